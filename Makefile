@@ -1,0 +1,57 @@
+# What a developer runs; `make help` lists it.  Everything is set up on the way: a second run finds it all there.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+NEED := .ci/need
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint unit kernel bench setup tools clean
+.SUFFIXES:
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: setup ## the main job, on a private instance of binfmt_misc: register, run, remove, repair
+	@$(BIN)/binfmtd sandbox -- $(BIN)/python tests/demo.py
+
+test: lint unit kernel ## everything that has to pass: lint, unit tests with the coverage gate, kernel tests
+
+lint: setup ## ruff, mypy --strict, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+unit: setup ## the unit tests, and the coverage gate on the pure modules
+	$(BIN)/coverage run -m pytest tests/unit
+	$(BIN)/coverage report
+
+kernel: setup ## the tests on the real kernel, in private instances of binfmt_misc
+	$(BIN)/python -m pytest tests/kernel
+
+bench: setup ## time from a removal to the repair, as ratios to a minimal C loop; start-up
+	@$(NEED) gcc 'command -v cc' libc6-dev 'test -e /usr/include/stdio.h'
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python tests/benchmarks/bench.py
+
+setup: tools $(VENV)/.stamp ## the virtual environment .venv, and what apt has to bring
+
+# Asked each time, in a few milliseconds: packages come and go without make's knowledge.
+tools:
+	@$(NEED) util-linux 'command -v unshare && command -v nsenter' \
+	    mount 'command -v mount' \
+	    qemu-user 'command -v qemu-aarch64 || command -v qemu-aarch64-static'
+
+$(VENV)/.stamp: pyproject.toml
+	@$(NEED) python3 'command -v $(PYTHON)' python3-venv '$(PYTHON) -c "import ensurepip"'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "make: $(PYTHON) is $$($(PYTHON) --version 2>&1), and binfmtd needs 3.11 or newer: make PYTHON=/path/to/python3.11" >&2; \
+	    exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { echo "making $(VENV)" && $(PYTHON) -m venv --clear $(VENV); }
+	@echo "installing binfmtd and its development tools into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+clean: ## remove everything that make made
+	rm -rf $(VENV) build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
