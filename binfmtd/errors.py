@@ -1,0 +1,79 @@
+"""Every error that binfmtd raises on purpose: one small tree.
+
+The message of each says what is wrong, where, and what to do about it, in one line; the command line prints it as it is
+and exits with ``exit_code``.  ``again`` tells what makes another try worth while.
+"""
+
+from enum import StrEnum
+
+
+class Again(StrEnum):
+    """What has to happen before the same thing can go better."""
+
+    NEVER = "never"  # the same input fails the same way
+    RELOAD = "reload"  # somebody has to change the config
+    MOUNT = "mount"  # the mount table has to change
+    LATER = "later"  # nothing in particular: try again
+
+
+class BinfmtdError(Exception):
+    """The root of the tree."""
+
+    exit_code = 1
+    again = Again.NEVER
+
+
+class UsageError(BinfmtdError):
+    """The command line or the environment asks for something that does not exist."""
+
+    exit_code = 2
+
+
+class ConfigError(BinfmtdError):
+    """The config cannot be used: names the file, the key and the remedy."""
+
+    exit_code = 78  # EX_CONFIG of sysexits.h
+    again = Again.RELOAD
+
+
+class FormatError(BinfmtdError):
+    """A text or a value is outside what binfmt_misc can express."""
+
+
+class UntrustedError(BinfmtdError):
+    """Somebody who must not decide what runs here could change this file."""
+
+    again = Again.RELOAD
+
+
+class MountError(BinfmtdError):
+    """binfmt_misc is not to be had at the moment."""
+
+    again = Again.MOUNT
+
+
+class WriteRefusedError(BinfmtdError):
+    """The kernel refused a write to binfmt_misc; ``errno`` is the kernel's."""
+
+    def __init__(self, message: str, errno: int, again: Again) -> None:
+        super().__init__(message)
+        self.errno = errno
+        self.again = again
+
+
+class StateError(BinfmtdError):
+    """The state directory cannot be used."""
+
+    again = Again.LATER
+
+
+class AlreadyRunningError(StateError):
+    """Another daemon holds the lock of this state directory; ``pid`` is its process id, or 0 if unknown."""
+
+    def __init__(self, message: str, pid: int) -> None:
+        super().__init__(message)
+        self.pid = pid
+
+
+class SandboxError(BinfmtdError):
+    """This machine does not let an ordinary user have an instance of its own."""

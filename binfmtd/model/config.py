@@ -1,0 +1,70 @@
+"""A loaded config: what was declared, and by which rules the daemon keeps it.
+
+``resolve`` (desired.py) turns it into the desired state of this host at this moment.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from binfmtd.model.handler import Flags
+from binfmtd.model.match import Match
+
+
+class Unmanaged(StrEnum):
+    """What becomes of entries that nobody declared."""
+
+    KEEP = "keep"
+    REMOVE = "remove"
+
+
+class Shadowed(StrEnum):
+    """What is done about a foreign entry that takes our files."""
+
+    REPORT = "report"
+    OUTRANK = "outrank"
+
+
+class OnStop(StrEnum):
+    """What becomes of our entries when the daemon ends."""
+
+    KEEP = "keep"
+    REMOVE = "remove"
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """One handler as declared, before this host is asked which interpreter is there."""
+
+    name: str
+    match: Match
+    interpreters: tuple[str, ...]  # absolute paths; the first that exists is taken
+    flags: Flags
+    priority: int = 0
+    enabled: bool = True
+    force: bool = False  # takes native programs, on purpose
+    architecture: str | None = None  # its catalog name, where it came from `architectures`
+    from_all: bool = False  # by "all", not by its own name
+    source: str = ""  # file and key, for messages
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The settings that are not handlers.  ``resync`` and ``settle`` are seconds."""
+
+    unmanaged: Unmanaged = Unmanaged.KEEP
+    keep: tuple[str, ...] = ("WSLInterop*", "python3*")  # globs over entry names
+    shadowed: Shadowed = Shadowed.REPORT
+    on_stop: OnStop = OnStop.KEEP
+    resync: float = 300.0
+    settle: float = 0.020
+    reload_on_change: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that the files say.  ``declarations`` are in declared order, one for each name."""
+
+    declarations: tuple[Declaration, ...]
+    policy: Policy = Policy()
+    sources: tuple[str, ...] = ()  # the files that were read, in order
+    warnings: tuple[str, ...] = ()  # what is allowed but surprising: a name declared twice, say

@@ -1,0 +1,172 @@
+"""From a config and the facts of this host to the desired state.
+
+Pure: the facts (which interpreters are there, what runs natively) are handed in by whoever asked the system.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+
+from binfmtd.model.config import Config, Declaration, Policy
+from binfmtd.model.guard import NativeHeader, takes_native
+from binfmtd.model.handler import Flags, Handler, Registration
+from binfmtd.model.match import Match
+from binfmtd.model.precedence import contends, overlaps
+
+P_VISIBLE_FROM = (5, 12)  # AT_FLAGS_PRESERVE_ARGV0: from then on QEMU can tell that argv[0] was preserved
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """Which file this is, and in which version: times in nanoseconds, size in bytes."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class InterpreterFacts:
+    """One interpreter's path, looked at."""
+
+    fingerprint: Fingerprint | None = None  # None: no executable file is there
+    untrusted: str | None = None  # who else could change it, with the path that is to blame
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What this host says about itself."""
+
+    interpreters: Mapping[str, InterpreterFacts]
+    native: frozenset[str] = frozenset()  # architectures that run without any handler
+    header: NativeHeader = NativeHeader(2, 1, 62)
+    kernel: tuple[int, int] = (6, 12)
+    judges_paths: bool = True  # False: others resolve paths in another root than ours (we are in a container)
+
+
+class Standing(StrEnum):
+    """Why a declared handler is not to be registered now."""
+
+    WAITING = "waiting"  # its interpreter is not there yet
+    ABSENT = "absent"  # the same for an architecture from "all": nobody asked for it by name
+    REFUSED = "refused"  # a guard
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A declared handler that stays unregistered, and the reason."""
+
+    name: str
+    standing: Standing
+    reason: str
+    architecture: str | None
+    interpreters: tuple[str, ...]
+    flags: Flags
+    priority: int
+
+
+@dataclass(frozen=True)
+class DesiredState:
+    """The handlers to have, lowest rank first, and those that cannot be had now."""
+
+    handlers: tuple[Handler, ...] = ()
+    held: tuple[Held, ...] = ()
+    policy: Policy = field(default_factory=Policy)
+    fingerprints: Mapping[str, Fingerprint] = field(default_factory=dict)
+
+    @cached_property
+    def by_name(self) -> dict[str, Handler]:
+        """The handlers to have, under their names."""
+        return {handler.name: handler for handler in self.handlers}
+
+    @cached_property
+    def held_by_name(self) -> dict[str, Held]:
+        """Those that cannot be had now, under their names."""
+        return {held.name: held for held in self.held}
+
+    @cached_property
+    def higher(self) -> dict[str, tuple[Handler, ...]]:
+        """Name -> the handlers of higher rank that could take the same file."""
+        enabled = [handler for handler in self.handlers if handler.enabled]
+        return {
+            low.name: tuple(high for high in enabled[place + 1 :] if contends(low, high))
+            for place, low in enumerate(enabled)
+        }
+
+    def overlapping(self, match: Match) -> tuple[Handler, ...]:
+        """The handlers that share a file with a foreign entry of this match."""
+        found = self._overlapping.get(match)
+        if found is None:
+            found = tuple(h for h in self.handlers if h.enabled and overlaps(h.registration.match, match))
+            self._overlapping[match] = found
+        return found
+
+    @cached_property
+    def _overlapping(self) -> dict[Match, tuple[Handler, ...]]:
+        # A memo: with 10,000 foreign entries the comparisons are most of a full look.
+        return {}
+
+
+def resolve(config: Config, facts: Facts) -> DesiredState:
+    """Choose interpreters, apply the guards and rank what is left."""
+    handlers: list[Handler] = []
+    held: list[Held] = []
+    for declared in sorted(config.declarations, key=lambda declared: declared.priority):
+        if declared.from_all and declared.architecture in facts.native and not declared.force:
+            continue
+        found = _choose(declared, facts)
+        if isinstance(found, Held):
+            held.append(found)
+        else:
+            handlers.append(found)
+    chosen = {handler.registration.interpreter for handler in handlers}
+    fingerprints = {
+        path: known.fingerprint
+        for path, known in facts.interpreters.items()
+        if known.fingerprint is not None and path in chosen
+    }
+    return DesiredState(tuple(handlers), tuple(held), config.policy, fingerprints)
+
+
+def _choose(declared: Declaration, facts: Facts) -> Handler | Held:
+    flags = declared.flags
+    if declared.architecture is not None and facts.kernel < P_VISIBLE_FROM:
+        flags &= ~Flags.P
+
+    def hold(standing: Standing, reason: str) -> Held:
+        return Held(
+            declared.name, standing, reason, declared.architecture, declared.interpreters, flags, declared.priority
+        )
+
+    if declared.enabled and not declared.force and (taken := takes_native(declared.match, facts.header)):
+        return hold(
+            Standing.REFUSED,
+            f"it takes {taken} of this host, and every exec would fail with ELOOP: narrow its magic and mask, "
+            f"or set force = true if that is meant ({declared.source})",
+        )
+    for path in declared.interpreters:
+        known = facts.interpreters.get(path, InterpreterFacts())
+        if known.fingerprint is None:
+            continue
+        if known.untrusted is not None and declared.enabled:
+            return hold(Standing.REFUSED, known.untrusted)
+        break
+    else:
+        path = declared.interpreters[0]
+        # Without F the kernel resolves the path in the root of whoever executes, which may not be ours.
+        elsewhere = not facts.judges_paths and Flags.F not in flags and not declared.from_all
+        if declared.enabled and not elsewhere:
+            missing = " and ".join(declared.interpreters)
+            standing = Standing.ABSENT if declared.from_all else Standing.WAITING
+            return hold(standing, f"no interpreter at {missing}")
+    return Handler(
+        declared.name,
+        Registration(declared.match, path, flags),
+        declared.priority,
+        declared.enabled,
+        declared.architecture,
+        declared.from_all,
+    )

@@ -1,0 +1,78 @@
+"""Differences, and what ends them: the words that plan, log, status and metrics share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from binfmtd.model.desired import Fingerprint
+from binfmtd.model.handler import Handler, Registration
+
+
+class Drift(StrEnum):
+    """One difference between the desired and the observed state."""
+
+    MISSING = "missing"
+    CHANGED = "changed"
+    DISABLED = "disabled"
+    UNWANTED = "unwanted"
+    OUT_OF_ORDER = "out_of_order"
+    STALE_INTERPRETER = "stale_interpreter"
+    SWITCHED_OFF = "switched_off"
+
+
+class Act(StrEnum):
+    """What is done to one entry."""
+
+    REGISTER = "register"
+    REMOVE = "remove"
+    ENABLE = "enable"
+    DISABLE = "disable"
+    REPLACE = "replace"  # registered anew under the same name, a stand-in serving meanwhile
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One step of a plan, with the drift that it ends.  ``handler`` is there for register and replace."""
+
+    act: Act
+    entry: str
+    drift: Drift
+    reason: str
+    handler: Handler | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What the ledger knows of one entry that binfmtd registered.
+
+    ``inode`` is None between the intent and the deed.  ``pinned`` is the file that F opened, and None where that is not
+    certain: then nobody vouches for it.
+    """
+
+    registration: Registration
+    inode: int | None = None
+    pinned: Fingerprint | None = None
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a plan has to know beside the entries themselves."""
+
+    records: Mapping[str, Record] = field(default_factory=dict)
+    broken: frozenset[str] = frozenset()  # foreign entries whose interpreter cannot be executed
+    bricking: frozenset[str] = frozenset()  # foreign entries that stop every exec
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The ordered actions that end all drift, and who already serves what we leave alone."""
+
+    actions: tuple[Action, ...] = ()
+    served_elsewhere: Mapping[str, str] = field(default_factory=dict)  # handler -> foreign entry
+    shadowed: Mapping[str, str] = field(default_factory=dict)  # handler -> foreign entry above it
+    yielding_to: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # handler -> foreign entries that may win
+
+    @property
+    def drifting(self) -> frozenset[str]:
+        """The names of the entries that have to change."""
+        return frozenset(action.entry for action in self.actions)

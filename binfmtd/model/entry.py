@@ -1,0 +1,45 @@
+"""What the kernel holds: entries, and the observed state of one instance."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from binfmtd.model.handler import Registration
+from binfmtd.model.standin import is_stand_in
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry.
+
+    ``inode`` is its identity: the kernel never gives the same number twice in a boot, and a new one with every
+    registration (fs/binfmt_misc.c, bm_get_inode).  ``registration`` is None where the entry's text says something
+    that this version cannot know (newer kernels): such an entry is foreign and opaque.
+    """
+
+    name: str
+    inode: int
+    enabled: bool
+    registration: Registration | None
+
+
+@dataclass(frozen=True)
+class ObservedState:
+    """All entries of an instance, newest first: in the order in which the kernel asks them."""
+
+    entries: tuple[Entry, ...] = ()
+    switched_on: bool = True
+
+    @cached_property
+    def by_name(self) -> dict[str, Entry]:
+        """Every entry under its name, stand-ins too."""
+        return {entry.name: entry for entry in self.entries}
+
+    @cached_property
+    def position(self) -> dict[str, int]:
+        """Name -> place in the kernel's order; the lower wins."""
+        return {entry.name: place for place, entry in enumerate(self.entries)}
+
+    def stand_ins(self) -> Iterator[Entry]:
+        """The helper entries."""
+        return (entry for entry in self.entries if is_stand_in(entry.name))

@@ -1,0 +1,96 @@
+"""What a handler takes: a magic at an offset, or an extension; and how two of these relate.
+
+The rules of the kernel (Documentation/admin-guide/binfmt-misc.rst and fs/binfmt_misc.c):
+
+* The kernel reads the first 256 bytes of a file (BINPRM_BUF_SIZE), padded with zeros, and compares
+  ``(byte ^ magic) & mask`` at ``offset``; bits outside the mask do not matter.
+* ``offset + len(magic)`` is at most 256, and mask and magic have the same length; no mask means all ones.
+* An extension is the text after the last dot of the file's name, compared case-sensitively.
+"""
+
+from dataclasses import dataclass, field
+
+from binfmtd.errors import FormatError
+
+HEAD_SIZE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Magic:
+    """Bytes at an offset, under a mask.
+
+    Raises FormatError for what the kernel could not hold.
+    """
+
+    magic: bytes
+    mask: bytes | None = None
+    offset: int = 0
+    # The same as two integers over the whole head, so that every question below is one operation.
+    bits: int = field(init=False, repr=False, compare=False)
+    care: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.magic:
+            raise FormatError("magic is empty: give at least one byte")
+        if self.offset < 0 or self.offset + len(self.magic) > HEAD_SIZE:
+            raise FormatError(
+                f"offset {self.offset} and {len(self.magic)} bytes of magic end beyond byte {HEAD_SIZE}, "
+                "which is all that the kernel reads: shorten the magic or lower the offset"
+            )
+        if self.mask is not None and len(self.mask) != len(self.magic):
+            raise FormatError(f"mask has {len(self.mask)} bytes and magic {len(self.magic)}: make them the same length")
+        mask = b"\xff" * len(self.magic) if self.mask is None else self.mask
+        care = int.from_bytes(mask, "little") << (8 * self.offset)
+        object.__setattr__(self, "care", care)
+        object.__setattr__(self, "bits", int.from_bytes(self.magic, "little") << (8 * self.offset) & care)
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """The text after the last dot of a file's name, without the dot.
+
+    Raises FormatError for what the kernel could not hold.
+    """
+
+    text: str
+
+    def __post_init__(self) -> None:
+        if not self.text or "/" in self.text or "\0" in self.text or "\n" in self.text:
+            raise FormatError(f"extension {self.text!r} must be a non-empty text without '/', NUL and newline")
+
+
+Match = Magic | Extension
+
+
+def same(a: Match, b: Match) -> bool:
+    """Whether the two take exactly the same files, however they are written."""
+    if isinstance(a, Magic) and isinstance(b, Magic):
+        return a.bits == b.bits and a.care == b.care
+    return a == b
+
+
+def overlap(a: Match, b: Match) -> bool:
+    """Whether there is a file that both take.
+
+    Of a magic and an extension there always is one: a file with those bytes and that name.
+    """
+    if isinstance(a, Magic) and isinstance(b, Magic):
+        return not (a.bits ^ b.bits) & a.care & b.care
+    if isinstance(a, Extension) and isinstance(b, Extension):
+        return a.text == b.text
+    return True
+
+
+def takes(match: Match, head: bytes, file_name: str = "") -> bool:
+    """Whether a file of this name that begins with ``head`` (only its first 256 bytes count) is taken."""
+    if isinstance(match, Magic):
+        return not (int.from_bytes(head[:HEAD_SIZE], "little") ^ match.bits) & match.care
+    _, dot, extension = file_name.rpartition(".")
+    return bool(dot) and extension == match.text
+
+
+def takes_plain(match: Match, other: Match) -> bool:
+    """Whether ``match`` takes the plainest file that ``other`` is for: its magic, and zeros everywhere else."""
+    if isinstance(match, Magic) and isinstance(other, Magic):
+        return not (other.bits ^ match.bits) & match.care
+    return match == other

@@ -1,0 +1,170 @@
+"""The plan: from desired and observed state to the actions that end every drift.
+
+A function of values alone, and level-triggered: what happened does not matter, only what is.  Applied to the observed
+state it leaves nothing to do, and it never names a foreign entry unless the config (`unmanaged`) or a bricked instance
+says so.
+
+The order of the actions: enable and disable, which end their drift in one write; then what is registered, lowest rank
+first, since the newest entry wins; removals last, so that nothing is taken away before its successor stands.
+"""
+
+from collections.abc import Iterator
+
+from binfmtd.model.config import Shadowed
+from binfmtd.model.desired import DesiredState, Held, Standing
+from binfmtd.model.drift import Act, Action, Drift, Plan, Surroundings
+from binfmtd.model.entry import Entry, ObservedState
+from binfmtd.model.handler import Flags, Handler, Registration
+from binfmtd.model.match import Magic, Match, same
+from binfmtd.model.ownership import equal, foreign, provider, registered_by_us, rivals, spared
+from binfmtd.model.precedence import out_of_order
+from binfmtd.model.standin import is_stand_in, stand_in_name
+
+INSTANCE = "status"  # the file that switches the whole instance on and off
+
+
+def plan(desired: DesiredState, observed: ObservedState, surroundings: Surroundings) -> Plan:
+    """Say what to do so that the observed state becomes the desired one."""
+    foreign_rivals = rivals(desired, observed, surroundings)
+    served: dict[str, str] = {}
+    shadowed = {
+        name: above[0].name
+        for name, candidates in foreign_rivals.items()
+        if (above := [entry for entry in candidates if _above(entry, name, observed)])
+    }
+    switches: list[Action] = []
+    if not observed.switched_on:
+        switches.append(Action(Act.ENABLE, INSTANCE, Drift.SWITCHED_OFF, "the whole instance is switched off"))
+    writes: dict[str, Action] = {}
+    for handler in desired.handlers:
+        entry = observed.by_name.get(handler.name)
+        if entry is None:
+            if not handler.enabled:
+                continue
+            elsewhere = provider(handler, foreign_rivals.get(handler.name, []), desired, surroundings)
+            if handler.yields and elsewhere is not None:
+                served[handler.name] = elsewhere.name
+            else:
+                writes[handler.name] = Action(Act.REGISTER, handler.name, Drift.MISSING, "it is not there", handler)
+        elif action := _present(handler, entry, desired, surroundings):
+            if action.handler is None:
+                switches.append(action)
+            else:
+                writes[handler.name] = action
+    outranked = shadowed if desired.policy.shadowed is Shadowed.OUTRANK else {}
+    _put_in_order(desired, observed, writes, {name: by for name, by in outranked.items() if name not in served})
+    removals = _removals(desired, observed, surroundings, writes)
+    switches.extend(
+        Action(Act.DISABLE, name, Drift.UNWANTED, "it takes its own interpreter: every exec fails with ELOOP")
+        for name in sorted(surroundings.bricking)
+        if name in observed.by_name and observed.by_name[name].enabled
+    )
+    in_rank = [writes[handler.name] for handler in desired.handlers if handler.name in writes]
+    reporting = desired.policy.shadowed is Shadowed.REPORT
+    yielding_to = {name: tuple(e.name for e in found) for name, found in foreign_rivals.items() if reporting}
+    return Plan((*switches, *in_rank, *removals), served, shadowed, yielding_to)
+
+
+def _above(entry: Entry, name: str, observed: ObservedState) -> bool:
+    return name in observed.position and observed.position[entry.name] < observed.position[name]
+
+
+def _present(handler: Handler, entry: Entry, desired: DesiredState, surroundings: Surroundings) -> Action | None:
+    """What is wrong with the entry of a declared handler."""
+    if not handler.enabled:
+        reason = "it is enabled, and the config says enabled = false"
+        return Action(Act.DISABLE, handler.name, Drift.CHANGED, reason) if entry.enabled else None
+    if not equal(entry.registration, handler.registration):
+        reason = _difference(entry.registration, handler.registration)
+        return Action(Act.REPLACE, handler.name, Drift.CHANGED, reason, handler)
+    if stale := _stale(handler, entry, desired, surroundings):
+        return Action(Act.REPLACE, handler.name, Drift.STALE_INTERPRETER, stale, handler)
+    if not entry.enabled:
+        return Action(Act.ENABLE, handler.name, Drift.DISABLED, "it is disabled")
+    return None
+
+
+def _stale(handler: Handler, entry: Entry, desired: DesiredState, surroundings: Surroundings) -> str | None:
+    """Why an entry with F may run another file than the one at the interpreter's path."""
+    if Flags.F not in handler.registration.flags:
+        return None
+    record = surroundings.records.get(handler.name)
+    path = handler.registration.interpreter
+    if record is None or record.inode != entry.inode or record.pinned is None:
+        return "somebody else registered it, so nobody knows which file F has opened"
+    return None if record.pinned == desired.fingerprints.get(path) else f"{path} is another file than the one F opened"
+
+
+def _difference(found: Registration | None, wanted: Registration) -> str:
+    """From what to what, in the words of the config."""
+    if found is None:
+        return "it says something that this version does not know"
+    changes = []
+    if found.interpreter != wanted.interpreter:
+        changes.append(f"interpreter {found.interpreter} instead of {wanted.interpreter}")
+    if found.flags != wanted.flags:
+        changes.append(f"flags {found.flags.letters or 'none'} instead of {wanted.flags.letters or 'none'}")
+    if not same(found.match, wanted.match):
+        changes.append(f"{_words(found.match)} instead of {_words(wanted.match)}")
+    return ", ".join(changes)
+
+
+def _words(match: Match) -> str:
+    if isinstance(match, Magic):
+        mask = "" if match.mask is None else f" mask {match.mask.hex()}"
+        return f"magic {match.magic.hex()}{mask} at {match.offset}"
+    return f"extension {match.text}"
+
+
+def _put_in_order(
+    desired: DesiredState, observed: ObservedState, writes: dict[str, Action], outranked: dict[str, str]
+) -> None:
+    """Add to ``writes`` what has to move above something else."""
+    ranked = [handler.name for handler in desired.handlers if handler.enabled and handler.name in observed.position]
+    position = {name: observed.position[name] for name in ranked}
+    moved = out_of_order(desired.handlers, desired.higher, position, writes.keys(), outranked.keys() & position.keys())
+    for name in moved:
+        by = outranked.get(name)
+        reason = f"entry {by} takes its files" if by else "an entry of lower rank is newer"
+        writes[name] = Action(Act.REPLACE, name, Drift.OUT_OF_ORDER, reason, desired.by_name[name])
+
+
+def _removals(
+    desired: DesiredState, observed: ObservedState, surroundings: Surroundings, writes: dict[str, Action]
+) -> Iterator[Action]:
+    """What has to go: ours that is no longer declared, left-over stand-ins, and under `unmanaged` what is foreign."""
+    serving = {stand_in_name(name) for name in writes}  # these go with the registration that they bridge
+    for entry in observed.entries:
+        if is_stand_in(entry.name):
+            if entry.name not in serving:
+                yield Action(Act.REMOVE, entry.name, Drift.UNWANTED, "a stand-in that is no longer needed")
+        elif (held := desired.held_by_name.get(entry.name)) is not None:
+            if _useless(held, entry, surroundings):
+                yield Action(Act.REMOVE, entry.name, Drift.UNWANTED, held.reason)
+        elif entry.name in desired.by_name:
+            continue
+        elif not foreign(entry, desired, surroundings):
+            yield Action(Act.REMOVE, entry.name, Drift.UNWANTED, "the config no longer declares it")
+        elif not spared(entry, desired):
+            yield Action(Act.REMOVE, entry.name, Drift.UNWANTED, "nobody declared it, and unmanaged is remove")
+
+
+def _useless(held: Held, entry: Entry, surroundings: Surroundings) -> bool:
+    """Whether an entry lost its interpreter: ours by value or by the ledger, and without F, which would still serve."""
+    if held.standing is Standing.REFUSED or entry.registration is None or Flags.F in entry.registration.flags:
+        return False
+    ours = registered_by_us(entry, surroundings.records.get(entry.name))
+    return entry.registration.interpreter in held.interpreters and (ours or held.standing is Standing.WAITING)
+
+
+def removal_plan(desired: DesiredState, observed: ObservedState, surroundings: Surroundings) -> Plan:
+    """Take everything away that is ours: what is declared and as declared, what the ledger vouches for, stand-ins."""
+    reason = "on_stop is remove"
+    actions = []
+    for entry in observed.entries:
+        handler = desired.by_name.get(entry.name)
+        declared = handler is not None and handler.enabled and equal(entry.registration, handler.registration)
+        ours = registered_by_us(entry, surroundings.records.get(entry.name))
+        if declared or ours or is_stand_in(entry.name):
+            actions.append(Action(Act.REMOVE, entry.name, Drift.UNWANTED, reason))
+    return Plan(tuple(actions))

@@ -1,0 +1,26 @@
+"""Stand-ins: entries under a helper name that serve until the proper one can be registered.
+
+Others who manage binfmt_misc remove an entry and register it again microseconds later, and fail with EEXIST if somebody
+was faster.  A stand-in has the same match and interpreter under another name, so that programs run again at once and
+nobody trips over it.  Its leading dot hides it from ``ls`` and from ``cat qemu-*``.
+"""
+
+from hashlib import sha256
+
+from binfmtd.model.handler import NAME_BYTES
+
+PREFIX = ".binfmtd~"
+
+
+def stand_in_name(name: str) -> str:
+    """The helper name for an entry; a digest where the plain one would be longer than a name can be."""
+    plain = PREFIX + name
+    encoded = name.encode("utf-8", "surrogateescape")
+    if len(PREFIX) + len(encoded) <= NAME_BYTES:
+        return plain
+    return PREFIX + sha256(encoded).hexdigest()[:16]
+
+
+def is_stand_in(name: str) -> bool:
+    """Whether an entry of this name is a helper, of this or of an earlier daemon."""
+    return name.startswith(PREFIX)
