@@ -1,0 +1,142 @@
+"""From an ELF header to a match, and to the smallest program that has this header.
+
+The rules of the file format (System V ABI, chapter 4; Linux: include/uapi/linux/elf.h):
+
+* e_ident is 16 bytes: the magic number, EI_CLASS, EI_DATA, EI_VERSION, EI_OSABI, EI_ABIVERSION and seven of padding.
+* All that follows is in the byte order that EI_DATA says: e_type, e_machine, e_version, three addresses or offsets of
+  the class's size, then e_flags.
+* A program is e_type 2 (ET_EXEC) or 3 (ET_DYN, position independent): they differ in the lowest bit.
+
+A match is derived field by field: the value goes into the magic, and which of its bits count into the mask.
+"""
+
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from binfmtd.model.match import Magic
+
+if TYPE_CHECKING:
+    from binfmtd.catalog.architecture import Architecture
+
+_ELF = b"\x7fELF"
+_EV_CURRENT = 1
+_OSABI_NONE = 0
+_ET_EXEC = 2
+_PT_LOAD = 1
+_READ_EXECUTE = 5
+
+_ADDRESS = 0x100000  # free in each emulator's address space, and above the kernel's mmap_min_addr
+_ALIGN = 0x10000  # 64 KiB, the largest page size that distributions use: the file loads under any smaller one
+
+
+@dataclass(frozen=True, slots=True)
+class ElfHeader:
+    """What tells the programs of one architecture from those of another; field names as in the ABI."""
+
+    bits: Literal[32, 64]
+    byte_order: Literal["little", "big"]
+    e_machine: int
+    e_flags: int = 0
+
+    @property
+    def ei_class(self) -> int:
+        """ELFCLASS32 or ELFCLASS64."""
+        return 1 if self.bits == 32 else 2
+
+    @property
+    def ei_data(self) -> int:
+        """ELFDATA2LSB or ELFDATA2MSB."""
+        return 1 if self.byte_order == "little" else 2
+
+    @property
+    def order(self) -> str:
+        """The byte order as the struct module writes it."""
+        return "<" if self.byte_order == "little" else ">"
+
+    @property
+    def word(self) -> str:
+        """An address as the struct module writes it."""
+        return "I" if self.bits == 32 else "Q"
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Which bits of each header field a match compares: one mask a field.
+
+    The defaults are the general rule: up to e_machine everything counts but EI_OSABI.  A non-zero ``e_flags`` makes
+    the match reach that far, and take in e_version on the way.
+    """
+
+    ei_data: int = 0xFF
+    ei_version: int = 0xFF
+    ei_osabi: int = 0x00
+    ei_abiversion: int = 0xFF
+    e_machine: int = 0xFFFF
+    e_flags: int = 0
+
+
+GENERAL_RULE = Compared()
+
+
+def derive_match(header: ElfHeader, compared: Compared = GENERAL_RULE) -> Magic:
+    """Return the magic and mask that take an architecture's programs, position independent ones too."""
+    # A mask is packed like the header itself: so the lowest bit of e_type is in the right byte in either order.
+    layout = struct.Struct(f"{header.order}4s5B7s2H")
+    magic = layout.pack(
+        _ELF, header.ei_class, header.ei_data, _EV_CURRENT, _OSABI_NONE, 0, bytes(7), _ET_EXEC, header.e_machine
+    )
+    mask = layout.pack(
+        b"\xff" * 4,
+        0xFF,
+        compared.ei_data,
+        compared.ei_version,
+        compared.ei_osabi,
+        compared.ei_abiversion,
+        b"\xff" * 7,
+        0xFFFE,
+        compared.e_machine,
+    )
+    if compared.e_flags:
+        # e_version, then e_entry, e_phoff and e_shoff, which are the program's own affair, then e_flags
+        tail = struct.Struct(f"{header.order}I{3 * header.bits // 8}xI")
+        magic += tail.pack(_EV_CURRENT, header.e_flags & compared.e_flags)
+        mask += tail.pack(0xFFFFFFFF, compared.e_flags)
+    return Magic(magic, mask)
+
+
+def tiny_program(architecture: "Architecture") -> bytes:
+    """Return an executable file, static and of 90 to 132 bytes, that does nothing but exit with status 42.
+
+    An ELF header, one program header that loads the whole file, and the architecture's machine code.
+    """
+    header, code = architecture.header, architecture.exit42
+    elf = struct.Struct(f"{header.order}16s2HI3{header.word}I6H")
+    segment = struct.Struct(f"{header.order}{'8I' if header.bits == 32 else '2I6Q'}")
+    start = elf.size + segment.size
+    ident = _ELF + bytes((header.ei_class, header.ei_data, _EV_CURRENT, _OSABI_NONE)) + bytes(8)
+    # e_type, e_machine, e_version, e_entry, e_phoff, e_shoff, e_flags, e_ehsize, e_phentsize, e_phnum; no sections
+    program = elf.pack(
+        ident,
+        _ET_EXEC,
+        header.e_machine,
+        _EV_CURRENT,
+        _ADDRESS + start,
+        elf.size,
+        0,
+        header.e_flags,
+        elf.size,
+        segment.size,
+        1,
+        0,
+        0,
+        0,
+    )
+    size = start + len(code)
+    # p_offset, p_vaddr, p_paddr, p_filesz, p_memsz; p_flags comes after them in 32 bits and before them in 64
+    extent = (0, _ADDRESS, _ADDRESS, size, size)
+    if header.bits == 32:
+        program += segment.pack(_PT_LOAD, *extent, _READ_EXECUTE, _ALIGN)
+    else:
+        program += segment.pack(_PT_LOAD, _READ_EXECUTE, *extent, _ALIGN)
+    return program + code
