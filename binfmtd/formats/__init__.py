@@ -1,0 +1,1 @@
+"""Pure conversions between texts and values: nothing here opens a file."""

@@ -1,0 +1,90 @@
+"""The registration line: ``:name:type:offset:magic:mask:interpreter:flags``.
+
+Source: Documentation/admin-guide/binfmt-misc.rst, fs/binfmt_misc.c (create_entry).  The whole line has 11 to 1920 bytes
+(MAX_REGISTER_LENGTH).  The first byte is the delimiter, and may not occur in any field; of a magic or mask only what
+must be is escaped, since a fully escaped one of 230 bytes would overrun the line.
+"""
+
+from binfmtd.errors import FormatError
+from binfmtd.formats.escapes import decode, encode
+from binfmtd.model.handler import Flags, Registration, check_name
+from binfmtd.model.match import Extension, Magic, Match
+
+LINE_BYTES = 1920
+_DELIMITERS = ":|,;@%+=~^!"
+
+
+def to_bytes(text: str) -> bytes:
+    """Names and paths as the kernel has them."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def to_text(data: bytes) -> str:
+    """Names and paths as this program has them."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def encode_line(name: str, registration: Registration) -> bytes:
+    """Write the line that registers an entry; raises FormatError where the kernel could not take it."""
+    check_interpreter(registration.interpreter)
+    match = registration.match
+    plain = [name, registration.interpreter, match.text if isinstance(match, Extension) else ""]
+    delimiter = next((d for d in _DELIMITERS if not any(d in text for text in plain)), None)
+    if delimiter is None:
+        raise FormatError(f"name {name!r} and interpreter {registration.interpreter!r} leave no delimiter to use")
+    if isinstance(match, Extension):
+        fields = [b"E", b"", to_bytes(match.text), b""]
+    else:
+        mask = b"" if match.mask is None else _escape(match.mask, delimiter)
+        fields = [b"M", str(match.offset).encode(), _escape(match.magic, delimiter), mask]
+    separator = delimiter.encode()
+    line = separator + separator.join(
+        [to_bytes(name), *fields, to_bytes(registration.interpreter), registration.flags.letters.encode()]
+    )
+    if len(line) > LINE_BYTES:
+        raise FormatError(f"its registration line has {len(line)} bytes, and the kernel takes {LINE_BYTES}: shorten it")
+    return line
+
+
+def check_interpreter(path: str) -> None:
+    """Raise FormatError for a path that cannot stand in a line."""
+    if not path.startswith("/"):
+        raise FormatError(f"interpreter {path!r} must be an absolute path")
+    if "\n" in path or "\0" in path:
+        raise FormatError(f"interpreter {path!r} must not contain a newline or NUL")
+
+
+def decode_line(line: bytes) -> tuple[str, Registration]:
+    """Read a registration line, as the kernel would; raises FormatError."""
+    line = line.removesuffix(b"\n")
+    if not 11 <= len(line) <= LINE_BYTES:
+        raise FormatError(f"a registration line has 11 to {LINE_BYTES} bytes, this one {len(line)}")
+    fields = line[1:].split(line[:1])
+    if len(fields) != 7:
+        raise FormatError(f"a registration line has 7 fields, this one {len(fields)}")
+    name, kind, offset, magic, mask, interpreter, letters = fields
+    check_name(to_text(name))
+    if not interpreter:
+        raise FormatError("the interpreter is missing")
+    try:
+        flags = Flags.parse(letters.decode("ascii"))
+    except UnicodeDecodeError:
+        raise FormatError(f"flags {letters!r} are not letters") from None
+    match: Match
+    if kind == b"E":
+        match = Extension(to_text(magic))
+    elif kind == b"M":
+        if not (offset or b"0").isdigit():
+            raise FormatError(f"offset {offset!r} is not a decimal number")
+        match = Magic(_unescape(magic), _unescape(mask) if mask else None, int(offset or b"0"))
+    else:
+        raise FormatError(f"type {kind!r} is neither M nor E")
+    return to_text(name), Registration(match, to_text(interpreter), flags)
+
+
+def _escape(data: bytes, delimiter: str) -> bytes:
+    return encode(data, minimal=True).replace(delimiter.encode(), b"\\x%02x" % ord(delimiter))
+
+
+def _unescape(data: bytes) -> bytes:
+    return decode(to_text(data))

@@ -1,0 +1,47 @@
+"""The mount table.
+
+Source: proc_pid_mountinfo(5).  Fields: mount id, parent id, major:minor, root, mount point, mount options, optional
+fields up to a lone ``-``, file system type, source, super options.  Space, tab, newline and backslash are octal
+escapes.
+"""
+
+import re
+from dataclasses import dataclass
+
+from binfmtd.formats.line import to_text
+
+_OCTAL = re.compile(rb"\\([0-7]{3})")
+
+
+@dataclass(frozen=True, slots=True)
+class MountLine:
+    """One mount.  ``device`` is (major, minor)."""
+
+    mount_id: int
+    device: tuple[int, int]
+    point: str
+    read_only: bool
+    fs_type: str
+
+
+def parse_mountinfo(text: bytes) -> tuple[MountLine, ...]:
+    """Read the table, oldest mount first; lines that are not understood are left out."""
+    found = []
+    for line in text.splitlines():
+        fields = line.split(b" ")
+        try:
+            dash = fields.index(b"-", 6)
+            major, minor = fields[2].split(b":")
+            options = {*fields[5].split(b","), *fields[dash + 3].split(b",")}
+            found.append(
+                MountLine(
+                    int(fields[0]),
+                    (int(major), int(minor)),
+                    to_text(_OCTAL.sub(lambda found: bytes((int(found[1], 8) & 0xFF,)), fields[4])),
+                    b"ro" in options,
+                    to_text(fields[dash + 1]),
+                )
+            )
+        except (ValueError, IndexError):
+            continue
+    return tuple(found)
