@@ -1,0 +1,67 @@
+"""Whole files: written so that a reader sees the old or the new, read so that nothing can hang us."""
+
+import os
+import secrets
+import stat
+from contextlib import suppress
+
+from binfmtd.errors import FormatError
+
+MEBIBYTE = 1 << 20
+
+
+def write_atomically(path: str, data: bytes, mode: int = 0o644) -> None:
+    """Put ``data`` at ``path``, in one step for everybody who reads it; raises OSError, and leaves nothing then.
+
+    There is no fsync: the state directory is a tmpfs, and its contents mean nothing after a boot.  Do not use this for
+    what has to survive a crash of the machine.
+    """
+    directory, name = os.path.split(path)
+    beside = os.path.join(directory, f".{name}.{secrets.token_hex(4)}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(beside, flags, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            os.fchmod(descriptor, mode)  # open's own mode would be cut by the umask
+        os.rename(beside, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(beside)
+        raise
+
+
+def read_regular(path: str, limit: int = MEBIBYTE) -> bytes:
+    """Read a whole file of at most ``limit`` bytes.
+
+    Raises FormatError, saying what it is, for anything but a regular file and for a larger one; OSError otherwise.
+    """
+    # Looked at before it is opened, because opening some devices does something (a watchdog starts).
+    _refuse_special(path, os.stat(path).st_mode)
+    # And after: what was a file may be a FIFO by now, and must not block us.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    with open(descriptor, "rb", buffering=0) as file:
+        _refuse_special(path, os.fstat(descriptor).st_mode)
+        parts: list[bytes] = []
+        left = limit + 1
+        while left and (part := file.read(left)):
+            parts.append(part)
+            left -= len(part)
+    if not left:
+        raise FormatError(f"{path!r} is larger than {limit} bytes: this cannot be the right file")
+    return b"".join(parts)
+
+
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+}
+
+
+def _refuse_special(path: str, mode: int) -> None:
+    kind = stat.S_IFMT(mode)
+    if kind != stat.S_IFREG:
+        raise FormatError(f"{path!r} is {_KINDS.get(kind, 'no ordinary file')}: put a regular file there")

@@ -1,0 +1,132 @@
+"""Which files and directories decide what a path means.
+
+* An absolute path is walked as the kernel does it: component by component, each symbolic link where it stands, ``..``
+  from the real directory, and ELOOP after 40 links (path_resolution(7)).
+* Nothing is opened.  A walk never fails for what it finds: a path that leads nowhere is a result, with its errno.
+* ``watched`` names every place whose change can change the result.  It is asked for by name, so a directory of
+  10,000 files costs no more than an empty one.
+"""
+
+import os
+import stat
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from errno import EACCES, ELOOP, ENOENT, ENOTDIR
+from posixpath import dirname, join, split
+
+from binfmtd.errors import FormatError
+
+LINKS = 40  # MAXSYMLINKS of include/linux/namei.h
+
+Seen = MutableMapping[str, os.stat_result | int]
+"""What lstat said in this round, by path: a result, or the errno.  Give a new one to each round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One component on the way: ``name`` in the real directory ``directory``; ``stat`` is lstat's, None if missing.
+
+    The first step is the root directory, with an empty name.
+    """
+
+    directory: str
+    name: str
+    stat: os.stat_result | None
+
+    @property
+    def path(self) -> str:
+        """The component's own path; only its last part may be a link."""
+        return join(self.directory, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A path, walked to its end.
+
+    ``real`` and ``stat`` are the file that it leads to, both None where ``errno`` says why there is none.
+    ``watched`` are pairs of a real existing directory and a name in it.
+    """
+
+    path: str
+    steps: tuple[Step, ...]
+    real: str | None
+    stat: os.stat_result | None
+    watched: tuple[tuple[str, str], ...]
+    errno: int = 0
+
+
+def walk(path: str, seen: Seen | None = None) -> Chain:
+    """Follow ``path``; raises FormatError if it is not an absolute path."""
+    if not path.startswith("/") or "\0" in path:
+        raise FormatError(f"{path!r} is not an absolute path: begin it with '/'")
+    seen = {} if seen is None else seen
+    here, real, final = "/", "/", _lstat("/", seen)
+    steps = [Step("/", "", _or_none(final))]
+    watched: dict[tuple[str, str], None] = {}  # a set that keeps its order
+    links = 0
+    pending = _names(path)
+
+    def ends(errno: int) -> Chain:
+        return Chain(path, tuple(steps), None, None, tuple(watched), errno)
+
+    while pending:
+        name = pending.pop()
+        if name == ".":
+            continue
+        if name == "..":
+            here = real = dirname(here)
+            final = _lstat(here, seen)
+            continue
+        real = join(here, name)
+        final = _lstat(real, seen)
+        steps.append(Step(here, name, _or_none(final)))
+        if isinstance(final, int):
+            # A directory that may not be searched changes by chmod, which is an event on its own name.
+            watched[split(here) if final == EACCES else (here, name)] = None
+            return ends(final)
+        if stat.S_ISLNK(final.st_mode):
+            watched[here, name] = None
+            links += 1
+            if links > LINKS:
+                return ends(ELOOP)
+            try:
+                target = os.readlink(real)
+            except OSError as error:
+                return ends(error.errno or ENOENT)
+            if target.startswith("/"):
+                here = "/"
+            # A link to "/" or ".." leaves nothing to look up: what it means is the directory itself.
+            real, final = here, _lstat(here, seen)
+            pending += _names(target)
+        elif stat.S_ISDIR(final.st_mode):
+            here = real
+        elif pending:
+            watched[here, name] = None
+            return ends(ENOTDIR)
+    watched[split(real)] = None
+    if isinstance(final, int):
+        return ends(final)
+    return Chain(path, tuple(steps), real, final, tuple(watched))
+
+
+def _names(path: str) -> list[str]:
+    """The components, last one first; a slash at the end asks for a directory, as ``.`` does."""
+    names = [name for name in path.split("/") if name]
+    if path.endswith("/"):
+        names.append(".")
+    return names[::-1]
+
+
+def _lstat(path: str, seen: Seen) -> os.stat_result | int:
+    found = seen.get(path)
+    if found is None:
+        try:
+            found = os.lstat(path)
+        except OSError as error:
+            found = error.errno or ENOENT
+        seen[path] = found
+    return found
+
+
+def _or_none(found: os.stat_result | int) -> os.stat_result | None:
+    return None if isinstance(found, int) else found

@@ -1,0 +1,95 @@
+import os
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from binfmtd.errors import FormatError
+from binfmtd.files.atomic import read_regular, write_atomically
+
+
+def test_a_written_file_has_its_content_and_mode(tmp_path: Path) -> None:
+    """The mode is the one asked for, whatever the umask, and nothing else is left in the directory."""
+    before = os.umask(0o077)
+    try:
+        write_atomically(str(tmp_path / "status.json"), b"{}")
+        write_atomically(str(tmp_path / "secret"), b"x", 0o600)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "status.json").read_bytes() == b"{}"
+    assert stat.S_IMODE((tmp_path / "status.json").stat().st_mode) == 0o644
+    assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600
+    assert sorted(os.listdir(tmp_path)) == ["secret", "status.json"]
+
+
+def test_a_reader_keeps_the_old_file(tmp_path: Path) -> None:
+    """Whoever has the old file open reads it whole: it is replaced, not rewritten."""
+    (tmp_path / "f").write_bytes(b"old")
+    with (tmp_path / "f").open("rb") as reader:
+        write_atomically(str(tmp_path / "f"), b"new")
+        assert reader.read() == b"old"
+    assert (tmp_path / "f").read_bytes() == b"new"
+
+
+def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    """Somebody's link cannot make us overwrite another file."""
+    (tmp_path / "victim").write_bytes(b"precious")
+    (tmp_path / "f").symlink_to("victim")
+    write_atomically(str(tmp_path / "f"), b"new")
+    assert (tmp_path / "victim").read_bytes() == b"precious"
+    assert not (tmp_path / "f").is_symlink()
+
+
+def test_after_a_failure_nothing_is_left(tmp_path: Path) -> None:
+    """The target stays as it was, and no temporary file remains."""
+    (tmp_path / "f").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_atomically(str(tmp_path / "f"), b"new")
+    assert os.listdir(tmp_path) == ["f"]
+
+
+def test_a_regular_file_is_read_whole_up_to_the_limit(tmp_path: Path) -> None:
+    """Exactly the limit is read; one byte more is refused with the limit in the message."""
+    (tmp_path / "f").write_bytes(b"x" * 1000)
+    assert read_regular(str(tmp_path / "f"), limit=1000) == b"x" * 1000
+    with pytest.raises(FormatError, match="larger than 999 bytes"):
+        read_regular(str(tmp_path / "f"), limit=999)
+
+
+def test_a_file_without_a_size_is_read(tmp_path: Path) -> None:
+    """Files in /proc say that they have 0 bytes; an empty file has none."""
+    assert read_regular("/proc/self/status").startswith(b"Name:")
+    (tmp_path / "empty").touch()
+    assert read_regular(str(tmp_path / "empty")) == b""
+
+
+def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path) -> None:
+    """A FIFO without a writer would block for ever; each message says what it is."""
+    os.mkfifo(tmp_path / "fifo")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        for path, kind in [
+            (str(tmp_path), "a directory"),
+            (str(tmp_path / "fifo"), "a FIFO"),
+            (str(tmp_path / "socket"), "a socket"),
+            ("/dev/null", "a character device"),
+        ]:
+            with pytest.raises(FormatError, match=f"is {kind}: put a regular file there"):
+                read_regular(path)
+
+
+def test_a_file_that_turns_into_a_fifo_does_not_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the first look and the open anything can happen; it is looked at again, and opened without waiting."""
+    os.mkfifo(tmp_path / "f")
+    (tmp_path / "file").touch()
+    regular = os.stat(tmp_path / "file")
+    monkeypatch.setattr(os, "stat", lambda _path: regular)
+    with pytest.raises(FormatError, match="a FIFO"):
+        read_regular(str(tmp_path / "f"))
+
+
+def test_a_missing_file_is_the_systems_error(tmp_path: Path) -> None:
+    """Absence may be fine: the caller decides."""
+    with pytest.raises(FileNotFoundError):
+        read_regular(str(tmp_path / "missing"))

@@ -1,0 +1,200 @@
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from binfmtd.errors import FormatError
+from binfmtd.files.chain import LINKS, Seen, walk
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A directory whose own path has no links in it."""
+    return tmp_path.resolve()
+
+
+def pairs(root: Path, *relative: tuple[str, str]) -> list[tuple[str, str]]:
+    return [(os.path.normpath(root / directory), name) for directory, name in relative]
+
+
+def test_a_plain_file_is_watched_where_it_lies(root: Path) -> None:
+    """Without links, the file's own directory and name are all that matters; every directory is a step."""
+    (root / "qemu").write_bytes(b"x")
+    chain = walk(str(root / "qemu"))
+    assert chain.real == str(root / "qemu")
+    assert chain.stat == os.stat(root / "qemu")
+    assert list(chain.watched) == pairs(root, (".", "qemu"))
+    assert [step.path for step in chain.steps] == [*map(str, reversed(root.parents)), str(root), str(root / "qemu")]
+    assert all(step.stat is not None for step in chain.steps)
+
+
+def test_each_link_is_watched_and_the_file(root: Path) -> None:
+    """Absolute, relative and chained links: any of them may be pointed elsewhere, so each is watched."""
+    (root / "a").mkdir()
+    (root / "b").mkdir()
+    (root / "b" / "real").write_bytes(b"x")
+    (root / "b" / "second").symlink_to("real")
+    (root / "a" / "first").symlink_to(root / "b" / "second")
+    chain = walk(str(root / "a" / "first"))
+    assert chain.real == str(root / "b" / "real")
+    assert list(chain.watched) == pairs(root, ("a", "first"), ("b", "second"), ("b", "real"))
+
+
+def test_a_link_to_a_directory_in_the_middle(root: Path) -> None:
+    """``current -> versions/2``: the link and the file behind it are watched, by their real directories."""
+    (root / "versions" / "2").mkdir(parents=True)
+    (root / "versions" / "2" / "qemu").write_bytes(b"x")
+    (root / "current").symlink_to("versions/2/")
+    chain = walk(str(root / "current" / "qemu"))
+    assert chain.real == str(root / "versions" / "2" / "qemu")
+    assert list(chain.watched) == pairs(root, (".", "current"), ("versions/2", "qemu"))
+
+
+def test_dot_dot_goes_up_from_where_a_link_led(root: Path) -> None:
+    """``link/../x`` is beside the link's target, as the kernel sees it, and not beside the link."""
+    (root / "deep" / "down").mkdir(parents=True)
+    (root / "deep" / "x").write_bytes(b"x")
+    (root / "link").symlink_to("deep/down")
+    assert walk(f"{root}/link/../x").real == str(root / "deep" / "x")
+    assert walk("/../../").real == "/"
+
+
+@pytest.mark.parametrize(
+    ("path", "watched"),
+    [
+        ("missing", (".", "missing")),
+        ("missing/further/down", (".", "missing")),
+        ("there/missing/down", ("there", "missing")),
+        ("missing/../there", (".", "missing")),
+    ],
+)
+def test_what_is_missing_is_watched_where_it_would_appear(root: Path, path: str, watched: tuple[str, str]) -> None:
+    """The nearest existing directory, with the name of the first component that is not there."""
+    (root / "there").mkdir()
+    chain = walk(f"{root}/{path}")
+    assert (chain.real, chain.stat, chain.errno) == (None, None, errno.ENOENT)
+    assert list(chain.watched) == pairs(root, watched)
+    assert chain.steps[-1].stat is None
+
+
+def test_a_dangling_link_is_watched_at_both_ends(root: Path) -> None:
+    """It comes to life when its target appears, or when it is pointed elsewhere."""
+    (root / "link").symlink_to("later/qemu")
+    chain = walk(str(root / "link"))
+    assert chain.errno == errno.ENOENT
+    assert list(chain.watched) == pairs(root, (".", "link"), (".", "later"))
+
+
+def test_a_file_where_a_directory_should_be(root: Path) -> None:
+    """ENOTDIR is a result, and the file that is in the way is watched; a slash at the end asks for a directory."""
+    (root / "file").write_bytes(b"x")
+    for path in ("file/qemu", "file/..", "file/", "file/."):
+        chain = walk(f"{root}/{path}")
+        assert (chain.real, chain.errno) == (None, errno.ENOTDIR)
+        assert list(chain.watched) == pairs(root, (".", "file"))
+
+
+def test_links_that_go_in_circles_end(root: Path) -> None:
+    """A loop is ELOOP, with every link of it watched once."""
+    (root / "a").symlink_to("b")
+    (root / "b").symlink_to("a")
+    chain = walk(str(root / "a"))
+    assert (chain.real, chain.errno) == (None, errno.ELOOP)
+    assert list(chain.watched) == pairs(root, (".", "a"), (".", "b"))
+
+
+@pytest.mark.parametrize("links", [LINKS, LINKS + 1])
+def test_the_limit_is_the_kernels(root: Path, links: int) -> None:
+    """As many links as the kernel follows, and not one more."""
+    (root / "0").write_bytes(b"x")
+    for number in range(links):
+        (root / str(number + 1)).symlink_to(str(number))
+    try:
+        os.stat(root / str(links))
+        expected = 0
+    except OSError as error:
+        expected = error.errno or 0
+    assert walk(str(root / str(links))).errno == expected
+
+
+def test_links_to_directories_alone(root: Path) -> None:
+    """A path that ends in a link to a directory, or to the root, leads there."""
+    (root / "up").symlink_to("..")
+    (root / "top").symlink_to("/")
+    assert walk(str(root / "up")).real == str(root.parent)
+    assert walk(str(root / "top")).real == "/"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root searches every directory")
+def test_a_directory_that_may_not_be_searched_is_watched_itself(root: Path) -> None:
+    """chmod on it is what changes the outcome."""
+    (root / "closed").mkdir(mode=0)
+    chain = walk(str(root / "closed" / "qemu"))
+    assert chain.errno == errno.EACCES
+    assert list(chain.watched) == pairs(root, (".", "closed"))
+
+
+def test_a_round_looks_at_each_component_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """33 interpreters in one directory cost 33 lstat calls and those of the directory, once."""
+    for number in range(5):
+        (root / str(number)).write_bytes(b"x")
+    looked_at: list[str] = []
+    lstat = os.lstat
+
+    def counted(path: str) -> os.stat_result:
+        looked_at.append(path)
+        return lstat(path)
+
+    monkeypatch.setattr(os, "lstat", counted)
+    seen: Seen = {}
+    for number in range(5):
+        walk(str(root / str(number)), seen)
+        walk(str(root / f"missing{number}"), seen)
+    monkeypatch.undo()
+    assert len(looked_at) == len(set(looked_at))
+
+
+@pytest.mark.parametrize("path", ["", "usr/bin/qemu", "/usr/\0/bin"])
+def test_only_absolute_paths_are_walked(path: str) -> None:
+    """Anything else is a FormatError that says so."""
+    with pytest.raises(FormatError, match="absolute"):
+        walk(path)
+
+
+NAMES = ["a", "b", "c"]
+PARTS = st.lists(st.sampled_from([*NAMES, "..", "."]), min_size=1, max_size=4).map("/".join)
+
+
+@given(
+    links=st.dictionaries(st.sampled_from(NAMES), PARTS, max_size=3),
+    files=st.sets(st.sampled_from(["a", "b/a", "b/b", "c/a"])),
+    path=PARTS,
+)
+def test_a_walk_ends_where_the_kernel_ends(
+    tmp_path_factory: pytest.TempPathFactory, links: dict[str, str], files: set[str], path: str
+) -> None:
+    """For any tangle of links and files, the result is what stat(2) and realpath say, or its errno."""
+    root = tmp_path_factory.mktemp("tangle").resolve() / "1" / "2" / "3" / "4"  # no `..` leads out
+    root.mkdir(parents=True)
+    for file in files:
+        (root / file).parent.mkdir(exist_ok=True)
+        (root / file).write_bytes(b"x")
+    for name, target in links.items():
+        if not (root / name).exists():
+            (root / name).symlink_to(target)
+    chain = walk(f"{root}/{path}")
+    expected: os.stat_result | int | None
+    try:
+        expected = os.stat(f"{root}/{path}")
+    except OSError as error:
+        expected = error.errno
+    if isinstance(expected, os.stat_result):
+        assert chain.stat is not None
+        assert os.path.samestat(chain.stat, expected)
+        assert chain.real == os.path.realpath(f"{root}/{path}")
+    else:
+        assert (chain.real, chain.stat, chain.errno) == (None, None, expected)
+    assert all(os.path.realpath(directory) == directory for directory, _ in chain.watched)

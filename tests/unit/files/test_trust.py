@@ -1,0 +1,113 @@
+import os
+import stat
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from binfmtd.files.trust import Trust, judge, untrusted
+
+DIRECTORY, FILE, LINK = stat.S_IFDIR, stat.S_IFREG, stat.S_IFLNK
+ME = Trust(os.geteuid())
+
+
+@pytest.mark.parametrize(
+    ("uid", "mode", "trust", "blamed"),
+    [
+        (0, FILE | 0o755, Trust(0), None),
+        (0, FILE | 0o755, Trust(1000), None),
+        (1000, FILE | 0o755, Trust(1000), None),
+        (1000, FILE | 0o755, Trust(0), "somebody else"),
+        (1001, DIRECTORY | 0o755, Trust(1000), "somebody else"),
+        (0, FILE | 0o775, Trust(0), "can be written by others"),
+        (0, FILE | 0o757, Trust(0), "can be written by others"),
+        (0, DIRECTORY | 0o777, Trust(0), "can be written by others"),
+        (0, DIRECTORY | 0o1777, Trust(0), None),
+        (1000, DIRECTORY | 0o1777, Trust(0), "somebody else"),
+        (0, FILE | 0o1777, Trust(0), "can be written by others"),  # sticky means nothing on a file
+        (0, LINK | 0o777, Trust(0), None),
+        (1000, LINK | 0o777, Trust(0), "somebody else"),
+        (65534, FILE | 0o755, Trust(0), "somebody else"),
+        (65534, FILE | 0o755, Trust(0, unmapped=65534), None),
+        (65534, FILE | 0o777, Trust(0, unmapped=65534), "can be written by others"),
+        (1000, FILE | 0o755, Trust(0, unmapped=65534), "somebody else"),
+    ],
+)
+def test_owner_and_mode_decide(uid: int, mode: int, trust: Trust, blamed: str | None) -> None:
+    """Root's or ours, and nobody else's to write; but for sticky directories, links and unmapped owners."""
+    reason = judge("/does/not exist", uid, mode, trust)
+    if blamed is None:
+        assert reason is None
+    else:
+        assert reason is not None
+        assert blamed in reason
+        assert f"'/does/not exist' (owner {uid}, mode {stat.S_IMODE(mode):04o})" in reason
+        assert "run ch" in reason
+        assert "\n" not in reason
+
+
+def test_what_lies_on_a_read_only_mount_counts_as_not_writable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ConfigMap's files have mode 0777; but somebody else's file stays somebody else's."""
+    monkeypatch.setattr(os, "statvfs", lambda _path: SimpleNamespace(f_flag=os.ST_RDONLY))
+    assert judge("/config", 0, FILE | 0o777, Trust(0)) is None
+    assert judge("/config", 1000, FILE | 0o777, Trust(0)) is not None
+
+
+def test_the_offending_directory_is_named(tmp_path: Path) -> None:
+    """A good file in a directory that others can write is not trusted, and the message names the directory."""
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    (tmp_path / "open" / "qemu").write_bytes(b"x")
+    reason = untrusted(str(tmp_path / "open" / "qemu"), ME)
+    assert reason is not None
+    assert f"chmod go-w '{tmp_path / 'open'}'" in reason
+    (tmp_path / "open").chmod(0o755)
+    assert untrusted(str(tmp_path / "open" / "qemu"), ME) is None
+
+
+def test_the_way_through_a_link_is_judged(tmp_path: Path) -> None:
+    """A trusted directory with a link into an untrusted one is as bad as that one."""
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o775)
+    (tmp_path / "open" / "qemu").write_bytes(b"x")
+    (tmp_path / "link").symlink_to("open/qemu")
+    reason = untrusted(str(tmp_path / "link"), ME)
+    assert reason is not None
+    assert f"'{tmp_path / 'open'}'" in reason
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_sticky_directory_is_as_good_as_the_owner_of_what_lies_in_it(tmp_path: Path) -> None:
+    """Root's file in it passes; another user's file, or another user's link to root's file, does not."""
+    sticky = tmp_path / "sticky"
+    sticky.mkdir()
+    sticky.chmod(0o1777)
+    for name in ("ours", "theirs"):
+        (sticky / name).write_bytes(b"x")
+    (sticky / "link").symlink_to("ours")
+    os.chown(sticky / "theirs", 1000, 1000)
+    os.chown(sticky / "link", 1000, 1000, follow_symlinks=False)
+    assert untrusted(str(sticky / "ours"), Trust(0)) is None
+    for name in ("theirs", "link"):
+        reason = untrusted(str(sticky / name), Trust(0))
+        assert reason is not None
+        assert f"'{sticky / name}' (owner 1000" in reason
+
+
+def test_what_is_missing_is_not_judged(tmp_path: Path) -> None:
+    """Whether a file is there is somebody else's question."""
+    assert untrusted(str(tmp_path / "missing"), ME) is None
+
+
+def test_the_system_says_who_we_are() -> None:
+    """The effective user, and the overflow id only inside a user namespace."""
+    trust = Trust.of_this_process()
+    assert trust.euid == os.geteuid()
+    outside = os.readlink("/proc/self/ns/user") == "user:[4026531837]"
+    assert (trust.unmapped is None) == outside
+
+
+def test_in_a_user_namespace_the_overflow_id_is_the_unmapped_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any other namespace than the initial one counts."""
+    monkeypatch.setattr(os, "readlink", lambda _path: "user:[4026532000]")
+    assert Trust.of_this_process().unmapped == int(Path("/proc/sys/kernel/overflowuid").read_text("ascii"))
