@@ -1,0 +1,130 @@
+"""From what the files say to a Config: architectures and ``[handlers]`` become declarations.
+
+* Order is meaning: architectures in the catalog's order, then handlers in the order of the files.  Of two with equal
+  priority the later wins.
+* ``-NAME`` in ``architectures`` leaves one out, wherever in the array it stands.
+* A name has one declaration.  The later holds, and a warning names both.
+* Whatever the kernel could not take is refused here, for every interpreter that could come to be used.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import fields, replace
+
+from binfmtd.catalog.architectures import CATALOG
+from binfmtd.catalog.names import find
+from binfmtd.config.merge import Merged, Origin
+from binfmtd.config.schema import PLACEHOLDER, ArchitectureTable, entry_name
+from binfmtd.errors import FormatError
+from binfmtd.formats.line import encode_line
+from binfmtd.model.config import Config, Declaration, Policy
+from binfmtd.model.handler import Flags, Registration
+
+DEFAULT_ARCHITECTURES = ("all",)
+DEFAULT_PATHS = ("/usr/bin/qemu-{name}-static", "/usr/bin/qemu-{name}")
+DEFAULT_ENTRY = "qemu-{name}"
+DEFAULT_FLAGS = Flags.F | Flags.P
+ALL = "all"
+
+
+def build(merged: Merged, sources: tuple[str, ...]) -> Config:
+    """Make the Config; raises ConfigError for what the schema alone cannot see."""
+    warnings = list(merged.warnings)
+    given = {key.name: value for key in fields(Policy) if (value := getattr(merged.top, key.name)) is not None}
+    if "keep" in given:
+        given["keep"] = tuple(given["keep"])
+    declarations = [*_architectures(merged, sources, warnings), *_handlers(merged)]
+    return Config(
+        tuple(_one_for_each_name(declarations, warnings)), replace(Policy(), **given), sources, tuple(warnings)
+    )
+
+
+def _architectures(merged: Merged, sources: tuple[str, ...], warnings: list[str]) -> Iterator[Declaration]:
+    nowhere = Origin(sources[-1] if sources else "no config file", "architectures")
+    origin = merged.origins.get(("architectures",), nowhere)
+    words = merged.top.architectures if merged.top.architectures is not None else DEFAULT_ARCHITECTURES
+    wanted: dict[str, str] = {}  # catalog name -> the word that asks for it
+    left_out: dict[str, str] = {}
+    for word in words:
+        if word == ALL:
+            wanted = dict.fromkeys(CATALOG, ALL) | wanted  # a name of its own says more than "all"
+            continue
+        if word.removeprefix("-").strip().lower() == ALL:
+            raise origin.refuse(f'{word!r} is not valid: write "all" for every one, and [] for none')
+        try:
+            name = find(word.removeprefix("-")).name
+        except FormatError as error:
+            raise origin.refuse(error) from error
+        (left_out if word.startswith("-") else wanted)[name] = word
+    for name, word in left_out.items():
+        if wanted.get(name, ALL) != ALL:
+            warnings.append(f"{origin.file}: architectures: has both {wanted[name]!r} and {word!r}: it is left out")
+    if left_out and not wanted:
+        warnings.append(f'{origin.file}: architectures: only leaves out: write "all" before if all others are meant')
+    for name in CATALOG:
+        if name in wanted and name not in left_out:
+            given = ("architectures",) in merged.origins
+            source = f'{origin.file} architectures "{wanted[name]}"' if given else f'"all" (default, {nowhere.file})'
+            yield _architecture(merged, name, source, origin, from_all=wanted[name] == ALL)
+
+
+def _architecture(merged: Merged, name: str, source: str, asked: Origin, *, from_all: bool) -> Declaration:
+    table = merged.architectures.get(name, ArchitectureTable())
+    emulators = merged.emulators
+
+    def origin(*keys: tuple[str, ...]) -> Origin:
+        return next((found for key in keys if (found := merged.origins.get(("emulators", *key)))), asked)
+
+    patterns = (table.interpreter,) if table.interpreter is not None else tuple(emulators.paths or DEFAULT_PATHS)
+    entry = table.entry if table.entry is not None else emulators.entry
+    flags = table.flags if table.flags is not None else emulators.flags
+    declaration = Declaration(
+        name=(DEFAULT_ENTRY if entry is None else entry).replace(PLACEHOLDER, name),
+        match=CATALOG[name].match,
+        interpreters=tuple(dict.fromkeys(pattern.replace(PLACEHOLDER, name) for pattern in patterns)),
+        flags=DEFAULT_FLAGS if flags is None else flags,
+        priority=table.priority or 0,
+        force=bool(table.force),
+        architecture=name,
+        from_all=from_all,
+        source=source,
+    )
+    try:
+        entry_name(declaration.name)
+    except FormatError as error:
+        raise origin((name, "entry"), ("entry",)).refuse(error) from error
+    _check_lines(declaration, origin((name, "interpreter"), ("paths",), (name, "entry"), ("entry",)))
+    return declaration
+
+
+def _handlers(merged: Merged) -> Iterator[Declaration]:
+    for name, table in merged.handlers.items():
+        origin = merged.origins["handlers", name]
+        declaration = Declaration(
+            name=name,
+            match=table.match(),
+            interpreters=(table.interpreter or "",),  # the schema refuses a table without
+            flags=Flags.NONE if table.flags is None else table.flags,
+            priority=table.priority or 0,
+            enabled=table.enabled is not False,
+            force=bool(table.force),
+            source=f"{origin.file} [{origin.key}]",
+        )
+        _check_lines(declaration, origin)
+        yield declaration
+
+
+def _check_lines(declaration: Declaration, origin: Origin) -> None:
+    for path in declaration.interpreters:
+        try:
+            encode_line(declaration.name, Registration(declaration.match, path, declaration.flags))
+        except FormatError as error:
+            raise origin.refuse(error) from error
+
+
+def _one_for_each_name(declarations: Iterable[Declaration], warnings: list[str]) -> Iterable[Declaration]:
+    by_name: dict[str, Declaration] = {}
+    for later in declarations:
+        if earlier := by_name.pop(later.name, None):
+            warnings.append(f"entry {later.name!r} is declared twice: {later.source} replaces {earlier.source}")
+        by_name[later.name] = later
+    return by_name.values()

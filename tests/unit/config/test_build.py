@@ -1,0 +1,192 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from binfmtd.catalog.architectures import CATALOG
+from binfmtd.model.config import Config, Declaration, OnStop, Policy, Shadowed, Unmanaged
+from binfmtd.model.handler import Flags
+from binfmtd.model.match import Extension, Magic
+
+Load = Callable[..., Config]
+
+FP = Flags.F | Flags.P
+
+
+def by_name(config: Config) -> dict[str, Declaration]:
+    found = {declaration.name: declaration for declaration in config.declarations}
+    assert len(found) == len(config.declarations)
+    return found
+
+
+def names(config: Config) -> list[str | None]:
+    return [declaration.architecture for declaration in config.declarations]
+
+
+def test_an_empty_file_means_all_by_the_defaults(load_text: Load) -> None:
+    """Every architecture of the catalog, in its order, from "all", with the default paths, name and flags."""
+    loaded = load_text("")
+    assert names(loaded) == list(CATALOG)
+    assert loaded.policy == Policy()
+    assert loaded.warnings == ()
+    arm64 = by_name(loaded)["qemu-aarch64"]
+    assert arm64 == Declaration(
+        "qemu-aarch64",
+        CATALOG["aarch64"].match,
+        ("/usr/bin/qemu-aarch64-static", "/usr/bin/qemu-aarch64"),
+        FP,
+        architecture="aarch64",
+        from_all=True,
+        source=arm64.source,
+    )
+    assert arm64.source.startswith('"all" (default')
+
+
+def test_every_setting_arrives(load_text: Load) -> None:
+    """The policy is what the file says, durations in seconds."""
+    loaded = load_text(
+        """
+        unmanaged = "remove"
+        keep = ["a*"]
+        shadowed = "outrank"
+        on_stop = "remove"
+        resync = "1m"
+        settle = "0s"
+        reload_on_change = true
+        """
+    )
+    assert loaded.policy == Policy(
+        Unmanaged.REMOVE, ("a*",), Shadowed.OUTRANK, OnStop.REMOVE, 60.0, 0.0, reload_on_change=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "expected", "from_all"),
+    [
+        ([], [], []),
+        (["arm64"], ["aarch64"], []),
+        (["linux/arm64", "aarch64", "arm64"], ["aarch64"], []),
+        (["s390x", "arm"], ["arm", "s390x"], []),
+        (["all", "-arm"], [n for n in CATALOG if n != "arm"], [n for n in CATALOG if n != "arm"]),
+        (["-arm64", "all"], [n for n in CATALOG if n != "aarch64"], [n for n in CATALOG if n != "aarch64"]),
+        (["all", "arm64"], list(CATALOG), [n for n in CATALOG if n != "aarch64"]),
+        (["arm64", "all"], list(CATALOG), [n for n in CATALOG if n != "aarch64"]),
+    ],
+)
+def test_architectures_are_selected(
+    load_text: Load, words: list[str], expected: list[str], from_all: list[str]
+) -> None:
+    """By any name and in any order; one asked for by its own name does not come from "all"."""
+    loaded = load_text(f"architectures = {words!r}")
+    assert names(loaded) == expected
+    assert [d.architecture for d in loaded.declarations if d.from_all] == from_all
+    assert loaded.warnings == ()
+
+
+def test_a_source_names_file_and_word(load_text: Load, config: Path) -> None:
+    """Messages can say where a handler comes from, in the words of the file."""
+    loaded = by_name(load_text("architectures = ['all', 'arm64']\n[handlers.'a b']\nextension='x'\ninterpreter='/x'"))
+    assert loaded["qemu-aarch64"].source == f'{config} architectures "arm64"'
+    assert loaded["qemu-arm"].source == f'{config} architectures "all"'
+    assert loaded["a b"].source == f"{config} [handlers.'a b']"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [(["arm64", "-aarch64"], "it is left out"), (["-arm64"], 'write "all" before')]
+)
+def test_a_selection_that_is_hardly_meant_is_warned_about(load_text: Load, words: list[str], said: str) -> None:
+    """Nothing is selected by these, and the warning says why."""
+    loaded = load_text(f"architectures = {words!r}")
+    assert loaded.declarations == ()
+    (warning,) = loaded.warnings
+    assert said in warning
+
+
+def test_one_architecture_differently(load_text: Load) -> None:
+    """Its table takes precedence over [emulators], key by key, and the others are as before."""
+    loaded = by_name(
+        load_text(
+            """
+            [emulators]
+            paths = ["/opt/{name}/qemu", "/opt/any"]
+            entry = "emu-{name}"
+            flags = "F"
+            [emulators.arm64]
+            interpreter = "/opt/special-{name}"
+            entry = "mine"
+            priority = 7
+            force = true
+            [emulators.arm]
+            flags = ""
+            """
+        )
+    )
+    mine = loaded["mine"]
+    assert (mine.interpreters, mine.flags, mine.priority, mine.force) == (
+        ("/opt/special-aarch64",),
+        Flags.F,
+        7,
+        True,
+    )
+    assert mine.architecture == "aarch64"
+    assert loaded["emu-arm"].flags == Flags.NONE
+    assert loaded["emu-arm"].interpreters == ("/opt/arm/qemu", "/opt/any")
+    assert (loaded["emu-s390x"].flags, loaded["emu-s390x"].priority) == (Flags.F, 0)
+
+
+def test_a_table_for_an_architecture_that_is_not_selected_says_nothing(load_text: Load) -> None:
+    """It waits for the day when it is."""
+    loaded = load_text("architectures = ['arm']\n[emulators.arm64]\nflags = 'F'")
+    assert (names(loaded), loaded.warnings) == (["arm"], ())
+
+
+def test_handlers_come_last_in_the_order_of_the_file(load_text: Load) -> None:
+    """All keys of a handler arrive, and the order of tables is kept."""
+    loaded = load_text(
+        r"""
+        architectures = ["arm64"]
+        [handlers.z]
+        magic = '\x00asm'
+        mask = '\xff\xff\x00\xff'
+        offset = 4
+        interpreter = "/usr/bin/z"
+        flags = "FC"
+        priority = -3
+        enabled = false
+        force = true
+        [handlers.a]
+        extension = "jar"
+        interpreter = "/usr/bin/a"
+        """
+    )
+    assert [declaration.name for declaration in loaded.declarations] == ["qemu-aarch64", "z", "a"]
+    z, a = loaded.declarations[1:]
+    assert z.match == Magic(b"\0asm", b"\xff\xff\0\xff", 4)
+    assert (z.interpreters, z.flags) == (("/usr/bin/z",), Flags.F | Flags.C | Flags.O)
+    assert (z.priority, z.enabled, z.force, z.architecture) == (-3, False, True, None)
+    assert a.match == Extension("jar")
+    assert (a.flags, a.priority, a.enabled, a.force) == (Flags.NONE, 0, True, False)
+
+
+def test_credentials_are_there_only_when_asked_for(load_text: Load) -> None:
+    """Flag C makes foreign set-uid programs root's: no default has it."""
+    loaded = load_text("[handlers.a]\nextension = 'jar'\ninterpreter = '/x'")
+    assert not any(Flags.C in declaration.flags for declaration in loaded.declarations)
+
+
+def test_of_two_with_one_name_the_later_holds(load_text: Load, config: Path) -> None:
+    """A handler may take an architecture's entry name: it replaces that one, and a warning names both."""
+    loaded = load_text("architectures = ['arm64']\n[handlers.qemu-aarch64]\nextension = 'x'\ninterpreter = '/x'")
+    (declaration,) = loaded.declarations
+    assert declaration.match == Extension("x")
+    (warning,) = loaded.warnings
+    assert "'qemu-aarch64'" in warning
+    assert f"{config} [handlers.qemu-aarch64]" in warning
+    assert f'{config} architectures "arm64"' in warning
+
+
+def test_a_long_magic_fits_as_long_as_the_line_does(load_text: Load) -> None:
+    """256 bytes of magic and of mask are accepted, since only what must be is escaped."""
+    magic, mask = "A" * 256, r"\xff" * 256
+    loaded = load_text(f"[handlers.a]\nmagic = '{magic}'\nmask = '{mask}'\ninterpreter = '/x'")
+    assert by_name(loaded)["a"].match == Magic(b"A" * 256, b"\xff" * 256)

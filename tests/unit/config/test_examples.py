@@ -1,0 +1,62 @@
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from binfmtd.config.build import DEFAULT_ENTRY, DEFAULT_FLAGS, DEFAULT_PATHS
+from binfmtd.config.load import load
+from binfmtd.config.schema import ArchitectureTable, ConfigFile, EmulatorsTable, HandlerTable, parse
+from binfmtd.files.trust import Trust
+from binfmtd.model.config import Config, Policy
+from binfmtd.model.handler import Flags
+
+Load = Callable[..., Config]
+
+CONFIG = Path(__file__).parents[3] / "config"
+
+
+@pytest.fixture(scope="module")
+def example() -> str:
+    return (CONFIG / "binfmtd.toml").read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def uncommented(example: str) -> ConfigFile:
+    return parse(re.sub(r"(?m)^#(?=[a-z\[])", "", example), "binfmtd.toml")
+
+
+def test_the_example_as_it_is_changes_nothing(load_text: Load, example: str) -> None:
+    """Copied without an edit, it means what no file means."""
+    copied, empty = load_text(example), load_text("")
+    assert copied == empty
+
+
+def test_the_example_shows_the_defaults(uncommented: ConfigFile) -> None:
+    """Every commented default is the real one."""
+    shown = uncommented.model_dump(exclude={"architectures", "emulators", "handlers"})
+    assert Policy(**{**shown, "keep": tuple(shown["keep"])}) == Policy()
+    assert uncommented.architectures == ["all"]
+    assert tuple(uncommented.emulators.paths or ()) == DEFAULT_PATHS
+    assert (uncommented.emulators.entry, uncommented.emulators.flags) == (DEFAULT_ENTRY, DEFAULT_FLAGS)
+
+
+def test_the_example_shows_every_key(uncommented: ConfigFile) -> None:
+    """Nothing has to be looked up elsewhere; extension cannot stand beside magic, so it is shown in words."""
+    assert uncommented.model_fields_set == set(ConfigFile.model_fields)
+    assert uncommented.emulators.model_fields_set - {"arm64"} == set(EmulatorsTable.model_fields)
+    assert uncommented.emulators.by_architecture["arm64"].model_fields_set == set(ArchitectureTable.model_fields)
+    assert uncommented.handlers["wasm"].model_fields_set | {"extension"} == set(HandlerTable.model_fields)
+
+
+@pytest.mark.parametrize("path", sorted((CONFIG / "presets").glob("*.toml")), ids=lambda path: path.name)
+def test_each_preset_loads(tmp_path: Path, path: Path) -> None:
+    """A preset, copied to conf.d, is valid by itself, and brings no flag C."""
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "conf.d" / path.name).write_bytes(path.read_bytes())
+    loaded = load(None, trust=Trust(os.geteuid()), default=str(tmp_path / "binfmtd.toml"))
+    own = [declaration for declaration in loaded.declarations if declaration.architecture is None]
+    assert own
+    assert not any(Flags.C in declaration.flags for declaration in own)
+    assert loaded.warnings == ()

@@ -1,0 +1,270 @@
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from binfmtd.config import load as load_module
+from binfmtd.config.load import load
+from binfmtd.errors import ConfigError
+from binfmtd.files.atomic import MEBIBYTE, read_regular
+from binfmtd.files.trust import Trust
+from binfmtd.model.config import Config
+
+Load = Callable[..., Config]
+
+ME = Trust(os.geteuid())
+ONE = "architectures = ['arm64']"
+
+
+def refused(path: Path | None, *, default: Path | None = None, trust: Trust = ME, quiet: float = 0.0) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(
+            None if path is None else str(path),
+            trust=trust,
+            wait_until_quiet=quiet,
+            default=str(default or "/nonexistent/binfmtd.toml"),
+        )
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def architectures(config: Config) -> list[str | None]:
+    return [declaration.architecture for declaration in config.declarations]
+
+
+def test_no_config_file_is_a_config(tmp_path: Path) -> None:
+    """The default path may be absent, and its directory too: that means "all"."""
+    for default in (tmp_path / "binfmtd.toml", tmp_path / "missing" / "binfmtd.toml"):
+        loaded = load(None, trust=ME, default=str(default))
+        assert loaded.sources == ()
+        assert len(loaded.declarations) > 30
+        assert {declaration.source for declaration in loaded.declarations} == {'"all" (default, no config file)'}
+
+
+def test_conf_d_counts_without_a_config_file(tmp_path: Path) -> None:
+    """A package can bring its piece before the admin writes anything."""
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "conf.d" / "a.toml").write_text(ONE)
+    loaded = load(None, trust=ME, default=str(tmp_path / "binfmtd.toml"))
+    assert (architectures(loaded), loaded.sources) == (["aarch64"], (str(tmp_path / "conf.d" / "a.toml"),))
+
+
+def test_only_visible_toml_files_of_conf_d_are_read(load_text: Load, config: Path) -> None:
+    """Backups, editors' locks and anything else lie there without harm."""
+    (config.parent / "conf.d").mkdir()
+    for name in ("a.toml~", ".hidden.toml", "readme", "a.toml.dpkg-old"):
+        (config.parent / "conf.d" / name).write_text("no toml")
+    (config.parent / "conf.d" / ".#lock.toml").symlink_to("nowhere")
+    assert load_text(ONE).sources == (str(config),)
+
+
+def test_a_relative_path_is_shown_whole(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message is of use in a log, where nobody knows the working directory."""
+    config.write_text(ONE)
+    monkeypatch.chdir(config.parent)
+    assert load(config.name, trust=ME).sources == (str(config),)
+
+
+def test_a_named_file_must_be_there(config: Path) -> None:
+    """Whoever names a file does not mean "all"."""
+    message = refused(config)
+    assert message == f"{config}: cannot be read: No such file or directory: create it, or name another"
+
+
+def test_a_link_to_nowhere_is_no_absent_file(config: Path) -> None:
+    """A dangling link at the default path is a mistake, and must not mean "all"."""
+    config.symlink_to("nowhere")
+    assert "a link that leads nowhere: mend or remove it" in refused(None, default=config)
+
+
+@pytest.mark.parametrize("where", ["main", "conf.d"])
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (os.mkfifo, "a FIFO"),
+        (lambda path: path.mkdir(), "a directory"),
+        (lambda path: path.write_bytes(b"#" * (MEBIBYTE + 1)), "larger than 1048576 bytes"),
+        (lambda path: path.write_bytes(b"keep = []\n# \xff\n"), "line 2 is not UTF-8"),
+        (lambda path: path.symlink_to("nowhere"), "leads nowhere"),
+        (lambda path: path.symlink_to(path.name), os.strerror(errno.ELOOP)),
+    ],
+)
+def test_what_cannot_be_a_config_is_one_error(
+    config: Path, where: str, make: Callable[[Path], object], said: str
+) -> None:
+    """A FIFO does not hang, a directory is no traceback, and the file is named."""
+    path = config
+    if where == "conf.d":
+        config.write_text(ONE)
+        path = config.parent / "conf.d" / "a.toml"
+        path.parent.mkdir()
+    make(path)
+    message = refused(config)
+    assert message.startswith(f"{path}: ")
+    assert said in message
+
+
+def test_conf_d_must_be_a_directory(config: Path) -> None:
+    """A file of that name is a mistake that the message names."""
+    config.write_text(ONE)
+    (config.parent / "conf.d").write_text("")
+    assert refused(config).startswith(f"{config.parent}/conf.d: cannot be read: Not a directory")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_what_may_not_be_read_is_not_taken_for_absent(config: Path) -> None:
+    """An ordinary user's `check` must not say that root's closed directory means "all"."""
+    (config.parent / "closed").mkdir(mode=0)
+    assert "Permission denied" in refused(None, default=config.parent / "closed" / "binfmtd.toml")
+    config.write_text(ONE)
+    config.chmod(0)
+    assert refused(config).startswith(f"{config}: cannot be read: Permission denied: ")
+
+
+@pytest.mark.parametrize("which", ["binfmtd.toml", "conf.d", "conf.d/a.toml"])
+def test_what_others_can_write_is_refused(config: Path, which: str) -> None:
+    """The file, conf.d and what is in it: the message names the place, before the content is even looked at."""
+    config.write_text("not toml")
+    (config.parent / "conf.d").mkdir()
+    (config.parent / "conf.d" / "a.toml").write_text("not toml")
+    (config.parent / which).chmod(0o777)
+    message = refused(config)
+    assert "cannot be trusted" in message
+    assert f"chmod go-w '{config.parent / which}'" in message
+
+
+def test_an_empty_conf_d_that_others_can_write_is_refused(config: Path) -> None:
+    """Whoever can put a file there decides what runs here."""
+    config.write_text(ONE)
+    (config.parent / "conf.d").mkdir()
+    (config.parent / "conf.d").chmod(0o777)
+    assert "cannot be trusted" in refused(config)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_somebody_elses_config_is_refused(config: Path) -> None:
+    """Whoever owns the file could change it at any time."""
+    config.write_text(ONE)
+    os.chown(config, 1000, 1000)
+    assert f"'{config}' (owner 1000, mode 0644) belongs to somebody else" in refused(config, trust=Trust(0))
+
+
+class Clock:
+    """Time that passes only in naps, each of which may do something to the files."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, wall: float, during: Callable[[int], object]) -> None:
+        self.passed, self.naps, self.wall, self.during = 0.0, 0, wall, during
+        monkeypatch.setattr(load_module, "monotonic", lambda: self.passed)
+        monkeypatch.setattr(load_module, "time", lambda: self.wall + self.passed)
+        monkeypatch.setattr(load_module, "sleep", self.nap)
+
+    def nap(self, seconds: float) -> None:
+        self.passed += seconds
+        self.naps += 1
+        assert self.naps < 1000, "hangs"
+        self.during(self.naps)
+
+
+def test_a_file_that_is_truncated_and_then_written_is_not_read_between(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the reload the file is empty, which would mean "all"; its content comes a moment later, and is what counts."""
+    config.touch()
+
+    def write(nap: int) -> None:
+        if nap == 5:
+            config.write_text(ONE)
+
+    clock = Clock(monkeypatch, config.stat().st_ctime, write)
+    assert architectures(load(str(config), trust=ME, wait_until_quiet=0.2)) == ["aarch64"]
+    assert clock.passed >= 0.2
+
+
+def test_a_file_that_is_away_for_a_moment_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some editors move the old one away before they write the new: absence must be quiet, too."""
+
+    def write(nap: int) -> None:
+        if nap == 5:
+            (tmp_path / "binfmtd.toml").write_text(ONE)
+
+    Clock(monkeypatch, tmp_path.stat().st_ctime, write)
+    loaded = load(None, trust=ME, wait_until_quiet=0.2, default=str(tmp_path / "binfmtd.toml"))
+    assert architectures(loaded) == ["aarch64"]
+
+
+def test_what_changes_while_it_is_read_is_read_again(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two versions are never mixed, with or without waiting."""
+    config.write_text("architectures = ['arm']\n# old")
+    (config.parent / "conf.d").mkdir()
+    (config.parent / "conf.d" / "a.toml").write_text("resync = '1m'")
+    reads: list[str] = []
+
+    def read_and_meddle(path: str) -> bytes:
+        data = read_regular(path)
+        if not reads:
+            config.write_text(ONE)
+            (config.parent / "conf.d" / "b.toml").write_text("resync = '2m'")
+        reads.append(path)
+        return data
+
+    monkeypatch.setattr(load_module, "read_regular", read_and_meddle)
+    loaded = load(str(config), trust=ME)
+    assert (architectures(loaded), loaded.policy.resync) == (["aarch64"], 120.0)
+    assert reads.count(str(config)) == 2
+
+
+def test_a_file_that_vanishes_while_it_is_read_is_no_error_if_it_comes_back(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error counts only if nothing moved meanwhile."""
+    config.write_text(ONE)
+    Clock(monkeypatch, config.stat().st_ctime, lambda nap: nap == 1 and config.write_text(ONE))
+    calls = 0
+
+    def vanishing(path: str) -> bytes:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            config.unlink()
+        return read_regular(path)
+
+    monkeypatch.setattr(load_module, "read_regular", vanishing)
+    assert architectures(load(str(config), trust=ME)) == ["aarch64"]
+
+
+def test_an_old_file_is_not_waited_for(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quiet is counted from the last change, not from the reload."""
+    config.write_text(ONE)
+    clock = Clock(monkeypatch, config.stat().st_ctime + 60, lambda _nap: None)
+    load(str(config), trust=ME, wait_until_quiet=0.2)
+    assert clock.naps == 0
+
+
+def test_a_file_from_the_future_is_waited_for_no_longer_than_any_other(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock may have gone backwards: having watched it for as long is as good."""
+    config.write_text(ONE)
+    clock = Clock(monkeypatch, config.stat().st_ctime - 86400, lambda _nap: None)
+    load(str(config), trust=ME, wait_until_quiet=0.2)
+    assert 0.2 <= clock.passed < 0.3
+
+
+def test_a_file_that_never_holds_still_is_an_error(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After two seconds it is given up, and the message says how to write it."""
+    config.write_text(ONE)
+    clock = Clock(monkeypatch, config.stat().st_ctime, lambda nap: config.write_text(f"{ONE} # {'x' * nap}"))
+    message = refused(config, quiet=0.2)
+    assert message.startswith(f"{config}: still changes after 2 s: write it beside and rename")
+    assert 2.0 <= clock.passed < 2.1
+
+
+def test_importing_is_light() -> None:
+    """pydantic takes longer than all the rest, and comes only with the first load."""
+    code = "import sys, binfmtd.config.load; sys.exit('pydantic' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

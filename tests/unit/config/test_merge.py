@@ -1,0 +1,128 @@
+import os
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from binfmtd.config.load import load
+from binfmtd.errors import ConfigError
+from binfmtd.files.trust import Trust
+from binfmtd.model.config import Config
+from binfmtd.model.handler import Flags
+
+Load = Callable[..., Config]
+
+
+def test_a_later_key_wins_and_an_array_replaces(load_text: Load, config: Path) -> None:
+    """conf.d comes after the main file, in name order; what a file does not say stays."""
+    loaded = load_text(
+        "architectures = ['arm64']\nkeep = ['a', 'b']\nresync = '1m'",
+        b="resync = '2m'\narchitectures = ['arm']",
+        a="resync = '3m'\nkeep = ['c']",
+    )
+    assert (loaded.policy.resync, loaded.policy.keep) == (120.0, ("c",))
+    (declaration,) = loaded.declarations
+    assert declaration.architecture == "arm"
+    assert declaration.source == f'{config.parent}/conf.d/b.toml architectures "arm"'
+    assert loaded.sources == (str(config), f"{config.parent}/conf.d/a.toml", f"{config.parent}/conf.d/b.toml")
+
+
+def test_emulators_merge_key_by_key_under_any_name(load_text: Load) -> None:
+    """One file's [emulators.arm64] and another's [emulators.aarch64] are one table."""
+    loaded = load_text(
+        "architectures = ['arm64']\n[emulators]\nflags = ''\n[emulators.arm64]\nentry = 'e'\npriority = 1",
+        a="[emulators]\npaths = ['/p/{name}']\n[emulators.aarch64]\npriority = 2",
+    )
+    (declaration,) = loaded.declarations
+    assert (declaration.name, declaration.priority, declaration.flags) == ("e", 2, Flags.NONE)
+    assert declaration.interpreters == ("/p/aarch64",)
+
+
+def test_a_later_handler_replaces_the_whole_table(load_text: Load, config: Path) -> None:
+    """Nothing of the earlier one is left, its place is that of the later, and a warning names both files."""
+    loaded = load_text(
+        "architectures = []\n"
+        "[handlers.x]\nmagic = 'x'\ninterpreter = '/old'\npriority = 5\n"
+        "[handlers.y]\nmagic = 'y'\ninterpreter = '/y'",
+        a="[handlers.x]\nextension = 'x'\ninterpreter = '/new'",
+    )
+    assert [(d.name, d.interpreters, d.priority) for d in loaded.declarations] == [
+        ("y", ("/y",), 0),
+        ("x", ("/new",), 0),
+    ]
+    (warning,) = loaded.warnings
+    assert warning == f"{config.parent}/conf.d/a.toml: handlers.x: replaces all of the one in {config}"
+
+
+@pytest.mark.parametrize(
+    ("later", "key"),
+    [
+        ("[emulators.arm64]\nentry = 'status'", "emulators.arm64.entry"),
+        ("[emulators]\nentry = 'a/{name}'", "emulators.entry"),
+        ("architectures = ['nonsense']", "architectures"),
+        ("setle = '1s'", "setle"),
+    ],
+)
+def test_an_error_names_the_file_that_is_to_blame(load_text: Load, config: Path, later: str, key: str) -> None:
+    """Even for what is only seen when all is put together."""
+    with pytest.raises(ConfigError) as caught:
+        load_text("architectures = ['all']\n[emulators]\nflags = 'F'", a=later, b="settle = '5ms'")
+    assert str(caught.value).startswith(f"{config.parent}/conf.d/a.toml: {key}: ")
+
+
+FILES = {
+    "10-a.toml": "resync = '10s'\n[handlers.a]\nmagic = 'a'\ninterpreter = '/10'",
+    "20-b.toml": "resync = '20s'\n[handlers.a]\nmagic = 'a'\ninterpreter = '/20'",
+    "9.toml": "resync = '9s'\narchitectures = ['arm']",
+    "Z.toml": "architectures = ['arm64', 'arm']",
+    "z.toml": "[emulators.arm]\nentry = 'z'",
+    "é.toml": "[handlers.b]\nmagic = 'a'\ninterpreter = '/e'",
+}
+
+EXPECTED: list[object] = [
+    ("qemu-aarch64", ("/usr/bin/qemu-aarch64-static", "/usr/bin/qemu-aarch64"), 'conf.d/Z.toml architectures "arm64"'),
+    ("z", ("/usr/bin/qemu-arm-static", "/usr/bin/qemu-arm"), 'conf.d/Z.toml architectures "arm"'),
+    ("a", ("/20",), "conf.d/20-b.toml [handlers.a]"),
+    ("b", ("/e",), "conf.d/é.toml [handlers.b]"),
+    9.0,
+]
+
+
+@given(order=st.permutations(sorted(FILES)), seed=st.integers())
+def test_the_order_of_the_directory_does_not_matter(
+    tmp_path_factory: pytest.TempPathFactory, order: list[str], seed: int
+) -> None:
+    """However the files came to be, and however the directory lists them, the same Config comes out."""
+    directory = tmp_path_factory.mktemp("order")
+    (directory / "conf.d").mkdir()
+    for name in order:
+        (directory / "conf.d" / name).write_text(FILES[name], "utf-8")
+    listdir = os.listdir
+
+    def shuffled(path: str) -> list[str]:
+        names = listdir(path)
+        Random(seed).shuffle(names)  # noqa: S311  hypothesis has the seed
+        return names
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "listdir", shuffled)
+        loaded = load(None, trust=Trust(os.geteuid()), default=str(directory / "binfmtd.toml"))
+    assert [Path(source).name for source in loaded.sources] == [
+        "10-a.toml",
+        "20-b.toml",
+        "9.toml",
+        "Z.toml",
+        "z.toml",
+        "é.toml",
+    ]
+    assert _without_directory(loaded, directory) == EXPECTED
+
+
+def _without_directory(loaded: Config, directory: Path) -> list[object]:
+    shown: list[object] = [
+        (d.name, d.interpreters, d.source.removeprefix(f"{directory}/")) for d in loaded.declarations
+    ]
+    return [*shown, loaded.policy.resync]

@@ -1,0 +1,158 @@
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from binfmtd.config.schema import ConfigFile, dotted, duration, parse
+from binfmtd.errors import ConfigError
+from binfmtd.model.config import Config, Policy
+
+Load = Callable[..., Config]
+
+WASM = "[handlers.wasm]\nmagic = '\\x00asm'\ninterpreter = '/usr/bin/wasmtime'\n"
+
+
+def handler(line: str) -> str:
+    return f"{WASM}{line}\n"
+
+
+BAD = [
+    # the text, the key that is named, what the message says
+    ("setle = '20ms'", "setle", "unknown key: did you mean settle?"),
+    ("restore = []", "restore", "unknown key"),
+    ("zzzzzz = 1", "zzzzzz", "valid here are architectures, unmanaged, keep"),
+    ("unmanaged = 'kep'", "unmanaged", "'kep' is not valid: write 'keep' or 'remove'"),
+    ("unmanaged = 1", "unmanaged", "write 'keep' or 'remove'"),
+    ("shadowed = 'outrang'", "shadowed", "write 'report' or 'outrank'"),
+    ("on_stop = true", "on_stop", "write 'keep' or 'remove'"),
+    ("keep = 'x'", "keep", "'x' must be an array, like"),
+    ("keep = ['x', 1]", "keep[1]", "1 must be a string, in quotes"),
+    ("reload_on_change = 'yes'", "reload_on_change", "'yes' must be true or false, without quotes"),
+    ("reload_on_change = 1", "reload_on_change", "1 must be true or false"),
+    ("settle = 20", "settle", '20 is no duration: write numbers with units (h, m, s, ms) in quotes, like "20ms"'),
+    ("settle = '20'", "settle", "'20' is no duration"),
+    ("settle = ''", "settle", "'' is no duration"),
+    ("settle = '1001ms'", "settle", "out of range: write 0s to 1s"),
+    ("resync = '999ms'", "resync", "out of range: write 1s to"),
+    ("resync = '9999h'", "resync", "out of range"),
+    ("resync = '1m1h'", "resync", "is no duration"),
+    ("resync = '-1m'", "resync", "is no duration"),
+    ("resync = 2024-01-01", "resync", "is no duration"),
+    ("architectures = 'all'", "architectures", "must be an array"),
+    ("architectures = ['arm46']", "architectures", "did you mean arm"),
+    ("architectures = ['-arm46']", "architectures", "did you mean arm"),
+    ("architectures = ['-all']", "architectures", "[] for none"),
+    ("architectures = ['']", "architectures", "unknown architecture ''"),
+    ("emulators = 1", "emulators", "1 must be a table"),
+    ("[emulators]\npath = ['/x']", "emulators.path", "unknown key: did you mean paths?"),
+    ("[emulators]\narm64 = '/x'", "emulators.arm64", "'/x' must be a table"),
+    ("[emulators]\npaths = []", "emulators.paths", "give at least one"),
+    ("[emulators]\npaths = ['qemu-{name}']", "emulators.paths[0]", "must be an absolute path"),
+    ("[emulators]\npaths = ['/{arch}']", "emulators.paths[0]", "{name}: that is the only placeholder"),
+    ("[emulators]\npaths = ['/{name']", "emulators.paths[0]", "only placeholder"),
+    ('[emulators]\npaths = ["/a\\u0000"]', "emulators.paths[0]", "NUL"),
+    ("[emulators]\nentry = 'qemu'", "emulators.entry", "put {name} into it"),
+    ("[emulators]\nentry = 'a/{name}'", "emulators.entry", "must not contain '/'"),
+    ("[emulators]\nentry = '.binfmtd~{name}'", "emulators.entry", "the daemon's own: choose another"),
+    ("[emulators]\nflags = 'FX'", "emulators.flags", "'X' is not one of P, O, C, F"),
+    ("[emulators]\nflags = ['F']", "emulators.flags", "must be a string"),
+    ("[emulators.arm46]\nforce = true", "emulators.arm46", "did you mean arm"),
+    ("[emulators.arm64]\npaths = ['/x']", "emulators.arm64.paths", "unknown key"),
+    ("[emulators.arm64]\nentry = ''", "emulators.arm64.entry", "1 to 255 bytes"),
+    ("[emulators.arm64]\nentry = 'status'", "emulators.arm64.entry", "choose another"),
+    ("[emulators.arm64]\npriority = 1.5", "emulators.arm64.priority", "1.5 must be a whole number"),
+    ("[emulators.arm64]\nforce=true\n[emulators.aarch64]\nforce=true", "emulators.aarch64", "same architecture as"),
+    (f"[emulators.arm64]\ninterpreter = '/{'x' * 2000}'", "emulators.arm64.interpreter", "the kernel takes 1920"),
+    (f"[emulators]\npaths = ['/{'x' * 2000}']", "emulators.paths", "shorten it"),
+    ("handlers = []", "handlers", "must be a table"),
+    ("[handlers]\nwasm = 'x'", "handlers.wasm", "must be a table"),
+    ("[handlers.wasm]\ninterpreter = '/x'", "handlers.wasm", "give exactly one of magic and extension"),
+    ("[handlers.wasm]\nmagic = 'x'", "handlers.wasm", "interpreter is missing: give the absolute path"),
+    ("[handlers.wasm]\nintrepreter = '/x'", "handlers.wasm.intrepreter", "did you mean interpreter?"),
+    (handler("extension = 'wasm'"), "handlers.wasm", "exactly one"),
+    (handler("mask = 'x'"), "handlers.wasm", "make them the same length"),
+    (handler("offset = 253"), "handlers.wasm", "shorten the magic or lower the offset"),
+    (handler("offset = -1"), "handlers.wasm", "lower the offset"),
+    (handler("offset = true"), "handlers.wasm.offset", "must be a whole number"),
+    (handler("flags = 'pf'"), "handlers.wasm.flags", "not one of P, O, C, F"),
+    (handler("enabled = 'no'"), "handlers.wasm.enabled", "must be true or false"),
+    (handler("priority = '1'"), "handlers.wasm.priority", "without quotes"),
+    ("[handlers.x]\nmagic = ''\ninterpreter = '/x'", "handlers.x", "at least one byte"),
+    ("[handlers.x]\nmagic = '\\xg'\ninterpreter = '/x'", "handlers.x.magic", "two hexadecimal digits"),
+    ("[handlers.x]\nmagic = 1\ninterpreter = '/x'", "handlers.x.magic", "must be a string"),
+    ("[handlers.x]\nmagic = 'x'\ninterpreter = 'x'", "handlers.x.interpreter", "absolute path"),
+    ('[handlers.x]\nmagic = "x"\ninterpreter = "/x\\n"', "handlers.x.interpreter", "newline"),
+    (f"[handlers.x]\nmagic = 'x'\ninterpreter = '/{'x' * 1920}'", "handlers.x", "shorten it"),
+    ("[handlers.x]\nextension = '.jar'\ninterpreter = '/x'", "handlers.x.extension", "leave dots out"),
+    ("[handlers.x]\nextension = 'a/b'\ninterpreter = '/x'", "handlers.x", "without '/'"),
+    ("[handlers.x]\nextension = ''\ninterpreter = '/x'", "handlers.x", "non-empty"),
+    ("[handlers.x]\nextension = 'jar'\nmask = 'x'\ninterpreter = '/x'", "handlers.x", "leave mask out"),
+    ("[handlers.x]\nextension = 'jar'\noffset = 0\ninterpreter = '/x'", "handlers.x", "leave offset out"),
+    ("[handlers.register]\nmagic = 'x'\ninterpreter = '/x'", "handlers.register", "choose another"),
+    ("[handlers.'.binfmtd~x']\nmagic = 'x'\ninterpreter = '/x'", "handlers.'.binfmtd~x'", "choose another"),
+    ("[handlers.'a/b']\nmagic = 'x'\ninterpreter = '/x'", "handlers.'a/b'", "must not contain '/'"),
+    (f"[handlers.{'x' * 256}]\nmagic = 'x'\ninterpreter = '/x'", "handlers.x", "1 to 255 bytes"),
+    ("keep = [1]\nsetle = 1", "setle", "did you mean settle? (and 1 more)"),
+]
+
+
+@pytest.mark.parametrize(("text", "key", "said"), BAD, ids=[f"{key}-{n}"[:60] for n, (_, key, _) in enumerate(BAD)])
+def test_a_bad_config_names_file_key_and_remedy(load_text: Load, config: Path, text: str, key: str, said: str) -> None:
+    """One line: the file, the dotted key, what is wrong and what to write instead."""
+    with pytest.raises(ConfigError) as caught:
+        load_text(text)
+    message = str(caught.value)
+    assert message.startswith(f"{config}: {key}")
+    assert said in message
+    assert message.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a = ", "line 1"),
+        ("\n\nunmanaged = keep", "line 3"),
+        ("keep = []\nkeep = []", "line 2"),
+        ('magic = "\\x7fELF"', "single quotes"),
+        ("a = " + "[" * 5000, "not valid TOML"),
+        ("a = " + "9" * 5000, "not valid TOML"),
+        ('a = "\\ud800"', "not valid TOML"),
+    ],
+)
+def test_a_syntax_error_names_the_line(text: str, said: str) -> None:
+    """Whatever is no TOML is one ConfigError, with the line where the parser knows it."""
+    with pytest.raises(ConfigError, match=r"^/etc/b\.toml: not valid TOML: ") as caught:
+        parse(text, "/etc/b.toml")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("5m", 300), ("20ms", 0.02), ("1h30m", 5400), ("90s", 90), ("1h1m1s1ms", 3661.001), ("0s", 0), ("1m5ms", 60.005)],
+)
+def test_durations_are_numbers_with_units(text: str, seconds: float) -> None:
+    """Hours, minutes, seconds and milliseconds, in this order, as seconds."""
+    assert duration(text, 0, 10_000) == pytest.approx(seconds)
+
+
+def test_every_setting_of_the_policy_has_its_key() -> None:
+    """The keys of the config are the fields of Policy and the three that make handlers: nothing is forgotten."""
+    assert {field.name for field in fields(Policy)} | {"architectures", "emulators", "handlers"} == set(
+        ConfigFile.model_fields
+    )
+
+
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [
+        (("handlers", "wasm", "magic"), "handlers.wasm.magic"),
+        (("keep", 1), "keep[1]"),
+        (("handlers", "a.b"), "handlers.'a.b'"),
+        (("handlers", "a\nb"), r"handlers.'a\nb'"),
+    ],
+)
+def test_keys_are_shown_as_toml_writes_them(parts: tuple[str | int, ...], text: str) -> None:
+    """Odd names are quoted, and control characters never reach a message."""
+    assert dotted(*parts) == text
