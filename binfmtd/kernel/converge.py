@@ -1,0 +1,160 @@
+"""Carrying out a plan.
+
+At once: what ends its drift in one write, and stand-ins for what has to be registered.  Then, entry by entry and only
+where it is due: the proper registrations and the removals.  An entry that is replaced never leaves its files without a
+handler: its stand-in is registered first and removed last.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from binfmtd.errors import WriteRefusedError
+from binfmtd.formats.line import encode_line
+from binfmtd.kernel.instance import Instance
+from binfmtd.kernel.interpreters import fingerprint
+from binfmtd.kernel.stand_ins import StandIns
+from binfmtd.kernel.write import DISABLE, ENABLE, REMOVE, Writer, refusal
+from binfmtd.model.bridge import companies
+from binfmtd.model.desired import DesiredState
+from binfmtd.model.drift import Act, Action, Plan, Record
+from binfmtd.model.handler import Flags, Handler
+from binfmtd.model.ownership import equal
+from binfmtd.model.standin import stand_in_name
+
+
+class Due(Enum):
+    """Whether the proper entry of a name may be written."""
+
+    LATER = auto()  # others may be at work on it
+    QUIET = auto()  # unless somebody stirs at the last moment
+    FORCED = auto()  # whatever others do
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a plan."""
+
+    done: list[Action] = field(default_factory=list)
+    failed: list[tuple[Action, WriteRefusedError]] = field(default_factory=list)
+    left: list[Action] = field(default_factory=list)  # not due, or somebody stirred
+    bridged: list[str] = field(default_factory=list)  # names that now have a new stand-in
+    records: dict[str, Record] = field(default_factory=dict)  # what was registered under proper names
+    interpreters_moved: bool = False  # an interpreter is not the file that the desired state knows
+
+
+class Convergence:
+    """One plan, one opened instance.
+
+    ``due`` tells whether a name's turn has come; ``disturbed`` whether somebody else has just touched it.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        desired: DesiredState,
+        instance: Instance,
+        writer: Writer,
+        *,
+        due: Callable[[str], Due] = lambda _: Due.FORCED,
+        disturbed: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        self._plan = plan
+        self._desired = desired
+        self._stand_ins = StandIns(desired, plan.yielding_to)
+        self._instance = instance
+        self._writer = writer
+        self._due = due
+        self._disturbed = disturbed
+        self.outcome = Outcome()
+
+    def run(self) -> Outcome:
+        """Do all that is due now; raises WriteRefusedError where nothing can be written (read-only, not root)."""
+        writes = []
+        removals = []
+        for action in self._plan.actions:
+            if action.act in (Act.ENABLE, Act.DISABLE):
+                self._control(action, ENABLE if action.act is Act.ENABLE else DISABLE)
+            elif action.act is Act.REMOVE:
+                removals.append(action)
+            else:
+                writes.append(action)
+        settling = []
+        waiting = []
+        for company in companies(writes, self._desired):
+            due = {self._due(action.entry) for action in company}
+            if due == {Due.LATER}:
+                waiting.extend(company)
+            else:
+                settling.append((company, Due.FORCED in due))
+        self._bridge(waiting)
+        self.outcome.left.extend(waiting)
+        for company, forced in settling:
+            self._settle(company, forced=forced)
+        for action in removals:
+            due_now = self._due(action.entry)
+            if due_now is Due.LATER or (due_now is Due.QUIET and self._disturbed(action.entry)):
+                self.outcome.left.append(action)
+            else:
+                self._control(action, REMOVE)
+        return self.outcome
+
+    def _control(self, action: Action, command: bytes) -> None:
+        self._writer.control(action.entry, command)
+        self.outcome.done.append(action)
+
+    def _bridge(self, actions: Iterable[Action]) -> dict[str, WriteRefusedError]:
+        handlers = [action.handler for action in actions if action.handler is not None]
+        bridged, refused = self._stand_ins.bridge(handlers, self._instance, self._writer)
+        self.outcome.bridged.extend(bridged)
+        return refused
+
+    def _settle(self, company: list[Action], *, forced: bool) -> None:
+        """Give a company its proper entries, in ascending rank and back to back."""
+        if not forced and any(self._disturbed(action.entry) for action in company):
+            self._bridge(company)
+            self.outcome.left.extend(company)
+            return
+        replaced = [action for action in company if action.act is Act.REPLACE]
+        self._renew_stand_ins(replaced)
+        refused = self._bridge(replaced)
+        for action in [action for action in company if action.entry in refused]:
+            self.outcome.failed.append((action, refused[action.entry]))
+            company = [member for member in company if member is not action]
+        for action in company:
+            if action.act is Act.REPLACE:
+                self._writer.control(action.entry, REMOVE)
+        lines = [encode_line(action.entry, _handler(action).registration) for action in company]
+        results = self._writer.register(lines)
+        for action, error in zip(company, results, strict=True):
+            if error is None:
+                self.outcome.done.append(action)
+                self.outcome.records[action.entry] = self._record(_handler(action))
+                self._writer.control(stand_in_name(action.entry), REMOVE)
+            else:
+                refused_by = refusal(action.entry, _handler(action).registration, error)
+                self.outcome.failed.append((action, refused_by))
+
+    def _renew_stand_ins(self, replaced: list[Action]) -> None:
+        """Remove stand-ins of an earlier daemon that would serve something else than what is wanted now."""
+        for action in replaced:
+            entry = self._instance.entry(stand_in_name(action.entry))
+            if entry is not None and not equal(entry.registration, _handler(action).registration):
+                self._writer.control(entry.name, REMOVE)
+
+    def _record(self, handler: Handler) -> Record:
+        """What is certain about the entry just registered: F's file only if it was the same before and after."""
+        path = handler.registration.interpreter
+        pinned = None
+        if Flags.F in handler.registration.flags:
+            pinned = fingerprint(path)
+            if pinned != self._desired.fingerprints.get(path):
+                pinned = None
+                self.outcome.interpreters_moved = True
+        return Record(handler.registration, self._instance.inode(handler.name), pinned)
+
+
+def _handler(action: Action) -> Handler:
+    if action.handler is None:
+        raise TypeError("register and replace carry a handler (model/plan.py)")
+    return action.handler

@@ -1,0 +1,104 @@
+"""One instance of binfmt_misc, opened for a pass: names, identities, texts.
+
+The descriptor lives for one pass only.  One that stayed open would make the admin's ``umount`` fail with EBUSY, and an
+instance that was unmounted lazily would go on working for us alone.
+"""
+
+import os
+from types import TracebackType
+from typing import Self
+
+from binfmtd.errors import MountError
+from binfmtd.formats.entryfile import parse_entry
+from binfmtd.formats.line import to_bytes, to_text
+from binfmtd.kernel.mount import Mounted
+from binfmtd.model.entry import Entry, ObservedState
+
+_ENTRY_BYTES = 8192  # the kernel prints an entry into one page
+_CONTROL_FILES = frozenset({"register", "status"})
+
+
+class Instance:
+    """Reading one instance.  Raises MountError when what lies at the path is no longer that instance's file system."""
+
+    def __init__(self, mounted: Mounted) -> None:
+        self.mounted = mounted
+        try:
+            self.descriptor = os.open(mounted.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise MountError(f"{mounted.directory}: {error.strerror}: is binfmt_misc still mounted there?") from None
+        if os.fstat(self.descriptor).st_dev != mounted.device:
+            os.close(self.descriptor)
+            raise MountError(f"{mounted.directory}: binfmt_misc is no longer what is mounted there: mount it again")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self.descriptor)
+
+    def inode(self, name: str) -> int | None:
+        """The identity of an entry; None if there is none of that name."""
+        try:
+            return os.stat(to_bytes(name), dir_fd=self.descriptor).st_ino
+        except OSError:
+            return None
+
+    def inodes(self) -> list[tuple[str, int]]:
+        """All entries, newest first: names and identities.  Costs about 1 us an entry."""
+        os.lseek(self.descriptor, 0, os.SEEK_SET)
+        with os.scandir(self.descriptor) as listing:
+            found = [(to_text(os.fsencode(entry.name)), entry.inode()) for entry in listing]
+        return [(name, inode) for name, inode in found if name not in _CONTROL_FILES]
+
+    def entry(self, name: str) -> Entry | None:
+        """Read one entry; None if it is not there or cannot be read (it may vanish at any time).  About 10 us."""
+        text = self._read(name)
+        if text is None:
+            return None
+        content, inode = text
+        return Entry(name, inode, *parse_entry(content))
+
+    def switched_on(self) -> bool:
+        """Whether the instance as a whole is enabled."""
+        text = self._read("status")
+        return text is None or text[0].strip() != b"disabled"
+
+    def _read(self, name: str) -> tuple[bytes, int] | None:
+        try:
+            descriptor = os.open(to_bytes(name), os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.descriptor)
+        except OSError:
+            return None
+        try:
+            return os.read(descriptor, _ENTRY_BYTES), os.fstat(descriptor).st_ino
+        except OSError:
+            return None
+        finally:
+            os.close(descriptor)
+
+
+class Observer:
+    """Looks at everything, reading only what may have changed since the last look.
+
+    An entry's number changes with each registration, so a known name with a known number says what it said, unless
+    somebody touched its file: that raises an event with its name, and whoever hears it passes the name on.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, Entry] = {}
+
+    def look(self, instance: Instance, touched: set[str] | None = None) -> ObservedState:
+        """Observe the instance; ``touched`` are the names to read again, None for all of them."""
+        known = self._known if touched is not None else {}
+        again = touched or set()
+        entries = []
+        for name, inode in instance.inodes():
+            entry = known.get(name)
+            if entry is None or entry.inode != inode or name in again:
+                entry = instance.entry(name)
+            if entry is not None:
+                entries.append(entry)
+        self._known = {entry.name: entry for entry in entries}
+        return ObservedState(tuple(entries), instance.switched_on())

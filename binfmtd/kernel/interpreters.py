@@ -1,0 +1,59 @@
+"""Interpreter files: which version of which file lies at a path, and whether it may be trusted."""
+
+import os
+import stat
+from collections.abc import Iterable
+
+from binfmtd.files.chain import walk
+from binfmtd.files.trust import Trust, untrusted
+from binfmtd.model.desired import Fingerprint, InterpreterFacts
+from binfmtd.model.entry import Entry
+from binfmtd.model.handler import Flags
+
+HEAD_BYTES = 256
+
+
+def fingerprint(path: str) -> Fingerprint | None:
+    """Which file is at the path now, links followed; None unless it is an executable file.  About 3 us."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    if not stat.S_ISREG(found.st_mode) or not found.st_mode & 0o111:
+        return None
+    return Fingerprint(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def look_at(paths: Iterable[str], trust: Trust) -> dict[str, InterpreterFacts]:
+    """The facts about each path."""
+    facts = {}
+    for path in paths:
+        found = fingerprint(path)
+        facts[path] = InterpreterFacts(found, None if found is None else untrusted(path, trust))
+    return facts
+
+
+def watched(paths: Iterable[str]) -> dict[str, set[str]]:
+    """Directory -> names in it to watch, so that no change of what these paths lead to goes unnoticed."""
+    found: dict[str, set[str]] = {}
+    for path in paths:
+        for directory, name in walk(path).watched:
+            found.setdefault(directory, set()).add(name)
+    return found
+
+
+def head(path: str) -> bytes:
+    """What the kernel reads of a file before it asks who runs it; empty if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(HEAD_BYTES)
+    except (OSError, ValueError):
+        return b""
+
+
+def cannot_run(entry: Entry) -> bool:
+    """Whether a foreign entry is sure to fail: without F its interpreter has to be there at each exec."""
+    registration = entry.registration
+    if registration is None or Flags.F in registration.flags:
+        return False
+    return fingerprint(registration.interpreter) is None

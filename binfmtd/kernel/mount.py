@@ -1,0 +1,134 @@
+"""Finding binfmt_misc, and mounting it where that is ours to do.
+
+What tells is the mount table's type together with the device number, never the path: on systemd hosts the path is an
+autofs trigger until somebody looks, in a fresh container it is an empty directory, and anything may be mounted over it.
+In a user namespace nothing is ever mounted speculatively: an instance of its own would hide the host's handlers in
+there for good (fs/binfmt_misc.c, load_binfmt_misc).
+"""
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+
+from binfmtd.errors import MountError
+from binfmtd.formats.mountinfo import MountLine, parse_mountinfo
+from binfmtd.kernel.host import in_user_namespace, may_mount
+
+DEFAULT_DIRECTORY = "/proc/sys/fs/binfmt_misc"
+FS_TYPE = "binfmt_misc"
+MOUNT_TABLE = "/proc/self/mountinfo"
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """A place where an instance of binfmt_misc can be reached."""
+
+    directory: str
+    device: int
+    read_only: bool
+
+
+def find(directory: str | None = None) -> Mounted:
+    """Find a mounted binfmt_misc at ``directory``, by default at the usual place or anywhere else it is bound in.
+
+    Raises MountError, which says what is there instead and what to do.
+    """
+    wanted = directory or DEFAULT_DIRECTORY
+    _trigger_automount(wanted)
+    table = _mount_table()
+    if found := _at(wanted, table):
+        return found
+    if directory is None:
+        for line in reversed(table):
+            if line.fs_type == FS_TYPE and (found := _at(line.point, table)):
+                return found
+    raise MountError(_what_is_missing(wanted, table))
+
+
+def find_or_mount(directory: str | None = None) -> Mounted:
+    """The same, but mount it where it is not and where this process may and should.
+
+    Raises MountError.
+    """
+    wanted = directory or DEFAULT_DIRECTORY
+    try:
+        return find(directory)
+    except MountError:
+        if in_user_namespace() or not may_mount() or _covered(wanted, _mount_table()):
+            raise
+    from binfmtd.kernel.syscalls import mount
+
+    try:
+        mount(FS_TYPE, wanted, FS_TYPE)
+    except OSError as error:
+        hint = "load the module with `modprobe binfmt_misc`" if not _kernel_has_it() else "mount it by hand"
+        raise MountError(f"{wanted}: cannot mount binfmt_misc ({error.strerror}): {hint}") from None
+    return find(directory)
+
+
+def same_device(directory: str) -> int | None:
+    """The device number of what lies at the path now; None if there is nothing."""
+    try:
+        return os.stat(directory).st_dev
+    except OSError:
+        return None
+
+
+def _at(directory: str, table: tuple[MountLine, ...]) -> Mounted | None:
+    device = same_device(directory)
+    if device is None:
+        return None
+    real = os.path.realpath(directory)
+    number = (os.major(device), os.minor(device))
+    lines = [line for line in table if line.fs_type == FS_TYPE and line.device == number]
+    if not lines:
+        return None
+    here = [line for line in lines if line.point == real]
+    return Mounted(directory, device, (here or lines)[-1].read_only)
+
+
+def _covered(directory: str, table: tuple[MountLine, ...]) -> bool:
+    """Whether something else is mounted right there, which we must not bury."""
+    real = os.path.realpath(directory)
+    here = [line for line in table if line.point == real]
+    return bool(here) and here[-1].fs_type not in (FS_TYPE, "autofs")
+
+
+def _what_is_missing(directory: str, table: tuple[MountLine, ...]) -> str:
+    mounting = f"`mount -t binfmt_misc binfmt_misc {directory}`"
+    if not os.path.isdir(directory):
+        if directory == DEFAULT_DIRECTORY and not _kernel_has_it():
+            return f"{directory} is not there: load the kernel's module with `modprobe binfmt_misc`"
+        return f"{directory} is not a directory: name one with --mount, or make it and mount there with {mounting}"
+    if _covered(directory, table):
+        real = os.path.realpath(directory)
+        over = next(line.fs_type for line in reversed(table) if line.point == real)
+        return f"{directory}: a file system of type {over} is mounted there, not binfmt_misc: unmount that"
+    if in_user_namespace():
+        return (
+            f"{directory}: no binfmt_misc is mounted here, and this is a user namespace, where mounting an instance "
+            "would hide the host's handlers for good: bind the host's in, or mount an own one on purpose with "
+            f"{mounting}"
+        )
+    return f"{directory}: binfmt_misc is not mounted, and mounting it needs CAP_SYS_ADMIN: run {mounting} as root"
+
+
+def _kernel_has_it() -> bool:
+    try:
+        with open("/proc/filesystems", encoding="ascii", errors="replace") as file:
+            return any(line.split()[-1:] == [FS_TYPE] for line in file)
+    except OSError:
+        return True  # nobody can tell: then the mount's own error has to
+
+
+def _trigger_automount(directory: str) -> None:
+    with suppress(OSError):
+        os.close(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+
+
+def _mount_table() -> tuple[MountLine, ...]:
+    try:
+        with open(MOUNT_TABLE, "rb") as file:
+            return parse_mountinfo(file.read())
+    except OSError as error:
+        raise MountError(f"{MOUNT_TABLE}: {error.strerror}: /proc must be mounted to find binfmt_misc") from None

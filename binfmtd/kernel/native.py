@@ -1,0 +1,114 @@
+"""Which architectures this host runs natively: found by running a tiny program of each.
+
+Run directly where no enabled entry takes its header; otherwise, since an emulator would answer, in a child user
+namespace with an empty instance.  A program that was killed by SIGSYS did start: a seccomp filter forbade its first
+call (systemd's SystemCallArchitectures=native).  Only what can be asked in neither way comes from a table of families.
+"""
+
+import os
+import signal
+from collections.abc import Iterable
+
+from binfmtd.catalog.architectures import CATALOG, Architecture
+from binfmtd.catalog.elf import tiny_program
+from binfmtd.errors import SandboxError
+from binfmtd.model.entry import ObservedState
+from binfmtd.model.match import takes
+
+EXIT_STATUS = 42
+_MFD_EXEC = (
+    0x10  # Linux 6.3: allow executing it whatever the sysctl vm.memfd_noexec says; older kernels refuse the flag
+)
+
+# uname's machine -> QEMU's names of what surely runs there.
+_FAMILIES = {
+    "x86_64": {"x86_64", "i386"},
+    "i686": {"i386"},
+    "aarch64": {"aarch64"},
+    "armv7l": {"arm"},
+    "ppc64le": {"ppc64le"},
+    "riscv64": {"riscv64"},
+    "s390x": {"s390x"},
+    "loongarch64": {"loongarch64"},
+}
+
+
+def find_native(observed: ObservedState | None) -> frozenset[str]:
+    """QEMU's names of what runs here without an emulator; ``observed`` is None where the entries cannot be seen."""
+    answers: dict[str, bool] = {}
+    hidden = []
+    for architecture in CATALOG.values():
+        if observed is None or _taken(tiny_program(architecture), observed):
+            hidden.append(architecture)
+        elif (answer := runs(tiny_program(architecture))) is not None:
+            answers[architecture.name] = answer
+    if hidden:
+        answers |= _ask_in_namespace(hidden)
+    family = _FAMILIES.get(os.uname().machine, set())
+    return frozenset(name for name in CATALOG if answers.get(name, name in family))
+
+
+def runs(program: bytes) -> bool | None:
+    """Whether the program starts here and now; None where this cannot be tried.  About half a millisecond."""
+    try:
+        descriptor = _memory_file(program)
+    except OSError:
+        return None
+    try:
+        child = os.posix_spawn(f"/proc/self/fd/{descriptor}", ["probe"], {})
+    except PermissionError:
+        return None
+    except OSError:
+        return False  # ENOEXEC: no loader knows it
+    finally:
+        os.close(descriptor)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        return os.WTERMSIG(status) == signal.SIGSYS
+    return os.WEXITSTATUS(status) == EXIT_STATUS
+
+
+def _taken(program: bytes, observed: ObservedState) -> bool:
+    if not observed.switched_on:
+        return False
+    return any(
+        entry.enabled and (entry.registration is None or takes(entry.registration.match, program))
+        for entry in observed.entries
+    )
+
+
+def _memory_file(program: bytes) -> int:
+    try:
+        descriptor = os.memfd_create("probe", os.MFD_CLOEXEC | _MFD_EXEC)
+    except OSError:
+        descriptor = os.memfd_create("probe", os.MFD_CLOEXEC)
+    os.write(descriptor, program)
+    # A file that is open for writing cannot be executed (ETXTBSY): go on with a descriptor for reading.
+    reading = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+    os.close(descriptor)
+    return reading
+
+
+def _ask_in_namespace(architectures: Iterable[Architecture]) -> dict[str, bool]:
+    """Fork, leave for an instance of our own, try each there, and report the names that ran."""
+    from binfmtd.kernel.namespace import enter_own_instance
+
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            enter_own_instance()
+            answers = {architecture.name: runs(tiny_program(architecture)) for architecture in architectures}
+            text = " ".join(f"{name}={int(answer)}" for name, answer in answers.items() if answer is not None)
+            os.write(writing, text.encode())
+            status = 0
+        except (OSError, SandboxError):
+            status = 1  # cannot be asked this way: the caller sees no answers
+        finally:
+            os._exit(status)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as file:
+        text = file.read().decode("ascii")
+    os.waitpid(child, 0)
+    return {name: answer == "1" for name, _, answer in (pair.partition("=") for pair in text.split())}

@@ -1,0 +1,60 @@
+"""Writing stand-ins: the first step of a repair (model/standin.py says what they are)."""
+
+from collections.abc import Iterable, Mapping
+
+from binfmtd.errors import FormatError, WriteRefusedError
+from binfmtd.formats.line import encode_line
+from binfmtd.kernel.instance import Instance
+from binfmtd.kernel.write import Writer, refusal
+from binfmtd.model.bridge import may_stand_in
+from binfmtd.model.desired import DesiredState
+from binfmtd.model.handler import Handler
+from binfmtd.model.standin import stand_in_name
+
+
+class StandIns:
+    """The stand-ins of one desired state."""
+
+    def __init__(self, desired: DesiredState, yielding_to: Mapping[str, tuple[str, ...]]) -> None:
+        """``yielding_to``: handler -> the foreign entries that the config lets win."""
+        self._desired = desired
+        self._yielding_to = yielding_to
+        self._lines: dict[str, bytes | None] = {}
+
+    def line(self, handler: Handler) -> bytes | None:
+        """The line that registers a handler's stand-in; None where it would be too long with the helper name."""
+        if handler.name not in self._lines:
+            try:
+                self._lines[handler.name] = encode_line(stand_in_name(handler.name), handler.registration)
+            except FormatError:
+                self._lines[handler.name] = None
+        return self._lines[handler.name]
+
+    def bridge(
+        self, handlers: Iterable[Handler], instance: Instance, writer: Writer
+    ) -> tuple[list[str], dict[str, WriteRefusedError]]:
+        """Register those that are allowed and not there yet, given the handlers in ascending rank.
+
+        Returns the names that got one, and the refusals.  Raises WriteRefusedError if nothing can be written.
+        """
+
+        def present(name: str) -> bool:
+            entry = instance.entry(name)
+            return entry is not None and entry.enabled
+
+        wanted: dict[str, tuple[Handler, bytes]] = {}
+        for handler in handlers:
+            line = self.line(handler)
+            if line is None or instance.inode(stand_in_name(handler.name)) is not None:
+                continue
+            if may_stand_in(handler, self._desired, self._yielding_to.get(handler.name, ()), present):
+                wanted[handler.name] = handler, line
+        if not wanted:
+            return [], {}
+        results = writer.register([line for _, line in wanted.values()])
+        refused = {
+            name: refusal(name, handler.registration, error)
+            for (name, (handler, _)), error in zip(wanted.items(), results, strict=True)
+            if error is not None
+        }
+        return [name for name in wanted if name not in refused], refused

@@ -1,0 +1,115 @@
+"""The only writer of binfmt_misc.
+
+Files are opened without O_TRUNC: truncating would raise an event of its own before anything has changed.  What was
+written is kept as ``Wrote`` values until somebody takes them, so that a watcher can tell our own events from others'.
+"""
+
+import errno
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from binfmtd.errors import Again, WriteRefusedError
+from binfmtd.formats.line import to_bytes
+from binfmtd.kernel.instance import Instance
+from binfmtd.model.handler import Registration
+
+ENABLE = b"1"
+DISABLE = b"0"
+REMOVE = b"-1"
+
+
+@dataclass(frozen=True, slots=True)
+class Wrote:
+    """One file that was opened for writing and closed again: which events that raises."""
+
+    file: str
+    writes: int  # how many were not refused; each raises MODIFY
+    removed: bool = False
+
+
+class Writer:
+    """Writing to one opened instance."""
+
+    def __init__(self, instance: Instance) -> None:
+        self._directory = instance.descriptor
+        self._where = instance.mounted.directory
+        self._wrote: list[Wrote] = []
+
+    def take_wrote(self) -> list[Wrote]:
+        """What was written since the last call."""
+        wrote, self._wrote = self._wrote, []
+        return wrote
+
+    def register(self, lines: Sequence[bytes]) -> list[OSError | None]:
+        """Write registration lines back to back on one descriptor; each one's error, or None where it was taken.
+
+        Raises WriteRefusedError if ``register`` cannot be opened at all.
+        """
+        outcome: list[OSError | None] = []
+        try:
+            descriptor = os.open(b"register", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._directory)
+        except OSError as error:
+            raise self._cannot_open("register", error) from None
+        try:
+            for line in lines:
+                try:
+                    os.write(descriptor, line)
+                    outcome.append(None)
+                except OSError as error:
+                    outcome.append(error)
+        finally:
+            os.close(descriptor)
+            self._wrote.append(Wrote("register", sum(error is None for error in outcome)))
+        return outcome
+
+    def control(self, name: str, command: bytes) -> bool:
+        """Enable, disable or remove an entry, or the instance through ``status``; False if there is no such entry.
+
+        Raises WriteRefusedError.
+        """
+        try:
+            descriptor = os.open(to_bytes(name), os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._directory)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise self._cannot_open(name, error) from None
+        done = 0
+        try:
+            os.write(descriptor, command)
+            done = 1
+        except OSError as error:
+            raise self._cannot_open(name, error) from None
+        finally:
+            os.close(descriptor)
+            self._wrote.append(Wrote(name, done, removed=command == REMOVE))
+        return True
+
+    def _cannot_open(self, name: str, error: OSError) -> WriteRefusedError:
+        number = error.errno or 0
+        remedy = {
+            errno.EROFS: "it is mounted read-only: remount it with `mount -o remount,rw`, or bind it in writable",
+            errno.EACCES: "run as root, or with CAP_DAC_OVERRIDE",
+            errno.EPERM: "run as root of the user namespace that owns this instance",
+        }.get(number, "see dmesg")
+        return WriteRefusedError(f"{self._where}/{name}: {error.strerror}: {remedy}", number, Again.MOUNT)
+
+
+def refusal(name: str, registration: Registration, error: OSError) -> WriteRefusedError:
+    """What it means that the kernel refused a registration, and what to do (fs/binfmt_misc.c, bm_register_write)."""
+    interpreter, flags = registration.interpreter, registration.flags.letters
+    meaning, again = {
+        errno.EEXIST: ("an entry of that name came first", Again.LATER),
+        errno.ENOENT: (f"F opens the interpreter at once, and {interpreter} is not there: install it", Again.RELOAD),
+        errno.EACCES: (f"{interpreter} may not be executed: check its mode and its mount's noexec", Again.RELOAD),
+        errno.ETXTBSY: (f"{interpreter} is being written: it will be tried again when that ends", Again.LATER),
+        errno.ELOOP: (f"{interpreter} is a link to itself: mend the link", Again.RELOAD),
+        errno.EINVAL: (f"this kernel does not know one of the flags {flags or 'none'}, or the match", Again.RELOAD),
+        errno.EROFS: ("binfmt_misc is mounted read-only: remount it writable", Again.MOUNT),
+        errno.EPERM: ("not allowed in this user namespace: run as root", Again.MOUNT),
+        errno.ENOMEM: ("the kernel is out of memory", Again.LATER),
+        errno.ENOSPC: ("the kernel is out of memory", Again.LATER),
+    }.get(error.errno or 0, ("see dmesg", Again.RELOAD))
+    number = error.errno or 0
+    word = errno.errorcode.get(number, str(number))
+    return WriteRefusedError(f"{name}: the kernel refused it with {word}: {meaning}", number, again)
