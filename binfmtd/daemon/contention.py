@@ -1,0 +1,57 @@
+"""Somebody keeps undoing what we repair: back off, instead of fighting at full speed.
+
+After 10 repairs of one name in 10 seconds its repairs are spaced out: 0.1 s doubling to 30 s; 60 s without a repair end
+it.  Other names are not slowed.  Pure: the time (monotonic, in seconds) is handed in.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+REPAIRS = 10
+WINDOW = 10.0
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 30.0
+QUIET = 60.0
+
+
+@dataclass(slots=True)
+class _History:
+    repairs: deque[float] = field(default_factory=lambda: deque(maxlen=REPAIRS))
+    pause: float = 0.0  # 0: not contended
+
+
+@dataclass(slots=True)
+class Contention:
+    """The repairs of each name, and who is contended."""
+
+    _histories: dict[str, _History] = field(default_factory=dict)
+
+    def repaired(self, name: str, now: float) -> bool:
+        """Count a repair; True if this one begins a contention."""
+        history = self._histories.setdefault(name, _History())
+        history.repairs.append(now)
+        if history.pause:
+            history.pause = min(2 * history.pause, LONGEST_PAUSE)
+            return False
+        if len(history.repairs) == REPAIRS and now - history.repairs[0] <= WINDOW:
+            history.pause = FIRST_PAUSE
+            return True
+        return False
+
+    def allowed_at(self, name: str) -> float:
+        """The time from which the name may be repaired again."""
+        history = self._histories.get(name)
+        return history.repairs[-1] + history.pause if history and history.pause else float("-inf")
+
+    def contended(self) -> frozenset[str]:
+        """The names that are backed off from."""
+        return frozenset(name for name, history in self._histories.items() if history.pause)
+
+    def end_at(self) -> float:
+        """When the next contention may be over: infinity if there is none."""
+        return min((h.repairs[-1] + QUIET for h in self._histories.values() if h.pause), default=float("inf"))
+
+    def over(self, now: float) -> list[str]:
+        """Forget the names that have been quiet long enough, and return those whose contention ends."""
+        quiet = [name for name, history in self._histories.items() if now >= history.repairs[-1] + QUIET]
+        return [name for name in quiet if self._histories.pop(name).pause]

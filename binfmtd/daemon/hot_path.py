@@ -1,0 +1,113 @@
+"""From an event to the kernel's having a handler again: the part that must be fast.
+
+Looks only at the entry that an event names or, where it names none, at the declared names: their inode numbers tell
+what was registered anew, and only that is read.  Writes stand-ins, and what ends a drift in one write.  Log, status,
+ledger and the full look come later.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from binfmtd.daemon.reconcile import Look
+from binfmtd.daemon.watch import Heard
+from binfmtd.errors import WriteRefusedError
+from binfmtd.kernel.instance import Instance
+from binfmtd.kernel.stand_ins import StandIns
+from binfmtd.kernel.write import DISABLE, ENABLE, Writer
+from binfmtd.model.drift import Drift
+from binfmtd.model.entry import Entry
+from binfmtd.model.handler import Flags, Handler
+from binfmtd.model.ownership import equal
+from binfmtd.model.plan import INSTANCE
+
+
+@dataclass(slots=True)
+class Reaction:
+    """What the hot path found and did: name -> drift."""
+
+    found: dict[str, Drift] = field(default_factory=dict)  # has to be settled
+    ended: dict[str, Drift] = field(default_factory=dict)  # one write was enough
+    bridged: list[str] = field(default_factory=list)
+    refused: dict[str, WriteRefusedError] = field(default_factory=dict)
+
+
+class HotPath:
+    """Made after each full look; knows what is declared and which registration each name had."""
+
+    def __init__(self, look: Look, may_bridge: Callable[[str], bool], may_switch: Callable[[str], bool]) -> None:
+        """Which names may have a stand-in, and which may be enabled or disabled: not those that we back off from."""
+        served = look.plan.served_elsewhere
+        # In ascending rank, as stand-ins have to be registered.
+        self._handlers = {handler.name: handler for handler in look.desired.handlers if handler.name not in served}
+        self._served = [(look.desired.by_name[name], by) for name, by in served.items()]
+        self._inodes = {name: entry.inode for name, entry in look.observed.by_name.items()}
+        self._may_bridge = may_bridge
+        self._may_switch = may_switch
+        self._stand_ins = StandIns(look.desired, look.plan.yielding_to)
+        for handler in look.desired.handlers:
+            self._stand_ins.line(handler)  # written now, not in a hurry
+
+    def react(self, heard: Heard, instance: Instance, writer: Writer) -> Reaction:
+        """Look at what was touched, and see that programs run again.  Raises WriteRefusedError."""
+        reaction = Reaction()
+        if heard.flushed and not instance.switched_on():
+            writer.control(INSTANCE, ENABLE)
+            reaction.ended[INSTANCE] = Drift.SWITCHED_OFF
+        without = [
+            handler for handler in self._concerned(heard) if self._lacks(handler, heard, instance, writer, reaction)
+        ]
+        if self._served:
+            without += self._deserted(heard, instance, reaction)
+        if without:
+            reaction.bridged, reaction.refused = self._stand_ins.bridge(without, instance, writer)
+        return reaction
+
+    def _concerned(self, heard: Heard) -> Iterable[Handler]:
+        if heard.everything:
+            return self._handlers.values()
+        if len(heard.names) == 1:
+            (name,) = heard.names
+            return [self._handlers[name]] if name in self._handlers else []
+        return [handler for name, handler in self._handlers.items() if name in heard.names]
+
+    def _lacks(self, handler: Handler, heard: Heard, instance: Instance, writer: Writer, reaction: Reaction) -> bool:
+        """Whether the handler needs a stand-in."""
+        name = handler.name
+        inode = instance.inode(name)
+        if inode is not None and inode == self._inodes.get(name) and name not in heard.names:
+            return False
+        entry = None if inode is None else instance.entry(name)
+        drift = self._drift(handler, entry)
+        if drift is not None:
+            reaction.found[name] = drift
+            return self._may_bridge(name)
+        if entry is not None and entry.enabled != handler.enabled:
+            drift = Drift.DISABLED if handler.enabled else Drift.CHANGED
+            if self._may_switch(name):
+                writer.control(name, ENABLE if handler.enabled else DISABLE)
+                reaction.ended[name] = drift
+            else:
+                reaction.found[name] = drift
+        return False
+
+    def _drift(self, handler: Handler, entry: Entry | None) -> Drift | None:
+        if not handler.enabled:
+            return None
+        if entry is None:
+            return Drift.MISSING
+        if not equal(entry.registration, handler.registration):
+            return Drift.CHANGED
+        if Flags.F in handler.registration.flags and entry.inode != self._inodes.get(handler.name):
+            return Drift.STALE_INTERPRETER  # somebody registered the same, and who knows which file F opened
+        return None
+
+    def _deserted(self, heard: Heard, instance: Instance, reaction: Reaction) -> list[Handler]:
+        """Handlers that left their files to a foreign entry which is no longer there."""
+        found = []
+        for handler, by in self._served:
+            if heard.everything or by in heard.names:
+                entry = instance.entry(by)
+                if entry is None or not entry.enabled:
+                    reaction.found[handler.name] = Drift.MISSING
+                    found.append(handler)
+        return found

@@ -1,0 +1,177 @@
+"""The pass: observe, plan, apply, and look again.
+
+One way in for everybody: the daemon makes passes as the kernel wakes it, ``apply`` makes one, ``plan`` stops before the
+writing.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from binfmtd.daemon.facts import HostFacts
+from binfmtd.daemon.ledger import Ledger
+from binfmtd.errors import Again, WriteRefusedError
+from binfmtd.kernel.converge import Convergence, Due, Outcome
+from binfmtd.kernel.instance import Instance, Observer
+from binfmtd.kernel.interpreters import cannot_run, head
+from binfmtd.kernel.write import Writer
+from binfmtd.model.config import Config
+from binfmtd.model.desired import DesiredState, resolve
+from binfmtd.model.drift import Act, Action, Plan, Surroundings
+from binfmtd.model.entry import ObservedState
+from binfmtd.model.guard import bricks
+from binfmtd.model.handler import Registration
+from binfmtd.model.match import Magic
+from binfmtd.model.ownership import foreign
+from binfmtd.model.plan import plan, removal_plan
+
+_ROUNDS = 4  # a second look finds nothing to do, unless somebody else is at work
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What was seen, what should be, and what would have to be done."""
+
+    observed: ObservedState
+    desired: DesiredState
+    surroundings: Surroundings
+    plan: Plan
+
+    def foreign(self) -> list[str]:
+        """The names of the entries that belong to others, newest first."""
+        return [entry.name for entry in self.observed.entries if foreign(entry, self.desired, self.surroundings)]
+
+
+@dataclass(slots=True)
+class PassResult:
+    """What a pass did, and the last look at what it left."""
+
+    look: Look
+    done: list[Action] = field(default_factory=list)
+    failed: list[tuple[Action, WriteRefusedError]] = field(default_factory=list)
+    left: list[Action] = field(default_factory=list)
+    bridged: list[str] = field(default_factory=list)
+
+
+class Reconciler:
+    """The state between passes: what was declared, what is known of this host and of our own deeds."""
+
+    def __init__(self, config: Config, facts: HostFacts, ledger: Ledger) -> None:
+        self.config = config
+        self.ledger = ledger
+        self.failed: dict[str, WriteRefusedError] = {}  # waits for a reload, an interpreter, the mount or a resync
+        self._facts = facts
+        self._observer = Observer()
+        self._heads: dict[str, bytes] = {}
+
+    def use(self, config: Config) -> None:
+        """Go on with another config."""
+        self.config = config
+        self.retry(interpreters=True)
+
+    def retry(self, *, interpreters: bool = False) -> None:
+        """What failed may go better now; ``interpreters``: look at their files anew as well."""
+        self.failed.clear()
+        if interpreters:
+            self._facts.forget_interpreters()
+            self._heads.clear()
+
+    def look(self, instance: Instance, touched: set[str] | None = None) -> Look:
+        """Observe and plan.  ``touched`` names the entries to read again though they look the same; None: all."""
+        observed = self._observer.look(instance, touched)
+        desired = resolve(self.config, self._facts.gather(self.config, observed))
+        surroundings = self._surroundings(observed, desired)
+        return Look(observed, desired, surroundings, plan(desired, observed, surroundings))
+
+    def make_pass(
+        self,
+        instance: Instance,
+        writer: Writer,
+        touched: set[str] | None = None,
+        *,
+        due: Callable[[str], Due] = lambda _: Due.FORCED,
+        disturbed: Callable[[str], bool] = lambda _: False,
+        allow: Callable[[Action], bool] = lambda _: True,
+    ) -> PassResult:
+        """Converge as far as is due; ``allow`` can leave actions out altogether.
+
+        Raises MountError, and WriteRefusedError where nothing can be written.
+        """
+        look = self.look(instance, touched)
+        result = PassResult(look)
+        for _ in range(_ROUNDS):
+            actions = tuple(a for a in look.plan.actions if a.entry not in self.failed and allow(a))
+            if not actions:
+                break
+            self.ledger.intend([a.handler for a in actions if a.handler and due(a.entry) is not Due.LATER])
+            todo = Plan(actions, look.plan.served_elsewhere, look.plan.shadowed, look.plan.yielding_to)
+            outcome = Convergence(todo, look.desired, instance, writer, due=due, disturbed=disturbed).run()
+            self._take_in(outcome, result)
+            if outcome.interpreters_moved:
+                self._facts.forget_interpreters()
+            look = result.look = self.look(instance, {action.entry for action in actions})
+            if not outcome.done:
+                break
+        self._forget_void(look.observed)
+        self.ledger.save()
+        return result
+
+    def remove_owned(self, instance: Instance, writer: Writer) -> list[Action]:
+        """Remove every entry that is ours (`on_stop = "remove"`).  Raises as make_pass."""
+        look = self.look(instance)
+        removal = removal_plan(look.desired, look.observed, look.surroundings)
+        outcome = Convergence(removal, look.desired, instance, writer).run()
+        for action in outcome.done:
+            self.ledger.records.pop(action.entry, None)
+        self.ledger.save()
+        return outcome.done
+
+    def _take_in(self, outcome: Outcome, result: PassResult) -> None:
+        self.ledger.records |= outcome.records
+        for action in outcome.done:
+            if action.act is Act.REMOVE:
+                self.ledger.records.pop(action.entry, None)
+        for action, error in outcome.failed:
+            if error.again is not Again.LATER:
+                self.failed[action.entry] = error
+        result.done += outcome.done
+        result.failed += outcome.failed
+        result.left = outcome.left
+        result.bridged += outcome.bridged
+
+    def _forget_void(self, observed: ObservedState) -> None:
+        """Drop records of entries that are not there, or that somebody else registered again."""
+        for name, record in list(self.ledger.records.items()):
+            entry = observed.by_name.get(name)
+            if entry is None or record.inode not in (None, entry.inode):
+                del self.ledger.records[name]
+
+    def _surroundings(self, observed: ObservedState, desired: DesiredState) -> Surroundings:
+        others = Surroundings(self.ledger.records)
+        broken = set()
+        bricking = set()
+        own = os.path.realpath("/proc/self/exe")
+        for entry in observed.entries:
+            registration = entry.registration
+            if registration is None or not entry.enabled:
+                continue
+            # Cheap questions first: there may be 10,000 entries.
+            if self._takes_us(registration, own) and foreign(entry, desired, others):
+                bricking.add(entry.name)
+            if desired.overlapping(registration.match) and foreign(entry, desired, others) and cannot_run(entry):
+                broken.add(entry.name)
+        return Surroundings(self.ledger.records, frozenset(broken), frozenset(bricking))
+
+    def _takes_us(self, registration: Registration, own: str) -> bool:
+        if not isinstance(registration.match, Magic):
+            return False
+        ours = self._head(own)
+        if (int.from_bytes(ours, "little") ^ registration.match.bits) & registration.match.care:
+            return False
+        interpreter = registration.interpreter
+        return bricks(registration.match, (interpreter, self._head(interpreter)), (own, ours))
+
+    def _head(self, path: str) -> bytes:
+        if path not in self._heads:
+            self._heads[path] = head(path)
+        return self._heads[path]

@@ -1,0 +1,202 @@
+"""What the daemon tells of itself: turns what happened into log events, counters and the status document.
+
+Nothing is logged when nothing happens, and a trouble that lasts is logged once.
+"""
+
+import time
+from collections.abc import Callable, Hashable, Iterable
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from binfmtd.daemon.contention import Contention
+from binfmtd.daemon.hot_path import Reaction
+from binfmtd.daemon.reconcile import Look, PassResult, Reconciler
+from binfmtd.kernel.mount import Mounted
+from binfmtd.model.config import Config
+from binfmtd.model.drift import Act, Action
+from binfmtd.model.standin import is_stand_in
+from binfmtd.report.log import get_logger
+from binfmtd.report.status import Troubles, handler_states, whole_state, write_status
+
+_T = TypeVar("_T")
+_K = TypeVar("_K", bound=Hashable)
+
+_PAST = {
+    Act.REGISTER: "entry_registered",
+    Act.REPLACE: "entry_replaced",
+    Act.REMOVE: "entry_removed",
+    Act.ENABLE: "entry_enabled",
+    Act.DISABLE: "entry_disabled",
+}
+_ROUTINE = frozenset({"start", "reload"})  # what these register is no repair: one line sums it up
+
+
+class Reporter:
+    """The daemon's voice and its memory of what it did."""
+
+    def __init__(self, state_dir: str, config_path: str) -> None:
+        self._state_dir = state_dir
+        self._config_path = config_path
+        self._log = get_logger()
+        self._passes = 0
+        self._repairs: dict[str, int] = {}
+        self._trouble: str | None = None
+        self._said: set[str] = set()
+        self._config_error: str | None = None
+        self._generation = 1
+        self._loaded_at = _now()
+        self._last_pass: dict[str, Any] | None = None
+        self._look: Look | None = None
+
+    def reacted(self, reaction: Reaction, seconds: float, pending: frozenset[str]) -> None:
+        """The hot path did something; ``pending`` are the drifts that were known before."""
+        took = round(seconds * 1e6)
+        fresh = [name for name in reaction.found if name not in pending]
+        for (drift, bridged), names in _grouped(fresh, lambda n: (reaction.found[n], n in reaction.bridged)):
+            self._log.warning("drift_found", **_named(names), drift=drift.value, stand_in=bridged, duration_us=took)
+        for drift, names in _grouped(reaction.ended, lambda n: reaction.ended[n]):
+            self._log.warning("drift_ended", **_named(names), drift=drift.value, duration_us=took)
+        for name, error in reaction.refused.items():
+            self._log.error("registration_failed", entry=name, errno=error.errno, reason=str(error))
+
+    def passed(self, trigger: str, result: PassResult, seconds: float) -> None:
+        """A pass was made."""
+        self._passes += 1
+        self._look = result.look
+        tell = self._log.debug if trigger in _ROUTINE else self._log.info
+        told = [action for action in result.done if not is_stand_in(action.entry)]
+        for (act, drift, reason), actions in _grouped(told, lambda a: (a.act, a.drift, a.reason)):
+            tell(_PAST[act], **_named([action.entry for action in actions]), drift=drift.value, reason=reason)
+        for action, error in result.failed:
+            self._log.error("registration_failed", entry=action.entry, errno=error.errno, reason=str(error))
+        for held in result.look.desired.held:
+            if held.standing == "refused":
+                self._once(f"refused {held.name}", "handler_refused", entry=held.name, reason=held.reason)
+        took = round(seconds * 1e6)
+        self._last_pass = {"at": _now(), "trigger": trigger, "actions": len(result.done), "duration_us": took}
+        if trigger in _ROUTINE or result.done or result.failed:
+            rows = handler_states(result.look.desired, result.look.observed, result.look.plan, Troubles())
+            states = [row["state"] for row in rows]
+            self._log.info(
+                "pass_finished",
+                **{"pass": self._passes},
+                trigger=trigger,
+                actions=len(result.done),
+                failed=len(result.failed),
+                registered=states.count("registered"),
+                waiting=states.count("waiting"),
+                foreign=len(result.look.foreign()),
+                duration_us=took,
+            )
+
+    def repaired(self, name: str) -> None:
+        """Count the repair of one drift."""
+        self._repairs[name] = self._repairs.get(name, 0) + 1
+
+    def trouble(self, problem: str | None) -> None:
+        """The daemon cannot do its work (None: it can again); said once for as long as it lasts."""
+        if problem == self._trouble:
+            return
+        self._trouble = problem
+        if problem is None:
+            self._log.info("trouble_over")
+        else:
+            self._log.error("trouble", reason=problem)
+
+    def watch_lost(self) -> None:
+        """The instance under the watch is gone."""
+        self._log.warning("watch_lost")
+
+    def unwatched(self, directories: list[str]) -> None:
+        """Directories whose changes go unnoticed until `resync`."""
+        for directory in directories:
+            self._once(f"unwatched {directory}", "directory_unwatched", directory=directory)
+
+    def contention_started(self, name: str) -> None:
+        """Somebody keeps undoing this repair."""
+        self._log.warning("contention_started", entry=name, reason="somebody keeps undoing its repair: backing off")
+
+    def contention_ended(self, name: str) -> None:
+        """Nobody undid it any more for a while."""
+        self._log.info("contention_ended", entry=name)
+
+    def config_loaded(self, config: Config) -> None:
+        """Say what is surprising about a config."""
+        for warning in config.warnings:
+            self._log.warning("config_warning", reason=warning)
+
+    def config_reloaded(self, config: Config) -> None:
+        """Another config is in force."""
+        self._generation += 1
+        self._loaded_at = _now()
+        self._config_error = None
+        self._said.clear()
+        self._log.info("config_reloaded", generation=self._generation, files=list(config.sources))
+        self.config_loaded(config)
+
+    def config_rejected(self, error: str) -> None:
+        """The old one stays in force."""
+        self._config_error = error
+        self._log.error("config_rejected", reason=error, generation=self._generation)
+
+    def removed(self, actions: list[Action]) -> None:
+        """What `on_stop = "remove"` took away."""
+        self._log.info("entries_removed", entries=[action.entry for action in actions])
+
+    def stopped(self) -> None:
+        """The last word."""
+        self._log.info("stopped", passes=self._passes, repairs=sum(self._repairs.values()))
+
+    def write(self, reconciler: Reconciler, mounted: Mounted | None, contention: Contention) -> None:
+        """Replace the status file; a disk that cannot be written is no reason to stop repairing."""
+        try:
+            write_status(self._state_dir, self._document(reconciler, mounted, contention))
+        except OSError as error:
+            self._once(f"status {error.errno}", "status_unwritten", directory=self._state_dir, reason=error.strerror)
+
+    def _document(self, reconciler: Reconciler, mounted: Mounted | None, contention: Contention) -> dict[str, Any]:
+        failed = {name: str(error) for name, error in reconciler.failed.items()}
+        problem = self._trouble or reconciler.ledger.problem
+        troubles = Troubles(failed, contention.contended(), self._repairs, problem)
+        look = self._look
+        rows = [] if look is None else handler_states(look.desired, look.observed, look.plan, troubles)
+        foreign = [] if look is None else look.foreign()
+        enabled = {} if look is None else {entry.name: entry.enabled for entry in look.observed.entries}
+        return {
+            "state": "degraded" if look is None else whole_state(rows, look.plan, troubles),
+            "problem": problem,
+            "mount": mounted and {"directory": mounted.directory, "read_only": mounted.read_only},
+            "config": {
+                "path": self._config_path,
+                "files": list(reconciler.config.sources),
+                "generation": self._generation,
+                "loaded_at": self._loaded_at,
+                "error": self._config_error,
+            },
+            "handlers": rows,
+            "foreign": [{"name": name, "enabled": enabled[name]} for name in foreign],
+            "passes": self._passes,
+            "repairs": sum(self._repairs.values()),
+            "last_pass": self._last_pass,
+        }
+
+    def _once(self, key: str, event: str, **details: object) -> None:
+        if key not in self._said:
+            self._said.add(key)
+            self._log.warning(event, **details)
+
+
+def _grouped(items: Iterable[_T], key: Callable[[_T], _K]) -> list[tuple[_K, list[_T]]]:
+    """What happened to many at once (a flush) makes one line, not one each."""
+    groups: dict[_K, list[_T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return list(groups.items())
+
+
+def _named(names: list[str]) -> dict[str, Any]:
+    return {"entry": names[0]} if len(names) == 1 else {"entries": names}
+
+
+def _now() -> str:
+    return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,59 @@
+"""When a name is quiet: the clock of the two-step repair.
+
+A drift is bridged at once and settled when it is quiet: no event but our own on that name, on ``register`` or on
+``status`` for ``settle`` seconds; at the latest one second after the drift, whoever stirs.  Renewed drift does not
+restart that second.  Pure: the time (monotonic, in seconds) is handed in.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+LONGEST = 1.0  # seconds after the drift, the proper entry is registered all the same
+
+
+@dataclass(slots=True)
+class _Pending:
+    since: float
+    stirred: float
+
+
+@dataclass(slots=True)
+class Settling:
+    """Which names wait for quiet.  The empty name stands for the look at everything."""
+
+    settle: float
+    _pending: dict[str, _Pending] = field(default_factory=dict)
+    _everything_stirred: float = float("-inf")
+
+    def drifted(self, name: str, now: float) -> None:
+        """A drift of this name was seen; nothing changes if it is known already."""
+        self._pending.setdefault(name, _Pending(now, max(now, self._everything_stirred)))
+
+    def stirred(self, names: Iterable[str], now: float, *, everything: bool = False) -> None:
+        """Somebody else touched these names, or ``register`` or ``status``, which concern every name."""
+        for name in names:
+            if name in self._pending:
+                self._pending[name].stirred = now
+        if everything:
+            self._everything_stirred = now
+
+    def ended(self, name: str) -> bool:
+        """The name is in order again; False if it was not pending."""
+        return self._pending.pop(name, None) is not None
+
+    def pending(self) -> frozenset[str]:
+        """The names that wait."""
+        return frozenset(self._pending)
+
+    def due_at(self, name: str) -> float:
+        """The time from which the name may be settled; for one that is not pending, when everything is quiet."""
+        found = self._pending.get(name)
+        if found is None:
+            return self._everything_stirred + self.settle
+        quiet = max(found.stirred, self._everything_stirred) + self.settle
+        return min(quiet, found.since + LONGEST)
+
+    def forced(self, name: str, now: float) -> bool:
+        """Whether the longest wait is over, so that the name is settled however loud it is."""
+        found = self._pending.get(name)
+        return found is not None and now >= found.since + LONGEST

@@ -1,0 +1,47 @@
+"""Signals set a flag and wake the loop, nothing more."""
+
+import os
+import signal
+from types import FrameType
+
+_STOP = (signal.SIGTERM, signal.SIGINT)
+
+
+class Signals:
+    """What was asked for by signal.  ``descriptor`` becomes readable with each; ``take`` clears it."""
+
+    def __init__(self) -> None:
+        self.stop = False
+        self.reload = False
+        self.child = False
+        self.descriptor, self._writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
+        for number in (*_STOP, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, self._note)
+
+    def drain(self) -> None:
+        """Empty the pipe; the flags stay until whoever acts on one clears it."""
+        try:
+            while os.read(self.descriptor, 4096):
+                pass
+        except BlockingIOError:
+            pass
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            self.reload = True
+        elif number == signal.SIGCHLD:
+            self.child = True
+        else:
+            self.stop = True
+
+
+def reap_orphans() -> None:
+    """As process 1 of a container, collect what others left behind."""
+    if os.getpid() != 1:
+        return
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass

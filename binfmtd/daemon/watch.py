@@ -1,0 +1,189 @@
+"""inotify, by pyinotify: who touched the instance, and whether an interpreter or the config changed.
+
+What a watch on binfmt_misc's directory reports (measured, see docs/kernel.md): registering names only ``register``
+(OPEN, MODIFY unless refused, CLOSE_WRITE); enabling, disabling and removing name the entry, and from 6.18 on removing
+adds DELETE; everything at once names ``status``.  Equal neighbouring events are merged, and the last mount's end
+reports UNMOUNT and IGNORED.  So an event says "look", never "what".
+
+Of pyinotify the watch manager is used; its notifier would cost three times as much on the way to a repair as reading
+its descriptor here.
+"""
+
+import logging
+import os
+import struct
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import pyinotify
+
+from binfmtd.formats.line import to_text
+from binfmtd.kernel.write import Wrote
+
+# pyinotify adds a handler of its own to stderr when it is imported, and reports errors there that it also returns.
+logging.getLogger("pyinotify").handlers.clear()
+logging.getLogger("pyinotify").propagate = False
+logging.getLogger("pyinotify").disabled = True
+
+_INSTANCE_MASK = pyinotify.IN_MODIFY | pyinotify.IN_CLOSE_WRITE | pyinotify.IN_DELETE
+_FILE_MASK = (
+    pyinotify.IN_CREATE
+    | pyinotify.IN_DELETE
+    | pyinotify.IN_MOVED_FROM
+    | pyinotify.IN_MOVED_TO
+    | pyinotify.IN_ATTRIB
+    | pyinotify.IN_CLOSE_WRITE
+    | pyinotify.IN_DELETE_SELF
+    | pyinotify.IN_MOVE_SELF
+    | pyinotify.IN_ONLYDIR
+)
+_GONE = pyinotify.IN_UNMOUNT | pyinotify.IN_IGNORED
+_EVENT = struct.Struct("iIII")
+_BUFFER_BYTES = 65536
+_LARGEST_EVENT = _EVENT.size + 256  # a name has up to 255 bytes and a NUL
+ANY_NAME = "*"
+
+
+@dataclass(slots=True)
+class Heard:
+    """What others did since the last look, as far as events tell."""
+
+    names: set[str] = field(default_factory=set)  # entries that somebody touched
+    everything: bool = False  # register or status was touched, or events were lost: it may be any entry
+    flushed: bool = False  # status was touched
+    overflow: bool = False  # events were lost
+    lost: bool = False  # the watch on the instance is gone
+    files: set[str] = field(default_factory=set)  # which kinds of watched files changed
+
+    def __bool__(self) -> bool:
+        return bool(self.names or self.everything or self.overflow or self.lost or self.files)
+
+    def add(self, other: "Heard") -> None:
+        """Take in what was heard later."""
+        self.names |= other.names
+        self.everything |= other.everything
+        self.flushed |= other.flushed
+        self.overflow |= other.overflow
+        self.lost |= other.lost
+        self.files |= other.files
+
+
+class Watch:
+    """One inotify instance for everything.  Raises OSError where the kernel has no more of them (EMFILE)."""
+
+    def __init__(self) -> None:
+        self._manager = pyinotify.WatchManager()
+        self.descriptor: int = self._manager.get_fd()
+        # pyinotify's descriptor blocks and is inherited.
+        os.set_blocking(self.descriptor, False)
+        os.set_inheritable(self.descriptor, False)  # noqa: FBT003
+        self._instance: int | None = None
+        self._files: dict[int, dict[str, set[str]]] = {}  # watch descriptor -> name -> kinds
+        self._by_kind: dict[str, Mapping[str, set[str]]] = {}
+
+    def watch_instance(self, directory: str) -> bool:
+        """Arm the watch on a mounted instance; True if it is another one than before (or the watch had been lost).
+
+        The kernel answers with the same watch descriptor for the same directory of the same instance.  Raises OSError.
+        """
+        before = self._instance
+        self._instance = self._add(directory, _INSTANCE_MASK)
+        if before is not None and before != self._instance:
+            self._manager.rm_watch(before)
+        return before != self._instance
+
+    def forget_instance(self) -> None:
+        """Drop the watch on an instance that cannot be reached any more."""
+        if self._instance is not None:
+            self._manager.rm_watch(self._instance)
+            self._instance = None
+
+    def watch_files(self, kind: str, directories: Mapping[str, set[str]]) -> list[str]:
+        """Watch these names (or ANY_NAME) in these directories; returns the directories that cannot be watched."""
+        self._by_kind[kind] = directories
+        wanted: dict[str, dict[str, set[str]]] = {}
+        for each, named in self._by_kind.items():
+            for directory, names in named.items():
+                for name in names:
+                    wanted.setdefault(directory, {}).setdefault(name, set()).add(each)
+        failed = []
+        files: dict[int, dict[str, set[str]]] = {}
+        for directory, kinds_by_name in wanted.items():
+            try:
+                descriptor = self._add(directory, _FILE_MASK)
+            except OSError:
+                failed.append(directory)
+            else:
+                # Two paths may be one directory: the kernel then answers with one descriptor.
+                for name, kinds in kinds_by_name.items():
+                    files.setdefault(descriptor, {}).setdefault(name, set()).update(kinds)
+        for descriptor in self._files.keys() - files.keys():
+            self._manager.rm_watch(descriptor)
+        self._files = files
+        return failed
+
+    def read(self, wrote: Iterable[Wrote] = ()) -> Heard:
+        """Read all pending events, and leave out those that our own writes since the last call must have raised.
+
+        Our events are in the queue when the write returns, so what is not found by now will not come.
+        """
+        heard = Heard()
+        own = _events_of(wrote)
+        more = True
+        while more and (data := self._read()):
+            more = len(data) > _BUFFER_BYTES - _LARGEST_EVENT  # else all that was pending has been read
+            offset = 0
+            while offset < len(data):
+                descriptor, mask, _, length = _EVENT.unpack_from(data, offset)
+                offset += _EVENT.size + length
+                name = data[offset - length : offset].rstrip(b"\0")
+                if descriptor == self._instance:
+                    self._hear_instance(heard, own, mask, name)
+                elif mask & pyinotify.IN_Q_OVERFLOW:
+                    heard.overflow = heard.everything = True
+                    heard.files.update(self._by_kind)
+                elif descriptor in self._files:
+                    names = self._files[descriptor]
+                    found = names.get(to_text(name), ()) if name else set().union(*names.values())
+                    heard.files.update(found, names.get(ANY_NAME, ()))
+        return heard
+
+    def _hear_instance(self, heard: Heard, own: Counter[tuple[bytes, int]], mask: int, name: bytes) -> None:
+        if mask & _GONE:
+            heard.lost = heard.everything = True
+            self._instance = None
+        elif own[name, mask] > 0:
+            own[name, mask] -= 1
+        elif name == b"register":
+            heard.everything = True
+        elif name == b"status":
+            heard.everything = heard.flushed = True
+        else:
+            heard.names.add(to_text(name))
+
+    def _add(self, directory: str, mask: int) -> int:
+        try:
+            (descriptor,) = self._manager.add_watch(directory, mask, quiet=False).values()
+        except pyinotify.WatchManagerError as error:
+            raise OSError(str(error)) from None
+        except UnicodeEncodeError:
+            raise OSError(f"{directory!r}: pyinotify takes only names in UTF-8") from None
+        return int(descriptor)
+
+    def _read(self) -> bytes:
+        try:
+            return os.read(self.descriptor, _BUFFER_BYTES)
+        except BlockingIOError:
+            return b""
+
+
+def _events_of(wrote: Iterable[Wrote]) -> Counter[tuple[bytes, int]]:
+    own: Counter[tuple[bytes, int]] = Counter()
+    for each in wrote:
+        name = each.file.encode("utf-8", "surrogateescape")
+        own[name, pyinotify.IN_MODIFY] += each.writes
+        own[name, pyinotify.IN_CLOSE_WRITE] += 1
+        if each.removed:
+            own[name, pyinotify.IN_DELETE] += 1
+    return own

@@ -1,0 +1,77 @@
+"""The log: structlog to stderr.
+
+Events are constant words, everything variable is a key.  Under the journal a line begins with its priority in angle
+brackets (sd-daemon(3)); on a terminal it is coloured; in a container, where somebody collects it, it is JSON.
+"""
+
+import os
+import sys
+from collections.abc import MutableMapping
+from typing import Any, TextIO
+
+import structlog
+
+from binfmtd.report.printable import printable
+
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+FORMATS = ("auto", "console", "logfmt", "json")
+_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+
+_Event = MutableMapping[str, Any]
+
+
+def set_up(level: str = "info", log_format: str = "auto", stream: TextIO | None = None) -> None:
+    """Make ``structlog.get_logger()`` write to ``stream`` (stderr)."""
+    out = stream or sys.stderr
+    journal = _is_journal(out)
+    if log_format == "auto":
+        log_format = "console" if out.isatty() else "logfmt" if journal or os.getpid() != 1 else "json"
+    processors: list[Any] = [structlog.processors.add_log_level]
+    if not journal:
+        processors.append(structlog.processors.TimeStamper(fmt="iso", utc=True))
+    if log_format == "json":
+        processors.append(structlog.processors.JSONRenderer())  # escapes by itself
+    elif log_format == "console":
+        processors += [_escape, structlog.dev.ConsoleRenderer(colors="NO_COLOR" not in os.environ)]
+    else:
+        order = ["timestamp", "level", "event"]
+        processors += [
+            _escape,
+            structlog.processors.LogfmtRenderer(key_order=order, drop_missing=True, bool_as_flag=False),
+        ]
+        if journal:
+            processors.append(_put_priority)
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        logger_factory=structlog.PrintLoggerFactory(out),
+        cache_logger_on_first_use=True,
+    )
+
+
+def get_logger() -> structlog.typing.FilteringBoundLogger:
+    """The logger that ``set_up`` made."""
+    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+    return logger
+
+
+def _escape(_logger: object, _method: str, event: _Event) -> _Event:
+    for key, value in event.items():
+        if isinstance(value, str):
+            event[key] = printable(value)
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            event[key] = printable(",".join(str(each) for each in value))
+    return event
+
+
+def _put_priority(_logger: object, method: str, line: str) -> str:
+    return f"<{_PRIORITIES.get(method, 6)}>{line}"
+
+
+def _is_journal(out: TextIO) -> bool:
+    """systemd names the socket that it connected stderr to in $JOURNAL_STREAM (systemd.exec(5))."""
+    try:
+        found = os.fstat(out.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"

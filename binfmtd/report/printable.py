@@ -1,0 +1,13 @@
+"""Text that came from the kernel, a file name or a config, made fit for a terminal or a log."""
+
+
+def printable(text: str) -> str:
+    """Escape what could steer a terminal or cannot be encoded: control characters, raw bytes, odd blanks."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that was not UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")

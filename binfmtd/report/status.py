@@ -1,0 +1,148 @@
+"""The status: what the daemon has and lacks, as one JSON document.
+
+status.json in the state directory is replaced after each pass that changed something, and once more at the end.  It is
+fresh only while the daemon's lock is held.
+"""
+
+import json
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from binfmtd.errors import StateError
+from binfmtd.files.atomic import read_regular, write_atomically
+from binfmtd.model.desired import DesiredState, Held, Standing
+from binfmtd.model.drift import Plan
+from binfmtd.model.entry import ObservedState
+from binfmtd.model.handler import Flags, Handler
+from binfmtd.model.standin import stand_in_name
+
+FILE_NAME = "status.json"
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Troubles:
+    """What goes wrong at the moment."""
+
+    failed: Mapping[str, str] = field(default_factory=dict)  # handler -> the kernel's refusal
+    contended: Collection[str] = ()
+    repairs: Mapping[str, int] = field(default_factory=dict)
+    problem: str | None = None  # why the daemon cannot do its work at all: no mount, read-only, no watch
+
+
+def handler_states(
+    desired: DesiredState, observed: ObservedState, planned: Plan, troubles: Troubles
+) -> list[dict[str, Any]]:
+    """One row a handler, in rank order, lowest first; then those that cannot be had now."""
+    rows = [_handler_row(handler, observed, planned, troubles) for handler in desired.handlers]
+    rows += [row for held in desired.held if (row := _held_row(held, observed, troubles)) is not None]
+    return sorted(rows, key=lambda row: str(row["name"]))
+
+
+def whole_state(rows: list[dict[str, Any]], planned: Plan, troubles: Troubles) -> str:
+    """The worst of its parts: degraded, contended, drifting, waiting, converged."""
+    states = {row["state"] for row in rows}
+    if troubles.problem or states & {"refused", "failed"}:
+        return "degraded"
+    if "contended" in states:
+        return "contended"
+    if planned.actions:
+        return "drifting"
+    return "waiting" if "waiting" in states else "converged"
+
+
+def _handler_row(handler: Handler, observed: ObservedState, planned: Plan, troubles: Troubles) -> dict[str, Any]:
+    name = handler.name
+    state, reason = "registered", ""
+    actions = [action for action in planned.actions if action.entry == name]
+    if not handler.enabled:
+        state, reason = "disabled", "enabled = false in the config"
+    elif name in troubles.failed:
+        state, reason = "failed", troubles.failed[name]
+    elif name in troubles.contended:
+        state, reason = "contended", "somebody keeps undoing its repair, so it is repaired at growing intervals"
+    elif name in planned.served_elsewhere:
+        state, reason = "served_elsewhere", f"entry {planned.served_elsewhere[name]} serves it"
+    elif stand_in_name(name) in observed.by_name and actions:
+        state, reason = "stand_in", actions[0].reason
+    elif actions:
+        state, reason = "waiting", actions[0].reason
+    elif name in planned.shadowed:
+        state, reason = "shadowed", f"the newer entry {planned.shadowed[name]} takes its files"
+    registration = handler.registration
+    return _row(
+        name,
+        handler.architecture,
+        state,
+        reason,
+        registration.interpreter,
+        registration.flags,
+        handler.priority,
+        troubles,
+    )
+
+
+def _held_row(held: Held, observed: ObservedState, troubles: Troubles) -> dict[str, Any] | None:
+    entry = observed.by_name.get(held.name)
+    pinned = (
+        entry is not None
+        and entry.registration is not None
+        and Flags.F in entry.registration.flags
+        and entry.registration.interpreter in held.interpreters
+    )
+    state, reason = held.standing.value, held.reason
+    if pinned and held.standing is not Standing.REFUSED:
+        state, reason = "registered", f"{held.reason}; the file that F opened still serves"
+    elif held.standing is Standing.ABSENT:
+        return None  # nobody asked for it by name
+    interpreter = held.interpreters[0]
+    return _row(held.name, held.architecture, state, reason, interpreter, held.flags, held.priority, troubles)
+
+
+def _row(
+    name: str,
+    architecture: str | None,
+    state: str,
+    reason: str,
+    interpreter: str,
+    flags: Flags,
+    priority: int,
+    troubles: Troubles,
+) -> dict[str, Any]:
+    return {
+        "name": name,
+        "architecture": architecture,
+        "state": state,
+        "reason": reason,
+        "interpreter": interpreter,
+        "flags": flags.letters,
+        "priority": priority,
+        "repairs": troubles.repairs.get(name, 0),
+    }
+
+
+def write_status(state_dir: str, document: Mapping[str, Any]) -> None:
+    """Replace the status file.  Raises OSError."""
+    text = json.dumps({"schema": SCHEMA, **document}, indent=1)
+    write_atomically(os.path.join(state_dir, FILE_NAME), text.encode("ascii"))
+
+
+def read_status(state_dir: str) -> dict[str, Any]:
+    """Read the status file; raises StateError where there is none or it cannot be understood."""
+    path = os.path.join(state_dir, FILE_NAME)
+    try:
+        content = json.loads(read_regular(path))
+    except FileNotFoundError:
+        raise StateError(
+            f"{path} is not there: no daemon has run with this state directory; start `binfmtd run`, or name its "
+            "directory with --state-dir"
+        ) from None
+    except OSError as error:
+        raise StateError(f"{path}: {error.strerror}: run this as the daemon's user or as root") from None
+    except (ValueError, RecursionError):
+        raise StateError(f"{path} is damaged: the daemon writes it anew with its next pass") from None
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        raise StateError(f"{path} was written by another version of binfmtd: restart the daemon")
+    return content
