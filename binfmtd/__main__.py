@@ -1,0 +1,5 @@
+"""``python -m binfmtd``."""
+
+from binfmtd.cli.main import entry
+
+entry()

@@ -1,0 +1,56 @@
+"""``binfmtd arch``: the catalog, as this host sees it."""
+
+from collections.abc import Sequence
+
+from binfmtd.catalog.architectures import CATALOG, Architecture
+from binfmtd.catalog.names import find as find_architecture
+from binfmtd.cli import options
+from binfmtd.cli.check import observe
+from binfmtd.cli.context import load_config, print_json, print_table, state_dir_or_none
+from binfmtd.daemon.facts import HostFacts
+from binfmtd.errors import FormatError, UsageError
+from binfmtd.kernel.interpreters import fingerprint
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit status 0, or 2 for a name that the catalog does not have."""
+    parser = options.parser("arch")
+    parser.add_argument("names", metavar="NAME", nargs="*", help="only these, by any name they go by")
+    options.add_config(parser)
+    options.add_mount(parser)
+    options.add_state_dir(parser)
+    options.add_json(parser)
+    given = parser.parse_args(arguments)
+    try:
+        wanted = [find_architecture(name) for name in given.names] or list(CATALOG.values())
+    except FormatError as error:
+        raise UsageError(str(error)) from None
+    config = load_config(given, architectures=("all",))
+    native = HostFacts(state_dir_or_none(given)).native(observe(given.mount))
+    candidates = {declared.architecture: declared.interpreters for declared in config.declarations}
+    emulators = {a.name: _first_there(candidates.get(a.name, ())) for a in wanted}
+    if given.json:
+        print_json([_document(a, emulators[a.name], native=a.name in native) for a in wanted])
+    else:
+        rows = [
+            (a.name, "natively" if a.name in native else "", emulators[a.name] or "-", " ".join(a.aliases))
+            for a in wanted
+        ]
+        print_table([("NAME", "RUNS", "EMULATOR", "ALSO KNOWN AS"), *rows])
+    return 0
+
+
+def _first_there(paths: Sequence[str]) -> str | None:
+    return next((path for path in paths if fingerprint(path) is not None), None)
+
+
+def _document(architecture: Architecture, emulator: str | None, *, native: bool) -> dict[str, object]:
+    match = architecture.match
+    return {
+        "name": architecture.name,
+        "aliases": list(architecture.aliases),
+        "interpreter": emulator,
+        "native": native,
+        "magic": match.magic.hex(),
+        "mask": (match.mask or b"\xff" * len(match.magic)).hex(),
+    }

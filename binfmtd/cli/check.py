@@ -1,0 +1,78 @@
+"""``binfmtd check``: the config, before the daemon gets it."""
+
+from collections.abc import Sequence
+
+from binfmtd.cli import options
+from binfmtd.cli.context import load_config, print_json, state_dir_or_none, warn
+from binfmtd.daemon.facts import HostFacts
+from binfmtd.errors import ConfigError, FormatError, MountError
+from binfmtd.formats.line import encode_line
+from binfmtd.kernel.instance import Instance, Observer
+from binfmtd.kernel.mount import find
+from binfmtd.model.config import Config
+from binfmtd.model.desired import DesiredState, Standing, resolve
+from binfmtd.model.entry import ObservedState
+from binfmtd.model.standin import stand_in_name
+
+VALID = 0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit status 0 if the config is valid and this host can take it, 78 if not; warnings change nothing."""
+    parser = options.parser("check")
+    options.add_config(parser)
+    options.add_mount(parser)
+    options.add_state_dir(parser)
+    options.add_json(parser)
+    given = parser.parse_args(arguments)
+    errors: list[str] = []
+    warnings: list[str] = []
+    handlers = 0
+    try:
+        config = load_config(given)
+    except ConfigError as error:
+        errors.append(str(error))
+    else:
+        desired = resolve(config, HostFacts(state_dir_or_none(given)).gather(config, observe(given.mount)))
+        handlers = len(desired.handlers)
+        warnings += config.warnings
+        errors += _held(desired, Standing.REFUSED)
+        warnings += _held(desired, Standing.WAITING)
+        warnings += _without_stand_in(config)
+    if given.json:
+        print_json({"valid": not errors, "handlers": handlers, "errors": errors, "warnings": warnings})
+    else:
+        for text in (*warnings, *errors):
+            warn(text)
+        if not errors:
+            print(f"valid: {handlers} handlers")
+    return ConfigError.exit_code if errors else VALID
+
+
+def observe(directory: str | None) -> ObservedState | None:
+    """What is registered now, to know which programs an emulator would answer for; None if that cannot be seen."""
+    try:
+        with Instance(find(directory)) as instance:
+            return Observer().look(instance)
+    except MountError:
+        return None
+
+
+def _held(desired: DesiredState, standing: Standing) -> list[str]:
+    return [f"{held.name}: {standing.value}: {held.reason}" for held in desired.held if held.standing is standing]
+
+
+def _without_stand_in(config: Config) -> list[str]:
+    from binfmtd.model.handler import Registration
+
+    found = []
+    for declared in config.declarations:
+        registration = Registration(declared.match, declared.interpreters[0], declared.flags)
+        try:
+            encode_line(stand_in_name(declared.name), registration)
+        except FormatError:
+            found.append(
+                f"{declared.name}: its line is so long that no stand-in fits ({declared.source}): after a drift it is "
+                "registered only when nobody else is at work; shorten name, magic or mask"
+            )
+    return found

@@ -1,0 +1,62 @@
+"""From the shared options to what commands work with."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from binfmtd.config.load import load
+from binfmtd.daemon.facts import HostFacts
+from binfmtd.daemon.ledger import Ledger
+from binfmtd.daemon.reconcile import Reconciler
+from binfmtd.daemon.state_dir import default_state_dir
+from binfmtd.errors import StateError
+from binfmtd.files.trust import Trust
+from binfmtd.kernel.host import boot_id
+from binfmtd.model.config import Config
+from binfmtd.report.printable import printable
+
+
+def load_config(arguments: argparse.Namespace, architectures: Sequence[str] | None = None) -> Config:
+    """The config that ``--config`` names, or the usual one; ``architectures`` in place of its own.
+
+    Raises ConfigError.
+    """
+    return load(arguments.config, trust=Trust.of_this_process(), architectures=architectures)
+
+
+def state_dir(arguments: argparse.Namespace) -> str:
+    """The state directory that ``--state-dir`` names, or the usual one.  Raises StateError."""
+    named: str | None = arguments.state_dir
+    return named or default_state_dir()
+
+
+def state_dir_or_none(arguments: argparse.Namespace) -> str | None:
+    """The same for commands that only read, and do without."""
+    try:
+        return state_dir(arguments)
+    except StateError:
+        return None
+
+
+def reconciler(config: Config, directory: str | None) -> Reconciler:
+    """Everything a pass needs; ``directory`` is the state directory."""
+    return Reconciler(config, HostFacts(directory), Ledger(directory, boot_id()))
+
+
+def print_json(document: object) -> None:
+    """One JSON document on stdout."""
+    print(json.dumps(document, indent=2))
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Columns as wide as they must be, the first row being the heading."""
+    rows = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def warn(text: str) -> None:
+    """One line on stderr."""
+    print(f"binfmtd: {printable(text)}", file=sys.stderr)

@@ -1,0 +1,76 @@
+"""Which command is meant; only that one's module is imported, so that each starts as fast as it can."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from binfmtd import __version__
+from binfmtd.errors import BinfmtdError, UsageError
+from binfmtd.report.printable import printable
+
+COMMANDS = {
+    "run": "the daemon: register what the config declares, and repair every drift",
+    "apply": "one pass: register what the config declares, and end",
+    "plan": "what apply would do; exit status 3 if there is something to do",
+    "check": "whether the config is valid, and what of it this host cannot take",
+    "status": "what the daemon has and lacks",
+    "arch": "the architectures: their names, their emulators here, what runs natively",
+    "sandbox": "a private binfmt_misc with a daemon in it, for one command, without privileges",
+}
+
+
+def entry() -> None:
+    """Run the command of this process's arguments, and exit."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command; the exit status is 0 done or in sync, 1 failed, 2 usage, 3 drift, 78 config."""
+    try:
+        status = _dispatch(list(arguments))
+        sys.stdout.flush()
+    except BinfmtdError as error:
+        print(f"binfmtd: {printable(str(error))}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        # Whoever read our output has gone; nothing more may be written, not even by the interpreter's own end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+def _dispatch(arguments: list[str]) -> int:
+    first = arguments[0] if arguments else "--help"
+    if first in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if first in ("-V", "--version"):
+        print(f"binfmtd {__version__}")
+        return 0
+    if first.startswith("-"):  # leading options without a command mean apply
+        first, arguments = "apply", ["apply", *arguments]
+    if first not in COMMANDS:
+        from binfmtd.catalog.names import did_you_mean
+
+        hint = did_you_mean(first, tuple(COMMANDS))
+        raise UsageError(f"unknown command {first!r}: {hint or 'see binfmtd --help'}")
+    module = importlib.import_module(f"binfmtd.cli.{first}")
+    status: int = module.main(arguments[1:])
+    return status
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [
+        "usage: binfmtd COMMAND [OPTION...]",
+        "",
+        "Keeps Linux's binfmt_misc in step with a declared set of handlers.",
+        "",
+        *(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()),
+        "",
+        "`binfmtd COMMAND --help` explains the options; options without a command mean apply.",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,48 @@
+"""``binfmtd plan``: what apply would do."""
+
+from collections.abc import Sequence
+
+from binfmtd.cli import options
+from binfmtd.cli.context import load_config, print_json, print_table, reconciler, state_dir_or_none
+from binfmtd.kernel.instance import Instance
+from binfmtd.kernel.mount import find
+from binfmtd.model.drift import Action
+
+IN_SYNC = 0
+DRIFT = 3
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit status 0 if there is nothing to do, 3 if there is."""
+    parser = options.parser("plan")
+    options.add_config(parser)
+    options.add_mount(parser)
+    options.add_state_dir(parser)
+    options.add_json(parser)
+    given = parser.parse_args(arguments)
+    config = load_config(given)
+    with Instance(find(given.mount)) as instance:
+        look = reconciler(config, state_dir_or_none(given)).look(instance)
+    actions = look.plan.actions
+    if given.json:
+        print_json({"actions": [describe(action) for action in actions]})
+    elif actions:
+        print_table(
+            [
+                ("ACTION", "ENTRY", "DRIFT", "REASON"),
+                *((action.act.value, action.entry, action.drift.value, action.reason) for action in actions),
+            ]
+        )
+    else:
+        print("nothing to do")
+    return DRIFT if actions else IN_SYNC
+
+
+def describe(action: Action) -> dict[str, str]:
+    """An action as JSON has it."""
+    return {
+        "action": action.act.value,
+        "entry": action.entry,
+        "drift": action.drift.value,
+        "reason": action.reason,
+    }

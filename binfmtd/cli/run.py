@@ -1,0 +1,44 @@
+"""``binfmtd run``: the daemon."""
+
+from collections.abc import Sequence
+
+from binfmtd.cli import options
+from binfmtd.cli.context import load_config, reconciler, state_dir
+from binfmtd.daemon.state_dir import Lock, make_state_dir
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run until SIGTERM or SIGINT; SIGHUP loads the config anew."""
+    parser = options.parser("run")
+    options.add_config(parser)
+    options.add_mount(parser)
+    options.add_state_dir(parser)
+    options.add_log(parser)
+    given = parser.parse_args(arguments)
+
+    from binfmtd.daemon.signals import Signals
+
+    signals = Signals()  # first of all: a SIGHUP before this would end us
+    config = load_config(given)
+    directory = state_dir(given)
+    make_state_dir(directory)
+    lock = Lock(directory)
+
+    from binfmtd.config.freshness import age, watched
+    from binfmtd.daemon.reporter import Reporter
+    from binfmtd.daemon.service import ConfigSource, Service
+    from binfmtd.report import log
+
+    log.set_up(given.log_level, given.log_format)
+    reporter = Reporter(directory, given.config or options.DEFAULT_CONFIG)
+    reporter.config_loaded(config)
+    source = ConfigSource(
+        load=lambda: load_config(given),
+        age=lambda: age(given.config),
+        watched=lambda: watched(given.config),
+    )
+    try:
+        Service(source, given.mount, reconciler(config, directory), reporter, signals).run()
+    finally:
+        lock.release()
+    return 0

@@ -1,0 +1,57 @@
+"""``binfmtd status``: what the daemon says of itself."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from binfmtd.cli import options
+from binfmtd.cli.context import print_json, print_table, state_dir, warn
+from binfmtd.daemon.state_dir import running_pid
+from binfmtd.report.printable import printable
+from binfmtd.report.status import read_status
+
+FRESH = 0
+STALE = 1
+NOT_CONVERGED = 3
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit status 0, or 1 if no daemon runs; with --check 3 unless it runs and has converged."""
+    parser = options.parser("status")
+    options.add_state_dir(parser)
+    options.add_json(parser)
+    parser.add_argument("--check", action="store_true", help="exit with 3 unless all is converged")
+    given = parser.parse_args(arguments)
+    directory = state_dir(given)
+    status = read_status(directory)
+    pid = running_pid(directory)
+    if given.json:
+        print_json({**status, "pid": pid})
+    else:
+        _print(status)
+    if pid is None:
+        warn("no daemon runs with this state directory: what you see is what the last one left")
+    if given.check:
+        return FRESH if pid is not None and status["state"] == "converged" else NOT_CONVERGED
+    return FRESH if pid is not None else STALE
+
+
+def _print(status: dict[str, Any]) -> None:
+    rows = [("HANDLER", "STATE", "FLAGS", "REPAIRS", "INTERPRETER", "REASON")]
+    for row in status["handlers"]:
+        repairs = str(row["repairs"])
+        rows.append((row["name"], row["state"], row["flags"], repairs, row["interpreter"], row["reason"]))
+    print_table(rows)
+    foreign = [f"{entry['name']}{'' if entry['enabled'] else ' (disabled)'}" for entry in status["foreign"]]
+    config = status["config"]
+    lines = {
+        "foreign": ", ".join(foreign) or "none",
+        "mount": "none" if status["mount"] is None else status["mount"]["directory"],
+        "config": f"{config['path']}, generation {config['generation']}, loaded {config['loaded_at']}",
+        "rejected": config["error"],
+        "problem": status["problem"],
+        "state": f"{status['state']}, {status['repairs']} repairs in {status['passes']} passes",
+    }
+    print()
+    for key, text in lines.items():
+        if text:
+            print(f"{key + ':':<10}{printable(text)}")
