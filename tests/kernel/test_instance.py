@@ -1,0 +1,129 @@
+"""The fixture itself: private, real, and gone afterwards."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.instance import MOUNT_POINT, Instance, NotPrivateError, namespace_of_its_own
+from support.waiting import IN_CLOSE_WRITE, DirectoryWatch, wait_until
+
+LINE = b":wasm:M::\\x00asm::/usr/bin/wasmtime:"
+WITH_SUPPORT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+
+
+def processes_in(namespace: str) -> list[str]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_text()
+            if command and os.readlink(process / "ns/user") == namespace:  # a zombie has no command line
+                found.append(command)
+        except OSError:
+            continue
+    return found
+
+
+def test_it_is_the_kernel_itself_and_empty(instance: Instance) -> None:
+    """A new instance has no entries, takes a registration, prints it as the kernel does and refuses nonsense."""
+    assert instance.names() == []
+    assert instance.read("status") == "enabled\n"
+    instance.register(LINE)
+    assert instance.names() == ["wasm"]
+    assert instance.read("wasm") == "enabled\ninterpreter /usr/bin/wasmtime\nflags: \noffset 0\nmagic 0061736d\n"
+    with pytest.raises(FileExistsError):
+        instance.register(LINE)
+
+
+def test_names_come_newest_first_and_need_not_be_text(instance: Instance) -> None:
+    """The listing keeps the kernel's order, and a name that is not UTF-8 survives to and fro."""
+    for name in (b"first", b"l\xe4t", b".hidden"):
+        instance.register(LINE.replace(b"wasm", name, 1))
+    assert instance.names() == [".hidden", "l\udce4t", "first"]
+    instance.remove("l\udce4t")
+    assert instance.names() == [".hidden", "first"]
+
+
+def test_two_at_a_time_do_not_see_each_other(make_instance: Callable[[], Instance]) -> None:
+    """What one instance registers, disables or flushes, another does not have."""
+    one, other = make_instance(), make_instance()
+    one.register(LINE)
+    assert other.names() == []
+    other.register(LINE)
+    other.write("status", b"0")
+    assert one.read("status") == "enabled\n"
+    other.remove("status")
+    assert (one.names(), other.names()) == (["wasm"], [])
+
+
+def test_the_module_wide_one_is_another(instance: Instance, module_instance: Instance) -> None:
+    """The two fixtures can be used together and give two instances."""
+    instance.register(LINE)
+    assert module_instance.names() == []
+
+
+def test_commands_inside_see_it_where_the_host_has_its_own(instance: Instance, tmp_path: Path) -> None:
+    """At the usual mount point a command inside finds the private instance, and a matching program its handler."""
+    program = tmp_path / "program"
+    program.write_bytes(b"\0asm and more")
+    program.chmod(0o755)
+    instance.register(LINE.replace(b"/usr/bin/wasmtime", b"/bin/echo"))
+    assert instance.shell(f"cat {MOUNT_POINT}/wasm").stdout == instance.read("wasm")
+    assert instance.run([str(program), "argument"]).stdout == f"{program} argument\n"
+    with pytest.raises(OSError, match="Exec format error"):
+        subprocess.run([str(program)], check=False)
+
+
+def test_writes_inside_wake_a_watch_outside(instance: Instance) -> None:
+    """A watch through /proc/PID/root hears what happens inside."""
+    with DirectoryWatch(instance.directory) as watch:
+        instance.shell(f"echo 0 > {MOUNT_POINT}/status")
+        heard = watch.wait_for(lambda event: event.mask & IN_CLOSE_WRITE, what="CLOSE_WRITE on status")
+    assert heard.name == "status"
+
+
+def test_what_is_ours_is_refused(instance: Instance) -> None:
+    """A process in our own user namespace, or an instance that is mounted here too, is never taken for private."""
+    with pytest.raises(NotPrivateError, match="our own user namespace"):
+        namespace_of_its_own(os.getpid())
+    # To a process inside, its instance is the one that is "mounted here".
+    script = f"from support.instance import *; refuse_mounted_here(Path({MOUNT_POINT!r}))"
+    result = instance.run([sys.executable, "-c", script], env=WITH_SUPPORT)
+    assert f"NotPrivateError: {MOUNT_POINT} is an instance that is mounted here too" in result.stderr
+
+
+def test_nothing_stays_behind(make_instance: Callable[[], Instance]) -> None:
+    """Closing ends the holder and everything that still runs inside, also what a command left in the background."""
+    instance = make_instance()
+    namespace = os.readlink(f"/proc/{instance.pid}/ns/user")
+    instance.popen(["sleep", "600"])
+    instance.shell("sleep 600 >/dev/null 2>&1 &")
+    assert len(processes_in(namespace)) == 3
+    with instance:
+        pass
+    wait_until(lambda: not processes_in(namespace), what="no process in the namespace")
+
+
+@pytest.mark.usefixtures("instance")
+def test_it_dies_with_the_test_process() -> None:
+    """A test process that is killed leaves no holder behind."""
+    script = (
+        "import os, signal; from support.instance import Instance; i = Instance();"
+        "print(os.readlink(f'/proc/{i.pid}/ns/user'), flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", script], env=WITH_SUPPORT, capture_output=True, text=True, check=False
+    )
+    assert killed.stdout.startswith("user:[")
+    wait_until(lambda: not processes_in(killed.stdout.strip()), what="no process in the namespace")
+
+
+@pytest.mark.usefixtures("instance")
+def test_a_hundred_are_cheap() -> None:
+    """Instances come and go in numbers, each empty at first."""
+    for number in range(100):
+        with Instance() as instance:
+            assert instance.names() == [], f"instance {number}"
+            instance.register(LINE)

@@ -1,0 +1,187 @@
+"""The daemon from outside: a process in a private instance, its log, its status file and what it tells systemd."""
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from support.instance import Instance
+from support.waiting import wait_until
+
+T = TypeVar("T")
+
+DEADLINE_SECONDS = 10
+
+
+class Daemon:
+    """``binfmtd run`` in an instance, from its start to ``close``.
+
+    ``directory`` gets its config (``binfmtd.toml``), ``state`` and a log; the config is there to be rewritten.
+    """
+
+    def __init__(
+        self,
+        instance: Instance,
+        directory: Path,
+        config: str = "",
+        options: Sequence[str] = (),
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.config = directory / "binfmtd.toml"
+        self.state_directory = directory / "state"
+        self.config.write_text(config)
+        log, path = tempfile.mkstemp(prefix="log-", dir=directory)  # one each, as a directory may see several daemons
+        self.log = Path(path)
+        # Not under ``directory``: a socket's path has at most 107 bytes, and a test's name alone may have as many.
+        self._socket_directory = tempfile.TemporaryDirectory(prefix="binfmtd-")
+        notify = Path(self._socket_directory.name) / "notify"
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._socket.bind(str(notify))
+        self._notifications: list[str] = []
+        command = [sys.executable, "-m", "binfmtd", "run", "--config", str(self.config)]
+        command += ["--state-dir", str(self.state_directory), "--log-format", "json", *options]
+        self.process = instance.popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=os.environ | {"NOTIFY_SOCKET": str(notify)} | (environment or {}),
+        )
+        os.close(log)
+
+    @property
+    def pid(self) -> int:
+        """The daemon's own process id: nsenter has become it."""
+        return self.process.pid
+
+    def close(self) -> None:
+        """Kill it if it still runs."""
+        self.kill()
+        self._socket.close()
+        self._socket_directory.cleanup()
+
+    # What it says
+
+    def log_text(self) -> str:
+        """Return everything that it wrote to its standard output and error so far."""
+        return self.log.read_text(errors="surrogateescape")
+
+    def logs(self, event: str | None = None, **keys: object) -> list[dict[str, Any]]:
+        """Return the log lines, or those of one event, or those that have these keys with these values too.
+
+        A line that is not JSON (a traceback, say) counts as ``{"event": None, "text": LINE}``.
+        """
+        lines = map(_parse, self.log_text().splitlines())
+        return [
+            line
+            for line in lines
+            if (event is None or line.get("event") == event) and all(line.get(key) == keys[key] for key in keys)
+        ]
+
+    def wait_for_log(self, event: str, deadline_seconds: float = DEADLINE_SECONDS, **keys: object) -> dict[str, Any]:
+        """Return the first log line of this event with these keys, once it is there."""
+        what = f"the log line {event} {keys or ''}"
+        return self._wait(lambda: self.logs(event, **keys), what, deadline_seconds)[0]
+
+    @property
+    def notifications(self) -> list[str]:
+        """Every line that came to NOTIFY_SOCKET so far."""
+        while True:
+            try:
+                self._notifications += self._socket.recv(4096).decode().splitlines()
+            except BlockingIOError:
+                return self._notifications
+
+    def status(self) -> dict[str, Any]:
+        """Return the status file of the state directory."""
+        status: dict[str, Any] = json.loads((self.state_directory / "status.json").read_text())
+        return status
+
+    def wait_status(
+        self,
+        condition: Callable[[dict[str, Any]], object],
+        what: str = "a status",
+        deadline_seconds: float = DEADLINE_SECONDS,
+    ) -> dict[str, Any]:
+        """Return the status once it meets the condition."""
+
+        def look() -> dict[str, Any] | None:
+            try:
+                status = self.status()
+            except FileNotFoundError:  # it comes with the first pass
+                return None
+            return status if condition(status) else None
+
+        found = self._wait(look, what, deadline_seconds)
+        assert found is not None
+        return found
+
+    def wait_converged(self, deadline_seconds: float = DEADLINE_SECONDS) -> dict[str, Any]:
+        """Return the status once it says converged.
+
+        It may say so from before a drift that the daemon has not met yet: wait for what ended the drift first.
+        """
+        return self.wait_status(lambda status: status["state"] == "converged", "state converged", deadline_seconds)
+
+    def wait_ready(self, deadline_seconds: float = DEADLINE_SECONDS) -> None:
+        """Wait for READY=1; AssertionError with the log if it ends before, or after the deadline."""
+        deadline = time.monotonic() + deadline_seconds
+        ended = os.pidfd_open(self.pid)
+        try:
+            while "READY=1" not in self.notifications:
+                remaining = deadline - time.monotonic()
+                if self.process.poll() is not None or remaining <= 0:
+                    state = "it ended" if self.process.returncode is not None else f"not within {deadline_seconds} s"
+                    raise AssertionError(f"no READY=1 from the daemon: {state}\n{self.log_text()}")
+                select.select([self._socket.fileno(), ended], [], [], remaining)
+        finally:
+            os.close(ended)
+
+    # What one says to it
+
+    def reload(self) -> None:
+        """Send SIGHUP; the log says what came of it."""
+        self.process.send_signal(signal.SIGHUP)
+
+    def wait_exit(self, deadline_seconds: float = DEADLINE_SECONDS) -> int:
+        """Wait for its end, and return its exit code."""
+        return self.process.wait(deadline_seconds)
+
+    def terminate(self, deadline_seconds: float = DEADLINE_SECONDS) -> int:
+        """Send SIGTERM, and return the exit code."""
+        self.process.terminate()
+        return self.wait_exit(deadline_seconds)
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self.process.kill()
+        self.process.wait()
+
+    def _wait(self, condition: Callable[[], T], what: str, deadline_seconds: float) -> T:
+        """Wait, but not for a daemon that has ended."""
+
+        def ask() -> T:
+            ended = self.process.poll() is not None  # before the look: what it wrote last counts
+            answer = condition()
+            if ended and not answer:
+                raise AssertionError(f"the daemon ended with {self.process.returncode} before {what}")
+            return answer
+
+        return wait_until(ask, deadline_seconds, what)
+
+
+def _parse(line: str) -> dict[str, Any]:
+    try:
+        parsed = json.loads(line)
+    except ValueError:
+        parsed = None
+    return parsed if isinstance(parsed, dict) else {"event": None, "text": line}

@@ -1,0 +1,102 @@
+"""The ways to wait in tests: for a condition, or for inotify events.  Both have a deadline; nothing else may sleep."""
+
+import ctypes
+import os
+import select
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+T = TypeVar("T")
+
+IN_MODIFY = 0x2
+IN_ATTRIB = 0x4
+IN_CLOSE_WRITE = 0x8
+IN_MOVED_TO = 0x80
+IN_CREATE = 0x100
+IN_DELETE = 0x200
+IN_UNMOUNT = 0x2000
+IN_IGNORED = 0x8000
+
+FIRST_PAUSE_SECONDS = 0.002
+LONGEST_PAUSE_SECONDS = 0.1
+
+
+def wait_until(condition: Callable[[], T], deadline_seconds: float = 10, what: str = "a condition") -> T:
+    """Ask until the answer is true, and return it; AssertionError with ``what`` after the deadline.
+
+    To look up a missing entry takes the directory's lock each time: fine in a test, wrong in a benchmark.
+    """
+    deadline = time.monotonic() + deadline_seconds
+    pause = FIRST_PAUSE_SECONDS
+    while True:
+        if answer := condition():
+            return answer
+        if time.monotonic() >= deadline:
+            raise AssertionError(f"not within {deadline_seconds} s: {what} (last answer: {answer!r})")
+        time.sleep(pause)
+        pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One inotify event: its mask, and the name it is about ("" for the directory itself)."""
+
+    mask: int
+    name: str
+
+
+class DirectoryWatch:
+    """An inotify watch on one directory, armed when made; by itself, since pyinotify is what is tested."""
+
+    def __init__(self, directory: Path, mask: int = IN_MODIFY | IN_CLOSE_WRITE | IN_CREATE | IN_DELETE) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        self._descriptor: int = libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
+        if self._descriptor < 0 or libc.inotify_add_watch(self._descriptor, os.fsencode(directory), mask) < 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), str(directory))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the watch back."""
+        os.close(self._descriptor)
+
+    def pending(self) -> list[Event]:
+        """Return what has come since the last look, without waiting."""
+        events: list[Event] = []
+        while True:
+            try:
+                data = os.read(self._descriptor, 65536)
+            except BlockingIOError:
+                return events
+            while data:
+                _, mask, _, length = struct.unpack_from("iIII", data)
+                name, data = data[16 : 16 + length], data[16 + length :]
+                events.append(Event(mask, name.rstrip(b"\0").decode("utf-8", "surrogateescape")))
+
+    def wait_for(
+        self, wanted: Callable[[Event], object], deadline_seconds: float = 10, what: str = "an event"
+    ) -> Event:
+        """Return the first event that is wanted, and drop those before it; AssertionError after the deadline."""
+        deadline = time.monotonic() + deadline_seconds
+        seen: list[Event] = []
+        while True:
+            for event in self.pending():
+                if wanted(event):
+                    return event
+                seen.append(event)
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                raise AssertionError(f"not within {deadline_seconds} s: {what} (came: {seen})")
+            select.select([self._descriptor], [], [], remaining)
