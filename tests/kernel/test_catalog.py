@@ -1,0 +1,90 @@
+"""Every architecture of the catalog, by running: the tiny program, the real emulator, the real kernel."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.instance import Instance
+
+from binfmtd.catalog.architectures import CATALOG, Architecture
+from binfmtd.catalog.elf import tiny_program
+from binfmtd.formats.line import encode_line
+from binfmtd.kernel.native import EXIT_STATUS, find_native
+from binfmtd.model.handler import Flags, Registration
+
+EMULATORS = {name: f"/usr/bin/qemu-{name}" for name in CATALOG}
+
+
+@pytest.fixture(scope="module")
+def native() -> frozenset[str]:
+    """Return what runs here without an emulator, asked outside of all instances."""
+    return find_native(None)
+
+
+@pytest.fixture(scope="module")
+def registered(module_instance: Instance) -> Iterator[Instance]:
+    """Yield an instance with an entry for every architecture that has an emulator, native ones left out."""
+    native = find_native(None)
+    for name, architecture in CATALOG.items():
+        if name not in native and os.path.exists(EMULATORS[name]):
+            registration = Registration(architecture.match, EMULATORS[name], Flags.P | Flags.F)
+            module_instance.register(encode_line(f"qemu-{name}", registration))
+    yield module_instance
+    module_instance.remove("status")
+
+
+@pytest.fixture
+def program(tmp_path: Path, architecture: Architecture) -> Path:
+    """Return the architecture's tiny program, as a file."""
+    path = tmp_path / "program"
+    path.write_bytes(tiny_program(architecture))
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize("architecture", CATALOG.values(), ids=lambda architecture: architecture.name)
+def test_runs(registered: Instance, native: frozenset[str], architecture: Architecture, program: Path) -> None:
+    """The kernel runs the program, through the entry or by itself, and its exit status is 42; in a chroot, too."""
+    name = architecture.name
+    if name not in native and not os.path.exists(EMULATORS[name]):
+        pytest.skip(f"{EMULATORS[name]} is not installed: apt-get install qemu-user")
+    assert registered.run([str(program)]).returncode == EXIT_STATUS
+    root = program.parent / "root"
+    root.mkdir()
+    shutil.copy(program, root / "program")
+    assert registered.run(["chroot", str(root), "/program"]).returncode == EXIT_STATUS
+
+
+def test_runs_only_through_its_entry(instance: Instance, native: frozenset[str], tmp_path: Path) -> None:
+    """Without any entry exactly those run that the test for native architectures names."""
+    for name, architecture in CATALOG.items():
+        (tmp_path / name).write_bytes(tiny_program(architecture))
+        (tmp_path / name).chmod(0o755)
+    # By execve itself: what goes through execvp or a shell would try the program as a script.
+    script = (
+        "import os, sys\n"
+        "for path in sys.argv[1:]:\n"
+        "    try:\n"
+        "        child = os.posix_spawn(path, [path], {})\n"
+        "    except OSError:\n"
+        "        continue\n"
+        f"    if os.waitpid(child, 0)[1] == {EXIT_STATUS} << 8: print(os.path.basename(path))\n"
+    )
+    result = instance.run([sys.executable, "-c", script, *(str(tmp_path / name) for name in CATALOG)])
+    assert result.stderr == ""
+    assert set(result.stdout.split()) == native
+
+
+def test_native_is_found_behind_entries(registered: Instance, native: frozenset[str]) -> None:
+    """An emulator's answer is not taken for the host's: the test goes to an instance of its own then."""
+    script = (
+        "from binfmtd.kernel.instance import *; from binfmtd.kernel.mount import find;"
+        "from binfmtd.kernel.native import find_native;"
+        "print(*sorted(find_native(Observer().look(Instance(find())))))"
+    )
+    result = registered.run([sys.executable, "-c", script])
+    assert result.stderr == ""
+    assert result.stdout.split() == sorted(native)

@@ -1,0 +1,219 @@
+"""The main job: whatever drifts is repaired, by a daemon that is a process of its own, on a real instance."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.daemon import Daemon
+from support.instance import Instance
+from support.waiting import IN_CLOSE_WRITE, IN_MODIFY, DirectoryWatch, wait_until
+
+from binfmtd.catalog.architectures import CATALOG
+from binfmtd.catalog.elf import tiny_program
+
+StartDaemon = Callable[..., Daemon]
+
+CONFIG = r"""
+architectures = []
+[handlers.one]
+magic = '\x00one'
+interpreter = "/usr/bin/true"
+flags = "F"
+[handlers.two]
+magic = '\x00two'
+mask = '\xff\xff\xff\xfe'
+offset = 2
+interpreter = "/usr/bin/true"
+[handlers.three]
+extension = "three"
+interpreter = "/usr/bin/true"
+[handlers.off]
+magic = '\x00off'
+interpreter = "/usr/bin/true"
+enabled = false
+"""
+ONE = "enabled\ninterpreter /usr/bin/true\nflags: F\noffset 0\nmagic 006f6e65\n"
+TWO = "enabled\ninterpreter /usr/bin/true\nflags: \noffset 2\nmagic 0074776f\nmask fffffffe\n"
+THREE = "enabled\ninterpreter /usr/bin/true\nflags: \nextension .three\n"
+
+
+def in_order(instance: Instance) -> bool:
+    """Whether all three are there as declared, and no stand-in is."""
+    return sorted(instance.names()) == ["one", "three", "two"] and all(
+        instance.read(name) == text for name, text in (("one", ONE), ("two", TWO), ("three", THREE))
+    )
+
+
+def repaired(instance: Instance, daemon: Daemon) -> None:
+    """Wait for order in the kernel, and for the status to say so."""
+    wait_until(lambda: in_order(instance), what=f"order instead of {instance.names()}")
+    daemon.wait_converged()
+
+
+def test_registers_what_is_declared(instance: Instance, start_daemon: StartDaemon) -> None:
+    """When READY=1 comes, proper entries stand as declared, and a handler with enabled = false is not registered."""
+    daemon = start_daemon(CONFIG)
+    assert in_order(instance)
+    states = {row["name"]: row["state"] for row in daemon.status()["handlers"]}
+    assert states == {"one": "registered", "two": "registered", "three": "registered", "off": "disabled"}
+    summary = daemon.logs("pass_finished", trigger="start")
+    assert len(summary) == 1
+    assert summary[0]["registered"] == 3
+
+
+@pytest.mark.parametrize("name", ["one", "two", "three"])
+@pytest.mark.parametrize("truncate", [True, False])
+def test_removed_entry_comes_back(instance: Instance, start_daemon: StartDaemon, name: str, truncate: bool) -> None:
+    """An entry that is removed is registered again, whether the remover truncates (a shell's >) or not."""
+    daemon = start_daemon(CONFIG)
+    before = instance.inode(name)
+    instance.write(name, b"-1", truncate=truncate)
+    wait_until(lambda: name in instance.names() and instance.inode(name) != before, what="a new registration")
+    repaired(instance, daemon)
+    assert daemon.wait_for_log("drift_found", entry=name)["drift"] == "missing"
+
+
+def test_a_stand_in_serves_at_once(instance: Instance, start_daemon: StartDaemon) -> None:
+    """While others may be at work on a name, a helper entry of the same match and interpreter takes its files."""
+    start_daemon("settle = '300ms'\n" + CONFIG)
+    with DirectoryWatch(instance.directory, IN_MODIFY | IN_CLOSE_WRITE) as watch:
+        instance.remove("two")
+        watch.wait_for(lambda event: event.name == "register" and event.mask & IN_MODIFY, what="a registration")
+        assert instance.names()[0] == ".binfmtd~two"
+        assert "two" not in instance.names()
+        assert instance.read(".binfmtd~two") == TWO
+
+
+def test_flushed_instance(instance: Instance, start_daemon: StartDaemon) -> None:
+    """After -1 to status, as systemd-binfmt does at each start, everything comes back, and nobody is contended."""
+    daemon = start_daemon(CONFIG)
+    for _ in range(12):  # more often than what counts as contention for a single name
+        instance.remove("status")
+        repaired(instance, daemon)
+    assert not daemon.logs("contention_started")
+
+
+def test_disabled_entry(instance: Instance, start_daemon: StartDaemon) -> None:
+    """An entry that is disabled is enabled, without a new registration."""
+    daemon = start_daemon(CONFIG)
+    before = instance.inode("one")
+    instance.write("one", b"0")
+    repaired(instance, daemon)
+    assert instance.inode("one") == before
+
+
+def test_instance_switched_off(instance: Instance, start_daemon: StartDaemon) -> None:
+    """0 to status is undone."""
+    daemon = start_daemon(CONFIG)
+    instance.write("status", b"0")
+    wait_until(lambda: instance.read("status") == "enabled\n", what="an enabled instance")
+    assert daemon.wait_for_log("drift_ended", entry="status")["drift"] == "switched_off"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        rb":one:M::\x00one::/usr/bin/false:F",
+        rb":one:M::\x00eno::/usr/bin/true:F",
+        rb":one:M::\x00one:\xff\xff\xff\xf0:/usr/bin/true:F",
+        rb":one:M:3:\x00one::/usr/bin/true:F",
+        rb":one:M::\x00one::/usr/bin/true:",
+        rb":one:M::\x00one::/usr/bin/true:CF",
+        rb":one:E::one::/usr/bin/true:F",
+    ],
+    ids=["interpreter", "magic", "mask", "offset", "no F", "C", "extension"],
+)
+def test_replaced_entry(instance: Instance, start_daemon: StartDaemon, line: bytes) -> None:
+    """An entry that somebody registers otherwise under a declared name becomes again what is declared."""
+    daemon = start_daemon(CONFIG)
+    instance.remove("one")
+    try:
+        instance.register(line)
+    except FileExistsError:
+        pytest.fail("the daemon was in the way: it registered the proper name at once")
+    assert daemon.wait_for_log("entry_replaced", entry="one")["drift"] == "changed"
+    repaired(instance, daemon)
+
+
+def test_same_registration_by_somebody_else(instance: Instance, start_daemon: StartDaemon) -> None:
+    """With F nobody can know which file a foreign registration has opened: it is replaced, once."""
+    daemon = start_daemon(CONFIG)
+    instance.remove("one")
+    instance.register(rb":one:M::\x00one::/usr/bin/true:F")
+    theirs = instance.inode("one")
+    wait_until(lambda: "one" in instance.names() and instance.inode("one") != theirs, what="a registration of ours")
+    repaired(instance, daemon)
+    ours = instance.inode("one")
+    instance.write("three", b"0")  # another drift, so that another pass is made
+    repaired(instance, daemon)
+    assert instance.inode("one") == ours
+
+
+def test_declared_disabled_is_kept_disabled(instance: Instance, start_daemon: StartDaemon) -> None:
+    """An entry of a name with enabled = false is disabled when it appears and when somebody enables it, not removed."""
+    start_daemon(CONFIG)
+    instance.register(rb":off:M::whatever::/usr/bin/true:")
+    wait_until(lambda: instance.read("off").startswith("disabled"), what="a disabled entry")
+    instance.write("off", b"1")
+    wait_until(lambda: instance.read("off").startswith("disabled"), what="a disabled entry again")
+    assert "magic 7768617465766572" in instance.read("off")
+
+
+def test_several_drifts_in_a_row(instance: Instance, start_daemon: StartDaemon) -> None:
+    """Whatever comes while a repair is under way ends in order as well."""
+    daemon = start_daemon(CONFIG)
+    for name in ("one", "two", "three"):
+        instance.remove(name)
+        instance.write("status", b"0")
+        instance.register(b":%b:M::junk::/usr/bin/false:" % name.encode())
+    instance.remove("status")
+    repaired(instance, daemon)
+    wait_until(lambda: instance.read("status") == "enabled\n", what="an enabled instance")
+
+
+def test_events_are_not_what_counts(instance: Instance, start_daemon: StartDaemon) -> None:
+    """What drifts while the daemon does not look (SIGSTOP) is found when it does."""
+    daemon = start_daemon(CONFIG)
+    daemon.process.send_signal(19)
+    instance.remove("one")
+    instance.register(rb":one:M::\x00one::/usr/bin/false:F")
+    instance.remove("two")
+    instance.write("three", b"0")
+    daemon.process.send_signal(18)
+    repaired(instance, daemon)
+
+
+def test_foreign_program_runs_again(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
+    """The point of it all: a program of another architecture runs, and again after its handler was removed."""
+    name = next((name for name in ("aarch64", "riscv64", "s390x") if os.path.exists(f"/usr/bin/qemu-{name}")), None)
+    if name is None:
+        pytest.skip("no emulator is installed: apt-get install qemu-user")
+    program = tmp_path / "program"
+    program.write_bytes(tiny_program(CATALOG[name]))
+    program.chmod(0o755)
+    start_daemon(f'architectures = ["{name}"]')
+    assert instance.run([str(program)]).returncode == 42
+    with DirectoryWatch(instance.directory, IN_MODIFY) as watch:
+        instance.remove(f"qemu-{name}")
+        watch.wait_for(lambda event: event.name == "register", what="a registration")
+    assert instance.run([str(program)]).returncode == 42
+
+
+@pytest.mark.skipif(not os.path.exists("/usr/lib/systemd/systemd-binfmt"), reason="systemd-binfmt is not installed")
+def test_systemd_binfmt_beside_us(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
+    """systemd-binfmt flushes everything and registers its rules, and neither of us fails through the other."""
+    rules = tmp_path / "binfmt.d"
+    rules.mkdir()
+    (rules / "x.conf").write_bytes(
+        rb":one:M::\x00one::/usr/bin/false:" + b"\n" + rb":alien:M::\x00alien::/usr/bin/true:" + b"\n"
+    )
+    daemon = start_daemon(CONFIG)
+    script = f"mount --bind {rules} /usr/lib/binfmt.d && exec /usr/lib/systemd/systemd-binfmt"
+    for _ in range(10):
+        result = instance.run(["unshare", "-m", "sh", "-c", script])
+        assert result.returncode == 0, result.stderr
+        wait_until(lambda: "alien" in instance.names() and set(instance.names()) >= {"one", "two", "three"})
+    wait_until(lambda: instance.read("one") == ONE, what="our registration of a name that both have")
+    daemon.wait_converged()
+    assert sorted(instance.names()) == ["alien", "one", "three", "two"]

@@ -1,0 +1,131 @@
+"""Entries that belong to others."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.daemon import Daemon
+from support.instance import Instance
+from support.waiting import wait_until
+
+from binfmtd.catalog.architectures import CATALOG
+from binfmtd.catalog.elf import tiny_program
+
+StartDaemon = Callable[..., Daemon]
+
+HANDLER = r"""
+[handlers.one]
+magic = '\x00one'
+interpreter = "/usr/bin/true"
+"""
+FOREIGN = (
+    rb":plain:M::foreign::/usr/bin/true:",
+    rb":with blank:M:3:\x01\x02:\xff\x0f:/usr/bin/env:OC",
+    b":raw\xff\\name:E::odd::/nowhere/at all:P",
+    rb":qemu-vax:M::\x7fELF\x01\x01\x01vax::/usr/bin/true:F",
+)
+QEMU = "/usr/bin/qemu-aarch64"
+needs_qemu = pytest.mark.skipif(
+    not os.path.exists(QEMU), reason="qemu-user is not installed: apt-get install qemu-user"
+)
+
+
+def snapshot(instance: Instance) -> dict[str, tuple[int, str]]:
+    """Return identity and text of every foreign entry."""
+    return {name: (instance.inode(name), instance.read(name)) for name in instance.names() if name != "one"}
+
+
+def test_left_alone_byte_for_byte(instance: Instance, start_daemon: StartDaemon) -> None:
+    """Whatever the daemon repairs, foreign entries keep text, identity, order and a disabled state."""
+    for line in FOREIGN:
+        instance.register(line)
+    instance.write("plain", b"0")
+    before, order = snapshot(instance), instance.names()
+    daemon = start_daemon("architectures = []\n" + HANDLER)
+    for _ in range(3):
+        instance.remove("one")
+        wait_until(lambda: "one" in instance.names(), what="the repair")
+    daemon.reload()
+    daemon.wait_for_log("config_reloaded")
+    assert daemon.terminate() == 0
+    assert snapshot(instance) == before
+    assert [name for name in instance.names() if name != "one"] == order
+
+
+def test_unmanaged_remove_spares_keep(instance: Instance, start_daemon: StartDaemon) -> None:
+    """With unmanaged = "remove" foreign entries go, at the start and later, but for what keep names."""
+    for line in FOREIGN:
+        instance.register(line)
+    config = 'architectures = []\nunmanaged = "remove"\nkeep = ["with*", "qemu-*"]\n' + HANDLER
+    start_daemon(config)
+    assert sorted(instance.names()) == ["one", "qemu-vax", "with blank"]
+    instance.register(rb":late:M::late::/usr/bin/true:")
+    wait_until(lambda: "late" not in instance.names(), what="the end of a late entry")
+    assert sorted(instance.names()) == ["one", "qemu-vax", "with blank"]
+
+
+def test_shown_in_the_status(instance: Instance, start_daemon: StartDaemon) -> None:
+    """The status names foreign entries, and whether they are enabled."""
+    instance.register(FOREIGN[0])
+    instance.write("plain", b"0")
+    daemon = start_daemon("architectures = []\n" + HANDLER)
+    assert daemon.status()["foreign"] == [{"name": "plain", "enabled": False}]
+    instance.write("plain", b"1")
+    daemon.wait_status(lambda status: status["foreign"] == [{"name": "plain", "enabled": True}], "an enabled entry")
+
+
+@needs_qemu
+def test_all_leaves_what_a_foreign_entry_serves(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
+    """From "all" nothing is registered for what a working foreign entry serves, until that goes."""
+    match = CATALOG["aarch64"].match
+    fields = [b"".join(b"\\x%02x" % byte for byte in part or b"") for part in (match.magic, match.mask)]
+    instance.register(b":someone:M::%b:%b:%b:F" % (*fields, QEMU.encode()))
+    before = snapshot(instance)["someone"]
+    daemon = start_daemon("")
+    assert "qemu-aarch64" not in instance.names()
+    assert "qemu-riscv64" in instance.names()
+    row = next(row for row in daemon.status()["handlers"] if row["name"] == "qemu-aarch64")
+    assert row["state"] == "served_elsewhere"
+    assert "someone" in row["reason"]
+    assert daemon.status()["state"] == "converged"
+    assert snapshot(instance)["someone"] == before
+    program = tmp_path / "program"
+    program.write_bytes(tiny_program(CATALOG["aarch64"]))
+    program.chmod(0o755)
+    instance.remove("someone")
+    wait_until(lambda: "qemu-aarch64" in instance.names(), what="an entry of our own")
+    assert instance.run([str(program)]).returncode == 42
+
+
+@needs_qemu
+@pytest.mark.parametrize("how", ["named", "broken", "disabled"])
+def test_what_does_not_serve_is_no_reason(instance: Instance, start_daemon: StartDaemon, how: str) -> None:
+    """An architecture that is named, or whose foreign entry cannot work or is disabled, gets an entry of its own."""
+    match = CATALOG["aarch64"].match
+    fields = [b"".join(b"\\x%02x" % byte for byte in part or b"") for part in (match.magic, match.mask)]
+    interpreter = b"/nowhere/qemu" if how == "broken" else QEMU.encode()
+    instance.register(b":someone:M::%b:%b:%b:" % (*fields, interpreter))
+    if how == "disabled":
+        instance.write("someone", b"0")
+    start_daemon('architectures = ["arm64"]' if how == "named" else "")
+    assert "qemu-aarch64" in instance.names()
+
+
+def test_bricked_instance(instance: Instance, start_daemon: StartDaemon) -> None:
+    """A foreign entry that takes every program, its own interpreter included, is disabled at once, loudly."""
+    daemon = start_daemon("architectures = []\n" + HANDLER)
+    instance.register(rb":brick:M::\x7fELF::/usr/bin/env:")
+    wait_until(lambda: instance.read("brick").startswith("disabled"), what="a disabled entry")
+    assert instance.run(["true"]).returncode == 0
+    assert "ELOOP" in daemon.wait_for_log("entry_disabled", entry="brick")["reason"]
+
+
+def test_loose_match_is_no_brick(instance: Instance, start_daemon: StartDaemon) -> None:
+    """A foreign entry that takes other things than programs of this host is left alone, however loose."""
+    instance.register(rb":appimage:M:8:AI\x02::/usr/bin/env:")
+    instance.register(rb":script:M::#!/usr/bin/odd::/usr/bin/env:")
+    before = snapshot(instance)
+    daemon = start_daemon("architectures = []\n" + HANDLER)
+    assert daemon.terminate() == 0
+    assert snapshot(instance) == before

@@ -1,0 +1,181 @@
+"""Interpreters that appear, vanish and change."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.daemon import Daemon
+from support.instance import Instance
+from support.waiting import wait_until
+
+StartDaemon = Callable[..., Daemon]
+
+MAGIC = b"\x00one"
+
+
+@pytest.fixture
+def bin_directory(tmp_path: Path) -> Path:
+    """Yield a directory that nobody else can write to."""
+    directory = tmp_path / "bin"
+    directory.mkdir(mode=0o755)
+    return directory
+
+
+@pytest.fixture
+def foreign_file(tmp_path: Path) -> Path:
+    """Yield an executable that only the handler can run."""
+    file = tmp_path / "file"
+    file.write_bytes(MAGIC)
+    file.chmod(0o755)
+    return file
+
+
+def config(interpreter: Path, flags: str = "F") -> str:
+    """One handler."""
+    return (
+        f'architectures = []\n[handlers.one]\nmagic = \'\\x00one\'\ninterpreter = "{interpreter}"\nflags = "{flags}"\n'
+    )
+
+
+def install(directory: Path, name: str, program: str) -> Path:
+    """Put a copy of a program there as dpkg does: beside, then renamed over."""
+    beside = directory / f"{name}.dpkg-new"
+    shutil.copy(program, beside)
+    os.rename(beside, directory / name)
+    return directory / name
+
+
+def state(daemon: Daemon) -> str:
+    """Return the handler's state."""
+    return str(daemon.status()["handlers"][0]["state"])
+
+
+@pytest.mark.parametrize("flags", ["F", ""])
+def test_appears(instance: Instance, start_daemon: StartDaemon, bin_directory: Path, flags: str) -> None:
+    """A handler waits for its interpreter, and registers when that is installed."""
+    daemon = start_daemon(config(bin_directory / "true", flags))
+    assert instance.names() == []
+    assert state(daemon) == "waiting"
+    assert daemon.status()["state"] == "waiting"
+    install(bin_directory, "true", "/usr/bin/true")
+    wait_until(lambda: instance.names() == ["one"], what="the entry")
+    daemon.wait_converged()
+
+
+def test_appears_with_its_directory(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
+    """The nearest directory that exists is watched, however much of the path is missing."""
+    path = tmp_path / "a" / "b" / "c" / "true"
+    start_daemon(config(path))
+    path.parent.mkdir(parents=True)
+    install(path.parent, "true", "/usr/bin/true")
+    wait_until(lambda: instance.names() == ["one"], what="the entry")
+
+
+def test_becomes_executable(instance: Instance, start_daemon: StartDaemon, bin_directory: Path) -> None:
+    """A file without an x bit is no interpreter yet; chmod makes it one."""
+    path = install(bin_directory, "true", "/usr/bin/true")
+    path.chmod(0o644)
+    daemon = start_daemon(config(path))
+    assert state(daemon) == "waiting"
+    path.chmod(0o755)
+    wait_until(lambda: instance.names() == ["one"], what="the entry")
+
+
+def test_upgraded_by_rename(
+    instance: Instance, start_daemon: StartDaemon, bin_directory: Path, foreign_file: Path
+) -> None:
+    """With F the kernel would go on with the old file: the entry is registered anew, and the new one serves."""
+    path = install(bin_directory, "interpreter", "/usr/bin/true")
+    daemon = start_daemon(config(path))
+    assert instance.run([str(foreign_file)]).returncode == 0
+    install(bin_directory, "interpreter", "/usr/bin/false")
+    wait_until(lambda: instance.run([str(foreign_file)]).returncode == 1, what="the new interpreter")
+    assert daemon.wait_for_log("entry_replaced", entry="one")["drift"] == "stale_interpreter"
+    daemon.wait_converged()
+    assert instance.names() == ["one"]
+
+
+def test_upgraded_while_nobody_looked(
+    instance: Instance, start_daemon: StartDaemon, bin_directory: Path, foreign_file: Path
+) -> None:
+    """The ledger remembers which file F has opened: a daemon that starts later sees that it is another one now."""
+    path = install(bin_directory, "interpreter", "/usr/bin/true")
+    assert start_daemon(config(path)).terminate() == 0
+    before = instance.inode("one")
+    assert start_daemon(config(path)).terminate() == 0
+    assert instance.inode("one") == before, "nothing has changed, so nothing is written"
+    install(bin_directory, "interpreter", "/usr/bin/false")
+    start_daemon(config(path))
+    assert instance.run([str(foreign_file)]).returncode == 1
+
+
+def test_a_link_in_the_chain_is_switched(
+    instance: Instance, start_daemon: StartDaemon, bin_directory: Path, foreign_file: Path
+) -> None:
+    """As alternatives do it: a link in the middle of a chain leads to another file."""
+    install(bin_directory, "old", "/usr/bin/true")
+    install(bin_directory, "new", "/usr/bin/false")
+    etc = bin_directory.parent / "alternatives"
+    etc.mkdir(mode=0o755)
+    (etc / "it").symlink_to(bin_directory / "old")
+    (bin_directory / "it").symlink_to(etc / "it")
+    start_daemon(config(bin_directory / "it"))
+    assert instance.run([str(foreign_file)]).returncode == 0
+    (etc / "it.new").symlink_to(bin_directory / "new")
+    os.rename(etc / "it.new", etc / "it")
+    wait_until(lambda: instance.run([str(foreign_file)]).returncode == 1, what="the new interpreter")
+
+
+def test_vanishes_with_f(
+    instance: Instance, start_daemon: StartDaemon, bin_directory: Path, foreign_file: Path
+) -> None:
+    """With F the entry stays, since the file that the kernel opened still serves; the status says so."""
+    path = install(bin_directory, "interpreter", "/usr/bin/true")
+    daemon = start_daemon(config(path))
+    before = instance.inode("one")
+    path.unlink()
+    row = daemon.wait_status(lambda status: status["handlers"][0]["reason"], "a reason")["handlers"][0]
+    assert row["state"] == "registered"
+    assert "still serves" in row["reason"]
+    assert instance.inode("one") == before
+    assert instance.run([str(foreign_file)]).returncode == 0
+
+
+def test_vanishes_without_f(instance: Instance, start_daemon: StartDaemon, bin_directory: Path) -> None:
+    """Without F the entry would lead nowhere: it is removed, and the handler waits."""
+    path = install(bin_directory, "interpreter", "/usr/bin/true")
+    daemon = start_daemon(config(path, flags=""))
+    path.unlink()
+    wait_until(lambda: instance.names() == [], what="the end of the entry")
+    daemon.wait_status(lambda status: status["state"] == "waiting", "state waiting")
+    install(bin_directory, "interpreter", "/usr/bin/true")
+    wait_until(lambda: instance.names() == ["one"], what="the entry")
+
+
+def test_all_takes_up_a_new_emulator(instance: Instance, start_daemon: StartDaemon, bin_directory: Path) -> None:
+    """An architecture from "all" without an emulator is not waiting, but registers when one is installed."""
+    daemon = start_daemon(f'[emulators]\npaths = ["{bin_directory}/qemu-{{name}}"]\n')
+    assert daemon.status()["handlers"] == []
+    assert daemon.status()["state"] == "converged"
+    install(bin_directory, "qemu-riscv64", "/usr/bin/true")
+    wait_until(lambda: instance.names() == ["qemu-riscv64"], what="the entry")
+
+
+@pytest.mark.parametrize("which", ["file", "directory"])
+def test_writable_by_others_is_refused(
+    instance: Instance, start_daemon: StartDaemon, bin_directory: Path, which: str
+) -> None:
+    """An interpreter that others could exchange is refused, with the path named; once that is mended it registers."""
+    path = install(bin_directory, "true", "/usr/bin/true")
+    culprit = path if which == "file" else bin_directory
+    culprit.chmod(0o777)
+    daemon = start_daemon(config(path))
+    assert instance.names() == []
+    row = daemon.status()["handlers"][0]
+    assert row["state"] == "refused"
+    assert str(culprit) in row["reason"]
+    assert daemon.status()["state"] == "degraded"
+    culprit.chmod(0o755)
+    wait_until(lambda: instance.names() == ["one"], what="the entry")

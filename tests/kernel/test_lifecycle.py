@@ -1,0 +1,219 @@
+"""The daemon as a citizen: one at a time, idle when there is nothing to do, quiet, as process 1, and with bad input."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.daemon import Daemon
+from support.instance import Instance
+from support.waiting import wait_until
+
+StartDaemon = Callable[..., Daemon]
+
+CONFIG = r"""
+architectures = []
+[handlers.one]
+magic = '\x00one'
+interpreter = "/usr/bin/true"
+flags = "F"
+"""
+
+
+def test_one_daemon_a_state_directory(instance: Instance, start_daemon: StartDaemon) -> None:
+    """A second one ends with 1 and names the first one's process id; another state directory is another matter."""
+    first = start_daemon(CONFIG)
+    second = start_daemon(CONFIG, ready=False)
+    assert second.wait_exit() == 1
+    assert str(first.pid) in second.log_text()
+    assert "already runs" in second.log_text()
+    assert len(second.log_text().splitlines()) == 1
+    start_daemon(CONFIG, directory="another")
+    wait_until(lambda: instance.names() == ["one"], what="peace between two that want the same")
+
+
+def test_the_lock_goes_with_its_holder(start_daemon: StartDaemon) -> None:
+    """A killed daemon leaves nothing that keeps the next one from starting."""
+    start_daemon(CONFIG).kill()
+    assert start_daemon(CONFIG).terminate() == 0
+
+
+def test_idle_it_sleeps(start_daemon: StartDaemon) -> None:
+    """With nothing to do it is not scheduled at all: no timer but resync."""
+    daemon = start_daemon(CONFIG)
+
+    def switches() -> list[str]:
+        lines = Path(f"/proc/{daemon.pid}/status").read_text().splitlines()
+        return [line for line in lines if "ctxt_switches" in line]
+
+    def asleep() -> bool:
+        """Whether it sleeps, and did not wake up in a second and a half."""
+        before = switches()
+        try:
+            daemon.process.wait(1.5)
+        except subprocess.TimeoutExpired:
+            return switches() == before
+        return False
+
+    wait_until(asleep, what="a second and a half without waking up")
+
+
+def test_resync_finds_what_no_event_told(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
+    """A full look without any event comes every `resync`: here an ancestor of the interpreter is renamed unseen."""
+    directory = tmp_path / "above" / "below"
+    directory.mkdir(parents=True)
+    (directory / "true").write_bytes(Path("/usr/bin/true").read_bytes())
+    (directory / "true").chmod(0o755)
+    text = CONFIG.replace("/usr/bin/true", str(directory / "true")).replace('flags = "F"', "")
+    daemon = start_daemon('resync = "1s"\n' + text)
+    assert instance.names() == ["one"]
+    os.rename(tmp_path / "above", tmp_path / "aside")
+    wait_until(lambda: instance.names() == [], what="the end of an entry that leads nowhere")
+    daemon.wait_status(lambda status: status["state"] == "waiting")
+
+
+def test_nothing_is_held_open(instance: Instance, start_daemon: StartDaemon) -> None:
+    """Between passes no descriptor is open on the mount, so that `umount` works; and none leaks in repairs."""
+    daemon = start_daemon(CONFIG)
+
+    def descriptors() -> list[str]:
+        directory = f"/proc/{daemon.pid}/fd"
+        found = []
+        for name in os.listdir(directory):
+            try:
+                found.append(os.readlink(f"{directory}/{name}"))
+            except OSError:
+                continue
+        return sorted(link.split(":")[0] for link in found)
+
+    wait_until(lambda: "socket" not in descriptors(), what="the end of what READY=1 was sent by")
+    before = descriptors()
+    assert not [link for link in before if "binfmt_misc" in link]
+    for _ in range(20):
+        instance.remove("status")
+        wait_until(lambda: instance.names() == ["one"], what="the repair")
+    daemon.wait_converged()
+    assert descriptors() == before
+    assert instance.run(["umount", instance.mount_point]).returncode == 0
+
+
+def test_state_files_are_plain(start_daemon: StartDaemon) -> None:
+    """Ledger and status are whole JSON documents with mode 0644, in a directory that nobody else can write to."""
+    daemon = start_daemon(CONFIG)
+    assert os.stat(daemon.state_directory).st_mode & 0o7777 == 0o755
+    for name in ("ledger.json", "status.json"):
+        path = daemon.state_directory / name
+        json.loads(path.read_text())
+        assert os.stat(path).st_mode & 0o7777 == 0o644
+
+
+@pytest.mark.parametrize("damage", ["remove", "read-only"])
+def test_state_directory_that_fails(instance: Instance, start_daemon: StartDaemon, damage: str) -> None:
+    """A state directory that is removed or cannot be written is reported; repairs go on."""
+    daemon = start_daemon(CONFIG)
+    state = daemon.state_directory
+    if damage == "remove":
+        for path in state.iterdir():
+            path.unlink()
+        state.rmdir()
+    else:
+        assert instance.shell(f"mount --bind {state} {state} && mount -o remount,bind,ro {state}").returncode == 0
+    for _ in range(3):
+        instance.remove("status")
+        wait_until(lambda: instance.names() == ["one"], what="the repair")
+    daemon.wait_for_log("status_unwritten")
+    assert len(daemon.logs("status_unwritten")) == 1
+    assert daemon.terminate() == 0
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ("architectures = [", ["binfmtd.toml", "line"]),
+        ("architecture = []", ["binfmtd.toml", "architecture", "architectures"]),
+        ('architectures = ["aarm64"]', ["binfmtd.toml", "architectures", "aarm64", "arm64"]),
+        ("settle = 20", ["binfmtd.toml", "settle", "20ms"]),
+    ],
+)
+def test_invalid_config_at_the_start(start_daemon: StartDaemon, config: str, words: list[str]) -> None:
+    """An invalid config is fatal at the start: exit 78, and one line with file, key and remedy."""
+    daemon = start_daemon(config, ready=False)
+    assert daemon.wait_exit() == 78
+    (line,) = daemon.log_text().splitlines()
+    for word in words:
+        assert word in line
+
+
+def test_refused_by_the_kernel(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
+    """A registration that the kernel refuses is reported with what the errno means here; the others go on."""
+    where = tmp_path / "noexec"
+    where.mkdir()
+    script = f"mount -t tmpfs -o noexec,mode=0755 t {where} && cp /usr/bin/true {where}"
+    assert instance.shell(script).returncode == 0
+    daemon = start_daemon(CONFIG + f'[handlers.bad]\nmagic = \'bad\'\ninterpreter = "{where}/true"\nflags = "F"\n')
+    assert instance.names() == ["one"]
+    row = next(row for row in daemon.status()["handlers"] if row["name"] == "bad")
+    assert row["state"] == "failed"
+    assert "EACCES" in row["reason"]
+    assert "noexec" in row["reason"]
+    assert daemon.status()["state"] == "degraded"
+    assert len(daemon.logs("registration_failed")) == 1, "it is not tried again and again"
+    instance.remove("one")
+    wait_until(lambda: instance.names() == ["one"], what="a repair beside the failed one")
+    assert len(daemon.logs("registration_failed")) == 1
+    assert instance.shell(f"mount -o remount,exec,mode=0755 {where}").returncode == 0
+    wait_until(lambda: sorted(instance.names()) == ["bad", "one"], what="another try after the mount table changed")
+
+
+def test_takes_native_programs(instance: Instance, start_daemon: StartDaemon) -> None:
+    """A handler that would stop every exec is refused, the others are registered."""
+    daemon = start_daemon(CONFIG + "[handlers.all]\nmagic = '\\x7fELF'\ninterpreter = \"/usr/bin/true\"\n")
+    assert instance.names() == ["one"]
+    row = next(row for row in daemon.status()["handlers"] if row["name"] == "all")
+    assert row["state"] == "refused"
+    assert "native programs" in row["reason"]
+    assert instance.run(["true"]).returncode == 0
+
+
+def test_as_process_one(instance: Instance, tmp_path: Path) -> None:
+    """As process 1 of a container: handles SIGTERM and SIGHUP, collects orphans, and logs JSON by itself."""
+    (tmp_path / "c.toml").write_text(CONFIG)
+    log = tmp_path / "log"
+    command = [sys.executable, "-m", "binfmtd", "run", "--config", str(tmp_path / "c.toml")]
+    command += ["--state-dir", str(tmp_path / "state")]
+    with log.open("wb") as stderr:
+        parent = instance.popen(["unshare", "--pid", "--fork", "--kill-child", *command], stderr=stderr)
+    wait_until(lambda: "one" in instance.names(), what="the entry")
+    (daemon,) = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+    enter = ["nsenter", "-t", daemon, "-U", "--preserve-credentials", "-m", "-p", "--"]
+    # The inner shell ends at once, and what it started becomes the daemon's child.
+    orphan = subprocess.run([*enter, "sh", "-c", "(sh -c 'exec 3>&-; true' &) ; true"], check=True, timeout=10)
+    assert orphan.returncode == 0
+
+    def children() -> str:
+        return Path(f"/proc/{daemon}/task/{daemon}/children").read_text()
+
+    wait_until(lambda: children() == "", what="no zombies")
+    os.kill(int(daemon), 1)
+    wait_until(lambda: "config_reloaded" in log.read_text(), what="a reload")
+    os.kill(int(daemon), 15)
+    assert parent.wait(10) == 0
+    assert all(json.loads(line) for line in log.read_text().splitlines())
+
+
+def test_notify_socket_that_nobody_reads(start_daemon: StartDaemon, tmp_path: Path) -> None:
+    """A manager that has gone away is no reason to fail; an abstract socket is understood."""
+    name = f"binfmtd-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind("\0" + name)
+        daemon = start_daemon(CONFIG, environment={"NOTIFY_SOCKET": "@" + name}, ready=False)
+        listener.settimeout(10)
+        assert listener.recv(4096) == b"READY=1"
+    assert daemon.terminate() == 0
+    gone = start_daemon(CONFIG, environment={"NOTIFY_SOCKET": str(tmp_path / "gone")}, ready=False)
+    gone.wait_for_log("pass_finished")
+    assert gone.terminate() == 0

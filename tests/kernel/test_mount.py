@@ -1,0 +1,144 @@
+"""binfmt_misc comes, goes and is covered, under a running daemon."""
+
+from collections.abc import Callable
+
+import pytest
+from support.daemon import Daemon
+from support.instance import MOUNT_POINT, Instance
+from support.waiting import wait_until
+
+StartDaemon = Callable[..., Daemon]
+
+CONFIG = r"""
+architectures = []
+[handlers.one]
+magic = '\x00one'
+interpreter = "/usr/bin/true"
+flags = "F"
+"""
+MOUNT = f"mount -t binfmt_misc binfmt_misc {MOUNT_POINT}"
+UMOUNT = f"umount {MOUNT_POINT}"
+
+
+def shell(instance: Instance, script: str) -> None:
+    """Run a script inside; it must succeed."""
+    result = instance.shell(script)
+    assert result.returncode == 0, result.stderr
+
+
+def serves(instance: Instance) -> bool:
+    """Whether the entry is there, proper and alone."""
+    return instance.names() == ["one"]
+
+
+def degraded_because(daemon: Daemon, words: str) -> None:
+    """Wait for the status to say what is wrong."""
+    daemon.wait_status(lambda status: words in (status["problem"] or ""), f"a problem with {words!r}")
+    assert daemon.status()["state"] == "degraded"
+
+
+def test_unmounted_and_mounted_again(instance: Instance, start_daemon: StartDaemon) -> None:
+    """`umount` works while the daemon runs; the daemon says what is missing, and converges when it is back."""
+    daemon = start_daemon(CONFIG)
+    shell(instance, UMOUNT)
+    degraded_because(daemon, "not binfmt_misc")
+    shell(instance, MOUNT)
+    wait_until(lambda: serves(instance), what="the entry in the new instance")
+    daemon.wait_converged()
+    instance.remove("one")
+    wait_until(lambda: serves(instance), what="a repair in the new instance")
+
+
+def test_lazily_unmounted(instance: Instance, start_daemon: StartDaemon) -> None:
+    """A lazy unmount is noticed as well."""
+    daemon = start_daemon(CONFIG)
+    shell(instance, f"umount -l {MOUNT_POINT}")
+    degraded_because(daemon, "not binfmt_misc")
+    shell(instance, MOUNT)
+    wait_until(lambda: serves(instance), what="the entry")
+
+
+def test_a_fresh_instance_between_two_looks(instance: Instance, start_daemon: StartDaemon) -> None:
+    """Unmounted and mounted while the daemon does not look: it sees that this is another instance."""
+    daemon = start_daemon(CONFIG)
+    daemon.process.send_signal(19)
+    shell(instance, f"{UMOUNT} && {MOUNT}")
+    assert instance.names() == []
+    daemon.process.send_signal(18)
+    wait_until(lambda: serves(instance), what="the entry in the new instance")
+    instance.remove("one")
+    wait_until(lambda: serves(instance), what="a repair in the new instance")
+
+
+def test_mounted_over(instance: Instance, start_daemon: StartDaemon) -> None:
+    """With something else on top nothing is written there, and it is not taken for an empty instance."""
+    daemon = start_daemon(CONFIG)
+    shell(instance, f"mount -t tmpfs cover {MOUNT_POINT}")
+    degraded_because(daemon, "a file system of type tmpfs is mounted there")
+    shell(instance, f'test -z "$(ls -A {MOUNT_POINT})" && {UMOUNT}')
+    daemon.wait_converged()
+    instance.remove("one")
+    wait_until(lambda: serves(instance), what="a repair after the cover is gone")
+
+
+def test_remounted_read_only(instance: Instance, start_daemon: StartDaemon) -> None:
+    """Read-only is said, and what drifted meanwhile is repaired when it is writable again."""
+    daemon = start_daemon(CONFIG)
+    shell(instance, "mount -t tmpfs t /mnt && mkdir /mnt/second && mount -t binfmt_misc b /mnt/second")
+    shell(instance, f"mount -o remount,bind,ro {MOUNT_POINT}")
+    degraded_because(daemon, "read-only")
+    shell(instance, "echo -1 > /mnt/second/one")
+    assert instance.names() == []
+    shell(instance, f"mount -o remount,bind,rw {MOUNT_POINT}")
+    wait_until(lambda: serves(instance), what="the entry")
+    daemon.wait_converged()
+
+
+def test_other_mounts_change_nothing(instance: Instance, start_daemon: StartDaemon) -> None:
+    """A mount elsewhere wakes the daemon and leaves everything as it is."""
+    daemon = start_daemon(CONFIG)
+    before = instance.inode("one")
+    for _ in range(20):
+        shell(instance, "mount -t tmpfs t /mnt && umount /mnt")
+    assert instance.inode("one") == before
+    assert daemon.status()["state"] == "converged"
+    assert len(daemon.logs()) == 1, "nothing is logged when nothing happens"
+
+
+def test_started_before_the_mount(instance: Instance, start_daemon: StartDaemon) -> None:
+    """In a user namespace without an own instance nothing is mounted: the daemon says why, and waits."""
+    shell(instance, UMOUNT)
+    daemon = start_daemon(CONFIG, ready=False)
+    daemon.wait_for_log("trouble")
+    assert "mounted there, not binfmt_misc" in daemon.logs("trouble")[0]["reason"]
+    assert "READY=1" not in daemon.notifications
+    assert instance.run(["stat", "-f", "-c", "%T", MOUNT_POINT]).stdout.strip() == "tmpfs"
+    shell(instance, MOUNT)
+    daemon.wait_ready()
+    assert serves(instance)
+
+
+def test_never_mounts_in_a_user_namespace(instance: Instance, start_daemon: StartDaemon) -> None:
+    """An own instance would hide the host's handlers for good: the message says so, and how to do it on purpose."""
+    shell(instance, f"{UMOUNT} && {UMOUNT} && {{ ! grep -q ' {MOUNT_POINT} ' /proc/self/mountinfo; }}")
+    daemon = start_daemon(CONFIG, ready=False)
+    reason = daemon.wait_for_log("trouble")["reason"]
+    assert "this is a user namespace" in reason
+    assert "mount -t binfmt_misc binfmt_misc" in reason
+    assert instance.shell(f"grep ' {MOUNT_POINT} ' /proc/self/mountinfo").stdout == ""
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_bound_in_elsewhere(instance: Instance, start_daemon: StartDaemon, named: bool) -> None:
+    """An instance at another path is used: named by --mount, or found in the mount table by its type."""
+    shell(
+        instance,
+        "mount -t tmpfs t /mnt && mkdir /mnt/elsewhere && mount -t binfmt_misc b /mnt/elsewhere && "
+        f"{UMOUNT} && {UMOUNT}",
+    )
+    options = ("--mount", "/mnt/elsewhere") if named else ()
+    daemon = start_daemon(CONFIG, options)
+    assert daemon.status()["mount"] == {"directory": "/mnt/elsewhere", "read_only": False}
+    assert "one" in instance.shell("ls /mnt/elsewhere").stdout.split()
+    shell(instance, "echo -1 > /mnt/elsewhere/one")
+    wait_until(lambda: "one" in instance.shell("ls /mnt/elsewhere").stdout.split(), what="a repair")

@@ -1,0 +1,172 @@
+"""SIGHUP, SIGTERM, and a config that changes on disk."""
+
+import os
+import signal
+from collections.abc import Callable
+
+import pytest
+from support.daemon import Daemon
+from support.instance import Instance
+from support.waiting import wait_until
+
+StartDaemon = Callable[..., Daemon]
+
+
+def handler(name: str, flags: str = "F", interpreter: str = "/usr/bin/true", more: str = "") -> str:
+    """One handler's table; its magic is its name."""
+    return f'[handlers.{name}]\nmagic = \'\\x00{name}\'\ninterpreter = "{interpreter}"\nflags = "{flags}"\n{more}\n'
+
+
+def config(*handlers: str, top: str = "") -> str:
+    """A config of these handlers alone."""
+    return f"architectures = []\n{top}\n" + "".join(handlers)
+
+
+def reloaded(daemon: Daemon, text: str, times: int = 1) -> None:
+    """Write the config, reload, and wait for it to be in force."""
+    daemon.config.write_text(text)
+    daemon.reload()
+    wait_until(lambda: len(daemon.logs("config_reloaded")) == times, what="config_reloaded")
+    daemon.wait_status(lambda status: status["config"]["generation"] == times + 1, "the new generation")
+
+
+def test_touches_only_what_differs(instance: Instance, start_daemon: StartDaemon) -> None:
+    """A reload registers what is new, replaces what changed, removes what is gone, and leaves the rest alone."""
+    daemon = start_daemon(config(handler("same"), handler("changes"), handler("goes")))
+    same, changes = instance.inode("same"), instance.inode("changes")
+    reloaded(daemon, config(handler("same"), handler("changes", flags=""), handler("comes")))
+    assert sorted(instance.names()) == ["changes", "comes", "same"]
+    assert instance.inode("same") == same
+    assert instance.inode("changes") != changes
+    assert "flags: \n" in instance.read("changes")
+    notifications = daemon.notifications
+    assert "RELOADING=1" in notifications
+    assert any(line.startswith("MONOTONIC_USEC=") for line in notifications)
+    assert notifications.count("READY=1") == 2
+    assert notifications.index("RELOADING=1") < len(notifications) - 1 - notifications[::-1].index("READY=1")
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("architectures = [", "TOML"),
+        ("architecturez = []", "architectures"),
+        ('architectures = ["aarm64"]', "arm64"),
+        ("[handlers.x]\nmagic = 'x'\n", "interpreter"),
+    ],
+)
+def test_invalid_config_leaves_the_old_in_force(
+    instance: Instance, start_daemon: StartDaemon, text: str, word: str
+) -> None:
+    """A bad config is logged and shown with file and remedy; what was there is kept repaired."""
+    daemon = start_daemon(config(handler("one")))
+    daemon.config.write_text(text)
+    daemon.reload()
+    reason = daemon.wait_for_log("config_rejected")["reason"]
+    assert str(daemon.config) in reason
+    assert word in reason
+    error = daemon.wait_status(lambda status: status["config"]["error"], "the error in the status")["config"]["error"]
+    assert error == reason
+    instance.remove("one")
+    wait_until(lambda: instance.names() == ["one"], what="a repair under the old config")
+    reloaded(daemon, config(handler("two")))
+    assert instance.names() == ["two"]
+    assert daemon.status()["config"]["error"] is None
+
+
+def test_a_config_that_is_being_written(instance: Instance, start_daemon: StartDaemon) -> None:
+    """Truncated and then written: a SIGHUP in between must not read "all" from the empty file."""
+    daemon = start_daemon(config(handler("one")))
+    with daemon.config.open("w") as file:
+        daemon.reload()
+        file.flush()
+        wait_until(lambda: os.stat(daemon.config).st_size == 0)
+        file.write(config(handler("two")))
+    daemon.wait_for_log("config_reloaded")
+    wait_until(lambda: instance.names() == ["two"], what="only what was written at last")
+    assert len(daemon.logs("config_reloaded")) == 1
+
+
+def test_many_hangups(instance: Instance, start_daemon: StartDaemon) -> None:
+    """A storm of SIGHUPs ends in one valid state."""
+    daemon = start_daemon(config(handler("one")))
+    daemon.config.write_text(config(handler("two")))
+    for _ in range(500):
+        daemon.reload()
+    daemon.wait_for_log("config_reloaded")
+    wait_until(lambda: instance.names() == ["two"])
+    daemon.wait_converged()
+
+
+def test_reload_on_change(instance: Instance, start_daemon: StartDaemon) -> None:
+    """With reload_on_change nobody has to send SIGHUP, also where a link is switched as for a ConfigMap."""
+    daemon = start_daemon(config(handler("one"), top="reload_on_change = true"))
+    daemon.config.write_text(config(handler("two"), top="reload_on_change = true"))
+    wait_until(lambda: instance.names() == ["two"], what="the changed config")
+    directory = daemon.config.parent
+    for name, which in (("..1", "three"), ("..2", "four")):
+        (directory / name).mkdir()
+        (directory / name / "c.toml").write_text(config(handler(which), top="reload_on_change = true"))
+    (directory / "..data").symlink_to("..1")
+    (directory / "link").symlink_to("..data/c.toml")
+    os.rename(directory / "link", daemon.config)
+    wait_until(lambda: instance.names() == ["three"], what="the config behind the link")
+    (directory / "..tmp").symlink_to("..2")
+    os.rename(directory / "..tmp", directory / "..data")
+    wait_until(lambda: instance.names() == ["four"], what="the config behind the switched link")
+
+
+def test_conf_d(instance: Instance, start_daemon: StartDaemon) -> None:
+    """Files in conf.d beside the config are read at a reload, too."""
+    daemon = start_daemon(config(handler("one")))
+    (daemon.config.parent / "conf.d").mkdir()
+    (daemon.config.parent / "conf.d" / "10-more.toml").write_text(handler("more"))
+    reloaded(daemon, config(handler("one")))
+    assert sorted(instance.names()) == ["more", "one"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stops(instance: Instance, start_daemon: StartDaemon, number: int) -> None:
+    """SIGTERM and SIGINT: STOPPING=1, exit 0, and the entries stay."""
+    daemon = start_daemon(config(handler("one")))
+    daemon.process.send_signal(number)
+    assert daemon.wait_exit() == 0
+    assert "STOPPING=1" in daemon.notifications
+    assert instance.names() == ["one"]
+
+
+def test_stop_settles_what_is_open(instance: Instance, start_daemon: StartDaemon) -> None:
+    """What a stand-in serves when the daemon is told to stop gets its proper entry first."""
+    daemon = start_daemon(config(handler("one"), top="settle = '900ms'"))
+    instance.remove("one")
+    wait_until(lambda: instance.names() == [".binfmtd~one"], what="a stand-in")
+    assert daemon.terminate() == 0
+    assert instance.names() == ["one"]
+
+
+def test_on_stop_remove(instance: Instance, start_daemon: StartDaemon) -> None:
+    """With on_stop = "remove" all that is ours goes, and nothing else."""
+    instance.register(rb":foreign:M::foreign::/usr/bin/true:")
+    daemon = start_daemon(config(handler("one"), handler("two"), top="on_stop = 'remove'"))
+    assert daemon.terminate() == 0
+    assert instance.names() == ["foreign"]
+
+
+def test_undeclared_after_a_restart(instance: Instance, start_daemon: StartDaemon) -> None:
+    """What an earlier, killed daemon registered and the config no longer declares is removed, by the ledger."""
+    start_daemon(config(handler("one"), handler("two"))).kill()
+    instance.register(rb":foreign:M::foreign::/usr/bin/true:")
+    start_daemon(config(handler("two")))
+    assert sorted(instance.names()) == ["foreign", "two"]
+
+
+def test_lost_ledger(instance: Instance, start_daemon: StartDaemon) -> None:
+    """Without the ledger, entries as declared are adopted, and what is no longer declared counts as foreign."""
+    first = start_daemon(config(handler("one", flags=""), handler("two")))
+    before = instance.inode("one")
+    assert first.terminate() == 0
+    (first.state_directory / "ledger.json").write_text("{ damaged")
+    second = start_daemon(config(handler("one", flags="")))
+    assert instance.inode("one") == before
+    assert sorted(instance.names()) == ["one", "two"]
+    assert [entry["name"] for entry in second.status()["foreign"]] == ["two"]

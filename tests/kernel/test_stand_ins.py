@@ -1,0 +1,137 @@
+"""The two steps of a repair, and those who quarrel with it."""
+
+import os
+import time
+from collections.abc import Callable
+
+from support.daemon import Daemon
+from support.instance import Instance
+from support.waiting import IN_CLOSE_WRITE, IN_MODIFY, DirectoryWatch, wait_until
+
+from binfmtd.model.standin import stand_in_name
+
+StartDaemon = Callable[..., Daemon]
+
+CONFIG = r"""
+architectures = []
+[handlers.low]
+magic = '\x00one'
+interpreter = "/usr/bin/false"
+[handlers.high]
+magic = '\x00onetwo'
+interpreter = "/usr/bin/true"
+priority = 1
+[handlers.other]
+magic = '\x00other'
+interpreter = "/usr/bin/true"
+"""
+
+
+def order(instance: Instance) -> list[str]:
+    """Return the entries that could take the same file, as the kernel asks them."""
+    return [name for name in instance.names() if "other" not in name]
+
+
+def test_the_higher_priority_is_newer(instance: Instance, start_daemon: StartDaemon) -> None:
+    """Of two that take the same file the one with the higher priority stands above, after every repair."""
+    daemon = start_daemon(CONFIG)
+    assert order(instance) == ["high", "low"]
+    for name in ("low", "high", "low"):
+        instance.remove(name)
+        daemon_has_settled(instance, daemon)
+        assert order(instance) == ["high", "low"]
+
+
+def daemon_has_settled(instance: Instance, daemon: Daemon) -> None:
+    """Wait for all three, without helpers."""
+    wait_until(lambda: sorted(instance.names()) == ["high", "low", "other"], what="three proper entries")
+    daemon.wait_converged()
+
+
+def test_no_stand_in_above_a_higher_one(instance: Instance, start_daemon: StartDaemon) -> None:
+    """The newest entry wins, so a stand-in for the lower must not be registered above the higher."""
+    start_daemon("settle = '200ms'\n" + CONFIG)
+    with DirectoryWatch(instance.directory, IN_MODIFY | IN_CLOSE_WRITE) as watch:
+        instance.remove("low")
+        instance.remove("other")
+        watch.wait_for(lambda event: event.name == "register" and event.mask & IN_MODIFY, what="a stand-in")
+        names = instance.names()
+        assert stand_in_name("other") in names
+        assert stand_in_name("low") not in names
+    wait_until(lambda: order(instance) == ["high", "low"], what="both in order")
+
+
+def test_out_of_order(instance: Instance, start_daemon: StartDaemon) -> None:
+    """An order that somebody has turned round is mended by registering one entry again."""
+    daemon = start_daemon(CONFIG)
+    daemon.process.send_signal(19)
+    instance.remove("low")
+    instance.register(rb":low:M::\x00one::/usr/bin/false:")
+    low = instance.inode("low")
+    assert order(instance) == ["low", "high"]
+    daemon.process.send_signal(18)
+    wait_until(lambda: order(instance) == ["high", "low"], what="the right order")
+    daemon.wait_converged()
+    assert instance.inode("low") == low
+    assert daemon.logs("entry_replaced", entry="high", drift="out_of_order")
+
+
+def test_left_over_stand_ins_go(instance: Instance, start_daemon: StartDaemon) -> None:
+    """After a crash, stand-ins of what is in order, and of what nobody declares, are removed; they are not foreign."""
+    instance.register(rb":.binfmtd~gone:M::gone::/usr/bin/true:")
+    instance.register(rb":.binfmtd~other:M::\x00other::/usr/bin/false:")
+    daemon = start_daemon(CONFIG)
+    daemon_has_settled(instance, daemon)
+    assert daemon.status()["foreign"] == []
+
+
+def test_someone_who_registers_again_is_not_in_our_way(instance: Instance, start_daemon: StartDaemon) -> None:
+    """Remove and register, as systemd-binfmt and update-binfmts do it, never meets EEXIST."""
+    daemon = start_daemon(CONFIG)
+    for _ in range(100):
+        instance.remove("other")
+        instance.register(rb":other:M::\x00rehto::/usr/bin/true:")
+    wait_until(lambda: "other" in instance.names() and "magic 006f74686572" in instance.read("other"), what="ours")
+    daemon_has_settled(instance, daemon)
+
+
+def test_a_busy_writer_cannot_keep_the_proper_entry_away(instance: Instance, start_daemon: StartDaemon) -> None:
+    """However loud it is: at the latest one second after the drift, the proper entry is registered all the same."""
+    start_daemon(CONFIG)
+    instance.remove("other")
+    deadline = time.monotonic() + 10
+    noise = 0
+    while "other" not in instance.names():
+        instance.write("status", b"1")
+        noise += 1
+        assert time.monotonic() < deadline, f"not registered after {noise} writes"
+    assert noise > 1, "it was not waited for"
+
+
+def test_contention(instance: Instance, start_daemon: StartDaemon) -> None:
+    """Somebody who removes an entry each time gets slower and slower answers, said once; the others do not suffer."""
+    daemon = start_daemon(CONFIG)
+    while not daemon.logs("contention_started"):
+        wait_until(lambda: "other" in instance.names(), what="one more repair")
+        instance.remove("other")
+    for _ in range(3):
+        wait_until(lambda: "other" in instance.names(), what="a repair after a pause")
+        instance.remove("other")
+    status = daemon.wait_status(lambda status: status["state"] == "contended", "state contended")
+    assert {row["name"]: row["state"] for row in status["handlers"]}["other"] == "contended"
+    wait_until(lambda: stand_in_name("other") in instance.names(), what="a stand-in that serves during the pause")
+    with DirectoryWatch(instance.directory, IN_MODIFY) as watch:
+        instance.remove("low")
+        watch.wait_for(lambda event: event.name == "register", what="a repair of another entry during the pause")
+    assert len(daemon.logs("contention_started")) == 1
+
+
+def test_killed_in_the_middle(instance: Instance, start_daemon: StartDaemon) -> None:
+    """Killed at any moment of a repair: the next start converges, and no helper is left."""
+    for number in range(15):
+        daemon = start_daemon(CONFIG)
+        instance.remove(("low", "high", "other", "status")[number % 4])
+        os.kill(daemon.pid, 9)
+        daemon.process.wait()
+    daemon_has_settled(instance, start_daemon(CONFIG))
+    assert order(instance) == ["high", "low"]
