@@ -5,6 +5,7 @@ writing.
 """
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -17,14 +18,15 @@ from binfmtd.kernel.interpreters import cannot_run, head
 from binfmtd.kernel.write import Writer
 from binfmtd.model.config import Config
 from binfmtd.model.desired import DesiredState, resolve
-from binfmtd.model.drift import Act, Action, Plan, Surroundings
+from binfmtd.model.drift import Act, Action, Drift, Plan, Record, Surroundings
 from binfmtd.model.entry import ObservedState
 from binfmtd.model.guard import bricks
 from binfmtd.model.handler import Registration
 from binfmtd.model.match import Magic
-from binfmtd.model.ownership import foreign
+from binfmtd.model.ownership import equal, foreign
 from binfmtd.model.plan import plan, removal_plan
 
+_INSISTING = 10.0  # seconds in which a second equal registration counts as insisting
 _ROUNDS = 4  # a second look finds nothing to do, unless somebody else is at work
 
 
@@ -63,6 +65,7 @@ class Reconciler:
         self._facts = facts
         self._observer = Observer()
         self._heads: dict[str, bytes] = {}
+        self._took_over: dict[str, float] = {}  # F entries of others that we replaced, and when (monotonic)
 
     def use(self, config: Config) -> None:
         """Go on with another config."""
@@ -80,6 +83,7 @@ class Reconciler:
         """Observe and plan.  ``touched`` names the entries to read again though they look the same; None: all."""
         observed = self._observer.look(instance, touched)
         desired = resolve(self.config, self._facts.gather(self.config, observed))
+        self._agree(observed, desired)
         surroundings = self._surroundings(observed, desired)
         return Look(observed, desired, surroundings, plan(desired, observed, surroundings))
 
@@ -126,11 +130,29 @@ class Reconciler:
         self.ledger.save()
         return outcome.done
 
+    def _agree(self, observed: ObservedState, desired: DesiredState) -> None:
+        """Leave it to another who registers the very same, if he did so again right after we took it over.
+
+        An F entry that nobody vouches for is replaced once.  A second daemon that wants the same does so, too; one of
+        the two has to give in, or they would go on for ever.
+        """
+        now = time.monotonic()
+        for name, since in list(self._took_over.items()):
+            entry, handler = observed.by_name.get(name), desired.by_name.get(name)
+            record = self.ledger.records.get(name)
+            if now - since > _INSISTING or entry is None or handler is None:
+                continue
+            if (record is None or record.inode != entry.inode) and equal(entry.registration, handler.registration):
+                pinned = desired.fingerprints.get(handler.registration.interpreter)
+                self.ledger.records[name] = Record(handler.registration, entry.inode, pinned)
+
     def _take_in(self, outcome: Outcome, result: PassResult) -> None:
         self.ledger.records |= outcome.records
         for action in outcome.done:
             if action.act is Act.REMOVE:
                 self.ledger.records.pop(action.entry, None)
+            elif action.drift is Drift.STALE_INTERPRETER:
+                self._took_over[action.entry] = time.monotonic()
         for action, error in outcome.failed:
             if error.again is not Again.LATER:
                 self.failed[action.entry] = error
