@@ -4,11 +4,10 @@ Nothing is logged when nothing happens, and a trouble that lasts is logged once.
 """
 
 import time
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from binfmtd.daemon.contention import Contention
 from binfmtd.daemon.hot_path import Reaction
 from binfmtd.daemon.reconcile import Look, PassResult, Reconciler
 from binfmtd.kernel.mount import Mounted
@@ -147,17 +146,17 @@ class Reporter:
         """The last word."""
         self._log.info("stopped", passes=self._passes, repairs=sum(self._repairs.values()))
 
-    def write(self, reconciler: Reconciler, mounted: Mounted | None, contention: Contention) -> None:
+    def write(self, reconciler: Reconciler, mounted: Mounted | None, contended: Collection[str]) -> None:
         """Replace the status file; a disk that cannot be written is no reason to stop repairing."""
         try:
-            write_status(self._state_dir, self._document(reconciler, mounted, contention))
+            write_status(self._state_dir, self._document(reconciler, mounted, contended))
         except OSError as error:
             self._once(f"status {error.errno}", "status_unwritten", directory=self._state_dir, reason=error.strerror)
 
-    def _document(self, reconciler: Reconciler, mounted: Mounted | None, contention: Contention) -> dict[str, Any]:
+    def _document(self, reconciler: Reconciler, mounted: Mounted | None, contended: Collection[str]) -> dict[str, Any]:
         failed = {name: str(error) for name, error in reconciler.failed.items()}
         problem = self._trouble or reconciler.ledger.problem
-        troubles = Troubles(failed, contention.contended(), self._repairs, problem)
+        troubles = Troubles(failed, contended, self._repairs, problem)
         look = self._look
         rows = [] if look is None else handler_states(look.desired, look.observed, look.plan, troubles)
         foreign = [] if look is None else look.foreign()

@@ -1,8 +1,9 @@
 """A user namespace with an empty instance of binfmt_misc of its own (Linux 6.7 and later, no privileges needed).
 
 The order matters.  A child namespace sees its parent's instance through the mounts that it inherits, and may write to
-it; so an empty file system is put over the path first, and only then the own instance on top of that: whatever fails in
-between, nobody in here can reach the parent's.
+it; so an empty file system is put over the path first.  It is mounted in a namespace between the parent's and the own
+one: what a namespace inherits from a more privileged one it cannot unmount (mount_namespaces(7)), so nobody in here can
+ever uncover the parent's instance.
 """
 
 import os
@@ -18,20 +19,14 @@ def enter_own_instance(directory: str = DEFAULT_DIRECTORY) -> None:
     """
     from binfmtd.kernel import syscalls
 
-    uid, gid = os.geteuid(), os.getegid()
     try:
-        syscalls.unshare(syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS)
-    except OSError as error:
-        raise SandboxError(f"cannot make a user namespace ({error.strerror}): {_forbidden_by()}") from None
-    try:
-        _write("/proc/self/setgroups", "deny")
-        _write("/proc/self/uid_map", f"0 {uid} 1")
-        _write("/proc/self/gid_map", f"0 {gid} 1")
-        syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
+        _enter_namespace(os.geteuid(), os.getegid())
         syscalls.mount("tmpfs", directory, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC)
+        _enter_namespace(0, 0)
     except OSError as error:
+        where = error.filename or "unshare"
         raise SandboxError(
-            f"cannot mount in a user namespace of our own ({error.filename}: {error.strerror}): {_forbidden_by()}"
+            f"cannot make a user namespace of our own ({where}: {error.strerror}): {_forbidden_by()}"
         ) from None
     try:
         syscalls.mount(FS_TYPE, directory, FS_TYPE)
@@ -40,6 +35,17 @@ def enter_own_instance(directory: str = DEFAULT_DIRECTORY) -> None:
             f"cannot mount an own binfmt_misc ({error.strerror}): this needs Linux 6.7 or later "
             f"(here {os.uname().release}) with the module binfmt_misc loaded"
         ) from None
+
+
+def _enter_namespace(uid: int, gid: int) -> None:
+    """Become root of a new user namespace, as whom these ids show outside, and keep its mounts to ourselves."""
+    from binfmtd.kernel import syscalls
+
+    syscalls.unshare(syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS)
+    _write("/proc/self/setgroups", "deny")
+    _write("/proc/self/uid_map", f"0 {uid} 1")
+    _write("/proc/self/gid_map", f"0 {gid} 1")
+    syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
 
 
 def _write(path: str, text: str) -> None:

@@ -127,3 +127,9 @@ def test_a_hundred_are_cheap() -> None:
         with Instance() as instance:
             assert instance.names() == [], f"instance {number}"
             instance.register(LINE)
+
+
+def test_the_host_stays_covered(instance: Instance) -> None:
+    """Nobody inside can unmount what covers the host's instance, however often they try."""
+    script = f"while umount {instance.mount_point}; do :; done; stat -f -c %T {instance.mount_point}"
+    assert instance.run(["sh", "-c", script]).stdout.strip() == "tmpfs"

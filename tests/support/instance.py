@@ -1,8 +1,9 @@
 """A real binfmt_misc of the test's own, in a user namespace of its own; never the host's.
 
 A *holder* process stands in a new user and mount namespace, where binfmt_misc is mounted over an empty file system:
-without that a child namespace sees, and may write to, the instance that it inherits.  The holder blocks on its standard
-input, so it goes when the test process goes, and the instance and its entries go with it.
+without that a child namespace sees, and may write to, the instance that it inherits.  The empty file system is mounted
+in a namespace above the holder's, so nobody inside can unmount it: whatever a test does, the host's stays covered.  The
+holder blocks on its standard input, so it goes when the test process goes, and the instance and its entries with it.
 
 From outside everything is reached through ``/proc/PID/root``, also by an ordinary user; commands run inside by nsenter.
 Instances per user namespace exist from Linux 6.7 on.
@@ -19,11 +20,15 @@ from typing import Any, Self
 MOUNT_POINT = "/proc/sys/fs/binfmt_misc"
 CONTROL_FILES = frozenset({"register", "status"})
 COMMAND_SECONDS = 60
+UNSHARE = ("unshare", "-Urm", "--propagation", "private")
 HOLDER = f"""
-mount -t tmpfs tmpfs {MOUNT_POINT} || exit 3
 mount -t binfmt_misc binfmt_misc {MOUNT_POINT} || exit 4
 echo ready
 read -r _
+"""
+COVER = f"""
+mount -t tmpfs tmpfs {MOUNT_POINT} || exit 3
+exec {" ".join(UNSHARE)} sh -c '{HOLDER}'
 """
 
 
@@ -46,7 +51,7 @@ class Instance:
     def __init__(self) -> None:
         self._commands: list[subprocess.Popen[Any]] = []
         self._holder = subprocess.Popen(
-            ["unshare", "-Urm", "--propagation", "private", "sh", "-c", HOLDER],
+            [*UNSHARE, "sh", "-c", COVER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -1,0 +1,33 @@
+"""When a requested reload may read the config: not while somebody is writing it.
+
+An empty config means "all", so a file that is truncated and then written must not be read in between.  Pure: the times
+(monotonic, in seconds) are handed in.
+"""
+
+from dataclasses import dataclass
+
+CONFIG_AGE = 0.2  # seconds that the config must have been left alone
+PATIENCE = 2.0  # seconds after which it is read all the same
+
+
+@dataclass(slots=True)
+class ReloadRequest:
+    """The open request, if there is one."""
+
+    due_at: float = float("inf")
+    _since: float | None = None
+
+    def make(self, now: float) -> None:
+        """Ask for a reload; one that is open already stays the same one."""
+        self.due_at = now
+        self._since = now if self._since is None else self._since
+
+    def take(self, now: float, config_age: float) -> bool:
+        """Whether to read the config now; its age is in seconds since it last changed."""
+        if self._since is None or now < self.due_at:
+            return False
+        if 0 <= config_age < CONFIG_AGE and now - self._since < PATIENCE:
+            self.due_at = now + CONFIG_AGE - config_age
+            return False
+        self.due_at, self._since = float("inf"), None
+        return True

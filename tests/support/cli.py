@@ -1,0 +1,114 @@
+"""The command line as a user meets it: each command a process, with its exit status, results and messages."""
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.instance import Instance
+
+BINFMTD = (sys.executable, "-m", "binfmtd")
+CHECKOUT = Path(__file__).parents[2]
+TEXT: dict[str, Any] = {"capture_output": True, "text": True, "errors": "surrogateescape", "timeout": 60}
+NOBODY = "65534"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a command left: its exit status, its results on stdout, its messages on stderr."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> Any:
+        """The one JSON document on stdout."""
+        return json.loads(self.stdout)
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """The words of each line on stdout."""
+        return [line.split() for line in self.stdout.splitlines()]
+
+    @property
+    def messages(self) -> list[str]:
+        """The lines on stderr, each of which has to be a message of ours: a traceback fails the test."""
+        lines = self.stderr.splitlines()
+        assert all(line.startswith("binfmtd: ") for line in lines), self.stderr
+        return [line.removeprefix("binfmtd: ") for line in lines]
+
+    @property
+    def message(self) -> str:
+        """The only line on stderr."""
+        messages = self.messages
+        assert len(messages) == 1, self.stderr
+        return messages[0]
+
+
+def run(command: Iterable[str], **options: Any) -> Result:
+    """Run any command to its end."""
+    done = subprocess.run(list(command), check=False, **(TEXT | options))
+    return Result(done.returncode, done.stdout or "", done.stderr or "")
+
+
+class Cli:
+    """``binfmtd COMMAND`` inside a private instance, with a state directory and a config of its own."""
+
+    def __init__(self, instance: Instance, directory: Path) -> None:
+        self.instance = instance
+        self.state_directory = directory / "state"
+        self.config = directory / "binfmtd.toml"
+
+    def command(self, *arguments: str) -> list[str]:
+        """Return the command line that enters the instance and runs binfmtd there."""
+        environment = ["env", f"BINFMTD_STATE_DIR={self.state_directory}"]
+        return self.instance.entering([*environment, *BINFMTD, *arguments])
+
+    def __call__(self, *arguments: str, config: str | None = None) -> Result:
+        """Run it to its end; ``config`` is written to its file, and named with ``--config``."""
+        if config is not None:
+            self.config.write_text(config)
+            arguments = (*arguments, "--config", str(self.config))
+        return run(self.command(*arguments))
+
+
+def fake_emulators(directory: Path, names: Iterable[str]) -> str:
+    """Make a program for each architecture, and return the config that has emulators there and nowhere else.
+
+    None of them emulates anything: for tests that register and look, and execute nothing.
+    """
+    directory.mkdir()
+    for name in names:
+        (directory / f"qemu-{name}").symlink_to("/usr/bin/true")
+    return f"[emulators]\npaths = ['{directory}/qemu-{{name}}']\n"
+
+
+def state(instance: Instance) -> dict[str, tuple[int, str]]:
+    """Return every entry with its identity and its text: equal states mean that nobody touched anything."""
+    return {name: (instance.inode(name), instance.read(name)) for name in instance.names()}
+
+
+def unprivileged_python() -> list[str]:
+    """Return the command line of a Python that has binfmtd and runs as somebody without privileges.
+
+    As root, that is the user nobody, who may not be allowed to read this Python or this checkout: then skip.
+    """
+    if os.geteuid() != 0:
+        return [sys.executable]
+    path = f"{CHECKOUT}:{sysconfig.get_path('purelib')}"
+    user = ["setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "env", "-u", "XDG_RUNTIME_DIR"]
+    user += ["-u", "BINFMTD_STATE_DIR", f"PYTHONPATH={path}"]
+    same = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    for python in (sys.executable, f"/usr/bin/{same}", f"/usr/local/bin/{same}"):
+        command = [*user, python]
+        if run([*command, "-c", "import binfmtd.config.schema, binfmtd.daemon.watch, structlog"], cwd="/").status == 0:
+            return command
+    pytest.skip(f"nobody may not read this Python ({os.path.realpath(sys.executable)}) or this checkout")

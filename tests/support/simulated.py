@@ -1,0 +1,81 @@
+"""binfmt_misc as a value: what KERNEL.md says of registering, enabling, removing and the order, and nothing else."""
+
+from collections.abc import Iterable, MutableMapping
+
+from binfmtd.model.desired import DesiredState
+from binfmtd.model.drift import Act, Action, Plan, Record
+from binfmtd.model.entry import Entry, ObservedState
+from binfmtd.model.handler import Flags, Registration
+from binfmtd.model.plan import INSTANCE
+from binfmtd.model.standin import stand_in_name
+
+
+class SimulatedKernel:
+    """One instance.  Entries come at the head, with a number that was never used before, and enabled."""
+
+    def __init__(self, entries: Iterable[Entry] = (), *, switched_on: bool = True) -> None:
+        self.entries = list(entries)
+        self.switched_on = switched_on
+        self._last_inode = max((entry.inode for entry in self.entries), default=0)
+
+    def observed(self) -> ObservedState:
+        return ObservedState(tuple(self.entries), self.switched_on)
+
+    def entry(self, name: str) -> Entry | None:
+        return self.observed().by_name.get(name)
+
+    def register(self, name: str, registration: Registration) -> Entry:
+        """Raise FileExistsError if the name is taken, as the kernel gives EEXIST."""
+        if self.entry(name) is not None:
+            raise FileExistsError(17, "File exists", name)
+        self._last_inode += 1
+        entry = Entry(name, self._last_inode, enabled=True, registration=registration)
+        self.entries.insert(0, entry)
+        return entry
+
+    def remove(self, name: str) -> None:
+        """Raise LookupError if there is no such entry."""
+        self.entries.pop(self._place(name))
+
+    def switch(self, name: str, *, enabled: bool) -> None:
+        """Enable or disable an entry, or the instance through ``status``; raises LookupError."""
+        if name == INSTANCE:
+            self.switched_on = enabled
+            return
+        place = self._place(name)
+        old = self.entries[place]
+        self.entries[place] = Entry(name, old.inode, enabled, old.registration)
+
+    def _place(self, name: str) -> int:
+        found = self.observed().position.get(name)
+        if found is None:
+            raise LookupError(name)
+        return found
+
+
+def carry_out(
+    planned: Plan, kernel: SimulatedKernel, desired: DesiredState, records: MutableMapping[str, Record]
+) -> None:
+    """Do what a plan says, in its order and with no regard for gaps; the ledger follows as the daemon's does."""
+    for action in planned.actions:
+        if action.act in (Act.ENABLE, Act.DISABLE):
+            kernel.switch(action.entry, enabled=action.act is Act.ENABLE)
+        elif action.act is Act.REMOVE:
+            kernel.remove(action.entry)
+            records.pop(action.entry, None)
+        else:
+            _register(action, kernel, desired, records)
+
+
+def _register(
+    action: Action, kernel: SimulatedKernel, desired: DesiredState, records: MutableMapping[str, Record]
+) -> None:
+    assert action.handler is not None
+    wanted = action.handler.registration
+    if action.act is Act.REPLACE:
+        kernel.remove(action.entry)
+    entry = kernel.register(action.entry, wanted)
+    if kernel.entry(stand_in_name(action.entry)) is not None:
+        kernel.remove(stand_in_name(action.entry))
+    pinned = desired.fingerprints[wanted.interpreter] if Flags.F in wanted.flags else None
+    records[action.entry] = Record(wanted, entry.inode, pinned)
