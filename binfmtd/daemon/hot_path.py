@@ -5,7 +5,7 @@ what was registered anew, and only that is read.  Writes stand-ins, and what end
 ledger and the full look come later.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from binfmtd.daemon.reconcile import Look
@@ -34,11 +34,18 @@ class Reaction:
 class HotPath:
     """Made after each full look; knows what is declared and which registration each name had."""
 
-    def __init__(self, look: Look, may_bridge: Callable[[str], bool], may_switch: Callable[[str], bool]) -> None:
-        """Which names may have a stand-in, and which may be enabled or disabled: not those that we back off from."""
+    def __init__(
+        self,
+        look: Look,
+        failed: Collection[str],
+        may_bridge: Callable[[str], bool],
+        may_switch: Callable[[str], bool],
+    ) -> None:
+        """``failed`` names are left alone; the two others tell which names we back off from at the moment."""
         served = look.plan.served_elsewhere
+        skipped = {*served, *failed}
         # In ascending rank, as stand-ins have to be registered.
-        self._handlers = {handler.name: handler for handler in look.desired.handlers if handler.name not in served}
+        self._handlers = {handler.name: handler for handler in look.desired.handlers if handler.name not in skipped}
         self._served = [(look.desired.by_name[name], by) for name, by in served.items()]
         self._inodes = {name: entry.inode for name, entry in look.observed.by_name.items()}
         self._may_bridge = may_bridge

@@ -60,10 +60,12 @@ class Pacing:
         now = time.monotonic()
         self._settling.ended(EVERYTHING)
         still_open = {action.entry for action in result.look.plan.actions} - set(failed)
-        for action in result.done:
-            if trigger not in _NO_REPAIRS and action.entry not in still_open and not is_stand_in(action.entry):
-                self._count(action.entry, now, flushed=at_once or action.entry in self._flushed)
-        for name in self._settling.pending() - still_open:
+        # What was written, and what somebody was faster with; also if it did not help, or we would try for ever.
+        written = {action.entry for action in result.done} | {action.entry for action, _ in result.failed} & still_open
+        for name in written:
+            if (trigger not in _NO_REPAIRS or name in still_open) and not is_stand_in(name):
+                self._count(name, now, flushed=at_once or name in self._flushed)
+        for name in (self._settling.pending() - still_open) | written:
             self._settling.ended(name)
             self._flushed.discard(name)
         for name in still_open:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from binfmtd.daemon.hot_path import Reaction
 from binfmtd.daemon.reconcile import Look, PassResult, Reconciler
+from binfmtd.errors import WriteRefusedError
 from binfmtd.kernel.mount import Mounted
 from binfmtd.model.config import Config
 from binfmtd.model.drift import Act, Action
@@ -41,6 +42,7 @@ class Reporter:
         self._repairs: dict[str, int] = {}
         self._trouble: str | None = None
         self._said: set[str] = set()
+        self._failures: dict[str, str] = {}  # entry -> the refusal that was logged
         self._config_error: str | None = None
         self._generation = 1
         self._loaded_at = _now()
@@ -56,7 +58,7 @@ class Reporter:
         for drift, names in _grouped(reaction.ended, lambda n: reaction.ended[n]):
             self._log.warning("drift_ended", **_named(names), drift=drift.value, duration_us=took)
         for name, error in reaction.refused.items():
-            self._log.error("registration_failed", entry=name, errno=error.errno, reason=str(error))
+            self._failed(name, error)
 
     def passed(self, trigger: str, result: PassResult, seconds: float) -> None:
         """A pass was made."""
@@ -66,8 +68,10 @@ class Reporter:
         told = [action for action in result.done if not is_stand_in(action.entry)]
         for (act, drift, reason), actions in _grouped(told, lambda a: (a.act, a.drift, a.reason)):
             tell(_PAST[act], **_named([action.entry for action in actions]), drift=drift.value, reason=reason)
+        for action in result.done:
+            self._failures.pop(action.entry, None)
         for action, error in result.failed:
-            self._log.error("registration_failed", entry=action.entry, errno=error.errno, reason=str(error))
+            self._failed(action.entry, error)
         for held in result.look.desired.held:
             if held.standing == "refused":
                 self._once(f"refused {held.name}", "handler_refused", entry=held.name, reason=held.reason)
@@ -178,6 +182,12 @@ class Reporter:
             "repairs": sum(self._repairs.values()),
             "last_pass": self._last_pass,
         }
+
+    def _failed(self, name: str, error: WriteRefusedError) -> None:
+        """Log a refusal, but not each time that the same is tried again."""
+        if self._failures.get(name) != str(error):
+            self._failures[name] = str(error)
+            self._log.error("registration_failed", entry=name, errno=error.errno, reason=str(error))
 
     def _once(self, key: str, event: str, **details: object) -> None:
         if key not in self._said:

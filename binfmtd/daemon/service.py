@@ -214,9 +214,13 @@ class Service:
                     )
                 finally:
                     self._wrote += writer.take_wrote()
-        except MountError:
-            self._heard.lost = True  # the loop reacts to it
+        except MountError as error:
             self._touched = None
+            if trigger == "watch_lost":  # looking for it again has not helped: wait for the mount table, or resync
+                self._mounted = None
+                self._report.trouble(str(error))
+            else:
+                self._heard.lost = True  # the loop reacts to it
             return
         except WriteRefusedError as error:
             self._touched = None
@@ -224,13 +228,11 @@ class Service:
             self._pacing.forget()
             self._tell()
             return
-        self._hot = HotPath(result.look, self._may_bridge, self._pacing.may_switch)
-        self._pacing.passed(result, self._reconciler.failed, trigger, at_once=at_once)
+        failed = self._reconciler.failed
+        self._hot = HotPath(result.look, failed, self._pacing.may_bridge, self._pacing.may_switch)
+        self._pacing.passed(result, failed, trigger, at_once=at_once)
         self._report.passed(trigger, result, time.monotonic() - began)
         self._tell(result)
-
-    def _may_bridge(self, name: str) -> bool:
-        return name not in self._reconciler.failed and self._pacing.may_bridge(name)
 
     def _load(self) -> None:
         self._notifier.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")

@@ -111,13 +111,13 @@ class Convergence:
 
     def _settle(self, company: list[Action], *, forced: bool) -> None:
         """Give a company its proper entries, in ascending rank and back to back."""
+        replaced = [action for action in company if action.act is Act.REPLACE]
+        self._renew_stand_ins(replaced)
+        refused = self._bridge(replaced)
         if not forced and any(self._disturbed(action.entry) for action in company):
             self._bridge(company)
             self.outcome.left.extend(company)
             return
-        replaced = [action for action in company if action.act is Act.REPLACE]
-        self._renew_stand_ins(replaced)
-        refused = self._bridge(replaced)
         for action in [action for action in company if action.entry in refused]:
             self.outcome.failed.append((action, refused[action.entry]))
             company = [member for member in company if member is not action]

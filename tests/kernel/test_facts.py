@@ -1,0 +1,139 @@
+"""The facts about the kernel that binfmtd is built on (docs/kernel.md), on the kernel that runs the tests."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from support.instance import Instance
+from support.waiting import IN_CLOSE_WRITE, IN_IGNORED, IN_MODIFY, IN_UNMOUNT, DirectoryWatch
+
+LINE = rb":one:M::\x00one::/usr/bin/true:"
+
+
+def test_one_superblock(instance: Instance) -> None:
+    """What is registered through one mount is there, and reports, through another."""
+    assert instance.shell("mount -t tmpfs t /mnt && mkdir /mnt/b && mount -t binfmt_misc b /mnt/b").returncode == 0
+    with DirectoryWatch(instance.directory) as watch:
+        assert instance.shell("printf ':one:E::one::/usr/bin/true:' > /mnt/b/register").returncode == 0
+        assert watch.pending()
+    assert instance.names() == ["one"]
+
+
+def test_entries_go_with_the_last_mount(instance: Instance) -> None:
+    """A mount after the last unmount shows an empty instance, and the watch is told."""
+    instance.register(LINE)
+    where = instance.mount_point
+    with DirectoryWatch(instance.directory) as watch:
+        assert instance.shell(f"umount {where} && mount -t binfmt_misc b {where}").returncode == 0
+        masks = [event.mask for event in watch.pending()]
+        assert [mask for mask in masks if mask & (IN_UNMOUNT | IN_IGNORED)] == [IN_UNMOUNT, IN_IGNORED]
+    assert instance.names() == []
+
+
+def test_a_watch_does_not_keep_it_busy(instance: Instance) -> None:
+    """An open descriptor makes umount fail, an inotify watch does not."""
+    with instance.directory.joinpath("status").open():
+        assert instance.run(["umount", instance.mount_point]).returncode != 0
+    with DirectoryWatch(instance.directory):
+        assert instance.run(["umount", instance.mount_point]).returncode == 0
+
+
+def test_several_on_one_descriptor(instance: Instance) -> None:
+    """Each write on one open `register` is an entry, also after one that was refused."""
+    descriptor = os.open(instance.path("register"), os.O_WRONLY)
+    try:
+        os.write(descriptor, LINE)
+        with pytest.raises(FileExistsError):
+            os.write(descriptor, LINE)
+        os.write(descriptor, LINE.replace(b"one", b"two"))
+    finally:
+        os.close(descriptor)
+    assert instance.names() == ["two", "one"]
+
+
+def test_f_pins_the_file(instance: Instance, tmp_path: Path) -> None:
+    """With F, after a rename over the interpreter the old one still runs; without, the new one."""
+    (tmp_path / "file").write_bytes(b"\x00one")
+    (tmp_path / "file").chmod(0o755)
+    for flags, status in (("F", 0), ("", 1)):
+        shutil.copy("/usr/bin/true", tmp_path / "interpreter")
+        instance.register(rf":one:M::\x00one::{tmp_path}/interpreter:{flags}".encode())
+        before = instance.read("one")
+        shutil.copy("/usr/bin/false", tmp_path / "new")
+        os.rename(tmp_path / "new", tmp_path / "interpreter")
+        assert instance.run([str(tmp_path / "file")]).returncode == status
+        assert instance.read("one") == before
+        instance.remove("one")
+
+
+def test_newest_first(instance: Instance, tmp_path: Path) -> None:
+    """The newest entry is listed first and asked first; removing it uncovers the older."""
+    (tmp_path / "file").write_bytes(b"\x00one")
+    (tmp_path / "file").chmod(0o755)
+    instance.register(LINE)
+    instance.register(rb":two:M::\x00one::/usr/bin/false:")
+    assert instance.names() == ["two", "one"]
+    assert instance.run([str(tmp_path / "file")]).returncode == 1
+    instance.write("one", b"0")
+    instance.write("one", b"1")
+    assert instance.names() == ["two", "one"], "enabling does not move an entry"
+    instance.remove("two")
+    assert instance.run([str(tmp_path / "file")]).returncode == 0
+
+
+def test_a_number_for_life(instance: Instance) -> None:
+    """The inode number changes with a registration, and with nothing else."""
+    instance.register(LINE)
+    first = instance.inode("one")
+    instance.write("one", b"0")
+    instance.write("one", b"1", truncate=True)
+    assert instance.inode("one") == first
+    numbers = {first}
+    for _ in range(20):
+        instance.remove("one")
+        instance.register(LINE)
+        numbers.add(instance.inode("one"))
+    assert len(numbers) == 21
+
+
+def test_registering_names_only_register(instance: Instance) -> None:
+    """MODIFY and CLOSE_WRITE of `register`; a refused one sends no MODIFY; the entry is never named."""
+    with DirectoryWatch(instance.directory) as watch:
+        instance.register(LINE)
+        assert [(event.mask, event.name) for event in watch.pending()] == [
+            (IN_MODIFY, "register"),
+            (IN_CLOSE_WRITE, "register"),
+        ]
+        with pytest.raises(FileExistsError):
+            instance.register(LINE)
+        assert [(event.mask, event.name) for event in watch.pending()] == [(IN_CLOSE_WRITE, "register")]
+
+
+def test_removing_names_the_entry(instance: Instance) -> None:
+    """MODIFY and CLOSE_WRITE of the entry, as for enabling and disabling; others may follow."""
+    instance.register(LINE)
+    with DirectoryWatch(instance.directory) as watch:
+        for command in (b"0", b"1", b"-1"):
+            instance.write("one", command)
+            events = watch.pending()
+            assert {event.name for event in events} == {"one"}
+            assert {IN_MODIFY, IN_CLOSE_WRITE} <= {event.mask for event in events}
+
+
+def test_flushing_names_status(instance: Instance) -> None:
+    """MODIFY and CLOSE_WRITE of `status`; no entry is written to."""
+    instance.register(LINE)
+    with DirectoryWatch(instance.directory, IN_MODIFY | IN_CLOSE_WRITE) as watch:
+        instance.remove("status")
+        assert {event.name for event in watch.pending()} == {"status"}
+
+
+def test_own_events_are_there_when_the_write_returns(instance: Instance) -> None:
+    """What one has written oneself is in one's queue at once: what is not there by then is somebody else's."""
+    with DirectoryWatch(instance.directory) as watch:
+        for _ in range(200):
+            instance.register(LINE)
+            assert [event.mask for event in watch.pending()] == [IN_MODIFY, IN_CLOSE_WRITE]
+            instance.remove("one")
+            assert IN_CLOSE_WRITE in [event.mask for event in watch.pending()]
