@@ -1,21 +1,32 @@
 """``binfmtd apply``: one pass."""
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 from binfmtd.cli import options
 from binfmtd.cli.context import load_config, print_json, print_table, reconciler, state_dir, warn
 from binfmtd.cli.plan import describe
-from binfmtd.daemon.reconcile import PassResult, Reconciler
+from binfmtd.daemon.reconcile import Look, PassResult, Reconciler
 from binfmtd.daemon.state_dir import Lock, make_state_dir
-from binfmtd.errors import AlreadyRunningError
+from binfmtd.errors import AlreadyRunningError, WriteRefusedError
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.mount import Mounted, find, find_or_mount
 from binfmtd.kernel.write import Writer
 from binfmtd.model.config import Config
 from binfmtd.model.desired import Standing
+from binfmtd.model.drift import Action
 
 DONE = 0
 FAILED = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One thing that is declared and not in order; ``errno`` is the kernel's, if it refused."""
+
+    entry: str
+    reason: str
+    errno: int | None = None
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -32,23 +43,26 @@ def main(arguments: Sequence[str]) -> int:
     try:
         lock = Lock(directory)
     except AlreadyRunningError as running:
-        return _beside(running.pid, find(given.mount), config, directory)
-    try:
-        result = _converge(find_or_mount(given.mount), reconciler(config, directory))
-    finally:
-        lock.release()
-    _print(result, as_json=given.json)
+        done: list[Action] = []
+        failures = _beside(find(given.mount), config, directory)
+        if failures:
+            warn(
+                f"nothing was written: a daemon keeps this instance (pid {running.pid}, state directory {directory}) "
+                "as its own config says. To have this applied, put it into the daemon's config and reload it: "
+                f"kill -HUP {running.pid}"
+            )
+    else:
+        try:
+            result = _converge(find_or_mount(given.mount), reconciler(config, directory))
+        finally:
+            lock.release()
+        done, failures = result.done, _failures(result)
+    _print(done, failures, as_json=given.json)
     for warning in config.warnings:
         warn(warning)
-    held = [held for held in result.look.desired.held if held.standing is not Standing.ABSENT]
-    for each in held:
-        warn(f"{each.name}: {each.standing.value}: {each.reason}")
-    for action, error in result.failed:
-        warn(f"{action.entry}: {error}")
-    for action in result.look.plan.actions:
-        if action.entry not in {failed.entry for failed, _ in result.failed}:
-            warn(f"{action.entry}: still {action.drift.value}: somebody else is at work on it; try again")
-    return FAILED if held or result.failed or result.look.plan.actions else DONE
+    for failure in failures:
+        warn(f"{failure.entry}: {failure.reason}")
+    return FAILED if failures else DONE
 
 
 def _converge(mounted: Mounted, one_shot: Reconciler) -> PassResult:
@@ -56,29 +70,39 @@ def _converge(mounted: Mounted, one_shot: Reconciler) -> PassResult:
         return one_shot.make_pass(instance, Writer(instance))
 
 
-def _beside(pid: int, mounted: Mounted, config: Config, directory: str) -> int:
-    """A daemon is in charge: say whether what is wanted is there, and write nothing."""
+def _failures(result: PassResult) -> list[Failure]:
+    refused = {action.entry: error for action, error in result.failed}
+    drifting = [
+        Failure(action.entry, f"still {action.drift.value}: somebody else is at work on it; try again")
+        for action in result.look.plan.actions
+        if action.entry not in refused
+    ]
+    return [*_held(result.look), *(_refusal(*each) for each in refused.items()), *drifting]
+
+
+def _beside(mounted: Mounted, config: Config, directory: str) -> list[Failure]:
+    """A daemon is in charge: find what is wanted and not there, and write nothing."""
     with Instance(mounted) as instance:
-        actions = reconciler(config, directory).look(instance).plan.actions
-    if not actions:
-        return DONE
-    warn(
-        f"nothing was written: a daemon keeps this instance (pid {pid}, state directory {directory}) as its own config "
-        f"says. To have this applied, put it into the daemon's config and reload it: kill -HUP {pid}"
-    )
-    for action in actions:
-        warn(f"{action.entry}: {action.drift.value}: {action.reason}")
-    return FAILED
+        look = reconciler(config, directory).look(instance)
+    drifting = [Failure(action.entry, f"{action.drift.value}: {action.reason}") for action in look.plan.actions]
+    return [*_held(look), *drifting]
 
 
-def _print(result: PassResult, *, as_json: bool) -> None:
+def _held(look: Look) -> list[Failure]:
+    held = (held for held in look.desired.held if held.standing is not Standing.ABSENT)
+    return [Failure(each.name, f"{each.standing.value}: {each.reason}") for each in held]
+
+
+def _refusal(name: str, error: WriteRefusedError) -> Failure:
+    return Failure(name, str(error).removeprefix(f"{name}: "), error.errno)
+
+
+def _print(done: Sequence[Action], failures: Sequence[Failure], *, as_json: bool) -> None:
     if as_json:
-        failed = [
-            {"entry": action.entry, "errno": error.errno, "reason": str(error)} for action, error in result.failed
-        ]
-        print_json({"actions": [describe(action) for action in result.done], "failed": failed})
-    elif result.done:
-        rows = [(action.act.value, action.entry, action.drift.value, action.reason) for action in result.done]
+        failed = [asdict(failure) for failure in failures]
+        print_json({"actions": [describe(action) for action in done], "failed": failed})
+    elif done:
+        rows = [(action.act.value, action.entry, action.drift.value, action.reason) for action in done]
         print_table([("ACTION", "ENTRY", "DRIFT", "REASON"), *rows])
-    else:
+    elif not failures:
         print("nothing to do")

@@ -1,5 +1,6 @@
 """Which command is meant; only that one's module is imported, so that each starts as fast as it can."""
 
+import errno
 import importlib
 import os
 import sys
@@ -22,24 +23,32 @@ COMMANDS = {
 
 def entry() -> None:
     """Run the command of this process's arguments, and exit."""
+    for stream in ("stdout", "stderr"):
+        if getattr(sys, stream) is None:  # closed by whoever started us; print() would take the other one
+            setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115  for as long as we run
     sys.exit(main(sys.argv[1:]))
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command; the exit status is 0 done or in sync, 1 failed, 2 usage, 3 drift, 78 config."""
     try:
-        status = _dispatch(list(arguments))
-        sys.stdout.flush()
+        try:
+            return _dispatch(list(arguments))
+        finally:  # argparse's --help leaves by SystemExit
+            sys.stdout.flush()
     except BinfmtdError as error:
         print(f"binfmtd: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
-    except BrokenPipeError:
-        # Whoever read our output has gone; nothing more may be written, not even by the interpreter's own end.
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.ENOSPC):
+            raise
+        if error.errno == errno.ENOSPC:
+            print("binfmtd: no space left for the output, or in the state directory: make room", file=sys.stderr)
+        # Nobody reads our output, or it has no room: no more of it may come, not even at the interpreter's own end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
         return 130
-    return status
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -1,17 +1,27 @@
 """The options that commands share."""
 
 import argparse
+from typing import NoReturn
 
 from binfmtd.cli.main import COMMANDS
+from binfmtd.errors import UsageError
 from binfmtd.kernel.mount import DEFAULT_DIRECTORY
 
 DEFAULT_CONFIG = "/etc/binfmtd/binfmtd.toml"
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as every error of ours."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError."""
+        raise UsageError(f"{message}: see `{self.prog} --help`")
+
+
 def parser(command: str, *, epilog: str = "") -> argparse.ArgumentParser:
-    """A parser for one command, described as in ``binfmtd --help``."""
+    """A parser for one command, described as in ``binfmtd --help``; it raises UsageError."""
     text = COMMANDS[command]
-    return argparse.ArgumentParser(
+    return _Parser(
         prog=f"binfmtd {command}",
         description=f"{text[0].upper()}{text[1:]}.",
         epilog=epilog or None,

@@ -1,5 +1,6 @@
 """``binfmtd run``: the daemon."""
 
+import os
 from collections.abc import Sequence
 
 from binfmtd.cli import options
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
     from binfmtd.report import log
 
     log.set_up(given.log_level, given.log_format)
-    reporter = Reporter(directory, given.config or options.DEFAULT_CONFIG)
+    reporter = Reporter(directory, os.path.abspath(given.config or options.DEFAULT_CONFIG))
     reporter.config_loaded(config)
     source = ConfigSource(
         load=lambda: load_config(given),

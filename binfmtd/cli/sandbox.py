@@ -5,12 +5,14 @@ the last process in it, and the daemon ends when this process does, however that
 """
 
 import os
-import shutil
+import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
 
 from binfmtd.cli import options
@@ -22,6 +24,10 @@ STOP_SECONDS = 5.0
 NOT_FOUND = 127  # as shells say it
 NOT_EXECUTABLE = 126
 
+_Handler = Callable[[int, FrameType | None], None]
+_TO_US = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_BY_THE_TERMINAL = (signal.SIGINT, signal.SIGQUIT)  # to the command as well as to us
+
 
 def main(arguments: Sequence[str]) -> int:
     """The exit status is the command's; 128 and the signal's number if a signal ended it."""
@@ -30,25 +36,45 @@ def main(arguments: Sequence[str]) -> int:
     options.add_log(parser, level="warning")
     parser.add_argument("command", metavar="COMMAND", nargs="*", help="what to run, after --")
     given = parser.parse_args(arguments)
-    command = given.command or [os.environ.get("SHELL", "/bin/sh")]
+    command = given.command or [os.environ.get("SHELL") or "/bin/sh"]
     config = [] if given.config is None else ["--config", os.path.abspath(given.config)]
     enter_own_instance()
-    directory = tempfile.mkdtemp(prefix="binfmtd-sandbox-")
+    _handle(_TO_US, _end)
+    with (
+        _directory() as directory,
+        _daemon(directory, [*config, "--log-level", given.log_level, "--log-format", given.log_format]) as daemon,
+    ):
+        if (status := daemon.poll()) is not None:
+            return status  # it has said why
+        return _run(command, directory)
+
+
+def _handle(numbers: Sequence[int], handler: _Handler) -> None:
+    """Have the handler called for these signals, except for what was ignored from the start (nohup) and stays so."""
+    for number in numbers:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    """Leave, but clean up on the way."""
+    sys.exit(128 + number)
+
+
+@contextmanager
+def _directory() -> Iterator[str]:
+    """The daemon's state directory, for as long as the sandbox lasts."""
     try:
-        daemon = _start_daemon(directory, [*config, "--log-level", given.log_level, "--log-format", given.log_format])
-        try:
-            return _run(command, directory)
-        finally:
-            _stop(daemon)
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        directory = tempfile.TemporaryDirectory(prefix="binfmtd-sandbox-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise SandboxError(f"no place for temporary files ({error.strerror}): name one in $TMPDIR") from None
+    with directory as path:
+        yield path
 
 
-def _start_daemon(directory: str, arguments: list[str]) -> subprocess.Popen[bytes]:
-    """Start it and wait until it is ready.  Raises SandboxError."""
-    import select
-    import socket
-
+@contextmanager
+def _daemon(directory: str, arguments: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Run it, from when it is ready, or has ended with a message of its own.  Raises SandboxError."""
     from binfmtd.kernel.syscalls import signal_when_parent_dies
 
     def before_exec() -> None:
@@ -56,46 +82,64 @@ def _start_daemon(directory: str, arguments: list[str]) -> subprocess.Popen[byte
 
     address = os.path.join(directory, "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
-        channel.bind(address)
+        try:
+            channel.bind(address)
+        except OSError as error:
+            raise SandboxError(f"{address} cannot be a socket ({error}): name a shorter path in $TMPDIR") from None
         daemon = subprocess.Popen(
-            [sys.executable, "-m", "binfmtd", "run", "--state-dir", directory, *arguments],
+            # -P: it finds its modules where we found them, and none in the current directory.
+            [sys.executable, "-P", "-m", "binfmtd", "run", "--state-dir", directory, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            env=os.environ | {"NOTIFY_SOCKET": address},
+            env=os.environ | {"NOTIFY_SOCKET": address, "PYTHONPATH": os.pathsep.join(sys.path)},
             preexec_fn=before_exec,  # noqa: PLW1509  we have one thread
             start_new_session=True,  # a Ctrl-C is for the command, not for the daemon
         )
-        ended = os.pidfd_open(daemon.pid)
         try:
-            while True:
-                ready, _, _ = select.select([channel.fileno(), ended], [], [], START_SECONDS)
-                if channel.fileno() in ready and b"READY=1" in channel.recv(4096).splitlines():
-                    return daemon
-                if ended in ready:
-                    raise SandboxError(f"the daemon ended with status {daemon.wait()}: see its message above")
-                if not ready:
-                    _stop(daemon)
-                    raise SandboxError(f"the daemon was not ready within {START_SECONDS:g} s: try --log-level debug")
+            _wait_until_ready(daemon, channel)
+            yield daemon
         finally:
-            os.close(ended)
+            _stop(daemon)
+
+
+def _wait_until_ready(daemon: subprocess.Popen[bytes], channel: socket.socket) -> None:
+    ended = os.pidfd_open(daemon.pid)
+    try:
+        while True:
+            ready, _, _ = select.select([channel.fileno(), ended], [], [], START_SECONDS)
+            if channel.fileno() in ready and b"READY=1" in channel.recv(4096).splitlines():
+                return
+            if ended in ready:
+                if daemon.wait() <= 0:
+                    raise SandboxError(f"the daemon ended with status {daemon.returncode}: try --log-level debug")
+                return
+            if not ready:
+                raise SandboxError(f"the daemon was not ready within {START_SECONDS:g} s: try --log-level debug")
+    finally:
+        os.close(ended)
 
 
 def _run(command: list[str], directory: str) -> int:
     """Run the command as if it were us: it gets the terminal's signals itself, and the others from us."""
+    child: subprocess.Popen[bytes] | None = None
+    early: list[int] = []
+
+    def forward(number: int, _frame: FrameType | None) -> None:
+        if child is None:
+            early.append(number)
+        else:
+            child.send_signal(number)
+
+    _handle(_TO_US, forward)
+    _handle(_BY_THE_TERMINAL, lambda *_: None)  # not SIG_IGN: that the command would inherit
     try:
         child = subprocess.Popen(command, env=os.environ | {"BINFMTD_STATE_DIR": directory})
     except FileNotFoundError:
         raise _CommandError(f"{command[0]!r}: not found", NOT_FOUND) from None
     except OSError as error:
         raise _CommandError(f"{command[0]!r}: {error.strerror}", NOT_EXECUTABLE) from None
-
-    def forward(number: int, _frame: FrameType | None) -> None:
+    for number in early:
         child.send_signal(number)
-
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, forward)
-    for number in (signal.SIGINT, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_IGN)
     status = child.wait()
     return status if status >= 0 else 128 - status
 

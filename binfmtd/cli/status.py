@@ -6,6 +6,7 @@ from typing import Any
 from binfmtd.cli import options
 from binfmtd.cli.context import print_json, print_table, state_dir, warn
 from binfmtd.daemon.state_dir import running_pid
+from binfmtd.errors import StateError
 from binfmtd.report.printable import printable
 from binfmtd.report.status import read_status
 
@@ -22,7 +23,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--check", action="store_true", help="exit with 3 unless all is converged")
     given = parser.parse_args(arguments)
     directory = state_dir(given)
-    status = read_status(directory)
+    try:
+        status = read_status(directory)
+    except StateError as error:
+        if not given.check:
+            raise
+        warn(str(error))
+        return NOT_CONVERGED
     pid = running_pid(directory)
     if given.json:
         print_json({**status, "pid": pid})

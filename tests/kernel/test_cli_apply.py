@@ -1,0 +1,202 @@
+"""``binfmtd apply``: one pass, as a command."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.cli import Cli, fake_emulators, state
+from support.daemon import Daemon
+from support.instance import Instance
+from support.waiting import DirectoryWatch
+
+from binfmtd.catalog.architectures import CATALOG
+
+StartDaemon = Callable[..., Daemon]
+
+ONE = """
+architectures = []
+[handlers.one]
+magic = '\\x00one'
+interpreter = "/usr/bin/true"
+"""
+ONE_TEXT = "enabled\ninterpreter /usr/bin/true\nflags: \noffset 0\nmagic 006f6e65\n"
+
+
+@pytest.fixture
+def cli(instance: Instance, tmp_path: Path) -> Cli:
+    return Cli(instance, tmp_path)
+
+
+def test_everything_that_has_an_emulator_and_is_not_native(instance: Instance, tmp_path: Path, cli: Cli) -> None:
+    """By default all that has an emulator and does not run natively is registered; the second run finds it so."""
+    with_emulator = set(CATALOG) - {"s390x", "sparc"}
+    config = fake_emulators(tmp_path / "bin", with_emulator)
+    native = {row["name"] for row in cli("arch", "--json", config=config).json if row["native"]}
+    assert native
+    expected = {f"qemu-{name}" for name in with_emulator - native}
+    result = cli("apply", config=config)
+    assert (result.status, result.stderr) == (0, "")
+    heading, *rows = result.rows
+    assert heading == ["ACTION", "ENTRY", "DRIFT", "REASON"]
+    assert {tuple(row[:3]) for row in rows} == {("register", name, "missing") for name in expected}
+    assert set(instance.names()) == expected
+    assert f"\ninterpreter {tmp_path}/bin/qemu-arm\n" in instance.read("qemu-arm")
+
+    before = state(instance)
+    again = cli("apply", config=config)
+    assert (again.status, again.stdout, again.stderr) == (0, "nothing to do\n", "")
+    assert state(instance) == before
+
+
+def test_json(cli: Cli) -> None:
+    """With --json stdout is one document of what was done and what failed."""
+    result = cli("apply", "--json", config=ONE)
+    assert (result.status, result.stderr) == (0, "")
+    done = {"action": "register", "entry": "one", "drift": "missing", "reason": "it is not there"}
+    assert result.json == {"actions": [done], "failed": []}
+    assert cli("apply", "--json", config=ONE).json == {"actions": [], "failed": []}
+
+
+def test_leading_options_mean_apply(instance: Instance, cli: Cli) -> None:
+    """Options without a command apply."""
+    result = cli("--json", config=ONE)
+    assert result.status == 0
+    assert [action["entry"] for action in result.json["actions"]] == ["one"]
+    assert instance.read("one") == ONE_TEXT
+
+
+def test_what_is_no_longer_declared_goes(instance: Instance, cli: Cli) -> None:
+    """What an earlier apply registered and the config has no more is removed, also if the kernel knows no file."""
+    cli("apply", config=ONE)
+    result = cli("apply", config="architectures = []")
+    assert result.status == 0
+    assert result.rows[1][:3] == ["remove", "one", "unwanted"]
+    assert instance.names() == []
+
+
+def test_foreign_entries_are_left_alone(instance: Instance, cli: Cli) -> None:
+    """What others registered stays as it is, byte for byte and by identity, whatever it looks like."""
+    instance.register(b":alien:M::\\x00alien::/usr/bin/true:F")
+    instance.register(b":l\xe4t \x1b[31m:E::lat::/nowhere:")
+    instance.register(b":same-magic:M::\\x00one::/usr/bin/false:")
+    instance.write("alien", b"0")
+    before = state(instance)
+    assert cli("apply", config=ONE).status == 0
+    assert cli("apply", config="architectures = []").status == 0
+    assert state(instance) == before
+
+
+def test_a_named_architecture_without_emulator(instance: Instance, tmp_path: Path, cli: Cli) -> None:
+    """What was asked for by name and cannot be had is a failure that says why; the rest is registered."""
+    config = "architectures = ['arm64', 'all']\n" + fake_emulators(tmp_path / "bin", ["arm", "riscv64"])
+    result = cli("apply", config=config)
+    assert result.status == 1
+    assert result.message == f"qemu-aarch64: waiting: no interpreter at {tmp_path}/bin/qemu-aarch64"
+    assert {"qemu-arm", "qemu-riscv64"} & set(instance.names())
+    again = cli("apply", "--json", config=config)
+    assert again.status == 1
+    assert [(row["entry"], row["errno"]) for row in again.json["failed"]] == [("qemu-aarch64", None)]
+
+
+def test_a_refused_handler(instance: Instance, cli: Cli) -> None:
+    """A handler that would take the host's own programs is not registered, and the message says what to do."""
+    result = cli("apply", config=ONE + "[handlers.elf]\nmagic = '\\x7fELF'\ninterpreter = '/usr/bin/true'")
+    assert result.status == 1
+    assert result.message.startswith("elf: refused: it takes native programs")
+    assert "set force = true" in result.message
+    assert instance.names() == ["one"]
+
+
+def test_the_kernel_refuses(instance: Instance, tmp_path: Path, cli: Cli) -> None:
+    """What the kernel refuses is named once, with errno and meaning; the others go on."""
+    noexec = tmp_path / "noexec"
+    noexec.mkdir()
+    instance.shell(f"mount -t tmpfs -o noexec,mode=755 tmpfs {noexec} && cp /usr/bin/true {noexec}/program")
+    busy = tmp_path / "busy"
+    busy.write_text("#!/bin/sh\n")
+    busy.chmod(0o755)
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    config = "".join(
+        f"[handlers.{path.name}]\nmagic = '\\x00{path.name}'\ninterpreter = '{program}'\nflags = 'F'\n"
+        for path, program in ((noexec, noexec / "program"), (busy, busy), (loop, loop))
+    )
+    with busy.open("a"):
+        result = cli("apply", "--json", config=ONE + config)
+    assert result.status == 1
+    messages = sorted(result.messages)
+    assert [message.split(":")[0] for message in messages] == ["busy", "loop", "noexec"]
+    assert f"ETXTBSY: {busy} is being written" in messages[0]
+    assert messages[1] == f"loop: waiting: no interpreter at {loop}"
+    assert "EACCES" in messages[2]
+    assert "noexec" in messages[2].removeprefix("noexec")
+    failed = {row["entry"]: row for row in result.json["failed"]}
+    assert {name: row["errno"] for name, row in failed.items()} == {"busy": 26, "loop": None, "noexec": 13}
+    assert failed["noexec"]["reason"].startswith("the kernel refused it with EACCES: ")
+    assert instance.names() == ["one"]
+
+
+def test_beside_a_daemon(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
+    """Where a daemon is in charge nothing is written: 0 if all is as wanted, else 1, naming the daemon's pid."""
+    daemon = start_daemon(ONE)
+    cli.state_directory = daemon.state_directory
+    with DirectoryWatch(instance.directory) as watch:
+        agreed = cli("apply", config=ONE)
+        assert (agreed.status, agreed.stdout, agreed.stderr) == (0, "nothing to do\n", "")
+
+        other = ONE.replace("one", "two") + "[handlers.late]\nmagic = '\\x00late'\ninterpreter = '/nowhere'"
+        result = cli("apply", config=other)
+        assert (result.status, result.stdout) == (1, "")
+        first, *rest = result.messages
+        assert f"(pid {daemon.pid}, " in first
+        assert first.endswith(f"kill -HUP {daemon.pid}")
+        assert [line.split(":")[0] for line in rest] == ["late", "two", "one"]
+
+        as_json = cli("apply", "--json", config=other)
+        assert as_json.status == 1
+        assert as_json.json["actions"] == []
+        assert [row["entry"] for row in as_json.json["failed"]] == ["late", "two", "one"]
+        assert watch.pending() == []
+    assert instance.names() == ["one"]
+
+
+def test_read_only(instance: Instance, cli: Cli) -> None:
+    """A read-only mount is one clear error with the remedy."""
+    instance.shell(f"mount -o remount,bind,ro {instance.mount_point}")
+    result = cli("apply", config=ONE)
+    assert (result.status, result.stdout) == (1, "")
+    assert result.message.startswith(f"{instance.mount_point}/register: Read-only file system: ")
+    assert "mount -o remount,rw" in result.message
+
+
+def test_not_mounted(instance: Instance, tmp_path: Path, cli: Cli) -> None:
+    """Where no binfmt_misc is mounted it says so in one line, with the remedy, and mounts none in a user namespace."""
+    # Always with --mount: without, an instance that is mounted elsewhere would do, and that may be the host's.
+    instance.shell(f"umount {instance.mount_point}")  # uncovers the empty file system below, never the host's
+    covered = cli("apply", "--mount", instance.mount_point, config=ONE)
+    assert covered.message.endswith("a file system of type tmpfs is mounted there, not binfmt_misc: unmount that")
+    empty = cli("apply", "--mount", str(tmp_path), config=ONE)
+    assert empty.message.endswith(f"`mount -t binfmt_misc binfmt_misc {tmp_path}`")
+    missing = cli("apply", "--mount", "/nowhere", config=ONE)
+    assert missing.message.startswith("/nowhere is not a directory: name one with --mount")
+    assert {(result.status, result.stdout) for result in (covered, empty, missing)} == {(1, "")}
+
+
+def test_state_directory_of_others(instance: Instance, cli: Cli) -> None:
+    """A state directory that others can write is refused, before anything is registered."""
+    cli.state_directory.mkdir()
+    cli.state_directory.chmod(0o777)
+    result = cli("apply", config=ONE)
+    assert result.status == 1
+    assert result.message.endswith(f"can be written by others (mode 0777): run `chmod go-w {cli.state_directory}`")
+    assert instance.names() == []
+    assert os.listdir(cli.state_directory) == []
+
+
+def test_invalid_config(instance: Instance, cli: Cli) -> None:
+    """A config error ends with 78, before anything is registered."""
+    result = cli("apply", config=ONE + "typo = 1")
+    assert (result.status, result.stdout) == (78, "")
+    assert result.message.startswith(f"{cli.config}: handlers.one.typo: unknown key")
+    assert instance.names() == []

@@ -1,0 +1,77 @@
+"""``binfmtd arch``: the catalog, as this host sees it."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from support.cli import Cli, fake_emulators
+from support.instance import Instance
+
+from binfmtd.catalog.architectures import CATALOG
+from binfmtd.catalog.elf import tiny_program
+
+# Prints the names of the programs that start: they exit with 42, or die by SIGSYS under a seccomp filter.
+START_EACH = """
+import os, sys
+for name in sys.argv[2:]:
+    try:
+        status = os.waitpid(os.posix_spawn(f"{sys.argv[1]}/{name}", [name], {}), 0)[1]
+    except OSError:
+        continue
+    if os.waitstatus_to_exitcode(status) in (42, -31):
+        print(name)
+"""
+
+
+@pytest.fixture
+def cli(module_instance: Instance, tmp_path: Path) -> Cli:
+    return Cli(module_instance, tmp_path)
+
+
+def test_every_architecture_has_a_row(cli: Cli, tmp_path: Path) -> None:
+    """All of them are listed, whatever the config asks for, with emulator and names."""
+    config = "architectures = []\n" + fake_emulators(tmp_path / "bin", ["arm"])
+    result = cli("arch", config=config)
+    assert (result.status, result.stderr) == (0, "")
+    assert result.stdout.startswith("NAME")
+    assert [row[0] for row in result.rows[1:]] == list(CATALOG)
+    assert ["arm", f"{tmp_path}/bin/qemu-arm", "armhf"] in [row[:3] for row in result.rows]
+    assert ["s390x", "-", "linux/s390x"] in [row[:3] for row in result.rows]
+
+
+def test_only_some(cli: Cli, tmp_path: Path) -> None:
+    """By any name one goes by, in the order of asking."""
+    config = fake_emulators(tmp_path / "bin", ["aarch64"])
+    result = cli("arch", "linux/s390x", "ARM64", config=config)
+    assert result.status == 0
+    assert [row[0] for row in result.rows[1:]] == ["s390x", "aarch64"]
+    (document,) = cli("arch", "arm64", "--json", config=config).json
+    assert document.keys() == {"name", "aliases", "interpreter", "native", "magic", "mask"}
+    assert document["name"] == "aarch64"
+    assert {"arm64", "linux/arm64"} <= set(document["aliases"])
+    assert document["interpreter"] == f"{tmp_path}/bin/qemu-aarch64"
+    assert document["magic"] == "7f454c460201010000000000000000000200b700"
+    assert document["mask"] == "ffffffffffffff00fffffffffffffffffeffffff"
+
+
+def test_natively_is_what_runs(cli: Cli, tmp_path: Path) -> None:
+    """An architecture is called native if and only if its programs start where no handler is registered."""
+    for row in CATALOG.values():
+        program = tmp_path / row.name
+        program.write_bytes(tiny_program(row))
+        program.chmod(0o755)
+    runs = cli.instance.run([sys.executable, "-c", START_EACH, str(tmp_path), *CATALOG]).stdout.split()
+    assert runs
+    listed = cli("arch", "--json", config="").json
+    assert [row["name"] for row in listed] == list(CATALOG)
+    assert [row["name"] for row in listed if row["native"]] == runs
+
+
+def test_natively_despite_handlers(instance: Instance, tmp_path: Path) -> None:
+    """A registered emulator, even for the host's own programs of another width, does not make one native or foreign."""
+    cli = Cli(instance, tmp_path)
+    before = {row["name"]: row["native"] for row in cli("arch", "--json", config="").json}
+    config = fake_emulators(tmp_path / "bin", CATALOG) + "[emulators.i386]\nforce = true\n"
+    assert cli("apply", config=config).status == 0
+    (tmp_path / "state" / "native.json").unlink()  # so that it is found out anew
+    assert {row["name"]: row["native"] for row in cli("arch", "--json", config="").json} == before

@@ -1,0 +1,101 @@
+"""``binfmtd check`` on configs that are valid, and what of them this host cannot take."""
+
+from pathlib import Path
+
+import pytest
+from support.cli import Cli
+from support.instance import Instance
+from support.waiting import DirectoryWatch
+
+ONE = """
+architectures = []
+[handlers.one]
+magic = '\\x00one'
+interpreter = "/usr/bin/true"
+"""
+LATE = "[handlers.late]\nmagic = '\\x00late'\ninterpreter = '/nowhere/late'\n"
+ELF = "[handlers.elf]\nmagic = '\\x7fELF'\ninterpreter = '/usr/bin/true'\n"
+
+
+@pytest.fixture
+def cli(module_instance: Instance, tmp_path: Path) -> Cli:
+    return Cli(module_instance, tmp_path)
+
+
+def test_valid(cli: Cli) -> None:
+    """A config that this host can take: 0, one line on stdout, and nothing is written anywhere."""
+    with DirectoryWatch(cli.instance.directory) as watch:
+        result = cli("check", config=ONE)
+        assert watch.pending() == []
+    assert (result.status, result.stdout, result.stderr) == (0, "valid: 1 handlers\n", "")
+    assert not cli.state_directory.exists()
+    document = cli("check", "--json", config=ONE).json
+    assert document == {"valid": True, "handlers": 1, "errors": [], "warnings": []}
+
+
+def test_waiting(cli: Cli) -> None:
+    """A handler whose interpreter is not there yet is a warning: 0."""
+    result = cli("check", config=ONE + LATE)
+    assert (result.status, result.stdout) == (0, "valid: 1 handlers\n")
+    assert result.message == "late: waiting: no interpreter at /nowhere/late"
+
+
+def test_refused(cli: Cli) -> None:
+    """A handler that would take native programs makes the config one that this host cannot take: 78."""
+    result = cli("check", config=ONE + LATE + ELF)
+    assert (result.status, result.stdout) == (78, "")
+    late, elf = result.messages
+    assert late.startswith("late: waiting: ")
+    assert elf.startswith("elf: refused: it takes native programs")
+    assert elf.endswith(f"({cli.config} [handlers.elf])")
+    document = cli("check", "--json", config=ONE + LATE + ELF).json
+    assert (document["valid"], document["warnings"], document["errors"]) == (False, [late], [elf])
+    assert cli("check", config=ONE + ELF + "force = true").status == 0
+
+
+def test_an_interpreter_that_others_can_change(cli: Cli, tmp_path: Path) -> None:
+    """An interpreter that somebody else could replace is refused: 78, with the path and the remedy."""
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o777)
+    result = cli("check", config=ONE.replace("/usr/bin/true", str(program)))
+    assert result.status == 78
+    assert result.message.startswith("one: refused: ")
+    assert result.message.endswith(f"run chmod go-w '{program}'")
+
+
+def test_no_room_for_a_stand_in(cli: Cli) -> None:
+    """A handler whose line fits, and its stand-in's does not, is named: 0 with a warning."""
+    magic, mask = "\\x00" * 230, "\\x0a" * 230  # bytes that the kernel takes as escapes alone
+    config = f"architectures = []\n[handlers.long]\nmagic = '{magic}'\nmask = '{mask}'\n"
+    # One write of at most 1920 bytes: the rest of the line is the interpreter's, up to what the helper name needs.
+    rest = 1920 - len(f":long:M:0:{magic}:{mask}::")
+    interpreter = "/usr/bin/" + "./" * ((rest - len("/usr/bin/true")) // 2) + "true"
+    result = cli("check", config=config + f"interpreter = '{interpreter}'\n")
+    assert result.status == 0, result.stderr
+    assert result.message.startswith("long: its line is so long that no stand-in fits ")
+
+
+def test_declared_twice(cli: Cli, tmp_path: Path) -> None:
+    """A name that two sources declare is a warning that names both; the later holds."""
+    (tmp_path / "conf.d").mkdir()
+    later = tmp_path / "conf.d" / "50-later.toml"
+    later.write_text("[handlers.one]\nextension = 'one'\ninterpreter = '/usr/bin/false'\n")
+    result = cli("check", config=ONE)
+    assert (result.status, result.stdout) == (0, "valid: 1 handlers\n")
+    assert result.message == f"{later}: handlers.one: replaces all of the one in {cli.config}"
+    arm = "architectures = ['arm']\n[handlers.qemu-arm]\nextension = 'one'\ninterpreter = '/usr/bin/false'\n"
+    later.write_text("")
+    result = cli("check", config=arm)
+    assert result.status == 0
+    assert result.message == (
+        f"entry 'qemu-arm' is declared twice: {cli.config} [handlers.qemu-arm] replaces "
+        f'{cli.config} architectures "arm"'
+    )
+
+
+def test_without_binfmt_misc(instance: Instance, tmp_path: Path) -> None:
+    """A config can be checked where none is mounted."""
+    instance.shell(f"umount {instance.mount_point}")
+    result = Cli(instance, tmp_path)("check", "--mount", instance.mount_point, config=ONE)
+    assert (result.status, result.stdout, result.stderr) == (0, "valid: 1 handlers\n", "")

@@ -1,0 +1,211 @@
+"""``binfmtd sandbox``: an instance of one's own with a daemon in it, for one command.
+
+It is started inside a private instance, which stands for the host's.
+"""
+
+import os
+import select
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.cli import BINFMTD, Result, run, unprivileged_python
+from support.instance import MOUNT_POINT, Instance
+from support.waiting import DirectoryWatch, wait_until
+
+from binfmtd.catalog.architectures import CATALOG
+from binfmtd.catalog.elf import tiny_program
+
+CONFIG = """
+architectures = []
+[handlers.one]
+magic = '\\x00one'
+interpreter = "/usr/bin/true"
+"""
+# Says who it is, which daemon it has and where, then waits.
+WAITING_COMMAND = 'echo $$; cat "$BINFMTD_STATE_DIR/lock"; exec sleep 600'
+
+
+class Sandbox:
+    """Sandboxes, all with the same config and place for temporary files."""
+
+    def __init__(self, instance: Instance, directory: Path) -> None:
+        self.instance = instance
+        self.directory = directory
+        self.config = directory / "binfmtd.toml"
+        self.config.write_text(CONFIG)
+        self.temporary = directory / "tmp"
+        self.temporary.mkdir()
+
+    def command(self, *command: str, config: str | None = None) -> list[str]:
+        if config is not None:
+            self.config.write_text(config)
+        arguments = ["sandbox", "--config", str(self.config), *(["--", *command] if command else [])]
+        return ["env", f"TMPDIR={self.temporary}", *BINFMTD, *arguments]
+
+    def __call__(self, *command: str, config: str | None = None, **options: Any) -> Result:
+        return run(self.instance.entering(self.command(*command, config=config)), **options)
+
+    def start(self, *command: str) -> subprocess.Popen[str]:
+        return self.instance.popen(self.command(*command), stdout=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def sandbox(instance: Instance) -> Iterator[Sandbox]:
+    """Yield what makes sandboxes in a directory that everybody may read; nothing may be left behind in there."""
+    directory = Path(tempfile.mkdtemp(prefix="cli-"))
+    directory.chmod(0o755)
+    sandbox = Sandbox(instance, directory)
+    yield sandbox
+    left = os.listdir(sandbox.temporary)
+    shutil.rmtree(directory)
+    assert left == []
+
+
+def members(namespace: str) -> list[str]:
+    """Return the command lines of the processes that are in a user namespace."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_text(errors="surrogateescape")
+            if command and os.readlink(f"/proc/{pid}/ns/user") == namespace:  # a zombie has no command line
+                found.append(command)
+        except OSError:  # it has ended
+            continue
+    return found
+
+
+def test_the_command_sees_the_handlers(sandbox: Sandbox) -> None:
+    """When the command starts everything is registered, in an instance that it shares with its daemon alone."""
+    result = sandbox("ls", MOUNT_POINT)
+    assert (result.status, result.stdout.split(), result.stderr) == (0, ["one", "register", "status"], "")
+
+
+def test_the_daemon_is_at_work(sandbox: Sandbox) -> None:
+    """What is removed in there comes back, and `status` finds the daemon without being told where."""
+    script = f"echo -1 > {MOUNT_POINT}/one; until [ -e {MOUNT_POINT}/one ]; do :; done; exec $0 -m binfmtd status"
+    result = sandbox("timeout", "10", "sh", "-c", script, BINFMTD[0])
+    assert (result.status, result.stderr.replace("\n", "")) == (0, result.stderr.strip())
+    assert result.rows[1][:2] == ["one", "registered"]
+
+
+def test_the_host_is_untouched_and_nothing_stays(instance: Instance, sandbox: Sandbox) -> None:
+    """The instance outside hears of nothing, and no process is left in the sandbox's namespace."""
+    with DirectoryWatch(instance.directory) as watch:
+        result = sandbox("readlink", "/proc/self/ns/user")
+        assert watch.pending() == []
+    assert result.status == 0
+    assert instance.names() == []
+    namespace = result.stdout.strip()
+    assert namespace.startswith("user:[")
+    assert namespace != os.readlink(f"/proc/{instance.pid}/ns/user")
+    assert members(namespace) == []
+
+
+def test_a_foreign_program_runs(sandbox: Sandbox) -> None:
+    """A program of another architecture runs, with its own exit status."""
+    name = next((name for name in ("aarch64", "riscv64", "s390x") if os.path.exists(f"/usr/bin/qemu-{name}")), None)
+    if name is None:
+        pytest.skip("no emulator is installed: apt-get install qemu-user")
+    program = sandbox.directory / "program"
+    program.write_bytes(tiny_program(CATALOG[name]))
+    program.chmod(0o755)
+    result = sandbox(str(program), config=f"architectures = ['{name}']")
+    assert (result.status, result.stderr) == (42, "")
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "output"),
+    [
+        (("true",), 0, ""),
+        (("sh", "-c", "exit 7"), 7, ""),
+        (("sh", "-c", "kill -KILL $$"), 128 + signal.SIGKILL, ""),
+        (("printf", "%s|", "a", "--", "--config"), 0, "a|--|--config|"),
+    ],
+)
+def test_the_exit_status_is_the_commands(sandbox: Sandbox, command: tuple[str, ...], status: int, output: str) -> None:
+    """Its status, or 128 and the signal that ended it; its arguments are its own."""
+    result = sandbox(*command)
+    assert (result.status, result.stdout, result.stderr) == (status, output, "")
+
+
+def test_a_command_that_cannot_be_started(sandbox: Sandbox) -> None:
+    """As a shell says it: 127 if there is none, 126 if it is no program."""
+    result = sandbox("nonesuch", env=os.environ | {"PATH": "/usr/bin:/bin"})  # directories that everybody may search
+    assert (result.status, result.message) == (127, "'nonesuch': not found")
+    result = sandbox(str(sandbox.config))
+    assert (result.status, result.message) == (126, f"'{sandbox.config}': Permission denied")
+
+
+def test_without_a_command_it_is_a_shell(sandbox: Sandbox) -> None:
+    """$SHELL, which reads its commands from stdin here."""
+    result = sandbox(input=f"ls {MOUNT_POINT}; exit 5\n", env=os.environ | {"SHELL": "/bin/sh"})
+    assert (result.status, result.stdout.split()) == (5, ["one", "register", "status"])
+
+
+def test_a_config_error(sandbox: Sandbox) -> None:
+    """One line, and the status that it has elsewhere; the command does not run."""
+    result = sandbox("echo", "it ran", config="x = 1")
+    assert (result.status, result.stdout) == (78, "")
+    assert result.message.startswith(f"{sandbox.config}: x: unknown key")
+
+
+def test_modules_of_the_current_directory_are_not_taken(sandbox: Sandbox) -> None:
+    """Files that happen to be called like Python's modules do not get into the daemon."""
+    (sandbox.directory / "json.py").write_text("raise SystemExit('mine')")
+    command = sandbox.command("true")
+    command[command.index("-m") : command.index("-m")] = ["-P"]  # as the installed command is started
+    result = run(sandbox.instance.entering(["env", "-C", str(sandbox.directory), *command]))
+    assert (result.status, result.stderr) == (0, "")
+
+
+def test_sigterm_ends_command_and_daemon(sandbox: Sandbox) -> None:
+    """SIGTERM is passed on to the command, and with it all is over."""
+    process = sandbox.start("sh", "-c", WAITING_COMMAND)
+    assert process.stdout is not None
+    processes = [os.pidfd_open(int(process.stdout.readline())) for _ in ("command", "daemon")]
+    process.terminate()
+    assert process.wait(10) == 128 + signal.SIGTERM
+    for descriptor in processes:
+        assert select.select([descriptor], [], [], 0)[0], "it still runs"
+        os.close(descriptor)
+
+
+def test_sigterm_at_the_start(sandbox: Sandbox) -> None:
+    """SIGTERM before the command runs leaves nothing behind either."""
+    process = sandbox.start("sleep", "600")
+    wait_until(lambda: os.listdir(sandbox.temporary), what="a directory for the daemon")
+    namespace = os.readlink(f"/proc/{process.pid}/ns/user")
+    process.terminate()
+    assert process.wait(10) == 128 + signal.SIGTERM
+    assert os.listdir(sandbox.temporary) == []
+    wait_until(lambda: not members(namespace), what="no process in the namespace")
+
+
+def test_the_daemon_does_not_outlive_a_killed_sandbox(sandbox: Sandbox) -> None:
+    """However the sandbox ends, its daemon ends."""
+    process = sandbox.start("sh", "-c", WAITING_COMMAND)
+    assert process.stdout is not None
+    command, daemon = (os.pidfd_open(int(process.stdout.readline())) for _ in ("command", "daemon"))
+    process.kill()
+    assert select.select([daemon], [], [], 10)[0], "the daemon still runs"
+    signal.pidfd_send_signal(command, signal.SIGKILL)
+    for descriptor in (command, daemon):
+        os.close(descriptor)
+    for left in sandbox.temporary.iterdir():  # SIGKILL leaves no time to tidy up
+        shutil.rmtree(left)
+
+
+def test_as_an_ordinary_user(sandbox: Sandbox) -> None:
+    """It needs no privileges."""
+    python = unprivileged_python()
+    sandbox.temporary.chmod(0o1777)
+    command = ["env", f"TMPDIR={sandbox.temporary}", *python, "-m", "binfmtd", "sandbox"]
+    command += ["--config", str(sandbox.config), "--", "sh", "-c", f"ls {MOUNT_POINT}; id -u; exit 3"]
+    result = run(command, cwd="/")
+    assert (result.status, result.stdout.split(), result.stderr) == (3, ["one", "register", "status", "0"], "")

@@ -1,0 +1,109 @@
+"""``binfmtd status`` with a daemon that runs, or has run."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.cli import Cli
+from support.daemon import Daemon
+from support.instance import Instance
+
+StartDaemon = Callable[..., Daemon]
+
+CONFIG = """
+architectures = []
+[handlers.one]
+magic = '\\x00one'
+interpreter = "/usr/bin/true"
+flags = "F"
+priority = 5
+[handlers.off]
+magic = '\\x00off'
+interpreter = "/usr/bin/true"
+enabled = false
+"""
+LATE = "[handlers.late]\nmagic = '\\x00late'\ninterpreter = '/nowhere/late'\n"
+ODD = b"odd\x1b[31m\xff"
+
+
+@pytest.fixture
+def cli(instance: Instance, tmp_path: Path) -> Cli:
+    cli = Cli(instance, tmp_path)
+    cli.state_directory = tmp_path / "daemon" / "state"
+    return cli
+
+
+def test_fresh(start_daemon: StartDaemon, cli: Cli) -> None:
+    """While the daemon runs it shows each handler and the whole: 0, also with --check."""
+    daemon = start_daemon(CONFIG)
+    result = cli("status", "--check")
+    assert (result.status, result.stderr) == (0, "")
+    heading, off, one, *_ = result.rows
+    assert heading == ["HANDLER", "STATE", "FLAGS", "REPAIRS", "INTERPRETER", "REASON"]
+    assert off[:2] == ["off", "disabled"]
+    assert one == ["one", "registered", "F", "0", "/usr/bin/true"]
+    assert f"config:   {daemon.config}, generation 1, loaded 20" in result.stdout
+    assert "\nstate:    converged, 0 repairs in 1 passes\n" in result.stdout
+
+
+def test_json(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
+    """With --json it has the documented keys."""
+    instance.register(b":alien:E::alien::/usr/bin/true:")
+    instance.write("alien", b"0")
+    daemon = start_daemon(CONFIG)
+    result = cli("status", "--json")
+    assert (result.status, result.stderr) == (0, "")
+    document = result.json
+    documented = {"schema", "state", "mount", "config", "handlers", "foreign", "passes", "repairs", "last_pass"}
+    assert documented <= document.keys()
+    assert (document["schema"], document["state"]) == (1, "converged")
+    assert (document["passes"], document["repairs"], document["pid"]) == (1, 0, daemon.pid)
+    assert {"path", "generation", "loaded_at", "error"} <= document["config"].keys()
+    assert document["config"]["path"] == str(daemon.config)
+    assert document["foreign"] == [{"name": "alien", "enabled": False}]
+    assert document["handlers"][1] == {
+        "name": "one",
+        "architecture": None,
+        "state": "registered",
+        "reason": "",
+        "interpreter": "/usr/bin/true",
+        "flags": "F",
+        "priority": 5,
+        "repairs": 0,
+    }
+
+
+def test_not_converged(start_daemon: StartDaemon, cli: Cli) -> None:
+    """While something waits, --check says 3, and without it the status is the answer: 0."""
+    start_daemon(CONFIG + LATE)
+    assert cli("status").status == 0
+    result = cli("status", "--check")
+    assert (result.status, result.stderr) == (3, "")
+    assert "late" in result.stdout
+    assert "no interpreter at /nowhere/late" in result.stdout
+    assert "\nstate:    waiting, " in result.stdout
+
+
+def test_stale(start_daemon: StartDaemon, cli: Cli) -> None:
+    """After the daemon's end the last status is shown and called that: 1, and 3 with --check."""
+    daemon = start_daemon(CONFIG)
+    daemon.kill()
+    for options, expected in (((), 1), (("--check",), 3), (("--json",), 1)):
+        result = cli("status", *options)
+        assert result.status == expected
+        assert result.message.startswith("no daemon runs with this state directory")
+        assert "one" in result.stdout
+    assert cli("status", "--json").json["pid"] is None
+
+
+def test_odd_names_do_not_reach_the_terminal(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
+    """A foreign name with control characters and bytes that are no text comes out escaped, as text and as JSON."""
+    instance.register(b":%b:E::alien::/usr/bin/true:" % ODD)
+    start_daemon(CONFIG)
+    result = cli("status")
+    assert "foreign:  odd\\x1b[31m\\xff\n" in result.stdout
+    assert "\x1b" not in result.stdout
+    as_json = cli("status", "--json")
+    assert as_json.stdout.isascii()
+    assert "\x1b" not in as_json.stdout
+    assert as_json.json["foreign"][0]["name"] == ODD.decode("utf-8", "surrogateescape")

@@ -1,0 +1,87 @@
+"""``binfmtd check`` on configs that cannot be used."""
+
+import os
+from pathlib import Path
+
+import pytest
+from support.cli import BINFMTD, Result, run
+
+
+def check(config: Path, *options: str) -> Result:
+    return run([*BINFMTD, "check", "--config", str(config), *options])
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "remedy"),
+    [
+        ("architecture = []", "architecture", "unknown key: did you mean architectures?"),
+        ("[emulators]\npath = []", "emulators.path", "unknown key: did you mean paths?"),
+        ("[handlers.a]\nintrepreter = '/a'", "handlers.a.intrepreter", "unknown key: did you mean interpreter?"),
+        ("architectures = [", "not valid TOML", "line 1"),
+        ("[handlers.a]\nmagic = \"\\xff\"\ninterpreter = '/a'", "not valid TOML", "in single quotes"),
+        ("architectures = 'all'", "architectures", "must be an array"),
+        ("resync = 5", "resync", 'like "20ms"'),
+        ("on_stop = 'leave'", "on_stop", "write 'keep' or 'remove'"),
+        ("architectures = ['amr64']", "architectures", "did you mean arm64, amd64 or sparc64?"),
+        ("[emulators.amr64]\nflags = 'F'", "emulators.amr64", "did you mean arm64, amd64 or sparc64?"),
+        ("[handlers.a]\nmagic = '\\x0'\ninterpreter = '/a'", "handlers.a.magic", "two hexadecimal digits"),
+        ("[handlers.a]\nextension = 'x'\ninterpreter = 'a'", "handlers.a.interpreter", "must be an absolute path"),
+        ("[handlers.a]\nextension = 'x'", "handlers.a", "give the absolute path"),
+        ("[handlers.status]\nextension = 'x'\ninterpreter = '/a'", "handlers.status", "choose another"),
+    ],
+)
+def test_a_config_error(tmp_path: Path, text: str, key: str, remedy: str) -> None:
+    """Status 78, nothing on stdout, and one line that names the file, the key and the remedy."""
+    config = tmp_path / "binfmtd.toml"
+    config.write_text(text)
+    result = check(config)
+    assert (result.status, result.stdout) == (78, "")
+    assert result.message.startswith(f"{config}: {key}: ")
+    assert remedy in result.message
+
+
+def test_what_is_no_config_file(tmp_path: Path) -> None:
+    """What cannot be read, is no regular file or could be written by others is refused without waiting for it."""
+    directory = tmp_path / "directory"
+    directory.mkdir()
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    open_to_all = tmp_path / "open.toml"
+    open_to_all.write_text("")
+    open_to_all.chmod(0o666)
+    dangling = tmp_path / "dangling.toml"
+    dangling.symlink_to("nowhere")
+    expected = {
+        directory: "is a directory: put a regular file there",
+        fifo: "is a FIFO: put a regular file there",
+        open_to_all: f"can be written by others: run chmod go-w '{open_to_all}'",
+        dangling: "a link that leads nowhere: mend or remove it",
+        tmp_path / "missing.toml": "No such file or directory: create it, or name another",
+    }
+    for config, remedy in expected.items():
+        result = check(config)
+        assert (result.status, result.stdout) == (78, "")
+        assert result.message.startswith(f"{config}: ")
+        assert result.message.endswith(remedy)
+
+
+def test_a_config_error_as_json(tmp_path: Path) -> None:
+    """With --json the error is among the results, and stderr is empty."""
+    config = tmp_path / "binfmtd.toml"
+    config.write_text("x = 1")
+    result = check(config, "--json")
+    assert (result.status, result.stderr) == (78, "")
+    document = result.json
+    assert document["valid"] is False
+    assert document["warnings"] == []
+    assert [error.startswith(f"{config}: x: unknown key") for error in document["errors"]] == [True]
+
+
+def test_a_name_that_could_steer_the_terminal(tmp_path: Path) -> None:
+    """Control characters of a config come out escaped."""
+    config = tmp_path / "binfmtd.toml"
+    config.write_text('"\\u001b[31mred" = 1')
+    result = check(config)
+    assert result.status == 78
+    assert "\x1b" not in result.stderr
+    assert "\\x1b[31mred" in result.message

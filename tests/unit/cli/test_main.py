@@ -1,0 +1,85 @@
+"""What all commands share, as far as no binfmt_misc is needed."""
+
+import os
+from pathlib import Path
+
+import pytest
+from support.cli import BINFMTD, run
+
+from binfmtd import __version__
+from binfmtd.cli.main import COMMANDS
+
+BUFFERED = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
+def test_help_lists_the_commands(arguments: list[str]) -> None:
+    """Alone, and when asked for help, it lists every command on stdout and succeeds."""
+    result = run([*BINFMTD, *arguments])
+    assert (result.status, result.stderr) == (0, "")
+    assert result.stdout.startswith("usage: binfmtd COMMAND")
+    assert set(COMMANDS) <= {row[0] for row in result.rows if row}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_explains_itself(command: str) -> None:
+    """Each command's help names it and its options, on stdout."""
+    result = run([*BINFMTD, command, "--help"])
+    assert (result.status, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"usage: binfmtd {command} ")
+    assert "--help" in result.stdout
+
+
+def test_version() -> None:
+    """The version is one line on stdout."""
+    for option in ("--version", "-V"):
+        result = run([*BINFMTD, option])
+        assert (result.status, result.stdout, result.stderr) == (0, f"binfmtd {__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["stats"], "unknown command 'stats': did you mean status?"),
+        (["zzz"], "unknown command 'zzz': see binfmtd --help"),
+        ([""], "unknown command '': see binfmtd --help"),
+        (["\x1b[31mred"], "unknown command '\\x1b[31mred': see binfmtd --help"),
+        (["plan", "--jsn"], "unrecognized arguments: --jsn: see `binfmtd plan --help`"),
+        (["plan", "extra"], "unrecognized arguments: extra: see `binfmtd plan --help`"),
+        (["plan", "--config"], "argument --config: expected one argument: see `binfmtd plan --help`"),
+        (["--jsn"], "unrecognized arguments: --jsn: see `binfmtd apply --help`"),
+        (["arch", "amr64"], "unknown architecture 'amr64': did you mean arm64, amd64 or sparc64?"),
+        (["arch", "arm", "zzz"], "unknown architecture 'zzz': `binfmtd arch` lists the known ones"),
+    ],
+)
+def test_wrong_usage(arguments: list[str], message: str) -> None:
+    """What does not exist ends with status 2 and one line that says what does, or where to look."""
+    result = run([*BINFMTD, *arguments])
+    assert (result.status, result.stdout, result.message) == (2, "", message)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["plan", "--help"]])
+def test_nobody_reads_the_output(arguments: list[str]) -> None:
+    """When the pipe of stdout is closed at its other end, it ends with status 1 and says nothing."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        result = run([*BINFMTD, *arguments], capture_output=False, stdout=writing, stderr=-1, env=BUFFERED)
+    finally:
+        os.close(writing)
+    assert (result.status, result.stderr) == (1, "")
+
+
+def test_no_room_for_the_output() -> None:
+    """When stdout cannot be written, it says so in one line."""
+    with Path("/dev/full").open("w") as full:
+        result = run([*BINFMTD, "--version"], capture_output=False, stdout=full, stderr=-1, env=BUFFERED)
+    assert (result.status, result.message) == (1, "no space left for the output, or in the state directory: make room")
+
+
+def test_streams_may_be_closed() -> None:
+    """Without a stdout the exit status is the same, and without a stderr messages do not end up among the results."""
+    result = run(["sh", "-c", '"$@" >&-', "sh", *BINFMTD, "--version"])
+    assert (result.status, result.stdout, result.stderr) == (0, "", "")
+    result = run(["sh", "-c", '"$@" 2>&-', "sh", *BINFMTD, "stats"])
+    assert (result.status, result.stdout) == (2, "")

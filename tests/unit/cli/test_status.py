@@ -1,0 +1,55 @@
+"""``binfmtd status`` where no daemon runs."""
+
+import os
+from pathlib import Path
+
+import pytest
+from support.cli import BINFMTD, Result, run, unprivileged_python
+
+
+def status(directory: Path, *options: str) -> Result:
+    return run([*BINFMTD, "status", "--state-dir", str(directory), *options])
+
+
+@pytest.mark.parametrize(("options", "expected"), [((), 1), (("--json",), 1), (("--check",), 3)])
+def test_never_ran(tmp_path: Path, options: tuple[str, ...], expected: int) -> None:
+    """Where no daemon has ever run it fails, for --check as anything but converged, and says what to start."""
+    for directory in (tmp_path, tmp_path / "missing"):
+        result = status(directory, *options)
+        assert (result.status, result.stdout) == (expected, "")
+        assert result.message.startswith(f"{directory}/status.json is not there: ")
+        assert "`binfmtd run`" in result.message
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "\udcff", "[" * 5000, '{"schema": 999}'])
+def test_damaged(tmp_path: Path, content: str) -> None:
+    """A status file that cannot be understood is one clear error."""
+    (tmp_path / "status.json").write_text(content, "utf-8", "surrogateescape")
+    result = status(tmp_path)
+    assert (result.status, result.stdout) == (1, "")
+    assert result.message.startswith(f"{tmp_path}/status.json ")
+
+
+def test_special_file(tmp_path: Path) -> None:
+    """It does not wait for a FIFO that stands in the status file's place."""
+    os.mkfifo(tmp_path / "status.json")
+    result = status(tmp_path)
+    assert result.status == 1
+    assert "is a FIFO: put a regular file there" in result.message
+
+
+def test_no_state_directory_at_all() -> None:
+    """An ordinary user without $XDG_RUNTIME_DIR has no state directory, and learns how to name one."""
+    command = ["env", "-u", "XDG_RUNTIME_DIR", "-u", "BINFMTD_STATE_DIR", *unprivileged_python()]
+    result = run([*command, "-m", "binfmtd", "status"], cwd="/")
+    assert (result.status, result.stdout) == (1, "")
+    assert result.message.endswith("XDG_RUNTIME_DIR is not set, so name one with --state-dir")
+
+
+def test_start_up_is_light(tmp_path: Path) -> None:
+    """Neither status nor help loads pydantic, structlog or pyinotify, which take longer than all the rest."""
+    python, *module = BINFMTD
+    for arguments in (["status", "--state-dir", str(tmp_path)], ["--help"], ["run", "--help"]):
+        loaded = set(run([python, "-X", "importtime", *module, *arguments]).stderr.split())
+        assert "binfmtd.cli.main" in loaded
+        assert not {"pydantic", "structlog", "pyinotify"} & loaded
