@@ -52,6 +52,12 @@ class MountError(BinfmtdError):
     again = Again.MOUNT
 
 
+class WatchError(BinfmtdError):
+    """The kernel does not let us watch."""
+
+    again = Again.LATER
+
+
 class WriteRefusedError(BinfmtdError):
     """The kernel refused a write to binfmt_misc; ``errno`` is the kernel's."""
 

@@ -7,8 +7,8 @@ from binfmtd.cli import options
 from binfmtd.cli.context import load_config, print_json, print_table, reconciler, state_dir, warn
 from binfmtd.cli.plan import describe
 from binfmtd.daemon.reconcile import Look, PassResult, Reconciler
-from binfmtd.daemon.state_dir import Lock, make_state_dir
-from binfmtd.errors import AlreadyRunningError, WriteRefusedError
+from binfmtd.daemon.state_dir import APPLY, Lock, make_state_dir
+from binfmtd.errors import AlreadyRunningError
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.mount import Mounted, find, find_or_mount
 from binfmtd.kernel.write import Writer
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     directory = state_dir(given)
     make_state_dir(directory)
     try:
-        lock = Lock(directory)
+        lock = Lock(directory, APPLY)
     except AlreadyRunningError as running:
         done: list[Action] = []
         failures = _beside(find(given.mount), config, directory)
@@ -53,10 +53,13 @@ def main(arguments: Sequence[str]) -> int:
             )
     else:
         try:
-            result = _converge(find_or_mount(given.mount), reconciler(config, directory))
+            one_shot = reconciler(config, directory)
+            result = _converge(find_or_mount(given.mount), one_shot)
         finally:
             lock.release()
         done, failures = result.done, _failures(result)
+        if one_shot.ledger.problem:
+            warn(one_shot.ledger.problem)
     _print(done, failures, as_json=given.json)
     for warning in config.warnings:
         warn(warning)
@@ -77,7 +80,8 @@ def _failures(result: PassResult) -> list[Failure]:
         for action in result.look.plan.actions
         if action.entry not in refused
     ]
-    return [*_held(result.look), *(_refusal(*each) for each in refused.items()), *drifting]
+    refusals = [Failure(name, str(error), error.errno) for name, error in refused.items()]
+    return [*_held(result.look), *refusals, *drifting]
 
 
 def _beside(mounted: Mounted, config: Config, directory: str) -> list[Failure]:
@@ -91,10 +95,6 @@ def _beside(mounted: Mounted, config: Config, directory: str) -> list[Failure]:
 def _held(look: Look) -> list[Failure]:
     held = (held for held in look.desired.held if held.standing is not Standing.ABSENT)
     return [Failure(each.name, f"{each.standing.value}: {each.reason}") for each in held]
-
-
-def _refusal(name: str, error: WriteRefusedError) -> Failure:
-    return Failure(name, str(error).removeprefix(f"{name}: "), error.errno)
 
 
 def _print(done: Sequence[Action], failures: Sequence[Failure], *, as_json: bool) -> None:

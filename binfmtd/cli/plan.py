@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from binfmtd.cli import options
-from binfmtd.cli.context import load_config, print_json, print_table, reconciler, state_dir_or_none
+from binfmtd.cli.context import load_config, print_json, print_table, reconciler, state_dir_or_none, warn
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.mount import find
+from binfmtd.model.desired import Standing
 from binfmtd.model.drift import Action
 
 IN_SYNC = 0
@@ -23,6 +24,9 @@ def main(arguments: Sequence[str]) -> int:
     config = load_config(given)
     with Instance(find(given.mount)) as instance:
         look = reconciler(config, state_dir_or_none(given)).look(instance)
+    for held in look.desired.held:
+        if held.standing is not Standing.ABSENT:
+            warn(f"{held.name}: {held.standing.value}: {held.reason}")
     actions = look.plan.actions
     if given.json:
         print_json({"actions": [describe(action) for action in actions]})

@@ -17,6 +17,7 @@ from types import FrameType
 
 from binfmtd.cli import options
 from binfmtd.errors import SandboxError, UsageError
+from binfmtd.kernel.mount import DEFAULT_DIRECTORY
 from binfmtd.kernel.namespace import enter_own_instance
 
 START_SECONDS = 30.0
@@ -33,17 +34,17 @@ def main(arguments: Sequence[str]) -> int:
     """The exit status is the command's; 128 and the signal's number if a signal ended it."""
     parser = options.parser("sandbox", epilog="Inside you are root of your own namespace; without COMMAND, a shell.")
     options.add_config(parser)
+    options.add_mount(parser)
     options.add_log(parser, level="warning")
     parser.add_argument("command", metavar="COMMAND", nargs="*", help="what to run, after --")
     given = parser.parse_args(arguments)
     command = given.command or [os.environ.get("SHELL") or "/bin/sh"]
     config = [] if given.config is None else ["--config", os.path.abspath(given.config)]
-    enter_own_instance()
+    where = os.path.abspath(given.mount or DEFAULT_DIRECTORY)
+    enter_own_instance(where)
     _handle(_TO_US, _end)
-    with (
-        _directory() as directory,
-        _daemon(directory, [*config, "--log-level", given.log_level, "--log-format", given.log_format]) as daemon,
-    ):
+    log = ["--log-level", given.log_level, "--log-format", given.log_format]
+    with _directory() as directory, _daemon(directory, [*config, *log, "--mount", where]) as daemon:
         if (status := daemon.poll()) is not None:
             return status  # it has said why
         return _run(command, directory)

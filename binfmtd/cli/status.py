@@ -18,6 +18,8 @@ NOT_CONVERGED = 3
 def main(arguments: Sequence[str]) -> int:
     """Exit status 0, or 1 if no daemon runs; with --check 3 unless it runs and has converged."""
     parser = options.parser("status")
+    options.add_config(parser)  # every command takes these two; here they make no difference
+    options.add_mount(parser)
     options.add_state_dir(parser)
     options.add_json(parser)
     parser.add_argument("--check", action="store_true", help="exit with 3 unless all is converged")

@@ -48,7 +48,7 @@ class Service:
         reporter: Reporter,
         signals: Signals,
     ) -> None:
-        """``directory`` is where binfmt_misc is said to be mounted; raises OSError if inotify is used up."""
+        """``directory`` is where binfmt_misc is said to be mounted.  Raises WatchError."""
         self._source = source
         self._directory = directory
         self._reconciler = reconciler

@@ -3,10 +3,15 @@
 import fcntl
 import os
 import stat
+import time
 
 from binfmtd.errors import AlreadyRunningError, StateError
+from binfmtd.files.trust import Trust, untrusted
 
 LOCK_NAME = "lock"
+RUN = "run"
+APPLY = "apply"
+PATIENCE = 0.5  # seconds
 
 
 def default_state_dir() -> str:
@@ -33,30 +38,29 @@ def make_state_dir(path: str) -> None:
         raise StateError(
             f"{path} can be written by others (mode {found.st_mode & 0o7777:04o}): run `chmod go-w {path}`"
         )
+    if reason := untrusted(os.path.abspath(path), Trust.of_this_process()):
+        raise StateError(f"the state directory is not safe: {reason}")
 
 
 class Lock:
-    """Held as long as the daemon lives: the kernel lets go of it however the daemon ends."""
+    """Held as long as the daemon (or one ``apply``) lives: the kernel lets go of it however that ends."""
 
-    def __init__(self, state_dir: str) -> None:
-        """Take it.  Raises AlreadyRunningError, naming who has it, or StateError."""
+    def __init__(self, state_dir: str, purpose: str = RUN) -> None:
+        """Take it.
+
+        Raises AlreadyRunningError, naming the daemon that has it, and StateError for any other reason.
+        """
         path = os.path.join(state_dir, LOCK_NAME)
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            if not _take(self._descriptor):
+                pid, holder = _holder(self._descriptor)
+                os.close(self._descriptor)
+                raise _taken(state_dir, pid, holder)
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, f"{os.getpid()}\n{purpose}\n".encode(), 0)
         except OSError as error:
-            raise StateError(f"{path}: {error.strerror}: name another directory with --state-dir") from None
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            pid = _pid(self._descriptor)
-            os.close(self._descriptor)
-            raise AlreadyRunningError(
-                f"binfmtd already runs with the state directory {state_dir} (pid {pid or 'unknown'}): stop it first, "
-                "or name another with --state-dir",
-                pid,
-            ) from None
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+            raise StateError(f"{path}: {error.strerror}: make room, or name another with --state-dir") from None
 
     def release(self) -> None:
         """Let go of it."""
@@ -72,13 +76,39 @@ def running_pid(state_dir: str) -> int | None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
-        return _pid(descriptor)
+        return _holder(descriptor)[0]
     else:
         return None
     finally:
         os.close(descriptor)
 
 
-def _pid(descriptor: int) -> int:
-    text = os.pread(descriptor, 32, 0).strip()
-    return int(text) if text.isdigit() else 0
+def _take(descriptor: int) -> bool:
+    """Wait a little: ``running_pid`` holds it for an instant, and ``apply`` for a pass."""
+    give_up = time.monotonic() + PATIENCE
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= give_up:
+                return False
+            time.sleep(0.01)
+        else:
+            return True
+
+
+def _holder(descriptor: int) -> tuple[int, str]:
+    pid, _, purpose = os.pread(descriptor, 64, 0).decode("ascii", "replace").strip().partition("\n")
+    return (int(pid) if pid.isdigit() else 0), purpose
+
+
+def _taken(state_dir: str, pid: int, holder: str) -> StateError:
+    if holder == APPLY:
+        return StateError(
+            f"another `binfmtd apply` (pid {pid}) is at work with {state_dir}: try again when it has ended"
+        )
+    return AlreadyRunningError(
+        f"binfmtd already runs with the state directory {state_dir} (pid {pid or 'unknown'}): stop it first, or name "
+        "another with --state-dir",
+        pid,
+    )

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 import pyinotify
 
+from binfmtd.errors import WatchError
 from binfmtd.formats.line import to_text
 from binfmtd.kernel.write import Wrote
 
@@ -70,10 +71,15 @@ class Heard:
 
 
 class Watch:
-    """One inotify instance for everything.  Raises OSError where the kernel has no more of them (EMFILE)."""
+    """One inotify instance for everything.  Raises WatchError where the kernel has no more of them."""
 
     def __init__(self) -> None:
-        self._manager = pyinotify.WatchManager()
+        try:
+            self._manager = pyinotify.WatchManager()
+        except OSError as error:
+            raise WatchError(
+                f"{error}: this user has used up its inotify instances: raise fs.inotify.max_user_instances with sysctl"
+            ) from None
         self.descriptor: int = self._manager.get_fd()
         # pyinotify's descriptor blocks and is inherited.
         os.set_blocking(self.descriptor, False)

@@ -132,7 +132,7 @@ class Convergence:
                 self.outcome.records[action.entry] = self._record(_handler(action))
                 self._writer.control(stand_in_name(action.entry), REMOVE)
             else:
-                refused_by = refusal(action.entry, _handler(action).registration, error)
+                refused_by = refusal(_handler(action).registration, error)
                 self.outcome.failed.append((action, refused_by))
 
     def _renew_stand_ins(self, replaced: list[Action]) -> None:

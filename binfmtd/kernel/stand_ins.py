@@ -53,7 +53,7 @@ class StandIns:
             return [], {}
         results = writer.register([line for _, line in wanted.values()])
         refused = {
-            name: refusal(name, handler.registration, error)
+            name: refusal(handler.registration, error)
             for (name, (handler, _)), error in zip(wanted.items(), results, strict=True)
             if error is not None
         }

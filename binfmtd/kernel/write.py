@@ -95,14 +95,14 @@ class Writer:
         return WriteRefusedError(f"{self._where}/{name}: {error.strerror}: {remedy}", number, Again.MOUNT)
 
 
-def refusal(name: str, registration: Registration, error: OSError) -> WriteRefusedError:
+def refusal(registration: Registration, error: OSError) -> WriteRefusedError:
     """What it means that the kernel refused a registration, and what to do (fs/binfmt_misc.c, bm_register_write)."""
     interpreter, flags = registration.interpreter, registration.flags.letters
     meaning, again = {
         errno.EEXIST: ("an entry of that name came first", Again.LATER),
         errno.ENOENT: (f"F opens the interpreter at once, and {interpreter} is not there: install it", Again.RELOAD),
         errno.EACCES: (f"{interpreter} may not be executed: check its mode and its mount's noexec", Again.RELOAD),
-        errno.ETXTBSY: (f"{interpreter} is being written: it will be tried again when that ends", Again.LATER),
+        errno.ETXTBSY: (f"{interpreter} is being written: when that has ended it can be opened", Again.RELOAD),
         errno.ELOOP: (f"{interpreter} is a link to itself: mend the link", Again.RELOAD),
         errno.EINVAL: (f"this kernel does not know one of the flags {flags or 'none'}, or the match", Again.RELOAD),
         errno.EROFS: ("binfmt_misc is mounted read-only: remount it writable", Again.MOUNT),
@@ -112,4 +112,4 @@ def refusal(name: str, registration: Registration, error: OSError) -> WriteRefus
     }.get(error.errno or 0, ("see dmesg", Again.RELOAD))
     number = error.errno or 0
     word = errno.errorcode.get(number, str(number))
-    return WriteRefusedError(f"{name}: the kernel refused it with {word}: {meaning}", number, again)
+    return WriteRefusedError(f"the kernel refused it with {word}: {meaning}", number, again)

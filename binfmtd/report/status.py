@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from binfmtd.errors import StateError
+from binfmtd.errors import FormatError, StateError
 from binfmtd.files.atomic import read_regular, write_atomically
 from binfmtd.model.desired import DesiredState, Held, Standing
 from binfmtd.model.drift import Plan
@@ -20,6 +20,7 @@ from binfmtd.model.standin import stand_in_name
 
 FILE_NAME = "status.json"
 SCHEMA = 1
+KEYS = frozenset({"state", "mount", "config", "handlers", "foreign", "passes", "repairs", "last_pass"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +140,14 @@ def read_status(state_dir: str) -> dict[str, Any]:
             f"{path} is not there: no daemon has run with this state directory; start `binfmtd run`, or name its "
             "directory with --state-dir"
         ) from None
-    except OSError as error:
+    except PermissionError as error:
         raise StateError(f"{path}: {error.strerror}: run this as the daemon's user or as root") from None
+    except OSError as error:
+        raise StateError(f"{path}: {error.strerror}: name the daemon's state directory with --state-dir") from None
+    except FormatError as error:
+        raise StateError(f"{error}, or name the daemon's state directory with --state-dir") from None
     except (ValueError, RecursionError):
         raise StateError(f"{path} is damaged: the daemon writes it anew with its next pass") from None
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA or not content.keys() >= KEYS:
         raise StateError(f"{path} was written by another version of binfmtd: restart the daemon")
     return content
