@@ -55,7 +55,8 @@ def _print(status: dict[str, Any]) -> None:
     lines = {
         "foreign": ", ".join(foreign) or "none",
         "mount": "none" if status["mount"] is None else status["mount"]["directory"],
-        "config": f"{config['path']}, generation {config['generation']}, loaded {config['loaded_at']}",
+        "config": f"{', '.join(config['files']) or 'none: the defaults'}, generation {config['generation']}, "
+        f"loaded {config['loaded_at']}",
         "rejected": config["error"],
         "problem": status["problem"],
         "state": f"{status['state']}, {status['repairs']} repairs in {status['passes']} passes",

@@ -178,7 +178,7 @@ class Reconciler:
             if registration is None or not entry.enabled:
                 continue
             # Cheap questions first: there may be 10,000 entries.
-            if self._takes_us(registration, own) and foreign(entry, desired, others):
+            if self._takes_us(registration, own) and entry.name not in desired.by_name:
                 bricking.add(entry.name)
             if desired.overlapping(registration.match) and foreign(entry, desired, others) and cannot_run(entry):
                 broken.add(entry.name)

@@ -159,6 +159,7 @@ class Service:
             self._watch.forget_instance()
             self._pacing.forget()
             self._report.trouble(str(error))
+            self._notifier.send(f"STATUS={error}")
             self._tell()
             return
         where = self._mounted.directory
@@ -174,7 +175,8 @@ class Service:
         if fresh:
             self._touched = None
         self._reconciler.retry()
-        self._make_pass(trigger, at_once=fresh)
+        # The first pass registers what was never there, however long the mount was waited for: no drift, no repair.
+        self._make_pass(trigger if self._hot else "start", at_once=fresh)
 
     def _watch_files(self) -> None:
         """Watch where interpreters are or would appear, and the config if it asks for that."""

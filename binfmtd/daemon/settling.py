@@ -27,7 +27,7 @@ class Settling:
 
     def drifted(self, name: str, now: float) -> None:
         """A drift of this name was seen; nothing changes if it is known already."""
-        self._pending.setdefault(name, _Pending(now, max(now, self._everything_stirred)))
+        self._pending.setdefault(name, _Pending(now, now))
 
     def stirred(self, names: Iterable[str], now: float, *, everything: bool = False) -> None:
         """Somebody else touched these names, or ``register`` or ``status``, which concern every name."""

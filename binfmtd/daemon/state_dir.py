@@ -28,7 +28,11 @@ def default_state_dir() -> str:
 def make_state_dir(path: str) -> None:
     """Make the directory if it is not there; raises StateError unless only we and root could write in it."""
     try:
-        os.makedirs(path, mode=0o755, exist_ok=True)
+        before = os.umask(0o022)  # parents get no mode of their own
+        try:
+            os.makedirs(path, exist_ok=True)
+        finally:
+            os.umask(before)
         found = os.lstat(path)
     except OSError as error:
         raise StateError(f"{path}: {error.strerror}: name another with --state-dir") from None

@@ -4,38 +4,44 @@
   nobody else.
 * A link's own mode means nothing; its owner counts, since in a sticky directory the owner may replace it.
 * A sticky directory is as good as the owner of what lies in it: others can neither rename nor remove that.
-* What lies on a read-only mount counts as not writable (a ConfigMap's files have mode 0777); its owner still counts.
+* What lies on a read-only file system counts as not writable; its owner still counts.  So does, in a container, what
+  lies on a read-only mount (a ConfigMap's files have mode 0777).  Elsewhere a read-only mount is our own view alone
+  (systemd's ProtectSystem), and everybody else writes to the same files through theirs.
 * In a user namespace, an owner without a mapping shows as the overflow id.  It cannot be judged, and passes.
 * POSIX ACLs need no look of their own: their mask shows as the group bits of the mode (acl(5)).
 """
 
 import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 
 from binfmtd.files.chain import Seen, walk
+from binfmtd.files.whereabouts import in_user_namespace, shares_root_with_init
+from binfmtd.formats.mountinfo import parse_mountinfo
 
-INITIAL_USER_NAMESPACE = "user:[4026531837]"  # PROC_USER_INIT_INO of include/linux/proc_ns.h
 OTHERS_MAY_WRITE = 0o022
 
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """Whom we trust besides root: ourselves (``euid``) and, in a user namespace, the ``unmapped`` overflow id."""
+    """Whom we trust besides root: ourselves (``euid``) and, in a user namespace, the ``unmapped`` overflow id.
+
+    ``contained``: our root is not the host's, so that what is read-only here is so for all who could come this way.
+    """
 
     euid: int
     unmapped: int | None = None
+    contained: bool = False
 
     @classmethod
     def of_this_process(cls) -> "Trust":
-        """Ask the system.  Without /proc we count as outside of any user namespace, which is the stricter guess."""
-        try:
-            if os.readlink("/proc/self/ns/user") == INITIAL_USER_NAMESPACE:
-                return cls(os.geteuid())
-            with open("/proc/sys/kernel/overflowuid", "rb") as file:
-                return cls(os.geteuid(), int(file.read()))
-        except OSError:
-            return cls(os.geteuid())
+        """Ask the system."""
+        unmapped = None
+        if in_user_namespace():
+            with suppress(OSError, ValueError), open("/proc/sys/kernel/overflowuid", "rb") as file:
+                unmapped = int(file.read())
+        return cls(os.geteuid(), unmapped, shares_root_with_init() is False)
 
     def owner(self, uid: int) -> bool:
         """Whether what this user owns may decide what runs."""
@@ -64,13 +70,21 @@ def judge(path: str, uid: int, mode: int, trust: Trust) -> str | None:
         return None
     if stat.S_ISDIR(mode) and mode & stat.S_ISVTX:
         return None
-    if _read_only(path):
+    if _read_only(path, trust):
         return None
     return f"{what} can be written by others: run chmod go-w {path!r}"
 
 
-def _read_only(path: str) -> bool:
+def _read_only(path: str, trust: Trust) -> bool:
     try:
-        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+        if not os.statvfs(path).f_flag & os.ST_RDONLY:
+            return False
+        if trust.contained:
+            return True
+        device = os.stat(path).st_dev
+        with open("/proc/self/mountinfo", "rb") as file:
+            table = parse_mountinfo(file.read())
     except OSError:
         return False
+    number = (os.major(device), os.minor(device))
+    return any(line.device == number and line.superblock_read_only for line in table)

@@ -13,7 +13,7 @@ from binfmtd.model.match import Extension, Magic, Match
 
 def parse_entry(text: bytes) -> tuple[bool, Registration | None]:
     """Read an entry's file: is it enabled, and what does it do (None: something this version does not know)."""
-    lines = text.split(b"\n")
+    lines = text.removesuffix(b"\n").split(b"\n")
     enabled = lines[0] != b"disabled"
     try:
         return enabled, _registration(lines[1:])
@@ -24,23 +24,20 @@ def parse_entry(text: bytes) -> tuple[bool, Registration | None]:
 def _registration(lines: list[bytes]) -> Registration | None:
     found: dict[bytes, bytes] = {}
     for line in lines:
-        if line:
-            key, _, value = line.partition(b" ")
-            if key not in _KEYS or key in found:
-                return None
-            found[key] = value
-    flags = Flags.parse(found[b"flags:"].decode("ascii")) if b"flags:" in found else Flags.NONE
+        key, _, value = line.partition(b" ")
+        if key in found:
+            return None
+        found[key] = value
     match: Match
-    if b"interpreter" not in found:
-        return None
-    if b"extension" in found:
+    if found.keys() == _WITH_EXTENSION:
         match = Extension(to_text(found[b"extension"].removeprefix(b".")))
-    elif b"magic" in found:
+    elif found.keys() - {b"mask"} == _WITH_MAGIC:
         mask = bytes.fromhex(found[b"mask"].decode("ascii")) if b"mask" in found else None
-        match = Magic(bytes.fromhex(found[b"magic"].decode("ascii")), mask, int(found.get(b"offset", b"0")))
+        match = Magic(bytes.fromhex(found[b"magic"].decode("ascii")), mask, int(found[b"offset"]))
     else:
         return None
-    return Registration(match, to_text(found[b"interpreter"]), flags)
+    return Registration(match, to_text(found[b"interpreter"]), Flags.parse(found[b"flags:"].decode("ascii")))
 
 
-_KEYS = frozenset({b"interpreter", b"flags:", b"extension", b"offset", b"magic", b"mask"})
+_WITH_EXTENSION = frozenset({b"interpreter", b"flags:", b"extension"})
+_WITH_MAGIC = frozenset({b"interpreter", b"flags:", b"offset", b"magic"})

@@ -26,6 +26,7 @@ def to_text(data: bytes) -> str:
 
 def encode_line(name: str, registration: Registration) -> bytes:
     """Write the line that registers an entry; raises FormatError where the kernel could not take it."""
+    check_name(name)
     check_interpreter(registration.interpreter)
     match = registration.match
     plain = [name, registration.interpreter, match.text if isinstance(match, Extension) else ""]
@@ -59,6 +60,8 @@ def decode_line(line: bytes) -> tuple[str, Registration]:
     line = line.removesuffix(b"\n")
     if not 11 <= len(line) <= LINE_BYTES:
         raise FormatError(f"a registration line has 11 to {LINE_BYTES} bytes, this one {len(line)}")
+    if b"\0" in line:
+        raise FormatError("a registration line has no NUL: write \\x00 in a magic or mask")
     fields = line[1:].split(line[:1])
     if len(fields) != 7:
         raise FormatError(f"a registration line has 7 fields, this one {len(fields)}")

@@ -15,30 +15,32 @@ _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 @dataclass(frozen=True, slots=True)
 class MountLine:
-    """One mount.  ``device`` is (major, minor)."""
+    """One mount.  ``device`` is (major, minor); ``read_only`` means here, or for the whole file system."""
 
     mount_id: int
     device: tuple[int, int]
     point: str
     read_only: bool
+    superblock_read_only: bool
     fs_type: str
 
 
 def parse_mountinfo(text: bytes) -> tuple[MountLine, ...]:
     """Read the table, oldest mount first; lines that are not understood are left out."""
     found = []
-    for line in text.splitlines():
+    for line in text.split(b"\n"):  # a carriage return may stand in a directory's name, and is not escaped
         fields = line.split(b" ")
         try:
             dash = fields.index(b"-", 6)
             major, minor = fields[2].split(b":")
-            options = {*fields[5].split(b","), *fields[dash + 3].split(b",")}
+            of_superblock = b"ro" in fields[dash + 3].split(b",")
             found.append(
                 MountLine(
                     int(fields[0]),
                     (int(major), int(minor)),
                     to_text(_OCTAL.sub(lambda found: bytes((int(found[1], 8) & 0xFF,)), fields[4])),
-                    b"ro" in options,
+                    of_superblock or b"ro" in fields[5].split(b","),
+                    of_superblock,
                     to_text(fields[dash + 1]),
                 )
             )

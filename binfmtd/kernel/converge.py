@@ -87,6 +87,7 @@ class Convergence:
                 waiting.extend(company)
             else:
                 settling.append((company, Due.FORCED in due))
+        self._renew_stand_ins(waiting)
         self._bridge(waiting)
         self.outcome.left.extend(waiting)
         for company, forced in settling:
@@ -135,11 +136,14 @@ class Convergence:
                 refused_by = refusal(_handler(action).registration, error)
                 self.outcome.failed.append((action, refused_by))
 
-    def _renew_stand_ins(self, replaced: list[Action]) -> None:
-        """Remove stand-ins of an earlier daemon that would serve something else than what is wanted now."""
-        for action in replaced:
+    def _renew_stand_ins(self, actions: list[Action]) -> None:
+        """Remove stand-ins that serve nobody, or would serve something else in place of an entry that is there."""
+        for action in actions:
             entry = self._instance.entry(stand_in_name(action.entry))
-            if entry is not None and not equal(entry.registration, _handler(action).registration):
+            if entry is None:
+                continue
+            wrong = action.act is Act.REPLACE and not equal(entry.registration, _handler(action).registration)
+            if wrong or not entry.enabled:
                 self._writer.control(entry.name, REMOVE)
 
     def _record(self, handler: Handler) -> Record:

@@ -1,15 +1,12 @@
-"""Where we are: which kernel, which user namespace, whose root, and what this host's own programs look like."""
+"""What this host is: which kernel, whose root, what we may, and how its own programs look."""
 
 import os
 import re
 import sys
 
 from binfmtd.errors import FormatError
+from binfmtd.files.whereabouts import in_user_namespace, shares_root_with_init
 from binfmtd.model.guard import NativeHeader
-
-# include/linux/proc_ns.h: the first namespaces of a kernel have fixed numbers.
-_INITIAL_USER = "user:[4026531837]"
-_INITIAL_PID = "pid:[4026531836]"
 
 
 def kernel_version() -> tuple[int, int]:
@@ -27,26 +24,14 @@ def boot_id() -> str:
         return ""
 
 
-def in_user_namespace() -> bool:
-    """Whether this is a user namespace other than the kernel's first."""
-    return _namespace("user") != _INITIAL_USER
-
-
 def judges_paths() -> bool:
     """Whether who executes a foreign program resolves an interpreter's path in the same root as we do.
 
     In a user namespace of its own an instance serves that namespace alone, hence our neighbours.  In the first user
-    namespace everybody is served, and only init's root is theirs.
+    namespace everybody is served, and only init's root is theirs.  Who may not look is an ordinary user, not a
+    container that manages handlers.
     """
-    if in_user_namespace():
-        return True
-    if _namespace("pid") != _INITIAL_PID:
-        return False
-    try:
-        ours, theirs = os.stat("/"), os.stat("/proc/1/root/")
-    except OSError:
-        return True  # not allowed to look: an ordinary user, not a container that manages handlers
-    return (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
+    return in_user_namespace() or shares_root_with_init() is not False
 
 
 def native_header() -> NativeHeader:
@@ -70,10 +55,3 @@ def may_mount() -> bool:
     except (OSError, ValueError, IndexError):
         pass
     return False
-
-
-def _namespace(kind: str) -> str:
-    try:
-        return os.readlink(f"/proc/self/ns/{kind}")
-    except OSError:
-        return ""

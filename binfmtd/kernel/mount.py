@@ -11,8 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from binfmtd.errors import MountError
+from binfmtd.files.whereabouts import in_user_namespace
 from binfmtd.formats.mountinfo import MountLine, parse_mountinfo
-from binfmtd.kernel.host import in_user_namespace, may_mount
+from binfmtd.kernel.host import may_mount
 
 DEFAULT_DIRECTORY = "/proc/sys/fs/binfmt_misc"
 FS_TYPE = "binfmt_misc"
@@ -91,7 +92,8 @@ def _covered(directory: str, table: tuple[MountLine, ...]) -> bool:
     """Whether something else is mounted right there, which we must not bury."""
     real = os.path.realpath(directory)
     here = [line for line in table if line.point == real]
-    return bool(here) and here[-1].fs_type not in (FS_TYPE, "autofs")
+    # A bind of the bare directory of /proc/sys (systemd's ReadWritePaths) hides nothing.
+    return bool(here) and here[-1].fs_type not in (FS_TYPE, "autofs", "proc")
 
 
 def _what_is_missing(directory: str, table: tuple[MountLine, ...]) -> str:

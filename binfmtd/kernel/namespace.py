@@ -17,19 +17,20 @@ def enter_own_instance(directory: str = DEFAULT_DIRECTORY) -> None:
 
     Raises SandboxError, which says what this machine lacks.
     """
-    from binfmtd.kernel import syscalls
-
+    uid, gid = os.geteuid(), os.getegid()
     try:
-        _enter_namespace(os.geteuid(), os.getegid())
-        syscalls.mount("tmpfs", directory, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC)
-        _enter_namespace(0, 0)
+        _enter_namespace()
+        _become_root(uid, gid)
+        _cover(directory)
+        _enter_namespace()
+        _become_root(0, 0)
     except OSError as error:
         where = error.filename or "unshare"
         raise SandboxError(
             f"cannot make a user namespace of our own ({where}: {error.strerror}): {_forbidden_by()}"
         ) from None
     try:
-        syscalls.mount(FS_TYPE, directory, FS_TYPE)
+        _mount_instance(directory)
     except OSError as error:
         raise SandboxError(
             f"cannot mount an own binfmt_misc ({error.strerror}): this needs Linux 6.7 or later "
@@ -37,20 +38,41 @@ def enter_own_instance(directory: str = DEFAULT_DIRECTORY) -> None:
         ) from None
 
 
-def _enter_namespace(uid: int, gid: int) -> None:
-    """Become root of a new user namespace, as whom these ids show outside, and keep its mounts to ourselves."""
+def enter_as_nobody(directory: str = DEFAULT_DIRECTORY) -> None:
+    """The same for programs of our own that need no name: without any user mapped, and so without CAP_SETFCAP.
+
+    Raises OSError.
+    """
+    _enter_namespace()
+    _cover(directory)
+    _mount_instance(directory)
+
+
+def _enter_namespace() -> None:
+    """Enter new user and mount namespaces, and keep their mounts to ourselves."""
     from binfmtd.kernel import syscalls
 
     syscalls.unshare(syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS)
-    _write("/proc/self/setgroups", "deny")
-    _write("/proc/self/uid_map", f"0 {uid} 1")
-    _write("/proc/self/gid_map", f"0 {gid} 1")
     syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
 
 
-def _write(path: str, text: str) -> None:
-    with open(path, "w", encoding="ascii") as file:
-        file.write(text)
+def _become_root(uid: int, gid: int) -> None:
+    """Map root to who these ids are outside; mapping root itself takes CAP_SETFCAP (user_namespaces(7))."""
+    for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
+        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+            file.write(text)
+
+
+def _cover(directory: str) -> None:
+    from binfmtd.kernel import syscalls
+
+    syscalls.mount("tmpfs", directory, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC)
+
+
+def _mount_instance(directory: str) -> None:
+    from binfmtd.kernel import syscalls
+
+    syscalls.mount(FS_TYPE, directory, FS_TYPE)
 
 
 _SWITCHES = (
@@ -68,4 +90,7 @@ def _forbidden_by() -> str:
                     return f"{path} is {forbidding}: {remedy}"
         except OSError:
             continue
-    return "a seccomp filter or a security module forbids it here (in a container: --security-opt seccomp=unconfined)"
+    return (
+        "a seccomp filter, a security module or, for root, a missing CAP_SETFCAP forbids it here (in a container: "
+        "--security-opt seccomp=unconfined)"
+    )

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 
 from binfmtd.catalog.architectures import CATALOG, Architecture
 from binfmtd.catalog.elf import tiny_program
-from binfmtd.errors import SandboxError
 from binfmtd.model.entry import ObservedState
 from binfmtd.model.match import takes
 
@@ -91,19 +90,19 @@ def _memory_file(program: bytes) -> int:
 
 def _ask_in_namespace(architectures: Iterable[Architecture]) -> dict[str, bool]:
     """Fork, leave for an instance of our own, try each there, and report the names that ran."""
-    from binfmtd.kernel.namespace import enter_own_instance
+    from binfmtd.kernel.namespace import enter_as_nobody
 
     reading, writing = os.pipe2(os.O_CLOEXEC)
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            enter_own_instance()
+            enter_as_nobody()
             answers = {architecture.name: runs(tiny_program(architecture)) for architecture in architectures}
             text = " ".join(f"{name}={int(answer)}" for name, answer in answers.items() if answer is not None)
             os.write(writing, text.encode())
             status = 0
-        except (OSError, SandboxError):
+        except OSError:
             status = 1  # cannot be asked this way: the caller sees no answers
         finally:
             os._exit(status)

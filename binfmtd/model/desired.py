@@ -66,6 +66,7 @@ class Held:
     interpreters: tuple[str, ...]
     flags: Flags
     priority: int
+    judged: bool = True  # False: whether an interpreter is there cannot be seen from here without F
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,14 @@ def _choose(declared: Declaration, facts: Facts) -> Handler | Held:
 
     def hold(standing: Standing, reason: str) -> Held:
         return Held(
-            declared.name, standing, reason, declared.architecture, declared.interpreters, flags, declared.priority
+            declared.name,
+            standing,
+            reason,
+            declared.architecture,
+            declared.interpreters,
+            flags,
+            declared.priority,
+            facts.judges_paths,
         )
 
     if declared.enabled and not declared.force and (taken := takes_native(declared.match, facts.header)):
@@ -161,7 +169,7 @@ def _choose(declared: Declaration, facts: Facts) -> Handler | Held:
         if declared.enabled and not elsewhere:
             missing = " and ".join(declared.interpreters)
             standing = Standing.ABSENT if declared.from_all else Standing.WAITING
-            return hold(standing, f"no interpreter at {missing}")
+            return hold(standing, f"no executable file at {missing}")
     return Handler(
         declared.name,
         Registration(declared.match, path, flags),

@@ -71,8 +71,3 @@ class Plan:
     served_elsewhere: Mapping[str, str] = field(default_factory=dict)  # handler -> foreign entry
     shadowed: Mapping[str, str] = field(default_factory=dict)  # handler -> foreign entry above it
     yielding_to: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # handler -> foreign entries that may win
-
-    @property
-    def drifting(self) -> frozenset[str]:
-        """The names of the entries that have to change."""
-        return frozenset(action.entry for action in self.actions)

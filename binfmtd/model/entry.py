@@ -1,11 +1,9 @@
 """What the kernel holds: entries, and the observed state of one instance."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 from binfmtd.model.handler import Registration
-from binfmtd.model.standin import is_stand_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +37,3 @@ class ObservedState:
     def position(self) -> dict[str, int]:
         """Name -> place in the kernel's order; the lower wins."""
         return {entry.name: place for place, entry in enumerate(self.entries)}
-
-    def stand_ins(self) -> Iterator[Entry]:
-        """The helper entries."""
-        return (entry for entry in self.entries if is_stand_in(entry.name))

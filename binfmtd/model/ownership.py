@@ -51,22 +51,24 @@ def spared(entry: Entry, desired: DesiredState) -> bool:
 
 
 def rivals(desired: DesiredState, observed: ObservedState, surroundings: Surroundings) -> dict[str, list[Entry]]:
-    """Handler -> the enabled foreign entries that take some of the same files, newest first."""
+    """Handler -> the enabled foreign entries that take some of the same files, newest first.
+
+    One that the plan takes away is nobody's rival.
+    """
     found: dict[str, list[Entry]] = {}
     for entry in observed.entries:
         if not entry.enabled or entry.registration is None or not foreign(entry, desired, surroundings):
+            continue
+        if entry.name in surroundings.bricking or not spared(entry, desired):
             continue
         for handler in desired.overlapping(entry.registration.match):
             found.setdefault(handler.name, []).append(entry)
     return found
 
 
-def provider(
-    handler: Handler, candidates: list[Entry], desired: DesiredState, surroundings: Surroundings
-) -> Entry | None:
+def provider(handler: Handler, candidates: list[Entry], surroundings: Surroundings) -> Entry | None:
     """Of a handler's rivals, the one that serves its files in its place: it would take them, and it works."""
     for entry in candidates:
         if entry.registration is not None and takes_plain(entry.registration.match, handler.registration.match):
-            works = entry.name not in surroundings.broken and entry.name not in surroundings.bricking
-            return entry if works and spared(entry, desired) else None
+            return None if entry.name in surroundings.broken else entry
     return None

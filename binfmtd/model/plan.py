@@ -32,7 +32,11 @@ def plan(desired: DesiredState, observed: ObservedState, surroundings: Surroundi
         for name, candidates in foreign_rivals.items()
         if (above := [entry for entry in candidates if _above(entry, name, observed)])
     }
-    switches: list[Action] = []
+    switches = [
+        Action(Act.DISABLE, name, Drift.UNWANTED, "it takes its own interpreter: every exec fails with ELOOP")
+        for name in sorted(surroundings.bricking)
+        if name in observed.by_name and observed.by_name[name].enabled
+    ]
     if not observed.switched_on:
         switches.append(Action(Act.ENABLE, INSTANCE, Drift.SWITCHED_OFF, "the whole instance is switched off"))
     writes: dict[str, Action] = {}
@@ -41,7 +45,7 @@ def plan(desired: DesiredState, observed: ObservedState, surroundings: Surroundi
         if entry is None:
             if not handler.enabled:
                 continue
-            elsewhere = provider(handler, foreign_rivals.get(handler.name, []), desired, surroundings)
+            elsewhere = provider(handler, foreign_rivals.get(handler.name, []), surroundings)
             if handler.yields and elsewhere is not None:
                 served[handler.name] = elsewhere.name
             else:
@@ -51,16 +55,10 @@ def plan(desired: DesiredState, observed: ObservedState, surroundings: Surroundi
                 switches.append(action)
             else:
                 writes[handler.name] = action
-    outranked = shadowed if desired.policy.shadowed is Shadowed.OUTRANK else {}
-    _put_in_order(desired, observed, writes, {name: by for name, by in outranked.items() if name not in served})
-    removals = _removals(desired, observed, surroundings, writes)
-    switches.extend(
-        Action(Act.DISABLE, name, Drift.UNWANTED, "it takes its own interpreter: every exec fails with ELOOP")
-        for name in sorted(surroundings.bricking)
-        if name in observed.by_name and observed.by_name[name].enabled
-    )
-    in_rank = [writes[handler.name] for handler in desired.handlers if handler.name in writes]
     reporting = desired.policy.shadowed is Shadowed.REPORT
+    _put_in_order(desired, observed, writes, {} if reporting else shadowed)
+    removals = _removals(desired, observed, surroundings, writes)
+    in_rank = [writes[handler.name] for handler in desired.handlers if handler.name in writes]
     yielding_to = {name: tuple(e.name for e in found) for name, found in foreign_rivals.items() if reporting}
     return Plan((*switches, *in_rank, *removals), served, shadowed, yielding_to)
 
@@ -120,9 +118,7 @@ def _put_in_order(
     desired: DesiredState, observed: ObservedState, writes: dict[str, Action], outranked: dict[str, str]
 ) -> None:
     """Add to ``writes`` what has to move above something else."""
-    ranked = [handler.name for handler in desired.handlers if handler.enabled and handler.name in observed.position]
-    position = {name: observed.position[name] for name in ranked}
-    moved = out_of_order(desired.handlers, desired.higher, position, writes.keys(), outranked.keys() & position.keys())
+    moved = out_of_order(desired.handlers, desired.higher, observed.position, writes.keys(), outranked.keys())
     for name in moved:
         by = outranked.get(name)
         reason = f"entry {by} takes its files" if by else "an entry of lower rank is newer"
@@ -138,23 +134,24 @@ def _removals(
         if is_stand_in(entry.name):
             if entry.name not in serving:
                 yield Action(Act.REMOVE, entry.name, Drift.UNWANTED, "a stand-in that is no longer needed")
-        elif (held := desired.held_by_name.get(entry.name)) is not None:
-            if _useless(held, entry, surroundings):
-                yield Action(Act.REMOVE, entry.name, Drift.UNWANTED, held.reason)
         elif entry.name in desired.by_name:
             continue
-        elif not foreign(entry, desired, surroundings):
+        elif foreign(entry, desired, surroundings):
+            if not spared(entry, desired):
+                yield Action(Act.REMOVE, entry.name, Drift.UNWANTED, "nobody declared it, and unmanaged is remove")
+        elif (held := desired.held_by_name.get(entry.name)) is None:
             yield Action(Act.REMOVE, entry.name, Drift.UNWANTED, "the config no longer declares it")
-        elif not spared(entry, desired):
-            yield Action(Act.REMOVE, entry.name, Drift.UNWANTED, "nobody declared it, and unmanaged is remove")
+        elif _useless(held, entry):
+            yield Action(Act.REMOVE, entry.name, Drift.UNWANTED, held.reason)
 
 
-def _useless(held: Held, entry: Entry, surroundings: Surroundings) -> bool:
-    """Whether an entry lost its interpreter: ours by value or by the ledger, and without F, which would still serve."""
-    if held.standing is Standing.REFUSED or entry.registration is None or Flags.F in entry.registration.flags:
+def _useless(held: Held, entry: Entry) -> bool:
+    """Whether an entry of ours is sure to have lost its interpreter; with F it would still serve."""
+    if held.standing is Standing.REFUSED or not held.judged:
         return False
-    ours = registered_by_us(entry, surroundings.records.get(entry.name))
-    return entry.registration.interpreter in held.interpreters and (ours or held.standing is Standing.WAITING)
+    if entry.registration is None or Flags.F in entry.registration.flags:
+        return False
+    return entry.registration.interpreter in held.interpreters
 
 
 def removal_plan(desired: DesiredState, observed: ObservedState, surroundings: Surroundings) -> Plan:

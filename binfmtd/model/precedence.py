@@ -40,7 +40,7 @@ def out_of_order(
     for low in handlers:
         for high in higher.get(low.name, ()):
             standing = low.name in position and high.name in position
-            if standing and position[low.name] < position[high.name] and low.name not in moved:
+            if standing and position[low.name] < position[high.name]:
                 moved.add(high.name)
     pending = list(moved)
     while pending:

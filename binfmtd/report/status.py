@@ -36,7 +36,7 @@ class Troubles:
 def handler_states(
     desired: DesiredState, observed: ObservedState, planned: Plan, troubles: Troubles
 ) -> list[dict[str, Any]]:
-    """One row a handler, in rank order, lowest first; then those that cannot be had now."""
+    """One row a handler, by name, also for those that cannot be had now."""
     rows = [_handler_row(handler, observed, planned, troubles) for handler in desired.handlers]
     rows += [row for held in desired.held if (row := _held_row(held, observed, troubles)) is not None]
     return sorted(rows, key=lambda row: str(row["name"]))

@@ -92,7 +92,7 @@ def test_a_named_architecture_without_emulator(instance: Instance, tmp_path: Pat
     config = "architectures = ['arm64', 'all']\n" + fake_emulators(tmp_path / "bin", ["arm", "riscv64"])
     result = cli("apply", config=config)
     assert result.status == 1
-    assert result.message == f"qemu-aarch64: waiting: no interpreter at {tmp_path}/bin/qemu-aarch64"
+    assert result.message == f"qemu-aarch64: waiting: no executable file at {tmp_path}/bin/qemu-aarch64"
     assert {"qemu-arm", "qemu-riscv64"} & set(instance.names())
     again = cli("apply", "--json", config=config)
     assert again.status == 1
@@ -128,7 +128,7 @@ def test_the_kernel_refuses(instance: Instance, tmp_path: Path, cli: Cli) -> Non
     messages = sorted(result.messages)
     assert [message.split(":")[0] for message in messages] == ["busy", "loop", "noexec"]
     assert f"ETXTBSY: {busy} is being written" in messages[0]
-    assert messages[1] == f"loop: waiting: no interpreter at {loop}"
+    assert messages[1] == f"loop: waiting: no executable file at {loop}"
     assert "EACCES" in messages[2]
     assert "noexec" in messages[2].removeprefix("noexec")
     failed = {row["entry"]: row for row in result.json["failed"]}

@@ -37,7 +37,7 @@ def test_waiting(cli: Cli) -> None:
     """A handler whose interpreter is not there yet is a warning: 0."""
     result = cli("check", config=ONE + LATE)
     assert (result.status, result.stdout) == (0, "valid: 1 handlers\n")
-    assert result.message == "late: waiting: no interpreter at /nowhere/late"
+    assert result.message == "late: waiting: no executable file at /nowhere/late"
 
 
 def test_refused(cli: Cli) -> None:

@@ -80,7 +80,7 @@ def test_not_converged(start_daemon: StartDaemon, cli: Cli) -> None:
     result = cli("status", "--check")
     assert (result.status, result.stderr) == (3, "")
     assert "late" in result.stdout
-    assert "no interpreter at /nowhere/late" in result.stdout
+    assert "no executable file at /nowhere/late" in result.stdout
     assert "\nstate:    waiting, " in result.stdout
 
 

@@ -4,6 +4,7 @@ Few names, matches and interpreters, so that collisions are the rule.
 """
 
 from dataclasses import dataclass, replace
+from itertools import permutations, product
 
 from hypothesis import strategies as st
 
@@ -12,7 +13,7 @@ from binfmtd.model.desired import DesiredState, Facts, Fingerprint, InterpreterF
 from binfmtd.model.drift import Plan, Record, Surroundings
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Flags, Registration
-from binfmtd.model.match import Extension, Magic
+from binfmtd.model.match import Extension, Magic, Match
 from binfmtd.model.ownership import foreign
 from binfmtd.model.plan import plan
 from binfmtd.model.standin import stand_in_name
@@ -21,7 +22,7 @@ from support.simulated import SimulatedKernel
 LONG = "l" * 250  # its stand-in's name is a digest
 DECLARED = ("a", "b", "c", "d", "e", LONG)
 OTHERS = ("WSLInterop", "python3.13", "x", "y", "z")
-MATCHES = (
+MATCHES: tuple[Match, ...] = (
     Magic(b"A"),
     Magic(b"AB"),
     Magic(b"AC"),
@@ -37,19 +38,23 @@ MATCHES = (
 PATHS = ("/i", "/j", "/k")
 FLAGS = (Flags.NONE, Flags.F, Flags.F | Flags.P, Flags.parse("C"))
 
-_FILES = st.builds(Fingerprint, st.just(1), st.integers(1, 3), st.just(9), st.just(0), st.just(0))
+# Drawn in one go where nothing depends on it: a draw costs more than a plan.
+_FILES = tuple(Fingerprint(1, inode, 9, 0, 0) for inode in (1, 2, 3))
 _MATCH = st.sampled_from(MATCHES)
-_REGISTRATIONS = st.builds(Registration, _MATCH, st.sampled_from(PATHS), st.sampled_from(FLAGS))
-
-INTERPRETER_FACTS = st.one_of(
-    st.builds(InterpreterFacts, _FILES),
-    st.builds(InterpreterFacts, _FILES),  # most are in order
-    st.just(InterpreterFacts()),
-    st.builds(InterpreterFacts, _FILES, st.just("/i can be written by all")),
+_FLAGS = st.sampled_from(FLAGS)
+_PATHS = st.sampled_from([found for size in (1, 2) for found in permutations(PATHS, size)])
+_NAMES = st.builds(lambda names, size: names[:size], st.permutations(DECLARED), st.sampled_from([5, 4, 5, 3, 2, 1, 0]))
+_ARCHITECTURE = st.sampled_from([(None, False), (None, False), ("one", False), ("one", True), ("two", True)])
+_PRIORITY = st.sampled_from([0, 0, 0, -1, 1])
+_MOSTLY = st.sampled_from([True, True, False])
+_RARELY = st.sampled_from([False, False, True])
+_SAYS = st.sampled_from([None] * 20 + [Registration(*each) for each in product(MATCHES, PATHS, FLAGS)])
+_INTERPRETER = st.sampled_from(
+    [*map(InterpreterFacts, _FILES * 2), InterpreterFacts(), InterpreterFacts(_FILES[0], "others can write it")]
 )
 FACTS = st.builds(
     Facts,
-    interpreters=st.fixed_dictionaries({path: INTERPRETER_FACTS for path in PATHS}),
+    interpreters=st.fixed_dictionaries(dict.fromkeys(PATHS, _INTERPRETER)),
     native=st.sampled_from([frozenset[str](), frozenset({"one"})]),
     kernel=st.sampled_from([(6, 12), (5, 10)]),
     judges_paths=st.booleans(),
@@ -59,21 +64,20 @@ POLICIES = st.builds(Policy, unmanaged=st.sampled_from(Unmanaged), shadowed=st.s
 
 @st.composite
 def declarations(draw: st.DrawFn) -> tuple[Declaration, ...]:
-    names = draw(st.lists(st.sampled_from(DECLARED), unique=True, max_size=5))
     found = []
-    for name in names:
-        architecture = draw(st.sampled_from([None, "one", "two"]))
+    for name in draw(_NAMES):
+        architecture, from_all = draw(_ARCHITECTURE)
         found.append(
             Declaration(
                 name,
                 draw(_MATCH),
-                tuple(draw(st.lists(st.sampled_from(PATHS), unique=True, min_size=1, max_size=2))),
-                draw(st.sampled_from(FLAGS)),
-                priority=draw(st.sampled_from([0, 0, 0, -1, 1])),
-                enabled=architecture is not None or draw(st.sampled_from([True, True, False])),
-                force=draw(st.sampled_from([False, False, True])),
+                draw(_PATHS),
+                draw(_FLAGS),
+                priority=draw(_PRIORITY),
+                enabled=architecture is not None or draw(_MOSTLY),
+                force=draw(_RARELY),
                 architecture=architecture,
-                from_all=architecture is not None and draw(st.booleans()),
+                from_all=from_all,
             )
         )
     return tuple(found)
@@ -117,25 +121,26 @@ def worlds(draw: st.DrawFn) -> World:
     facts = draw(FACTS)
     by_name = resolve(config, facts).by_name
     wanted = {name: handler.registration for name, handler in by_name.items()}
-    wanted |= {stand_in_name(name): registration for name, registration in wanted.items()}
-    some = DECLARED + OTHERS + tuple(map(stand_in_name, DECLARED[-2:] + tuple(by_name)[:1]))
-    names = draw(st.lists(st.sampled_from(some), unique=True, max_size=8))
+    stand_ins = {stand_in_name(name): registration for name, registration in wanted.items()}
+    names = [name for name in wanted if draw(_MOSTLY)]
+    names += [name for name in (*stand_ins, *OTHERS, *DECLARED) if name not in wanted and draw(_RARELY)]
     entries = []
     records = {}
-    for number, name in enumerate(names):
-        as_wanted = name in wanted and draw(st.sampled_from([True, True, False]))
-        says = wanted[name] if as_wanted else draw(st.one_of(st.none(), _REGISTRATIONS, _REGISTRATIONS))
+    for number, name in enumerate(draw(st.permutations(names))):
+        says = (wanted | stand_ins).get(name)
+        if says is None and wanted and draw(_RARELY):
+            says = draw(st.sampled_from(list(wanted.values())))  # somebody else serves the same
+        elif says is None or draw(_RARELY):
+            says = draw(_SAYS)
         # Numbers in no order: places in the listing must not follow from them.
-        entry = Entry(
-            name, 1000 + number * 7 % 11, enabled=draw(st.sampled_from([True, True, False])), registration=says
-        )
+        entry = Entry(name, 1000 + number * 7 % 29, draw(_MOSTLY), says)
         entries.append(entry)
         if says is not None and draw(st.booleans()):
             inode = draw(st.sampled_from([entry.inode, entry.inode, 1, None]))
             current = facts.interpreters[says.interpreter].fingerprint
-            pinned = draw(st.one_of(st.just(current), st.none(), _FILES)) if Flags.F in says.flags else None
+            pinned = draw(st.sampled_from([current, current, None, _FILES[0]])) if Flags.F in says.flags else None
             records[name] = Record(says, inode, pinned)
-    switched_on = draw(st.sampled_from([True, True, False]))
+    switched_on = draw(_MOSTLY)
     blamed = frozenset(draw(st.lists(st.sampled_from(OTHERS), max_size=2)))
     observed = ObservedState(tuple(entries), switched_on)
     return World(config, facts, observed, records, blamed, draw(st.booleans()))

@@ -1,0 +1,80 @@
+"""Backing off from who keeps undoing repairs; the times are the tests' own."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from binfmtd.daemon.contention import LONGEST_PAUSE, QUIET, REPAIRS, WINDOW, Contention
+
+
+def repaired(times: int, step: float, name: str = "a", start: float = 100.0) -> tuple[Contention, list[bool]]:
+    contention = Contention()
+    return contention, [contention.repaired(name, start + n * step) for n in range(times)]
+
+
+def test_the_tenth_repair_within_ten_seconds_begins_it() -> None:
+    """Not the ninth, and only that one says so; it is spaced by 0.1 s."""
+    contention, began = repaired(10, 1.0)
+    assert began == [False] * 9 + [True]
+    assert contention.contended() == {"a"}
+    assert contention.allowed_at("a") == 109.0 + 0.1
+    assert repaired(9, 0.001)[0].contended() == frozenset()
+    assert repaired(9, 0.001)[0].allowed_at("a") == float("-inf")
+
+
+def test_slow_repairs_never_begin_it() -> None:
+    """Ten in more than ten seconds are no contention, however long it goes on."""
+    contention, began = repaired(100, WINDOW / (REPAIRS - 1) + 0.01)
+    assert not any(began)
+    assert contention.contended() == frozenset()
+
+
+def test_pauses_double_up_to_thirty_seconds() -> None:
+    """0.1, 0.2, 0.4 and so on; a repair that comes when it may does not begin a second contention."""
+    contention, _ = repaired(10, 0.0)
+    pauses = []
+    now = 100.0
+    for _ in range(12):
+        pauses.append(contention.allowed_at("a") - now)
+        now = contention.allowed_at("a")
+        assert contention.over(now) == []  # whoever is still at it after the longest pause is still contended with
+        assert not contention.repaired("a", now)
+    assert pauses == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0, 30.0])
+
+
+def test_other_names_are_not_slowed() -> None:
+    """Each name has a history of its own."""
+    contention, _ = repaired(10, 0.0)
+    contention.repaired("b", 100.0)
+    assert contention.contended() == {"a"}
+    assert contention.allowed_at("b") == contention.allowed_at("never seen") == float("-inf")
+
+
+def test_sixty_seconds_without_a_repair_end_it() -> None:
+    """Then the name begins with a clean slate; names that were never contended are forgotten silently."""
+    contention, _ = repaired(10, 0.0)
+    contention.repaired("b", 100.0)
+    assert contention.end_at() == 100.0 + QUIET
+    assert contention.over(100.0 + QUIET - 0.001) == []
+    assert contention.over(100.0 + QUIET) == ["a"]
+    assert contention.over(1000.0) == []
+    assert contention.end_at() == float("inf")
+    assert contention.contended() == frozenset()
+    assert contention.allowed_at("a") == float("-inf")
+    assert not contention.repaired("a", 161.0)
+
+
+@given(gaps=st.lists(st.floats(0, 40), max_size=40))
+def test_once_contended_repairs_are_rare(gaps: list[float]) -> None:
+    """Whatever the other does: who keeps to `allowed_at` makes few repairs a minute, and pauses never shrink."""
+    contention, _ = repaired(10, 0.0)
+    now, at = 100.0, []
+    for gap in gaps:
+        now = max(now + gap, contention.allowed_at("a"))
+        contention.repaired("a", now)
+        at.append(now)
+    assert all(
+        later - earlier >= min(0.2 * 2**n, LONGEST_PAUSE) * 0.999 for n, (earlier, later) in enumerate(pairwise(at))
+    )

@@ -1,0 +1,174 @@
+"""What binfmtd registered, across restarts, and across what may happen to a file."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.registrations import NAMES, REGISTRATIONS
+
+from binfmtd.daemon.ledger import FILE_NAME, Ledger
+from binfmtd.errors import FormatError
+from binfmtd.formats.line import encode_line
+from binfmtd.model.desired import Fingerprint
+from binfmtd.model.drift import Record
+from binfmtd.model.handler import Flags, Handler, Registration
+from binfmtd.model.match import Magic
+
+SAYS = Registration(Magic(b"A"), "/i", Flags.F)
+FILE = Fingerprint(1, 2, 3, 4, 5)
+BOOT = "a-boot"
+
+
+def saved(directory: Path, **records: Record) -> Ledger:
+    ledger = Ledger(str(directory), BOOT)
+    ledger.records.update(records)
+    ledger.save()
+    return ledger
+
+
+def test_what_is_saved_is_known_after_a_restart(tmp_path: Path) -> None:
+    """The registration, the entry's number and what F pinned; whether known or not."""
+    records = {"a": Record(SAYS, 7, FILE), "b": Record(SAYS), "l\udce4t \x1b": Record(SAYS, 2**40)}
+    assert saved(tmp_path, **records).problem is None
+    again = Ledger(str(tmp_path), BOOT)
+    assert (again.records, again.problem) == (records, None)
+
+
+FINGERPRINTS = st.builds(Fingerprint, *[st.integers(0, 2**63)] * 5)
+RECORDS = st.builds(Record, REGISTRATIONS, st.none() | st.integers(1, 2**63), st.none() | FINGERPRINTS)
+
+
+def has_line(name: str, record: Record) -> bool:
+    try:
+        encode_line(name, record.registration)
+    except FormatError:
+        return False
+    return True
+
+
+@given(records=st.dictionaries(NAMES, RECORDS, max_size=3))
+def test_every_record_survives(tmp_path_factory: pytest.TempPathFactory, records: dict[str, Record]) -> None:
+    """Whatever the kernel took can be written down."""
+    directory = tmp_path_factory.mktemp("state")
+    known = {name: record for name, record in records.items() if has_line(name, record)}
+    saved(directory, **known)
+    assert Ledger(str(directory), BOOT).records == known
+
+
+def test_no_ledger_is_no_problem(tmp_path: Path) -> None:
+    """A first start knows nothing, and neither does one without a state directory, which keeps nothing either."""
+    assert (Ledger(str(tmp_path), BOOT).records, Ledger(str(tmp_path), BOOT).problem) == ({}, None)
+    nowhere = Ledger(None, BOOT)
+    nowhere.intend([Handler("a", SAYS)])
+    assert (nowhere.records, nowhere.problem) == ({"a": Record(SAYS)}, None)
+
+
+def test_records_of_another_boot_are_void(tmp_path: Path) -> None:
+    """The numbers of entries begin anew with each boot."""
+    saved(tmp_path, a=Record(SAYS, 7))
+    other = Ledger(str(tmp_path), "another-boot")
+    assert (other.records, other.problem) == ({}, None)
+
+
+def test_the_intent_is_on_disk_before_the_deed(tmp_path: Path) -> None:
+    """A daemon that is killed right after registering finds its entries as its own."""
+    Ledger(str(tmp_path), BOOT).intend([Handler("a", SAYS)])
+    assert Ledger(str(tmp_path), BOOT).records == {"a": Record(SAYS)}
+
+
+def test_an_intent_does_not_replace_what_is_known(tmp_path: Path) -> None:
+    """A repair of a known name is recorded afterwards, so its old record stands until then."""
+    ledger = saved(tmp_path, a=Record(SAYS, 7, FILE))
+    ledger.intend([Handler("a", SAYS), Handler("b", SAYS)])
+    assert ledger.records == {"a": Record(SAYS, 7, FILE), "b": Record(SAYS)}
+
+
+def test_nothing_is_written_when_nothing_has_changed(tmp_path: Path) -> None:
+    """The hot path and an idle daemon leave the disk alone."""
+    ledger = saved(tmp_path, a=Record(SAYS, 7))
+    before = (tmp_path / FILE_NAME).stat()
+    ledger.intend([Handler("a", SAYS)])
+    ledger.save()
+    assert (tmp_path / FILE_NAME).stat().st_ino == before.st_ino
+    ledger.records["a"] = Record(SAYS, 8)
+    ledger.save()
+    assert (tmp_path / FILE_NAME).stat().st_ino != before.st_ino
+
+
+def test_everybody_may_read_it(tmp_path: Path) -> None:
+    """0644, as DESIGN.md says: `plan` and `status` are for anybody."""
+    saved(tmp_path, a=Record(SAYS, 7))
+    assert (tmp_path / FILE_NAME).stat().st_mode & 0o7777 == 0o644
+
+
+def test_a_disk_that_cannot_be_written_is_a_problem_and_no_reason_to_stop(tmp_path: Path) -> None:
+    """It is told, and over as soon as a save succeeds."""
+    directory = tmp_path / "state"
+    ledger = saved(directory, a=Record(SAYS, 7))
+    assert str(directory) in str(ledger.problem)
+    assert ledger.records == {"a": Record(SAYS, 7)}
+    directory.mkdir()
+    ledger.save()
+    assert ledger.problem is None
+    assert Ledger(str(directory), BOOT).records == {"a": Record(SAYS, 7)}
+
+
+GOOD: dict[str, Any] = {"line": ":a:M:0:A::/i:F", "inode": 7, "pinned": [1, 2, 3, 4, 5]}
+
+
+def content(**changes: object) -> bytes:
+    return json.dumps({"schema": 1, "boot_id": BOOT, "entries": {"a": {**GOOD, **changes}}}).encode()
+
+
+def test_the_format_stays_readable(tmp_path: Path) -> None:
+    """A ledger as the first version wrote it is understood: a new version must not forget what is ours."""
+    (tmp_path / FILE_NAME).write_bytes(content())
+    assert Ledger(str(tmp_path), BOOT).records == {"a": Record(SAYS, 7, FILE)}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"{",
+        b"\xff",
+        b"[]",
+        b"null",
+        b"{}",
+        b"[" * 10000,
+        b'{"schema": 2, "boot_id": "a-boot", "entries": {}}',
+        b'{"schema": 1, "boot_id": "a-boot"}',
+        b'{"schema": 1, "boot_id": "a-boot", "entries": []}',
+        b'{"schema": 1, "boot_id": "a-boot", "entries": {"a": 1}}',
+        content(line="nonsense"),
+        content(line=1),
+        content(line=":b:M:0:A::/i:F"),
+        content(line=":a:M:0:\ud800::/i:F"),
+        content(inode="7"),
+        content(inode=True),
+        content(pinned=[1, 2, 3, 4]),
+        content(pinned=[1, 2, 3, 4, "5"]),
+        content(pinned={"device": 1}),
+        content(pinned=1),
+    ],
+)
+def test_a_damaged_ledger_costs_nothing_but_knowledge(tmp_path: Path, text: bytes) -> None:
+    """Whatever is wrong with it, the daemon starts, knows nothing, says so in one line, and writes a good one."""
+    (tmp_path / FILE_NAME).write_bytes(text)
+    ledger = Ledger(str(tmp_path), BOOT)
+    assert ledger.records == {}
+    assert ledger.problem is not None
+    assert ledger.problem.startswith(f"{tmp_path / FILE_NAME}: ")
+    assert "\n" not in ledger.problem
+    ledger.intend([Handler("a", SAYS)])
+    assert Ledger(str(tmp_path), BOOT).records == {"a": Record(SAYS)}
+
+
+def test_a_ledger_that_is_no_file_is_damaged_too(tmp_path: Path) -> None:
+    """A fifo would block for ever."""
+    os.mkfifo(tmp_path / FILE_NAME)
+    assert Ledger(str(tmp_path), BOOT).problem is not None

@@ -1,0 +1,77 @@
+"""The clock of the two-step repair; the times are the tests' own."""
+
+from binfmtd.daemon.settling import LONGEST, Settling
+
+SETTLE = 0.020
+
+
+def drifted(name: str = "a", at: float = 100.0) -> Settling:
+    settling = Settling(SETTLE)
+    settling.drifted(name, at)
+    return settling
+
+
+def test_a_drift_is_due_when_it_has_been_quiet() -> None:
+    """For `settle` after the drift itself, if nobody stirs."""
+    settling = drifted()
+    assert settling.pending() == {"a"}
+    assert settling.due_at("a") == 100.0 + SETTLE
+
+
+def test_whoever_stirs_puts_it_off() -> None:
+    """Quiet begins anew with each event on the name, and with each on `register` or `status`."""
+    settling = drifted()
+    settling.stirred(["a", "b"], 100.010)
+    assert settling.due_at("a") == 100.010 + SETTLE
+    settling.stirred([], 100.015, everything=True)
+    assert settling.due_at("a") == 100.015 + SETTLE
+
+
+def test_others_names_do_not_put_it_off() -> None:
+    """An event on another name is no reason to wait, and does not make that name pending."""
+    settling = drifted()
+    settling.stirred(["b"], 100.010)
+    assert settling.due_at("a") == 100.0 + SETTLE
+    assert settling.pending() == {"a"}
+
+
+def test_a_stir_before_the_drift_counts() -> None:
+    """Somebody who flushed everything may be about to write when the drift is seen."""
+    settling = Settling(SETTLE)
+    settling.stirred([], 100.0, everything=True)
+    settling.drifted("a", 99.99)
+    assert settling.due_at("a") == 100.0 + SETTLE
+
+
+def test_at_the_latest_one_second_after_the_drift() -> None:
+    """However loud it is, and however often it drifts again."""
+    settling = drifted()
+    for tenth in range(12):
+        now = 100.0 + tenth / 10
+        settling.stirred(["a"], now, everything=True)
+        settling.drifted("a", now)
+    assert settling.due_at("a") == 100.0 + LONGEST == 101.0
+    assert not settling.forced("a", 100.999)
+    assert settling.forced("a", 101.0)
+
+
+def test_what_ended_is_forgotten() -> None:
+    """A later drift of the same name has a second of its own."""
+    settling = drifted()
+    assert settling.ended("a")
+    assert not settling.ended("a")
+    assert not settling.pending()
+    assert not settling.forced("a", 1000.0)
+    settling.drifted("a", 200.0)
+    assert settling.due_at("a") == 200.0 + SETTLE
+    assert not settling.forced("a", 200.5)
+
+
+def test_what_is_not_pending_is_due_when_everything_is_quiet() -> None:
+    """Removals of unwanted entries, say; at once if nobody ever stirred."""
+    settling = Settling(SETTLE)
+    assert settling.due_at("x") == float("-inf")
+    settling.stirred(["x"], 100.0)
+    assert settling.due_at("x") == float("-inf")
+    settling.stirred([], 100.0, everything=True)
+    assert settling.due_at("x") == 100.0 + SETTLE

@@ -1,0 +1,183 @@
+"""The state directory and its lock."""
+
+import fcntl
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from binfmtd.daemon import state_dir
+from binfmtd.daemon.state_dir import APPLY, LOCK_NAME, Lock, default_state_dir, make_state_dir, running_pid
+from binfmtd.errors import AlreadyRunningError, StateError
+
+
+@pytest.mark.parametrize(
+    ("environment", "uid", "expected"),
+    [
+        ({"BINFMTD_STATE_DIR": "/x", "XDG_RUNTIME_DIR": "/run/user/1"}, 0, "/x"),
+        ({"BINFMTD_STATE_DIR": "", "XDG_RUNTIME_DIR": "/run/user/1"}, 0, "/run/binfmtd"),
+        ({"XDG_RUNTIME_DIR": "/run/user/1"}, 1, "/run/user/1/binfmtd"),
+    ],
+)
+def test_where_it_is(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], uid: int, expected: str) -> None:
+    """$BINFMTD_STATE_DIR, for root /run/binfmtd, else below $XDG_RUNTIME_DIR."""
+    monkeypatch.delenv("BINFMTD_STATE_DIR", raising=False)
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    assert default_state_dir() == expected
+
+
+def test_an_ordinary_user_without_a_session_has_to_name_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message says how."""
+    monkeypatch.delenv("BINFMTD_STATE_DIR", raising=False)
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setattr(os, "geteuid", lambda: 1)
+    with pytest.raises(StateError, match="--state-dir"):
+        default_state_dir()
+
+
+def test_it_is_made_with_its_parents_and_may_be_there(tmp_path: Path) -> None:
+    """Readable for all, as `status` is, and writable for us alone."""
+    path = tmp_path / "a" / "b"
+    before = os.umask(0o022)
+    try:
+        make_state_dir(str(path))
+        make_state_dir(str(path))
+    finally:
+        os.umask(before)
+    assert path.is_dir()
+    assert not path.stat().st_mode & 0o022
+
+
+@pytest.mark.parametrize("mode", [0o775, 0o757, 0o1777])
+def test_one_that_others_can_write_is_refused(tmp_path: Path, mode: int) -> None:
+    """Also a sticky one: others could make the ledger there before we do."""
+    path = tmp_path / "state"
+    path.mkdir()
+    path.chmod(mode)
+    with pytest.raises(StateError, match=f"{path} can be written by others .*{mode:04o}.*chmod go-w"):
+        make_state_dir(str(path))
+
+
+def test_one_that_is_somebody_elses_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever owns it decides what is in it."""
+    path = tmp_path / "state"
+    path.mkdir()
+    if os.geteuid() == 0:
+        os.chown(path, 4711, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
+    with pytest.raises(StateError, match="can be written by others"):
+        make_state_dir(str(path))
+
+
+def test_what_is_no_directory_of_its_own_is_refused(tmp_path: Path) -> None:
+    """A link could be turned elsewhere; a file cannot hold files."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "file").touch()
+    with pytest.raises(StateError, match="not a directory of its own"):
+        make_state_dir(str(tmp_path / "link"))
+    with pytest.raises(StateError, match="--state-dir"):
+        make_state_dir(str(tmp_path / "file"))
+    with pytest.raises(StateError, match="--state-dir"):
+        make_state_dir(str(tmp_path / "file" / "below"))
+
+
+def test_one_below_a_directory_that_others_can_write_is_refused(tmp_path: Path) -> None:
+    """They could put another in its place; the message names the path that is to blame."""
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    with pytest.raises(StateError, match=f"not safe: .*{tmp_path}/open"):
+        make_state_dir(str(tmp_path / "open" / "state"))
+
+
+@pytest.fixture
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state_dir, "PATIENCE", 0.0)
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_an_apply_at_work_is_no_daemon(tmp_path: Path) -> None:
+    """Who comes second is told to try again, not to stop anything."""
+    lock = Lock(str(tmp_path), APPLY)
+    with pytest.raises(StateError, match="try again when it has ended") as caught:
+        Lock(str(tmp_path))
+    assert not isinstance(caught.value, AlreadyRunningError)
+    lock.release()
+
+
+def test_a_lock_that_is_held_for_an_instant_is_waited_for(tmp_path: Path) -> None:
+    """Who asks `running_pid` holds it that long, and must not stop a daemon from starting."""
+    descriptor = os.open(tmp_path / LOCK_NAME, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    letting_go = threading.Timer(0.05, os.close, [descriptor])
+    letting_go.start()
+    lock = Lock(str(tmp_path))
+    assert running_pid(str(tmp_path)) == os.getpid()
+    lock.release()
+    letting_go.join()
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_a_second_daemon_is_told_who_the_first_is(tmp_path: Path) -> None:
+    """One daemon a state directory; when the first lets go, another may take it."""
+    lock = Lock(str(tmp_path))
+    assert running_pid(str(tmp_path)) == os.getpid()
+    with pytest.raises(AlreadyRunningError, match=rf"{tmp_path} \(pid {os.getpid()}\)") as caught:
+        Lock(str(tmp_path))
+    assert caught.value.pid == os.getpid()
+    lock.release()
+    assert running_pid(str(tmp_path)) is None
+    Lock(str(tmp_path)).release()
+
+
+def test_looking_does_not_take_the_lock(tmp_path: Path) -> None:
+    """`status` beside a starting daemon must not make it fail."""
+    Lock(str(tmp_path)).release()
+    assert running_pid(str(tmp_path)) is None
+    Lock(str(tmp_path)).release()
+
+
+def test_nobody_runs_where_nobody_ever_ran(tmp_path: Path) -> None:
+    """Asking makes nothing."""
+    assert running_pid(str(tmp_path)) is None
+    assert running_pid(str(tmp_path / "missing")) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_daemon_holds_no_lock(tmp_path: Path) -> None:
+    """The kernel lets go of it; the old number in the file means nothing, also where it was longer than ours."""
+    script = "import os, sys; from binfmtd.daemon.state_dir import Lock; Lock(sys.argv[1]); os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
+    assert (tmp_path / LOCK_NAME).read_text().split()[0].isdigit()
+    assert running_pid(str(tmp_path)) is None
+    (tmp_path / LOCK_NAME).write_text("9" * 20 + " and so on\n")
+    lock = Lock(str(tmp_path))
+    assert running_pid(str(tmp_path)) == os.getpid()
+    lock.release()
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_a_holder_that_does_not_say_who_it_is(tmp_path: Path) -> None:
+    """Between taking the lock and writing the number: somebody runs, and nobody knows who."""
+    lock = Lock(str(tmp_path))
+    (tmp_path / LOCK_NAME).write_text("")
+    assert running_pid(str(tmp_path)) == 0
+    with pytest.raises(AlreadyRunningError, match="pid unknown"):
+        Lock(str(tmp_path))
+    lock.release()
+
+
+def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    """What it leads to would be truncated."""
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / LOCK_NAME).symlink_to(victim)
+    with pytest.raises(StateError, match="--state-dir"):
+        Lock(str(tmp_path))
+    assert victim.read_text() == "precious"

@@ -1,0 +1,208 @@
+"""The two steps of a repair, carried out on a simulated kernel: what others see between any two writes."""
+
+import errno
+import os
+from collections.abc import Collection, Iterable, Sequence
+from typing import cast
+from unittest import mock
+
+from hypothesis import given, note, settings
+from hypothesis import strategies as st
+from support.simulated import SimulatedKernel
+from support.worlds import World, worlds
+
+from binfmtd.formats.line import decode_line
+from binfmtd.kernel import converge
+from binfmtd.kernel.converge import Convergence, Due, Outcome
+from binfmtd.kernel.instance import Instance
+from binfmtd.kernel.write import ENABLE, REMOVE, Writer
+from binfmtd.model.desired import DesiredState
+from binfmtd.model.drift import Surroundings
+from binfmtd.model.entry import Entry, ObservedState
+from binfmtd.model.handler import Flags, Handler, Registration
+from binfmtd.model.match import Magic
+from binfmtd.model.ownership import equal
+from binfmtd.model.plan import plan
+from binfmtd.model.precedence import overlaps
+from binfmtd.model.standin import stand_in_name
+
+
+class Through:
+    """Instance and Writer in one, on a simulated kernel; keeps what could be seen after each write."""
+
+    def __init__(self, kernel: SimulatedKernel, refuse: Collection[str] = ()) -> None:
+        self.kernel = kernel
+        self.refuse = refuse  # names whose registration the kernel refuses
+        self.seen = [kernel.observed()]
+
+    def entry(self, name: str) -> Entry | None:
+        return self.kernel.entry(name)
+
+    def inode(self, name: str) -> int | None:
+        entry = self.kernel.entry(name)
+        return None if entry is None else entry.inode
+
+    def register(self, lines: Sequence[bytes]) -> list[OSError | None]:
+        outcome: list[OSError | None] = []
+        for line in lines:
+            name, registration = decode_line(line)
+            if name in self.refuse:
+                outcome.append(OSError(errno.ETXTBSY, os.strerror(errno.ETXTBSY)))
+                continue
+            try:
+                self.kernel.register(name, registration)
+                outcome.append(None)
+            except FileExistsError as error:
+                outcome.append(error)
+            self.seen.append(self.kernel.observed())
+        return outcome
+
+    def control(self, name: str, command: bytes) -> bool:
+        try:
+            if command == REMOVE:
+                self.kernel.remove(name)
+            else:
+                self.kernel.switch(name, enabled=command == ENABLE)
+        except LookupError:
+            return False
+        self.seen.append(self.kernel.observed())
+        return True
+
+
+def converged(world: World, kernel: SimulatedKernel, due: Due = Due.FORCED) -> tuple[Through, Outcome]:
+    desired = world.desired()
+    through = Through(kernel)
+    planned = plan(desired, kernel.observed(), world.surroundings(kernel.observed(), world.records))
+    with mock.patch.object(converge, "fingerprint", desired.fingerprints.get):
+        outcome = Convergence(planned, desired, cast(Instance, through), cast(Writer, through), due=lambda _: due).run()
+    return through, outcome
+
+
+def alone(handler: Handler, desired: DesiredState, observed: ObservedState) -> bool:
+    """Whether nothing else of its kind could take this handler's files, except under its own names."""
+    match = handler.registration.match
+    others = [other.registration.match for other in desired.handlers if other is not handler]
+    names = (handler.name, stand_in_name(handler.name))
+    entries = [e.registration for e in observed.entries if e.registration is not None and e.name not in names]
+    return not any(overlaps(match, other) for other in [*others, *(found.match for found in entries)])
+
+
+def served(handler: Handler, observed: ObservedState) -> bool:
+    """Whether the newest enabled entry for the handler's files does what it should."""
+    match = handler.registration.match
+    for entry in observed.entries:
+        if entry.enabled and entry.registration is not None and overlaps(entry.registration.match, match):
+            return equal(entry.registration, handler.registration)
+    return False
+
+
+@settings(max_examples=200)
+@given(world=worlds())
+def test_all_that_is_due_is_done(world: World) -> None:
+    """What Convergence does ends the plan: no refusal, nothing left, and nothing to do afterwards."""
+    kernel = world.kernel()
+    _, outcome = converged(world, kernel)
+    note(f"{outcome}")
+    assert (outcome.failed, outcome.left) == ([], [])
+    after = kernel.observed()
+    records = {**world.records, **outcome.records}
+    assert plan(world.desired(), after, world.surroundings(after, records)).actions == ()
+
+
+@settings(max_examples=400)
+@given(world=worlds(), due=st.sampled_from([Due.LATER, Due.FORCED]))
+def test_what_shares_no_file_is_never_without_a_handler(world: World, due: Due) -> None:
+    """Once the right entry serves, no write leaves its files without it: neither nobody nor a wrong one takes them."""
+    desired = world.desired()
+    through, _ = converged(world, world.kernel(), due)
+    for handler in desired.handlers:
+        if handler.enabled and alone(handler, desired, world.observed):
+            states = [served(handler, observed) for observed in through.seen]
+            note(f"{handler.name}: {states}")
+            assert states == sorted(states)
+            assert states[-1] or stand_in_name(handler.name) in world.observed.by_name
+
+
+A = Handler("a", Registration(Magic(b"A"), "/i", Flags.NONE))
+AB = Handler("ab", Registration(Magic(b"AB"), "/i", Flags.NONE))
+OLD = Registration(Magic(b"A"), "/old", Flags.NONE)
+
+
+def carried_out(
+    handlers: Iterable[Handler],
+    entries: Iterable[tuple[str, Registration]],
+    due: Due = Due.FORCED,
+    *,
+    disturbed: bool = False,
+    refuse: Collection[str] = (),
+) -> tuple[list[list[str]], Outcome]:
+    """What could be seen after each write (names, newest first), and the outcome."""
+    desired = DesiredState(tuple(handlers))
+    found = [Entry(name, number, enabled=True, registration=says) for number, (name, says) in enumerate(entries)]
+    through = Through(SimulatedKernel(found), refuse)
+    planned = plan(desired, ObservedState(tuple(found)), Surroundings())
+    instance, writer = cast(Instance, through), cast(Writer, through)
+    outcome = Convergence(planned, desired, instance, writer, due=lambda _: due, disturbed=lambda _: disturbed).run()
+    return [[entry.name for entry in seen.entries] for seen in through.seen[1:]], outcome
+
+
+def test_replacing_leaves_no_gap() -> None:
+    """The stand-in comes first and goes last."""
+    seen, outcome = carried_out([A], [("a", OLD)])
+    assert seen == [[".binfmtd~a", "a"], [".binfmtd~a"], ["a", ".binfmtd~a"], ["a"]]
+    assert outcome.records["a"].registration == A.registration
+
+
+def test_before_its_turn_a_name_gets_a_stand_in_only() -> None:
+    """At once, for what is missing and for what is wrong; the rest is left."""
+    for entries in ([], [("a", OLD)]):
+        seen, outcome = carried_out([A], entries, Due.LATER)
+        assert seen == [[".binfmtd~a", *(name for name, _ in entries)]]
+        assert outcome.bridged == ["a"]
+        assert [action.entry for action in outcome.left] == ["a"]
+        assert not outcome.done
+
+
+def test_somebody_who_stirs_at_the_last_moment_goes_first() -> None:
+    """Nothing is written under a proper name then, unless the longest wait is over."""
+    seen, outcome = carried_out([A], [], Due.QUIET, disturbed=True)
+    assert (seen, [action.entry for action in outcome.left]) == ([[".binfmtd~a"]], ["a"])
+    assert carried_out([A], [], Due.QUIET)[0] == [["a"]]
+    assert carried_out([A], [], Due.FORCED, disturbed=True)[0] == [["a"]]
+    unwanted = [(".binfmtd~gone", OLD)]
+    assert carried_out([], unwanted, Due.QUIET, disturbed=True)[0] == []
+    assert carried_out([], unwanted, Due.LATER)[0] == []
+    assert carried_out([], unwanted, Due.QUIET)[0] == [[]]
+
+
+def test_a_stand_in_of_an_earlier_daemon_that_serves_something_else_is_renewed() -> None:
+    """It would leave the files without a handler while the entry is replaced."""
+    seen, _ = carried_out([A], [("a", OLD), (".binfmtd~a", Registration(Magic(b"D"), "/i", Flags.NONE))])
+    assert seen == [["a"], [".binfmtd~a", "a"], [".binfmtd~a"], ["a", ".binfmtd~a"], ["a"]]
+
+
+def test_a_company_is_written_back_to_back_in_ascending_rank() -> None:
+    """The lower gets no stand-in, since it would lie above the higher, which has one meanwhile."""
+    seen, _ = carried_out([A, AB], [("ab", AB.registration)])
+    assert seen == [
+        [".binfmtd~ab", "ab"],
+        [".binfmtd~ab"],
+        ["a", ".binfmtd~ab"],
+        ["ab", "a", ".binfmtd~ab"],
+        ["ab", "a"],
+    ]
+
+
+def test_what_the_kernel_refuses_as_a_stand_in_is_not_taken_away() -> None:
+    """An interpreter that is being written, say: nothing is written, and the old entry serves on."""
+    seen, outcome = carried_out([A], [("a", OLD)], refuse=[".binfmtd~a"])
+    assert (seen, outcome.done) == ([], [])
+    ((action, error),) = outcome.failed
+    assert (action.entry, error.errno) == ("a", errno.ETXTBSY)
+
+
+def test_what_the_kernel_refuses_keeps_its_stand_in() -> None:
+    """Whatever serves goes on serving."""
+    seen, outcome = carried_out([A], [("a", OLD)], refuse=["a"])
+    assert seen[-1] == [".binfmtd~a"]
+    assert [(action.entry, error.errno) for action, error in outcome.failed] == [("a", errno.ETXTBSY)]

@@ -1,0 +1,73 @@
+"""Which handlers may have a stand-in at once, and who is registered in whose company."""
+
+import pytest
+
+from binfmtd.model.bridge import companies, may_stand_in
+from binfmtd.model.desired import DesiredState
+from binfmtd.model.drift import Act, Action, Drift
+from binfmtd.model.handler import Flags, Handler, Registration
+from binfmtd.model.match import Extension, Magic, Match
+
+
+def handler(name: str, match: Match, priority: int = 0) -> Handler:
+    return Handler(name, Registration(match, "/i", Flags.NONE), priority)
+
+
+A = handler("a", Magic(b"A"))
+AB = handler("ab", Magic(b"AB"))
+ABC = handler("abc", Magic(b"ABC"))
+B = handler("b", Magic(b"B"))
+JAR = handler("jar", Extension("jar"), 1)
+DESIRED = DesiredState((A, AB, ABC, B, JAR))
+
+
+@pytest.mark.parametrize(
+    ("asked", "present", "allowed"),
+    [
+        (A, [], True),
+        (A, ["ab"], False),
+        (A, [".binfmtd~ab"], False),
+        (A, ["b"], True),
+        (A, ["jar"], True),  # a magic and an extension never withhold it from each other, whatever their priorities
+        (AB, ["a"], True),
+        (AB, ["a", "abc"], False),
+        (B, ["a", "ab", "abc", "jar"], True),
+        (A, ["a"], True),
+    ],
+)
+def test_no_stand_in_above_a_higher_one(asked: Handler, present: list[str], allowed: bool) -> None:
+    """A stand-in is the newest: it must not take what an entry of higher rank, or that one's stand-in, serves."""
+    assert may_stand_in(asked, DESIRED, (), present.__contains__) is allowed
+
+
+def test_no_stand_in_above_a_foreign_entry_that_may_win() -> None:
+    """Only as long as it is there."""
+    assert not may_stand_in(B, DESIRED, ["theirs"], ["theirs"].__contains__)
+    assert may_stand_in(B, DESIRED, ["theirs"], [].__contains__)
+
+
+def written(*handlers: Handler) -> list[Action]:
+    return [Action(Act.REGISTER, each.name, Drift.MISSING, "", each) for each in handlers]
+
+
+@pytest.mark.parametrize(
+    ("handlers", "names"),
+    [
+        ([], []),
+        ([B], [["b"]]),
+        ([A, B], [["a"], ["b"]]),
+        ([A, AB, ABC, B], [["a", "ab", "abc"], ["b"]]),
+        ([A, ABC], [["a", "abc"]]),
+        ([A, JAR], [["a", "jar"]]),  # of different priorities: which is the newer matters
+    ],
+)
+def test_a_company_is_as_small_as_its_order_allows(handlers: list[Handler], names: list[list[str]]) -> None:
+    """Those whose order among each other matters stand together, lowest rank first; most stand alone."""
+    assert [[action.entry for action in group] for group in companies(written(*handlers), DESIRED)] == names
+
+
+def test_a_company_holds_together_by_its_highest() -> None:
+    """Two that share no file with each other are still one company if a third one must lie above both."""
+    low, other, high = handler("ab", Magic(b"AB")), handler("ac", Magic(b"AC")), handler("a", Magic(b"A"))
+    desired = DesiredState((low, other, high))
+    assert [[a.entry for a in group] for group in companies(written(low, other, high), desired)] == [["ab", "ac", "a"]]

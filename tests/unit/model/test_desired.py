@@ -1,0 +1,148 @@
+"""From a config and a host's facts to what is to be had there."""
+
+from dataclasses import replace
+
+import pytest
+
+from binfmtd.catalog.architectures import CATALOG
+from binfmtd.model.config import Config, Declaration, Policy, Unmanaged
+from binfmtd.model.desired import DesiredState, Facts, Fingerprint, InterpreterFacts, Standing, resolve
+from binfmtd.model.handler import Flags
+from binfmtd.model.match import Extension, Magic
+
+FILE = Fingerprint(1, 2, 3, 4, 5)
+THERE = InterpreterFacts(FILE)
+HOST = Facts({"/i": THERE, "/j": THERE})
+WASM = Declaration("wasm", Magic(b"\0asm"), ("/i",), Flags.F, source="binfmtd.toml [handlers.wasm]")
+ARM = Declaration("qemu-arm", CATALOG["arm"].match, ("/i", "/j"), Flags.F | Flags.P, architecture="arm", from_all=True)
+NATIVE = replace(WASM, name="native", match=CATALOG["x86_64"].match)
+
+
+def resolved(*declared: Declaration, facts: Facts = HOST) -> DesiredState:
+    return resolve(Config(declared), facts)
+
+
+def test_the_first_interpreter_that_is_there_is_taken() -> None:
+    """In the order of the declaration; its file is what F is expected to pin."""
+    assert resolved(ARM).by_name["qemu-arm"].registration.interpreter == "/i"
+    second = resolved(ARM, facts=Facts({"/i": InterpreterFacts(), "/j": THERE}))
+    assert second.by_name["qemu-arm"].registration.interpreter == "/j"
+    assert second.fingerprints == {"/j": FILE}
+
+
+@pytest.mark.parametrize(("from_all", "standing"), [(True, Standing.ABSENT), (False, Standing.WAITING)])
+def test_without_an_interpreter_it_is_held(from_all: bool, standing: Standing) -> None:
+    """What was asked for by name waits; what "all" brought is just not there.  The reason names every path."""
+    desired = resolved(replace(ARM, from_all=from_all), facts=Facts({}))
+    assert desired.handlers == ()
+    (held,) = desired.held
+    assert (held.standing, held.reason) == (standing, "no executable file at /i and /j")
+    assert desired.held_by_name == {"qemu-arm": held}
+
+
+@pytest.mark.parametrize(
+    ("declared", "registered"),
+    [
+        (replace(WASM, flags=Flags.NONE), True),
+        (WASM, False),  # F opens the file here and now
+        (replace(ARM, flags=Flags.NONE), False),  # nobody asked for it by name
+        (replace(ARM, flags=Flags.NONE, from_all=False), True),
+    ],
+)
+def test_in_a_container_a_path_without_f_is_not_judged(declared: Declaration, registered: bool) -> None:
+    """The kernel looks for it in the root of whoever executes, so that it is not here says nothing."""
+    desired = resolved(declared, facts=Facts({}, judges_paths=False))
+    assert [h.registration.interpreter for h in desired.handlers] == (["/i"] if registered else [])
+
+
+def test_an_untrusted_interpreter_is_refused() -> None:
+    """With the path that is to blame; also if another one would be trusted, since the first is what would run."""
+    facts = Facts({"/i": InterpreterFacts(FILE, "/i can be written by others"), "/j": THERE})
+    (held,) = resolved(ARM, facts=facts).held
+    assert (held.standing, held.reason) == (Standing.REFUSED, "/i can be written by others")
+
+
+def test_what_takes_native_programs_is_refused_unless_forced() -> None:
+    """The message says what it takes, why that is bad, and where to change it."""
+    (held,) = resolved(NATIVE).held
+    assert held.standing is Standing.REFUSED
+    for word in ("native programs", "ELOOP", "force = true", "binfmtd.toml [handlers.wasm]"):
+        assert word in held.reason
+    assert resolved(replace(NATIVE, force=True)).held == ()
+
+
+def test_the_guard_asks_for_this_hosts_own_header() -> None:
+    """What is native on one machine is foreign on another."""
+    arm64 = replace(HOST, header=replace(HOST.header, machine=183))
+    assert resolved(NATIVE, facts=arm64).held == ()
+
+
+def test_a_native_architecture_gets_no_handler_from_all() -> None:
+    """By its own name, or forced, it does."""
+    facts = replace(HOST, native=frozenset({"arm"}))
+    assert resolved(ARM, facts=facts) == resolved()
+    assert resolved(replace(ARM, from_all=False), facts=facts).handlers
+    assert resolved(replace(ARM, force=True), facts=facts).handlers
+
+
+def test_what_is_declared_as_disabled_needs_nothing() -> None:
+    """No interpreter, no trust, no guard: it is never registered by us."""
+    facts = Facts({"/j": InterpreterFacts(FILE, "untrusted")})
+    off = replace(NATIVE, enabled=False)
+    assert [h.enabled for h in resolved(off, replace(off, name="b", interpreters=("/j",)), facts=facts).handlers] == [
+        False,
+        False,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "architecture", "letters"),
+    [((5, 11), "arm", "F"), ((5, 12), "arm", "PF"), ((4, 19), "arm", "F"), ((6, 0), "arm", "PF"), ((5, 4), None, "PF")],
+)
+def test_p_is_left_out_where_qemu_cannot_see_it(
+    kernel: tuple[int, int], architecture: str | None, letters: str
+) -> None:
+    """Below Linux 5.12, and only for an architecture: what else an admin declares is taken as it is."""
+    declared = replace(ARM, architecture=architecture, from_all=False)
+    desired = resolved(declared, facts=replace(HOST, kernel=kernel))
+    assert desired.handlers[0].registration.flags.letters == letters
+
+
+def test_rank_is_priority_and_then_the_order_of_declaration() -> None:
+    """Lowest first; of equals the later declared ranks higher."""
+    names = [("a", 0), ("b", 1), ("c", -1), ("d", 0)]
+    desired = resolved(*(replace(WASM, name=name, priority=priority) for name, priority in names))
+    assert [handler.name for handler in desired.handlers] == ["c", "a", "d", "b"]
+    assert [high.name for high in desired.higher["a"]] == ["d", "b"]
+
+
+def test_the_handler_says_what_was_declared() -> None:
+    """Nothing of a declaration is lost on the way."""
+    (handler,) = resolved(replace(ARM, priority=7)).handlers
+    assert (handler.name, handler.priority, handler.enabled, handler.architecture, handler.yields) == (
+        "qemu-arm",
+        7,
+        True,
+        "arm",
+        True,
+    )
+    policy = Policy(unmanaged=Unmanaged.REMOVE)
+    assert resolve(Config((), policy), HOST).policy == policy
+
+
+def test_who_overlaps_a_foreign_match() -> None:
+    """Enabled handlers of the same kind that share a file with it, as often as it is asked."""
+    magic = replace(WASM, name="magic")
+    off = replace(WASM, name="off", enabled=False)
+    jar = replace(WASM, name="jar", match=Extension("jar"))
+    desired = resolved(magic, off, jar)
+    for _ in range(2):
+        assert [h.name for h in desired.overlapping(Magic(b"\0"))] == ["magic"]
+        assert [h.name for h in desired.overlapping(Extension("jar"))] == ["jar"]
+        assert desired.overlapping(Magic(b"X")) == ()
+
+
+def test_what_is_disabled_has_no_rank() -> None:
+    """An entry that is kept disabled stands in nobody's way."""
+    desired = resolved(WASM, replace(WASM, name="off", enabled=False))
+    assert desired.higher == {"wasm": ()}

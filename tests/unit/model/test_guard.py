@@ -1,0 +1,113 @@
+"""Which matches would take the host's own programs, held against headers written by hand."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from binfmtd.catalog.architectures import CATALOG
+from binfmtd.errors import FormatError
+from binfmtd.model.guard import NativeHeader, bricks, takes_native
+from binfmtd.model.match import Extension, Magic, Match, takes
+
+AMD64 = NativeHeader(2, 1, 62)
+S390X = NativeHeader(2, 2, 22)
+PROGRAM = bytes.fromhex("7f454c46020101000000000000000000 0300 3e00") + bytes(236)  # /bin/true of any distribution
+
+
+@pytest.mark.parametrize(
+    ("match", "taken"),
+    [
+        (CATALOG["x86_64"].match, "native programs"),
+        (CATALOG["i386"].match, None),
+        (CATALOG["aarch64"].match, None),
+        (Magic(b"\x7fELF"), "native programs"),
+        (Magic(b"\x7f"), "native programs"),
+        (Magic(b"ELF", offset=1), "native programs"),
+        (Magic(b"\x3e\x00", offset=18), "native programs"),
+        (Magic(b"\x02\x00", offset=16), "native programs"),
+        (Magic(b"\x03\x00", offset=16), "native programs"),
+        (Magic(b"\x03", offset=7), "native programs"),  # OSABI of Linux
+        (Magic(b"\x01\x00", offset=16), None),  # object files
+        (Magic(b"\x09", offset=7), None),  # OSABI of FreeBSD
+        (Magic(b"\0" * 4, b"\0" * 4), "native programs"),
+        (Magic(b"A", b"\0", offset=200), "native programs"),  # takes everything, wherever it does not look
+        (Magic(b"\x7fELF" + bytes(4) + b"AI\x02", b"\xff" * 4 + bytes(4) + b"\xff" * 3), None),  # AppImage
+        (Magic(b"AI\x02", offset=8), None),
+        (Magic(b"#!"), "scripts"),
+        (Magic(b"#"), "scripts"),
+        (Magic(b"!", offset=1), "scripts"),
+        (Magic(b"#!/usr/bin/wasm"), "scripts"),
+        (Magic(b"/usr", offset=2), None),
+        (Magic(b"MZ"), None),
+        (Magic(b"\0asm"), None),
+        (Magic(b"\xca\xfe\xba\xbe"), None),
+        (Magic(b"PE\0\0", offset=64), None),
+        (Magic(b"\0", offset=20), None),
+        (Magic(b"\x7fELF" + bytes(16) + b"\1", b"\xff" * 4 + bytes(16) + b"\xff"), "native programs"),
+        (Extension("jar"), None),
+    ],
+)
+def test_what_a_match_takes_of_an_amd64_host(match: Match, taken: str | None) -> None:
+    """Its own programs and scripts are guarded; what is another architecture's or another format's is not."""
+    assert takes_native(match, AMD64) == taken
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_an_architecture_takes_no_other_hosts_programs(name: str) -> None:
+    """On each host exactly the handler for its own programs is refused, of all in the catalog."""
+    header = CATALOG[name].header
+    host = NativeHeader(header.bits // 32, 1 if header.byte_order == "little" else 2, header.e_machine)
+    refused = {other for other, row in CATALOG.items() if takes_native(row.match, host)}
+    alike = {
+        other
+        for other, row in CATALOG.items()
+        if (row.header.bits, row.header.byte_order, row.header.e_machine)
+        == (header.bits, header.byte_order, header.e_machine)
+    }
+    assert name in refused
+    assert refused <= alike
+
+
+@given(
+    magic=st.lists(st.sampled_from(b"\x7f\0\2#!"), min_size=1, max_size=4).map(bytes),
+    offset=st.integers(0, 17),
+    osabi=st.sampled_from([0, 3]),
+    e_type=st.sampled_from([2, 3]),
+)
+def test_no_native_program_is_taken_by_what_passes(magic: bytes, offset: int, osabi: int, e_type: int) -> None:
+    """A match that looks at the identifying bytes and passes takes no program and no script of this host."""
+    match = Magic(magic, offset=offset)
+    program = b"\x7fELF\2\1\1" + bytes((osabi,)) + bytes(8) + bytes((e_type, 0, 62, 0))
+    if takes_native(match, AMD64) is None:
+        assert not takes(match, program)
+        assert offset > 1 or not takes(match, b"#!/bin/sh\n")
+
+
+def test_a_big_endian_host_has_big_endian_headers() -> None:
+    """e_type and e_machine are in the host's own byte order."""
+    assert takes_native(CATALOG["s390x"].match, S390X) == "native programs"
+    assert takes_native(Magic(b"\x00\x02\x00\x16", offset=16), S390X) == "native programs"
+    assert takes_native(Magic(b"\x02\x00\x16\x00", offset=16), S390X) is None
+
+
+def test_the_header_is_read_from_a_program() -> None:
+    """Class, byte order and machine, the latter in the program's byte order."""
+    assert NativeHeader.parse(PROGRAM) == AMD64
+    assert NativeHeader.parse(b"\x7fELF\2\2\1" + bytes(9) + b"\0\2\0\x16") == S390X
+
+
+@pytest.mark.parametrize("head", [b"", b"#!/bin/sh\n" * 9, PROGRAM[:19], b"\x7fELF\2\3" + PROGRAM[6:]])
+def test_what_is_no_elf_program_has_no_header(head: bytes) -> None:
+    """A script, a file that is too short, and a byte order that does not exist."""
+    with pytest.raises(FormatError, match="not an ELF program"):
+        NativeHeader.parse(head)
+
+
+def test_an_entry_bricks_if_it_takes_its_interpreter_and_us() -> None:
+    """Both have to be taken: otherwise somebody can still execute something."""
+    all_elf = Magic(b"\x7fELF")
+    foreign = PROGRAM[:18] + b"\xb7\0" + PROGRAM[20:]
+    assert bricks(all_elf, ("/usr/bin/i", PROGRAM), ("/usr/bin/python3", PROGRAM))
+    assert not bricks(all_elf, ("/usr/bin/i", b"#!/bin/sh\n"), ("/usr/bin/python3", PROGRAM))
+    assert not bricks(CATALOG["aarch64"].match, ("/usr/bin/i", foreign), ("/usr/bin/python3", PROGRAM))
+    assert bricks(Extension("py"), ("/i.py", b""), ("/own.py", b""))

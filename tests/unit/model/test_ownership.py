@@ -1,0 +1,129 @@
+"""Whose entry it is, and whose files it takes."""
+
+from dataclasses import replace
+
+import pytest
+
+from binfmtd.model.config import Policy, Unmanaged
+from binfmtd.model.desired import DesiredState, Held, Standing
+from binfmtd.model.drift import Record, Surroundings
+from binfmtd.model.entry import Entry, ObservedState
+from binfmtd.model.handler import Flags, Handler, Registration
+from binfmtd.model.match import Extension, Magic
+from binfmtd.model.ownership import equal, foreign, provider, registered_by_us, rivals, spared
+
+SAYS = Registration(Magic(b"A"), "/i", Flags.F)
+ENTRY = Entry("a", 7, enabled=True, registration=SAYS)
+DESIRED = DesiredState((Handler("a", SAYS),))
+REMOVING = Policy(unmanaged=Unmanaged.REMOVE, keep=("WSLInterop*", "p?t"))
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (SAYS, True),
+        (replace(SAYS, match=Magic(b"A?", b"\xff\0")), True),
+        (replace(SAYS, match=Magic(b"B")), False),
+        (replace(SAYS, interpreter="/j"), False),
+        (replace(SAYS, flags=Flags.NONE), False),
+        (None, False),
+    ],
+)
+def test_equal_is_by_value(found: Registration | None, expected: bool) -> None:
+    """Adopted is what does the same, however its match is written; never what cannot be read."""
+    assert equal(found, SAYS) is expected
+
+
+@pytest.mark.parametrize(
+    ("record", "ours"),
+    [
+        (None, False),
+        (Record(SAYS, 7), True),
+        (Record(replace(SAYS, interpreter="/j"), 7), True),  # the number alone tells
+        (Record(SAYS, 6), False),  # an earlier entry of that name
+        (Record(SAYS), True),  # killed between intent and record
+        (Record(replace(SAYS, interpreter="/j")), False),
+    ],
+)
+def test_a_record_vouches_for_one_registration(record: Record | None, ours: bool) -> None:
+    """By the entry's number or, where only the intent is known, by what the entry does."""
+    assert registered_by_us(ENTRY, record) is ours
+
+
+@pytest.mark.parametrize(
+    ("standing", "expected"),
+    [(None, True), (Standing.ABSENT, True), (Standing.WAITING, False), (Standing.REFUSED, False)],
+)
+def test_foreign_is_what_nobody_declared_and_no_record_vouches_for(standing: Standing | None, expected: bool) -> None:
+    """A declared name is ours also while it waits; one that "all" would have brought is not."""
+    entry = replace(ENTRY, name="b")
+    held = () if standing is None else (Held("b", standing, "", None, ("/i",), Flags.F, 0),)
+    desired = replace(DESIRED, held=held)
+    assert foreign(entry, desired, Surroundings()) is expected
+    assert not foreign(entry, desired, Surroundings({"b": Record(SAYS, 7)}))
+
+
+def test_declared_names_and_stand_ins_are_never_foreign() -> None:
+    """Whatever they say."""
+    assert not foreign(replace(ENTRY, registration=None), DESIRED, Surroundings())
+    assert not foreign(replace(ENTRY, name=".binfmtd~gone"), DESIRED, Surroundings())
+
+
+@pytest.mark.parametrize(
+    ("name", "policy", "expected"),
+    [
+        ("x", Policy(), True),
+        ("x", REMOVING, False),
+        ("WSLInterop-late", REMOVING, True),
+        ("pat", REMOVING, True),
+        ("PAT", REMOVING, False),
+    ],
+)
+def test_what_is_spared(name: str, policy: Policy, expected: bool) -> None:
+    """Under "keep" everything; under "remove" what a glob of `keep` matches, case and all."""
+    assert spared(replace(ENTRY, name=name), replace(DESIRED, policy=policy)) is expected
+
+
+def theirs(name: str, magic: bytes = b"A", **changes: object) -> Entry:
+    return replace(ENTRY, name=name, registration=replace(SAYS, match=Magic(magic)), **changes)  # type: ignore[arg-type]
+
+
+def test_rivals_are_newest_first_and_take_some_of_the_same_files() -> None:
+    """Enabled, foreign and readable; with a magic against a magic, since an extension is another kind."""
+    entries = (
+        theirs("newer", b"AB"),
+        theirs("a"),
+        theirs("off", enabled=False),
+        replace(ENTRY, name="opaque", registration=None),
+        replace(ENTRY, name="jar", registration=replace(SAYS, match=Extension("jar"))),
+        theirs("apart", b"B"),
+        theirs("ours, by the ledger"),
+        theirs("older"),
+    )
+    surroundings = Surroundings({"ours, by the ledger": Record(SAYS, 7)})
+    found = rivals(DESIRED, ObservedState(entries), surroundings)
+    assert {name: [e.name for e in each] for name, each in found.items()} == {"a": ["newer", "older"]}
+
+
+def test_what_is_about_to_go_is_nobodys_rival() -> None:
+    """Neither one that is removed nor one that is disabled by the same plan."""
+    observed = ObservedState((theirs("x"), theirs("WSLInterop")))
+    assert [e.name for e in rivals(replace(DESIRED, policy=REMOVING), observed, Surroundings())["a"]] == ["WSLInterop"]
+    assert [e.name for e in rivals(DESIRED, observed, Surroundings(bricking=frozenset({"x"})))["a"]] == ["WSLInterop"]
+
+
+@pytest.mark.parametrize(
+    ("candidates", "broken", "expected"),
+    [
+        ([], "", None),
+        ([theirs("x")], "", "x"),
+        ([theirs("x")], "x", None),
+        ([theirs("narrow", b"AB"), theirs("x")], "", "x"),
+        ([theirs("x"), theirs("older")], "", "x"),
+        ([theirs("x"), theirs("works")], "x", None),  # the newest takes the files, and fails
+    ],
+)
+def test_who_serves_in_a_handlers_place(candidates: list[Entry], broken: str, expected: str | None) -> None:
+    """The newest that takes the handler's plain file, if it works: an older one never gets to see it."""
+    found = provider(DESIRED.handlers[0], candidates, Surroundings(broken=frozenset({broken})))
+    assert (None if found is None else found.name) == expected

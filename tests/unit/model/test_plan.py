@@ -1,0 +1,280 @@
+"""State in, plan out: a table for each drift."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import pytest
+
+from binfmtd.model.config import Policy, Shadowed, Unmanaged
+from binfmtd.model.desired import DesiredState, Fingerprint, Held, Standing
+from binfmtd.model.drift import Act, Drift, Record, Surroundings
+from binfmtd.model.entry import Entry, ObservedState
+from binfmtd.model.handler import Flags, Handler, Registration
+from binfmtd.model.match import Extension, Magic
+from binfmtd.model.plan import plan, removal_plan
+
+FILE = Fingerprint(1, 2, 3, 4, 5)
+SAYS = Registration(Magic(b"A"), "/i", Flags.NONE)
+PINS = replace(SAYS, flags=Flags.F)
+A = Handler("a", SAYS)
+AB = Handler("ab", replace(SAYS, match=Magic(b"AB")))
+WITH_F = Handler("a", PINS)
+
+DEFAULT = Policy()
+OUTRANK = Policy(shadowed=Shadowed.OUTRANK)
+REMOVE = Policy(unmanaged=Unmanaged.REMOVE)
+
+Row = tuple[Act, str, Drift]
+
+
+def entry(name: str = "a", says: Registration | None = SAYS, inode: int = 7, *, enabled: bool = True) -> Entry:
+    return Entry(name, inode, enabled, says)
+
+
+def desired(*handlers: Handler, held: Iterable[Held] = (), policy: Policy = DEFAULT) -> DesiredState:
+    return DesiredState(handlers, tuple(held), policy, {"/i": FILE})
+
+
+def held(standing: Standing, name: str = "a") -> Held:
+    return Held(name, standing, "because", None, ("/i",), Flags.NONE, 0)
+
+
+def rows(wanted: DesiredState, entries: Iterable[Entry], around: Surroundings | None = None) -> list[Row]:
+    found = plan(wanted, ObservedState(tuple(entries)), around or Surroundings()).actions
+    return [(action.act, action.entry, action.drift) for action in found]
+
+
+def reason(wanted: DesiredState, *entries: Entry, around: Surroundings | None = None) -> str:
+    (action,) = plan(wanted, ObservedState(entries), around or Surroundings()).actions
+    return action.reason
+
+
+REGISTER = (Act.REGISTER, "a", Drift.MISSING)
+CHANGED = (Act.REPLACE, "a", Drift.CHANGED)
+UNWANTED = (Act.REMOVE, "a", Drift.UNWANTED)
+
+
+def test_missing() -> None:
+    """What is declared and not there is registered; a stand-in does not count as the entry, and is not removed yet."""
+    assert rows(desired(A), []) == [REGISTER]
+    assert rows(desired(A), [entry(".binfmtd~a")]) == [REGISTER]
+    assert rows(desired(replace(A, enabled=False)), []) == []
+
+
+def test_in_sync() -> None:
+    """An entry that does what was declared is left alone, whoever registered it and however its match is written."""
+    assert rows(desired(A), [entry()]) == []
+    assert rows(desired(A), [entry(says=replace(SAYS, match=Magic(b"A?", b"\xff\0")))]) == []
+
+
+@pytest.mark.parametrize(
+    ("says", "why"),
+    [
+        (replace(SAYS, interpreter="/j"), "interpreter /j instead of /i"),
+        (replace(SAYS, flags=Flags.P), "flags P instead of none"),
+        (replace(SAYS, match=Magic(b"B")), "magic 42 at 0 instead of magic 41 at 0"),
+        (replace(SAYS, match=Magic(b"A", offset=1)), "magic 41 at 1 instead of magic 41 at 0"),
+        (replace(SAYS, match=Magic(b"A", b"\xdf")), "magic 41 mask df at 0 instead of magic 41 at 0"),
+        (replace(SAYS, match=Extension("jar")), "extension jar instead of magic 41 at 0"),
+        (replace(SAYS, interpreter="/j", flags=Flags.P), "interpreter /j instead of /i, flags P instead of none"),
+        (None, "it says something that this version does not know"),
+    ],
+)
+def test_changed(says: Registration | None, why: str) -> None:
+    """Another interpreter, flags or match under a declared name is replaced, and the reason says what was found."""
+    assert rows(desired(A), [entry(says=says)]) == [CHANGED]
+    assert reason(desired(A), entry(says=says)) == why
+    assert rows(desired(A), [entry(says=says, enabled=False)]) == [CHANGED]
+
+
+def test_changed_against_flags() -> None:
+    """Where flags are lacking the reason says so too."""
+    assert reason(desired(replace(A, registration=replace(SAYS, flags=Flags.P))), entry()) == "flags none instead of P"
+
+
+def test_disabled() -> None:
+    """A disabled entry is enabled in one write; one that is to be disabled is disabled, and never replaced."""
+    off = replace(A, enabled=False)
+    assert rows(desired(A), [entry(enabled=False)]) == [(Act.ENABLE, "a", Drift.DISABLED)]
+    assert rows(desired(off), [entry()]) == [(Act.DISABLE, "a", Drift.CHANGED)]
+    assert rows(desired(off), [entry(enabled=False)]) == []
+    assert rows(desired(off), [entry(says=None)]) == [(Act.DISABLE, "a", Drift.CHANGED)]
+
+
+def test_switched_off() -> None:
+    """The whole instance is switched on again, once a bricking entry can do no harm."""
+    off = ObservedState((entry("x"),), switched_on=False)
+    found = plan(desired(), off, Surroundings(bricking=frozenset({"x"}))).actions
+    assert [(action.act, action.entry, action.drift) for action in found] == [
+        (Act.DISABLE, "x", Drift.UNWANTED),
+        (Act.ENABLE, "status", Drift.SWITCHED_OFF),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("record", "stale"),
+    [
+        (Record(PINS, 7, FILE), False),
+        (Record(PINS, 7, replace(FILE, mtime_ns=9)), True),  # the interpreter was written or replaced
+        (Record(PINS, 6, FILE), True),  # somebody registered it again
+        (Record(PINS, 7, None), True),  # it changed while we registered
+        (Record(PINS, None, FILE), True),
+        (None, True),
+    ],
+)
+def test_stale_interpreter(record: Record | None, stale: bool) -> None:
+    """With F an entry is replaced unless a record vouches that the file it runs is the one at the path."""
+    around = Surroundings({} if record is None else {"a": record})
+    expected = [(Act.REPLACE, "a", Drift.STALE_INTERPRETER)] if stale else []
+    assert rows(desired(WITH_F), [entry(says=PINS)], around) == expected
+    assert rows(desired(A), [entry()], around) == []  # without F the path is looked up at each exec
+
+
+def test_stale_says_why() -> None:
+    """Either another file is there, or nobody knows which one was opened."""
+    changed = Surroundings({"a": Record(PINS, 7, replace(FILE, inode=9))})
+    assert reason(desired(WITH_F), entry(says=PINS), around=changed) == "/i is another file than the one F opened"
+    for around in (Surroundings(), Surroundings({"a": Record(PINS, 7)}), Surroundings({"a": Record(PINS, 6, FILE)})):
+        assert "nobody knows which file F has opened" in reason(desired(WITH_F), entry(says=PINS), around=around)
+
+
+def test_out_of_order() -> None:
+    """The higher of two that share a file is registered again where the lower one is newer."""
+    upper = entry("ab", AB.registration)
+    assert rows(desired(A, AB), [upper, entry()]) == []
+    assert rows(desired(A, AB), [entry(), upper]) == [(Act.REPLACE, "ab", Drift.OUT_OF_ORDER)]
+    assert reason(desired(A, AB), entry(), upper) == "an entry of lower rank is newer"
+
+
+def test_what_is_registered_drags_along_what_must_stay_above() -> None:
+    """A missing lower entry comes to lie on top, so the higher follows in the same plan, lowest rank first."""
+    assert rows(desired(A, AB), [entry("ab", AB.registration)]) == [
+        REGISTER,
+        (Act.REPLACE, "ab", Drift.OUT_OF_ORDER),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("policy", "around", "expected"),
+    [
+        (DEFAULT, Surroundings(), []),
+        (OUTRANK, Surroundings(), [(Act.REPLACE, "a", Drift.OUT_OF_ORDER)]),
+        (replace(OUTRANK, unmanaged=Unmanaged.REMOVE), Surroundings(), [(Act.REMOVE, "x", Drift.UNWANTED)]),
+        (OUTRANK, Surroundings(bricking=frozenset({"x"})), [(Act.DISABLE, "x", Drift.UNWANTED)]),
+    ],
+)
+def test_shadowed(policy: Policy, around: Surroundings, expected: list[Row]) -> None:
+    """A newer foreign entry wins or is outranked as the config says; one that goes anyhow is no reason to move."""
+    assert rows(desired(A, policy=policy), [entry("x"), entry()], around) == expected
+    assert rows(desired(A, policy=replace(policy, unmanaged=Unmanaged.KEEP)), [entry(), entry("x")]) == []
+
+
+def test_shadowed_is_reported_by_name() -> None:
+    """The plan says who is above whom, and who may stay there."""
+    found = plan(desired(A), ObservedState((entry("x"), entry(), entry("y"))), Surroundings())
+    assert found.shadowed == {"a": "x"}
+    assert found.yielding_to == {"a": ("x", "y")}
+    outranking = desired(A, policy=OUTRANK)
+    assert plan(outranking, ObservedState((entry("x"), entry())), Surroundings()).yielding_to == {}
+    assert reason(outranking, entry("x"), entry()) == "entry x takes its files"
+
+
+def test_served_elsewhere() -> None:
+    """What "all" brings is left to a working foreign entry; what was asked for by name is not."""
+    from_all = replace(A, yields=True)
+    found = plan(desired(from_all), ObservedState((entry("x"),)), Surroundings())
+    assert (found.actions, found.served_elsewhere) == ((), {"a": "x"})
+    assert rows(desired(A), [entry("x")]) == [REGISTER]
+    assert rows(desired(from_all), [entry("x")], Surroundings(broken=frozenset({"x"}))) == [REGISTER]
+    assert rows(desired(from_all), [entry("x", enabled=False)]) == [REGISTER]
+    assert rows(desired(from_all), [entry("x"), entry()]) == []  # what stands stays
+
+
+@pytest.mark.parametrize(
+    ("entries", "around", "policy", "expected"),
+    [
+        ([entry("x")], Surroundings(), DEFAULT, []),
+        ([entry("x", None)], Surroundings(), DEFAULT, []),
+        ([entry("x")], Surroundings({"x": Record(SAYS, 7)}), DEFAULT, [(Act.REMOVE, "x", Drift.UNWANTED)]),
+        ([entry("x")], Surroundings({"x": Record(SAYS, 6)}), DEFAULT, []),
+        ([entry("x")], Surroundings(), REMOVE, [(Act.REMOVE, "x", Drift.UNWANTED)]),
+        ([entry("x")], Surroundings(), Policy(unmanaged=Unmanaged.REMOVE, keep=("x*",)), []),
+        ([entry(".binfmtd~x")], Surroundings(), DEFAULT, [(Act.REMOVE, ".binfmtd~x", Drift.UNWANTED)]),
+    ],
+)
+def test_unwanted(entries: list[Entry], around: Surroundings, policy: Policy, expected: list[Row]) -> None:
+    """Ours that nobody declares any more goes, like a stand-in without a handler; foreign stays as the config says."""
+    assert rows(desired(policy=policy), entries, around) == expected
+
+
+def test_a_stand_in_goes_when_its_entry_stands() -> None:
+    """And not before: as long as the proper entry is to be written, its stand-in serves."""
+    assert rows(desired(A), [entry(".binfmtd~a"), entry()]) == [(Act.REMOVE, ".binfmtd~a", Drift.UNWANTED)]
+    assert rows(desired(A), [entry(".binfmtd~a"), entry(says=None)]) == [CHANGED]
+
+
+@pytest.mark.parametrize(
+    ("standing", "says", "recorded", "expected"),
+    [
+        (Standing.WAITING, SAYS, False, [UNWANTED]),
+        (Standing.WAITING, SAYS, True, [UNWANTED]),
+        (Standing.WAITING, PINS, True, []),  # the file that F opened still serves
+        (Standing.WAITING, replace(SAYS, interpreter="/other"), False, []),
+        (Standing.WAITING, None, False, []),
+        (Standing.ABSENT, SAYS, False, []),  # somebody else's
+        (Standing.ABSENT, SAYS, True, [UNWANTED]),
+        (Standing.ABSENT, PINS, True, []),
+        (Standing.REFUSED, SAYS, False, []),
+    ],
+)
+def test_an_interpreter_that_vanished(
+    standing: Standing, says: Registration | None, recorded: bool, expected: list[Row]
+) -> None:
+    """Without F our entry goes, since every exec would fail; with F it serves on."""
+    around = Surroundings({"a": Record(says, 7)} if recorded and says is not None else {})
+    assert rows(desired(held=[held(standing)]), [entry(says=says)], around) == expected
+
+
+@pytest.mark.parametrize(
+    ("standing", "expected"), [(Standing.ABSENT, [UNWANTED]), (Standing.WAITING, []), (Standing.REFUSED, [])]
+)
+def test_remove_takes_what_only_all_would_have_declared(standing: Standing, expected: list[Row]) -> None:
+    """What "all" declares has an emulator: the name of another is nobody's, and a declared one is not foreign."""
+    wanted = desired(held=[held(standing)], policy=REMOVE)
+    assert rows(wanted, [entry(says=replace(SAYS, interpreter="/other"))]) == expected
+
+
+def test_a_bricking_entry_is_disabled_even_if_it_is_kept() -> None:
+    """Nothing can be executed until then; it goes as well if the config says so."""
+    around = Surroundings(bricking=frozenset({"x"}))
+    disable = (Act.DISABLE, "x", Drift.UNWANTED)
+    assert rows(desired(), [entry("x")], around) == [disable]
+    assert rows(desired(), [entry("x", enabled=False)], around) == []
+    assert rows(desired(), [], around) == []
+    assert rows(desired(policy=REMOVE), [entry("x")], around) == [
+        disable,
+        (Act.REMOVE, "x", Drift.UNWANTED),
+    ]
+
+
+def test_the_plan_at_the_end_takes_what_is_ours() -> None:
+    """Declared and as declared, known to the ledger, or a stand-in; never what others made of our names."""
+    entries = (
+        entry(),
+        entry("ab", says=None),
+        entry("recorded"),
+        entry("foreign"),
+        entry(".binfmtd~a"),
+        entry("off", enabled=False),
+    )
+    off = replace(A, name="off", enabled=False)
+    found = removal_plan(desired(A, AB, off), ObservedState(entries), Surroundings({"recorded": Record(SAYS, 7)}))
+    assert [action.entry for action in found.actions] == ["a", "recorded", ".binfmtd~a"]
+    assert {action.act for action in found.actions} == {Act.REMOVE}
+
+
+def test_in_a_container_nobody_can_tell_that_an_interpreter_is_gone() -> None:
+    """Without F the kernel resolves the path in the root of whoever executes: an entry stays that we cannot judge."""
+    waiting = held(Standing.WAITING)
+    assert rows(desired(held=[waiting]), [entry()]) == [(Act.REMOVE, "a", Drift.UNWANTED)]
+    assert rows(desired(held=[replace(waiting, judged=False)]), [entry()]) == []

@@ -1,0 +1,135 @@
+"""What holds of every plan, whatever was declared and whatever others did."""
+
+from dataclasses import replace
+from fnmatch import fnmatchcase
+
+from hypothesis import given, note, settings
+from hypothesis import strategies as st
+from support.simulated import carry_out
+from support.worlds import World, listed, worlds
+
+from binfmtd.model.config import Unmanaged
+from binfmtd.model.drift import Act, Drift, Plan
+from binfmtd.model.match import overlap
+from binfmtd.model.ownership import foreign
+from binfmtd.model.plan import plan, removal_plan
+from binfmtd.model.standin import is_stand_in
+
+Steps = frozenset[tuple[Act, str, Drift]]
+
+
+def steps(planned: Plan) -> Steps:
+    return frozenset((action.act, action.entry, action.drift) for action in planned.actions)
+
+
+@settings(max_examples=400)
+@given(world=worlds())
+def test_a_plan_that_is_carried_out_leaves_nothing_to_do(world: World) -> None:
+    """Applied to the state that it was made for, a plan ends every drift: the next one is empty."""
+    kernel, records = world.kernel(), dict(world.records)
+    first = world.plan()
+    note(f"{first.actions}")
+    carry_out(first, kernel, world.desired(), records)
+    after = kernel.observed()
+    assert plan(world.desired(), after, world.surroundings(after, records)).actions == ()
+
+
+@settings(max_examples=250)
+@given(world=worlds())
+def test_what_is_in_sync_is_what_was_declared(world: World) -> None:
+    """After a plan each handler stands as declared, above each lower one that could take the same file."""
+    kernel, records = world.kernel(), dict(world.records)
+    desired = world.desired()
+    planned = world.plan()
+    carry_out(planned, kernel, desired, records)
+    after = kernel.observed()
+    assert after.switched_on
+    for handler in desired.handlers:
+        entry = after.by_name.get(handler.name)
+        if not handler.enabled:
+            assert entry is None or not entry.enabled
+        elif handler.name in planned.served_elsewhere:
+            assert entry is None
+            assert after.by_name[planned.served_elsewhere[handler.name]].enabled
+        else:
+            assert entry is not None
+            assert entry.enabled
+            assert entry.registration is not None
+            assert entry.registration.interpreter == handler.registration.interpreter
+            above = after.position[entry.name]
+            lower = [low for low, highs in desired.higher.items() if handler in highs and low in after.position]
+            assert all(above < after.position[low] for low in lower)
+    assert not any(is_stand_in(name) for name in after.by_name)
+
+
+@settings(max_examples=300)
+@given(world=worlds())
+def test_no_plan_touches_what_is_foreign(world: World) -> None:
+    """Under "keep" a foreign entry is only ever disabled, if it stops every exec; "remove" spares what `keep` names."""
+    desired = world.desired()
+    surroundings = world.surroundings(world.observed, world.records)
+    theirs = {entry.name for entry in world.observed.entries if foreign(entry, desired, surroundings)}
+    for action in plan(desired, world.observed, surroundings).actions:
+        if action.entry not in theirs:
+            continue
+        if action.act is Act.DISABLE:
+            assert action.entry in surroundings.bricking
+        else:
+            assert action.act is Act.REMOVE
+            assert desired.policy.unmanaged is Unmanaged.REMOVE
+            assert not any(fnmatchcase(action.entry, glob) for glob in desired.policy.keep)
+    for action in removal_plan(desired, world.observed, surroundings).actions:
+        assert action.entry not in theirs
+
+
+@settings(max_examples=200)
+@given(world=worlds())
+def test_under_remove_nothing_undeclared_stays(world: World) -> None:
+    """With `unmanaged = "remove"` every foreign entry goes, but for those that `keep` names."""
+    policy = replace(world.config.policy, unmanaged=Unmanaged.REMOVE)
+    world = replace(world, config=replace(world.config, policy=policy))
+    surroundings = world.surroundings(world.observed, world.records)
+    theirs = {e.name for e in world.observed.entries if foreign(e, world.desired(), surroundings)}
+    removed = {action.entry for action in world.plan().actions if action.act is Act.REMOVE}
+    assert theirs - removed == {name for name in theirs if any(fnmatchcase(name, glob) for glob in policy.keep)}
+
+
+@settings(max_examples=250)
+@given(world=worlds(), swaps=st.lists(st.integers(0, 6), max_size=12))
+def test_the_order_of_entries_that_share_no_file_does_not_matter(world: World, swaps: list[int]) -> None:
+    """However the kernel lists entries that have nothing to do with each other, the same is done."""
+    entries = list(world.observed.entries)
+    for place in swaps:
+        if place + 1 < len(entries):
+            upper, lower = entries[place : place + 2]
+            apart = upper.registration is None or lower.registration is None
+            if apart or not overlap(upper.registration.match, lower.registration.match):  # type: ignore[union-attr]
+                entries[place : place + 2] = lower, upper
+    assert steps(listed(world, tuple(entries)).plan()) == steps(world.plan())
+
+
+@settings(max_examples=250)
+@given(world=worlds(), swaps=st.lists(st.integers(0, 3), max_size=8))
+def test_the_order_of_declarations_that_share_no_file_does_not_matter(world: World, swaps: list[int]) -> None:
+    """Files and tables may come in any order where it says nothing about rank."""
+    declared = list(world.config.declarations)
+    for place in swaps:
+        if place + 1 < len(declared):
+            one, other = declared[place : place + 2]
+            if one.priority != other.priority or not overlap(one.match, other.match):
+                declared[place : place + 2] = other, one
+    shuffled = replace(world, config=replace(world.config, declarations=tuple(declared)))
+    assert steps(shuffled.plan()) == steps(world.plan())
+
+
+@settings(max_examples=150)
+@given(world=worlds())
+def test_a_plan_writes_each_name_once_and_the_lowest_rank_first(world: World) -> None:
+    """Registrations come in order of rank, removals after them, and no name is written twice."""
+    desired = world.desired()
+    acts = [action.act for action in world.plan().actions]
+    writes = [action.entry for action in world.plan().actions if action.handler is not None]
+    ranked = [handler.name for handler in desired.handlers]
+    assert writes == [name for name in ranked if name in writes]
+    stages = {Act.ENABLE: 0, Act.DISABLE: 0, Act.REGISTER: 1, Act.REPLACE: 1, Act.REMOVE: 2}
+    assert [stages[act] for act in acts] == sorted(stages[act] for act in acts)

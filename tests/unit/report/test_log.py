@@ -1,0 +1,126 @@
+"""The log as it reaches a terminal, a journal or a collector."""
+
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+
+from binfmtd.report.log import get_logger, set_up
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def logged(log_format: str = "logfmt", level: str = "info", stream: io.StringIO | None = None) -> str:
+    out = stream or io.StringIO()
+    set_up(level, log_format, out)
+    get_logger().info("entry_registered", entry="a\nb", names=["x", "l\udce4t"], duration_us=412, ok=True, reason=None)
+    return out.getvalue()
+
+
+def test_logfmt_is_one_line_of_keys() -> None:
+    """Time, level and event first; numbers and truth as they are; whatever could break the line is escaped."""
+    line = logged()
+    time, rest = line.split(" ", 1)
+    assert time.startswith("timestamp=20")
+    assert time.endswith("Z")
+    assert rest.startswith("level=info event=entry_registered ")
+    assert set(rest.split()) >= {"duration_us=412", "ok=true"}
+    assert line.count("\n") == 1
+    assert line.isascii()
+    assert "l\\xe4t" in line or "l\\\\xe4t" in line
+
+
+def test_json_is_one_object_a_line() -> None:
+    """For who collects it: the values are what they were, names that are not UTF-8 included."""
+    line = logged("json")
+    found = json.loads(line)
+    assert (found["event"], found["level"], found["entry"], found["duration_us"]) == (
+        "entry_registered",
+        "info",
+        "a\nb",
+        412,
+    )
+    assert found["names"] == ["x", "l\udce4t"]
+    assert line.count("\n") == 1
+    assert line.isascii()
+
+
+def test_the_console_is_not_steered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name cannot move the cursor; without colours no escape reaches the terminal at all."""
+    monkeypatch.setenv("NO_COLOR", "")
+    out = io.StringIO()
+    set_up("info", "console", out)
+    get_logger().warning("drift_found", entry="\x1b[2Jx", names={"\x1by"})
+    assert "\x1b" not in out.getvalue()
+    assert "\\x1b[2Jx" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("stream", "pid", "begins"),
+    [
+        (Terminal, 5, "20"),  # the console's own form
+        (io.StringIO, 5, "timestamp="),
+        (io.StringIO, 1, "{"),
+    ],
+)
+def test_auto_fits_who_reads(
+    monkeypatch: pytest.MonkeyPatch, stream: Callable[[], io.StringIO], pid: int, begins: str
+) -> None:
+    """A terminal, a pipe, a container where we are process 1."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr(os, "getpid", lambda: pid)
+    assert logged("auto", stream=stream()).startswith(begins)
+
+
+def test_the_level_is_a_threshold() -> None:
+    """Below it nothing is written, at it everything."""
+    assert logged(level="warning") == ""
+    assert logged(level="debug") != ""
+
+
+@pytest.mark.parametrize(("method", "priority"), [("debug", 7), ("info", 6), ("warning", 4), ("error", 3)])
+def test_under_the_journal_a_line_begins_with_its_priority(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, priority: int
+) -> None:
+    """As sd-daemon(3) wants it, and without a time: the journal has its own."""
+    with (tmp_path / "journal").open("w+") as out:
+        found = os.fstat(out.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
+        set_up("debug", "auto", out)
+        getattr(get_logger(), method)("pass_finished", duration_us=1)
+        out.seek(0)
+        assert out.read().startswith(f"<{priority}>level={method} event=pass_finished duration_us=1")
+
+
+def test_somebody_elses_journal_is_none_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service may have stderr redirected: $JOURNAL_STREAM then names another file."""
+    monkeypatch.setenv("JOURNAL_STREAM", "1:2")
+    with (tmp_path / "file").open("w+") as out:
+        set_up("info", "logfmt", out)
+        get_logger().info("pass_finished")
+        out.seek(0)
+        assert out.read().startswith("timestamp=")
+
+
+def test_without_a_stream_it_is_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    """Results go to stdout, so that logs never come between."""
+    set_up("info", "logfmt")
+    assert sys.stderr is not None
+    get_logger().info("pass_finished")
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "pass_finished" in captured.err

@@ -1,0 +1,169 @@
+"""The status: one row a handler, and the worst of them."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from binfmtd.errors import StateError
+from binfmtd.model.desired import DesiredState, Held, Standing
+from binfmtd.model.drift import Act, Action, Drift, Plan
+from binfmtd.model.entry import Entry, ObservedState
+from binfmtd.model.handler import Flags, Handler, Registration
+from binfmtd.model.match import Magic
+from binfmtd.report.status import FILE_NAME, KEYS, Troubles, handler_states, read_status, whole_state, write_status
+
+SAYS = Registration(Magic(b"A"), "/i", Flags.P | Flags.F)
+A = Handler("a", SAYS, 3, architecture="arm")
+MISSING = Action(Act.REGISTER, "a", Drift.MISSING, "it is not there", A)
+NOTHING = ObservedState()
+QUIET = Plan()
+
+
+def row(
+    handler: Handler = A, observed: ObservedState = NOTHING, planned: Plan = QUIET, troubles: Troubles | None = None
+) -> dict[str, Any]:
+    (only,) = handler_states(DesiredState((handler,)), observed, planned, troubles or Troubles())
+    return only
+
+
+def test_a_row_says_all_of_a_handler() -> None:
+    """The keys of DESIGN.md, with the flags as the kernel prints them."""
+    assert row(troubles=Troubles(repairs={"a": 4})) == {
+        "name": "a",
+        "architecture": "arm",
+        "state": "registered",
+        "reason": "",
+        "interpreter": "/i",
+        "flags": "PF",
+        "priority": 3,
+        "repairs": 4,
+    }
+
+
+STOOD_IN = ObservedState((Entry(".binfmtd~a", 1, enabled=True, registration=SAYS),))
+
+
+@pytest.mark.parametrize(
+    ("changes", "state", "says"),
+    [
+        ({"handler": replace(A, enabled=False)}, "disabled", "enabled = false"),
+        ({"troubles": Troubles(failed={"a": "ENOENT: install it"}, contended={"a"})}, "failed", "ENOENT: install it"),
+        ({"troubles": Troubles(contended={"a"})}, "contended", "growing intervals"),
+        ({"planned": Plan(served_elsewhere={"a": "x"})}, "served_elsewhere", "entry x serves it"),
+        ({"planned": Plan((MISSING,)), "observed": STOOD_IN}, "stand_in", "it is not there"),
+        ({"planned": Plan((MISSING,))}, "waiting", "it is not there"),
+        ({"planned": Plan(shadowed={"a": "x"})}, "shadowed", "entry x takes its files"),
+        ({"planned": Plan((replace(MISSING, entry="b"),)), "observed": STOOD_IN}, "registered", ""),
+    ],
+)
+def test_the_states_of_a_handler(changes: dict[str, Any], state: str, says: str) -> None:
+    """Each word of DESIGN.md, with a reason that a reader can act on."""
+    found = row(**changes)
+    assert found["state"] == state
+    assert says in found["reason"]
+
+
+def held(standing: Standing) -> Held:
+    return Held("h", standing, "no executable file at /i", "arm", ("/i", "/j"), Flags.F, 1)
+
+
+@pytest.mark.parametrize("standing", [Standing.WAITING, Standing.REFUSED])
+def test_what_cannot_be_had_now_has_a_row_too(standing: Standing) -> None:
+    """With the reason, and the first interpreter that would do."""
+    (only,) = handler_states(DesiredState(held=(held(standing),)), NOTHING, QUIET, Troubles())
+    assert (only["state"], only["reason"], only["interpreter"]) == (standing.value, "no executable file at /i", "/i")
+
+
+def test_what_nobody_asked_for_by_name_has_none() -> None:
+    """An "all" architecture without an emulator is not worth a line."""
+    assert handler_states(DesiredState(held=(held(Standing.ABSENT),)), NOTHING, QUIET, Troubles()) == []
+
+
+@pytest.mark.parametrize(
+    ("standing", "registration", "states"),
+    [
+        (Standing.WAITING, SAYS, ["registered"]),
+        (Standing.ABSENT, SAYS, ["registered"]),
+        (Standing.REFUSED, SAYS, ["refused"]),
+        (Standing.WAITING, replace(SAYS, flags=Flags.NONE), ["waiting"]),
+        (Standing.WAITING, replace(SAYS, interpreter="/other"), ["waiting"]),
+        (Standing.WAITING, None, ["waiting"]),
+        (Standing.ABSENT, None, []),
+    ],
+)
+def test_a_pinned_file_still_serves(standing: Standing, registration: Registration | None, states: list[str]) -> None:
+    """With F the file that was opened runs on when its path is gone; the reason says both."""
+    observed = ObservedState((Entry("h", 1, enabled=True, registration=registration),))
+    found = handler_states(DesiredState(held=(held(standing),)), observed, QUIET, Troubles())
+    assert [each["state"] for each in found] == states
+    assert all("still serves" in each["reason"] for each in found if each["state"] == "registered")
+
+
+def test_rows_come_by_name() -> None:
+    """Whatever the ranks are: it is read by people."""
+    desired = DesiredState((replace(A, name="z"), replace(A, name="b")), (held(Standing.WAITING),))
+    assert [each["name"] for each in handler_states(desired, NOTHING, QUIET, Troubles())] == ["b", "h", "z"]
+
+
+@pytest.mark.parametrize(
+    ("states", "planned", "troubles", "whole"),
+    [
+        ([], QUIET, Troubles(), "converged"),
+        (["registered", "disabled", "served_elsewhere"], QUIET, Troubles(), "converged"),
+        (["registered", "waiting"], QUIET, Troubles(), "waiting"),
+        (["waiting"], Plan((MISSING,)), Troubles(), "drifting"),
+        (["contended"], Plan((MISSING,)), Troubles(), "contended"),
+        (["refused", "contended"], Plan((MISSING,)), Troubles(), "degraded"),
+        (["failed"], QUIET, Troubles(), "degraded"),
+        (["registered"], QUIET, Troubles(problem="no mount"), "degraded"),
+    ],
+)
+def test_the_whole_is_the_worst_of_its_parts(states: list[str], planned: Plan, troubles: Troubles, whole: str) -> None:
+    """Degraded, contended, drifting, waiting, converged: in this order."""
+    assert whole_state([{"state": state} for state in states], planned, troubles) == whole
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    """Names that are not UTF-8 included; the schema comes along."""
+    document = dict.fromkeys(KEYS) | {"state": "converged", "foreign": ["l\udce4t"]}
+    write_status(str(tmp_path), document)
+    assert read_status(str(tmp_path)) == {"schema": 1, **document}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "damaged"),
+        ("{", "damaged"),
+        ("[" * 10000, "damaged"),
+        ("[]", "another version"),
+        ('{"schema": 2}', "another version"),
+        ("{}", "another version"),
+        ('{"schema": 1, "state": "converged"}', "another version"),
+    ],
+)
+def test_what_cannot_be_understood_is_said(tmp_path: Path, text: str, says: str) -> None:
+    """In one line that names the file."""
+    (tmp_path / FILE_NAME).write_text(text)
+    with pytest.raises(StateError, match=says) as caught:
+        read_status(str(tmp_path))
+    assert str(caught.value).startswith(str(tmp_path / FILE_NAME))
+
+
+def test_a_status_that_is_not_there_or_no_file(tmp_path: Path) -> None:
+    """The one says how to get it; the other does not hang."""
+    with pytest.raises(StateError, match="start `binfmtd run`"):
+        read_status(str(tmp_path))
+    os.mkfifo(tmp_path / FILE_NAME)
+    with pytest.raises(StateError, match="FIFO"):
+        read_status(str(tmp_path))
+
+
+def test_a_status_is_plain_json(tmp_path: Path) -> None:
+    """Others read it without binfmtd, jq for instance: ASCII, whatever the names are."""
+    write_status(str(tmp_path), {"foreign": ["gr\u00fcn"]})
+    assert json.loads((tmp_path / FILE_NAME).read_bytes().decode("ascii"))["foreign"] == ["gr\u00fcn"]
