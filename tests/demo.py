@@ -16,7 +16,7 @@ from pathlib import Path
 from support.waiting import IN_CLOSE_WRITE, IN_MODIFY, DirectoryWatch, wait_until
 
 from binfmtd.catalog.architectures import CATALOG
-from binfmtd.catalog.elf import tiny_program
+from binfmtd.catalog.program import tiny_program
 
 MOUNT = Path("/proc/sys/fs/binfmt_misc")
 ROUNDS = 9  # of one entry in ten seconds; the tenth would count as a quarrel, and the daemon would back off

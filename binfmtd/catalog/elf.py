@@ -1,4 +1,4 @@
-"""From an ELF header to a match, and to the smallest program that has this header.
+"""From an ELF header to a match.
 
 The rules of the file format (System V ABI, chapter 4; Linux: include/uapi/linux/elf.h):
 
@@ -12,22 +12,14 @@ A match is derived field by field: the value goes into the magic, and which of i
 
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from binfmtd.model.match import Magic
 
-if TYPE_CHECKING:
-    from binfmtd.catalog.architecture import Architecture
-
-_ELF = b"\x7fELF"
-_EV_CURRENT = 1
-_OSABI_NONE = 0
-_ET_EXEC = 2
-_PT_LOAD = 1
-_READ_EXECUTE = 5
-
-_ADDRESS = 0x100000  # free in each emulator's address space, and above the kernel's mmap_min_addr
-_ALIGN = 0x10000  # 64 KiB, the largest page size that distributions use: the file loads under any smaller one
+ELF = b"\x7fELF"
+EV_CURRENT = 1
+OSABI_NONE = 0
+ET_EXEC = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +76,7 @@ def derive_match(header: ElfHeader, compared: Compared = GENERAL_RULE) -> Magic:
     # A mask is packed like the header itself: so the lowest bit of e_type is in the right byte in either order.
     layout = struct.Struct(f"{header.order}4s5B7s2H")
     magic = layout.pack(
-        _ELF, header.ei_class, header.ei_data, _EV_CURRENT, _OSABI_NONE, 0, bytes(7), _ET_EXEC, header.e_machine
+        ELF, header.ei_class, header.ei_data, EV_CURRENT, OSABI_NONE, 0, bytes(7), ET_EXEC, header.e_machine
     )
     mask = layout.pack(
         b"\xff" * 4,
@@ -100,43 +92,6 @@ def derive_match(header: ElfHeader, compared: Compared = GENERAL_RULE) -> Magic:
     if compared.e_flags:
         # e_version, then e_entry, e_phoff and e_shoff, which are the program's own affair, then e_flags
         tail = struct.Struct(f"{header.order}I{3 * header.bits // 8}xI")
-        magic += tail.pack(_EV_CURRENT, header.e_flags & compared.e_flags)
+        magic += tail.pack(EV_CURRENT, header.e_flags & compared.e_flags)
         mask += tail.pack(0xFFFFFFFF, compared.e_flags)
     return Magic(magic, mask)
-
-
-def tiny_program(architecture: "Architecture") -> bytes:
-    """Return an executable file, static and of 90 to 132 bytes, that does nothing but exit with status 42.
-
-    An ELF header, one program header that loads the whole file, and the architecture's machine code.
-    """
-    header, code = architecture.header, architecture.exit42
-    elf = struct.Struct(f"{header.order}16s2HI3{header.word}I6H")
-    segment = struct.Struct(f"{header.order}{'8I' if header.bits == 32 else '2I6Q'}")
-    start = elf.size + segment.size
-    ident = _ELF + bytes((header.ei_class, header.ei_data, _EV_CURRENT, _OSABI_NONE)) + bytes(8)
-    # e_type, e_machine, e_version, e_entry, e_phoff, e_shoff, e_flags, e_ehsize, e_phentsize, e_phnum; no sections
-    program = elf.pack(
-        ident,
-        _ET_EXEC,
-        header.e_machine,
-        _EV_CURRENT,
-        _ADDRESS + start,
-        elf.size,
-        0,
-        header.e_flags,
-        elf.size,
-        segment.size,
-        1,
-        0,
-        0,
-        0,
-    )
-    size = start + len(code)
-    # p_offset, p_vaddr, p_paddr, p_filesz, p_memsz; p_flags comes after them in 32 bits and before them in 64
-    extent = (0, _ADDRESS, _ADDRESS, size, size)
-    if header.bits == 32:
-        program += segment.pack(_PT_LOAD, *extent, _READ_EXECUTE, _ALIGN)
-    else:
-        program += segment.pack(_PT_LOAD, _READ_EXECUTE, *extent, _ALIGN)
-    return program + code

@@ -4,10 +4,9 @@ import argparse
 from typing import NoReturn
 
 from binfmtd.cli.main import COMMANDS
+from binfmtd.config.source import DEFAULT_PATH
 from binfmtd.errors import UsageError
 from binfmtd.kernel.mount import DEFAULT_DIRECTORY
-
-DEFAULT_CONFIG = "/etc/binfmtd/binfmtd.toml"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -31,7 +30,7 @@ def parser(command: str, *, epilog: str = "") -> argparse.ArgumentParser:
 
 def add_config(to: argparse.ArgumentParser) -> None:
     """``--config``."""
-    to.add_argument("--config", metavar="FILE", help=f"the config, with conf.d/*.toml beside it ({DEFAULT_CONFIG})")
+    to.add_argument("--config", metavar="FILE", help=f"the config, with conf.d/*.toml beside it ({DEFAULT_PATH})")
 
 
 def add_mount(to: argparse.ArgumentParser) -> None:

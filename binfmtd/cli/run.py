@@ -25,13 +25,13 @@ def main(arguments: Sequence[str]) -> int:
     make_state_dir(directory)
     lock = Lock(directory)
 
-    from binfmtd.config.freshness import age, watched
+    from binfmtd.config.source import DEFAULT_PATH, age, watched
     from binfmtd.daemon.reporter import Reporter
     from binfmtd.daemon.service import ConfigSource, Service
     from binfmtd.report import log
 
     log.set_up(given.log_level, given.log_format)
-    reporter = Reporter(directory, os.path.abspath(given.config or options.DEFAULT_CONFIG))
+    reporter = Reporter(directory, os.path.abspath(given.config or DEFAULT_PATH))
     reporter.config_loaded(config)
     source = ConfigSource(
         load=lambda: load_config(given),

@@ -10,7 +10,7 @@ import signal
 from collections.abc import Iterable
 
 from binfmtd.catalog.architectures import CATALOG, Architecture
-from binfmtd.catalog.elf import tiny_program
+from binfmtd.catalog.program import tiny_program
 from binfmtd.model.entry import ObservedState
 from binfmtd.model.match import takes
 

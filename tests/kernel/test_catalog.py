@@ -10,7 +10,7 @@ import pytest
 from support.instance import Instance
 
 from binfmtd.catalog.architectures import CATALOG, Architecture
-from binfmtd.catalog.elf import tiny_program
+from binfmtd.catalog.program import tiny_program
 from binfmtd.formats.line import encode_line
 from binfmtd.kernel.native import EXIT_STATUS, find_native
 from binfmtd.model.handler import Flags, Registration

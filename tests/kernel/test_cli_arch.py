@@ -8,7 +8,7 @@ from support.cli import Cli, fake_emulators
 from support.instance import Instance
 
 from binfmtd.catalog.architectures import CATALOG
-from binfmtd.catalog.elf import tiny_program
+from binfmtd.catalog.program import tiny_program
 
 # Prints the names of the programs that start: they exit with 42, or die by SIGSYS under a seccomp filter.
 START_EACH = """

@@ -19,7 +19,7 @@ from support.instance import MOUNT_POINT, Instance
 from support.waiting import DirectoryWatch, wait_until
 
 from binfmtd.catalog.architectures import CATALOG
-from binfmtd.catalog.elf import tiny_program
+from binfmtd.catalog.program import tiny_program
 
 CONFIG = """
 architectures = []

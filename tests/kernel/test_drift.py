@@ -10,7 +10,7 @@ from support.instance import Instance
 from support.waiting import IN_CLOSE_WRITE, IN_MODIFY, DirectoryWatch, wait_until
 
 from binfmtd.catalog.architectures import CATALOG
-from binfmtd.catalog.elf import tiny_program
+from binfmtd.catalog.program import tiny_program
 
 StartDaemon = Callable[..., Daemon]
 

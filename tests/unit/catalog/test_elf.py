@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from binfmtd.catalog.architectures import CATALOG, Architecture
-from binfmtd.catalog.elf import GENERAL_RULE, Compared, ElfHeader, derive_match, tiny_program
+from binfmtd.catalog.elf import GENERAL_RULE, Compared, ElfHeader, derive_match
+from binfmtd.catalog.program import tiny_program
 from binfmtd.model.match import overlap, takes
 
 # Literals, not derived from anything: name, magic and mask as everybody registers them.

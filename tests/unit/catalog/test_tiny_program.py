@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from binfmtd.catalog.architectures import CATALOG, EMULATOR_PACKAGE, Architecture
-from binfmtd.catalog.elf import ElfHeader, tiny_program
+from binfmtd.catalog.elf import ElfHeader
 from binfmtd.catalog.names import find
+from binfmtd.catalog.program import tiny_program
 from binfmtd.errors import FormatError
 from binfmtd.model.guard import NativeHeader
 

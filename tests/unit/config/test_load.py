@@ -20,12 +20,11 @@ ME = Trust(os.geteuid())
 ONE = "architectures = ['arm64']"
 
 
-def refused(path: Path | None, *, default: Path | None = None, trust: Trust = ME, quiet: float = 0.0) -> str:
+def refused(path: Path | None, *, default: Path | None = None, trust: Trust = ME) -> str:
     with pytest.raises(ConfigError) as caught:
         load(
             None if path is None else str(path),
             trust=trust,
-            wait_until_quiet=quiet,
             default=str(default or "/nonexistent/binfmtd.toml"),
         )
     message = str(caught.value)
@@ -157,10 +156,9 @@ def test_somebody_elses_config_is_refused(config: Path) -> None:
 class Clock:
     """Time that passes only in naps, each of which may do something to the files."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, wall: float, during: Callable[[int], object]) -> None:
-        self.passed, self.naps, self.wall, self.during = 0.0, 0, wall, during
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, during: Callable[[int], object]) -> None:
+        self.passed, self.naps, self.during = 0.0, 0, during
         monkeypatch.setattr(load_module, "monotonic", lambda: self.passed)
-        monkeypatch.setattr(load_module, "time", lambda: self.wall + self.passed)
         monkeypatch.setattr(load_module, "sleep", self.nap)
 
     def nap(self, seconds: float) -> None:
@@ -170,35 +168,8 @@ class Clock:
         self.during(self.naps)
 
 
-def test_a_file_that_is_truncated_and_then_written_is_not_read_between(
-    config: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """At the reload the file is empty, which would mean "all"; its content comes a moment later, and is what counts."""
-    config.touch()
-
-    def write(nap: int) -> None:
-        if nap == 5:
-            config.write_text(ONE)
-
-    clock = Clock(monkeypatch, config.stat().st_ctime, write)
-    assert architectures(load(str(config), trust=ME, wait_until_quiet=0.2)) == ["aarch64"]
-    assert clock.passed >= 0.2
-
-
-def test_a_file_that_is_away_for_a_moment_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some editors move the old one away before they write the new: absence must be quiet, too."""
-
-    def write(nap: int) -> None:
-        if nap == 5:
-            (tmp_path / "binfmtd.toml").write_text(ONE)
-
-    Clock(monkeypatch, tmp_path.stat().st_ctime, write)
-    loaded = load(None, trust=ME, wait_until_quiet=0.2, default=str(tmp_path / "binfmtd.toml"))
-    assert architectures(loaded) == ["aarch64"]
-
-
 def test_what_changes_while_it_is_read_is_read_again(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two versions are never mixed, with or without waiting."""
+    """Two versions are never mixed."""
     config.write_text("architectures = ['arm']\n# old")
     (config.parent / "conf.d").mkdir()
     (config.parent / "conf.d" / "a.toml").write_text("resync = '1m'")
@@ -223,7 +194,7 @@ def test_a_file_that_vanishes_while_it_is_read_is_no_error_if_it_comes_back(
 ) -> None:
     """An error counts only if nothing moved meanwhile."""
     config.write_text(ONE)
-    Clock(monkeypatch, config.stat().st_ctime, lambda nap: nap == 1 and config.write_text(ONE))
+    Clock(monkeypatch, lambda nap: nap == 1 and config.write_text(ONE))
     calls = 0
 
     def vanishing(path: str) -> bytes:
@@ -237,29 +208,18 @@ def test_a_file_that_vanishes_while_it_is_read_is_no_error_if_it_comes_back(
     assert architectures(load(str(config), trust=ME)) == ["aarch64"]
 
 
-def test_an_old_file_is_not_waited_for(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Quiet is counted from the last change, not from the reload."""
-    config.write_text(ONE)
-    clock = Clock(monkeypatch, config.stat().st_ctime + 60, lambda _nap: None)
-    load(str(config), trust=ME, wait_until_quiet=0.2)
-    assert clock.naps == 0
-
-
-def test_a_file_from_the_future_is_waited_for_no_longer_than_any_other(
-    config: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The clock may have gone backwards: having watched it for as long is as good."""
-    config.write_text(ONE)
-    clock = Clock(monkeypatch, config.stat().st_ctime - 86400, lambda _nap: None)
-    load(str(config), trust=ME, wait_until_quiet=0.2)
-    assert 0.2 <= clock.passed < 0.3
-
-
 def test_a_file_that_never_holds_still_is_an_error(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After two seconds it is given up, and the message says how to write it."""
     config.write_text(ONE)
-    clock = Clock(monkeypatch, config.stat().st_ctime, lambda nap: config.write_text(f"{ONE} # {'x' * nap}"))
-    message = refused(config, quiet=0.2)
+    clock = Clock(monkeypatch, lambda _nap: None)
+
+    def read_and_meddle(path: str) -> bytes:
+        data = read_regular(path)
+        config.write_text(f"{ONE} # {'x' * clock.naps}")
+        return data
+
+    monkeypatch.setattr(load_module, "read_regular", read_and_meddle)
+    message = refused(config)
     assert message.startswith(f"{config}: still changes after 2 s: write it beside and rename")
     assert 2.0 <= clock.passed < 2.1
 
