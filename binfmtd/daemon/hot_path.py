@@ -19,6 +19,7 @@ from binfmtd.model.entry import Entry
 from binfmtd.model.handler import Flags, Handler
 from binfmtd.model.ownership import equal
 from binfmtd.model.plan import INSTANCE
+from binfmtd.model.standin import stand_in_name
 
 
 @dataclass(slots=True)
@@ -46,6 +47,8 @@ class HotPath:
         skipped = {*served, *failed}
         # In ascending rank, as stand-ins have to be registered.
         self._handlers = {handler.name: handler for handler in look.desired.handlers if handler.name not in skipped}
+        # Who removes a stand-in takes away what serves.
+        self._by_file = {stand_in_name(name): handler for name, handler in self._handlers.items()} | self._handlers
         self._served = [(look.desired.by_name[name], by) for name, by in served.items()]
         self._inodes = {name: entry.inode for name, entry in look.observed.by_name.items()}
         self._may_bridge = may_bridge
@@ -74,8 +77,9 @@ class HotPath:
             return self._handlers.values()
         if len(heard.names) == 1:
             (name,) = heard.names
-            return [self._handlers[name]] if name in self._handlers else []
-        return [handler for name, handler in self._handlers.items() if name in heard.names]
+            return [self._by_file[name]] if name in self._by_file else []
+        touched = {self._by_file[name].name for name in heard.names if name in self._by_file}
+        return [handler for name, handler in self._handlers.items() if name in touched]
 
     def _lacks(self, handler: Handler, heard: Heard, instance: Instance, writer: Writer, reaction: Reaction) -> bool:
         """Whether the handler needs a stand-in."""

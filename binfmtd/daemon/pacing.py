@@ -45,9 +45,7 @@ class Pacing:
             self._settling.stirred([*heard.names, EVERYTHING], now, everything=heard.everything)
             self._settling.drifted(EVERYTHING, now)
         waiting = self._settling.pending()
-        for name in reaction.bridged:
-            if name in waiting:  # a second stand-in for the same drift: somebody removed the first
-                self._count(name, now)
+        self._count_again(reaction.bridged, now)
         for name in reaction.found:
             if heard.flushed and name not in waiting:
                 self._flushed.add(name)
@@ -62,6 +60,7 @@ class Pacing:
         still_open = {action.entry for action in result.look.plan.actions} - set(failed)
         # What was written, and what somebody was faster with; also if it did not help, or we would try for ever.
         written = {action.entry for action in result.done} | {action.entry for action, _ in result.failed} & still_open
+        self._count_again(set(result.bridged) - written, now)
         for name in written:
             if (trigger not in _NO_REPAIRS or name in still_open) and not is_stand_in(name):
                 self._count(name, now, flushed=at_once or name in self._flushed)
@@ -114,6 +113,11 @@ class Pacing:
 
     def _allowed_at(self, name: str) -> float:
         return max(self._settling.due_at(name), self._contention.allowed_at(name))
+
+    def _count_again(self, bridged: Iterable[str], now: float) -> None:
+        """A second stand-in for the same drift: somebody removed the first."""
+        for name in self._settling.pending().intersection(bridged):
+            self._count(name, now)
 
     def _count(self, name: str, now: float, *, flushed: bool = False) -> None:
         self._report.repaired(name)

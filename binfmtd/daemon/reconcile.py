@@ -22,7 +22,7 @@ from binfmtd.model.drift import Act, Action, Drift, Plan, Record, Surroundings
 from binfmtd.model.entry import ObservedState
 from binfmtd.model.guard import bricks
 from binfmtd.model.handler import Registration
-from binfmtd.model.match import Magic
+from binfmtd.model.match import takes
 from binfmtd.model.ownership import equal, foreign
 from binfmtd.model.plan import plan, removal_plan
 
@@ -51,8 +51,7 @@ class PassResult:
     look: Look
     done: list[Action] = field(default_factory=list)
     failed: list[tuple[Action, WriteRefusedError]] = field(default_factory=list)
-    left: list[Action] = field(default_factory=list)
-    bridged: list[str] = field(default_factory=list)
+    bridged: list[str] = field(default_factory=list)  # names that got a stand-in
 
 
 class Reconciler:
@@ -158,7 +157,6 @@ class Reconciler:
                 self.failed[action.entry] = error
         result.done += outcome.done
         result.failed += outcome.failed
-        result.left = outcome.left
         result.bridged += outcome.bridged
 
     def _forget_void(self, observed: ObservedState) -> None:
@@ -178,17 +176,15 @@ class Reconciler:
             if registration is None or not entry.enabled:
                 continue
             # Cheap questions first: there may be 10,000 entries.
-            if self._takes_us(registration, own) and entry.name not in desired.by_name:
+            if self._bricks(registration, own) and entry.name not in desired.by_name:
                 bricking.add(entry.name)
             if desired.overlapping(registration.match) and foreign(entry, desired, others) and cannot_run(entry):
                 broken.add(entry.name)
         return Surroundings(self.ledger.records, frozenset(broken), frozenset(bricking))
 
-    def _takes_us(self, registration: Registration, own: str) -> bool:
-        if not isinstance(registration.match, Magic):
-            return False
+    def _bricks(self, registration: Registration, own: str) -> bool:
         ours = self._head(own)
-        if (int.from_bytes(ours, "little") ^ registration.match.bits) & registration.match.care:
+        if not takes(registration.match, ours, own):
             return False
         interpreter = registration.interpreter
         return bricks(registration.match, (interpreter, self._head(interpreter)), (own, ours))

@@ -135,3 +135,15 @@ def test_killed_in_the_middle(instance: Instance, start_daemon: StartDaemon) -> 
         daemon.process.wait()
     daemon_has_settled(instance, start_daemon(CONFIG))
     assert order(instance) == ["high", "low"]
+
+
+def test_somebody_who_removes_stand_ins(instance: Instance, start_daemon: StartDaemon) -> None:
+    """What serves is put back at once; whoever goes on with that is backed off from as well."""
+    daemon = start_daemon("settle = '1s'\n" + CONFIG)
+    helper = stand_in_name("other")
+    instance.remove("other")
+    while not daemon.logs("contention_started"):
+        wait_until(lambda: helper in instance.names() or "other" in instance.names(), what="something that serves")
+        for name in {helper, "other"} & set(instance.names()):
+            instance.remove(name)
+    wait_until(lambda: "other" in instance.names(), what="the proper entry, in the end")
