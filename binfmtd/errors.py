@@ -40,12 +40,6 @@ class FormatError(BinfmtdError):
     """A text or a value is outside what binfmt_misc can express."""
 
 
-class UntrustedError(BinfmtdError):
-    """Somebody who must not decide what runs here could change this file."""
-
-    again = Again.RELOAD
-
-
 class MountError(BinfmtdError):
     """binfmt_misc is not to be had at the moment."""
 

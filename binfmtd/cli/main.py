@@ -3,6 +3,7 @@
 import errno
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -23,6 +24,10 @@ COMMANDS = {
 
 def entry() -> None:
     """Run the command of this process's arguments, and exit."""
+    if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
+        # The kernel's names and paths are bytes, written here as UTF-8: under another locale we would look up others.
+        os.execv(sys.executable, [sys.orig_argv[0], "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606  ourselves
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited as ignored, it would take our children's status away
     for stream in ("stdout", "stderr"):
         if getattr(sys, stream) is None:  # closed by whoever started us; print() would take the other one
             setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115  for as long as we run

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from binfmtd.cli import options
 from binfmtd.cli.context import load_config, reconciler, state_dir
 from binfmtd.daemon.state_dir import Lock, make_state_dir
+from binfmtd.files.atomic import remove_unfinished
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -24,6 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     directory = state_dir(given)
     make_state_dir(directory)
     lock = Lock(directory)
+    remove_unfinished(directory)
 
     from binfmtd.config.source import DEFAULT_PATH, age, watched
     from binfmtd.daemon.reporter import Reporter

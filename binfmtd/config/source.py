@@ -12,10 +12,9 @@ from errno import ENOENT
 from time import time
 
 from binfmtd.errors import ConfigError
-from binfmtd.files.chain import walk
+from binfmtd.files.chain import ANY_NAME, walk
 
 DEFAULT_PATH = "/etc/binfmtd/binfmtd.toml"
-ANY_NAME = "*"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,13 @@ class Notifier:
             self._address = "\0" + self._address[1:]
 
     def send(self, *states: str) -> None:
-        """Send assignments like ``READY=1``; a manager that has gone away is no reason to fail."""
+        """Send assignments like ``READY=1``; a manager that has gone away or does not read is no reason to fail."""
         if not self._address:
             return
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+            with socket.socket(
+                socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+            ) as channel:
                 channel.sendto("\n".join(states).encode(), self._address)
         except (OSError, ValueError):
             pass

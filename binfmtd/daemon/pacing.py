@@ -5,7 +5,7 @@ Remembers which drifts are open and what began them, counts repairs, and says wh
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from binfmtd.daemon.contention import Contention
 from binfmtd.daemon.hot_path import Reaction
@@ -14,11 +14,11 @@ from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.settling import Settling
 from binfmtd.daemon.watch import Heard
 from binfmtd.kernel.converge import Due
-from binfmtd.model.drift import Act, Action
+from binfmtd.model.drift import Act, Action, Drift
+from binfmtd.model.plan import INSTANCE
 from binfmtd.model.standin import is_stand_in
 
 EVERYTHING = ""  # in Settling: the look at everything
-_NO_REPAIRS = frozenset({"start", "reload", "interpreter"})  # what these write is no repair
 
 
 class Pacing:
@@ -29,31 +29,38 @@ class Pacing:
         self._settling = Settling(settle)
         self._contention = Contention()
         self._flushed: set[str] = set()  # open drifts that a flush began: they count for nobody
+        self._in_order: frozenset[str] = frozenset()  # what stood as declared: only that can be repaired
         self._report = report
 
     def use(self, settle: float) -> None:
-        """Go on with another config."""
+        """Go on with another config: what it changes is no repair."""
         self._settling.settle = settle
+        self._in_order = frozenset()
 
     def forget(self) -> None:
         """Nothing can be written: nothing is open until something else happens."""
         self._settling = Settling(self._settling.settle)
 
+    def look_later(self, now: float) -> None:
+        """Something may have changed: look at everything when it is quiet."""
+        self._settling.stirred([EVERYTHING], now)
+        self._settling.drifted(EVERYTHING, now)
+
     def noted(self, heard: Heard, reaction: Reaction, now: float) -> None:
         """Take in what others did and what the hot path answered."""
         if heard.names or heard.everything:
-            self._settling.stirred([*heard.names, EVERYTHING], now, everything=heard.everything)
-            self._settling.drifted(EVERYTHING, now)
+            self._settling.stirred(heard.names, now, everything=heard.everything)
+            self.look_later(now)
         waiting = self._settling.pending()
-        self._count_again(reaction.bridged, now)
+        if heard.flushed:
+            self._flushed |= reaction.found.keys() - waiting
+        self._count_again(reaction.bridged, now, flushed=heard.flushed)
         for name in reaction.found:
-            if heard.flushed and name not in waiting:
-                self._flushed.add(name)
             self._settling.drifted(name, now)
         for name in reaction.ended:
             self._count(name, now, flushed=heard.flushed)
 
-    def passed(self, result: PassResult, failed: Iterable[str], trigger: str, *, at_once: bool) -> None:
+    def passed(self, result: PassResult, failed: Collection[str], *, at_once: bool) -> None:
         """Take in what a pass left: which drifts ended, and which are open still."""
         now = time.monotonic()
         self._settling.ended(EVERYTHING)
@@ -62,13 +69,15 @@ class Pacing:
         written = {action.entry for action in result.done} | {action.entry for action, _ in result.failed} & still_open
         self._count_again(set(result.bridged) - written, now)
         for name in written:
-            if (trigger not in _NO_REPAIRS or name in still_open) and not is_stand_in(name):
+            if not is_stand_in(name):
                 self._count(name, now, flushed=at_once or name in self._flushed)
         for name in (self._settling.pending() - still_open) | written:
             self._settling.ended(name)
             self._flushed.discard(name)
         for name in still_open:
             self._settling.drifted(name, now)
+        declared = result.look.desired.by_name.keys()
+        self._in_order = frozenset(declared - still_open - result.look.plan.served_elsewhere.keys())
 
     def open(self) -> frozenset[str]:
         """The drifts that are not settled yet."""
@@ -108,18 +117,21 @@ class Pacing:
 
     def allow(self, action: Action) -> bool:
         """Whether a pass may take this action up at all."""
+        if action.act is Act.DISABLE and action.drift is Drift.UNWANTED:
+            return True  # nothing runs any more: no back-off
         bridging = action.act in (Act.REGISTER, Act.REPLACE)
         return self.may_bridge(action.entry) if bridging else self.may_switch(action.entry)
 
     def _allowed_at(self, name: str) -> float:
         return max(self._settling.due_at(name), self._contention.allowed_at(name))
 
-    def _count_again(self, bridged: Iterable[str], now: float) -> None:
+    def _count_again(self, bridged: Iterable[str], now: float, *, flushed: bool = False) -> None:
         """A second stand-in for the same drift: somebody removed the first."""
         for name in self._settling.pending().intersection(bridged):
-            self._count(name, now)
+            self._count(name, now, flushed=flushed or name in self._flushed)
 
     def _count(self, name: str, now: float, *, flushed: bool = False) -> None:
-        self._report.repaired(name)
+        if name in self._in_order or name == INSTANCE:
+            self._report.repaired(name)
         if not flushed and self._contention.repaired(name, now):
             self._report.contention_started(name)

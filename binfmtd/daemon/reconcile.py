@@ -19,7 +19,7 @@ from binfmtd.kernel.write import Writer
 from binfmtd.model.config import Config
 from binfmtd.model.desired import DesiredState, resolve
 from binfmtd.model.drift import Act, Action, Drift, Plan, Record, Surroundings
-from binfmtd.model.entry import ObservedState
+from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.guard import bricks
 from binfmtd.model.handler import Registration
 from binfmtd.model.match import takes
@@ -78,6 +78,11 @@ class Reconciler:
             self._facts.forget_interpreters()
             self._heads.clear()
 
+    def refused(self, name: str, error: WriteRefusedError) -> None:
+        """The kernel refused a registration: do not try again before something changes that could make it better."""
+        if error.again is not Again.LATER:
+            self.failed[name] = error
+
     def look(self, instance: Instance, touched: set[str] | None = None) -> Look:
         """Observe and plan.  ``touched`` names the entries to read again though they look the same; None: all."""
         observed = self._observer.look(instance, touched)
@@ -119,15 +124,15 @@ class Reconciler:
         self.ledger.save()
         return result
 
-    def remove_owned(self, instance: Instance, writer: Writer) -> list[Action]:
-        """Remove every entry that is ours (`on_stop = "remove"`).  Raises as make_pass."""
+    def remove_owned(self, instance: Instance, writer: Writer) -> tuple[list[Action], Look]:
+        """Remove every entry that is ours (`on_stop = "remove"`), and look at what is left.  Raises as make_pass."""
         look = self.look(instance)
         removal = removal_plan(look.desired, look.observed, look.surroundings)
         outcome = Convergence(removal, look.desired, instance, writer).run()
         for action in outcome.done:
             self.ledger.records.pop(action.entry, None)
         self.ledger.save()
-        return outcome.done
+        return outcome.done, self.look(instance)
 
     def _agree(self, observed: ObservedState, desired: DesiredState) -> None:
         """Leave it to another who registers the very same, if he did so again right after we took it over.
@@ -140,6 +145,7 @@ class Reconciler:
             entry, handler = observed.by_name.get(name), desired.by_name.get(name)
             record = self.ledger.records.get(name)
             if now - since > _INSISTING or entry is None or handler is None:
+                del self._took_over[name]
                 continue
             if (record is None or record.inode != entry.inode) and equal(entry.registration, handler.registration):
                 pinned = desired.fingerprints.get(handler.registration.interpreter)
@@ -153,8 +159,7 @@ class Reconciler:
             elif action.drift is Drift.STALE_INTERPRETER:
                 self._took_over[action.entry] = time.monotonic()
         for action, error in outcome.failed:
-            if error.again is not Again.LATER:
-                self.failed[action.entry] = error
+            self.refused(action.entry, error)
         result.done += outcome.done
         result.failed += outcome.failed
         result.bridged += outcome.bridged
@@ -176,20 +181,27 @@ class Reconciler:
             if registration is None or not entry.enabled:
                 continue
             # Cheap questions first: there may be 10,000 entries.
-            if self._bricks(registration, own) and entry.name not in desired.by_name:
+            if self._bricks(entry, registration, own) and not _as_declared(entry, desired):
                 bricking.add(entry.name)
             if desired.overlapping(registration.match) and foreign(entry, desired, others) and cannot_run(entry):
                 broken.add(entry.name)
         return Surroundings(self.ledger.records, frozenset(broken), frozenset(bricking))
 
-    def _bricks(self, registration: Registration, own: str) -> bool:
+    def _bricks(self, entry: Entry, registration: Registration, own: str) -> bool:
+        """Whether every exec fails: our own program is taken, and the interpreter is too, or is not there."""
         ours = self._head(own)
         if not takes(registration.match, ours, own):
             return False
         interpreter = registration.interpreter
-        return bricks(registration.match, (interpreter, self._head(interpreter)), (own, ours))
+        theirs = (interpreter, self._head(interpreter))
+        return cannot_run(entry) or bricks(registration.match, theirs, (own, ours))
 
     def _head(self, path: str) -> bytes:
         if path not in self._heads:
             self._heads[path] = head(path)
         return self._heads[path]
+
+
+def _as_declared(entry: Entry, desired: DesiredState) -> bool:
+    handler = desired.by_name.get(entry.name)
+    return handler is not None and equal(entry.registration, handler.registration)

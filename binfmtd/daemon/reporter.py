@@ -13,6 +13,7 @@ from binfmtd.daemon.reconcile import Look, PassResult, Reconciler
 from binfmtd.errors import WriteRefusedError
 from binfmtd.kernel.mount import Mounted
 from binfmtd.model.config import Config
+from binfmtd.model.desired import Standing
 from binfmtd.model.drift import Act, Action
 from binfmtd.model.standin import is_stand_in
 from binfmtd.report.log import get_logger
@@ -48,6 +49,7 @@ class Reporter:
         self._loaded_at = _now()
         self._last_pass: dict[str, Any] | None = None
         self._look: Look | None = None
+        self._written: dict[str, Any] | None = None  # what the status file says, but for the counting of passes
 
     def reacted(self, reaction: Reaction, seconds: float, pending: frozenset[str]) -> None:
         """The hot path did something; ``pending`` are the drifts that were known before."""
@@ -73,21 +75,20 @@ class Reporter:
         for action, error in result.failed:
             self._failed(action.entry, error)
         for held in result.look.desired.held:
-            if held.standing == "refused":
+            if held.standing is Standing.REFUSED:
                 self._once(f"refused {held.name}", "handler_refused", entry=held.name, reason=held.reason)
         took = round(seconds * 1e6)
         self._last_pass = {"at": _now(), "trigger": trigger, "actions": len(result.done), "duration_us": took}
         if trigger in _ROUTINE or result.done or result.failed:
-            rows = handler_states(result.look.desired, result.look.observed, result.look.plan, Troubles())
-            states = [row["state"] for row in rows]
+            observed, desired = result.look.observed, result.look.desired
             self._log.info(
                 "pass_finished",
                 **{"pass": self._passes},
                 trigger=trigger,
                 actions=len(result.done),
                 failed=len(result.failed),
-                registered=states.count("registered"),
-                waiting=states.count("waiting"),
+                registered=len(desired.by_name.keys() & observed.by_name.keys()),
+                waiting=sum(held.standing is Standing.WAITING for held in desired.held),
                 foreign=len(result.look.foreign()),
                 duration_us=took,
             )
@@ -142,8 +143,9 @@ class Reporter:
         self._config_error = error
         self._log.error("config_rejected", reason=error, generation=self._generation)
 
-    def removed(self, actions: list[Action]) -> None:
-        """What `on_stop = "remove"` took away."""
+    def removed(self, actions: list[Action], look: Look) -> None:
+        """What `on_stop = "remove"` took away, and what it left."""
+        self._look = look
         self._log.info("entries_removed", entries=[action.entry for action in actions])
 
     def stopped(self) -> None:
@@ -152,8 +154,13 @@ class Reporter:
 
     def write(self, reconciler: Reconciler, mounted: Mounted | None, contended: Collection[str]) -> None:
         """Replace the status file; a disk that cannot be written is no reason to stop repairing."""
+        document = self._document(reconciler, mounted, contended)
+        lasting = {key: value for key, value in document.items() if key not in ("passes", "last_pass")}
+        if lasting == self._written:
+            return
         try:
-            write_status(self._state_dir, self._document(reconciler, mounted, contended))
+            write_status(self._state_dir, document)
+            self._written = lasting
         except OSError as error:
             self._once(f"status {error.errno}", "status_unwritten", directory=self._state_dir, reason=error.strerror)
 

@@ -26,6 +26,7 @@ from binfmtd.kernel.interpreters import watched
 from binfmtd.kernel.mount import Mounted, find_or_mount
 from binfmtd.kernel.write import Writer, Wrote
 from binfmtd.model.config import Config, OnStop
+from binfmtd.model.drift import Action
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class Service:
         self._pacing = Pacing(reconciler.config.policy.settle, reporter)
         self._reload = ReloadRequest()
         self._mounted: Mounted | None = None
+        self._trouble: str | None = None  # what is wrong with the mount or the watch
         self._hot: HotPath | None = None
         self._wrote: list[Wrote] = []
         self._heard = Heard()  # what came up while a pass was under way
@@ -104,11 +106,12 @@ class Service:
             except MountError:
                 heard.lost = True
             except WriteRefusedError as error:
-                self._report.trouble(str(error))
+                self._report.trouble(self._trouble or str(error))
         # The kernel has its handlers again; from here on nothing is urgent.
         self._report.reacted(reaction, time.monotonic() - now, self._pacing.open())
         self._pacing.noted(heard, reaction, now)
-        self._reconciler.failed |= reaction.refused
+        for name, refusal in reaction.refused.items():
+            self._reconciler.refused(name, refusal)
         if self._touched is not None:
             self._touched |= heard.names
         if "config" in heard.files:
@@ -116,7 +119,7 @@ class Service:
         if "interpreters" in heard.files:
             self._watch_files()
             self._reconciler.retry(interpreters=True)
-            self._make_pass("interpreter")
+            self._pacing.look_later(now)
         if heard.overflow:
             self._touched = None
             self._make_pass("overflow")
@@ -152,6 +155,7 @@ class Service:
         """Find the instance, arm the watch, and only then look: so nothing falls between."""
         resync = self._reconciler.config.policy.resync
         self._resync_at = time.monotonic() + resync
+        before = self._mounted
         try:
             self._mounted = find_or_mount(self._directory)
         except MountError as error:
@@ -163,18 +167,20 @@ class Service:
             self._tell()
             return
         where = self._mounted.directory
-        trouble = (
-            f"{where} is mounted read-only: run `mount -o remount,rw {where}`" if self._mounted.read_only else None
-        )
+        self._trouble = None
+        if self._mounted.read_only:
+            self._trouble = f"{where} is mounted read-only: run `mount -o remount,rw {where}`"
         try:
             fresh = self._watch.watch_instance(where)
         except OSError as error:
             fresh = True
-            trouble = f"{where}: no inotify watch ({error}): looking every {resync:g} s instead"
-        self._report.trouble(trouble)
+            self._trouble = f"{where}: no inotify watch ({error}): looking every {resync:g} s instead"
         if fresh:
             self._touched = None
         self._reconciler.retry()
+        if trigger == "mount" and not fresh and self._mounted == before:
+            self._pacing.look_later(time.monotonic())  # something else was mounted: a storm of that makes one look
+            return
         # The first pass registers what was never there, however long the mount was waited for: no drift, no repair.
         self._make_pass(trigger if self._hot else "start", at_once=fresh)
 
@@ -202,6 +208,9 @@ class Service:
         def due(name: str) -> Due:
             return at_once_due if at_once else self._pacing.due(name)
 
+        def allow(action: Action) -> bool:
+            return trigger == "stop" or self._pacing.allow(action)
+
         def disturbed(name: str) -> bool:
             self._wrote += writer.take_wrote()
             self._heard.add(self._watch.read(self._take_wrote()))
@@ -212,7 +221,7 @@ class Service:
                 writer = Writer(instance)
                 try:
                     result = self._reconciler.make_pass(
-                        instance, writer, touched, due=due, disturbed=disturbed, allow=self._pacing.allow
+                        instance, writer, touched, due=due, disturbed=disturbed, allow=allow
                     )
                 finally:
                     self._wrote += writer.take_wrote()
@@ -226,13 +235,14 @@ class Service:
             return
         except WriteRefusedError as error:
             self._touched = None
-            self._report.trouble(str(error))
+            self._report.trouble(self._trouble or str(error))
             self._pacing.forget()
             self._tell()
             return
         failed = self._reconciler.failed
         self._hot = HotPath(result.look, failed, self._pacing.may_bridge, self._pacing.may_switch)
-        self._pacing.passed(result, failed, trigger, at_once=at_once)
+        self._pacing.passed(result, failed, at_once=at_once)
+        self._report.trouble(self._trouble)
         self._report.passed(trigger, result, time.monotonic() - began)
         self._tell(result)
 
@@ -259,9 +269,10 @@ class Service:
         if self._reconciler.config.policy.on_stop is OnStop.REMOVE and self._mounted is not None:
             try:
                 with Instance(self._mounted) as instance:
-                    self._report.removed(self._reconciler.remove_owned(instance, Writer(instance)))
+                    self._report.removed(*self._reconciler.remove_owned(instance, Writer(instance)))
             except BinfmtdError as error:
                 self._report.trouble(str(error))
+            self._tell()
         self._report.stopped()
 
     def _tell(self, result: PassResult | None = None) -> None:

@@ -38,12 +38,12 @@ def make_state_dir(path: str) -> None:
         raise StateError(f"{path}: {error.strerror}: name another with --state-dir") from None
     if not stat.S_ISDIR(found.st_mode):
         raise StateError(f"{path} is not a directory of its own: name another with --state-dir")
-    if found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
+    if reason := untrusted(os.path.abspath(path), Trust.of_this_process()):
+        raise StateError(f"the state directory is not safe: {reason}")
+    if found.st_mode & 0o022:  # not even a sticky one will do: others could make the ledger there before we do
         raise StateError(
             f"{path} can be written by others (mode {found.st_mode & 0o7777:04o}): run `chmod go-w {path}`"
         )
-    if reason := untrusted(os.path.abspath(path), Trust.of_this_process()):
-        raise StateError(f"the state directory is not safe: {reason}")
 
 
 class Lock:

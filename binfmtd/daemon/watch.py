@@ -9,9 +9,11 @@ Of pyinotify the watch manager is used; its notifier would cost three times as m
 its descriptor here.
 """
 
+import fcntl
 import logging
 import os
 import struct
+import termios
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +21,7 @@ from dataclasses import dataclass, field
 import pyinotify
 
 from binfmtd.errors import WatchError
+from binfmtd.files.chain import ANY_NAME
 from binfmtd.formats.line import to_text
 from binfmtd.kernel.write import Wrote
 
@@ -43,7 +46,6 @@ _GONE = pyinotify.IN_UNMOUNT | pyinotify.IN_IGNORED
 _EVENT = struct.Struct("iIII")
 _BUFFER_BYTES = 65536
 _LARGEST_EVENT = _EVENT.size + 256  # a name has up to 255 bytes and a NUL
-ANY_NAME = "*"
 
 
 @dataclass(slots=True)
@@ -124,7 +126,7 @@ class Watch:
                 # Two paths may be one directory: the kernel then answers with one descriptor.
                 for name, kinds in kinds_by_name.items():
                     files.setdefault(descriptor, {}).setdefault(name, set()).update(kinds)
-        for descriptor in self._files.keys() - files.keys():
+        for descriptor in self._files.keys() - files.keys() - {self._instance}:
             self._manager.rm_watch(descriptor)
         self._files = files
         return failed
@@ -136,23 +138,23 @@ class Watch:
         """
         heard = Heard()
         own = _events_of(wrote)
-        more = True
-        while more and (data := self._read()):
-            more = len(data) > _BUFFER_BYTES - _LARGEST_EVENT  # else all that was pending has been read
-            offset = 0
-            while offset < len(data):
-                descriptor, mask, _, length = _EVENT.unpack_from(data, offset)
-                offset += _EVENT.size + length
-                name = data[offset - length : offset].rstrip(b"\0")
-                if descriptor == self._instance:
-                    self._hear_instance(heard, own, mask, name)
-                elif mask & pyinotify.IN_Q_OVERFLOW:
-                    heard.overflow = heard.everything = True
-                    heard.files.update(self._by_kind)
-                elif descriptor in self._files:
-                    names = self._files[descriptor]
-                    found = names.get(to_text(name), ()) if name else set().union(*names.values())
-                    heard.files.update(found, names.get(ANY_NAME, ()))
+        data = self._read()
+        if len(data) > _BUFFER_BYTES - _LARGEST_EVENT:
+            data += self._read_rest()
+        offset = 0
+        while offset < len(data):
+            descriptor, mask, _, length = _EVENT.unpack_from(data, offset)
+            offset += _EVENT.size + length
+            name = data[offset - length : offset].rstrip(b"\0")
+            if descriptor == self._instance:
+                self._hear_instance(heard, own, mask, name)
+            elif mask & pyinotify.IN_Q_OVERFLOW:
+                heard.overflow = heard.everything = True
+                heard.files.update(kind for kind, directories in self._by_kind.items() if directories)
+            elif descriptor in self._files:
+                names = self._files[descriptor]
+                found = names.get(to_text(name), ()) if name else set().union(*names.values())
+                heard.files.update(found, names.get(ANY_NAME, ()))
         return heard
 
     def _hear_instance(self, heard: Heard, own: Counter[tuple[bytes, int]], mask: int, name: bytes) -> None:
@@ -170,7 +172,8 @@ class Watch:
 
     def _add(self, directory: str, mask: int) -> int:
         try:
-            (descriptor,) = self._manager.add_watch(directory, mask, quiet=False).values()
+            # Added to what is watched there: an interpreter may be said to lie in the instance's own directory.
+            (descriptor,) = self._manager.add_watch(directory, mask | pyinotify.IN_MASK_ADD, quiet=False).values()
         except pyinotify.WatchManagerError as error:
             raise OSError(str(error)) from None
         except UnicodeEncodeError:
@@ -182,6 +185,15 @@ class Watch:
             return os.read(self.descriptor, _BUFFER_BYTES)
         except BlockingIOError:
             return b""
+
+    def _read_rest(self) -> bytes:
+        """What is pending at this moment, and no more: others may write faster than we read."""
+        (pending,) = struct.unpack("i", fcntl.ioctl(self.descriptor, termios.FIONREAD, bytes(4)))
+        parts = []
+        while pending > 0 and (part := self._read()):
+            parts.append(part)
+            pending -= len(part)
+        return b"".join(parts)
 
 
 def _events_of(wrote: Iterable[Wrote]) -> Counter[tuple[bytes, int]]:

@@ -1,6 +1,7 @@
 """Whole files: written so that a reader sees the old or the new, read so that nothing can hang us."""
 
 import os
+import re
 import secrets
 import stat
 from contextlib import suppress
@@ -36,6 +37,17 @@ def read_regular(path: str, limit: int = MEBIBYTE) -> bytes:
 
     Raises FormatError, saying what it is, for anything but a regular file and for a larger one; OSError otherwise.
     """
+    data = read_start(path, limit + 1)
+    if len(data) > limit:
+        raise FormatError(f"{path!r} is larger than {limit} bytes: this cannot be the right file")
+    return data
+
+
+def read_start(path: str, size: int) -> bytes:
+    """Read the first ``size`` bytes of a file, or all of a shorter one.
+
+    Raises FormatError for anything but a regular file; OSError otherwise.
+    """
     # Looked at before it is opened, because opening some devices does something (a watchdog starts).
     _refuse_special(path, os.stat(path).st_mode)
     # And after: what was a file may be a FIFO by now, and must not block us.
@@ -43,15 +55,21 @@ def read_regular(path: str, limit: int = MEBIBYTE) -> bytes:
     with open(descriptor, "rb", buffering=0) as file:
         _refuse_special(path, os.fstat(descriptor).st_mode)
         parts: list[bytes] = []
-        left = limit + 1
-        while left and (part := file.read(left)):
+        while size and (part := file.read(size)):
             parts.append(part)
-            left -= len(part)
-    if not left:
-        raise FormatError(f"{path!r} is larger than {limit} bytes: this cannot be the right file")
+            size -= len(part)
     return b"".join(parts)
 
 
+def remove_unfinished(directory: str) -> None:
+    """Remove what a killed ``write_atomically`` left; for whoever alone writes to this directory."""
+    with suppress(OSError):
+        for name in os.listdir(directory):
+            if _UNFINISHED.fullmatch(name):
+                os.unlink(os.path.join(directory, name))
+
+
+_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}")
 _KINDS = {
     stat.S_IFDIR: "a directory",
     stat.S_IFIFO: "a FIFO",

@@ -16,6 +16,7 @@ from posixpath import dirname, join, split
 
 from binfmtd.errors import FormatError
 
+ANY_NAME = "*"  # among names to watch: whatever changes in the directory
 LINKS = 40  # MAXSYMLINKS of include/linux/namei.h
 
 Seen = MutableMapping[str, os.stat_result | int]

@@ -4,6 +4,8 @@ import os
 import stat
 from collections.abc import Iterable
 
+from binfmtd.errors import FormatError
+from binfmtd.files.atomic import read_start
 from binfmtd.files.chain import walk
 from binfmtd.files.trust import Trust, untrusted
 from binfmtd.model.desired import Fingerprint, InterpreterFacts
@@ -45,9 +47,8 @@ def watched(paths: Iterable[str]) -> dict[str, set[str]]:
 def head(path: str) -> bytes:
     """What the kernel reads of a file before it asks who runs it; empty if it cannot be read."""
     try:
-        with open(path, "rb") as file:
-            return file.read(HEAD_BYTES)
-    except (OSError, ValueError):
+        return read_start(path, HEAD_BYTES)
+    except (OSError, ValueError, FormatError):
         return b""
 
 

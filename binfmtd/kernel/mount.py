@@ -67,7 +67,7 @@ def find_or_mount(directory: str | None = None) -> Mounted:
     return find(directory)
 
 
-def same_device(directory: str) -> int | None:
+def device_at(directory: str) -> int | None:
     """The device number of what lies at the path now; None if there is nothing."""
     try:
         return os.stat(directory).st_dev
@@ -76,7 +76,7 @@ def same_device(directory: str) -> int | None:
 
 
 def _at(directory: str, table: tuple[MountLine, ...]) -> Mounted | None:
-    device = same_device(directory)
+    device = device_at(directory)
     if device is None:
         return None
     real = os.path.realpath(directory)

@@ -1,8 +1,9 @@
 """Which architectures this host runs natively: found by running a tiny program of each.
 
-Run directly where no enabled entry takes its header; otherwise, since an emulator would answer, in a child user
-namespace with an empty instance.  A program that was killed by SIGSYS did start: a seccomp filter forbade its first
-call (systemd's SystemCallArchitectures=native).  Only what can be asked in neither way comes from a table of families.
+In a child user namespace with an empty instance, since an emulator would answer otherwise; where that is forbidden,
+directly, if no enabled entry takes the program's header.  A program that was killed by SIGSYS did start: a seccomp
+filter forbade its first call (systemd's SystemCallArchitectures=native).  Only what can be asked in neither way comes
+from a table of families.
 """
 
 import os
@@ -34,15 +35,13 @@ _FAMILIES = {
 
 def find_native(observed: ObservedState | None) -> frozenset[str]:
     """QEMU's names of what runs here without an emulator; ``observed`` is None where the entries cannot be seen."""
-    answers: dict[str, bool] = {}
-    hidden = []
-    for architecture in CATALOG.values():
-        if observed is None or _taken(tiny_program(architecture), observed):
-            hidden.append(architecture)
-        elif (answer := runs(tiny_program(architecture))) is not None:
-            answers[architecture.name] = answer
-    if hidden:
-        answers |= _ask_in_namespace(hidden)
+    answers = _ask_in_namespace(CATALOG.values())
+    if not answers and observed is not None:
+        answers = {
+            architecture.name: answer
+            for architecture in CATALOG.values()
+            if not _taken(program := tiny_program(architecture), observed) and (answer := runs(program)) is not None
+        }
     family = _FAMILIES.get(os.uname().machine, set())
     return frozenset(name for name in CATALOG if answers.get(name, name in family))
 

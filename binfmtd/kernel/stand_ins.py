@@ -1,5 +1,6 @@
 """Writing stand-ins: the first step of a repair (model/standin.py says what they are)."""
 
+import errno
 from collections.abc import Iterable, Mapping
 
 from binfmtd.errors import FormatError, WriteRefusedError
@@ -55,6 +56,7 @@ class StandIns:
         refused = {
             name: refusal(handler.registration, error)
             for (name, (handler, _)), error in zip(wanted.items(), results, strict=True)
-            if error is not None
+            # Another daemon that keeps the same handlers may have been faster: then one is there.
+            if error is not None and error.errno != errno.EEXIST
         }
         return [name for name in wanted if name not in refused], refused

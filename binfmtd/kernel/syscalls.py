@@ -7,7 +7,6 @@ OSError with the kernel's errno.
 import ctypes
 import os
 
-MS_RDONLY = 1
 MS_NOSUID = 2
 MS_NODEV = 4
 MS_NOEXEC = 8

@@ -7,6 +7,7 @@ brackets (sd-daemon(3)); on a terminal it is coloured; in a container, where som
 import os
 import sys
 from collections.abc import MutableMapping
+from contextlib import suppress
 from typing import Any, TextIO
 
 import structlog
@@ -44,9 +45,22 @@ def set_up(level: str = "info", log_format: str = "auto", stream: TextIO | None 
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=structlog.PrintLoggerFactory(out),
+        logger_factory=lambda *_: _Lines(out),
         cache_logger_on_first_use=True,
     )
+
+
+class _Lines:
+    """Writes lines.  Whoever collects them may die, or run out of space: that must not end the daemon."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def msg(self, line: str) -> None:
+        with suppress(OSError, ValueError):
+            print(line, file=self._out, flush=True)
+
+    debug = info = warning = error = msg
 
 
 def get_logger() -> structlog.typing.FilteringBoundLogger:

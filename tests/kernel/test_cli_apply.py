@@ -189,7 +189,8 @@ def test_state_directory_of_others(instance: Instance, cli: Cli) -> None:
     cli.state_directory.chmod(0o777)
     result = cli("apply", config=ONE)
     assert result.status == 1
-    assert result.message.endswith(f"can be written by others (mode 0777): run `chmod go-w {cli.state_directory}`")
+    assert result.message.startswith("the state directory is not safe")
+    assert result.message.endswith(f"can be written by others: run chmod go-w '{cli.state_directory}'")
     assert instance.names() == []
     assert os.listdir(cli.state_directory) == []
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from binfmtd.config.source import ANY_NAME, age, look_for, watched
+from binfmtd.config.source import age, look_for, watched
+from binfmtd.files.chain import ANY_NAME
 
 
 def put(path: Path, seconds_ago: float) -> None:

@@ -1,0 +1,250 @@
+"""What a hostile review made of the daemon, and what it must not make of it again."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.daemon import Daemon
+from support.instance import Instance
+from support.waiting import wait_until
+
+from binfmtd.catalog.architectures import CATALOG
+
+StartDaemon = Callable[..., Daemon]
+
+CONFIG = r"""
+architectures = []
+[handlers.one]
+magic = '\x00one'
+interpreter = "/usr/bin/true"
+flags = "F"
+"""
+
+
+def repaired(instance: Instance) -> None:
+    """Wait for the entry, and nothing else of ours."""
+    wait_until(lambda: [name for name in instance.names() if "one" in name] == ["one"], what="the proper entry alone")
+
+
+def test_an_interpreter_that_blocks_whoever_opens_it(
+    instance: Instance, start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    """A foreign entry may name a FIFO: it is not opened, and repairs go on."""
+    os.mkfifo(tmp_path / "fifo")
+    daemon = start_daemon(CONFIG)
+    instance.register(rf":fifo:M::\x7fELF:\xff\xff\xff\x00:{tmp_path}/fifo:".encode())
+    instance.write("fifo", b"0")
+    instance.remove("one")
+    repaired(instance)
+    assert daemon.terminate() == 0
+
+
+def test_a_manager_that_does_not_read(instance: Instance, start_daemon: StartDaemon) -> None:
+    """Its full socket must not block the daemon."""
+    name = f"binfmtd-full-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind("\0" + name)
+        daemon = start_daemon(CONFIG, environment={"NOTIFY_SOCKET": "@" + name}, ready=False)
+        daemon.wait_for_log("pass_finished")
+        for number in range(8):
+            daemon.config.write_text(CONFIG + f"# {number}\n")
+            daemon.reload()
+            wait_until(lambda: len(daemon.logs("config_reloaded")) > number, what="a reload")  # noqa: B023  waited for
+        instance.remove("one")
+        repaired(instance)
+        assert daemon.terminate() == 0
+
+
+def test_a_log_that_nobody_takes(instance: Instance, tmp_path: Path) -> None:
+    """A log reader that dies, or a disk that is full, must not end the daemon."""
+    (tmp_path / "binfmtd.toml").write_text(CONFIG)
+    command = [sys.executable, "-m", "binfmtd", "run", "--config", str(tmp_path / "binfmtd.toml")]
+    command += ["--state-dir", str(tmp_path / "state")]
+    reading, writing = os.pipe()
+    daemon = instance.popen(command, stderr=writing)
+    os.close(writing)
+    repaired(instance)
+    os.close(reading)
+    for _ in range(3):
+        instance.remove("one")
+        repaired(instance)
+    daemon.terminate()
+    assert daemon.wait(10) == 0
+
+
+def test_two_that_agree_live_in_peace(instance: Instance, start_daemon: StartDaemon) -> None:
+    """Two daemons with the same config: after each drift all proper entries stand, and nobody is degraded."""
+    more = "".join(f'[handlers.h{n}]\nmagic = \'h{n}\'\ninterpreter = "/usr/bin/true"\nflags = "F"\n' for n in range(5))
+    daemons = [start_daemon(CONFIG + more, directory=name) for name in ("host", "pod")]
+    wanted = ["h0", "h1", "h2", "h3", "h4", "one"]
+    for _ in range(4):
+        instance.remove("status")
+        wait_until(lambda: sorted(instance.names()) == wanted, what="all proper entries")
+        instance.remove("h3")
+        wait_until(lambda: sorted(instance.names()) == wanted, what="all proper entries again")
+    for daemon in daemons:
+        daemon.wait_converged()
+
+
+def test_a_flush_counts_for_nobody(instance: Instance, start_daemon: StartDaemon) -> None:
+    """However often everything is flushed, also while stand-ins serve: it is repaired at once."""
+    daemon = start_daemon("settle = '200ms'\n" + CONFIG)
+    for _ in range(25):
+        instance.remove("status")
+        wait_until(lambda: instance.names() != [], what="something that serves")
+    repaired(instance)
+    assert not daemon.logs("contention_started")
+
+
+def test_stopping_in_contention_settles(instance: Instance, start_daemon: StartDaemon) -> None:
+    """At SIGTERM what is open gets its proper entry, back-off or not."""
+    daemon = start_daemon(CONFIG)
+    while not daemon.logs("contention_started"):
+        wait_until(lambda: "one" in instance.names(), what="one more repair")
+        instance.remove("one")
+    wait_until(lambda: "one" in instance.names(), what="the last repair before the pause")
+    instance.remove("one")
+    assert daemon.terminate() == 0
+    assert instance.names() == ["one"]
+
+
+def test_bricked_without_an_interpreter(instance: Instance, start_daemon: StartDaemon) -> None:
+    """An entry that takes every program for an interpreter that is not there stops every exec as well."""
+    start_daemon(CONFIG)
+    instance.register(rb":brick:M::\x7fELF::/nowhere:")
+    wait_until(lambda: instance.read("brick").startswith("disabled"), what="a disabled entry")
+    assert instance.run(["true"]).returncode == 0
+
+
+def test_bricked_under_a_declared_name(instance: Instance, start_daemon: StartDaemon) -> None:
+    """Back-off does not hold for an entry that stops every exec, whatever its name."""
+    daemon = start_daemon(CONFIG)
+    while not daemon.logs("contention_started"):
+        wait_until(lambda: "one" in instance.names(), what="one more repair")
+        instance.remove("one")
+    for _ in range(3):
+        wait_until(lambda: "one" in instance.names(), what="a repair")
+        instance.remove("one")
+    instance.register(rb":one:M::\x7fELF::/usr/bin/true:")
+    since = time.monotonic()
+    wait_until(
+        lambda: not instance.read("one").startswith("enabled\ninterpreter /usr/bin/true\nflags: \n"), what="an end"
+    )
+    assert instance.run(["true"]).returncode == 0, f"after {time.monotonic() - since:.1f} s"
+
+
+def test_overflow_is_no_reload(instance: Instance, start_daemon: StartDaemon) -> None:
+    """More events than the queue holds: everything is looked at, but the config is not read."""
+    daemon = start_daemon(CONFIG)
+    daemon.config.write_text(CONFIG + "[handlers.two]\nmagic = 'two'\ninterpreter = \"/usr/bin/true\"\n")
+    daemon.process.send_signal(19)
+    for _ in range(10_000):
+        instance.write("status", b"1")
+        instance.write("one", b"1")
+    instance.remove("one")
+    daemon.process.send_signal(18)
+    repaired(instance)
+    daemon.wait_converged()
+    assert not daemon.logs("config_reloaded")
+    assert instance.names() == ["one"]
+
+
+def test_an_interpreter_that_is_touched_all_the_time(
+    instance: Instance, start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    """Each touch could mean another file, but not each makes a registration."""
+    interpreter = tmp_path / "true"
+    interpreter.write_bytes(Path("/usr/bin/true").read_bytes())
+    interpreter.chmod(0o755)
+    daemon = start_daemon(CONFIG.replace("/usr/bin/true", str(interpreter)))
+    for number in range(1000):
+        os.utime(interpreter, (number, number))
+    wait_until(lambda: daemon.logs("entry_replaced"), what="a replacement")
+    daemon.wait_converged()
+    assert len(daemon.logs("entry_replaced")) < 20
+    assert instance.names() == ["one"]
+
+
+def test_read_only_is_said_once(instance: Instance, start_daemon: StartDaemon) -> None:
+    """With drift that cannot be repaired, other mounts come and go without another line."""
+    daemon = start_daemon(CONFIG)
+    where = instance.mount_point
+    assert instance.shell("mount -t tmpfs t /mnt && mkdir /mnt/b && mount -t binfmt_misc b /mnt/b").returncode == 0
+    assert instance.shell(f"mount -o remount,bind,ro {where}").returncode == 0
+    daemon.wait_for_log("trouble")
+    assert instance.shell("echo -1 > /mnt/b/one").returncode == 0
+    before = daemon.status()["last_pass"]
+    for _ in range(10):
+        assert instance.shell("mkdir -p /mnt/c && mount -t tmpfs c /mnt/c && umount /mnt/c").returncode == 0
+    assert instance.shell(f"mount -o remount,bind,rw {where}").returncode == 0
+    repaired(instance)
+    daemon.wait_status(lambda status: status["last_pass"] != before and status["state"] == "converged")
+    assert len(daemon.logs("trouble")) == 1
+    assert len(daemon.logs("trouble_over")) == 1
+
+
+def test_status_after_everything_was_removed(instance: Instance, start_daemon: StartDaemon) -> None:
+    """After on_stop = "remove" the last status does not claim what is gone."""
+    daemon = start_daemon('on_stop = "remove"\n' + CONFIG)
+    assert daemon.terminate() == 0
+    assert instance.names() == []
+    status = json.loads((daemon.state_directory / "status.json").read_text())
+    assert status["state"] != "converged"
+    assert [row["state"] for row in status["handlers"]] != ["registered"]
+
+
+def test_leftovers_of_a_killed_writer_go(start_daemon: StartDaemon, tmp_path: Path) -> None:
+    """What an earlier daemon was writing when it was killed does not pile up."""
+    state = tmp_path / "daemon" / "state"
+    state.mkdir(parents=True, mode=0o755)
+    (state / ".status.json.0123abcd").write_text("{")
+    start_daemon(CONFIG)
+    assert sorted(path.name for path in state.iterdir()) == ["ledger.json", "lock", "status.json"]
+
+
+@pytest.mark.parametrize("environment", [{"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}])
+def test_paths_are_bytes_in_any_locale(
+    instance: Instance, start_daemon: StartDaemon, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """A path that is not ASCII is found, whatever the locale says."""
+    interpreter = tmp_path / "prawdziwy-\u0142\u00e9"
+    interpreter.write_bytes(Path("/usr/bin/true").read_bytes())
+    interpreter.chmod(0o755)
+    start_daemon(CONFIG.replace("/usr/bin/true", str(interpreter)), environment=environment)
+    assert str(interpreter) in instance.read("one")
+
+
+def test_children_whose_status_nobody_wants(instance: Instance, tmp_path: Path) -> None:
+    """SIGCHLD inherited as ignored does not upset the test for native architectures."""
+    code = (
+        "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.executable, sys.argv[1:])"
+    )
+    argv = [sys.executable, "-c", code, "python", "-m", "binfmtd", "arch", "--json", "--state-dir", str(tmp_path / "s")]
+    result = instance.run(argv)
+    assert result.stderr == ""
+    rows = json.loads(result.stdout)
+    assert len(rows) == len(CATALOG)
+    assert any(row["native"] for row in rows)
+
+
+def test_a_native_probe_beside_somebody_who_registers(instance: Instance) -> None:
+    """An emulator that is registered while we probe is not taken for the host itself."""
+    emulator = "/usr/bin/qemu-aarch64"
+    if not os.path.exists(emulator):
+        pytest.skip(f"{emulator} is not installed: apt-get install qemu-user")
+    match = CATALOG["aarch64"].match
+    fields = [b"".join(b"\\x%02x" % byte for byte in part or b"") for part in (match.magic, match.mask)]
+    instance.register(b":someone:M::%b:%b:%b:OCF" % (*fields, emulator.encode()))
+    script = (
+        "from binfmtd.kernel.native import find_native; from binfmtd.model.entry import ObservedState;"
+        "print(*sorted(find_native(ObservedState())))"  # looked before somebody registered
+    )
+    result = instance.run([sys.executable, "-c", script], stdin=subprocess.DEVNULL)
+    assert result.stderr == ""
+    assert "aarch64" not in result.stdout.split()
