@@ -64,20 +64,22 @@ class Pacing:
         """Take in what a pass left: which drifts ended, and which are open still."""
         now = time.monotonic()
         self._settling.ended(EVERYTHING)
-        still_open = {action.entry for action in result.look.plan.actions} - set(failed)
-        # What was written, and what somebody was faster with; also if it did not help, or we would try for ever.
-        written = {action.entry for action in result.done} | {action.entry for action, _ in result.failed} & still_open
+        still_open = {a.entry: a.drift for a in result.look.plan.actions if a.entry not in failed}
+        # What was written, also if it did not help, and what was refused and is no other drift now: or we would try
+        # for ever.
+        written = {action.entry for action in result.done}
+        written |= {action.entry for action, _ in result.failed if still_open.get(action.entry) is action.drift}
         self._count_again(set(result.bridged) - written, now)
         for name in written:
             if not is_stand_in(name):
                 self._count(name, now, flushed=at_once or name in self._flushed)
-        for name in (self._settling.pending() - still_open) | written:
+        for name in (self._settling.pending() - still_open.keys()) | written:
             self._settling.ended(name)
             self._flushed.discard(name)
         for name in still_open:
             self._settling.drifted(name, now)
         declared = result.look.desired.by_name.keys()
-        self._in_order = frozenset(declared - still_open - result.look.plan.served_elsewhere.keys())
+        self._in_order = frozenset(declared - still_open.keys() - result.look.plan.served_elsewhere.keys())
 
     def open(self) -> frozenset[str]:
         """The drifts that are not settled yet."""

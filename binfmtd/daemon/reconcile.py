@@ -144,8 +144,10 @@ class Reconciler:
         for name, since in list(self._took_over.items()):
             entry, handler = observed.by_name.get(name), desired.by_name.get(name)
             record = self.ledger.records.get(name)
-            if now - since > _INSISTING or entry is None or handler is None:
+            if now - since > _INSISTING:
                 del self._took_over[name]
+                continue
+            if entry is None or handler is None:
                 continue
             if (record is None or record.inode != entry.inode) and equal(entry.registration, handler.registration):
                 pinned = desired.fingerprints.get(handler.registration.interpreter)

@@ -222,10 +222,9 @@ def test_paths_are_bytes_in_any_locale(
 
 def test_children_whose_status_nobody_wants(instance: Instance, tmp_path: Path) -> None:
     """SIGCHLD inherited as ignored does not upset the test for native architectures."""
-    code = (
-        "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.executable, sys.argv[1:])"
-    )
-    argv = [sys.executable, "-c", code, "python", "-m", "binfmtd", "arch", "--json", "--state-dir", str(tmp_path / "s")]
+    code = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    binfmtd = [sys.executable, "-m", "binfmtd"]
+    argv = [sys.executable, "-c", code, *binfmtd, "arch", "--json", "--state-dir", str(tmp_path / "s")]
     result = instance.run(argv)
     assert result.stderr == ""
     rows = json.loads(result.stdout)
