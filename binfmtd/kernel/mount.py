@@ -55,7 +55,7 @@ def find_or_mount(directory: str | None = None) -> Mounted:
     try:
         return find(directory)
     except MountError:
-        if in_user_namespace() or not may_mount() or _covered(wanted, _mount_table()):
+        if in_user_namespace() or not may_mount() or not os.path.isdir(wanted) or _covered(wanted, _mount_table()):
             raise
     from binfmtd.kernel.syscalls import mount
 

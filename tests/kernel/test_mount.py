@@ -1,5 +1,6 @@
 """binfmt_misc comes, goes and is covered, under a running daemon."""
 
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -141,3 +142,22 @@ def test_bound_in_elsewhere(instance: Instance, start_daemon: StartDaemon, named
     assert "one" in instance.shell("ls /mnt/elsewhere").stdout.split()
     shell(instance, "echo -1 > /mnt/elsewhere/one")
     wait_until(lambda: "one" in instance.shell("ls /mnt/elsewhere").stdout.split(), what="a repair")
+
+
+def test_mounts_where_it_may(instance: Instance) -> None:
+    """Outside of user namespaces, with CAP_SYS_ADMIN, it is mounted where it is not; but never over something else.
+
+    The first user namespace is the host's, which tests must not touch: here one fact about the place is made up.
+    """
+    script = (
+        "import sys; from binfmtd.kernel import mount; mount.in_user_namespace = lambda: False\n"
+        "try: print(mount.find_or_mount(sys.argv[1]).directory)\n"
+        "except mount.MountError as error: print(error)\n"
+    )
+    shell(instance, "mount -t tmpfs t /mnt && mkdir /mnt/free /mnt/taken && mount -t tmpfs t /mnt/taken")
+    command = [sys.executable, "-c", script]
+    assert instance.run([*command, "/mnt/free"]).stdout == "/mnt/free\n"
+    assert instance.run(["stat", "-f", "-c", "%T", "/mnt/free"]).stdout == "binfmt_misc\n"
+    assert "a file system of type tmpfs is mounted there" in instance.run([*command, "/mnt/taken"]).stdout
+    assert instance.run(["stat", "-f", "-c", "%T", "/mnt/taken"]).stdout == "tmpfs\n"
+    assert "is not a directory" in instance.run([*command, "/mnt/nothing"]).stdout
