@@ -62,6 +62,7 @@ class Reconciler:
         self.ledger = ledger
         self.failed: dict[str, WriteRefusedError] = {}  # waits for a reload, an interpreter, the mount or a resync
         self._facts = facts
+        self._desired: DesiredState | None = None  # until config or interpreters change; it remembers what overlaps
         self._observer = Observer()
         self._heads: dict[str, bytes] = {}
         self._took_over: dict[str, float] = {}  # F entries of others that we replaced, and when (monotonic)
@@ -75,8 +76,7 @@ class Reconciler:
         """What failed may go better now; ``interpreters``: look at their files anew as well."""
         self.failed.clear()
         if interpreters:
-            self._facts.forget_interpreters()
-            self._heads.clear()
+            self._forget_interpreters()
 
     def refused(self, name: str, error: WriteRefusedError) -> None:
         """The kernel refused a registration: do not try again before something changes that could make it better."""
@@ -86,7 +86,9 @@ class Reconciler:
     def look(self, instance: Instance, touched: set[str] | None = None) -> Look:
         """Observe and plan.  ``touched`` names the entries to read again though they look the same; None: all."""
         observed = self._observer.look(instance, touched)
-        desired = resolve(self.config, self._facts.gather(self.config, observed))
+        if self._desired is None:
+            self._desired = resolve(self.config, self._facts.gather(self.config, observed))
+        desired = self._desired
         self._agree(observed, desired)
         surroundings = self._surroundings(observed, desired)
         return Look(observed, desired, surroundings, plan(desired, observed, surroundings))
@@ -116,7 +118,7 @@ class Reconciler:
             outcome = Convergence(todo, look.desired, instance, writer, due=due, disturbed=disturbed).run()
             self._take_in(outcome, result)
             if outcome.interpreters_moved:
-                self._facts.forget_interpreters()
+                self._forget_interpreters()
             look = result.look = self.look(instance, {action.entry for action in actions})
             if not outcome.done:
                 break
@@ -133,6 +135,11 @@ class Reconciler:
             self.ledger.records.pop(action.entry, None)
         self.ledger.save()
         return outcome.done, self.look(instance)
+
+    def _forget_interpreters(self) -> None:
+        self._facts.forget_interpreters()
+        self._heads.clear()
+        self._desired = None
 
     def _agree(self, observed: ObservedState, desired: DesiredState) -> None:
         """Leave it to another who registers the very same, if he did so again right after we took it over.
