@@ -13,7 +13,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: setup ## the main job, on a private instance of binfmt_misc: register, run, remove, repair
-	@$(BIN)/binfmtd sandbox -- $(BIN)/python tests/demo.py
+	@$(BIN)/binfmtd sandbox --log-level error -- $(BIN)/python tests/demo.py
 
 test: lint unit kernel ## everything that has to pass: lint, unit tests with the coverage gate, kernel tests
 

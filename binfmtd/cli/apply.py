@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from binfmtd.cli import options
-from binfmtd.cli.context import load_config, print_json, print_table, reconciler, state_dir, warn
+from binfmtd.cli.context import load_config, nothing_there, print_json, print_table, reconciler, state_dir, warn
 from binfmtd.cli.plan import describe
 from binfmtd.daemon.reconcile import Look, PassResult, Reconciler
 from binfmtd.daemon.state_dir import APPLY, Lock, make_state_dir
@@ -14,10 +14,17 @@ from binfmtd.kernel.mount import Mounted, find, find_or_mount
 from binfmtd.kernel.write import Writer
 from binfmtd.model.config import Config
 from binfmtd.model.desired import Standing
-from binfmtd.model.drift import Action
+from binfmtd.model.drift import Act, Action
 
 DONE = 0
 FAILED = 1
+_DONE = {
+    Act.REGISTER: "registered",
+    Act.REPLACE: "replaced",
+    Act.REMOVE: "removed",
+    Act.ENABLE: "enabled",
+    Act.DISABLE: "disabled",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +65,9 @@ def main(arguments: Sequence[str]) -> int:
         finally:
             lock.release()
         done, failures = result.done, _failures(result)
-        if one_shot.ledger.problem:
-            warn(one_shot.ledger.problem)
+        for problem in (one_shot.ledger.problem, nothing_there(config, result.look.desired)):
+            if problem:
+                warn(problem)
     _print(done, failures, as_json=given.json)
     for warning in config.warnings:
         warn(warning)
@@ -102,7 +110,7 @@ def _print(done: Sequence[Action], failures: Sequence[Failure], *, as_json: bool
         failed = [asdict(failure) for failure in failures]
         print_json({"actions": [describe(action) for action in done], "failed": failed})
     elif done:
-        rows = [(action.act.value, action.entry, action.drift.value, action.reason) for action in done]
-        print_table([("ACTION", "ENTRY", "DRIFT", "REASON"), *rows])
+        rows = [(_DONE[action.act], action.entry, action.drift.value, action.reason) for action in done]
+        print_table([("DONE", "ENTRY", "DRIFT", "REASON"), *rows])
     elif not failures:
         print("nothing to do")

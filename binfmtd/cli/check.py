@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from binfmtd.cli import options
-from binfmtd.cli.context import load_config, print_json, state_dir_or_none, warn
+from binfmtd.cli.context import load_config, nothing_there, print_json, state_dir_or_none, warn
 from binfmtd.daemon.facts import HostFacts
 from binfmtd.errors import ConfigError, FormatError, MountError
 from binfmtd.formats.line import encode_line
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     errors: list[str] = []
     warnings: list[str] = []
-    handlers = 0
+    handlers = waiting = 0
     try:
         config = load_config(given)
     except ConfigError as error:
@@ -36,8 +36,11 @@ def main(arguments: Sequence[str]) -> int:
         desired = resolve(config, HostFacts(state_dir_or_none(given)).gather(config, observe(given.mount)))
         handlers = len(desired.handlers)
         warnings += config.warnings
+        if nothing := nothing_there(config, desired):
+            warnings.append(nothing)
         errors += _held(desired, Standing.REFUSED)
-        warnings += _held(desired, Standing.WAITING)
+        waiting = len(held := _held(desired, Standing.WAITING))
+        warnings += held
         warnings += _without_stand_in(config)
     if given.json:
         print_json({"valid": not errors, "handlers": handlers, "errors": errors, "warnings": warnings})
@@ -45,7 +48,9 @@ def main(arguments: Sequence[str]) -> int:
         for text in (*warnings, *errors):
             warn(text)
         if not errors:
-            print(f"valid: {handlers} handlers")
+            print(
+                f"valid: {handlers} handler{'' if handlers == 1 else 's'}" + (f", {waiting} waiting" if waiting else "")
+            )
     return ConfigError.exit_code if errors else VALID
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 
@@ -9,11 +10,12 @@ from binfmtd.config.load import load
 from binfmtd.daemon.facts import HostFacts
 from binfmtd.daemon.ledger import Ledger
 from binfmtd.daemon.reconcile import Reconciler
-from binfmtd.daemon.state_dir import default_state_dir
+from binfmtd.daemon.state_dir import ROOT_STATE_DIR, default_state_dir
 from binfmtd.errors import StateError
 from binfmtd.files.trust import Trust
 from binfmtd.kernel.host import boot_id
 from binfmtd.model.config import Config
+from binfmtd.model.desired import DesiredState, Standing
 from binfmtd.report.printable import printable
 
 
@@ -31,6 +33,16 @@ def state_dir(arguments: argparse.Namespace) -> str:
     return named or default_state_dir()
 
 
+def state_dir_to_read(arguments: argparse.Namespace) -> str:
+    """The same for reading: without one of one's own, root's daemon is the one that is meant.  Raises StateError."""
+    if arguments.state_dir or os.environ.get("BINFMTD_STATE_DIR"):
+        return state_dir(arguments)
+    own = state_dir_or_none(arguments)
+    if own is None or not os.path.exists(own):
+        return own if own and not os.path.exists(ROOT_STATE_DIR) else ROOT_STATE_DIR
+    return own
+
+
 def state_dir_or_none(arguments: argparse.Namespace) -> str | None:
     """The same for commands that only read, and do without."""
     try:
@@ -42,6 +54,16 @@ def state_dir_or_none(arguments: argparse.Namespace) -> str | None:
 def reconciler(config: Config, directory: str | None) -> Reconciler:
     """Everything a pass needs; ``directory`` is the state directory."""
     return Reconciler(config, HostFacts(directory), Ledger(directory, boot_id()))
+
+
+def nothing_there(config: Config, desired: DesiredState) -> str | None:
+    """Why there is nothing to keep, where something was asked for: the message, or None."""
+    if not config.declarations or desired.handlers or any(h.standing is not Standing.ABSENT for h in desired.held):
+        return None
+    return (
+        "no architecture has an emulator here: install them (Debian: apt-get install qemu-user), or say where they are "
+        "with [emulators] paths"
+    )
 
 
 def print_json(document: object) -> None:

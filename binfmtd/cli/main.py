@@ -58,6 +58,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _dispatch(arguments: list[str]) -> int:
     first = arguments[0] if arguments else "--help"
+    if first == "help" and arguments[1:]:
+        return _dispatch([arguments[1], "--help"])
     if first in ("-h", "--help", "help"):
         print(_help())
         return 0

@@ -1,6 +1,7 @@
 """The options that commands share."""
 
 import argparse
+import os
 from typing import NoReturn
 
 from binfmtd.cli.main import COMMANDS
@@ -30,7 +31,12 @@ def parser(command: str, *, epilog: str = "") -> argparse.ArgumentParser:
 
 def add_config(to: argparse.ArgumentParser) -> None:
     """``--config``."""
-    to.add_argument("--config", metavar="FILE", help=f"the config, with conf.d/*.toml beside it ({DEFAULT_PATH})")
+    to.add_argument(
+        "--config",
+        metavar="FILE",
+        default=os.environ.get("BINFMTD_CONFIG") or None,
+        help=f"the config, with conf.d/*.toml beside it ($BINFMTD_CONFIG, or {DEFAULT_PATH})",
+    )
 
 
 def add_mount(to: argparse.ArgumentParser) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from binfmtd.cli import options
-from binfmtd.cli.context import load_config, print_json, print_table, reconciler, state_dir_or_none, warn
+from binfmtd.cli.context import load_config, nothing_there, print_json, print_table, reconciler, state_dir_to_read, warn
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.mount import find
 from binfmtd.model.desired import Standing
@@ -23,7 +23,9 @@ def main(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     config = load_config(given)
     with Instance(find(given.mount)) as instance:
-        look = reconciler(config, state_dir_or_none(given)).look(instance)
+        look = reconciler(config, state_dir_to_read(given)).look(instance)
+    if nothing := nothing_there(config, look.desired):
+        warn(nothing)
     for held in look.desired.held:
         if held.standing is not Standing.ABSENT:
             warn(f"{held.name}: {held.standing.value}: {held.reason}")

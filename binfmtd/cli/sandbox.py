@@ -47,7 +47,8 @@ def main(arguments: Sequence[str]) -> int:
     with _directory() as directory, _daemon(directory, [*config, *log, "--mount", where]) as daemon:
         if (status := daemon.poll()) is not None:
             return status  # it has said why
-        return _run(command, directory)
+        # So that other commands of ours inside mean this daemon and its config.
+        return _run(command, {"BINFMTD_STATE_DIR": directory} | ({"BINFMTD_CONFIG": config[1]} if config else {}))
 
 
 def _handle(numbers: Sequence[int], handler: _Handler) -> None:
@@ -120,7 +121,7 @@ def _wait_until_ready(daemon: subprocess.Popen[bytes], channel: socket.socket) -
         os.close(ended)
 
 
-def _run(command: list[str], directory: str) -> int:
+def _run(command: list[str], environment: dict[str, str]) -> int:
     """Run the command as if it were us: it gets the terminal's signals itself, and the others from us."""
     child: subprocess.Popen[bytes] | None = None
     early: list[int] = []
@@ -134,7 +135,7 @@ def _run(command: list[str], directory: str) -> int:
     _handle(_TO_US, forward)
     _handle(_BY_THE_TERMINAL, lambda *_: None)  # not SIG_IGN: that the command would inherit
     try:
-        child = subprocess.Popen(command, env=os.environ | {"BINFMTD_STATE_DIR": directory})
+        child = subprocess.Popen(command, env=os.environ | environment)
     except FileNotFoundError:
         raise _CommandError(f"{command[0]!r}: not found", NOT_FOUND) from None
     except OSError as error:

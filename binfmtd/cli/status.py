@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from binfmtd.cli import options
-from binfmtd.cli.context import print_json, print_table, state_dir, warn
+from binfmtd.cli.context import print_json, print_table, state_dir_to_read, warn
 from binfmtd.daemon.state_dir import running_pid
 from binfmtd.errors import StateError
 from binfmtd.report.printable import printable
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str]) -> int:
     options.add_json(parser)
     parser.add_argument("--check", action="store_true", help="exit with 3 unless all is converged")
     given = parser.parse_args(arguments)
-    directory = state_dir(given)
+    directory = state_dir_to_read(given)
     try:
         status = read_status(directory)
     except StateError as error:

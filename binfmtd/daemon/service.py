@@ -4,6 +4,7 @@ One thread and one wait.  What wakes it: inotify (somebody touched the instance,
 mount table, a signal, or the next deadline (a name that is quiet now, the end of a back-off, `resync`).
 """
 
+import errno
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ class Service:
         self._ready = False
 
     def run(self) -> None:
-        """Serve until SIGTERM or SIGINT."""
+        """Serve until SIGTERM or SIGINT.  Raises WriteRefusedError if this process may not write at all."""
         self._watch_files()
         self._attach("start")
         while not self._signals.stop:
@@ -234,6 +235,8 @@ class Service:
                 self._heard.lost = True  # the loop reacts to it
             return
         except WriteRefusedError as error:
+            if self._hot is None and error.errno in (errno.EACCES, errno.EPERM):
+                raise  # from the start nothing may be written, and no waiting will change that
             self._touched = None
             self._report.trouble(self._trouble or str(error))
             self._pacing.forget()

@@ -8,6 +8,7 @@ import time
 from binfmtd.errors import AlreadyRunningError, StateError
 from binfmtd.files.trust import Trust, untrusted
 
+ROOT_STATE_DIR = "/run/binfmtd"
 LOCK_NAME = "lock"
 RUN = "run"
 APPLY = "apply"
@@ -19,7 +20,7 @@ def default_state_dir() -> str:
     if named := os.environ.get("BINFMTD_STATE_DIR"):
         return named
     if os.geteuid() == 0:
-        return "/run/binfmtd"
+        return ROOT_STATE_DIR
     if runtime := os.environ.get("XDG_RUNTIME_DIR"):
         return os.path.join(runtime, "binfmtd")
     raise StateError("no state directory: XDG_RUNTIME_DIR is not set, so name one with --state-dir")

@@ -38,8 +38,8 @@ def test_everything_that_has_an_emulator_and_is_not_native(instance: Instance, t
     result = cli("apply", config=config)
     assert (result.status, result.stderr) == (0, "")
     heading, *rows = result.rows
-    assert heading == ["ACTION", "ENTRY", "DRIFT", "REASON"]
-    assert {tuple(row[:3]) for row in rows} == {("register", name, "missing") for name in expected}
+    assert heading == ["DONE", "ENTRY", "DRIFT", "REASON"]
+    assert {tuple(row[:3]) for row in rows} == {("registered", name, "missing") for name in expected}
     assert set(instance.names()) == expected
     assert f"\ninterpreter {tmp_path}/bin/qemu-arm\n" in instance.read("qemu-arm")
 
@@ -71,7 +71,7 @@ def test_what_is_no_longer_declared_goes(instance: Instance, cli: Cli) -> None:
     cli("apply", config=ONE)
     result = cli("apply", config="architectures = []")
     assert result.status == 0
-    assert result.rows[1][:3] == ["remove", "one", "unwanted"]
+    assert result.rows[1][:3] == ["removed", "one", "unwanted"]
     assert instance.names() == []
 
 

@@ -27,7 +27,7 @@ def test_valid(cli: Cli) -> None:
     with DirectoryWatch(cli.instance.directory) as watch:
         result = cli("check", config=ONE)
         assert watch.pending() == []
-    assert (result.status, result.stdout, result.stderr) == (0, "valid: 1 handlers\n", "")
+    assert (result.status, result.stdout, result.stderr) == (0, "valid: 1 handler\n", "")
     assert not cli.state_directory.exists()
     document = cli("check", "--json", config=ONE).json
     assert document == {"valid": True, "handlers": 1, "errors": [], "warnings": []}
@@ -36,7 +36,7 @@ def test_valid(cli: Cli) -> None:
 def test_waiting(cli: Cli) -> None:
     """A handler whose interpreter is not there yet is a warning: 0."""
     result = cli("check", config=ONE + LATE)
-    assert (result.status, result.stdout) == (0, "valid: 1 handlers\n")
+    assert (result.status, result.stdout) == (0, "valid: 1 handler, 1 waiting\n")
     assert result.message == "late: waiting: no executable file at /nowhere/late"
 
 
@@ -82,7 +82,7 @@ def test_declared_twice(cli: Cli, tmp_path: Path) -> None:
     later = tmp_path / "conf.d" / "50-later.toml"
     later.write_text("[handlers.one]\nextension = 'one'\ninterpreter = '/usr/bin/false'\n")
     result = cli("check", config=ONE)
-    assert (result.status, result.stdout) == (0, "valid: 1 handlers\n")
+    assert (result.status, result.stdout) == (0, "valid: 1 handler\n")
     assert result.message == f"{later}: handlers.one: replaces all of the one in {cli.config}"
     arm = "architectures = ['arm']\n[handlers.qemu-arm]\nextension = 'one'\ninterpreter = '/usr/bin/false'\n"
     later.write_text("")
@@ -98,4 +98,13 @@ def test_without_binfmt_misc(instance: Instance, tmp_path: Path) -> None:
     """A config can be checked where none is mounted."""
     instance.shell(f"umount {instance.mount_point}")
     result = Cli(instance, tmp_path)("check", "--mount", instance.mount_point, config=ONE)
-    assert (result.status, result.stdout, result.stderr) == (0, "valid: 1 handlers\n", "")
+    assert (result.status, result.stdout, result.stderr) == (0, "valid: 1 handler\n", "")
+
+
+def test_nothing_to_keep(cli: Cli, tmp_path: Path) -> None:
+    """Where "all" finds no emulator, that is said, with the package that brings them."""
+    (tmp_path / "bin").mkdir(exist_ok=True)
+    result = cli("check", config=f'[emulators]\npaths = ["{tmp_path}/bin/{{name}}"]\n')
+    assert (result.status, result.stdout) == (0, "valid: 0 handlers\n")
+    assert "apt-get install qemu-user" in result.message
+    assert cli("check", config="architectures = []").stderr == ""

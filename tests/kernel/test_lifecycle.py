@@ -165,7 +165,7 @@ def test_refused_by_the_kernel(instance: Instance, start_daemon: StartDaemon, tm
     instance.remove("one")
     wait_until(lambda: instance.names() == ["one"], what="a repair beside the failed one")
     assert len(daemon.logs("registration_failed")) == 1
-    assert instance.shell(f"mount -o remount,exec,mode=0755 {where}").returncode == 0
+    assert instance.shell(f"mount --options-mode ignore -o remount,exec,mode=0755 {where}").returncode == 0
     wait_until(lambda: sorted(instance.names()) == ["bad", "one"], what="another try after the mount table changed")
 
 
@@ -217,3 +217,15 @@ def test_notify_socket_that_nobody_reads(start_daemon: StartDaemon, tmp_path: Pa
     gone = start_daemon(CONFIG, environment={"NOTIFY_SOCKET": str(tmp_path / "gone")}, ready=False)
     gone.wait_for_log("pass_finished")
     assert gone.terminate() == 0
+
+
+def test_without_the_permission_to_write(instance: Instance, tmp_path: Path) -> None:
+    """Who may not write at all from the start is told so, and not kept waiting."""
+    (tmp_path / "c.toml").write_text(CONFIG)
+    assert instance.shell(f"chmod 0 {instance.mount_point}/register").returncode == 0
+    drop = ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override", "--no-new-privs"]
+    command = [sys.executable, "-m", "binfmtd", "run", "--config", str(tmp_path / "c.toml")]
+    result = instance.run([*drop, *command, "--state-dir", str(tmp_path / "state")], timeout=30)
+    assert result.returncode == 1
+    assert "Permission denied: run as root" in result.stderr
+    assert "Traceback" not in result.stderr
