@@ -168,7 +168,7 @@ class Reporter:
         failed = {name: str(error) for name, error in reconciler.failed.items()}
         problem = self._trouble or reconciler.ledger.problem
         troubles = Troubles(failed, contended, self._repairs, problem)
-        look = self._look
+        look = self._look if mounted is not None else None  # what was seen before an unmount is there no more
         rows = [] if look is None else handler_states(look.desired, look.observed, look.plan, troubles)
         foreign = [] if look is None else look.foreign()
         enabled = {} if look is None else {entry.name: entry.enabled for entry in look.observed.entries}

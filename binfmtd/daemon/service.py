@@ -263,6 +263,8 @@ class Service:
             self._pacing.use(config.policy.settle)
             self._watch_files()
             self._make_pass("reload", at_once=True)
+            if self._mounted is None:
+                self._tell()
         if self._ready:
             self._notifier.send("READY=1")
 

@@ -161,3 +161,17 @@ def test_mounts_where_it_may(instance: Instance) -> None:
     assert "a file system of type tmpfs is mounted there" in instance.run([*command, "/mnt/taken"]).stdout
     assert instance.run(["stat", "-f", "-c", "%T", "/mnt/taken"]).stdout == "tmpfs\n"
     assert "is not a directory" in instance.run([*command, "/mnt/nothing"]).stdout
+
+
+def test_the_status_does_not_claim_what_is_unmounted(instance: Instance, start_daemon: StartDaemon) -> None:
+    """Without an instance no handler is registered, and a reload meanwhile is taken in all the same."""
+    daemon = start_daemon(CONFIG)
+    shell(instance, UMOUNT)
+    daemon.wait_status(lambda status: status["mount"] is None, "no mount")
+    assert daemon.status()["handlers"] == []
+    assert daemon.status()["state"] == "degraded"
+    daemon.config.write_text(CONFIG.replace("one", "two"))
+    daemon.reload()
+    daemon.wait_status(lambda status: status["config"]["generation"] == 2, "the new generation")
+    shell(instance, MOUNT)
+    wait_until(lambda: instance.names() == ["two"], what="the new handler in the new instance")
