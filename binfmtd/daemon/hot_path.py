@@ -45,10 +45,11 @@ class HotPath:
         """``failed`` names are left alone; the two others tell which names we back off from at the moment."""
         served = look.plan.served_elsewhere
         skipped = {*served, *failed}
-        # In ascending rank, as stand-ins have to be registered.
+        # In ascending rank, as stand-ins have to be registered: the newest wins.
         self._handlers = {handler.name: handler for handler in look.desired.handlers if handler.name not in skipped}
         # Who removes a stand-in takes away what serves.
         self._by_file = {stand_in_name(name): handler for name, handler in self._handlers.items()} | self._handlers
+        self._rank = {handler.name: place for place, handler in enumerate(look.desired.handlers)}
         self._served = [(look.desired.by_name[name], by) for name, by in served.items()]
         self._inodes = {name: entry.inode for name, entry in look.observed.by_name.items()}
         self._may_bridge = may_bridge
@@ -68,6 +69,7 @@ class HotPath:
         ]
         if self._served:
             without += self._deserted(heard, instance, reaction)
+            without.sort(key=lambda handler: self._rank[handler.name])
         if without:
             reaction.bridged, reaction.refused = self._stand_ins.bridge(without, instance, writer)
         return reaction

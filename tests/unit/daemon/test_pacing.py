@@ -1,0 +1,157 @@
+"""Quiet, longest wait and back-off together; and what counts as a repair."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from binfmtd.daemon.contention import REPAIRS
+from binfmtd.daemon.hot_path import Reaction
+from binfmtd.daemon.pacing import Pacing
+from binfmtd.daemon.reconcile import Look, PassResult
+from binfmtd.daemon.reporter import Reporter
+from binfmtd.daemon.watch import Heard
+from binfmtd.kernel.converge import Due
+from binfmtd.model.desired import DesiredState
+from binfmtd.model.drift import Act, Action, Drift, Plan, Surroundings
+from binfmtd.model.entry import ObservedState
+from binfmtd.model.handler import Flags, Handler, Registration
+from binfmtd.model.match import Magic
+
+A = Handler("a", Registration(Magic(b"A"), "/i", Flags.NONE))
+REGISTER = Action(Act.REGISTER, "a", Drift.MISSING, "it is not there", A)
+SETTLE = 0.02
+
+
+class Recorder(Reporter):
+    """Remembers what it is told, and says nothing."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(str(directory), "config")
+        self.repairs: list[str] = []
+        self.quarrels: list[str] = []
+
+    def repaired(self, name: str) -> None:
+        self.repairs.append(name)
+
+    def contention_started(self, name: str) -> None:
+        self.quarrels.append(name)
+
+
+class World:
+    """A pacing with a clock that is set by hand."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
+        self.now = 100.0
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+        self.told = Recorder(directory)
+        self.pacing = Pacing(SETTLE, self.told)
+
+    def hear(self, *names: str, found: bool = True, flushed: bool = False, bridged: bool = False) -> None:
+        """Somebody touched these; the hot path found them missing, and registered stand-ins."""
+        reaction = Reaction(
+            dict.fromkeys(names, Drift.MISSING) if found else {}, bridged=list(names) if bridged else []
+        )
+        self.pacing.noted(Heard(set(names), everything=flushed, flushed=flushed), reaction, self.now)
+
+    def make_pass(self, *done: Action, left: tuple[Action, ...] = (), at_once: bool = False) -> None:
+        """A pass did this, and left that."""
+        look = Look(ObservedState(), DesiredState((A,)), Surroundings(), Plan(left))
+        self.pacing.passed(PassResult(look, done=list(done)), (), at_once=at_once)
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
+    """Return one where the first pass has been made, so that everything is in order."""
+    world = World(monkeypatch, tmp_path)
+    world.make_pass(REGISTER, at_once=True)
+    return world
+
+
+def test_due_when_quiet(world: World) -> None:
+    """A drift waits for `settle`, counted from the last disturbance."""
+    world.hear("a")
+    assert world.pacing.due("a") is Due.LATER
+    world.now += 0.015
+    world.hear("a")
+    world.now += 0.015
+    assert world.pacing.due("a") is Due.LATER
+    world.now += 0.006
+    assert world.pacing.due("a") is Due.QUIET
+    assert world.pacing.anything_due(world.now)
+
+
+def test_due_at_the_latest_after_a_second(world: World) -> None:
+    """However loud it is."""
+    for _ in range(101):
+        world.hear("a")
+        world.now += 0.01
+    assert world.pacing.due("a") is Due.FORCED
+
+
+def test_nothing_open_means_no_deadline(world: World) -> None:
+    """Idle, there is nothing to wake up for; a repair ends what was open."""
+    assert world.pacing.deadline() == float("inf")
+    world.hear("a")
+    assert world.pacing.deadline() == world.now + SETTLE
+    world.make_pass(REGISTER)
+    assert world.pacing.open() == frozenset()
+
+
+def test_what_is_a_repair(world: World) -> None:
+    """Only what stood in order can be repaired: neither the first registration nor what a reload changes."""
+    assert world.told.repairs == []
+    world.hear("a")
+    world.make_pass(REGISTER)
+    assert world.told.repairs == ["a"]
+    world.pacing.use(SETTLE)
+    world.make_pass(REGISTER, at_once=True)
+    assert world.told.repairs == ["a"]
+
+
+def test_contention(world: World) -> None:
+    """Ten repairs in ten seconds begin it: the next drift gets a stand-in at once, and its proper entry later."""
+    for _ in range(REPAIRS):
+        world.hear("a")
+        world.now += SETTLE
+        world.make_pass(REGISTER)
+    assert world.told.quarrels == ["a"]
+    assert world.pacing.contended() == {"a"}
+    assert world.pacing.may_bridge("a")
+    assert not world.pacing.may_switch("a")
+    world.hear("a", bridged=True)
+    assert not world.pacing.may_bridge("a"), "taken away again, it waits"
+    world.now += SETTLE
+    assert world.pacing.due("a") is Due.LATER
+    assert not world.pacing.allow(REGISTER)
+    world.now += 60
+    assert world.pacing.allow(REGISTER)
+    assert world.pacing.due("a") is Due.FORCED
+
+
+def test_a_flush_counts_for_nobody(world: World) -> None:
+    """Neither the repair after it nor the stand-ins that went with it."""
+    for _ in range(3 * REPAIRS):
+        world.hear("a", flushed=True, bridged=True)
+        world.hear("a", flushed=True, bridged=True)
+        world.now += SETTLE
+        world.make_pass(REGISTER)
+    assert world.told.quarrels == []
+
+
+def test_a_write_that_does_not_help_is_not_tried_for_ever(world: World) -> None:
+    """What is still open after it was written counts, and is backed off from."""
+    for _ in range(REPAIRS):
+        world.now += SETTLE
+        world.make_pass(REGISTER, left=(REGISTER,))
+    assert world.told.quarrels == ["a"]
+
+
+def test_what_stops_every_exec_is_disabled_in_any_case(world: World) -> None:
+    """No back-off where nothing runs any more."""
+    test_contention(world)
+    world.hear("a", bridged=True)
+    world.make_pass(REGISTER)
+    assert not world.pacing.may_switch("a")
+    assert world.pacing.allow(Action(Act.DISABLE, "a", Drift.UNWANTED, "every exec fails"))
+    assert not world.pacing.allow(Action(Act.DISABLE, "a", Drift.CHANGED, "enabled = false"))

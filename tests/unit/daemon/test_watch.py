@@ -1,0 +1,148 @@
+"""What the watch hears, on ordinary directories: inotify is the same there."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from binfmtd.daemon.watch import Watch
+from binfmtd.files.chain import ANY_NAME
+from binfmtd.kernel.write import Wrote
+
+
+@pytest.fixture
+def watch(tmp_path: Path) -> Iterator[Watch]:
+    """Yield a watch on a directory with the files that an instance has."""
+    for name in ("register", "status", "one"):
+        (tmp_path / name).write_bytes(b"")
+    watch = Watch()
+    assert watch.watch_instance(str(tmp_path))
+    yield watch
+    os.close(watch.descriptor)
+
+
+def write(path: Path, times: int = 1) -> None:
+    """Write without O_TRUNC, as often, on one descriptor: MODIFY (merged), then CLOSE_WRITE."""
+    descriptor = os.open(path, os.O_WRONLY)
+    for _ in range(times):
+        os.write(descriptor, b"1")
+    os.close(descriptor)
+
+
+def test_who_touched_what(watch: Watch, tmp_path: Path) -> None:
+    """An entry is named; register concerns everything; status does, too, and means a flush."""
+    write(tmp_path / "one")
+    heard = watch.read()
+    assert (heard.names, heard.everything, heard.flushed) == ({"one"}, False, False)
+    write(tmp_path / "register")
+    heard = watch.read()
+    assert (heard.names, heard.everything, heard.flushed) == (set(), True, False)
+    write(tmp_path / "status")
+    assert watch.read().flushed
+    assert not watch.read()
+
+
+def test_own_writes_are_left_out(watch: Watch, tmp_path: Path) -> None:
+    """What we wrote ourselves is nobody's doing; several writes on one descriptor are merged by the kernel."""
+    write(tmp_path / "one")
+    write(tmp_path / "register", times=3)
+    assert not watch.read([Wrote("one", 1), Wrote("register", 3)])
+
+
+def test_what_exceeds_our_own_is_somebody_elses(watch: Watch, tmp_path: Path) -> None:
+    """Of two writes to the same file one is ours: the other is heard."""
+    write(tmp_path / "one")
+    write(tmp_path / "one")
+    assert watch.read([Wrote("one", 1)]).names == {"one"}
+
+
+def test_own_writes_do_not_excuse_later_ones(watch: Watch, tmp_path: Path) -> None:
+    """What was not found with the first read will not come: it must not swallow somebody else's event."""
+    write(tmp_path / "one")
+    assert not watch.read([Wrote("one", 5, removed=True)])
+    write(tmp_path / "one")
+    assert watch.read().names == {"one"}
+
+
+def test_the_same_instance_is_told_from_another(watch: Watch, tmp_path: Path) -> None:
+    """Arming again on the same directory changes nothing; on another, the old one is heard no more."""
+    assert not watch.watch_instance(str(tmp_path))
+    other = tmp_path / "other"
+    other.mkdir()
+    assert watch.watch_instance(str(other))
+    watch.read()
+    write(tmp_path / "one")
+    assert not watch.read()
+
+
+def test_files_by_kind(watch: Watch, tmp_path: Path) -> None:
+    """Only the names that were asked for count, each for its kind; ANY_NAME is every name."""
+    etc, bin_directory = tmp_path / "etc", tmp_path / "bin"
+    etc.mkdir()
+    bin_directory.mkdir()
+    assert watch.watch_files("interpreters", {str(bin_directory): {"qemu"}}) == []
+    assert watch.watch_files("config", {str(etc): {ANY_NAME}, str(bin_directory): {"link"}}) == []
+    (bin_directory / "something").write_bytes(b"")
+    assert not watch.read()
+    (bin_directory / "qemu").write_bytes(b"")
+    assert watch.read().files == {"interpreters"}
+    (bin_directory / "link").symlink_to("qemu")
+    (etc / "new.toml").write_bytes(b"")
+    assert watch.read().files == {"config"}
+    bin_directory.chmod(0o700)
+    assert watch.read().files == {"interpreters", "config"}, "of the directory itself: all that is in it"
+    watch.watch_files("interpreters", {})
+    (bin_directory / "qemu").unlink()
+    assert not watch.read()
+
+
+def test_a_directory_that_cannot_be_watched_is_named(watch: Watch, tmp_path: Path) -> None:
+    """The others are watched all the same."""
+    assert watch.watch_files("config", {str(tmp_path / "gone"): {"a"}, str(tmp_path): {"b"}}) == [
+        str(tmp_path / "gone")
+    ]
+    (tmp_path / "b").write_bytes(b"")
+    assert watch.read()
+
+
+def test_an_interpreter_in_the_instances_own_directory(watch: Watch, tmp_path: Path) -> None:
+    """Watching files there, and no longer, leaves the watch on the instance as it is."""
+    watch.watch_files("interpreters", {str(tmp_path): {"one"}})
+    watch.watch_files("interpreters", {})
+    assert not watch.read().lost
+    write(tmp_path / "one")
+    assert watch.read().names == {"one"}
+
+
+def test_the_end_of_the_directory(watch: Watch, tmp_path: Path) -> None:
+    """The watch is lost, and says so once."""
+    for path in tmp_path.iterdir():
+        path.unlink()
+    watch.read()
+    tmp_path.rmdir()
+    assert watch.read().lost
+    assert not watch.read()
+
+
+def test_overflow(watch: Watch, tmp_path: Path) -> None:
+    """Lost events mean that anything may have happened, but only to what is watched at all."""
+    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    (tmp_path / "two").write_bytes(b"")
+    for _ in range(limit // 4 + 100):
+        write(tmp_path / "one")
+        write(tmp_path / "two")
+    watch.watch_files("interpreters", {str(tmp_path.parent): {"x"}})
+    watch.watch_files("config", {})
+    heard = watch.read()
+    while not heard.overflow and (more := watch.read()):
+        heard.add(more)
+    assert heard.overflow
+    assert heard.everything
+    assert heard.files == {"interpreters"}
+
+
+def test_the_descriptor_neither_blocks_nor_is_inherited(watch: Watch) -> None:
+    """Unlike pyinotify's own."""
+    assert not os.get_blocking(watch.descriptor)
+    assert not os.get_inheritable(watch.descriptor)
