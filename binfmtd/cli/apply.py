@@ -96,7 +96,11 @@ def _beside(mounted: Mounted, config: Config, directory: str) -> list[Failure]:
     """A daemon is in charge: find what is wanted and not there, and write nothing."""
     with Instance(mounted) as instance:
         look = reconciler(config, directory).look(instance)
-    drifting = [Failure(action.entry, f"{action.drift.value}: {action.reason}") for action in look.plan.actions]
+    sources = {declared.name: f"; declared by {declared.source}" for declared in config.declarations}
+    drifting = [
+        Failure(action.entry, f"{action.drift.value}: {action.reason}{sources.get(action.entry, '')}")
+        for action in look.plan.actions
+    ]
     return [*_held(look), *drifting]
 
 

@@ -28,8 +28,9 @@ def main(arguments: Sequence[str]) -> int:
     remove_unfinished(directory)
 
     from binfmtd.config.source import DEFAULT_PATH, age, watched
+    from binfmtd.daemon.reload_request import ConfigSource
     from binfmtd.daemon.reporter import Reporter
-    from binfmtd.daemon.service import ConfigSource, Service
+    from binfmtd.daemon.service import Service
     from binfmtd.report import log
 
     log.set_up(given.log_level, given.log_format)
@@ -40,8 +41,11 @@ def main(arguments: Sequence[str]) -> int:
         age=lambda: age(given.config),
         watched=lambda: watched(given.config),
     )
+    kept = reconciler(config, directory)
+    if kept.ledger.problem:
+        reporter.ledger_lost(kept.ledger.problem)
     try:
-        Service(source, given.mount, reconciler(config, directory), reporter, signals).run()
+        Service(source, given.mount, kept, reporter, signals).run()
     finally:
         lock.release()
     return 0

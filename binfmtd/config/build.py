@@ -77,6 +77,10 @@ def _architecture(merged: Merged, name: str, source: str, asked: Origin, *, from
     patterns = (table.interpreter,) if table.interpreter is not None else tuple(emulators.paths or DEFAULT_PATHS)
     entry = table.entry if table.entry is not None else emulators.entry
     flags = table.flags if table.flags is not None else emulators.flags
+    if table.flags is None and flags is not None and Flags.C in flags:
+        raise origin(("flags",)).refuse(
+            "C lets foreign set-uid programs run as root: give it to one architecture by name, in [emulators.NAME]"
+        )
     declaration = Declaration(
         name=(DEFAULT_ENTRY if entry is None else entry).replace(PLACEHOLDER, name),
         match=CATALOG[name].match,

@@ -9,7 +9,7 @@ from binfmtd.errors import FormatError
 from binfmtd.files.atomic import read_regular, write_atomically
 from binfmtd.files.trust import Trust
 from binfmtd.kernel import host
-from binfmtd.kernel.interpreters import look_at
+from binfmtd.kernel.interpreters import head, look_at
 from binfmtd.model.config import Config
 from binfmtd.model.desired import Facts, InterpreterFacts
 from binfmtd.model.entry import ObservedState
@@ -27,6 +27,7 @@ class HostFacts:
         self._interpreters: dict[str, InterpreterFacts] = {}
         self._boot_id = host.boot_id()
         self._header = host.native_header()
+        self._own_head = head("/proc/self/exe")
         self._kernel = host.kernel_version()
         self._judges_paths = host.judges_paths()
 
@@ -44,6 +45,7 @@ class HostFacts:
             self._interpreters,
             self.native(observed) if needs_native else frozenset(),
             self._header,
+            self._own_head,
             self._kernel,
             self._judges_paths,
         )

@@ -15,7 +15,7 @@ from binfmtd.errors import Again, WriteRefusedError
 from binfmtd.kernel.converge import Convergence, Due, Outcome
 from binfmtd.kernel.instance import Instance, Observer
 from binfmtd.kernel.interpreters import cannot_run, head
-from binfmtd.kernel.write import Writer
+from binfmtd.kernel.write import DISABLE, Writer
 from binfmtd.model.config import Config
 from binfmtd.model.desired import DesiredState, resolve
 from binfmtd.model.drift import Act, Action, Drift, Plan, Record, Surroundings
@@ -125,6 +125,21 @@ class Reconciler:
         self._forget_void(look.observed)
         self.ledger.save()
         return result
+
+    def disable_bricking(self, instance: Instance, writer: Writer) -> list[str]:
+        """Disable what is new and stops every exec, without waiting for quiet; returns the names."""
+        disabled: list[str] = []
+        if self._desired is None:
+            return disabled
+        own = os.path.realpath("/proc/self/exe")
+        for entry in self._observer.newcomers(instance):
+            registration = entry.registration
+            if registration is None or not entry.enabled or _as_declared(entry, self._desired):
+                continue
+            if self._bricks(entry, registration, own):
+                writer.control(entry.name, DISABLE)
+                disabled.append(entry.name)
+        return disabled
 
     def remove_owned(self, instance: Instance, writer: Writer) -> tuple[list[Action], Look]:
         """Remove every entry that is ours (`on_stop = "remove"`), and look at what is left.  Raises as make_pass."""

@@ -4,10 +4,22 @@ An empty config means "all", so a file that is truncated and then written must n
 (monotonic, in seconds) are handed in.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from binfmtd.model.config import Config
 
 CONFIG_AGE = 0.2  # seconds that the config must have been left alone
 PATIENCE = 2.0  # seconds after which it is read all the same
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigSource:
+    """Where the config comes from; handed in, so that the daemon knows neither files nor TOML."""
+
+    load: Callable[[], Config]  # raises ConfigError
+    age: Callable[[], float]  # seconds since somebody last changed it
+    watched: Callable[[], dict[str, set[str]]]  # directory -> names whose change means another config
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from binfmtd.errors import WriteRefusedError
 from binfmtd.kernel.mount import Mounted
 from binfmtd.model.config import Config
 from binfmtd.model.desired import Standing
-from binfmtd.model.drift import Act, Action
+from binfmtd.model.drift import Act, Action, Drift
 from binfmtd.model.standin import is_stand_in
 from binfmtd.report.log import get_logger
 from binfmtd.report.status import Troubles, handler_states, whole_state, write_status
@@ -43,6 +43,7 @@ class Reporter:
         self._repairs: dict[str, int] = {}
         self._trouble: str | None = None
         self._said: set[str] = set()
+        self._bridged: dict[str, bool] = {}  # drifts since the last pass -> whether a stand-in serves
         self._failures: dict[str, str] = {}  # entry -> the refusal that was logged
         self._config_error: str | None = None
         self._generation = 1
@@ -54,6 +55,8 @@ class Reporter:
     def reacted(self, reaction: Reaction, seconds: float, pending: frozenset[str]) -> None:
         """The hot path did something; ``pending`` are the drifts that were known before."""
         took = round(seconds * 1e6)
+        for name in reaction.found:
+            self._bridged[name] = self._bridged.get(name, False) or name in reaction.bridged
         fresh = [name for name in reaction.found if name not in pending]
         for (drift, bridged), names in _grouped(fresh, lambda n: (reaction.found[n], n in reaction.bridged)):
             self._log.warning("drift_found", **_named(names), drift=drift.value, stand_in=bridged, duration_us=took)
@@ -66,9 +69,12 @@ class Reporter:
         """A pass was made."""
         self._passes += 1
         self._look = result.look
-        tell = self._log.debug if trigger in _ROUTINE else self._log.info
+        self._bridged.clear()
         told = [action for action in result.done if not is_stand_in(action.entry)]
         for (act, drift, reason), actions in _grouped(told, lambda a: (a.act, a.drift, a.reason)):
+            registering = act in (Act.REGISTER, Act.REPLACE)
+            loud = self._log.error if drift is Drift.UNWANTED and act is Act.DISABLE else self._log.info
+            tell = self._log.debug if registering and trigger in _ROUTINE else loud
             tell(_PAST[act], **_named([action.entry for action in actions]), drift=drift.value, reason=reason)
         for action in result.done:
             self._failures.pop(action.entry, None)
@@ -107,6 +113,11 @@ class Reporter:
         else:
             self._log.error("trouble", reason=problem)
 
+    def bricked(self, name: str) -> None:
+        """An entry that stopped every exec was disabled on the spot."""
+        reason = "it takes its own interpreter: every exec fails with ELOOP"
+        self._log.error("entry_disabled", entry=name, drift=Drift.UNWANTED.value, reason=reason)
+
     def watch_lost(self) -> None:
         """The instance under the watch is gone."""
         self._log.warning("watch_lost")
@@ -123,6 +134,10 @@ class Reporter:
     def contention_ended(self, name: str) -> None:
         """Nobody undid it any more for a while."""
         self._log.info("contention_ended", entry=name)
+
+    def ledger_lost(self, problem: str) -> None:
+        """What an earlier daemon wrote down cannot be used."""
+        self._log.warning("ledger_lost", reason=problem)
 
     def config_loaded(self, config: Config) -> None:
         """Say what is surprising about a config."""
@@ -170,10 +185,16 @@ class Reporter:
         troubles = Troubles(failed, contended, self._repairs, problem)
         look = self._look if mounted is not None else None  # what was seen before an unmount is there no more
         rows = [] if look is None else handler_states(look.desired, look.observed, look.plan, troubles)
+        for row in rows:
+            if row["name"] in self._bridged and row["state"] == "registered":
+                row["state"] = "stand_in" if self._bridged[row["name"]] else "waiting"
+                row["reason"] = "it drifted, and is registered when nobody else is at work on it"
         foreign = [] if look is None else look.foreign()
         enabled = {} if look is None else {entry.name: entry.enabled for entry in look.observed.entries}
         return {
-            "state": "degraded" if look is None else whole_state(rows, look.plan, troubles),
+            "state": "degraded"
+            if look is None
+            else whole_state(rows, look.plan, troubles, drifting=bool(self._bridged)),
             "problem": problem,
             "mount": mounted and {"directory": mounted.directory, "read_only": mounted.read_only},
             "config": {

@@ -6,8 +6,6 @@ mount table, a signal, or the next deadline (a name that is quiet now, the end o
 
 import errno
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 
 from binfmtd.daemon.facts import paths_of
 from binfmtd.daemon.hot_path import HotPath, Reaction
@@ -15,7 +13,7 @@ from binfmtd.daemon.mount_table import MountTable
 from binfmtd.daemon.notify import Notifier
 from binfmtd.daemon.pacing import Pacing
 from binfmtd.daemon.reconcile import PassResult, Reconciler
-from binfmtd.daemon.reload_request import ReloadRequest
+from binfmtd.daemon.reload_request import ConfigSource, ReloadRequest
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.signals import Signals, reap_orphans
 from binfmtd.daemon.wait import Wait
@@ -26,17 +24,8 @@ from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.interpreters import watched
 from binfmtd.kernel.mount import Mounted, find_or_mount
 from binfmtd.kernel.write import Writer, Wrote
-from binfmtd.model.config import Config, OnStop
+from binfmtd.model.config import OnStop
 from binfmtd.model.drift import Action
-
-
-@dataclass(frozen=True, slots=True)
-class ConfigSource:
-    """Where the config comes from; handed in, so that the daemon knows neither files nor TOML."""
-
-    load: Callable[[], Config]  # raises ConfigError
-    age: Callable[[], float]  # seconds since somebody last changed it
-    watched: Callable[[], dict[str, set[str]]]  # directory -> names whose change means another config
 
 
 class Service:
@@ -68,12 +57,12 @@ class Service:
         self._wrote: list[Wrote] = []
         self._heard = Heard()  # what came up while a pass was under way
         self._touched: set[str] | None = None  # entries to read again at the next full look; None: all
+        self._look_at_files = True  # where interpreters are has to be looked at anew, before the next pass
         self._resync_at = 0.0
         self._ready = False
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT.  Raises WriteRefusedError if this process may not write at all."""
-        self._watch_files()
         self._attach("start")
         while not self._signals.stop:
             deadline = min(self._resync_at, self._pacing.deadline(), self._reload.due_at)
@@ -93,21 +82,32 @@ class Service:
 
     # What wakes it
 
+    def _repair(self, heard: Heard) -> Reaction:
+        """The kernel first: stand-ins, what one write ends, and what stops every exec."""
+        if self._hot is None or self._mounted is None or not (heard.names or heard.everything):
+            return Reaction()
+        bricking: list[str] = []
+        reaction = Reaction()
+        try:
+            with Instance(self._mounted) as instance:
+                writer = Writer(instance)
+                try:
+                    reaction = self._hot.react(heard, instance, writer)
+                    if heard.everything:
+                        bricking = self._reconciler.disable_bricking(instance, writer)
+                finally:
+                    self._wrote += writer.take_wrote()
+        except MountError:
+            heard.lost = True
+        except WriteRefusedError as error:
+            self._report.trouble(self._trouble or str(error))
+        for name in bricking:
+            self._report.bricked(name)
+        return reaction
+
     def _react(self, now: float) -> None:
         heard, self._heard = self._heard, Heard()
-        reaction = Reaction()
-        if self._hot is not None and self._mounted is not None and (heard.names or heard.everything):
-            try:
-                with Instance(self._mounted) as instance:
-                    writer = Writer(instance)
-                    try:
-                        reaction = self._hot.react(heard, instance, writer)
-                    finally:
-                        self._wrote += writer.take_wrote()
-            except MountError:
-                heard.lost = True
-            except WriteRefusedError as error:
-                self._report.trouble(self._trouble or str(error))
+        reaction = self._repair(heard)
         # The kernel has its handlers again; from here on nothing is urgent.
         self._report.reacted(reaction, time.monotonic() - now, self._pacing.open())
         self._pacing.noted(heard, reaction, now)
@@ -115,11 +115,12 @@ class Service:
             self._reconciler.refused(name, refusal)
         if self._touched is not None:
             self._touched |= heard.names
+        if reaction.found:
+            self._tell()
         if "config" in heard.files:
             self._reload.make(now)
         if "interpreters" in heard.files:
-            self._watch_files()
-            self._reconciler.retry(interpreters=True)
+            self._look_at_files = True
             self._pacing.look_later(now)
         if heard.overflow:
             self._touched = None
@@ -143,8 +144,7 @@ class Service:
             self._load()
         self._pacing.end_contentions(now)
         if now >= self._resync_at:
-            self._watch_files()
-            self._reconciler.retry(interpreters=True)
+            self._look_at_files = True
             self._touched = None
             self._attach("resync")
         elif self._pacing.anything_due(now):
@@ -179,6 +179,7 @@ class Service:
         if fresh:
             self._touched = None
         self._reconciler.retry()
+        self._look_at_files = True  # an interpreter may lie on what was mounted or unmounted
         if trigger == "mount" and not fresh and self._mounted == before:
             self._pacing.look_later(time.monotonic())  # something else was mounted: a storm of that makes one look
             return
@@ -202,6 +203,10 @@ class Service:
         """Look at everything and do what is due; ``at_once``: nobody can be at work on it yet."""
         if self._mounted is None:
             return
+        if self._look_at_files:
+            self._look_at_files = False
+            self._watch_files()
+            self._reconciler.retry(interpreters=True)
         began = time.monotonic()
         touched, self._touched = self._touched, set()
         at_once_due = Due.FORCED if trigger == "stop" else Due.QUIET

@@ -102,3 +102,9 @@ class Observer:
                 entries.append(entry)
         self._known = {entry.name: entry for entry in entries}
         return ObservedState(tuple(entries), instance.switched_on())
+
+    def newcomers(self, instance: Instance) -> list[Entry]:
+        """The entries that were registered since the last look; it stays the last look."""
+        known = self._known
+        fresh = [name for name, inode in instance.inodes() if name not in known or known[name].inode != inode]
+        return [entry for name in fresh if (entry := instance.entry(name)) is not None]

@@ -43,6 +43,7 @@ class Facts:
     interpreters: Mapping[str, InterpreterFacts]
     native: frozenset[str] = frozenset()  # architectures that run without any handler
     header: NativeHeader = NativeHeader(2, 1, 62)
+    own_head: bytes = b""  # the first 256 bytes of a program of this host
     kernel: tuple[int, int] = (6, 12)
     judges_paths: bool = True  # False: others resolve paths in another root than ours (we are in a container)
 
@@ -149,7 +150,11 @@ def _choose(declared: Declaration, facts: Facts) -> Handler | Held:
             facts.judges_paths,
         )
 
-    if declared.enabled and not declared.force and (taken := takes_native(declared.match, facts.header)):
+    if (
+        declared.enabled
+        and not declared.force
+        and (taken := takes_native(declared.match, facts.header, facts.own_head))
+    ):
         return hold(
             Standing.REFUSED,
             f"it takes {taken} of this host, and every exec would fail with ELOOP: narrow its magic and mask, "

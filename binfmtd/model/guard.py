@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from binfmtd.errors import FormatError
-from binfmtd.model.match import Extension, Magic, Match, overlap, takes
+from binfmtd.model.match import HEAD_SIZE, Extension, Magic, Match, overlap, takes
 
 # ELF: e_ident's first seven bytes, OSABI (none or Linux), zero padding; e_type (executable or shared); e_machine.
 _OSABI = (0, 3)
@@ -47,22 +47,31 @@ class NativeHeader:
 
 
 _SCRIPT = Magic(b"#!")
+# How most scripts begin; what follows stands for text that no magic means.
+_SCRIPTS = tuple(
+    line.ljust(HEAD_SIZE, b"\xff") for line in (b"#!/bin/sh\n", b"#! /bin/sh\n", b"#!/bin/bash\n", b"#!/usr/bin/env ")
+)
 
 
-def takes_native(match: Match, native: NativeHeader) -> str | None:
+def takes_native(match: Match, native: NativeHeader, own_head: bytes = b"") -> str | None:
     """Say what of the host's own the match takes (``"native programs"``, ``"scripts"``), or None.
+
+    ``own_head`` are the first 256 bytes of a program of this host, taken as they are.
 
     A magic that looks only at bytes beyond the identifying ones says nothing about the kind of a file, and passes.
     An AppImage's magic passes as well: it wants a byte in the padding that native programs have as zero.
     """
     if isinstance(match, Extension):
         return None
-    if match.care and not match.care & _IDENTIFYING:
-        return None
-    if any(overlap(match, program) for program in native.programs()):
+    if own_head and takes(match, own_head):
+        return "native programs"
+    identifying = match.care & _IDENTIFYING or not match.care
+    if identifying and any(overlap(match, program) for program in native.programs()):
         return "native programs"
     touches_first_two = match.care & 0xFFFF or not match.care
-    return "scripts" if touches_first_two and overlap(match, _SCRIPT) else None
+    if touches_first_two and overlap(match, _SCRIPT):
+        return "scripts"
+    return "scripts" if any(takes(match, script) for script in _SCRIPTS) else None
 
 
 def bricks(match: Match, interpreter: tuple[str, bytes], own: tuple[str, bytes]) -> bool:

@@ -42,14 +42,17 @@ def handler_states(
     return sorted(rows, key=lambda row: str(row["name"]))
 
 
-def whole_state(rows: list[dict[str, Any]], planned: Plan, troubles: Troubles) -> str:
-    """The worst of its parts: degraded, contended, drifting, waiting, converged."""
+def whole_state(rows: list[dict[str, Any]], planned: Plan, troubles: Troubles, *, drifting: bool = False) -> str:
+    """The worst of its parts: degraded, contended, drifting, waiting, converged.
+
+    ``drifting``: something has drifted since the plan was made.
+    """
     states = {row["state"] for row in rows}
     if troubles.problem or states & {"refused", "failed"}:
         return "degraded"
     if "contended" in states:
         return "contended"
-    if planned.actions:
+    if planned.actions or drifting:
         return "drifting"
     return "waiting" if "waiting" in states else "converged"
 

@@ -247,3 +247,62 @@ def test_a_native_probe_beside_somebody_who_registers(instance: Instance) -> Non
     result = instance.run([sys.executable, "-c", script], stdin=subprocess.DEVNULL)
     assert result.stderr == ""
     assert "aarch64" not in result.stdout.split()
+
+
+@pytest.mark.parametrize("settle", ["20ms", "1s"])
+def test_bricked_is_not_waited_for(instance: Instance, start_daemon: StartDaemon, settle: str) -> None:
+    """What stops every exec is disabled before anything settles, and said loudly."""
+    daemon = start_daemon(f"settle = '{settle}'\n" + CONFIG)
+    instance.register(rb":brick:M::\x7fELF::/usr/bin/env:")
+    assert daemon.wait_for_log("entry_disabled", entry="brick")["level"] == "error"
+    assert instance.read("brick").startswith("disabled")
+    assert daemon.status()["last_pass"]["trigger"] == "start", "no pass was needed"
+
+
+def test_the_status_tells_of_a_stand_in(instance: Instance, start_daemon: StartDaemon) -> None:
+    """While only a stand-in serves, the status does not claim that all is in order."""
+    daemon = start_daemon("settle = '1s'\n" + CONFIG)
+    instance.remove("one")
+    status = daemon.wait_status(lambda status: status["state"] == "drifting", "drifting")
+    assert [row["state"] for row in status["handlers"]] == ["stand_in"]
+    daemon.wait_converged()
+    assert instance.names() == ["one"]
+
+
+def test_an_interpreter_that_comes_with_a_mount(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
+    """What is mounted over an interpreter's directory makes it appear, too."""
+    empty, full = tmp_path / "empty", tmp_path / "full"
+    empty.mkdir(mode=0o755)
+    full.mkdir(mode=0o755)
+    (full / "true").write_bytes(Path("/usr/bin/true").read_bytes())
+    (full / "true").chmod(0o755)
+    daemon = start_daemon(CONFIG.replace("/usr/bin/true", f"{empty}/true"))
+    assert daemon.status()["state"] == "waiting"
+    assert instance.shell(f"mount --bind {full} {empty}").returncode == 0
+    repaired(instance)
+
+
+def test_a_damaged_ledger_is_said(start_daemon: StartDaemon) -> None:
+    """Knowledge that is lost is not lost silently."""
+    daemon = start_daemon(CONFIG)
+    assert daemon.terminate() == 0
+    (daemon.state_directory / "ledger.json").write_text("{broken")
+    start_daemon(CONFIG).wait_for_log("ledger_lost")
+
+
+@pytest.mark.parametrize(("offset", "magic"), [(20, r"\x01\x00\x00\x00"), (2, "/bin/sh")])
+def test_a_late_magic_may_take_native_programs_too(
+    instance: Instance, start_daemon: StartDaemon, offset: int, magic: str
+) -> None:
+    """The guard asks the host's own programs and scripts, not only the bytes that say what a file is."""
+    bad = f"[handlers.bad]\noffset = {offset}\nmagic = '{magic}'\ninterpreter = \"/usr/bin/true\"\n"
+    daemon = start_daemon(CONFIG + bad)
+    assert instance.names() == ["one"]
+    assert {row["name"]: row["state"] for row in daemon.status()["handlers"]}["bad"] == "refused"
+
+
+def test_credentials_only_by_name(start_daemon: StartDaemon) -> None:
+    """C for every architecture at once is refused; it lets foreign set-uid programs run as root."""
+    daemon = start_daemon('[emulators]\nflags = "FPC"\n', ready=False)
+    assert daemon.wait_exit() == 78
+    assert "emulators.flags" in daemon.log_text()

@@ -42,7 +42,14 @@ def _magics(draw: st.DrawFn) -> Magic:
     return Magic(magic, mask, draw(st.integers(0, HEAD_SIZE - len(magic))))
 
 
-_registrations = st.builds(
+# With F the kernel opens the interpreter at once, so that has to be there.
+_pinning = st.builds(
+    Registration,
+    st.one_of(_magics(), _extensions),
+    st.just("/usr/bin/true"),
+    st.lists(st.sampled_from("POC")).map(lambda letters: Flags.parse("F" + "".join(letters))),
+)
+_registrations = _pinning | st.builds(
     Registration,
     st.one_of(_magics(), _extensions),
     _paths,

@@ -37,7 +37,8 @@ PROGRAM = bytes.fromhex("7f454c46020101000000000000000000 0300 3e00") + bytes(23
         (Magic(b"#"), "scripts"),
         (Magic(b"!", offset=1), "scripts"),
         (Magic(b"#!/usr/bin/wasm"), "scripts"),
-        (Magic(b"/usr", offset=2), None),
+        (Magic(b"/usr/bin/env ", offset=2), "scripts"),
+        (Magic(b"/usr/games/", offset=2), None),
         (Magic(b"MZ"), None),
         (Magic(b"\0asm"), None),
         (Magic(b"\xca\xfe\xba\xbe"), None),
@@ -50,6 +51,15 @@ PROGRAM = bytes.fromhex("7f454c46020101000000000000000000 0300 3e00") + bytes(23
 def test_what_a_match_takes_of_an_amd64_host(match: Match, taken: str | None) -> None:
     """Its own programs and scripts are guarded; what is another architecture's or another format's is not."""
     assert takes_native(match, AMD64) == taken
+
+
+def test_a_real_program_is_asked_as_it_is() -> None:
+    """What all native programs have beyond the identifying bytes (here e_version) takes them, too."""
+    head = CATALOG["x86_64"].match.magic + b"\x01\x00\x00\x00" + bytes(232)
+    late = Magic(b"\x01\x00\x00\x00", offset=20)
+    assert takes_native(late, AMD64) is None
+    assert takes_native(late, AMD64, head) == "native programs"
+    assert takes_native(Magic(b"\x02\x00\x00\x00", offset=20), AMD64, head) is None
 
 
 @pytest.mark.parametrize("name", CATALOG)
