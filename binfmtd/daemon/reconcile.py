@@ -43,6 +43,11 @@ class Look:
         """The names of the entries that belong to others, newest first."""
         return [entry.name for entry in self.observed.entries if foreign(entry, self.desired, self.surroundings)]
 
+    def providers(self) -> list[str]:
+        """The interpreters of the foreign entries that serve in our place."""
+        entries = (self.observed.by_name[name] for name in self.plan.served_elsewhere.values())
+        return sorted({entry.registration.interpreter for entry in entries if entry.registration is not None})
+
 
 @dataclass(slots=True)
 class PassResult:

@@ -58,6 +58,7 @@ class Service:
         self._heard = Heard()  # what came up while a pass was under way
         self._touched: set[str] | None = None  # entries to read again at the next full look; None: all
         self._look_at_files = True  # where interpreters are has to be looked at anew, before the next pass
+        self._providers: list[str] = []  # interpreters of foreign entries that serve in our place
         self._resync_at = 0.0
         self._ready = False
 
@@ -188,14 +189,13 @@ class Service:
 
     def _watch_files(self) -> None:
         """Watch where interpreters are or would appear, and the config if it asks for that."""
-        paths = paths_of(self._reconciler.config)
+        paths = [*paths_of(self._reconciler.config), *self._providers]
         directories = watched(paths)
         unwatched = self._watch.watch_files("interpreters", directories)
         if (now := watched(paths)) != directories:  # something moved between the walk and the watch
             unwatched = self._watch.watch_files("interpreters", now)
         wanted = self._source.watched() if self._reconciler.config.policy.reload_on_change else {}
-        unwatched += self._watch.watch_files("config", wanted)
-        self._report.unwatched(unwatched)
+        self._report.unwatched(unwatched + self._watch.watch_files("config", wanted))
 
     # What it does
 
@@ -247,9 +247,13 @@ class Service:
             self._pacing.forget()
             self._tell()
             return
-        failed = self._reconciler.failed
-        self._hot = HotPath(result.look, failed, self._pacing.may_bridge, self._pacing.may_switch)
+        failed, pacing = self._reconciler.failed, self._pacing
+        self._hot = HotPath(result.look, failed, pacing.may_bridge, pacing.may_switch)
         self._pacing.passed(result, failed, at_once=at_once)
+        if result.look.providers() != self._providers:
+            self._providers = result.look.providers()
+            self._watch_files()
+            self._pacing.look_later(time.monotonic())
         self._report.trouble(self._trouble)
         self._report.passed(trigger, result, time.monotonic() - began)
         self._tell(result)

@@ -129,3 +129,18 @@ def test_loose_match_is_no_brick(instance: Instance, start_daemon: StartDaemon) 
     daemon = start_daemon("architectures = []\n" + HANDLER)
     assert daemon.terminate() == 0
     assert snapshot(instance) == before
+
+
+@needs_qemu
+def test_a_provider_that_loses_its_interpreter(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
+    """A foreign entry without F serves no more when its interpreter goes: then ours is registered."""
+    theirs = tmp_path / "qemu"
+    theirs.write_bytes(Path("/usr/bin/true").read_bytes())
+    theirs.chmod(0o755)
+    match = CATALOG["aarch64"].match
+    fields = [b"".join(b"\\x%02x" % byte for byte in part or b"") for part in (match.magic, match.mask)]
+    instance.register(b":someone:M::%b:%b:%b:" % (*fields, str(theirs).encode()))
+    start_daemon("")
+    assert "qemu-aarch64" not in instance.names()
+    theirs.unlink()
+    wait_until(lambda: "qemu-aarch64" in instance.names(), what="an entry of our own")
