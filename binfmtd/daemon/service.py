@@ -151,7 +151,7 @@ class Service:
         elif self._pacing.anything_due(now):
             self._make_pass("quiet")
 
-    # What it watches
+    # What it watches, and what it does
 
     def _attach(self, trigger: str) -> None:
         """Find the instance, arm the watch, and only then look: so nothing falls between."""
@@ -196,8 +196,6 @@ class Service:
             unwatched = self._watch.watch_files("interpreters", now)
         wanted = self._source.watched() if self._reconciler.config.policy.reload_on_change else {}
         self._report.unwatched(unwatched + self._watch.watch_files("config", wanted))
-
-    # What it does
 
     def _make_pass(self, trigger: str, *, at_once: bool = False) -> None:
         """Look at everything and do what is due; ``at_once``: nobody can be at work on it yet."""
