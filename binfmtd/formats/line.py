@@ -11,7 +11,7 @@ from binfmtd.model.handler import Flags, Registration, check_name
 from binfmtd.model.match import Extension, Magic, Match
 
 LINE_BYTES = 1920
-_DELIMITERS = ":|,;@%+=~^!"
+_DELIMITERS = ":|,@%+=~^!"  # not # and ;, which begin a comment in binfmt.d
 
 
 def to_bytes(text: str) -> bytes:
@@ -24,8 +24,11 @@ def to_text(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
-def encode_line(name: str, registration: Registration) -> bytes:
-    """Write the line that registers an entry; raises FormatError where the kernel could not take it."""
+def encode_line(name: str, registration: Registration, *, readable: bool = False) -> bytes:
+    """Write the line that registers an entry; raises FormatError where the kernel could not take it.
+
+    ``readable`` escapes all of magic and mask that is not printable ASCII: longer, and fit for people and text files.
+    """
     check_name(name)
     check_interpreter(registration.interpreter)
     match = registration.match
@@ -36,8 +39,8 @@ def encode_line(name: str, registration: Registration) -> bytes:
     if isinstance(match, Extension):
         fields = [b"E", b"", to_bytes(match.text), b""]
     else:
-        mask = b"" if match.mask is None else _escape(match.mask, delimiter)
-        fields = [b"M", str(match.offset).encode(), _escape(match.magic, delimiter), mask]
+        magic, mask = (_escape(data or b"", delimiter, minimal=not readable) for data in (match.magic, match.mask))
+        fields = [b"M", str(match.offset).encode(), magic, mask]
     separator = delimiter.encode()
     line = separator + separator.join(
         [to_bytes(name), *fields, to_bytes(registration.interpreter), registration.flags.letters.encode()]
@@ -85,8 +88,8 @@ def decode_line(line: bytes) -> tuple[str, Registration]:
     return to_text(name), Registration(match, to_text(interpreter), flags)
 
 
-def _escape(data: bytes, delimiter: str) -> bytes:
-    return encode(data, minimal=True).replace(delimiter.encode(), b"\\x%02x" % ord(delimiter))
+def _escape(data: bytes, delimiter: str, *, minimal: bool) -> bytes:
+    return encode(data, minimal=minimal).replace(delimiter.encode(), b"\\x%02x" % ord(delimiter))
 
 
 def _unescape(data: bytes) -> bytes:
