@@ -149,9 +149,12 @@ def _without_twins(handlers: Sequence[Handler], exported: _Exported) -> list[Han
 
 def _note_order(handlers: Sequence[Handler], kind: str, exported: _Exported) -> None:
     """Both have an order of their own: NixOS that of the names, update-binfmts none that could be relied on."""
+    lower: dict[str, list[str]] = {}
     for low, high in combinations(handlers, 2):
         if contends(low, high) and (kind == DEBIAN or high.name < low.name):
-            exported.note(low.name, f"{high.name} should win where both match, and {kind} cannot say so")
+            lower.setdefault(high.name, []).append(low.name)
+    for name, names in lower.items():
+        exported.note(name, f"should win over {', '.join(names)} where both match, and {kind} cannot say so")
 
 
 def _files(entries: Sequence[Entry], kind: str) -> list[tuple[str, bytes]]:
