@@ -4,13 +4,13 @@ What the config cannot say, and what was not understood, is a line on stderr for
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from binfmtd.cli import options
 from binfmtd.cli.context import print_json, warn
 from binfmtd.errors import FormatError, UsageError
-from binfmtd.files.atomic import read_regular
+from binfmtd.files.atomic import read_regular, read_start
 from binfmtd.files.binfmt_d import DIRECTORIES, conf_files, masks
 from binfmtd.formats.binfmt_d import Problem, parse_conf
 from binfmtd.formats.debian import is_format, parse_format
@@ -24,6 +24,7 @@ from binfmtd.model.standin import is_stand_in
 
 DONE = 0
 FAILED = 1
+_ENOUGH = 4096  # bytes to see the first key
 AUTO, BINFMT_D, DEBIAN = "auto", "binfmt.d", "debian"
 
 
@@ -121,26 +122,50 @@ def _from_kernel(mount: str | None, collected: _Collected) -> None:
 def _from_path(path: str, kind: str, collected: _Collected) -> None:
     if not os.path.isdir(path):
         _from_file(path, kind, collected)
-    elif kind == BINFMT_D:
-        _from_conf_files([path], collected)
-    else:
+        return
+    if kind == DEBIAN:
         for file in _visible(path, collected):
-            if kind == DEBIAN or not file.endswith(".conf"):
-                _from_file(file, DEBIAN, collected, sure=kind == DEBIAN)
-        if kind == AUTO:
-            _from_conf_files([path], collected, AUTO)
+            _from_file(file, DEBIAN, collected)
+        return
+    if kind == AUTO:
+        _from_others(path, collected)
+    _from_conf_files([path], collected, kind)
 
 
-def _visible(directory: str, collected: _Collected) -> Iterator[str]:
+def _from_others(directory: str, collected: _Collected) -> None:
+    """What a directory has beside *.conf: Debian's format files, and what is neither."""
+    strangers = []
+    for file in _visible(directory, collected):
+        if file.endswith(".conf"):
+            continue
+        if _looks_like_debian(file):
+            _from_file(file, DEBIAN, collected)
+        else:
+            strangers.append(os.path.basename(file))
+    if strangers:
+        more = f" and {len(strangers) - 3} more" if strangers[3:] else ""
+        names = ", ".join(strangers[:3]) + more
+        reason = f"left out, neither *.conf nor Debian's format files: {names}: name a file to import it"
+        collected.note(directory, reason)
+
+
+def _looks_like_debian(file: str) -> bool:
+    try:
+        return is_format(read_start(file, _ENOUGH))
+    except OSError:
+        return True  # whoever reads it says why
+    except FormatError:
+        return False
+
+
+def _visible(directory: str, collected: _Collected) -> list[str]:
     try:
         names = os.listdir(directory)
     except OSError as error:
         collected.fail(directory, f"cannot be read: {error.strerror}")
-        return
-    for name in sorted(names, key=os.fsencode):
-        file = os.path.join(directory, name)
-        if not name.startswith(".") and not os.path.isdir(file) and not masks(file):
-            yield file
+        return []
+    paths = [os.path.join(directory, name) for name in sorted(names, key=os.fsencode) if not name.startswith(".")]
+    return [path for path in paths if not os.path.isdir(path) and not masks(path)]
 
 
 def _from_conf_files(directories: Sequence[str], collected: _Collected, kind: str = BINFMT_D) -> None:
@@ -151,7 +176,7 @@ def _from_conf_files(directories: Sequence[str], collected: _Collected, kind: st
         _from_file(file, kind, collected)
 
 
-def _from_file(path: str, kind: str, collected: _Collected, *, sure: bool = True) -> None:
+def _from_file(path: str, kind: str, collected: _Collected) -> None:
     try:
         text = read_regular(path)
     except OSError as error:
@@ -160,10 +185,7 @@ def _from_file(path: str, kind: str, collected: _Collected, *, sure: bool = True
     except FormatError as error:
         collected.fail(path, error)
         return
-    debian = is_format(text)
-    if not sure and not debian:
-        collected.note(path, "left out: neither *.conf nor one of Debian's format files: name it to import it")
-    elif kind == DEBIAN or (kind == AUTO and debian):
+    if kind == DEBIAN or (kind == AUTO and is_format(text)):
         _from_debian(path, text, collected)
     else:
         rules, problems = parse_conf(text)

@@ -61,17 +61,22 @@ def parse_format(text: bytes) -> tuple[FormatFile | None, tuple[Problem, ...]]:
     values: dict[str, str] = {}
     lines: dict[str, int] = {}
     problems: list[Problem] = []
+    unknown: list[tuple[int, str]] = []
     for number, line in enumerate(text.split(b"\n"), 1):
         name, _, value = line.rstrip(_BLANKS).partition(b" ")
         key = to_text(name).lower()
         if not key or key.startswith("#"):
             continue
         if key not in KEYS:
-            problems.append(Problem(number, f"unknown key {key!r}, which update-binfmts ignores: {', '.join(KEYS)}"))
+            unknown.append((number, key))
         elif value:
             if key in values:
                 problems.append(Problem(number, f"{key} is given twice: the last counts"))
             values[key], lines[key] = to_text(value), number
+    if unknown:  # in one: it may be no such file at all
+        more = f" (and {len(unknown) - 1} more)" if unknown[1:] else ""
+        reason = f"unknown key {unknown[0][1]!r}{more}, which update-binfmts ignores: write {', '.join(KEYS)}"
+        problems.append(Problem(unknown[0][0], reason))
     problems += (
         Problem(lines[key], f"{key} {values[key]!r} means no: write yes or no")
         for key in _FLAGS

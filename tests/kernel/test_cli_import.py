@@ -1,5 +1,6 @@
 """``binfmtd import``, as a user meets it."""
 
+import os
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -102,10 +103,15 @@ def test_files_say_what_they_are(cli: Cli, tmp_path: Path) -> None:
     assert (result.status, result.stderr, set(handlers(result.stdout))) == (0, "", expected)
     assert f"# {tmp_path}/deb (package p)\n" in result.stdout
     (tmp_path / "rules").rename(tmp_path / "rules.conf")
-    (tmp_path / "README").write_text("package of files\nno format\n".replace("package", "bundle"))
+    (tmp_path / "README").write_text("about these files\n")
+    for number in range(3):
+        (tmp_path / f"X{number}").write_bytes(b"\0" * (2 << 20))
     result = cli("import", str(tmp_path))
     assert (result.status, set(handlers(result.stdout))) == (0, expected)
-    assert result.message.startswith(f"{tmp_path}/README: left out: ")
+    assert result.message == (
+        f"{tmp_path}: left out, neither *.conf nor Debian's format files: README, X0, X1 and 1 more: "
+        "name a file to import it"
+    )
 
 
 def test_the_format_can_be_forced(cli: Cli, tmp_path: Path) -> None:
@@ -125,6 +131,7 @@ def test_the_format_can_be_forced(cli: Cli, tmp_path: Path) -> None:
         (str, "cannot be read: No such file or directory"),
         (lambda path: path.write_bytes(b"\x7fELF\0\1\2\n\xff\xfe\n" * 9), "neither a binfmt.d file"),
         (lambda path: path.write_text("package p\nmagic A\n"), "interpreter: is missing"),
+        (os.mkfifo, "is a FIFO"),
         (lambda path: path.symlink_to(path.name), "Too many levels of symbolic links"),
     ],
 )

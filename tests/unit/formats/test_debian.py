@@ -117,13 +117,13 @@ def test_values_that_the_kernel_refuses_are_refused(line: bytes, says: str) -> N
 
 def test_what_is_ignored_is_named() -> None:
     """update-binfmts says nothing to these; we do, with the line, and take the rest as it does."""
-    text = b"# comment\npackage p\ninterpreter /i\nmagic B\nmagic A\ncolour red\npreserve maybe\n"
+    text = b"# comment\npackage p\ninterpreter /i\nmagic B\nmagic A\ncolour red\npreserve maybe\nsize 3\n"
     found, problems = parse_format(text)
     assert found is not None
     assert found.registration == A
     assert [(problem.line, problem.reason.split(",")[0]) for problem in problems] == [
         (5, "magic is given twice: the last counts"),
-        (6, "unknown key 'colour'"),
+        (6, "unknown key 'colour' (and 1 more)"),
         (7, "preserve 'maybe' means no: write yes or no"),
     ]
 
