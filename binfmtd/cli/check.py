@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from binfmtd.cli import options
-from binfmtd.cli.context import load_config, nothing_there, print_json, state_dir_or_none, warn
+from binfmtd.cli.context import held_reason, load_config, nothing_there, print_json, state_dir_or_none, warn
 from binfmtd.daemon.facts import HostFacts
 from binfmtd.errors import ConfigError, FormatError, MountError
 from binfmtd.formats.line import encode_line
@@ -64,7 +64,7 @@ def observe(directory: str | None) -> ObservedState | None:
 
 
 def _held(desired: DesiredState, standing: Standing) -> list[str]:
-    return [f"{held.name}: {standing.value}: {held.reason}" for held in desired.held if held.standing is standing]
+    return [f"{held.name}: {standing.value}: {held_reason(held)}" for held in desired.held if held.standing is standing]
 
 
 def _without_stand_in(config: Config) -> list[str]:

@@ -3,7 +3,16 @@
 from collections.abc import Sequence
 
 from binfmtd.cli import options
-from binfmtd.cli.context import load_config, nothing_there, print_json, print_table, reconciler, state_dir_to_read, warn
+from binfmtd.cli.context import (
+    held_reason,
+    load_config,
+    nothing_there,
+    print_json,
+    print_table,
+    reconciler,
+    state_dir_to_read,
+    warn,
+)
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.mount import find
 from binfmtd.model.desired import Standing
@@ -28,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
         warn(nothing)
     for held in look.desired.held:
         if held.standing is not Standing.ABSENT:
-            warn(f"{held.name}: {held.standing.value}: {held.reason}")
+            warn(f"{held.name}: {held.standing.value}: {held_reason(held)}")
     actions = look.plan.actions
     if given.json:
         print_json({"actions": [describe(action) for action in actions]})

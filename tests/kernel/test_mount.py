@@ -151,7 +151,7 @@ def test_mounts_where_it_may(instance: Instance) -> None:
     """
     script = (
         "import sys; from binfmtd.kernel import mount; mount.in_user_namespace = lambda: False\n"
-        "try: print(mount.find_or_mount(sys.argv[1]).directory)\n"
+        "try: print(mount.find_or_mount(mount.Where(sys.argv[1])).directory)\n"
         "except mount.MountError as error: print(error)\n"
     )
     shell(instance, "mount -t tmpfs t /mnt && mkdir /mnt/free /mnt/taken && mount -t tmpfs t /mnt/taken")
