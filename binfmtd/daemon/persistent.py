@@ -138,7 +138,7 @@ class Persistence:
             named = {name for name, _ in lines}
             earlier, _ = parse_conf(self._read() or b"")
             lines = [(rule.name, rule.registration) for rule in earlier if rule.name not in named] + lines
-        if (lines, versions) != self._wanted:
+        if (lines, versions) != self._wanted or self._seen() != _render(lines):
             self._wanted = lines, versions
             self._lines = lines
             self._steps = self._bring(lines, copies)
@@ -186,6 +186,12 @@ class Persistence:
         except OSError as error:
             raise PersistenceError(f"{error.filename or self.file}: {error.strerror}: make it writable") from None
         return list(rules)
+
+    def _seen(self) -> bytes | None:
+        try:
+            return self._read()
+        except PersistenceError:
+            return None  # writing it will say why
 
     def _read(self) -> bytes | None:
         try:
