@@ -41,7 +41,8 @@ def main(arguments: Sequence[str]) -> int:
         "is written: its config is what counts.",
     )
     options.add_config(parser)
-    options.add_wish(parser)
+    options.add_arch(parser)
+    options.add_persistent(parser)
     options.add_reach(parser)
     options.add_mount(parser)
     options.add_state_dir(parser)

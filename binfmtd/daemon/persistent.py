@@ -81,14 +81,23 @@ class Host:
         path = self.path(directory)
         if self.root not in ("/", _INIT_ROOT) and not _bound_in(path):
             raise PersistenceError(f"{path} is not the host's, and would end with this container: {_BIND}")
-        if self.foreign and self.root != _INIT_ROOT and os.path.realpath(path) != path:
-            raise PersistenceError(f"{path}: a link on the way leads elsewhere here: bind the real directory in there")
+        if self.foreign and (link := self._link(directory)):
+            raise PersistenceError(f"{link} is a link, and leads elsewhere here: bind the real directory in there")
         systemd = self.path("usr/lib/systemd")
         if os.path.isdir(systemd) and not any(os.path.exists(self.path(each)) for each in _SYSTEMD_BINFMT):
             raise PersistenceError(
                 f"{self.path(_SYSTEMD_BINFMT[0])} is not there, so nothing would read {CONF} at boot: install "
                 "systemd-binfmt, or run the daemon at boot instead"
             )
+
+    def _link(self, below: str) -> str | None:
+        """A link on the way, which the kernel would follow from our root and not from the host's."""
+        path = self.root
+        for name in below.split("/"):
+            path = os.path.join(path, name)
+            if os.path.islink(path):
+                return path
+        return None
 
 
 class Persistence:

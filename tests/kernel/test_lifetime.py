@@ -103,6 +103,26 @@ def test_what_is_mounted_on_the_host_stays(host: Shell) -> None:
     assert result.stdout.endswith("status 0\none\nregister\nstatus\n")
 
 
+def test_with_pid_host_the_hosts_binfmt_d_is_written(host: Shell) -> None:
+    """With ``--pid=host`` `--persistent` needs no bind: it writes through process 1's root, and takes it back there."""
+    apply = f"{APPLY.replace('/mnt/m', MOUNT_POINT)} --persistent --arch"
+    cover = "mount -t tmpfs -o mode=755 t /etc/binfmt.d && mount -t tmpfs -o mode=755 t /var/lib && "
+    listing = "(cd / && find etc/binfmt.d var/lib -type f)"
+    in_container = f"unshare -m sh -c 'umount /etc/binfmt.d /var/lib; {apply} arm64'; {listing}"
+    taken_back = f"unshare -m sh -c 'umount /etc/binfmt.d /var/lib; {apply} none'; {listing}"
+    result = host(f"mkdir -p /etc/binfmt.d; {cover} {{ {in_container}; echo taken back; {taken_back}; }}")
+    assert result.stderr == ""
+    before, _, after = result.stdout.partition("taken back\n")
+    assert "\nafter a reboot: /proc/1/root/etc/binfmt.d/binfmtd.conf\n" in before
+    assert sorted(before.splitlines()[-3:]) == [
+        "etc/binfmt.d/binfmtd.conf",
+        "var/lib/binfmtd/emulators/usr/bin/qemu-aarch64",
+        "var/lib/binfmtd/emulators/usr/bin/true",  # of the config's handler
+    ]
+    assert after.startswith("removed /proc/1/root/etc/binfmt.d/binfmtd.conf and what it points to\n")
+    assert "emulators" not in after
+
+
 def test_an_own_instance_only_on_purpose(host: Shell) -> None:
     """In a user namespace nothing is mounted unless one says so: the error names what it does, and the option."""
     result = host(f"binfmtd apply; echo status $?; ls -A {MOUNT_POINT}")

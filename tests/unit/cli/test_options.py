@@ -10,7 +10,8 @@ from binfmtd.errors import UsageError
 
 def parse(*arguments: str) -> argparse.Namespace:
     parser = options.parser("apply")
-    options.add_wish(parser)
+    options.add_arch(parser)
+    options.add_persistent(parser)
     options.add_reach(parser)
     options.add_log(parser)
     options.add_mount(parser)
