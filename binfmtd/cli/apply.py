@@ -71,7 +71,8 @@ def main(arguments: Sequence[str]) -> int:
         words = ", ".join(f'"{word}"' for word in wanted or ())
         wish = f"`architectures = [{words}]`" if wanted else "what is missing below"
         warn(refused_beside(here.daemon, directory, wish))
-    for problem in (here.reconciler.ledger.problem, nothing_there(config, result.look.desired), *config.warnings):
+    warnings = [*config.warnings, *(persistence.warnings if persistence is not None else ())]
+    for problem in (here.reconciler.ledger.problem, nothing_there(config, result.look.desired), *warnings):
         if problem:
             warn(problem)
     _print(result, failures, persistence, as_json=given.json)

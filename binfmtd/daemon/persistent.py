@@ -20,6 +20,7 @@ from binfmtd.files.atomic import copy_in_steps, read_regular, remove_unfinished,
 from binfmtd.files.whereabouts import booted_with_systemd, init_lives_elsewhere
 from binfmtd.formats.binfmt_d import GENERATED, Rule, is_generated, parse_conf, render_conf
 from binfmtd.formats.mountinfo import parse_mountinfo
+from binfmtd.kernel.interpreters import leans_on
 from binfmtd.kernel.mount import MOUNT_TABLE
 from binfmtd.model.config import Config
 from binfmtd.model.desired import Fingerprint
@@ -112,6 +113,7 @@ class Persistence:
         self._wanted: object = None  # what the steps are for, or were
         self.file = self._host.path(CONF)
         self.problem: str | None = None  # why a reboot would lose the handlers
+        self.warnings: list[str] = []  # what may not work after it
         if host is not None:
             host.check(os.path.dirname(CONF))
             self._read()
@@ -151,6 +153,11 @@ class Persistence:
             self._wanted = lines, versions
             self._lines = lines
             self._steps = self._bring(lines, copies)
+            self.warnings = [
+                f"{source} needs {needed}, which is not copied: on the host it works only if it is there, too"
+                for source in copies.values()
+                if (needed := leans_on(source)) is not None
+            ]
 
     def step(self) -> bool:
         """Do a bit of the work.  True when it has ended, well or with a ``problem``; then it has to be wanted anew."""

@@ -111,6 +111,15 @@ def test_entries_have_f(instance: Instance, host: Host) -> None:
     assert b":/usr/bin/true:" in host.seen(CONF).read_bytes()
 
 
+def test_an_interpreter_that_is_not_alone(host: Host) -> None:
+    """What is copied and needs a dynamic linker may not work on the host: that is said."""
+    config = "architectures = []\n[handlers.one]\nmagic = '\\x00one'\ninterpreter = '/usr/bin/true'\nflags = 'F'\n"
+    result = host.apply(config=config)
+    assert result.status == 0
+    assert result.message.startswith("/usr/bin/true needs /lib")
+    assert host.apply("--arch", "arm64", config="").stderr == "", "Debian's emulators are static"
+
+
 def test_adding_and_converging(host: Host) -> None:
     """With --arch the file is added to; without, it says what the config says, and other copies go."""
     config = "architectures = ['arm']"
