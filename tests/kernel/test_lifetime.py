@@ -17,7 +17,7 @@ CONFIG = r"""
 architectures = []
 [handlers.one]
 magic = '\x00one'
-interpreter = "/usr/bin/true"
+interpreter = "/usr/bin/qemu-arm"
 flags = "F"
 """
 HOST = ("unshare", "-Urm", "--propagation", "private", "--pid", "--fork", "--mount-proc")
@@ -117,7 +117,7 @@ def test_with_pid_host_the_hosts_binfmt_d_is_written(host: Shell) -> None:
     assert sorted(before.splitlines()[-3:]) == [
         "etc/binfmt.d/binfmtd.conf",
         "var/lib/binfmtd/emulators/usr/bin/qemu-aarch64",
-        "var/lib/binfmtd/emulators/usr/bin/true",  # of the config's handler
+        "var/lib/binfmtd/emulators/usr/bin/qemu-arm",  # of the config's handler
     ]
     assert after.startswith("removed /proc/1/root/etc/binfmt.d/binfmtd.conf and what it points to\n")
     assert "emulators" not in after
