@@ -241,6 +241,9 @@ def test_beside_a_daemon(host: Host, start_daemon: StartDaemon) -> None:
     assert str(daemon.pid) in result.messages[0]
     assert "give --persistent to the daemon" in result.messages[1]
     assert host.files() == []
+    back = host.apply("--arch", "none")
+    assert back.status == 1
+    assert f"(pid {daemon.pid}, " in back.message
 
 
 def test_the_daemon_keeps_it_in_step(instance: Instance, host: Host, start_daemon: StartDaemon) -> None:
