@@ -75,5 +75,11 @@ class AlreadyRunningError(StateError):
         self.pid = pid
 
 
+class PersistenceError(BinfmtdError):
+    """What is registered cannot be made to come back after a reboot."""
+
+    again = Again.MOUNT
+
+
 class SandboxError(BinfmtdError):
     """This machine does not let an ordinary user have an instance of its own."""

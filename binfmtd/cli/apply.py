@@ -2,19 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from binfmtd.cli import options
-from binfmtd.cli.context import load_config, nothing_there, print_json, print_table, reconciler, state_dir, warn
+from binfmtd.cli.context import held_reason, load_config, nothing_there, print_json, print_table, state_dir, warn
+from binfmtd.cli.one_shot import Visit, additive, refused_beside, visit
 from binfmtd.cli.plan import describe
-from binfmtd.daemon.reconcile import Look, PassResult, Reconciler
-from binfmtd.daemon.state_dir import APPLY, Lock, make_state_dir
-from binfmtd.errors import AlreadyRunningError
-from binfmtd.kernel.instance import Instance
-from binfmtd.kernel.mount import Mounted, find, find_or_mount
-from binfmtd.kernel.write import Writer
-from binfmtd.model.config import Config
+from binfmtd.daemon.persistent import Host, Persistence, outlasting
+from binfmtd.daemon.reconcile import PassResult
 from binfmtd.model.desired import Standing
-from binfmtd.model.drift import Act, Action
+from binfmtd.model.drift import Act
 
 DONE = 0
 FAILED = 1
@@ -29,7 +26,7 @@ _DONE = {
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One thing that is declared and not in order; ``errno`` is the kernel's, if it refused."""
+    """One thing that is wanted and not in order; ``errno`` is the kernel's, if it refused."""
 
     entry: str
     reason: str
@@ -37,84 +34,84 @@ class Failure:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit status 0 if all that the config declares is in order at the end, 1 if not."""
-    parser = options.parser("apply", epilog="Beside a running daemon nothing is written: its config is what counts.")
+    """Exit status 0 if all that is wanted is in order at the end, 1 if not."""
+    parser = options.parser(
+        "apply",
+        epilog="With --arch it only adds: no entry is removed that was there before.  Beside a running daemon nothing "
+        "is written: its config is what counts.",
+    )
     options.add_config(parser)
+    options.add_arch(parser)
+    options.add_persistent(parser)
+    options.add_reach(parser)
     options.add_mount(parser)
     options.add_state_dir(parser)
     options.add_json(parser)
     given = parser.parse_args(arguments)
-    config = load_config(given)
+    wanted = options.architectures(given)
+    persistence = Persistence(Host.find(given.host_root)) if given.persistent else None
+    if persistence is not None and wanted == ():
+        from binfmtd.cli.take_back import take_back
+
+        return take_back(persistence, given)
+    config = load_config(given, wanted)
+    if persistence is not None:
+        config = outlasting(config)
     directory = state_dir(given)
-    make_state_dir(directory)
-    try:
-        lock = Lock(directory, APPLY)
-    except AlreadyRunningError as running:
-        done: list[Action] = []
-        failures = _beside(find(given.mount), config, directory)
-        if failures:
-            warn(
-                f"nothing was written: a daemon keeps this instance (pid {running.pid}, state directory {directory}) "
-                "as its own config says. To have this applied, put it into the daemon's config and reload it: "
-                f"kill -HUP {running.pid}"
-            )
-    else:
-        try:
-            one_shot = reconciler(config, directory)
-            result = _converge(find_or_mount(given.mount), one_shot)
-        finally:
-            lock.release()
-        done, failures = result.done, _failures(result)
-        for problem in (one_shot.ledger.problem, nothing_there(config, result.look.desired)):
-            if problem:
-                warn(problem)
-    _print(done, failures, as_json=given.json)
-    for warning in config.warnings:
-        warn(warning)
+    with visit(config, directory, options.where(given)) as here:
+        result = here.converge(additive if wanted is not None else lambda _: True)
+        if persistence is not None:
+            persistence.want(result.look, config, adding=wanted is not None)
+            if here.daemon is None:
+                persistence.finish()
+    failures = _failures(here, result, only_adding=wanted is not None)
+    if persistence is not None and not persistence.in_step():
+        failures.append(Failure(persistence.file, "not in step: give --persistent to the daemon (binfmtd run)"))
+    if failures and here.daemon is not None:
+        words = ", ".join(f'"{word}"' for word in wanted or ())
+        wish = f"`architectures = [{words}]`" if wanted else "what is missing below"
+        warn(refused_beside(here.daemon, directory, wish))
+    warnings = [*config.warnings, *(persistence.warnings if persistence is not None else ())]
+    for problem in (here.reconciler.ledger.problem, nothing_there(config, result.look.desired), *warnings):
+        if problem:
+            warn(problem)
+    _print(result, failures, persistence, as_json=given.json)
     for failure in failures:
         warn(f"{failure.entry}: {failure.reason}")
     return FAILED if failures else DONE
 
 
-def _converge(mounted: Mounted, one_shot: Reconciler) -> PassResult:
-    with Instance(mounted) as instance:
-        return one_shot.make_pass(instance, Writer(instance))
-
-
-def _failures(result: PassResult) -> list[Failure]:
+def _failures(here: Visit, result: PassResult, *, only_adding: bool) -> list[Failure]:
     refused = {action.entry: error for action, error in result.failed}
-    drifting = [
-        Failure(action.entry, f"still {action.drift.value}: somebody else is at work on it; try again")
-        for action in result.look.plan.actions
-        if action.entry not in refused
-    ]
-    refusals = [Failure(name, str(error), error.errno) for name, error in refused.items()]
-    return [*_held(result.look), *refusals, *drifting]
+    sources = {declared.name: declared.source for declared in here.reconciler.config.declarations}
+    held = [held for held in result.look.desired.held if held.standing is not Standing.ABSENT]
+    failures = [Failure(each.name, f"{each.standing.value}: {held_reason(each)}") for each in held]
+    failures += [Failure(name, str(error), error.errno) for name, error in refused.items()]
+    for action in result.look.plan.actions:
+        if action.entry in refused or (only_adding and not additive(action)):
+            continue
+        if here.daemon is None:
+            reason = f"still {action.drift.value}: somebody else is at work on it; try again"
+        else:
+            declared = f"; declared by {source}" if (source := sources.get(action.entry)) else ""
+            reason = f"{action.drift.value}: {action.reason}{declared}"
+        failures.append(Failure(action.entry, reason))
+    return failures
 
 
-def _beside(mounted: Mounted, config: Config, directory: str) -> list[Failure]:
-    """A daemon is in charge: find what is wanted and not there, and write nothing."""
-    with Instance(mounted) as instance:
-        look = reconciler(config, directory).look(instance)
-    sources = {declared.name: f"; declared by {declared.source}" for declared in config.declarations}
-    drifting = [
-        Failure(action.entry, f"{action.drift.value}: {action.reason}{sources.get(action.entry, '')}")
-        for action in look.plan.actions
-    ]
-    return [*_held(look), *drifting]
-
-
-def _held(look: Look) -> list[Failure]:
-    held = (held for held in look.desired.held if held.standing is not Standing.ABSENT)
-    return [Failure(each.name, f"{each.standing.value}: {each.reason}") for each in held]
-
-
-def _print(done: Sequence[Action], failures: Sequence[Failure], *, as_json: bool) -> None:
+def _print(result: PassResult, failures: Sequence[Failure], persistence: Persistence | None, *, as_json: bool) -> None:
     if as_json:
-        failed = [asdict(failure) for failure in failures]
-        print_json({"actions": [describe(action) for action in done], "failed": failed})
-    elif done:
-        rows = [(_DONE[action.act], action.entry, action.drift.value, action.reason) for action in done]
+        document: dict[str, Any] = {
+            "actions": [describe(action) for action in result.done],
+            "failed": [asdict(failure) for failure in failures],
+        }
+        if persistence is not None:
+            document["persistent"] = persistence.file
+        print_json(document)
+    elif result.done:
+        rows = [(_DONE[action.act], action.entry, action.drift.value, action.reason) for action in result.done]
         print_table([("DONE", "ENTRY", "DRIFT", "REASON"), *rows])
     elif not failures:
         print("nothing to do")
+    if persistence is not None and not as_json and not failures:
+        print(f"after a reboot: {persistence.file}")

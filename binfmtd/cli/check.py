@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from binfmtd.cli import options
-from binfmtd.cli.context import load_config, nothing_there, print_json, state_dir_or_none, warn
+from binfmtd.cli.context import held_reason, load_config, nothing_there, print_json, state_dir_or_none, warn
 from binfmtd.daemon.facts import HostFacts
 from binfmtd.errors import ConfigError, FormatError, MountError
 from binfmtd.formats.line import encode_line
@@ -21,15 +21,17 @@ def main(arguments: Sequence[str]) -> int:
     """Exit status 0 if the config is valid and this host can take it, 78 if not; warnings change nothing."""
     parser = options.parser("check")
     options.add_config(parser)
+    options.add_arch(parser)
     options.add_mount(parser)
     options.add_state_dir(parser)
     options.add_json(parser)
     given = parser.parse_args(arguments)
+    wanted = options.architectures(given)
     errors: list[str] = []
     warnings: list[str] = []
     handlers = waiting = 0
     try:
-        config = load_config(given)
+        config = load_config(given, wanted)
     except ConfigError as error:
         errors.append(str(error))
     else:
@@ -64,7 +66,7 @@ def observe(directory: str | None) -> ObservedState | None:
 
 
 def _held(desired: DesiredState, standing: Standing) -> list[str]:
-    return [f"{held.name}: {standing.value}: {held.reason}" for held in desired.held if held.standing is standing]
+    return [f"{held.name}: {standing.value}: {held_reason(held)}" for held in desired.held if held.standing is standing]
 
 
 def _without_stand_in(config: Config) -> list[str]:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from binfmtd.catalog.architectures import EMULATOR_PACKAGE
 from binfmtd.config.load import load
 from binfmtd.daemon.facts import HostFacts
 from binfmtd.daemon.ledger import Ledger
@@ -15,7 +16,7 @@ from binfmtd.errors import StateError
 from binfmtd.files.trust import Trust
 from binfmtd.kernel.host import boot_id
 from binfmtd.model.config import Config
-from binfmtd.model.desired import DesiredState, Standing
+from binfmtd.model.desired import DesiredState, Held, Standing
 from binfmtd.report.printable import printable
 
 
@@ -56,13 +57,20 @@ def reconciler(config: Config, directory: str | None) -> Reconciler:
     return Reconciler(config, HostFacts(directory), Ledger(directory, boot_id()))
 
 
+def held_reason(held: Held) -> str:
+    """Why a handler cannot be had now, and for an architecture's emulator how to get it."""
+    if held.architecture is None or held.standing is Standing.REFUSED:
+        return held.reason
+    return f"{held.reason}: install it (Debian's package {EMULATOR_PACKAGE})"
+
+
 def nothing_there(config: Config, desired: DesiredState) -> str | None:
     """Why there is nothing to keep, where something was asked for: the message, or None."""
     if not config.declarations or desired.handlers or any(h.standing is not Standing.ABSENT for h in desired.held):
         return None
     return (
-        "no architecture has an emulator here: install them (Debian: apt-get install qemu-user), or say where they are "
-        "with [emulators] paths"
+        f"no architecture has an emulator here: install them (Debian: apt-get install {EMULATOR_PACKAGE}), or say "
+        "where they are with [emulators] paths"
     )
 
 

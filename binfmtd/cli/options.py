@@ -2,16 +2,30 @@
 
 import argparse
 import os
-from typing import NoReturn
+import re
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
+from binfmtd.catalog.names import find
 from binfmtd.cli.main import COMMANDS
 from binfmtd.config.source import DEFAULT_PATH
-from binfmtd.errors import UsageError
-from binfmtd.kernel.mount import DEFAULT_DIRECTORY
+from binfmtd.errors import FormatError, UsageError
+from binfmtd.kernel.mount import DEFAULT_DIRECTORY, Where
+
+ALL = "all"
+NONE = "none"
+LEVELS = ("debug", "info", "warning", "error")
+FORMATS = ("auto", "console", "logfmt", "json")
+_ON = {"1", "true", "yes", "on"}
+_OFF = {"0", "false", "no", "off", ""}
 
 
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, as every error of ours."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as argparse does, which all its ways lead through."""
+        return super().parse_known_args(args if args is None else _join_architectures(args), namespace)
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError."""
@@ -59,13 +73,128 @@ def add_json(to: argparse.ArgumentParser) -> None:
 
 
 def add_log(to: argparse.ArgumentParser, level: str = "info") -> None:
-    """``--log-level`` and ``--log-format``."""
+    """``--log-level`` and ``--log-format``; raises UsageError for what the environment says wrongly."""
     to.add_argument(
-        "--log-level", choices=("debug", "info", "warning", "error"), default=level, help="(default: %(default)s)"
+        "--log-level",
+        choices=LEVELS,
+        default=_one_of("BINFMTD_LOG_LEVEL", LEVELS) or level,
+        help="($BINFMTD_LOG_LEVEL; %(default)s)",
     )
     to.add_argument(
         "--log-format",
-        choices=("auto", "console", "logfmt", "json"),
-        default="auto",
-        help="auto: coloured on a terminal, JSON as process 1 of a container, else key=value",
+        choices=FORMATS,
+        default=_one_of("BINFMTD_LOG_FORMAT", FORMATS) or "auto",
+        help="auto: coloured on a terminal, JSON as process 1 of a container, else key=value ($BINFMTD_LOG_FORMAT)",
     )
+
+
+def add_reach(to: argparse.ArgumentParser) -> None:
+    """``--no-autoload`` and ``--own-instance``: what may be done to have binfmt_misc.  ``where`` takes them."""
+    to.add_argument(
+        "--no-autoload",
+        action="store_true",
+        default=_switch("BINFMTD_NO_AUTOLOAD"),
+        help="do not load the kernel's module binfmt_misc where it is missing ($BINFMTD_NO_AUTOLOAD)",
+    )
+    to.add_argument(
+        "--own-instance",
+        action="store_true",
+        default=_switch("BINFMTD_OWN_INSTANCE"),
+        help="in a user namespace without binfmt_misc, mount an instance of its own: the host's handlers are hidden in "
+        "it for good ($BINFMTD_OWN_INSTANCE)",
+    )
+
+
+def add_arch(to: argparse.ArgumentParser) -> None:
+    """``--arch``.  ``architectures`` takes it."""
+    to.add_argument(
+        "--arch",
+        metavar="LIST",
+        action="append",
+        help="these architectures in place of the config's, by any of their names, separated by commas or blanks; all, "
+        "none, and -NAME to leave one out ($BINFMTD_ARCH)",
+    )
+
+
+def add_persistent(to: argparse.ArgumentParser) -> None:
+    """``--persistent`` and ``--host-root``."""
+    to.add_argument(
+        "--persistent",
+        action="store_true",
+        default=_switch("BINFMTD_PERSISTENT"),
+        help="have the handlers come back after a reboot, through the host's binfmt.d ($BINFMTD_PERSISTENT)",
+    )
+    add_host_root(to)
+
+
+def add_host_root(to: argparse.ArgumentParser) -> None:
+    """``--host-root``."""
+    to.add_argument(
+        "--host-root",
+        metavar="DIR",
+        default=os.environ.get("BINFMTD_HOST_ROOT") or None,
+        help="where a container has the host's root, or its etc/binfmt.d and var/lib/binfmtd ($BINFMTD_HOST_ROOT; "
+        "/host, or found)",
+    )
+
+
+def where(given: argparse.Namespace) -> Where:
+    """What ``--mount``, ``--no-autoload`` and ``--own-instance`` say."""
+    return Where(given.mount, autoload=not given.no_autoload, own_instance=given.own_instance)
+
+
+def architectures(given: argparse.Namespace) -> tuple[str, ...] | None:
+    """What ``--arch`` or its variable asks for, in the config's words; None if they say nothing.
+
+    Raises UsageError, which lists near names, for an unknown architecture.
+    """
+    source, texts = "--arch", given.arch
+    if texts is None:
+        source, texts = "$BINFMTD_ARCH", [os.environ.get("BINFMTD_ARCH", "")]
+        if not texts[0].strip():
+            return None
+    words = [word for text in texts for word in re.split(r"[\s,]+", text) if word]
+    if not words:
+        raise UsageError(f"{source} is empty: name architectures, or write all or none")
+    for place, word in enumerate(words):
+        if word.lower() in (ALL, NONE):
+            words[place] = word.lower()
+            continue
+        try:
+            find(word.removeprefix("-"))
+        except FormatError as error:
+            raise UsageError(f"{source}: {error}") from None
+    if NONE in words:
+        if len(words) > 1:
+            raise UsageError(f"{source}: none says that there are no others: leave it out, or them")
+        return ()
+    return tuple(words)
+
+
+def _join_architectures(arguments: Sequence[str]) -> list[str]:
+    """Make one word of ``--arch`` and its list: argparse would take -NAME for an option, and a blank for the end."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and argument not in ("-h", "--help") and not argument.startswith("--"):
+            if joined[-1] == "--arch":
+                joined[-1] = f"--arch={argument}"
+                continue
+            if joined[-1].startswith("--arch="):
+                joined[-1] += f",{argument}"
+                continue
+        joined.append(argument)
+    return joined
+
+
+def _switch(variable: str) -> bool:
+    text = os.environ.get(variable, "").strip().lower()
+    if text not in _ON | _OFF:
+        raise UsageError(f"${variable} is {text!r}: write 1 or 0")
+    return text in _ON
+
+
+def _one_of(variable: str, choices: Sequence[str]) -> str | None:
+    text = os.environ.get(variable) or None
+    if text is not None and text not in choices:
+        raise UsageError(f"${variable} is {text!r}: write one of {', '.join(choices)}")
+    return text

@@ -5,14 +5,19 @@ from collections.abc import Sequence
 
 from binfmtd.cli import options
 from binfmtd.cli.context import load_config, reconciler, state_dir
+from binfmtd.daemon.persistent import Host, Persistence, outlasting
 from binfmtd.daemon.state_dir import Lock, make_state_dir
 from binfmtd.files.atomic import remove_unfinished
+from binfmtd.model.config import Config
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run until SIGTERM or SIGINT; SIGHUP loads the config anew."""
     parser = options.parser("run")
     options.add_config(parser)
+    options.add_arch(parser)
+    options.add_persistent(parser)
+    options.add_reach(parser)
     options.add_mount(parser)
     options.add_state_dir(parser)
     options.add_log(parser)
@@ -21,7 +26,14 @@ def main(arguments: Sequence[str]) -> int:
     from binfmtd.daemon.signals import Signals
 
     signals = Signals()  # first of all: a SIGHUP before this would end us
-    config = load_config(given)
+    wanted = options.architectures(given)
+    persistence = Persistence(Host.find(given.host_root) if given.persistent else None)
+
+    def load() -> Config:
+        config = load_config(given, wanted)
+        return outlasting(config) if given.persistent else config
+
+    config = load()
     directory = state_dir(given)
     make_state_dir(directory)
     lock = Lock(directory)
@@ -37,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
     reporter = Reporter(directory, os.path.abspath(given.config or DEFAULT_PATH))
     reporter.config_loaded(config)
     source = ConfigSource(
-        load=lambda: load_config(given),
+        load=load,
         age=lambda: age(given.config),
         watched=lambda: watched(given.config),
     )
@@ -45,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
     if kept.ledger.problem:
         reporter.ledger_lost(kept.ledger.problem)
     try:
-        Service(source, given.mount, kept, reporter, signals).run()
+        Service(source, options.where(given), kept, reporter, signals, persistence).run()
     finally:
         lock.release()
     return 0

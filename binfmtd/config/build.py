@@ -7,12 +7,12 @@
 * Whatever the kernel could not take is refused here, for every interpreter that could come to be used.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import fields, replace
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.names import find
-from binfmtd.config.include import NOTHING, Included
+from binfmtd.config.include import NOTHING, Included, of_systemd
 from binfmtd.config.look import shown
 from binfmtd.config.merge import Merged, Origin
 from binfmtd.config.schema import PLACEHOLDER, ArchitectureTable, entry_name
@@ -34,9 +34,13 @@ def build(merged: Merged, sources: tuple[str, ...], included: Included = NOTHING
     given = {key.name: value for key in fields(Policy) if (value := getattr(merged.top, key.name)) is not None}
     if "keep" in given:
         given["keep"] = tuple(given["keep"])
-    declarations = [*_architectures(merged, sources, warnings), *_included(included, warnings), *_handlers(merged)]
+    of_others = list(_included(included, warnings))
+    declarations = [*_architectures(merged, sources, warnings), *of_others, *_handlers(merged)]
     return Config(
-        tuple(_one_for_each_name(declarations, warnings)), replace(Policy(), **given), sources, tuple(warnings)
+        tuple(_one_for_each_name(declarations, {declared.source for declared in of_others}, warnings)),
+        replace(Policy(), **given),
+        sources,
+        tuple(warnings),
     )
 
 
@@ -111,7 +115,9 @@ def _included(included: Included, warnings: list[str]) -> Iterator[Declaration]:
         except FormatError as error:  # it has another delimiter, say, and none of ours would do
             warnings.append(f"{place}: not included: {error}")
             continue
-        yield Declaration(rule.name, says.match, (says.interpreter,), says.flags, included=True, source=place)
+        yield Declaration(
+            rule.name, says.match, (says.interpreter,), says.flags, included=of_systemd(file), source=place
+        )
 
 
 def _handlers(merged: Merged) -> Iterator[Declaration]:
@@ -139,12 +145,14 @@ def _check_lines(declaration: Declaration, origin: Origin) -> None:
             raise origin.refuse(error) from error
 
 
-def _one_for_each_name(declarations: Iterable[Declaration], warnings: list[str]) -> Iterable[Declaration]:
+def _one_for_each_name(
+    declarations: Iterable[Declaration], of_others: Collection[str], warnings: list[str]
+) -> Iterable[Declaration]:
     by_name: dict[str, Declaration] = {}
     nobody_asked: list[str] = []
     for later in declarations:
         earlier = by_name.pop(later.name, None)
-        if earlier and earlier.from_all and later.included:
+        if earlier and earlier.from_all and later.source in of_others:
             nobody_asked.append(later.name)
         elif earlier:
             warnings.append(f"entry {later.name!r} is declared twice: {later.source} replaces {earlier.source}")

@@ -51,6 +51,11 @@ def check_word(word: str) -> str:
     return word
 
 
+def of_systemd(file: str) -> bool:
+    """Whether systemd-binfmt reads this file, too, and registers at each boot what it says."""
+    return os.path.dirname(file) in DIRECTORIES
+
+
 def look_for(words: Iterable[str]) -> Look:
     """Everything whose change could change what is included."""
     directories = tuple(dict.fromkeys(chain.from_iterable(map(_directories, words))))

@@ -6,7 +6,7 @@ writing.
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from binfmtd.daemon.facts import HostFacts
@@ -15,7 +15,7 @@ from binfmtd.errors import Again, WriteRefusedError
 from binfmtd.kernel.converge import Convergence, Due, Outcome
 from binfmtd.kernel.instance import Instance, Observer
 from binfmtd.kernel.interpreters import cannot_run, head
-from binfmtd.kernel.write import DISABLE, Writer
+from binfmtd.kernel.write import DISABLE, REMOVE, Writer
 from binfmtd.model.config import Config
 from binfmtd.model.desired import DesiredState, resolve
 from binfmtd.model.drift import Act, Action, Drift, Plan, Record, Surroundings
@@ -155,6 +155,17 @@ class Reconciler:
             self.ledger.records.pop(action.entry, None)
         self.ledger.save()
         return outcome.done, self.look(instance)
+
+    def remove(self, names: Collection[str], writer: Writer) -> list[str]:
+        """Remove entries because somebody said so, whoever owns them; returns those that were there.
+
+        Raises WriteRefusedError.
+        """
+        removed = [name for name in names if writer.control(name, REMOVE)]
+        for name in removed:
+            self.ledger.records.pop(name, None)
+        self.ledger.save()
+        return removed
 
     def _forget_interpreters(self) -> None:
         self._facts.forget_interpreters()

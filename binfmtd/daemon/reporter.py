@@ -46,6 +46,7 @@ class Reporter:
         self._bridged: dict[str, bool] = {}  # drifts since the last pass -> whether a stand-in serves
         self._failures: dict[str, str] = {}  # entry -> the refusal that was logged
         self._config_error: str | None = None
+        self._unpersistent: str | None = None  # why a reboot would lose the handlers
         self._generation = 1
         self._loaded_at = _now()
         self._last_pass: dict[str, Any] | None = None
@@ -118,6 +119,16 @@ class Reporter:
         reason = "it takes its own interpreter: every exec fails with ELOOP"
         self._log.error("entry_disabled", entry=name, drift=Drift.UNWANTED.value, reason=reason)
 
+    def kept_for_reboot(self, file: str, problem: str | None, warnings: Iterable[str]) -> None:
+        """The file that brings the handlers back after a reboot is in step, or cannot be."""
+        for warning in warnings:
+            self._once(warning, "persistent_warning", reason=warning)
+        if problem is None:
+            self._log.info("persistent_file_in_step", file=file)
+        elif problem != self._unpersistent:
+            self._log.error("persistent_file_failed", reason=problem)
+        self._unpersistent = problem
+
     def watch_lost(self) -> None:
         """The instance under the watch is gone."""
         self._log.warning("watch_lost")
@@ -181,7 +192,7 @@ class Reporter:
 
     def _document(self, reconciler: Reconciler, mounted: Mounted | None, contended: Collection[str]) -> dict[str, Any]:
         failed = {name: str(error) for name, error in reconciler.failed.items()}
-        problem = self._trouble or reconciler.ledger.problem
+        problem = self._trouble or reconciler.ledger.problem or self._unpersistent
         troubles = Troubles(failed, contended, self._repairs, problem)
         look = self._look if mounted is not None else None  # what was seen before an unmount is there no more
         rows = [] if look is None else handler_states(look.desired, look.observed, look.plan, troubles)

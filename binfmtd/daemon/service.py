@@ -12,6 +12,7 @@ from binfmtd.daemon.hot_path import HotPath, Reaction
 from binfmtd.daemon.mount_table import MountTable
 from binfmtd.daemon.notify import Notifier
 from binfmtd.daemon.pacing import Pacing
+from binfmtd.daemon.persistent import Persistence
 from binfmtd.daemon.reconcile import PassResult, Reconciler
 from binfmtd.daemon.reload_request import ConfigSource, ReloadRequest
 from binfmtd.daemon.reporter import Reporter
@@ -22,7 +23,7 @@ from binfmtd.errors import BinfmtdError, ConfigError, MountError, WriteRefusedEr
 from binfmtd.kernel.converge import Due
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.interpreters import watched
-from binfmtd.kernel.mount import Mounted, find_or_mount
+from binfmtd.kernel.mount import Mounted, Where, find_or_mount
 from binfmtd.kernel.write import Writer, Wrote
 from binfmtd.model.config import OnStop
 from binfmtd.model.drift import Action
@@ -34,17 +35,19 @@ class Service:
     def __init__(
         self,
         source: ConfigSource,
-        directory: str | None,
+        where: Where,
         reconciler: Reconciler,
         reporter: Reporter,
         signals: Signals,
+        persistence: Persistence,
     ) -> None:
-        """``directory`` is where binfmt_misc is said to be mounted.  Raises WatchError."""
+        """``where`` binfmt_misc is, or is to be mounted.  Raises WatchError."""
         self._source = source
-        self._directory = directory
+        self._where = where
         self._reconciler = reconciler
         self._report = reporter
         self._signals = signals
+        self._persistence = persistence
         self._notifier = Notifier()
         self._watch = Watch()
         self._mounts = MountTable()
@@ -66,7 +69,7 @@ class Service:
         """Serve until SIGTERM or SIGINT.  Raises WriteRefusedError if this process may not write at all."""
         self._attach("start")
         while not self._signals.stop:
-            deadline = min(self._resync_at, self._pacing.deadline(), self._reload.due_at)
+            deadline = min(self._resync_at, self._pacing.deadline(), self._reload.due_at, self._persistence.due_at)
             woken = set() if self._heard else self._wait.until(deadline)
             now = time.monotonic()
             if self._watch.descriptor in woken:
@@ -150,6 +153,10 @@ class Service:
             self._attach("resync")
         elif self._pacing.anything_due(now):
             self._make_pass("quiet")
+        elif self._persistence.step():  # one at a time: what comes in between is served at once
+            kept = self._persistence
+            self._report.kept_for_reboot(kept.file, kept.problem, kept.warnings)
+            self._tell()
 
     # What it watches, and what it does
 
@@ -159,7 +166,7 @@ class Service:
         self._resync_at = time.monotonic() + resync
         before = self._mounted
         try:
-            self._mounted = find_or_mount(self._directory)
+            self._mounted = find_or_mount(self._where)
         except MountError as error:
             self._mounted = None
             self._watch.forget_instance()
@@ -252,6 +259,7 @@ class Service:
             self._providers = result.look.providers()
             self._watch_files()
             self._pacing.look_later(time.monotonic())
+        self._persistence.want(result.look, self._reconciler.config)
         self._report.trouble(self._trouble)
         self._report.passed(trigger, result, time.monotonic() - began)
         self._tell(result)

@@ -2,34 +2,76 @@
 
 import os
 import re
-import secrets
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from binfmtd.errors import FormatError
 
 MEBIBYTE = 1 << 20
 
 
-def write_atomically(path: str, data: bytes, mode: int = 0o644) -> None:
+def write_atomically(path: str, data: bytes, mode: int = 0o644, *, durable: bool = False) -> None:
     """Put ``data`` at ``path``, in one step for everybody who reads it; raises OSError, and leaves nothing then.
 
-    There is no fsync: the state directory is a tmpfs, and its contents mean nothing after a boot.  Do not use this for
-    what has to survive a crash of the machine.
+    Only a ``durable`` one is sure to survive a crash of the machine: that takes an fsync.  The state directory is a
+    tmpfs, and its contents mean nothing after a boot.
     """
+    with _replacing(path, mode, durable=durable) as descriptor:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+
+
+def copy_in_steps(source: str, target: str) -> Iterator[None]:
+    """Copy an executable, durably and in one step for everybody who looks; yields after each mebibyte.
+
+    The directories on the way are made.  One that has the same size and time already is left alone.  Raises OSError.
+    """
+    with open(source, "rb", buffering=0) as file:
+        found = os.fstat(file.fileno())
+        with suppress(FileNotFoundError):
+            there = os.stat(target)
+            if (there.st_size, there.st_mtime_ns) == (found.st_size, found.st_mtime_ns):
+                return
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        with _replacing(target, 0o755, durable=True) as descriptor:
+            while os.sendfile(descriptor, file.fileno(), None, MEBIBYTE):
+                yield
+            os.utime(descriptor, ns=(found.st_mtime_ns, found.st_mtime_ns))
+
+
+@contextmanager
+def _replacing(path: str, mode: int, *, durable: bool) -> Iterator[int]:
+    """A file beside ``path`` to write to, which takes its place at the end, or goes if anything is raised."""
     directory, name = os.path.split(path)
-    beside = os.path.join(directory, f".{name}.{secrets.token_hex(4)}")
+    beside = os.path.join(directory, f".{name}.{os.urandom(4).hex()}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(beside, flags, 0o600)
     try:
-        with open(descriptor, "wb") as file:
-            file.write(data)
+        try:
+            yield descriptor
             os.fchmod(descriptor, mode)  # open's own mode would be cut by the umask
+            if durable:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
         os.rename(beside, path)
+        if durable:
+            _sync(directory)
     except BaseException:
         with suppress(OSError):
             os.unlink(beside)
         raise
+
+
+def _sync(directory: str) -> None:
+    """Have a rename survive a crash, too."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def read_regular(path: str, limit: int = MEBIBYTE) -> bytes:

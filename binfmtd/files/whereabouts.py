@@ -25,8 +25,34 @@ def shares_root_with_init() -> bool | None:
     return (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
 
 
-def _namespace(kind: str) -> str:
+def init_lives_elsewhere() -> bool:
+    """Whether process 1 is in our user namespace but in another mount namespace: a container with ``--pid=host``.
+
+    Then the host's files are below /proc/1/root, and its mount namespace can be entered.
+    """
+    init = _namespace("mnt", "1")
+    return bool(init) and init != _namespace("mnt") and _namespace("user", "1") == _namespace("user")
+
+
+def mounts_outlive_us() -> bool:
+    """Whether what we mount is still there when this process has ended.
+
+    It is if process 1 shares our mount namespace and goes on after us.  On the kernel's first process namespace it
+    does.  In a container nobody can tell a system's init from one that waits only for us (``docker run --init``), so
+    there it has to be systemd (sd_booted(3)), or to be none of our parents.
+    """
+    if _namespace("mnt", "1") != _namespace("mnt") or os.getpid() == 1:
+        return False
+    return _namespace("pid") == _INITIAL_PID or booted_with_systemd() or os.getppid() != 1
+
+
+def booted_with_systemd() -> bool:
+    """Whether systemd manages the system that we see (sd_booted(3))."""
+    return os.path.isdir("/run/systemd/system")
+
+
+def _namespace(kind: str, process: str = "self") -> str:
     try:
-        return os.readlink(f"/proc/self/ns/{kind}")
+        return os.readlink(f"/proc/{process}/ns/{kind}")
     except OSError:
         return ""

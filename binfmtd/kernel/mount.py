@@ -14,10 +14,19 @@ from binfmtd.errors import MountError
 from binfmtd.files.whereabouts import in_user_namespace
 from binfmtd.formats.mountinfo import MountLine, parse_mountinfo
 from binfmtd.kernel.host import may_mount
+from binfmtd.kernel.module import FS_TYPE, kernel_has_it, load
 
 DEFAULT_DIRECTORY = "/proc/sys/fs/binfmt_misc"
-FS_TYPE = "binfmt_misc"
 MOUNT_TABLE = "/proc/self/mountinfo"
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Where binfmt_misc is said to be, and what may be done to have it there."""
+
+    directory: str | None = None  # None: at the usual place, or wherever the mount table has it
+    autoload: bool = True  # load the kernel's module where it is missing
+    own_instance: bool = False  # in a user namespace, mount an instance of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,25 +55,36 @@ def find(directory: str | None = None) -> Mounted:
     raise MountError(_what_is_missing(wanted, table))
 
 
-def find_or_mount(directory: str | None = None) -> Mounted:
+def find_or_mount(where: Where) -> Mounted:
     """The same, but mount it where it is not and where this process may and should.
 
     Raises MountError.
     """
-    wanted = directory or DEFAULT_DIRECTORY
+    wanted = where.directory or DEFAULT_DIRECTORY
     try:
-        return find(directory)
+        return find(where.directory)
     except MountError:
-        if in_user_namespace() or not may_mount() or not os.path.isdir(wanted) or _covered(wanted, _mount_table()):
+        if not may_mount() or (in_user_namespace() and not where.own_instance):
             raise
+    if not kernel_has_it():
+        _load_module(where)
+    if not os.path.isdir(wanted) or _covered(wanted, _mount_table()):
+        raise MountError(_what_is_missing(wanted, _mount_table()))
     from binfmtd.kernel.syscalls import mount
 
     try:
         mount(FS_TYPE, wanted, FS_TYPE)
     except OSError as error:
-        hint = "load the module with `modprobe binfmt_misc`" if not _kernel_has_it() else "mount it by hand"
-        raise MountError(f"{wanted}: cannot mount binfmt_misc ({error.strerror}): {hint}") from None
-    return find(directory)
+        raise MountError(f"{wanted}: cannot mount binfmt_misc ({error.strerror}): mount it by hand") from None
+    return find(where.directory)
+
+
+def _load_module(where: Where) -> None:
+    by_hand = "load it with `modprobe binfmt_misc` on the host"
+    if not where.autoload:
+        raise MountError(f"this kernel has no binfmt_misc, and --no-autoload was given: {by_hand}")
+    if why := load():
+        raise MountError(f"this kernel has no binfmt_misc, and its module cannot be loaded ({why}): {by_hand}")
 
 
 def device_at(directory: str) -> int | None:
@@ -99,7 +119,7 @@ def _covered(directory: str, table: tuple[MountLine, ...]) -> bool:
 def _what_is_missing(directory: str, table: tuple[MountLine, ...]) -> str:
     mounting = f"`mount -t binfmt_misc binfmt_misc {directory}`"
     if not os.path.isdir(directory):
-        if directory == DEFAULT_DIRECTORY and not _kernel_has_it():
+        if directory == DEFAULT_DIRECTORY and not kernel_has_it():
             return f"{directory} is not there: load the kernel's module with `modprobe binfmt_misc`"
         return f"{directory} is not a directory: name one with --mount, or make it and mount there with {mounting}"
     if _covered(directory, table):
@@ -109,18 +129,10 @@ def _what_is_missing(directory: str, table: tuple[MountLine, ...]) -> str:
     if in_user_namespace():
         return (
             f"{directory}: no binfmt_misc is mounted here, and this is a user namespace, where mounting an instance "
-            "would hide the host's handlers for good: bind the host's in, or mount an own one on purpose with "
-            f"{mounting}"
+            "would hide the host's handlers in it for good: bind the host's in (in a container: "
+            f"-v {DEFAULT_DIRECTORY}:/binfmt_misc), or have an own one on purpose with --own-instance"
         )
     return f"{directory}: binfmt_misc is not mounted, and mounting it needs CAP_SYS_ADMIN: run {mounting} as root"
-
-
-def _kernel_has_it() -> bool:
-    try:
-        with open("/proc/filesystems", encoding="ascii", errors="replace") as file:
-            return any(line.split()[-1:] == [FS_TYPE] for line in file)
-    except OSError:
-        return True  # nobody can tell: then the mount's own error has to
 
 
 def _trigger_automount(directory: str) -> None:

@@ -9,7 +9,8 @@ ever uncover the parent's instance.
 import os
 
 from binfmtd.errors import SandboxError
-from binfmtd.kernel.mount import DEFAULT_DIRECTORY, FS_TYPE
+from binfmtd.kernel.module import FS_TYPE
+from binfmtd.kernel.mount import DEFAULT_DIRECTORY
 
 
 def enter_own_instance(directory: str = DEFAULT_DIRECTORY) -> None:

@@ -1,4 +1,6 @@
-"""The system calls that Python's os module lacks: mount(2), umount2(2), unshare(2) (os has it from 3.12), prctl(2).
+"""The system calls that Python's os module lacks.
+
+mount(2), umount2(2), fsopen(2), prctl(2); unshare(2) and setns(2), which os has from 3.12.
 
 ctypes costs 10 ms to import, so whoever needs one of these imports this module where it is used.  Each function raises
 OSError with the kernel's errno.
@@ -16,6 +18,9 @@ CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
 PR_SET_PDEATHSIG = 1
 
+_FSOPEN = 430  # the same on every architecture (include/uapi/asm-generic/unistd.h; Alpha adds 110 to all of these)
+_FSOPEN_CLOEXEC = 1
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -25,9 +30,32 @@ def mount(source: str, target: str, fs_type: str | None, flags: int = 0) -> None
     _check(_libc.mount(os.fsencode(source), os.fsencode(target), fs, ctypes.c_ulong(flags), None), target)
 
 
+def unmount(target: str) -> None:
+    """Unmount what is mounted last at a path; EBUSY while somebody has it open."""
+    _check(_libc.umount2(os.fsencode(target), 0), target)
+
+
+def make_kernel_know(fs_type: str) -> None:
+    """Have the kernel look for a file system, and load its module if it must (get_fs_type in fs/filesystems.c)."""
+    descriptor = _libc.syscall(_FSOPEN, fs_type.encode(), _FSOPEN_CLOEXEC)
+    if descriptor >= 0:
+        os.close(descriptor)
+    else:
+        _check(-1, fs_type)
+
+
 def unshare(flags: int) -> None:
     """Move this process into namespaces of its own."""
     _check(_libc.unshare(flags))
+
+
+def enter_mount_namespace(of: int) -> None:
+    """Move this process into another's mount namespace; needs CAP_SYS_ADMIN and CAP_SYS_CHROOT."""
+    descriptor = os.open(f"/proc/{of}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _check(_libc.setns(descriptor, CLONE_NEWNS), f"/proc/{of}/ns/mnt")
+    finally:
+        os.close(descriptor)
 
 
 def signal_when_parent_dies(signal: int) -> None:

@@ -54,11 +54,20 @@ def test_a_rule_is_a_declaration(load_text: Load, rules: Path) -> None:
             Magic(b"AB", b"\xff\0", 1),
             ("/i",),
             Flags.parse("CF"),
-            included=True,
             source=f"{rules}/a.conf:2",
         ),
     )
     assert config.warnings == ()
+
+
+def test_what_systemd_registers_itself_is_marked(load_text: Load, rules: Path, systemd: tuple[Path, Path]) -> None:
+    """By the directory, however that was included: `--persistent` need not write for the next boot what is there."""
+    for directory in (rules, *systemd):
+        (directory / f"{directory.name}.conf").write_text(f":{directory.name}:M::A::/i:\n")
+    config = load_text(f"{NONE}include = ['{rules}', '{systemd[0]}']")
+    assert {d.name: d.included for d in config.declarations} == {"rules": False, "etc": True}
+    config = load_text(f"{NONE}include = ['binfmt.d']")
+    assert {d.name: d.included for d in config.declarations} == {"etc": True, "lib": True}
 
 
 def test_nothing_is_included_unless_it_says_so(load_text: Load, systemd: tuple[Path, Path]) -> None:

@@ -1,0 +1,91 @@
+"""One visit to an instance, without being the daemon: what ``apply`` and the drop-ins share.
+
+Beside a running daemon of the same state directory nothing is written: its config is what counts.
+"""
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from binfmtd.cli.context import reconciler
+from binfmtd.daemon.reconcile import Look, PassResult, Reconciler
+from binfmtd.daemon.state_dir import APPLY, Lock, make_state_dir
+from binfmtd.errors import AlreadyRunningError, StateError
+from binfmtd.kernel.instance import Instance
+from binfmtd.kernel.lifetime import find_or_mount_to_last
+from binfmtd.kernel.mount import Where, find
+from binfmtd.kernel.write import Writer
+from binfmtd.model.config import Config
+from binfmtd.model.drift import Act, Action
+from binfmtd.model.standin import is_stand_in
+from binfmtd.report.status import read_status
+
+
+def additive(action: Action) -> bool:
+    """Whether an action is allowed to who only adds: it takes away no entry but left-over stand-ins."""
+    return action.act is not Act.REMOVE or is_stand_in(action.entry)
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """An opened instance, what is wanted there, and who is in charge of it."""
+
+    reconciler: Reconciler
+    instance: Instance
+    daemon: int | None = None  # the process id of the daemon that is in charge (0: unknown); None: we are
+
+    def look(self) -> Look:
+        """What is there, and what would have to be done."""
+        return self.reconciler.look(self.instance)
+
+    def converge(self, allow: Callable[[Action], bool] = lambda _: True) -> PassResult:
+        """Make a pass, as far as ``allow`` lets it; beside a daemon only look.  Raises WriteRefusedError."""
+        if self.daemon is not None:
+            return PassResult(self.look())
+        return self.reconciler.make_pass(self.instance, Writer(self.instance), allow=allow)
+
+    def remove(self, names: Collection[str]) -> list[str]:
+        """Remove these entries, whoever owns them; returns those that were there.  Beside a daemon: none.
+
+        Raises WriteRefusedError.
+        """
+        if self.daemon is not None:
+            return []
+        return self.reconciler.remove(names, Writer(self.instance))
+
+    def renew(self, names: Collection[str]) -> None:
+        """Have the next ``converge`` register these anew, without a gap: nobody vouches any more for what F opened."""
+        for name in names:
+            self.reconciler.ledger.records.pop(name, None)
+
+
+@contextmanager
+def visit(config: Config, directory: str, where: Where) -> Iterator[Visit]:
+    """Go there; ``directory`` is the state directory.
+
+    Raises MountError (also where all that is registered would vanish when we end) and StateError.
+    """
+    make_state_dir(directory)
+    try:
+        lock = Lock(directory, APPLY)
+    except AlreadyRunningError as running:
+        with Instance(find(where.directory)) as instance:
+            yield Visit(reconciler(config, directory), instance, running.pid)
+        return
+    try:
+        with Instance(find_or_mount_to_last(where)) as instance:
+            yield Visit(reconciler(config, directory), instance)
+    finally:
+        lock.release()
+
+
+def refused_beside(pid: int, directory: str, wish: str) -> str:
+    """Why nothing was written, and what to do: ``wish`` says which line the daemon's config lacks."""
+    try:
+        path = str(read_status(directory)["config"]["path"])
+    except (StateError, KeyError, TypeError):
+        path = "its config"
+    return (
+        f"nothing was written: a daemon keeps this instance (pid {pid or 'unknown'}, state directory {directory}) as "
+        f"its own config says: put {wish} into {path} and reload it: kill -HUP {pid or 'PID'}"
+    )

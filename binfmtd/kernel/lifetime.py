@@ -1,0 +1,119 @@
+"""How long entries last: a mount for those who register and end.
+
+From Linux 6.7 on an instance ends with its last mount, silently and with all its entries; before, each entry keeps it.
+So what a container registers through a mount that only it has is gone when it ends.  Which it is gets tried, never
+concluded from the version.
+"""
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+
+from binfmtd.errors import BinfmtdError, MountError
+from binfmtd.files.whereabouts import in_user_namespace, init_lives_elsewhere, mounts_outlive_us
+from binfmtd.formats.line import encode_line
+from binfmtd.formats.mountinfo import parse_mountinfo
+from binfmtd.kernel.instance import Instance
+from binfmtd.kernel.module import FS_TYPE
+from binfmtd.kernel.mount import DEFAULT_DIRECTORY, Mounted, Where, device_at, find, find_or_mount
+from binfmtd.kernel.write import REMOVE, Writer
+from binfmtd.model.handler import Flags, Registration
+from binfmtd.model.match import Extension
+from binfmtd.model.standin import PREFIX
+
+_TRIAL = PREFIX + "trial"  # left behind by a crash, it goes as any stand-in that serves nobody
+_TAKES_NOTHING = Registration(Extension("binfmtd-trial"), "/nonexistent", Flags.NONE)
+
+
+def find_or_mount_to_last(where: Where) -> Mounted:
+    """Find or mount an instance whose entries will still be there when this process has ended.
+
+    With ``--pid=host`` the host's own mount is made, if the host has none.  Raises MountError, also where all would
+    vanish: then nothing is left mounted.
+    """
+    try:
+        return find(where.directory)
+    except MountError:
+        pass
+    trouble = _mount_on_host() if init_lives_elsewhere() else None
+    mounted = find_or_mount(where)
+    if mounts_outlive_us() or _survives(mounted):
+        return mounted
+    from binfmtd.kernel.syscalls import unmount
+
+    unmount(mounted.directory)
+    raise MountError(_what_to_do(mounted.directory, trouble))
+
+
+def _survives(mounted: Mounted) -> bool:
+    """Whether an entry outlasts our mount; leaves it mounted, and as it was.  Raises MountError, WriteRefusedError."""
+    from binfmtd.kernel.syscalls import mount, unmount
+
+    with Instance(mounted) as instance:
+        (refused,) = Writer(instance).register([encode_line(_TRIAL, _TAKES_NOTHING)])
+        if refused is not None:
+            raise MountError(f"{mounted.directory}: cannot register anything ({refused.strerror}): see dmesg")
+    try:
+        unmount(mounted.directory)
+        mount(FS_TYPE, mounted.directory, FS_TYPE)
+    except OSError as error:
+        raise MountError(f"{mounted.directory}: {error.strerror}: somebody else is at work on it; try again") from None
+    with Instance(find(mounted.directory)) as instance:
+        return Writer(instance).control(_TRIAL, REMOVE)
+
+
+def _mount_on_host() -> str | None:
+    """See that process 1 has binfmt_misc mounted in its mount namespace; returns why not, if it has not."""
+    with suppress(OSError):
+        os.listdir(f"/proc/1/root{DEFAULT_DIRECTORY}")  # to look may be enough: the host's automount
+        with open("/proc/1/mountinfo", "rb") as file:
+            lines = [line for line in parse_mountinfo(file.read()) if line.fs_type == FS_TYPE]
+        # A mount may lie below another, and count for nothing.
+        if any(device_at(f"/proc/1/root{line.point}") == os.makedev(*line.device) for line in lines):
+            return None
+    return _in_a_child(_mount_there)
+
+
+def _mount_there() -> None:
+    """Go into process 1's mount namespace, for good, and mount it there."""
+    from binfmtd.kernel.syscalls import enter_mount_namespace
+
+    enter_mount_namespace(1)
+    find_or_mount(Where(own_instance=in_user_namespace()))
+
+
+def _in_a_child(work: Callable[[], None]) -> str | None:
+    """Do it in a process of its own, and return why it failed, if it did."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    child = os.fork()
+    if child == 0:
+        said = "it failed"
+        try:
+            work()
+            said = ""
+        except (OSError, BinfmtdError) as error:
+            said = str(error)
+        finally:
+            os.write(writing, said.encode("utf-8", "backslashreplace"))
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as file:
+        said = file.read().decode()
+    os.waitpid(child, 0)
+    return said or None
+
+
+def _what_to_do(directory: str, trouble: str | None) -> str:
+    tried = f" (and it cannot be mounted there from here: {trouble})" if trouble else ""
+    if in_user_namespace():
+        return (
+            f"{directory}: nothing was registered: this user namespace has no other mount of binfmt_misc, and all "
+            "would end with this process's own: mount it for the namespace as a whole, or run the daemon (binfmtd "
+            "run), whose mount holds it for as long as it runs"
+        )
+    return (
+        f"{directory}: nothing was registered: the host has no binfmt_misc mounted{tried}, and all would end with "
+        f"this container: mount it on the host (mount -t binfmt_misc binfmt_misc {DEFAULT_DIRECTORY}) and bind it in "
+        f"(-v {DEFAULT_DIRECTORY}:/binfmt_misc), run this with --pid=host and it is done for you, or run the daemon "
+        "(binfmtd run), whose container's mount holds it for as long as it runs"
+    )
