@@ -49,11 +49,11 @@ def main(arguments: Sequence[str]) -> int:
     options.add_json(parser)
     given = parser.parse_args(arguments)
     wanted = options.architectures(given)
-    persistence = Persistence(Host.find(given.host_root)) if given.persistent else None
-    if persistence is not None and wanted == ():
+    if given.persistent and wanted == ():
         from binfmtd.cli.take_back import take_back
 
-        return take_back(persistence, given)
+        return take_back(given)
+    persistence = Persistence(Host.find(given.host_root)) if given.persistent else None
     config = load_config(given, wanted)
     if persistence is not None:
         config = outlasting(config)

@@ -43,13 +43,25 @@ FORMATS = ("binfmt.d", DEBIAN, NIXOS, "shell")
 def main(arguments: Sequence[str]) -> int:
     """Exit status 0, or 1 if an entry that the config wants had to be left out."""
     parser = options.parser("export", epilog="Exit status 1 if an entry that the config wants had to be left out.")
-    parser.add_argument("--format", choices=FORMATS, required=True, help="whose format")
+    parser.add_argument("--format", choices=FORMATS, help="whose format")
     parser.add_argument("--output", metavar="DIR", help="debian: the directory that gets a file for each entry")
     options.add_config(parser)
     options.add_mount(parser)
     options.add_state_dir(parser)
     options.add_json(parser)
+    parser.add_argument(
+        "--remove",
+        action="store_true",
+        help="instead, take back what --persistent did: its file in binfmt.d, the copies of emulators, their entries",
+    )
+    options.add_host_root(parser)
     given = parser.parse_args(arguments)
+    if given.remove == (given.format is not None):
+        raise UsageError(f"give either --format ({', '.join(FORMATS)}) or --remove")
+    if given.remove:
+        from binfmtd.cli.take_back import take_back
+
+        return take_back(given)
     if given.output is not None and (given.format != DEBIAN or given.json):
         raise UsageError("--output is for --format debian, without --json: here, redirect the standard output")
     config = load_config(given)

@@ -3,10 +3,9 @@
 import argparse
 from collections.abc import Sequence
 
-from binfmtd.cli import options
 from binfmtd.cli.context import print_json, state_dir, warn
 from binfmtd.cli.one_shot import visit
-from binfmtd.daemon.persistent import Persistence
+from binfmtd.daemon.persistent import Host, Persistence
 from binfmtd.daemon.state_dir import running_pid
 from binfmtd.errors import MountError
 from binfmtd.formats.binfmt_d import Rule
@@ -15,8 +14,9 @@ from binfmtd.model.config import Config
 from binfmtd.model.match import same
 
 
-def take_back(persistence: Persistence, given: argparse.Namespace) -> int:
+def take_back(given: argparse.Namespace) -> int:
     """Exit status 0 if nothing of it is left, 1 beside a daemon: then nothing is done, since it would do it again."""
+    persistence = Persistence(Host.find(given.host_root))
     directory = state_dir(given)
     if (pid := running_pid(directory)) is not None:
         warn(
@@ -25,7 +25,7 @@ def take_back(persistence: Persistence, given: argparse.Namespace) -> int:
         )
         return 1
     rules = persistence.take_back()
-    removed = _remove(rules, directory, options.where(given))
+    removed = _remove(rules, directory, Where(given.mount))
     if given.json:
         print_json({"removed": removed, "persistent": None})
     elif rules or removed:

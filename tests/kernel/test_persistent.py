@@ -171,6 +171,17 @@ def test_taken_back(instance: Instance, host: Host) -> None:
     assert (again.status, again.stdout) == (0, "nothing to do\n")
 
 
+def test_taken_back_by_export(instance: Instance, host: Host) -> None:
+    """`export --remove` does the same."""
+    host.apply("--arch", "arm64,arm")
+    result = host.cli("export", "--remove", "--host-root", str(host.root))
+    assert (result.status, result.stderr) == (0, "")
+    assert host.files() == []
+    assert instance.names() == []
+    assert host.cli("export", "--remove", "--format", "shell").status == 2
+    assert host.cli("export").status == 2
+
+
 def test_somebody_elses_file(instance: Instance, host: Host) -> None:
     """A file of that name which is not ours is left alone: exit 1 before anything is registered."""
     host.shell(f"echo '# mine' > {host.root}/{CONF}")
