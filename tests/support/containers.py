@@ -1,0 +1,202 @@
+"""A machine to run containers on: podman in a private instance of binfmt_misc, for which this stands as the host.
+
+Around ``support.instance`` there are a process namespace and a mount namespace; everything that podman writes lies in
+tmpfs in there, and the machine's own files are read-only.  So whatever the containers do goes with the machine, and
+``podman run --privileged`` shares the instance with this machine, as it would share the host's with the host.
+
+The containers are in a user namespace, which binfmtd can tell; ``as_first_namespace`` hides that from it.
+"""
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from support.cli import Result, run
+from support.instance import MOUNT_POINT, Instance
+from support.waiting import wait_until
+
+RUN_SECONDS = 120
+# Process 1 inherits what podman leaves behind; with SIGCHLD ignored the kernel buries that.  (dash's `read` ends with the
+# first one.)
+WAIT = """
+import signal, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+HOLDER = f"""
+set -e
+for directory in /run /dev/shm /sys/fs/cgroup "$1/storage"; do mount -t tmpfs tmpfs "$directory"; done
+mount --bind "$1" "$1"
+mount -o remount,bind,ro /
+[ "$2" = bare ] || mount -t binfmt_misc binfmt_misc {MOUNT_POINT}
+exec "$3" -c "$4"
+"""
+CONTAINERS_CONF = """
+[containers]
+cgroups = "disabled"
+default_ulimits = ["nproc={nproc}:{nproc}", "nofile={nofile}:{nofile}"]
+netns = "none"
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "none"
+runtime = "{runtime}"
+"""
+STORAGE_CONF = """
+[storage]
+driver = "overlay"
+graphroot = "{directory}/storage"
+runroot = "/run/containers/storage"
+[storage.options]
+additionalimagestores = ["{images}"]
+"""
+SITE_PACKAGES = "/opt/binfmtd/lib/python3.13/site-packages"
+FIRST_NAMESPACE = """\
+import os, binfmtd.files.whereabouts; binfmtd.files.whereabouts._INITIAL_USER = os.readlink("/proc/self/ns/user")
+"""
+
+
+class Machine:
+    """One machine, from its start to ``close``; ``directory`` is the part of its files that can be written.
+
+    With ``mounted=False`` nobody but the containers holds the instance.
+    """
+
+    def __init__(self, directory: Path, images: str, *, mounted: bool = True, runtime: str = "crun") -> None:
+        self.directory = directory
+        self._images = images
+        self.instance = Instance(everybody=True)
+        try:
+            self._start(runtime, mounted=mounted)
+        except BaseException:
+            self.instance.close()
+            raise
+
+    def _start(self, runtime: str, *, mounted: bool) -> None:
+        (self.directory / "storage").mkdir(parents=True)
+        limits = {
+            "nproc": resource.getrlimit(resource.RLIMIT_NPROC)[1],
+            "nofile": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
+        }
+        self._write("containers.conf", CONTAINERS_CONF.format(runtime=runtime, **limits))
+        self._write("storage.conf", STORAGE_CONF.format(directory=self.directory, images=self._images))
+        self._write("first-namespace.pth", FIRST_NAMESPACE)
+        if not mounted:
+            assert self.instance.run(["umount", MOUNT_POINT]).returncode == 0
+        unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private"]
+        self._holder = self.instance.popen(
+            [*unshare, "sh", "-c", HOLDER, "sh", str(self.directory), "mounted" if mounted else "bare", sys.executable, WAIT],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._holder.stdout is not None
+        assert self._holder.stdout.readline() == "ready\n", "the machine did not start: its message is above"
+
+    def _write(self, name: str, text: str) -> None:
+        (self.directory / name).write_text(text)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it with all that runs on it: the kernel kills the processes, and drops the mounts and the entries."""
+        self._holder.kill()  # --kill-child: and with it process 1
+        self.instance.close()
+
+    def entering(self, argv: Sequence[str]) -> list[str]:
+        """Return the command that executes ``argv`` on the machine, as root."""
+        pid = self._holder.pid
+        enter = ["nsenter", "-U", "--preserve-credentials", "-m", f"--pid=/proc/{pid}/ns/pid_for_children"]
+        settings = [
+            f"CONTAINERS_CONF={self.directory}/containers.conf",
+            f"CONTAINERS_STORAGE_CONF={self.directory}/storage.conf",
+            f"HOME={self.directory}",
+            "PODMAN_IGNORE_CGROUPSV1_WARNING=1",
+        ]
+        return [*enter, "-t", str(pid), "--", "env", *settings, *argv]
+
+    def run(self, *argv: str) -> Result:
+        """Run a command on the machine to its end."""
+        return run(self.entering(argv), timeout=RUN_SECONDS)
+
+    def podman(self, *arguments: str) -> Result:
+        """Run podman to its end, whatever its exit status."""
+        return self.run("podman", *arguments)
+
+    def container(self, *arguments: str) -> Result:
+        """``podman run --rm --privileged ARGUMENT...``, as users do: options, the image, its arguments."""
+        return self.podman("run", "--rm", "--privileged", *arguments)
+
+    def start(self, *arguments: str) -> "Container":
+        """``podman run --detach --privileged ARGUMENT...``."""
+        started = self.podman("run", "--detach", "--privileged", *arguments)
+        assert started.status == 0, started.stderr
+        return Container(self, started.stdout.strip())
+
+    @property
+    def containers(self) -> list[str]:
+        """The containers that are left, running or not."""
+        return self.podman("ps", "--all", "--quiet").stdout.split()
+
+    @property
+    def as_first_namespace(self) -> list[str]:
+        """The options with which binfmtd takes its user namespace for the kernel's first: the host's, that is.
+
+        It cannot be had otherwise without the real host's instance; everything that follows from it is real.
+        """
+        return ["--volume", f"{self.directory}/first-namespace.pth:{SITE_PACKAGES}/first-namespace.pth:ro"]
+
+    def names(self) -> list[str]:
+        """List the entries as ``ls`` on the machine shows them."""
+        found = self.run("ls", "--almost-all", MOUNT_POINT)
+        assert found.status == 0, found.stderr
+        return [name for name in found.stdout.split() if name not in ("register", "status")]
+
+
+class Container:
+    """A container that runs on its own."""
+
+    def __init__(self, machine: Machine, name: str) -> None:
+        self._machine = machine
+        self.name = name
+
+    def podman(self, command: str, *arguments: str) -> Result:
+        """``podman COMMAND ARGUMENT... CONTAINER``."""
+        return self._machine.podman(command, *arguments, self.name)
+
+    def execute(self, *argv: str) -> Result:
+        """Run a command inside."""
+        return self._machine.podman("exec", self.name, *argv)
+
+    def kill(self, number: signal.Signals) -> None:
+        """Send a signal to its process 1."""
+        sent = self.podman("kill", f"--signal={number.name}")
+        assert sent.status == 0, sent.stderr
+
+    def logs(self, event: str | None = None) -> list[dict[str, Any]]:
+        """Return its log lines, or those of one event; the daemon writes JSON as process 1 of a container."""
+        written = self.podman("logs")
+        lines = [json.loads(line) for line in (written.stdout + written.stderr).splitlines()]
+        return [line for line in lines if event is None or line["event"] == event]
+
+    def wait_for_log(self, event: str, times: int = 1) -> dict[str, Any]:
+        """Return the last log line of this event, once there are so many."""
+        return wait_until(lambda: self.logs(event)[times - 1 :], what=f"log line {event}, {times} times")[-1]
+
+    def wait_exit(self) -> int:
+        """Wait for its end, and return its exit status."""
+        waited = self.podman("wait")
+        assert waited.status == 0, waited.stderr
+        return int(waited.stdout)
