@@ -6,11 +6,11 @@ BIN := $(VENV)/bin
 NEED := .ci/need
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit kernel bench setup tools clean
+.PHONY: help demo test lint unit kernel test-containers bench setup tools clean
 .SUFFIXES:
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: setup ## the main job, on a private instance of binfmt_misc: register, run, remove, repair
 	@$(BIN)/binfmtd sandbox --log-level error -- $(BIN)/python tests/demo.py
@@ -29,6 +29,16 @@ unit: setup ## the unit tests, and the coverage gate on the pure modules
 
 kernel: setup ## the tests on the real kernel, in private instances of binfmt_misc
 	$(BIN)/python -m pytest tests/kernel
+
+# Without systemd's and dbus' packages, which podman recommends: the tests need neither.
+test-containers: setup $(VENV)/.stamp-containers ## the images: build them with podman, and run them; as root
+	@$(NEED) podman 'command -v podman' crun 'command -v crun' runc 'command -v runc' netavark 'test -e /usr/lib/podman/netavark' \
+	    mmdebstrap 'command -v mmdebstrap'
+	$(BIN)/python -m pytest tests/container
+
+$(VENV)/.stamp-containers: $(VENV)/.stamp
+	@$(BIN)/python -m pip install --quiet --editable '.[container]'
+	@touch $@
 
 bench: setup ## time from a removal to the repair, as ratios to a minimal C loop; start-up
 	@$(NEED) gcc 'command -v cc' libc6-dev 'test -e /usr/include/stdio.h'

@@ -7,7 +7,9 @@ tmpfs in there, and the machine's own files are read-only.  So whatever the cont
 The containers are in a user namespace, which binfmtd can tell; ``as_first_namespace`` hides that from it.
 """
 
+import errno
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -22,8 +24,9 @@ from support.instance import MOUNT_POINT, Instance
 from support.waiting import wait_until
 
 RUN_SECONDS = 120
-# Process 1 inherits what podman leaves behind; with SIGCHLD ignored the kernel buries that.  (dash's `read` ends with the
-# first one.)
+CGROUPS = "/sys/fs/cgroup"
+# Process 1 inherits what podman leaves behind; with SIGCHLD ignored the kernel buries that.  (dash's `read` would end
+# with the first one.)
 WAIT = """
 import signal, sys
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -32,15 +35,16 @@ sys.stdin.read()
 """
 HOLDER = f"""
 set -e
-for directory in /run /dev/shm /sys/fs/cgroup "$1/storage"; do mount -t tmpfs tmpfs "$directory"; done
+for directory in /run /dev/shm "$1/storage"; do mount -t tmpfs tmpfs "$directory"; done
+mount -t "$2" none {CGROUPS}
 mount --bind "$1" "$1"
 mount -o remount,bind,ro /
-[ "$2" = bare ] || mount -t binfmt_misc binfmt_misc {MOUNT_POINT}
-exec "$3" -c "$4"
+[ "$3" = bare ] || mount -t binfmt_misc binfmt_misc {MOUNT_POINT}
+exec "$4" -c "$5"
 """
 CONTAINERS_CONF = """
 [containers]
-cgroups = "disabled"
+cgroups = "{cgroups}"
 default_ulimits = ["nproc={nproc}:{nproc}", "nofile={nofile}:{nofile}"]
 netns = "none"
 [engine]
@@ -65,39 +69,46 @@ import os, binfmtd.files.whereabouts; binfmtd.files.whereabouts._INITIAL_USER = 
 class Machine:
     """One machine, from its start to ``close``; ``directory`` is the part of its files that can be written.
 
-    With ``mounted=False`` nobody but the containers holds the instance.
+    With ``mounted=False`` nobody but the containers holds the instance.  There are no control groups, as they would be
+    this machine's; with ``cgroups=True``, for which podman asks where a container has no processes of its own, they are
+    made, and removed at the end.
     """
 
-    def __init__(self, directory: Path, images: str, *, mounted: bool = True, runtime: str = "crun") -> None:
+    def __init__(
+        self, directory: Path, images: str, *, mounted: bool = True, cgroups: bool = False, runtime: str = "crun"
+    ) -> None:
         self.directory = directory
-        self._images = images
         self.instance = Instance(everybody=True)
+        self._cgroups: int | None = None
         try:
-            self._start(runtime, mounted=mounted)
+            self._configure(images, runtime, cgroups="enabled" if cgroups else "disabled")
+            if not mounted:
+                assert self.instance.run(["umount", MOUNT_POINT]).returncode == 0
+            unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--cgroup"]
+            arguments = [str(directory), "cgroup2" if cgroups else "tmpfs", "mounted" if mounted else "bare"]
+            self._holder = self.instance.popen(
+                [*unshare, "sh", "-c", HOLDER, "sh", *arguments, sys.executable, WAIT],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            assert self._holder.stdout is not None
+            assert self._holder.stdout.readline() == "ready\n", "the machine did not start: its message is above"
+            if cgroups:
+                self._cgroups = os.open(f"/proc/{self._holder.pid}/root{CGROUPS}", os.O_RDONLY | os.O_DIRECTORY)
         except BaseException:
             self.instance.close()
             raise
 
-    def _start(self, runtime: str, *, mounted: bool) -> None:
+    def _configure(self, images: str, runtime: str, cgroups: str) -> None:
         (self.directory / "storage").mkdir(parents=True)
         limits = {
             "nproc": resource.getrlimit(resource.RLIMIT_NPROC)[1],
             "nofile": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
         }
-        self._write("containers.conf", CONTAINERS_CONF.format(runtime=runtime, **limits))
-        self._write("storage.conf", STORAGE_CONF.format(directory=self.directory, images=self._images))
+        self._write("containers.conf", CONTAINERS_CONF.format(runtime=runtime, cgroups=cgroups, **limits))
+        self._write("storage.conf", STORAGE_CONF.format(directory=self.directory, images=images))
         self._write("first-namespace.pth", FIRST_NAMESPACE)
-        if not mounted:
-            assert self.instance.run(["umount", MOUNT_POINT]).returncode == 0
-        unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private"]
-        self._holder = self.instance.popen(
-            [*unshare, "sh", "-c", HOLDER, "sh", str(self.directory), "mounted" if mounted else "bare", sys.executable, WAIT],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._holder.stdout is not None
-        assert self._holder.stdout.readline() == "ready\n", "the machine did not start: its message is above"
 
     def _write(self, name: str, text: str) -> None:
         (self.directory / name).write_text(text)
@@ -114,6 +125,9 @@ class Machine:
         """End it with all that runs on it: the kernel kills the processes, and drops the mounts and the entries."""
         self._holder.kill()  # --kill-child: and with it process 1
         self.instance.close()
+        if self._cgroups is not None:
+            wait_until(lambda: _removed("libpod_parent", self._cgroups), what="podman's control groups empty")
+            os.close(self._cgroups)
 
     def entering(self, argv: Sequence[str]) -> list[str]:
         """Return the command that executes ``argv`` on the machine, as root."""
@@ -165,6 +179,22 @@ class Machine:
         return [name for name in found.stdout.split() if name not in ("register", "status")]
 
 
+def _removed(name: str, parent: int | None) -> bool:
+    """Remove a control group with those below it; False as long as there are processes in one."""
+    try:
+        for path, groups, _, _ in os.fwalk(name, topdown=False, dir_fd=parent):
+            for group in groups:
+                os.rmdir(f"{path}/{group}", dir_fd=parent)
+        os.rmdir(name, dir_fd=parent)
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        return False
+    return True
+
+
 class Container:
     """A container that runs on its own."""
 
@@ -200,3 +230,35 @@ class Container:
         waited = self.podman("wait")
         assert waited.status == 0, waited.stderr
         return int(waited.stdout)
+
+    def stop(self) -> int:
+        """``podman stop``, which sends SIGTERM, and SIGKILL 30 seconds later; its exit status."""
+        stopped = self.podman("stop", "--time=30")
+        assert stopped.status == 0, stopped.stderr
+        return self.wait_exit()
+
+    def inspect(self, *keys: str) -> Any:
+        """Return what podman knows of it, under one key after the other."""
+        (found,) = self.podman("inspect").json
+        for key in keys:
+            found = found[key]
+        return found
+
+    @property
+    def state(self) -> Any:
+        """What podman says of it: running, exited ..."""
+        return self.inspect("State", "Status")
+
+    @property
+    def healthy(self) -> bool:
+        """What the image's health check says now: podman asks on its own only where systemd is."""
+        return self.podman("healthcheck", "run").status == 0
+
+    def wait_healthy(self) -> None:
+        """Wait until the daemon in it has converged; AssertionError with its log if it ends before."""
+
+        def ask() -> bool:
+            assert self.state == "running", self.podman("logs")
+            return self.healthy
+
+        wait_until(ask, deadline_seconds=30, what="a healthy container")

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from support.cli import CHECKOUT
@@ -63,6 +64,7 @@ def _base() -> str:
     return name
 
 
+@cache
 def _build(target: str, name: str, base: str, emulators: str) -> None:
     # chroot and the host's network need nothing from the kernel that a container may lack; docker's format has
     # HEALTHCHECK; podman's own limits are higher than those of many a container.
@@ -79,17 +81,17 @@ def _limits() -> Iterator[str]:
 
 def _pip_options() -> Iterator[str]:
     """Hand on how pip reaches its packages here, by whatever file or variable it was told."""
-    found = {}
+    found: dict[str, str] = {}
     for line in _checked(sys.executable, "-m", "pip", "config", "list").splitlines():
         key, _, value = line.partition("=")
         found[key.rpartition(".")[2]] = str(ast.literal_eval(value))
-    if certificate := found.get("cert"):
-        # Not where it lies here: there Debian's package of certificates wants to write.
+    if certificates := found.get("cert"):
+        # Not where they lie here: there Debian's package of certificates wants to write.
         found["cert"] = "/mnt/pip.crt"
-        yield f"--volume={certificate}:{found['cert']}:ro"
+        yield f"--volume={certificates}:{found['cert']}:ro"
     for option in PIP_OPTIONS:
-        if value := found.get(option):
-            yield f"--build-arg=PIP_{option.upper().replace('-', '_')}={value}"
+        if option in found:
+            yield f"--build-arg=PIP_{option.upper().replace('-', '_')}={found[option]}"
 
 
 def _podman(*arguments: str) -> str:
@@ -99,7 +101,9 @@ def _podman(*arguments: str) -> str:
 def _checked(*command: str) -> str:
     done = _run(*command)
     if done.returncode != 0:
-        raise BuildError(f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+        raise BuildError(
+            f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
+        )
     return done.stdout
 
 
