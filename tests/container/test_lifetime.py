@@ -78,10 +78,19 @@ def test_own_instance_that_nobody_else_holds(bare_machine: Machine, image: str) 
     assert "nothing was registered" in done.message
 
 
-def test_the_daemon_holds_the_instance(bare_machine: Machine, image: str) -> None:
-    """Where nobody has binfmt_misc mounted, the daemon's container does: handlers serve for as long as it runs."""
-    daemon = bare_machine.start(*bare_machine.as_first_namespace, image, "run", *ARCH)
+@pytest.mark.parametrize("namespace", ["the first one", "its own"])
+def test_the_daemon_holds_the_instance(bare_machine: Machine, image: str, namespace: str) -> None:
+    """Where nobody has binfmt_misc mounted, the daemon's container does: handlers serve for as long as it runs.
+
+    They serve the other containers of the same user namespace too, as those of a pod, or of a user without root.
+    """
+    if namespace == "its own":
+        daemon = bare_machine.start(image, "run", "--own-instance", *ARCH)
+    else:
+        daemon = bare_machine.start(*bare_machine.as_first_namespace, image, "run", *ARCH)
     daemon.wait_healthy()
     assert in_chroot(bare_machine) == EXIT_STATUS
+    neighbour = ["run", "--rm", f"--volume={bare_machine.directory}/root:/mnt", "--entrypoint=/mnt/program", image]
+    assert bare_machine.podman(*neighbour).status == EXIT_STATUS
     assert daemon.stop() == 0
     assert in_chroot(bare_machine) != EXIT_STATUS

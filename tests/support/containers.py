@@ -14,7 +14,7 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -35,7 +35,7 @@ sys.stdin.read()
 """
 HOLDER = f"""
 set -e
-for directory in /run /dev/shm "$1/storage"; do mount -t tmpfs tmpfs "$directory"; done
+for directory in /run /dev/shm /var/cache "$1/storage"; do mount -t tmpfs tmpfs "$directory"; done
 mount -t "$2" none {CGROUPS}
 mount --bind "$1" "$1"
 mount -o remount,bind,ro /
@@ -59,6 +59,13 @@ graphroot = "{directory}/storage"
 runroot = "/run/containers/storage"
 [storage.options]
 additionalimagestores = ["{images}"]
+"""
+# So that a line of the documentation can be run as it is.
+DOCKER = """#!/bin/sh
+command=$1
+shift
+[ "$command" != run ] || set -- {first_namespace} "$@"
+exec podman "$command" "$@"
 """
 SITE_PACKAGES = "/opt/binfmtd/lib/python3.13/site-packages"
 FIRST_NAMESPACE = """\
@@ -108,7 +115,12 @@ class Machine:
         }
         self._write("containers.conf", CONTAINERS_CONF.format(runtime=runtime, cgroups=cgroups, **limits))
         self._write("storage.conf", STORAGE_CONF.format(directory=self.directory, images=images))
+        self._write("registries.conf", "")
         self._write("first-namespace.pth", FIRST_NAMESPACE)
+        docker = self.directory / "bin/docker"
+        docker.parent.mkdir()
+        docker.write_text(DOCKER.format(first_namespace=" ".join(self.as_first_namespace)))
+        docker.chmod(0o755)
 
     def _write(self, name: str, text: str) -> None:
         (self.directory / name).write_text(text)
@@ -136,7 +148,9 @@ class Machine:
         settings = [
             f"CONTAINERS_CONF={self.directory}/containers.conf",
             f"CONTAINERS_STORAGE_CONF={self.directory}/storage.conf",
+            f"CONTAINERS_REGISTRIES_CONF={self.directory}/registries.conf",
             f"HOME={self.directory}",
+            f"PATH={self.directory}/bin:{os.environ['PATH']}",
             "PODMAN_IGNORE_CGROUPSV1_WARNING=1",
         ]
         return [*enter, "-t", str(pid), "--", "env", *settings, *argv]
@@ -171,6 +185,11 @@ class Machine:
         It cannot be had otherwise without the real host's instance; everything that follows from it is real.
         """
         return ["--volume", f"{self.directory}/first-namespace.pth:{SITE_PACKAGES}/first-namespace.pth:ro"]
+
+    def name_images(self, names: Mapping[str, str]) -> None:
+        """Give images short names, with which they can be run as well."""
+        aliases = [f'"{short}" = "{image}"' for short, image in names.items()]
+        self._write("registries.conf", "\n".join(["[aliases]", *aliases]))
 
     def names(self) -> list[str]:
         """List the entries as ``ls`` on the machine shows them."""
