@@ -30,10 +30,9 @@ unit: setup ## the unit tests, and the coverage gate on the pure modules
 kernel: setup ## the tests on the real kernel, in private instances of binfmt_misc
 	$(BIN)/python -m pytest tests/kernel
 
-# Without systemd's and dbus' packages, which podman recommends: the tests need neither.
 test-containers: setup $(VENV)/.stamp-containers ## the images: build them with podman, and run them; as root
-	@$(NEED) podman 'command -v podman' crun 'command -v crun' runc 'command -v runc' netavark 'test -e /usr/lib/podman/netavark' \
-	    mmdebstrap 'command -v mmdebstrap'
+	@$(NEED) podman 'command -v podman' crun 'command -v crun' runc 'command -v runc' mmdebstrap 'command -v mmdebstrap' \
+	    debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*'
 	$(BIN)/python -m pytest tests/container
 
 $(VENV)/.stamp-containers: $(VENV)/.stamp

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support import images
 from support.containers import Machine
-from support.instance import UnavailableError
+from support.instance import Instance, UnavailableError
 
 NEEDED = ("podman", "crun", "mmdebstrap")
 
@@ -26,7 +26,11 @@ def _podman() -> None:
     if missing := [program for program in NEEDED if shutil.which(program) is None]:
         _unavailable(f"not here: {', '.join(missing)}; `make test-containers` installs them")
     if os.geteuid() != 0:
-        _unavailable("images are built, and machines made, of all users: this takes root")
+        _unavailable("images and machines have all users, which takes root: run this as root")
+    try:
+        Instance(everybody=True).close()
+    except UnavailableError as error:
+        _unavailable(str(error))
 
 
 @pytest.fixture(scope="session")
@@ -56,11 +60,7 @@ def start_machine(_podman: None, tmp_path: Path) -> Iterator[StartMachine]:
     started: list[Machine] = []
 
     def start(**options: Any) -> Machine:
-        try:
-            machine = Machine(tmp_path / f"machine-{len(started)}", images.storage(), **options)
-        except UnavailableError as error:
-            _unavailable(str(error))
-            raise
+        machine = Machine(tmp_path / f"machine-{len(started)}", images.storage(), **options)
         started.append(machine)
         return machine
 

@@ -21,7 +21,6 @@ from support.cli import CHECKOUT
 
 PREFIX = "localhost/binfmtd-test"
 LABEL = "binfmtd-test"
-STAGES = ("build", "emulators")
 BUILD_SECONDS = 900
 # What makes Debian's slim image slim.
 SLIM = (
@@ -42,11 +41,12 @@ class BuildError(Exception):
 def build(target: str, emulators: str = "all") -> str:
     """Return the name of the image of one target of the Containerfile, made where it is not there yet."""
     base = _base()
-    variant = "" if emulators == "all" else f"-{_digest(emulators)}"
-    for stage in (*STAGES, target):
-        _build(stage, f"{PREFIX}/{stage}{variant}", base, emulators)
+    tag = "" if emulators == "all" else f":{_digest(emulators)}"
+    _build("build", f"{PREFIX}/build", base)
+    _build("emulators", f"{PREFIX}/emulators{tag}", base, emulators)
+    _build(target, f"{PREFIX}/{target}{tag}", base, emulators)
     _podman("image", "prune", "--force", "--filter", f"label={LABEL}")  # those that lost their names to newer ones
-    return f"{PREFIX}/{target}{variant}"
+    return f"{PREFIX}/{target}{tag}"
 
 
 def storage() -> str:
@@ -65,7 +65,7 @@ def _base() -> str:
 
 
 @cache
-def _build(target: str, name: str, base: str, emulators: str) -> None:
+def _build(target: str, name: str, base: str, emulators: str = "all") -> None:
     # chroot and the host's network need nothing from the kernel that a container may lack; docker's format has
     # HEALTHCHECK; podman's own limits are higher than those of many a container.
     options = ["--isolation=chroot", "--network=host", "--format=docker", *_limits(), *_pip_options()]
