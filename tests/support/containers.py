@@ -67,6 +67,7 @@ shift
 [ "$command" != run ] || set -- {first_namespace} "$@"
 exec podman "$command" "$@"
 """
+# Of the base that support.images makes.
 SITE_PACKAGES = "/opt/binfmtd/lib/python3.13/site-packages"
 FIRST_NAMESPACE = """\
 import os, binfmtd.files.whereabouts; binfmtd.files.whereabouts._INITIAL_USER = os.readlink("/proc/self/ns/user")
