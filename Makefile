@@ -27,8 +27,8 @@ unit: setup ## the unit tests, and the coverage gate on the pure modules
 	$(BIN)/coverage run -m pytest tests/unit
 	$(BIN)/coverage report
 
-kernel: setup ## the tests on the real kernel, in private instances of binfmt_misc
-	$(BIN)/python -m pytest tests/kernel
+kernel: setup ## the tests on the real kernel, in private instances of binfmt_misc, one test on each core
+	$(BIN)/python -m pytest -n auto tests/kernel
 
 test-formats: setup ## every file of Debian's packages imported, update-binfmts reads our export; needs apt
 	$(BIN)/python -m pytest -m debian tests/kernel
