@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from binfmtd.daemon.hot_path import Reaction
+from binfmtd.daemon.persistent import Persistence
 from binfmtd.daemon.reconcile import Look, PassResult, Reconciler
 from binfmtd.errors import WriteRefusedError
 from binfmtd.kernel.mount import Mounted
@@ -119,12 +120,13 @@ class Reporter:
         reason = "it takes its own interpreter: every exec fails with ELOOP"
         self._log.error("entry_disabled", entry=name, drift=Drift.UNWANTED.value, reason=reason)
 
-    def kept_for_reboot(self, file: str, problem: str | None, warnings: Iterable[str]) -> None:
+    def kept_for_reboot(self, persistence: Persistence) -> None:
         """The file that brings the handlers back after a reboot is in step, or cannot be."""
-        for warning in warnings:
+        problem = persistence.problem
+        for warning in persistence.warnings:
             self._once(warning, "persistent_warning", reason=warning)
         if problem is None:
-            self._log.info("persistent_file_in_step", file=file)
+            self._log.info("persistent_file_in_step", file=persistence.file)
         elif problem != self._unpersistent:
             self._log.error("persistent_file_failed", reason=problem)
         self._unpersistent = problem
