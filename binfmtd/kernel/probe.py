@@ -18,9 +18,10 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
 
 from binfmtd.errors import ProbeError
 
@@ -54,25 +55,40 @@ class Probed:
 
 
 class Prober:
-    """Runs programs, one after the other, in one directory; ``prober`` makes one."""
+    """Runs programs, one after the other, in a directory that is there from the first one to ``close``."""
 
-    def __init__(self, directory: str) -> None:
-        self._directory = directory
+    def __init__(self) -> None:
+        self._directory: str | None = None
         self._in_chroot = True
         self._traced = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            self._directory = None
 
     def __call__(self, name: str, program: bytes, expected: str | None = None) -> Probed:
         """Run a program that exits with 42; ``expected`` is the path of the interpreter that should run it.
 
         Raises ProbeError where programs cannot be tried at all.
         """
+        self._directory = self._directory or _make_directory()
         path = os.path.join(self._directory, _NAME)
         try:
             with open(path, "wb") as file:
+                os.fchmod(file.fileno(), 0o700)
                 file.write(program)
-            os.chmod(path, 0o755)
         except OSError as error:
-            raise ProbeError(f"{path}: {error.strerror}: make room there, or name another directory in TMPDIR") from None
+            raise ProbeError(f"{path}: {error.strerror}: make room, or name another directory in TMPDIR") from None
         while True:
             attempt = _Attempt(path, in_chroot=self._in_chroot, traced=self._traced)
             probed = attempt.run(name, expected)
@@ -82,16 +98,6 @@ class Prober:
                 self._traced = False
             else:
                 return probed
-
-
-@contextmanager
-def prober() -> Iterator[Prober]:
-    """Have a directory for programs while it is needed.  Raises ProbeError if nothing can be written and executed."""
-    directory = _make_directory()
-    try:
-        yield Prober(directory)
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _make_directory() -> str:
