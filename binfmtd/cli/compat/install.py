@@ -44,21 +44,21 @@ THERE = Outcome(Fate.THERE)
 
 
 def exchange(
-    here: Visit, probe: Prober, doomed: Collection[str], declarations: Sequence[Declaration]
+    here: Visit, probe: Prober, doomed: Collection[str], declarations: Sequence[Declaration], *, anew: bool = False
 ) -> tuple[set[str], dict[str, Outcome]]:
-    """Remove the entries that are doomed, whoever owns them, and install what is declared.
+    """Remove the entries that are doomed, whoever owns them, and install what is declared, or all of it ``anew``.
 
     What is both is replaced without a gap; where that fails it is removed.  Returns which of the doomed are gone, and
     what became of the declared.  Beside a daemon nothing is written, and what is not there has failed.  Raises
     WriteRefusedError, ProbeError.
     """
     declared = {each.name for each in declarations}
-    renewed = declared.intersection(doomed)
+    both = declared.intersection(doomed)
     gone = _remove(here, set(doomed) - declared)
     here.reconciler.use(Config(tuple(declarations)))
-    outcomes = _install(here, probe, renewed)
-    _remove(here, {name for name in renewed if outcomes[name].fate is Fate.FAILED})
-    return (gone if here.daemon is not None else gone | renewed), outcomes
+    outcomes = _install(here, probe, declared if anew else both)
+    _remove(here, {name for name in both if outcomes[name].fate is Fate.FAILED})
+    return (gone if here.daemon is not None else gone | both), outcomes
 
 
 def _remove(here: Visit, names: Collection[str]) -> set[str]:
@@ -68,6 +68,8 @@ def _remove(here: Visit, names: Collection[str]) -> set[str]:
 
 def _install(here: Visit, probe: Prober, renewed: Collection[str]) -> dict[str, Outcome]:
     declarations = here.reconciler.config.declarations
+    if not declarations:
+        return {}
     if here.daemon is None:
         here.renew(renewed)
         if not here.look().observed.switched_on:  # else nothing would run, whatever is registered
@@ -91,7 +93,8 @@ def _install(here: Visit, probe: Prober, renewed: Collection[str]) -> dict[str, 
         elif name in reasons:
             outcomes[name] = Outcome(Fate.FAILED, reasons[name])
         else:
-            outcomes[name] = Outcome(Fate.DONE) if name in done else THERE
+            as_if_new = name in renewed and here.daemon is None  # without F an equal entry is as good as a new one
+            outcomes[name] = Outcome(Fate.DONE) if name in done or as_if_new else THERE
     return outcomes
 
 

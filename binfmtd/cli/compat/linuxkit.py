@@ -8,7 +8,6 @@ none, and no directory is named, what has an emulator here is registered.
 """
 
 import os
-import sys
 from collections.abc import Iterator, Sequence
 
 from binfmtd.cli.compat import goflags
@@ -32,7 +31,7 @@ _PATTERNS = ("/usr/bin/qemu-{name}", "/usr/bin/qemu-{name}-static")
 
 def main(arguments: Sequence[str]) -> int:
     """Exit status 0 if every line is registered; else 1, with the first error in one line on stderr."""
-    given = goflags.parse(arguments, os.path.basename(sys.argv[0]), FLAGS)
+    given = goflags.parse(arguments, "binfmt", FLAGS)
     there = where(given.texts.get("mount"))
     named = given.texts.get("dir")
     if named is None and not _has_files(DIRECTORY):

@@ -51,9 +51,9 @@ def main(arguments: Sequence[str]) -> int:
     registered = register(where(), declare, EVERY, reset)
     for name, outcome in registered.outcomes.items():
         entry = registered.observed.by_name.get(name)
-        if outcome.fate is Fate.THERE and not reset:
+        if outcome.fate is Fate.THERE:
             log(f"{name} already registered")
-        elif outcome.fate is not Fate.FAILED and entry is not None and entry.registration is not None:
+        elif outcome.fate is Fate.DONE and entry is not None and entry.registration is not None:
             print(f"Setting {entry.registration.interpreter} as binfmt interpreter for {name.removeprefix('qemu-')}")
     return conclude(registered.outcomes)
 

@@ -36,20 +36,17 @@ class Registered:
 def register(where: Where, declare: Declare, wish: str, reset: str | None = None) -> Registered:
     """Register handlers, the same names anew and without a gap.
 
-    With ``reset``, a glob over names, it is only those which it matches that are registered anew or removed; other
-    entries that work stay as they are.  ``wish`` is what a daemon's config has to say for the same.  Raises MountError,
-    StateError (also beside a daemon that has it otherwise), WriteRefusedError and ProbeError.
+    With ``reset``, a glob over names, only those which it matches are registered anew or removed; other entries that
+    work stay as they are.  ``wish`` is what a daemon's config has to say for the same.  Raises MountError, StateError
+    (also beside a daemon that has it otherwise), WriteRefusedError and ProbeError.
     """
     directory = default_state_dir()
     with visit(Config(()), directory, where) as here, Prober() as probe:
         observed = here.look().observed
         declarations = declare(HostFacts(directory).native(observed))
-        declared = {each.name for each in declarations}
-        doomed = declared
-        if reset is not None:
-            doomed = {name for name in observed.by_name if fnmatchcase(name, reset) and not is_stand_in(name)}
-        _, outcomes = exchange(here, probe, doomed, declarations)
-        left = doomed - declared
+        doomed = {name for name in observed.by_name if fnmatchcase(name, reset or "") and not is_stand_in(name)}
+        _, outcomes = exchange(here, probe, doomed, declarations, anew=reset is None)
+        left = doomed.difference(each.name for each in declarations)
         failed = any(outcome.fate is Fate.FAILED for outcome in outcomes.values())
         if here.daemon is not None and (left or failed):
             raise StateError(refused_beside(here.daemon, directory, wish))

@@ -3,8 +3,6 @@
 In this order: uninstall, install, then one JSON document on stdout, always, and nothing else there.
 """
 
-import os
-import sys
 from collections.abc import Sequence
 
 from binfmtd.cli.compat import goflags
@@ -23,7 +21,7 @@ FLAGS = (
 
 def main(arguments: Sequence[str]) -> int:
     """Exit status 1 if nothing could be done at all, and with --strict if a platform could not be installed."""
-    given = goflags.parse(arguments, os.path.basename(sys.argv[0]), FLAGS)
+    given = goflags.parse(arguments, "binfmt", FLAGS)
     if given.switches.get("version"):
         from binfmtd.cli.compat.version import version
 
