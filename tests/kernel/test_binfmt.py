@@ -182,6 +182,26 @@ def test_no_gap_when_both(binfmt: DropIn, instance: Instance) -> None:
     assert (failed, int(count) > 20) == ([], True)
 
 
+def test_several_at_once(binfmt: DropIn, instance: Instance) -> None:
+    """Containers that all do the same at the same time, each with its own state, all succeed."""
+    for _ in range(3):
+        running = [
+            instance.popen(
+                binfmt.command_inside(
+                    *["--strict", "--uninstall", "qemu-*", "--install", "s390x,riscv64"],
+                    variables={"BINFMTD_STATE_DIR": f"{binfmt.state_directory}-{number}"},
+                ),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for number in range(4)
+        ]
+        ended = [(*process.communicate(timeout=30), process.returncode) for process in running]
+        assert [status for _, _, status in ended] == [0] * 4, ended
+        assert set(instance.names()) == {"qemu-s390x", "qemu-riscv64"}
+
+
 def test_what_cannot_come_back_goes(binfmt: DropIn, instance: Instance) -> None:
     """Uninstalled and installed, an entry whose emulator is not there any more is gone, and the log says why."""
     assert binfmt("--install all").status == 0

@@ -15,6 +15,16 @@ from binfmtd.cli.compat.platforms import native_architecture
 from binfmtd.formats.line import encode_line
 from binfmtd.model.handler import Flags, Registration
 
+# A seccomp filter that answers ptrace with EPERM: load the number; if it is ptrace's, EPERM, else allow (seccomp(2)).
+FORBID_PTRACE = """
+import ctypes, os, struct
+number = {"x86_64": 101, "i686": 26, "armv7l": 26, "s390x": 26, "ppc64le": 26}.get(os.uname().machine, 117)
+code = [(0x20, 0, 0, 0), (0x15, 0, 1, number), (0x06, 0, 0, 0x50001), (0x06, 0, 0, 0x7FFF0000)]
+filters = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *each) for each in code))
+program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(code), ctypes.addressof(filters)))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program, 0, 0) == 0
+"""
 SCRIPT = """
 import dataclasses, json, os, sys
 from binfmtd.catalog.architectures import CATALOG
@@ -42,8 +52,8 @@ def ask(module_instance: Instance, tmp_path_factory: pytest.TempPathFactory) -> 
         module_instance.register(encode_line(f"qemu-{name}", Registration(CATALOG[name].match, path, flags)))
     directory = tmp_path_factory.mktemp("probe")
 
-    def ask(names: dict[str, str | None], *before: str, shell: str = "") -> dict[str, dict[str, Any]]:
-        words = [*before, "env", f"TMPDIR={directory}", f"PYTHONPATH={CHECKOUT}", sys.executable, "-c", SCRIPT]
+    def ask(names: dict[str, str | None], *before: str, shell: str = "", first: str = "") -> dict[str, dict[str, Any]]:
+        words = [*before, "env", f"TMPDIR={directory}", f"PYTHONPATH={CHECKOUT}", sys.executable, "-c", first + SCRIPT]
         command = [*words, json.dumps(names)]
         if shell:
             command = ["unshare", "-Ur", "sh", "-euc", f'{shell}\nexec "$@"', "sh", *command]
@@ -108,6 +118,16 @@ def test_where_chroot_is_forbidden(ask: Ask) -> None:
         "hppa": (False, True),
         "or1k": (False, False),
     }
+
+
+def test_where_ptrace_is_forbidden(ask: Ask) -> None:
+    """Where nobody may see who runs a program it runs all the same, and nothing is claimed about who did it."""
+    found = ask({"alpha": REAL.format("alpha"), "hppa": None}, first=FORBID_PTRACE)
+    assert {name: (each["in_chroot"], each["runs"], each["natively"]) for name, each in found.items()} == {
+        "alpha": (True, True, None),
+        "hppa": (True, False, None),
+    }
+    assert found["alpha"]["as_expected"] is None
 
 
 def test_a_directory_without_execution(ask: Ask, module_instance: Instance, tmp_path: Path) -> None:

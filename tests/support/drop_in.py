@@ -41,13 +41,17 @@ class DropIn:
 
     def command(self, *words: str, variables: Mapping[str, str] | None = None) -> list[str]:
         """Return the command line that enters the instance and runs it there."""
+        return self.instance.entering(self.command_inside(*words, variables=variables))
+
+    def command_inside(self, *words: str, variables: Mapping[str, str] | None = None) -> list[str]:
+        """Return the command line that runs it, for somebody who is in the instance."""
         given: dict[str, str] = {
             "BINFMTD_STATE_DIR": str(self.state_directory),
             "QEMU_BINARY_PATH": str(self.emulators),
             "QEMU_BIN_DIR": str(self.emulators),
             **(variables or {}),
         }
-        return self.instance.entering(["env", *(f"{key}={value}" for key, value in given.items()), *BINFMT, *words])
+        return ["env", *(f"{key}={value}" for key, value in given.items()), *BINFMT, *words]
 
     def __call__(self, line: str, **variables: str) -> Result:
         """Run it to its end; the words of ``line`` are its arguments."""

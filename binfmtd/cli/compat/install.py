@@ -8,6 +8,7 @@ then on.  So the ordinary plan has nothing to do for an entry that is as wanted,
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from errno import EEXIST
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
@@ -85,11 +86,15 @@ def _install(here: Visit, probe: Prober, renewed: Collection[str]) -> dict[str, 
     reasons = {action.entry: _undone(here) for action in result.look.plan.actions}
     reasons |= {action.entry: str(error) for action, error in result.failed}
     reasons |= {held.name: held_reason(held) for held in result.look.desired.held}
+    there = result.look.observed.by_name
+    raced = {action.entry for action, error in result.failed if error.errno == EEXIST and action.entry in there}
     done = {action.entry for action in result.done}
     outcomes: dict[str, Outcome] = {}
     for name in (declared.name for declared in declarations):
         if name in settled:
             outcomes[name] = settled[name]
+        elif name in raced:  # somebody else, who wants the same, was faster
+            outcomes[name] = THERE
         elif name in reasons:
             outcomes[name] = Outcome(Fate.FAILED, reasons[name])
         else:
