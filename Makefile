@@ -6,11 +6,11 @@ BIN := $(VENV)/bin
 NEED := .ci/need
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit kernel bench setup tools clean
+.PHONY: help demo test lint unit kernel test-formats test-containers bench setup tools clean
 .SUFFIXES:
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: setup ## the main job, on a private instance of binfmt_misc: register, run, remove, repair
 	@$(BIN)/binfmtd sandbox --log-level error -- $(BIN)/python tests/demo.py
@@ -29,6 +29,18 @@ unit: setup ## the unit tests, and the coverage gate on the pure modules
 
 kernel: setup ## the tests on the real kernel, in private instances of binfmt_misc
 	$(BIN)/python -m pytest tests/kernel
+
+test-formats: setup ## every file of Debian's packages imported, update-binfmts reads our export; needs apt
+	$(BIN)/python -m pytest -m debian tests/kernel
+
+test-containers: setup $(VENV)/.stamp-containers ## the images: build them with podman, and run them; as root
+	@$(NEED) podman 'command -v podman' crun 'command -v crun' runc 'command -v runc' mmdebstrap 'command -v mmdebstrap' \
+	    debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*'
+	$(BIN)/python -m pytest tests/container
+
+$(VENV)/.stamp-containers: $(VENV)/.stamp
+	@$(BIN)/python -m pip install --quiet --editable '.[container]'
+	@touch $@
 
 bench: setup ## time from a removal to the repair, as ratios to a minimal C loop; start-up
 	@$(NEED) gcc 'command -v cc' libc6-dev 'test -e /usr/include/stdio.h'

@@ -41,18 +41,19 @@ def main(arguments: Sequence[str]) -> int:
         "is written: its config is what counts.",
     )
     options.add_config(parser)
-    options.add_wish(parser)
+    options.add_arch(parser)
+    options.add_persistent(parser)
     options.add_reach(parser)
     options.add_mount(parser)
     options.add_state_dir(parser)
     options.add_json(parser)
     given = parser.parse_args(arguments)
     wanted = options.architectures(given)
-    persistence = Persistence(Host.find(given.host_root)) if given.persistent else None
-    if persistence is not None and wanted == ():
+    if given.persistent and wanted == ():
         from binfmtd.cli.take_back import take_back
 
-        return take_back(persistence, given)
+        return take_back(given)
+    persistence = Persistence(Host.find(given.host_root)) if given.persistent else None
     config = load_config(given, wanted)
     if persistence is not None:
         config = outlasting(config)
@@ -70,7 +71,8 @@ def main(arguments: Sequence[str]) -> int:
         words = ", ".join(f'"{word}"' for word in wanted or ())
         wish = f"`architectures = [{words}]`" if wanted else "what is missing below"
         warn(refused_beside(here.daemon, directory, wish))
-    for problem in (here.reconciler.ledger.problem, nothing_there(config, result.look.desired), *config.warnings):
+    warnings = [*config.warnings, *(persistence.warnings if persistence is not None else ())]
+    for problem in (here.reconciler.ledger.problem, nothing_there(config, result.look.desired), *warnings):
         if problem:
             warn(problem)
     _print(result, failures, persistence, as_json=given.json)

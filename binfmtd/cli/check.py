@@ -21,15 +21,17 @@ def main(arguments: Sequence[str]) -> int:
     """Exit status 0 if the config is valid and this host can take it, 78 if not; warnings change nothing."""
     parser = options.parser("check")
     options.add_config(parser)
+    options.add_arch(parser)
     options.add_mount(parser)
     options.add_state_dir(parser)
     options.add_json(parser)
     given = parser.parse_args(arguments)
+    wanted = options.architectures(given)
     errors: list[str] = []
     warnings: list[str] = []
     handlers = waiting = 0
     try:
-        config = load_config(given)
+        config = load_config(given, wanted)
     except ConfigError as error:
         errors.append(str(error))
     else:

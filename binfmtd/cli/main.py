@@ -19,8 +19,12 @@ COMMANDS = {
     "check": "whether the config is valid, and what of it this host cannot take",
     "status": "what the daemon has and lacks",
     "arch": "the architectures: their names, their emulators here, what runs natively",
+    "import": "what others declared or registered, as a config: from binfmt.d, Debian's format files or the kernel",
+    "export": "what the config declares in others' formats: binfmt.d, Debian's format files, NixOS, a shell script",
     "sandbox": "a private binfmt_misc with a daemon in it, for one command, without privileges",
 }
+
+_MODULES = {"import": "import_"}  # where the command's name is a word of Python's
 
 
 def entry() -> None:
@@ -85,7 +89,7 @@ def _dispatch(arguments: list[str]) -> int:
 
         hint = did_you_mean(first, tuple(COMMANDS))
         raise UsageError(f"unknown command {first!r}: {hint or 'see binfmtd --help'}")
-    module = importlib.import_module(f"binfmtd.cli.{first}")
+    module = importlib.import_module(f"binfmtd.cli.{_MODULES.get(first, first)}")
     status: int = module.main(arguments[1:])
     return status
 

@@ -105,8 +105,8 @@ def add_reach(to: argparse.ArgumentParser) -> None:
     )
 
 
-def add_wish(to: argparse.ArgumentParser) -> None:
-    """``--arch``, ``--persistent`` and ``--host-root``.  ``architectures`` takes the first."""
+def add_arch(to: argparse.ArgumentParser) -> None:
+    """``--arch``.  ``architectures`` takes it."""
     to.add_argument(
         "--arch",
         metavar="LIST",
@@ -114,6 +114,10 @@ def add_wish(to: argparse.ArgumentParser) -> None:
         help="these architectures in place of the config's, by any of their names, separated by commas or blanks; all, "
         "none, and -NAME to leave one out ($BINFMTD_ARCH)",
     )
+
+
+def add_persistent(to: argparse.ArgumentParser) -> None:
+    """``--persistent`` and ``--host-root``."""
     to.add_argument(
         "--persistent",
         action="store_true",

@@ -13,6 +13,7 @@ from binfmtd.cli.context import (
     state_dir_to_read,
     warn,
 )
+from binfmtd.cli.one_shot import additive
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.mount import find
 from binfmtd.model.desired import Standing
@@ -26,11 +27,13 @@ def main(arguments: Sequence[str]) -> int:
     """Exit status 0 if there is nothing to do, 3 if there is."""
     parser = options.parser("plan")
     options.add_config(parser)
+    options.add_arch(parser)
     options.add_mount(parser)
     options.add_state_dir(parser)
     options.add_json(parser)
     given = parser.parse_args(arguments)
-    config = load_config(given)
+    wanted = options.architectures(given)
+    config = load_config(given, wanted)
     with Instance(find(given.mount)) as instance:
         look = reconciler(config, state_dir_to_read(given)).look(instance)
     if nothing := nothing_there(config, look.desired):
@@ -38,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     for held in look.desired.held:
         if held.standing is not Standing.ABSENT:
             warn(f"{held.name}: {held.standing.value}: {held_reason(held)}")
-    actions = look.plan.actions
+    actions = [action for action in look.plan.actions if wanted is None or additive(action)]
     if given.json:
         print_json({"actions": [describe(action) for action in actions]})
     elif actions:

@@ -15,7 +15,8 @@ def main(arguments: Sequence[str]) -> int:
     """Run until SIGTERM or SIGINT; SIGHUP loads the config anew."""
     parser = options.parser("run")
     options.add_config(parser)
-    options.add_wish(parser)
+    options.add_arch(parser)
+    options.add_persistent(parser)
     options.add_reach(parser)
     options.add_mount(parser)
     options.add_state_dir(parser)

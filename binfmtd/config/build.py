@@ -1,17 +1,19 @@
 """From what the files say to a Config: architectures and ``[handlers]`` become declarations.
 
-* Order is meaning: architectures in the catalog's order, then handlers in the order of the files.  Of two with equal
-  priority the later wins.
+* Order is meaning: architectures in the catalog's order, then what is included, then handlers in the order of the
+  files.  Of two with equal priority the later wins.
 * ``-NAME`` in ``architectures`` leaves one out, wherever in the array it stands.
-* A name has one declaration.  The later holds, and a warning names both.
+* A name has one declaration.  The later holds, and a warning names both; what "all" brings is named in one for all.
 * Whatever the kernel could not take is refused here, for every interpreter that could come to be used.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import fields, replace
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.names import find
+from binfmtd.config.include import NOTHING, Included, of_systemd
+from binfmtd.config.look import shown
 from binfmtd.config.merge import Merged, Origin
 from binfmtd.config.schema import PLACEHOLDER, ArchitectureTable, entry_name
 from binfmtd.errors import FormatError
@@ -26,15 +28,19 @@ DEFAULT_FLAGS = Flags.F | Flags.P
 ALL = "all"
 
 
-def build(merged: Merged, sources: tuple[str, ...]) -> Config:
+def build(merged: Merged, sources: tuple[str, ...], included: Included = NOTHING) -> Config:
     """Make the Config; raises ConfigError for what the schema alone cannot see."""
-    warnings = list(merged.warnings)
+    warnings = [*merged.warnings, *included.warnings]
     given = {key.name: value for key in fields(Policy) if (value := getattr(merged.top, key.name)) is not None}
     if "keep" in given:
         given["keep"] = tuple(given["keep"])
-    declarations = [*_architectures(merged, sources, warnings), *_handlers(merged)]
+    of_others = list(_included(included, warnings))
+    declarations = [*_architectures(merged, sources, warnings), *of_others, *_handlers(merged)]
     return Config(
-        tuple(_one_for_each_name(declarations, warnings)), replace(Policy(), **given), sources, tuple(warnings)
+        tuple(_one_for_each_name(declarations, {declared.source for declared in of_others}, warnings)),
+        replace(Policy(), **given),
+        sources,
+        tuple(warnings),
     )
 
 
@@ -100,6 +106,20 @@ def _architecture(merged: Merged, name: str, source: str, asked: Origin, *, from
     return declaration
 
 
+def _included(included: Included, warnings: list[str]) -> Iterator[Declaration]:
+    for file, rule in included.rules:
+        says = rule.registration
+        place = f"{shown(file)}:{rule.line}"
+        try:
+            encode_line(rule.name, says)
+        except FormatError as error:  # it has another delimiter, say, and none of ours would do
+            warnings.append(f"{place}: not included: {error}")
+            continue
+        yield Declaration(
+            rule.name, says.match, (says.interpreter,), says.flags, included=of_systemd(file), source=place
+        )
+
+
 def _handlers(merged: Merged) -> Iterator[Declaration]:
     for name, table in merged.handlers.items():
         origin = merged.origins["handlers", name]
@@ -125,10 +145,18 @@ def _check_lines(declaration: Declaration, origin: Origin) -> None:
             raise origin.refuse(error) from error
 
 
-def _one_for_each_name(declarations: Iterable[Declaration], warnings: list[str]) -> Iterable[Declaration]:
+def _one_for_each_name(
+    declarations: Iterable[Declaration], of_others: Collection[str], warnings: list[str]
+) -> Iterable[Declaration]:
     by_name: dict[str, Declaration] = {}
+    nobody_asked: list[str] = []
     for later in declarations:
-        if earlier := by_name.pop(later.name, None):
+        earlier = by_name.pop(later.name, None)
+        if earlier and earlier.from_all and later.source in of_others:
+            nobody_asked.append(later.name)
+        elif earlier:
             warnings.append(f"entry {later.name!r} is declared twice: {later.source} replaces {earlier.source}")
         by_name[later.name] = later
+    if nobody_asked:
+        warnings.append(f'included files declare entries that "all" would, and replace them: {", ".join(nobody_asked)}')
     return by_name.values()

@@ -7,10 +7,14 @@
 * This module is cheap to import; pydantic comes with the first ``load``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from time import monotonic, sleep
+from typing import TypeVar
 
-from binfmtd.config.source import DEFAULT_PATH, Look, look_for, shown, unreadable
+from binfmtd.config import include
+from binfmtd.config.look import Look, shown, unreadable
+from binfmtd.config.source import DEFAULT_PATH, look_for
 from binfmtd.errors import ConfigError, FormatError
 from binfmtd.files.atomic import read_regular
 from binfmtd.files.chain import Seen
@@ -19,6 +23,8 @@ from binfmtd.model.config import Config
 
 PATIENCE = 2.0  # seconds in all for files that keep changing
 NAP = 0.01
+
+T = TypeVar("T")
 
 
 def load(
@@ -33,7 +39,7 @@ def load(
     ``architectures`` take the place of the files' own.  Raises ConfigError, whose message is one line with file, key
     and remedy.
     """
-    contents = _read_when_still(path, default, trust)
+    contents = _read_when_still(lambda: look_for(path, default), lambda look: _read(look, trust))
     from binfmtd.config import build, merge, schema  # pydantic takes longer than all the rest
 
     parsed = [(file, schema.parse(_text(file, data), file)) for file, data in contents]
@@ -41,37 +47,48 @@ def load(
     if architectures is not None:
         merged.top = merged.top.model_copy(update={"architectures": list(architectures)})
         merged.origins["architectures",] = merge.Origin("command line", "architectures")
-    return build.build(merged, tuple(file for file, _ in parsed))
+    return build.build(merged, tuple(file for file, _ in parsed), _included(merged.top.include or (), trust))
 
 
-def _read_when_still(path: str | None, default: str, trust: Trust) -> list[tuple[str, bytes]]:
-    """Read all files, again and again until nothing changed meanwhile."""
+def _read_when_still(look: Callable[[], Look], read: Callable[[Look], T]) -> T:
+    """Read, again and again until nothing changed meanwhile; an error counts only if nothing moved."""
     give_up = monotonic() + PATIENCE
-    look = look_for(path, default)
+    before = look()
     while True:
-        failure: ConfigError | None = None
-        contents: list[tuple[str, bytes]] = []
+        outcome: T | ConfigError
         try:
-            contents = _read(look, trust)
+            outcome = read(before)
         except ConfigError as error:
-            failure = error  # counts only if nothing moved
-        again = look_for(path, default)
-        if again == look:
-            if failure is not None:
-                raise failure
-            return contents
-        look = again
+            outcome = error
+        after = look()
+        if after == before:
+            if isinstance(outcome, ConfigError):
+                raise outcome
+            return outcome
+        before = after
         if monotonic() >= give_up:
-            raise ConfigError(
-                f"{shown(look.files[0] if look.files else default)}: still changes after {PATIENCE:g} s: "
+            raise _StillChangesError(
+                f"{shown((*before.files, *before.directories, DEFAULT_PATH)[0])}: still changes after {PATIENCE:g} s: "
                 "write it beside and rename it over, then load it again"
             )
         sleep(NAP)
 
 
+class _StillChangesError(ConfigError):
+    """Somebody went on writing for as long as we waited."""
+
+
+def _included(words: Sequence[str], trust: Trust) -> include.Included:
+    try:
+        return _read_when_still(lambda: include.look_for(words), lambda _: include.read(words, trust))
+    except _StillChangesError as error:  # a package manager at work: its files are no reason to have no config
+        found = include.read(words, trust)
+        return replace(found, warnings=(*found.warnings, str(error)))
+
+
 def _read(look: Look, trust: Trust) -> list[tuple[str, bytes]]:
     seen: Seen = {}
-    for path in (*look.directory, *look.files):
+    for path in (*look.directories, *look.files):
         if reason := untrusted(path, trust, seen):
             raise ConfigError(f"{shown(path)}: cannot be trusted: {reason}")
     contents: list[tuple[str, bytes]] = []

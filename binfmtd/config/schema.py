@@ -25,6 +25,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticKnownError
 
 from binfmtd.catalog.names import did_you_mean, find
+from binfmtd.config.include import check_word
 from binfmtd.errors import ConfigError, FormatError
 from binfmtd.formats.escapes import decode
 from binfmtd.formats.line import check_interpreter
@@ -103,6 +104,7 @@ InterpreterPattern = Annotated[str, BeforeValidator(_raising_value_error(lambda 
 EntryPattern = Annotated[str, BeforeValidator(_raising_value_error(_pattern))]
 EveryEntryPattern = Annotated[str, BeforeValidator(_raising_value_error(_entry_pattern))]
 ExtensionText = Annotated[str, BeforeValidator(_raising_value_error(_extension))]
+IncludeWord = Annotated[str, BeforeValidator(_raising_value_error(check_word))]
 EntryName = Annotated[str, AfterValidator(_raising_value_error(entry_name))]
 _Word = Strict(strict=False)  # to a strict field, "keep" is no Unmanaged
 
@@ -184,6 +186,7 @@ class ConfigFile(_Table):
     resync: Annotated[float, BeforeValidator(partial(duration, least=1, most=7 * 86400))] | None = None
     settle: Annotated[float, BeforeValidator(partial(duration, least=0, most=1))] | None = None
     reload_on_change: bool | None = None
+    include: list[IncludeWord] | None = None
     emulators: EmulatorsTable = EmulatorsTable()
     handlers: dict[EntryName, HandlerTable] = {}
 

@@ -7,24 +7,16 @@
 """
 
 import os
-from dataclasses import dataclass
-from errno import ENOENT
+from collections.abc import Iterable
 from time import time
 
-from binfmtd.errors import ConfigError
+from binfmtd.config import include
+from binfmtd.config.look import Look, look_at, unreadable
+from binfmtd.errors import ConfigError, FormatError
+from binfmtd.files.atomic import read_regular
 from binfmtd.files.chain import ANY_NAME, walk
 
 DEFAULT_PATH = "/etc/binfmtd/binfmtd.toml"
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What is there now.  ``identities`` differ from another look's if anything changed in between."""
-
-    files: tuple[str, ...]
-    directory: tuple[str, ...]  # conf.d, if it is there
-    identities: tuple[tuple[int, ...] | None, ...]
-    newest: float  # the latest change, in seconds since the epoch
 
 
 def look_for(path: str | None, default: str = DEFAULT_PATH) -> Look:
@@ -41,17 +33,7 @@ def look_for(path: str | None, default: str = DEFAULT_PATH) -> Look:
             raise unreadable(directory, error) from error
         shown = (name for name in names if name.endswith(".toml") and not name.startswith("."))
         files += (os.path.join(directory, name) for name in sorted(shown, key=os.fsencode))
-    identities: list[tuple[int, ...] | None] = []
-    newest = 0
-    for name in (*parent, *present, *files):
-        try:
-            found = os.stat(name)
-        except OSError:
-            identities.append(None)  # whoever reads it says why
-            continue
-        identities.append((found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
-        newest = max(newest, found.st_mtime_ns, found.st_ctime_ns)
-    return Look(tuple(files), present, tuple(identities), newest / 1e9)
+    return look_at(files, present, parent)
 
 
 def _is_there(path: str) -> bool:
@@ -68,42 +50,43 @@ def _is_there(path: str) -> bool:
 def age(path: str | None) -> float:
     """Seconds since somebody last changed any of it, by the clock on the wall; 0 if that cannot be told."""
     try:
-        return time() - look_for(path).newest
+        look = look_for(path)
     except ConfigError:
         return 0.0
+    return time() - max(look.newest, include.look_for(included(look.files)).newest)
 
 
 def watched(path: str | None) -> dict[str, set[str]]:
     """Directory -> names to watch: each link on the way to a file, its conf.d, and whatever comes into that.
 
-    A ConfigMap's update is the switch of the link ``..data``, which is on the way.
+    A ConfigMap's update is the switch of the link ``..data``, which is on the way.  Included directories likewise.
     """
     main = os.path.abspath(path or DEFAULT_PATH)
-    directory = os.path.join(os.path.dirname(main), "conf.d")
     try:
         files = look_for(path).files
     except ConfigError:
         files = ()
+    also = include.look_for(included(files))
+    directories = (os.path.join(os.path.dirname(main), "conf.d"), *also.directories)
     found: dict[str, set[str]] = {}
-    for name in {main, directory, *files}:
+    for name in {main, *directories, *files, *also.files}:
         for parent, child in walk(name).watched:
             found.setdefault(parent, set()).add(child)
-    if os.path.isdir(directory):
-        found.setdefault(os.path.realpath(directory), set()).add(ANY_NAME)
+    for directory in directories:
+        if os.path.isdir(directory):
+            found.setdefault(os.path.realpath(directory), set()).add(ANY_NAME)
     return found
 
 
-def unreadable(path: str, error: OSError) -> ConfigError:
-    """The error for a file that cannot be read."""
-    if error.errno == ENOENT:
-        remedy = (
-            "a link that leads nowhere: mend or remove it" if os.path.islink(path) else "create it, or name another"
-        )
-    else:
-        remedy = "make it readable for whom the daemon runs as, or name another"
-    return ConfigError(f"{shown(path)}: cannot be read: {error.strerror}: {remedy}")
+def included(files: Iterable[str]) -> tuple[str, ...]:
+    """What ``include`` says at this moment, valid or not: to know what to watch, the files need not be a config."""
+    import tomllib
 
-
-def shown(path: str) -> str:
-    """A path as it may stand in a message."""
-    return path if path.isprintable() else repr(path)
+    words: list[object] = []
+    for file in files:
+        try:
+            found = tomllib.loads(read_regular(file).decode()).get("include")
+        except (OSError, FormatError, ValueError, RecursionError):
+            continue
+        words = found if isinstance(found, list) else words
+    return tuple(word for word in words if isinstance(word, str) and include.is_word(word))

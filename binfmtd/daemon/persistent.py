@@ -20,6 +20,7 @@ from binfmtd.files.atomic import copy_in_steps, read_regular, remove_unfinished,
 from binfmtd.files.whereabouts import booted_with_systemd, init_lives_elsewhere
 from binfmtd.formats.binfmt_d import GENERATED, Rule, is_generated, parse_conf, render_conf
 from binfmtd.formats.mountinfo import parse_mountinfo
+from binfmtd.kernel.interpreters import leans_on
 from binfmtd.kernel.mount import MOUNT_TABLE
 from binfmtd.model.config import Config
 from binfmtd.model.desired import Fingerprint
@@ -81,14 +82,23 @@ class Host:
         path = self.path(directory)
         if self.root not in ("/", _INIT_ROOT) and not _bound_in(path):
             raise PersistenceError(f"{path} is not the host's, and would end with this container: {_BIND}")
-        if self.foreign and self.root != _INIT_ROOT and os.path.realpath(path) != path:
-            raise PersistenceError(f"{path}: a link on the way leads elsewhere here: bind the real directory in there")
+        if self.foreign and (link := self._link(directory)):
+            raise PersistenceError(f"{link} is a link, and leads elsewhere here: bind the real directory in there")
         systemd = self.path("usr/lib/systemd")
         if os.path.isdir(systemd) and not any(os.path.exists(self.path(each)) for each in _SYSTEMD_BINFMT):
             raise PersistenceError(
                 f"{self.path(_SYSTEMD_BINFMT[0])} is not there, so nothing would read {CONF} at boot: install "
                 "systemd-binfmt, or run the daemon at boot instead"
             )
+
+    def _link(self, below: str) -> str | None:
+        """A link on the way, which the kernel would follow from our root and not from the host's."""
+        path = self.root
+        for name in below.split("/"):
+            path = os.path.join(path, name)
+            if os.path.islink(path):
+                return path
+        return None
 
 
 class Persistence:
@@ -103,6 +113,7 @@ class Persistence:
         self._wanted: object = None  # what the steps are for, or were
         self.file = self._host.path(CONF)
         self.problem: str | None = None  # why a reboot would lose the handlers
+        self.warnings: list[str] = []  # what may not work after it
         if host is not None:
             host.check(os.path.dirname(CONF))
             self._read()
@@ -138,10 +149,15 @@ class Persistence:
             named = {name for name, _ in lines}
             earlier, _ = parse_conf(self._read() or b"")
             lines = [(rule.name, rule.registration) for rule in earlier if rule.name not in named] + lines
-        if (lines, versions) != self._wanted:
+        if (lines, versions) != self._wanted or self._seen() != _render(lines):
             self._wanted = lines, versions
             self._lines = lines
             self._steps = self._bring(lines, copies)
+            self.warnings = [
+                f"{source} needs {needed}, which is not copied: on the host it works only if it is there, too"
+                for source in copies.values()
+                if (needed := leans_on(source)) is not None
+            ]
 
     def step(self) -> bool:
         """Do a bit of the work.  True when it has ended, well or with a ``problem``; then it has to be wanted anew."""
@@ -186,6 +202,12 @@ class Persistence:
         except OSError as error:
             raise PersistenceError(f"{error.filename or self.file}: {error.strerror}: make it writable") from None
         return list(rules)
+
+    def _seen(self) -> bytes | None:
+        try:
+            return self._read()
+        except PersistenceError:
+            return None  # writing it will say why
 
     def _read(self) -> bytes | None:
         try:

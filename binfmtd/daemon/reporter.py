@@ -119,8 +119,10 @@ class Reporter:
         reason = "it takes its own interpreter: every exec fails with ELOOP"
         self._log.error("entry_disabled", entry=name, drift=Drift.UNWANTED.value, reason=reason)
 
-    def kept_for_reboot(self, file: str, problem: str | None) -> None:
+    def kept_for_reboot(self, file: str, problem: str | None, warnings: Iterable[str]) -> None:
         """The file that brings the handlers back after a reboot is in step, or cannot be."""
+        for warning in warnings:
+            self._once(warning, "persistent_warning", reason=warning)
         if problem is None:
             self._log.info("persistent_file_in_step", file=file)
         elif problem != self._unpersistent:

@@ -154,7 +154,8 @@ class Service:
         elif self._pacing.anything_due(now):
             self._make_pass("quiet")
         elif self._persistence.step():  # one at a time: what comes in between is served at once
-            self._report.kept_for_reboot(self._persistence.file, self._persistence.problem)
+            kept = self._persistence
+            self._report.kept_for_reboot(kept.file, kept.problem, kept.warnings)
             self._tell()
 
     # What it watches, and what it does

@@ -2,7 +2,6 @@
 
 import os
 import re
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -46,7 +45,7 @@ def copy_in_steps(source: str, target: str) -> Iterator[None]:
 def _replacing(path: str, mode: int, *, durable: bool) -> Iterator[int]:
     """A file beside ``path`` to write to, which takes its place at the end, or goes if anything is raised."""
     directory, name = os.path.split(path)
-    beside = os.path.join(directory, f".{name}.{secrets.token_hex(4)}")
+    beside = os.path.join(directory, f".{name}.{os.urandom(4).hex()}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(beside, flags, 0o600)
     try:

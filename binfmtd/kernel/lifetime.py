@@ -12,9 +12,10 @@ from contextlib import suppress
 from binfmtd.errors import BinfmtdError, MountError
 from binfmtd.files.whereabouts import in_user_namespace, init_lives_elsewhere, mounts_outlive_us
 from binfmtd.formats.line import encode_line
+from binfmtd.formats.mountinfo import parse_mountinfo
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.module import FS_TYPE
-from binfmtd.kernel.mount import DEFAULT_DIRECTORY, Mounted, Where, find, find_or_mount
+from binfmtd.kernel.mount import DEFAULT_DIRECTORY, Mounted, Where, device_at, find, find_or_mount
 from binfmtd.kernel.write import REMOVE, Writer
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Extension
@@ -34,18 +35,10 @@ def find_or_mount_to_last(where: Where) -> Mounted:
         return find(where.directory)
     except MountError:
         pass
-    host = init_lives_elsewhere()
-    if host:
-        with suppress(OSError):  # to look may be enough: the host's automount
-            os.listdir(f"/proc/1/root{DEFAULT_DIRECTORY}")
+    trouble = _mount_on_host() if init_lives_elsewhere() else None
     mounted = find_or_mount(where)
     if mounts_outlive_us() or _survives(mounted):
         return mounted
-    trouble = None
-    if host:
-        trouble = _in_a_child(_mount_on_host)
-        if trouble is None and _survives(mounted):
-            return mounted
     from binfmtd.kernel.syscalls import unmount
 
     unmount(mounted.directory)
@@ -69,8 +62,20 @@ def _survives(mounted: Mounted) -> bool:
         return Writer(instance).control(_TRIAL, REMOVE)
 
 
-def _mount_on_host() -> None:
-    """Go into process 1's mount namespace, for good, and see that binfmt_misc is mounted there."""
+def _mount_on_host() -> str | None:
+    """See that process 1 has binfmt_misc mounted in its mount namespace; returns why not, if it has not."""
+    with suppress(OSError):
+        os.listdir(f"/proc/1/root{DEFAULT_DIRECTORY}")  # to look may be enough: the host's automount
+        with open("/proc/1/mountinfo", "rb") as file:
+            lines = [line for line in parse_mountinfo(file.read()) if line.fs_type == FS_TYPE]
+        # A mount may lie below another, and count for nothing.
+        if any(device_at(f"/proc/1/root{line.point}") == os.makedev(*line.device) for line in lines):
+            return None
+    return _in_a_child(_mount_there)
+
+
+def _mount_there() -> None:
+    """Go into process 1's mount namespace, for good, and mount it there."""
     from binfmtd.kernel.syscalls import enter_mount_namespace
 
     enter_mount_namespace(1)

@@ -5,8 +5,6 @@ itself, asked for a file system that it does not know, runs the host's modprobe 
 mount(2) would ask it too, but needs a directory that is not there before the module is.
 """
 
-import shutil
-import subprocess
 from contextlib import suppress
 
 FS_TYPE = "binfmt_misc"
@@ -25,6 +23,8 @@ def kernel_has_it() -> bool:
 
 def load() -> str | None:
     """Have it loaded; None if the kernel knows the file system afterwards, else why it does not."""
+    import shutil
+
     said = "there is no modprobe here"
     if modprobe := shutil.which("modprobe", path=_SYSTEM_PATH):
         said = _run(modprobe)
@@ -37,6 +37,8 @@ def load() -> str | None:
 
 
 def _run(modprobe: str) -> str:
+    import subprocess
+
     try:
         done = subprocess.run(
             [modprobe, FS_TYPE], check=False, capture_output=True, stdin=subprocess.DEVNULL, timeout=_SECONDS

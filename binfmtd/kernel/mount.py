@@ -68,7 +68,7 @@ def find_or_mount(where: Where) -> Mounted:
             raise
     if not kernel_has_it():
         _load_module(where)
-    if not os.path.isdir(wanted) or _covered(wanted, _mount_table()):
+    if not os.path.isdir(wanted) or _cover(wanted, _mount_table()):
         raise MountError(_what_is_missing(wanted, _mount_table()))
     from binfmtd.kernel.syscalls import mount
 
@@ -108,12 +108,15 @@ def _at(directory: str, table: tuple[MountLine, ...]) -> Mounted | None:
     return Mounted(directory, device, (here or lines)[-1].read_only)
 
 
-def _covered(directory: str, table: tuple[MountLine, ...]) -> bool:
-    """Whether something else is mounted right there, which we must not bury."""
-    real = os.path.realpath(directory)
-    here = [line for line in table if line.point == real]
+def _cover(directory: str, table: tuple[MountLine, ...]) -> str | None:
+    """The type of what is mounted right there and must not be buried, if there is such a thing.
+
+    Mounts below another one (a newer /proc, say) are in the table, too, but are not what lies at the path.
+    """
+    real, device = os.path.realpath(directory), device_at(directory)
+    here = [line.fs_type for line in table if line.point == real and os.makedev(*line.device) == device]
     # A bind of the bare directory of /proc/sys (systemd's ReadWritePaths) hides nothing.
-    return bool(here) and here[-1].fs_type not in (FS_TYPE, "autofs", "proc")
+    return here[-1] if here and here[-1] not in (FS_TYPE, "autofs", "proc") else None
 
 
 def _what_is_missing(directory: str, table: tuple[MountLine, ...]) -> str:
@@ -122,9 +125,7 @@ def _what_is_missing(directory: str, table: tuple[MountLine, ...]) -> str:
         if directory == DEFAULT_DIRECTORY and not kernel_has_it():
             return f"{directory} is not there: load the kernel's module with `modprobe binfmt_misc`"
         return f"{directory} is not a directory: name one with --mount, or make it and mount there with {mounting}"
-    if _covered(directory, table):
-        real = os.path.realpath(directory)
-        over = next(line.fs_type for line in reversed(table) if line.point == real)
+    if over := _cover(directory, table):
         return f"{directory}: a file system of type {over} is mounted there, not binfmt_misc: unmount that"
     if in_user_namespace():
         return (

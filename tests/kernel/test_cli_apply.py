@@ -5,10 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.cli import Cli, fake_emulators, state
+from support.cli import Cli, fake_emulators, run, state
 from support.daemon import Daemon
 from support.instance import Instance
-from support.waiting import DirectoryWatch
+from support.waiting import DirectoryWatch, wait_until
 
 from binfmtd.catalog.architectures import CATALOG
 
@@ -92,7 +92,10 @@ def test_a_named_architecture_without_emulator(instance: Instance, tmp_path: Pat
     config = "architectures = ['arm64', 'all']\n" + fake_emulators(tmp_path / "bin", ["arm", "riscv64"])
     result = cli("apply", config=config)
     assert result.status == 1
-    assert result.message == f"qemu-aarch64: waiting: no executable file at {tmp_path}/bin/qemu-aarch64"
+    assert result.message == (
+        f"qemu-aarch64: waiting: no executable file at {tmp_path}/bin/qemu-aarch64: install it (Debian's package "
+        "qemu-user)"
+    )
     assert {"qemu-arm", "qemu-riscv64"} & set(instance.names())
     again = cli("apply", "--json", config=config)
     assert again.status == 1
@@ -177,7 +180,8 @@ def test_not_mounted(instance: Instance, tmp_path: Path, cli: Cli) -> None:
     covered = cli("apply", "--mount", instance.mount_point, config=ONE)
     assert covered.message.endswith("a file system of type tmpfs is mounted there, not binfmt_misc: unmount that")
     empty = cli("apply", "--mount", str(tmp_path), config=ONE)
-    assert empty.message.endswith(f"`mount -t binfmt_misc binfmt_misc {tmp_path}`")
+    assert empty.message.startswith(f"{tmp_path}: no binfmt_misc is mounted here, and this is a user namespace")
+    assert empty.message.endswith("--own-instance")
     missing = cli("apply", "--mount", "/nowhere", config=ONE)
     assert missing.message.startswith("/nowhere is not a directory: name one with --mount")
     assert {(result.status, result.stdout) for result in (covered, empty, missing)} == {(1, "")}
@@ -201,3 +205,78 @@ def test_invalid_config(instance: Instance, cli: Cli) -> None:
     assert (result.status, result.stdout) == (78, "")
     assert result.message.startswith(f"{cli.config}: handlers.one.typo: unknown key")
     assert instance.names() == []
+
+
+def test_arch_only_adds(instance: Instance, tmp_path: Path, cli: Cli) -> None:
+    """`--arch` takes the place of the config's architectures, by any name, and removes nothing that was there."""
+    config = "architectures = ['s390x']\n" + fake_emulators(tmp_path / "bin", ["aarch64", "arm", "s390x", "riscv64"])
+    assert cli("apply", config=config).status == 0
+    result = cli("--arch", "arm64", "linux/arm/v7", config=config)
+    assert (result.status, result.stderr) == (0, "")
+    assert instance.names() == ["qemu-arm", "qemu-aarch64", "qemu-s390x"]
+    assert cli("--arch", "none", config=config).stdout == "nothing to do\n"
+    assert cli("--arch=all,-arm64,-arm", config=config).status == 0
+    assert instance.names() == ["qemu-riscv64", "qemu-arm", "qemu-aarch64", "qemu-s390x"]
+    assert cli("apply", config=config).status == 0, "without it, what the config no longer declares goes"
+    assert instance.names() == ["qemu-s390x"]
+
+
+def test_arch_leaves_the_rest_of_the_config(instance: Instance, tmp_path: Path, cli: Cli) -> None:
+    """The handlers of the config are declared all the same."""
+    config = ONE + fake_emulators(tmp_path / "bin", ["arm"])
+    assert cli("--arch", "arm", config=config).status == 0
+    assert instance.names() == ["one", "qemu-arm"]
+
+
+def test_arch_without_its_emulator(instance: Instance, tmp_path: Path, cli: Cli) -> None:
+    """Named explicitly: exit 1 with the package; by "all" it is no failure."""
+    config = fake_emulators(tmp_path / "bin", ["arm"])
+    result = cli("--arch", "arm,riscv64", config=config)
+    assert result.status == 1
+    assert result.message == (
+        f"qemu-riscv64: waiting: no executable file at {tmp_path}/bin/qemu-riscv64: install it (Debian's package "
+        "qemu-user)"
+    )
+    assert instance.names() == ["qemu-arm"]
+    assert cli("--arch", "all", config=config).status == 0
+
+
+def test_arch_that_does_not_exist(instance: Instance, cli: Cli) -> None:
+    """An unknown one is an error that lists near names, before anything is registered."""
+    result = cli("apply", "--arch", "arm,rscv64", config=ONE)
+    assert (result.status, result.stdout) == (2, "")
+    assert result.message == "--arch: unknown architecture 'rscv64': did you mean riscv64, sparc64 or riscv32?"
+    assert instance.names() == []
+
+
+def test_arch_by_environment(instance: Instance, tmp_path: Path, cli: Cli) -> None:
+    """`$BINFMTD_ARCH` and `$BINFMTD_CONFIG` do as the options do."""
+    cli.config.write_text("architectures = ['s390x']\n" + fake_emulators(tmp_path / "bin", ["arm", "s390x"]))
+    command = ["env", "BINFMTD_ARCH=arm", f"BINFMTD_CONFIG={cli.config}", *cli.command("apply")]
+    assert run(command).status == 0
+    assert instance.names() == ["qemu-arm"]
+
+
+def test_arch_beside_a_daemon(instance: Instance, start_daemon: StartDaemon, tmp_path: Path, cli: Cli) -> None:
+    """Nothing is written: the message names the daemon, its config and the line that would do it."""
+    emulators = fake_emulators(tmp_path / "bin", ["arm", "s390x"])
+    daemon = start_daemon("architectures = ['arm']\n" + emulators)
+    cli.state_directory = daemon.state_directory
+    assert cli("--arch", "arm", config=emulators).status == 0
+    result = cli("--arch", "s390x", config=emulators)
+    assert result.status == 1
+    assert f'put `architectures = ["s390x"]` into {daemon.config} and reload it' in result.messages[0]
+    assert result.messages[0].endswith(f"kill -HUP {daemon.pid}")
+    assert result.messages[1].startswith("qemu-s390x: missing: it is not there")
+    assert instance.names() == ["qemu-arm"]
+
+
+def test_the_daemon_takes_arch(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
+    """`run --arch` beats the config's architectures, also after a reload."""
+    emulators = fake_emulators(tmp_path / "bin", ["arm", "s390x"])
+    daemon = start_daemon("architectures = ['s390x']\n" + emulators, ("--arch", "arm"))
+    assert instance.names() == ["qemu-arm"]
+    daemon.config.write_text("architectures = []\n" + emulators + ONE.replace("architectures = []", ""))
+    daemon.reload()
+    daemon.wait_for_log("config_reloaded")
+    wait_until(lambda: sorted(instance.names()) == ["one", "qemu-arm"], what="the handler of the new config")

@@ -20,7 +20,9 @@ from typing import Any, Self
 MOUNT_POINT = "/proc/sys/fs/binfmt_misc"
 CONTROL_FILES = frozenset({"register", "status"})
 COMMAND_SECONDS = 60
-UNSHARE = ("unshare", "-Urm", "--propagation", "private")
+UNSHARE = ("unshare", "-Um", "--propagation", "private")
+ROOT_ALONE = ("--map-root-user",)
+EVERYBODY = ("--map-users=0,0,65536", "--map-groups=0,0,65536")
 HOLDER = f"""
 mount -t binfmt_misc binfmt_misc {MOUNT_POINT} || exit 4
 echo ready
@@ -28,7 +30,7 @@ read -r _
 """
 COVER = f"""
 mount -t tmpfs tmpfs {MOUNT_POINT} || exit 3
-exec {" ".join(UNSHARE)} sh -c '{HOLDER}'
+exec "$@" sh -c '{HOLDER}'
 """
 
 
@@ -43,15 +45,18 @@ class NotPrivateError(Exception):
 class Instance:
     """One private instance, from its mount to ``close``.
 
-    Raises UnavailableError where this machine forbids it, and NotPrivateError where the instance is not one of its own.
+    Whoever runs the test is root in there, and alone; with ``everybody``, which takes root, all of this machine's users
+    are who they are.  Raises UnavailableError where this machine forbids it, and NotPrivateError where the instance is
+    not one of its own.
     """
 
     mount_point = MOUNT_POINT  # as seen from inside
 
-    def __init__(self) -> None:
+    def __init__(self, *, everybody: bool = False) -> None:
         self._commands: list[subprocess.Popen[Any]] = []
+        unshare = [*UNSHARE, *(EVERYBODY if everybody else ROOT_ALONE)]
         self._holder = subprocess.Popen(
-            [*UNSHARE, "sh", "-c", COVER],
+            [*unshare, "sh", "-c", COVER, "sh", *unshare],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -35,9 +35,9 @@ def test_the_example_as_it_is_changes_nothing(load_text: Load, example: str) -> 
 
 def test_the_example_shows_the_defaults(uncommented: ConfigFile) -> None:
     """Every commented default is the real one."""
-    shown = uncommented.model_dump(exclude={"architectures", "emulators", "handlers"})
+    shown = uncommented.model_dump(exclude={"architectures", "include", "emulators", "handlers"})
     assert Policy(**{**shown, "keep": tuple(shown["keep"])}) == Policy()
-    assert uncommented.architectures == ["all"]
+    assert (uncommented.architectures, uncommented.include) == (["all"], [])
     assert tuple(uncommented.emulators.paths or ()) == DEFAULT_PATHS
     assert (uncommented.emulators.entry, uncommented.emulators.flags) == (DEFAULT_ENTRY, DEFAULT_FLAGS)
 

@@ -138,8 +138,8 @@ def test_durations_are_numbers_with_units(text: str, seconds: float) -> None:
 
 
 def test_every_setting_of_the_policy_has_its_key() -> None:
-    """The keys of the config are the fields of Policy and the three that make handlers: nothing is forgotten."""
-    assert {field.name for field in fields(Policy)} | {"architectures", "emulators", "handlers"} == set(
+    """The keys of the config are the fields of Policy and the four that make handlers: nothing is forgotten."""
+    assert {field.name for field in fields(Policy)} | {"architectures", "include", "emulators", "handlers"} == set(
         ConfigFile.model_fields
     )
 

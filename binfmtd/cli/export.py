@@ -1,0 +1,200 @@
+"""``binfmtd export``: what the config declares, in the formats of others.
+
+What a format cannot say is a line on stderr for each entry.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import combinations
+
+from binfmtd.cli import options
+from binfmtd.cli.check import observe
+from binfmtd.cli.context import load_config, nothing_there, print_json, state_dir_or_none, warn
+from binfmtd.daemon.facts import HostFacts
+from binfmtd.errors import FormatError, UsageError
+from binfmtd.files.atomic import read_regular, write_atomically
+from binfmtd.formats import debian
+from binfmtd.formats.binfmt_d import is_generated, render_conf
+from binfmtd.formats.line import to_text
+from binfmtd.formats.nixos import render_nixos
+from binfmtd.formats.shell import render_script
+from binfmtd.model.config import Config, Declaration
+from binfmtd.model.desired import DesiredState, Standing, resolve
+from binfmtd.model.handler import Flags, Handler, Registration
+from binfmtd.model.precedence import contends
+
+DONE = 0
+FAILED = 1
+
+Entry = tuple[str, Registration]
+DEBIAN, NIXOS = "debian", "nixos"
+_COMMENT = "by `binfmtd export`: change binfmtd's config, and export again"
+_WHOLE: dict[str, tuple[str, Callable[[Iterable[Entry]], bytes]]] = {
+    "binfmt.d": ("binfmtd.conf", partial(render_conf, comments=[_COMMENT])),
+    NIXOS: ("binfmtd.nix", render_nixos),
+    "shell": ("binfmtd.sh", render_script),
+}
+FORMATS = ("binfmt.d", DEBIAN, NIXOS, "shell")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit status 0, or 1 if an entry that the config wants had to be left out."""
+    parser = options.parser("export", epilog="Exit status 1 if an entry that the config wants had to be left out.")
+    parser.add_argument("--format", choices=FORMATS, help="whose format")
+    parser.add_argument("--output", metavar="DIR", help="debian: the directory that gets a file for each entry")
+    options.add_config(parser)
+    options.add_mount(parser)
+    options.add_state_dir(parser)
+    options.add_json(parser)
+    parser.add_argument(
+        "--remove",
+        action="store_true",
+        help="instead, take back what --persistent did: its file in binfmt.d, the copies of emulators, their entries",
+    )
+    options.add_host_root(parser)
+    given = parser.parse_args(arguments)
+    if given.remove == (given.format is not None):
+        raise UsageError(f"give either --format ({', '.join(FORMATS)}) or --remove")
+    if given.remove:
+        from binfmtd.cli.take_back import take_back
+
+        return take_back(given)
+    if given.output is not None and (given.format != DEBIAN or given.json):
+        raise UsageError("--output is for --format debian, without --json: here, redirect the standard output")
+    config = load_config(given)
+    desired = resolve(config, HostFacts(state_dir_or_none(given)).gather(config, observe(given.mount)))
+    exported = _Exported()
+    handlers = list(_handlers(config, desired, given.format, exported))
+    if given.format == DEBIAN:
+        handlers = _without_twins(handlers, exported)
+    if given.format in (DEBIAN, NIXOS):
+        _note_order(handlers, given.format, exported)
+    files = _files([(handler.name, handler.registration) for handler in handlers], given.format)
+    if given.json:
+        notes = [{"entry": entry, "reason": reason} for entry, reason in exported.notes]
+        documents = [{"name": name, "text": to_text(text)} for name, text in files]
+        print_json({"format": given.format, "files": documents, "notes": notes})
+    else:
+        _print(files, given.output)
+    for text in (*config.warnings, nothing_there(config, desired)):
+        if text:
+            warn(text)
+    for entry, reason in exported.notes:
+        warn(f"{entry}: {reason}")
+    return FAILED if exported.failed else DONE
+
+
+@dataclass(slots=True)
+class _Exported:
+    """What there is to say, by entry."""
+
+    notes: list[tuple[str, str]] = field(default_factory=list)
+    failed: bool = False
+
+    def note(self, entry: str, reason: str) -> None:
+        """Something that the format cannot say."""
+        self.notes.append((entry, reason))
+
+    def fail(self, entry: str, reason: object) -> None:
+        """An entry that the config wants, and that is not in the output."""
+        self.note(entry, f"left out: {reason}")
+        self.failed = True
+
+
+def _handlers(config: Config, desired: DesiredState, kind: str, exported: _Exported) -> Iterator[Handler]:
+    """What to write, lowest rank first: the order in which to register, since the newest wins."""
+    for declared in sorted(config.declarations, key=lambda declared: declared.priority):
+        if handler := desired.by_name.get(declared.name):
+            registration = handler.registration
+        else:
+            held = desired.held_by_name.get(declared.name)
+            if held is None or held.standing is Standing.ABSENT:
+                continue  # from "all": native, or without an emulator
+            if held.standing is Standing.REFUSED:
+                exported.fail(declared.name, f"refused: {held.reason}")
+                continue
+            exported.note(declared.name, f"{held.reason} yet")
+            registration = Registration(declared.match, declared.interpreters[0], held.flags)
+        if not declared.enabled:
+            exported.note(declared.name, f"left out: enabled = false cannot be said in {kind}")
+            continue
+        if _holds(declared.name, registration, kind, exported):
+            _note_losses(declared, registration, kind, exported)
+            yield Handler(declared.name, registration, declared.priority)
+
+
+def _holds(name: str, registration: Registration, kind: str, exported: _Exported) -> bool:
+    try:
+        if kind == DEBIAN:
+            debian.render_format(name, registration)
+        else:
+            _WHOLE[kind][1]([(name, registration)])
+    except FormatError as error:
+        exported.fail(name, str(error).removeprefix(f"entry {name!r}: "))
+        return False
+    return True
+
+
+def _note_losses(declared: Declaration, registration: Registration, kind: str, exported: _Exported) -> None:
+    if declared.priority and kind in (DEBIAN, NIXOS):
+        exported.note(declared.name, f"priority = {declared.priority} cannot be said in {kind}")
+    elif declared.priority:
+        exported.note(declared.name, f"priority = {declared.priority} is only told by the order of the lines")
+    if declared.force:
+        exported.note(declared.name, f"force = true cannot be said in {kind}, where nothing guards the host's programs")
+    if kind == DEBIAN and Flags.O in registration.flags and Flags.C not in registration.flags:
+        exported.note(declared.name, "flag O cannot be said in debian: written without")
+
+
+def _without_twins(handlers: Sequence[Handler], exported: _Exported) -> list[Handler]:
+    """Leave out what an equal match outranks: update-binfmts would put its wrapper before both, and refuse F."""
+    winners = {handler.registration.match: handler.name for handler in handlers}  # the last is the highest
+    for handler in handlers:
+        if (winner := winners[handler.registration.match]) != handler.name:
+            reason = f"left out: {winner} takes the same files before it, and debian cannot say which of two wins"
+            exported.note(handler.name, reason)
+    return [handler for handler in handlers if winners[handler.registration.match] == handler.name]
+
+
+def _note_order(handlers: Sequence[Handler], kind: str, exported: _Exported) -> None:
+    """Both have an order of their own: NixOS that of the names, update-binfmts none that could be relied on."""
+    lower: dict[str, list[str]] = {}
+    for low, high in combinations(handlers, 2):
+        if contends(low, high) and (kind == DEBIAN or high.name < low.name):
+            lower.setdefault(high.name, []).append(low.name)
+    for name, names in lower.items():
+        exported.note(name, f"should win over {', '.join(names)} where both match, and {kind} cannot say so")
+
+
+def _files(entries: Sequence[Entry], kind: str) -> list[tuple[str, bytes]]:
+    if kind != DEBIAN:
+        name, render = _WHOLE[kind]
+        return [(name, render(entries))]
+    return [(name, debian.render_format(name, registration)) for name, registration in entries]
+
+
+def _print(files: Sequence[tuple[str, bytes]], output: str | None) -> None:
+    if output is None and len(files) > 1:
+        raise UsageError(f"debian wants a file for each of these {len(files)} entries: name a directory with --output")
+    for name, text in files:
+        if output is None:
+            sys.stdout.flush()
+            sys.stdout.buffer.write(text)
+        else:
+            _write(os.path.join(output, name), text)
+
+
+def _write(path: str, text: bytes) -> None:
+    """Raises UsageError for a file that somebody else wrote, or where nothing can be written."""
+    try:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        if os.path.lexists(path) and not is_generated(read_regular(path)):
+            raise UsageError(f"{path}: somebody else's file: choose another directory, or rename the handler")
+        write_atomically(path, text)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror}: name another directory") from error
+    except FormatError as error:
+        raise UsageError(f"{path}: {error}") from error

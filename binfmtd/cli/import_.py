@@ -1,0 +1,215 @@
+"""``binfmtd import``: what others declared or registered, as a config on stdout.
+
+What the config cannot say, and what was not understood, is a line on stderr for each.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from binfmtd.cli import options
+from binfmtd.cli.context import print_json, warn
+from binfmtd.errors import FormatError, UsageError
+from binfmtd.files.atomic import read_regular, read_start
+from binfmtd.files.binfmt_d import DIRECTORIES, conf_files, masks
+from binfmtd.formats.binfmt_d import Problem, parse_conf
+from binfmtd.formats.debian import is_format, parse_format
+from binfmtd.formats.toml import Found, check_toml, render_toml
+from binfmtd.kernel import host
+from binfmtd.kernel.instance import Instance, Observer
+from binfmtd.kernel.interpreters import head
+from binfmtd.kernel.mount import find
+from binfmtd.model.guard import takes_native
+from binfmtd.model.standin import is_stand_in
+
+DONE = 0
+FAILED = 1
+_ENOUGH = 4096  # bytes to see the first key
+AUTO, BINFMT_D, DEBIAN = "auto", "binfmt.d", "debian"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit status 0, or 1 if something could not be read or understood; all else is on stdout all the same."""
+    parser = options.parser("import", epilog="Exit status 1 if something could not be read or understood.")
+    parser.add_argument("paths", metavar="PATH", nargs="*", help="files or directories (systemd's four binfmt.d)")
+    parser.add_argument("--kernel", action="store_true", help="what is registered now, instead of files")
+    parser.add_argument(
+        "--format", choices=(AUTO, BINFMT_D, DEBIAN), default=AUTO, help="what the files are (auto: their content says)"
+    )
+    options.add_config(parser)  # every command takes it; here it makes no difference
+    options.add_mount(parser)
+    options.add_json(parser)
+    given = parser.parse_args(arguments)
+    if given.kernel and (given.paths or given.format != AUTO):
+        raise UsageError("--kernel takes no files and no --format: import these apart, and put the results together")
+    collected = _Collected()
+    if given.kernel:
+        _from_kernel(given.mount, collected)
+    elif given.paths:
+        for path in given.paths:
+            _from_path(path, given.format, collected)
+    else:
+        _from_conf_files(DIRECTORIES, collected)
+    for where, reason in collected.notes:
+        warn(f"{where}: {reason}")
+    if collected.failed and not collected.found:
+        return FAILED  # an empty config would say that there is nothing
+    text = render_toml(collected.found.values())
+    if given.json:
+        notes = [{"where": where, "reason": reason} for where, reason in collected.notes]
+        print_json({"toml": text, "handlers": list(collected.found), "notes": notes})
+    else:
+        print(text, end="")
+    return FAILED if collected.failed else DONE
+
+
+@dataclass(slots=True)
+class _Collected:
+    """What was found, in the order of registration; and what there is to say, each with its place."""
+
+    found: dict[str, Found] = field(default_factory=dict)
+    notes: list[tuple[str, str]] = field(default_factory=list)
+    failed: bool = False
+
+    def add(self, found: Found) -> None:
+        """Take one entry, unless the config could not hold it."""
+        try:
+            check_toml(found.name, found.registration)
+        except FormatError as error:
+            self.note(found.origin, f"entry {found.name!r} left out: {error}")
+            return
+        if earlier := self.found.pop(found.name, None):
+            self.note(found.origin, f"entry {found.name!r} replaces the one of {earlier.origin}")
+        self.found[found.name] = found
+        taken = takes_native(found.registration.match, host.native_header(), head("/proc/self/exe"))
+        if taken and found.enabled:
+            self.note(
+                found.origin,
+                f"entry {found.name!r} takes {taken} of this host: it will be refused, so remove it or narrow its mask",
+            )
+
+    def note(self, where: str, reason: str) -> None:
+        """Something that the config cannot say."""
+        self.notes.append((where, reason))
+
+    def fail(self, where: str, reason: object) -> None:
+        """Something that could not be read or understood."""
+        self.note(where, str(reason))
+        self.failed = True
+
+    def problems(self, path: str, problems: Sequence[Problem]) -> None:
+        """The same for lines of a file."""
+        for problem in problems:
+            self.fail(f"{path}:{problem.line}", problem.reason)
+
+
+def _from_kernel(mount: str | None, collected: _Collected) -> None:
+    mounted = find(mount)
+    with Instance(mounted) as instance:
+        observed = Observer().look(instance)
+    if not observed.switched_on:
+        collected.note(mounted.directory, "all entries are switched off there, which no config says")
+    for entry in reversed(observed.entries):  # the newest wins in the kernel, and the last in a config
+        origin = f"{mounted.directory}/{entry.name}"
+        if is_stand_in(entry.name):
+            continue
+        if entry.registration is None:
+            collected.fail(origin, "left out: it says something that this version does not know: declare it by hand")
+        else:
+            collected.add(Found(entry.name, entry.registration, origin, entry.enabled))
+
+
+def _from_path(path: str, kind: str, collected: _Collected) -> None:
+    if not os.path.isdir(path):
+        _from_file(path, kind, collected)
+        return
+    if kind == DEBIAN:
+        for file in _visible(path, collected):
+            _from_file(file, DEBIAN, collected)
+        return
+    if kind == AUTO:
+        _from_others(path, collected)
+    _from_conf_files([path], collected, kind)
+
+
+def _from_others(directory: str, collected: _Collected) -> None:
+    """What a directory has beside *.conf: Debian's format files, and what is neither."""
+    strangers = []
+    for file in _visible(directory, collected):
+        if file.endswith(".conf"):
+            continue
+        if _looks_like_debian(file):
+            _from_file(file, DEBIAN, collected)
+        else:
+            strangers.append(os.path.basename(file))
+    if strangers:
+        more = f" and {len(strangers) - 3} more" if strangers[3:] else ""
+        names = ", ".join(strangers[:3]) + more
+        reason = f"left out, neither *.conf nor Debian's format files: {names}: name a file to import it"
+        collected.note(directory, reason)
+
+
+def _looks_like_debian(file: str) -> bool:
+    try:
+        return is_format(read_start(file, _ENOUGH))
+    except OSError:
+        return True  # whoever reads it says why
+    except FormatError:
+        return False
+
+
+def _visible(directory: str, collected: _Collected) -> list[str]:
+    try:
+        names = os.listdir(directory)
+    except OSError as error:
+        collected.fail(directory, f"cannot be read: {error.strerror}")
+        return []
+    paths = [os.path.join(directory, name) for name in sorted(names, key=os.fsencode) if not name.startswith(".")]
+    return [path for path in paths if not os.path.isdir(path) and not masks(path)]
+
+
+def _from_conf_files(directories: Sequence[str], collected: _Collected, kind: str = BINFMT_D) -> None:
+    files, errors = conf_files(directories)
+    for error in errors:
+        collected.fail(str(error.filename), f"cannot be read: {error.strerror}")
+    for file in files:
+        _from_file(file, kind, collected)
+
+
+def _from_file(path: str, kind: str, collected: _Collected) -> None:
+    try:
+        text = read_regular(path)
+    except OSError as error:
+        collected.fail(path, f"cannot be read: {error.strerror}")
+        return
+    except FormatError as error:
+        collected.fail(path, error)
+        return
+    if kind == DEBIAN or (kind == AUTO and is_format(text)):
+        _from_debian(path, text, collected)
+    else:
+        rules, problems = parse_conf(text)
+        if kind == AUTO and problems and not rules:
+            first = problems[0]
+            reason = f"neither a binfmt.d file ({first.reason}) nor one of Debian's format files"
+            collected.fail(f"{path}:{first.line}", f"{reason}: say which with --format to hear more")
+            return
+        collected.problems(path, problems)
+        for rule in rules:
+            collected.add(Found(rule.name, rule.registration, f"{path}:{rule.line}"))
+
+
+def _from_debian(path: str, text: bytes, collected: _Collected) -> None:
+    name = os.path.basename(path)
+    found, problems = parse_format(text)
+    collected.problems(path, problems)
+    if found is None:
+        return
+    if found.detector is not None:
+        collected.note(
+            path,
+            f"entry {name!r} left out: the kernel cannot ask its detector {found.detector!r}: if its interpreter may "
+            f"have all such files, declare [handlers.{name}] by hand",
+        )
+        return
+    collected.add(Found(name, found.registration, f"{path} (package {found.package})"))

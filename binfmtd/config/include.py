@@ -1,0 +1,109 @@
+"""``include``: binfmt.d files as declared state, so that a host's own rules are kept without being rewritten.
+
+* ``"binfmt.d"`` means systemd's four directories, with its precedence and masking; an absolute path is one directory.
+* Nothing in there makes the config invalid: the files are other people's.  What cannot be read, trusted or understood
+  is a warning with its file and line, and all else counts.
+* A directory that others could write to is left out before anything in it can hide or mask other files.
+* A file that binfmtd generated derives from a config: it is left out, or it would declare what the config has dropped.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+from binfmtd.catalog.names import did_you_mean
+from binfmtd.config.look import Look, look_at, shown, unreadable
+from binfmtd.errors import FormatError
+from binfmtd.files.atomic import read_regular
+from binfmtd.files.binfmt_d import DIRECTORIES, conf_files
+from binfmtd.files.chain import Seen
+from binfmtd.files.trust import Trust, untrusted
+from binfmtd.formats.binfmt_d import Rule, is_generated, parse_conf
+
+SYSTEMD = "binfmt.d"
+
+
+@dataclass(frozen=True, slots=True)
+class Included:
+    """The rules in the order in which they count, each with its file; and what to tell about the rest."""
+
+    rules: tuple[tuple[str, Rule], ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+NOTHING = Included()
+
+
+def is_word(word: str) -> bool:
+    """Whether ``include`` may have this word."""
+    return word == SYSTEMD or (word.startswith("/") and not set("\0\n") & set(word))
+
+
+def check_word(word: str) -> str:
+    """The same; raises FormatError."""
+    if not is_word(word):
+        hint = did_you_mean(word, (SYSTEMD,))
+        raise FormatError(
+            f'{word!r} is nothing to include{f" ({hint})" if hint else ""}: write "{SYSTEMD}" for systemd\'s '
+            "directories, or the absolute path of a directory"
+        )
+    return word
+
+
+def of_systemd(file: str) -> bool:
+    """Whether systemd-binfmt reads this file, too, and registers at each boot what it says."""
+    return os.path.dirname(file) in DIRECTORIES
+
+
+def look_for(words: Iterable[str]) -> Look:
+    """Everything whose change could change what is included."""
+    directories = tuple(dict.fromkeys(chain.from_iterable(map(_directories, words))))
+    return look_at(chain.from_iterable(conf_files([each])[0] for each in directories), directories)
+
+
+def read(words: Iterable[str], trust: Trust) -> Included:
+    """Read all that is included, in the order of the words."""
+    rules: list[tuple[str, Rule]] = []
+    warnings: list[str] = []
+    seen: Seen = {}
+    for word in words:
+        for file in _files(word, trust, seen, warnings):
+            data = _read(file, trust, seen, warnings)
+            if data is None or is_generated(data):
+                continue
+            good, bad = parse_conf(data)
+            rules += ((file, rule) for rule in good)
+            warnings += (f"{shown(file)}:{problem.line}: not included: {problem.reason}" for problem in bad)
+    return Included(tuple(rules), tuple(warnings))
+
+
+def _directories(word: str) -> Sequence[str]:
+    return DIRECTORIES if word == SYSTEMD else (word,)
+
+
+def _files(word: str, trust: Trust, seen: Seen, warnings: list[str]) -> Sequence[str]:
+    trusted = []
+    for directory in _directories(word):
+        if reason := untrusted(directory, trust, seen):
+            warnings.append(f"{shown(directory)}: not included: cannot be trusted: {reason}")
+        else:
+            trusted.append(directory)
+        if word != SYSTEMD and not os.path.lexists(directory):
+            warnings.append(f"{shown(directory)}: nothing to include: there is no such directory: create it")
+    files, errors = conf_files(trusted)
+    warnings += (str(unreadable(str(error.filename), error)) for error in errors)
+    return files
+
+
+def _read(file: str, trust: Trust, seen: Seen, warnings: list[str]) -> bytes | None:
+    if reason := untrusted(file, trust, seen):
+        warnings.append(f"{shown(file)}: not included: cannot be trusted: {reason}")
+        return None
+    try:
+        return read_regular(file)
+    except OSError as error:
+        warnings.append(str(unreadable(file, error)))
+    except FormatError as error:
+        warnings.append(f"{shown(file)}: not included: {error}")
+    return None

@@ -1,0 +1,50 @@
+"""Looking at the config's files: which are there, in which version, and what to say of one that cannot be read."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from errno import ENOENT
+
+from binfmtd.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What is there now.  ``identities`` differ from another look's if anything changed in between."""
+
+    files: tuple[str, ...]
+    directories: tuple[str, ...]  # those that the files were found in
+    identities: tuple[tuple[int, ...] | None, ...]
+    newest: float  # the latest change, in seconds since the epoch
+
+
+def look_at(files: Iterable[str], directories: Iterable[str] = (), others: Iterable[str] = ()) -> Look:
+    """Look at all of these; ``others`` count only for what changed."""
+    files, directories = tuple(files), tuple(directories)
+    identities: list[tuple[int, ...] | None] = []
+    newest = 0
+    for name in (*others, *directories, *files):
+        try:
+            found = os.stat(name)
+        except OSError:
+            identities.append(None)  # whoever reads it says why
+            continue
+        identities.append((found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
+        newest = max(newest, found.st_mtime_ns, found.st_ctime_ns)
+    return Look(files, directories, tuple(identities), newest / 1e9)
+
+
+def unreadable(path: str, error: OSError) -> ConfigError:
+    """The error for a file that cannot be read."""
+    if error.errno == ENOENT:
+        remedy = (
+            "a link that leads nowhere: mend or remove it" if os.path.islink(path) else "create it, or name another"
+        )
+    else:
+        remedy = "make it readable for whom the daemon runs as, or name another"
+    return ConfigError(f"{shown(path)}: cannot be read: {error.strerror}: {remedy}")
+
+
+def shown(path: str) -> str:
+    """A path as it may stand in a message."""
+    return path if path.isprintable() else repr(path)

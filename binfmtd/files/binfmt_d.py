@@ -1,0 +1,46 @@
+"""Finding binfmt.d files, as systemd-binfmt does (binfmt.d(5); src/basic/conf-files.c; tried with systemd 257).
+
+* ``*.conf``, of all directories together in the order of the bytes of their names; hidden ones are not read.
+* Of two with the same name only the one in the earlier directory counts, whatever is in it: also a link that leads
+  nowhere, or a directory.
+* A link to /dev/null, or an empty file, masks that name and says nothing itself.
+"""
+
+import os
+import stat
+from collections.abc import Iterable
+
+DIRECTORIES = ("/etc/binfmt.d", "/run/binfmt.d", "/usr/local/lib/binfmt.d", "/usr/lib/binfmt.d")
+"""systemd's own, the highest precedence first."""
+
+_DEV_NULL = os.makedev(1, 3)
+
+
+def conf_files(directories: Iterable[str]) -> tuple[tuple[str, ...], tuple[OSError, ...]]:
+    """The files to read, in order, and the errors of directories that are there and cannot be listed."""
+    by_name: dict[str, str] = {}
+    errors: list[OSError] = []
+    for directory in directories:
+        try:
+            names = os.listdir(directory)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            errors.append(error)
+            continue
+        for name in names:
+            if name.endswith(".conf") and not name.startswith("."):
+                by_name.setdefault(name, os.path.join(directory, name))
+    in_order = (by_name[name] for name in sorted(by_name, key=os.fsencode))
+    return tuple(path for path in in_order if not masks(path)), tuple(errors)
+
+
+def masks(path: str) -> bool:
+    """Whether this says nothing but that files of its name in later directories do not count."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return False  # whoever reads it says why
+    if stat.S_ISCHR(found.st_mode):
+        return found.st_rdev == _DEV_NULL
+    return stat.S_ISREG(found.st_mode) and found.st_size == 0

@@ -1,0 +1,52 @@
+r"""A POSIX shell script that registers entries, for hosts that have nothing better.
+
+* One printf with ``%s`` for each entry: what echo does to backslashes differs from shell to shell, and the kernel takes
+  one write for one entry.
+* An entry of the name goes first, as systemd-binfmt does it; for that moment there is none.
+* What the kernel refuses is reported by the shell; the others count, and the exit status is 1.
+"""
+
+from collections.abc import Iterable
+
+from binfmtd.errors import FormatError
+from binfmtd.formats.binfmt_d import GENERATED
+from binfmtd.formats.line import encode_line, to_bytes
+from binfmtd.model.handler import Registration
+
+_HEAD = (
+    b"""\
+#!/bin/sh
+%s
+# Usage: sh SCRIPT [DIRECTORY], where binfmt_misc is or is to be mounted.
+mount=${1:-/proc/sys/fs/binfmt_misc}
+status=0
+
+register() { # NAME LINE
+    if [ -e "$mount/$1" ]; then printf '%%s' -1 >"$mount/$1"; fi
+    printf '%%s' "$2" >"$mount/register" || status=1
+}
+
+[ -e "$mount/register" ] || mount -t binfmt_misc binfmt_misc "$mount" || exit 1
+"""
+    % GENERATED
+)
+
+
+def render_script(entries: Iterable[tuple[str, Registration]]) -> bytes:
+    """Write the script; raises FormatError, which names the entry, for what the kernel could not take."""
+    return b"".join([_HEAD, *(_call(name, registration) for name, registration in entries), b"exit $status\n"])
+
+
+def _call(name: str, registration: Registration) -> bytes:
+    try:
+        line = encode_line(name, registration, readable=True)
+    except FormatError:
+        try:
+            line = encode_line(name, registration)
+        except FormatError as error:
+            raise FormatError(f"entry {name!r}: {error}") from error
+    return b"register %s %s\n" % (_quoted(to_bytes(name)), _quoted(line))
+
+
+def _quoted(text: bytes) -> bytes:
+    return b"'" + text.replace(b"'", b"'\\''") + b"'"

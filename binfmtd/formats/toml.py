@@ -1,0 +1,107 @@
+r"""Handlers as the config's TOML: what ``import`` prints.
+
+A writer of our own for this one shape: it puts magic and mask in single quotes, as ``\x7fELF`` and not ``\\x7fELF``,
+and a comment that says where each came from.  tomli-w can do neither, and would be one more dependency.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from binfmtd.errors import FormatError
+from binfmtd.formats.escapes import encode
+from binfmtd.formats.line import check_interpreter, encode_line
+from binfmtd.model.handler import Registration
+from binfmtd.model.match import Extension
+from binfmtd.model.standin import is_stand_in
+
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An entry, and where it was found: a file and line, or the kernel."""
+
+    name: str
+    registration: Registration
+    origin: str
+    enabled: bool = True
+
+
+def render_toml(handlers: Iterable[Found]) -> str:
+    """Write a config that declares exactly these; raises FormatError, which names the entry (see ``check_toml``)."""
+    tables = []
+    for found in handlers:
+        try:
+            check_toml(found.name, found.registration)
+        except FormatError as error:
+            raise FormatError(f"entry {found.name!r}: {error}") from error
+        tables.append(_table(found))
+    return "".join([_HEAD, *tables])
+
+
+def check_toml(name: str, registration: Registration) -> None:
+    """Raise FormatError if the config could not hold this."""
+    match = registration.match
+    extension = match.text if isinstance(match, Extension) else ""
+    for text in (name, registration.interpreter, extension):
+        if not _is_text(text):
+            raise FormatError(f"{text!r} is not UTF-8, and TOML is: rename it")
+    if is_stand_in(name):
+        raise FormatError("its name is a stand-in's, which is binfmtd's own: rename it")
+    if "." in extension:
+        raise FormatError(f"extension {extension!r} never matches, since what follows the last dot counts: drop it")
+    check_interpreter(registration.interpreter)
+    encode_line(name, registration)
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+_HEAD = """\
+# Imported by binfmtd: these handlers and no others. `architectures = ["all"]` instead adds every emulator that is here.
+architectures = []
+"""
+
+
+def _table(found: Found) -> str:
+    match = found.registration.match
+    lines = ["", f"# {''.join(c if c.isprintable() else '?' for c in found.origin)}"]
+    lines.append(f"[handlers.{found.name if _BARE.fullmatch(found.name) else _quoted(found.name)}]")
+    if isinstance(match, Extension):
+        lines.append(f"extension = {_quoted(match.text)}")
+    else:
+        lines.append(f"magic = {_escaped(match.magic)}")
+        if match.mask is not None:
+            lines.append(f"mask = {_escaped(match.mask)}")
+        if match.offset:
+            lines.append(f"offset = {match.offset}")
+    lines.append(f"interpreter = {_quoted(found.registration.interpreter)}")
+    if letters := found.registration.flags.letters:
+        lines.append(f"flags = {_quoted(letters)}")
+    if not found.enabled:
+        lines.append("enabled = false")
+    return "".join(line + "\n" for line in lines)
+
+
+def _escaped(data: bytes) -> str:
+    text = encode(data).decode("ascii").replace("'", "\\x27")  # what a literal string cannot hold
+    return f"'{text}'"
+
+
+def _quoted(text: str) -> str:
+    r"""A basic string: TOML's escapes are \", \\ and \uXXXX (toml.io, v1.0.0, String)."""
+    return '"' + "".join(map(_character, text)) + '"'
+
+
+def _character(character: str) -> str:
+    if character in '"\\':
+        return "\\" + character
+    if character.isprintable():
+        return character
+    return f"\\u{ord(character):04x}" if ord(character) < 0x10000 else f"\\U{ord(character):08x}"

@@ -1,0 +1,81 @@
+"""For tests with containers: the images, and machines to run them on, each with a binfmt_misc of its own."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import images
+from support.containers import Machine
+from support.instance import Instance, UnavailableError
+
+NEEDED = ("podman", "crun", "mmdebstrap")
+
+
+def _unavailable(reason: str) -> None:
+    """Skip; in CI fail, or nothing would be tested."""
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def _podman() -> None:
+    if missing := [program for program in NEEDED if shutil.which(program) is None]:
+        _unavailable(f"not here: {', '.join(missing)}; `make test-containers` installs them")
+    if os.geteuid() != 0:
+        _unavailable("images and machines have all users, which takes root: run this as root")
+    try:
+        Instance(everybody=True).close()
+    except UnavailableError as error:
+        _unavailable(str(error))
+
+
+@pytest.fixture(scope="session")
+def image(_podman: None) -> str:
+    """Return the name of the default image: the target ``binfmtd``, with all emulators."""
+    return images.build("binfmtd")
+
+
+@pytest.fixture(scope="session")
+def slim_image(_podman: None) -> str:
+    """Return the name of the image without emulators."""
+    return images.build("slim")
+
+
+@pytest.fixture(scope="session")
+def binfmt_image(_podman: None) -> str:
+    """Return the name of the image that stands in for tonistiigi/binfmt."""
+    return images.build("binfmt")
+
+
+StartMachine = Callable[..., Machine]
+
+
+@pytest.fixture
+def start_machine(_podman: None, tmp_path: Path) -> Iterator[StartMachine]:
+    """Yield what starts a machine, with the options of ``Machine``; it ends with the test."""
+    started: list[Machine] = []
+
+    def start(**options: Any) -> Machine:
+        machine = Machine(tmp_path / f"machine-{len(started)}", images.storage(), **options)
+        started.append(machine)
+        return machine
+
+    yield start
+    for machine in started:
+        machine.close()
+
+
+@pytest.fixture
+def machine(start_machine: StartMachine) -> Machine:
+    """Return a machine that has binfmt_misc mounted, with nothing in it."""
+    return start_machine()
+
+
+@pytest.fixture
+def bare_machine(start_machine: StartMachine) -> Machine:
+    """Return a machine that has no binfmt_misc mounted anywhere."""
+    return start_machine(mounted=False)

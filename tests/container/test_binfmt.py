@@ -1,0 +1,60 @@
+"""The image ``binfmt`` in the place of tonistiigi/binfmt, with what docker/setup-qemu-action runs, in its order.
+
+It runs ``docker run --rm --privileged IMAGE ARGUMENTS`` without any bind.
+"""
+
+import json
+
+import pytest
+from support.cli import Result
+from support.containers import Machine
+
+pytestmark = [pytest.mark.container, pytest.mark.xfail(reason="the command `binfmt` is not there yet")]
+
+
+@pytest.fixture
+def binfmt(machine: Machine, binfmt_image: str) -> "Binfmt":
+    return Binfmt(machine, binfmt_image)
+
+
+class Binfmt:
+    """The image, as the action runs it."""
+
+    def __init__(self, machine: Machine, image: str) -> None:
+        self.machine = machine
+        self._image = image
+
+    def __call__(self, *arguments: str) -> Result:
+        done = self.machine.container(*self.machine.as_first_namespace, self._image, *arguments)
+        assert done.status == 0, done.stderr
+        return done
+
+
+def test_setup_qemu_action(binfmt: Binfmt) -> None:
+    """Version, reset, install, and the JSON of which the action reads ``supported``: each call as it makes them."""
+    version = binfmt("--version")
+    assert version.stdout == ""
+    assert " qemu/" in version.stderr
+
+    assert binfmt("--uninstall", "qemu-*").json["emulators"] is None
+    installed = binfmt("--install", "all")
+    assert {"qemu-aarch64", "qemu-arm", "qemu-s390x"} <= set(binfmt.machine.names())
+    platforms = binfmt()
+    assert platforms.stdout == installed.stdout
+    assert {"linux/arm64", "linux/arm/v7", "linux/s390x", "linux/riscv64"} <= set(platforms.json["supported"])
+    assert platforms.json["emulators"] == sorted(binfmt.machine.names())
+
+
+def test_preserves_argv0(binfmt: Binfmt) -> None:
+    """The image sets QEMU_PRESERVE_ARGV0: entries have P, and F."""
+    binfmt("--install", "arm64")
+    assert "flags: PF\n" in binfmt.machine.instance.read("qemu-aarch64")
+
+
+def test_reset_spares_others(binfmt: Binfmt) -> None:
+    """``--uninstall qemu-*`` removes QEMU's entries and nobody else's."""
+    binfmt.machine.instance.register(b":python3:E::py::/usr/bin/python3:")
+    binfmt("--install", "arm64")
+    left = binfmt("--uninstall", "qemu-*")
+    assert binfmt.machine.names() == ["python3"]
+    assert json.loads(left.stdout)["emulators"] == ["python3"]

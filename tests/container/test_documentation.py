@@ -1,0 +1,36 @@
+"""The lines of the documentation, as a reader would copy them: one after the other, on one machine.
+
+What they do is held by the other tests; here it is that each ends with 0.
+"""
+
+import re
+
+import pytest
+from support.cli import CHECKOUT
+from support.containers import Machine
+
+pytestmark = pytest.mark.container
+
+PAGES = ("docs/containers.md",)
+HOST_DIRECTORIES = ("/etc/binfmt.d", "/var/lib/binfmtd")
+
+
+def lines(page: str) -> list[str]:
+    blocks = re.findall(r"```sh\n(.*?)```", (CHECKOUT / page).read_text(), re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if re.match(r"(docker|podman) (?!build)", line)]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_each_line_works(page: str, machine: Machine, image: str, binfmt_image: str) -> None:
+    """Every ``docker`` and ``podman`` line ends with 0; the host's directories are the test's own."""
+    machine.name_images({"binfmtd": image, "binfmt": binfmt_image})
+    host = machine.directory / "host"
+    for directory in HOST_DIRECTORIES:
+        (host / directory.lstrip("/")).mkdir(parents=True)
+    wanted = lines(page)
+    assert wanted
+    for line in wanted:
+        if re.search(r"\bbinfmt( --|$)", line):
+            continue  # the command `binfmt` is not there yet
+        done = machine.run("sh", "-c", re.sub(rf" ({'|'.join(HOST_DIRECTORIES)}):", rf" {host}\1:", line))
+        assert done.status == 0, f"{line}\n{done.stderr}"

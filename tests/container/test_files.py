@@ -1,0 +1,29 @@
+"""Containerfile and Compose file, as those judge them who know their formats."""
+
+import shutil
+import sysconfig
+
+import pytest
+from support.cli import CHECKOUT, run
+
+pytestmark = pytest.mark.container
+
+
+def tool(name: str) -> str:
+    found = shutil.which(name, path=sysconfig.get_path("scripts")) or shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not here: `make test-containers` installs it where there is one for this machine")
+    return found
+
+
+def test_hadolint() -> None:
+    """hadolint has nothing to say about the Containerfile."""
+    said = run([tool("hadolint"), str(CHECKOUT / "Containerfile")])
+    assert (said.status, said.stdout) == (0, "")
+
+
+def test_compose_schema() -> None:
+    """The Compose file is what Compose's own schema allows."""
+    schema = ["--builtin-schema", "vendor.compose-spec"]
+    said = run([tool("check-jsonschema"), *schema, str(CHECKOUT / "config/compose.yaml")])
+    assert said.status == 0, said.stdout + said.stderr

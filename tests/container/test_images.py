@@ -1,0 +1,102 @@
+"""What is in the images, and what is not."""
+
+import json
+from typing import Any
+
+import pytest
+from support import images
+from support.containers import Machine
+from support.instance import MOUNT_POINT
+
+from binfmtd.catalog.architectures import CATALOG
+
+pytestmark = pytest.mark.container
+
+LABELS = ("title", "description", "licenses", "version", "base.name")
+
+
+def config(machine: Machine, image: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(machine.podman("image", "inspect", image).stdout)[0]
+    return found
+
+
+def files(machine: Machine, image: str, *directories: str) -> set[str]:
+    listed = machine.container("--entrypoint=find", image, *directories, "-xdev", "-not", "-type", "d")
+    assert listed.status == 0, listed.stderr
+    return set(listed.stdout.splitlines())
+
+
+def emulators(machine: Machine, image: str) -> set[str]:
+    return {path for path in files(machine, image, "/usr/bin") if path.startswith("/usr/bin/qemu-")}
+
+
+def test_only_emulated_images_have_emulators(machine: Machine, image: str, slim_image: str, binfmt_image: str) -> None:
+    """The default image and ``binfmt`` have one for every architecture, in one layer that they share; slim none."""
+    wanted = {f"/usr/bin/qemu-{name}" for name in CATALOG}
+    assert emulators(machine, image) == wanted
+    assert emulators(machine, slim_image) == set()
+    layers, slim_layers, binfmt_layers = (
+        config(machine, each)["RootFS"]["Layers"] for each in (image, slim_image, binfmt_image)
+    )
+    assert layers == binfmt_layers
+    assert layers[:-1] == slim_layers
+
+
+def test_emulators_can_be_chosen(machine: Machine) -> None:
+    """The build argument EMULATORS takes names of QEMU and of Debian; those are in the image, and no others."""
+    chosen = images.build("binfmtd", emulators="aarch64,armhf riscv64")
+    assert emulators(machine, chosen) == {"/usr/bin/qemu-aarch64", "/usr/bin/qemu-arm", "/usr/bin/qemu-riscv64"}
+
+
+def test_an_unknown_emulator_ends_the_build() -> None:
+    """Who asks for an emulator that does not exist gets no image, and reads which."""
+    with pytest.raises(images.BuildError, match="qemu-vax"):
+        images.build("binfmtd", emulators="vax")
+
+
+def test_nothing_of_the_build_is_left(machine: Machine, slim_image: str) -> None:
+    """No pip, no compiler, no package lists, no logs and caches of the installation."""
+    everything = files(machine, slim_image, "/")
+    names = {path.rpartition("/")[2] for path in everything}
+    assert not names & {"pip", "pip3", "ensurepip", "cc", "gcc", "make", "git"}
+    assert not {path for path in everything if "/site-packages/pip" in path}
+    for directory in ("/var/lib/apt/lists/", "/var/cache/apt/", "/var/log/apt/", "/root/.cache/", "/src/"):
+        assert not {path for path in everything if path.startswith(directory)}, directory
+
+
+def test_layers_without_emulators_are_small(machine: Machine, slim_image: str) -> None:
+    """What slim puts on top of its base stays under 40 MB: Python, its library, and binfmtd."""
+    history = json.loads(machine.podman("history", "--format=json", slim_image).stdout)
+    base = json.loads(machine.podman("history", "--format=json", config_base(machine, slim_image)).stdout)
+    assert sum(layer["size"] for layer in history) - sum(layer["size"] for layer in base) < 40_000_000
+
+
+def config_base(machine: Machine, image: str) -> str:
+    base: str = config(machine, image)["Labels"]["org.opencontainers.image.base.name"]
+    return base
+
+
+def test_starting_compiles_nothing(machine: Machine, image: str) -> None:
+    """All the bytecode that the daemon needs is there: it starts fast, also where nobody may write."""
+    config = machine.directory / "binfmtd.toml"
+    config.write_text('architectures = ["arm"]')
+    binds = [f"--volume={MOUNT_POINT}:/binfmt_misc", f"--volume={config}:/etc/binfmtd/binfmtd.toml:ro"]
+    daemon = machine.start(*binds, image, "run")
+    daemon.wait_healthy()
+    changed = daemon.podman("diff").stdout.split()
+    assert "/run/binfmtd" in changed
+    assert not [path for path in changed if "__pycache__" in path]
+
+
+@pytest.mark.parametrize("target", ["image", "slim_image", "binfmt_image"])
+def test_labels(target: str, machine: Machine, request: pytest.FixtureRequest) -> None:
+    """Each image says what it is in the OCI's words, with a value to each."""
+    labels = config(machine, request.getfixturevalue(target))["Labels"]
+    assert all(labels[f"org.opencontainers.image.{name}"] for name in LABELS)
+
+
+def test_only_daemons_have_a_health_check(machine: Machine, image: str, slim_image: str, binfmt_image: str) -> None:
+    """``binfmtd`` and ``slim`` ask for the daemon's health, ``binfmt`` ends at once and has none."""
+    for each in (image, slim_image):
+        assert "status --check" in config(machine, each)["Healthcheck"]["Test"][-1]
+    assert config(machine, binfmt_image).get("Healthcheck", {}).get("Test") in (None, ["NONE"])

@@ -1,0 +1,228 @@
+"""``binfmtd export``: what is written really works where it is meant for."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from support.binfmt_d import SYSTEMD_BINFMT, needs_systemd_binfmt, put_binfmt_d
+from support.cli import Cli, fake_emulators
+from support.instance import Instance
+
+TRICKY = r"""
+architectures = []
+[handlers.low]
+extension = "jar"
+interpreter = "/usr/bin/true"
+[handlers.high]
+extension = "jar"
+interpreter = "/usr/bin/true"
+flags = "F"
+[handlers.'a:b|c,d "e$f` ä\']
+magic = '\x00\x0a\x0d :;#\x27\xff\x5c'
+mask = '\xff\xff\xff\xff\xff\xff\xff\xff\xff\x0d'
+offset = 7
+interpreter = "/usr/bin/true"
+flags = "POCF"
+[handlers.-n]
+magic = '%s\n'
+interpreter = "/usr/bin/../bin/true"
+"""
+# Too long for escapes: the bytes stand as they are, in every value that they can have.
+LONG = "[handlers.long]\nmagic = '{}'\nmask = '{}'\ninterpreter = '/usr/bin/true'\n".format(
+    "".join(f"\\x{byte:02x}" for byte in range(1, 256)), "\\xff" * 255
+)
+
+
+def wanted(instance: Instance, tmp_path: Path, config: str) -> tuple[list[str], dict[str, str]]:
+    """Return what `apply` makes of the config: names in order, and texts; the instance is empty again."""
+    result = Cli(instance, tmp_path)("apply", config=config)
+    assert result.status == 0, result.stderr
+    found = state(instance)
+    instance.remove("status")
+    assert instance.names() == []
+    return found
+
+
+def state(instance: Instance) -> tuple[list[str], dict[str, str]]:
+    names = instance.names()
+    return names, {name: instance.read(name) for name in names}
+
+
+def exported(instance: Instance, tmp_path: Path, kind: str, config: str) -> str:
+    result = Cli(instance, tmp_path)("export", "--format", kind, config=config)
+    assert (result.status, result.stderr) == (0, "")
+    return result.stdout
+
+
+def test_systemd_binfmt_reads_it(instance: Instance, tmp_path: Path) -> None:
+    """The exported file, in /etc/binfmt.d, makes systemd-binfmt register what `apply` would, in the same order."""
+    needs_systemd_binfmt()
+    expected = wanted(instance, tmp_path, TRICKY + LONG)
+    etc = put_binfmt_d(instance, tmp_path / "tree")["/etc/binfmt.d"]
+    text = exported(instance, tmp_path, "binfmt.d", TRICKY + LONG)
+    (etc / "binfmtd.conf").write_bytes(text.encode("utf-8", "surrogateescape"))
+    done = instance.run([str(SYSTEMD_BINFMT)])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert state(instance) == expected
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash", "busybox"])
+def test_the_script_runs(instance: Instance, tmp_path: Path, shell: str) -> None:
+    """In every shell: it registers what `apply` would, in the same order, again and over what is there."""
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not here")
+    expected = wanted(instance, tmp_path, TRICKY + LONG)
+    script = tmp_path / "script"
+    text = exported(instance, tmp_path, "shell", TRICKY + LONG)
+    script.write_bytes(text.encode("utf-8", "surrogateescape"))
+    command = [shell, *(["sh"] if shell == "busybox" else []), str(script)]
+    for _ in range(2):
+        done = instance.run(command)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        assert state(instance) == expected
+
+
+def test_the_script_goes_on_after_a_refusal(instance: Instance, tmp_path: Path) -> None:
+    """One that the kernel refuses is reported by the shell; the others count, and the status is 1."""
+    late = "[handlers.a]\nextension = 'a'\nflags = 'F'\ninterpreter = '/nowhere'\n"
+    late += "[handlers.b]\nextension = 'b'\ninterpreter = '/usr/bin/true'\n"
+    result = Cli(instance, tmp_path)("export", "--format", "shell", config="architectures = []\n" + late)
+    assert (result.status, result.message) == (0, "a: no executable file at /nowhere yet")
+    (tmp_path / "script").write_text(result.stdout)
+    done = instance.run(["sh", str(tmp_path / "script")])
+    assert done.returncode == 1
+    assert done.stderr
+    assert instance.names() == ["b"]
+
+
+def test_the_script_mounts(instance: Instance, tmp_path: Path) -> None:
+    """Where binfmt_misc is not mounted yet, at the path that it is given."""
+    (tmp_path / "mount").mkdir()
+    one = "architectures = []\n[handlers.a]\nextension = 'a'\ninterpreter = '/usr/bin/true'\n"
+    text = exported(instance, tmp_path, "shell", one)
+    (tmp_path / "script").write_text(text)
+    done = instance.run(["sh", str(tmp_path / "script"), str(tmp_path / "mount")])
+    assert done.returncode == 0, done.stderr
+    assert instance.names() == ["a"]
+
+
+def test_all_is_what_is_here(instance: Instance, tmp_path: Path) -> None:
+    """Of "all" only architectures with an emulator, and not the native one: exactly what `apply` registers."""
+    emulators = fake_emulators(tmp_path / "bin", ["aarch64", "arm", "x86_64", "i386"])
+    names, _ = wanted(instance, tmp_path, emulators)
+    text = exported(instance, tmp_path, "binfmt.d", emulators)
+    assert [line.split(":")[1] for line in text.splitlines() if line.startswith(":")] == names[::-1]
+    assert "qemu-arm" in names
+
+
+def test_a_round_trip(instance: Instance, tmp_path: Path) -> None:
+    """Exported and imported again, the config declares the same."""
+    cli = Cli(instance, tmp_path)
+    expected = wanted(instance, tmp_path, TRICKY)
+    (tmp_path / "a.conf").write_text(exported(instance, tmp_path, "binfmt.d", TRICKY))
+    again = cli("import", str(tmp_path / "a.conf"))
+    assert (again.status, again.stderr) == (0, "")
+    assert wanted(instance, tmp_path, again.stdout) == expected
+
+
+LOSSES = r"""
+architectures = []
+[handlers.priority]
+extension = "a"
+interpreter = "/usr/bin/true"
+priority = 3
+[handlers.forced]
+magic = '\x7fELF'
+interpreter = "/usr/bin/true"
+force = true
+[handlers.off]
+extension = "b"
+interpreter = "/usr/bin/true"
+enabled = false
+[handlers.o]
+extension = "c"
+interpreter = "/usr/bin/true"
+flags = "O"
+[handlers.z]
+magic = 'zz'
+interpreter = "/usr/bin/true"
+[handlers.y]
+magic = 'z'
+interpreter = "/usr/bin/true"
+[handlers.twin]
+magic = 'z'
+interpreter = "/usr/bin/false"
+"""
+
+
+@pytest.mark.parametrize("kind", ["binfmt.d", "debian", "nixos", "shell"])
+def test_what_a_format_cannot_say_is_named(instance: Instance, tmp_path: Path, kind: str) -> None:
+    """Each loss is a line with its entry, and none of them is a failure."""
+    cli = Cli(instance, tmp_path)
+    result = cli("export", "--format", kind, "--json", config=LOSSES)
+    assert result.status == 0
+    notes: dict[str, list[str]] = {}
+    for note in result.json["notes"]:
+        notes.setdefault(note["entry"], []).append(note["reason"])
+    assert [f"{note['entry']}: {note['reason']}" for note in result.json["notes"]] == result.messages
+    assert "priority = 3" in notes["priority"][0]
+    assert "force = true cannot be said" in notes["forced"][0]
+    assert notes["off"] == [f"left out: enabled = false cannot be said in {kind}"]
+    assert ("o" in notes) == (kind == "debian")
+    names = {file["name"] for file in result.json["files"]}
+    if kind == "debian":
+        assert names == {"priority", "forced", "o", "z", "twin"}
+        assert notes["y"][0].startswith("left out: twin takes the same files before it")
+        assert notes["twin"] == ["should win over z where both match, and debian cannot say so"]
+        assert notes["priority"][1].startswith("should win over ")
+    elif kind == "nixos":  # in the order of the names priority, twin, y, z: the last is the newest
+        assert notes["twin"] == ["should win over z, y where both match, and nixos cannot say so"]
+        assert notes["y"] == ["should win over z where both match, and nixos cannot say so"]
+        assert notes["priority"][1] == "should win over z, y, twin where both match, and nixos cannot say so"
+        assert "z" not in notes
+    else:
+        assert {"twin", "y", "z"}.isdisjoint(notes)
+
+
+def test_what_is_refused_is_left_out(instance: Instance, tmp_path: Path) -> None:
+    """What would break a host is in no export, nor is what a format cannot hold: status 1, with the reason."""
+    config = "architectures = []\n[handlers.elf]\nmagic = '\\x7fELF'\ninterpreter = '/usr/bin/true'\n"
+    config += "[handlers.'a b']\nextension = 'a'\ninterpreter = '/usr/bin/true'\n"
+    result = Cli(instance, tmp_path)("export", "--format", "nixos", config=config)
+    assert result.status == 1
+    elf, blank = sorted(result.messages, reverse=True)
+    assert elf.startswith("elf: left out: refused: it takes native programs")
+    assert blank.startswith("a b: left out: 'a b' has characters that NixOS does not quote")
+    assert "elf" not in result.stdout
+
+
+def test_debians_files(instance: Instance, tmp_path: Path) -> None:
+    """A directory with a file for each entry; a single one may go to stdout; nobody else's file is overwritten."""
+    cli = Cli(instance, tmp_path)
+    two = "architectures = []\n"
+    for name in ("a", "b"):
+        two += f"[handlers.{name}]\nextension = '{name}'\ninterpreter = '/usr/bin/true'\n"
+    result = cli("export", "--format", "debian", config=two)
+    assert (result.status, result.stdout) == (2, "")
+    assert "--output" in result.message
+    output = tmp_path / "new" / "binfmts"
+    for _ in range(2):  # our own files are replaced
+        result = cli("export", "--format", "debian", "--output", str(output), config=two)
+        assert (result.status, result.stdout, result.stderr) == (0, "", "")
+        assert sorted(path.name for path in output.iterdir()) == ["a", "b"]
+    again = cli("import", str(output))
+    assert (again.status, again.stderr) == (0, "")
+    (output / "b").write_text("package p\n")
+    result = cli("export", "--format", "debian", "--output", str(output), config=two)
+    assert (result.status, result.message.partition(": ")[0]) == (2, f"{output}/b")
+    assert (output / "b").read_text() == "package p\n"
+    one = two.partition("[handlers.b]")[0]
+    result = cli("export", "--format", "debian", config=one)
+    assert (result.status, result.stdout) == (0, (output / "a").read_text())
+
+
+@pytest.mark.parametrize("arguments", [["--format", "shell", "--output", "/"], ["--format", "rpm"], []])
+def test_wrong_usage(instance: Instance, tmp_path: Path, arguments: list[str]) -> None:
+    """Status 2 and one line."""
+    result = Cli(instance, tmp_path)("export", *arguments, config="architectures = []\n")
+    assert (result.status, result.stdout, len(result.messages)) == (2, "", 1)

@@ -1,0 +1,186 @@
+"""``binfmtd import``, as a user meets it."""
+
+import os
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.binfmt_d import put_binfmt_d
+from support.cli import Cli
+from support.instance import Instance
+
+from binfmtd.formats.line import to_bytes
+from binfmtd.model.standin import stand_in_name
+
+DEBIAN = "package p\ninterpreter /usr/bin/true\nmagic \\x00deb\nfix_binary yes\n"
+
+
+@pytest.fixture
+def cli(module_instance: Instance, tmp_path: Path) -> Cli:
+    return Cli(module_instance, tmp_path)
+
+
+def handlers(text: str) -> dict[str, dict[str, object]]:
+    found: dict[str, dict[str, object]] = tomllib.loads(text).get("handlers", {})
+    return found
+
+
+def test_what_is_registered_now(instance: Instance, tmp_path: Path) -> None:
+    """`import --kernel` is a config that is in sync with the kernel as it is: `check` accepts it, `plan` has nothing.
+
+    Order, flags, masks and what is disabled are in it; a stand-in is not, and nothing is said of one.
+    """
+    cli = Cli(instance, tmp_path)
+    lines = [
+        b":low:E::jar::/usr/bin/true:",
+        b":magic:M:3:\\x00\\xffa'\\x5c:\\xff\\x00\\xff\\xff\\xff:/usr/bin/true:POCF",
+        b':a b"c\xc3\xa4:E::b::/usr/bin/true:F',
+        b":high:E::jar::/usr/bin/false:",
+        b":off:M::\\x00off::/usr/bin/true:",
+        b":%s:M::\\x00off::/usr/bin/true:" % to_bytes(stand_in_name("off")),
+    ]
+    for line in lines:
+        instance.register(line)
+    instance.write("off", b"0")
+    result = cli("import", "--kernel")
+    assert (result.status, result.stderr) == (0, "")
+    instance.remove(stand_in_name("off"))
+    texts = {name: instance.read(name) for name in instance.names()}
+    assert list(handlers(result.stdout)) == list(texts)[::-1]
+    assert cli("check", config=result.stdout).status == 0
+    assert cli("apply", config=result.stdout).status == 0  # what F pinned is not known: those are registered again
+    names = instance.names()
+    assert {name: instance.read(name) for name in names} == texts
+    assert names.index("high") < names.index("low")
+    plan = cli("plan", config=result.stdout)
+    assert (plan.status, plan.stdout) == (0, "nothing to do\n")
+
+
+def test_what_no_config_can_hold_is_named(instance: Instance, tmp_path: Path) -> None:
+    """Names that are not UTF-8, relative paths, extensions with a dot: each is a line, status 0, the rest is there."""
+    for line in (
+        b":l\xe4t:E::a::/usr/bin/true:",
+        b":path:E::b::/usr/\xe4:",
+        b":relative:E::c::true:",
+        b":dot:E::tar.gz::/usr/bin/true:",
+        b":fine:E::d::/usr/bin/true:",
+    ):
+        instance.register(line)
+    instance.write("status", b"0")
+    result = Cli(instance, tmp_path)("import", "--kernel")
+    assert (result.status, list(handlers(result.stdout))) == (0, ["fine"])
+    mount = instance.mount_point
+    assert result.messages[0] == f"{mount}: all entries are switched off there, which no config says"
+    assert {message.partition(": ")[0] for message in result.messages[1:]} == {
+        f"{mount}/{name}" for name in ("l\\xe4t", "path", "relative", "dot")
+    }
+    assert all(" left out: " in message for message in result.messages[1:])
+
+
+def test_without_paths_it_is_systemds_directories(instance: Instance, tmp_path: Path) -> None:
+    """With their precedence; a bad line is named with file and line, and makes the exit status 1."""
+    etc, _, _, lib = put_binfmt_d(instance, tmp_path / "tree").values()
+    (lib / "a.conf").write_text(":lib:E::a::/usr/bin/true:\n")
+    (etc / "a.conf").write_text(":etc:E::a::/usr/bin/true:\nbroken\n:too:E::b::/usr/bin/true:F\n")
+    cli = Cli(instance, tmp_path)
+    result = cli("import")
+    assert result.status == 1
+    assert result.message.startswith("/etc/binfmt.d/a.conf:2: a registration line has 11 to 1920 bytes")
+    assert handlers(result.stdout) == {
+        "etc": {"extension": "a", "interpreter": "/usr/bin/true"},
+        "too": {"extension": "b", "interpreter": "/usr/bin/true", "flags": "F"},
+    }
+    assert "# /etc/binfmt.d/a.conf:3\n[handlers.too]\n" in result.stdout
+
+
+def test_files_say_what_they_are(cli: Cli, tmp_path: Path) -> None:
+    """Debian's format files and binfmt.d files are told apart by what is in them, alone and in a directory."""
+    (tmp_path / "deb").write_text(DEBIAN)
+    (tmp_path / "rules").write_text(":rule:E::a::/usr/bin/true:\n")
+    expected = {"deb", "rule"}
+    result = cli("import", str(tmp_path / "deb"), str(tmp_path / "rules"))
+    assert (result.status, result.stderr, set(handlers(result.stdout))) == (0, "", expected)
+    assert f"# {tmp_path}/deb (package p)\n" in result.stdout
+    (tmp_path / "rules").rename(tmp_path / "rules.conf")
+    (tmp_path / "README").write_text("about these files\n")
+    for number in range(3):
+        (tmp_path / f"X{number}").write_bytes(b"\0" * (2 << 20))
+    result = cli("import", str(tmp_path))
+    assert (result.status, set(handlers(result.stdout))) == (0, expected)
+    assert result.message == (
+        f"{tmp_path}: left out, neither *.conf nor Debian's format files: README, X0, X1 and 1 more: "
+        "name a file to import it"
+    )
+
+
+def test_the_format_can_be_forced(cli: Cli, tmp_path: Path) -> None:
+    """For what looks like the other: a comment's first word is enough to be mistaken."""
+    conf = tmp_path / "a.conf"
+    conf.write_text("package comes first\n:a:E::a::/usr/bin/true:\n")
+    result = cli("import", "--format", "binfmt.d", str(conf))
+    assert (result.status, list(handlers(result.stdout))) == (1, ["a"])
+    assert result.message.startswith(f"{conf}:1: a registration line has 7 fields")
+    result = cli("import", "--format", "debian", str(conf))
+    assert (result.status, result.stdout) == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (str, "cannot be read: No such file or directory"),
+        (lambda path: path.write_bytes(b"\x7fELF\0\1\2\n\xff\xfe\n" * 9), "neither a binfmt.d file"),
+        (lambda path: path.write_text("package p\nmagic A\n"), "interpreter: is missing"),
+        (os.mkfifo, "is a FIFO"),
+        (lambda path: path.symlink_to(path.name), "Too many levels of symbolic links"),
+    ],
+)
+def test_bad_input_is_one_error(cli: Cli, tmp_path: Path, make: Callable[[Path], object], says: str) -> None:
+    """Status 1, one line that names the file, and nothing on stdout: an empty config would be a wrong answer."""
+    make(tmp_path / "bad")
+    result = cli("import", str(tmp_path / "bad"))
+    assert (result.status, result.stdout) == (1, "")
+    assert result.message.startswith(f"{tmp_path}/bad")
+    assert says in result.message
+
+
+def test_a_detector_is_named(cli: Cli, tmp_path: Path) -> None:
+    """The kernel cannot ask one, so the entry is left out, with what to do: that was understood, so status 0."""
+    (tmp_path / "cli").write_text(f"{DEBIAN}detector /usr/lib/cli/detect\n")
+    result = cli("import", str(tmp_path / "cli"))
+    assert (result.status, handlers(result.stdout)) == (0, {})
+    assert "detector '/usr/lib/cli/detect'" in result.message
+    assert "declare [handlers.cli] by hand" in result.message
+
+
+def test_a_name_again(cli: Cli, tmp_path: Path) -> None:
+    """The later replaces the earlier, as in the kernel; both places are named."""
+    conf = tmp_path / "a.conf"
+    conf.write_text(":a:E::a::/usr/bin/true:\n:b:E::b::/usr/bin/true:\n:a:E::c::/usr/bin/true:\n")
+    result = cli("import", str(conf))
+    assert (result.status, result.message) == (0, f"{conf}:3: entry 'a' replaces the one of {conf}:1")
+    assert list(handlers(result.stdout)) == ["b", "a"]
+
+
+def test_what_takes_native_programs_is_named(cli: Cli, tmp_path: Path) -> None:
+    """It is imported as it is, and the warning says what will become of it."""
+    conf = tmp_path / "a.conf"
+    conf.write_text(":elf:M::\\x7fELF::/usr/bin/true:\n")
+    result = cli("import", str(conf))
+    assert (result.status, list(handlers(result.stdout))) == (0, ["elf"])
+    assert "takes native programs of this host: it will be refused" in result.message
+
+
+def test_as_json(cli: Cli, tmp_path: Path) -> None:
+    """The same as one document."""
+    (tmp_path / "cli").write_text(f"{DEBIAN}detector /d\n")
+    (tmp_path / "deb").write_text(DEBIAN)
+    document = cli("import", "--json", str(tmp_path / "cli"), str(tmp_path / "deb")).json
+    assert document["handlers"] == ["deb"]
+    assert list(handlers(document["toml"])) == ["deb"]
+    assert [note["where"] for note in document["notes"]] == [f"{tmp_path}/cli"]
+
+
+def test_kernel_and_files_are_two_imports(cli: Cli) -> None:
+    """Usage: status 2."""
+    assert cli("import", "--kernel", "/usr/share/binfmts").status == 2

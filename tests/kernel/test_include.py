@@ -1,0 +1,123 @@
+"""``include``: a host's own rules are kept, and mean what systemd-binfmt makes of them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.binfmt_d import SYSTEMD_BINFMT, needs_systemd_binfmt, put_binfmt_d
+from support.cli import Cli
+from support.daemon import Daemon
+from support.instance import Instance
+from support.waiting import wait_until
+
+StartDaemon = Callable[..., Daemon]
+
+INCLUDE = "architectures = []\ninclude = ['binfmt.d']\n"
+
+
+def rule(name: str, flags: str = "") -> str:
+    return f":{name}:M::\\x00{name}::/usr/bin/true:{flags}\n"
+
+
+def fill(etc: Path, run: Path, local: Path, lib: Path) -> None:
+    """One tree with every trick of precedence."""
+    (lib / "10-shared.conf").write_text(rule("from-lib") + rule("from-lib-too"))
+    (etc / "10-shared.conf").write_text(rule("from-etc"))
+    (lib / "20-masked.conf").write_text(rule("masked"))
+    (etc / "20-masked.conf").symlink_to("/dev/null")
+    (local / "30-emptied.conf").write_text(rule("emptied"))
+    (run / "30-emptied.conf").write_text("")
+    (lib / "40-dangling.conf").write_text(rule("dangling"))
+    (etc / "40-dangling.conf").symlink_to("/nonexistent")
+    (lib / "50-directory.conf").write_text(rule("directory"))
+    (run / "50-directory.conf").mkdir()
+    (lib / ".hidden.conf").write_text(rule("hidden"))
+    (lib / "no-suffix").write_text(rule("no-suffix"))
+    (local / "Z-first.conf").write_text(rule("z-first", "F"))
+    (lib / "a-link.conf").symlink_to("no-suffix")
+    (run / "b-lines.conf").write_bytes(
+        b"# comment\n; comment\n \t" + rule("stripped", "POC").encode() + b"\r\n"
+        b":broken:M::A:\n"
+        b"::M::\\x00A::/usr/bin/true:\n"
+        b",comma,E,,comma,,/usr/bin/true,F\n"
+        b":twice:E::once::/usr/bin/true:\n:twice:E::twice::/usr/bin/true:\n"
+        b":cr:M::\\x00c\rr::/usr/bin/true:\n"
+        b":masked-bytes:M:2:\\x00\xff:\\xff\x80:/usr/bin/true:\n"
+    )
+
+
+@pytest.fixture
+def directories(instance: Instance, tmp_path: Path) -> list[Path]:
+    return list(put_binfmt_d(instance, tmp_path / "tree").values())
+
+
+def test_the_same_as_systemd_binfmt(instance: Instance, directories: list[Path], tmp_path: Path) -> None:
+    """Of one tree, systemd-binfmt and `apply` make the same entries in the same order; what is bad is named."""
+    needs_systemd_binfmt()
+    fill(*directories)
+    done = instance.run([str(SYSTEMD_BINFMT)])
+    assert done.returncode == 1, "the bad lines are bad to systemd, too"
+    names = instance.names()
+    expected = {name: instance.read(name) for name in names}
+    assert {"from-etc", "no-suffix", "z-first", "stripped", "comma", "twice", "masked-bytes"} == set(names)
+    instance.remove("status")
+    result = Cli(instance, tmp_path)("apply", config=INCLUDE)
+    assert result.status == 0, result.stderr
+    assert instance.names() == names
+    assert {name: instance.read(name) for name in names} == expected
+    assert [message.partition(" ")[0].rstrip(":") for message in result.messages] == [
+        "/etc/binfmt.d/40-dangling.conf",
+        "/run/binfmt.d/50-directory.conf",
+        "/run/binfmt.d/b-lines.conf:5",
+        "/run/binfmt.d/b-lines.conf:6",
+        "/run/binfmt.d/b-lines.conf:10",
+        "/run/binfmt.d/b-lines.conf:10",
+        "entry",
+    ]
+
+
+def test_a_hosts_rules_are_kept_repaired(
+    instance: Instance, directories: list[Path], start_daemon: StartDaemon
+) -> None:
+    """Removed, flushed or changed, what binfmt.d declares stands again, and the files are as they were."""
+    etc, _, _, lib = directories
+    (lib / "a.conf").write_text(rule("a") + rule("b", "F"))
+    daemon = start_daemon(INCLUDE)
+    assert sorted(instance.names()) == ["a", "b"]
+    was = instance.inode("a")
+    instance.remove("a")
+    wait_until(lambda: "a" in instance.names() and instance.inode("a") != was, what="the repair")
+    instance.remove("status")
+    wait_until(lambda: sorted(instance.names()) == ["a", "b"], what="the repair of all")
+    (etc / "a.conf").write_text(rule("c"))
+    daemon.reload()
+    wait_until(lambda: instance.names() == ["c"], what="what the higher directory says")
+    assert (lib / "a.conf").read_text() == rule("a") + rule("b", "F")
+
+
+def test_changes_are_noticed_without_a_signal(
+    instance: Instance, directories: list[Path], start_daemon: StartDaemon
+) -> None:
+    """With reload_on_change a package that brings, changes or removes a rule needs nobody to send SIGHUP."""
+    _, _, local, lib = directories
+    start_daemon(INCLUDE + "reload_on_change = true\n")
+    assert instance.names() == []
+    (lib / "a.conf").write_text(rule("a"))
+    wait_until(lambda: instance.names() == ["a"], what="the new file")
+    (lib / "a.conf").write_text(rule("b"))
+    wait_until(lambda: instance.names() == ["b"], what="the changed file")
+    (local / "a.conf").symlink_to("/dev/null")
+    wait_until(lambda: instance.names() == [], what="the mask")
+
+
+def test_an_own_word_outranks_an_included_one(instance: Instance, directories: list[Path], tmp_path: Path) -> None:
+    """[handlers] come later: of the same files they win, and of the same name they replace."""
+    (directories[0] / "a.conf").write_text(":low:E::jar::/usr/bin/true:\n:name:E::x::/usr/bin/true:\n")
+    own = "[handlers.high]\nextension = 'jar'\ninterpreter = '/usr/bin/false'\n"
+    own += "[handlers.name]\nextension = 'y'\ninterpreter = '/usr/bin/false'\n"
+    result = Cli(instance, tmp_path)("apply", config=INCLUDE + own)
+    assert result.status == 0
+    names = instance.names()
+    assert names.index("high") < names.index("low")
+    assert "extension .y" in instance.read("name")
+    assert "entry 'name' is declared twice" in result.message

@@ -1,0 +1,200 @@
+"""How long what a container registers lasts, and what is mounted or loaded for it.
+
+A "container" is a mount namespace that ends with the command in it, with a process namespace of its own unless it has
+``--pid=host``.  The "host" is the namespace around it, whose process 1 goes on.  Both are in a private user namespace.
+"""
+
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.cli import Result, run
+from support.instance import MOUNT_POINT, Instance
+
+CONFIG = r"""
+architectures = []
+[handlers.one]
+magic = '\x00one'
+interpreter = "/usr/bin/qemu-arm"
+flags = "F"
+"""
+HOST = ("unshare", "-Urm", "--propagation", "private", "--pid", "--fork", "--mount-proc")
+CONTAINER = "unshare -m --pid --fork --mount-proc"
+CONTAINER_WITH_PID_HOST = "unshare -m"
+MOUNT = f"mount -t binfmt_misc binfmt_misc {MOUNT_POINT}"
+APPLY = "binfmtd apply --own-instance --mount /mnt/m"
+IN_CONTAINER = f"""
+mount -t tmpfs tmpfs /mnt && mkdir /mnt/m
+{APPLY}
+echo status $?
+ls -A /mnt/m
+"""
+
+Shell = Callable[[str], Result]
+
+
+@pytest.fixture
+def host(instance: Instance, tmp_path: Path) -> Shell:
+    """Return what runs a script on a "host" without binfmt_misc; ``container`` and ``binfmtd`` are commands there."""
+    (tmp_path / "binfmtd.toml").write_text(CONFIG)
+    (tmp_path / "container").write_text(f"#!/bin/sh{IN_CONTAINER}")
+    (tmp_path / "container").chmod(0o755)
+    options = f"--state-dir {tmp_path}/state --config {tmp_path}/binfmtd.toml"
+    command = tmp_path / "binfmtd"
+    command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m binfmtd "$@" {options}\n')
+    command.chmod(0o755)
+
+    def shell(script: str) -> Result:
+        setup = f"PATH={tmp_path}:$PATH"
+        # Process 1 is one shell and the script another one's: so, what mounts is none of process 1's children.
+        return run(instance.entering([*HOST, "sh", "-c", f"{setup}; (sh -c {shlex.quote(script)}); exit $?"]))
+
+    return shell
+
+
+def container(kind: str = CONTAINER) -> str:
+    """Return the command that starts one."""
+    return f"{kind} container"
+
+
+def test_it_would_vanish(host: Shell) -> None:
+    """With no other mount of the instance nothing is registered: exit 1, the remedies, and nothing left mounted."""
+    result = host(container())
+    assert result.stdout == "status 1\n"
+    assert "nothing was registered" in result.message
+    assert "all would end with" in result.message
+    assert "binfmtd run" in result.message
+
+
+def test_the_host_holds_it(host: Shell) -> None:
+    """Where somebody else has it mounted, entries outlast the container, and the trial leaves no trace."""
+    result = host(f"{MOUNT}; {container()}; echo host; ls -A {MOUNT_POINT}")
+    assert result.stderr == ""
+    assert result.stdout.splitlines()[-9:] == [
+        "registered  one    missing  it is not there",
+        "status 0",
+        *("one", "register", "status"),
+        "host",
+        *("one", "register", "status"),
+    ]
+
+
+def test_with_pid_host_the_hosts_own_mount_is_made(host: Shell) -> None:
+    """With ``--pid=host`` the host gets the mount that it lacks, and entries outlast the container."""
+    result = host(f"{container(CONTAINER_WITH_PID_HOST)}; echo host; ls -A {MOUNT_POINT}")
+    assert result.stderr == ""
+    assert "status 0" in result.stdout
+    assert result.stdout.endswith("host\none\nregister\nstatus\n")
+
+
+def test_with_pid_host_what_cannot_be_mounted_there_is_said(host: Shell) -> None:
+    """If something else lies over the host's path, that is the reason, and nothing is registered."""
+    result = host(f"mount -t tmpfs t {MOUNT_POINT}; {container(CONTAINER_WITH_PID_HOST)}; ls -A {MOUNT_POINT}")
+    assert result.stdout == "status 1\n"
+    assert "nothing was registered" in result.message
+
+
+def test_what_is_mounted_on_the_host_stays(host: Shell) -> None:
+    """On a host itself the mount outlives the command, so nothing has to be tried."""
+    result = host(f"{APPLY.replace('/mnt/m', MOUNT_POINT)}; echo status $?; ls -A {MOUNT_POINT}")
+    assert result.stderr == ""
+    assert result.stdout.endswith("status 0\none\nregister\nstatus\n")
+
+
+def test_with_pid_host_the_hosts_binfmt_d_is_written(host: Shell) -> None:
+    """With ``--pid=host`` `--persistent` needs no bind: it writes through process 1's root, and takes it back there."""
+    apply = f"{APPLY.replace('/mnt/m', MOUNT_POINT)} --persistent --arch"
+    cover = "mount -t tmpfs -o mode=755 t /etc/binfmt.d && mount -t tmpfs -o mode=755 t /var/lib && "
+    listing = "(cd / && find etc/binfmt.d var/lib -type f)"
+    in_container = f"unshare -m sh -c 'umount /etc/binfmt.d /var/lib; {apply} arm64'; {listing}"
+    taken_back = f"unshare -m sh -c 'umount /etc/binfmt.d /var/lib; {apply} none'; {listing}"
+    result = host(f"mkdir -p /etc/binfmt.d; {cover} {{ {in_container}; echo taken back; {taken_back}; }}")
+    assert result.stderr == ""
+    before, _, after = result.stdout.partition("taken back\n")
+    assert "\nafter a reboot: /proc/1/root/etc/binfmt.d/binfmtd.conf\n" in before
+    assert sorted(before.splitlines()[-3:]) == [
+        "etc/binfmt.d/binfmtd.conf",
+        "var/lib/binfmtd/emulators/usr/bin/qemu-aarch64",
+        "var/lib/binfmtd/emulators/usr/bin/qemu-arm",  # of the config's handler
+    ]
+    assert after.startswith("removed /proc/1/root/etc/binfmt.d/binfmtd.conf and what it points to\n")
+    assert "emulators" not in after
+
+
+def test_an_own_instance_only_on_purpose(host: Shell) -> None:
+    """In a user namespace nothing is mounted unless one says so: the error names what it does, and the option."""
+    result = host(f"binfmtd apply; echo status $?; ls -A {MOUNT_POINT}")
+    assert result.stdout == "status 1\n"
+    assert "this is a user namespace, where mounting an instance would hide the host's handlers" in result.message
+    assert result.message.endswith("--own-instance")
+
+
+def test_the_daemon_holds_it_itself(host: Shell) -> None:
+    """`run --own-instance` mounts, and serves for as long as it runs, although nobody else has it mounted."""
+    ready = f"until test -e {MOUNT_POINT}/one; do sleep 0.01; done"
+    result = host(f"timeout 20 binfmtd run --own-instance & {ready}; ls -A {MOUNT_POINT}; kill %1; wait %1; echo $?")
+    assert result.stdout == "one\nregister\nstatus\n0\n"
+
+
+# The kernel's module
+
+
+@pytest.fixture
+def without_module(instance: Instance, tmp_path: Path) -> Callable[[str, str], Result]:
+    """Return what runs our command where /proc/filesystems lacks binfmt_misc; ``modprobe`` is what lies at its path."""
+    (tmp_path / "binfmtd.toml").write_text(CONFIG)
+    (tmp_path / "filesystems").write_text("nodev\tproc\n\text4\n")
+
+    def shell(modprobe: str, options: str) -> Result:
+        (tmp_path / "sbin").mkdir(exist_ok=True)
+        if modprobe:
+            (tmp_path / "sbin/modprobe").write_text(f"#!/bin/sh\n{modprobe}\n")
+            (tmp_path / "sbin/modprobe").chmod(0o755)
+        command = f"{shlex.quote(sys.executable)} -m binfmtd apply --own-instance --mount /mnt/m {options}"
+        script = f"""
+            mount -t tmpfs tmpfs /mnt; mkdir /mnt/m
+            mount --bind {tmp_path}/sbin /usr/sbin
+            mount --bind {tmp_path}/filesystems /proc/filesystems
+            {command} --state-dir {tmp_path}/state --config {tmp_path}/binfmtd.toml
+            echo status $?
+        """
+        return run(instance.entering(["unshare", "-m", "sh", "-c", script]))
+
+    return shell
+
+
+LOADS = 'test "$*" = binfmt_misc && umount /proc/filesystems'
+
+
+def test_the_module_is_loaded(without_module: Callable[[str, str], Result]) -> None:
+    """Where the kernel lacks the file system, modprobe is called, and it is mounted afterwards."""
+    result = without_module(LOADS, "")
+    assert result.stderr == ""
+    assert result.stdout.endswith("status 0\n")
+
+
+def test_no_autoload(without_module: Callable[[str, str], Result]) -> None:
+    """With --no-autoload nothing is loaded, and the error says how to."""
+    result = without_module(LOADS, "--no-autoload")
+    assert result.stdout == "status 1\n"
+    assert result.message == (
+        "this kernel has no binfmt_misc, and --no-autoload was given: load it with `modprobe binfmt_misc` on the host"
+    )
+
+
+@pytest.mark.parametrize(
+    ("modprobe", "reason"),
+    [
+        ("", "there is no modprobe here"),
+        ("echo 'modprobe: FATAL: Module binfmt_misc not found.' >&2; exit 1", "FATAL: Module binfmt_misc not found."),
+        ("exit 3", "ended with status 3"),
+    ],
+)
+def test_the_module_cannot_be_loaded(without_module: Callable[[str, str], Result], modprobe: str, reason: str) -> None:
+    """The error says why, and what to do on the host."""
+    result = without_module(modprobe, "")
+    assert result.stdout == "status 1\n"
+    assert reason in result.message
+    assert result.message.endswith("load it with `modprobe binfmt_misc` on the host")

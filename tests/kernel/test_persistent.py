@@ -1,0 +1,304 @@
+"""``--persistent``: handlers that come back after a reboot.
+
+The "host" is a file system of the test's own, named by --host-root.  What a boot would make of its binfmt.d is tried
+with the real systemd-binfmt, in the test's own instance.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.cli import Cli, Result
+from support.daemon import Daemon
+from support.instance import Instance
+from support.waiting import wait_until
+
+from binfmtd.catalog.architectures import CATALOG
+from binfmtd.catalog.program import tiny_program
+from binfmtd.formats.binfmt_d import parse_conf
+
+StartDaemon = Callable[..., Daemon]
+
+CONF = "etc/binfmt.d/binfmtd.conf"
+COPIES = "var/lib/binfmtd/emulators"
+SYSTEMD_BINFMT = "/usr/lib/systemd/systemd-binfmt"
+
+
+class Host:
+    """A host's root, as a container of the test's instance has it bound in."""
+
+    def __init__(self, instance: Instance, cli: Cli, root: Path) -> None:
+        self.instance = instance
+        self.cli = cli
+        self.root = root
+        root.mkdir()
+        # A mount of its own, as what is bound into a container is.
+        self.shell(f"mount -t tmpfs -o mode=755 tmpfs {root} && mkdir -p {root}/etc/binfmt.d {root}/var/lib/binfmtd")
+
+    def shell(self, script: str) -> str:
+        """Run a script inside; it must succeed."""
+        result = self.instance.shell(script)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    def seen(self, path: str) -> Path:
+        """Return a path of the host as we reach it from outside of the instance."""
+        return Path(f"/proc/{self.instance.pid}/root{self.root}/{path}")
+
+    def names(self) -> list[str]:
+        """Return the names that the generated file has, in its order."""
+        rules, problems = parse_conf(self.seen(CONF).read_bytes())
+        assert problems == ()
+        return [rule.name for rule in rules]
+
+    def files(self) -> list[str]:
+        """Return every file of the host."""
+        found = self.shell(f"cd {self.root} && find . -type f -o -type l").split()
+        return sorted(name.removeprefix("./") for name in found)
+
+    def apply(self, *options: str, config: str | None = None) -> Result:
+        """Apply with --persistent."""
+        return self.cli("apply", "--persistent", "--host-root", str(self.root), *options, config=config)
+
+
+@pytest.fixture
+def cli(instance: Instance, tmp_path: Path) -> Cli:
+    return Cli(instance, tmp_path)
+
+
+@pytest.fixture
+def host(instance: Instance, cli: Cli, tmp_path: Path) -> Host:
+    return Host(instance, cli, tmp_path / "host")
+
+
+def test_after_a_reboot(instance: Instance, host: Host, tmp_path: Path) -> None:
+    """The file and the copies alone bring the handlers back: systemd-binfmt registers them, and programs run."""
+    if not os.path.exists(SYSTEMD_BINFMT):
+        pytest.skip(f"no {SYSTEMD_BINFMT} here")
+    result = host.apply("--arch", "arm64,riscv64")
+    assert (result.status, result.stderr) == (0, "")
+    assert result.stdout.endswith(f"after a reboot: {host.root}/{CONF}\n")
+    assert host.names() == ["qemu-aarch64", "qemu-riscv64"]
+    assert host.files() == [CONF, f"{COPIES}/usr/bin/qemu-aarch64", f"{COPIES}/usr/bin/qemu-riscv64"]
+    program = tmp_path / "program"
+    program.write_bytes(tiny_program(CATALOG["aarch64"]))
+    program.chmod(0o755)
+    instance.remove("status")
+    assert instance.run([str(program)], errors="replace").returncode != 42  # execvp falls back to a shell
+    boot = f"""
+        mount --bind {host.root}/etc/binfmt.d /etc/binfmt.d
+        mount -t tmpfs tmpfs /usr/lib/binfmt.d
+        mount --bind {host.root}/var/lib /var/lib
+        {SYSTEMD_BINFMT}
+    """
+    result_of_boot = instance.run(["unshare", "-m", "sh", "-euc", boot])
+    assert result_of_boot.returncode == 0, result_of_boot.stderr
+    assert sorted(instance.names()) == ["qemu-aarch64", "qemu-riscv64"]
+    assert f"interpreter /{COPIES}/usr/bin/qemu-aarch64\nflags: PF" in instance.read("qemu-aarch64")
+    assert instance.run([str(program)]).returncode == 42
+
+
+def test_entries_have_f(instance: Instance, host: Host) -> None:
+    """Whatever flags the config has for architectures: without F an entry would end with its container."""
+    config = "[emulators]\nflags = 'P'\n[handlers.one]\nmagic = '\\x00one'\ninterpreter = '/usr/bin/true'\n"
+    assert host.apply("--arch", "arm64", config=config).status == 0
+    assert "flags: PF" in instance.read("qemu-aarch64")
+    assert "flags: \n" in instance.read("one")
+    # The interpreter of a handler without F is meant in everybody's own root: there is nothing to copy.
+    assert host.files() == [CONF, f"{COPIES}/usr/bin/qemu-aarch64"]
+    assert b":/usr/bin/true:" in host.seen(CONF).read_bytes()
+
+
+def test_an_interpreter_that_is_not_alone(host: Host) -> None:
+    """What is copied and needs a dynamic linker may not work on the host: that is said."""
+    config = "architectures = []\n[handlers.one]\nmagic = '\\x00one'\ninterpreter = '/usr/bin/true'\nflags = 'F'\n"
+    result = host.apply(config=config)
+    assert result.status == 0
+    assert result.message.startswith("/usr/bin/true needs /lib")
+    assert host.apply("--arch", "arm64", config="").stderr == "", "Debian's emulators are static"
+
+
+def test_adding_and_converging(host: Host) -> None:
+    """With --arch the file is added to; without, it says what the config says, and other copies go."""
+    config = "architectures = ['arm']"
+    assert host.apply("--arch", "arm64", config=config).status == 0
+    assert host.apply("--arch", "riscv64", config=config).status == 0
+    assert host.names() == ["qemu-aarch64", "qemu-riscv64"]
+    assert host.apply(config=config).status == 0
+    assert host.names() == ["qemu-arm"]
+    assert host.files() == [CONF, f"{COPIES}/usr/bin/qemu-arm"]
+
+
+def test_nothing_changes_the_second_time(host: Host) -> None:
+    """What is in step is left as it is."""
+    host.apply("--arch", "arm64")
+    before = [(name, host.seen(name).stat()) for name in host.files()]
+    result = host.apply("--arch", "arm64")
+    assert result.status == 0
+    assert result.stdout.startswith("nothing to do\n")
+    assert [(name, host.seen(name).stat()) for name in host.files()] == before
+
+
+def test_an_upgraded_emulator_is_copied_again(instance: Instance, host: Host, tmp_path: Path) -> None:
+    """The copy is that of the emulator which is registered."""
+    emulator = tmp_path / "bin/qemu-aarch64"
+    emulator.parent.mkdir()
+    shutil.copy2("/usr/bin/qemu-aarch64", emulator)
+    config = f"architectures = ['arm64']\n[emulators]\npaths = ['{tmp_path}/bin/qemu-{{name}}']\n"
+    assert host.apply(config=config).status == 0
+    shutil.copy2("/usr/bin/qemu-arm", tmp_path / "new")
+    (tmp_path / "new").rename(emulator)
+    assert host.apply(config=config).status == 0
+    copy = host.seen(f"{COPIES}{emulator}")
+    assert copy.read_bytes() == emulator.read_bytes()
+    assert instance.names() == ["qemu-aarch64"]
+
+
+def test_taken_back(instance: Instance, host: Host) -> None:
+    """`--arch none --persistent` takes the file, the copies and the entries away; what others registered stays."""
+    host.apply("--arch", "arm64,arm")
+    instance.register(b":alien:M::\\x00alien::/usr/bin/true:")
+    instance.remove("qemu-arm")
+    instance.register(b":qemu-arm:M::\\x00somebody-else::/usr/bin/true:")
+    result = host.apply("--arch", "none")
+    assert (result.status, result.stderr) == (0, "")
+    assert result.stdout == f"removed {host.root}/{CONF} and what it points to\nremoved qemu-aarch64\n"
+    assert host.files() == []
+    assert sorted(instance.names()) == ["alien", "qemu-arm"]
+    again = host.apply("--arch", "none")
+    assert (again.status, again.stdout) == (0, "nothing to do\n")
+
+
+def test_taken_back_by_export(instance: Instance, host: Host) -> None:
+    """`export --remove` does the same."""
+    host.apply("--arch", "arm64,arm")
+    result = host.cli("export", "--remove", "--host-root", str(host.root))
+    assert (result.status, result.stderr) == (0, "")
+    assert host.files() == []
+    assert instance.names() == []
+    assert host.cli("export", "--remove", "--format", "shell").status == 2
+    assert host.cli("export").status == 2
+
+
+def test_somebody_elses_file(instance: Instance, host: Host) -> None:
+    """A file of that name which is not ours is left alone: exit 1 before anything is registered."""
+    host.shell(f"echo '# mine' > {host.root}/{CONF}")
+    for options in (("--arch", "arm64"), ("--arch", "none"), ()):
+        result = host.apply(*options)
+        assert (result.status, result.stdout) == (1, "")
+        assert result.message.startswith(f"{host.root}/{CONF} was written by somebody else")
+    assert host.seen(CONF).read_text() == "# mine\n"
+    assert instance.names() == []
+
+
+def test_where_it_would_not_last(cli: Cli, tmp_path: Path, host: Host) -> None:
+    """Directories that are not the host's, or unwritable ones: exit 1, and what to bind in."""
+    host.shell(f"mount -t tmpfs -o ro tmpfs {host.root}/var/lib/binfmtd")
+    result = host.apply("--arch", "arm64")
+    assert result.status == 1
+    assert f"{host.root}/{COPIES}" in result.message
+    assert "Read-only file system" in result.message
+    assert host.files() == []
+    (tmp_path / "inside/etc/binfmt.d").mkdir(parents=True)
+    inside = cli("apply", "--persistent", "--host-root", str(tmp_path / "inside"), "--arch", "arm64")
+    # The test's machine may have its temporary directory on a mount of its own: then that is taken for bound in.
+    assert inside.status == (0 if os.stat(tmp_path).st_dev != os.stat("/").st_dev else 1)
+    if inside.status:
+        assert "-v /etc/binfmt.d:/host/etc/binfmt.d -v /var/lib/binfmtd:/host/var/lib/binfmtd" in inside.message
+
+
+def test_a_host_without_systemd_binfmt(host: Host) -> None:
+    """If the host's root is there and has nothing that would read the file, that is said."""
+    host.shell(f"mkdir -p {host.root}/usr/lib/systemd")
+    result = host.apply("--arch", "arm64")
+    assert result.status == 1
+    assert "systemd-binfmt is not there, so nothing would read etc/binfmt.d/binfmtd.conf at boot" in result.message
+
+
+def test_a_link_that_leads_out(host: Host) -> None:
+    """A link in the host's root would be followed in ours: it is refused."""
+    host.shell(f"mkdir {host.root}/elsewhere && rm -r {host.root}/etc && ln -s elsewhere {host.root}/etc")
+    result = host.apply("--arch", "arm64")
+    assert result.status == 1
+    assert result.message.startswith(f"{host.root}/etc is a link, and leads elsewhere here")
+
+
+def test_bound_in_at_the_documented_path(instance: Instance, host: Host) -> None:
+    """Without --host-root it is found at /host, if that is bound in, be it as two directories."""
+    script = f"""
+        mount -t tmpfs tmpfs /mnt; mkdir -p /mnt/host/etc/binfmt.d /mnt/host/var/lib/binfmtd
+        for name in bin etc lib lib64 proc root sys tmp usr var work dev run; do
+            test ! -e /$name || {{ mkdir -p /mnt/$name; mount --rbind /$name /mnt/$name; }}
+        done
+        mount --bind {host.root}/etc/binfmt.d /mnt/host/etc/binfmt.d
+        mount --bind {host.root}/var/lib/binfmtd /mnt/host/var/lib/binfmtd
+        exec chroot /mnt "$@"
+    """
+    command = host.cli.command("apply", "--persistent", "--arch", "arm64")
+    binfmtd = command[command.index("env") :]
+    result = instance.run(["unshare", "-m", "sh", "-euc", script, "sh", *binfmtd])
+    assert (result.returncode, result.stderr) == (0, "")
+    assert host.files() == [CONF, f"{COPIES}/usr/bin/qemu-aarch64"]
+
+
+def test_beside_a_daemon(host: Host, start_daemon: StartDaemon) -> None:
+    """Nothing is written, and nothing taken away: the daemon is the one to be told."""
+    daemon = start_daemon("architectures = ['arm64']")
+    host.cli.state_directory = daemon.state_directory
+    result = host.apply("--arch", "arm64")
+    assert result.status == 1
+    assert str(daemon.pid) in result.messages[0]
+    assert "give --persistent to the daemon" in result.messages[1]
+    assert host.files() == []
+    back = host.apply("--arch", "none")
+    assert back.status == 1
+    assert f"(pid {daemon.pid}, " in back.message
+
+
+def test_the_daemon_keeps_it_in_step(instance: Instance, host: Host, start_daemon: StartDaemon) -> None:
+    """`run --persistent`: the file follows the config with each reload, and a pass brings it back when it is gone."""
+    options = ("--persistent", "--host-root", str(host.root))
+    daemon = start_daemon("architectures = ['arm64']", options)
+    daemon.wait_for_log("persistent_file_in_step")
+    assert host.names() == ["qemu-aarch64"]
+    daemon.config.write_text("architectures = ['arm64', 'arm']\n[emulators]\nflags = ''")
+    daemon.reload()
+    wait_until(lambda: host.names() == ["qemu-aarch64", "qemu-arm"], what="the file of the new config")
+    assert "flags: F" in instance.read("qemu-arm")
+    daemon.config.write_text("architectures = ['arm']")
+    daemon.reload()
+    wait_until(lambda: host.files() == [CONF, f"{COPIES}/usr/bin/qemu-arm"], what="the other copy's removal")
+    host.shell(f"rm {host.root}/{CONF}")
+    instance.remove("qemu-arm")
+    wait_until(lambda: host.files() == [CONF, f"{COPIES}/usr/bin/qemu-arm"], what="the file, with the next pass")
+    assert daemon.terminate() == 0
+    assert host.names() == ["qemu-arm"]
+
+
+def test_the_daemon_says_what_it_cannot_keep(host: Host, start_daemon: StartDaemon) -> None:
+    """A full disk is logged once and shown in the status; handlers are repaired all the same."""
+    host.shell(f"mount -t tmpfs -o size=1m,mode=755 tmpfs {host.root}/var/lib/binfmtd")
+    daemon = start_daemon("architectures = ['arm64']", ("--persistent", "--host-root", str(host.root)))
+    failure = daemon.wait_for_log("persistent_file_failed")
+    assert "No space left on device" in failure["reason"]
+    daemon.wait_status(lambda status: status["state"] == "degraded" and "No space" in status["problem"])
+    assert host.files() == []
+    host.instance.remove("qemu-aarch64")
+    wait_until(lambda: "qemu-aarch64" in host.instance.names(), what="the repair")
+
+
+def test_the_daemon_without_a_host(instance: Instance, start_daemon: StartDaemon) -> None:
+    """`run --persistent` where it cannot be done ends at the start, with the reason."""
+    daemon = start_daemon("", ("--persistent", "--host-root", "/nonexistent"), ready=False)
+    assert daemon.wait_exit() == 1
+    assert "/nonexistent" in daemon.log_text()
+    assert instance.names() == []
+
+
+def test_json(host: Host) -> None:
+    """The JSON names the file; after taking back, none."""
+    document = host.apply("--json", "--arch", "arm64").json
+    assert document["persistent"] == f"{host.root}/{CONF}"
+    assert host.apply("--json", "--arch", "none").json == {"removed": ["qemu-aarch64"], "persistent": None}

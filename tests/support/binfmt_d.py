@@ -1,0 +1,36 @@
+"""systemd's four binfmt.d directories as a test wants them, inside its instance's mount namespace alone."""
+
+from pathlib import Path
+
+import pytest
+
+from binfmtd.files.binfmt_d import DIRECTORIES
+from support.instance import Instance
+
+SYSTEMD_BINFMT = Path("/usr/lib/systemd/systemd-binfmt")
+
+
+def needs_systemd_binfmt() -> None:
+    """Skip where there is no systemd-binfmt to compare with."""
+    if not SYSTEMD_BINFMT.exists():
+        pytest.skip(f"{SYSTEMD_BINFMT} is not here: install systemd")
+
+
+def put_binfmt_d(instance: Instance, tree: Path) -> dict[str, Path]:
+    """Put four empty directories in the place of systemd's, and return them by theirs.
+
+    ``tree`` gets them.  What this host lacks is laid over its parent, since nothing is made on the host.
+    """
+    found = {}
+    for directory in DIRECTORIES:
+        ours = tree / directory.strip("/").replace("/", "-") / "binfmt.d"
+        ours.mkdir(parents=True)
+        found[directory] = ours
+        parent = Path(directory).parent
+        done = instance.shell(
+            f"if [ -d {directory} ]; then mount --bind '{ours}' {directory}\n"
+            f"else mount -t overlay overlay -o 'lowerdir={ours.parent}:{parent}' {parent}\n"
+            f"     mount --bind '{ours}' {directory}; fi"
+        )
+        assert done.returncode == 0, done.stderr
+    return found

@@ -1,0 +1,284 @@
+"""A machine to run containers on: podman in a private instance of binfmt_misc, for which this stands as the host.
+
+Around ``support.instance`` there are a process namespace and a mount namespace; everything that podman writes lies in
+tmpfs in there, and the machine's own files are read-only.  So whatever the containers do goes with the machine, and
+``podman run --privileged`` shares the instance with this machine, as it would share the host's with the host.
+
+The containers are in a user namespace, which binfmtd can tell; ``as_first_namespace`` hides that from it.
+"""
+
+import errno
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from support.cli import Result, run
+from support.instance import MOUNT_POINT, Instance
+from support.waiting import wait_until
+
+RUN_SECONDS = 120
+CGROUPS = "/sys/fs/cgroup"
+# Process 1 inherits what podman leaves behind; with SIGCHLD ignored the kernel buries that.  (dash's `read` would end
+# with the first one.)
+WAIT = """
+import signal, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+HOLDER = f"""
+set -e
+for directory in /run /dev/shm /var/cache "$1/storage"; do mount -t tmpfs tmpfs "$directory"; done
+mount -t "$2" none {CGROUPS}
+mount --bind "$1" "$1"
+mount -o remount,bind,ro /
+[ "$3" = bare ] || mount -t binfmt_misc binfmt_misc {MOUNT_POINT}
+exec "$4" -c "$5"
+"""
+CONTAINERS_CONF = """
+[containers]
+cgroups = "{cgroups}"
+default_ulimits = ["nproc={nproc}:{nproc}", "nofile={nofile}:{nofile}"]
+netns = "none"
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "none"
+runtime = "{runtime}"
+"""
+STORAGE_CONF = """
+[storage]
+driver = "overlay"
+graphroot = "{directory}/storage"
+runroot = "/run/containers/storage"
+[storage.options]
+additionalimagestores = ["{images}"]
+"""
+# So that a line of the documentation can be run as it is.
+DOCKER = """#!/bin/sh
+command=$1
+shift
+[ "$command" != run ] || set -- {first_namespace} "$@"
+exec podman "$command" "$@"
+"""
+# Of the base that support.images makes.
+SITE_PACKAGES = "/opt/binfmtd/lib/python3.13/site-packages"
+FIRST_NAMESPACE = """\
+import os, binfmtd.files.whereabouts; binfmtd.files.whereabouts._INITIAL_USER = os.readlink("/proc/self/ns/user")
+"""
+
+
+class Machine:
+    """One machine, from its start to ``close``; ``directory`` is the part of its files that can be written.
+
+    With ``mounted=False`` nobody but the containers holds the instance.  There are no control groups, as they would be
+    this machine's; with ``cgroups=True``, for which podman asks where a container has no processes of its own, they are
+    made, and removed at the end.
+    """
+
+    def __init__(
+        self, directory: Path, images: str, *, mounted: bool = True, cgroups: bool = False, runtime: str = "crun"
+    ) -> None:
+        self.directory = directory
+        self.instance = Instance(everybody=True)
+        self._cgroups: int | None = None
+        try:
+            self._configure(images, runtime, cgroups="enabled" if cgroups else "disabled")
+            if not mounted:
+                assert self.instance.run(["umount", MOUNT_POINT]).returncode == 0
+            unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--cgroup"]
+            arguments = [str(directory), "cgroup2" if cgroups else "tmpfs", "mounted" if mounted else "bare"]
+            self._holder = self.instance.popen(
+                [*unshare, "sh", "-c", HOLDER, "sh", *arguments, sys.executable, WAIT],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            assert self._holder.stdout is not None
+            assert self._holder.stdout.readline() == "ready\n", "the machine did not start: its message is above"
+            if cgroups:
+                self._cgroups = os.open(f"/proc/{self._holder.pid}/root{CGROUPS}", os.O_RDONLY | os.O_DIRECTORY)
+        except BaseException:
+            self.instance.close()
+            raise
+
+    def _configure(self, images: str, runtime: str, cgroups: str) -> None:
+        (self.directory / "storage").mkdir(parents=True)
+        limits = {
+            "nproc": resource.getrlimit(resource.RLIMIT_NPROC)[1],
+            "nofile": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
+        }
+        self._write("containers.conf", CONTAINERS_CONF.format(runtime=runtime, cgroups=cgroups, **limits))
+        self._write("storage.conf", STORAGE_CONF.format(directory=self.directory, images=images))
+        self._write("registries.conf", "")
+        self._write("first-namespace.pth", FIRST_NAMESPACE)
+        docker = self.directory / "bin/docker"
+        docker.parent.mkdir()
+        docker.write_text(DOCKER.format(first_namespace=" ".join(self.as_first_namespace)))
+        docker.chmod(0o755)
+
+    def _write(self, name: str, text: str) -> None:
+        (self.directory / name).write_text(text)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it with all that runs on it: the kernel kills the processes, and drops the mounts and the entries."""
+        self._holder.kill()  # --kill-child: and with it process 1
+        self.instance.close()
+        if self._cgroups is not None:
+            wait_until(lambda: _removed("libpod_parent", self._cgroups), what="podman's control groups empty")
+            os.close(self._cgroups)
+
+    def entering(self, argv: Sequence[str]) -> list[str]:
+        """Return the command that executes ``argv`` on the machine, as root."""
+        pid = self._holder.pid
+        enter = ["nsenter", "-U", "--preserve-credentials", "-m", f"--pid=/proc/{pid}/ns/pid_for_children"]
+        settings = [
+            f"CONTAINERS_CONF={self.directory}/containers.conf",
+            f"CONTAINERS_STORAGE_CONF={self.directory}/storage.conf",
+            f"CONTAINERS_REGISTRIES_CONF={self.directory}/registries.conf",
+            f"HOME={self.directory}",
+            f"PATH={self.directory}/bin:{os.environ['PATH']}",
+            "PODMAN_IGNORE_CGROUPSV1_WARNING=1",
+        ]
+        return [*enter, "-t", str(pid), "--", "env", *settings, *argv]
+
+    def run(self, *argv: str) -> Result:
+        """Run a command on the machine to its end."""
+        return run(self.entering(argv), timeout=RUN_SECONDS)
+
+    def podman(self, *arguments: str) -> Result:
+        """Run podman to its end, whatever its exit status."""
+        return self.run("podman", *arguments)
+
+    def container(self, *arguments: str) -> Result:
+        """``podman run --rm --privileged ARGUMENT...``, as users do: options, the image, its arguments."""
+        return self.podman("run", "--rm", "--privileged", *arguments)
+
+    def start(self, *arguments: str) -> "Container":
+        """``podman run --detach --privileged ARGUMENT...``."""
+        started = self.podman("run", "--detach", "--privileged", *arguments)
+        assert started.status == 0, started.stderr
+        return Container(self, started.stdout.strip())
+
+    @property
+    def containers(self) -> list[str]:
+        """The containers that are left, running or not."""
+        return self.podman("ps", "--all", "--quiet").stdout.split()
+
+    @property
+    def as_first_namespace(self) -> list[str]:
+        """The options with which binfmtd takes its user namespace for the kernel's first: the host's, that is.
+
+        It cannot be had otherwise without the real host's instance; everything that follows from it is real.
+        """
+        return ["--volume", f"{self.directory}/first-namespace.pth:{SITE_PACKAGES}/first-namespace.pth:ro"]
+
+    def name_images(self, names: Mapping[str, str]) -> None:
+        """Give images short names, with which they can be run as well."""
+        aliases = [f'"{short}" = "{image}"' for short, image in names.items()]
+        self._write("registries.conf", "\n".join(["[aliases]", *aliases]))
+
+    def names(self) -> list[str]:
+        """List the entries as ``ls`` on the machine shows them."""
+        found = self.run("ls", "--almost-all", MOUNT_POINT)
+        assert found.status == 0, found.stderr
+        return [name for name in found.stdout.split() if name not in ("register", "status")]
+
+
+def _removed(name: str, parent: int | None) -> bool:
+    """Remove a control group with those below it; False as long as there are processes in one."""
+    try:
+        for path, groups, _, _ in os.fwalk(name, topdown=False, dir_fd=parent):
+            for group in groups:
+                os.rmdir(f"{path}/{group}", dir_fd=parent)
+        os.rmdir(name, dir_fd=parent)
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        return False
+    return True
+
+
+class Container:
+    """A container that runs on its own."""
+
+    def __init__(self, machine: Machine, name: str) -> None:
+        self._machine = machine
+        self.name = name
+
+    def podman(self, command: str, *arguments: str) -> Result:
+        """``podman COMMAND ARGUMENT... CONTAINER``."""
+        return self._machine.podman(command, *arguments, self.name)
+
+    def execute(self, *argv: str) -> Result:
+        """Run a command inside."""
+        return self._machine.podman("exec", self.name, *argv)
+
+    def kill(self, number: signal.Signals) -> None:
+        """Send a signal to its process 1."""
+        sent = self.podman("kill", f"--signal={number.name}")
+        assert sent.status == 0, sent.stderr
+
+    def logs(self, event: str | None = None) -> list[dict[str, Any]]:
+        """Return its log lines, or those of one event; the daemon writes JSON as process 1 of a container."""
+        written = self.podman("logs")
+        lines = [json.loads(line) for line in (written.stdout + written.stderr).splitlines()]
+        return [line for line in lines if event is None or line["event"] == event]
+
+    def wait_for_log(self, event: str, times: int = 1) -> dict[str, Any]:
+        """Return the last log line of this event, once there are so many."""
+        return wait_until(lambda: self.logs(event)[times - 1 :], what=f"log line {event}, {times} times")[-1]
+
+    def wait_exit(self) -> int:
+        """Wait for its end, and return its exit status."""
+        waited = self.podman("wait")
+        assert waited.status == 0, waited.stderr
+        return int(waited.stdout)
+
+    def stop(self) -> int:
+        """``podman stop``, which sends SIGTERM, and SIGKILL 30 seconds later; its exit status."""
+        stopped = self.podman("stop", "--time=30")
+        assert stopped.status == 0, stopped.stderr
+        return self.wait_exit()
+
+    def inspect(self, *keys: str) -> Any:
+        """Return what podman knows of it, under one key after the other."""
+        (found,) = self.podman("inspect").json
+        for key in keys:
+            found = found[key]
+        return found
+
+    @property
+    def state(self) -> Any:
+        """What podman says of it: running, exited ..."""
+        return self.inspect("State", "Status")
+
+    @property
+    def healthy(self) -> bool:
+        """What the image's health check says now: podman asks on its own only where systemd is."""
+        return self.podman("healthcheck", "run").status == 0
+
+    def wait_healthy(self) -> None:
+        """Wait until the daemon in it has converged; AssertionError with its log if it ends before."""
+
+        def ask() -> bool:
+            assert self.state == "running", self.podman("logs")
+            return self.healthy
+
+        wait_until(ask, deadline_seconds=30, what="a healthy container")

@@ -1,0 +1,129 @@
+"""The seed's options and their variables."""
+
+import argparse
+
+import pytest
+
+from binfmtd.cli import options
+from binfmtd.errors import UsageError
+
+
+def parse(*arguments: str) -> argparse.Namespace:
+    parser = options.parser("apply")
+    options.add_arch(parser)
+    options.add_persistent(parser)
+    options.add_reach(parser)
+    options.add_log(parser)
+    options.add_mount(parser)
+    namespace: argparse.Namespace = parser.parse_args(arguments)
+    return namespace
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), None),
+        (("--arch", "arm,arm64"), ("arm", "arm64")),
+        (("--arch", "arm, arm64,"), ("arm", "arm64")),
+        (("--arch", "arm arm64\tppc64le"), ("arm", "arm64", "ppc64le")),
+        (("--arch", "arm", "arm64"), ("arm", "arm64")),
+        (("--arch=arm,arm64",), ("arm", "arm64")),
+        (("--arch=arm", "arm64", "--persistent"), ("arm", "arm64")),
+        (("--arch", "arm", "--arch", "arm64"), ("arm", "arm64")),
+        (("--arch", "linux/arm/v7,x86_64"), ("linux/arm/v7", "x86_64")),
+        (("--arch", "-arm"), ("-arm",)),
+        (("--arch", "all", "-arm", "--no-autoload"), ("all", "-arm")),
+        (("--arch", "ALL,-ARM"), ("all", "-ARM")),
+        (("--arch", "none"), ()),
+        (("--arch", "None"), ()),
+    ],
+)
+def test_architectures(arguments: tuple[str, ...], words: tuple[str, ...] | None) -> None:
+    """By any name, separated by commas or blanks, in one argument or several; all, none and -NAME are words, too."""
+    assert options.architectures(parse(*arguments)) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("", None), ("  ", None), ("arm,arm64", ("arm", "arm64")), ("none", ()), ("all -arm", ("all", "-arm"))],
+)
+def test_architectures_by_environment(
+    monkeypatch: pytest.MonkeyPatch, text: str, words: tuple[str, ...] | None
+) -> None:
+    """The same words in $BINFMTD_ARCH; an empty one says nothing, and the option beats it."""
+    monkeypatch.setenv("BINFMTD_ARCH", text)
+    assert options.architectures(parse()) == words
+    assert options.architectures(parse("--arch", "s390x")) == ("s390x",)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--arch", "armm64"), "--arch: unknown architecture 'armm64': did you mean arm64, amd64 or armv6l?"),
+        (("--arch", "arm,-foo"), "--arch: unknown architecture 'foo': `binfmtd arch` lists the known ones"),
+        (("--arch", "-all"), "--arch: unknown architecture 'all': `binfmtd arch` lists the known ones"),
+        (("--arch", ""), "--arch is empty: name architectures, or write all or none"),
+        (("--arch", ","), "--arch is empty: name architectures, or write all or none"),
+        (("--arch", "none,arm"), "--arch: none says that there are no others: leave it out, or them"),
+    ],
+)
+def test_what_is_no_architecture(arguments: tuple[str, ...], message: str) -> None:
+    """One error, with near names."""
+    with pytest.raises(UsageError) as caught:
+        options.architectures(parse(*arguments))
+    assert str(caught.value) == message
+
+
+def test_an_architecture_in_the_environment_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the variable."""
+    monkeypatch.setenv("BINFMTD_ARCH", "armm64")
+    with pytest.raises(UsageError, match=r"^\$BINFMTD_ARCH: unknown architecture 'armm64': did you mean arm64"):
+        options.architectures(parse())
+
+
+def test_a_list_is_missing() -> None:
+    """An option after --arch is not taken for its list."""
+    with pytest.raises(UsageError, match="--arch: expected one argument"):
+        parse("--arch", "--persistent")
+
+
+@pytest.mark.parametrize(
+    ("text", "on"),
+    [("", False), ("0", False), ("no", False), ("off", False), ("1", True), ("TRUE", True), ("yes", True)],
+)
+def test_switches_by_environment(monkeypatch: pytest.MonkeyPatch, text: str, on: bool) -> None:
+    """What the words 1, true, yes and on mean, and their opposites."""
+    for variable in ("PERSISTENT", "NO_AUTOLOAD", "OWN_INSTANCE"):
+        monkeypatch.setenv(f"BINFMTD_{variable}", text)
+    given = parse("--mount", "/mnt")
+    assert given.persistent is on
+    where = options.where(given)
+    assert (where.directory, where.autoload, where.own_instance) == ("/mnt", not on, on)
+
+
+def test_options_beat_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An option holds whatever the variable says."""
+    monkeypatch.setenv("BINFMTD_LOG_LEVEL", "error")
+    monkeypatch.setenv("BINFMTD_LOG_FORMAT", "json")
+    monkeypatch.setenv("BINFMTD_PERSISTENT", "0")
+    given = parse()
+    assert (given.log_level, given.log_format) == ("error", "json")
+    given = parse("--log-level", "debug", "--log-format", "logfmt", "--persistent")
+    assert (given.log_level, given.log_format, given.persistent) == ("debug", "logfmt", True)
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "message"),
+    [
+        ("BINFMTD_PERSISTENT", "maybe", "$BINFMTD_PERSISTENT is 'maybe': write 1 or 0"),
+        ("BINFMTD_NO_AUTOLOAD", "2", "$BINFMTD_NO_AUTOLOAD is '2': write 1 or 0"),
+        ("BINFMTD_LOG_LEVEL", "loud", "$BINFMTD_LOG_LEVEL is 'loud': write one of debug, info, warning, error"),
+        ("BINFMTD_LOG_FORMAT", "xml", "$BINFMTD_LOG_FORMAT is 'xml': write one of auto, console, logfmt, json"),
+    ],
+)
+def test_a_variable_says_nonsense(monkeypatch: pytest.MonkeyPatch, variable: str, text: str, message: str) -> None:
+    """One error that names the variable and what may stand there."""
+    monkeypatch.setenv(variable, text)
+    with pytest.raises(UsageError) as caught:
+        parse()
+    assert str(caught.value) == message

@@ -1,0 +1,76 @@
+"""Handlers as the config's TOML."""
+
+import tomllib
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.registrations import NAMES, REGISTRATIONS
+
+from binfmtd.errors import FormatError
+from binfmtd.formats.toml import Found, render_toml
+from binfmtd.model.handler import Flags, Registration
+from binfmtd.model.match import Extension, Magic
+from binfmtd.model.standin import stand_in_name
+
+A = Found("a", Registration(Magic(b"A"), "/i", Flags.NONE), "/etc/binfmt.d/a.conf:1")
+
+
+@given(text=st.text(max_size=20), name=NAMES, registration=REGISTRATIONS)
+def test_every_text_is_toml(text: str, name: str, registration: Registration) -> None:
+    """Whatever is in an origin, a name or a path, TOML reads it, and reads the name and the path back."""
+    try:
+        written = render_toml([Found(name, registration, text)])
+    except FormatError:
+        return
+    table = tomllib.loads(written)["handlers"]
+    assert list(table) == [name]
+    assert table[name]["interpreter"] == registration.interpreter
+
+
+def test_as_people_write_it() -> None:
+    """Single quotes around escapes, a bare key where it can be, and only what is not the default."""
+    elf = Registration(Magic(b"\x7fELF'", b"\xff\xff\xff\xff\x00", 4), "/usr/bin/q", Flags.parse("FP"))
+    dotted = Found('py"3.13', Registration(Extension("py"), "/opt/\u00e4 \u202e\U000e0001", Flags.NONE), "the\nkernel")
+    assert render_toml([A, Found("elf", elf, "x:2", enabled=False), dotted]).split("architectures = []\n")[1] == (
+        "\n# /etc/binfmt.d/a.conf:1\n"
+        "[handlers.a]\n"
+        "magic = 'A'\n"
+        'interpreter = "/i"\n'
+        "\n# x:2\n"
+        "[handlers.elf]\n"
+        r"magic = '\x7fELF\x27'"
+        "\n"
+        r"mask = '\xff\xff\xff\xff\x00'"
+        "\n"
+        "offset = 4\n"
+        'interpreter = "/usr/bin/q"\n'
+        'flags = "PF"\n'
+        "enabled = false\n"
+        "\n# the?kernel\n"
+        r'[handlers."py\"3.13"]'
+        "\n"
+        'extension = "py"\n'
+        'interpreter = "/opt/\u00e4 \\u202e\\U000e0001"\n'
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [
+        (replace(A, name="\udcff"), "is not UTF-8"),
+        (replace(A, registration=replace(A.registration, interpreter="/\udcff")), "is not UTF-8"),
+        (replace(A, registration=replace(A.registration, match=Extension("\udcff"))), "is not UTF-8"),
+        (replace(A, registration=replace(A.registration, match=Extension("tar.gz"))), "never matches"),
+        (replace(A, registration=replace(A.registration, interpreter="i")), "absolute path"),
+        (replace(A, name=stand_in_name("a")), "a stand-in's"),
+        (replace(A, name="a/b"), "must not contain"),
+    ],
+)
+def test_what_the_config_could_not_hold_is_refused(found: Found, says: str) -> None:
+    """The entry is named, and why."""
+    with pytest.raises(FormatError) as caught:
+        render_toml([A, found])
+    assert str(caught.value).startswith(f"entry {found.name!r}: ")
+    assert says in str(caught.value)

@@ -1,0 +1,60 @@
+"""What an interpreter needs beside itself, read from its file."""
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from binfmtd.catalog.architectures import CATALOG
+from binfmtd.catalog.program import tiny_program
+from binfmtd.kernel.interpreters import leans_on
+
+LINKER = b"/lib/ld.so.1\0"
+
+
+def with_interpreter(bits: int, order: str) -> bytes:
+    """Return the headers of a program whose second segment is PT_INTERP."""
+    ident = b"\x7fELF" + bytes((1 if bits == 32 else 2, 1 if order == "<" else 2, 1)) + bytes(9)
+    if bits == 32:
+        header = struct.pack(order + "16sHHIIIIIHHHHHH", ident, 2, 1, 1, 0, 52, 0, 0, 52, 32, 2, 0, 0, 0)
+        load = struct.pack(order + "8I", 1, 0, 0, 0, 9, 9, 5, 4096)
+        interp = struct.pack(order + "8I", 3, 52 + 64, 0, 0, len(LINKER), 0, 4, 1)
+    else:
+        header = struct.pack(order + "16sHHIQQQIHHHHHH", ident, 2, 1, 1, 0, 64, 0, 0, 64, 56, 2, 0, 0, 0)
+        load = struct.pack(order + "IIQQQQQQ", 1, 5, 0, 0, 0, 9, 9, 4096)
+        interp = struct.pack(order + "IIQQQQQQ", 3, 4, 64 + 112, 0, 0, len(LINKER), 0, 1)
+    return header + load + interp + LINKER
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_dynamic_linker(tmp_path: Path, bits: int, order: str) -> None:
+    """PT_INTERP's text, in either class and byte order."""
+    file = tmp_path / "program"
+    file.write_bytes(with_interpreter(bits, order))
+    assert leans_on(str(file)) == "/lib/ld.so.1"
+
+
+@pytest.mark.parametrize(
+    ("content", "needed"),
+    [
+        (b"#!/usr/bin/python3 -u\n", "/usr/bin/python3"),
+        (b"#! /bin/sh\n", "/bin/sh"),
+        (b"#!", None),
+        (b"", None),
+        (b"\x7fELF", None),
+        (b"\x7fELF\x09\x01" + bytes(64), None),
+        (with_interpreter(64, "<")[:100], None),
+        (tiny_program(CATALOG["s390x"]), None),
+    ],
+)
+def test_the_rest(tmp_path: Path, content: bytes, needed: str | None) -> None:
+    """A script needs what its first line names; what is static, cut off or no program needs nothing that we know."""
+    file = tmp_path / "program"
+    file.write_bytes(content)
+    assert leans_on(str(file)) == needed
+
+
+def test_no_file(tmp_path: Path) -> None:
+    """Nor does what is not there."""
+    assert leans_on(str(tmp_path / "missing")) is None
