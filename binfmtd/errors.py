@@ -81,5 +81,11 @@ class PersistenceError(BinfmtdError):
     again = Again.MOUNT
 
 
+class ProbeError(BinfmtdError):
+    """Programs cannot be tried here."""
+
+    again = Again.LATER
+
+
 class SandboxError(BinfmtdError):
     """This machine does not let an ordinary user have an instance of its own."""

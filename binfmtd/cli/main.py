@@ -5,7 +5,8 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from binfmtd import __version__
 from binfmtd.errors import BinfmtdError, UsageError
@@ -28,6 +29,11 @@ _MODULES = {"import": "import_"}  # where the command's name is a word of Python
 
 def entry() -> None:
     """Run the command of this process's arguments, and exit."""
+    start(main)
+
+
+def start(command: Callable[[Sequence[str]], int]) -> NoReturn:
+    """Make this process fit for a command, run it on this process's arguments, and exit with its status."""
     if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
         # The kernel's names and paths are bytes, written here as UTF-8: under another locale we would look up others.
         os.execv(sys.executable, [sys.orig_argv[0], "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606  ourselves
@@ -35,19 +41,25 @@ def entry() -> None:
     for stream in ("stdout", "stderr"):
         if getattr(sys, stream) is None:  # closed by whoever started us; print() would take the other one
             setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115  for as long as we run
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(command(sys.argv[1:]))
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command; the exit status is 0 done or in sync, 1 failed, 2 usage, 3 drift, 78 config."""
     try:
-        try:
-            return _dispatch(list(arguments))
-        finally:  # argparse's --help leaves by SystemExit
-            sys.stdout.flush()
+        return guarded(lambda: _dispatch(list(arguments)))
     except BinfmtdError as error:
         print(f"binfmtd: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
+
+
+def guarded(command: Callable[[], int]) -> int:
+    """The exit status of a command, also where its output goes nowhere or somebody presses ^C."""
+    try:
+        try:
+            return command()
+        finally:  # argparse's --help leaves by SystemExit
+            sys.stdout.flush()
     except OSError as error:
         if error.errno not in (errno.EPIPE, errno.ENOSPC):
             raise

@@ -93,13 +93,13 @@ def add_reach(to: argparse.ArgumentParser) -> None:
     to.add_argument(
         "--no-autoload",
         action="store_true",
-        default=_switch("BINFMTD_NO_AUTOLOAD"),
+        default=switch("BINFMTD_NO_AUTOLOAD"),
         help="do not load the kernel's module binfmt_misc where it is missing ($BINFMTD_NO_AUTOLOAD)",
     )
     to.add_argument(
         "--own-instance",
         action="store_true",
-        default=_switch("BINFMTD_OWN_INSTANCE"),
+        default=switch("BINFMTD_OWN_INSTANCE"),
         help="in a user namespace without binfmt_misc, mount an instance of its own: the host's handlers are hidden in "
         "it for good ($BINFMTD_OWN_INSTANCE)",
     )
@@ -121,7 +121,7 @@ def add_persistent(to: argparse.ArgumentParser) -> None:
     to.add_argument(
         "--persistent",
         action="store_true",
-        default=_switch("BINFMTD_PERSISTENT"),
+        default=switch("BINFMTD_PERSISTENT"),
         help="have the handlers come back after a reboot, through the host's binfmt.d ($BINFMTD_PERSISTENT)",
     )
     add_host_root(to)
@@ -186,7 +186,8 @@ def _join_architectures(arguments: Sequence[str]) -> list[str]:
     return joined
 
 
-def _switch(variable: str) -> bool:
+def switch(variable: str) -> bool:
+    """Whether an environment variable switches something on; raises UsageError for what is neither on nor off."""
     text = os.environ.get(variable, "").strip().lower()
     if text not in _ON | _OFF:
         raise UsageError(f"${variable} is {text!r}: write 1 or 0")

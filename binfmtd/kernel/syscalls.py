@@ -1,6 +1,6 @@
 """The system calls that Python's os module lacks.
 
-mount(2), umount2(2), fsopen(2), prctl(2); unshare(2) and setns(2), which os has from 3.12.
+mount(2), umount2(2), fsopen(2), prctl(2), ptrace(2); unshare(2) and setns(2), which os has from 3.12.
 
 ctypes costs 10 ms to import, so whoever needs one of these imports this module where it is used.  Each function raises
 OSError with the kernel's errno.
@@ -20,6 +20,9 @@ PR_SET_PDEATHSIG = 1
 
 _FSOPEN = 430  # the same on every architecture (include/uapi/asm-generic/unistd.h; Alpha adds 110 to all of these)
 _FSOPEN_CLOEXEC = 1
+
+_PTRACE_TRACEME = 0
+_PTRACE_DETACH = 17
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -61,6 +64,16 @@ def enter_mount_namespace(of: int) -> None:
 def signal_when_parent_dies(signal: int) -> None:
     """Have the kernel send ``signal`` to this process when the thread that made it ends; survives execve."""
     _check(_libc.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal), 0, 0, 0))
+
+
+def stop_at_exec() -> None:
+    """Have this process stop with SIGTRAP in its next execve, before the new program's first instruction."""
+    _check(_libc.ptrace(_PTRACE_TRACEME, 0, None, None))
+
+
+def go_on(child: int) -> None:
+    """Let a child that stopped so run, and have no more to do with it."""
+    _check(_libc.ptrace(_PTRACE_DETACH, child, None, None))
 
 
 def _check(result: int, path: str | None = None) -> None:

@@ -6,10 +6,10 @@ It runs ``docker run --rm --privileged IMAGE ARGUMENTS`` without any bind.
 import json
 
 import pytest
-from support.cli import Result
+from support.cli import Result, state
 from support.containers import Machine
 
-pytestmark = [pytest.mark.container, pytest.mark.xfail(reason="the command `binfmt` is not there yet")]
+pytestmark = pytest.mark.container
 
 
 @pytest.fixture
@@ -58,3 +58,12 @@ def test_reset_spares_others(binfmt: Binfmt) -> None:
     left = binfmt("--uninstall", "qemu-*")
     assert binfmt.machine.names() == ["python3"]
     assert json.loads(left.stdout)["emulators"] == ["python3"]
+
+
+def test_another_container_leaves_what_works(binfmt: Binfmt) -> None:
+    """The same emulators in another container are other files of the same content: nothing is registered anew."""
+    binfmt("--install", "all")
+    before = state(binfmt.machine.instance)
+    assert binfmt("--install", "all").stderr == ""
+    assert binfmt("--install", "arm64").stderr == "installing: arm64 qemu-aarch64 already registered\n"
+    assert state(binfmt.machine.instance) == before

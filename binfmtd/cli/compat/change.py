@@ -1,0 +1,139 @@
+"""What tonistiigi/binfmt's ``--uninstall`` and ``--install`` do, and what they say about it on stderr.
+
+Beyond the original: what is both uninstalled and installed is replaced without a gap; what runs natively is not put
+under an emulator; beside a daemon nothing is written.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from binfmtd.catalog.architectures import CATALOG
+from binfmtd.catalog.program import tiny_program
+from binfmtd.cli.compat.emulators import declaration
+from binfmtd.cli.compat.install import THERE, Fate, Outcome, exchange, server
+from binfmtd.cli.compat.main import log
+from binfmtd.cli.compat.platforms import ORDER, architecture_of, go_name
+from binfmtd.cli.compat.selection import select
+from binfmtd.cli.one_shot import refused_beside, visit
+from binfmtd.daemon.facts import HostFacts
+from binfmtd.daemon.state_dir import default_state_dir
+from binfmtd.errors import StateError
+from binfmtd.kernel.interpreters import cannot_run, fingerprint
+from binfmtd.kernel.mount import Where
+from binfmtd.kernel.probe import Prober
+from binfmtd.model.config import Config, Declaration
+from binfmtd.model.entry import ObservedState
+from binfmtd.model.standin import stand_in_name
+
+ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A platform to install: as the log calls it, and its handler; or why it gets none, and whether that is bad."""
+
+    label: str
+    declared: Declaration | None
+    instead: str = ""
+    bad: bool = False
+
+
+def change(uninstall: str, to_install: str, where: Where) -> bool:
+    """Do both; True if a platform could not be installed.
+
+    Raises MountError, StateError (also beside a daemon that has it otherwise), WriteRefusedError and ProbeError where
+    nothing could be done at all, and UsageError for odd variables.
+    """
+    directory = default_state_dir()
+    with visit(Config(()), directory, where) as here, Prober() as probe:
+        observed = here.look().observed
+        selected = list(select(uninstall, observed.by_name))
+        doomed = {name for _, names in selected for name in names}
+        requests: list[Request] = []
+        if to_install:
+            native = HostFacts(directory).native(observed)
+            everything = to_install == ALL
+            requests += _all(observed, doomed, native, probe) if everything else _each(to_install, native)
+        declared = {each.declared.name: each.declared for each in requests if each.declared}
+        gone, outcomes = exchange(here, probe, doomed, tuple(declared.values()))
+        for label, names in selected:
+            log(f"uninstalling: {label} {_uninstalled(names, gone)}")
+        for line in _installed(requests, outcomes, here.instance.mounted.directory, quiet=to_install == ALL):
+            log(line)
+        failed = {name for name, outcome in outcomes.items() if outcome.fate is Fate.FAILED}
+        unwanted = doomed - declared.keys()
+        if here.daemon is not None and (failed or unwanted):
+            words = [each.label for each in requests if each.declared and each.declared.name in failed]
+            raise StateError(refused_beside(here.daemon, directory, _wish(words, unwanted)))
+    return bool(failed) or any(each.bad for each in requests)
+
+
+def _each(words: str, native: Collection[str]) -> Iterator[Request]:
+    """What was asked for by name."""
+    for word in words.split(","):
+        row = architecture_of(word)
+        if row is None:
+            yield Request(word, None, f"unsupported architecture: {word}", bad=True)
+        elif row.name in native:
+            yield Request(go_name(row), None, "already runs natively")
+        else:
+            yield Request(go_name(row), declaration(row))
+
+
+def _all(observed: ObservedState, doomed: Collection[str], native: Collection[str], probe: Prober) -> Iterator[Request]:
+    """The platforms that have an emulator here and do not run, or would not any more without what is doomed.
+
+    Those that run by an entry of the very name are among them, since it may be stale.
+    """
+    without = {*doomed, *map(stand_in_name, doomed)}
+    for row in map(CATALOG.__getitem__, ORDER):
+        declared = declaration(row)
+        if row.name in native or not any(map(fingerprint, declared.interpreters)):
+            continue
+        serving = server(observed, row.name)
+        left = server(observed, row.name, without)
+        if left is None or left.name == declared.name:
+            runs = False
+        elif left is serving:
+            runs = probe(row.name, tiny_program(row)).runs
+        else:
+            runs = not cannot_run(left)  # it is covered by what is doomed, and cannot be tried
+        if not runs:
+            yield Request(go_name(row), declared)
+
+
+def _uninstalled(names: Collection[str], gone: Collection[str]) -> str:
+    if not names:
+        return "not found"
+    return "OK" if set(names) <= set(gone) else "is still there"
+
+
+def _installed(
+    requests: Iterable[Request], outcomes: Mapping[str, Outcome], directory: str, *, quiet: bool
+) -> Iterator[str]:
+    """The lines about what was installed; ``quiet`` leaves out what was there."""
+    said = dict(outcomes)
+    for each in requests:
+        line = f"installing: {each.label}"
+        if each.declared is None:
+            yield f"{line} {each.instead}"
+            continue
+        name = each.declared.name
+        if said[name].fate is Fate.DONE:
+            said[name] = THERE  # should it be asked for once more: arm/v7,arm/v6
+            yield f"{line} OK"
+        elif said[name].fate is Fate.FAILED:
+            path = each.declared.interpreters[0]
+            yield f'{line} cannot register "{path}" to {directory}/register: {said[name].reason}'
+        elif not quiet:
+            yield f"{line} {name} already registered"
+
+
+def _wish(words: Iterable[str], doomed: Iterable[str]) -> str:
+    """The line of the daemon's config that would do it."""
+    rows = [architecture_of(name.rpartition("qemu-")[2]) for name in sorted(doomed)]
+    without = [f"-{row.name}" for row in rows if row]
+    wanted = list(words) or ([ALL] if without else [])
+    if not wanted:
+        return "no more than is to stay"
+    return "`architectures = [" + ", ".join(f'"{word}"' for word in (*wanted, *without)) + "]`"

@@ -1,0 +1,50 @@
+"""The emulators of tonistiigi/binfmt: where they are, and what entries they get, as its variables say.
+
+``$QEMU_BINARY_PATH`` is their directory, ``$QEMU_BINARY_PREFIX`` comes before the names of file and entry, and
+``$QEMU_PRESERVE_ARGV0`` adds the flag P.  Beyond the original: where only ``qemu-CPU-static`` is there, that is taken,
+and the flag C is left out unless ``$BINFMTD_CREDENTIALS`` asks for it.
+"""
+
+import os
+
+from binfmtd.catalog.architectures import Architecture
+from binfmtd.errors import FormatError, UsageError
+from binfmtd.formats.line import encode_line
+from binfmtd.model.config import Declaration
+from binfmtd.model.handler import Flags, Registration
+
+
+def paths(name: str) -> tuple[str, ...]:
+    """Where QEMU's emulator of that name may be, the original's path first.  Raises UsageError for odd variables."""
+    directory = os.environ.get("QEMU_BINARY_PATH") or "/usr/bin"
+    if not directory.startswith("/"):
+        raise UsageError(f"$QEMU_BINARY_PATH is {directory!r}: write an absolute path")
+    path = os.path.normpath(f"{directory}/{entry_name(name)}")
+    return path, f"{path}-static"
+
+
+def entry_name(name: str) -> str:
+    """The entry's name.  Raises UsageError for an odd prefix."""
+    prefix = os.environ.get("QEMU_BINARY_PREFIX", "")
+    if "/" in prefix:
+        raise UsageError(f"$QEMU_BINARY_PREFIX is {prefix!r}: it goes before a name, the directory is QEMU_BINARY_PATH")
+    return f"{prefix}qemu-{name}"
+
+
+def declaration(architecture: Architecture) -> Declaration:
+    """The handler that an architecture gets.  Raises UsageError for odd variables."""
+    from binfmtd.cli.options import switch
+
+    flags = Flags.F
+    if os.environ.get("QEMU_PRESERVE_ARGV0"):
+        flags |= Flags.P
+    if switch("BINFMTD_CREDENTIALS"):
+        flags |= Flags.C | Flags.O
+    name = entry_name(architecture.name)
+    interpreters = paths(architecture.name)
+    try:
+        for path in interpreters:
+            encode_line(name, Registration(architecture.match, path, flags))
+    except FormatError as error:
+        raise UsageError(f"$QEMU_BINARY_PREFIX or $QEMU_BINARY_PATH: {error}") from None
+    return Declaration(name, architecture.match, interpreters, flags, architecture=architecture.name, source=name)

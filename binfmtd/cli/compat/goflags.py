@@ -1,0 +1,76 @@
+"""Command lines as programs in Go read them (the package ``flag`` of its standard library, parseOne in flag.go).
+
+* ``-x`` and ``--x`` are the same; the value follows ``=``, or is the next word.  A switch takes ``=`` only.
+* The first word that is no flag ends them, and so do ``-`` and ``--``; what comes after is not looked at.
+* ``-h`` and ``-help`` print the usage, and so does every error; the usage goes to stderr.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from binfmtd.errors import UsageError
+
+_TRUE = {"1", "t", "T", "true", "TRUE", "True"}
+_FALSE = {"0", "f", "F", "false", "FALSE", "False"}
+
+
+class HelpWanted(UsageError):  # noqa: N818  nothing is wrong
+    """``-h`` or ``-help`` was given; the message is the usage."""
+
+    exit_code = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """One flag.  ``default`` is only shown; of a switch it is False."""
+
+    name: str
+    usage: str
+    default: str | bool = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The flags that were given, by name: the texts, and the switches."""
+
+    texts: dict[str, str]
+    switches: dict[str, bool]
+
+
+def parse(arguments: Sequence[str], program: str, flags: Iterable[Flag]) -> Given:
+    """Read the arguments.  Raises UsageError, whose message ends with the usage, and HelpWanted."""
+    known = {flag.name: flag for flag in flags}
+    usage = _usage(program, known.values())
+    given = Given({}, {})
+    words = iter(arguments)
+    for word in words:
+        if len(word) < 2 or not word.startswith("-") or word == "--":
+            break
+        name, equals, value = word.removeprefix("-").removeprefix("-").partition("=")
+        if not name or name.startswith("-"):
+            raise UsageError(f"bad flag syntax: {word}\n{usage}")
+        flag = known.get(name)
+        if flag is None:
+            if name in ("h", "help"):
+                raise HelpWanted(usage)
+            raise UsageError(f"flag provided but not defined: -{name}\n{usage}")
+        if isinstance(flag.default, bool):
+            if equals and value not in _TRUE | _FALSE:
+                raise UsageError(f'invalid boolean value "{value}" for -{name}: write true or false\n{usage}')
+            given.switches[name] = not equals or value in _TRUE
+            continue
+        if not equals:
+            try:
+                value = next(words)
+            except StopIteration:
+                raise UsageError(f"flag needs an argument: -{name}\n{usage}") from None
+        given.texts[name] = value
+    return given
+
+
+def _usage(program: str, flags: Iterable[Flag]) -> str:
+    lines = [f"Usage of {program}:"]
+    for flag in sorted(flags, key=lambda flag: flag.name):
+        lines.append(f"  -{flag.name}" if isinstance(flag.default, bool) else f"  -{flag.name} string")
+        lines.append(f"        {flag.usage}" + (f' (default "{flag.default}")' if flag.default else ""))
+    return "\n".join(lines)

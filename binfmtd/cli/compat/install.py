@@ -1,0 +1,142 @@
+"""Installing handlers among what is there: what works is left as it is, what does not is replaced without a gap.
+
+Whether an entry works is tried, with a tiny program in a chroot.  Whether it runs the emulator that lies at the path
+now, the ledger may know; without a record the trial tells, since it sees which file runs, and the ledger vouches from
+then on.  So the ordinary plan has nothing to do for an entry that is as wanted, and replaces a stale one.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from errno import EEXIST
+
+from binfmtd.catalog.architectures import CATALOG
+from binfmtd.catalog.program import tiny_program
+from binfmtd.cli.context import held_reason
+from binfmtd.cli.one_shot import Visit, additive
+from binfmtd.daemon.reconcile import Look
+from binfmtd.kernel.probe import Prober
+from binfmtd.model.config import Config, Declaration
+from binfmtd.model.drift import Record
+from binfmtd.model.entry import Entry, ObservedState
+from binfmtd.model.match import takes
+from binfmtd.model.ownership import equal
+from binfmtd.model.plan import INSTANCE
+from binfmtd.model.standin import stand_in_name
+
+
+class Fate(Enum):
+    """What became of a handler."""
+
+    DONE = auto()  # registered, replaced or enabled
+    THERE = auto()  # what was there is left as it is
+    FAILED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The fate of one handler; why, if it failed."""
+
+    fate: Fate
+    reason: str = ""
+
+
+THERE = Outcome(Fate.THERE)
+
+
+def exchange(
+    here: Visit, probe: Prober, doomed: Collection[str], declarations: Sequence[Declaration], *, anew: bool = False
+) -> tuple[set[str], dict[str, Outcome]]:
+    """Remove the entries that are doomed, whoever owns them, and install what is declared, or all of it ``anew``.
+
+    What is both is replaced without a gap; where that fails it is removed.  Returns which of the doomed are gone, and
+    what became of the declared.  Beside a daemon nothing is written, and what is not there has failed.  Raises
+    WriteRefusedError, ProbeError.
+    """
+    declared = {each.name for each in declarations}
+    both = declared.intersection(doomed)
+    gone = _remove(here, set(doomed) - declared)
+    here.reconciler.use(Config(tuple(declarations)))
+    outcomes = _install(here, probe, declared if anew else both)
+    _remove(here, {name for name in both if outcomes[name].fate is Fate.FAILED})
+    return (gone if here.daemon is not None else gone | both), outcomes
+
+
+def _remove(here: Visit, names: Collection[str]) -> set[str]:
+    """Remove entries, and their stand-ins with them; those that were there."""
+    return set(here.remove([*names, *map(stand_in_name, names)])) & set(names)
+
+
+def _install(here: Visit, probe: Prober, renewed: Collection[str]) -> dict[str, Outcome]:
+    declarations = here.reconciler.config.declarations
+    if not declarations:
+        return {}
+    if here.daemon is None:
+        here.renew(renewed)
+        if not here.look().observed.switched_on:  # else nothing would run, whatever is registered
+            here.converge(lambda action: action.entry == INSTANCE)
+    look = here.look()
+    settled: dict[str, Outcome] = {}
+    for declared in declarations:
+        if declared.name in renewed and here.daemon is None:
+            continue
+        if outcome := _judge(here, look, declared, probe):
+            settled[declared.name] = outcome
+    result = here.converge(lambda action: action.entry not in settled and additive(action))
+    reasons = {action.entry: _undone(here) for action in result.look.plan.actions}
+    reasons |= {action.entry: str(error) for action, error in result.failed}
+    reasons |= {held.name: held_reason(held) for held in result.look.desired.held}
+    there = result.look.observed.by_name
+    raced = {action.entry for action, error in result.failed if error.errno == EEXIST and action.entry in there}
+    done = {action.entry for action in result.done}
+    outcomes: dict[str, Outcome] = {}
+    for name in (declared.name for declared in declarations):
+        if name in settled:
+            outcomes[name] = settled[name]
+        elif name in raced:  # somebody else, who wants the same, was faster
+            outcomes[name] = THERE
+        elif name in reasons:
+            outcomes[name] = Outcome(Fate.FAILED, reasons[name])
+        else:
+            as_if_new = name in renewed and here.daemon is None  # without F an equal entry is as good as a new one
+            outcomes[name] = Outcome(Fate.DONE) if name in done or as_if_new else THERE
+    return outcomes
+
+
+def server(observed: ObservedState, architecture: str, without: Collection[str] = ()) -> Entry | None:
+    """The entry that takes an architecture's programs, as far as can be told from what the entries say."""
+    program = tiny_program(CATALOG[architecture])
+    for entry in observed.entries:
+        registration = entry.registration
+        if entry.enabled and entry.name not in without and registration and takes(registration.match, program):
+            return entry
+    return None
+
+
+def _judge(here: Visit, look: Look, declared: Declaration, probe: Prober) -> Outcome | None:
+    """What becomes of an entry that has the name already; None leaves it to the ordinary plan."""
+    architecture = declared.architecture
+    entry = look.observed.by_name.get(declared.name)
+    if architecture is None or (here.daemon is None and (entry is None or not entry.enabled)):
+        return None
+    handler = look.desired.by_name.get(declared.name)
+    path = handler.registration.interpreter if handler else None
+    probed = probe(architecture, tiny_program(CATALOG[architecture]), path)
+    if entry is None or here.daemon is not None:
+        return THERE if probed.runs else None
+    serving = server(look.observed, architecture)
+    if serving is not None and serving.name not in (entry.name, stand_in_name(entry.name)):
+        if probed.runs:
+            return THERE
+        return Outcome(Fate.FAILED, f"{serving.name} takes its programs and does not work ({probed.reason}): remove it")
+    if handler is None or not equal(entry.registration, handler.registration):
+        return THERE if probed.runs else None
+    if probed.as_expected and (pinned := look.desired.fingerprints.get(handler.registration.interpreter)):
+        here.reconciler.ledger.records[entry.name] = Record(handler.registration, entry.inode, pinned)
+    return None
+
+
+def _undone(here: Visit) -> str:
+    if here.daemon is not None:
+        return f"a daemon keeps this instance (pid {here.daemon or 'unknown'})"
+    return "somebody else is at work on it: try again"

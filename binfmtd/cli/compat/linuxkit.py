@@ -1,0 +1,94 @@
+"""linuxkit/binfmt and docker/binfmt: register what the files of a directory say; silent if all goes well.
+
+Every file counts, whatever its name ends in, in the order of the names; empty lines and those that begin with ``#`` do
+not.  The first error ends it: what comes before it is registered.
+
+The image of the original brings lines for its emulators in /etc/binfmt.d.  Ours brings no such file; where there is
+none, and no directory is named, what has an emulator here is registered.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+
+from binfmtd.cli.compat import goflags
+from binfmtd.cli.compat.goflags import Flag
+from binfmtd.cli.compat.register import EVERY, conclude, every_architecture, register
+from binfmtd.cli.compat.surroundings import where
+from binfmtd.errors import FormatError
+from binfmtd.files.atomic import read_regular
+from binfmtd.formats.line import check_interpreter, decode_line
+from binfmtd.model.config import Declaration
+from binfmtd.model.handler import Flags
+from binfmtd.model.standin import is_stand_in
+
+DIRECTORY = "/etc/binfmt.d"
+FLAGS = (
+    Flag("dir", "directory of files with registration lines", DIRECTORY),
+    Flag("mount", "where binfmt_misc is, or gets mounted", "/proc/sys/fs/binfmt_misc"),
+)
+_PATTERNS = ("/usr/bin/qemu-{name}", "/usr/bin/qemu-{name}-static")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit status 0 if every line is registered; else 1, with the first error in one line on stderr."""
+    given = goflags.parse(arguments, "binfmt", FLAGS)
+    there = where(given.texts.get("mount"))
+    named = given.texts.get("dir")
+    if named is None and not _has_files(DIRECTORY):
+        registered = register(
+            there, lambda native: tuple(every_architecture(native, _PATTERNS, Flags.F | Flags.P)), EVERY
+        )
+        return conclude(registered.outcomes)
+    declared: dict[str, Declaration] = {}
+    problem: FormatError | None = None
+    try:
+        for declaration in _declarations(named or DIRECTORY):
+            declared.pop(declaration.name, None)  # the later one takes its place, as the newer entry
+            declared[declaration.name] = declaration
+    except FormatError as error:
+        problem = error
+    if declared:
+        wish = f"[handlers] for {', '.join(declared)}"
+        outcomes = register(there, lambda _: tuple(declared.values()), wish).outcomes
+        if failed := next((name for name, outcome in outcomes.items() if outcome.reason), None):
+            raise FormatError(f"{declared[failed].source}: {failed}: {outcomes[failed].reason}")
+    if problem is not None:
+        raise problem
+    return 0
+
+
+def _has_files(directory: str) -> bool:
+    try:
+        return bool(os.listdir(directory))
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True  # reading it says why not
+
+
+def _declarations(directory: str) -> Iterator[Declaration]:
+    """The handlers, in the order of the lines.  Raises FormatError at the first that cannot be one."""
+    try:
+        names = sorted(os.listdir(os.fsencode(directory)))
+    except OSError as error:
+        raise FormatError(f"{directory}: {error.strerror}: name a directory with -dir") from None
+    for name in names:
+        path = os.path.join(directory, os.fsdecode(name))
+        try:
+            content = read_regular(path)
+        except OSError as error:
+            raise FormatError(f"{path}: {error.strerror}") from None
+        for number, line in enumerate(content.split(b"\n"), 1):
+            if line and not line.startswith(b"#"):
+                yield _declaration(line, f"{path}:{number}")
+
+
+def _declaration(line: bytes, source: str) -> Declaration:
+    try:
+        name, registration = decode_line(line)
+        check_interpreter(registration.interpreter)
+        if is_stand_in(name):
+            raise FormatError(f"name {name!r} is binfmtd's own: choose another")
+    except FormatError as error:
+        raise FormatError(f"{source}: {error}") from None
+    return Declaration(name, registration.match, (registration.interpreter,), registration.flags, source=source)

@@ -1,0 +1,76 @@
+"""multiarch/qemu-user-static: ``--reset`` and some options of QEMU's scripts/qemu-binfmt-conf.sh.
+
+It prints a line for each handler on stdout.  Without ``-p yes`` they have no flag F, and the emulator's path is for the
+root of whoever executes: in a container it is taken as it is, whatever lies there.
+"""
+
+import getopt
+import os
+from collections.abc import Collection, Sequence
+
+from binfmtd.cli.compat.install import Fate
+from binfmtd.cli.compat.main import log
+from binfmtd.cli.compat.register import EVERY, conclude, every_architecture, register
+from binfmtd.cli.compat.surroundings import where
+from binfmtd.errors import UsageError
+from binfmtd.kernel.host import judges_paths
+from binfmtd.model.config import Declaration
+from binfmtd.model.handler import Flags
+
+USAGE = """usage: [--reset] [-p|--persistent yes|no] [-c|--credential yes|no] [-g|--preserve-argv0 yes|no]
+  --reset              first remove every entry whose name begins with qemu-
+  -p, --persistent     flag F: the kernel opens the emulator now
+  -c, --credential     flags O and C: foreign set-uid programs run as root
+  -g, --preserve-argv0 flag P"""
+_SWITCHES = {"p": Flags.F, "c": Flags.O | Flags.C, "g": Flags.P}
+_LONG = {"persistent": "p", "credential": "c", "preserve-argv0": "g"}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit status 0 if every architecture with an emulator has a handler."""
+    options = _parse(arguments)
+    if "help" in options:
+        print(USAGE)
+        return 0
+    flags = Flags.NONE
+    for letter, flag in _SWITCHES.items():
+        if options.get(letter) == "yes":
+            flags |= flag
+    directory = os.environ.get("QEMU_BIN_DIR") or "/usr/bin"
+    if not directory.startswith("/"):
+        raise UsageError(f"$QEMU_BIN_DIR is {directory!r}: write an absolute path")
+
+    def declare(native: Collection[str]) -> tuple[Declaration, ...]:
+        patterns = [f"{directory}/qemu-{{name}}-static", f"{directory}/qemu-{{name}}"]
+        for_others = Flags.F not in flags and not judges_paths()
+        return tuple(
+            every_architecture(native, patterns[:1] if for_others else patterns, flags, even_without=for_others)
+        )
+
+    reset = "qemu-*" if "reset" in options else ""
+    registered = register(where(), declare, EVERY, reset)
+    for name, outcome in registered.outcomes.items():
+        entry = registered.observed.by_name.get(name)
+        if outcome.fate is Fate.THERE:
+            log(f"{name} already registered")
+        elif outcome.fate is Fate.DONE and entry is not None and entry.registration is not None:
+            print(f"Setting {entry.registration.interpreter} as binfmt interpreter for {name.removeprefix('qemu-')}")
+    return conclude(registered.outcomes)
+
+
+def _parse(arguments: Sequence[str]) -> dict[str, str]:
+    """Letter -> value, as getopt(1) reads them, with ``reset`` and ``help``.  Raises UsageError."""
+    try:
+        pairs, rest = getopt.gnu_getopt(list(arguments), "hp:c:g:", ["help", "reset", *(f"{name}=" for name in _LONG)])
+    except getopt.GetoptError as error:
+        raise UsageError(f"{error}\n{USAGE}") from None
+    if rest:
+        raise UsageError(f"{rest[0]!r} is no option\n{USAGE}")
+    options = {}
+    for option, value in pairs:
+        name = option.lstrip("-")
+        letter = _LONG.get(name, "help" if name == "h" else name)
+        if letter in _SWITCHES and value not in ("yes", "no"):
+            raise UsageError(f"{option} is {value!r}: write yes or no\n{USAGE}")
+        options[letter] = value
+    return options

@@ -1,0 +1,75 @@
+"""The platforms of tonistiigi/binfmt: in which order it lists them, what it calls them, which of them run."""
+
+from collections.abc import Callable, Mapping
+
+from binfmtd.catalog.architectures import CATALOG, Architecture
+from binfmtd.catalog.levels import LEVELS
+from binfmtd.catalog.names import find
+from binfmtd.catalog.program import tiny_program
+from binfmtd.errors import FormatError
+from binfmtd.kernel.probe import Probed
+from binfmtd.model.match import takes
+
+Probe = Callable[[str, bytes], Probed]
+
+ORDER = (
+    "x86_64",
+    "aarch64",
+    "riscv64",
+    "ppc64",
+    "ppc64le",
+    "s390x",
+    "i386",
+    "mips64el",
+    "mips64",
+    "loongarch64",
+    "arm",
+)
+"""QEMU's names of the architectures that ``supported`` may list, and that ``all`` means."""
+
+
+def architecture_of(token: str) -> Architecture | None:
+    """The architecture of a platform, in any spelling; None if it has none."""
+    try:
+        return find(token)
+    except FormatError:
+        return None
+
+
+def go_name(architecture: Architecture) -> str:
+    """What Go calls it, which the log lines say; QEMU's name where Go has none."""
+    return architecture.goarch or architecture.name
+
+
+def native_architecture(own_head: bytes) -> str | None:
+    """QEMU's name of what we are ourselves, by the head of our own program."""
+    return next((name for name, row in CATALOG.items() if takes(row.match, own_head)), None)
+
+
+def survey(native: str | None, probe: Probe) -> dict[str, Probed]:
+    """Try each platform, and the levels of those that run.  Raises ProbeError."""
+    found: dict[str, Probed] = {}
+    for name in dict.fromkeys(name for name in (native, *ORDER) if name):
+        found[name] = probe(name, tiny_program(CATALOG[name]))
+        if found[name].runs:
+            found |= {f"{name}/{level}": probe(level, program) for level, program in LEVELS.get(name, {}).items()}
+    return found
+
+
+def supported(native: str | None, found: Mapping[str, Probed]) -> list[str]:
+    """The list of that name, by what ``survey`` found: what we are ourselves comes first, whatever that says."""
+
+    def runs(name: str) -> bool:
+        return name in found and found[name].runs
+
+    platforms: list[str] = []
+    for name in dict.fromkeys(name for name in (native, *ORDER) if name):
+        if name != native and not runs(name):
+            continue
+        platform = CATALOG[name].platform or f"linux/{name}"
+        levels = [f"{platform}/{level}" for level in LEVELS.get(name, {}) if runs(f"{name}/{level}")]
+        if name == "arm":  # listed by its versions alone; what is neither 7 nor 6 is the oldest that Go knows
+            platforms += levels or [f"{platform}/v5"]
+        else:
+            platforms += [platform, *levels]
+    return platforms

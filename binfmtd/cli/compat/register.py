@@ -1,0 +1,78 @@
+"""Registering a whole set of handlers, as the images do that know no list of platforms."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from binfmtd.catalog.architectures import CATALOG, EMULATOR_PACKAGE
+from binfmtd.cli.compat.install import Fate, Outcome, exchange
+from binfmtd.cli.compat.main import log
+from binfmtd.cli.one_shot import refused_beside, visit
+from binfmtd.daemon.facts import HostFacts
+from binfmtd.daemon.state_dir import default_state_dir
+from binfmtd.errors import StateError
+from binfmtd.kernel.interpreters import fingerprint
+from binfmtd.kernel.mount import Where
+from binfmtd.kernel.probe import Prober
+from binfmtd.model.config import Config, Declaration
+from binfmtd.model.entry import ObservedState
+from binfmtd.model.handler import Flags
+from binfmtd.model.standin import is_stand_in
+
+Declare = Callable[[Collection[str]], Sequence[Declaration]]
+"""From QEMU's names of what runs natively to the handlers to have."""
+
+EVERY = '`architectures = ["all"]`'  # the line of a daemon's config that does the same
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """What became of each handler, in declared order, and what is there now."""
+
+    outcomes: Mapping[str, Outcome]
+    observed: ObservedState
+
+
+def register(where: Where, declare: Declare, wish: str, reset: str | None = None) -> Registered:
+    """Register handlers, the same names anew and without a gap.
+
+    With ``reset``, a glob over names, only those which it matches are registered anew or removed; other entries that
+    work stay as they are.  ``wish`` is what a daemon's config has to say for the same.  Raises MountError, StateError
+    (also beside a daemon that has it otherwise), WriteRefusedError and ProbeError.
+    """
+    directory = default_state_dir()
+    with visit(Config(()), directory, where) as here, Prober() as probe:
+        observed = here.look().observed
+        declarations = declare(HostFacts(directory).native(observed))
+        doomed = {name for name in observed.by_name if fnmatchcase(name, reset or "") and not is_stand_in(name)}
+        _, outcomes = exchange(here, probe, doomed, declarations, anew=reset is None)
+        left = doomed.difference(each.name for each in declarations)
+        failed = any(outcome.fate is Fate.FAILED for outcome in outcomes.values())
+        if here.daemon is not None and (left or failed):
+            raise StateError(refused_beside(here.daemon, directory, wish))
+        return Registered(outcomes, here.look().observed)
+
+
+def every_architecture(
+    native: Collection[str], patterns: Sequence[str], flags: Flags, *, even_without: bool = False
+) -> Iterator[Declaration]:
+    """A handler for each architecture that does not run natively and has an emulator here, or ``even_without`` one.
+
+    ``patterns`` are the paths of the emulators, with ``{name}`` for QEMU's name, the first that is there being taken.
+    """
+    for row in CATALOG.values():
+        paths = tuple(pattern.replace("{name}", row.name) for pattern in patterns)
+        if row.name not in native and (even_without or any(map(fingerprint, paths))):
+            name = f"qemu-{row.name}"
+            yield Declaration(name, row.match, paths, flags, architecture=row.name, source=name)
+
+
+def conclude(outcomes: Mapping[str, Outcome]) -> int:
+    """Say on stderr what failed, or that there was nothing to do; the exit status."""
+    if not outcomes:
+        log(f"error: no architecture has an emulator here: install them (Debian: apt-get install {EMULATOR_PACKAGE})")
+        return 1
+    failed = {name: outcome.reason for name, outcome in outcomes.items() if outcome.fate is Fate.FAILED}
+    for name, reason in failed.items():
+        log(f"error: {name}: {reason}")
+    return 1 if failed else 0

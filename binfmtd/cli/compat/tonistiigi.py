@@ -1,0 +1,55 @@
+"""tonistiigi/binfmt: what docker/setup-qemu-action and many scripts run.
+
+In this order: uninstall, install, then one JSON document on stdout, always, and nothing else there.
+"""
+
+from collections.abc import Sequence
+
+from binfmtd.cli.compat import goflags
+from binfmtd.cli.compat.goflags import Flag
+from binfmtd.cli.compat.main import log, log_error
+from binfmtd.errors import BinfmtdError, UsageError
+
+FLAGS = (
+    Flag("install", "platforms to install, separated by commas; all: those that have an emulator here and do not run"),
+    Flag("mount", "where binfmt_misc is, or gets mounted", "/proc/sys/fs/binfmt_misc"),
+    Flag("strict", "exit with 1 if a platform cannot be installed", default=False),
+    Flag("uninstall", "platforms, or names of entries, to remove, separated by commas; globs are allowed"),
+    Flag("version", "print the version on stderr, and nothing else", default=False),
+)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit status 1 if nothing could be done at all, and with --strict if a platform could not be installed."""
+    given = goflags.parse(arguments, "binfmt", FLAGS)
+    if given.switches.get("version"):
+        from binfmtd.cli.compat.version import version
+
+        log(version())
+        return 0
+    from binfmtd.cli.compat.status import document
+    from binfmtd.cli.compat.surroundings import where
+
+    there = where(given.texts.get("mount"))
+    uninstall, install = given.texts.get("uninstall", ""), given.texts.get("install", "")
+    failed = False
+    problem: BinfmtdError | None = None
+    try:
+        if uninstall or install:
+            from binfmtd.cli.compat.change import change
+
+            failed = change(uninstall, install, there)
+        else:
+            from binfmtd.kernel.mount import find_or_mount
+
+            find_or_mount(there)
+    except UsageError:
+        raise
+    except BinfmtdError as error:
+        problem = error
+    text, unknown = document(there)
+    print(text)
+    if problem := problem or unknown:
+        log_error(problem)
+        return 1
+    return int(failed and given.switches.get("strict", False))

@@ -1,0 +1,227 @@
+"""Whether a program runs, how, and by whose doing: found by running it.
+
+The program lies alone in a directory, its process's root: an emulator that runs it there was opened by the kernel
+beforehand (flag F), as it would have to be in anybody's container.  The process is stopped in its execve
+(PTRACE_TRACEME), when /proc/PID/exe already says which file runs: the program itself, or an emulator.
+
+* chroot(2) needs CAP_SYS_CHROOT.  Whoever lacks it has it in a user namespace of his own, and no mount is made there,
+  so the same binfmt_misc answers.  Where that is forbidden as well the program runs in our own root, and the result
+  says so (``in_chroot``): then a handler without F is found working, too.
+* Where ptrace is forbidden nobody knows who ran the program: ``natively`` and ``as_expected`` are None.
+"""
+
+import errno
+import os
+import resource
+import select
+import shutil
+import signal
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from binfmtd.errors import ProbeError
+
+EXIT_STATUS = 42
+_SECONDS = 10.0  # an emulator starts in some 20 ms
+_NAME = "program"
+_BLOCK = 1 << 20
+_CHROOT, _TRACE = b"C", b"T"  # what a child says if it may not do this
+_MEANINGS = {
+    errno.ENOEXEC: "no entry takes it, and the host does not run it natively",
+    errno.ENOENT: "its interpreter is not to be had there: its entry has no flag F, or the emulator is not static",
+    errno.ELOOP: "its entry takes its own interpreter, too",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """What became of one program.
+
+    ``reason`` says why it does not run, and is empty if it does.  ``as_expected`` is whether the file that ran it is
+    the expected interpreter, by content.  ``duration`` is in seconds, from the fork to the end.
+    """
+
+    name: str
+    runs: bool
+    natively: bool | None
+    in_chroot: bool
+    reason: str
+    duration: float
+    as_expected: bool | None = None
+
+
+class Prober:
+    """Runs programs, one after the other, in a directory that is there from the first one to ``close``."""
+
+    def __init__(self) -> None:
+        self._directory: str | None = None
+        self._in_chroot = True
+        self._traced = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            self._directory = None
+
+    def __call__(self, name: str, program: bytes, expected: str | None = None) -> Probed:
+        """Run a program that exits with 42; ``expected`` is the path of the interpreter that should run it.
+
+        Raises ProbeError where programs cannot be tried at all.
+        """
+        self._directory = self._directory or _make_directory()
+        path = os.path.join(self._directory, _NAME)
+        try:
+            with open(path, "wb") as file:
+                os.fchmod(file.fileno(), 0o700)
+                file.write(program)
+        except OSError as error:
+            raise ProbeError(f"{path}: {error.strerror}: make room, or name another directory in TMPDIR") from None
+        while True:
+            attempt = _Attempt(path, in_chroot=self._in_chroot, traced=self._traced)
+            probed = attempt.run(name, expected)
+            if attempt.forbidden == _CHROOT:
+                self._in_chroot = False
+            elif attempt.forbidden == _TRACE:
+                self._traced = False
+            else:
+                return probed
+
+
+def _make_directory() -> str:
+    for above in dict.fromkeys((tempfile.gettempdir(), "/tmp", "/var/tmp", "/run", "/dev/shm")):  # noqa: S108  mkdtemp
+        try:
+            if not os.statvfs(above).f_flag & os.ST_NOEXEC:
+                return tempfile.mkdtemp(prefix="binfmtd-probe-", dir=above)
+        except OSError:
+            continue
+    raise ProbeError("there is no directory for programs to try: name one in TMPDIR, writable and not mounted noexec")
+
+
+class _Attempt:
+    """One process."""
+
+    def __init__(self, path: str, *, in_chroot: bool, traced: bool) -> None:
+        self._path = path
+        self._in_chroot = in_chroot
+        self._traced = traced
+        self.forbidden = b""  # what it was not allowed to do, and did not get beyond
+
+    def run(self, name: str, expected: str | None) -> Probed:
+        natively = as_expected = None
+        began = time.monotonic()
+        from binfmtd.kernel import syscalls
+
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        child = os.fork()
+        if child == 0:
+            self._be(writing)
+        os.close(writing)
+        try:
+            status = os.waitpid(child, 0)[1] if self._traced else _end(child)
+            if os.WIFSTOPPED(status):
+                running = f"/proc/{child}/exe"
+                natively = _is(running, self._path)
+                as_expected = _is(running, expected) if expected else None
+                syscalls.go_on(child)
+                status = _end(child)
+            with open(reading, "rb", closefd=False) as file:
+                said = file.read()
+        finally:
+            os.close(reading)
+        if said in (_CHROOT, _TRACE):
+            self.forbidden = said
+        reason = _why(status, said)
+        duration = time.monotonic() - began
+        return Probed(name, not reason, natively, self._in_chroot, reason, duration, as_expected)
+
+    def _be(self, writing: int) -> None:
+        """The child: become the program, or say why not."""
+        from binfmtd.kernel import syscalls
+
+        said = b"0"
+        try:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            for descriptor in range(3):
+                os.dup2(nowhere, descriptor)
+            # No core dump of who fails: 1 keeps also those from being made that are piped (do_coredump, fs/coredump.c).
+            resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
+            if self._in_chroot:
+                said = _CHROOT
+                _change_root(os.path.dirname(self._path))
+            if self._traced:
+                said = _TRACE
+                syscalls.stop_at_exec()
+            said = b"0"
+            os.execve(f"/{_NAME}" if self._in_chroot else self._path, [_NAME], {})  # noqa: S606  that is the question
+        except OSError as error:
+            if said == b"0":
+                said = str(error.errno).encode()
+        finally:
+            os.write(writing, said)
+            os._exit(1)
+
+
+def _change_root(directory: str) -> None:
+    from binfmtd.kernel import syscalls
+
+    try:
+        os.chroot(directory)
+    except PermissionError:
+        syscalls.unshare(syscalls.CLONE_NEWUSER)
+        os.chroot(directory)
+    os.chdir("/")
+
+
+def _end(child: int) -> int:
+    """Wait for its end, or make one; the status as of waitpid."""
+    descriptor = os.pidfd_open(child)
+    try:
+        if not select.select([descriptor], [], [], _SECONDS)[0]:
+            os.kill(child, signal.SIGKILL)
+    finally:
+        os.close(descriptor)
+    return os.waitpid(child, 0)[1]
+
+
+def _is(running: str, path: str) -> bool | None:
+    """Whether two paths lead to the same file, or to files of the same content; None if one cannot be read.
+
+    The same file of an image shows under other numbers in each container.
+    """
+    with suppress(OSError):
+        if os.path.samestat(one := os.stat(running), other := os.stat(path)):
+            return True
+        if one.st_size != other.st_size:
+            return False
+        with open(running, "rb", buffering=0) as a, open(path, "rb", buffering=0) as b:
+            while block := a.read(_BLOCK):
+                if block != b.read(_BLOCK):
+                    return False
+        return True
+    return None
+
+
+def _why(status: int, said: bytes) -> str:
+    """Why it does not run; empty if it does."""
+    if said:
+        number = int(said) if said.isdigit() else 0
+        return _MEANINGS.get(number) or os.strerror(number)
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        late = f" (what does not end within {_SECONDS:.0f} s is)" if number == signal.SIGKILL else ""
+        return f"it was killed by signal {number}, {signal.strsignal(number)}{late}"
+    code = os.WEXITSTATUS(status)
+    return "" if code == EXIT_STATUS else f"it ended with status {code} instead of {EXIT_STATUS}"

@@ -1,0 +1,345 @@
+"""``binfmt``, the drop-in for tonistiigi/binfmt: what it prints and what is registered afterwards."""
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.cli import Result, run, state
+from support.daemon import Daemon
+from support.drop_in import BINFMT, DropIn
+from support.instance import Instance
+
+from binfmtd.model.handler import Flags
+
+StartDaemon = Callable[..., Daemon]
+
+
+@pytest.fixture
+def binfmt(instance: Instance, tmp_path: Path) -> DropIn:
+    """Return a ``binfmt`` with emulators for two architectures that this host does not run."""
+    made = DropIn(instance, tmp_path)
+    made.add("s390x", "riscv64")
+    return made
+
+
+def document(supported: list[str], emulators: list[str]) -> str:
+    """Return what Go's json.MarshalIndent makes of it, indented by two."""
+
+    def array(names: list[str]) -> str:
+        return "[\n" + ",\n".join(f'    "{name}"' for name in names) + "\n  ]" if names else "null"
+
+    return f'{{\n  "supported": {array(supported)},\n  "emulators": {array(emulators)}\n}}\n'
+
+
+def supported(result: Result) -> list[str]:
+    """Return that list of the document."""
+    found: list[str] = result.json["supported"]
+    return found
+
+
+def test_setup_qemu_action(binfmt: DropIn, instance: Instance) -> None:
+    """The four calls of docker/setup-qemu-action print what they print with tonistiigi/binfmt, and do what they do."""
+    version = binfmt("--version")
+    assert (version.status, version.stdout) == (0, "")
+    assert re.fullmatch(r"binfmt/\S+ qemu/v\d+\.\d+\S* go/\S+\n", version.stderr)
+
+    binfmt.register("s390x")
+    instance.register(b":jar:E::jar::/usr/bin/true:")
+    reset = binfmt("--uninstall qemu-*")
+    native = supported(reset)
+    assert (reset.status, reset.stderr) == (0, "uninstalling: qemu-s390x OK\n")
+    assert reset.stdout == document(native, ["jar"])
+    assert instance.names() == ["jar"]
+
+    install = binfmt("--install all", QEMU_PRESERVE_ARGV0="1")
+    assert (install.status, install.stderr) == (0, "installing: riscv64 OK\ninstalling: s390x OK\n")
+    emulated = ["linux/riscv64", "linux/s390x"]
+    late = [platform for platform in native if platform in ("linux/386", "linux/arm/v7", "linux/arm/v6")]
+    early = [platform for platform in native if platform not in late]
+    assert install.stdout == document([*early, *emulated, *late], ["jar", "qemu-riscv64", "qemu-s390x"])
+    assert instance.read("qemu-s390x").startswith(f"enabled\ninterpreter {binfmt.emulators}/qemu-s390x\nflags: PF\n")
+    assert binfmt.runs("s390x")
+
+    before = state(instance)
+    look = binfmt("")
+    assert (look.status, look.stdout, look.stderr) == (0, install.stdout, "")
+    again = binfmt("--install all", QEMU_PRESERVE_ARGV0="1")
+    assert (again.status, again.stdout, again.stderr) == (0, install.stdout, "")
+    assert state(instance) == before
+
+
+def test_names_spellings_and_errors(binfmt: DropIn, instance: Instance) -> None:
+    """Every spelling is understood, the log says Go's name; what is unknown, double, native or missing has its line."""
+    host = os.uname().machine
+    result = binfmt(f"-install linux/s390x,S390X,foo,arm64,{host},qemu-s390x")
+    first, second, unknown, missing, native, entry = result.stderr.splitlines()
+    assert result.status == 0
+    assert first == "installing: s390x OK"
+    assert second == "installing: s390x qemu-s390x already registered"
+    assert unknown == "installing: foo unsupported architecture: foo"
+    path = f"{binfmt.emulators}/qemu-aarch64"
+    if host != "aarch64":
+        assert missing.startswith(f'installing: arm64 cannot register "{path}" to {instance.mount_point}/register: no ')
+        assert missing.endswith("install it (Debian's package qemu-user)")
+    assert native.endswith(" already runs natively")
+    assert entry == "installing: qemu-s390x unsupported architecture: qemu-s390x"
+    assert result.json["emulators"] == instance.names() == ["qemu-s390x"]
+
+
+def test_an_architecture_beyond_the_list(binfmt: DropIn, instance: Instance) -> None:
+    """What the original does not know, and QEMU does, is installed by QEMU's name."""
+    binfmt.add("hexagon")
+    result = binfmt("--install hexagon")
+    assert (result.status, result.stderr) == (0, "installing: hexagon OK\n")
+    assert (instance.names(), binfmt.runs("hexagon")) == (["qemu-hexagon"], True)
+
+
+@pytest.mark.parametrize(
+    ("variables", "entry", "flags"),
+    [
+        ({}, "qemu-s390x", "F"),
+        ({"QEMU_PRESERVE_ARGV0": "1", "BINFMTD_CREDENTIALS": "1"}, "qemu-s390x", "POCF"),
+        ({"QEMU_BINARY_PREFIX": "my-"}, "my-qemu-s390x", "F"),
+        ({"QEMU_BINARY_PATH": "/usr/bin/"}, "qemu-s390x", "F"),
+    ],
+)
+def test_variables(binfmt: DropIn, instance: Instance, variables: dict[str, str], entry: str, flags: str) -> None:
+    """The variables of the original say where emulators are, what they and entries are called, and P; ours says C."""
+    (binfmt.emulators / "my-qemu-s390x").hardlink_to(binfmt.emulators / "qemu-s390x")
+    result = binfmt("--install s390x", **variables)
+    assert result.stderr == "installing: s390x OK\n"
+    assert instance.names() == [entry]
+    path = f"{variables.get('QEMU_BINARY_PATH', f'{binfmt.emulators}/').removesuffix('/')}/{entry}"
+    assert instance.read(entry).startswith(f"enabled\ninterpreter {path}\nflags: {flags}\n")
+
+
+def test_only_the_static_name(instance: Instance, tmp_path: Path) -> None:
+    """Where an emulator is there under Debian's older name alone, that one is taken."""
+    binfmt = DropIn(instance, tmp_path)
+    binfmt.add("s390x", suffix="-static")
+    assert binfmt("--install all").stderr == "installing: s390x OK\n"
+    assert f"interpreter {binfmt.emulators}/qemu-s390x-static\n" in instance.read("qemu-s390x")
+
+
+def test_uninstall(binfmt: DropIn, instance: Instance) -> None:
+    """An entry goes by platform, by its name or by a glob, and its stand-in with it; WSLInterop stays."""
+    binfmt.register("s390x")
+    binfmt.register("riscv64")
+    binfmt.register("riscv64", entry=".binfmtd~qemu-riscv64")
+    for line in (b":WSLInterop:M::MZ::/init:", b":my-loongarch64:E::l::/usr/bin/true:", b":jar:E::jar::/usr/bin/true:"):
+        instance.register(line)
+    result = binfmt("--uninstall linux/riscv64,loong64,qemu-*,ppc64le,*Interop")
+    assert result.status == 0
+    assert result.stderr.splitlines() == [
+        "uninstalling: riscv64 OK",
+        "uninstalling: loongarch64 OK",
+        "uninstalling: qemu-riscv64 OK",
+        "uninstalling: qemu-s390x OK",
+        "uninstalling: ppc64le not found",
+        "uninstalling: *Interop not found",
+    ]
+    assert result.json["emulators"] == ["WSLInterop", "jar"]
+    assert set(instance.names()) == {"WSLInterop", "jar"}
+
+
+def test_emulators_are_what_is_enabled(binfmt: DropIn, instance: Instance) -> None:
+    """``emulators`` is every enabled entry, whoever owns it, by name; stand-ins are none; odd names stay readable."""
+    for name in (b"b", b"a", b"off", b".binfmtd~a", b"l\xe4t"):
+        instance.register(b":%s:E::x%d::/usr/bin/true:" % (name, len(name)))
+    instance.write("off", b"0")
+    assert binfmt("").json["emulators"] == ["a", "b", "l\ufffdt"]
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [("--install s390x,foo", 1), ("--install alpha", 1), ("--install all --uninstall nothing", 0)],
+)
+def test_strict(binfmt: DropIn, line: str, status: int) -> None:
+    """With --strict a platform that cannot be installed makes it exit with 1; without, with 0."""
+    assert binfmt(line).status == 0
+    assert binfmt(f"--strict {line}").status == status
+
+
+def test_no_gap_when_both(binfmt: DropIn, instance: Instance) -> None:
+    """Uninstalled and installed in one run, an entry is registered anew with no execution failing meanwhile."""
+    assert binfmt("--install s390x").status == 0
+    program, going = binfmt.program("s390x"), binfmt.emulators / "going"
+    going.touch()
+    loop = f"n=0; while [ -e {going} ]; do {program} || [ $? = 42 ] || echo failed; n=$((n+1)); done; echo $n"
+    runner = instance.popen(["sh", "-c", loop], stdout=subprocess.PIPE, text=True)
+    inodes = {instance.inode("qemu-s390x")}
+    for _ in range(5):
+        result = binfmt("--uninstall s390x --install s390x")
+        assert result.stderr == "uninstalling: s390x OK\ninstalling: s390x OK\n"
+        inodes.add(instance.inode("qemu-s390x"))
+    going.unlink()
+    *failed, count = runner.communicate(timeout=30)[0].split()
+    assert (len(inodes), instance.names()) == (6, ["qemu-s390x"])
+    assert (failed, int(count) > 20) == ([], True)
+
+
+def test_several_at_once(binfmt: DropIn, instance: Instance) -> None:
+    """Containers that all do the same at the same time, each with its own state, all succeed."""
+    for _ in range(3):
+        running = [
+            instance.popen(
+                binfmt.command_inside(
+                    *["--strict", "--uninstall", "qemu-*", "--install", "s390x,riscv64"],
+                    variables={"BINFMTD_STATE_DIR": f"{binfmt.state_directory}-{number}"},
+                ),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for number in range(4)
+        ]
+        ended = [(*process.communicate(timeout=30), process.returncode) for process in running]
+        assert [status for _, _, status in ended] == [0] * 4, ended
+        assert set(instance.names()) == {"qemu-s390x", "qemu-riscv64"}
+
+
+def test_what_cannot_come_back_goes(binfmt: DropIn, instance: Instance) -> None:
+    """Uninstalled and installed, an entry whose emulator is not there any more is gone, and the log says why."""
+    assert binfmt("--install all").status == 0
+    (binfmt.emulators / "qemu-s390x").unlink()
+    result = binfmt("--uninstall qemu-* --install riscv64,s390x")
+    uninstalled, other, installed, missing = result.stderr.splitlines()
+    assert uninstalled == "uninstalling: qemu-riscv64 OK"
+    assert other == "uninstalling: qemu-s390x OK"
+    assert installed == "installing: riscv64 OK"
+    assert missing.startswith("installing: s390x cannot register ")
+    assert instance.names() == ["qemu-riscv64"]
+
+
+def test_all_after_uninstall_of_some(binfmt: DropIn, instance: Instance) -> None:
+    """``all`` means what does not run once the uninstalling is done."""
+    assert binfmt("--install all").status == 0
+    riscv64 = instance.inode("qemu-riscv64")
+    result = binfmt("--uninstall s390x --install all")
+    assert result.stderr == "uninstalling: s390x OK\ninstalling: s390x OK\n"
+    assert instance.inode("qemu-riscv64") == riscv64
+    binfmt.register("s390x", entry="other")
+    assert binfmt("--uninstall qemu-s390x --install all").stderr == "uninstalling: qemu-s390x OK\n"
+    assert set(instance.names()) == {"qemu-riscv64", "other"}
+
+
+def test_switched_off(binfmt: DropIn, instance: Instance) -> None:
+    """An instance that is switched off as a whole is switched on to install, and entries that work are left."""
+    assert binfmt("--install all").status == 0
+    before = state(instance)
+    instance.write("status", b"0")
+    assert "linux/s390x" not in supported(binfmt(""))
+    result = binfmt("--install s390x")
+    assert result.stderr == "installing: s390x qemu-s390x already registered\n"
+    assert "linux/s390x" in supported(result)
+    assert state(instance) == before
+
+
+def test_beside_a_daemon(instance: Instance, start_daemon: StartDaemon, binfmt: DropIn) -> None:
+    """Beside a daemon nothing is written: 0 if what is wanted is there; else 1, and the line that its config lacks."""
+    paths = f"[emulators]\npaths = ['{binfmt.emulators}/qemu-{{name}}']\n"
+    daemon = start_daemon(f"architectures = ['s390x']\n{paths}")
+    binfmt.state_directory = daemon.state_directory
+    before = state(instance)
+    there = binfmt("--uninstall qemu-* --install s390x --strict")
+    assert (there.status, there.stderr.splitlines()[-1]) == (0, "installing: s390x qemu-s390x already registered")
+    lacking = binfmt("--install s390x,riscv64")
+    assert lacking.status == 1
+    assert supported(lacking) == supported(there)
+    last = lacking.stderr.splitlines()[-1]
+    assert last.startswith("error: nothing was written: a daemon keeps this instance ")
+    assert f"(pid {daemon.pid}, " in last
+    assert 'put `architectures = ["riscv64"]` into ' in last
+    unwanted = binfmt("--uninstall qemu-*")
+    assert (unwanted.status, unwanted.stderr.splitlines()[0]) == (1, "uninstalling: qemu-s390x is still there")
+    assert 'put `architectures = ["all", "-s390x"]` into ' in unwanted.stderr.splitlines()[-1]
+    assert state(instance) == before
+
+
+def test_read_only(binfmt: DropIn, instance: Instance) -> None:
+    """A read-only mount: the document is printed, the last line has reason and remedy, and the exit status is 1."""
+    binfmt.register("riscv64")
+    instance.shell(f"mount -o remount,bind,ro {instance.mount_point}")
+    for line in ("--install s390x", "--uninstall riscv64"):
+        result = binfmt(line)
+        assert result.status == 1
+        assert result.json["emulators"] == ["qemu-riscv64"]
+        last = result.stderr.splitlines()[-1]
+        assert last.startswith(f"error: {instance.mount_point}/")
+        assert ": Read-only file system: " in last
+    assert binfmt("").status == 0
+
+
+def test_no_permission(binfmt: DropIn, instance: Instance) -> None:
+    """Without the permission to write it exits with 1, and the last line says what is lacking."""
+    instance.shell(f"chmod 0 {instance.mount_point}/register")
+    unable = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
+    command = binfmt.command("--install", "s390x")
+    place = command.index("env")
+    result = run([*command[:place], *unable, *command[place:]])
+    assert result.status == 1
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith(f"error: {instance.mount_point}/register: Permission denied: run as root")
+    assert result.json["emulators"] is None
+
+
+def test_not_mounted(binfmt: DropIn, instance: Instance, tmp_path: Path) -> None:
+    """Where none is mounted and none may be: the document with what is known, the reason last, exit status 1."""
+    # Always with --mount: without, an instance that is mounted elsewhere would do, and that may be the host's.
+    instance.shell(f"umount {instance.mount_point}")  # uncovers the empty file system below, never the host's
+    for line in ("--install s390x", ""):
+        result = binfmt(f"--mount {tmp_path} {line}")
+        assert (result.status, result.json["emulators"]) == (1, None)
+        assert "no binfmt_misc is mounted here, and this is a user namespace" in result.stderr.splitlines()[-1]
+        assert result.stderr.splitlines()[-1].endswith("have an own one on purpose with BINFMTD_OWN_INSTANCE=1")
+
+
+@pytest.mark.usefixtures("instance")
+def test_all_would_vanish(tmp_path: Path) -> None:
+    """Where all would end with our own mount nothing is registered: 1 and the reason; only to look is no error."""
+    mounted, emulators = tmp_path / "mounted", tmp_path / "bin"
+    for directory in (mounted, emulators):
+        directory.mkdir()
+    (emulators / "qemu-s390x").symlink_to("/usr/bin/qemu-s390x")
+    variables = {
+        "BINFMTD_OWN_INSTANCE": "1",
+        "BINFMTD_STATE_DIR": str(tmp_path / "state"),
+        "QEMU_BINARY_PATH": str(emulators),
+    }
+    command = ["unshare", "-Urm", "--propagation", "private", *BINFMT, "--mount", str(mounted)]
+    result = run([*command, "--install", "all"], env=os.environ | variables)
+    assert (result.status, json.loads(result.stdout)["emulators"]) == (1, None)
+    assert f"error: {mounted}: nothing was registered: " in result.stderr.splitlines()[-1]
+    look = run(command, env=os.environ | variables)
+    assert (look.status, look.stderr, json.loads(look.stdout)["emulators"]) == (0, "", None)
+
+
+def test_bound_in_elsewhere(binfmt: DropIn, instance: Instance, tmp_path: Path) -> None:
+    """binfmt_misc that is bound in at another path is found by its type, and named by --mount."""
+    other = tmp_path / "binfmt_misc"
+    other.mkdir()
+    instance.shell(f"mount --bind {instance.mount_point} {other} && umount {instance.mount_point}")
+    assert binfmt(f"--mount {other} --install s390x").stderr == "installing: s390x OK\n"
+    assert binfmt("--uninstall s390x").stderr == "uninstalling: s390x OK\n"
+
+
+def test_closed_outputs(binfmt: DropIn, instance: Instance) -> None:
+    """With stdout closed or full it ends without a traceback, and what was asked for is done."""
+    command = " ".join(f"'{word}'" for word in binfmt.command("--install", "s390x"))
+    closed = run(["sh", "-c", f"{command} >&-"])
+    assert (closed.status, closed.stderr) == (0, "installing: s390x OK\n")
+    full = run(["sh", "-c", f"{command} >/dev/full"])
+    assert full.status == 1
+    assert "Traceback" not in full.stderr
+    assert instance.names() == ["qemu-s390x"]
+
+
+def test_flags_are_those_of_the_original(binfmt: DropIn, instance: Instance) -> None:
+    """C is left out, as Debian did: a foreign set-uid program does not become root."""
+    assert binfmt("--install all").status == 0
+    for name in instance.names():
+        assert Flags.C.letters not in instance.read(name).splitlines()[2].removeprefix("flags: ")

@@ -1,0 +1,178 @@
+"""``binfmt --install`` where an entry of the name is there: what works is left, what is broken or stale is replaced."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.cli import state
+from support.drop_in import DropIn
+from support.instance import Instance
+
+from binfmtd.model.handler import Flags
+
+EMULATOR = Path("/usr/bin/qemu-s390x")
+LEFT = "installing: s390x qemu-s390x already registered\n"
+REPLACED = "installing: s390x OK\n"
+
+
+@pytest.fixture
+def binfmt(instance: Instance, tmp_path: Path) -> DropIn:
+    made = DropIn(instance, tmp_path)
+    made.add("s390x")
+    return made
+
+
+def equal(binfmt: DropIn) -> None:
+    binfmt.register("s390x")
+
+
+def same_content(binfmt: DropIn) -> None:
+    """As the same image shows in another container: another file, of the same content."""
+    binfmt.register("s390x")
+    binfmt.add("s390x")
+
+
+def debians_own(binfmt: DropIn) -> None:
+    binfmt.register("s390x", str(EMULATOR), Flags.F | Flags.P)
+
+
+def below_one_that_works(binfmt: DropIn) -> None:
+    binfmt.register("s390x")
+    binfmt.register("s390x", str(EMULATOR), entry="newer")
+
+
+@pytest.mark.parametrize("there", [equal, same_content, debians_own, below_one_that_works])
+def test_what_works_is_left(binfmt: DropIn, instance: Instance, there: Callable[[DropIn], None]) -> None:
+    """An entry of the name through which programs run stays, whatever it says."""
+    there(binfmt)
+    before = state(instance)
+    result = binfmt("--strict --install s390x")
+    assert (result.status, result.stderr) == (0, LEFT)
+    assert state(instance) == before
+    assert "linux/s390x" in result.json["supported"]
+
+
+def stale(binfmt: DropIn) -> None:
+    """F goes on with the old emulator after an upgrade."""
+    binfmt.register("s390x")
+    binfmt.put("s390x", EMULATOR.read_bytes() + b"newer")
+
+
+def stale_of_equal_size(binfmt: DropIn) -> None:
+    """The same size says nothing."""
+    binfmt.put("s390x", EMULATOR.read_bytes() + b"older")
+    binfmt.register("s390x")
+    binfmt.put("s390x", EMULATOR.read_bytes() + b"newer")
+
+
+def disabled(binfmt: DropIn) -> None:
+    binfmt.register("s390x")
+    binfmt.instance.write("qemu-s390x", b"0")
+
+
+def not_in_containers(binfmt: DropIn) -> None:
+    """Without F the emulator would have to be in each container."""
+    binfmt.register("s390x", flags=Flags.NONE)
+
+
+def lost_interpreter(binfmt: DropIn) -> None:
+    binfmt.register("s390x", "/nowhere/qemu-s390x", Flags.NONE)
+
+
+def no_emulator(binfmt: DropIn) -> None:
+    binfmt.register("s390x", "/usr/bin/true")
+
+
+def of_another_architecture(binfmt: DropIn) -> None:
+    binfmt.register("s390x", "/usr/bin/qemu-riscv64")
+
+
+def broken_file(binfmt: DropIn) -> None:
+    """The very path that is wanted, and what lay there was no emulator."""
+    binfmt.put("s390x", Path("/usr/bin/false").read_bytes())
+    binfmt.register("s390x")
+    binfmt.add("s390x")
+
+
+@pytest.mark.parametrize(
+    "there",
+    [
+        stale,
+        stale_of_equal_size,
+        disabled,
+        not_in_containers,
+        lost_interpreter,
+        no_emulator,
+        of_another_architecture,
+        broken_file,
+    ],
+)
+def test_what_is_broken_or_stale_is_replaced(
+    binfmt: DropIn, instance: Instance, there: Callable[[DropIn], None]
+) -> None:
+    """Any other entry of the name is replaced by one that works."""
+    there(binfmt)
+    result = binfmt("--strict --install s390x")
+    assert (result.status, result.stderr) == (0, REPLACED)
+    assert instance.names() == ["qemu-s390x"]
+    assert instance.read("qemu-s390x").startswith(f"enabled\ninterpreter {binfmt.emulators}/qemu-s390x\nflags: F\n")
+    assert binfmt.runs("s390x")
+
+
+def test_all_replaces_what_is_stale(binfmt: DropIn, instance: Instance) -> None:
+    """``all`` is about what does not run, and replaces a stale entry of its own name, too."""
+    stale(binfmt)
+    assert binfmt("--install all").stderr == REPLACED
+    before = state(instance)
+    assert binfmt("--install all").stderr == ""
+    assert binfmt("--install s390x").stderr == LEFT
+    assert state(instance) == before
+
+
+def test_the_trial_outlives_the_ledger(binfmt: DropIn, instance: Instance) -> None:
+    """What a trial found out the ledger vouches for; without the ledger (another container) the next one finds it."""
+    assert binfmt("--install s390x").stderr == REPLACED
+    before = state(instance)
+    ledger = binfmt.state_directory / "ledger.json"
+    written = json.loads(ledger.read_text())["entries"]
+    ledger.unlink()
+    assert binfmt("--install s390x").stderr == LEFT
+    assert json.loads(ledger.read_text())["entries"] == written
+    assert state(instance) == before
+
+
+def test_an_entry_under_a_broken_one(binfmt: DropIn, instance: Instance) -> None:
+    """Where somebody else's broken entry takes the programs, this is an error that names it."""
+    binfmt.register("s390x")
+    binfmt.register("s390x", "/usr/bin/qemu-riscv64", entry="newer")
+    before = state(instance)
+    result = binfmt("--strict --install s390x")
+    assert result.status == 1
+    assert result.stderr.endswith(
+        ": newer takes its programs and does not work (it ended with status 255 instead of 42): remove it\n"
+    )
+    assert state(instance) == before
+    assert binfmt("--uninstall newer --install s390x").stderr == f"uninstalling: newer OK\n{LEFT}"
+
+
+def test_served_by_another_name(binfmt: DropIn, instance: Instance) -> None:
+    """What runs by an entry of another name is none of ``all``; asked for by name it is installed as well."""
+    binfmt.register("s390x", entry="other")
+    assert binfmt("--install all").stderr == ""
+    assert binfmt("--install s390x").stderr == REPLACED
+    assert instance.names() == ["qemu-s390x", "other"]
+
+
+def test_replacing_leaves_no_gap(binfmt: DropIn, instance: Instance) -> None:
+    """An emulator without flag F that serves outside of containers goes on serving until its successor stands."""
+    not_in_containers(binfmt)
+    program = binfmt.program("s390x")
+    with (binfmt.emulators / "fails").open("w+") as fails:
+        loop = f"while [ -e {program} ]; do {program} || [ $? = 42 ] || [ ! -e {program} ] || echo failed; done"
+        runner = instance.popen(["sh", "-c", loop], stdout=fails, stderr=fails)
+        assert binfmt("--install s390x").stderr == REPLACED
+        program.unlink()
+        runner.wait(30)
+        fails.seek(0)
+        assert "failed" not in fails.read()

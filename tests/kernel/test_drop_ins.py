@@ -1,0 +1,220 @@
+"""The drop-ins of linuxkit, multiarch and vicamo: what they print, and what is registered afterwards."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.cli import state
+from support.daemon import Daemon
+from support.drop_in import DropIn
+from support.instance import Instance
+
+from binfmtd.catalog.architectures import CATALOG
+from binfmtd.kernel.native import find_native
+from binfmtd.model.handler import Flags
+
+StartDaemon = Callable[..., Daemon]
+
+
+@pytest.fixture
+def binfmt(instance: Instance, tmp_path: Path) -> DropIn:
+    made = DropIn(instance, tmp_path)
+    made.add("s390x", "alpha")
+    return made
+
+
+@pytest.fixture
+def lines(tmp_path: Path) -> Path:
+    """Return a directory for registration lines, as in /etc/binfmt.d."""
+    directory = tmp_path / "binfmt.d"
+    directory.mkdir()
+    return directory
+
+
+def everything() -> set[str]:
+    """Return the entries of every architecture that Debian's emulators serve on this host."""
+    native = find_native(None)
+    return {f"qemu-{name}" for name in CATALOG if name not in native and os.path.exists(f"/usr/bin/qemu-{name}")}
+
+
+# linuxkit/binfmt
+
+
+def test_linuxkit(binfmt: DropIn, instance: Instance, lines: Path) -> None:
+    """Every file in the order of its name, comments and empty lines left out; silent; the second run renews each."""
+    (lines / "20-no-suffix").write_text(":late:M::late::/usr/bin/true:F")
+    (lines / "10.conf").write_text(
+        "# a comment\n\n:early:M::early::/usr/bin/true:\n|magic|M|2|\\x00a||/usr/bin/true|P\n"
+    )
+    for line in (f"-dir {lines}", f"--dir={lines} -mount {instance.mount_point}"):
+        result = binfmt(line)
+        assert (result.status, result.stdout, result.stderr) == (0, "", "")
+        assert instance.names()[0] == "late"
+        assert set(instance.names()) == {"late", "early", "magic"}
+    assert instance.read("magic") == "enabled\ninterpreter /usr/bin/true\nflags: P\noffset 2\nmagic 0061\n"
+
+
+def test_linuxkit_replaces(binfmt: DropIn, instance: Instance, lines: Path) -> None:
+    """What has the name already, whoever registered it, is replaced; what has another is left."""
+    instance.register(b":one:M::other::/usr/bin/false:")
+    instance.register(b":other:M::other::/usr/bin/false:")
+    other = instance.inode("other")
+    (lines / "a").write_text(":one:M::oone::/usr/bin/true:F\n:one:M::oone::/usr/bin/false:F\n")
+    assert binfmt(f"-dir {lines}").status == 0
+    assert instance.read("one").startswith("enabled\ninterpreter /usr/bin/false\nflags: F\n")
+    first = instance.inode("one")
+    assert binfmt(f"-dir {lines}").status == 0
+    assert instance.inode("one") != first
+    assert instance.inode("other") == other
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        (":x", "a registration line has 11 to 1920 bytes"),
+        ("; systemd's comment", "a registration line has 7 fields"),
+        (":two:M::two!::/usr/bin/true:Z", "flag 'Z' is not one of"),
+        (":two:M::two!::bin/true:F", "interpreter 'bin/true' must be an absolute path"),
+        (":.binfmtd~two:M::two!::/usr/bin/true:F", "is binfmtd's own"),
+    ],
+)
+def test_linuxkit_bad_line(binfmt: DropIn, instance: Instance, lines: Path, bad: str, why: str) -> None:
+    """The first bad line ends it: one line on stderr with file, line and reason; what came before is registered."""
+    (lines / "a").write_text(f":one:M::oone::/usr/bin/true:\n{bad}\n:three:M::three::/usr/bin/true:\n")
+    result = binfmt(f"-dir {lines}")
+    assert (result.status, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"error: {lines}/a:2: ")
+    assert why in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert instance.names() == ["one"]
+
+
+def test_linuxkit_other_errors(binfmt: DropIn, instance: Instance, lines: Path) -> None:
+    """A sub-directory, a missing directory and what the kernel refuses end it with 1 and one line."""
+    (lines / "sub").mkdir()
+    (lines / "a").write_text(":one:M::oone::/usr/bin/true:\n")
+    sub = binfmt(f"-dir {lines}")
+    assert (sub.status, sub.stderr.startswith(f"error: '{lines}/sub' is a directory")) == (1, True)
+    assert instance.names() == ["one"]
+    missing = binfmt(f"-dir {lines}/sub/none")
+    assert (missing.status, missing.stderr.count("\n")) == (1, 1)
+    (lines / "sub").rmdir()
+    (lines / "b").write_text(":two:M::two!::/nowhere:F\n")
+    refused = binfmt(f"-dir {lines}")
+    assert (refused.status, refused.stderr.count("\n")) == (1, 1)
+    assert refused.stderr.startswith(f"error: {lines}/b:1: two: no executable file at /nowhere")
+
+
+def test_linuxkit_guards(binfmt: DropIn, instance: Instance, lines: Path) -> None:
+    """A line that would take the host's own programs is refused."""
+    (lines / "a").write_text(":elf:M::\\x7fELF::/usr/bin/true:\n")
+    result = binfmt(f"-dir {lines}")
+    assert (result.status, instance.names()) == (1, [])
+    assert "it takes native programs of this host" in result.stderr
+
+
+def test_linuxkit_alone(binfmt: DropIn, instance: Instance, lines: Path) -> None:
+    """Without -dir it reads /etc/binfmt.d; where that is empty what has an emulator here is registered."""
+    instance.shell(f"mount --bind {lines} /etc/binfmt.d" if os.path.isdir("/etc/binfmt.d") else ":")
+    result = binfmt("", BINFMTD_COMPAT="linuxkit")
+    assert (result.status, result.stdout, result.stderr) == (0, "", "")
+    assert set(instance.names()) == everything()
+    instance.remove("status")
+    if os.path.isdir("/etc/binfmt.d"):
+        (lines / "a").write_text(":one:M::oone::/usr/bin/true:\n")
+        assert binfmt("", BINFMTD_COMPAT="linuxkit").status == 0
+        assert instance.names() == ["one"]
+
+
+# multiarch/qemu-user-static
+
+
+@pytest.mark.parametrize(
+    ("options", "flags"),
+    [("-p yes", "F"), ("--persistent yes -c no", "F"), ("-p yes --credential=yes -g yes", "POCF"), ("-g yes", "P")],
+)
+def test_multiarch(binfmt: DropIn, instance: Instance, options: str, flags: str) -> None:
+    """--reset removes every qemu-*, then what has an emulator is registered, a line each; -p is F, -c OC, -g P."""
+    binfmt.add("s390x", suffix="-static")
+    binfmt.register("riscv64", "/usr/bin/false", entry="qemu-old")
+    binfmt.register("s390x", "/usr/bin/false")
+    instance.register(b":jar:E::jar::/usr/bin/true:")
+    result = binfmt(f"--reset {options}")
+    assert (result.status, result.stderr) == (0, "")
+    assert result.stdout.splitlines() == [
+        f"Setting {binfmt.emulators}/qemu-alpha as binfmt interpreter for alpha",
+        f"Setting {binfmt.emulators}/qemu-s390x-static as binfmt interpreter for s390x",
+    ]
+    assert set(instance.names()) == {"jar", "qemu-alpha", "qemu-s390x"}
+    text = f"enabled\ninterpreter {binfmt.emulators}/qemu-s390x-static\nflags: {flags}\n"
+    assert instance.read("qemu-s390x").startswith(text)
+    assert binfmt.runs("s390x") == ("F" in flags)
+    assert binfmt(f"--reset {options}").stdout == result.stdout
+
+
+def test_multiarch_without_reset(binfmt: DropIn, instance: Instance) -> None:
+    """Without --reset what is there and works is left, and named on stderr."""
+    binfmt.register("s390x", "/usr/bin/qemu-s390x")
+    before = instance.inode("qemu-s390x")
+    result = binfmt("-p yes", BINFMTD_COMPAT="multiarch")
+    assert result.status == 0
+    assert result.stdout == f"Setting {binfmt.emulators}/qemu-alpha as binfmt interpreter for alpha\n"
+    assert result.stderr == "qemu-s390x already registered\n"
+    assert instance.inode("qemu-s390x") == before
+
+
+def test_multiarch_without_emulators(instance: Instance, tmp_path: Path) -> None:
+    """Without any emulator it says so, and exits with 1."""
+    result = DropIn(instance, tmp_path)("--reset -p yes")
+    assert (result.status, result.stdout) == (1, "")
+    assert result.stderr.startswith("error: no architecture has an emulator here: install them")
+
+
+# vicamo/binfmt-qemu
+
+
+def test_vicamo(binfmt: DropIn, instance: Instance) -> None:
+    """Alone it registers every architecture with one of Debian's emulators, anew if need be, and is silent."""
+    binfmt.register("s390x", "/usr/bin/false")
+    result = binfmt("", BINFMTD_COMPAT="vicamo")
+    assert (result.status, result.stdout, result.stderr) == (0, "", "")
+    assert set(instance.names()) == everything()
+    assert "interpreter /usr/bin/qemu-s390x" in instance.read("qemu-s390x")
+    assert binfmt.runs("s390x")
+
+
+# all of them
+
+
+@pytest.mark.parametrize("named", ["linuxkit", "multiarch", "vicamo"])
+def test_read_only(binfmt: DropIn, instance: Instance, named: str) -> None:
+    """On a read-only mount each ends with 1, and the last line has reason and remedy."""
+    instance.shell(f"mount -o remount,bind,ro {instance.mount_point}")
+    result = binfmt("", BINFMTD_COMPAT=named)
+    assert (result.status, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"error: {instance.mount_point}/register: Read-only file system: ")
+
+
+def test_beside_a_daemon(instance: Instance, start_daemon: StartDaemon, binfmt: DropIn, lines: Path) -> None:
+    """Beside a daemon none writes: 0 if its entries do what is wanted, else 1 with its config's line."""
+    daemon = start_daemon(f"architectures = ['alpha']\n[emulators]\npaths = ['{binfmt.emulators}/qemu-{{name}}']\n")
+    binfmt.state_directory = daemon.state_directory
+    (binfmt.emulators / "qemu-s390x").unlink()
+    before = state(instance)
+    there = binfmt("--reset -p yes")
+    assert (there.status, there.stdout, there.stderr) == (0, "", "qemu-alpha already registered\n")
+    (lines / "a").write_text(":one:M::oone::/usr/bin/true:\n")
+    result = binfmt(f"-dir {lines}")
+    assert (result.status, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"error: nothing was written: a daemon keeps this instance (pid {daemon.pid}, ")
+    assert "put [handlers] for one into " in result.stderr
+    assert state(instance) == before
+
+
+def test_registered_flags(binfmt: DropIn, instance: Instance) -> None:
+    """Where the image chooses the flags itself they are F and P, as binfmtd's own; never C."""
+    assert binfmt("", BINFMTD_COMPAT="vicamo").status == 0
+    assert {instance.read(name).splitlines()[2] for name in instance.names()} == {
+        f"flags: {(Flags.F | Flags.P).letters}"
+    }

@@ -1,0 +1,137 @@
+"""The probe: what runs, natively or by whom, and what it says where it may not do all it would."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.cli import CHECKOUT
+from support.instance import Instance
+
+from binfmtd.catalog.architectures import CATALOG
+from binfmtd.cli.compat.platforms import native_architecture
+from binfmtd.formats.line import encode_line
+from binfmtd.model.handler import Flags, Registration
+
+# A seccomp filter that answers ptrace with EPERM: load the number; if it is ptrace's, EPERM, else allow (seccomp(2)).
+FORBID_PTRACE = """
+import ctypes, os, struct
+number = {"x86_64": 101, "i686": 26, "armv7l": 26, "s390x": 26, "ppc64le": 26}.get(os.uname().machine, 117)
+code = [(0x20, 0, 0, 0), (0x15, 0, 1, number), (0x06, 0, 0, 0x50001), (0x06, 0, 0, 0x7FFF0000)]
+filters = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *each) for each in code))
+program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(code), ctypes.addressof(filters)))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program, 0, 0) == 0
+"""
+SCRIPT = """
+import dataclasses, json, os, sys
+from binfmtd.catalog.architectures import CATALOG
+from binfmtd.catalog.program import tiny_program
+from binfmtd.kernel.probe import Prober
+names = json.loads(sys.argv[1])
+with Prober() as probe:
+    found = [probe(name, tiny_program(CATALOG[name]), expected) for name, expected in names.items()]
+print(json.dumps({each.name: dataclasses.asdict(each) for each in found}))
+"""
+REAL = "/usr/bin/qemu-{}"
+
+Ask = Callable[..., dict[str, dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def ask(module_instance: Instance, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
+    """Yield what asks about architectures, each with the interpreter that is expected, in an instance with entries."""
+    for name, path, flags in (
+        ("alpha", REAL.format("alpha"), Flags.F),
+        ("hppa", REAL.format("hppa"), Flags.NONE),
+        ("m68k", REAL.format("alpha"), Flags.F),
+        ("or1k", "/nowhere", Flags.NONE),
+    ):
+        module_instance.register(encode_line(f"qemu-{name}", Registration(CATALOG[name].match, path, flags)))
+    directory = tmp_path_factory.mktemp("probe")
+
+    def ask(names: dict[str, str | None], *before: str, shell: str = "", first: str = "") -> dict[str, dict[str, Any]]:
+        words = [*before, "env", f"TMPDIR={directory}", f"PYTHONPATH={CHECKOUT}", sys.executable, "-c", first + SCRIPT]
+        command = [*words, json.dumps(names)]
+        if shell:
+            command = ["unshare", "-Ur", "sh", "-euc", f'{shell}\nexec "$@"', "sh", *command]
+        result = module_instance.run(command)
+        assert (result.returncode, result.stderr) == (0, "")
+        assert list(directory.iterdir()) == []
+        found: dict[str, dict[str, Any]] = json.loads(result.stdout)
+        return found
+
+    yield ask
+    module_instance.remove("status")
+
+
+def test_who_runs_it(ask: Ask, tmp_path: Path) -> None:
+    """An emulator that F opened is found and known by its content; native programs run natively; reasons are given."""
+    (tmp_path / "copy").write_bytes(Path(REAL.format("alpha")).read_bytes())
+    host = native_architecture(Path(sys.executable).read_bytes())
+    assert host is not None
+    found = ask({"alpha": str(tmp_path / "copy"), host: None, "hppa": None, "m68k": None, "sh4": None})
+    assert all(each["in_chroot"] for each in found.values())
+    assert all(0 < each["duration"] < 10 for each in found.values())
+    assert {name: each["runs"] for name, each in found.items()} == {
+        "alpha": True,
+        host: True,
+        "hppa": False,
+        "m68k": False,
+        "sh4": False,
+    }
+    assert (found["alpha"]["natively"], found["alpha"]["as_expected"], found["alpha"]["reason"]) == (False, True, "")
+    assert (found[host]["natively"], found[host]["as_expected"]) == (True, None)
+    assert found["hppa"]["reason"].startswith("its interpreter is not to be had there: its entry has no flag F")
+    assert found["m68k"]["reason"] == "it ended with status 255 instead of 42"
+    assert found["sh4"]["reason"] == "no entry takes it, and the host does not run it natively"
+
+
+@pytest.mark.parametrize("expected", [REAL.format("hppa"), "/usr/bin/true", "/nowhere"])
+def test_not_the_expected(ask: Ask, expected: str) -> None:
+    """Another file than the one at the path is told; of one that cannot be read nobody knows."""
+    (found,) = ask({"alpha": expected}).values()
+    assert (found["runs"], found["as_expected"]) == (True, None if expected == "/nowhere" else False)
+
+
+NO_CHROOT = "--bounding-set=-sys_chroot"
+
+
+def test_without_the_right_to_chroot(ask: Ask) -> None:
+    """Without CAP_SYS_CHROOT the chroot is made in a user namespace, through which the same entries are asked."""
+    found = ask({"alpha": REAL.format("alpha"), "hppa": None}, "setpriv", NO_CHROOT, "--inh-caps=-sys_chroot")
+    assert {name: (each["in_chroot"], each["runs"]) for name, each in found.items()} == {
+        "alpha": (True, True),
+        "hppa": (True, False),
+    }
+    assert found["alpha"]["as_expected"]
+
+
+def test_where_chroot_is_forbidden(ask: Ask) -> None:
+    """Where a user namespace is forbidden as well it runs in our own root, and says so: without F it runs there."""
+    forbid = f'echo 0 > /proc/sys/user/max_user_namespaces\nset -- setpriv {NO_CHROOT} --inh-caps=-sys_chroot "$@"'
+    found = ask({"alpha": REAL.format("alpha"), "hppa": None, "or1k": None}, shell=forbid)
+    assert {name: (each["in_chroot"], each["runs"]) for name, each in found.items()} == {
+        "alpha": (False, True),
+        "hppa": (False, True),
+        "or1k": (False, False),
+    }
+
+
+def test_where_ptrace_is_forbidden(ask: Ask) -> None:
+    """Where nobody may see who runs a program it runs all the same, and nothing is claimed about who did it."""
+    found = ask({"alpha": REAL.format("alpha"), "hppa": None}, first=FORBID_PTRACE)
+    assert {name: (each["in_chroot"], each["runs"], each["natively"]) for name, each in found.items()} == {
+        "alpha": (True, True, None),
+        "hppa": (True, False, None),
+    }
+    assert found["alpha"]["as_expected"] is None
+
+
+def test_a_directory_without_execution(ask: Ask, module_instance: Instance, tmp_path: Path) -> None:
+    """What TMPDIR names is not taken where it is mounted noexec: another one is found, nothing is claimed wrongly."""
+    module_instance.shell(f"mount -t tmpfs -o noexec tmpfs {tmp_path}")
+    (found,) = ask({"alpha": None}, "env", f"TMPDIR={tmp_path}").values()
+    assert found["runs"]

@@ -1,0 +1,77 @@
+"""``binfmt`` as the images run it: each call a process in a private instance, with emulators of its own."""
+
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from binfmtd.catalog.architectures import CATALOG
+from binfmtd.catalog.program import tiny_program
+from binfmtd.formats.line import encode_line
+from binfmtd.model.handler import Flags, Registration
+from support.cli import Result, run
+from support.instance import Instance
+
+BINFMT = (sys.executable, "-c", "from binfmtd.cli.compat.main import entry; entry()")
+
+
+class DropIn:
+    """``binfmt`` with a directory of emulators (``QEMU_BINARY_PATH``, ``QEMU_BIN_DIR``) and a state directory."""
+
+    def __init__(self, instance: Instance, directory: Path) -> None:
+        self.instance = instance
+        self.state_directory = directory / "state"
+        self.emulators = directory / "bin"
+        self.emulators.mkdir()
+        self._programs = directory / "programs"
+        self._programs.mkdir()
+
+    def add(self, *names: str, suffix: str = "") -> None:
+        """Put real emulators into the directory, as files of their own."""
+        for name in names:
+            self.put(name, Path(f"/usr/bin/qemu-{name}").read_bytes(), suffix)
+
+    def put(self, name: str, content: bytes, suffix: str = "") -> None:
+        """Put anything there as an emulator; the file is another one than before."""
+        path = self.emulators / f"qemu-{name}{suffix}"
+        beside = self.emulators / "new"
+        beside.write_bytes(content)
+        beside.chmod(0o755)
+        beside.rename(path)
+
+    def command(self, *words: str, variables: Mapping[str, str] | None = None) -> list[str]:
+        """Return the command line that enters the instance and runs it there."""
+        return self.instance.entering(self.command_inside(*words, variables=variables))
+
+    def command_inside(self, *words: str, variables: Mapping[str, str] | None = None) -> list[str]:
+        """Return the command line that runs it, for somebody who is in the instance."""
+        given: dict[str, str] = {
+            "BINFMTD_STATE_DIR": str(self.state_directory),
+            "QEMU_BINARY_PATH": str(self.emulators),
+            "QEMU_BIN_DIR": str(self.emulators),
+            **(variables or {}),
+        }
+        return ["env", *(f"{key}={value}" for key, value in given.items()), *BINFMT, *words]
+
+    def __call__(self, line: str, **variables: str) -> Result:
+        """Run it to its end; the words of ``line`` are its arguments."""
+        return run(self.command(*line.split(), variables=variables))
+
+    def register(self, name: str, interpreter: str | None = None, flags: Flags = Flags.F, entry: str = "") -> None:
+        """Register an architecture's entry as somebody else would."""
+        path = interpreter or str(self.emulators / f"qemu-{name}")
+        self.instance.register(encode_line(entry or f"qemu-{name}", Registration(CATALOG[name].match, path, flags)))
+
+    def program(self, name: str) -> Path:
+        """Return an architecture's tiny program as a file."""
+        path = self._programs / name
+        path.write_bytes(tiny_program(CATALOG[name]))
+        path.chmod(0o755)
+        return path
+
+    def runs(self, name: str) -> bool:
+        """Whether the architecture's programs run in the instance, in a chroot with no emulator inside."""
+        root = self._programs / f"root-{name}"
+        root.mkdir(exist_ok=True)
+        shutil.copy(self.program(name), root / "program")
+        return self.instance.run(["chroot", str(root), "/program"]).returncode == 42
