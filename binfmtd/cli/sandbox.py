@@ -93,7 +93,9 @@ def _daemon(directory: str, arguments: Sequence[str]) -> Iterator[subprocess.Pop
             [sys.executable, "-P", "-m", "binfmtd", "run", "--state-dir", directory, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            env=os.environ | {"NOTIFY_SOCKET": address, "PYTHONPATH": os.pathsep.join(sys.path)},
+            # What is private must not come back on the host after a reboot, whatever the environment says.
+            env=os.environ
+            | {"NOTIFY_SOCKET": address, "PYTHONPATH": os.pathsep.join(sys.path), "BINFMTD_PERSISTENT": "0"},
             preexec_fn=before_exec,  # noqa: PLW1509  we have one thread
             start_new_session=True,  # a Ctrl-C is for the command, not for the daemon
         )

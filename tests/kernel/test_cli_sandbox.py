@@ -209,3 +209,11 @@ def test_as_an_ordinary_user(sandbox: Sandbox) -> None:
     command += ["--config", str(sandbox.config), "--", "sh", "-c", f"ls {MOUNT_POINT}; id -u; exit 3"]
     result = run(command, cwd="/")
     assert (result.status, result.stdout.split(), result.stderr) == (3, ["one", "register", "status", "0"], "")
+
+
+def test_nothing_of_it_outlasts_a_reboot(instance: Instance, tmp_path: Path) -> None:
+    """$BINFMTD_PERSISTENT is for the host's handlers: a sandbox's daemon does not write to the host's binfmt.d."""
+    environment = os.environ | {"BINFMTD_PERSISTENT": "1", "BINFMTD_HOST_ROOT": str(tmp_path)}
+    result = run(instance.entering([*BINFMTD, "sandbox", "--", "true"]), env=environment)
+    assert (result.status, result.stderr) == (0, "")
+    assert list(tmp_path.iterdir()) == []
