@@ -59,5 +59,6 @@ def main(arguments: Sequence[str]) -> int:
     try:
         Service(source, options.where(given), kept, reporter, signals, persistence).run()
     finally:
+        signals.ignore()
         lock.release()
     return 0

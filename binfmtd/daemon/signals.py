@@ -27,6 +27,11 @@ class Signals:
         except BlockingIOError:
             pass
 
+    def ignore(self) -> None:
+        """Be deaf from here on: the end has begun, and Python's own would give way to who asks for it once more."""
+        for number in (*_STOP, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
             self.reload = True

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.binfmt_d import SYSTEMD_BINFMT, needs_systemd_binfmt, put_binfmt_d
 from support.daemon import Daemon
 from support.instance import Instance
 from support.waiting import IN_CLOSE_WRITE, IN_MODIFY, DirectoryWatch, wait_until
@@ -200,18 +201,16 @@ def test_foreign_program_runs_again(instance: Instance, start_daemon: StartDaemo
     assert instance.run([str(program)]).returncode == 42
 
 
-@pytest.mark.skipif(not os.path.exists("/usr/lib/systemd/systemd-binfmt"), reason="systemd-binfmt is not installed")
 def test_systemd_binfmt_beside_us(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
     """systemd-binfmt flushes everything and registers its rules, and neither of us fails through the other."""
-    rules = tmp_path / "binfmt.d"
-    rules.mkdir()
+    needs_systemd_binfmt()
+    rules = put_binfmt_d(instance, tmp_path / "rules")["/usr/lib/binfmt.d"]
     (rules / "x.conf").write_bytes(
         rb":one:M::\x00one::/usr/bin/false:" + b"\n" + rb":alien:M::\x00alien::/usr/bin/true:" + b"\n"
     )
     daemon = start_daemon(CONFIG)
-    script = f"mount --bind {rules} /usr/lib/binfmt.d && exec /usr/lib/systemd/systemd-binfmt"
     for _ in range(10):
-        result = instance.run(["unshare", "-m", "sh", "-c", script])
+        result = instance.run([str(SYSTEMD_BINFMT)])
         assert result.returncode == 0, result.stderr
         wait_until(lambda: "alien" in instance.names() and set(instance.names()) >= {"one", "two", "three"})
     wait_until(lambda: instance.read("one") == ONE, what="our registration of a name that both have")

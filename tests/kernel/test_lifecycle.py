@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,6 +41,20 @@ def test_the_lock_goes_with_its_holder(start_daemon: StartDaemon) -> None:
     """A killed daemon leaves nothing that keeps the next one from starting."""
     start_daemon(CONFIG).kill()
     assert start_daemon(CONFIG).terminate() == 0
+
+
+def test_told_to_end_again_and_again(start_daemon: StartDaemon) -> None:
+    """Who sends SIGTERM until it is gone gets the same exit code, also while Python itself is ending."""
+    daemon = start_daemon(CONFIG)
+
+    def ended() -> bool:
+        daemon.process.terminate()
+        return daemon.process.poll() is not None
+
+    deadline = time.monotonic() + 10
+    while not ended():
+        assert time.monotonic() < deadline
+    assert daemon.process.returncode == 0
 
 
 def test_idle_it_sleeps(start_daemon: StartDaemon) -> None:
