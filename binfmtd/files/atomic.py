@@ -37,6 +37,7 @@ def copy_in_steps(source: str, target: str) -> Iterator[None]:
         os.makedirs(os.path.dirname(target), exist_ok=True)
         with _replacing(target, 0o755, durable=True) as descriptor:
             while os.sendfile(descriptor, file.fileno(), None, MEBIBYTE):
+                os.fdatasync(descriptor)  # now, and not all of it in one long fsync at the end
                 yield
             os.utime(descriptor, ns=(found.st_mtime_ns, found.st_mtime_ns))
 
