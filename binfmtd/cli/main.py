@@ -37,11 +37,18 @@ def start(command: Callable[[Sequence[str]], int]) -> NoReturn:
     if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
         # The kernel's names and paths are bytes, written here as UTF-8: under another locale we would look up others.
         os.execv(sys.executable, [sys.orig_argv[0], "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606  ourselves
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # which process 1 of a container would not even hear
+        signal.signal(signal.SIGTERM, _terminated)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited as ignored, it would take our children's status away
     for stream in ("stdout", "stderr"):
         if getattr(sys, stream) is None:  # closed by whoever started us; print() would take the other one
             setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115  for as long as we run
     sys.exit(command(sys.argv[1:]))
+
+
+def _terminated(number: int, _frame: object) -> NoReturn:
+    """Leave, but clean up on the way."""
+    sys.exit(128 + number)
 
 
 def main(arguments: Sequence[str]) -> int:

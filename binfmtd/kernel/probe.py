@@ -30,6 +30,7 @@ _SECONDS = 10.0  # an emulator starts in some 20 ms
 _NAME = "program"
 _BLOCK = 1 << 20
 _CHROOT, _TRACE = b"C", b"T"  # what a child says if it may not do this
+_BROKEN = b"B"  # ... and if something else went wrong before the program could start
 _MEANINGS = {
     errno.ENOEXEC: "no entry takes it, and the host does not run it natively",
     errno.ENOENT: "its interpreter is not to be had there: its entry has no flag F, or the emulator is not static",
@@ -101,13 +102,27 @@ class Prober:
 
 
 def _make_directory() -> str:
-    for above in dict.fromkeys((tempfile.gettempdir(), "/tmp", "/var/tmp", "/run", "/dev/shm")):  # noqa: S108  mkdtemp
+    places = ["/tmp", "/var/tmp", "/run", "/dev/shm"]  # noqa: S108  mkdtemp
+    with suppress(FileNotFoundError):  # it raises where none of its own places can be written to
+        places.insert(0, tempfile.gettempdir())
+    for above in dict.fromkeys(places):
         try:
             if not os.statvfs(above).f_flag & os.ST_NOEXEC:
-                return tempfile.mkdtemp(prefix="binfmtd-probe-", dir=above)
+                return _with_room(tempfile.mkdtemp(prefix="binfmtd-probe-", dir=above))
         except OSError:
             continue
     raise ProbeError("there is no directory for programs to try: name one in TMPDIR, writable and not mounted noexec")
+
+
+def _with_room(directory: str) -> str:
+    """The directory, if a file can be written there; raises OSError and leaves nothing if not."""
+    try:
+        with open(os.path.join(directory, _NAME), "wb") as file:
+            file.write(bytes(4096))
+    except OSError:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    return directory
 
 
 class _Attempt:
@@ -125,9 +140,10 @@ class _Attempt:
         from binfmtd.kernel import syscalls
 
         reading, writing = os.pipe2(os.O_CLOEXEC)
+        parent = os.getpid()
         child = os.fork()
         if child == 0:
-            self._be(writing)
+            self._be(writing, parent)
         os.close(writing)
         try:
             status = os.waitpid(child, 0)[1] if self._traced else _end(child)
@@ -141,13 +157,15 @@ class _Attempt:
                 said = file.read()
         finally:
             os.close(reading)
+        if said == _BROKEN:
+            raise ProbeError("programs cannot be tried here: the process that should have become one has failed")
         if said in (_CHROOT, _TRACE):
             self.forbidden = said
         reason = _why(status, said)
         duration = time.monotonic() - began
         return Probed(name, not reason, natively, self._in_chroot, reason, duration, as_expected)
 
-    def _be(self, writing: int) -> None:
+    def _be(self, writing: int, parent: int) -> None:
         """The child: become the program, or say why not."""
         from binfmtd.kernel import syscalls
 
@@ -157,10 +175,17 @@ class _Attempt:
             for descriptor in range(3):
                 os.dup2(nowhere, descriptor)
             # No core dump of who fails: 1 keeps also those from being made that are piped (do_coredump, fs/coredump.c).
-            resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
+            # Not where the hard limit is 0: to raise that takes CAP_SYS_RESOURCE, and Python says so by ValueError.
+            with suppress(ValueError):
+                resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
             if self._in_chroot:
                 said = _CHROOT
                 _change_root(os.path.dirname(self._path))
+            said = b"0"
+            # Before the question whose child this is: an orphan's tracer would be process 1, which never lets it go on.
+            syscalls.signal_when_parent_dies(signal.SIGKILL)
+            if os.getppid() != parent:
+                os._exit(1)
             if self._traced:
                 said = _TRACE
                 syscalls.stop_at_exec()
@@ -169,6 +194,8 @@ class _Attempt:
         except OSError as error:
             if said == b"0":
                 said = str(error.errno).encode()
+        except BaseException:  # noqa: BLE001  whatever it is, it must not look like an answer
+            said = _BROKEN
         finally:
             os.write(writing, said)
             os._exit(1)

@@ -8,6 +8,7 @@ import json
 import pytest
 from support.cli import Result, state
 from support.containers import Machine
+from support.instance import MOUNT_POINT
 
 pytestmark = pytest.mark.container
 
@@ -67,3 +68,21 @@ def test_another_container_leaves_what_works(binfmt: Binfmt) -> None:
     assert binfmt("--install", "all").stderr == ""
     assert binfmt("--install", "arm64").stderr == "installing: arm64 qemu-aarch64 already registered\n"
     assert state(binfmt.machine.instance) == before
+
+
+LEAST = ("--cap-drop=all", f"--volume={MOUNT_POINT}:/binfmt_misc")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(("--ulimit=core=0:0",), id="no core dumps"),
+        pytest.param(("--read-only", "--read-only-tmpfs=false"), id="nothing to write to but /dev/shm"),
+    ],
+)
+def test_the_truth_in_a_poor_container(machine: Machine, binfmt_image: str, options: tuple[str, ...]) -> None:
+    """What runs is found out without privileges, and where a container gives hardly anything."""
+    machine.container(*machine.as_first_namespace, binfmt_image, "--install", "arm64,riscv64")
+    done = machine.container(*LEAST, *options, *machine.as_first_namespace, binfmt_image)
+    assert (done.status, done.stderr) == (0, "")
+    assert {"linux/arm64", "linux/riscv64"} <= set(done.json["supported"])

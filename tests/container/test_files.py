@@ -27,3 +27,11 @@ def test_compose_schema() -> None:
     schema = ["--builtin-schema", "vendor.compose-spec"]
     said = run([tool("check-jsonschema"), *schema, str(CHECKOUT / "config/compose.yaml")])
     assert said.status == 0, said.stdout + said.stderr
+
+
+def test_compose_builds_from_the_containerfile() -> None:
+    """Docker looks for a Dockerfile unless told: each service names the file that is there."""
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not here: `make test-containers` installs it")
+    services = yaml.safe_load((CHECKOUT / "config/compose.yaml").read_text())["services"]
+    for service in services.values():
+        assert (CHECKOUT / "config" / service["build"]["context"] / service["build"]["dockerfile"]).is_file()

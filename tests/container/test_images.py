@@ -48,6 +48,7 @@ def test_emulators_can_be_chosen(machine: Machine) -> None:
     assert emulators(machine, chosen) == {"/usr/bin/qemu-aarch64", "/usr/bin/qemu-arm", "/usr/bin/qemu-riscv64"}
 
 
+@pytest.mark.usefixtures("_podman")
 def test_an_unknown_emulator_ends_the_build() -> None:
     """Who asks for an emulator that does not exist gets no image, and reads which."""
     with pytest.raises(images.BuildError, match="qemu-vax"):

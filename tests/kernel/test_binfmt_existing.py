@@ -143,17 +143,27 @@ def test_the_trial_outlives_the_ledger(binfmt: DropIn, instance: Instance) -> No
 
 
 def test_an_entry_under_a_broken_one(binfmt: DropIn, instance: Instance) -> None:
-    """Where somebody else's broken entry takes the programs, this is an error that names it."""
+    """Where somebody else's broken entry takes the programs, ours comes to lie above it; the other stays."""
     binfmt.register("s390x")
     binfmt.register("s390x", "/usr/bin/qemu-riscv64", entry="newer")
-    before = state(instance)
+    other = state(instance)["newer"]
     result = binfmt("--strict --install s390x")
-    assert result.status == 1
-    assert result.stderr.endswith(
-        ": newer takes its programs and does not work (it ended with status 255 instead of 42): remove it\n"
-    )
-    assert state(instance) == before
-    assert binfmt("--uninstall newer --install s390x").stderr == f"uninstalling: newer OK\n{LEFT}"
+    assert (result.status, result.stderr) == (0, REPLACED)
+    assert instance.names() == ["qemu-s390x", "newer"]
+    assert state(instance)["newer"] == other
+    assert "linux/s390x" in result.json["supported"]
+
+
+def test_an_emulator_that_is_another_ones(binfmt: DropIn, instance: Instance) -> None:
+    """What is registered and cannot run its programs is a failure, the first time and the next."""
+    binfmt.put("s390x", Path("/usr/bin/qemu-riscv64").read_bytes())
+    for _ in range(2):
+        result = binfmt("--strict --install s390x")
+        assert result.status == 1
+        assert result.stderr.startswith("installing: s390x cannot register ")
+        assert "it is registered, but its programs do not run: it ended with status" in result.stderr
+        assert instance.names() == ["qemu-s390x"]
+    assert binfmt("--install s390x").status == 0
 
 
 def test_served_by_another_name(binfmt: DropIn, instance: Instance) -> None:

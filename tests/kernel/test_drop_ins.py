@@ -90,6 +90,26 @@ def test_linuxkit_bad_line(binfmt: DropIn, instance: Instance, lines: Path, bad:
     assert instance.names() == ["one"]
 
 
+def test_linuxkit_refused_line(binfmt: DropIn, instance: Instance, lines: Path) -> None:
+    """What the kernel refuses ends it, too: what comes after it is not registered."""
+    (lines / "a").write_text(
+        ":one:M::oone::/usr/bin/true:\n:two:M::ttwo::/etc/passwd:F\n:three:M::three::/usr/bin/true:\n"
+    )
+    result = binfmt(f"-dir {lines}")
+    assert result.status == 1
+    assert result.stderr.startswith(f"error: {lines}/a:2: two: ")
+    assert instance.names() == ["one"]
+
+
+def test_linuxkit_masked(binfmt: DropIn, instance: Instance, lines: Path) -> None:
+    """A link to /dev/null is an empty file, as in systemd's binfmt.d."""
+    (lines / "a.conf").symlink_to("/dev/null")
+    (lines / "b.conf").write_text(":one:M::oone::/usr/bin/true:\n")
+    result = binfmt(f"-dir {lines}")
+    assert (result.status, result.stderr) == (0, "")
+    assert instance.names() == ["one"]
+
+
 def test_linuxkit_other_errors(binfmt: DropIn, instance: Instance, lines: Path) -> None:
     """A sub-directory, a missing directory and what the kernel refuses end it with 1 and one line."""
     (lines / "sub").mkdir()
@@ -208,7 +228,7 @@ def test_beside_a_daemon(instance: Instance, start_daemon: StartDaemon, binfmt: 
     result = binfmt(f"-dir {lines}")
     assert (result.status, result.stdout) == (1, "")
     assert result.stderr.startswith(f"error: nothing was written: a daemon keeps this instance (pid {daemon.pid}, ")
-    assert "put [handlers] for one into " in result.stderr
+    assert "put [handlers.one] into " in result.stderr
     assert state(instance) == before
 
 

@@ -135,3 +135,19 @@ def test_a_directory_without_execution(ask: Ask, module_instance: Instance, tmp_
     module_instance.shell(f"mount -t tmpfs -o noexec tmpfs {tmp_path}")
     (found,) = ask({"alpha": None}, "env", f"TMPDIR={tmp_path}").values()
     assert found["runs"]
+
+
+def test_under_a_hard_limit_of_no_core_dumps(ask: Ask) -> None:
+    """Who may not have core dumps (LimitCORE=0, docker's --ulimit core=0) gets the same answer."""
+    found = ask({"alpha": REAL.format("alpha"), "or1k": None}, "prlimit", "--core=0:0")
+    assert (found["alpha"]["runs"], found["alpha"]["as_expected"]) == (True, True)
+    assert found["or1k"]["reason"].startswith("its interpreter is not to be had there")
+
+
+def test_where_there_is_no_room(module_instance: Instance) -> None:
+    """A directory that is full is passed over for the next."""
+    script = 'mount -t tmpfs -o size=4k,nr_inodes=2 tmpfs /mnt; exec "$@"'
+    command = ["env", "TMPDIR=/mnt", f"PYTHONPATH={CHECKOUT}", sys.executable, "-c", SCRIPT, '{"alpha": null}']
+    result = module_instance.run(["unshare", "-m", "sh", "-euc", script, "sh", *command])
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["alpha"]["runs"] is True

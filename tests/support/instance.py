@@ -55,6 +55,10 @@ class Instance:
     def __init__(self, *, everybody: bool = False) -> None:
         self._commands: list[subprocess.Popen[Any]] = []
         unshare = [*UNSHARE, *(EVERYBODY if everybody else ROOT_ALONE)]
+        # With --map-users unshare has a helper, which outlives it where it fails, and holds our pipes open for ever.
+        refused = subprocess.run([*UNSHARE, *ROOT_ALONE, "true"], capture_output=True, text=True, check=False)
+        if refused.returncode != 0:
+            raise UnavailableError(f"a new user namespace could not be made: {refused.stderr.strip()}")
         self._holder = subprocess.Popen(
             [*unshare, "sh", "-c", COVER, "sh", *unshare],
             stdin=subprocess.PIPE,

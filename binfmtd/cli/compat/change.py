@@ -56,6 +56,7 @@ def change(uninstall: str, to_install: str, where: Where) -> bool:
             requests += _all(observed, doomed, native, probe) if everything else _each(to_install, native)
         declared = {each.declared.name: each.declared for each in requests if each.declared}
         gone, outcomes = exchange(here, probe, doomed, tuple(declared.values()))
+        gone |= doomed - here.look().observed.by_name.keys()  # somebody else may have been faster
         for label, names in selected:
             log(f"uninstalling: {label} {_uninstalled(names, gone)}")
         for line in _installed(requests, outcomes, here.instance.mounted.directory, quiet=to_install == ALL):

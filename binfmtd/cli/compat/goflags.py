@@ -56,7 +56,7 @@ def parse(arguments: Sequence[str], program: str, flags: Iterable[Flag]) -> Give
             raise UsageError(f"flag provided but not defined: -{name}\n{usage}")
         if isinstance(flag.default, bool):
             if equals and value not in _TRUE | _FALSE:
-                raise UsageError(f'invalid boolean value "{value}" for -{name}: write true or false\n{usage}')
+                raise UsageError(f'invalid boolean value "{value}" for -{name}: parse error\n{usage}')
             given.switches[name] = not equals or value in _TRUE
             continue
         if not equals:

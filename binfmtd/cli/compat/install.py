@@ -15,10 +15,11 @@ from binfmtd.catalog.program import tiny_program
 from binfmtd.cli.context import held_reason
 from binfmtd.cli.one_shot import Visit, additive
 from binfmtd.daemon.reconcile import Look
-from binfmtd.kernel.probe import Prober
+from binfmtd.kernel.probe import Probed, Prober
 from binfmtd.model.config import Config, Declaration
 from binfmtd.model.drift import Record
 from binfmtd.model.entry import Entry, ObservedState
+from binfmtd.model.handler import Flags
 from binfmtd.model.match import takes
 from binfmtd.model.ownership import equal
 from binfmtd.model.plan import INSTANCE
@@ -90,17 +91,28 @@ def _install(here: Visit, probe: Prober, renewed: Collection[str]) -> dict[str, 
     raced = {action.entry for action, error in result.failed if error.errno == EEXIST and action.entry in there}
     done = {action.entry for action in result.done}
     outcomes: dict[str, Outcome] = {}
-    for name in (declared.name for declared in declarations):
+    for declared in declarations:
+        name = declared.name
         if name in settled:
             outcomes[name] = settled[name]
         elif name in raced:  # somebody else, who wants the same, was faster
             outcomes[name] = THERE
         elif name in reasons:
             outcomes[name] = Outcome(Fate.FAILED, reasons[name])
+        elif name in done:
+            outcomes[name] = _tried(declared, probe)
         else:
             as_if_new = name in renewed and here.daemon is None  # without F an equal entry is as good as a new one
-            outcomes[name] = Outcome(Fate.DONE) if name in done or as_if_new else THERE
+            outcomes[name] = Outcome(Fate.DONE) if as_if_new else THERE
     return outcomes
+
+
+def _tried(declared: Declaration, probe: Prober) -> Outcome:
+    """What the kernel has taken may still not work; without F that cannot be seen in a chroot."""
+    if declared.architecture is None or Flags.F not in declared.flags:
+        return Outcome(Fate.DONE)
+    probed = probe(declared.architecture, tiny_program(CATALOG[declared.architecture]))
+    return Outcome(Fate.DONE) if probed.runs else _unable(probed)
 
 
 def server(observed: ObservedState, architecture: str, without: Collection[str] = ()) -> Entry | None:
@@ -126,14 +138,20 @@ def _judge(here: Visit, look: Look, declared: Declaration, probe: Prober) -> Out
         return THERE if probed.runs else None
     serving = server(look.observed, architecture)
     if serving is not None and serving.name not in (entry.name, stand_in_name(entry.name)):
-        if probed.runs:
-            return THERE
-        return Outcome(Fate.FAILED, f"{serving.name} takes its programs and does not work ({probed.reason}): remove it")
+        if not probed.runs:  # then it has to come to lie above
+            here.renew({entry.name})
+        return THERE if probed.runs else None
     if handler is None or not equal(entry.registration, handler.registration):
         return THERE if probed.runs else None
     if probed.as_expected and (pinned := look.desired.fingerprints.get(handler.registration.interpreter)):
         here.reconciler.ledger.records[entry.name] = Record(handler.registration, entry.inode, pinned)
+        if not probed.runs:
+            return _unable(probed)
     return None
+
+
+def _unable(probed: Probed) -> Outcome:
+    return Outcome(Fate.FAILED, f"it is registered, but its programs do not run: {probed.reason}")
 
 
 def _undone(here: Visit) -> str:

@@ -16,6 +16,7 @@ from binfmtd.cli.compat.register import EVERY, conclude, every_architecture, reg
 from binfmtd.cli.compat.surroundings import where
 from binfmtd.errors import FormatError
 from binfmtd.files.atomic import read_regular
+from binfmtd.files.binfmt_d import masks
 from binfmtd.formats.line import check_interpreter, decode_line
 from binfmtd.model.config import Declaration
 from binfmtd.model.handler import Flags
@@ -47,11 +48,11 @@ def main(arguments: Sequence[str]) -> int:
             declared[declaration.name] = declaration
     except FormatError as error:
         problem = error
-    if declared:
-        wish = f"[handlers] for {', '.join(declared)}"
-        outcomes = register(there, lambda _: tuple(declared.values()), wish).outcomes
-        if failed := next((name for name, outcome in outcomes.items() if outcome.reason), None):
-            raise FormatError(f"{declared[failed].source}: {failed}: {outcomes[failed].reason}")
+    for name, declaration in declared.items():
+        only = (declaration,)
+        outcome = register(there, lambda _, only=only: only, f"[handlers.{name}]").outcomes[name]
+        if outcome.reason:
+            raise FormatError(f"{declaration.source}: {name}: {outcome.reason}")
     if problem is not None:
         raise problem
     return 0
@@ -74,6 +75,8 @@ def _declarations(directory: str) -> Iterator[Declaration]:
         raise FormatError(f"{directory}: {error.strerror}: name a directory with -dir") from None
     for name in names:
         path = os.path.join(directory, os.fsdecode(name))
+        if masks(path):
+            continue
         try:
             content = read_regular(path)
         except OSError as error:

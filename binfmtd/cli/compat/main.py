@@ -1,7 +1,7 @@
 """``binfmt``: which of the images' command lines is meant, and what all of them have in common.
 
-``$BINFMTD_COMPAT`` says whose it is; without it, tonistiigi/binfmt's.  Two words tell by themselves: ``--reset`` as the
-first is multiarch's, and ``-dir`` is linuxkit's.  Only that one's module is imported.
+``--reset`` as the first word is multiarch's.  Else ``$BINFMTD_COMPAT`` says whose it is; without it ``-dir`` is
+linuxkit's, and all else tonistiigi/binfmt's.  Only that one's module is imported.
 """
 
 import importlib
@@ -54,9 +54,11 @@ def choose(arguments: Sequence[str], environment: Mapping[str, str]) -> str:
         raise UsageError(f"${VARIABLE} is {named!r}: write one of {', '.join(DROP_INS)}")
     if arguments and arguments[0] == "--reset":
         return "multiarch"
+    if named:
+        return named
     if any(word.startswith("-") and word.lstrip("-").partition("=")[0] == "dir" for word in arguments):
         return "linuxkit"
-    return named or DROP_INS[0]
+    return DROP_INS[0]
 
 
 def log(text: str) -> None:

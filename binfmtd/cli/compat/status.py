@@ -12,6 +12,8 @@ from binfmtd.kernel.mount import Where, find
 from binfmtd.kernel.probe import Probed, Prober
 from binfmtd.model.standin import is_stand_in
 
+_ESCAPED_BY_GO = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
+
 
 def document(where: Where) -> tuple[str, BinfmtdError | None]:
     """The document of this moment, as Go's json.MarshalIndent writes it, and what could not be found out for it."""
@@ -30,7 +32,9 @@ def document(where: Where) -> tuple[str, BinfmtdError | None]:
         emulators = _emulators(where)
     except MountError as error:
         problem = error
-    return json.dumps({"supported": supported(native, found), "emulators": emulators or None}, indent=2), problem
+    content = {"supported": supported(native, found), "emulators": emulators or None}
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    return text.translate(_ESCAPED_BY_GO), problem
 
 
 def _emulators(where: Where) -> list[str]:

@@ -26,6 +26,7 @@ BINFMT = (sys.executable, "-c", "from binfmtd.cli.compat.main import entry; entr
         ("-mount /m", "linuxkit", "linuxkit"),
         ("-dir /d -mount /m", "", "linuxkit"),
         ("-mount /m --dir=/d", "", "linuxkit"),
+        ("-dir /d", "tonistiigi", "tonistiigi"),
         ("--reset -p yes", "", "multiarch"),
         ("--reset", "vicamo", "multiarch"),
         ("-p yes", "multiarch", "multiarch"),
@@ -33,7 +34,7 @@ BINFMT = (sys.executable, "-c", "from binfmtd.cli.compat.main import entry; entr
     ],
 )
 def test_choice(words: str, named: str, chosen: str) -> None:
-    """The variable says whose command line it is; --reset as the first word and -dir tell by themselves."""
+    """--reset as the first word tells by itself, then the variable, then -dir."""
     assert choose(words.split(), {"BINFMTD_COMPAT": named}) == chosen
     if not named:
         assert choose(words.split(), {}) == chosen

@@ -42,7 +42,7 @@ def test_values(line: str, texts: dict[str, str], switches: dict[str, bool]) -> 
         (["--foo"], "flag provided but not defined: -foo"),
         (["-foo=1"], "flag provided but not defined: -foo"),
         (["--install"], "flag needs an argument: -install"),
-        (["-version=yes"], 'invalid boolean value "yes" for -version: write true or false'),
+        (["-version=yes"], 'invalid boolean value "yes" for -version: parse error'),
         (["---install", "a"], "bad flag syntax: ---install"),
         (["-=a"], "bad flag syntax: -=a"),
         (["--=a"], "bad flag syntax: --=a"),

@@ -42,6 +42,8 @@ NAMES = (
         ("late", [("late", [])]),
         (".binfmtd~qemu-arm", [(".binfmtd~qemu-arm", [])]),
         ("register,status", [("register", []), ("status", [])]),
+        (",", []),
+        ("arm,", [("arm", ["qemu-arm"])]),
         ("arm,qemu-arm", [("arm", ["qemu-arm"]), ("qemu-arm", ["qemu-arm"])]),
     ],
 )
@@ -57,6 +59,11 @@ def test_a_star_means_all_that_may_go() -> None:
     """``*`` spares WSLInterop and stand-ins."""
     spared = {"WSLInterop", "WSLInterop-late", ".binfmtd~qemu-arm"}
     assert {name for _, names in select("*", NAMES) for name in names} == set(NAMES) - spared
+
+
+def test_a_name_with_the_characters_of_a_glob() -> None:
+    """Where the glob finds nothing, what is equal to the word is meant."""
+    assert list(select("odd[1]", ["odd[1]", "x-odd[1]"])) == [("odd[1]", ("odd[1]",))]
 
 
 def test_two_that_end_in_it() -> None:
