@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from binfmtd.cli.compat import goflags
 from binfmtd.cli.compat.goflags import Flag
-from binfmtd.cli.compat.register import EVERY, conclude, every_architecture, register
+from binfmtd.cli.compat.register import EVERY, Declare, conclude, every_architecture, register
 from binfmtd.cli.compat.surroundings import where
 from binfmtd.errors import FormatError
 from binfmtd.files.atomic import read_regular
@@ -49,13 +49,17 @@ def main(arguments: Sequence[str]) -> int:
     except FormatError as error:
         problem = error
     for name, declaration in declared.items():
-        only = (declaration,)
-        outcome = register(there, lambda _, only=only: only, f"[handlers.{name}]").outcomes[name]
+        outcome = register(there, _just(declaration), f"[handlers.{name}]").outcomes[name]
         if outcome.reason:
             raise FormatError(f"{declaration.source}: {name}: {outcome.reason}")
     if problem is not None:
         raise problem
     return 0
+
+
+def _just(declaration: Declaration) -> Declare:
+    """One line at a time: the first that the kernel refuses is the last that is tried."""
+    return lambda _: (declaration,)
 
 
 def _has_files(directory: str) -> bool:
