@@ -46,6 +46,10 @@ class MountError(BinfmtdError):
     again = Again.MOUNT
 
 
+class VanishError(MountError):
+    """What would be registered would be gone with this process, since nobody else has this instance mounted."""
+
+
 class WatchError(BinfmtdError):
     """The kernel does not let us watch."""
 

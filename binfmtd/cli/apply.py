@@ -2,16 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from binfmtd.cli import options
-from binfmtd.cli.context import held_reason, load_config, nothing_there, print_json, print_table, state_dir, warn
-from binfmtd.cli.one_shot import Visit, additive, refused_beside, visit
+from binfmtd.cli.context import load_config, nothing_there, print_json, print_table, state_dir, warn
+from binfmtd.cli.one_shot import Visit, refused_beside, visit
 from binfmtd.cli.plan import describe
-from binfmtd.daemon.persistent import Host, Persistence, outlasting
 from binfmtd.daemon.reconcile import PassResult
+from binfmtd.errors import PersistenceError
 from binfmtd.model.desired import Standing
-from binfmtd.model.drift import Act
+from binfmtd.model.drift import Act, additive
+from binfmtd.report.status import held_reason
+
+if TYPE_CHECKING:
+    from binfmtd.daemon.persistent import Persistence
 
 DONE = 0
 FAILED = 1
@@ -53,20 +57,20 @@ def main(arguments: Sequence[str]) -> int:
         from binfmtd.cli.take_back import take_back
 
         return take_back(given)
-    persistence = Persistence(Host.find(given.host_root)) if given.persistent else None
-    config = load_config(given, wanted)
-    if persistence is not None:
-        config = outlasting(config)
+    persistence, config = None, load_config(given, wanted)
+    if given.persistent:
+        from binfmtd.daemon.persistent import Persistence, find_host, outlasting
+
+        persistence, config = Persistence(find_host(given.host_root)), outlasting(config)
+        persistence.check_reader()
     directory = state_dir(given)
     with visit(config, directory, options.where(given)) as here:
         result = here.converge(additive if wanted is not None else lambda _: True)
-        if persistence is not None:
-            persistence.want(result.look, config, adding=wanted is not None)
-            if here.daemon is None:
-                persistence.finish()
     failures = _failures(here, result, only_adding=wanted is not None)
-    if persistence is not None and not persistence.in_step():
-        failures.append(Failure(persistence.file, "not in step: give --persistent to the daemon (binfmtd run)"))
+    if persistence is not None:
+        refused = {action.entry for action, _ in result.failed}
+        persistence.want(result.look, config, refused, adding=wanted is not None)
+        failures += _keep(persistence, write=here.daemon is None)
     if failures and here.daemon is not None:
         words = ", ".join(f'"{word}"' for word in wanted or ())
         wish = f"`architectures = [{words}]`" if wanted else "what is missing below"
@@ -75,10 +79,24 @@ def main(arguments: Sequence[str]) -> int:
     for problem in (here.reconciler.ledger.problem, nothing_there(config, result.look.desired), *warnings):
         if problem:
             warn(problem)
-    _print(result, failures, persistence, as_json=given.json)
+    kept = persistence.file if persistence is not None else None
+    _print(result, failures, kept, as_json=given.json)
     for failure in failures:
         warn(f"{failure.entry}: {failure.reason}")
     return FAILED if failures else DONE
+
+
+def _keep(persistence: "Persistence", *, write: bool) -> list[Failure]:
+    """Have it come back after a reboot, or see whether it would; what would not."""
+    failures = [Failure(name, reason) for name, reason in persistence.left_out.items()]
+    try:
+        if write:
+            persistence.finish()
+        elif not persistence.in_step():
+            failures.append(Failure(persistence.file, "not in step: give --persistent to the daemon (binfmtd run)"))
+    except PersistenceError as error:
+        failures.append(Failure(persistence.file, str(error)))
+    return failures
 
 
 def _failures(here: Visit, result: PassResult, *, only_adding: bool) -> list[Failure]:
@@ -99,19 +117,20 @@ def _failures(here: Visit, result: PassResult, *, only_adding: bool) -> list[Fai
     return failures
 
 
-def _print(result: PassResult, failures: Sequence[Failure], persistence: Persistence | None, *, as_json: bool) -> None:
+def _print(result: PassResult, failures: Sequence[Failure], kept: str | None, *, as_json: bool) -> None:
+    """``kept`` is the file that brings it all back after a reboot."""
     if as_json:
         document: dict[str, Any] = {
             "actions": [describe(action) for action in result.done],
             "failed": [asdict(failure) for failure in failures],
         }
-        if persistence is not None:
-            document["persistent"] = persistence.file
+        if kept is not None:
+            document["persistent"] = kept
         print_json(document)
     elif result.done:
         rows = [(_DONE[action.act], action.entry, action.drift.value, action.reason) for action in result.done]
         print_table([("DONE", "ENTRY", "DRIFT", "REASON"), *rows])
     elif not failures:
         print("nothing to do")
-    if persistence is not None and not as_json and not failures:
-        print(f"after a reboot: {persistence.file}")
+    if kept is not None and not as_json and not failures:
+        print(f"after a reboot: {kept}")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from binfmtd.cli import options
-from binfmtd.cli.context import held_reason, load_config, nothing_there, print_json, state_dir_or_none, warn
+from binfmtd.cli.context import load_config, nothing_there, print_json, state_dir_or_none, warn
 from binfmtd.daemon.facts import HostFacts
 from binfmtd.errors import ConfigError, FormatError, MountError
 from binfmtd.formats.line import encode_line
@@ -13,6 +13,7 @@ from binfmtd.model.config import Config
 from binfmtd.model.desired import DesiredState, Standing, resolve
 from binfmtd.model.entry import ObservedState
 from binfmtd.model.standin import stand_in_name
+from binfmtd.report.status import held_reason
 
 VALID = 0
 

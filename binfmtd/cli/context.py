@@ -16,7 +16,7 @@ from binfmtd.errors import StateError
 from binfmtd.files.trust import Trust
 from binfmtd.kernel.host import boot_id
 from binfmtd.model.config import Config
-from binfmtd.model.desired import DesiredState, Held, Standing
+from binfmtd.model.desired import DesiredState, Standing
 from binfmtd.report.printable import printable
 
 
@@ -52,16 +52,9 @@ def state_dir_or_none(arguments: argparse.Namespace) -> str | None:
         return None
 
 
-def reconciler(config: Config, directory: str | None) -> Reconciler:
-    """Everything a pass needs; ``directory`` is the state directory."""
-    return Reconciler(config, HostFacts(directory), Ledger(directory, boot_id()))
-
-
-def held_reason(held: Held) -> str:
-    """Why a handler cannot be had now, and for an architecture's emulator how to get it."""
-    if held.architecture is None or held.standing is Standing.REFUSED:
-        return held.reason
-    return f"{held.reason}: install it (Debian's package {EMULATOR_PACKAGE})"
+def reconciler(config: Config, directory: str | None, *, writes: bool = True) -> Reconciler:
+    """Everything a pass needs; ``directory`` is the state directory, which who only looks does not write to."""
+    return Reconciler(config, HostFacts(directory, writes=writes), Ledger(directory, boot_id()))
 
 
 def nothing_there(config: Config, desired: DesiredState) -> str | None:

@@ -46,6 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--format", choices=FORMATS, help="whose format")
     parser.add_argument("--output", metavar="DIR", help="debian: the directory that gets a file for each entry")
     options.add_config(parser)
+    options.add_arch(parser)
     options.add_mount(parser)
     options.add_state_dir(parser)
     options.add_json(parser)
@@ -55,6 +56,7 @@ def main(arguments: Sequence[str]) -> int:
         help="instead, take back what --persistent did: its file in binfmt.d, the copies of emulators, their entries",
     )
     options.add_host_root(parser)
+    options.add_reach(parser)
     given = parser.parse_args(arguments)
     if given.remove == (given.format is not None):
         raise UsageError(f"give either --format ({', '.join(FORMATS)}) or --remove")
@@ -64,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
         return take_back(given)
     if given.output is not None and (given.format != DEBIAN or given.json):
         raise UsageError("--output is for --format debian, without --json: here, redirect the standard output")
-    config = load_config(given)
+    config = load_config(given, options.architectures(given))
     desired = resolve(config, HostFacts(state_dir_or_none(given)).gather(config, observe(given.mount)))
     exported = _Exported()
     handlers = list(_handlers(config, desired, given.format, exported))

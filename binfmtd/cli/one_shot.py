@@ -16,14 +16,8 @@ from binfmtd.kernel.lifetime import find_or_mount_to_last
 from binfmtd.kernel.mount import Where, find
 from binfmtd.kernel.write import Writer
 from binfmtd.model.config import Config
-from binfmtd.model.drift import Act, Action
-from binfmtd.model.standin import is_stand_in
+from binfmtd.model.drift import Action
 from binfmtd.report.status import read_status
-
-
-def additive(action: Action) -> bool:
-    """Whether an action is allowed to who only adds: it takes away no entry but left-over stand-ins."""
-    return action.act is not Act.REMOVE or is_stand_in(action.entry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +64,7 @@ def visit(config: Config, directory: str, where: Where) -> Iterator[Visit]:
         lock = Lock(directory, APPLY)
     except AlreadyRunningError as running:
         with Instance(find(where.directory)) as instance:
-            yield Visit(reconciler(config, directory), instance, running.pid)
+            yield Visit(reconciler(config, directory, writes=False), instance, running.pid)
         return
     try:
         with Instance(find_or_mount_to_last(where)) as instance:

@@ -195,7 +195,7 @@ def switch(variable: str) -> bool:
 
 
 def _one_of(variable: str, choices: Sequence[str]) -> str | None:
-    text = os.environ.get(variable) or None
+    text = os.environ.get(variable, "").strip().lower() or None
     if text is not None and text not in choices:
         raise UsageError(f"${variable} is {text!r}: write one of {', '.join(choices)}")
     return text

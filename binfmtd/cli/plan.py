@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from binfmtd.cli import options
 from binfmtd.cli.context import (
-    held_reason,
     load_config,
     nothing_there,
     print_json,
@@ -13,11 +12,11 @@ from binfmtd.cli.context import (
     state_dir_to_read,
     warn,
 )
-from binfmtd.cli.one_shot import additive
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.mount import find
 from binfmtd.model.desired import Standing
-from binfmtd.model.drift import Action
+from binfmtd.model.drift import Action, additive
+from binfmtd.report.status import held_reason
 
 IN_SYNC = 0
 DRIFT = 3

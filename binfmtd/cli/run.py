@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from binfmtd.cli import options
 from binfmtd.cli.context import load_config, reconciler, state_dir
-from binfmtd.daemon.persistent import Host, Persistence, outlasting
+from binfmtd.daemon.persistent import Persistence, find_host, outlasting
 from binfmtd.daemon.state_dir import Lock, make_state_dir
 from binfmtd.files.atomic import remove_unfinished
 from binfmtd.model.config import Config
@@ -27,7 +27,8 @@ def main(arguments: Sequence[str]) -> int:
 
     signals = Signals()  # first of all: a SIGHUP before this would end us
     wanted = options.architectures(given)
-    persistence = Persistence(Host.find(given.host_root) if given.persistent else None)
+    persistence = Persistence(find_host(given.host_root) if given.persistent else None)
+    persistence.check_reader()
 
     def load() -> Config:
         config = load_config(given, wanted)

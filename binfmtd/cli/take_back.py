@@ -1,53 +1,64 @@
-"""Taking back what ``--persistent`` did: the generated file, the copies that it points to, and the entries it names."""
+"""Taking back what ``--persistent`` did: the entries that the generated file names, the file, and what it points to.
+
+In this order: whoever is stopped in between can begin again, since the file still says what there is.
+"""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping
 
+from binfmtd.cli import options
 from binfmtd.cli.context import print_json, state_dir, warn
-from binfmtd.cli.one_shot import visit
-from binfmtd.daemon.persistent import Host, Persistence
-from binfmtd.daemon.state_dir import running_pid
-from binfmtd.errors import MountError
-from binfmtd.formats.binfmt_d import Rule
-from binfmtd.kernel.mount import Where, find
+from binfmtd.cli.one_shot import Visit, visit
+from binfmtd.daemon.persistent import Persistence, find_host, is_copy_of
+from binfmtd.errors import MountError, VanishError
 from binfmtd.model.config import Config
+from binfmtd.model.handler import Registration
 from binfmtd.model.match import same
+
+DONE = 0
+FAILED = 1
 
 
 def take_back(given: argparse.Namespace) -> int:
-    """Exit status 0 if nothing of it is left, 1 beside a daemon: then nothing is done, since it would do it again."""
-    persistence = Persistence(Host.find(given.host_root))
+    """Exit status 0 if nothing of it is left, 1 beside a daemon, which would do it again, or if entries may be left."""
+    persistence = Persistence(find_host(given.host_root, to_take_back=True))
+    rules = persistence.rules()
     directory = state_dir(given)
-    if (pid := running_pid(directory)) is not None:
-        warn(
-            f"nothing was taken back: a daemon keeps this instance (pid {pid or 'unknown'}, state directory "
-            f"{directory}): stop it first, or start it without --persistent"
-        )
-        return 1
-    rules = persistence.take_back()
-    removed = _remove(rules, directory, Where(given.mount))
+    removed: list[str] = []
+    status = DONE
+    try:
+        with visit(Config(()), directory, options.where(given)) as here:
+            if here.daemon is not None:
+                warn(
+                    f"nothing was taken back: a daemon keeps this instance (pid {here.daemon or 'unknown'}, state "
+                    f"directory {directory}): stop it first, or start it without --persistent"
+                )
+                return FAILED
+            removed = here.remove(_ours(here, rules))
+    except VanishError:
+        pass  # nobody has it mounted, so nothing is registered
+    except MountError as error:
+        if rules:
+            warn(f"entries may be left: {error}")
+            status = FAILED
+    there = persistence.take_back()
     if given.json:
         print_json({"removed": removed, "persistent": None})
-    elif rules or removed:
+    elif there or removed:
         print(f"removed {persistence.file} and what it points to", *(f"removed {name}" for name in removed), sep="\n")
     else:
         print("nothing to do")
-    return 0
+    return status
 
 
-def _remove(rules: Sequence[Rule], directory: str, where: Where) -> list[str]:
-    """Remove the entries of these rules, but for those that somebody else registered under their names meanwhile."""
-    try:
-        find(where.directory)
-    except MountError:
-        return []  # then nothing is registered
-    with visit(Config(()), directory, where) as here:
-        there = here.look().observed.by_name
-        ours = [
-            rule.name
-            for rule in rules
-            if (entry := there.get(rule.name)) is not None
-            and entry.registration is not None
-            and same(entry.registration.match, rule.registration.match)
-        ]
-        return here.remove(ours)
+def _ours(here: Visit, rules: Mapping[str, Registration]) -> list[str]:
+    """The entries of these rules, but for those that somebody else registered under their names meanwhile."""
+    there = here.look().observed.by_name
+    return [
+        name
+        for name, rule in rules.items()
+        if (entry := there.get(name)) is not None
+        and entry.registration is not None
+        and same(entry.registration.match, rule.match)
+        and is_copy_of(rule.interpreter, entry.registration.interpreter)
+    ]

@@ -20,8 +20,10 @@ NATIVE_FILE = "native.json"
 class HostFacts:
     """The facts for one config; ``state_dir`` keeps, for the boot, what had to be found out by running programs."""
 
-    def __init__(self, state_dir: str | None) -> None:
+    def __init__(self, state_dir: str | None, *, writes: bool = True) -> None:
+        """``writes``: whether what was found out may be kept there."""
         self._state_dir = state_dir
+        self._writes = writes
         self._trust = Trust.of_this_process()
         self._native: frozenset[str] | None = None
         self._interpreters: dict[str, InterpreterFacts] = {}
@@ -73,7 +75,7 @@ class HostFacts:
             return None  # it can be found out again
 
     def _save(self, native: Iterable[str]) -> None:
-        if self._state_dir is None or not self._boot_id:
+        if self._state_dir is None or not self._boot_id or not self._writes:
             return
         text = json.dumps({"boot_id": self._boot_id, "native": sorted(native)})
         with suppress(OSError):  # the next start finds it out again

@@ -4,37 +4,38 @@
   says so in its first line, and is replaced as a whole.
 * What comes from a container's image would not be there after the boot.  So it is copied to the host, below EMULATORS
   and under its own path, since some emulators go by their name.
-* The copies come first and the file after them, so that whenever we are killed no line points at nothing.
-* Copying goes in steps of a millisecond or so, between which a daemon can repair.
+* The copies come first and the file after them, so that whenever we are killed no line points at nothing.  Who is at
+  work on it holds a lock on the directory: containers share nothing else.
+* All goes in small steps, between which a daemon can repair.
 """
 
+import fcntl
 import os
 import shutil
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 from binfmtd.daemon.reconcile import Look
 from binfmtd.errors import FormatError, PersistenceError
-from binfmtd.files.atomic import copy_in_steps, read_regular, remove_unfinished, write_atomically
-from binfmtd.files.whereabouts import booted_with_systemd, init_lives_elsewhere
-from binfmtd.formats.binfmt_d import GENERATED, Rule, is_generated, parse_conf, render_conf
-from binfmtd.formats.mountinfo import parse_mountinfo
+from binfmtd.files.atomic import copy_in_steps, make_directories, read_regular, remove_unfinished, write_atomically
+from binfmtd.files.host_root import HostRoot
+from binfmtd.formats.binfmt_d import GENERATED, is_generated, parse_conf, render_conf
 from binfmtd.kernel.interpreters import leans_on
-from binfmtd.kernel.mount import MOUNT_TABLE
 from binfmtd.model.config import Config
 from binfmtd.model.desired import Fingerprint
 from binfmtd.model.handler import Flags, Registration
 
-CONF = "etc/binfmt.d/binfmtd.conf"
+DIRECTORY = "etc/binfmt.d"
+CONF = f"{DIRECTORY}/binfmtd.conf"
 EMULATORS = "var/lib/binfmtd/emulators"
-HOST = "/host"  # where a container finds the host's directories
-_INIT_ROOT = "/proc/1/root"
-_SYSTEMD_BINFMT = ("usr/lib/systemd/systemd-binfmt", "lib/systemd/systemd-binfmt")
-_BIND = (
+BINDS = (
     "in a container bind the host's directories in (-v /etc/binfmt.d:/host/etc/binfmt.d "
     "-v /var/lib/binfmtd:/host/var/lib/binfmtd), or run it with --pid=host"
 )
+_SYSTEMD_BINFMT = ("usr/lib/systemd/systemd-binfmt", "lib/systemd/systemd-binfmt")
+_AGAIN = 0.05  # seconds until a lock that somebody else holds is asked for again
 
 
 def outlasting(config: Config) -> Config:
@@ -46,125 +47,97 @@ def outlasting(config: Config) -> Config:
     return replace(config, declarations=tuple(declarations))
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
-    """Where the host's root directory is, as we see it.  Raises PersistenceError."""
-
-    root: str
-
-    @classmethod
-    def find(cls, named: str | None) -> "Host":
-        """``named``, or what is bound in at HOST, or the root of the host's process 1, or our own."""
-        if named is not None:
-            return cls(os.path.realpath(named))
-        if _bound_in(os.path.join(HOST, os.path.dirname(CONF))):
-            return cls(HOST)
-        if init_lives_elsewhere():
-            return cls(_INIT_ROOT)
-        if booted_with_systemd():
-            return cls("/")
-        raise PersistenceError(
-            f"nothing here would register handlers after a reboot: {CONF} is for systemd, and this system was not "
-            f"booted with it: {_BIND}; on a host without systemd, run the daemon at boot instead"
-        )
-
-    @property
-    def foreign(self) -> bool:
-        """Whether the interpreters that we see are not the host's."""
-        return self.root != "/"
-
-    def path(self, below: str) -> str:
-        """A path of the host, as we see it."""
-        return os.path.join(self.root, below.lstrip("/"))
-
-    def check(self, directory: str) -> None:
-        """Refuse a directory that is not the host's, or that a link leads somewhere else."""
-        path = self.path(directory)
-        if self.root not in ("/", _INIT_ROOT) and not _bound_in(path):
-            raise PersistenceError(f"{path} is not the host's, and would end with this container: {_BIND}")
-        if self.foreign and (link := self._link(directory)):
-            raise PersistenceError(f"{link} is a link, and leads elsewhere here: bind the real directory in there")
-        systemd = self.path("usr/lib/systemd")
-        if os.path.isdir(systemd) and not any(os.path.exists(self.path(each)) for each in _SYSTEMD_BINFMT):
-            raise PersistenceError(
-                f"{self.path(_SYSTEMD_BINFMT[0])} is not there, so nothing would read {CONF} at boot: install "
-                "systemd-binfmt, or run the daemon at boot instead"
-            )
-
-    def _link(self, below: str) -> str | None:
-        """A link on the way, which the kernel would follow from our root and not from the host's."""
-        path = self.root
-        for name in below.split("/"):
-            path = os.path.join(path, name)
-            if os.path.islink(path):
-                return path
-        return None
+def find_host(named: str | None, *, to_take_back: bool = False) -> HostRoot:
+    """The host whose binfmt.d is meant; ``to_take_back``: also one without systemd.  Raises PersistenceError."""
+    return HostRoot.find(named, DIRECTORY, BINDS, booted=not to_take_back)
 
 
 class Persistence:
     """The generated file of one host, kept in step with what is desired; without a host, of nobody."""
 
-    def __init__(self, host: Host | None = None) -> None:
-        """Raises PersistenceError where the file could not be written or would not last."""
-        self._host = host or Host("/")
+    def __init__(self, host: HostRoot | None = None) -> None:
+        """Raises PersistenceError where the file could not be written, would not last, or is not ours."""
+        self._host = host or HostRoot("/")
         self._off = host is None
-        self._steps: Iterator[None] | None = None
-        self._lines: list[tuple[str, Registration]] = []
+        self._steps: Iterator[bool] | None = None
+        self._not_before = 0.0
+        self._lines: dict[str, Registration] = {}
+        self._adding = False
         self._wanted: object = None  # what the steps are for, or were
-        self.file = self._host.path(CONF)
+        self.file = self._host.below(CONF)
         self.problem: str | None = None  # why a reboot would lose the handlers
-        self.warnings: list[str] = []  # what may not work after it
+        self.left_out: dict[str, str] = {}  # handlers that the file cannot have, and why
+        self.warnings: list[str] = []  # what may not work after a reboot
         if host is not None:
-            host.check(os.path.dirname(CONF))
-            self._read()
+            host.check(DIRECTORY)
+            self.rules()
+
+    def check_reader(self) -> None:
+        """Raise PersistenceError if the host surely has nothing that reads the file at boot."""
+        if (
+            not self._off
+            and os.path.isdir(self._host.below("usr/lib/systemd"))
+            and not any(os.path.exists(self._host.below(each)) for each in _SYSTEMD_BINFMT)
+        ):
+            raise PersistenceError(
+                f"{self._host.below(_SYSTEMD_BINFMT[0])} is not there, so nothing would read {CONF} at boot: install "
+                "systemd-binfmt, or run the daemon at boot instead"
+            )
 
     @property
     def due_at(self) -> float:
-        """When there is something to do (monotonic, in seconds): now, as long as there is anything left."""
-        return float("inf") if self._steps is None else 0.0
+        """When there is something to do (monotonic, in seconds): as long as anything is left, now or soon."""
+        return float("inf") if self._steps is None else self._not_before
 
-    def want(self, look: Look, config: Config, *, adding: bool = False) -> None:
-        """Say what should come back after a reboot: what is desired, but for what binfmt.d has anyhow.
+    def want(self, look: Look, config: Config, failed: Collection[str] = (), *, adding: bool = False) -> None:
+        """Say what should come back after a reboot: what is desired, but for what the kernel refused (``failed``).
 
-        ``adding``: and what the file says already.  Raises PersistenceError.
+        ``adding``: and what the file says already.  What the host's binfmt.d has anyhow it need not have twice.
         """
         if self._off:
             return
-        included = {declared.name for declared in config.declarations if declared.included}
-        skipped = included | look.plan.served_elsewhere.keys()
-        lines: list[tuple[str, Registration]] = []
+        included = {each.name for each in config.declarations if each.included and not self._host.foreign}
+        skipped = included.union(failed, look.plan.served_elsewhere)
+        lines: dict[str, Registration] = {}
         copies: dict[str, str] = {}
         versions: list[Fingerprint | None] = []
+        self.left_out = {}
         for handler in look.desired.handlers:
             if not handler.enabled or handler.name in skipped:
                 continue
             registration = handler.registration
-            path = registration.interpreter
-            if self._host.foreign and Flags.F in registration.flags:  # without F the path is meant in other roots
-                copies[f"/{EMULATORS}{path}"] = path
-                versions.append(look.desired.fingerprints.get(path))
-                registration = replace(registration, interpreter=f"/{EMULATORS}{path}")
-            lines.append((handler.name, registration))
-        if adding:
-            named = {name for name, _ in lines}
-            earlier, _ = parse_conf(self._read() or b"")
-            lines = [(rule.name, rule.registration) for rule in earlier if rule.name not in named] + lines
-        if (lines, versions) != self._wanted or self._seen() != _render(lines):
-            self._wanted = lines, versions
-            self._lines = lines
-            self._steps = self._bring(lines, copies)
-            self.warnings = [
-                f"{source} needs {needed}, which is not copied: on the host it works only if it is there, too"
-                for source in copies.values()
-                if (needed := leans_on(source)) is not None
-            ]
+            copied = self._host.foreign and Flags.F in registration.flags  # without F the path is meant in other roots
+            if copied:
+                registration = replace(registration, interpreter=_copy_of(registration.interpreter))
+            try:
+                render_conf([(handler.name, registration)])
+            except FormatError as error:
+                self.left_out[handler.name] = f"not for {self.file}: {error}"
+                continue
+            lines[handler.name] = registration
+            if copied:
+                copies[registration.interpreter] = handler.registration.interpreter
+                versions.append(look.desired.fingerprints.get(handler.registration.interpreter))
+        if (lines, versions) == self._wanted and (self._steps is not None or self._in_step_or_unreadable()):
+            return
+        self._wanted = lines, versions
+        self._lines, self._adding = lines, adding
+        self._steps, self._not_before = self._bring(copies), 0.0
+        self.warnings = [
+            f"{source} needs {needed}, which is not copied: on the host it works only if it is there, too"
+            for source in copies.values()
+            if (needed := leans_on(source)) is not None
+        ]
+        if look.plan.served_elsewhere:
+            served = ", ".join(f"{name} to {by}" for name, by in sorted(look.plan.served_elsewhere.items()))
+            self.warnings.append(f"left to entries of others, which may or may not come back: {served}")
 
     def step(self) -> bool:
         """Do a bit of the work.  True when it has ended, well or with a ``problem``; then it has to be wanted anew."""
-        if self._steps is None:
+        if self._steps is None or time.monotonic() < self._not_before:
             return False
         try:
-            next(self._steps)
+            self._not_before = 0.0 if next(self._steps) else time.monotonic() + _AGAIN
         except StopIteration:
             self.problem = None
         except OSError as error:
@@ -181,39 +154,30 @@ class Persistence:
     def finish(self) -> None:
         """Do all of it.  Raises PersistenceError."""
         while self._steps is not None:
+            time.sleep(max(0.0, self._not_before - time.monotonic()))
             self.step()
         if self.problem is not None:
             raise PersistenceError(self.problem)
 
     def in_step(self) -> bool:
         """Whether the file says what is wanted.  Raises PersistenceError."""
-        return self._read() == _render(self._lines)
+        there = self.rules()
+        if self._adding:
+            return self._lines.items() <= there.items()
+        return list(self._lines.items()) == list(there.items())
 
-    def take_back(self) -> list[Rule]:
-        """Remove the file and the copies; returns what the file said.  Raises PersistenceError."""
-        text = self._read()
-        rules, _ = parse_conf(text or b"")
+    def _in_step_or_unreadable(self) -> bool:
         try:
-            if text is not None:
-                os.unlink(self.file)
-            copies = self._host.path(EMULATORS)
-            if os.path.isdir(copies):
-                shutil.rmtree(copies)
-        except OSError as error:
-            raise PersistenceError(f"{error.filename or self.file}: {error.strerror}: make it writable") from None
-        return list(rules)
-
-    def _seen(self) -> bytes | None:
-        try:
-            return self._read()
+            return self.in_step()
         except PersistenceError:
-            return None  # writing it will say why
+            return False  # writing it will say why
 
-    def _read(self) -> bytes | None:
+    def rules(self) -> dict[str, Registration]:
+        """What the file says now.  Raises PersistenceError if it cannot be read or is not ours."""
         try:
             text = read_regular(self.file)
         except FileNotFoundError:
-            return None
+            return {}
         except OSError as error:
             raise PersistenceError(f"{self.file}: {error.strerror}: make it readable") from None
         except FormatError as error:
@@ -223,32 +187,86 @@ class Persistence:
                 f"{self.file} was written by somebody else (it does not begin with {GENERATED.decode()!r}): "
                 "move it away, or give it another name"
             )
-        return text
+        return {rule.name: rule.registration for rule in parse_conf(text)[0]}
 
-    def _bring(self, lines: list[tuple[str, Registration]], copies: dict[str, str]) -> Iterator[None]:
-        if copies:
-            self._host.check(EMULATORS)
-        for copy, source in copies.items():
-            yield from copy_in_steps(source, self._host.path(copy))
-        text = _render(lines)
-        if self._read() != text:
-            os.makedirs(os.path.dirname(self.file), exist_ok=True)
-            write_atomically(self.file, text, durable=True)
-        yield
-        _remove_others(self._host.path(EMULATORS), {self._host.path(each.interpreter) for _, each in lines})
+    def take_back(self) -> bool:
+        """Remove the file and then the copies; whether there was anything.  Raises PersistenceError."""
+        there = False
+        try:
+            with _directory(self._host.below(DIRECTORY)) as descriptor:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                self.rules()  # it must still be ours
+                with suppress(FileNotFoundError):
+                    os.unlink(self.file)
+                    there = True
+                with suppress(FileNotFoundError):
+                    shutil.rmtree(self._host.below(EMULATORS))
+                    there = True
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise PersistenceError(f"{error.filename or self.file}: {error.strerror}: make it writable") from None
+        return there
+
+    def _bring(self, copies: Mapping[str, str]) -> Iterator[bool]:
+        """The steps, each of some milliseconds; False where somebody else has to be waited for."""
+        make_directories(self._host.below(DIRECTORY))
+        with _directory(self._host.below(DIRECTORY)) as descriptor:
+            while not _take(descriptor):
+                yield False
+            emulators = self._host.below(EMULATORS)
+            _clean(emulators)
+            if copies:
+                self._host.check(EMULATORS)
+            for copy, source in copies.items():
+                for _ in copy_in_steps(source, self._host.below(copy)):
+                    yield True
+            there = self.rules()
+            lines = there | self._lines if self._adding else self._lines
+            if list(lines.items()) != list(there.items()) or not os.path.exists(self.file):
+                write_atomically(self.file, render_conf(lines.items(), _COMMENTS), durable=True)
+            yield True
+            _clean(emulators, {self._host.below(each.interpreter) for each in lines.values()})
 
 
-def _render(lines: Iterable[tuple[str, Registration]]) -> bytes:
-    comments = (
-        "It is replaced as a whole: do not edit it.  `binfmtd export --remove` takes it away, and what it points to.",
-    )
-    return render_conf(lines, comments)
+_COMMENTS = (
+    "It is replaced as a whole: do not edit it.  `binfmtd export --remove` takes it away, and what it points to.",
+)
 
 
-def _remove_others(directory: str, wanted: Collection[str]) -> None:
-    """Remove the copies that no line points to any more, and directories that are left empty."""
+def _copy_of(interpreter: str) -> str:
+    """Where the host has a copy: below EMULATORS, whatever the path says."""
+    return f"/{EMULATORS}{os.path.normpath('/' + interpreter.lstrip('/'))}"
+
+
+def is_copy_of(path: str, interpreter: str) -> bool:
+    """Whether a path of the generated file means this interpreter, or a copy of it."""
+    return path in (interpreter, _copy_of(interpreter))
+
+
+@contextmanager
+def _directory(path: str) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)  # which gives a lock back
+
+
+def _take(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _clean(directory: str, wanted: Collection[str] | None = None) -> None:
+    """Remove what a killed copying left and, given what is ``wanted``, other copies and directories left empty."""
     for parent, _, names in os.walk(directory, topdown=False):
         remove_unfinished(parent)
+        if wanted is None:
+            continue
         for name in names:
             path = os.path.join(parent, name)
             if path not in wanted:
@@ -256,13 +274,3 @@ def _remove_others(directory: str, wanted: Collection[str]) -> None:
                     os.unlink(path)
         with suppress(OSError):  # not empty
             os.rmdir(parent)
-
-
-def _bound_in(path: str) -> bool:
-    """Whether a path is on another mount than our root directory."""
-    try:
-        with open(MOUNT_TABLE, "rb") as file:
-            table = parse_mountinfo(file.read())
-    except OSError:
-        return False
-    return any(line.point != "/" and f"{path}/".startswith(f"{line.point}/") for line in table)

@@ -18,7 +18,7 @@ from binfmtd.model.desired import Standing
 from binfmtd.model.drift import Act, Action, Drift
 from binfmtd.model.standin import is_stand_in
 from binfmtd.report.log import get_logger
-from binfmtd.report.status import Troubles, handler_states, whole_state, write_status
+from binfmtd.report.status import Troubles, handler_states, held_reason, whole_state, write_status
 
 _T = TypeVar("_T")
 _K = TypeVar("_K", bound=Hashable)
@@ -85,6 +85,8 @@ class Reporter:
         for held in result.look.desired.held:
             if held.standing is Standing.REFUSED:
                 self._once(f"refused {held.name}", "handler_refused", entry=held.name, reason=held.reason)
+            elif held.standing is Standing.WAITING:
+                self._once(f"waiting {held.name}", "handler_waiting", entry=held.name, reason=held_reason(held))
         took = round(seconds * 1e6)
         self._last_pass = {"at": _now(), "trigger": trigger, "actions": len(result.done), "duration_us": took}
         if trigger in _ROUTINE or result.done or result.failed:
@@ -123,7 +125,7 @@ class Reporter:
     def kept_for_reboot(self, persistence: Persistence) -> None:
         """The file that brings the handlers back after a reboot is in step, or cannot be."""
         problem = persistence.problem
-        for warning in persistence.warnings:
+        for warning in (*persistence.warnings, *(f"{name}: {why}" for name, why in persistence.left_out.items())):
             self._once(warning, "persistent_warning", reason=warning)
         if problem is None:
             self._log.info("persistent_file_in_step", file=persistence.file)

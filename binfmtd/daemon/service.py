@@ -258,7 +258,7 @@ class Service:
             self._providers = result.look.providers()
             self._watch_files()
             self._pacing.look_later(time.monotonic())
-        self._persistence.want(result.look, self._reconciler.config)
+        self._persistence.want(result.look, self._reconciler.config, failed)
         self._report.trouble(self._trouble)
         self._report.passed(trigger, result, time.monotonic() - began)
         self._tell(result)

@@ -6,6 +6,7 @@ import stat
 import time
 
 from binfmtd.errors import AlreadyRunningError, StateError
+from binfmtd.files.atomic import make_directories
 from binfmtd.files.trust import Trust, untrusted
 
 ROOT_STATE_DIR = "/run/binfmtd"
@@ -23,17 +24,13 @@ def default_state_dir() -> str:
         return ROOT_STATE_DIR
     if runtime := os.environ.get("XDG_RUNTIME_DIR"):
         return os.path.join(runtime, "binfmtd")
-    raise StateError("no state directory: XDG_RUNTIME_DIR is not set, so name one with --state-dir")
+    raise StateError("no state directory: run this as root; or set XDG_RUNTIME_DIR, or name one with --state-dir")
 
 
 def make_state_dir(path: str) -> None:
     """Make the directory if it is not there; raises StateError unless only we and root could write in it."""
     try:
-        before = os.umask(0o022)  # parents get no mode of their own
-        try:
-            os.makedirs(path, exist_ok=True)
-        finally:
-            os.umask(before)
+        make_directories(path)
         found = os.lstat(path)
     except OSError as error:
         raise StateError(f"{path}: {error.strerror}: name another with --state-dir") from None

@@ -17,10 +17,14 @@ def write_atomically(path: str, data: bytes, mode: int = 0o644, *, durable: bool
     Only a ``durable`` one is sure to survive a crash of the machine: that takes an fsync.  The state directory is a
     tmpfs, and its contents mean nothing after a boot.
     """
-    with _replacing(path, mode, durable=durable) as descriptor:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(descriptor, view) :]
+    try:
+        with _replacing(path, mode, durable=durable) as descriptor:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+    except OSError as error:
+        error.filename = path
+        raise
 
 
 def copy_in_steps(source: str, target: str) -> Iterator[None]:
@@ -34,12 +38,25 @@ def copy_in_steps(source: str, target: str) -> Iterator[None]:
             there = os.stat(target)
             if (there.st_size, there.st_mtime_ns) == (found.st_size, found.st_mtime_ns):
                 return
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        with _replacing(target, 0o755, durable=True) as descriptor:
-            while os.sendfile(descriptor, file.fileno(), None, MEBIBYTE):
-                os.fdatasync(descriptor)  # now, and not all of it in one long fsync at the end
-                yield
-            os.utime(descriptor, ns=(found.st_mtime_ns, found.st_mtime_ns))
+        make_directories(os.path.dirname(target))
+        try:
+            with _replacing(target, 0o755, durable=True) as descriptor:
+                while os.sendfile(descriptor, file.fileno(), None, MEBIBYTE):
+                    os.fdatasync(descriptor)  # now, and not all of it in one long fsync at the end
+                    yield
+                os.utime(descriptor, ns=(found.st_mtime_ns, found.st_mtime_ns))
+        except OSError as error:
+            error.filename = target  # not the descriptor's, nor one that nobody knows
+            raise
+
+
+def make_directories(path: str) -> None:
+    """Make a directory and those above it, writable by nobody else whatever the umask is; raises OSError."""
+    before = os.umask(0o022)
+    try:
+        os.makedirs(path, exist_ok=True)
+    finally:
+        os.umask(before)
 
 
 @contextmanager

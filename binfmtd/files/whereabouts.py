@@ -39,11 +39,22 @@ def mounts_outlive_us() -> bool:
 
     It is if process 1 shares our mount namespace and goes on after us.  On the kernel's first process namespace it
     does.  In a container nobody can tell a system's init from one that waits only for us (``docker run --init``), so
-    there it has to be systemd (sd_booted(3)), or to be none of our parents.
+    there it has to be systemd (sd_booted(3)), or to be none of our ancestors (``docker exec``).
     """
     if _namespace("mnt", "1") != _namespace("mnt") or os.getpid() == 1:
         return False
-    return _namespace("pid") == _INITIAL_PID or booted_with_systemd() or os.getppid() != 1
+    return _namespace("pid") == _INITIAL_PID or booted_with_systemd() or not _descends_from_init()
+
+
+def _descends_from_init() -> bool:
+    process = os.getppid()
+    while process > 1:
+        try:
+            with open(f"/proc/{process}/stat", "rb") as file:
+                process = int(file.read().rpartition(b")")[2].split()[1])
+        except (OSError, ValueError, IndexError):
+            return True  # it has ended meanwhile: who then is our parent is process 1
+    return process == 1
 
 
 def booted_with_systemd() -> bool:

@@ -6,10 +6,12 @@ concluded from the version.
 """
 
 import os
+import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
-from binfmtd.errors import BinfmtdError, MountError
+from binfmtd.errors import BinfmtdError, MountError, VanishError
 from binfmtd.files.whereabouts import in_user_namespace, init_lives_elsewhere, mounts_outlive_us
 from binfmtd.formats.line import encode_line
 from binfmtd.formats.mountinfo import parse_mountinfo
@@ -19,38 +21,48 @@ from binfmtd.kernel.mount import DEFAULT_DIRECTORY, Mounted, Where, device_at, f
 from binfmtd.kernel.write import REMOVE, Writer
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Extension
-from binfmtd.model.standin import PREFIX
 
-_TRIAL = PREFIX + "trial"  # left behind by a crash, it goes as any stand-in that serves nobody
+_TRIAL = ".binfmtd-trial~"  # no stand-in's name, or a daemon would take it away; SECONDS-RANDOM follow
+_LEFT_BEHIND = 10.0  # seconds after which a trial is one that was killed
+_TRIES = 3
 _TAKES_NOTHING = Registration(Extension("binfmtd-trial"), "/nonexistent", Flags.NONE)
 
 
 def find_or_mount_to_last(where: Where) -> Mounted:
     """Find or mount an instance whose entries will still be there when this process has ended.
 
-    With ``--pid=host`` the host's own mount is made, if the host has none.  Raises MountError, also where all would
-    vanish: then nothing is left mounted.
+    With ``--pid=host`` the host's own mount is made, if the host has none.  Raises MountError, and VanishError where
+    all would be gone: then nothing is left mounted.
     """
     try:
         return find(where.directory)
     except MountError:
         pass
-    trouble = _mount_on_host() if init_lives_elsewhere() else None
+    allowed = where.own_instance or not in_user_namespace()
+    trouble = _mount_on_host(where) if allowed and init_lives_elsewhere() else None
     mounted = find_or_mount(where)
-    if mounts_outlive_us() or _survives(mounted):
-        return mounted
-    from binfmtd.kernel.syscalls import unmount
+    lasts = False
+    try:
+        # Who flushes at the wrong moment takes the trial away: only what is gone each time would vanish.
+        lasts = mounts_outlive_us() or any(_survives(mounted) for _ in range(_TRIES))
+    finally:
+        if not lasts:
+            from binfmtd.kernel.syscalls import unmount
 
-    unmount(mounted.directory)
-    raise MountError(_what_to_do(mounted.directory, trouble))
+            with suppress(OSError):
+                unmount(mounted.directory)
+    if not lasts:
+        raise VanishError(_what_to_do(mounted.directory, trouble))
+    return mounted
 
 
 def _survives(mounted: Mounted) -> bool:
     """Whether an entry outlasts our mount; leaves it mounted, and as it was.  Raises MountError, WriteRefusedError."""
     from binfmtd.kernel.syscalls import mount, unmount
 
+    name = f"{_TRIAL}{time.clock_gettime(time.CLOCK_BOOTTIME):.0f}-{os.urandom(4).hex()}"
     with Instance(mounted) as instance:
-        (refused,) = Writer(instance).register([encode_line(_TRIAL, _TAKES_NOTHING)])
+        (refused,) = Writer(instance).register([encode_line(name, _TAKES_NOTHING)])
         if refused is not None:
             raise MountError(f"{mounted.directory}: cannot register anything ({refused.strerror}): see dmesg")
     try:
@@ -59,10 +71,21 @@ def _survives(mounted: Mounted) -> bool:
     except OSError as error:
         raise MountError(f"{mounted.directory}: {error.strerror}: somebody else is at work on it; try again") from None
     with Instance(find(mounted.directory)) as instance:
-        return Writer(instance).control(_TRIAL, REMOVE)
+        writer = Writer(instance)
+        for left in (each for each, _ in instance.inodes() if _left_behind(each)):
+            writer.control(left, REMOVE)
+        return writer.control(name, REMOVE)
 
 
-def _mount_on_host() -> str | None:
+def _left_behind(name: str) -> bool:
+    """Whether this is the trial of somebody who was killed."""
+    seconds = name.removeprefix(_TRIAL).partition("-")[0]
+    if not name.startswith(_TRIAL) or not seconds.isdecimal():
+        return False
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(seconds) > _LEFT_BEHIND
+
+
+def _mount_on_host(where: Where) -> str | None:
     """See that process 1 has binfmt_misc mounted in its mount namespace; returns why not, if it has not."""
     with suppress(OSError):
         os.listdir(f"/proc/1/root{DEFAULT_DIRECTORY}")  # to look may be enough: the host's automount
@@ -71,15 +94,17 @@ def _mount_on_host() -> str | None:
         # A mount may lie below another, and count for nothing.
         if any(device_at(f"/proc/1/root{line.point}") == os.makedev(*line.device) for line in lines):
             return None
-    return _in_a_child(_mount_there)
+    return _in_a_child(lambda: _mount_there(where))
 
 
-def _mount_there() -> None:
+def _mount_there(where: Where) -> None:
     """Go into process 1's mount namespace, for good, and mount it there."""
+    import subprocess  # noqa: F401  what loading a module takes, while our own files are still there
+
     from binfmtd.kernel.syscalls import enter_mount_namespace
 
     enter_mount_namespace(1)
-    find_or_mount(Where(own_instance=in_user_namespace()))
+    find_or_mount(replace(where, directory=None))
 
 
 def _in_a_child(work: Callable[[], None]) -> str | None:

@@ -133,7 +133,10 @@ def _what_is_missing(directory: str, table: tuple[MountLine, ...]) -> str:
             "would hide the host's handlers in it for good: bind the host's in (in a container: "
             f"-v {DEFAULT_DIRECTORY}:/binfmt_misc), or have an own one on purpose with --own-instance"
         )
-    return f"{directory}: binfmt_misc is not mounted, and mounting it needs CAP_SYS_ADMIN: run {mounting} as root"
+    return (
+        f"{directory}: binfmt_misc is not mounted, and mounting it needs CAP_SYS_ADMIN: run {mounting} as root; in a "
+        f"container, start that with --privileged, or bind the host's in (-v {DEFAULT_DIRECTORY}:/binfmt_misc)"
+    )
 
 
 def _trigger_automount(directory: str) -> None:

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from binfmtd.model.desired import Fingerprint
 from binfmtd.model.handler import Handler, Registration
+from binfmtd.model.standin import is_stand_in
 
 
 class Drift(StrEnum):
@@ -39,6 +40,11 @@ class Action:
     drift: Drift
     reason: str
     handler: Handler | None = None
+
+
+def additive(action: Action) -> bool:
+    """Whether an action is allowed to who only adds: it takes away no entry but left-over stand-ins."""
+    return action.act is not Act.REMOVE or is_stand_in(action.entry)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from binfmtd.catalog.architectures import EMULATOR_PACKAGE
 from binfmtd.errors import FormatError, StateError
 from binfmtd.files.atomic import read_regular, write_atomically
 from binfmtd.model.desired import DesiredState, Held, Standing
@@ -31,6 +32,13 @@ class Troubles:
     contended: Collection[str] = ()
     repairs: Mapping[str, int] = field(default_factory=dict)
     problem: str | None = None  # why the daemon cannot do its work at all: no mount, read-only, no watch
+
+
+def held_reason(held: Held) -> str:
+    """Why a handler cannot be had now, and for an architecture's emulator how to get it."""
+    if held.architecture is None or held.standing is Standing.REFUSED:
+        return held.reason
+    return f"{held.reason}: install it (Debian's package {EMULATOR_PACKAGE})"
 
 
 def handler_states(
@@ -96,7 +104,7 @@ def _held_row(held: Held, observed: ObservedState, troubles: Troubles) -> dict[s
         and Flags.F in entry.registration.flags
         and entry.registration.interpreter in held.interpreters
     )
-    state, reason = held.standing.value, held.reason
+    state, reason = held.standing.value, held_reason(held)
     if pinned and held.standing is not Standing.REFUSED:
         state, reason = "registered", f"{held.reason}; the file that F opened still serves"
     elif held.standing is Standing.ABSENT:

@@ -12,18 +12,18 @@ from errno import EEXIST
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
-from binfmtd.cli.context import held_reason
-from binfmtd.cli.one_shot import Visit, additive
+from binfmtd.cli.one_shot import Visit
 from binfmtd.daemon.reconcile import Look
 from binfmtd.kernel.probe import Probed, Prober
 from binfmtd.model.config import Config, Declaration
-from binfmtd.model.drift import Record
+from binfmtd.model.drift import Record, additive
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Flags
 from binfmtd.model.match import takes
 from binfmtd.model.ownership import equal
 from binfmtd.model.plan import INSTANCE
 from binfmtd.model.standin import stand_in_name
+from binfmtd.report.status import held_reason
 
 
 class Fate(Enum):

@@ -1,0 +1,92 @@
+"""Where the host's files are: our own root, or what a container can reach of the host's.
+
+* A container finds the host's root, or directories of it, bound in at HOST; with ``--pid=host`` it reaches the root of
+  the host's process 1.
+* What is to last must not lie in the container itself: below HOST it has to be on a mount of its own.
+* A link in the host's root would be followed in ours, so none is followed.
+* What systemd reads as root there, and what our lines point to, nobody else may be able to write.
+"""
+
+import os
+import stat
+from dataclasses import dataclass
+
+from binfmtd.errors import PersistenceError
+from binfmtd.files.trust import Trust, judge
+from binfmtd.files.whereabouts import booted_with_systemd, init_lives_elsewhere, shares_root_with_init
+from binfmtd.formats.mountinfo import parse_mountinfo
+
+HOST = "/host"
+_INIT_ROOT = "/proc/1/root"
+
+
+@dataclass(frozen=True, slots=True)
+class HostRoot:
+    """Where the host's root directory is, as we see it; ``binds`` says how a container gets at what it needs."""
+
+    path: str
+    binds: str = ""
+
+    @classmethod
+    def find(cls, named: str | None, needed: str, binds: str, *, booted: bool = True) -> "HostRoot":
+        """``named``, or our own, or what is bound in at HOST for the directory ``needed``, or that of process 1.
+
+        Raises PersistenceError; ``booted``: also where systemd would not read the files at the next boot.
+        """
+        ours = shares_root_with_init() is True or booted_with_systemd()
+        if named is not None:
+            path = os.path.abspath(named)
+            if not os.path.isdir(path):
+                raise PersistenceError(f"{named} is not a directory: name where the host's root is, or leave it out")
+            if path == "/" and shares_root_with_init() is False and not ours:
+                raise PersistenceError(f"{named} is the root of this container, which will not be booted: {binds}")
+            return cls(path, binds)
+        if ours and (booted_with_systemd() or not booted):
+            return cls("/", binds)
+        if not ours and _is_bound_in(os.path.join(HOST, needed)):
+            return cls(HOST, binds)
+        if not ours and init_lives_elsewhere():
+            return cls(_INIT_ROOT, binds)
+        raise PersistenceError(
+            f"nothing here would register handlers after a reboot: {needed} is for systemd, and this system was not "
+            f"booted with it: {binds}; on a host without systemd, run the daemon at boot instead"
+        )
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the files that we see elsewhere are not the host's."""
+        return self.path != "/"
+
+    def below(self, name: str) -> str:
+        """A file or directory of the host, as we see it."""
+        return os.path.join(self.path, name.lstrip("/"))
+
+    def check(self, directory: str) -> None:
+        """Raise PersistenceError for a directory of the host that would not last or that others could write to."""
+        path = self.below(directory)
+        if self.path not in ("/", _INIT_ROOT) and not _is_bound_in(path):
+            raise PersistenceError(f"{path} is not the host's, and would end with this container: {self.binds}")
+        trust = Trust.of_this_process()
+        path = self.path
+        for name in directory.split("/"):
+            path = os.path.join(path, name)
+            try:
+                found = os.lstat(path)
+            except FileNotFoundError:
+                return  # we make it
+            except OSError as error:
+                raise PersistenceError(f"{path}: {error.strerror}: make it accessible") from None
+            if stat.S_ISLNK(found.st_mode) and self.foreign:
+                raise PersistenceError(f"{path} is a link, and leads elsewhere here: bind the real directory in there")
+            if reason := judge(path, found.st_uid, found.st_mode, trust):
+                raise PersistenceError(reason)
+
+
+def _is_bound_in(path: str) -> bool:
+    """Whether a path is on another mount than our root directory."""
+    try:
+        with open("/proc/self/mountinfo", "rb") as file:
+            table = parse_mountinfo(file.read())
+    except OSError:
+        return False
+    return any(line.point != "/" and f"{path}/".startswith(f"{line.point}/") for line in table)
