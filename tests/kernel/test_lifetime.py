@@ -4,7 +4,9 @@ A "container" is a mount namespace that ends with the command in it, with a proc
 ``--pid=host``.  The "host" is the namespace around it, whose process 1 goes on.  Both are in a private user namespace.
 """
 
+import os
 import shlex
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -96,11 +98,47 @@ def test_with_pid_host_what_cannot_be_mounted_there_is_said(host: Shell) -> None
     assert "nothing was registered" in result.message
 
 
-def test_what_is_mounted_on_the_host_stays(host: Shell) -> None:
-    """On a host itself the mount outlives the command, so nothing has to be tried."""
-    result = host(f"{APPLY.replace('/mnt/m', MOUNT_POINT)}; echo status $?; ls -A {MOUNT_POINT}")
+def test_a_shell_in_between(host: Shell) -> None:
+    """An init and a shell above it do not make a container outlast its end (`docker run --init IMAGE sh -c ...`)."""
+    result = host(f"{CONTAINER} sh -c '(sh -c container); :'; ls -A {MOUNT_POINT}")
+    assert result.stdout == "status 1\n"
+    assert "nothing was registered" in result.message
+
+
+@pytest.mark.usefixtures("host")  # which makes the command
+def test_what_is_mounted_where_others_go_on_stays(instance: Instance, tmp_path: Path) -> None:
+    """Who came into a container that goes on (`docker exec`) may rely on its mount, so nothing has to be tried."""
+    # The container's process 1 waits; we come in beside it, and are none of its children.
+    started = instance.popen([*HOST, "sh", "-c", "echo; read _"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert started.stdin is not None
+    assert started.stdout is not None
+    assert started.stdout.readline() == b"\n"
+    (child,) = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()
+    command = [str(tmp_path / "binfmtd"), "apply", "--own-instance"]
+    result = run(["nsenter", "-U", "--preserve-credentials", "-m", "-p", "-t", child, "--", *command])
+    assert (result.status, result.stderr) == (0, "")
+    assert "one" in os.listdir(f"/proc/{child}/root{MOUNT_POINT}")
+    started.stdin.close()  # lets it end
+
+
+def test_trials_that_were_killed(host: Shell) -> None:
+    """What a killed trial left is in nobody's way, and goes; that of a neighbour who is at work stays."""
+    entries = f"(cd {MOUNT_POINT} && ls -A | grep trial)"
+    register = f'echo ":.binfmtd-trial~%s-0:E::binfmtd-trial::/nonexistent:" > {MOUNT_POINT}/register'
+    now = "$(cut -d. -f1 /proc/uptime)"
+    result = host(f"{MOUNT}; {register % 1}; {register % now}; {container()}; {entries}")
     assert result.stderr == ""
-    assert result.stdout.endswith("status 0\none\nregister\nstatus\n")
+    assert "status 0" in result.stdout
+    assert result.stdout.splitlines()[-1].startswith(".binfmtd-trial~")
+    assert result.stdout.count("trial~1-0") == 0
+
+
+def test_pid_host_obeys_the_options(host: Shell, tmp_path: Path) -> None:
+    """Nothing is mounted on the host of a user namespace without --own-instance, and no module loaded unasked."""
+    (tmp_path / "container").write_text(f"#!/bin/sh{IN_CONTAINER.replace(' --own-instance', '')}")
+    result = host(f"{container(CONTAINER_WITH_PID_HOST)}; ls -A {MOUNT_POINT}")
+    assert result.stdout == "status 1\n"
+    assert result.message.endswith("--own-instance")
 
 
 def test_with_pid_host_the_hosts_binfmt_d_is_written(host: Shell) -> None:

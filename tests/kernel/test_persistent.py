@@ -6,11 +6,12 @@ with the real systemd-binfmt, in the test's own instance.
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.cli import Cli, Result
+from support.cli import BINFMTD, Cli, Result, run
 from support.daemon import Daemon
 from support.instance import Instance
 from support.waiting import wait_until
@@ -18,6 +19,8 @@ from support.waiting import wait_until
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
 from binfmtd.formats.binfmt_d import parse_conf
+from binfmtd.formats.line import encode_line
+from binfmtd.model.handler import Flags, Registration
 
 StartDaemon = Callable[..., Daemon]
 
@@ -132,13 +135,14 @@ def test_adding_and_converging(host: Host) -> None:
 
 
 def test_nothing_changes_the_second_time(host: Host) -> None:
-    """What is in step is left as it is."""
-    host.apply("--arch", "arm64")
+    """What is in step is left as it is, in whichever order it is asked for."""
+    host.apply("--arch", "arm64,arm")
     before = [(name, host.seen(name).stat()) for name in host.files()]
-    result = host.apply("--arch", "arm64")
-    assert result.status == 0
-    assert result.stdout.startswith("nothing to do\n")
-    assert [(name, host.seen(name).stat()) for name in host.files()] == before
+    for words in ("arm64", "arm", "arm,arm64"):
+        result = host.apply("--arch", words)
+        assert result.status == 0
+        assert result.stdout.startswith("nothing to do\n")
+        assert [(name, host.seen(name).stat()) for name in host.files()] == before
 
 
 def test_an_upgraded_emulator_is_copied_again(instance: Instance, host: Host, tmp_path: Path) -> None:
@@ -171,6 +175,39 @@ def test_taken_back(instance: Instance, host: Host) -> None:
     assert (again.status, again.stdout) == (0, "nothing to do\n")
 
 
+def test_taken_back_from_a_container(instance: Instance, host: Host) -> None:
+    """A container without a mount of its own takes the entries away, too, if anybody has the instance mounted."""
+    host.apply("--arch", "arm64,arm")
+    words = ["apply", "--arch", "none", "--persistent", "--host-root", str(host.root), "--own-instance"]
+    command = ["env", f"BINFMTD_STATE_DIR={host.cli.state_directory}-other", *BINFMTD, *words, "--mount", "/mnt/m"]
+    script = 'umount /proc/sys/fs/binfmt_misc; mount -t tmpfs t /mnt; mkdir /mnt/m; exec "$@"'
+    result = instance.run(["unshare", "-m", "sh", "-c", script, "sh", *command])
+    assert (result.returncode, result.stderr) == (0, "")
+    assert instance.names() == []
+    assert host.files() == []
+
+
+def test_taking_back_begins_with_the_entries(instance: Instance, host: Host) -> None:
+    """Where they cannot be removed the file stays, and still says what there is."""
+    host.apply("--arch", "arm64")
+    host.shell("mount -o remount,bind,ro /proc/sys/fs/binfmt_misc")
+    assert host.apply("--arch", "none").status == 1
+    assert host.names() == ["qemu-aarch64"]
+    host.shell("mount -o remount,bind,rw /proc/sys/fs/binfmt_misc")
+    assert host.apply("--arch", "none").status == 0
+    assert instance.names() == []
+
+
+def test_taking_back_spares_other_interpreters(instance: Instance, host: Host) -> None:
+    """What somebody else registered under the name, for the same programs, stays."""
+    host.apply("--arch", "arm64")
+    instance.remove("qemu-aarch64")
+    theirs = Registration(CATALOG["aarch64"].match, "/usr/bin/qemu-aarch64-of-others", Flags.P)
+    instance.register(encode_line("qemu-aarch64", theirs))
+    assert host.apply("--arch", "none").stdout == f"removed {host.root}/{CONF} and what it points to\n"
+    assert instance.names() == ["qemu-aarch64"]
+
+
 def test_taken_back_by_export(instance: Instance, host: Host) -> None:
     """`export --remove` does the same."""
     host.apply("--arch", "arm64,arm")
@@ -193,20 +230,115 @@ def test_somebody_elses_file(instance: Instance, host: Host) -> None:
     assert instance.names() == []
 
 
-def test_where_it_would_not_last(cli: Cli, tmp_path: Path, host: Host) -> None:
-    """Directories that are not the host's, or unwritable ones: exit 1, and what to bind in."""
+def test_where_it_would_not_last(cli: Cli, instance: Instance, host: Host) -> None:
+    """Directories that are not the host's, or unwritable ones: exit 1, and what to bind in; what is done is told."""
     host.shell(f"mount -t tmpfs -o ro tmpfs {host.root}/var/lib/binfmtd")
-    result = host.apply("--arch", "arm64")
+    result = host.apply("--arch", "arm64", "--json")
     assert result.status == 1
     assert f"{host.root}/{COPIES}" in result.message
     assert "Read-only file system" in result.message
+    assert [row["entry"] for row in result.json["actions"]] == ["qemu-aarch64"]
     assert host.files() == []
-    (tmp_path / "inside/etc/binfmt.d").mkdir(parents=True)
-    inside = cli("apply", "--persistent", "--host-root", str(tmp_path / "inside"), "--arch", "arm64")
-    # The test's machine may have its temporary directory on a mount of its own: then that is taken for bound in.
-    assert inside.status == (0 if os.stat(tmp_path).st_dev != os.stat("/").st_dev else 1)
-    if inside.status:
-        assert "-v /etc/binfmt.d:/host/etc/binfmt.d -v /var/lib/binfmtd:/host/var/lib/binfmtd" in inside.message
+    inside = instance.run(["find", "/opt", "-maxdepth", "0", "-printf", "%D"]).stdout
+    assert inside == instance.run(["find", "/", "-maxdepth", "0", "-printf", "%D"]).stdout, "/opt is no mount"
+    result = cli("apply", "--persistent", "--host-root", "/opt", "--arch", "arm64")
+    assert result.status == 1
+    assert "-v /etc/binfmt.d:/host/etc/binfmt.d -v /var/lib/binfmtd:/host/var/lib/binfmtd" in result.message
+    assert cli("apply", "--persistent", "--host-root", "/nowhere").message.startswith("/nowhere is not a directory")
+
+
+def test_interpreters_with_odd_paths(host: Host) -> None:
+    """A copy lies below its directory, whatever the path says, and the line points to it."""
+    config = "architectures = []\n" + "".join(
+        f"[handlers.{name}]\nmagic = '\\x00{name}'\ninterpreter = '{path}'\nflags = 'F'\n"
+        for name, path in (("one", "/usr/bin/../bin/qemu-arm"), ("two", "//usr//bin/qemu-alpha"))
+    )
+    assert host.apply(config=config).status == 0
+    assert host.files() == [CONF, f"{COPIES}/usr/bin/qemu-alpha", f"{COPIES}/usr/bin/qemu-arm"]
+    text = host.seen(CONF).read_text()
+    assert f":/{COPIES}/usr/bin/qemu-arm:F" in text
+    assert f":/{COPIES}/usr/bin/qemu-alpha:F" in text
+    outside = config.replace("/usr/bin/../bin", "/../../../../../usr/bin")
+    assert host.apply(config=outside).status == 0
+    assert host.files() == [CONF, f"{COPIES}/usr/bin/qemu-alpha", f"{COPIES}/usr/bin/qemu-arm"]
+
+
+@pytest.fixture
+def too_long() -> str:
+    """Return a config whose second line fits for the kernel, but not with the copy's longer path."""
+    magic, name = "\\x00" * 225, "n" * 76
+    mask = "\\x3a" * 225  # a colon, which the line has to escape, too
+    long = f"[handlers.{name}]\nmagic = '{magic}'\nmask = '{mask}'\ninterpreter = '/usr/bin/qemu-arm'\nflags = 'F'\n"
+    return "architectures = ['arm64']\n" + long
+
+
+def test_what_does_not_fit(host: Host, too_long: str) -> None:
+    """A handler that the file cannot have is a failure of its own; the others come back after a reboot."""
+    result = host.apply(config=too_long)
+    assert result.status == 1
+    assert result.message.startswith("n" * 76 + f": not for {host.root}/{CONF}: ")
+    assert host.names() == ["qemu-aarch64"]
+
+
+def test_the_daemon_lives_with_what_does_not_fit(host: Host, start_daemon: StartDaemon, too_long: str) -> None:
+    """The same for the daemon: it says so once, and goes on."""
+    daemon = start_daemon(too_long, ("--persistent", "--host-root", str(host.root)))
+    daemon.wait_for_log("persistent_file_in_step")
+    assert len(daemon.logs("persistent_warning")) == 1
+    assert host.names() == ["qemu-aarch64"]
+
+
+def test_what_the_kernel_refuses(host: Host, tmp_path: Path) -> None:
+    """A line that the kernel has just refused would fail at each boot: it is left out."""
+    directory = tmp_path / "noexec"
+    directory.mkdir()
+    host.shell(f"mount -t tmpfs -o noexec,mode=755 tmpfs {directory} && cp /usr/bin/qemu-arm {directory}/program")
+    config = f"[handlers.one]\nmagic = '\\x00one'\ninterpreter = '{directory}/program'\nflags = 'F'\n"
+    assert host.apply("--arch", "arm64", config=config).status == 1
+    assert host.names() == ["qemu-aarch64"]
+
+
+def test_whatever_the_umask(host: Host) -> None:
+    """What root registers at the next boot nobody else can write."""
+    command = host.cli.command("apply", "--persistent", "--host-root", str(host.root), "--arch", "arm64")
+    result = run(["sh", "-c", 'umask 0; exec "$@"', "sh", *command])
+    assert (result.status, result.stderr) == (0, "")
+    assert host.shell(f"find {host.root} -perm /022 -not -type l -not -path {host.root}") == ""
+
+
+def test_others_could_write_there(instance: Instance, host: Host) -> None:
+    """A directory of the host that others can write is refused, before anything is registered."""
+    host.shell(f"chmod 777 {host.root}/etc/binfmt.d")
+    result = host.apply("--arch", "arm64")
+    assert result.status == 1
+    assert f"run chmod go-w '{host.root}/etc/binfmt.d'" in result.message
+    assert instance.names() == []
+
+
+def test_two_at_once(instance: Instance, host: Host) -> None:
+    """Containers that share nothing but the host's directories wait for each other: all is there at the end."""
+    architectures = ["arm64", "arm", "riscv64", "s390x", "ppc64le", "sh4"]
+    running = []
+    for name in architectures:
+        state = f"BINFMTD_STATE_DIR={host.cli.state_directory}-{name}"
+        words = ["apply", "--persistent", "--host-root", str(host.root), "--arch", name]
+        running.append(instance.popen(["env", state, *BINFMTD, *words], stdout=subprocess.DEVNULL))
+    assert [each.wait(60) for each in running] == [0] * len(architectures)
+    assert len(host.names()) == len(architectures)
+    assert len(host.files()) == len(architectures) + 1
+
+
+def test_what_a_killed_one_left(host: Host) -> None:
+    """A half-written copy makes room before new ones are made."""
+    host.shell(
+        f"mount -t tmpfs -o size=20m,mode=755 tmpfs {host.root}/var/lib/binfmtd; mkdir -p {host.root}/{COPIES}/usr/bin;"
+        f"head -c 12000000 /dev/zero > {host.root}/{COPIES}/usr/bin/.qemu-arm.0123abcd"
+    )
+    assert host.apply("--arch", "arm64").status == 0
+    assert host.files() == [CONF, f"{COPIES}/usr/bin/qemu-aarch64"]
+    full = host.apply("--arch", "arm")
+    assert full.status == 1
+    assert f"{host.root}/{COPIES}/usr/bin/qemu-arm: No space left on device" in full.message
 
 
 def test_a_host_without_systemd_binfmt(host: Host) -> None:
@@ -255,6 +387,30 @@ def test_beside_a_daemon(host: Host, start_daemon: StartDaemon) -> None:
     back = host.apply("--arch", "none")
     assert back.status == 1
     assert f"(pid {daemon.pid}, " in back.message
+
+
+def test_beside_a_daemon_that_keeps_it(host: Host, start_daemon: StartDaemon) -> None:
+    """What is wanted and there is no failure, and nothing is written, the state directory included."""
+    daemon = start_daemon("architectures = ['arm64', 'arm']", ("--persistent", "--host-root", str(host.root)))
+    daemon.wait_for_log("persistent_file_in_step")
+    host.cli.state_directory = daemon.state_directory
+    before = {path.name: path.stat().st_mtime_ns for path in daemon.state_directory.iterdir()}
+    for words in ("arm64", "arm", "arm,arm64"):
+        assert host.apply("--arch", words).status == 0
+    assert host.apply("--arch", "all").status == 1
+    assert {path.name: path.stat().st_mtime_ns for path in daemon.state_directory.iterdir()} == before
+
+
+def test_passes_do_not_keep_it_from_copying(host: Host, start_daemon: StartDaemon) -> None:
+    """Mounts come and go all the time, each with a pass: the copies are made all the same."""
+    daemon = start_daemon("architectures = ['all']", ("--persistent", "--host-root", str(host.root)))
+
+    def kept() -> bool:
+        host.shell("mount -t tmpfs t /mnt && umount /mnt")
+        return bool(daemon.logs("persistent_file_in_step"))
+
+    wait_until(kept, 30, "the file")
+    assert len(host.names()) > 20
 
 
 def test_the_daemon_keeps_it_in_step(instance: Instance, host: Host, start_daemon: StartDaemon) -> None:

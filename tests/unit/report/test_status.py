@@ -75,7 +75,8 @@ def held(standing: Standing) -> Held:
 def test_what_cannot_be_had_now_has_a_row_too(standing: Standing) -> None:
     """With the reason, and the first interpreter that would do."""
     (only,) = handler_states(DesiredState(held=(held(standing),)), NOTHING, QUIET, Troubles())
-    assert (only["state"], only["reason"], only["interpreter"]) == (standing.value, "no executable file at /i", "/i")
+    assert (only["state"], only["interpreter"]) == (standing.value, "/i")
+    assert only["reason"].startswith("no executable file at /i")
 
 
 def test_what_nobody_asked_for_by_name_has_none() -> None:
