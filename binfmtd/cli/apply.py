@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from binfmtd.cli import options
-from binfmtd.cli.context import load_config, nothing_there, print_json, print_table, state_dir, warn
+from binfmtd.cli.context import load_config, natively, nothing_there, print_json, print_table, state_dir, warn
 from binfmtd.cli.one_shot import Visit, refused_beside, visit
 from binfmtd.cli.plan import describe
 from binfmtd.daemon.reconcile import PassResult
@@ -75,8 +75,13 @@ def main(arguments: Sequence[str]) -> int:
         words = ", ".join(f'"{word}"' for word in wanted or ())
         wish = f"`architectures = [{words}]`" if wanted else "what is missing below"
         warn(refused_beside(here.daemon, directory, wish))
-    warnings = [*config.warnings, *(persistence.warnings if persistence is not None else ())]
-    for problem in (here.reconciler.ledger.problem, nothing_there(config, result.look.desired), *warnings):
+    desired = result.look.desired
+    warnings = [
+        *natively(config, desired),
+        *config.warnings,
+        *(persistence.warnings if persistence is not None else ()),
+    ]
+    for problem in (here.reconciler.ledger.problem, nothing_there(config, desired), *warnings):
         if problem:
             warn(problem)
     kept = persistence.file if persistence is not None else None

@@ -57,6 +57,16 @@ def reconciler(config: Config, directory: str | None, *, writes: bool = True) ->
     return Reconciler(config, HostFacts(directory, writes=writes), Ledger(directory, boot_id()))
 
 
+def natively(config: Config, desired: DesiredState) -> list[str]:
+    """What to say of architectures that were asked for on the command line, and need no handler here."""
+    known = desired.by_name.keys() | desired.held_by_name.keys()
+    return [
+        f"{declared.architecture} runs natively: it needs no handler"
+        for declared in config.declarations
+        if declared.unless_native and not declared.from_all and declared.name not in known
+    ]
+
+
 def nothing_there(config: Config, desired: DesiredState) -> str | None:
     """Why there is nothing to keep, where something was asked for: the message, or None."""
     if not config.declarations or desired.handlers or any(h.standing is not Standing.ABSENT for h in desired.held):

@@ -27,6 +27,9 @@ COMMANDS = {
 _MODULES = {"import": "import_"}  # where the command's name is a word of Python's
 
 
+_WISHES = ("BINFMTD_ARCH", "BINFMTD_PERSISTENT")
+
+
 def entry() -> None:
     """Run the command of this process's arguments, and exit."""
     start(main)
@@ -80,6 +83,8 @@ def guarded(command: Callable[[], int]) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
+    if not arguments and any(os.environ.get(variable) for variable in _WISHES):
+        arguments = ["apply"]  # said by environment alone, as in a container's
     first = arguments[0] if arguments else "--help"
     if first == "help" and arguments[1:]:
         return _dispatch([arguments[1], "--help"])
@@ -110,6 +115,6 @@ def _help() -> str:
         "",
         *(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()),
         "",
-        "`binfmtd COMMAND --help` explains the options; options without a command mean apply.",
+        "`binfmtd COMMAND --help` explains the options; options or variables without a command mean apply.",
     ]
     return "\n".join(lines)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from binfmtd.cli.context import reconciler
+from binfmtd.cli.trial import vouch
 from binfmtd.daemon.reconcile import Look, PassResult, Reconciler
 from binfmtd.daemon.state_dir import APPLY, Lock, make_state_dir
 from binfmtd.errors import AlreadyRunningError, StateError
@@ -16,7 +17,7 @@ from binfmtd.kernel.lifetime import find_or_mount_to_last
 from binfmtd.kernel.mount import Where, find
 from binfmtd.kernel.write import Writer
 from binfmtd.model.config import Config
-from binfmtd.model.drift import Action
+from binfmtd.model.drift import Action, Record
 from binfmtd.report.status import read_status
 
 
@@ -33,9 +34,14 @@ class Visit:
         return self.reconciler.look(self.instance)
 
     def converge(self, allow: Callable[[Action], bool] = lambda _: True) -> PassResult:
-        """Make a pass, as far as ``allow`` lets it; beside a daemon only look.  Raises WriteRefusedError."""
+        """Make a pass, as far as ``allow`` lets it; beside a daemon only look.  Raises WriteRefusedError.
+
+        What looks as wanted and somebody else registered is tried first, and left if it is as good as ours.
+        """
+        look = self.look()
         if self.daemon is not None:
-            return PassResult(self.look())
+            return PassResult(look)
+        vouch(look, self.reconciler.ledger)
         return self.reconciler.make_pass(self.instance, Writer(self.instance), allow=allow)
 
     def remove(self, names: Collection[str]) -> list[str]:
@@ -48,9 +54,11 @@ class Visit:
         return self.reconciler.remove(names, Writer(self.instance))
 
     def renew(self, names: Collection[str]) -> None:
-        """Have the next ``converge`` register these anew, without a gap: nobody vouches any more for what F opened."""
+        """Have the next ``converge`` register these anew, without a gap: what F opened counts as unknown."""
+        there = self.look().observed.by_name
         for name in names:
-            self.reconciler.ledger.records.pop(name, None)
+            if (entry := there.get(name)) is not None and entry.registration is not None:
+                self.reconciler.ledger.records[name] = Record(entry.registration, entry.inode)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from binfmtd.cli import options
 from binfmtd.cli.context import (
     load_config,
+    natively,
     nothing_there,
     print_json,
     print_table,
@@ -37,6 +38,8 @@ def main(arguments: Sequence[str]) -> int:
         look = reconciler(config, state_dir_to_read(given)).look(instance)
     if nothing := nothing_there(config, look.desired):
         warn(nothing)
+    for text in natively(config, look.desired):
+        warn(text)
     for held in look.desired.held:
         if held.standing is not Standing.ABSENT:
             warn(f"{held.name}: {held.standing.value}: {held_reason(held)}")

@@ -89,7 +89,7 @@ def _files(word: str, trust: Trust, seen: Seen, warnings: list[str]) -> Sequence
             warnings.append(f"{shown(directory)}: not included: cannot be trusted: {reason}")
         else:
             trusted.append(directory)
-        if word != SYSTEMD and not os.path.lexists(directory):
+        if word != SYSTEMD and not os.path.exists(directory):
             warnings.append(f"{shown(directory)}: nothing to include: there is no such directory: create it")
     files, errors = conf_files(trusted)
     warnings += (str(unreadable(str(error.filename), error)) for error in errors)

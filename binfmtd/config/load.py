@@ -36,8 +36,8 @@ def load(
 ) -> Config:
     """Read ``path``, or ``default`` if that is None, and what lies in conf.d beside it.
 
-    ``architectures`` take the place of the files' own.  Raises ConfigError, whose message is one line with file, key
-    and remedy.
+    ``architectures`` take the place of the files' own, where they do not run natively.  Raises ConfigError, whose
+    message is one line with file, key and remedy.
     """
     contents = _read_when_still(lambda: look_for(path, default), lambda look: _read(look, trust))
     from binfmtd.config import build, merge, schema  # pydantic takes longer than all the rest
@@ -47,7 +47,8 @@ def load(
     if architectures is not None:
         merged.top = merged.top.model_copy(update={"architectures": list(architectures)})
         merged.origins["architectures",] = merge.Origin("command line", "architectures")
-    return build.build(merged, tuple(file for file, _ in parsed), _included(merged.top.include or (), trust))
+    config = build.build(merged, tuple(file for file, _ in parsed), _included(merged.top.include or (), trust))
+    return config if architectures is None else _where_they_help(config)
 
 
 def _read_when_still(look: Callable[[], Look], read: Callable[[Look], T]) -> T:
@@ -72,6 +73,12 @@ def _read_when_still(look: Callable[[], Look], read: Callable[[Look], T]) -> T:
                 "write it beside and rename it over, then load it again"
             )
         sleep(NAP)
+
+
+def _where_they_help(config: Config) -> Config:
+    """A list for many hosts (a CI's, say) names their own architecture, too; in a config it would be meant."""
+    declarations = (replace(each, unless_native=each.architecture is not None) for each in config.declarations)
+    return replace(config, declarations=tuple(declarations))
 
 
 class _StillChangesError(ConfigError):

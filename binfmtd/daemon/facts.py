@@ -42,7 +42,7 @@ class HostFacts:
         wanted = paths_of(config)
         missing = [path for path in wanted if path not in self._interpreters]
         self._interpreters |= look_at(missing, self._trust)
-        needs_native = any(declared.from_all for declared in config.declarations)
+        needs_native = any(declared.from_all or declared.unless_native for declared in config.declarations)
         return Facts(
             self._interpreters,
             self.native(observed) if needs_native else frozenset(),

@@ -223,7 +223,10 @@ class Persistence:
                     yield True
             there = self.rules()
             lines = there | self._lines if self._adding else self._lines
-            if list(lines.items()) != list(there.items()) or not os.path.exists(self.file):
+            if not lines:
+                with suppress(FileNotFoundError):
+                    os.unlink(self.file)
+            elif list(lines.items()) != list(there.items()):
                 write_atomically(self.file, render_conf(lines.items(), _COMMENTS), durable=True)
             yield True
             _clean(emulators, {self._host.below(each.interpreter) for each in lines.values()})

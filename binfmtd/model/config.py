@@ -44,6 +44,7 @@ class Declaration:
     force: bool = False  # takes native programs, on purpose
     architecture: str | None = None  # its catalog name, where it came from `architectures`
     from_all: bool = False  # by "all", not by its own name
+    unless_native: bool = False  # asked for by name, but not where it runs natively anyhow
     included: bool = False  # from binfmt.d, which has it whatever the config says
     source: str = ""  # file and key, for messages
 

@@ -117,7 +117,8 @@ def resolve(config: Config, facts: Facts) -> DesiredState:
     handlers: list[Handler] = []
     held: list[Held] = []
     for declared in sorted(config.declarations, key=lambda declared: declared.priority):
-        if declared.from_all and declared.architecture in facts.native and not declared.force:
+        optional = declared.from_all or declared.unless_native
+        if optional and declared.architecture in facts.native and not declared.force:
             continue
         found = _choose(declared, facts)
         if isinstance(found, Held):

@@ -1,6 +1,7 @@
 """``binfmtd apply``: one pass, as a command."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -280,3 +281,45 @@ def test_the_daemon_takes_arch(instance: Instance, start_daemon: StartDaemon, tm
     daemon.reload()
     daemon.wait_for_log("config_reloaded")
     wait_until(lambda: sorted(instance.names()) == ["one", "qemu-arm"], what="the handler of the new config")
+
+
+def test_arch_that_runs_natively(instance: Instance, tmp_path: Path, cli: Cli) -> None:
+    """A list for many hosts names their own, too: that needs no handler, and is no failure."""
+    native = {row["name"] for row in cli("arch", "--json").json if row["native"]}
+    config = fake_emulators(tmp_path / "bin", [*native, "alpha"])
+    result = cli("--arch", ",".join([*sorted(native), "alpha"]), config=config)
+    assert result.status == 0
+    assert result.messages == [f"{name} runs natively: it needs no handler" for name in CATALOG if name in native]
+    assert instance.names() == ["qemu-alpha"]
+    assert cli("plan", "--arch", ",".join(native), config=config).status == 0
+
+
+def test_by_environment_alone(instance: Instance, tmp_path: Path, cli: Cli) -> None:
+    """Without any word, a variable that asks for something means `apply`; without that, the help."""
+    cli.config.write_text(fake_emulators(tmp_path / "bin", ["arm"]))
+    assert run(["env", "BINFMTD_ARCH=arm", f"BINFMTD_CONFIG={cli.config}", *cli.command()]).status == 0
+    assert instance.names() == ["qemu-arm"]
+    assert run(["env", "BINFMTD_ARCH=foo", *cli.command()]).status == 2
+    assert cli().stdout.startswith("usage: ")
+
+
+def test_what_another_container_registered(instance: Instance, tmp_path: Path, cli: Cli) -> None:
+    """Without a ledger an entry is tried: one that runs the very emulator is left, one with another is replaced."""
+    config = f"[emulators]\npaths = ['{tmp_path}/bin/qemu-{{name}}']\n"
+    emulator = tmp_path / "bin/qemu-aarch64"
+    emulator.parent.mkdir()
+    shutil.copy("/usr/bin/qemu-aarch64", emulator)
+    assert cli("--arch", "arm64", config=config).status == 0
+    before = state(instance)
+    shutil.rmtree(cli.state_directory)
+    shutil.copy("/usr/bin/qemu-aarch64", tmp_path / "same")  # as another container shows the same image
+    (tmp_path / "same").rename(emulator)
+    assert cli("--arch", "arm64", config=config).stdout == "nothing to do\n"
+    assert state(instance) == before
+    assert cli("--arch", "arm64", config=config).stdout == "nothing to do\n", "the ledger knows now"
+    shutil.rmtree(cli.state_directory)
+    (tmp_path / "newer").write_bytes(emulator.read_bytes() + b"newer")
+    (tmp_path / "newer").chmod(0o755)
+    (tmp_path / "newer").rename(emulator)
+    assert "stale_interpreter" in cli("--arch", "arm64", config=config).stdout
+    assert state(instance) != before

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
 from binfmtd.cli.compat.emulators import declaration
-from binfmtd.cli.compat.install import THERE, Fate, Outcome, exchange, server
+from binfmtd.cli.compat.install import THERE, Fate, Outcome, exchange
 from binfmtd.cli.compat.main import log
 from binfmtd.cli.compat.platforms import ORDER, architecture_of, go_name
 from binfmtd.cli.compat.selection import select
 from binfmtd.cli.one_shot import refused_beside, visit
+from binfmtd.cli.trial import server
 from binfmtd.daemon.facts import HostFacts
 from binfmtd.daemon.state_dir import default_state_dir
 from binfmtd.errors import StateError

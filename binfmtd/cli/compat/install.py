@@ -13,13 +13,12 @@ from errno import EEXIST
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
 from binfmtd.cli.one_shot import Visit
+from binfmtd.cli.trial import server
 from binfmtd.daemon.reconcile import Look
 from binfmtd.kernel.probe import Probed, Prober
 from binfmtd.model.config import Config, Declaration
 from binfmtd.model.drift import Record, additive
-from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Flags
-from binfmtd.model.match import takes
 from binfmtd.model.ownership import equal
 from binfmtd.model.plan import INSTANCE
 from binfmtd.model.standin import stand_in_name
@@ -113,16 +112,6 @@ def _tried(declared: Declaration, probe: Prober) -> Outcome:
         return Outcome(Fate.DONE)
     probed = probe(declared.architecture, tiny_program(CATALOG[declared.architecture]))
     return Outcome(Fate.DONE) if probed.runs else _unable(probed)
-
-
-def server(observed: ObservedState, architecture: str, without: Collection[str] = ()) -> Entry | None:
-    """The entry that takes an architecture's programs, as far as can be told from what the entries say."""
-    program = tiny_program(CATALOG[architecture])
-    for entry in observed.entries:
-        registration = entry.registration
-        if entry.enabled and entry.name not in without and registration and takes(registration.match, program):
-            return entry
-    return None
 
 
 def _judge(here: Visit, look: Look, declared: Declaration, probe: Prober) -> Outcome | None:
