@@ -2,8 +2,8 @@
 
 Around ``support.instance`` there are a process namespace and a mount namespace; everything that podman writes lies in
 tmpfs in there, and the machine's own files are read-only.  So whatever the containers do goes with the machine, and
-``podman run --privileged`` shares the instance with this machine, as it would share the host's with the host.  One thing
-must not be done: to bind the root directory in (``-v /:/host``), which a runtime makes writable again, and it is real.
+``podman run --privileged`` shares the instance with this machine, as it would share the host's with the host.  One
+thing must not be done: to bind the root directory in (``-v /:/host``), since a runtime makes that writable again.
 
 The containers are in a user namespace, which binfmtd can tell; ``as_first_namespace`` hides that from it.
 """
