@@ -1,8 +1,8 @@
 """Installing handlers among what is there: what works is left as it is, what does not is replaced without a gap.
 
 Whether an entry works is tried, with a tiny program in a chroot.  Whether it runs the emulator that lies at the path
-now, the ledger may know; without a record the trial tells, since it sees which file runs, and the ledger vouches from
-then on.  So the ordinary plan has nothing to do for an entry that is as wanted, and replaces a stale one.
+now the ledger knows, or the trial that comes before each pass (cli/trial.py).  So the ordinary plan has nothing to do
+for an entry that is as wanted, and replaces a stale one.
 """
 
 from collections.abc import Collection, Sequence
@@ -17,7 +17,7 @@ from binfmtd.cli.trial import server
 from binfmtd.daemon.reconcile import Look
 from binfmtd.kernel.probe import Probed, Prober
 from binfmtd.model.config import Config, Declaration
-from binfmtd.model.drift import Record, additive
+from binfmtd.model.drift import additive
 from binfmtd.model.handler import Flags
 from binfmtd.model.ownership import equal
 from binfmtd.model.plan import INSTANCE
@@ -132,11 +132,7 @@ def _judge(here: Visit, look: Look, declared: Declaration, probe: Prober) -> Out
         return THERE if probed.runs else None
     if handler is None or not equal(entry.registration, handler.registration):
         return THERE if probed.runs else None
-    if probed.as_expected and (pinned := look.desired.fingerprints.get(handler.registration.interpreter)):
-        here.reconciler.ledger.records[entry.name] = Record(handler.registration, entry.inode, pinned)
-        if not probed.runs:
-            return _unable(probed)
-    return None
+    return _unable(probed) if probed.as_expected and not probed.runs else None
 
 
 def _unable(probed: Probed) -> Outcome:
