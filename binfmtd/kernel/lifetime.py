@@ -43,8 +43,7 @@ def find_or_mount_to_last(where: Where) -> Mounted:
     mounted = find_or_mount(where)
     lasts = False
     try:
-        # Who flushes at the wrong moment takes the trial away: only what is gone each time would vanish.
-        lasts = mounts_outlive_us() or any(_survives(mounted) for _ in range(_TRIES))
+        lasts = mounts_outlive_us() or _lasts(mounted.directory)
     finally:
         if not lasts:
             from binfmtd.kernel.syscalls import unmount
@@ -53,7 +52,12 @@ def find_or_mount_to_last(where: Where) -> Mounted:
                 unmount(mounted.directory)
     if not lasts:
         raise VanishError(_what_to_do(mounted.directory, trouble))
-    return mounted
+    return find(mounted.directory)
+
+
+def _lasts(directory: str) -> bool:
+    """Whether entries outlast our mount.  Who flushes at the wrong moment takes a trial away: so, several."""
+    return any(_survives(find(directory)) for _ in range(_TRIES))  # what did not last is another instance each time
 
 
 def _survives(mounted: Mounted) -> bool:
