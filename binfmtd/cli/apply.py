@@ -41,8 +41,9 @@ def main(arguments: Sequence[str]) -> int:
     """Exit status 0 if all that is wanted is in order at the end, 1 if not."""
     parser = options.parser(
         "apply",
-        epilog="With --arch it only adds: no entry is removed that was there before.  Beside a running daemon nothing "
-        "is written: its config is what counts.",
+        epilog="With --arch it only adds: no entry is removed that was there before.  --arch none --persistent takes "
+        "back what --persistent did.  Beside a running daemon nothing is written: its config is what counts.  Exit "
+        "status 1 if anything that is wanted is not in order at the end.",
     )
     options.add_config(parser)
     options.add_arch(parser)
