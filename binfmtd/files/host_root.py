@@ -29,24 +29,24 @@ class HostRoot:
 
     @classmethod
     def find(cls, named: str | None, needed: str, binds: str, *, booted: bool = True) -> "HostRoot":
-        """``named``, or our own, or what is bound in at HOST for the directory ``needed``, or that of process 1.
+        """``named``, or in a container what is bound in at HOST for ``needed`` or process 1's, or our own.
 
         Raises PersistenceError; ``booted``: also where systemd would not read the files at the next boot.
         """
-        ours = shares_root_with_init() is True or booted_with_systemd()
+        shared = shares_root_with_init()
         if named is not None:
             path = os.path.abspath(named)
             if not os.path.isdir(path):
                 raise PersistenceError(f"{named} is not a directory: name where the host's root is, or leave it out")
-            if path == "/" and shares_root_with_init() is False and not ours:
+            if path == "/" and shared is False and not booted_with_systemd():
                 raise PersistenceError(f"{named} is the root of this container, which will not be booted: {binds}")
             return cls(path, binds)
-        if ours and (booted_with_systemd() or not booted):
-            return cls("/", binds)
-        if not ours and _is_bound_in(os.path.join(HOST, needed)):
+        if shared is not True and _is_bound_in(os.path.join(HOST, needed)):
             return cls(HOST, binds)
-        if not ours and init_lives_elsewhere():
+        if shared is not True and init_lives_elsewhere():
             return cls(_INIT_ROOT, binds)
+        if booted_with_systemd() or (shared is True and not booted):
+            return cls("/", binds)
         raise PersistenceError(
             f"nothing here would register handlers after a reboot: {needed} is for systemd, and this system was not "
             f"booted with it: {binds}; on a host without systemd, run the daemon at boot instead"
