@@ -28,8 +28,8 @@ def server(observed: ObservedState, architecture: str, without: Collection[str] 
     return None
 
 
-def vouch(look: Look, ledger: Ledger) -> bool:
-    """Try the entries that nobody vouches for; True if the ledger now vouches for one.
+def vouch(look: Look, ledger: Ledger) -> None:
+    """Try the entries that nobody vouches for, and have the ledger vouch for those that are as good as ours.
 
     Where nothing can be tried nobody is vouched for, and the entries are registered anew.
     """
@@ -40,10 +40,9 @@ def vouch(look: Look, ledger: Ledger) -> bool:
     ]
     tried = [handler for handler in unknown if handler.architecture is not None]
     if not tried:
-        return False
+        return
     from binfmtd.kernel.probe import Prober
 
-    known = len(ledger.records)
     try:
         with Prober() as probe:
             for handler in tried:
@@ -57,4 +56,3 @@ def vouch(look: Look, ledger: Ledger) -> bool:
                     ledger.records[handler.name] = Record(handler.registration, entry.inode, pinned)
     except ProbeError:
         pass
-    return len(ledger.records) > known

@@ -15,7 +15,6 @@ import structlog
 from binfmtd.report.printable import printable
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-FORMATS = ("auto", "console", "logfmt", "json")
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 
 _Event = MutableMapping[str, Any]
