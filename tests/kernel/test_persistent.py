@@ -366,8 +366,8 @@ def test_bound_in_at_the_documented_path(instance: Instance, host: Host) -> None
     """Without --host-root it is found at /host, if that is bound in, be it as two directories."""
     script = f"""
         mount -t tmpfs tmpfs /mnt; mkdir -p /mnt/host/etc/binfmt.d /mnt/host/var/lib/binfmtd
-        for name in bin etc lib lib64 proc root sys tmp usr var work dev run; do
-            test ! -e /$name || {{ mkdir -p /mnt/$name; mount --rbind /$name /mnt/$name; }}
+        for directory in /*/; do
+            test $directory = /mnt/ || {{ mkdir -p /mnt$directory; mount --rbind $directory /mnt$directory; }}
         done
         mount --bind {host.root}/etc/binfmt.d /mnt/host/etc/binfmt.d
         mount --bind {host.root}/var/lib/binfmtd /mnt/host/var/lib/binfmtd
