@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 NEED := .ci/need
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit kernel test-formats test-containers bench setup tools clean
+.PHONY: help demo test lint unit kernel reliability test-formats test-containers bench setup tools clean
 .SUFFIXES:
 
 help: ## this list
@@ -29,6 +29,10 @@ unit: setup ## the unit tests, and the coverage gate on the pure modules
 
 kernel: setup ## the tests on the real kernel, in private instances of binfmt_misc, one test on each core
 	$(BIN)/python -m pytest -n auto tests/kernel
+
+SHARE := 1
+reliability: setup ## what a year on a build farm does, in full numbers (make test does 2 % of it); SHARE=0.1 for a tenth
+	$(BIN)/python -m pytest -n auto --share $(SHARE) tests/kernel/reliability
 
 test-formats: setup ## every file of Debian's packages imported, update-binfmts reads our export; needs apt
 	$(BIN)/python -m pytest -m debian tests/kernel

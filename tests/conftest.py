@@ -1,8 +1,27 @@
-"""For all tests: how hypothesis works here."""
+"""For all tests: how hypothesis works here, and how often the reliability suite does everything."""
 
+from collections.abc import Callable
+
+import pytest
 from hypothesis import settings
 
 # The time of one example says nothing on a machine that others use too.  The same examples in each run, so that a
 # failure comes from the change that is tested.
 settings.register_profile("binfmtd", deadline=None, derandomize=True, max_examples=200)
 settings.load_profile("binfmtd")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--share",
+        type=float,
+        default=0.02,
+        help="how much of the full numbers tests/kernel/reliability does: 1 is all (make reliability); default 0.02",
+    )
+
+
+@pytest.fixture
+def times(request: pytest.FixtureRequest) -> Callable[[int], int]:
+    """Yield ``times(full)``: how often to do what the whole suite does ``full`` times; always once at least."""
+    share = float(request.config.getoption("--share"))
+    return lambda full: max(1, round(full * share))
