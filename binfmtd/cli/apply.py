@@ -25,6 +25,7 @@ _DONE = {
     Act.REMOVE: "removed",
     Act.ENABLE: "enabled",
     Act.DISABLE: "disabled",
+    Act.RESTORE: "restored",
 }
 
 

@@ -10,6 +10,7 @@ from binfmtd.catalog.architectures import EMULATOR_PACKAGE
 from binfmtd.config.load import load
 from binfmtd.daemon.facts import HostFacts
 from binfmtd.daemon.ledger import Ledger
+from binfmtd.daemon.memory import Memory
 from binfmtd.daemon.reconcile import Reconciler
 from binfmtd.daemon.state_dir import ROOT_STATE_DIR, default_state_dir
 from binfmtd.errors import StateError
@@ -54,7 +55,8 @@ def state_dir_or_none(arguments: argparse.Namespace) -> str | None:
 
 def reconciler(config: Config, directory: str | None, *, writes: bool = True) -> Reconciler:
     """Everything a pass needs; ``directory`` is the state directory, which who only looks does not write to."""
-    return Reconciler(config, HostFacts(directory, writes=writes), Ledger(directory, boot_id()))
+    boot = boot_id()
+    return Reconciler(config, HostFacts(directory, writes=writes), Ledger(directory, boot), Memory(directory, boot))
 
 
 def natively(config: Config, desired: DesiredState) -> list[str]:

@@ -32,8 +32,7 @@ def build(merged: Merged, sources: tuple[str, ...], included: Included = NOTHING
     """Make the Config; raises ConfigError for what the schema alone cannot see."""
     warnings = [*merged.warnings, *included.warnings]
     given = {key.name: value for key in fields(Policy) if (value := getattr(merged.top, key.name)) is not None}
-    if "keep" in given:
-        given["keep"] = tuple(given["keep"])
+    given |= {key: tuple(value) for key, value in given.items() if isinstance(value, list)}
     of_others = list(_included(included, warnings))
     declarations = [*_architectures(merged, sources, warnings), *of_others, *_handlers(merged)]
     return Config(

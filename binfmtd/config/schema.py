@@ -180,6 +180,7 @@ class ConfigFile(_Table):
     architectures: list[str] | None = None
     unmanaged: Annotated[Unmanaged, _Word] | None = None
     keep: list[str] | None = None
+    restore: list[str] | None = None
     shadowed: Annotated[Shadowed, _Word] | None = None
     on_stop: Annotated[OnStop, _Word] | None = None
     # The upper bounds keep typing errors out, and the deadline within what poll(2) can wait for (24 days).

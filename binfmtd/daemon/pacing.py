@@ -69,9 +69,12 @@ class Pacing:
         # for ever.
         written = {action.entry for action in result.done}
         written |= {action.entry for action, _ in result.failed if still_open.get(action.entry) is action.drift}
+        # Who flushes everything is not fought, so what is restored then does not count either.
+        uncounted = {action.entry for action in result.done if action.act is Act.RESTORE}
+        counted = {name for name in written - uncounted if not is_stand_in(name)}
         self._count_again(set(result.bridged) - written, now)
         for name in written:
-            if not is_stand_in(name):
+            if name in counted:
                 self._count(name, now, flushed=at_once or name in self._flushed)
         for name in (self._settling.pending() - still_open.keys()) | written:
             self._settling.ended(name)

@@ -7,10 +7,11 @@ writing.
 import os
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from binfmtd.daemon.facts import HostFacts
 from binfmtd.daemon.ledger import Ledger
+from binfmtd.daemon.memory import Memory, can_be_written
 from binfmtd.errors import Again, WriteRefusedError
 from binfmtd.kernel.converge import Convergence, Due, Outcome
 from binfmtd.kernel.instance import Instance, Observer
@@ -25,6 +26,7 @@ from binfmtd.model.handler import Registration
 from binfmtd.model.match import takes
 from binfmtd.model.ownership import equal, foreign
 from binfmtd.model.plan import plan, removal_plan
+from binfmtd.model.restore import remember
 
 _INSISTING = 10.0  # seconds in which a second equal registration counts as insisting
 _ROUNDS = 4  # a second look finds nothing to do, unless somebody else is at work
@@ -45,8 +47,8 @@ class Look:
 
     def providers(self) -> list[str]:
         """The interpreters of the foreign entries that serve in our place."""
-        entries = (self.observed.by_name[name] for name in self.plan.served_elsewhere.values())
-        return sorted({entry.registration.interpreter for entry in entries if entry.registration is not None})
+        entries = (self.observed.by_name.get(name) for name in self.plan.served_elsewhere.values())
+        return sorted({entry.registration.interpreter for entry in entries if entry and entry.registration})
 
 
 @dataclass(slots=True)
@@ -62,9 +64,10 @@ class PassResult:
 class Reconciler:
     """The state between passes: what was declared, what is known of this host and of our own deeds."""
 
-    def __init__(self, config: Config, facts: HostFacts, ledger: Ledger) -> None:
+    def __init__(self, config: Config, facts: HostFacts, ledger: Ledger, memory: Memory) -> None:
         self.config = config
         self.ledger = ledger
+        self.memory = memory
         self.failed: dict[str, WriteRefusedError] = {}  # waits for a reload, an interpreter, the mount or a resync
         self._facts = facts
         self._desired: DesiredState | None = None  # until config or interpreters change; it remembers what overlaps
@@ -90,12 +93,17 @@ class Reconciler:
 
     def look(self, instance: Instance, touched: set[str] | None = None) -> Look:
         """Observe and plan.  ``touched`` names the entries to read again though they look the same; None: all."""
+        before = (self._observer.inodes() or self._known_inodes()) if self.memory.entries else ()
         observed = self._observer.look(instance, touched)
         if self._desired is None:
             self._desired = resolve(self.config, self._facts.gather(self.config, observed))
         desired = self._desired
         self._agree(observed, desired)
         surroundings = self._surroundings(observed, desired)
+        known = remember(self.memory.entries, observed, desired, surroundings, before)
+        self.memory.entries = {name: was for name, was in known.items() if can_be_written(name, was)}
+        to_restore = {name: was for name, was in self.memory.entries.items() if name not in self.failed}
+        surroundings = replace(surroundings, remembered=to_restore)
         return Look(observed, desired, surroundings, plan(desired, observed, surroundings))
 
     def make_pass(
@@ -118,7 +126,9 @@ class Reconciler:
             actions = tuple(a for a in look.plan.actions if a.entry not in self.failed and allow(a))
             if not actions:
                 break
-            self.ledger.intend([a.handler for a in actions if a.handler and due(a.entry) is not Due.LATER])
+            self.memory.save()
+            ours = [a for a in actions if a.handler and a.act is not Act.RESTORE]
+            self.ledger.intend([a.handler for a in ours if a.handler and due(a.entry) is not Due.LATER])
             todo = Plan(actions, look.plan.served_elsewhere, look.plan.shadowed, look.plan.yielding_to)
             outcome = Convergence(todo, look.desired, instance, writer, due=due, disturbed=disturbed).run()
             self._take_in(outcome, result)
@@ -129,7 +139,13 @@ class Reconciler:
                 break
         self._forget_void(look.observed)
         self.ledger.save()
+        self.memory.save()
         return result
+
+    def removed_by_name(self, names: Collection[str], instance: Instance) -> None:
+        """Somebody wrote to these entries' own files: what is gone now is not to be restored."""
+        remembered = [name for name in names if name in self.memory.entries]
+        self.memory.forget([name for name in remembered if instance.inode(name) is None])
 
     def disable_bricking(self, instance: Instance, writer: Writer) -> list[str]:
         """Disable what is new and stops every exec, without waiting for quiet; returns the names."""
@@ -166,6 +182,11 @@ class Reconciler:
             self.ledger.records.pop(name, None)
         self.ledger.save()
         return removed
+
+    def _known_inodes(self) -> set[int]:
+        """Which entries stood when an earlier daemon looked last, as far as it was written down."""
+        ours = {record.inode for record in self.ledger.records.values() if record.inode is not None}
+        return ours | {was.inode for was in self.memory.entries.values()}
 
     def _forget_interpreters(self) -> None:
         self._facts.forget_interpreters()
@@ -218,12 +239,13 @@ class Reconciler:
         own = os.path.realpath("/proc/self/exe")
         for entry in observed.entries:
             registration = entry.registration
-            if registration is None or not entry.enabled:
+            if registration is None:
                 continue
             # Cheap questions first: there may be 10,000 entries.
             if self._bricks(entry, registration, own) and not _as_declared(entry, desired):
                 bricking.add(entry.name)
-            if desired.overlapping(registration.match) and foreign(entry, desired, others) and cannot_run(entry):
+            rival = entry.enabled and desired.overlapping(registration.match) and foreign(entry, desired, others)
+            if rival and cannot_run(entry):
                 broken.add(entry.name)
         return Surroundings(self.ledger.records, frozenset(broken), frozenset(bricking))
 

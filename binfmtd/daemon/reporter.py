@@ -29,6 +29,7 @@ _PAST = {
     Act.REMOVE: "entry_removed",
     Act.ENABLE: "entry_enabled",
     Act.DISABLE: "entry_disabled",
+    Act.RESTORE: "entry_restored",
 }
 _ROUTINE = frozenset({"start", "reload"})  # what these register is no repair: one line sums it up
 
@@ -196,7 +197,11 @@ class Reporter:
 
     def _document(self, reconciler: Reconciler, mounted: Mounted | None, contended: Collection[str]) -> dict[str, Any]:
         failed = {name: str(error) for name, error in reconciler.failed.items()}
-        problem = self._trouble or reconciler.ledger.problem or self._unpersistent
+        unrestored = [
+            f"{name}: it cannot be restored: {failed[name]}" for name in reconciler.memory.entries if name in failed
+        ]
+        problems = (reconciler.ledger.problem, reconciler.memory.problem, self._unpersistent, *unrestored)
+        problem = self._trouble or next(filter(None, problems), None)
         troubles = Troubles(failed, contended, self._repairs, problem)
         look = self._look if mounted is not None else None  # what was seen before an unmount is there no more
         rows = [] if look is None else handler_states(look.desired, look.observed, look.plan, troubles)

@@ -97,6 +97,7 @@ class Service:
                 writer = Writer(instance)
                 try:
                     reaction = self._hot.react(heard, instance, writer)
+                    self._reconciler.removed_by_name(heard.written, instance)
                     if heard.everything:
                         bricking = self._reconciler.disable_bricking(instance, writer)
                 finally:

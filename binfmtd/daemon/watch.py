@@ -53,6 +53,7 @@ class Heard:
     """What others did since the last look, as far as events tell."""
 
     names: set[str] = field(default_factory=set)  # entries that somebody touched
+    written: set[str] = field(default_factory=set)  # those whose own file was written to: a flush does not do that
     everything: bool = False  # register or status was touched, or events were lost: it may be any entry
     flushed: bool = False  # status was touched
     overflow: bool = False  # events were lost
@@ -65,6 +66,7 @@ class Heard:
     def add(self, other: "Heard") -> None:
         """Take in what was heard later."""
         self.names |= other.names
+        self.written |= other.written
         self.everything |= other.everything
         self.flushed |= other.flushed
         self.overflow |= other.overflow
@@ -169,6 +171,8 @@ class Watch:
             heard.everything = heard.flushed = True
         else:
             heard.names.add(to_text(name))
+            if mask & ~pyinotify.IN_DELETE:
+                heard.written.add(to_text(name))
 
     def _add(self, directory: str, mask: int) -> int:
         try:

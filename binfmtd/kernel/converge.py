@@ -1,10 +1,11 @@
 """Carrying out a plan.
 
 At once: what ends its drift in one write, and stand-ins for what has to be registered.  Then, entry by entry and only
-where it is due: the proper registrations and the removals.  An entry that is replaced never leaves its files without a
-handler: its stand-in is registered first and removed last.
+where it is due: what is restored of others, the proper registrations and the removals.  An entry that is replaced never
+leaves its files without a handler: its stand-in is registered first and removed last.
 """
 
+import errno
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -70,18 +71,11 @@ class Convergence:
 
     def run(self) -> Outcome:
         """Do all that is due now; raises WriteRefusedError where nothing can be written (read-only, not root)."""
-        writes = []
-        removals = []
-        for action in self._plan.actions:
-            if action.act in (Act.ENABLE, Act.DISABLE):
-                self._control(action, ENABLE if action.act is Act.ENABLE else DISABLE)
-            elif action.act is Act.REMOVE:
-                removals.append(action)
-            else:
-                writes.append(action)
+        for action in self._planned(Act.ENABLE, Act.DISABLE):
+            self._control(action, ENABLE if action.act is Act.ENABLE else DISABLE)
         settling = []
         waiting = []
-        for company in companies(writes, self._desired):
+        for company in companies(self._planned(Act.REGISTER, Act.REPLACE), self._desired):
             due = {self._due(action.entry) for action in company}
             if due == {Due.LATER}:
                 waiting.extend(company)
@@ -90,15 +84,25 @@ class Convergence:
         self._renew_stand_ins(waiting)
         self._bridge(waiting)
         self.outcome.left.extend(waiting)
+        for action in self._planned(Act.RESTORE):
+            if self._is_due(action):
+                self._restore(action)
         for company, forced in settling:
             self._settle(company, forced=forced)
-        for action in removals:
-            due_now = self._due(action.entry)
-            if due_now is Due.LATER or (due_now is Due.QUIET and self._disturbed(action.entry)):
-                self.outcome.left.append(action)
-            else:
+        for action in self._planned(Act.REMOVE):
+            if self._is_due(action):
                 self._control(action, REMOVE)
         return self.outcome
+
+    def _planned(self, *acts: Act) -> list[Action]:
+        return [action for action in self._plan.actions if action.act in acts]
+
+    def _is_due(self, action: Action) -> bool:
+        due = self._due(action.entry)
+        if due is Due.LATER or (due is Due.QUIET and self._disturbed(action.entry)):
+            self.outcome.left.append(action)
+            return False
+        return True
 
     def _control(self, action: Action, command: bytes) -> None:
         self._writer.control(action.entry, command)
@@ -136,6 +140,19 @@ class Convergence:
                 refused_by = refusal(_handler(action).registration, error)
                 self.outcome.failed.append((action, refused_by))
 
+    def _restore(self, action: Action) -> None:
+        """Register somebody else's entry as it was: without a stand-in, and no record makes it ours."""
+        was = _handler(action)
+        (error,) = self._writer.register([encode_line(was.name, was.registration)])
+        if error is not None and error.errno == errno.EEXIST:
+            return  # its owner was faster
+        if error is not None:
+            self.outcome.failed.append((action, refusal(was.registration, error)))
+            return
+        if not was.enabled:
+            self._writer.control(was.name, DISABLE)
+        self.outcome.done.append(action)
+
     def _renew_stand_ins(self, actions: list[Action]) -> None:
         """Remove stand-ins that serve nobody, or would serve something else in place of an entry that is there."""
         for action in actions:
@@ -160,5 +177,5 @@ class Convergence:
 
 def _handler(action: Action) -> Handler:
     if action.handler is None:
-        raise TypeError("register and replace carry a handler (model/plan.py)")
+        raise TypeError("what registers carries a handler (model/plan.py)")
     return action.handler

@@ -103,6 +103,10 @@ class Observer:
         self._known = {entry.name: entry for entry in entries}
         return ObservedState(tuple(entries), instance.switched_on())
 
+    def inodes(self) -> frozenset[int]:
+        """The numbers of the entries at the last look."""
+        return frozenset(entry.inode for entry in self._known.values())
+
     def newcomers(self, instance: Instance) -> list[Entry]:
         """The entries that were registered since the last look; it stays the last look."""
         known = self._known

@@ -55,6 +55,7 @@ class Policy:
 
     unmanaged: Unmanaged = Unmanaged.KEEP
     keep: tuple[str, ...] = ("WSLInterop*", "python3*")  # globs over entry names
+    restore: tuple[str, ...] = ("WSLInterop*",)  # globs over the names of foreign entries
     shadowed: Shadowed = Shadowed.REPORT
     on_stop: OnStop = OnStop.KEEP
     resync: float = 300.0

@@ -29,11 +29,12 @@ class Act(StrEnum):
     ENABLE = "enable"
     DISABLE = "disable"
     REPLACE = "replace"  # registered anew under the same name, a stand-in serving meanwhile
+    RESTORE = "restore"  # a foreign entry that went with a flush, registered again as it was
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One step of a plan, with the drift that it ends.  ``handler`` is there for register and replace."""
+    """One step of a plan, with the drift that it ends.  ``handler`` is there for register, replace and restore."""
 
     act: Act
     entry: str
@@ -60,13 +61,28 @@ class Record:
     pinned: Fingerprint | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """A foreign entry that the config's ``restore`` names, as it was when it was last seen.
+
+    ``above``: it wins over a handler of ours that takes some of its files.  ``lost``: it went with a flush.
+    """
+
+    registration: Registration
+    enabled: bool
+    inode: int
+    above: bool = False
+    lost: bool = False
+
+
 @dataclass(frozen=True)
 class Surroundings:
     """What a plan has to know beside the entries themselves."""
 
     records: Mapping[str, Record] = field(default_factory=dict)
     broken: frozenset[str] = frozenset()  # foreign entries whose interpreter cannot be executed
-    bricking: frozenset[str] = frozenset()  # foreign entries that stop every exec
+    bricking: frozenset[str] = frozenset()  # foreign entries that stop every exec, or would if they were enabled
+    remembered: Mapping[str, Remembered] = field(default_factory=dict)  # foreign entries to restore, oldest first
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,9 +45,11 @@ def foreign(entry: Entry, desired: DesiredState, surroundings: Surroundings) -> 
 
 
 def spared(entry: Entry, desired: DesiredState) -> bool:
-    """Whether a foreign entry stays under the config's ``unmanaged`` and ``keep``."""
+    """Whether a foreign entry stays under the config's ``unmanaged``; what it keeps or restores does."""
     policy = desired.policy
-    return policy.unmanaged is Unmanaged.KEEP or any(fnmatchcase(entry.name, glob) for glob in policy.keep)
+    return policy.unmanaged is Unmanaged.KEEP or any(
+        fnmatchcase(entry.name, glob) for glob in (*policy.keep, *policy.restore)
+    )
 
 
 def rivals(desired: DesiredState, observed: ObservedState, surroundings: Surroundings) -> dict[str, list[Entry]]:

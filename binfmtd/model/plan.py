@@ -4,11 +4,12 @@ A function of values alone, and level-triggered: what happened does not matter, 
 state it leaves nothing to do, and it never names a foreign entry unless the config (`unmanaged`) or a bricked instance
 says so.
 
-The order of the actions: enable and disable, which end their drift in one write; then what is registered, lowest rank
-first, since the newest entry wins; removals last, so that nothing is taken away before its successor stands.
+The order of the actions: enable and disable, which end their drift in one write; then what is registered, first what is
+restored of others, then ours lowest rank first, since the newest entry wins; removals last, so that nothing is taken
+away before its successor stands.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from binfmtd.model.config import Shadowed
 from binfmtd.model.desired import DesiredState, Held, Standing
@@ -18,6 +19,7 @@ from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Magic, Match, same
 from binfmtd.model.ownership import equal, foreign, provider, registered_by_us, rivals, spared
 from binfmtd.model.precedence import out_of_order
+from binfmtd.model.restore import misplaced, restorable
 from binfmtd.model.standin import is_stand_in, stand_in_name
 
 INSTANCE = "status"  # the file that switches the whole instance on and off
@@ -25,13 +27,18 @@ INSTANCE = "status"  # the file that switches the whole instance on and off
 
 def plan(desired: DesiredState, observed: ObservedState, surroundings: Surroundings) -> Plan:
     """Say what to do so that the observed state becomes the desired one."""
+    reporting = desired.policy.shadowed is Shadowed.REPORT
     foreign_rivals = rivals(desired, observed, surroundings)
-    served: dict[str, str] = {}
-    shadowed = {
-        name: above[0].name
-        for name, candidates in foreign_rivals.items()
-        if (above := [entry for entry in candidates if _above(entry, name, observed)])
+    above = _above(foreign_rivals, observed)
+    shadowed = {name: entries[0].name for name, entries in above.items()}
+    outranked = {
+        name: entry.name
+        for name, entries in above.items()
+        for entry in reversed(entries)
+        if not reporting or misplaced(entry, surroundings)
     }
+    coming_back = _coming_back(surroundings)
+    served: dict[str, str] = {}
     switches = [
         Action(Act.DISABLE, name, Drift.UNWANTED, "it takes its own interpreter: every exec fails with ELOOP")
         for name in sorted(surroundings.bricking)
@@ -45,7 +52,8 @@ def plan(desired: DesiredState, observed: ObservedState, surroundings: Surroundi
         if entry is None:
             if not handler.enabled:
                 continue
-            elsewhere = provider(handler, foreign_rivals.get(handler.name, []), surroundings)
+            candidates = [*foreign_rivals.get(handler.name, []), *coming_back]
+            elsewhere = provider(handler, candidates, surroundings)
             if handler.yields and elsewhere is not None:
                 served[handler.name] = elsewhere.name
             else:
@@ -55,16 +63,32 @@ def plan(desired: DesiredState, observed: ObservedState, surroundings: Surroundi
                 switches.append(action)
             else:
                 writes[handler.name] = action
-    reporting = desired.policy.shadowed is Shadowed.REPORT
-    _put_in_order(desired, observed, writes, {} if reporting else shadowed)
+    _put_in_order(desired, observed, writes, outranked)
     removals = _removals(desired, observed, surroundings, writes)
     in_rank = [writes[handler.name] for handler in desired.handlers if handler.name in writes]
+    reason = "it went with everything else, and the config restores it"
+    restores = [
+        Action(Act.RESTORE, was.name, Drift.MISSING, reason, was)
+        for was in restorable(desired, surroundings, writes.keys())
+    ]
     yielding_to = {name: tuple(e.name for e in found) for name, found in foreign_rivals.items() if reporting}
-    return Plan((*switches, *in_rank, *removals), served, shadowed, yielding_to)
+    return Plan((*switches, *restores, *in_rank, *removals), served, shadowed, yielding_to)
 
 
-def _above(entry: Entry, name: str, observed: ObservedState) -> bool:
-    return name in observed.position and observed.position[entry.name] < observed.position[name]
+def _coming_back(surroundings: Surroundings) -> list[Entry]:
+    """The foreign entries that will be restored: they serve as before."""
+    lost = [(name, was) for name, was in surroundings.remembered.items() if was.lost and was.enabled]
+    return [Entry(name, was.inode, was.enabled, was.registration) for name, was in lost]
+
+
+def _above(foreign_rivals: Mapping[str, list[Entry]], observed: ObservedState) -> dict[str, list[Entry]]:
+    """Handler -> those of its rivals that stand above it, newest first, where there are any."""
+    place = observed.position
+    found = {
+        name: [entry for entry in entries if place[entry.name] < place.get(name, -1)]
+        for name, entries in foreign_rivals.items()
+    }
+    return {name: entries for name, entries in found.items() if entries}
 
 
 def _present(handler: Handler, entry: Entry, desired: DesiredState, surroundings: Surroundings) -> Action | None:

@@ -63,6 +63,10 @@ def carry_out(
         elif action.act is Act.REMOVE:
             kernel.remove(action.entry)
             records.pop(action.entry, None)
+        elif action.act is Act.RESTORE:
+            assert action.handler is not None
+            kernel.register(action.entry, action.handler.registration)
+            kernel.switch(action.entry, enabled=action.handler.enabled)
         else:
             _register(action, kernel, desired, records)
 

@@ -48,6 +48,7 @@ def test_every_setting_arrives(load_text: Load) -> None:
         """
         unmanaged = "remove"
         keep = ["a*"]
+        restore = ["b*", "c"]
         shadowed = "outrank"
         on_stop = "remove"
         resync = "1m"
@@ -56,7 +57,7 @@ def test_every_setting_arrives(load_text: Load) -> None:
         """
     )
     assert loaded.policy == Policy(
-        Unmanaged.REMOVE, ("a*",), Shadowed.OUTRANK, OnStop.REMOVE, 60.0, 0.0, reload_on_change=True
+        Unmanaged.REMOVE, ("a*",), ("b*", "c"), Shadowed.OUTRANK, OnStop.REMOVE, 60.0, 0.0, reload_on_change=True
     )
 
 

@@ -36,7 +36,8 @@ def test_the_example_as_it_is_changes_nothing(load_text: Load, example: str) -> 
 def test_the_example_shows_the_defaults(uncommented: ConfigFile) -> None:
     """Every commented default is the real one."""
     shown = uncommented.model_dump(exclude={"architectures", "include", "emulators", "handlers"})
-    assert Policy(**{**shown, "keep": tuple(shown["keep"])}) == Policy()
+    arrays = {key: tuple(value) for key, value in shown.items() if isinstance(value, list)}
+    assert Policy(**{**shown, **arrays}) == Policy()
     assert (uncommented.architectures, uncommented.include) == (["all"], [])
     assert tuple(uncommented.emulators.paths or ()) == DEFAULT_PATHS
     assert (uncommented.emulators.entry, uncommented.emulators.flags) == (DEFAULT_ENTRY, DEFAULT_FLAGS)

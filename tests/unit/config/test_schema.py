@@ -20,7 +20,8 @@ def handler(line: str) -> str:
 BAD = [
     # the text, the key that is named, what the message says
     ("setle = '20ms'", "setle", "unknown key: did you mean settle?"),
-    ("restore = []", "restore", "unknown key"),
+    ("restor = []", "restor", "did you mean restore"),
+    ("restore = 'x'", "restore", "'x' must be an array, like"),
     ("zzzzzz = 1", "zzzzzz", "valid here are architectures, unmanaged, keep"),
     ("unmanaged = 'kep'", "unmanaged", "'kep' is not valid: write 'keep' or 'remove'"),
     ("unmanaged = 1", "unmanaged", "write 'keep' or 'remove'"),

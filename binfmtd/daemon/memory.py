@@ -1,0 +1,73 @@
+"""Foreign entries to restore after a flush: foreign.json in the state directory, so that a restart forgets none.
+
+What they are and when they count as lost is decided in model/restore.py.
+"""
+
+from collections.abc import Collection
+from typing import Any
+
+from binfmtd.daemon.boot_file import BootFile
+from binfmtd.errors import FormatError
+from binfmtd.formats.line import decode_line, encode_line, to_bytes, to_text
+from binfmtd.model.drift import Remembered
+
+FILE_NAME = "foreign.json"
+SCHEMA = 1
+
+
+class Memory:
+    """What is remembered of this boot, oldest entry first."""
+
+    def __init__(self, state_dir: str | None, boot_id: str) -> None:
+        self._file = BootFile(state_dir, FILE_NAME, SCHEMA, boot_id)
+        self.entries: dict[str, Remembered] = self._file.read(_parse, "others' entries may not come back") or {}
+        self._saved = list(self.entries.items())
+
+    @property
+    def problem(self) -> str | None:
+        """Why the file could not be read or written."""
+        return self._file.problem
+
+    def forget(self, names: Collection[str]) -> None:
+        """Somebody removed these by name."""
+        for name in names:
+            self.entries.pop(name, None)
+
+    def save(self) -> None:
+        """Bring the file up to date; nothing is written when nothing has changed."""
+        if list(self.entries.items()) == self._saved:
+            return
+        entries = [_to_json(name, was) for name, was in self.entries.items()]
+        if self._file.write({"entries": entries}, "after a restart, others' entries may not come back"):
+            self._saved = list(self.entries.items())
+
+
+def can_be_written(name: str, was: Remembered) -> bool:
+    """Whether a line can say it: an entry that was registered with a strange delimiter may leave us none."""
+    try:
+        encode_line(name, was.registration)
+    except FormatError:
+        return False
+    return True
+
+
+def _parse(content: Any) -> dict[str, Remembered]:
+    return dict(_from_json(entry) for entry in content["entries"])
+
+
+def _to_json(name: str, was: Remembered) -> dict[str, Any]:
+    return {
+        "line": to_text(encode_line(name, was.registration)),
+        "inode": was.inode,
+        "enabled": was.enabled,
+        "above": was.above,
+        "lost": was.lost,
+    }
+
+
+def _from_json(content: dict[str, Any]) -> tuple[str, Remembered]:
+    name, registration = decode_line(to_bytes(content["line"]))
+    inode, flags = content["inode"], [content[key] for key in ("enabled", "above", "lost")]
+    if type(inode) is not int or not all(type(flag) is bool for flag in flags):
+        raise FormatError(f"the entry {name!r} is damaged")
+    return name, Remembered(registration, flags[0], inode, *flags[1:])

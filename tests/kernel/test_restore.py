@@ -1,0 +1,187 @@
+"""Foreign entries that the config's `restore` names come back after a flush, and only then."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from support.daemon import Daemon
+from support.instance import Instance
+from support.waiting import wait_until
+
+StartDaemon = Callable[..., Daemon]
+
+CONFIG = r"""
+architectures = []
+[handlers.ours]
+magic = 'MZours'
+interpreter = "/usr/bin/true"
+"""
+ALONE = 'architectures = []\nrestore = ["WSL*"]\n'
+WSL = b":WSLInterop:M::MZ::/usr/bin/env:PF"
+LATE = b":WSLInterop-late:E::exe::/nowhere/at all:OC"
+FLUSH = "status"
+
+
+def wait_for(instance: Instance, *names: str) -> None:
+    """Wait until these stand, and no helper does."""
+    wait_until(lambda: sorted(instance.names()) == sorted(names), what=f"the entries {names}")
+
+
+def wait_seen(daemon: Daemon, *names: str) -> None:
+    """Wait until the daemon has looked at these foreign entries, and has nothing to do."""
+    seen = {"state": "converged", "foreign": list(names)}
+    daemon.wait_status(
+        lambda s: s["state"] == "converged" and [f["name"] for f in s["foreign"]] == list(names), str(seen)
+    )
+
+
+def registrations(instance: Instance, *names: str) -> dict[str, str]:
+    return {name: instance.read(name) for name in names}
+
+
+def test_after_a_flush(instance: Instance, start_daemon: StartDaemon) -> None:
+    """They come back as they were, disabled or not, in their order; what restore does not name is gone."""
+    daemon = start_daemon(CONFIG)
+    for line in (WSL, LATE, b":other:M::other::/usr/bin/true:"):
+        instance.register(line)
+    instance.write("WSLInterop-late", b"0")
+    wait_seen(daemon, "other", "WSLInterop-late", "WSLInterop")
+    before = registrations(instance, "WSLInterop", "WSLInterop-late")
+    for _ in range(3):
+        instance.remove(FLUSH)
+        wait_for(instance, "ours", "WSLInterop", "WSLInterop-late")
+        assert registrations(instance, "WSLInterop", "WSLInterop-late") == before
+        names = instance.names()
+        assert names.index("WSLInterop-late") < names.index("WSLInterop")
+    wait_seen(daemon, *[name for name in instance.names() if name != "ours"])
+    assert [line["entries"] for line in daemon.logs("entry_restored")] == [["WSLInterop", "WSLInterop-late"]] * 3
+    assert "WSLInterop" not in json.loads((daemon.state_directory / "ledger.json").read_text())["entries"]
+
+
+def test_not_after_a_removal_by_name(instance: Instance, start_daemon: StartDaemon) -> None:
+    """Whoever removes it meant it: it stays away, also after the next flush."""
+    instance.register(WSL)
+    daemon = start_daemon(CONFIG)
+    instance.remove("WSLInterop")
+    wait_seen(daemon)
+    instance.remove(FLUSH)
+    wait_for(instance, "ours")
+    daemon.wait_converged()
+    assert instance.names() == ["ours"]
+    assert not daemon.logs("entry_restored")
+
+
+def test_the_only_entry_removed_by_name(instance: Instance, start_daemon: StartDaemon) -> None:
+    """Though nothing is left to tell a removal from a flush, the event does."""
+    instance.register(WSL)
+    daemon = start_daemon(ALONE)
+    instance.remove("WSLInterop")
+    wait_seen(daemon)
+    assert instance.names() == []
+    instance.register(WSL)
+    wait_seen(daemon, "WSLInterop")
+    instance.remove(FLUSH)
+    wait_for(instance, "WSLInterop")
+
+
+def test_removed_and_flushed_while_nobody_looked(instance: Instance, start_daemon: StartDaemon) -> None:
+    """One that was removed by name right before the flush stays away, the other comes back."""
+    instance.register(WSL)
+    instance.register(LATE)
+    daemon = start_daemon(CONFIG)
+    daemon.process.send_signal(19)
+    instance.remove("WSLInterop")
+    instance.remove(FLUSH)
+    daemon.process.send_signal(18)
+    wait_for(instance, "ours", "WSLInterop-late")
+    daemon.wait_converged()
+    assert sorted(instance.names()) == ["WSLInterop-late", "ours"]
+
+
+def test_across_a_restart(instance: Instance, start_daemon: StartDaemon) -> None:
+    """A flush while no daemon ran is found at the next start; a removal by name is told from it there, too."""
+    instance.register(WSL)
+    instance.register(LATE)
+    start_daemon(CONFIG).kill()
+    instance.remove("WSLInterop-late")
+    start_daemon(CONFIG).kill()
+    assert sorted(instance.names()) == ["WSLInterop", "ours"]
+    instance.remove(FLUSH)
+    start_daemon(CONFIG)
+    assert sorted(instance.names()) == ["WSLInterop", "ours"]
+
+
+def test_with_a_fresh_instance(instance: Instance, start_daemon: StartDaemon) -> None:
+    """The last unmount takes everybody's entries: these come back, too."""
+    instance.register(WSL)
+    daemon = start_daemon(CONFIG)
+    before = instance.read("WSLInterop")
+    instance.shell(f"umount {instance.mount_point}", check=True)
+    daemon.wait_for_log("trouble")
+    instance.shell(f"mount -t binfmt_misc binfmt_misc {instance.mount_point}", check=True)
+    wait_for(instance, "ours", "WSLInterop")
+    assert instance.read("WSLInterop") == before
+
+
+def test_its_owner_may_be_faster(instance: Instance, start_daemon: StartDaemon) -> None:
+    """Who registers it again after his own flush meets no EEXIST, and what he registers then is what counts."""
+    daemon = start_daemon(CONFIG)
+    for number in range(20):
+        line = b":WSLInterop:M::MZ%d::/usr/bin/env:" % number
+        instance.register(line)
+        wait_seen(daemon, "WSLInterop")
+        instance.remove(FLUSH)
+        instance.register(b":WSLInterop:M::other%d::/usr/bin/env:" % number)
+        wait_for(instance, "ours", "WSLInterop")
+        assert f"other{number}".encode().hex() in instance.read("WSLInterop")
+        instance.remove("WSLInterop")
+        wait_seen(daemon)
+    assert not daemon.logs("registration_failed")
+
+
+def test_on_its_side_of_ours(instance: Instance, start_daemon: StartDaemon) -> None:
+    """Which of two that take the same file wins is as it was before the flush."""
+    instance.register(WSL)
+    daemon = start_daemon(CONFIG)
+    assert instance.names() == ["ours", "WSLInterop"]
+    instance.remove(FLUSH)
+    wait_until(lambda: instance.names() == ["ours", "WSLInterop"], what="ours above")
+    instance.remove("WSLInterop")
+    wait_seen(daemon)
+    instance.register(WSL)
+    wait_seen_shadowed(daemon)
+    instance.remove(FLUSH)
+    wait_until(lambda: instance.names() == ["WSLInterop", "ours"], what="theirs above")
+    wait_seen_shadowed(daemon)
+
+
+def wait_seen_shadowed(daemon: Daemon) -> None:
+    daemon.wait_status(lambda s: [h["state"] for h in s["handlers"]] == ["shadowed"] and s["state"] == "converged")
+
+
+def test_one_that_cannot_be_restored(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
+    """F needs its interpreter: without it that is said once, everything else comes back, and later it does."""
+    interpreter = tmp_path / "interpreter"
+    interpreter.write_bytes(Path("/usr/bin/true").read_bytes())
+    interpreter.chmod(0o755)
+    instance.register(f":WSLInterop:M::MZ::{interpreter}:F".encode())
+    daemon = start_daemon(CONFIG)
+    interpreter.rename(tmp_path / "away")
+    instance.remove(FLUSH)
+    wait_for(instance, "ours")
+    assert "WSLInterop" in daemon.wait_status(lambda s: s["state"] == "degraded")["problem"]
+    assert len(daemon.logs("registration_failed", entry="WSLInterop")) == 1
+    (tmp_path / "away").rename(interpreter)
+    daemon.reload()
+    wait_for(instance, "ours", "WSLInterop")
+    daemon.wait_converged()
+
+
+def test_unmanaged_remove_spares_it(instance: Instance, start_daemon: StartDaemon) -> None:
+    """What is to come back is not taken away."""
+    instance.register(b":mine:M::mine::/usr/bin/true:")
+    instance.register(b":theirs:M::theirs::/usr/bin/true:")
+    start_daemon('unmanaged = "remove"\nrestore = ["mi?e"]\n' + CONFIG)
+    assert sorted(instance.names()) == ["mine", "ours"]
+    instance.remove(FLUSH)
+    wait_for(instance, "mine", "ours")

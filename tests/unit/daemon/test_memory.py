@@ -1,0 +1,78 @@
+"""What is remembered of foreign entries, across restarts, and across what may happen to a file."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.registrations import NAMES, REGISTRATIONS
+
+from binfmtd.daemon.memory import FILE_NAME, Memory, can_be_written
+from binfmtd.model.drift import Remembered
+from binfmtd.model.handler import Flags, Registration
+from binfmtd.model.match import Magic
+
+BOOT = "a-boot"
+SAYS = Registration(Magic(b"MZ"), "/i", Flags.NONE)
+WAS = Remembered(SAYS, enabled=True, inode=7)
+REMEMBERED = st.builds(
+    Remembered, REGISTRATIONS, st.booleans(), st.integers(1, 2**63), above=st.booleans(), lost=st.booleans()
+)
+
+
+def saved(directory: Path, entries: dict[str, Remembered], boot: str = BOOT) -> Memory:
+    memory = Memory(str(directory), boot)
+    memory.entries = entries
+    memory.save()
+    return memory
+
+
+@given(entries=st.dictionaries(NAMES, REMEMBERED, max_size=4))
+def test_a_restart_forgets_nothing(tmp_path_factory: pytest.TempPathFactory, entries: dict[str, Remembered]) -> None:
+    """Every entry that a line can say comes back as it was, in the same order."""
+    directory = tmp_path_factory.mktemp("state")
+    entries = {name: was for name, was in entries.items() if can_be_written(name, was)}
+    saved(directory, entries)
+    assert list(Memory(str(directory), BOOT).entries.items()) == list(entries.items())
+
+
+def test_another_boot_knows_nothing(tmp_path: Path) -> None:
+    """What stood before the boot may have been registered by a service that starts later."""
+    saved(tmp_path, {"W": WAS})
+    again = Memory(str(tmp_path), "another-boot")
+    assert (again.entries, again.problem) == ({}, None)
+
+
+def test_nothing_is_written_when_nothing_changed(tmp_path: Path) -> None:
+    """The file is as old as the last change."""
+    memory = saved(tmp_path, {"W": WAS})
+    before = (tmp_path / FILE_NAME).stat().st_ino
+    memory.entries = dict(memory.entries)
+    memory.save()
+    assert (tmp_path / FILE_NAME).stat().st_ino == before
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda entry: entry.update(line="nonsense"),
+        lambda entry: entry.update(inode="7"),
+        lambda entry: entry.update(enabled=1),
+        lambda entry: entry.pop("lost"),
+    ],
+    ids=["line", "inode", "enabled", "lost"],
+)
+def test_a_damaged_file_is_said(tmp_path: Path, damage: Any) -> None:
+    """It names the file, and what it means."""
+    saved(tmp_path, {"W": WAS})
+    path = tmp_path / FILE_NAME
+    content = json.loads(path.read_text())
+    damage(content["entries"][0])
+    path.write_text(json.dumps(content))
+    memory = Memory(str(tmp_path), BOOT)
+    assert memory.entries == {}
+    assert memory.problem is not None
+    assert memory.problem.startswith(f"{path}: ")
+    assert memory.problem.endswith("others' entries may not come back")
