@@ -1,0 +1,243 @@
+"""While entries are replaced, not one execution fails, and none reaches a wrong interpreter.
+
+Two processes execute foreign programs in a loop, and every single outcome counts.
+"""
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.daemon import Daemon
+from support.exec_loop import ExecLoop, Outcome
+from support.instance import Instance
+from support.programs import exits_with, foreign_program, install
+from support.waiting import wait_until
+
+from binfmtd.catalog.architectures import CATALOG
+
+StartDaemon = Callable[..., Daemon]
+Times = Callable[[int], int]
+
+STATUSES = range(1, 101)
+ARCHITECTURES = [each for each in CATALOG if each not in ("i386", "x86_64")]  # those that run natively get no handler
+EXECUTED = ("aarch64", "riscv64")
+ENTRIES = [f"qemu-{name}" for name in EXECUTED]
+
+
+@contextmanager
+def executing(instance: Instance, programs: list[Path]) -> Iterator[list[list[Outcome]]]:
+    """Execute each of the programs in a loop; at the end the list has what each loop met."""
+    found: list[list[Outcome]] = []
+    with ExitStack() as stack:
+        loops = [stack.enter_context(ExecLoop(instance, program)) for program in programs]
+        yield found
+        found += [loop.stop() for loop in loops]
+
+
+def statuses(outcomes: list[Outcome]) -> list[int | str]:
+    return [outcome for outcome, _ in outcomes]
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> list[Path]:
+    """Yield a foreign program for each of the two loops."""
+    return [foreign_program(tmp_path / name, CATALOG[name]) for name in EXECUTED]
+
+
+@pytest.fixture
+def bin_directory(tmp_path: Path) -> Path:
+    """Yield a directory for interpreters."""
+    directory = tmp_path / "bin"
+    directory.mkdir(mode=0o755)
+    return directory
+
+
+def test_a_reload_that_changes_half_of_them(
+    instance: Instance, start_daemon: StartDaemon, times: Times, bin_directory: Path, programs: list[Path]
+) -> None:
+    """1,000 replacements, half of all architectures with each reload: of flags and of interpreters."""
+    first, second = (install(bin_directory / str(status), exits_with(status)) for status in (1, 2))
+    emulators = f'[emulators]\npaths = ["{first}"]\nflags = "F"\n'
+    ways = ('flags = "POCF"\n', f'interpreter = "{second}"\n')
+    names = '", "'.join(ARCHITECTURES)
+    base = f'architectures = ["{names}"]\n{emulators}'
+
+    def changed(number: int) -> str:
+        """Every second one, in turns the even and the odd, differs in a way of its own."""
+        which = ARCHITECTURES[number % 2 :: 2]
+        return base + "".join(f"[emulators.{name}]\n{ways[(number + place) % 2]}" for place, name in enumerate(which))
+
+    daemon = start_daemon(base)
+    replaced = number = 0
+    inodes = {name: instance.inode(name) for name in instance.names()}
+    with executing(instance, programs) as found:
+        while replaced < times(1000):
+            number += 1
+            daemon.config.write_text(changed(number))
+            daemon.reload()
+            daemon.wait_status(partial(converged_with, number + 1), f"generation {number + 1} in force")
+            before, inodes = inodes, {name: instance.inode(name) for name in instance.names()}
+            new = sum(before[name] != inode for name, inode in inodes.items())
+            assert new >= len(ARCHITECTURES) // 2, f"only {new} were replaced"
+            replaced += new
+    for outcomes in found:
+        assert set(statuses(outcomes)) <= {1, 2}, outcomes
+        assert sum(count for _, count in outcomes) > number
+    assert not daemon.logs("registration_failed")
+
+
+def converged_with(generation: int, status: dict[str, Any]) -> bool:
+    return bool(status["config"]["generation"] == generation and status["state"] == "converged")
+
+
+def rename_over(directory: Path, content: bytes) -> None:
+    """As dpkg does it."""
+    install(directory / "interpreter", content)
+
+
+def switch_a_link(directory: Path, content: bytes) -> None:
+    """As update-alternatives does it: a link beside, renamed over, to another file."""
+    link = directory / "chain" / "link"
+    versions = sorted(directory.glob("version-*"), key=lambda path: int(path.name[8:]))
+    new = install(directory / f"version-{int(versions[-1].name[8:]) + 1}", content)
+    (directory / "new").symlink_to(new)
+    os.rename(directory / "new", link)
+    for version in versions[:-1]:
+        version.unlink()
+
+
+def switch_a_directory(directory: Path, content: bytes) -> None:
+    """A directory on the way is a link, and leads elsewhere: as with /opt/tool/current."""
+    old = os.readlink(directory / "current")
+    new = directory / f"release-{int(old.rpartition('-')[2]) + 1}"
+    new.mkdir(mode=0o755)
+    install(new / "interpreter", content)
+    (directory / "new").symlink_to(new)
+    os.rename(directory / "new", directory / "current")
+
+
+def lay_out(directory: Path, upgrade: Callable[[Path, bytes], None], content: bytes) -> Path:
+    """Make the place where an interpreter of that kind lies, and return the path to configure."""
+    if upgrade is switch_a_link:
+        (directory / "chain").mkdir(mode=0o755)
+        install(directory / "version-0", content)
+        (directory / "chain" / "link").symlink_to(directory / "version-0")
+        (directory / "interpreter").symlink_to("chain/link")
+        return directory / "interpreter"
+    if upgrade is switch_a_directory:
+        (directory / "release-0").mkdir(mode=0o755)
+        install(directory / "release-0" / "interpreter", content)
+        (directory / "current").symlink_to(directory / "release-0")
+        return directory / "current" / "interpreter"
+    return install(directory / "interpreter", content)
+
+
+@pytest.mark.parametrize("flags", ["F", ""])
+@pytest.mark.parametrize("upgrade", [rename_over, switch_a_link, switch_a_directory], ids=lambda each: each.__name__)
+def test_an_upgraded_interpreter(
+    instance: Instance,
+    start_daemon: StartDaemon,
+    times: Times,
+    bin_directory: Path,
+    programs: list[Path],
+    upgrade: Callable[[Path, bytes], None],
+    flags: str,
+) -> None:
+    """1,000 upgrades in all: the new file serves each time, never the old one again, and never none."""
+    path = lay_out(bin_directory, upgrade, exits_with(STATUSES[0]))
+    names = '", "'.join(EXECUTED)
+    daemon = start_daemon(f'architectures = ["{names}"]\n[emulators]\npaths = ["{path}"]\nflags = "{flags}"\n')
+    rounds = times(1000) // 6 + 1
+    before = [instance.inode(name) for name in ENTRIES]
+    with executing(instance, programs) as found:
+        for number in range(1, rounds + 1):
+            upgrade(bin_directory, exits_with(STATUSES[number % 100]))
+            if flags:
+                both = partial(registered_anew, instance, ENTRIES, before)
+                before = wait_until(both, what=f"replacement {number} of both entries")
+        daemon.wait_converged()
+        expected = STATUSES[rounds % 100]
+        for program in programs:
+            wait_until(partial(ends_with, instance, program, expected), what="the new one")
+    for outcomes in found:
+        follow_each_other(statuses(outcomes), rounds)
+
+
+def registered_anew(instance: Instance, names: list[str], old: list[int]) -> list[int]:
+    """The entries' numbers, once all have been registered anew; until then none."""
+    try:
+        now = [instance.inode(name) for name in names]
+    except FileNotFoundError:
+        return []
+    return now if all(new != was for new, was in zip(now, old, strict=True)) else []
+
+
+def ends_with(instance: Instance, program: Path, expected: int) -> bool:
+    return instance.run([str(program)], errors="replace").returncode == expected
+
+
+def follow_each_other(met: list[int | str], rounds: int) -> None:
+    """Each status comes from the versions in their order; some may have served for too short a time to be met."""
+    version = 0
+    for status in met:
+        assert isinstance(status, int), met
+        while STATUSES[version % 100] != status:
+            version += 1
+            assert version <= rounds, f"{status} came after a newer one: {met}"
+
+
+@pytest.mark.parametrize("flags", ["F", ""])
+def test_removed_and_created_again(
+    instance: Instance, start_daemon: StartDaemon, times: Times, bin_directory: Path, programs: list[Path], flags: str
+) -> None:
+    """An interpreter that is away for a moment: the new file serves; with F the old one does until then."""
+    path = install(bin_directory / "interpreter", exits_with(STATUSES[0]))
+    names = '", "'.join(EXECUTED)
+    daemon = start_daemon(f'architectures = ["{names}"]\n[emulators]\npaths = ["{path}"]\nflags = "{flags}"\n')
+    rounds = times(200)
+    with executing(instance, programs) as found:
+        for number in range(1, rounds + 1):
+            path.unlink()
+            if number % 2:
+                daemon.wait_status(lambda s: any(row["reason"] for row in s["handlers"]), "that it is missing")
+            path.write_bytes(exits_with(STATUSES[number % 100]))
+            path.chmod(0o755)
+            expected = STATUSES[number % 100]
+            for program in programs:
+                wait_until(partial(ends_with, instance, program, expected), what="the new one")
+        daemon.wait_converged()
+    for outcomes in found:
+        if flags:
+            follow_each_other(statuses(outcomes), rounds)
+
+
+def test_no_name_that_vanishes_is_a_helper(
+    instance: Instance, start_daemon: StartDaemon, times: Times, bin_directory: Path
+) -> None:
+    """`cat qemu-*` fails on nothing but what somebody else has just removed."""
+    path = install(bin_directory / "interpreter", exits_with(1))
+    daemon = start_daemon(
+        f'architectures = ["arm64", "arm", "riscv64"]\nsettle = "20ms"\n[emulators]\npaths = ["{path}"]\n'
+    )
+    reader = f"""
+        cd {instance.mount_point}
+        while :; do cat qemu-* 2>&1 >/dev/null; done
+    """
+    errors = bin_directory / "errors"
+    with errors.open("w") as output:
+        process = instance.popen(["sh", "-c", reader], stdout=output, stdin=subprocess.DEVNULL)
+        for _ in range(times(300)):
+            inode = instance.inode("qemu-arm")
+            instance.remove("qemu-arm")
+            wait_until(partial(registered_anew, instance, ["qemu-arm"], [inode]), what="the proper entry")
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    daemon.wait_converged()
+    # qemu-arm is what this test itself removes.
+    assert not [line for line in errors.read_text().splitlines() if not line.startswith("cat: qemu-arm:")]

@@ -1,0 +1,68 @@
+"""A program executed again and again by a process of its own: every single outcome, in order."""
+
+import json
+import os
+import select
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from support.instance import Instance
+
+TESTS = Path(__file__).parents[1]
+Outcome = tuple[int | str, int]  # an exit status or the name of an errno, and how many times in a row
+
+
+class ExecLoop:
+    """The process in the instance, from its first execution to ``stop``."""
+
+    def __init__(self, instance: Instance, program: Path) -> None:
+        self._process: subprocess.Popen[Any] = instance.popen(
+            [sys.executable, "-c", "from support.exec_loop import main; main()", str(program)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(TESTS)},
+        )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "ready\n"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> list[Outcome]:
+        """End it, and return what it met; equal neighbours are counted."""
+        output, _ = self._process.communicate(timeout=30)
+        return [(outcome, count) for outcome, count in json.loads(output)]
+
+
+def execute(program: str) -> int | str:
+    """Run it; posix_spawn says which errno the exec gave, and no shell has a try at it afterwards."""
+    try:
+        pid = os.posix_spawn(program, [program], {})
+    except OSError as error:
+        return os.strerror(error.errno or 0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def main() -> None:
+    """The process: the program is its argument, and the end of its standard input ends it."""
+    program = sys.argv[1]
+    found: list[list[Any]] = [[execute(program), 1]]
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    while not select.select([sys.stdin], [], [], 0)[0]:
+        outcome = execute(program)
+        if found[-1][0] == outcome:
+            found[-1][1] += 1
+        else:
+            found.append([outcome, 1])
+    sys.stdout.write(json.dumps(found))

@@ -1,0 +1,42 @@
+"""Tiny native programs that exit with a status of one's choice: interpreters whose answer tells which of them ran."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from binfmtd.catalog.architecture import Architecture
+from binfmtd.catalog.names import find
+from binfmtd.catalog.program import tiny_program
+
+# Machine code of exit(status), where the catalog's has 42.
+_EXITS: dict[str, Callable[[int], bytes]] = {
+    "x86_64": lambda status: b"\xb8\x3c\0\0\0\xbf" + status.to_bytes(4, "little") + b"\x0f\x05",
+    "aarch64": lambda status: (
+        bytes.fromhex("a80b80d2") + (0xD2800000 | status << 5).to_bytes(4, "little") + bytes.fromhex("010000d4")
+    ),
+}
+
+
+def exits_with(status: int) -> bytes:
+    """Return a native program; skips where this machine's code is not known here."""
+    machine = os.uname().machine
+    if machine not in _EXITS:
+        pytest.skip(f"no machine code for exit on {machine}: only for {', '.join(_EXITS)}")
+    native = find(machine)
+    return tiny_program(native).removesuffix(native.exit42) + _EXITS[machine](status)
+
+
+def install(path: Path, content: bytes) -> Path:
+    """Put an executable there as dpkg does: beside, then renamed over."""
+    beside = path.with_name(path.name + ".dpkg-new")
+    beside.write_bytes(content)
+    beside.chmod(0o755)
+    beside.rename(path)
+    return path
+
+
+def foreign_program(path: Path, architecture: Architecture) -> Path:
+    """Put a program of that architecture there, which its emulator would end with 42."""
+    return install(path, tiny_program(architecture))
