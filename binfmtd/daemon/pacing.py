@@ -14,6 +14,7 @@ from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.settling import Settling
 from binfmtd.daemon.watch import Heard
 from binfmtd.kernel.converge import Due
+from binfmtd.model.desired import DesiredState
 from binfmtd.model.drift import Act, Action, Drift
 from binfmtd.model.plan import INSTANCE
 from binfmtd.model.standin import is_stand_in
@@ -28,7 +29,8 @@ class Pacing:
         """``settle`` as in the config, in seconds."""
         self._settling = Settling(settle)
         self._contention = Contention()
-        self._flushed: set[str] = set()  # open drifts that a flush began: they count for nobody
+        self._free: set[str] = set()  # open drifts that count for nobody: a flush began them, or we want otherwise now
+        self._desired: DesiredState | None = None  # at the last pass
         self._in_order: frozenset[str] = frozenset()  # what stood as declared: only that can be repaired
         self._report = report
 
@@ -53,12 +55,12 @@ class Pacing:
             self.look_later(now)
         waiting = self._settling.pending()
         if heard.flushed:
-            self._flushed |= reaction.found.keys() - waiting
-        self._count_again(reaction.bridged, now, flushed=heard.flushed)
+            self._free |= reaction.found.keys() - waiting
+        self._count_again(reaction.bridged, now, free=heard.flushed)
         for name in reaction.found:
             self._settling.drifted(name, now)
         for name in reaction.ended:
-            self._count(name, now, flushed=heard.flushed)
+            self._count(name, now, free=heard.flushed)
 
     def passed(self, result: PassResult, failed: Collection[str], *, at_once: bool) -> None:
         """Take in what a pass left: which drifts ended, and which are open still."""
@@ -72,16 +74,20 @@ class Pacing:
         # Who flushes everything is not fought, so what is restored then does not count either.
         uncounted = {action.entry for action in result.done if action.act is Act.RESTORE}
         counted = {name for name in written - uncounted if not is_stand_in(name)}
+        desired = result.look.desired
+        if self._desired is not None:
+            self._free |= desired.changed_since(self._desired) & (written | still_open.keys())
+        self._desired = desired
         self._count_again(set(result.bridged) - written, now)
         for name in written:
             if name in counted:
-                self._count(name, now, flushed=at_once or name in self._flushed)
+                self._count(name, now, free=at_once or name in self._free)
         for name in (self._settling.pending() - still_open.keys()) | written:
             self._settling.ended(name)
-            self._flushed.discard(name)
+            self._free.discard(name)
         for name in still_open:
             self._settling.drifted(name, now)
-        declared = result.look.desired.by_name.keys()
+        declared = desired.by_name.keys()
         self._in_order = frozenset(declared - still_open.keys() - result.look.plan.served_elsewhere.keys())
 
     def open(self) -> frozenset[str]:
@@ -130,13 +136,13 @@ class Pacing:
     def _allowed_at(self, name: str) -> float:
         return max(self._settling.due_at(name), self._contention.allowed_at(name))
 
-    def _count_again(self, bridged: Iterable[str], now: float, *, flushed: bool = False) -> None:
+    def _count_again(self, bridged: Iterable[str], now: float, *, free: bool = False) -> None:
         """A second stand-in for the same drift: somebody removed the first."""
         for name in self._settling.pending().intersection(bridged):
-            self._count(name, now, flushed=flushed or name in self._flushed)
+            self._count(name, now, free=free or name in self._free)
 
-    def _count(self, name: str, now: float, *, flushed: bool = False) -> None:
+    def _count(self, name: str, now: float, *, free: bool = False) -> None:
         if name in self._in_order or name == INSTANCE:
             self._report.repaired(name)
-        if not flushed and self._contention.repaired(name, now):
+        if not free and self._contention.repaired(name, now):
             self._report.contention_started(name)

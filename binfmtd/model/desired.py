@@ -98,6 +98,21 @@ class DesiredState:
             for place, low in enumerate(enabled)
         }
 
+    def changed_since(self, before: "DesiredState") -> frozenset[str]:
+        """The names of which something else is wanted than before: the config says so, or another interpreter is there.
+
+        Whoever changed that, nobody undid what we did.
+        """
+        if self is before:
+            return frozenset()
+        names = self.wanted.keys() | before.wanted.keys()
+        return frozenset(name for name in names if self.wanted.get(name) != before.wanted.get(name))
+
+    @cached_property
+    def wanted(self) -> dict[str, tuple[Handler, Fingerprint | None]]:
+        """Name -> the handler, and which file its interpreter is."""
+        return {h.name: (h, self.fingerprints.get(h.registration.interpreter)) for h in self.handlers}
+
     def overlapping(self, match: Match) -> tuple[Handler, ...]:
         """The handlers that share a file with a foreign entry of this match."""
         found = self._overlapping.get(match)

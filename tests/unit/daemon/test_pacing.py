@@ -12,7 +12,7 @@ from binfmtd.daemon.reconcile import Look, PassResult
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.watch import Heard
 from binfmtd.kernel.converge import Due
-from binfmtd.model.desired import DesiredState
+from binfmtd.model.desired import DesiredState, Fingerprint
 from binfmtd.model.drift import Act, Action, Drift, Plan, Surroundings
 from binfmtd.model.entry import ObservedState
 from binfmtd.model.handler import Flags, Handler, Registration
@@ -20,6 +20,7 @@ from binfmtd.model.match import Magic
 
 A = Handler("a", Registration(Magic(b"A"), "/i", Flags.NONE))
 REGISTER = Action(Act.REGISTER, "a", Drift.MISSING, "it is not there", A)
+RENEW = Action(Act.REPLACE, "a", Drift.STALE_INTERPRETER, "another file", A)
 SETTLE = 0.02
 
 
@@ -46,6 +47,7 @@ class World:
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
         self.told = Recorder(directory)
         self.pacing = Pacing(SETTLE, self.told)
+        self.desired = DesiredState((A,))
 
     def hear(self, *names: str, found: bool = True, flushed: bool = False, bridged: bool = False) -> None:
         """Somebody touched these; the hot path found them missing, and registered stand-ins."""
@@ -56,7 +58,7 @@ class World:
 
     def make_pass(self, *done: Action, left: tuple[Action, ...] = (), at_once: bool = False) -> None:
         """A pass did this, and left that."""
-        look = Look(ObservedState(), DesiredState((A,)), Surroundings(), Plan(left))
+        look = Look(ObservedState(), self.desired, Surroundings(), Plan(left))
         self.pacing.passed(PassResult(look, done=list(done)), (), at_once=at_once)
 
 
@@ -136,6 +138,18 @@ def test_a_flush_counts_for_nobody(world: World) -> None:
         world.hear("a", flushed=True, bridged=True)
         world.now += SETTLE
         world.make_pass(REGISTER)
+    assert world.told.quarrels == []
+
+
+def test_what_we_want_otherwise_counts_for_nobody(world: World) -> None:
+    """An interpreter that is upgraded often, or comes and goes: nobody undid what we did."""
+    for number in range(3 * REPAIRS):
+        world.desired = DesiredState((A,), fingerprints={"/i": Fingerprint(1, number, 1, 1, 1)})
+        world.make_pass(left=(RENEW,))
+        world.now += SETTLE
+        world.make_pass(RENEW)
+        world.desired = DesiredState()
+        world.make_pass(Action(Act.REMOVE, "a", Drift.UNWANTED, "its interpreter is gone"))
     assert world.told.quarrels == []
 
 
