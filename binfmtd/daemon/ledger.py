@@ -1,8 +1,9 @@
 """What binfmtd registered: ledger.json in the state directory.
 
-The intent is written before a name is registered for the first time, so that a killed daemon's entries are known as
-its own; repairs of known names are recorded after the kernel has them.  Records of another boot are void.  A lost or
-corrupt ledger costs nothing but knowledge: entries equal to the desired state are adopted, everything else is foreign.
+The intent is written before a proper entry is registered, and what came of it afterwards: so a killed daemon's entries
+are known as its own at any moment.  A repair does not wait for that, as a stand-in serves already.  Records of another
+boot are void.  A lost or corrupt ledger costs nothing but knowledge: entries equal to the desired state are adopted,
+everything else is foreign.
 """
 
 from typing import Any
@@ -33,18 +34,20 @@ class Ledger:
         return self._file.problem
 
     def intend(self, handlers: list[Handler]) -> None:
-        """Say that these are about to be registered, where they were never before."""
-        new = [handler for handler in handlers if handler.name not in self.records]
-        self.records.update({handler.name: Record(handler.registration) for handler in new})
-        self.save()
+        """Write down that these are about to be registered: an entry of theirs is ours, whatever its number."""
+        if handlers:
+            self._write(self.records | {handler.name: Record(handler.registration) for handler in handlers})
 
     def save(self) -> None:
         """Bring the file up to date; nothing is written when nothing has changed."""
-        if self.records == self._saved:
+        self._write(self.records)
+
+    def _write(self, records: dict[str, Record]) -> None:
+        if records == self._saved:
             return
-        entries = {name: _to_json(name, record) for name, record in sorted(self.records.items())}
+        entries = {name: _to_json(name, record) for name, record in sorted(records.items())}
         if self._file.write({"entries": entries}, "after a restart our entries will count as foreign"):
-            self._saved = dict(self.records)
+            self._saved = dict(records)
 
 
 def _parse(content: Any) -> dict[str, Record]:

@@ -1,6 +1,5 @@
 """The two steps of a repair, and those who quarrel with it."""
 
-import os
 import time
 from collections.abc import Callable
 
@@ -124,17 +123,6 @@ def test_contention(instance: Instance, start_daemon: StartDaemon) -> None:
         instance.remove("low")
         watch.wait_for(lambda event: event.name == "register", what="a repair of another entry during the pause")
     assert len(daemon.logs("contention_started")) == 1
-
-
-def test_killed_in_the_middle(instance: Instance, start_daemon: StartDaemon) -> None:
-    """Killed at any moment of a repair: the next start converges, and no helper is left."""
-    for number in range(15):
-        daemon = start_daemon(CONFIG)
-        instance.remove(("low", "high", "other", "status")[number % 4])
-        os.kill(daemon.pid, 9)
-        daemon.process.wait()
-    daemon_has_settled(instance, start_daemon(CONFIG))
-    assert order(instance) == ["high", "low"]
 
 
 def test_somebody_who_removes_stand_ins(instance: Instance, start_daemon: StartDaemon) -> None:

@@ -72,6 +72,10 @@ class DirectoryWatch:
         """Give the watch back."""
         os.close(self._descriptor)
 
+    def fileno(self) -> int:
+        """The descriptor, for select."""
+        return self._descriptor
+
     def pending(self) -> list[Event]:
         """Return what has come since the last look, without waiting."""
         events: list[Event] = []

@@ -64,7 +64,7 @@ def test_no_ledger_is_no_problem(tmp_path: Path) -> None:
     assert (Ledger(str(tmp_path), BOOT).records, Ledger(str(tmp_path), BOOT).problem) == ({}, None)
     nowhere = Ledger(None, BOOT)
     nowhere.intend([Handler("a", SAYS)])
-    assert (nowhere.records, nowhere.problem) == ({"a": Record(SAYS)}, None)
+    assert (nowhere.records, nowhere.problem) == ({}, None)
 
 
 def test_records_of_another_boot_are_void(tmp_path: Path) -> None:
@@ -80,18 +80,21 @@ def test_the_intent_is_on_disk_before_the_deed(tmp_path: Path) -> None:
     assert Ledger(str(tmp_path), BOOT).records == {"a": Record(SAYS)}
 
 
-def test_an_intent_does_not_replace_what_is_known(tmp_path: Path) -> None:
-    """A repair of a known name is recorded afterwards, so its old record stands until then."""
+def test_an_intent_is_no_knowledge(tmp_path: Path) -> None:
+    """On disk a repair is meant to be ours, whatever its number; until it is done we know what we knew."""
     ledger = saved(tmp_path, a=Record(SAYS, 7, FILE))
     ledger.intend([Handler("a", SAYS), Handler("b", SAYS)])
-    assert ledger.records == {"a": Record(SAYS, 7, FILE), "b": Record(SAYS)}
+    assert Ledger(str(tmp_path), BOOT).records == {"a": Record(SAYS), "b": Record(SAYS)}
+    assert ledger.records == {"a": Record(SAYS, 7, FILE)}
+    ledger.save()
+    assert Ledger(str(tmp_path), BOOT).records == ledger.records
 
 
 def test_nothing_is_written_when_nothing_has_changed(tmp_path: Path) -> None:
     """The hot path and an idle daemon leave the disk alone."""
     ledger = saved(tmp_path, a=Record(SAYS, 7))
     before = (tmp_path / FILE_NAME).stat()
-    ledger.intend([Handler("a", SAYS)])
+    ledger.intend([])
     ledger.save()
     assert (tmp_path / FILE_NAME).stat().st_ino == before.st_ino
     ledger.records["a"] = Record(SAYS, 8)

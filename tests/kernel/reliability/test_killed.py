@@ -1,0 +1,145 @@
+"""Killed at any point of a repair or a reload: the next start finds everything, and leaves nothing behind."""
+
+import json
+import random
+import select
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from support.daemon import Daemon
+from support.instance import Instance
+from support.programs import exits_with, foreign_program, install
+from support.waiting import DirectoryWatch
+
+from binfmtd.catalog.architectures import CATALOG
+from binfmtd.model.standin import is_stand_in
+
+StartDaemon = Callable[..., Daemon]
+Times = Callable[[int], int]
+
+SEED = 5
+LONGEST_SECONDS = 0.2  # by then all is repaired or reloaded, and the kill meets an idle daemon
+MOST_EVENTS = 30
+ARCHITECTURES = ("aarch64", "arm", "riscv64", "ppc64le", "s390x", "sparc64")
+EXECUTED = "aarch64"
+RESTORED = "WSLInterop"
+FOREIGN = {
+    RESTORED: b":WSLInterop:M::MZ::/init:P",
+    "py thon\\": b":py thon\\:E::pyc::/usr/bin/python3:",
+    "above": b":above:M::\\x7fELF\\x02\\x01\\x01\\x00\\xff::/usr/bin/false:",
+}
+
+
+class World:
+    """What the config says, what stands beside it, and what somebody does to both."""
+
+    def __init__(self, instance: Instance, directory: Path, seed: int) -> None:
+        self.instance = instance
+        self.random = random.Random(seed)  # noqa: S311  the same kills in each run
+        self.interpreter = directory / "interpreter"
+        self.version = 0
+        self.program = foreign_program(directory / "program", CATALOG[EXECUTED])
+        self.upgrade()
+        self.foreign: dict[str, tuple[int | None, str]] = {}
+        self.put_foreign()
+        self.change()
+
+    def put_foreign(self) -> None:
+        for name, line in FOREIGN.items():
+            if name not in self.instance.names():
+                self.instance.register(line)
+            self.foreign[name] = (self.instance.inode(name), self.instance.read(name))
+
+    def change(self) -> str:
+        """Declare something else, and return the config."""
+        self.declared = {EXECUTED, *self.random.sample(ARCHITECTURES, 3)}
+        flags = self.random.choice(["F", "FP", "OF"])
+        config = f'architectures = {json.dumps(sorted(self.declared))}\nsettle = "5ms"\n'
+        config += f'[emulators]\npaths = ["{self.interpreter}"]\nflags = "{flags}"\n'
+        self.ranked = self.random.random() < 0.5
+        if self.ranked:  # two for the same files
+            for name, magic, priority in (("high", "onetwo", 1), ("low", "one", 0)):
+                config += f"[handlers.{name}]\nmagic = '\\x00{magic}'\npriority = {priority}\nflags = \"F\"\n"
+                config += f'interpreter = "{self.interpreter}"\n'
+        self.config = config
+        return config
+
+    def names(self) -> set[str]:
+        """What should be ours."""
+        return {f"qemu-{name}" for name in self.declared} | ({"high", "low"} if self.ranked else set())
+
+    def upgrade(self) -> None:
+        self.version = self.version % 100 + 1
+        install(self.interpreter, exits_with(self.version))
+
+    def disturb(self, daemon: Daemon) -> None:
+        """Do some of the things that a daemon answers."""
+        if self.random.random() < 0.3:  # first: what is another's when it is no longer declared stays
+            daemon.config.write_text(self.change())
+            daemon.reload()
+        for _ in range(self.random.randrange(1, 4)):
+            with suppress(FileNotFoundError, FileExistsError):  # it is at work on the one before
+                self._disturb()
+
+    def _disturb(self) -> None:
+        names = sorted(self.names())
+        match self.random.randrange(5):
+            case 0:
+                self.instance.remove(self.random.choice(names))
+            case 1:
+                for name in names:
+                    self.instance.remove(name)
+            case 2:  # what others registered goes as well, for good, unless the config restores it
+                self.instance.remove("status")
+                self.foreign = {RESTORED: (None, self.foreign[RESTORED][1])}
+            case 3:
+                name = self.random.choice(names)
+                self.instance.remove(name)
+                self.instance.register(b":%s:M::changed::/usr/bin/false:" % name.encode())
+            case 4:
+                self.upgrade()
+
+    def check(self, daemon: Daemon) -> None:
+        """All is as it should be at READY=1, and at nothing else."""
+        declared = self.names()
+        names = self.instance.names()
+        assert not [name for name in names if is_stand_in(name)], names
+        assert set(names) == declared | self.foreign.keys()
+        assert not self.ranked or names.index("high") < names.index("low")
+        for name, (inode, text) in self.foreign.items():
+            assert self.instance.read(name) == text
+            assert inode in (None, self.instance.inode(name)), f"{name} was registered again"
+        ledger = json.loads((daemon.state_directory / "ledger.json").read_text())
+        assert {name: record["inode"] for name, record in ledger["entries"].items()} == {
+            name: self.instance.inode(name) for name in declared
+        }
+        assert self.instance.run([str(self.program)], errors="replace").returncode == self.version
+
+
+def wait_for_events(watch: DirectoryWatch, number: int) -> None:
+    """Until so many events have come, or nothing more is to be expected."""
+    deadline = time.monotonic() + LONGEST_SECONDS
+    while number > 0 and (remaining := deadline - time.monotonic()) > 0:
+        select.select([watch], [], [], remaining)
+        number -= len(watch.pending())
+
+
+def test_killed_at_any_point(instance: Instance, start_daemon: StartDaemon, times: Times, tmp_path: Path) -> None:
+    """1,000 times: it converges, no helper is left, the ledger is whole, and no foreign entry has changed."""
+    (tmp_path / "files").mkdir(mode=0o755)
+    world = World(instance, tmp_path / "files", SEED)
+    for number in range(times(1000)):
+        daemon = start_daemon(world.config)
+        world.check(daemon)
+        world.put_foreign()
+        moment = world.random.randrange(MOST_EVENTS)
+        with DirectoryWatch(instance.directory) as watch:
+            world.disturb(daemon)
+            wait_for_events(watch, moment)
+            daemon.process.send_signal(signal.SIGKILL)
+        daemon.process.wait()
+        daemon.close()
+    world.check(start_daemon(world.config))
