@@ -28,8 +28,8 @@ class HostFacts:
         self._native: frozenset[str] | None = None
         self._interpreters: dict[str, InterpreterFacts] = {}
         self._boot_id = host.boot_id()
-        self._header = host.native_header()
-        self._own_head = head("/proc/self/exe")
+        self.header = host.native_header()
+        self.own_head = head("/proc/self/exe")
         self._kernel = host.kernel_version()
         self._judges_paths = host.judges_paths()
 
@@ -46,8 +46,8 @@ class HostFacts:
         return Facts(
             self._interpreters,
             self.native(observed) if needs_native else frozenset(),
-            self._header,
-            self._own_head,
+            self.header,
+            self.own_head,
             self._kernel,
             self._judges_paths,
         )

@@ -4,9 +4,8 @@ One way in for everybody: the daemon makes passes as the kernel wakes it, ``appl
 writing.
 """
 
-import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from binfmtd.daemon.facts import HostFacts
@@ -72,7 +71,6 @@ class Reconciler:
         self._facts = facts
         self._desired: DesiredState | None = None  # until config or interpreters change; it remembers what overlaps
         self._observer = Observer()
-        self._heads: dict[str, bytes] = {}
         self._took_over: dict[str, float] = {}  # F entries of others that we replaced, and when (monotonic)
 
     def use(self, config: Config) -> None:
@@ -101,7 +99,12 @@ class Reconciler:
         self._agree(observed, desired)
         surroundings = self._surroundings(observed, desired)
         known = remember(self.memory.entries, observed, desired, surroundings, before)
-        self.memory.entries = {name: was for name, was in known.items() if can_be_written(name, was)}
+        standing = _standing(observed)
+        self.memory.entries = {
+            name: was
+            for name, was in known.items()
+            if can_be_written(name, was) and not (was.lost and self._bricks(was.registration, standing))
+        }
         to_restore = {name: was for name, was in self.memory.entries.items() if name not in self.failed}
         surroundings = replace(surroundings, remembered=to_restore)
         return Look(observed, desired, surroundings, plan(desired, observed, surroundings))
@@ -147,20 +150,24 @@ class Reconciler:
         remembered = [name for name in names if name in self.memory.entries]
         self.memory.forget([name for name in remembered if instance.inode(name) is None])
 
-    def disable_bricking(self, instance: Instance, writer: Writer) -> list[str]:
-        """Disable what is new and stops every exec, without waiting for quiet; returns the names."""
-        disabled: list[str] = []
-        if self._desired is None:
-            return disabled
-        own = os.path.realpath("/proc/self/exe")
-        for entry in self._observer.newcomers(instance):
-            registration = entry.registration
-            if registration is None or not entry.enabled or _as_declared(entry, self._desired):
-                continue
-            if self._bricks(entry, registration, own):
-                writer.control(entry.name, DISABLE)
-                disabled.append(entry.name)
-        return disabled
+    def disable_bricking(
+        self, instance: Instance, writer: Writer, touched: Collection[str], *, everything: bool
+    ) -> list[str]:
+        """Disable what stops every exec, without waiting for quiet; returns the names.
+
+        Looks at entries that were ``touched``, and with ``everything`` at those that are new.
+        """
+        found = [entry for name in touched if (entry := instance.entry(name)) is not None]
+        found += self._observer.newcomers(instance) if everything else []
+        own = self._facts.own_head
+        suspects = [e for e in found if e.enabled and e.registration and takes(e.registration.match, own)]
+        if not suspects or self._desired is None:
+            return []
+        standing = _standing(Observer().look(instance))
+        bricking = [entry.name for entry in suspects if self._is_bricking(entry, standing, self._desired)]
+        for name in bricking:
+            writer.control(name, DISABLE)
+        return bricking
 
     def remove_owned(self, instance: Instance, writer: Writer) -> tuple[list[Action], Look]:
         """Remove every entry that is ours (`on_stop = "remove"`), and look at what is left.  Raises as make_pass."""
@@ -190,7 +197,6 @@ class Reconciler:
 
     def _forget_interpreters(self) -> None:
         self._facts.forget_interpreters()
-        self._heads.clear()
         self._desired = None
 
     def _agree(self, observed: ObservedState, desired: DesiredState) -> None:
@@ -234,36 +240,31 @@ class Reconciler:
 
     def _surroundings(self, observed: ObservedState, desired: DesiredState) -> Surroundings:
         others = Surroundings(self.ledger.records)
+        standing = _standing(observed)
         broken = set()
         bricking = set()
-        own = os.path.realpath("/proc/self/exe")
         for entry in observed.entries:
             registration = entry.registration
             if registration is None:
                 continue
             # Cheap questions first: there may be 10,000 entries.
-            if self._bricks(entry, registration, own) and not _as_declared(entry, desired):
+            if self._is_bricking(entry, standing, desired):
                 bricking.add(entry.name)
             rival = entry.enabled and desired.overlapping(registration.match) and foreign(entry, desired, others)
             if rival and cannot_run(entry):
                 broken.add(entry.name)
         return Surroundings(self.ledger.records, frozenset(broken), frozenset(bricking))
 
-    def _bricks(self, entry: Entry, registration: Registration, own: str) -> bool:
-        """Whether every exec fails: our own program is taken, and the interpreter is too, or is not there."""
-        ours = self._head(own)
-        if not takes(registration.match, ours, own):
+    def _is_bricking(self, entry: Entry, standing: Sequence[Registration], desired: DesiredState) -> bool:
+        """Whether this entry stops every exec, or would if it were enabled.  What is declared may: by ``force``."""
+        if entry.registration is None or not self._bricks(entry.registration, standing):
             return False
-        interpreter = registration.interpreter
-        theirs = (interpreter, self._head(interpreter))
-        return cannot_run(entry) or bricks(registration.match, theirs, (own, ours))
+        return not any(equal(entry.registration, handler.registration) for handler in desired.handlers)
 
-    def _head(self, path: str) -> bytes:
-        if path not in self._heads:
-            self._heads[path] = head(path)
-        return self._heads[path]
+    def _bricks(self, registration: Registration, standing: Sequence[Registration]) -> bool:
+        return bricks(registration, standing, self._facts.header, self._facts.own_head, head)
 
 
-def _as_declared(entry: Entry, desired: DesiredState) -> bool:
-    handler = desired.by_name.get(entry.name)
-    return handler is not None and equal(entry.registration, handler.registration)
+def _standing(observed: ObservedState) -> list[Registration]:
+    """What is in force, newest first."""
+    return [entry.registration for entry in observed.entries if entry.enabled and entry.registration is not None]

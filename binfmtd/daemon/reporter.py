@@ -16,6 +16,7 @@ from binfmtd.kernel.mount import Mounted
 from binfmtd.model.config import Config
 from binfmtd.model.desired import Standing
 from binfmtd.model.drift import Act, Action, Drift
+from binfmtd.model.guard import BRICKS
 from binfmtd.model.standin import is_stand_in
 from binfmtd.report.log import get_logger
 from binfmtd.report.status import Troubles, handler_states, held_reason, whole_state, write_status
@@ -120,8 +121,7 @@ class Reporter:
 
     def bricked(self, name: str) -> None:
         """An entry that stopped every exec was disabled on the spot."""
-        reason = "it takes its own interpreter: every exec fails with ELOOP"
-        self._log.error("entry_disabled", entry=name, drift=Drift.UNWANTED.value, reason=reason)
+        self._log.error("entry_disabled", entry=name, drift=Drift.UNWANTED.value, reason=BRICKS)
 
     def kept_for_reboot(self, persistence: Persistence) -> None:
         """The file that brings the handlers back after a reboot is in step, or cannot be."""

@@ -98,8 +98,9 @@ class Service:
                 try:
                     reaction = self._hot.react(heard, instance, writer)
                     self._reconciler.removed_by_name(heard.written, instance)
-                    if heard.everything:
-                        bricking = self._reconciler.disable_bricking(instance, writer)
+                    bricking = self._reconciler.disable_bricking(
+                        instance, writer, heard.names, everything=heard.everything
+                    )
                 finally:
                     self._wrote += writer.take_wrote()
         except MountError:

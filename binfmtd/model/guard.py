@@ -4,16 +4,22 @@ binfmt_misc is asked before the kernel's ELF and script loaders, so a handler th
 interpreter too, and every exec fails with ELOOP.
 """
 
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 from binfmtd.errors import FormatError
+from binfmtd.model.handler import Registration
 from binfmtd.model.match import HEAD_SIZE, Extension, Magic, Match, overlap, takes
 
 # ELF: e_ident's first seven bytes, OSABI (none or Linux), zero padding; e_type (executable or shared); e_machine.
 _OSABI = (0, 3)
 _E_TYPE = (2, 3)
 _IDENTIFYING = (1 << 8 * 20) - 1  # the bytes of a head that say what a file is: up to e_machine
+BRICKS = "it takes every program of this host and leads to none that runs: every exec fails (ELOOP)"
+_EXEC_STEPS = 6  # fs/exec.c, exec_binprm: a program and five that it leads to, then ELOOP
+_SCRIPT_INTERPRETER = re.compile(rb"#![ \t]*([^ \t\n\0]+)")  # fs/binfmt_script.c, load_script
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +36,13 @@ class NativeHeader:
         if len(head) < 20 or head[:4] != b"\x7fELF" or head[5] not in (1, 2):
             raise FormatError("not an ELF program")
         return cls(head[4], head[5], int.from_bytes(head[18:20], "little" if head[5] == 1 else "big"))
+
+    def is_of(self, head: bytes) -> bool:
+        """Whether a file that begins so is a program of this kind."""
+        try:
+            return NativeHeader.parse(head) == self
+        except FormatError:
+            return False
 
     def programs(self) -> tuple[Magic, ...]:
         """The headers that native programs have, as magics of 20 bytes."""
@@ -74,9 +87,30 @@ def takes_native(match: Match, native: NativeHeader, own_head: bytes = b"") -> s
     return "scripts" if any(takes(match, script) for script in _SCRIPTS) else None
 
 
-def bricks(match: Match, interpreter: tuple[str, bytes], own: tuple[str, bytes]) -> bool:
-    """Whether an entry with this match stops every exec: it takes its own interpreter and our own executable.
+def bricks(
+    registration: Registration,
+    standing: Sequence[Registration],
+    native: NativeHeader,
+    own_head: bytes,
+    head_of: Callable[[str], bytes],
+) -> bool:
+    """Whether an entry that says this stops every exec: follows our own program's, as the kernel would, to its end.
 
-    Both are given as path and first 256 bytes.
+    The entry is asked first, then those that are ``standing``, newest first.  An extension stops nothing: most programs
+    have none.  ``head_of`` answers with the first 256 bytes of a file, or nothing where it cannot be read: then it may
+    be the file that F opened, or one of another root than ours, and counts as a program like any other of this host.
     """
-    return takes(match, interpreter[1], interpreter[0]) and takes(match, own[1], own[0])
+    if not own_head or not takes(registration.match, own_head):
+        return False
+    asked = (registration, *standing)
+    head, path = own_head, ""
+    for _ in range(_EXEC_STEPS):
+        taker = next((each for each in asked if takes(each.match, head, path)), None)
+        if taker is not None:
+            path = taker.interpreter
+        elif script := _SCRIPT_INTERPRETER.match(head):
+            path = script[1].decode("utf-8", "surrogateescape")
+        else:
+            return not native.is_of(head)
+        head = head_of(path) or own_head
+    return True

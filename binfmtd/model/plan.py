@@ -15,6 +15,7 @@ from binfmtd.model.config import Shadowed
 from binfmtd.model.desired import DesiredState, Held, Standing
 from binfmtd.model.drift import Act, Action, Drift, Plan, Surroundings
 from binfmtd.model.entry import Entry, ObservedState
+from binfmtd.model.guard import BRICKS
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Magic, Match, same
 from binfmtd.model.ownership import equal, foreign, provider, registered_by_us, rivals, spared
@@ -40,7 +41,7 @@ def plan(desired: DesiredState, observed: ObservedState, surroundings: Surroundi
     coming_back = _coming_back(surroundings)
     served: dict[str, str] = {}
     switches = [
-        Action(Act.DISABLE, name, Drift.UNWANTED, "it takes its own interpreter: every exec fails with ELOOP")
+        Action(Act.DISABLE, name, Drift.UNWANTED, BRICKS)
         for name in sorted(surroundings.bricking)
         if name in observed.by_name and observed.by_name[name].enabled
     ]

@@ -112,25 +112,6 @@ def test_what_does_not_serve_is_no_reason(instance: Instance, start_daemon: Star
     assert "qemu-aarch64" in instance.names()
 
 
-def test_bricked_instance(instance: Instance, start_daemon: StartDaemon) -> None:
-    """A foreign entry that takes every program, its own interpreter included, is disabled at once, loudly."""
-    daemon = start_daemon("architectures = []\n" + HANDLER)
-    instance.register(rb":brick:M::\x7fELF::/usr/bin/env:")
-    wait_until(lambda: instance.read("brick").startswith("disabled"), what="a disabled entry")
-    assert instance.run(["true"]).returncode == 0
-    assert "ELOOP" in daemon.wait_for_log("entry_disabled", entry="brick")["reason"]
-
-
-def test_loose_match_is_no_brick(instance: Instance, start_daemon: StartDaemon) -> None:
-    """A foreign entry that takes other things than programs of this host is left alone, however loose."""
-    instance.register(rb":appimage:M:8:AI\x02::/usr/bin/env:")
-    instance.register(rb":script:M::#!/usr/bin/odd::/usr/bin/env:")
-    before = snapshot(instance)
-    daemon = start_daemon("architectures = []\n" + HANDLER)
-    assert daemon.terminate() == 0
-    assert snapshot(instance) == before
-
-
 @needs_qemu
 def test_a_provider_that_loses_its_interpreter(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
     """A foreign entry without F serves no more when its interpreter goes: then ours is registered."""

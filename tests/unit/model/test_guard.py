@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.errors import FormatError
 from binfmtd.model.guard import NativeHeader, bricks, takes_native
+from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Extension, Magic, Match, takes
 
 AMD64 = NativeHeader(2, 1, 62)
@@ -113,11 +114,46 @@ def test_what_is_no_elf_program_has_no_header(head: bytes) -> None:
         NativeHeader.parse(head)
 
 
-def test_an_entry_bricks_if_it_takes_its_interpreter_and_us() -> None:
-    """Both have to be taken: otherwise somebody can still execute something."""
-    all_elf = Magic(b"\x7fELF")
-    foreign = PROGRAM[:18] + b"\xb7\0" + PROGRAM[20:]
-    assert bricks(all_elf, ("/usr/bin/i", PROGRAM), ("/usr/bin/python3", PROGRAM))
-    assert not bricks(all_elf, ("/usr/bin/i", b"#!/bin/sh\n"), ("/usr/bin/python3", PROGRAM))
-    assert not bricks(CATALOG["aarch64"].match, ("/usr/bin/i", foreign), ("/usr/bin/python3", PROGRAM))
-    assert bricks(Extension("py"), ("/i.py", b""), ("/own.py", b""))
+ALL_ELF = Registration(Magic(b"\x7fELF"), "/i", Flags.NONE)
+ESCAPES = PROGRAM[:7] + b"\x09" + PROGRAM[8:]  # OSABI of FreeBSD: runs all the same
+FOREIGN = PROGRAM[:18] + b"\xb7\0" + PROGRAM[20:]
+
+
+def says(match: Match, interpreter: str) -> Registration:
+    return Registration(match, interpreter, Flags.NONE)
+
+
+@pytest.mark.parametrize(
+    ("registration", "standing", "files", "stops"),
+    [
+        (ALL_ELF, (), {"/i": PROGRAM}, True),
+        (ALL_ELF, (), {}, True),  # what F opened, who knows: some program of this host in the end
+        (ALL_ELF, (), {"/i": b"#!/bin/sh\n", "/bin/sh": PROGRAM}, True),
+        (ALL_ELF, (), {"/i": b"#! \t/a\n", "/a": b"#!/b -x\n", "/b": PROGRAM}, True),
+        (ALL_ELF, (), {"/i": b"no program"}, True),
+        (ALL_ELF, (), {"/i": b"#!\n"}, True),
+        (ALL_ELF, (says(Extension("odd"), "/odd"),), {"/i": b"MZ", "/odd": PROGRAM}, True),
+        (says(ALL_ELF.match, "/i.odd"), (says(Extension("odd"), "/odd"),), {"/i.odd": b"MZ", "/odd": PROGRAM}, True),
+        (says(ALL_ELF.match, "/i.odd"), (says(Extension("odd"), "/i.odd"),), {"/i.odd": b"MZ"}, True),
+        (says(CATALOG["x86_64"].match, "/i"), (), {"/i": FOREIGN}, True),
+        (says(CATALOG["x86_64"].match, "/i"), (says(CATALOG["aarch64"].match, "/q"),), {"/i": FOREIGN}, True),
+        (says(Magic(PROGRAM[:8]), "/i"), (), {"/i": ESCAPES}, False),
+        (says(Magic(PROGRAM[:8]), "/i"), (), {"/i": b"#!/b\n", "/b": ESCAPES}, False),
+        (says(Magic(PROGRAM[:8]), "/i"), (ALL_ELF,), {"/i": ESCAPES}, True),
+        (says(CATALOG["aarch64"].match, "/i"), (), {"/i": PROGRAM}, False),
+        (says(CATALOG["i386"].match, "/i"), (), {"/i": PROGRAM}, False),
+        (says(Magic(b"AI\x02", offset=8), "/i"), (), {"/i": PROGRAM}, False),
+        (says(Magic(b"#!"), "/i"), (), {"/i": b"#!/i\n"}, False),  # programs run, so somebody can remove it
+        (says(Extension("11"), "/i.11"), (), {}, False),
+    ],
+)
+def test_what_stops_every_exec(
+    registration: Registration, standing: tuple[Registration, ...], files: dict[str, bytes], stops: bool
+) -> None:
+    """What takes our own program and leads to nothing that runs, however long the way there."""
+    assert bricks(registration, standing, AMD64, PROGRAM, lambda path: files.get(path, b"")) is stops
+
+
+def test_without_a_program_of_our_own_nothing_can_be_said() -> None:
+    """Where /proc/self/exe cannot be read, nobody is blamed."""
+    assert not bricks(says(Magic(b"\0"), "/i"), (), AMD64, b"", lambda _: b"")

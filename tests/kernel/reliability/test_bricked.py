@@ -1,0 +1,162 @@
+"""A foreign entry that stops every exec is disabled at once, and nothing that only looks like one is.
+
+The instances really are bricked: while the daemon is stopped nothing can be executed in there, so whoever looks does it
+from outside.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+from support.daemon import Daemon
+from support.instance import Instance
+from support.programs import exits_with, install
+from support.waiting import wait_until
+
+from binfmtd.catalog.architectures import CATALOG
+from binfmtd.formats.line import encode_line
+from binfmtd.model.handler import Flags, Registration
+from binfmtd.model.match import Match
+
+StartDaemon = Callable[..., Daemon]
+Times = Callable[[int], int]
+
+CONFIG = r"""
+architectures = []
+restore = ["WSL*"]
+[handlers.one]
+magic = '\x00one'
+interpreter = "/usr/bin/true"
+"""
+SETTLE_SECONDS = 1.0
+EVERY = rb":brick:M::\x7fELF::%b:%b"
+ESCAPING = 9  # OSABI of FreeBSD, which Linux runs all the same
+
+
+@pytest.fixture
+def bin_directory(tmp_path: Path) -> Path:
+    """Yield a directory for interpreters."""
+    directory = tmp_path / "bin"
+    directory.mkdir(mode=0o755)
+    return directory
+
+
+def itself(instance: Instance, _: Path, flags: bytes) -> None:
+    """Its interpreter is a program like any other."""
+    instance.register(EVERY % (b"/usr/bin/env", flags))
+
+
+def missing(instance: Instance, directory: Path, flags: bytes) -> None:
+    """Its interpreter is not there, or is what F has opened."""
+    path = install(directory / "gone", exits_with(1))
+    instance.register(EVERY % (os.fsencode(path), flags))
+    path.unlink()
+
+
+def script(instance: Instance, directory: Path, flags: bytes) -> None:
+    """Its interpreter is a script, whose shell it takes."""
+    path = install(directory / "script", b"#!/bin/sh\nexit 0\n")
+    instance.register(EVERY % (os.fsencode(path), flags))
+
+
+def chain(instance: Instance, directory: Path, flags: bytes) -> None:
+    """Another entry takes its interpreter, and it takes that one's."""
+    path = install(directory / "file.odd", b"odd")
+    instance.register(b":odd:E::odd::/usr/bin/env:%b" % flags)
+    instance.register(EVERY % (os.fsencode(path), flags))
+
+
+@pytest.mark.parametrize("flags", [b"", b"F", b"OC"])
+@pytest.mark.parametrize("way", [itself, missing, script, chain], ids=lambda way: way.__name__)
+def test_what_stops_every_exec(
+    instance: Instance,
+    start_daemon: StartDaemon,
+    times: Times,
+    bin_directory: Path,
+    way: Callable[[Instance, Path, bytes], None],
+    flags: bytes,
+) -> None:
+    """1,000 times in all: disabled long before it is quiet, while the daemon runs, logged as an error, and everything runs again."""
+    daemon = start_daemon(f'settle = "{SETTLE_SECONDS:g}s"\n{CONFIG}')
+    daemon.process.send_signal(signal.SIGSTOP)
+    way(instance, bin_directory, flags)
+    assert instance.run(["/usr/bin/true"]).returncode != 0
+    daemon.process.send_signal(signal.SIGCONT)
+    disabled = partial(is_disabled, instance)
+    wait_until(disabled, what="a disabled entry")
+    assert instance.run(["/usr/bin/true"]).returncode == 0
+    took = []
+    for number in range(times(1000) // 12 + 1):
+        if number % 2:
+            instance.remove("brick")
+            if way is chain:
+                instance.remove("odd")
+            began = time.monotonic()
+            way(instance, bin_directory, flags)
+        else:  # enabled again it counts at once as well
+            began = time.monotonic()
+            instance.write("brick", b"1")
+        wait_until(disabled, what="a disabled entry")
+        took.append(time.monotonic() - began)
+    assert instance.run(["/usr/bin/true"]).returncode == 0
+    assert min(took) < SETTLE_SECONDS / 2
+    line = daemon.wait_for_log("entry_disabled", entry="brick")
+    assert (line["level"], "ELOOP" in line["reason"]) == ("error", True)
+    print(f"disabled after {sorted(took)[len(took) // 2] * 1000:.1f} ms (median), {max(took) * 1000:.1f} ms (worst)")
+
+
+def is_disabled(instance: Instance) -> bool:
+    return instance.read("brick").startswith("disabled")
+
+
+def line(name: str, match: Match, interpreter: str) -> bytes:
+    return encode_line(name, Registration(match, interpreter, Flags.NONE))
+
+
+def test_what_matches_loosely_is_left_alone(instance: Instance, start_daemon: StartDaemon, bin_directory: Path) -> None:
+    """AppImages, an i386 handler on amd64, one for scripts that takes its own, and one that lets its interpreter be."""
+    daemon = start_daemon(CONFIG)
+    native = exits_with(7)
+    escaping = install(bin_directory / "escaping", native[:7] + bytes((ESCAPING,)) + native[8:])
+    itself_a_script = install(bin_directory / "script", b"#!/usr/bin/odd\n")
+    instance.register(rb":appimage:M:8:AI\x02::/usr/bin/env:")
+    instance.register(rb":appimage-elf:M::\x7fELF\x02\x01\x01\x00AI\x02::/usr/bin/env:")
+    instance.register(rb":script:M::#!/usr/bin/odd::%b:" % os.fsencode(itself_a_script))
+    own = "i386" if os.uname().machine == "x86_64" else "x86_64"
+    instance.register(line(own, CATALOG[own].match, "/usr/bin/env"))
+    _, _, suffix = os.path.realpath(sys.executable).rpartition(".")
+    instance.register(b":extension:E::%b::/nowhere.%b:" % (suffix.encode(), suffix.encode()))
+    head = Path(sys.executable).read_bytes()[:8]
+    magic = b"".join(b"\\x%02x" % byte for byte in head)
+    instance.register(b":all:M::%b::%b:" % (magic, os.fsencode(escaping)))
+    names = ["appimage", "appimage-elf", "script", own, "extension", "all"]
+    daemon.wait_status(lambda status: {each["name"] for each in status["foreign"]} == set(names), "all of them")
+    assert all(instance.read(name).startswith("enabled") for name in names)
+    assert instance.run(["/usr/bin/true"]).returncode == 7
+    instance.remove("all")
+    assert daemon.terminate() == 0
+    assert not daemon.logs("entry_disabled")
+
+
+def test_what_would_brick_is_not_restored(instance: Instance, start_daemon: StartDaemon, bin_directory: Path) -> None:
+    """An entry that could stand when it was seen, and now would stop every exec, stays away after a flush."""
+    native = exits_with(7)
+    path = install(bin_directory / "escaping", native[:7] + bytes((ESCAPING,)) + native[8:])
+    daemon = start_daemon(CONFIG)
+    magic = b"".join(b"\\x%02x" % byte for byte in Path(sys.executable).read_bytes()[:8])
+    instance.register(b":WSL-all:M::%b::%b:" % (magic, os.fsencode(path)))
+    instance.register(b":WSL-plain:E::exe::/usr/bin/env:")
+    daemon.wait_status(lambda status: len(status["foreign"]) == 2, "both of them")
+    daemon.wait_converged()
+    daemon.process.send_signal(signal.SIGSTOP)
+    install(path, native)
+    instance.remove("status")
+    daemon.process.send_signal(signal.SIGCONT)
+    wait_until(lambda: set(instance.names()) == {"one", "WSL-plain"}, what="the others")
+    assert daemon.wait_for_log("entry_restored")["entry"] == "WSL-plain"
+    assert instance.run(["/usr/bin/true"]).returncode == 0
