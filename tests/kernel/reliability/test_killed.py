@@ -131,7 +131,7 @@ def test_killed_at_any_point(instance: Instance, start_daemon: StartDaemon, time
     """1,000 times: it converges, no helper is left, the ledger is whole, and no foreign entry has changed."""
     (tmp_path / "files").mkdir(mode=0o755)
     world = World(instance, tmp_path / "files", SEED)
-    for number in range(times(1000)):
+    for _ in range(times(1000)):
         daemon = start_daemon(world.config)
         world.check(daemon)
         world.put_foreign()
