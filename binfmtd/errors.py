@@ -50,12 +50,6 @@ class VanishError(MountError):
     """What would be registered would be gone with this process, since nobody else has this instance mounted."""
 
 
-class WatchError(BinfmtdError):
-    """The kernel does not let us watch."""
-
-    again = Again.LATER
-
-
 class WriteRefusedError(BinfmtdError):
     """The kernel refused a write to binfmt_misc; ``errno`` is the kernel's."""
 

@@ -7,6 +7,7 @@ mount table, a signal, or the next deadline (a name that is quiet now, the end o
 import errno
 import time
 
+from binfmtd.daemon.attachment import Attachment
 from binfmtd.daemon.facts import paths_of
 from binfmtd.daemon.hot_path import HotPath, Reaction
 from binfmtd.daemon.mount_table import MountTable
@@ -23,7 +24,7 @@ from binfmtd.errors import BinfmtdError, ConfigError, MountError, WriteRefusedEr
 from binfmtd.kernel.converge import Due
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.interpreters import watched
-from binfmtd.kernel.mount import Mounted, Where, find_or_mount
+from binfmtd.kernel.mount import Where
 from binfmtd.kernel.write import Writer, Wrote
 from binfmtd.model.config import OnStop
 from binfmtd.model.drift import Action
@@ -41,9 +42,8 @@ class Service:
         signals: Signals,
         persistence: Persistence,
     ) -> None:
-        """``where`` binfmt_misc is, or is to be mounted.  Raises WatchError."""
+        """``where`` binfmt_misc is, or is to be mounted."""
         self._source = source
-        self._where = where
         self._reconciler = reconciler
         self._report = reporter
         self._signals = signals
@@ -51,25 +51,23 @@ class Service:
         self._notifier = Notifier()
         self._watch = Watch()
         self._mounts = MountTable()
-        self._wait = Wait(self._watch.descriptor, self._mounts.descriptor, self._signals.descriptor)
+        self._wait = Wait(self._mounts.descriptor, self._signals.descriptor)
+        self._attachment = Attachment(where, self._watch, self._wait)
         self._pacing = Pacing(reconciler.config.policy.settle, reporter)
         self._reload = ReloadRequest()
-        self._mounted: Mounted | None = None
-        self._trouble: str | None = None  # what is wrong with the mount or the watch
         self._hot: HotPath | None = None
         self._wrote: list[Wrote] = []
         self._heard = Heard()  # what came up while a pass was under way
         self._touched: set[str] | None = None  # entries to read again at the next full look; None: all
         self._look_at_files = True  # where interpreters are has to be looked at anew, before the next pass
         self._providers: list[str] = []  # interpreters of foreign entries that serve in our place
-        self._resync_at = 0.0
         self._ready = False
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT.  Raises WriteRefusedError if this process may not write at all."""
         self._attach("start")
         while not self._signals.stop:
-            deadline = min(self._resync_at, self._pacing.deadline(), self._reload.due_at, self._persistence.due_at)
+            deadline = min(self._look_at(), self._pacing.deadline(), self._reload.due_at, self._persistence.due_at)
             woken = set() if self._heard else self._wait.until(deadline)
             now = time.monotonic()
             if self._watch.descriptor in woken:
@@ -88,12 +86,12 @@ class Service:
 
     def _repair(self, heard: Heard) -> Reaction:
         """The kernel first: stand-ins, what one write ends, and what stops every exec."""
-        if self._hot is None or self._mounted is None or not (heard.names or heard.everything):
+        if self._hot is None or self._attachment.mounted is None or not (heard.names or heard.everything):
             return Reaction()
         bricking: list[str] = []
         reaction = Reaction()
         try:
-            with Instance(self._mounted) as instance:
+            with Instance(self._attachment.mounted) as instance:
                 writer = Writer(instance)
                 try:
                     reaction = self._hot.react(heard, instance, writer)
@@ -106,7 +104,7 @@ class Service:
         except MountError:
             heard.lost = True
         except WriteRefusedError as error:
-            self._report.trouble(self._trouble or str(error))
+            self._report.trouble(self._attachment.problem or str(error))
         for name in bricking:
             self._report.bricked(name)
         return reaction
@@ -149,7 +147,7 @@ class Service:
         if now >= self._reload.due_at and self._reload.take(now, self._source.age()):
             self._load()
         self._pacing.end_contentions(now)
-        if now >= self._resync_at:
+        if now >= self._look_at():
             self._look_at_files = True
             self._touched = None
             self._attach("resync")
@@ -163,37 +161,28 @@ class Service:
 
     def _attach(self, trigger: str) -> None:
         """Find the instance, arm the watch, and only then look: so nothing falls between."""
-        resync = self._reconciler.config.policy.resync
-        self._resync_at = time.monotonic() + resync
-        before = self._mounted
+        before = self._attachment.mounted
         try:
-            self._mounted = find_or_mount(self._where)
+            fresh = self._attachment.attach()
         except MountError as error:
-            self._mounted = None
-            self._watch.forget_instance()
             self._pacing.forget()
             self._report.trouble(str(error))
             self._notifier.send(f"STATUS={error}")
             self._tell()
             return
-        where = self._mounted.directory
-        self._trouble = None
-        if self._mounted.read_only:
-            self._trouble = f"{where} is mounted read-only: run `mount -o remount,rw {where}`"
-        try:
-            fresh = self._watch.watch_instance(where)
-        except OSError as error:
-            fresh = True
-            self._trouble = f"{where}: no inotify watch ({error}): looking every {resync:g} s instead"
         if fresh:
             self._touched = None
         self._reconciler.retry()
         self._look_at_files = True  # an interpreter may lie on what was mounted or unmounted
-        if trigger == "mount" and not fresh and self._mounted == before:
+        if trigger == "mount" and not fresh and self._attachment.mounted == before:
             self._pacing.look_later(time.monotonic())  # something else was mounted: a storm of that makes one look
             return
         # The first pass registers what was never there, however long the mount was waited for: no drift, no repair.
-        self._make_pass(trigger if self._hot else "start", at_once=fresh)
+        self._make_pass(trigger if self._hot else "start", at_once=fresh and trigger != "resync")
+        self._attachment.looked()
+
+    def _look_at(self) -> float:
+        return self._attachment.look_at(self._reconciler.config.policy.resync)
 
     def _watch_files(self) -> None:
         """Watch where interpreters are or would appear, and the config if it asks for that."""
@@ -207,7 +196,7 @@ class Service:
 
     def _make_pass(self, trigger: str, *, at_once: bool = False) -> None:
         """Look at everything and do what is due; ``at_once``: nobody can be at work on it yet."""
-        if self._mounted is None:
+        if self._attachment.mounted is None:
             return
         if self._look_at_files:
             self._look_at_files = False
@@ -229,7 +218,7 @@ class Service:
             return self._heard.everything or name in self._heard.names
 
         try:
-            with Instance(self._mounted) as instance:
+            with Instance(self._attachment.mounted) as instance:
                 writer = Writer(instance)
                 try:
                     result = self._reconciler.make_pass(
@@ -240,7 +229,7 @@ class Service:
         except MountError as error:
             self._touched = None
             if trigger == "watch_lost":  # looking for it again has not helped: wait for the mount table, or resync
-                self._mounted = None
+                self._attachment.mounted = None
                 self._report.trouble(str(error))
             else:
                 self._heard.lost = True  # the loop reacts to it
@@ -249,7 +238,7 @@ class Service:
             if self._hot is None and error.errno in (errno.EACCES, errno.EPERM):
                 raise  # from the start nothing may be written, and no waiting will change that
             self._touched = None
-            self._report.trouble(self._trouble or str(error))
+            self._report.trouble(self._attachment.problem or str(error))
             self._pacing.forget()
             self._tell()
             return
@@ -261,7 +250,7 @@ class Service:
             self._watch_files()
             self._pacing.look_later(time.monotonic())
         self._persistence.want(result.look, self._reconciler.config, failed)
-        self._report.trouble(self._trouble)
+        self._report.trouble(self._attachment.problem)
         self._report.passed(trigger, result, time.monotonic() - began)
         self._tell(result)
 
@@ -279,7 +268,7 @@ class Service:
             self._pacing.use(config.policy.settle)
             self._watch_files()
             self._make_pass("reload", at_once=True)
-            if self._mounted is None:
+            if self._attachment.mounted is None:
                 self._tell()
         if self._ready:
             self._notifier.send("READY=1")
@@ -287,9 +276,9 @@ class Service:
     def _stop(self) -> None:
         self._notifier.send("STOPPING=1")
         self._make_pass("stop", at_once=True)
-        if self._reconciler.config.policy.on_stop is OnStop.REMOVE and self._mounted is not None:
+        if self._reconciler.config.policy.on_stop is OnStop.REMOVE and self._attachment.mounted is not None:
             try:
-                with Instance(self._mounted) as instance:
+                with Instance(self._attachment.mounted) as instance:
                     self._report.removed(*self._reconciler.remove_owned(instance, Writer(instance)))
             except BinfmtdError as error:
                 self._report.trouble(str(error))
@@ -298,7 +287,7 @@ class Service:
 
     def _tell(self, result: PassResult | None = None) -> None:
         """Write the status, then say that we are ready: after the first pass, with proper names."""
-        self._report.write(self._reconciler, self._mounted, self._pacing.contended())
+        self._report.write(self._reconciler, self._attachment.mounted, self._pacing.contended())
         if not self._ready and result is not None and not self._pacing.open():
             self._ready = True
             self._notifier.send("READY=1")

@@ -11,7 +11,11 @@ class Wait:
     def __init__(self, *descriptors: int) -> None:
         self._epoll = select.epoll(flags=select.EPOLL_CLOEXEC)
         for descriptor in descriptors:
-            self._epoll.register(descriptor, select.EPOLLIN)
+            self.add(descriptor)
+
+    def add(self, descriptor: int) -> None:
+        """Wait for this one as well."""
+        self._epoll.register(descriptor, select.EPOLLIN)
 
     def until(self, deadline: float) -> set[int]:
         """The readable descriptors; none once ``deadline`` (monotonic, in seconds, maybe infinite) is over."""

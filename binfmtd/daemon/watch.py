@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 
 import pyinotify
 
-from binfmtd.errors import WatchError
 from binfmtd.files.chain import ANY_NAME
 from binfmtd.formats.line import to_text
 from binfmtd.kernel.write import Wrote
@@ -75,42 +74,58 @@ class Heard:
 
 
 class Watch:
-    """One inotify instance for everything.  Raises WatchError where the kernel has no more of them."""
+    """One inotify instance for everything.
+
+    Where the kernel has no instance or no watch left, ``exhausted`` says so, with the remedy; ``open`` tries anew.
+    """
 
     def __init__(self) -> None:
-        try:
-            self._manager = pyinotify.WatchManager()
-        except OSError as error:
-            raise WatchError(
-                f"{error}: this user has used up its inotify instances: raise fs.inotify.max_user_instances with sysctl"
-            ) from None
-        self.descriptor: int = self._manager.get_fd()
-        # pyinotify's descriptor blocks and is inherited.
-        os.set_blocking(self.descriptor, False)
-        os.set_inheritable(self.descriptor, False)  # noqa: FBT003
+        self.descriptor: int | None = None
+        self.exhausted: str | None = None
+        self._manager: pyinotify.WatchManager | None = None
         self._instance: int | None = None
         self._files: dict[int, dict[str, set[str]]] = {}  # watch descriptor -> name -> kinds
         self._by_kind: dict[str, Mapping[str, set[str]]] = {}
 
+    def open(self) -> int | None:
+        """Begin to watch; returns the descriptor if there was none before."""
+        self.exhausted = None
+        if self._manager is not None:
+            return None
+        try:
+            self._manager = pyinotify.WatchManager()
+        except OSError:
+            self.exhausted = "no inotify instance is left: raise fs.inotify.max_user_instances with sysctl"
+            return None
+        self.descriptor = int(self._manager.get_fd())
+        # pyinotify's descriptor blocks and is inherited.
+        os.set_blocking(self.descriptor, False)
+        os.set_inheritable(self.descriptor, False)  # noqa: FBT003
+        return self.descriptor
+
     def watch_instance(self, directory: str) -> bool:
         """Arm the watch on a mounted instance; True if it is another one than before (or the watch had been lost).
 
-        The kernel answers with the same watch descriptor for the same directory of the same instance.  Raises OSError.
+        The kernel answers with the same watch descriptor for the same directory of the same instance.
         """
         before = self._instance
-        self._instance = self._add(directory, _INSTANCE_MASK)
+        try:
+            self._instance = self._add(directory, _INSTANCE_MASK)
+        except OSError as error:
+            self._instance = None
+            self.exhausted = self.exhausted or f"{directory}: no inotify watch: {error}"
         if before is not None and before != self._instance:
-            self._manager.rm_watch(before)
-        return before != self._instance
+            self._remove(before)
+        return self._instance not in (None, before)
 
     def forget_instance(self) -> None:
         """Drop the watch on an instance that cannot be reached any more."""
         if self._instance is not None:
-            self._manager.rm_watch(self._instance)
+            self._remove(self._instance)
             self._instance = None
 
     def watch_files(self, kind: str, directories: Mapping[str, set[str]]) -> list[str]:
-        """Watch these names (or ANY_NAME) in these directories; returns the directories that cannot be watched."""
+        """Watch these names (or ANY_NAME) in these directories; returns the directories that never can be watched."""
         self._by_kind[kind] = directories
         wanted: dict[str, dict[str, set[str]]] = {}
         for each, named in self._by_kind.items():
@@ -123,13 +138,14 @@ class Watch:
             try:
                 descriptor = self._add(directory, _FILE_MASK)
             except OSError:
-                failed.append(directory)
+                if not self.exhausted:
+                    failed.append(directory)
             else:
                 # Two paths may be one directory: the kernel then answers with one descriptor.
                 for name, kinds in kinds_by_name.items():
                     files.setdefault(descriptor, {}).setdefault(name, set()).update(kinds)
         for descriptor in self._files.keys() - files.keys() - {self._instance}:
-            self._manager.rm_watch(descriptor)
+            self._remove(descriptor)
         self._files = files
         return failed
 
@@ -141,8 +157,6 @@ class Watch:
         heard = Heard()
         own = _events_of(wrote)
         data = self._read()
-        if len(data) > _BUFFER_BYTES - _LARGEST_EVENT:
-            data += self._read_rest()
         offset = 0
         while offset < len(data):
             descriptor, mask, _, length = _EVENT.unpack_from(data, offset)
@@ -175,28 +189,38 @@ class Watch:
                 heard.written.add(to_text(name))
 
     def _add(self, directory: str, mask: int) -> int:
+        if self._manager is None:
+            raise OSError(self.exhausted)
         try:
             # Added to what is watched there: an interpreter may be said to lie in the instance's own directory.
             (descriptor,) = self._manager.add_watch(directory, mask | pyinotify.IN_MASK_ADD, quiet=False).values()
         except pyinotify.WatchManagerError as error:
+            if "ENOSPC" in str(error):  # pyinotify keeps the number to itself
+                self.exhausted = "no inotify watch is left: raise fs.inotify.max_user_watches with sysctl"
             raise OSError(str(error)) from None
         except UnicodeEncodeError:
             raise OSError(f"{directory!r}: pyinotify takes only names in UTF-8") from None
         return int(descriptor)
 
+    def _remove(self, descriptor: int) -> None:
+        if self._manager is not None:
+            self._manager.rm_watch(descriptor)
+
     def _read(self) -> bytes:
+        """All that is pending at this moment, and no more: others may write faster than we read."""
+        if self.descriptor is None:
+            return b""
         try:
-            return os.read(self.descriptor, _BUFFER_BYTES)
+            data = os.read(self.descriptor, _BUFFER_BYTES)
         except BlockingIOError:
             return b""
-
-    def _read_rest(self) -> bytes:
-        """What is pending at this moment, and no more: others may write faster than we read."""
+        if len(data) <= _BUFFER_BYTES - _LARGEST_EVENT:
+            return data
         (pending,) = struct.unpack("i", fcntl.ioctl(self.descriptor, termios.FIONREAD, bytes(4)))
-        parts = []
-        while pending > 0 and (part := self._read()):
-            parts.append(part)
-            pending -= len(part)
+        parts = [data]
+        while pending > 0:
+            parts.append(os.read(self.descriptor, _BUFFER_BYTES))  # nobody else reads: what was pending still is
+            pending -= len(parts[-1])
         return b"".join(parts)
 
 

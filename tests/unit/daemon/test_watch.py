@@ -17,9 +17,11 @@ def watch(tmp_path: Path) -> Iterator[Watch]:
     for name in ("register", "status", "one"):
         (tmp_path / name).write_bytes(b"")
     watch = Watch()
+    descriptor = watch.open()
+    assert descriptor is not None
     assert watch.watch_instance(str(tmp_path))
     yield watch
-    os.close(watch.descriptor)
+    os.close(descriptor)
 
 
 def write(path: Path, times: int = 1) -> None:
@@ -144,5 +146,6 @@ def test_overflow(watch: Watch, tmp_path: Path) -> None:
 
 def test_the_descriptor_neither_blocks_nor_is_inherited(watch: Watch) -> None:
     """Unlike pyinotify's own."""
+    assert watch.descriptor is not None
     assert not os.get_blocking(watch.descriptor)
     assert not os.get_inheritable(watch.descriptor)

@@ -1,0 +1,65 @@
+"""What the daemon is attached to: the mounted instance, and the watch on it.
+
+Where the kernel has no inotify left (fs.inotify.max_user_instances, max_user_watches), looks at intervals take the
+place of events until it has some again: each tries anew, and takes at most a twentieth of a core.
+"""
+
+import time
+
+from binfmtd.daemon.wait import Wait
+from binfmtd.daemon.watch import Watch
+from binfmtd.errors import MountError
+from binfmtd.kernel.mount import Mounted, Where, find_or_mount
+
+UNWATCHED_SECONDS = 1.0
+LEAST_REST = 20  # times as long as the look itself took
+
+
+class Attachment:
+    """Where binfmt_misc is, and whether we hear of what happens there."""
+
+    def __init__(self, where: Where, watch: Watch, wait: Wait) -> None:
+        """``where`` it is, or is to be mounted."""
+        self.mounted: Mounted | None = None
+        self._where = where
+        self._watch = watch
+        self._wait = wait
+        self._began = self._ended = float("-inf")
+
+    def attach(self) -> bool:
+        """Find the instance and arm the watch, before anybody looks; True if it is another one or newly watched.
+
+        Raises MountError where there is none.
+        """
+        self._began = time.monotonic()
+        before = self.mounted
+        if (opened := self._watch.open()) is not None:
+            self._wait.add(opened)
+        try:
+            self.mounted = find_or_mount(self._where)
+        except MountError:
+            self.mounted = None
+            self._watch.forget_instance()
+            raise
+        return self._watch.watch_instance(self.mounted.directory) or self.mounted != before
+
+    def looked(self) -> None:
+        """The look that followed has been made."""
+        self._ended = time.monotonic()
+
+    def look_at(self, resync: float) -> float:
+        """When to look again without any event, every ``resync`` seconds at the latest; monotonic, in seconds."""
+        if not self._watch.exhausted:
+            return self._began + resync
+        took = max(0.0, self._ended - self._began)
+        return self._began + took + min(resync, max(UNWATCHED_SECONDS, LEAST_REST * took))
+
+    @property
+    def problem(self) -> str | None:
+        """Why the daemon cannot do its work as it should."""
+        if self.mounted is not None and self.mounted.read_only:
+            where = self.mounted.directory
+            return f"{where} is mounted read-only: run `mount -o remount,rw {where}`"
+        if self._watch.exhausted:
+            return f"{self._watch.exhausted}; until then it looks about once a second"
+        return None

@@ -1,0 +1,93 @@
+"""No inotify instance and no watch is left: looks take the place of events, and go when there are some again."""
+
+import os
+import time
+from collections.abc import Callable
+
+import pytest
+from support.daemon import Daemon
+from support.instance import Instance
+from support.waiting import wait_until
+
+StartDaemon = Callable[..., Daemon]
+Times = Callable[[int], int]
+
+CONFIG = r"""
+architectures = []
+[handlers.one]
+magic = '\x00one'
+interpreter = "/usr/bin/true"
+flags = "F"
+"""
+LIMITS = {"max_inotify_instances": "max_user_instances", "max_inotify_watches": "max_user_watches"}
+PLENTY = 1000
+
+
+def allow(instance: Instance, limit: str, number: int) -> None:
+    """Set what everybody in the instance's user namespace may have together."""
+    instance.shell(f"echo {number} > /proc/sys/user/{limit}", check=True)
+
+
+def cpu_seconds(daemon: Daemon) -> float:
+    with open(f"/proc/{daemon.pid}/stat") as stat:
+        fields = stat.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def text_of(instance: Instance, name: str) -> str:
+    try:
+        return instance.read(name)
+    except FileNotFoundError:
+        return ""
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_used_up_at_the_start(instance: Instance, start_daemon: StartDaemon, limit: str) -> None:
+    """It starts, says once what is used up and how to have more, repairs all the same, and recovers by itself."""
+    allow(instance, limit, 0)
+    daemon = start_daemon(CONFIG)
+    status = daemon.wait_status(lambda status: status["state"] == "degraded")
+    instance.remove("one")
+    wait_until(lambda: "one" in instance.names(), what="a repair without any event")
+    instance.write("one", b"0")
+    wait_until(lambda: text_of(instance, "one").startswith("enabled"), what="enabled without any event")
+    (trouble,) = daemon.logs("trouble")
+    assert LIMITS[limit] in trouble["reason"]
+    assert trouble["reason"] in str(status)
+    assert not daemon.logs("directory_unwatched")
+    allow(instance, limit, PLENTY)
+    daemon.wait_converged()
+    assert len(daemon.logs("trouble_over")) == 1
+    passes = daemon.status()["passes"]
+    instance.remove("one")
+    daemon.wait_status(lambda status: status["passes"] > passes and status["state"] == "converged")
+    assert daemon.logs("drift_found", entry="one", stand_in=True), "not by an event"
+
+
+def test_used_up_while_it_runs(instance: Instance, start_daemon: StartDaemon) -> None:
+    """An instance that is mounted anew cannot be watched: degraded, not blind."""
+    daemon = start_daemon(CONFIG)
+    allow(instance, "max_inotify_watches", 0)
+    instance.shell("umount /proc/sys/fs/binfmt_misc; mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc")
+    wait_until(lambda: "one" in instance.names(), what="registered in the new one")
+    daemon.wait_status(lambda status: status["state"] == "degraded")
+    instance.remove("one")
+    wait_until(lambda: "one" in instance.names(), what="a repair without any event")
+    allow(instance, "max_inotify_watches", PLENTY)
+    daemon.wait_converged()
+
+
+def test_looking_is_cheap(instance: Instance, start_daemon: StartDaemon, times: Times) -> None:
+    """Without events, and among many foreign entries, looking takes a twentieth of a core at most."""
+    for number in range(times(20_000)):
+        instance.register(b":foreign-%d:M::foreign-%d::/usr/bin/true:" % (number, number))
+    allow(instance, "max_inotify_instances", 0)
+    daemon = start_daemon(CONFIG, ready=False)
+    daemon.wait_ready(deadline_seconds=30)
+    began, used = time.monotonic(), cpu_seconds(daemon)
+    for _ in range(2):
+        instance.remove("one")
+        wait_until(lambda: "one" in instance.names(), 60, "a repair without any event")
+    share = (cpu_seconds(daemon) - used) / (time.monotonic() - began)
+    print(f"{times(20_000)} foreign entries: {share:.1%} of a core")  # noqa: T201  for docs/reliability.md
+    assert share < 0.1  # with room for the repairs, and for what this test itself makes it do
