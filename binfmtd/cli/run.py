@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
     if kept.ledger.problem:
         reporter.ledger_lost(kept.ledger.problem)
     try:
-        Service(source, options.where(given), kept, reporter, signals, persistence).run()
+        Service(source, options.where(given), kept, reporter, signals, persistence, lock).run()
     finally:
         signals.ignore()
         lock.release()

@@ -39,6 +39,10 @@ class BootFile:
             self.problem = f"{self._path}: {error}: {loss}"
             return None
 
+    def there(self) -> bool:
+        """Whether the file is where it was put: somebody may have removed it."""
+        return self._path is None or os.path.lexists(self._path)
+
     def write(self, content: Mapping[str, Any], loss: str) -> bool:
         """Replace the file; False if that failed, and ``loss`` says what that means."""
         if self._path is None:

@@ -43,7 +43,7 @@ class Ledger:
         self._write(self.records)
 
     def _write(self, records: dict[str, Record]) -> None:
-        if records == self._saved:
+        if records == self._saved and (not records or self._file.there()):
             return
         entries = {name: _to_json(name, record) for name, record in sorted(records.items())}
         if self._file.write({"entries": entries}, "after a restart our entries will count as foreign"):

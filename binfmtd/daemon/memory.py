@@ -35,7 +35,7 @@ class Memory:
 
     def save(self) -> None:
         """Bring the file up to date; nothing is written when nothing has changed."""
-        if list(self.entries.items()) == self._saved:
+        if list(self.entries.items()) == self._saved and (not self.entries or self._file.there()):
             return
         entries = [_to_json(name, was) for name, was in self.entries.items()]
         if self._file.write({"entries": entries}, "after a restart, others' entries may not come back"):

@@ -19,7 +19,7 @@ from binfmtd.model.drift import Act, Action, Drift
 from binfmtd.model.guard import BRICKS
 from binfmtd.model.standin import is_stand_in
 from binfmtd.report.log import get_logger
-from binfmtd.report.status import Troubles, handler_states, held_reason, whole_state, write_status
+from binfmtd.report.status import Troubles, handler_states, held_reason, status_written, whole_state, write_status
 
 _T = TypeVar("_T")
 _K = TypeVar("_K", bound=Hashable)
@@ -138,6 +138,14 @@ class Reporter:
         """The instance under the watch is gone."""
         self._log.warning("watch_lost")
 
+    def state_dir_made_again(self) -> None:
+        """Somebody removed the state directory, or the lock in it."""
+        self._log.warning("state_dir_made_again", directory=self._state_dir)
+
+    def state_dir_lost(self, problem: str) -> None:
+        """It cannot be made again."""
+        self._once(f"state {problem}", "state_dir_lost", reason=problem)
+
     def unwatched(self, directories: list[str]) -> None:
         """Directories whose changes go unnoticed until `resync`."""
         for directory in directories:
@@ -187,7 +195,7 @@ class Reporter:
         """Replace the status file; a disk that cannot be written is no reason to stop repairing."""
         document = self._document(reconciler, mounted, contended)
         lasting = {key: value for key, value in document.items() if key not in ("passes", "last_pass")}
-        if lasting == self._written:
+        if lasting == self._written and status_written(self._state_dir):
             return
         try:
             write_status(self._state_dir, document)

@@ -8,7 +8,6 @@ import errno
 import time
 
 from binfmtd.daemon.attachment import Attachment
-from binfmtd.daemon.facts import paths_of
 from binfmtd.daemon.hot_path import HotPath, Reaction
 from binfmtd.daemon.mount_table import MountTable
 from binfmtd.daemon.notify import Notifier
@@ -18,12 +17,13 @@ from binfmtd.daemon.reconcile import PassResult, Reconciler
 from binfmtd.daemon.reload_request import ConfigSource, ReloadRequest
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.signals import Signals, reap_orphans
+from binfmtd.daemon.state_dir import Lock
 from binfmtd.daemon.wait import Wait
 from binfmtd.daemon.watch import Heard, Watch
-from binfmtd.errors import BinfmtdError, ConfigError, MountError, WriteRefusedError
+from binfmtd.daemon.watched_files import WatchedFiles
+from binfmtd.errors import BinfmtdError, ConfigError, MountError, StateError, WriteRefusedError
 from binfmtd.kernel.converge import Due
 from binfmtd.kernel.instance import Instance
-from binfmtd.kernel.interpreters import watched
 from binfmtd.kernel.mount import Where
 from binfmtd.kernel.write import Writer, Wrote
 from binfmtd.model.config import OnStop
@@ -41,6 +41,7 @@ class Service:
         reporter: Reporter,
         signals: Signals,
         persistence: Persistence,
+        lock: Lock,
     ) -> None:
         """``where`` binfmt_misc is, or is to be mounted."""
         self._source = source
@@ -48,8 +49,10 @@ class Service:
         self._report = reporter
         self._signals = signals
         self._persistence = persistence
+        self._lock = lock
         self._notifier = Notifier()
         self._watch = Watch()
+        self._files = WatchedFiles(self._watch, source.watched, reporter)
         self._mounts = MountTable()
         self._wait = Wait(self._mounts.descriptor, self._signals.descriptor)
         self._attachment = Attachment(where, self._watch, self._wait)
@@ -59,8 +62,6 @@ class Service:
         self._wrote: list[Wrote] = []
         self._heard = Heard()  # what came up while a pass was under way
         self._touched: set[str] | None = None  # entries to read again at the next full look; None: all
-        self._look_at_files = True  # where interpreters are has to be looked at anew, before the next pass
-        self._providers: list[str] = []  # interpreters of foreign entries that serve in our place
         self._ready = False
 
     def run(self) -> None:
@@ -124,7 +125,7 @@ class Service:
         if "config" in heard.files:
             self._reload.make(now)
         if "interpreters" in heard.files:
-            self._look_at_files = True
+            self._files.changed = True
             self._pacing.look_later(now)
         if heard.overflow:
             self._touched = None
@@ -148,7 +149,7 @@ class Service:
             self._load()
         self._pacing.end_contentions(now)
         if now >= self._look_at():
-            self._look_at_files = True
+            self._files.changed = True
             self._touched = None
             self._attach("resync")
         elif self._pacing.anything_due(now):
@@ -173,7 +174,7 @@ class Service:
         if fresh:
             self._touched = None
         self._reconciler.retry()
-        self._look_at_files = True  # an interpreter may lie on what was mounted or unmounted
+        self._files.changed = True  # an interpreter may lie on what was mounted or unmounted
         if trigger == "mount" and not fresh and self._attachment.mounted == before:
             self._pacing.look_later(time.monotonic())  # something else was mounted: a storm of that makes one look
             return
@@ -184,23 +185,14 @@ class Service:
     def _look_at(self) -> float:
         return self._attachment.look_at(self._reconciler.config.policy.resync)
 
-    def _watch_files(self) -> None:
-        """Watch where interpreters are or would appear, and the config if it asks for that."""
-        paths = [*paths_of(self._reconciler.config), *self._providers]
-        directories = watched(paths)
-        unwatched = self._watch.watch_files("interpreters", directories)
-        if (now := watched(paths)) != directories:  # something moved between the walk and the watch
-            unwatched = self._watch.watch_files("interpreters", now)
-        wanted = self._source.watched() if self._reconciler.config.policy.reload_on_change else {}
-        self._report.unwatched(unwatched + self._watch.watch_files("config", wanted))
-
     def _make_pass(self, trigger: str, *, at_once: bool = False) -> None:
         """Look at everything and do what is due; ``at_once``: nobody can be at work on it yet."""
         if self._attachment.mounted is None:
             return
-        if self._look_at_files:
-            self._look_at_files = False
-            self._watch_files()
+        self._keep_state_dir()
+        if self._files.changed:
+            self._files.changed = False
+            self._files.arm(self._reconciler.config)
             self._reconciler.retry(interpreters=True)
         began = time.monotonic()
         touched, self._touched = self._touched, set()
@@ -245,14 +237,19 @@ class Service:
         failed, pacing = self._reconciler.failed, self._pacing
         self._hot = HotPath(result.look, failed, pacing.may_bridge, pacing.may_switch)
         self._pacing.passed(result, failed, at_once=at_once)
-        if result.look.providers() != self._providers:
-            self._providers = result.look.providers()
-            self._watch_files()
+        if self._files.serve_in_our_place(result.look.providers(), self._reconciler.config):
             self._pacing.look_later(time.monotonic())
         self._persistence.want(result.look, self._reconciler.config, failed)
         self._report.trouble(self._attachment.problem)
         self._report.passed(trigger, result, time.monotonic() - began)
         self._tell(result)
+
+    def _keep_state_dir(self) -> None:
+        try:
+            if self._lock.keep():
+                self._report.state_dir_made_again()
+        except StateError as error:
+            self._report.state_dir_lost(str(error))
 
     def _load(self) -> None:
         self._notifier.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
@@ -260,13 +257,13 @@ class Service:
             config = self._source.load()
         except ConfigError as error:
             self._report.config_rejected(str(error))
-            self._watch_files()
+            self._files.arm(self._reconciler.config)
             self._tell()
         else:
             self._report.config_reloaded(config)
             self._reconciler.use(config)
             self._pacing.use(config.policy.settle)
-            self._watch_files()
+            self._files.arm(self._reconciler.config)
             self._make_pass("reload", at_once=True)
             if self._attachment.mounted is None:
                 self._tell()

@@ -52,21 +52,44 @@ class Lock:
 
         Raises AlreadyRunningError, naming the daemon that has it, and StateError for any other reason.
         """
-        path = os.path.join(state_dir, LOCK_NAME)
+        self._state_dir = state_dir
+        self._purpose = purpose
+        self._path = os.path.join(state_dir, LOCK_NAME)
+        self._descriptor = self._acquire(PATIENCE)
+
+    def keep(self) -> bool:
+        """See that directory and lock are there still; True if somebody removed them, and they are made again.
+
+        Raises as the making of both does; nobody is waited for.
+        """
+        held = os.fstat(self._descriptor)
         try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-            if not _take(self._descriptor):
-                pid, holder = _holder(self._descriptor)
-                os.close(self._descriptor)
-                raise _taken(state_dir, pid, holder)
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, f"{os.getpid()}\n{purpose}\n".encode(), 0)
-        except OSError as error:
-            raise StateError(f"{path}: {error.strerror}: make room, or name another with --state-dir") from None
+            found = os.lstat(self._path)
+        except OSError:
+            found = None
+        if found is not None and (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino):
+            return False
+        make_state_dir(self._state_dir)
+        old, self._descriptor = self._descriptor, self._acquire(0)
+        os.close(old)
+        return True
 
     def release(self) -> None:
         """Let go of it."""
         os.close(self._descriptor)
+
+    def _acquire(self, patience: float) -> int:
+        try:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            if not _take(descriptor, patience):
+                pid, holder = _holder(descriptor)
+                os.close(descriptor)
+                raise _taken(self._state_dir, pid, holder)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n{self._purpose}\n".encode(), 0)
+        except OSError as error:
+            raise StateError(f"{self._path}: {error.strerror}: make room, or name another with --state-dir") from None
+        return descriptor
 
 
 def running_pid(state_dir: str) -> int | None:
@@ -85,9 +108,9 @@ def running_pid(state_dir: str) -> int | None:
         os.close(descriptor)
 
 
-def _take(descriptor: int) -> bool:
+def _take(descriptor: int, patience: float) -> bool:
     """Wait a little: ``running_pid`` holds it for an instant, and ``apply`` for a pass."""
-    give_up = time.monotonic() + PATIENCE
+    give_up = time.monotonic() + patience
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

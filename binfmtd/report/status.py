@@ -141,6 +141,11 @@ def write_status(state_dir: str, document: Mapping[str, Any]) -> None:
     write_atomically(os.path.join(state_dir, FILE_NAME), text.encode("ascii"))
 
 
+def status_written(state_dir: str) -> bool:
+    """Whether the file is there: somebody may have removed it."""
+    return os.path.lexists(os.path.join(state_dir, FILE_NAME))
+
+
 def read_status(state_dir: str) -> dict[str, Any]:
     """Read the status file; raises StateError where there is none or it cannot be understood."""
     path = os.path.join(state_dir, FILE_NAME)

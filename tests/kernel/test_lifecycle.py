@@ -126,25 +126,6 @@ def test_state_files_are_plain(start_daemon: StartDaemon) -> None:
         assert os.stat(path).st_mode & 0o7777 == 0o644
 
 
-@pytest.mark.parametrize("damage", ["remove", "read-only"])
-def test_state_directory_that_fails(instance: Instance, start_daemon: StartDaemon, damage: str) -> None:
-    """A state directory that is removed or cannot be written is reported; repairs go on."""
-    daemon = start_daemon(CONFIG)
-    state = daemon.state_directory
-    if damage == "remove":
-        for path in state.iterdir():
-            path.unlink()
-        state.rmdir()
-    else:
-        assert instance.shell(f"mount --bind {state} {state} && mount -o remount,bind,ro {state}").returncode == 0
-    for _ in range(3):
-        instance.remove("status")
-        wait_until(lambda: instance.names() == ["one"], what="the repair")
-    daemon.wait_for_log("status_unwritten")
-    assert len(daemon.logs("status_unwritten")) == 1
-    assert daemon.terminate() == 0
-
-
 @pytest.mark.parametrize(
     ("config", "words"),
     [

@@ -81,7 +81,7 @@ def test_what_stops_every_exec(
     way: Callable[[Instance, Path, bytes], None],
     flags: bytes,
 ) -> None:
-    """1,000 times in all: disabled long before it is quiet, while the daemon runs, logged as an error, and everything runs again."""
+    """1,000 times in all: disabled long before it is quiet, logged as an error, and everything runs again."""
     daemon = start_daemon(f'settle = "{SETTLE_SECONDS:g}s"\n{CONFIG}')
     daemon.process.send_signal(signal.SIGSTOP)
     way(instance, bin_directory, flags)

@@ -89,5 +89,5 @@ def test_looking_is_cheap(instance: Instance, start_daemon: StartDaemon, times: 
         instance.remove("one")
         wait_until(lambda: "one" in instance.names(), 60, "a repair without any event")
     share = (cpu_seconds(daemon) - used) / (time.monotonic() - began)
-    print(f"{times(20_000)} foreign entries: {share:.1%} of a core")  # noqa: T201  for docs/reliability.md
+    print(f"{times(20_000)} foreign entries: {share:.1%} of a core")
     assert share < 0.1  # with room for the repairs, and for what this test itself makes it do

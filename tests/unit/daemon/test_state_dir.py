@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -181,3 +182,32 @@ def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="--state-dir"):
         Lock(str(tmp_path))
     assert victim.read_text() == "precious"
+
+
+def test_a_removed_directory_is_made_again(tmp_path: Path) -> None:
+    """With its lock, which is held as before; where nothing is missing nothing happens."""
+    directory = tmp_path / "state"
+    make_state_dir(str(directory))
+    lock = Lock(str(directory))
+    assert not lock.keep()
+    shutil.rmtree(directory)
+    assert lock.keep()
+    assert running_pid(str(directory)) == os.getpid()
+    assert not lock.keep()
+    lock.release()
+    assert running_pid(str(directory)) is None
+
+
+def test_one_that_another_daemon_has_taken_meanwhile_is_its_own(tmp_path: Path) -> None:
+    """Said, with the other's process id, and tried again later."""
+    directory = tmp_path / "state"
+    make_state_dir(str(directory))
+    ours = Lock(str(directory))
+    shutil.rmtree(directory)
+    make_state_dir(str(directory))
+    theirs = Lock(str(directory))
+    with pytest.raises(AlreadyRunningError):
+        ours.keep()
+    theirs.release()
+    assert ours.keep()
+    ours.release()

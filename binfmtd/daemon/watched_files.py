@@ -1,0 +1,39 @@
+"""The files that decide what is to be registered: where interpreters are or would appear, and the config if it asks."""
+
+from collections.abc import Callable
+
+from binfmtd.daemon.facts import paths_of
+from binfmtd.daemon.reporter import Reporter
+from binfmtd.daemon.watch import Watch
+from binfmtd.kernel.interpreters import watched
+from binfmtd.model.config import Config
+
+
+class WatchedFiles:
+    """What is watched changes with the config, with each link in a chain, and with who serves in our place."""
+
+    def __init__(self, watch: Watch, config_files: Callable[[], dict[str, set[str]]], report: Reporter) -> None:
+        """``config_files`` tells the names to watch in each directory for `reload_on_change`."""
+        self.changed = True  # something happened to one: they have to be looked at anew, before the next pass
+        self._watch = watch
+        self._config_files = config_files
+        self._report = report
+        self._providers: list[str] = []
+
+    def arm(self, config: Config) -> None:
+        """Watch them as they are now."""
+        paths = [*paths_of(config), *self._providers]
+        directories = watched(paths)
+        unwatched = self._watch.watch_files("interpreters", directories)
+        if (now := watched(paths)) != directories:  # something moved between the walk and the watch
+            unwatched = self._watch.watch_files("interpreters", now)
+        wanted = self._config_files() if config.policy.reload_on_change else {}
+        self._report.unwatched(unwatched + self._watch.watch_files("config", wanted))
+
+    def serve_in_our_place(self, providers: list[str], config: Config) -> bool:
+        """Watch the interpreters of foreign entries that serve in our place, too; True if they are others now."""
+        if providers == self._providers:
+            return False
+        self._providers = providers
+        self.arm(config)
+        return True
