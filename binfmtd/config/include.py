@@ -17,8 +17,8 @@ from binfmtd.config.look import Look, look_at, shown, unreadable
 from binfmtd.errors import FormatError
 from binfmtd.files.atomic import read_regular
 from binfmtd.files.binfmt_d import DIRECTORIES, conf_files
-from binfmtd.files.chain import Seen
-from binfmtd.files.trust import Trust, untrusted
+from binfmtd.files.chain import Seen, walk
+from binfmtd.files.trust import Trust, untrusted, way_untrusted
 from binfmtd.formats.binfmt_d import Rule, is_generated, parse_conf
 
 SYSTEMD = "binfmt.d"
@@ -97,11 +97,12 @@ def _files(word: str, trust: Trust, seen: Seen, warnings: list[str]) -> Sequence
 
 
 def _read(file: str, trust: Trust, seen: Seen, warnings: list[str]) -> bytes | None:
-    if reason := untrusted(file, trust, seen):
+    way = walk(file, seen)
+    if reason := way_untrusted(way, trust):
         warnings.append(f"{shown(file)}: not included: cannot be trusted: {reason}")
         return None
     try:
-        return read_regular(file)
+        return read_regular(file, judged=way.stat)
     except OSError as error:
         warnings.append(str(unreadable(file, error)))
     except FormatError as error:

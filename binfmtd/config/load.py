@@ -17,8 +17,8 @@ from binfmtd.config.look import Look, shown, unreadable
 from binfmtd.config.source import DEFAULT_PATH, look_for
 from binfmtd.errors import ConfigError, FormatError
 from binfmtd.files.atomic import read_regular
-from binfmtd.files.chain import Seen
-from binfmtd.files.trust import Trust, untrusted
+from binfmtd.files.chain import Seen, walk
+from binfmtd.files.trust import Trust, way_untrusted
 from binfmtd.model.config import Config
 
 PATIENCE = 2.0  # seconds in all for files that keep changing
@@ -95,13 +95,14 @@ def _included(words: Sequence[str], trust: Trust) -> include.Included:
 
 def _read(look: Look, trust: Trust) -> list[tuple[str, bytes]]:
     seen: Seen = {}
-    for path in (*look.directories, *look.files):
-        if reason := untrusted(path, trust, seen):
+    ways = {path: walk(path, seen) for path in (*look.directories, *look.files)}
+    for path, way in ways.items():
+        if reason := way_untrusted(way, trust):
             raise ConfigError(f"{shown(path)}: cannot be trusted: {reason}")
     contents: list[tuple[str, bytes]] = []
     for file in look.files:
         try:
-            contents.append((shown(file), read_regular(file)))
+            contents.append((shown(file), read_regular(file, judged=ways[file].stat)))
         except OSError as error:
             raise unreadable(file, error) from error
         except FormatError as error:

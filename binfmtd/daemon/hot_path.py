@@ -2,7 +2,7 @@
 
 Looks only at the entry that an event names or, where it names none, at the declared names: their inode numbers tell
 what was registered anew, and only that is read.  Writes stand-ins, and what ends a drift in one write.  Log, status,
-ledger and the full look come later.
+ledger and the full look come later, and so does a stand-in whose interpreter has changed: it has to be judged first.
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -12,6 +12,7 @@ from binfmtd.daemon.reconcile import Look
 from binfmtd.daemon.watch import Heard
 from binfmtd.errors import WriteRefusedError
 from binfmtd.kernel.instance import Instance
+from binfmtd.kernel.interpreters import moved
 from binfmtd.kernel.stand_ins import StandIns
 from binfmtd.kernel.write import DISABLE, ENABLE, Writer
 from binfmtd.model.drift import Drift
@@ -51,6 +52,7 @@ class HotPath:
         self._by_file = {stand_in_name(name): handler for name, handler in self._handlers.items()} | self._handlers
         self._rank = {handler.name: place for place, handler in enumerate(look.desired.handlers)}
         self._served = [(look.desired.by_name[name], by) for name, by in served.items()]
+        self._fingerprints = look.desired.fingerprints
         self._inodes = {name: entry.inode for name, entry in look.observed.by_name.items()}
         self._may_bridge = may_bridge
         self._may_switch = may_switch
@@ -70,6 +72,7 @@ class HotPath:
         if self._served:
             without += self._deserted(heard, instance, reaction)
             without.sort(key=lambda handler: self._rank[handler.name])
+        without = [handler for handler in without if not moved(handler.registration, self._fingerprints)]
         if without:
             reaction.bridged, reaction.refused = self._stand_ins.bridge(without, instance, writer)
         return reaction

@@ -138,7 +138,7 @@ class Reconciler:
             if outcome.interpreters_moved:
                 self._forget_interpreters()
             look = result.look = self.look(instance, {action.entry for action in actions})
-            if not outcome.done:
+            if not outcome.done and not outcome.interpreters_moved:
                 break
         self._forget_void(look.observed)
         self.ledger.save()

@@ -92,28 +92,29 @@ def _sync(directory: str) -> None:
         os.close(descriptor)
 
 
-def read_regular(path: str, limit: int = MEBIBYTE) -> bytes:
+def read_regular(path: str, limit: int = MEBIBYTE, *, judged: os.stat_result | None = None) -> bytes:
     """Read a whole file of at most ``limit`` bytes.
 
-    Raises FormatError, saying what it is, for anything but a regular file and for a larger one; OSError otherwise.
+    Raises FormatError, saying what it is, for anything but a regular file, for a larger one and, where somebody
+    ``judged`` it, for another file than that; OSError otherwise.
     """
-    data = read_start(path, limit + 1)
+    data = read_start(path, limit + 1, judged=judged)
     if len(data) > limit:
         raise FormatError(f"{path!r} is larger than {limit} bytes: this cannot be the right file")
     return data
 
 
-def read_start(path: str, size: int) -> bytes:
-    """Read the first ``size`` bytes of a file, or all of a shorter one.
-
-    Raises FormatError for anything but a regular file; OSError otherwise.
-    """
+def read_start(path: str, size: int, *, judged: os.stat_result | None = None) -> bytes:
+    """Read the first ``size`` bytes of a file, or all of a shorter one.  Raises as ``read_regular``."""
     # Looked at before it is opened, because opening some devices does something (a watchdog starts).
     _refuse_special(path, os.stat(path).st_mode)
     # And after: what was a file may be a FIFO by now, and must not block us.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     with open(descriptor, "rb", buffering=0) as file:
-        _refuse_special(path, os.fstat(descriptor).st_mode)
+        opened = os.fstat(descriptor)
+        _refuse_special(path, opened.st_mode)
+        if judged is not None and not os.path.samestat(opened, judged):
+            raise FormatError(f"{path!r} was exchanged while it was opened: when that has ended, load it again")
         parts: list[bytes] = []
         while size and (part := file.read(size)):
             parts.append(part)

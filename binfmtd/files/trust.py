@@ -16,7 +16,7 @@ import stat
 from contextlib import suppress
 from dataclasses import dataclass
 
-from binfmtd.files.chain import Seen, walk
+from binfmtd.files.chain import Chain, Seen, walk
 from binfmtd.files.whereabouts import in_user_namespace, shares_root_with_init
 from binfmtd.formats.mountinfo import parse_mountinfo
 
@@ -54,7 +54,12 @@ def untrusted(path: str, trust: Trust, seen: Seen | None = None) -> str | None:
     Only what exists is judged.  ``seen`` are the lstat results of this round.  Raises FormatError if ``path`` is not
     absolute.
     """
-    for step in walk(path, seen).steps:
+    return way_untrusted(walk(path, seen), trust)
+
+
+def way_untrusted(way: Chain, trust: Trust) -> str | None:
+    """The same for a path that has been walked: what is judged is what ``way.stat`` says of the file."""
+    for step in way.steps:
         if step.stat is not None and (reason := judge(step.path, step.stat.st_uid, step.stat.st_mode, trust)):
             return reason
     return None

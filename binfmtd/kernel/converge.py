@@ -13,7 +13,7 @@ from enum import Enum, auto
 from binfmtd.errors import WriteRefusedError
 from binfmtd.formats.line import encode_line
 from binfmtd.kernel.instance import Instance
-from binfmtd.kernel.interpreters import fingerprint
+from binfmtd.kernel.interpreters import fingerprint, moved
 from binfmtd.kernel.stand_ins import StandIns
 from binfmtd.kernel.write import DISABLE, ENABLE, REMOVE, Writer, refusal
 from binfmtd.model.bridge import companies
@@ -82,7 +82,7 @@ class Convergence:
             else:
                 settling.append((company, Due.FORCED in due))
         self._renew_stand_ins(waiting)
-        self._bridge(waiting)
+        self._bridge([action for action in waiting if not self._moved(action)])
         self.outcome.left.extend(waiting)
         for action in self._planned(Act.RESTORE):
             if self._is_due(action):
@@ -116,6 +116,9 @@ class Convergence:
 
     def _settle(self, company: list[Action], *, forced: bool) -> None:
         """Give a company its proper entries, in ascending rank and back to back."""
+        if any(self._moved(action) for action in company):
+            self.outcome.left.extend(company)
+            return
         replaced = [action for action in company if action.act is Act.REPLACE]
         self._renew_stand_ins(replaced)
         refused = self._bridge(replaced)
@@ -162,6 +165,12 @@ class Convergence:
             wrong = action.act is Act.REPLACE and not equal(entry.registration, _handler(action).registration)
             if wrong or not entry.enabled:
                 self._writer.control(entry.name, REMOVE)
+
+    def _moved(self, action: Action) -> bool:
+        """Whether an interpreter has to be judged anew before it may be opened."""
+        moved_away = moved(_handler(action).registration, self._desired.fingerprints)
+        self.outcome.interpreters_moved |= moved_away
+        return moved_away
 
     def _record(self, handler: Handler) -> Record:
         """What is certain about the entry just registered: F's file only if it was the same before and after."""

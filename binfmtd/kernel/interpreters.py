@@ -3,16 +3,16 @@
 import os
 import stat
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from binfmtd.errors import FormatError
 from binfmtd.files.atomic import read_start
 from binfmtd.files.chain import walk
-from binfmtd.files.trust import Trust, untrusted
+from binfmtd.files.trust import Trust, way_untrusted
 from binfmtd.formats.line import to_text
 from binfmtd.model.desired import Fingerprint, InterpreterFacts
 from binfmtd.model.entry import Entry
-from binfmtd.model.handler import Flags
+from binfmtd.model.handler import Flags, Registration
 
 HEAD_BYTES = 256
 _HEADERS_BYTES = 4096  # linkers put the program headers and PT_INTERP's text right behind the ELF header
@@ -25,20 +25,30 @@ _P_TYPE_OFFSET_FILESZ = {1: "II8xI", 2: "I4xQ16xQ"}
 def fingerprint(path: str) -> Fingerprint | None:
     """Which file is at the path now, links followed; None unless it is an executable file.  About 3 us."""
     try:
-        found = os.stat(path)
+        return _of_executable(os.stat(path))
     except (OSError, ValueError):
         return None
-    if not stat.S_ISREG(found.st_mode) or not found.st_mode & 0o111:
+
+
+def _of_executable(found: os.stat_result | None) -> Fingerprint | None:
+    if found is None or not stat.S_ISREG(found.st_mode) or not found.st_mode & 0o111:
         return None
     return Fingerprint(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
+def moved(registration: Registration, known: Mapping[str, Fingerprint]) -> bool:
+    """Whether F would open another file than the one that was judged.  About 3 us."""
+    path = registration.interpreter
+    return Flags.F in registration.flags and fingerprint(path) != known.get(path)
+
+
 def look_at(paths: Iterable[str], trust: Trust) -> dict[str, InterpreterFacts]:
-    """The facts about each path."""
+    """The facts about each path: the file that is known is the one whose way was judged."""
     facts = {}
     for path in paths:
-        found = fingerprint(path)
-        facts[path] = InterpreterFacts(found, None if found is None else untrusted(path, trust))
+        way = walk(path)
+        found = _of_executable(way.stat)
+        facts[path] = InterpreterFacts(found, None if found is None else way_untrusted(way, trust))
     return facts
 
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -175,8 +176,8 @@ def test_what_changes_while_it_is_read_is_read_again(config: Path, monkeypatch: 
     (config.parent / "conf.d" / "a.toml").write_text("resync = '1m'")
     reads: list[str] = []
 
-    def read_and_meddle(path: str) -> bytes:
-        data = read_regular(path)
+    def read_and_meddle(path: str, **judged: Any) -> bytes:
+        data = read_regular(path, **judged)
         if not reads:
             config.write_text(ONE)
             (config.parent / "conf.d" / "b.toml").write_text("resync = '2m'")
@@ -189,6 +190,28 @@ def test_what_changes_while_it_is_read_is_read_again(config: Path, monkeypatch: 
     assert reads.count(str(config)) == 2
 
 
+def test_what_was_judged_is_what_is_read(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever turns a link elsewhere between the look and the open, and back, gains nothing."""
+    good, evil = config.parent / "good", config.parent / "evil"
+    good.write_text(ONE)
+    evil.write_text("architectures = ['riscv64']")
+    config.symlink_to(good)
+
+    def turn(target: Path) -> None:
+        config.unlink()
+        config.symlink_to(target)
+
+    def exchanged(path: str, **judged: Any) -> bytes:
+        turn(evil)
+        try:
+            return read_regular(path, **judged)
+        finally:
+            turn(good)
+
+    monkeypatch.setattr(load_module, "read_regular", exchanged)
+    assert "was exchanged while it was opened" in refused(config)
+
+
 def test_a_file_that_vanishes_while_it_is_read_is_no_error_if_it_comes_back(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,12 +220,12 @@ def test_a_file_that_vanishes_while_it_is_read_is_no_error_if_it_comes_back(
     Clock(monkeypatch, lambda nap: nap == 1 and config.write_text(ONE))
     calls = 0
 
-    def vanishing(path: str) -> bytes:
+    def vanishing(path: str, **judged: Any) -> bytes:
         nonlocal calls
         calls += 1
         if calls == 1:
             config.unlink()
-        return read_regular(path)
+        return read_regular(path, **judged)
 
     monkeypatch.setattr(load_module, "read_regular", vanishing)
     assert architectures(load(str(config), trust=ME)) == ["aarch64"]
@@ -213,8 +236,8 @@ def test_a_file_that_never_holds_still_is_an_error(config: Path, monkeypatch: py
     config.write_text(ONE)
     clock = Clock(monkeypatch, lambda _nap: None)
 
-    def read_and_meddle(path: str) -> bytes:
-        data = read_regular(path)
+    def read_and_meddle(path: str, **judged: Any) -> bytes:
+        data = read_regular(path, **judged)
         config.write_text(f"{ONE} # {'x' * clock.naps}")
         return data
 

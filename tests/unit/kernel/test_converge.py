@@ -12,7 +12,7 @@ from support.simulated import SimulatedKernel
 from support.worlds import World, worlds
 
 from binfmtd.formats.line import decode_line
-from binfmtd.kernel import converge
+from binfmtd.kernel import converge, interpreters
 from binfmtd.kernel.converge import Convergence, Due, Outcome
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.write import ENABLE, REMOVE, Writer
@@ -73,7 +73,8 @@ def converged(world: World, kernel: SimulatedKernel, due: Due = Due.FORCED) -> t
     desired = world.desired()
     through = Through(kernel)
     planned = plan(desired, kernel.observed(), world.surroundings(kernel.observed(), world.records))
-    with mock.patch.object(converge, "fingerprint", desired.fingerprints.get):
+    found = desired.fingerprints.get
+    with mock.patch.object(converge, "fingerprint", found), mock.patch.object(interpreters, "fingerprint", found):
         outcome = Convergence(planned, desired, cast(Instance, through), cast(Writer, through), due=lambda _: due).run()
     return through, outcome
 
