@@ -59,9 +59,10 @@ def _print(status: dict[str, Any]) -> None:
         f"loaded {config['loaded_at']}",
         "rejected": config["error"],
         "problem": status["problem"],
+        "contended": ", ".join(status["contended"]),
         "state": f"{status['state']}, {status['repairs']} repairs in {status['passes']} passes",
     }
     print()
     for key, text in lines.items():
         if text:
-            print(f"{key + ':':<10}{printable(text)}")
+            print(f"{key + ':':<11}{printable(text)}")

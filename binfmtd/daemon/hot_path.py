@@ -64,8 +64,11 @@ class HotPath:
         """Look at what was touched, and see that programs run again.  Raises WriteRefusedError."""
         reaction = Reaction()
         if heard.flushed and not instance.switched_on():
-            writer.control(INSTANCE, ENABLE)
-            reaction.ended[INSTANCE] = Drift.SWITCHED_OFF
+            if self._may_switch(INSTANCE):
+                writer.control(INSTANCE, ENABLE)
+                reaction.ended[INSTANCE] = Drift.SWITCHED_OFF
+            else:
+                reaction.found[INSTANCE] = Drift.SWITCHED_OFF
         without = [
             handler for handler in self._concerned(heard) if self._lacks(handler, heard, instance, writer, reaction)
         ]

@@ -29,7 +29,9 @@ class Pacing:
         """``settle`` as in the config, in seconds."""
         self._settling = Settling(settle)
         self._contention = Contention()
-        self._free: set[str] = set()  # open drifts that count for nobody: a flush began them, or we want otherwise now
+        self._free: set[str] = (
+            set()
+        )  # open drifts that are not the name's: a flush began them, or we want otherwise now
         self._desired: DesiredState | None = None  # at the last pass
         self._in_order: frozenset[str] = frozenset()  # what stood as declared: only that can be repaired
         self._report = report
@@ -53,17 +55,18 @@ class Pacing:
         if heard.names or heard.everything:
             self._settling.stirred(heard.names, now, everything=heard.everything)
             self.look_later(now)
-        waiting = self._settling.pending()
         if heard.flushed:
-            self._free |= reaction.found.keys() - waiting
-        self._count_again(reaction.bridged, now, free=heard.flushed)
+            self._free |= reaction.found.keys() - {INSTANCE}
+            if reaction.bridged:
+                self._contend(INSTANCE, now)
+        self._count_again(reaction.bridged, now)
         for name in reaction.found:
             self._settling.drifted(name, now)
         for name in reaction.ended:
-            self._count(name, now, free=heard.flushed)
+            self._count(name, now)
 
-    def passed(self, result: PassResult, failed: Collection[str], *, at_once: bool) -> None:
-        """Take in what a pass left: which drifts ended, and which are open still."""
+    def passed(self, result: PassResult, failed: Collection[str], *, at_once: bool, flushed: bool = False) -> None:
+        """Take in what a pass left: which drifts ended, and which are open still; ``flushed``: while it was made."""
         now = time.monotonic()
         self._settling.ended(EVERYTHING)
         still_open = {a.entry: a.drift for a in result.look.plan.actions if a.entry not in failed}
@@ -71,9 +74,10 @@ class Pacing:
         # for ever.
         written = {action.entry for action in result.done}
         written |= {action.entry for action, _ in result.failed if still_open.get(action.entry) is action.drift}
-        # Who flushes everything is not fought, so what is restored then does not count either.
-        uncounted = {action.entry for action in result.done if action.act is Act.RESTORE}
-        counted = {name for name in written - uncounted if not is_stand_in(name)}
+        restored = {action.entry for action in result.done if action.act is Act.RESTORE}
+        if restored and not at_once:
+            self._contend(INSTANCE, now)  # somebody flushed everything
+        counted = {name for name in written - restored if not is_stand_in(name)}
         desired = result.look.desired
         if self._desired is not None:
             self._free |= desired.changed_since(self._desired) & (written | still_open.keys())
@@ -87,6 +91,8 @@ class Pacing:
             self._free.discard(name)
         for name in still_open:
             self._settling.drifted(name, now)
+        if flushed:
+            self._free |= still_open.keys() - {INSTANCE}
         declared = desired.by_name.keys()
         self._in_order = frozenset(declared - still_open.keys() - result.look.plan.served_elsewhere.keys())
 
@@ -136,13 +142,17 @@ class Pacing:
     def _allowed_at(self, name: str) -> float:
         return max(self._settling.due_at(name), self._contention.allowed_at(name))
 
-    def _count_again(self, bridged: Iterable[str], now: float, *, free: bool = False) -> None:
+    def _count_again(self, bridged: Iterable[str], now: float) -> None:
         """A second stand-in for the same drift: somebody removed the first."""
         for name in self._settling.pending().intersection(bridged):
-            self._count(name, now, free=free or name in self._free)
+            self._count(name, now, free=name in self._free)
 
     def _count(self, name: str, now: float, *, free: bool = False) -> None:
         if name in self._in_order or name == INSTANCE:
             self._report.repaired(name)
-        if not free and self._contention.repaired(name, now):
+        if not free:
+            self._contend(name, now)
+
+    def _contend(self, name: str, now: float) -> None:
+        if self._contention.repaired(name, now):
             self._report.contention_started(name)

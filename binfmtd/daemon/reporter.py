@@ -17,6 +17,7 @@ from binfmtd.model.config import Config
 from binfmtd.model.desired import Standing
 from binfmtd.model.drift import Act, Action, Drift
 from binfmtd.model.guard import BRICKS
+from binfmtd.model.plan import INSTANCE
 from binfmtd.model.standin import is_stand_in
 from binfmtd.report.log import get_logger
 from binfmtd.report.status import Troubles, handler_states, held_reason, status_written, whole_state, write_status
@@ -153,7 +154,8 @@ class Reporter:
 
     def contention_started(self, name: str) -> None:
         """Somebody keeps undoing this repair."""
-        self._log.warning("contention_started", entry=name, reason="somebody keeps undoing its repair: backing off")
+        undone = "flushing everything or switching it off" if name == INSTANCE else "undoing its repair"
+        self._log.warning("contention_started", entry=name, reason=f"somebody keeps {undone}: backing off")
 
     def contention_ended(self, name: str) -> None:
         """Nobody undid it any more for a while."""
@@ -233,6 +235,7 @@ class Reporter:
                 "error": self._config_error,
             },
             "handlers": rows,
+            "contended": sorted(contended),
             "foreign": [{"name": name, "enabled": enabled[name]} for name in foreign],
             "passes": self._passes,
             "repairs": sum(self._repairs.values()),

@@ -18,6 +18,7 @@ from binfmtd.daemon.reload_request import ConfigSource, ReloadRequest
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.signals import Signals, reap_orphans
 from binfmtd.daemon.state_dir import Lock
+from binfmtd.daemon.storm import Storm
 from binfmtd.daemon.wait import Wait
 from binfmtd.daemon.watch import Heard, Watch
 from binfmtd.daemon.watched_files import WatchedFiles
@@ -58,6 +59,7 @@ class Service:
         self._attachment = Attachment(where, self._watch, self._wait)
         self._pacing = Pacing(reconciler.config.policy.settle, reporter)
         self._reload = ReloadRequest()
+        self._storm = Storm()
         self._hot: HotPath | None = None
         self._wrote: list[Wrote] = []
         self._heard = Heard()  # what came up while a pass was under way
@@ -69,12 +71,13 @@ class Service:
         self._attach("start")
         while not self._signals.stop:
             deadline = min(self._look_at(), self._pacing.deadline(), self._reload.due_at, self._persistence.due_at)
-            woken = set() if self._heard else self._wait.until(deadline)
-            now = time.monotonic()
+            listen_at = self._storm.listen_at
+            woken = self._wait.until(min(deadline, listen_at) if self._heard else deadline, listen_at)
+            now, began = time.monotonic(), time.thread_time()
             if self._watch.descriptor in woken:
                 self._heard.add(self._watch.read(self._take_wrote()))
-            if self._heard:
-                self._react(now)
+            if self._heard and now >= listen_at and not self._react(now):
+                self._storm.looked_for_nothing(time.thread_time() - began, now)
             if self._signals.descriptor in woken:
                 self._obey()
             if self._mounts.descriptor in woken:
@@ -110,7 +113,8 @@ class Service:
             self._report.bricked(name)
         return reaction
 
-    def _react(self, now: float) -> None:
+    def _react(self, now: float) -> bool:
+        """Answer what was heard; False if the kernel had to be told nothing."""
         heard, self._heard = self._heard, Heard()
         reaction = self._repair(heard)
         # The kernel has its handlers again; from here on nothing is urgent.
@@ -133,6 +137,7 @@ class Service:
         if heard.lost:
             self._report.watch_lost()
             self._attach("watch_lost")
+        return bool(reaction.bridged or reaction.ended)
 
     def _obey(self) -> None:
         self._signals.drain()
@@ -236,7 +241,7 @@ class Service:
             return
         failed, pacing = self._reconciler.failed, self._pacing
         self._hot = HotPath(result.look, failed, pacing.may_bridge, pacing.may_switch)
-        self._pacing.passed(result, failed, at_once=at_once)
+        self._pacing.passed(result, failed, at_once=at_once, flushed=self._heard.flushed)
         if self._files.serve_in_our_place(result.look.providers(), self._reconciler.config):
             self._pacing.look_later(time.monotonic())
         self._persistence.want(result.look, self._reconciler.config, failed)

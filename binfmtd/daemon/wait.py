@@ -9,17 +9,24 @@ class Wait:
     """Sleeps until one of the descriptors is readable, or the time has come."""
 
     def __init__(self, *descriptors: int) -> None:
-        self._epoll = select.epoll(flags=select.EPOLL_CLOEXEC)
+        self._all = select.epoll(flags=select.EPOLL_CLOEXEC)
+        self._always = select.epoll(flags=select.EPOLL_CLOEXEC)
         for descriptor in descriptors:
+            self._always.register(descriptor, select.EPOLLIN)
             self.add(descriptor)
 
     def add(self, descriptor: int) -> None:
-        """Wait for this one as well."""
-        self._epoll.register(descriptor, select.EPOLLIN)
+        """Wait for this one as well, but not during a storm."""
+        self._all.register(descriptor, select.EPOLLIN)
 
-    def until(self, deadline: float) -> set[int]:
-        """The readable descriptors; none once ``deadline`` (monotonic, in seconds, maybe infinite) is over."""
-        if deadline == math.inf:
-            return {descriptor for descriptor, _ in self._epoll.poll()}
+    def until(self, deadline: float, listen_at: float = -math.inf) -> set[int]:
+        """The readable descriptors; none once ``deadline`` (monotonic, in seconds, maybe infinite) is over.
+
+        Before ``listen_at`` only those count that a storm does not concern, and when it comes it is a deadline.
+        """
+        now = time.monotonic()
+        storming = now < listen_at
+        epoll, deadline = (self._always, min(deadline, listen_at)) if storming else (self._all, deadline)
         # epoll counts in milliseconds, and Python rounds up: never early, so no spinning.
-        return {descriptor for descriptor, _ in self._epoll.poll(max(0.0, deadline - time.monotonic()))}
+        timeout = None if deadline == math.inf else max(0.0, deadline - now)
+        return {descriptor for descriptor, _ in epoll.poll(timeout)}

@@ -21,7 +21,7 @@ from binfmtd.model.standin import stand_in_name
 
 FILE_NAME = "status.json"
 SCHEMA = 1
-KEYS = frozenset({"state", "mount", "config", "handlers", "foreign", "passes", "repairs", "last_pass"})
+KEYS = frozenset({"state", "mount", "config", "handlers", "contended", "foreign", "passes", "repairs", "last_pass"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def whole_state(rows: list[dict[str, Any]], planned: Plan, troubles: Troubles, *
     states = {row["state"] for row in rows}
     if troubles.problem or states & {"refused", "failed"}:
         return "degraded"
-    if "contended" in states:
+    if troubles.contended:  # it may be no handler: what we take away, or the instance as a whole
         return "contended"
     if planned.actions or drifting:
         return "drifting"

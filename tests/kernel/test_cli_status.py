@@ -42,8 +42,8 @@ def test_fresh(start_daemon: StartDaemon, cli: Cli) -> None:
     assert heading == ["HANDLER", "STATE", "FLAGS", "REPAIRS", "INTERPRETER", "REASON"]
     assert off[:2] == ["off", "disabled"]
     assert one == ["one", "registered", "F", "0", "/usr/bin/true"]
-    assert f"config:   {daemon.config}, generation 1, loaded 20" in result.stdout
-    assert "\nstate:    converged, 0 repairs in 1 passes\n" in result.stdout
+    assert f"config:    {daemon.config}, generation 1, loaded 20" in result.stdout
+    assert "\nstate:     converged, 0 repairs in 1 passes\n" in result.stdout
 
 
 def test_json(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
@@ -81,7 +81,7 @@ def test_not_converged(start_daemon: StartDaemon, cli: Cli) -> None:
     assert (result.status, result.stderr) == (3, "")
     assert "late" in result.stdout
     assert "no executable file at /nowhere/late" in result.stdout
-    assert "\nstate:    waiting, " in result.stdout
+    assert "\nstate:     waiting, " in result.stdout
 
 
 def test_stale(start_daemon: StartDaemon, cli: Cli) -> None:
@@ -101,7 +101,7 @@ def test_odd_names_do_not_reach_the_terminal(instance: Instance, start_daemon: S
     instance.register(b":%b:E::alien::/usr/bin/true:" % ODD)
     start_daemon(CONFIG)
     result = cli("status")
-    assert "foreign:  odd\\x1b[31m\\xff\n" in result.stdout
+    assert "foreign:   odd\\x1b[31m\\xff\n" in result.stdout
     assert "\x1b" not in result.stdout
     as_json = cli("status", "--json")
     assert as_json.stdout.isascii()

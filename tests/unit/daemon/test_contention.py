@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from binfmtd.daemon.contention import LONGEST_PAUSE, QUIET, REPAIRS, WINDOW, Contention
+from binfmtd.daemon.contention import (
+    LONGEST_PAUSE,
+    QUIET,
+    REPAIRS,
+    REPAIRS_OF_ALL,
+    WINDOW,
+    WINDOW_OF_ALL,
+    Contention,
+)
+from binfmtd.model.plan import INSTANCE
 
 
 def repaired(times: int, step: float, name: str = "a", start: float = 100.0) -> tuple[Contention, list[bool]]:
@@ -64,6 +73,15 @@ def test_sixty_seconds_without_a_repair_end_it() -> None:
     assert contention.contended() == frozenset()
     assert contention.allowed_at("a") == float("-inf")
     assert not contention.repaired("a", 161.0)
+
+
+def test_the_whole_instance() -> None:
+    """A burst of flushes is what package managers do; who goes on at that rate holds everything up."""
+    contention, began = repaired(REPAIRS_OF_ALL, 0.02, INSTANCE)
+    assert began == [False] * (REPAIRS_OF_ALL - 1) + [True]
+    assert contention.allowed_at("any") == contention.allowed_at(INSTANCE) == pytest.approx(100 + 599 * 0.02 + 0.1)
+    _, began = repaired(2 * REPAIRS_OF_ALL, WINDOW_OF_ALL / (REPAIRS_OF_ALL - 1) + 0.01, INSTANCE)
+    assert not any(began)
 
 
 @given(gaps=st.lists(st.floats(0, 40), max_size=40))

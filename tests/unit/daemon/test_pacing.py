@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from binfmtd.daemon.contention import REPAIRS
+from binfmtd.daemon.contention import REPAIRS, REPAIRS_OF_ALL
 from binfmtd.daemon.hot_path import Reaction
 from binfmtd.daemon.pacing import Pacing
 from binfmtd.daemon.reconcile import Look, PassResult
@@ -17,6 +17,7 @@ from binfmtd.model.drift import Act, Action, Drift, Plan, Surroundings
 from binfmtd.model.entry import ObservedState
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Magic
+from binfmtd.model.plan import INSTANCE
 
 A = Handler("a", Registration(Magic(b"A"), "/i", Flags.NONE))
 REGISTER = Action(Act.REGISTER, "a", Drift.MISSING, "it is not there", A)
@@ -56,10 +57,12 @@ class World:
         )
         self.pacing.noted(Heard(set(names), everything=flushed, flushed=flushed), reaction, self.now)
 
-    def make_pass(self, *done: Action, left: tuple[Action, ...] = (), at_once: bool = False) -> None:
+    def make_pass(
+        self, *done: Action, left: tuple[Action, ...] = (), at_once: bool = False, flushed: bool = False
+    ) -> None:
         """A pass did this, and left that."""
         look = Look(ObservedState(), self.desired, Surroundings(), Plan(left))
-        self.pacing.passed(PassResult(look, done=list(done)), (), at_once=at_once)
+        self.pacing.passed(PassResult(look, done=list(done)), (), at_once=at_once, flushed=flushed)
 
 
 @pytest.fixture
@@ -151,6 +154,37 @@ def test_what_we_want_otherwise_counts_for_nobody(world: World) -> None:
         world.desired = DesiredState()
         world.make_pass(Action(Act.REMOVE, "a", Drift.UNWANTED, "its interpreter is gone"))
     assert world.told.quarrels == []
+
+
+def test_flushes_without_end(world: World) -> None:
+    """They are the instance's contention, begun once, and then every name waits."""
+    for _ in range(REPAIRS_OF_ALL):
+        world.hear("a", flushed=True, bridged=True)
+        world.now += SETTLE
+        world.make_pass(REGISTER)
+    assert world.told.quarrels == [INSTANCE]
+    world.hear("a", flushed=True, bridged=True)
+    world.now += SETTLE
+    assert not world.pacing.may_switch("any")
+    assert not world.pacing.may_bridge("a")
+    assert world.pacing.due("a") is Due.LATER
+
+
+def test_a_flush_during_a_pass(world: World) -> None:
+    """What is open after it is the flush's."""
+    for _ in range(3 * REPAIRS):
+        world.now += SETTLE
+        world.make_pass(REGISTER, left=(REGISTER,), flushed=True)
+    assert world.told.quarrels == []
+
+
+def test_what_is_restored_counts_for_the_instance(world: World) -> None:
+    """It went with a flush."""
+    restore = Action(Act.RESTORE, "theirs", Drift.MISSING, "it went with everything else", A)
+    for _ in range(REPAIRS_OF_ALL):
+        world.now += SETTLE
+        world.make_pass(restore)
+    assert world.told.quarrels == [INSTANCE]
 
 
 def test_a_write_that_does_not_help_is_not_tried_for_ever(world: World) -> None:

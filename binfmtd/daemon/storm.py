@@ -1,0 +1,28 @@
+"""A storm of events that call for nothing: listen less often, so that looking for nothing costs next to nothing.
+
+Somebody writes to the instance, or to what else is watched, as fast as he can.  Each look that finds nothing to repair
+is paid, in CPU time, from a budget; it refills by 5 ms a second up to 300 ms, which no ordinary use spends.  As long as
+it is overdrawn, what happens is not listened to, one second at most.  Pure: times are handed in, in seconds.
+"""
+
+from dataclasses import dataclass
+
+BUDGET = 0.3
+REFILL = 0.005  # a second
+LONGEST_PAUSE = 1.0
+
+
+@dataclass(slots=True)
+class Storm:
+    """The budget of the looks that found nothing."""
+
+    listen_at: float = float("-inf")  # until then, events are left where they are
+    _spent: float = 0.0
+    _at: float = 0.0
+
+    def looked_for_nothing(self, cost: float, now: float) -> None:
+        """Pay for such a look."""
+        left = max(0.0, self._spent - (now - self._at) * REFILL)
+        self._spent = min(left + cost, BUDGET + LONGEST_PAUSE * REFILL)
+        self._at = now
+        self.listen_at = now + max(0.0, self._spent - BUDGET) / REFILL

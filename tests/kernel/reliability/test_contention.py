@@ -1,0 +1,111 @@
+"""Whoever quarrels with the daemon costs it next to nothing, and everybody else nothing at all."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.adversary import DEEDS, OTHER, Adversary
+from support.daemon import Daemon
+from support.instance import Instance
+from support.waiting import wait_until
+
+from binfmtd.model.standin import stand_in_name
+
+StartDaemon = Callable[..., Daemon]
+Times = Callable[[int], int]
+
+MINUTE = 60
+MOST = 0.02  # of a core, over a minute
+BEGIN_SECONDS = 60  # for 600 repairs of the instance, on a busy machine
+NAMES = [f"handler{number}" for number in range(32)]
+CONFIG = (
+    "architectures = []\n"
+    + "".join(f"[handlers.{name}]\nmagic = '\\x00{name}'\ninterpreter = '/usr/bin/true'\n" for name in NAMES)
+    + OTHER
+)
+POLICIES = {"register_unwanted": 'unmanaged = "remove"\n', "shadow": 'shadowed = "outrank"\n'}
+CONTENDED = {"register_unwanted": "theirs"} | dict.fromkeys(
+    ("switch_off", "flush", "switch_off_blindly", "flush_blindly"), "status"
+)
+STORMS = ["touch", "come_and_go", "replace_blindly"]
+FIGHTS = [name for name in DEEDS if name not in STORMS]
+ALWAYS = {"remove", "switch_off", "touch"}  # the others take time, and make reliability has it
+ENDED = {"remove", "flush"}  # waited for to its end
+
+
+@pytest.fixture
+def minute(times: Times, deed: str) -> int:
+    """Return how many seconds a minute has in this run; skips what only a whole run does."""
+    seconds = times(MINUTE)
+    if seconds < MINUTE and deed not in ALWAYS:
+        pytest.skip("only in make reliability")
+    return seconds
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process has used, in itself and in the kernel."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def share_of_a_core(daemon: Daemon, seconds: float) -> float:
+    """What the daemon uses in that time; only over a whole minute it says anything."""
+    before, began = cpu_seconds(daemon.pid), time.monotonic()
+    wait_until(lambda: time.monotonic() - began >= seconds, seconds + 10)
+    return (cpu_seconds(daemon.pid) - before) / (time.monotonic() - began)
+
+
+@pytest.mark.parametrize("deed", FIGHTS)
+def test_a_fight(instance: Instance, start_daemon: StartDaemon, minute: int, deed: str) -> None:
+    """It is backed off from, said once when it begins and once when it ends, and the status says what it is about."""
+    daemon = start_daemon(POLICIES.get(deed, "") + CONFIG)
+    about = CONTENDED.get(deed, "other")
+    with Adversary(instance, deed) as adversary:
+        daemon.wait_for_log("contention_started", BEGIN_SECONDS, entry=about)
+        share = share_of_a_core(daemon, minute)
+        status = daemon.wait_status(lambda status: status["state"] == "contended", "state contended")
+        assert status["contended"] == [about]
+        if about == "other":
+            assert {row["name"]: row["state"] for row in status["handlers"]}["other"] == "contended"
+        if about != "status":
+            took = repaired_at_once(instance, NAMES[0])
+            print(f"{deed}: another entry was repaired after {took * 1000:.1f} ms")
+        done = adversary.stop()
+    print(f"{deed}: {done} times; the daemon used {share:.2%} of a core for {minute} s")
+    if minute == MINUTE:
+        assert share < MOST
+        if deed in ENDED:
+            daemon.wait_for_log("contention_ended", 2 * MINUTE, entry=about)
+            daemon.wait_converged()
+            assert len(daemon.logs("contention_ended")) == 1
+            assert daemon.status()["contended"] == []
+    assert len(daemon.logs("contention_started")) == 1
+
+
+def repaired_at_once(instance: Instance, name: str) -> float:
+    """Remove an entry that nobody quarrels about; seconds until something serves again."""
+    began = time.monotonic()
+    instance.remove(name)
+    wait_until(lambda: {name, stand_in_name(name)} & set(instance.names()), what="a repair of another entry")
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize("deed", STORMS)
+def test_a_storm(instance: Instance, start_daemon: StartDaemon, minute: int, deed: str) -> None:
+    """Writes without end that call for nothing are soon listened to less often; others are repaired all the same."""
+    daemon = start_daemon(CONFIG)
+    with Adversary(instance, deed) as adversary:
+        wait_until(lambda: share_of_a_core(daemon, 0.5) < 0.3, 30, "a daemon that listens less often")
+        if deed == "replace_blindly":  # whoever stirs all the time: one repair a second, so it takes ten
+            daemon.wait_for_log("contention_started", BEGIN_SECONDS)
+        took = repaired_at_once(instance, NAMES[0])
+        share = share_of_a_core(daemon, minute)
+        done = adversary.stop()
+    print(f"{deed}: {done} times; the daemon used {share:.2%} of a core for {minute} s")
+    print(f"{deed}: another entry was repaired after {took * 1000:.0f} ms")
+    if minute == MINUTE:
+        assert share < MOST
+    if deed != "replace_blindly":
+        daemon.wait_converged()

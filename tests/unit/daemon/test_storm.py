@@ -1,0 +1,42 @@
+"""How much looking for nothing may cost; the times are the tests' own."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from binfmtd.daemon.storm import BUDGET, LONGEST_PAUSE, REFILL, Storm
+
+
+def test_a_burst_is_listened_to() -> None:
+    """What fits into the budget delays nothing."""
+    storm = Storm()
+    for number in range(100):
+        storm.looked_for_nothing(BUDGET / 100, 5 + number / 1e6)
+        assert storm.listen_at <= 5 + number / 1e6 + 1e-9
+
+
+def test_whoever_goes_on_is_heard_a_second_later_at_most() -> None:
+    """Also after a look that cost seconds."""
+    storm = Storm()
+    storm.looked_for_nothing(20.0, 100.0)
+    assert storm.listen_at == 100.0 + LONGEST_PAUSE
+
+
+def test_quiet_pays_it_back() -> None:
+    """After a minute without, there is a minute's worth to spend."""
+    storm = Storm()
+    storm.looked_for_nothing(BUDGET, 100.0)
+    storm.looked_for_nothing(60 * REFILL, 160.0)
+    assert storm.listen_at <= 160.0 + 1e-9
+    storm.looked_for_nothing(REFILL / 2, 160.0)
+    assert 160.4 < storm.listen_at < 160.6
+
+
+@given(costs=st.lists(st.floats(0, REFILL * LONGEST_PAUSE), max_size=200))
+def test_over_a_long_time_it_costs_what_refills(costs: list[float]) -> None:
+    """However often there would be something to look at, for whoever keeps to ``listen_at``."""
+    storm = Storm()
+    now = began = 1000.0
+    for cost in costs:
+        storm.looked_for_nothing(cost, now)
+        now = max(now, storm.listen_at)
+    assert sum(costs) <= BUDGET + REFILL * (now - began) + 1e-6
