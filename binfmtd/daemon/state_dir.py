@@ -1,5 +1,6 @@
 """The state directory: where it is, that it is ours, and the lock that one daemon holds on it for life."""
 
+import errno
 import fcntl
 import os
 import stat
@@ -85,9 +86,12 @@ class Lock:
                 pid, holder = _holder(descriptor)
                 os.close(descriptor)
                 raise _taken(self._state_dir, pid, holder)
+            os.fchmod(descriptor, 0o644)  # whatever the umask: everybody may ask whether we run
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n{self._purpose}\n".encode(), 0)
         except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise StateError(f"{self._path} is a link, and none is followed there: remove it") from None
             raise StateError(f"{self._path}: {error.strerror}: make room, or name another with --state-dir") from None
         return descriptor
 

@@ -179,7 +179,7 @@ def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
     (tmp_path / LOCK_NAME).symlink_to(victim)
-    with pytest.raises(StateError, match="--state-dir"):
+    with pytest.raises(StateError, match="is a link, and none is followed there: remove it"):
         Lock(str(tmp_path))
     assert victim.read_text() == "precious"
 

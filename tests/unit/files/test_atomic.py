@@ -41,6 +41,18 @@ def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
     assert not (tmp_path / "f").is_symlink()
 
 
+def test_a_link_at_the_name_beside_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who guesses it gets an error for us, and nothing that we write."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    monkeypatch.setattr(os, "urandom", bytes)
+    (tmp_path / ".file.00000000").symlink_to(victim)
+    with pytest.raises(FileExistsError):
+        write_atomically(str(tmp_path / "file"), b"new")
+    assert victim.read_bytes() == b"precious"
+    assert not (tmp_path / "file").exists()
+
+
 def test_after_a_failure_nothing_is_left(tmp_path: Path) -> None:
     """The target stays as it was, and no temporary file remains."""
     (tmp_path / "f").mkdir()
