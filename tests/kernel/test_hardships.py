@@ -151,6 +151,7 @@ def test_overflow_is_no_reload(instance: Instance, start_daemon: StartDaemon) ->
     daemon.process.send_signal(18)
     repaired(instance)
     daemon.wait_converged()
+    assert daemon.logs("pass_finished", trigger="overflow"), "there was no overflow"
     assert not daemon.logs("config_reloaded")
     assert instance.names() == ["one"]
 

@@ -71,6 +71,32 @@ def test_a_fresh_instance_between_two_looks(instance: Instance, start_daemon: St
     wait_until(lambda: serves(instance), what="a repair in the new instance")
 
 
+def test_the_ledger_knows_another_instance(instance: Instance, start_daemon: StartDaemon) -> None:
+    """What others register in a fresh instance is theirs, though an entry of that name and text was once ours."""
+    start_daemon(CONFIG).kill()
+    line = b":one:M::\\x00one::/usr/bin/true:F"
+    shell(instance, f"{UMOUNT} && {MOUNT}")
+    instance.register(line)
+    theirs = instance.inode("one")
+    daemon = start_daemon("architectures = []\n")
+    assert daemon.status()["foreign"] == [{"name": "one", "enabled": True}]
+    assert instance.inode("one") == theirs
+
+
+def test_away_for_long(instance: Instance, start_daemon: StartDaemon) -> None:
+    """While nothing is mounted, others come and go without another word; then it converges."""
+    daemon = start_daemon(CONFIG)
+    shell(instance, UMOUNT)
+    degraded_because(daemon, "not binfmt_misc")
+    said = len(daemon.logs())
+    for _ in range(20):
+        shell(instance, "mount -t tmpfs t /mnt && umount /mnt")
+    assert len(daemon.logs()) == said
+    shell(instance, MOUNT)
+    wait_until(lambda: serves(instance), what="the entry in the new instance")
+    daemon.wait_converged()
+
+
 def test_mounted_over(instance: Instance, start_daemon: StartDaemon) -> None:
     """With something else on top nothing is written there, and it is not taken for an empty instance."""
     daemon = start_daemon(CONFIG)

@@ -133,6 +133,12 @@ class Instance:
         """Return the entry's identity: new with every registration."""
         return os.stat(self.path(name)).st_ino
 
+    def inodes(self) -> dict[str, int]:
+        """Name -> identity, from one listing: so nothing vanishes in between."""
+        with os.scandir(os.fsencode(self.directory)) as listing:
+            found = {entry.name.decode("utf-8", "surrogateescape"): entry.inode() for entry in listing}
+        return {name: inode for name, inode in found.items() if name not in CONTROL_FILES}
+
     def write(self, name: str, data: bytes, *, truncate: bool = False) -> None:
         """Write once; with ``truncate`` as a shell's ``>`` does, which sends a MODIFY before anything is written."""
         descriptor = os.open(self.path(name), os.O_WRONLY | (os.O_TRUNC if truncate else 0))

@@ -171,10 +171,8 @@ def test_an_upgraded_interpreter(
 
 def registered_anew(instance: Instance, names: list[str], old: list[int]) -> list[int]:
     """The entries' numbers, once all have been registered anew; until then none."""
-    try:
-        now = [instance.inode(name) for name in names]
-    except FileNotFoundError:
-        return []
+    found = instance.inodes()
+    now = [found.get(name, was) for name, was in zip(names, old, strict=True)]
     return now if all(new != was for new, was in zip(now, old, strict=True)) else []
 
 

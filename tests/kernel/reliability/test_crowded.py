@@ -1,0 +1,132 @@
+"""An instance with much that is not ours: odd names, entries that come and go, 20,000 of them."""
+
+import subprocess
+import time
+from collections.abc import Callable
+from functools import partial
+from statistics import median
+
+from support.daemon import Daemon
+from support.instance import Instance
+from support.waiting import IN_MODIFY, DirectoryWatch, wait_until
+
+StartDaemon = Callable[..., Daemon]
+Times = Callable[[int], int]
+
+ODD = (
+    "with blank",
+    "back\\slash",
+    "tab\there",
+    "\\x41",
+    "raw\udcff\udc80",
+    "new\nline",
+    "-n",
+    "*",
+    "\x1b[31mred",
+    "é" * 100,
+)
+CONFIG = r"""
+architectures = []
+[handlers.one]
+magic = '\x00one'
+interpreter = "/usr/bin/true"
+flags = "F"
+"""
+
+
+def line(name: str, magic: str) -> bytes:
+    return b"|%s|M||%s||/usr/bin/true|" % (name.encode("utf-8", "surrogateescape"), magic.encode())
+
+
+def registered_anew(instance: Instance, name: str, inode: int) -> bool:
+    return instance.inodes().get(name, inode) != inode
+
+
+def test_odd_names_of_others(instance: Instance, start_daemon: StartDaemon) -> None:
+    """Blanks, backslashes, newlines, what is not UTF-8: left alone, told in the status, and no reason to fail."""
+    for number, name in enumerate(ODD):
+        instance.register(line(name, f"odd-{number}"))
+    before = {name: (instance.inode(name), instance.read(name)) for name in ODD}
+    daemon = start_daemon(CONFIG)
+    for _ in range(3):
+        instance.remove("one")
+        wait_until(lambda: "one" in instance.names(), what="the repair")
+    status = daemon.wait_converged()
+    assert {row["name"] for row in status["foreign"]} == set(ODD)
+    assert {name: (instance.inode(name), instance.read(name)) for name in ODD} == before
+    assert daemon.terminate() == 0
+
+
+def test_odd_names_of_ours(instance: Instance, start_daemon: StartDaemon) -> None:
+    """Whatever the kernel takes and TOML can say is repaired under its own name."""
+    ours = [name for name in ODD if "\udcff" not in name and "\n" not in name]
+    config = "architectures = []\n"
+    for number, name in enumerate(ours):
+        quoted = name.replace("\\", "\\\\").replace("\t", "\\t").replace("\x1b", "\\u001b")
+        config += f'[handlers."{quoted}"]\nmagic = "odd-{number}"\ninterpreter = "/usr/bin/true"\n'
+    daemon = start_daemon(config)
+    for name in ours:
+        inode = instance.inode(name)
+        instance.remove(name)
+        wait_until(partial(registered_anew, instance, name, inode), what=f"{name!r} again")
+    daemon.wait_converged()
+    assert sorted(instance.names()) == sorted(ours)
+    instance.remove("status")
+    wait_until(lambda: sorted(instance.names()) == sorted(ours), what="all of them")
+
+
+def test_entries_that_vanish_while_they_are_read(instance: Instance, start_daemon: StartDaemon, times: Times) -> None:
+    """Others register and remove all the time: what is gone between the listing and the read was not there."""
+    daemon = start_daemon('settle = "0ms"\n' + CONFIG)
+    churn = f"""
+        cd {instance.mount_point}
+        while :; do
+            for n in 1 2 3 4 5 6 7 8; do echo ":churn-$n:E::churn-$n::/bin/true:" > register; done
+            for n in 1 2 3 4 5 6 7 8; do echo -1 > churn-$n; done
+        done
+    """
+    process = instance.popen(["sh", "-c", churn], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for _ in range(times(500)):
+        inode = instance.inode("one")
+        instance.remove("status")  # a flush counts for nobody: no contention
+        wait_until(partial(registered_anew, instance, "one", inode), what="the proper entry")
+    assert process.poll() is None, "the churn ended"
+    process.kill()
+    process.wait()
+    daemon.wait_status(lambda status: status["state"] == "converged")
+    assert not daemon.logs(level="error")
+    assert all(line["event"] for line in daemon.logs()), "a traceback"
+
+
+def repair_seconds(instance: Instance, daemon: Daemon) -> float:
+    """From a removal to an entry that serves, the median of nine: a tenth would be contention."""
+    took = []
+    for _ in range(9):
+        daemon.wait_converged()
+        with DirectoryWatch(instance.directory, IN_MODIFY) as watch:
+            instance.remove("one")
+            began = time.monotonic()
+            watch.wait_for(lambda event: event.name == "register", what="the repair")
+            took.append(time.monotonic() - began)
+        wait_until(lambda: "one" in instance.names(), what="the proper entry")
+    return median(took)
+
+
+def test_twenty_thousand_foreign_entries(instance: Instance, start_daemon: StartDaemon, times: Times) -> None:
+    """They cost a look at start-up, and hardly anything on the way to a repair."""
+    daemon = start_daemon(CONFIG)
+    alone = repair_seconds(instance, daemon)
+    daemon.terminate()
+    number = times(20_000)
+    for each in range(number):
+        instance.register(b":foreign-%d:M::foreign-%d::/usr/bin/true:" % (each, each))
+    began = time.monotonic()
+    daemon = start_daemon(CONFIG, ready=False)
+    daemon.wait_ready(60)
+    start = time.monotonic() - began
+    crowded = repair_seconds(instance, daemon)
+    print(
+        f"{number} foreign entries: ready in {start:.2f} s, repair {crowded * 1e6:.0f} us; alone {alone * 1e6:.0f} us"
+    )
+    assert crowded < 20 * alone
+    assert len(daemon.status()["foreign"]) == number

@@ -1,0 +1,135 @@
+"""What goes on for ever: repairs without end, storms of signals, a clock that jumps."""
+
+import ast
+import os
+import signal
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+from support.daemon import Daemon
+from support.instance import Instance
+from support.programs import exits_with, install
+from support.waiting import wait_until
+
+import binfmtd
+from binfmtd.catalog.architectures import CATALOG
+
+StartDaemon = Callable[..., Daemon]
+Times = Callable[[int], int]
+
+ARCHITECTURES = [name for name in CATALOG if name not in ("i386", "x86_64")]  # what runs natively gets no handler
+ALL = f"""
+architectures = {ARCHITECTURES!r}
+[emulators]
+paths = ["{{interpreter}}"]
+flags = "F"
+"""
+ONE = r"""
+architectures = []
+[handlers.{name}]
+magic = '\x00one'
+interpreter = "/usr/bin/true"
+"""
+KIBIBYTES_OF_GROWTH = 1024  # over 100,000 repairs: a leak of one small object in each would be ten times that
+
+
+def resident_kibibytes(daemon: Daemon) -> int:
+    with open(f"/proc/{daemon.pid}/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS:"))
+
+
+def descriptors(daemon: Daemon) -> int:
+    return len(os.listdir(f"/proc/{daemon.pid}/fd"))
+
+
+def stands_again(instance: Instance, gone: set[int]) -> bool:
+    """Whether all proper entries are there, and nothing else; a number is never used twice."""
+    found = instance.inodes()
+    return found.keys() == {f"qemu-{name}" for name in ARCHITECTURES} and gone.isdisjoint(found.values())
+
+
+def have_repaired(instance: Instance, interpreter: Path, rounds: int) -> None:
+    """Have all entries repaired so many times, by what nobody is fought for: upgrades, and now and then a flush."""
+    for number in range(rounds):
+        gone = set(instance.inodes().values())
+        if number % 50:
+            install(interpreter, exits_with(number % 100))
+        else:
+            instance.remove("status")
+        wait_until(partial(stands_again, instance, gone), what="all entries")
+
+
+def test_a_soak(instance: Instance, start_daemon: StartDaemon, times: Times, tmp_path: Path) -> None:
+    """100,000 repairs: no growth of memory or descriptors."""
+    (tmp_path / "bin").mkdir(mode=0o755)
+    interpreter = install(tmp_path / "bin" / "interpreter", exits_with(0))
+    daemon = start_daemon(ALL.format(interpreter=interpreter))
+    rounds = times(100_000) // len(ARCHITECTURES) + 1
+    have_repaired(instance, interpreter, rounds // 10 + 10)  # what is made once has been made
+    daemon.wait_converged()
+    memory, files = resident_kibibytes(daemon), descriptors(daemon)
+    have_repaired(instance, interpreter, rounds)
+    status = daemon.wait_converged()
+    grown = resident_kibibytes(daemon) - memory
+    print(f"{status['repairs']} repairs: {memory} KiB, and {grown} more at the end; {files} descriptors")
+    assert status["repairs"] >= rounds * len(ARCHITECTURES)
+    assert grown <= KIBIBYTES_OF_GROWTH
+    wait_until(lambda: descriptors(daemon) <= files, what="no more descriptors than before")
+
+
+def test_a_storm_of_hangups(instance: Instance, start_daemon: StartDaemon) -> None:
+    """10,000 SIGHUPs while the config changes and entries are removed: it ends in the last config, and well."""
+    daemon = start_daemon(ONE.format(name="first"))
+    for number in range(10_000):
+        if number % 1000 == 0:
+            daemon.config.write_text(ONE.format(name=f"number-{number}"))
+            instance.remove("status")
+        daemon.reload()
+    daemon.config.write_text(ONE.format(name="last"))
+    daemon.reload()
+    wait_until(lambda: instance.names() == ["last"], what="the last config")
+    daemon.wait_converged()
+    assert not daemon.logs(level="error")
+    assert all(line["event"] for line in daemon.logs()), "a traceback"
+    assert daemon.terminate() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGCHLD, signal.SIGPIPE, signal.SIGWINCH, signal.SIGCONT])
+def test_signals_that_mean_nothing(instance: Instance, start_daemon: StartDaemon, number: int) -> None:
+    """System calls that a signal interrupts (EINTR) go on: repairs come all the same."""
+    daemon = start_daemon(ONE.format(name="one"))
+    for _ in range(5):
+        instance.remove("one")
+        for _ in range(200):
+            daemon.process.send_signal(number)
+        wait_until(lambda: "one" in instance.names(), what="the repair")
+    daemon.wait_converged()
+    assert daemon.terminate() == 0
+
+
+@pytest.mark.parametrize("when", [0, 2**32, -(2**31)])
+def test_a_clock_that_was_wrong(instance: Instance, start_daemon: StartDaemon, when: int) -> None:
+    """A config that says it was changed in 1970, in 2106 or before the epoch is loaded like any other."""
+    daemon = start_daemon(ONE.format(name="one"))
+    daemon.config.write_text(ONE.format(name="two"))
+    os.utime(daemon.config, (when, when))
+    daemon.reload()
+    wait_until(lambda: instance.names() == ["two"], what="the reload")
+    daemon.wait_converged()
+
+
+def test_only_monotonic_time_decides() -> None:
+    """The clock on the wall is asked for two things: timestamps, and how long ago a config was changed."""
+    asked = set()
+    package = Path(binfmtd.__file__).parent
+    for path in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            wall = isinstance(node, ast.Attribute) and node.attr in ("time", "time_ns", "now", "utcnow", "today")
+            imported = (
+                isinstance(node, ast.ImportFrom) and node.module == "time" and "time" in {a.name for a in node.names}
+            )
+            if wall or imported:
+                asked.add(str(path.relative_to(package)))
+    assert asked == {"daemon/reporter.py", "config/source.py"}
