@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 NEED := .ci/need
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit kernel reliability test-formats test-containers bench setup tools clean
+.PHONY: help demo test lint unit kernel reliability chaos test-formats test-containers bench setup tools clean
 .SUFFIXES:
 
 help: ## this list
@@ -33,6 +33,11 @@ kernel: setup ## the tests on the real kernel, in private instances of binfmt_mi
 SHARE := 1
 reliability: setup ## what a year on a build farm does, in full numbers (make test does 2 % of it); SHARE=0.1 for a tenth
 	$(BIN)/python -m pytest -n auto --share $(SHARE) tests/kernel/reliability
+
+SEED := random
+STEPS := 10000
+chaos: setup ## anything at all happens at random, in 10,000 steps; SEED=number STEPS=number to run one again
+	$(BIN)/python -m pytest -s --seed $(SEED) --steps $(STEPS) tests/kernel/reliability/test_chaos.py
 
 test-formats: setup ## every file of Debian's packages imported, update-binfmts reads our export; needs apt
 	$(BIN)/python -m pytest -m debian tests/kernel

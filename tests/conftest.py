@@ -18,6 +18,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=0.02,
         help="how much of the full numbers tests/kernel/reliability does: 1 is all (make reliability); default 0.02",
     )
+    parser.addoption("--seed", default="5", help="of the chaos test: a number, or random; default 5")
+    parser.addoption("--steps", type=int, help="of the chaos test, instead of a share of the full number")
 
 
 @pytest.fixture

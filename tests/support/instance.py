@@ -126,8 +126,11 @@ class Instance:
 
     def read(self, name: str) -> str:
         """Return the text of an entry's file, or of ``status``."""
-        with open(self.path(name), "rb") as file:
-            return file.read().decode("utf-8", "surrogateescape")
+        descriptor = os.open(self.path(name), os.O_RDONLY)
+        try:  # in one read: a second one may be of another text
+            return os.read(descriptor, 8192).decode("utf-8", "surrogateescape")
+        finally:
+            os.close(descriptor)
 
     def inode(self, name: str) -> int:
         """Return the entry's identity: new with every registration."""

@@ -1,0 +1,308 @@
+"""Anything at all happens to a real daemon on a real instance, at random: when it is quiet, what should stand does.
+
+``make chaos`` does 10,000 steps with another seed each time, ``make test`` 200 that are always the same.  What should
+stand is computed by a model of the test's own (support.chaos_model).
+"""
+
+import itertools
+import secrets
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from support.chaos_model import Handler, Model, Policy, Seen
+from support.chaos_strategies import (
+    BAD,
+    NAMES,
+    OURS,
+    PROGRAMS,
+    THEIRS,
+    declared,
+    declared_at_first,
+    foreign,
+    names,
+    others,
+    policies,
+)
+from support.chaos_world import World
+from support.programs import exits_with
+from support.waiting import wait_until
+
+Times = Callable[[int], int]
+
+STEPS = 10_000
+SECONDS = 30  # until it is quiet, on a busy machine
+
+SETTINGS = settings(
+    max_examples=5,  # the first is the simplest, and hardly counts
+    stateful_step_count=50,  # on one instance
+    derandomize=False,  # there is a seed
+    database=None,
+    phases=[Phase.generate],  # to shrink would take many minutes: the trace has to do
+    suppress_health_check=list(HealthCheck),
+    verbosity=Verbosity.quiet,  # the trace says it better
+)
+
+
+class Chaos(RuleBasedStateMachine):
+    """The steps.  Most begin while the daemon is still at work on those before."""
+
+    steps = 0  # of all machines
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._directory = tempfile.TemporaryDirectory(prefix="chaos-")
+        self._trace: list[str] = []
+        self._failed = False
+        self.world = World(Path(self._directory.name), OURS, THEIRS)
+        self.model = Model({}, Policy(), self.world.interpreters)
+
+    def teardown(self) -> None:
+        try:
+            if not self._failed:
+                self.quiet()
+        finally:
+            self.world.close()
+            self._directory.cleanup()
+
+    def _did(self, *what: object) -> None:
+        type(self).steps += 1
+        self._trace.append(" ".join(map(str, what)))
+
+    def _here(self, handler: Handler) -> Handler:
+        """The same with its interpreter in this world."""
+        return replace(handler, interpreter=self.world.path(handler.interpreter))
+
+    @initialize(given=declared_at_first, policy=policies)
+    def begin(self, given: dict[str, Handler], policy: Policy) -> None:
+        self._configure({name: self._here(handler) for name, handler in given.items()}, policy)
+
+    # When it is quiet
+
+    def quiet(self) -> None:
+        """Take away what is in the daemon's way, and wait until all is as it should be; AssertionError if not."""
+        self._trace.append("-- quiet")
+        try:
+            self._until_quiet()
+        except AssertionError as error:
+            self._failed = True
+            text = "\n".join([str(error), "steps:", *self._trace, "log:", self.world.log()])
+            text = text.replace(f"{self._directory.name}/bin/", "").replace(NAMES[-1], "LONG")
+            raise AssertionError(text) from None
+
+    def _until_quiet(self) -> None:
+        self.world.clear()
+        self.world.start()
+        seen = self._all_in_order()
+        while seen.status["state"] == "contended":  # its pauses are another test's
+            self.world.kill()
+            self.world.start()
+            seen = self._all_in_order()
+        statuses = self.world.execute(PROGRAMS)
+        for (name, content), status in zip(PROGRAMS.items(), statuses, strict=True):
+            expected, wrong = self.model.serving(seen, name, content)
+            assert not wrong, wrong
+            assert status == expected, f"{name} ended with {status} instead of {expected}: {seen.entries}"
+        self.model.settle(seen)
+
+    def _all_in_order(self) -> Seen:
+        differences: list[str] = []
+
+        def look() -> Seen | None:
+            seen = self.world.look()
+            differences[:] = ["the reload is not done"] if seen is None else self.model.differences(seen)
+            return None if differences else seen
+
+        try:
+            found = wait_until(look, SECONDS, "quiet")
+        except AssertionError:
+            raise AssertionError("\n".join(differences)) from None
+        assert found is not None
+        return found
+
+    def quiet_if(self, *names: str) -> None:
+        """Wait where what comes of a step for these names hangs on what the daemon has noticed."""
+        if self.model.fickle.intersection(names) or self.model.lost.keys() & {*names}:
+            self.quiet()
+
+    @rule()
+    def all_quiet(self) -> None:
+        """No step of its own.  By its name the simplest, of which hypothesis makes its whole first example."""
+        self.quiet()
+
+    # What others do to entries
+
+    @rule(name=names)
+    def remove(self, name: str) -> None:
+        self.quiet_if(name)
+        self._did("remove", name)
+        self.world.write(name, b"-1")
+        self.model.removed(name)
+
+    @rule(name=foreign)
+    def remove_foreign(self, name: str) -> None:
+        """What is restored after a flush has to be seen before it goes, and its going, too: it is no flush."""
+        self.quiet()
+        self._did("remove", name)
+        self.world.write(name, b"-1")
+        self.model.removed(name)
+        self.quiet()
+
+    @rule()
+    def flush(self) -> None:
+        self.quiet_if(*self.model.fickle)
+        self._did("flush")
+        self.world.write("status", b"-1")
+        self.model.flushed()
+
+    @rule(name=names | foreign, enabled=st.booleans())
+    def switch(self, name: str, enabled: bool) -> None:
+        self.quiet_if(name)
+        self._did("switch", name, enabled)
+        self.world.write(name, b"1" if enabled else b"0")
+        self.model.switched(name, enabled=enabled)
+
+    @rule(enabled=st.sampled_from([False, False, True]))
+    def switch_everything(self, enabled: bool) -> None:
+        self._did("switch everything", enabled)
+        self.world.write("status", b"1" if enabled else b"0")
+
+    @rule(name=names, handler=others)
+    def replace(self, name: str, handler: Handler) -> None:
+        """Somebody else's handler under a name that may be ours."""
+        self.quiet_if(name)
+        self._replace(name, self._here(handler))
+
+    @rule(name=names)
+    def register_the_same(self, name: str) -> None:
+        self.quiet_if(name)
+        if name in self.model.handlers:
+            self._replace(name, self.model.handlers[name])
+
+    def _replace(self, name: str, handler: Handler) -> None:
+        self._did("replace", name, handler)
+        self.world.write(name, b"-1")
+        self.model.removed(name)
+        if entry := self.world.put(name, handler):
+            self.model.put(name, entry)
+
+    @rule(name=foreign, handler=others)
+    def put(self, name: str, handler: Handler) -> None:
+        """Entries of others, many of which take our files."""
+        self.quiet_if(name, *self.model.fickle)
+        self._did("put", name, handler)
+        if entry := self.world.put(name, self._here(handler)):
+            self.model.put(name, entry)
+
+    # What becomes of interpreters
+
+    @rule(name=st.sampled_from(OURS), how=st.sampled_from(["rename", "remove and create", "mend"]))
+    def upgrade(self, name: str, how: str) -> None:
+        """Another program; or, to mend it, the mode that it should have."""
+        self.quiet_if(*self.model.fickle)
+        self._did("upgrade", name, how)
+        if how == "mend":
+            self.world.mend(self.world.path(name))
+        else:
+            self.world.upgrade(self.world.path(name), by_rename=how == "rename")
+        self._look_at(name)
+
+    @rule(name=st.sampled_from(OURS), how=st.sampled_from(["unlink", "chmod", "untrusted"]))
+    def spoil(self, name: str, how: str) -> None:
+        if self.world.interpreters[self.world.path(name)].state == "good":
+            self.quiet()  # or it may be gone before F has opened it
+            self._did("spoil", name, how)
+            self.world.spoil(self.world.path(name), how)
+            self._look_at(name)
+
+    def _look_at(self, name: str) -> None:
+        path = self.world.path(name)
+        self.model.changed(path, self.world.interpreters[path])
+
+    # What the admin does
+
+    @rule(
+        changes=st.dictionaries(names, st.none() | declared, max_size=3),
+        policy=st.none() | policies,
+        backwards=st.booleans(),
+        by=st.sampled_from(["reload", "reload", "reload", "another daemon"]),
+    )
+    def configure(self, changes: dict[str, Handler | None], policy: Policy | None, backwards: bool, by: str) -> None:
+        """Some handlers changed, added and gone; of equal priority the later declared wins."""
+        self.quiet()
+        found = dict(self.model.handlers)
+        for name, handler in changes.items():
+            found.pop(name, None)
+            if handler is not None:
+                found[name] = self._here(handler)
+        if by == "another daemon":
+            self._did("kill")
+            self.world.kill()
+        self._configure(dict(reversed(found.items())) if backwards else found, policy or self.model.policy)
+
+    def _configure(self, found: dict[str, Handler], policy: Policy) -> None:
+        self._did("configure", found, policy)
+        self.model.declared(found, policy)
+        self.world.configure(found, policy)
+        self.world.reload()
+
+    @rule(text=st.sampled_from(BAD))
+    def configure_badly(self, text: str) -> None:
+        self.quiet()
+        self._did("configure badly", repr(text))
+        self.world.reload_refused(text)
+
+    @rule(how=st.sampled_from(["kill", "kill", "terminate"]))
+    def end_the_daemon(self, how: str) -> None:
+        """The next quiet moment, which may be some steps away, starts it again."""
+        if how == "terminate":
+            self.quiet()
+        self._did(how)
+        if how == "kill":
+            self.world.kill()
+        else:
+            self.world.terminate()
+            self.model.stopped()
+            assert self.world.entries() == self.model.standing, "after SIGTERM"
+
+    # What is in the daemon's way until the next quiet moment
+
+    @rule(how=st.sampled_from(["pause", "cover", "make_read_only"]))
+    def hinder(self, how: str) -> None:
+        self._did(how)
+        getattr(self.world, how)()
+
+    @rule(noticed=st.booleans())
+    def mount_another_instance(self, noticed: bool) -> None:
+        self.quiet_if(*self.model.fickle)
+        self._did("another instance", noticed)
+        self.world.another_instance(noticed=noticed)
+        self.model.flushed()
+
+
+@pytest.mark.usefixtures("_instances")
+def test_chaos(request: pytest.FixtureRequest, times: Times) -> None:
+    """Whatever happens: in the end the desired state stands, and nothing of others has changed."""
+    exits_with(1)  # or skip
+    number = request.config.getoption("--seed")
+    number = secrets.randbelow(2**32) if number == "random" else int(number)
+    steps = request.config.getoption("--steps") or times(STEPS)
+    again = f"make chaos SEED={number} STEPS={steps}"
+    print(f"\n{again}")
+    Chaos.steps = 0
+    began = time.monotonic()
+    for part in itertools.count():
+        try:
+            run_state_machine_as_test(seed(number + part)(Chaos), settings=SETTINGS)
+        except BaseException as error:
+            error.add_note(f"after {Chaos.steps} steps; to run it again: {again}")
+            raise
+        if Chaos.steps >= steps:
+            break
+    print(f"{Chaos.steps} steps in {time.monotonic() - began:.0f} s")
