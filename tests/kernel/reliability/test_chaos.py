@@ -37,11 +37,11 @@ from support.waiting import wait_until
 Times = Callable[[int], int]
 
 STEPS = 10_000
+STEPS_EACH = 50  # on one instance, those that turn out to be none included
 SECONDS = 30  # until it is quiet, on a busy machine
 
 SETTINGS = settings(
-    max_examples=5,  # the first is the simplest, and hardly counts
-    stateful_step_count=50,  # on one instance
+    stateful_step_count=STEPS_EACH,
     derandomize=False,  # there is a seed
     database=None,
     phases=[Phase.generate],  # to shrink would take many minutes: the trace has to do
@@ -298,8 +298,10 @@ def test_chaos(request: pytest.FixtureRequest, times: Times) -> None:
     Chaos.steps = 0
     began = time.monotonic()
     for part in itertools.count():
+        # The first example is the simplest, and hardly counts.
+        examples = 1 + min(20, max(1, (steps - Chaos.steps) // STEPS_EACH))
         try:
-            run_state_machine_as_test(seed(number + part)(Chaos), settings=SETTINGS)
+            run_state_machine_as_test(seed(number + part)(Chaos), settings=settings(SETTINGS, max_examples=examples))
         except BaseException as error:
             error.add_note(f"after {Chaos.steps} steps; to run it again: {again}")
             raise
