@@ -12,6 +12,7 @@ from binfmtd.daemon.reconcile import PassResult
 from binfmtd.errors import PersistenceError
 from binfmtd.model.desired import Standing
 from binfmtd.model.drift import Act, additive
+from binfmtd.report.printable import printable
 from binfmtd.report.status import held_reason
 
 if TYPE_CHECKING:
@@ -140,4 +141,4 @@ def _print(result: PassResult, failures: Sequence[Failure], kept: str | None, *,
     elif not failures:
         print("nothing to do")
     if kept is not None and not as_json and not failures:
-        print(f"after a reboot: {kept}")
+        print(f"after a reboot: {printable(kept)}")

@@ -25,6 +25,7 @@ from binfmtd.model.config import Config, Declaration
 from binfmtd.model.desired import DesiredState, Standing, resolve
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.precedence import contends
+from binfmtd.report.printable import printable
 
 DONE = 0
 FAILED = 1
@@ -184,9 +185,14 @@ def _print(files: Sequence[tuple[str, bytes]], output: str | None) -> None:
     for name, text in files:
         if output is None:
             sys.stdout.flush()
-            sys.stdout.buffer.write(text)
+            sys.stdout.buffer.write(_shown(text) if sys.stdout.isatty() else text)
         else:
             _write(os.path.join(output, name), text)
+
+
+def _shown(text: bytes) -> bytes:
+    """Names are bytes, as the file has to have them; on a terminal they must not steer it."""
+    return "\n".join(map(printable, to_text(text).split("\n"))).encode()
 
 
 def _write(path: str, text: bytes) -> None:

@@ -14,6 +14,7 @@ from binfmtd.errors import MountError, VanishError
 from binfmtd.model.config import Config
 from binfmtd.model.handler import Registration
 from binfmtd.model.match import same
+from binfmtd.report.printable import printable
 
 DONE = 0
 FAILED = 1
@@ -45,7 +46,8 @@ def take_back(given: argparse.Namespace) -> int:
     if given.json:
         print_json({"removed": removed, "persistent": None})
     elif there or removed:
-        print(f"removed {persistence.file} and what it points to", *(f"removed {name}" for name in removed), sep="\n")
+        for what in (f"{persistence.file} and what it points to", *removed):
+            print(printable(f"removed {what}"))
     else:
         print("nothing to do")
     return status

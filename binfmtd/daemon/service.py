@@ -29,6 +29,7 @@ from binfmtd.kernel.mount import Where
 from binfmtd.kernel.write import Writer, Wrote
 from binfmtd.model.config import OnStop
 from binfmtd.model.drift import Action
+from binfmtd.report.printable import printable
 
 
 class Service:
@@ -173,7 +174,7 @@ class Service:
         except MountError as error:
             self._pacing.forget()
             self._report.trouble(str(error))
-            self._notifier.send(f"STATUS={error}")
+            self._notifier.send(f"STATUS={printable(str(error))}")  # a newline would begin another state
             self._tell()
             return
         if fresh:

@@ -2,7 +2,8 @@
 
 Source: fs/binfmt_misc.c (entry_status).  ``enabled`` or ``disabled``; ``interpreter PATH``; ``flags: LETTERS``; then
 ``extension .EXT``, or ``offset N``, ``magic HEX`` and, only where there is one, ``mask HEX``.  Kernels from 7.3 on
-print more: any line or flag that is not known makes the registration None, never an error.
+print more: any line or flag that is not known makes the registration None, never an error.  So does another order of
+the lines: a path may have a newline in it, and what follows would pass for the kernel's own.
 """
 
 from binfmtd.errors import FormatError
@@ -29,9 +30,9 @@ def _registration(lines: list[bytes]) -> Registration | None:
             return None
         found[key] = value
     match: Match
-    if found.keys() == _WITH_EXTENSION:
+    if tuple(found) == _WITH_EXTENSION:
         match = Extension(to_text(found[b"extension"].removeprefix(b".")))
-    elif found.keys() - {b"mask"} == _WITH_MAGIC:
+    elif tuple(found) in (_WITH_MAGIC, (*_WITH_MAGIC, b"mask")):
         mask = bytes.fromhex(found[b"mask"].decode("ascii")) if b"mask" in found else None
         match = Magic(bytes.fromhex(found[b"magic"].decode("ascii")), mask, int(found[b"offset"]))
     else:
@@ -39,5 +40,5 @@ def _registration(lines: list[bytes]) -> Registration | None:
     return Registration(match, to_text(found[b"interpreter"]), Flags.parse(found[b"flags:"].decode("ascii")))
 
 
-_WITH_EXTENSION = frozenset({b"interpreter", b"flags:", b"extension"})
-_WITH_MAGIC = frozenset({b"interpreter", b"flags:", b"offset", b"magic"})
+_WITH_EXTENSION = (b"interpreter", b"flags:", b"extension")
+_WITH_MAGIC = (b"interpreter", b"flags:", b"offset", b"magic")

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from binfmtd.errors import UsageError
+from binfmtd.report.printable import printable
 
 _TRUE = {"1", "t", "T", "true", "TRUE", "True"}
 _FALSE = {"0", "f", "F", "false", "FALSE", "False"}
@@ -48,15 +49,15 @@ def parse(arguments: Sequence[str], program: str, flags: Iterable[Flag]) -> Give
             break
         name, equals, value = word.removeprefix("-").removeprefix("-").partition("=")
         if not name or name.startswith("-"):
-            raise UsageError(f"bad flag syntax: {word}\n{usage}")
+            raise UsageError(f"bad flag syntax: {printable(word)}\n{usage}")
         flag = known.get(name)
         if flag is None:
             if name in ("h", "help"):
                 raise HelpWanted(usage)
-            raise UsageError(f"flag provided but not defined: -{name}\n{usage}")
+            raise UsageError(f"flag provided but not defined: -{printable(name)}\n{usage}")
         if isinstance(flag.default, bool):
             if equals and value not in _TRUE | _FALSE:
-                raise UsageError(f'invalid boolean value "{value}" for -{name}: parse error\n{usage}')
+                raise UsageError(f'invalid boolean value "{printable(value)}" for -{name}: parse error\n{usage}')
             given.switches[name] = not equals or value in _TRUE
             continue
         if not equals:

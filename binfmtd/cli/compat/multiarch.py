@@ -16,6 +16,7 @@ from binfmtd.errors import UsageError
 from binfmtd.kernel.host import judges_paths
 from binfmtd.model.config import Declaration
 from binfmtd.model.handler import Flags
+from binfmtd.report.printable import printable
 
 USAGE = """usage: [--reset] [-p|--persistent yes|no] [-c|--credential yes|no] [-g|--preserve-argv0 yes|no]
   --reset              first remove every entry whose name begins with qemu-
@@ -54,7 +55,8 @@ def main(arguments: Sequence[str]) -> int:
         if outcome.fate is Fate.THERE:
             log(f"{name} already registered")
         elif outcome.fate is Fate.DONE and entry is not None and entry.registration is not None:
-            print(f"Setting {entry.registration.interpreter} as binfmt interpreter for {name.removeprefix('qemu-')}")
+            path = printable(entry.registration.interpreter)
+            print(f"Setting {path} as binfmt interpreter for {name.removeprefix('qemu-')}")
     return conclude(registered.outcomes)
 
 
@@ -63,7 +65,7 @@ def _parse(arguments: Sequence[str]) -> dict[str, str]:
     try:
         pairs, rest = getopt.gnu_getopt(list(arguments), "hp:c:g:", ["help", "reset", *(f"{name}=" for name in _LONG)])
     except getopt.GetoptError as error:
-        raise UsageError(f"{error}\n{USAGE}") from None
+        raise UsageError(f"{printable(str(error))}\n{USAGE}") from None
     if rest:
         raise UsageError(f"{rest[0]!r} is no option\n{USAGE}")
     options = {}

@@ -34,7 +34,9 @@ def document(where: Where) -> tuple[str, BinfmtdError | None]:
         problem = error
     content = {"supported": supported(native, found), "emulators": emulators or None}
     text = json.dumps(content, indent=2, ensure_ascii=False)
-    return text.translate(_ESCAPED_BY_GO), problem
+    # Go leaves what could steer a terminal as it is.  Escaped it is the same document.
+    shown = "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+    return shown.translate(_ESCAPED_BY_GO), problem
 
 
 def _emulators(where: Where) -> list[str]:

@@ -66,11 +66,11 @@ def test_lines_in_any_company_are_never_an_error(lines: list[bytes], first: byte
     enabled, registration = parse_entry(b"\n".join([first, *lines, b""]))
     assert enabled == (first != b"disabled")
     if registration is not None:
-        keys = sorted(line.split(b" ")[0] for line in lines)
+        keys = [line.split(b" ")[0] for line in lines]
         assert keys in (
-            [b"extension", b"flags:", b"interpreter"],
-            [b"flags:", b"interpreter", b"magic", b"offset"],
-            [b"flags:", b"interpreter", b"magic", b"mask", b"offset"],
+            [b"interpreter", b"flags:", b"extension"],
+            [b"interpreter", b"flags:", b"offset", b"magic"],
+            [b"interpreter", b"flags:", b"offset", b"magic", b"mask"],
         )
 
 
@@ -88,6 +88,7 @@ def test_lines_in_any_company_are_never_an_error(lines: list[bytes], first: byte
         (b"enabled\ninterpreter /i\nflags: \noffset 0\nmagic 41\nnew line\n", None),
         (b"enabled\ninterpreter /i\n\nflags: \noffset 0\nmagic 41\n", None),  # the path ends with a newline
         (b"enabled\ninterpreter /i\nflags: F\nflags: \noffset 0\nmagic 41\n", None),
+        (b"enabled\ninterpreter /i\nmask 00\nflags: \noffset 0\nmagic 41\n", None),  # the path says "mask"
         (b"enabled\ninterpreter /i\nmask ff\nflags: \nextension .jar\n", None),
         (b"enabled\ninterpreter /i\nflags: \noffset 0\nmagic 4\n", None),
         (b"enabled\ninterpreter /i\nflags: \noffset x\nmagic 41\n", None),
