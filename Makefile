@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 NEED := .ci/need
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit kernel reliability chaos test-formats test-containers bench setup tools clean
+.PHONY: help demo test lint unit kernel reliability chaos test-formats test-containers kernels bench setup tools clean
 .SUFFIXES:
 
 help: ## this list
@@ -50,6 +50,13 @@ test-containers: setup $(VENV)/.stamp-containers ## the images: build them with 
 $(VENV)/.stamp-containers: $(VENV)/.stamp
 	@$(BIN)/python -m pip install --quiet --editable '.[container]'
 	@touch $@
+
+KERNELS :=
+kernels: setup ## the kernel suite on Linux 5.10, 6.1, 6.12 and 7.2, each in an emulated machine; KERNELS=6.1 for one
+	@$(NEED) qemu-system-x86 'command -v qemu-system-x86_64' seabios 'test -e /usr/share/seabios/bios-256k.bin' \
+	    mmdebstrap 'command -v mmdebstrap' e2fsprogs 'command -v mke2fs || test -x /usr/sbin/mke2fs' \
+	    debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*'
+	@PATH="$$PATH:/usr/sbin" PYTHONPATH=tests $(BIN)/python -m kernels $(KERNELS)
 
 bench: setup ## time from a removal to the repair, as ratios to a minimal C loop; start-up
 	@$(NEED) gcc 'command -v cc' libc6-dev 'test -e /usr/include/stdio.h'

@@ -2,6 +2,7 @@
 
 import errno
 import importlib
+import io
 import os
 import signal
 import sys
@@ -43,6 +44,11 @@ def start(command: Callable[[Sequence[str]], int]) -> NoReturn:
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # which process 1 of a container would not even hear
         signal.signal(signal.SIGTERM, _terminated)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited as ignored, it would take our children's status away
+    if sys.stderr is not None:
+        # Without a buffer: a message that nobody takes is lost, and does not wait for the interpreter's end, where it
+        # would cost us our exit status.
+        unbuffered = io.FileIO(sys.stderr.fileno(), "w", closefd=False)
+        sys.stderr = io.TextIOWrapper(unbuffered, sys.stderr.encoding, sys.stderr.errors, line_buffering=True)
     for stream in ("stdout", "stderr"):
         if getattr(sys, stream) is None:  # closed by whoever started us; print() would take the other one
             setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115  for as long as we run

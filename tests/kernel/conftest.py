@@ -6,14 +6,18 @@ from pathlib import Path
 
 import pytest
 from support.daemon import Daemon
-from support.instance import Instance, UnavailableError
+from support.instance import Instance, LentOutError, UnavailableError
 
 
 @pytest.fixture(scope="session")
-def _instances() -> None:
-    """Skip where this machine does not lend out instances; in CI that fails, or nothing would be tested."""
+def _instances() -> bool:
+    """Return whether there is one instance for all, the machine's own, lent out to one test after another.
+
+    Skips where this machine has none to give; in CI that fails, or nothing would be tested.
+    """
     try:
-        Instance().close()
+        with Instance() as instance:
+            return instance.lent
     except UnavailableError as error:
         if os.environ.get("CI"):
             pytest.fail(str(error))
@@ -21,26 +25,48 @@ def _instances() -> None:
 
 
 @pytest.fixture
-def instance(_instances: None) -> Iterator[Instance]:
+def private_instances(_instances: bool) -> None:
+    """Skip where there is one instance for all: for tests of what only instances of user namespaces have."""
+    if _instances:
+        pytest.skip("user namespaces have instances of their own from Linux 6.7 on")
+
+
+@pytest.fixture
+def lent_instance(_instances: bool, instance: Instance) -> Instance:
+    """Return the machine's own instance, in the first user namespace: for tests of what only a host does."""
+    if not _instances:
+        pytest.skip("takes a machine's own instance, which only a virtual machine of `make kernels` lends out")
+    return instance
+
+
+def _make() -> Instance:
+    try:
+        return Instance()
+    except LentOutError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def instance(_instances: bool) -> Iterator[Instance]:
     """Yield an empty instance that is this test's alone."""
-    with Instance() as instance:
+    with _make() as instance:
         yield instance
 
 
 @pytest.fixture(scope="module")
-def module_instance(_instances: None) -> Iterator[Instance]:
+def module_instance(_instances: bool) -> Iterator[Instance]:
     """Yield an instance that the tests of one module share: for tests that leave it as they found it."""
-    with Instance() as instance:
+    with _make() as instance:
         yield instance
 
 
 @pytest.fixture
-def make_instance(_instances: None) -> Iterator[Callable[[], Instance]]:
+def make_instance(_instances: bool) -> Iterator[Callable[[], Instance]]:
     """Yield what makes one more instance, for tests that need several."""
     made: list[Instance] = []
 
     def make() -> Instance:
-        made.append(Instance())
+        made.append(_make())
         return made[-1]
 
     yield make

@@ -67,7 +67,8 @@ def test_a_log_that_nobody_takes(instance: Instance, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "binfmtd", "run", "--config", str(tmp_path / "binfmtd.toml")]
     command += ["--state-dir", str(tmp_path / "state")]
     reading, writing = os.pipe()
-    daemon = instance.popen(command, stderr=writing)
+    # As usual, and not as where PYTHONUNBUFFERED is set: what nobody took must not cost the exit status.
+    daemon = instance.popen(command, stderr=writing, env=os.environ | {"PYTHONUNBUFFERED": ""})
     os.close(writing)
     repaired(instance)
     os.close(reading)
@@ -250,10 +251,9 @@ def test_a_native_probe_beside_somebody_who_registers(instance: Instance) -> Non
     assert "aarch64" not in result.stdout.split()
 
 
-@pytest.mark.parametrize("settle", ["20ms", "1s"])
-def test_bricked_is_not_waited_for(instance: Instance, start_daemon: StartDaemon, settle: str) -> None:
+def test_bricked_is_not_waited_for(instance: Instance, start_daemon: StartDaemon) -> None:
     """What stops every exec is disabled before anything settles, and said loudly."""
-    daemon = start_daemon(f"settle = '{settle}'\n" + CONFIG)
+    daemon = start_daemon("settle = '1s'\n" + CONFIG)
     instance.register(rb":brick:M::\x7fELF::/usr/bin/env:")
     assert daemon.wait_for_log("entry_disabled", entry="brick")["level"] == "error"
     assert instance.read("brick").startswith("disabled")

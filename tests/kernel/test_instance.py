@@ -46,6 +46,7 @@ def test_names_come_newest_first_and_need_not_be_text(instance: Instance) -> Non
     assert instance.names() == [".hidden", "first"]
 
 
+@pytest.mark.usefixtures("private_instances")
 def test_two_at_a_time_do_not_see_each_other(make_instance: Callable[[], Instance]) -> None:
     """What one instance registers, disables or flushes, another does not have."""
     one, other = make_instance(), make_instance()
@@ -58,6 +59,7 @@ def test_two_at_a_time_do_not_see_each_other(make_instance: Callable[[], Instanc
     assert (one.names(), other.names()) == (["wasm"], [])
 
 
+@pytest.mark.usefixtures("private_instances")
 def test_the_module_wide_one_is_another(instance: Instance, module_instance: Instance) -> None:
     """The two fixtures can be used together and give two instances."""
     instance.register(LINE)
@@ -84,6 +86,7 @@ def test_writes_inside_wake_a_watch_outside(instance: Instance) -> None:
     assert heard.name == "status"
 
 
+@pytest.mark.usefixtures("private_instances")
 def test_what_is_ours_is_refused(instance: Instance) -> None:
     """A process in our own user namespace, or an instance that is mounted here too, is never taken for private."""
     with pytest.raises(NotPrivateError, match="our own user namespace"):
@@ -94,6 +97,7 @@ def test_what_is_ours_is_refused(instance: Instance) -> None:
     assert f"NotPrivateError: {MOUNT_POINT} is an instance that is mounted here too" in result.stderr
 
 
+@pytest.mark.usefixtures("private_instances")
 def test_nothing_stays_behind(make_instance: Callable[[], Instance]) -> None:
     """Closing ends the holder and everything that still runs inside, also what a command left in the background."""
     instance = make_instance()
@@ -106,7 +110,7 @@ def test_nothing_stays_behind(make_instance: Callable[[], Instance]) -> None:
     wait_until(lambda: not processes_in(namespace), what="no process in the namespace")
 
 
-@pytest.mark.usefixtures("instance")
+@pytest.mark.usefixtures("private_instances")
 def test_it_dies_with_the_test_process() -> None:
     """A test process that is killed leaves no holder behind."""
     script = (
@@ -120,7 +124,7 @@ def test_it_dies_with_the_test_process() -> None:
     wait_until(lambda: not processes_in(killed.stdout.strip()), what="no process in the namespace")
 
 
-@pytest.mark.usefixtures("instance")
+@pytest.mark.usefixtures("private_instances")
 def test_a_hundred_are_cheap() -> None:
     """Instances come and go in numbers, each empty at first."""
     for number in range(100):
@@ -129,7 +133,21 @@ def test_a_hundred_are_cheap() -> None:
             instance.register(LINE)
 
 
+@pytest.mark.usefixtures("private_instances")
 def test_the_host_stays_covered(instance: Instance) -> None:
     """Nobody inside can unmount what covers the host's instance, however often they try."""
     script = f"while umount {instance.mount_point}; do :; done; stat -f -c %T {instance.mount_point}"
     assert instance.run(["sh", "-c", script]).stdout.strip() == "tmpfs"
+
+
+def test_a_machine_of_its_own_is_needed_to_lend_it_out() -> None:
+    """No environment variable alone makes a machine lend out its own instance: its kernel has to say so, too."""
+    script = "from support.instance import made_for_tests; print(made_for_tests())"
+    told = subprocess.run(
+        [sys.executable, "-c", script],
+        env=WITH_SUPPORT | {"BINFMTD_TEST_MACHINE": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout == f"{'binfmtd.test-machine' in Path('/proc/cmdline').read_text().split()}\n"

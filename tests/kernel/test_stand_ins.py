@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from support.daemon import Daemon
 from support.instance import Instance
-from support.waiting import IN_CLOSE_WRITE, IN_MODIFY, DirectoryWatch, wait_until
+from support.waiting import IN_CLOSE_WRITE, IN_MODIFY, DirectoryWatch, deadline_in, wait_until
 
 from binfmtd.model.standin import stand_in_name
 
@@ -98,7 +98,7 @@ def test_a_busy_writer_cannot_keep_the_proper_entry_away(instance: Instance, sta
     """However loud it is: at the latest one second after the drift, the proper entry is registered all the same."""
     start_daemon(CONFIG)
     instance.remove("other")
-    deadline = time.monotonic() + 10
+    deadline = deadline_in(10)
     noise = 0
     while "other" not in instance.names():
         instance.write("status", b"1")

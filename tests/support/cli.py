@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from support.instance import Instance
+from support.waiting import SLOWNESS
 
 BINFMTD = (sys.executable, "-m", "binfmtd")
 CHECKOUT = Path(__file__).parents[2]
-TEXT: dict[str, Any] = {"capture_output": True, "text": True, "errors": "surrogateescape", "timeout": 60}
+TEXT: dict[str, Any] = {"capture_output": True, "text": True, "errors": "surrogateescape", "timeout": 60 * SLOWNESS}
 NOBODY = "65534"
 
 

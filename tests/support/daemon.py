@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from support.instance import Instance
-from support.waiting import wait_until
+from support.waiting import SLOWNESS, deadline_in, wait_until
 
 T = TypeVar("T")
 
@@ -134,13 +134,14 @@ class Daemon:
 
     def wait_ready(self, deadline_seconds: float = DEADLINE_SECONDS) -> None:
         """Wait for READY=1; AssertionError with the log if it ends before, or after the deadline."""
-        deadline = time.monotonic() + deadline_seconds
+        deadline = deadline_in(deadline_seconds)
         ended = os.pidfd_open(self.pid)
         try:
             while "READY=1" not in self.notifications:
                 remaining = deadline - time.monotonic()
                 if self.process.poll() is not None or remaining <= 0:
-                    state = "it ended" if self.process.returncode is not None else f"not within {deadline_seconds} s"
+                    late = f"not within {deadline_seconds * SLOWNESS:g} s"
+                    state = late if self.process.returncode is None else "it ended"
                     raise AssertionError(f"no READY=1 from the daemon: {state}\n{self.log_text()}")
                 select.select([self._socket.fileno(), ended], [], [], remaining)
         finally:
@@ -154,7 +155,7 @@ class Daemon:
 
     def wait_exit(self, deadline_seconds: float = DEADLINE_SECONDS) -> int:
         """Wait for its end, and return its exit code."""
-        return self.process.wait(deadline_seconds)
+        return self.process.wait(deadline_seconds * SLOWNESS)
 
     def terminate(self, deadline_seconds: float = DEADLINE_SECONDS) -> int:
         """Send SIGTERM, and return the exit code."""

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from support.instance import Instance
+from support.waiting import SLOWNESS
 
 TESTS = Path(__file__).parents[1]
 Outcome = tuple[int | str, int]  # an exit status or the name of an errno, and how many times in a row
@@ -40,7 +41,7 @@ class ExecLoop:
 
     def stop(self) -> list[Outcome]:
         """End it, and return what it met; equal neighbours are counted."""
-        output, _ = self._process.communicate(timeout=30)
+        output, _ = self._process.communicate(timeout=30 * SLOWNESS)
         return [(outcome, count) for outcome, count in json.loads(output)]
 
 

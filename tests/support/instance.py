@@ -6,21 +6,30 @@ in a namespace above the holder's, so nobody inside can unmount it: whatever a t
 holder blocks on its standard input, so it goes when the test process goes, and the instance and its entries with it.
 
 From outside everything is reached through ``/proc/PID/root``, also by an ordinary user; commands run inside by nsenter.
-Instances per user namespace exist from Linux 6.7 on.
+
+Instances per user namespace exist from Linux 6.7 on.  Before, there is one for the whole machine.  A virtual machine
+that was made for these tests lends it to one test after another: the holder then stands in a mount namespace only, the
+rest is the same.  No other machine's own instance is ever used.
 """
 
+import fcntl
 import os
 import re
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from support.waiting import SLOWNESS
+
 MOUNT_POINT = "/proc/sys/fs/binfmt_misc"
+LENT_LOCK = "/run/binfmtd-test-instance"
 CONTROL_FILES = frozenset({"register", "status"})
-COMMAND_SECONDS = 60
+COMMAND_SECONDS = 60 * SLOWNESS
 UNSHARE = ("unshare", "-Um", "--propagation", "private")
+UNSHARE_MOUNTS = ("unshare", "-m", "--propagation", "private")
 ROOT_ALONE = ("--map-root-user",)
 EVERYBODY = ("--map-users=0,0,65536", "--map-groups=0,0,65536")
 HOLDER = f"""
@@ -32,10 +41,20 @@ COVER = f"""
 mount -t tmpfs tmpfs {MOUNT_POINT} || exit 3
 exec "$@" sh -c '{HOLDER}'
 """
+# Entries outlive their mounts where the machine has one instance for all.
+CLEAN = f"""
+mount -t binfmt_misc binfmt_misc {MOUNT_POINT}
+echo -1 > {MOUNT_POINT}/status
+echo 1 > {MOUNT_POINT}/status
+"""
 
 
 class UnavailableError(Exception):
     """This machine does not lend out instances; the message says why."""
+
+
+class LentOutError(UnavailableError):
+    """The one instance that this machine has is in use."""
 
 
 class NotPrivateError(Exception):
@@ -48,31 +67,51 @@ class Instance:
     Whoever runs the test is root in there, and alone; with ``everybody``, which takes root, all of this machine's users
     are who they are.  Raises UnavailableError where this machine forbids it, and NotPrivateError where the instance is
     not one of its own.
+
+    ``lent`` is true where it is a test machine's own: then there is one at a time, root is the machine's root, and the
+    user namespace is the first.
     """
 
     mount_point = MOUNT_POINT  # as seen from inside
 
     def __init__(self, *, everybody: bool = False) -> None:
         self._commands: list[subprocess.Popen[Any]] = []
+        self._lock: int | None = None
+        try:
+            self._hold(self._private(everybody=everybody))
+        except UnavailableError:
+            if not made_for_tests():
+                raise
+            self._lock = _lend()
+            try:
+                self._hold([*UNSHARE_MOUNTS, "sh", "-c", HOLDER])
+            except BaseException:
+                os.close(self._lock)
+                raise
+
+    @property
+    def lent(self) -> bool:
+        return self._lock is not None
+
+    def _private(self, *, everybody: bool) -> list[str]:
         unshare = [*UNSHARE, *(EVERYBODY if everybody else ROOT_ALONE)]
         # With --map-users unshare has a helper, which outlives it where it fails, and holds our pipes open for ever.
         refused = subprocess.run([*UNSHARE, *ROOT_ALONE, "true"], capture_output=True, text=True, check=False)
         if refused.returncode != 0:
             raise UnavailableError(f"a new user namespace could not be made: {refused.stderr.strip()}")
-        self._holder = subprocess.Popen(
-            [*unshare, "sh", "-c", COVER, "sh", *unshare],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return [*unshare, "sh", "-c", COVER, "sh", *unshare]
+
+    def _hold(self, command: list[str]) -> None:
+        """Start the holder, and see that what it holds is nobody else's."""
+        pipe = subprocess.PIPE
+        self._holder = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
         assert self._holder.stdout is not None
         try:
             if self._holder.stdout.readline() != "ready\n":
                 raise UnavailableError(self._refusal())
             self.pid = self._holder.pid
             self.directory = Path(f"/proc/{self.pid}/root{MOUNT_POINT}")
-            self._namespace = namespace_of_its_own(self.pid)
+            self._namespace = namespace_of_its_own(self.pid, "mnt" if self.lent else "user")
             refuse_mounted_here(self.directory)
             if names := self.names():
                 raise NotPrivateError(f"the new instance is not empty, so it is somebody else's: {names}")
@@ -106,7 +145,13 @@ class Instance:
             for stream in (command.stdin, command.stdout, command.stderr):
                 if stream is not None:
                     stream.close()
+        if self._lock is not None:
+            with suppress(OSError):  # it may be unmounted
+                self.remove("status")  # first by ourselves: with some entries nobody can execute anything any more
+            subprocess.run([*UNSHARE_MOUNTS, "sh", "-euc", CLEAN], check=True)
         self._end_holder()
+        if self._lock is not None:
+            os.close(self._lock)
 
     def _end_holder(self) -> None:
         self._holder.kill()
@@ -161,7 +206,8 @@ class Instance:
 
     def entering(self, argv: list[str]) -> list[str]:
         """Return the command that executes ``argv`` inside, as root there; it starts in ``/``."""
-        return ["nsenter", "-U", "--preserve-credentials", "-m", "-t", str(self.pid), "--", *argv]
+        namespaces = ["-m"] if self.lent else ["-U", "--preserve-credentials", "-m"]
+        return ["nsenter", *namespaces, "-t", str(self.pid), "--", *argv]
 
     def run(self, argv: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
         """Run a command inside to its end; its output is captured as text unless ``options`` say otherwise."""
@@ -179,11 +225,28 @@ class Instance:
         return self.run(["sh", "-euc", script], **options)
 
 
-def namespace_of_its_own(pid: int) -> str:
-    """Return the user namespace of a process; NotPrivateError if it is ours."""
-    namespace = _namespace(pid)
-    if namespace == os.readlink("/proc/self/ns/user"):
-        raise NotPrivateError(f"process {pid} is in our own user namespace")
+def made_for_tests() -> bool:
+    """Whether this machine is a virtual one of tests/kernels: its runner says so, and so does its kernel."""
+    told = os.environ.get("BINFMTD_TEST_MACHINE") == "1"
+    return told and "binfmtd.test-machine" in Path("/proc/cmdline").read_text().split()
+
+
+def _lend() -> int:
+    """Return the lock of the machine's own instance; who closes it gives it back."""
+    lock = os.open(LENT_LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise LentOutError("this kernel has one instance for the whole machine, and it is lent out") from None
+    return lock
+
+
+def namespace_of_its_own(pid: int, kind: str = "user") -> str:
+    """Return the namespace of a process, of ``kind`` as in /proc/PID/ns; NotPrivateError if it is ours."""
+    namespace = _namespace(pid, kind)
+    if namespace == _namespace("self", kind):
+        raise NotPrivateError(f"process {pid} is in our own {kind} namespace")
     return namespace
 
 
@@ -197,15 +260,16 @@ def refuse_mounted_here(directory: Path) -> None:
             raise NotPrivateError(f"{directory} is an instance that is mounted here too, at {mount[4]}")
 
 
-def _namespace(pid: int) -> str:
-    return os.readlink(f"/proc/{pid}/ns/user")
+def _namespace(pid: int | str, kind: str) -> str:
+    return os.readlink(f"/proc/{pid}/ns/{kind}")
 
 
 def _members(namespace: str) -> set[int]:
     found = set()
+    kind = namespace.partition(":")[0]
     for name in filter(re.compile(r"\d+").fullmatch, os.listdir("/proc")):
         try:
-            if _namespace(int(name)) == namespace:
+            if _namespace(name, kind) == namespace:
                 found.add(int(name))
         except OSError:  # it ended meanwhile, or is somebody else's
             continue
@@ -219,7 +283,7 @@ def _kill_member(pid: int, namespace: str) -> None:
         return
     try:
         # Asked again with the descriptor in hand: the number may have gone to another process.
-        if _namespace(pid) == namespace:
+        if _namespace(pid, namespace.partition(":")[0]) == namespace:
             signal.pidfd_send_signal(descriptor, signal.SIGKILL)
     except OSError:
         pass

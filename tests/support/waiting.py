@@ -1,4 +1,7 @@
-"""The ways to wait in tests: for a condition, or for inotify events.  Both have a deadline; nothing else may sleep."""
+"""The ways to wait in tests: for a condition, or for inotify events.  Both have a deadline; nothing else may sleep.
+
+Deadlines are written for an ordinary machine; BINFMTD_TEST_SLOWNESS says how many times slower this one is.
+"""
 
 import ctypes
 import os
@@ -24,6 +27,12 @@ IN_IGNORED = 0x8000
 
 FIRST_PAUSE_SECONDS = 0.002
 LONGEST_PAUSE_SECONDS = 0.1
+SLOWNESS = float(os.environ.get("BINFMTD_TEST_SLOWNESS", "1"))
+
+
+def deadline_in(seconds: float) -> float:
+    """Return the moment of ``time.monotonic()`` when that time of an ordinary machine has passed."""
+    return time.monotonic() + seconds * SLOWNESS
 
 
 def wait_until(condition: Callable[[], T], deadline_seconds: float = 10, what: str = "a condition") -> T:
@@ -31,13 +40,13 @@ def wait_until(condition: Callable[[], T], deadline_seconds: float = 10, what: s
 
     To look up a missing entry takes the directory's lock each time: fine in a test, wrong in a benchmark.
     """
-    deadline = time.monotonic() + deadline_seconds
+    deadline = deadline_in(deadline_seconds)
     pause = FIRST_PAUSE_SECONDS
     while True:
         if answer := condition():
             return answer
         if time.monotonic() >= deadline:
-            raise AssertionError(f"not within {deadline_seconds} s: {what} (last answer: {answer!r})")
+            raise AssertionError(f"not within {deadline_seconds * SLOWNESS:g} s: {what} (last answer: {answer!r})")
         time.sleep(pause)
         pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
 
@@ -93,7 +102,7 @@ class DirectoryWatch:
         self, wanted: Callable[[Event], object], deadline_seconds: float = 10, what: str = "an event"
     ) -> Event:
         """Return the first event that is wanted, and drop those before it; AssertionError after the deadline."""
-        deadline = time.monotonic() + deadline_seconds
+        deadline = deadline_in(deadline_seconds)
         seen: list[Event] = []
         while True:
             for event in self.pending():
@@ -102,5 +111,5 @@ class DirectoryWatch:
                 seen.append(event)
             remaining = deadline - time.monotonic()
             if remaining <= 0:
-                raise AssertionError(f"not within {deadline_seconds} s: {what} (came: {seen})")
+                raise AssertionError(f"not within {deadline_seconds * SLOWNESS:g} s: {what} (came: {seen})")
             select.select([self._descriptor], [], [], remaining)

@@ -1,0 +1,53 @@
+"""``make kernels``: the kernel suite on kernels old and new, each in a virtual machine, and a table of the results.
+
+    python -m kernels [VERSION ...] [-- ARGUMENT ...]
+
+The versions are those of ``images.KERNELS``; the arguments are pytest's, in place of the suite's files.  What the
+machines say stays in ``build/kernels``.  Exit 1 where a test failed, or a machine did not come to its end.
+"""
+
+import sys
+
+from kernels.images import KERNELS, image
+from kernels.machine import CHECKOUT, Outcome, run_tests
+from kernels.table import table
+
+BUILD = CHECKOUT / "build" / "kernels"
+SECONDS = 5400  # for one machine
+# What depends on the kernel: entries, drift, reload, replacement under a storm of executions, kill -9.
+SUITE = (
+    *(f"test_{name}.py" for name in ("instance", "facts", "drift", "stand_ins", "reload", "foreign", "restore")),
+    *(f"test_{name}.py" for name in ("interpreters", "lifecycle", "lifetime", "mount", "persistent", "probe")),
+    "test_hardships.py",
+    "reliability",
+)
+
+
+def main(arguments: list[str]) -> int:
+    """Run them one after another: each takes two cores."""
+    place = arguments.index("--") if "--" in arguments else len(arguments)
+    chosen = arguments[place + 1 :] or [f"tests/kernel/{name}" for name in SUITE]
+    if unknown := set(arguments[:place]) - set(KERNELS):
+        return say(f"kernels: not among {', '.join(KERNELS)}: {', '.join(sorted(unknown))}", 2)
+    outcomes: dict[str, Outcome] = {}
+    for version in arguments[:place] or KERNELS:
+        options = ["-v", "--color=no", "-p", "no:cacheprovider", *workers(version)]
+        outcomes[version] = run_tests(image(version, BUILD), [*options, *chosen], SECONDS, BUILD / f"{version}.log")
+    text, good = table(outcomes)
+    return say(text, 0 if good else 1)
+
+
+def workers(version: str) -> list[str]:
+    """Two at a time where each test has an instance of its own, which is from 6.7 on."""
+    own = tuple(map(int, version.split("."))) >= (6, 7)
+    return ["-n", "2"] if own else []
+
+
+def say(text: str, status: int) -> int:
+    """Print it, and return the exit status."""
+    print(text)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

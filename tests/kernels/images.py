@@ -1,0 +1,150 @@
+"""What a virtual machine boots from: one root file system for all, and for each kernel the kernel and a small initrd.
+
+All of it comes from Debian by mmdebstrap and is made once; it is made anew where this file has changed.  The root file
+system has today's Python also under a kernel of 2020: only the kernel is old.
+"""
+
+import hashlib
+import lzma
+import re
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+# Of a suite the newest kernel of today, so a run says which one that was; but of 5.10 an older one, 5.10.223, whose
+# entries outlive their mounts: on later ones they go with the last mount, as from 6.7 on.
+KERNELS = {
+    "5.10": ("bullseye", "linux-image-5.10.0-32-amd64"),
+    "6.1": ("bookworm", "linux-image-amd64"),
+    "6.12": ("trixie", "linux-image-amd64"),
+    "7.2": ("sid", "linux-image-amd64"),
+}
+ROOT_SUITE = "trixie"
+PACKAGES = (
+    "busybox-static",  # for the initrd
+    "mount",
+    "procps",
+    "python3-hypothesis",
+    "python3-pydantic",
+    "python3-pyinotify",
+    "python3-pytest",
+    "python3-pytest-xdist",
+    "python3-structlog",
+    "qemu-user",
+    "systemd",  # for systemd-binfmt; process 1 is a script of ours
+)
+ROOT_SIZE = "3G"  # sparse
+# Modules in Debian's kernels; what they depend on comes with them.  ext4 asks for crc32c without depending on it.
+MODULES = ("virtio_pci", "virtio_blk", "virtio_rng", "crc32c_generic", "ext4", "overlay", "binfmt_misc")
+# A mirror that has stood still for a while is as good.
+MMDEBSTRAP = ("mmdebstrap", "--quiet", '--aptopt=Acquire::Check-Valid-Until "false"')
+# The first disk is the root file system, the second a tar file with what to do there.
+FIRST_PROCESS = """#!/busybox sh
+for directory in proc sys dev root; do /busybox mkdir -p "/$directory"; done
+/busybox mount -t proc proc /proc
+/busybox mount -t sysfs sysfs /sys
+/busybox mount -t devtmpfs devtmpfs /dev
+for module in /modules/*; do /busybox insmod "$module" || echo "initrd: $module was refused"; done
+/busybox mount -t ext4 /dev/vda /root
+/busybox mkdir -p /root/work
+/busybox tar -xf /dev/vdb -C /root/work
+for directory in proc sys dev; do /busybox mount --move "/$directory" "/root/$directory"; done
+exec /busybox switch_root /root /bin/sh /work/job
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """The files to boot one kernel from."""
+
+    root: Path
+    kernel: Path
+    initrd: Path
+
+
+def image(version: str, directory: Path) -> Image:
+    """Return the image of one of KERNELS, made in ``directory`` where it is not there yet."""
+    recipe = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    stamp = directory / "recipe"
+    if not stamp.exists() or stamp.read_text() != recipe:
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
+        stamp.write_text(recipe)
+    made = Image(directory / "root.ext4", directory / f"vmlinuz-{version}", directory / f"initrd-{version}")
+    busybox = directory / "busybox"
+    with tempfile.TemporaryDirectory(dir=directory) as scratch:
+        if not made.root.exists():
+            _make_root(made.root, busybox, Path(scratch))
+        if not made.initrd.exists():
+            _make_kernel(*KERNELS[version], made, busybox, Path(scratch))
+    return made
+
+
+def _make_root(root: Path, busybox: Path, scratch: Path) -> None:
+    archive, unfinished = scratch / "root.tar", scratch / root.name
+    _run(*MMDEBSTRAP, "--variant=minbase", f"--include={','.join(PACKAGES)}", ROOT_SUITE, str(archive))
+    with tarfile.open(archive) as files:
+        content = files.extractfile("./usr/bin/busybox")
+        assert content is not None
+        busybox.write_bytes(content.read())
+    _run("mke2fs", "-q", "-t", "ext4", "-d", str(archive), str(unfinished), ROOT_SIZE)
+    unfinished.rename(root)
+
+
+def _make_kernel(suite: str, package: str, made: Image, busybox: Path, scratch: Path) -> None:
+    archive, tree = scratch / "kernel.tar", scratch / "tree"
+    _run(*MMDEBSTRAP, "--variant=extract", f"--include={package}", suite, str(archive))
+    with tarfile.open(archive) as files:
+        wanted = (member for member in files if re.match(r"\./(boot/vmlinuz-|(usr/)?lib/modules/.)", member.name))
+        files.extractall(tree, wanted, filter="data")
+    (kernel,) = (*tree.glob("boot/vmlinuz-*"), *tree.glob("usr/lib/modules/*/vmlinuz"))
+    content = {"init": FIRST_PROCESS.encode(), "busybox": busybox.read_bytes()}
+    content |= {f"modules/{number:02}": module for number, module in enumerate(_modules(tree))}
+    shutil.copy(kernel, made.kernel)
+    unfinished = scratch / "initrd"
+    unfinished.write_bytes(b"".join(_cpio(content)))
+    unfinished.rename(made.initrd)
+
+
+def _modules(tree: Path) -> Iterator[bytes]:
+    """Yield MODULES, each after those that it depends on; what has no file is part of the kernel."""
+    paths = {path.name.partition(".")[0].replace("-", "_"): path for path in tree.rglob("*.ko*")}
+    order: dict[str, bytes] = {}
+
+    def visit(name: str) -> None:
+        if name in order or name not in paths:
+            return
+        module = paths[name].read_bytes()
+        if paths[name].suffix == ".xz":
+            module = lzma.decompress(module)
+        found = re.search(rb"\0depends=([^\0]+)\0", module)
+        for other in found[1].decode().split(",") if found else ():
+            visit(other.replace("-", "_"))
+        order[name] = module
+
+    for name in MODULES:
+        visit(name)
+    yield from order.values()
+
+
+def _cpio(files: dict[str, bytes]) -> Iterator[bytes]:
+    """Yield an archive as the kernel unpacks it (its Documentation/driver-api/early-userspace/buffer-format.rst)."""
+    directories = {str(parent): b"" for name in files for parent in Path(name).parents if parent.name}
+    for name, content in (directories | files | {"TRAILER!!!": b""}).items():
+        mode = 0o40755 if name in directories else 0o100755
+        # inode, mode, uid, gid, links, mtime, size, device and its own (two numbers each), length of the name, no sum
+        fields = (0, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0)
+        yield _padded(b"070701" + b"".join(b"%08x" % field for field in fields) + name.encode() + b"\0")
+        yield _padded(content)
+
+
+def _padded(data: bytes) -> bytes:
+    return data + bytes(-len(data) % 4)
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True)

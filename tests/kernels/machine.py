@@ -1,0 +1,103 @@
+"""A virtual machine with a kernel of our choice: boots, runs tests of this checkout, and powers itself off.
+
+Emulated, so that it takes no KVM: some ten times slower than the machine that it runs on.  Nothing of that machine is
+shared with it: the checkout goes in on a disk, the results come out on one, and what it writes otherwise is dropped.
+"""
+
+import io
+import os
+import shlex
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kernels.images import Image
+
+CHECKOUT = Path(__file__).parents[2]
+SLOWNESS = 10
+RESULTS_BYTES = 1 << 24
+# The word by which a test knows that it may use this machine's own instance (support/instance.py).
+COMMAND_LINE = "binfmtd.test-machine console=ttyS0 panic=-1 loglevel=3"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a machine left: its kernel's release, the results as JUnit's XML; empty where it did not come to its end."""
+
+    release: str
+    xml: bytes
+    seconds: float
+
+
+def run_tests(image: Image, arguments: Sequence[str], seconds: float, log: Path) -> Outcome:
+    """Run pytest in there with these arguments.
+
+    What it says goes to our standard output and to ``log``; after ``seconds`` the machine is switched off.
+    """
+    since = time.monotonic()
+    with tempfile.TemporaryDirectory() as scratch:
+        job, results = Path(scratch, "job.tar"), Path(scratch, "results.tar")
+        _pack(job, arguments)
+        with results.open("wb") as file:
+            file.truncate(RESULTS_BYTES)
+        with log.open("wb") as output:
+            machine = subprocess.Popen(
+                ["timeout", "--kill-after=10", f"{seconds:.0f}", *_command(image, job, results)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+            )
+            assert machine.stdout is not None
+            while said := os.read(machine.stdout.fileno(), 65536):
+                output.write(said)
+                output.flush()
+                sys.stdout.buffer.write(said)
+                sys.stdout.flush()
+            machine.wait()
+        release, xml = _read(results, "release"), _read(results, "results.xml")
+    return Outcome(release.decode().strip(), xml, time.monotonic() - since)
+
+
+def _read(results: Path, name: str) -> bytes:
+    try:
+        with tarfile.open(results) as archive:
+            file = archive.extractfile(name)
+            return file.read() if file else b""
+    except (tarfile.ReadError, KeyError):
+        return b""
+
+
+def _pack(job: Path, arguments: Sequence[str]) -> None:
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, cwd=CHECKOUT, check=True, capture_output=True, text=True).stdout.split("\0")
+    script = shlex.join(["exec", "sh", "/work/checkout/tests/kernels/init.sh", str(SLOWNESS), *arguments]).encode()
+    with tarfile.open(job, "w") as archive:
+        for name in filter(os.path.exists, (str(CHECKOUT / name) for name in names if name)):
+            archive.add(name, f"checkout/{os.path.relpath(name, CHECKOUT)}", filter=_by_root)
+        member = tarfile.TarInfo("job")
+        member.size = len(script)
+        archive.addfile(member, io.BytesIO(script))
+
+
+def _by_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    member.uname = member.gname = "root"
+    return member
+
+
+def _command(image: Image, job: Path, results: Path) -> list[str]:
+    def disk(path: Path, *options: str) -> list[str]:
+        return ["-drive", ",".join((f"file={path}", "format=raw", "if=virtio", "cache=unsafe", *options))]
+
+    return [
+        *("qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048"),
+        *("-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio", "-device", "virtio-rng-pci"),
+        *("-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", COMMAND_LINE),
+        *disk(image.root, "snapshot=on"),
+        *disk(job, "readonly=on"),
+        *disk(results),
+    ]
