@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support.daemon import Daemon
 from support.instance import Instance
-from support.waiting import wait_until
+from support.waiting import SLOWNESS, wait_until
 
 from binfmtd.catalog.architectures import CATALOG
 
@@ -76,7 +76,7 @@ def test_a_log_that_nobody_takes(instance: Instance, tmp_path: Path) -> None:
         instance.remove("one")
         repaired(instance)
     daemon.terminate()
-    assert daemon.wait(10) == 0
+    assert daemon.wait(10 * SLOWNESS) == 0
 
 
 def test_two_that_agree_live_in_peace(instance: Instance, start_daemon: StartDaemon) -> None:

@@ -38,6 +38,7 @@ def degraded_because(daemon: Daemon, words: str) -> None:
     assert daemon.status()["state"] == "degraded"
 
 
+@pytest.mark.usefixtures("private_instances")  # on a host the daemon mounts it itself
 def test_unmounted_and_mounted_again(instance: Instance, start_daemon: StartDaemon) -> None:
     """`umount` works while the daemon runs; the daemon says what is missing, and converges when it is back."""
     daemon = start_daemon(CONFIG)
@@ -50,6 +51,7 @@ def test_unmounted_and_mounted_again(instance: Instance, start_daemon: StartDaem
     wait_until(lambda: serves(instance), what="a repair in the new instance")
 
 
+@pytest.mark.usefixtures("private_instances")  # on a host the daemon mounts it itself
 def test_lazily_unmounted(instance: Instance, start_daemon: StartDaemon) -> None:
     """A lazy unmount is noticed as well."""
     daemon = start_daemon(CONFIG)
@@ -57,6 +59,17 @@ def test_lazily_unmounted(instance: Instance, start_daemon: StartDaemon) -> None
     degraded_because(daemon, "not binfmt_misc")
     shell(instance, MOUNT)
     wait_until(lambda: serves(instance), what="the entry")
+
+
+def test_unmounted_on_a_host(lent_instance: Instance, start_daemon: StartDaemon) -> None:
+    """Outside of user namespaces the daemon mounts it again itself, and all is as it was."""
+    daemon = start_daemon(CONFIG)
+    for options in ("", "-l "):
+        shell(lent_instance, f"umount {options}{MOUNT_POINT}")
+        wait_until(lambda: serves(lent_instance), what="mounted again, with the entry")
+        lent_instance.remove("one")
+        wait_until(lambda: serves(lent_instance), what="a repair")
+    daemon.wait_converged()
 
 
 def test_a_fresh_instance_between_two_looks(instance: Instance, start_daemon: StartDaemon) -> None:
@@ -132,6 +145,7 @@ def test_other_mounts_change_nothing(instance: Instance, start_daemon: StartDaem
     assert len(daemon.logs()) == 1, "nothing is logged when nothing happens"
 
 
+@pytest.mark.usefixtures("private_instances")  # on a host the daemon mounts it itself
 def test_started_before_the_mount(instance: Instance, start_daemon: StartDaemon) -> None:
     """In a user namespace without an own instance nothing is mounted: the daemon says why, and waits."""
     shell(instance, UMOUNT)
@@ -145,6 +159,7 @@ def test_started_before_the_mount(instance: Instance, start_daemon: StartDaemon)
     assert serves(instance)
 
 
+@pytest.mark.usefixtures("private_instances")  # in a user namespace
 def test_never_mounts_in_a_user_namespace(instance: Instance, start_daemon: StartDaemon) -> None:
     """An own instance would hide the host's handlers for good: the message says so, and how to do it on purpose."""
     shell(instance, "mount -t tmpfs t /mnt && mkdir /mnt/empty")
@@ -189,6 +204,7 @@ def test_mounts_where_it_may(instance: Instance) -> None:
     assert "is not a directory" in instance.run([*command, "/mnt/nothing"]).stdout
 
 
+@pytest.mark.usefixtures("private_instances")  # on a host the daemon mounts it itself
 def test_the_status_does_not_claim_what_is_unmounted(instance: Instance, start_daemon: StartDaemon) -> None:
     """Without an instance no handler is registered, and a reload meanwhile is taken in all the same."""
     daemon = start_daemon(CONFIG)

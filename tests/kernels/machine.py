@@ -19,7 +19,7 @@ from pathlib import Path
 from kernels.images import Image
 
 CHECKOUT = Path(__file__).parents[2]
-SLOWNESS = 10
+SLOWNESS = os.environ.get("BINFMTD_TEST_SLOWNESS", "10")
 RESULTS_BYTES = 1 << 24
 # The word by which a test knows that it may use this machine's own instance (support/instance.py).
 COMMAND_LINE = "binfmtd.test-machine console=ttyS0 panic=-1 loglevel=3"
@@ -74,7 +74,7 @@ def _read(results: Path, name: str) -> bytes:
 def _pack(job: Path, arguments: Sequence[str]) -> None:
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listed, cwd=CHECKOUT, check=True, capture_output=True, text=True).stdout.split("\0")
-    script = shlex.join(["exec", "sh", "/work/checkout/tests/kernels/init.sh", str(SLOWNESS), *arguments]).encode()
+    script = shlex.join(["exec", "sh", "/work/checkout/tests/kernels/init.sh", SLOWNESS, *arguments]).encode()
     with tarfile.open(job, "w") as archive:
         for name in filter(os.path.exists, (str(CHECKOUT / name) for name in names if name)):
             archive.add(name, f"checkout/{os.path.relpath(name, CHECKOUT)}", filter=_by_root)

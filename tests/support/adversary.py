@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from support.instance import CONTROL_FILES, Instance
-from support.waiting import DirectoryWatch
+from support.waiting import SLOWNESS, DirectoryWatch
 
 TESTS = Path(__file__).parents[1]
 OTHER = r"""
@@ -50,7 +50,7 @@ class Adversary:
 
     def stop(self) -> int:
         """End it, and return how often it did its deed."""
-        output, _ = self._process.communicate(timeout=30)
+        output, _ = self._process.communicate(timeout=30 * SLOWNESS)
         return int(output)
 
 

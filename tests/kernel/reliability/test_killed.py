@@ -12,7 +12,7 @@ from pathlib import Path
 from support.daemon import Daemon
 from support.instance import Instance
 from support.programs import exits_with, foreign_program, install
-from support.waiting import DirectoryWatch
+from support.waiting import DirectoryWatch, deadline_in
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.model.standin import is_stand_in
@@ -121,7 +121,7 @@ class World:
 
 def wait_for_events(watch: DirectoryWatch, number: int) -> None:
     """Until so many events have come, or nothing more is to be expected."""
-    deadline = time.monotonic() + LONGEST_SECONDS
+    deadline = deadline_in(LONGEST_SECONDS)
     while number > 0 and (remaining := deadline - time.monotonic()) > 0:
         select.select([watch], [], [], remaining)
         number -= len(watch.pending())
