@@ -119,10 +119,12 @@ class Pacing:
         """When the next name falls due or a contention may be over; infinity if nothing is open."""
         return min([self._contention.end_at(), *(self._allowed_at(name) for name in self._settling.pending())])
 
-    def end_contentions(self, now: float) -> None:
-        """Forget quarrels that have been quiet long enough."""
-        for name in self._contention.over(now):
+    def end_contentions(self, now: float) -> bool:
+        """Forget quarrels that have been quiet long enough; whether there were any."""
+        over = self._contention.over(now)
+        for name in over:
             self._report.contention_ended(name)
+        return bool(over)
 
     def may_switch(self, name: str) -> bool:
         """Whether the entry may be enabled, disabled or removed now: not while we back off."""

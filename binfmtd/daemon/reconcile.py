@@ -26,6 +26,7 @@ from binfmtd.model.match import takes
 from binfmtd.model.ownership import equal, foreign
 from binfmtd.model.plan import plan, removal_plan
 from binfmtd.model.restore import remember
+from binfmtd.model.standin import is_stand_in, stand_in_name
 
 _INSISTING = 10.0  # seconds in which a second equal registration counts as insisting
 _ROUNDS = 4  # a second look finds nothing to do, unless somebody else is at work
@@ -71,6 +72,7 @@ class Reconciler:
         self._facts = facts
         self._desired: DesiredState | None = None  # until config or interpreters change; it remembers what overlaps
         self._observer = Observer()
+        self._stand_ins: set[str] | None = None  # ours, or left over from who was here before us; None: not looked yet
         self._took_over: dict[str, float] = {}  # F entries of others that we replaced, and when (monotonic)
 
     def use(self, config: Config) -> None:
@@ -96,6 +98,7 @@ class Reconciler:
         if self._desired is None:
             self._desired = resolve(self.config, self._facts.gather(self.config, observed))
         desired = self._desired
+        others_stand_ins = self._others_stand_ins(observed, desired)
         self._agree(observed, desired)
         surroundings = self._surroundings(observed, desired)
         known = remember(self.memory.entries, observed, desired, surroundings, before)
@@ -106,7 +109,7 @@ class Reconciler:
             if can_be_written(name, was) and not (was.lost and self._bricks(was.registration, standing))
         }
         to_restore = {name: was for name, was in self.memory.entries.items() if name not in self.failed}
-        surroundings = replace(surroundings, remembered=to_restore)
+        surroundings = replace(surroundings, remembered=to_restore, others_stand_ins=others_stand_ins)
         return Look(observed, desired, surroundings, plan(desired, observed, surroundings))
 
     def make_pass(
@@ -198,6 +201,14 @@ class Reconciler:
     def _forget_interpreters(self) -> None:
         self._facts.forget_interpreters()
         self._desired = None
+
+    def _others_stand_ins(self, observed: ObservedState, desired: DesiredState) -> frozenset[str]:
+        """Those of another daemon: they came after our first look, and for a name that we never declared."""
+        found = {entry.name for entry in observed.entries if is_stand_in(entry.name)}
+        if self._stand_ins is None:
+            self._stand_ins = set(found)
+        self._stand_ins |= {stand_in_name(name) for name in desired.by_name}
+        return frozenset(found - self._stand_ins)
 
     def _agree(self, observed: ObservedState, desired: DesiredState) -> None:
         """Leave it to another who registers the very same, if he did so again right after we took it over.

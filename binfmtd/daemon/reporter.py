@@ -83,8 +83,10 @@ class Reporter:
             tell(_PAST[act], **_named([action.entry for action in actions]), drift=drift.value, reason=reason)
         for action in result.done:
             self._failures.pop(action.entry, None)
+        still_open = {action.entry for action in result.look.plan.actions}
         for action, error in result.failed:
-            self._failed(action.entry, error)
+            if action.entry in still_open:  # else somebody who wants the same was faster
+                self._failed(action.entry, error)
         for held in result.look.desired.held:
             if held.standing is Standing.REFUSED:
                 self._once(f"refused {held.name}", "handler_refused", entry=held.name, reason=held.reason)

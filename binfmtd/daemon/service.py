@@ -153,7 +153,8 @@ class Service:
         now = time.monotonic()
         if now >= self._reload.due_at and self._reload.take(now, self._source.age()):
             self._load()
-        self._pacing.end_contentions(now)
+        if self._pacing.end_contentions(now):
+            self._tell()
         if now >= self._look_at():
             self._files.changed = True
             self._touched = None

@@ -2,14 +2,14 @@
 
 Somebody writes to the instance, or to what else is watched, as fast as he can.  Each look that finds nothing to repair
 is paid, in CPU time, from a budget; it refills by 5 ms a second up to 300 ms, which no ordinary use spends.  As long as
-it is overdrawn, what happens is not listened to, one second at most.  Pure: times are handed in, in seconds.
+it is overdrawn, what happens is not listened to, two seconds at most.  Pure: times are handed in, in seconds.
 """
 
 from dataclasses import dataclass
 
 BUDGET = 0.3
 REFILL = 0.005  # a second
-LONGEST_PAUSE = 1.0
+LONGEST_PAUSE = 2.0
 
 
 @dataclass(slots=True)

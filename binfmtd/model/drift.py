@@ -83,6 +83,7 @@ class Surroundings:
     broken: frozenset[str] = frozenset()  # foreign entries whose interpreter cannot be executed
     bricking: frozenset[str] = frozenset()  # foreign entries that stop every exec, or would if they were enabled
     remembered: Mapping[str, Remembered] = field(default_factory=dict)  # foreign entries to restore, oldest first
+    others_stand_ins: frozenset[str] = frozenset()  # another daemon on this instance is at work with them
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,7 +157,7 @@ def _removals(
     serving = {stand_in_name(name) for name in writes}  # these go with the registration that they bridge
     for entry in observed.entries:
         if is_stand_in(entry.name):
-            if entry.name not in serving:
+            if entry.name not in serving and entry.name not in surroundings.others_stand_ins:
                 yield Action(Act.REMOVE, entry.name, Drift.UNWANTED, "a stand-in that is no longer needed")
         elif entry.name in desired.by_name:
             continue
@@ -187,6 +187,7 @@ def removal_plan(desired: DesiredState, observed: ObservedState, surroundings: S
         handler = desired.by_name.get(entry.name)
         declared = handler is not None and handler.enabled and equal(entry.registration, handler.registration)
         ours = registered_by_us(entry, surroundings.records.get(entry.name))
-        if declared or ours or is_stand_in(entry.name):
+        helper = is_stand_in(entry.name) and entry.name not in surroundings.others_stand_ins
+        if declared or ours or helper:
             actions.append(Action(Act.REMOVE, entry.name, Drift.UNWANTED, reason))
     return Plan(tuple(actions))

@@ -1,12 +1,11 @@
 """Whoever quarrels with the daemon costs it next to nothing, and everybody else nothing at all."""
 
-import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from support.adversary import DEEDS, OTHER, Adversary
+from support.cpu import MINUTE, MOST, shares_of_a_core
 from support.daemon import Daemon
 from support.instance import Instance
 from support.waiting import wait_until
@@ -16,8 +15,6 @@ from binfmtd.model.standin import stand_in_name
 StartDaemon = Callable[..., Daemon]
 Times = Callable[[int], int]
 
-MINUTE = 60
-MOST = 0.02  # of a core, over a minute
 BEGIN_SECONDS = 60  # for 600 repairs of the instance, on a busy machine
 NAMES = [f"handler{number}" for number in range(32)]
 CONFIG = (
@@ -44,19 +41,6 @@ def minute(times: Times, deed: str) -> int:
     return seconds
 
 
-def cpu_seconds(pid: int) -> float:
-    """What a process has used, in itself and in the kernel."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def share_of_a_core(daemon: Daemon, seconds: float) -> float:
-    """What the daemon uses in that time; only over a whole minute it says anything."""
-    before, began = cpu_seconds(daemon.pid), time.monotonic()
-    wait_until(lambda: time.monotonic() - began >= seconds, seconds + 10)
-    return (cpu_seconds(daemon.pid) - before) / (time.monotonic() - began)
-
-
 @pytest.mark.parametrize("deed", FIGHTS)
 def test_a_fight(instance: Instance, start_daemon: StartDaemon, minute: int, deed: str) -> None:
     """It is backed off from, said once when it begins and once when it ends, and the status says what it is about."""
@@ -64,7 +48,7 @@ def test_a_fight(instance: Instance, start_daemon: StartDaemon, minute: int, dee
     about = CONTENDED.get(deed, "other")
     with Adversary(instance, deed) as adversary:
         daemon.wait_for_log("contention_started", BEGIN_SECONDS, entry=about)
-        share = share_of_a_core(daemon, minute)
+        (share,) = shares_of_a_core(minute, daemon.pid)
         status = daemon.wait_status(lambda status: status["state"] == "contended", "state contended")
         assert status["contended"] == [about]
         if about == "other":
@@ -97,11 +81,11 @@ def test_a_storm(instance: Instance, start_daemon: StartDaemon, minute: int, dee
     """Writes without end that call for nothing are soon listened to less often; others are repaired all the same."""
     daemon = start_daemon(CONFIG)
     with Adversary(instance, deed) as adversary:
-        wait_until(lambda: share_of_a_core(daemon, 0.5) < 0.3, 30, "a daemon that listens less often")
+        wait_until(lambda: shares_of_a_core(0.5, daemon.pid)[0] < 0.3, 30, "a daemon that listens less often")
         if deed == "replace_blindly":  # whoever stirs all the time: one repair a second, so it takes ten
             daemon.wait_for_log("contention_started", BEGIN_SECONDS)
         took = repaired_at_once(instance, NAMES[0])
-        share = share_of_a_core(daemon, minute)
+        (share,) = shares_of_a_core(minute, daemon.pid)
         done = adversary.stop()
     print(f"{deed}: {done} times; the daemon used {share:.2%} of a core for {minute} s")
     print(f"{deed}: another entry was repaired after {took * 1000:.0f} ms")

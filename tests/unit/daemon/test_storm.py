@@ -14,7 +14,7 @@ def test_a_burst_is_listened_to() -> None:
         assert storm.listen_at <= 5 + number / 1e6 + 1e-9
 
 
-def test_whoever_goes_on_is_heard_a_second_later_at_most() -> None:
+def test_whoever_goes_on_is_heard_two_seconds_later_at_most() -> None:
     """Also after a look that cost seconds."""
     storm = Storm()
     storm.looked_for_nothing(20.0, 100.0)

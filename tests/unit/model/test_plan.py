@@ -207,6 +207,15 @@ def test_unwanted(entries: list[Entry], around: Surroundings, policy: Policy, ex
     assert rows(desired(policy=policy), entries, around) == expected
 
 
+def test_stand_ins_of_another_daemon_stay() -> None:
+    """It is at work with them; also when this one takes away all that is its own."""
+    around = Surroundings(others_stand_ins=frozenset({".binfmtd~theirs"}))
+    entries = (entry(".binfmtd~theirs"), entry(".binfmtd~left"))
+    assert [row[1] for row in rows(desired(), list(entries), around)] == [".binfmtd~left"]
+    found = removal_plan(desired(), ObservedState(entries), around)
+    assert [action.entry for action in found.actions] == [".binfmtd~left"]
+
+
 def test_a_stand_in_goes_when_its_entry_stands() -> None:
     """And not before: as long as the proper entry is to be written, its stand-in serves."""
     assert rows(desired(A), [entry(".binfmtd~a"), entry()]) == [(Act.REMOVE, ".binfmtd~a", Drift.UNWANTED)]
