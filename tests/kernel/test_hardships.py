@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support.daemon import Daemon
 from support.instance import Instance
-from support.waiting import SLOWNESS, wait_until
+from support.waiting import IN_Q_OVERFLOW, SLOWNESS, DirectoryWatch, wait_until
 
 from binfmtd.catalog.architectures import CATALOG
 
@@ -145,13 +145,14 @@ def test_overflow_is_no_reload(instance: Instance, start_daemon: StartDaemon) ->
     daemon = start_daemon(CONFIG)
     daemon.config.write_text(CONFIG + "[handlers.two]\nmagic = 'two'\ninterpreter = \"/usr/bin/true\"\n")
     daemon.process.send_signal(19)
-    for _ in range(10_000):
-        instance.write("status", b"1")
-        instance.write("one", b"1")
-    instance.remove("one")
+    with DirectoryWatch(instance.directory) as watch:
+        for _ in range(10_000):
+            instance.write("status", b"1")
+            instance.write("one", b"1")
+        instance.remove("one")
+        assert any(event.mask == IN_Q_OVERFLOW for event in watch.pending()), "the daemon's queue overflowed, too"
     daemon.process.send_signal(18)
     repaired(instance)
-    daemon.wait_for_log("pass_finished", trigger="overflow")
     daemon.wait_converged()
     assert not daemon.logs("config_reloaded")
     assert instance.names() == ["one"]
