@@ -51,6 +51,10 @@ class HotPath:
         # Who removes a stand-in takes away what serves.
         self._by_file = {stand_in_name(name): handler for name, handler in self._handlers.items()} | self._handlers
         self._rank = {handler.name: place for place, handler in enumerate(look.desired.handlers)}
+        higher = {
+            low: [high for high in above if high.name in self._handlers] for low, above in look.desired.higher.items()
+        }
+        self._higher = {low: above for low, above in higher.items() if above and low in self._handlers}
         self._served = [(look.desired.by_name[name], by) for name, by in served.items()]
         self._fingerprints = look.desired.fingerprints
         self._inodes = {name: entry.inode for name, entry in look.observed.by_name.items()}
@@ -72,9 +76,11 @@ class HotPath:
         without = [
             handler for handler in self._concerned(heard) if self._lacks(handler, heard, instance, writer, reaction)
         ]
+        also = self._overtaken(heard, instance, reaction)
         if self._served:
-            without += self._deserted(heard, instance, reaction)
-            without.sort(key=lambda handler: self._rank[handler.name])
+            also += self._deserted(heard, instance, reaction)
+        if also:
+            without = sorted([*without, *also], key=lambda handler: self._rank[handler.name])
         without = [handler for handler in without if not moved(handler.registration, self._fingerprints)]
         if without:
             reaction.bridged, reaction.refused = self._stand_ins.bridge(without, instance, writer)
@@ -119,6 +125,18 @@ class HotPath:
         if Flags.F in handler.registration.flags and entry.inode != self._inodes.get(handler.name):
             return Drift.STALE_INTERPRETER  # somebody registered the same, and who knows which file F opened
         return None
+
+    def _overtaken(self, heard: Heard, instance: Instance, reaction: Reaction) -> list[Handler]:
+        """Handlers that should stand above one which somebody has just registered anew."""
+        found: dict[str, Handler] = {}
+        if not heard.everything:
+            return []  # registering names no entry
+        for low, higher in self._higher.items():
+            inode = instance.inode(low)
+            if inode is not None and inode != self._inodes.get(low):
+                found |= {high.name: high for high in higher if high.name not in reaction.found}
+        reaction.found |= dict.fromkeys(found, Drift.OUT_OF_ORDER)
+        return [high for name, high in found.items() if self._may_bridge(name)]
 
     def _deserted(self, heard: Heard, instance: Instance, reaction: Reaction) -> list[Handler]:
         """Handlers that left their files to a foreign entry which is no longer there."""

@@ -86,7 +86,7 @@ def test_entries_that_vanish_while_they_are_read(instance: Instance, start_daemo
         done
     """
     process = instance.popen(["sh", "-c", churn], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for _ in range(times(500)):
+    for _ in range(times(100)):
         inode = instance.inode("one")
         instance.remove("status")  # a flush counts for nobody: no contention
         wait_until(partial(registered_anew, instance, "one", inode), what="the proper entry")

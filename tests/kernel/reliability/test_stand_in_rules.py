@@ -1,0 +1,230 @@
+"""Each rule for stand-ins, on the kernel; docs/reliability.md lists them all, with the tests that hold the others."""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+from support.cli import Cli
+from support.daemon import Daemon
+from support.exec_loop import ExecLoop
+from support.instance import Instance
+from support.programs import exits_with, install
+from support.waiting import IN_CLOSE_WRITE, IN_MODIFY, DirectoryWatch, Event, wait_until
+
+from binfmtd.model.standin import is_stand_in, stand_in_name
+
+StartDaemon = Callable[..., Daemon]
+
+OURS = 1
+THEIRS = 2
+HELPER = stand_in_name("one")
+
+
+def config(directory: Path, more: str = "", settle: str = "500ms") -> str:
+    return f"""
+architectures = []
+settle = "{settle}"
+[handlers.one]
+magic = '\\x00one'
+interpreter = "{directory / "ours"}"
+flags = "F"
+{more}"""
+
+
+@pytest.fixture
+def cli(instance: Instance, tmp_path: Path) -> Cli:
+    return Cli(instance, tmp_path)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """Yield a directory with a program that the handler ``one`` takes, its interpreter, and another one."""
+    directory = tmp_path / "files"
+    directory.mkdir(mode=0o755)
+    install(directory / "ours", exits_with(OURS))
+    install(directory / "theirs", exits_with(THEIRS))
+    install(directory / "program", b"\0onetwo")
+    return directory
+
+
+def is_registration(event: Event) -> bool:
+    return event.name == "register" and bool(event.mask & IN_MODIFY)
+
+
+def status(instance: Instance, files: Path, program: str = "program") -> int:
+    return instance.run([str(files / program)], errors="replace").returncode
+
+
+def settled(instance: Instance, *names: str) -> None:
+    wait_until(lambda: sorted(instance.names()) == sorted(names), what=f"{names} and nothing else")
+
+
+def missing(instance: Instance, _: Path) -> None:
+    instance.remove("one")
+
+
+def changed(instance: Instance, files: Path) -> None:
+    instance.remove("one")
+    instance.register(b":one:M::\\x00one::%s:F" % os.fsencode(files / "theirs"))
+
+
+def stale(instance: Instance, _: Path) -> None:
+    """Equal, but who knows which file F opened."""
+    line = b":one:M::\\x00one::%s:F" % instance.read("one").splitlines()[1].split()[1].encode()
+    instance.remove("one")
+    instance.register(line)
+
+
+def out_of_order(instance: Instance, files: Path) -> None:
+    instance.remove("low")
+    instance.register(b":low:M::\\x00::%s:" % os.fsencode(files / "theirs"))
+
+
+LOW = """
+[handlers.low]
+magic = '\\x00'
+interpreter = "{interpreter}"
+priority = -1
+"""
+
+
+@pytest.mark.parametrize("drift", [missing, changed, stale, out_of_order], ids=lambda each: each.__name__)
+def test_who_gets_one(
+    instance: Instance, start_daemon: StartDaemon, files: Path, drift: Callable[[Instance, Path], None]
+) -> None:
+    """A stand-in at once, on top, so that ours serves; the proper entry when it is quiet."""
+    daemon = start_daemon(config(files, LOW.format(interpreter=files / "theirs")))
+    inode = instance.inode("one")
+    drift(instance, files)
+    wait_until(lambda: instance.names()[:1] == [HELPER], what="a stand-in, on top")
+    assert status(instance, files) == OURS
+    assert HELPER in instance.names(), "it was too short a while for this test"
+    assert (instance.inodes().get("one") == inode) is (drift is out_of_order)
+    settled(instance, "one", "low")
+    assert instance.names() == ["one", "low"]
+    assert instance.inode("one") != inode
+    assert status(instance, files) == OURS
+    daemon.wait_converged()
+
+
+def test_an_upgraded_interpreter_is_waited_for(instance: Instance, start_daemon: StartDaemon, files: Path) -> None:
+    """Its files have to be quiet first, as a half written one serves nobody: the old file does until then."""
+    start_daemon(config(files))
+    inode = instance.inode("one")
+    with DirectoryWatch(instance.directory, IN_MODIFY | IN_CLOSE_WRITE) as watch:
+        install(files / "ours", exits_with(OURS) + b"\0")
+        assert not [event for event in watch.pending() if event.name == "register"]
+        assert instance.inodes() == {"one": inode}
+        watch.wait_for(is_registration, what="a registration when it is quiet")
+    settled(instance, "one")
+    assert instance.inode("one") != inode
+
+
+@pytest.mark.parametrize("file", ["one", "status"])
+def test_who_needs_none(instance: Instance, start_daemon: StartDaemon, files: Path, file: str) -> None:
+    """Disabled and switched off: one write ends that, at once, and nothing is registered."""
+    start_daemon(config(files, settle="1s"))
+    inode = instance.inode("one")
+    with DirectoryWatch(instance.directory, IN_MODIFY | IN_CLOSE_WRITE) as watch:
+        instance.write(file, b"0")
+        wait_until(lambda: instance.read(file).startswith("enabled"), what="enabled again")
+        assert not [event for event in watch.pending() if event.name == "register"]
+    assert instance.inodes() == {"one": inode}
+
+
+def test_unwanted_waits_for_quiet(instance: Instance, start_daemon: StartDaemon, files: Path) -> None:
+    """What is to go is not taken away from under whoever has just put it there."""
+    start_daemon('unmanaged = "remove"\n' + config(files))
+    with DirectoryWatch(instance.directory, IN_MODIFY | IN_CLOSE_WRITE) as watch:
+        instance.register(b":theirs:M::theirs::/usr/bin/true:")
+        instance.remove("one")
+        watch.wait_for(lambda event: is_registration(event) and HELPER in instance.names(), what="a stand-in")
+        assert "theirs" in instance.names()
+    settled(instance, "one")
+
+
+def test_a_foreign_entry_on_top_of_it_wins(instance: Instance, start_daemon: StartDaemon, files: Path) -> None:
+    """Whoever takes its files has them until it is quiet, as it is not renewed; then it is as the config says."""
+    start_daemon('shadowed = "outrank"\n' + config(files))
+    instance.remove("one")
+    wait_until(lambda: HELPER in instance.names(), what="a stand-in")
+    inode = instance.inode(HELPER)
+    instance.register(b":theirs:M::\\x00onetwo::%s:F" % os.fsencode(files / "theirs"))
+    assert status(instance, files) == THEIRS
+    assert instance.inode(HELPER) == inode
+    wait_until(lambda: instance.names() == ["one", "theirs"], what="ours on top")
+    assert status(instance, files) == OURS
+
+
+RIVAL = """
+[handlers.two]
+extension = "one"
+interpreter = "{interpreter}"
+priority = {priority}
+"""
+
+
+@pytest.mark.parametrize("priority", [0, 1])
+def test_extension_and_magic(instance: Instance, start_daemon: StartDaemon, files: Path, priority: int) -> None:
+    """They meet in one file only by chance: a stand-in is never withheld, and priorities alone rank them."""
+    start_daemon(config(files, RIVAL.format(interpreter=files / "theirs", priority=priority), settle="200ms"))
+    instance.remove("one")
+    wait_until(lambda: HELPER in instance.names(), what="a stand-in")
+    settled(instance, "one", "two")
+    if priority:
+        assert instance.names() == ["two", "one"]
+
+
+def test_a_name_too_long(instance: Instance, start_daemon: StartDaemon, files: Path) -> None:
+    """A handler whose name leaves no room for the prefix has a stand-in all the same."""
+    name = "long" * 63
+    start_daemon(config(files).replace("handlers.one", f"handlers.{name}"))
+    instance.remove(name)
+    wait_until(lambda: any(map(is_stand_in, instance.names())), what="a stand-in")
+    assert status(instance, files) == OURS
+    settled(instance, name)
+
+
+def test_the_names_are_not_to_be_had(cli: Cli, files: Path) -> None:
+    """A handler may not be called like a stand-in."""
+    result = cli("check", config=config(files).replace("handlers.one", f'handlers."{HELPER}"'))
+    assert result.status == 78
+    assert HELPER in result.message
+
+
+def test_what_is_left_of_a_killed_daemon_serves(instance: Instance, start_daemon: StartDaemon, files: Path) -> None:
+    """A stand-in of a declared handler stays until the proper entry stands; not one execution fails meanwhile."""
+    daemon = start_daemon(config(files, settle="1s"))
+    instance.remove("one")
+    wait_until(lambda: instance.names() == [HELPER], what="a stand-in")
+    daemon.kill()
+    with ExecLoop(instance, files / "program") as loop:
+        start_daemon(config(files))
+        settled(instance, "one")
+        assert {outcome for outcome, _ in loop.stop()} == {OURS}
+
+
+def test_apply_leaves_none(instance: Instance, start_daemon: StartDaemon, cli: Cli, files: Path) -> None:
+    """`apply` settles what is open before it ends, also what a killed daemon left."""
+    daemon = start_daemon(config(files, settle="1s"))
+    instance.remove("one")
+    wait_until(lambda: instance.names() == [HELPER], what="a stand-in")
+    daemon.kill()
+    result = cli("apply", config=config(files, settle="1s"))
+    assert (result.status, instance.names()) == (0, ["one"])
+
+
+def test_they_are_nobodys_entries(instance: Instance, start_daemon: StartDaemon, cli: Cli, files: Path) -> None:
+    """Neither the status' `foreign` nor `import --kernel` shows one."""
+    daemon = start_daemon(config(files, settle="1s"))
+    instance.register(b":foreign:M::foreign::/usr/bin/true:")
+    instance.remove("one")
+    wait_until(lambda: HELPER in instance.names(), what="a stand-in")
+    seen = partial(daemon.wait_status, lambda s: s["handlers"][0]["state"] == "stand_in", "state stand_in")()
+    assert HELPER not in str(seen["foreign"])
+    imported = cli("import", "--kernel")
+    assert imported.status == 0
+    assert "foreign" in imported.stdout
+    assert HELPER not in imported.stdout
