@@ -24,7 +24,7 @@ def _instances() -> bool:
         pytest.skip(str(error))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def private_instances(_instances: bool) -> None:
     """Skip where there is one instance for all: for tests of what only instances of user namespaces have."""
     if _instances:

@@ -21,6 +21,7 @@ from kernels.images import Image
 CHECKOUT = Path(__file__).parents[2]
 SLOWNESS = os.environ.get("BINFMTD_TEST_SLOWNESS", "10")
 RESULTS_BYTES = 1 << 24
+WITH_US = ("setpriv", "--pdeathsig", "TERM")  # it ends when we do
 # The word by which a test knows that it may use this machine's own instance (support/instance.py).
 COMMAND_LINE = "binfmtd.test-machine console=ttyS0 panic=-1 loglevel=3"
 
@@ -47,7 +48,7 @@ def run_tests(image: Image, arguments: Sequence[str], seconds: float, log: Path)
             file.truncate(RESULTS_BYTES)
         with log.open("wb") as output:
             machine = subprocess.Popen(
-                ["timeout", "--kill-after=10", f"{seconds:.0f}", *_command(image, job, results)],
+                [*WITH_US, "timeout", "--kill-after=10", f"{seconds:.0f}", *_command(image, job, results)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
             )
