@@ -108,9 +108,10 @@ class Convergence:
         self._writer.control(action.entry, command)
         self.outcome.done.append(action)
 
-    def _bridge(self, actions: Iterable[Action]) -> dict[str, WriteRefusedError]:
+    def _bridge(self, actions: Iterable[Action], company: Iterable[Action] = ()) -> dict[str, WriteRefusedError]:
         handlers = [action.handler for action in actions if action.handler is not None]
-        bridged, refused = self._stand_ins.bridge(handlers, self._instance, self._writer)
+        names = [action.entry for action in company]
+        bridged, refused = self._stand_ins.bridge(handlers, self._instance, self._writer, names)
         self.outcome.bridged.extend(bridged)
         return refused
 
@@ -121,7 +122,7 @@ class Convergence:
             return
         replaced = [action for action in company if action.act is Act.REPLACE]
         self._renew_stand_ins(replaced)
-        refused = self._bridge(replaced)
+        refused = self._bridge(replaced, replaced)
         if not forced and any(self._disturbed(action.entry) for action in company):
             self._bridge(company)
             self.outcome.left.extend(company)

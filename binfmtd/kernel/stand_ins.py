@@ -1,7 +1,7 @@
 """Writing stand-ins: the first step of a repair (model/standin.py says what they are)."""
 
 import errno
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from binfmtd.errors import FormatError, WriteRefusedError
 from binfmtd.formats.line import encode_line
@@ -32,14 +32,20 @@ class StandIns:
         return self._lines[handler.name]
 
     def bridge(
-        self, handlers: Iterable[Handler], instance: Instance, writer: Writer
+        self, handlers: Iterable[Handler], instance: Instance, writer: Writer, company: Collection[str] = ()
     ) -> tuple[list[str], dict[str, WriteRefusedError]]:
         """Register those that are allowed and not there yet, given the handlers in ascending rank.
 
+        The names of ``company`` are about to be registered anew: those that get a stand-in now as well, above the
+        lower ones', are no reason to withhold one, or files that only the lower takes would be without a handler.
+
         Returns the names that got one, and the refusals.  Raises WriteRefusedError if nothing can be written.
         """
+        bridged_too = {name for name in company if instance.inode(stand_in_name(name)) is None}
 
         def present(name: str) -> bool:
+            if name in bridged_too:
+                return False
             entry = instance.entry(name)
             return entry is not None and entry.enabled
 

@@ -92,6 +92,44 @@ def test_a_reload_that_changes_half_of_them(
     assert not daemon.logs("registration_failed")
 
 
+def test_a_match_and_an_order_that_change(
+    instance: Instance, start_daemon: StartDaemon, times: Times, bin_directory: Path
+) -> None:
+    """1,000 reloads: of another match that takes the same program, and of the order of two that take it."""
+    one, two = (install(bin_directory / str(status), exits_with(status)) for status in (1, 2))
+    same = install(bin_directory / "same", b"\0onetwo")
+    either = install(bin_directory / "either", b"\0threefour")
+    matches = ("magic = '\\x00one'", "magic = '\\x00onet'", "magic = '\\x00ONE'\nmask = '\\xff\\xdf\\xdf\\xdf'")
+
+    def config(number: int) -> str:
+        return f"""
+architectures = []
+[handlers.same]
+interpreter = "{one}"
+{matches[number % 3]}
+[handlers.three]
+interpreter = "{one}"
+magic = '\\x00three'
+priority = {number % 2}
+[handlers.four]
+interpreter = "{two}"
+magic = 'four'
+offset = 6
+priority = {1 - number % 2}
+"""
+
+    daemon = start_daemon(config(0))
+    with executing(instance, [same, either]) as found:
+        for number in range(1, times(1000) + 1):
+            daemon.config.write_text(config(number))
+            daemon.reload()
+            daemon.wait_status(partial(converged_with, number + 1), f"generation {number + 1} in force")
+            assert ends_with(instance, either, 1 if number % 2 else 2)
+    assert {status for status, _ in found[0]} == {1}, found[0]
+    assert {status for status, _ in found[1]} == {1, 2}
+    assert len(found[1]) > number // 2, "the order did not change"
+
+
 def converged_with(generation: int, status: dict[str, Any]) -> bool:
     return bool(status["config"]["generation"] == generation and status["state"] == "converged")
 

@@ -194,6 +194,21 @@ def test_a_company_is_written_back_to_back_in_ascending_rank() -> None:
     ]
 
 
+def test_a_company_that_is_replaced_leaves_no_gap() -> None:
+    """Each has a stand-in, in ascending rank: no file is without a handler, not even one that only the lower takes."""
+    seen, _ = carried_out([A, AB], [("ab", AB.registration), ("a", OLD)])
+    assert seen == [
+        [".binfmtd~a", "ab", "a"],
+        [".binfmtd~ab", ".binfmtd~a", "ab", "a"],
+        [".binfmtd~ab", ".binfmtd~a", "ab"],
+        [".binfmtd~ab", ".binfmtd~a"],
+        ["a", ".binfmtd~ab", ".binfmtd~a"],
+        ["ab", "a", ".binfmtd~ab", ".binfmtd~a"],
+        ["ab", "a", ".binfmtd~ab"],
+        ["ab", "a"],
+    ]
+
+
 def test_what_the_kernel_refuses_as_a_stand_in_is_not_taken_away() -> None:
     """An interpreter that is being written, say: nothing is written, and the old entry serves on."""
     seen, outcome = carried_out([A], [("a", OLD)], refuse=[".binfmtd~a"])
