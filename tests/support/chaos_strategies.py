@@ -26,7 +26,7 @@ PROGRAMS = {
 NAMES = ("a", "with blank", "back\\slash", "\u0142\u00e9:", "l" * 250)  # the last has a digest for a helper's name
 OURS = ("plain", "other", "link")
 THEIRS = ("theirs", "theirs too")
-FOREIGN = ("WSLInterop", "WSL late", "raw\udcff\\name", "python3.13", ".hidden", "x")
+FOREIGN = ("WSLInterop", "WSL late", "raw\udcff\\name", "python3.13", ".hidden")
 BAD = ("architectures = [", 'unmanaged = "perhaps"\n', "[handlers.a]\nmagic = 'x'\n", "\0")
 
 names = st.sampled_from(NAMES)
@@ -55,4 +55,7 @@ def handlers(interpreters: tuple[str, ...]) -> st.SearchStrategy[Handler]:
 declared = handlers(OURS)
 others = handlers(THEIRS)
 foreign = st.sampled_from(FOREIGN)
+numbers = st.integers(0, 19)  # which of those that stand
+mostly_not = st.sampled_from([False, False, True])
+there_at_first = st.dictionaries(foreign, others)
 declared_at_first = st.dictionaries(names, declared, min_size=3)

@@ -26,9 +26,12 @@ from support.chaos_strategies import (
     declared,
     declared_at_first,
     foreign,
+    mostly_not,
     names,
+    numbers,
     others,
     policies,
+    there_at_first,
 )
 from support.chaos_world import World
 from support.programs import exits_with
@@ -75,13 +78,20 @@ class Chaos(RuleBasedStateMachine):
         type(self).steps += 1
         self._trace.append(" ".join(map(str, what)))
 
+    def _standing(self, which: int) -> list[str]:
+        """One of the names that should stand; none if nothing should."""
+        names = sorted(self.model.expected())
+        return [names[which % len(names)]] if names else []
+
     def _here(self, handler: Handler) -> Handler:
         """The same with its interpreter in this world."""
         return replace(handler, interpreter=self.world.path(handler.interpreter))
 
-    @initialize(given=declared_at_first, policy=policies)
-    def begin(self, given: dict[str, Handler], policy: Policy) -> None:
+    @initialize(given=declared_at_first, policy=policies, already=there_at_first)
+    def begin(self, given: dict[str, Handler], policy: Policy, already: dict[str, Handler]) -> None:
         self._configure({name: self._here(handler) for name, handler in given.items()}, policy)
+        for name, handler in already.items():
+            self._put(name, handler)
 
     # When it is quiet
 
@@ -94,6 +104,7 @@ class Chaos(RuleBasedStateMachine):
             self._failed = True
             text = "\n".join([str(error), "steps:", *self._trace, "log:", self.world.log()])
             text = text.replace(f"{self._directory.name}/bin/", "").replace(NAMES[-1], "LONG")
+            text = text.encode("utf-8", "backslashreplace").decode()  # names need not be UTF-8
             raise AssertionError(text) from None
 
     def _until_quiet(self) -> None:
@@ -138,21 +149,18 @@ class Chaos(RuleBasedStateMachine):
 
     # What others do to entries
 
-    @rule(name=names)
-    def remove(self, name: str) -> None:
-        self.quiet_if(name)
-        self._did("remove", name)
-        self.world.write(name, b"-1")
-        self.model.removed(name)
-
-    @rule(name=foreign)
-    def remove_foreign(self, name: str) -> None:
-        """What is restored after a flush has to be seen before it goes, and its going, too: it is no flush."""
-        self.quiet()
-        self._did("remove", name)
-        self.world.write(name, b"-1")
-        self.model.removed(name)
-        self.quiet()
+    @rule(which=numbers)
+    def remove(self, which: int) -> None:
+        for name in self._standing(which):
+            restorable = name not in self.model.handlers and self.model.policy.restores(name)
+            if restorable:  # it has to be seen before it goes, and its going, too: that is no flush
+                self.quiet()
+            self.quiet_if(name)
+            self._did("remove", name)
+            self.world.write(name, b"-1")
+            self.model.removed(name)
+            if restorable:
+                self.quiet()
 
     @rule()
     def flush(self) -> None:
@@ -161,14 +169,15 @@ class Chaos(RuleBasedStateMachine):
         self.world.write("status", b"-1")
         self.model.flushed()
 
-    @rule(name=names | foreign, enabled=st.booleans())
-    def switch(self, name: str, enabled: bool) -> None:
-        self.quiet_if(name)
-        self._did("switch", name, enabled)
-        self.world.write(name, b"1" if enabled else b"0")
-        self.model.switched(name, enabled=enabled)
+    @rule(which=numbers, enabled=mostly_not)
+    def switch(self, which: int, enabled: bool) -> None:
+        for name in self._standing(which):
+            self.quiet_if(name)
+            self._did("switch", name, enabled)
+            self.world.write(name, b"1" if enabled else b"0")
+            self.model.switched(name, enabled=enabled)
 
-    @rule(enabled=st.sampled_from([False, False, True]))
+    @rule(enabled=mostly_not)
     def switch_everything(self, enabled: bool) -> None:
         self._did("switch everything", enabled)
         self.world.write("status", b"1" if enabled else b"0")
@@ -179,11 +188,12 @@ class Chaos(RuleBasedStateMachine):
         self.quiet_if(name)
         self._replace(name, self._here(handler))
 
-    @rule(name=names)
-    def register_the_same(self, name: str) -> None:
-        self.quiet_if(name)
-        if name in self.model.handlers:
-            self._replace(name, self.model.handlers[name])
+    @rule(which=numbers)
+    def register_the_same(self, which: int) -> None:
+        for name in self._standing(which):
+            if name in self.model.handlers:
+                self.quiet_if(name)
+                self._replace(name, self.model.handlers[name])
 
     def _replace(self, name: str, handler: Handler) -> None:
         self._did("replace", name, handler)
@@ -196,6 +206,9 @@ class Chaos(RuleBasedStateMachine):
     def put(self, name: str, handler: Handler) -> None:
         """Entries of others, many of which take our files."""
         self.quiet_if(name, *self.model.fickle)
+        self._put(name, handler)
+
+    def _put(self, name: str, handler: Handler) -> None:
         self._did("put", name, handler)
         if entry := self.world.put(name, self._here(handler)):
             self.model.put(name, entry)
