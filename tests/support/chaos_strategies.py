@@ -56,6 +56,7 @@ declared = handlers(OURS)
 others = handlers(THEIRS)
 foreign = st.sampled_from(FOREIGN)
 numbers = st.integers(0, 19)  # which of those that stand
+moments = st.sampled_from([0.0, 0.001, 0.002, 0.005, 0.010, 0.021, 0.025])  # seconds
 mostly_not = st.sampled_from([False, False, True])
 there_at_first = st.dictionaries(foreign, others)
 declared_at_first = st.dictionaries(names, declared, min_size=3)

@@ -26,6 +26,7 @@ from support.chaos_strategies import (
     declared,
     declared_at_first,
     foreign,
+    moments,
     mostly_not,
     names,
     numbers,
@@ -271,24 +272,26 @@ class Chaos(RuleBasedStateMachine):
         self._did("configure badly", repr(text))
         self.world.reload_refused(text)
 
-    @rule(how=st.sampled_from(["kill", "kill", "terminate"]))
-    def end_the_daemon(self, how: str) -> None:
+    @rule(how=st.sampled_from(["kill", "kill", "terminate"]), after=moments)
+    def end_the_daemon(self, how: str, after: float) -> None:
         """The next quiet moment, which may be some steps away, starts it again."""
-        if how == "terminate":
-            self.quiet()
-        self._did(how)
         if how == "kill":
+            self._did(how, after)
+            time.sleep(after)  # in the middle of something
             self.world.kill()
         else:
+            self.quiet()
+            self._did(how)
             self.world.terminate()
             self.model.stopped()
             assert self.world.entries() == self.model.standing, "after SIGTERM"
 
     # What is in the daemon's way until the next quiet moment
 
-    @rule(how=st.sampled_from(["pause", "cover", "make_read_only"]))
-    def hinder(self, how: str) -> None:
-        self._did(how)
+    @rule(how=st.sampled_from(["pause", "cover", "make_read_only"]), after=moments)
+    def hinder(self, how: str, after: float) -> None:
+        self._did(how, after)
+        time.sleep(after)  # in the middle of something
         getattr(self.world, how)()
 
     @rule(noticed=st.booleans())
