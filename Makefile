@@ -32,7 +32,7 @@ kernel: setup ## the tests on the real kernel, in private instances of binfmt_mi
 
 SHARE := 1
 reliability: setup ## what a year on a build farm does, in full numbers (make test does 2 % of it); SHARE=0.1 for a tenth
-	$(BIN)/python -m pytest -n auto --share $(SHARE) tests/kernel/reliability
+	$(BIN)/python -m pytest -n auto -m '' --share $(SHARE) tests/kernel/reliability
 
 SEED := random
 STEPS := 10000

@@ -5,6 +5,7 @@ import os
 import select
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,6 +19,8 @@ Outcome = tuple[int | str, int]  # an exit status or the name of an errno, and h
 
 class ExecLoop:
     """The process in the instance, from its first execution to ``stop``."""
+
+    longest_gap = 0.0  # seconds from one success to the next with failures in between; known after ``stop``
 
     def __init__(self, instance: Instance, program: Path) -> None:
         self._process: subprocess.Popen[Any] = instance.popen(
@@ -42,7 +45,8 @@ class ExecLoop:
     def stop(self) -> list[Outcome]:
         """End it, and return what it met; equal neighbours are counted."""
         output, _ = self._process.communicate(timeout=30 * SLOWNESS)
-        return [(outcome, count) for outcome, count in json.loads(output)]
+        found, self.longest_gap = json.loads(output)
+        return [(outcome, count) for outcome, count in found]
 
 
 def execute(program: str) -> int | str:
@@ -57,13 +61,21 @@ def execute(program: str) -> int | str:
 def main() -> None:
     """The process: the program is its argument, and the end of its standard input ends it."""
     program = sys.argv[1]
-    found: list[list[Any]] = [[execute(program), 1]]
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
+    found: list[list[Any]] = []
+    longest_gap, succeeded, failing = 0.0, time.monotonic(), False
     while not select.select([sys.stdin], [], [], 0)[0]:
+        began = time.monotonic()
         outcome = execute(program)
-        if found[-1][0] == outcome:
+        if isinstance(outcome, str):
+            failing = True
+        else:
+            longest_gap = max(longest_gap, began - succeeded if failing else 0.0)
+            succeeded, failing = time.monotonic(), False
+        if not found:
+            sys.stdout.write("ready\n")
+            sys.stdout.flush()
+        if found and found[-1][0] == outcome:
             found[-1][1] += 1
         else:
             found.append([outcome, 1])
-    sys.stdout.write(json.dumps(found))
+    sys.stdout.write(json.dumps([found, longest_gap]))

@@ -1,0 +1,203 @@
+"""Others who manage the same instance, run beside the daemon: they never fail through it, and its state comes back."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+from support.binfmt_d import SYSTEMD_BINFMT, needs_systemd_binfmt, put_binfmt_d
+from support.daemon import Daemon
+from support.drop_in import DropIn
+from support.exec_loop import ExecLoop
+from support.instance import Instance
+from support.programs import exits_with, foreign_program, install
+from support.waiting import wait_until
+
+from binfmtd.catalog.architectures import CATALOG
+from binfmtd.formats.line import encode_line
+from binfmtd.model.handler import Flags, Registration
+from binfmtd.model.standin import is_stand_in, stand_in_name
+
+StartDaemon = Callable[..., Daemon]
+Times = Callable[[int], int]
+
+RUNS = 300
+BUSY_LOOPS = 4  # on two cores
+ARCHITECTURES = [name for name in CATALOG if name not in ("i386", "x86_64")]
+# Each takes its turn, since ten repairs of one entry in ten seconds would be contention.
+IN_TURN = ("riscv64", "s390x", "aarch64", "arm", "ppc64le", "mips64", "hppa", "m68k", "sparc64", "loongarch64")
+
+
+@dataclass(frozen=True)
+class Host:
+    """The daemon's instance with what a neighbour needs."""
+
+    instance: Instance
+    daemon: Daemon
+    directory: Path
+    interpreter: Path
+
+    def line(self, name: str, interpreter: Path | None = None) -> bytes:
+        """What registers an architecture as the daemon has it, or with another interpreter."""
+        registration = Registration(CATALOG[name].match, str(interpreter or self.interpreter), Flags.F)
+        return encode_line(f"qemu-{name}", registration)
+
+
+@pytest.fixture
+def host(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> Host:
+    """Return an instance where a daemon keeps an entry for every architecture."""
+    (tmp_path / "bin").mkdir(mode=0o755)
+    interpreter = install(tmp_path / "bin" / "interpreter", exits_with(1))
+    names = '", "'.join(ARCHITECTURES)
+    daemon = start_daemon(f'architectures = ["{names}"]\n[emulators]\npaths = ["{interpreter}"]\nflags = "F"\n')
+    return Host(instance, daemon, tmp_path, interpreter)
+
+
+@pytest.fixture(params=["idle", "busy"])
+def load(request: pytest.FixtureRequest, times: Times) -> Iterator[str]:
+    """Have the machine idle, or with four busy loops."""
+    if request.param == "busy" and times(RUNS) < RUNS:
+        pytest.skip("only in make reliability: what else a machine does must not come on top")
+    with ExitStack() as stack:
+        for _ in range(BUSY_LOOPS if request.param == "busy" else 0):
+            loop = stack.enter_context(subprocess.Popen(["sh", "-c", "while :; do :; done"]))
+            stack.callback(loop.kill)
+        yield request.param
+
+
+def run_beside(host: Host, load: str, runs: int, what: str, run: Callable[[int], None]) -> None:
+    """Run it again and again, each time until the daemon's entries stand again, while a foreign program is executed."""
+    expected = {f"qemu-{name}": host.instance.read(f"qemu-{name}") for name in ARCHITECTURES}
+    program = foreign_program(host.directory / "program", CATALOG[IN_TURN[0]])
+
+    def is_back() -> bool:
+        names = host.instance.names()
+        if any(map(is_stand_in, names)) or not expected.keys() <= set(names):
+            return False
+        try:
+            return all(host.instance.read(name) == text for name, text in expected.items())
+        except FileNotFoundError:
+            return False
+
+    with ExecLoop(host.instance, program) as loop:
+        for number in range(runs):
+            run(number)
+            wait_until(is_back, 30, f"the daemon's state after run {number}")
+        outcomes = loop.stop()
+    failed = sum(count for outcome, count in outcomes if isinstance(outcome, str))
+    print(
+        f"{what}, {load}: {runs} runs, {sum(count for _, count in outcomes)} executions of which {failed} failed;"
+        f" the longest time without one that succeeded: {loop.longest_gap * 1000:.2f} ms"
+    )
+    assert outcomes[0][0] == outcomes[-1][0] == 1
+    assert not host.daemon.logs(level="error")
+    assert not host.daemon.logs("contention_started")
+
+
+def succeed(host: Host, argv: list[str], environment: dict[str, str] | None = None) -> None:
+    """Run it in the instance; it says why if it fails."""
+    done = host.instance.run(argv, env=os.environ | (environment or {}))
+    assert done.returncode == 0, f"{argv} failed with {done.returncode}: {done.stderr or done.stdout}"
+
+
+def test_systemd_binfmt(host: Host, load: str, times: Times) -> None:
+    """It flushes, then removes and registers rule by rule: what the daemon has, the same differently, and others."""
+    needs_systemd_binfmt()
+    rules = put_binfmt_d(host.instance, host.directory / "tree")["/usr/lib/binfmt.d"]
+    other = install(host.directory / "bin" / "other", exits_with(2))
+    lines = [host.line("riscv64"), host.line("s390x", other), b":foreign:M::\\x00foreign::/usr/bin/true:"]
+    (rules / "rules.conf").write_bytes(b"\n".join(lines) + b"\n")
+    run_beside(host, load, times(RUNS), "systemd-binfmt", lambda _: succeed(host, [str(SYSTEMD_BINFMT)]))
+    assert "foreign" in host.instance.names()
+
+
+def test_a_shell(host: Host, load: str, times: Times) -> None:
+    """It removes an entry, or all of them, and registers again within `settle`."""
+
+    def run(number: int) -> None:
+        name = IN_TURN[number % len(IN_TURN)]
+        removed = "status" if number % 2 else f"qemu-{name}"
+        # By the shell's own commands: to start another takes longer than `settle` on a busy machine.
+        script = f"cd {host.instance.mount_point}; echo -1 >{removed}; printf %s \"$1\" >register"
+        succeed(host, ["sh", "-euc", script, "sh", os.fsdecode(host.line(name))])
+
+    run_beside(host, load, times(RUNS), "a shell", run)
+
+
+def test_the_drop_in(host: Host, load: str, times: Times) -> None:
+    """`binfmt --uninstall`, then `--install`, by a process that knows nothing of the daemon."""
+    directory = host.directory / "drop-in"
+    directory.mkdir()
+    binfmt = DropIn(host.instance, directory)
+
+    def run(number: int) -> None:
+        name = IN_TURN[number % len(IN_TURN)]
+        for option in ("--uninstall", "--install"):
+            result = binfmt(f"{option} {name}")
+            assert result.status == 0, result.stderr
+
+    for name in IN_TURN:
+        binfmt.put(name, host.interpreter.read_bytes())
+    run_beside(host, load, times(RUNS) // 3 + 1, "binfmt --uninstall; --install", run)
+
+
+@pytest.fixture(scope="module")
+def update_binfmts(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, str]]:
+    """Return the real program and its environment: installed, or unpacked from its package."""
+    if (installed := shutil.which("update-binfmts")) is not None:
+        return installed, {}
+    directory = tmp_path_factory.mktemp("binfmt-support")
+    download = "apt-get download binfmt-support libpipeline1 && for each in *.deb; do dpkg-deb -x $each .; done"
+    done = subprocess.run(["sh", "-euc", download], cwd=directory, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"no update-binfmts: {done.stderr.strip()}")
+    (library,) = directory.glob("usr/lib/*/libpipeline.so.1")
+    return str(directory / "usr/sbin/update-binfmts"), {"LD_LIBRARY_PATH": str(library.parent)}
+
+
+@pytest.mark.debian
+def test_update_binfmts(host: Host, load: str, times: Times, update_binfmts: tuple[str, dict[str, str]]) -> None:
+    """`--disable NAME`, then `--enable NAME`."""
+    program, environment = update_binfmts
+    admin = host.directory / "admin"
+    for name in IN_TURN:
+        admin.mkdir(exist_ok=True)
+        match = CATALOG[name].match
+        magic, mask = ("".join(f"\\x{byte:02x}" for byte in part or b"") for part in (match.magic, match.mask))
+        lines = ["binfmtd", "magic", "0", magic, mask, str(host.interpreter), "", "", "", "yes"]
+        (admin / f"qemu-{name}").write_text("\n".join(lines) + "\n")
+
+    def run(number: int) -> None:
+        name = f"qemu-{IN_TURN[number % len(IN_TURN)]}"
+        for option in ("--disable", "--enable"):
+            succeed(host, [program, "--admindir", str(admin), option, name], environment)
+
+    run_beside(host, load, times(RUNS), "update-binfmts --disable; --enable", run)
+
+
+def test_beyond_settle(host: Host) -> None:
+    """Who takes longer than `settle` to register again meets the daemon's entry; a longer `settle` waits for him."""
+    name, line = "qemu-riscv64", host.line("riscv64")
+
+    def again(after: str) -> None:
+        inode = host.instance.inode(name)
+        host.instance.remove(name)
+        wait_until(partial(registered_anew, host.instance, after, inode), what=after)
+        host.instance.register(line)
+
+    with pytest.raises(FileExistsError):
+        again(name)
+    host.daemon.config.write_text(f'settle = "1s"\n{host.daemon.config.read_text()}')
+    host.daemon.reload()
+    host.daemon.wait_for_log("config_reloaded")
+    host.daemon.wait_converged()
+    again(stand_in_name(name))
+
+
+def registered_anew(instance: Instance, name: str, old: int) -> bool:
+    return instance.inodes().get(name, old) != old
