@@ -123,7 +123,7 @@ def test_a_shell(host: Host, load: str, times: Times) -> None:
         name = IN_TURN[number % len(IN_TURN)]
         removed = "status" if number % 2 else f"qemu-{name}"
         # By the shell's own commands: to start another takes longer than `settle` on a busy machine.
-        script = f"cd {host.instance.mount_point}; echo -1 >{removed}; printf %s \"$1\" >register"
+        script = f'cd {host.instance.mount_point}; echo -1 >{removed}; printf %s "$1" >register'
         succeed(host, ["sh", "-euc", script, "sh", os.fsdecode(host.line(name))])
 
     run_beside(host, load, times(RUNS), "a shell", run)
