@@ -1,8 +1,8 @@
 """How long entries last: a mount for those who register and end.
 
-From Linux 6.7 on an instance ends with its last mount, silently and with all its entries; before, each entry keeps it.
-So what a container registers through a mount that only it has is gone when it ends.  Which it is gets tried, never
-concluded from the version.
+From Linux 6.7 on an instance ends with its last mount, silently and with all its entries; before, each entry keeps it,
+except in newer releases of those series.  So what a container registers through a mount that only it has is gone when
+it ends.  Which it is gets tried, never concluded from the version.
 """
 
 import os

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from support.daemon import Daemon
 from support.instance import Instance
 from support.waiting import wait_until
@@ -111,6 +112,7 @@ def test_across_a_restart(instance: Instance, start_daemon: StartDaemon) -> None
     assert sorted(instance.names()) == ["WSLInterop", "ours"]
 
 
+@pytest.mark.usefixtures("private_instances")  # on a host the daemon mounts it itself
 def test_with_a_fresh_instance(instance: Instance, start_daemon: StartDaemon) -> None:
     """The last unmount takes everybody's entries: these come back, too."""
     instance.register(WSL)

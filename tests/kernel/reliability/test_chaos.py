@@ -302,7 +302,7 @@ class Chaos(RuleBasedStateMachine):
         self.model.flushed()
 
 
-@pytest.mark.usefixtures("_instances")
+@pytest.mark.usefixtures("private_instances")
 def test_chaos(request: pytest.FixtureRequest, times: Times) -> None:
     """Whatever happens: in the end the desired state stands, and nothing of others has changed."""
     exits_with(1)  # or skip
