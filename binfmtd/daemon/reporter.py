@@ -84,8 +84,11 @@ class Reporter:
         for action in result.done:
             self._failures.pop(action.entry, None)
         still_open = {action.entry for action in result.look.plan.actions}
+        there = result.look.observed.by_name
         for action, error in result.failed:
-            if action.entry in still_open:  # else somebody who wants the same was faster
+            # What fails to be restored is in no later plan.
+            not_restored = action.act is Act.RESTORE and action.entry not in there
+            if not_restored or action.entry in still_open:  # else somebody who wants the same was faster
                 self._failed(action.entry, error)
         for held in result.look.desired.held:
             if held.standing is Standing.REFUSED:

@@ -1,5 +1,6 @@
 """binfmt_misc comes, goes and is covered, under a running daemon."""
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -25,6 +26,14 @@ def shell(instance: Instance, script: str) -> None:
     """Run a script inside; it must succeed."""
     result = instance.shell(script)
     assert result.returncode == 0, result.stderr
+
+
+def mount_afresh(instance: Instance) -> None:
+    """Exchange the instance for an empty one; skips where entries outlive their mounts."""
+    shell(instance, f"{UMOUNT} && {MOUNT}")
+    if instance.lent and instance.names():
+        pytest.skip(f"entries outlive the last mount on some kernels before Linux 6.7 (this is {os.uname().release})")
+    assert instance.names() == []
 
 
 def serves(instance: Instance) -> bool:
@@ -76,8 +85,7 @@ def test_a_fresh_instance_between_two_looks(instance: Instance, start_daemon: St
     """Unmounted and mounted while the daemon does not look: it sees that this is another instance."""
     daemon = start_daemon(CONFIG)
     daemon.process.send_signal(19)
-    shell(instance, f"{UMOUNT} && {MOUNT}")
-    assert instance.names() == []
+    mount_afresh(instance)
     daemon.process.send_signal(18)
     wait_until(lambda: serves(instance), what="the entry in the new instance")
     instance.remove("one")
@@ -88,7 +96,7 @@ def test_the_ledger_knows_another_instance(instance: Instance, start_daemon: Sta
     """What others register in a fresh instance is theirs, though an entry of that name and text was once ours."""
     start_daemon(CONFIG).kill()
     line = b":one:M::\\x00one::/usr/bin/true:F"
-    shell(instance, f"{UMOUNT} && {MOUNT}")
+    mount_afresh(instance)
     instance.register(line)
     theirs = instance.inode("one")
     daemon = start_daemon("architectures = []\n")
@@ -96,6 +104,7 @@ def test_the_ledger_knows_another_instance(instance: Instance, start_daemon: Sta
     assert instance.inode("one") == theirs
 
 
+@pytest.mark.usefixtures("private_instances")  # on a host the daemon mounts it itself
 def test_away_for_long(instance: Instance, start_daemon: StartDaemon) -> None:
     """While nothing is mounted, others come and go without another word; then it converges."""
     daemon = start_daemon(CONFIG)
