@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 NEED := .ci/need
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit kernel reliability chaos test-formats test-containers kernels bench setup tools clean
+.PHONY: help demo test lint unit kernel reliability chaos fuzz test-formats test-containers kernels bench setup tools clean
 .SUFFIXES:
 
 help: ## this list
@@ -38,6 +38,13 @@ SEED := random
 STEPS := 10000
 chaos: setup ## anything at all happens at random, in 10,000 steps; SEED=number STEPS=number to run one again
 	$(BIN)/python -m pytest -s --seed $(SEED) --steps $(STEPS) tests/kernel/reliability/test_chaos.py
+
+SECONDS := 60
+fuzz: setup ## atheris against everything that reads what others wrote, for SECONDS=60 each; skipped where there is no atheris
+	@$(BIN)/python -m pip install --quiet --editable '.[fuzz]' || { \
+	    echo "make: skipped: there is no atheris for $$($(BIN)/python --version) on this machine (above is pip's reason)"; \
+	    exit 0; }; \
+	$(BIN)/python tests/fuzz/run.py $(SECONDS)
 
 test-formats: setup ## every file of Debian's packages imported, update-binfmts reads our export; needs apt
 	$(BIN)/python -m pytest -m debian tests/kernel
@@ -81,5 +88,5 @@ $(VENV)/.stamp: pyproject.toml
 	@touch $@
 
 clean: ## remove everything that make made
-	rm -rf $(VENV) build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist crash-* oom-* slow-unit-* timeout-* .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

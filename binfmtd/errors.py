@@ -16,11 +16,22 @@ class Again(StrEnum):
     LATER = "later"  # nothing in particular: try again
 
 
+LONGEST = 4000  # characters of a message
+
+
 class BinfmtdError(Exception):
-    """The root of the tree."""
+    """The root of the tree.
+
+    A message that repeats a very long value is cut in its middle: where it is wrong and what to do stand at the ends.
+    """
 
     exit_code = 1
     again = Again.NEVER
+
+    def __init__(self, message: str) -> None:
+        if len(message) > LONGEST:
+            message = f"{message[: LONGEST // 2]} ... {message[-LONGEST // 2 :]}"
+        super().__init__(message)
 
 
 class UsageError(BinfmtdError):

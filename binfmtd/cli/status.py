@@ -8,7 +8,7 @@ from binfmtd.cli.context import print_json, print_table, state_dir_to_read, warn
 from binfmtd.daemon.state_dir import running_pid
 from binfmtd.errors import StateError
 from binfmtd.report.printable import printable
-from binfmtd.report.status import read_status
+from binfmtd.report.status import FILE_NAME, read_status
 
 FRESH = 0
 STALE = 1
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     if given.json:
         print_json({**status, "pid": pid})
     else:
-        _print(status)
+        show(status)
     if pid is None:
         warn("no daemon runs with this state directory: what you see is what the last one left")
     if given.check:
@@ -44,15 +44,29 @@ def main(arguments: Sequence[str]) -> int:
     return FRESH if pid is not None else STALE
 
 
-def _print(status: dict[str, Any]) -> None:
-    rows = [("HANDLER", "STATE", "FLAGS", "REPAIRS", "INTERPRETER", "REASON")]
-    for row in status["handlers"]:
-        repairs = str(row["repairs"])
-        rows.append((row["name"], row["state"], row["flags"], repairs, row["interpreter"], row["reason"]))
+def show(status: dict[str, Any]) -> None:
+    """Print it for people; raises StateError for a file that no daemon has written so."""
+    try:
+        rows, lines = _rows(status), _lines(status)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise StateError(f"{FILE_NAME} is damaged: the daemon writes it anew with its next pass") from None
     print_table(rows)
+    print()
+    for key, text in lines.items():
+        print(f"{key + ':':<11}{printable(text)}")
+
+
+def _rows(status: dict[str, Any]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [("HANDLER", "STATE", "FLAGS", "REPAIRS", "INTERPRETER", "REASON")]
+    for row in status["handlers"]:
+        rows.append(tuple(str(row[key.lower()]) for key in ("name", *rows[0][1:])))
+    return rows
+
+
+def _lines(status: dict[str, Any]) -> dict[str, str]:
     foreign = [f"{entry['name']}{'' if entry['enabled'] else ' (disabled)'}" for entry in status["foreign"]]
     config = status["config"]
-    lines = {
+    lines: dict[str, str | None] = {
         "foreign": ", ".join(foreign) or "none",
         "mount": "none" if status["mount"] is None else status["mount"]["directory"],
         "config": f"{', '.join(config['files']) or 'none: the defaults'}, generation {config['generation']}, "
@@ -62,7 +76,4 @@ def _print(status: dict[str, Any]) -> None:
         "contended": ", ".join(status["contended"]),
         "state": f"{status['state']}, {status['repairs']} repairs in {status['passes']} passes",
     }
-    print()
-    for key, text in lines.items():
-        if text:
-            print(f"{key + ':':<11}{printable(text)}")
+    return {key: str(text) for key, text in lines.items() if text}

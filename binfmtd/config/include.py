@@ -22,6 +22,7 @@ from binfmtd.files.trust import Trust, untrusted, way_untrusted
 from binfmtd.formats.binfmt_d import Rule, is_generated, parse_conf
 
 SYSTEMD = "binfmt.d"
+_TOLD = 10  # lines of a file that are wrong; a mebibyte can have half a million
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,10 @@ def read(words: Iterable[str], trust: Trust) -> Included:
                 continue
             good, bad = parse_conf(data)
             rules += ((file, rule) for rule in good)
-            warnings += (f"{shown(file)}:{problem.line}: not included: {problem.reason}" for problem in bad)
+            told = bad[:_TOLD]
+            warnings += (f"{shown(file)}:{problem.line}: not included: {problem.reason}" for problem in told)
+            if more := len(bad) - len(told):
+                warnings.append(f"{shown(file)}: not included: {more} more lines: is this a file of binfmt.d?")
     return Included(tuple(rules), tuple(warnings))
 
 

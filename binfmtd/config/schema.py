@@ -7,7 +7,6 @@
 """
 
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Annotated, Any, Self
@@ -26,6 +25,7 @@ from pydantic_core import ErrorDetails, PydanticKnownError
 
 from binfmtd.catalog.names import did_you_mean, find
 from binfmtd.config.include import check_word
+from binfmtd.config.tables import tables
 from binfmtd.errors import ConfigError, FormatError
 from binfmtd.formats.escapes import decode
 from binfmtd.formats.line import check_interpreter
@@ -195,14 +195,14 @@ class ConfigFile(_Table):
 def parse(text: str, file: str) -> ConfigFile:
     """Read one file's text; raises ConfigError, which names ``file``, the key and the remedy."""
     try:
-        tables = tomllib.loads(text)
+        content = tables(text)
     except (ValueError, RecursionError) as error:  # also numbers of 5,000 digits, and arrays 1,000 deep
         last = f"at line {text.rstrip().count(chr(10)) + 1}, the last"
         reason = " ".join(str(error).split()).replace("at end of document", last)
         remedy = r"write escapes like \x7f in single quotes" if "\\" in reason else "correct it there"
         raise ConfigError(f"{file}: not valid TOML: {reason}: {remedy}") from error
     try:
-        return ConfigFile.model_validate(tables)
+        return ConfigFile.model_validate(content)
     except ValidationError as error:
         problems = error.errors(include_url=False)
         # A misspelt key comes first: it explains whatever is missing.
@@ -273,5 +273,8 @@ def dotted(*parts: str | int) -> str:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        return "what is nested so deeply"
     return text if len(text) <= 60 else text[:57] + "..."

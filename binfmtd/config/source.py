@@ -12,6 +12,7 @@ from time import time
 
 from binfmtd.config import include
 from binfmtd.config.look import Look, look_at, unreadable
+from binfmtd.config.tables import tables
 from binfmtd.errors import ConfigError, FormatError
 from binfmtd.files.atomic import read_regular
 from binfmtd.files.chain import ANY_NAME, walk
@@ -80,12 +81,10 @@ def watched(path: str | None) -> dict[str, set[str]]:
 
 def included(files: Iterable[str]) -> tuple[str, ...]:
     """What ``include`` says at this moment, valid or not: to know what to watch, the files need not be a config."""
-    import tomllib
-
     words: list[object] = []
     for file in files:
         try:
-            found = tomllib.loads(read_regular(file).decode()).get("include")
+            found = tables(read_regular(file).decode()).get("include")
         except (OSError, FormatError, ValueError, RecursionError):
             continue
         words = found if isinstance(found, list) else words

@@ -29,7 +29,7 @@ class Flags(Flag):
     def parse(cls, letters: str) -> "Flags":
         """Read letters in any order; raises FormatError for one that is not P, O, C or F."""
         flags = cls.NONE
-        for letter in letters:
+        for letter in dict.fromkeys(letters):
             if letter not in "POCF":
                 raise FormatError(f"flag {letter!r} is not one of P, O, C, F")
             flags |= cls[letter]

@@ -9,7 +9,6 @@ import os
 import pty
 import shlex
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from support.cli import BINFMTD, Cli, Result, run
 from support.daemon import Daemon
 from support.drop_in import DropIn
 from support.instance import Instance
+from support.many import Command, run_all
 
 from binfmtd.formats.line import to_text
 
@@ -38,6 +38,10 @@ def is_safe(text: str) -> None:
     for line in text.split("\n"):
         assert line.isprintable(), ascii(line)
         assert not line.startswith(("forged", "binfmtd: forged")), line
+
+
+def run_all_safely(instance: Instance, commands: Sequence[Command]) -> list[Result]:
+    return [safe(result) for result in run_all(instance, commands)]
 
 
 def safe(result: Result) -> Result:
@@ -89,47 +93,6 @@ extension = "five"
 interpreter = "/usr/bin/true"
 enabled = false
 """
-# Runs many command lines in a row, each in a process of its own that has everything imported already.
-DRIVER = """
-import io, json, os, sys, tempfile, traceback
-from binfmtd.cli import main as plain
-from binfmtd.cli.compat import main as compat
-import binfmtd.cli.apply, binfmtd.config.build, binfmtd.kernel.probe, binfmtd.cli.import_, binfmtd.cli.export
-results = []
-for which, words, variables in json.load(sys.stdin):
-    files = [tempfile.TemporaryFile(), tempfile.TemporaryFile()]
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            for place, file in enumerate(files, 1):
-                os.dup2(file.fileno(), place)
-            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            os.environ.update(variables)
-            status = {"binfmtd": plain, "binfmt": compat}[which].main(words)
-        except SystemExit as end:
-            status = end.code if isinstance(end.code, int) else 1
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    for file in files:
-        file.seek(0)
-    results.append([status, *(file.read().decode("utf-8", "surrogateescape") for file in files)])
-sys.stdout.write(json.dumps(results))
-"""
-
-
-def run_all(instance: Instance, commands: Sequence[tuple[str, Sequence[str], dict[str, str]]]) -> list[Result]:
-    """Run these in the instance: ``binfmtd`` or ``binfmt``, its arguments, more variables."""
-    done = instance.run([sys.executable, "-X", "utf8", "-c", DRIVER], input=json.dumps(commands))
-    assert done.returncode == 0, done.stderr
-    return [safe(Result(*result)) for result in json.loads(done.stdout)]
-
-
 COMMANDS = (
     "plan",
     "plan --json",
@@ -193,7 +156,7 @@ def test_commands(cli: Cli, evil: Path, *, wrong: bool) -> None:
         if "--config" not in words and words[0] not in ("sandbox", NAME + LINES, "help"):
             words[1:1] = ["--config", str(cli.config)]
         commands.append(("binfmtd", words, {"BINFMTD_STATE_DIR": str(cli.state_directory)}))
-    results = run_all(cli.instance, commands)
+    results = run_all_safely(cli.instance, commands)
     for (_, words, _), result in zip(commands, results, strict=True):
         if "--json" in words and result.stdout:
             json.loads(result.stdout)
@@ -224,12 +187,12 @@ WRONG = (
 
 def test_what_is_wrong_with_a_config(cli: Cli, tmp_path: Path) -> None:
     """Each kind of value: one message that names it, and nothing of it as it is."""
-    commands: list[tuple[str, list[str], dict[str, str]]] = []
+    commands: list[Command] = []
     for number, text in enumerate(WRONG):
         path = tmp_path / f"{number}.toml"
         path.write_text(text)
         commands += [("binfmtd", [*words, "--config", str(path)], {}) for words in (["check"], ["check", "--json"])]
-    results = run_all(cli.instance, commands)
+    results = run_all_safely(cli.instance, commands)
     assert all(result.status in (0, 78) for result in results)
     assert sum(result.status == 78 for result in results) >= len(WRONG)
 
@@ -293,7 +256,7 @@ def test_the_drop_ins(instance: Instance, evil: Path) -> None:
         "QEMU_BINARY_PATH": str(drop_in.emulators),
         "QEMU_BIN_DIR": str(drop_in.emulators),
     }
-    run_all(instance, [("binfmt", words, {"BINFMTD_COMPAT": compat, **variables}) for compat, words in cases])
+    run_all_safely(instance, [("binfmt", words, {"BINFMTD_COMPAT": compat, **variables}) for compat, words in cases])
 
 
 def test_an_export_on_a_terminal(instance: Instance, tmp_path: Path) -> None:

@@ -44,6 +44,14 @@ def names(config: Config) -> list[str]:
     return [declaration.name for declaration in config.declarations]
 
 
+def test_a_file_that_is_none_does_not_fill_the_log(load_text: Load, rules: Path) -> None:
+    """Its first lines say enough, and how many more there are."""
+    (rules / "a.conf").write_text("nothing of the kind\n" * 50_000)
+    warnings = load_text(f"{NONE}include = ['{rules}']").warnings
+    assert len(warnings) == 11
+    assert warnings[-1] == f"{rules}/a.conf: not included: 49990 more lines: is this a file of binfmt.d?"
+
+
 def test_a_rule_is_a_declaration(load_text: Load, rules: Path) -> None:
     """All that the line says, and where it stands."""
     (rules / "a.conf").write_text("# comment\n:a:M:1:AB:\\xff\\x00:/i:CF\n")

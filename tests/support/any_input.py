@@ -1,0 +1,181 @@
+"""Every text that comes from outside, as functions of bytes: each ends with a value or one error of ours.
+
+hypothesis (tests/unit/test_any_input.py) and atheris (tests/fuzz/run.py) call the same ones.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from contextlib import redirect_stdout, suppress
+from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from binfmtd.cli.status import show
+from binfmtd.config import build, merge, schema
+from binfmtd.config.load import load
+from binfmtd.daemon.ledger import Ledger
+from binfmtd.daemon.memory import Memory
+from binfmtd.errors import BinfmtdError, ConfigError, FormatError, StateError
+from binfmtd.files.trust import Trust
+from binfmtd.formats.binfmt_d import is_generated, parse_conf, render_conf
+from binfmtd.formats.debian import is_format, parse_format
+from binfmtd.formats.entryfile import parse_entry
+from binfmtd.formats.line import decode_line, encode_line
+from binfmtd.formats.mountinfo import parse_mountinfo
+from binfmtd.formats.toml import check_toml
+from binfmtd.model.desired import Facts, resolve
+from binfmtd.report.printable import printable
+from binfmtd.report.status import read_status
+
+_LONGEST_MESSAGE = 8192  # what a person can still read; a line of binfmt.d has up to 1,920 bytes, each up to \xNN
+_directory = TemporaryDirectory(prefix="binfmtd-")
+_ME = Trust(os.geteuid())
+
+
+def _is_one_clear(error: BinfmtdError) -> None:
+    text = printable(str(error))
+    assert text
+    assert len(text) <= _LONGEST_MESSAGE, f"{len(text)} characters: {text[:200]}"
+
+
+def toml(data: bytes) -> None:
+    """One text as the config."""
+    try:
+        config = build.build(merge.merge([("file", schema.parse(data.decode("utf-8", "replace"), "file"))]), ("file",))
+        resolve(config, Facts({}))
+    except ConfigError as error:
+        _is_one_clear(error)
+
+
+def config_file(data: bytes) -> None:
+    """A file, its encoding included, with one in conf.d and whatever it includes."""
+    path = Path(_directory.name) / "binfmtd.toml"
+    path.write_bytes(data)
+    try:
+        load(str(path), trust=_ME)
+    except ConfigError as error:
+        _is_one_clear(error)
+
+
+def binfmt_d(data: bytes) -> None:
+    """A file of binfmt.d: every rule that is understood can be written again."""
+    is_generated(data)
+    rules, problems = parse_conf(data)
+    for problem in problems:
+        _is_one_clear(FormatError(problem.reason))
+    for rule in rules:
+        with suppress(FormatError):
+            check_toml(rule.name, rule.registration)
+        with suppress(FormatError):
+            render_conf([(rule.name, rule.registration)])
+
+
+def debian(data: bytes) -> None:
+    """One of Debian's format files."""
+    is_format(data)
+    _, problems = parse_format(data)
+    for problem in problems:
+        _is_one_clear(FormatError(problem.reason))
+
+
+def line(data: bytes) -> None:
+    """A registration line."""
+    try:
+        name, registration = decode_line(data)
+        encode_line(name, registration)
+    except FormatError as error:
+        _is_one_clear(error)
+
+
+def entry(data: bytes) -> None:
+    """The text of an entry."""
+    parse_entry(data)
+
+
+def mount_table(data: bytes) -> None:
+    """The mount table."""
+    parse_mountinfo(data)
+
+
+def ledger(data: bytes) -> None:
+    """What an earlier daemon wrote down: also of others' entries."""
+    for name, read in (("ledger.json", Ledger), ("foreign.json", Memory)):
+        (Path(_directory.name) / name).write_bytes(data)
+        problem = read(_directory.name, "boot").problem
+        assert problem is None or problem.startswith(_directory.name)
+
+
+def status(data: bytes) -> None:
+    """The status file, as the command shows it."""
+    (Path(_directory.name) / "status.json").write_bytes(data)
+    try:
+        with redirect_stdout(StringIO()):
+            show(read_status(_directory.name))
+    except StateError as error:
+        _is_one_clear(error)
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    each.__name__: each for each in (toml, config_file, binfmt_d, debian, line, entry, mount_table, ledger, status)
+}
+
+_REGISTRATION = r":qemu-arm:M:0:\x7fELF\x01\x01\x01:\xff\xff:/usr/bin/qemu-arm:POCF"
+_RECORD = {"line": _REGISTRATION, "inode": 1, "pinned": [1, 2, 3, 4, 5]}
+_REMEMBERED = {"line": _REGISTRATION, "inode": 1, "enabled": True, "above": False, "lost": True}
+_TOML = """architectures = ["all", "-arm"]
+unmanaged = "remove"
+keep = ["WSL*"]
+restore = ["x"]
+shadowed = "outrank"
+on_stop = "keep"
+resync = "1h2m3s4ms"
+settle = "20ms"
+include = ["/nowhere"]
+reload_on_change = true
+[emulators]
+paths = ["/usr/bin/qemu-{name}"]
+entry = "qemu-{name}"
+flags = "F"
+[emulators.arm64]
+interpreter = '/a'
+priority = 1
+force = false
+[handlers."a b"]
+magic = '\\x00asm'
+mask = '\\xff\\xff\\xff\\xff'
+offset = 1
+interpreter = "/usr/bin/wasm\\u0074ime"
+flags = "POCF"
+"""
+_STATUS = {
+    "schema": 1,
+    "state": "converged",
+    "problem": None,
+    "mount": {"directory": "/m", "read_only": False},
+    "config": {"path": "/c", "files": ["/c"], "generation": 1, "loaded_at": "", "error": None},
+    "handlers": [{"name": "a", "state": "b", "flags": "F", "repairs": 0, "interpreter": "/i", "reason": ""}],
+    "foreign": [{"name": "x", "enabled": True}],
+    "contended": ["a"],
+    "passes": 1,
+    "repairs": 1,
+    "last_pass": None,
+}
+
+SEEDS: dict[str, tuple[bytes, ...]] = {
+    "toml": (_TOML.encode(),),
+    "config_file": (_TOML.encode(), b"\xff", b"a = {b = [[{}]]}"),
+    "binfmt_d": (f"# x\n; y\n{_REGISTRATION}\n:jar:E::jar::/usr/bin/jexec:\n".encode(),),
+    "debian": (b"package a\ninterpreter /i\nmagic \\x00\\x41\noffset 1\nmask \\xff\\xff\nfix_binary yes\n", b"# x\n"),
+    "line": (_REGISTRATION.encode(), b",a,E,,b,,/i,\n"),
+    "entry": (
+        b"enabled\ninterpreter /i\nflags: POCF\noffset 2\nmagic 41\nmask 00\n",
+        b"disabled\ninterpreter /i\nflags: \nextension .b\n",
+    ),
+    "mount_table": (b"22 1 0:21 / /proc/sys\\040x rw,ro shared:1 - binfmt_misc none rw\n",),
+    "ledger": (
+        json.dumps({"schema": 1, "boot_id": "boot", "entries": {"qemu-arm": _RECORD}}).encode(),
+        json.dumps({"schema": 1, "boot_id": "boot", "entries": [_REMEMBERED]}).encode(),
+    ),
+    "status": (json.dumps(_STATUS).encode(),),
+}
