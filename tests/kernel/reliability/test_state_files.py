@@ -113,7 +113,7 @@ def test_what_cannot_hold_the_state_is_one_error(instance: Instance, tmp_path: P
     refused(str(tmp_path / "elsewhere"), "chmod go-w")
 
 
-@pytest.mark.usefixtures("_instances")
+@pytest.mark.usefixtures("private_instances")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives directories away")
 def test_somebody_elses_directory_is_refused(tmp_path: Path) -> None:
     """He could put another ledger there."""

@@ -71,7 +71,7 @@ while True:
 
 
 @pytest.fixture
-def instance(_instances: None) -> Iterator[Instance]:
+def instance(private_instances: None) -> Iterator[Instance]:
     """Yield an instance in which other users are who they are."""
     with Instance(everybody=True) as instance:
         yield instance
