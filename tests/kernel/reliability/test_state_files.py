@@ -43,7 +43,7 @@ def everything_is_written(instance: Instance, daemon: Daemon) -> None:
     wait_until(lambda: {path.name for path in daemon.state_directory.iterdir()} == FILES, what="each of its files")
 
 
-@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o777])
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
 def test_modes_do_not_depend_on_the_umask(
     instance: Instance, start_daemon: StartDaemon, tmp_path: Path, umask: int
 ) -> None:

@@ -71,7 +71,7 @@ while True:
 
 
 @pytest.fixture
-def instance(private_instances: None) -> Iterator[Instance]:
+def instance(private_instances: None) -> Iterator[Instance]:  # noqa: ARG001  it skips
     """Yield an instance in which other users are who they are."""
     with Instance(everybody=True) as instance:
         yield instance
