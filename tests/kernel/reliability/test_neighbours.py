@@ -28,6 +28,7 @@ Times = Callable[[int], int]
 
 RUNS = 300
 BUSY_LOOPS = 4  # on two cores
+LONGER = "200ms"  # a process that is held up between its two writes for longer than `settle` meets EEXIST
 ARCHITECTURES = [name for name in CATALOG if name not in ("i386", "x86_64")]
 # Each takes its turn, since ten repairs of one entry in ten seconds would be contention.
 IN_TURN = ("riscv64", "s390x", "aarch64", "arm", "ppc64le", "mips64", "hppa", "m68k", "sparc64", "loongarch64")
@@ -79,6 +80,8 @@ def load(request: pytest.FixtureRequest, times: Times) -> Iterator[str]:
 
 def run_beside(host: Host, load: str, runs: int, what: str, run: Callable[[int], None]) -> None:
     """Run it again and again, each time until the daemon's entries stand again, while a foreign program is executed."""
+    if load == "busy":
+        host.wait_longer(LONGER)
     expected = {f"qemu-{name}": host.instance.read(f"qemu-{name}") for name in ARCHITECTURES}
     program = foreign_program(host.directory / "program", CATALOG[IN_TURN[0]])
 
@@ -170,7 +173,7 @@ def update_binfmts(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[
 @pytest.mark.debian
 def test_update_binfmts(host: Host, load: str, times: Times, update_binfmts: tuple[str, dict[str, str]]) -> None:
     """`--disable NAME`, then `--enable NAME`: a second process, so the daemon has to wait for it a little longer."""
-    host.wait_longer("200ms")
+    host.wait_longer(LONGER)
     program, environment = update_binfmts
     admin = host.directory / "admin"
     for name in IN_TURN:
