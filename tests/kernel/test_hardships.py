@@ -235,6 +235,7 @@ def test_children_whose_status_nobody_wants(instance: Instance, tmp_path: Path) 
     assert any(row["native"] for row in rows)
 
 
+@pytest.mark.usefixtures("private_instances")  # without one it has to be asked where that somebody is, too
 def test_a_native_probe_beside_somebody_who_registers(instance: Instance) -> None:
     """An emulator that is registered while we probe is not taken for the host itself."""
     emulator = "/usr/bin/qemu-aarch64"

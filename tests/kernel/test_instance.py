@@ -66,6 +66,7 @@ def test_the_module_wide_one_is_another(instance: Instance, module_instance: Ins
     assert module_instance.names() == []
 
 
+@pytest.mark.usefixtures("private_instances")
 def test_commands_inside_see_it_where_the_host_has_its_own(instance: Instance, tmp_path: Path) -> None:
     """At the usual mount point a command inside finds the private instance, and a matching program its handler."""
     program = tmp_path / "program"

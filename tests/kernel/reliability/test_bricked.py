@@ -85,11 +85,11 @@ def test_what_stops_every_exec(
     daemon = start_daemon(f'settle = "{SETTLE_SECONDS:g}s"\n{CONFIG}')
     daemon.process.send_signal(signal.SIGSTOP)
     way(instance, bin_directory, flags)
-    assert instance.run(["/usr/bin/true"]).returncode != 0
+    assert true_ends_with(instance) != 0
     daemon.process.send_signal(signal.SIGCONT)
     disabled = partial(is_disabled, instance)
     wait_until(disabled, what="a disabled entry")
-    assert instance.run(["/usr/bin/true"]).returncode == 0
+    assert true_ends_with(instance) == 0
     took = []
     for number in range(times(1000) // 12 + 1):
         if number % 2:
@@ -103,11 +103,19 @@ def test_what_stops_every_exec(
             instance.write("brick", b"1")
         wait_until(disabled, what="a disabled entry")
         took.append(time.monotonic() - began)
-    assert instance.run(["/usr/bin/true"]).returncode == 0
+    assert true_ends_with(instance) == 0
     assert min(took) < SETTLE_SECONDS / 2
     line = daemon.wait_for_log("entry_disabled", entry="brick")
     assert (line["level"], "ELOOP" in line["reason"]) == ("error", True)
     print(f"disabled after {sorted(took)[len(took) // 2] * 1000:.1f} ms (median), {max(took) * 1000:.1f} ms (worst)")
+
+
+def true_ends_with(instance: Instance) -> int | None:
+    """Execute a native program; None where that cannot even be tried, since a lent instance is that of this process."""
+    try:
+        return instance.run(["/usr/bin/true"]).returncode
+    except OSError:
+        return None
 
 
 def is_disabled(instance: Instance) -> bool:
@@ -137,7 +145,7 @@ def test_what_matches_loosely_is_left_alone(instance: Instance, start_daemon: St
     names = ["appimage", "appimage-elf", "script", own, "extension", "all"]
     daemon.wait_status(lambda status: {each["name"] for each in status["foreign"]} == set(names), "all of them")
     assert all(instance.read(name).startswith("enabled") for name in names)
-    assert instance.run(["/usr/bin/true"]).returncode == 7
+    assert true_ends_with(instance) == 7
     instance.remove("all")
     assert daemon.terminate() == 0
     assert not daemon.logs("entry_disabled")
@@ -159,4 +167,4 @@ def test_what_would_brick_is_not_restored(instance: Instance, start_daemon: Star
     daemon.process.send_signal(signal.SIGCONT)
     wait_until(lambda: set(instance.names()) == {"one", "WSL-plain"}, what="the others")
     assert daemon.wait_for_log("entry_restored")["entry"] == "WSL-plain"
-    assert instance.run(["/usr/bin/true"]).returncode == 0
+    assert true_ends_with(instance) == 0

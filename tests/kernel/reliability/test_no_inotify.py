@@ -19,6 +19,8 @@ magic = '\x00one'
 interpreter = "/usr/bin/true"
 flags = "F"
 """
+# The limits are those of a user in a user namespace; in the first one they would be this test's own, too.
+pytestmark = pytest.mark.usefixtures("private_instances")
 LIMITS = {"max_inotify_instances": "max_user_instances", "max_inotify_watches": "max_user_watches"}
 PLENTY = 1000
 
