@@ -93,6 +93,7 @@ extension = "five"
 interpreter = "/usr/bin/true"
 enabled = false
 """
+READING = ("plan", "check", "apply", "export --format")  # the commands that read a config
 COMMANDS = (
     "plan",
     "plan --json",
@@ -151,7 +152,7 @@ def test_commands(cli: Cli, evil: Path, *, wrong: bool) -> None:
     if wrong:
         cli.config.write_text(f"{CONFIG}\n{quoted(TEXT)} = {quoted(LINES)}\n")
     commands = []
-    for command in COMMANDS:
+    for command in COMMANDS if not wrong else [each for each in COMMANDS if each.startswith(READING)]:
         words = [word.format(evil=evil, file=file, name=NAME + LINES) for word in shlex.split(command)]
         if "--config" not in words and words[0] not in ("sandbox", NAME + LINES, "help"):
             words[1:1] = ["--config", str(cli.config)]
@@ -160,7 +161,7 @@ def test_commands(cli: Cli, evil: Path, *, wrong: bool) -> None:
     for (_, words, _), result in zip(commands, results, strict=True):
         if "--json" in words and result.stdout:
             json.loads(result.stdout)
-    assert {result.status for result in results} >= ({1, 2, 78} if wrong else {0, 1, 2, 3, 78})
+    assert {result.status for result in results} >= ({2, 78} if wrong else {0, 1, 2, 3, 78})
 
 
 WRONG = (
