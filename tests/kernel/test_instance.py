@@ -18,7 +18,7 @@ def processes_in(namespace: str) -> list[str]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            command = (process / "cmdline").read_text()
+            command = (process / "cmdline").read_text(errors="replace")  # others run what they like
             if command and os.readlink(process / "ns/user") == namespace:  # a zombie has no command line
                 found.append(command)
         except OSError:
