@@ -19,7 +19,7 @@ from typing import Any
 
 Match = str | frozenset[tuple[int, int, int]]  # an extension, or (place, mask, byte) for each byte that matters
 
-PREFIX = ".binfmtd~"  # of helper entries: none is ever left
+NOBODY_YET = ""  # in ``fickle``: whoever comes now may still be treated by the old policy
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ class Model:
         old = dict(self.handlers)
         before = {name for name in old if self.must_stand(name)}
         if policy != self.policy:
-            self.fickle |= self.standing.keys() - old.keys()
+            self.fickle |= (self.standing.keys() - old.keys()) | {NOBODY_YET}
         self.handlers, self.policy = handlers, policy
         after = {name for name in handlers if self.must_stand(name)}
         self.fickle |= (old.keys() | handlers.keys()) - (before & after)
