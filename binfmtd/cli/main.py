@@ -19,6 +19,8 @@ COMMANDS = {
     "plan": "what apply would do; exit status 3 if there is something to do",
     "check": "whether the config is valid, and what of it this host cannot take",
     "status": "what the daemon has and lacks",
+    "pause": "leave entries, or everything, as an admin makes them, until resumed or for a while",
+    "resume": "end a pause: what drifted meanwhile is repaired",
     "arch": "the architectures: their names, their emulators here, what runs natively",
     "import": "what others declared or registered, as a config: from binfmt.d, Debian's format files or the kernel",
     "export": "what the config declares in others' formats: binfmt.d, Debian's format files, NixOS, a shell script",

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 
 from binfmtd.cli import options
 from binfmtd.cli.context import load_config, reconciler, state_dir
+from binfmtd.daemon.pause_file import PauseFile
 from binfmtd.daemon.persistent import Persistence, find_host, outlasting
 from binfmtd.daemon.state_dir import Lock, make_state_dir
 from binfmtd.files.atomic import remove_unfinished
+from binfmtd.kernel.host import boot_id
 from binfmtd.model.config import Config
 
 
@@ -57,8 +59,9 @@ def main(arguments: Sequence[str]) -> int:
     kept = reconciler(config, directory)
     if kept.ledger.problem:
         reporter.ledger_lost(kept.ledger.problem)
+    pauses = PauseFile(directory, boot_id())
     try:
-        Service(source, options.where(given), kept, reporter, signals, persistence, lock).run()
+        Service(source, options.where(given), kept, reporter, signals, persistence, lock, pauses).run()
     finally:
         signals.ignore()
         lock.release()

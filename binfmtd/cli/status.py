@@ -7,6 +7,7 @@ from binfmtd.cli import options
 from binfmtd.cli.context import print_json, print_table, state_dir_to_read, warn
 from binfmtd.daemon.state_dir import running_pid
 from binfmtd.errors import StateError
+from binfmtd.model.pause import EVERYTHING
 from binfmtd.report.printable import printable
 from binfmtd.report.status import FILE_NAME, read_status
 
@@ -56,6 +57,11 @@ def show(status: dict[str, Any]) -> None:
         print(f"{key + ':':<11}{printable(text)}")
 
 
+def _pause(row: dict[str, Any]) -> str:
+    name = "everything" if row["name"] == EVERYTHING else row["name"]
+    return f"{name} until {row['until'] or '`binfmtd resume`'}"
+
+
 def _rows(status: dict[str, Any]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [("HANDLER", "STATE", "FLAGS", "REPAIRS", "INTERPRETER", "REASON")]
     for row in status["handlers"]:
@@ -74,6 +80,7 @@ def _lines(status: dict[str, Any]) -> dict[str, str]:
         "rejected": config["error"],
         "problem": status["problem"],
         "contended": ", ".join(status["contended"]),
+        "paused": ", ".join(map(_pause, status["paused"])),
         "state": f"{status['state']}, {status['repairs']} repairs in {status['passes']} passes",
     }
     return {key: str(text) for key, text in lines.items() if text}

@@ -27,6 +27,7 @@ from binfmtd.catalog.names import did_you_mean, find
 from binfmtd.config.include import check_word
 from binfmtd.config.tables import tables
 from binfmtd.errors import ConfigError, FormatError
+from binfmtd.formats.duration import parse_duration
 from binfmtd.formats.escapes import decode
 from binfmtd.formats.line import check_interpreter
 from binfmtd.model.config import OnStop, Shadowed, Unmanaged
@@ -35,18 +36,14 @@ from binfmtd.model.match import Extension, Magic, Match
 from binfmtd.model.standin import PREFIX, is_stand_in
 
 PLACEHOLDER = "{name}"
-_DURATION = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?(?:(\d{1,9})ms)?", re.ASCII)
-_UNITS = (3600.0, 60.0, 1.0, 0.001)
 
 
 def duration(value: object, least: float, most: float) -> float:
     """Seconds from a text such as ``"1h30m"``, ``"90s"`` or ``"20ms"``; raises ValueError outside of the bounds."""
-    found = _DURATION.fullmatch(value) if isinstance(value, str) else None
-    if not value or found is None:
-        raise ValueError(
-            f'{_shown(value)} is no duration: write numbers with units (h, m, s, ms) in quotes, like "20ms"'
-        )
-    seconds = sum(int(number) * unit for number, unit in zip(found.groups(), _UNITS, strict=True) if number)
+    try:
+        seconds = parse_duration(value if isinstance(value, str) else "")
+    except FormatError as error:
+        raise ValueError(f'{_shown(value)} {error} in quotes, like "20ms"') from None
     if not least <= seconds <= most:
         raise ValueError(f"{_shown(value)} is out of range: write {least:g}s to {most:g}s")
     return seconds

@@ -45,7 +45,8 @@ class HotPath:
     ) -> None:
         """``failed`` names are left alone; the two others tell which names we back off from at the moment."""
         served = look.plan.served_elsewhere
-        skipped = {*served, *failed}
+        pauses = look.surroundings.pauses
+        skipped = {*served, *failed, *(handler.name for handler in look.desired.handlers if pauses.hold(handler.name))}
         # In ascending rank, as stand-ins have to be registered: the newest wins.
         self._handlers = {handler.name: handler for handler in look.desired.handlers if handler.name not in skipped}
         # Who removes a stand-in takes away what serves.
@@ -55,9 +56,10 @@ class HotPath:
             low: [high for high in above if high.name in self._handlers] for low, above in look.desired.higher.items()
         }
         self._higher = {low: above for low, above in higher.items() if above and low in self._handlers}
-        self._served = [(look.desired.by_name[name], by) for name, by in served.items()]
+        self._served = [(look.desired.by_name[name], by) for name, by in served.items() if not pauses.hold(name)]
         self._fingerprints = look.desired.fingerprints
         self._inodes = {name: entry.inode for name, entry in look.observed.by_name.items()}
+        self._switch_paused = pauses.hold(INSTANCE)
         self._may_bridge = may_bridge
         self._may_switch = may_switch
         self._stand_ins = StandIns(look.desired, look.plan.yielding_to)
@@ -67,7 +69,7 @@ class HotPath:
     def react(self, heard: Heard, instance: Instance, writer: Writer) -> Reaction:
         """Look at what was touched, and see that programs run again.  Raises WriteRefusedError."""
         reaction = Reaction()
-        if heard.flushed and not instance.switched_on():
+        if heard.flushed and not self._switch_paused and not instance.switched_on():
             if self._may_switch(INSTANCE):
                 writer.control(INSTANCE, ENABLE)
                 reaction.ended[INSTANCE] = Drift.SWITCHED_OFF

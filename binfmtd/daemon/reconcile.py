@@ -24,6 +24,7 @@ from binfmtd.model.guard import bricks
 from binfmtd.model.handler import Registration
 from binfmtd.model.match import takes
 from binfmtd.model.ownership import equal, foreign
+from binfmtd.model.pause import Pauses
 from binfmtd.model.plan import plan, removal_plan
 from binfmtd.model.restore import remember
 from binfmtd.model.standin import is_stand_in, stand_in_name
@@ -68,6 +69,7 @@ class Reconciler:
         self.config = config
         self.ledger = ledger
         self.memory = memory
+        self.pauses = Pauses()
         self.failed: dict[str, WriteRefusedError] = {}  # waits for a reload, an interpreter, the mount or a resync
         self._facts = facts
         self._desired: DesiredState | None = None  # until config or interpreters change; it remembers what overlaps
@@ -109,7 +111,9 @@ class Reconciler:
             if can_be_written(name, was) and not (was.lost and self._bricks(was.registration, standing))
         }
         to_restore = {name: was for name, was in self.memory.entries.items() if name not in self.failed}
-        surroundings = replace(surroundings, remembered=to_restore, others_stand_ins=others_stand_ins)
+        surroundings = replace(
+            surroundings, remembered=to_restore, others_stand_ins=others_stand_ins, pauses=self.pauses
+        )
         return Look(observed, desired, surroundings, plan(desired, observed, surroundings))
 
     def make_pass(

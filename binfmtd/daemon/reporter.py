@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from binfmtd.daemon.hot_path import Reaction
+from binfmtd.daemon.pause_file import since_boot
 from binfmtd.daemon.persistent import Persistence
 from binfmtd.daemon.reconcile import Look, PassResult, Reconciler
 from binfmtd.errors import WriteRefusedError
@@ -17,6 +18,7 @@ from binfmtd.model.config import Config
 from binfmtd.model.desired import Standing
 from binfmtd.model.drift import Act, Action, Drift
 from binfmtd.model.guard import BRICKS
+from binfmtd.model.pause import Pauses
 from binfmtd.model.plan import INSTANCE
 from binfmtd.model.standin import is_stand_in
 from binfmtd.report.log import get_logger
@@ -166,6 +168,14 @@ class Reporter:
         """Nobody undid it any more for a while."""
         self._log.info("contention_ended", entry=name)
 
+    def paused(self, pauses: Pauses, before: Pauses) -> None:
+        """An admin's maintenance begins or ends."""
+        for name, end in pauses.until.items():
+            if before.until.get(name) != end:
+                self._log.warning("pause_started", entry=name, until=_when(end))
+        for name in before.until.keys() - pauses.until.keys():
+            self._log.info("pause_ended", entry=name)
+
     def ledger_lost(self, problem: str) -> None:
         """What an earlier daemon wrote down cannot be used."""
         self._log.warning("ledger_lost", reason=problem)
@@ -217,7 +227,7 @@ class Reporter:
         ]
         problems = (reconciler.ledger.problem, reconciler.memory.problem, self._unpersistent, *unrestored)
         problem = self._trouble or next(filter(None, problems), None)
-        troubles = Troubles(failed, contended, self._repairs, problem)
+        troubles = Troubles(failed, contended, self._repairs, problem, reconciler.pauses)
         look = self._look if mounted is not None else None  # what was seen before an unmount is there no more
         rows = [] if look is None else handler_states(look.desired, look.observed, look.plan, troubles)
         for row in rows:
@@ -241,6 +251,7 @@ class Reporter:
             },
             "handlers": rows,
             "contended": sorted(contended),
+            "paused": [{"name": name, "until": _when(end)} for name, end in sorted(reconciler.pauses.until.items())],
             "foreign": [{"name": name, "enabled": enabled[name]} for name in foreign],
             "passes": self._passes,
             "repairs": sum(self._repairs.values()),
@@ -269,6 +280,14 @@ def _grouped(items: Iterable[_T], key: Callable[[_T], _K]) -> list[tuple[_K, lis
 
 def _named(names: list[str]) -> dict[str, Any]:
     return {"entry": names[0]} if len(names) == 1 else {"entries": names}
+
+
+def _when(end: float) -> str | None:
+    """A moment that is told in seconds since the boot, by the clock on the wall; None for ever."""
+    if end == float("inf"):
+        return None
+    at = round(time.time() + end - since_boot())
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
 
 
 def _now() -> str:

@@ -12,6 +12,7 @@ from binfmtd.daemon.hot_path import HotPath, Reaction
 from binfmtd.daemon.mount_table import MountTable
 from binfmtd.daemon.notify import Notifier
 from binfmtd.daemon.pacing import Pacing
+from binfmtd.daemon.pause_file import PauseFile
 from binfmtd.daemon.persistent import Persistence
 from binfmtd.daemon.reconcile import PassResult, Reconciler
 from binfmtd.daemon.reload_request import ConfigSource, ReloadRequest
@@ -44,6 +45,7 @@ class Service:
         signals: Signals,
         persistence: Persistence,
         lock: Lock,
+        pauses: PauseFile,
     ) -> None:
         """``where`` binfmt_misc is, or is to be mounted."""
         self._source = source
@@ -52,9 +54,10 @@ class Service:
         self._signals = signals
         self._persistence = persistence
         self._lock = lock
+        self._pauses = pauses
         self._notifier = Notifier()
         self._watch = Watch()
-        self._files = WatchedFiles(self._watch, source.watched, reporter)
+        self._files = WatchedFiles(self._watch, source.watched, pauses.watched, reporter)
         self._mounts = MountTable()
         self._wait = Wait(self._mounts.descriptor, self._signals.descriptor)
         self._attachment = Attachment(where, self._watch, self._wait)
@@ -69,9 +72,16 @@ class Service:
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT.  Raises WriteRefusedError if this process may not write at all."""
+        self._reconciler.pauses = self._pauses.read()
         self._attach("start")
         while not self._signals.stop:
-            deadline = min(self._look_at(), self._pacing.deadline(), self._reload.due_at, self._persistence.due_at)
+            deadline = min(
+                self._look_at(),
+                self._pacing.deadline(),
+                self._reload.due_at,
+                self._persistence.due_at,
+                self._pauses.due_at(self._reconciler.pauses),
+            )
             listen_at = self._storm.listen_at
             woken = self._wait.until(min(deadline, listen_at) if self._heard else deadline, listen_at)
             now, began = time.monotonic(), time.thread_time()
@@ -127,6 +137,8 @@ class Service:
             self._touched |= heard.names
         if reaction.found:
             self._tell()
+        if "pauses" in heard.files:
+            self._pause()
         if "config" in heard.files:
             self._reload.make(now)
         if "interpreters" in heard.files:
@@ -151,6 +163,8 @@ class Service:
 
     def _do_what_is_due(self) -> None:
         now = time.monotonic()
+        if now >= self._pauses.due_at(self._reconciler.pauses):
+            self._pause()
         if now >= self._reload.due_at and self._reload.take(now, self._source.age()):
             self._load()
         if self._pacing.end_contentions(now):
@@ -250,6 +264,19 @@ class Service:
         self._report.trouble(self._attachment.problem)
         self._report.passed(trigger, result, time.monotonic() - began)
         self._tell(result)
+
+    def _pause(self) -> None:
+        """Obey what is paused now; what was open before is settled first, so that no stand-in stays meanwhile."""
+        pauses = self._pauses.read()
+        before = self._reconciler.pauses
+        if pauses == before:
+            return
+        if pauses.until.keys() - before.until.keys():
+            self._make_pass("pause", at_once=True)
+        self._reconciler.pauses = pauses
+        self._report.paused(pauses, before)
+        self._make_pass("pause")
+        self._tell()
 
     def _keep_state_dir(self) -> None:
         try:

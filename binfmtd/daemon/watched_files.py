@@ -1,4 +1,4 @@
-"""The files that decide what is to be registered: where interpreters are or would appear, and the config if it asks."""
+"""The files that decide what is to be done: where interpreters are or would appear, the config if it asks, pauses."""
 
 from collections.abc import Callable
 
@@ -12,11 +12,18 @@ from binfmtd.model.config import Config
 class WatchedFiles:
     """What is watched changes with the config, with each link in a chain, and with who serves in our place."""
 
-    def __init__(self, watch: Watch, config_files: Callable[[], dict[str, set[str]]], report: Reporter) -> None:
-        """``config_files`` tells the names to watch in each directory for `reload_on_change`."""
+    def __init__(
+        self,
+        watch: Watch,
+        config_files: Callable[[], dict[str, set[str]]],
+        pauses: dict[str, set[str]],
+        report: Reporter,
+    ) -> None:
+        """``config_files`` tells the names to watch in each directory for `reload_on_change`; ``pauses`` likewise."""
         self.changed = True  # something happened to one: they have to be looked at anew, before the next pass
         self._watch = watch
         self._config_files = config_files
+        self._pauses = pauses
         self._report = report
         self._providers: list[str] = []
 
@@ -28,7 +35,8 @@ class WatchedFiles:
         if (now := watched(paths)) != directories:  # something moved between the walk and the watch
             unwatched = self._watch.watch_files("interpreters", now)
         wanted = self._config_files() if config.policy.reload_on_change else {}
-        self._report.unwatched(unwatched + self._watch.watch_files("config", wanted))
+        unwatched += self._watch.watch_files("config", wanted)
+        self._report.unwatched(unwatched + self._watch.watch_files("pauses", self._pauses))
 
     def serve_in_our_place(self, providers: list[str], config: Config) -> bool:
         """Watch the interpreters of foreign entries that serve in our place, too; True if they are others now."""

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from binfmtd.model.desired import Fingerprint
 from binfmtd.model.handler import Handler, Registration
+from binfmtd.model.pause import Pauses
 from binfmtd.model.standin import is_stand_in
 
 
@@ -84,6 +85,7 @@ class Surroundings:
     bricking: frozenset[str] = frozenset()  # foreign entries that stop every exec, or would if they were enabled
     remembered: Mapping[str, Remembered] = field(default_factory=dict)  # foreign entries to restore, oldest first
     others_stand_ins: frozenset[str] = frozenset()  # another daemon on this instance is at work with them
+    pauses: Pauses = field(default_factory=Pauses)  # what is left as it is
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,13 @@ def plan(desired: DesiredState, observed: ObservedState, surroundings: Surroundi
         for was in restorable(desired, surroundings, writes.keys())
     ]
     yielding_to = {name: tuple(e.name for e in found) for name, found in foreign_rivals.items() if reporting}
-    return Plan((*switches, *restores, *in_rank, *removals), served, shadowed, yielding_to)
+    actions = (*switches, *restores, *in_rank, *removals)
+    return Plan(tuple(a for a in actions if not _paused(a, surroundings)), served, shadowed, yielding_to)
+
+
+def _paused(action: Action, surroundings: Surroundings) -> bool:
+    """Whether an admin is at work on it; what stops every exec is disabled all the same."""
+    return surroundings.pauses.hold(action.entry) and action.entry not in surroundings.bricking
 
 
 def _coming_back(surroundings: Surroundings) -> list[Entry]:

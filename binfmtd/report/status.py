@@ -17,11 +17,14 @@ from binfmtd.model.desired import DesiredState, Held, Standing
 from binfmtd.model.drift import Plan
 from binfmtd.model.entry import ObservedState
 from binfmtd.model.handler import Flags, Handler
+from binfmtd.model.pause import Pauses
 from binfmtd.model.standin import stand_in_name
 
 FILE_NAME = "status.json"
 SCHEMA = 1
-KEYS = frozenset({"state", "mount", "config", "handlers", "contended", "foreign", "passes", "repairs", "last_pass"})
+KEYS = frozenset(
+    {"state", "mount", "config", "handlers", "contended", "paused", "foreign", "passes", "repairs", "last_pass"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ class Troubles:
     contended: Collection[str] = ()
     repairs: Mapping[str, int] = field(default_factory=dict)
     problem: str | None = None  # why the daemon cannot do its work at all: no mount, read-only, no watch
+    pauses: Pauses = field(default_factory=Pauses)
 
 
 def held_reason(held: Held) -> str:
@@ -51,7 +55,7 @@ def handler_states(
 
 
 def whole_state(rows: list[dict[str, Any]], planned: Plan, troubles: Troubles, *, drifting: bool = False) -> str:
-    """The worst of its parts: degraded, contended, drifting, waiting, converged.
+    """The worst of its parts: degraded, contended, drifting, paused, waiting, converged.
 
     ``drifting``: something has drifted since the plan was made.
     """
@@ -62,6 +66,8 @@ def whole_state(rows: list[dict[str, Any]], planned: Plan, troubles: Troubles, *
         return "contended"
     if planned.actions or drifting:
         return "drifting"
+    if troubles.pauses.until:
+        return "paused"
     return "waiting" if "waiting" in states else "converged"
 
 
@@ -71,6 +77,8 @@ def _handler_row(handler: Handler, observed: ObservedState, planned: Plan, troub
     actions = [action for action in planned.actions if action.entry == name]
     if not handler.enabled:
         state, reason = "disabled", "enabled = false in the config"
+    elif troubles.pauses.hold(name):
+        state, reason = "paused", "an admin is at work on it: `binfmtd resume` ends that"
     elif name in troubles.failed:
         state, reason = "failed", troubles.failed[name]
     elif name in troubles.contended:

@@ -1,0 +1,28 @@
+"""``binfmtd resume``: the maintenance is over, and what drifted meanwhile is repaired."""
+
+from collections.abc import Sequence
+
+from binfmtd.cli import options
+from binfmtd.cli.context import state_dir_to_read
+from binfmtd.cli.pause import add_names, change, entries, obeyed
+from binfmtd.errors import UsageError
+from binfmtd.model.pause import EVERYTHING, Pauses
+from binfmtd.report.printable import printable
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit status 0 once the daemon is at work again; 1 if it is not, or if the file cannot be written."""
+    parser = options.parser("resume")
+    add_names(parser)
+    given = parser.parse_args(arguments)
+    directory = state_dir_to_read(given)
+    names = entries(given.names, directory)
+
+    def without(before: Pauses) -> Pauses:
+        if names and EVERYTHING in before.until:
+            raise UsageError("everything is paused: `binfmtd resume` without a name ends that")
+        return before.without(names)
+
+    pauses = change(directory, without)
+    print(f"resumed: {printable(', '.join(names)) or 'everything'}")
+    return obeyed(directory, pauses)

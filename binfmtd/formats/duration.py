@@ -1,0 +1,16 @@
+"""Durations as people write them: numbers with units, the largest first, such as ``1h30m``, ``90s`` or ``20ms``."""
+
+import re
+
+from binfmtd.errors import FormatError
+
+_DURATION = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?(?:(\d{1,9})ms)?", re.ASCII)
+_UNITS = (3600.0, 60.0, 1.0, 0.001)
+
+
+def parse_duration(text: str) -> float:
+    """Seconds; raises FormatError."""
+    found = _DURATION.fullmatch(text)
+    if not text or found is None:
+        raise FormatError("is no duration: write numbers with units (h, m, s, ms)")
+    return sum(int(number) * unit for number, unit in zip(found.groups(), _UNITS, strict=True) if number)

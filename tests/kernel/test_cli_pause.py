@@ -1,0 +1,150 @@
+"""``binfmtd pause`` and ``resume``: an admin's maintenance is not undone."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.cli import Cli
+from support.daemon import Daemon
+from support.instance import Instance
+from support.waiting import wait_until
+
+from binfmtd.model.standin import stand_in_name
+
+StartDaemon = Callable[..., Daemon]
+
+CONFIG = """
+architectures = ["arm64"]
+unmanaged = "remove"
+[emulators]
+paths = ["/usr/bin/true"]
+[handlers.one]
+magic = '\\x00one'
+interpreter = "/usr/bin/true"
+flags = "F"
+"""
+
+
+@pytest.fixture
+def cli(instance: Instance, tmp_path: Path) -> Cli:
+    cli = Cli(instance, tmp_path)
+    cli.state_directory = tmp_path / "daemon" / "state"
+    return cli
+
+
+def settled(instance: Instance, *names: str) -> None:
+    wait_until(lambda: sorted(instance.names()) == sorted(names), what=f"{names} and nothing else")
+
+
+def state(cli: Cli, name: str) -> str:
+    return next(str(row["state"]) for row in cli("status", "--json").json["handlers"] if row["name"] == name)
+
+
+def test_one_entry(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
+    """What is paused is left as an admin makes it, the rest is repaired; resumed, it is repaired at once."""
+    daemon = start_daemon(CONFIG)
+    result = cli("pause", "arm64")
+    assert (result.status, result.stdout, result.stderr) == (0, "paused until `binfmtd resume`: qemu-aarch64\n", "")
+    instance.remove("qemu-aarch64")
+    instance.remove("one")
+    settled(instance, "one")
+    daemon.wait_status(lambda status: status["state"] == "paused", "state paused")
+    assert (state(cli, "qemu-aarch64"), state(cli, "one")) == ("paused", "registered")
+    instance.register(b":qemu-aarch64:M::mine::/usr/bin/false:")
+    instance.remove("one")
+    settled(instance, "one", "qemu-aarch64")
+    assert "interpreter /usr/bin/false" in instance.read("qemu-aarch64")
+    assert cli("status", "--check").status == 3
+    assert "\npaused:    qemu-aarch64 until `binfmtd resume`\n" in cli("status").stdout
+    assert cli("resume", "qemu-aarch64").stdout == "resumed: qemu-aarch64\n"
+    wait_until(lambda: "interpreter /usr/bin/true" in instance.read("qemu-aarch64"), what="ours again")
+    daemon.wait_converged()
+    assert (len(daemon.logs("pause_started")), len(daemon.logs("pause_ended"))) == (1, 1)
+
+
+def test_everything(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
+    """Flushed, switched off, and what nobody declared: all is left, also by a daemon that is started meanwhile."""
+    daemon = start_daemon(CONFIG)
+    assert cli("pause").stdout == "paused until `binfmtd resume`: everything\n"
+    instance.remove("status")
+    instance.write("status", b"0")
+    instance.register(b":other:M::other::/usr/bin/true:")
+    daemon.kill()
+    daemon = start_daemon(CONFIG)
+    assert instance.names() == ["other"]
+    assert instance.read("status").startswith("disabled")
+    assert daemon.status()["state"] == "paused"
+    assert cli("resume").status == 0
+    settled(instance, "one", "qemu-aarch64")
+    assert instance.read("status").startswith("enabled")
+    daemon.wait_converged()
+
+
+def test_it_ends_by_itself(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
+    """After the time that was said, all is repaired, and the log says so."""
+    daemon = start_daemon(CONFIG)
+    assert cli("pause", "one", "--for", "700ms").status == 0
+    instance.remove("one")
+    daemon.wait_for_log("pause_ended", entry="one")
+    settled(instance, "one", "qemu-aarch64")
+    assert daemon.wait_converged()["paused"] == []
+
+
+def test_what_is_open_is_settled_first(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
+    """No stand-in serves through a maintenance."""
+    start_daemon('settle = "1s"\n' + CONFIG)
+    instance.remove("one")
+    wait_until(lambda: stand_in_name("one") in instance.names(), what="a stand-in")
+    assert cli("pause").status == 0
+    settled(instance, "one", "qemu-aarch64")
+
+
+def test_what_stops_every_exec_is_disabled_all_the_same(
+    instance: Instance, start_daemon: StartDaemon, cli: Cli
+) -> None:
+    """Nobody could end a maintenance in which nothing can be executed."""
+    start_daemon(CONFIG)
+    assert cli("pause").status == 0
+    instance.register(rb":brick:M::\x7fELF::/usr/bin/true:")
+    wait_until(lambda: instance.read("brick").startswith("disabled"), what="disabled")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["arm46"], "'arm46' is neither an entry nor a handler's architecture here"),
+        (["one", "--for", "ten"], "--for: 'ten' is no duration"),
+    ],
+)
+def test_what_is_refused(start_daemon: StartDaemon, cli: Cli, arguments: list[str], says: str) -> None:
+    """A name that nobody knows, and a duration that is none: 2, and nothing is paused."""
+    daemon = start_daemon(CONFIG)
+    result = cli("pause", *arguments)
+    assert (result.status, result.stdout) == (2, "")
+    assert result.message.startswith(says)
+    assert daemon.status()["paused"] == []
+
+
+def test_one_of_everything_cannot_be_resumed(start_daemon: StartDaemon, cli: Cli) -> None:
+    """That would be another pause than the one that was asked for."""
+    start_daemon(CONFIG)
+    cli("pause")
+    result = cli("resume", "one")
+    assert (result.status, result.message) == (
+        2,
+        "everything is paused: `binfmtd resume` without a name ends that",
+    )
+
+
+def test_without_a_daemon(start_daemon: StartDaemon, cli: Cli, instance: Instance) -> None:
+    """It is said that the next one obeys, and it does."""
+    start_daemon(CONFIG).terminate()
+    result = cli("pause", "one")
+    assert (result.status, result.message) == (
+        0,
+        "no daemon runs with this state directory: the next one will obey",
+    )
+    instance.remove("one")
+    daemon = start_daemon(CONFIG)
+    assert daemon.status()["state"] == "paused"
+    assert instance.names() == ["qemu-aarch64"]

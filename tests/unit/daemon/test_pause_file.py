@@ -1,0 +1,44 @@
+"""paused.json: what is paused, across restarts."""
+
+from pathlib import Path
+
+import pytest
+
+from binfmtd.daemon.pause_file import FILE_NAME, PauseFile, since_boot
+from binfmtd.model.pause import Pauses
+
+BOOT = "a-boot"
+FOREVER = float("inf")
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    """With an end or without; what has ended is not paused any more."""
+    pauses = Pauses({"a": FOREVER, "l\udce4t \x1b": since_boot() + 1000})
+    assert PauseFile(str(tmp_path), BOOT).write(pauses)
+    assert PauseFile(str(tmp_path), BOOT).read() == pauses
+    assert PauseFile(str(tmp_path), BOOT).write(Pauses({"a": since_boot() - 1}))
+    assert PauseFile(str(tmp_path), BOOT).read() == Pauses()
+
+
+def test_another_boot_pauses_nothing(tmp_path: Path) -> None:
+    """Its clock began anew."""
+    PauseFile(str(tmp_path), BOOT).write(Pauses({"a": FOREVER}))
+    assert PauseFile(str(tmp_path), "another").read() == Pauses()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 1, "boot_id": "a-boot", "until": {"a": "x"}}'])
+def test_a_damaged_one_pauses_nothing(tmp_path: Path, text: str) -> None:
+    """And says so."""
+    (tmp_path / FILE_NAME).write_text(text)
+    file = PauseFile(str(tmp_path), BOOT)
+    assert file.read() == Pauses()
+    assert file.problem is not None
+    assert file.problem.endswith("nothing is paused")
+
+
+def test_the_deadline_is_of_the_monotonic_clock(tmp_path: Path) -> None:
+    """Infinitely far where nothing ends by itself."""
+    file = PauseFile(str(tmp_path), BOOT)
+    assert file.due_at(Pauses({"a": FOREVER})) == FOREVER
+    early, late = (file.due_at(Pauses({"a": since_boot() + seconds})) for seconds in (1, 3))
+    assert 1.5 < late - early < 2.5

@@ -1,0 +1,49 @@
+"""What is paused, and until when."""
+
+from binfmtd.model.config import Policy, Unmanaged
+from binfmtd.model.desired import DesiredState
+from binfmtd.model.drift import Act, Surroundings
+from binfmtd.model.entry import Entry, ObservedState
+from binfmtd.model.handler import Flags, Handler, Registration
+from binfmtd.model.match import Magic
+from binfmtd.model.pause import EVERYTHING, Pauses
+from binfmtd.model.plan import plan
+
+FOREVER = float("inf")
+SAYS = Registration(Magic(b"A"), "/i", Flags.NONE)
+
+
+def test_what_holds() -> None:
+    """A name, or everything."""
+    assert Pauses({"a": 1.0}).hold("a")
+    assert not Pauses({"a": 1.0}).hold("b")
+    assert Pauses({EVERYTHING: 1.0}).hold("b")
+    assert not Pauses().hold("a")
+
+
+def test_how_it_begins_and_ends() -> None:
+    """Paused again, the later end counts; what has ended is gone; resumed by name, or altogether."""
+    pauses = Pauses().with_(["a", "b"], 5.0).with_(["a"], 7.0).with_([], FOREVER)
+    assert pauses.until == {"a": 7.0, "b": 5.0, EVERYTHING: FOREVER}
+    assert pauses.end_at() == 5.0
+    assert pauses.at(5.0).until == {"a": 7.0, EVERYTHING: FOREVER}
+    assert pauses.without(["a"]).until == {"b": 5.0, EVERYTHING: FOREVER}
+    assert pauses.without([]) == Pauses()
+    assert Pauses().end_at() == FOREVER
+
+
+def test_a_plan_leaves_out_what_is_paused() -> None:
+    """Neither registered, enabled nor removed; but for what stops every exec."""
+    handlers = tuple(Handler(name, SAYS) for name in ("a", "b"))
+    desired = DesiredState(handlers, policy=Policy(unmanaged=Unmanaged.REMOVE))
+    entries = (Entry("theirs", 1, enabled=True, registration=SAYS), Entry("brick", 2, enabled=True, registration=SAYS))
+    observed = ObservedState(entries, switched_on=False)
+
+    def planned(pauses: Pauses) -> set[tuple[Act, str]]:
+        surroundings = Surroundings(bricking=frozenset({"brick"}), pauses=pauses)
+        return {(action.act, action.entry) for action in plan(desired, observed, surroundings).actions}
+
+    everything = planned(Pauses())
+    assert {(Act.REGISTER, "a"), (Act.REGISTER, "b"), (Act.REMOVE, "theirs"), (Act.ENABLE, "status")} < everything
+    assert planned(Pauses({"a": FOREVER})) == everything - {(Act.REGISTER, "a")}
+    assert {entry for _, entry in planned(Pauses({EVERYTHING: FOREVER}))} == {"brick"}
