@@ -5,11 +5,12 @@ place of events until it has some again: each tries anew, and takes at most a tw
 """
 
 import time
+from collections.abc import Callable
 
 from binfmtd.daemon.wait import Wait
 from binfmtd.daemon.watch import Watch
 from binfmtd.errors import MountError
-from binfmtd.kernel.mount import Mounted, Where, find_or_mount
+from binfmtd.kernel.mount import Mounted, Where, find, find_or_mount
 
 UNWATCHED_SECONDS = 1.0
 LEAST_REST = 20  # times as long as the look itself took
@@ -31,12 +32,19 @@ class Attachment:
 
         Raises MountError where there is none.
         """
+        return self._attach(lambda: find_or_mount(self._where))
+
+    def find(self) -> bool:
+        """The same for who only looks: nothing is ever mounted."""
+        return self._attach(lambda: find(self._where.directory))
+
+    def _attach(self, find: Callable[[], Mounted]) -> bool:
         self._began = time.monotonic()
         before = self.mounted
         if (opened := self._watch.open()) is not None:
             self._wait.add(opened)
         try:
-            self.mounted = find_or_mount(self._where)
+            self.mounted = find()
         except MountError:
             self.mounted = None
             self._watch.forget_instance()

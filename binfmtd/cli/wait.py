@@ -1,0 +1,95 @@
+"""``binfmtd wait``: for scripts, CI and init containers, until what they need is registered.
+
+Looks at binfmt_misc itself, so it takes neither a daemon nor its state directory; it is woken by what happens there.
+"""
+
+import time
+from collections.abc import Sequence
+
+from binfmtd.catalog.architecture import Architecture
+from binfmtd.catalog.names import find as find_architecture
+from binfmtd.catalog.program import tiny_program
+from binfmtd.cli import options
+from binfmtd.cli.context import state_dir_or_none, warn
+from binfmtd.daemon.attachment import Attachment
+from binfmtd.daemon.facts import HostFacts
+from binfmtd.daemon.mount_table import MountTable
+from binfmtd.errors import FormatError, MountError, UsageError
+from binfmtd.formats.duration import parse_duration
+from binfmtd.kernel.instance import Instance, Observer
+from binfmtd.kernel.interpreters import cannot_run
+from binfmtd.kernel.mount import Where
+from binfmtd.model.entry import ObservedState
+from binfmtd.model.match import takes
+
+DEFAULT_TIMEOUT = "60s"
+_LONGEST_SLEEP = 60.0  # seconds, where there is inotify
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit status 0 once all of them run; 1 if not within the timeout, naming what is missing."""
+    parser = options.parser("wait")
+    parser.add_argument("names", metavar="ARCH", nargs="+", help="an architecture, by any name it goes by")
+    parser.add_argument(
+        "--timeout", metavar="DURATION", default=DEFAULT_TIMEOUT, help=f"give up after so long ({DEFAULT_TIMEOUT})"
+    )
+    options.add_config(parser)  # every command takes it; here it makes no difference
+    options.add_mount(parser)
+    options.add_state_dir(parser)
+    given = parser.parse_args(arguments)
+    try:
+        wanted = [find_architecture(name) for name in given.names]
+    except FormatError as error:
+        raise UsageError(str(error)) from None
+    try:
+        deadline = time.monotonic() + parse_duration(given.timeout)
+    except FormatError as error:
+        raise UsageError(f"--timeout: {given.timeout!r} {error}, like {DEFAULT_TIMEOUT}") from None
+    problem = wait(wanted, given.mount, HostFacts(state_dir_or_none(given), writes=False), deadline)
+    if problem is None:
+        return 0
+    warn(f"not within {given.timeout}: {problem}")
+    return 1
+
+
+def wait(wanted: list[Architecture], directory: str | None, facts: HostFacts, deadline: float) -> str | None:
+    """Wait until each runs; or, at the deadline (monotonic, in seconds), say what is missing."""
+    from binfmtd.daemon.wait import Wait
+    from binfmtd.daemon.watch import Watch
+
+    watch, mounts = Watch(), MountTable()
+    waiting = Wait(mounts.descriptor)
+    attachment = Attachment(Where(directory, autoload=False), watch, waiting)
+    observer = Observer()
+    while True:
+        try:
+            attachment.find()
+            observed = _look(attachment, observer)
+            missing = [each.name for each in wanted if not _runs(each, observed, facts)]
+            problem = f"{', '.join(missing)}: no enabled entry takes its programs" if missing else None
+        except MountError as error:
+            problem = str(error)
+        attachment.looked()
+        now = time.monotonic()
+        if problem is None or now >= deadline:
+            return problem
+        waiting.until(min(deadline, attachment.look_at(_LONGEST_SLEEP)))
+        mounts.drain()
+        watch.read()
+
+
+def _look(attachment: Attachment, observer: Observer) -> ObservedState:
+    if attachment.mounted is None:
+        raise MountError("binfmt_misc is not mounted")
+    with Instance(attachment.mounted) as instance:
+        return observer.look(instance)
+
+
+def _runs(architecture: Architecture, observed: ObservedState, facts: HostFacts) -> bool:
+    """Whether an entry takes the architecture's programs, and nothing tells that it fails; or none is needed."""
+    if observed.switched_on:
+        program = tiny_program(architecture)
+        for entry in observed.entries:
+            if entry.enabled and entry.registration is not None and takes(entry.registration.match, program):
+                return not cannot_run(entry)
+    return architecture.name in facts.native(observed)

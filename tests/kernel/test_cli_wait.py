@@ -1,0 +1,91 @@
+"""``binfmtd wait``: until what a script needs is registered."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.cli import Cli
+from support.instance import Instance
+
+from binfmtd.catalog.architectures import CATALOG
+from binfmtd.formats.line import encode_line
+from binfmtd.model.handler import Flags, Registration
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+def line(name: str, interpreter: str = "/usr/bin/true", flags: Flags = Flags.F) -> bytes:
+    return encode_line(f"some-{name}", Registration(CATALOG[name].match, interpreter, flags))
+
+
+@pytest.fixture
+def cli(instance: Instance, tmp_path: Path) -> Cli:
+    return Cli(instance, tmp_path)
+
+
+@pytest.fixture
+def start(instance: Instance) -> Start:
+    """Yield what starts the command, and returns while it waits."""
+
+    def start(*arguments: str) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-m", "binfmtd", "wait", *arguments]
+        return instance.popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+    return start
+
+
+def test_what_is_there_is_not_waited_for(instance: Instance, cli: Cli) -> None:
+    """Whoever registered it, by any name it goes by; and what runs natively needs nothing."""
+    instance.register(line("aarch64"))
+    native = "amd64" if cli("arch", "amd64", "--json").json[0]["native"] else "arm64"
+    result = cli("wait", "linux/arm64", native)
+    assert (result.status, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_what_comes_later_is_waited_for(instance: Instance, start: Start) -> None:
+    """It wakes when the last of them is registered, and when it is enabled."""
+    process = start("arm64", "riscv64")
+    instance.register(line("riscv64"))
+    instance.register(line("aarch64"))
+    instance.write("some-aarch64", b"0")
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.5)
+    instance.write("some-aarch64", b"1")
+    assert process.wait(30) == 0
+
+
+def test_a_mount_is_waited_for(instance: Instance, start: Start) -> None:
+    """Nothing is mounted by it; when somebody does, it looks."""
+    instance.shell(f"umount {instance.mount_point}", check=True)
+    process = start("arm64")
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.5)
+    instance.shell(f"mount -t binfmt_misc binfmt_misc {instance.mount_point}", check=True)
+    instance.register(line("aarch64"))
+    assert process.wait(30) == 0
+
+
+def test_what_cannot_run_is_not_there(instance: Instance, cli: Cli) -> None:
+    """An interpreter that is missing, an instance that is switched off: 1, and it says so."""
+    instance.register(line("aarch64", "/nowhere/at-all", Flags.NONE))
+    result = cli("wait", "arm64", "--timeout", "0s")
+    assert result.status == 1
+    assert result.message == "not within 0s: aarch64: no enabled entry takes its programs"
+    instance.remove("some-aarch64")
+    instance.register(line("aarch64"))
+    assert cli("wait", "arm64", "--timeout", "0s").status == 0
+    instance.write("status", b"0")
+    assert cli("wait", "arm64", "--timeout", "0s").status == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [(["arm46"], "arm46"), (["arm64", "--timeout", "1"], "--timeout: '1' is no duration"), ([], "")],
+)
+def test_what_is_refused(cli: Cli, arguments: list[str], says: str) -> None:
+    """A name that nobody uses, a duration that is none, nothing at all: 2."""
+    result = cli("wait", *arguments)
+    assert result.status == 2
+    assert says in result.message
