@@ -91,6 +91,8 @@ class Pacing:
             self._free.discard(name)
         for name in still_open:
             self._settling.drifted(name, now)
+            if now >= self._allowed_at(name):
+                self._settling.left(name, now)
         if flushed:
             self._free |= still_open.keys() - {INSTANCE}
         declared = desired.by_name.keys()

@@ -192,8 +192,8 @@ class Service:
             self._notifier.send(f"STATUS={printable(str(error))}")  # a newline would begin another state
             self._tell()
             return
-        if fresh:
-            self._touched = None
+        if fresh or self._watch.exhausted:
+            self._touched = None  # nobody told which entries were touched
         self._reconciler.retry()
         self._files.changed = True  # an interpreter may lie on what was mounted or unmounted
         if trigger == "mount" and not fresh and self._attachment.mounted == before:
@@ -209,6 +209,7 @@ class Service:
     def _make_pass(self, trigger: str, *, at_once: bool = False) -> None:
         """Look at everything and do what is due; ``at_once``: nobody can be at work on it yet."""
         if self._attachment.mounted is None:
+            self._pacing.forget()  # what is open cannot be done, and would be due for ever
             return
         self._keep_state_dir()
         if self._files.changed:
@@ -243,7 +244,9 @@ class Service:
             self._touched = None
             if trigger == "watch_lost":  # looking for it again has not helped: wait for the mount table, or resync
                 self._attachment.mounted = None
+                self._pacing.forget()
                 self._report.trouble(str(error))
+                self._tell()
             else:
                 self._heard.lost = True  # the loop reacts to it
             return

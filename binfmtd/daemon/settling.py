@@ -37,6 +37,12 @@ class Settling:
         if everything:
             self._everything_stirred = now
 
+    def left(self, name: str, now: float) -> None:
+        """Its turn came, and it could not be written: that is tried again after ``settle``, and not all the time."""
+        found = self._pending[name]
+        found.stirred = now
+        found.since = max(found.since, now + self.settle - LONGEST)
+
     def ended(self, name: str) -> bool:
         """The name is in order again; False if it was not pending."""
         return self._pending.pop(name, None) is not None

@@ -82,13 +82,15 @@ class Lock:
     def _acquire(self, patience: float) -> int:
         try:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-            if not _take(descriptor, patience):
-                pid, holder = _holder(descriptor)
-                os.close(descriptor)
-                raise _taken(self._state_dir, pid, holder)
-            os.fchmod(descriptor, 0o644)  # whatever the umask: everybody may ask whether we run
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n{self._purpose}\n".encode(), 0)
+            try:
+                if not _take(descriptor, patience):
+                    raise _taken(self._state_dir, *_holder(descriptor))
+                os.fchmod(descriptor, 0o644)  # whatever the umask: everybody may ask whether we run
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"{os.getpid()}\n{self._purpose}\n".encode(), 0)
+            except BaseException:
+                os.close(descriptor)  # or it would keep ourselves out at the next try
+                raise
         except OSError as error:
             if error.errno == errno.ELOOP:
                 raise StateError(f"{self._path} is a link, and none is followed there: remove it") from None

@@ -48,9 +48,12 @@ class Instance:
 
     def inodes(self) -> list[tuple[str, int]]:
         """All entries, newest first: names and identities.  Costs about 1 us an entry."""
-        os.lseek(self.descriptor, 0, os.SEEK_SET)
-        with os.scandir(self.descriptor) as listing:
-            found = [(to_text(os.fsencode(entry.name)), entry.inode()) for entry in listing]
+        try:
+            os.lseek(self.descriptor, 0, os.SEEK_SET)
+            with os.scandir(self.descriptor) as listing:  # which takes a descriptor of its own
+                found = [(to_text(os.fsencode(entry.name)), entry.inode()) for entry in listing]
+        except OSError as error:
+            raise MountError(f"{self.mounted.directory} cannot be listed: {error.strerror}: see dmesg") from None
         return [(name, inode) for name, inode in found if name not in _CONTROL_FILES]
 
     def entry(self, name: str) -> Entry | None:

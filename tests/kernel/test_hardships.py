@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -309,3 +310,24 @@ def test_credentials_only_by_name(start_daemon: StartDaemon) -> None:
     daemon = start_daemon('[emulators]\nflags = "FPC"\n', ready=False)
     assert daemon.wait_exit() == 78
     assert "emulators.flags" in daemon.log_text()
+
+
+def test_no_descriptor_is_left(instance: Instance, start_daemon: StartDaemon) -> None:
+    """However few the daemon may open, it does not end; and when it may again, it goes on."""
+    daemon = start_daemon(CONFIG)
+    _, most = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
+    least = max(map(int, os.listdir(f"/proc/{daemon.pid}/fd"))) + 1
+
+    def reloads() -> int:
+        return len(daemon.logs("config_reloaded")) + len(daemon.logs("config_rejected"))
+
+    for limit in range(least, least + 4):
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (limit, most))
+        instance.remove("one")
+        for _ in range(2):  # when the second is taken up, the pass of the first has been made
+            so_far = reloads()
+            daemon.reload()
+            daemon.wait_status(lambda _: reloads() > so_far, "the reload")  # noqa: B023  asked at once
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (most, most))
+        instance.shell("mount -t tmpfs t /mnt && umount /mnt", check=True)
+        repaired(instance)

@@ -3,10 +3,13 @@
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from support.cpu import shares_of_a_core
 from support.daemon import Daemon
 from support.instance import MOUNT_POINT, Instance
+from support.programs import exits_with, install
 from support.waiting import wait_until
 
 StartDaemon = Callable[..., Daemon]
@@ -226,3 +229,17 @@ def test_the_status_does_not_claim_what_is_unmounted(instance: Instance, start_d
     daemon.wait_status(lambda status: status["config"]["generation"] == 2, "the new generation")
     shell(instance, MOUNT)
     wait_until(lambda: instance.names() == ["two"], what="the new handler in the new instance")
+
+
+@pytest.mark.usefixtures("private_instances")  # on a host the daemon mounts it itself
+def test_without_an_instance_nothing_is_due(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
+    """An interpreter that changes while nothing is mounted is no reason to try all the time."""
+    interpreter = install(tmp_path / "interpreter", exits_with(0))
+    daemon = start_daemon(CONFIG.replace("/usr/bin/true", str(interpreter)))
+    shell(instance, UMOUNT)
+    degraded_because(daemon, "not binfmt_misc")
+    os.utime(interpreter)
+    (share,) = shares_of_a_core(2, daemon.pid)
+    assert share < 0.1
+    shell(instance, MOUNT)
+    wait_until(lambda: serves(instance), what="the entry")

@@ -79,6 +79,18 @@ def test_used_up_while_it_runs(instance: Instance, start_daemon: StartDaemon) ->
     daemon.wait_converged()
 
 
+def test_others_mount_meanwhile(instance: Instance, start_daemon: StartDaemon) -> None:
+    """Somebody who mounts something every half second keeps no entry from being read again."""
+    allow(instance, "max_inotify_instances", 0)
+    daemon = start_daemon(CONFIG)
+    daemon.wait_status(lambda status: status["state"] == "degraded")
+    script = "mount -t tmpfs t /mnt; while :; do mount -o remount,rw /mnt; sleep 0.5; done"
+    instance.popen(["sh", "-euc", script])
+    wait_until(lambda: " /mnt " in instance.shell("cat /proc/self/mountinfo").stdout, what="the first mount")
+    instance.write("one", b"0")
+    wait_until(lambda: text_of(instance, "one").startswith("enabled"), what="enabled without any event")
+
+
 def test_looking_is_cheap(instance: Instance, start_daemon: StartDaemon, times: Times) -> None:
     """Without events, and among many foreign entries, looking takes a twentieth of a core at most."""
     for number in range(times(20_000)):

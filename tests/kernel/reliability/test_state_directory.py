@@ -91,6 +91,20 @@ def test_it_is_removed(instance: Instance, start_daemon: StartDaemon) -> None:
     assert str(daemon.pid) in second.log_text()
 
 
+def test_the_lock_is_removed_where_there_is_no_room(instance: Instance, start_daemon: StartDaemon) -> None:
+    """It is made again when there is, and trying before that does not keep ourselves out."""
+    daemon = start_daemon(CONFIG)
+    state = daemon.state_directory
+    with full(instance, state):
+        instance.shell(f"rm {state}/lock; dd if=/dev/zero of={state}/fill oflag=append conv=notrunc bs=4k || :")
+        repair(instance)
+        assert "No space left" in daemon.wait_for_log("state_dir_lost")["reason"]
+    made_again = len(daemon.logs("state_dir_made_again"))
+    repair(instance)
+    wait_until(lambda: len(daemon.logs("state_dir_made_again")) > made_again, what="the lock")
+    assert len(daemon.logs("state_dir_lost")) == 1
+
+
 def test_files_in_it_are_removed(instance: Instance, start_daemon: StartDaemon) -> None:
     """What somebody removes is written again with the next pass, changed or not."""
     daemon = start_daemon(CONFIG)

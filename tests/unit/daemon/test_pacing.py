@@ -73,6 +73,15 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
     return world
 
 
+def test_what_a_pass_leaves_is_not_due_at_once(world: World) -> None:
+    """Somebody stirred at the last moment, and in a storm that is not heard: not one pass after the other."""
+    world.hear("a")
+    world.now += SETTLE
+    assert world.pacing.due("a") is Due.QUIET
+    world.make_pass(left=(REGISTER,))
+    assert world.pacing.deadline() == world.now + SETTLE
+
+
 def test_due_when_quiet(world: World) -> None:
     """A drift waits for `settle`, counted from the last disturbance."""
     world.hear("a")
