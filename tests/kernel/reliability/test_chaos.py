@@ -65,7 +65,7 @@ class Chaos(RuleBasedStateMachine):
         self._trace: list[str] = []
         self._failed = False
         self.world = World(Path(self._directory.name), OURS, THEIRS)
-        self.model = Model({}, Policy(), self.world.interpreters)
+        self.model = Model({}, Policy(), dict(self.world.interpreters))
 
     def teardown(self) -> None:
         try:
