@@ -163,7 +163,7 @@ class Service:
 
     def _do_what_is_due(self) -> None:
         now = time.monotonic()
-        if now >= self._pauses.due_at(self._reconciler.pauses):
+        if now >= min(self._pauses.due_at(self._reconciler.pauses), self._look_at()):
             self._pause()
         if now >= self._reload.due_at and self._reload.take(now, self._source.age()):
             self._load()
@@ -285,6 +285,8 @@ class Service:
         try:
             if self._lock.keep():
                 self._report.state_dir_made_again()
+                self._files.changed = True  # it is another directory to watch
+                self._heard.files.add("pauses")  # and may say something already
         except StateError as error:
             self._report.state_dir_lost(str(error))
 

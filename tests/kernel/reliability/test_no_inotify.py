@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+from support.cli import BINFMTD
 from support.daemon import Daemon
 from support.instance import Instance
 from support.waiting import wait_until
@@ -57,6 +58,9 @@ def test_used_up_at_the_start(instance: Instance, start_daemon: StartDaemon, lim
     assert LIMITS[limit] in trouble["reason"]
     assert trouble["reason"] in str(status)
     assert not daemon.logs("directory_unwatched")
+    for command in ("pause", "resume"):
+        told = instance.run([*BINFMTD, command, "--state-dir", str(daemon.state_directory)])
+        assert told.returncode == 0, told.stderr
     allow(instance, limit, PLENTY)
     daemon.wait_converged()
     assert len(daemon.logs("trouble_over")) == 1

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+from support.cli import BINFMTD
 from support.daemon import Daemon
 from support.instance import Instance
 from support.waiting import wait_until
@@ -89,6 +90,8 @@ def test_it_is_removed(instance: Instance, start_daemon: StartDaemon) -> None:
     second = start_daemon(CONFIG, ready=False)
     assert second.wait_exit() == 1
     assert str(daemon.pid) in second.log_text()
+    told = instance.run([*BINFMTD, "pause", "--state-dir", str(daemon.state_directory)])
+    assert told.returncode == 0, told.stderr
 
 
 def test_the_lock_is_removed_where_there_is_no_room(instance: Instance, start_daemon: StartDaemon) -> None:
