@@ -1,0 +1,144 @@
+"""The hands of the daemon: what is urgent at once, the rest in passes, and all events are heard in between.
+
+Events that our own writes raised are left out: each write is remembered until the queue has been read after it.
+"""
+
+import errno
+import time
+
+from binfmtd.daemon.attachment import Attachment
+from binfmtd.daemon.hot_path import HotPath, Reaction
+from binfmtd.daemon.pacing import Pacing
+from binfmtd.daemon.reconcile import PassResult, Reconciler
+from binfmtd.daemon.reporter import Reporter
+from binfmtd.daemon.watch import Heard, Watch
+from binfmtd.errors import BinfmtdError, MountError, WriteRefusedError
+from binfmtd.kernel.converge import Due
+from binfmtd.kernel.instance import Instance
+from binfmtd.kernel.write import Writer, Wrote
+from binfmtd.model.drift import Action
+
+
+class Worker:
+    """Looks at the instance that the daemon is attached to, and writes to it."""
+
+    def __init__(
+        self, reconciler: Reconciler, attachment: Attachment, watch: Watch, pacing: Pacing, report: Reporter
+    ) -> None:
+        self.heard = Heard()  # what nobody has answered yet
+        self.touched: set[str] | None = None  # entries to read again at the next pass; None: all
+        self._reconciler = reconciler
+        self._attachment = attachment
+        self._watch = watch
+        self._pacing = pacing
+        self._report = report
+        self._hot: HotPath | None = None
+        self._wrote: list[Wrote] = []
+
+    @property
+    def has_looked(self) -> bool:
+        """Whether a pass has been made."""
+        return self._hot is not None
+
+    def listen(self) -> None:
+        """Read what others did."""
+        wrote, self._wrote = self._wrote, []
+        self.heard.add(self._watch.read(wrote))
+
+    def repair(self) -> tuple[Heard, Reaction]:
+        """Answer what was heard, the kernel first: stand-ins, what one write ends, and what stops every exec."""
+        began = time.monotonic()
+        heard, self.heard = self.heard, Heard()
+        reaction, bricking = self._repair(heard)
+        # The kernel has its handlers again; from here on nothing is urgent.
+        for name in bricking:
+            self._report.bricked(name)
+        self._report.reacted(reaction, time.monotonic() - began, self._pacing.open())
+        self._pacing.noted(heard, reaction, began)
+        for name, refusal in reaction.refused.items():
+            self._reconciler.refused(name, refusal)
+        if self.touched is not None:
+            self.touched |= heard.names
+        return heard, reaction
+
+    def _repair(self, heard: Heard) -> tuple[Reaction, list[str]]:
+        reaction, bricking = Reaction(), list[str]()
+        if self._hot is None or self._attachment.mounted is None or not (heard.names or heard.everything):
+            return reaction, bricking
+        try:
+            with Instance(self._attachment.mounted) as instance:
+                writer = Writer(instance)
+                try:
+                    reaction = self._hot.react(heard, instance, writer)
+                    self._reconciler.removed_by_name(heard.written, instance)
+                    bricking = self._reconciler.disable_bricking(
+                        instance, writer, heard.names, everything=heard.everything
+                    )
+                finally:
+                    self._wrote += writer.take_wrote()
+        except MountError:
+            heard.lost = True
+        except WriteRefusedError as error:
+            self._report.trouble(self._attachment.problem or str(error))
+        return reaction, bricking
+
+    def make_pass(self, trigger: str, *, at_once: bool = False) -> PassResult | None:
+        """Look at everything and do what is due; ``at_once``: nobody can be at work on it yet.
+
+        None if that was not possible; it was said why.  Raises WriteRefusedError if this process may not write at all.
+        """
+        if self._attachment.mounted is None:
+            return None
+        touched, self.touched = self.touched, set()
+        at_once_due = Due.FORCED if trigger == "stop" else Due.QUIET
+
+        def due(name: str) -> Due:
+            return at_once_due if at_once else self._pacing.due(name)
+
+        def allow(action: Action) -> bool:
+            return trigger == "stop" or self._pacing.allow(action)
+
+        def disturbed(name: str) -> bool:
+            self._wrote += writer.take_wrote()
+            self.listen()
+            return self.heard.everything or name in self.heard.names
+
+        try:
+            with Instance(self._attachment.mounted) as instance:
+                writer = Writer(instance)
+                try:
+                    result = self._reconciler.make_pass(
+                        instance, writer, touched, due=due, disturbed=disturbed, allow=allow
+                    )
+                finally:
+                    self._wrote += writer.take_wrote()
+        except MountError as error:
+            self.touched = None
+            if trigger == "watch_lost":  # looking for it again has not helped: wait for the mount table, or resync
+                self._attachment.mounted = None
+                self._pacing.forget()
+                self._report.trouble(str(error))
+            else:
+                self.heard.lost = True  # the loop reacts to it
+            return None
+        except WriteRefusedError as error:
+            if not self.has_looked and error.errno in (errno.EACCES, errno.EPERM):
+                raise  # from the start nothing may be written, and no waiting will change that
+            self.touched = None
+            self._report.trouble(self._attachment.problem or str(error))
+            self._pacing.forget()
+            return None
+        failed, pacing = self._reconciler.failed, self._pacing
+        self._hot = HotPath(result.look, failed, pacing.may_bridge, pacing.may_switch)
+        pacing.passed(result, failed, at_once=at_once, flushed=self.heard.flushed)
+        return result
+
+    def remove_owned(self) -> None:
+        """Take away all that is ours (`on_stop = "remove"`)."""
+        if self._attachment.mounted is None:
+            return
+        try:
+            with Instance(self._attachment.mounted) as instance:
+                self._report.removed(*self._reconciler.remove_owned(instance, Writer(instance)))
+        except BinfmtdError as error:
+            self._report.trouble(str(error))
