@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.cli import BINFMTD
@@ -98,10 +99,16 @@ def test_the_lock_is_removed_where_there_is_no_room(instance: Instance, start_da
     """It is made again when there is, and trying before that does not keep ourselves out."""
     daemon = start_daemon(CONFIG)
     state = daemon.state_directory
-    with full(instance, state):
-        instance.shell(f"rm {state}/lock; dd if=/dev/zero of={state}/fill oflag=append conv=notrunc bs=4k || :")
+    script = f"rm -f {state}/lock; dd if=/dev/zero of={state}/fill oflag=append conv=notrunc bs=4k || :"
+
+    def lost() -> list[dict[str, Any]]:
+        instance.shell(script)
         repair(instance)
-        assert "No space left" in daemon.wait_for_log("state_dir_lost")["reason"]
+        return daemon.logs("state_dir_lost")
+
+    with full(instance, state):
+        # A pass between the two commands finds room, and makes the lock again: then once more.
+        assert "No space left" in wait_until(lost, what="a lock that cannot be made")[0]["reason"]
     made_again = len(daemon.logs("state_dir_made_again"))
     repair(instance)
     wait_until(lambda: len(daemon.logs("state_dir_made_again")) > made_again, what="the lock")
