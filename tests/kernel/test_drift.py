@@ -127,7 +127,7 @@ def test_instance_switched_off(instance: Instance, start_daemon: StartDaemon) ->
 )
 def test_replaced_entry(instance: Instance, start_daemon: StartDaemon, line: bytes) -> None:
     """An entry that somebody registers otherwise under a declared name becomes again what is declared."""
-    daemon = start_daemon(CONFIG)
+    daemon = start_daemon('settle = "200ms"\n' + CONFIG)  # long enough for a machine that does something else meanwhile
     instance.remove("one")
     try:
         instance.register(line)
