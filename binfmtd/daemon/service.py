@@ -152,6 +152,8 @@ class Service:
             self._notifier.send(f"STATUS={printable(str(error))}")  # a newline would begin another state
             self._tell()
             return
+        if fresh:
+            self._wrote.clear()  # this watch has not heard of it, and what it hears alike is somebody else's
         if fresh or self._watch.exhausted:
             self._worker.touched = None  # nobody told which entries were touched
         self._reconciler.retry()

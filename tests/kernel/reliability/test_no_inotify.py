@@ -1,8 +1,10 @@
 """No inotify instance and no watch is left: looks take the place of events, and go when there are some again."""
 
 import os
+import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from support.cli import BINFMTD
@@ -68,6 +70,24 @@ def test_used_up_at_the_start(instance: Instance, start_daemon: StartDaemon, lim
     instance.remove("one")
     daemon.wait_status(lambda status: status["passes"] > passes and status["state"] == "converged")
     assert daemon.logs("drift_found", entry="one", stand_in=True), "not by an event"
+
+
+def test_what_it_wrote_unheard(instance: Instance, start_daemon: StartDaemon) -> None:
+    """It is not taken for what somebody else writes alike, once it hears again."""
+    allow(instance, "max_inotify_watches", 0)
+    daemon = start_daemon(CONFIG)
+    instance.write("one", b"0")
+    wait_until(lambda: text_of(instance, "one").startswith("enabled"), what="enabled without any event")
+    allow(instance, "max_inotify_watches", 1)  # for the instance, and nothing else that could be heard
+    wait_until(lambda: watches(daemon) == 1, what="a watch")
+    daemon.process.send_signal(signal.SIGSTOP)  # what comes is heard in one
+    instance.write("one", b"0")
+    daemon.process.send_signal(signal.SIGCONT)
+    assert daemon.wait_for_log("drift_ended", entry="one")["drift"] == "disabled", "by an event, not by a look"
+
+
+def watches(daemon: Daemon) -> int:
+    return sum(path.read_text().count("inotify wd:") for path in Path(f"/proc/{daemon.pid}/fdinfo").iterdir())
 
 
 def test_used_up_while_it_runs(instance: Instance, start_daemon: StartDaemon) -> None:
