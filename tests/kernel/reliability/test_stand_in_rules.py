@@ -1,6 +1,7 @@
 """Each rule for stand-ins, on the kernel; docs/reliability.md lists them all, with the tests that hold the others."""
 
 import os
+import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -97,7 +98,9 @@ def test_who_gets_one(
     """A stand-in at once, on top, so that ours serves; the proper entry when it is quiet."""
     daemon = start_daemon(config(files, LOW.format(interpreter=files / "theirs")))
     inode = instance.inode("one")
+    daemon.process.send_signal(signal.SIGSTOP)  # or there may be a stand-in before a drift of two writes is complete
     drift(instance, files)
+    daemon.process.send_signal(signal.SIGCONT)
     wait_until(lambda: instance.names()[:1] == [HELPER], what="a stand-in, on top")
     assert status(instance, files) == OURS
     assert HELPER in instance.names(), "it was too short a while for this test"
