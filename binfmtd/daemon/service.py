@@ -153,7 +153,7 @@ class Service:
             self._tell()
             return
         if fresh:
-            self._wrote.clear()  # this watch has not heard of it, and what it hears alike is somebody else's
+            self._worker.forget_own()
         if fresh or self._watch.exhausted:
             self._worker.touched = None  # nobody told which entries were touched
         self._reconciler.retry()

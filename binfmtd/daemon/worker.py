@@ -45,6 +45,10 @@ class Worker:
         wrote, self._wrote = self._wrote, []
         self.heard.add(self._watch.read(wrote))
 
+    def forget_own(self) -> None:
+        """The watch is another one: it has not heard what we wrote before, and what it hears alike is somebody else's."""
+        self._wrote.clear()
+
     def repair(self) -> tuple[Heard, Reaction]:
         """Answer what was heard, the kernel first: stand-ins, what one write ends, and what stops every exec."""
         began = time.monotonic()
