@@ -46,7 +46,7 @@ class Worker:
         self.heard.add(self._watch.read(wrote))
 
     def forget_own(self) -> None:
-        """The watch is another one: it has not heard what we wrote before, and what it hears alike is somebody else's."""
+        """The watch is new: it has not heard what we wrote before, and what it hears alike is somebody else's."""
         self._wrote.clear()
 
     def repair(self) -> tuple[Heard, Reaction]:
