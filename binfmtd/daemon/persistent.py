@@ -36,6 +36,7 @@ BINDS = (
 )
 _SYSTEMD_BINFMT = ("usr/lib/systemd/systemd-binfmt", "lib/systemd/systemd-binfmt")
 _AGAIN = 0.05  # seconds until a lock that somebody else holds is asked for again
+_AGAIN_AFTER_FAILURE = 60.0  # seconds until what failed is tried again, unless a reload comes first
 
 
 def outlasting(config: Config) -> Config:
@@ -64,6 +65,8 @@ class Persistence:
         self._lines: dict[str, Registration] = {}
         self._adding = False
         self._wanted: object = None  # what the steps are for, or were
+        self._failed: object = None  # what they could not do, and may try again then
+        self._retry_at = 0.0
         self.file = self._host.below(CONF)
         self.problem: str | None = None  # why a reboot would lose the handlers
         self.left_out: dict[str, str] = {}  # handlers that the file cannot have, and why
@@ -118,6 +121,8 @@ class Persistence:
             if copied:
                 copies[registration.interpreter] = handler.registration.interpreter
                 versions.append(look.desired.fingerprints.get(handler.registration.interpreter))
+        if (lines, versions) == self._failed and time.monotonic() < self._retry_at:
+            return
         if (lines, versions) == self._wanted and (self._steps is not None or self._in_step_or_unreadable()):
             return
         self._wanted = lines, versions
@@ -141,15 +146,23 @@ class Persistence:
         except StopIteration:
             self.problem = None
         except OSError as error:
-            self.problem = f"{error.filename or self.file}: {error.strerror}: make room, or make it writable"
-            self._wanted = None
+            self._fail(f"{error.filename or self.file}: {error.strerror}: make room, or make it writable")
         except PersistenceError as error:
-            self.problem = str(error)
-            self._wanted = None
+            self._fail(str(error))
         else:
             return False
         self._steps = None
         return True
+
+    def _fail(self, problem: str) -> None:
+        """Say why, and do not copy hundreds of megabytes again with each pass."""
+        self.problem = problem
+        self._failed, self._wanted = self._wanted, None
+        self._retry_at = time.monotonic() + _AGAIN_AFTER_FAILURE
+
+    def retry(self) -> None:
+        """Somebody may have mended what failed."""
+        self._failed = None
 
     def finish(self) -> None:
         """Do all of it.  Raises PersistenceError."""

@@ -140,8 +140,11 @@ class Reconciler:
             ours = [a for a in actions if a.handler and a.act is not Act.RESTORE]
             self.ledger.intend([a.handler for a in ours if a.handler and due(a.entry) is not Due.LATER])
             todo = Plan(actions, look.plan.served_elsewhere, look.plan.shadowed, look.plan.yielding_to)
-            outcome = Convergence(todo, look.desired, instance, writer, due=due, disturbed=disturbed).run()
-            self._take_in(outcome, result)
+            convergence = Convergence(todo, look.desired, instance, writer, due=due, disturbed=disturbed)
+            try:
+                outcome = convergence.run()
+            finally:  # what was registered before an error is ours all the same
+                self._take_in(convergence.outcome, result)
             if outcome.interpreters_moved:
                 self._forget_interpreters()
             look = result.look = self.look(instance, {action.entry for action in actions})

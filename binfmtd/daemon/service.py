@@ -73,6 +73,8 @@ class Service:
                 self._reload.due_at,
                 self._persistence.due_at,
                 self._pauses.due_at(self._reconciler.pauses),
+                self._mounts.due_at,
+                self._storm.glance_at,
             )
             listen_at = self._storm.listen_at
             woken = self._wait.until(min(deadline, listen_at) if self._worker.heard else deadline, listen_at)
@@ -85,7 +87,6 @@ class Service:
                 self._obey()
             if self._mounts.descriptor in woken:
                 self._mounts.drain()
-                self._attach("mount")
             self._do_what_is_due()
         self._stop()
 
@@ -123,6 +124,14 @@ class Service:
 
     def _do_what_is_due(self) -> None:
         now = time.monotonic()
+        if now >= self._storm.glance_at:
+            if self._worker.glance().found:
+                self._tell()
+            self._storm.glanced(now)
+        if now >= self._mounts.due_at:
+            self._mounts.due_at = float("inf")
+            self._attach("mount")
+            self._mounts.looked(now)
         if now >= min(self._pauses.due_at(self._reconciler.pauses), self._look_at()):
             self._pause()
         if now >= self._reload.due_at and self._reload.take(now, self._source.age()):
@@ -173,12 +182,12 @@ class Service:
         if self._attachment.mounted is None:
             self._pacing.forget()  # what is open cannot be done, and would be due for ever
             return
+        began = time.monotonic()
         self._keep_state_dir()
-        if self._files.changed:
+        if files_changed := self._files.changed:
             self._files.changed = False
             self._files.arm(self._reconciler.config)
             self._reconciler.retry(interpreters=True)
-        began = time.monotonic()
         result = self._worker.make_pass(trigger, at_once=at_once)
         if result is not None:
             if self._files.serve_in_our_place(result.look.providers(), self._reconciler.config):
@@ -187,6 +196,8 @@ class Service:
             self._report.trouble(self._attachment.problem)
             self._report.passed(trigger, result, time.monotonic() - began)
         self._tell(result)
+        if files_changed:  # as after any mount
+            self._mounts.looked(began)
 
     def _pause(self) -> None:
         """Obey what is paused now; what was open before is settled first, so that no stand-in stays meanwhile."""
@@ -221,6 +232,7 @@ class Service:
         else:
             self._report.config_reloaded(config)
             self._reconciler.use(config)
+            self._persistence.retry()
             self._pacing.use(config.policy.settle)
             self._files.arm(self._reconciler.config)
             self._make_pass("reload", at_once=True)

@@ -2,7 +2,8 @@
 
 Somebody writes to the instance, or to what else is watched, as fast as he can.  Each look that finds nothing to repair
 is paid, in CPU time, from a budget; it refills by 5 ms a second up to 300 ms, which no ordinary use spends.  As long as
-it is overdrawn, what happens is not listened to, two seconds at most.  Pure: times are handed in, in seconds.
+it is overdrawn, what happens is not listened to, two seconds at most; only the declared names are glanced at, so that
+whatever else drifts meanwhile gets its stand-in.  Pure: times are handed in, in seconds.
 """
 
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 BUDGET = 0.3
 REFILL = 0.005  # a second
 LONGEST_PAUSE = 2.0
+GLANCE = 0.1  # seconds from one to the next
 
 
 @dataclass(slots=True)
@@ -17,6 +19,7 @@ class Storm:
     """The budget of the looks that found nothing."""
 
     listen_at: float = float("-inf")  # until then, events are left where they are
+    glance_at: float = float("inf")
     _spent: float = 0.0
     _at: float = 0.0
 
@@ -26,3 +29,8 @@ class Storm:
         self._spent = min(left + cost, BUDGET + LONGEST_PAUSE * REFILL)
         self._at = now
         self.listen_at = now + max(0.0, self._spent - BUDGET) / REFILL
+        self.glanced(now)
+
+    def glanced(self, now: float) -> None:
+        """The declared names were looked at just now."""
+        self.glance_at = now + GLANCE if now + GLANCE < self.listen_at else float("inf")

@@ -51,9 +51,16 @@ class Worker:
 
     def repair(self) -> tuple[Heard, Reaction]:
         """Answer what was heard, the kernel first: stand-ins, what one write ends, and what stops every exec."""
-        began = time.monotonic()
         heard, self.heard = self.heard, Heard()
-        reaction, bricking = self._repair(heard)
+        return heard, self._answer(heard, heard)
+
+    def glance(self) -> Reaction:
+        """The same for the declared names, though nobody was heard: during a storm."""
+        return self._answer(Heard(everything=True), Heard())
+
+    def _answer(self, look_for: Heard, heard: Heard) -> Reaction:
+        began = time.monotonic()
+        reaction, bricking = self._repair(look_for)
         # The kernel has its handlers again; from here on nothing is urgent.
         for name in bricking:
             self._report.bricked(name)
@@ -63,7 +70,7 @@ class Worker:
             self._reconciler.refused(name, refusal)
         if self.touched is not None:
             self.touched |= heard.names
-        return heard, reaction
+        return reaction
 
     def _repair(self, heard: Heard) -> tuple[Reaction, list[str]]:
         reaction, bricking = Reaction(), list[str]()

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from binfmtd.daemon.storm import BUDGET, LONGEST_PAUSE, REFILL, Storm
+from binfmtd.daemon.storm import BUDGET, GLANCE, LONGEST_PAUSE, REFILL, Storm
 
 
 def test_a_burst_is_listened_to() -> None:
@@ -40,3 +40,15 @@ def test_over_a_long_time_it_costs_what_refills(costs: list[float]) -> None:
         storm.looked_for_nothing(cost, now)
         now = max(now, storm.listen_at)
     assert sum(costs) <= BUDGET + REFILL * (now - began) + 1e-6
+
+
+def test_in_a_storm_the_declared_names_are_glanced_at() -> None:
+    """Ten times a second as long as nobody listens; never otherwise."""
+    storm = Storm()
+    assert storm.glance_at == float("inf")
+    storm.looked_for_nothing(BUDGET + REFILL, 100.0)  # a second's worth too much
+    assert storm.glance_at == 100.0 + GLANCE
+    storm.glanced(100.5)
+    assert storm.glance_at == 100.5 + GLANCE
+    storm.glanced(100.95)
+    assert storm.glance_at == float("inf"), "it is listened to first"

@@ -1,0 +1,26 @@
+"""When a change of the mount table is looked into."""
+
+import time
+
+import pytest
+
+from binfmtd.daemon.mount_table import LEAST_REST, MountTable
+
+
+def test_looks_are_rested_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first change is looked into at once; the next when the look's cost has been rested from, and only once."""
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    mounts = MountTable()
+    assert mounts.due_at == float("inf")
+    mounts.drain()
+    assert mounts.due_at == now
+    mounts.due_at, now = float("inf"), 100.5
+    mounts.looked(100.0)
+    for _ in range(3):
+        mounts.drain()
+        assert mounts.due_at == 100.5 + LEAST_REST * 0.5
+    now = 200.0
+    mounts.due_at = float("inf")
+    mounts.drain()
+    assert mounts.due_at == now
