@@ -16,8 +16,8 @@ LEAST_REST = 20  # times as long as the look took that the last change called fo
 class MountTable:
     """``descriptor`` becomes readable when anything is mounted, unmounted or remounted in this mount namespace.
 
-    Container hosts mount all day long.  A change calls for a look, ``due_at`` once, and for no second one until the first
-    was rested from: so all of them together take a twentieth of a core at most.
+    Container hosts mount all day long.  A change calls for a look, ``due_at`` once, and for no second one until the
+    first was rested from: so all of them together take a twentieth of a core at most.
     """
 
     def __init__(self) -> None:
