@@ -84,11 +84,11 @@ def test_a_storm(instance: Instance, start_daemon: StartDaemon, minute: int, dee
         wait_until(lambda: shares_of_a_core(0.5, daemon.pid)[0] < 0.3, 30, "a daemon that listens less often")
         if deed == "replace_blindly":  # whoever stirs all the time: one repair a second, so it takes ten
             daemon.wait_for_log("contention_started", BEGIN_SECONDS)
-        took = repaired_at_once(instance, NAMES[0])
         (share,) = shares_of_a_core(minute, daemon.pid)
+        took = sorted(repaired_at_once(instance, name) * 1000 for name in NAMES[:5])
         done = adversary.stop()
     print(f"{deed}: {done} times; the daemon used {share:.2%} of a core for {minute} s")
-    print(f"{deed}: another entry was repaired after {took * 1000:.0f} ms")
+    print(f"{deed}: another entry was repaired after {took[2]:.0f} ms (median of 5), {took[4]:.0f} ms at worst")
     if minute == MINUTE:
         assert share < MOST
     if deed != "replace_blindly":
