@@ -93,16 +93,23 @@ class Observer:
         self._known: dict[str, Entry] = {}
 
     def look(self, instance: Instance, touched: set[str] | None = None) -> ObservedState:
-        """Observe the instance; ``touched`` are the names to read again, None for all of them."""
+        """Observe the instance; ``touched`` are the names to read again, None for all of them.
+
+        Of what goes in the middle of it all or nothing is seen: half of a flush would look like removals by name.
+        """
         known = self._known if touched is not None else {}
         again = touched or set()
         entries = []
-        for name, inode in instance.inodes():
+        listed = instance.inodes()
+        for name, inode in listed:
             entry = known.get(name)
             if entry is None or entry.inode != inode or name in again:
                 entry = instance.entry(name)
             if entry is not None:
                 entries.append(entry)
+        if len(entries) < len(listed):
+            standing = set(instance.inodes())
+            entries = [entry for entry in entries if (entry.name, entry.inode) in standing]
         self._known = {entry.name: entry for entry in entries}
         return ObservedState(tuple(entries), instance.switched_on())
 

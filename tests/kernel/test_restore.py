@@ -1,6 +1,7 @@
 """Foreign entries that the config's `restore` names come back after a flush, and only then."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,11 @@ import pytest
 from support.daemon import Daemon
 from support.instance import Instance
 from support.waiting import wait_until
+
+from binfmtd.kernel.instance import Instance as OpenedInstance
+from binfmtd.kernel.instance import Observer
+from binfmtd.kernel.mount import Mounted
+from binfmtd.model.entry import Entry, ObservedState
 
 StartDaemon = Callable[..., Daemon]
 
@@ -187,3 +193,27 @@ def test_unmanaged_remove_spares_it(instance: Instance, start_daemon: StartDaemo
     assert sorted(instance.names()) == ["mine", "ours"]
     instance.remove(FLUSH)
     wait_for(instance, "mine", "ours")
+
+
+def test_a_flush_in_the_middle_of_a_look(instance: Instance) -> None:
+    """Half of a flush would look as if somebody had removed that half by name: nothing of it is seen."""
+    for number in range(3):
+        instance.register(b":e%d:E::e%d::/usr/bin/true:" % (number, number))
+    where = Mounted(str(instance.directory), os.stat(instance.directory).st_dev, read_only=False)
+    observer = Observer()
+    with FlushedWhileRead(where, instance) as flushed:
+        assert observer.look(flushed) == ObservedState()
+
+
+class FlushedWhileRead(OpenedInstance):
+    """Everything is flushed after the first entry has been read."""
+
+    def __init__(self, where: Mounted, instance: Instance) -> None:
+        super().__init__(where)
+        self._instance = instance
+
+    def entry(self, name: str) -> Entry | None:
+        found = super().entry(name)
+        if found is not None:
+            self._instance.remove(FLUSH)
+        return found
