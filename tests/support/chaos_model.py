@@ -208,8 +208,13 @@ class Model:
     def expected(self) -> dict[str, Entry]:
         found = {name: Entry.of(self.handlers[name]) for name in self.handlers if self.must_stand(name)} | self.lost
         left = {name: entry for name, entry in self.standing.items() if name not in found and self.stays(name, entry)}
-        switched_off = {name for name, handler in self.handlers.items() if not handler.enabled}
-        return found | {name: replace(e, enabled=e.enabled and name not in switched_off) for name, e in left.items()}
+        return found | {name: self._left(name, entry) for name, entry in left.items()}
+
+    def _left(self, name: str, entry: Entry) -> Entry:
+        """As it was found, but switched off where the config says so; ours may have been registered anew before."""
+        switched_off = name in self.handlers and not self.handlers[name].enabled
+        number = entry.inode if entry.inode in self.theirs else 0
+        return replace(entry, inode=number, enabled=entry.enabled and not switched_off)
 
     def stays(self, name: str, entry: Entry) -> bool:
         """Whether what nobody wants there, or cannot have now, is left as it was found."""
@@ -275,6 +280,8 @@ class Model:
             if self.must_stand(name) and "F" in entry.flags:
                 self.theirs.discard(entry.inode)  # the daemon vouches for it
                 self.pinned[entry.inode] = self.interpreters[entry.interpreter].status
+            elif entry.inode not in self.theirs:
+                self.pinned.setdefault(entry.inode, self.interpreters[entry.interpreter].status)
         self.standing = dict(seen.entries)
         self.lost.clear()
         self.fickle.clear()
