@@ -189,6 +189,7 @@ class Service:
             self._files.arm(self._reconciler.config)
             self._reconciler.retry(interpreters=True)
         result = self._worker.make_pass(trigger, at_once=at_once)
+        self._worker.repair_first()
         if result is not None:
             if self._files.serve_in_our_place(result.look.providers(), self._reconciler.config):
                 self._pacing.look_later(time.monotonic())
@@ -196,6 +197,8 @@ class Service:
             self._report.trouble(self._attachment.problem)
             self._report.passed(trigger, result, time.monotonic() - began)
         self._tell(result)
+        if self._files.changed:  # again, while they were looked at
+            self._pacing.look_later(time.monotonic())
         if files_changed:  # as after any mount
             self._mounts.looked(began)
 

@@ -34,6 +34,7 @@ class WatchedFiles:
         unwatched = self._watch.watch_files("interpreters", directories)
         if (now := watched(paths)) != directories:  # something moved between the walk and the watch
             unwatched = self._watch.watch_files("interpreters", now)
+            self.changed |= watched(paths) != now  # it moves all the time: once more when it is quiet
         wanted = self._config_files() if config.policy.reload_on_change else {}
         unwatched += self._watch.watch_files("config", wanted)
         self._report.unwatched(unwatched + self._watch.watch_files("pauses", self._pauses))

@@ -54,6 +54,13 @@ class Worker:
         heard, self.heard = self.heard, Heard()
         return heard, self._answer(heard, heard)
 
+    def repair_first(self) -> None:
+        """Answer what somebody did during a pass before anybody is told of it; the rest of what was heard stays."""
+        self.listen()
+        if self.heard.names or self.heard.everything:
+            heard, _ = self.repair()
+            self.heard.add(Heard(overflow=heard.overflow, lost=heard.lost, files=heard.files))
+
     def glance(self) -> Reaction:
         """The same for the declared names, though nobody was heard: during a storm."""
         return self._answer(Heard(everything=True), Heard())
