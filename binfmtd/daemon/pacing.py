@@ -29,9 +29,8 @@ class Pacing:
         """``settle`` as in the config, in seconds."""
         self._settling = Settling(settle)
         self._contention = Contention()
-        self._free: set[str] = (
-            set()
-        )  # open drifts that are not the name's: a flush began them, or we want otherwise now
+        # Open drifts that are nobody's quarrel about the name: a flush began them, or we want otherwise now.
+        self._free: set[str] = set()
         self._desired: DesiredState | None = None  # at the last pass
         self._in_order: frozenset[str] = frozenset()  # what stood as declared: only that can be repaired
         self._report = report
