@@ -4,7 +4,7 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 
-from binfmtd.catalog.names import find
+from binfmtd.catalog.names import did_you_mean, find
 from binfmtd.cli import options
 from binfmtd.cli.context import state_dir_to_read, warn
 from binfmtd.daemon.pause_file import PauseFile, since_boot
@@ -63,8 +63,6 @@ def entries(names: Sequence[str], directory: str) -> list[str]:
     for name in names:
         entry = name if name in known else next((e for e, a in known.items() if a is not None and _is(a, name)), None)
         if entry is None:
-            from binfmtd.catalog.names import did_you_mean
-
             hint = did_you_mean(name, tuple(known)) or "`binfmtd status` lists what there is"
             raise UsageError(f"{name!r} is neither an entry nor a handler's architecture here: {hint}")
         found.append(entry)

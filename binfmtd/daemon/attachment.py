@@ -7,13 +7,13 @@ place of events until it has some again: each tries anew, and takes at most a tw
 import time
 from collections.abc import Callable
 
+from binfmtd.daemon.mount_table import LEAST_REST
 from binfmtd.daemon.wait import Wait
 from binfmtd.daemon.watch import Watch
 from binfmtd.errors import MountError
 from binfmtd.kernel.mount import Mounted, Where, find, find_or_mount
 
 UNWATCHED_SECONDS = 1.0
-LEAST_REST = 20  # times as long as the look itself took
 
 
 class Attachment:

@@ -10,7 +10,7 @@ import time
 
 from binfmtd.kernel.mount import MOUNT_TABLE
 
-LEAST_REST = 20  # times as long as the look took that the last change called for
+LEAST_REST = 20  # a look that nobody needed is followed by a rest of so many times its length
 
 
 class MountTable:
