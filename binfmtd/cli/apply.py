@@ -1,5 +1,6 @@
 """``binfmtd apply``: one pass."""
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -39,22 +40,27 @@ class Failure:
     errno: int | None = None
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Exit status 0 if all that is wanted is in order at the end, 1 if not."""
-    parser = options.parser(
+def parser() -> argparse.ArgumentParser:
+    """What the command line may say."""
+    command = options.parser(
         "apply",
         epilog="With --arch it only adds: no entry is removed that was there before.  --arch none --persistent takes "
         "back what --persistent did.  Beside a running daemon nothing is written: its config is what counts.  Exit "
         "status 1 if anything that is wanted is not in order at the end.",
     )
-    options.add_config(parser)
-    options.add_arch(parser)
-    options.add_persistent(parser)
-    options.add_reach(parser)
-    options.add_mount(parser)
-    options.add_state_dir(parser)
-    options.add_json(parser)
-    given = parser.parse_args(arguments)
+    options.add_config(command)
+    options.add_arch(command)
+    options.add_persistent(command)
+    options.add_reach(command)
+    options.add_mount(command)
+    options.add_state_dir(command)
+    options.add_json(command)
+    return command
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit status 0 if all that is wanted is in order at the end, 1 if not."""
+    given = parser().parse_args(arguments)
     wanted = options.architectures(given)
     if given.persistent and wanted == ():
         from binfmtd.cli.take_back import take_back

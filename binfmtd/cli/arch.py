@@ -1,5 +1,6 @@
 """``binfmtd arch``: the catalog, as this host sees it."""
 
+import argparse
 from collections.abc import Sequence
 
 from binfmtd.catalog.architectures import CATALOG, Architecture
@@ -12,15 +13,20 @@ from binfmtd.errors import FormatError, UsageError
 from binfmtd.kernel.interpreters import fingerprint
 
 
+def parser() -> argparse.ArgumentParser:
+    """What the command line may say."""
+    command = options.parser("arch")
+    command.add_argument("names", metavar="NAME", nargs="*", help="only these, by any name they go by")
+    options.add_config(command)
+    options.add_mount(command)
+    options.add_state_dir(command)
+    options.add_json(command)
+    return command
+
+
 def main(arguments: Sequence[str]) -> int:
     """Exit status 0, or 2 for a name that the catalog does not have."""
-    parser = options.parser("arch")
-    parser.add_argument("names", metavar="NAME", nargs="*", help="only these, by any name they go by")
-    options.add_config(parser)
-    options.add_mount(parser)
-    options.add_state_dir(parser)
-    options.add_json(parser)
-    given = parser.parse_args(arguments)
+    given = parser().parse_args(arguments)
     try:
         wanted = [find_architecture(name) for name in given.names] or list(CATALOG.values())
     except FormatError as error:

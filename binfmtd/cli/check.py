@@ -1,5 +1,6 @@
 """``binfmtd check``: the config, before the daemon gets it."""
 
+import argparse
 from collections.abc import Sequence
 
 from binfmtd.cli import options
@@ -18,15 +19,20 @@ from binfmtd.report.status import held_reason
 VALID = 0
 
 
+def parser() -> argparse.ArgumentParser:
+    """What the command line may say."""
+    command = options.parser("check")
+    options.add_config(command)
+    options.add_arch(command)
+    options.add_mount(command)
+    options.add_state_dir(command)
+    options.add_json(command)
+    return command
+
+
 def main(arguments: Sequence[str]) -> int:
     """Exit status 0 if the config is valid and this host can take it, 78 if not; warnings change nothing."""
-    parser = options.parser("check")
-    options.add_config(parser)
-    options.add_arch(parser)
-    options.add_mount(parser)
-    options.add_state_dir(parser)
-    options.add_json(parser)
-    given = parser.parse_args(arguments)
+    given = parser().parse_args(arguments)
     wanted = options.architectures(given)
     errors: list[str] = []
     warnings: list[str] = []

@@ -3,6 +3,7 @@
 What a format cannot say is a line on stderr for each entry.
 """
 
+import argparse
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -41,24 +42,29 @@ _WHOLE: dict[str, tuple[str, Callable[[Iterable[Entry]], bytes]]] = {
 FORMATS = ("binfmt.d", DEBIAN, NIXOS, "shell")
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Exit status 0, or 1 if an entry that the config wants had to be left out."""
-    parser = options.parser("export", epilog="Exit status 1 if an entry that the config wants had to be left out.")
-    parser.add_argument("--format", choices=FORMATS, help="whose format")
-    parser.add_argument("--output", metavar="DIR", help="debian: the directory that gets a file for each entry")
-    options.add_config(parser)
-    options.add_arch(parser)
-    options.add_mount(parser)
-    options.add_state_dir(parser)
-    options.add_json(parser)
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    """What the command line may say."""
+    command = options.parser("export", epilog="Exit status 1 if an entry that the config wants had to be left out.")
+    command.add_argument("--format", choices=FORMATS, help="whose format")
+    command.add_argument("--output", metavar="DIR", help="debian: the directory that gets a file for each entry")
+    options.add_config(command)
+    options.add_arch(command)
+    options.add_mount(command)
+    options.add_state_dir(command)
+    options.add_json(command)
+    command.add_argument(
         "--remove",
         action="store_true",
         help="instead, take back what --persistent did: its file in binfmt.d, the copies of emulators, their entries",
     )
-    options.add_host_root(parser)
-    options.add_reach(parser)
-    given = parser.parse_args(arguments)
+    options.add_host_root(command)
+    options.add_reach(command)
+    return command
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit status 0, or 1 if an entry that the config wants had to be left out."""
+    given = parser().parse_args(arguments)
     if given.remove == (given.format is not None):
         raise UsageError(f"give either --format ({', '.join(FORMATS)}) or --remove")
     if given.remove:

@@ -3,6 +3,7 @@
 What the config cannot say, and what was not understood, is a line on stderr for each.
 """
 
+import argparse
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,18 +29,23 @@ _ENOUGH = 4096  # bytes to see the first key
 AUTO, BINFMT_D, DEBIAN = "auto", "binfmt.d", "debian"
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Exit status 0, or 1 if something could not be read or understood; all else is on stdout all the same."""
-    parser = options.parser("import", epilog="Exit status 1 if something could not be read or understood.")
-    parser.add_argument("paths", metavar="PATH", nargs="*", help="files or directories (systemd's four binfmt.d)")
-    parser.add_argument("--kernel", action="store_true", help="what is registered now, instead of files")
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    """What the command line may say."""
+    command = options.parser("import", epilog="Exit status 1 if something could not be read or understood.")
+    command.add_argument("paths", metavar="PATH", nargs="*", help="files or directories (systemd's four binfmt.d)")
+    command.add_argument("--kernel", action="store_true", help="what is registered now, instead of files")
+    command.add_argument(
         "--format", choices=(AUTO, BINFMT_D, DEBIAN), default=AUTO, help="what the files are (auto: their content says)"
     )
-    options.add_config(parser)  # every command takes it; here it makes no difference
-    options.add_mount(parser)
-    options.add_json(parser)
-    given = parser.parse_args(arguments)
+    options.add_config(command)  # every command takes it; here it makes no difference
+    options.add_mount(command)
+    options.add_json(command)
+    return command
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit status 0, or 1 if something could not be read or understood; all else is on stdout all the same."""
+    given = parser().parse_args(arguments)
     if given.kernel and (given.paths or given.format != AUTO):
         raise UsageError("--kernel takes no files and no --format: import these apart, and put the results together")
     collected = _Collected()

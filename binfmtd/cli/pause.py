@@ -20,14 +20,19 @@ OBEYED_SECONDS = 10.0
 _LOOK_SECONDS = 0.02
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Exit status 0 once the daemon obeys; 1 if it does not, or if the file cannot be written."""
-    parser = options.parser("pause")
-    add_names(parser)
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    """What the command line may say."""
+    command = options.parser("pause")
+    add_names(command)
+    command.add_argument(
         "--for", dest="duration", metavar="DURATION", help="end by itself after so long, like 10m or 1h30m"
     )
-    given = parser.parse_args(arguments)
+    return command
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit status 0 once the daemon obeys; 1 if it does not, or if the file cannot be written."""
+    given = parser().parse_args(arguments)
     end = float("inf")
     if given.duration is not None:
         try:

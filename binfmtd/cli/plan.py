@@ -1,5 +1,6 @@
 """``binfmtd plan``: what apply would do."""
 
+import argparse
 from collections.abc import Sequence
 
 from binfmtd.cli import options
@@ -23,15 +24,20 @@ IN_SYNC = 0
 DRIFT = 3
 
 
+def parser() -> argparse.ArgumentParser:
+    """What the command line may say."""
+    command = options.parser("plan")
+    options.add_config(command)
+    options.add_arch(command)
+    options.add_mount(command)
+    options.add_state_dir(command)
+    options.add_json(command)
+    return command
+
+
 def main(arguments: Sequence[str]) -> int:
     """Exit status 0 if there is nothing to do, 3 if there is."""
-    parser = options.parser("plan")
-    options.add_config(parser)
-    options.add_arch(parser)
-    options.add_mount(parser)
-    options.add_state_dir(parser)
-    options.add_json(parser)
-    given = parser.parse_args(arguments)
+    given = parser().parse_args(arguments)
     wanted = options.architectures(given)
     config = load_config(given, wanted)
     with Instance(find(given.mount)) as instance:

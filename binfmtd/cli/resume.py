@@ -1,5 +1,6 @@
 """``binfmtd resume``: the maintenance is over, and what drifted meanwhile is repaired."""
 
+import argparse
 from collections.abc import Sequence
 
 from binfmtd.cli import options
@@ -10,11 +11,16 @@ from binfmtd.model.pause import EVERYTHING, Pauses
 from binfmtd.report.printable import printable
 
 
+def parser() -> argparse.ArgumentParser:
+    """What the command line may say."""
+    command = options.parser("resume")
+    add_names(command)
+    return command
+
+
 def main(arguments: Sequence[str]) -> int:
     """Exit status 0 once the daemon is at work again; 1 if it is not, or if the file cannot be written."""
-    parser = options.parser("resume")
-    add_names(parser)
-    given = parser.parse_args(arguments)
+    given = parser().parse_args(arguments)
     directory = state_dir_to_read(given)
     names = entries(given.names, directory)
 

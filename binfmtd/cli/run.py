@@ -1,5 +1,6 @@
 """``binfmtd run``: the daemon."""
 
+import argparse
 import os
 from collections.abc import Sequence
 
@@ -13,17 +14,22 @@ from binfmtd.kernel.host import boot_id
 from binfmtd.model.config import Config
 
 
+def parser() -> argparse.ArgumentParser:
+    """What the command line may say."""
+    command = options.parser("run")
+    options.add_config(command)
+    options.add_arch(command)
+    options.add_persistent(command)
+    options.add_reach(command)
+    options.add_mount(command)
+    options.add_state_dir(command)
+    options.add_log(command)
+    return command
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run until SIGTERM or SIGINT; SIGHUP loads the config anew."""
-    parser = options.parser("run")
-    options.add_config(parser)
-    options.add_arch(parser)
-    options.add_persistent(parser)
-    options.add_reach(parser)
-    options.add_mount(parser)
-    options.add_state_dir(parser)
-    options.add_log(parser)
-    given = parser.parse_args(arguments)
+    given = parser().parse_args(arguments)
 
     from binfmtd.daemon.signals import Signals
 

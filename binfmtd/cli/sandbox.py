@@ -4,6 +4,7 @@ Nobody else is touched, no privileges are needed, and nothing is left behind: th
 the last process in it, and the daemon ends when this process does, however that comes about.
 """
 
+import argparse
 import os
 import select
 import signal
@@ -30,14 +31,19 @@ _TO_US = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _BY_THE_TERMINAL = (signal.SIGINT, signal.SIGQUIT)  # to the command as well as to us
 
 
+def parser() -> argparse.ArgumentParser:
+    """What the command line may say."""
+    command = options.parser("sandbox", epilog="Inside you are root of your own namespace; without COMMAND, a shell.")
+    options.add_config(command)
+    options.add_mount(command)
+    options.add_log(command, level="warning")
+    command.add_argument("command", metavar="COMMAND", nargs="*", help="what to run, after --")
+    return command
+
+
 def main(arguments: Sequence[str]) -> int:
     """The exit status is the command's; 128 and the signal's number if a signal ended it."""
-    parser = options.parser("sandbox", epilog="Inside you are root of your own namespace; without COMMAND, a shell.")
-    options.add_config(parser)
-    options.add_mount(parser)
-    options.add_log(parser, level="warning")
-    parser.add_argument("command", metavar="COMMAND", nargs="*", help="what to run, after --")
-    given = parser.parse_args(arguments)
+    given = parser().parse_args(arguments)
     command = given.command or [os.environ.get("SHELL") or "/bin/sh"]
     config = [] if given.config is None else ["--config", os.path.abspath(given.config)]
     where = os.path.abspath(given.mount or DEFAULT_DIRECTORY)

@@ -1,5 +1,6 @@
 """``binfmtd status``: what the daemon says of itself."""
 
+import argparse
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,15 +17,20 @@ STALE = 1
 NOT_CONVERGED = 3
 
 
+def parser() -> argparse.ArgumentParser:
+    """What the command line may say."""
+    command = options.parser("status")
+    options.add_config(command)  # every command takes these two; here they make no difference
+    options.add_mount(command)
+    options.add_state_dir(command)
+    options.add_json(command)
+    command.add_argument("--check", action="store_true", help="exit with 3 unless all is converged")
+    return command
+
+
 def main(arguments: Sequence[str]) -> int:
     """Exit status 0, or 1 if no daemon runs; with --check 3 unless it runs and has converged."""
-    parser = options.parser("status")
-    options.add_config(parser)  # every command takes these two; here they make no difference
-    options.add_mount(parser)
-    options.add_state_dir(parser)
-    options.add_json(parser)
-    parser.add_argument("--check", action="store_true", help="exit with 3 unless all is converged")
-    given = parser.parse_args(arguments)
+    given = parser().parse_args(arguments)
     directory = state_dir_to_read(given)
     try:
         status = read_status(directory)

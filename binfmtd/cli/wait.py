@@ -3,6 +3,7 @@
 Looks at binfmt_misc itself, so it takes neither a daemon nor its state directory; it is woken by what happens there.
 """
 
+import argparse
 import time
 from collections.abc import Sequence
 
@@ -26,17 +27,22 @@ DEFAULT_TIMEOUT = "60s"
 _LONGEST_SLEEP = 60.0  # seconds, where there is inotify
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Exit status 0 once all of them run; 1 if not within the timeout, naming what is missing."""
-    parser = options.parser("wait")
-    parser.add_argument("names", metavar="ARCH", nargs="+", help="an architecture, by any name it goes by")
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    """What the command line may say."""
+    command = options.parser("wait")
+    command.add_argument("names", metavar="ARCH", nargs="+", help="an architecture, by any name it goes by")
+    command.add_argument(
         "--timeout", metavar="DURATION", default=DEFAULT_TIMEOUT, help=f"give up after so long ({DEFAULT_TIMEOUT})"
     )
-    options.add_config(parser)  # every command takes it; here it makes no difference
-    options.add_mount(parser)
-    options.add_state_dir(parser)
-    given = parser.parse_args(arguments)
+    options.add_config(command)  # every command takes it; here it makes no difference
+    options.add_mount(command)
+    options.add_state_dir(command)
+    return command
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit status 0 once all of them run; 1 if not within the timeout, naming what is missing."""
+    given = parser().parse_args(arguments)
     try:
         wanted = [find_architecture(name) for name in given.names]
     except FormatError as error:
