@@ -9,6 +9,7 @@
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import fields, replace
+from importlib.util import find_spec
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.names import find
@@ -18,7 +19,7 @@ from binfmtd.config.merge import Merged, Origin
 from binfmtd.config.schema import PLACEHOLDER, ArchitectureTable, entry_name
 from binfmtd.errors import FormatError
 from binfmtd.formats.line import encode_line
-from binfmtd.model.config import Config, Declaration, Policy
+from binfmtd.model.config import Config, Declaration, Metrics, Policy
 from binfmtd.model.handler import Flags, Registration
 
 DEFAULT_ARCHITECTURES = ("all",)
@@ -38,9 +39,21 @@ def build(merged: Merged, sources: tuple[str, ...], included: Included = NOTHING
     return Config(
         tuple(_one_for_each_name(declarations, {declared.source for declared in of_others}, warnings)),
         replace(Policy(), **given),
+        _metrics(merged),
         sources,
         tuple(warnings),
     )
+
+
+def _metrics(merged: Merged) -> Metrics:
+    wanted = Metrics(merged.metrics.textfile, merged.metrics.listen)
+    if wanted != Metrics() and find_spec("prometheus_client") is None:
+        origin = next(merged.origins["metrics", key.name] for key in fields(wanted) if getattr(wanted, key.name))
+        raise origin.refuse(
+            "takes the Python package prometheus_client, which is not installed: run `pip install binfmtd[metrics]`, "
+            "or install Debian's python3-prometheus-client"
+        )
+    return wanted
 
 
 def _architectures(merged: Merged, sources: tuple[str, ...], warnings: list[str]) -> Iterator[Declaration]:

@@ -1,7 +1,7 @@
 """Several files as one, and who said what.
 
-* A later file's key wins, an array replaces.  ``[emulators]`` and its tables merge key by key, whichever of an
-  architecture's names a file uses.
+* A later file's key wins, an array replaces.  ``[metrics]``, ``[emulators]`` and its tables merge key by key, whichever
+  of an architecture's names a file uses.
 * ``[handlers.NAME]`` is replaced as a whole, with a warning: half a handler from each of two files would be nobody's.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pydantic import BaseModel
 
 from binfmtd.catalog.names import find
-from binfmtd.config.schema import ArchitectureTable, ConfigFile, EmulatorsTable, HandlerTable, dotted
+from binfmtd.config.schema import ArchitectureTable, ConfigFile, EmulatorsTable, HandlerTable, MetricsTable, dotted
 from binfmtd.errors import ConfigError, FormatError
 
 
@@ -32,6 +32,7 @@ class Merged:
     """All files together.  ``origins`` has the keys ``("architectures",)``, ``("emulators", "aarch64", "entry")``."""
 
     top: ConfigFile = field(default_factory=ConfigFile)
+    metrics: MetricsTable = field(default_factory=MetricsTable)
     emulators: EmulatorsTable = field(default_factory=EmulatorsTable)
     architectures: dict[str, ArchitectureTable] = field(default_factory=dict)  # by catalog name
     handlers: dict[str, HandlerTable] = field(default_factory=dict)
@@ -50,10 +51,13 @@ def merge(files: Sequence[tuple[str, ConfigFile]]) -> Merged:
 def _add(merged: Merged, file: str, later: ConfigFile) -> None:
     merged.top = merged.top.model_copy(update=_given(later))
     merged.emulators = merged.emulators.model_copy(update=_given(later.emulators))
+    merged.metrics = merged.metrics.model_copy(update=_given(later.metrics))
     for key in _given(later):
         merged.origins[key,] = Origin(file, key)
     for key in _given(later.emulators):
         merged.origins["emulators", key] = Origin(file, dotted("emulators", key))
+    for key in _given(later.metrics):
+        merged.origins["metrics", key] = Origin(file, dotted("metrics", key))
 
     here: dict[str, str] = {}
     for written, table in later.emulators.by_architecture.items():
@@ -83,5 +87,5 @@ def _add(merged: Merged, file: str, later: ConfigFile) -> None:
 
 def _given(table: BaseModel) -> Mapping[str, object]:
     """The plain keys that the file has."""
-    nested = {"emulators", "handlers"}
+    nested = {"emulators", "handlers", "metrics"}
     return {key: getattr(table, key) for key in type(table).model_fields if key in table.model_fields_set - nested}

@@ -6,6 +6,7 @@
 * Every file is checked by itself, before anything is merged, so an error names the file that is to blame.
 """
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -27,6 +28,7 @@ from binfmtd.catalog.names import did_you_mean, find
 from binfmtd.config.include import check_word
 from binfmtd.config.tables import tables
 from binfmtd.errors import ConfigError, FormatError
+from binfmtd.formats.address import parse_address
 from binfmtd.formats.duration import parse_duration
 from binfmtd.formats.escapes import decode
 from binfmtd.formats.line import check_interpreter
@@ -94,6 +96,12 @@ def _extension(text: str) -> str:
     return text
 
 
+def _textfile(path: str) -> str:
+    if not os.path.isabs(path) or not path.endswith(".prom") or "\0" in path:
+        raise FormatError(f"{path!r} must be an absolute path that ends in .prom: node_exporter reads no other")
+    return path
+
+
 Escaped = Annotated[bytes, BeforeValidator(_raising_value_error(decode))]
 Letters = Annotated[Flags, BeforeValidator(_raising_value_error(Flags.parse))]
 Interpreter = Annotated[str, BeforeValidator(_raising_value_error(_interpreter))]
@@ -101,6 +109,8 @@ InterpreterPattern = Annotated[str, BeforeValidator(_raising_value_error(lambda 
 EntryPattern = Annotated[str, BeforeValidator(_raising_value_error(_pattern))]
 EveryEntryPattern = Annotated[str, BeforeValidator(_raising_value_error(_entry_pattern))]
 ExtensionText = Annotated[str, BeforeValidator(_raising_value_error(_extension))]
+Textfile = Annotated[str, BeforeValidator(_raising_value_error(_textfile))]
+Address = Annotated[tuple[str, int], BeforeValidator(_raising_value_error(parse_address))]
 IncludeWord = Annotated[str, BeforeValidator(_raising_value_error(check_word))]
 EntryName = Annotated[str, AfterValidator(_raising_value_error(entry_name))]
 _Word = Strict(strict=False)  # to a strict field, "keep" is no Unmanaged
@@ -171,6 +181,13 @@ class HandlerTable(_Table):
         return self
 
 
+class MetricsTable(_Table):
+    """``[metrics]``: who is told how the daemon fares."""
+
+    textfile: Textfile | None = None
+    listen: Address | None = None
+
+
 class ConfigFile(_Table):
     """One file."""
 
@@ -185,6 +202,7 @@ class ConfigFile(_Table):
     settle: Annotated[float, BeforeValidator(partial(duration, least=0, most=1))] | None = None
     reload_on_change: bool | None = None
     include: list[IncludeWord] | None = None
+    metrics: MetricsTable = MetricsTable()
     emulators: EmulatorsTable = EmulatorsTable()
     handlers: dict[EntryName, HandlerTable] = {}
 
@@ -211,6 +229,7 @@ def parse(text: str, file: str) -> ConfigFile:
 
 _KEYS: Mapping[tuple[str, int], type[BaseModel]] = {
     ("", 1): ConfigFile,
+    ("metrics", 2): MetricsTable,
     ("emulators", 2): EmulatorsTable,
     ("emulators", 3): ArchitectureTable,
     ("handlers", 3): HandlerTable,

@@ -61,8 +61,8 @@ class Pacing:
         self._count_again(reaction.bridged, now)
         for name in reaction.found:
             self._settling.drifted(name, now)
-        for name in reaction.ended:
-            self._count(name, now)
+        for name, drift in reaction.ended.items():
+            self._count(name, drift, now)
 
     def passed(self, result: PassResult, failed: Collection[str], *, at_once: bool, flushed: bool = False) -> None:
         """Take in what a pass left: which drifts ended, and which are open still; ``flushed``: while it was made."""
@@ -71,21 +71,23 @@ class Pacing:
         still_open = {a.entry: a.drift for a in result.look.plan.actions if a.entry not in failed}
         # What was written, also if it did not help, and what was refused and is no other drift now: or we would try
         # for ever.
-        written = {action.entry for action in result.done}
-        written |= {action.entry for action, _ in result.failed if still_open.get(action.entry) is action.drift}
+        written = {action.entry: action.drift for action in result.done}
+        written |= {a.entry: a.drift for a, _ in result.failed if still_open.get(a.entry) is a.drift}
         restored = {action.entry for action in result.done if action.act is Act.RESTORE}
         if restored and not at_once:
             self._contend(INSTANCE, now)  # somebody flushed everything
-        counted = {name for name in written - restored if not is_stand_in(name)}
+        counted = {name for name in written.keys() - restored if not is_stand_in(name)}
         desired = result.look.desired
         if self._desired is not None:
-            self._free |= desired.changed_since(self._desired) & (written | still_open.keys())
+            self._free |= desired.changed_since(self._desired) & (written.keys() | still_open.keys())
         self._desired = desired
-        self._count_again(set(result.bridged) - written, now)
-        for name in written:
+        self._count_again(set(result.bridged) - written.keys(), now)
+        for name, drift in written.items():
             if name in counted:
-                self._count(name, now, free=at_once or name in self._free)
-        for name in (self._settling.pending() - still_open.keys()) | written:
+                since = self._settling.since(name)
+                took = None if since is None else now - since
+                self._count(name, drift, now, took, free=at_once or name in self._free)
+        for name in (self._settling.pending() - still_open.keys()) | written.keys():
             self._settling.ended(name)
             self._free.discard(name)
         for name in still_open:
@@ -148,11 +150,11 @@ class Pacing:
     def _count_again(self, bridged: Iterable[str], now: float) -> None:
         """A second stand-in for the same drift: somebody removed the first."""
         for name in self._settling.pending().intersection(bridged):
-            self._count(name, now, free=name in self._free)
+            self._count(name, Drift.MISSING, now, free=name in self._free)
 
-    def _count(self, name: str, now: float, *, free: bool = False) -> None:
+    def _count(self, name: str, drift: Drift, now: float, took: float | None = None, *, free: bool = False) -> None:
         if name in self._in_order or name == INSTANCE:
-            self._report.repaired(name)
+            self._report.repaired(name, drift, took)
         if not free:
             self._contend(name, now)
 

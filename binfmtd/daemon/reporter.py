@@ -21,6 +21,7 @@ from binfmtd.model.guard import BRICKS
 from binfmtd.model.pause import Pauses
 from binfmtd.model.plan import INSTANCE
 from binfmtd.model.standin import is_stand_in
+from binfmtd.report.counts import Counts
 from binfmtd.report.log import get_logger
 from binfmtd.report.status import Troubles, handler_states, held_reason, status_written, whole_state, write_status
 
@@ -45,11 +46,11 @@ class Reporter:
         self._state_dir = state_dir
         self._config_path = config_path
         self._log = get_logger()
-        self._passes = 0
-        self._repairs: dict[str, int] = {}
+        self.counts = Counts(time.time())
         self._trouble: str | None = None
         self._said: set[str] = set()
         self._bridged: dict[str, bool] = {}  # drifts since the last pass -> whether a stand-in serves
+        self._stood_in: set[str] = set()  # drifts that are not settled, and that a stand-in served
         self._failures: dict[str, str] = {}  # entry -> the refusal that was logged
         self._config_error: str | None = None
         self._unpersistent: str | None = None  # why a reboot would lose the handlers
@@ -71,10 +72,18 @@ class Reporter:
             self._log.warning("drift_ended", **_named(names), drift=drift.value, duration_us=took)
         for name, error in reaction.refused.items():
             self._failed(name, error)
+        self._stood_in.update(reaction.bridged)
+        for _ in (*reaction.bridged, *reaction.ended):
+            self.counts.served.add(seconds)
+        for _ in reaction.ended:
+            self.counts.settled.add(seconds)
 
     def passed(self, trigger: str, result: PassResult, seconds: float) -> None:
         """A pass was made."""
-        self._passes += 1
+        self.counts.passes[trigger] += 1
+        self.counts.last_pass_at = time.time()
+        if not result.look.plan.actions:
+            self.counts.last_success_at = self.counts.last_pass_at
         self._look = result.look
         self._bridged.clear()
         told = [action for action in result.done if not is_stand_in(action.entry)]
@@ -82,10 +91,13 @@ class Reporter:
             registering = act in (Act.REGISTER, Act.REPLACE)
             loud = self._log.error if drift is Drift.UNWANTED and act is Act.DISABLE else self._log.info
             tell = self._log.debug if registering and trigger in _ROUTINE else loud
+            if drift is Drift.UNWANTED and trigger not in _ROUTINE:
+                self.counts.unwanted += len(actions)
             tell(_PAST[act], **_named([action.entry for action in actions]), drift=drift.value, reason=reason)
         for action in result.done:
             self._failures.pop(action.entry, None)
         still_open = {action.entry for action in result.look.plan.actions}
+        self._stood_in &= still_open
         there = result.look.observed.by_name
         for action, error in result.failed:
             # What fails to be restored is in no later plan.
@@ -103,7 +115,7 @@ class Reporter:
             observed, desired = result.look.observed, result.look.desired
             self._log.info(
                 "pass_finished",
-                **{"pass": self._passes},
+                **{"pass": self.counts.passes.total()},
                 trigger=trigger,
                 actions=len(result.done),
                 failed=len(result.failed),
@@ -113,9 +125,13 @@ class Reporter:
                 duration_us=took,
             )
 
-    def repaired(self, name: str) -> None:
-        """Count the repair of one drift."""
-        self._repairs[name] = self._repairs.get(name, 0) + 1
+    def repaired(self, name: str, drift: Drift, seconds: float | None = None) -> None:
+        """Count the repair of one drift; ``seconds`` after it was heard of, where a pass ended it."""
+        self.counts.repairs[name, drift.value] += 1
+        if seconds is not None:
+            self.counts.settled.add(seconds)
+            if name not in self._stood_in:
+                self.counts.served.add(seconds)
 
     def trouble(self, problem: str | None) -> None:
         """The daemon cannot do its work (None: it can again); said once for as long as it lasts."""
@@ -129,6 +145,7 @@ class Reporter:
 
     def bricked(self, name: str) -> None:
         """An entry that stopped every exec was disabled on the spot."""
+        self.counts.unwanted += 1
         self._log.error("entry_disabled", entry=name, drift=Drift.UNWANTED.value, reason=BRICKS)
 
     def kept_for_reboot(self, persistence: Persistence) -> None:
@@ -161,6 +178,7 @@ class Reporter:
 
     def contention_started(self, name: str) -> None:
         """Somebody keeps undoing this repair."""
+        self.counts.contentions += 1
         undone = "flushing everything or switching it off" if name == INSTANCE else "undoing its repair"
         self._log.warning("contention_started", entry=name, reason=f"somebody keeps {undone}: backing off")
 
@@ -196,6 +214,7 @@ class Reporter:
 
     def config_rejected(self, error: str) -> None:
         """The old one stays in force."""
+        self.counts.reload_failures += 1
         self._config_error = error
         self._log.error("config_rejected", reason=error, generation=self._generation)
 
@@ -206,19 +225,28 @@ class Reporter:
 
     def stopped(self) -> None:
         """The last word."""
-        self._log.info("stopped", passes=self._passes, repairs=sum(self._repairs.values()))
+        self._log.info("stopped", passes=self.counts.passes.total(), repairs=self.counts.repairs.total())
 
-    def write(self, reconciler: Reconciler, mounted: Mounted | None, contended: Collection[str]) -> None:
-        """Replace the status file; a disk that cannot be written is no reason to stop repairing."""
+    def listening(self, address: object) -> None:
+        """HTTP is served there."""
+        self._log.info("listening", address=str(address))
+
+    def metrics_failed(self, reason: str) -> None:
+        """Somebody is not told how the daemon fares; threads say so, too."""
+        self._once(f"metrics {reason}", "metrics_failed", reason=reason)
+
+    def write(self, reconciler: Reconciler, mounted: Mounted | None, contended: Collection[str]) -> dict[str, Any]:
+        """Replace the status file, and return what it says; a full disk is no reason to stop repairing."""
         document = self._document(reconciler, mounted, contended)
         lasting = {key: value for key, value in document.items() if key not in ("passes", "last_pass")}
         if lasting == self._written and status_written(self._state_dir):
-            return
+            return document
         try:
             write_status(self._state_dir, document)
             self._written = lasting
         except OSError as error:
             self._once(f"status {error.errno}", "status_unwritten", directory=self._state_dir, reason=error.strerror)
+        return document
 
     def _document(self, reconciler: Reconciler, mounted: Mounted | None, contended: Collection[str]) -> dict[str, Any]:
         failed = {name: str(error) for name, error in reconciler.failed.items()}
@@ -227,7 +255,7 @@ class Reporter:
         ]
         problems = (reconciler.ledger.problem, reconciler.memory.problem, self._unpersistent, *unrestored)
         problem = self._trouble or next(filter(None, problems), None)
-        troubles = Troubles(failed, contended, self._repairs, problem, reconciler.pauses)
+        troubles = Troubles(failed, contended, self.counts.repairs_by_entry(), problem, reconciler.pauses)
         look = self._look if mounted is not None else None  # what was seen before an unmount is there no more
         rows = [] if look is None else handler_states(look.desired, look.observed, look.plan, troubles)
         for row in rows:
@@ -253,8 +281,8 @@ class Reporter:
             "contended": sorted(contended),
             "paused": [{"name": name, "until": _when(end)} for name, end in sorted(reconciler.pauses.until.items())],
             "foreign": [{"name": name, "enabled": enabled[name]} for name in foreign],
-            "passes": self._passes,
-            "repairs": sum(self._repairs.values()),
+            "passes": self.counts.passes.total(),
+            "repairs": self.counts.repairs.total(),
             "last_pass": self._last_pass,
         }
 

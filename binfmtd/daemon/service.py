@@ -7,6 +7,7 @@ mount table, a signal, or the next deadline (a name that is quiet now, the end o
 import time
 
 from binfmtd.daemon.attachment import Attachment
+from binfmtd.daemon.exporter import Exporter
 from binfmtd.daemon.mount_table import MountTable
 from binfmtd.daemon.notify import Notifier
 from binfmtd.daemon.pacing import Pacing
@@ -60,6 +61,7 @@ class Service:
         self._reload = ReloadRequest()
         self._storm = Storm()
         self._worker = Worker(reconciler, self._attachment, self._watch, self._pacing, reporter)
+        self._exporter = Exporter(reporter, self._wait)
         self._ready = False
 
     def run(self) -> None:
@@ -166,6 +168,7 @@ class Service:
         if fresh or self._watch.exhausted:
             self._worker.touched = None  # nobody told which entries were touched
         self._reconciler.retry()
+        self._exporter.retry()
         self._files.changed = True  # an interpreter may lie on what was mounted or unmounted
         if trigger == "mount" and not fresh and self._attachment.mounted == before:
             self._pacing.look_later(time.monotonic())  # something else was mounted: a storm of that makes one look
@@ -236,6 +239,7 @@ class Service:
             self._report.config_reloaded(config)
             self._reconciler.use(config)
             self._persistence.retry()
+            self._exporter.retry()
             self._pacing.use(config.policy.settle)
             self._files.arm(self._reconciler.config)
             self._make_pass("reload", at_once=True)
@@ -250,11 +254,14 @@ class Service:
         if self._reconciler.config.policy.on_stop is OnStop.REMOVE:
             self._worker.remove_owned()
             self._tell()
+        self._exporter.close()
         self._report.stopped()
 
     def _tell(self, result: PassResult | None = None) -> None:
         """Write the status, then say that we are ready: after the first pass, with proper names."""
-        self._report.write(self._reconciler, self._attachment.mounted, self._pacing.contended())
-        if not self._ready and result is not None and not self._pacing.open():
+        document = self._report.write(self._reconciler, self._attachment.mounted, self._pacing.contended())
+        ready = self._ready or (result is not None and not self._pacing.open())
+        self._exporter.show(document, self._reconciler.config.metrics, started=ready)
+        if ready and not self._ready:
             self._ready = True
             self._notifier.send("READY=1")

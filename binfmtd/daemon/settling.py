@@ -47,6 +47,11 @@ class Settling:
         """The name is in order again; False if it was not pending."""
         return self._pending.pop(name, None) is not None
 
+    def since(self, name: str) -> float | None:
+        """When the drift was seen; None if the name is not pending."""
+        found = self._pending.get(name)
+        return None if found is None else found.since
+
     def pending(self) -> frozenset[str]:
         """The names that wait."""
         return frozenset(self._pending)

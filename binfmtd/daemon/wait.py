@@ -4,11 +4,17 @@ import math
 import select
 import time
 
+LONGEST_WORK = 60.0  # seconds from one wait to the next, however much there is to do; else something is stuck
+
 
 class Wait:
-    """Sleeps until one of the descriptors is readable, or the time has come."""
+    """Sleeps until one of the descriptors is readable, or the time has come.
+
+    ``back_at`` (monotonic, in seconds) is when whoever waits has come back for the next wait, if all is well.
+    """
 
     def __init__(self, *descriptors: int) -> None:
+        self.back_at = time.monotonic() + LONGEST_WORK
         self._all = select.epoll(flags=select.EPOLL_CLOEXEC)
         self._always = select.epoll(flags=select.EPOLL_CLOEXEC)
         for descriptor in descriptors:
@@ -29,4 +35,7 @@ class Wait:
         epoll, deadline = (self._always, min(deadline, listen_at)) if storming else (self._all, deadline)
         # epoll counts in milliseconds, and Python rounds up: never early, so no spinning.
         timeout = None if deadline == math.inf else max(0.0, deadline - now)
-        return {descriptor for descriptor, _ in epoll.poll(timeout)}
+        self.back_at = deadline + LONGEST_WORK
+        woken = epoll.poll(timeout)
+        self.back_at = time.monotonic() + LONGEST_WORK
+        return {descriptor for descriptor, _ in woken}

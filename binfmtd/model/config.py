@@ -64,10 +64,19 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
+class Metrics:
+    """Who is told how the daemon fares; nobody, unless it says so."""
+
+    textfile: str | None = None  # for node_exporter
+    listen: tuple[str, int] | None = None  # HTTP: address and port
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything that the files say.  ``declarations`` are in declared order, one for each name."""
 
     declarations: tuple[Declaration, ...]
     policy: Policy = Policy()
+    metrics: Metrics = Metrics()
     sources: tuple[str, ...] = ()  # the files that were read, in order
     warnings: tuple[str, ...] = ()  # what is allowed but surprising: a name declared twice, say

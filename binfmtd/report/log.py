@@ -57,7 +57,8 @@ class _Lines:
 
     def msg(self, line: str) -> None:
         with suppress(OSError, ValueError):
-            print(line, file=self._out, flush=True)
+            self._out.write(f"{line}\n")  # in one piece: the threads that serve metrics log, too
+            self._out.flush()
 
     debug = info = warning = error = msg
 

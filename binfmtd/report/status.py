@@ -25,6 +25,9 @@ SCHEMA = 1
 KEYS = frozenset(
     {"state", "mount", "config", "handlers", "contended", "paused", "foreign", "passes", "repairs", "last_pass"}
 )
+STATES = ("converged", "waiting", "paused", "drifting", "contended", "degraded")  # of the whole, the worst last
+SERVED = ("registered", "stand_in", "served_elsewhere", "shadowed")  # programs run; by whom is another matter
+HANDLER_STATES = (*SERVED, "disabled", "waiting", "paused", "contended", "refused", "failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,16 @@ def whole_state(rows: list[dict[str, Any]], planned: Plan, troubles: Troubles, *
     if troubles.pauses.until:
         return "paused"
     return "waiting" if "waiting" in states else "converged"
+
+
+def unready(document: Mapping[str, Any]) -> list[str]:
+    """Why builds should not be sent to this host: a problem, or handlers that nothing serves and that should be."""
+    fine = {*SERVED, "disabled"}
+    why = [document["problem"]] if document["problem"] else []
+    if document["mount"] is None and not why:
+        why.append("binfmt_misc is not mounted")
+    rows = [row for row in document["handlers"] if row["state"] not in fine]
+    return why + [f"{row['name']} is {row['state']}: {row['reason']}" for row in rows]
 
 
 def _handler_row(handler: Handler, observed: ObservedState, planned: Plan, troubles: Troubles) -> dict[str, Any]:

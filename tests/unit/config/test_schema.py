@@ -139,10 +139,9 @@ def test_durations_are_numbers_with_units(text: str, seconds: float) -> None:
 
 
 def test_every_setting_of_the_policy_has_its_key() -> None:
-    """The keys of the config are the fields of Policy and the four that make handlers: nothing is forgotten."""
-    assert {field.name for field in fields(Policy)} | {"architectures", "include", "emulators", "handlers"} == set(
-        ConfigFile.model_fields
-    )
+    """The keys of the config are the fields of Policy and the tables: nothing is forgotten."""
+    tables = {"architectures", "include", "metrics", "emulators", "handlers"}
+    assert {field.name for field in fields(Policy)} | tables == set(ConfigFile.model_fields)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ class Recorder(Reporter):
         self.repairs: list[str] = []
         self.quarrels: list[str] = []
 
-    def repaired(self, name: str) -> None:
+    def repaired(self, name: str, drift: Drift, seconds: float | None = None) -> None:  # noqa: ARG002
         self.repairs.append(name)
 
     def contention_started(self, name: str) -> None:

@@ -1,0 +1,105 @@
+"""Who is told how the daemon fares: a textfile, HTTP, or nobody.
+
+The loop hands over a snapshot when it has written the status, and goes on.  Everything else is done by threads, which
+start, and import what they need, only where the config or a socket from systemd asks for them.  Nothing that happens to
+them ends the daemon; what fails is said once, and tried again with the next reload or look at everything.
+"""
+
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from binfmtd.daemon.listen_fds import passed_socket
+from binfmtd.daemon.reporter import Reporter
+from binfmtd.daemon.wait import Wait
+from binfmtd.model.config import Metrics
+from binfmtd.report.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from binfmtd.daemon.http_server import HttpServer
+    from binfmtd.daemon.textfile import Textfile
+
+# Python lets a thread run for 5 ms before another gets its turn: a repair would take ten times as long.
+_SWITCH_SECONDS = 0.0001
+
+
+class Exporter:
+    """What the daemon shows, and to whom."""
+
+    def __init__(self, report: Reporter, wait: Wait) -> None:
+        """``wait`` tells whether the loop comes round."""
+        self._report = report
+        self._wait = wait
+        self._passed = passed_socket()
+        self._snapshot: Snapshot | None = None
+        self._open = Metrics()  # as it is, or was tried in vain
+        self._textfile: Textfile | None = None
+        self._server: HttpServer | None = None
+        self._retry = False
+
+    def retry(self) -> None:
+        """What could not be opened may be had now."""
+        self._retry = True
+
+    def show(self, document: Mapping[str, Any], wanted: Metrics, *, started: bool) -> None:
+        """Show this from now on, to whom the config wants it shown; ``started`` as in Snapshot."""
+        if self._passed is None and wanted == self._open == Metrics():
+            return
+        self._snapshot = Snapshot(document, self._report.counts.copy(), started)
+        if wanted != self._open or self._retry or (self._passed and self._server is None):
+            self._retry = False
+            try:
+                self._use(wanted)
+            except (OSError, RuntimeError) as error:  # no descriptors left, no threads
+                self._report.metrics_failed(f"[metrics]: {error}")
+        if self._textfile is not None:
+            self._textfile.show(self._snapshot)
+
+    def close(self) -> None:
+        """Show nothing any more."""
+        for each in (self._textfile, self._server):
+            if each is not None:
+                each.close()
+        self._textfile = self._server = None
+
+    def _use(self, wanted: Metrics) -> None:
+        before, self._open = self._open, wanted
+        sys.setswitchinterval(_SWITCH_SECONDS)
+        if wanted.textfile != before.textfile and self._textfile is not None:
+            self._textfile.close()
+            self._textfile = None
+        if wanted.textfile is not None and self._textfile is None:
+            from binfmtd.daemon.textfile import Textfile
+
+            self._textfile = Textfile(wanted.textfile, self._report.metrics_failed)
+        if self._passed is None and wanted.listen != before.listen and self._server is not None:
+            self._server.close()
+            self._server = None
+        if self._server is None and (listener := self._passed or self._listen(wanted.listen)) is not None:
+            from binfmtd.daemon.http_server import HttpServer
+
+            self._server = HttpServer(listener, self._answer, self._report.metrics_failed)
+            self._report.listening(listener.getsockname())
+
+    def _listen(self, address: tuple[str, int] | None) -> socket.socket | None:
+        if address is None:
+            return None
+        try:
+            return _listening(address)
+        except OSError as error:
+            self._report.metrics_failed(f"[metrics] listen: {address[0]} port {address[1]}: {error.strerror}")
+            return None
+
+    def _answer(self, request: bytes) -> bytes:
+        from binfmtd.daemon.http_answer import answer
+
+        assert self._snapshot is not None  # noqa: S101  for the type checker: it is there before the server
+        return answer(request, self._snapshot, alive=time.monotonic() < self._wait.back_at)
+
+
+def _listening(address: tuple[str, int]) -> socket.socket:
+    """A socket that listens; raises OSError.  An IPv6 one for every address takes IPv4 as well."""
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    return socket.create_server(address, family=family, dualstack_ipv6=address[0] == "::")

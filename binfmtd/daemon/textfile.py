@@ -1,0 +1,61 @@
+"""The file for node_exporter, written by a thread of its own: a disk that hangs must not hold up repairs.
+
+It is replaced when there is something new to say, once a second at most, and goes when the daemon ends: it would say
+for ever that all is well.
+"""
+
+import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+from binfmtd.files.atomic import write_atomically
+from binfmtd.report.snapshot import Snapshot
+
+_REST = 1.0  # seconds from one writing to the next
+_PATIENCE = 0.5  # seconds that the daemon's end waits for a disk
+
+
+class Textfile:
+    """Keeps ``path`` in step with the newest snapshot."""
+
+    def __init__(self, path: str, failed: Callable[[str], None]) -> None:
+        """``failed`` is called in the thread, with each new reason why it cannot be written."""
+        self._path = path
+        self._failed = failed
+        self._snapshot: Snapshot | None = None
+        self._problem: str | None = None
+        self._new = threading.Event()
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="textfile", daemon=True)
+        self._thread.start()
+
+    def show(self, snapshot: Snapshot) -> None:
+        """There is something new to say."""
+        self._snapshot = snapshot
+        self._new.set()
+
+    def close(self) -> None:
+        """Take the file away."""
+        self._end.set()
+        self._new.set()
+        self._thread.join(_PATIENCE)
+
+    def _keep(self) -> None:
+        while self._new.wait() and not self._end.is_set():
+            self._new.clear()
+            self._write()
+            self._end.wait(_REST)
+        with suppress(OSError):
+            os.unlink(self._path)
+
+    def _write(self) -> None:
+        problem = None
+        try:
+            if self._snapshot is not None:
+                write_atomically(self._path, self._snapshot.metrics)
+        except OSError as error:
+            problem = f"{self._path}: {error.strerror}: it is tried again when there is something new to say"
+        if problem is not None and problem != self._problem:
+            self._failed(problem)
+        self._problem = problem

@@ -1,0 +1,129 @@
+"""The metrics, in Prometheus' text format: what each is called and where its number comes from.
+
+docs/metrics.md tells the same to people.  An entry's name is a label, escaped where it is not printable.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from itertools import accumulate
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from binfmtd import __version__
+from binfmtd.model.drift import Drift
+from binfmtd.report.counts import BOUNDS, Counts, Durations
+from binfmtd.report.printable import printable
+from binfmtd.report.status import HANDLER_STATES, STATES
+
+
+def render_metrics(document: Mapping[str, Any], counts: Counts, *, ready: bool) -> bytes:
+    """All of them, as text."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Once([*_whole(document, ready=ready), *_entries(document), *_counted(counts)]))
+    return generate_latest(registry)
+
+
+class _Once(Collector):
+    """What was collected already."""
+
+    def __init__(self, metrics: list[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> list[Metric]:
+        return self._metrics
+
+
+def _whole(document: Mapping[str, Any], *, ready: bool) -> Iterator[Metric]:
+    config = document["config"]
+    info = GaugeMetricFamily("binfmtd_build_info", "The version of binfmtd that runs.", labels=["version"])
+    info.add_metric([__version__], 1)
+    yield info
+    state = GaugeMetricFamily("binfmtd_state", "Whether the whole is in this state: 1 for one.", labels=["state"])
+    for name in STATES:
+        state.add_metric([name], document["state"] == name)
+    yield state
+    yield _gauge("binfmtd_ready", "Whether builds may be sent here, as /readyz says.", ready)
+    yield _gauge("binfmtd_mounted", "Whether binfmt_misc is to be had.", document["mount"] is not None)
+    yield _gauge("binfmtd_config_generation", "How many configs have been in force.", config["generation"])
+    yield _gauge(
+        "binfmtd_config_last_reload_successful", "0 while what the files say is rejected.", config["error"] is None
+    )
+    yield _gauge(
+        "binfmtd_config_loaded_timestamp_seconds", "When the config in force was read.", _moment(config["loaded_at"])
+    )
+
+
+def _entries(document: Mapping[str, Any]) -> Iterator[Metric]:
+    rows = document["handlers"]
+    number = Counter(row["state"] for row in rows)
+    handlers = GaugeMetricFamily("binfmtd_handlers", "How many handlers are in this state.", labels=["state"])
+    for name in HANDLER_STATES:
+        handlers.add_metric([name], number[name])
+    yield handlers
+    each = GaugeMetricFamily(
+        "binfmtd_handler_state", "The state of each handler: 1.", labels=["entry", "architecture", "state"]
+    )
+    for row in rows:
+        each.add_metric([printable(row["name"]), row["architecture"] or "", row["state"]], 1)
+    yield each
+    contended = GaugeMetricFamily(
+        "binfmtd_contended", "An entry whose repair somebody keeps undoing: 1.", labels=["entry"]
+    )
+    for name in document["contended"]:
+        contended.add_metric([printable(name)], 1)
+    yield contended
+    paused = GaugeMetricFamily(
+        "binfmtd_pause_end_timestamp_seconds", "When the pause of an entry ends by itself.", labels=["entry"]
+    )
+    for pause in document["paused"]:
+        paused.add_metric([printable(pause["name"])], _moment(pause["until"]))
+    yield paused
+    foreign = GaugeMetricFamily("binfmtd_foreign_entries", "How many entries belong to others.", labels=["enabled"])
+    enabled = Counter(bool(entry["enabled"]) for entry in document["foreign"])
+    for answer in (True, False):
+        foreign.add_metric([str(answer).lower()], enabled[answer])
+    yield foreign
+
+
+def _counted(counts: Counts) -> Iterator[Metric]:
+    yield _gauge("binfmtd_start_timestamp_seconds", "When the daemon was started.", counts.started_at)
+    repairs = CounterMetricFamily("binfmtd_repairs", "Drifts that were ended.", labels=["entry", "drift"])
+    for (entry, drift), number in sorted(counts.repairs.items()):
+        repairs.add_metric([printable(entry), drift], number)
+    repairs.add_metric(["", Drift.UNWANTED.value], counts.unwanted)
+    yield repairs
+    passes = CounterMetricFamily("binfmtd_passes", "Looks at everything.", labels=["trigger"])
+    for trigger, number in sorted(counts.passes.items()):
+        passes.add_metric([trigger], number)
+    yield passes
+    yield CounterMetricFamily("binfmtd_contentions", "How often a contention has begun.", counts.contentions)
+    yield CounterMetricFamily("binfmtd_config_reload_failures", "Configs that were rejected.", counts.reload_failures)
+    yield _gauge("binfmtd_last_pass_timestamp_seconds", "When a pass last ended.", counts.last_pass_at)
+    yield _gauge(
+        "binfmtd_last_success_timestamp_seconds", "When a pass last left nothing undone.", counts.last_success_at
+    )
+    yield _histogram(
+        "binfmtd_repair_duration_seconds", "From hearing of a drift until programs run again.", counts.served
+    )
+    yield _histogram(
+        "binfmtd_settle_duration_seconds", "From hearing of a drift until the proper entry stands.", counts.settled
+    )
+
+
+def _gauge(name: str, says: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, says, value)
+
+
+def _histogram(name: str, says: str, durations: Durations) -> HistogramMetricFamily:
+    bounds = [*map(str, BOUNDS), "+Inf"]
+    buckets = list(zip(bounds, accumulate(durations.counts), strict=True))
+    return HistogramMetricFamily(name, says, buckets, durations.total)
+
+
+def _moment(text: str | None) -> float:
+    """Seconds since the epoch; infinity for what never comes."""
+    return float("inf") if text is None else datetime.fromisoformat(text).timestamp()

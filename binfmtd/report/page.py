@@ -1,0 +1,79 @@
+"""The status as a page that a person can look at: plain HTML, without scripts and without anything from elsewhere.
+
+Everything that is not the page's own words is escaped: names and reasons come from configs, files and the kernel.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from binfmtd import __version__
+from binfmtd.report.printable import printable
+
+_STYLE = """\
+:root { color-scheme: light dark }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 70em; padding: 0 1em }
+table { border-collapse: collapse; width: 100% }
+th, td { text-align: left; padding: .2em .8em .2em 0; border-bottom: 1px solid #8884; vertical-align: top }
+"""
+
+
+def render_page(document: Mapping[str, Any], unready: Sequence[str]) -> bytes:
+    """The whole page, in UTF-8."""
+    state = document["state"]
+    parts = [
+        "<!DOCTYPE html>",
+        '<html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width">',
+        f"<title>binfmtd: {_text(state)}</title><style>{_STYLE}</style></head><body>",
+        f"<h1>binfmtd: {_text(state)}</h1>",
+        *_list("Builds should not be sent here", unready),
+        _table(["", ""], _facts(document)),
+        f"<h2>Handlers ({len(document['handlers'])})</h2>",
+        _table(_HANDLER, [[row[key] for key in _HANDLER] for row in document["handlers"]]),
+        *_list("Paused", [f"{each['name']} until {each['until'] or 'resumed'}" for each in document["paused"]]),
+        *_list("Contended", document["contended"]),
+        *_list("Entries of others", map(_foreign, document["foreign"])),
+        '<p><a href="/status.json">JSON</a> · <a href="/metrics">metrics</a></p>',
+        "</body></html>\n",
+    ]
+    return "\n".join(parts).encode()
+
+
+_HANDLER = ("name", "architecture", "state", "reason", "interpreter", "flags", "priority", "repairs")
+
+
+def _facts(document: Mapping[str, Any]) -> Iterable[Sequence[object]]:
+    mount, config, last = document["mount"], document["config"], document["last_pass"]
+    if document["problem"]:
+        yield "problem", document["problem"]
+    yield "mount", "none" if mount is None else mount["directory"] + (" (read-only)" if mount["read_only"] else "")
+    yield "config", f"{config['path']}, generation {config['generation']}, loaded at {config['loaded_at']}"
+    if config["error"]:
+        yield "rejected", config["error"]
+    yield "passes", document["passes"]
+    yield "repairs", document["repairs"]
+    if last is not None:
+        yield "last pass", f"{last['at']} ({last['trigger']}), {last['actions']} actions"
+    yield "version", __version__
+
+
+def _foreign(entry: Mapping[str, Any]) -> str:
+    return str(entry["name"]) + ("" if entry["enabled"] else " (disabled)")
+
+
+def _list(title: str, items: Iterable[str]) -> list[str]:
+    lines = [f"<li>{_text(item)}</li>" for item in items]
+    return [f"<h2>{title} ({len(lines)})</h2>", "<ul>", *lines, "</ul>"] if lines else []
+
+
+def _table(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = ["<table>"]
+    if any(heading):
+        lines.append("<tr>" + "".join(f"<th>{cell}</th>" for cell in heading) + "</tr>")
+    lines += ["<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in rows]
+    return "\n".join([*lines, "</table>"])
+
+
+def _text(value: object) -> str:
+    return escape(printable("" if value is None else str(value)))
