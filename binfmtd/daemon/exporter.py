@@ -5,6 +5,7 @@ start, and import what they need, only where the config or a socket from systemd
 them ends the daemon; what fails is said once, and tried again with the next reload or look at everything.
 """
 
+import os
 import socket
 import sys
 import time
@@ -81,7 +82,7 @@ class Exporter:
             from binfmtd.daemon.http_server import HttpServer
 
             self._server = HttpServer(listener, self._answer, self._report.metrics_failed)
-            self._report.listening(listener.getsockname())
+            self._report.listening(_shown(listener.getsockname()))
 
     def _listen(self, address: tuple[str, int] | None) -> socket.socket | None:
         if address is None:
@@ -89,7 +90,10 @@ class Exporter:
         try:
             return _listening(address)
         except OSError as error:
-            self._report.metrics_failed(f"[metrics] listen: {address[0]} port {address[1]}: {error.strerror}")
+            again = "tried again with the next reload or resync"
+            self._report.metrics_failed(
+                f"[metrics] listen = {_shown(address)!r}: {os.strerror(error.errno or 0)}: {again}"
+            )
             return None
 
     def _answer(self, request: bytes) -> bytes:
@@ -97,6 +101,13 @@ class Exporter:
 
         assert self._snapshot is not None  # noqa: S101  for the type checker: it is there before the server
         return answer(request, self._snapshot, alive=time.monotonic() < self._wait.back_at)
+
+
+def _shown(address: Any) -> str:
+    """A socket's own address, as the config writes it; that of a Unix socket is its path."""
+    if isinstance(address, tuple):
+        return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
+    return str(address)
 
 
 def _listening(address: tuple[str, int]) -> socket.socket:

@@ -227,12 +227,12 @@ class Reporter:
         """The last word."""
         self._log.info("stopped", passes=self.counts.passes.total(), repairs=self.counts.repairs.total())
 
-    def listening(self, address: object) -> None:
+    def listening(self, address: str) -> None:
         """HTTP is served there."""
-        self._log.info("listening", address=str(address))
+        self._log.info("listening", address=address)
 
     def metrics_failed(self, reason: str) -> None:
-        """Somebody is not told how the daemon fares; threads say so, too."""
+        """Somebody cannot be told how the daemon fares; threads say so, too."""
         self._once(f"metrics {reason}", "metrics_failed", reason=reason)
 
     def write(self, reconciler: Reconciler, mounted: Mounted | None, contended: Collection[str]) -> dict[str, Any]:
