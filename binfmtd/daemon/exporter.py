@@ -90,10 +90,8 @@ class Exporter:
         try:
             return _listening(address)
         except OSError as error:
-            again = "tried again with the next reload or resync"
-            self._report.metrics_failed(
-                f"[metrics] listen = {_shown(address)!r}: {os.strerror(error.errno or 0)}: {again}"
-            )
+            why = f"{os.strerror(error.errno or 0)}: tried again with the next reload or resync"
+            self._report.metrics_failed(f'[metrics] listen = "{_shown(address)}": {why}')
             return None
 
     def _answer(self, request: bytes) -> bytes:

@@ -55,7 +55,7 @@ class Textfile:
             if self._snapshot is not None:
                 write_atomically(self._path, self._snapshot.metrics)
         except OSError as error:
-            problem = f"[metrics] textfile = {self._path!r}: {error.strerror}: it is tried again when there is news"
+            problem = f'[metrics] textfile = "{self._path}": {error.strerror}: tried again when there is news'
         if problem is not None and problem != self._problem:
             self._failed(problem)
         self._problem = problem

@@ -64,7 +64,14 @@ def test_nothing_in_it_acts_or_comes_from_elsewhere(document: dict[str, Any]) ->
 
 def test_a_daemon_that_has_nothing_yet(document: dict[str, Any]) -> None:
     """Before the first pass there is a page, too."""
-    nothing = {"handlers": [], "contended": [], "paused": [], "foreign": [], "mount": None, "last_pass": None}
+    nothing: dict[str, Any] = {
+        "handlers": [],
+        "contended": [],
+        "paused": [],
+        "foreign": [],
+        "mount": None,
+        "last_pass": None,
+    }
     page = Reader(render_page(document | nothing, ["the first pass has not ended"]).decode())
     assert "the first pass has not ended" in page.words
     assert page.open == []
