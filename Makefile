@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 NEED := .ci/need
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit kernel reliability chaos fuzz test-formats test-containers kernels bench setup tools clean
+.PHONY: help demo test lint unit kernel reliability chaos fuzz test-formats test-containers test-systemd kernels bench \
+    install uninstall setup tools clean
 .SUFFIXES:
 
 help: ## this list
@@ -58,6 +59,11 @@ $(VENV)/.stamp-containers: $(VENV)/.stamp
 	@$(BIN)/python -m pip install --quiet --editable '.[container]'
 	@touch $@
 
+test-systemd: setup ## the unit: a Debian with real systemd, booted by systemd-nspawn; as root
+	@$(NEED) systemd-container 'command -v systemd-nspawn' mmdebstrap 'command -v mmdebstrap' dpkg 'command -v dpkg-deb' \
+	    debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*'
+	$(BIN)/python -m pytest tests/systemd
+
 KERNELS :=
 kernels: setup ## the kernel suite on Linux 5.10, 6.1, 6.12 and 7.2, each in an emulated machine; KERNELS=6.1 for one
 	@$(NEED) qemu-system-x86 'command -v qemu-system-x86_64' seabios 'test -e /usr/share/seabios/bios-256k.bin' \
@@ -68,6 +74,38 @@ kernels: setup ## the kernel suite on Linux 5.10, 6.1, 6.12 and 7.2, each in an 
 bench: setup ## time from a removal to the repair, as ratios to a minimal C loop; start-up
 	@$(NEED) gcc 'command -v cc' libc6-dev 'test -e /usr/include/stdio.h'
 	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python tests/benchmarks/bench.py
+
+# For a system's own Python and its packages pydantic, structlog and pyinotify, without a virtual environment.
+PREFIX := /usr/local
+DESTDIR :=
+INSTALL_PYTHON := /usr/bin/python3
+UNITS := $(PREFIX)/lib/systemd/system
+DOC := $(PREFIX)/share/doc/binfmtd
+CONFIG := /etc/binfmtd/binfmtd.toml
+# Where that Python looks: /usr/lib/python3/dist-packages in Debian, with PREFIX=/usr.
+PACKAGES = $(shell $(INSTALL_PYTHON) -c 'import site; print(*[p for p in site.getsitepackages() if p.startswith("$(PREFIX)/lib/")][:1])')
+
+install: ## the command, unit, manual and examples, below PREFIX=/usr/local (and DESTDIR=); /etc/binfmtd is left as it is
+	@test -n "$(PACKAGES)" || { echo "make: $(INSTALL_PYTHON) looks for no packages below $(PREFIX): name another PREFIX" >&2; exit 1; }
+	rm -rf "$(DESTDIR)$(PACKAGES)/binfmtd"
+	install -d "$(DESTDIR)$(PACKAGES)"
+	cp -R binfmtd "$(DESTDIR)$(PACKAGES)"
+	find "$(DESTDIR)$(PACKAGES)/binfmtd" -name __pycache__ -prune -exec rm -rf {} +
+	$(INSTALL_PYTHON) -m compileall -q -s "$(DESTDIR)" "$(DESTDIR)$(PACKAGES)/binfmtd"
+	install -d "$(DESTDIR)$(PREFIX)/bin"
+	printf '#!$(INSTALL_PYTHON) -I\nfrom binfmtd.cli.main import entry\nentry()\n' >"$(DESTDIR)$(PREFIX)/bin/binfmtd"
+	printf '#!$(INSTALL_PYTHON) -I\nfrom binfmtd.cli.compat.main import entry\nentry()\n' >"$(DESTDIR)$(PREFIX)/bin/binfmt"
+	chmod 755 "$(DESTDIR)$(PREFIX)/bin/binfmtd" "$(DESTDIR)$(PREFIX)/bin/binfmt"
+	install -d "$(DESTDIR)$(UNITS)"
+	sed 's|/usr/bin/binfmtd|$(PREFIX)/bin/binfmtd|' systemd/binfmtd.service >"$(DESTDIR)$(UNITS)/binfmtd.service"
+	install -d "$(DESTDIR)$(DOC)/examples"
+	cp -R systemd/drop-ins config "$(DESTDIR)$(DOC)/examples"
+	cp -R docs README.md CHANGELOG.md LICENSE "$(DESTDIR)$(DOC)"
+	test -e "$(DESTDIR)$(CONFIG)" || install -D -m 644 config/binfmtd.toml "$(DESTDIR)$(CONFIG)"
+
+uninstall: ## what `make install` brought, with the same PREFIX and DESTDIR; the config stays
+	rm -rf "$(DESTDIR)$(PACKAGES)/binfmtd" "$(DESTDIR)$(DOC)"
+	rm -f "$(DESTDIR)$(PREFIX)/bin/binfmtd" "$(DESTDIR)$(PREFIX)/bin/binfmt" "$(DESTDIR)$(UNITS)/binfmtd.service"
 
 setup: tools $(VENV)/.stamp ## the virtual environment .venv, and what apt has to bring
 

@@ -7,8 +7,9 @@ from binfmtd.catalog.architectures import CATALOG, Architecture
 from binfmtd.catalog.names import find as find_architecture
 from binfmtd.cli import options
 from binfmtd.cli.check import observe
-from binfmtd.cli.context import load_config, print_json, print_table, state_dir_or_none
+from binfmtd.cli.context import load_config, print_json, print_table, state_dir, state_dir_or_none
 from binfmtd.daemon.facts import HostFacts
+from binfmtd.daemon.state_dir import make_state_dir
 from binfmtd.errors import FormatError, UsageError
 from binfmtd.kernel.interpreters import fingerprint
 
@@ -17,6 +18,12 @@ def parser() -> argparse.ArgumentParser:
     """What the command line may say."""
     command = options.parser("arch")
     command.add_argument("names", metavar="NAME", nargs="*", help="only these, by any name they go by")
+    command.add_argument(
+        "--record",
+        action="store_true",
+        help="print nothing: only find out what runs natively, and keep it in the state directory for this boot, for a "
+        "daemon whose sandbox forbids to try",
+    )
     options.add_config(command)
     options.add_mount(command)
     options.add_state_dir(command)
@@ -27,6 +34,10 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     """Exit status 0, or 2 for a name that the catalog does not have."""
     given = parser().parse_args(arguments)
+    if given.record:
+        make_state_dir(directory := state_dir(given))
+        HostFacts(directory).native(observe(given.mount))
+        return 0
     try:
         wanted = [find_architecture(name) for name in given.names] or list(CATALOG.values())
     except FormatError as error:

@@ -12,6 +12,7 @@ class Notifier:
         self._address = os.environ.pop("NOTIFY_SOCKET", "")
         if self._address.startswith("@"):
             self._address = "\0" + self._address[1:]
+        self._sentence = ""
 
     def send(self, *states: str) -> None:
         """Send assignments like ``READY=1``; a manager that has gone away or does not read is no reason to fail."""
@@ -24,3 +25,9 @@ class Notifier:
                 channel.sendto("\n".join(states).encode(), self._address)
         except (OSError, ValueError):
             pass
+
+    def tell(self, sentence: str) -> None:
+        """Have `systemctl status` show this sentence, if it is another one; a newline would begin another state."""
+        if sentence != self._sentence:
+            self._sentence = sentence
+            self.send(f"STATUS={sentence}")

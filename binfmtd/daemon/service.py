@@ -1,7 +1,7 @@
 """The daemon's life: start, wait, react, settle, reload, stop.
 
 One thread and one wait.  What wakes it: inotify (somebody touched the instance, an interpreter or the config), the
-mount table, a signal, or the next deadline (a name that is quiet now, the end of a back-off, `resync`).
+mount table, a signal, or the next deadline (a name that is quiet now, the end of a back-off, `resync`, the watchdog).
 """
 
 import time
@@ -21,12 +21,13 @@ from binfmtd.daemon.state_dir import Lock
 from binfmtd.daemon.storm import Storm
 from binfmtd.daemon.wait import Wait
 from binfmtd.daemon.watch import Watch
+from binfmtd.daemon.watchdog import Watchdog
 from binfmtd.daemon.watched_files import WatchedFiles
 from binfmtd.daemon.worker import Worker
 from binfmtd.errors import ConfigError, MountError, StateError
 from binfmtd.kernel.mount import Where
 from binfmtd.model.config import OnStop
-from binfmtd.report.printable import printable
+from binfmtd.report.sentence import sentence
 
 
 class Service:
@@ -52,6 +53,7 @@ class Service:
         self._lock = lock
         self._pauses = pauses
         self._notifier = Notifier()
+        self._watchdog = Watchdog(self._notifier)
         self._watch = Watch()
         self._files = WatchedFiles(self._watch, source.watched, pauses.watched, reporter)
         self._mounts = MountTable()
@@ -77,6 +79,7 @@ class Service:
                 self._pauses.due_at(self._reconciler.pauses),
                 self._mounts.due_at,
                 self._storm.glance_at,
+                self._watchdog.due_at,
             )
             listen_at = self._storm.listen_at
             woken = self._wait.until(min(deadline, listen_at) if self._worker.heard else deadline, listen_at)
@@ -103,7 +106,7 @@ class Service:
         if "pauses" in heard.files:
             self._pause()
         if "config" in heard.files:
-            self._reload.make(now)
+            self._ask_for_reload()
         if "interpreters" in heard.files:
             self._files.changed = True
             self._pacing.look_later(now)
@@ -122,10 +125,17 @@ class Service:
             reap_orphans()
         if self._signals.reload:
             self._signals.reload = False
-            self._reload.make(time.monotonic())
+            self._ask_for_reload()
+
+    def _ask_for_reload(self) -> None:
+        """Say so at once: systemd, whose ExecReload may be over by now, then waits until the config is read."""
+        self._notifier.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        self._reload.make(time.monotonic())
 
     def _do_what_is_due(self) -> None:
         now = time.monotonic()
+        if now >= self._watchdog.due_at:
+            self._watchdog.ping(now)
         if now >= self._storm.glance_at:
             if self._worker.glance().found:
                 self._tell()
@@ -160,7 +170,6 @@ class Service:
         except MountError as error:
             self._pacing.forget()
             self._report.trouble(str(error))
-            self._notifier.send(f"STATUS={printable(str(error))}")  # a newline would begin another state
             self._tell()
             return
         if fresh:
@@ -228,7 +237,6 @@ class Service:
             self._report.state_dir_lost(str(error))
 
     def _load(self) -> None:
-        self._notifier.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             config = self._source.load()
         except ConfigError as error:
@@ -260,6 +268,7 @@ class Service:
     def _tell(self, result: PassResult | None = None) -> None:
         """Write the status, then say that we are ready: after the first pass, with proper names."""
         document = self._report.write(self._reconciler, self._attachment.mounted, self._pacing.contended())
+        self._notifier.tell(sentence(document))
         ready = self._ready or (result is not None and not self._pacing.open())
         self._exporter.show(document, self._reconciler.config.metrics, started=ready)
         if ready and not self._ready:

@@ -1,5 +1,6 @@
 """``binfmtd arch``: the catalog, as this host sees it."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -75,3 +76,14 @@ def test_natively_despite_handlers(instance: Instance, tmp_path: Path) -> None:
     assert cli("apply", config=config).status == 0
     (tmp_path / "state" / "native.json").unlink()  # so that it is found out anew
     assert {row["name"]: row["native"] for row in cli("arch", "--json", config="").json} == before
+
+
+def test_recorded_for_a_daemon_that_may_not_try(cli: Cli, tmp_path: Path) -> None:
+    """`--record` prints nothing, reads no config, and leaves the answer where a daemon of this boot takes it from."""
+    assert cli("arch", "--json", config="").status == 0
+    kept = tmp_path / "state" / "native.json"
+    answer = json.loads(kept.read_text())
+    kept.unlink()
+    recorded = cli("arch", "--record", config="no TOML")
+    assert (recorded.status, recorded.stdout, recorded.stderr) == (0, "", "")
+    assert json.loads(kept.read_text()) == answer

@@ -208,11 +208,31 @@ def test_notify_socket_that_nobody_reads(start_daemon: StartDaemon, tmp_path: Pa
         listener.bind("\0" + name)
         daemon = start_daemon(CONFIG, environment={"NOTIFY_SOCKET": "@" + name}, ready=False)
         listener.settimeout(10 * SLOWNESS)
+        assert listener.recv(4096) == b"STATUS=1 handler in order"
         assert listener.recv(4096) == b"READY=1"
     assert daemon.terminate() == 0
     gone = start_daemon(CONFIG, environment={"NOTIFY_SOCKET": str(tmp_path / "gone")}, ready=False)
     gone.wait_for_log("pass_finished")
     assert gone.terminate() == 0
+
+
+def test_watchdog(start_daemon: StartDaemon) -> None:
+    """Where the service manager watches, the loop pings again and again; else never."""
+    watched = start_daemon(CONFIG, environment={"WATCHDOG_USEC": "200000"}, directory="watched")
+    wait_until(lambda: watched.notifications.count("WATCHDOG=1") >= 3, what="three pings")
+    assert watched.terminate() == 0
+    alone = start_daemon(CONFIG)
+    assert alone.terminate() == 0
+    assert "WATCHDOG=1" not in alone.notifications
+
+
+def test_the_status_in_a_sentence(instance: Instance, start_daemon: StartDaemon) -> None:
+    """`systemctl status` shows what is in order, what is not, and how often it was repaired."""
+    daemon = start_daemon(CONFIG)
+    assert "STATUS=1 handler in order" in daemon.notifications
+    (name,) = instance.names()
+    instance.remove(name)
+    wait_until(lambda: "STATUS=1 handler in order, 1 repair" in daemon.notifications, what="the repair in the sentence")
 
 
 def test_without_the_permission_to_write(instance: Instance, tmp_path: Path) -> None:

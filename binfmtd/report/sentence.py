@@ -1,0 +1,26 @@
+"""The status in one sentence, as `systemctl status` shows it: "33 handlers in order, 2 waiting, 4 repairs"."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from binfmtd.report.printable import printable
+
+# What needs no attention is in order, also what the config wants disabled.
+_IN_ORDER = ("registered", "disabled")
+
+
+def sentence(document: Mapping[str, Any]) -> str:
+    """One line for a status document (``report.status``); what keeps the daemon from its work comes first."""
+    states = Counter(row["state"] for row in document["handlers"])
+    in_order = sum(states.pop(state, 0) for state in _IN_ORDER)
+    counts = [f"{in_order} handler{'' if in_order == 1 else 's'} in order"]
+    counts += [f"{states[state]} {state.replace('_', ' ')}" for state in sorted(states)]
+    if repairs := document["repairs"]:
+        counts.append(f"{repairs} repair{'' if repairs == 1 else 's'}")
+    parts = [document["problem"]] if document["problem"] else []
+    if document["mount"] is not None:
+        parts.append(", ".join(counts))
+    if document["config"]["error"]:
+        parts.append("the config is invalid now, and the one before it is in force")
+    return printable("; ".join(parts))

@@ -1,0 +1,42 @@
+"""The sentence of `systemctl status`."""
+
+from typing import Any
+
+import pytest
+
+from binfmtd.report.sentence import sentence
+
+
+def document(*states: str, repairs: int = 0, problem: str | None = None, error: str | None = None) -> dict[str, Any]:
+    return {
+        "handlers": [{"state": state} for state in states],
+        "repairs": repairs,
+        "problem": problem,
+        "mount": {"directory": "/m"},
+        "config": {"error": error},
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (document("registered", "registered"), "2 handlers in order"),
+        (document("registered", repairs=1), "1 handler in order, 1 repair"),
+        (document("waiting", "registered", "disabled", repairs=4), "2 handlers in order, 1 waiting, 4 repairs"),
+        (document("stand_in", "refused", "waiting"), "0 handlers in order, 1 refused, 1 stand in, 1 waiting"),
+        (document("registered", problem="no watch"), "no watch; 1 handler in order"),
+        (document(problem="not mounted") | {"mount": None}, "not mounted"),
+        (
+            document("registered", error="f: bad"),
+            "1 handler in order; the config is invalid now, and the one before it is in force",
+        ),
+    ],
+)
+def test_what_it_says(given: dict[str, Any], says: str) -> None:
+    """What is in order first, then what is not by its state, then repairs; troubles before, and the config after."""
+    assert sentence(given) == says
+
+
+def test_a_newline_cannot_begin_another_state() -> None:
+    """What the kernel or a path says is escaped: sd_notify's states are lines."""
+    assert "\n" not in sentence(document(problem="x\nWATCHDOG=trigger"))
