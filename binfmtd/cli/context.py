@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from binfmtd.catalog.architectures import EMULATOR_PACKAGE
+from binfmtd.cli.table import table
 from binfmtd.config.load import load
 from binfmtd.daemon.facts import HostFacts
 from binfmtd.daemon.ledger import Ledger
@@ -86,10 +87,8 @@ def print_json(document: object) -> None:
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:
     """Columns as wide as they must be, the first row being the heading."""
-    rows = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+    for line in table(rows):
+        print(line)
 
 
 def warn(text: str) -> None:

@@ -84,7 +84,7 @@ def add_log(to: argparse.ArgumentParser, level: str = "info") -> None:
         "--log-format",
         choices=FORMATS,
         default=_one_of("BINFMTD_LOG_FORMAT", FORMATS) or "auto",
-        help="auto: coloured on a terminal, JSON as process 1 of a container, else key=value ($BINFMTD_LOG_FORMAT)",
+        help="auto: coloured on a terminal, JSON in a container without one, else key=value ($BINFMTD_LOG_FORMAT)",
     )
 
 

@@ -1,16 +1,17 @@
 """``binfmtd status``: what the daemon says of itself."""
 
 import argparse
+import sys
 from collections.abc import Sequence
-from typing import Any
 
 from binfmtd.cli import options
-from binfmtd.cli.context import print_json, print_table, state_dir_to_read, warn
+from binfmtd.cli.context import print_json, state_dir_to_read, warn
+from binfmtd.cli.status_view import NO_DAEMON, view
+from binfmtd.cli.table import size_of
 from binfmtd.daemon.state_dir import running_pid
 from binfmtd.errors import StateError
-from binfmtd.model.pause import EVERYTHING
-from binfmtd.report.printable import printable
-from binfmtd.report.status import FILE_NAME, read_status
+from binfmtd.report.colour import takes_colours
+from binfmtd.report.status import read_status
 
 FRESH = 0
 STALE = 1
@@ -24,7 +25,13 @@ def parser() -> argparse.ArgumentParser:
     options.add_mount(command)
     options.add_state_dir(command)
     options.add_json(command)
-    command.add_argument("--check", action="store_true", help="exit with 3 unless all is converged")
+    how = command.add_mutually_exclusive_group()
+    how.add_argument("--check", action="store_true", help="exit with 3 unless all is converged")
+    how.add_argument(
+        "--watch",
+        action="store_true",
+        help="show it anew as it changes, until ^C; with --json one document a line",
+    )
     return command
 
 
@@ -32,6 +39,10 @@ def main(arguments: Sequence[str]) -> int:
     """Exit status 0, or 1 if no daemon runs; with --check 3 unless it runs and has converged."""
     given = parser().parse_args(arguments)
     directory = state_dir_to_read(given)
+    if given.watch:
+        from binfmtd.cli.status_watch import watch
+
+        watch(directory, as_json=given.json)
     try:
         status = read_status(directory)
     except StateError as error:
@@ -43,50 +54,11 @@ def main(arguments: Sequence[str]) -> int:
     if given.json:
         print_json({**status, "pid": pid})
     else:
-        show(status)
+        size = size_of(sys.stdout)
+        lines = view(status, pid, None if size is None else size.columns, coloured=takes_colours(sys.stdout))
+        print("\n".join(lines))
     if pid is None:
-        warn("no daemon runs with this state directory: what you see is what the last one left")
+        warn(NO_DAEMON)
     if given.check:
         return FRESH if pid is not None and status["state"] == "converged" else NOT_CONVERGED
     return FRESH if pid is not None else STALE
-
-
-def show(status: dict[str, Any]) -> None:
-    """Print it for people; raises StateError for a file that no daemon has written so."""
-    try:
-        rows, lines = _rows(status), _lines(status)
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise StateError(f"{FILE_NAME} is damaged: the daemon writes it anew with its next pass") from None
-    print_table(rows)
-    print()
-    for key, text in lines.items():
-        print(f"{key + ':':<11}{printable(text)}")
-
-
-def _pause(row: dict[str, Any]) -> str:
-    name = "everything" if row["name"] == EVERYTHING else row["name"]
-    return f"{name} until {row['until'] or '`binfmtd resume`'}"
-
-
-def _rows(status: dict[str, Any]) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = [("HANDLER", "STATE", "FLAGS", "REPAIRS", "INTERPRETER", "REASON")]
-    for row in status["handlers"]:
-        rows.append(tuple(str(row[key.lower()]) for key in ("name", *rows[0][1:])))
-    return rows
-
-
-def _lines(status: dict[str, Any]) -> dict[str, str]:
-    foreign = [f"{entry['name']}{'' if entry['enabled'] else ' (disabled)'}" for entry in status["foreign"]]
-    config = status["config"]
-    lines: dict[str, str | None] = {
-        "foreign": ", ".join(foreign) or "none",
-        "mount": "none" if status["mount"] is None else status["mount"]["directory"],
-        "config": f"{', '.join(config['files']) or 'none: the defaults'}, generation {config['generation']}, "
-        f"loaded {config['loaded_at']}",
-        "rejected": config["error"],
-        "problem": status["problem"],
-        "contended": ", ".join(status["contended"]),
-        "paused": ", ".join(map(_pause, status["paused"])),
-        "state": f"{status['state']}, {status['repairs']} repairs in {status['passes']} passes",
-    }
-    return {key: str(text) for key, text in lines.items() if text}

@@ -1,8 +1,10 @@
 """What the daemon tells of itself: turns what happened into log events, counters and the status document.
 
-Nothing is logged when nothing happens, and a trouble that lasts is logged once.
+Nothing is logged when nothing happens, and a trouble that lasts is logged once.  What belongs to a pass has its id, and
+so has what led to it.  docs/logging.md lists every event.
 """
 
+import os
 import time
 from collections.abc import Callable, Collection, Hashable, Iterable
 from datetime import UTC, datetime
@@ -22,7 +24,7 @@ from binfmtd.model.pause import Pauses
 from binfmtd.model.plan import INSTANCE
 from binfmtd.model.standin import is_stand_in
 from binfmtd.report.counts import Counts
-from binfmtd.report.log import get_logger
+from binfmtd.report.log import FilteringBoundLogger, get_logger
 from binfmtd.report.status import Troubles, handler_states, held_reason, status_written, whole_state, write_status
 
 _T = TypeVar("_T")
@@ -47,6 +49,7 @@ class Reporter:
         self._config_path = config_path
         self._log = get_logger()
         self.counts = Counts(time.time())
+        self._run = os.urandom(3).hex()  # so that no other daemon's passes have the ids of ours
         self._trouble: str | None = None
         self._said: set[str] = set()
         self._bridged: dict[str, bool] = {}  # drifts since the last pass -> whether a stand-in serves
@@ -60,16 +63,26 @@ class Reporter:
         self._look: Look | None = None
         self._written: dict[str, Any] | None = None  # what the status file says, but for the counting of passes
 
+    @property
+    def _pass_id(self) -> str:
+        """The pass that is being made, or the next one."""
+        return f"{self._run}-{self.counts.passes.total() + 1}"
+
+    @property
+    def _pass_log(self) -> FilteringBoundLogger:
+        return self._log.bind(**{"pass": self._pass_id})
+
     def reacted(self, reaction: Reaction, seconds: float, pending: frozenset[str]) -> None:
         """The hot path did something; ``pending`` are the drifts that were known before."""
+        log = self._pass_log
         took = round(seconds * 1e6)
         for name in reaction.found:
             self._bridged[name] = self._bridged.get(name, False) or name in reaction.bridged
         fresh = [name for name in reaction.found if name not in pending]
         for (drift, bridged), names in _grouped(fresh, lambda n: (reaction.found[n], n in reaction.bridged)):
-            self._log.warning("drift_found", **_named(names), drift=drift.value, stand_in=bridged, duration_us=took)
+            log.warning("drift_found", **_named(names), drift=drift.value, stand_in=bridged, duration_us=took)
         for drift, names in _grouped(reaction.ended, lambda n: reaction.ended[n]):
-            self._log.warning("drift_ended", **_named(names), drift=drift.value, duration_us=took)
+            log.warning("drift_ended", **_named(names), drift=drift.value, duration_us=took)
         for name, error in reaction.refused.items():
             self._failed(name, error)
         self._stood_in.update(reaction.bridged)
@@ -80,17 +93,17 @@ class Reporter:
 
     def passed(self, trigger: str, result: PassResult, seconds: float) -> None:
         """A pass was made."""
-        self.counts.passes[trigger] += 1
         self.counts.last_pass_at = time.time()
         if not result.look.plan.actions:
             self.counts.last_success_at = self.counts.last_pass_at
+        log, pass_id = self._pass_log, self._pass_id
         self._look = result.look
         self._bridged.clear()
         told = [action for action in result.done if not is_stand_in(action.entry)]
         for (act, drift, reason), actions in _grouped(told, lambda a: (a.act, a.drift, a.reason)):
             registering = act in (Act.REGISTER, Act.REPLACE)
-            loud = self._log.error if drift is Drift.UNWANTED and act is Act.DISABLE else self._log.info
-            tell = self._log.debug if registering and trigger in _ROUTINE else loud
+            loud = log.error if drift is Drift.UNWANTED and act is Act.DISABLE else log.info
+            tell = log.debug if registering and trigger in _ROUTINE else loud
             if drift is Drift.UNWANTED and trigger not in _ROUTINE:
                 self.counts.unwanted += len(actions)
             tell(_PAST[act], **_named([action.entry for action in actions]), drift=drift.value, reason=reason)
@@ -105,17 +118,23 @@ class Reporter:
             if not_restored or action.entry in still_open:  # else somebody who wants the same was faster
                 self._failed(action.entry, error)
         for held in result.look.desired.held:
+            belongs = {"pass": pass_id, "entry": held.name}
             if held.standing is Standing.REFUSED:
-                self._once(f"refused {held.name}", "handler_refused", entry=held.name, reason=held.reason)
+                self._once(f"refused {held.name}", "handler_refused", **belongs, reason=held.reason)
             elif held.standing is Standing.WAITING:
-                self._once(f"waiting {held.name}", "handler_waiting", entry=held.name, reason=held_reason(held))
+                self._once(f"waiting {held.name}", "handler_waiting", **belongs, reason=held_reason(held))
         took = round(seconds * 1e6)
-        self._last_pass = {"at": _now(), "trigger": trigger, "actions": len(result.done), "duration_us": took}
+        self._last_pass = {
+            "id": pass_id,
+            "at": _now(),
+            "trigger": trigger,
+            "actions": len(result.done),
+            "duration_us": took,
+        }
         if trigger in _ROUTINE or result.done or result.failed:
             observed, desired = result.look.observed, result.look.desired
-            self._log.info(
+            log.info(
                 "pass_finished",
-                **{"pass": self.counts.passes.total()},
                 trigger=trigger,
                 actions=len(result.done),
                 failed=len(result.failed),
@@ -124,6 +143,7 @@ class Reporter:
                 foreign=len(result.look.foreign()),
                 duration_us=took,
             )
+        self.counts.passes[trigger] += 1
 
     def repaired(self, name: str, drift: Drift, seconds: float | None = None) -> None:
         """Count the repair of one drift; ``seconds`` after it was heard of, where a pass ended it."""
@@ -139,14 +159,14 @@ class Reporter:
             return
         self._trouble = problem
         if problem is None:
-            self._log.info("trouble_over")
+            self._pass_log.info("trouble_over")
         else:
-            self._log.error("trouble", reason=problem)
+            self._pass_log.error("trouble", reason=problem)
 
     def bricked(self, name: str) -> None:
         """An entry that stopped every exec was disabled on the spot."""
         self.counts.unwanted += 1
-        self._log.error("entry_disabled", entry=name, drift=Drift.UNWANTED.value, reason=BRICKS)
+        self._pass_log.error("entry_disabled", entry=name, drift=Drift.UNWANTED.value, reason=BRICKS)
 
     def kept_for_reboot(self, persistence: Persistence) -> None:
         """The file that brings the handlers back after a reboot is in step, or cannot be."""
@@ -161,7 +181,7 @@ class Reporter:
 
     def watch_lost(self) -> None:
         """The instance under the watch is gone."""
-        self._log.warning("watch_lost")
+        self._pass_log.warning("watch_lost")
 
     def state_dir_made_again(self) -> None:
         """Somebody removed the state directory, or the lock in it."""
@@ -180,7 +200,7 @@ class Reporter:
         """Somebody keeps undoing this repair."""
         self.counts.contentions += 1
         undone = "flushing everything or switching it off" if name == INSTANCE else "undoing its repair"
-        self._log.warning("contention_started", entry=name, reason=f"somebody keeps {undone}: backing off")
+        self._pass_log.warning("contention_started", entry=name, reason=f"somebody keeps {undone}: backing off")
 
     def contention_ended(self, name: str) -> None:
         """Nobody undid it any more for a while."""
@@ -190,9 +210,9 @@ class Reporter:
         """An admin's maintenance begins or ends."""
         for name, end in pauses.until.items():
             if before.until.get(name) != end:
-                self._log.warning("pause_started", entry=name, until=_when(end))
+                self._pass_log.warning("pause_started", entry=name, until=_when(end))
         for name in before.until.keys() - pauses.until.keys():
-            self._log.info("pause_ended", entry=name)
+            self._pass_log.info("pause_ended", entry=name)
 
     def ledger_lost(self, problem: str) -> None:
         """What an earlier daemon wrote down cannot be used."""
@@ -209,7 +229,7 @@ class Reporter:
         self._loaded_at = _now()
         self._config_error = None
         self._said.clear()
-        self._log.info("config_reloaded", generation=self._generation, files=list(config.sources))
+        self._pass_log.info("config_reloaded", generation=self._generation, files=list(config.sources))
         self.config_loaded(config)
 
     def config_rejected(self, error: str) -> None:
@@ -290,7 +310,7 @@ class Reporter:
         """Log a refusal, but not each time that the same is tried again."""
         if self._failures.get(name) != str(error):
             self._failures[name] = str(error)
-            self._log.error("registration_failed", entry=name, errno=error.errno, reason=str(error))
+            self._pass_log.error("registration_failed", entry=name, errno=error.errno, reason=str(error))
 
     def _once(self, key: str, event: str, **details: object) -> None:
         if key not in self._said:

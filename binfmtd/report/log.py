@@ -1,7 +1,7 @@
 """The log: structlog to stderr.
 
-Events are constant words, everything variable is a key.  Under the journal a line begins with its priority in angle
-brackets (sd-daemon(3)); on a terminal it is coloured; in a container, where somebody collects it, it is JSON.
+Events are constant words, everything variable is a key.  On a terminal it is coloured; under the journal a line begins
+with its priority in angle brackets (sd-daemon(3)); in a container, where somebody collects it, it is JSON.
 """
 
 import os
@@ -11,7 +11,10 @@ from contextlib import suppress
 from typing import Any, TextIO
 
 import structlog
+from structlog.typing import FilteringBoundLogger
 
+from binfmtd.files.whereabouts import in_container
+from binfmtd.report.colour import takes_colours
 from binfmtd.report.printable import printable
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -25,14 +28,14 @@ def set_up(level: str = "info", log_format: str = "auto", stream: TextIO | None 
     out = stream or sys.stderr
     journal = _is_journal(out)
     if log_format == "auto":
-        log_format = "console" if out.isatty() else "logfmt" if journal or os.getpid() != 1 else "json"
+        log_format = "console" if out.isatty() else "json" if in_container() and not journal else "logfmt"
     processors: list[Any] = [structlog.processors.add_log_level]
     if not journal:
         processors.append(structlog.processors.TimeStamper(fmt="iso", utc=True))
     if log_format == "json":
         processors.append(structlog.processors.JSONRenderer())  # escapes by itself
     elif log_format == "console":
-        processors += [_escape, structlog.dev.ConsoleRenderer(colors="NO_COLOR" not in os.environ)]
+        processors += [_escape, structlog.dev.ConsoleRenderer(colors=takes_colours(out))]
     else:
         order = ["timestamp", "level", "event"]
         processors += [
@@ -63,9 +66,9 @@ class _Lines:
     debug = info = warning = error = msg
 
 
-def get_logger() -> structlog.typing.FilteringBoundLogger:
+def get_logger() -> FilteringBoundLogger:
     """The logger that ``set_up`` made."""
-    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+    logger: FilteringBoundLogger = structlog.get_logger()
     return logger
 
 

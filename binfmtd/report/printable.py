@@ -6,6 +6,19 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
 
 
+def even(text: str) -> str:
+    """The same, and each character takes one column of a terminal: what is wide, or joins another, is escaped."""
+    text = printable(text)
+    if text.isascii():
+        return text
+    from unicodedata import category, east_asian_width
+
+    def takes_one(character: str) -> bool:
+        return east_asian_width(character) not in "WF" and category(character)[0] != "M"
+
+    return "".join(c if takes_one(c) else _escaped(c) for c in text)
+
+
 def _escaped(character: str) -> str:
     code = ord(character)
     if 0xDC80 <= code <= 0xDCFF:  # a byte that was not UTF-8

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from support.daemon import Daemon
 from support.instance import Instance, LentOutError, UnavailableError
+from support.log_events import undocumented
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +82,8 @@ StartDaemon = Callable[..., Daemon]
 def start_daemon(instance: Instance, tmp_path: Path) -> Iterator[StartDaemon]:
     """Yield ``start(config, options, directory, ready=True, environment=None)``, which starts a daemon in ``instance``.
 
-    The same directory again means the same state. It is killed at the end; of a failed test its log is shown.
+    The same directory again means the same state. It is killed at the end; of a failed test its log is shown.  Whatever
+    a daemon logged in any test has to be in docs/logging.md.
     """
     started: list[Daemon] = []
 
@@ -104,3 +106,5 @@ def start_daemon(instance: Instance, tmp_path: Path) -> Iterator[StartDaemon]:
         daemon.close()
         # pytest shows it where the test failed
         print(f"log of daemon {daemon.pid}, which ended with {daemon.process.returncode}:\n{daemon.log_text()}")
+    said = [line for daemon in started for line in daemon.logs() if line["event"] is not None]
+    assert not {missing for line in said if (missing := undocumented(line))}, "docs/logging.md lacks these"

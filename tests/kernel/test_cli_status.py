@@ -38,10 +38,12 @@ def test_fresh(start_daemon: StartDaemon, cli: Cli) -> None:
     daemon = start_daemon(CONFIG)
     result = cli("status", "--check")
     assert (result.status, result.stderr) == (0, "")
-    heading, off, one, *_ = result.rows
-    assert heading == ["HANDLER", "STATE", "FLAGS", "REPAIRS", "INTERPRETER", "REASON"]
+    heading, off, why, one, *_ = result.rows
+    assert heading == ["HANDLER", "STATE", "INTERPRETER", "FLAGS", "REPAIRS"]
     assert off[:2] == ["off", "disabled"]
-    assert one == ["one", "registered", "F", "0", "/usr/bin/true"]
+    assert " ".join(why) == "enabled = false in the config"
+    assert one == ["one", "registered", "/usr/bin/true", "F", "0"]
+    assert f"\ndaemon:    pid {daemon.pid}\n" in result.stdout
     assert f"config:    {daemon.config}, generation 1, loaded 20" in result.stdout
     assert "\nstate:     converged, 0 repairs in 1 passes\n" in result.stdout
 
@@ -60,6 +62,7 @@ def test_json(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
     assert (document["passes"], document["repairs"], document["pid"]) == (1, 0, daemon.pid)
     assert {"path", "generation", "loaded_at", "error"} <= document["config"].keys()
     assert document["config"]["path"] == str(daemon.config)
+    assert document["last_pass"]["id"] == daemon.logs("pass_finished")[-1]["pass"]
     assert document["foreign"] == [{"name": "alien", "enabled": False}]
     assert document["handlers"][1] == {
         "name": "one",
@@ -94,6 +97,7 @@ def test_stale(start_daemon: StartDaemon, cli: Cli) -> None:
         assert result.message.startswith("no daemon runs with this state directory")
         assert "one" in result.stdout
     assert cli("status", "--json").json["pid"] is None
+    assert "\ndaemon:    none runs: " in cli("status").stdout
 
 
 def test_odd_names_do_not_reach_the_terminal(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:

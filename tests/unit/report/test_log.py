@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import structlog
 
+from binfmtd.files.whereabouts import in_container
 from binfmtd.report.log import get_logger, set_up
 
 
@@ -61,29 +62,68 @@ def test_json_is_one_object_a_line() -> None:
 
 def test_the_console_is_not_steered(monkeypatch: pytest.MonkeyPatch) -> None:
     """A name cannot move the cursor; without colours no escape reaches the terminal at all."""
-    monkeypatch.setenv("NO_COLOR", "")
-    out = io.StringIO()
+    monkeypatch.setenv("NO_COLOR", "1")
+    out = Terminal()
     set_up("info", "console", out)
     get_logger().warning("drift_found", entry="\x1b[2Jx", names={"\x1by"})
     assert "\x1b" not in out.getvalue()
     assert "\\x1b[2Jx" in out.getvalue()
 
 
+def outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if no container's manager had left a sign; where the tests run they may be in one."""
+    monkeypatch.setattr("binfmtd.files.whereabouts._CONTAINER_FILES", ())
+    for variable in ("container", "KUBERNETES_SERVICE_HOST", "NO_COLOR"):
+        monkeypatch.delenv(variable, raising=False)
+
+
 @pytest.mark.parametrize(
-    ("stream", "pid", "begins"),
+    ("stream", "container", "begins"),
     [
-        (Terminal, 5, "20"),  # the console's own form
-        (io.StringIO, 5, "timestamp="),
-        (io.StringIO, 1, "{"),
+        (Terminal, False, "\x1b[2m20"),  # the console's own form
+        (Terminal, True, "\x1b[2m20"),
+        (io.StringIO, False, "timestamp="),
+        (io.StringIO, True, "{"),
     ],
 )
 def test_auto_fits_who_reads(
-    monkeypatch: pytest.MonkeyPatch, stream: Callable[[], io.StringIO], pid: int, begins: str
+    monkeypatch: pytest.MonkeyPatch, stream: Callable[[], io.StringIO], *, container: bool, begins: str
 ) -> None:
-    """A terminal, a pipe, a container where we are process 1."""
-    monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setattr(os, "getpid", lambda: pid)
+    """A terminal, a pipe, a container."""
+    outside(monkeypatch)
+    monkeypatch.setenv("TERM", "xterm")
+    if container:
+        monkeypatch.setenv("container", "podman")
     assert logged("auto", stream=stream()).startswith(begins)
+
+
+def test_a_container_is_told_by_its_manager(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By a variable, a file in the root, or that we are process 1."""
+    outside(monkeypatch)
+    assert not in_container()
+    with monkeypatch.context() as inside:
+        inside.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+        assert in_container()
+    with monkeypatch.context() as inside:
+        inside.setattr("binfmtd.files.whereabouts._CONTAINER_FILES", (str(tmp_path),))
+        assert in_container()
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    assert in_container()
+
+
+def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for a pipe, also where the format is asked for by name; nor for $NO_COLOR, unless empty, or dumb."""
+    outside(monkeypatch)
+    monkeypatch.setenv("TERM", "xterm")
+    assert "\x1b" in logged("console", stream=Terminal())
+    assert "\x1b" not in logged("console", stream=io.StringIO())
+    monkeypatch.setenv("NO_COLOR", "")
+    assert "\x1b" in logged("console", stream=Terminal())
+    monkeypatch.setenv("NO_COLOR", "0")
+    assert "\x1b" not in logged("console", stream=Terminal())
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("TERM", "dumb")
+    assert "\x1b" not in logged("console", stream=Terminal())
 
 
 def test_the_level_is_a_threshold() -> None:

@@ -1,0 +1,42 @@
+"""docs/logging.md lists every event that the code can log, and no other; their keys are held by each kernel test."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from support.log_events import documented, undocumented
+
+import binfmtd
+
+PACKAGE = Path(binfmtd.__file__).parent
+SAYS = {"debug", "info", "warning", "error", "tell", "_once"}
+
+
+def events_of(tree: ast.AST) -> Iterator[str]:
+    """The constants that a log method is called with, and those of the one table of events."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and node.args:
+            named = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            event = node.args[named == "_once"] if named in SAYS else None
+            if isinstance(event, ast.Constant):
+                yield str(event.value)
+        if isinstance(node, ast.Assign) and [getattr(target, "id", "") for target in node.targets] == ["_PAST"]:
+            yield from (str(value.value) for value in ast.walk(node.value) if isinstance(value, ast.Constant))
+
+
+def test_the_page_is_complete() -> None:
+    """Each event has its row, in the order of the alphabet, and each row its event; all are snake_case."""
+    logged = {event for path in PACKAGE.rglob("*.py") for event in events_of(ast.parse(path.read_text()))}
+    assert logged == documented().keys()
+    assert list(documented()) == sorted(documented())
+    assert all(re.fullmatch(r"[a-z]+(_[a-z]+)*", event) for event in logged)
+
+
+def test_what_the_page_does_not_say_is_found() -> None:
+    """What each kernel test asks of each line: event, level and keys."""
+    line = {"event": "watch_lost", "level": "warning", "timestamp": "2026", "pass": "a-1"}
+    assert undocumented(line) is None
+    assert undocumented(line | {"event": "watch_found"}) == "no event watch_found"
+    assert undocumented(line | {"level": "debug"}) == "watch_lost at level debug"
+    assert undocumented(line | {"entry": "one"}) == "watch_lost with entry"
