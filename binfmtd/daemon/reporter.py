@@ -24,7 +24,7 @@ from binfmtd.model.pause import Pauses
 from binfmtd.model.plan import INSTANCE
 from binfmtd.model.standin import is_stand_in
 from binfmtd.report.counts import Counts
-from binfmtd.report.log import FilteringBoundLogger, get_logger
+from binfmtd.report.log import Logger, get_logger
 from binfmtd.report.status import Troubles, handler_states, held_reason, status_written, whole_state, write_status
 
 _T = TypeVar("_T")
@@ -69,7 +69,7 @@ class Reporter:
         return f"{self._run}-{self.counts.passes.total() + 1}"
 
     @property
-    def _pass_log(self) -> FilteringBoundLogger:
+    def _pass_log(self) -> Logger:
         return self._log.bind(**{"pass": self._pass_id})
 
     def reacted(self, reaction: Reaction, seconds: float, pending: frozenset[str]) -> None:

@@ -11,11 +11,12 @@ from contextlib import suppress
 from typing import Any, TextIO
 
 import structlog
-from structlog.typing import FilteringBoundLogger
 
 from binfmtd.files.whereabouts import in_container
 from binfmtd.report.colour import takes_colours
 from binfmtd.report.printable import printable
+
+Logger = structlog.typing.FilteringBoundLogger
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
@@ -66,9 +67,9 @@ class _Lines:
     debug = info = warning = error = msg
 
 
-def get_logger() -> FilteringBoundLogger:
+def get_logger() -> Logger:
     """The logger that ``set_up`` made."""
-    logger: FilteringBoundLogger = structlog.get_logger()
+    logger: Logger = structlog.get_logger()
     return logger
 
 
