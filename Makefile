@@ -97,15 +97,18 @@ install: ## the command, unit, manual and examples, below PREFIX=/usr/local (and
 	printf '#!$(INSTALL_PYTHON) -I\nfrom binfmtd.cli.compat.main import entry\nentry()\n' >"$(DESTDIR)$(PREFIX)/bin/binfmt"
 	chmod 755 "$(DESTDIR)$(PREFIX)/bin/binfmtd" "$(DESTDIR)$(PREFIX)/bin/binfmt"
 	install -d "$(DESTDIR)$(UNITS)"
-	sed 's|/usr/bin/binfmtd|$(PREFIX)/bin/binfmtd|' systemd/binfmtd.service >"$(DESTDIR)$(UNITS)/binfmtd.service"
+	for unit in systemd/binfmtd*; do \
+	    sed 's|/usr/bin/binfmtd|$(PREFIX)/bin/binfmtd|' "$$unit" >"$(DESTDIR)$(UNITS)/$${unit#systemd/}" || exit; done
 	install -d "$(DESTDIR)$(DOC)/examples"
 	cp -R systemd/drop-ins config "$(DESTDIR)$(DOC)/examples"
 	cp -R docs README.md CHANGELOG.md LICENSE "$(DESTDIR)$(DOC)"
+	chmod -R u=rwX,go=rX "$(DESTDIR)$(PACKAGES)/binfmtd" "$(DESTDIR)$(DOC)"
 	test -e "$(DESTDIR)$(CONFIG)" || install -D -m 644 config/binfmtd.toml "$(DESTDIR)$(CONFIG)"
 
 uninstall: ## what `make install` brought, with the same PREFIX and DESTDIR; the config stays
 	rm -rf "$(DESTDIR)$(PACKAGES)/binfmtd" "$(DESTDIR)$(DOC)"
-	rm -f "$(DESTDIR)$(PREFIX)/bin/binfmtd" "$(DESTDIR)$(PREFIX)/bin/binfmt" "$(DESTDIR)$(UNITS)/binfmtd.service"
+	rm -f "$(DESTDIR)$(PREFIX)/bin/binfmtd" "$(DESTDIR)$(PREFIX)/bin/binfmt"
+	for unit in systemd/binfmtd*; do rm -f "$(DESTDIR)$(UNITS)/$${unit#systemd/}"; done
 
 setup: tools $(VENV)/.stamp ## the virtual environment .venv, and what apt has to bring
 

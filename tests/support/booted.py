@@ -1,0 +1,198 @@
+"""A Debian with real systemd as process 1, booted by systemd-nspawn, with binfmtd as `make install` puts it there.
+
+It boots in a user namespace of its own, and so mounts a binfmt_misc of its own.  The tree comes from Debian by
+mmdebstrap, is made once and kept in build/systemd; each machine gets a copy.  Its Python and what binfmtd needs of it
+are Debian's packages.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from binfmtd.catalog.names import find
+from binfmtd.catalog.program import tiny_program
+from support.cli import CHECKOUT, Result, run
+from support.instance import namespace_of_its_own
+from support.programs import exits_with
+from support.waiting import SLOWNESS, wait_until
+
+BUILD = CHECKOUT / "build" / "systemd"
+PACKAGES = ("dbus", "python3-pydantic", "python3-pyinotify", "python3-structlog", "systemd", "systemd-sysv")
+MMDEBSTRAP = (
+    *("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}"),
+    *("--dpkgopt=force-unsafe-io", '--aptopt=Acquire::Check-Valid-Until "false"', "trixie"),
+)
+MAKE_SECONDS = 900 * SLOWNESS
+UNIT = "binfmtd.service"
+ENTRY = "qemu-riscv64"
+MOUNT_POINT = "/proc/sys/fs/binfmt_misc"
+PROGRAM = "/root/foreign"
+CONFIG = "/etc/binfmtd/binfmtd.toml"
+DROP_INS = f"/etc/systemd/system/{UNIT}.d"
+# systemd-nspawn makes /proc/sys read-only, and the automount cannot be had in a user namespace.
+MOUNTING = f"""
+[Unit]
+DefaultDependencies=no
+Before=systemd-binfmt.service
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=mount -o remount,bind,rw /proc/sys
+ExecStart=mount -t binfmt_misc binfmt_misc {MOUNT_POINT}
+"""
+# Control groups as they are on a host of today, whatever this one has; in a mount namespace, and cleaned up at the end.
+BOOT = """
+mount -t cgroup2 none /sys/fs/cgroup
+group=/sys/fs/cgroup/binfmtd-test-$$
+mkdir "$group"
+(echo 0 >"$group/cgroup.procs"; exec "$@" </dev/null)
+find "$group" -depth -type d -exec rmdir {} +
+"""
+NSPAWN = (
+    "systemd-nspawn",
+    "--quiet",
+    "--boot",
+    "--register=no",
+    "--keep-unit",
+    "--console=pipe",
+    "--private-users=pick",
+)
+
+
+class Booted:
+    """One machine, from its boot to ``close``; ``root`` is its root directory, seen from here."""
+
+    def __init__(self, directory: Path) -> None:
+        self.root = directory / "root"
+        self._packages = directory / "packages"
+        self.root.mkdir(parents=True)
+        _checked("tar", "--extract", f"--file={_tree()}", f"--directory={self.root}")
+        _checked("make", "-C", str(CHECKOUT), "install", "PREFIX=/usr", f"DESTDIR={self.root}")
+        self.write("/etc/systemd/system/mounting.service", MOUNTING)
+        wanted = self.root / "etc/systemd/system/sysinit.target.wants"
+        wanted.mkdir(parents=True, exist_ok=True)
+        (wanted / "mounting.service").symlink_to("../mounting.service")
+        foreign = self.root / PROGRAM.lstrip("/")
+        foreign.write_bytes(tiny_program(find("riscv64")))
+        foreign.chmod(0o755)
+        self._log = (directory / "console.log").open("wb")
+        boot = [*NSPAWN, f"--directory={self.root}"]
+        self._nspawn = subprocess.Popen(
+            ["unshare", "--mount", "--propagation=private", "sh", "-c", BOOT, "sh", *boot],
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            self._leader = wait_until(self._find_leader, 60, "process 1 of the machine")
+            namespace_of_its_own(self._leader)
+            wait_until(self._is_up, 300, "a system that is up")
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it as a power cut does: with its process 1 the kernel ends all others."""
+        for pid in _children(self._nspawn.pid):  # the shell's only one is systemd-nspawn
+            for leader in _children(pid):
+                os.kill(leader, 9)
+        self._nspawn.wait(60 * SLOWNESS)
+        self._log.close()
+        shutil.rmtree(self.root)
+
+    def _find_leader(self) -> int | None:
+        assert self._nspawn.poll() is None, Path(self._log.name).read_text(errors="replace")
+        leaders = [leader for pid in _children(self._nspawn.pid) for leader in _children(pid)]
+        return leaders[0] if leaders and Path(f"/proc/{leaders[0]}/comm").read_text() == "systemd\n" else None
+
+    def _is_up(self) -> bool:
+        return self.run("systemctl", "is-system-running", "--wait").stdout.strip() in ("running", "degraded")
+
+    # What is done on it
+
+    def run(self, *argv: str) -> Result:
+        """Run a command on it to its end, as root."""
+        entering = ["nsenter", "--target", str(self._leader), "--all", "--", "env", "-i", "PATH=/usr/sbin:/usr/bin"]
+        return run([*entering, *argv], timeout=300 * SLOWNESS)
+
+    def systemctl(self, *arguments: str) -> Result:
+        """``systemctl ARGUMENT...``, which has to succeed."""
+        done = self.run("systemctl", *arguments)
+        assert done.status == 0, (done.stderr, self.run("journalctl", "--unit", UNIT, "--lines=30").stdout)
+        return done
+
+    def show(self, name: str) -> str:
+        """Return a property of the service."""
+        return self.systemctl("show", "--property", name, "--value", UNIT).stdout.strip()
+
+    def journal(self, event: str = "") -> list[dict[str, Any]]:
+        """Return the service's journal, or the lines of one log event."""
+        lines = self.run("journalctl", "--unit", UNIT, "--output=json", "--all").stdout.splitlines()
+        found: list[dict[str, Any]] = [json.loads(line) for line in lines]
+        return [line for line in found if not event or f"event={event}" in str(line["MESSAGE"]).split()]
+
+    def entries(self) -> list[str]:
+        """List what is registered."""
+        return sorted({*self.run("ls", MOUNT_POINT).stdout.split()} - {"register", "status"})
+
+    def answer(self) -> int:
+        """Execute the foreign program: the exit status is the emulator's; 126 where there is none."""
+        return self.run("sh", "-c", PROGRAM).status
+
+    def write(self, path: str, text: str) -> None:
+        """Write a file below /etc or the like, which are the same from here."""
+        file = self.root / path.lstrip("/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+    def install_emulator(self, status: int) -> None:
+        """Install or upgrade a package with dpkg; its emulator for riscv64 answers with this exit status."""
+        content = self._packages / f"emulator-{status}"
+        (content / "DEBIAN").mkdir(parents=True)
+        (content / "usr/bin").mkdir(parents=True)
+        emulator = content / "usr/bin/qemu-riscv64"
+        emulator.write_bytes(exits_with(status))
+        emulator.chmod(0o755)
+        (content / "DEBIAN/control").write_text(
+            f"Package: test-emulator\nVersion: {status}\nArchitecture: all\nMaintainer: nobody <n@example.org>\n"
+            "Description: an emulator that answers with one exit status\n"
+        )
+        package = f"{content.name}.deb"
+        _checked("dpkg-deb", "--root-owner-group", "--build", str(content), str(self.root / "root" / package))
+        done = self.run("dpkg", "--install", f"/root/{package}")
+        assert done.status == 0, done.stderr
+
+
+def _tree() -> Path:
+    recipe = hashlib.sha256("\0".join(MMDEBSTRAP).encode()).hexdigest()[:12]
+    tree = BUILD / f"{recipe}.tar"
+    if not tree.exists():
+        BUILD.mkdir(parents=True, exist_ok=True)
+        unfinished = tree.with_suffix(".unfinished.tar")
+        _checked(*MMDEBSTRAP, str(unfinished))
+        unfinished.rename(tree)
+    return tree
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+def _checked(*command: str) -> None:
+    done = run(command, timeout=MAKE_SECONDS, cwd="/")
+    assert done.status == 0, f"{' '.join(command)}: exit status {done.status}\n{done.stdout}{done.stderr}"

@@ -1,0 +1,51 @@
+"""What `make install` puts there, as systemd and an admin judge it."""
+
+from pathlib import Path
+
+import pytest
+from support.booted import DROP_INS, UNIT, Booted
+from support.cli import CHECKOUT
+
+pytestmark = pytest.mark.systemd
+
+HIGHEST_EXPOSURE = 10  # of 100, which systemd-analyze prints as 1.0 of 10
+DROP_IN_FILES = sorted((CHECKOUT / "systemd" / "drop-ins").glob("*.conf"))
+
+
+def test_files(machine: Booted) -> None:
+    """Command, package with bytecode, unit, config and examples are where a distribution has them, for all to read."""
+    package = "usr/lib/python3/dist-packages/binfmtd"
+    expected = [
+        *("usr/bin/binfmtd", "usr/bin/binfmt", "usr/lib/systemd/system/binfmtd.service", "etc/binfmtd/binfmtd.toml"),
+        *("usr/share/doc/binfmtd/README.md", "usr/share/doc/binfmtd/examples/drop-ins/mount.conf"),
+        *(f"{package}/daemon/service.py", f"{package}/daemon/__pycache__/service.cpython-313.pyc"),
+    ]
+    assert [path for path in expected if not (machine.root / path).is_file()] == []
+    assert machine.run("setpriv", "--reuid=1000", "--clear-groups", "binfmtd", "arch", "riscv64").status == 0
+
+
+def test_exposure(machine: Booted) -> None:
+    """`systemd-analyze security` says at most 1.0."""
+    judged = machine.run(
+        *("systemd-analyze", "security", "--offline=yes", f"--threshold={HIGHEST_EXPOSURE}"),
+        f"/usr/lib/systemd/system/{UNIT}",
+    )
+    assert judged.status == 0, judged.stdout.splitlines()[-1]
+
+
+def test_the_unit_is_understood(machine: Booted) -> None:
+    """`systemd-analyze verify` has nothing to say."""
+    judged = machine.run("systemd-analyze", "verify", "--man=no", f"/usr/lib/systemd/system/{UNIT}")
+    assert (judged.status, judged.stdout, judged.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("drop_in", DROP_IN_FILES, ids=lambda path: path.stem)
+def test_the_drop_ins_are_understood(machine: Booted, drop_in: Path) -> None:
+    """Each is valid beside the unit, and does not take the place of what another one says."""
+    path = f"{DROP_INS}/{drop_in.name}"
+    machine.write(path, drop_in.read_text())
+    try:
+        judged = machine.run("systemd-analyze", "verify", "--man=no", UNIT)
+        assert (judged.status, judged.stdout, judged.stderr) == (0, "", "")
+    finally:
+        (machine.root / path.lstrip("/")).unlink()

@@ -1,0 +1,168 @@
+"""The service under real systemd: its life, and what happens to it on a build host."""
+
+import os
+
+import pytest
+from support.booted import CONFIG, DROP_INS, ENTRY, MOUNT_POINT, PROGRAM, UNIT, Booted
+from support.waiting import SLOWNESS, wait_until
+
+pytestmark = pytest.mark.systemd
+
+WATCHDOG_SECONDS = 5 * SLOWNESS
+DEADLINE_SECONDS = 30
+INTERPRETER = "/usr/bin/qemu-riscv64"
+UPGRADED = 52
+# Prints each exit status but the emulator's, and the number of executions at the end.
+RUN_ALL_THE_TIME = f"""
+rm -f /run/enough; n=0
+while [ ! -e /run/enough ]; do
+    {PROGRAM}; s=$?; n=$((n + 1)); [ $s = 51 ] || echo "failed: $s"
+done >/run/outcomes 2>&1
+echo "executions: $n" >>/run/outcomes
+"""
+
+
+def test_starts(service: Booted) -> None:
+    """It is ready with every handler registered, says so in a sentence, and has no capability at all."""
+    assert service.show("ActiveState") == "active"
+    assert service.show("Type") == "notify-reload"
+    assert service.show("StatusText") == "1 handler in order"
+    assert service.answer() == 51
+    status = service.run("cat", f"/proc/{service.show('MainPID')}/status").stdout
+    assert [line.split()[1] for line in status.splitlines() if line.startswith("Cap")] == ["0" * 16] * 5
+
+
+def test_starts_with_the_system(service: Booted) -> None:
+    """`systemctl enable` has it started by multi-user.target, after systemd-binfmt and before what builds."""
+    service.systemctl("enable", UNIT)
+    assert UNIT in service.systemctl("show", "--property=Wants", "multi-user.target").stdout
+    assert "systemd-binfmt.service" in service.show("After")
+    assert {"docker.service", "containerd.service", "buildkit.service"} <= set(service.show("Before").split())
+
+
+def test_repairs(service: Booted) -> None:
+    """What is removed comes back, in spite of the sandbox; the sentence and the journal say so, with priorities."""
+    before = len(service.journal("drift_found"))
+    assert service.run("sh", "-c", f"echo -1 >{MOUNT_POINT}/{ENTRY}").status == 0
+    wait_until(lambda: service.show("StatusText") == "1 handler in order, 1 repair", DEADLINE_SECONDS, "the repair")
+    assert service.answer() == 51
+    drift = service.journal("drift_found")
+    assert len(drift) == before + 1
+    assert drift[-1]["PRIORITY"] == "4"
+    assert service.journal("pass_finished")[-1]["PRIORITY"] == "6"
+
+
+def test_reload(service: Booted) -> None:
+    """`systemctl reload` returns when a good config is in force."""
+    pid = service.show("MainPID")
+    service.write(CONFIG, 'architectures = []\n[handlers.x]\nextension = "x"\ninterpreter = "/usr/bin/true"\n')
+    service.systemctl("reload", UNIT)
+    assert service.entries() == ["x"]
+    assert service.show("MainPID") == pid
+
+
+def test_reload_of_a_bad_config(service: Booted) -> None:
+    """It fails and says why, and the old config serves."""
+    before = len(service.journal("config_rejected"))
+    service.write(CONFIG, "architecturez = []\n")
+    reload = service.run("systemctl", "reload", UNIT)
+    assert reload.status != 0
+    assert "failed" in reload.stderr
+    assert any("architecturez" in line["MESSAGE"] for line in service.journal())
+    rejected = service.journal("config_rejected")
+    assert len(rejected) == before + 1
+    assert rejected[-1]["PRIORITY"] == "3"
+    assert service.show("ActiveState") == "active"
+    assert service.show("StatusText").startswith("1 handler in order; the config is invalid now")
+    assert service.answer() == 51
+
+
+def test_restart(service: Booted) -> None:
+    """No execution fails while the service restarts, and the new daemon knows the entries for its own."""
+    inode = service.run("stat", "--format=%i", f"{MOUNT_POINT}/{ENTRY}").stdout
+    service.write("/etc/storm.sh", RUN_ALL_THE_TIME)
+    service.systemctl("reset-failed")
+    assert service.run("systemd-run", "--quiet", "--unit=storm", "sh", "/etc/storm.sh").status == 0
+    service.systemctl("restart", UNIT)
+    service.run("touch", "/run/enough")
+    outcomes = wait_until(
+        lambda: [o for o in [service.run("cat", "/run/outcomes").stdout] if "executions" in o],
+        DEADLINE_SECONDS,
+        "the last execution",
+    )[0]
+    assert "failed" not in outcomes
+    assert outcomes != "executions: 0\n"
+    assert service.run("stat", "--format=%i", f"{MOUNT_POINT}/{ENTRY}").stdout == inode
+
+
+def test_watchdog(service: Booted) -> None:
+    """A daemon that does not go on is killed and started again; one that does pings and lives."""
+    service.write(f"{DROP_INS}/watchdog.conf", f"[Service]\nWatchdogSec={WATCHDOG_SECONDS}s\n")
+    service.systemctl("daemon-reload")
+    service.systemctl("restart", UNIT)
+    pid = service.show("MainPID")
+    started = service.show("WatchdogTimestampMonotonic")
+    wait_until(
+        lambda: service.show("WatchdogTimestampMonotonic") != started, WATCHDOG_SECONDS + DEADLINE_SECONDS, "a ping"
+    )
+    assert service.show("MainPID") == pid
+    service.run("kill", "-STOP", pid)
+    wait_until(lambda: service.show("NRestarts") == "1", WATCHDOG_SECONDS + DEADLINE_SECONDS, "the restart")
+    wait_until(lambda: service.show("ActiveState") == "active", DEADLINE_SECONDS, "the new daemon")
+    assert service.show("MainPID") not in ("0", pid)
+    assert service.answer() == 51
+
+
+def test_stops_at_once(service: Booted) -> None:
+    """Stopping takes less than a second by systemd's own clock; on a slow machine, than 50 starts of Python."""
+    bare = ["systemd-run", "--quiet", "--wait", "--unit=bare", "--remain-after-exit=no"]
+    service.run(*bare, "/usr/bin/python3", "-I", "-c", "pass")
+    usage = service.run("sh", "-c", "t=$(date +%s%N); /usr/bin/python3 -I -c pass; echo $(($(date +%s%N) - t))")
+    python = int(usage.stdout) / 1e9
+    service.systemctl("stop", UNIT)
+    left, entered = service.show("ActiveExitTimestampMonotonic"), service.show("InactiveEnterTimestampMonotonic")
+    assert service.show("Result") == "success"
+    assert (int(entered) - int(left)) / 1e6 < max(1, 50 * python)
+    assert service.entries() == [ENTRY], "the entries stay"
+
+
+def test_systemd_binfmt_restarts(service: Booted) -> None:
+    """systemd-binfmt, which flushes everything, ends well, and all is there again."""
+    inode = service.run("stat", "--format=%i", f"{MOUNT_POINT}/{ENTRY}").stdout
+    service.systemctl("restart", "systemd-binfmt.service")
+
+    def registered_again() -> bool:
+        now = service.run("stat", "--format=%i", f"{MOUNT_POINT}/{ENTRY}")
+        return now.status == 0 and now.stdout != inode
+
+    wait_until(registered_again, DEADLINE_SECONDS, "the entry")
+    assert service.answer() == 51
+
+
+def test_upgrade_of_an_emulator(service: Booted) -> None:
+    """dpkg exchanges the emulator's file, and the new one runs, though F holds the old one open."""
+    service.install_emulator(UPGRADED)
+    wait_until(lambda: service.answer() == UPGRADED, DEADLINE_SECONDS, "the new emulator")
+    service.run("dpkg", "--install", "/root/emulator-51.deb")
+    wait_until(lambda: service.answer() == 51, DEADLINE_SECONDS, "the old one again")
+
+
+def test_unmounted_on_the_host(service: Booted) -> None:
+    """The service's mount namespace keeps no copy: after an unmount nothing runs, and after a mount all does."""
+    assert service.run("umount", MOUNT_POINT).status == 0
+    mounts = service.run("cat", f"/proc/{service.show('MainPID')}/mountinfo").stdout
+    assert "binfmt_misc binfmt_misc" not in mounts
+    assert service.answer() == 126
+    assert service.run("mount", "-t", "binfmt_misc", "binfmt_misc", MOUNT_POINT).status == 0
+    wait_until(lambda: service.entries() == [ENTRY], DEADLINE_SECONDS, "the entry")
+    assert service.answer() == 51
+
+
+def test_what_runs_natively_was_asked_outside_of_the_sandbox(service: Booted) -> None:
+    """The answer is in the state directory before the daemon starts, and is what holds without a sandbox."""
+    kept = service.run("cat", "/run/binfmtd/native.json").stdout
+    assert f'"{os.uname().machine}"' in kept
+    service.systemctl("stop", UNIT)
+    service.run("rm", "/run/binfmtd/native.json")
+    service.run("binfmtd", "arch", "--record")
+    assert service.run("cat", "/run/binfmtd/native.json").stdout == kept
