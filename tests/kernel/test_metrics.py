@@ -263,7 +263,7 @@ def test_nobody_who_asks_can_do_harm(
         wait_until(lambda: "one" in instance.names(), what="a repair meanwhile")
         assert http.get("/healthz") == (200, "text/plain; charset=utf-8", "ok\n")
     wait_until(lambda: len(os.listdir(descriptors)) <= before, 30, what="all descriptors given back")
-    assert daemon.logs(None, event=None) == []
+    assert all(line["event"] for line in daemon.logs())  # no traceback, nothing that asyncio says by itself
     assert daemon.terminate() == 0
 
 
@@ -271,6 +271,7 @@ def test_nothing_more_where_nobody_asks(start_daemon: StartDaemon) -> None:
     """Without [metrics] there is one thread, and none of what serves is loaded."""
     daemon = start_daemon("architectures = []")
     assert os.listdir(f"/proc/{daemon.pid}/task") == [str(daemon.pid)]
-    check = "import sys, binfmtd.daemon.service; print([m for m in ('http.server', 'prometheus_client') if m in sys.modules])"
+    loaded = "[name for name in ('http.server', 'prometheus_client') if name in sys.modules]"
+    check = f"import sys, binfmtd.daemon.service; print({loaded})"
     ran = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert ran.stdout == "[]\n"
