@@ -156,15 +156,19 @@ def test_a_reload_changes_who_is_told(start_daemon: StartDaemon, http: Http, tmp
     for generation, lines in enumerate(([listen(http.port)], [f'textfile = "{file}"'], []), start=2):
         daemon.config.write_text(config(*lines))
         daemon.reload()
-        daemon.wait_status(lambda status, wanted=generation: status["config"]["generation"] == wanted)
+        in_force(daemon, generation)
         if generation == 2:
-            wait_until(lambda: http.sample("binfmtd_config_generation") == 2 if answers(http) else False)
+            wait_until(lambda: answers(http) and http.sample("binfmtd_config_generation") == 2, what="the new one told")
         elif generation == 3:
             wait_until(lambda: not answers(http), what="nobody listens any more")
             wait_until(file.exists, what="the file")
         else:
             wait_until(lambda: not file.exists(), what="no file")
     assert daemon.logs("metrics_failed") == []
+
+
+def in_force(daemon: Daemon, generation: int) -> None:
+    daemon.wait_status(lambda status: status["config"]["generation"] == generation, "the new config")
 
 
 def answers(http: Http) -> bool:
