@@ -5,9 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 NEED := .ci/need
 
+MANUALS := $(wildcard docs/man/*.md)
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint unit kernel reliability chaos fuzz test-formats test-containers test-systemd kernels bench \
-    install uninstall setup tools clean
+    man completions install uninstall setup tools clean
 .SUFFIXES:
 
 help: ## this list
@@ -75,6 +77,19 @@ bench: setup ## time from a removal to the repair, as ratios to a minimal C loop
 	@$(NEED) gcc 'command -v cc' libc6-dev 'test -e /usr/include/stdio.h'
 	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python tests/benchmarks/bench.py
 
+man: $(MANUALS:docs/man/%.md=build/man/%) ## the manual pages, in build/man
+
+build/man/%: docs/man/%.md
+	@$(NEED) go-md2man 'command -v go-md2man'
+	@mkdir -p $(@D)
+	go-md2man -in $< -out $@
+
+completions: setup ## what bash, zsh and fish complete, in build/completions
+	@mkdir -p build/completions
+	$(BIN)/python docs/completions.py bash >build/completions/binfmtd
+	$(BIN)/python docs/completions.py zsh >build/completions/_binfmtd
+	$(BIN)/python docs/completions.py fish >build/completions/binfmtd.fish
+
 # For a system's own Python and its packages pydantic, structlog and pyinotify, without a virtual environment.
 PREFIX := /usr/local
 DESTDIR :=
@@ -85,7 +100,11 @@ CONFIG := /etc/binfmtd/binfmtd.toml
 # Where that Python looks: /usr/lib/python3/dist-packages in Debian, with PREFIX=/usr.
 PACKAGES = $(shell $(INSTALL_PYTHON) -c 'import site; print(*[p for p in site.getsitepackages() if p.startswith("$(PREFIX)/lib/")][:1])')
 
-install: ## the command, unit, manual and examples, below PREFIX=/usr/local (and DESTDIR=); /etc/binfmtd is left as it is
+MAN := $(PREFIX)/share/man
+# Where each shell looks.
+COMPLETIONS := bash-completion/completions/binfmtd zsh/site-functions/_binfmtd fish/vendor_completions.d/binfmtd.fish
+
+install: ## the command, unit, docs and what `make man completions` made, below PREFIX=/usr/local (and DESTDIR=); /etc/binfmtd is left as it is
 	@test -n "$(PACKAGES)" || { echo "make: $(INSTALL_PYTHON) looks for no packages below $(PREFIX): name another PREFIX" >&2; exit 1; }
 	rm -rf "$(DESTDIR)$(PACKAGES)/binfmtd"
 	install -d "$(DESTDIR)$(PACKAGES)"
@@ -103,12 +122,19 @@ install: ## the command, unit, manual and examples, below PREFIX=/usr/local (and
 	cp -R systemd/drop-ins config "$(DESTDIR)$(DOC)/examples"
 	cp -R docs README.md CHANGELOG.md LICENSE "$(DESTDIR)$(DOC)"
 	chmod -R u=rwX,go=rX "$(DESTDIR)$(PACKAGES)/binfmtd" "$(DESTDIR)$(DOC)"
+	@test -d build/man -a -d build/completions || echo "make: without manual pages and completions: make man completions brings them"
+	for page in $(MANUALS:docs/man/%.md=%); do ! test -e build/man/$$page || \
+	    install -D -m 644 build/man/$$page "$(DESTDIR)$(MAN)/man$${page##*.}/$$page"; done
+	for path in $(COMPLETIONS); do ! test -e build/completions/$${path##*/} || \
+	    install -D -m 644 build/completions/$${path##*/} "$(DESTDIR)$(PREFIX)/share/$$path"; done
 	test -e "$(DESTDIR)$(CONFIG)" || install -D -m 644 config/binfmtd.toml "$(DESTDIR)$(CONFIG)"
 
 uninstall: ## what `make install` brought, with the same PREFIX and DESTDIR; the config stays
 	rm -rf "$(DESTDIR)$(PACKAGES)/binfmtd" "$(DESTDIR)$(DOC)"
 	rm -f "$(DESTDIR)$(PREFIX)/bin/binfmtd" "$(DESTDIR)$(PREFIX)/bin/binfmt"
 	for unit in systemd/binfmtd*; do rm -f "$(DESTDIR)$(UNITS)/$${unit#systemd/}"; done
+	for page in $(MANUALS:docs/man/%.md=%); do rm -f "$(DESTDIR)$(MAN)/man$${page##*.}/$$page"; done
+	for path in $(COMPLETIONS); do rm -f "$(DESTDIR)$(PREFIX)/share/$$path"; done
 
 setup: tools $(VENV)/.stamp ## the virtual environment .venv, and what apt has to bring
 

@@ -110,9 +110,13 @@ def _dispatch(arguments: list[str]) -> int:
 
         hint = did_you_mean(first, tuple(COMMANDS))
         raise UsageError(f"unknown command {first!r}: {hint or 'see binfmtd --help'}")
-    module = importlib.import_module(f"binfmtd.cli.{_MODULES.get(first, first)}")
-    status: int = module.main(arguments[1:])
+    status: int = importlib.import_module(module_of(first)).main(arguments[1:])
     return status
+
+
+def module_of(command: str) -> str:
+    """The name of the module that has a command."""
+    return f"binfmtd.cli.{_MODULES.get(command, command)}"
 
 
 def _help() -> str:
