@@ -47,7 +47,7 @@ _OF_ARCHITECTURES = {("arch", "NAME"), ("wait", "ARCH"), ("probe", "ARCH")}
 def main() -> None:
     """Print one shell's; its name is the argument."""
     (shell,) = sys.argv[1:]
-    print(shtab.complete(whole_parser(), shell, preamble=_PREAMBLE[shell]))
+    sys.stdout.write(shtab.complete(whole_parser(), shell, preamble=_PREAMBLE[shell]) + "\n")
 
 
 def whole_parser() -> argparse.ArgumentParser:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from binfmtd.cli.compat import goflags
 from binfmtd.cli.main import COMMANDS, module_of
@@ -16,7 +17,7 @@ from binfmtd.errors import BinfmtdError
 ROOT = Path(__file__).parents[2]
 MANUAL = ROOT / "docs" / "man"
 SOURCES = sorted((ROOT / "binfmtd").rglob("*.py"))
-TABLES = {
+TABLES: dict[str, type[BaseModel]] = {
     "metrics": MetricsTable,
     "emulators": EmulatorsTable,
     "emulators.NAME": ArchitectureTable,
