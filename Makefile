@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NEED := .ci/need
 
-MANUALS := $(wildcard docs/man/*.md)
+MANUALS := $(notdir $(basename $(wildcard docs/man/*.md))) binfmtd-log.7 binfmtd-metrics.7
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint unit kernel reliability chaos fuzz test-formats test-containers test-systemd kernels bench \
@@ -77,12 +77,25 @@ bench: setup ## time from a removal to the repair, as ratios to a minimal C loop
 	@$(NEED) gcc 'command -v cc' libc6-dev 'test -e /usr/include/stdio.h'
 	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python tests/benchmarks/bench.py
 
-man: $(MANUALS:docs/man/%.md=build/man/%) ## the manual pages, in build/man
+man: $(MANUALS:%=build/man/%) ## the manual pages, in build/man
 
 build/man/%: docs/man/%.md
 	@$(NEED) go-md2man 'command -v go-md2man'
 	@mkdir -p $(@D)
 	go-md2man -in $< -out $@
+
+# Two of docs/ are manual pages as well, under a title and a name that man(1) and apropos(1) know.
+build/man/binfmtd-log.7: docs/logging.md
+	$(call titled,binfmtd-log,what the daemon logs)
+build/man/binfmtd-metrics.7: docs/metrics.md
+	$(call titled,binfmtd-metrics,what the daemon tells Prometheus)
+
+define titled
+	@$(NEED) go-md2man 'command -v go-md2man'
+	@mkdir -p $(@D)
+	{ printf '# $(1) 7 "" "binfmtd" "Miscellaneous Information Manual"\n\n## NAME\n$(1) - $(2)\n\n## DESCRIPTION\n'; \
+	    sed 1d $<; } | go-md2man -out $@
+endef
 
 completions: setup ## what bash, zsh and fish complete, in build/completions
 	@mkdir -p build/completions
@@ -123,7 +136,7 @@ install: ## the command, unit, docs and what `make man completions` made, below 
 	cp -R docs README.md CHANGELOG.md LICENSE "$(DESTDIR)$(DOC)"
 	chmod -R u=rwX,go=rX "$(DESTDIR)$(PACKAGES)/binfmtd" "$(DESTDIR)$(DOC)"
 	@test -d build/man -a -d build/completions || echo "make: without manual pages and completions: make man completions brings them"
-	for page in $(MANUALS:docs/man/%.md=%); do ! test -e build/man/$$page || \
+	for page in $(MANUALS); do ! test -e build/man/$$page || \
 	    install -D -m 644 build/man/$$page "$(DESTDIR)$(MAN)/man$${page##*.}/$$page"; done
 	for path in $(COMPLETIONS); do ! test -e build/completions/$${path##*/} || \
 	    install -D -m 644 build/completions/$${path##*/} "$(DESTDIR)$(PREFIX)/share/$$path"; done
@@ -133,7 +146,7 @@ uninstall: ## what `make install` brought, with the same PREFIX and DESTDIR; the
 	rm -rf "$(DESTDIR)$(PACKAGES)/binfmtd" "$(DESTDIR)$(DOC)"
 	rm -f "$(DESTDIR)$(PREFIX)/bin/binfmtd" "$(DESTDIR)$(PREFIX)/bin/binfmt"
 	for unit in systemd/binfmtd*; do rm -f "$(DESTDIR)$(UNITS)/$${unit#systemd/}"; done
-	for page in $(MANUALS:docs/man/%.md=%); do rm -f "$(DESTDIR)$(MAN)/man$${page##*.}/$$page"; done
+	for page in $(MANUALS); do rm -f "$(DESTDIR)$(MAN)/man$${page##*.}/$$page"; done
 	for path in $(COMPLETIONS); do rm -f "$(DESTDIR)$(PREFIX)/share/$$path"; done
 
 setup: tools $(VENV)/.stamp ## the virtual environment .venv, and what apt has to bring

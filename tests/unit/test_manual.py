@@ -92,6 +92,10 @@ def test_exit_statuses() -> None:
         assert {str(value) for value in own} <= described
 
 
+# Others' variables, that are not always read by a plain os.environ.get.
+OTHERS = {"NO_COLOR", "NOTIFY_SOCKET", "JOURNAL_STREAM", "XDG_RUNTIME_DIR", "KUBERNETES_SERVICE_HOST", "container"}
+
+
 def _variables() -> set[str]:
     """Return every variable of the environment that the code reads."""
     found = set()
@@ -99,7 +103,7 @@ def _variables() -> set[str]:
         for node in ast.walk(ast.parse(source.read_text("utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found |= set(re.findall(r"\b(?:BINFMTD|QEMU)_[A-Z0-9_]+\b", node.value))
-                found |= {node.value} & {"NO_COLOR", "NOTIFY_SOCKET", "JOURNAL_STREAM", "XDG_RUNTIME_DIR", "SHELL"}
+                found |= {node.value} & OTHERS
             elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("os.environ.get", "os.environ.pop"):
                 found |= _values(node.args[0])
     return found
