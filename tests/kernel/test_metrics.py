@@ -224,7 +224,7 @@ def test_a_socket_from_systemd(instance: Instance, tmp_path: Path, port: int) ->
         number = listener.fileno()
         script = f"exec 3<&{number} 4</dev/null; LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=metrics:other exec "
         daemon = instance.popen(
-            ["sh", "-c", script + shlex.join(command)], pass_fds=[number], stderr=subprocess.DEVNULL
+            ["bash", "-c", script + shlex.join(command)], pass_fds=[number], stderr=subprocess.DEVNULL
         )
     assert Http(port).get("/healthz")[0] == 200  # it waits in the socket until the daemon is there
     assert Http(port).sample("binfmtd_handlers", state="registered") == 3
