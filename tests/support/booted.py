@@ -144,7 +144,7 @@ class Booted:
         return [line for line in found if not event or f"event={event}" in str(line["MESSAGE"]).split()]
 
     def entries(self) -> list[str]:
-        """List what is registered."""
+        """List what is registered, also by Debian's own packages."""
         return sorted({*self.run("ls", MOUNT_POINT).stdout.split()} - {"register", "status"})
 
     def answer(self) -> int:

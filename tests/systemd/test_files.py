@@ -49,3 +49,18 @@ def test_the_drop_ins_are_understood(machine: Booted, drop_in: Path) -> None:
         assert (judged.status, judged.stdout, judged.stderr) == (0, "", "")
     finally:
         (machine.root / path.lstrip("/")).unlink()
+
+
+def test_a_daemon_that_mounts_is_not_in_a_mount_namespace(machine: Booted) -> None:
+    """With `mount.conf` it sees the host's own mount table: what it mounts is there for all."""
+    path = f"{DROP_INS}/mount.conf"
+    machine.write(path, (CHECKOUT / "systemd/drop-ins/mount.conf").read_text())
+    try:
+        machine.systemctl("daemon-reload")
+        machine.systemctl("restart", UNIT)
+        spaces = machine.run("readlink", "/proc/1/ns/mnt", f"/proc/{machine.show('MainPID')}/ns/mnt").stdout.split()
+        assert len(spaces) == 2
+        assert spaces[0] == spaces[1]
+    finally:
+        (machine.root / path.lstrip("/")).unlink()
+        machine.systemctl("daemon-reload")

@@ -57,7 +57,8 @@ def test_reload(service: Booted) -> None:
     pid = service.show("MainPID")
     service.write(CONFIG, 'architectures = []\n[handlers.x]\nextension = "x"\ninterpreter = "/usr/bin/true"\n')
     service.systemctl("reload", UNIT)
-    assert service.entries() == ["x"]
+    assert "x" in service.entries()
+    assert ENTRY not in service.entries()
     assert service.show("MainPID") == pid
 
 
@@ -115,15 +116,18 @@ def test_watchdog(service: Booted) -> None:
 
 def test_stops_at_once(service: Booted) -> None:
     """Stopping takes less than a second by systemd's own clock; on a slow machine, than 50 starts of Python."""
-    bare = ["systemd-run", "--quiet", "--wait", "--unit=bare", "--remain-after-exit=no"]
-    service.run(*bare, "/usr/bin/python3", "-I", "-c", "pass")
-    usage = service.run("sh", "-c", "t=$(date +%s%N); /usr/bin/python3 -I -c pass; echo $(($(date +%s%N) - t))")
-    python = int(usage.stdout) / 1e9
+    timed = service.run("sh", "-c", "t=$(date +%s%N); /usr/bin/python3 -I -c pass; echo $(($(date +%s%N) - t))")
     service.systemctl("stop", UNIT)
-    left, entered = service.show("ActiveExitTimestampMonotonic"), service.show("InactiveEnterTimestampMonotonic")
-    assert service.show("Result") == "success"
-    assert (int(entered) - int(left)) / 1e6 < max(1, 50 * python)
-    assert service.entries() == [ENTRY], "the entries stay"
+    stopping, stopped = (_last_said(service, word) for word in ("Stopping", "Stopped"))
+    assert 0 < stopped - stopping < max(1, 50 * int(timed.stdout) / 1e9)
+    assert not [line for line in service.journal() if "SIGKILL" in line["MESSAGE"]]
+    assert ENTRY in service.entries(), "the entries stay"
+
+
+def _last_said(service: Booted, word: str) -> float:
+    """Return when systemd last said so, in seconds."""
+    said = [line for line in service.journal() if line["MESSAGE"].startswith(f"{word} {UNIT}")]
+    return int(said[-1]["__MONOTONIC_TIMESTAMP"]) / 1e6
 
 
 def test_systemd_binfmt_restarts(service: Booted) -> None:
@@ -154,7 +158,7 @@ def test_unmounted_on_the_host(service: Booted) -> None:
     assert "binfmt_misc binfmt_misc" not in mounts
     assert service.answer() == 126
     assert service.run("mount", "-t", "binfmt_misc", "binfmt_misc", MOUNT_POINT).status == 0
-    wait_until(lambda: service.entries() == [ENTRY], DEADLINE_SECONDS, "the entry")
+    wait_until(lambda: ENTRY in service.entries(), DEADLINE_SECONDS, "the entry")
     assert service.answer() == 51
 
 
