@@ -89,7 +89,7 @@ class Booted:
         )
         try:
             self._leader = wait_until(self._find_leader, 60, "process 1 of the machine")
-            namespace_of_its_own(self._leader)
+            namespace_of_its_own(self._leader)  # and so no binfmt_misc of ours
             wait_until(self._is_up, 300, "a system that is up")
         except BaseException:
             self.close()
@@ -112,10 +112,11 @@ class Booted:
         self._log.close()
         shutil.rmtree(self.root)
 
-    def _find_leader(self) -> int | None:
+    def _find_leader(self) -> int:
+        """Its process id here, or 0."""
         assert self._nspawn.poll() is None, Path(self._log.name).read_text(errors="replace")
         leaders = [leader for pid in _children(self._nspawn.pid) for leader in _children(pid)]
-        return leaders[0] if leaders and Path(f"/proc/{leaders[0]}/comm").read_text() == "systemd\n" else None
+        return leaders[0] if leaders and Path(f"/proc/{leaders[0]}/comm").read_text() == "systemd\n" else 0
 
     def _is_up(self) -> bool:
         return self.run("systemctl", "is-system-running", "--wait").stdout.strip() in ("running", "degraded")
