@@ -49,6 +49,8 @@ def main(arguments: Sequence[str]) -> int:
     remove_unfinished(directory)
 
     from binfmtd.config.source import DEFAULT_PATH, age, watched
+    from binfmtd.daemon.probed_file import ProbedFile
+    from binfmtd.daemon.probing import Probing
     from binfmtd.daemon.reload_request import ConfigSource
     from binfmtd.daemon.reporter import Reporter
     from binfmtd.daemon.service import Service
@@ -65,9 +67,11 @@ def main(arguments: Sequence[str]) -> int:
     kept = reconciler(config, directory)
     if kept.ledger.problem:
         reporter.ledger_lost(kept.ledger.problem)
-    pauses = PauseFile(directory, boot_id())
+    boot = boot_id()
+    pauses = PauseFile(directory, boot)
+    probing = Probing(ProbedFile(directory, boot), directory, given.mount, config.policy.probe, reporter.probe)
     try:
-        Service(source, options.where(given), kept, reporter, signals, persistence, lock, pauses).run()
+        Service(source, options.where(given), kept, reporter, signals, persistence, lock, pauses, probing).run()
     finally:
         signals.ignore()
         lock.release()

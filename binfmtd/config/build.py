@@ -42,6 +42,7 @@ def build(merged: Merged, sources: tuple[str, ...], included: Included = NOTHING
         _metrics(merged),
         sources,
         tuple(warnings),
+        labels=merged.labels.file,
     )
 
 

@@ -11,7 +11,15 @@ from dataclasses import dataclass, field
 from pydantic import BaseModel
 
 from binfmtd.catalog.names import find
-from binfmtd.config.schema import ArchitectureTable, ConfigFile, EmulatorsTable, HandlerTable, MetricsTable, dotted
+from binfmtd.config.schema import (
+    ArchitectureTable,
+    ConfigFile,
+    EmulatorsTable,
+    HandlerTable,
+    LabelsTable,
+    MetricsTable,
+    dotted,
+)
 from binfmtd.errors import ConfigError, FormatError
 
 
@@ -35,6 +43,7 @@ class Merged:
     metrics: MetricsTable = field(default_factory=MetricsTable)
     emulators: EmulatorsTable = field(default_factory=EmulatorsTable)
     architectures: dict[str, ArchitectureTable] = field(default_factory=dict)  # by catalog name
+    labels: LabelsTable = field(default_factory=LabelsTable)
     handlers: dict[str, HandlerTable] = field(default_factory=dict)
     origins: dict[tuple[str, ...], Origin] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -52,6 +61,7 @@ def _add(merged: Merged, file: str, later: ConfigFile) -> None:
     merged.top = merged.top.model_copy(update=_given(later))
     merged.emulators = merged.emulators.model_copy(update=_given(later.emulators))
     merged.metrics = merged.metrics.model_copy(update=_given(later.metrics))
+    merged.labels = merged.labels.model_copy(update=_given(later.labels))
     for key in _given(later):
         merged.origins[key,] = Origin(file, key)
     for key in _given(later.emulators):
@@ -87,5 +97,5 @@ def _add(merged: Merged, file: str, later: ConfigFile) -> None:
 
 def _given(table: BaseModel) -> Mapping[str, object]:
     """The plain keys that the file has."""
-    nested = {"emulators", "handlers", "metrics"}
+    nested = {"emulators", "handlers", "labels", "metrics"}
     return {key: getattr(table, key) for key in type(table).model_fields if key in table.model_fields_set - nested}

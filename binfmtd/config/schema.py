@@ -32,7 +32,7 @@ from binfmtd.formats.address import parse_address
 from binfmtd.formats.duration import parse_duration
 from binfmtd.formats.escapes import decode
 from binfmtd.formats.line import check_interpreter
-from binfmtd.model.config import OnStop, Shadowed, Unmanaged
+from binfmtd.model.config import OnStop, Probe, Shadowed, Unmanaged
 from binfmtd.model.handler import Flags, check_name
 from binfmtd.model.match import Extension, Magic, Match
 from binfmtd.model.standin import PREFIX, is_stand_in
@@ -49,6 +49,16 @@ def duration(value: object, least: float, most: float) -> float:
     if not least <= seconds <= most:
         raise ValueError(f"{_shown(value)} is out of range: write {least:g}s to {most:g}s")
     return seconds
+
+
+def _probe(value: object) -> Probe | float:
+    words = [word.value for word in Probe]
+    if value in words:
+        return Probe(str(value))
+    try:
+        return duration(value, least=10, most=7 * 86400)
+    except ValueError as error:
+        raise ValueError(f"{error}; or one of {', '.join(words)}") from None
 
 
 def entry_name(name: str) -> str:
@@ -84,6 +94,12 @@ def _interpreter(text: str) -> str:
     return text
 
 
+def _absolute(text: str) -> str:
+    if not text.startswith("/") or text.endswith("/") or "\0" in text:
+        raise FormatError(f"{text!r} is no absolute path of a file: write one, like /run/a-file")
+    return text
+
+
 def _entry_pattern(text: str) -> str:
     if PLACEHOLDER not in text:
         raise FormatError(f"{text!r} would name every architecture alike: put {PLACEHOLDER} into it")
@@ -112,6 +128,7 @@ ExtensionText = Annotated[str, BeforeValidator(_raising_value_error(_extension))
 Textfile = Annotated[str, BeforeValidator(_raising_value_error(_textfile))]
 Address = Annotated[tuple[str, int], BeforeValidator(_raising_value_error(parse_address))]
 IncludeWord = Annotated[str, BeforeValidator(_raising_value_error(check_word))]
+AbsolutePath = Annotated[str, BeforeValidator(_raising_value_error(_absolute))]
 EntryName = Annotated[str, AfterValidator(_raising_value_error(entry_name))]
 _Word = Strict(strict=False)  # to a strict field, "keep" is no Unmanaged
 
@@ -188,6 +205,12 @@ class MetricsTable(_Table):
     listen: Address | None = None
 
 
+class LabelsTable(_Table):
+    """``[labels]``: what node-feature-discovery is told."""
+
+    file: AbsolutePath | None = None
+
+
 class ConfigFile(_Table):
     """One file."""
 
@@ -201,8 +224,10 @@ class ConfigFile(_Table):
     resync: Annotated[float, BeforeValidator(partial(duration, least=1, most=7 * 86400))] | None = None
     settle: Annotated[float, BeforeValidator(partial(duration, least=0, most=1))] | None = None
     reload_on_change: bool | None = None
+    probe: Annotated[Probe | float, BeforeValidator(_probe)] | None = None
     include: list[IncludeWord] | None = None
     metrics: MetricsTable = MetricsTable()
+    labels: LabelsTable = LabelsTable()
     emulators: EmulatorsTable = EmulatorsTable()
     handlers: dict[EntryName, HandlerTable] = {}
 
@@ -230,6 +255,7 @@ def parse(text: str, file: str) -> ConfigFile:
 _KEYS: Mapping[tuple[str, int], type[BaseModel]] = {
     ("", 1): ConfigFile,
     ("metrics", 2): MetricsTable,
+    ("labels", 2): LabelsTable,
     ("emulators", 2): EmulatorsTable,
     ("emulators", 3): ArchitectureTable,
     ("handlers", 3): HandlerTable,

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from binfmtd.daemon.hot_path import Reaction
 from binfmtd.daemon.pause_file import since_boot
 from binfmtd.daemon.persistent import Persistence
+from binfmtd.daemon.probe_report import ProbeReport
 from binfmtd.daemon.reconcile import Look, PassResult, Reconciler
 from binfmtd.errors import WriteRefusedError
 from binfmtd.kernel.mount import Mounted
@@ -50,6 +51,7 @@ class Reporter:
         self._log = get_logger()
         self.counts = Counts(time.time())
         self._run = os.urandom(3).hex()  # so that no other daemon's passes have the ids of ours
+        self.probe = ProbeReport()
         self._trouble: str | None = None
         self._said: set[str] = set()
         self._bridged: dict[str, bool] = {}  # drifts since the last pass -> whether a stand-in serves
@@ -109,6 +111,7 @@ class Reporter:
             tell(_PAST[act], **_named([action.entry for action in actions]), drift=drift.value, reason=reason)
         for action in result.done:
             self._failures.pop(action.entry, None)
+            self.probe.registered(action.entry)
         still_open = {action.entry for action in result.look.plan.actions}
         self._stood_in &= still_open
         there = result.look.observed.by_name
@@ -241,6 +244,7 @@ class Reporter:
     def removed(self, actions: list[Action], look: Look) -> None:
         """What `on_stop = "remove"` took away, and what it left."""
         self._look = look
+        self.probe.found(None)
         self._log.info("entries_removed", entries=[action.entry for action in actions])
 
     def stopped(self) -> None:
@@ -257,6 +261,7 @@ class Reporter:
 
     def write(self, reconciler: Reconciler, mounted: Mounted | None, contended: Collection[str]) -> dict[str, Any]:
         """Replace the status file, and return what it says; a full disk is no reason to stop repairing."""
+        self.probe.keep_labels(reconciler.config)
         document = self._document(reconciler, mounted, contended)
         lasting = {key: value for key, value in document.items() if key not in ("passes", "last_pass")}
         if lasting == self._written and status_written(self._state_dir):
@@ -282,6 +287,7 @@ class Reporter:
             if row["name"] in self._bridged and row["state"] == "registered":
                 row["state"] = "stand_in" if self._bridged[row["name"]] else "waiting"
                 row["reason"] = "it drifted, and is registered when nobody else is at work on it"
+            self.probe.judge(row)
         foreign = [] if look is None else look.foreign()
         enabled = {} if look is None else {entry.name: entry.enabled for entry in look.observed.entries}
         return {
@@ -300,6 +306,7 @@ class Reporter:
             "handlers": rows,
             "contended": sorted(contended),
             "paused": [{"name": name, "until": _when(end)} for name, end in sorted(reconciler.pauses.until.items())],
+            "probed": self.probe.document(),
             "foreign": [{"name": name, "enabled": enabled[name]} for name in foreign],
             "passes": self.counts.passes.total(),
             "repairs": self.counts.repairs.total(),

@@ -13,6 +13,7 @@ from binfmtd.daemon.notify import Notifier
 from binfmtd.daemon.pacing import Pacing
 from binfmtd.daemon.pause_file import PauseFile
 from binfmtd.daemon.persistent import Persistence
+from binfmtd.daemon.probing import Probing
 from binfmtd.daemon.reconcile import PassResult, Reconciler
 from binfmtd.daemon.reload_request import ConfigSource, ReloadRequest
 from binfmtd.daemon.reporter import Reporter
@@ -43,6 +44,7 @@ class Service:
         persistence: Persistence,
         lock: Lock,
         pauses: PauseFile,
+        probing: Probing,
     ) -> None:
         """``where`` binfmt_misc is, or is to be mounted."""
         self._source = source
@@ -52,10 +54,12 @@ class Service:
         self._persistence = persistence
         self._lock = lock
         self._pauses = pauses
+        self._probing = probing
         self._notifier = Notifier()
         self._watchdog = Watchdog(self._notifier)
         self._watch = Watch()
-        self._files = WatchedFiles(self._watch, source.watched, pauses.watched, reporter)
+        state_files = {"pauses": pauses.watched, "probed": probing.watched}
+        self._files = WatchedFiles(self._watch, source.watched, state_files, reporter)
         self._mounts = MountTable()
         self._wait = Wait(self._mounts.descriptor, self._signals.descriptor)
         self._attachment = Attachment(where, self._watch, self._wait)
@@ -69,6 +73,7 @@ class Service:
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT.  Raises WriteRefusedError if this process may not write at all."""
         self._reconciler.pauses = self._pauses.read()
+        self._probing.take_in()
         self._attach("start")
         while not self._signals.stop:
             deadline = min(
@@ -80,6 +85,7 @@ class Service:
                 self._mounts.due_at,
                 self._storm.glance_at,
                 self._watchdog.due_at,
+                self._probing.due_at,
             )
             listen_at = self._storm.listen_at
             woken = self._wait.until(min(deadline, listen_at) if self._worker.heard else deadline, listen_at)
@@ -102,9 +108,13 @@ class Service:
         heard, reaction = self._worker.repair()
         now = time.monotonic()
         if reaction.found:
+            self._probing.want()
             self._tell()
         if "pauses" in heard.files:
             self._pause()
+        if "probed" in heard.files:
+            self._probing.take_in()
+            self._tell()
         if "config" in heard.files:
             self._ask_for_reload()
         if "interpreters" in heard.files:
@@ -122,6 +132,8 @@ class Service:
         self._signals.drain()
         if self._signals.child:
             self._signals.child = False
+            if self._probing.reap():
+                self._tell()
             reap_orphans()
         if self._signals.reload:
             self._signals.reload = False
@@ -148,6 +160,7 @@ class Service:
             self._pause()
         if now >= self._reload.due_at and self._reload.take(now, self._source.age()):
             self._load()
+        self._probing.step(now)
         if self._pacing.end_contentions(now):
             self._tell()
         if now >= self._look_at():
@@ -169,6 +182,7 @@ class Service:
             fresh = self._attachment.attach()
         except MountError as error:
             self._pacing.forget()
+            self._probing.want()
             self._report.trouble(str(error))
             self._tell()
             return
@@ -203,6 +217,8 @@ class Service:
         result = self._worker.make_pass(trigger, at_once=at_once)
         self._worker.repair_first()
         if result is not None:
+            if result.done or not self._ready:
+                self._probing.want()
             if self._files.serve_in_our_place(result.look.providers(), self._reconciler.config):
                 self._pacing.look_later(time.monotonic())
             self._persistence.want(result.look, self._reconciler.config, self._reconciler.failed)
@@ -249,6 +265,7 @@ class Service:
             self._persistence.retry()
             self._exporter.retry()
             self._pacing.use(config.policy.settle)
+            self._probing.use(config.policy.probe)
             self._files.arm(self._reconciler.config)
             self._make_pass("reload", at_once=True)
             if self._attachment.mounted is None:
@@ -258,6 +275,7 @@ class Service:
 
     def _stop(self) -> None:
         self._notifier.send("STOPPING=1")
+        self._probing.stop()
         self._make_pass("stop", at_once=True)
         if self._reconciler.config.policy.on_stop is OnStop.REMOVE:
             self._worker.remove_owned()

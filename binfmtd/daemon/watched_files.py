@@ -1,6 +1,9 @@
-"""The files that decide what is to be done: where interpreters are or would appear, the config if it asks, pauses."""
+"""The files that decide what is to be done.
 
-from collections.abc import Callable
+Where interpreters are or would appear, the config if it asks for that, and what others write in the state directory.
+"""
+
+from collections.abc import Callable, Mapping
 
 from binfmtd.daemon.facts import paths_of
 from binfmtd.daemon.reporter import Reporter
@@ -16,14 +19,17 @@ class WatchedFiles:
         self,
         watch: Watch,
         config_files: Callable[[], dict[str, set[str]]],
-        pauses: dict[str, set[str]],
+        state_files: Mapping[str, Mapping[str, set[str]]],
         report: Reporter,
     ) -> None:
-        """``config_files`` tells the names to watch in each directory for `reload_on_change`; ``pauses`` likewise."""
+        """``config_files`` tells the names to watch in each directory for `reload_on_change`.
+
+        ``state_files`` are those of the state directory that others write, likewise, by their kind.
+        """
         self.changed = True  # something happened to one: they have to be looked at anew, before the next pass
         self._watch = watch
         self._config_files = config_files
-        self._pauses = pauses
+        self._state_files = state_files
         self._report = report
         self._providers: list[str] = []
 
@@ -37,7 +43,9 @@ class WatchedFiles:
             self.changed |= watched(paths) != now  # it moves all the time: once more when it is quiet
         wanted = self._config_files() if config.policy.reload_on_change else {}
         unwatched += self._watch.watch_files("config", wanted)
-        self._report.unwatched(unwatched + self._watch.watch_files("pauses", self._pauses))
+        for kind, names in self._state_files.items():
+            unwatched += self._watch.watch_files(kind, names)
+        self._report.unwatched(unwatched)
 
     def serve_in_our_place(self, providers: list[str], config: Config) -> bool:
         """Watch the interpreters of foreign entries that serve in our place, too; True if they are others now."""

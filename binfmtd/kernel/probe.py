@@ -11,6 +11,7 @@ beforehand (flag F), as it would have to be in anybody's container.  The process
 """
 
 import errno
+import mmap
 import os
 import resource
 import select
@@ -26,14 +27,15 @@ from typing import Self
 from binfmtd.errors import ProbeError
 
 EXIT_STATUS = 42
-_SECONDS = 10.0  # an emulator starts in some 20 ms
+PATIENCE = 10.0  # seconds for one program; an emulator starts in some 20 ms
 _NAME = "program"
 _BLOCK = 1 << 20
 _CHROOT, _TRACE = b"C", b"T"  # what a child says if it may not do this
 _BROKEN = b"B"  # ... and if something else went wrong before the program could start
+_NOT_IN_CHROOT = "its interpreter is not to be had there: its entry has no flag F, or the emulator is not static"
 _MEANINGS = {
     errno.ENOEXEC: "no entry takes it, and the host does not run it natively",
-    errno.ENOENT: "its interpreter is not to be had there: its entry has no flag F, or the emulator is not static",
+    errno.ENOENT: "its interpreter is missing, or what that needs to run",
     errno.ELOOP: "its entry takes its own interpreter, too",
 }
 
@@ -43,7 +45,7 @@ class Probed:
     """What became of one program.
 
     ``reason`` says why it does not run, and is empty if it does.  ``as_expected`` is whether the file that ran it is
-    the expected interpreter, by content.  ``duration`` is in seconds, from the fork to the end.
+    the expected interpreter, by content.  ``duration`` is in seconds, from the fork to the end; ``errno`` is execve's.
     """
 
     name: str
@@ -53,14 +55,35 @@ class Probed:
     reason: str
     duration: float
     as_expected: bool | None = None
+    errno: int | None = None
+
+
+def refuse_without_code_memory() -> None:
+    """Raise ProbeError where no memory may be both writable and executable.
+
+    Emulators write their code, so there all would seem broken: systemd's MemoryDenyWriteExecute, PR_SET_MDWE (prctl(2))
+    and SELinux's execmem forbid it, and children inherit that.
+    """
+    try:
+        mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC).close()
+    except OSError as error:
+        raise ProbeError(
+            f"memory that is writable and executable is forbidden here ({error.strerror}), and no emulator runs "
+            "without: under systemd, have binfmtd-probe.service probe (systemctl enable --now binfmtd-probe.path)"
+        ) from None
 
 
 class Prober:
     """Runs programs, one after the other, in a directory that is there from the first one to ``close``."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, in_chroot: bool = True, patience: float = PATIENCE) -> None:
+        """``in_chroot=False``: in our own root, where a handler without F is found working, too.
+
+        A program that takes longer than ``patience`` seconds is killed.
+        """
         self._directory: str | None = None
-        self._in_chroot = True
+        self._in_chroot = in_chroot
+        self._patience = patience
         self._traced = True
 
     def __enter__(self) -> Self:
@@ -91,7 +114,7 @@ class Prober:
         except OSError as error:
             raise ProbeError(f"{path}: {error.strerror}: make room, or name another directory in TMPDIR") from None
         while True:
-            attempt = _Attempt(path, in_chroot=self._in_chroot, traced=self._traced)
+            attempt = _Attempt(path, self._patience, in_chroot=self._in_chroot, traced=self._traced)
             probed = attempt.run(name, expected)
             if attempt.forbidden == _CHROOT:
                 self._in_chroot = False
@@ -128,8 +151,9 @@ def _with_room(directory: str) -> str:
 class _Attempt:
     """One process."""
 
-    def __init__(self, path: str, *, in_chroot: bool, traced: bool) -> None:
+    def __init__(self, path: str, patience: float, *, in_chroot: bool, traced: bool) -> None:
         self._path = path
+        self._patience = patience
         self._in_chroot = in_chroot
         self._traced = traced
         self.forbidden = b""  # what it was not allowed to do, and did not get beyond
@@ -146,13 +170,13 @@ class _Attempt:
             self._be(writing, parent)
         os.close(writing)
         try:
-            status = os.waitpid(child, 0)[1] if self._traced else _end(child)
+            status = os.waitpid(child, 0)[1] if self._traced else self._end(child)
             if os.WIFSTOPPED(status):
                 running = f"/proc/{child}/exe"
                 natively = _is(running, self._path)
                 as_expected = _is(running, expected) if expected else None
                 syscalls.go_on(child)
-                status = _end(child)
+                status = self._end(child)
             with open(reading, "rb", closefd=False) as file:
                 said = file.read()
         finally:
@@ -161,9 +185,33 @@ class _Attempt:
             raise ProbeError("programs cannot be tried here: the process that should have become one has failed")
         if said in (_CHROOT, _TRACE):
             self.forbidden = said
-        reason = _why(status, said)
+        refusal = int(said) if said.isdigit() else None
+        reason = self._why(status, refusal)
         duration = time.monotonic() - began
-        return Probed(name, not reason, natively, self._in_chroot, reason, duration, as_expected)
+        return Probed(name, not reason, natively, self._in_chroot, reason, duration, as_expected, refusal)
+
+    def _end(self, child: int) -> int:
+        """Wait for its end, or make one; the status as of waitpid."""
+        descriptor = os.pidfd_open(child)
+        try:
+            if not select.select([descriptor], [], [], self._patience)[0]:
+                os.kill(child, signal.SIGKILL)
+        finally:
+            os.close(descriptor)
+        return os.waitpid(child, 0)[1]
+
+    def _why(self, status: int, refusal: int | None) -> str:
+        """Why it does not run; empty if it does."""
+        if refusal == errno.ENOENT and self._in_chroot:
+            return _NOT_IN_CHROOT
+        if refusal is not None:
+            return _MEANINGS.get(refusal) or os.strerror(refusal)
+        if os.WIFSIGNALED(status):
+            number = os.WTERMSIG(status)
+            late = f" (what does not end within {self._patience:.0f} s is)" if number == signal.SIGKILL else ""
+            return f"it was killed by signal {number}, {signal.strsignal(number)}{late}"
+        code = os.WEXITSTATUS(status)
+        return "" if code == EXIT_STATUS else f"it ended with status {code} instead of {EXIT_STATUS}"
 
     def _be(self, writing: int, parent: int) -> None:
         """The child: become the program, or say why not."""
@@ -212,17 +260,6 @@ def _change_root(directory: str) -> None:
     os.chdir("/")
 
 
-def _end(child: int) -> int:
-    """Wait for its end, or make one; the status as of waitpid."""
-    descriptor = os.pidfd_open(child)
-    try:
-        if not select.select([descriptor], [], [], _SECONDS)[0]:
-            os.kill(child, signal.SIGKILL)
-    finally:
-        os.close(descriptor)
-    return os.waitpid(child, 0)[1]
-
-
 def _is(running: str, path: str) -> bool | None:
     """Whether two paths lead to the same file, or to files of the same content; None if one cannot be read.
 
@@ -239,16 +276,3 @@ def _is(running: str, path: str) -> bool | None:
                     return False
         return True
     return None
-
-
-def _why(status: int, said: bytes) -> str:
-    """Why it does not run; empty if it does."""
-    if said:
-        number = int(said) if said.isdigit() else 0
-        return _MEANINGS.get(number) or os.strerror(number)
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        late = f" (what does not end within {_SECONDS:.0f} s is)" if number == signal.SIGKILL else ""
-        return f"it was killed by signal {number}, {signal.strsignal(number)}{late}"
-    code = os.WEXITSTATUS(status)
-    return "" if code == EXIT_STATUS else f"it ended with status {code} instead of {EXIT_STATUS}"

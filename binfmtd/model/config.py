@@ -31,6 +31,13 @@ class OnStop(StrEnum):
     REMOVE = "remove"
 
 
+class Probe(StrEnum):
+    """When the daemon tries what is registered, unless it does so at intervals."""
+
+    OFF = "off"
+    AFTER_REPAIR = "after-repair"
+
+
 @dataclass(frozen=True, slots=True)
 class Declaration:
     """One handler as declared, before this host is asked which interpreter is there."""
@@ -51,7 +58,7 @@ class Declaration:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The settings that are not handlers.  ``resync`` and ``settle`` are seconds."""
+    """The settings that are not handlers.  ``resync`` and ``settle`` are seconds, and so is ``probe`` if a number."""
 
     unmanaged: Unmanaged = Unmanaged.KEEP
     keep: tuple[str, ...] = ("WSLInterop*", "python3*")  # globs over entry names
@@ -61,6 +68,7 @@ class Policy:
     resync: float = 300.0
     settle: float = 0.020
     reload_on_change: bool = False
+    probe: Probe | float = Probe.OFF  # a number: after repairs, and so often besides
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +88,4 @@ class Config:
     metrics: Metrics = Metrics()
     sources: tuple[str, ...] = ()  # the files that were read, in order
     warnings: tuple[str, ...] = ()  # what is allowed but surprising: a name declared twice, say
+    labels: str | None = None  # the file for node-feature-discovery

@@ -23,7 +23,19 @@ from binfmtd.model.standin import stand_in_name
 FILE_NAME = "status.json"
 SCHEMA = 1
 KEYS = frozenset(
-    {"state", "mount", "config", "handlers", "contended", "paused", "foreign", "passes", "repairs", "last_pass"}
+    {
+        "state",
+        "mount",
+        "config",
+        "handlers",
+        "contended",
+        "paused",
+        "probed",
+        "foreign",
+        "passes",
+        "repairs",
+        "last_pass",
+    }
 )
 STATES = ("converged", "waiting", "paused", "drifting", "contended", "degraded")  # of the whole, the worst last
 SERVED = ("registered", "stand_in", "served_elsewhere", "shadowed")  # programs run; by whom is another matter

@@ -7,7 +7,15 @@ import pytest
 
 from binfmtd.config.build import DEFAULT_ENTRY, DEFAULT_FLAGS, DEFAULT_PATHS
 from binfmtd.config.load import load
-from binfmtd.config.schema import ArchitectureTable, ConfigFile, EmulatorsTable, HandlerTable, MetricsTable, parse
+from binfmtd.config.schema import (
+    ArchitectureTable,
+    ConfigFile,
+    EmulatorsTable,
+    HandlerTable,
+    LabelsTable,
+    MetricsTable,
+    parse,
+)
 from binfmtd.files.trust import Trust
 from binfmtd.model.config import Config, Policy
 from binfmtd.model.handler import Flags
@@ -35,7 +43,8 @@ def test_the_example_as_it_is_changes_nothing(load_text: Load, example: str) -> 
 
 def test_the_example_shows_the_defaults(uncommented: ConfigFile) -> None:
     """Every commented default is the real one."""
-    shown = uncommented.model_dump(exclude={"architectures", "include", "metrics", "emulators", "handlers"})
+    tables = {"architectures", "include", "metrics", "labels", "emulators", "handlers"}
+    shown = uncommented.model_dump(exclude=tables)
     arrays = {key: tuple(value) for key, value in shown.items() if isinstance(value, list)}
     assert Policy(**{**shown, **arrays}) == Policy()
     assert (uncommented.architectures, uncommented.include) == (["all"], [])
@@ -49,6 +58,7 @@ def test_the_example_shows_every_key(uncommented: ConfigFile) -> None:
     assert uncommented.metrics.model_fields_set == set(MetricsTable.model_fields)
     assert uncommented.emulators.model_fields_set - {"arm64"} == set(EmulatorsTable.model_fields)
     assert uncommented.emulators.by_architecture["arm64"].model_fields_set == set(ArchitectureTable.model_fields)
+    assert uncommented.labels.model_fields_set == set(LabelsTable.model_fields)
     assert uncommented.handlers["wasm"].model_fields_set | {"extension"} == set(HandlerTable.model_fields)
 
 

@@ -40,6 +40,13 @@ BAD = [
     ("resync = '1m1h'", "resync", "is no duration"),
     ("resync = '-1m'", "resync", "is no duration"),
     ("resync = 2024-01-01", "resync", "is no duration"),
+    ("probe = 'after'", "probe", "'after' is no duration"),
+    ("probe = 'after'", "probe", "or one of off, after-repair"),
+    ("probe = true", "probe", "or one of off, after-repair"),
+    ("probe = '1s'", "probe", "out of range: write 10s to"),
+    ("[labels]\nfile = 'x'", "labels.file", "absolute path"),
+    ("[labels]\nfile = 1", "labels.file", "1 must be a string"),
+    ("[labels]\nfiles = '/x'", "labels.files", "did you mean file?"),
     ("architectures = 'all'", "architectures", "must be an array"),
     ("architectures = ['arm46']", "architectures", "did you mean arm"),
     ("architectures = ['-arm46']", "architectures", "did you mean arm"),
@@ -146,7 +153,7 @@ def test_durations_are_numbers_with_units(text: str, seconds: float) -> None:
 
 def test_every_setting_of_the_policy_has_its_key() -> None:
     """The keys of the config are the fields of Policy and the tables: nothing is forgotten."""
-    tables = {"architectures", "include", "metrics", "emulators", "handlers"}
+    tables = {"architectures", "include", "metrics", "labels", "emulators", "handlers"}
     assert {field.name for field in fields(Policy)} | tables == set(ConfigFile.model_fields)
 
 

@@ -1,0 +1,102 @@
+"""``binfmtd probe``: whether the programs of an architecture run here, through what, and if not, why not.
+
+Each architecture's tiny program is run: first where nothing but itself is, as in somebody's container, and where its
+interpreter is not to be had there, in our own root.
+"""
+
+import argparse
+import errno
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+
+from binfmtd.catalog.architectures import CATALOG, Architecture
+from binfmtd.catalog.names import find as find_architecture
+from binfmtd.catalog.program import tiny_program
+from binfmtd.cli import options
+from binfmtd.cli.check import observe
+from binfmtd.cli.context import print_json, print_table, state_dir
+from binfmtd.cli.trial import server
+from binfmtd.daemon.probed_file import ProbedFile
+from binfmtd.daemon.state_dir import make_state_dir
+from binfmtd.errors import FormatError, StateError, UsageError
+from binfmtd.kernel.host import boot_id
+from binfmtd.kernel.probe import PATIENCE, Prober, refuse_without_code_memory
+from binfmtd.model.entry import ObservedState
+from binfmtd.model.probed import Probed, Tried
+from binfmtd.model.standin import PREFIX as STAND_IN
+
+MORE_PATIENCE = 60.0  # seconds for one program where nobody waits: on a busy host an emulator starts in some seconds
+DONE = 0
+DOES_NOT_RUN = 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """What the command line may say."""
+    command = options.parser("probe", epilog="Exit status 1 if an architecture that was named does not run.")
+    command.add_argument("names", metavar="ARCH", nargs="*", help="only these, by any name they go by")
+    command.add_argument(
+        "--write", action="store_true", help="print nothing, and leave the result where the daemon looks for it"
+    )
+    options.add_config(command)  # every command takes it; here it makes no difference
+    options.add_mount(command)
+    options.add_state_dir(command)
+    options.add_json(command)
+    return command
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit status 0, or 1 if one that was asked for by name does not run."""
+    given = parser().parse_args(arguments)
+    if given.write and given.names:
+        raise UsageError("--write is about all architectures: leave the names out")
+    try:
+        wanted = [find_architecture(name) for name in given.names] or list(CATALOG.values())
+    except FormatError as error:
+        raise UsageError(str(error)) from None
+    refuse_without_code_memory()
+    if given.write:
+        # The daemon's own priority is for repairs.
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, 0, max(0, os.getpriority(os.PRIO_PROCESS, 0)))
+        _write(state_dir(given), tuple(probe(wanted, observe(given.mount), MORE_PATIENCE)))
+        return DONE
+    tried = list(probe(wanted, observe(given.mount)))
+    if given.json:
+        print_json({"architectures": [asdict(each) for each in tried]})
+    else:
+        print_table([("ARCHITECTURE", "RUNS", "IN A CHROOT", "TIME", "REASON"), *map(_row, tried)])
+    return DONE if all(each.runs for each in tried) or not given.names else DOES_NOT_RUN
+
+
+def probe(
+    wanted: Sequence[Architecture], observed: ObservedState | None, patience: float = PATIENCE
+) -> Iterator[Tried]:
+    """Run one after the other; ``observed`` tells which entry takes each.  Raises ProbeError."""
+    with Prober(patience=patience) as alone, Prober(in_chroot=False, patience=patience) as here:
+        for architecture in wanted:
+            name, program = architecture.name, tiny_program(architecture)
+            found = alone(name, program)
+            in_chroot = found.runs if found.in_chroot else None
+            reason = found.reason
+            if found.in_chroot and found.errno == errno.ENOENT:
+                found = here(name, program)
+                reason = f"not in a chroot: {reason}" if found.runs else found.reason
+            serving = None if observed is None or found.natively else server(observed, name)
+            entry = serving.name.removeprefix(STAND_IN) if serving else None  # a stand-in is never shown
+            yield Tried(name, found.runs, found.natively, entry, in_chroot, reason, round(found.duration * 1e6))
+
+
+def _write(directory: str, tried: tuple[Tried, ...]) -> None:
+    make_state_dir(directory)
+    file = ProbedFile(directory, boot_id())
+    if not file.write(Probed(int(time.time()), tried)):
+        raise StateError(f"{file.problem}: make room, or name another directory with --state-dir")
+
+
+def _row(tried: Tried) -> tuple[str, ...]:
+    who = "natively" if tried.natively else f"through {tried.entry or 'an entry that cannot be seen from here'}"
+    where = "-" if tried.in_chroot is None or not tried.runs else "yes" if tried.in_chroot else "no"
+    return tried.name, who if tried.runs else "no", where, f"{tried.duration_us / 1000:.1f} ms", tried.reason

@@ -1,0 +1,50 @@
+"""What runs here, as ``binfmtd probe --write`` found it: probed.json in the state directory.
+
+Whoever may run emulators writes it: a child of the daemon, or under systemd a unit of its own, as the daemon and its
+children have no memory there that is both writable and executable.  The daemon only watches the file.
+"""
+
+import os
+from dataclasses import asdict
+from typing import Any, get_type_hints
+
+from binfmtd.daemon.boot_file import BootFile
+from binfmtd.errors import FormatError
+from binfmtd.model.probed import Probed, Tried
+
+FILE_NAME = "probed.json"
+SCHEMA = 1
+_TYPES = get_type_hints(Tried)
+
+
+class ProbedFile:
+    """The file, and what it says at the moment."""
+
+    def __init__(self, state_dir: str | None, boot_id: str) -> None:
+        self._file = BootFile(state_dir, FILE_NAME, SCHEMA, boot_id)
+        self.watched: dict[str, set[str]] = {} if state_dir is None else {os.path.realpath(state_dir): {FILE_NAME}}
+
+    @property
+    def problem(self) -> str | None:
+        """Why the file could not be read or written."""
+        return self._file.problem
+
+    def read(self) -> Probed | None:
+        """What was found last in this boot."""
+        self._file.problem = None
+        return self._file.read(_parse, "what runs is not known until somebody probes again")
+
+    def write(self, probed: Probed) -> bool:
+        """Replace it; False if that failed, and ``problem`` says why."""
+        return self._file.write(asdict(probed), "nobody is told what was found")
+
+
+def _parse(content: Any) -> Probed:
+    rows = tuple(Tried(**row) for row in content["architectures"])
+    for row in rows:
+        for name, kind in _TYPES.items():
+            if not isinstance(getattr(row, name), kind):
+                raise FormatError(f"{name} of {row.name!r} is not of its type")
+    if type(content["at"]) is not int:
+        raise FormatError("its time is no whole number of seconds")
+    return Probed(content["at"], rows)

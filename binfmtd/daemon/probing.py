@@ -1,0 +1,118 @@
+"""When what is registered is tried, and the child that tries it: ``binfmtd probe --write``, off the way of any repair.
+
+* It is due a moment after something was registered or repaired, at the start too, and at intervals where the config
+  says so.  What follows soon after waits until twenty times its length has passed: a storm of repairs is no storm of
+  probes.
+* The loop hears of its end by SIGCHLD, and of its result by the file that it writes.  Whatever it has to complain about
+  comes through a pipe, read when it has ended.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from binfmtd.daemon.mount_table import LEAST_REST
+from binfmtd.daemon.probe_report import ProbeReport
+from binfmtd.daemon.probed_file import ProbedFile
+from binfmtd.model.config import Probe
+
+DELAY = 1.0  # seconds after a repair: others may follow at once
+LONGEST = 600.0  # seconds after which it is killed
+_MESSAGE_BYTES = 4096
+_NEVER = float("inf")
+
+
+class Probing:
+    """At most one child at a time.  ``due_at`` (monotonic, in seconds) is when ``step`` has something to do."""
+
+    def __init__(
+        self, file: ProbedFile, state_dir: str, mount: str | None, probe: Probe | float, report: ProbeReport
+    ) -> None:
+        self.watched = file.watched
+        self._file = file
+        where = ["--state-dir", state_dir, *(["--mount", mount] if mount else [])]
+        # -P: it finds its modules where we found ours, and none in the current directory.
+        self._command: Sequence[str] = [sys.executable, "-P", "-m", "binfmtd", "probe", "--write", *where]
+        self._probe = probe
+        self._report = report
+        self._child: subprocess.Popen[bytes] | None = None
+        self._began = 0.0
+        self._rested_at = 0.0
+        self._wanted_at = _NEVER
+
+    @property
+    def due_at(self) -> float:
+        """When to start it, or to kill it."""
+        return self._wanted_at if self._child is None else self._began + LONGEST
+
+    def use(self, probe: Probe | float) -> None:
+        """Another config is in force."""
+        self._probe = probe
+        self._wanted_at = _NEVER
+        self.want()
+
+    def want(self) -> None:
+        """What runs may be something else now."""
+        if self._probe is not Probe.OFF:
+            self._wanted_at = min(self._wanted_at, max(time.monotonic() + DELAY, self._rested_at))
+
+    def step(self, now: float) -> None:
+        """Start it, or kill it, if that is due."""
+        if now < self.due_at:
+            return
+        if self._child is not None:
+            self._child.kill()  # SIGCHLD tells when it has ended; the program that it tries ends with it
+            self._began = _NEVER
+            self._report.failed(f"it did not end within {LONGEST:g} s, and was killed")
+            return
+        self._wanted_at = _NEVER
+        self._began = now
+        try:
+            self._child = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            )
+        except OSError as error:
+            self._report.failed(f"{self._command[0]}: {error.strerror}")
+            self._rest()
+
+    def take_in(self) -> None:
+        """Somebody has probed, we or another."""
+        probed = self._file.read()
+        self._report.found(probed)
+        if self._file.problem:
+            self._report.failed(self._file.problem)
+
+    def reap(self) -> bool:
+        """A child has ended: True if it was ours."""
+        child = self._child
+        if child is None or child.poll() is None or child.stderr is None:
+            return False
+        os.set_blocking(child.stderr.fileno(), False)  # somebody else may hold it open
+        complaint = (child.stderr.read(_MESSAGE_BYTES) or b"").decode(errors="replace").strip()
+        child.stderr.close()
+        self._child = None
+        if self._began < _NEVER:  # else that was said
+            ended = complaint or (f"it ended with status {child.returncode}" if child.returncode else None)
+            self._report.failed(ended and ended.removeprefix("binfmtd: "))
+        self._rest()
+        self.take_in()
+        return True
+
+    def stop(self) -> None:
+        """End it with us."""
+        if self._child is not None:
+            self._child.kill()
+            self._child.wait()
+
+    def _rest(self) -> None:
+        now = time.monotonic()
+        self._rested_at = now + LEAST_REST * max(0.0, now - self._began)
+        if isinstance(self._probe, float):
+            self._wanted_at = min(self._wanted_at, now + self._probe)
+        self._wanted_at = max(self._wanted_at, self._rested_at)

@@ -1,0 +1,112 @@
+"""``binfmtd probe``: what runs, through what, and if not, why not."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.cli import Cli, run
+from support.instance import Instance
+
+from binfmtd.catalog.architectures import CATALOG
+from binfmtd.formats.line import encode_line
+from binfmtd.model.handler import Flags, Registration
+
+# PR_SET_MDWE with PR_MDWE_REFUSE_EXEC_GAIN (prctl(2), Linux 6.3): what systemd's MemoryDenyWriteExecute does.
+FORBID = """
+import ctypes, os, sys
+assert ctypes.CDLL(None).prctl(65, 1, 0, 0, 0) == 0
+os.execv(sys.executable, [sys.executable, "-m", "binfmtd", *sys.argv[1:]])
+"""
+
+Register = Callable[..., None]
+
+
+@pytest.fixture
+def cli(instance: Instance, tmp_path: Path) -> Cli:
+    return Cli(instance, tmp_path)
+
+
+@pytest.fixture
+def register(instance: Instance, tmp_path: Path) -> Register:
+    """Return what registers an interpreter for an architecture, or a script that is one."""
+
+    def register(name: str, interpreter: str = "", flags: Flags = Flags.F, *, script: str = "") -> None:
+        if script:
+            interpreter = str(tmp_path / name)
+            Path(interpreter).write_text(f"#!/bin/sh\n{script}\n")
+            Path(interpreter).chmod(0o755)
+        instance.register(encode_line(f"my-{name}", Registration(CATALOG[name].match, interpreter, flags)))
+
+    return register
+
+
+def probe(cli: Cli, *names: str) -> dict[str, dict[str, Any]]:
+    return {row["name"]: row for row in cli("probe", "--json", *names).json["architectures"]}
+
+
+def test_what_runs(cli: Cli, register: Register) -> None:
+    """Natively, through an entry in a chroot too, or without F only here; each with its entry and its time."""
+    register("alpha", "/usr/bin/qemu-alpha")
+    register("hppa", "/usr/bin/qemu-hppa", Flags.NONE)
+    native = next(row["name"] for row in cli("arch", "--json").json if row["native"])
+    found = probe(cli, "alpha", "hppa", native)
+    said = ("runs", "natively", "entry", "in_chroot")
+    assert {name: tuple(row[key] for key in said) for name, row in found.items()} == {
+        "alpha": (True, False, "my-alpha", True),
+        "hppa": (True, False, "my-hppa", False),
+        native: (True, True, None, True),
+    }
+    assert found["hppa"]["reason"].startswith("not in a chroot: its interpreter is not to be had there")
+    assert all(row["duration_us"] > 0 for row in found.values())
+    shown = cli("probe", "alpha", native)
+    assert shown.status == 0
+    assert [row[:3] for row in shown.rows[1:]] == [["alpha", "through", "my-alpha"], [native, "natively", "yes"]]
+
+
+def test_why_not(cli: Cli, register: Register) -> None:
+    """No handler, no interpreter, a crash, and an emulator that hangs, which is killed after a while."""
+    register("hppa", "/nowhere/at-all", Flags.NONE)
+    register("m68k", script="kill -SEGV $$", flags=Flags.NONE)
+    register("or1k", script="exec sleep 1000", flags=Flags.NONE)
+    found = probe(cli, "sh4", "hppa", "m68k", "or1k")
+    assert not any(row["runs"] for row in found.values())
+    assert found["sh4"]["reason"] == "no entry takes it, and the host does not run it natively"
+    assert (found["hppa"]["entry"], found["hppa"]["reason"]) == (
+        "my-hppa",
+        "its interpreter is missing, or what that needs to run",
+    )
+    assert found["m68k"]["reason"].startswith("it was killed by signal 11")
+    assert "does not end within 10 s" in found["or1k"]["reason"]
+    assert found["or1k"]["duration_us"] >= 10_000_000
+
+
+def test_exit_status(cli: Cli, register: Register) -> None:
+    """1 if one that was asked for does not run; who asks for all is only told; 2 for what nobody knows."""
+    register("alpha", "/usr/bin/qemu-alpha")
+    assert cli("probe", "alpha").status == 0
+    assert cli("probe", "alpha", "sh4").status == 1
+    everything = cli("probe", "--json")
+    assert everything.status == 0
+    assert len(everything.json["architectures"]) == len(CATALOG)
+    assert cli("probe", "alhpa").status == 2
+    assert "leave the names out" in cli("probe", "--write", "alpha").message
+
+
+def test_write(cli: Cli, register: Register) -> None:
+    """``--write`` prints nothing, and leaves all of it in the state directory."""
+    register("alpha", "/usr/bin/qemu-alpha")
+    done = cli("probe", "--write")
+    assert (done.status, done.stdout, done.stderr) == (0, "", "")
+    written = json.loads((cli.state_directory / "probed.json").read_text())
+    assert {row["name"] for row in written["architectures"]} == CATALOG.keys()
+
+
+def test_where_emulators_cannot_work(cli: Cli, register: Register) -> None:
+    """Where no memory may be writable and executable nothing is said of any architecture: 1, with the remedy."""
+    register("alpha", "/usr/bin/qemu-alpha")
+    done = run(cli.instance.entering([sys.executable, "-c", FORBID, "probe", "alpha"]))
+    assert (done.status, done.stdout) == (1, "")
+    assert "no emulator runs without" in done.message

@@ -1,0 +1,142 @@
+"""The daemon knows what really runs: by a child of its own or by what others leave it, in status, log and labels."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.cli import BINFMTD, run
+from support.daemon import Daemon
+from support.instance import Instance
+from support.waiting import wait_until
+
+StartDaemon = Callable[..., Daemon]
+
+LABEL = "feature.node.kubernetes.io/binfmt-arm64=true"
+LONG = 60  # seconds: 33 programs are run
+
+
+@pytest.fixture
+def emulator(tmp_path: Path) -> Path:
+    """Return the path of an emulator that a test may break."""
+    directory = tmp_path / "emulators"
+    directory.mkdir()
+    path = directory / "qemu-aarch64"
+    path.write_bytes(Path("/usr/bin/qemu-aarch64").read_bytes())
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def config(tmp_path: Path, emulator: Path) -> str:
+    return f"""
+architectures = ["arm64"]
+probe = "after-repair"
+[labels]
+file = "{tmp_path}/labels"
+[emulators]
+paths = ["{emulator.parent}/qemu-{{name}}"]
+"""
+
+
+def row(status: dict[str, Any]) -> dict[str, Any] | None:
+    """What the status says of aarch64."""
+    return next((row for row in status["probed"]["architectures"] if row["name"] == "aarch64"), None)
+
+
+def runs(status: dict[str, Any]) -> bool | None:
+    found = row(status)
+    return None if found is None else found["runs"]
+
+
+def labels(path: Path) -> list[str]:
+    return [line for line in path.read_text().splitlines() if "arm64" in line]
+
+
+def break_it(emulator: Path) -> None:
+    """Put a program there that ends with another status than the emulated one would."""
+    beside = emulator.with_name("new")
+    beside.symlink_to("/usr/bin/true")
+    beside.replace(emulator)
+
+
+def test_after_a_repair(start_daemon: StartDaemon, config: str, emulator: Path, tmp_path: Path) -> None:
+    """Once the handler stands it is tried; a broken emulator, once registered, is found, told, and has no label."""
+    daemon = start_daemon(config)
+    status = daemon.wait_status(runs, "aarch64 runs", LONG)
+    found = row(status)
+    assert found is not None
+    assert (found["entry"], found["natively"], found["in_chroot"]) == ("qemu-aarch64", False, True)
+    assert labels(tmp_path / "labels") == [LABEL]
+    break_it(emulator)
+    status = daemon.wait_status(lambda status: runs(status) is False, "aarch64 does not run", LONG)
+    (handler,) = status["handlers"]
+    assert (handler["state"], status["state"]) == ("failed", "degraded")
+    assert handler["reason"] == "its programs do not run: it ended with status 0 instead of 42"
+    assert daemon.wait_for_log("programs_fail")["entry"] == "qemu-aarch64"
+    assert labels(tmp_path / "labels") == []
+
+
+def test_what_others_found(start_daemon: StartDaemon, config: str, instance: Instance, tmp_path: Path) -> None:
+    """Off, it probes nothing itself, and takes in what ``probe --write`` leaves in its state directory."""
+    daemon = start_daemon(config.replace('"after-repair"', '"off"'))
+    assert daemon.status()["probed"] == {"at": None, "error": None, "architectures": []}
+    assert labels(tmp_path / "labels") == []
+    state = ("--state-dir", str(daemon.state_directory))
+    assert run(instance.entering([*BINFMTD, "probe", "--write", *state])).status == 0
+    daemon.wait_status(runs, "aarch64 runs")
+    assert labels(tmp_path / "labels") == [LABEL]
+
+
+def test_a_child_that_cannot(start_daemon: StartDaemon, config: str, tmp_path: Path) -> None:
+    """What the child complains about is told once, and nothing is claimed; handlers are served all the same."""
+    (tmp_path / "python").mkdir()
+    # A sitecustomize that lets the daemon be, and no other command of ours.
+    (tmp_path / "python" / "sitecustomize.py").write_text(
+        'import sys\nif "probe" in sys.orig_argv:\n    sys.exit("binfmtd: no probing today")\n'
+    )
+    daemon = start_daemon(config, environment={"PYTHONPATH": str(tmp_path / "python")})
+    assert daemon.wait_for_log("probe_failed", LONG)["reason"] == "no probing today"
+    status = daemon.wait_status(lambda status: status["probed"]["error"], "an error")
+    assert (status["probed"]["error"], status["state"]) == ("no probing today", "converged")
+
+
+def test_a_child_ends_with_the_daemon(start_daemon: StartDaemon, config: str, tmp_path: Path) -> None:
+    """A stop does not wait for it, and leaves nothing behind."""
+    (tmp_path / "python").mkdir()
+    (tmp_path / "python" / "sitecustomize.py").write_text(
+        "import os, pathlib, sys, time\n"
+        f'if "probe" in sys.orig_argv:\n    pathlib.Path("{tmp_path}/pid").write_text(str(os.getpid()))\n'
+        "    time.sleep(1000)\n"
+    )
+    daemon = start_daemon(config, environment={"PYTHONPATH": str(tmp_path / "python")})
+    child = int(wait_until((tmp_path / "pid").exists, LONG, "the child") and read_when_whole(tmp_path / "pid"))
+    assert os.path.exists(f"/proc/{child}")
+    assert daemon.terminate() == 0
+    assert not os.path.exists(f"/proc/{child}")
+
+
+def read_when_whole(path: Path) -> str:
+    return wait_until(path.read_text, what="a number")
+
+
+def test_labels_go_with_the_handlers(start_daemon: StartDaemon, config: str, tmp_path: Path) -> None:
+    """Where a stop takes the handlers away it takes the labels away; where those stay, they stay."""
+    daemon = start_daemon(config)
+    daemon.wait_status(runs, "aarch64 runs", LONG)
+    assert daemon.terminate() == 0
+    assert labels(tmp_path / "labels") == [LABEL]
+    daemon = start_daemon(f'on_stop = "remove"\n{config}')
+    assert labels(tmp_path / "labels") == [LABEL]
+    daemon.process.send_signal(signal.SIGTERM)
+    assert daemon.wait_exit() == 0
+    assert labels(tmp_path / "labels") == []
+
+
+def test_labels_that_cannot_be_written(start_daemon: StartDaemon, config: str, tmp_path: Path) -> None:
+    """It is said once, and keeps nothing else from working."""
+    daemon = start_daemon(config.replace(f"{tmp_path}/labels", f"{tmp_path}/nowhere/labels"))
+    daemon.wait_status(runs, "aarch64 runs", LONG)
+    assert len(daemon.logs("labels_unwritten")) == 1

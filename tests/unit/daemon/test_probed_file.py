@@ -1,0 +1,36 @@
+"""probed.json: what one process has found and another reads."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from binfmtd.daemon.probed_file import FILE_NAME, ProbedFile
+from binfmtd.model.probed import Probed, Tried
+
+ROW = Tried("arm", runs=True, natively=None, entry=None, in_chroot=None, reason="", duration_us=5)
+PROBED = Probed(7, (ROW,))
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    """As it was, within the boot; in another one it is as good as not there."""
+    file = ProbedFile(str(tmp_path), "boot")
+    assert file.read() is None
+    assert file.write(PROBED)
+    assert file.read() == PROBED
+    assert ProbedFile(str(tmp_path), "another").read() is None
+    assert file.problem is None
+
+
+@pytest.mark.parametrize("damage", [{"runs": "yes"}, {"entry": 1}, {"more": 1}, {"name": None}, {"duration_us": "5"}])
+def test_what_is_damaged_is_told(tmp_path: Path, damage: dict[str, Any]) -> None:
+    """Nothing of it is believed."""
+    file = ProbedFile(str(tmp_path), "boot")
+    file.write(PROBED)
+    content = json.loads((tmp_path / FILE_NAME).read_text())
+    content["architectures"][0] |= damage
+    (tmp_path / FILE_NAME).write_text(json.dumps(content))
+    assert file.read() is None
+    assert file.problem is not None
+    assert file.problem.startswith(str(tmp_path / FILE_NAME))

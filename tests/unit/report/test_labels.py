@@ -1,0 +1,76 @@
+"""The file for node-feature-discovery."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from binfmtd.catalog.architectures import CATALOG
+from binfmtd.model.probed import Probed, Tried
+from binfmtd.report.labels import LabelsFile, labels
+
+RUNS = Tried("aarch64", runs=True, natively=False, entry="qemu-aarch64", in_chroot=True, reason="", duration_us=1)
+PROBED = Probed(1_000_000_000, (RUNS, replace(RUNS, name="sh4"), replace(RUNS, name="arm", runs=False)))
+ARM64 = "feature.node.kubernetes.io/binfmt-arm64=true\n"
+
+
+@pytest.mark.parametrize(
+    ("row", "labelled"),
+    [
+        (RUNS, True),
+        (replace(RUNS, natively=True, entry=None), True),
+        (replace(RUNS, in_chroot=None), True),
+        (replace(RUNS, in_chroot=False), False),
+        (replace(RUNS, runs=False), False),
+    ],
+)
+def test_what_has_a_label(row: Tried, labelled: bool) -> None:
+    """What runs, and in a container too as far as could be found out."""
+    assert bool(labels(Probed(0, (row,)))) is labelled
+
+
+def test_names_that_kubernetes_takes() -> None:
+    """At most 63 letters, digits, dashes, underscores and dots; none twice."""
+    found = labels(Probed(0, tuple(replace(RUNS, name=name) for name in CATALOG)))
+    names = [label.partition("/")[2] for label in found]
+    assert len(names) == len(CATALOG)
+    assert all(len(name) <= 63 and name.replace("-", "").replace("_", "").isalnum() for name in names)
+
+
+def test_the_file(tmp_path: Path) -> None:
+    """One label a line, by the names that images have; before anybody has probed there is none."""
+    path, file = tmp_path / "binfmtd", LabelsFile()
+    file.keep(str(path), None, None)
+    assert [line[:2] for line in path.read_text().splitlines()] == ["# "]
+    file.keep(str(path), PROBED, None)
+    assert path.read_text().endswith(f"{ARM64}feature.node.kubernetes.io/binfmt-sh4=true\n")
+    assert "expiry" not in path.read_text()
+    assert [each.name for each in tmp_path.iterdir()] == ["binfmtd"]
+
+
+def test_labels_end_if_nobody_probes_any_more(tmp_path: Path) -> None:
+    """With an interval the file says until when it counts: three times as long, from when it was probed."""
+    LabelsFile().keep(str(tmp_path / "binfmtd"), PROBED, 600.0)
+    assert "\n# +expiry-time=2001-09-09T02:16:40Z\n" in (tmp_path / "binfmtd").read_text()
+
+
+def test_it_is_written_when_something_has_changed(tmp_path: Path) -> None:
+    """The same again is not written; one that somebody removed is."""
+    path, file = tmp_path / "binfmtd", LabelsFile()
+    file.keep(str(path), PROBED, None)
+    inode = path.stat().st_ino
+    file.keep(str(path), PROBED, None)
+    assert path.stat().st_ino == inode
+    path.unlink()
+    file.keep(str(path), PROBED, None)
+    assert ARM64 in path.read_text()
+
+
+def test_another_path(tmp_path: Path) -> None:
+    """What the config no longer names is taken away."""
+    file = LabelsFile()
+    file.keep(str(tmp_path / "one"), PROBED, None)
+    file.keep(str(tmp_path / "two"), PROBED, None)
+    assert [each.name for each in tmp_path.iterdir()] == ["two"]
+    file.keep(None, PROBED, None)
+    assert list(tmp_path.iterdir()) == []
