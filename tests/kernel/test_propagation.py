@@ -12,6 +12,8 @@ from support.instance import MOUNT_POINT, Instance
 
 pytestmark = pytest.mark.usefixtures("private_instances")
 
+APPLY = shlex.join([*BINFMTD, "apply", "--own-instance", "--arch", "arm64", "--state-dir", "/mnt/state"])
+
 # The container's own mounts are private, as a runtime makes them.
 NODE = """
 mount -t tmpfs tmpfs /mnt
@@ -21,30 +23,34 @@ mount --make-private /mnt
 """
 CONTAINER = f"""
 mount --bind {MOUNT_POINT} /mnt/binfmt_misc
-exec {{command}} --mount /mnt/binfmt_misc
+exec {APPLY} --mount /mnt/binfmt_misc
 """
 # With a /proc of its own, on which nothing is mounted yet.
 FRESH = ("unshare", "-m", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-euc")
 MOUNTS = "grep -c ' - binfmt_misc ' /proc/self/mountinfo"
 
 
-def in_container(propagation: str, command: str) -> str:
-    script = shlex.quote(CONTAINER.format(command=command))
-    return f"unshare -m --propagation {propagation} sh -ec {script}"
+def in_container(propagation: str) -> str:
+    return f"unshare -m --propagation {propagation} sh -ec {shlex.quote(CONTAINER)}"
 
 
-def test_a_mount_reaches_the_node_and_stays(instance: Instance) -> None:
+@pytest.fixture
+def bare_instance(instance: Instance) -> Instance:
+    """Return an instance that nobody has mounted."""
+    instance.shell(f"umount {MOUNT_POINT}", check=True)
+    return instance
+
+
+def test_a_mount_reaches_the_node_and_stays(bare_instance: Instance) -> None:
     """``apply`` mounts at the shared directory: the node and its other containers have it, and keep it."""
-    apply = shlex.join([*BINFMTD, "apply", "--own-instance", "--arch", "arm64", "--state-dir", "/mnt/state"])
-    script = f"{NODE}\n{in_container('unchanged', apply)}\n{MOUNTS}\nls {MOUNT_POINT}\n"
-    node = instance.run([*FRESH, f"{script}unshare -m --propagation slave ls {MOUNT_POINT}"])
+    script = f"{NODE}\n{in_container('unchanged')}\n{MOUNTS}\nls {MOUNT_POINT}\n"
+    node = bare_instance.run([*FRESH, f"{script}unshare -m --propagation slave ls {MOUNT_POINT}"])
     assert node.returncode == 0, node.stderr
     assert node.stdout.split("\n1\n", 1)[1].split() == ["qemu-aarch64", "register", "status"] * 2
 
 
-def test_a_mount_that_does_not_reach_the_node(instance: Instance) -> None:
+def test_a_mount_that_does_not_reach_the_node(bare_instance: Instance) -> None:
     """Without the sharing nothing would be left: ``apply`` says so, and leaves no mount."""
-    apply = shlex.join([*BINFMTD, "apply", "--own-instance", "--arch", "arm64", "--state-dir", "/mnt/state"])
-    node = instance.run([*FRESH, f"{NODE}\n{in_container('slave', apply)} || true\n{MOUNTS} || true"])
+    node = bare_instance.run([*FRESH, f"{NODE}\n{in_container('slave')} || true\n{MOUNTS} || true"])
     assert "nothing was registered" in node.stderr
     assert node.stdout == "0\n"

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from binfmtd.cli.compat import goflags
 from binfmtd.cli.main import COMMANDS, module_of
-from binfmtd.config.schema import ArchitectureTable, ConfigFile, EmulatorsTable, HandlerTable, MetricsTable
+from binfmtd.config.schema import ArchitectureTable, ConfigFile, EmulatorsTable, HandlerTable, LabelsTable, MetricsTable
 from binfmtd.errors import BinfmtdError
 
 ROOT = Path(__file__).parents[2]
@@ -19,6 +19,7 @@ MANUAL = ROOT / "docs" / "man"
 SOURCES = sorted((ROOT / "binfmtd").rglob("*.py"))
 TABLES: dict[str, type[BaseModel]] = {
     "metrics": MetricsTable,
+    "labels": LabelsTable,
     "emulators": EmulatorsTable,
     "emulators.NAME": ArchitectureTable,
     "handlers.NAME": HandlerTable,

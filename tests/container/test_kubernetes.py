@@ -1,0 +1,183 @@
+"""config/kubernetes: built by kustomize, held against the API's schemas, and the DaemonSet's pod played by podman."""
+
+import json
+import shutil
+import sysconfig
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.cli import CHECKOUT, run
+from support.containers import Container, Machine
+from support.instance import MOUNT_POINT
+from support.waiting import wait_until
+
+from binfmtd.catalog.architectures import CATALOG
+from binfmtd.catalog.program import tiny_program
+from binfmtd.config.load import load
+from binfmtd.files.trust import Trust
+
+yaml = pytest.importorskip("yaml", reason="PyYAML is not here: `make test-containers` installs it")
+pytestmark = pytest.mark.container
+
+KUBERNETES = CHECKOUT / "config/kubernetes"
+KUSTOMIZATIONS = sorted(path.parent for path in KUBERNETES.rglob("kustomization.yaml"))
+VERSION = "1.33"
+# Its schema comes with its operator, not with Kubernetes.
+CUSTOM = {"PodMonitor"}
+
+Documents = list[dict[str, Any]]
+
+
+def tool(name: str) -> str:
+    found = shutil.which(name, path=sysconfig.get_path("scripts")) or shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not here: `make test-containers` installs it where there is one for this machine")
+    return found
+
+
+def build(directory: Path) -> Documents:
+    built = run([tool("kubectl"), "kustomize", str(directory)])
+    assert (built.status, built.stderr) == (0, "")
+    return list(yaml.safe_load_all(built.stdout))
+
+
+def one(documents: Documents, kind: str) -> dict[str, Any]:
+    (found,) = (document for document in documents if document["kind"] == kind)
+    return found
+
+
+@pytest.mark.parametrize("directory", [*KUSTOMIZATIONS, KUBERNETES / "examples"], ids=lambda path: path.name)
+def test_schemas(directory: Path, tmp_path: Path) -> None:
+    """Everything that kustomize builds is what the API takes: no unknown key, no wrong type."""
+    if directory in KUSTOMIZATIONS:
+        documents = build(directory)
+    else:
+        documents = [yaml.safe_load(path.read_text()) for path in sorted(directory.glob("*.yaml"))]
+    assert documents
+    for number, document in enumerate(documents):
+        if document["kind"] in CUSTOM:
+            continue
+        file = tmp_path / f"{number}.yaml"
+        file.write_text(yaml.safe_dump(document))
+        said = run([tool("kubernetes-validate"), "--strict", "--version", VERSION, str(file)])
+        assert said.status == 0, said.stdout + said.stderr
+
+
+@pytest.mark.parametrize("directory", [path for path in KUSTOMIZATIONS if path.name != "sidecar"], ids=lambda p: p.name)
+def test_the_config_is_valid(directory: Path, tmp_path: Path) -> None:
+    """The ConfigMap's files, where the DaemonSet has them, are a config without a warning, and it reloads itself."""
+    documents = build(directory)
+    data = one(documents, "ConfigMap")["data"]
+    volumes = one(documents, "DaemonSet")["spec"]["template"]["spec"]["volumes"]
+    (items,) = (volume["configMap"]["items"] for volume in volumes if volume["name"] == "config")
+    assert {item["key"] for item in items} == data.keys()
+    for item in items:
+        (tmp_path / item["path"]).parent.mkdir(exist_ok=True)
+        (tmp_path / item["path"]).write_text(data[item["key"]])
+    config = load(str(tmp_path / "binfmtd.toml"), trust=Trust.of_this_process())
+    assert config.warnings == ()
+    assert config.policy.reload_on_change
+    assert (config.labels is not None) == (directory.name == "node-feature-discovery")
+
+
+def test_only_the_mounting_is_privileged() -> None:
+    """The daemon itself has one capability, no new privileges, and a root that it cannot write to."""
+    pod = one(build(KUBERNETES / "base"), "DaemonSet")["spec"]["template"]["spec"]
+    (mount,) = pod["initContainers"]
+    (daemon,) = pod["containers"]
+    assert mount["securityContext"]["privileged"]
+    assert daemon["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["SYS_CHROOT"]}
+    assert not daemon["securityContext"]["allowPrivilegeEscalation"]
+    assert "privileged" not in daemon["securityContext"]
+    assert all(each["securityContext"]["readOnlyRootFilesystem"] for each in (mount, daemon))
+    assert not pod["automountServiceAccountToken"]
+
+
+# What podman is given
+
+
+Play = Callable[[Machine], Container]
+
+
+@pytest.fixture
+def play(image: str) -> Iterator[Play]:
+    """Yield what has podman play the pod of the DaemonSet, with labels, on a machine; it returns the daemon."""
+    played: list[tuple[Machine, Path]] = []
+
+    def play(machine: Machine) -> Container:
+        documents = build(KUBERNETES / "overlays/node-feature-discovery")
+        template = one(documents, "DaemonSet")["spec"]["template"]
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "binfmtd"}, "spec": template["spec"]}
+        _adapt(pod["spec"], machine, image)
+        file = machine.directory / "pod.yaml"
+        file.write_text(yaml.safe_dump_all([one(documents, "ConfigMap"), pod]))
+        done = machine.podman("kube", "play", "--network=none", str(file))
+        assert done.status == 0, done.stdout + done.stderr
+        played.append((machine, file))
+        return Container(machine, "binfmtd-binfmtd")
+
+    yield play
+    for machine, file in played:
+        machine.podman("kube", "down", str(file))
+
+
+def _adapt(pod: dict[str, Any], machine: Machine, image: str) -> None:
+    """What differs on a machine of ours: the name of the image, where the host is, and whose namespace it is."""
+    first = "first-namespace.pth"
+    place = machine.as_first_namespace[1].split(":")[1]
+    for container in (*pod["initContainers"], *pod["containers"]):
+        container["image"] = image
+        container["volumeMounts"].append({"name": "first", "mountPath": place, "readOnly": True})
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+            container.pop(probe, None)
+    pod["volumes"].append({"name": "first", "hostPath": {"path": str(machine.directory / first), "type": "File"}})
+    for volume in pod["volumes"]:
+        host = volume.get("hostPath")
+        if host is not None and host["type"] == "DirectoryOrCreate":
+            directory = machine.directory / "host" / host["path"].lstrip("/")
+            directory.mkdir(parents=True)
+            host["path"] = str(directory)
+    for key in ("priorityClassName", "affinity", "tolerations", "serviceAccountName"):
+        pod.pop(key)
+
+
+def in_chroot(machine: Machine) -> int:
+    root = machine.directory / "root"
+    root.mkdir(exist_ok=True)
+    (root / "program").write_bytes(tiny_program(CATALOG["aarch64"]))
+    (root / "program").chmod(0o755)
+    return machine.run("chroot", str(root), "/program").status
+
+
+def get(daemon: Container, path: str) -> str:
+    ask = f"import urllib.request as r; print(r.urlopen('http://127.0.0.1:9427{path}').status)"
+    return daemon.execute("/opt/binfmtd/bin/python", "-c", ask).stdout.strip()
+
+
+def labels(machine: Machine) -> list[str]:
+    path = machine.directory / "host/etc/kubernetes/node-feature-discovery/features.d/binfmtd"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def test_played(machine: Machine, play: Play) -> None:
+    """The pod registers, serves its probes, and labels what it found to run, with the privileges that it has."""
+    daemon = play(machine)
+    wait_until(lambda: in_chroot(machine) == 42, 120, "a handler")
+    wait_until(lambda: get(daemon, "/readyz") == "200", 120, "readiness")
+    assert get(daemon, "/healthz") == "200"
+    wait_until(lambda: "feature.node.kubernetes.io/binfmt-arm64=true" in labels(machine), 120, "a label")
+    probed = json.loads(daemon.execute("binfmtd", "status", "--json").stdout)["probed"]["architectures"]
+    assert next(row for row in probed if row["name"] == "aarch64")["in_chroot"] is True
+
+
+def test_played_where_nobody_has_it_mounted(bare_machine: Machine, play: Play) -> None:
+    """The pod mounts it for the machine, and what it registered serves on when the pod is gone."""
+    assert bare_machine.run("mount", "--make-rshared", "/").status == 0
+    play(bare_machine)
+    wait_until(lambda: in_chroot(bare_machine) == 42, 120, "a handler")
+    assert bare_machine.run("mountpoint", "--quiet", MOUNT_POINT).status == 0
+    assert bare_machine.podman("kube", "down", str(bare_machine.directory / "pod.yaml")).status == 0
+    assert bare_machine.containers == []
+    assert in_chroot(bare_machine) == 42
