@@ -1,13 +1,13 @@
 """When what is registered is tried, and the child that tries it: ``binfmtd probe --write``, off the way of any repair.
 
 * It is due a moment after something was registered or repaired, at the start too, and at intervals where the config
-  says so.  What follows soon after waits until twenty times its length has passed: a storm of repairs is no storm of
-  probes.
+  says so.  Then it rests for twenty times what it took of a processor: a storm of repairs is no storm of probes.
 * The loop hears of its end by SIGCHLD, and of its result by the file that it writes.  Whatever it has to complain about
   comes through a pipe, read when it has ended.
 """
 
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -39,6 +39,7 @@ class Probing:
         self._report = report
         self._child: subprocess.Popen[bytes] | None = None
         self._began = 0.0
+        self._cost_before = 0.0
         self._rested_at = 0.0
         self._wanted_at = _NEVER
 
@@ -68,7 +69,7 @@ class Probing:
             self._report.failed(f"it did not end within {LONGEST:g} s, and was killed")
             return
         self._wanted_at = _NEVER
-        self._began = now
+        self._began, self._cost_before = now, _cost_of_children()
         try:
             self._child = subprocess.Popen(
                 self._command,
@@ -112,7 +113,13 @@ class Probing:
 
     def _rest(self) -> None:
         now = time.monotonic()
-        self._rested_at = now + LEAST_REST * max(0.0, now - self._began)
+        self._rested_at = now + LEAST_REST * (_cost_of_children() - self._cost_before)
         if isinstance(self._probe, float):
             self._wanted_at = min(self._wanted_at, now + self._probe)
         self._wanted_at = max(self._wanted_at, self._rested_at)
+
+
+def _cost_of_children() -> float:
+    """Seconds of a processor, of those that have ended, with theirs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

@@ -61,7 +61,7 @@ def test_schemas(directory: Path, tmp_path: Path) -> None:
             continue
         file = tmp_path / f"{number}.yaml"
         file.write_text(yaml.safe_dump(document))
-        said = run([tool("kubernetes-validate"), "--strict", "--version", VERSION, str(file)])
+        said = run([tool("kubernetes-validate"), "--strict", "-k", VERSION, str(file)])
         assert said.status == 0, said.stdout + said.stderr
 
 
