@@ -20,7 +20,6 @@ from binfmtd.model.config import Probe
 
 DELAY = 1.0  # seconds after a repair: others may follow at once
 LONGEST = 600.0  # seconds after which it is killed
-_MESSAGE_BYTES = 4096
 _NEVER = float("inf")
 
 
@@ -95,7 +94,7 @@ class Probing:
         if child is None or child.poll() is None or child.stderr is None:
             return False
         os.set_blocking(child.stderr.fileno(), False)  # somebody else may hold it open
-        complaint = (child.stderr.read(_MESSAGE_BYTES) or b"").decode(errors="replace").strip()
+        complaint = (child.stderr.read() or b"").decode(errors="replace").strip().rpartition("\n")[2]
         child.stderr.close()
         self._child = None
         if self._began < _NEVER:  # else that was said
