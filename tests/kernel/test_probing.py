@@ -95,7 +95,8 @@ def test_a_child_that_cannot(start_daemon: StartDaemon, config: str, tmp_path: P
     (tmp_path / "python").mkdir()
     # A sitecustomize that lets the daemon be, and no other command of ours.
     (tmp_path / "python" / "sitecustomize.py").write_text(
-        'import os, sys\nif "probe" in sys.orig_argv:\n    os.write(2, b"binfmtd: no probing today\\n")\n    os._exit(1)\n'
+        'import os, sys\nif "probe" in sys.orig_argv:\n'
+        '    os.write(2, b"binfmtd: no probing today\\n")\n    os._exit(1)\n'
     )
     daemon = start_daemon(config, environment={"PYTHONPATH": str(tmp_path / "python")})
     assert daemon.wait_for_log("probe_failed", LONG)["reason"] == "no probing today"
