@@ -5,6 +5,7 @@ and exits with ``exit_code``.  ``again`` tells what makes another try worth whil
 """
 
 from enum import StrEnum
+from errno import EMFILE, ENFILE, ENOMEM
 
 
 class Again(StrEnum):
@@ -16,6 +17,7 @@ class Again(StrEnum):
     LATER = "later"  # nothing in particular: try again
 
 
+PASSING = frozenset({EMFILE, ENFILE, ENOMEM})  # a shortage, which ends by itself or by somebody else's doing
 LONGEST = 4000  # characters of a message
 
 
@@ -52,9 +54,11 @@ class FormatError(BinfmtdError):
 
 
 class MountError(BinfmtdError):
-    """binfmt_misc is not to be had at the moment."""
+    """binfmt_misc is not to be had at the moment; ``errno`` is what the kernel said, if that was the reason."""
 
-    again = Again.MOUNT
+    def __init__(self, message: str, errno: int | None = None) -> None:
+        super().__init__(message)
+        self.again = Again.LATER if errno in PASSING else Again.MOUNT
 
 
 class VanishError(MountError):

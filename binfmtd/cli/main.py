@@ -84,7 +84,12 @@ def guarded(command: Callable[[], int]) -> int:
         if error.errno not in (errno.EPIPE, errno.ENOSPC):
             raise
         if error.errno == errno.ENOSPC:
-            print("binfmtd: no space left for the output, or in the state directory: make room", file=sys.stderr)
+            full = (
+                f"{printable(os.fsdecode(error.filename))}: no space left"
+                if error.filename
+                else "no space left for the output"
+            )
+            print(f"binfmtd: {full}: make room", file=sys.stderr)
         # Nobody reads our output, or it has no room: no more of it may come, not even at the interpreter's own end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -112,7 +112,7 @@ def add_arch(to: argparse.ArgumentParser) -> None:
         metavar="LIST",
         action="append",
         help="these architectures in place of the config's, by any of their names, separated by commas or blanks; all, "
-        "none, and -NAME to leave one out ($BINFMTD_ARCH)",
+        "none, and -NAME to leave one out, of all if there is nothing else ($BINFMTD_ARCH)",
     )
 
 
@@ -164,6 +164,8 @@ def architectures(given: argparse.Namespace) -> tuple[str, ...] | None:
             find(word.removeprefix("-"))
         except FormatError as error:
             raise UsageError(f"{source}: {error}") from None
+    if all(word.startswith("-") for word in words):
+        words.insert(0, ALL)  # of what else could one be left out
     if NONE in words:
         if len(words) > 1:
             raise UsageError(f"{source}: none says that there are no others: leave it out, or them")

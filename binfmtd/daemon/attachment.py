@@ -1,7 +1,8 @@
 """What the daemon is attached to: the mounted instance, and the watch on it.
 
 Where the kernel has no inotify left (fs.inotify.max_user_instances, max_user_watches), looks at intervals take the
-place of events until it has some again: each tries anew, and takes at most a twentieth of a core.
+place of events until it has some again: each tries anew, and takes at most a twentieth of a core.  So they do after a
+look that could not be made for a shortage which passes (no descriptor, no memory).
 """
 
 import time
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from binfmtd.daemon.mount_table import LEAST_REST
 from binfmtd.daemon.wait import Wait
 from binfmtd.daemon.watch import Watch
-from binfmtd.errors import MountError
+from binfmtd.errors import Again, BinfmtdError, MountError
 from binfmtd.kernel.mount import Mounted, Where, find, find_or_mount
 
 UNWATCHED_SECONDS = 1.0
@@ -26,6 +27,7 @@ class Attachment:
         self._watch = watch
         self._wait = wait
         self._began = self._ended = float("-inf")
+        self._short = False
 
     def attach(self) -> bool:
         """Find the instance and arm the watch, before anybody looks; True if it is another one or newly watched.
@@ -40,16 +42,22 @@ class Attachment:
 
     def _attach(self, find: Callable[[], Mounted]) -> bool:
         self._began = time.monotonic()
+        self._short = False
         before = self.mounted
         if (opened := self._watch.open()) is not None:
             self._wait.add(opened)
         try:
             self.mounted = find()
-        except MountError:
+        except MountError as error:
             self.mounted = None
             self._watch.forget_instance()
+            self.failed(error)
             raise
         return self._watch.watch_instance(self.mounted.directory) or self.mounted != before
+
+    def failed(self, error: BinfmtdError) -> None:
+        """A look could not be made, or nothing could be written."""
+        self._short = error.again is Again.LATER
 
     def looked(self) -> None:
         """The look that followed has been made."""
@@ -57,7 +65,7 @@ class Attachment:
 
     def look_at(self, resync: float) -> float:
         """When to look again without any event, every ``resync`` seconds at the latest; monotonic, in seconds."""
-        if not self._watch.exhausted:
+        if not self._watch.exhausted and not self._short:
             return self._began + resync
         took = max(0.0, self._ended - self._began)
         return self._began + took + min(resync, max(UNWATCHED_SECONDS, LEAST_REST * took))

@@ -94,9 +94,11 @@ class Worker:
                     )
                 finally:
                     self._wrote += writer.take_wrote()
-        except MountError:
+        except MountError as error:
             heard.lost = True
+            self._attachment.failed(error)
         except WriteRefusedError as error:
+            self._attachment.failed(error)
             self._report.trouble(self._attachment.problem or str(error))
         return reaction, bricking
 
@@ -132,6 +134,7 @@ class Worker:
                     self._wrote += writer.take_wrote()
         except MountError as error:
             self.touched = None
+            self._attachment.failed(error)
             if trigger == "watch_lost":  # looking for it again has not helped: wait for the mount table, or resync
                 self._attachment.mounted = None
                 self._pacing.forget()
@@ -143,6 +146,7 @@ class Worker:
             if not self.has_looked and error.errno in (errno.EACCES, errno.EPERM):
                 raise  # from the start nothing may be written, and no waiting will change that
             self.touched = None
+            self._attachment.failed(error)
             self._report.trouble(self._attachment.problem or str(error))
             self._pacing.forget()
             return None

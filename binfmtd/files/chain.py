@@ -2,6 +2,7 @@
 
 * An absolute path is walked as the kernel does it: component by component, each symbolic link where it stands, ``..``
   from the real directory, and ELOOP after 40 links (path_resolution(7)).
+* A link of the kernel's own (/proc/PID/root, /proc/PID/fd/3) may lead elsewhere than its text says: then a walk fails.
 * Nothing is opened.  A walk never fails for what it finds: a path that leads nowhere is a result, with its errno.
 * ``watched`` names every place whose change can change the result.  It is asked for by name, so a directory of
   10,000 files costs no more than an empty one.
@@ -11,7 +12,7 @@ import os
 import stat
 from collections.abc import MutableMapping
 from dataclasses import dataclass
-from errno import EACCES, ELOOP, ENOENT, ENOTDIR
+from errno import EACCES, ELOOP, ENOENT, ENOTDIR, EXDEV
 from posixpath import dirname, join, split
 
 from binfmtd.errors import FormatError
@@ -54,6 +55,7 @@ class Chain:
     stat: os.stat_result | None
     watched: tuple[tuple[str, str], ...]
     errno: int = 0
+    magic: str | None = None  # the link of the kernel's own that led elsewhere than its text says
 
 
 def walk(path: str, seen: Seen | None = None) -> Chain:
@@ -65,10 +67,13 @@ def walk(path: str, seen: Seen | None = None) -> Chain:
     steps = [Step("/", "", _or_none(final))]
     watched: dict[tuple[str, str], None] = {}  # a set that keeps its order
     links = 0
+    magic: str | None = None
     pending = _names(path)
 
-    def ends(errno: int) -> Chain:
-        return Chain(path, tuple(steps), None, None, tuple(watched), errno)
+    def ends(errno: int, found: os.stat_result | None = None) -> Chain:
+        if magic is not None and not _same(path, found):
+            return Chain(path, tuple(steps), None, None, tuple(watched), EXDEV, magic)
+        return Chain(path, tuple(steps), None if found is None else real, found, tuple(watched), errno)
 
     while pending:
         name = pending.pop()
@@ -94,6 +99,8 @@ def walk(path: str, seen: Seen | None = None) -> Chain:
                 target = os.readlink(real)
             except OSError as error:
                 return ends(error.errno or ENOENT)
+            if final.st_size != len(os.fsencode(target)):  # so it is only with the kernel's own (proc(5))
+                magic = real
             if target.startswith("/"):
                 here = "/"
             # A link to "/" or ".." leaves nothing to look up: what it means is the directory itself.
@@ -105,9 +112,16 @@ def walk(path: str, seen: Seen | None = None) -> Chain:
             watched[here, name] = None
             return ends(ENOTDIR)
     watched[split(real)] = None
-    if isinstance(final, int):
-        return ends(final)
-    return Chain(path, tuple(steps), real, final, tuple(watched))
+    return ends(final) if isinstance(final, int) else ends(0, final)
+
+
+def _same(path: str, found: os.stat_result | None) -> bool:
+    """Whether the kernel, too, finds this file there; None for none."""
+    try:
+        there = os.stat(path)
+    except OSError:
+        return found is None
+    return found is not None and os.path.samestat(there, found)
 
 
 def _names(path: str) -> list[str]:

@@ -26,7 +26,8 @@ class Instance:
         try:
             self.descriptor = os.open(mounted.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            raise MountError(f"{mounted.directory}: {error.strerror}: is binfmt_misc still mounted there?") from None
+            message = f"{mounted.directory}: {error.strerror}: is binfmt_misc still mounted there?"
+            raise MountError(message, error.errno) from None
         if os.fstat(self.descriptor).st_dev != mounted.device:
             os.close(self.descriptor)
             raise MountError(f"{mounted.directory}: binfmt_misc is no longer what is mounted there: mount it again")
@@ -53,7 +54,8 @@ class Instance:
             with os.scandir(self.descriptor) as listing:  # which takes a descriptor of its own
                 found = [(to_text(os.fsencode(entry.name)), entry.inode()) for entry in listing]
         except OSError as error:
-            raise MountError(f"{self.mounted.directory} cannot be listed: {error.strerror}: see dmesg") from None
+            message = f"{self.mounted.directory} cannot be listed: {error.strerror}: see dmesg"
+            raise MountError(message, error.errno) from None
         return [(name, inode) for name, inode in found if name not in _CONTROL_FILES]
 
     def entry(self, name: str) -> Entry | None:

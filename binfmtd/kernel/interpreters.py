@@ -47,9 +47,16 @@ def look_at(paths: Iterable[str], trust: Trust) -> dict[str, InterpreterFacts]:
     facts = {}
     for path in paths:
         way = walk(path)
+        if way.magic is not None:
+            facts[path] = InterpreterFacts(fingerprint(path), _magic(way.magic))
+            continue
         found = _of_executable(way.stat)
         facts[path] = InterpreterFacts(found, None if found is None else way_untrusted(way, trust))
     return facts
+
+
+def _magic(link: str) -> str:
+    return f"nobody can follow the kernel's own link {link}: write the path that the file has in this root directory"
 
 
 def watched(paths: Iterable[str]) -> dict[str, set[str]]:

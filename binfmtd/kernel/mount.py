@@ -149,4 +149,5 @@ def _mount_table() -> tuple[MountLine, ...]:
         with open(MOUNT_TABLE, "rb") as file:
             return parse_mountinfo(file.read())
     except OSError as error:
-        raise MountError(f"{MOUNT_TABLE}: {error.strerror}: /proc must be mounted to find binfmt_misc") from None
+        message = f"{MOUNT_TABLE}: {error.strerror}: /proc must be mounted to find binfmt_misc"
+        raise MountError(message, error.errno) from None

@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from binfmtd.errors import Again, WriteRefusedError
+from binfmtd.errors import PASSING, Again, WriteRefusedError
 from binfmtd.formats.line import to_bytes
 from binfmtd.kernel.instance import Instance
 from binfmtd.model.handler import Registration
@@ -91,8 +91,11 @@ class Writer:
             errno.EROFS: "it is mounted read-only: remount it with `mount -o remount,rw`, or bind it in writable",
             errno.EACCES: "run as root, or with CAP_DAC_OVERRIDE",
             errno.EPERM: "run as root of the user namespace that owns this instance",
+            errno.EMFILE: "allow this process more (systemd: LimitNOFILE=)",
+            errno.ENFILE: "raise fs.file-max with sysctl",
         }.get(number, "see dmesg")
-        return WriteRefusedError(f"{self._where}/{name}: {error.strerror}: {remedy}", number, Again.MOUNT)
+        again = Again.LATER if number in PASSING else Again.MOUNT
+        return WriteRefusedError(f"{self._where}/{name}: {error.strerror}: {remedy}", number, again)
 
 
 def refusal(registration: Registration, error: OSError) -> WriteRefusedError:

@@ -191,6 +191,14 @@ def test_multiarch_without_emulators(instance: Instance, tmp_path: Path) -> None
     assert result.stderr.startswith("error: no architecture has an emulator here: install them")
 
 
+def test_multiarch_names_an_empty_directory(instance: Instance, tmp_path: Path) -> None:
+    """Where $QEMU_BIN_DIR names a directory without emulators, that is what it says."""
+    (tmp_path / "none").mkdir()
+    result = DropIn(instance, tmp_path)("--reset -p yes", QEMU_BIN_DIR=str(tmp_path / "none"))
+    assert (result.status, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"error: no architecture has an emulator in {tmp_path}/none, which $QEMU_BIN_DIR")
+
+
 # vicamo/binfmt-qemu
 
 

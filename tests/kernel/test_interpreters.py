@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -179,3 +180,18 @@ def test_writable_by_others_is_refused(
     assert daemon.status()["state"] == "degraded"
     culprit.chmod(0o755)
     wait_until(lambda: instance.names() == ["one"], what="the entry")
+
+
+def test_through_another_process_is_refused(instance: Instance, start_daemon: StartDaemon) -> None:
+    """What another's mount namespace has at a path, nobody here can follow: refused, and not tried for ever."""
+    script = "mount -t tmpfs t /mnt && cp /usr/bin/true /mnt/emulator && echo in && read -r _"
+    pipe = subprocess.PIPE
+    there = instance.popen(["unshare", "-m", "sh", "-c", script], stdin=pipe, stdout=pipe)
+    assert there.stdout is not None
+    assert there.stdout.readline() == b"in\n"
+    link = f"/proc/{there.pid}/root"
+    config = f"[handlers.one]\nmagic = '\\x00one'\ninterpreter = '{link}/mnt/emulator'\nflags = 'F'\n"
+    daemon = start_daemon(f"architectures = []\n{config}")
+    (row,) = daemon.status()["handlers"]
+    assert (row["state"], instance.names()) == ("refused", [])
+    assert link in row["reason"]

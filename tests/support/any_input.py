@@ -6,12 +6,11 @@ hypothesis (tests/unit/test_any_input.py) and atheris (tests/fuzz/run.py) call t
 import json
 import os
 from collections.abc import Callable
-from contextlib import redirect_stdout, suppress
-from io import StringIO
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from binfmtd.cli.status import show
+from binfmtd.cli.status_view import view
 from binfmtd.config import build, merge, schema
 from binfmtd.config.load import load
 from binfmtd.daemon.ledger import Ledger
@@ -110,8 +109,7 @@ def status(data: bytes) -> None:
     """The status file, as the command shows it."""
     (Path(_directory.name) / "status.json").write_bytes(data)
     try:
-        with redirect_stdout(StringIO()):
-            show(read_status(_directory.name))
+        view(read_status(_directory.name), None, 80, 24, coloured=True)
     except StateError as error:
         _is_one_clear(error)
 
@@ -157,9 +155,10 @@ _STATUS = {
     "handlers": [{"name": "a", "state": "b", "flags": "F", "repairs": 0, "interpreter": "/i", "reason": ""}],
     "foreign": [{"name": "x", "enabled": True}],
     "contended": ["a"],
+    "paused": [{"name": "a", "until": None}],
     "passes": 1,
     "repairs": 1,
-    "last_pass": None,
+    "last_pass": {"id": "a-1", "at": "", "trigger": "start", "actions": 1, "duration_us": 1},
 }
 
 SEEDS: dict[str, tuple[bytes, ...]] = {

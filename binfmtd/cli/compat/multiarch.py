@@ -57,7 +57,8 @@ def main(arguments: Sequence[str]) -> int:
         elif outcome.fate is Fate.DONE and entry is not None and entry.registration is not None:
             path = printable(entry.registration.interpreter)
             print(f"Setting {path} as binfmt interpreter for {name.removeprefix('qemu-')}")
-    return conclude(registered.outcomes)
+    named = f"in {directory}, which $QEMU_BIN_DIR names" if os.environ.get("QEMU_BIN_DIR") else "here"
+    return conclude(registered.outcomes, named)
 
 
 def _parse(arguments: Sequence[str]) -> dict[str, str]:

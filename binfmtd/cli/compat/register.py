@@ -67,10 +67,12 @@ def every_architecture(
             yield Declaration(name, row.match, paths, flags, architecture=row.name, source=name)
 
 
-def conclude(outcomes: Mapping[str, Outcome]) -> int:
-    """Say on stderr what failed, or that there was nothing to do; the exit status."""
+def conclude(outcomes: Mapping[str, Outcome], place: str = "here") -> int:
+    """Say on stderr what failed, or that there was nothing to do in that ``place``; the exit status."""
     if not outcomes:
-        log(f"error: no architecture has an emulator here: install them (Debian: apt-get install {EMULATOR_PACKAGE})")
+        log(
+            f"error: no architecture has an emulator {place}: install them (Debian: apt-get install {EMULATOR_PACKAGE})"
+        )
         return 1
     failed = {name: outcome.reason for name, outcome in outcomes.items() if outcome.fate is Fate.FAILED}
     for name, reason in failed.items():

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -64,7 +65,19 @@ def full(instance: Instance, state: Path) -> Iterator[None]:
     instance.shell(f"rm {state}/fill", check=True)
 
 
-@pytest.mark.parametrize("trouble", [read_only, full], ids=lambda each: each.__name__)
+@contextmanager
+def immutable(_: Instance, state: Path) -> Iterator[None]:
+    """EPERM, also for root: no file can be made, renamed or removed in it (chattr(1))."""
+    flag = subprocess.run(["chattr", "+i", str(state)], capture_output=True, text=True, check=False)
+    if flag.returncode != 0:
+        pytest.skip(f"takes root of the machine, and a file system with flags: {flag.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["chattr", "-i", str(state)], check=True)
+
+
+@pytest.mark.parametrize("trouble", [read_only, full, immutable], ids=lambda each: each.__name__)
 def test_it_cannot_be_written(instance: Instance, start_daemon: StartDaemon, trouble: Trouble) -> None:
     """Said once, however much there is to write; and what could not be written is written when that is over."""
     daemon = start_daemon(CONFIG)

@@ -31,7 +31,8 @@ def parse(*arguments: str) -> argparse.Namespace:
         (("--arch=arm", "arm64", "--persistent"), ("arm", "arm64")),
         (("--arch", "arm", "--arch", "arm64"), ("arm", "arm64")),
         (("--arch", "linux/arm/v7,x86_64"), ("linux/arm/v7", "x86_64")),
-        (("--arch", "-arm"), ("-arm",)),
+        (("--arch", "-arm"), ("all", "-arm")),
+        (("--arch", "-arm", "-s390x", "--no-autoload"), ("all", "-arm", "-s390x")),
         (("--arch", "all", "-arm", "--no-autoload"), ("all", "-arm")),
         (("--arch", "ALL,-ARM"), ("all", "-ARM")),
         (("--arch", "none"), ()),
@@ -39,7 +40,10 @@ def parse(*arguments: str) -> argparse.Namespace:
     ],
 )
 def test_architectures(arguments: tuple[str, ...], words: tuple[str, ...] | None) -> None:
-    """By any name, separated by commas or blanks, in one argument or several; all, none and -NAME are words, too."""
+    """By any name, separated by commas or blanks, in one argument or several; all, none and -NAME are words, too.
+
+    Who only leaves out means the rest of all.
+    """
     assert options.architectures(parse(*arguments)) == words
 
 

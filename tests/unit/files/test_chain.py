@@ -198,3 +198,16 @@ def test_a_walk_ends_where_the_kernel_ends(
     else:
         assert (chain.real, chain.stat, chain.errno) == (None, None, expected)
     assert all(os.path.realpath(directory) == directory for directory, _ in chain.watched)
+
+
+def test_a_link_of_the_kernels_own_may_be_more_than_its_text(root: Path) -> None:
+    """Where /proc/PID/fd/N leads is not what it says once the file is gone: there the walk ends, and names it."""
+    with (root / "gone").open("wb") as file:
+        link = f"/proc/self/fd/{file.fileno()}"
+        assert walk(link).real == str(root / "gone")
+        assert walk(link).magic is None
+        (root / "gone").unlink()
+        os.stat(link)
+        chain = walk(link)
+        assert (chain.real, chain.errno) == (None, errno.EXDEV)
+        assert chain.magic == f"/proc/{os.getpid()}/fd/{file.fileno()}"
