@@ -149,7 +149,7 @@ class Booted:
         return sorted({*self.run("ls", MOUNT_POINT).stdout.split()} - {"register", "status"})
 
     def answer(self) -> int:
-        """Execute the foreign program: the exit status is the emulator's; 126 where there is none."""
+        """Execute the foreign program: the exit status is the emulator's, or what a shell makes of it without one."""
         return self.run("sh", "-c", PROGRAM).status
 
     def write(self, path: str, text: str) -> None:
