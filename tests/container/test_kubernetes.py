@@ -97,6 +97,9 @@ def test_only_the_mounting_is_privileged() -> None:
 
 # What podman is given
 
+# Written on a machine that was too slow to build an image: it says nothing until somebody has run it.
+NEVER_RUN = pytest.mark.skip(reason="never run to its end yet: take this mark away, run it, and mend what it finds")
+
 
 Play = Callable[[Machine], Container]
 
@@ -161,6 +164,7 @@ def labels(machine: Machine) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
+@NEVER_RUN
 def test_played(machine: Machine, play: Play) -> None:
     """The pod registers, serves its probes, and labels what it found to run, with the privileges that it has."""
     daemon = play(machine)
@@ -172,6 +176,7 @@ def test_played(machine: Machine, play: Play) -> None:
     assert next(row for row in probed if row["name"] == "aarch64")["in_chroot"] is True
 
 
+@NEVER_RUN
 def test_played_where_nobody_has_it_mounted(bare_machine: Machine, play: Play) -> None:
     """The pod mounts it for the machine, and what it registered serves on when the pod is gone."""
     assert bare_machine.run("mount", "--make-rshared", "/").status == 0

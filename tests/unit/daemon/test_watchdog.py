@@ -24,7 +24,7 @@ def watchdog(monkeypatch: pytest.MonkeyPatch, microseconds: str | None, pid: str
     return made
 
 
-@pytest.mark.parametrize("pid", [None, str(os.getpid())])
+@pytest.mark.parametrize("pid", [None, str(os.getpid())], ids=["any process", "this process"])
 def test_pings_at_half_the_interval(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pid: str | None) -> None:
     """As sd_watchdog_enabled(3) advises; and each ping makes the next one due half an interval later."""
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
