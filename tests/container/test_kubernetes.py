@@ -11,6 +11,7 @@ import pytest
 from support.cli import CHECKOUT, run
 from support.containers import Container, Machine
 from support.instance import MOUNT_POINT
+from support.never_run import NEVER_RUN
 from support.waiting import wait_until
 
 from binfmtd.catalog.architectures import CATALOG
@@ -96,9 +97,6 @@ def test_only_the_mounting_is_privileged() -> None:
 
 
 # What podman is given
-
-# Written on a machine that was too slow to build an image: it says nothing until somebody has run it.
-NEVER_RUN = pytest.mark.skip(reason="never run to its end yet: take this mark away, run it, and mend what it finds")
 
 
 Play = Callable[[Machine], Container]
