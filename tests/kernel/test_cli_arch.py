@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from support.cli import Cli, fake_emulators
 from support.instance import Instance
+from support.never_run import NEVER_RUN
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
@@ -78,6 +79,7 @@ def test_natively_despite_handlers(instance: Instance, tmp_path: Path) -> None:
     assert {row["name"]: row["native"] for row in cli("arch", "--json", config="").json} == before
 
 
+@NEVER_RUN
 def test_recorded_for_a_daemon_that_may_not_try(cli: Cli, tmp_path: Path) -> None:
     """`--record` prints nothing, reads no config, and leaves the answer where a daemon of this boot takes it from."""
     assert cli("arch", "--json", config="").status == 0

@@ -16,6 +16,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support.daemon import Daemon
 from support.instance import Instance
+from support.never_run import NEVER_RUN
 from support.waiting import SLOWNESS, wait_until
 
 StartDaemon = Callable[..., Daemon]
@@ -137,6 +138,7 @@ def test_each_kind_of_drift_is_counted(instance: Instance, start_daemon: StartDa
     assert http.sample("binfmtd_settle_duration_seconds_sum") > 0
 
 
+@NEVER_RUN
 def test_not_ready_while_a_handler_is_not_served(instance: Instance, start_daemon: StartDaemon, http: Http) -> None:
     """What is asked for by name and is not there keeps builds away, and the answer says which it is."""
     missing = '[handlers.absent]\nmagic = "absent"\ninterpreter = "/nowhere/at/all"\n'

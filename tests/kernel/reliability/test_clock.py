@@ -7,6 +7,7 @@ import pytest
 from support.cli import Cli
 from support.daemon import Daemon
 from support.instance import Instance
+from support.never_run import NEVER_RUN
 from support.waiting import wait_until
 
 StartDaemon = Callable[..., Daemon]
@@ -32,6 +33,7 @@ def repaired(instance: Instance) -> None:
     wait_until(lambda: instance.names() == ["one"], what="the repair")
 
 
+@NEVER_RUN
 def test_the_clock_on_the_wall_jumps(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
     """After each jump it repairs, loads a config anew, and ends a pause after the time that was said."""
     clock = tmp_path / "clock"
