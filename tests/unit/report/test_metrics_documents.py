@@ -20,7 +20,7 @@ ALERTS = ROOT / "config" / "prometheus" / "alerts.yaml"
 DASHBOARD = ROOT / "config" / "grafana" / "dashboard.json"
 MANUAL = (ROOT / "docs" / "metrics.md").read_text("utf-8")
 NAME = re.compile(r"\bbinfmtd_[a-z_]+")
-ROW = re.compile(r"\| `(binfmtd_\w+)` \| (\w+) \| ([^|]*) \|")
+ROW = re.compile(r"\| `(binfmtd_\w+)` \| (\w+) \|([^|]*)\|")
 
 Kinds = dict[str, tuple[str, frozenset[str]]]
 
