@@ -3,10 +3,11 @@
 * At most 32 connections, each for at most five seconds and 8 KiB of request; if one more comes, the oldest is dropped.
   So who only holds connections keeps nobody out who asks at once.
 * Answers come from the newest snapshot, which is rendered once.
-* Without descriptors left, asyncio rests for a second before it accepts again.
+* Without descriptors left, it says so and rests for a second before it accepts again.
 """
 
 import asyncio
+import os
 import signal
 import socket
 import threading
@@ -21,7 +22,7 @@ SECONDS = 5.0
 CONNECTIONS = 32
 LONGEST_REQUEST = 8192  # bytes of line and headers
 _LONGEST_REST = 1 << 20  # bytes that are read and thrown away so that the answer arrives
-_BACKLOG = 16  # accepted at once, beyond what is open
+_REST_SECONDS = 1.0  # without descriptors
 _SLICE = 1 << 16
 _PATIENCE = 0.5  # seconds that the daemon's end waits for it
 
@@ -38,49 +39,51 @@ class HttpServer:
         self._failed = failed
         self._open: dict[asyncio.Task[Any], None] = {}  # oldest first
         self._loop = asyncio.new_event_loop()
-        self._end = asyncio.Event()
+        self._accepting = self._loop.create_task(self._accept())
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Stop serving."""
         with suppress(RuntimeError):  # it has ended by itself
-            self._loop.call_soon_threadsafe(self._end.set)
+            self._loop.call_soon_threadsafe(self._accepting.cancel)
         self._thread.join(_PATIENCE)
 
     def _run(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are the loop's
-        self._loop.set_exception_handler(self._trouble)
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner, suppress(OSError):
-            runner.run(self._serve())
+        with self._listener, asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(asyncio.wait([self._accepting]))  # and cancels what is still open
 
-    async def _serve(self) -> None:
-        server = await asyncio.start_server(self._connected, sock=self._listener, backlog=_BACKLOG)
-        await self._end.wait()
-        server.close()  # the runner cancels what is open
+    async def _accept(self) -> None:
+        """Accept for ever.  asyncio's own server accepts without counting, some hundred at once."""
+        self._listener.settimeout(0)
+        while True:
+            try:
+                connection, _ = await self._loop.sock_accept(self._listener)
+            except ConnectionError:  # gone before it was accepted
+                continue
+            except OSError as error:  # EMFILE, ENFILE, ENOBUFS, ENOMEM
+                self._failed(f"[metrics] HTTP: {os.strerror(error.errno or 0)}")
+                await asyncio.sleep(_REST_SECONDS)
+                continue
+            if len(self._open) >= CONNECTIONS:
+                oldest = next(iter(self._open))
+                oldest.cancel()
+                await asyncio.wait([oldest])
+            task = self._loop.create_task(self._connected(connection))
+            self._open[task] = None
+            task.add_done_callback(self._open.pop)
+            await asyncio.sleep(0)  # it begins: who comes in thousands shall not keep the others from their turn
 
-    def _trouble(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        self._failed(str(context.get("exception") or context["message"]))
-
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101  for the type checker: we are in one
-        self._open[task] = None
-        if len(self._open) > CONNECTIONS:
-            next(iter(self._open)).cancel()
-        try:
+    async def _connected(self, connection: socket.socket) -> None:
+        with suppress(OSError, TimeoutError), connection:  # gone, or too slow
             async with asyncio.timeout(SECONDS):
-                await self._converse(reader, writer)
-        except (OSError, TimeoutError):  # gone, or too slow
-            pass
-        finally:
-            del self._open[task]
-            writer.transport.abort()
+                await self._converse(connection)
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _converse(self, connection: socket.socket) -> None:
         request = b""
         while b"\r\n\r\n" not in request and b"\n\n" not in request and len(request) <= LONGEST_REQUEST:
-            more = await reader.read(LONGEST_REQUEST)
+            more = await self._loop.sock_recv(connection, LONGEST_REQUEST)
             if not more:
                 return
             request += more
@@ -88,11 +91,9 @@ class HttpServer:
             answer = refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         else:
             answer = self._answer(request)
-        for start in range(0, len(answer), _SLICE):
-            writer.write(answer[start : start + _SLICE])
-            await writer.drain()
-        writer.write_eof()
+        await self._loop.sock_sendall(connection, answer)
+        connection.shutdown(socket.SHUT_WR)
         # Closed before the other side has sent all, the answer could be lost on its way.
         rest = _LONGEST_REST
-        while rest > 0 and (more := await reader.read(_SLICE)):
+        while rest > 0 and (more := await self._loop.sock_recv(connection, _SLICE)):
             rest -= len(more)

@@ -75,7 +75,9 @@ class Reporter:
         return self._log.bind(**{"pass": self._pass_id})
 
     def reacted(self, reaction: Reaction, seconds: float, pending: frozenset[str]) -> None:
-        """The hot path did something; ``pending`` are the drifts that were known before."""
+        """The hot path has looked; ``pending`` are the drifts that were known before."""
+        if not (reaction.found or reaction.ended or reaction.bridged or reaction.refused):
+            return  # as mostly, when others are at work
         log = self._pass_log
         took = round(seconds * 1e6)
         for name in reaction.found:

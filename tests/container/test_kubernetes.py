@@ -11,7 +11,6 @@ import pytest
 from support.cli import CHECKOUT, run
 from support.containers import Container, Machine
 from support.instance import MOUNT_POINT
-from support.never_run import NEVER_RUN
 from support.waiting import wait_until
 
 from binfmtd.catalog.architectures import CATALOG
@@ -162,7 +161,6 @@ def labels(machine: Machine) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-@NEVER_RUN
 def test_played(machine: Machine, play: Play) -> None:
     """The pod registers, serves its probes, and labels what it found to run, with the privileges that it has."""
     daemon = play(machine)
@@ -174,7 +172,6 @@ def test_played(machine: Machine, play: Play) -> None:
     assert next(row for row in probed if row["name"] == "aarch64")["in_chroot"] is True
 
 
-@NEVER_RUN
 def test_played_where_nobody_has_it_mounted(bare_machine: Machine, play: Play) -> None:
     """The pod mounts it for the machine, and what it registered serves on when the pod is gone."""
     assert bare_machine.run("mount", "--make-rshared", "/").status == 0

@@ -185,14 +185,7 @@ def test_multiarch_without_reset(binfmt: DropIn, instance: Instance) -> None:
 
 
 def test_multiarch_without_emulators(instance: Instance, tmp_path: Path) -> None:
-    """Without any emulator it says so, and exits with 1."""
-    result = DropIn(instance, tmp_path)("--reset -p yes")
-    assert (result.status, result.stdout) == (1, "")
-    assert result.stderr.startswith("error: no architecture has an emulator here: install them")
-
-
-def test_multiarch_names_an_empty_directory(instance: Instance, tmp_path: Path) -> None:
-    """Where $QEMU_BIN_DIR names a directory without emulators, that is what it says."""
+    """Without any emulator it says where it has looked, and exits with 1."""
     (tmp_path / "none").mkdir()
     result = DropIn(instance, tmp_path)("--reset -p yes", QEMU_BIN_DIR=str(tmp_path / "none"))
     assert (result.status, result.stdout) == (1, "")

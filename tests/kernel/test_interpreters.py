@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from support.daemon import Daemon
 from support.instance import Instance
-from support.never_run import NEVER_RUN
 from support.waiting import wait_until
 
 StartDaemon = Callable[..., Daemon]
@@ -183,7 +182,6 @@ def test_writable_by_others_is_refused(
     wait_until(lambda: instance.names() == ["one"], what="the entry")
 
 
-@NEVER_RUN
 def test_through_another_process_is_refused(instance: Instance, start_daemon: StartDaemon) -> None:
     """What another's mount namespace has at a path, nobody here can follow: refused, and not tried for ever."""
     script = "mount -t tmpfs t /mnt && cp /usr/bin/true /mnt/emulator && echo in && read -r _"

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from support.daemon import Daemon
 from support.instance import Instance
-from support.never_run import NEVER_RUN
 from support.waiting import SLOWNESS, deadline_in, wait_until
 
 StartDaemon = Callable[..., Daemon]
@@ -217,7 +216,6 @@ def test_notify_socket_that_nobody_reads(start_daemon: StartDaemon, tmp_path: Pa
     assert gone.terminate() == 0
 
 
-@NEVER_RUN
 def test_watchdog(start_daemon: StartDaemon) -> None:
     """Where the service manager watches, the loop pings again and again; else never."""
     watched = start_daemon(CONFIG, environment={"WATCHDOG_USEC": "200000"}, directory="watched")

@@ -4,7 +4,6 @@ import os
 
 import pytest
 from support.booted import CONFIG, DROP_INS, ENTRY, MOUNT_POINT, PROGRAM, UNIT, Booted
-from support.never_run import NEVER_RUN
 from support.waiting import SLOWNESS, wait_until
 
 pytestmark = pytest.mark.systemd
@@ -53,7 +52,6 @@ def test_repairs(service: Booted) -> None:
     assert service.journal("pass_finished")[-1]["PRIORITY"] == "6"
 
 
-@NEVER_RUN
 def test_reload(service: Booted) -> None:
     """`systemctl reload` returns when a good config is in force."""
     pid = service.show("MainPID")
@@ -64,7 +62,6 @@ def test_reload(service: Booted) -> None:
     assert service.show("MainPID") == pid
 
 
-@NEVER_RUN
 def test_reload_of_a_bad_config(service: Booted) -> None:
     """It fails and says why, and the old config serves."""
     before = len(service.journal("config_rejected"))
@@ -81,7 +78,6 @@ def test_reload_of_a_bad_config(service: Booted) -> None:
     assert service.answer() == 51
 
 
-@NEVER_RUN
 def test_restart(service: Booted) -> None:
     """No execution fails while the service restarts, and the new daemon knows the entries for its own."""
     inode = service.run("stat", "--format=%i", f"{MOUNT_POINT}/{ENTRY}").stdout
@@ -100,7 +96,6 @@ def test_restart(service: Booted) -> None:
     assert service.run("stat", "--format=%i", f"{MOUNT_POINT}/{ENTRY}").stdout == inode
 
 
-@NEVER_RUN
 def test_watchdog(service: Booted) -> None:
     """A daemon that does not go on is killed and started again; one that does pings and lives."""
     service.write(f"{DROP_INS}/watchdog.conf", f"[Service]\nWatchdogSec={WATCHDOG_SECONDS}s\n")
@@ -119,7 +114,6 @@ def test_watchdog(service: Booted) -> None:
     assert service.answer() == 51
 
 
-@NEVER_RUN
 def test_stops_at_once(service: Booted) -> None:
     """Stopping takes less than a second by systemd's own clock; on a slow machine, than 50 starts of Python."""
     timed = service.run("sh", "-c", "t=$(date +%s%N); /usr/bin/python3 -I -c pass; echo $(($(date +%s%N) - t))")
@@ -136,7 +130,6 @@ def _last_said(service: Booted, word: str) -> float:
     return int(said[-1]["__MONOTONIC_TIMESTAMP"]) / 1e6
 
 
-@NEVER_RUN
 def test_systemd_binfmt_restarts(service: Booted) -> None:
     """systemd-binfmt, which flushes everything, ends well, and all is there again."""
     inode = service.run("stat", "--format=%i", f"{MOUNT_POINT}/{ENTRY}").stdout
@@ -150,7 +143,6 @@ def test_systemd_binfmt_restarts(service: Booted) -> None:
     assert service.answer() == 51
 
 
-@NEVER_RUN
 def test_upgrade_of_an_emulator(service: Booted) -> None:
     """dpkg exchanges the emulator's file, and the new one runs, though F holds the old one open."""
     service.install_emulator(UPGRADED)
@@ -159,7 +151,6 @@ def test_upgrade_of_an_emulator(service: Booted) -> None:
     wait_until(lambda: service.answer() == 51, DEADLINE_SECONDS, "the old one again")
 
 
-@NEVER_RUN
 def test_unmounted_on_the_host(service: Booted) -> None:
     """The service's mount namespace keeps no copy: after an unmount nothing runs, and after a mount all does."""
     assert service.run("umount", MOUNT_POINT).status == 0
@@ -171,7 +162,6 @@ def test_unmounted_on_the_host(service: Booted) -> None:
     assert service.answer() == 51
 
 
-@NEVER_RUN
 def test_what_runs_natively_was_asked_outside_of_the_sandbox(service: Booted) -> None:
     """The answer is in the state directory before the daemon starts, and is what holds without a sandbox."""
     kept = service.run("cat", "/run/binfmtd/native.json").stdout

@@ -121,7 +121,7 @@ def test_a_clock_that_was_wrong(instance: Instance, start_daemon: StartDaemon, w
 
 
 def test_only_monotonic_time_decides() -> None:
-    """The clock on the wall is asked for two things: timestamps, and how long ago a config was changed."""
+    """The clock on the wall is asked for timestamps, a probe's too, and for how long ago a config was changed."""
     asked = set()
     package = Path(binfmtd.__file__).parent
     for path in package.rglob("*.py"):
@@ -132,4 +132,4 @@ def test_only_monotonic_time_decides() -> None:
             )
             if wall or imported:
                 asked.add(str(path.relative_to(package)))
-    assert asked == {"daemon/reporter.py", "config/source.py"}
+    assert asked == {"daemon/reporter.py", "cli/probe.py", "config/source.py"}
