@@ -107,7 +107,7 @@ def test_watchdog(service: Booted) -> None:
         lambda: service.show("WatchdogTimestampMonotonic") != started, WATCHDOG_SECONDS + DEADLINE_SECONDS, "a ping"
     )
     assert service.show("MainPID") == pid
-    service.run("kill", "-STOP", pid)
+    assert service.run("sh", "-c", f"kill -STOP {pid}").status == 0
     wait_until(lambda: service.show("NRestarts") == "1", WATCHDOG_SECONDS + DEADLINE_SECONDS, "the restart")
     wait_until(lambda: service.show("ActiveState") == "active", DEADLINE_SECONDS, "the new daemon")
     assert service.show("MainPID") not in ("0", pid)
