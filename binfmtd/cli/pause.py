@@ -90,7 +90,7 @@ def obeyed(directory: str, pauses: Pauses) -> int:
         warn("no daemon runs with this state directory: the next one will obey")
         return 0
     deadline = time.monotonic() + OBEYED_SECONDS
-    while {row["name"] for row in read_status(directory).get("paused", ())} != pauses.at(since_boot()).until.keys():
+    while _paused(directory) != pauses.at(since_boot()).until.keys():
         if time.monotonic() >= deadline:
             warn(f"the daemon has not obeyed within {OBEYED_SECONDS:g} s: `binfmtd status` says what it does")
             return 1
@@ -103,3 +103,10 @@ def _is(architecture: str, name: str) -> bool:
         return find(name).name == architecture
     except FormatError:
         return False
+
+
+def _paused(directory: str) -> set[str] | None:
+    try:
+        return {row["name"] for row in read_status(directory).get("paused", ())}
+    except StateError:  # it is just starting
+        return None

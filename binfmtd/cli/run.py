@@ -12,6 +12,7 @@ from binfmtd.daemon.state_dir import Lock, make_state_dir
 from binfmtd.files.atomic import remove_unfinished
 from binfmtd.kernel.host import boot_id
 from binfmtd.model.config import Config
+from binfmtd.report.status import forget_status
 
 
 def parser() -> argparse.ArgumentParser:
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     directory = state_dir(given)
     make_state_dir(directory)
     lock = Lock(directory)
+    forget_status(directory)
     remove_unfinished(directory)
 
     from binfmtd.config.source import DEFAULT_PATH, age, watched

@@ -43,6 +43,7 @@ def main(arguments: Sequence[str]) -> int:
         from binfmtd.cli.status_watch import watch
 
         watch(directory, as_json=given.json)
+    pid = running_pid(directory)
     try:
         status = read_status(directory)
     except StateError as error:
@@ -50,7 +51,6 @@ def main(arguments: Sequence[str]) -> int:
             raise
         warn(str(error))
         return NOT_CONVERGED
-    pid = running_pid(directory)
     if given.json:
         print_json({**status, "pid": pid})
     else:

@@ -125,7 +125,7 @@ class Watch:
             self._instance = None
 
     def watch_files(self, kind: str, directories: Mapping[str, set[str]]) -> list[str]:
-        """Watch these names (or ANY_NAME) in these directories; returns the directories that never can be watched."""
+        """Watch these names (or ANY_NAME) in these directories; returns those of them that never can be watched."""
         self._by_kind[kind] = directories
         wanted: dict[str, dict[str, set[str]]] = {}
         for each, named in self._by_kind.items():
@@ -138,7 +138,7 @@ class Watch:
             try:
                 descriptor = self._add(directory, _FILE_MASK)
             except OSError:
-                if not self.exhausted:
+                if not self.exhausted and directory in directories:  # another kind's may be out of date by now
                     failed.append(directory)
             else:
                 # Two paths may be one directory: the kernel then answers with one descriptor.

@@ -38,13 +38,16 @@ def find_or_mount_to_last(where: Where) -> Mounted:
         return find(where.directory)
     except MountError:
         pass
+    below = _opened(where.directory or DEFAULT_DIRECTORY)
     allowed = where.own_instance or not in_user_namespace()
     trouble = _mount_on_host(where) if allowed and init_lives_elsewhere() else None
     mounted = find_or_mount(where)
     lasts = False
     try:
-        lasts = mounts_outlive_us() or _lasts(mounted.directory)
+        lasts = mounts_outlive_us() or _lasts(mounted.directory, below)
     finally:
+        if below is not None:
+            os.close(below)
         if not lasts:
             from binfmtd.kernel.syscalls import unmount
 
@@ -55,20 +58,36 @@ def find_or_mount_to_last(where: Where) -> Mounted:
     return find(mounted.directory)
 
 
-def _lasts(directory: str) -> bool:
-    """Whether entries outlast our mount.  Who flushes at the wrong moment takes a trial away: so, several."""
-    return any(_survives(find(directory)) for _ in range(_TRIES))  # what did not last is another instance each time
+def _opened(directory: str) -> int | None:
+    """What lies there before something is mounted on it."""
+    with suppress(OSError):
+        return os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    return None
 
 
-def _survives(mounted: Mounted) -> bool:
+def _lasts(directory: str, below: int | None) -> bool:
+    """Whether entries outlast our mount.  Who flushes at the wrong moment takes a trial away: so, several.
+
+    ``below`` is the directory under it.
+    """
+    # What did not last is another instance each time.
+    return any(_survives(find(directory), below) for _ in range(_TRIES))
+
+
+def _survives(mounted: Mounted, below: int | None) -> bool:
     """Whether an entry outlasts our mount; leaves it mounted, and as it was.  Raises MountError, WriteRefusedError."""
-    from binfmtd.kernel.syscalls import mount, unmount
+    from binfmtd.kernel.syscalls import MS_PRIVATE, mount, unmount
 
     name = f"{_TRIAL}{time.clock_gettime(time.CLOCK_BOOTTIME):.0f}-{os.urandom(4).hex()}"
     with Instance(mounted) as instance:
         (refused,) = Writer(instance).register([encode_line(name, _TAKES_NOTHING)])
         if refused is not None:
             raise MountError(f"{mounted.directory}: cannot register anything ({refused.strerror}): see dmesg")
+    if below is not None:
+        # Bound from the host with shared propagation, our mount has become the host's as well, which stays when this
+        # container ends; but to unmount it by hand would unmount it there, too (mount_namespaces(7)).
+        with suppress(OSError):  # EINVAL: nothing is bound right there
+            mount("", f"/proc/self/fd/{below}", None, MS_PRIVATE)
     try:
         unmount(mounted.directory)
         mount(FS_TYPE, mounted.directory, FS_TYPE)

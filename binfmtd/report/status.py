@@ -1,12 +1,13 @@
 """The status: what the daemon has and lacks, as one JSON document.
 
 status.json in the state directory is replaced after each pass that changed something, and once more at the end.  It is
-fresh only while the daemon's lock is held.
+fresh only while the daemon's lock is held: ask for that first, then read.
 """
 
 import json
 import os
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -179,6 +180,15 @@ def status_written(state_dir: str) -> bool:
     return os.path.lexists(os.path.join(state_dir, FILE_NAME))
 
 
+def forget_status(state_dir: str) -> None:
+    """Remove what the last daemon said; for the next one, before it has something to say.
+
+    Its lock makes a status fresh, and it would do so for one of before it began.
+    """
+    with suppress(OSError):  # it is written anew in a moment, or that fails and is said
+        os.unlink(os.path.join(state_dir, FILE_NAME))
+
+
 def read_status(state_dir: str) -> dict[str, Any]:
     """Read the status file; raises StateError where there is none or it cannot be understood."""
     path = os.path.join(state_dir, FILE_NAME)
@@ -186,8 +196,8 @@ def read_status(state_dir: str) -> dict[str, Any]:
         content = json.loads(read_regular(path))
     except FileNotFoundError:
         raise StateError(
-            f"{path} is not there: no daemon has run with this state directory; start `binfmtd run`, or name its "
-            "directory with --state-dir"
+            f"{path} is not there: no daemon has run with this state directory, or one is just starting; start "
+            "`binfmtd run`, or name its directory with --state-dir"
         ) from None
     except PermissionError as error:
         raise StateError(f"{path}: {error.strerror}: run this as the daemon's user or as root") from None

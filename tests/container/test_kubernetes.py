@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.cli import CHECKOUT, run
+from support.config_map import ConfigMap
 from support.containers import Container, Machine
 from support.instance import MOUNT_POINT
 from support.waiting import wait_until
@@ -111,10 +112,11 @@ def play(image: str) -> Iterator[Play]:
         template = one(documents, "DaemonSet")["spec"]["template"]
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "binfmtd"}, "spec": template["spec"]}
         _adapt(pod["spec"], machine, image)
+        _lay_out(pod["spec"], one(documents, "ConfigMap")["data"], machine)
         file = machine.directory / "pod.yaml"
-        file.write_text(yaml.safe_dump_all([one(documents, "ConfigMap"), pod]))
+        file.write_text(yaml.safe_dump(pod))
         done = machine.podman("kube", "play", "--network=none", str(file))
-        assert done.status == 0, done.stdout + done.stderr
+        assert done.status == 0, done.stderr + machine.podman("pod", "logs", "binfmtd").stderr
         played.append((machine, file))
         return Container(machine, "binfmtd-binfmtd")
 
@@ -141,6 +143,14 @@ def _adapt(pod: dict[str, Any], machine: Machine, image: str) -> None:
             host["path"] = str(directory)
     for key in ("priorityClassName", "affinity", "tolerations", "serviceAccountName"):
         pod.pop(key)
+
+
+def _lay_out(pod: dict[str, Any], data: dict[str, str], machine: Machine) -> None:
+    """Have the config as the kubelet has it; podman cannot do so with a file in a directory (conf.d)."""
+    (volume,) = (volume for volume in pod["volumes"] if volume["name"] == "config")
+    directory = machine.directory / "config-map"
+    ConfigMap(directory).write({item["path"]: data[item["key"]] for item in volume.pop("configMap")["items"]})
+    volume["hostPath"] = {"path": str(directory), "type": "Directory"}
 
 
 def in_chroot(machine: Machine) -> int:

@@ -1,5 +1,6 @@
 """``binfmtd status`` with a daemon that runs, or has run."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pytest
 from support.cli import Cli
 from support.daemon import Daemon
 from support.instance import Instance
+
+from binfmtd.daemon.state_dir import running_pid
 
 StartDaemon = Callable[..., Daemon]
 
@@ -22,6 +25,7 @@ magic = '\\x00off'
 interpreter = "/usr/bin/true"
 enabled = false
 """
+BEFORE = '{"state": "converged", "of": "before"}'
 LATE = "[handlers.late]\nmagic = '\\x00late'\ninterpreter = '/nowhere/late'\n"
 ODD = b"odd\x1b[31m\xff"
 
@@ -111,3 +115,17 @@ def test_odd_names_do_not_reach_the_terminal(instance: Instance, start_daemon: S
     assert as_json.stdout.isascii()
     assert "\x1b" not in as_json.stdout
     assert as_json.json["foreign"][0]["name"] == ODD.decode("utf-8", "surrogateescape")
+
+
+def test_what_the_last_daemon_said_is_not_taken_for_the_next_ones(start_daemon: StartDaemon) -> None:
+    """While a daemon starts it has not converged, whatever the one before it had, though their lock is the same file."""
+    daemon = start_daemon(CONFIG)
+    daemon.kill()
+    status = daemon.state_directory / "status.json"
+    status.write_text(BEFORE)
+    starting = start_daemon(CONFIG, ready=False)
+    sights = Counter[bool]()  # of what is taken for fresh: is it from before?
+    while "READY=1" not in starting.notifications:
+        if running_pid(str(daemon.state_directory)) is not None:
+            sights[status.exists() and status.read_text() == BEFORE] += 1
+    assert sights[True] < sights[False] / 2, "some microseconds are between taking the lock and removing the file"

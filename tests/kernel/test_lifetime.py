@@ -83,6 +83,17 @@ def test_the_host_holds_it(host: Shell) -> None:
     ]
 
 
+def test_what_reaches_the_host_stays_there(host: Shell) -> None:
+    """What a container mounts on a directory that it shares with the host, as a pod does, outlives it."""
+    bind = f"mount --rbind {MOUNT_POINT} /srv && mount -t proc proc /proc"
+    apply = "binfmtd apply --own-instance --mount /srv; echo status \\$?"
+    bound = f'unshare -m --propagation unchanged --pid --fork sh -c "{bind}; {apply}"'
+    share = f"mount --bind {MOUNT_POINT} {MOUNT_POINT} && mount --make-shared {MOUNT_POINT}"
+    result = host(f"{share} && {bound}; ls -A {MOUNT_POINT}")
+    assert result.stderr == ""
+    assert result.stdout.splitlines()[-4:] == ["status 0", "one", "register", "status"]
+
+
 def test_with_pid_host_the_hosts_own_mount_is_made(host: Shell) -> None:
     """With ``--pid=host`` the host gets the mount that it lacks, and entries outlast the container."""
     result = host(f"{container(CONTAINER_WITH_PID_HOST)}; echo host; ls -A {MOUNT_POINT}")

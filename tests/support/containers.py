@@ -36,7 +36,7 @@ sys.stdin.read()
 """
 HOLDER = f"""
 set -e
-for directory in /run /dev/shm /var/cache "$1/storage"; do mount -t tmpfs tmpfs "$directory"; done
+for directory in /run /dev/shm /var/cache /var/tmp "$1/storage"; do mount -t tmpfs tmpfs "$directory"; done
 mount -t "$2" none {CGROUPS}
 mount --bind "$1" "$1"
 mount -o remount,bind,ro /
