@@ -118,7 +118,7 @@ def test_odd_names_do_not_reach_the_terminal(instance: Instance, start_daemon: S
 
 
 def test_what_the_last_daemon_said_is_not_taken_for_the_next_ones(start_daemon: StartDaemon) -> None:
-    """While a daemon starts it has not converged, whatever the one before it had, though their lock is the same file."""
+    """While a daemon starts it has not converged, whatever the one before it had: their lock is one file."""
     daemon = start_daemon(CONFIG)
     daemon.kill()
     status = daemon.state_directory / "status.json"
