@@ -90,7 +90,7 @@ def obeyed(directory: str, pauses: Pauses) -> int:
         warn("no daemon runs with this state directory: the next one will obey")
         return 0
     deadline = time.monotonic() + OBEYED_SECONDS
-    while _paused(directory) != pauses.at(since_boot()).until.keys():
+    while _paused(directory) != set(pauses.at(since_boot()).until):
         if time.monotonic() >= deadline:
             warn(f"the daemon has not obeyed within {OBEYED_SECONDS:g} s: `binfmtd status` says what it does")
             return 1
