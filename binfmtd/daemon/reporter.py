@@ -7,14 +7,13 @@ so has what led to it.  docs/logging.md lists every event.
 import os
 import time
 from collections.abc import Callable, Collection, Hashable, Iterable
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from binfmtd.daemon.hot_path import Reaction
-from binfmtd.daemon.pause_file import since_boot
 from binfmtd.daemon.persistent import Persistence
 from binfmtd.daemon.probe_report import ProbeReport
 from binfmtd.daemon.reconcile import Look, PassResult, Reconciler
+from binfmtd.daemon.status_file import StatusFile, now, when
 from binfmtd.errors import WriteRefusedError
 from binfmtd.kernel.mount import Mounted
 from binfmtd.model.config import Config
@@ -26,7 +25,7 @@ from binfmtd.model.plan import INSTANCE
 from binfmtd.model.standin import is_stand_in
 from binfmtd.report.counts import Counts
 from binfmtd.report.log import Logger, get_logger
-from binfmtd.report.status import Troubles, handler_states, held_reason, status_written, whole_state, write_status
+from binfmtd.report.status import held_reason
 
 _T = TypeVar("_T")
 _K = TypeVar("_K", bound=Hashable)
@@ -47,7 +46,6 @@ class Reporter:
 
     def __init__(self, state_dir: str, config_path: str) -> None:
         self._state_dir = state_dir
-        self._config_path = config_path
         self._log = get_logger()
         self.counts = Counts(time.time())
         self._run = os.urandom(3).hex()  # so that no other daemon's passes have the ids of ours
@@ -57,13 +55,8 @@ class Reporter:
         self._bridged: dict[str, bool] = {}  # drifts since the last pass -> whether a stand-in serves
         self._stood_in: set[str] = set()  # drifts that are not settled, and that a stand-in served
         self._failures: dict[str, str] = {}  # entry -> the refusal that was logged
-        self._config_error: str | None = None
         self._unpersistent: str | None = None  # why a reboot would lose the handlers
-        self._generation = 1
-        self._loaded_at = _now()
-        self._last_pass: dict[str, Any] | None = None
-        self._look: Look | None = None
-        self._written: dict[str, Any] | None = None  # what the status file says, but for the counting of passes
+        self._status = StatusFile(state_dir, config_path, self.counts, self.probe)
 
     @property
     def _pass_id(self) -> str:
@@ -101,7 +94,7 @@ class Reporter:
         if not result.look.plan.actions:
             self.counts.last_success_at = self.counts.last_pass_at
         log, pass_id = self._pass_log, self._pass_id
-        self._look = result.look
+        self._status.look = result.look
         self._bridged.clear()
         told = [action for action in result.done if not is_stand_in(action.entry)]
         for (act, drift, reason), actions in _grouped(told, lambda a: (a.act, a.drift, a.reason)):
@@ -129,9 +122,9 @@ class Reporter:
             elif held.standing is Standing.WAITING:
                 self._once(f"waiting {held.name}", "handler_waiting", **belongs, reason=held_reason(held))
         took = round(seconds * 1e6)
-        self._last_pass = {
+        self._status.last_pass = {
             "id": pass_id,
-            "at": _now(),
+            "at": now(),
             "trigger": trigger,
             "actions": len(result.done),
             "duration_us": took,
@@ -215,7 +208,7 @@ class Reporter:
         """An admin's maintenance begins or ends."""
         for name, end in pauses.until.items():
             if before.until.get(name) != end:
-                self._pass_log.warning("pause_started", entry=name, until=_when(end))
+                self._pass_log.warning("pause_started", entry=name, until=when(end))
         for name in before.until.keys() - pauses.until.keys():
             self._pass_log.info("pause_ended", entry=name)
 
@@ -230,22 +223,20 @@ class Reporter:
 
     def config_reloaded(self, config: Config) -> None:
         """Another config is in force."""
-        self._generation += 1
-        self._loaded_at = _now()
-        self._config_error = None
+        self._status.config_loaded()
         self._said.clear()
-        self._pass_log.info("config_reloaded", generation=self._generation, files=list(config.sources))
+        self._pass_log.info("config_reloaded", generation=self._status.generation, files=list(config.sources))
         self.config_loaded(config)
 
     def config_rejected(self, error: str) -> None:
         """The old one stays in force."""
         self.counts.reload_failures += 1
-        self._config_error = error
-        self._log.error("config_rejected", reason=error, generation=self._generation)
+        self._status.config_error = error
+        self._log.error("config_rejected", reason=error, generation=self._status.generation)
 
     def removed(self, actions: list[Action], look: Look) -> None:
         """What `on_stop = "remove"` took away, and what it left."""
-        self._look = look
+        self._status.look = look
         self.probe.found(None)
         self._log.info("entries_removed", entries=[action.entry for action in actions])
 
@@ -264,56 +255,13 @@ class Reporter:
     def write(self, reconciler: Reconciler, mounted: Mounted | None, contended: Collection[str]) -> dict[str, Any]:
         """Replace the status file, and return what it says; a full disk is no reason to stop repairing."""
         self.probe.keep_labels(reconciler.config)
-        document = self._document(reconciler, mounted, contended)
-        lasting = {key: value for key, value in document.items() if key not in ("passes", "last_pass")}
-        if lasting == self._written and status_written(self._state_dir):
-            return document
+        troubles = (self._trouble, self._unpersistent)
+        document = self._status.document(reconciler, mounted, contended, self._bridged, troubles)
         try:
-            write_status(self._state_dir, document)
-            self._written = lasting
+            self._status.write(document)
         except OSError as error:
             self._once(f"status {error.errno}", "status_unwritten", directory=self._state_dir, reason=error.strerror)
         return document
-
-    def _document(self, reconciler: Reconciler, mounted: Mounted | None, contended: Collection[str]) -> dict[str, Any]:
-        failed = {name: str(error) for name, error in reconciler.failed.items()}
-        unrestored = [
-            f"{name}: it cannot be restored: {failed[name]}" for name in reconciler.memory.entries if name in failed
-        ]
-        problems = (reconciler.ledger.problem, reconciler.memory.problem, self._unpersistent, *unrestored)
-        problem = self._trouble or next(filter(None, problems), None)
-        troubles = Troubles(failed, contended, self.counts.repairs_by_entry(), problem, reconciler.pauses)
-        look = self._look if mounted is not None else None  # what was seen before an unmount is there no more
-        rows = [] if look is None else handler_states(look.desired, look.observed, look.plan, troubles)
-        for row in rows:
-            if row["name"] in self._bridged and row["state"] == "registered":
-                row["state"] = "stand_in" if self._bridged[row["name"]] else "waiting"
-                row["reason"] = "it drifted, and is registered when nobody else is at work on it"
-            self.probe.judge(row)
-        foreign = [] if look is None else look.foreign()
-        enabled = {} if look is None else {entry.name: entry.enabled for entry in look.observed.entries}
-        return {
-            "state": "degraded"
-            if look is None
-            else whole_state(rows, look.plan, troubles, drifting=bool(self._bridged)),
-            "problem": problem,
-            "mount": mounted and {"directory": mounted.directory, "read_only": mounted.read_only},
-            "config": {
-                "path": self._config_path,
-                "files": list(reconciler.config.sources),
-                "generation": self._generation,
-                "loaded_at": self._loaded_at,
-                "error": self._config_error,
-            },
-            "handlers": rows,
-            "contended": sorted(contended),
-            "paused": [{"name": name, "until": _when(end)} for name, end in sorted(reconciler.pauses.until.items())],
-            "probed": self.probe.document(),
-            "foreign": [{"name": name, "enabled": enabled[name]} for name in foreign],
-            "passes": self.counts.passes.total(),
-            "repairs": self.counts.repairs.total(),
-            "last_pass": self._last_pass,
-        }
 
     def _failed(self, name: str, error: WriteRefusedError) -> None:
         """Log a refusal, but not each time that the same is tried again."""
@@ -337,15 +285,3 @@ def _grouped(items: Iterable[_T], key: Callable[[_T], _K]) -> list[tuple[_K, lis
 
 def _named(names: list[str]) -> dict[str, Any]:
     return {"entry": names[0]} if len(names) == 1 else {"entries": names}
-
-
-def _when(end: float) -> str | None:
-    """A moment that is told in seconds since the boot, by the clock on the wall; None for ever."""
-    if end == float("inf"):
-        return None
-    at = round(time.time() + end - since_boot())
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
-
-
-def _now() -> str:
-    return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")

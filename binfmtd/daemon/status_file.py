@@ -1,0 +1,109 @@
+"""The status file: what the daemon says of itself to whoever reads, put together from what was seen last.
+
+It is replaced when it says something else than before.
+"""
+
+import time
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from binfmtd.daemon.pause_file import since_boot
+from binfmtd.daemon.probe_report import ProbeReport
+from binfmtd.daemon.reconcile import Look, Reconciler
+from binfmtd.kernel.mount import Mounted
+from binfmtd.report.counts import Counts
+from binfmtd.report.status import Troubles, handler_states, status_written, whole_state, write_status
+
+
+class StatusFile:
+    """What the document says that outlives a pass."""
+
+    def __init__(self, state_dir: str, config_path: str, counts: Counts, probe: ProbeReport) -> None:
+        self._state_dir = state_dir
+        self._config_path = config_path
+        self._counts = counts
+        self._probe = probe
+        self.generation = 1
+        self.config_error: str | None = None
+        self._loaded_at = now()
+        self.look: Look | None = None
+        self.last_pass: dict[str, Any] | None = None
+        self._written: dict[str, Any] | None = None  # what the file says, but for the counting of passes
+
+    def config_loaded(self) -> None:
+        """Another config is in force."""
+        self.generation += 1
+        self._loaded_at = now()
+        self.config_error = None
+
+    def write(self, document: dict[str, Any]) -> None:
+        """Replace the file, unless it says so already; raises OSError."""
+        lasting = {key: value for key, value in document.items() if key not in ("passes", "last_pass")}
+        if lasting == self._written and status_written(self._state_dir):
+            return
+        write_status(self._state_dir, document)
+        self._written = lasting
+
+    def document(
+        self,
+        reconciler: Reconciler,
+        mounted: Mounted | None,
+        contended: Collection[str],
+        bridged: Mapping[str, bool],
+        troubles: Collection[str | None],
+    ) -> dict[str, Any]:
+        """What there is to say.
+
+        ``bridged``: what drifted since the last look, and whether a stand-in serves; ``troubles``: why the daemon
+        cannot do its work or a part of it, the worst first.
+        """
+        failed = {name: str(error) for name, error in reconciler.failed.items()}
+        unrestored = [
+            f"{name}: it cannot be restored: {failed[name]}" for name in reconciler.memory.entries if name in failed
+        ]
+        problems = (*troubles, reconciler.ledger.problem, reconciler.memory.problem, *unrestored)
+        problem = next(filter(None, problems), None)
+        what = Troubles(failed, contended, self._counts.repairs_by_entry(), problem, reconciler.pauses)
+        look = self.look if mounted is not None else None  # what was seen before an unmount is there no more
+        rows = [] if look is None else handler_states(look.desired, look.observed, look.plan, what)
+        for row in rows:
+            if row["name"] in bridged and row["state"] == "registered":
+                row["state"] = "stand_in" if bridged[row["name"]] else "waiting"
+                row["reason"] = "it drifted, and is registered when nobody else is at work on it"
+            self._probe.judge(row)
+        foreign = [] if look is None else look.foreign()
+        enabled = {} if look is None else {entry.name: entry.enabled for entry in look.observed.entries}
+        return {
+            "state": "degraded" if look is None else whole_state(rows, look.plan, what, drifting=bool(bridged)),
+            "problem": problem,
+            "mount": mounted and {"directory": mounted.directory, "read_only": mounted.read_only},
+            "config": {
+                "path": self._config_path,
+                "files": list(reconciler.config.sources),
+                "generation": self.generation,
+                "loaded_at": self._loaded_at,
+                "error": self.config_error,
+            },
+            "handlers": rows,
+            "contended": sorted(contended),
+            "paused": [{"name": name, "until": when(end)} for name, end in sorted(reconciler.pauses.until.items())],
+            "probed": self._probe.document(),
+            "foreign": [{"name": name, "enabled": enabled[name]} for name in foreign],
+            "passes": self._counts.passes.total(),
+            "repairs": self._counts.repairs.total(),
+            "last_pass": self.last_pass,
+        }
+
+
+def when(end: float) -> str | None:
+    """A moment that is told in seconds since the boot, by the clock on the wall; None for ever."""
+    if end == float("inf"):
+        return None
+    at = round(time.time() + end - since_boot())
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
+
+
+def now() -> str:
+    """This moment, by the clock on the wall."""
+    return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")
