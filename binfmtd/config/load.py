@@ -40,9 +40,10 @@ def load(
     message is one line with file, key and remedy.
     """
     contents = _read_when_still(lambda: look_for(path, default), lambda look: _read(look, trust))
-    from binfmtd.config import build, merge, schema  # pydantic takes longer than all the rest
+    from binfmtd.config import build, merge  # pydantic takes longer than all the rest
+    from binfmtd.config.parse import parse
 
-    parsed = [(file, schema.parse(_text(file, data), file)) for file, data in contents]
+    parsed = [(file, parse(_text(file, data), file)) for file, data in contents]
     merged = merge.merge(parsed)
     if architectures is not None:
         merged.top = merged.top.model_copy(update={"architectures": list(architectures)})

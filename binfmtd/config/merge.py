@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pydantic import BaseModel
 
 from binfmtd.catalog.names import find
+from binfmtd.config.parse import dotted
 from binfmtd.config.schema import (
     ArchitectureTable,
     ConfigFile,
@@ -18,7 +19,6 @@ from binfmtd.config.schema import (
     HandlerTable,
     LabelsTable,
     MetricsTable,
-    dotted,
 )
 from binfmtd.errors import ConfigError, FormatError
 

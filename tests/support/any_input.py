@@ -11,8 +11,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from binfmtd.cli.status_view import view
-from binfmtd.config import build, merge, schema
+from binfmtd.config import build, merge
 from binfmtd.config.load import load
+from binfmtd.config.parse import parse
 from binfmtd.daemon.ledger import Ledger
 from binfmtd.daemon.memory import Memory
 from binfmtd.errors import BinfmtdError, ConfigError, FormatError, StateError
@@ -41,7 +42,7 @@ def _is_one_clear(error: BinfmtdError) -> None:
 def toml(data: bytes) -> None:
     """One text as the config."""
     try:
-        config = build.build(merge.merge([("file", schema.parse(data.decode("utf-8", "replace"), "file"))]), ("file",))
+        config = build.build(merge.merge([("file", parse(data.decode("utf-8", "replace"), "file"))]), ("file",))
         resolve(config, Facts({}))
     except ConfigError as error:
         _is_one_clear(error)

@@ -7,6 +7,7 @@ import pytest
 
 from binfmtd.config.build import DEFAULT_ENTRY, DEFAULT_FLAGS, DEFAULT_PATHS
 from binfmtd.config.load import load
+from binfmtd.config.parse import parse
 from binfmtd.config.schema import (
     ArchitectureTable,
     ConfigFile,
@@ -14,7 +15,6 @@ from binfmtd.config.schema import (
     HandlerTable,
     LabelsTable,
     MetricsTable,
-    parse,
 )
 from binfmtd.files.trust import Trust
 from binfmtd.model.config import Config, Policy

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.registrations import NAMES, REGISTRATIONS
 
-from binfmtd.config import build, merge, schema
+from binfmtd.config import build, merge
 from binfmtd.config.load import load
+from binfmtd.config.parse import parse
 from binfmtd.errors import FormatError
 from binfmtd.files.trust import Trust
 from binfmtd.formats.toml import Found, check_toml, render_toml
@@ -29,7 +30,7 @@ FOUND = st.builds(Found, NAMES, REGISTRATIONS, st.text(max_size=9), st.booleans(
 @given(handlers=st.lists(FOUND, max_size=5, unique_by=lambda found: found.name))
 def test_what_is_imported_is_declared(handlers: list[Found]) -> None:
     """Names, registrations, order and what is disabled come back from the config, and nothing else is declared."""
-    parsed = schema.parse(render_toml(handlers), "f")
+    parsed = parse(render_toml(handlers), "f")
     config = build.build(merge.merge([("f", parsed)]), ("f",))
     assert config.warnings == ()
     assert [(d.name, Registration(d.match, d.interpreters[0], d.flags), d.enabled) for d in config.declarations] == [

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from binfmtd.config.schema import ConfigFile, dotted, duration, parse
+from binfmtd.config.parse import dotted, parse
+from binfmtd.config.schema import ConfigFile, duration
 from binfmtd.errors import ConfigError
 from binfmtd.model.config import Config, Policy
 

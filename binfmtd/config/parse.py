@@ -1,0 +1,105 @@
+"""One file's text to its tables, or the one error that names file, key and remedy.
+
+Every file is checked by itself, before anything is merged, so an error names the file that is to blame.
+"""
+
+import re
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from binfmtd.catalog.names import did_you_mean, find
+from binfmtd.config.schema import (
+    ArchitectureTable,
+    ConfigFile,
+    EmulatorsTable,
+    HandlerTable,
+    LabelsTable,
+    MetricsTable,
+    shown,
+)
+from binfmtd.config.tables import tables
+from binfmtd.errors import ConfigError, FormatError
+
+
+def parse(text: str, file: str) -> ConfigFile:
+    """Read one file's text; raises ConfigError, which names ``file``, the key and the remedy."""
+    try:
+        content = tables(text)
+    except (ValueError, RecursionError) as error:  # also numbers of 5,000 digits, and arrays 1,000 deep
+        last = f"at line {text.rstrip().count(chr(10)) + 1}, the last"
+        reason = " ".join(str(error).split()).replace("at end of document", last)
+        remedy = r"write escapes like \x7f in single quotes" if "\\" in reason else "correct it there"
+        raise ConfigError(f"{file}: not valid TOML: {reason}: {remedy}") from error
+    try:
+        return ConfigFile.model_validate(content)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        # A misspelt key comes first: it explains whatever is missing.
+        problems.sort(key=lambda problem: problem["type"] != "extra_forbidden")
+        key, reason = _explain(problems[0])
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise ConfigError(f"{file}: {key}: {reason}{more}") from error
+
+
+_KEYS: Mapping[tuple[str, int], type[BaseModel]] = {
+    ("", 1): ConfigFile,
+    ("metrics", 2): MetricsTable,
+    ("labels", 2): LabelsTable,
+    ("emulators", 2): EmulatorsTable,
+    ("emulators", 3): ArchitectureTable,
+    ("handlers", 3): HandlerTable,
+}
+
+_WANTED = {
+    "string_type": "a string, in quotes",
+    "int_type": "a whole number, without quotes",
+    "bool_type": "true or false, without quotes",
+    "list_type": 'an array, like ["a", "b"]',
+    "dict_type": "a table",
+    "model_type": "a table",
+}
+
+
+def _explain(problem: ErrorDetails) -> tuple[str, str]:
+    """Key and reason, in the config's words."""
+    location, value, kind = problem["loc"], problem["input"], problem["type"]
+    if kind == "value_error":
+        if len(location) > 2 and location[-1] == "[key]":  # pydantic's mark for a key of a mapping
+            location = location[:-1]
+        reason = str(problem["ctx"]["error"])
+    elif kind == "extra_forbidden" or _is_no_architecture(problem):
+        known = _KEYS["" if len(location) == 1 else str(location[0]), len(location)].model_fields
+        hint = did_you_mean(str(location[-1]), known) or f"valid here are {', '.join(known)}"
+        reason = f"unknown key: {hint}"
+    elif kind == "enum":
+        reason = f"{shown(value)} is not valid: write {problem['ctx']['expected']}"
+    elif kind == "too_short":
+        reason = "is empty: give at least one, or leave the key out"
+    else:
+        reason = f"{shown(value)} must be {_WANTED[kind]}" if kind in _WANTED else f"{shown(value)}: {problem['msg']}"
+    return dotted(*location), reason
+
+
+def _is_no_architecture(problem: ErrorDetails) -> bool:
+    """Whether this is a key of [emulators] that was taken for an architecture's table, and is neither."""
+    location = problem["loc"]
+    if problem["type"] != "model_type" or len(location) != 2 or location[0] != "emulators":
+        return False
+    try:
+        find(str(location[1]))
+    except FormatError:
+        return True
+    return False
+
+
+def dotted(*parts: str | int) -> str:
+    """A key as TOML writes it."""
+    text = ""
+    for part in parts:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            text += ("." if text else "") + (part if re.fullmatch("[A-Za-z0-9_-]+", part) else repr(part))
+    return text
