@@ -41,7 +41,7 @@ _MEANINGS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Probed:
+class Attempt:
     """What became of one program.
 
     ``reason`` says why it does not run, and is empty if it does.  ``as_expected`` is whether the file that ran it is
@@ -100,7 +100,7 @@ class Prober:
             shutil.rmtree(self._directory, ignore_errors=True)
             self._directory = None
 
-    def __call__(self, name: str, program: bytes, expected: str | None = None) -> Probed:
+    def __call__(self, name: str, program: bytes, expected: str | None = None) -> Attempt:
         """Run a program that exits with 42; ``expected`` is the path of the interpreter that should run it.
 
         Raises ProbeError where programs cannot be tried at all.
@@ -158,7 +158,7 @@ class _Attempt:
         self._traced = traced
         self.forbidden = b""  # what it was not allowed to do, and did not get beyond
 
-    def run(self, name: str, expected: str | None) -> Probed:
+    def run(self, name: str, expected: str | None) -> Attempt:
         natively = as_expected = None
         began = time.monotonic()
         from binfmtd.kernel import syscalls
@@ -188,7 +188,7 @@ class _Attempt:
         refusal = int(said) if said.isdigit() else None
         reason = self._why(status, refusal)
         duration = time.monotonic() - began
-        return Probed(name, not reason, natively, self._in_chroot, reason, duration, as_expected, refusal)
+        return Attempt(name, not reason, natively, self._in_chroot, reason, duration, as_expected, refusal)
 
     def _end(self, child: int) -> int:
         """Wait for its end, or make one; the status as of waitpid."""

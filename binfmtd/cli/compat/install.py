@@ -15,7 +15,7 @@ from binfmtd.catalog.program import tiny_program
 from binfmtd.cli.one_shot import Visit
 from binfmtd.cli.trial import server
 from binfmtd.daemon.reconcile import Look
-from binfmtd.kernel.probe import Probed, Prober
+from binfmtd.kernel.probe import Attempt, Prober
 from binfmtd.model.config import Config, Declaration
 from binfmtd.model.drift import additive
 from binfmtd.model.handler import Flags
@@ -135,7 +135,7 @@ def _judge(here: Visit, look: Look, declared: Declaration, probe: Prober) -> Out
     return _unable(probed) if probed.as_expected and not probed.runs else None
 
 
-def _unable(probed: Probed) -> Outcome:
+def _unable(probed: Attempt) -> Outcome:
     return Outcome(Fate.FAILED, f"it is registered, but its programs do not run: {probed.reason}")
 
 

@@ -7,10 +7,10 @@ from binfmtd.catalog.levels import LEVELS
 from binfmtd.catalog.names import find
 from binfmtd.catalog.program import tiny_program
 from binfmtd.errors import FormatError
-from binfmtd.kernel.probe import Probed
+from binfmtd.kernel.probe import Attempt
 from binfmtd.model.match import takes
 
-Probe = Callable[[str, bytes], Probed]
+Probe = Callable[[str, bytes], Attempt]
 
 ORDER = (
     "x86_64",
@@ -46,9 +46,9 @@ def native_architecture(own_head: bytes) -> str | None:
     return next((name for name, row in CATALOG.items() if takes(row.match, own_head)), None)
 
 
-def survey(native: str | None, probe: Probe) -> dict[str, Probed]:
+def survey(native: str | None, probe: Probe) -> dict[str, Attempt]:
     """Try each platform, and the levels of those that run.  Raises ProbeError."""
-    found: dict[str, Probed] = {}
+    found: dict[str, Attempt] = {}
     for name in dict.fromkeys(name for name in (native, *ORDER) if name):
         found[name] = probe(name, tiny_program(CATALOG[name]))
         if found[name].runs:
@@ -56,7 +56,7 @@ def survey(native: str | None, probe: Probe) -> dict[str, Probed]:
     return found
 
 
-def supported(native: str | None, found: Mapping[str, Probed]) -> list[str]:
+def supported(native: str | None, found: Mapping[str, Attempt]) -> list[str]:
     """The list of that name, by what ``survey`` found: what we are ourselves comes first, whatever that says."""
 
     def runs(name: str) -> bool:

@@ -9,7 +9,7 @@ from binfmtd.formats.line import to_bytes
 from binfmtd.kernel.instance import Instance, Observer
 from binfmtd.kernel.interpreters import head
 from binfmtd.kernel.mount import Where, find
-from binfmtd.kernel.probe import Probed, Prober
+from binfmtd.kernel.probe import Attempt, Prober
 from binfmtd.model.standin import is_stand_in
 
 _ESCAPED_BY_GO = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
@@ -19,7 +19,7 @@ def document(where: Where) -> tuple[str, BinfmtdError | None]:
     """The document of this moment, as Go's json.MarshalIndent writes it, and what could not be found out for it."""
     problem: BinfmtdError | None = None
     native = native_architecture(head("/proc/self/exe"))
-    found: dict[str, Probed] = {}
+    found: dict[str, Attempt] = {}
     try:
         with Prober() as probe:
             found = survey(native, probe)

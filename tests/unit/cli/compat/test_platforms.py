@@ -6,7 +6,7 @@ from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.levels import LEVELS
 from binfmtd.catalog.program import tiny_program
 from binfmtd.cli.compat.platforms import ORDER, architecture_of, go_name, native_architecture, supported, survey
-from binfmtd.kernel.probe import Probed
+from binfmtd.kernel.probe import Attempt
 
 PROGRAMS = {tiny_program(row): name for name, row in CATALOG.items()} | {
     program: f"{name}/{level}" for name, levels in LEVELS.items() for level, program in levels.items()
@@ -17,9 +17,9 @@ EVERY = [f"{name}/{level}" for name, levels in LEVELS.items() for level in level
 def platforms(native: str | None, *running: str) -> list[str]:
     """Return the list where just these run."""
 
-    def probe(_: str, program: bytes) -> Probed:
+    def probe(_: str, program: bytes) -> Attempt:
         runs = PROGRAMS[program] in running
-        return Probed("", runs, natively=False, in_chroot=True, reason="", duration=0)
+        return Attempt("", runs, natively=False, in_chroot=True, reason="", duration=0)
 
     return [platform.removeprefix("linux/") for platform in supported(native, survey(native, probe))]
 
