@@ -61,7 +61,7 @@ $(VENV)/.stamp-containers: $(VENV)/.stamp
 	@$(BIN)/python -m pip install --quiet --editable '.[container]'
 	@touch $@
 
-test-systemd: setup ## the unit: a Debian with real systemd, booted by systemd-nspawn; as root
+test-systemd: setup man completions ## the unit: a Debian with real systemd, booted by systemd-nspawn; as root
 	@$(NEED) systemd-container 'command -v systemd-nspawn' mmdebstrap 'command -v mmdebstrap' dpkg 'command -v dpkg-deb' \
 	    debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*'
 	$(BIN)/python -m pytest tests/systemd

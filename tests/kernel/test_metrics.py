@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shlex
 import socket
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support.daemon import Daemon
 from support.instance import Instance
+from support.programs import exits_with, install
 from support.waiting import SLOWNESS, wait_until
 
 from binfmtd.daemon.http_server import CONNECTIONS
@@ -135,8 +137,28 @@ def test_each_kind_of_drift_is_counted(instance: Instance, start_daemon: StartDa
         instance.register(b":one:M::else::/usr/bin/true:F")
 
     counted("changed", "one", change)
+
+    def exchange() -> None:  # a new inode, so that both are newer than "high"
+        instance.remove("low")
+        instance.register(b":low:M::\\x00lo::/usr/bin/true:F")
+
+    counted("out_of_order", "high", exchange)
     assert http.sample("binfmtd_repair_duration_seconds_count") >= 4
     assert http.sample("binfmtd_settle_duration_seconds_sum") > 0
+
+
+def test_an_upgraded_interpreter_is_counted(
+    instance: Instance, start_daemon: StartDaemon, http: Http, tmp_path: Path
+) -> None:
+    """As what is repaired then: a stale interpreter."""
+    (tmp_path / "bin").mkdir(mode=0o755)
+    interpreter = install(tmp_path / "bin" / "interpreter", exits_with(1))
+    start_daemon(config(listen(http.port)).replace("/usr/bin/true", str(interpreter), 1))
+    install(interpreter, exits_with(2))
+    wait_until(
+        lambda: http.sample("binfmtd_repairs_total", entry="one", drift="stale_interpreter") == 1, what="it counted"
+    )
+    assert "one" in instance.names()
 
 
 def test_not_ready_while_a_handler_is_not_served(instance: Instance, start_daemon: StartDaemon, http: Http) -> None:
@@ -272,6 +294,21 @@ def test_nobody_who_asks_can_do_harm(
     assert not daemon.logs("metrics_failed")
     assert all(line["event"] for line in daemon.logs())  # no traceback, nothing that asyncio says by itself
     assert daemon.terminate() == 0
+
+
+def test_without_descriptors(start_daemon: StartDaemon, http: Http) -> None:
+    """Where none is left for one more connection that is said once, and those that waited are served afterwards."""
+    daemon = start_daemon(config(listen(http.port)))
+    assert http.get("/healthz")[0] == 200
+    limits = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+    with socket.create_connection(("127.0.0.1", http.port), 30 * SLOWNESS) as waiting:
+        waiting.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
+        reason = daemon.wait_for_log("metrics_failed")["reason"]
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, limits)
+        assert waiting.recv(65536).startswith(b"HTTP/1.1 200 ")
+    assert reason == "[metrics] HTTP: Too many open files"
+    assert len(daemon.logs("metrics_failed")) == 1
 
 
 def test_nothing_more_where_nobody_asks(start_daemon: StartDaemon) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from support.booted import DROP_INS, UNIT, Booted
-from support.cli import CHECKOUT
+from support.cli import CHECKOUT, run
 
 pytestmark = pytest.mark.systemd
 
@@ -15,7 +15,10 @@ DROP_IN_FILES = sorted((CHECKOUT / "systemd" / "drop-ins").glob("*.conf"))
 def test_files(machine: Booted) -> None:
     """Command, package with bytecode, unit, config and examples are where a distribution has them, for all to read."""
     package = "usr/lib/python3/dist-packages/binfmtd"
+    share = "usr/share"
     expected = [
+        *(f"{share}/man/man8/binfmtd.8", f"{share}/man/man5/binfmtd.toml.5", f"{share}/man/man1/binfmt.1"),
+        *(f"{share}/bash-completion/completions/binfmtd", f"{share}/zsh/site-functions/_binfmtd"),
         *("usr/bin/binfmtd", "usr/bin/binfmt", "usr/lib/systemd/system/binfmtd.service", "etc/binfmtd/binfmtd.toml"),
         *("usr/share/doc/binfmtd/README.md", "usr/share/doc/binfmtd/examples/drop-ins/mount.conf"),
         *(f"{package}/daemon/service.py", f"{package}/daemon/__pycache__/service.cpython-313.pyc"),
@@ -64,3 +67,11 @@ def test_a_daemon_that_mounts_is_not_in_a_mount_namespace(machine: Booted) -> No
     finally:
         (machine.root / path.lstrip("/")).unlink()
         machine.systemctl("daemon-reload")
+
+
+def test_uninstall_leaves_the_config(tmp_path: Path) -> None:
+    """What `make install` brought, manual pages and completions too, `make uninstall` takes back but for the config."""
+    command = ("make", "-C", str(CHECKOUT), f"DESTDIR={tmp_path}", "PREFIX=/usr")
+    assert run([*command, "install"]).status == 0
+    assert run([*command, "uninstall"]).status == 0
+    assert [path.name for path in tmp_path.rglob("*") if not path.is_dir()] == ["binfmtd.toml"]

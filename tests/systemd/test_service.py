@@ -1,6 +1,8 @@
 """The service under real systemd: its life, and what happens to it on a build host."""
 
+import json
 import os
+from typing import Any
 
 import pytest
 from support.booted import CONFIG, DROP_INS, ENTRY, MOUNT_POINT, PROGRAM, UNIT, Booted
@@ -12,6 +14,7 @@ WATCHDOG_SECONDS = 5 * SLOWNESS
 DEADLINE_SECONDS = 30
 INTERPRETER = "/usr/bin/qemu-riscv64"
 UPGRADED = 52
+PROBE = "binfmtd-probe.service"
 # Prints each exit status but the emulator's, and the number of executions at the end.
 RUN_ALL_THE_TIME = f"""
 rm -f /run/enough; n=0
@@ -170,3 +173,24 @@ def test_what_runs_natively_was_asked_outside_of_the_sandbox(service: Booted) ->
     service.run("rm", "/run/binfmtd/native.json")
     service.run("binfmtd", "arch", "--record")
     assert service.run("cat", "/run/binfmtd/native.json").stdout == kept
+
+
+def test_what_is_registered_is_tried(service: Booted) -> None:
+    """`binfmtd-probe.path` has it tried by a unit of its own whenever it was registered anew, and the status has it."""
+
+    def probed() -> dict[str, Any]:
+        document = json.loads(service.run("cat", "/run/binfmtd/status.json").stdout)
+        rows = (document["probed"] or {"architectures": ()})["architectures"]
+        return next((row for row in rows if row["name"] == "riscv64"), {})
+
+    assert probed() == {}
+    service.systemctl("start", "binfmtd-probe.path")
+    try:
+        service.install_emulator(UPGRADED)
+        wait_until(lambda: probed() != {}, 60, "what was found")
+        assert probed()["entry"] == ENTRY
+        assert probed()["runs"] is False  # the emulator of this test answers with a status of its own
+        assert service.run("systemctl", "show", "--property=Result", "--value", PROBE).stdout == "success\n"
+    finally:
+        service.systemctl("stop", "binfmtd-probe.path", PROBE)
+        service.run("dpkg", "--install", "/root/emulator-51.deb")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from binfmtd.config.load import load
 from binfmtd.errors import ConfigError
 from binfmtd.files.trust import Trust
-from binfmtd.model.config import Config
+from binfmtd.model.config import Config, Metrics
 from binfmtd.model.handler import Flags
 
 Load = Callable[..., Config]
@@ -39,6 +39,16 @@ def test_emulators_merge_key_by_key_under_any_name(load_text: Load) -> None:
     (declaration,) = loaded.declarations
     assert (declaration.name, declaration.priority, declaration.flags) == ("e", 2, Flags.NONE)
     assert declaration.interpreters == ("/p/aarch64",)
+
+
+def test_metrics_merge_key_by_key(load_text: Load) -> None:
+    """One file says where the textfile is, another where HTTP listens; of two that say the same the later holds."""
+    loaded = load_text(
+        "architectures = []\n[metrics]\ntextfile = '/t/a.prom'\nlisten = '127.0.0.1:1'",
+        a="[metrics]\nlisten = '127.0.0.1:2'",
+        b="settle = '5ms'",
+    )
+    assert loaded.metrics == Metrics("/t/a.prom", ("127.0.0.1", 2))
 
 
 def test_a_later_handler_replaces_the_whole_table(load_text: Load, config: Path) -> None:
