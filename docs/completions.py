@@ -14,7 +14,7 @@ from binfmtd.catalog.architectures import CATALOG
 from binfmtd.cli.main import COMMANDS, module_of
 
 _ENTRIES = "/proc/sys/fs/binfmt_misc"
-_FISH_ENTRIES = f"(command ls {_ENTRIES} 2>/dev/null | string match -v -r '^(register|status)$')"
+_FISH_ENTRIES = f"(command ls {_ENTRIES} 2>/dev/null | string match -v register | string match -v status)"
 # What a shell calls for the name of an entry: those that are registered now.
 _PREAMBLE = {
     "bash": f"""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from binfmtd.cli import options
 from binfmtd.cli.context import print_json, state_dir_to_read, warn
-from binfmtd.cli.status_view import NO_DAEMON, view
+from binfmtd.cli.status_view import NO_DAEMON, history_view, view
 from binfmtd.cli.table import size_of
 from binfmtd.daemon.state_dir import running_pid
 from binfmtd.errors import StateError
@@ -27,6 +27,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_json(command)
     how = command.add_mutually_exclusive_group()
     how.add_argument("--check", action="store_true", help="exit with 3 unless all is converged")
+    how.add_argument("--history", action="store_true", help="show the last hundred drifts and repairs instead")
     how.add_argument(
         "--watch",
         action="store_true",
@@ -52,10 +53,14 @@ def main(arguments: Sequence[str]) -> int:
         warn(str(error))
         return NOT_CONVERGED
     if given.json:
-        print_json({**status, "pid": pid})
+        print_json(status["history"] if given.history else {**status, "pid": pid})
     else:
         size = size_of(sys.stdout)
-        lines = view(status, pid, None if size is None else size.columns, coloured=takes_colours(sys.stdout))
+        width = None if size is None else size.columns
+        if given.history:
+            lines = history_view(status, width)
+        else:
+            lines = view(status, pid, width, coloured=takes_colours(sys.stdout))
         print("\n".join(lines))
     if pid is None:
         warn(NO_DAEMON)

@@ -11,6 +11,7 @@ from binfmtd.report.status import FILE_NAME
 
 _MOST_FOREIGN = 20  # of thousands nobody reads more; --json has all
 _HEADING = ("HANDLER", "STATE", "INTERPRETER", "FLAGS", "REPAIRS")
+_HISTORY_HEADING = ("AT", "WHAT", "ENTRY", "WHY")
 _STATE = 1
 _FLEXIBLE = (0, 2)
 _INDENT = 11
@@ -105,11 +106,32 @@ def _details(status: Mapping[str, Any], pid: int | None) -> dict[str, str]:
         "problem": status["problem"],
         "contended": ", ".join(status["contended"]),
         "paused": ", ".join(map(_pause, status["paused"])),
+        "drift": _last_drift(status["history"]),
         "last pass": last and f"{last.get('id', '')} ({last['trigger']}), {last['actions']} actions, {last['at']}",
         "daemon": f"pid {pid}" if pid else "runs" if pid == 0 else "none runs: this is what the last one left",
         "state": f"{status['state']}, {status['repairs']} repairs in {status['passes']} passes",
     }
     return {key: str(text) for key, text in lines.items() if text}
+
+
+def history_view(status: Mapping[str, Any], width: int | None = None) -> list[str]:
+    """The last drifts and repairs, the newest last.  Raises StateError as ``view`` does."""
+    try:
+        rows = [(row["at"], row["event"].replace("_", " "), _named(row), row["reason"]) for row in status["history"]]
+    except (KeyError, TypeError, AttributeError):
+        raise StateError(f"{FILE_NAME} is damaged: the daemon writes it anew with its next pass") from None
+    return table([_HISTORY_HEADING, *rows], width, (2, 3))
+
+
+def _last_drift(history: list[dict[str, Any]]) -> str | None:
+    drifts = [row for row in history if row["event"].startswith("drift_")]
+    return f"{_named(drifts[-1])}: {drifts[-1]['reason']}, {drifts[-1]['at']}" if drifts else None
+
+
+def _named(row: Mapping[str, Any]) -> str:
+    entries = row.get("entries") or [row["entry"]]
+    more = row.get("more", 0)
+    return ", ".join(entries) + (f" and {more} more" if more else "")
 
 
 def _foreign(entries: list[dict[str, Any]]) -> str:

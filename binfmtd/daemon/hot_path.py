@@ -17,7 +17,7 @@ from binfmtd.kernel.stand_ins import StandIns
 from binfmtd.kernel.write import DISABLE, ENABLE, Writer
 from binfmtd.model.drift import Drift
 from binfmtd.model.entry import Entry
-from binfmtd.model.handler import Flags, Handler
+from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.ownership import equal
 from binfmtd.model.plan import INSTANCE
 from binfmtd.model.standin import stand_in_name
@@ -31,6 +31,8 @@ class Reaction:
     ended: dict[str, Drift] = field(default_factory=dict)  # one write was enough
     bridged: list[str] = field(default_factory=list)
     refused: dict[str, WriteRefusedError] = field(default_factory=dict)
+    instead: dict[str, Entry] = field(default_factory=dict)  # what is there, where it is not what should be
+    wanted: dict[str, Registration] = field(default_factory=dict)  # what should be there instead
 
 
 class HotPath:
@@ -107,6 +109,9 @@ class HotPath:
         drift = self._drift(handler, entry)
         if drift is not None:
             reaction.found[name] = drift
+            if entry is not None:
+                reaction.instead[name] = entry
+                reaction.wanted[name] = handler.registration
             return self._may_bridge(name)
         if entry is not None and entry.enabled != handler.enabled:
             drift = Drift.DISABLED if handler.enabled else Drift.CHANGED

@@ -6,14 +6,17 @@ so has what led to it.  docs/logging.md lists every event.
 
 import os
 import time
-from collections.abc import Callable, Collection, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from typing import Any, TypeVar
 
+from binfmtd.daemon.causes import Causes
+from binfmtd.daemon.history import History
 from binfmtd.daemon.hot_path import Reaction
 from binfmtd.daemon.persistent import Persistence
 from binfmtd.daemon.probe_report import ProbeReport
 from binfmtd.daemon.reconcile import Look, PassResult, Reconciler
 from binfmtd.daemon.status_file import StatusFile, now, when
+from binfmtd.daemon.watch import Heard
 from binfmtd.errors import WriteRefusedError
 from binfmtd.kernel.mount import Mounted
 from binfmtd.model.config import Config
@@ -54,9 +57,11 @@ class Reporter:
         self._said: set[str] = set()
         self._bridged: dict[str, bool] = {}  # drifts since the last pass -> whether a stand-in serves
         self._stood_in: set[str] = set()  # drifts that are not settled, and that a stand-in served
+        self._causes = Causes()
         self._failures: dict[str, str] = {}  # entry -> the refusal that was logged
         self._unpersistent: str | None = None  # why a reboot would lose the handlers
-        self._status = StatusFile(state_dir, config_path, self.counts, self.probe)
+        self._history = History()
+        self._status = StatusFile(state_dir, config_path, self.counts, self.probe, self._history)
 
     @property
     def _pass_id(self) -> str:
@@ -67,19 +72,22 @@ class Reporter:
     def _pass_log(self) -> Logger:
         return self._log.bind(**{"pass": self._pass_id})
 
-    def reacted(self, reaction: Reaction, seconds: float, pending: frozenset[str]) -> None:
-        """The hot path has looked; ``pending`` are the drifts that were known before."""
+    def reacted(self, reaction: Reaction, heard: Heard, seconds: float, pending: frozenset[str]) -> None:
+        """The hot path has looked for what was heard; ``pending`` are the drifts that were known before."""
         if not (reaction.found or reaction.ended or reaction.bridged or reaction.refused):
             return  # as mostly, when others are at work
-        log = self._pass_log
         took = round(seconds * 1e6)
+        why = self._causes.take_in(reaction, heard, pending)
         for name in reaction.found:
             self._bridged[name] = self._bridged.get(name, False) or name in reaction.bridged
         fresh = [name for name in reaction.found if name not in pending]
-        for (drift, bridged), names in _grouped(fresh, lambda n: (reaction.found[n], n in reaction.bridged)):
-            log.warning("drift_found", **_named(names), drift=drift.value, stand_in=bridged, duration_us=took)
-        for drift, names in _grouped(reaction.ended, lambda n: reaction.ended[n]):
-            log.warning("drift_ended", **_named(names), drift=drift.value, duration_us=took)
+        found = reaction.found
+        for (drift, bridged, reason), names in _grouped(fresh, lambda n: (found[n], n in reaction.bridged, why[n])):
+            details = {"drift": drift.value, "reason": reason, "stand_in": bridged, "duration_us": took}
+            self._tell("warning", "drift_found", names, details)
+        for (drift, reason), names in _grouped(reaction.ended, lambda n: (reaction.ended[n], why[n])):
+            details = {"drift": drift.value, "reason": reason, "duration_us": took}
+            self._tell("warning", "drift_ended", names, details)
         for name, error in reaction.refused.items():
             self._failed(name, error)
         self._stood_in.update(reaction.bridged)
@@ -97,17 +105,20 @@ class Reporter:
         self._status.look = result.look
         self._bridged.clear()
         told = [action for action in result.done if not is_stand_in(action.entry)]
-        for (act, drift, reason), actions in _grouped(told, lambda a: (a.act, a.drift, a.reason)):
-            registering = act in (Act.REGISTER, Act.REPLACE)
-            loud = log.error if drift is Drift.UNWANTED and act is Act.DISABLE else log.info
-            tell = log.debug if registering and trigger in _ROUTINE else loud
+        still_open = {action.entry for action in result.look.plan.actions}
+        reasoned = zip(told, self._causes.settled(told, still_open), strict=True)
+        for (act, drift, reason), actions in _grouped(reasoned, lambda done: (done[0].act, done[0].drift, done[1])):
+            names = [action.entry for action, _ in actions]
+            if trigger in _ROUTINE and act in (Act.REGISTER, Act.REPLACE):
+                log.debug(_PAST[act], **_named(names), drift=drift.value, reason=reason)
+                continue
             if drift is Drift.UNWANTED and trigger not in _ROUTINE:
                 self.counts.unwanted += len(actions)
-            tell(_PAST[act], **_named([action.entry for action in actions]), drift=drift.value, reason=reason)
+            level = "error" if drift is Drift.UNWANTED and act is Act.DISABLE else "info"
+            self._tell(level, _PAST[act], names, {"drift": drift.value, "reason": reason})
         for action in result.done:
             self._failures.pop(action.entry, None)
             self.probe.registered(action.entry)
-        still_open = {action.entry for action in result.look.plan.actions}
         self._stood_in &= still_open
         there = result.look.observed.by_name
         for action, error in result.failed:
@@ -164,7 +175,7 @@ class Reporter:
     def bricked(self, name: str) -> None:
         """An entry that stopped every exec was disabled on the spot."""
         self.counts.unwanted += 1
-        self._pass_log.error("entry_disabled", entry=name, drift=Drift.UNWANTED.value, reason=BRICKS)
+        self._tell("error", "entry_disabled", [name], {"drift": Drift.UNWANTED.value, "reason": BRICKS})
 
     def kept_for_reboot(self, persistence: Persistence) -> None:
         """The file that brings the handlers back after a reboot is in step, or cannot be."""
@@ -198,7 +209,7 @@ class Reporter:
         """Somebody keeps undoing this repair."""
         self.counts.contentions += 1
         undone = "flushing everything or switching it off" if name == INSTANCE else "undoing its repair"
-        self._pass_log.warning("contention_started", entry=name, reason=f"somebody keeps {undone}: backing off")
+        self._tell("warning", "contention_started", [name], {"reason": f"somebody keeps {undone}: backing off"})
 
     def contention_ended(self, name: str) -> None:
         """Nobody undid it any more for a while."""
@@ -256,12 +267,18 @@ class Reporter:
         """Replace the status file, and return what it says; a full disk is no reason to stop repairing."""
         self.probe.keep_labels(reconciler.config)
         troubles = (self._trouble, self._unpersistent)
-        document = self._status.document(reconciler, mounted, contended, self._bridged, troubles)
+        bridged = {name: (served, self._causes.get(name)) for name, served in self._bridged.items()}
+        document = self._status.document(reconciler, mounted, contended, bridged, troubles)
         try:
             self._status.write(document)
         except OSError as error:
             self._once(f"status {error.errno}", "status_unwritten", directory=self._state_dir, reason=error.strerror)
         return document
+
+    def _tell(self, level: str, event: str, names: list[str], details: Mapping[str, Any]) -> None:
+        """Log a drift or a repair, and remember it for the status."""
+        getattr(self._pass_log, level)(event, **_named(names), **details)
+        self._history.add(now(), event, {"pass": self._pass_id, **_named(names), **details})
 
     def _failed(self, name: str, error: WriteRefusedError) -> None:
         """Log a refusal, but not each time that the same is tried again."""

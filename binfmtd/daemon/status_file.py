@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from binfmtd.daemon.history import History
 from binfmtd.daemon.pause_file import since_boot
 from binfmtd.daemon.probe_report import ProbeReport
 from binfmtd.daemon.reconcile import Look, Reconciler
@@ -19,11 +20,12 @@ from binfmtd.report.status import Troubles, handler_states, status_written, whol
 class StatusFile:
     """What the document says that outlives a pass."""
 
-    def __init__(self, state_dir: str, config_path: str, counts: Counts, probe: ProbeReport) -> None:
+    def __init__(self, state_dir: str, config_path: str, counts: Counts, probe: ProbeReport, history: History) -> None:
         self._state_dir = state_dir
         self._config_path = config_path
         self._counts = counts
         self._probe = probe
+        self._history = history
         self.generation = 1
         self.config_error: str | None = None
         self._loaded_at = now()
@@ -50,13 +52,13 @@ class StatusFile:
         reconciler: Reconciler,
         mounted: Mounted | None,
         contended: Collection[str],
-        bridged: Mapping[str, bool],
+        bridged: Mapping[str, tuple[bool, str | None]],
         troubles: Collection[str | None],
     ) -> dict[str, Any]:
         """What there is to say.
 
-        ``bridged``: what drifted since the last look, and whether a stand-in serves; ``troubles``: why the daemon
-        cannot do its work or a part of it, the worst first.
+        ``bridged``: what drifted since the last look, whether a stand-in serves, and why, as far as that is known;
+        ``troubles``: why the daemon cannot do its work or a part of it, the worst first.
         """
         failed = {name: str(error) for name, error in reconciler.failed.items()}
         unrestored = [
@@ -69,8 +71,9 @@ class StatusFile:
         rows = [] if look is None else handler_states(look.desired, look.observed, look.plan, what)
         for row in rows:
             if row["name"] in bridged and row["state"] == "registered":
-                row["state"] = "stand_in" if bridged[row["name"]] else "waiting"
-                row["reason"] = "it drifted, and is registered when nobody else is at work on it"
+                served, why = bridged[row["name"]]
+                row["state"] = "stand_in" if served else "waiting"
+                row["reason"] = f"{why or 'it drifted'}; it is registered when nobody else is at work on it"
             self._probe.judge(row)
         foreign = [] if look is None else look.foreign()
         enabled = {} if look is None else {entry.name: entry.enabled for entry in look.observed.entries}
@@ -93,6 +96,7 @@ class StatusFile:
             "passes": self._counts.passes.total(),
             "repairs": self._counts.repairs.total(),
             "last_pass": self.last_pass,
+            "history": self._history.rows(),
         }
 
 

@@ -71,7 +71,7 @@ class Worker:
         # The kernel has its handlers again; from here on nothing is urgent.
         for name in bricking:
             self._report.bricked(name)
-        self._report.reacted(reaction, time.monotonic() - began, self._pacing.open())
+        self._report.reacted(reaction, look_for, time.monotonic() - began, self._pacing.open())
         self._pacing.noted(heard, reaction, began)
         for name, refusal in reaction.refused.items():
             self._reconciler.refused(name, refusal)

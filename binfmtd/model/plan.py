@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping
 
 from binfmtd.model.config import Shadowed
 from binfmtd.model.desired import DesiredState, Held, Standing
+from binfmtd.model.difference import difference
 from binfmtd.model.drift import Act, Action, Drift, Plan, Surroundings
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.guard import BRICKS
-from binfmtd.model.handler import Flags, Handler, Registration
-from binfmtd.model.match import Magic, Match, same
+from binfmtd.model.handler import Flags, Handler
 from binfmtd.model.ownership import equal, foreign, provider, registered_by_us, rivals, spared
 from binfmtd.model.precedence import out_of_order
 from binfmtd.model.restore import misplaced, restorable
@@ -104,7 +104,7 @@ def _present(handler: Handler, entry: Entry, desired: DesiredState, surroundings
         reason = "it is enabled, and the config says enabled = false"
         return Action(Act.DISABLE, handler.name, Drift.CHANGED, reason) if entry.enabled else None
     if not equal(entry.registration, handler.registration):
-        reason = _difference(entry.registration, handler.registration)
+        reason = difference(entry.registration, handler.registration)
         return Action(Act.REPLACE, handler.name, Drift.CHANGED, reason, handler)
     if stale := _stale(handler, entry, desired, surroundings):
         return Action(Act.REPLACE, handler.name, Drift.STALE_INTERPRETER, stale, handler)
@@ -122,27 +122,6 @@ def _stale(handler: Handler, entry: Entry, desired: DesiredState, surroundings: 
     if record is None or record.inode != entry.inode or record.pinned is None:
         return "somebody else registered it, so nobody knows which file F has opened"
     return None if record.pinned == desired.fingerprints.get(path) else f"{path} is another file than the one F opened"
-
-
-def _difference(found: Registration | None, wanted: Registration) -> str:
-    """From what to what, in the words of the config."""
-    if found is None:
-        return "it says something that this version does not know"
-    changes = []
-    if found.interpreter != wanted.interpreter:
-        changes.append(f"interpreter {found.interpreter} instead of {wanted.interpreter}")
-    if found.flags != wanted.flags:
-        changes.append(f"flags {found.flags.letters or 'none'} instead of {wanted.flags.letters or 'none'}")
-    if not same(found.match, wanted.match):
-        changes.append(f"{_words(found.match)} instead of {_words(wanted.match)}")
-    return ", ".join(changes)
-
-
-def _words(match: Match) -> str:
-    if isinstance(match, Magic):
-        mask = "" if match.mask is None else f" mask {match.mask.hex()}"
-        return f"magic {match.magic.hex()}{mask} at {match.offset}"
-    return f"extension {match.text}"
 
 
 def _put_in_order(

@@ -36,6 +36,7 @@ KEYS = frozenset(
         "passes",
         "repairs",
         "last_pass",
+        "history",
     }
 )
 STATES = ("converged", "waiting", "paused", "drifting", "contended", "degraded")  # of the whole, the worst last

@@ -134,7 +134,8 @@ def _last_said(service: Booted, word: str) -> float:
 
 
 def test_systemd_binfmt_restarts(service: Booted) -> None:
-    """systemd-binfmt, which flushes everything, ends well, and all is there again."""
+    """systemd-binfmt, which flushes everything, ends well, all is there again, and the journal says who it was."""
+    before = len(service.journal("entry_registered"))
     inode = service.run("stat", "--format=%i", f"{MOUNT_POINT}/{ENTRY}").stdout
     service.systemctl("restart", "systemd-binfmt.service")
 
@@ -144,6 +145,8 @@ def test_systemd_binfmt_restarts(service: Booted) -> None:
 
     wait_until(registered_again, DEADLINE_SECONDS, "the entry")
     assert service.answer() == 51
+    (repair,) = wait_until(lambda: service.journal("entry_registered")[before:], DEADLINE_SECONDS, "the repair told")
+    assert "everything was flushed at once: systemd-binfmt.service was started" in repair["MESSAGE"]
 
 
 def test_upgrade_of_an_emulator(service: Booted) -> None:

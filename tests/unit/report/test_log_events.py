@@ -10,7 +10,7 @@ from support.log_events import documented, undocumented
 import binfmtd
 
 PACKAGE = Path(binfmtd.__file__).parent
-SAYS = {"debug", "info", "warning", "error", "tell", "_once"}
+SAYS = {"debug", "info", "warning", "error", "_tell", "_once"}
 
 
 def events_of(tree: ast.AST) -> Iterator[str]:
@@ -18,7 +18,8 @@ def events_of(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and node.args:
             named = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            event = node.args[named == "_once"] if named in SAYS else None
+            place = named in ("_once", "_tell")
+            event = node.args[place] if named in SAYS and len(node.args) > place else None
             if isinstance(event, ast.Constant):
                 yield str(event.value)
         if isinstance(node, ast.Assign) and [getattr(target, "id", "") for target in node.targets] == ["_PAST"]:
