@@ -18,8 +18,10 @@ from types import FrameType
 
 from binfmtd.cli import options
 from binfmtd.errors import SandboxError, UsageError
+from binfmtd.kernel.ids import Ids, enter, one
 from binfmtd.kernel.mount import DEFAULT_DIRECTORY
 from binfmtd.kernel.namespace import enter_own_instance
+from binfmtd.kernel.tree import check_tree, furnish
 
 START_SECONDS = 30.0
 STOP_SECONDS = 5.0
@@ -35,8 +37,17 @@ def parser() -> argparse.ArgumentParser:
     """What the command line may say."""
     command = options.parser("sandbox", epilog="Inside you are root of your own namespace; without COMMAND, a shell.")
     options.add_config(command)
+    options.add_arch(command)
     options.add_mount(command)
     options.add_log(command, level="warning")
+    command.add_argument(
+        "--keep-user", action="store_true", help="run COMMAND as yourself, not as root of the namespace"
+    )
+    command.add_argument(
+        "--root",
+        metavar="DIR",
+        help="run COMMAND in this root tree, with /proc, /sys, /dev and this host's resolv.conf",
+    )
     command.add_argument("command", metavar="COMMAND", nargs="*", help="what to run, after --")
     return command
 
@@ -44,17 +55,58 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     """The exit status is the command's; 128 and the signal's number if a signal ended it."""
     given = parser().parse_args(arguments)
-    command = given.command or [os.environ.get("SHELL") or "/bin/sh"]
+    root = None if given.root is None else os.path.realpath(given.root)
+    command = given.command or ["/bin/sh" if root else os.environ.get("SHELL") or "/bin/sh"]
+    user = (os.geteuid(), os.getegid()) if given.keep_user else None
     config = [] if given.config is None else ["--config", os.path.abspath(given.config)]
     where = os.path.abspath(given.mount or DEFAULT_DIRECTORY)
-    enter_own_instance(where)
+    if root is not None:
+        check_tree(root)
+    ids = enter_own_instance(where)
+    if root is not None:
+        furnish(root)
     _handle(_TO_US, _end)
     log = ["--log-level", given.log_level, "--log-format", given.log_format]
-    with _directory() as directory, _daemon(directory, [*config, *log, "--mount", where]) as daemon:
+    arch = [] if given.arch is None else ["--arch", ",".join(given.arch)]
+    with _directory() as directory, _daemon(directory, [*config, *arch, *log, "--mount", where]) as daemon:
         if (status := daemon.poll()) is not None:
             return status  # it has said why
         # So that other commands of ours inside mean this daemon and its config.
-        return _run(command, {"BINFMTD_STATE_DIR": directory} | ({"BINFMTD_CONFIG": config[1]} if config else {}))
+        environment = {"BINFMTD_STATE_DIR": directory} | ({"BINFMTD_CONFIG": config[1]} if config else {})
+        return _run(command, environment, _entering(root, user, ids))
+
+
+def _entering(root: str | None, user: tuple[int, int] | None, ids: Ids) -> Callable[[], None] | None:
+    """What the command's process does before it becomes the command, if there is something to do.
+
+    One more namespace makes it another user, whom only this one maps: who is root there is decided by whose the tree
+    is, so what mmdebstrap or podman have made with subordinate ids belongs to root inside.
+    """
+    owner = check_tree(root) if root is not None else None
+    theirs = (0, 0) if owner is None else (owner.st_uid, owner.st_gid)
+    if user is not None:
+        wanted: Ids | None = one(*user, *theirs)
+    elif theirs != (0, 0):
+        wanted = ids.without(*theirs)
+    else:
+        wanted = None
+    if root is None and wanted is None:
+        return None
+
+    def enter_tree() -> None:
+        from binfmtd.kernel.syscalls import CLONE_NEWUSER
+
+        if wanted is not None and (why := enter(CLONE_NEWUSER, wanted)) is not None:
+            raise OSError(why)
+        if wanted is not None and user is None:  # we are somebody else yet: who was root out there
+            os.setgroups([])
+            os.setresgid(0, 0, 0)
+            os.setresuid(0, 0, 0)
+        if root is not None:
+            os.chroot(root)
+            os.chdir("/")
+
+    return enter_tree
 
 
 def _handle(numbers: Sequence[int], handler: _Handler) -> None:
@@ -129,7 +181,7 @@ def _wait_until_ready(daemon: subprocess.Popen[bytes], channel: socket.socket) -
         os.close(ended)
 
 
-def _run(command: list[str], environment: dict[str, str]) -> int:
+def _run(command: list[str], environment: dict[str, str], before: Callable[[], None] | None) -> int:
     """Run the command as if it were us: it gets the terminal's signals itself, and the others from us."""
     child: subprocess.Popen[bytes] | None = None
     early: list[int] = []
@@ -143,11 +195,15 @@ def _run(command: list[str], environment: dict[str, str]) -> int:
     _handle(_TO_US, forward)
     _handle(_BY_THE_TERMINAL, lambda *_: None)  # not SIG_IGN: that the command would inherit
     try:
-        child = subprocess.Popen(command, env=os.environ | environment)
+        child = subprocess.Popen(command, env=os.environ | environment, preexec_fn=before)  # noqa: PLW1509  one thread
     except FileNotFoundError:
         raise _CommandError(f"{command[0]!r}: not found", NOT_FOUND) from None
     except OSError as error:
         raise _CommandError(f"{command[0]!r}: {error.strerror}", NOT_EXECUTABLE) from None
+    except subprocess.SubprocessError:  # in ``before``; what it was does not come through
+        raise SandboxError(
+            "the command's own user namespace or root directory cannot be had: see user.max_user_namespaces"
+        ) from None
     for number in early:
         child.send_signal(number)
     status = child.wait()

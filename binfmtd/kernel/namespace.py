@@ -9,22 +9,23 @@ ever uncover the parent's instance.
 import os
 
 from binfmtd.errors import SandboxError
+from binfmtd.kernel.ids import Ids, enter, one, to_be_had
 from binfmtd.kernel.module import FS_TYPE
 from binfmtd.kernel.mount import DEFAULT_DIRECTORY
 
 
-def enter_own_instance(directory: str = DEFAULT_DIRECTORY) -> None:
+def enter_own_instance(directory: str = DEFAULT_DIRECTORY) -> Ids:
     """Move this process into a user and mount namespace of its own, as root there, with an empty instance mounted.
 
-    Raises SandboxError, which says what this machine lacks.
+    Returns the ids that there are in it: all that may be had, or only our own, as root.  Raises SandboxError, which
+    says what this machine lacks.
     """
     uid, gid = os.geteuid(), os.getegid()
     try:
-        _enter_namespace()
-        _become_root(uid, gid)
+        ids = _enter_as_root(to_be_had(uid, gid), uid, gid)
         _cover(directory)
-        _enter_namespace()
-        _become_root(0, 0)
+        inside = Ids(tuple((i, i, n) for i, _, n in ids.uids), tuple((i, i, n) for i, _, n in ids.gids))
+        _enter_as_root(inside if _many(inside) else None, 0, 0)
     except OSError as error:
         where = error.filename or "unshare"
         raise SandboxError(
@@ -37,6 +38,7 @@ def enter_own_instance(directory: str = DEFAULT_DIRECTORY) -> None:
             f"cannot mount an own binfmt_misc ({error.strerror}): this needs Linux 6.7 or later "
             f"(here {os.uname().release}) with the module binfmt_misc loaded"
         ) from None
+    return inside
 
 
 def enter_as_nobody(directory: str = DEFAULT_DIRECTORY) -> None:
@@ -55,6 +57,25 @@ def _enter_namespace() -> None:
 
     syscalls.unshare(syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS)
     syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
+
+
+def _many(ids: Ids) -> bool:
+    return sum(count for _, _, count in ids.uids) > 1
+
+
+def _enter_as_root(wanted: Ids | None, uid: int, gid: int) -> Ids:
+    """Enter them with the wanted ids, or with none but our own; returns those that there are.  We are root then."""
+    from binfmtd.kernel import syscalls
+
+    flags = syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS
+    why_not = "" if wanted is None else enter(flags, wanted)
+    if wanted is None:
+        syscalls.unshare(flags)
+    syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
+    if wanted is not None and why_not is None:
+        return wanted
+    _become_root(uid, gid)
+    return one(0, 0, uid, gid)
 
 
 def _become_root(uid: int, gid: int) -> None:

@@ -12,6 +12,7 @@ import os
 MS_NOSUID = 2
 MS_NODEV = 4
 MS_NOEXEC = 8
+MS_BIND = 4096
 MS_REC = 16384
 MS_PRIVATE = 1 << 18
 CLONE_NEWNS = 0x00020000
@@ -27,10 +28,11 @@ _PTRACE_DETACH = 17
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def mount(source: str, target: str, fs_type: str | None, flags: int = 0) -> None:
-    """Mount a file system, or change the propagation of a mount."""
+def mount(source: str, target: str, fs_type: str | None, flags: int = 0, data: str | None = None) -> None:
+    """Mount a file system, bind a directory, or change the propagation of a mount."""
     fs = None if fs_type is None else fs_type.encode()
-    _check(_libc.mount(os.fsencode(source), os.fsencode(target), fs, ctypes.c_ulong(flags), None), target)
+    options = None if data is None else data.encode()
+    _check(_libc.mount(os.fsencode(source), os.fsencode(target), fs, ctypes.c_ulong(flags), options), target)
 
 
 def unmount(target: str) -> None:

@@ -1,0 +1,75 @@
+"""A foreign root tree, made ready to run programs in it: what a build expects of a system beside its files.
+
+Everything is mounted in the caller's own mount namespace, and goes with it.
+"""
+
+import os
+import stat
+from contextlib import suppress
+
+from binfmtd.errors import SandboxError
+
+_DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+_LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2", "ptmx": "pts/ptmx"}
+_FOR_ALL = "shm"  # shm_open(3)'s
+_RESOLV_CONF = "/etc/resolv.conf"
+
+
+def check_tree(root: str) -> os.stat_result:
+    """Who owns it.  Raises SandboxError unless it looks like a root directory."""
+    try:
+        found = os.stat(root)
+        for name in ("proc", "dev"):
+            if not stat.S_ISDIR(os.lstat(os.path.join(root, name)).st_mode):
+                raise SandboxError(f"{root}/{name} is no directory: --root wants the root directory of a system")
+    except OSError as error:
+        raise SandboxError(
+            f"{error.filename}: {error.strerror}: --root wants the root directory of a system, with proc and dev in it"
+        ) from None
+    return found
+
+
+def furnish(root: str) -> None:
+    """Give it /proc, /sys, /dev and this host's resolv.conf.  Raises SandboxError."""
+    from binfmtd.kernel.syscalls import MS_BIND, MS_NOSUID, MS_REC, mount
+
+    try:
+        mount("/proc", f"{root}/proc", None, MS_BIND | MS_REC)
+        if os.path.isdir(f"{root}/sys") and not os.path.islink(f"{root}/sys"):
+            mount("/sys", f"{root}/sys", None, MS_BIND | MS_REC)
+        mount("dev", f"{root}/dev", "tmpfs", MS_NOSUID, "mode=755")
+        for name in _DEVICES:
+            if os.path.exists(f"/dev/{name}"):
+                _mount_point(f"{root}/dev/{name}")
+                mount(f"/dev/{name}", f"{root}/dev/{name}", None, MS_BIND)
+        for name, target in _LINKS.items():
+            os.symlink(target, f"{root}/dev/{name}")
+        os.mkdir(f"{root}/dev/{_FOR_ALL}")
+        mount("shm", f"{root}/dev/{_FOR_ALL}", "tmpfs", MS_NOSUID, "mode=1777")
+        if os.path.isdir("/dev/pts"):
+            os.mkdir(f"{root}/dev/pts")
+            mount("/dev/pts", f"{root}/dev/pts", None, MS_BIND | MS_REC)
+        _resolve_names(root)
+    except OSError as error:
+        raise SandboxError(f"{error.filename or root}: {error.strerror}: it cannot be made ready for --root") from None
+
+
+def _resolve_names(root: str) -> None:
+    """Lay this host's resolv.conf over the tree's, or over an empty file where it has none.
+
+    A link is left: where it leads to is the tree's own business, and it might lead out of it.
+    """
+    from binfmtd.kernel.syscalls import MS_BIND, mount
+
+    inside = root + _RESOLV_CONF
+    if not os.path.exists(_RESOLV_CONF) or not os.path.isdir(f"{root}/etc") or os.path.islink(f"{root}/etc"):
+        return
+    if os.path.islink(inside):
+        return
+    with suppress(FileExistsError):
+        _mount_point(inside)
+    mount(os.path.realpath(_RESOLV_CONF), inside, None, MS_BIND)
+
+
+def _mount_point(path: str) -> None:
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))

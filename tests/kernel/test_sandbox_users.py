@@ -1,0 +1,163 @@
+"""``binfmtd sandbox``: whose ids there are in it, as whom the command runs, and in which root tree."""
+
+import os
+import shlex
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support.cli import BINFMTD, Result, run, unprivileged_python
+from support.instance import MOUNT_POINT, Instance
+
+from binfmtd.catalog.architectures import CATALOG
+from binfmtd.catalog.program import tiny_program
+
+NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root has users other than itself")
+SUBORDINATE = 100_000
+TREES_OWNER = 30_000  # one that `everybody` has
+TREE = ("proc", "dev", "etc", "sys", "tmp", "usr")
+LINKS = ("bin", "lib", "lib64", "sbin")
+
+Sandbox = Callable[..., Result]
+
+
+@pytest.fixture
+def everybody() -> Iterator[Instance]:
+    """Yield an instance in whose namespace all users are who they are."""
+    with Instance(everybody=True) as instance:
+        yield instance
+
+
+@pytest.fixture
+def tree() -> Iterator[Path]:
+    """Yield a root tree that everybody may look into, with a program for aarch64; this host's /usr is laid into it."""
+    directory = Path(tempfile.mkdtemp(prefix="tree-"))
+    directory.chmod(0o755)
+    for name in TREE:
+        (directory / name).mkdir()
+    for name in LINKS:
+        if Path(f"/{name}").is_symlink():
+            (directory / name).symlink_to(f"usr/{name}")
+    program = directory / "program"
+    program.write_bytes(tiny_program(CATALOG["aarch64"]))
+    program.chmod(0o755)
+    yield directory
+    shutil.rmtree(directory)
+
+
+def sandbox(instance: Instance, *arguments: str, tree: Path | None = None) -> Result:
+    """Run it as root, in an instance that stands for the host's."""
+    command = [*BINFMTD, "sandbox", "--arch", "arm64", *arguments]
+    laid = "" if tree is None else f"mount --rbind /usr {tree}/usr && "
+    return run(instance.entering(["sh", "-c", f"{laid}exec {shlex.join(command)}"]))
+
+
+def as_user(*arguments: str, before: str = "true") -> Result:
+    """Run it as an ordinary user of a machine of its own, which ``before`` makes ready."""
+    python = unprivileged_python()
+    command = ["env", "TMPDIR=/tmp", *python, "-m", "binfmtd", "sandbox", "--arch", "arm64", *arguments]
+    return run(["unshare", "--mount", "sh", "-c", f"{before}; cd /; exec {shlex.join(command)}"])
+
+
+def given_ids(tmp_path: Path) -> str:
+    """Give the ordinary user subordinate ids, as useradd does."""
+    file = tmp_path / "sub"
+    file.write_text(f"nobody:{SUBORDINATE}:65536\n")
+    return f"mount --bind {file} /etc/subuid && mount --bind {file} /etc/subgid"
+
+
+IDS = ("--", "sh", "-c", "id -u; cat /proc/self/uid_map")
+
+
+def test_arch(instance: Instance) -> None:
+    """`--arch` says which handlers there are, by any name."""
+    result = sandbox(instance, "--", "ls", MOUNT_POINT)
+    assert (result.status, result.stdout.split(), result.stderr) == (0, ["qemu-aarch64", "register", "status"], "")
+
+
+@NEEDS_ROOT
+def test_alone(tmp_path: Path) -> None:
+    """Without subordinate ids there is one user: root, who is the caller outside."""
+    file = tmp_path / "none"
+    file.touch()
+    result = as_user(*IDS, before=f"mount --bind {file} /etc/subuid && mount --bind {file} /etc/subgid")
+    assert (result.status, result.stdout.split(), result.stderr) == (0, ["0", "0", "0", "1"], "")
+
+
+@NEEDS_ROOT
+@pytest.mark.skipif(shutil.which("newuidmap") is None, reason="newuidmap is not here (Debian: apt-get install uidmap)")
+def test_with_subordinate_ids(tmp_path: Path, tree: Path) -> None:
+    """Where /etc/subuid gives some and newuidmap is there, they follow root's: files of other users can be made."""
+    made = tree / "tmp"
+    made.chmod(0o777)
+    script = f"cat /proc/self/uid_map; touch {made}/file && chown 5:7 {made}/file"
+    result = as_user("--", "sh", "-c", script, before=given_ids(tmp_path))
+    assert (result.status, result.stdout.split(), result.stderr) == (0, ["0", "0", "1", "1", "1", "65536"], "")
+    found = (made / "file").stat()
+    assert (found.st_uid, found.st_gid) == (SUBORDINATE + 4, SUBORDINATE + 6)
+
+
+@NEEDS_ROOT
+def test_keep_user() -> None:
+    """With `--keep-user` the command is who called, sees the handlers, and has no capability."""
+    result = as_user("--keep-user", "--", "sh", "-c", f"id -u; grep CapEff /proc/self/status; ls {MOUNT_POINT}")
+    user, _, capabilities, *entries = result.stdout.split()
+    assert (result.status, user, int(capabilities, 16), result.stderr) == (0, "65534", 0, "")
+    assert entries == ["qemu-aarch64", "register", "status"]
+
+
+def test_root(instance: Instance, tree: Path) -> None:
+    """`--root` runs the command in the tree, foreign programs too; /proc, /dev and names are there as a build needs."""
+    result = sandbox(instance, "--root", str(tree), "--", "/program", tree=tree)
+    assert (result.status, result.stderr) == (42, "")
+    script = (
+        "pwd; ls -d /program; echo x >/dev/null; head -c 1 /dev/zero | wc -c; readlink /dev/fd /proc/self/root; "
+        "test -c /dev/urandom && test -w /dev/shm && test -d /sys/kernel; cat /etc/resolv.conf"
+    )
+    result = sandbox(instance, "--root", str(tree), "--", "sh", "-c", script, tree=tree)
+    resolv_conf = Path("/etc/resolv.conf")
+    known = resolv_conf.read_text() if resolv_conf.exists() else ""
+    assert (result.status, result.stderr) == (0, "")
+    assert result.stdout == f"/\n/program\n1\n/proc/self/fd\n/\n{known}"
+    assert [path.name for path in (tree / "dev").iterdir()] == []
+
+
+def test_root_without_a_command_is_a_shell_in_it(instance: Instance, tree: Path) -> None:
+    """Its /bin/sh, whatever $SHELL is out here; its exit status is ours."""
+    command = shlex.join([*BINFMTD, "sandbox", "--arch", "arm64", "--root", str(tree)])
+    laid = f"mount --rbind /usr {tree}/usr && echo 'cd /; /program; exit $?' | SHELL=/none {command}"
+    assert run(instance.entering(["sh", "-c", laid])).status == 42
+
+
+@NEEDS_ROOT
+def test_a_tree_of_subordinate_ids(everybody: Instance, tree: Path) -> None:
+    """Whose root is a subordinate id, as mmdebstrap makes it: that one is root in there, and may write."""
+    for path in (tree, *tree.iterdir()):
+        os.chown(path, TREES_OWNER, TREES_OWNER, follow_symlinks=False)
+    script = "id -u; stat -c %u /program; touch /new; chown 9 /new"
+    result = sandbox(everybody, "--root", str(tree), "--", "sh", "-c", script, tree=tree)
+    assert result.stderr == ""
+    assert (result.status, result.stdout.split()) == (0, ["0", "0"])
+    assert (tree / "new").stat().st_uid == TREES_OWNER + 9
+
+
+@pytest.mark.parametrize("what", ["nothing", "no tree", "a file"])
+def test_what_is_no_tree(instance: Instance, tmp_path: Path, what: str) -> None:
+    """One error that says what is wanted, before anything is mounted or started."""
+    path = tmp_path / "x"
+    if what == "no tree":
+        path.mkdir()
+    elif what == "a file":
+        path.touch()
+    result = sandbox(instance, "--root", str(path), "--", "true")
+    assert result.status == 1
+    assert "--root wants the root directory of a system" in result.message
+
+
+def test_a_resolv_conf_that_leads_elsewhere(instance: Instance, tree: Path) -> None:
+    """A link is left alone, though it may dangle in here."""
+    (tree / "etc/resolv.conf").symlink_to("../run/systemd/resolve/stub-resolv.conf")
+    result = sandbox(instance, "--root", str(tree), "--", "readlink", "/etc/resolv.conf", tree=tree)
+    assert (result.status, result.stdout) == (0, "../run/systemd/resolve/stub-resolv.conf\n")

@@ -1,0 +1,36 @@
+"""Ids of user namespaces, and how they are put in another order."""
+
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from binfmtd.kernel.ids import Ids, Range
+
+
+@st.composite
+def ranges(draw: st.DrawFn) -> tuple[Range, ...]:
+    """Ids in a row from 0, in pieces."""
+    place, found = 0, []
+    for count in draw(st.lists(st.integers(1, 40), min_size=1, max_size=4)):
+        found.append((place, 1000 + place, count))
+        place += count
+    return tuple(found)
+
+
+def mapped(theirs: tuple[Range, ...]) -> list[int]:
+    """What lies outside of each id from 0 on; none may be left out or twice."""
+    found: dict[int, int] = {}
+    for inside, outside, count in theirs:
+        for number in range(count):
+            assert inside + number not in found
+            found[inside + number] = outside + number
+    assert sorted(found) == list(range(len(found)))
+    return [found[number] for number in range(len(found))]
+
+
+@given(uids=ranges(), owner=st.integers(0, 100))
+def test_the_owner_becomes_root(uids: tuple[Range, ...], owner: int) -> None:
+    """And who follows it keeps following it; whoever came before is still there, behind them."""
+    everybody = [inside for inside, _ in enumerate(mapped(uids))]
+    assume(owner in everybody)
+    wanted = mapped(Ids(uids, uids).without(owner, owner).uids)
+    assert wanted == everybody[owner:] + everybody[:owner]
