@@ -94,7 +94,7 @@ define titled
 	@$(NEED) go-md2man 'command -v go-md2man'
 	@mkdir -p $(@D)
 	{ printf '# $(1) 7 "" "binfmtd" "Miscellaneous Information Manual"\n\n## NAME\n$(1) - $(2)\n\n## DESCRIPTION\n'; \
-	    sed 1d $<; } | go-md2man -out $@
+	    sed 1d $< | awk -f docs/man/tables.awk; } | go-md2man -out $@
 endef
 
 completions: setup ## what bash, zsh and fish complete, in build/completions
