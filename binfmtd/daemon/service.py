@@ -208,14 +208,15 @@ class Service:
         if self._attachment.mounted is None:
             self._pacing.forget()  # what is open cannot be done, and would be due for ever
             return
-        began = time.monotonic()
+        began, cpu = time.monotonic(), time.thread_time()
         self._keep_state_dir()
         if files_changed := self._files.changed:
             self._files.changed = False
             self._files.arm(self._reconciler.config)
             self._reconciler.retry(interpreters=True)
         result = self._worker.make_pass(trigger, at_once=at_once)
-        self._worker.repair_first()
+        if began >= self._storm.listen_at:  # else one pass would lead to the next
+            self._worker.repair_first()
         if result is not None:
             if result.done or not self._ready:
                 self._probing.want()
@@ -229,6 +230,8 @@ class Service:
             self._pacing.look_later(time.monotonic())
         if files_changed:  # as after any mount
             self._mounts.looked(began)
+        if trigger == "quiet" and result is not None and not (result.done or result.failed):
+            self._storm.looked_for_nothing(time.thread_time() - cpu, time.monotonic())
 
     def _pause(self) -> None:
         """Obey what is paused now; what was open before is settled first, so that no stand-in stays meanwhile."""

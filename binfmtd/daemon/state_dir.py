@@ -101,10 +101,14 @@ class Lock:
 def running_pid(state_dir: str) -> int | None:
     """The process id of the daemon that holds the lock; 0 if it holds it but does not say; None if nobody does."""
     try:
-        descriptor = os.open(os.path.join(state_dir, LOCK_NAME), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        # O_NONBLOCK: of a FIFO, which is no lock, it would wait for the other end.
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(os.path.join(state_dir, LOCK_NAME), flags)
     except OSError:
         return None
     try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
         return _holder(descriptor)[0]

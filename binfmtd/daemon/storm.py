@@ -1,15 +1,16 @@
 """A storm of events that call for nothing: listen less often, so that looking for nothing costs next to nothing.
 
-Somebody writes to the instance, or to what else is watched, as fast as he can.  Each look that finds nothing to repair
-is paid, in CPU time, from a budget; it refills by 5 ms a second up to 300 ms, which no ordinary use spends.  As long as
-it is overdrawn, what happens is not listened to, two seconds at most; only the declared names are glanced at, so that
-whatever else drifts meanwhile gets its stand-in.  Pure: times are handed in, in seconds.
+Somebody writes to the instance, or to what else is watched, as fast as he can.  Each look that finds nothing to repair,
+and each pass that follows and finds nothing to do, is paid, in CPU time, from a budget; it refills by 3 ms a second up
+to 300 ms, which no ordinary use spends.  As long as it is overdrawn, what happens is not listened to, two seconds at
+most; only the declared names are glanced at, so that whatever else drifts meanwhile gets its stand-in.  Pure: times are
+handed in, in seconds.
 """
 
 from dataclasses import dataclass
 
 BUDGET = 0.3
-REFILL = 0.005  # a second
+REFILL = 0.003  # a second
 LONGEST_PAUSE = 2.0
 GLANCE = 0.1  # seconds from one to the next
 

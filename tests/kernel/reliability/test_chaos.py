@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
-from support.chaos_model import Handler, Model, Policy, Seen
+from support.chaos_model import NOBODY_YET, Handler, Model, Policy, Seen
 from support.chaos_strategies import (
     BAD,
     NAMES,
@@ -185,8 +185,8 @@ class Chaos(RuleBasedStateMachine):
 
     @rule(name=names, handler=others)
     def replace(self, name: str, handler: Handler) -> None:
-        """Somebody else's handler under a name that may be ours."""
-        self.quiet_if(name)
+        """Somebody else's handler under a name that may be ours, or anybody's."""
+        self.quiet_if(name, NOBODY_YET)
         self._replace(name, self._here(handler))
 
     @rule(which=numbers)
