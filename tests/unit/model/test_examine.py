@@ -1,0 +1,139 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from binfmtd.catalog.architectures import CATALOG
+from binfmtd.model.entry import Entry, ObservedState
+from binfmtd.model.examine import Fault, Host, Sight, examine, never_matches, takes_elf
+from binfmtd.model.guard import NativeHeader
+from binfmtd.model.handler import Flags, Registration
+from binfmtd.model.match import Extension, Magic, Match, takes_plain
+
+NATIVE = NativeHeader(2, 1, 62)
+HOST = Host(NATIVE, b"", (6, 18))
+ARM = CATALOG["arm"].match
+STATIC = Sight(there=True)
+DYNAMIC = Sight(there=True, leans_on="/lib64/ld.so")
+
+
+def entry(name: str = "one", match: Match = ARM, flags: str = "F", path: str = "/q", *, enabled: bool = True) -> Entry:
+    return Entry(name, 1, enabled, Registration(match, path, Flags.parse(flags)))
+
+
+def faults(*entries: Entry, sight: Sight | None = STATIC, host: Host = HOST) -> list[tuple[str, Fault]]:
+    sights = {} if sight is None else {e.registration.interpreter: sight for e in entries if e.registration}
+    return [(verdict.entry.name, verdict.fault) for verdict in examine(ObservedState(entries), sights, host)]
+
+
+def of_one(one: Entry, sight: Sight | None = STATIC, host: Host = HOST) -> set[Fault]:
+    return {fault for _, fault in faults(one, sight=sight, host=host)}
+
+
+def test_an_entry_as_it_should_be() -> None:
+    """A static emulator under F, of a new QEMU with P too, has no fault."""
+    assert of_one(entry()) == set()
+    assert of_one(entry(flags="PF"), Sight(there=True, version=(10, 0, 13))) == set()
+    assert of_one(entry(), None) == set()
+
+
+@pytest.mark.parametrize(
+    ("one", "sight", "expected"),
+    [
+        (entry(flags=""), STATIC, {Fault.NO_F}),
+        (entry(flags=""), DYNAMIC, {Fault.NO_F, Fault.DYNAMIC}),
+        (entry(flags="F"), DYNAMIC, {Fault.DYNAMIC}),
+        (entry(match=Extension("py"), flags=""), DYNAMIC, set()),  # no emulator: its root is needed anyhow
+        (entry(match=Extension("py"), flags="F"), DYNAMIC, {Fault.DYNAMIC}),
+        (entry(flags="CF"), STATIC, {Fault.CREDENTIALS}),
+        (entry(flags=""), Sight(there=False), {Fault.MISSING}),
+        (entry(flags="F"), Sight(there=False), {Fault.GONE}),
+        (entry(flags="F"), Sight(there=True, untrusted="why"), {Fault.UNTRUSTED}),
+        (entry(enabled=False), Sight(there=False), {Fault.DISABLED}),
+        (entry(flags="PF"), Sight(there=True, version=(5, 2, 0)), {Fault.P_UNSEEN}),
+        (entry(flags="PF"), Sight(there=True, version=(6, 0)), set()),
+        (entry(flags="PF"), Sight(there=True), set()),  # no QEMU, or one that does not tell
+        (entry(flags="PF", path="/arm-binfmt-P"), Sight(there=True, version=(5, 2, 0)), set()),
+        (entry(flags="F", path="/arm-binfmt-P"), STATIC, {Fault.P_MISSING}),
+        (Entry("new", 1, True, None), STATIC, {Fault.OPAQUE}),
+        (entry(match=Extension("a.b")), STATIC, {Fault.NEVER}),
+        (entry(match=Magic(b"\x7fELF")), STATIC, {Fault.NATIVE}),
+        (entry(match=Magic(b"\x7fELF"), enabled=False), STATIC, {Fault.NATIVE, Fault.DISABLED}),
+        (entry(match=Magic(b"#!")), STATIC, {Fault.NATIVE}),
+        (entry(name=".binfmtd~one", flags="C"), STATIC, set()),
+    ],
+)
+def test_a_fault(one: Entry, sight: Sight, expected: set[Fault]) -> None:
+    """Each is found, and nothing else with it."""
+    assert of_one(one, sight) == expected
+
+
+def test_what_depends_on_the_host() -> None:
+    """An old kernel tells nobody of P; a container cannot judge paths; what the config says is meant."""
+    assert of_one(entry(flags="PF"), Sight(True, version=(8, 0)), Host(NATIVE, b"", (5, 10))) == {Fault.P_UNSEEN}
+    assert of_one(entry(flags=""), Sight(False), Host(NATIVE, b"", (6, 1), judges_paths=False)) == set()
+    meant = Host(NATIVE, b"", (6, 1), forced={"one"}, credentials={"one"}, disabled={"one"})
+    assert of_one(entry(match=Magic(b"\x7fELF"), flags="CF"), host=meant) == set()
+    assert of_one(entry(enabled=False), host=meant) == set()
+
+
+def test_who_is_hidden_by_whom() -> None:
+    """The newer of two for the same files hides the older; a wider one shadows; what is disabled hides nobody."""
+    newer, older = entry("newer"), entry("older")
+    assert faults(newer, older) == [("older", Fault.DUPLICATE)]
+    wide = entry("wide", Magic(b"abc"))
+    narrow = entry("narrow", Magic(b"abcd"))
+    assert faults(wide, narrow) == [("narrow", Fault.SHADOWED)]
+    assert faults(narrow, wide) == []
+    off = entry("off", Magic(b"abc"), enabled=False)
+    assert faults(off, narrow) == [("off", Fault.DISABLED)]
+    assert faults(entry("a", Extension("py")), entry("b", Extension("py"))) == [("b", Fault.DUPLICATE)]
+    assert faults(entry("a", Extension("abc")), narrow) == []
+
+
+SMALL = st.builds(
+    lambda pairs, offset: Magic(bytes(m for m, _ in pairs), bytes(k for _, k in pairs), offset),
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=3),
+    st.integers(0, 2),
+)
+
+
+@given(st.lists(SMALL, max_size=8))
+def test_hidden_is_what_takes_plain_says(matches: list[Magic]) -> None:
+    """However many there are: exactly those are hidden whose plainest file an enabled newer one takes."""
+    entries = [entry(str(place), match) for place, match in enumerate(matches)]
+    found = examine(ObservedState(tuple(entries)), {}, HOST)
+    hidden = {v.entry.name: v.about for v in found if v.fault in (Fault.SHADOWED, Fault.DUPLICATE)}
+    expected = {
+        str(place) for place, match in enumerate(matches) if any(takes_plain(m, match) for m in matches[:place])
+    }
+    assert hidden.keys() == expected
+    assert all(takes_plain(matches[int(by)], matches[int(name)]) for name, by in hidden.items())
+
+
+def test_the_catalog_can_match() -> None:
+    """None of the known architectures is called impossible, and each is for ELF programs."""
+    assert [name for name, row in CATALOG.items() if never_matches(row.match) or not takes_elf(row.match)] == []
+
+
+@pytest.mark.parametrize(
+    "match",
+    [
+        Magic(b"\x7fELF\x03"),  # EI_CLASS
+        Magic(b"\x7fELF\x01\x00"),  # EI_DATA
+        Magic(b"\x7fELF\x01\x01\x02"),  # EI_VERSION
+        Magic(b"\x7fELF\x01\x01\x01" + bytes(9) + b"\x00\x02"),  # e_type in the other byte order
+        Magic(b"\x7fELF\x01\x01\x01" + bytes(9) + b"\x01\x00"),  # an object file
+        Magic(b"\\\x7fELF\x01"),
+        Magic(rb"\x7fELF"),
+        Extension("tar.gz"),
+    ],
+)
+def test_what_can_never_match(match: Match) -> None:
+    """The kernel takes it, and no program has it."""
+    assert never_matches(match) is not None
+
+
+@pytest.mark.parametrize("match", [Magic(b"\\document"), Magic(b"\x7fELF\x01\x01"), Extension("gz"), Magic(b"MZ")])
+def test_what_can(match: Match) -> None:
+    """Odd, or not for ELF at all, is not impossible."""
+    assert never_matches(match) is None
