@@ -22,6 +22,7 @@ COMMANDS = {
     "pause": "leave entries, or everything, as an admin makes them, until resumed or for a while",
     "resume": "end a pause: what drifted meanwhile is repaired",
     "wait": "wait until architectures are registered: for scripts, CI and init containers",
+    "doctor": "one page about everything that decides whether foreign programs run here, with what to do",
     "probe": "whether the programs of an architecture run here, through what, and if not, why not",
     "arch": "the architectures: their names, their emulators here, what runs natively",
     "import": "what others declared or registered, as a config: from binfmt.d, Debian's format files or the kernel",

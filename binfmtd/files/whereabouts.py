@@ -16,9 +16,14 @@ def in_user_namespace() -> bool:
     return _namespace("user") not in (_INITIAL_USER, "")
 
 
+def shares_first_processes() -> bool:
+    """Whether the processes that we see are the host's, and process 1 its init."""
+    return _namespace("pid") == _INITIAL_PID
+
+
 def shares_root_with_init() -> bool | None:
     """Whether our root directory is that of the host's process 1; None where we may not look."""
-    if _namespace("pid") != _INITIAL_PID:
+    if not shares_first_processes():
         return False  # then process 1 is the container's, and says nothing about the host
     try:
         ours, theirs = os.stat("/"), os.stat("/proc/1/root/")

@@ -51,6 +51,39 @@ def enter_as_nobody(directory: str = DEFAULT_DIRECTORY) -> None:
     _mount_instance(directory)
 
 
+def own_instance_refused() -> str | None:
+    """Try it in a child, which leaves nothing behind: why it cannot be had, or None if it can."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    child = os.fork()
+    if child == 0:
+        said = "it failed"
+        try:
+            enter_own_instance()
+            said = ""
+        except SandboxError as error:
+            said = str(error)
+        finally:
+            os.write(writing, said.encode("utf-8", "backslashreplace"))
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as file:
+        said = file.read().decode()
+    os.waitpid(child, 0)
+    return said or None
+
+
+def forbidding_switch() -> tuple[str, str] | None:
+    """A sysctl that forbids user namespaces here, and the value that allows them; None if it is none that we know."""
+    for path, forbidding, allowing, _ in _SWITCHES:
+        try:
+            with open(path, encoding="ascii") as file:
+                if file.read().strip() == forbidding:
+                    return path, allowing
+        except OSError:
+            continue
+    return None
+
+
 def _enter_namespace() -> None:
     """Enter new user and mount namespaces, and keep their mounts to ourselves."""
     from binfmtd.kernel import syscalls
@@ -97,21 +130,19 @@ def _mount_instance(directory: str) -> None:
     syscalls.mount(FS_TYPE, directory, FS_TYPE)
 
 
+# Path, what it says where it forbids, what it says where it allows, and how an admin does that.
 _SWITCHES = (
-    ("/proc/sys/user/max_user_namespaces", "0", "set user.max_user_namespaces with sysctl"),
-    ("/proc/sys/kernel/unprivileged_userns_clone", "0", "set kernel.unprivileged_userns_clone=1 with sysctl"),
-    ("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1", "allow it in AppArmor, or run as root"),
+    ("/proc/sys/user/max_user_namespaces", "0", "15000", "set user.max_user_namespaces with sysctl"),
+    ("/proc/sys/kernel/unprivileged_userns_clone", "0", "1", "set kernel.unprivileged_userns_clone=1 with sysctl"),
+    ("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1", "0", "allow it in AppArmor, or run as root"),
 )
 
 
 def _forbidden_by() -> str:
-    for path, forbidding, remedy in _SWITCHES:
-        try:
-            with open(path, encoding="ascii") as file:
-                if file.read().strip() == forbidding:
-                    return f"{path} is {forbidding}: {remedy}"
-        except OSError:
-            continue
+    if found := forbidding_switch():
+        path, _ = found
+        ((said, remedy),) = ((said, remedy) for name, said, _, remedy in _SWITCHES if name == path)
+        return f"{path} is {said}: {remedy}"
     return (
         "a seccomp filter, a security module or, for root, a missing CAP_SETFCAP forbids it here (in a container: "
         "--security-opt seccomp=unconfined)"

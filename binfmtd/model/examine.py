@@ -1,8 +1,8 @@
 """What is wrong with entries, whoever registered them: judged by what they say and by what their interpreters are.
 
 Sources: fs/binfmt_misc.c for how an entry is matched; for P, QEMU's commit 6e1c0d7b951e, which came with 6.0, and the
-kernel's 2347961b11d4, with 5.12.  Debian's QEMU had a way of its own before: called by a name that ends in ``-binfmt-P``
-it takes the preserved argument for granted.
+kernel's 2347961b11d4, with 5.12.  Debian's QEMU had a way of its own before: called by a name that ends in
+``-binfmt-P`` it takes the preserved argument for granted.
 """
 
 from collections.abc import Collection, Iterator, Mapping

@@ -54,7 +54,7 @@ def test_an_entry_as_it_should_be() -> None:
         (entry(flags="PF"), Sight(there=True), set()),  # no QEMU, or one that does not tell
         (entry(flags="PF", path="/arm-binfmt-P"), Sight(there=True, version=(5, 2, 0)), set()),
         (entry(flags="F", path="/arm-binfmt-P"), STATIC, {Fault.P_MISSING}),
-        (Entry("new", 1, True, None), STATIC, {Fault.OPAQUE}),
+        (Entry("new", 1, enabled=True, registration=None), STATIC, {Fault.OPAQUE}),
         (entry(match=Extension("a.b")), STATIC, {Fault.NEVER}),
         (entry(match=Magic(b"\x7fELF")), STATIC, {Fault.NATIVE}),
         (entry(match=Magic(b"\x7fELF"), enabled=False), STATIC, {Fault.NATIVE, Fault.DISABLED}),
@@ -69,8 +69,8 @@ def test_a_fault(one: Entry, sight: Sight, expected: set[Fault]) -> None:
 
 def test_what_depends_on_the_host() -> None:
     """An old kernel tells nobody of P; a container cannot judge paths; what the config says is meant."""
-    assert of_one(entry(flags="PF"), Sight(True, version=(8, 0)), Host(NATIVE, b"", (5, 10))) == {Fault.P_UNSEEN}
-    assert of_one(entry(flags=""), Sight(False), Host(NATIVE, b"", (6, 1), judges_paths=False)) == set()
+    assert of_one(entry(flags="PF"), Sight(there=True, version=(8, 0)), Host(NATIVE, b"", (5, 10))) == {Fault.P_UNSEEN}
+    assert of_one(entry(flags=""), Sight(there=False), Host(NATIVE, b"", (6, 1), judges_paths=False)) == set()
     meant = Host(NATIVE, b"", (6, 1), forced={"one"}, credentials={"one"}, disabled={"one"})
     assert of_one(entry(match=Magic(b"\x7fELF"), flags="CF"), host=meant) == set()
     assert of_one(entry(enabled=False), host=meant) == set()

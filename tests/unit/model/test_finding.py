@@ -9,7 +9,7 @@ def test_the_worst_stands_on_top() -> None:
     """Failures before warnings before the rest, and among equals as the sections are."""
     order = [made(level, section) for level in Level for section in Section]
     assert worst_first(reversed(order)) == order
-    assert [found.level for found in order][0] is Level.FAILURE
+    assert order[0].level is Level.FAILURE
 
 
 def test_only_a_failure_makes_the_exit_status() -> None:

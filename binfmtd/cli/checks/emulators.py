@@ -1,0 +1,51 @@
+"""The emulators: their versions, who does not start, and for which architectures there is none."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from binfmtd.catalog.architectures import CATALOG, EMULATOR_PACKAGE
+from binfmtd.cli.checks.remedies import split
+from binfmtd.cli.checks.scene import Scene
+from binfmtd.model.finding import Finding, Level, Section
+
+
+def of_emulators(scene: Scene) -> Iterator[Finding]:
+    """What of QEMU is here, whether entries use it or not."""
+    by_version: defaultdict[tuple[int, ...], list[str]] = defaultdict(list)
+    for path, version in scene.versions.items():
+        if isinstance(version, tuple):
+            by_version[version].append(path)
+        else:
+            yield _found("broken", Level.FAILURE, f"{path}: {version}", f"apt-get install --reinstall {_package(path)}")
+    for version, paths in sorted(by_version.items(), reverse=True):
+        text = f"QEMU {'.'.join(map(str, version))}: {_places(paths)}"
+        yield _found("version", Level.OK, text)
+    unsafe = sorted(path for path in scene.untrusted if path in scene.emulators.values())
+    for path in unsafe:
+        yield _found("untrusted", Level.WARNING, *split(scene.untrusted[path]))
+    yield from _missing(scene)
+
+
+def _found(check: str, level: Level, text: str, remedy: str = "") -> Finding:
+    return Finding(Section.EMULATORS, check, level, text, remedy)
+
+
+def _package(path: str) -> str:
+    return f"{EMULATOR_PACKAGE}-static" if path.endswith("-static") else EMULATOR_PACKAGE
+
+
+def _places(paths: list[str]) -> str:
+    return paths[0] if len(paths) == 1 else f"{len(paths)} emulators, like {min(paths)}"
+
+
+def _missing(scene: Scene) -> Iterator[Finding]:
+    native = scene.facts.native(scene.observed)
+    missing = [name for name in CATALOG if name not in scene.emulators and name not in native]
+    runs = [f"natively: {' '.join(sorted(native))}"] if native else []
+    if not missing:
+        yield _found("missing", Level.OK, "; ".join(["every architecture has an emulator", *runs]))
+    elif not scene.emulators:
+        text = "; ".join(["no architecture has an emulator here", *runs])
+        yield _found("missing", Level.WARNING, text, f"apt-get install {EMULATOR_PACKAGE}")
+    else:
+        yield _found("missing", Level.OK, "; ".join([f"none for: {' '.join(missing)}", *runs]))

@@ -1,0 +1,129 @@
+"""The entries of the instance: an overview, and each fault in words, with what to type."""
+
+import os
+import shlex
+from collections.abc import Callable, Iterator
+
+from binfmtd.cli.checks.remedies import Remedies, architecture_of, split
+from binfmtd.cli.checks.scene import Scene
+from binfmtd.kernel.host import judges_paths, kernel_version
+from binfmtd.model.entry import Entry
+from binfmtd.model.examine import Fault, Host, Verdict, examine
+from binfmtd.model.finding import Finding, Level, Section
+from binfmtd.model.handler import Flags, Registration
+from binfmtd.model.standin import is_stand_in
+
+_FAILURES = frozenset({Fault.NATIVE, Fault.MISSING, Fault.P_UNSEEN, Fault.P_MISSING})
+
+
+def of_entries(scene: Scene) -> Iterator[Finding]:
+    """Everything about what is registered."""
+    if scene.observed is None:
+        return
+    entries = [entry for entry in scene.observed.entries if not is_stand_in(entry.name)]
+    if not scene.observed.switched_on:
+        path = shlex.quote(os.path.join(scene.directory, "status"))
+        text = "the instance as a whole is switched off: no entry takes anything"
+        yield _found("switched_off", Level.FAILURE, text, f"echo 1 >{path}")
+    if not entries:
+        text = "nothing is registered: programs of other architectures do not run"
+        yield _found("none", Level.WARNING, text, scene.again("apply"))
+        return
+    yield _found("overview", Level.OK, _overview(entries))
+    host = Host(
+        scene.facts.header,
+        scene.facts.own_head,
+        kernel_version(),
+        judges_paths(),
+        forced=frozenset(name for name, each in scene.declared.items() if each.force),
+        credentials=scene.asks_for(Flags.C),
+        disabled=frozenset(name for name, each in scene.declared.items() if not each.enabled),
+    )
+    words = _Words(scene, Remedies(scene))
+    for verdict in examine(scene.observed, scene.sights, host):
+        yield words.of(verdict)
+    held = [entry for entry in entries if entry.registration and Flags.F in entry.registration.flags]
+    if held and scene.pid is None:
+        yield _found("pinned", Level.UNSEEN, "which files flag F opened: whether they work is tried by `binfmtd probe`")
+
+
+def _found(check: str, level: Level, text: str, remedy: str = "") -> Finding:
+    return Finding(Section.ENTRIES, check, level, text, remedy)
+
+
+def _overview(entries: list[Entry]) -> str:
+    known = [entry.registration for entry in entries if entry.registration]
+    architectures = sorted({name for each in known if (name := architecture_of(each.match))})
+    counts = [
+        f"{len(entries)} {'entry' if len(entries) == 1 else 'entries'}",
+        f"{sum(entry.enabled for entry in entries)} enabled",
+        f"{sum(Flags.F in each.flags for each in known)} with flag F",
+    ]
+    serves = f"; architectures: {' '.join(architectures)}" if architectures else ""
+    return ", ".join(counts) + serves
+
+
+_TEXTS = {
+    Fault.NATIVE: "takes the {about} of this host: every exec ends in ELOOP",
+    Fault.NEVER: "never takes a file: {about}",
+    Fault.DISABLED: "is disabled",
+    Fault.MISSING: "no executable file at {path}: its programs fail with ENOENT",
+    Fault.GONE: "no executable file at {path} any more: what flag F opened serves until the entry is registered anew",
+    Fault.NO_F: "no flag F: in a chroot or container, {path} is looked for in there",
+    Fault.DYNAMIC: "{path} is dynamic: in a chroot or container, {about} is looked for in there",
+    Fault.CREDENTIALS: "flag C: foreign set-uid programs become root through the interpreter",
+    Fault.P_UNSEEN: "flag P cannot be seen by {about}; so each program gets its own name as an argument too many",
+    Fault.P_MISSING: "no flag P, and {path} counts on it: each program loses its first argument",
+    Fault.UNTRUSTED: "its interpreter {about}",
+    Fault.SHADOWED: "is never asked for its files: the newer entry {about} takes them",
+    Fault.DUPLICATE: "is never asked: the newer entry {about} is for the very same files",
+}
+
+
+class _Words:
+    """A fault as a finding."""
+
+    def __init__(self, scene: Scene, remedies: Remedies) -> None:
+        self._scene = scene
+        self._remedies = remedies
+
+    def of(self, verdict: Verdict) -> Finding:
+        entry, fault = verdict.entry, verdict.fault
+        registration = entry.registration
+        if registration is None:
+            text = f"{entry.name}: says what this version of binfmtd cannot read, so it cannot be judged"
+            return _found(fault.value, Level.UNSEEN, text)
+        about, remedy = verdict.about, self._remedy(verdict, entry, registration)
+        if fault is Fault.UNTRUSTED:
+            about, command = split(about)
+            remedy = command or remedy
+        text = _TEXTS[fault].format(about=about, path=registration.interpreter)
+        if fault is Fault.NATIVE and not entry.enabled:
+            text = f"is disabled; enabled, it {text}"
+        level = Level.FAILURE if fault in _FAILURES and entry.enabled else Level.WARNING
+        return _found(fault.value, level, f"{entry.name}: {text}", remedy)
+
+    def _remedy(self, verdict: Verdict, entry: Entry, registration: Registration) -> str:
+        remedies, flags = self._remedies, registration.flags
+        of_fault: dict[Fault, Callable[[], str]] = {
+            Fault.NEVER: lambda: remedies.match(entry, registration),
+            Fault.DISABLED: lambda: remedies.control(entry, "1"),
+            Fault.MISSING: lambda: remedies.there(entry, registration),
+            Fault.GONE: lambda: remedies.there(entry, registration),
+            Fault.NO_F: lambda: remedies.standard(entry, registration, flags | Flags.F),
+            Fault.DYNAMIC: lambda: remedies.static(entry, registration),
+            Fault.CREDENTIALS: lambda: remedies.standard(entry, registration, flags & ~(Flags.C | Flags.O)),
+            Fault.P_UNSEEN: lambda: remedies.flags(entry, registration, flags & ~Flags.P),
+            Fault.P_MISSING: lambda: remedies.flags(entry, registration, flags | Flags.P),
+            Fault.SHADOWED: lambda: remedies.remove(self._too_many(verdict)),
+            Fault.DUPLICATE: lambda: remedies.remove(self._too_many(verdict)),
+        }
+        return of_fault.get(verdict.fault, lambda: remedies.remove(entry))()
+
+    def _too_many(self, verdict: Verdict) -> Entry:
+        """Of two for the same files the one that never serves; but the newer one where the older one is wanted."""
+        older, above = verdict.entry, verdict.about
+        wanted = older.name in self._scene.declared and above not in self._scene.declared
+        if self._scene.observed is not None and (wanted or verdict.fault is Fault.SHADOWED):
+            return self._scene.observed.by_name[above]
+        return older

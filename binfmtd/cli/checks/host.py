@@ -1,0 +1,128 @@
+"""The kernel, its module, and what this process may do: what everything else stands on."""
+
+import os
+from collections.abc import Iterator
+
+from binfmtd.cli.checks.scene import Scene
+from binfmtd.files.whereabouts import in_user_namespace, shares_root_with_init
+from binfmtd.kernel.host import kernel_version
+from binfmtd.kernel.module import kernel_has_it
+from binfmtd.kernel.namespace import forbidding_switch, own_instance_refused
+from binfmtd.kernel.privileges import Privileges, privileges
+from binfmtd.model.finding import Finding, Level, Section
+
+F_FROM = (4, 8)
+OWN_INSTANCES_FROM = (6, 7)
+_MODULES = "/lib/modules"
+
+
+def of_kernel() -> Iterator[Finding]:
+    """The release, and what is known of it."""
+    yield from judge_release(os.uname().release, kernel_version())
+
+
+def judge_release(release: str, version: tuple[int, int]) -> Iterator[Finding]:
+    """What a kernel of this version has: from KERNEL's history, never more than is known of it."""
+
+    def ok(check: str, text: str) -> Finding:
+        return Finding(Section.KERNEL, check, Level.OK, text)
+
+    if version == (0, 0):
+        yield Finding(Section.KERNEL, "release", Level.UNSEEN, f"{release} is no version of Linux's that we know")
+        return
+    has_own = version >= OWN_INSTANCES_FROM
+    own = "an instance for each user namespace that wants one" if has_own else "one instance for the whole host"
+    if version < F_FROM:
+        yield Finding(
+            Section.KERNEL,
+            "release",
+            Level.FAILURE,
+            f"Linux {release} has no flag F, which came with 4.8: emulators are not found in chroots and containers",
+            "apt-get full-upgrade",
+        )
+    else:
+        yield ok("release", f"Linux {release}: flag F (from 4.8 on), {own} (from 6.7 on)")
+    yield ok(
+        "lifetime",
+        "all entries go with the last mount of their instance"
+        if has_own
+        else "entries outlast their last mount in the first releases of this series and not in newer ones: which of "
+        "them this is cannot be told from the version; `binfmtd apply` tries it where it matters",
+    )
+
+
+def of_module() -> Iterator[Finding]:
+    """Whether the kernel knows the file system."""
+    if kernel_has_it():
+        loaded = os.path.isdir("/sys/module/binfmt_misc")  # what is built in and has no parameters is not there
+        text = "is loaded" if loaded else "is built in" if os.path.isdir("/sys/module") else "is there"
+        yield Finding(Section.MODULE, "module", Level.OK, f"binfmt_misc {text}")
+        return
+    release = os.uname().release
+    directory = os.path.join(_MODULES, release)
+    where = "" if os.path.isdir(directory) else f" ({directory} is not here: in a container, on its host)"
+    text = f"the kernel does not know binfmt_misc: its module is not loaded{where}"
+    yield Finding(Section.MODULE, "module", Level.FAILURE, text, "modprobe binfmt_misc")
+
+
+def of_privileges(scene: Scene) -> Iterator[Finding]:
+    """What we may, and what a sandbox has taken away."""
+    yield from judge(privileges(scene.mounted.directory if scene.mounted else None))
+    yield from _of_namespaces()
+    if shares_root_with_init() is None:
+        text = "whether this root directory is the host's: we may not look at process 1's"
+        yield Finding(Section.PRIVILEGES, "root", Level.UNSEEN, text)
+
+
+def judge(found: Privileges) -> Iterator[Finding]:
+    """One line for what we are, and one for each thing that is missed."""
+    who = "root" if found.uid == 0 else f"user {found.uid}"
+    may = {None: "", True: "may register entries", False: "may not register entries"}[found.may_register]
+    mount = "may mount" if found.may_mount else "may not mount (no CAP_SYS_ADMIN)"
+    around = [
+        text
+        for applies, text in (
+            (found.filtered, "under a seccomp filter"),
+            (found.no_new_privileges, "without new privileges: set-uid and flag C give nothing here"),
+            (found.confined_by not in ("", "unconfined"), f"confined as {found.confined_by}"),
+        )
+        if applies
+    ]
+    text = ", ".join([who, *([may] if may else []), mount, *around])
+    if found.uid == 0 and found.may_register is False:
+        yield Finding(
+            Section.PRIVILEGES,
+            "register",
+            Level.WARNING,
+            f"{text}: the files are another user namespace's, or are read-only",
+            "nsenter -t 1 -U -m binfmtd doctor" if in_user_namespace() else "systemd-run -P binfmtd doctor",
+        )
+    else:
+        yield Finding(Section.PRIVILEGES, "register", Level.OK, text)
+    if not found.code_memory:
+        yield Finding(
+            Section.PRIVILEGES,
+            "code_memory",
+            Level.WARNING,
+            "memory that is writable and executable is forbidden here (systemd's MemoryDenyWriteExecute, SELinux's "
+            "execmem): no emulator runs from this process",
+            "systemd-run -P binfmtd probe",
+        )
+
+
+def _of_namespaces() -> Iterator[Finding]:
+    if kernel_version() < OWN_INSTANCES_FROM or not kernel_has_it():
+        return
+    why = own_instance_refused()
+    if why is None:
+        text = "an own instance can be made in a new user namespace (tried): `binfmtd sandbox` works"
+        yield Finding(Section.PRIVILEGES, "own_instance", Level.OK, text)
+        return
+    switch = forbidding_switch()
+    yield Finding(
+        Section.PRIVILEGES,
+        "own_instance",
+        Level.WARNING,
+        f"{why}; `binfmtd sandbox` does not work, and what runs natively cannot be tried",
+        f"echo {switch[1]} >{switch[0]}" if switch else "podman run --security-opt seccomp=unconfined",
+    )

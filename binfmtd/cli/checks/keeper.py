@@ -1,0 +1,119 @@
+"""What keeps the entries: the config, and the daemon."""
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from binfmtd.catalog.architectures import EMULATOR_PACKAGE
+from binfmtd.cli.checks.remedies import split
+from binfmtd.cli.checks.scene import Scene
+from binfmtd.files.managers import unit_file
+from binfmtd.files.whereabouts import booted_with_systemd
+from binfmtd.model.desired import Standing
+from binfmtd.model.finding import Finding, Level, Section
+from binfmtd.model.pause import EVERYTHING
+from binfmtd.report.status import held_reason
+
+_UNIT = "binfmtd.service"
+_WORRIES = {"refused": Level.FAILURE, "failed": Level.FAILURE, "contended": Level.WARNING, "shadowed": Level.WARNING}
+
+
+def of_config(scene: Scene) -> Iterator[Finding]:
+    """Whether it is valid, and what of it this host cannot take."""
+
+    def found(check: str, level: Level, text: str, remedy: str = "") -> Finding:
+        return Finding(Section.CONFIG, check, level, text, remedy)
+
+    check = _check(scene)
+    if scene.config is None:
+        unreadable = os.geteuid() != 0 and "Permission denied" in scene.config_error
+        if unreadable:
+            yield found("valid", Level.UNSEEN, scene.config_error)
+        else:
+            yield found("valid", Level.FAILURE, scene.config_error, check)
+        return
+    sources = ", ".join(scene.config.sources) or "no file: the defaults"
+    count = len(scene.desired.handlers)
+    yield found("valid", Level.OK, f"{sources}: {count} handler{'' if count == 1 else 's'} for this host")
+    for text in scene.config.warnings:
+        yield found("warning", Level.WARNING, text, check)
+    for held in scene.desired.held:
+        if held.standing is Standing.REFUSED:
+            text, remedy = split(held_reason(held))
+            yield found("refused", Level.FAILURE, f"{held.name}: {text}", remedy or check)
+        elif held.standing is Standing.WAITING:
+            remedy = f"apt-get install {EMULATOR_PACKAGE}" if held.architecture else f"ls -l {held.interpreters[0]}"
+            yield found("waiting", Level.WARNING, f"{held.name}: {held.reason}", remedy)
+
+
+def _check(scene: Scene) -> str:
+    """What shows whether the config is in order again."""
+    command = scene.again("check")
+    if scene.given.config is None and scene.config_path is not None:
+        return f"{command} --config {scene.config_path}"
+    return command
+
+
+def of_daemon(scene: Scene) -> Iterator[Finding]:
+    """Whether it runs, and what it says of itself."""
+
+    def found(check: str, level: Level, text: str, remedy: str = "") -> Finding:
+        return Finding(Section.DAEMON, check, level, text, remedy)
+
+    if scene.pid is None:
+        if scene.status is not None or scene.status_error:
+            text = f"it has ended, and what it left in {scene.state_dir} is out of date: nobody repairs anything"
+            yield found("runs", Level.FAILURE, text, _start(scene))
+        elif not os.access(scene.state_dir, os.X_OK) and os.path.exists(scene.state_dir):
+            yield found("runs", Level.UNSEEN, f"whether it runs: {scene.state_dir} is closed to us")
+        else:
+            text = f"none runs with the state directory {scene.state_dir}: what others undo stays undone"
+            yield found("runs", Level.WARNING, text, _start(scene))
+        return
+    who = f"pid {scene.pid}" if scene.pid else "pid unknown"
+    if scene.status is None:
+        if "Permission denied" in scene.status_error:
+            yield found("status", Level.UNSEEN, f"{who}; {scene.status_error}")
+        else:
+            text = scene.status_error or f"it has just started, and has no status in {scene.state_dir} yet"
+            yield found("status", Level.WARNING, f"{who}: {text}", scene.again("status"))
+        return
+    try:
+        yield from _of_status(scene, who, scene.status)
+    except (KeyError, TypeError, AttributeError):
+        text = f"{who}: its status in {scene.state_dir} is damaged; it writes it anew with its next pass"
+        yield found("status", Level.WARNING, text, f"kill -HUP {scene.pid}")
+
+
+def _of_status(scene: Scene, who: str, status: Mapping[str, Any]) -> Iterator[Finding]:
+    def found(check: str, level: Level, text: str, remedy: str = "") -> Finding:
+        return Finding(Section.DAEMON, check, level, text, remedy)
+
+    state, problem = status["state"], status["problem"]
+    show = scene.again("status")
+    yield found("runs", Level.OK, f"{who}, {state}, {status['repairs']} repairs in {status['passes']} passes")
+    if problem:
+        text, remedy = split(problem)
+        yield found("problem", Level.FAILURE, text, remedy or show)
+    if error := status["config"]["error"]:
+        text = f"it goes on with an older config, since the new one is invalid: {error}"
+        yield found("config", Level.FAILURE, text, _check(scene))
+    for row in status["handlers"]:
+        if (level := _WORRIES.get(row["state"])) is not None:
+            text, remedy = split(row["reason"])
+            yield found(row["state"], level, f"{row['name']} is {row['state']}: {text}", remedy or show)
+    drifting = [row["name"] for row in status["handlers"] if row["state"] == "stand_in"]
+    if state == "drifting":
+        text = f"something has drifted, and is being repaired{': ' + ', '.join(drifting) if drifting else ''}"
+        yield found("drifting", Level.WARNING, text, show)
+    if status["paused"]:
+        names = ["everything" if row["name"] == EVERYTHING else row["name"] for row in status["paused"]]
+        text = f"paused, so not repaired: {', '.join(names)}"
+        yield found("paused", Level.WARNING, text, scene.again("resume"))
+
+
+def _start(scene: Scene) -> str:
+    usual = scene.given.state_dir is None and "BINFMTD_STATE_DIR" not in os.environ
+    if usual and booted_with_systemd() and unit_file(_UNIT) is not None:
+        return "systemctl enable --now binfmtd"
+    return scene.again("run")

@@ -1,0 +1,116 @@
+"""Who else registers, removes and flushes: the known tools, by what they leave; and another daemon of ours."""
+
+import os
+import shlex
+from collections.abc import Collection, Iterator
+
+from binfmtd.cli.checks.scene import Scene
+from binfmtd.daemon.others import other_daemons
+from binfmtd.files.managers import Rules, debian_formats, masked, rules, unit_file
+from binfmtd.files.whereabouts import booted_with_systemd, shares_first_processes
+from binfmtd.formats.line import encode_line, to_text
+from binfmtd.kernel.service_manager import unit_state
+from binfmtd.model.finding import Finding, Level, Section
+from binfmtd.model.handler import Flags, Registration
+from binfmtd.model.match import Magic
+from binfmtd.model.standin import PREFIX
+
+_UNIT = "systemd-binfmt.service"
+_WSL_NAME = "WSLInterop"
+# What WSL's own init registers, as its file reads in microsoft/WSL's issue 8749.
+_WSL_LINE = to_text(encode_line(_WSL_NAME, Registration(Magic(b"MZ"), "/init", Flags.P | Flags.F), readable=True))
+_MOST = 6
+
+
+def _found(check: str, level: Level, text: str, remedy: str = "") -> Finding:
+    return Finding(Section.MANAGERS, check, level, text, remedy)
+
+
+def of_managers(scene: Scene) -> Iterator[Finding]:
+    """All of them; one line if there is none."""
+    found = [
+        *of_systemd(rules()),
+        *of_debian(debian_formats(), scene.declared.keys()),
+        *of_desktops(os.uname().release, _names(scene), scene.directory),
+        *_of_ours(scene),
+    ]
+    yield from found or [_found("none", Level.OK, "none: neither systemd-binfmt nor update-binfmts is here")]
+
+
+def of_systemd(said: Rules) -> Iterator[Finding]:
+    """systemd-binfmt, and what its directories say."""
+    unit = unit_file(_UNIT)
+    if unit is None and not said.files:
+        return
+    what = f"{len(said.names)} rules in {_several(said.files)}" if said.files else "no rules"
+    if unit is None:
+        yield _found("systemd_binfmt", Level.OK, f"binfmt.d has {what}, and systemd-binfmt is not here to read them")
+    elif masked(unit):
+        yield _found("systemd_binfmt", Level.OK, f"systemd-binfmt is masked; {what}")
+    elif unit_state(_UNIT) == "failed":
+        text = f"systemd-binfmt has failed, so some of its rules may be missing ({what})"
+        yield _found("systemd_binfmt", Level.WARNING, text, f"systemctl restart {_UNIT}")
+    else:
+        runs = "" if booted_with_systemd() else " (systemd does not run here)"
+        text = f"systemd-binfmt{runs} removes every entry when it starts, and registers {what}"
+        yield _found("systemd_binfmt", Level.OK, text)
+    for problem in said.problems:
+        path, _, rest = problem.partition(":")
+        line = rest.partition(":")[0]
+        yield _found("binfmt_d", Level.WARNING, problem, f"sed -i '{line}s/^/#/' {shlex.quote(path)}")
+    for text in said.unreadable:
+        yield _found("binfmt_d", Level.UNSEEN, text)
+
+
+def of_debian(formats: tuple[str, ...] | None, declared: Collection[str]) -> Iterator[Finding]:
+    """update-binfmts, and which of its formats the config declares as well."""
+    if formats is None:
+        return
+    twice = [name for name in formats if name in declared]
+    if twice:
+        text = f"update-binfmts keeps what the config declares as well: {_several(twice)}; each replaces the other's"
+        names = " ".join(map(shlex.quote, twice))
+        yield _found("update_binfmts", Level.WARNING, text, f"for f in {names}; do update-binfmts --disable $f; done")
+    else:
+        text = f"update-binfmts keeps {_several(formats) if formats else 'no formats'}"
+        yield _found("update_binfmts", Level.OK, text)
+
+
+def of_desktops(release: str, names: Collection[str], directory: str) -> Iterator[Finding]:
+    """WSL and Docker Desktop, each known by its kernel or its entries."""
+    interop = sorted(name for name in names if name.startswith(_WSL_NAME))
+    if interop:
+        text = f"WSL runs Windows programs through {_several(interop)}; the daemon restores it after a flush"
+        yield _found("wsl", Level.OK, text)
+    elif "microsoft" in release.lower():
+        text = f"this is WSL, and its entry {_WSL_NAME} is missing: Windows programs do not start"
+        line = f"printf %s {shlex.quote(_WSL_LINE)} >{shlex.quote(os.path.join(directory, 'register'))}"
+        yield _found("wsl", Level.WARNING, text, line)
+    if release.endswith("-linuxkit") or "rosetta" in names:
+        text = "this is the machine of Docker Desktop or its like, which registers its own emulators when it starts"
+        yield _found("docker_desktop", Level.OK, text)
+
+
+def _of_ours(scene: Scene) -> Iterator[Finding]:
+    others = [] if scene.mounted is None else other_daemons(scene.mounted.device, scene.pid)
+    for other in others:
+        text = f"another binfmtd keeps this instance too (pid {other.pid}: {' '.join(other.arguments).strip()})"
+        yield _found("binfmtd", Level.WARNING, text, f"kill {other.pid}")
+    if not shares_first_processes():
+        yield _found("binfmtd", Level.UNSEEN, "other daemons of ours: only this container's processes are visible")
+    elif not os.path.isdir("/proc/1"):
+        yield _found("binfmtd", Level.UNSEEN, "other daemons of ours: /proc hides others' processes from us")
+    left = [] if others or scene.pid is not None else [name for name in _names(scene) if name.startswith(PREFIX)]
+    if left:
+        text = f"a daemon that ended has left its stand-ins: {_several(left)}"
+        yield _found("stand_ins", Level.WARNING, text, scene.again("apply"))
+
+
+def _names(scene: Scene) -> tuple[str, ...]:
+    return () if scene.observed is None else tuple(scene.observed.by_name)
+
+
+def _several(names: Collection[str]) -> str:
+    listed = list(names)
+    more = len(listed) - _MOST
+    return ", ".join([*listed[:_MOST], *([f"and {more} more"] if more > 0 else [])])

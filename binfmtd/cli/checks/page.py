@@ -1,0 +1,63 @@
+"""The page: a line each, the worst on top, what to type beneath, and the sum at the end."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from textwrap import wrap
+
+from binfmtd.model.finding import Finding, Level, count, worst_first
+from binfmtd.report.printable import even
+
+_COLOURS = {Level.FAILURE: 31, Level.WARNING: 33, Level.OK: 32}
+_MOST = 3  # findings of one check; --json has all
+_NARROWEST = 20  # columns for a text
+_GAP = "  "
+_TYPE = "$ "
+
+
+def page(findings: Sequence[Finding], width: int | None = None, *, coloured: bool = False) -> list[str]:
+    """The lines.  A command to type is never broken, so that it can be copied; the terminal wraps it itself."""
+    shown = worst_first(findings)
+    levels = max(len(level.value) for level in Level)
+    sections = max((len(found.section.value) for found in shown), default=0)
+    indent = " " * (levels + sections + 2 * len(_GAP))
+    lines = []
+    seen: Counter[tuple[str, str, Level]] = Counter()
+    total = Counter((found.section.value, found.check, found.level) for found in shown)
+    for found in shown:
+        key = (found.section.value, found.check, found.level)
+        seen[key] += 1
+        if seen[key] > _MOST:
+            if seen[key] == _MOST + 1:
+                lines.append(f"{indent}... and {total[key] - _MOST} more of these: --json has them")
+            continue
+        level = found.level.value.ljust(levels)
+        head = f"{_painted(level, found.level, coloured=coloured)}{_GAP}{found.section.value:<{sections}}{_GAP}"
+        first, *others = _wrapped(even(found.text), None if width is None else width - len(indent))
+        lines += [head + first, *(indent + line for line in others)]
+        if found.remedy:
+            lines.append(f"{indent}{_TYPE}{even(found.remedy)}")
+    return [*lines, "", _sum(shown, coloured=coloured)]
+
+
+def _wrapped(text: str, width: int | None) -> list[str]:
+    if width is None or len(text) <= width:
+        return [text]
+    return wrap(text, max(width, _NARROWEST), break_on_hyphens=False) or [text]
+
+
+def _sum(findings: Sequence[Finding], *, coloured: bool) -> str:
+    parts = []
+    for level, word in ((Level.FAILURE, "failure"), (Level.WARNING, "warning"), (Level.OK, "ok")):
+        number = count(findings, level)
+        plural = "s" if number != 1 and level is not Level.OK else ""
+        text = f"{number} {word}{plural}"
+        parts.append(_painted(text, level, coloured=coloured and number > 0))
+    unseen = count(findings, Level.UNSEEN)
+    who = "" if os.geteuid() == 0 else ": as root more may be seen"
+    return ", ".join([*parts, *([f"{unseen} not seen{who}"] if unseen else [])])
+
+
+def _painted(text: str, level: Level, *, coloured: bool) -> str:
+    colour = _COLOURS.get(level)
+    return f"\x1b[{colour}m{text}\x1b[0m" if coloured and colour else text

@@ -1,0 +1,111 @@
+"""The mount of binfmt_misc, and whose instance it is."""
+
+import os
+import shlex
+from collections.abc import Iterator
+
+from binfmtd.cli.checks.scene import Scene
+from binfmtd.files.whereabouts import in_user_namespace
+from binfmtd.kernel.layers import AUTOFS, Layers, Owner, layers, owner_of
+from binfmtd.kernel.module import FS_TYPE
+from binfmtd.kernel.mount import DEFAULT_DIRECTORY
+from binfmtd.model.finding import Finding, Level, Section
+
+_AUTOMOUNT = "proc-sys-fs-binfmt_misc.automount"
+
+
+def of_mount(scene: Scene) -> Iterator[Finding]:
+    """What is at the path, and what lies over it or beneath."""
+    found = layers(scene.directory)
+    if scene.mounted is None:
+        yield not_mounted(scene.directory, found, scene.mount_error)
+        return
+    yield from judge_mounted(scene.directory, found, read_only=scene.mounted.read_only)
+    if scene.given.mount is None and scene.directory != DEFAULT_DIRECTORY:
+        yield Finding(Section.MOUNT, "place", Level.OK, f"it was found there, and nothing is at {DEFAULT_DIRECTORY}")
+    if scene.observed is None:
+        text = f"{scene.mount_error}"
+        yield Finding(Section.MOUNT, "listing", Level.FAILURE, text, "dmesg | tail")
+
+
+def not_mounted(directory: str, found: Layers, why: str) -> Finding:
+    """Why binfmt_misc is not to be seen there, and what brings it."""
+    place = shlex.quote(directory)
+    top = found.top
+    if top is not None and top.fs_type == AUTOFS:
+        text = f"{directory}: an automount is in charge, and did not mount it when it was looked at"
+        return Finding(Section.MOUNT, "automount", Level.FAILURE, text, f"systemctl restart {_AUTOMOUNT}")
+    if top is not None and top.fs_type not in (FS_TYPE, "proc"):
+        beneath = ": binfmt_misc is mounted beneath" if found.covered else ""
+        text = f"{directory}: a file system of type {top.fs_type} is mounted over it{beneath}"
+        return Finding(Section.MOUNT, "over_mounted", Level.FAILURE, text, f"umount {place}")
+    if not os.path.isdir(directory):
+        if directory == DEFAULT_DIRECTORY:
+            text = f"{directory} is not there: it comes with the module"
+            return Finding(Section.MOUNT, "mounted", Level.FAILURE, text, "modprobe binfmt_misc")
+        mount = f"mkdir -p {place} && mount -t {FS_TYPE} {FS_TYPE} {place}"
+        return Finding(Section.MOUNT, "mounted", Level.FAILURE, f"{directory} is not a directory", mount)
+    if in_user_namespace():
+        return Finding(
+            Section.MOUNT,
+            "mounted",
+            Level.FAILURE,
+            f"{directory}: nothing is mounted there, in this user namespace. An own instance hides the host's handlers "
+            f"in here for good; a container can have the host's bound in instead (-v {DEFAULT_DIRECTORY}:/binfmt_misc)",
+            f"mount -t {FS_TYPE} {FS_TYPE} {place}",
+        )
+    mount = f"mount -t {FS_TYPE} {FS_TYPE} {place}"
+    text = f"{directory}: nothing is mounted there" if "not mounted" in why else why
+    return Finding(Section.MOUNT, "mounted", Level.FAILURE, text, mount)
+
+
+def judge_mounted(directory: str, found: Layers, *, read_only: bool) -> Iterator[Finding]:
+    """Where it is, and whether one can write there."""
+    place = shlex.quote(directory)
+    beneath = ", over an automount" if found.automounted else ""
+    beyond = [line.point for line in found.elsewhere if found.top is None or line.device == found.top.device]
+    also = f"; also at {', '.join(dict.fromkeys(beyond))}" if beyond else ""
+    if not read_only:
+        yield Finding(Section.MOUNT, "mounted", Level.OK, f"binfmt_misc is mounted at {directory}{beneath}{also}")
+        return
+    whole = found.top is not None and found.top.superblock_read_only
+    yield Finding(
+        Section.MOUNT,
+        "read_only",
+        Level.FAILURE,
+        f"{directory} is mounted read-only{' (the whole file system)' if whole else ''}{beneath}: entries serve, and "
+        f"nobody can register or repair any through it{also}",
+        f"mount -o remount,rw {place}" if whole else f"mount -o remount,bind,rw {place}",
+    )
+
+
+def of_user_namespace(scene: Scene) -> Iterator[Finding]:
+    """Whether the host's handlers serve here, or are hidden by an instance of this namespace's own."""
+
+    def found(level: Level, text: str, remedy: str = "") -> Finding:
+        return Finding(Section.USER_NAMESPACE, "owner", level, text, remedy)
+
+    if not in_user_namespace():
+        instance = "" if scene.mounted is None else ", and the instance is the host's"
+        yield found(Level.OK, f"this is the first one{instance}")
+        return
+    name = os.readlink("/proc/self/ns/user")
+    if scene.mounted is None:
+        text = f"{name}: who mounted an instance in here before has hidden the host's for good"
+        yield found(Level.UNSEEN, f"{text}: `binfmtd probe` tries which programs run")
+        return
+    owner = owner_of(scene.mounted)
+    if owner is Owner.HOST:
+        yield found(Level.OK, f"{name}: the instance is the host's, and what is written to it is for all")
+    elif owner is Owner.UNKNOWN:
+        yield found(Level.UNSEEN, f"{name}: whose instance this is: that shows outside of this container")
+    elif scene.observed is not None and not scene.observed.entries:
+        yield found(
+            Level.WARNING,
+            f"{name} has an instance of its own, which hides the host's: no handler of the host serves in here, and "
+            "there is none in this one",
+            scene.again("apply"),
+        )
+    else:
+        text = f"{name} has an instance of its own: what it has is for this namespace alone, and the host's is hidden"
+        yield found(Level.OK, text)

@@ -1,0 +1,188 @@
+"""What a doctor looks at, gathered once: nothing here is judged, and nothing is written."""
+
+import argparse
+import os
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from binfmtd.catalog.architectures import CATALOG
+from binfmtd.cli.context import state_dir_to_read
+from binfmtd.daemon.facts import HostFacts
+from binfmtd.daemon.state_dir import running_pid
+from binfmtd.errors import ConfigError, MountError, StateError
+from binfmtd.files.trust import Trust
+from binfmtd.kernel.emulator import is_qemu, versions
+from binfmtd.kernel.instance import Instance, Observer
+from binfmtd.kernel.interpreters import fingerprint, leans_on, look_at
+from binfmtd.kernel.mount import DEFAULT_DIRECTORY, Mounted, find
+from binfmtd.model.config import Config, Declaration
+from binfmtd.model.desired import DesiredState, resolve
+from binfmtd.model.entry import ObservedState
+from binfmtd.model.examine import Sight
+from binfmtd.model.handler import Flags
+from binfmtd.report.status import FILE_NAME, read_status
+
+_NO_CONFIG = "/nonexistent/binfmtd.toml"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One look at everything.  What is None was not there, or could not be seen: ``..._error`` says why."""
+
+    given: argparse.Namespace
+    directory: str  # where binfmt_misc is, or should be
+    mounted: Mounted | None
+    mount_error: str
+    observed: ObservedState | None
+    state_dir: str
+    pid: int | None  # of the daemon; 0 if it does not say
+    status: Mapping[str, Any] | None
+    status_error: str  # empty where there is no status, nor should be
+    config_path: str | None
+    config: Config | None
+    config_error: str
+    facts: HostFacts
+
+    @classmethod
+    def gather(cls, given: argparse.Namespace) -> "Scene":
+        """Look.  Where a daemon runs its config is meant, unless another is named."""
+        mounted, mount_error, observed = _instance(given.mount)
+        directory = mounted.directory if mounted else given.mount or DEFAULT_DIRECTORY
+        state_dir = state_dir_to_read(given)
+        pid = running_pid(state_dir)
+        status, status_error = _status(state_dir)
+        path = given.config
+        if path is None and pid is not None and status is not None:
+            path = _path_of(status)
+        config, config_error = _config(path)
+        facts = HostFacts(state_dir, writes=False)
+        return cls(
+            given,
+            directory,
+            mounted,
+            mount_error,
+            observed,
+            state_dir,
+            pid,
+            status,
+            status_error,
+            path,
+            config,
+            config_error,
+            facts,
+        )
+
+    def again(self, command: str) -> str:
+        """A command of ours with the options that this one was given."""
+        words = ["binfmtd", *command.split()]
+        for option in ("config", "mount", "state_dir"):
+            if (value := getattr(self.given, option)) is not None:
+                words += [f"--{option.replace('_', '-')}", value]
+        return shlex.join(words)
+
+    @cached_property
+    def declared(self) -> dict[str, Declaration]:
+        """The config's declarations, by the names of their entries."""
+        return {} if self.config is None else {each.name: each for each in self.config.declarations}
+
+    @cached_property
+    def desired(self) -> DesiredState:
+        """What the config comes to on this host."""
+        if self.config is None:
+            return DesiredState()
+        return resolve(self.config, self.facts.gather(self.config, self.observed))
+
+    @cached_property
+    def candidates(self) -> dict[str, tuple[str, ...]]:
+        """Architecture -> the paths where the config looks for its emulator."""
+        from binfmtd.config.load import load
+
+        try:
+            config = load(self.config_path, trust=Trust.of_this_process(), architectures=("all",))
+        except ConfigError:
+            config = load(None, trust=Trust.of_this_process(), default=_NO_CONFIG, architectures=("all",))
+        found = {each.architecture: each.interpreters for each in config.declarations}
+        return {name: found.get(name, ()) for name in CATALOG}
+
+    @cached_property
+    def emulators(self) -> dict[str, str]:
+        """Architecture -> the emulator that would be registered, where there is one."""
+        there = ((name, next(filter(fingerprint, paths), None)) for name, paths in self.candidates.items())
+        return {name: path for name, path in there if path is not None}
+
+    @cached_property
+    def interpreters(self) -> tuple[str, ...]:
+        """The paths that entries name, each once."""
+        entries = () if self.observed is None else self.observed.entries
+        return tuple(dict.fromkeys(entry.registration.interpreter for entry in entries if entry.registration))
+
+    @cached_property
+    def untrusted(self) -> dict[str, str]:
+        """Interpreters that others could change, and how: what is no absolute path may lead anywhere."""
+        paths = {*self.interpreters, *self.emulators.values()}
+        facts = look_at((path for path in paths if path.startswith("/")), Trust.of_this_process())
+        relative = {path: f"{path!r} is no absolute path" for path in paths if not path.startswith("/")}
+        return relative | {path: known.untrusted for path, known in facts.items() if known.untrusted is not None}
+
+    @cached_property
+    def versions(self) -> dict[str, tuple[int, ...] | str]:
+        """What QEMU's emulators say of themselves, or why they do not; only those are run that nobody can exchange."""
+        paths = {*self.interpreters, *self.emulators.values()} - self.untrusted.keys()
+        return versions(path for path in paths if is_qemu(path) and fingerprint(path) is not None)
+
+    @cached_property
+    def sights(self) -> dict[str, Sight]:
+        """The interpreters of the entries, as they are to be judged."""
+        return {path: self._sight(path) for path in self.interpreters}
+
+    def _sight(self, path: str) -> Sight:
+        version = self.versions.get(path, ())
+        return Sight(
+            fingerprint(path) is not None,
+            leans_on(path),
+            self.untrusted.get(path),
+            version if isinstance(version, tuple) else (),
+        )
+
+    def asks_for(self, flag: Flags) -> frozenset[str]:
+        """The entries for which the config asks for a flag."""
+        return frozenset(name for name, each in self.declared.items() if flag in each.flags)
+
+
+def _instance(named: str | None) -> tuple[Mounted | None, str, ObservedState | None]:
+    try:
+        mounted = find(named)
+    except MountError as error:
+        return None, str(error), None
+    try:
+        with Instance(mounted) as instance:
+            return mounted, "", Observer().look(instance)
+    except MountError as error:
+        return mounted, str(error), None
+
+
+def _status(state_dir: str) -> tuple[Mapping[str, Any] | None, str]:
+    try:
+        return read_status(state_dir), ""
+    except StateError as error:
+        return None, str(error) if os.path.lexists(os.path.join(state_dir, FILE_NAME)) else ""
+
+
+def _path_of(status: Mapping[str, Any]) -> str | None:
+    """The config of the daemon, if it has a file: without one it is the default, which need not exist."""
+    try:
+        return str(status["config"]["path"]) if status["config"]["files"] else None
+    except (KeyError, TypeError):
+        return None
+
+
+def _config(path: str | None) -> tuple[Config | None, str]:
+    from binfmtd.config.load import load
+
+    try:
+        return load(path, trust=Trust.of_this_process()), ""
+    except ConfigError as error:
+        return None, str(error)

@@ -1,0 +1,82 @@
+"""``binfmtd doctor``: one page about everything that decides whether foreign programs run here.
+
+It looks and asks, registers nothing and repairs nothing.  What it runs are emulators that nobody else could exchange,
+for their version, and tiny programs in a namespace of their own.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+
+from binfmtd.cli import options
+from binfmtd.cli.checks import emulators, entries, host, keeper, managers, place
+from binfmtd.cli.checks.scene import Scene
+from binfmtd.cli.context import print_json
+from binfmtd.model.finding import Finding, Level, count, exit_status
+
+
+def parser() -> argparse.ArgumentParser:
+    """What the command line may say."""
+    command = options.parser(
+        "doctor", epilog="Exit status 1 if anything failed.  What is shown after $ is to be typed."
+    )
+    options.add_config(command)
+    options.add_mount(command)
+    options.add_state_dir(command)
+    options.add_json(command)
+    return command
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit status 0, or 1 if there is a failure."""
+    given = parser().parse_args(arguments)
+    findings = list(look(Scene.gather(given)))
+    if given.json:
+        print_json(_document(findings))
+    else:
+        from binfmtd.cli.checks.page import page
+        from binfmtd.cli.table import size_of
+        from binfmtd.report.colour import takes_colours
+
+        size = size_of(sys.stdout)
+        lines = page(findings, None if size is None else size.columns, coloured=takes_colours(sys.stdout))
+        print("\n".join(lines))
+    return exit_status(findings)
+
+
+def look(scene: Scene) -> Iterator[Finding]:
+    """Every finding, section by section."""
+    yield from host.of_kernel()
+    yield from host.of_module()
+    yield from place.of_mount(scene)
+    yield from place.of_user_namespace(scene)
+    yield from host.of_privileges(scene)
+    yield from managers.of_managers(scene)
+    yield from entries.of_entries(scene)
+    yield from emulators.of_emulators(scene)
+    yield from keeper.of_config(scene)
+    yield from keeper.of_daemon(scene)
+
+
+def _document(findings: Sequence[Finding]) -> dict[str, object]:
+    """All findings, also those that the page leaves out; what could not be seen is a list of its own."""
+    return {
+        "failures": count(findings, Level.FAILURE),
+        "warnings": count(findings, Level.WARNING),
+        "findings": [
+            {
+                "section": found.section.value.replace(" ", "_"),
+                "check": found.check,
+                "level": found.level.value,
+                "text": found.text,
+                "remedy": found.remedy or None,
+            }
+            for found in findings
+            if found.level is not Level.UNSEEN
+        ],
+        "not_seen": [
+            {"section": found.section.value.replace(" ", "_"), "check": found.check, "text": found.text}
+            for found in findings
+            if found.level is Level.UNSEEN
+        ],
+    }

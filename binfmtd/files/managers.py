@@ -1,0 +1,67 @@
+"""Who else looks after binfmt_misc on this system, by the files that they leave.
+
+Sources: systemd-binfmt.service(8) and systemd.unit(5) for where units are and how one is masked; update-binfmts(8) of
+Debian's binfmt-support, which keeps a file for each of its formats in /var/lib/binfmts.
+"""
+
+import os
+from dataclasses import dataclass
+
+from binfmtd.errors import FormatError
+from binfmtd.files.atomic import read_regular
+from binfmtd.files.binfmt_d import DIRECTORIES, conf_files
+from binfmtd.formats.binfmt_d import is_generated, parse_conf
+
+UNITS = ("/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system")
+FORMATS = "/var/lib/binfmts"
+_PROGRAMS = ("/usr/sbin/update-binfmts", "/sbin/update-binfmts")
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What binfmt.d says: the files that count, the names that they register, and what is wrong in them."""
+
+    files: tuple[str, ...]
+    names: tuple[str, ...]
+    ours: tuple[str, ...]  # files that binfmtd wrote
+    problems: tuple[str, ...]
+    unreadable: tuple[str, ...]
+
+
+def unit_file(unit: str) -> str | None:
+    """The file of a unit; None if there is none.  One that is masked is a link to /dev/null."""
+    return next((path for path in (os.path.join(where, unit) for where in UNITS) if os.path.lexists(path)), None)
+
+
+def masked(path: str) -> bool:
+    """Whether a unit's file says that it must not be started."""
+    return os.path.realpath(path) == os.devnull
+
+
+def rules() -> Rules:
+    """Read systemd's binfmt.d directories, as systemd-binfmt would."""
+    files, errors = conf_files(DIRECTORIES)
+    names: dict[str, None] = {}
+    ours, problems, unreadable = [], [], [str(error) for error in errors]
+    for path in files:
+        try:
+            text = read_regular(path)
+        except (OSError, FormatError) as error:
+            unreadable.append(str(error))
+            continue
+        if is_generated(text):
+            ours.append(path)
+        found, wrong = parse_conf(text)
+        names |= dict.fromkeys(rule.name for rule in found)
+        problems += [f"{path}:{problem.line}: {problem.reason}" for problem in wrong]
+    return Rules(tuple(files), tuple(names), tuple(ours), tuple(problems), tuple(unreadable))
+
+
+def debian_formats() -> tuple[str, ...] | None:
+    """The formats that update-binfmts has; None if it is not here."""
+    if not any(map(os.path.exists, _PROGRAMS)) and not os.path.isdir(FORMATS):
+        return None
+    try:
+        return tuple(sorted(os.listdir(FORMATS)))
+    except OSError:
+        return ()

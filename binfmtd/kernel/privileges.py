@@ -1,0 +1,61 @@
+"""What this process may do, and what a sandbox has taken from it: from proc_pid_status(5), and by trying."""
+
+import os
+from dataclasses import dataclass
+
+from binfmtd.errors import ProbeError
+from binfmtd.kernel.host import may_mount
+from binfmtd.kernel.probe import refuse_without_code_memory
+
+_FILTERED = "2"  # SECCOMP_MODE_FILTER
+
+
+@dataclass(frozen=True, slots=True)
+class Privileges:
+    """``may_register`` is None where there is nothing to register with."""
+
+    uid: int
+    may_mount: bool
+    may_register: bool | None
+    filtered: bool  # a seccomp filter is in force
+    no_new_privileges: bool  # set-uid and flag C give nothing
+    code_memory: bool  # memory may be writable and executable, as emulators need it
+    confined_by: str  # the label of AppArmor or SELinux; empty where there is none
+
+
+def privileges(directory: str | None) -> Privileges:
+    """Ask; ``directory`` is where binfmt_misc is mounted, None where it is not."""
+    status = _status()
+    register = None
+    if directory is not None:
+        register = os.access(os.path.join(directory, "register"), os.W_OK, effective_ids=True)
+    try:
+        refuse_without_code_memory()
+        code_memory = True
+    except ProbeError:
+        code_memory = False
+    return Privileges(
+        os.geteuid(),
+        may_mount(),
+        register,
+        status.get("Seccomp") == _FILTERED,
+        status.get("NoNewPrivs") == "1",
+        code_memory,
+        _confinement(),
+    )
+
+
+def _status() -> dict[str, str]:
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+            return {key: value.strip() for key, _, value in (line.partition(":") for line in file)}
+    except OSError:
+        return {}
+
+
+def _confinement() -> str:
+    try:
+        with open("/proc/self/attr/current", "rb") as file:
+            return file.read().decode("utf-8", "replace").strip("\0\n ")
+    except OSError:  # no security module
+        return ""
