@@ -60,9 +60,9 @@ def layers(directory: str) -> Layers:
 
 
 def owner_of(mounted: Mounted) -> Owner:
-    """Whose instance this is, as far as can be seen from here."""
+    """Whose instance this is, as far as can be seen from here; outside of user namespaces the host's is what serves."""
     if not in_user_namespace():
-        return Owner.HOST  # nobody outside of a user namespace could see its own
+        return Owner.HOST
     if shares_first_processes():
         lines = _table("/proc/1/mountinfo")
         if lines is not None:

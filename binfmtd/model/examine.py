@@ -2,7 +2,8 @@
 
 Sources: fs/binfmt_misc.c for how an entry is matched; for P, QEMU's commit 6e1c0d7b951e, which came with 6.0, and the
 kernel's 2347961b11d4, with 5.12.  Debian's QEMU had a way of its own before: called by a name that ends in
-``-binfmt-P`` it takes the preserved argument for granted.
+``-binfmt-P`` it takes the preserved argument for granted (its patch linux-user-binfmt-P.diff).  openSUSE's wrapper, whose
+name ends in ``-binfmt``, refuses to work without.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -18,7 +19,7 @@ from binfmtd.model.match import Extension, Magic, Match, same
 from binfmtd.model.standin import is_stand_in
 
 QEMU_SEES_P_FROM = (6, 0)
-_P_BY_NAME = "-binfmt-P"
+_P_BY_NAME = ("-binfmt-P", "-binfmt")
 _ELF = Magic(b"\x7fELF")
 _IDENT = Magic(b"\x7fELF\0\0\0", b"\xff" * 7).care  # up to EI_VERSION
 _E_TYPE = Magic(b"\xff\xff", offset=16).care

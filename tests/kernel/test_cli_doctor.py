@@ -193,6 +193,17 @@ def test_over_mounted(doctor: Doctor) -> None:
     assert doctor.found("mount", "mounted")["level"] == "ok"
 
 
+def test_over_mounted_and_bound_elsewhere(doctor: Doctor, tmp_path: Path) -> None:
+    """Where it can be reached at another place only, that one is looked at, and what hides it is a warning."""
+    point = doctor.instance.mount_point
+    doctor.type(f"mount --bind {point} {tmp_path} && mount -t tmpfs tmpfs {point}")
+    assert doctor.found("mount", "mounted")["text"].startswith(f"binfmt_misc is mounted at {tmp_path}")
+    found = doctor.found("mount", "over_mounted")
+    assert found["level"] == "warning"
+    doctor.type(found["remedy"])
+    assert f"at {point}; also at {tmp_path}" in doctor.found("mount", "mounted")["text"]
+
+
 def test_hidden_host(doctor: Doctor, private_instances: None, static: Path) -> None:  # noqa: ARG001  a condition
     """An instance of the namespace's own hides the host's: a warning while it is empty, and the remedy fills it."""
     config = ONE.format(static)
@@ -495,6 +506,18 @@ def test_native(doctor: Doctor, static: Path) -> None:
     assert doctor.instance.read("native").startswith("disabled")
     found = ends(doctor, "native", "warning")
     assert "native programs of this host" in found["text"]
+
+
+def test_native_and_enabled(doctor: Doctor, private_instances: None, static: Path) -> None:  # noqa: ARG001  a condition
+    """Enabled it is a failure: seen from the namespace outside, in which programs still run."""
+    doctor.instance.register(b":native:M::\\x7fELF::%s:F" % os.fsencode(static))
+    outside = ["nsenter", "-m", "-t", str(doctor.instance.pid), "--", sys.executable, "-m", "binfmtd"]
+    result = run([*outside, "doctor", "--json"])
+    doctor.instance.remove("status")
+    assert result.status == 1, result.stderr
+    (found,) = (each for each in result.json["findings"] if each["check"] == "native")
+    assert found["level"] == "failure"
+    assert found["remedy"] == f"echo -1 >{doctor.instance.mount_point}/native"
 
 
 @pytest.mark.parametrize(

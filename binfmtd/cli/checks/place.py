@@ -22,10 +22,20 @@ def of_mount(scene: Scene) -> Iterator[Finding]:
         return
     yield from judge_mounted(scene.directory, found, read_only=scene.mounted.read_only)
     if scene.given.mount is None and scene.directory != DEFAULT_DIRECTORY:
-        yield Finding(Section.MOUNT, "place", Level.OK, f"it was found there, and nothing is at {DEFAULT_DIRECTORY}")
+        yield _of_usual_place(layers(DEFAULT_DIRECTORY))
     if scene.observed is None:
         text = f"{scene.mount_error}"
         yield Finding(Section.MOUNT, "listing", Level.FAILURE, text, "dmesg | tail")
+
+
+def _of_usual_place(usual: Layers) -> Finding:
+    """What is where others look for it, if it was found somewhere else only."""
+    if usual.covered and usual.top is not None:
+        text = (
+            f"{DEFAULT_DIRECTORY}: a file system of type {usual.top.fs_type} lies over binfmt_misc, and hides it there"
+        )
+        return Finding(Section.MOUNT, "over_mounted", Level.WARNING, text, f"umount {DEFAULT_DIRECTORY}")
+    return Finding(Section.MOUNT, "place", Level.OK, f"it is not at its usual place, {DEFAULT_DIRECTORY}")
 
 
 def not_mounted(directory: str, found: Layers, why: str) -> Finding:
@@ -86,8 +96,7 @@ def of_user_namespace(scene: Scene) -> Iterator[Finding]:
         return Finding(Section.USER_NAMESPACE, "owner", level, text, remedy)
 
     if not in_user_namespace():
-        instance = "" if scene.mounted is None else ", and the instance is the host's"
-        yield found(Level.OK, f"this is the first one{instance}")
+        yield found(Level.OK, "none of one's own: the host's instance serves here")
         return
     name = os.readlink("/proc/self/ns/user")
     if scene.mounted is None:

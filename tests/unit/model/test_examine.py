@@ -54,6 +54,7 @@ def test_an_entry_as_it_should_be() -> None:
         (entry(flags="PF"), Sight(there=True), set()),  # no QEMU, or one that does not tell
         (entry(flags="PF", path="/arm-binfmt-P"), Sight(there=True, version=(5, 2, 0)), set()),
         (entry(flags="F", path="/arm-binfmt-P"), STATIC, {Fault.P_MISSING}),
+        (entry(flags="F", path="/qemu-arm-binfmt"), STATIC, {Fault.P_MISSING}),
         (Entry("new", 1, enabled=True, registration=None), STATIC, {Fault.OPAQUE}),
         (entry(match=Extension("a.b")), STATIC, {Fault.NEVER}),
         (entry(match=Magic(b"\x7fELF")), STATIC, {Fault.NATIVE}),

@@ -1,0 +1,153 @@
+"""What no test can make on this machine: other kernels, WSL, an automount that hangs, a seccomp filter."""
+
+from pathlib import Path
+
+import pytest
+
+from binfmtd.cli.checks.host import judge, judge_release
+from binfmtd.cli.checks.managers import of_desktops, of_systemd
+from binfmtd.cli.checks.place import judge_mounted, not_mounted
+from binfmtd.cli.checks.remedies import split
+from binfmtd.files.managers import Rules
+from binfmtd.formats.line import decode_line
+from binfmtd.formats.mountinfo import MountLine
+from binfmtd.kernel.emulator import is_qemu, versions
+from binfmtd.kernel.layers import Layers
+from binfmtd.kernel.privileges import Privileges
+from binfmtd.model.finding import Level
+
+POINT = "/proc/sys/fs/binfmt_misc"
+
+
+def line(fs_type: str, device: int = 1, point: str = POINT, *, read_only: bool = False) -> MountLine:
+    return MountLine(1, (0, device), point, read_only, False, fs_type)  # noqa: FBT003  in the table's order
+
+
+@pytest.mark.parametrize(
+    ("version", "level", "words"),
+    [
+        ((4, 4), Level.FAILURE, "no flag F"),
+        ((5, 10), Level.OK, "one instance for the whole host"),
+        ((6, 7), Level.OK, "an instance for each user namespace"),
+        ((0, 0), Level.UNSEEN, "no version"),
+    ],
+)
+def test_releases(version: tuple[int, int], level: Level, words: str) -> None:
+    """What is known of a version is said."""
+    first = next(judge_release("1.2.3-odd", version))
+    assert first.level is level
+    assert words in first.text
+    assert "1.2.3-odd" in first.text
+
+
+def test_a_lifetime_is_not_concluded_from_an_old_version() -> None:
+    """Before 6.7 it depends on the release: that is what is said."""
+    old, new = (list(judge_release("x", version))[-1].text for version in ((6, 1), (6, 7)))
+    assert "cannot be told from the version" in old
+    assert "go with the last mount" in new
+
+
+def test_an_automount_that_does_not_mount() -> None:
+    """An automount on top, after it was looked at, is a failure of its own."""
+    found = not_mounted(POINT, Layers((line("autofs"),), ()), "why")
+    assert (found.check, found.level) == ("automount", Level.FAILURE)
+    assert found.remedy == "systemctl restart proc-sys-fs-binfmt_misc.automount"
+
+
+def test_an_automount_beneath() -> None:
+    """That systemd mounted it, and where else it is, is said."""
+    elsewhere = (line("binfmt_misc", 7, "/elsewhere"), line("binfmt_misc", 8, "/another"))
+    (found,) = judge_mounted(POINT, Layers((line("autofs"), line("binfmt_misc", 7)), elsewhere), read_only=False)
+    assert found.level is Level.OK
+    assert found.text.endswith("over an automount; also at /elsewhere")
+
+
+def privileges(uid: int = 0, **others: bool | str | None) -> Privileges:
+    plain: dict[str, bool | str | None] = {
+        "may_mount": True,
+        "may_register": True,
+        "filtered": False,
+        "no_new_privileges": False,
+        "code_memory": True,
+        "confined_by": "",
+    }
+    return Privileges(uid, **(plain | others))  # type: ignore[arg-type]  # each of its own type
+
+
+def test_a_sandbox() -> None:
+    """What a sandbox does to us is in the line on privileges."""
+    around = privileges(filtered=True, no_new_privileges=True, confined_by="docker-default (enforce)", may_mount=False)
+    (found,) = judge(around)
+    assert found.level is Level.OK
+    for words in ("seccomp", "set-uid", "docker-default", "no CAP_SYS_ADMIN"):
+        assert words in found.text
+    assert [each.level for each in judge(privileges(code_memory=False))] == [Level.OK, Level.WARNING]
+    assert [each.level for each in judge(privileges(may_register=False))] == [Level.WARNING]
+    assert [each.level for each in judge(privileges(1000, may_register=False))] == [Level.OK]
+
+
+def test_wsl_without_its_entry() -> None:
+    """There it is a warning, and the remedy is a line that the kernel takes."""
+    release = "5.15.146.1-microsoft-standard-WSL2"
+    (found,) = of_desktops(release, ("qemu-arm",), POINT)
+    assert found.level is Level.WARNING
+    quoted = found.remedy.removeprefix("printf %s ").removesuffix(f" >{POINT}/register")
+    name, registration = decode_line(quoted.strip("'").encode())
+    assert (name, registration.interpreter, registration.flags.letters) == ("WSLInterop", "/init", "PF")
+    (found,) = of_desktops(release, ("WSLInterop-late",), POINT)
+    assert found.level is Level.OK
+    assert list(of_desktops("6.18.0-generic", (), POINT)) == []
+
+
+@pytest.mark.parametrize(("release", "names"), [("6.10.14-linuxkit", ()), ("6.12", ("rosetta",))])
+def test_docker_desktop(release: str, names: tuple[str, ...]) -> None:
+    """Known by its kernel, or by Rosetta's entry."""
+    (found,) = of_desktops(release, names, POINT)
+    assert (found.check, found.level) == ("docker_desktop", Level.OK)
+
+
+def test_what_of_binfmt_d_cannot_be_read() -> None:
+    """That is no fault of the host, and is said."""
+    found = list(of_systemd(Rules(("/etc/binfmt.d/a.conf",), (), (), (), ("no way",))))
+    assert [each.level for each in found] == [Level.OK, Level.UNSEEN]
+
+
+@pytest.mark.parametrize(
+    ("message", "command"),
+    [
+        ("'/x' can be written by others: run chmod go-w '/x'", "chmod go-w '/x'"),
+        ("'/x' belongs to somebody else: run chown -h 0 '/x', or use a path that root owns", "chown -h 0 '/x'"),
+        ("/y is mounted read-only: run `mount -o remount,rw /y`", "mount -o remount,rw /y"),
+        ("no executable file at /z", ""),
+    ],
+)
+def test_commands_in_messages(message: str, command: str) -> None:
+    """What our messages say one should run is what is shown to be typed."""
+    text, found = split(message)
+    assert found == command
+    assert message.startswith(text)
+
+
+def test_versions(tmp_path: Path) -> None:
+    """What each says of itself; who says nothing, cannot be run or is killed is told from it."""
+    for name, script in (
+        ("qemu-good", "echo qemu-good version 10.0.13 '(Debian)'"),
+        ("qemu-silent", "exit 0"),
+        ("qemu-killed", "kill -9 $$"),
+        ("qemu-asked", 'test -z "$QEMU_CPU" && test "$*" = --version && echo qemu-asked version 1.2'),
+    ):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "arm").symlink_to("qemu-good")
+    (tmp_path / "qemu-text").write_text("text")
+    found = versions([*map(str, tmp_path.iterdir())])
+    assert {Path(path).name: version for path, version in found.items()} == {
+        "qemu-good": (10, 0, 13),
+        "arm": (10, 0, 13),
+        "qemu-asked": (1, 2),
+        "qemu-silent": "it ended with status 0 and told no version",
+        "qemu-killed": "it was killed by signal 9",
+        "qemu-text": "Permission denied",
+    }
+    assert is_qemu(str(tmp_path / "arm"))
+    assert not is_qemu("/usr/bin/wasmtime")
