@@ -21,8 +21,8 @@ AUTOFS = "autofs"
 class Owner(StrEnum):
     """Whose instance it is."""
 
-    HOST = "host"
-    OWN = "own"  # this user namespace's, or that of one around it
+    OUTSIDE = "outside"  # the host's, or that of a user namespace around this one
+    OWN = "own"  # this user namespace's; or, where root is everywhere the same, that of one around it
     UNKNOWN = "unknown"
 
 
@@ -62,21 +62,21 @@ def layers(directory: str) -> Layers:
 def owner_of(mounted: Mounted) -> Owner:
     """Whose instance this is, as far as can be seen from here; outside of user namespaces the host's is what serves."""
     if not in_user_namespace():
-        return Owner.HOST
-    if shares_first_processes():
-        lines = _table("/proc/1/mountinfo")
-        if lines is not None:
-            theirs = {os.makedev(*line.device) for line in lines if line.fs_type == FS_TYPE}
-            return Owner.HOST if mounted.device in theirs else Owner.OWN
+        return Owner.OUTSIDE
     try:
+        if os.stat(mounted.directory).st_uid != 0:
+            return Owner.OUTSIDE  # root of a namespace around this one, whom nobody in here is
         with open("/proc/self/uid_map", encoding="ascii") as file:
-            outside = [int(words[1]) for words in map(str.split, file) if words[0] == "0"]
-        owner = os.stat(mounted.directory).st_uid
-    except (OSError, ValueError, IndexError):
+            is_same_root = any(words[:2] == ["0", "0"] for words in map(str.split, file))
+    except OSError:
         return Owner.UNKNOWN
-    if owner != 0:
-        return Owner.HOST  # root of a namespace that is not mapped in here
-    return Owner.OWN if outside and outside[0] != 0 else Owner.UNKNOWN
+    if not is_same_root:
+        return Owner.OWN
+    lines = _table("/proc/1/mountinfo") if shares_first_processes() else None
+    if lines is None:
+        return Owner.UNKNOWN
+    theirs = {os.makedev(*line.device) for line in lines if line.fs_type == FS_TYPE}
+    return Owner.OUTSIDE if mounted.device in theirs else Owner.OWN
 
 
 def _table(path: str) -> tuple[MountLine, ...] | None:

@@ -2,8 +2,8 @@
 
 Sources: fs/binfmt_misc.c for how an entry is matched; for P, QEMU's commit 6e1c0d7b951e, which came with 6.0, and the
 kernel's 2347961b11d4, with 5.12.  Debian's QEMU had a way of its own before: called by a name that ends in
-``-binfmt-P`` it takes the preserved argument for granted (its patch linux-user-binfmt-P.diff).  openSUSE's wrapper, whose
-name ends in ``-binfmt``, refuses to work without.
+``-binfmt-P`` it takes the preserved argument for granted (its patch linux-user-binfmt-P.diff).  openSUSE's wrapper,
+whose name ends in ``-binfmt``, refuses to work without.
 """
 
 from collections.abc import Collection, Iterator, Mapping

@@ -19,6 +19,7 @@ _FAILURES = frozenset({Fault.NATIVE, Fault.MISSING, Fault.P_UNSEEN, Fault.P_MISS
 def of_entries(scene: Scene) -> Iterator[Finding]:
     """Everything about what is registered."""
     if scene.observed is None:
+        yield _found("overview", Level.UNSEEN, "what is registered: binfmt_misc is not to be seen here")
         return
     entries = [entry for entry in scene.observed.entries if not is_stand_in(entry.name)]
     if not scene.observed.switched_on:

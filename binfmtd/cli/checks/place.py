@@ -104,8 +104,8 @@ def of_user_namespace(scene: Scene) -> Iterator[Finding]:
         yield found(Level.UNSEEN, f"{text}: `binfmtd probe` tries which programs run")
         return
     owner = owner_of(scene.mounted)
-    if owner is Owner.HOST:
-        yield found(Level.OK, f"{name}: the instance is the host's, and what is written to it is for all")
+    if owner is Owner.OUTSIDE:
+        yield found(Level.OK, f"{name}: the instance comes from outside, and what is written to it is for all there")
     elif owner is Owner.UNKNOWN:
         yield found(Level.UNSEEN, f"{name}: whose instance this is: that shows outside of this container")
     elif scene.observed is not None and not scene.observed.entries:

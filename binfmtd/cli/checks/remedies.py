@@ -124,6 +124,9 @@ class Remedies:
             return None
         if not equal(registration, handler.registration):
             return self._scene.again("apply")
+        declared = self._scene.declared.get(entry.name)
+        if declared is not None and declared.included:
+            return f"{setting}, said in {declared.source}"
         files = self._scene.config.sources if self._scene.config else ()
         table = f"emulators.{handler.architecture}" if handler.architecture else f"handlers.{entry.name}"
         return f"{setting} below [{table}] in {files[-1] if files else self._scene.config_path or 'the config'}"
