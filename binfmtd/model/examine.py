@@ -7,7 +7,7 @@ whose name ends in ``-binfmt``, refuses to work without.
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import product
 
@@ -86,6 +86,24 @@ def examine(observed: ObservedState, sights: Mapping[str, Sight], host: Host) ->
         else:
             found += _of_one(entry, entry.registration, sights.get(entry.registration.interpreter), host)
     return (*found, *_hidden([entry for entry in entries if entry.enabled]))
+
+
+def mended(registration: Registration, faults: Collection[Fault]) -> Registration:
+    """What it should say instead: without every fault that lies in what it says, as far as can be guessed."""
+    flags, match = registration.flags, registration.match
+    if Fault.NO_F in faults:
+        flags |= Flags.F
+    if Fault.DYNAMIC in faults and not takes_elf(match):
+        flags &= ~Flags.F  # it needs the rest of its own root, which F does not bring
+    if Fault.CREDENTIALS in faults:
+        flags &= ~(Flags.C | Flags.O)
+    if Fault.P_UNSEEN in faults:
+        flags &= ~Flags.P
+    if Fault.P_MISSING in faults:
+        flags |= Flags.P
+    if Fault.NEVER in faults and isinstance(match, Extension) and (last := match.text.rpartition(".")[2]):
+        match = Extension(last)
+    return replace(registration, match=match, flags=flags)
 
 
 def _of_one(entry: Entry, registration: Registration, sight: Sight | None, host: Host) -> Iterator[Verdict]:

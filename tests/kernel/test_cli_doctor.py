@@ -281,7 +281,7 @@ def test_systemd_binfmt(doctor: Doctor, tmp_path: Path) -> None:
     directory = put_binfmt_d(doctor.instance, tmp_path / "tree")["/etc/binfmt.d"]
     file = directory / "some.conf"
     file.write_text("# rules\n:one:E::one::/usr/bin/true:\nnonsense\n")
-    assert "1 rules in /etc/binfmt.d/some.conf" in doctor.found("other_managers", "systemd_binfmt")["text"]
+    assert "registers 1 rule of /etc/binfmt.d/some.conf" in doctor.found("other_managers", "systemd_binfmt")["text"]
     found = doctor.found("other_managers", "binfmt_d")
     assert found["level"] == "warning"
     assert found["text"].startswith("/etc/binfmt.d/some.conf:3: ")
@@ -437,7 +437,7 @@ def test_p_that_qemu_cannot_see(doctor: Doctor, tmp_path: Path, version: str, le
     assert [each["level"] for each in found] == levels
     if found:
         ends(doctor, "p_unseen", "failure")
-        assert "flags: F\n" in doctor.instance.read("one")
+        assert "flags: \n" in doctor.instance.read("one")  # nor F, which a script under it has no use for
 
 
 def test_p_that_qemu_counts_on(doctor: Doctor, emulator: Path, tmp_path: Path) -> None:
@@ -489,6 +489,24 @@ def test_duplicate(doctor: Doctor, static: Path) -> None:
     doctor.register("newer", Extension("one"), static)
     ends(doctor, "duplicate", "warning")
     assert doctor.instance.names() == ["newer"]
+
+
+def test_duplicate_that_is_broken(doctor: Doctor, static: Path) -> None:
+    """If the newer one cannot serve, it is that one which goes, by either remedy."""
+    doctor.register("older", Extension("one"), static)
+    doctor.register("newer", Extension("one"), "/nowhere", "")
+    assert doctor.found("entries", "missing")["remedy"] == ends(doctor, "duplicate", "warning")["remedy"]
+    assert doctor.instance.names() == ["older"]
+
+
+def test_several_faults_of_one(doctor: Doctor, static: Path) -> None:
+    """What is shown for one fault of an entry ends its others, too."""
+    doctor.register("one", Extension("tar.gz"), static, "OC")
+    findings = [each for each in doctor.look(config="architectures = []") if each["level"] == "warning"]
+    (remedy,) = {each["remedy"] for each in findings if each["section"] == "entries"}
+    assert {each["check"] for each in findings} >= {"never", "credentials", "no_f"}
+    doctor.type(remedy)
+    assert doctor.instance.read("one") == f"enabled\ninterpreter {static}\nflags: F\nextension .gz\n"
 
 
 def test_duplicate_of_a_declared_one(doctor: Doctor, static: Path) -> None:

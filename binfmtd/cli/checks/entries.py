@@ -2,13 +2,14 @@
 
 import os
 import shlex
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 
 from binfmtd.cli.checks.remedies import Remedies, architecture_of, split
 from binfmtd.cli.checks.scene import Scene
 from binfmtd.kernel.host import judges_paths, kernel_version
 from binfmtd.model.entry import Entry
-from binfmtd.model.examine import Fault, Host, Verdict, examine
+from binfmtd.model.examine import Fault, Host, Verdict, examine, mended
 from binfmtd.model.finding import Finding, Level, Section
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.standin import is_stand_in
@@ -40,9 +41,9 @@ def of_entries(scene: Scene) -> Iterator[Finding]:
         credentials=scene.asks_for(Flags.C),
         disabled=frozenset(name for name, each in scene.declared.items() if not each.enabled),
     )
-    words = _Words(scene, Remedies(scene))
-    for verdict in examine(scene.observed, scene.sights, host):
-        yield words.of(verdict)
+    verdicts = examine(scene.observed, scene.sights, host)
+    words = _Words(scene, Remedies(scene), verdicts)
+    yield from map(words.of, verdicts)
     held = [entry for entry in entries if entry.registration and Flags.F in entry.registration.flags]
     if held and scene.pid is None:
         yield _found("pinned", Level.UNSEEN, "which files flag F opened: whether they work is tried by `binfmtd probe`")
@@ -84,9 +85,12 @@ _TEXTS = {
 class _Words:
     """A fault as a finding."""
 
-    def __init__(self, scene: Scene, remedies: Remedies) -> None:
+    def __init__(self, scene: Scene, remedies: Remedies, verdicts: Sequence[Verdict]) -> None:
         self._scene = scene
         self._remedies = remedies
+        self._faults: defaultdict[str, set[Fault]] = defaultdict(set)
+        for verdict in verdicts:
+            self._faults[verdict.entry.name].add(verdict.fault)
 
     def of(self, verdict: Verdict) -> Finding:
         entry, fault = verdict.entry, verdict.fault
@@ -105,26 +109,29 @@ class _Words:
         return _found(fault.value, level, f"{entry.name}: {text}", remedy)
 
     def _remedy(self, verdict: Verdict, entry: Entry, registration: Registration) -> str:
-        remedies, flags = self._remedies, registration.flags
+        remedies = self._remedies
+        # Typed for one fault of an entry, it ends the others as well; or the second would bring back the first.
+        better = mended(registration, self._faults[entry.name])
         of_fault: dict[Fault, Callable[[], str]] = {
-            Fault.NEVER: lambda: remedies.match(entry, registration),
+            Fault.NEVER: lambda: remedies.match(entry, registration, better),
             Fault.DISABLED: lambda: remedies.control(entry, "1"),
             Fault.MISSING: lambda: remedies.there(entry, registration),
             Fault.GONE: lambda: remedies.there(entry, registration),
-            Fault.NO_F: lambda: remedies.standard(entry, registration, flags | Flags.F),
-            Fault.DYNAMIC: lambda: remedies.static(entry, registration),
-            Fault.CREDENTIALS: lambda: remedies.standard(entry, registration, flags & ~(Flags.C | Flags.O)),
-            Fault.P_UNSEEN: lambda: remedies.flags(entry, registration, flags & ~Flags.P),
-            Fault.P_MISSING: lambda: remedies.flags(entry, registration, flags | Flags.P),
+            Fault.NO_F: lambda: remedies.standard(entry, registration, better),
+            Fault.DYNAMIC: lambda: remedies.static(entry, registration, better),
+            Fault.CREDENTIALS: lambda: remedies.standard(entry, registration, better),
+            Fault.P_UNSEEN: lambda: remedies.mend(entry, registration, better),
+            Fault.P_MISSING: lambda: remedies.mend(entry, registration, better),
             Fault.SHADOWED: lambda: remedies.remove(self._too_many(verdict)),
             Fault.DUPLICATE: lambda: remedies.remove(self._too_many(verdict)),
         }
         return of_fault.get(verdict.fault, lambda: remedies.remove(entry))()
 
     def _too_many(self, verdict: Verdict) -> Entry:
-        """Of two for the same files the one that never serves; but the newer one where the older one is wanted."""
+        """Of two for the same files the one that never serves; but the newer one if that is broken or not declared."""
         older, above = verdict.entry, verdict.about
+        broken = bool(self._faults[above] & {Fault.MISSING, Fault.NATIVE})
         wanted = older.name in self._scene.declared and above not in self._scene.declared
-        if self._scene.observed is not None and (wanted or verdict.fault is Fault.SHADOWED):
+        if self._scene.observed is not None and (broken or wanted or verdict.fault is Fault.SHADOWED):
             return self._scene.observed.by_name[above]
         return older

@@ -42,7 +42,14 @@ def of_systemd(said: Rules) -> Iterator[Finding]:
     unit = unit_file(_UNIT)
     if unit is None and not said.files:
         return
-    what = f"{len(said.names)} rules in {_several(said.files)}" if said.files else "no rules"
+    for problem in said.problems:  # before the rest: while it is there, systemd-binfmt fails again
+        path, _, place = problem.partition(":")
+        line = place.partition(":")[0]
+        yield _found("binfmt_d", Level.WARNING, problem, f"sed -i '{line}s/^/#/' {shlex.quote(path)}")
+    for text in said.unreadable:
+        yield _found("binfmt_d", Level.UNSEEN, text)
+    number = len(said.names)
+    what = f"{number} rule{'' if number == 1 else 's'} of {_several(said.files)}" if said.files else "no rules"
     if unit is None:
         yield _found("systemd_binfmt", Level.OK, f"binfmt.d has {what}, and systemd-binfmt is not here to read them")
     elif masked(unit):
@@ -54,12 +61,6 @@ def of_systemd(said: Rules) -> Iterator[Finding]:
         runs = "" if booted_with_systemd() else " (systemd does not run here)"
         text = f"systemd-binfmt{runs} removes every entry when it starts, and registers {what}"
         yield _found("systemd_binfmt", Level.OK, text)
-    for problem in said.problems:
-        path, _, rest = problem.partition(":")
-        line = rest.partition(":")[0]
-        yield _found("binfmt_d", Level.WARNING, problem, f"sed -i '{line}s/^/#/' {shlex.quote(path)}")
-    for text in said.unreadable:
-        yield _found("binfmt_d", Level.UNSEEN, text)
 
 
 def of_debian(formats: tuple[str, ...] | None, declared: Collection[str]) -> Iterator[Finding]:

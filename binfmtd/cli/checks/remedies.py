@@ -5,7 +5,6 @@ An entry that the config declares is mended in the config, or the daemon would u
 
 import os
 import shlex
-from dataclasses import replace
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.names import find
@@ -15,7 +14,7 @@ from binfmtd.formats.line import encode_line, to_text
 from binfmtd.kernel.interpreters import leans_on
 from binfmtd.model.entry import Entry
 from binfmtd.model.examine import takes_elf
-from binfmtd.model.handler import Flags, Registration
+from binfmtd.model.handler import Registration
 from binfmtd.model.match import Extension, Match, takes_plain
 from binfmtd.model.ownership import equal
 
@@ -33,6 +32,13 @@ def split(message: str) -> tuple[str, str]:
     """Of a message of ours that ends in a command to run, the text and the command; "" where it ends in none."""
     text, _, command = message.partition(": run ")
     return text, command.partition(", or ")[0].strip("`")
+
+
+def _setting(mended: Registration, registration: Registration) -> str:
+    """The key of the config that says what is different."""
+    if isinstance(mended.match, Extension) and mended.match != registration.match:
+        return f'extension = "{mended.match.text}"'
+    return f'flags = "{mended.flags.letters}"'
 
 
 class Remedies:
@@ -54,26 +60,26 @@ class Remedies:
         """Take it away."""
         return self.control(entry, "-1")
 
-    def flags(self, entry: Entry, registration: Registration, flags: Flags) -> str:
-        """Have it with these flags."""
-        if (line := self._in_config(entry, registration, f'flags = "{flags.letters}"')) is not None:
+    def mend(self, entry: Entry, registration: Registration, mended: Registration) -> str:
+        """Have it say this instead."""
+        if (line := self._in_config(entry, registration, _setting(mended, registration))) is not None:
             return line
-        return self.rewrite(entry, replace(registration, flags=flags))
+        return self.rewrite(entry, mended)
 
-    def standard(self, entry: Entry, registration: Registration, flags: Flags) -> str:
-        """Have what binfmtd would register for its architecture, or else the same with these flags."""
-        if (line := self._in_config(entry, registration, f'flags = "{flags.letters}"')) is not None:
+    def standard(self, entry: Entry, registration: Registration, mended: Registration) -> str:
+        """Have what binfmtd would register for its architecture, or for what has none this."""
+        if (line := self._in_config(entry, registration, _setting(mended, registration))) is not None:
             return line
         architecture = architecture_of(registration.match)
         if architecture is not None and self._has_static_emulator(architecture):
             return self.renew(entry, architecture)
-        return self.rewrite(entry, replace(registration, flags=flags))
+        return self.rewrite(entry, mended)
 
-    def static(self, entry: Entry, registration: Registration) -> str:
+    def static(self, entry: Entry, registration: Registration, mended: Registration) -> str:
         """Have an interpreter that needs nothing else."""
         architecture = architecture_of(registration.match)
         if architecture is None:
-            return self.flags(entry, registration, registration.flags & ~Flags.F)
+            return self.mend(entry, registration, mended)
         if self._has_static_emulator(architecture):
             static = self._scene.emulators[architecture]
             line = self._in_config(entry, registration, f'interpreter = "{static}"')
@@ -105,12 +111,10 @@ class Remedies:
             return self.remove(entry)
         return f"{self.remove(entry)} && printf %s {shlex.quote(to_text(line))} >{self._register}"
 
-    def match(self, entry: Entry, registration: Registration) -> str:
+    def match(self, entry: Entry, registration: Registration, mended: Registration) -> str:
         """Have it match what it is meant for, where that can be guessed."""
-        if isinstance(registration.match, Extension) and (last := registration.match.text.rpartition(".")[2]):
-            if (line := self._in_config(entry, registration, f'extension = "{last}"')) is not None:
-                return line
-            return self.rewrite(entry, replace(registration, match=Extension(last)))
+        if mended.match != registration.match:
+            return self.mend(entry, registration, mended)
         try:
             architecture = find(entry.name.removeprefix("qemu-")).name
         except FormatError:
@@ -123,7 +127,9 @@ class Remedies:
         if handler is None:
             return None
         if not equal(registration, handler.registration):
-            return self._scene.again("apply")
+            # Who has no config did not ask for all that "all" means.
+            alone = f" --arch {handler.architecture}" if handler.yields and self._scene.pid is None else ""
+            return self._scene.again(f"apply{alone}")
         declared = self._scene.declared.get(entry.name)
         if declared is not None and declared.included:
             return f"{setting}, said in {declared.source}"

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.model.entry import Entry, ObservedState
-from binfmtd.model.examine import Fault, Host, Sight, examine, never_matches, takes_elf
+from binfmtd.model.examine import Fault, Host, Sight, examine, mended, never_matches, takes_elf
 from binfmtd.model.guard import NativeHeader
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Extension, Magic, Match, takes_plain
@@ -66,6 +66,28 @@ def test_an_entry_as_it_should_be() -> None:
 def test_a_fault(one: Entry, sight: Sight, expected: set[Fault]) -> None:
     """Each is found, and nothing else with it."""
     assert of_one(one, sight) == expected
+
+
+IN_THE_TEXT = {Fault.NO_F, Fault.CREDENTIALS, Fault.P_UNSEEN, Fault.P_MISSING}
+
+
+@given(
+    match=st.sampled_from([ARM, Extension("py"), Extension("tar.gz"), Magic(b"one")]),
+    letters=st.sets(st.sampled_from("POCF")),
+    path=st.sampled_from(["/qemu-arm", "/arm-binfmt-P"]),
+    sight=st.sampled_from([STATIC, DYNAMIC, Sight(there=True, version=(5, 2)), Sight(there=False)]),
+)
+def test_mended_is_without_fault(match: Match, letters: set[str], path: str, sight: Sight) -> None:
+    """Whatever is wrong with what an entry says, one other text ends all of it, and brings nothing new."""
+    before = entry(match=match, flags="".join(letters), path=path)
+    assert before.registration is not None
+    faults = of_one(before, sight)
+    registration = mended(before.registration, faults)
+    left = of_one(entry(match=registration.match, flags=registration.flags.letters, path=path), sight)
+    assert left <= faults
+    assert not left & IN_THE_TEXT
+    assert Fault.NEVER not in left
+    assert Fault.DYNAMIC not in left or takes_elf(match)
 
 
 def test_what_depends_on_the_host() -> None:
