@@ -2,9 +2,10 @@
 
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from binfmtd.cli.checks.scene import Scene
+from binfmtd.errors import ProbeError
 from binfmtd.files.whereabouts import in_user_namespace
 from binfmtd.kernel.layers import AUTOFS, Layers, Owner, layers, owner_of
 from binfmtd.kernel.module import FS_TYPE
@@ -18,7 +19,9 @@ def of_mount(scene: Scene) -> Iterator[Finding]:
     """What is at the path, and what lies over it or beneath."""
     found = layers(scene.directory)
     if scene.mounted is None:
-        yield not_mounted(scene.directory, found, scene.mount_error)
+        missing = not_mounted(scene.directory, found, scene.mount_error)
+        running = _running(scene) if missing.check == "mounted" else []
+        yield served_all_the_same(scene.directory, running) if running else missing
         return
     yield from judge_mounted(scene.directory, found, read_only=scene.mounted.read_only)
     if scene.given.mount is None and scene.directory != DEFAULT_DIRECTORY:
@@ -67,6 +70,25 @@ def not_mounted(directory: str, found: Layers, why: str) -> Finding:
     mount = f"mount -t {FS_TYPE} {FS_TYPE} {place}"
     text = f"{directory}: nothing is mounted there" if "not mounted" in why else why
     return Finding(Section.MOUNT, "mounted", Level.FAILURE, text, mount)
+
+
+def _running(scene: Scene) -> list[str]:
+    """Which of the usual foreign programs run: a container's handlers are those of the host, mounted in it or not."""
+    from binfmtd.catalog.architectures import CATALOG
+    from binfmtd.cli.probe import probe
+
+    native = scene.facts.native(None)
+    usual = [row for row in CATALOG.values() if row.goarch is not None and row.name not in native]
+    try:
+        return [tried.name for tried in probe(usual, None) if tried.runs and not tried.natively]
+    except ProbeError:
+        return []
+
+
+def served_all_the_same(directory: str, running: Sequence[str]) -> Finding:
+    """What it is that nothing is mounted, where these programs run."""
+    text = f"{directory}: nothing is mounted there, so no entry can be seen; handlers serve all the same"
+    return Finding(Section.MOUNT, "mounted", Level.OK, f"{text}: {' '.join(running)} run (tried)")
 
 
 def judge_mounted(directory: str, found: Layers, *, read_only: bool) -> Iterator[Finding]:
