@@ -100,6 +100,7 @@ def judge_mounted(directory: str, found: Layers, *, read_only: bool) -> Iterator
     if not read_only:
         yield Finding(Section.MOUNT, "mounted", Level.OK, f"binfmt_misc is mounted at {directory}{beneath}{also}")
         return
+    # Of a file system from outside of this user namespace only this mount can be changed here, not the whole.
     whole = found.top is not None and found.top.superblock_read_only
     yield Finding(
         Section.MOUNT,
