@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 
 from binfmtd.cli.checks.scene import Scene
-from binfmtd.files.whereabouts import in_user_namespace, shares_root_with_init
+from binfmtd.files.whereabouts import shares_root_with_init
 from binfmtd.kernel.host import kernel_version
 from binfmtd.kernel.module import kernel_has_it
 from binfmtd.kernel.namespace import forbidding_switch, own_instance_refused
@@ -78,6 +78,8 @@ def judge(found: Privileges) -> Iterator[Finding]:
     """One line for what we are, and one for each thing that is missed."""
     who = "root" if found.uid == 0 else f"user {found.uid}"
     may = {None: "", True: "may register entries", False: "may not register entries"}[found.may_register]
+    if found.uid == 0 and found.may_register is False:
+        may += " (they are read-only, or belong to root outside of this user namespace)"
     mount = "may mount" if found.may_mount else "may not mount (no CAP_SYS_ADMIN)"
     around = [
         text
@@ -88,17 +90,7 @@ def judge(found: Privileges) -> Iterator[Finding]:
         )
         if applies
     ]
-    text = ", ".join([who, *([may] if may else []), mount, *around])
-    if found.uid == 0 and found.may_register is False:
-        yield Finding(
-            Section.PRIVILEGES,
-            "register",
-            Level.WARNING,
-            f"{text}: the files are another user namespace's, or are read-only",
-            "nsenter -t 1 -U -m binfmtd doctor" if in_user_namespace() else "systemd-run -P binfmtd doctor",
-        )
-    else:
-        yield Finding(Section.PRIVILEGES, "register", Level.OK, text)
+    yield Finding(Section.PRIVILEGES, "register", Level.OK, ", ".join([who, *([may] if may else []), mount, *around]))
     if not found.code_memory:
         yield Finding(
             Section.PRIVILEGES,
@@ -118,11 +110,9 @@ def _of_namespaces() -> Iterator[Finding]:
         text = "an own instance can be made in a new user namespace (tried): `binfmtd sandbox` works"
         yield Finding(Section.PRIVILEGES, "own_instance", Level.OK, text)
         return
-    switch = forbidding_switch()
-    yield Finding(
-        Section.PRIVILEGES,
-        "own_instance",
-        Level.WARNING,
-        f"{why}; `binfmtd sandbox` does not work, and what runs natively cannot be tried",
-        f"echo {switch[1]} >{switch[0]}" if switch else "podman run --security-opt seccomp=unconfined",
-    )
+    text = f"`binfmtd sandbox` does not work here: {why}"
+    if (switch := forbidding_switch()) is None:  # what a container is made for
+        yield Finding(Section.PRIVILEGES, "own_instance", Level.OK, text)
+    else:
+        path, allowing = switch
+        yield Finding(Section.PRIVILEGES, "own_instance", Level.WARNING, text, f"echo {allowing} >{path}")

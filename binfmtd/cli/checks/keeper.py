@@ -8,7 +8,7 @@ from binfmtd.catalog.architectures import EMULATOR_PACKAGE
 from binfmtd.cli.checks.remedies import split
 from binfmtd.cli.checks.scene import Scene
 from binfmtd.files.managers import unit_file
-from binfmtd.files.whereabouts import booted_with_systemd
+from binfmtd.files.whereabouts import booted_with_systemd, in_container, shares_first_processes
 from binfmtd.model.desired import Standing
 from binfmtd.model.finding import Finding, Level, Section
 from binfmtd.model.pause import EVERYTHING
@@ -66,6 +66,10 @@ def of_daemon(scene: Scene) -> Iterator[Finding]:
             yield found("runs", Level.FAILURE, text, _start(scene))
         elif not os.access(scene.state_dir, os.X_OK) and os.path.exists(scene.state_dir):
             yield found("runs", Level.UNSEEN, f"whether it runs: {scene.state_dir} is closed to us")
+        elif in_container() and not shares_first_processes():
+            yield found(
+                "runs", Level.UNSEEN, "whether one keeps the entries: none runs in here, and outside is not seen"
+            )
         else:
             text = f"none runs with the state directory {scene.state_dir}: what others undo stays undone"
             yield found("runs", Level.WARNING, text, _start(scene))

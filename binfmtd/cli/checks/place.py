@@ -3,10 +3,12 @@
 import os
 import shlex
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from binfmtd.cli.checks.scene import Scene
 from binfmtd.errors import ProbeError
-from binfmtd.files.whereabouts import in_user_namespace
+from binfmtd.files.whereabouts import in_container, in_user_namespace
+from binfmtd.kernel.host import may_mount
 from binfmtd.kernel.layers import AUTOFS, Layers, Owner, layers, owner_of
 from binfmtd.kernel.module import FS_TYPE
 from binfmtd.kernel.mount import DEFAULT_DIRECTORY
@@ -15,20 +17,33 @@ from binfmtd.model.finding import Finding, Level, Section
 _AUTOMOUNT = "proc-sys-fs-binfmt_misc.automount"
 
 
+# What a container's manager has to be told where the container may not mount (docs/containers.md).
+_PRIVILEGED = "docker run --rm --privileged binfmtd"
+_BOUND_IN = f"docker run --rm -v {DEFAULT_DIRECTORY}:/binfmt_misc binfmtd"
+
+
 def of_mount(scene: Scene) -> Iterator[Finding]:
     """What is at the path, and what lies over it or beneath."""
     found = layers(scene.directory)
     if scene.mounted is None:
         missing = not_mounted(scene.directory, found, scene.mount_error)
         running = _running(scene) if missing.check == "mounted" else []
-        yield served_all_the_same(scene.directory, running) if running else missing
+        yield served_all_the_same(scene.directory, running) if running else _from_outside(missing, _PRIVILEGED)
         return
-    yield from judge_mounted(scene.directory, found, read_only=scene.mounted.read_only)
+    for each in judge_mounted(scene.directory, found, read_only=scene.mounted.read_only):
+        yield _from_outside(each, _BOUND_IN) if each.remedy else each
     if scene.given.mount is None and scene.directory != DEFAULT_DIRECTORY:
         yield _of_usual_place(layers(DEFAULT_DIRECTORY))
     if scene.observed is None:
         text = f"{scene.mount_error}"
         yield Finding(Section.MOUNT, "listing", Level.FAILURE, text, "dmesg | tail")
+
+
+def _from_outside(found: Finding, remedy: str) -> Finding:
+    """The same; in a container that may not mount, with what is to be typed outside of it."""
+    if may_mount() or not in_container():
+        return found
+    return replace(found, text=f"{found.text}; this container may not mount, so outside of it:", remedy=remedy)
 
 
 def _of_usual_place(usual: Layers) -> Finding:
