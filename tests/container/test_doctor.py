@@ -21,7 +21,7 @@ def test_an_ordinary_container(machine: Machine, image: str) -> None:
     found = doctor(machine, image)["mount", "mounted"]
     assert found["level"] == "failure"
     assert found["remedy"] == "docker run --rm --privileged binfmtd"
-    assert machine.container(image, "apply", "--arch", "arm64").status == 0
+    assert machine.container(*machine.as_first_namespace, image, "apply", "--arch", "arm64").status == 0
     found = doctor(machine, image)["mount", "mounted"]
     assert found["level"] == "ok"
     assert found["text"].endswith("handlers serve all the same: aarch64 run (tried)")
