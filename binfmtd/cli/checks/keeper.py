@@ -106,6 +106,9 @@ def _of_status(scene: Scene, who: str, status: Mapping[str, Any]) -> Iterator[Fi
         if (level := _WORRIES.get(row["state"])) is not None:
             text, remedy = split(row["reason"])
             yield found(row["state"], level, f"{row['name']} is {row['state']}: {text}", remedy or show)
+    if others := [name for name in status["contended"] if name not in {row["name"] for row in status["handlers"]}]:
+        text = f"somebody keeps undoing what it does with {', '.join(others)}: it does that at growing intervals"
+        yield found("contended", Level.WARNING, text, show)
     drifting = [row["name"] for row in status["handlers"] if row["state"] == "stand_in"]
     if state == "drifting":
         text = f"something has drifted, and is being repaired{': ' + ', '.join(drifting) if drifting else ''}"

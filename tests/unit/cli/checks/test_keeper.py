@@ -1,0 +1,80 @@
+"""What a daemon's status says, as findings: states that take a while to come about."""
+
+import argparse
+from typing import Any
+
+import pytest
+
+from binfmtd.cli.checks.keeper import of_daemon
+from binfmtd.cli.checks.scene import Scene
+from binfmtd.daemon.facts import HostFacts
+from binfmtd.model.finding import Level
+
+
+def scene(status: dict[str, Any] | None, pid: int | None = 7, error: str = "") -> Scene:
+    given = argparse.Namespace(config=None, mount=None, state_dir="/state")
+    facts = HostFacts(None, writes=False)
+    return Scene(given, "/mount", None, "", None, "/state", pid, status, error, None, None, "", facts)
+
+
+def status(state: str = "converged", **others: object) -> dict[str, Any]:
+    plain: dict[str, Any] = {
+        "state": state,
+        "problem": None,
+        "config": {"error": None},
+        "handlers": [],
+        "contended": [],
+        "paused": [],
+        "repairs": 0,
+        "passes": 1,
+    }
+    return plain | others
+
+
+def row(state: str, reason: str = "why") -> list[dict[str, str]]:
+    return [{"name": "one", "state": state, "reason": reason}]
+
+
+@pytest.mark.parametrize(
+    ("said", "check", "level"),
+    [
+        (status("contended", handlers=row("contended"), contended=["one"]), "contended", Level.WARNING),
+        (status("contended", contended=["the instance"]), "contended", Level.WARNING),
+        (status("degraded", handlers=row("failed")), "failed", Level.FAILURE),
+        (status("degraded", handlers=row("refused")), "refused", Level.FAILURE),
+        (status("degraded", problem="it cannot: run `this`"), "problem", Level.FAILURE),
+        (status("drifting", handlers=row("stand_in")), "drifting", Level.WARNING),
+        (status(handlers=row("shadowed")), "shadowed", Level.WARNING),
+        (status("paused", paused=[{"name": "one", "until": None}]), "paused", Level.WARNING),
+    ],
+)
+def test_states(said: dict[str, Any], check: str, level: Level) -> None:
+    """Each comes as one finding beside the one that it runs, with something to type."""
+    runs, found = of_daemon(scene(said))
+    assert (runs.check, runs.level) == ("runs", Level.OK)
+    assert (found.check, found.level) == (check, level)
+    assert found.remedy
+
+
+def test_states_that_need_nothing() -> None:
+    """Served by others, waiting for an emulator or disabled on purpose is as it should be."""
+    for state in ("registered", "served_elsewhere", "waiting", "disabled"):
+        assert [each.check for each in of_daemon(scene(status(handlers=row(state))))] == ["runs"]
+
+
+def test_what_a_problem_says_to_run_is_the_remedy() -> None:
+    """The daemon's own words are used."""
+    _, found = of_daemon(scene(status("degraded", problem="/y is mounted read-only: run `mount -o remount,rw /y`")))
+    assert (found.text, found.remedy) == ("/y is mounted read-only", "mount -o remount,rw /y")
+
+
+def test_a_damaged_status() -> None:
+    """What no daemon wrote so is a warning, never a traceback; what is closed to us is not seen."""
+    for damaged in ({}, status(handlers=[{}]), status(config=None), status(paused=[1])):
+        assert [each.level for each in of_daemon(scene(damaged))][-1] is Level.WARNING
+    (found,) = of_daemon(scene(None, error="/state/status.json: Permission denied: run this as root"))
+    assert found.level is Level.UNSEEN
+    (found,) = of_daemon(scene(None))
+    assert found.level is Level.WARNING
+    (found,) = of_daemon(scene(None, pid=None, error="/state/status.json is damaged"))
+    assert found.level is Level.FAILURE
