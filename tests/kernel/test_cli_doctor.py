@@ -261,6 +261,22 @@ def test_without_privileges(instance: Instance, static: Path) -> None:
     assert "not seen" in page.stdout.splitlines()[-1]
 
 
+def test_what_is_closed_to_an_ordinary_user(instance: Instance, tmp_path: Path) -> None:
+    """A config and a state directory that he may not read are said to be so, and are no failure."""
+    if os.geteuid() != 0:
+        pytest.skip("takes root: somebody else has to own them")
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    (closed / "binfmtd.toml").write_text("architectures = []")
+    options = ["--config", str(closed / "binfmtd.toml"), "--state-dir", str(closed)]
+    command = ["nsenter", "-m", "-t", str(instance.pid), "--", *unprivileged_python(), "-m", "binfmtd"]
+    result = run([*command, "doctor", "--json", *options])
+    assert (result.status, result.stderr) == (0, "")
+    unseen = {each["section"]: each["text"] for each in result.json["not_seen"]}
+    assert "Permission denied" in unseen["config"]
+    assert unseen["daemon"] == f"whether it runs: {closed} is closed to us"
+
+
 def test_no_user_namespaces(doctor: Doctor, private_instances: None) -> None:  # noqa: ARG001  a condition
     """Where user namespaces are forbidden: a warning, and the remedy allows them."""
     assert doctor.found("privileges", "own_instance")["level"] == "ok"

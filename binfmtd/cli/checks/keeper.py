@@ -7,6 +7,7 @@ from typing import Any
 from binfmtd.catalog.architectures import EMULATOR_PACKAGE
 from binfmtd.cli.checks.remedies import split
 from binfmtd.cli.checks.scene import Scene
+from binfmtd.daemon.state_dir import LOCK_NAME
 from binfmtd.files.managers import unit_file
 from binfmtd.files.whereabouts import booted_with_systemd, in_container, shares_first_processes
 from binfmtd.model.desired import Standing
@@ -61,11 +62,11 @@ def of_daemon(scene: Scene) -> Iterator[Finding]:
         return Finding(Section.DAEMON, check, level, text, remedy)
 
     if scene.pid is None:
-        if scene.status is not None or scene.status_error:
+        if _closed(scene.state_dir):
+            yield found("runs", Level.UNSEEN, f"whether it runs: {scene.state_dir} is closed to us")
+        elif scene.status is not None or scene.status_error:
             text = f"it has ended, and what it left in {scene.state_dir} is out of date: nobody repairs anything"
             yield found("runs", Level.FAILURE, text, _start(scene))
-        elif not os.access(scene.state_dir, os.X_OK) and os.path.exists(scene.state_dir):
-            yield found("runs", Level.UNSEEN, f"whether it runs: {scene.state_dir} is closed to us")
         elif in_container() and not shares_first_processes():
             yield found(
                 "runs", Level.UNSEEN, "whether one keeps the entries: none runs in here, and outside is not seen"
@@ -117,6 +118,17 @@ def _of_status(scene: Scene, who: str, status: Mapping[str, Any]) -> Iterator[Fi
         names = ["everything" if row["name"] == EVERYTHING else row["name"] for row in status["paused"]]
         text = f"paused, so not repaired: {', '.join(names)}"
         yield found("paused", Level.WARNING, text, scene.again("resume"))
+
+
+def _closed(state_dir: str) -> bool:
+    """Whether we may not look at the lock that a daemon holds."""
+    try:
+        with open(os.path.join(state_dir, LOCK_NAME), "rb"):
+            return False
+    except PermissionError:
+        return True
+    except OSError:
+        return False
 
 
 def _start(scene: Scene) -> str:
