@@ -90,6 +90,12 @@ class HotPath:
             reaction.bridged, reaction.refused = self._stand_ins.bridge(without, instance, writer)
         return reaction
 
+    def all_missing(self, reaction: Reaction) -> bool:
+        """Whether every one of several handlers was found to have no entry."""
+        return len(self._handlers) > 1 and all(
+            reaction.found.get(name) is Drift.MISSING for name, each in self._handlers.items() if each.enabled
+        )
+
     def _concerned(self, heard: Heard) -> Iterable[Handler]:
         if heard.everything:
             return self._handlers.values()

@@ -41,9 +41,12 @@ _FILE_MASK = (
     | pyinotify.IN_MOVE_SELF
     | pyinotify.IN_ONLYDIR
 )
+_ENDS = (pyinotify.IN_UNMOUNT, pyinotify.IN_IGNORED)
 _GONE = pyinotify.IN_UNMOUNT | pyinotify.IN_IGNORED
+_HEAD = struct.Struct("iI")
 _EVENT = struct.Struct("iIII")
 _BUFFER_BYTES = 65536
+_MOST_BYTES = 2 * _BUFFER_BYTES  # some 4,000 events; a flush of 1,000 entries makes half of that
 _LARGEST_EVENT = _EVENT.size + 256  # a name has up to 255 bytes and a NUL
 
 
@@ -157,6 +160,9 @@ class Watch:
         heard = Heard()
         own = _events_of(wrote)
         data = self._read()
+        if len(data) > _MOST_BYTES:
+            self._hear_storm(heard, data)
+            return heard
         offset = 0
         while offset < len(data):
             descriptor, mask, _, length = _EVENT.unpack_from(data, offset)
@@ -165,13 +171,24 @@ class Watch:
             if descriptor == self._instance:
                 self._hear_instance(heard, own, mask, name)
             elif mask & pyinotify.IN_Q_OVERFLOW:
-                heard.overflow = heard.everything = True
-                heard.files.update(kind for kind, directories in self._by_kind.items() if directories)
+                self._hear_anything(heard)
             elif descriptor in self._files:
                 names = self._files[descriptor]
                 found = names.get(to_text(name), ()) if name else set().union(*names.values())
                 heard.files.update(found, names.get(ANY_NAME, ()))
         return heard
+
+    def _hear_anything(self, heard: Heard) -> None:
+        heard.overflow = heard.everything = True
+        heard.files.update(kind for kind, directories in self._by_kind.items() if directories)
+
+    def _hear_storm(self, heard: Heard, data: bytes) -> None:
+        """Take thousands of events for an overflow: to read each would take longer than to look at everything."""
+        self._hear_anything(heard)
+        heard.flushed = b"status\0" in data
+        if self._instance is not None and any(_HEAD.pack(self._instance, gone) in data for gone in _ENDS):
+            heard.lost = True
+            self._instance = None
 
     def _hear_instance(self, heard: Heard, own: Counter[tuple[bytes, int]], mask: int, name: bytes) -> None:
         if mask & _GONE:

@@ -1,6 +1,7 @@
 """What the watch hears, on ordinary directories: inotify is the same there."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,6 +66,25 @@ def test_own_writes_do_not_excuse_later_ones(watch: Watch, tmp_path: Path) -> No
     assert not watch.read([Wrote("one", 5, removed=True)])
     write(tmp_path / "one")
     assert watch.read().names == {"one"}
+
+
+@pytest.mark.parametrize(("file", "flushed"), [("one", False), ("status", True)])
+def test_thousands_of_events_are_not_read_one_by_one(watch: Watch, tmp_path: Path, file: str, flushed: bool) -> None:
+    """They are taken for an overflow; whether there may have been a flush is known all the same."""
+    for _ in range(3000):
+        write(tmp_path / "one")
+    write(tmp_path / file)
+    heard = watch.read()
+    assert (heard.names, heard.everything, heard.overflow) == (set(), True, True)
+    assert (heard.flushed, heard.lost) == (flushed, False)
+
+
+def test_the_end_of_the_instance_is_heard_among_thousands(watch: Watch, tmp_path: Path) -> None:
+    """Its watch ends with it, and that is the last event."""
+    for _ in range(3000):
+        write(tmp_path / "one")
+    shutil.rmtree(tmp_path)
+    assert watch.read().lost
 
 
 def test_the_same_instance_is_told_from_another(watch: Watch, tmp_path: Path) -> None:
