@@ -24,6 +24,7 @@ COMMANDS = {
     "wait": "wait until architectures are registered: for scripts, CI and init containers",
     "doctor": "one page about everything that decides whether foreign programs run here, with what to do",
     "probe": "whether the programs of an architecture run here, through what, and if not, why not",
+    "explain": "why a file runs, or not: what the kernel would do with it, step by step",
     "arch": "the architectures: their names, their emulators here, what runs natively",
     "import": "what others declared or registered, as a config: from binfmt.d, Debian's format files or the kernel",
     "export": "what the config declares in others' formats: binfmt.d, Debian's format files, NixOS, a shell script",

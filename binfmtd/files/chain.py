@@ -58,12 +58,16 @@ class Chain:
     magic: str | None = None  # the link of the kernel's own that led elsewhere than its text says
 
 
-def walk(path: str, seen: Seen | None = None) -> Chain:
-    """Follow ``path``; raises FormatError if it is not an absolute path."""
+def walk(path: str, seen: Seen | None = None, root: str = "") -> Chain:
+    """Follow ``path``; raises FormatError if it is not an absolute path.
+
+    With a ``root`` directory, as a process would whose root directory that is (chroot(2)): no link and no ``..`` leads
+    out of it.  Every path in the result is then one of that process's.
+    """
     if not path.startswith("/") or "\0" in path:
         raise FormatError(f"{path!r} is not an absolute path: begin it with '/'")
     seen = {} if seen is None else seen
-    here, real, final = "/", "/", _lstat("/", seen)
+    here, real, final = "/", "/", _lstat(f"{root}/", seen)
     steps = [Step("/", "", _or_none(final))]
     watched: dict[tuple[str, str], None] = {}  # a set that keeps its order
     links = 0
@@ -71,7 +75,7 @@ def walk(path: str, seen: Seen | None = None) -> Chain:
     pending = _names(path)
 
     def ends(errno: int, found: os.stat_result | None = None) -> Chain:
-        if magic is not None and not _same(path, found):
+        if magic is not None and not _same(root + path, found):
             return Chain(path, tuple(steps), None, None, tuple(watched), EXDEV, magic)
         return Chain(path, tuple(steps), None if found is None else real, found, tuple(watched), errno)
 
@@ -81,10 +85,10 @@ def walk(path: str, seen: Seen | None = None) -> Chain:
             continue
         if name == "..":
             here = real = dirname(here)
-            final = _lstat(here, seen)
+            final = _lstat(root + here, seen)
             continue
         real = join(here, name)
-        final = _lstat(real, seen)
+        final = _lstat(root + real, seen)
         steps.append(Step(here, name, _or_none(final)))
         if isinstance(final, int):
             # A directory that may not be searched changes by chmod, which is an event on its own name.
@@ -96,7 +100,7 @@ def walk(path: str, seen: Seen | None = None) -> Chain:
             if links > LINKS:
                 return ends(ELOOP)
             try:
-                target = os.readlink(real)
+                target = os.readlink(root + real)
             except OSError as error:
                 return ends(error.errno or ENOENT)
             if final.st_size != len(os.fsencode(target)):  # so it is only with the kernel's own (proc(5))
@@ -104,7 +108,7 @@ def walk(path: str, seen: Seen | None = None) -> Chain:
             if target.startswith("/"):
                 here = "/"
             # A link to "/" or ".." leaves nothing to look up: what it means is the directory itself.
-            real, final = here, _lstat(here, seen)
+            real, final = here, _lstat(root + here, seen)
             pending += _names(target)
         elif stat.S_ISDIR(final.st_mode):
             here = real

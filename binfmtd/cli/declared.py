@@ -1,0 +1,73 @@
+"""Which handler of the config would take a file that nothing takes, and what keeps it from doing so.
+
+The config is read only where a file is found that needs it.
+"""
+
+import argparse
+from dataclasses import dataclass
+from functools import cached_property
+
+from binfmtd.cli.context import load_config, state_dir_or_none
+from binfmtd.daemon.facts import HostFacts
+from binfmtd.errors import ConfigError
+from binfmtd.formats.kinds import Kind
+from binfmtd.kernel.interpreters import fingerprint
+from binfmtd.model.config import Config
+from binfmtd.model.desired import DesiredState, resolve
+from binfmtd.model.entry import ObservedState
+from binfmtd.model.match import takes
+from binfmtd.report.status import held_reason
+
+
+@dataclass
+class Declared:
+    """The config of this command line, and this host's answers to it."""
+
+    given: argparse.Namespace
+    observed: ObservedState | None
+
+    def remedy(self, kind: Kind, head: bytes, path: str) -> tuple[str, str]:
+        """What would have such a file run: in words, and the config lines that would do it, if there are any."""
+        if isinstance(self._config, ConfigError):
+            return f"mend the config, which would say who takes it: {self._config}", ""
+        fitting = [each for each in self._config.declarations if each.enabled and takes(each.match, head, path)]
+        for declared in sorted(fitting, key=lambda declared: declared.priority, reverse=True):
+            if held := self._desired.held_by_name.get(declared.name):
+                return (
+                    f"the config has handler {declared.name} for it, which is {held.standing}: {held_reason(held)}",
+                    "",
+                )
+            if declared.name in self._desired.by_name:
+                register = "register it as root with `binfmtd apply`, or have the daemon keep it (`binfmtd status`)"
+                return f"the config has handler {declared.name} for it: {register}", ""
+        if kind.architecture is None or kind.word != "elf" or not kind.config:
+            return kind.remedy, kind.config
+        if emulator := self._emulator(kind.architecture):
+            name = kind.architecture
+            return f"{emulator} is here: register it as root with `binfmtd --arch {name}`, or declare it", kind.config
+        return kind.remedy, kind.config
+
+    @cached_property
+    def _config(self) -> Config | ConfigError:
+        try:
+            return load_config(self.given)
+        except ConfigError as error:
+            return error
+
+    @cached_property
+    def _desired(self) -> DesiredState:
+        if isinstance(self._config, ConfigError):
+            return DesiredState()
+        facts = HostFacts(state_dir_or_none(self.given), writes=False)
+        return resolve(self._config, facts.gather(self._config, self.observed))
+
+    def _emulator(self, architecture: str) -> str | None:
+        """The emulator of an architecture that the config leaves out, if there is one."""
+        everything = load_config(self.given, architectures=("all",))
+        paths = (
+            path
+            for declared in everything.declarations
+            if declared.architecture == architecture
+            for path in declared.interpreters
+        )
+        return next((path for path in paths if fingerprint(path) is not None), None)

@@ -1,0 +1,122 @@
+"""``binfmtd explain``: why a file runs, or not.
+
+What the kernel would do with it, step by step, from what is registered now.  Nothing is executed, no daemon is needed,
+and no privileges: who may not see something is told so.
+"""
+
+import argparse
+import os
+import stat
+from collections.abc import Iterator, Sequence
+
+from binfmtd.cli import options
+from binfmtd.cli.context import print_json, state_dir_or_none, warn
+from binfmtd.errors import MountError, UsageError
+from binfmtd.kernel.mount import DEFAULT_DIRECTORY
+from binfmtd.kernel.program import Programs
+from binfmtd.model.entry import ObservedState
+
+RUN = 0
+ONE_DOES_NOT_RUN = 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """What the command line may say."""
+    command = options.parser("explain", epilog="Exit status 1 if one of them would not run.")
+    command.add_argument(
+        "files", metavar="FILE", nargs="+", help="a file to execute; of a directory, each executable file below it"
+    )
+    command.add_argument(
+        "--root", metavar="DIR", default="", help="judge as inside this root tree (chroot): FILE is a path in there"
+    )
+    options.add_config(command)
+    options.add_mount(command)
+    options.add_state_dir(command)
+    options.add_json(command)
+    return command
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit status 0 if all would run, 1 if one would not or if that cannot be told."""
+    given = parser().parse_args(arguments)
+    root = os.path.realpath(given.root) if given.root else ""
+    if root and not os.path.isdir(root):
+        raise UsageError(f"--root {given.root} is not a directory: name the root of a tree")
+    from binfmtd.cli.declared import Declared
+    from binfmtd.cli.explain_view import brief, document, full
+    from binfmtd.cli.explanation import Explainer
+
+    observed, mount = _look(given)
+    programs = Programs(root, lambda: _native(given, observed))
+    explain = Explainer(programs, observed, Declared(given, observed), mount)
+    documents = []
+    status = RUN
+    for file, named in _files(given.files, programs):
+        found = explain(file)
+        if not found.runs:
+            status = ONE_DOES_NOT_RUN
+        if given.json:
+            documents.append(document(found))
+        else:
+            for line in full(found) if named else [brief(found)]:
+                print(line)
+    if given.json:
+        print_json(documents)
+    return status
+
+
+def _look(given: argparse.Namespace) -> tuple[ObservedState | None, str]:
+    """What is registered, and where; None, and a word about it, where that cannot be seen."""
+    from binfmtd.kernel.instance import Instance, Observer
+    from binfmtd.kernel.module import kernel_has_it
+    from binfmtd.kernel.mount import find
+
+    try:
+        with Instance(found := find(given.mount)) as instance:
+            return Observer().look(instance), found.directory
+    except MountError as error:
+        nothing = not kernel_has_it()  # then nobody can have registered anything
+        told = "so nothing is registered" if nothing else "so what is registered cannot be seen from here"
+        warn(f"{error} ({told})")
+        return ObservedState() if nothing else None, given.mount or DEFAULT_DIRECTORY
+
+
+def _native(given: argparse.Namespace, observed: ObservedState | None) -> frozenset[str]:
+    from binfmtd.daemon.facts import HostFacts
+
+    return HostFacts(state_dir_or_none(given), writes=False).native(observed)
+
+
+def _files(named: Sequence[str], programs: Programs) -> Iterator[tuple[str, bool]]:
+    """Each file, and whether it was named itself."""
+    for file in named:
+        way = programs.walk(file)
+        if way is None or way.stat is None or not stat.S_ISDIR(way.stat.st_mode):
+            yield file, True
+            continue
+        found = False
+        for path in _below(programs.place(way), file.rstrip("/"), way.stat.st_dev):
+            found = True
+            yield path, False
+        if not found:
+            warn(f"{file}: no executable file is below it")
+
+
+def _below(directory: str, shown: str, device: int) -> Iterator[str]:
+    """The executable regular files below a directory, in the order of their names; other file systems are left out."""
+    try:
+        with os.scandir(directory) as listing:
+            entries = sorted(listing, key=lambda entry: entry.name)
+    except OSError as error:
+        warn(f"{directory}: {error.strerror}: what is in it is left out")
+        return
+    for entry in entries:
+        try:
+            status = entry.stat(follow_symlinks=False)
+        except OSError:
+            continue
+        path = f"{shown}/{entry.name}"
+        if stat.S_ISREG(status.st_mode) and status.st_mode & 0o111:
+            yield path
+        elif stat.S_ISDIR(status.st_mode) and status.st_dev == device:
+            yield from _below(entry.path, path, device)

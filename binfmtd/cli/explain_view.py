@@ -1,0 +1,151 @@
+"""An explanation as text for people, and as a document for programs."""
+
+from collections.abc import Iterator
+
+from binfmtd.cli.explanation import Explanation
+from binfmtd.model.entry import Entry
+from binfmtd.model.execution import Passed, Rival, Step
+from binfmtd.model.match import Extension
+from binfmtd.model.shebang import Shebang
+from binfmtd.model.standin import PREFIX as STAND_IN
+from binfmtd.report.printable import printable
+
+_PASSED = {
+    Passed.SHADOWED: "it would have taken the file, but is older: shadowed",
+    Passed.DISABLED: "it would have taken the file, but is disabled",
+    Passed.SWITCHED_OFF: "it would have taken the file, but binfmt_misc is switched off",
+}
+
+
+def document(found: Explanation) -> dict[str, object]:
+    """What ``--json`` prints of one file."""
+    entry = found.entry
+    return {
+        "file": found.file,
+        "runs": found.runs,
+        "by": found.by,
+        "entry": _name(entry) if entry else None,
+        "interpreter": next((step.interpreter for step in found.execution.steps if step.interpreter), None),
+        "argv": list(found.execution.argv),
+        "reason": found.reason or None,
+        "remedy": found.remedy or None,
+        "config": found.config or None,
+        "errno": found.errno,
+        "kind": found.kind.word if found.kind else None,
+        "architecture": found.kind.architecture if found.kind else None,
+        "steps": [_step(step, found) for step in found.execution.steps],
+        "notes": found.notes,
+    }
+
+
+def _step(step: Step, found: Explanation) -> dict[str, object]:
+    taker = step.taker
+    answer: dict[str, object] = {
+        "path": step.path,
+        "taken_by": "entry" if isinstance(taker, Entry) else "script" if taker else None,
+        "interpreter": step.interpreter,
+        "passed_over": [{"entry": _name(each.entry), "because": each.passed.value} for each in _others(step)],
+    }
+    if isinstance(taker, Entry) and taker.registration is not None:
+        match, reach = taker.registration.match, found.reach.get(taker.name)
+        answer |= {"entry": _name(taker), "flags": taker.registration.flags.letters}
+        if isinstance(match, Extension):
+            answer["extension"] = match.text
+        else:
+            answer |= {
+                "offset": match.offset,
+                "magic": match.magic.hex(),
+                "mask": match.mask.hex() if match.mask else None,
+            }
+        if reach is not None:
+            answer |= {"reachable": reach.here, "in_chroot": reach.in_chroot, "static": reach.static}
+    elif isinstance(taker, Shebang):
+        answer["argument"] = taker.argument
+    return answer
+
+
+def brief(found: Explanation) -> str:
+    """One line."""
+    return printable(f"{found.file}: {_verdict(found)}" + (f": {found.reason}" if found.reason else ""))
+
+
+def full(found: Explanation) -> Iterator[str]:
+    """All of it, line by line."""
+    yield printable(f"{found.file}: {_verdict(found)}")
+    for number, step in enumerate(found.execution.steps, 1):
+        last = number == len(found.execution.steps)
+        for place, line in enumerate(_told(step, found, last=last)):
+            yield f"  {f'{number}.' if place == 0 else '':<3}{printable(line)}"
+    if found.execution.steps and found.execution.failure is None:
+        yield printable(f"  argv: {' '.join(map(_quoted, found.execution.argv))}")
+    labelled = [("why", found.reason), ("remedy", found.remedy), *(("note", note) for note in found.notes)]
+    for label, text in labelled:
+        if text:
+            yield printable(f"  {label}: {text}")
+    if found.config:
+        yield "  config:"
+        for line in found.config.splitlines():
+            yield printable(f"    {line}")
+
+
+def _verdict(found: Explanation) -> str:
+    if found.runs is None:
+        return "cannot be told"
+    error = f" ({found.errno})" if found.errno else ""
+    if not found.runs:
+        return f"does not run{error}"
+    through = [f"entry {_name(s.taker)}" if isinstance(s.taker, Entry) else s.interpreter for s in _rewritten(found)]
+    return f"runs through {', then '.join(map(str, through))}" if through else "runs natively"
+
+
+def _rewritten(found: Explanation) -> list[Step]:
+    return [step for step in found.execution.steps if step.taker is not None]
+
+
+def _told(step: Step, found: Explanation, *, last: bool) -> Iterator[str]:
+    taker = step.taker
+    if isinstance(taker, Entry) and taker.registration is not None:
+        match = taker.registration.match
+        yield f"{step.path}: entry {_name(taker)} takes it, and runs {step.interpreter}"
+        if isinstance(match, Extension):
+            yield f"by its extension: what follows the last dot is {match.text}"
+        else:
+            there = step.file.head[match.offset : match.offset + len(match.magic)].ljust(len(match.magic), b"\0")
+            yield f"by its bytes from offset {match.offset}: {there.hex()}"
+            yield f"{'with the magic':>{_WIDTH}}: {match.magic.hex()}"
+            if match.mask:
+                yield f"{'under the mask':>{_WIDTH}}: {match.mask.hex()}"
+        yield f"flags: {taker.registration.flags.letters or 'none'}"
+        if reach := found.reach.get(taker.name):
+            here = "can be had here" if reach.here else "cannot be had here"
+            chroot = "in a chroot too" if reach.in_chroot else "in a chroot only if that has it"
+            yield f"its interpreter {here}" + (f", {chroot}: {reach.why}" if reach.here else f": {reach.why}")
+    elif isinstance(taker, Shebang):
+        argument = f", with the argument {_quoted(taker.argument)}" if taker.argument is not None else ""
+        yield f"{step.path}: a script; its first line names {taker.interpreter}{argument}"
+    elif last and found.execution.failure is None:
+        yield f"{step.path}: a program of this host's own kind, which the kernel loads"
+    else:
+        yield f"{step.path}: nothing takes it"
+    for each in _others(step):
+        yield f"entry {_name(each.entry)}: {_PASSED[each.passed]}"
+
+
+_WIDTH = len("by its bytes from offset 0")
+
+
+def _others(step: Step) -> list[Rival]:
+    """Those that did not take it; of a handler and its stand-in one is enough."""
+    own = _name(step.taker) if isinstance(step.taker, Entry) else ""
+    return [each for each in step.rivals if _name(each.entry) != own]
+
+
+def _name(entry: Entry) -> str:
+    """An entry's name; a stand-in is never shown, it serves under the name that it stands in for."""
+    return entry.name.removeprefix(STAND_IN)
+
+
+def _quoted(word: str) -> str:
+    from shlex import quote
+
+    return quote(word)

@@ -1,0 +1,256 @@
+"""From what the kernel does with a file to an answer: does it run, by whom, and if not, why not and what helps."""
+
+import os
+from dataclasses import dataclass, field
+from errno import ENOENT, errorcode
+
+from binfmtd.catalog.architectures import CATALOG
+from binfmtd.cli.declared import Declared
+from binfmtd.errors import FormatError
+from binfmtd.formats.elf import ElfFile
+from binfmtd.formats.elf_kinds import elf_kind, libc_of
+from binfmtd.formats.kinds import Kind, kind_of
+from binfmtd.kernel.program import UNSEEN, Programs, reading
+from binfmtd.model.entry import Entry, ObservedState
+from binfmtd.model.execution import Execution, Opened, Passed, Refusal, Step, execute
+from binfmtd.model.handler import Flags
+from binfmtd.model.shebang import Shebang, parse_shebang
+
+_QEMU = "qemu-"  # how its emulators are named, everywhere
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Where an entry's interpreter can be had: here, and in a chroot that has nothing of ours (None: it depends)."""
+
+    here: bool
+    in_chroot: bool
+    static: bool
+    why: str
+
+
+@dataclass
+class Explanation:
+    """The answer about one file.
+
+    ``runs`` is None where it cannot be told from here.  ``by`` says what takes the file itself: ``native``, ``script``
+    or ``entry``.
+    """
+
+    file: str
+    execution: Execution
+    runs: bool | None = True
+    reason: str = ""
+    remedy: str = ""
+    config: str = ""  # the config lines that would bring a handler
+    errno: str | None = None
+    kind: Kind | None = None
+    reach: dict[str, Reach] = field(default_factory=dict)  # by the entry's name
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def by(self) -> str | None:
+        """What takes the file itself."""
+        taker = self.execution.steps[0].taker if self.execution.steps else None
+        if taker is None:
+            return "native" if self.execution.steps and self.execution.failure is None else None
+        return "entry" if isinstance(taker, Entry) else "script"
+
+    @property
+    def entry(self) -> Entry | None:
+        """The first entry on the way."""
+        return next((step.taker for step in self.execution.steps if isinstance(step.taker, Entry)), None)
+
+    def fails(self, refusal: Refusal) -> None:
+        """It does not run, for this reason."""
+        self.runs = None if refusal.errno == UNSEEN else False
+        self.errno = errorcode.get(refusal.errno)
+        self.reason, self.remedy = refusal.reason, refusal.remedy
+
+
+class Explainer:
+    """Explains one file after the other, as a process with this root directory would meet them."""
+
+    def __init__(self, programs: Programs, observed: ObservedState | None, declared: Declared, mount: str) -> None:
+        """``observed`` is None where the entries cannot be seen; ``mount`` is where an admin finds them."""
+        self._programs = programs
+        self._observed = observed
+        self._declared = declared
+        self._mount = mount
+
+    def __call__(self, file: str) -> Explanation:
+        """The answer about a file."""
+        execution = execute(file, self._observed or ObservedState(), self._programs)
+        found = Explanation(file, execution)
+        for step in execution.steps:
+            self._look_at(step, found)
+        if execution.failure is not None:
+            found.fails(execution.failure)
+            if execution.nobody_takes_it:
+                self._nobody(found, execution.steps[-1])
+            elif execution.steps and execution.failure.errno == ENOENT:
+                self._missing(found, execution.steps[-1], execution.failure)
+        else:
+            for step in execution.steps:
+                if isinstance(step.taker, Entry):
+                    self._needs_its_own(found, step)
+        return found
+
+    def _look_at(self, step: Step, found: Explanation) -> None:
+        found.notes += [
+            f"entry {entry.name} is asked before, and says what this version does not know: it may take {step.path}"
+            for entry in step.unclear
+        ]
+        entry = step.taker
+        if not isinstance(entry, Entry) or entry.registration is None:
+            return
+        found.reach[entry.name] = self._reach(entry)
+        if Flags.C in entry.registration.flags:
+            found.notes.append(f"flag C of {entry.name}: a set-uid file runs as its owner, through the interpreter")
+
+    def _reach(self, entry: Entry) -> Reach:
+        """Whether the interpreter of an entry can be had, here and in a chroot."""
+        registration = entry.registration
+        if registration is None:
+            return Reach(here=False, in_chroot=False, static=False, why="")
+        path = registration.interpreter
+        opened = Flags.F in registration.flags
+        file = self._programs.opened_by(entry) if opened else self._programs.open(path)
+        if isinstance(file, Refusal):
+            return Reach(here=False, in_chroot=False, static=False, why=file.reason)
+        if not file.place:
+            why = f"{path} is not there any more; the kernel has the file that it opened (flag F)"
+            return Reach(here=True, in_chroot=True, static=True, why=why)
+        needs = self._needs(file)
+        if opened and needs is None:
+            return Reach(
+                here=True, in_chroot=True, static=True, why="the kernel has it opened (flag F), and it is static"
+            )
+        if opened:
+            why = f"the kernel has it opened (flag F), but it needs {needs} there as well: a static one does not"
+            return Reach(here=True, in_chroot=False, static=False, why=why)
+        why = f"without flag F {path} is looked up in the chroot" + (f", and so is {needs}" if needs else "")
+        return Reach(here=True, in_chroot=False, static=needs is None, why=why)
+
+    def _needs(self, file: Opened) -> str | None:
+        """The file without which an interpreter does not run: its dynamic linker, or what its first line names."""
+        if script := parse_shebang(file.head):
+            return script.interpreter
+        elf = self._programs.elf(file.place)
+        return elf.linker if elf else None
+
+    # Why not
+
+    def _nobody(self, found: Explanation, step: Step) -> None:
+        """Nothing takes the file, or an interpreter: what it is, and who would."""
+        found.kind = kind = self._kind(step)
+        if self._is_ours(step):
+            found.reason, found.remedy = f"{step.path} is {kind.description}", kind.remedy
+            return
+        off = [rival for rival in step.rivals if rival.passed is Passed.SWITCHED_OFF and rival.entry.enabled]
+        disabled = [rival for rival in step.rivals if not rival.entry.enabled]
+        found.reason = f"{step.path} is {kind.description}, and nothing takes it"
+        if off:
+            found.reason += f": binfmt_misc is switched off as a whole, else entry {off[0].entry.name} would"
+            found.remedy = f"as root: echo 1 > {self._mount}/status"
+            return
+        if disabled:
+            found.reason += f": entry {disabled[0].entry.name} would, but is disabled"
+            found.remedy = f"as root: echo 1 > {self._mount}/{disabled[0].entry.name}"
+            return
+        if self._observed is None:
+            found.runs = None
+            found.reason = f"{step.path} is {kind.description}: whether an entry takes it cannot be seen from here"
+        if step.unclear:
+            found.runs = None
+        found.remedy, found.config = self._declared.remedy(kind, step.file.head, step.path)
+
+    def _is_ours(self, step: Step) -> bool:
+        """Whether a file is a native one that cannot be loaded: then no handler would help."""
+        elf = self._programs.elf(step.file.place)
+        return elf is not None and self._programs.is_native(elf)
+
+    def _kind(self, step: Step) -> Kind:
+        elf = self._programs.elf(step.file.place)
+        if elf is not None:
+            return elf_kind(elf, step.file.head)
+        try:
+            with reading(step.file.place) as read:
+                return kind_of(read, step.path)
+        except (OSError, FormatError):
+            return kind_of(lambda offset, size: step.file.head[offset : offset + size], step.path)
+
+    def _missing(self, found: Explanation, step: Step, failure: Refusal) -> None:
+        """An interpreter that is not there."""
+        if isinstance(step.taker, Shebang):
+            path = step.taker.interpreter
+            found.reason = f"the first line of {step.path} names {path!r}: {failure.reason}"
+            if path.endswith("\r") or (step.taker.argument or "").endswith("\r"):
+                found.reason = f"the first line of {step.path} ends with a carriage return, which belongs to {path!r}"
+                found.remedy = f"convert it: sed -i 's/\\r$//' {step.path}"
+            else:
+                found.remedy = f"install what has {path}, or name another interpreter in the first line"
+        elif isinstance(step.taker, Entry):
+            found.reason = (
+                f"entry {step.taker.name} takes {step.path}, but its interpreter is missing: {failure.reason}"
+            )
+            found.remedy = "install it there, or have the entry registered with flag F, which opens it beforehand"
+        else:
+            elf = self._programs.elf(step.file.place)
+            found.reason = f"{step.path}: {failure.reason}"
+            found.remedy = _bring_libc(elf) if elf else failure.remedy
+
+    # What runs, and would fail then
+
+    def _needs_its_own(self, found: Explanation, step: Step) -> None:
+        """A dynamic program that QEMU runs needs its own libc, where the program is run."""
+        elf = self._programs.elf(step.file.place)
+        if elf is None or elf.linker is None or step.interpreter is None:
+            return
+        emulator = os.path.basename(step.interpreter)
+        if not emulator.startswith(_QEMU):
+            if not self._there(elf.linker):
+                found.notes.append(
+                    f"it is dynamic, and {elf.linker} is not here: does {step.interpreter} bring its own?"
+                )
+            return
+        name = emulator.removeprefix(_QEMU).removesuffix("-static")
+        prefix = os.environ.get("QEMU_LD_PREFIX") or f"/usr/gnemul/qemu-{name}"
+        for path in (prefix + elf.linker, elf.linker):
+            if self._there(path):
+                found.notes.append(f"it is dynamic, and its dynamic linker is here: {path}")
+                return
+        libc = libc_of(elf.linker)
+        found.fails(
+            Refusal(
+                0,
+                f"it is dynamic, and its dynamic linker {elf.linker}"
+                + (f" ({libc})" if libc else "")
+                + " is not here, "
+                f"nor below {prefix}: {emulator} starts, and ends with an error",
+                _bring_libc(elf),
+            )
+        )
+
+    def _there(self, path: str) -> bool:
+        way = self._programs.walk(path)
+        return way is not None and way.real is not None
+
+
+def _bring_libc(elf: ElfFile) -> str:
+    """How a dynamic program gets its C library."""
+    libc = libc_of(elf.linker or "")
+    same = (elf.bits, elf.byte_order, elf.machine)
+    rows = [r for r in CATALOG.values() if (r.header.bits, r.header.byte_order, r.header.e_machine) == same]
+    debian = next((name for row in rows for name in row.debian), None)
+    if elf.machine == 40 and elf.linker and not elf.linker.endswith("armhf.so.3"):
+        debian = "armel"
+    package = {"glibc": "libc6", "musl": "musl"}.get(libc)
+    if debian is None or package is None:
+        return (
+            f"have {elf.linker} and its libraries there, run it in a root tree of its own system, or link it statically"
+        )
+    return (
+        f"install its C library (Debian: dpkg --add-architecture {debian}; apt-get update; apt-get install "
+        f"{package}:{debian}), run it in a root tree of its architecture, or link it statically"
+    )

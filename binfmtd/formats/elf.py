@@ -1,0 +1,101 @@
+"""An ELF file: which machine it is for, what loads it, and what it needs besides.
+
+Source: elf(5), the System V ABI (chapters 4 and 5), and for what the kernel wants of the headers fs/binfmt_elf.c
+(load_elf_phdrs, load_elf_binary).  A file is read where its headers say, by a function: PT_INTERP may stand anywhere.
+"""
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from binfmtd.catalog.elf import ELF
+from binfmtd.formats.line import to_text
+
+Read = Callable[[int, int], bytes]  # offset and size -> what is there, less at the end of the file
+
+ET_REL, ET_EXEC, ET_DYN, ET_CORE = 1, 2, 3, 4
+_PT_INTERP, _PT_GNU_PROPERTY = 3, 0x6474E553
+# By EI_CLASS: 1 is 32 bits, 2 is 64.
+_HEADER_SIZE = {1: 52, 2: 64}
+_E_FLAGS_AT = {1: 36, 2: 48}
+_PHENTSIZE = {1: 32, 2: 56}
+_P_TYPE_OFFSET_FILESZ = {1: "II8xI", 2: "I4xQ16xQ"}
+_TABLE_BYTES = 65536  # load_elf_phdrs takes no larger table
+_PATH_BYTES = 4096  # PATH_MAX
+_NOTE_BYTES = 4096
+_EM_X86_64, _ISA_NEEDED = 62, 0xC0008002  # x86-64 psABI: GNU_PROPERTY_X86_ISA_1_NEEDED
+_LEVELS = ((8, "v4"), (4, "v3"), (2, "v2"))
+
+
+@dataclass(frozen=True, slots=True)
+class ElfFile:
+    """What the headers say.
+
+    ``linker`` is PT_INTERP's path, None for what is static.  ``damage`` says why no kernel loads it.  ``level`` is the
+    level of x86-64 that it says it needs.
+    """
+
+    bits: Literal[32, 64]
+    byte_order: Literal["little", "big"]
+    osabi: int
+    e_type: int
+    machine: int
+    e_flags: int = 0
+    entry: int = 0
+    linker: str | None = None
+    level: str | None = None
+    damage: str | None = None
+
+
+def parse_elf(read: Read) -> ElfFile | None:  # noqa: PLR0911  each case has its own answer
+    """Read the headers; None for what is no ELF file."""
+    head = read(0, 64)
+    if len(head) < 20 or not head.startswith(ELF) or head[4] not in _HEADER_SIZE or head[5] not in (1, 2):
+        return None
+    kind, order = head[4], "<" if head[5] == 1 else ">"
+    e_type, machine = struct.unpack_from(order + "HH", head, 16)
+
+    def found(flags: int = 0, entry: int = 0, **rest: str | None) -> ElfFile:
+        bits: Literal[32, 64] = 32 if kind == 1 else 64
+        byte_order: Literal["little", "big"] = "little" if order == "<" else "big"
+        return ElfFile(bits, byte_order, head[7], e_type, machine, flags, entry, **rest)
+
+    if len(head) < _HEADER_SIZE[kind]:
+        return found(damage="it is cut off within its ELF header")
+    word = "I" if kind == 1 else "Q"
+    entry, table = struct.unpack_from(f"{order}2{word}", head, 24)
+    at = _E_FLAGS_AT[kind]
+    flags, _, each, count = struct.unpack_from(order + "IHHH", head, at)
+    if e_type not in (ET_EXEC, ET_DYN):
+        return found(flags, entry)
+    if each != _PHENTSIZE[kind] or not 0 < each * count <= _TABLE_BYTES:
+        return found(flags, entry, damage="its program headers are not as this kind of file has them")
+    segments = read(table, each * count)
+    if len(segments) < each * count:
+        return found(flags, entry, damage="it is cut off within its program headers")
+    linker = level = None
+    for place in range(0, len(segments), each):
+        segment, offset, size = struct.unpack_from(order + _P_TYPE_OFFSET_FILESZ[kind], segments, place)
+        if segment == _PT_INTERP and linker is None:
+            path = read(offset, size) if 2 <= size <= _PATH_BYTES else b""
+            if len(path) < size or not path.endswith(b"\0"):
+                return found(flags, entry, damage="its PT_INTERP, which names its dynamic linker, is no path")
+            linker = to_text(path.partition(b"\0")[0])
+        elif segment == _PT_GNU_PROPERTY and machine == _EM_X86_64:
+            level = _level(read(offset, min(size, _NOTE_BYTES)), 8 if kind == 2 else 4)
+    return found(flags, entry, linker=linker, level=level)
+
+
+def _level(notes: bytes, align: int) -> str | None:
+    """The level of x86-64 among the properties of a GNU note (NT_GNU_PROPERTY_TYPE_0)."""
+    if notes[4:16] != notes[4:8] + struct.pack("<I", 5) + b"GNU\0":
+        return None
+    place = 16
+    while place + 8 <= len(notes):
+        kind, size = struct.unpack_from("<II", notes, place)
+        if kind == _ISA_NEEDED and size == 4 and place + 12 <= len(notes):
+            (needed,) = struct.unpack_from("<I", notes, place + 8)
+            return next((level for bit, level in _LEVELS if needed & bit), None)
+        place += 8 + (size + align - 1) // align * align
+    return None

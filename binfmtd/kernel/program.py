@@ -1,0 +1,172 @@
+"""Files as exec(2) finds them: whether one may be executed, what it begins with, and what the ELF loader says of it.
+
+* With a root directory all paths are those of a process inside it, as after chroot(2).  What the kernel has opened
+  already (flag F) lies outside of it.
+* Judged for whoever asks: his user, his groups, his capabilities.
+* Sources: fs/exec.c (do_open_execat), fs/namei.c (may_open), fs/binfmt_elf.c (load_elf_binary).
+"""
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from errno import EACCES, EIO, ELIBBAD, ENOENT, ENOEXEC, ENOTDIR, EXDEV
+
+from binfmtd.catalog.architectures import CATALOG
+from binfmtd.errors import FormatError
+from binfmtd.files.chain import Chain, walk
+from binfmtd.formats.elf import ET_DYN, ET_EXEC, ElfFile, Read, parse_elf
+from binfmtd.kernel.host import native_header
+from binfmtd.kernel.interpreters import HEAD_BYTES, head
+from binfmtd.model.entry import Entry
+from binfmtd.model.execution import Opened, Refusal
+
+_MOST_BYTES = 1 << 20  # of one reading
+UNSEEN = -1  # no errno of the kernel's: we cannot tell
+_KINDS = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+}
+
+
+class Programs:
+    """What a process with this root directory can execute.
+
+    ``native`` answers which architectures of the catalog run here by themselves; it is asked only where the file is not
+    of the kind of our own program.
+    """
+
+    def __init__(self, root: str, native: Callable[[], frozenset[str]]) -> None:
+        self._root = root.rstrip("/")
+        self._native = native
+        self._header = native_header()
+
+    def open(self, path: str) -> Opened | Refusal:
+        """The file that a path leads to; a Refusal with ``UNSEEN`` if we may not read it."""
+        way = self.walk(path)
+        if way is None:
+            return Refusal(ENOENT, "an empty path leads to no file")
+        if way.errno == EXDEV and not self._root:  # a link of the kernel's own: it can follow it, and so can stat
+            return self._opened(path, path, os.stat(path))
+        if way.real is None or way.stat is None:
+            return _nowhere(path, way)
+        return self._opened(path, self.place(way), way.stat)
+
+    def opened_by(self, entry: Entry) -> Opened | Refusal:
+        """What lies at its path now is taken for what the kernel opened; if nothing does, that was a program of ours."""
+        path = entry.registration.interpreter if entry.registration else ""
+        return Opened(head(path), path) if os.path.isfile(path) else Opened(head("/proc/self/exe"), "")
+
+    def load(self, file: Opened) -> Refusal | None:  # noqa: PLR0911  each case has its own answer
+        """What the ELF loader says: None if the program runs."""
+        if not file.place:
+            return None
+        elf = self.elf(file.place)
+        if elf is None or not self.is_native(elf) or elf.e_type not in (ET_EXEC, ET_DYN):
+            return Refusal(ENOEXEC, "nothing here takes it")
+        if elf.damage:
+            return Refusal(ENOEXEC, elf.damage, "get it anew")
+        if elf.linker is None:
+            return None
+        linker = self.open(elf.linker)
+        if isinstance(linker, Refusal):
+            return Refusal(linker.errno, f"its dynamic linker (PT_INTERP): {linker.reason}", linker.remedy)
+        found = self.elf(linker.place)
+        if found is None or (found.bits, found.byte_order, found.machine) != (elf.bits, elf.byte_order, elf.machine):
+            return Refusal(ELIBBAD, f"its dynamic linker {elf.linker} is for another machine", "install the right one")
+        return None
+
+    def walk(self, path: str) -> Chain | None:
+        """The way to a path; relative ones begin in our directory, or in the root that was named.  None for no path."""
+        if not path:
+            return None
+        return walk(os.path.join("/" if self._root else os.getcwd(), path), root=self._root)
+
+    def place(self, way: Chain) -> str:
+        """Where we find the file to which a way leads."""
+        return self._root + (way.real or way.path)
+
+    def elf(self, place: str) -> ElfFile | None:
+        """The headers of a file; None if it is no ELF file, or cannot be read."""
+        try:
+            with reading(place) as read:
+                return parse_elf(read)
+        except (OSError, FormatError):
+            return None
+
+    def is_native(self, elf: ElfFile) -> bool:
+        """Whether this host's own loader takes a program of that machine."""
+        what = (elf.bits, elf.byte_order, elf.machine)
+        own = self._header
+        if what == (32 if own.elf_class == 1 else 64, "little" if own.byte_order == 1 else "big", own.machine):
+            return True
+        rows = [
+            row for row in CATALOG.values() if (row.header.bits, row.header.byte_order, row.header.e_machine) == what
+        ]
+        return bool(rows) and any(row.name in self._native() for row in rows)
+
+    def _opened(self, path: str, place: str, found: os.stat_result) -> Opened | Refusal:  # noqa: PLR0911  each case has its own answer
+        if not stat.S_ISREG(found.st_mode):
+            return _no_file(path, found.st_mode)
+        if os.statvfs(place).f_flag & os.ST_NOEXEC:
+            point = place
+            while not os.path.ismount(point):
+                point = os.path.dirname(point)
+            remedy = f"copy it elsewhere, or as root: mount -o remount,exec {point}"
+            return Refusal(EACCES, f"{path} lies on {point}, which is mounted noexec", remedy)
+        if not os.access(place, os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+            mode = f"mode {stat.S_IMODE(found.st_mode):04o}"
+            if not found.st_mode & 0o111:
+                return Refusal(EACCES, f"{path} is executable for nobody ({mode})", f"chmod +x {path}")
+            owner = f"owner {found.st_uid}, group {found.st_gid}"
+            return Refusal(EACCES, f"{path} is not executable for you ({mode}, {owner})", "have its owner allow it")
+        try:
+            with reading(place) as read:
+                return Opened(read(0, HEAD_BYTES), place)
+        except PermissionError:
+            reason = f"{path} may be executed but not read by you, so nobody can tell what becomes of it"
+            return Refusal(UNSEEN, reason, "ask again as root")
+        except (OSError, FormatError) as error:
+            return Refusal(EIO, f"{path} cannot be read: {error}", "see dmesg")
+
+
+@contextmanager
+def reading(place: str) -> Iterator[Read]:
+    """A file's bytes, to be asked for by offset and size; raises OSError, and FormatError for what is no file."""
+    descriptor = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+
+    def read(offset: int, size: int) -> bytes:
+        try:
+            return os.pread(descriptor, min(size, _MOST_BYTES), offset)
+        except (OSError, OverflowError):  # what a damaged file says may be beyond all files
+            return b""
+
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise FormatError(f"{place!r} is no ordinary file")
+        yield read
+    finally:
+        os.close(descriptor)
+
+
+def _nowhere(path: str, way: Chain) -> Refusal:
+    """Why a way leads to no file: which of its components is to blame."""
+    last = way.steps[-1]
+    if way.errno == ENOENT:
+        itself = last.path == os.path.normpath(way.path)
+        lost = f"{path} is not there" if itself else f"{path} is not there: {last.path} is missing"
+        return Refusal(ENOENT, lost)
+    if way.errno == EACCES:
+        return Refusal(EACCES, f"{path}: you may not search the directory {last.directory}", "have its owner allow it")
+    if way.errno == ENOTDIR:
+        return Refusal(ENOTDIR, f"{path}: {last.path} is no directory")
+    if way.errno == EXDEV:
+        return Refusal(UNSEEN, f"{path}: the kernel's own link {way.magic} cannot be followed from here")
+    return Refusal(way.errno or ENOENT, f"{path}: {os.strerror(way.errno or ENOENT)}")
+
+
+def _no_file(path: str, mode: int) -> Refusal:
+    what = "a directory" if stat.S_ISDIR(mode) else _KINDS.get(stat.S_IFMT(mode), "no ordinary file")
+    return Refusal(EACCES, f"{path} is {what}", "name a regular file")
