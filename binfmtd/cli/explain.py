@@ -1,7 +1,7 @@
 """``binfmtd explain``: why a file runs, or not.
 
-What the kernel would do with it, step by step, from what is registered now.  Nothing is executed, no daemon is needed,
-and no privileges: who may not see something is told so.
+What the kernel would do with it, step by step, from what is registered now.  It is not executed, and takes neither a
+daemon nor privileges: who may not see something is told so.
 """
 
 import argparse

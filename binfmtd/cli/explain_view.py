@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from binfmtd.cli.explanation import Explanation
 from binfmtd.model.entry import Entry
 from binfmtd.model.execution import Passed, Rival, Step
-from binfmtd.model.match import Extension
+from binfmtd.model.match import Extension, Magic
 from binfmtd.model.shebang import Shebang
 from binfmtd.model.standin import PREFIX as STAND_IN
 from binfmtd.report.printable import printable
@@ -40,9 +40,10 @@ def document(found: Explanation) -> dict[str, object]:
 
 def _step(step: Step, found: Explanation) -> dict[str, object]:
     taker = step.taker
+    ours = "native" if step is found.execution.steps[-1] and found.execution.failure is None else None
     answer: dict[str, object] = {
         "path": step.path,
-        "taken_by": "entry" if isinstance(taker, Entry) else "script" if taker else None,
+        "taken_by": "entry" if isinstance(taker, Entry) else "script" if taker else ours,
         "interpreter": step.interpreter,
         "passed_over": [{"entry": _name(each.entry), "because": each.passed.value} for each in _others(step)],
     }
@@ -54,6 +55,7 @@ def _step(step: Step, found: Explanation) -> dict[str, object]:
         else:
             answer |= {
                 "offset": match.offset,
+                "bytes": _compared(step, match).hex(),
                 "magic": match.magic.hex(),
                 "mask": match.mask.hex() if match.mask else None,
             }
@@ -110,8 +112,7 @@ def _told(step: Step, found: Explanation, *, last: bool) -> Iterator[str]:
         if isinstance(match, Extension):
             yield f"by its extension: what follows the last dot is {match.text}"
         else:
-            there = step.file.head[match.offset : match.offset + len(match.magic)].ljust(len(match.magic), b"\0")
-            yield f"by its bytes from offset {match.offset}: {there.hex()}"
+            yield f"by its bytes from offset {match.offset}: {_compared(step, match).hex()}"
             yield f"{'with the magic':>{_WIDTH}}: {match.magic.hex()}"
             if match.mask:
                 yield f"{'under the mask':>{_WIDTH}}: {match.mask.hex()}"
@@ -132,6 +133,12 @@ def _told(step: Step, found: Explanation, *, last: bool) -> Iterator[str]:
 
 
 _WIDTH = len("by its bytes from offset 0")
+
+
+def _compared(step: Step, match: Magic) -> bytes:
+    """The bytes of the file that an entry looks at."""
+    size = len(match.magic)
+    return step.file.head[match.offset : match.offset + size].ljust(size, b"\0")
 
 
 def _others(step: Step) -> list[Rival]:

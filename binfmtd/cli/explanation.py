@@ -1,8 +1,9 @@
 """From what the kernel does with a file to an answer: does it run, by whom, and if not, why not and what helps."""
 
 import os
+import shutil
 from dataclasses import dataclass, field
-from errno import ENOENT, errorcode
+from errno import EACCES, ENOENT, errorcode
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.cli.declared import Declared
@@ -21,7 +22,7 @@ _QEMU = "qemu-"  # how its emulators are named, everywhere
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """Where an entry's interpreter can be had: here, and in a chroot that has nothing of ours (None: it depends)."""
+    """Where an entry's interpreter can be had: here (or in the tree that was named), and in any chroot whatever."""
 
     here: bool
     in_chroot: bool
@@ -86,9 +87,11 @@ class Explainer:
             self._look_at(step, found)
         if execution.failure is not None:
             found.fails(execution.failure)
-            if execution.nobody_takes_it:
+            if not execution.steps:
+                self._not_even_opened(found, execution.failure)
+            elif execution.nobody_takes_it:
                 self._nobody(found, execution.steps[-1])
-            elif execution.steps and execution.failure.errno == ENOENT:
+            elif execution.failure.errno == ENOENT:
                 self._missing(found, execution.steps[-1], execution.failure)
         else:
             for step in execution.steps:
@@ -140,6 +143,19 @@ class Explainer:
         return elf.linker if elf else None
 
     # Why not
+
+    def _not_even_opened(self, found: Explanation, failure: Refusal) -> None:
+        """What else there is to say where the file itself is not to be had."""
+        path = found.file
+        if failure.errno == EACCES:
+            then = Explainer(self._programs.granting(path), self._observed, self._declared, self._mount)(path)
+            if then.execution.steps and not then.runs:
+                found.notes.append(f"were that allowed: {then.reason}; {then.remedy}")
+                found.kind, found.config = then.kind, then.config
+        elif failure.errno == ENOENT and self._programs.rooted and os.path.exists(path):
+            found.remedy = "with --root a file is named as it is called inside of the tree"
+        elif failure.errno == ENOENT and "/" not in path and (elsewhere := shutil.which(path)):
+            found.remedy = f"name it by its path, as a shell finds it: {elsewhere}"
 
     def _nobody(self, found: Explanation, step: Step) -> None:
         """Nothing takes the file, or an interpreter: what it is, and who would."""

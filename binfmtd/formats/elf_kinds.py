@@ -60,8 +60,8 @@ def elf_kind(elf: ElfFile, head: bytes) -> Kind:  # noqa: PLR0911  each case has
         return Kind(
             word,
             f"an AppImage: {what}",
-            f"install QEMU's emulators (Debian's package {EMULATOR_PACKAGE}), and declare a handler that leaves out the "
-            "bytes 8 to 10 of the file, which are an AppImage's own and which QEMU's usual match wants to be zero",
+            f"install QEMU's emulators (Debian's package {EMULATOR_PACKAGE}), and declare a handler that leaves out "
+            "the bytes 8 to 10 of the file, which are an AppImage's own and which QEMU's usual match wants to be zero",
             _appimage_config(architecture),
             name,
         )

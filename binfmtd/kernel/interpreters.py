@@ -2,24 +2,20 @@
 
 import os
 import stat
-import struct
 from collections.abc import Iterable, Mapping
 
 from binfmtd.errors import FormatError
 from binfmtd.files.atomic import read_start
 from binfmtd.files.chain import walk
 from binfmtd.files.trust import Trust, way_untrusted
-from binfmtd.formats.line import to_text
+from binfmtd.formats.elf import parse_elf
 from binfmtd.model.desired import Fingerprint, InterpreterFacts
 from binfmtd.model.entry import Entry
 from binfmtd.model.handler import Flags, Registration
+from binfmtd.model.shebang import parse_shebang
 
 HEAD_BYTES = 256
 _HEADERS_BYTES = 4096  # linkers put the program headers and PT_INTERP's text right behind the ELF header
-_PT_INTERP = 3
-# By EI_CLASS: 1 is 32 bits, 2 is 64.
-_E_PHOFF_PHENTSIZE_PHNUM = {1: "28xI10xHH", 2: "32xQ14xHH"}
-_P_TYPE_OFFSET_FILESZ = {1: "II8xI", 2: "I4xQ16xQ"}
 
 
 def fingerprint(path: str) -> Fingerprint | None:
@@ -79,23 +75,16 @@ def head(path: str) -> bytes:
 def leans_on(path: str) -> str | None:
     """The file without which an interpreter cannot run: its dynamic linker, or what its ``#!`` names; else None.
 
-    Source: elf(5), PT_INTERP.  What cannot be read leans on nothing that we could name.
+    What cannot be read leans on nothing that we could name.
     """
     try:
         start = read_start(path, _HEADERS_BYTES)
-        if start.startswith(b"#!"):
-            return to_text(start[2:].split()[0])
-        if not start.startswith(b"\x7fELF"):
-            return None
-        order, bits = "<" if start[5] == 1 else ">", start[4]
-        table, size, count = struct.unpack_from(order + _E_PHOFF_PHENTSIZE_PHNUM[bits], start)
-        for at in range(table, table + size * count, size):
-            kind, offset, length = struct.unpack_from(order + _P_TYPE_OFFSET_FILESZ[bits], start, at)
-            if kind == _PT_INTERP:
-                return to_text(start[offset : offset + length].rstrip(b"\0"))
-    except (OSError, ValueError, LookupError, struct.error, FormatError):
-        pass
-    return None
+    except (OSError, ValueError, FormatError):
+        return None
+    if script := parse_shebang(start):
+        return script.interpreter or None
+    elf = parse_elf(lambda offset, size: start[offset : offset + size])
+    return elf.linker if elf else None
 
 
 def cannot_run(entry: Entry) -> bool:

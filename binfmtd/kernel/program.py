@@ -38,10 +38,21 @@ class Programs:
     of the kind of our own program.
     """
 
-    def __init__(self, root: str, native: Callable[[], frozenset[str]]) -> None:
+    def __init__(self, root: str, native: Callable[[], frozenset[str]], granted: str | None = None) -> None:
+        """``granted`` is a path that counts as executable, whoever may not execute it."""
         self._root = root.rstrip("/")
+        self._granted = granted
         self._native = native
         self._header = native_header()
+
+    def granting(self, path: str) -> "Programs":
+        """The same, were the file at a path executable."""
+        return Programs(self._root, self._native, path)
+
+    @property
+    def rooted(self) -> bool:
+        """Whether this is about another root directory than ours."""
+        return bool(self._root)
 
     def open(self, path: str) -> Opened | Refusal:
         """The file that a path leads to; a Refusal with ``UNSEEN`` if we may not read it."""
@@ -55,7 +66,7 @@ class Programs:
         return self._opened(path, self.place(way), way.stat)
 
     def opened_by(self, entry: Entry) -> Opened | Refusal:
-        """What lies at its path now is taken for what the kernel opened; if nothing does, that was a program of ours."""
+        """What lies at its path now is taken for what the kernel opened; if nothing does, for a program of ours."""
         path = entry.registration.interpreter if entry.registration else ""
         return Opened(head(path), path) if os.path.isfile(path) else Opened(head("/proc/self/exe"), "")
 
@@ -107,22 +118,12 @@ class Programs:
         ]
         return bool(rows) and any(row.name in self._native() for row in rows)
 
-    def _opened(self, path: str, place: str, found: os.stat_result) -> Opened | Refusal:  # noqa: PLR0911  each case has its own answer
+    def _opened(self, path: str, place: str, found: os.stat_result) -> Opened | Refusal:
         if not stat.S_ISREG(found.st_mode):
             return _no_file(path, found.st_mode)
-        if os.statvfs(place).f_flag & os.ST_NOEXEC:
-            point = place
-            while not os.path.ismount(point):
-                point = os.path.dirname(point)
-            remedy = f"copy it elsewhere, or as root: mount -o remount,exec {point}"
-            return Refusal(EACCES, f"{path} lies on {point}, which is mounted noexec", remedy)
-        if not os.access(place, os.X_OK, effective_ids=os.access in os.supports_effective_ids):
-            mode = f"mode {stat.S_IMODE(found.st_mode):04o}"
-            if not found.st_mode & 0o111:
-                return Refusal(EACCES, f"{path} is executable for nobody ({mode})", f"chmod +x {path}")
-            owner = f"owner {found.st_uid}, group {found.st_gid}"
-            return Refusal(EACCES, f"{path} is not executable for you ({mode}, {owner})", "have its owner allow it")
         try:
+            if path != self._granted and (refusal := _forbidden(path, place, found)):
+                return refusal
             with reading(place) as read:
                 return Opened(read(0, HEAD_BYTES), place)
         except PermissionError:
@@ -149,6 +150,23 @@ def reading(place: str) -> Iterator[Read]:
         yield read
     finally:
         os.close(descriptor)
+
+
+def _forbidden(path: str, place: str, found: os.stat_result) -> Refusal | None:
+    """Why we may not execute a file that is there; raises OSError."""
+    if os.statvfs(place).f_flag & os.ST_NOEXEC:
+        point = place
+        while not os.path.ismount(point):
+            point = os.path.dirname(point)
+        remedy = f"copy it elsewhere, or as root: mount -o remount,exec {point}"
+        return Refusal(EACCES, f"{path} lies on {point}, which is mounted noexec", remedy)
+    if os.access(place, os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+        return None
+    mode = f"mode {stat.S_IMODE(found.st_mode):04o}"
+    if not found.st_mode & 0o111:
+        return Refusal(EACCES, f"{path} is executable for nobody ({mode})", f"chmod +x {path}")
+    owner = f"owner {found.st_uid}, group {found.st_gid}"
+    return Refusal(EACCES, f"{path} is not executable for you ({mode}, {owner})", "have its owner allow it")
 
 
 def _nowhere(path: str, way: Chain) -> Refusal:

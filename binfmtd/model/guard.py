@@ -4,7 +4,6 @@ binfmt_misc is asked before the kernel's ELF and script loaders, so a handler th
 interpreter too, and every exec fails with ELOOP.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -12,6 +11,7 @@ from itertools import product
 from binfmtd.errors import FormatError
 from binfmtd.model.handler import Registration
 from binfmtd.model.match import HEAD_SIZE, Extension, Magic, Match, overlap, takes
+from binfmtd.model.shebang import parse_shebang
 
 # ELF: e_ident's first seven bytes, OSABI (none or Linux), zero padding; e_type (executable or shared); e_machine.
 _OSABI = (0, 3)
@@ -19,7 +19,6 @@ _E_TYPE = (2, 3)
 _IDENTIFYING = (1 << 8 * 20) - 1  # the bytes of a head that say what a file is: up to e_machine
 BRICKS = "it takes every program of this host and leads to none that runs: every exec fails (ELOOP)"
 _EXEC_STEPS = 6  # fs/exec.c, exec_binprm: a program and five that it leads to, then ELOOP
-_SCRIPT_INTERPRETER = re.compile(rb"#![ \t]*([^ \t\n\0]+)")  # fs/binfmt_script.c, load_script
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +107,8 @@ def bricks(
         taker = next((each for each in asked if takes(each.match, head, path)), None)
         if taker is not None:
             path = taker.interpreter
-        elif script := _SCRIPT_INTERPRETER.match(head):
-            path = script[1].decode("utf-8", "surrogateescape")
+        elif script := parse_shebang(head):
+            path = script.interpreter
         else:
             return not native.is_of(head)
         head = head_of(path) or own_head

@@ -17,6 +17,8 @@ _EXITS: dict[str, Callable[[int], bytes]] = {
         bytes.fromhex("a80b80d2") + (0xD2800000 | status << 5).to_bytes(4, "little") + bytes.fromhex("010000d4")
     ),
 }
+# The same of waiting for ever: pause(), or where there is none ppoll() of nothing (registers are zero after an exec).
+_WAITS = {"x86_64": b"\xb8\x22\0\0\0\x0f\x05", "aarch64": bytes.fromhex("280980d2 010000d4")}
 
 
 def exits_with(status: int) -> bytes:
@@ -24,8 +26,21 @@ def exits_with(status: int) -> bytes:
     machine = os.uname().machine
     if machine not in _EXITS:
         pytest.skip(f"no machine code for exit on {machine}: only for {', '.join(_EXITS)}")
+    return _program(machine, _EXITS[machine](status))
+
+
+def waits(number: int) -> bytes:
+    """Return a native program that waits for ever; each number's is another file."""
+    machine = os.uname().machine
+    if machine not in _WAITS:
+        pytest.skip(f"no machine code for waiting on {machine}: only for {', '.join(_WAITS)}")
+    return _program(machine, _WAITS[machine]) + bytes((number,))
+
+
+def _program(machine: str, code: bytes) -> bytes:
     native = find(machine)
-    return tiny_program(native).removesuffix(native.exit42) + _EXITS[machine](status)
+    size = len(tiny_program(native))
+    return (tiny_program(native).removesuffix(native.exit42) + code).ljust(size, b"\0")
 
 
 def install(path: Path, content: bytes) -> Path:

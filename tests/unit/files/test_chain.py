@@ -211,3 +211,18 @@ def test_a_link_of_the_kernels_own_may_be_more_than_its_text(root: Path) -> None
         chain = walk(link)
         assert (chain.real, chain.errno) == (None, errno.EXDEV)
         assert chain.magic == f"/proc/{os.getpid()}/fd/{file.fileno()}"
+
+
+def test_inside_of_a_root(root: Path) -> None:
+    """With a root directory absolute links and ``..`` stay inside, and the paths are those of who lives in there."""
+    (root / "tree" / "usr" / "bin").mkdir(parents=True)
+    (root / "tree" / "usr" / "bin" / "tool").write_bytes(b"x")
+    (root / "tree" / "bin").symlink_to("/usr/bin")
+    (root / "tree" / "out").symlink_to("../../../usr/bin/tool")
+    tree = str(root / "tree")
+    for path in ("/bin/tool", "/../../bin/tool", "/out", "/usr/bin/../../bin/tool"):
+        chain = walk(path, root=tree)
+        assert (chain.real, chain.errno) == ("/usr/bin/tool", 0), path
+        assert chain.stat == os.stat(root / "tree" / "usr" / "bin" / "tool")
+    assert walk("/bin/sh", root=tree).errno == errno.ENOENT
+    assert walk("/..", root=tree).stat == os.stat(tree)

@@ -1,0 +1,426 @@
+"""``binfmtd explain``: why a file runs, or not, as the kernel would have it."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.cli import Cli, run, unprivileged_python
+from support.elf_files import made
+from support.instance import MOUNT_POINT, Instance
+from support.programs import exits_with, foreign_program, install
+
+from binfmtd.catalog.architectures import CATALOG
+from binfmtd.formats.line import encode_line
+from binfmtd.model.handler import Flags, Registration
+from binfmtd.model.match import Extension, Magic, Match
+
+LINKER = "/lib/ld-linux-aarch64.so.1"
+DYNAMIC = made((3, LINKER.encode() + b"\0"))  # of aarch64
+ARM64 = CATALOG["aarch64"]
+
+Register = Callable[..., None]
+
+
+@pytest.fixture
+def cli(instance: Instance, tmp_path: Path) -> Cli:
+    return Cli(instance, tmp_path)
+
+
+@pytest.fixture
+def register(instance: Instance) -> Register:
+    def register(name: str, match: Match, interpreter: str | Path = "/usr/bin/qemu-aarch64", flags: str = "F") -> None:
+        instance.register(encode_line(name, Registration(match, str(interpreter), Flags.parse(flags))))
+
+    return register
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    """Return a native program that ends with 7."""
+    return install(tmp_path / "native", exits_with(7))
+
+
+def explain(cli: Cli, *arguments: str | Path) -> dict[str, Any]:
+    """What is said of one file; its exit status has to fit."""
+    done = cli("explain", "--json", *map(str, arguments))
+    (found,) = done.json
+    assert done.status == (0 if found["runs"] else 1)
+    return dict(found)
+
+
+def script(path: Path, text: str) -> Path:
+    return install(path, text.encode())
+
+
+def status_of(cli: Cli, *command: str | Path) -> int:
+    """What the kernel has it end with; posix_spawn, so that no shell has a try at it."""
+    code = "import os, sys; sys.exit(os.waitstatus_to_exitcode(os.waitpid(os.posix_spawn(sys.argv[1], sys.argv[1:], {}), 0)[1]))"
+    return run(cli.instance.entering([sys.executable, "-c", code, *map(str, command)])).status
+
+
+# The file itself
+
+
+def test_a_native_program(cli: Cli, program: Path) -> None:
+    """It runs natively, with its own path for argv[0]; exit status 0."""
+    found = explain(cli, program)
+    assert (found["runs"], found["by"], found["entry"]) == (True, "native", None)
+    assert found["argv"] == [str(program)]
+    shown = cli("explain", str(program))
+    assert (shown.status, shown.stdout.splitlines()[0]) == (0, f"{program}: runs natively")
+
+
+@pytest.mark.parametrize(
+    ("make", "errno", "said", "remedy"),
+    [
+        (lambda path: None, "ENOENT", "is not there", None),
+        (lambda path: path.mkdir(mode=0o600), "EACCES", None, None),
+        (os.mkfifo, "EACCES", "is a FIFO", "regular file"),
+        (lambda path: path.symlink_to("/nowhere/at/all"), "ENOENT", "/nowhere is missing", None),
+        (lambda path: path.symlink_to(path.name), "ELOOP", "symbolic links", None),
+        (lambda path: path.write_bytes(b"x"), "EACCES", "executable for nobody (mode 0644)", "chmod +x"),
+    ],
+    ids=["missing", "directory", "fifo", "dangling", "loop", "mode"],
+)
+def test_what_cannot_be_executed(
+    cli: Cli, tmp_path: Path, make: Callable[[Path], None], errno: str, said: str | None, remedy: str | None
+) -> None:
+    """Missing, no file, a link to nothing, not executable: the kernel's errno, what is to blame, what helps."""
+    path = tmp_path / "file"
+    make(path)
+    if path.is_dir():
+        assert "no executable file is below it" in cli("explain", str(path)).message
+        return
+    if path.is_file():
+        path.chmod(0o644)
+    found = explain(cli, path)
+    assert (found["runs"], found["errno"], found["by"]) == (False, errno, None)
+    assert said is None or said in found["reason"]
+    assert remedy is None or remedy in found["remedy"]
+
+
+def test_what_would_be_if_it_were_executable(cli: Cli, tmp_path: Path) -> None:
+    """Besides the mode there may be more that is wrong: that is said, too."""
+    path = foreign_program(tmp_path / "foreign", ARM64)
+    path.chmod(0o644)
+    found = explain(cli, path)
+    assert found["errno"] == "EACCES"
+    assert any("were that allowed" in note and "aarch64" in note for note in found["notes"])
+
+
+def test_a_noexec_mount(cli: Cli, program: Path) -> None:
+    """The mount is named, and what helps."""
+    cli.instance.shell("mount -t tmpfs -o noexec none /mnt && mkdir /mnt/in", check=True)
+    path = Path("/mnt/in/program")
+    cli.instance.shell(f"cp {program} {path}", check=True)
+    found = explain(cli, path)
+    assert (found["errno"], found["runs"]) == ("EACCES", False)
+    assert "lies on /mnt, which is mounted noexec" in found["reason"]
+    assert "mount -o remount,exec /mnt" in found["remedy"]
+
+
+def test_for_whom_it_is_judged(tmp_path: Path, program: Path) -> None:
+    """An ordinary user may not execute what root alone may, nor tell what he may not read; he needs no privileges."""
+    if os.geteuid() != 0:
+        pytest.skip("takes root, to have somebody else")
+    shared = tmp_path.parent.parent
+    python = unprivileged_python()
+    directory = Path(run(["mktemp", "-d", "/tmp/binfmtd-explain-XXXXXX"]).stdout.strip())
+    try:
+        directory.chmod(0o755)
+        for name, mode in (("mine", 0o755), ("closed", 0o700), ("secret", 0o711)):
+            shutil.copy(program, directory / name)
+            (directory / name).chmod(mode)
+        (directory / "hidden").mkdir(mode=0o700)
+        shutil.copy(program, directory / "hidden" / "program")
+        files = [str(directory / name) for name in ("mine", "closed", "secret", "hidden/program")]
+        done = run([*python, "-m", "binfmtd", "explain", "--json", *files], cwd="/")
+    finally:
+        shutil.rmtree(directory)
+    assert shared.exists()
+    mine, closed, secret, hidden = done.json
+    assert (done.status, mine["runs"]) == (1, True)
+    assert (closed["errno"], "not executable for you (mode 0700" in closed["reason"]) == ("EACCES", True)
+    assert (secret["runs"], "ask again as root" in secret["remedy"]) == (None, True)
+    assert (hidden["errno"], f"may not search the directory {directory}/hidden" in hidden["reason"]) == ("EACCES", True)
+
+
+# Scripts
+
+
+def test_a_chain_of_scripts(cli: Cli, tmp_path: Path, program: Path) -> None:
+    """Each first line is a step; the arguments come as the kernel puts them."""
+    first = script(tmp_path / "first", f"#!{program} -a  b \n")
+    second = script(tmp_path / "second", f"#! {first}\n")
+    found = explain(cli, second)
+    assert (found["by"], found["interpreter"], found["runs"]) == ("script", str(first), True)
+    assert [step["taken_by"] for step in found["steps"]] == ["script", "script", "native"]
+    assert found["argv"] == [str(program), "-a  b", str(first), str(second)]
+    assert status_of(cli, second) == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "errno", "reason", "remedy"),
+    [
+        ("#!/nowhere/python\n", "ENOENT", "names '/nowhere/python'", "install what has /nowhere/python"),
+        ("#!/bin/sh\r\n", "ENOENT", "carriage return", "sed -i"),
+        ("#!/" + "x" * 300 + "\n", "ENOEXEC", "cannot use", "within the first 255 bytes"),
+        ("#!\n", "ENOEXEC", "cannot use", "name an interpreter"),
+        ("\ufeff#!/bin/sh\n", "ENOEXEC", "byte order mark", "remove the mark"),
+        ("echo hello\n", "ENOEXEC", "a text without #!", "begin it with #!/bin/sh"),
+        ("", "ENOEXEC", "an empty file", "written completely"),
+    ],
+)
+def test_scripts_that_do_not_run(cli: Cli, tmp_path: Path, text: str, errno: str, reason: str, remedy: str) -> None:
+    """The reason in words, and the kernel's own errno."""
+    path = script(tmp_path / "script", text)
+    found = explain(cli, path)
+    assert (found["runs"], found["errno"]) == (False, errno)
+    assert reason in found["reason"]
+    assert remedy in found["remedy"]
+    assert (
+        f"[Errno {getattr(__import__('errno'), errno)}]"
+        in run(cli.instance.entering([sys.executable, "-c", f"import os; os.execv({str(path)!r}, ['x'])"])).stderr
+    )
+
+
+# Entries
+
+
+def test_which_entry_takes_it(cli: Cli, register: Register, tmp_path: Path, program: Path) -> None:
+    """The newest enabled one, by which bytes; the others would have, and are shadowed or disabled."""
+    register("older", Magic(b"XY"), program)
+    register("disabled", Magic(b"XYZ"), program)
+    register("by-name", Extension("odd"), program)
+    register("taker", Magic(b"\x5f\x59", b"\xf0\xff"), program, "P")
+    register("unrelated", Magic(b"other"), program)
+    cli.instance.write("disabled", b"0")
+    path = install(tmp_path / "file.odd", b"XYZ")
+    found = explain(cli, path)
+    assert (found["by"], found["entry"], found["interpreter"]) == ("entry", "taker", str(program))
+    assert found["argv"] == [str(program), str(path), str(path)]
+    step = found["steps"][0]
+    assert {key: step[key] for key in ("offset", "bytes", "magic", "mask", "flags")} == {
+        "offset": 0,
+        "bytes": "5859",
+        "magic": "5f59",
+        "mask": "f0ff",
+        "flags": "P",
+    }
+    assert step["passed_over"] == [
+        {"entry": "by-name", "because": "shadowed"},
+        {"entry": "disabled", "because": "disabled"},
+        {"entry": "older", "because": "shadowed"},
+    ]
+    assert status_of(cli, path) == 7
+    shown = cli("explain", str(path)).stdout
+    for said in (f"{path}: runs through entry taker", "5859", "5f59", "f0ff", "older: shadowed", "but is disabled"):
+        assert said in shown
+    cli.instance.write("taker", b"0")
+    step = explain(cli, path)["steps"][0]
+    assert (step["entry"], step["extension"]) == ("by-name", "odd")
+
+
+def test_disabled_or_switched_off(cli: Cli, register: Register, tmp_path: Path) -> None:
+    """An entry that would take the file, if it were enabled: the remedy is the line to type, and it helps."""
+    register("mine", ARM64.match)
+    path = foreign_program(tmp_path / "foreign", ARM64)
+    for name in ("mine", "status"):
+        cli.instance.write(name, b"0")
+        found = explain(cli, path)
+        assert (found["runs"], found["errno"], found["by"]) == (False, "ENOEXEC", None)
+        assert "entry mine would" in found["reason"]
+        assert found["remedy"] == f"as root: echo 1 > {MOUNT_POINT}/{name}"
+        cli.instance.shell(found["remedy"].removeprefix("as root: "), check=True)
+        assert explain(cli, path)["entry"] == "mine"
+
+
+def test_an_interpreter_that_is_missing(cli: Cli, register: Register, tmp_path: Path) -> None:
+    """Without F it is looked up now; with F it was opened, and runs though it is gone."""
+    gone = install(tmp_path / "gone", exits_with(9))
+    register("opened", Magic(b"OPENED"), gone, "F")
+    register("named", Magic(b"NAMED"), gone, "")
+    gone.unlink()
+    opened, named = install(tmp_path / "opened", b"OPENED"), install(tmp_path / "named", b"NAMED")
+    found = explain(cli, named)
+    assert (found["errno"], found["steps"][0]["reachable"]) == ("ENOENT", False)
+    assert f"entry named takes {named}, but its interpreter is missing" in found["reason"]
+    assert explain(cli, opened)["runs"]
+    assert status_of(cli, opened) == 9
+
+
+def test_inside_of_a_chroot(cli: Cli, register: Register, tmp_path: Path) -> None:
+    """With F a static interpreter serves in any chroot; one that is dynamic, or without F, only with its files there."""
+    true = shutil.which("true") or ""
+    paths = {}
+    for name, interpreter, flags in (
+        ("static", "/usr/bin/qemu-aarch64", "F"),
+        ("dynamic", true, "F"),
+        ("plain", "/usr/bin/qemu-aarch64", ""),
+    ):
+        register(name, Magic(name.encode()), interpreter, flags)
+        paths[name] = install(tmp_path / name, name.encode())
+    steps = {name: explain(cli, path)["steps"][0] for name, path in paths.items()}
+    said = {name: (step["reachable"], step["in_chroot"], step["static"]) for name, step in steps.items()}
+    assert said == {"static": (True, True, True), "dynamic": (True, False, False), "plain": (True, False, True)}
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for name, path in paths.items():
+        shutil.copy(path, tree / name)
+    static, dynamic, plain = (explain(cli, "--root", tree, f"/{name}") for name in paths)
+    assert (static["runs"], dynamic["errno"], plain["errno"]) == (True, "ENOENT", "ENOENT")
+    assert "dynamic linker" in dynamic["reason"]
+    ran = {name: run(cli.instance.entering(["chroot", str(tree), f"/{name}"])).stderr for name in paths}
+    assert "No such file" in ran["plain"]
+    assert "No such file" in ran["dynamic"]
+    assert "No such file" not in ran["static"]
+
+
+# The host's own loader, and others' C libraries
+
+
+def test_a_dynamic_linker_that_is_missing(cli: Cli, tmp_path: Path) -> None:
+    """PT_INTERP leads nowhere, or to no such file: named, with the kernel's errno."""
+    native = Path(sys.executable).resolve().read_bytes()
+    machine = int.from_bytes(native[18:20], sys.byteorder)
+    (tmp_path / "linker").write_bytes(b"no linker")
+    (tmp_path / "linker").chmod(0o755)
+    nowhere = install(tmp_path / "a", made((3, b"/lib/ld-musl-none.so.1\0"), machine=machine))
+    wrong = install(tmp_path / "b", made((3, f"{tmp_path}/linker\0".encode()), machine=machine))
+    found = explain(cli, nowhere)
+    assert (found["errno"], found["runs"]) == ("ENOENT", False)
+    assert "its dynamic linker (PT_INTERP): /lib/ld-musl-none.so.1 is not there" in found["reason"]
+    assert explain(cli, wrong)["errno"] == "ELIBBAD"
+    for path, said in ((nowhere, "No such file"), (wrong, "corrupted shared library")):
+        code = f"import os; os.execv({str(path)!r}, ['x'])"
+        assert said in run(cli.instance.entering([sys.executable, "-c", code])).stderr
+
+
+def test_a_foreign_program_needs_its_own_libc(
+    cli: Cli, register: Register, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dynamic one is taken, and fails in QEMU: the path is named; here, in a tree, or below QEMU's prefix it helps."""
+    register("qemu-aarch64", ARM64.match)
+    path = install(tmp_path / "dynamic", DYNAMIC)
+    found = explain(cli, path)
+    assert (found["runs"], found["by"], found["entry"], found["errno"]) == (False, "entry", "qemu-aarch64", None)
+    assert f"its dynamic linker {LINKER} (glibc) is not here" in found["reason"]
+    assert "libc6:arm64" in found["remedy"]
+    assert LINKER in run(cli.instance.entering([str(path)])).stderr  # what QEMU itself says
+    tree = tmp_path / "tree"
+    install_linker = tree / LINKER.lstrip("/")
+    install_linker.parent.mkdir(parents=True)
+    install(install_linker, DYNAMIC)
+    install(tree / "dynamic", DYNAMIC)
+    assert explain(cli, "--root", tree, "/dynamic")["runs"]
+    monkeypatch.setenv("QEMU_LD_PREFIX", str(tree))
+    assert explain(cli, path)["runs"]
+
+
+# Nothing takes it
+
+
+def test_the_emulator_is_here(cli: Cli, tmp_path: Path) -> None:
+    """What the file is, and how its emulator would be registered: by the config, or if that leaves it out by a line."""
+    path = foreign_program(tmp_path / "foreign", CATALOG["riscv64"])
+    found = explain(cli, path)
+    assert (found["runs"], found["errno"], found["kind"], found["architecture"]) == (False, "ENOEXEC", "elf", "riscv64")
+    assert "an ELF file for riscv64, 64 bits, little endian, static, and nothing takes it" in found["reason"]
+    assert "binfmtd apply" in found["remedy"]
+    done = cli("explain", "--json", str(path), config='architectures = ["arm"]\n')
+    (left_out,) = done.json
+    assert "binfmtd --arch riscv64" in left_out["remedy"]
+    assert left_out["config"] == 'architectures = ["riscv64"]'
+    assert cli("--arch", "riscv64").status == 0  # as the remedy says
+    assert explain(cli, path)["entry"] == "qemu-riscv64"
+    assert status_of(cli, path) == 42
+
+
+def test_the_emulator_is_not_here(cli: Cli, tmp_path: Path) -> None:
+    """The package is named; a handler of the config that waits for its interpreter is, too."""
+    path = foreign_program(tmp_path / "foreign", CATALOG["riscv64"])
+    nowhere = f"[emulators]\npaths = ['{tmp_path}/none/qemu-{{name}}']\n"
+    (found,) = cli("explain", "--json", str(path), config=nowhere).json
+    assert "Debian's package qemu-user" in found["remedy"]
+    wasm = install(tmp_path / "module", b"\0asm\x01\0\0\0")
+    handler = "[handlers.mine]\nmagic = '\\x00asm'\ninterpreter = '/nowhere/wasmtime'\n"
+    (found,) = cli("explain", "--json", str(wasm), config=handler).json
+    assert "handler mine" in found["remedy"]
+    assert "waiting: no executable file at /nowhere/wasmtime" in found["remedy"]
+
+
+def test_known_kinds(cli: Cli, tmp_path: Path) -> None:
+    """What is no ELF file is told as well, with what would run it, and the config lines do it."""
+    program = install(tmp_path / "wasmtime", exits_with(9))
+    path = install(tmp_path / "module", b"\0asm\x01\0\0\0")
+    found = explain(cli, path)
+    assert (found["kind"], "wasmtime" in found["remedy"]) == ("wasm", True)
+    config = found["config"].replace("/usr/bin/wasmtime", str(program))
+    assert cli("apply", config=f"architectures = []\n{config}").status == 0
+    assert status_of(cli, path) == 9
+
+
+# The command
+
+
+def test_several_files(cli: Cli, tmp_path: Path, program: Path) -> None:
+    """One after the other; exit status 1 if one would not run, and 2 for none."""
+    foreign = foreign_program(tmp_path / "foreign", ARM64)
+    assert cli("explain", str(program), str(program)).status == 0
+    done = cli("explain", "--json", str(program), str(foreign), str(tmp_path / "missing"))
+    assert (done.status, [each["runs"] for each in done.json]) == (1, [True, False, False])
+    assert cli("explain").status == 2
+
+
+def test_a_root_tree(cli: Cli, register: Register, tmp_path: Path, program: Path) -> None:
+    """All paths are those of who lives in the tree, links and interpreters too; a directory means what is in it."""
+    register("qemu-aarch64", ARM64.match, flags="")
+    tree = tmp_path / "tree"
+    (tree / "usr" / "bin").mkdir(parents=True)
+    (tree / "bin").symlink_to("/usr/bin")
+    (tree / "sh").symlink_to("/bin/native")
+    shutil.copy(program, tree / "usr" / "bin" / "native")
+    foreign_program(tree / "usr" / "bin" / "foreign", ARM64)
+    (tree / "usr" / "bin" / "data").write_bytes(b"not executable")
+    script(tree / "usr" / "bin" / "script", "#!/bin/native\n")
+    script(tree / "usr" / "bin" / "lost", f"#!{program}\n")  # which is outside
+    done = cli("explain", "--json", "--root", str(tree), "/bin")
+    assert done.status == 1
+    assert {each["file"]: each["runs"] for each in done.json} == {
+        "/bin/foreign": False,  # without F its emulator would have to be in there
+        "/bin/lost": False,
+        "/bin/native": True,
+        "/bin/script": True,
+    }
+    for name, runs in (("foreign", False), ("lost", False), ("native", True), ("script", True)):
+        ran = run(cli.instance.entering(["chroot", str(tree), f"/bin/{name}"]))
+        assert (ran.status == 7) == runs, name
+    assert explain(cli, "--root", tree, "/sh")["argv"] == ["/sh"]
+    assert explain(cli, "--root", tree, "sh")["runs"]
+    outside = explain(cli, "--root", tree, tree / "sh")
+    assert (outside["errno"], "inside of the tree" in outside["remedy"]) == ("ENOENT", True)
+    assert cli("explain", "--root", str(program), "/x").status == 2
+    lines = cli("explain", "--root", str(tree), "/usr").stdout.splitlines()
+    assert [line.split(":")[0] for line in lines] == [f"/usr/bin/{n}" for n in ("foreign", "lost", "native", "script")]
+
+
+def test_where_binfmt_misc_cannot_be_seen(cli: Cli, tmp_path: Path, program: Path) -> None:
+    """That is said, and the rest goes on; what an entry might take cannot be told."""
+    foreign = foreign_program(tmp_path / "foreign", ARM64)
+    cli.instance.shell(f"mount -t tmpfs cover {MOUNT_POINT}", check=True)
+    done = cli("explain", "--json", str(program), str(foreign))
+    assert "cannot be seen from here" in done.message
+    native, unknown = done.json
+    assert (done.status, native["runs"], unknown["runs"], unknown["architecture"]) == (1, True, None, "aarch64")
+
+
+def test_nothing_steers_the_terminal(cli: Cli, tmp_path: Path) -> None:
+    """Names and first lines may have anything in them."""
+    path = script(tmp_path / "odd\x1b[31m", "#!/nowhere\x1b[0m\n")
+    shown = cli("explain", str(path)).stdout
+    assert "\x1b" not in shown
+    assert "odd\\x1b[31m" in shown
