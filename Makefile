@@ -39,8 +39,9 @@ reliability: setup ## what a year on a build farm does, in full numbers (make te
 
 SEED := random
 STEPS := 10000
-chaos: setup ## anything at all happens at random, in 10,000 steps; SEED=number STEPS=number to run one again
-	$(BIN)/python -m pytest -s --seed $(SEED) --steps $(STEPS) tests/kernel/reliability/test_chaos.py
+chaos: setup ## anything at all happens at random, in 10,000 steps, and `explain` meets the kernel; SEED=number STEPS=number to run one again
+	$(BIN)/python -m pytest -s --seed $(SEED) --steps $(STEPS) --share 1 tests/kernel/reliability/test_chaos.py \
+	    tests/kernel/test_explain_oracle.py
 
 SECONDS := 60
 fuzz: setup ## atheris against everything that reads what others wrote, for SECONDS=60 each; skipped where there is no atheris

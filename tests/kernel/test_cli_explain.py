@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,15 @@ from binfmtd.model.match import Extension, Magic, Match
 LINKER = "/lib/ld-linux-aarch64.so.1"
 DYNAMIC = made((3, LINKER.encode() + b"\0"))  # of aarch64
 ARM64 = CATALOG["aarch64"]
+
+# No shell, which would have a try at what the kernel refuses.
+EXEC = """
+import errno, os, sys
+try:
+    os.execv(sys.argv[1], ["x"])
+except OSError as error:
+    print(errno.errorcode[error.errno])
+"""
 
 Register = Callable[..., None]
 
@@ -56,10 +66,10 @@ def script(path: Path, text: str) -> Path:
     return install(path, text.encode())
 
 
-def status_of(cli: Cli, *command: str | Path) -> int:
-    """What the kernel has it end with; posix_spawn, so that no shell has a try at it."""
-    code = "import os, sys; sys.exit(os.waitstatus_to_exitcode(os.waitpid(os.posix_spawn(sys.argv[1], sys.argv[1:], {}), 0)[1]))"
-    return run(cli.instance.entering([sys.executable, "-c", code, *map(str, command)])).status
+def really(cli: Cli, path: str | Path) -> int | str:
+    """What the kernel has it end with: a status, or an errno's name."""
+    done = run(cli.instance.entering([sys.executable, "-c", EXEC, str(path)]))
+    return done.stdout.strip() or done.status
 
 
 # The file itself
@@ -77,30 +87,27 @@ def test_a_native_program(cli: Cli, program: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "errno", "said", "remedy"),
     [
-        (lambda path: None, "ENOENT", "is not there", None),
-        (lambda path: path.mkdir(mode=0o600), "EACCES", None, None),
+        (Path.absolute, "ENOENT", "is not there", None),
         (os.mkfifo, "EACCES", "is a FIFO", "regular file"),
         (lambda path: path.symlink_to("/nowhere/at/all"), "ENOENT", "/nowhere is missing", None),
         (lambda path: path.symlink_to(path.name), "ELOOP", "symbolic links", None),
         (lambda path: path.write_bytes(b"x"), "EACCES", "executable for nobody (mode 0644)", "chmod +x"),
     ],
-    ids=["missing", "directory", "fifo", "dangling", "loop", "mode"],
+    ids=["missing", "fifo", "dangling", "loop", "mode"],
 )
 def test_what_cannot_be_executed(
-    cli: Cli, tmp_path: Path, make: Callable[[Path], None], errno: str, said: str | None, remedy: str | None
+    cli: Cli, tmp_path: Path, make: Callable[[Path], Any], errno: str, said: str, remedy: str | None
 ) -> None:
     """Missing, no file, a link to nothing, not executable: the kernel's errno, what is to blame, what helps."""
     path = tmp_path / "file"
     make(path)
-    if path.is_dir():
-        assert "no executable file is below it" in cli("explain", str(path)).message
-        return
-    if path.is_file():
+    if not path.is_symlink() and path.is_file():
         path.chmod(0o644)
     found = explain(cli, path)
     assert (found["runs"], found["errno"], found["by"]) == (False, errno, None)
-    assert said is None or said in found["reason"]
+    assert said in found["reason"]
     assert remedy is None or remedy in found["remedy"]
+    assert really(cli, path) == errno
 
 
 def test_what_would_be_if_it_were_executable(cli: Cli, tmp_path: Path) -> None:
@@ -123,14 +130,13 @@ def test_a_noexec_mount(cli: Cli, program: Path) -> None:
     assert "mount -o remount,exec /mnt" in found["remedy"]
 
 
-def test_for_whom_it_is_judged(tmp_path: Path, program: Path) -> None:
+def test_for_whom_it_is_judged(program: Path) -> None:
     """An ordinary user may not execute what root alone may, nor tell what he may not read; he needs no privileges."""
     if os.geteuid() != 0:
         pytest.skip("takes root, to have somebody else")
-    shared = tmp_path.parent.parent
     python = unprivileged_python()
-    directory = Path(run(["mktemp", "-d", "/tmp/binfmtd-explain-XXXXXX"]).stdout.strip())
-    try:
+    with tempfile.TemporaryDirectory(prefix="binfmtd-explain-") as made_here:  # tmp_path is for its owner alone
+        directory = Path(made_here)
         directory.chmod(0o755)
         for name, mode in (("mine", 0o755), ("closed", 0o700), ("secret", 0o711)):
             shutil.copy(program, directory / name)
@@ -139,9 +145,6 @@ def test_for_whom_it_is_judged(tmp_path: Path, program: Path) -> None:
         shutil.copy(program, directory / "hidden" / "program")
         files = [str(directory / name) for name in ("mine", "closed", "secret", "hidden/program")]
         done = run([*python, "-m", "binfmtd", "explain", "--json", *files], cwd="/")
-    finally:
-        shutil.rmtree(directory)
-    assert shared.exists()
     mine, closed, secret, hidden = done.json
     assert (done.status, mine["runs"]) == (1, True)
     assert (closed["errno"], "not executable for you (mode 0700" in closed["reason"]) == ("EACCES", True)
@@ -160,7 +163,7 @@ def test_a_chain_of_scripts(cli: Cli, tmp_path: Path, program: Path) -> None:
     assert (found["by"], found["interpreter"], found["runs"]) == ("script", str(first), True)
     assert [step["taken_by"] for step in found["steps"]] == ["script", "script", "native"]
     assert found["argv"] == [str(program), "-a  b", str(first), str(second)]
-    assert status_of(cli, second) == 7
+    assert really(cli, second) == 7
 
 
 @pytest.mark.parametrize(
@@ -182,10 +185,7 @@ def test_scripts_that_do_not_run(cli: Cli, tmp_path: Path, text: str, errno: str
     assert (found["runs"], found["errno"]) == (False, errno)
     assert reason in found["reason"]
     assert remedy in found["remedy"]
-    assert (
-        f"[Errno {getattr(__import__('errno'), errno)}]"
-        in run(cli.instance.entering([sys.executable, "-c", f"import os; os.execv({str(path)!r}, ['x'])"])).stderr
-    )
+    assert really(cli, path) == errno
 
 
 # Entries
@@ -216,7 +216,7 @@ def test_which_entry_takes_it(cli: Cli, register: Register, tmp_path: Path, prog
         {"entry": "disabled", "because": "disabled"},
         {"entry": "older", "because": "shadowed"},
     ]
-    assert status_of(cli, path) == 7
+    assert really(cli, path) == 7
     shown = cli("explain", str(path)).stdout
     for said in (f"{path}: runs through entry taker", "5859", "5f59", "f0ff", "older: shadowed", "but is disabled"):
         assert said in shown
@@ -250,11 +250,11 @@ def test_an_interpreter_that_is_missing(cli: Cli, register: Register, tmp_path: 
     assert (found["errno"], found["steps"][0]["reachable"]) == ("ENOENT", False)
     assert f"entry named takes {named}, but its interpreter is missing" in found["reason"]
     assert explain(cli, opened)["runs"]
-    assert status_of(cli, opened) == 9
+    assert really(cli, opened) == 9
 
 
 def test_inside_of_a_chroot(cli: Cli, register: Register, tmp_path: Path) -> None:
-    """With F a static interpreter serves in any chroot; one that is dynamic, or without F, only with its files there."""
+    """With F a static interpreter serves in any chroot; a dynamic one, or without F, only with its files."""
     true = shutil.which("true") or ""
     paths = {}
     for name, interpreter, flags in (
@@ -295,15 +295,13 @@ def test_a_dynamic_linker_that_is_missing(cli: Cli, tmp_path: Path) -> None:
     assert (found["errno"], found["runs"]) == ("ENOENT", False)
     assert "its dynamic linker (PT_INTERP): /lib/ld-musl-none.so.1 is not there" in found["reason"]
     assert explain(cli, wrong)["errno"] == "ELIBBAD"
-    for path, said in ((nowhere, "No such file"), (wrong, "corrupted shared library")):
-        code = f"import os; os.execv({str(path)!r}, ['x'])"
-        assert said in run(cli.instance.entering([sys.executable, "-c", code])).stderr
+    assert (really(cli, nowhere), really(cli, wrong)) == ("ENOENT", "ELIBBAD")
 
 
 def test_a_foreign_program_needs_its_own_libc(
     cli: Cli, register: Register, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A dynamic one is taken, and fails in QEMU: the path is named; here, in a tree, or below QEMU's prefix it helps."""
+    """A dynamic one is taken, and fails in QEMU: the path is named; in a tree, or below QEMU's prefix, it helps."""
     register("qemu-aarch64", ARM64.match)
     path = install(tmp_path / "dynamic", DYNAMIC)
     found = explain(cli, path)
@@ -337,7 +335,7 @@ def test_the_emulator_is_here(cli: Cli, tmp_path: Path) -> None:
     assert left_out["config"] == 'architectures = ["riscv64"]'
     assert cli("--arch", "riscv64").status == 0  # as the remedy says
     assert explain(cli, path)["entry"] == "qemu-riscv64"
-    assert status_of(cli, path) == 42
+    assert really(cli, path) == 42
 
 
 def test_the_emulator_is_not_here(cli: Cli, tmp_path: Path) -> None:
@@ -361,7 +359,7 @@ def test_known_kinds(cli: Cli, tmp_path: Path) -> None:
     assert (found["kind"], "wasmtime" in found["remedy"]) == ("wasm", True)
     config = found["config"].replace("/usr/bin/wasmtime", str(program))
     assert cli("apply", config=f"architectures = []\n{config}").status == 0
-    assert status_of(cli, path) == 9
+    assert really(cli, path) == 9
 
 
 # The command

@@ -38,6 +38,7 @@ def completions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         (["--arc"], {"--arch"}),  # options without a command are apply's
         (["wait", "aar"], {"aarch64", "aarch64_be"}),
         (["export", "--format", "n"], {"nixos"}),
+        (["explain", "--ro"], {"--root"}),
     ],
     ids=lambda words: " ".join(words) if isinstance(words, list) else None,
 )
