@@ -3,31 +3,25 @@
 import os
 import shutil
 from dataclasses import dataclass, field
-from errno import EACCES, ENOENT, errorcode
+from errno import EACCES, ENOENT, ENOEXEC, errorcode
+from shlex import quote
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.cli.declared import Declared
+from binfmtd.cli.reach import Reach, reach
 from binfmtd.errors import FormatError
 from binfmtd.formats.elf import ElfFile
 from binfmtd.formats.elf_kinds import elf_kind, libc_of
 from binfmtd.formats.kinds import Kind, kind_of
 from binfmtd.kernel.program import UNSEEN, Programs, reading
 from binfmtd.model.entry import Entry, ObservedState
-from binfmtd.model.execution import Execution, Opened, Passed, Refusal, Step, execute
+from binfmtd.model.execution import REWRITES, Execution, Passed, Refusal, Step, execute
 from binfmtd.model.handler import Flags
-from binfmtd.model.shebang import Shebang, parse_shebang
+from binfmtd.model.shebang import Shebang
+from binfmtd.model.standin import PREFIX as STAND_IN
 
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # a login's, in a root tree
 _QEMU = "qemu-"  # how its emulators are named, everywhere
-
-
-@dataclass(frozen=True, slots=True)
-class Reach:
-    """Where an entry's interpreter can be had: here (or in the tree that was named), and in any chroot whatever."""
-
-    here: bool
-    in_chroot: bool
-    static: bool
-    why: str
 
 
 @dataclass
@@ -91,12 +85,14 @@ class Explainer:
                 self._not_even_opened(found, execution.failure)
             elif execution.nobody_takes_it:
                 self._nobody(found, execution.steps[-1])
-            elif execution.failure.errno == ENOENT:
-                self._missing(found, execution.steps[-1], execution.failure)
+            elif execution.failure.errno != ENOEXEC and len(execution.steps) <= REWRITES:
+                self._interpreter_fails(found, execution.steps[-1], execution.failure)
         else:
             for step in execution.steps:
                 if isinstance(step.taker, Entry):
                     self._needs_its_own(found, step)
+                elif step.taker is not None:
+                    self._finds_what_it_names(found, step, step.taker)
         return found
 
     def _look_at(self, step: Step, found: Explanation) -> None:
@@ -107,40 +103,11 @@ class Explainer:
         entry = step.taker
         if not isinstance(entry, Entry) or entry.registration is None:
             return
-        found.reach[entry.name] = self._reach(entry)
+        found.reach[entry.name] = reach(self._programs, entry, entry.registration)
         if Flags.C in entry.registration.flags:
-            found.notes.append(f"flag C of {entry.name}: a set-uid file runs as its owner, through the interpreter")
-
-    def _reach(self, entry: Entry) -> Reach:
-        """Whether the interpreter of an entry can be had, here and in a chroot."""
-        registration = entry.registration
-        if registration is None:
-            return Reach(here=False, in_chroot=False, static=False, why="")
-        path = registration.interpreter
-        opened = Flags.F in registration.flags
-        file = self._programs.opened_by(entry) if opened else self._programs.open(path)
-        if isinstance(file, Refusal):
-            return Reach(here=False, in_chroot=False, static=False, why=file.reason)
-        if not file.place:
-            why = f"{path} is not there any more; the kernel has the file that it opened (flag F)"
-            return Reach(here=True, in_chroot=True, static=True, why=why)
-        needs = self._needs(file)
-        if opened and needs is None:
-            return Reach(
-                here=True, in_chroot=True, static=True, why="the kernel has it opened (flag F), and it is static"
-            )
-        if opened:
-            why = f"the kernel has it opened (flag F), but it needs {needs} there as well: a static one does not"
-            return Reach(here=True, in_chroot=False, static=False, why=why)
-        why = f"without flag F {path} is looked up in the chroot" + (f", and so is {needs}" if needs else "")
-        return Reach(here=True, in_chroot=False, static=needs is None, why=why)
-
-    def _needs(self, file: Opened) -> str | None:
-        """The file without which an interpreter does not run: its dynamic linker, or what its first line names."""
-        if script := parse_shebang(file.head):
-            return script.interpreter
-        elf = self._programs.elf(file.place)
-        return elf.linker if elf else None
+            found.notes.append(f"flag C of {_name(entry)}: a set-uid file runs as its owner, through the interpreter")
+        elif self._programs.is_set_id(step.file):
+            found.notes.append(f"its set-uid or set-gid bit has no effect: {_name(entry)} has no flag C")
 
     # Why not
 
@@ -167,12 +134,12 @@ class Explainer:
         disabled = [rival for rival in step.rivals if not rival.entry.enabled]
         found.reason = f"{step.path} is {kind.description}, and nothing takes it"
         if off:
-            found.reason += f": binfmt_misc is switched off as a whole, else entry {off[0].entry.name} would"
+            found.reason += f": binfmt_misc is switched off as a whole, else entry {_name(off[0].entry)} would"
             found.remedy = f"as root: echo 1 > {self._mount}/status"
             return
         if disabled:
-            found.reason += f": entry {disabled[0].entry.name} would, but is disabled"
-            found.remedy = f"as root: echo 1 > {self._mount}/{disabled[0].entry.name}"
+            found.reason += f": entry {_name(disabled[0].entry)} would, but is disabled"
+            found.remedy = f"as root: echo 1 > {quote(f'{self._mount}/{disabled[0].entry.name}')}"
             return
         if self._observed is None:
             found.runs = None
@@ -196,27 +163,47 @@ class Explainer:
         except (OSError, FormatError):
             return kind_of(lambda offset, size: step.file.head[offset : offset + size], step.path)
 
-    def _missing(self, found: Explanation, step: Step, failure: Refusal) -> None:
-        """An interpreter that is not there."""
+    def _interpreter_fails(self, found: Explanation, step: Step, failure: Refusal) -> None:
+        """An entry's interpreter, a script's or a program's dynamic linker cannot be had."""
+        missing = failure.errno == ENOENT
         if isinstance(step.taker, Shebang):
             path = step.taker.interpreter
             found.reason = f"the first line of {step.path} names {path!r}: {failure.reason}"
-            if path.endswith("\r") or (step.taker.argument or "").endswith("\r"):
+            if missing and path.endswith("\r"):
                 found.reason = f"the first line of {step.path} ends with a carriage return, which belongs to {path!r}"
-                found.remedy = f"convert it: sed -i 's/\\r$//' {step.path}"
-            else:
+                found.remedy = _convert(step.path)
+            elif missing:
                 found.remedy = f"install what has {path}, or name another interpreter in the first line"
         elif isinstance(step.taker, Entry):
-            found.reason = (
-                f"entry {step.taker.name} takes {step.path}, but its interpreter is missing: {failure.reason}"
-            )
-            found.remedy = "install it there, or have the entry registered with flag F, which opens it beforehand"
+            lost = "its interpreter is missing" if missing else "its interpreter cannot be executed"
+            found.reason = f"entry {_name(step.taker)} takes {step.path}, but {lost}: {failure.reason}"
+            if missing:
+                found.remedy = "install it there, or have the entry registered with flag F, which opens it beforehand"
         else:
-            elf = self._programs.elf(step.file.place)
             found.reason = f"{step.path}: {failure.reason}"
-            found.remedy = _bring_libc(elf) if elf else failure.remedy
+            elf = self._programs.elf(step.file.place)
+            if elf and missing:
+                found.remedy = _bring_libc(elf)
 
     # What runs, and would fail then
+
+    def _finds_what_it_names(self, found: Explanation, step: Step, script: Shebang) -> None:
+        """What env(1) finds, or not; and an argument that ends with what is no blank to the kernel."""
+        word = script.argument or ""
+        if word.endswith("\r"):
+            found.notes.append(f"the first line ends with a carriage return, which is passed on: {_convert(step.path)}")
+        if os.path.basename(script.interpreter) != "env" or not word or word.startswith("-") or "=" in word:
+            return
+        path = _PATH if self._programs.rooted else os.environ.get("PATH", _PATH)
+        places = [word] if "/" in word else [f"{directory}/{word}" for directory in path.split(":") if directory]
+        if any(self._there(place) for place in places):
+            return
+        remedy = "install it, or name another one in the first line"
+        if " " in word:
+            remedy = f"the kernel passes all of it as one word: write {script.interpreter} -S {word}"
+        found.fails(
+            Refusal(0, f"{script.interpreter}, which the first line of {step.path} names, finds no {word!r}", remedy)
+        )
 
     def _needs_its_own(self, found: Explanation, step: Step) -> None:
         """A dynamic program that QEMU runs needs its own libc, where the program is run."""
@@ -251,6 +238,14 @@ class Explainer:
     def _there(self, path: str) -> bool:
         way = self._programs.walk(path)
         return way is not None and way.real is not None
+
+
+def _name(entry: Entry) -> str:
+    return entry.name.removeprefix(STAND_IN)  # which is never shown
+
+
+def _convert(path: str) -> str:
+    return f"convert it: sed -i 's/\\r$//' {quote(path)}"
 
 
 def _bring_libc(elf: ElfFile) -> str:

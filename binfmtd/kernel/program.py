@@ -107,6 +107,13 @@ class Programs:
         except (OSError, FormatError):
             return None
 
+    def is_set_id(self, file: Opened) -> bool:
+        """Whether a file is to run as its owner or its group."""
+        try:
+            return bool(os.stat(file.place).st_mode & (stat.S_ISUID | stat.S_ISGID))
+        except OSError:
+            return False
+
     def is_native(self, elf: ElfFile) -> bool:
         """Whether this host's own loader takes a program of that machine."""
         what = (elf.bits, elf.byte_order, elf.machine)

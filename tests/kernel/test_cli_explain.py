@@ -188,6 +188,33 @@ def test_scripts_that_do_not_run(cli: Cli, tmp_path: Path, text: str, errno: str
     assert really(cli, path) == errno
 
 
+def test_what_env_finds(cli: Cli, tmp_path: Path) -> None:
+    """The kernel is content with env(1), which then looks for the word that it is passed: a word with blanks, too."""
+    good = script(tmp_path / "good", "#!/usr/bin/env sh\nexit 5\n")
+    lost = script(tmp_path / "lost", "#!/usr/bin/env no-such-program\n")
+    blank = script(tmp_path / "blank", "#!/usr/bin/env sh -e\n")
+    assert explain(cli, good)["runs"]
+    found = explain(cli, lost)
+    assert (found["runs"], found["errno"]) == (False, None)
+    assert "finds no 'no-such-program'" in found["reason"]
+    assert "/usr/bin/env -S sh -e" in explain(cli, blank)["remedy"]
+    assert [really(cli, path) for path in (good, lost, blank)] == [5, 127, 127]
+
+
+def test_notes(cli: Cli, register: Register, tmp_path: Path, program: Path) -> None:
+    """A carriage return that is passed on, a set-uid bit that does nothing, and one that does, under flag C."""
+    crlf = script(tmp_path / "crlf", f"#!{program} -e\r\n")
+    (note,) = explain(cli, crlf)["notes"]
+    assert "carriage return" in note
+    register("plain", Magic(b"one"), program)
+    register("risky", Magic(b"two"), program, "C")
+    for content, said in ((b"one", "plain has no flag C"), (b"two", "flag C of risky")):
+        path = install(tmp_path / "set-uid", content)
+        path.chmod(0o4755)
+        (note,) = explain(cli, path)["notes"]
+        assert said in note
+
+
 # Entries
 
 

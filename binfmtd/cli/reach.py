@@ -1,0 +1,48 @@
+"""Whether the interpreter of an entry can be had: here, and from inside of a chroot or a container."""
+
+from dataclasses import dataclass
+
+from binfmtd.kernel.program import Programs
+from binfmtd.model.entry import Entry
+from binfmtd.model.execution import Opened, Refusal
+from binfmtd.model.handler import Flags, Registration
+from binfmtd.model.shebang import parse_shebang
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Where an entry's interpreter can be had: here (or in the tree that was named), and in any chroot whatever."""
+
+    here: bool
+    in_chroot: bool
+    static: bool
+    why: str
+
+
+def reach(programs: Programs, entry: Entry, registration: Registration) -> Reach:
+    """Look at the interpreter, or at what lies now where the kernel opened it."""
+    path = registration.interpreter
+    opened = Flags.F in registration.flags
+    file = programs.opened_by(entry) if opened else programs.open(path)
+    if isinstance(file, Refusal):
+        return Reach(here=False, in_chroot=False, static=False, why=file.reason)
+    if not file.place:
+        why = f"{path} is not there any more; the kernel has the file that it opened (flag F)"
+        return Reach(here=True, in_chroot=True, static=True, why=why)
+    needs = _needs(programs, file)
+    if not opened:
+        why = f"without flag F {path} is looked up in the chroot" + (f", and so is {needs}" if needs else "")
+        return Reach(here=True, in_chroot=False, static=needs is None, why=why)
+    if needs is None:
+        why = "the kernel has it opened (flag F), and it is static"
+        return Reach(here=True, in_chroot=True, static=True, why=why)
+    why = f"the kernel has it opened (flag F), but it needs {needs} there as well: a static one does not"
+    return Reach(here=True, in_chroot=False, static=False, why=why)
+
+
+def _needs(programs: Programs, file: Opened) -> str | None:
+    """The file without which an interpreter does not run: its dynamic linker, or what its first line names."""
+    if script := parse_shebang(file.head):
+        return script.interpreter
+    elf = programs.elf(file.place)
+    return elf.linker if elf else None
