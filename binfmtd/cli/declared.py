@@ -29,7 +29,7 @@ class Declared:
     def remedy(self, kind: Kind, head: bytes, path: str) -> tuple[str, str]:
         """What would have such a file run: in words, and the config lines that would do it, if there are any."""
         if isinstance(self._config, ConfigError):
-            return f"mend the config, which would say who takes it: {self._config}", ""
+            return f"{kind.remedy} (the config may have a handler for it, but is invalid: {self._config})", kind.config
         fitting = [each for each in self._config.declarations if each.enabled and takes(each.match, head, path)]
         for declared in sorted(fitting, key=lambda declared: declared.priority, reverse=True):
             if held := self._desired.held_by_name.get(declared.name):

@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from binfmtd.catalog.architectures import CATALOG
+from binfmtd.catalog.program import tiny_program
 from binfmtd.cli.status_view import view
 from binfmtd.config import build, merge
 from binfmtd.config.load import load
@@ -20,13 +22,19 @@ from binfmtd.errors import BinfmtdError, ConfigError, FormatError, StateError
 from binfmtd.files.trust import Trust
 from binfmtd.formats.binfmt_d import is_generated, parse_conf, render_conf
 from binfmtd.formats.debian import is_format, parse_format
+from binfmtd.formats.elf import parse_elf
+from binfmtd.formats.elf_kinds import elf_kind
 from binfmtd.formats.entryfile import parse_entry
+from binfmtd.formats.kinds import kind_of
 from binfmtd.formats.line import decode_line, encode_line
 from binfmtd.formats.mountinfo import parse_mountinfo
 from binfmtd.formats.toml import check_toml
 from binfmtd.model.desired import Facts, resolve
+from binfmtd.model.match import HEAD_SIZE
+from binfmtd.model.shebang import parse_shebang
 from binfmtd.report.printable import printable
 from binfmtd.report.status import read_status
+from support.elf_files import made
 
 _LONGEST_MESSAGE = 8192  # what a person can still read; a line of binfmt.d has up to 1,920 bytes, each up to \xNN
 _directory = TemporaryDirectory(prefix="binfmtd-")
@@ -115,8 +123,22 @@ def status(data: bytes) -> None:
         _is_one_clear(error)
 
 
+def executable(data: bytes) -> None:
+    """A file that somebody asks to have explained: something is said of it, whatever it is."""
+
+    def read(offset: int, size: int) -> bytes:
+        return data[offset : offset + size]
+
+    parse_shebang(data)
+    elf = parse_elf(read)
+    kind = elf_kind(elf, data[:HEAD_SIZE]) if elf else kind_of(read, "name")
+    assert kind.description
+    printable(kind.description)
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    each.__name__: each for each in (toml, config_file, binfmt_d, debian, line, entry, mount_table, ledger, status)
+    each.__name__: each
+    for each in (toml, config_file, binfmt_d, debian, line, entry, mount_table, ledger, status, executable)
 }
 
 _REGISTRATION = r":qemu-arm:M:0:\x7fELF\x01\x01\x01:\xff\xff:/usr/bin/qemu-arm:POCF"
@@ -178,4 +200,11 @@ SEEDS: dict[str, tuple[bytes, ...]] = {
         json.dumps({"schema": 1, "boot_id": "boot", "entries": [_REMEMBERED]}).encode(),
     ),
     "status": (json.dumps(_STATUS).encode(),),
+    "executable": (
+        made((3, b"/lib/ld.so.1\0"), (0x6474E553, bytes(32)), machine=62),
+        tiny_program(CATALOG["armeb"]),
+        b"MZ" + bytes(58) + b"\x40\0\0\0" + b"PE\0\0" + bytes(250),
+        b"PK\x03\x04" + bytes(22) + b"\x09\0\x04\0META-INF/",
+        b"#! /bin/sh -e \n",
+    ),
 }
