@@ -114,12 +114,12 @@ class Explainer:
     def _not_even_opened(self, found: Explanation, failure: Refusal) -> None:
         """What else there is to say where the file itself is not to be had."""
         path = found.file
-        if failure.errno == EACCES:
-            then = Explainer(self._programs.granting(path), self._observed, self._declared, self._mount)(path)
+        if failure.errno == EACCES and (granting := self._programs.granting(path)):
+            then = Explainer(granting, self._observed, self._declared, self._mount)(path)
             if then.execution.steps and not then.runs:
                 found.notes.append(f"were that allowed: {then.reason}; {then.remedy}")
                 found.kind, found.config = then.kind, then.config
-        elif failure.errno == ENOENT and self._programs.rooted and os.path.exists(path):
+        elif failure.errno == ENOENT and self._programs.rooted and os.path.lexists(path):
             found.remedy = "with --root a file is named as it is called inside of the tree"
         elif failure.errno == ENOENT and "/" not in path and (elsewhere := shutil.which(path)):
             found.remedy = f"name it by its path, as a shell finds it: {elsewhere}"

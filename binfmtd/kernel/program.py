@@ -45,9 +45,9 @@ class Programs:
         self._native = native
         self._header = native_header()
 
-    def granting(self, path: str) -> "Programs":
-        """The same, were the file at a path executable."""
-        return Programs(self._root, self._native, path)
+    def granting(self, path: str) -> "Programs | None":
+        """The same, were the file at a path executable; None if it counts as such already."""
+        return None if path == self._granted else Programs(self._root, self._native, path)
 
     @property
     def rooted(self) -> bool:
@@ -58,7 +58,7 @@ class Programs:
         """The file that a path leads to; a Refusal with ``UNSEEN`` if we may not read it."""
         way = self.walk(path)
         if way is None:
-            return Refusal(ENOENT, "an empty path leads to no file")
+            return Refusal(EACCES, "an empty path is the directory one is in", "name a file")
         if way.errno == EXDEV and not self._root:  # a link of the kernel's own: it can follow it, and so can stat
             return self._opened(path, path, os.stat(path))
         if way.real is None or way.stat is None:
@@ -84,6 +84,8 @@ class Programs:
         linker = self.open(elf.linker)
         if isinstance(linker, Refusal):
             return Refusal(linker.errno, f"its dynamic linker (PT_INTERP): {linker.reason}", linker.remedy)
+        if os.stat(linker.place).st_size < (64 if elf.bits == 64 else 52):
+            return Refusal(EIO, f"its dynamic linker {elf.linker} is cut off", "get it anew")
         found = self.elf(linker.place)
         if found is None or (found.bits, found.byte_order, found.machine) != (elf.bits, elf.byte_order, elf.machine):
             return Refusal(ELIBBAD, f"its dynamic linker {elf.linker} is for another machine", "install the right one")

@@ -16,7 +16,7 @@ Files are somebody else's affair (``Files``): so this can be held against the re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from errno import ELOOP, ENOEXEC
+from errno import ELOOP, ENOENT, ENOEXEC
 from typing import Protocol
 
 from binfmtd.model.entry import Entry, ObservedState
@@ -121,7 +121,8 @@ class _Course:
 def execute(path: str, observed: ObservedState, files: Files, argv: Sequence[str] = ()) -> Execution:
     """Follow an exec of ``path`` to its end; ``argv`` is what the caller passes, by default just the path."""
     course = _Course(list(argv or (path,)))
-    file = files.open(path)
+    # Of its callers the kernel takes no empty path (getname_flags); of a first line it does, for the current directory.
+    file = files.open(path) if path else Refusal(ENOENT, "an empty path leads to no file", "name a file")
     if isinstance(file, Refusal):
         return course.end(file)
     put_aside = False

@@ -5,8 +5,9 @@ Source: fs/binfmt_script.c, load_script.
 * Only the first 256 bytes of the file count, and a newline only if no NUL comes before it.
 * Without a newline the interpreter's path has to end within them, by a blank or a NUL: a path that may be cut off is
   not executed.  The argument may be cut off.
-* There is one argument, blanks within it and all; blanks at the end of the line do not count.  A carriage return is no
-  blank: it becomes a part of the path or of the argument.
+* There is one argument, blanks within it and all; blanks at the end of the line do not count, but where the line has no
+  end they are followed by an empty argument.  A carriage return is no blank: it becomes a part of the path or of the
+  argument.
 """
 
 from dataclasses import dataclass
@@ -43,10 +44,10 @@ def parse_shebang(head: bytes) -> Shebang | None:
         return None
     line = head[begin:end]
     separator = next((place for place, byte in enumerate(line) if byte in b" \t\0"), len(line))
-    argument = b""
+    argument = None
     if line[separator : separator + 1] not in (b"", b"\0"):
-        argument = line[separator:].lstrip(_BLANKS).partition(b"\0")[0]
-    return Shebang(_text(line[:separator]), _text(argument) if argument else None)
+        argument = _text(line[separator:].lstrip(_BLANKS).partition(b"\0")[0])
+    return Shebang(_text(line[:separator]), argument)
 
 
 def _skip_blanks(head: bytes, begin: int) -> int | None:

@@ -314,15 +314,16 @@ def test_a_dynamic_linker_that_is_missing(cli: Cli, tmp_path: Path) -> None:
     """PT_INTERP leads nowhere, or to no such file: named, with the kernel's errno."""
     native = Path(sys.executable).resolve().read_bytes()
     machine = int.from_bytes(native[18:20], sys.byteorder)
-    (tmp_path / "linker").write_bytes(b"no linker")
-    (tmp_path / "linker").chmod(0o755)
+    install(tmp_path / "linker", b"no linker".ljust(64))
+    install(tmp_path / "short", b"no linker")
     nowhere = install(tmp_path / "a", made((3, b"/lib/ld-musl-none.so.1\0"), machine=machine))
     wrong = install(tmp_path / "b", made((3, f"{tmp_path}/linker\0".encode()), machine=machine))
+    short = install(tmp_path / "c", made((3, f"{tmp_path}/short\0".encode()), machine=machine))
     found = explain(cli, nowhere)
     assert (found["errno"], found["runs"]) == ("ENOENT", False)
     assert "its dynamic linker (PT_INTERP): /lib/ld-musl-none.so.1 is not there" in found["reason"]
-    assert explain(cli, wrong)["errno"] == "ELIBBAD"
-    assert (really(cli, nowhere), really(cli, wrong)) == ("ENOENT", "ELIBBAD")
+    assert [explain(cli, path)["errno"] for path in (wrong, short)] == ["ELIBBAD", "EIO"]
+    assert [really(cli, path) for path in (nowhere, wrong, short)] == ["ENOENT", "ELIBBAD", "EIO"]
 
 
 def test_a_foreign_program_needs_its_own_libc(

@@ -26,6 +26,7 @@ from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import HEAD_SIZE, Extension, Magic, Match
 from support.exec_loop import TESTS
 from support.instance import Instance
+from support.waiting import wait_until
 
 NATIVES = ("1", "2", "3.A", "4.b", "5", "6", "7", "8")  # their place, from one on, is what they exit with
 SCRIPTS = {"script": b"#!%s/2\n", "script.A": b"#! \t%s/5 \t arg ument \t\n", "again": b"#!%s/script\n"}
@@ -114,7 +115,7 @@ executed = st.lists(
         Executed,
         st.sampled_from(FILE_NAMES),
         contents,
-        st.sampled_from(((), ("argv0",), ("", "one"), ("argv0", "one", "two"))),
+        st.sampled_from(((), ("argv0",), ("-x", ""), ("argv0", "one", "two"))),
     ),
     min_size=1,
     max_size=4,
@@ -212,8 +213,10 @@ def _execute(path: str, argv: list[str], *, wait: bool) -> int | str | tuple[lis
         return errno.errorcode[error.errno or 0]
     if wait:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    try:  # posix_spawn has come back, so the exec is done
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().removesuffix(b"\0").split(b"\0")
+    try:
+        # posix_spawn comes back in the midst of the exec, when the arguments are not yet where /proc shows them.
+        wait_until(line := Path(f"/proc/{pid}/cmdline").read_bytes, 30, "a command line")
+        words = line().removesuffix(b"\0").split(b"\0")
         return [os.fsdecode(word) for word in words], os.readlink(f"/proc/{pid}/exe")
     finally:
         os.kill(pid, signal.SIGKILL)

@@ -148,6 +148,7 @@ def test_what_f_opened_counts() -> None:
 def test_what_is_missing() -> None:
     """The file, an entry's interpreter or a script's: the exec fails where it is looked for."""
     assert run("/nowhere").steps == ()
+    assert run("").failure == Refusal(ENOENT, "an empty path leads to no file", "name a file")
     for found in (run("/nowhere"), run("/lost"), run("/foreign", entry("e", Magic(b"F1"), "/nowhere"))):
         assert found.failure == Refusal(ENOENT, "/nowhere is not there")
         assert not found.nobody_takes_it
