@@ -31,6 +31,7 @@ def document(found: Explanation) -> dict[str, object]:
         "remedy": found.remedy or None,
         "config": found.config or None,
         "errno": found.errno,
+        "executable": bool(found.execution.steps),
         "kind": found.kind.word if found.kind else None,
         "architecture": found.kind.architecture if found.kind else None,
         "steps": [_step(step, found) for step in found.execution.steps],
@@ -74,6 +75,8 @@ def brief(found: Explanation) -> str:
 def full(found: Explanation) -> Iterator[str]:
     """All of it, line by line."""
     yield printable(f"{found.file}: {_verdict(found)}")
+    if found.execution.steps and found.kind and not found.execution.nobody_takes_it:
+        yield printable(f"  it is {found.kind.description}, and may be executed")
     for number, step in enumerate(found.execution.steps, 1):
         last = number == len(found.execution.steps)
         for place, line in enumerate(_told(step, found, last=last)):

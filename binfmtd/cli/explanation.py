@@ -39,7 +39,7 @@ class Explanation:
     remedy: str = ""
     config: str = ""  # the config lines that would bring a handler
     errno: str | None = None
-    kind: Kind | None = None
+    kind: Kind | None = None  # of the file; where an interpreter is what nothing takes, of that
     reach: dict[str, Reach] = field(default_factory=dict)  # by the entry's name
     notes: list[str] = field(default_factory=list)
 
@@ -77,6 +77,8 @@ class Explainer:
         """The answer about a file."""
         execution = execute(file, self._observed or ObservedState(), self._programs)
         found = Explanation(file, execution)
+        if execution.steps:
+            found.kind = self._kind(execution.steps[0])
         for step in execution.steps:
             self._look_at(step, found)
         if execution.failure is not None:

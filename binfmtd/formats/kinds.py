@@ -7,6 +7,7 @@ handlers the packages' files in /usr/share/binfmts.  ELF files have kinds of the
 from dataclasses import dataclass
 
 from binfmtd.formats.elf import Read
+from binfmtd.model.shebang import parse_shebang
 
 START_BYTES = 4096  # what is looked at for text, and where a PE header may lie
 
@@ -31,6 +32,8 @@ def kind_of(read: Read, name: str = "") -> Kind:  # noqa: PLR0911  each case has
     start = read(0, START_BYTES)
     if not start:
         return Kind("empty", "an empty file", "a shell would run it, and do nothing: was it written completely?")
+    if parse_shebang(start):
+        return Kind("script", "a script")
     if start.startswith(b"#!"):
         return Kind(
             "script",

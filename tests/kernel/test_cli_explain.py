@@ -80,8 +80,11 @@ def test_a_native_program(cli: Cli, program: Path) -> None:
     found = explain(cli, program)
     assert (found["runs"], found["by"], found["entry"]) == (True, "native", None)
     assert found["argv"] == [str(program)]
+    assert (found["kind"], found["executable"]) == ("elf", True)
     shown = cli("explain", str(program))
     assert (shown.status, shown.stdout.splitlines()[0]) == (0, f"{program}: runs natively")
+    assert "bits" in shown.stdout
+    assert "static, and may be executed" in shown.stdout
 
 
 @pytest.mark.parametrize(
@@ -104,7 +107,7 @@ def test_what_cannot_be_executed(
     if not path.is_symlink() and path.is_file():
         path.chmod(0o644)
     found = explain(cli, path)
-    assert (found["runs"], found["errno"], found["by"]) == (False, errno, None)
+    assert (found["runs"], found["errno"], found["by"], found["executable"]) == (False, errno, None, False)
     assert said in found["reason"]
     assert remedy is None or remedy in found["remedy"]
     assert really(cli, path) == errno

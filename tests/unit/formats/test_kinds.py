@@ -102,6 +102,11 @@ def test_the_config_lines_are_a_config() -> None:
         assert handler["interpreter"].startswith("/")
 
 
+def test_a_script_that_is_in_order() -> None:
+    """Has its interpreter, and needs no remedy."""
+    assert kind(b"#!/bin/sh\n") == Kind("script", "a script")
+
+
 @given(st.binary(max_size=300), st.sampled_from([b"", b"MZ" + bytes(58), b"PK\x03\x04", b"\xca\xfe\xba\xbe"]))
 def test_nothing_ends_in_an_error(noise: bytes, begin: bytes) -> None:
     """Whatever stands in a file, something is said of it."""
