@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,25 @@ from support.instance import Instance
 from support.waiting import wait_until
 
 NATIVES = ("1", "2", "3.A", "4.b", "5", "6", "7", "8")  # their place, from one on, is what they exit with
-SCRIPTS = {"script": b"#!%s/2\n", "script.A": b"#! \t%s/5 \t arg ument \t\n", "again": b"#!%s/script\n"}
+DEEP = (
+    "deep0",
+    "deep1",
+    "deep2",
+    "deep3",
+    "deep4",
+    "deep5",
+)  # each leads to the one before, and the first to a program
+SCRIPTS = {"script": b"#!%s/2\n", "script.A": b"#! \t%s/5 \t arg ument \t\n", "deep0": b"#!%s/7\n"} | {
+    name: f"#!%s/{before}\n".encode() for before, name in pairwise(DEEP)
+}
 DATA = {"AB": b"AB", "A.b": b"\0A", "empty": b""}
 MISSING = "missing"
-INTERPRETERS = (*NATIVES, *NATIVES, *SCRIPTS, *DATA, MISSING)
+GONE = "gone"  # a native program, which is there when entries are registered, and not when they are used
+INTERPRETERS = (*NATIVES, *NATIVES, *SCRIPTS, *DATA, GONE, GONE, MISSING)
 FILE_NAMES = ("x", "x.A", "x.b", "x.a", "A", ".A", "x.", "x.b.A", "x.A.b", "dir.A/x", "dir.A/x.b")
 _BYTES = (0, 0, ord("A"), ord("B"), 0x7F, 0xFF)
 _OFFSETS = (0, 0, 0, 1, 2, 3, 252, 253, 254, 255)
+_WORDS = (b"%s/1", b"%s/4.b", b"%s/script", b"%s/missing", b"%s/gone", b"%s/AB", b"", b"\0", b"%s/6\r")
 _FLAGS = tuple(Flags.parse(letters) for letters in ("", "", "P", "F", "FP", "O", "OF", "C", "POCF"))
 
 
@@ -51,10 +64,11 @@ class Registered:
 
 @dataclass(frozen=True, slots=True)
 class Executed:
-    """One file, and what it is executed with."""
+    """One file, and what it is executed with; ``size``: a script's first line begins with blanks up to that length."""
 
     name: str
     content: bytes
+    size: int
     argv: tuple[str, ...]
 
 
@@ -72,7 +86,9 @@ def _magics(draw: st.DrawFn) -> Magic:
 matches = st.one_of(
     _magics(),
     _magics(),
-    st.sampled_from((Magic(b"#!"), Magic(b"\x7fELF"), Magic(b"#", b"\xfc"))),
+    st.sampled_from(
+        (Magic(b"#!"), Magic(b"\x7fELF"), Magic(b"#", b"\xfc"), Magic(b"A", None, 255), Magic(b"A", None, 254))
+    ),
     st.sampled_from(("A", "b", "a")).map(Extension),
 )
 registered = st.lists(
@@ -93,20 +109,19 @@ def _contents(draw: st.DrawFn) -> bytes:
     if draw(st.booleans()):
         return begin
     middle = draw(st.sampled_from((b"\0", b"B")))
-    return begin.ljust(draw(st.integers(250, 256)), middle) + draw(_few)
+    end = draw(st.sampled_from((b"A", b"AA", b"AB"))) if draw(st.booleans()) else draw(_few)
+    return begin.ljust(draw(st.integers(253, 256)), middle) + end
 
 
 @st.composite
 def _first_lines(draw: st.DrawFn) -> bytes:
     """Scripts, the long ones around the last byte that the kernel reads; %s is the world's directory."""
     blanks = st.text(" \t", max_size=2).map(str.encode)
-    word = draw(st.sampled_from((b"%s/1", b"%s/4.b", b"%s/script", b"%s/missing", b"%s/AB", b"", b"\0", b"%s/6\r")))
+    deep = [f"%s/{name}".encode() for name in DEEP]
+    word = draw(st.sampled_from((*_WORDS, *deep)))
     argument = draw(st.sampled_from((b"", b"-a", b"-a -b", b"\0-a", b"-a\0b")))
     end = draw(st.sampled_from((b"\n", b"", b"\0\n", b"A")))
-    before = draw(blanks)
-    if draw(st.integers(0, 3)) == 0:
-        before = b" " * draw(st.integers(150, HEAD_SIZE))
-    return b"#!" + before + word + draw(blanks) + argument + draw(blanks) + end
+    return b"#!" + draw(blanks) + word + draw(blanks) + argument + draw(blanks) + end
 
 
 contents = st.one_of(_contents(), _first_lines(), st.just(b""), st.just(b"\x7fELF"))
@@ -115,6 +130,7 @@ executed = st.lists(
         Executed,
         st.sampled_from(FILE_NAMES),
         contents,
+        st.sampled_from((0, 0, 0, *range(HEAD_SIZE - 6, HEAD_SIZE + 4))),
         st.sampled_from(((), ("argv0",), ("-x", ""), ("argv0", "one", "two"))),
     ),
     min_size=1,
@@ -125,14 +141,15 @@ executed = st.lists(
 class World:
     """An instance, interpreters, and a process in there that executes; from its start to ``close``.
 
-    ``contents`` are the native programs' by their place, from one on.
+    ``programs`` are the native ones' contents, those of NATIVES and GONE.
     """
 
     def __init__(self, directory: Path, programs: Sequence[bytes]) -> None:
         self.directory = str(directory)
         self._instance = Instance()
         (directory / "dir.A").mkdir()
-        named = dict(zip(NATIVES, programs, strict=True)) | self._filled(SCRIPTS) | DATA
+        *others, self._gone = programs
+        named = dict(zip(NATIVES, others, strict=True)) | self._filled(SCRIPTS) | DATA
         for name, content in named.items():
             self._put(f"bin/{name}", content)
         self._executor = self._instance.popen(
@@ -149,16 +166,18 @@ class World:
 
     def native(self, path: str) -> int:
         """The place of a native program, from one on."""
-        return NATIVES.index(os.path.basename(path)) + 1
+        return (*NATIVES, GONE).index(os.path.basename(path)) + 1
 
     def register(self, entries: Sequence[Registered], *, switched_on: bool) -> None:
         """Register them one after the other."""
+        gone = self._put(f"bin/{GONE}", self._gone)
         for number, each in enumerate(entries):
             registration = Registration(each.match, f"{self.directory}/bin/{each.interpreter}", each.flags)
             self._instance.register(encode_line(f"entry{number}", registration))
             if not each.enabled:
                 self._instance.write(f"entry{number}", b"0")
         self._instance.write("status", b"1" if switched_on else b"0")
+        os.unlink(gone)
 
     def clear(self) -> None:
         """Take every entry away."""
@@ -173,7 +192,11 @@ class World:
 
     def put(self, each: Executed) -> str:
         """Make the file, and return its path."""
-        return self._put(each.name, each.content.replace(b"%s", f"{self.directory}/bin".encode()))
+        content = each.content.replace(b"%s", f"{self.directory}/bin".encode())
+        if content.startswith(b"#!"):
+            line = content.rstrip(b"\n")
+            content = b"#!" + b" " * (each.size - len(line)) + content[2:]
+        return self._put(each.name, content)
 
     def execute(self, paths: Sequence[str], argvs: Sequence[Sequence[str]], *, wait: bool = True) -> list[Any]:
         """What each ends with, an exit status or an errno's name; without ``wait``, its command line and its file."""
@@ -217,7 +240,7 @@ def _execute(path: str, argv: list[str], *, wait: bool) -> int | str | tuple[lis
         # posix_spawn comes back in the midst of the exec, when the arguments are not yet where /proc shows them.
         wait_until(line := Path(f"/proc/{pid}/cmdline").read_bytes, 30, "a command line")
         words = line().removesuffix(b"\0").split(b"\0")
-        return [os.fsdecode(word) for word in words], os.readlink(f"/proc/{pid}/exe")
+        return [os.fsdecode(word) for word in words], os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)")
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
