@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, assume, given, seed, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
-from support.executions import GONE, NATIVES, Executed, Registered, World, executed, registered
+from support.executions import NATIVES, Executed, Registered, World, executed, registered
 from support.programs import exits_with, waits
 
 from binfmtd.kernel.program import Programs
 from binfmtd.model.execution import Execution, execute
-from binfmtd.model.match import Magic
 
 Times = Callable[[int], int]
 Check = Callable[[Sequence[Registered], Sequence[Executed], bool], None]
@@ -57,9 +56,6 @@ def examples(request: pytest.FixtureRequest, number: int, check: Check) -> None:
 
 def models(world: World, entries: Sequence[Registered], files: Sequence[Executed], *, on: bool) -> list[Execution]:
     """What explain's model says of each file, from what it sees of the instance; one path after the other."""
-    if any(each.interpreter == GONE for each in entries):
-        # What cannot be looked at is taken for a program of ours: which ours is alike in its first bytes alone.
-        assume(all(not isinstance(each.match, Magic) or each.match.offset < 4 for each in entries))
     world.register(entries, switched_on=on)
     observed = world.observe()
     programs = Programs("", frozenset)

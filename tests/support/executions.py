@@ -86,11 +86,19 @@ def _magics(draw: st.DrawFn) -> Magic:
 matches = st.one_of(
     _magics(),
     _magics(),
-    st.sampled_from(
-        (Magic(b"#!"), Magic(b"\x7fELF"), Magic(b"#", b"\xfc"), Magic(b"A", None, 255), Magic(b"A", None, 254))
-    ),
+    st.sampled_from((Magic(b"#!"), Magic(b"\x7fELF"), Magic(b"#", b"\xfc"))),
+    st.sampled_from((Magic(b"A", None, 255), Magic(b"BA", None, 254), Magic(b"B", None, 254))),
     st.sampled_from(("A", "b", "a")).map(Extension),
 )
+
+
+def _that_can_be_foreseen(entries: list[Registered]) -> list[Registered]:
+    """What is gone is taken for a program of this host's, which is like others in its first bytes alone."""
+    if all(each.interpreter != GONE for each in entries):
+        return entries
+    return [each for each in entries if isinstance(each.match, Extension) or each.match.offset < 4]
+
+
 registered = st.lists(
     st.builds(
         Registered,
@@ -100,7 +108,7 @@ registered = st.lists(
         st.sampled_from((True, True, True, False)),
     ).filter(lambda each: each.interpreter != MISSING or Flags.F not in each.flags),  # which the kernel refuses
     max_size=8,
-)
+).map(_that_can_be_foreseen)
 
 
 @st.composite
@@ -124,7 +132,12 @@ def _first_lines(draw: st.DrawFn) -> bytes:
     return b"#!" + draw(blanks) + word + draw(blanks) + argument + draw(blanks) + end
 
 
-contents = st.one_of(_contents(), _first_lines(), st.just(b""), st.just(b"\x7fELF"))
+contents = st.one_of(
+    _contents(),
+    _first_lines(),
+    st.sampled_from((b"", b"\x7fELF")),
+    st.sampled_from((b"B" * 255 + b"A", b"\0" * 254 + b"BAB", b"#" * 255 + b"A")),  # the last bytes that are looked at
+)
 executed = st.lists(
     st.builds(
         Executed,
