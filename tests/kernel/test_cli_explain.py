@@ -133,23 +133,28 @@ def test_a_noexec_mount(cli: Cli, program: Path) -> None:
     assert "mount -o remount,exec /mnt" in found["remedy"]
 
 
+@pytest.mark.usefixtures("private_instances")
 def test_for_whom_it_is_judged(program: Path) -> None:
-    """An ordinary user may not execute what root alone may, nor tell what he may not read; he needs no privileges."""
+    """An ordinary user sees the entries; he may not execute what root alone may, nor tell what he may not read."""
     if os.geteuid() != 0:
         pytest.skip("takes root, to have somebody else")
     python = unprivileged_python()
-    with tempfile.TemporaryDirectory(prefix="binfmtd-explain-") as made_here:  # tmp_path is for its owner alone
+    # tmp_path is for its owner alone.
+    with tempfile.TemporaryDirectory(prefix="binfmtd-explain-") as made_here, Instance(everybody=True) as instance:
+        instance.register(encode_line("theirs", Registration(ARM64.match, "/usr/bin/qemu-aarch64", Flags.F)))
         directory = Path(made_here)
         directory.chmod(0o755)
+        foreign_program(directory / "foreign", ARM64)
         for name, mode in (("mine", 0o755), ("closed", 0o700), ("secret", 0o711)):
             shutil.copy(program, directory / name)
             (directory / name).chmod(mode)
         (directory / "hidden").mkdir(mode=0o700)
         shutil.copy(program, directory / "hidden" / "program")
-        files = [str(directory / name) for name in ("mine", "closed", "secret", "hidden/program")]
-        done = run([*python, "-m", "binfmtd", "explain", "--json", *files], cwd="/")
-    mine, closed, secret, hidden = done.json
-    assert (done.status, mine["runs"]) == (1, True)
+        files = [str(directory / name) for name in ("mine", "foreign", "closed", "secret", "hidden/program")]
+        done = run(instance.entering([*python, "-m", "binfmtd", "explain", "--json", *files]))
+    mine, foreign, closed, secret, hidden = done.json
+    assert (done.status, done.stderr) == (1, "")
+    assert (mine["by"], foreign["entry"], foreign["runs"]) == ("native", "theirs", True)
     assert (closed["errno"], "not executable for you (mode 0700" in closed["reason"]) == ("EACCES", True)
     assert (secret["runs"], "ask again as root" in secret["remedy"]) == (None, True)
     assert (hidden["errno"], f"may not search the directory {directory}/hidden" in hidden["reason"]) == ("EACCES", True)
@@ -281,6 +286,31 @@ def test_an_interpreter_that_is_missing(cli: Cli, register: Register, tmp_path: 
     assert f"entry named takes {named}, but its interpreter is missing" in found["reason"]
     assert explain(cli, opened)["runs"]
     assert really(cli, opened) == 9
+
+
+def test_interpreters_that_are_taken_themselves(cli: Cli, register: Register, tmp_path: Path, program: Path) -> None:
+    """Round and round until the kernel gives up; and after flag O nothing may be taken any more."""
+    path = install(tmp_path / "loop", b"LOOP")
+    register("loops", Magic(b"LOOP"), path)
+    found = explain(cli, path)
+    assert (found["runs"], found["errno"], len(found["steps"])) == (False, "ELOOP", 6)
+    assert "each interpreter is taken itself" in found["reason"]
+    once = install(tmp_path / "once", b"ONCE")
+    register("passes", Magic(b"ONCE"), script(tmp_path / "script", f"#!{program}\n"), "O")
+    twice = explain(cli, once)
+    assert (twice["runs"], twice["errno"], "without O and C" in twice["remedy"]) == (False, "ENOEXEC", True)
+    assert [really(cli, each) for each in (path, once)] == ["ELOOP", "ENOEXEC"]
+
+
+def test_an_interpreter_that_may_not_be_executed(cli: Cli, register: Register, tmp_path: Path, program: Path) -> None:
+    """Its mode is to blame, not the file's."""
+    register("named", Magic(b"NAMED"), program, "")
+    program.chmod(0o644)
+    path = install(tmp_path / "file", b"NAMED")
+    found = explain(cli, path)
+    assert (found["errno"], really(cli, path)) == ("EACCES", "EACCES")
+    assert f"its interpreter cannot be executed: {program} is executable for nobody" in found["reason"]
+    assert found["remedy"] == f"chmod +x {program}"
 
 
 def test_inside_of_a_chroot(cli: Cli, register: Register, tmp_path: Path) -> None:
