@@ -146,6 +146,9 @@ class Explainer:
         if self._observed is None:
             found.runs = None
             found.reason = f"{step.path} is {kind.description}: whether an entry takes it cannot be seen from here"
+            if kind.architecture is not None:
+                found.remedy = f"`binfmtd probe {kind.architecture}` tries whether such programs run"
+                return
         if step.unclear:
             found.runs = None
         found.remedy, found.config = self._declared.remedy(kind, step.file.head, step.path)
@@ -220,22 +223,19 @@ class Explainer:
                 )
             return
         name = emulator.removeprefix(_QEMU).removesuffix("-static")
-        prefix = os.environ.get("QEMU_LD_PREFIX") or f"/usr/gnemul/qemu-{name}"
-        for path in (prefix + elf.linker, elf.linker):
+        prefixes = (f"/usr/gnemul/qemu-{name}", f"/etc/qemu-binfmt/{name}")  # QEMU's own, and Debian's up to 12
+        if prefix := os.environ.get("QEMU_LD_PREFIX"):
+            prefixes = (prefix,)
+        for path in (*(each + elf.linker for each in prefixes), elf.linker):
             if self._there(path):
                 found.notes.append(f"it is dynamic, and its dynamic linker is here: {path}")
                 return
-        libc = libc_of(elf.linker)
-        found.fails(
-            Refusal(
-                0,
-                f"it is dynamic, and its dynamic linker {elf.linker}"
-                + (f" ({libc})" if libc else "")
-                + " is not here, "
-                f"nor below {prefix}: {emulator} starts, and ends with an error",
-                _bring_libc(elf),
-            )
+        whose = f" ({libc})" if (libc := libc_of(elf.linker)) else ""
+        reason = (
+            f"it is dynamic, and its dynamic linker {elf.linker}{whose} is not here, nor below {' or '.join(prefixes)}: "
+            f"{emulator} starts, and ends with an error"
         )
+        found.fails(Refusal(0, reason, _bring_libc(elf)))
 
     def _there(self, path: str) -> bool:
         way = self._programs.walk(path)

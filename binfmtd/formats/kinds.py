@@ -5,6 +5,7 @@ handlers the packages' files in /usr/share/binfmts.  ELF files have kinds of the
 """
 
 from dataclasses import dataclass
+from shlex import quote
 
 from binfmtd.formats.elf import Read
 from binfmtd.model.shebang import parse_shebang
@@ -44,7 +45,7 @@ def kind_of(read: Read, name: str = "") -> Kind:  # noqa: PLR0911  each case has
         return Kind(
             "script",
             "a script that begins with a byte order mark (EF BB BF) instead of #!",
-            f"remove the mark: sed -i '1s/^\\xef\\xbb\\xbf//' {name}".rstrip(),
+            f"remove the mark: sed -i '1s/^\\xef\\xbb\\xbf//' {quote(name)}",
         )
     if start.startswith(b"MZ"):
         return _windows(start, read)

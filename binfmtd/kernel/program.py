@@ -11,6 +11,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from errno import EACCES, EIO, ELIBBAD, ENOENT, ENOEXEC, ENOTDIR, EXDEV
+from shlex import quote
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.errors import FormatError
@@ -167,13 +168,13 @@ def _forbidden(path: str, place: str, found: os.stat_result) -> Refusal | None:
         point = place
         while not os.path.ismount(point):
             point = os.path.dirname(point)
-        remedy = f"copy it elsewhere, or as root: mount -o remount,exec {point}"
+        remedy = f"copy it elsewhere, or as root: mount -o remount,exec {quote(point)}"
         return Refusal(EACCES, f"{path} lies on {point}, which is mounted noexec", remedy)
     if os.access(place, os.X_OK, effective_ids=os.access in os.supports_effective_ids):
         return None
     mode = f"mode {stat.S_IMODE(found.st_mode):04o}"
     if not found.st_mode & 0o111:
-        return Refusal(EACCES, f"{path} is executable for nobody ({mode})", f"chmod +x {path}")
+        return Refusal(EACCES, f"{path} is executable for nobody ({mode})", f"chmod +x {quote(path)}")
     owner = f"owner {found.st_uid}, group {found.st_gid}"
     return Refusal(EACCES, f"{path} is not executable for you ({mode}, {owner})", "have its owner allow it")
 

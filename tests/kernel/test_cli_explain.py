@@ -475,6 +475,7 @@ def test_where_binfmt_misc_cannot_be_seen(cli: Cli, tmp_path: Path, program: Pat
     assert "cannot be seen from here" in done.message
     native, unknown = done.json
     assert (done.status, native["runs"], unknown["runs"], unknown["architecture"]) == (1, True, None, "aarch64")
+    assert "binfmtd probe aarch64" in unknown["remedy"]
 
 
 def test_nothing_steers_the_terminal(cli: Cli, tmp_path: Path) -> None:
