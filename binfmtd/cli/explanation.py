@@ -223,17 +223,17 @@ class Explainer:
                 )
             return
         name = emulator.removeprefix(_QEMU).removesuffix("-static")
-        prefixes = (f"/usr/gnemul/qemu-{name}", f"/etc/qemu-binfmt/{name}")  # QEMU's own, and Debian's up to 12
+        prefixes = [f"/usr/gnemul/qemu-{name}", f"/etc/qemu-binfmt/{name}"]  # QEMU's own, and Debian's up to 12
         if prefix := os.environ.get("QEMU_LD_PREFIX"):
-            prefixes = (prefix,)
+            prefixes = [prefix]
         for path in (*(each + elf.linker for each in prefixes), elf.linker):
             if self._there(path):
                 found.notes.append(f"it is dynamic, and its dynamic linker is here: {path}")
                 return
         whose = f" ({libc})" if (libc := libc_of(elf.linker)) else ""
         reason = (
-            f"it is dynamic, and its dynamic linker {elf.linker}{whose} is not here, nor below {' or '.join(prefixes)}: "
-            f"{emulator} starts, and ends with an error"
+            f"it is dynamic, and its dynamic linker {elf.linker}{whose} is not here, nor below "
+            f"{' or '.join(prefixes)}: {emulator} starts, and ends with an error"
         )
         found.fails(Refusal(0, reason, _bring_libc(elf)))
 
