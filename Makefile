@@ -24,14 +24,18 @@ lint: setup ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/lint-imports
 
 unit: setup ## the unit tests, and the coverage gate on the pure modules
-	$(BIN)/coverage run -m pytest tests/unit
+	@$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n auto tests/unit
+	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-kernel: setup ## the tests on the real kernel, in private instances of binfmt_misc, one test on each core
-	$(BIN)/python -m pytest -n auto tests/kernel
+kernel: setup ## the tests on the real kernel, in private instances of binfmt_misc; two at a time on each core, as they mostly wait
+	@# Each test starts processes, which would compile all of it if PYTHONDONTWRITEBYTECODE is set.
+	@$(BIN)/python -m compileall -q binfmtd
+	$(BIN)/python -m pytest -n $$(( 2 * $$(nproc) )) tests/kernel
 
 SHARE := 1
 reliability: setup ## what a year on a build farm does, in full numbers (make test does 2 % of it); SHARE=0.1 for a tenth

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ magic = '\\x00off'
 interpreter = "/usr/bin/true"
 enabled = false
 """
+ALMOST_NEVER = 100  # of thousands
 BEFORE = '{"state": "converged", "of": "before"}'
 LATE = "[handlers.late]\nmagic = '\\x00late'\ninterpreter = '/nowhere/late'\n"
 ODD = b"odd\x1b[31m\xff"
@@ -127,5 +129,6 @@ def test_what_the_last_daemon_said_is_not_taken_for_the_next_ones(start_daemon: 
     sights = Counter[bool]()  # of what is taken for fresh: is it from before?
     while "READY=1" not in starting.notifications:
         if running_pid(str(daemon.state_directory)) is not None:
-            sights[status.exists() and status.read_text() == BEFORE] += 1
-    assert sights[True] < sights[False] / 2, "some microseconds are between taking the lock and removing the file"
+            with suppress(FileNotFoundError):
+                sights[status.read_text() == BEFORE] += 1
+    assert sights[True] <= ALMOST_NEVER, "some microseconds are between taking the lock and removing the file"

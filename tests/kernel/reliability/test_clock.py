@@ -27,6 +27,13 @@ def libfaketime() -> str:
     pytest.skip("libfaketime is not there (Debian: apt-get install faketime)")
 
 
+def set_clock(file: Path, offset: str) -> None:
+    """In one step, as it is read at any time."""
+    new = file.with_suffix(".new")
+    new.write_text(offset)
+    new.rename(file)
+
+
 def repaired(instance: Instance) -> None:
     instance.remove("one")
     wait_until(lambda: instance.names() == ["one"], what="the repair")
@@ -35,7 +42,7 @@ def repaired(instance: Instance) -> None:
 def test_the_clock_on_the_wall_jumps(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
     """After each jump it loads a config anew, ends a pause after the time that was said, and repairs."""
     clock = tmp_path / "clock"
-    clock.write_text("+0d")
+    set_clock(clock, "+0d")
     faked = {
         "LD_PRELOAD": libfaketime(),
         "FAKETIME_TIMESTAMP_FILE": str(clock),
@@ -47,7 +54,7 @@ def test_the_clock_on_the_wall_jumps(instance: Instance, start_daemon: StartDaem
     cli = Cli(instance, tmp_path)
     cli.state_directory = daemon.state_directory
     for jump in JUMPS:
-        clock.write_text(jump)
+        set_clock(clock, jump)
         so_far = len(daemon.logs("config_reloaded"))
         daemon.reload()
         wait_until(lambda n=so_far: len(daemon.logs("config_reloaded")) > n, what="the reload")  # type: ignore[misc]

@@ -132,4 +132,5 @@ def test_only_monotonic_time_decides() -> None:
             )
             if wall or imported:
                 asked.add(str(path.relative_to(package)))
-    assert asked == {"daemon/reporter.py", "daemon/status_file.py", "cli/probe.py", "config/source.py"}
+    wanted = {"daemon/reporter.py", "daemon/status_file.py", "cli/probe.py", "config/source.py", "kernel/host.py"}
+    assert asked == wanted
