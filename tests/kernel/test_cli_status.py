@@ -26,7 +26,7 @@ magic = '\\x00off'
 interpreter = "/usr/bin/true"
 enabled = false
 """
-ALMOST_NEVER = 100  # of thousands
+ALMOST_NEVER = 1000  # of many thousands, on a machine that is busy
 BEFORE = '{"state": "converged", "of": "before"}'
 LATE = "[handlers.late]\nmagic = '\\x00late'\ninterpreter = '/nowhere/late'\n"
 ODD = b"odd\x1b[31m\xff"
