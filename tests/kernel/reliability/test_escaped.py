@@ -137,6 +137,17 @@ COMMANDS = (
     "sandbox -- {evil}/nothing",
     "sandbox -- {file}",
     "sandbox --config {file} -- true",
+    "explain {evil} {file} {evil}/nothing",
+    "explain --json {evil} {file} {evil}/nothing",
+    "explain --root {evil} /{name} /",
+    "explain --root {evil}/nothing /",
+    "doctor",
+    "doctor --json",
+    "doctor --state-dir {evil} --mount {evil}",
+    "probe {name}",
+    "probe --mount {evil} riscv64",
+    "status --history",
+    "sandbox --root {evil} -- true",
     "arch {name}",
 )
 

@@ -1,0 +1,220 @@
+"""What a host may lack: kernel, module, mount, privileges."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from support.cli import run, state, unprivileged_python
+from support.doctor import FOREIGN, NEEDS_ROOT, ONE, Doctor, StartDaemon, match_of
+from support.instance import Instance
+
+from binfmtd.files.whereabouts import shares_first_processes
+from binfmtd.model.match import Extension
+
+
+def test_all_is_well(doctor: Doctor, start_daemon: StartDaemon, static: Path) -> None:
+    """With a daemon that has converged there is no failure and no warning: 0, and each section has its say."""
+    config = ONE.format(static)
+    daemon = start_daemon(config)
+    doctor.state_directory = daemon.state_directory
+    findings = doctor.look()
+    assert [found for found in findings if found["level"] != "ok"] == []
+    sections = dict.fromkeys(found["section"] for found in findings)
+    assert list(sections) == [
+        "kernel",
+        "module",
+        "mount",
+        "user_namespace",
+        "privileges",
+        "other_managers",
+        "entries",
+        "emulators",
+        "config",
+        "daemon",
+    ]
+    page = doctor("doctor").stdout.splitlines()
+    assert page[-1].startswith(f"0 failures, 0 warnings, {len(findings)} ok")
+    (runs,) = (found for found in findings if found["section"] == "daemon")
+    assert runs["text"].startswith(f"pid {daemon.pid}, converged, ")
+    (valid,) = (found for found in findings if found["section"] == "config")
+    assert valid["text"] == f"{daemon.config}: 1 handler for this host"  # the daemon's, without being told
+
+
+def test_it_changes_nothing(doctor: Doctor, static: Path) -> None:
+    """However much is wrong: what is registered stays, and no state directory is made."""
+    doctor.register("one", Extension("a.b"), static)
+    doctor.register("two", Extension("one"), "/nowhere", "")
+    before = state(doctor.instance)
+    assert doctor("doctor", config="architectures = 1").status == 1
+    assert state(doctor.instance) == before
+    assert not doctor.state_directory.exists()
+
+
+# Kernel and module
+
+
+def test_kernel(doctor: Doctor) -> None:
+    """It names the release, and what is known of it."""
+    assert os.uname().release in doctor.found("kernel", "release")["text"]
+    assert "last mount" in doctor.found("kernel", "lifetime")["text"]
+
+
+def test_no_module(doctor: Doctor, tmp_path: Path) -> None:
+    """A kernel that does not know the file system: a failure, with the command that loads it."""
+    known = tmp_path / "filesystems"
+    known.write_text("nodev\ttmpfs\n\text4\n")
+    assert doctor.found("module", "module")["level"] == "ok"
+    doctor.type(f"mount --bind {known} /proc/filesystems")
+    found = doctor.found("module", "module")
+    assert (found["level"], found["remedy"]) == ("failure", "modprobe binfmt_misc")
+
+
+# Mount and user namespace
+
+
+def test_unmounted(doctor: Doctor, tmp_path: Path) -> None:
+    """Nothing at the path, or no such path: a failure, and the remedy mounts it."""
+    place = tmp_path / "a place"
+    found = doctor.found("mount", "mounted", "--mount", str(place))
+    assert (found["level"], place.exists()) == ("failure", False)
+    doctor.type(found["remedy"])
+    assert doctor.found("mount", "mounted", "--mount", str(place))["level"] == "ok"
+    doctor.type(f"umount '{place}'")
+    found = doctor.found("mount", "mounted", "--mount", str(place))
+    assert found["level"] == "failure"
+    doctor.type(found["remedy"])
+    assert doctor.found("mount", "mounted", "--mount", str(place))["level"] == "ok"
+
+
+def test_unmounted_and_served(doctor: Doctor, emulator: Path, tmp_path: Path) -> None:
+    """A container without a mount of its own is served by the host's: what runs is tried, and that is no failure."""
+    found = doctor.found("mount", "mounted", "--mount", str(tmp_path))
+    assert found["level"] == "failure"
+    doctor.register(f"qemu-{FOREIGN}", match_of(FOREIGN), emulator)
+    found = doctor.found("mount", "mounted", "--mount", str(tmp_path))
+    assert found["level"] == "ok"
+    assert found["text"].endswith(f"handlers serve all the same: {FOREIGN} run (tried)")
+
+
+@pytest.mark.parametrize("how", ["remount,ro", "remount,bind,ro"])
+def test_read_only(doctor: Doctor, how: str) -> None:
+    """The file system or this mount of it read-only: a failure, and the remedy makes it writable."""
+    doctor.type(f"mount -o {how} {doctor.instance.mount_point}")
+    found = doctor.found("mount", "read_only")
+    assert found["level"] == "failure"
+    assert doctor.find("mount", "mounted") is None
+    doctor.type(found["remedy"])
+    assert doctor.find("mount", "read_only") is None
+    doctor.type(f"printf %s ':a:E::a::/a:' >{doctor.instance.mount_point}/register")
+
+
+def test_over_mounted(doctor: Doctor) -> None:
+    """Something else over it: a failure that names its type, and the remedy uncovers binfmt_misc."""
+    doctor.type(f"mount -t tmpfs tmpfs {doctor.instance.mount_point}")
+    found = doctor.found("mount", "over_mounted")
+    assert found["level"] == "failure"
+    assert "type tmpfs is mounted over it: binfmt_misc is mounted beneath" in found["text"]
+    doctor.type(found["remedy"])
+    assert doctor.find("mount", "over_mounted") is None
+    assert doctor.found("mount", "mounted")["level"] == "ok"
+
+
+def test_over_mounted_and_bound_elsewhere(doctor: Doctor, tmp_path: Path) -> None:
+    """Where it can be reached at another place only, that one is looked at, and what hides it is a warning."""
+    point = doctor.instance.mount_point
+    doctor.type(f"mount --bind {point} {tmp_path} && mount -t tmpfs tmpfs {point}")
+    assert doctor.found("mount", "mounted")["text"].startswith(f"binfmt_misc is mounted at {tmp_path}")
+    found = doctor.found("mount", "over_mounted")
+    assert found["level"] == "warning"
+    doctor.type(found["remedy"])
+    assert f"at {point}; also at {tmp_path}" in doctor.found("mount", "mounted")["text"]
+
+
+def test_hidden_host(doctor: Doctor, private_instances: None, static: Path) -> None:  # noqa: ARG001  a condition
+    """An instance of the namespace's own hides the host's: a warning while it is empty, and the remedy fills it."""
+    if os.geteuid() == 0 and not shares_first_processes():
+        pytest.skip("where root is the same in all namespaces, only process 1 of the host tells whose it is")
+    config = ONE.format(static)
+    found = doctor.found("user_namespace", "owner", config=config)
+    assert found["level"] == "warning"
+    assert "an instance of its own, which hides the host's" in found["text"]
+    doctor.type(found["remedy"])
+    found = doctor.found("user_namespace", "owner", config=config)
+    assert found["level"] == "ok"
+    assert "the host's is hidden" in found["text"]
+
+
+def test_an_instance_from_outside(private_instances: None) -> None:  # noqa: ARG001  a condition
+    """In a namespace that has none of its own, with another root: whose it is shows by who owns its files."""
+    python = unprivileged_python()
+    if os.geteuid() != 0:
+        pytest.skip("takes root: an ordinary user's instance has no second user")
+    with Instance(everybody=True) as instance:
+        inside = [*python[: python.index("env")], "unshare", "-Urm", *python[python.index("env") :]]
+        result = run(instance.entering([*inside, "-m", "binfmtd", "doctor", "--json"]))
+    (found,) = (each for each in result.json["findings"] if each["section"] == "user_namespace")
+    assert found["level"] == "ok"
+    assert "the instance comes from outside" in found["text"]
+
+
+# Privileges
+
+
+@NEEDS_ROOT
+def test_without_privileges(instance: Instance, static: Path) -> None:
+    """An ordinary user gets the page as well; it says what he may not, and what was not seen."""
+    instance.register(b":odd:E::a.b::%s:F" % os.fsencode(static))
+    command = ["nsenter", "-m", "-t", str(instance.pid), "--", *unprivileged_python(), "-m", "binfmtd"]
+    result = run([*command, "doctor", "--json"])
+    assert (result.status, result.stderr) == (0, "")
+    findings = {(found["section"], found["check"]): found for found in result.json["findings"]}
+    register = findings["privileges", "register"]
+    assert register["level"] == "ok"
+    assert "may not register entries, may not mount (no CAP_SYS_ADMIN)" in register["text"]
+    assert findings["entries", "never"]["level"] == "warning"
+    assert result.json["not_seen"]
+    page = run([*command, "doctor"])
+    assert "not seen" in page.stdout.splitlines()[-1]
+
+
+def test_what_is_closed_to_an_ordinary_user(instance: Instance, tmp_path: Path) -> None:
+    """A config and a state directory that he may not read are said to be so, and are no failure."""
+    if os.geteuid() != 0:
+        pytest.skip("takes root: somebody else has to own them")
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    (closed / "binfmtd.toml").write_text("architectures = []")
+    options = ["--config", str(closed / "binfmtd.toml"), "--state-dir", str(closed)]
+    command = ["nsenter", "-m", "-t", str(instance.pid), "--", *unprivileged_python(), "-m", "binfmtd"]
+    result = run([*command, "doctor", "--json", *options])
+    assert (result.status, result.stderr) == (0, "")
+    unseen = {each["section"]: each["text"] for each in result.json["not_seen"]}
+    assert "Permission denied" in unseen["config"]
+    assert unseen["daemon"] == f"whether it runs: {closed} is closed to us"
+
+
+def test_no_user_namespaces(doctor: Doctor, private_instances: None) -> None:  # noqa: ARG001  a condition
+    """Where user namespaces are forbidden: a warning, and the remedy allows them."""
+    assert doctor.found("privileges", "own_instance")["level"] == "ok"
+    doctor.type("echo 0 >/proc/sys/user/max_user_namespaces")
+    found = doctor.found("privileges", "own_instance")
+    assert found["level"] == "warning"
+    doctor.type(found["remedy"])
+    assert doctor.found("privileges", "own_instance")["level"] == "ok"
+
+
+# PR_SET_MDWE with PR_MDWE_REFUSE_EXEC_GAIN (prctl(2), Linux 6.3): what systemd's MemoryDenyWriteExecute does.
+REFUSE = (
+    "import ctypes, os, sys; assert not ctypes.CDLL(None).prctl(65, 1, 0, 0, 0); os.execvp(sys.argv[1], sys.argv[1:])"
+)
+
+
+def test_no_code_memory(doctor: Doctor) -> None:
+    """A sandbox in which no emulator runs: a warning."""
+    result = run([sys.executable, "-c", REFUSE, *doctor.command("doctor", "--json")])
+    if "AssertionError" in result.stderr:
+        pytest.skip("PR_SET_MDWE came with Linux 6.3")
+    found = [each["level"] for each in result.json["findings"] if each["check"] == "code_memory"]
+    assert found == ["warning"]
+    assert doctor.find("privileges", "code_memory") is None

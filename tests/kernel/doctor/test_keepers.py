@@ -1,0 +1,222 @@
+"""Who else manages binfmt_misc, and what keeps the entries: emulators, config, daemon; and the page as a whole."""
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+from support.binfmt_d import put_binfmt_d
+from support.cli import Result, run
+from support.daemon import Daemon
+from support.doctor import FOREIGN, ONE, Doctor, StartDaemon
+from support.instance import Instance
+from support.programs import install
+
+from binfmtd.files.whereabouts import in_container, shares_first_processes
+from binfmtd.model.match import Extension
+
+# Other managers
+
+
+def test_systemd_binfmt(doctor: Doctor, tmp_path: Path) -> None:
+    """Its rules are counted, a line that is none is a warning, and the remedy takes that out."""
+    directory = put_binfmt_d(doctor.instance, tmp_path / "tree")["/etc/binfmt.d"]
+    file = directory / "some.conf"
+    file.write_text("# rules\n:one:E::one::/usr/bin/true:\nnonsense\n")
+    assert "registers 1 rule of /etc/binfmt.d/some.conf" in doctor.found("other_managers", "systemd_binfmt")["text"]
+    found = doctor.found("other_managers", "binfmt_d")
+    assert found["level"] == "warning"
+    assert found["text"].startswith("/etc/binfmt.d/some.conf:3: ")
+    doctor.type(found["remedy"])
+    assert doctor.find("other_managers", "binfmt_d") is None
+    assert file.read_text() == "# rules\n:one:E::one::/usr/bin/true:\n#nonsense\n"
+
+
+def test_update_binfmts(doctor: Doctor, tmp_path: Path, static: Path) -> None:
+    """Its formats are counted; one that the config declares as well is a warning."""
+    (tmp_path / "lib" / "binfmts").mkdir(parents=True)
+    doctor.type(f"mount -t overlay overlay -o lowerdir={tmp_path}/lib:/var/lib /var/lib")
+    (tmp_path / "lib" / "binfmts" / "jar").write_text("")
+    config = ONE.format(static)
+    assert doctor.found("other_managers", "update_binfmts", config=config)["text"] == "update-binfmts keeps jar"
+    (tmp_path / "lib" / "binfmts" / "one").write_text("")
+    found = doctor.found("other_managers", "update_binfmts", config=config)
+    assert found["level"] == "warning"
+    assert found["remedy"] == "for f in one; do update-binfmts --disable $f; done"
+
+
+def test_wsl(doctor: Doctor) -> None:
+    """WSL is known by its entry."""
+    assert doctor.find("other_managers", "wsl") is None
+    doctor.instance.register(b":WSLInterop:M::MZ::/init:P")
+    assert doctor.found("other_managers", "wsl")["level"] == "ok"
+
+
+def test_another_binfmtd(doctor: Doctor, start_daemon: StartDaemon) -> None:
+    """A second daemon on the same instance is named with its process id; the remedy ends it."""
+    daemon = start_daemon("architectures = []")
+    found = doctor.found("other_managers", "binfmtd")
+    assert found["level"] == "warning"
+    assert found["remedy"] == f"kill {daemon.pid}"
+    doctor.type(found["remedy"])
+    daemon.wait_exit()
+    assert doctor.find("other_managers", "binfmtd") is None
+
+
+def test_a_daemon_elsewhere(doctor: Doctor, make_instance: Callable[[], Instance], tmp_path: Path) -> None:
+    """One that keeps another instance is nobody's business."""
+    daemon = Daemon(make_instance(), tmp_path / "elsewhere", "architectures = []")
+    try:
+        daemon.wait_ready()
+        assert doctor.find("other_managers", "binfmtd") is None
+    finally:
+        daemon.close()
+
+
+def test_left_stand_ins(doctor: Doctor, static: Path) -> None:
+    """A stand-in of a daemon that is gone: a warning, and the remedy ends it."""
+    doctor.register(".binfmtd~one", Extension("one"), static)
+    config = ONE.format(static)
+    found = doctor.found("other_managers", "stand_ins", config=config)
+    assert found["level"] == "warning"
+    doctor.type(found["remedy"])
+    assert doctor.find("other_managers", "stand_ins", config=config) is None
+
+
+# Emulators
+
+
+def test_a_broken_emulator(doctor: Doctor, tmp_path: Path) -> None:
+    """One that does not tell its version: a failure."""
+    broken = install(tmp_path / "qemu-broken", b"#!/bin/sh\nexit 3\n")
+    doctor.register("one", Extension("one"), broken)
+    found = doctor.found("emulators", "broken", config="architectures = []")
+    assert found["level"] == "failure"
+    assert found["text"] == f"{broken}: it ended with status 3 and told no version"
+
+
+def test_emulators(doctor: Doctor, emulator: Path, tmp_path: Path) -> None:
+    """The versions are theirs, and what has none is named; where there is no emulator at all, that is a warning."""
+    said = run([str(emulator), "--version"]).stdout.split()[2]
+    (tmp_path / "bin").mkdir()
+    config = f"architectures = []\n[emulators]\npaths = ['{tmp_path}/bin/qemu-{{name}}']\n"
+    found = doctor.found("emulators", "missing", config=config)
+    assert (found["level"], found["remedy"]) == ("warning", "apt-get install qemu-user")
+    (tmp_path / "bin" / f"qemu-{FOREIGN}").symlink_to(emulator)
+    found = doctor.found("emulators", "version", config=config)
+    assert found["text"] == f"QEMU {said}: {tmp_path}/bin/qemu-{FOREIGN}"
+    found = doctor.found("emulators", "missing", config=config)
+    assert found["level"] == "ok"
+    assert " alpha " in found["text"]
+    assert f" {FOREIGN} " not in found["text"].partition(";")[0]
+
+
+# Config
+
+
+def test_bad_config(doctor: Doctor) -> None:
+    """An invalid config: a failure, with the message that `run` would end with, and what shows it mended."""
+    bad = "architectures = ['amr64']"
+    found = doctor.found("config", "valid", config=bad)
+    assert found["level"] == "failure"
+    assert doctor("check", config=bad).message == found["text"]
+    doctor.config.write_text("architectures = ['arm64']")
+    doctor.type(found["remedy"])
+
+
+def test_refused_and_waiting(doctor: Doctor, static: Path) -> None:
+    """What a guard refuses is a failure, and what has no interpreter a warning."""
+    static.chmod(0o777)
+    config = ONE.format(static) + "[handlers.late]\nextension = 'late'\ninterpreter = '/nowhere/late'\n"
+    found = doctor.found("config", "refused", config=config)
+    assert (found["level"], found["text"].partition(":")[0]) == ("failure", "one")
+    doctor.type(found["remedy"])
+    assert doctor.find("config", "refused", config=config) is None
+    found = doctor.found("config", "waiting", config=config)
+    assert (found["level"], found["text"].partition(":")[0]) == ("warning", "late")
+
+
+# Daemon
+
+
+def test_no_daemon(doctor: Doctor) -> None:
+    """None has ever run: a warning, but in a container, where others cannot be seen."""
+    if in_container() and not shares_first_processes():
+        assert [each["text"] for each in doctor.unseen() if each["section"] == "daemon"] != []
+        return
+    found = doctor.found("daemon", "runs")
+    assert (found["level"], found["remedy"]) == ("warning", "binfmtd run")
+
+
+def test_dead_daemon(kept: tuple[Doctor, Daemon]) -> None:
+    """One that has ended, and left its status: a failure."""
+    doctor, daemon = kept
+    assert doctor.found("daemon", "runs")["level"] == "ok"
+    daemon.kill()
+    found = doctor.found("daemon", "runs", "--config", str(daemon.config))
+    assert found["level"] == "failure"
+    assert found["remedy"] == shlex.join(["binfmtd", "run", "--config", str(daemon.config)])
+
+
+def test_degraded_daemon(kept: tuple[Doctor, Daemon], static: Path) -> None:
+    """One that refuses a handler: a failure, and the remedy ends it."""
+    doctor, daemon = kept
+    static.chmod(0o777)
+    daemon.wait_status(lambda status: status["state"] == "degraded")
+    found = doctor.found("daemon", "refused")
+    assert found["level"] == "failure"
+    doctor.type(found["remedy"])
+    daemon.wait_converged()
+    assert doctor.find("daemon", "refused") is None
+
+
+def test_a_daemon_that_cannot_write(kept: tuple[Doctor, Daemon]) -> None:
+    """One whose mount has become read-only: a failure, and its remedy works."""
+    doctor, daemon = kept
+    doctor.type(f"mount -o remount,ro {doctor.instance.mount_point}")
+    daemon.wait_status(lambda status: status["problem"])
+    found = doctor.found("daemon", "problem")
+    assert found["level"] == "failure"
+    doctor.type(found["remedy"])
+    daemon.wait_converged()
+    assert doctor.find("daemon", "problem") is None
+
+
+def test_a_daemon_with_an_older_config(kept: tuple[Doctor, Daemon]) -> None:
+    """One that refused a reload: a failure of both, its config and itself."""
+    doctor, daemon = kept
+    daemon.config.write_text("nonsense")
+    daemon.reload()
+    daemon.wait_for_log("config_rejected")
+    daemon.wait_status(lambda status: status["config"]["error"])
+    assert doctor.found("config", "valid")["level"] == "failure"
+    assert doctor.found("daemon", "config")["level"] == "failure"
+
+
+def test_a_paused_daemon(kept: tuple[Doctor, Daemon]) -> None:
+    """One that an admin has paused: a warning, and the remedy resumes."""
+    doctor, daemon = kept
+    assert doctor("pause", "--state-dir", str(daemon.state_directory)).status == 0
+    daemon.wait_status(lambda status: status["state"] == "paused")
+    found = doctor.found("daemon", "paused")
+    assert found["level"] == "warning"
+    doctor.type(found["remedy"])
+    daemon.wait_converged()
+    assert doctor.find("daemon", "paused") is None
+
+
+# The page
+
+
+def test_page(doctor: Doctor, static: Path) -> None:
+    """The worst comes first, what is to be typed stands beneath, many of a kind are three, and the sum is last."""
+    for name in "abcde":
+        doctor.register(name, Extension(name), static, "")
+    doctor.register("bad", Extension("bad"), "/nowhere/bad", "")
+    result: Result = doctor("doctor", config="architectures = []")
+    assert result.status == 1
+    first, remedy, *others, last = result.stdout.splitlines()
+    assert first.split()[:3] == ["failure", "entries", "bad:"]
+    assert remedy.strip().startswith("$ echo -1 >")
+    assert sum("no flag F" in line for line in others) == 3
+    assert sum("... and 2 more of these" in line for line in others) == 1
+    assert last.startswith("1 failure, ")

@@ -1,0 +1,84 @@
+"""``binfmtd doctor`` in a private instance, and the remedies that it shows, typed there."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from binfmtd.catalog.architectures import CATALOG
+from binfmtd.formats.line import encode_line
+from binfmtd.model.handler import Flags, Registration
+from binfmtd.model.match import Match
+from support.cli import Cli
+from support.daemon import Daemon
+
+StartDaemon = Callable[..., Daemon]
+Finding = dict[str, Any]
+
+FOREIGN = "riscv64" if os.uname().machine == "aarch64" else "aarch64"
+EMULATOR = Path(f"/usr/bin/qemu-{FOREIGN}")
+ONE = "architectures = []\n[handlers.one]\nmagic = '\\x00one'\ninterpreter = '{}'\nflags = 'F'\n"
+
+NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="takes root: only that may enter from outside")
+
+
+class Doctor(Cli):
+    """It, in a private instance, and a shell there to which its remedies are typed."""
+
+    def look(self, *arguments: str, config: str | None = None) -> list[Finding]:
+        """Return what it found; the exit status has to go with it."""
+        result = self("doctor", "--json", *arguments, config=config)
+        assert result.stderr == ""
+        document = result.json
+        findings: list[Finding] = document["findings"]
+        levels = [found["level"] for found in findings]
+        assert document["failures"] == levels.count("failure")
+        assert document["warnings"] == levels.count("warning")
+        assert result.status == (1 if "failure" in levels else 0)
+        assert all(found["remedy"] for found in findings if found["level"] != "ok"), findings
+        return findings
+
+    def unseen(self) -> list[Finding]:
+        found: list[Finding] = self("doctor", "--json").json["not_seen"]
+        return found
+
+    def find(self, section: str, check: str, *arguments: str, config: str | None = None) -> Finding | None:
+        """Return the one finding of this check, or None."""
+        every = [
+            found
+            for found in self.look(*arguments, config=config)
+            if (found["section"], found["check"]) == (section, check)
+        ]
+        assert len(every) <= 1, every
+        return every[0] if every else None
+
+    def found(self, section: str, check: str, *arguments: str, config: str | None = None) -> Finding:
+        found = self.find(section, check, *arguments, config=config)
+        assert found is not None, self("doctor").stdout
+        return found
+
+    def type(self, remedy: str) -> None:
+        """Type it into a shell in there, as it stands."""
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        environment = ["env", f"PATH={path}", f"BINFMTD_STATE_DIR={self.state_directory}"]
+        done = self.instance.run([*environment, "sh", "-euc", remedy])
+        assert done.returncode == 0, (remedy, done.stdout, done.stderr)
+
+    def register(self, name: str, match: Match, interpreter: Path | str, flags: str = "F") -> None:
+        self.instance.register(encode_line(name, Registration(match, str(interpreter), Flags.parse(flags))))
+
+
+def match_of(architecture: str) -> Match:
+    return CATALOG[architecture].match
+
+
+def ends(doctor: Doctor, check: str, level: str, config: str = "architectures = []") -> Finding:
+    """See that the fault is found as one of this level, and that what is to be typed ends it."""
+    found = doctor.found("entries", check, config=config)
+    assert found["level"] == level
+    doctor.type(found["remedy"])
+    assert doctor.find("entries", check, config=config) is None
+    return found
