@@ -161,8 +161,8 @@ class Booted:
     def install_emulator(self, status: int) -> None:
         """Install or upgrade a package with dpkg; its emulator for riscv64 answers with this exit status."""
         content = self._packages / f"emulator-{status}"
-        (content / "DEBIAN").mkdir(parents=True)
-        (content / "usr/bin").mkdir(parents=True)
+        (content / "DEBIAN").mkdir(parents=True, exist_ok=True)
+        (content / "usr/bin").mkdir(parents=True, exist_ok=True)
         emulator = content / "usr/bin/qemu-riscv64"
         emulator.write_bytes(exits_with(status))
         emulator.chmod(0o755)
