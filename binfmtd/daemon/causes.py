@@ -15,6 +15,8 @@ from binfmtd.model.entry import Entry
 from binfmtd.model.handler import Registration
 
 FLUSHED = "everything was flushed at once"
+_REMOVED = "somebody removed it"
+_GONE = "it is gone"  # the event that says how may be still to come
 _SYSTEMD_BINFMT = "systemd-binfmt.service"
 _JUST_NOW = 2.0  # seconds: it stops, flushes, starts, flushes and registers in less
 
@@ -44,6 +46,12 @@ class Causes:
         self._open |= {name: why[name] for name in reaction.found if name not in pending}
         return why
 
+    def learn(self, heard: Heard) -> None:
+        """Take in what came after the drift: the kernel tells of a write when what it does is done."""
+        for name, why in self._open.items():
+            if why == _GONE and (heard.flushed or name in heard.written):
+                self._open[name] = _REMOVED if name in heard.written else FLUSHED
+
     def settled(self, actions: Iterable[Action], still_open: Collection[str]) -> list[str]:
         """Why each of these was done, now that it is quiet; what is not ``still_open`` is forgotten."""
         flushed = _with_unit() if FLUSHED in self._open.values() else FLUSHED
@@ -57,7 +65,7 @@ class Causes:
 
 def _cause(name: str, drift: Drift, reaction: Reaction, *, by_name: bool, flushed: bool) -> str:
     if drift is Drift.MISSING:
-        return "somebody removed it" if by_name else FLUSHED if flushed else "it is gone"
+        return _REMOVED if by_name else FLUSHED if flushed else _GONE
     entry = reaction.instead.get(name)
     if drift is Drift.DISABLED:
         return "somebody disabled it"

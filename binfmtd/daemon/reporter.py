@@ -74,6 +74,7 @@ class Reporter:
 
     def reacted(self, reaction: Reaction, heard: Heard, seconds: float, pending: frozenset[str]) -> None:
         """The hot path has looked for what was heard; ``pending`` are the drifts that were known before."""
+        self._causes.learn(heard)
         if not (reaction.found or reaction.ended or reaction.bridged or reaction.refused):
             return  # as mostly, when others are at work
         took = round(seconds * 1e6)
