@@ -66,7 +66,7 @@ class Service:
         self._pacing = Pacing(reconciler.config.policy.settle, reporter)
         self._reload = ReloadRequest()
         self._storm = Storm()
-        self._worker = Worker(reconciler, self._attachment, self._watch, self._pacing, reporter)
+        self._worker = Worker(reconciler, self._attachment, self._watch, self._pacing, self._storm, reporter)
         self._exporter = Exporter(reporter, self._wait)
         self._ready = False
 
@@ -215,8 +215,7 @@ class Service:
             self._files.arm(self._reconciler.config)
             self._reconciler.retry(interpreters=True)
         result = self._worker.make_pass(trigger, at_once=at_once)
-        if began >= self._storm.listen_at:  # else one pass would lead to the next
-            self._worker.repair_first()
+        self._worker.repair_first()
         if result is not None:
             if result.done or not self._ready:
                 self._probing.want()
@@ -230,7 +229,7 @@ class Service:
             self._pacing.look_later(time.monotonic())
         if files_changed:  # as after any mount
             self._mounts.looked(began)
-        if trigger == "quiet" and result is not None and not (result.done or result.failed):
+        if trigger == "quiet" and result is not None and not result.done:
             self._storm.looked_for_nothing(time.thread_time() - cpu, time.monotonic())
 
     def _pause(self) -> None:

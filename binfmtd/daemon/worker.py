@@ -11,6 +11,7 @@ from binfmtd.daemon.hot_path import HotPath, Reaction
 from binfmtd.daemon.pacing import Pacing
 from binfmtd.daemon.reconcile import PassResult, Reconciler
 from binfmtd.daemon.reporter import Reporter
+from binfmtd.daemon.storm import Storm
 from binfmtd.daemon.watch import Heard, Watch
 from binfmtd.errors import BinfmtdError, MountError, WriteRefusedError
 from binfmtd.kernel.converge import Due
@@ -23,7 +24,13 @@ class Worker:
     """Looks at the instance that the daemon is attached to, and writes to it."""
 
     def __init__(
-        self, reconciler: Reconciler, attachment: Attachment, watch: Watch, pacing: Pacing, report: Reporter
+        self,
+        reconciler: Reconciler,
+        attachment: Attachment,
+        watch: Watch,
+        pacing: Pacing,
+        storm: Storm,
+        report: Reporter,
     ) -> None:
         self.heard = Heard()  # what nobody has answered yet
         self.touched: set[str] | None = None  # entries to read again at the next pass; None: all
@@ -31,6 +38,7 @@ class Worker:
         self._attachment = attachment
         self._watch = watch
         self._pacing = pacing
+        self._storm = storm
         self._report = report
         self._hot: HotPath | None = None
         self._wrote: list[Wrote] = []
@@ -49,6 +57,9 @@ class Worker:
         """The watch is new: it has not heard what we wrote before, and what it hears alike is somebody else's."""
         self._wrote.clear()
 
+    def _storming(self) -> bool:
+        return time.monotonic() < self._storm.listen_at
+
     def repair(self) -> tuple[Heard, Reaction]:
         """Answer what was heard, the kernel first: stand-ins, what one write ends, and what stops every exec."""
         heard, self.heard = self.heard, Heard()
@@ -56,6 +67,8 @@ class Worker:
 
     def repair_first(self) -> None:
         """Answer what somebody did during a pass before anybody is told of it; the rest of what was heard stays."""
+        if self._storming():
+            return  # or one pass would lead to the next
         self.listen()
         if self.heard.names or self.heard.everything:
             heard, _ = self.repair()
@@ -121,6 +134,8 @@ class Worker:
             return trigger == "stop" or self._pacing.allow(action)
 
         def disturbed(name: str) -> bool:
+            if self._storming():
+                return True  # as it is at each moment
             self._wrote += writer.take_wrote()
             self.listen()
             return self.heard.everything or name in self.heard.names

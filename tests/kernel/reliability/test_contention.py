@@ -16,7 +16,7 @@ StartDaemon = Callable[..., Daemon]
 Times = Callable[[int], int]
 
 BEGIN_SECONDS = 60  # for 600 repairs of the instance, on a busy machine
-NAMES = [f"handler{number}" for number in range(32)]
+NAMES = [f"handler{number:02}" for number in range(32)]
 CONFIG = (
     "architectures = []\n"
     + "".join(f"[handlers.{name}]\nmagic = '\\x00{name}'\ninterpreter = '/usr/bin/true'\n" for name in NAMES)
