@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from binfmtd.catalog.tools import looks_like
 from binfmtd.daemon.hot_path import Reaction
 from binfmtd.daemon.watch import Heard
-from binfmtd.kernel.host import unit_started
+from binfmtd.kernel.service_manager import unit_started
 from binfmtd.model.difference import difference
 from binfmtd.model.drift import Action, Drift
 from binfmtd.model.entry import Entry

@@ -82,7 +82,8 @@ class Worker:
         began = time.monotonic()
         reaction, bricking = self._repair(look_for)
         if look_for is not heard and self._hot is not None:
-            heard.flushed = self._hot.all_missing(reaction)  # a glance hears nothing, but this is no removal by name
+            # A glance hears nothing, but this is no removal by name.
+            look_for.flushed = heard.flushed = self._hot.all_missing(reaction)
         # The kernel has its handlers again; from here on nothing is urgent.
         for name in bricking:
             self._report.bricked(name)

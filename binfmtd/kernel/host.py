@@ -3,7 +3,6 @@
 import os
 import re
 import sys
-import time
 
 from binfmtd.errors import FormatError
 from binfmtd.files.whereabouts import in_user_namespace, shares_root_with_init
@@ -23,17 +22,6 @@ def boot_id() -> str:
             return file.read().strip()
     except (OSError, UnicodeDecodeError):
         return ""
-
-
-def unit_started(unit: str) -> float | None:
-    """Seconds since systemd last started a unit that is active; None where it is not, or there is no systemd.
-
-    systemd keeps a link for each, made anew with each start (unit_export_invocation_id in src/core/unit.c).
-    """
-    try:
-        return time.time() - os.lstat(f"/run/systemd/units/invocation:{unit}").st_mtime
-    except OSError:
-        return None
 
 
 def judges_paths() -> bool:

@@ -7,14 +7,14 @@ it ends.  Which it is gets tried, never concluded from the version.
 
 import os
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
-from binfmtd.errors import BinfmtdError, MountError, VanishError
+from binfmtd.errors import MountError, VanishError
 from binfmtd.files.whereabouts import in_user_namespace, init_lives_elsewhere, mounts_outlive_us
 from binfmtd.formats.line import encode_line
 from binfmtd.formats.mountinfo import parse_mountinfo
+from binfmtd.kernel.child import in_a_child
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.module import FS_TYPE
 from binfmtd.kernel.mount import DEFAULT_DIRECTORY, Mounted, Where, device_at, find, find_or_mount
@@ -117,7 +117,7 @@ def _mount_on_host(where: Where) -> str | None:
         # A mount may lie below another, and count for nothing.
         if any(device_at(f"/proc/1/root{line.point}") == os.makedev(*line.device) for line in lines):
             return None
-    return _in_a_child(lambda: _mount_there(where))
+    return in_a_child(lambda: _mount_there(where))
 
 
 def _mount_there(where: Where) -> None:
@@ -128,27 +128,6 @@ def _mount_there(where: Where) -> None:
 
     enter_mount_namespace(1)
     find_or_mount(replace(where, directory=None))
-
-
-def _in_a_child(work: Callable[[], None]) -> str | None:
-    """Do it in a process of its own, and return why it failed, if it did."""
-    reading, writing = os.pipe2(os.O_CLOEXEC)
-    child = os.fork()
-    if child == 0:
-        said = "it failed"
-        try:
-            work()
-            said = ""
-        except (OSError, BinfmtdError) as error:
-            said = str(error)
-        finally:
-            os.write(writing, said.encode("utf-8", "backslashreplace"))
-            os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as file:
-        said = file.read().decode()
-    os.waitpid(child, 0)
-    return said or None
 
 
 def _what_to_do(directory: str, trouble: str | None) -> str:

@@ -9,6 +9,7 @@ ever uncover the parent's instance.
 import os
 
 from binfmtd.errors import SandboxError
+from binfmtd.kernel.child import in_a_child
 from binfmtd.kernel.ids import Ids, enter, one, to_be_had
 from binfmtd.kernel.module import FS_TYPE
 from binfmtd.kernel.mount import DEFAULT_DIRECTORY
@@ -53,23 +54,7 @@ def enter_as_nobody(directory: str = DEFAULT_DIRECTORY) -> None:
 
 def own_instance_refused() -> str | None:
     """Try it in a child, which leaves nothing behind: why it cannot be had, or None if it can."""
-    reading, writing = os.pipe2(os.O_CLOEXEC)
-    child = os.fork()
-    if child == 0:
-        said = "it failed"
-        try:
-            enter_own_instance()
-            said = ""
-        except SandboxError as error:
-            said = str(error)
-        finally:
-            os.write(writing, said.encode("utf-8", "backslashreplace"))
-            os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as file:
-        said = file.read().decode()
-    os.waitpid(child, 0)
-    return said or None
+    return in_a_child(enter_own_instance)
 
 
 def forbidding_switch() -> tuple[str, str] | None:

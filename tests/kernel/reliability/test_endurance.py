@@ -132,5 +132,11 @@ def test_only_monotonic_time_decides() -> None:
             )
             if wall or imported:
                 asked.add(str(path.relative_to(package)))
-    wanted = {"daemon/reporter.py", "daemon/status_file.py", "cli/probe.py", "config/source.py", "kernel/host.py"}
+    wanted = {
+        "daemon/reporter.py",
+        "daemon/status_file.py",
+        "cli/probe.py",
+        "config/source.py",
+        "kernel/service_manager.py",
+    }
     assert asked == wanted

@@ -1,0 +1,27 @@
+"""Work that changes the process which does it for good, so it is done in a child."""
+
+import os
+from collections.abc import Callable
+
+from binfmtd.errors import BinfmtdError
+
+
+def in_a_child(work: Callable[[], object]) -> str | None:
+    """Do it in a process of its own, and return why it failed, if it did."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    child = os.fork()
+    if child == 0:
+        said = "it failed"
+        try:
+            work()
+            said = ""
+        except (OSError, BinfmtdError) as error:
+            said = str(error)
+        finally:
+            os.write(writing, said.encode("utf-8", "backslashreplace"))
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as file:
+        said = file.read().decode()
+    os.waitpid(child, 0)
+    return said or None
