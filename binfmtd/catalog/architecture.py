@@ -3,17 +3,14 @@
 Names are kept by who uses them, each as its users write it; ``aliases`` gathers them.
 """
 
-from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from binfmtd.catalog.elf import GENERAL_RULE, Compared, ElfHeader, derive_match
 from binfmtd.model.match import Magic
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """A Linux target of QEMU."""
-
+class _Row(NamedTuple):
     name: str  # QEMU's: its emulator is qemu-NAME
     header: ElfHeader
     exit42: bytes  # machine code of exit(42)
@@ -23,6 +20,10 @@ class Architecture:
     debian: tuple[str, ...] = ()
     gnu: tuple[str, ...] = ()  # GNU's CPU and `uname -m`
     other: tuple[str, ...] = ()  # of distributions, languages, container images: understood, never suggested
+
+
+class Architecture(_Row):
+    """A Linux target of QEMU."""
 
     @cached_property
     def match(self) -> Magic:

@@ -11,8 +11,7 @@ A match is derived field by field: the value goes into the magic, and which of i
 """
 
 import struct
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from binfmtd.model.match import Magic
 
@@ -22,8 +21,7 @@ OSABI_NONE = 0
 ET_EXEC = 2
 
 
-@dataclass(frozen=True, slots=True)
-class ElfHeader:
+class ElfHeader(NamedTuple):
     """What tells the programs of one architecture from those of another; field names as in the ABI."""
 
     bits: Literal[32, 64]
@@ -52,8 +50,7 @@ class ElfHeader:
         return "I" if self.bits == 32 else "Q"
 
 
-@dataclass(frozen=True, slots=True)
-class Compared:
+class Compared(NamedTuple):
     """Which bits of each header field a match compares: one mask a field.
 
     The defaults are the general rule: up to e_machine everything counts but EI_OSABI.  A non-zero ``e_flags`` makes

@@ -6,7 +6,6 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from types import MappingProxyType
 
 from binfmtd.catalog.architectures import CATALOG
@@ -62,7 +61,7 @@ _LEVELS = {
 LEVELS: Mapping[str, Mapping[str, bytes]] = MappingProxyType(
     {
         name: MappingProxyType(
-            {level: tiny_program(replace(CATALOG[name], exit42=code)) for level, code in levels.items()}
+            {level: tiny_program(CATALOG[name]._replace(exit42=code)) for level, code in levels.items()}
         )
         for name, levels in _LEVELS.items()
     }

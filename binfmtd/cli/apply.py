@@ -2,8 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from binfmtd.cli import options
 from binfmtd.cli.context import load_config, natively, nothing_there, print_json, print_table, state_dir, warn
@@ -31,8 +30,7 @@ _DONE = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """One thing that is wanted and not in order; ``errno`` is the kernel's, if it refused."""
 
     entry: str
@@ -136,7 +134,7 @@ def _print(result: PassResult, failures: Sequence[Failure], kept: str | None, *,
     if as_json:
         document: dict[str, Any] = {
             "actions": [describe(action) for action in result.done],
-            "failed": [asdict(failure) for failure in failures],
+            "failed": [failure._asdict() for failure in failures],
         }
         if kept is not None:
             document["persistent"] = kept

@@ -5,7 +5,7 @@ Beside a running daemon of the same state directory nothing is written: its conf
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from binfmtd.cli.context import reconciler
 from binfmtd.cli.trial import vouch
@@ -21,8 +21,7 @@ from binfmtd.model.drift import Action, Record
 from binfmtd.report.status import read_status
 
 
-@dataclass(frozen=True, slots=True)
-class Visit:
+class Visit(NamedTuple):
     """An opened instance, what is wanted there, and who is in charge of it."""
 
     reconciler: Reconciler

@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 
 from binfmtd.catalog.architectures import CATALOG, Architecture
 from binfmtd.catalog.names import find as find_architecture
@@ -65,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
         return DONE
     tried = list(probe(wanted, observe(given.mount)))
     if given.json:
-        print_json({"architectures": [asdict(each) for each in tried]})
+        print_json({"architectures": [each._asdict() for each in tried]})
     else:
         print_table([("ARCHITECTURE", "RUNS", "IN A CHROOT", "TIME", "REASON"), *map(_row, tried)])
     return DONE if all(each.runs for each in tried) or not given.names else DOES_NOT_RUN

@@ -1,6 +1,6 @@
 """Whether the interpreter of an entry can be had: here, and from inside of a chroot or a container."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from binfmtd.kernel.program import Programs
 from binfmtd.model.entry import Entry
@@ -9,8 +9,7 @@ from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.shebang import parse_shebang
 
 
-@dataclass(frozen=True, slots=True)
-class Reach:
+class Reach(NamedTuple):
     """Where an entry's interpreter can be had: here (or in the tree that was named), and in any chroot whatever."""
 
     here: bool

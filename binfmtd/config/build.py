@@ -8,7 +8,6 @@
 """
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import fields, replace
 from importlib.util import find_spec
 
 from binfmtd.catalog.architectures import CATALOG
@@ -32,13 +31,13 @@ ALL = "all"
 def build(merged: Merged, sources: tuple[str, ...], included: Included = NOTHING) -> Config:
     """Make the Config; raises ConfigError for what the schema alone cannot see."""
     warnings = [*merged.warnings, *included.warnings]
-    given = {key.name: value for key in fields(Policy) if (value := getattr(merged.top, key.name)) is not None}
+    given = {key: value for key in Policy._fields if (value := getattr(merged.top, key)) is not None}
     given |= {key: tuple(value) for key, value in given.items() if isinstance(value, list)}
     of_others = list(_included(included, warnings))
     declarations = [*_architectures(merged, sources, warnings), *of_others, *_handlers(merged)]
     return Config(
         tuple(_one_for_each_name(declarations, {declared.source for declared in of_others}, warnings)),
-        replace(Policy(), **given),
+        Policy()._replace(**given),
         _metrics(merged),
         sources,
         tuple(warnings),
@@ -49,7 +48,7 @@ def build(merged: Merged, sources: tuple[str, ...], included: Included = NOTHING
 def _metrics(merged: Merged) -> Metrics:
     wanted = Metrics(merged.metrics.textfile, merged.metrics.listen)
     if wanted != Metrics() and find_spec("prometheus_client") is None:
-        origin = next(merged.origins["metrics", key.name] for key in fields(wanted) if getattr(wanted, key.name))
+        origin = next(merged.origins["metrics", key] for key in wanted._fields if getattr(wanted, key))
         raise origin.refuse(
             "takes the Python package prometheus_client, which is not installed: run `pip install binfmtd[metrics]`, "
             "or install Debian's python3-prometheus-client"

@@ -9,8 +9,8 @@
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import chain
+from typing import NamedTuple
 
 from binfmtd.catalog.names import did_you_mean
 from binfmtd.config.look import Look, look_at, shown, unreadable
@@ -25,8 +25,7 @@ SYSTEMD = "binfmt.d"
 _TOLD = 10  # lines of a file that are wrong; a mebibyte can have half a million
 
 
-@dataclass(frozen=True, slots=True)
-class Included:
+class Included(NamedTuple):
     """The rules in the order in which they count, each with its file; and what to tell about the rest."""
 
     rules: tuple[tuple[str, Rule], ...] = ()

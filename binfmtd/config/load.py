@@ -8,7 +8,6 @@
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from time import monotonic, sleep
 from typing import TypeVar
 
@@ -78,8 +77,8 @@ def _read_when_still(look: Callable[[], Look], read: Callable[[Look], T]) -> T:
 
 def _where_they_help(config: Config) -> Config:
     """A list for many hosts (a CI's, say) names their own architecture, too; in a config it would be meant."""
-    declarations = (replace(each, unless_native=each.architecture is not None) for each in config.declarations)
-    return replace(config, declarations=tuple(declarations))
+    declarations = (each._replace(unless_native=each.architecture is not None) for each in config.declarations)
+    return config._replace(declarations=tuple(declarations))
 
 
 class _StillChangesError(ConfigError):
@@ -91,7 +90,7 @@ def _included(words: Sequence[str], trust: Trust) -> include.Included:
         return _read_when_still(lambda: include.look_for(words), lambda _: include.read(words, trust))
     except _StillChangesError as error:  # a package manager at work: its files are no reason to have no config
         found = include.read(words, trust)
-        return replace(found, warnings=(*found.warnings, str(error)))
+        return found._replace(warnings=(*found.warnings, str(error)))
 
 
 def _read(look: Look, trust: Trust) -> list[tuple[str, bytes]]:

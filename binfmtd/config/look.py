@@ -2,14 +2,13 @@
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from errno import ENOENT
+from typing import NamedTuple
 
 from binfmtd.errors import ConfigError
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(NamedTuple):
     """What is there now.  ``identities`` differ from another look's if anything changed in between."""
 
     files: tuple[str, ...]

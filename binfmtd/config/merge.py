@@ -7,6 +7,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pydantic import BaseModel
 
@@ -23,8 +24,7 @@ from binfmtd.config.schema import (
 from binfmtd.errors import ConfigError, FormatError
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """Where a value was given: a file, and the key as it is written there."""
 
     file: str

@@ -1,14 +1,13 @@
 """Other daemons of ours that keep the same instance: found among the processes, as far as they can be seen."""
 
 import os
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from binfmtd.formats.mountinfo import parse_mountinfo
 from binfmtd.kernel.module import FS_TYPE
 
 
-@dataclass(frozen=True, slots=True)
-class Other:
+class Other(NamedTuple):
     """A process that runs ``binfmtd run``."""
 
     pid: int

@@ -15,7 +15,6 @@ import shutil
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 
 from binfmtd.daemon.reconcile import Look
 from binfmtd.errors import FormatError, PersistenceError
@@ -42,10 +41,10 @@ _AGAIN_AFTER_FAILURE = 60.0  # seconds until what failed is tried again, unless 
 def outlasting(config: Config) -> Config:
     """The same, with F for each architecture: without it an entry does not outlive the container it comes from."""
     declarations = (
-        replace(declared, flags=declared.flags | Flags.F) if declared.architecture else declared
+        declared._replace(flags=declared.flags | Flags.F) if declared.architecture else declared
         for declared in config.declarations
     )
-    return replace(config, declarations=tuple(declarations))
+    return config._replace(declarations=tuple(declarations))
 
 
 def find_host(named: str | None, *, to_take_back: bool = False) -> HostRoot:
@@ -111,7 +110,7 @@ class Persistence:
             registration = handler.registration
             copied = self._host.foreign and Flags.F in registration.flags  # without F the path is meant in other roots
             if copied:
-                registration = replace(registration, interpreter=_copy_of(registration.interpreter))
+                registration = registration._replace(interpreter=_copy_of(registration.interpreter))
             try:
                 render_conf([(handler.name, registration)])
             except FormatError as error:

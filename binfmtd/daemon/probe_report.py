@@ -1,6 +1,5 @@
 """What the daemon tells of what runs: in the log, in the status, and as labels."""
 
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -54,7 +53,7 @@ class ProbeReport:
         return {
             "at": probed and datetime.fromtimestamp(probed.at, UTC).isoformat(timespec="seconds"),
             "error": self._problem,
-            "architectures": [] if probed is None else [asdict(row) for row in probed.architectures],
+            "architectures": [] if probed is None else [row._asdict() for row in probed.architectures],
         }
 
     def keep_labels(self, config: Config) -> None:

@@ -5,7 +5,6 @@ children have no memory there that is both writable and executable.  The daemon 
 """
 
 import os
-from dataclasses import asdict
 from typing import Any, get_type_hints
 
 from binfmtd.daemon.boot_file import BootFile
@@ -36,7 +35,10 @@ class ProbedFile:
 
     def write(self, probed: Probed) -> bool:
         """Replace it; False if that failed, and ``problem`` says why."""
-        return self._file.write(asdict(probed), "nobody is told what was found")
+        return self._file.write(
+            {"at": probed.at, "architectures": [row._asdict() for row in probed.architectures]},
+            "nobody is told what was found",
+        )
 
 
 def _parse(content: Any) -> Probed:

@@ -6,7 +6,8 @@ writing.
 
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from binfmtd.daemon.facts import HostFacts
 from binfmtd.daemon.ledger import Ledger
@@ -33,8 +34,7 @@ _INSISTING = 10.0  # seconds in which a second equal registration counts as insi
 _ROUNDS = 4  # a second look finds nothing to do, unless somebody else is at work
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(NamedTuple):
     """What was seen, what should be, and what would have to be done."""
 
     observed: ObservedState
@@ -111,8 +111,8 @@ class Reconciler:
             if can_be_written(name, was) and not (was.lost and self._bricks(was.registration, standing))
         }
         to_restore = {name: was for name, was in self.memory.entries.items() if name not in self.failed}
-        surroundings = replace(
-            surroundings, remembered=to_restore, others_stand_ins=others_stand_ins, pauses=self.pauses
+        surroundings = surroundings._replace(
+            remembered=to_restore, others_stand_ins=others_stand_ins, pauses=self.pauses
         )
         return Look(observed, desired, surroundings, plan(desired, observed, surroundings))
 

@@ -6,6 +6,7 @@ An empty config means "all", so a file that is truncated and then written must n
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from binfmtd.model.config import Config
 
@@ -13,8 +14,7 @@ CONFIG_AGE = 0.2  # seconds that the config must have been left alone
 PATIENCE = 2.0  # seconds after which it is read all the same
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigSource:
+class ConfigSource(NamedTuple):
     """Where the config comes from; handed in, so that the daemon knows neither files nor TOML."""
 
     load: Callable[[], Config]  # raises ConfigError

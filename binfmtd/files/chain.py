@@ -11,9 +11,9 @@
 import os
 import stat
 from collections.abc import MutableMapping
-from dataclasses import dataclass
 from errno import EACCES, ELOOP, ENOENT, ENOTDIR, EXDEV
 from posixpath import dirname, join, split
+from typing import NamedTuple
 
 from binfmtd.errors import FormatError
 
@@ -24,8 +24,7 @@ Seen = MutableMapping[str, os.stat_result | int]
 """What lstat said in this round, by path: a result, or the errno.  Give a new one to each round."""
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One component on the way: ``name`` in the real directory ``directory``; ``stat`` is lstat's, None if missing.
 
     The first step is the root directory, with an empty name.
@@ -41,8 +40,7 @@ class Step:
         return join(self.directory, self.name)
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
+class Chain(NamedTuple):
     """A path, walked to its end.
 
     ``real`` and ``stat`` are the file that it leads to, both None where ``errno`` says why there is none.

@@ -9,7 +9,7 @@
 
 import os
 import stat
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from binfmtd.errors import PersistenceError
 from binfmtd.files.trust import Trust, judge
@@ -20,8 +20,7 @@ HOST = "/host"
 _INIT_ROOT = "/proc/1/root"
 
 
-@dataclass(frozen=True, slots=True)
-class HostRoot:
+class HostRoot(NamedTuple):
     """Where the host's root directory is, as we see it; ``binds`` says how a container gets at what it needs."""
 
     path: str

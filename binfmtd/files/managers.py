@@ -5,7 +5,7 @@ Debian's binfmt-support, which keeps a file for each of its formats in /var/lib/
 """
 
 import os
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from binfmtd.errors import FormatError
 from binfmtd.files.atomic import read_regular
@@ -17,8 +17,7 @@ FORMATS = "/var/lib/binfmts"
 _PROGRAMS = ("/usr/sbin/update-binfmts", "/sbin/update-binfmts")
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(NamedTuple):
     """What binfmt.d says: the files that count, the names that they register, and what is wrong in them."""
 
     files: tuple[str, ...]

@@ -14,7 +14,7 @@
 import os
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from binfmtd.files.chain import Chain, Seen, walk
 from binfmtd.files.whereabouts import in_user_namespace, shares_root_with_init
@@ -23,8 +23,7 @@ from binfmtd.formats.mountinfo import parse_mountinfo
 OTHERS_MAY_WRITE = 0o022
 
 
-@dataclass(frozen=True, slots=True)
-class Trust:
+class Trust(NamedTuple):
     """Whom we trust besides root: ourselves (``euid``) and, in a user namespace, the ``unmapped`` overflow id.
 
     ``contained``: our root is not the host's, so that what is read-only here is so for all who could come this way.

@@ -15,7 +15,7 @@ Beyond that, lines that the config could not hold are bad lines here: a relative
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from binfmtd.errors import FormatError
 from binfmtd.formats.line import LINE_BYTES, check_interpreter, decode_line, encode_line, to_bytes
@@ -32,8 +32,7 @@ _ENDS = re.compile(rb"[\r\0]")  # beside the newline
 FILE_LINE_BYTES = LINE_BYTES - 1  # the newline counts
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """One registration, and the number of its line in the file."""
 
     name: str
@@ -41,8 +40,7 @@ class Rule:
     line: int
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """A line that is no registration, and why."""
 
     line: int

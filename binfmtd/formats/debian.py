@@ -17,7 +17,7 @@ binfmt_new of src/format.c; tried with the real program):
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from binfmtd.errors import FormatError
 from binfmtd.formats.binfmt_d import GENERATED, Problem
@@ -39,8 +39,7 @@ _OFFSET = re.compile(r"[0-9]{1,3}")
 _BLANK = re.compile(rb"[ \t\v\f\r]")
 
 
-@dataclass(frozen=True, slots=True)
-class FormatFile:
+class FormatFile(NamedTuple):
     """What one file says."""
 
     registration: Registration

@@ -6,8 +6,7 @@ Source: elf(5), the System V ABI (chapters 4 and 5), and for what the kernel wan
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from binfmtd.catalog.elf import ELF
 from binfmtd.formats.line import to_text
@@ -28,8 +27,7 @@ _EM_X86_64, _ISA_NEEDED = 62, 0xC0008002  # x86-64 psABI: GNU_PROPERTY_X86_ISA_1
 _LEVELS = ((8, "v4"), (4, "v3"), (2, "v2"))
 
 
-@dataclass(frozen=True, slots=True)
-class ElfFile:
+class ElfFile(NamedTuple):
     """What the headers say.
 
     ``linker`` is PT_INTERP's path, None for what is static.  ``damage`` says why no kernel loads it.  ``level`` is the

@@ -4,8 +4,8 @@ Told by how it begins, as the kernel and handlers do.  Sources: the formats' own
 handlers the packages' files in /usr/share/binfmts.  ELF files have kinds of their own (``elf_kinds``).
 """
 
-from dataclasses import dataclass
 from shlex import quote
+from typing import NamedTuple
 
 from binfmtd.formats.elf import Read
 from binfmtd.model.shebang import parse_shebang
@@ -13,8 +13,7 @@ from binfmtd.model.shebang import parse_shebang
 START_BYTES = 4096  # what is looked at for text, and where a PE header may lie
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(NamedTuple):
     """What a file is.
 
     ``word`` is for programs, ``description`` for people; ``remedy`` says what brings a handler, or what to do instead.

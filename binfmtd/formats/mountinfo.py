@@ -6,15 +6,14 @@ escapes.
 """
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from binfmtd.formats.line import to_text
 
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
-@dataclass(frozen=True, slots=True)
-class MountLine:
+class MountLine(NamedTuple):
     """One mount.  ``device`` is (major, minor); ``read_only`` means here, or for the whole file system."""
 
     mount_id: int

@@ -6,7 +6,7 @@ and a comment that says where each came from.  tomli-w can do neither, and would
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from binfmtd.errors import FormatError
 from binfmtd.formats.escapes import encode
@@ -18,8 +18,7 @@ from binfmtd.model.standin import is_stand_in
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """An entry, and where it was found: a file and line, or the kernel."""
 
     name: str

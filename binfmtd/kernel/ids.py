@@ -9,15 +9,14 @@ import os
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 Range = tuple[int, int, int]  # the first id inside, the first outside, how many
 _ALL = 1 << 32
 _HELPERS = {"uid": "newuidmap", "gid": "newgidmap"}
 
 
-@dataclass(frozen=True, slots=True)
-class Ids:
+class Ids(NamedTuple):
     """The maps of a user namespace; ``helpers``: newuidmap and newgidmap have to write them."""
 
     uids: tuple[Range, ...]

@@ -7,8 +7,8 @@
 """
 
 import os
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from binfmtd.files.whereabouts import in_user_namespace, shares_first_processes
 from binfmtd.formats.mountinfo import MountLine, parse_mountinfo
@@ -26,8 +26,7 @@ class Owner(StrEnum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
-class Layers:
+class Layers(NamedTuple):
     """The mounts at one point, the lowest first, and the other points at which binfmt_misc is mounted."""
 
     here: tuple[MountLine, ...]

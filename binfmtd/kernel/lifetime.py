@@ -8,7 +8,6 @@ it ends.  Which it is gets tried, never concluded from the version.
 import os
 import time
 from contextlib import suppress
-from dataclasses import replace
 
 from binfmtd.errors import MountError, VanishError
 from binfmtd.files.whereabouts import in_user_namespace, init_lives_elsewhere, mounts_outlive_us
@@ -127,7 +126,7 @@ def _mount_there(where: Where) -> None:
     from binfmtd.kernel.syscalls import enter_mount_namespace
 
     enter_mount_namespace(1)
-    find_or_mount(replace(where, directory=None))
+    find_or_mount(where._replace(directory=None))
 
 
 def _what_to_do(directory: str, trouble: str | None) -> str:

@@ -8,7 +8,7 @@ there for good (fs/binfmt_misc.c, load_binfmt_misc).
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from binfmtd.errors import MountError
 from binfmtd.files.whereabouts import in_user_namespace
@@ -20,8 +20,7 @@ DEFAULT_DIRECTORY = "/proc/sys/fs/binfmt_misc"
 MOUNT_TABLE = "/proc/self/mountinfo"
 
 
-@dataclass(frozen=True, slots=True)
-class Where:
+class Where(NamedTuple):
     """Where binfmt_misc is said to be, and what may be done to have it there."""
 
     directory: str | None = None  # None: at the usual place, or wherever the mount table has it
@@ -29,8 +28,7 @@ class Where:
     own_instance: bool = False  # in a user namespace, mount an instance of its own
 
 
-@dataclass(frozen=True, slots=True)
-class Mounted:
+class Mounted(NamedTuple):
     """A place where an instance of binfmt_misc can be reached."""
 
     directory: str

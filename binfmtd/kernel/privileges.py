@@ -1,7 +1,7 @@
 """What this process may do, and what a sandbox has taken from it: from proc_pid_status(5), and by trying."""
 
 import os
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from binfmtd.errors import ProbeError
 from binfmtd.kernel.host import may_mount
@@ -10,8 +10,7 @@ from binfmtd.kernel.probe import refuse_without_code_memory
 _FILTERED = "2"  # SECCOMP_MODE_FILTER
 
 
-@dataclass(frozen=True, slots=True)
-class Privileges:
+class Privileges(NamedTuple):
     """``may_register`` is None where there is nothing to register with."""
 
     uid: int

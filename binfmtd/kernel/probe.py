@@ -20,9 +20,8 @@ import signal
 import tempfile
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from binfmtd.errors import ProbeError
 
@@ -40,8 +39,7 @@ _MEANINGS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """What became of one program.
 
     ``reason`` says why it does not run, and is empty if it does.  ``as_expected`` is whether the file that ran it is

@@ -7,7 +7,7 @@ written is kept as ``Wrote`` values until somebody takes them, so that a watcher
 import errno
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from binfmtd.errors import PASSING, Again, WriteRefusedError
 from binfmtd.formats.line import to_bytes
@@ -19,8 +19,7 @@ DISABLE = b"0"
 REMOVE = b"-1"
 
 
-@dataclass(frozen=True, slots=True)
-class Wrote:
+class Wrote(NamedTuple):
     """One file that was opened for writing and closed again: which events that raises."""
 
     file: str

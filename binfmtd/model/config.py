@@ -3,8 +3,8 @@
 ``resolve`` (desired.py) turns it into the desired state of this host at this moment.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from binfmtd.model.handler import Flags
 from binfmtd.model.match import Match
@@ -38,8 +38,7 @@ class Probe(StrEnum):
     AFTER_REPAIR = "after-repair"
 
 
-@dataclass(frozen=True, slots=True)
-class Declaration:
+class Declaration(NamedTuple):
     """One handler as declared, before this host is asked which interpreter is there."""
 
     name: str
@@ -56,8 +55,7 @@ class Declaration:
     source: str = ""  # file and key, for messages
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(NamedTuple):
     """The settings that are not handlers.  ``resync`` and ``settle`` are seconds, and so is ``probe`` if a number."""
 
     unmanaged: Unmanaged = Unmanaged.KEEP
@@ -71,16 +69,14 @@ class Policy:
     probe: Probe | float = Probe.OFF  # a number: after repairs, and so often besides
 
 
-@dataclass(frozen=True, slots=True)
-class Metrics:
+class Metrics(NamedTuple):
     """Who is told how the daemon fares; nobody, unless it says so."""
 
     textfile: str | None = None  # for node_exporter
     listen: tuple[str, int] | None = None  # HTTP: address and port
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(NamedTuple):
     """Everything that the files say.  ``declarations`` are in declared order, one for each name."""
 
     declarations: tuple[Declaration, ...]

@@ -4,9 +4,10 @@ Pure: the facts (which interpreters are there, what runs natively) are handed in
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from types import MappingProxyType
+from typing import NamedTuple
 
 from binfmtd.model.config import Config, Declaration, Policy
 from binfmtd.model.guard import NativeHeader, takes_native
@@ -17,8 +18,7 @@ from binfmtd.model.precedence import contends, overlaps
 P_VISIBLE_FROM = (5, 12)  # AT_FLAGS_PRESERVE_ARGV0: from then on QEMU can tell that argv[0] was preserved
 
 
-@dataclass(frozen=True, slots=True)
-class Fingerprint:
+class Fingerprint(NamedTuple):
     """Which file this is, and in which version: times in nanoseconds, size in bytes."""
 
     device: int
@@ -28,16 +28,14 @@ class Fingerprint:
     ctime_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class InterpreterFacts:
+class InterpreterFacts(NamedTuple):
     """One interpreter's path, looked at."""
 
     fingerprint: Fingerprint | None = None  # None: no executable file is there
     untrusted: str | None = None  # who else could change it, with the path that is to blame
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """What this host says about itself."""
 
     interpreters: Mapping[str, InterpreterFacts]
@@ -56,8 +54,7 @@ class Standing(StrEnum):
     REFUSED = "refused"  # a guard
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(NamedTuple):
     """A declared handler that stays unregistered, and the reason."""
 
     name: str
@@ -70,14 +67,15 @@ class Held:
     judged: bool = True  # False: whether an interpreter is there cannot be seen from here without F
 
 
-@dataclass(frozen=True)
-class DesiredState:
-    """The handlers to have, lowest rank first, and those that cannot be had now."""
-
+class _Desired(NamedTuple):
     handlers: tuple[Handler, ...] = ()
     held: tuple[Held, ...] = ()
-    policy: Policy = field(default_factory=Policy)
-    fingerprints: Mapping[str, Fingerprint] = field(default_factory=dict)
+    policy: Policy = Policy()
+    fingerprints: Mapping[str, Fingerprint] = MappingProxyType({})
+
+
+class DesiredState(_Desired):
+    """The handlers to have, lowest rank first, and those that cannot be had now."""
 
     @cached_property
     def by_name(self) -> dict[str, Handler]:

@@ -1,8 +1,9 @@
 """Differences, and what ends them: the words that plan, log, status and metrics share."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
+from typing import NamedTuple
 
 from binfmtd.model.desired import Fingerprint
 from binfmtd.model.handler import Handler, Registration
@@ -33,8 +34,7 @@ class Act(StrEnum):
     RESTORE = "restore"  # a foreign entry that went with a flush, registered again as it was
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
+class Action(NamedTuple):
     """One step of a plan, with the drift that it ends.  ``handler`` is there for register, replace and restore."""
 
     act: Act
@@ -49,8 +49,7 @@ def additive(action: Action) -> bool:
     return action.act is not Act.REMOVE or is_stand_in(action.entry)
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """What the ledger knows of one entry that binfmtd registered.
 
     ``inode`` is None between the intent and the deed.  ``pinned`` is the file that F opened, and None where that is not
@@ -62,8 +61,7 @@ class Record:
     pinned: Fingerprint | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Remembered:
+class Remembered(NamedTuple):
     """A foreign entry that the config's ``restore`` names, as it was when it was last seen.
 
     ``above``: it wins over a handler of ours that takes some of its files.  ``lost``: it went with a flush.
@@ -76,23 +74,21 @@ class Remembered:
     lost: bool = False
 
 
-@dataclass(frozen=True)
-class Surroundings:
+class Surroundings(NamedTuple):
     """What a plan has to know beside the entries themselves."""
 
-    records: Mapping[str, Record] = field(default_factory=dict)
+    records: Mapping[str, Record] = MappingProxyType({})
     broken: frozenset[str] = frozenset()  # foreign entries whose interpreter cannot be executed
     bricking: frozenset[str] = frozenset()  # foreign entries that stop every exec, or would if they were enabled
-    remembered: Mapping[str, Remembered] = field(default_factory=dict)  # foreign entries to restore, oldest first
+    remembered: Mapping[str, Remembered] = MappingProxyType({})  # foreign entries to restore, oldest first
     others_stand_ins: frozenset[str] = frozenset()  # another daemon on this instance is at work with them
-    pauses: Pauses = field(default_factory=Pauses)  # what is left as it is
+    pauses: Pauses = Pauses()  # what is left as it is
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """The ordered actions that end all drift, and who already serves what we leave alone."""
 
     actions: tuple[Action, ...] = ()
-    served_elsewhere: Mapping[str, str] = field(default_factory=dict)  # handler -> foreign entry
-    shadowed: Mapping[str, str] = field(default_factory=dict)  # handler -> foreign entry above it
-    yielding_to: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # handler -> foreign entries that may win
+    served_elsewhere: Mapping[str, str] = MappingProxyType({})  # handler -> foreign entry
+    shadowed: Mapping[str, str] = MappingProxyType({})  # handler -> foreign entry above it
+    yielding_to: Mapping[str, tuple[str, ...]] = MappingProxyType({})  # handler -> foreign entries that may win

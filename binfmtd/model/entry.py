@@ -1,13 +1,12 @@
 """What the kernel holds: entries, and the observed state of one instance."""
 
-from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from binfmtd.model.handler import Registration
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One entry.
 
     ``inode`` is its identity: the kernel never gives the same number twice in a boot, and a new one with every
@@ -21,12 +20,13 @@ class Entry:
     registration: Registration | None
 
 
-@dataclass(frozen=True)
-class ObservedState:
-    """All entries of an instance, newest first: in the order in which the kernel asks them."""
-
+class _Observed(NamedTuple):
     entries: tuple[Entry, ...] = ()
     switched_on: bool = True
+
+
+class ObservedState(_Observed):
+    """All entries of an instance, newest first: in the order in which the kernel asks them."""
 
     @cached_property
     def by_name(self) -> dict[str, Entry]:

@@ -7,9 +7,9 @@ whose name ends in ``-binfmt``, refuses to work without.
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import product
+from typing import NamedTuple
 
 from binfmtd.model.desired import P_VISIBLE_FROM
 from binfmtd.model.entry import Entry, ObservedState
@@ -44,8 +44,7 @@ class Fault(StrEnum):
     OPAQUE = "opaque"  # says what this version cannot read
 
 
-@dataclass(frozen=True, slots=True)
-class Sight:
+class Sight(NamedTuple):
     """What is known of one interpreter, by its path."""
 
     there: bool
@@ -54,21 +53,19 @@ class Sight:
     version: tuple[int, ...] = ()  # QEMU's, empty if it is none or does not tell
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
+class Host(NamedTuple):
     """What the host is, and what its admin wants in spite of all."""
 
     native: NativeHeader
     own_head: bytes
     kernel: tuple[int, int]
     judges_paths: bool = True  # False: others look up paths in another root than ours
-    forced: Collection[str] = field(default_factory=frozenset)  # entries that take native programs on purpose
-    credentials: Collection[str] = field(default_factory=frozenset)  # entries whose C the config asks for
-    disabled: Collection[str] = field(default_factory=frozenset)  # entries that the config wants disabled
+    forced: Collection[str] = frozenset()  # entries that take native programs on purpose
+    credentials: Collection[str] = frozenset()  # entries whose C the config asks for
+    disabled: Collection[str] = frozenset()  # entries that the config wants disabled
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """A fault of one entry; ``about`` is whom or what it is about: another entry, a file, a reason."""
 
     fault: Fault
@@ -103,7 +100,7 @@ def mended(registration: Registration, faults: Collection[Fault]) -> Registratio
         flags |= Flags.P
     if Fault.NEVER in faults and isinstance(match, Extension) and (last := match.text.rpartition(".")[2]):
         match = Extension(last)
-    return replace(registration, match=match, flags=flags)
+    return registration._replace(match=match, flags=flags)
 
 
 def _of_one(entry: Entry, registration: Registration, sight: Sight | None, host: Host) -> Iterator[Verdict]:

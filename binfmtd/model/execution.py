@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from errno import ELOOP, ENOENT, ENOEXEC
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Flags
@@ -27,8 +27,7 @@ from binfmtd.model.shebang import Shebang, parse_shebang
 REWRITES = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(NamedTuple):
     """Why an exec fails: the kernel's errno, in words, and what would help."""
 
     errno: int
@@ -36,8 +35,7 @@ class Refusal:
     remedy: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(NamedTuple):
     """A file as exec has opened it: its first 256 bytes, and where whoever opened it found it (empty: nowhere now)."""
 
     head: bytes
@@ -65,16 +63,14 @@ class Passed(StrEnum):
     SWITCHED_OFF = "switched_off"  # binfmt_misc as a whole
 
 
-@dataclass(frozen=True, slots=True)
-class Rival:
+class Rival(NamedTuple):
     """An entry that would have taken the file."""
 
     entry: Entry
     passed: Passed
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One file on the way.
 
     ``taker`` is the entry that takes it, or its own first line; None: the host's own loader, or nobody.  ``unclear``
@@ -95,8 +91,7 @@ class Step:
         return self.taker.interpreter if self.taker else None
 
 
-@dataclass(frozen=True, slots=True)
-class Execution:
+class Execution(NamedTuple):
     """All of it: ``failure`` says why the exec fails, and is None if the last step's program runs with ``argv``."""
 
     steps: tuple[Step, ...]

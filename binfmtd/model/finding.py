@@ -1,8 +1,8 @@
 """What a look at the whole found: one finding a question, and what it could not see."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Section(StrEnum):
@@ -29,8 +29,7 @@ class Level(StrEnum):
     UNSEEN = "not seen"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """One line of the page.
 
     ``check`` names the question, for programs; findings of the same check differ in whom they are about.  ``remedy`` is

@@ -5,8 +5,8 @@ interpreter too, and every exec fails with ELOOP.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import product
+from typing import NamedTuple
 
 from binfmtd.errors import FormatError
 from binfmtd.model.handler import Registration
@@ -21,8 +21,7 @@ BRICKS = "it takes every program of this host and leads to none that runs: every
 _EXEC_STEPS = 6  # fs/exec.c, exec_binprm: a program and five that it leads to, then ELOOP
 
 
-@dataclass(frozen=True, slots=True)
-class NativeHeader:
+class NativeHeader(NamedTuple):
     """What the ELF headers of this host's own programs have in common."""
 
     elf_class: int  # 1: 32 bits, 2: 64 bits

@@ -3,8 +3,8 @@
 Names and paths are ``str``; bytes that are not UTF-8 are kept as surrogate escapes, as the kernel allows them.
 """
 
-from dataclasses import dataclass
 from enum import Flag
+from typing import NamedTuple
 
 from binfmtd.errors import FormatError
 from binfmtd.model.match import Match
@@ -41,8 +41,7 @@ class Flags(Flag):
         return "".join(letter for letter in "POCF" if Flags[letter] in self)
 
 
-@dataclass(frozen=True, slots=True)
-class Registration:
+class Registration(NamedTuple):
     """What is written to ``register``, apart from the name: what an entry does."""
 
     match: Match
@@ -50,8 +49,7 @@ class Registration:
     flags: Flags
 
 
-@dataclass(frozen=True, slots=True)
-class Handler:
+class Handler(NamedTuple):
     """One handler of the desired state, with its interpreter chosen."""
 
     name: str

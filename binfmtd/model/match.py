@@ -8,55 +8,61 @@ The rules of the kernel (Documentation/admin-guide/binfmt-misc.rst and fs/binfmt
 * An extension is the text after the last dot of the file's name, compared case-sensitively.
 """
 
-from dataclasses import dataclass, field
+from typing import NamedTuple, Self
 
 from binfmtd.errors import FormatError
 
 HEAD_SIZE = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Magic:
+class _Bytes(NamedTuple):
+    magic: bytes
+    mask: bytes | None
+    offset: int
+    # The same as two integers over the whole head, so that every question below is one operation.
+    bits: int
+    care: int
+
+
+class Magic(_Bytes):
     """Bytes at an offset, under a mask.
 
     Raises FormatError for what the kernel could not hold.
     """
 
-    magic: bytes
-    mask: bytes | None = None
-    offset: int = 0
-    # The same as two integers over the whole head, so that every question below is one operation.
-    bits: int = field(init=False, repr=False, compare=False)
-    care: int = field(init=False, repr=False, compare=False)
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
-        if not self.magic:
+    def __new__(cls, magic: bytes, mask: bytes | None = None, offset: int = 0) -> Self:  # noqa: D102  as __init__
+        if not magic:
             raise FormatError("magic is empty: give at least one byte")
-        if self.offset < 0 or self.offset + len(self.magic) > HEAD_SIZE:
+        if offset < 0 or offset + len(magic) > HEAD_SIZE:
             raise FormatError(
-                f"offset {self.offset} and {len(self.magic)} bytes of magic end beyond byte {HEAD_SIZE}, "
+                f"offset {offset} and {len(magic)} bytes of magic end beyond byte {HEAD_SIZE}, "
                 "which is all that the kernel reads: shorten the magic or lower the offset"
             )
-        if self.mask is not None and len(self.mask) != len(self.magic):
-            raise FormatError(f"mask has {len(self.mask)} bytes and magic {len(self.magic)}: make them the same length")
-        mask = b"\xff" * len(self.magic) if self.mask is None else self.mask
-        care = int.from_bytes(mask, "little") << (8 * self.offset)
-        object.__setattr__(self, "care", care)
-        object.__setattr__(self, "bits", int.from_bytes(self.magic, "little") << (8 * self.offset) & care)
+        if mask is not None and len(mask) != len(magic):
+            raise FormatError(f"mask has {len(mask)} bytes and magic {len(magic)}: make them the same length")
+        care = int.from_bytes(b"\xff" * len(magic) if mask is None else mask, "little") << (8 * offset)
+        bits = int.from_bytes(magic, "little") << (8 * offset) & care
+        return super().__new__(cls, magic, mask, offset, bits, care)
 
 
-@dataclass(frozen=True, slots=True)
-class Extension:
+class _Text(NamedTuple):
+    text: str
+
+
+class Extension(_Text):
     """The text after the last dot of a file's name, without the dot.
 
     Raises FormatError for what the kernel could not hold.
     """
 
-    text: str
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
-        if not self.text or "/" in self.text or "\0" in self.text or "\n" in self.text:
-            raise FormatError(f"extension {self.text!r} must be a non-empty text without '/', NUL and newline")
+    def __new__(cls, text: str) -> Self:  # noqa: D102  as __init__
+        if not text or "/" in text or "\0" in text or "\n" in text:
+            raise FormatError(f"extension {text!r} must be a non-empty text without '/', NUL and newline")
+        return super().__new__(cls, text)
 
 
 Match = Magic | Extension

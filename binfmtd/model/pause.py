@@ -4,16 +4,16 @@ Only what stops every exec is still disabled: nobody could end that maintenance.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 EVERYTHING = "*"
 
 
-@dataclass(frozen=True, slots=True)
-class Pauses:
+class Pauses(NamedTuple):
     """Which names are paused, and until when."""
 
-    until: Mapping[str, float] = field(default_factory=dict)  # seconds since boot; infinity: until somebody resumes
+    until: Mapping[str, float] = MappingProxyType({})  # seconds since boot; infinity: until somebody resumes
 
     def hold(self, name: str) -> bool:
         """Whether the entry of that name is left as it is."""

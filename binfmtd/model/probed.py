@@ -1,10 +1,9 @@
 """What came of running the architectures' programs: values, as the file and ``probe --json`` have them."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Tried:
+class Tried(NamedTuple):
     """One architecture's program.  Where something could not be found out it is None.
 
     ``entry`` is the one that takes the program, ``in_chroot`` whether it runs also where nothing but itself is, as in
@@ -25,8 +24,7 @@ class Tried:
         return self.runs and self.in_chroot is not False
 
 
-@dataclass(frozen=True, slots=True)
-class Probed:
+class Probed(NamedTuple):
     """All of them.  ``at`` is when, in seconds since the epoch."""
 
     at: int

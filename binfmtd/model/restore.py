@@ -7,7 +7,6 @@
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from itertools import takewhile
 
@@ -34,7 +33,7 @@ def remember(
     """What to know after a look, oldest first; ``before`` are the numbers of the entries at the look before."""
     flushed = not any(entry.inode in before for entry in observed.entries)
     found = {
-        name: replace(was, lost=True)
+        name: was._replace(lost=True)
         for name, was in known.items()
         if (was.lost or flushed) and name not in observed.by_name and to_be_remembered(name, desired.policy)
         # What is declared now is ours to register.

@@ -10,7 +10,7 @@ Source: fs/binfmt_script.c, load_script.
   argument.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from binfmtd.model.match import HEAD_SIZE
 
@@ -18,8 +18,7 @@ _LAST = HEAD_SIZE - 1  # the kernel ends the text here where there is no newline
 _BLANKS = b" \t"
 
 
-@dataclass(frozen=True, slots=True)
-class Shebang:
+class Shebang(NamedTuple):
     """What ``#!`` names.  The path may be relative, or even empty: then it leads nowhere."""
 
     interpreter: str

@@ -5,21 +5,21 @@ Everything is rendered at most once, when somebody asks for it first.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from binfmtd.report.counts import Counts
 from binfmtd.report.status import unready
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """The document of the status file, and a copy of the counts."""
-
+class _Told(NamedTuple):
     document: Mapping[str, Any]
     counts: Counts
     started: bool  # the first pass has been made, with proper names
+
+
+class Snapshot(_Told):
+    """The document of the status file, and a copy of the counts."""
 
     @cached_property
     def unready(self) -> list[str]:

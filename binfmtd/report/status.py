@@ -8,8 +8,8 @@ import json
 import os
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from binfmtd.catalog.architectures import EMULATOR_PACKAGE
 from binfmtd.errors import FormatError, StateError
@@ -44,15 +44,14 @@ SERVED = ("registered", "stand_in", "served_elsewhere", "shadowed")  # programs 
 HANDLER_STATES = (*SERVED, "disabled", "waiting", "paused", "contended", "refused", "failed")
 
 
-@dataclass(frozen=True, slots=True)
-class Troubles:
+class Troubles(NamedTuple):
     """What goes wrong at the moment."""
 
-    failed: Mapping[str, str] = field(default_factory=dict)  # handler -> the kernel's refusal
+    failed: Mapping[str, str] = MappingProxyType({})  # handler -> the kernel's refusal
     contended: Collection[str] = ()
-    repairs: Mapping[str, int] = field(default_factory=dict)
+    repairs: Mapping[str, int] = MappingProxyType({})
     problem: str | None = None  # why the daemon cannot do its work at all: no mount, read-only, no watch
-    pauses: Pauses = field(default_factory=Pauses)
+    pauses: Pauses = Pauses()
 
 
 def held_reason(held: Held) -> str:

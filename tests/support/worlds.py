@@ -3,8 +3,8 @@
 Few names, matches and interpreters, so that collisions are the rule.
 """
 
-from dataclasses import dataclass, replace
 from itertools import permutations, product
+from typing import NamedTuple
 
 from hypothesis import strategies as st
 
@@ -52,14 +52,15 @@ _SAYS = st.sampled_from([None] * 20 + [Registration(*each) for each in product(M
 _INTERPRETER = st.sampled_from(
     [*map(InterpreterFacts, _FILES * 2), InterpreterFacts(), InterpreterFacts(_FILES[0], "others can write it")]
 )
+# By _replace: of a NamedTuple's own fields hypothesis would make up those that are not given.
 FACTS = st.builds(
-    Facts,
+    Facts({})._replace,
     interpreters=st.fixed_dictionaries(dict.fromkeys(PATHS, _INTERPRETER)),
     native=st.sampled_from([frozenset[str](), frozenset({"one"})]),
     kernel=st.sampled_from([(6, 12), (5, 10)]),
     judges_paths=st.booleans(),
 )
-POLICIES = st.builds(Policy, unmanaged=st.sampled_from(Unmanaged), shadowed=st.sampled_from(Shadowed))
+POLICIES = st.builds(Policy()._replace, unmanaged=st.sampled_from(Unmanaged), shadowed=st.sampled_from(Shadowed))
 
 
 @st.composite
@@ -83,8 +84,7 @@ def declarations(draw: st.DrawFn) -> tuple[Declaration, ...]:
     return tuple(found)
 
 
-@dataclass(frozen=True)
-class World:
+class World(NamedTuple):
     """Everything that a plan is made of."""
 
     config: Config
@@ -148,4 +148,4 @@ def worlds(draw: st.DrawFn) -> World:
 
 def listed(world: World, entries: tuple[Entry, ...]) -> World:
     """The same world, with its entries in another order."""
-    return replace(world, observed=replace(world.observed, entries=entries))
+    return world._replace(observed=world.observed._replace(entries=entries))

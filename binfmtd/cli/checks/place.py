@@ -3,7 +3,6 @@
 import os
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from binfmtd.cli.checks.scene import Scene
 from binfmtd.errors import ProbeError
@@ -43,7 +42,7 @@ def _from_outside(found: Finding, remedy: str) -> Finding:
     """The same; in a container that may not mount, with what is to be typed outside of it."""
     if may_mount() or not in_container():
         return found
-    return replace(found, text=f"{found.text}; this container may not mount, so outside of it:", remedy=remedy)
+    return found._replace(text=f"{found.text}; this container may not mount, so outside of it:", remedy=remedy)
 
 
 def _of_usual_place(usual: Layers) -> Finding:

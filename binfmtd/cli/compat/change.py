@@ -5,7 +5,7 @@ under an emulator; beside a daemon nothing is written.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
@@ -29,8 +29,7 @@ from binfmtd.model.standin import stand_in_name
 ALL = "all"
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """A platform to install: as the log calls it, and its handler; or why it gets none, and whether that is bad."""
 
     label: str

@@ -6,7 +6,7 @@
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from binfmtd.errors import UsageError
 from binfmtd.report.printable import printable
@@ -21,8 +21,7 @@ class HelpWanted(UsageError):  # noqa: N818  nothing is wrong
     exit_code = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Flag:
+class Flag(NamedTuple):
     """One flag.  ``default`` is only shown; of a switch it is False."""
 
     name: str
@@ -30,8 +29,7 @@ class Flag:
     default: str | bool = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(NamedTuple):
     """The flags that were given, by name: the texts, and the switches."""
 
     texts: dict[str, str]

@@ -6,9 +6,9 @@ for an entry that is as wanted, and replaces a stale one.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from enum import Enum, auto
 from errno import EEXIST
+from typing import NamedTuple
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
@@ -33,8 +33,7 @@ class Fate(Enum):
     FAILED = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """The fate of one handler; why, if it failed."""
 
     fate: Fate

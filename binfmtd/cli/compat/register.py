@@ -1,8 +1,8 @@
 """Registering a whole set of handlers, as the images do that know no list of platforms."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 from binfmtd.catalog.architectures import CATALOG, EMULATOR_PACKAGE
 from binfmtd.cli.compat.install import Fate, Outcome, exchange
@@ -25,8 +25,7 @@ Declare = Callable[[Collection[str]], Sequence[Declaration]]
 EVERY = '`architectures = ["all"]`'  # the line of a daemon's config that does the same
 
 
-@dataclass(frozen=True, slots=True)
-class Registered:
+class Registered(NamedTuple):
     """What became of each handler, in declared order, and what is there now."""
 
     outcomes: Mapping[str, Outcome]

@@ -1,7 +1,5 @@
 """binfmt.d files, to and fro."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -75,13 +73,13 @@ def test_a_file_of_every_kind_of_line() -> None:
     assert problems == ()
     assert rules == (
         Rule("strip", Registration(Magic(b"Q"), "/i", Flags.F), 4),
-        Rule("pipe", replace(SAYS, match=Magic(b"P")), 7),
-        Rule("twice", replace(SAYS, match=Magic(b"d1")), 8),
-        Rule("twice", replace(SAYS, match=Magic(b"d2")), 9),
+        Rule("pipe", SAYS._replace(match=Magic(b"P")), 7),
+        Rule("twice", SAYS._replace(match=Magic(b"d1")), 8),
+        Rule("twice", SAYS._replace(match=Magic(b"d2")), 9),
         Rule("l\udce4t", Registration(Magic(b"R\xff"), "/i\udce4", Flags.NONE), 10),
         Rule("before", SAYS, 11),
-        Rule("after", replace(SAYS, match=Magic(b"B")), 11),
-        Rule("nul", replace(SAYS, match=Magic(b"C")), 11),
+        Rule("after", SAYS._replace(match=Magic(b"B")), 11),
+        Rule("nul", SAYS._replace(match=Magic(b"C")), 11),
         Rule("last", Registration(Extension("last"), "/l", Flags.NONE), 12),
     )
 
@@ -133,7 +131,7 @@ def test_a_written_file_is_fit_to_read() -> None:
 def test_a_long_magic_is_written_in_fewer_bytes() -> None:
     """Where escapes do not fit, bytes stand as they are, but for those that would end the line."""
     magic = Magic(b"\r" + b"\xff" * 200, b"\xff" * 200 + b"\r")
-    text = render_conf([("long", replace(SAYS, match=magic))])
+    text = render_conf([("long", SAYS._replace(match=magic))])
     assert b"\r" not in text
     assert text.count(b"\\x0d") == 2
     assert parse_conf(text)[0][0].registration.match == magic
@@ -143,13 +141,13 @@ def test_a_long_magic_is_written_in_fewer_bytes() -> None:
     ("name", "registration", "says"),
     [
         ("a\rb", SAYS, "carriage return"),
-        ("a", replace(SAYS, interpreter="/i\r"), "carriage return"),
-        ("a", replace(SAYS, match=Extension("e\r")), "carriage return"),
+        ("a", SAYS._replace(interpreter="/i\r"), "carriage return"),
+        ("a", SAYS._replace(match=Extension("e\r")), "carriage return"),
         ("a/b", SAYS, "must not contain"),
-        ("a", replace(SAYS, interpreter="i"), "absolute path"),
+        ("a", SAYS._replace(interpreter="i"), "absolute path"),
         # The newline that systemd adds makes it 1921 bytes, and the kernel gives EINVAL.
-        ("a", replace(SAYS, interpreter="/" + "i" * (LINE_BYTES - len(":a:M:0:A::/:"))), "systemd takes 1919: shorten"),
-        ("a", replace(SAYS, match=Magic(b"\r" * 250, b"\r" * 250)), "systemd takes 1919: shorten"),
+        ("a", SAYS._replace(interpreter="/" + "i" * (LINE_BYTES - len(":a:M:0:A::/:"))), "systemd takes 1919: shorten"),
+        ("a", SAYS._replace(match=Magic(b"\r" * 250, b"\r" * 250)), "systemd takes 1919: shorten"),
     ],
 )
 def test_what_such_a_file_cannot_hold_is_refused(name: str, registration: Registration, says: str) -> None:
@@ -162,7 +160,7 @@ def test_what_such_a_file_cannot_hold_is_refused(name: str, registration: Regist
 
 def test_the_longest_line() -> None:
     """1919 bytes register through systemd, and one more does not: seen with systemd 257."""
-    longest = replace(SAYS, interpreter="/" + "i" * (LINE_BYTES - 1 - len(":a:M:0:A::/:")))
+    longest = SAYS._replace(interpreter="/" + "i" * (LINE_BYTES - 1 - len(":a:M:0:A::/:")))
     assert len(render_conf([("a", longest)]).splitlines()[1]) == 1919
 
 

@@ -1,7 +1,5 @@
 """Debian's format files, to and fro."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,7 +25,7 @@ def test_what_is_written_is_read_back(name: str, registration: Registration) -> 
     lone_o = registration.flags & Flags.O if Flags.C not in registration.flags else Flags.NONE
     found, problems = parse_format(text)
     assert found is not None
-    assert found.registration == replace(registration, flags=registration.flags & ~lone_o)
+    assert found.registration == registration._replace(flags=registration.flags & ~lone_o)
     assert (problems, is_format(text), is_generated(text)) == ((), True, True)
 
 
@@ -164,7 +162,7 @@ def test_a_written_file() -> None:
 def test_a_long_magic_is_written_in_fewer_bytes() -> None:
     """Where escapes do not fit, bytes stand as they are, but for blanks."""
     magic = Magic(b"\t" + b"\xff" * 245, b"\xff" * 245 + b" ")
-    text = render_format("long", replace(A, match=magic))
+    text = render_format("long", A._replace(match=magic))
     found, _ = parse_format(text)
     assert found is not None
     assert found.registration.match == magic
@@ -175,14 +173,14 @@ def test_a_long_magic_is_written_in_fewer_bytes() -> None:
     ("name", "registration", "says"),
     [
         ("a:b", A, "has a colon"),
-        ("a", replace(A, interpreter="/i:"), "has a colon"),
-        ("a", replace(A, match=Extension("e:")), "has a colon"),
-        ("a", replace(A, interpreter="/i "), "ends with a blank"),
-        ("a", replace(A, match=Extension("e\r")), "ends with a blank"),
+        ("a", A._replace(interpreter="/i:"), "has a colon"),
+        ("a", A._replace(match=Extension("e:")), "has a colon"),
+        ("a", A._replace(interpreter="/i "), "ends with a blank"),
+        ("a", A._replace(match=Extension("e\r")), "ends with a blank"),
         ("a/b", A, "must not contain"),
-        ("a", replace(A, interpreter="i"), "absolute path"),
-        ("a", replace(A, interpreter="/" + "i" * (LINE_BYTES - len(":a:M:0:A::/:"))), "has 1921 bytes, over 1920"),
-        ("a", replace(A, match=Extension("e" * 1920)), "over 1920"),
+        ("a", A._replace(interpreter="i"), "absolute path"),
+        ("a", A._replace(interpreter="/" + "i" * (LINE_BYTES - len(":a:M:0:A::/:"))), "has 1921 bytes, over 1920"),
+        ("a", A._replace(match=Extension("e" * 1920)), "over 1920"),
     ],
 )
 def test_what_such_a_file_cannot_hold_is_refused(name: str, registration: Registration, says: str) -> None:

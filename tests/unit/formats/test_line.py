@@ -1,7 +1,5 @@
 """The registration line, to and fro."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -88,11 +86,11 @@ def test_bytes_in_the_right_shape_are_read_or_refused(fields: list[bytes], delim
             "a",
             Registration(Magic(b"A\\", b"\xff\x0f", 5), "/i", Flags.parse("CF")),
         ),
-        (b":a:E:zz:jar:foo:/i:", "a", replace(SAYS, match=Extension("jar"))),
-        (b":a:E::\\x41::/i:", "a", replace(SAYS, match=Extension("\\x41"))),
+        (b":a:E:zz:jar:foo:/i:", "a", SAYS._replace(match=Extension("jar"))),
+        (b":a:E::\\x41::/i:", "a", SAYS._replace(match=Extension("\\x41"))),
         (b":l\xe4t:M::A::/\xe4:P", "l\udce4t", Registration(Magic(b"A"), "/\udce4", Flags.P)),
-        (b":a:M::A:\\x00:/i:", "a", replace(SAYS, match=Magic(b"A", b"\0"))),
-        (b":a:M::A::i:", "a", replace(SAYS, interpreter="i")),
+        (b":a:M::A:\\x00:/i:", "a", SAYS._replace(match=Magic(b"A", b"\0"))),
+        (b":a:M::A::i:", "a", SAYS._replace(interpreter="i")),
     ],
 )
 def test_what_the_kernel_reads_in_a_line(line: bytes, name: str, registration: Registration) -> None:
@@ -137,12 +135,12 @@ def test_what_cannot_be_a_line_is_refused(line: bytes, says: str) -> None:
     [
         ("a/b", SAYS, "must not contain"),
         ("", SAYS, "1 to 255 bytes"),
-        ("a", replace(SAYS, interpreter="i"), "absolute path"),
-        ("a", replace(SAYS, interpreter=""), "absolute path"),
-        ("a", replace(SAYS, interpreter="/i\n"), "newline or NUL"),
-        ("a", replace(SAYS, interpreter="/i\0"), "newline or NUL"),
-        ("a", replace(SAYS, interpreter="/" + "x" * 1920), "the kernel takes 1920: shorten it"),
-        (":|,;@%", replace(SAYS, interpreter="/+=~^!"), "no delimiter"),
+        ("a", SAYS._replace(interpreter="i"), "absolute path"),
+        ("a", SAYS._replace(interpreter=""), "absolute path"),
+        ("a", SAYS._replace(interpreter="/i\n"), "newline or NUL"),
+        ("a", SAYS._replace(interpreter="/i\0"), "newline or NUL"),
+        ("a", SAYS._replace(interpreter="/" + "x" * 1920), "the kernel takes 1920: shorten it"),
+        (":|,;@%", SAYS._replace(interpreter="/+=~^!"), "no delimiter"),
     ],
 )
 def test_what_has_no_line_is_refused(name: str, registration: Registration, says: str) -> None:
@@ -153,7 +151,7 @@ def test_what_has_no_line_is_refused(name: str, registration: Registration, says
 
 def test_a_line_may_be_as_long_as_the_kernel_takes() -> None:
     """1920 bytes are a line, one more is none."""
-    longest = replace(SAYS, interpreter="/" + "i" * (LINE_BYTES - len(":a:M:0:A::/:")))
+    longest = SAYS._replace(interpreter="/" + "i" * (LINE_BYTES - len(":a:M:0:A::/:")))
     assert len(encode_line("a", longest)) == LINE_BYTES
     with pytest.raises(FormatError, match="1921 bytes"):
         encode_line("ab", longest)
@@ -164,7 +162,7 @@ def test_the_line_is_the_one_that_everybody_writes() -> None:
     registration = Registration(Magic(b"\x7fELF:\\\n\0", b"\xff" * 8, 4), "/usr/bin/i", Flags.parse("FPC"))
     expected = b":n:M:4:\x7fELF\\x3a\\x5c\\x0a\\x00:" + b"\xff" * 8 + b":/usr/bin/i:POCF"
     assert encode_line("n", registration) == expected
-    assert encode_line("a:b", replace(SAYS, match=Magic(b"a|b"))) == rb"|a:b|M|0|a\x7cb||/i|"
+    assert encode_line("a:b", SAYS._replace(match=Magic(b"a|b"))) == rb"|a:b|M|0|a\x7cb||/i|"
 
 
 @given(name=NAMES, path=PATHS, match=MATCHES)

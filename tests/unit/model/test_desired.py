@@ -1,7 +1,5 @@
 """From a config and a host's facts to what is to be had there."""
 
-from dataclasses import replace
-
 import pytest
 
 from binfmtd.catalog.architectures import CATALOG
@@ -15,7 +13,7 @@ THERE = InterpreterFacts(FILE)
 HOST = Facts({"/i": THERE, "/j": THERE})
 WASM = Declaration("wasm", Magic(b"\0asm"), ("/i",), Flags.F, source="binfmtd.toml [handlers.wasm]")
 ARM = Declaration("qemu-arm", CATALOG["arm"].match, ("/i", "/j"), Flags.F | Flags.P, architecture="arm", from_all=True)
-NATIVE = replace(WASM, name="native", match=CATALOG["x86_64"].match)
+NATIVE = WASM._replace(name="native", match=CATALOG["x86_64"].match)
 
 
 def resolved(*declared: Declaration, facts: Facts = HOST) -> DesiredState:
@@ -33,7 +31,7 @@ def test_the_first_interpreter_that_is_there_is_taken() -> None:
 @pytest.mark.parametrize(("from_all", "standing"), [(True, Standing.ABSENT), (False, Standing.WAITING)])
 def test_without_an_interpreter_it_is_held(from_all: bool, standing: Standing) -> None:
     """What was asked for by name waits; what "all" brought is just not there.  The reason names every path."""
-    desired = resolved(replace(ARM, from_all=from_all), facts=Facts({}))
+    desired = resolved(ARM._replace(from_all=from_all), facts=Facts({}))
     assert desired.handlers == ()
     (held,) = desired.held
     assert (held.standing, held.reason) == (standing, "no executable file at /i and /j")
@@ -43,10 +41,10 @@ def test_without_an_interpreter_it_is_held(from_all: bool, standing: Standing) -
 @pytest.mark.parametrize(
     ("declared", "registered"),
     [
-        (replace(WASM, flags=Flags.NONE), True),
+        (WASM._replace(flags=Flags.NONE), True),
         (WASM, False),  # F opens the file here and now
-        (replace(ARM, flags=Flags.NONE), False),  # nobody asked for it by name
-        (replace(ARM, flags=Flags.NONE, from_all=False), True),
+        (ARM._replace(flags=Flags.NONE), False),  # nobody asked for it by name
+        (ARM._replace(flags=Flags.NONE, from_all=False), True),
     ],
 )
 def test_in_a_container_a_path_without_f_is_not_judged(declared: Declaration, registered: bool) -> None:
@@ -68,28 +66,28 @@ def test_what_takes_native_programs_is_refused_unless_forced() -> None:
     assert held.standing is Standing.REFUSED
     for word in ("native programs", "ELOOP", "force = true", "binfmtd.toml [handlers.wasm]"):
         assert word in held.reason
-    assert resolved(replace(NATIVE, force=True)).held == ()
+    assert resolved(NATIVE._replace(force=True)).held == ()
 
 
 def test_the_guard_asks_for_this_hosts_own_header() -> None:
     """What is native on one machine is foreign on another."""
-    arm64 = replace(HOST, header=replace(HOST.header, machine=183))
+    arm64 = HOST._replace(header=HOST.header._replace(machine=183))
     assert resolved(NATIVE, facts=arm64).held == ()
 
 
 def test_a_native_architecture_gets_no_handler_from_all() -> None:
     """By its own name, or forced, it does."""
-    facts = replace(HOST, native=frozenset({"arm"}))
+    facts = HOST._replace(native=frozenset({"arm"}))
     assert resolved(ARM, facts=facts) == resolved()
-    assert resolved(replace(ARM, from_all=False), facts=facts).handlers
-    assert resolved(replace(ARM, force=True), facts=facts).handlers
+    assert resolved(ARM._replace(from_all=False), facts=facts).handlers
+    assert resolved(ARM._replace(force=True), facts=facts).handlers
 
 
 def test_what_is_declared_as_disabled_needs_nothing() -> None:
     """No interpreter, no trust, no guard: it is never registered by us."""
     facts = Facts({"/j": InterpreterFacts(FILE, "untrusted")})
-    off = replace(NATIVE, enabled=False)
-    assert [h.enabled for h in resolved(off, replace(off, name="b", interpreters=("/j",)), facts=facts).handlers] == [
+    off = NATIVE._replace(enabled=False)
+    assert [h.enabled for h in resolved(off, off._replace(name="b", interpreters=("/j",)), facts=facts).handlers] == [
         False,
         False,
     ]
@@ -103,22 +101,22 @@ def test_p_is_left_out_where_qemu_cannot_see_it(
     kernel: tuple[int, int], architecture: str | None, letters: str
 ) -> None:
     """Below Linux 5.12, and only for an architecture: what else an admin declares is taken as it is."""
-    declared = replace(ARM, architecture=architecture, from_all=False)
-    desired = resolved(declared, facts=replace(HOST, kernel=kernel))
+    declared = ARM._replace(architecture=architecture, from_all=False)
+    desired = resolved(declared, facts=HOST._replace(kernel=kernel))
     assert desired.handlers[0].registration.flags.letters == letters
 
 
 def test_rank_is_priority_and_then_the_order_of_declaration() -> None:
     """Lowest first; of equals the later declared ranks higher."""
     names = [("a", 0), ("b", 1), ("c", -1), ("d", 0)]
-    desired = resolved(*(replace(WASM, name=name, priority=priority) for name, priority in names))
+    desired = resolved(*(WASM._replace(name=name, priority=priority) for name, priority in names))
     assert [handler.name for handler in desired.handlers] == ["c", "a", "d", "b"]
     assert [high.name for high in desired.higher["a"]] == ["d", "b"]
 
 
 def test_the_handler_says_what_was_declared() -> None:
     """Nothing of a declaration is lost on the way."""
-    (handler,) = resolved(replace(ARM, priority=7)).handlers
+    (handler,) = resolved(ARM._replace(priority=7)).handlers
     assert (handler.name, handler.priority, handler.enabled, handler.architecture, handler.yields) == (
         "qemu-arm",
         7,
@@ -132,9 +130,9 @@ def test_the_handler_says_what_was_declared() -> None:
 
 def test_who_overlaps_a_foreign_match() -> None:
     """Enabled handlers of the same kind that share a file with it, as often as it is asked."""
-    magic = replace(WASM, name="magic")
-    off = replace(WASM, name="off", enabled=False)
-    jar = replace(WASM, name="jar", match=Extension("jar"))
+    magic = WASM._replace(name="magic")
+    off = WASM._replace(name="off", enabled=False)
+    jar = WASM._replace(name="jar", match=Extension("jar"))
     desired = resolved(magic, off, jar)
     for _ in range(2):
         assert [h.name for h in desired.overlapping(Magic(b"\0"))] == ["magic"]
@@ -144,5 +142,5 @@ def test_who_overlaps_a_foreign_match() -> None:
 
 def test_what_is_disabled_has_no_rank() -> None:
     """An entry that is kept disabled stands in nobody's way."""
-    desired = resolved(WASM, replace(WASM, name="off", enabled=False))
+    desired = resolved(WASM, WASM._replace(name="off", enabled=False))
     assert desired.higher == {"wasm": ()}

@@ -1,7 +1,5 @@
 """Whose entry it is, and whose files it takes."""
 
-from dataclasses import replace
-
 import pytest
 
 from binfmtd.model.config import Policy, Unmanaged
@@ -22,10 +20,10 @@ REMOVING = Policy(unmanaged=Unmanaged.REMOVE, keep=("WSLInterop*", "p?t"))
     ("found", "expected"),
     [
         (SAYS, True),
-        (replace(SAYS, match=Magic(b"A?", b"\xff\0")), True),
-        (replace(SAYS, match=Magic(b"B")), False),
-        (replace(SAYS, interpreter="/j"), False),
-        (replace(SAYS, flags=Flags.NONE), False),
+        (SAYS._replace(match=Magic(b"A?", b"\xff\0")), True),
+        (SAYS._replace(match=Magic(b"B")), False),
+        (SAYS._replace(interpreter="/j"), False),
+        (SAYS._replace(flags=Flags.NONE), False),
         (None, False),
     ],
 )
@@ -39,10 +37,10 @@ def test_equal_is_by_value(found: Registration | None, expected: bool) -> None:
     [
         (None, False),
         (Record(SAYS, 7), True),
-        (Record(replace(SAYS, interpreter="/j"), 7), True),  # the number alone tells
+        (Record(SAYS._replace(interpreter="/j"), 7), True),  # the number alone tells
         (Record(SAYS, 6), False),  # an earlier entry of that name
         (Record(SAYS), True),  # killed between intent and record
-        (Record(replace(SAYS, interpreter="/j")), False),
+        (Record(SAYS._replace(interpreter="/j")), False),
     ],
 )
 def test_a_record_vouches_for_one_registration(record: Record | None, ours: bool) -> None:
@@ -56,17 +54,17 @@ def test_a_record_vouches_for_one_registration(record: Record | None, ours: bool
 )
 def test_foreign_is_what_nobody_declared_and_no_record_vouches_for(standing: Standing | None, expected: bool) -> None:
     """A declared name is ours also while it waits; one that "all" would have brought is not."""
-    entry = replace(ENTRY, name="b")
+    entry = ENTRY._replace(name="b")
     held = () if standing is None else (Held("b", standing, "", None, ("/i",), Flags.F, 0),)
-    desired = replace(DESIRED, held=held)
+    desired = DESIRED._replace(held=held)
     assert foreign(entry, desired, Surroundings()) is expected
     assert not foreign(entry, desired, Surroundings({"b": Record(SAYS, 7)}))
 
 
 def test_declared_names_and_stand_ins_are_never_foreign() -> None:
     """Whatever they say."""
-    assert not foreign(replace(ENTRY, registration=None), DESIRED, Surroundings())
-    assert not foreign(replace(ENTRY, name=".binfmtd~gone"), DESIRED, Surroundings())
+    assert not foreign(ENTRY._replace(registration=None), DESIRED, Surroundings())
+    assert not foreign(ENTRY._replace(name=".binfmtd~gone"), DESIRED, Surroundings())
 
 
 @pytest.mark.parametrize(
@@ -81,11 +79,11 @@ def test_declared_names_and_stand_ins_are_never_foreign() -> None:
 )
 def test_what_is_spared(name: str, policy: Policy, expected: bool) -> None:
     """Under "keep" everything; under "remove" what a glob of `keep` matches, case and all."""
-    assert spared(replace(ENTRY, name=name), replace(DESIRED, policy=policy)) is expected
+    assert spared(ENTRY._replace(name=name), DESIRED._replace(policy=policy)) is expected
 
 
 def theirs(name: str, magic: bytes = b"A", **changes: object) -> Entry:
-    return replace(ENTRY, name=name, registration=replace(SAYS, match=Magic(magic)), **changes)  # type: ignore[arg-type]
+    return ENTRY._replace(name=name, registration=SAYS._replace(match=Magic(magic)), **changes)  # type: ignore[arg-type]
 
 
 def test_rivals_are_newest_first_and_take_some_of_the_same_files() -> None:
@@ -94,8 +92,8 @@ def test_rivals_are_newest_first_and_take_some_of_the_same_files() -> None:
         theirs("newer", b"AB"),
         theirs("a"),
         theirs("off", enabled=False),
-        replace(ENTRY, name="opaque", registration=None),
-        replace(ENTRY, name="jar", registration=replace(SAYS, match=Extension("jar"))),
+        ENTRY._replace(name="opaque", registration=None),
+        ENTRY._replace(name="jar", registration=SAYS._replace(match=Extension("jar"))),
         theirs("apart", b"B"),
         theirs("ours, by the ledger"),
         theirs("older"),
@@ -108,7 +106,7 @@ def test_rivals_are_newest_first_and_take_some_of_the_same_files() -> None:
 def test_what_is_about_to_go_is_nobodys_rival() -> None:
     """Neither one that is removed nor one that is disabled by the same plan."""
     observed = ObservedState((theirs("x"), theirs("WSLInterop")))
-    assert [e.name for e in rivals(replace(DESIRED, policy=REMOVING), observed, Surroundings())["a"]] == ["WSLInterop"]
+    assert [e.name for e in rivals(DESIRED._replace(policy=REMOVING), observed, Surroundings())["a"]] == ["WSLInterop"]
     assert [e.name for e in rivals(DESIRED, observed, Surroundings(bricking=frozenset({"x"})))["a"]] == ["WSLInterop"]
 
 

@@ -1,7 +1,6 @@
 """State in, plan out: a table for each drift."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 import pytest
 
@@ -15,9 +14,9 @@ from binfmtd.model.plan import plan, removal_plan
 
 FILE = Fingerprint(1, 2, 3, 4, 5)
 SAYS = Registration(Magic(b"A"), "/i", Flags.NONE)
-PINS = replace(SAYS, flags=Flags.F)
+PINS = SAYS._replace(flags=Flags.F)
 A = Handler("a", SAYS)
-AB = Handler("ab", replace(SAYS, match=Magic(b"AB")))
+AB = Handler("ab", SAYS._replace(match=Magic(b"AB")))
 WITH_F = Handler("a", PINS)
 
 DEFAULT = Policy()
@@ -58,25 +57,25 @@ def test_missing() -> None:
     """What is declared and not there is registered; a stand-in does not count as the entry, and is not removed yet."""
     assert rows(desired(A), []) == [REGISTER]
     assert rows(desired(A), [entry(".binfmtd~a")]) == [REGISTER]
-    assert rows(desired(replace(A, enabled=False)), []) == []
+    assert rows(desired(A._replace(enabled=False)), []) == []
 
 
 def test_in_sync() -> None:
     """An entry that does what was declared is left alone, whoever registered it and however its match is written."""
     assert rows(desired(A), [entry()]) == []
-    assert rows(desired(A), [entry(says=replace(SAYS, match=Magic(b"A?", b"\xff\0")))]) == []
+    assert rows(desired(A), [entry(says=SAYS._replace(match=Magic(b"A?", b"\xff\0")))]) == []
 
 
 @pytest.mark.parametrize(
     ("says", "why"),
     [
-        (replace(SAYS, interpreter="/j"), "interpreter /j instead of /i"),
-        (replace(SAYS, flags=Flags.P), "flags P instead of none"),
-        (replace(SAYS, match=Magic(b"B")), "magic 42 at 0 instead of magic 41 at 0"),
-        (replace(SAYS, match=Magic(b"A", offset=1)), "magic 41 at 1 instead of magic 41 at 0"),
-        (replace(SAYS, match=Magic(b"A", b"\xdf")), "magic 41 mask df at 0 instead of magic 41 at 0"),
-        (replace(SAYS, match=Extension("jar")), "extension jar instead of magic 41 at 0"),
-        (replace(SAYS, interpreter="/j", flags=Flags.P), "interpreter /j instead of /i, flags P instead of none"),
+        (SAYS._replace(interpreter="/j"), "interpreter /j instead of /i"),
+        (SAYS._replace(flags=Flags.P), "flags P instead of none"),
+        (SAYS._replace(match=Magic(b"B")), "magic 42 at 0 instead of magic 41 at 0"),
+        (SAYS._replace(match=Magic(b"A", offset=1)), "magic 41 at 1 instead of magic 41 at 0"),
+        (SAYS._replace(match=Magic(b"A", b"\xdf")), "magic 41 mask df at 0 instead of magic 41 at 0"),
+        (SAYS._replace(match=Extension("jar")), "extension jar instead of magic 41 at 0"),
+        (SAYS._replace(interpreter="/j", flags=Flags.P), "interpreter /j instead of /i, flags P instead of none"),
         (None, "it says something that this version does not know"),
     ],
 )
@@ -89,12 +88,12 @@ def test_changed(says: Registration | None, why: str) -> None:
 
 def test_changed_against_flags() -> None:
     """Where flags are lacking the reason says so too."""
-    assert reason(desired(replace(A, registration=replace(SAYS, flags=Flags.P))), entry()) == "flags none instead of P"
+    assert reason(desired(A._replace(registration=SAYS._replace(flags=Flags.P))), entry()) == "flags none instead of P"
 
 
 def test_disabled() -> None:
     """A disabled entry is enabled in one write; one that is to be disabled is disabled, and never replaced."""
-    off = replace(A, enabled=False)
+    off = A._replace(enabled=False)
     assert rows(desired(A), [entry(enabled=False)]) == [(Act.ENABLE, "a", Drift.DISABLED)]
     assert rows(desired(off), [entry()]) == [(Act.DISABLE, "a", Drift.CHANGED)]
     assert rows(desired(off), [entry(enabled=False)]) == []
@@ -115,7 +114,7 @@ def test_switched_off() -> None:
     ("record", "stale"),
     [
         (Record(PINS, 7, FILE), False),
-        (Record(PINS, 7, replace(FILE, mtime_ns=9)), True),  # the interpreter was written or replaced
+        (Record(PINS, 7, FILE._replace(mtime_ns=9)), True),  # the interpreter was written or replaced
         (Record(PINS, 6, FILE), True),  # somebody registered it again
         (Record(PINS, 7, None), True),  # it changed while we registered
         (Record(PINS, None, FILE), True),
@@ -132,7 +131,7 @@ def test_stale_interpreter(record: Record | None, stale: bool) -> None:
 
 def test_stale_says_why() -> None:
     """Either another file is there, or nobody knows which one was opened."""
-    changed = Surroundings({"a": Record(PINS, 7, replace(FILE, inode=9))})
+    changed = Surroundings({"a": Record(PINS, 7, FILE._replace(inode=9))})
     assert reason(desired(WITH_F), entry(says=PINS), around=changed) == "/i is another file than the one F opened"
     for around in (Surroundings(), Surroundings({"a": Record(PINS, 7)}), Surroundings({"a": Record(PINS, 6, FILE)})):
         assert "nobody knows which file F has opened" in reason(desired(WITH_F), entry(says=PINS), around=around)
@@ -159,14 +158,14 @@ def test_what_is_registered_drags_along_what_must_stay_above() -> None:
     [
         (DEFAULT, Surroundings(), []),
         (OUTRANK, Surroundings(), [(Act.REPLACE, "a", Drift.OUT_OF_ORDER)]),
-        (replace(OUTRANK, unmanaged=Unmanaged.REMOVE), Surroundings(), [(Act.REMOVE, "x", Drift.UNWANTED)]),
+        (OUTRANK._replace(unmanaged=Unmanaged.REMOVE), Surroundings(), [(Act.REMOVE, "x", Drift.UNWANTED)]),
         (OUTRANK, Surroundings(bricking=frozenset({"x"})), [(Act.DISABLE, "x", Drift.UNWANTED)]),
     ],
 )
 def test_shadowed(policy: Policy, around: Surroundings, expected: list[Row]) -> None:
     """A newer foreign entry wins or is outranked as the config says; one that goes anyhow is no reason to move."""
     assert rows(desired(A, policy=policy), [entry("x"), entry()], around) == expected
-    assert rows(desired(A, policy=replace(policy, unmanaged=Unmanaged.KEEP)), [entry(), entry("x")]) == []
+    assert rows(desired(A, policy=policy._replace(unmanaged=Unmanaged.KEEP)), [entry(), entry("x")]) == []
 
 
 def test_shadowed_is_reported_by_name() -> None:
@@ -181,7 +180,7 @@ def test_shadowed_is_reported_by_name() -> None:
 
 def test_served_elsewhere() -> None:
     """What "all" brings is left to a working foreign entry; what was asked for by name is not."""
-    from_all = replace(A, yields=True)
+    from_all = A._replace(yields=True)
     found = plan(desired(from_all), ObservedState((entry("x"),)), Surroundings())
     assert (found.actions, found.served_elsewhere) == ((), {"a": "x"})
     assert rows(desired(A), [entry("x")]) == [REGISTER]
@@ -228,7 +227,7 @@ def test_a_stand_in_goes_when_its_entry_stands() -> None:
         (Standing.WAITING, SAYS, False, [UNWANTED]),
         (Standing.WAITING, SAYS, True, [UNWANTED]),
         (Standing.WAITING, PINS, True, []),  # the file that F opened still serves
-        (Standing.WAITING, replace(SAYS, interpreter="/other"), False, []),
+        (Standing.WAITING, SAYS._replace(interpreter="/other"), False, []),
         (Standing.WAITING, None, False, []),
         (Standing.ABSENT, SAYS, False, []),  # somebody else's
         (Standing.ABSENT, SAYS, True, [UNWANTED]),
@@ -250,7 +249,7 @@ def test_an_interpreter_that_vanished(
 def test_remove_takes_what_only_all_would_have_declared(standing: Standing, expected: list[Row]) -> None:
     """What "all" declares has an emulator: the name of another is nobody's, and a declared one is not foreign."""
     wanted = desired(held=[held(standing)], policy=REMOVE)
-    assert rows(wanted, [entry(says=replace(SAYS, interpreter="/other"))]) == expected
+    assert rows(wanted, [entry(says=SAYS._replace(interpreter="/other"))]) == expected
 
 
 def test_a_bricking_entry_is_disabled_even_if_it_is_kept() -> None:
@@ -276,7 +275,7 @@ def test_the_plan_at_the_end_takes_what_is_ours() -> None:
         entry(".binfmtd~a"),
         entry("off", enabled=False),
     )
-    off = replace(A, name="off", enabled=False)
+    off = A._replace(name="off", enabled=False)
     found = removal_plan(desired(A, AB, off), ObservedState(entries), Surroundings({"recorded": Record(SAYS, 7)}))
     assert [action.entry for action in found.actions] == ["a", "recorded", ".binfmtd~a"]
     assert {action.act for action in found.actions} == {Act.REMOVE}
@@ -286,4 +285,4 @@ def test_in_a_container_nobody_can_tell_that_an_interpreter_is_gone() -> None:
     """Without F the kernel resolves the path in the root of whoever executes: an entry stays that we cannot judge."""
     waiting = held(Standing.WAITING)
     assert rows(desired(held=[waiting]), [entry()]) == [(Act.REMOVE, "a", Drift.UNWANTED)]
-    assert rows(desired(held=[replace(waiting, judged=False)]), [entry()]) == []
+    assert rows(desired(held=[waiting._replace(judged=False)]), [entry()]) == []

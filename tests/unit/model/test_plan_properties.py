@@ -1,6 +1,5 @@
 """What holds of every plan, whatever was declared and whatever others did."""
 
-from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from hypothesis import given, note, settings
@@ -86,8 +85,8 @@ def test_no_plan_touches_what_is_foreign(world: World) -> None:
 @given(world=worlds())
 def test_under_remove_nothing_undeclared_stays(world: World) -> None:
     """With `unmanaged = "remove"` every foreign entry goes, but for those that `keep` names."""
-    policy = replace(world.config.policy, unmanaged=Unmanaged.REMOVE)
-    world = replace(world, config=replace(world.config, policy=policy))
+    policy = world.config.policy._replace(unmanaged=Unmanaged.REMOVE)
+    world = world._replace(config=world.config._replace(policy=policy))
     surroundings = world.surroundings(world.observed, world.records)
     theirs = {e.name for e in world.observed.entries if foreign(e, world.desired(), surroundings)}
     removed = {action.entry for action in world.plan().actions if action.act is Act.REMOVE}
@@ -118,7 +117,7 @@ def test_the_order_of_declarations_that_share_no_file_does_not_matter(world: Wor
             one, other = declared[place : place + 2]
             if one.priority != other.priority or not overlap(one.match, other.match):
                 declared[place : place + 2] = other, one
-    shuffled = replace(world, config=replace(world.config, declarations=tuple(declared)))
+    shuffled = world._replace(config=world.config._replace(declarations=tuple(declared)))
     assert steps(shuffled.plan()) == steps(world.plan())
 
 

@@ -1,7 +1,6 @@
 """What is remembered of foreign entries, when it counts as lost, and how it comes back."""
 
 from collections.abc import Collection
-from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -54,14 +53,14 @@ def test_what_restore_names_is_remembered_oldest_first() -> None:
     ]
     around = Surroundings(bricking=frozenset({"Wbricks"}))
     found = remembered({}, *entries, around=around)
-    assert list(found.items()) == [("W1", replace(WAS, inode=2)), ("W2", Remembered(SAYS, enabled=False, inode=6))]
+    assert list(found.items()) == [("W1", WAS._replace(inode=2)), ("W2", Remembered(SAYS, enabled=False, inode=6))]
     mine = Surroundings(records={"W1": Record(SAYS, 2)})
     assert "W1" not in remembered({}, *entries, around=mine)
 
 
 def test_whether_it_wins_is_remembered() -> None:
     """Above or below a handler of ours that shares a file with it; one that shares none does not count."""
-    other = Handler("other", replace(SAYS, match=Magic(b"B")))
+    other = Handler("other", SAYS._replace(match=Magic(b"B")))
     wanted = desired(OURS, other)
     assert remembered({}, entry("W", 2), entry("ours", 1), wanted=wanted)["W"].above
     assert not remembered({}, entry("ours", 2), entry("W", 1), wanted=wanted)["W"].above
@@ -70,7 +69,7 @@ def test_whether_it_wins_is_remembered() -> None:
 
 def test_with_a_flush_it_is_lost() -> None:
     """Nothing that stood before stands any more: it went with everything else, and stays lost until it is there."""
-    lost = {"W": replace(WAS, lost=True)}
+    lost = {"W": WAS._replace(lost=True)}
     assert remembered({"W": WAS}, entry("ours", 8), before=(1, 2)) == lost
     assert remembered(lost, entry("ours", 8), before=(8,)) == lost
     assert remembered({"W": WAS}) == lost
@@ -83,41 +82,41 @@ def test_removed_by_name_it_is_forgotten() -> None:
 
 def test_what_is_no_business_of_ours_is_forgotten() -> None:
     """A lost entry that restore names no longer, or that the config now declares, does not come back."""
-    lost = {"W": replace(WAS, lost=True)}
+    lost = {"W": WAS._replace(lost=True)}
     assert remembered(lost, wanted=desired(OURS, policy=Policy(restore=()))) == {}
-    assert remembered(lost, wanted=desired(replace(OURS, name="W"))) == {}
+    assert remembered(lost, wanted=desired(OURS._replace(name="W"))) == {}
     waits = Held("W", Standing.WAITING, "", None, ("/i",), Flags.NONE, 0)
     assert remembered(lost, wanted=desired(held=(waits,))) == {}
 
 
 def test_whoever_registers_it_again_may_do_so_differently() -> None:
     """What stands counts, not what stood."""
-    other = replace(SAYS, interpreter="/j")
-    found = remembered({"W": replace(WAS, above=True, lost=True)}, entry("ours", 9), entry("W", 8, other))
+    other = SAYS._replace(interpreter="/j")
+    found = remembered({"W": WAS._replace(above=True, lost=True)}, entry("ours", 9), entry("W", 8, other))
     assert found == {"W": Remembered(other, enabled=True, inode=8)}
 
 
 def test_its_place_is_kept_while_it_moves() -> None:
     """Above ours for a moment, because it came back later, it is known to belong below."""
-    lost = {"W": replace(WAS, lost=True)}
+    lost = {"W": WAS._replace(lost=True)}
     assert not remembered(lost, entry("W", 9), entry("ours", 8))["W"].above
-    back = {"W": replace(WAS, inode=9)}
+    back = {"W": WAS._replace(inode=9)}
     assert not remembered(back, entry("W", 9), entry("ours", 8), before=(8, 9))["W"].above
-    above = {"W": replace(WAS, above=True)}
+    above = {"W": WAS._replace(above=True)}
     assert not remembered(above, entry("ours", 9), entry("W", 1), before=(1,))["W"].above, "ours was registered anew"
 
 
 def test_under_remove_it_is_spared() -> None:
     """What is to be restored is not to be removed."""
-    wanted = desired(policy=replace(POLICY, unmanaged=Unmanaged.REMOVE))
+    wanted = desired(policy=POLICY._replace(unmanaged=Unmanaged.REMOVE))
     actions = plan(wanted, ObservedState((entry("W", 1), entry("y", 2))), Surroundings()).actions
     assert [(action.act, action.entry) for action in actions] == [(Act.REMOVE, "y")]
 
 
 def test_what_served_in_our_place_will_do_so_again() -> None:
     """A handler from "all" that left its files to a foreign entry does not register while that comes back."""
-    ours = replace(OURS, yields=True)
-    around = Surroundings(remembered={"W": replace(WAS, lost=True)})
+    ours = OURS._replace(yields=True)
+    around = Surroundings(remembered={"W": WAS._replace(lost=True)})
     found = plan(desired(ours), ObservedState(), around)
     assert found.served_elsewhere == {"ours": "W"}
     assert [(action.act, action.entry) for action in found.actions] == [(Act.RESTORE, "W")]
@@ -125,9 +124,10 @@ def test_what_served_in_our_place_will_do_so_again() -> None:
 
 LOST = st.builds(
     Remembered,
-    st.builds(Registration, st.sampled_from(MATCHES), st.just("/i"), st.sampled_from(FLAGS)),
+    registration=st.builds(Registration, st.sampled_from(MATCHES), st.just("/i"), st.sampled_from(FLAGS)),
     enabled=st.booleans(),
     inode=st.just(1),
+    above=st.just(False),  # noqa: FBT003  a value, not a switch
     lost=st.just(True),  # noqa: FBT003  a value, not a switch
 )
 
@@ -142,7 +142,7 @@ def pass_once(
     observed = kernel.observed()
     around = world.surroundings(observed, records)
     known = remember(known, observed, wanted, around, [each.inode for each in observed.entries])
-    planned = plan(wanted, observed, replace(around, remembered=known))
+    planned = plan(wanted, observed, around._replace(remembered=known))
     carry_out(planned, kernel, wanted, records)
     return planned, known
 
@@ -151,9 +151,9 @@ def pass_once(
 @given(world=worlds(), lost=st.dictionaries(st.sampled_from(OTHERS), LOST, min_size=1), below=st.integers(0, 5))
 def test_what_is_lost_comes_back_as_it_was(world: World, lost: dict[str, Remembered], below: int) -> None:
     """Same text, same state, on the same side of ours; and then nothing is left to do."""
-    lost = {name: replace(was, above=place >= below) for place, (name, was) in enumerate(lost.items())}
-    policy = replace(world.config.policy, restore=tuple(lost))
-    world = replace(world, config=replace(world.config, policy=policy), blamed=world.blamed - lost.keys())
+    lost = {name: was._replace(above=place >= below) for place, (name, was) in enumerate(lost.items())}
+    policy = world.config.policy._replace(restore=tuple(lost))
+    world = world._replace(config=world.config._replace(policy=policy), blamed=world.blamed - lost.keys())
     wanted, kernel, records = world.desired(), world.kernel(), dict(world.records)
     lost = {name: was for name, was in lost.items() if kernel.entry(name) is None}
     planned, known = pass_once(wanted, world, kernel, records, lost)

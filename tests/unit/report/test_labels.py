@@ -1,6 +1,5 @@
 """The file for node-feature-discovery."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from binfmtd.model.probed import Probed, Tried
 from binfmtd.report.labels import LabelsFile, labels
 
 RUNS = Tried("aarch64", runs=True, natively=False, entry="qemu-aarch64", in_chroot=True, reason="", duration_us=1)
-PROBED = Probed(1_000_000_000, (RUNS, replace(RUNS, name="sh4"), replace(RUNS, name="arm", runs=False)))
+PROBED = Probed(1_000_000_000, (RUNS, RUNS._replace(name="sh4"), RUNS._replace(name="arm", runs=False)))
 ARM64 = "feature.node.kubernetes.io/binfmt-arm64=true\n"
 
 
@@ -18,10 +17,10 @@ ARM64 = "feature.node.kubernetes.io/binfmt-arm64=true\n"
     ("row", "labelled"),
     [
         (RUNS, True),
-        (replace(RUNS, natively=True, entry=None), True),
-        (replace(RUNS, in_chroot=None), True),
-        (replace(RUNS, in_chroot=False), False),
-        (replace(RUNS, runs=False), False),
+        (RUNS._replace(natively=True, entry=None), True),
+        (RUNS._replace(in_chroot=None), True),
+        (RUNS._replace(in_chroot=False), False),
+        (RUNS._replace(runs=False), False),
     ],
 )
 def test_what_has_a_label(row: Tried, labelled: bool) -> None:
@@ -31,7 +30,7 @@ def test_what_has_a_label(row: Tried, labelled: bool) -> None:
 
 def test_names_that_kubernetes_takes() -> None:
     """At most 63 letters, digits, dashes, underscores and dots; none twice."""
-    found = labels(Probed(0, tuple(replace(RUNS, name=name) for name in CATALOG)))
+    found = labels(Probed(0, tuple(RUNS._replace(name=name) for name in CATALOG)))
     names = [label.partition("/")[2] for label in found]
     assert len(names) == len(CATALOG)
     assert all(len(name) <= 63 and name.replace("-", "").replace("_", "").isalnum() for name in names)

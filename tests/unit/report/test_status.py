@@ -2,7 +2,6 @@
 
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +49,14 @@ STOOD_IN = ObservedState((Entry(".binfmtd~a", 1, enabled=True, registration=SAYS
 @pytest.mark.parametrize(
     ("changes", "state", "says"),
     [
-        ({"handler": replace(A, enabled=False)}, "disabled", "enabled = false"),
+        ({"handler": A._replace(enabled=False)}, "disabled", "enabled = false"),
         ({"troubles": Troubles(failed={"a": "ENOENT: install it"}, contended={"a"})}, "failed", "ENOENT: install it"),
         ({"troubles": Troubles(contended={"a"})}, "contended", "growing intervals"),
         ({"planned": Plan(served_elsewhere={"a": "x"})}, "served_elsewhere", "entry x serves it"),
         ({"planned": Plan((MISSING,)), "observed": STOOD_IN}, "stand_in", "it is not there"),
         ({"planned": Plan((MISSING,))}, "waiting", "it is not there"),
         ({"planned": Plan(shadowed={"a": "x"})}, "shadowed", "entry x takes its files"),
-        ({"planned": Plan((replace(MISSING, entry="b"),)), "observed": STOOD_IN}, "registered", ""),
+        ({"planned": Plan((MISSING._replace(entry="b"),)), "observed": STOOD_IN}, "registered", ""),
     ],
 )
 def test_the_states_of_a_handler(changes: dict[str, Any], state: str, says: str) -> None:
@@ -90,8 +89,8 @@ def test_what_nobody_asked_for_by_name_has_none() -> None:
         (Standing.WAITING, SAYS, ["registered"]),
         (Standing.ABSENT, SAYS, ["registered"]),
         (Standing.REFUSED, SAYS, ["refused"]),
-        (Standing.WAITING, replace(SAYS, flags=Flags.NONE), ["waiting"]),
-        (Standing.WAITING, replace(SAYS, interpreter="/other"), ["waiting"]),
+        (Standing.WAITING, SAYS._replace(flags=Flags.NONE), ["waiting"]),
+        (Standing.WAITING, SAYS._replace(interpreter="/other"), ["waiting"]),
         (Standing.WAITING, None, ["waiting"]),
         (Standing.ABSENT, None, []),
     ],
@@ -106,7 +105,7 @@ def test_a_pinned_file_still_serves(standing: Standing, registration: Registrati
 
 def test_rows_come_by_name() -> None:
     """Whatever the ranks are: it is read by people."""
-    desired = DesiredState((replace(A, name="z"), replace(A, name="b")), (held(Standing.WAITING),))
+    desired = DesiredState((A._replace(name="z"), A._replace(name="b")), (held(Standing.WAITING),))
     assert [each["name"] for each in handler_states(desired, NOTHING, QUIET, Troubles())] == ["b", "h", "z"]
 
 
