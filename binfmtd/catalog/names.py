@@ -6,7 +6,6 @@ A minor version of a variant (``arm64/v8.2``) counts as the major one.
 """
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 from binfmtd.catalog.architectures import CATALOG, Architecture
 from binfmtd.errors import FormatError
@@ -35,6 +34,8 @@ def find(name: str) -> Architecture:
 
 def nearest(word: str, choices: Iterable[str]) -> tuple[str, ...]:
     """Return up to three of the choices that look like the word, the nearest first; case does not matter."""
+    from difflib import get_close_matches  # for mistakes only
+
     spelled = {choice.lower(): choice for choice in choices}
     return tuple(spelled[key] for key in get_close_matches(word.lower(), spelled, _SUGGESTIONS))
 

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from binfmtd.cli import options
-from binfmtd.cli.context import load_config, natively, nothing_there, print_json, print_table, state_dir, warn
+from binfmtd.cli.context import load_config, natively, nothing_there
 from binfmtd.cli.one_shot import Visit, refused_beside, visit
+from binfmtd.cli.output import print_json, print_table, warn
 from binfmtd.cli.plan import describe
+from binfmtd.cli.state import state_dir
 from binfmtd.daemon.reconcile import PassResult
 from binfmtd.errors import PersistenceError
 from binfmtd.model.desired import Standing

@@ -7,7 +7,9 @@ from binfmtd.catalog.architectures import CATALOG, Architecture
 from binfmtd.catalog.names import find as find_architecture
 from binfmtd.cli import options
 from binfmtd.cli.check import observe
-from binfmtd.cli.context import load_config, print_json, print_table, state_dir, state_dir_or_none
+from binfmtd.cli.context import load_config
+from binfmtd.cli.output import print_json, print_table
+from binfmtd.cli.state import state_dir, state_dir_or_none
 from binfmtd.daemon.facts import HostFacts
 from binfmtd.daemon.state_dir import make_state_dir
 from binfmtd.errors import FormatError, UsageError

@@ -4,7 +4,9 @@ import argparse
 from collections.abc import Sequence
 
 from binfmtd.cli import options
-from binfmtd.cli.context import load_config, nothing_there, print_json, state_dir_or_none, warn
+from binfmtd.cli.context import load_config, nothing_there
+from binfmtd.cli.output import print_json, warn
+from binfmtd.cli.state import state_dir_or_none
 from binfmtd.daemon.facts import HostFacts
 from binfmtd.errors import ConfigError, FormatError, MountError
 from binfmtd.formats.line import encode_line

@@ -4,10 +4,10 @@ The config is read only where a file is found that needs it.
 """
 
 import argparse
-from dataclasses import dataclass
 from functools import cached_property
 
-from binfmtd.cli.context import load_config, state_dir_or_none
+from binfmtd.cli.context import load_config
+from binfmtd.cli.state import state_dir_or_none
 from binfmtd.daemon.facts import HostFacts
 from binfmtd.errors import ConfigError
 from binfmtd.formats.kinds import Kind
@@ -19,12 +19,12 @@ from binfmtd.model.match import takes
 from binfmtd.report.status import held_reason
 
 
-@dataclass
 class Declared:
     """The config of this command line, and this host's answers to it."""
 
-    given: argparse.Namespace
-    observed: ObservedState | None
+    def __init__(self, given: argparse.Namespace, observed: ObservedState | None) -> None:
+        self.given = given
+        self.observed = observed
 
     def remedy(self, kind: Kind, head: bytes, path: str) -> tuple[str, str]:
         """What would have such a file run: in words, and the config lines that would do it, if there are any."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from binfmtd.cli import options
 from binfmtd.cli.checks import emulators, entries, host, keeper, managers, place
 from binfmtd.cli.checks.scene import Scene
-from binfmtd.cli.context import print_json
+from binfmtd.cli.output import print_json
 from binfmtd.model.finding import Finding, Level, count, exit_status
 
 

@@ -10,9 +10,10 @@ import stat
 from collections.abc import Iterator, Sequence
 
 from binfmtd.cli import options
-from binfmtd.cli.context import print_json, state_dir_or_none, warn
+from binfmtd.cli.output import print_json, warn
+from binfmtd.cli.state import state_dir_or_none
 from binfmtd.errors import MountError, UsageError
-from binfmtd.kernel.mount import DEFAULT_DIRECTORY
+from binfmtd.kernel.module import DEFAULT_DIRECTORY
 from binfmtd.kernel.program import Programs
 from binfmtd.model.entry import ObservedState
 

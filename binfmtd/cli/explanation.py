@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from dataclasses import dataclass, field
 from errno import EACCES, ENOENT, ENOEXEC, errorcode
 from shlex import quote
 
@@ -24,7 +23,6 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # a logi
 _QEMU = "qemu-"  # how its emulators are named, everywhere
 
 
-@dataclass
 class Explanation:
     """The answer about one file.
 
@@ -32,16 +30,17 @@ class Explanation:
     or ``entry``.
     """
 
-    file: str
-    execution: Execution
-    runs: bool | None = True
-    reason: str = ""
-    remedy: str = ""
-    config: str = ""  # the config lines that would bring a handler
-    errno: str | None = None
-    kind: Kind | None = None  # of the file; where an interpreter is what nothing takes, of that
-    reach: dict[str, Reach] = field(default_factory=dict)  # by the entry's name
-    notes: list[str] = field(default_factory=list)
+    def __init__(self, file: str, execution: Execution) -> None:
+        self.file = file
+        self.execution = execution
+        self.runs: bool | None = True
+        self.reason = ""
+        self.remedy = ""
+        self.config = ""  # the config lines that would bring a handler
+        self.errno: str | None = None
+        self.kind: Kind | None = None  # of the file; where an interpreter is what nothing takes, of that
+        self.reach: dict[str, Reach] = {}  # by the entry's name
+        self.notes: list[str] = []
 
     @property
     def by(self) -> str | None:

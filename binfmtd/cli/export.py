@@ -7,13 +7,14 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import combinations
 
 from binfmtd.cli import options
 from binfmtd.cli.check import observe
-from binfmtd.cli.context import load_config, nothing_there, print_json, state_dir_or_none, warn
+from binfmtd.cli.context import load_config, nothing_there
+from binfmtd.cli.output import print_json, warn
+from binfmtd.cli.state import state_dir_or_none
 from binfmtd.daemon.facts import HostFacts
 from binfmtd.errors import FormatError, UsageError
 from binfmtd.files.atomic import read_regular, write_atomically
@@ -96,12 +97,12 @@ def main(arguments: Sequence[str]) -> int:
     return FAILED if exported.failed else DONE
 
 
-@dataclass(slots=True)
 class _Exported:
     """What there is to say, by entry."""
 
-    notes: list[tuple[str, str]] = field(default_factory=list)
-    failed: bool = False
+    def __init__(self) -> None:
+        self.notes: list[tuple[str, str]] = []
+        self.failed = False
 
     def note(self, entry: str, reason: str) -> None:
         """Something that the format cannot say."""

@@ -6,10 +6,9 @@ What the config cannot say, and what was not understood, is a line on stderr for
 import argparse
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from binfmtd.cli import options
-from binfmtd.cli.context import print_json, warn
+from binfmtd.cli.output import print_json, warn
 from binfmtd.errors import FormatError, UsageError
 from binfmtd.files.atomic import read_regular, read_start
 from binfmtd.files.binfmt_d import DIRECTORIES, conf_files, masks
@@ -69,13 +68,13 @@ def main(arguments: Sequence[str]) -> int:
     return FAILED if collected.failed else DONE
 
 
-@dataclass(slots=True)
 class _Collected:
     """What was found, in the order of registration; and what there is to say, each with its place."""
 
-    found: dict[str, Found] = field(default_factory=dict)
-    notes: list[tuple[str, str]] = field(default_factory=list)
-    failed: bool = False
+    def __init__(self) -> None:
+        self.found: dict[str, Found] = {}
+        self.notes: list[tuple[str, str]] = []
+        self.failed = False
 
     def add(self, found: Found) -> None:
         """Take one entry, unless the config could not hold it."""

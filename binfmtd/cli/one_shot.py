@@ -18,7 +18,7 @@ from binfmtd.kernel.mount import Where, find
 from binfmtd.kernel.write import Writer
 from binfmtd.model.config import Config
 from binfmtd.model.drift import Action, Record
-from binfmtd.report.status import read_status
+from binfmtd.report.status_json import read_status
 
 
 class Visit(NamedTuple):

@@ -4,13 +4,15 @@ import argparse
 import os
 import re
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from binfmtd.catalog.names import find
 from binfmtd.cli.main import COMMANDS
-from binfmtd.config.source import DEFAULT_PATH
+from binfmtd.config.look import DEFAULT_PATH
 from binfmtd.errors import FormatError, UsageError
-from binfmtd.kernel.mount import DEFAULT_DIRECTORY, Where
+from binfmtd.kernel.module import DEFAULT_DIRECTORY
+
+if TYPE_CHECKING:
+    from binfmtd.kernel.mount import Where
 
 ALL = "all"
 NONE = "none"
@@ -18,6 +20,17 @@ LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("auto", "console", "logfmt", "json")
 _ON = {"1", "true", "yes", "on"}
 _OFF = {"0", "false", "no", "off", ""}
+
+
+class _Formatter(argparse.HelpFormatter):
+    """Finds out how wide the terminal is without shutil, which would bring all of Python's compression along."""
+
+    def __init__(self, prog: str) -> None:
+        try:
+            columns = int(os.environ.get("COLUMNS", "")) or os.get_terminal_size().columns
+        except (ValueError, OSError):
+            columns = 80
+        super().__init__(prog, width=columns - 2)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -39,6 +52,7 @@ def parser(command: str, *, epilog: str = "") -> argparse.ArgumentParser:
         prog=f"binfmtd {command}",
         description=f"{text[0].upper()}{text[1:]}.",
         epilog=epilog or None,
+        formatter_class=_Formatter,
         allow_abbrev=False,
     )
 
@@ -138,8 +152,10 @@ def add_host_root(to: argparse.ArgumentParser) -> None:
     )
 
 
-def where(given: argparse.Namespace) -> Where:
+def where(given: argparse.Namespace) -> "Where":
     """What ``--mount``, ``--no-autoload`` and ``--own-instance`` say."""
+    from binfmtd.kernel.mount import Where
+
     return Where(given.mount, autoload=not given.no_autoload, own_instance=given.own_instance)
 
 
@@ -156,6 +172,8 @@ def architectures(given: argparse.Namespace) -> tuple[str, ...] | None:
     words = [word for text in texts for word in re.split(r"[\s,]+", text) if word]
     if not words:
         raise UsageError(f"{source} is empty: name architectures, or write all or none")
+    from binfmtd.catalog.names import find
+
     for place, word in enumerate(words):
         if word.lower() in (ALL, NONE):
             words[place] = word.lower()

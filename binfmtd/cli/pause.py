@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 from binfmtd.catalog.names import did_you_mean, find
 from binfmtd.cli import options
-from binfmtd.cli.context import state_dir_to_read, warn
+from binfmtd.cli.output import warn
+from binfmtd.cli.state import state_dir_to_read
 from binfmtd.daemon.pause_file import PauseFile, since_boot
 from binfmtd.daemon.state_dir import make_state_dir, running_pid
 from binfmtd.errors import FormatError, StateError, UsageError
@@ -14,7 +15,7 @@ from binfmtd.formats.duration import parse_duration
 from binfmtd.kernel.host import boot_id
 from binfmtd.model.pause import Pauses
 from binfmtd.report.printable import printable
-from binfmtd.report.status import read_status
+from binfmtd.report.status_json import read_status
 
 OBEYED_SECONDS = 10.0
 _LOOK_SECONDS = 0.02

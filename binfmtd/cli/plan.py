@@ -4,16 +4,9 @@ import argparse
 from collections.abc import Sequence
 
 from binfmtd.cli import options
-from binfmtd.cli.context import (
-    load_config,
-    natively,
-    nothing_there,
-    print_json,
-    print_table,
-    reconciler,
-    state_dir_to_read,
-    warn,
-)
+from binfmtd.cli.context import load_config, natively, nothing_there, reconciler
+from binfmtd.cli.output import print_json, print_table, warn
+from binfmtd.cli.state import state_dir_to_read
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.mount import find
 from binfmtd.model.desired import Standing

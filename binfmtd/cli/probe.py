@@ -16,7 +16,8 @@ from binfmtd.catalog.names import find as find_architecture
 from binfmtd.catalog.program import tiny_program
 from binfmtd.cli import options
 from binfmtd.cli.check import observe
-from binfmtd.cli.context import print_json, print_table, state_dir
+from binfmtd.cli.output import print_json, print_table
+from binfmtd.cli.state import state_dir
 from binfmtd.cli.trial import server
 from binfmtd.daemon.probed_file import ProbedFile
 from binfmtd.daemon.state_dir import make_state_dir

@@ -5,14 +5,15 @@ import os
 from collections.abc import Sequence
 
 from binfmtd.cli import options
-from binfmtd.cli.context import load_config, reconciler, state_dir
+from binfmtd.cli.context import load_config, reconciler
+from binfmtd.cli.state import state_dir
 from binfmtd.daemon.pause_file import PauseFile
 from binfmtd.daemon.persistent import Persistence, find_host, outlasting
 from binfmtd.daemon.state_dir import Lock, make_state_dir
 from binfmtd.files.atomic import remove_unfinished
 from binfmtd.kernel.host import boot_id
 from binfmtd.model.config import Config
-from binfmtd.report.status import forget_status
+from binfmtd.report.status_json import forget_status
 
 
 def parser() -> argparse.ArgumentParser:
@@ -50,7 +51,8 @@ def main(arguments: Sequence[str]) -> int:
     forget_status(directory)
     remove_unfinished(directory)
 
-    from binfmtd.config.source import DEFAULT_PATH, age, watched
+    from binfmtd.config.look import DEFAULT_PATH
+    from binfmtd.config.source import age, watched
     from binfmtd.daemon.probed_file import ProbedFile
     from binfmtd.daemon.probing import Probing
     from binfmtd.daemon.reload_request import ConfigSource

@@ -19,7 +19,7 @@ from types import FrameType
 from binfmtd.cli import options
 from binfmtd.errors import SandboxError, UsageError
 from binfmtd.kernel.ids import Ids, enter, one
-from binfmtd.kernel.mount import DEFAULT_DIRECTORY
+from binfmtd.kernel.module import DEFAULT_DIRECTORY
 from binfmtd.kernel.namespace import enter_own_instance
 from binfmtd.kernel.tree import check_tree, furnish
 

@@ -5,13 +5,14 @@ import sys
 from collections.abc import Sequence
 
 from binfmtd.cli import options
-from binfmtd.cli.context import print_json, state_dir_to_read, warn
+from binfmtd.cli.output import print_json, warn
+from binfmtd.cli.state import state_dir_to_read
 from binfmtd.cli.status_view import NO_DAEMON, history_view, view
 from binfmtd.cli.table import size_of
 from binfmtd.daemon.state_dir import running_pid
 from binfmtd.errors import StateError
 from binfmtd.report.colour import takes_colours
-from binfmtd.report.status import read_status
+from binfmtd.report.status_json import read_status
 
 FRESH = 0
 STALE = 1

@@ -7,7 +7,7 @@ from binfmtd.cli.table import table
 from binfmtd.errors import StateError
 from binfmtd.model.pause import EVERYTHING
 from binfmtd.report.printable import even
-from binfmtd.report.status import FILE_NAME
+from binfmtd.report.status_json import FILE_NAME
 
 _MOST_FOREIGN = 20  # of thousands nobody reads more; --json has all
 _HEADING = ("HANDLER", "STATE", "INTERPRETER", "FLAGS", "REPAIRS")

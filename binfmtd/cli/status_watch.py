@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, NoReturn
 
-from binfmtd.cli.context import warn
+from binfmtd.cli.output import warn
 from binfmtd.cli.status_view import NO_DAEMON, view
 from binfmtd.cli.table import size_of
 from binfmtd.daemon.state_dir import LOCK_NAME, running_pid
@@ -25,7 +25,7 @@ from binfmtd.errors import StateError
 from binfmtd.kernel.interpreters import watched
 from binfmtd.report.colour import takes_colours
 from binfmtd.report.printable import even
-from binfmtd.report.status import FILE_NAME, read_status
+from binfmtd.report.status_json import FILE_NAME, read_status
 
 _ONCE_MORE_MS = 50
 _UNHEARD_MS = 1000  # where no inotify is left

@@ -11,7 +11,8 @@ from binfmtd.catalog.architecture import Architecture
 from binfmtd.catalog.names import find as find_architecture
 from binfmtd.catalog.program import tiny_program
 from binfmtd.cli import options
-from binfmtd.cli.context import state_dir_or_none, warn
+from binfmtd.cli.output import warn
+from binfmtd.cli.state import state_dir_or_none
 from binfmtd.daemon.attachment import Attachment
 from binfmtd.daemon.facts import HostFacts
 from binfmtd.daemon.mount_table import MountTable

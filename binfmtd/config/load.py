@@ -12,8 +12,8 @@ from time import monotonic, sleep
 from typing import TypeVar
 
 from binfmtd.config import include
-from binfmtd.config.look import Look, shown, unreadable
-from binfmtd.config.source import DEFAULT_PATH, look_for
+from binfmtd.config.look import DEFAULT_PATH, Look, shown, unreadable
+from binfmtd.config.source import look_for
 from binfmtd.errors import ConfigError, FormatError
 from binfmtd.files.atomic import read_regular
 from binfmtd.files.chain import Seen, walk

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from binfmtd.errors import ConfigError
 
+DEFAULT_PATH = "/etc/binfmtd/binfmtd.toml"
+
 
 class Look(NamedTuple):
     """What is there now.  ``identities`` differ from another look's if anything changed in between."""

@@ -11,13 +11,11 @@ from collections.abc import Iterable
 from time import time
 
 from binfmtd.config import include
-from binfmtd.config.look import Look, look_at, unreadable
+from binfmtd.config.look import DEFAULT_PATH, Look, look_at, unreadable
 from binfmtd.config.tables import tables
 from binfmtd.errors import ConfigError, FormatError
 from binfmtd.files.atomic import read_regular
 from binfmtd.files.chain import ANY_NAME, walk
-
-DEFAULT_PATH = "/etc/binfmtd/binfmtd.toml"
 
 
 def look_for(path: str | None, default: str = DEFAULT_PATH) -> Look:

@@ -11,7 +11,6 @@ Pure: the time (monotonic, in seconds) is handed in.
 """
 
 from collections import deque
-from dataclasses import dataclass, field
 
 from binfmtd.model.plan import INSTANCE
 
@@ -25,18 +24,18 @@ QUIET = 60.0
 _NEVER = float("-inf")
 
 
-@dataclass(slots=True)
 class _History:
-    window: float
-    repairs: deque[float]
-    pause: float = 0.0  # 0: not contended
+    def __init__(self, window: float, repairs: deque[float]) -> None:
+        self.window = window
+        self.repairs = repairs
+        self.pause = 0.0  # 0: not contended
 
 
-@dataclass(slots=True)
 class Contention:
     """The repairs of each name, and who is contended."""
 
-    _histories: dict[str, _History] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._histories: dict[str, _History] = {}
 
     def repaired(self, name: str, now: float) -> bool:
         """Count a repair; True if this one begins a contention."""

@@ -6,7 +6,6 @@ ledger and the full look come later, and so does a stand-in whose interpreter ha
 """
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
 
 from binfmtd.daemon.reconcile import Look
 from binfmtd.daemon.watch import Heard
@@ -23,16 +22,16 @@ from binfmtd.model.plan import INSTANCE
 from binfmtd.model.standin import stand_in_name
 
 
-@dataclass(slots=True)
 class Reaction:
     """What the hot path found and did: name -> drift."""
 
-    found: dict[str, Drift] = field(default_factory=dict)  # has to be settled
-    ended: dict[str, Drift] = field(default_factory=dict)  # one write was enough
-    bridged: list[str] = field(default_factory=list)
-    refused: dict[str, WriteRefusedError] = field(default_factory=dict)
-    instead: dict[str, Entry] = field(default_factory=dict)  # what is there, where it is not what should be
-    wanted: dict[str, Registration] = field(default_factory=dict)  # what should be there instead
+    def __init__(self) -> None:
+        self.found: dict[str, Drift] = {}  # has to be settled
+        self.ended: dict[str, Drift] = {}  # one write was enough
+        self.bridged: list[str] = []
+        self.refused: dict[str, WriteRefusedError] = {}
+        self.instead: dict[str, Entry] = {}  # what is there, where it is not what should be
+        self.wanted: dict[str, Registration] = {}  # what should be there instead
 
 
 class HotPath:

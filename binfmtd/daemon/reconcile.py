@@ -6,7 +6,6 @@ writing.
 
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from binfmtd.daemon.facts import HostFacts
@@ -52,14 +51,14 @@ class Look(NamedTuple):
         return sorted({entry.registration.interpreter for entry in entries if entry and entry.registration})
 
 
-@dataclass(slots=True)
 class PassResult:
     """What a pass did, and the last look at what it left."""
 
-    look: Look
-    done: list[Action] = field(default_factory=list)
-    failed: list[tuple[Action, WriteRefusedError]] = field(default_factory=list)
-    bridged: list[str] = field(default_factory=list)  # names that got a stand-in
+    def __init__(self, look: Look) -> None:
+        self.look = look
+        self.done: list[Action] = []
+        self.failed: list[tuple[Action, WriteRefusedError]] = []
+        self.bridged: list[str] = []  # names that got a stand-in
 
 
 class Reconciler:

@@ -5,7 +5,6 @@ An empty config means "all", so a file that is truncated and then written must n
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from binfmtd.model.config import Config
@@ -22,12 +21,12 @@ class ConfigSource(NamedTuple):
     watched: Callable[[], dict[str, set[str]]]  # directory -> names whose change means another config
 
 
-@dataclass(slots=True)
 class ReloadRequest:
     """The open request, if there is one."""
 
-    due_at: float = float("inf")
-    _since: float | None = None
+    def __init__(self) -> None:
+        self.due_at = float("inf")
+        self._since: float | None = None
 
     def make(self, now: float) -> None:
         """Ask for a reload; one that is open already stays the same one."""

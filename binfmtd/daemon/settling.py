@@ -6,24 +6,23 @@ restart that second.  Pure: the time (monotonic, in seconds) is handed in.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 LONGEST = 1.0  # seconds after the drift, the proper entry is registered all the same
 
 
-@dataclass(slots=True)
 class _Pending:
-    since: float
-    stirred: float
+    def __init__(self, since: float, stirred: float) -> None:
+        self.since = since
+        self.stirred = stirred
 
 
-@dataclass(slots=True)
 class Settling:
     """Which names wait for quiet.  The empty name stands for the look at everything."""
 
-    settle: float
-    _pending: dict[str, _Pending] = field(default_factory=dict)
-    _everything_stirred: float = float("-inf")
+    def __init__(self, settle: float) -> None:
+        self.settle = settle
+        self._pending: dict[str, _Pending] = {}
+        self._everything_stirred = float("-inf")
 
     def drifted(self, name: str, now: float) -> None:
         """A drift of this name was seen; nothing changes if it is known already."""

@@ -8,7 +8,6 @@ import time
 
 from binfmtd.errors import AlreadyRunningError, StateError
 from binfmtd.files.atomic import make_directories
-from binfmtd.files.trust import Trust, untrusted
 
 ROOT_STATE_DIR = "/run/binfmtd"
 LOCK_NAME = "lock"
@@ -30,6 +29,8 @@ def default_state_dir() -> str:
 
 def make_state_dir(path: str) -> None:
     """Make the directory if it is not there; raises StateError unless only we and root could write in it."""
+    from binfmtd.files.trust import Trust, untrusted
+
     try:
         make_directories(path)
         found = os.lstat(path)

@@ -14,7 +14,8 @@ from binfmtd.daemon.probe_report import ProbeReport
 from binfmtd.daemon.reconcile import Look, Reconciler
 from binfmtd.kernel.mount import Mounted
 from binfmtd.report.counts import Counts
-from binfmtd.report.status import Troubles, handler_states, status_written, whole_state, write_status
+from binfmtd.report.status import Troubles, handler_states, whole_state
+from binfmtd.report.status_json import status_written, write_status
 
 
 class StatusFile:

@@ -7,22 +7,20 @@ most; only the declared names are glanced at, so that whatever else drifts meanw
 handed in, in seconds.
 """
 
-from dataclasses import dataclass
-
 BUDGET = 0.3
 REFILL = 0.003  # a second
 LONGEST_PAUSE = 2.0
 GLANCE = 0.1  # seconds from one to the next
 
 
-@dataclass(slots=True)
 class Storm:
     """The budget of the looks that found nothing."""
 
-    listen_at: float = float("-inf")  # until then, events are left where they are
-    glance_at: float = float("inf")
-    _spent: float = 0.0
-    _at: float = 0.0
+    def __init__(self) -> None:
+        self.listen_at = float("-inf")  # until then, events are left where they are
+        self.glance_at = float("inf")
+        self._spent = 0.0
+        self._at = 0.0
 
     def looked_for_nothing(self, cost: float, now: float) -> None:
         """Pay for such a look."""

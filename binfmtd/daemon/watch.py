@@ -16,7 +16,6 @@ import struct
 import termios
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 
 import pyinotify
 
@@ -50,20 +49,26 @@ _MOST_BYTES = 2 * _BUFFER_BYTES  # some 4,000 events; a flush of 1,000 entries m
 _LARGEST_EVENT = _EVENT.size + 256  # a name has up to 255 bytes and a NUL
 
 
-@dataclass(slots=True)
 class Heard:
     """What others did since the last look, as far as events tell."""
 
-    names: set[str] = field(default_factory=set)  # entries that somebody touched
-    written: set[str] = field(default_factory=set)  # those whose own file was written to: a flush does not do that
-    everything: bool = False  # register or status was touched, or events were lost: it may be any entry
-    flushed: bool = False  # status was touched
-    overflow: bool = False  # events were lost
-    lost: bool = False  # the watch on the instance is gone
-    files: set[str] = field(default_factory=set)  # which kinds of watched files changed
+    def __init__(self, names: Iterable[str] = (), *, everything: bool = False, flushed: bool = False) -> None:
+        self.names = set(names)  # entries that somebody touched
+        self.written: set[str] = set()  # those whose own file was written to: a flush does not do that
+        self.everything = everything  # register or status was touched, or events were lost: it may be any entry
+        self.flushed = flushed  # status was touched
+        self.overflow = False  # events were lost
+        self.lost = False  # the watch on the instance is gone
+        self.files: set[str] = set()  # which kinds of watched files changed
 
     def __bool__(self) -> bool:
         return bool(self.names or self.everything or self.overflow or self.lost or self.files)
+
+    def beside_entries(self) -> "Heard":
+        """What does not concern the entries that were touched."""
+        rest = Heard()
+        rest.overflow, rest.lost, rest.files = self.overflow, self.lost, self.files
+        return rest
 
     def add(self, other: "Heard") -> None:
         """Take in what was heard later."""

@@ -72,7 +72,7 @@ class Worker:
         self.listen()
         if self.heard.names or self.heard.everything:
             heard, _ = self.repair()
-            self.heard.add(Heard(overflow=heard.overflow, lost=heard.lost, files=heard.files))
+            self.heard.add(heard.beside_entries())
 
     def glance(self) -> Reaction:
         """The same for the declared names, though nobody was heard: during a storm."""

@@ -7,7 +7,6 @@ leaves its files without a handler: its stand-in is registered first and removed
 
 import errno
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from binfmtd.errors import WriteRefusedError
@@ -32,16 +31,16 @@ class Due(Enum):
     FORCED = auto()  # whatever others do
 
 
-@dataclass(slots=True)
 class Outcome:
     """What became of a plan."""
 
-    done: list[Action] = field(default_factory=list)
-    failed: list[tuple[Action, WriteRefusedError]] = field(default_factory=list)
-    left: list[Action] = field(default_factory=list)  # not due, or somebody stirred
-    bridged: list[str] = field(default_factory=list)  # names that now have a new stand-in
-    records: dict[str, Record] = field(default_factory=dict)  # what was registered under proper names
-    interpreters_moved: bool = False  # an interpreter is not the file that the desired state knows
+    def __init__(self) -> None:
+        self.done: list[Action] = []
+        self.failed: list[tuple[Action, WriteRefusedError]] = []
+        self.left: list[Action] = []  # not due, or somebody stirred
+        self.bridged: list[str] = []  # names that now have a new stand-in
+        self.records: dict[str, Record] = {}  # what was registered under proper names
+        self.interpreters_moved = False  # an interpreter is not the file that the desired state knows
 
 
 class Convergence:

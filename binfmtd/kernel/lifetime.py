@@ -15,8 +15,8 @@ from binfmtd.formats.line import encode_line
 from binfmtd.formats.mountinfo import parse_mountinfo
 from binfmtd.kernel.child import in_a_child
 from binfmtd.kernel.instance import Instance
-from binfmtd.kernel.module import FS_TYPE
-from binfmtd.kernel.mount import DEFAULT_DIRECTORY, Mounted, Where, device_at, find, find_or_mount
+from binfmtd.kernel.module import DEFAULT_DIRECTORY, FS_TYPE
+from binfmtd.kernel.mount import Mounted, Where, device_at, find, find_or_mount
 from binfmtd.kernel.write import REMOVE, Writer
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Extension

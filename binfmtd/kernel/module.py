@@ -8,6 +8,7 @@ mount(2) would ask it too, but needs a directory that is not there before the mo
 from contextlib import suppress
 
 FS_TYPE = "binfmt_misc"
+DEFAULT_DIRECTORY = "/proc/sys/fs/binfmt_misc"  # which the kernel makes for it
 _SECONDS = 30.0
 _SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"  # root's PATH in a container or under cron may be shorter
 

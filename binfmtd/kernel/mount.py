@@ -14,9 +14,8 @@ from binfmtd.errors import MountError
 from binfmtd.files.whereabouts import in_user_namespace
 from binfmtd.formats.mountinfo import MountLine, parse_mountinfo
 from binfmtd.kernel.host import may_mount
-from binfmtd.kernel.module import FS_TYPE, kernel_has_it, load
+from binfmtd.kernel.module import DEFAULT_DIRECTORY, FS_TYPE, kernel_has_it, load
 
-DEFAULT_DIRECTORY = "/proc/sys/fs/binfmt_misc"
 MOUNT_TABLE = "/proc/self/mountinfo"
 
 

@@ -11,8 +11,7 @@ import os
 from binfmtd.errors import SandboxError
 from binfmtd.kernel.child import in_a_child
 from binfmtd.kernel.ids import Ids, enter, one, to_be_had
-from binfmtd.kernel.module import FS_TYPE
-from binfmtd.kernel.mount import DEFAULT_DIRECTORY
+from binfmtd.kernel.module import DEFAULT_DIRECTORY, FS_TYPE
 
 
 def enter_own_instance(directory: str = DEFAULT_DIRECTORY) -> Ids:

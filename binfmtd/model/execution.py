@@ -14,7 +14,6 @@ Files are somebody else's affair (``Files``): so this can be held against the re
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
 from errno import ELOOP, ENOENT, ENOEXEC
 from typing import NamedTuple, Protocol
@@ -104,10 +103,10 @@ class Execution(NamedTuple):
         return self.failure is not None and self.failure.errno == ENOEXEC and self.steps[-1].taker is None
 
 
-@dataclass
 class _Course:
-    argv: list[str]
-    steps: list[Step] = field(default_factory=list)
+    def __init__(self, argv: list[str]) -> None:
+        self.argv = argv
+        self.steps: list[Step] = []
 
     def end(self, failure: Refusal | None) -> Execution:
         return Execution(tuple(self.steps), tuple(self.argv), failure)

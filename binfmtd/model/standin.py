@@ -5,8 +5,6 @@ was faster.  A stand-in has the same match and interpreter under another name, s
 nobody trips over it.  Its leading dot hides it from ``ls`` and from ``cat qemu-*``.
 """
 
-from hashlib import sha256
-
 from binfmtd.model.handler import NAME_BYTES
 
 PREFIX = ".binfmtd~"
@@ -18,6 +16,8 @@ def stand_in_name(name: str) -> str:
     encoded = name.encode("utf-8", "surrogateescape")
     if len(PREFIX) + len(encoded) <= NAME_BYTES:
         return plain
+    from hashlib import sha256  # which loads OpenSSL
+
     return PREFIX + sha256(encoded).hexdigest()[:16]
 
 

@@ -5,7 +5,6 @@ Counting is cheap, and done whether anybody asks or not.
 
 from bisect import bisect_left
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import Self
 
 # Upper bounds in seconds: a stand-in takes some 0.3 ms, a settled repair 20 ms to 1 s, a back-off 30 s.
@@ -15,12 +14,12 @@ BOUNDS = (
 )
 
 
-@dataclass(slots=True)
 class Durations:
     """How many took how long: ``counts`` go with BOUNDS, the last is of those above all."""
 
-    counts: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS) + 1))
-    total: float = 0.0  # seconds
+    def __init__(self) -> None:
+        self.counts: list[int] = [0] * (len(BOUNDS) + 1)
+        self.total = 0.0  # seconds
 
     def add(self, seconds: float) -> None:
         """Count one more."""
@@ -29,23 +28,25 @@ class Durations:
 
     def copy(self) -> Self:
         """The same at this moment."""
-        return type(self)(self.counts[:], self.total)
+        copied = type(self)()
+        copied.counts, copied.total = self.counts[:], self.total
+        return copied
 
 
-@dataclass(slots=True)
 class Counts:
     """The numbers.  All times are seconds; moments are seconds since the epoch."""
 
-    started_at: float
-    repairs: Counter[tuple[str, str]] = field(default_factory=Counter)  # by entry and drift
-    unwanted: int = 0  # entries of others that were removed or disabled: their names are not ours to count by
-    passes: Counter[str] = field(default_factory=Counter)  # by trigger
-    contentions: int = 0
-    reload_failures: int = 0
-    served: Durations = field(default_factory=Durations)  # from hearing of a drift until programs run again
-    settled: Durations = field(default_factory=Durations)  # from the same until the proper entry stands
-    last_pass_at: float = 0.0
-    last_success_at: float = 0.0  # a pass that left nothing to be done
+    def __init__(self, started_at: float) -> None:
+        self.started_at = started_at
+        self.repairs: Counter[tuple[str, str]] = Counter()  # by entry and drift
+        self.unwanted = 0  # entries of others that were removed or disabled: their names are not ours to count by
+        self.passes: Counter[str] = Counter()  # by trigger
+        self.contentions = 0
+        self.reload_failures = 0
+        self.served = Durations()  # from hearing of a drift until programs run again
+        self.settled = Durations()  # from the same until the proper entry stands
+        self.last_pass_at = 0.0
+        self.last_success_at = 0.0  # a pass that left nothing to be done
 
     def repairs_by_entry(self) -> Counter[str]:
         """The same whatever the drift was."""
@@ -56,15 +57,8 @@ class Counts:
 
     def copy(self) -> Self:
         """The same at this moment."""
-        return type(self)(
-            self.started_at,
-            self.repairs.copy(),
-            self.unwanted,
-            self.passes.copy(),
-            self.contentions,
-            self.reload_failures,
-            self.served.copy(),
-            self.settled.copy(),
-            self.last_pass_at,
-            self.last_success_at,
-        )
+        copied = type(self)(self.started_at)
+        copied.__dict__.update(self.__dict__)
+        copied.repairs, copied.passes = self.repairs.copy(), self.passes.copy()
+        copied.served, copied.settled = self.served.copy(), self.settled.copy()
+        return copied

@@ -33,7 +33,7 @@ from binfmtd.model.desired import Facts, resolve
 from binfmtd.model.match import HEAD_SIZE
 from binfmtd.model.shebang import parse_shebang
 from binfmtd.report.printable import printable
-from binfmtd.report.status import read_status
+from binfmtd.report.status_json import read_status
 from support.elf_files import made
 
 _LONGEST_MESSAGE = 8192  # what a person can still read; a line of binfmt.d has up to 1,920 bytes, each up to \xNN

@@ -9,8 +9,7 @@ from binfmtd.errors import ProbeError
 from binfmtd.files.whereabouts import in_container, in_user_namespace
 from binfmtd.kernel.host import may_mount
 from binfmtd.kernel.layers import AUTOFS, Layers, Owner, layers, owner_of
-from binfmtd.kernel.module import FS_TYPE
-from binfmtd.kernel.mount import DEFAULT_DIRECTORY
+from binfmtd.kernel.module import DEFAULT_DIRECTORY, FS_TYPE
 from binfmtd.model.finding import Finding, Level, Section
 
 _AUTOMOUNT = "proc-sys-fs-binfmt_misc.automount"

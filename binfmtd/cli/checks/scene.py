@@ -4,12 +4,11 @@ import argparse
 import os
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 from binfmtd.catalog.architectures import CATALOG
-from binfmtd.cli.context import state_dir_to_read
+from binfmtd.cli.state import state_dir_to_read
 from binfmtd.daemon.facts import HostFacts
 from binfmtd.daemon.state_dir import running_pid
 from binfmtd.errors import ConfigError, MountError, StateError
@@ -17,21 +16,19 @@ from binfmtd.files.trust import Trust
 from binfmtd.kernel.emulator import is_qemu, versions
 from binfmtd.kernel.instance import Instance, Observer
 from binfmtd.kernel.interpreters import fingerprint, leans_on, look_at
-from binfmtd.kernel.mount import DEFAULT_DIRECTORY, Mounted, find
+from binfmtd.kernel.module import DEFAULT_DIRECTORY
+from binfmtd.kernel.mount import Mounted, find
 from binfmtd.model.config import Config, Declaration
 from binfmtd.model.desired import DesiredState, resolve
 from binfmtd.model.entry import ObservedState
 from binfmtd.model.examine import Sight
 from binfmtd.model.handler import Flags
-from binfmtd.report.status import FILE_NAME, read_status
+from binfmtd.report.status_json import FILE_NAME, read_status
 
 _NO_CONFIG = "/nonexistent/binfmtd.toml"
 
 
-@dataclass(frozen=True)
-class Scene:
-    """One look at everything.  What is None was not there, or could not be seen: ``..._error`` says why."""
-
+class _Look(NamedTuple):
     given: argparse.Namespace
     directory: str  # where binfmt_misc is, or should be
     mounted: Mounted | None
@@ -46,8 +43,12 @@ class Scene:
     config_error: str
     facts: HostFacts
 
+
+class Scene(_Look):
+    """One look at everything.  What is None was not there, or could not be seen: ``..._error`` says why."""
+
     @classmethod
-    def gather(cls, given: argparse.Namespace) -> "Scene":
+    def gather(cls, given: argparse.Namespace) -> Self:
         """Look.  Where a daemon runs its config is meant, unless another is named."""
         mounted, mount_error, observed = _instance(given.mount)
         directory = mounted.directory if mounted else given.mount or DEFAULT_DIRECTORY

@@ -52,9 +52,9 @@ class World:
 
     def hear(self, *names: str, found: bool = True, flushed: bool = False, bridged: bool = False) -> None:
         """Somebody touched these; the hot path found them missing, and registered stand-ins."""
-        reaction = Reaction(
-            dict.fromkeys(names, Drift.MISSING) if found else {}, bridged=list(names) if bridged else []
-        )
+        reaction = Reaction()
+        reaction.found = dict.fromkeys(names, Drift.MISSING) if found else {}
+        reaction.bridged = list(names) if bridged else []
         self.pacing.noted(Heard(set(names), everything=flushed, flushed=flushed), reaction, self.now)
 
     def make_pass(
@@ -62,7 +62,9 @@ class World:
     ) -> None:
         """A pass did this, and left that."""
         look = Look(ObservedState(), self.desired, Surroundings(), Plan(left))
-        self.pacing.passed(PassResult(look, done=list(done)), (), at_once=at_once, flushed=flushed)
+        result = PassResult(look)
+        result.done += done
+        self.pacing.passed(result, (), at_once=at_once, flushed=flushed)
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from binfmtd.model.drift import Act, Action, Drift, Plan
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Magic
-from binfmtd.report.status import FILE_NAME, KEYS, Troubles, handler_states, read_status, whole_state, write_status
+from binfmtd.report.status import Troubles, handler_states, whole_state
+from binfmtd.report.status_json import FILE_NAME, KEYS, read_status, write_status
 
 SAYS = Registration(Magic(b"A"), "/i", Flags.P | Flags.F)
 A = Handler("a", SAYS, 3, architecture="arm")
