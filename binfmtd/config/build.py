@@ -9,17 +9,19 @@
 
 from collections.abc import Collection, Iterable, Iterator
 from importlib.util import find_spec
+from typing import Any
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.names import find
 from binfmtd.config.include import NOTHING, Included, of_systemd
 from binfmtd.config.look import shown
 from binfmtd.config.merge import Merged, Origin
-from binfmtd.config.schema import PLACEHOLDER, ArchitectureTable, entry_name
 from binfmtd.errors import FormatError
 from binfmtd.formats.line import encode_line
-from binfmtd.model.config import Config, Declaration, Metrics, Policy
+from binfmtd.model.config import PLACEHOLDER, Config, Declaration, Metrics, Policy
 from binfmtd.model.handler import Flags, Registration
+from binfmtd.model.match import match_of
+from binfmtd.model.standin import check_handler_name
 
 DEFAULT_ARCHITECTURES = ("all",)
 DEFAULT_PATHS = ("/usr/bin/qemu-{name}-static", "/usr/bin/qemu-{name}")
@@ -31,7 +33,7 @@ ALL = "all"
 def build(merged: Merged, sources: tuple[str, ...], included: Included = NOTHING) -> Config:
     """Make the Config; raises ConfigError for what the schema alone cannot see."""
     warnings = [*merged.warnings, *included.warnings]
-    given = {key: value for key in Policy._fields if (value := getattr(merged.top, key)) is not None}
+    given: dict[str, Any] = {key: value for key, value in merged.top.items() if key in Policy._fields}
     given |= {key: tuple(value) for key, value in given.items() if isinstance(value, list)}
     of_others = list(_included(included, warnings))
     declarations = [*_architectures(merged, sources, warnings), *of_others, *_handlers(merged)]
@@ -41,12 +43,12 @@ def build(merged: Merged, sources: tuple[str, ...], included: Included = NOTHING
         _metrics(merged),
         sources,
         tuple(warnings),
-        labels=merged.labels.file,
+        labels=merged.labels.get("file"),
     )
 
 
 def _metrics(merged: Merged) -> Metrics:
-    wanted = Metrics(merged.metrics.textfile, merged.metrics.listen)
+    wanted = Metrics(**merged.metrics)
     if wanted != Metrics() and find_spec("prometheus_client") is None:
         origin = next(merged.origins["metrics", key] for key in wanted._fields if getattr(wanted, key))
         raise origin.refuse(
@@ -59,7 +61,7 @@ def _metrics(merged: Merged) -> Metrics:
 def _architectures(merged: Merged, sources: tuple[str, ...], warnings: list[str]) -> Iterator[Declaration]:
     nowhere = Origin(sources[-1] if sources else "no config file", "architectures")
     origin = merged.origins.get(("architectures",), nowhere)
-    words = merged.top.architectures if merged.top.architectures is not None else DEFAULT_ARCHITECTURES
+    words = merged.top.get("architectures", DEFAULT_ARCHITECTURES)
     wanted: dict[str, str] = {}  # catalog name -> the word that asks for it
     left_out: dict[str, str] = {}
     for word in words:
@@ -86,32 +88,31 @@ def _architectures(merged: Merged, sources: tuple[str, ...], warnings: list[str]
 
 
 def _architecture(merged: Merged, name: str, source: str, asked: Origin, *, from_all: bool) -> Declaration:
-    table = merged.architectures.get(name, ArchitectureTable())
-    emulators = merged.emulators
+    table, emulators = merged.architectures.get(name, {}), merged.emulators
 
     def origin(*keys: tuple[str, ...]) -> Origin:
         return next((found for key in keys if (found := merged.origins.get(("emulators", *key)))), asked)
 
-    patterns = (table.interpreter,) if table.interpreter is not None else tuple(emulators.paths or DEFAULT_PATHS)
-    entry = table.entry if table.entry is not None else emulators.entry
-    flags = table.flags if table.flags is not None else emulators.flags
-    if table.flags is None and flags is not None and Flags.C in flags:
+    patterns = (table["interpreter"],) if "interpreter" in table else emulators.get("paths", DEFAULT_PATHS)
+    entry = table.get("entry", emulators.get("entry", DEFAULT_ENTRY))
+    flags = table.get("flags", emulators.get("flags", DEFAULT_FLAGS))
+    if "flags" not in table and Flags.C in flags:
         raise origin(("flags",)).refuse(
             "C lets foreign set-uid programs run as root: give it to one architecture by name, in [emulators.NAME]"
         )
     declaration = Declaration(
-        name=(DEFAULT_ENTRY if entry is None else entry).replace(PLACEHOLDER, name),
+        name=entry.replace(PLACEHOLDER, name),
         match=CATALOG[name].match,
         interpreters=tuple(dict.fromkeys(pattern.replace(PLACEHOLDER, name) for pattern in patterns)),
-        flags=DEFAULT_FLAGS if flags is None else flags,
-        priority=table.priority or 0,
-        force=bool(table.force),
+        flags=flags,
+        priority=table.get("priority", 0),
+        force=table.get("force", False),
         architecture=name,
         from_all=from_all,
         source=source,
     )
     try:
-        entry_name(declaration.name)
+        check_handler_name(declaration.name)
     except FormatError as error:
         raise origin((name, "entry"), ("entry",)).refuse(error) from error
     _check_lines(declaration, origin((name, "interpreter"), ("paths",), (name, "entry"), ("entry",)))
@@ -137,12 +138,12 @@ def _handlers(merged: Merged) -> Iterator[Declaration]:
         origin = merged.origins["handlers", name]
         declaration = Declaration(
             name=name,
-            match=table.match(),
-            interpreters=(table.interpreter or "",),  # the schema refuses a table without
-            flags=Flags.NONE if table.flags is None else table.flags,
-            priority=table.priority or 0,
-            enabled=table.enabled is not False,
-            force=bool(table.force),
+            match=match_of(table.get("magic"), table.get("mask"), table.get("offset"), table.get("extension")),
+            interpreters=(table["interpreter"],),  # the schema refuses a table without
+            flags=table.get("flags", Flags.NONE),
+            priority=table.get("priority", 0),
+            enabled=table.get("enabled", True),
+            force=table.get("force", False),
             source=f"{origin.file} [{origin.key}]",
         )
         _check_lines(declaration, origin)

@@ -4,14 +4,15 @@
   not be read half-way: all is looked at, read, and looked at again, until nothing changed in between.  (A reload waits
   until nobody has written for a while: see ``age`` in source.py.)
 * Ownership comes before content: what somebody else can write is not even parsed.
-* This module is cheap to import; pydantic comes with the first ``load``.
+* pydantic comes with the first file; without any it is not needed.
 """
 
 from collections.abc import Callable, Sequence
 from time import monotonic, sleep
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from binfmtd.config import include
+from binfmtd.config import include, merge
+from binfmtd.config.build import build
 from binfmtd.config.look import DEFAULT_PATH, Look, shown, unreadable
 from binfmtd.config.source import look_for
 from binfmtd.errors import ConfigError, FormatError
@@ -19,6 +20,9 @@ from binfmtd.files.atomic import read_regular
 from binfmtd.files.chain import Seen, walk
 from binfmtd.files.trust import Trust, way_untrusted
 from binfmtd.model.config import Config
+
+if TYPE_CHECKING:
+    from binfmtd.config.schema import ConfigFile
 
 PATIENCE = 2.0  # seconds in all for files that keep changing
 NAP = 0.01
@@ -39,15 +43,12 @@ def load(
     message is one line with file, key and remedy.
     """
     contents = _read_when_still(lambda: look_for(path, default), lambda look: _read(look, trust))
-    from binfmtd.config import build, merge  # pydantic takes longer than all the rest
-    from binfmtd.config.parse import parse
-
-    parsed = [(file, parse(_text(file, data), file)) for file, data in contents]
-    merged = merge.merge(parsed)
+    merged = merge.merge([(file, _parse(file, data)) for file, data in contents])
     if architectures is not None:
-        merged.top = merged.top.model_copy(update={"architectures": list(architectures)})
+        merged.top["architectures"] = list(architectures)
         merged.origins["architectures",] = merge.Origin("command line", "architectures")
-    config = build.build(merged, tuple(file for file, _ in parsed), _included(merged.top.include or (), trust))
+    sources = tuple(file for file, _ in contents)
+    config = build(merged, sources, _included(merged.top.get("include", ()), trust))
     return config if architectures is None else _where_they_help(config)
 
 
@@ -110,9 +111,11 @@ def _read(look: Look, trust: Trust) -> list[tuple[str, bytes]]:
     return contents
 
 
-def _text(file: str, data: bytes) -> str:
+def _parse(file: str, data: bytes) -> "ConfigFile":
+    from binfmtd.config.parse import parse  # and with it pydantic, which takes longer than all the rest
+
     try:
-        return data.decode()
+        return parse(data.decode(), file)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{file}: line {line} is not UTF-8 (byte {error.start}): save the file as UTF-8") from error

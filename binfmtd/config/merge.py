@@ -5,23 +5,25 @@
 * ``[handlers.NAME]`` is replaced as a whole, with a warning: half a handler from each of two files would be nobody's.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from __future__ import annotations  # the types of the tables come with pydantic
 
-from pydantic import BaseModel
+from typing import TYPE_CHECKING, NamedTuple
 
 from binfmtd.catalog.names import find
-from binfmtd.config.parse import dotted
-from binfmtd.config.schema import (
-    ArchitectureTable,
-    ConfigFile,
-    EmulatorsTable,
-    HandlerTable,
-    LabelsTable,
-    MetricsTable,
-)
+from binfmtd.config.tables import dotted
 from binfmtd.errors import ConfigError, FormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from binfmtd.config.schema import (
+        ArchitectureTable,
+        ConfigFile,
+        EmulatorsTable,
+        HandlerTable,
+        LabelsTable,
+        MetricsTable,
+    )
 
 
 class Origin(NamedTuple):
@@ -35,18 +37,18 @@ class Origin(NamedTuple):
         return ConfigError(f"{self.file}: {self.key}: {reason}")
 
 
-@dataclass(slots=True)
 class Merged:
     """All files together.  ``origins`` has the keys ``("architectures",)``, ``("emulators", "aarch64", "entry")``."""
 
-    top: ConfigFile = field(default_factory=ConfigFile)
-    metrics: MetricsTable = field(default_factory=MetricsTable)
-    emulators: EmulatorsTable = field(default_factory=EmulatorsTable)
-    architectures: dict[str, ArchitectureTable] = field(default_factory=dict)  # by catalog name
-    labels: LabelsTable = field(default_factory=LabelsTable)
-    handlers: dict[str, HandlerTable] = field(default_factory=dict)
-    origins: dict[tuple[str, ...], Origin] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.top: ConfigFile = {}
+        self.metrics: MetricsTable = {}
+        self.emulators: EmulatorsTable = {}
+        self.architectures: dict[str, ArchitectureTable] = {}  # by catalog name
+        self.labels: LabelsTable = {}
+        self.handlers: dict[str, HandlerTable] = {}
+        self.origins: dict[tuple[str, ...], Origin] = {}
+        self.warnings: list[str] = []
 
 
 def merge(files: Sequence[tuple[str, ConfigFile]]) -> Merged:
@@ -58,19 +60,20 @@ def merge(files: Sequence[tuple[str, ConfigFile]]) -> Merged:
 
 
 def _add(merged: Merged, file: str, later: ConfigFile) -> None:
-    merged.top = merged.top.model_copy(update=_given(later))
-    merged.emulators = merged.emulators.model_copy(update=_given(later.emulators))
-    merged.metrics = merged.metrics.model_copy(update=_given(later.metrics))
-    merged.labels = merged.labels.model_copy(update=_given(later.labels))
-    for key in _given(later):
+    metrics, emulators = later.get("metrics", {}), later.get("emulators", {})
+    merged.top.update(later)
+    merged.emulators.update(emulators)
+    merged.metrics.update(metrics)
+    merged.labels.update(later.get("labels", {}))
+    for key in later:
         merged.origins[key,] = Origin(file, key)
-    for key in _given(later.emulators):
+    for key in emulators:
         merged.origins["emulators", key] = Origin(file, dotted("emulators", key))
-    for key in _given(later.metrics):
+    for key in metrics:
         merged.origins["metrics", key] = Origin(file, dotted("metrics", key))
 
     here: dict[str, str] = {}
-    for written, table in later.emulators.by_architecture.items():
+    for written, table in emulators.get("by_architecture", {}).items():
         origin = Origin(file, dotted("emulators", written))
         try:
             name = find(written).name
@@ -81,21 +84,14 @@ def _add(merged: Merged, file: str, later: ConfigFile) -> None:
                 f"the same architecture as {dotted('emulators', here[name])}: make one table of the two"
             )
         here[name] = written
-        earlier = merged.architectures.get(name, ArchitectureTable())
-        merged.architectures[name] = earlier.model_copy(update=_given(table))
-        for key in _given(table):
+        merged.architectures.setdefault(name, {}).update(table)
+        for key in table:
             merged.origins["emulators", name, key] = Origin(file, dotted("emulators", written, key))
 
-    for name, handler in later.handlers.items():
+    for name, handler in later.get("handlers", {}).items():
         origin = Origin(file, dotted("handlers", name))
         if merged.handlers.pop(name, None) is not None:
             earlier_file = merged.origins["handlers", name].file
             merged.warnings.append(f"{file}: {origin.key}: replaces all of the one in {earlier_file}")
         merged.handlers[name] = handler
         merged.origins["handlers", name] = origin
-
-
-def _given(table: BaseModel) -> Mapping[str, object]:
-    """The plain keys that the file has."""
-    nested = {"emulators", "handlers", "labels", "metrics"}
-    return {key: getattr(table, key) for key in type(table).model_fields if key in table.model_fields_set - nested}

@@ -3,14 +3,15 @@
 Every file is checked by itself, before anything is merged, so an error names the file that is to blame.
 """
 
-import re
 from collections.abc import Mapping
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from binfmtd.catalog.names import did_you_mean, find
 from binfmtd.config.schema import (
+    BY_ARCHITECTURE,
+    FILE,
     ArchitectureTable,
     ConfigFile,
     EmulatorsTable,
@@ -19,7 +20,7 @@ from binfmtd.config.schema import (
     MetricsTable,
     shown,
 )
-from binfmtd.config.tables import tables
+from binfmtd.config.tables import dotted, tables
 from binfmtd.errors import ConfigError, FormatError
 
 
@@ -33,7 +34,7 @@ def parse(text: str, file: str) -> ConfigFile:
         remedy = r"write escapes like \x7f in single quotes" if "\\" in reason else "correct it there"
         raise ConfigError(f"{file}: not valid TOML: {reason}: {remedy}") from error
     try:
-        return ConfigFile.model_validate(content)
+        return FILE.validate_python(content)
     except ValidationError as error:
         problems = error.errors(include_url=False)
         # A misspelt key comes first: it explains whatever is missing.
@@ -43,7 +44,7 @@ def parse(text: str, file: str) -> ConfigFile:
         raise ConfigError(f"{file}: {key}: {reason}{more}") from error
 
 
-_KEYS: Mapping[tuple[str, int], type[BaseModel]] = {
+_KEYS: Mapping[tuple[str, int], type] = {
     ("", 1): ConfigFile,
     ("metrics", 2): MetricsTable,
     ("labels", 2): LabelsTable,
@@ -58,19 +59,19 @@ _WANTED = {
     "bool_type": "true or false, without quotes",
     "list_type": 'an array, like ["a", "b"]',
     "dict_type": "a table",
-    "model_type": "a table",
 }
 
 
 def _explain(problem: ErrorDetails) -> tuple[str, str]:
     """Key and reason, in the config's words."""
-    location, value, kind = problem["loc"], problem["input"], problem["type"]
+    location, value, kind = _written(problem), problem["input"], problem["type"]
     if kind == "value_error":
         if len(location) > 2 and location[-1] == "[key]":  # pydantic's mark for a key of a mapping
             location = location[:-1]
         reason = str(problem["ctx"]["error"])
     elif kind == "extra_forbidden" or _is_no_architecture(problem):
-        known = _KEYS["" if len(location) == 1 else str(location[0]), len(location)].model_fields
+        table = _KEYS["" if len(location) == 1 else str(location[0]), len(location)]
+        known = [key for key in table.__annotations__ if key != BY_ARCHITECTURE]
         hint = did_you_mean(str(location[-1]), known) or f"valid here are {', '.join(known)}"
         reason = f"unknown key: {hint}"
     elif kind == "enum":
@@ -84,8 +85,8 @@ def _explain(problem: ErrorDetails) -> tuple[str, str]:
 
 def _is_no_architecture(problem: ErrorDetails) -> bool:
     """Whether this is a key of [emulators] that was taken for an architecture's table, and is neither."""
-    location = problem["loc"]
-    if problem["type"] != "model_type" or len(location) != 2 or location[0] != "emulators":
+    location = _written(problem)
+    if problem["type"] != "dict_type" or len(location) != 2 or location[0] != "emulators":
         return False
     try:
         find(str(location[1]))
@@ -94,12 +95,7 @@ def _is_no_architecture(problem: ErrorDetails) -> bool:
     return False
 
 
-def dotted(*parts: str | int) -> str:
-    """A key as TOML writes it."""
-    text = ""
-    for part in parts:
-        if isinstance(part, int):
-            text += f"[{part}]"
-        else:
-            text += ("." if text else "") + (part if re.fullmatch("[A-Za-z0-9_-]+", part) else repr(part))
-    return text
+def _written(problem: ErrorDetails) -> tuple[str | int, ...]:
+    """Where in the file it is."""
+    first, *others = problem["loc"] or ("",)
+    return (first, *others[1:]) if first == "emulators" and others[:1] == [BY_ARCHITECTURE] else problem["loc"]

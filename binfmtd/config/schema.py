@@ -1,25 +1,19 @@
 """The config's TOML as types: which keys there are, what each may hold, and what to say otherwise.
 
 * Strict: no value is converted, and an unknown key is an error that names the nearest valid one.
-* A field is None where the file does not give it.  The defaults are not here: Policy (model/config.py) and build.py
-  have them, once each.
+* A table has the keys that the file gives, and no others.  The defaults are not here: Policy (model/config.py) and
+  build.py have them, once each.
+* These are plain dictionaries, so that merging and building take no pydantic where there is no file.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    Strict,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Strict, TypeAdapter, with_config
 from pydantic_core import PydanticKnownError
+from typing_extensions import TypedDict  # pydantic asks for this one below Python 3.12
 
 from binfmtd.config.include import check_word
 from binfmtd.errors import FormatError
@@ -27,12 +21,12 @@ from binfmtd.formats.address import parse_address
 from binfmtd.formats.duration import parse_duration
 from binfmtd.formats.escapes import decode
 from binfmtd.formats.line import check_interpreter
-from binfmtd.model.config import OnStop, Probe, Shadowed, Unmanaged
-from binfmtd.model.handler import Flags, check_name
-from binfmtd.model.match import Extension, Magic, Match
-from binfmtd.model.standin import PREFIX, is_stand_in
+from binfmtd.model.config import PLACEHOLDER, OnStop, Probe, Shadowed, Unmanaged
+from binfmtd.model.handler import Flags
+from binfmtd.model.match import match_of
+from binfmtd.model.standin import check_handler_name
 
-PLACEHOLDER = "{name}"
+BY_ARCHITECTURE = "by_architecture"
 
 
 def shown(value: object) -> str:
@@ -65,11 +59,8 @@ def _probe(value: object) -> Probe | float:
         raise ValueError(f"{error}; or one of {', '.join(words)}") from None
 
 
-def entry_name(name: str) -> str:
-    """A name that a handler may have; raises FormatError."""
-    check_name(name)
-    if is_stand_in(name):
-        raise FormatError(f"name {name!r} begins with {PREFIX!r}, which is the daemon's own: choose another")
+def _entry_name(name: str) -> str:
+    check_handler_name(name)
     return name
 
 
@@ -133,104 +124,104 @@ Textfile = Annotated[str, BeforeValidator(_raising_value_error(_textfile))]
 Address = Annotated[tuple[str, int], BeforeValidator(_raising_value_error(parse_address))]
 IncludeWord = Annotated[str, BeforeValidator(_raising_value_error(check_word))]
 AbsolutePath = Annotated[str, BeforeValidator(_raising_value_error(_absolute))]
-EntryName = Annotated[str, AfterValidator(_raising_value_error(entry_name))]
+EntryName = Annotated[str, AfterValidator(_raising_value_error(_entry_name))]
 _Word = Strict(strict=False)  # to a strict field, "keep" is no Unmanaged
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+_STRICT = with_config(ConfigDict(strict=True, extra="forbid"))
 
 
-class ArchitectureTable(_Table):
+@_STRICT
+class ArchitectureTable(TypedDict, total=False):
     """``[emulators.NAME]``: one architecture differently."""
 
-    interpreter: InterpreterPattern | None = None
-    entry: EntryPattern | None = None
-    flags: Letters | None = None
-    priority: int | None = None
-    force: bool | None = None
+    interpreter: InterpreterPattern
+    entry: EntryPattern
+    flags: Letters
+    priority: int
+    force: bool
 
 
-class EmulatorsTable(_Table):
+@_STRICT
+class EmulatorsTable(TypedDict, total=False):
     """``[emulators]``: how an architecture becomes a handler; every further key is an architecture's table."""
 
-    model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, ArchitectureTable] = Field(init=False)
-
-    paths: Annotated[list[InterpreterPattern], Field(min_length=1)] | None = None
-    entry: EveryEntryPattern | None = None
-    flags: Letters | None = None
-
-    @property
-    def by_architecture(self) -> Mapping[str, ArchitectureTable]:
-        """The tables, under the names as written."""
-        return self.__pydantic_extra__
+    paths: Annotated[list[InterpreterPattern], Field(min_length=1)]
+    entry: EveryEntryPattern
+    flags: Letters
+    by_architecture: dict[str, ArchitectureTable]  # under the names as written
 
 
-class HandlerTable(_Table):
+def _apart(table: object) -> object:
+    """``[emulators]`` with the tables of architectures under ``BY_ARCHITECTURE``."""
+    if not isinstance(table, dict):
+        return table
+    own = set(EmulatorsTable.__annotations__) - {BY_ARCHITECTURE}
+    others = {key: value for key, value in table.items() if key not in own}
+    return {key: value for key, value in table.items() if key in own} | {BY_ARCHITECTURE: others}
+
+
+@_STRICT
+class HandlerTable(TypedDict, total=False):
     """``[handlers.NAME]``: anything that binfmt_misc can do."""
 
-    magic: Escaped | None = None
-    mask: Escaped | None = None
-    offset: int | None = None
-    extension: ExtensionText | None = None
-    interpreter: Interpreter | None = None
-    flags: Letters | None = None
-    priority: int | None = None
-    enabled: bool | None = None
-    force: bool | None = None
-
-    def match(self) -> Match:
-        """What it takes; raises FormatError."""
-        if (self.magic is None) == (self.extension is None):
-            raise FormatError("give exactly one of magic and extension")
-        if self.magic is not None:
-            return Magic(self.magic, self.mask, self.offset or 0)
-        for key in ("mask", "offset"):
-            if getattr(self, key) is not None:
-                raise FormatError(f"{key} goes with magic, and there is an extension: leave {key} out")
-        return Extension(self.extension or "")
-
-    @model_validator(mode="after")
-    def _is_whole(self) -> Self:
-        if self.interpreter is None:
-            raise ValueError("interpreter is missing: give the absolute path of the program to run")
-        try:
-            self.match()
-        except FormatError as error:
-            raise ValueError(str(error)) from error
-        return self
+    magic: Escaped
+    mask: Escaped
+    offset: int
+    extension: ExtensionText
+    interpreter: Interpreter
+    flags: Letters
+    priority: int
+    enabled: bool
+    force: bool
 
 
-class MetricsTable(_Table):
+def _whole(table: HandlerTable) -> HandlerTable:
+    if "interpreter" not in table:
+        raise ValueError("interpreter is missing: give the absolute path of the program to run")
+    try:
+        match_of(table.get("magic"), table.get("mask"), table.get("offset"), table.get("extension"))
+    except FormatError as error:
+        raise ValueError(str(error)) from error
+    return table
+
+
+@_STRICT
+class MetricsTable(TypedDict, total=False):
     """``[metrics]``: who is told how the daemon fares."""
 
-    textfile: Textfile | None = None
-    listen: Address | None = None
+    textfile: Textfile
+    listen: Address
 
 
-class LabelsTable(_Table):
+@_STRICT
+class LabelsTable(TypedDict, total=False):
     """``[labels]``: what node-feature-discovery is told."""
 
-    file: AbsolutePath | None = None
+    file: AbsolutePath
 
 
-class ConfigFile(_Table):
+@_STRICT
+class ConfigFile(TypedDict, total=False):
     """One file."""
 
-    architectures: list[str] | None = None
-    unmanaged: Annotated[Unmanaged, _Word] | None = None
-    keep: list[str] | None = None
-    restore: list[str] | None = None
-    shadowed: Annotated[Shadowed, _Word] | None = None
-    on_stop: Annotated[OnStop, _Word] | None = None
+    architectures: list[str]
+    unmanaged: Annotated[Unmanaged, _Word]
+    keep: list[str]
+    restore: list[str]
+    shadowed: Annotated[Shadowed, _Word]
+    on_stop: Annotated[OnStop, _Word]
     # The upper bounds keep typing errors out, and the deadline within what poll(2) can wait for (24 days).
-    resync: Annotated[float, BeforeValidator(partial(duration, least=1, most=7 * 86400))] | None = None
-    settle: Annotated[float, BeforeValidator(partial(duration, least=0, most=1))] | None = None
-    reload_on_change: bool | None = None
-    probe: Annotated[Probe | float, BeforeValidator(_probe)] | None = None
-    include: list[IncludeWord] | None = None
-    metrics: MetricsTable = MetricsTable()
-    labels: LabelsTable = LabelsTable()
-    emulators: EmulatorsTable = EmulatorsTable()
-    handlers: dict[EntryName, HandlerTable] = {}
+    resync: Annotated[float, BeforeValidator(partial(duration, least=1, most=7 * 86400))]
+    settle: Annotated[float, BeforeValidator(partial(duration, least=0, most=1))]
+    reload_on_change: bool
+    probe: Annotated[Probe | float, BeforeValidator(_probe)]
+    include: list[IncludeWord]
+    metrics: MetricsTable
+    labels: LabelsTable
+    emulators: Annotated[EmulatorsTable, BeforeValidator(_apart)]
+    handlers: dict[EntryName, Annotated[HandlerTable, AfterValidator(_whole)]]
+
+
+FILE = TypeAdapter(ConfigFile)
+"""What checks one file's tables."""

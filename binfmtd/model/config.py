@@ -9,6 +9,8 @@ from typing import NamedTuple
 from binfmtd.model.handler import Flags
 from binfmtd.model.match import Match
 
+PLACEHOLDER = "{name}"  # in patterns of paths and entry names: the architecture
+
 
 class Unmanaged(StrEnum):
     """What becomes of entries that nobody declared."""

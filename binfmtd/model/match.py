@@ -68,6 +68,20 @@ class Extension(_Text):
 Match = Magic | Extension
 
 
+def match_of(
+    magic: bytes | None = None, mask: bytes | None = None, offset: int | None = None, extension: str | None = None
+) -> Match:
+    """The one that is described: either a magic or an extension.  Raises FormatError."""
+    if (magic is None) == (extension is None):
+        raise FormatError("give exactly one of magic and extension")
+    if magic is not None:
+        return Magic(magic, mask, offset or 0)
+    for key, value in (("mask", mask), ("offset", offset)):
+        if value is not None:
+            raise FormatError(f"{key} goes with magic, and there is an extension: leave {key} out")
+    return Extension(extension or "")
+
+
 def same(a: Match, b: Match) -> bool:
     """Whether the two take exactly the same files, however they are written."""
     if isinstance(a, Magic) and isinstance(b, Magic):

@@ -5,7 +5,8 @@ was faster.  A stand-in has the same match and interpreter under another name, s
 nobody trips over it.  Its leading dot hides it from ``ls`` and from ``cat qemu-*``.
 """
 
-from binfmtd.model.handler import NAME_BYTES
+from binfmtd.errors import FormatError
+from binfmtd.model.handler import NAME_BYTES, check_name
 
 PREFIX = ".binfmtd~"
 
@@ -24,3 +25,10 @@ def stand_in_name(name: str) -> str:
 def is_stand_in(name: str) -> bool:
     """Whether an entry of this name is a helper, of this or of an earlier daemon."""
     return name.startswith(PREFIX)
+
+
+def check_handler_name(name: str) -> None:
+    """Raise FormatError for a name that a handler may not have."""
+    check_name(name)
+    if is_stand_in(name):
+        raise FormatError(f"name {name!r} begins with {PREFIX!r}, which is the daemon's own: choose another")
