@@ -3,20 +3,22 @@
 The config is read only where a file is found that needs it.
 """
 
-import argparse
-from functools import cached_property
+from __future__ import annotations
 
-from binfmtd.cli.context import load_config
+from functools import cached_property
+from typing import TYPE_CHECKING
+
 from binfmtd.cli.state import state_dir_or_none
-from binfmtd.daemon.facts import HostFacts
 from binfmtd.errors import ConfigError
-from binfmtd.formats.kinds import Kind
-from binfmtd.kernel.interpreters import fingerprint
-from binfmtd.model.config import Config
-from binfmtd.model.desired import DesiredState, resolve
-from binfmtd.model.entry import ObservedState
 from binfmtd.model.match import takes
-from binfmtd.report.status import held_reason
+
+if TYPE_CHECKING:
+    import argparse
+
+    from binfmtd.formats.kinds import Kind
+    from binfmtd.model.config import Config
+    from binfmtd.model.desired import DesiredState
+    from binfmtd.model.entry import ObservedState
 
 
 class Declared:
@@ -32,6 +34,8 @@ class Declared:
             return f"{kind.remedy} (the config may have a handler for it, but is invalid: {self._config})", kind.config
         fitting = [each for each in self._config.declarations if each.enabled and takes(each.match, head, path)]
         for declared in sorted(fitting, key=lambda declared: declared.priority, reverse=True):
+            from binfmtd.report.status import held_reason
+
             if held := self._desired.held_by_name.get(declared.name):
                 return (
                     f"the config has handler {declared.name} for it, which is {held.standing}: {held_reason(held)}",
@@ -49,6 +53,8 @@ class Declared:
 
     @cached_property
     def _config(self) -> Config | ConfigError:
+        from binfmtd.cli.context import load_config
+
         try:
             return load_config(self.given)
         except ConfigError as error:
@@ -56,6 +62,9 @@ class Declared:
 
     @cached_property
     def _desired(self) -> DesiredState:
+        from binfmtd.daemon.facts import HostFacts
+        from binfmtd.model.desired import DesiredState, resolve
+
         if isinstance(self._config, ConfigError):
             return DesiredState()
         facts = HostFacts(state_dir_or_none(self.given), writes=False)
@@ -63,6 +72,9 @@ class Declared:
 
     def _emulator(self, architecture: str) -> str | None:
         """The emulator of an architecture that the config leaves out, if there is one."""
+        from binfmtd.cli.context import load_config
+        from binfmtd.kernel.interpreters import fingerprint
+
         everything = load_config(self.given, architectures=("all",))
         paths = (
             path

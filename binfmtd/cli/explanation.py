@@ -1,7 +1,6 @@
 """From what the kernel does with a file to an answer: does it run, by whom, and if not, why not and what helps."""
 
 import os
-import shutil
 from errno import EACCES, ENOENT, ENOEXEC, errorcode
 from shlex import quote
 
@@ -114,6 +113,8 @@ class Explainer:
 
     def _not_even_opened(self, found: Explanation, failure: Refusal) -> None:
         """What else there is to say where the file itself is not to be had."""
+        import shutil
+
         path = found.file
         if failure.errno == EACCES and (granting := self._programs.granting(path)):
             then = Explainer(granting, self._observed, self._declared, self._mount)(path)
