@@ -3,6 +3,7 @@
 Pure: the facts (which interpreters are there, what runs natively) are handed in by whoever asked the system.
 """
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from enum import StrEnum
 from functools import cached_property
@@ -13,7 +14,8 @@ from binfmtd.model.config import Config, Declaration, Policy
 from binfmtd.model.guard import NativeHeader, takes_native
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Match
-from binfmtd.model.precedence import contends, overlaps
+from binfmtd.model.precedence import contends
+from binfmtd.model.shared_files import SharedFiles
 
 P_VISIBLE_FROM = (5, 12)  # AT_FLAGS_PRESERVE_ARGV0: from then on QEMU can tell that argv[0] was preserved
 
@@ -91,10 +93,21 @@ class DesiredState(_Desired):
     def higher(self) -> dict[str, tuple[Handler, ...]]:
         """Name -> the handlers of higher rank that could take the same file."""
         enabled = [handler for handler in self.handlers if handler.enabled]
-        return {
-            low.name: tuple(high for high in enabled[place + 1 :] if contends(low, high))
-            for place, low in enumerate(enabled)
-        }
+        kin = SharedFiles((handler.registration.match, place) for place, handler in enumerate(enabled))
+        found = {}
+        for place, low in enumerate(enabled):
+            others = {other for other in kin.with_(low.registration.match) if other > place}
+            if self._mixed:  # of another priority are those at the end
+                first = bisect_right(enabled, low.priority, key=lambda handler: handler.priority)
+                others |= {high for high in range(first, len(enabled)) if contends(low, enabled[high])}
+            found[low.name] = tuple(enabled[other] for other in sorted(others))
+        return found
+
+    @cached_property
+    def _mixed(self) -> bool:
+        """Whether magics and extensions may have to be ranked against each other: then each pair is looked at."""
+        kinds = {(type(handler.registration.match), handler.priority) for handler in self.handlers if handler.enabled}
+        return len({kind for kind, _ in kinds}) > 1 and len({priority for _, priority in kinds}) > 1
 
     def changed_since(self, before: "DesiredState") -> frozenset[str]:
         """The names of which something else is wanted than before: the config says so, or another interpreter is there.
@@ -115,9 +128,13 @@ class DesiredState(_Desired):
         """The handlers that share a file with a foreign entry of this match."""
         found = self._overlapping.get(match)
         if found is None:
-            found = tuple(h for h in self.handlers if h.enabled and overlaps(h.registration.match, match))
+            found = tuple(self.handlers[place] for place in sorted(self._kin.with_(match)))
             self._overlapping[match] = found
         return found
+
+    @cached_property
+    def _kin(self) -> SharedFiles[int]:
+        return SharedFiles((h.registration.match, place) for place, h in enumerate(self.handlers) if h.enabled)
 
     @cached_property
     def _overlapping(self) -> dict[Match, tuple[Handler, ...]]:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from binfmtd.catalog.architectures import EMULATOR_PACKAGE
 from binfmtd.model.desired import DesiredState, Held, Standing
-from binfmtd.model.drift import Plan
+from binfmtd.model.drift import Action, Plan
 from binfmtd.model.entry import ObservedState
 from binfmtd.model.handler import Flags, Handler
 from binfmtd.model.pause import Pauses
@@ -38,7 +38,10 @@ def handler_states(
     desired: DesiredState, observed: ObservedState, planned: Plan, troubles: Troubles
 ) -> list[dict[str, Any]]:
     """One row a handler, by name, also for those that cannot be had now."""
-    rows = [_handler_row(handler, observed, planned, troubles) for handler in desired.handlers]
+    actions: dict[str, Action] = {}
+    for action in planned.actions:
+        actions.setdefault(action.entry, action)
+    rows = [_handler_row(h, observed, planned, actions.get(h.name), troubles) for h in desired.handlers]
     rows += [row for held in desired.held if (row := _held_row(held, observed, troubles)) is not None]
     return sorted(rows, key=lambda row: str(row["name"]))
 
@@ -70,10 +73,11 @@ def unready(document: Mapping[str, Any]) -> list[str]:
     return why + [f"{row['name']} is {row['state']}: {row['reason']}" for row in rows]
 
 
-def _handler_row(handler: Handler, observed: ObservedState, planned: Plan, troubles: Troubles) -> dict[str, Any]:
+def _handler_row(
+    handler: Handler, observed: ObservedState, planned: Plan, action: Action | None, troubles: Troubles
+) -> dict[str, Any]:
     name = handler.name
     state, reason = "registered", ""
-    actions = [action for action in planned.actions if action.entry == name]
     if not handler.enabled:
         state, reason = "disabled", "enabled = false in the config"
     elif troubles.pauses.hold(name):
@@ -84,10 +88,10 @@ def _handler_row(handler: Handler, observed: ObservedState, planned: Plan, troub
         state, reason = "contended", "somebody keeps undoing its repair, so it is repaired at growing intervals"
     elif name in planned.served_elsewhere:
         state, reason = "served_elsewhere", f"entry {planned.served_elsewhere[name]} serves it"
-    elif stand_in_name(name) in observed.by_name and actions:
-        state, reason = "stand_in", actions[0].reason
-    elif actions:
-        state, reason = "waiting", actions[0].reason
+    elif action and stand_in_name(name) in observed.by_name:
+        state, reason = "stand_in", action.reason
+    elif action:
+        state, reason = "waiting", action.reason
     elif name in planned.shadowed:
         state, reason = "shadowed", f"the newer entry {planned.shadowed[name]} takes its files"
     registration = handler.registration
