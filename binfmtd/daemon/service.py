@@ -119,7 +119,10 @@ class Service:
             self._ask_for_reload()
         if "interpreters" in heard.files:
             self._files.changed = True
-            self._pacing.look_later(now)
+            if self._files.stirred(now) and heard.arrived:  # an upgrade serves at once
+                self._make_pass("interpreter")
+            else:
+                self._pacing.look_later(now)
         if heard.overflow:
             self._worker.touched = None
             self._make_pass("overflow")

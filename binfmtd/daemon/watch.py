@@ -40,6 +40,7 @@ _FILE_MASK = (
     | pyinotify.IN_MOVE_SELF
     | pyinotify.IN_ONLYDIR
 )
+_ARRIVALS = pyinotify.IN_MOVED_TO | pyinotify.IN_CLOSE_WRITE
 _ENDS = (pyinotify.IN_UNMOUNT, pyinotify.IN_IGNORED)
 _GONE = pyinotify.IN_UNMOUNT | pyinotify.IN_IGNORED
 _HEAD = struct.Struct("iI")
@@ -60,6 +61,7 @@ class Heard:
         self.overflow = False  # events were lost
         self.lost = False  # the watch on the instance is gone
         self.files: set[str] = set()  # which kinds of watched files changed
+        self.arrived = False  # one of these was put there as a whole: renamed, or written to its end
 
     def __bool__(self) -> bool:
         return bool(self.names or self.everything or self.overflow or self.lost or self.files)
@@ -67,7 +69,8 @@ class Heard:
     def beside_entries(self) -> "Heard":
         """What does not concern the entries that were touched."""
         rest = Heard()
-        rest.overflow, rest.lost, rest.files = self.overflow, self.lost, self.files
+        rest.overflow, rest.lost = self.overflow, self.lost
+        rest.files, rest.arrived = self.files, self.arrived
         return rest
 
     def add(self, other: "Heard") -> None:
@@ -79,6 +82,7 @@ class Heard:
         self.overflow |= other.overflow
         self.lost |= other.lost
         self.files |= other.files
+        self.arrived |= other.arrived
 
 
 class Watch:
@@ -181,6 +185,7 @@ class Watch:
                 names = self._files[descriptor]
                 found = names.get(to_text(name), ()) if name else set().union(*names.values())
                 heard.files.update(found, names.get(ANY_NAME, ()))
+                heard.arrived |= bool(found and mask & _ARRIVALS)
         return heard
 
     def _hear_anything(self, heard: Heard) -> None:

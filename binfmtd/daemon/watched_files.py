@@ -11,6 +11,8 @@ from binfmtd.daemon.watch import Watch
 from binfmtd.kernel.interpreters import watched
 from binfmtd.model.config import Config
 
+CALM = 1.0  # seconds: who replaces one file after the other is waited for, and who does so all the time costs nothing
+
 
 class WatchedFiles:
     """What is watched changes with the config, with each link in a chain, and with who serves in our place."""
@@ -32,6 +34,12 @@ class WatchedFiles:
         self._state_files = state_files
         self._report = report
         self._providers: list[str] = []
+        self._stirred_at = float("-inf")
+
+    def stirred(self, now: float) -> bool:
+        """Something happened to an interpreter; whether it is the first that did in a while."""
+        before, self._stirred_at = self._stirred_at, now
+        return now - before >= CALM
 
     def arm(self, config: Config) -> None:
         """Watch them as they are now."""

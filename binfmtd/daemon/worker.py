@@ -132,6 +132,8 @@ class Worker:
             return at_once_due if at_once else self._pacing.due(name)
 
         def allow(action: Action) -> bool:
+            if trigger == "interpreter" and action.handler is None:
+                return False  # what has gone may be about to come back
             return trigger == "stop" or self._pacing.allow(action)
 
         def disturbed(name: str) -> bool:
