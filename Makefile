@@ -80,9 +80,19 @@ kernels: setup ## the kernel suite on Linux 5.10, 6.1, 6.12 and 7.2, each in an 
 	    debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*'
 	@PATH="$$PATH:/usr/sbin" PYTHONPATH=tests $(BIN)/python -m kernels $(KERNELS)
 
-bench: setup ## time from a removal to the repair, as ratios to a minimal C loop; start-up
-	@$(NEED) gcc 'command -v cc' libc6-dev 'test -e /usr/include/stdio.h'
-	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python tests/benchmarks/bench.py
+SCALE := 1
+PARTS :=
+BENCH := build/bench
+bench: setup $(BENCH)/venv/.stamp ## measured against everything else: docs/benchmarks.md, its plots, the README; a quarter of an hour, on an idle machine
+	@$(NEED) gcc 'command -v cc' libc6-dev 'test -e /usr/include/stdio.h' systemd 'test -x /usr/lib/systemd/systemd-binfmt'
+	@env -u PYTHONDONTWRITEBYTECODE PYTHONPATH=tests $(BIN)/python -P -m benchmarks --scale $(SCALE) $(PARTS:%=--parts %)
+
+# As a user installs it: without our tools, which pydantic would look through for plugins of its own.
+$(BENCH)/venv/.stamp: pyproject.toml $(shell find binfmtd -name '*.py')
+	@test -x $(BENCH)/venv/bin/pip || $(PYTHON) -m venv $(BENCH)/venv
+	@$(BENCH)/venv/bin/pip install --quiet --upgrade . && $(BENCH)/venv/bin/pip install --quiet --no-deps --force-reinstall .
+	@$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	@touch $@
 
 man: $(MANUALS:%=build/man/%) ## the manual pages, in build/man
 

@@ -1,9 +1,10 @@
 /*
- * measure DIR NAME STAND_IN ROUNDS PAUSE_US
+ * measure DIR TRIGGER ROUNDS PAUSE_US COMMAND NAME...
  *
- * Removes the entry NAME in the binfmt_misc at DIR, waits until somebody has registered NAME or STAND_IN, and prints the
- * nanoseconds between; ROUNDS times, one line each.  A round ends when NAME stands and STAND_IN does not, and PAUSE_US
- * microseconds have passed, in which the repairer may go back to sleep.
+ * Takes entries away from the binfmt_misc at DIR, and prints the nanoseconds until each NAME has a handler again: itself,
+ * or its stand-in.  They go by a write of -1 to the file TRIGGER, an entry or `status`; or COMMAND, unless it is empty,
+ * is run and does so itself, and the clock starts with its write.  ROUNDS times, one line each.  A round ends when each
+ * NAME stands and no stand-in does, and PAUSE_US microseconds have passed, in which the repairer may go back to sleep.
  *
  * It waits by inotify: looking up a missing entry in a loop would take the directory's lock and slow the repair that is
  * measured.
@@ -16,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -37,6 +39,12 @@ static long long now_ns(void) {
 }
 
 static bool exists(const char *name) { return access(name, F_OK) == 0; }
+
+static bool stand_in_exists(const char *name) {
+    char stand_in[512];
+    snprintf(stand_in, sizeof stand_in, ".binfmtd~%s", name); /* as a literal: this measures from outside */
+    return exists(stand_in);
+}
 
 /* The name that was written to next; waits for it. */
 static const char *next_event(const char *waiting_for) {
@@ -60,6 +68,26 @@ static const char *next_event(const char *waiting_for) {
     return event->len ? event->name : "";
 }
 
+static void wait_for(const char *name, const char *what) {
+    while (strcmp(next_event(what), name) != 0)
+        ;
+}
+
+/* The moment of a write to this file: awake, since a command goes on at once. */
+static long long spin_for(const char *name) {
+    struct pollfd readable = {.fd = watch, .events = POLLIN};
+    long long begin = now_ns(), now;
+    do {
+        while (next >= filled && poll(&readable, 1, 0) == 0)
+            if (now_ns() - begin > DEADLINE_MS * 1000000LL) {
+                errno = ETIMEDOUT;
+                fail("the command's write");
+            }
+        now = now_ns();
+    } while (strcmp(next_event("the command's write"), name) != 0);
+    return now;
+}
+
 static void forget_events(void) {
     struct pollfd readable = {.fd = watch, .events = POLLIN};
     while (poll(&readable, 1, 0) == 1)
@@ -73,31 +101,50 @@ static void sleep_us(long us) {
     nanosleep(&pause, NULL);
 }
 
-static long long one_round(const char *name, const char *stand_in) {
+static long long one_round(const char *trigger, const char *command, char **names, int count) {
     forget_events();
-    int entry = open(name, O_WRONLY);
-    if (entry < 0)
-        fail(name);
-
-    long long start = now_ns();
-    if (write(entry, "-1", 2) != 2)
-        fail("removing");
-    long long end;
+    long long start, end;
+    int child = 0;
+    if (*command) {
+        child = fork();
+        if (child == 0) {
+            execl(command, command, NULL);
+            _exit(127);
+        }
+        start = spin_for(trigger);
+    } else {
+        int entry = open(trigger, O_WRONLY);
+        if (entry < 0)
+            fail(trigger);
+        start = now_ns();
+        if (write(entry, "-1", 2) != 2)
+            fail("removing");
+        close(entry);
+    }
+    int served = 0;
     do {
-        while (strcmp(next_event("no repair"), "register") != 0)
-            ;
+        wait_for("register", "no repair");
         end = now_ns();
-    } while (!exists(name) && !exists(stand_in));
+        while (served < count && (stand_in_exists(names[served]) || exists(names[served])))
+            served++;
+    } while (served < count);
 
-    close(entry);
-    while (!exists(name) || exists(stand_in))
-        next_event("no proper entry after the stand-in");
+    int status = 0;
+    if (child && (waitpid(child, &status, 0) != child || status != 0)) {
+        errno = ECHILD;
+        fail(command);
+    }
+    for (int settled = 0; settled < count;)
+        if (exists(names[settled]) && !stand_in_exists(names[settled]))
+            settled++;
+        else
+            next_event("no proper entry after the stand-in");
     return end - start;
 }
 
 int main(int argc, char **argv) {
-    if (argc != 6) {
-        fprintf(stderr, "usage: measure DIR NAME STAND_IN ROUNDS PAUSE_US\n");
+    if (argc < 7) {
+        fprintf(stderr, "usage: measure DIR TRIGGER ROUNDS PAUSE_US COMMAND NAME...\n");
         return 2;
     }
     if (chdir(argv[1]) != 0)
@@ -105,9 +152,9 @@ int main(int argc, char **argv) {
     watch = inotify_init1(IN_CLOEXEC);
     if (watch < 0 || inotify_add_watch(watch, ".", IN_MODIFY) < 0)
         fail("watching");
-    for (long round = atol(argv[4]); round > 0; round--) {
-        printf("%lld\n", one_round(argv[2], argv[3]));
-        sleep_us(atol(argv[5]));
+    for (long round = atol(argv[3]); round > 0; round--) {
+        printf("%lld\n", one_round(argv[2], argv[5], argv + 6, argc - 6));
+        sleep_us(atol(argv[4]));
     }
     return 0;
 }

@@ -24,21 +24,24 @@ DEADLINE_SECONDS = 10
 class Daemon:
     """``binfmtd run`` in an instance, from its start to ``close``.
 
-    ``directory`` gets its config (``binfmtd.toml``), ``state`` and a log; the config is there to be rewritten.
+    ``directory`` gets its config (``binfmtd.toml``), ``state`` and a log; the config is there to be rewritten.  Where
+    it is None the daemon has the host's own, or none.
     """
 
     def __init__(
         self,
         instance: Instance,
         directory: Path,
-        config: str = "",
+        config: str | None = "",
         options: Sequence[str] = (),
         environment: dict[str, str] | None = None,
+        python: str = sys.executable,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.config = directory / "binfmtd.toml"
         self.state_directory = directory / "state"
-        self.config.write_text(config)
+        if config is not None:
+            self.config.write_text(config)
         log, path = tempfile.mkstemp(prefix="log-", dir=directory)  # one each, as a directory may see several daemons
         self.log = Path(path)
         # Not under ``directory``: a socket's path has at most 107 bytes, and a test's name alone may have as many.
@@ -47,7 +50,7 @@ class Daemon:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._socket.bind(str(notify))
         self._notifications: list[str] = []
-        command = [sys.executable, "-m", "binfmtd", "run", "--config", str(self.config)]
+        command = [python, "-m", "binfmtd", "run", *([] if config is None else ["--config", str(self.config)])]
         command += ["--state-dir", str(self.state_directory), "--log-format", "json", *options]
         self.process = instance.popen(
             command,
@@ -134,15 +137,19 @@ class Daemon:
 
     def wait_ready(self, deadline_seconds: float = DEADLINE_SECONDS) -> None:
         """Wait for READY=1; AssertionError with the log if it ends before, or after the deadline."""
+        self.wait_notified("READY=1", 1, deadline_seconds)
+
+    def wait_notified(self, line: str, times: int, deadline_seconds: float = DEADLINE_SECONDS) -> None:
+        """Wait until it has told systemd this so many times; AssertionError as before."""
         deadline = deadline_in(deadline_seconds)
         ended = os.pidfd_open(self.pid)
         try:
-            while "READY=1" not in self.notifications:
+            while self.notifications.count(line) < times:
                 remaining = deadline - time.monotonic()
                 if self.process.poll() is not None or remaining <= 0:
                     late = f"not within {deadline_seconds * SLOWNESS:g} s"
                     state = late if self.process.returncode is None else "it ended"
-                    raise AssertionError(f"no READY=1 from the daemon: {state}\n{self.log_text()}")
+                    raise AssertionError(f"no {line} from the daemon: {state}\n{self.log_text()}")
                 select.select([self._socket.fileno(), ended], [], [], remaining)
         finally:
             os.close(ended)

@@ -1,0 +1,116 @@
+"""Who takes part, and where: private instances, binfmtd as it is installed, the C programs, the peers."""
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import mkdtemp
+
+from support.daemon import Daemon
+from support.instance import MOUNT_POINT, Instance
+
+from binfmtd.catalog.architectures import CATALOG
+from binfmtd.config.look import DEFAULT_PATH
+from binfmtd.formats.line import encode_line
+from binfmtd.model.handler import Flags, Registration
+from binfmtd.model.match import Magic
+
+HERE = Path(__file__).parent
+BUILD = HERE.parents[1] / "build" / "bench"
+PYTHON = str(BUILD / "venv" / "bin" / "python")  # where binfmtd is installed as a user does, without our own tools
+BINFMTD = str(BUILD / "venv" / "bin" / "binfmtd")
+SYSTEMD_BINFMT = "/usr/lib/systemd/systemd-binfmt"
+PACKAGES = "from pydantic import BaseModel; import pyinotify, structlog"  # `import pydantic` alone imports nothing
+INTERPRETER = "/usr/bin/qemu-aarch64"
+
+# 33 entries: the architectures that a host of x86-64 can need, and two more.
+ARCHITECTURES = [name for name in CATALOG if name not in ("i386", "x86_64")]
+MATCHES = {f"qemu-{name}": CATALOG[name].match for name in ARCHITECTURES} | {
+    f"more{number}": Magic(b"\0bench%d" % number) for number in (1, 2)
+}
+LINES = {name: encode_line(name, Registration(match, INTERPRETER, Flags.F)) for name, match in MATCHES.items()}
+ALL = f"""
+architectures = {ARCHITECTURES}
+[emulators]
+paths = ["{INTERPRETER}"]
+flags = "F"
+""" + "".join(
+    f'[handlers.more{number}]\nmagic = \'\\x00bench{number}\'\ninterpreter = "{INTERPRETER}"\nflags = "F"\n'
+    for number in (1, 2)
+)
+
+
+class Skipped(Exception):  # noqa: N818  it is no error
+    """This machine lacks what is to be measured."""
+
+
+def compile_programs() -> None:
+    """The measuring and the measured C program."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    for program in ("measure", "loop"):
+        command = ["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(BUILD / program), str(HERE / f"{program}.c")]
+        subprocess.run(command, check=True)
+
+
+@contextmanager
+def process(instance: Instance, argv: Sequence[str]) -> Iterator[None]:
+    """A contestant that says ready on its standard output."""
+    command = instance.popen(list(argv), stdout=subprocess.PIPE)
+    assert command.stdout is not None
+    if command.stdout.readline() != b"ready\n":
+        raise SystemExit(f"bench: {argv[0]} did not start")
+    try:
+        yield
+    finally:
+        command.kill()
+        command.wait()
+
+
+@contextmanager
+def daemon(instance: Instance, config: str | None = ALL) -> Iterator[Daemon]:
+    """binfmtd, ready, until the block ends; a config of None is no config file."""
+    if config is None and Path(DEFAULT_PATH).exists():
+        raise Skipped(f"{DEFAULT_PATH} is there, and would count")
+    running = Daemon(instance, scratch(), config, python=PYTHON)
+    try:
+        running.wait_ready()
+        yield running
+    finally:
+        running.close()
+
+
+def loop(instance: Instance, lines: dict[str, bytes]) -> list[str]:
+    """The C loop that keeps these entries."""
+    pairs = [os.fsdecode(word) for name, line in lines.items() for word in (os.fsencode(name), line)]
+    return [str(BUILD / "loop"), instance.mount_point, *pairs]
+
+
+def measure(
+    instance: Instance, names: Sequence[str], rounds: int, pause_us: int, trigger: str = "status", command: str = ""
+) -> list[float]:
+    """The seconds from a removal until all names have a handler, of some rounds."""
+    argv = [str(BUILD / "measure"), MOUNT_POINT, trigger, str(rounds), str(pause_us), command, *names]
+    result = instance.run(argv)
+    if result.returncode != 0:
+        raise SystemExit(f"bench: {result.stderr.strip()}")
+    return [int(line) / 1e9 for line in result.stdout.split()]
+
+
+def timed(instance: Instance | None, argv: Sequence[str], *statuses: int) -> float:
+    """The seconds that a command takes, inside of the instance if there is one."""
+    command = list(argv) if instance is None else instance.entering(list(argv))
+    began = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    took = time.perf_counter() - began
+    if done.returncode not in (statuses or (0,)):
+        raise SystemExit(f"bench: {' '.join(argv)} ended with {done.returncode}: {done.stderr.strip()}")
+    return took
+
+
+def scratch() -> Path:
+    """A directory of its own, below the one that goes when the benchmarks end."""
+    path = Path(mkdtemp(dir=BUILD / "scratch"))
+    path.chmod(0o755)
+    return path

@@ -1,0 +1,111 @@
+"""The report's plots, as SVG."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("svg")
+from matplotlib import pyplot as plt
+
+# The same figures give the same file, and one that reads well in light and dark pages.
+mpl.rcParams |= {
+    "svg.hashsalt": "binfmtd",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.facecolor": "white",
+}
+COLOURS = {"C loop": "#888888", "bare pyinotify": "#d98c3f", "systemd-binfmt": "#7b5ea7", "binfmtd": "#1f77b4"}
+Results = Mapping[str, Mapping[str, Any]]
+
+
+def plot_all(results: Results, directory: Path) -> None:
+    """Draw what was measured."""
+    directory.mkdir(exist_ok=True)
+    if "removal" in results:
+        _removal(results["removal"]["samples"], directory / "removal.svg")
+    if "reload" in results:
+        _reload(results["reload"]["samples"], directory / "reload.svg")
+    if "failures" in results:
+        _failures(results["failures"]["rows"], directory / "failures.svg")
+    if {"start", "one-shot", "commands"} <= results.keys():
+        _starts(results, directory / "start.svg")
+
+
+def _save(figure: Any, path: Path) -> None:
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+def _removal(samples: Mapping[str, Sequence[float]], path: Path) -> None:
+    """Each contestant's times at each number of entries: the middle half as a box, whiskers to p1 and p99."""
+    counts = sorted({int(name.rpartition(", ")[2]) for name in samples})
+    who = list(dict.fromkeys(name.rpartition(", ")[0] for name in samples))
+    figure, axes = plt.subplots(figsize=(7, 3.2))
+    for place, name in enumerate(who):
+        boxes = axes.boxplot(
+            [[time * 1e6 for time in samples[f"{name}, {count}"]] for count in counts],
+            positions=[number * (len(who) + 1) + place for number in range(len(counts))],
+            whis=(1, 99),
+            showfliers=False,
+            widths=0.7,
+            patch_artist=True,
+            medianprops={"color": "black"},
+        )
+        for box in boxes["boxes"]:
+            box.set_facecolor(COLOURS[name])
+        axes.plot([], [], color=COLOURS[name], linewidth=6, label=name)
+    axes.set_xticks([number * (len(who) + 1) + (len(who) - 1) / 2 for number in range(len(counts))])
+    axes.set_xticklabels([f"{count:,}" for count in counts])
+    axes.set_xlabel("entries in the instance")
+    axes.set_ylabel("us until a handler is back")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, ncols=len(who), loc="upper left")
+    _save(figure, path)
+
+
+def _reload(samples: Mapping[str, Sequence[float]], path: Path) -> None:
+    figure, axes = plt.subplots(figsize=(5, 3))
+    for what in dict.fromkeys(name.rpartition(", ")[0] for name in samples):
+        counts = sorted(int(name.rpartition(", ")[2]) for name in samples if name.startswith(f"{what}, "))
+        times = [sorted(samples[f"{what}, {count}"])[len(samples[f"{what}, {count}"]) // 2] * 1e3 for count in counts]
+        axes.plot(counts, times, marker="o", label=what)
+    axes.set_xlabel("handlers")
+    axes.set_ylabel("ms from SIGHUP to READY=1")
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False)
+    _save(figure, path)
+
+
+def _failures(rows: Sequence[Sequence[str]], path: Path) -> None:
+    figure, axes = plt.subplots(figsize=(7, 1.8))
+    names = [row[0] for row in rows][::-1]
+    shares = [float(row[4].removesuffix(" %").replace(",", "")) for row in rows][::-1]
+    bars = axes.barh(names, shares, color=["#1f77b4" if name.startswith("binfmtd") else "#7b5ea7" for name in names])
+    axes.bar_label(bars, [f" {row[3]} failed" for row in rows][::-1])
+    axes.set_xlabel("% of executions that failed")
+    axes.margins(x=0.15)
+    _save(figure, path)
+
+
+def _starts(results: Results, path: Path) -> None:
+    """Medians of whole processes."""
+    figure, axes = plt.subplots(figsize=(7, 5))
+    found: dict[str, float] = {}
+    for part in ("commands", "one-shot", "start", "sandbox"):
+        for name, times in results.get(part, {}).get("samples", {}).items():
+            found.setdefault(name, sorted(times)[len(times) // 2] * 1e3)
+    names = sorted(found, key=found.__getitem__, reverse=True)
+    others = ("import", "python", "the same", "the two", "unshare", "systemd", "update")
+    bars = axes.barh(
+        names,
+        [found[name] for name in names],
+        color=["#999999" if name.startswith(others) else "#1f77b4" for name in names],
+    )
+    axes.bar_label(bars, fmt=" %.0f")
+    axes.set_xlabel("ms")
+    _save(figure, path)

@@ -1,0 +1,134 @@
+"""From a removal to a handler again: one entry among many, and all 33 at once."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from pathlib import Path
+
+from benchmarks.contestants import (
+    HERE,
+    LINES,
+    PYTHON,
+    SYSTEMD_BINFMT,
+    Skipped,
+    daemon,
+    loop,
+    measure,
+    process,
+    scratch,
+    timed,
+)
+from benchmarks.figures import Goal, Part, median, quantile, shown
+from support.binfmt_d import put_binfmt_d
+from support.instance import MOUNT_POINT, Instance
+
+NAME = "bench"
+LINE = rb":bench:M::\x00bench::/usr/bin/true:"
+CONFIG = r"""
+architectures = []
+[handlers.bench]
+magic = '\x00bench'
+interpreter = "/usr/bin/true"
+flags = ""
+"""
+A_TURN = 9  # rounds; ten repairs of one entry in ten seconds are contention, and the daemon starts anew for each turn
+ENTRIES = {1: (300, 20_000), 50: (300, 20_000), 1_000: (200, 50_000), 10_000: (100, 200_000)}  # rounds, pause in us
+
+Start = Callable[[Instance], AbstractContextManager[object]]
+
+
+def removal(scale: float) -> Part:
+    """One entry, with others beside it."""
+    rows, medians, samples = [], {}, {}
+    goals = []
+    for entries, (rounds, pause) in ENTRIES.items():
+        found, firsts = _race(entries, max(A_TURN - 1, int(rounds * scale)), pause)
+        reference = found["C loop"]
+        for who, times in found.items():
+            rows.append(
+                [
+                    f"{entries:,}",
+                    who,
+                    *_figures(times, reference, (0.5, 0.99)),
+                    *_figures(firsts[who], firsts["C loop"], (0.5,)),
+                ]
+            )
+            samples[f"{who}, {entries}"] = times
+        medians[entries] = median(found["binfmtd"])
+        goals += [
+            Goal(f"median with {entries:,} entries, to the C loop", medians[entries] / median(reference), 2),
+            Goal(
+                f"p99 with {entries:,} entries, to the C loop",
+                quantile(found["binfmtd"], 0.99) / quantile(reference, 0.99),
+                5,
+            ),
+        ]
+    fewest, most = min(ENTRIES), max(ENTRIES)
+    goals.append(Goal(f"median with {most:,} entries, to that with {fewest}", medians[most] / medians[fewest], 1.5))
+    return Part(("entries", "who", "median", "p99", "first after a start"), rows, goals, samples)
+
+
+def _race(entries: int, rounds: int, pause_us: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    start: dict[str, Start] = {
+        "C loop": lambda instance: process(instance, loop(instance, {NAME: LINE})),
+        "bare pyinotify": lambda instance: process(
+            instance, [PYTHON, str(HERE / "bare.py"), MOUNT_POINT, NAME, LINE.decode()]
+        ),
+        "binfmtd": lambda instance: daemon(instance, CONFIG),
+    }
+    found: dict[str, list[float]] = {who: [] for who in start}
+    firsts: dict[str, list[float]] = {who: [] for who in start}
+    with ExitStack() as stack:
+        instances = {who: stack.enter_context(Instance()) for who in start}
+        for instance in instances.values():
+            for number in range(entries - 1):
+                instance.register(rf":foreign{number}:M::\x01f{number:05}::/usr/bin/true:".encode())
+            instance.register(LINE)
+        while len(found["C loop"]) < rounds:
+            for who, begin in start.items():
+                with begin(instances[who]):
+                    first, *others = measure(instances[who], [NAME], A_TURN, pause_us, NAME)
+                firsts[who].append(first)
+                found[who] += others
+    return found, firsts
+
+
+def flush(scale: float) -> Part:
+    """All 33 entries at once, by a write of -1 to ``status``."""
+    if not Path(SYSTEMD_BINFMT).exists():
+        raise Skipped(f"{SYSTEMD_BINFMT} is not here: install systemd")
+    rounds, pause, names = max(5, int(200 * scale)), 50_000, list(LINES)
+    start: dict[str, Start] = {
+        "C loop": lambda instance: process(instance, loop(instance, LINES)),
+        "systemd-binfmt": lambda _: nullcontext(),
+        "binfmtd": daemon,
+    }
+    found: dict[str, list[float]] = {who: [] for who in start}
+    whole: list[float] = []
+    with ExitStack() as stack:
+        instances = {who: stack.enter_context(Instance()) for who in start}
+        for instance in instances.values():
+            for line in LINES.values():
+                instance.register(line)
+        rules = put_binfmt_d(instances["systemd-binfmt"], scratch())["/usr/lib/binfmt.d"]
+        (rules / "rules.conf").write_bytes(b"\n".join(LINES.values()) + b"\n")
+        for who, begin in start.items():
+            stack.enter_context(begin(instances[who]))
+        for _ in range(0, rounds, 5):
+            for who, instance in instances.items():
+                command = SYSTEMD_BINFMT if who == "systemd-binfmt" else ""
+                found[who] += measure(instance, names, 5, pause, command=command)
+            whole.append(timed(instances["systemd-binfmt"], [SYSTEMD_BINFMT]))
+    reference = found["C loop"]
+    rows = [[who, *_figures(times, reference, (0.5, 0.99))] for who, times in found.items()]
+    rows.append(["systemd-binfmt, with its start and end", *_figures(whole, reference, (0.5, 0.99))])
+    ours = median(found["binfmtd"])
+    goals = [
+        Goal("median, to the C loop", ours / median(reference), 3),
+        Goal("median, to systemd-binfmt from its flush on", ours / median(found["systemd-binfmt"]), 1),
+    ]
+    return Part(("who", "median", "p99"), rows, goals, found)
+
+
+def _figures(times: Sequence[float], reference: Sequence[float], shares: Sequence[float]) -> list[str]:
+    pairs = [(quantile(times, share), quantile(reference, share)) for share in shares]
+    return [f"{shown(took * 1e6)} us ({shown(took / unit)} x)" for took, unit in pairs]

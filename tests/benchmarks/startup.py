@@ -1,0 +1,202 @@
+"""Whatever has to start first: the daemon, one pass, what one types, a sandbox.  All as whole processes."""
+
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from benchmarks.contestants import (
+    ALL,
+    BINFMTD,
+    INTERPRETER,
+    LINES,
+    MATCHES,
+    PACKAGES,
+    PYTHON,
+    SYSTEMD_BINFMT,
+    daemon,
+    scratch,
+    timed,
+)
+from benchmarks.figures import Goal, Part, in_turns, median, quantile, shown
+from support.binfmt_d import put_binfmt_d
+from support.instance import Instance
+from support.programs import foreign_program
+
+from binfmtd.catalog.architectures import CATALOG
+
+TURNS = 21
+DO_NOTHING = "python -c pass"
+PYDANTIC = "import of pydantic's BaseModel"
+MODEL = "the same, and a model of one field"
+BARE = "import of the three packages"
+IMPORTS = {
+    DO_NOTHING: "pass",
+    PYDANTIC: "from pydantic import BaseModel",
+    # The least that anybody does with it: the first model brings half as much again.
+    MODEL: "from pydantic import BaseModel\nclass Model(BaseModel):\n    field: int | None = None",
+    BARE: PACKAGES,
+}
+DRIFT = 3  # the exit status of plan, where there is something to do
+
+Run = Callable[[], float]
+Limits = Mapping[str, tuple[str, float]]  # who -> compared with whom, and the most that is allowed
+
+
+def start(scale: float) -> Part:
+    """Until READY=1, in an empty instance and without state; the imports until they are done."""
+    with ExitStack() as stack:
+        instance = stack.enter_context(Instance())
+
+        def starts(config: str | None) -> float:
+            _empty(instance)
+            began = time.perf_counter()
+            with daemon(instance, config):
+                return time.perf_counter() - began
+
+        found = in_turns(
+            _turns(scale),
+            {
+                **_imports(BARE),
+                "binfmtd, no config file": lambda: starts(None),
+                "binfmtd, config file of 33 handlers": lambda: starts(ALL),
+            },
+        )
+    limits = {"binfmtd, no config file": (BARE, 1.5), "binfmtd, config file of 33 handlers": (BARE, 1.5)}
+    return _part(found, BARE, limits)
+
+
+def one_shot(scale: float) -> Part:
+    """``apply`` of 33 handlers, and the peers with as many; each in an instance of its own."""
+    with ExitStack() as stack:
+        config = scratch() / "binfmtd.toml"
+        config.write_text(ALL)
+        fresh, done, systemd = (stack.enter_context(Instance()) for _ in range(3))
+
+        def apply(instance: Instance) -> float:
+            return timed(instance, [BINFMTD, "apply", "--config", str(config), "--state-dir", str(scratch())])
+
+        def from_nothing() -> float:
+            _empty(fresh)
+            return apply(fresh)
+
+        state = scratch()
+        again = [BINFMTD, "apply", "--config", str(config), "--state-dir", str(state)]
+        runs: dict[str, Run] = {
+            **_imports(PYDANTIC, MODEL),
+            "binfmtd apply, all to do": from_nothing,
+            "binfmtd apply, nothing to do": lambda: timed(done, again),
+            "binfmtd --arch LIST without a config file, all to do": lambda: _arch(fresh),
+        }
+        if Path(SYSTEMD_BINFMT).exists():
+            rules = put_binfmt_d(systemd, scratch())["/usr/lib/binfmt.d"]
+            (rules / "rules.conf").write_bytes(b"\n".join(LINES.values()) + b"\n")
+            runs["systemd-binfmt"] = lambda: timed(systemd, [SYSTEMD_BINFMT])
+        if program := shutil.which("update-binfmts"):
+            debian = stack.enter_context(Instance())
+            admin = _admin_directory()
+            enable = [program, "--admindir", str(admin), "--enable"]
+
+            def update_binfmts() -> float:
+                _empty(debian)
+                return timed(debian, enable)
+
+            runs["update-binfmts --enable, all to do"] = update_binfmts
+        found = in_turns(_turns(scale), runs)
+    limits: Limits = {name: (PYDANTIC, 1.5) for name in found if name.startswith("binfmtd")}
+    return _part(found, PYDANTIC, limits)
+
+
+def commands(scale: float) -> Part:
+    """Beside a daemon with 33 handlers that has converged."""
+    with ExitStack() as stack:
+        instance = stack.enter_context(Instance())
+        running = stack.enter_context(daemon(instance, ALL))
+        program = foreign_program(scratch() / "program", CATALOG["aarch64"])
+        state = ["--state-dir", str(running.state_directory)]
+        with_file, without = ["--config", str(running.config)], [*state]
+
+        def ours(*words: str) -> Run:
+            return lambda: timed(instance, [BINFMTD, *words], 0, DRIFT)
+
+        found = in_turns(
+            _turns(scale),
+            {
+                **_imports(DO_NOTHING, PYDANTIC, MODEL),
+                "status": ours("status", *state),
+                "explain PROGRAM": ours("explain", str(program), *state),
+                "plan, config file": ours("plan", *with_file, *state),
+                "check, config file": ours("check", *with_file, *state),
+                "plan, no config file": ours("plan", *without),
+                "check, no config file": ours("check", *without),
+            },
+        )
+    limits: Limits = {
+        **dict.fromkeys(("status", "explain PROGRAM"), (DO_NOTHING, 2.5)),
+        **dict.fromkeys(("plan, config file", "check, config file"), (PYDANTIC, 1.5)),
+    }
+    return _part(found, DO_NOTHING, limits)
+
+
+def sandbox(scale: float) -> Part:
+    """Without a config file, and with every emulator of this machine."""
+    unshare = ["unshare", "-Urm", "true"]
+    found = in_turns(
+        _turns(scale),
+        {
+            "unshare -Urm true": lambda: timed(None, unshare),
+            BARE: lambda: timed(None, [PYTHON, "-c", PACKAGES]),
+            "binfmtd sandbox -- true": lambda: timed(None, [BINFMTD, "sandbox", "--", "true"]),
+        },
+    )
+    both = "the two together"
+    found[both] = [sum(pair) for pair in zip(found["unshare -Urm true"], found[BARE], strict=True)]
+    return _part(found, both, {"binfmtd sandbox -- true": (both, 1.5)})
+
+
+def _turns(scale: float) -> int:
+    return max(3, int(TURNS * scale))
+
+
+def _imports(*names: str) -> dict[str, Run]:
+    """Timed outside of any instance: there is nothing to enter for them, which takes a millisecond or two."""
+    return {name: lambda name=name: timed(None, [PYTHON, "-c", IMPORTS[name]]) for name in names}  # type: ignore[misc]
+
+
+def _arch(instance: Instance) -> float:
+    _empty(instance)
+    return timed(instance, [BINFMTD, "--arch", "all", "--state-dir", str(scratch())])
+
+
+def _empty(instance: Instance) -> None:
+    instance.remove("status")
+    instance.write("status", b"1")
+
+
+def _admin_directory() -> Path:
+    """update-binfmts' database, with the same 33."""
+    admin = scratch() / "admin"
+    admin.mkdir()
+    for name, match in MATCHES.items():
+        magic, mask = ("".join(f"\\x{byte:02x}" for byte in part or b"") for part in (match.magic, match.mask))
+        lines = ["binfmtd", "magic", "0", magic, mask, INTERPRETER, "", "", "", "yes"]
+        (admin / name).write_text("\n".join(lines) + "\n")
+    return admin
+
+
+def _part(found: Mapping[str, Sequence[float]], reference: str, limits: Limits) -> Part:
+    unit = median(found[reference])
+    rows = [
+        [
+            who,
+            f"{shown(median(times) * 1e3)} ms ({shown(median(times) / unit)} x)",
+            f"{shown(quantile(times, 0.99) * 1e3)} ms",
+        ]
+        for who, times in found.items()
+    ]
+    goals = [
+        Goal(f"{who}, to: {other}", median(found[who]) / median(found[other]), limit)
+        for who, (other, limit) in limits.items()
+    ]
+    return Part(("what", "median", "slowest"), rows, goals, found)
