@@ -36,6 +36,7 @@ class Contention:
 
     def __init__(self) -> None:
         self._histories: dict[str, _History] = {}
+        self._contended: set[str] = set()
 
     def repaired(self, name: str, now: float) -> bool:
         """Count a repair; True if this one begins a contention."""
@@ -46,11 +47,14 @@ class Contention:
             return False
         if len(history.repairs) == history.repairs.maxlen and now - history.repairs[0] <= history.window:
             history.pause = FIRST_PAUSE
+            self._contended.add(name)
             return True
         return False
 
     def allowed_at(self, name: str) -> float:
         """The time from which the name may be repaired again."""
+        if not self._contended:
+            return _NEVER
         return max(self._allowed_at(name), self._allowed_at(INSTANCE))
 
     def _allowed_at(self, name: str) -> float:
@@ -59,16 +63,18 @@ class Contention:
 
     def contended(self) -> frozenset[str]:
         """The names that are backed off from."""
-        return frozenset(name for name, history in self._histories.items() if history.pause)
+        return frozenset(self._contended)
 
     def end_at(self) -> float:
         """When the next contention may be over: infinity if there is none."""
-        return min((h.repairs[-1] + QUIET for h in self._histories.values() if h.pause), default=float("inf"))
+        return min((self._histories[name].repairs[-1] + QUIET for name in self._contended), default=float("inf"))
 
     def over(self, now: float) -> list[str]:
         """Forget the names that have been quiet long enough, and return those whose contention ends."""
         quiet = [name for name, history in self._histories.items() if now >= history.repairs[-1] + QUIET]
-        return [name for name in quiet if self._histories.pop(name).pause]
+        over = [name for name in quiet if self._histories.pop(name).pause]
+        self._contended.difference_update(over)
+        return over
 
 
 def _history_of(name: str) -> _History:

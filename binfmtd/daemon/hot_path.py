@@ -11,7 +11,7 @@ from binfmtd.daemon.reconcile import Look
 from binfmtd.daemon.watch import Heard
 from binfmtd.errors import WriteRefusedError
 from binfmtd.kernel.instance import Instance
-from binfmtd.kernel.interpreters import moved
+from binfmtd.kernel.interpreters import fingerprint
 from binfmtd.kernel.stand_ins import StandIns
 from binfmtd.kernel.write import DISABLE, ENABLE, Writer
 from binfmtd.model.drift import Drift
@@ -58,12 +58,16 @@ class HotPath:
         }
         self._higher = {low: above for low, above in higher.items() if above and low in self._handlers}
         self._served = [(look.desired.by_name[name], by) for name, by in served.items() if not pauses.hold(name)]
-        self._fingerprints = look.desired.fingerprints
+        self._judged = {
+            name: (path, look.desired.fingerprints.get(path))
+            for name, handler in self._handlers.items()
+            if Flags.F in handler.registration.flags and (path := handler.registration.interpreter)
+        }
         self._inodes = {name: entry.inode for name, entry in look.observed.by_name.items()}
         self._switch_paused = pauses.hold(INSTANCE)
         self._may_bridge = may_bridge
         self._may_switch = may_switch
-        self._stand_ins = StandIns(look.desired, look.plan.yielding_to)
+        self._stand_ins = StandIns(look.desired, look.plan.yielding_to, look.observed.by_name)
         for handler in look.desired.handlers:
             self._stand_ins.line(handler)  # written now, not in a hurry
 
@@ -84,7 +88,7 @@ class HotPath:
             also += self._deserted(heard, instance, reaction)
         if also:
             without = sorted([*without, *also], key=lambda handler: self._rank[handler.name])
-        without = [handler for handler in without if not moved(handler.registration, self._fingerprints)]
+        without = [handler for handler in without if not self._moved(handler.name)]
         if without:
             reaction.bridged, reaction.refused = self._stand_ins.bridge(without, instance, writer)
         return reaction
@@ -94,6 +98,11 @@ class HotPath:
         return len(self._handlers) > 1 and all(
             reaction.found.get(name) is Drift.MISSING for name, each in self._handlers.items() if each.enabled
         )
+
+    def _moved(self, name: str) -> bool:
+        """Whether F would open another file than the one that was judged."""
+        judged = self._judged.get(name)
+        return judged is not None and fingerprint(judged[0]) != judged[1]
 
     def _concerned(self, heard: Heard) -> Iterable[Handler]:
         if heard.everything:

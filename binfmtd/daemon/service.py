@@ -4,6 +4,7 @@ One thread and one wait.  What wakes it: inotify (somebody touched the instance,
 mount table, a signal, or the next deadline (a name that is quiet now, the end of a back-off, `resync`, the watchdog).
 """
 
+import gc
 import time
 
 from binfmtd.daemon.attachment import Attachment
@@ -296,4 +297,5 @@ class Service:
         self._exporter.show(document, self._reconciler.config.metrics, started=ready)
         if ready and not self._ready:
             self._ready = True
+            gc.freeze()  # what is loaded by now is never garbage, and a collection in a repair need not look through it
             self._notifier.send("READY=1")

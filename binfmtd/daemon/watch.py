@@ -14,7 +14,7 @@ import logging
 import os
 import struct
 import termios
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 import pyinotify
@@ -161,19 +161,20 @@ class Watch:
         self._files = files
         return failed
 
-    def read(self, wrote: Iterable[Wrote] = ()) -> Heard:
+    def read(self, wrote: Iterable[Wrote] = (), heard: Heard | None = None) -> Heard:
         """Read all pending events, and leave out those that our own writes since the last call must have raised.
 
+        What others did is added to ``heard``, or told alone.
         Our events are in the queue when the write returns, so what is not found by now will not come.
         """
-        heard = Heard()
+        heard = Heard() if heard is None else heard
         own = _events_of(wrote)
         data = self._read()
         if len(data) > _MOST_BYTES:
             self._hear_storm(heard, data)
             return heard
-        offset = 0
-        while offset < len(data):
+        offset, end = 0, len(data)
+        while offset < end:
             descriptor, mask, _, length = _EVENT.unpack_from(data, offset)
             offset += _EVENT.size + length
             name = data[offset - length : offset].rstrip(b"\0")
@@ -200,11 +201,11 @@ class Watch:
             heard.lost = True
             self._instance = None
 
-    def _hear_instance(self, heard: Heard, own: Counter[tuple[bytes, int]], mask: int, name: bytes) -> None:
+    def _hear_instance(self, heard: Heard, own: dict[tuple[bytes, int], int], mask: int, name: bytes) -> None:
         if mask & _GONE:
             heard.lost = heard.everything = True
             self._instance = None
-        elif own[name, mask] > 0:
+        elif own and own.get((name, mask), 0) > 0:
             own[name, mask] -= 1
         elif name == b"register":
             heard.everything = True
@@ -251,8 +252,8 @@ class Watch:
         return b"".join(parts)
 
 
-def _events_of(wrote: Iterable[Wrote]) -> Counter[tuple[bytes, int]]:
-    own: Counter[tuple[bytes, int]] = Counter()
+def _events_of(wrote: Iterable[Wrote]) -> dict[tuple[bytes, int], int]:
+    own: dict[tuple[bytes, int], int] = defaultdict(int)
     for each in wrote:
         name = each.file.encode("utf-8", "surrogateescape")
         own[name, pyinotify.IN_MODIFY] += each.writes

@@ -51,7 +51,7 @@ class Worker:
     def listen(self) -> None:
         """Read what others did."""
         wrote, self._wrote = self._wrote, []
-        self.heard.add(self._watch.read(wrote))
+        self._watch.read(wrote, self.heard)
 
     def forget_own(self) -> None:
         """The watch is new: it has not heard what we wrote before, and what it hears alike is somebody else's."""

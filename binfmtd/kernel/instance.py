@@ -2,6 +2,9 @@
 
 The descriptor lives for one pass only.  One that stayed open would make the admin's ``umount`` fail with EBUSY, and an
 instance that was unmounted lazily would go on working for us alone.
+
+Names are bytes, written as UTF-8 with surrogate escapes: as Python writes file names (``start`` in cli/main.py sees to
+it that it does so under any locale).
 """
 
 import os
@@ -10,7 +13,6 @@ from typing import Self
 
 from binfmtd.errors import MountError
 from binfmtd.formats.entryfile import parse_entry
-from binfmtd.formats.line import to_bytes, to_text
 from binfmtd.kernel.mount import Mounted
 from binfmtd.model.entry import Entry, ObservedState
 
@@ -43,7 +45,7 @@ class Instance:
     def inode(self, name: str) -> int | None:
         """The identity of an entry; None if there is none of that name."""
         try:
-            return os.stat(to_bytes(name), dir_fd=self.descriptor).st_ino
+            return os.stat(name, dir_fd=self.descriptor).st_ino
         except OSError:
             return None
 
@@ -52,7 +54,7 @@ class Instance:
         try:
             os.lseek(self.descriptor, 0, os.SEEK_SET)
             with os.scandir(self.descriptor) as listing:  # which takes a descriptor of its own
-                found = [(to_text(os.fsencode(entry.name)), entry.inode()) for entry in listing]
+                found = [(entry.name, entry.inode()) for entry in listing]
         except OSError as error:
             message = f"{self.mounted.directory} cannot be listed: {error.strerror}: see dmesg"
             raise MountError(message, error.errno) from None
@@ -73,7 +75,7 @@ class Instance:
 
     def _read(self, name: str) -> tuple[bytes, int] | None:
         try:
-            descriptor = os.open(to_bytes(name), os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.descriptor)
+            descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.descriptor)
         except OSError:
             return None
         try:

@@ -16,9 +16,16 @@ from binfmtd.model.standin import stand_in_name
 class StandIns:
     """The stand-ins of one desired state."""
 
-    def __init__(self, desired: DesiredState, yielding_to: Mapping[str, tuple[str, ...]]) -> None:
-        """``yielding_to``: handler -> the foreign entries that the config lets win."""
+    def __init__(
+        self, desired: DesiredState, yielding_to: Mapping[str, tuple[str, ...]], standing: Iterable[str] | None = None
+    ) -> None:
+        """``yielding_to``: handler -> the foreign entries that the config lets win.
+
+        ``standing``: the names that were there at the last look, if that is known.  A stand-in that was not is not
+        looked for but registered: to ask the kernel for a name that it does not have takes as long.
+        """
         self._desired = desired
+        self._met = None if standing is None else set(standing)
         self._yielding_to = yielding_to
         self._lines: dict[str, bytes | None] = {}
 
@@ -52,17 +59,22 @@ class StandIns:
         wanted: dict[str, tuple[Handler, bytes]] = {}
         for handler in handlers:
             line = self.line(handler)
-            if line is None or instance.inode(stand_in_name(handler.name)) is not None:
+            if line is None or self._is_there(stand_in_name(handler.name), instance):
                 continue
             if may_stand_in(handler, self._desired, self._yielding_to.get(handler.name, ()), present):
                 wanted[handler.name] = handler, line
         if not wanted:
             return [], {}
         results = writer.register([line for _, line in wanted.values()])
-        refused = {
-            name: refusal(handler.registration, error)
-            for (name, (handler, _)), error in zip(wanted.items(), results, strict=True)
-            # Another daemon that keeps the same handlers may have been faster: then one is there.
-            if error is not None and error.errno != errno.EEXIST
-        }
-        return [name for name in wanted if name not in refused], refused
+        bridged, refused = [], {}
+        for (name, (handler, _)), error in zip(wanted.items(), results, strict=True):
+            if error is None:
+                bridged.append(name)
+            elif error.errno != errno.EEXIST:  # else one is there: another daemon's that keeps the same handlers
+                refused[name] = refusal(handler.registration, error)
+        if self._met is not None:
+            self._met.update(map(stand_in_name, wanted))
+        return bridged, refused
+
+    def _is_there(self, name: str, instance: Instance) -> bool:
+        return (self._met is None or name in self._met) and instance.inode(name) is not None

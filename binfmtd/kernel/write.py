@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from binfmtd.errors import PASSING, Again, WriteRefusedError
-from binfmtd.formats.line import to_bytes
 from binfmtd.kernel.instance import Instance
 from binfmtd.model.handler import Registration
 
@@ -47,7 +46,7 @@ class Writer:
         """
         outcome: list[OSError | None] = []
         try:
-            descriptor = os.open(b"register", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._directory)
+            descriptor = os.open("register", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._directory)
         except OSError as error:
             raise self._cannot_open("register", error) from None
         try:
@@ -68,7 +67,7 @@ class Writer:
         Raises WriteRefusedError.
         """
         try:
-            descriptor = os.open(to_bytes(name), os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._directory)
+            descriptor = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._directory)
         except FileNotFoundError:
             return False
         except OSError as error:

@@ -23,18 +23,20 @@ PYTHON = str(BUILD / "venv" / "bin" / "python")  # where binfmtd is installed as
 BINFMTD = str(BUILD / "venv" / "bin" / "binfmtd")
 SYSTEMD_BINFMT = "/usr/lib/systemd/systemd-binfmt"
 PACKAGES = "from pydantic import BaseModel; import pyinotify, structlog"  # `import pydantic` alone imports nothing
-INTERPRETER = "/usr/bin/qemu-aarch64"
+EMULATORS = "/usr/bin/qemu-{name}"
+INTERPRETER = EMULATORS.format(name="aarch64")  # of what has no emulator
 
 # 33 entries: the architectures that a host of x86-64 can need, and two more.
 ARCHITECTURES = [name for name in CATALOG if name not in ("i386", "x86_64")]
 MATCHES = {f"qemu-{name}": CATALOG[name].match for name in ARCHITECTURES} | {
     f"more{number}": Magic(b"\0bench%d" % number) for number in (1, 2)
 }
-LINES = {name: encode_line(name, Registration(match, INTERPRETER, Flags.F)) for name, match in MATCHES.items()}
+INTERPRETERS = {name: f"/usr/bin/{name}" if name.startswith("qemu-") else INTERPRETER for name in MATCHES}
+LINES = {name: encode_line(name, Registration(match, INTERPRETERS[name], Flags.F)) for name, match in MATCHES.items()}
 ALL = f"""
 architectures = {ARCHITECTURES}
 [emulators]
-paths = ["{INTERPRETER}"]
+paths = ["{EMULATORS}"]
 flags = "F"
 """ + "".join(
     f'[handlers.more{number}]\nmagic = \'\\x00bench{number}\'\ninterpreter = "{INTERPRETER}"\nflags = "F"\n'

@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.contestants import (
     ALL,
     BINFMTD,
-    INTERPRETER,
+    INTERPRETERS,
     LINES,
     MATCHES,
     PACKAGES,
@@ -180,7 +180,7 @@ def _admin_directory() -> Path:
     admin.mkdir()
     for name, match in MATCHES.items():
         magic, mask = ("".join(f"\\x{byte:02x}" for byte in part or b"") for part in (match.magic, match.mask))
-        lines = ["binfmtd", "magic", "0", magic, mask, INTERPRETER, "", "", "", "yes"]
+        lines = ["binfmtd", "magic", "0", magic, mask, INTERPRETERS[name], "", "", "", "yes"]
         (admin / name).write_text("\n".join(lines) + "\n")
     return admin
 

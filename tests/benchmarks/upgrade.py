@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.contestants import ARCHITECTURES, LINES, daemon, scratch
+from benchmarks.contestants import ARCHITECTURES, INTERPRETERS, LINES, daemon, scratch
 from benchmarks.figures import Goal, Part, median, quantile, shown
 from support.exec_loop import TESTS, execute
 from support.instance import Instance
@@ -33,7 +33,7 @@ flags = "F"
         times = _times(instance, emulators[NAME], rounds)
     with Instance() as instance:
         line = LINES[f"qemu-{NAME}"]
-        instance.register(line.replace(b"/usr/bin/qemu-aarch64", os.fsencode(emulators[NAME])))
+        instance.register(line.replace(os.fsencode(INTERPRETERS[f"qemu-{NAME}"]), os.fsencode(emulators[NAME])))
         (peer,) = _times(instance, emulators[NAME], 1)
     rows = [
         ["binfmtd", f"{shown(median(times) * 1e3)} ms", f"{shown(quantile(times, 0.99) * 1e3)} ms"],
