@@ -1,6 +1,7 @@
 """Which command is meant; only that one's module is imported, so that each starts as fast as it can."""
 
 import errno
+import gc
 import importlib
 import io
 import os
@@ -44,6 +45,7 @@ def entry() -> None:
 
 def start(command: Callable[[Sequence[str]], int]) -> NoReturn:
     """Make this process fit for a command, run it on this process's arguments, and exit with its status."""
+    gc.disable()  # most commands end before there is any garbage; those that go on enable it
     if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
         # The kernel's names and paths are bytes, written here as UTF-8: under another locale we would look up others.
         os.execv(sys.executable, [sys.orig_argv[0], "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606  ourselves

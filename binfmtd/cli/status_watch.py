@@ -7,6 +7,7 @@
 """
 
 import errno
+import gc
 import json
 import os
 import select
@@ -39,6 +40,7 @@ _Seen = tuple[dict[str, Any] | None, int | None, str]
 
 def watch(directory: str, *, as_json: bool) -> NoReturn:
     """Show it until somebody presses ^C (KeyboardInterrupt) or nobody reads any more (BrokenPipeError)."""
+    gc.enable()
     changes = _Changes([os.path.abspath(os.path.join(directory, name)) for name in (FILE_NAME, LOCK_NAME)])
     drawing = not as_json and takes_a_drawing()
     with _screen() if drawing else nullcontext():

@@ -4,6 +4,7 @@ Looks at binfmt_misc itself, so it takes neither a daemon nor its state director
 """
 
 import argparse
+import gc
 import time
 from collections.abc import Sequence
 
@@ -64,6 +65,7 @@ def wait(wanted: list[Architecture], directory: str | None, facts: HostFacts, de
     from binfmtd.daemon.wait import Wait
     from binfmtd.daemon.watch import Watch
 
+    gc.enable()
     watch, mounts = Watch(), MountTable()
     waiting = Wait(mounts.descriptor)
     attachment = Attachment(Where(directory, autoload=False), watch, waiting)

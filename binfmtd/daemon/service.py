@@ -298,4 +298,5 @@ class Service:
         if ready and not self._ready:
             self._ready = True
             gc.freeze()  # what is loaded by now is never garbage, and a collection in a repair need not look through it
+            gc.enable()
             self._notifier.send("READY=1")

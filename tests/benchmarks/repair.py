@@ -9,13 +9,13 @@ from benchmarks.contestants import (
     LINES,
     PYTHON,
     SYSTEMD_BINFMT,
+    Clock,
     Skipped,
     daemon,
     loop,
     measure,
     process,
     scratch,
-    timed,
 )
 from benchmarks.figures import Goal, Part, median, quantile, shown
 from support.binfmt_d import put_binfmt_d
@@ -113,11 +113,12 @@ def flush(scale: float) -> Part:
         (rules / "rules.conf").write_bytes(b"\n".join(LINES.values()) + b"\n")
         for who, begin in start.items():
             stack.enter_context(begin(instances[who]))
+        clock = Clock(instances["systemd-binfmt"])
         for _ in range(0, rounds, 5):
             for who, instance in instances.items():
                 command = SYSTEMD_BINFMT if who == "systemd-binfmt" else ""
                 found[who] += measure(instance, names, 5, pause, command=command)
-            whole.append(timed(instances["systemd-binfmt"], [SYSTEMD_BINFMT]))
+            whole.append(clock([SYSTEMD_BINFMT]))
     reference = found["C loop"]
     rows = [[who, *_figures(times, reference, (0.5, 0.99))] for who, times in found.items()]
     rows.append(["systemd-binfmt, with its start and end", *_figures(whole, reference, (0.5, 0.99))])

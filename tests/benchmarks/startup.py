@@ -4,6 +4,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from benchmarks.contestants import (
@@ -15,9 +16,9 @@ from benchmarks.contestants import (
     PACKAGES,
     PYTHON,
     SYSTEMD_BINFMT,
+    Clock,
     daemon,
     scratch,
-    timed,
 )
 from benchmarks.figures import Goal, Part, in_turns, median, quantile, shown
 from support.binfmt_d import put_binfmt_d
@@ -48,6 +49,7 @@ def start(scale: float) -> Part:
     """Until READY=1, in an empty instance and without state; the imports until they are done."""
     with ExitStack() as stack:
         instance = stack.enter_context(Instance())
+        clock = Clock(instance)
 
         def starts(config: str | None) -> float:
             _empty(instance)
@@ -58,7 +60,7 @@ def start(scale: float) -> Part:
         found = in_turns(
             _turns(scale),
             {
-                **_imports(BARE),
+                **_imports(clock, BARE),
                 "binfmtd, no config file": lambda: starts(None),
                 "binfmtd, config file of 33 handlers": lambda: starts(ALL),
             },
@@ -73,34 +75,33 @@ def one_shot(scale: float) -> Part:
         config = scratch() / "binfmtd.toml"
         config.write_text(ALL)
         fresh, done, systemd = (stack.enter_context(Instance()) for _ in range(3))
+        clock = Clock(fresh)
 
-        def apply(instance: Instance) -> float:
-            return timed(instance, [BINFMTD, "apply", "--config", str(config), "--state-dir", str(scratch())])
-
-        def from_nothing() -> float:
+        def from_nothing(*words: str) -> float:
             _empty(fresh)
-            return apply(fresh)
+            return clock([BINFMTD, *words, "--state-dir", str(scratch())])
 
-        state = scratch()
-        again = [BINFMTD, "apply", "--config", str(config), "--state-dir", str(state)]
+        again = Clock(done)
+        apply = [BINFMTD, "apply", "--config", str(config), "--state-dir", str(scratch())]
         runs: dict[str, Run] = {
-            **_imports(PYDANTIC, MODEL),
-            "binfmtd apply, all to do": from_nothing,
-            "binfmtd apply, nothing to do": lambda: timed(done, again),
-            "binfmtd --arch LIST without a config file, all to do": lambda: _arch(fresh),
+            **_imports(clock, PYDANTIC, MODEL),
+            "binfmtd apply, all to do": lambda: from_nothing("apply", "--config", str(config)),
+            "binfmtd apply, nothing to do": lambda: again(apply),
+            "binfmtd --arch all without a config file, all to do": lambda: from_nothing("--arch", "all"),
         }
         if Path(SYSTEMD_BINFMT).exists():
             rules = put_binfmt_d(systemd, scratch())["/usr/lib/binfmt.d"]
             (rules / "rules.conf").write_bytes(b"\n".join(LINES.values()) + b"\n")
-            runs["systemd-binfmt"] = lambda: timed(systemd, [SYSTEMD_BINFMT])
+            clock_of_systemd = Clock(systemd)
+            runs["systemd-binfmt"] = lambda: clock_of_systemd([SYSTEMD_BINFMT])
         if program := shutil.which("update-binfmts"):
             debian = stack.enter_context(Instance())
             admin = _admin_directory()
-            enable = [program, "--admindir", str(admin), "--enable"]
+            clock_of_debian = Clock(debian)
 
             def update_binfmts() -> float:
                 _empty(debian)
-                return timed(debian, enable)
+                return clock_of_debian([program, "--admindir", str(admin), "--enable"])
 
             runs["update-binfmts --enable, all to do"] = update_binfmts
         found = in_turns(_turns(scale), runs)
@@ -113,17 +114,18 @@ def commands(scale: float) -> Part:
     with ExitStack() as stack:
         instance = stack.enter_context(Instance())
         running = stack.enter_context(daemon(instance, ALL))
+        clock = Clock(instance)
         program = foreign_program(scratch() / "program", CATALOG["aarch64"])
         state = ["--state-dir", str(running.state_directory)]
         with_file, without = ["--config", str(running.config)], [*state]
 
         def ours(*words: str) -> Run:
-            return lambda: timed(instance, [BINFMTD, *words], 0, DRIFT)
+            return lambda: clock([BINFMTD, *words], DRIFT)
 
         found = in_turns(
             _turns(scale),
             {
-                **_imports(DO_NOTHING, PYDANTIC, MODEL),
+                **_imports(clock, DO_NOTHING, PYDANTIC, MODEL),
                 "status": ours("status", *state),
                 "explain PROGRAM": ours("explain", str(program), *state),
                 "plan, config file": ours("plan", *with_file, *state),
@@ -141,15 +143,16 @@ def commands(scale: float) -> Part:
 
 def sandbox(scale: float) -> Part:
     """Without a config file, and with every emulator of this machine."""
-    unshare = ["unshare", "-Urm", "true"]
-    found = in_turns(
-        _turns(scale),
-        {
-            "unshare -Urm true": lambda: timed(None, unshare),
-            BARE: lambda: timed(None, [PYTHON, "-c", PACKAGES]),
-            "binfmtd sandbox -- true": lambda: timed(None, [BINFMTD, "sandbox", "--", "true"]),
-        },
-    )
+    with Instance() as instance:
+        clock = Clock(instance)
+        found = in_turns(
+            _turns(scale),
+            {
+                "unshare -Urm true": lambda: clock(["unshare", "-Urm", "true"]),
+                **_imports(clock, BARE),
+                "binfmtd sandbox -- true": lambda: clock([BINFMTD, "sandbox", "--", "true"]),
+            },
+        )
     both = "the two together"
     found[both] = [sum(pair) for pair in zip(found["unshare -Urm true"], found[BARE], strict=True)]
     return _part(found, both, {"binfmtd sandbox -- true": (both, 1.5)})
@@ -159,14 +162,8 @@ def _turns(scale: float) -> int:
     return max(3, int(TURNS * scale))
 
 
-def _imports(*names: str) -> dict[str, Run]:
-    """Timed outside of any instance: there is nothing to enter for them, which takes a millisecond or two."""
-    return {name: lambda name=name: timed(None, [PYTHON, "-c", IMPORTS[name]]) for name in names}  # type: ignore[misc]
-
-
-def _arch(instance: Instance) -> float:
-    _empty(instance)
-    return timed(instance, [BINFMTD, "--arch", "all", "--state-dir", str(scratch())])
+def _imports(clock: Clock, *names: str) -> dict[str, Run]:
+    return {name: partial(clock, [PYTHON, "-c", IMPORTS[name]]) for name in names}
 
 
 def _empty(instance: Instance) -> None:
