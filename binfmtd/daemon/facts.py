@@ -9,7 +9,7 @@ from binfmtd.errors import FormatError
 from binfmtd.files.atomic import read_regular, write_atomically
 from binfmtd.files.trust import Trust
 from binfmtd.kernel import host
-from binfmtd.kernel.interpreters import head, look_at
+from binfmtd.kernel.interpreters import fingerprint, head, look_at
 from binfmtd.model.config import Config
 from binfmtd.model.desired import Facts, InterpreterFacts
 from binfmtd.model.entry import ObservedState
@@ -36,6 +36,11 @@ class HostFacts:
     def forget_interpreters(self) -> None:
         """Something happened to an interpreter: look again."""
         self._interpreters = {}
+
+    def forget_exchanged(self) -> None:
+        """The same where the file is another than before; who could change it, say, is not asked anew."""
+        kept = {path: each for path, each in self._interpreters.items() if fingerprint(path) == each.fingerprint}
+        self._interpreters = kept
 
     def gather(self, config: Config, observed: ObservedState | None) -> Facts:
         """The facts that this config needs; ``observed`` is None where the entries cannot be seen."""

@@ -5,7 +5,7 @@ what was registered anew, and only that is read.  Writes stand-ins, and what end
 ledger and the full look come later, and so does a stand-in whose interpreter has changed: it has to be judged first.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from binfmtd.daemon.reconcile import Look
 from binfmtd.daemon.watch import Heard
@@ -93,10 +93,10 @@ class HotPath:
             reaction.bridged, reaction.refused = self._stand_ins.bridge(without, instance, writer)
         return reaction
 
-    def all_missing(self, reaction: Reaction) -> bool:
-        """Whether every one of several handlers was found to have no entry."""
+    def all_missing(self, found: Mapping[str, Drift]) -> bool:
+        """Whether every one of several handlers was found to have no entry: then there was a flush."""
         return len(self._handlers) > 1 and all(
-            reaction.found.get(name) is Drift.MISSING for name, each in self._handlers.items() if each.enabled
+            found.get(name) is Drift.MISSING for name, each in self._handlers.items() if each.enabled
         )
 
     def _moved(self, name: str) -> bool:

@@ -87,6 +87,11 @@ class Reconciler:
         if interpreters:
             self._forget_interpreters()
 
+    def interpreter_arrived(self) -> None:
+        """A file was put in the place of an interpreter: it can serve before everything is looked at anew."""
+        self._facts.forget_exchanged()
+        self._desired = None
+
     def refused(self, name: str, error: WriteRefusedError) -> None:
         """The kernel refused a registration: do not try again before something changes that could make it better."""
         if error.again is not Again.LATER:

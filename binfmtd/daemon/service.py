@@ -119,11 +119,11 @@ class Service:
         if "config" in heard.files:
             self._ask_for_reload()
         if "interpreters" in heard.files:
-            self._files.changed = True
             if self._files.stirred(now) and heard.arrived:  # an upgrade serves at once
-                self._make_pass("interpreter")
-            else:
-                self._pacing.look_later(now)
+                self._reconciler.interpreter_arrived()
+                self._worker.make_pass("interpreter")
+            self._files.changed = True
+            self._pacing.look_later(now)
         if heard.overflow:
             self._worker.touched = None
             self._make_pass("overflow")
@@ -297,6 +297,7 @@ class Service:
         self._exporter.show(document, self._reconciler.config.metrics, started=ready)
         if ready and not self._ready:
             self._ready = True
-            gc.freeze()  # what is loaded by now is never garbage, and a collection in a repair need not look through it
-            gc.enable()
             self._notifier.send("READY=1")
+            gc.collect()
+            gc.freeze()  # what is left is never garbage, and a collection in a repair need not look through it
+            gc.enable()

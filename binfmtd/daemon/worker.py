@@ -17,7 +17,7 @@ from binfmtd.errors import BinfmtdError, MountError, WriteRefusedError
 from binfmtd.kernel.converge import Due
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.write import Writer, Wrote
-from binfmtd.model.drift import Action
+from binfmtd.model.drift import Act, Action
 
 
 class Worker:
@@ -83,7 +83,7 @@ class Worker:
         reaction, bricking = self._repair(look_for)
         if look_for is not heard and self._hot is not None:
             # A glance hears nothing, but this is no removal by name.
-            look_for.flushed = heard.flushed = self._hot.all_missing(reaction)
+            look_for.flushed = heard.flushed = self._hot.all_missing(reaction.found)
         # The kernel has its handlers again; from here on nothing is urgent.
         for name in bricking:
             self._report.bricked(name)
@@ -127,13 +127,16 @@ class Worker:
             return None
         touched, self.touched = self.touched, set()
         at_once_due = Due.FORCED if trigger == "stop" else Due.QUIET
+        only_bridging = trigger == "interpreter"  # everything else waits until it is quiet
 
         def due(name: str) -> Due:
+            if only_bridging:
+                return Due.LATER
             return at_once_due if at_once else self._pacing.due(name)
 
         def allow(action: Action) -> bool:
-            if trigger == "interpreter" and action.handler is None:
-                return False  # what has gone may be about to come back
+            if only_bridging and action.act is not Act.REPLACE:
+                return False
             return trigger == "stop" or self._pacing.allow(action)
 
         def disturbed(name: str) -> bool:
@@ -172,7 +175,9 @@ class Worker:
             return None
         failed, pacing = self._reconciler.failed, self._pacing
         self._hot = HotPath(result.look, failed, pacing.may_bridge, pacing.may_switch)
-        pacing.passed(result, failed, at_once=at_once, flushed=self.heard.flushed)
+        still_open = {action.entry: action.drift for action in result.look.plan.actions}
+        flushed = self.heard.flushed or (self._storming() and self._hot.all_missing(still_open))  # nobody listened
+        pacing.passed(result, failed, at_once=at_once, flushed=flushed)
         return result
 
     def remove_owned(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from binfmtd.errors import FormatError
 from binfmtd.files.atomic import read_start
-from binfmtd.files.chain import walk
+from binfmtd.files.chain import Seen, walk
 from binfmtd.files.trust import Trust, way_untrusted
 from binfmtd.formats.elf import parse_elf
 from binfmtd.model.desired import Fingerprint, InterpreterFacts
@@ -41,8 +41,9 @@ def moved(registration: Registration, known: Mapping[str, Fingerprint]) -> bool:
 def look_at(paths: Iterable[str], trust: Trust) -> dict[str, InterpreterFacts]:
     """The facts about each path: the file that is known is the one whose way was judged."""
     facts = {}
+    seen: Seen = {}
     for path in paths:
-        way = walk(path)
+        way = walk(path, seen)
         if way.magic is not None:
             facts[path] = InterpreterFacts(fingerprint(path), _magic(way.magic))
             continue
@@ -58,8 +59,9 @@ def _magic(link: str) -> str:
 def watched(paths: Iterable[str]) -> dict[str, set[str]]:
     """Directory -> names in it to watch, so that no change of what these paths lead to goes unnoticed."""
     found: dict[str, set[str]] = {}
+    seen: Seen = {}
     for path in paths:
-        for directory, name in walk(path).watched:
+        for directory, name in walk(path, seen).watched:
             found.setdefault(directory, set()).add(name)
     return found
 

@@ -5,6 +5,7 @@ interpreter too, and every exec fails with ELOOP.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import product
 from typing import NamedTuple
 
@@ -44,17 +45,22 @@ class NativeHeader(NamedTuple):
 
     def programs(self) -> tuple[Magic, ...]:
         """The headers that native programs have, as magics of 20 bytes."""
-        order = "little" if self.byte_order == 1 else "big"
-        return tuple(
-            Magic(
-                b"\x7fELF"
-                + bytes((self.elf_class, self.byte_order, 1, osabi))
-                + bytes(8)
-                + e_type.to_bytes(2, order)  # type: ignore[arg-type]  # mypy widens the literal to str
-                + self.machine.to_bytes(2, order)  # type: ignore[arg-type]
-            )
-            for osabi, e_type in product(_OSABI, _E_TYPE)
+        return _programs(self)
+
+
+@cache  # a host has one
+def _programs(native: NativeHeader) -> tuple[Magic, ...]:
+    order = "little" if native.byte_order == 1 else "big"
+    return tuple(
+        Magic(
+            b"\x7fELF"
+            + bytes((native.elf_class, native.byte_order, 1, osabi))
+            + bytes(8)
+            + e_type.to_bytes(2, order)  # type: ignore[arg-type]  # mypy widens the literal to str
+            + native.machine.to_bytes(2, order)  # type: ignore[arg-type]
         )
+        for osabi, e_type in product(_OSABI, _E_TYPE)
+    )
 
 
 _SCRIPT = Magic(b"#!")
