@@ -99,6 +99,10 @@ class Pacing:
         declared = desired.by_name.keys()
         self._in_order = frozenset(declared - still_open.keys() - result.look.plan.served_elsewhere.keys())
 
+    def flushed_again(self) -> None:
+        """What a pass registered is gone as a whole, and nobody has heard of it: it is that quarrel's next round."""
+        self._contend(INSTANCE, time.monotonic())
+
     def open(self) -> frozenset[str]:
         """The drifts that are not settled yet."""
         return self._settling.pending()

@@ -176,8 +176,10 @@ class Worker:
         failed, pacing = self._reconciler.failed, self._pacing
         self._hot = HotPath(result.look, failed, pacing.may_bridge, pacing.may_switch)
         still_open = {action.entry: action.drift for action in result.look.plan.actions}
-        flushed = self.heard.flushed or (self._storming() and self._hot.all_missing(still_open))  # nobody listened
-        pacing.passed(result, failed, at_once=at_once, flushed=flushed)
+        unheard = self._storming() and self._hot.all_missing(still_open)  # a flush while nobody listened
+        pacing.passed(result, failed, at_once=at_once, flushed=self.heard.flushed or unheard)
+        if unheard:
+            pacing.flushed_again()
         return result
 
     def remove_owned(self) -> None:
