@@ -144,3 +144,13 @@ def test_what_is_disabled_has_no_rank() -> None:
     """An entry that is kept disabled stands in nobody's way."""
     desired = resolved(WASM, WASM._replace(name="off", enabled=False))
     assert desired.higher == {"wasm": ()}
+
+
+def test_what_has_changed_since() -> None:
+    """The names whose handler or interpreter's file is another, or that came or went; not the others."""
+    before = resolved(ARM, WASM)
+    assert before.changed_since(before) == resolved(ARM, WASM).changed_since(before) == frozenset()
+    assert resolved(ARM).changed_since(before) == {"wasm"}
+    assert resolved(ARM, WASM._replace(flags=Flags.NONE)).changed_since(before) == {"wasm"}
+    other = Facts({"/i": InterpreterFacts(FILE._replace(inode=9)), "/j": THERE})
+    assert resolved(ARM, WASM, facts=other).changed_since(before) == {"qemu-arm", "wasm"}

@@ -1,11 +1,13 @@
 """Matches against the kernel's own loop, written out in the plainest way."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from binfmtd.errors import FormatError
-from binfmtd.model.match import HEAD_SIZE, Extension, Magic, Match, overlap, same, takes, takes_plain
+from binfmtd.model.match import HEAD_SIZE, Extension, Magic, Match, match_of, overlap, same, takes, takes_plain
 
 BYTES = st.sampled_from(b"\0A\xff")
 MASKS = st.sampled_from(b"\0\xdf\xff")
@@ -163,3 +165,25 @@ def test_an_extension_that_the_kernel_could_not_hold_is_refused(text: str) -> No
     """An empty one, and what would end a path, a line or a string."""
     with pytest.raises(FormatError, match="extension"):
         Extension(text)
+
+
+def test_a_match_of_what_is_given() -> None:
+    """A magic with what goes with it, or an extension."""
+    assert match_of(b"A") == Magic(b"A")
+    assert match_of(b"A", b"\xdf", 3) == Magic(b"A", b"\xdf", 3)
+    assert match_of(extension="jar") == Extension("jar")
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({}, "exactly one of magic and extension"),
+        ({"magic": b"A", "extension": "jar"}, "exactly one of magic and extension"),
+        ({"extension": "jar", "mask": b"\xff"}, "mask goes with magic"),
+        ({"extension": "jar", "offset": 0}, "offset goes with magic"),
+    ],
+)
+def test_no_match_of_what_does_not_go_together(given: dict[str, Any], says: str) -> None:
+    """The key that is to blame is named."""
+    with pytest.raises(FormatError, match=says):
+        match_of(**given)

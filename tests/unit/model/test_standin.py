@@ -1,8 +1,10 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from binfmtd.errors import FormatError
 from binfmtd.model.handler import NAME_BYTES, check_name
-from binfmtd.model.standin import is_stand_in, stand_in_name
+from binfmtd.model.standin import check_handler_name, is_stand_in, stand_in_name
 
 # As the kernel may have them: bytes other than NUL and '/', newline left out as check_name does.
 RAW = st.binary(min_size=1, max_size=NAME_BYTES).map(
@@ -48,3 +50,15 @@ def test_a_short_name_stays_readable_and_a_long_one_becomes_a_digest() -> None:
 def test_nothing_else_looks_like_a_stand_in() -> None:
     """Others' hidden entries are theirs."""
     assert not any(map(is_stand_in, ["qemu-arm", ".binfmtd", ".binfmtd-x", "x.binfmtd~y", ".hidden"]))
+
+
+@pytest.mark.parametrize("name", [".binfmtd~x", stand_in_name("x" * 247), "register", "", "a/b"])
+def test_a_handler_may_not_be_called_so(name: str) -> None:
+    """Neither as a stand-in nor as the kernel would not have it."""
+    with pytest.raises(FormatError, match="name"):
+        check_handler_name(name)
+
+
+def test_a_handler_may_have_any_other_name() -> None:
+    """Hidden ones, too."""
+    check_handler_name(".binfmtd")
