@@ -97,7 +97,8 @@ class Pacing:
         if flushed:
             self._free |= still_open.keys() - {INSTANCE}
         declared = desired.by_name.keys()
-        self._in_order = frozenset(declared - still_open.keys() - result.look.plan.served_elsewhere.keys())
+        repairing = self._in_order & still_open.keys()  # it is still to come
+        self._in_order = repairing | (declared - still_open.keys() - result.look.plan.served_elsewhere.keys())
 
     def flushed_again(self) -> None:
         """What a pass registered is gone as a whole, and nobody has heard of it: it is that quarrel's next round."""

@@ -26,14 +26,14 @@ libc = ctypes.CDLL(None, use_errno=True)
 assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program, 0, 0) == 0
 """
 SCRIPT = """
-import dataclasses, json, os, sys
+import json, os, sys
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
 from binfmtd.kernel.probe import Prober
 names = json.loads(sys.argv[1])
 with Prober() as probe:
     found = [probe(name, tiny_program(CATALOG[name]), expected) for name, expected in names.items()]
-print(json.dumps({each.name: dataclasses.asdict(each) for each in found}))
+print(json.dumps({each.name: each._asdict() for each in found}))
 """
 REAL = "/usr/bin/qemu-{}"
 

@@ -125,6 +125,15 @@ def test_what_is_a_repair(world: World) -> None:
     assert world.told.repairs == ["a"]
 
 
+def test_what_a_pass_only_bridges_is_repaired_later(world: World) -> None:
+    """It counts, once, however many passes are made before its proper entry stands."""
+    for _ in range(3):
+        world.make_pass(left=(RENEW,))
+    assert world.told.repairs == []
+    world.make_pass(RENEW)
+    assert world.told.repairs == ["a"]
+
+
 def test_contention(world: World) -> None:
     """Ten repairs in ten seconds begin it: the next drift gets a stand-in at once, and its proper entry later."""
     for _ in range(REPAIRS):
@@ -187,6 +196,16 @@ def test_a_flush_during_a_pass(world: World) -> None:
         world.now += SETTLE
         world.make_pass(REGISTER, left=(REGISTER,), flushed=True)
     assert world.told.quarrels == []
+
+
+def test_flushes_that_nobody_hears_of(world: World) -> None:
+    """They are a quarrel about the whole, which ends in longer and longer pauses."""
+    for _ in range(REPAIRS_OF_ALL):
+        world.now += SETTLE
+        world.make_pass(REGISTER, left=(REGISTER,), flushed=True)
+        world.pacing.flushed_again()
+    assert world.told.quarrels == [INSTANCE]
+    assert world.pacing.due("a") is Due.LATER
 
 
 def test_what_is_restored_counts_for_the_instance(world: World) -> None:
