@@ -112,17 +112,30 @@ def test_who_gets_one(
     daemon.wait_converged()
 
 
-def test_an_upgraded_interpreter_is_waited_for(instance: Instance, start_daemon: StartDaemon, files: Path) -> None:
-    """Its files have to be quiet first, as a half written one serves nobody: the old file does until then."""
-    start_daemon(config(files))
+def test_an_upgraded_interpreter_serves_at_once(instance: Instance, start_daemon: StartDaemon, files: Path) -> None:
+    """By a stand-in above the proper entry, which stays until the files are quiet."""
+    start_daemon(config(files, settle="1s"))
     inode = instance.inode("one")
     with DirectoryWatch(instance.directory, IN_MODIFY | IN_CLOSE_WRITE) as watch:
         install(files / "ours", exits_with(OURS) + b"\0")
-        assert not [event for event in watch.pending() if event.name == "register"]
-        assert instance.inodes() == {"one": inode}
-        watch.wait_for(is_registration, what="a registration when it is quiet")
+        watch.wait_for(lambda event: is_registration(event) and HELPER in instance.names(), what="a stand-in")
+        assert instance.names() == [HELPER, "one"]
+        assert instance.inode("one") == inode
     settled(instance, "one")
     assert instance.inode("one") != inode
+
+
+def test_what_comes_after_another_upgrade_waits(instance: Instance, start_daemon: StartDaemon, files: Path) -> None:
+    """A package manager replaces one emulator after the other: after the first all is looked at when it is quiet."""
+    start_daemon(config(files, settle="1s"))
+    with DirectoryWatch(instance.directory, IN_MODIFY | IN_CLOSE_WRITE) as watch:
+        install(files / "ours", exits_with(OURS) + b"\0")
+        watch.wait_for(lambda event: is_registration(event) and HELPER in instance.names(), what="a stand-in")
+        helper = instance.inode(HELPER)
+        install(files / "ours", exits_with(OURS) + b"\0\0")
+        watch.wait_for(is_registration, what="a registration when it is quiet")
+        assert instance.inodes().get(HELPER) != helper
+    settled(instance, "one")
 
 
 @pytest.mark.parametrize("file", ["one", "status"])
