@@ -90,7 +90,7 @@ bench: setup $(BENCH)/venv/.stamp ## measured against everything else: docs/benc
 # As a user installs it: without our tools, which pydantic would look through for plugins of its own.
 $(BENCH)/venv/.stamp: pyproject.toml $(shell find binfmtd -name '*.py')
 	@test -x $(BENCH)/venv/bin/pip || $(PYTHON) -m venv $(BENCH)/venv
-	@$(BENCH)/venv/bin/pip install --quiet --upgrade . && $(BENCH)/venv/bin/pip install --quiet --no-deps --force-reinstall .
+	@$(BENCH)/venv/bin/pip install --quiet --upgrade ".[metrics]" && $(BENCH)/venv/bin/pip install --quiet --no-deps --force-reinstall .
 	@$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	@touch $@
 

@@ -21,6 +21,7 @@ import binfmtd
 PARTS: dict[str, Callable[[float], Part]] = {
     "removal": repair.removal,
     "flush": repair.flush,
+    "scraped": repair.scraped,
     "failures": storm.failures,
     "upgrade": upgrade.upgrade,
     "idle": idle.idle,

@@ -1,7 +1,9 @@
 """From a removal to a handler again: one entry among many, and all 33 at once."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 from benchmarks.contestants import (
@@ -30,6 +32,7 @@ magic = '\x00bench'
 interpreter = "/usr/bin/true"
 flags = ""
 """
+PORT = 19427
 A_TURN = 9  # rounds; ten repairs of one entry in ten seconds are contention, and the daemon starts anew for each turn
 ENTRIES = {1: (300, 20_000), 50: (300, 20_000), 1_000: (200, 50_000), 10_000: (100, 200_000)}  # rounds, pause in us
 
@@ -128,6 +131,51 @@ def flush(scale: float) -> Part:
         Goal("median, to systemd-binfmt from its flush on", ours / median(found["systemd-binfmt"]), 1),
     ]
     return Part(("who", "median", "p99"), rows, goals, found)
+
+
+def scraped(scale: float) -> Part:
+    """One entry, while somebody asks for /metrics as fast as he is answered."""
+    rounds, config = max(A_TURN - 1, int(200 * scale)), f'{CONFIG}\n[metrics]\nlisten = "127.0.0.1:{PORT}"\n'
+    quiet: list[float] = []
+    asked: list[float] = []
+    answers = 0
+    with Instance() as instance:
+        instance.register(LINE)
+        while len(quiet) < rounds:
+            with daemon(instance, config):
+                quiet += measure(instance, [NAME], A_TURN, 20_000, NAME)[1:]
+            with daemon(instance, config), _scraper() as scraper:
+                asked += measure(instance, [NAME], A_TURN, 20_000, NAME)[1:]
+                answers += int(scraper.communicate()[0])
+    rows = [
+        ["nobody", *_figures(quiet, quiet, (0.5, 0.99))],
+        [f"one client, {answers:,} times", *_figures(asked, quiet, (0.5, 0.99))],
+    ]
+    return Part(("who asks", "median", "p99"), rows, (), {"nobody": quiet, "one client": asked})
+
+
+@contextmanager
+def _scraper() -> Iterator[subprocess.Popen[str]]:
+    """It asks until its standard input ends, and then says how often it was answered."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", SCRAPER], stdin=pipe, stdout=pipe, text=True) as scraper:
+        assert scraper.stdout is not None
+        assert scraper.stdout.readline() == "ready\n"
+        yield scraper
+
+
+SCRAPER = f"""
+import http.client, select, sys
+count = 0
+while not select.select([sys.stdin], [], [], 0)[0]:
+    connection = http.client.HTTPConnection("127.0.0.1", {PORT})
+    connection.request("GET", "/metrics")
+    assert connection.getresponse().read()
+    count += 1
+    if count == 1:
+        print("ready", flush=True)
+print(count)
+"""
 
 
 def _figures(times: Sequence[float], reference: Sequence[float], shares: Sequence[float]) -> list[str]:
