@@ -212,9 +212,10 @@ class Watch:
         elif name == b"status":
             heard.everything = heard.flushed = True
         else:
-            heard.names.add(to_text(name))
+            entry = to_text(name)
+            heard.names.add(entry)
             if mask & ~pyinotify.IN_DELETE:
-                heard.written.add(to_text(name))
+                heard.written.add(entry)
 
     def _add(self, directory: str, mask: int) -> int:
         if self._manager is None:
