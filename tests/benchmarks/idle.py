@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from benchmarks.contestants import PACKAGES, PYTHON, daemon
+from benchmarks.contestants import MODEL, PACKAGES, PYTHON, daemon
 from benchmarks.figures import Goal, Part, shown
 from support.instance import Instance
 
@@ -32,30 +32,31 @@ def idle(scale: float) -> Part:
 def memory(_: float) -> Part:
     """The same, beside a Python that has imported the packages, and does nothing."""
     with ExitStack() as stack:
-        bare = stack.enter_context(_importing())
-        pids = {"bare import of the packages": bare}
+        bare = "import of the three packages"
+        pids = {bare: stack.enter_context(_importing(PACKAGES))}
+        pids[f"{bare}, and a model of one field"] = stack.enter_context(_importing(f"{PACKAGES}\n{MODEL}"))
         for who, config in {"no config file": None, "with a config file": 'architectures = ["all"]'}.items():
             instance = stack.enter_context(Instance())
             pids[f"binfmtd, {who}"] = stack.enter_context(daemon(instance, config)).pid
         time.sleep(1)
         found = {who: _memory_kib(pid) for who, pid in pids.items()}
-    rss, pss = found["bare import of the packages"]
+    rss, pss = found[bare]
     rows = [
         [who, f"{shown(r / 1024)} MiB ({shown(r / rss)} x)", f"{shown(p / 1024)} MiB ({shown(p / pss)} x)"]
         for who, (r, p) in found.items()
     ]
     goals = [
-        Goal(f"{name}, {who.removeprefix('binfmtd, ')}, to the bare import", ours / theirs, 1.15)
-        for who, each in list(found.items())[1:]
+        Goal(f"{name}, {who.removeprefix('binfmtd, ')}, to the import", ours / theirs, 1.15)
+        for who, each in list(found.items())[2:]
         for name, ours, theirs in zip(("RSS", "PSS"), each, (rss, pss), strict=True)
     ]
     return Part(("who", "RSS", "PSS"), rows, goals)
 
 
 @contextmanager
-def _importing() -> Iterator[int]:
+def _importing(script: str) -> Iterator[int]:
     command = subprocess.Popen(
-        [PYTHON, "-c", f"{PACKAGES}; print('ready', flush=True); input()"],
+        [PYTHON, "-c", f"{script}\nprint('ready', flush=True); input()"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )

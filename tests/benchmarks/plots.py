@@ -17,7 +17,13 @@ mpl.rcParams |= {
     "axes.spines.right": False,
     "figure.facecolor": "white",
 }
-COLOURS = {"C loop": "#888888", "bare pyinotify": "#d98c3f", "systemd-binfmt": "#7b5ea7", "binfmtd": "#1f77b4"}
+COLOURS = {
+    "C loop": "#888888",
+    "least in Python": "#bbbbbb",
+    "bare pyinotify": "#d98c3f",
+    "systemd-binfmt": "#7b5ea7",
+    "binfmtd": "#1f77b4",
+}
 Results = Mapping[str, Mapping[str, Any]]
 
 

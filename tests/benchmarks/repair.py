@@ -73,6 +73,9 @@ def removal(scale: float) -> Part:
 def _race(entries: int, rounds: int, pause_us: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     start: dict[str, Start] = {
         "C loop": lambda instance: process(instance, loop(instance, {NAME: LINE})),
+        "least in Python": lambda instance: process(
+            instance, [PYTHON, str(HERE / "least.py"), MOUNT_POINT, NAME, LINE.decode()]
+        ),
         "bare pyinotify": lambda instance: process(
             instance, [PYTHON, str(HERE / "bare.py"), MOUNT_POINT, NAME, LINE.decode()]
         ),
