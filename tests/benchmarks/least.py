@@ -1,4 +1,4 @@
-"""``least.py DIR NAME LINE``: the same loop as loop.c, in the fewest calls that Python needs.  It answers nothing else."""
+"""``least.py DIR NAME LINE``: the same loop as loop.c, in the fewest calls that Python needs."""
 
 import os
 import sys

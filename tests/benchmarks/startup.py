@@ -30,12 +30,14 @@ from binfmtd.catalog.architectures import CATALOG
 
 TURNS = 21
 DO_NOTHING = "python -c pass"
+COMMAND_LINE = "import of argparse, json and typing"
 PYDANTIC = "import of pydantic's BaseModel"
 ONE_MODEL = "the same, and a model of one field"
 BARE = "import of the three packages"
 BARE_AND_MODEL = "import of the three packages, and a model of one field"
 IMPORTS = {
     DO_NOTHING: "pass",
+    COMMAND_LINE: "import argparse, json, typing",
     PYDANTIC: "from pydantic import BaseModel",
     ONE_MODEL: MODEL,
     BARE: PACKAGES,
@@ -127,7 +129,7 @@ def commands(scale: float) -> Part:
         found = in_turns(
             _turns(scale),
             {
-                **_imports(clock, DO_NOTHING, PYDANTIC, ONE_MODEL),
+                **_imports(clock, DO_NOTHING, COMMAND_LINE, PYDANTIC, ONE_MODEL),
                 "status": ours("status", *state),
                 "explain PROGRAM": ours("explain", str(program), *state),
                 "plan, config file": ours("plan", *with_file, *state),
