@@ -26,11 +26,12 @@ class _Formatter(argparse.HelpFormatter):
     """Finds out how wide the terminal is without shutil, which would bring all of Python's compression along."""
 
     def __init__(self, prog: str) -> None:
+        said = os.environ.get("COLUMNS", "")
         try:
-            columns = int(os.environ.get("COLUMNS", "")) or os.get_terminal_size().columns
-        except (ValueError, OSError):
-            columns = 80
-        super().__init__(prog, width=columns - 2)
+            columns = int(said) if said.isdecimal() else os.get_terminal_size().columns
+        except OSError:
+            columns = 0  # no terminal
+        super().__init__(prog, width=(columns or 80) - 2)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -76,6 +76,9 @@ class Service:
         self._reconciler.pauses = self._pauses.read()
         self._probing.take_in()
         self._attach("start")
+        gc.collect()
+        gc.freeze()  # what is left is never garbage, and a collection in a repair need not look through it
+        gc.enable()
         while not self._signals.stop:
             deadline = min(
                 self._look_at(),
@@ -107,7 +110,7 @@ class Service:
     def _react(self) -> bool:
         """Answer what was heard; False if the kernel had to be told nothing."""
         heard, reaction = self._worker.repair()
-        now = time.monotonic()
+        now, served = time.monotonic(), False
         if reaction.found:
             self._probing.want()
             self._tell()
@@ -119,9 +122,8 @@ class Service:
         if "config" in heard.files:
             self._ask_for_reload()
         if "interpreters" in heard.files:
-            if self._files.stirred(now) and heard.arrived:  # an upgrade serves at once
-                self._reconciler.interpreter_arrived()
-                self._worker.make_pass("interpreter")
+            if heard.arrived and self._files.first_in_a_while(now):
+                served = self._serve_upgraded()
             self._files.changed = True
             self._pacing.look_later(now)
         if heard.overflow:
@@ -130,7 +132,13 @@ class Service:
         if heard.lost:
             self._report.watch_lost()
             self._attach("watch_lost")
-        return bool(reaction.bridged or reaction.ended)
+        return bool(reaction.bridged or reaction.ended or served)
+
+    def _serve_upgraded(self) -> bool:
+        """An interpreter was put in its place: stand-ins for what is stale, and all else when it is quiet."""
+        self._reconciler.interpreter_arrived()
+        result = self._worker.make_pass("interpreter")
+        return result is not None and bool(result.bridged)
 
     def _obey(self) -> None:
         self._signals.drain()
@@ -298,6 +306,3 @@ class Service:
         if ready and not self._ready:
             self._ready = True
             self._notifier.send("READY=1")
-            gc.collect()
-            gc.freeze()  # what is left is never garbage, and a collection in a repair need not look through it
-            gc.enable()

@@ -61,7 +61,7 @@ class Heard:
         self.overflow = False  # events were lost
         self.lost = False  # the watch on the instance is gone
         self.files: set[str] = set()  # which kinds of watched files changed
-        self.arrived = False  # one of these was put there as a whole: renamed, or written to its end
+        self.arrived = False  # an interpreter was put there as a whole: renamed, or written to its end
 
     def __bool__(self) -> bool:
         return bool(self.names or self.everything or self.overflow or self.lost or self.files)
@@ -186,7 +186,7 @@ class Watch:
                 names = self._files[descriptor]
                 found = names.get(to_text(name), ()) if name else set().union(*names.values())
                 heard.files.update(found, names.get(ANY_NAME, ()))
-                heard.arrived |= bool(found and mask & _ARRIVALS)
+                heard.arrived |= bool("interpreters" in found and mask & _ARRIVALS)
         return heard
 
     def _hear_anything(self, heard: Heard) -> None:

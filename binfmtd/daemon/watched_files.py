@@ -11,7 +11,7 @@ from binfmtd.daemon.watch import Watch
 from binfmtd.kernel.interpreters import watched
 from binfmtd.model.config import Config
 
-CALM = 1.0  # seconds: who replaces one file after the other is waited for, and who does so all the time costs nothing
+CALM = 1.0  # seconds: who replaces one file after the other is waited for
 
 
 class WatchedFiles:
@@ -34,11 +34,11 @@ class WatchedFiles:
         self._state_files = state_files
         self._report = report
         self._providers: list[str] = []
-        self._stirred_at = float("-inf")
+        self._arrived_at = float("-inf")
 
-    def stirred(self, now: float) -> bool:
-        """Something happened to an interpreter; whether it is the first that did in a while."""
-        before, self._stirred_at = self._stirred_at, now
+    def first_in_a_while(self, now: float) -> bool:
+        """An interpreter was put in its place; whether none was for some time before."""
+        before, self._arrived_at = self._arrived_at, now
         return now - before >= CALM
 
     def arm(self, config: Config) -> None:

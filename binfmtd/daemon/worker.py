@@ -176,7 +176,9 @@ class Worker:
         failed, pacing = self._reconciler.failed, self._pacing
         self._hot = HotPath(result.look, failed, pacing.may_bridge, pacing.may_switch)
         still_open = {action.entry: action.drift for action in result.look.plan.actions}
-        unheard = self._storming() and self._hot.all_missing(still_open)  # a flush while nobody listened
+        registered = any(action.act in (Act.REGISTER, Act.REPLACE) for action in result.done)
+        # A flush while nobody listened: what this pass has registered is gone again, as is all else.
+        unheard = registered and self._storming() and self._hot.all_missing(still_open)
         pacing.passed(result, failed, at_once=at_once, flushed=self.heard.flushed or unheard)
         if unheard:
             pacing.flushed_again()

@@ -8,6 +8,7 @@ The rules of the kernel (Documentation/admin-guide/binfmt-misc.rst and fs/binfmt
 * An extension is the text after the last dot of the file's name, compared case-sensitively.
 """
 
+from functools import cached_property
 from typing import NamedTuple, Self
 
 from binfmtd.errors import FormatError
@@ -19,9 +20,6 @@ class _Bytes(NamedTuple):
     magic: bytes
     mask: bytes | None
     offset: int
-    # The same as two integers over the whole head, so that every question below is one operation.
-    bits: int
-    care: int
 
 
 class Magic(_Bytes):
@@ -29,8 +27,6 @@ class Magic(_Bytes):
 
     Raises FormatError for what the kernel could not hold.
     """
-
-    __slots__ = ()
 
     def __new__(cls, magic: bytes, mask: bytes | None = None, offset: int = 0) -> Self:  # noqa: D102  as __init__
         if not magic:
@@ -42,9 +38,20 @@ class Magic(_Bytes):
             )
         if mask is not None and len(mask) != len(magic):
             raise FormatError(f"mask has {len(mask)} bytes and magic {len(magic)}: make them the same length")
-        care = int.from_bytes(b"\xff" * len(magic) if mask is None else mask, "little") << (8 * offset)
-        bits = int.from_bytes(magic, "little") << (8 * offset) & care
-        return super().__new__(cls, magic, mask, offset, bits, care)
+        return super().__new__(cls, magic, mask, offset)
+
+    # The same as two integers over the whole head, so that every question below is one operation.
+
+    @cached_property
+    def care(self) -> int:
+        """The mask: which bits are compared."""
+        mask = b"\xff" * len(self.magic) if self.mask is None else self.mask
+        return int.from_bytes(mask, "little") << (8 * self.offset)
+
+    @cached_property
+    def bits(self) -> int:
+        """What they are compared with."""
+        return int.from_bytes(self.magic, "little") << (8 * self.offset) & self.care
 
 
 class _Text(NamedTuple):

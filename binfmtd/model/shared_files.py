@@ -1,8 +1,9 @@
 """Of many matches, those that share a file with a given one: found without asking each.
 
 Most magics have one of a few masks.  Under one mask, two magics share a file only if their bits are the same; under two
-masks, if they are where both masks care.  So for each pair of masks the bits are looked up in a table, and what takes
-time is the number of masks, not of matches.  What is compared is what ``overlap`` (match.py) compares.
+masks, if they are where both masks care.  So for each pair of these masks the bits are looked up in a table, if there
+are enough of them, and what takes time is the number of masks, not of matches.  What is compared is what ``overlap``
+(match.py) compares.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,6 +12,7 @@ from typing import Generic, TypeVar
 from binfmtd.model.match import Extension, Match
 
 T = TypeVar("T")
+FEW = 8  # under one mask: to ask each is as fast, and takes no memory
 
 
 class SharedFiles(Generic[T]):
@@ -31,14 +33,20 @@ class SharedFiles(Generic[T]):
         if isinstance(match, Extension):
             yield from self._by_extension.get(match.text, ())
             return
-        for mask in self._by_mask:
+        ours = match.care in self._by_mask  # others' masks may be any number: no table is kept for them
+        for mask, by_bits in self._by_mask.items():
             common = mask & match.care
-            yield from self._table(mask, common).get(match.bits & common, ())
+            if common == mask:
+                yield from by_bits.get(match.bits & common, ())
+            elif ours and len(by_bits) > FEW:
+                yield from self._table(mask, common).get(match.bits & common, ())
+            else:
+                for bits, values in by_bits.items():
+                    if not (bits ^ match.bits) & common:
+                        yield from values
 
     def _table(self, mask: int, common: int) -> dict[int, list[T]]:
         """What is under one mask, by the bits that another mask compares as well."""
-        if mask == common:
-            return self._by_mask[mask]
         table = self._tables.get((mask, common))
         if table is None:
             table = self._tables[mask, common] = {}

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from support.adversary import DEEDS, OTHER, Adversary
@@ -93,3 +94,22 @@ def test_a_storm(instance: Instance, start_daemon: StartDaemon, minute: int, dee
         assert share < MOST
     if deed != "replace_blindly":
         daemon.wait_converged()
+
+
+def test_flushes_in_a_storm(instance: Instance, start_daemon: StartDaemon, times: Times) -> None:
+    """A few are no quarrel, though nobody listens while they are repaired: each counts once."""
+    daemon = start_daemon(CONFIG)
+    with Adversary(instance, "touch") as adversary:
+        wait_until(lambda: shares_of_a_core(0.5, daemon.pid)[0] < 0.3, 30, "a daemon that listens less often")
+        for _ in range(times(20)):
+            before = instance.inodes()
+            instance.remove("status")
+            wait_until(partial(_anew, instance, before), 30, "all of them")
+        adversary.stop()
+    assert not daemon.logs("contention_started")
+
+
+def _anew(instance: Instance, before: dict[str, int]) -> bool:
+    """Whether each proper entry has been registered since."""
+    inodes = instance.inodes()
+    return all(inodes.get(name, before[name]) != before[name] for name in NAMES)

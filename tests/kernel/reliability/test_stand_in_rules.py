@@ -112,11 +112,16 @@ def test_who_gets_one(
     daemon.wait_converged()
 
 
-def test_an_upgraded_interpreter_serves_at_once(instance: Instance, start_daemon: StartDaemon, files: Path) -> None:
-    """By a stand-in above the proper entry, which stays until the files are quiet."""
+@pytest.mark.parametrize("removed", [False, True])
+def test_an_upgraded_interpreter_serves_at_once(
+    instance: Instance, start_daemon: StartDaemon, files: Path, removed: bool
+) -> None:
+    """By a stand-in above the proper entry, which stays until the files are quiet; also where it was gone before."""
     start_daemon(config(files, settle="1s"))
     inode = instance.inode("one")
     with DirectoryWatch(instance.directory, IN_MODIFY | IN_CLOSE_WRITE) as watch:
+        if removed:
+            (files / "ours").unlink()
         install(files / "ours", exits_with(OURS) + b"\0")
         watch.wait_for(lambda event: is_registration(event) and HELPER in instance.names(), what="a stand-in")
         assert instance.names() == [HELPER, "one"]

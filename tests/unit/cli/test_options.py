@@ -1,6 +1,7 @@
 """The seed's options and their variables."""
 
 import argparse
+import os
 
 import pytest
 
@@ -131,3 +132,21 @@ def test_a_variable_says_nonsense(monkeypatch: pytest.MonkeyPatch, variable: str
     with pytest.raises(UsageError) as caught:
         parse()
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("variable", "terminal", "widest"),
+    [("50", 200, 50), ("", 130, 130), ("", None, 80), ("wide", 60, 60), ("0", 60, 80)],
+)
+def test_how_wide_help_is(monkeypatch: pytest.MonkeyPatch, variable: str, terminal: int | None, widest: int) -> None:
+    """As COLUMNS says, or as the terminal is, or as one was."""
+
+    def size() -> os.terminal_size:
+        if terminal is None:
+            raise OSError
+        return os.terminal_size((terminal, 24))
+
+    monkeypatch.setenv("COLUMNS", variable)
+    monkeypatch.setattr(os, "get_terminal_size", size)
+    lines = options.parser("status", epilog="word " * 100).format_help().splitlines()
+    assert widest - 20 < max(map(len, lines)) <= widest

@@ -1,5 +1,6 @@
 """Matches against the kernel's own loop, written out in the plainest way."""
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -187,3 +188,11 @@ def test_no_match_of_what_does_not_go_together(given: dict[str, Any], says: str)
     """The key that is to blame is named."""
     with pytest.raises(FormatError, match=says):
         match_of(**given)
+
+
+@given(magics())
+def test_a_magic_can_be_copied(magic: Magic) -> None:
+    """And the copy is as whole as it was."""
+    copied = deepcopy(magic)
+    assert copied == magic
+    assert (copied.bits, copied.care) == (magic.bits, magic.care)
