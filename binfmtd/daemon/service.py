@@ -76,8 +76,7 @@ class Service:
         self._reconciler.pauses = self._pauses.read()
         self._probing.take_in()
         self._attach("start")
-        gc.collect()
-        gc.freeze()  # what is left is never garbage, and a collection in a repair need not look through it
+        gc.freeze()  # what is loaded by now is no garbage, and a collection in a repair need not look through it
         gc.enable()
         while not self._signals.stop:
             deadline = min(
