@@ -5,10 +5,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
+from types import MappingProxyType
 
 from support.daemon import Daemon
 from support.instance import MOUNT_POINT, Instance
@@ -107,14 +108,14 @@ def measure(
 class Clock:
     """Times commands inside of an instance, by a process that is there: entering it is not counted."""
 
-    def __init__(self, instance: Instance) -> None:
+    def __init__(self, instance: Instance, environment: Mapping[str, str] = MappingProxyType({})) -> None:
         script = "from benchmarks.contestants import tick; tick()"
         self._process = instance.popen(
             [sys.executable, "-c", script],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | {"PYTHONPATH": str(HERE.parent)},
+            env=os.environ | {"PYTHONPATH": str(HERE.parent)} | dict(environment),
         )
 
     def __call__(self, argv: Sequence[str], *statuses: int) -> float:

@@ -68,8 +68,9 @@ def _removal(samples: Mapping[str, Sequence[float]], path: Path) -> None:
     axes.set_xticklabels([f"{count:,}" for count in counts])
     axes.set_xlabel("entries in the instance")
     axes.set_ylabel("us until a handler is back")
-    axes.set_ylim(bottom=0)
-    axes.legend(frameon=False, ncols=len(who), loc="upper left")
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.legend(frameon=False, ncols=len(who), loc="lower center", bbox_to_anchor=(0.5, 1))
     _save(figure, path)
 
 

@@ -1,6 +1,5 @@
 """Whatever has to start first: the daemon, one pass, what one types, a sandbox.  All as whole processes."""
 
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -23,6 +22,7 @@ from benchmarks.contestants import (
 )
 from benchmarks.figures import Goal, Part, in_turns, median, quantile, shown
 from support.binfmt_d import put_binfmt_d
+from support.binfmt_support import UnavailableError, update_binfmts
 from support.instance import Instance
 from support.programs import foreign_program
 
@@ -98,16 +98,20 @@ def one_shot(scale: float) -> Part:
             (rules / "rules.conf").write_bytes(b"\n".join(LINES.values()) + b"\n")
             clock_of_systemd = Clock(systemd)
             runs["systemd-binfmt"] = lambda: clock_of_systemd([SYSTEMD_BINFMT])
-        if program := shutil.which("update-binfmts"):
+        try:
+            program, environment = update_binfmts(scratch())
+        except UnavailableError as reason:
+            print(f"one-shot: without update-binfmts: {reason}")
+        else:
             debian = stack.enter_context(Instance())
-            admin = _admin_directory()
-            clock_of_debian = Clock(debian)
+            clock_of_debian = Clock(debian, environment)
+            enable = [program, "--admindir", str(_admin_directory()), "--enable"]
 
-            def update_binfmts() -> float:
+            def enable_all() -> float:
                 _empty(debian)
-                return clock_of_debian([program, "--admindir", str(admin), "--enable"])
+                return clock_of_debian(enable)
 
-            runs["update-binfmts --enable, all to do"] = update_binfmts
+            runs["update-binfmts --enable, all to do"] = enable_all
         found = in_turns(_turns(scale), runs)
     limits: Limits = {name: (PYDANTIC, 1.5) for name in found if name.startswith("binfmtd")}
     return _part(found, PYDANTIC, limits)

@@ -1,7 +1,6 @@
 """Others who manage the same instance, run beside the daemon: they never fail through it, and its state comes back."""
 
 import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
@@ -10,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from support import binfmt_support
 from support.binfmt_d import SYSTEMD_BINFMT, needs_systemd_binfmt, put_binfmt_d
 from support.daemon import Daemon
 from support.drop_in import DropIn
@@ -163,16 +163,11 @@ def test_the_drop_in(host: Host, load: str, times: Times) -> None:
 
 @pytest.fixture(scope="module")
 def update_binfmts(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, str]]:
-    """Return the real program and its environment: installed, or unpacked from its package."""
-    if (installed := shutil.which("update-binfmts")) is not None:
-        return installed, {}
-    directory = tmp_path_factory.mktemp("binfmt-support")
-    download = "apt-get download binfmt-support libpipeline1 && for each in *.deb; do dpkg-deb -x $each .; done"
-    done = subprocess.run(["sh", "-euc", download], cwd=directory, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"no update-binfmts: {done.stderr.strip()}")
-    (library,) = directory.glob("usr/lib/*/libpipeline.so.1")
-    return str(directory / "usr/sbin/update-binfmts"), {"LD_LIBRARY_PATH": str(library.parent)}
+    """Return the real program and its environment."""
+    try:
+        return binfmt_support.update_binfmts(tmp_path_factory.mktemp("binfmt-support"))
+    except binfmt_support.UnavailableError as reason:
+        pytest.skip(str(reason))
 
 
 @pytest.mark.debian

@@ -1,0 +1,21 @@
+"""Debian's update-binfmts, as it is installed or unpacked from its package, beside the host."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+
+class UnavailableError(Exception):
+    """It cannot be had here; the message says why."""
+
+
+def update_binfmts(directory: Path) -> tuple[str, dict[str, str]]:
+    """Return the real program and its environment; raises UnavailableError."""
+    if (installed := shutil.which("update-binfmts")) is not None:
+        return installed, {}
+    download = "apt-get download binfmt-support libpipeline1 && for each in *.deb; do dpkg-deb -x $each .; done"
+    done = subprocess.run(["sh", "-euc", download], cwd=directory, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise UnavailableError(f"no update-binfmts: {done.stderr.strip()}")
+    (library,) = directory.glob("usr/lib/*/libpipeline.so.1")
+    return str(directory / "usr/sbin/update-binfmts"), {"LD_LIBRARY_PATH": str(library.parent)}
