@@ -23,7 +23,7 @@ def idle(scale: float) -> Part:
         wakes, cpu = _wakes(running.pid) - wakes, _cpu_ns(running.pid) - cpu
     rows = [[f"{seconds:g} s", str(wakes), f"{cpu / 1e9:.2f} s"]]
     goals = [
-        Goal("wake-ups a minute", wakes / seconds * 60, 1, "a minute"),
+        Goal("wake-ups", wakes / seconds * 60, 1, "a minute"),
         Goal("CPU, rounded to 0.01 s", round(cpu / 1e9, 2), 0, "s"),
     ]
     return Part(("time", "wake-ups", "CPU"), rows, goals)
