@@ -195,3 +195,4 @@ def test_through_another_process_is_refused(instance: Instance, start_daemon: St
     (row,) = daemon.status()["handlers"]
     assert (row["state"], instance.names()) == ("refused", [])
     assert link in row["reason"]
+    there.communicate()  # it has a mount namespace of its own: nobody else would end it where the instance is lent
