@@ -11,7 +11,7 @@ from binfmtd.daemon.reconcile import Look
 from binfmtd.daemon.watch import Heard
 from binfmtd.errors import WriteRefusedError
 from binfmtd.kernel.instance import Instance
-from binfmtd.kernel.interpreters import fingerprint
+from binfmtd.kernel.interpreters import moved
 from binfmtd.kernel.stand_ins import StandIns
 from binfmtd.kernel.write import DISABLE, ENABLE, Writer
 from binfmtd.model.drift import Drift
@@ -58,11 +58,7 @@ class HotPath:
         }
         self._higher = {low: above for low, above in higher.items() if above and low in self._handlers}
         self._served = [(look.desired.by_name[name], by) for name, by in served.items() if not pauses.hold(name)]
-        self._judged = {
-            name: (path, look.desired.fingerprints.get(path))
-            for name, handler in self._handlers.items()
-            if Flags.F in handler.registration.flags and (path := handler.registration.interpreter)
-        }
+        self._fingerprints = look.desired.fingerprints
         self._inodes = {name: entry.inode for name, entry in look.observed.by_name.items()}
         self._switch_paused = pauses.hold(INSTANCE)
         self._may_bridge = may_bridge
@@ -88,7 +84,7 @@ class HotPath:
             also += self._deserted(heard, instance, reaction)
         if also:
             without = sorted([*without, *also], key=lambda handler: self._rank[handler.name])
-        without = [handler for handler in without if not self._moved(handler.name)]
+        without = [handler for handler in without if not moved(handler.registration, self._fingerprints)]
         if without:
             reaction.bridged, reaction.refused = self._stand_ins.bridge(without, instance, writer)
         return reaction
@@ -98,11 +94,6 @@ class HotPath:
         return len(self._handlers) > 1 and all(
             found.get(name) is Drift.MISSING for name, each in self._handlers.items() if each.enabled
         )
-
-    def _moved(self, name: str) -> bool:
-        """Whether F would open another file than the one that was judged."""
-        judged = self._judged.get(name)
-        return judged is not None and fingerprint(judged[0]) != judged[1]
 
     def _concerned(self, heard: Heard) -> Iterable[Handler]:
         if heard.everything:

@@ -92,15 +92,16 @@ class DesiredState(_Desired):
     @cached_property
     def higher(self) -> dict[str, tuple[Handler, ...]]:
         """Name -> the handlers of higher rank that could take the same file."""
-        enabled = [handler for handler in self.handlers if handler.enabled]
-        kin = SharedFiles((handler.registration.match, place) for place, handler in enumerate(enabled))
         found = {}
-        for place, low in enumerate(enabled):
-            others = {other for other in kin.with_(low.registration.match) if other > place}
+        for place, low in enumerate(self.handlers):
+            if not low.enabled:
+                continue
+            others = {other for other in self._kin.with_(low.registration.match) if other > place}
             if self._mixed:  # of another priority are those at the end
-                first = bisect_right(enabled, low.priority, key=lambda handler: handler.priority)
-                others |= {high for high in range(first, len(enabled)) if contends(low, enabled[high])}
-            found[low.name] = tuple(enabled[other] for other in sorted(others))
+                first = bisect_right(self.handlers, low.priority, key=lambda handler: handler.priority)
+                above = enumerate(self.handlers[first:], first)
+                others |= {other for other, high in above if high.enabled and contends(low, high)}
+            found[low.name] = tuple(self.handlers[other] for other in sorted(others))
         return found
 
     @cached_property
