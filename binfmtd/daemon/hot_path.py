@@ -67,9 +67,25 @@ class HotPath:
         for handler in look.desired.handlers:
             self._stand_ins.line(handler)  # written now, not in a hurry
 
-    def react(self, heard: Heard, instance: Instance, writer: Writer) -> Reaction:
-        """Look at what was touched, and see that programs run again.  Raises WriteRefusedError."""
+    def react(self, heard: Heard, listen: Callable[[], Heard], instance: Instance, writer: Writer) -> Reaction:
+        """Look at what was touched, and see that programs run again.  Raises WriteRefusedError.
+
+        ``listen`` tells what came since; it is added to what was heard.
+        """
         reaction = Reaction()
+        without = self._look(heard, instance, writer, reaction)
+        if without and (more := listen()):
+            # A flush is heard from its first removal on, and was over when the kernel told that a name is missing.
+            heard.add(more)
+            if more.names or more.everything:
+                without = self._look(heard, instance, writer, reaction)
+        without = [handler for handler in without if not moved(handler.registration, self._fingerprints)]
+        if without:
+            reaction.bridged, reaction.refused = self._stand_ins.bridge(without, instance, writer)
+        return reaction
+
+    def _look(self, heard: Heard, instance: Instance, writer: Writer, reaction: Reaction) -> list[Handler]:
+        """The handlers that need a stand-in, in ascending rank; what one write ends is ended."""
         if heard.flushed and not self._switch_paused and not instance.switched_on():
             if self._may_switch(INSTANCE):
                 writer.control(INSTANCE, ENABLE)
@@ -84,10 +100,7 @@ class HotPath:
             also += self._deserted(heard, instance, reaction)
         if also:
             without = sorted([*without, *also], key=lambda handler: self._rank[handler.name])
-        without = [handler for handler in without if not moved(handler.registration, self._fingerprints)]
-        if without:
-            reaction.bridged, reaction.refused = self._stand_ins.bridge(without, instance, writer)
-        return reaction
+        return without
 
     def all_missing(self, found: Mapping[str, Drift]) -> bool:
         """Whether every one of several handlers was found to have no entry: then there was a flush."""
@@ -146,7 +159,11 @@ class HotPath:
         for low, higher in self._higher.items():
             inode = instance.inode(low)
             if inode is not None and inode != self._inodes.get(low):
-                found |= {high.name: high for high in higher if high.name not in reaction.found}
+                found |= {
+                    high.name: high
+                    for high in higher
+                    if reaction.found.get(high.name, Drift.OUT_OF_ORDER) is Drift.OUT_OF_ORDER
+                }
         reaction.found |= dict.fromkeys(found, Drift.OUT_OF_ORDER)
         return [high for name, high in found.items() if self._may_bridge(name)]
 

@@ -226,7 +226,7 @@ class Service:
             self._files.arm(self._reconciler.config)
             self._reconciler.retry(interpreters=True)
         result = self._worker.make_pass(trigger, at_once=at_once)
-        self._worker.repair_first()
+        answer = self._worker.repair_first()
         if result is not None:
             if result.done or not self._ready:
                 self._probing.want()
@@ -235,6 +235,8 @@ class Service:
             self._persistence.want(result.look, self._reconciler.config, self._reconciler.failed)
             self._report.trouble(self._attachment.problem)
             self._report.passed(trigger, result, time.monotonic() - began)
+        if answer is not None:
+            self._worker.tell(answer)
         self._tell(result)
         if self._files.changed:  # again, while they were looked at
             self._pacing.look_later(time.monotonic())

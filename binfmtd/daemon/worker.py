@@ -5,6 +5,7 @@ Events that our own writes raised are left out: each write is remembered until t
 
 import errno
 import time
+from typing import NamedTuple
 
 from binfmtd.daemon.attachment import Attachment
 from binfmtd.daemon.hot_path import HotPath, Reaction
@@ -18,6 +19,17 @@ from binfmtd.kernel.converge import Due
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.write import Writer, Wrote
 from binfmtd.model.drift import Act, Action
+
+
+class Answer(NamedTuple):
+    """What the kernel was told, and has still to be reported."""
+
+    look_for: Heard
+    heard: Heard
+    reaction: Reaction
+    bricking: list[str]
+    began: float
+    seconds: float
 
 
 class Worker:
@@ -63,37 +75,49 @@ class Worker:
     def repair(self) -> tuple[Heard, Reaction]:
         """Answer what was heard, the kernel first: stand-ins, what one write ends, and what stops every exec."""
         heard, self.heard = self.heard, Heard()
-        return heard, self._answer(heard, heard)
+        answer = self._answer(heard, heard)
+        self.tell(answer)
+        return heard, answer.reaction
 
-    def repair_first(self) -> None:
-        """Answer what somebody did during a pass before anybody is told of it; the rest of what was heard stays."""
+    def repair_first(self) -> Answer | None:
+        """Answer what somebody did during a pass; the rest of what was heard stays.
+
+        It is to be told when the pass was reported, which knew nothing of it.
+        """
         if self._storming():
-            return  # or one pass would lead to the next
+            return None  # or one pass would lead to the next
         self.listen()
-        if self.heard.names or self.heard.everything:
-            heard, _ = self.repair()
-            self.heard.add(heard.beside_entries())
+        if not (self.heard.names or self.heard.everything):
+            return None
+        heard, self.heard = self.heard, Heard()
+        answer = self._answer(heard, heard)
+        self.heard.add(heard.beside_entries())
+        return answer
 
     def glance(self) -> Reaction:
         """The same for the declared names, though nobody was heard: during a storm."""
-        return self._answer(Heard(everything=True), Heard())
+        answer = self._answer(Heard(everything=True), Heard())
+        self.tell(answer)
+        return answer.reaction
 
-    def _answer(self, look_for: Heard, heard: Heard) -> Reaction:
+    def _answer(self, look_for: Heard, heard: Heard) -> Answer:
         began = time.monotonic()
         reaction, bricking = self._repair(look_for)
         if look_for is not heard and self._hot is not None:
             # A glance hears nothing, but this is no removal by name.
             look_for.flushed = heard.flushed = self._hot.all_missing(reaction.found)
-        # The kernel has its handlers again; from here on nothing is urgent.
-        for name in bricking:
+        return Answer(look_for, heard, reaction, bricking, began, time.monotonic() - began)
+
+    def tell(self, answer: Answer) -> None:
+        """Report it.  The kernel has its handlers again: from here on nothing is urgent."""
+        for name in answer.bricking:
             self._report.bricked(name)
-        self._report.reacted(reaction, look_for, time.monotonic() - began, self._pacing.open())
-        self._pacing.noted(heard, reaction, began)
-        for name, refusal in reaction.refused.items():
+        self._report.reacted(answer.reaction, answer.look_for, answer.seconds, self._pacing.open())
+        self._pacing.noted(answer.heard, answer.reaction, answer.began)
+        for name, refusal in answer.reaction.refused.items():
             self._reconciler.refused(name, refusal)
         if self.touched is not None:
-            self.touched |= heard.names
-        return reaction
+            self.touched |= answer.heard.names
 
     def _repair(self, heard: Heard) -> tuple[Reaction, list[str]]:
         reaction, bricking = Reaction(), list[str]()
@@ -103,7 +127,7 @@ class Worker:
             with Instance(self._attachment.mounted) as instance:
                 writer = Writer(instance)
                 try:
-                    reaction = self._hot.react(heard, instance, writer)
+                    reaction = self._hot.react(heard, lambda: self._more(writer), instance, writer)
                     self._reconciler.removed_by_name(heard.written, instance)
                     bricking = self._reconciler.disable_bricking(
                         instance, writer, heard.names, everything=heard.everything
@@ -117,6 +141,14 @@ class Worker:
             self._attachment.failed(error)
             self._report.trouble(self._attachment.problem or str(error))
         return reaction, bricking
+
+    def _more(self, writer: Writer) -> Heard:
+        """What others did since the last look, for whoever answers it."""
+        if not self._storming():
+            self._wrote += writer.take_wrote()
+            self.listen()
+        more, self.heard = self.heard, Heard()
+        return more
 
     def make_pass(self, trigger: str, *, at_once: bool = False) -> PassResult | None:
         """Look at everything and do what is due; ``at_once``: nobody can be at work on it yet.

@@ -1,14 +1,18 @@
 """The main job: whatever drifts is repaired, by a daemon that is a process of its own, on a real instance."""
 
+import json
 import os
+import signal
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from support.binfmt_d import SYSTEMD_BINFMT, needs_systemd_binfmt, put_binfmt_d
 from support.daemon import Daemon
 from support.instance import Instance
-from support.waiting import IN_CLOSE_WRITE, IN_MODIFY, DirectoryWatch, wait_until
+from support.waiting import IN_CLOSE_WRITE, IN_MODIFY, IN_MOVED_TO, DirectoryWatch, deadline_in, wait_until
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
@@ -93,6 +97,50 @@ def test_flushed_instance(instance: Instance, start_daemon: StartDaemon) -> None
         instance.remove("status")
         repaired(instance, daemon)
     assert not daemon.logs("contention_started")
+
+
+def test_a_flush_that_goes_on_while_it_is_heard(instance: Instance, start_daemon: StartDaemon) -> None:
+    """Many entries go one after the other: whatever is told of it, by then each has a handler again."""
+    names = {f"many{number}" for number in range(200)}
+    handlers = (f"[handlers.{name}]\nmagic = '\\x00{name}'\ninterpreter = \"/usr/bin/true\"\n" for name in names)
+    daemon = start_daemon("settle = '200ms'\narchitectures = []\n" + "".join(handlers))
+    with DirectoryWatch(daemon.state_directory, IN_MOVED_TO) as watch:
+        for _ in range(8):  # fewer than contention takes
+            instance.remove("status")
+            served, told = set(instance.names()), {"state": "converged"}
+            while told["state"] == "converged":  # from before
+                watch.wait_for(lambda event: event.name == "status.json", what="a status")
+                with (daemon.state_directory / "status.json").open() as file:
+                    served = {name.removeprefix(".binfmtd~") for name in instance.names()}
+                    told = json.load(file)
+            assert names - served == set()
+            wait_until(lambda: set(instance.names()) == names, what="proper entries")
+            daemon.wait_converged()
+
+
+def test_a_drift_during_a_pass_is_told(instance: Instance, start_daemon: StartDaemon) -> None:
+    """What is removed when a pass has looked gets its stand-in at once, and the status does not say converged."""
+    for number in range(5000):  # so that a pass takes long
+        instance.register(rb":foreign%d:M::\x01f%05d::/usr/bin/true:" % (number, number))
+    daemon = start_daemon("settle = '500ms'\n" + CONFIG)
+
+    def looking() -> bool:
+        """Whether it has the instance open, as in a pass."""
+        links = []
+        for descriptor in os.scandir(f"/proc/{daemon.pid}/fd"):
+            with suppress(OSError):
+                links.append(os.readlink(descriptor.path))
+        return instance.mount_point in links
+
+    for _ in range(3):
+        daemon.process.send_signal(signal.SIGHUP)
+        deadline = deadline_in(10)
+        while not looking():  # without a pause: it takes some milliseconds
+            assert time.monotonic() < deadline, "no pass"
+        instance.remove("one")
+        daemon.wait_status(lambda status: status["state"] != "converged", "a state that says so")
+        wait_until(lambda: "one" in instance.names(), what="the proper entry")
+        daemon.wait_converged()
 
 
 def test_disabled_entry(instance: Instance, start_daemon: StartDaemon) -> None:

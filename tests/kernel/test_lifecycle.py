@@ -112,7 +112,7 @@ def test_nothing_is_held_open(instance: Instance, start_daemon: StartDaemon) -> 
         instance.remove("status")
         wait_until(lambda: instance.names() == ["one"], what="the repair")
     daemon.wait_converged()
-    assert descriptors() == before
+    wait_until(lambda: descriptors() == before, what=f"the end of the last pass, and {before} again")
     assert instance.run(["umount", instance.mount_point]).returncode == 0
 
 
