@@ -74,10 +74,13 @@ class HotPath:
         """
         reaction = Reaction()
         without = self._look(heard, instance, writer, reaction)
-        if without and (more := listen()):
-            # A flush is heard from its first removal on, and was over when the kernel told that a name is missing.
+        if without and not heard.names <= heard.written:
+            # Gone, and nobody wrote to its file: a flush is heard from its first removal on.  It was over when the
+            # kernel said that a name is missing.
+            more = listen()
+            again = more.everything or not more.names <= heard.names
             heard.add(more)
-            if more.names or more.everything:
+            if again:
                 without = self._look(heard, instance, writer, reaction)
         without = [handler for handler in without if not moved(handler.registration, self._fingerprints)]
         if without:

@@ -91,8 +91,9 @@ class Service:
                 self._probing.due_at,
             )
             listen_at = self._storm.listen_at
+            began = time.thread_time()  # before the wait, which costs none: after it there is no time to lose
             woken = self._wait.until(min(deadline, listen_at) if self._worker.heard else deadline, listen_at)
-            now, began = time.monotonic(), time.thread_time()
+            now = time.monotonic()
             if self._watch.descriptor in woken:
                 self._worker.listen()
             if self._worker.heard and now >= listen_at and not self._react():

@@ -15,7 +15,7 @@ import os
 import struct
 import termios
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import pyinotify
 
@@ -161,14 +161,14 @@ class Watch:
         self._files = files
         return failed
 
-    def read(self, wrote: Iterable[Wrote] = (), heard: Heard | None = None) -> Heard:
+    def read(self, wrote: Sequence[Wrote] = (), heard: Heard | None = None) -> Heard:
         """Read all pending events, and leave out those that our own writes since the last call must have raised.
 
         What others did is added to ``heard``, or told alone.
         Our events are in the queue when the write returns, so what is not found by now will not come.
         """
         heard = Heard() if heard is None else heard
-        own = _events_of(wrote)
+        own = _events_of(wrote) if wrote else {}
         data = self._read()
         if len(data) > _MOST_BYTES:
             self._hear_storm(heard, data)
