@@ -20,6 +20,7 @@ import binfmtd
 
 PARTS: dict[str, Callable[[float], Part]] = {
     "removal": repair.removal,
+    "anywhere": repair.anywhere,
     "flush": repair.flush,
     "scraped": repair.scraped,
     "failures": storm.failures,

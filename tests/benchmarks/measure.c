@@ -1,17 +1,21 @@
 /*
- * measure DIR TRIGGER ROUNDS PAUSE_US COMMAND NAME...
+ * measure CPU DIR TRIGGER ROUNDS PAUSE_US COMMAND NAME...
  *
  * Takes entries away from the binfmt_misc at DIR, and prints the nanoseconds until each NAME has a handler again: itself,
  * or its stand-in.  They go by a write of -1 to the file TRIGGER, an entry or `status`; or COMMAND, unless it is empty,
  * is run and does so itself, and the clock starts with its write.  ROUNDS times, one line each.  A round ends when each
  * NAME stands and no stand-in does, and PAUSE_US microseconds have passed, in which the repairer may go back to sleep.
  *
+ * It runs on CPU alone, and COMMAND on any other; -1: both wherever the scheduler puts them.
+ *
  * It waits by inotify: looking up a missing entry in a loop would take the directory's lock and slow the repair that is
  * measured.
  */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +30,7 @@ enum { DEADLINE_MS = 10000 };
 static int watch;
 static char events[65536] __attribute__((aligned(__alignof__(struct inotify_event))));
 static ssize_t filled, next;
+static cpu_set_t others; /* where the command runs */
 
 static void fail(const char *what) {
     fprintf(stderr, "measure: %s: %s\n", what, strerror(errno));
@@ -108,6 +113,7 @@ static long long one_round(const char *trigger, const char *command, char **name
     if (*command) {
         child = fork();
         if (child == 0) {
+            sched_setaffinity(0, sizeof others, &others);
             execl(command, command, NULL);
             _exit(127);
         }
@@ -142,19 +148,33 @@ static long long one_round(const char *trigger, const char *command, char **name
     return end - start;
 }
 
+static void stay_on(int cpu) {
+    if (sched_getaffinity(0, sizeof others, &others) != 0)
+        fail("asking for the CPUs");
+    if (cpu < 0)
+        return;
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    CPU_CLR(cpu, &others);
+    if (sched_setaffinity(0, sizeof one, &one) != 0)
+        fail("staying on one CPU");
+}
+
 int main(int argc, char **argv) {
-    if (argc < 7) {
-        fprintf(stderr, "usage: measure DIR TRIGGER ROUNDS PAUSE_US COMMAND NAME...\n");
+    if (argc < 8) {
+        fprintf(stderr, "usage: measure CPU DIR TRIGGER ROUNDS PAUSE_US COMMAND NAME...\n");
         return 2;
     }
-    if (chdir(argv[1]) != 0)
-        fail(argv[1]);
+    stay_on(atoi(argv[1]));
+    if (chdir(argv[2]) != 0)
+        fail(argv[2]);
     watch = inotify_init1(IN_CLOEXEC);
     if (watch < 0 || inotify_add_watch(watch, ".", IN_MODIFY) < 0)
         fail("watching");
-    for (long round = atol(argv[3]); round > 0; round--) {
-        printf("%lld\n", one_round(argv[2], argv[5], argv + 6, argc - 6));
-        sleep_us(atol(argv[4]));
+    for (long round = atol(argv[4]); round > 0; round--) {
+        printf("%lld\n", one_round(argv[3], argv[6], argv + 7, argc - 7));
+        sleep_us(atol(argv[5]));
     }
     return 0;
 }

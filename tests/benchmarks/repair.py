@@ -7,12 +7,14 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from pathlib import Path
 
 from benchmarks.contestants import (
+    CLOCK_CPU,
     HERE,
     LINES,
     PYTHON,
     SYSTEMD_BINFMT,
     Clock,
     Skipped,
+    beside_the_clock,
     daemon,
     loop,
     measure,
@@ -47,14 +49,8 @@ def removal(scale: float) -> Part:
         found, firsts = _race(entries, max(A_TURN - 1, int(rounds * scale)), pause)
         reference = found["C loop"]
         for who, times in found.items():
-            rows.append(
-                [
-                    f"{entries:,}",
-                    who,
-                    *_figures(times, reference, (0.5, 0.99)),
-                    *_figures(firsts[who], firsts["C loop"], (0.5,)),
-                ]
-            )
+            first = _figures(firsts[who], firsts["C loop"], (0.5,))
+            rows.append([f"{entries:,}", who, *_figures(times, reference, (0.5, 0.99)), *first])
             samples[f"{who}, {entries}"] = times
         medians[entries] = median(found["binfmtd"])
         goals += [
@@ -70,7 +66,18 @@ def removal(scale: float) -> Part:
     return Part(("entries", "who", "median", "p99", "first after a start"), rows, goals, samples)
 
 
-def _race(entries: int, rounds: int, pause_us: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+def anywhere(scale: float) -> Part:
+    """The same with 50 entries, and nobody has a CPU of his own."""
+    rounds, pause = ENTRIES[50]
+    found, _ = _race(50, max(A_TURN - 1, int(rounds * scale)), pause, cpu=-1)
+    rows = [[who, *_figures(times, found["C loop"], (0.5, 0.99))] for who, times in found.items()]
+    return Part(("who", "median", "p99"), rows, (), found)
+
+
+def _race(
+    entries: int, rounds: int, pause_us: int, cpu: int = CLOCK_CPU
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Who -> the seconds of its rounds, and those of the first after each start."""
     start: dict[str, Start] = {
         "C loop": lambda instance: process(instance, loop(instance, {NAME: LINE})),
         "least in Python": lambda instance: process(
@@ -91,8 +98,10 @@ def _race(entries: int, rounds: int, pause_us: int) -> tuple[dict[str, list[floa
             instance.register(LINE)
         while len(found["C loop"]) < rounds:
             for who, begin in start.items():
-                with begin(instances[who]):
-                    first, *others = measure(instances[who], [NAME], A_TURN, pause_us, NAME)
+                with ExitStack() as running:
+                    with beside_the_clock() if cpu >= 0 else nullcontext():
+                        running.enter_context(begin(instances[who]))
+                    first, *others = measure(instances[who], [NAME], A_TURN, pause_us, NAME, cpu=cpu)
                 firsts[who].append(first)
                 found[who] += others
     return found, firsts
@@ -117,8 +126,9 @@ def flush(scale: float) -> Part:
                 instance.register(line)
         rules = put_binfmt_d(instances["systemd-binfmt"], scratch())["/usr/lib/binfmt.d"]
         (rules / "rules.conf").write_bytes(b"\n".join(LINES.values()) + b"\n")
-        for who, begin in start.items():
-            stack.enter_context(begin(instances[who]))
+        with beside_the_clock():
+            for who, begin in start.items():
+                stack.enter_context(begin(instances[who]))
         clock = Clock(instances["systemd-binfmt"])
         for _ in range(0, rounds, 5):
             for who, instance in instances.items():
@@ -146,9 +156,9 @@ def scraped(scale: float) -> Part:
         instance.register(LINE)
         while len(quiet) < rounds:
             with daemon(instance, config):
-                quiet += measure(instance, [NAME], A_TURN, 20_000, NAME)[1:]
+                quiet += measure(instance, [NAME], A_TURN, 20_000, NAME, cpu=-1)[1:]
             with daemon(instance, config), _scraper() as scraper:
-                asked += measure(instance, [NAME], A_TURN, 20_000, NAME)[1:]
+                asked += measure(instance, [NAME], A_TURN, 20_000, NAME, cpu=-1)[1:]
                 answers += int(scraper.communicate()[0])
     rows = [
         ["nobody", *_figures(quiet, quiet, (0.5, 0.99))],

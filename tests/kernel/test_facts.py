@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.instance import Instance
-from support.waiting import IN_CLOSE_WRITE, IN_IGNORED, IN_MODIFY, IN_UNMOUNT, DirectoryWatch
+from support.waiting import IN_CLOSE_WRITE, IN_DELETE, IN_IGNORED, IN_MODIFY, IN_UNMOUNT, DirectoryWatch
 
 LINE = rb":one:M::\x00one::/usr/bin/true:"
 
@@ -137,6 +137,23 @@ def test_flushing_names_status(instance: Instance) -> None:
     with DirectoryWatch(instance.directory, IN_MODIFY | IN_CLOSE_WRITE) as watch:
         instance.remove("status")
         assert {event.name for event in watch.pending()} == {"status"}
+
+
+def test_a_flush_tells_each_as_it_goes(instance: Instance) -> None:
+    """From 6.18 on: a DELETE for each entry, and all of them before `status`; so a flush is heard while it goes on."""
+    instance.register(LINE)
+    with DirectoryWatch(instance.directory, IN_DELETE) as watch:
+        instance.remove("one")
+        if not watch.pending():
+            pytest.skip("this kernel raises no DELETE (Linux 6.18 and later do)")
+    names = {f"e{number}" for number in range(20)}
+    for name in names:
+        instance.register(LINE.replace(b"one", name.encode()))
+    with DirectoryWatch(instance.directory, IN_MODIFY | IN_DELETE) as watch:
+        instance.remove("status")
+        *deleted, last = watch.pending()
+        assert {event.name for event in deleted if event.mask == IN_DELETE} == names
+        assert (last.mask, last.name) == (IN_MODIFY, "status")
 
 
 def test_own_events_are_there_when_the_write_returns(instance: Instance) -> None:
