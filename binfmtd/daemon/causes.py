@@ -41,7 +41,7 @@ class Causes:
         """Why, for each name of which something was found; ``heard`` led to it.  ``pending`` had drifted before."""
         why = {
             name: _cause(name, drift, reaction, by_name=name in heard.written, flushed=heard.flushed)
-            for name, drift in (reaction.found | reaction.ended).items()
+            for name, drift in (reaction.ended | reaction.found).items()
         }
         self._open |= {name: why[name] for name in reaction.found if name not in pending}
         return why

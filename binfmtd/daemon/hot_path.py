@@ -74,14 +74,18 @@ class HotPath:
         """
         reaction = Reaction()
         without = self._look(heard, instance, writer, reaction)
-        if without and not heard.names <= heard.written:
-            # Gone, and nobody wrote to its file: a flush is heard from its first removal on.  It was over when the
-            # kernel said that a name is missing.
+        if reaction.found and not heard.names <= heard.written:
+            # Gone, and nobody wrote to its file: a flush is heard from its first removal on.  The kernel said that a
+            # name is missing when the flush was over, so now all of it has been heard.
             more = listen()
-            again = more.everything or not more.names <= heard.names
+            again = more.everything or not more.names <= {handler.name for handler in without}
             heard.add(more)
             if again:
+                for before in (reaction.found, reaction.instead, reaction.wanted):
+                    before.clear()
                 without = self._look(heard, instance, writer, reaction)
+        if not heard.written and self.all_missing(reaction.found):
+            heard.flushed = True  # also if nobody said so: during a storm, or not yet
         without = [handler for handler in without if not moved(handler.registration, self._fingerprints)]
         if without:
             reaction.bridged, reaction.refused = self._stand_ins.bridge(without, instance, writer)
@@ -162,11 +166,7 @@ class HotPath:
         for low, higher in self._higher.items():
             inode = instance.inode(low)
             if inode is not None and inode != self._inodes.get(low):
-                found |= {
-                    high.name: high
-                    for high in higher
-                    if reaction.found.get(high.name, Drift.OUT_OF_ORDER) is Drift.OUT_OF_ORDER
-                }
+                found |= {high.name: high for high in higher if high.name not in reaction.found}
         reaction.found |= dict.fromkeys(found, Drift.OUT_OF_ORDER)
         return [high for name, high in found.items() if self._may_bridge(name)]
 

@@ -49,20 +49,20 @@ class Pacing:
         self._settling.stirred([EVERYTHING], now)
         self._settling.drifted(EVERYTHING, now)
 
-    def noted(self, heard: Heard, reaction: Reaction, now: float) -> None:
-        """Take in what others did and what the hot path answered."""
-        if heard.names or heard.everything:
-            self._settling.stirred(heard.names, now, everything=heard.everything)
-            self.look_later(now)
+    def noted(self, heard: Heard, reaction: Reaction, began: float, ended: float) -> None:
+        """Take in what others did, until ``ended``, and what the hot path answered, which ``began`` before."""
         if heard.flushed:
             self._free |= reaction.found.keys() - {INSTANCE}
             if reaction.bridged:
-                self._contend(INSTANCE, now)
-        self._count_again(reaction.bridged, now)
+                self._contend(INSTANCE, ended)
+        self._count_again(reaction.bridged, ended)
         for name in reaction.found:
-            self._settling.drifted(name, now)
+            self._settling.drifted(name, began)
         for name, drift in reaction.ended.items():
-            self._count(name, drift, now)
+            self._count(name, drift, ended)
+        if heard.names or heard.everything:
+            self._settling.stirred(heard.names, ended, everything=heard.everything)
+            self.look_later(ended)
 
     def passed(self, result: PassResult, failed: Collection[str], *, at_once: bool, flushed: bool = False) -> None:
         """Take in what a pass left: which drifts ended, and which are open still; ``flushed``: while it was made."""

@@ -2,8 +2,8 @@
 
 What a watch on binfmt_misc's directory reports (measured, see docs/kernel.md): registering names only ``register``
 (OPEN, MODIFY unless refused, CLOSE_WRITE); enabling, disabling and removing name the entry, and from 6.18 on removing
-adds DELETE; everything at once names ``status``.  Equal neighbouring events are merged, and the last mount's end
-reports UNMOUNT and IGNORED.  So an event says "look", never "what".
+adds DELETE; everything at once names ``status``, after the DELETE of each.  Equal neighbouring events are merged, and
+the last mount's end reports UNMOUNT and IGNORED.  So an event says "look", never "what".
 
 Of pyinotify the watch manager is used; its notifier would cost three times as much on the way to a repair as reading
 its descriptor here.
@@ -196,7 +196,7 @@ class Watch:
     def _hear_storm(self, heard: Heard, data: bytes) -> None:
         """Take thousands of events for an overflow: to read each would take longer than to look at everything."""
         self._hear_anything(heard)
-        heard.flushed = b"status\0" in data
+        heard.flushed |= b"status\0" in data
         if self._instance is not None and any(_HEAD.pack(self._instance, gone) in data for gone in _ENDS):
             heard.lost = True
             self._instance = None

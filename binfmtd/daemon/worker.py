@@ -103,9 +103,7 @@ class Worker:
     def _answer(self, look_for: Heard, heard: Heard) -> Answer:
         began = time.monotonic()
         reaction, bricking = self._repair(look_for)
-        if look_for is not heard and self._hot is not None:
-            # A glance hears nothing, but this is no removal by name.
-            look_for.flushed = heard.flushed = self._hot.all_missing(reaction.found)
+        heard.flushed |= look_for.flushed  # a glance hears nothing, but sees it
         return Answer(look_for, heard, reaction, bricking, began, time.monotonic() - began)
 
     def tell(self, answer: Answer) -> None:
@@ -113,7 +111,7 @@ class Worker:
         for name in answer.bricking:
             self._report.bricked(name)
         self._report.reacted(answer.reaction, answer.look_for, answer.seconds, self._pacing.open())
-        self._pacing.noted(answer.heard, answer.reaction, answer.began)
+        self._pacing.noted(answer.heard, answer.reaction, answer.began, answer.began + answer.seconds)
         for name, refusal in answer.reaction.refused.items():
             self._reconciler.refused(name, refusal)
         if self.touched is not None:

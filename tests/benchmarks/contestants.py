@@ -61,8 +61,8 @@ def compile_programs() -> None:
         subprocess.run(command, check=True)
 
 
-# The clock has a CPU of its own, and so has each contestant that a removal wakes: else the scheduler puts the clock
-# behind a contestant at times, which has repaired long ago and is writing its log.  One CPU cannot be shared out.
+# The clock has a CPU of its own, and contestants that a removal wakes have the others: else the scheduler at times puts
+# the clock behind a contestant that has repaired long ago and is writing its log.  One CPU cannot be shared out.
 _CPUS = sorted(os.sched_getaffinity(0))
 CLOCK_CPU = _CPUS[-1] if len(_CPUS) > 1 else -1
 

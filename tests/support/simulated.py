@@ -1,7 +1,11 @@
 """binfmt_misc as a value: what KERNEL.md says of registering, enabling, removing and the order, and nothing else."""
 
-from collections.abc import Iterable, MutableMapping
+import errno
+import os
+from collections.abc import Collection, Iterable, MutableMapping, Sequence
 
+from binfmtd.formats.line import decode_line
+from binfmtd.kernel.write import ENABLE, REMOVE
 from binfmtd.model.desired import DesiredState
 from binfmtd.model.drift import Act, Action, Plan, Record
 from binfmtd.model.entry import Entry, ObservedState
@@ -51,6 +55,51 @@ class SimulatedKernel:
         if found is None:
             raise LookupError(name)
         return found
+
+
+class Through:
+    """Instance and Writer in one, on a simulated kernel; keeps what could be seen after each write."""
+
+    def __init__(self, kernel: SimulatedKernel, refuse: Collection[str] = ()) -> None:
+        self.kernel = kernel
+        self.refuse = refuse  # names whose registration the kernel refuses
+        self.seen = [kernel.observed()]
+
+    def entry(self, name: str) -> Entry | None:
+        return self.kernel.entry(name)
+
+    def switched_on(self) -> bool:
+        return self.kernel.switched_on
+
+    def inode(self, name: str) -> int | None:
+        entry = self.kernel.entry(name)
+        return None if entry is None else entry.inode
+
+    def register(self, lines: Sequence[bytes]) -> list[OSError | None]:
+        outcome: list[OSError | None] = []
+        for line in lines:
+            name, registration = decode_line(line)
+            if name in self.refuse:
+                outcome.append(OSError(errno.ETXTBSY, os.strerror(errno.ETXTBSY)))
+                continue
+            try:
+                self.kernel.register(name, registration)
+                outcome.append(None)
+            except FileExistsError as error:
+                outcome.append(error)
+            self.seen.append(self.kernel.observed())
+        return outcome
+
+    def control(self, name: str, command: bytes) -> bool:
+        try:
+            if command == REMOVE:
+                self.kernel.remove(name)
+            else:
+                self.kernel.switch(name, enabled=command == ENABLE)
+        except LookupError:
+            return False
+        self.seen.append(self.kernel.observed())
+        return True
 
 
 def carry_out(

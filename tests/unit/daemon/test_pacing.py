@@ -55,7 +55,7 @@ class World:
         reaction = Reaction()
         reaction.found = dict.fromkeys(names, Drift.MISSING) if found else {}
         reaction.bridged = list(names) if bridged else []
-        self.pacing.noted(Heard(set(names), everything=flushed, flushed=flushed), reaction, self.now)
+        self.pacing.noted(Heard(set(names), everything=flushed, flushed=flushed), reaction, self.now, self.now)
 
     def make_pass(
         self, *done: Action, left: tuple[Action, ...] = (), at_once: bool = False, flushed: bool = False

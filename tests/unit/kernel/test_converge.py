@@ -1,21 +1,19 @@
 """The two steps of a repair, carried out on a simulated kernel: what others see between any two writes."""
 
 import errno
-import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from typing import cast
 from unittest import mock
 
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
-from support.simulated import SimulatedKernel
+from support.simulated import SimulatedKernel, Through
 from support.worlds import World, worlds
 
-from binfmtd.formats.line import decode_line
 from binfmtd.kernel import converge, interpreters
 from binfmtd.kernel.converge import Convergence, Due, Outcome
 from binfmtd.kernel.instance import Instance
-from binfmtd.kernel.write import ENABLE, REMOVE, Writer
+from binfmtd.kernel.write import Writer
 from binfmtd.model.desired import DesiredState
 from binfmtd.model.drift import Surroundings
 from binfmtd.model.entry import Entry, ObservedState
@@ -25,48 +23,6 @@ from binfmtd.model.ownership import equal
 from binfmtd.model.plan import plan
 from binfmtd.model.precedence import overlaps
 from binfmtd.model.standin import stand_in_name
-
-
-class Through:
-    """Instance and Writer in one, on a simulated kernel; keeps what could be seen after each write."""
-
-    def __init__(self, kernel: SimulatedKernel, refuse: Collection[str] = ()) -> None:
-        self.kernel = kernel
-        self.refuse = refuse  # names whose registration the kernel refuses
-        self.seen = [kernel.observed()]
-
-    def entry(self, name: str) -> Entry | None:
-        return self.kernel.entry(name)
-
-    def inode(self, name: str) -> int | None:
-        entry = self.kernel.entry(name)
-        return None if entry is None else entry.inode
-
-    def register(self, lines: Sequence[bytes]) -> list[OSError | None]:
-        outcome: list[OSError | None] = []
-        for line in lines:
-            name, registration = decode_line(line)
-            if name in self.refuse:
-                outcome.append(OSError(errno.ETXTBSY, os.strerror(errno.ETXTBSY)))
-                continue
-            try:
-                self.kernel.register(name, registration)
-                outcome.append(None)
-            except FileExistsError as error:
-                outcome.append(error)
-            self.seen.append(self.kernel.observed())
-        return outcome
-
-    def control(self, name: str, command: bytes) -> bool:
-        try:
-            if command == REMOVE:
-                self.kernel.remove(name)
-            else:
-                self.kernel.switch(name, enabled=command == ENABLE)
-        except LookupError:
-            return False
-        self.seen.append(self.kernel.observed())
-        return True
 
 
 def converged(world: World, kernel: SimulatedKernel, due: Due = Due.FORCED) -> tuple[Through, Outcome]:
