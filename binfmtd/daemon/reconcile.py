@@ -141,10 +141,10 @@ class Reconciler:
             if not actions:
                 break
             self.memory.save()
-            ours = [a for a in actions if a.handler and a.act is not Act.RESTORE]
-            self.ledger.intend([a.handler for a in ours if a.handler and due(a.entry) is not Due.LATER])
             todo = Plan(actions, look.plan.served_elsewhere, look.plan.shadowed, look.plan.yielding_to)
-            convergence = Convergence(todo, look.desired, instance, writer, due=due, disturbed=disturbed)
+            convergence = Convergence(
+                todo, look.desired, instance, writer, due=due, disturbed=disturbed, intend=self.ledger.intend
+            )
             try:
                 outcome = convergence.run()
             finally:  # what was registered before an error is ours all the same

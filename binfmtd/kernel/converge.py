@@ -46,7 +46,8 @@ class Outcome:
 class Convergence:
     """One plan, one opened instance.
 
-    ``due`` tells whether a name's turn has come; ``disturbed`` whether somebody else has just touched it.
+    ``due`` tells whether a name's turn has come; ``disturbed`` whether somebody else has just touched it; ``intend`` is
+    told, before, which handlers may get their proper entries.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Convergence:
         *,
         due: Callable[[str], Due] = lambda _: Due.FORCED,
         disturbed: Callable[[str], bool] = lambda _: False,
+        intend: Callable[[list[Handler]], None] = lambda _: None,
     ) -> None:
         self._plan = plan
         self._desired = desired
@@ -66,6 +68,7 @@ class Convergence:
         self._writer = writer
         self._due = due
         self._disturbed = disturbed
+        self._intend = intend
         self.outcome = Outcome()
 
     def run(self) -> Outcome:
@@ -86,6 +89,7 @@ class Convergence:
         for action in self._planned(Act.RESTORE):
             if self._is_due(action):
                 self._restore(action)
+        self._intend([_handler(action) for company, _ in settling for action in company])
         for company, forced in settling:
             self._settle(company, forced=forced)
         for action in self._planned(Act.REMOVE):

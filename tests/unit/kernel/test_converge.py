@@ -2,6 +2,7 @@
 
 import errno
 from collections.abc import Collection, Iterable
+from random import Random
 from typing import cast
 from unittest import mock
 
@@ -15,14 +16,14 @@ from binfmtd.kernel.converge import Convergence, Due, Outcome
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.write import Writer
 from binfmtd.model.desired import DesiredState
-from binfmtd.model.drift import Surroundings
+from binfmtd.model.drift import Act, Surroundings
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Magic
 from binfmtd.model.ownership import equal
 from binfmtd.model.plan import plan
 from binfmtd.model.precedence import overlaps
-from binfmtd.model.standin import stand_in_name
+from binfmtd.model.standin import is_stand_in, stand_in_name
 
 
 def converged(world: World, kernel: SimulatedKernel, due: Due = Due.FORCED) -> tuple[Through, Outcome]:
@@ -64,6 +65,35 @@ def test_all_that_is_due_is_done(world: World) -> None:
     after = kernel.observed()
     records = {**world.records, **outcome.records}
     assert plan(world.desired(), after, world.surroundings(after, records)).actions == ()
+
+
+@settings(max_examples=200)
+@given(world=worlds(), random=st.randoms(use_true_random=False))
+def test_nothing_is_registered_that_was_not_intended(world: World, random: Random) -> None:
+    """Or who is killed right after it has an entry that counts as foreign.  Names fall due at any moment."""
+    desired, kernel = world.desired(), world.kernel()
+    planned = plan(desired, kernel.observed(), world.surroundings(kernel.observed(), world.records))
+    restored = {action.entry for action in planned.actions if action.act is Act.RESTORE}
+    through, intended = Through(kernel), dict[str, Handler]()
+
+    def intend(handlers: list[Handler]) -> None:
+        intended.update((handler.name, handler) for handler in handlers)
+
+    known = {entry.inode for entry in kernel.observed().entries}
+    found = desired.fingerprints.get
+    with mock.patch.object(converge, "fingerprint", found), mock.patch.object(interpreters, "fingerprint", found):
+        Convergence(
+            planned,
+            desired,
+            cast(Instance, through),
+            cast(Writer, through),
+            due=lambda _: random.choice(list(Due)),
+            disturbed=lambda _: random.random() < 0.1,
+            intend=intend,
+        ).run()
+    for entry in kernel.observed().entries:
+        if entry.inode not in known and entry.name not in restored and not is_stand_in(entry.name):
+            assert equal(entry.registration, intended[entry.name].registration)
 
 
 @settings(max_examples=400)
