@@ -160,7 +160,8 @@ class Pacing:
     def _count(self, name: str, drift: Drift, now: float, took: float | None = None, *, free: bool = False) -> None:
         if name in self._in_order or name == INSTANCE:
             self._report.repaired(name, drift, took)
-        if not free:
+        # Who keeps flushing may be met in its midst: what is gone then is part of that quarrel, and waits with it.
+        if not free and not (drift is Drift.MISSING and INSTANCE in self._contention.contended()):
             self._contend(name, now)
 
     def _contend(self, name: str, now: float) -> None:

@@ -97,6 +97,17 @@ def test_due_when_quiet(world: World) -> None:
     assert world.pacing.anything_due(world.now)
 
 
+def test_quiet_begins_when_all_was_heard(world: World) -> None:
+    """What is heard while something is answered may be as late as the end of that; what waits for long began before."""
+    reaction = Reaction()
+    reaction.found = {"a": Drift.MISSING}
+    for heard in (Heard(["a"]), Heard(everything=True, flushed=True)):
+        world.pacing.noted(heard, reaction, world.now, world.now + 0.05)
+        assert world.pacing.deadline() == world.now + 0.05 + SETTLE
+    world.now += 1.0
+    assert world.pacing.due("a") is Due.FORCED
+
+
 def test_due_at_the_latest_after_a_second(world: World) -> None:
     """However loud it is."""
     for _ in range(101):
@@ -188,6 +199,17 @@ def test_flushes_without_end(world: World) -> None:
     assert not world.pacing.may_switch("any")
     assert not world.pacing.may_bridge("a")
     assert world.pacing.due("a") is Due.LATER
+
+
+def test_who_flushes_is_met_in_the_midst_of_it(world: World) -> None:
+    """While that is backed off from, what is missing is no quarrel about its name."""
+    for _ in range(REPAIRS_OF_ALL):
+        world.hear("a", flushed=True, bridged=True)
+        world.make_pass(REGISTER)
+    for _ in range(REPAIRS + 1):
+        world.hear("a")
+        world.make_pass(REGISTER)
+    assert world.told.quarrels == [INSTANCE]
 
 
 def test_a_flush_during_a_pass(world: World) -> None:
