@@ -137,7 +137,13 @@ class Reconciler:
         look = self.look(instance, touched)
         result = PassResult(look)
         for _ in range(_ROUNDS):
-            actions = tuple(a for a in look.plan.actions if a.entry not in self.failed and allow(a))
+            # What this pass has registered and is gone again is somebody's work: it waits as any drift does.
+            undone = {a.entry for a in result.done if a.act in (Act.REGISTER, Act.REPLACE)}
+            actions = tuple(
+                a
+                for a in look.plan.actions
+                if a.entry not in self.failed and allow(a) and not (a.drift is Drift.MISSING and a.entry in undone)
+            )
             if not actions:
                 break
             self.memory.save()

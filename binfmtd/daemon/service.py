@@ -161,7 +161,7 @@ class Service:
         if now >= self._watchdog.due_at:
             self._watchdog.ping(now)
         if now >= self._storm.glance_at:
-            if self._worker.glance().found:
+            if self._worker.glance():
                 self._tell()
             self._storm.glanced(now)
         if now >= self._mounts.due_at:

@@ -94,11 +94,12 @@ class Worker:
         self.heard.add(heard.beside_entries())
         return answer
 
-    def glance(self) -> Reaction:
-        """The same for the declared names, though nobody was heard: during a storm."""
+    def glance(self) -> bool:
+        """The same for the declared names, though nobody was heard: during a storm.  True if that was news."""
+        known = self._pacing.open()
         answer = self._answer(Heard(everything=True), Heard())
         self.tell(answer)
-        return answer.reaction
+        return bool(answer.reaction.found.keys() - known or answer.reaction.bridged)
 
     def _answer(self, look_for: Heard, heard: Heard) -> Answer:
         began = time.monotonic()

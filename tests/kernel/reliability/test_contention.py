@@ -67,6 +67,8 @@ def test_a_fight(instance: Instance, start_daemon: StartDaemon, minute: int, dee
             assert len(daemon.logs("contention_ended")) == 1
             assert daemon.status()["contended"] == []
     assert len(daemon.logs("contention_started")) == 1
+    for line in daemon.logs("entry_registered"):  # what is undone while a pass is made waits for another one
+        assert len(set(line.get("entries", ()))) == len(line.get("entries", ()))
 
 
 def repaired_at_once(instance: Instance, name: str) -> float:
