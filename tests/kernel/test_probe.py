@@ -144,10 +144,11 @@ def test_under_a_hard_limit_of_no_core_dumps(ask: Ask) -> None:
     assert found["or1k"]["reason"].startswith("its interpreter is not to be had there")
 
 
+@pytest.mark.usefixtures("ask")
 def test_where_there_is_no_room(module_instance: Instance) -> None:
     """A directory that is full is passed over for the next."""
     script = 'mount -t tmpfs -o size=4k,nr_inodes=2 tmpfs /mnt; exec "$@"'
     command = ["env", "TMPDIR=/mnt", f"PYTHONPATH={CHECKOUT}", sys.executable, "-c", SCRIPT, '{"alpha": null}']
     result = module_instance.run(["unshare", "-m", "sh", "-euc", script, "sh", *command])
     assert result.returncode == 0, result.stderr
-    assert json.loads(result.stdout)["alpha"]["runs"] is True
+    assert json.loads(result.stdout)["alpha"]["runs"] is True, result.stdout
