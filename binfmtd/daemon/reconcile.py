@@ -129,16 +129,17 @@ class Reconciler:
         due: Callable[[str], Due] = lambda _: Due.FORCED,
         disturbed: Callable[[str], bool] = lambda _: False,
         allow: Callable[[Action], bool] = lambda _: True,
+        last: bool = True,
     ) -> PassResult:
         """Converge as far as is due; ``allow`` can leave actions out altogether.
 
+        What somebody undoes meanwhile is done again only in a pass that is the ``last``: else it waits for the next.
         Raises MountError, and WriteRefusedError where nothing can be written.
         """
         look = self.look(instance, touched)
         result = PassResult(look)
         for _ in range(_ROUNDS):
-            # What this pass has registered and is gone again is somebody's work: it waits as any drift does.
-            undone = {a.entry for a in result.done if a.act in (Act.REGISTER, Act.REPLACE)}
+            undone = set() if last else {a.entry for a in result.done if a.act in (Act.REGISTER, Act.REPLACE)}
             actions = tuple(
                 a
                 for a in look.plan.actions

@@ -182,7 +182,7 @@ class Worker:
                 writer = Writer(instance)
                 try:
                     result = self._reconciler.make_pass(
-                        instance, writer, touched, due=due, disturbed=disturbed, allow=allow
+                        instance, writer, touched, due=due, disturbed=disturbed, allow=allow, last=trigger == "stop"
                     )
                 finally:
                     self._wrote += writer.take_wrote()
