@@ -1,0 +1,42 @@
+"""One pass, and somebody who undoes part of it in its midst."""
+
+import os
+from pathlib import Path
+
+import pytest
+from support.instance import Instance
+
+from binfmtd.cli.context import reconciler
+from binfmtd.config.load import load
+from binfmtd.files.trust import Trust
+from binfmtd.kernel.converge import Due
+from binfmtd.kernel.instance import Instance as Opened
+from binfmtd.kernel.mount import Mounted
+from binfmtd.kernel.write import Writer
+
+CONFIG = "architectures = []\n" + "".join(
+    f"[handlers.{name}]\nmagic = '\\x00{name}'\ninterpreter = '/usr/bin/true'\n" for name in ("first", "second")
+)
+
+
+@pytest.mark.parametrize("last", [True, False], ids=["no other pass follows", "another follows"])
+def test_what_is_undone_meanwhile(instance: Instance, tmp_path: Path, last: bool) -> None:
+    """It is done again in a pass that is the last, as `apply` makes; the daemon leaves it to the next one."""
+    (tmp_path / "binfmtd.toml").write_text(CONFIG)
+    config = load(str(tmp_path / "binfmtd.toml"), trust=Trust.of_this_process())
+    undone: list[str] = []
+
+    def disturbed(_: str) -> bool:
+        """Asked right before an entry is written: remove the other once it is there."""
+        if not undone and (names := instance.names()):
+            undone.extend(names)
+            instance.remove(names[0])
+        return False
+
+    with Opened(Mounted(str(instance.directory), os.stat(instance.directory).st_dev, read_only=False)) as opened:
+        result = reconciler(config, None).make_pass(
+            opened, Writer(opened), due=lambda _: Due.QUIET, disturbed=disturbed, last=last
+        )
+    assert len(undone) == 1
+    assert {action.entry for action in result.look.plan.actions} == (set() if last else set(undone))
+    assert ({"first", "second"} == set(instance.names())) is last
