@@ -14,7 +14,7 @@ import logging
 import os
 import struct
 import termios
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 
 import pyinotify
@@ -47,6 +47,7 @@ _HEAD = struct.Struct("iI")
 _EVENT = struct.Struct("iIII")
 _BUFFER_BYTES = 65536
 _MOST_BYTES = 2 * _BUFFER_BYTES  # some 4,000 events; a flush of 1,000 entries makes half of that
+_REFUSED = -1
 _LARGEST_EVENT = _EVENT.size + 256  # a name has up to 255 bytes and a NUL
 
 
@@ -57,7 +58,7 @@ class Heard:
         self.names = set(names)  # entries that somebody touched
         self.written: set[str] = set()  # those whose own file was written to: a flush does not do that
         self.everything = everything  # register or status was touched, or events were lost: it may be any entry
-        self.flushed = flushed  # status was touched
+        self.flushed = flushed  # status was touched, or all that was declared is gone at once
         self.overflow = False  # events were lost
         self.lost = False  # the watch on the instance is gone
         self.files: set[str] = set()  # which kinds of watched files changed
@@ -168,7 +169,7 @@ class Watch:
         Our events are in the queue when the write returns, so what is not found by now will not come.
         """
         heard = Heard() if heard is None else heard
-        own = _events_of(wrote) if wrote else {}
+        own = _Own(wrote) if wrote else None
         data = self._read()
         if len(data) > _MOST_BYTES:
             self._hear_storm(heard, data)
@@ -201,12 +202,12 @@ class Watch:
             heard.lost = True
             self._instance = None
 
-    def _hear_instance(self, heard: Heard, own: dict[tuple[bytes, int], int], mask: int, name: bytes) -> None:
+    def _hear_instance(self, heard: Heard, own: "_Own | None", mask: int, name: bytes) -> None:
         if mask & _GONE:
             heard.lost = heard.everything = True
             self._instance = None
-        elif own and own.get((name, mask), 0) > 0:
-            own[name, mask] -= 1
+        elif own is not None and own.raised(name, mask):
+            pass
         elif name == b"register":
             heard.everything = True
         elif name == b"status":
@@ -253,12 +254,29 @@ class Watch:
         return b"".join(parts)
 
 
-def _events_of(wrote: Iterable[Wrote]) -> dict[tuple[bytes, int], int]:
-    own: dict[tuple[bytes, int], int] = defaultdict(int)
-    for each in wrote:
-        name = each.file.encode("utf-8", "surrogateescape")
-        own[name, pyinotify.IN_MODIFY] += each.writes
-        own[name, pyinotify.IN_CLOSE_WRITE] += 1
-        if each.removed:
-            own[name, pyinotify.IN_DELETE] += 1
-    return own
+class _Own:
+    """Which events our own writes must have raised; equal neighbours the kernel merges, so there may be fewer."""
+
+    def __init__(self, wrote: Iterable[Wrote]) -> None:
+        self._writes: dict[bytes, deque[int]] = defaultdict(deque)  # of each time that a file was open
+        self._removals: dict[bytes, int] = defaultdict(int)
+        for each in wrote:
+            name = each.file.encode("utf-8", "surrogateescape")
+            self._writes[name].append(each.writes or _REFUSED)
+            self._removals[name] += each.removed
+
+    def raised(self, name: bytes, mask: int) -> bool:
+        """Whether this event may be one of them; then it is accounted for."""
+        writes = self._writes[name]
+        if mask == pyinotify.IN_DELETE and self._removals[name]:
+            self._removals[name] -= 1
+            return True
+        if mask == pyinotify.IN_CLOSE_WRITE and writes:
+            writes.popleft()  # what is left of its writes was merged, and excuses nobody else's
+            return True
+        while writes and writes[0] == _REFUSED:
+            writes.popleft()  # its CLOSE_WRITE was merged with the one before
+        if mask == pyinotify.IN_MODIFY and writes and writes[0]:
+            writes[0] -= 1
+            return True
+        return False

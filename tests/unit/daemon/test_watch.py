@@ -68,6 +68,27 @@ def test_own_writes_do_not_excuse_later_ones(watch: Watch, tmp_path: Path) -> No
     assert watch.read().names == {"one"}
 
 
+def test_merged_writes_excuse_nobody_elses(watch: Watch, tmp_path: Path) -> None:
+    """Of our three writes to `register` one event is left: the next one is of somebody who keeps it open."""
+    write(tmp_path / "register", times=3)
+    descriptor = os.open(tmp_path / "register", os.O_WRONLY)
+    os.write(descriptor, b"1")
+    assert watch.read([Wrote("register", 3)]).everything
+    os.close(descriptor)
+
+
+def test_what_was_refused_excuses_no_write(watch: Watch, tmp_path: Path) -> None:
+    """It raises CLOSE_WRITE alone, and one for all of a row."""
+    for _ in range(3):
+        write(tmp_path / "register", times=0)
+    write(tmp_path / "register", times=2)
+    own = [*[Wrote("register", 0)] * 3, Wrote("register", 2)]
+    assert not watch.read(own)
+    for times in (0, 0, 1):
+        write(tmp_path / "register", times=times)
+    assert watch.read(own[:2]).everything
+
+
 @pytest.mark.parametrize(("file", "flushed"), [("one", False), ("status", True)])
 def test_thousands_of_events_are_not_read_one_by_one(watch: Watch, tmp_path: Path, file: str, flushed: bool) -> None:
     """They are taken for an overflow; whether there may have been a flush is known all the same."""
