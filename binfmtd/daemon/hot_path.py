@@ -60,6 +60,7 @@ class HotPath:
         self._served = [(look.desired.by_name[name], by) for name, by in served.items() if not pauses.hold(name)]
         self._fingerprints = look.desired.fingerprints
         self._inodes = {name: entry.inode for name, entry in look.observed.by_name.items()}
+        self._there = self._by_file.keys() & look.observed.by_name.keys()  # as far as was noticed
         self._switch_paused = pauses.hold(INSTANCE)
         self._may_bridge = may_bridge
         self._may_switch = may_switch
@@ -84,11 +85,13 @@ class HotPath:
                 for before in (reaction.found, reaction.instead, reaction.wanted):
                     before.clear()
                 without = self._look(heard, instance, writer, reaction)
-        if not heard.written and self.all_missing(reaction.found):
+        if not heard.written and self._all_gone(reaction.found, instance):
             heard.flushed = True  # also if nobody said so: during a storm, or not yet
         without = [handler for handler in without if not moved(handler.registration, self._fingerprints)]
         if without:
             reaction.bridged, reaction.refused = self._stand_ins.bridge(without, instance, writer)
+        self._there.difference_update(name for name, drift in reaction.found.items() if drift is Drift.MISSING)
+        self._there.update(map(stand_in_name, reaction.bridged))
         return reaction
 
     def _look(self, heard: Heard, instance: Instance, writer: Writer, reaction: Reaction) -> list[Handler]:
@@ -109,11 +112,17 @@ class HotPath:
             without = sorted([*without, *also], key=lambda handler: self._rank[handler.name])
         return without
 
+    def _all_gone(self, found: Mapping[str, Drift], instance: Instance) -> bool:
+        """Whether nothing of ours is left, not even a stand-in, and some of it went just now: then there was a flush."""
+        if not self.all_missing(found):
+            return False
+        before, self._there = self._there, {n for n in self._there - found.keys() if instance.inode(n) is not None}
+        return bool(before) and not self._there
+
     def all_missing(self, found: Mapping[str, Drift]) -> bool:
-        """Whether every one of several handlers was found to have no entry: then there was a flush."""
-        return len(self._handlers) > 1 and all(
-            found.get(name) is Drift.MISSING for name, each in self._handlers.items() if each.enabled
-        )
+        """Whether every one of several handlers was found to have no entry."""
+        drifts = [found.get(name) for name, handler in self._handlers.items() if handler.enabled]
+        return len(self._handlers) > 1 and set(drifts) == {Drift.MISSING}
 
     def _concerned(self, heard: Heard) -> Iterable[Handler]:
         if heard.everything:

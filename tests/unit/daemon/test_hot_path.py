@@ -33,10 +33,15 @@ class World:
         self.kernel = SimulatedKernel()
         for handler in HANDLERS:
             self.kernel.register(handler.name, handler.registration)
-        desired, observed = DesiredState(HANDLERS), self.kernel.observed()
-        look = Look(observed, desired, Surroundings(), plan(desired, observed, Surroundings()))
-        self.hot = HotPath(look, (), lambda _: True, lambda _: True)
+        self.desired = DesiredState(HANDLERS)
         self.listened = 0
+        self.see()
+
+    def see(self, may: Callable[[str], bool] = lambda _: True) -> None:
+        """Look at everything, as a pass does; ``may``: which are not backed off from."""
+        observed = self.kernel.observed()
+        look = Look(observed, self.desired, Surroundings(), plan(self.desired, observed, Surroundings()))
+        self.hot = HotPath(look, (), may, may)
 
     def react(self, heard: Heard, meanwhile: Callable[[], Heard] = Heard) -> Reaction:
         """Let it answer; ``meanwhile`` happens after its first look."""
@@ -93,6 +98,40 @@ def test_one_that_nobody_wrote_to_is_no_flush(world: World) -> None:
     world.kernel.remove("c")
     heard = Heard(["c"])
     assert list(world.react(heard).found) == ["c"]
+    assert not heard.flushed
+
+
+def test_what_is_known_to_be_gone_proves_no_flush(world: World) -> None:
+    """All were removed by name and have stand-ins: whoever registers something after that has taken nothing away."""
+    for name in "abc":
+        world.kernel.remove(name)
+        world.react(written(name))
+    heard = Heard(everything=True)
+    assert set(world.react(heard).found) == {"a", "b", "c"}
+    assert not heard.flushed
+    world.flush()
+    assert len(world.react(heard).bridged) == 3
+    assert heard.flushed
+
+
+def test_what_is_backed_off_from_proves_no_flush(world: World) -> None:
+    """Nor does it where no stand-in is left."""
+    world.see(lambda _: False)
+    for name in "abc":
+        world.kernel.remove(name)
+        world.react(written(name))
+    heard = Heard(everything=True)
+    world.react(heard)
+    assert not heard.flushed
+
+
+def test_what_is_kept_disabled_outlasts_no_flush(world: World) -> None:
+    """Its entry is one of ours: while it is there, what else is gone was removed by name."""
+    world.desired = DesiredState((A, B._replace(enabled=False)))
+    world.see()
+    world.kernel.remove("a")
+    heard = Heard(everything=True)
+    assert list(world.react(heard).found) == ["a"]
     assert not heard.flushed
 
 
