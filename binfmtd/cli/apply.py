@@ -119,6 +119,7 @@ def _failures(here: Visit, result: PassResult, *, only_adding: bool) -> list[Fai
     held = [held for held in result.look.desired.held if held.standing is not Standing.ABSENT]
     failures = [Failure(each.name, f"{each.standing.value}: {held_reason(each)}") for each in held]
     failures += [Failure(name, str(error), error.errno) for name, error in refused.items()]
+    failures += [Failure(name, reason) for name, reason in result.look.plan.blocked.items()]
     for action in result.look.plan.actions:
         if action.entry in refused or (only_adding and not additive(action)):
             continue

@@ -113,7 +113,7 @@ class HotPath:
         return without
 
     def _all_gone(self, found: Mapping[str, Drift], instance: Instance) -> bool:
-        """Whether nothing of ours is left, not even a stand-in, and some of it went just now: then there was a flush."""
+        """Whether nothing of ours is left, not even a stand-in, and some of it went just now: that is a flush."""
         if not self.all_missing(found):
             return False
         before, self._there = self._there, {n for n in self._there - found.keys() if instance.inode(n) is not None}

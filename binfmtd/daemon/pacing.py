@@ -31,18 +31,20 @@ class Pacing:
         self._contention = Contention()
         # Open drifts that are nobody's quarrel about the name: a flush began them, or we want otherwise now.
         self._free: set[str] = set()
+        self._stood_in: set[str] = set()  # open drifts that had a stand-in
         self._desired: DesiredState | None = None  # at the last pass
         self._in_order: frozenset[str] = frozenset()  # what stood as declared: only that can be repaired
         self._report = report
 
     def use(self, settle: float) -> None:
-        """Go on with another config: what it changes is no repair."""
+        """Go on with another config: what it changes is no repair, but what had drifted before is."""
         self._settling.settle = settle
-        self._in_order = frozenset()
+        self._in_order &= self._settling.pending()
 
     def forget(self) -> None:
-        """Nothing can be written: nothing is open until something else happens."""
+        """Nothing can be written, or it is another instance: nothing is open until something else happens."""
         self._settling = Settling(self._settling.settle)
+        self._stood_in.clear()
 
     def look_later(self, now: float) -> None:
         """Something may have changed: look at everything when it is quiet."""
@@ -76,7 +78,8 @@ class Pacing:
         restored = {action.entry for action in result.done if action.act is Act.RESTORE}
         if restored and not at_once:
             self._contend(INSTANCE, now)  # somebody flushed everything
-        counted = {name for name in written.keys() - restored if not is_stand_in(name)}
+        dragged = {action.entry for action in (*result.done, *(a for a, _ in result.failed)) if action.dragged}
+        counted = {name for name in written.keys() - restored - dragged if not is_stand_in(name)}
         desired = result.look.desired
         if self._desired is not None:
             self._free |= desired.changed_since(self._desired) & (written.keys() | still_open.keys())
@@ -86,13 +89,14 @@ class Pacing:
             if name in counted:
                 since = self._settling.since(name)
                 took = None if since is None else now - since
-                self._count(name, drift, now, took, free=at_once or name in self._free)
+                self._count(name, drift, now, took, free=(at_once and since is None) or name in self._free)
         for name in (self._settling.pending() - still_open.keys()) | written.keys():
             self._settling.ended(name)
             self._free.discard(name)
+            self._stood_in.discard(name)
         for name in still_open:
             self._settling.drifted(name, now)
-            if now >= self._allowed_at(name):
+            if result.began >= self._allowed_at(name):
                 self._settling.left(name, now)
         if flushed:
             self._free |= still_open.keys() - {INSTANCE}
@@ -115,6 +119,8 @@ class Pacing:
     def due(self, name: str) -> Due:
         """Whether the proper entry of a name may be written now."""
         now = time.monotonic()
+        if not self.may_bridge(name):
+            return Due.HELD
         if now < self._allowed_at(name):
             return Due.LATER
         return Due.FORCED if self._settling.forced(name, now) else Due.QUIET
@@ -146,15 +152,16 @@ class Pacing:
         """Whether a pass may take this action up at all."""
         if action.act is Act.DISABLE and action.drift is Drift.UNWANTED:
             return True  # nothing runs any more: no back-off
-        bridging = action.act in (Act.REGISTER, Act.REPLACE)
-        return self.may_bridge(action.entry) if bridging else self.may_switch(action.entry)
+        return action.act in (Act.REGISTER, Act.REPLACE) or self.may_switch(action.entry)  # of these `due` tells
 
     def _allowed_at(self, name: str) -> float:
         return max(self._settling.due_at(name), self._contention.allowed_at(name))
 
     def _count_again(self, bridged: Iterable[str], now: float) -> None:
         """A second stand-in for the same drift: somebody removed the first."""
-        for name in self._settling.pending().intersection(bridged):
+        again = self._stood_in.intersection(bridged)
+        self._stood_in.update(bridged)
+        for name in again:
             self._count(name, Drift.MISSING, now, free=name in self._free)
 
     def _count(self, name: str, drift: Drift, now: float, took: float | None = None, *, free: bool = False) -> None:

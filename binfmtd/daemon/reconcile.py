@@ -52,11 +52,12 @@ class Look(NamedTuple):
 
 
 class PassResult:
-    """What a pass did, and the last look at what it left."""
+    """What a pass did, when it began (monotonic, in seconds), and the last look at what it left."""
 
     def __init__(self, look: Look) -> None:
         self.look = look
         self.done: list[Action] = []
+        self.began = time.monotonic()
         self.failed: list[tuple[Action, WriteRefusedError]] = []
         self.bridged: list[str] = []  # names that got a stand-in
 
@@ -116,7 +117,10 @@ class Reconciler:
         }
         to_restore = {name: was for name, was in self.memory.entries.items() if name not in self.failed}
         surroundings = surroundings._replace(
-            remembered=to_restore, others_stand_ins=others_stand_ins, pauses=self.pauses
+            remembered=to_restore,
+            others_stand_ins=others_stand_ins,
+            pauses=self.pauses,
+            refused=frozenset(self.failed),
         )
         return Look(observed, desired, surroundings, plan(desired, observed, surroundings))
 
@@ -133,7 +137,8 @@ class Reconciler:
     ) -> PassResult:
         """Converge as far as is due; ``allow`` can leave actions out altogether.
 
-        What somebody undoes meanwhile is done again only in a pass that is the ``last``: else it waits for the next.
+        What is registered and gone again meanwhile is registered anew only in a pass that is the ``last``: else it
+        waits for the next.
         Raises MountError, and WriteRefusedError where nothing can be written.
         """
         look = self.look(instance, touched)

@@ -25,7 +25,7 @@ from binfmtd.daemon.wait import Wait
 from binfmtd.daemon.watch import Watch
 from binfmtd.daemon.watchdog import Watchdog
 from binfmtd.daemon.watched_files import WatchedFiles
-from binfmtd.daemon.worker import Worker
+from binfmtd.daemon.worker import Force, Worker, nothing
 from binfmtd.errors import ConfigError, MountError, StateError
 from binfmtd.kernel.mount import Where
 from binfmtd.model.config import OnStop
@@ -136,9 +136,14 @@ class Service:
 
     def _serve_upgraded(self) -> bool:
         """An interpreter was put in its place: stand-ins for what is stale, and all else when it is quiet."""
+        began = time.monotonic()
         self._reconciler.interpreter_arrived()
         result = self._worker.make_pass("interpreter")
-        return result is not None and bool(result.bridged)
+        if result is None:
+            return False
+        self._report.passed("interpreter", result, time.monotonic() - began)
+        self._tell(result)
+        return bool(result.bridged)
 
     def _obey(self) -> None:
         self._signals.drain()
@@ -198,8 +203,11 @@ class Service:
             self._report.trouble(str(error))
             self._tell()
             return
+        at_once = fresh and trigger != "resync"
         if fresh:
             self._worker.forget_own()
+        if at_once:
+            self._pacing.forget()  # what was open was so elsewhere
         if fresh or self._watch.exhausted:
             self._worker.touched = None  # nobody told which entries were touched
         self._reconciler.retry()
@@ -209,14 +217,14 @@ class Service:
             self._pacing.look_later(time.monotonic())  # something else was mounted: a storm of that makes one look
             return
         # The first pass registers what was never there, however long the mount was waited for: no drift, no repair.
-        self._make_pass(trigger if self._worker.has_looked else "start", at_once=fresh and trigger != "resync")
+        self._make_pass(trigger if self._worker.has_looked else "start", at_once=at_once)
         self._attachment.looked()
 
     def _look_at(self) -> float:
         return self._attachment.look_at(self._reconciler.config.policy.resync)
 
-    def _make_pass(self, trigger: str, *, at_once: bool = False) -> None:
-        """Look at everything and do what is due; ``at_once``: nobody can be at work on it yet."""
+    def _make_pass(self, trigger: str, *, at_once: bool = False, force: Force = nothing) -> None:
+        """Look at everything and do what is due; ``at_once`` and ``force`` as in the worker's."""
         if self._attachment.mounted is None:
             self._pacing.forget()  # what is open cannot be done, and would be due for ever
             return
@@ -226,8 +234,8 @@ class Service:
             self._files.changed = False
             self._files.arm(self._reconciler.config)
             self._reconciler.retry(interpreters=True)
-        result = self._worker.make_pass(trigger, at_once=at_once)
-        answer = self._worker.repair_first()
+        result = self._worker.make_pass(trigger, at_once=at_once, force=force)
+        answer = self._worker.repair_first() if force is nothing else None  # else its stand-ins would stay
         if result is not None:
             if result.done or not self._ready:
                 self._probing.want()
@@ -253,7 +261,7 @@ class Service:
         if pauses == before:
             return
         if pauses.until.keys() - before.until.keys():
-            self._make_pass("pause", at_once=True)
+            self._make_pass("pause", force=pauses.hold)
         self._reconciler.pauses = pauses
         self._report.paused(pauses, before)
         self._make_pass("pause")
@@ -292,7 +300,7 @@ class Service:
     def _stop(self) -> None:
         self._notifier.send("STOPPING=1")
         self._probing.stop()
-        self._make_pass("stop", at_once=True)
+        self._make_pass("stop", force=lambda _: True)
         if self._reconciler.config.policy.on_stop is OnStop.REMOVE:
             self._worker.remove_owned()
             self._tell()

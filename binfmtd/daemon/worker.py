@@ -5,6 +5,7 @@ Events that our own writes raised are left out: each write is remembered until t
 
 import errno
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from binfmtd.daemon.attachment import Attachment
@@ -19,6 +20,13 @@ from binfmtd.kernel.converge import Due
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.write import Writer, Wrote
 from binfmtd.model.drift import Act, Action
+
+Force = Callable[[str], bool]
+
+
+def nothing(_: str) -> bool:
+    """Force nothing."""
+    return False
 
 
 class Answer(NamedTuple):
@@ -149,26 +157,30 @@ class Worker:
         more, self.heard = self.heard, Heard()
         return more
 
-    def make_pass(self, trigger: str, *, at_once: bool = False) -> PassResult | None:
-        """Look at everything and do what is due; ``at_once``: nobody can be at work on it yet.
+    def make_pass(self, trigger: str, *, at_once: bool = False, force: Force = nothing) -> PassResult | None:
+        """Look at everything and do what is due.
 
+        ``at_once``: nobody can be at work yet on what has not drifted before.  ``force``: which names are settled
+        whoever is.
         None if that was not possible; it was said why.  Raises WriteRefusedError if this process may not write at all.
         """
         if self._attachment.mounted is None:
             return None
         touched, self.touched = self.touched, set()
-        at_once_due = Due.FORCED if trigger == "stop" else Due.QUIET
+        open_before = self._pacing.open()
         only_bridging = trigger == "interpreter"  # everything else waits until it is quiet
 
         def due(name: str) -> Due:
-            if only_bridging:
-                return Due.LATER
-            return at_once_due if at_once else self._pacing.due(name)
+            if force(name):
+                return Due.FORCED
+            if at_once and name not in open_before:
+                return Due.QUIET
+            return min(self._pacing.due(name), Due.LATER) if only_bridging else self._pacing.due(name)
 
         def allow(action: Action) -> bool:
             if only_bridging and action.act is not Act.REPLACE:
                 return False
-            return trigger == "stop" or self._pacing.allow(action)
+            return force(action.entry) or self._pacing.allow(action)
 
         def disturbed(name: str) -> bool:
             if self._storming():
@@ -204,7 +216,7 @@ class Worker:
             self._report.trouble(self._attachment.problem or str(error))
             self._pacing.forget()
             return None
-        failed, pacing = self._reconciler.failed, self._pacing
+        failed, pacing = {*self._reconciler.failed, *result.look.plan.blocked}, self._pacing
         self._hot = HotPath(result.look, failed, pacing.may_bridge, pacing.may_switch)
         still_open = {action.entry: action.drift for action in result.look.plan.actions}
         registered = any(action.act in (Act.REGISTER, Act.REPLACE) for action in result.done)

@@ -7,7 +7,7 @@ leaves its files without a handler: its stand-in is registered first and removed
 
 import errno
 from collections.abc import Callable, Iterable
-from enum import Enum, auto
+from enum import IntEnum, auto
 
 from binfmtd.errors import WriteRefusedError
 from binfmtd.formats.line import encode_line
@@ -23,9 +23,10 @@ from binfmtd.model.ownership import equal
 from binfmtd.model.standin import stand_in_name
 
 
-class Due(Enum):
+class Due(IntEnum):
     """Whether the proper entry of a name may be written."""
 
+    HELD = auto()  # nor may a stand-in: we back off from it
     LATER = auto()  # others may be at work on it
     QUIET = auto()  # unless somebody stirs at the last moment
     FORCED = auto()  # whatever others do
@@ -37,7 +38,7 @@ class Outcome:
     def __init__(self) -> None:
         self.done: list[Action] = []
         self.failed: list[tuple[Action, WriteRefusedError]] = []
-        self.left: list[Action] = []  # not due, or somebody stirred
+        self.left: list[Action] = []  # not due, or somebody stirred, or its interpreter has to be judged first
         self.bridged: list[str] = []  # names that now have a new stand-in
         self.records: dict[str, Record] = {}  # what was registered under proper names
         self.interpreters_moved = False  # an interpreter is not the file that the desired state knows
@@ -78,20 +79,23 @@ class Convergence:
         settling = []
         waiting = []
         for company in companies(self._planned(Act.REGISTER, Act.REPLACE), self._desired):
-            due = {self._due(action.entry) for action in company}
-            if due == {Due.LATER}:
-                waiting.extend(company)
-            else:
-                settling.append((company, Due.FORCED in due))
+            due = {action.entry: self._due(action.entry) for action in company}
+            held = [action for action in company if due[action.entry] is Due.HELD]
+            rest = [action for action in company if due[action.entry] is not Due.HELD]
+            forced = Due.FORCED in due.values()
+            if not forced and Due.LATER in due.values():
+                waiting.extend(rest)
+            elif rest:
+                settling.append((rest, held, forced))
         self._renew_stand_ins(waiting)
-        self._bridge([action for action in waiting if not self._moved(action)])
+        self._bridge([action for action in waiting if not action.dragged and not self._moved(action)])
         self.outcome.left.extend(waiting)
         for action in self._planned(Act.RESTORE):
             if self._is_due(action):
                 self._restore(action)
-        self._intend([_handler(action) for company, _ in settling for action in company])
-        for company, forced in settling:
-            self._settle(company, forced=forced)
+        self._intend([_handler(action) for company, _, _ in settling for action in company])
+        for company, held, forced in settling:
+            self._settle(company, held, forced=forced)
         for action in self._planned(Act.REMOVE):
             if self._is_due(action):
                 self._control(action, REMOVE)
@@ -102,7 +106,7 @@ class Convergence:
 
     def _is_due(self, action: Action) -> bool:
         due = self._due(action.entry)
-        if due is Due.LATER or (due is Due.QUIET and self._disturbed(action.entry)):
+        if due in (Due.HELD, Due.LATER) or (due is Due.QUIET and self._disturbed(action.entry)):
             self.outcome.left.append(action)
             return False
         return True
@@ -118,27 +122,38 @@ class Convergence:
         self.outcome.bridged.extend(bridged)
         return refused
 
-    def _settle(self, company: list[Action], *, forced: bool) -> None:
-        """Give a company its proper entries, in ascending rank and back to back."""
-        if any(self._moved(action) for action in company):
+    def _settle(self, company: list[Action], held: list[Action], *, forced: bool) -> None:
+        """Give a company its proper entries, in ascending rank and back to back.
+
+        Those of its members that are ``held`` stay above the others by their stand-ins, if they are there at all.
+        """
+        if any(self._moved(action) for action in [*company, *held]):
             self.outcome.left.extend(company)
             return
         replaced = [action for action in company if action.act is Act.REPLACE]
         self._renew_stand_ins(replaced)
+        bridged_before = len(self.outcome.bridged)
         refused = self._bridge(replaced, replaced)
+        if refused:
+            self._give_up(company, refused, self.outcome.bridged[bridged_before:])
+            return
         if not forced and any(self._disturbed(action.entry) for action in company):
             self._bridge(company)
             self.outcome.left.extend(company)
             return
-        for action in [action for action in company if action.entry in refused]:
-            self.outcome.failed.append((action, refused[action.entry]))
-            company = [member for member in company if member is not action]
-        for action in company:
-            if action.act is Act.REPLACE:
-                self._writer.control(action.entry, REMOVE)
-        lines = [encode_line(action.entry, _handler(action).registration) for action in company]
-        results = self._writer.register(lines)
-        for action, error in zip(company, results, strict=True):
+        lines = {action.entry: encode_line(action.entry, _handler(action).registration) for action in company}
+        for action in replaced:
+            self._writer.control(action.entry, REMOVE)
+        for action in held:
+            served = self._writer.control(stand_in_name(action.entry), REMOVE)
+            line = self._stand_ins.line(_handler(action))
+            if line and (served or action.act is Act.REPLACE):
+                lines[action.entry] = line
+        ranked = [action for action in self._planned(Act.REGISTER, Act.REPLACE) if action.entry in lines]
+        results = self._writer.register([lines[action.entry] for action in ranked])
+        for action, error in zip(ranked, results, strict=True):
+            if error is None and action in held:
+                continue
             if error is None:
                 self.outcome.done.append(action)
                 self.outcome.records[action.entry] = self._record(_handler(action))
@@ -146,6 +161,17 @@ class Convergence:
             else:
                 refused_by = refusal(_handler(action).registration, error)
                 self.outcome.failed.append((action, refused_by))
+
+    def _give_up(self, company: list[Action], refused: dict[str, WriteRefusedError], bridged: list[str]) -> None:
+        """A member cannot have a stand-in, so none is replaced: whoever is below it would come to lie above it."""
+        for name in bridged:
+            self._writer.control(stand_in_name(name), REMOVE)
+            self.outcome.bridged.remove(name)
+        for action in company:
+            if action.entry in refused:
+                self.outcome.failed.append((action, refused[action.entry]))
+            else:
+                self.outcome.left.append(action)
 
     def _restore(self, action: Action) -> None:
         """Register somebody else's entry as it was: without a stand-in, and no record makes it ours."""

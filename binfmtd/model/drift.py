@@ -35,13 +35,17 @@ class Act(StrEnum):
 
 
 class Action(NamedTuple):
-    """One step of a plan, with the drift that it ends.  ``handler`` is there for register, replace and restore."""
+    """One step of a plan, with the drift that it ends.  ``handler`` is there for register, replace and restore.
+
+    ``dragged``: the entry is as it should be, and only has to stay above another that is registered anew.
+    """
 
     act: Act
     entry: str
     drift: Drift
     reason: str
     handler: Handler | None = None
+    dragged: bool = False
 
 
 def additive(action: Action) -> bool:
@@ -83,6 +87,7 @@ class Surroundings(NamedTuple):
     remembered: Mapping[str, Remembered] = MappingProxyType({})  # foreign entries to restore, oldest first
     others_stand_ins: frozenset[str] = frozenset()  # another daemon on this instance is at work with them
     pauses: Pauses = Pauses()  # what is left as it is
+    refused: frozenset[str] = frozenset()  # what the kernel would not register when it was tried last
 
 
 class Plan(NamedTuple):
@@ -92,3 +97,4 @@ class Plan(NamedTuple):
     served_elsewhere: Mapping[str, str] = MappingProxyType({})  # handler -> foreign entry
     shadowed: Mapping[str, str] = MappingProxyType({})  # handler -> foreign entry above it
     yielding_to: Mapping[str, tuple[str, ...]] = MappingProxyType({})  # handler -> foreign entries that may win
+    blocked: Mapping[str, str] = MappingProxyType({})  # handler -> why it cannot be registered where it belongs

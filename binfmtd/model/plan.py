@@ -9,7 +9,8 @@ restored of others, then ours lowest rank first, since the newest entry wins; re
 away before its successor stands.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from functools import partial
 
 from binfmtd.model.config import Shadowed
 from binfmtd.model.desired import DesiredState, Held, Standing
@@ -19,7 +20,7 @@ from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.guard import BRICKS
 from binfmtd.model.handler import Flags, Handler
 from binfmtd.model.ownership import equal, foreign, provider, registered_by_us, rivals, spared
-from binfmtd.model.precedence import out_of_order
+from binfmtd.model.precedence import out_of_order, turned_round
 from binfmtd.model.restore import misplaced, restorable
 from binfmtd.model.standin import is_stand_in, stand_in_name
 
@@ -64,9 +65,9 @@ def plan(desired: DesiredState, observed: ObservedState, surroundings: Surroundi
                 switches.append(action)
             else:
                 writes[handler.name] = action
-    _put_in_order(desired, observed, writes, outranked)
+    blocked = _put_in_order(desired, observed, writes, outranked, surroundings)
     removals = _removals(desired, observed, surroundings, writes)
-    in_rank = [writes[handler.name] for handler in desired.handlers if handler.name in writes]
+    in_rank = [writes[handler.name] for handler in desired.handlers if handler.name in writes.keys() - blocked.keys()]
     reason = "it went with everything else, and the config restores it"
     restores = [
         Action(Act.RESTORE, was.name, Drift.MISSING, reason, was)
@@ -74,7 +75,7 @@ def plan(desired: DesiredState, observed: ObservedState, surroundings: Surroundi
     ]
     yielding_to = {name: tuple(e.name for e in found) for name, found in foreign_rivals.items() if reporting}
     actions = (*switches, *restores, *in_rank, *removals)
-    return Plan(tuple(a for a in actions if not _paused(a, surroundings)), served, shadowed, yielding_to)
+    return Plan(tuple(a for a in actions if not _paused(a, surroundings)), served, shadowed, yielding_to, blocked)
 
 
 def _paused(action: Action, surroundings: Surroundings) -> bool:
@@ -125,14 +126,51 @@ def _stale(handler: Handler, entry: Entry, desired: DesiredState, surroundings: 
 
 
 def _put_in_order(
-    desired: DesiredState, observed: ObservedState, writes: dict[str, Action], outranked: dict[str, str]
-) -> None:
-    """Add to ``writes`` what has to move above something else."""
-    moved = out_of_order(desired.handlers, desired.higher, observed.position, writes.keys(), outranked.keys())
+    desired: DesiredState,
+    observed: ObservedState,
+    writes: dict[str, Action],
+    outranked: Mapping[str, str],
+    surroundings: Surroundings,
+) -> dict[str, str]:
+    """Add to ``writes`` what has to move above something else; returns what is blocked, and why."""
+    pauses, refused = surroundings.pauses, surroundings.refused
+    fixed = {handler.name for handler in desired.handlers if pauses.hold(handler.name) or handler.name in refused}
+    order = partial(out_of_order, desired.handlers, desired.higher, observed.position)
+    moved = order(writes.keys() - fixed, outranked, fixed)
+    blocked: dict[str, str] = {}
+    if fixed:
+        blocked = _blocked(desired, observed, (writes.keys() | moved) - fixed, fixed, surroundings)
+        stuck = fixed | blocked.keys()
+        moved = order(writes.keys() - stuck, outranked, stuck) - stuck
+    turned = turned_round(desired.handlers, desired.higher, observed.position) if moved else frozenset()
     for name in moved:
-        by = outranked.get(name)
-        reason = f"entry {by} takes its files" if by else "an entry of lower rank is newer"
-        writes[name] = Action(Act.REPLACE, name, Drift.OUT_OF_ORDER, reason, desired.by_name[name])
+        if by := outranked.get(name):
+            reason = f"entry {by} takes its files"
+        elif name in turned:
+            reason = "an entry of lower rank is newer"
+        else:
+            reason = "what is registered anew belongs below it"
+        dragged = name not in turned and name not in outranked
+        writes[name] = Action(Act.REPLACE, name, Drift.OUT_OF_ORDER, reason, desired.by_name[name], dragged)
+    return blocked
+
+
+def _blocked(
+    desired: DesiredState,
+    observed: ObservedState,
+    names: Collection[str],
+    fixed: Collection[str],
+    surroundings: Surroundings,
+) -> dict[str, str]:
+    """Which of the ``names`` would come to lie above a ``fixed`` one of higher rank, which takes files now."""
+    found: dict[str, str] = {}
+    for name in (handler.name for handler in reversed(desired.handlers) if handler.name in names):
+        for high in desired.higher.get(name, ()):
+            there = [observed.by_name.get(each) for each in (high.name, stand_in_name(high.name))]
+            if (high.name in fixed or high.name in found) and any(entry and entry.enabled for entry in there):
+                why = "is paused" if surroundings.pauses.hold(high.name) else "could not be registered"
+                found[name] = found.get(high.name, f"it belongs below {high.name}, which {why}")
+    return found
 
 
 def _removals(

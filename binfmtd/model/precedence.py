@@ -22,26 +22,34 @@ def contends(low: Handler, high: Handler) -> bool:
     return overlap(a, b) if low.priority != high.priority else overlaps(a, b)
 
 
+def turned_round(
+    handlers: Collection[Handler], higher: Mapping[str, tuple[Handler, ...]], position: Mapping[str, int]
+) -> frozenset[str]:
+    """Which handlers stand below one of lower rank; ``position`` is the kernel's order (lower wins)."""
+    return frozenset(
+        high.name
+        for low in handlers
+        for high in higher.get(low.name, ())
+        if low.name in position and high.name in position and position[low.name] < position[high.name]
+    )
+
+
 def out_of_order(
     handlers: Collection[Handler],
     higher: Mapping[str, tuple[Handler, ...]],
     position: Mapping[str, int],
     rewritten: Collection[str],
     shadowed: Collection[str],
+    stuck: Collection[str] = (),
 ) -> frozenset[str]:
     """Which handlers have to be registered again, beyond ``rewritten``, so that all stand in order of rank.
 
     ``position`` is the kernel's order (lower wins), ``rewritten`` are registered again anyhow and so move to the top in
     order of rank, and ``shadowed`` have somebody else's entry above them that must not be there.  The result is the
     smallest such set: of a pair in the wrong order only the higher can mend it, and one that moves to the top drags
-    along those that must stay above it.
+    along those that must stay above it.  Those that are ``stuck`` cannot move.
     """
-    moved = {*rewritten, *shadowed}
-    for low in handlers:
-        for high in higher.get(low.name, ()):
-            standing = low.name in position and high.name in position
-            if standing and position[low.name] < position[high.name]:
-                moved.add(high.name)
+    moved = {*rewritten, *shadowed, *turned_round(handlers, higher, position)}.difference(stuck)
     pending = list(moved)
     while pending:
         for high in higher.get(pending.pop(), ()):

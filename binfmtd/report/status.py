@@ -86,6 +86,8 @@ def _handler_row(
         state, reason = "failed", troubles.failed[name]
     elif name in troubles.contended:
         state, reason = "contended", "somebody keeps undoing its repair, so it is repaired at growing intervals"
+    elif name in planned.blocked:
+        state, reason = "waiting", planned.blocked[name]
     elif name in planned.served_elsewhere:
         state, reason = "served_elsewhere", f"entry {planned.served_elsewhere[name]} serves it"
     elif action and stand_in_name(name) in observed.by_name:

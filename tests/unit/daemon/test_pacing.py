@@ -21,6 +21,8 @@ from binfmtd.model.plan import INSTANCE
 
 A = Handler("a", Registration(Magic(b"A"), "/i", Flags.NONE))
 REGISTER = Action(Act.REGISTER, "a", Drift.MISSING, "it is not there", A)
+ENABLE = Action(Act.ENABLE, "a", Drift.DISABLED, "it is disabled")
+DRAGGED = Action(Act.REPLACE, "a", Drift.OUT_OF_ORDER, "what is registered anew belongs below it", A, dragged=True)
 RENEW = Action(Act.REPLACE, "a", Drift.STALE_INTERPRETER, "another file", A)
 SETTLE = 0.02
 
@@ -58,12 +60,18 @@ class World:
         self.pacing.noted(Heard(set(names), everything=flushed, flushed=flushed), reaction, self.now, self.now)
 
     def make_pass(
-        self, *done: Action, left: tuple[Action, ...] = (), at_once: bool = False, flushed: bool = False
+        self,
+        *done: Action,
+        left: tuple[Action, ...] = (),
+        at_once: bool = False,
+        flushed: bool = False,
+        takes: float = 0.0,
     ) -> None:
         """A pass did this, and left that."""
         look = Look(ObservedState(), self.desired, Surroundings(), Plan(left))
         result = PassResult(look)
         result.done += done
+        self.now += takes
         self.pacing.passed(result, (), at_once=at_once, flushed=flushed)
 
 
@@ -136,6 +144,46 @@ def test_what_is_a_repair(world: World) -> None:
     assert world.told.repairs == ["a"]
 
 
+def test_what_had_drifted_before_a_reload(world: World) -> None:
+    """It is a repair all the same."""
+    world.hear("a")
+    world.pacing.use(SETTLE)
+    world.make_pass(left=(REGISTER,), at_once=True)
+    world.make_pass(REGISTER)
+    assert world.told.repairs == ["a"]
+    for _ in range(REPAIRS):
+        world.hear("a")
+        world.make_pass(REGISTER, at_once=True)
+    assert world.told.quarrels == ["a"]
+
+
+def test_what_only_moves_with_another_is_not_repaired(world: World) -> None:
+    """Nobody has undone it, however often that happens."""
+    for _ in range(2 * REPAIRS):
+        world.make_pass(DRAGGED)
+    assert (world.told.repairs, world.told.quarrels) == ([], [])
+
+
+def test_a_first_stand_in_is_no_repair_of_its_own(world: World) -> None:
+    """What a pass found undone has none yet; the drift counts once.  With a second, somebody took the first."""
+    world.make_pass(REGISTER, left=(REGISTER,))
+    world.hear("a", bridged=True)
+    assert world.told.repairs == ["a"]
+    world.make_pass(REGISTER)
+    assert world.told.repairs == ["a", "a"]
+    world.hear("a", bridged=True)
+    world.hear("a", bridged=True)
+    assert world.told.repairs == ["a", "a", "a"]
+
+
+def test_what_falls_due_during_a_pass_is_not_put_off(world: World) -> None:
+    """It was not left, but not yet asked for."""
+    world.hear("a")
+    due_at = world.pacing.deadline()
+    world.make_pass(left=(REGISTER,), takes=2 * SETTLE)
+    assert world.pacing.deadline() == due_at
+
+
 def test_what_a_pass_only_bridges_is_repaired_later(world: World) -> None:
     """It counts, once, however many passes are made before its proper entry stands."""
     for _ in range(3):
@@ -158,10 +206,10 @@ def test_contention(world: World) -> None:
     world.hear("a", bridged=True)
     assert not world.pacing.may_bridge("a"), "taken away again, it waits"
     world.now += SETTLE
-    assert world.pacing.due("a") is Due.LATER
-    assert not world.pacing.allow(REGISTER)
+    assert world.pacing.due("a") is Due.HELD
+    assert not world.pacing.allow(ENABLE)
     world.now += 60
-    assert world.pacing.allow(REGISTER)
+    assert world.pacing.allow(ENABLE)
     assert world.pacing.due("a") is Due.FORCED
 
 
@@ -198,7 +246,7 @@ def test_flushes_without_end(world: World) -> None:
     world.now += SETTLE
     assert not world.pacing.may_switch("any")
     assert not world.pacing.may_bridge("a")
-    assert world.pacing.due("a") is Due.LATER
+    assert world.pacing.due("a") is Due.HELD
 
 
 def test_who_flushes_is_met_in_the_midst_of_it(world: World) -> None:
@@ -227,7 +275,7 @@ def test_flushes_that_nobody_hears_of(world: World) -> None:
         world.make_pass(REGISTER, left=(REGISTER,), flushed=True)
         world.pacing.flushed_again()
     assert world.told.quarrels == [INSTANCE]
-    assert world.pacing.due("a") is Due.LATER
+    assert world.pacing.due("a") is Due.HELD
 
 
 def test_what_is_restored_counts_for_the_instance(world: World) -> None:

@@ -118,7 +118,7 @@ OLD = Registration(Magic(b"A"), "/old", Flags.NONE)
 def carried_out(
     handlers: Iterable[Handler],
     entries: Iterable[tuple[str, Registration]],
-    due: Due = Due.FORCED,
+    due: Due | dict[str, Due] = Due.FORCED,
     *,
     disturbed: bool = False,
     refuse: Collection[str] = (),
@@ -129,7 +129,14 @@ def carried_out(
     through = Through(SimulatedKernel(found), refuse)
     planned = plan(desired, ObservedState(tuple(found)), Surroundings())
     instance, writer = cast(Instance, through), cast(Writer, through)
-    outcome = Convergence(planned, desired, instance, writer, due=lambda _: due, disturbed=lambda _: disturbed).run()
+    outcome = Convergence(
+        planned,
+        desired,
+        instance,
+        writer,
+        due=lambda name: due[name] if isinstance(due, dict) else due,
+        disturbed=lambda _: disturbed,
+    ).run()
     return [[entry.name for entry in seen.entries] for seen in through.seen[1:]], outcome
 
 
@@ -208,3 +215,29 @@ def test_what_the_kernel_refuses_keeps_its_stand_in() -> None:
     seen, outcome = carried_out([A], [("a", OLD)], refuse=["a"])
     assert seen[-1] == [".binfmtd~a"]
     assert [(action.entry, error.errno) for action, error in outcome.failed] == [("a", errno.ETXTBSY)]
+
+
+def test_what_must_stay_below_it_is_not_written_either() -> None:
+    """The higher one cannot be moved, so the lower would come to lie above it; no stand-in of that is left."""
+    seen, outcome = carried_out([A, AB], [("ab", AB.registration)], refuse=[".binfmtd~ab"])
+    assert (seen, [action.entry for action in outcome.left]) == ([], ["a"])
+    assert [(action.entry, error.errno) for action, error in outcome.failed] == [("ab", errno.ETXTBSY)]
+    seen, outcome = carried_out([A, AB], [("ab", AB.registration), ("a", OLD)], refuse=[".binfmtd~ab"])
+    assert (seen, outcome.bridged) == ([[".binfmtd~a", "ab", "a"], ["ab", "a"]], [])
+
+
+def test_a_company_waits_for_each_of_its_members() -> None:
+    """Others may be at work on one of them: its name is left to them, unless the longest wait is over."""
+    missing, due = list[tuple[str, Registration]](), {"a": Due.QUIET, "ab": Due.LATER}
+    assert carried_out([A, AB], missing, due)[0] == [[".binfmtd~a"], [".binfmtd~ab", ".binfmtd~a"]]
+    assert carried_out([A, AB], missing, due | {"a": Due.FORCED})[0] == [["a"], ["ab", "a"]]
+
+
+def test_what_is_backed_off_from_stays_above_by_its_stand_in() -> None:
+    """The lower one is repaired all the same.  What is not there at all waits."""
+    due = {"a": Due.QUIET, "ab": Due.HELD}
+    seen, outcome = carried_out([A, AB], [(".binfmtd~ab", AB.registration)], due)
+    assert seen == [[], ["a"], [".binfmtd~ab", "a"]]
+    assert ([action.entry for action in outcome.done], outcome.bridged) == (["a"], [])
+    assert carried_out([A, AB], [], due)[0] == [["a"]]
+    assert carried_out([A, AB], [("ab", OLD)], due)[0] == [["a", "ab"], [".binfmtd~ab", "a", "ab"]]

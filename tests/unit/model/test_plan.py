@@ -10,6 +10,7 @@ from binfmtd.model.drift import Act, Drift, Record, Surroundings
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Extension, Magic
+from binfmtd.model.pause import Pauses
 from binfmtd.model.plan import plan, removal_plan
 
 FILE = Fingerprint(1, 2, 3, 4, 5)
@@ -151,6 +152,40 @@ def test_what_is_registered_drags_along_what_must_stay_above() -> None:
         REGISTER,
         (Act.REPLACE, "ab", Drift.OUT_OF_ORDER),
     ]
+
+
+ABC = Handler("abc", SAYS._replace(match=Magic(b"ABC")))
+PAUSED = Surroundings(pauses=Pauses({"ab": float("inf")}))
+REFUSED = Surroundings(refused=frozenset({"ab"}))
+
+
+@pytest.mark.parametrize(("around", "why"), [(PAUSED, "is paused"), (REFUSED, "could not be registered")])
+def test_nothing_comes_to_lie_above_what_must_not_move(around: Surroundings, why: str) -> None:
+    """It would take its files: so what belongs below it waits, and nothing is moved for it."""
+    upper = entry("ab", AB.registration)
+    for entries in ([upper], [upper, entry("abc", ABC.registration)], [entry(".binfmtd~ab", AB.registration)]):
+        found = plan(desired(A, AB, ABC), ObservedState(tuple(entries)), around)
+        assert found.blocked == {"a": f"it belongs below ab, which {why}"}
+        assert "a" not in {action.entry for action in found.actions}
+    assert rows(desired(A, AB), [entry(".binfmtd~a"), upper], around) == [], "its stand-in goes on serving"
+    turned = [entry(), upper]
+    assert rows(desired(A, AB), turned, around) == []
+
+
+def test_what_takes_no_files_is_in_nobodys_way() -> None:
+    """Disabled, or not there at all; nor does it drag anything along, as it is not written itself."""
+    for entries in ([], [entry("ab", AB.registration, enabled=False)]):
+        assert rows(desired(A, AB), entries, PAUSED) == [REGISTER]
+    top = entry("abc", ABC.registration)
+    assert rows(desired(A, AB, ABC), [top, entry()], PAUSED) == []
+
+
+def test_what_is_dragged_along_is_told_from_what_drifted() -> None:
+    """Nobody has undone it."""
+    upper = entry("ab", AB.registration)
+    for entries, dragged in (([upper], True), ([entry(), upper], False)):
+        action = plan(desired(A, AB), ObservedState(tuple(entries)), Surroundings()).actions[-1]
+        assert (action.entry, action.dragged) == ("ab", dragged)
 
 
 @pytest.mark.parametrize(
