@@ -99,6 +99,32 @@ def test_what_is_open_is_settled_first(instance: Instance, start_daemon: StartDa
     settled(instance, "one", "qemu-aarch64")
 
 
+def test_a_quarrel_is_paused(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
+    """The reason to pause, often: what is backed off from is settled like everything else, and leaves no stand-in."""
+    daemon = start_daemon(CONFIG)
+    while not daemon.logs("contention_started"):
+        wait_until(lambda: "one" in instance.names(), what="one more repair")
+        instance.remove("one")
+    wait_until(lambda: stand_in_name("one") in instance.names(), what="a stand-in that serves during the back-off")
+    assert cli("pause", "one").status == 0
+    settled(instance, "one", "qemu-aarch64")
+
+
+def test_what_belongs_below_it_waits(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
+    """It would take the files of the one that is paused; the status says so, and resuming mends it."""
+    daemon = start_daemon(CONFIG + "[handlers.above]\nmagic = '\\x00onetwo'\ninterpreter = '/usr/bin/false'\n")
+    assert cli("pause", "above").status == 0
+    instance.remove("one")
+    instance.remove("qemu-aarch64")
+    settled(instance, "above", "qemu-aarch64")
+    status = daemon.wait_status(lambda status: status["state"] == "paused", "state paused")
+    (row,) = (row for row in status["handlers"] if row["name"] == "one")
+    assert (row["state"], row["reason"]) == ("waiting", "it belongs below above, which is paused")
+    assert cli("resume").status == 0
+    wait_until(lambda: [n for n in instance.names() if n != "qemu-aarch64"] == ["above", "one"], what="the right order")
+    daemon.wait_converged()
+
+
 def test_what_stops_every_exec_is_disabled_all_the_same(
     instance: Instance, start_daemon: StartDaemon, cli: Cli
 ) -> None:

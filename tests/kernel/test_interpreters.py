@@ -11,6 +11,8 @@ from support.daemon import Daemon
 from support.instance import Instance
 from support.waiting import wait_until
 
+from binfmtd.model.standin import stand_in_name
+
 StartDaemon = Callable[..., Daemon]
 
 MAGIC = b"\x00one"
@@ -96,6 +98,20 @@ def test_upgraded_by_rename(
     assert daemon.wait_for_log("entry_replaced", entry="one")["drift"] == "stale_interpreter"
     daemon.wait_converged()
     assert instance.names() == ["one"]
+
+
+def test_the_status_says_that_a_stand_in_serves_the_new_one(
+    instance: Instance, start_daemon: StartDaemon, bin_directory: Path
+) -> None:
+    """Until its proper entry stands, it has not converged."""
+    path = install(bin_directory, "interpreter", "/usr/bin/true")
+    daemon = start_daemon('settle = "1s"\n' + config(path))
+    install(bin_directory, "interpreter", "/usr/bin/false")
+    daemon.wait_status(lambda status: status["state"] == "drifting", "state drifting")
+    assert instance.names() == [stand_in_name("one"), "one"]
+    assert state(daemon) == "stand_in"
+    wait_until(lambda: instance.names() == ["one"], what="the proper entry")
+    daemon.wait_converged()
 
 
 def test_upgraded_while_nobody_looked(

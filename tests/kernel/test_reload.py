@@ -125,6 +125,18 @@ def test_conf_d(instance: Instance, start_daemon: StartDaemon) -> None:
     assert sorted(instance.names()) == ["more", "one"]
 
 
+def test_what_others_are_at_work_on_is_left_to_them(instance: Instance, start_daemon: StartDaemon) -> None:
+    """A reload settles what it changes at once; what had drifted before when that is quiet, and it is a repair."""
+    top = 'settle = "1s"'
+    daemon = start_daemon(config(handler("same"), handler("changes"), top=top))
+    instance.remove("same")
+    daemon.wait_for_log("drift_found", entry="same")
+    reloaded(daemon, config(handler("same"), handler("changes", flags=""), top=top))
+    assert "flags: \n" in instance.read("changes")
+    daemon.wait_for_log("entry_registered", entry="same")  # which those of a reload are not
+    daemon.wait_status(lambda status: status["repairs"] == 1, "one repair")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stops(instance: Instance, start_daemon: StartDaemon, number: int) -> None:
     """SIGTERM and SIGINT: STOPPING=1, exit 0, and the entries stay."""

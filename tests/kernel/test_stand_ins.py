@@ -39,6 +39,8 @@ def test_the_higher_priority_is_newer(instance: Instance, start_daemon: StartDae
         instance.remove(name)
         daemon_has_settled(instance, daemon)
         assert order(instance) == ["high", "low"]
+    rows = {row["name"]: row["repairs"] for row in daemon.status()["handlers"]}
+    assert rows == {"low": 2, "high": 1, "other": 0}, "what only moves with another is no repair"
 
 
 def daemon_has_settled(instance: Instance, daemon: Daemon) -> None:
@@ -122,6 +124,21 @@ def test_contention(instance: Instance, start_daemon: StartDaemon) -> None:
     with DirectoryWatch(instance.directory, IN_MODIFY) as watch:
         instance.remove("low")
         watch.wait_for(lambda event: event.name == "register", what="a repair of another entry during the pause")
+    assert len(daemon.logs("contention_started")) == 1
+
+
+def test_what_belongs_below_it_is_repaired_during_contention(instance: Instance, start_daemon: StartDaemon) -> None:
+    """And does not come to lie above the stand-in that serves meanwhile."""
+    daemon = start_daemon(CONFIG)
+    for _ in range(13):
+        wait_until(lambda: "high" in instance.names(), what="one more repair")
+        instance.remove("high")
+    daemon.wait_for_log("contention_started", entry="high")
+    helper = stand_in_name("high")
+    wait_until(lambda: order(instance)[:1] == [helper], what="a stand-in that serves during the pause")
+    instance.remove("low")
+    wait_until(lambda: "low" in instance.names(), what="the lower one")
+    assert order(instance)[-1] == "low"
     assert len(daemon.logs("contention_started")) == 1
 
 
