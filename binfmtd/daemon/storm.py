@@ -3,8 +3,8 @@
 Somebody writes to the instance, or to what else is watched, as fast as he can.  Each look that finds nothing to repair,
 and each pass that follows and finds nothing to do, is paid, in CPU time, from a budget; it refills by 3 ms a second up
 to 300 ms, which no ordinary use spends.  As long as it is overdrawn, what happens is not listened to, three seconds at
-most; only the declared names are glanced at, so that whatever else drifts meanwhile gets its stand-in.  Pure: times are
-handed in, in seconds.
+most; only the declared names are glanced at, by their numbers, so that what is gone or registered anew meanwhile gets
+its stand-in; what was disabled or switched off waits.  Pure: times are handed in, in seconds.
 """
 
 BUDGET = 0.3
