@@ -114,12 +114,16 @@ class HotPath:
 
     def _all_gone(self, found: Mapping[str, Drift], instance: Instance) -> bool:
         """Whether nothing of ours is left, not even a stand-in, and some of it went just now: that is a flush."""
-        if not self.all_missing(found):
+        if not self._all_missing(found):
             return False
         before, self._there = self._there, {n for n in self._there - found.keys() if instance.inode(n) is not None}
         return bool(before) and not self._there
 
-    def all_missing(self, found: Mapping[str, Drift]) -> bool:
+    def nothing_left(self, found: Mapping[str, Drift]) -> bool:
+        """Whether the last look met nothing of ours at all, given what it ``found`` to do."""
+        return self._all_missing(found) and not self._there
+
+    def _all_missing(self, found: Mapping[str, Drift]) -> bool:
         """Whether every one of several handlers was found to have no entry."""
         drifts = [found.get(name) for name, handler in self._handlers.items() if handler.enabled]
         return len(self._handlers) > 1 and set(drifts) == {Drift.MISSING}

@@ -70,7 +70,8 @@ class Pacing:
         """Take in what a pass left: which drifts ended, and which are open still; ``flushed``: while it was made."""
         now = time.monotonic()
         self._settling.ended(EVERYTHING)
-        still_open = {a.entry: a.drift for a in result.look.plan.actions if a.entry not in failed}
+        # What only moves along with another is as it should be.
+        still_open = {a.entry: a.drift for a in result.look.plan.actions if a.entry not in failed and not a.dragged}
         # What was written, also if it did not help, and what was refused and is no other drift now: or we would try
         # for ever.
         written = {action.entry: action.drift for action in result.done}
@@ -78,8 +79,8 @@ class Pacing:
         restored = {action.entry for action in result.done if action.act is Act.RESTORE}
         if restored and not at_once:
             self._contend(INSTANCE, now)  # somebody flushed everything
-        dragged = {action.entry for action in (*result.done, *(a for a, _ in result.failed)) if action.dragged}
-        counted = {name for name in written.keys() - restored - dragged if not is_stand_in(name)}
+        repairs = {action.entry for action in (*result.done, *(a for a, _ in result.failed)) if not action.dragged}
+        counted = {name for name in (repairs & written.keys()) - restored if not is_stand_in(name)}
         desired = result.look.desired
         if self._desired is not None:
             self._free |= desired.changed_since(self._desired) & (written.keys() | still_open.keys())
@@ -93,11 +94,11 @@ class Pacing:
         for name in (self._settling.pending() - still_open.keys()) | written.keys():
             self._settling.ended(name)
             self._free.discard(name)
-            self._stood_in.discard(name)
         for name in still_open:
             self._settling.drifted(name, now)
             if result.began >= self._allowed_at(name):
                 self._settling.left(name, now)
+        self._stood_in &= self._settling.pending()
         if flushed:
             self._free |= still_open.keys() - {INSTANCE}
         declared = desired.by_name.keys()
@@ -127,11 +128,11 @@ class Pacing:
 
     def anything_due(self, now: float) -> bool:
         """Whether a pass is called for."""
-        return any(now >= self._allowed_at(name) for name in self._settling.pending())
+        return any(now >= self._calls_at(name) for name in self._settling.pending())
 
     def deadline(self) -> float:
         """When the next name falls due or a contention may be over; infinity if nothing is open."""
-        return min([self._contention.end_at(), *(self._allowed_at(name) for name in self._settling.pending())])
+        return min([self._contention.end_at(), *(self._calls_at(name) for name in self._settling.pending())])
 
     def end_contentions(self, now: float) -> bool:
         """Forget quarrels that have been quiet long enough; whether there were any."""
@@ -156,6 +157,9 @@ class Pacing:
 
     def _allowed_at(self, name: str) -> float:
         return max(self._settling.due_at(name), self._contention.allowed_at(name))
+
+    def _calls_at(self, name: str) -> float:
+        return max(self._settling.calls_at(name), self._contention.allowed_at(name))
 
     def _count_again(self, bridged: Iterable[str], now: float) -> None:
         """A second stand-in for the same drift: somebody removed the first."""

@@ -14,6 +14,7 @@ class _Pending:
     def __init__(self, since: float, stirred: float) -> None:
         self.since = since
         self.stirred = stirred
+        self.again = float("-inf")
 
 
 class Settling:
@@ -37,10 +38,10 @@ class Settling:
             self._everything_stirred = now
 
     def left(self, name: str, now: float) -> None:
-        """Its turn came, and it could not be written: that is tried again after ``settle``, and not all the time."""
+        """Its turn came, and it could not be written: that calls for another pass, but not before ``settle``."""
         found = self._pending[name]
-        found.stirred = now
-        found.since = max(found.since, now + self.settle - LONGEST)
+        longest = found.since + LONGEST
+        found.again = now + self.settle if now >= longest else min(now + self.settle, longest)
 
     def ended(self, name: str) -> bool:
         """The name is in order again; False if it was not pending."""
@@ -62,6 +63,10 @@ class Settling:
             return self._everything_stirred + self.settle
         quiet = max(found.stirred, self._everything_stirred) + self.settle
         return min(quiet, found.since + LONGEST)
+
+    def calls_at(self, name: str) -> float:
+        """The time from which a pending name calls for a pass."""
+        return max(self.due_at(name), self._pending[name].again)
 
     def forced(self, name: str, now: float) -> bool:
         """Whether the longest wait is over, so that the name is settled however loud it is."""

@@ -216,12 +216,12 @@ class Worker:
             self._report.trouble(self._attachment.problem or str(error))
             self._pacing.forget()
             return None
-        failed, pacing = {*self._reconciler.failed, *result.look.plan.blocked}, self._pacing
-        self._hot = HotPath(result.look, failed, pacing.may_bridge, pacing.may_switch)
+        failed, pacing = self._reconciler.failed, self._pacing
+        self._hot = HotPath(result.look, {*failed, *result.look.plan.blocked}, pacing.may_bridge, pacing.may_switch)
         still_open = {action.entry: action.drift for action in result.look.plan.actions}
         registered = any(action.act in (Act.REGISTER, Act.REPLACE) for action in result.done)
         # A flush while nobody listened: what this pass has registered is gone again, as is all else.
-        unheard = registered and self._storming() and self._hot.all_missing(still_open)
+        unheard = registered and self._storming() and self._hot.nothing_left(still_open)
         pacing.passed(result, failed, at_once=at_once, flushed=self.heard.flushed or unheard)
         if unheard:
             pacing.flushed_again()

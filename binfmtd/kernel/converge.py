@@ -9,7 +9,7 @@ import errno
 from collections.abc import Callable, Iterable
 from enum import IntEnum, auto
 
-from binfmtd.errors import WriteRefusedError
+from binfmtd.errors import Again, WriteRefusedError
 from binfmtd.formats.line import encode_line
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.interpreters import fingerprint, moved
@@ -79,13 +79,15 @@ class Convergence:
         settling = []
         waiting = []
         for company in companies(self._planned(Act.REGISTER, Act.REPLACE), self._desired):
-            due = {action.entry: self._due(action.entry) for action in company}
-            held = [action for action in company if due[action.entry] is Due.HELD]
-            rest = [action for action in company if due[action.entry] is not Due.HELD]
+            # Who is dragged along follows another, whose turn it is.
+            due = {action.entry: Due.QUIET if action.dragged else self._due(action.entry) for action in company}
             forced = Due.FORCED in due.values()
+            spared = {Due.HELD, Due.LATER} if forced else {Due.HELD}
+            held = [action for action in company if due[action.entry] in spared]
+            rest = [action for action in company if due[action.entry] not in spared]
             if not forced and Due.LATER in due.values():
                 waiting.extend(rest)
-            elif rest:
+            elif any(not action.dragged for action in rest):
                 settling.append((rest, held, forced))
         self._renew_stand_ins(waiting)
         self._bridge([action for action in waiting if not action.dragged and not self._moved(action)])
@@ -145,16 +147,22 @@ class Convergence:
         for action in replaced:
             self._writer.control(action.entry, REMOVE)
         for action in held:
+            if not any(_handler(action) in self._desired.higher.get(name, ()) for name in lines):
+                continue  # it is not above anything that is written
             served = self._writer.control(stand_in_name(action.entry), REMOVE)
             line = self._stand_ins.line(_handler(action))
             if line and (served or action.act is Act.REPLACE):
                 lines[action.entry] = line
         ranked = [action for action in self._planned(Act.REGISTER, Act.REPLACE) if action.entry in lines]
         results = self._writer.register([lines[action.entry] for action in ranked])
-        for action, error in zip(ranked, results, strict=True):
+        too_low = [n for n, error in enumerate(results) if error and self._serves_by_stand_in(ranked[n], error)]
+        for number, (action, error) in enumerate(zip(ranked, results, strict=True)):
             if error is None and action in held:
                 continue
-            if error is None:
+            if error is None and number < max(too_low, default=0):
+                self._writer.control(action.entry, REMOVE)  # it lies above what belongs above it
+                self.outcome.left.append(action)
+            elif error is None:
                 self.outcome.done.append(action)
                 self.outcome.records[action.entry] = self._record(_handler(action))
                 self._writer.control(stand_in_name(action.entry), REMOVE)
@@ -162,14 +170,22 @@ class Convergence:
                 refused_by = refusal(_handler(action).registration, error)
                 self.outcome.failed.append((action, refused_by))
 
+    def _serves_by_stand_in(self, action: Action, error: OSError) -> bool:
+        """Whether what the kernel has just refused is served by a stand-in; not if somebody else was faster."""
+        return error.errno != errno.EEXIST and self._instance.inode(stand_in_name(action.entry)) is not None
+
     def _give_up(self, company: list[Action], refused: dict[str, WriteRefusedError], bridged: list[str]) -> None:
-        """A member cannot have a stand-in, so none is replaced: whoever is below it would come to lie above it."""
+        """A member cannot have a stand-in, so none is replaced: whoever is below it would come to lie above it.
+
+        Where trying again may help, all have failed, or nobody would be backed off from.
+        """
+        error = next(iter(refused.values()))
         for name in bridged:
             self._writer.control(stand_in_name(name), REMOVE)
             self.outcome.bridged.remove(name)
         for action in company:
-            if action.entry in refused:
-                self.outcome.failed.append((action, refused[action.entry]))
+            if action.entry in refused or error.again is Again.LATER:
+                self.outcome.failed.append((action, refused.get(action.entry, error)))
             else:
                 self.outcome.left.append(action)
 

@@ -20,7 +20,7 @@ from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.guard import BRICKS
 from binfmtd.model.handler import Flags, Handler
 from binfmtd.model.ownership import equal, foreign, provider, registered_by_us, rivals, spared
-from binfmtd.model.precedence import out_of_order, turned_round
+from binfmtd.model.precedence import out_of_order, overlaps, turned_round
 from binfmtd.model.restore import misplaced, restorable
 from binfmtd.model.standin import is_stand_in, stand_in_name
 
@@ -142,7 +142,9 @@ def _put_in_order(
         blocked = _blocked(desired, observed, (writes.keys() | moved) - fixed, fixed, surroundings)
         stuck = fixed | blocked.keys()
         moved = order(writes.keys() - stuck, outranked, stuck) - stuck
-    turned = turned_round(desired.handlers, desired.higher, observed.position) if moved else frozenset()
+    turned = frozenset[str]()
+    if moved or blocked:
+        turned = turned_round(desired.handlers, desired.higher, observed.position)
     for name in moved:
         if by := outranked.get(name):
             reason = f"entry {by} takes its files"
@@ -152,7 +154,8 @@ def _put_in_order(
             reason = "what is registered anew belongs below it"
         dragged = name not in turned and name not in outranked
         writes[name] = Action(Act.REPLACE, name, Drift.OUT_OF_ORDER, reason, desired.by_name[name], dragged)
-    return blocked
+    # What is blocked and stands as it should needs nothing.
+    return {name: why for name, why in blocked.items() if name in writes or name in turned or name in outranked}
 
 
 def _blocked(
@@ -166,6 +169,9 @@ def _blocked(
     found: dict[str, str] = {}
     for name in (handler.name for handler in reversed(desired.handlers) if handler.name in names):
         for high in desired.higher.get(name, ()):
+            # Extensions and magics could always meet: they never withhold anything from each other.
+            if not overlaps(desired.by_name[name].registration.match, high.registration.match):
+                continue
             there = [observed.by_name.get(each) for each in (high.name, stand_in_name(high.name))]
             if (high.name in fixed or high.name in found) and any(entry and entry.enabled for entry in there):
                 why = "is paused" if surroundings.pauses.hold(high.name) else "could not be registered"

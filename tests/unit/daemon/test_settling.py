@@ -77,12 +77,13 @@ def test_what_is_not_pending_is_due_when_everything_is_quiet() -> None:
     assert settling.due_at("x") == 100.0 + SETTLE
 
 
-def test_what_was_left_waits_anew() -> None:
-    """Else it would be due all the time; but its second is not restarted."""
+def test_what_was_left_calls_for_another_pass_later() -> None:
+    """Else there would be one after the other.  It is due all the same, and its second is not restarted."""
     settling = drifted()
     settling.left("a", 100.5)
-    assert settling.due_at("a") == 100.5 + SETTLE
-    assert not settling.forced("a", 100.999)
+    assert (settling.due_at("a"), settling.calls_at("a")) == (100.0 + SETTLE, 100.5 + SETTLE)
+    settling.left("a", 100.99)
+    assert settling.calls_at("a") == 100.0 + LONGEST
     settling.left("a", 101.5)
-    assert settling.due_at("a") == 101.5 + SETTLE
-    assert settling.forced("a", 101.5 + SETTLE)
+    assert settling.calls_at("a") == 101.5 + SETTLE
+    assert settling.forced("a", 101.0)

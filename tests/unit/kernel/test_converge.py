@@ -227,10 +227,12 @@ def test_what_must_stay_below_it_is_not_written_either() -> None:
 
 
 def test_a_company_waits_for_each_of_its_members() -> None:
-    """Others may be at work on one of them: its name is left to them, unless the longest wait is over."""
+    """Others may be at work on one of them: its name is left to them, also when another cannot wait any longer."""
     missing, due = list[tuple[str, Registration]](), {"a": Due.QUIET, "ab": Due.LATER}
     assert carried_out([A, AB], missing, due)[0] == [[".binfmtd~a"], [".binfmtd~ab", ".binfmtd~a"]]
-    assert carried_out([A, AB], missing, due | {"a": Due.FORCED})[0] == [["a"], ["ab", "a"]]
+    due["a"] = Due.FORCED
+    assert carried_out([A, AB], missing, due)[0] == [["a"]]
+    assert carried_out([A, AB], [(".binfmtd~ab", AB.registration)], due)[0] == [[], ["a"], [".binfmtd~ab", "a"]]
 
 
 def test_what_is_backed_off_from_stays_above_by_its_stand_in() -> None:
@@ -241,3 +243,14 @@ def test_what_is_backed_off_from_stays_above_by_its_stand_in() -> None:
     assert ([action.entry for action in outcome.done], outcome.bridged) == (["a"], [])
     assert carried_out([A, AB], [], due)[0] == [["a"]]
     assert carried_out([A, AB], [("ab", OLD)], due)[0] == [["a", "ab"], [".binfmtd~ab", "a", "ab"]]
+    below = {"a": Due.HELD, "ab": Due.QUIET}
+    assert carried_out([A, AB], [(".binfmtd~a", A.registration)], below)[0] == [["ab", ".binfmtd~a"]]
+    assert carried_out([A, AB], [("ab", AB.registration)], below)[0] == [], "nothing is written that it would move for"
+
+
+def test_what_is_refused_at_the_last_moment_is_not_buried() -> None:
+    """Its stand-in serves, so what has just been written above that is taken back."""
+    seen, outcome = carried_out([A, AB], [("ab", AB.registration)], refuse=["ab"])
+    assert seen == [[".binfmtd~ab", "ab"], [".binfmtd~ab"], ["a", ".binfmtd~ab"], [".binfmtd~ab"]]
+    assert ([action.entry for action in outcome.left], outcome.records) == (["a"], {})
+    assert carried_out([A, AB], [], refuse=["ab"])[0] == [["a"]], "where it serves nothing, it is in nobody's way"

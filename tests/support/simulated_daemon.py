@@ -1,0 +1,211 @@
+"""The daemon's hands on a simulated kernel, with a clock that is set by hand: what days of quarrels come to.
+
+Worker, reconciler, pacing, hot path and convergence are the real ones.  What they are told of others' deeds is what
+the watch would have heard.
+"""
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, cast
+from unittest import mock
+
+from binfmtd.daemon import worker
+from binfmtd.daemon.attachment import Attachment
+from binfmtd.daemon.facts import HostFacts
+from binfmtd.daemon.ledger import Ledger
+from binfmtd.daemon.memory import Memory
+from binfmtd.daemon.pacing import Pacing
+from binfmtd.daemon.reconcile import PassResult, Reconciler
+from binfmtd.daemon.reporter import Reporter
+from binfmtd.daemon.storm import Storm
+from binfmtd.daemon.watch import Heard, Watch
+from binfmtd.kernel import host, interpreters
+from binfmtd.kernel.write import Wrote
+from binfmtd.model.config import Config, Declaration, Policy
+from binfmtd.model.desired import Facts, Fingerprint, InterpreterFacts
+from binfmtd.model.drift import Act, Action, Drift
+from binfmtd.model.handler import Handler, Registration
+from support.simulated import SimulatedKernel, Through
+
+START = 1000.0  # seconds, monotonic
+TICK = 1e-6  # what asking for the time takes
+FILE = Fingerprint(1, 2, 3, 4, 5)
+
+
+class _Facts:
+    """Every interpreter is there, and never changes."""
+
+    header = host.native_header()
+    own_head = b"\x7fELF" + bytes(252)
+
+    def gather(self, config: Config, _: object) -> Facts:
+        paths = {path for declaration in config.declarations for path in declaration.interpreters}
+        return Facts({path: InterpreterFacts(FILE) for path in paths})
+
+    def forget_interpreters(self) -> None: ...
+
+
+class _Told(Reporter):
+    """Remembers repairs and quarrels."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(str(directory), "config")
+        self.repairs: list[str] = []
+        self.quarrels: list[str] = []
+
+    def repaired(self, name: str, drift: Drift, seconds: float | None = None) -> None:  # noqa: ARG002
+        self.repairs.append(name)
+
+    def contention_started(self, name: str) -> None:
+        self.quarrels.append(name)
+
+    def contention_ended(self, name: str) -> None: ...
+
+    def reacted(self, *_: object) -> None: ...
+
+
+class _Opened(Through):
+    """The kernel as the worker opens it: instance and writer."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def inodes(self) -> list[tuple[str, int]]:
+        return [(entry.name, entry.inode) for entry in self.kernel.entries]
+
+    def take_wrote(self) -> list[Wrote]:
+        return []
+
+
+class SimulatedDaemon:
+    """One daemon that has made its first pass, and what others do beside it."""
+
+    def __init__(self, handlers: Iterable[Handler], directory: Path, settle: float) -> None:
+        self.now = START
+        self.kernel = SimulatedKernel()
+        self.passes: list[list[Action]] = []  # what each pass did
+        self.seen: list[list[str]] = []  # names, newest first, after each write of the daemon's
+        self.told = _Told(directory)
+        declared = tuple(
+            Declaration(
+                handler.name,
+                handler.registration.match,
+                (handler.registration.interpreter,),
+                handler.registration.flags,
+                priority=handler.priority,
+                enabled=handler.enabled,
+            )
+            for handler in handlers
+        )
+        config = Config(declared, Policy(settle=settle))
+        facts = cast(HostFacts, _Facts())
+        self.reconciler = Reconciler(config, facts, Ledger(None, "boot"), Memory(None, "boot"))
+        self.pacing = Pacing(settle, self.told)
+        self._heard: list[Heard] = []
+        self._worker = worker.Worker(
+            self.reconciler, self._attachment(), self._watch(), self.pacing, Storm(), self.told
+        )
+        self.make_pass("start", at_once=True)
+        self.passes.clear()
+        self.seen.clear()
+
+    def _attachment(self) -> Attachment:
+        attachment = mock.create_autospec(Attachment, instance=True)
+        attachment.mounted = "there"
+        return cast(Attachment, attachment)
+
+    def _watch(self) -> Watch:
+        def read(_: object, heard: Heard) -> Heard:
+            for each in self._heard:
+                heard.add(each)
+            self._heard.clear()
+            return heard
+
+        watch = mock.create_autospec(Watch, instance=True)
+        watch.read.side_effect = read
+        return cast(Watch, watch)
+
+    def monotonic(self) -> float:
+        """The time, which goes on a little each time that somebody asks."""
+        self.now += TICK
+        return self.now
+
+    @contextmanager
+    def _at_the_kernel(self) -> Iterator[None]:
+        opened = _Opened(self.kernel)
+        with (
+            mock.patch.object(worker, "Instance", return_value=opened),
+            mock.patch.object(worker, "Writer", return_value=opened),
+            mock.patch.object(interpreters, "fingerprint", return_value=FILE),
+            mock.patch.object(time, "monotonic", self.monotonic),
+        ):
+            yield
+        self.seen += [[entry.name for entry in state.entries] for state in opened.seen[1:]]
+
+    def make_pass(self, trigger: str, **options: Any) -> PassResult | None:
+        with self._at_the_kernel():
+            result = self._worker.make_pass(trigger, **options)
+            answer = self._worker.repair_first()
+            if answer is not None:
+                self._worker.tell(answer)
+        self.passes.append([] if result is None else result.done)
+        return result
+
+    def names(self) -> list[str]:
+        """The entries, newest first."""
+        return [entry.name for entry in self.kernel.entries]
+
+    def written(self, name: str) -> int:
+        """How often passes have registered this name."""
+        registered = (Act.REGISTER, Act.REPLACE)
+        return sum(action.entry == name and action.act in registered for done in self.passes for action in done)
+
+    # What others do
+
+    def removes(self, name: str) -> None:
+        """Somebody removes an entry by name, if it is there."""
+        if name in self.names():
+            self.kernel.remove(name)
+            self.touches(name)
+
+    def registers(self, name: str, registration: Registration) -> None:
+        """Somebody registers an entry; FileExistsError as from the kernel."""
+        self.kernel.register(name, registration)
+        self.stirs()
+
+    def touches(self, name: str) -> None:
+        """Somebody writes to an entry, and it changes nothing."""
+        heard = Heard([name])
+        heard.written.add(name)
+        self._heard.append(heard)
+
+    def stirs(self) -> None:
+        """Somebody writes to `register`, and it changes nothing."""
+        self._heard.append(Heard(everything=True))
+
+    # How time goes by
+
+    def react(self) -> None:
+        """Hear of it."""
+        with self._at_the_kernel():
+            self._worker.listen()
+            if self._worker.heard:
+                self._worker.repair()
+
+    def wait(self, seconds: float) -> None:
+        """Let time go by: what falls due is done."""
+        end = self.now + seconds
+        self.react()
+        while (due := self.pacing.deadline()) <= end:
+            self.now = max(self.now, due) + 50 * TICK
+            self.pacing.end_contentions(self.now)
+            if self.pacing.anything_due(self.now):
+                self.make_pass("quiet")
+        self.now = max(self.now, end)

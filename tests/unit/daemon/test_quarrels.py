@@ -1,0 +1,169 @@
+"""Whoever quarrels with the daemon: it comes to rest, in order, and writes no more than it must."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.simulated_daemon import SimulatedDaemon
+
+from binfmtd.daemon.contention import REPAIRS
+from binfmtd.daemon.settling import LONGEST
+from binfmtd.model.handler import Flags, Handler, Registration
+from binfmtd.model.match import Extension, Magic, Match
+from binfmtd.model.standin import stand_in_name
+
+SETTLE = 0.02
+Start = Callable[[Iterable[Handler]], SimulatedDaemon]
+
+
+def handler(name: str, match: Match, priority: int = 0) -> Handler:
+    return Handler(name, Registration(match, "/i", Flags.NONE), priority)
+
+
+LOW, HIGH = handler("low", Magic(b"A")), handler("high", Magic(b"AB"))
+JAR = handler("jar", Extension("jar"), 1)
+SOME = [handler(f"m{letter}", Magic(letter.encode())) for letter in "012"]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Start:
+    return lambda handlers: SimulatedDaemon(handlers, tmp_path, SETTLE)
+
+
+def quarrel(daemon: SimulatedDaemon, name: str, rounds: int = 2 * REPAIRS) -> None:
+    """Remove an entry as often, each time that it is back; the last one is just being answered."""
+    for _ in range(rounds):
+        while name not in daemon.names():
+            daemon.wait(0.2)
+        daemon.removes(name)
+        daemon.react()
+    assert name in daemon.pacing.contended()
+
+
+@pytest.mark.parametrize(
+    ("handlers", "first", "second"),
+    [([LOW, HIGH], "high", "low"), ([LOW, HIGH], "low", "high"), ([*SOME, JAR], "m0", "m1")],
+)
+def test_two_of_a_company_out_of_phase(start: Start, handlers: list[Handler], first: str, second: str) -> None:
+    """Both are settled when the later one is quiet: they do not wait for each other by turns."""
+    daemon = start(handlers)
+    daemon.removes(first)
+    daemon.wait(SETTLE / 4)
+    daemon.removes(second)
+    daemon.wait(2 * SETTLE)
+    assert sorted(daemon.names()) == sorted(each.name for each in handlers)
+    assert daemon.names()[0] == handlers[-1].name
+    daemon.wait(10.0)
+    assert len(daemon.passes) <= 3
+
+
+def test_what_is_above_one_that_is_backed_off_from(start: Start) -> None:
+    """It stands in order, and is not moved for what is not written."""
+    daemon = start([LOW, HIGH])
+    quarrel(daemon, "low")
+    before = daemon.written("high")
+    passes = len(daemon.passes)
+    daemon.wait(20.0)  # of the 30 seconds
+    assert (daemon.written("high") - before, len(daemon.passes) - passes <= 3) == (0, True)
+    assert daemon.told.quarrels == ["low"]
+
+
+def test_the_stand_in_of_one_that_is_backed_off_from(start: Start) -> None:
+    """Its files have a handler all the time, whatever becomes of others."""
+    daemon = start([*SOME, JAR])
+    quarrel(daemon, "m0")
+    daemon.seen.clear()
+    daemon.removes("m1")
+    daemon.wait(1.0)
+    assert "m1" in daemon.names()
+    assert all("m0" in names or stand_in_name("m0") in names for names in daemon.seen)
+
+
+def test_one_that_was_backed_off_from_and_stands(start: Start) -> None:
+    """It moves with another like any other, and that is nobody's doing: no repair of it, and no longer pause."""
+    daemon = start([LOW, HIGH])
+    quarrel(daemon, "high", REPAIRS + 4)
+    while "high" not in daemon.names():
+        daemon.wait(0.05)
+    daemon.wait(0.1)
+    repairs = daemon.told.repairs.count("high")
+    daemon.removes("low")
+    daemon.wait(1.5 * SETTLE)
+    assert daemon.names() == ["high", "low"]
+    daemon.wait(30.0)
+    assert daemon.told.repairs.count("high") == repairs
+
+
+def test_who_registers_again_while_another_is_forced(start: Start) -> None:
+    """The longest wait of the one is over, the owner of the other is at work: no EEXIST."""
+    daemon = start([LOW, HIGH])
+    daemon.removes("low")
+    daemon.react()
+    forced = daemon.now + LONGEST
+    while daemon.now < forced - 0.005:
+        daemon.stirs()
+        daemon.wait(0.004)
+    assert "low" not in daemon.names()
+    daemon.removes("high")
+    daemon.wait(0.007)
+    assert daemon.names() == [stand_in_name("high"), "low"]
+    daemon.registers("high", HIGH.registration)
+    daemon.wait(1.0)
+    assert daemon.names() == ["high", "low"]
+
+
+def test_a_stand_in_that_was_not_needed(start: Start) -> None:
+    """It is forgotten with the drift that its owner has ended: the next one counts once."""
+    daemon = start([LOW])
+    for _ in range(3):
+        daemon.removes("low")
+        daemon.react()
+        daemon.registers("low", LOW.registration)
+        daemon.wait(1.0)
+    assert (daemon.names(), daemon.told.repairs) == (["low"], [])
+    daemon.removes("low")
+    daemon.wait(1.0)
+    assert daemon.told.repairs == ["low"]
+
+
+DEEDS = st.sampled_from(["remove", "remove", "remove", "register", "remove its stand-in", "replace", "touch"])
+STEPS = st.tuples(st.sampled_from([0.0, 0.005, 0.03, 0.3, 1.2]), DEEDS, st.integers(0, 4))
+MANY = [handler(letters, Magic(letters.encode())) for letters in ("A", "AB", "ABC", "D")]
+
+
+def does(daemon: SimulatedDaemon, deed: str, chosen: Handler) -> None:
+    name, registration = chosen.name, chosen.registration
+    if deed == "register" and name not in daemon.names():
+        daemon.registers(name, registration)
+    elif deed == "remove its stand-in":
+        daemon.removes(stand_in_name(name))
+    elif deed == "touch":
+        daemon.touches(name)
+    elif deed in ("remove", "replace"):
+        daemon.removes(name)
+        if deed == "replace":
+            daemon.registers(name, registration._replace(interpreter="/theirs"))
+
+
+@settings(max_examples=150, deadline=None)
+@given(steps=st.lists(STEPS, min_size=5, max_size=60), extension=st.booleans())
+def test_whatever_they_do(steps: list[tuple[float, str, int]], extension: bool, tmp_path_factory: object) -> None:
+    """When they have stopped, all stands in order; no pass writes an entry twice, and none follows without end."""
+    handlers = [*MANY, JAR] if extension else MANY
+    assert isinstance(tmp_path_factory, pytest.TempPathFactory)
+    daemon = SimulatedDaemon(handlers, tmp_path_factory.getbasetemp(), SETTLE)
+    for pause, deed, number in steps:
+        daemon.wait(pause)
+        does(daemon, deed, handlers[number % len(handlers)])
+        daemon.react()
+    took = daemon.now
+    daemon.wait(40.0)
+    place = {name: number for number, name in enumerate(daemon.names())}
+    assert sorted(place) == sorted(each.name for each in handlers)
+    assert place["ABC"] < place["AB"] < place["A"]
+    assert len(daemon.passes) <= 20 + 4 * len(steps), took
+    for done in daemon.passes:
+        assert max(Counter(action.entry for action in done).values(), default=0) <= 1
