@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 
 from binfmtd.cli import options
@@ -122,10 +122,21 @@ def _end(number: int, _frame: FrameType | None) -> None:
 
 
 @contextmanager
+def _uninterrupted() -> Iterator[set[int | signal.Signals]]:
+    """Have signals wait until what begins here can be cleaned up; yields what has to be masked afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (*_TO_US, *_BY_THE_TERMINAL))
+    try:
+        yield before
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
 def _directory() -> Iterator[str]:
     """The daemon's state directory, for as long as the sandbox lasts."""
     try:
-        directory = tempfile.TemporaryDirectory(prefix="binfmtd-sandbox-", ignore_cleanup_errors=True)
+        with _uninterrupted():
+            directory = tempfile.TemporaryDirectory(prefix="binfmtd-sandbox-", ignore_cleanup_errors=True)
     except OSError as error:
         raise SandboxError(f"no place for temporary files ({error.strerror}): name one in $TMPDIR") from None
     with directory as path:
@@ -137,31 +148,32 @@ def _daemon(directory: str, arguments: Sequence[str]) -> Iterator[subprocess.Pop
     """Run it, from when it is ready, or has ended with a message of its own.  Raises SandboxError."""
     from binfmtd.kernel.syscalls import signal_when_parent_dies
 
-    def before_exec() -> None:
-        signal_when_parent_dies(signal.SIGTERM)
-
     address = os.path.join(directory, "notify")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel, ExitStack() as stack:
         try:
             channel.bind(address)
         except OSError as error:
             raise SandboxError(f"{address} cannot be a socket ({error}): name a shorter path in $TMPDIR") from None
-        daemon = subprocess.Popen(
-            # -P: it finds its modules where we found them, and none in the current directory.
-            [sys.executable, "-P", "-m", "binfmtd", "run", "--state-dir", directory, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            # What is private must not come back on the host after a reboot, whatever the environment says.
-            env=os.environ
-            | {"NOTIFY_SOCKET": address, "PYTHONPATH": os.pathsep.join(sys.path), "BINFMTD_PERSISTENT": "0"},
-            preexec_fn=before_exec,  # noqa: PLW1509  we have one thread
-            start_new_session=True,  # a Ctrl-C is for the command, not for the daemon
-        )
-        try:
-            _wait_until_ready(daemon, channel)
-            yield daemon
-        finally:
-            _stop(daemon)
+        with _uninterrupted() as masked:
+
+            def before_exec() -> None:
+                signal_when_parent_dies(signal.SIGTERM)
+                signal.pthread_sigmask(signal.SIG_SETMASK, masked)
+
+            daemon = subprocess.Popen(
+                # -P: it finds its modules where we found them, and none in the current directory.
+                [sys.executable, "-P", "-m", "binfmtd", "run", "--state-dir", directory, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                # What is private must not come back on the host after a reboot, whatever the environment says.
+                env=os.environ
+                | {"NOTIFY_SOCKET": address, "PYTHONPATH": os.pathsep.join(sys.path), "BINFMTD_PERSISTENT": "0"},
+                preexec_fn=before_exec,  # noqa: PLW1509  we have one thread
+                start_new_session=True,  # a Ctrl-C is for the command, not for the daemon
+            )
+            stack.callback(_stop, daemon)
+        _wait_until_ready(daemon, channel)
+        yield daemon
 
 
 def _wait_until_ready(daemon: subprocess.Popen[bytes], channel: socket.socket) -> None:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -176,15 +177,22 @@ def test_sigterm_ends_command_and_daemon(sandbox: Sandbox) -> None:
         os.close(descriptor)
 
 
-def test_sigterm_at_the_start(sandbox: Sandbox) -> None:
-    """SIGTERM before the command runs leaves nothing behind either."""
-    process = sandbox.start("sleep", "600")
-    wait_until(lambda: os.listdir(sandbox.temporary), what="a directory for the daemon")
-    namespace = os.readlink(f"/proc/{process.pid}/ns/user")
-    process.terminate()
-    assert process.wait(10) == 128 + signal.SIGTERM
-    assert os.listdir(sandbox.temporary) == []
-    wait_until(lambda: not members(namespace), what="no process in the namespace")
+@pytest.mark.parametrize("processes", [1, 2])
+def test_sigterm_at_the_start(sandbox: Sandbox, processes: int) -> None:
+    """SIGTERM before the command runs leaves nothing behind either, nor does it while the daemon is being started."""
+    for _ in range(5):
+        process = sandbox.start("sleep", "600")
+        wait_until(lambda: os.listdir(sandbox.temporary), what="a directory for the daemon")
+        namespace = os.readlink(f"/proc/{process.pid}/ns/user")
+        wait_until(partial(_number, namespace, processes), what="the daemon, or not even that")
+        process.terminate()
+        assert process.wait(10) == 128 + signal.SIGTERM
+        wait_until(partial(_number, namespace, 0), what="no process in the namespace")
+        assert os.listdir(sandbox.temporary) == []
+
+
+def _number(namespace: str, number: int) -> bool:
+    return len(members(namespace)) >= number if number else not members(namespace)
 
 
 def test_the_daemon_does_not_outlive_a_killed_sandbox(sandbox: Sandbox) -> None:
