@@ -173,7 +173,11 @@ def _blocked(
             if not overlaps(desired.by_name[name].registration.match, high.registration.match):
                 continue
             there = [observed.by_name.get(each) for each in (high.name, stand_in_name(high.name))]
-            if (high.name in fixed or high.name in found) and any(entry and entry.enabled for entry in there):
+            serving = [observed.position[entry.name] for entry in there if entry and entry.enabled]
+            low = observed.by_name.get(name)
+            if low and low.enabled and observed.position[name] < min(serving, default=0):
+                continue  # it lies above it already, and what it says can be mended all the same
+            if (high.name in fixed or high.name in found) and serving:
                 why = "is paused" if surroundings.pauses.hold(high.name) else "could not be registered"
                 found[name] = found.get(high.name, f"it belongs below {high.name}, which {why}")
     return found

@@ -22,7 +22,7 @@ from binfmtd.daemon.reconcile import PassResult, Reconciler
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.storm import Storm
 from binfmtd.daemon.watch import Heard, Watch
-from binfmtd.kernel import host, interpreters
+from binfmtd.kernel import converge, host, interpreters
 from binfmtd.kernel.write import Wrote
 from binfmtd.model.config import Config, Declaration, Policy
 from binfmtd.model.desired import Facts, Fingerprint, InterpreterFacts
@@ -144,6 +144,7 @@ class SimulatedDaemon:
             mock.patch.object(worker, "Instance", return_value=opened),
             mock.patch.object(worker, "Writer", return_value=opened),
             mock.patch.object(interpreters, "fingerprint", return_value=FILE),
+            mock.patch.object(converge, "fingerprint", return_value=FILE),
             mock.patch.object(time, "monotonic", self.monotonic),
         ):
             yield

@@ -19,8 +19,8 @@ SETTLE = 0.02
 Start = Callable[[Iterable[Handler]], SimulatedDaemon]
 
 
-def handler(name: str, match: Match, priority: int = 0) -> Handler:
-    return Handler(name, Registration(match, "/i", Flags.NONE), priority)
+def handler(name: str, match: Match, priority: int = 0, flags: Flags = Flags.NONE) -> Handler:
+    return Handler(name, Registration(match, "/i", flags), priority)
 
 
 LOW, HIGH = handler("low", Magic(b"A")), handler("high", Magic(b"AB"))
@@ -131,7 +131,8 @@ def test_a_stand_in_that_was_not_needed(start: Start) -> None:
 
 DEEDS = st.sampled_from(["remove", "remove", "remove", "register", "remove its stand-in", "replace", "touch"])
 STEPS = st.tuples(st.sampled_from([0.0, 0.005, 0.03, 0.3, 1.2]), DEEDS, st.integers(0, 4))
-MANY = [handler(letters, Magic(letters.encode())) for letters in ("A", "AB", "ABC", "D")]
+MANY = [handler(letters, Magic(letters.encode())) for letters in ("A", "AB", "ABC")]
+MANY.append(handler("D", Magic(b"D"), flags=Flags.F))
 
 
 def does(daemon: SimulatedDaemon, deed: str, chosen: Handler) -> None:

@@ -170,6 +170,9 @@ def test_nothing_comes_to_lie_above_what_must_not_move(around: Surroundings, why
     assert rows(desired(A, AB), [entry(".binfmtd~a"), upper], around) == [], "its stand-in goes on serving"
     turned = [entry(), upper]
     assert rows(desired(A, AB), turned, around) == []
+    theirs = entry(says=SAYS._replace(interpreter="/theirs"))
+    assert rows(desired(A, AB), [theirs, upper], around) == [CHANGED], "it lies above it as it is"
+    assert rows(desired(A, AB), [upper, theirs], around) == []
 
 
 def test_what_takes_no_files_is_in_nobodys_way() -> None:
