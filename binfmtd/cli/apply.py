@@ -10,7 +10,7 @@ from binfmtd.cli.one_shot import Visit, refused_beside, visit
 from binfmtd.cli.output import print_json, print_table, warn
 from binfmtd.cli.plan import describe
 from binfmtd.cli.state import state_dir
-from binfmtd.daemon.reconcile import PassResult
+from binfmtd.daemon.look import PassResult
 from binfmtd.errors import PersistenceError
 from binfmtd.model.desired import Standing
 from binfmtd.model.drift import Act, additive

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from binfmtd.cli.context import reconciler
 from binfmtd.cli.trial import vouch
-from binfmtd.daemon.reconcile import Look, PassResult, Reconciler
+from binfmtd.daemon.look import Look, PassResult
+from binfmtd.daemon.reconcile import Reconciler
 from binfmtd.daemon.state_dir import APPLY, Lock, make_state_dir
 from binfmtd.errors import AlreadyRunningError, StateError
 from binfmtd.kernel.instance import Instance

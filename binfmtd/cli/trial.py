@@ -10,7 +10,7 @@ from collections.abc import Collection
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
 from binfmtd.daemon.ledger import Ledger
-from binfmtd.daemon.reconcile import Look
+from binfmtd.daemon.look import Look
 from binfmtd.errors import ProbeError
 from binfmtd.model.drift import Drift, Record
 from binfmtd.model.entry import Entry, ObservedState

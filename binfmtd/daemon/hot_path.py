@@ -7,7 +7,7 @@ ledger and the full look come later, and so does a stand-in whose interpreter ha
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from binfmtd.daemon.reconcile import Look
+from binfmtd.daemon.look import Look
 from binfmtd.daemon.watch import Heard
 from binfmtd.errors import WriteRefusedError
 from binfmtd.kernel.instance import Instance

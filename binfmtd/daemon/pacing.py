@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable
 
 from binfmtd.daemon.contention import Contention
 from binfmtd.daemon.hot_path import Reaction
-from binfmtd.daemon.reconcile import PassResult
+from binfmtd.daemon.look import PassResult
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.settling import Settling
 from binfmtd.daemon.watch import Heard

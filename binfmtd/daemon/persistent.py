@@ -16,7 +16,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
-from binfmtd.daemon.reconcile import Look
+from binfmtd.daemon.look import Look
 from binfmtd.errors import FormatError, PersistenceError
 from binfmtd.files.atomic import copy_in_steps, make_directories, read_regular, remove_unfinished, write_atomically
 from binfmtd.files.host_root import HostRoot

@@ -6,10 +6,10 @@ writing.
 
 import time
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
 
 from binfmtd.daemon.facts import HostFacts
 from binfmtd.daemon.ledger import Ledger
+from binfmtd.daemon.look import Look, PassResult
 from binfmtd.daemon.memory import Memory, can_be_written
 from binfmtd.errors import Again, WriteRefusedError
 from binfmtd.kernel.converge import Convergence, Due, Outcome
@@ -31,35 +31,6 @@ from binfmtd.model.standin import is_stand_in, stand_in_name
 
 _INSISTING = 10.0  # seconds in which a second equal registration counts as insisting
 _ROUNDS = 4  # a second look finds nothing to do, unless somebody else is at work
-
-
-class Look(NamedTuple):
-    """What was seen, what should be, and what would have to be done."""
-
-    observed: ObservedState
-    desired: DesiredState
-    surroundings: Surroundings
-    plan: Plan
-
-    def foreign(self) -> list[str]:
-        """The names of the entries that belong to others, newest first."""
-        return [entry.name for entry in self.observed.entries if foreign(entry, self.desired, self.surroundings)]
-
-    def providers(self) -> list[str]:
-        """The interpreters of the foreign entries that serve in our place."""
-        entries = (self.observed.by_name.get(name) for name in self.plan.served_elsewhere.values())
-        return sorted({entry.registration.interpreter for entry in entries if entry and entry.registration})
-
-
-class PassResult:
-    """What a pass did, when it began (monotonic, in seconds), and the last look at what it left."""
-
-    def __init__(self, look: Look) -> None:
-        self.look = look
-        self.done: list[Action] = []
-        self.began = time.monotonic()
-        self.failed: list[tuple[Action, WriteRefusedError]] = []
-        self.bridged: list[str] = []  # names that got a stand-in
 
 
 class Reconciler:
@@ -132,6 +103,7 @@ class Reconciler:
         *,
         due: Callable[[str], Due] = lambda _: Due.FORCED,
         disturbed: Callable[[str], bool] = lambda _: False,
+        removed: Callable[[str], bool] = lambda _: False,
         allow: Callable[[Action], bool] = lambda _: True,
         last: bool = True,
     ) -> PassResult:
@@ -155,7 +127,14 @@ class Reconciler:
             self.memory.save()
             todo = Plan(actions, look.plan.served_elsewhere, look.plan.shadowed, look.plan.yielding_to)
             convergence = Convergence(
-                todo, look.desired, instance, writer, due=due, disturbed=disturbed, intend=self.ledger.intend
+                todo,
+                look.desired,
+                instance,
+                writer,
+                due=due,
+                disturbed=disturbed,
+                removed=removed,
+                intend=self.ledger.intend,
             )
             try:
                 outcome = convergence.run()

@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 from binfmtd.daemon.causes import Causes
 from binfmtd.daemon.history import History
 from binfmtd.daemon.hot_path import Reaction
+from binfmtd.daemon.look import Look, PassResult
 from binfmtd.daemon.persistent import Persistence
 from binfmtd.daemon.probe_report import ProbeReport
-from binfmtd.daemon.reconcile import Look, PassResult, Reconciler
+from binfmtd.daemon.reconcile import Reconciler
 from binfmtd.daemon.status_file import StatusFile, now, when
 from binfmtd.daemon.watch import Heard
 from binfmtd.errors import WriteRefusedError

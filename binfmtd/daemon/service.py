@@ -9,13 +9,14 @@ import time
 
 from binfmtd.daemon.attachment import Attachment
 from binfmtd.daemon.exporter import Exporter
+from binfmtd.daemon.look import PassResult
 from binfmtd.daemon.mount_table import MountTable
 from binfmtd.daemon.notify import Notifier
 from binfmtd.daemon.pacing import Pacing
 from binfmtd.daemon.pause_file import PauseFile
 from binfmtd.daemon.persistent import Persistence
 from binfmtd.daemon.probing import Probing
-from binfmtd.daemon.reconcile import PassResult, Reconciler
+from binfmtd.daemon.reconcile import Reconciler
 from binfmtd.daemon.reload_request import ConfigSource, ReloadRequest
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.signals import Signals, reap_orphans

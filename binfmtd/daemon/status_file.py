@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from binfmtd.daemon.history import History
+from binfmtd.daemon.look import Look
 from binfmtd.daemon.pause_file import since_boot
 from binfmtd.daemon.probe_report import ProbeReport
-from binfmtd.daemon.reconcile import Look, Reconciler
+from binfmtd.daemon.reconcile import Reconciler
 from binfmtd.kernel.mount import Mounted
 from binfmtd.report.counts import Counts
 from binfmtd.report.status import Troubles, handler_states, whole_state

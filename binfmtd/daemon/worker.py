@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 from binfmtd.daemon.attachment import Attachment
 from binfmtd.daemon.hot_path import HotPath, Reaction
+from binfmtd.daemon.look import PassResult
 from binfmtd.daemon.pacing import Pacing
-from binfmtd.daemon.reconcile import PassResult, Reconciler
+from binfmtd.daemon.reconcile import Reconciler
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.storm import Storm
 from binfmtd.daemon.watch import Heard, Watch
@@ -185,16 +186,30 @@ class Worker:
         def disturbed(name: str) -> bool:
             if self._storming():
                 return True  # as it is at each moment
+            hear()
+            return self.heard.everything or name in self.heard.names
+
+        def removed(name: str) -> bool:
+            hear()  # also in a storm: nothing else tells it from what went with a flush
+            return name in self.heard.written
+
+        def hear() -> None:
             self._wrote += writer.take_wrote()
             self.listen()
-            return self.heard.everything or name in self.heard.names
 
         try:
             with Instance(self._attachment.mounted) as instance:
                 writer = Writer(instance)
                 try:
                     result = self._reconciler.make_pass(
-                        instance, writer, touched, due=due, disturbed=disturbed, allow=allow, last=trigger == "stop"
+                        instance,
+                        writer,
+                        touched,
+                        due=due,
+                        disturbed=disturbed,
+                        removed=removed,
+                        allow=allow,
+                        last=trigger == "stop",
                     )
                 finally:
                     self._wrote += writer.take_wrote()
@@ -216,6 +231,11 @@ class Worker:
             self._report.trouble(self._attachment.problem or str(error))
             self._pacing.forget()
             return None
+        self._take_in(result, at_once=at_once)
+        return result
+
+    def _take_in(self, result: PassResult, *, at_once: bool) -> None:
+        """Know for the hot path and the clocks what a pass found and did."""
         failed, pacing = self._reconciler.failed, self._pacing
         self._hot = HotPath(result.look, {*failed, *result.look.plan.blocked}, pacing.may_bridge, pacing.may_switch)
         still_open = {action.entry: action.drift for action in result.look.plan.actions}
@@ -225,7 +245,6 @@ class Worker:
         pacing.passed(result, failed, at_once=at_once, flushed=self.heard.flushed or unheard)
         if unheard:
             pacing.flushed_again()
-        return result
 
     def remove_owned(self) -> None:
         """Take away all that is ours (`on_stop = "remove"`)."""

@@ -47,8 +47,9 @@ class Outcome:
 class Convergence:
     """One plan, one opened instance.
 
-    ``due`` tells whether a name's turn has come; ``disturbed`` whether somebody else has just touched it; ``intend`` is
-    told, before, which handlers may get their proper entries.
+    ``due`` tells whether a name's turn has come; ``disturbed`` whether somebody else has just touched it; ``removed``
+    whether he wrote to the entry's own file, so that it did not go with everything else; ``intend`` is told, before,
+    which handlers may get their proper entries.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Convergence:
         *,
         due: Callable[[str], Due] = lambda _: Due.FORCED,
         disturbed: Callable[[str], bool] = lambda _: False,
+        removed: Callable[[str], bool] = lambda _: False,
         intend: Callable[[list[Handler]], None] = lambda _: None,
     ) -> None:
         self._plan = plan
@@ -69,6 +71,7 @@ class Convergence:
         self._writer = writer
         self._due = due
         self._disturbed = disturbed
+        self._removed = removed
         self._intend = intend
         self.outcome = Outcome()
 
@@ -93,7 +96,7 @@ class Convergence:
         self._bridge([action for action in waiting if not action.dragged and not self._moved(action)])
         self.outcome.left.extend(waiting)
         for action in self._planned(Act.RESTORE):
-            if self._is_due(action):
+            if self._is_due(action) and not self._removed(action.entry):
                 self._restore(action)
         self._intend([_handler(action) for company, _, _ in settling for action in company])
         for company, held, forced in settling:

@@ -16,9 +16,10 @@ from binfmtd.daemon import worker
 from binfmtd.daemon.attachment import Attachment
 from binfmtd.daemon.facts import HostFacts
 from binfmtd.daemon.ledger import Ledger
+from binfmtd.daemon.look import PassResult
 from binfmtd.daemon.memory import Memory
 from binfmtd.daemon.pacing import Pacing
-from binfmtd.daemon.reconcile import PassResult, Reconciler
+from binfmtd.daemon.reconcile import Reconciler
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.storm import Storm
 from binfmtd.daemon.watch import Heard, Watch
@@ -87,7 +88,9 @@ class _Opened(Through):
 class SimulatedDaemon:
     """One daemon that has made its first pass, and what others do beside it."""
 
-    def __init__(self, handlers: Iterable[Handler], directory: Path, settle: float) -> None:
+    def __init__(
+        self, handlers: Iterable[Handler], directory: Path, settle: float, restore: tuple[str, ...] = ()
+    ) -> None:
         self.now = START
         self.kernel = SimulatedKernel()
         self.passes: list[list[Action]] = []  # what each pass did
@@ -104,13 +107,14 @@ class SimulatedDaemon:
             )
             for handler in handlers
         )
-        config = Config(declared, Policy(settle=settle))
+        config = Config(declared, Policy(settle=settle, restore=restore))
         facts = cast(HostFacts, _Facts())
         self.reconciler = Reconciler(config, facts, Ledger(None, "boot"), Memory(None, "boot"))
         self.pacing = Pacing(settle, self.told)
+        self.storm = Storm()
         self._heard: list[Heard] = []
         self._worker = worker.Worker(
-            self.reconciler, self._attachment(), self._watch(), self.pacing, Storm(), self.told
+            self.reconciler, self._attachment(), self._watch(), self.pacing, self.storm, self.told
         )
         self.make_pass("start", at_once=True)
         self.passes.clear()
@@ -187,9 +191,14 @@ class SimulatedDaemon:
         heard.written.add(name)
         self._heard.append(heard)
 
-    def stirs(self) -> None:
-        """Somebody writes to `register`, and it changes nothing."""
-        self._heard.append(Heard(everything=True))
+    def stirs(self, *, flushed: bool = False) -> None:
+        """Somebody writes to `register`, or to `status`, and it changes nothing."""
+        self._heard.append(Heard(everything=True, flushed=flushed))
+
+    def flushes(self) -> None:
+        """Somebody removes everything at once."""
+        self.kernel.entries.clear()
+        self.stirs(flushed=True)
 
     # How time goes by
 

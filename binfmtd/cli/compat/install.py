@@ -14,7 +14,7 @@ from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
 from binfmtd.cli.one_shot import Visit
 from binfmtd.cli.trial import server
-from binfmtd.daemon.reconcile import Look
+from binfmtd.daemon.look import Look
 from binfmtd.kernel.probe import Attempt, Prober
 from binfmtd.model.config import Config, Declaration
 from binfmtd.model.drift import additive

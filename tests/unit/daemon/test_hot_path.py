@@ -7,7 +7,7 @@ import pytest
 from support.simulated import SimulatedKernel, Through
 
 from binfmtd.daemon.hot_path import HotPath, Reaction
-from binfmtd.daemon.reconcile import Look
+from binfmtd.daemon.look import Look
 from binfmtd.daemon.watch import Heard
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.write import Writer

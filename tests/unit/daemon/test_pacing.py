@@ -7,8 +7,8 @@ import pytest
 
 from binfmtd.daemon.contention import REPAIRS, REPAIRS_OF_ALL
 from binfmtd.daemon.hot_path import Reaction
+from binfmtd.daemon.look import Look, PassResult
 from binfmtd.daemon.pacing import Pacing
-from binfmtd.daemon.reconcile import Look, PassResult
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.watch import Heard
 from binfmtd.kernel.converge import Due

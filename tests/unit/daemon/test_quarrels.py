@@ -129,6 +129,22 @@ def test_a_stand_in_that_was_not_needed(start: Start) -> None:
     assert daemon.told.repairs == ["low"]
 
 
+@pytest.mark.parametrize("by_name", [True, False])
+def test_what_was_removed_by_name_during_a_storm(tmp_path: Path, by_name: bool) -> None:
+    """Its owner registered it again after his flush: removed by name then, it is not restored."""
+    daemon = SimulatedDaemon([LOW], tmp_path, SETTLE, restore=("theirs",))
+    daemon.registers("theirs", HIGH.registration)
+    daemon.wait(1.0)
+    daemon.storm.looked_for_nothing(10.0, daemon.now)
+    daemon.flushes()
+    if by_name:
+        daemon.registers("theirs", HIGH.registration)
+        daemon.removes("theirs")
+    daemon.make_pass("quiet", force=lambda _: True)
+    daemon.wait(10.0)
+    assert ("theirs" in daemon.names()) is not by_name
+
+
 DEEDS = st.sampled_from(["remove", "remove", "remove", "register", "remove its stand-in", "replace", "touch"])
 STEPS = st.tuples(st.sampled_from([0.0, 0.005, 0.03, 0.3, 1.2]), DEEDS, st.integers(0, 4))
 MANY = [handler(letters, Magic(letters.encode())) for letters in ("A", "AB", "ABC")]

@@ -1,0 +1,39 @@
+"""What a look at everything found, and what a pass did about it."""
+
+import time
+from typing import NamedTuple
+
+from binfmtd.errors import WriteRefusedError
+from binfmtd.model.desired import DesiredState
+from binfmtd.model.drift import Action, Plan, Surroundings
+from binfmtd.model.entry import ObservedState
+from binfmtd.model.ownership import foreign
+
+
+class Look(NamedTuple):
+    """What was seen, what should be, and what would have to be done."""
+
+    observed: ObservedState
+    desired: DesiredState
+    surroundings: Surroundings
+    plan: Plan
+
+    def foreign(self) -> list[str]:
+        """The names of the entries that belong to others, newest first."""
+        return [entry.name for entry in self.observed.entries if foreign(entry, self.desired, self.surroundings)]
+
+    def providers(self) -> list[str]:
+        """The interpreters of the foreign entries that serve in our place."""
+        entries = (self.observed.by_name.get(name) for name in self.plan.served_elsewhere.values())
+        return sorted({entry.registration.interpreter for entry in entries if entry and entry.registration})
+
+
+class PassResult:
+    """What a pass did, when it began (monotonic, in seconds), and the last look at what it left."""
+
+    def __init__(self, look: Look) -> None:
+        self.look = look
+        self.done: list[Action] = []
+        self.began = time.monotonic()
+        self.failed: list[tuple[Action, WriteRefusedError]] = []
+        self.bridged: list[str] = []  # names that got a stand-in
