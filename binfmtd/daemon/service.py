@@ -167,9 +167,10 @@ class Service:
         if now >= self._watchdog.due_at:
             self._watchdog.ping(now)
         if now >= self._storm.glance_at:
-            if self._worker.glance():
+            cpu = time.thread_time()
+            if news := self._worker.glance():
                 self._tell()
-            self._storm.glanced(now)
+            self._storm.glanced(0.0 if news else time.thread_time() - cpu, now)
         if now >= self._mounts.due_at:
             self._mounts.due_at = float("inf")
             self._attach("mount")

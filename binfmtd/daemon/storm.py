@@ -3,14 +3,18 @@
 Somebody writes to the instance, or to what else is watched, as fast as he can.  Each look that finds nothing to repair,
 and each pass that follows and finds nothing to do, is paid, in CPU time, from a budget; it refills by 3 ms a second up
 to 300 ms, which no ordinary use spends.  As long as it is overdrawn, what happens is not listened to, three seconds at
-most; only the declared names are glanced at, by their numbers, so that what is gone or registered anew meanwhile gets
-its stand-in; what was disabled or switched off waits.  Pure: times are handed in, in seconds.
+most, or as long as makes one look in so many seconds cheap enough on a slow or busy machine; only the declared names
+are glanced at, by their numbers, so that what is gone or registered anew meanwhile gets its stand-in; what was disabled
+or switched off waits.  Pure: times are handed in, in seconds.
 """
 
 BUDGET = 0.3
 REFILL = 0.003  # a second
 LONGEST_PAUSE = 3.0
-GLANCE = 0.1  # seconds from one to the next
+GLANCE = 0.1  # seconds from one to the next, unless they take too much
+SHARE = 0.004  # of a core, which looks may take that are made however overdrawn the budget is
+GLANCES_SHARE = 0.004
+_MANY = 10  # glances, over which their cost is averaged: now and then one takes ten times as long
 
 
 class Storm:
@@ -21,15 +25,21 @@ class Storm:
         self.glance_at = float("inf")
         self._spent = 0.0
         self._at = 0.0
+        self._glance = 0.0  # what one costs
 
     def looked_for_nothing(self, cost: float, now: float) -> None:
         """Pay for such a look."""
         left = max(0.0, self._spent - (now - self._at) * REFILL)
-        self._spent = min(left + cost, BUDGET + LONGEST_PAUSE * REFILL)
+        self._spent = min(left + cost, BUDGET + max(LONGEST_PAUSE, cost / SHARE) * REFILL)
         self._at = now
         self.listen_at = now + max(0.0, self._spent - BUDGET) / REFILL
-        self.glanced(now)
+        self._plan_glance(now)
 
-    def glanced(self, now: float) -> None:
-        """The declared names were looked at just now."""
-        self.glance_at = now + GLANCE if now + GLANCE < self.listen_at else float("inf")
+    def glanced(self, cost: float, now: float) -> None:
+        """The declared names were looked at just now, which cost so much for nothing."""
+        self._glance += (cost - self._glance) / _MANY
+        self._plan_glance(now)
+
+    def _plan_glance(self, now: float) -> None:
+        at = now + max(GLANCE, self._glance / GLANCES_SHARE)
+        self.glance_at = at if at < self.listen_at else float("inf")

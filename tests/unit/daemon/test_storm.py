@@ -1,9 +1,10 @@
 """How much looking for nothing may cost; the times are the tests' own."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from binfmtd.daemon.storm import BUDGET, GLANCE, LONGEST_PAUSE, REFILL, Storm
+from binfmtd.daemon.storm import BUDGET, GLANCE, GLANCES_SHARE, LONGEST_PAUSE, REFILL, SHARE, Storm
 
 
 def test_a_burst_is_listened_to() -> None:
@@ -14,11 +15,14 @@ def test_a_burst_is_listened_to() -> None:
         assert storm.listen_at <= 5 + number / 1e6 + 1e-9
 
 
-def test_whoever_goes_on_is_heard_two_seconds_later_at_most() -> None:
-    """Also after a look that cost seconds."""
+def test_whoever_goes_on_is_heard_three_seconds_later_at_most() -> None:
+    """Whatever was spent before; later where a look takes so much that it would cost too much of a core."""
     storm = Storm()
-    storm.looked_for_nothing(20.0, 100.0)
-    assert storm.listen_at == 100.0 + LONGEST_PAUSE
+    for _ in range(100):
+        storm.looked_for_nothing(LONGEST_PAUSE * SHARE, 100.0)
+    assert storm.listen_at == pytest.approx(100.0 + LONGEST_PAUSE)
+    storm.looked_for_nothing(0.06, 103.0)
+    assert storm.listen_at == pytest.approx(103.0 + 0.06 / SHARE)
 
 
 def test_quiet_pays_it_back() -> None:
@@ -48,7 +52,18 @@ def test_in_a_storm_the_declared_names_are_glanced_at() -> None:
     assert storm.glance_at == float("inf")
     storm.looked_for_nothing(BUDGET + REFILL, 100.0)  # a second's worth too much
     assert storm.glance_at == 100.0 + GLANCE
-    storm.glanced(100.5)
+    storm.glanced(0.0, 100.5)
     assert storm.glance_at == 100.5 + GLANCE
-    storm.glanced(100.95)
+    storm.glanced(0.0, 100.95)
     assert storm.glance_at == float("inf"), "it is listened to first"
+
+
+def test_where_glances_take_long_there_are_fewer() -> None:
+    """They take their share of a core and no more; one that takes longer now and then changes little."""
+    storm = Storm()
+    storm.looked_for_nothing(20.0, 100.0)
+    storm.glanced(2 * GLANCE * GLANCES_SHARE, 100.0)
+    assert storm.glance_at == 100.0 + GLANCE
+    for _ in range(100):
+        storm.glanced(2 * GLANCE * GLANCES_SHARE, 100.0)
+    assert storm.glance_at == pytest.approx(100.0 + 2 * GLANCE, rel=1e-3)
