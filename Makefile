@@ -60,7 +60,8 @@ test-formats: setup ## every file of Debian's packages imported, update-binfmts 
 	$(BIN)/python -m pytest -m debian tests/kernel
 
 test-containers: setup $(VENV)/.stamp-containers ## the images: build them with podman, and run them; as root
-	@$(NEED) podman 'command -v podman' crun 'command -v crun' runc 'command -v runc' mmdebstrap 'command -v mmdebstrap' \
+	@$(NEED) podman 'command -v podman' catatonit 'command -v catatonit || test -x /usr/libexec/podman/catatonit' \
+	    crun 'command -v crun' runc 'command -v runc' mmdebstrap 'command -v mmdebstrap' \
 	    debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*'
 	$(BIN)/python -m pytest tests/container
 
