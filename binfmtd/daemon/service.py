@@ -302,6 +302,8 @@ class Service:
     def _stop(self) -> None:
         self._notifier.send("STOPPING=1")
         self._probing.stop()
+        if self._attachment.mounted is None:
+            self._attach("stop")  # it may be back, and we have not looked yet
         self._make_pass("stop", force=lambda _: True)
         if self._reconciler.config.policy.on_stop is OnStop.REMOVE:
             self._worker.remove_owned()

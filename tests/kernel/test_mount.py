@@ -133,6 +133,17 @@ def test_mounted_over(instance: Instance, start_daemon: StartDaemon) -> None:
     wait_until(lambda: serves(instance), what="a repair after the cover is gone")
 
 
+def test_stopped_when_it_is_just_back(instance: Instance, start_daemon: StartDaemon) -> None:
+    """It looks once more: what is ours goes with on_stop = "remove", though the last look met something else there."""
+    for number in range(5):
+        daemon = start_daemon('on_stop = "remove"\n' + CONFIG, directory=str(number))
+        shell(instance, f"mount -t tmpfs cover {MOUNT_POINT}")
+        daemon.wait_for_log("trouble")
+        shell(instance, f"kill -STOP {daemon.pid} && {UMOUNT} && kill -TERM {daemon.pid} && kill -CONT {daemon.pid}")
+        assert daemon.wait_exit() == 0
+        assert instance.names() == []
+
+
 def test_remounted_read_only(instance: Instance, start_daemon: StartDaemon) -> None:
     """Read-only is said, and what drifted meanwhile is repaired when it is writable again."""
     daemon = start_daemon(CONFIG)
