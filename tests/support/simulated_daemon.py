@@ -49,7 +49,7 @@ class _Facts:
     def forget_interpreters(self) -> None: ...
 
 
-class _Told(Reporter):
+class Told(Reporter):
     """Remembers repairs and quarrels."""
 
     def __init__(self, directory: Path) -> None:
@@ -95,7 +95,7 @@ class SimulatedDaemon:
         self.kernel = SimulatedKernel()
         self.passes: list[list[Action]] = []  # what each pass did
         self.seen: list[list[str]] = []  # names, newest first, after each write of the daemon's
-        self.told = _Told(directory)
+        self.told = Told(directory)
         declared = tuple(
             Declaration(
                 handler.name,

@@ -4,12 +4,12 @@ import time
 from pathlib import Path
 
 import pytest
+from support.simulated_daemon import Told
 
 from binfmtd.daemon.contention import REPAIRS, REPAIRS_OF_ALL
 from binfmtd.daemon.hot_path import Reaction
 from binfmtd.daemon.look import Look, PassResult
 from binfmtd.daemon.pacing import Pacing
-from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.watch import Heard
 from binfmtd.kernel.converge import Due
 from binfmtd.model.desired import DesiredState, Fingerprint
@@ -27,28 +27,13 @@ RENEW = Action(Act.REPLACE, "a", Drift.STALE_INTERPRETER, "another file", A)
 SETTLE = 0.02
 
 
-class Recorder(Reporter):
-    """Remembers what it is told, and says nothing."""
-
-    def __init__(self, directory: Path) -> None:
-        super().__init__(str(directory), "config")
-        self.repairs: list[str] = []
-        self.quarrels: list[str] = []
-
-    def repaired(self, name: str, drift: Drift, seconds: float | None = None) -> None:  # noqa: ARG002
-        self.repairs.append(name)
-
-    def contention_started(self, name: str) -> None:
-        self.quarrels.append(name)
-
-
 class World:
     """A pacing with a clock that is set by hand."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
         self.now = 100.0
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
-        self.told = Recorder(directory)
+        self.told = Told(directory)
         self.pacing = Pacing(SETTLE, self.told)
         self.desired = DesiredState((A,))
 
