@@ -91,14 +91,14 @@ class Convergence:
             if not forced and Due.LATER in due.values():
                 waiting.extend(rest)
             elif any(not action.dragged for action in rest):
-                settling.append((rest, held, forced))
+                settling.append((company, held, forced))
         self._renew_stand_ins(waiting)
         self._bridge([action for action in waiting if not action.dragged and not self._moved(action)])
         self.outcome.left.extend(waiting)
         for action in self._planned(Act.RESTORE):
             if self._is_due(action) and not self._removed(action.entry):
                 self._restore(action)
-        self._intend([_handler(action) for company, _, _ in settling for action in company])
+        self._intend([_handler(a) for company, held, _ in settling for a in company if a not in held])
         for company, held, forced in settling:
             self._settle(company, held, forced=forced)
         for action in self._planned(Act.REMOVE):
@@ -127,12 +127,13 @@ class Convergence:
         self.outcome.bridged.extend(bridged)
         return refused
 
-    def _settle(self, company: list[Action], held: list[Action], *, forced: bool) -> None:
+    def _settle(self, members: list[Action], held: list[Action], *, forced: bool) -> None:
         """Give a company its proper entries, in ascending rank and back to back.
 
         Those of its members that are ``held`` stay above the others by their stand-ins, if they are there at all.
         """
-        if any(self._moved(action) for action in [*company, *held]):
+        company = [action for action in members if action not in held]
+        if any(self._moved(action) for action in members):
             self.outcome.left.extend(company)
             return
         replaced = [action for action in company if action.act is Act.REPLACE]
@@ -156,7 +157,7 @@ class Convergence:
             line = self._stand_ins.line(_handler(action))
             if line and (served or action.act is Act.REPLACE):
                 lines[action.entry] = line
-        ranked = [action for action in self._planned(Act.REGISTER, Act.REPLACE) if action.entry in lines]
+        ranked = [action for action in members if action.entry in lines]
         results = self._writer.register([lines[action.entry] for action in ranked])
         too_low = [n for n, error in enumerate(results) if error and self._serves_by_stand_in(ranked[n], error)]
         for number, (action, error) in enumerate(zip(ranked, results, strict=True)):

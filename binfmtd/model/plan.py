@@ -67,7 +67,7 @@ def plan(desired: DesiredState, observed: ObservedState, surroundings: Surroundi
                 writes[handler.name] = action
     blocked = _put_in_order(desired, observed, writes, outranked, surroundings)
     removals = _removals(desired, observed, surroundings, writes)
-    in_rank = [writes[handler.name] for handler in desired.handlers if handler.name in writes.keys() - blocked.keys()]
+    in_rank = [writes[h.name] for h in desired.handlers if h.name in writes and h.name not in blocked]
     reason = "it went with everything else, and the config restores it"
     restores = [
         Action(Act.RESTORE, was.name, Drift.MISSING, reason, was)
