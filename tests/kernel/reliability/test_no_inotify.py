@@ -34,10 +34,19 @@ def allow(instance: Instance, limit: str, number: int) -> None:
     instance.shell(f"echo {number} > /proc/sys/user/{limit}", check=True)
 
 
+def stat(daemon: Daemon) -> list[str]:
+    """What proc_pid_stat(5) has from the third field on."""
+    return Path(f"/proc/{daemon.pid}/stat").read_text().rpartition(")")[2].split()
+
+
 def cpu_seconds(daemon: Daemon) -> float:
-    with open(f"/proc/{daemon.pid}/stat") as stat:
-        fields = stat.read().rpartition(")")[2].split()
+    fields = stat(daemon)
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def waits(daemon: Daemon) -> bool:
+    """Whether it waits for events, which is the only sleep that it can be woken from."""
+    return stat(daemon)[0] == "S"
 
 
 def text_of(instance: Instance, name: str) -> str:
@@ -81,6 +90,7 @@ def test_what_it_wrote_unheard(instance: Instance, start_daemon: StartDaemon) ->
     wait_until(lambda: text_of(instance, "one").startswith("enabled"), what="enabled without any event")
     allow(instance, "max_inotify_watches", 1)  # for the instance, and nothing else that could be heard
     wait_until(lambda: watches(daemon) == 1, what="a watch")
+    wait_until(lambda: waits(daemon), what="the end of the look that the watch came with, which would find it")
     daemon.process.send_signal(signal.SIGSTOP)  # what comes is heard in one
     instance.write("one", b"0")
     daemon.process.send_signal(signal.SIGCONT)
