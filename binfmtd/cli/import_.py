@@ -17,7 +17,7 @@ from binfmtd.formats.debian import is_format, parse_format
 from binfmtd.formats.toml import Found, check_toml, render_toml
 from binfmtd.kernel import host
 from binfmtd.kernel.instance import Instance, Observer
-from binfmtd.kernel.interpreters import head
+from binfmtd.kernel.interpreters import program_heads
 from binfmtd.kernel.mount import find
 from binfmtd.model.guard import takes_native
 from binfmtd.model.standin import is_stand_in
@@ -75,6 +75,8 @@ class _Collected:
         self.found: dict[str, Found] = {}
         self.notes: list[tuple[str, str]] = []
         self.failed = False
+        native = host.native_header()
+        self.native = native, program_heads(native)
 
     def add(self, found: Found) -> None:
         """Take one entry, unless the config could not hold it."""
@@ -86,7 +88,7 @@ class _Collected:
         if earlier := self.found.pop(found.name, None):
             self.note(found.origin, f"entry {found.name!r} replaces the one of {earlier.origin}")
         self.found[found.name] = found
-        taken = takes_native(found.registration.match, host.native_header(), head("/proc/self/exe"))
+        taken = takes_native(found.registration.match, *self.native)
         if taken and found.enabled:
             self.note(
                 found.origin,

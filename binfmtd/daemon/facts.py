@@ -9,7 +9,7 @@ from binfmtd.errors import FormatError
 from binfmtd.files.atomic import read_regular, write_atomically
 from binfmtd.files.trust import Trust
 from binfmtd.kernel import host
-from binfmtd.kernel.interpreters import fingerprint, head, look_at
+from binfmtd.kernel.interpreters import fingerprint, look_at, program_heads
 from binfmtd.model.config import Config
 from binfmtd.model.desired import Facts, InterpreterFacts
 from binfmtd.model.entry import ObservedState
@@ -29,7 +29,7 @@ class HostFacts:
         self._interpreters: dict[str, InterpreterFacts] = {}
         self._boot_id = host.boot_id()
         self.header = host.native_header()
-        self.own_head = head("/proc/self/exe")
+        self.heads = program_heads(self.header)
         self._kernel = host.kernel_version()
         self._judges_paths = host.judges_paths()
 
@@ -52,7 +52,7 @@ class HostFacts:
             self._interpreters,
             self.native(observed) if needs_native else frozenset(),
             self.header,
-            self.own_head,
+            self.heads,
             self._kernel,
             self._judges_paths,
         )

@@ -23,9 +23,13 @@ class Look(NamedTuple):
         return [entry.name for entry in self.observed.entries if foreign(entry, self.desired, self.surroundings)]
 
     def providers(self) -> list[str]:
-        """The interpreters of the foreign entries that serve in our place."""
+        """The interpreters of the foreign entries that serve in our place, where anybody can tell where they lie.
+
+        The kernel takes a relative path, too, from the directory of whoever registered it (F) or executes something.
+        """
         entries = (self.observed.by_name.get(name) for name in self.plan.served_elsewhere.values())
-        return sorted({entry.registration.interpreter for entry in entries if entry and entry.registration})
+        paths = {entry.registration.interpreter for entry in entries if entry and entry.registration}
+        return sorted(path for path in paths if path.startswith("/"))
 
 
 class PassResult:

@@ -164,8 +164,7 @@ class Reconciler:
         """
         found = [entry for name in touched if (entry := instance.entry(name)) is not None]
         found += self._observer.newcomers(instance) if everything else []
-        own = self._facts.own_head
-        suspects = [e for e in found if e.enabled and e.registration and takes(e.registration.match, own)]
+        suspects = [each for each in found if each.enabled and self._takes_programs(each)]
         if not suspects or self._desired is None:
             return []
         standing = _standing(Observer().look(instance))
@@ -274,8 +273,12 @@ class Reconciler:
             return False
         return not any(equal(entry.registration, handler.registration) for handler in desired.handlers)
 
+    def _takes_programs(self, entry: Entry) -> bool:
+        said = entry.registration
+        return said is not None and any(takes(said.match, head) for head in self._facts.heads)
+
     def _bricks(self, registration: Registration, standing: Sequence[Registration]) -> bool:
-        return bricks(registration, standing, self._facts.header, self._facts.own_head, head)
+        return bricks(registration, standing, self._facts.header, self._facts.heads, head)
 
 
 def _standing(observed: ObservedState) -> list[Registration]:

@@ -11,6 +11,7 @@ from binfmtd.files.trust import Trust, way_untrusted
 from binfmtd.formats.elf import parse_elf
 from binfmtd.model.desired import Fingerprint, InterpreterFacts
 from binfmtd.model.entry import Entry
+from binfmtd.model.guard import NativeHeader
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.shebang import parse_shebang
 
@@ -74,6 +75,15 @@ def head(path: str) -> bytes:
         return b""
 
 
+def program_heads(native: NativeHeader) -> tuple[bytes, ...]:
+    """The heads of some programs that run here: our own Python's, and the shell's.
+
+    Most are alike beyond what all have in common, where their program headers lie, say, but Python's need not be.
+    """
+    found = (head("/proc/self/exe"), head("/bin/sh"))
+    return tuple(dict.fromkeys(each for each in found if native.is_of(each)))
+
+
 def leans_on(path: str) -> str | None:
     """The file without which an interpreter cannot run: its dynamic linker, or what its ``#!`` names; else None.
 
@@ -90,8 +100,11 @@ def leans_on(path: str) -> str | None:
 
 
 def cannot_run(entry: Entry) -> bool:
-    """Whether a foreign entry is sure to fail: without F its interpreter has to be there at each exec."""
+    """Whether a foreign entry is sure to fail: without F its interpreter has to be there at each exec.
+
+    The kernel looks for one with a relative path in the directory of whoever executes something: so it will fail.
+    """
     registration = entry.registration
     if registration is None or Flags.F in registration.flags:
         return False
-    return fingerprint(registration.interpreter) is None
+    return not registration.interpreter.startswith("/") or fingerprint(registration.interpreter) is None

@@ -43,7 +43,7 @@ class Facts(NamedTuple):
     interpreters: Mapping[str, InterpreterFacts]
     native: frozenset[str] = frozenset()  # architectures that run without any handler
     header: NativeHeader = NativeHeader(2, 1, 62)
-    own_head: bytes = b""  # the first 256 bytes of a program of this host
+    heads: tuple[bytes, ...] = ()  # the first 256 bytes of some programs of this host each
     kernel: tuple[int, int] = (6, 12)
     judges_paths: bool = True  # False: others resolve paths in another root than ours (we are in a container)
 
@@ -182,11 +182,7 @@ def _choose(declared: Declaration, facts: Facts) -> Handler | Held:
             facts.judges_paths,
         )
 
-    if (
-        declared.enabled
-        and not declared.force
-        and (taken := takes_native(declared.match, facts.header, facts.own_head))
-    ):
+    if declared.enabled and not declared.force and (taken := takes_native(declared.match, facts.header, facts.heads)):
         return hold(
             Standing.REFUSED,
             f"it takes {taken} of this host, and every exec would fail with ELOOP: narrow its magic and mask, "

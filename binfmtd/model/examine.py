@@ -57,7 +57,7 @@ class Host(NamedTuple):
     """What the host is, and what its admin wants in spite of all."""
 
     native: NativeHeader
-    own_head: bytes
+    heads: tuple[bytes, ...]  # of some of its programs
     kernel: tuple[int, int]
     judges_paths: bool = True  # False: others look up paths in another root than ours
     forced: Collection[str] = frozenset()  # entries that take native programs on purpose
@@ -104,7 +104,7 @@ def mended(registration: Registration, faults: Collection[Fault]) -> Registratio
 
 
 def _of_one(entry: Entry, registration: Registration, sight: Sight | None, host: Host) -> Iterator[Verdict]:
-    taken = takes_native(registration.match, host.native, host.own_head)
+    taken = takes_native(registration.match, host.native, host.heads)
     if taken and entry.name not in host.forced:
         yield Verdict(Fault.NATIVE, entry, taken)
     if why := never_matches(registration.match):

@@ -70,17 +70,17 @@ _SCRIPTS = tuple(
 )
 
 
-def takes_native(match: Match, native: NativeHeader, own_head: bytes = b"") -> str | None:
+def takes_native(match: Match, native: NativeHeader, heads: Sequence[bytes] = ()) -> str | None:
     """Say what of the host's own the match takes (``"native programs"``, ``"scripts"``), or None.
 
-    ``own_head`` are the first 256 bytes of a program of this host, taken as they are.
+    ``heads`` are the first 256 bytes of some programs of this host each, taken as they are.
 
     A magic that looks only at bytes beyond the identifying ones says nothing about the kind of a file, and passes.
     An AppImage's magic passes as well: it wants a byte in the padding that native programs have as zero.
     """
     if isinstance(match, Extension):
         return None
-    if own_head and takes(match, own_head):
+    if any(takes(match, head) for head in heads):
         return "native programs"
     identifying = match.care & _IDENTIFYING or not match.care
     if identifying and any(overlap(match, program) for program in native.programs()):
@@ -95,18 +95,23 @@ def bricks(
     registration: Registration,
     standing: Sequence[Registration],
     native: NativeHeader,
-    own_head: bytes,
+    heads: Sequence[bytes],
     head_of: Callable[[str], bytes],
 ) -> bool:
-    """Whether an entry that says this stops every exec: follows our own program's, as the kernel would, to its end.
+    """Whether an entry that says this stops every exec: follows that of our own program and of another of this host.
 
+    It does so as the kernel would, to the end; to stop one of them (``heads``) is enough.
     The entry is asked first, then those that are ``standing``, newest first.  An extension stops nothing: most programs
     have none.  ``head_of`` answers with the first 256 bytes of a file, or nothing where it cannot be read: then it may
     be the file that F opened, or one of another root than ours, and counts as a program like any other of this host.
     """
-    if not own_head or not takes(registration.match, own_head):
-        return False
     asked = (registration, *standing)
+    return any(takes(registration.match, head) and _leads_nowhere(asked, native, head, head_of) for head in heads)
+
+
+def _leads_nowhere(
+    asked: Sequence[Registration], native: NativeHeader, own_head: bytes, head_of: Callable[[str], bytes]
+) -> bool:
     head, path = own_head, ""
     for _ in range(_EXEC_STEPS):
         taker = next((each for each in asked if takes(each.match, head, path)), None)

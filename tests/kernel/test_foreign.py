@@ -113,6 +113,24 @@ def test_what_does_not_serve_is_no_reason(instance: Instance, start_daemon: Star
 
 
 @needs_qemu
+@pytest.mark.parametrize(("flags", "ours"), [("F", False), ("", True)])
+def test_an_interpreter_by_a_relative_path(
+    instance: Instance, start_daemon: StartDaemon, flags: str, ours: bool
+) -> None:
+    """With F it serves, wherever the file lies; without, only those who execute something in the right directory."""
+    match = CATALOG["aarch64"].match
+    fields = ["".join(f"\\x{byte:02x}" for byte in part or b"") for part in (match.magic, match.mask)]
+    line = ":".join(("", "someone", "M", "", *fields, Path(QEMU).name, flags))
+    instance.shell(f"cd {Path(QEMU).parent}; printf '%s' '{line}' >{instance.directory}/register", check=True)
+    daemon = start_daemon("")
+    assert ("qemu-aarch64" in instance.names()) is ours
+    if not ours:
+        instance.remove("someone")
+        wait_until(lambda: "qemu-aarch64" in instance.names(), what="an entry of our own")
+    assert daemon.terminate() == 0
+
+
+@needs_qemu
 def test_a_provider_that_loses_its_interpreter(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
     """A foreign entry without F serves no more when its interpreter goes: then ours is registered."""
     theirs = tmp_path / "qemu"

@@ -40,7 +40,7 @@ class _Facts:
     """Every interpreter is there, and never changes."""
 
     header = host.native_header()
-    own_head = b"\x7fELF" + bytes(252)
+    heads = (b"\x7fELF" + bytes(252),)
 
     def gather(self, config: Config, _: object) -> Facts:
         paths = {path for declaration in config.declarations for path in declaration.interpreters}
@@ -96,6 +96,7 @@ class SimulatedDaemon:
         self.passes: list[list[Action]] = []  # what each pass did
         self.seen: list[list[str]] = []  # names, newest first, after each write of the daemon's
         self.told = Told(directory)
+        self.refuses: set[str] = set()  # what the kernel will not register
         declared = tuple(
             Declaration(
                 handler.name,
@@ -144,6 +145,7 @@ class SimulatedDaemon:
     @contextmanager
     def _at_the_kernel(self) -> Iterator[None]:
         opened = _Opened(self.kernel)
+        opened.refuse = self.refuses
         with (
             mock.patch.object(worker, "Instance", return_value=opened),
             mock.patch.object(worker, "Writer", return_value=opened),

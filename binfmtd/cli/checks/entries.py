@@ -34,7 +34,7 @@ def of_entries(scene: Scene) -> Iterator[Finding]:
     yield _found("overview", Level.OK, _overview(entries))
     host = Host(
         scene.facts.header,
-        scene.facts.own_head,
+        scene.facts.heads,
         kernel_version(),
         judges_paths(),
         forced=frozenset(name for name, each in scene.declared.items() if each.force),

@@ -10,7 +10,7 @@ from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Extension, Magic, Match, takes_plain
 
 NATIVE = NativeHeader(2, 1, 62)
-HOST = Host(NATIVE, b"", (6, 18))
+HOST = Host(NATIVE, (), (6, 18))
 ARM = CATALOG["arm"].match
 STATIC = Sight(there=True)
 DYNAMIC = Sight(there=True, leans_on="/lib64/ld.so")
@@ -92,9 +92,9 @@ def test_mended_is_without_fault(match: Match, letters: set[str], path: str, sig
 
 def test_what_depends_on_the_host() -> None:
     """An old kernel tells nobody of P; a container cannot judge paths; what the config says is meant."""
-    assert of_one(entry(flags="PF"), Sight(there=True, version=(8, 0)), Host(NATIVE, b"", (5, 10))) == {Fault.P_UNSEEN}
-    assert of_one(entry(flags=""), Sight(there=False), Host(NATIVE, b"", (6, 1), judges_paths=False)) == set()
-    meant = Host(NATIVE, b"", (6, 1), forced={"one"}, credentials={"one"}, disabled={"one"})
+    assert of_one(entry(flags="PF"), Sight(there=True, version=(8, 0)), Host(NATIVE, (), (5, 10))) == {Fault.P_UNSEEN}
+    assert of_one(entry(flags=""), Sight(there=False), Host(NATIVE, (), (6, 1), judges_paths=False)) == set()
+    meant = Host(NATIVE, (), (6, 1), forced={"one"}, credentials={"one"}, disabled={"one"})
     assert of_one(entry(match=Magic(b"\x7fELF"), flags="CF"), host=meant) == set()
     assert of_one(entry(enabled=False), host=meant) == set()
 

@@ -59,8 +59,8 @@ def test_a_real_program_is_asked_as_it_is() -> None:
     head = CATALOG["x86_64"].match.magic + b"\x01\x00\x00\x00" + bytes(232)
     late = Magic(b"\x01\x00\x00\x00", offset=20)
     assert takes_native(late, AMD64) is None
-    assert takes_native(late, AMD64, head) == "native programs"
-    assert takes_native(Magic(b"\x02\x00\x00\x00", offset=20), AMD64, head) is None
+    assert takes_native(late, AMD64, [head]) == "native programs"
+    assert takes_native(Magic(b"\x02\x00\x00\x00", offset=20), AMD64, [head]) is None
 
 
 @pytest.mark.parametrize("name", CATALOG)
@@ -151,9 +151,19 @@ def test_what_stops_every_exec(
     registration: Registration, standing: tuple[Registration, ...], files: dict[str, bytes], stops: bool
 ) -> None:
     """What takes our own program and leads to nothing that runs, however long the way there."""
-    assert bricks(registration, standing, AMD64, PROGRAM, lambda path: files.get(path, b"")) is stops
+    assert bricks(registration, standing, AMD64, [PROGRAM], lambda path: files.get(path, b"")) is stops
+
+
+def test_a_program_of_another_kind_than_our_own_counts() -> None:
+    """An executable that is not position-independent has its headers' addresses elsewhere, and Python may be one."""
+    program = PROGRAM[:72].ljust(72, b"\0") + b"\x40" + PROGRAM[73:].ljust(183, b"\0")
+    late = says(Magic(b"\x40", offset=72), "/i")
+    assert takes_native(late.match, AMD64, [PROGRAM, program]) == "native programs"
+    assert bricks(late, (), AMD64, [PROGRAM, program], lambda _: program)
+    assert not bricks(late, (), AMD64, [PROGRAM, program], lambda _: PROGRAM)
+    assert not bricks(late, (), AMD64, [PROGRAM], lambda _: program)
 
 
 def test_without_a_program_of_our_own_nothing_can_be_said() -> None:
     """Where /proc/self/exe cannot be read, nobody is blamed."""
-    assert not bricks(says(Magic(b"\0"), "/i"), (), AMD64, b"", lambda _: b"")
+    assert not bricks(says(Magic(b"\0"), "/i"), (), AMD64, [], lambda _: b"")
