@@ -5,21 +5,21 @@
 * What comes from a container's image would not be there after the boot.  So it is copied to the host, below EMULATORS
   and under its own path, since some emulators go by their name.
 * The copies come first and the file after them, so that whenever we are killed no line points at nothing.  Who is at
-  work on it holds a lock on the directory: containers share nothing else.
+  work on it holds a lock beside the file: containers share nothing else.
 * All goes in small steps, between which a daemon can repair.
 """
 
-import fcntl
 import os
 import shutil
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 from binfmtd.daemon.look import Look
 from binfmtd.errors import FormatError, PersistenceError
 from binfmtd.files.atomic import copy_in_steps, make_directories, read_regular, remove_unfinished, write_atomically
 from binfmtd.files.host_root import HostRoot
+from binfmtd.files.lock import AGAIN, FileLock
 from binfmtd.formats.binfmt_d import GENERATED, is_generated, parse_conf, render_conf
 from binfmtd.kernel.interpreters import leans_on
 from binfmtd.model.config import Config
@@ -28,13 +28,14 @@ from binfmtd.model.handler import Flags, Registration
 
 DIRECTORY = "etc/binfmt.d"
 CONF = f"{DIRECTORY}/binfmtd.conf"
+LOCK = f"{DIRECTORY}/.binfmtd.lock"  # there while somebody is at work
 EMULATORS = "var/lib/binfmtd/emulators"
 BINDS = (
     "in a container bind the host's directories in (-v /etc/binfmt.d:/host/etc/binfmt.d "
     "-v /var/lib/binfmtd:/host/var/lib/binfmtd), or run it with --pid=host"
 )
 _SYSTEMD_BINFMT = ("usr/lib/systemd/systemd-binfmt", "lib/systemd/systemd-binfmt")
-_AGAIN = 0.05  # seconds until a lock that somebody else holds is asked for again
+_PATIENCE = 30.0  # seconds that whoever takes back waits for it
 _AGAIN_AFTER_FAILURE = 60.0  # seconds until what failed is tried again, unless a reload comes first
 
 
@@ -141,7 +142,7 @@ class Persistence:
         if self._steps is None or time.monotonic() < self._not_before:
             return False
         try:
-            self._not_before = 0.0 if next(self._steps) else time.monotonic() + _AGAIN
+            self._not_before = 0.0 if next(self._steps) else time.monotonic() + AGAIN
         except StopIteration:
             self.problem = None
         except OSError as error:
@@ -203,10 +204,15 @@ class Persistence:
 
     def take_back(self) -> bool:
         """Remove the file and then the copies; whether there was anything.  Raises PersistenceError."""
+        if not any(map(os.path.lexists, (self.file, self._host.below(EMULATORS)))):
+            return False
         there = False
+        lock = FileLock(self._host.below(LOCK))
         try:
-            with _directory(self._host.below(DIRECTORY)) as descriptor:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            make_directories(self._host.below(DIRECTORY))
+            if not lock.wait(_PATIENCE):
+                raise PersistenceError(f"somebody else is at work on {self.file}: try again when that has ended")
+            try:
                 self.rules()  # it must still be ours
                 with suppress(FileNotFoundError):
                     os.unlink(self.file)
@@ -214,8 +220,8 @@ class Persistence:
                 with suppress(FileNotFoundError):
                     shutil.rmtree(self._host.below(EMULATORS))
                     there = True
-        except FileNotFoundError:
-            return False
+            finally:
+                lock.give_back()
         except OSError as error:
             raise PersistenceError(f"{error.filename or self.file}: {error.strerror}: make it writable") from None
         return there
@@ -223,9 +229,10 @@ class Persistence:
     def _bring(self, copies: Mapping[str, str]) -> Iterator[bool]:
         """The steps, each of some milliseconds; False where somebody else has to be waited for."""
         make_directories(self._host.below(DIRECTORY))
-        with _directory(self._host.below(DIRECTORY)) as descriptor:
-            while not _take(descriptor):
-                yield False
+        lock = FileLock(self._host.below(LOCK))
+        while not lock.take():
+            yield False
+        try:
             emulators = self._host.below(EMULATORS)
             _clean(emulators)
             if copies:
@@ -242,6 +249,8 @@ class Persistence:
                 write_atomically(self.file, render_conf(lines.items(), _COMMENTS), durable=True)
             yield True
             _clean(emulators, {self._host.below(each.interpreter) for each in lines.values()})
+        finally:
+            lock.give_back()
 
 
 _COMMENTS = (
@@ -257,23 +266,6 @@ def _copy_of(interpreter: str) -> str:
 def is_copy_of(path: str, interpreter: str) -> bool:
     """Whether a path of the generated file means this interpreter, or a copy of it."""
     return path in (interpreter, _copy_of(interpreter))
-
-
-@contextmanager
-def _directory(path: str) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)  # which gives a lock back
-
-
-def _take(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _clean(directory: str, wanted: Collection[str] | None = None) -> None:

@@ -82,11 +82,12 @@ class Lock:
 
     def _acquire(self, patience: float) -> int:
         try:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            # Ours alone: flock(2) asks for no right to write, so whoever may read it could keep every daemon out.
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
                 if not _take(descriptor, patience):
                     raise _taken(self._state_dir, *_holder(descriptor))
-                os.fchmod(descriptor, 0o644)  # whatever the umask: everybody may ask whether we run
+                os.fchmod(descriptor, 0o600)  # an older version's was open to all
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, f"{os.getpid()}\n{self._purpose}\n".encode(), 0)
             except BaseException:
@@ -100,11 +101,17 @@ class Lock:
 
 
 def running_pid(state_dir: str) -> int | None:
-    """The process id of the daemon that holds the lock; 0 if it holds it but does not say; None if nobody does."""
+    """The process id of the daemon that holds the lock; 0 if it holds it but does not say; None if nobody does.
+
+    Whoever may not open the lock is told by the kernel's list, which leaves out what runs outside of his own pid
+    namespace.
+    """
+    path = os.path.join(state_dir, LOCK_NAME)
     try:
         # O_NONBLOCK: of a FIFO, which is no lock, it would wait for the other end.
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        descriptor = os.open(os.path.join(state_dir, LOCK_NAME), flags)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except PermissionError:
+        return _listed(path)
     except OSError:
         return None
     try:
@@ -117,6 +124,21 @@ def running_pid(state_dir: str) -> int | None:
         return None
     finally:
         os.close(descriptor)
+
+
+def _listed(path: str) -> int | None:
+    """Who holds the lock, by /proc/locks (proc_locks(5)); who only waits for it is marked there with an arrow."""
+    try:
+        found = os.lstat(path)
+        with open("/proc/locks", encoding="ascii", errors="replace") as locks:
+            lines = [line.split() for line in locks]
+    except OSError:
+        return None
+    file = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    for _, kind, _, access, pid, locked, *_ in (line for line in lines if len(line) > 5):
+        if (kind, access, locked) == ("FLOCK", "WRITE", file) and pid.isdigit():
+            return int(pid)
+    return None
 
 
 def _take(descriptor: int, patience: float) -> bool:

@@ -1,12 +1,14 @@
 """``binfmtd status`` with a daemon that runs, or has run."""
 
+import os
+import tempfile
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from support.cli import Cli
+from support.cli import Cli, run, unprivileged_python
 from support.daemon import Daemon
 from support.instance import Instance
 
@@ -52,6 +54,25 @@ def test_fresh(start_daemon: StartDaemon, cli: Cli) -> None:
     assert f"\ndaemon:    pid {daemon.pid}\n" in result.stdout
     assert f"config:    {daemon.config}, generation 1, loaded 20" in result.stdout
     assert "\nstate:     converged, 0 repairs in 1 passes\n" in result.stdout
+
+
+def test_an_ordinary_user_sees_that_it_runs(start_daemon: StartDaemon) -> None:
+    """Though he may not open the lock, with which he could keep every daemon out."""
+    if os.geteuid() != 0:
+        pytest.skip("takes root: the lock has to be somebody else's")
+    python = unprivileged_python()
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        daemon = start_daemon(CONFIG, ("--state-dir", directory))
+        status = [*python, "-m", "binfmtd", "status", "--check", "--state-dir", directory]
+        result = run(status, cwd="/")
+        assert (result.status, result.stderr) == (0, "")
+        assert f"\ndaemon:    pid {daemon.pid}\n" in result.stdout
+        for share in ("-s", "-x"):
+            taken = run([*python[: python.index("env")], "flock", share, f"{directory}/lock", "true"], cwd="/")
+            assert "Permission denied" in taken.stderr
+        daemon.kill()
+        assert "no daemon runs" in run(status, cwd="/").stderr
 
 
 def test_json(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:

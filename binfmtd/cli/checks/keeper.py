@@ -121,14 +121,12 @@ def _of_status(scene: Scene, who: str, status: Mapping[str, Any]) -> Iterator[Fi
 
 
 def _closed(state_dir: str) -> bool:
-    """Whether we may not look at the lock that a daemon holds."""
+    """Whether we may not even see if there is the lock that a daemon holds."""
     try:
-        with open(os.path.join(state_dir, LOCK_NAME), "rb"):
-            return False
-    except PermissionError:
-        return True
-    except OSError:
-        return False
+        os.lstat(os.path.join(state_dir, LOCK_NAME))
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    return False
 
 
 def _start(scene: Scene) -> str:

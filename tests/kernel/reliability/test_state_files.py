@@ -47,14 +47,14 @@ def everything_is_written(instance: Instance, daemon: Daemon) -> None:
 def test_modes_do_not_depend_on_the_umask(
     instance: Instance, start_daemon: StartDaemon, tmp_path: Path, umask: int
 ) -> None:
-    """Everybody may read them, nobody else may write them, and nobody else may make a file there."""
+    """Everybody may read them, nobody else may write them or make a file there, or take the lock."""
     (tmp_path / "daemon").mkdir(mode=0o755)
     (tmp_path / "daemon" / "binfmtd.toml").touch(mode=0o644)
     with masked(umask):
         daemon = start_daemon(CONFIG)
     everything_is_written(instance, daemon)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in daemon.state_directory.iterdir()}
-    assert modes == dict.fromkeys(FILES, 0o644)
+    assert modes == dict.fromkeys(FILES, 0o644) | {"lock": 0o600}
     assert stat.S_IMODE(daemon.state_directory.stat().st_mode) == 0o755
 
 

@@ -1,14 +1,17 @@
 """The state directory and its lock."""
 
+import errno
 import fcntl
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import pytest
+from support.waiting import wait_until
 
 from binfmtd.daemon import state_dir
 from binfmtd.daemon.state_dir import APPLY, LOCK_NAME, Lock, default_state_dir, make_state_dir, running_pid
@@ -161,6 +164,34 @@ def test_a_killed_daemon_holds_no_lock(tmp_path: Path) -> None:
     lock = Lock(str(tmp_path))
     assert running_pid(str(tmp_path)) == os.getpid()
     lock.release()
+
+
+def test_only_its_owner_may_take_the_lock(tmp_path: Path) -> None:
+    """Else anybody could keep every daemon out; one that an older version left open to all is closed."""
+    (tmp_path / LOCK_NAME).touch(mode=0o644)
+    lock = Lock(str(tmp_path))
+    assert stat.S_IMODE((tmp_path / LOCK_NAME).stat().st_mode) == 0o600
+    lock.release()
+
+
+def test_who_may_not_open_the_lock_asks_the_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who holds it, not who waits for it, and nobody when it is free."""
+
+    def closed(path: str, _: int) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    lock = Lock(str(tmp_path))
+    with subprocess.Popen(["flock", str(tmp_path / LOCK_NAME), "true"]) as waiting:
+        file = str((tmp_path / LOCK_NAME).stat().st_ino)
+        wait_until(lambda: Path("/proc/locks").read_text().count(f":{file} ") == 2, what="somebody who waits for it")
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "open", closed)
+            assert running_pid(str(tmp_path)) == os.getpid()
+        lock.release()
+        assert waiting.wait(10) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", closed)
+        assert running_pid(str(tmp_path)) is None
 
 
 @pytest.mark.usefixtures("_impatient")
