@@ -1,6 +1,7 @@
 """``binfmtd pause``: an admin's maintenance is not undone."""
 
 import argparse
+import os
 import time
 from collections.abc import Callable, Sequence
 
@@ -8,9 +9,10 @@ from binfmtd.catalog.names import did_you_mean, find
 from binfmtd.cli import options
 from binfmtd.cli.output import warn
 from binfmtd.cli.state import state_dir_to_read
-from binfmtd.daemon.pause_file import PauseFile, since_boot
+from binfmtd.daemon.pause_file import LONGEST, PauseFile, since_boot
 from binfmtd.daemon.state_dir import make_state_dir, running_pid
 from binfmtd.errors import FormatError, StateError, UsageError
+from binfmtd.files.lock import FileLock
 from binfmtd.formats.duration import parse_duration
 from binfmtd.kernel.host import boot_id
 from binfmtd.model.pause import Pauses
@@ -18,6 +20,8 @@ from binfmtd.report.printable import printable
 from binfmtd.report.status_json import read_status
 
 OBEYED_SECONDS = 10.0
+PATIENCE_SECONDS = 5.0
+LOCK_NAME = "paused.lock"
 _LOOK_SECONDS = 0.02
 
 
@@ -37,15 +41,18 @@ def main(arguments: Sequence[str]) -> int:
     end = float("inf")
     if given.duration is not None:
         try:
-            end = since_boot() + parse_duration(given.duration)
+            seconds = parse_duration(given.duration)
         except FormatError as error:
             raise UsageError(f"--for: {given.duration!r} {error}, like 10m") from None
+        if seconds > LONGEST:
+            raise UsageError(f"--for: {given.duration!r} is too long: {LONGEST / 3600:g}h at most, or leave it out")
+        end = since_boot() + seconds
     directory = state_dir_to_read(given)
     names = entries(given.names, directory)
-    pauses = change(directory, lambda before: before.with_(names, end))
+    change(directory, lambda before: before.with_(names, end))
     until = "until `binfmtd resume`" if given.duration is None else f"for {given.duration}"
     print(f"paused {until}: {printable(', '.join(names)) or 'everything'}")
-    return obeyed(directory, pauses)
+    return obeyed(directory)
 
 
 def add_names(parser: argparse.ArgumentParser) -> None:
@@ -63,8 +70,11 @@ def entries(names: Sequence[str], directory: str) -> list[str]:
     if not names:
         return []
     status = read_status(directory)
-    known = {row["name"]: row["architecture"] for row in status["handlers"]}
-    known |= {row["name"]: None for row in (*status["foreign"], *status.get("paused", ()))}
+    try:
+        known = {row["name"]: row["architecture"] for row in status["handlers"]}
+        known |= {row["name"]: None for row in (*status["foreign"], *status["paused"])}
+    except (KeyError, TypeError):
+        raise StateError(f"{directory}: the status is damaged: the daemon writes it anew with its next pass") from None
     found = []
     for name in names:
         entry = name if name in known else next((e for e, a in known.items() if a is not None and _is(a, name)), None)
@@ -75,23 +85,31 @@ def entries(names: Sequence[str], directory: str) -> list[str]:
     return found
 
 
-def change(directory: str, to: Callable[[Pauses], Pauses]) -> Pauses:
-    """Write what is to be paused from now on.  Raises StateError."""
+def change(directory: str, to: Callable[[Pauses], Pauses]) -> None:
+    """Write what is to be paused from now on; one at a time, or one would undo the other's.  Raises StateError."""
     make_state_dir(directory)
     file = PauseFile(directory, boot_id())
-    pauses = to(file.read())
-    if not file.write(pauses):
-        raise StateError(file.problem or "the pause could not be written")
-    return pauses
+    lock = FileLock(os.path.join(directory, LOCK_NAME))
+    try:
+        if not lock.wait(PATIENCE_SECONDS):
+            raise StateError(f"another `binfmtd pause` or `resume` is at work with {directory}: try again")
+    except OSError as error:
+        raise StateError(f"{error.filename}: {error.strerror}: make room, or name another with --state-dir") from None
+    try:
+        if not file.write(to(file.read())):
+            raise StateError(file.problem or "the pause could not be written")
+    finally:
+        lock.give_back()
 
 
-def obeyed(directory: str, pauses: Pauses) -> int:
-    """Wait until the daemon's status says so; 1 if it does not.  Without a daemon the next one obeys."""
+def obeyed(directory: str) -> int:
+    """Wait until the daemon's status says what the file does; 1 if that takes too long.  Without one the next obeys."""
     if running_pid(directory) is None:
         warn("no daemon runs with this state directory: the next one will obey")
         return 0
     deadline = time.monotonic() + OBEYED_SECONDS
-    while _paused(directory) != set(pauses.at(since_boot()).until):
+    file = PauseFile(directory, boot_id())
+    while _paused(directory) != set(file.read().until):  # by now others may have paused or resumed something, too
         if time.monotonic() >= deadline:
             warn(f"the daemon has not obeyed within {OBEYED_SECONDS:g} s: `binfmtd status` says what it does")
             return 1
@@ -108,6 +126,6 @@ def _is(architecture: str, name: str) -> bool:
 
 def _paused(directory: str) -> set[str] | None:
     try:
-        return {row["name"] for row in read_status(directory).get("paused", ())}
-    except StateError:  # it is just starting
+        return {row["name"] for row in read_status(directory)["paused"]}
+    except (StateError, KeyError, TypeError):  # it is just starting, or writes it anew
         return None

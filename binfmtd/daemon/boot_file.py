@@ -35,9 +35,11 @@ class BootFile:
             return parse(content) if content["boot_id"] == self._stamp["boot_id"] else None
         except FileNotFoundError:
             return None
-        except (OSError, FormatError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except OSError as error:
+            self.problem = f"{self._path}: {error.strerror}: {loss}"
+        except (FormatError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             self.problem = f"{self._path}: {error}: {loss}"
-            return None
+        return None
 
     def there(self) -> bool:
         """Whether the file is where it was put: somebody may have removed it."""

@@ -14,7 +14,10 @@ from binfmtd.model.pause import Pauses
 
 FILE_NAME = "paused.json"
 SCHEMA = 1
-_LOSS = "nothing is paused"
+LONGEST = 87600 * 3600.0  # seconds, ten years: what lasts longer has no end
+_LOSS = "nothing else is paused than before"
+_AGAIN = 1.0  # seconds
+_FAR = 10 * LONGEST  # no machine runs for so long
 
 
 def since_boot() -> float:
@@ -27,6 +30,7 @@ class PauseFile:
 
     def __init__(self, state_dir: str | None, boot_id: str) -> None:
         self._file = BootFile(state_dir, FILE_NAME, SCHEMA, boot_id)
+        self._again_at = float("inf")
         self.watched: dict[str, set[str]] = {} if state_dir is None else {os.path.realpath(state_dir): {FILE_NAME}}
 
     @property
@@ -34,14 +38,17 @@ class PauseFile:
         """Why the file could not be read or written."""
         return self._file.problem
 
-    def read(self) -> Pauses:
-        """What is paused now."""
+    def read(self, before: Pauses = Pauses()) -> Pauses:  # noqa: B008  a tuple
+        """What is paused now; what was ``before``, where that cannot be read: then nobody's maintenance is undone."""
         self._file.problem = None
-        return (self._file.read(_parse, _LOSS) or Pauses()).at(since_boot())
+        found = self._file.read(_parse, _LOSS) or Pauses()
+        failed = self.problem is not None
+        self._again_at = time.monotonic() + _AGAIN if failed else float("inf")
+        return (before if failed else found).at(since_boot())
 
     def due_at(self, pauses: Pauses) -> float:
-        """When the next of these ends, by the monotonic clock."""
-        return time.monotonic() + pauses.end_at() - since_boot()
+        """When the next of these ends, or what could not be read is to be tried again, by the monotonic clock."""
+        return min(time.monotonic() + pauses.end_at() - since_boot(), self._again_at)
 
     def write(self, pauses: Pauses) -> bool:
         """Replace it; False if that failed, and ``problem`` says why."""
@@ -51,6 +58,6 @@ class PauseFile:
 
 def _parse(content: Any) -> Pauses:
     until = content["until"]
-    if not all(end is None or type(end) in (int, float) for end in until.values()):
-        raise FormatError("an end is no number of seconds")
+    if not all(end is None or (type(end) in (int, float) and abs(end) < _FAR) for end in until.values()):
+        raise FormatError("an end is no number of seconds, or in no calendar")
     return Pauses({name: float("inf") if end is None else float(end) for name, end in until.items()})

@@ -61,6 +61,7 @@ class Reporter:
         self._causes = Causes()
         self._failures: dict[str, str] = {}  # entry -> the refusal that was logged
         self._unpersistent: str | None = None  # why a reboot would lose the handlers
+        self._unread: str | None = None  # why what is paused is not known
         self._history = History()
         self._status = StatusFile(state_dir, config_path, self.counts, self.probe, self._history)
 
@@ -225,6 +226,15 @@ class Reporter:
         for name in before.until.keys() - pauses.until.keys():
             self._pass_log.info("pause_ended", entry=name)
 
+    def pauses_unread(self, problem: str | None) -> bool:
+        """What is to be paused cannot be read (None: it can); whether that is news, and then it is said."""
+        if problem == self._unread:
+            return False
+        self._unread = problem
+        if problem is not None:
+            self._pass_log.error("pauses_unread", reason=problem)
+        return True
+
     def ledger_lost(self, problem: str) -> None:
         """What an earlier daemon wrote down cannot be used."""
         self._log.warning("ledger_lost", reason=problem)
@@ -268,7 +278,7 @@ class Reporter:
     def write(self, reconciler: Reconciler, mounted: Mounted | None, contended: Collection[str]) -> dict[str, Any]:
         """Replace the status file, and return what it says; a full disk is no reason to stop repairing."""
         self.probe.keep_labels(reconciler.config)
-        troubles = (self._trouble, self._unpersistent)
+        troubles = (self._trouble, self._unpersistent, self._unread)
         bridged = {name: (served, self._causes.get(name)) for name, served in self._bridged.items()}
         document = self._status.document(reconciler, mounted, contended, bridged, troubles)
         try:

@@ -75,6 +75,7 @@ class Service:
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT.  Raises WriteRefusedError if this process may not write at all."""
         self._reconciler.pauses = self._pauses.read()
+        self._report.pauses_unread(self._pauses.problem)
         self._probing.take_in()
         self._attach("start")
         gc.freeze()  # what is loaded by now is no garbage, and a collection in a repair need not look through it
@@ -95,9 +96,13 @@ class Service:
             began = time.thread_time()  # before the wait, which costs none: after it there is no time to lose
             woken = self._wait.until(min(deadline, listen_at) if self._worker.heard else deadline, listen_at)
             now = time.monotonic()
+            in_vain = False
             if self._watch.descriptor in woken:
                 self._worker.listen()
-            if self._worker.heard and now >= listen_at and not self._react():
+                in_vain = self._watch.nobodys
+            if self._worker.heard:
+                in_vain = now >= listen_at and not self._react()
+            if in_vain:
                 self._storm.looked_for_nothing(time.thread_time() - began, now)
             if self._signals.descriptor in woken:
                 self._obey()
@@ -258,8 +263,10 @@ class Service:
 
     def _pause(self) -> None:
         """Obey what is paused now; what was open before is settled first, so that no stand-in stays meanwhile."""
-        pauses = self._pauses.read()
         before = self._reconciler.pauses
+        pauses = self._pauses.read(before)
+        if self._report.pauses_unread(self._pauses.problem):
+            self._tell()
         if pauses == before:
             return
         if pauses.until.keys() - before.until.keys():

@@ -103,11 +103,12 @@ class StatusFile:
 
 
 def when(end: float) -> str | None:
-    """A moment that is told in seconds since the boot, by the clock on the wall; None for ever."""
-    if end == float("inf"):
+    """A moment that is told in seconds since the boot, by the clock on the wall; None for ever, or in no calendar."""
+    try:
+        at = round(time.time() + end - since_boot())
+        return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError):  # infinity, or a clock at the end of time
         return None
-    at = round(time.time() + end - since_boot())
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
 
 
 def now() -> str:

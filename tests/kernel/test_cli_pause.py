@@ -1,10 +1,12 @@
 """``binfmtd pause`` and ``resume``: an admin's maintenance is not undone."""
 
+import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.cli import Cli
+from support.cli import BINFMTD, Cli
 from support.daemon import Daemon
 from support.instance import Instance
 from support.waiting import wait_until
@@ -140,6 +142,7 @@ def test_what_stops_every_exec_is_disabled_all_the_same(
     [
         (["arm46"], "'arm46' is neither an entry nor a handler's architecture here"),
         (["one", "--for", "ten"], "--for: 'ten' is no duration"),
+        (["one", "--for", "87600h1ms"], "--for: '87600h1ms' is too long: 87600h at most, or leave it out"),
     ],
 )
 def test_what_is_refused(start_daemon: StartDaemon, cli: Cli, arguments: list[str], says: str) -> None:
@@ -174,3 +177,45 @@ def test_without_a_daemon(start_daemon: StartDaemon, cli: Cli, instance: Instanc
     daemon = start_daemon(CONFIG)
     assert daemon.status()["state"] == "paused"
     assert instance.names() == ["qemu-aarch64"]
+
+
+def test_many_at_once(instance: Instance, start_daemon: StartDaemon) -> None:
+    """Each pauses its own, and no other is lost."""
+    names = [f"x{number:02}" for number in range(12)]
+    handlers = "".join(f"[handlers.{n}]\nmagic = '\\x00{n}'\ninterpreter = '/usr/bin/true'\n" for n in names)
+    daemon = start_daemon("architectures = []\n" + handlers)
+    for command, left in (("pause", names), ("resume", [])):
+        state = ["--state-dir", str(daemon.state_directory)]
+        all_of_them = [instance.popen([*BINFMTD, command, name, *state], stdout=subprocess.DEVNULL) for name in names]
+        assert [each.wait(60) for each in all_of_them] == [0] * len(names)
+        assert [row["name"] for row in daemon.status()["paused"]] == left
+    assert {path.name for path in daemon.state_directory.iterdir() if "lock" in path.name} == {"lock"}
+
+
+def test_a_damaged_file(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
+    """It ends no maintenance: it is said, and what was paused before stays so until somebody says otherwise."""
+    daemon = start_daemon(CONFIG)
+    assert cli("pause", "one").status == 0
+    (daemon.state_directory / "paused.json").write_text("{")
+    assert "paused.json" in daemon.wait_for_log("pauses_unread")["reason"]
+    instance.remove("one")
+    instance.remove("qemu-aarch64")
+    settled(instance, "qemu-aarch64")
+    status = daemon.wait_status(lambda status: status["problem"])
+    assert (status["state"], [row["name"] for row in status["paused"]]) == ("degraded", ["one"])
+    assert cli("resume").status == 0
+    settled(instance, "one", "qemu-aarch64")
+    assert daemon.wait_converged()["problem"] is None
+    assert len(daemon.logs("pauses_unread")) == 1
+
+
+def test_with_a_damaged_status(start_daemon: StartDaemon, cli: Cli) -> None:
+    """One error, and nothing is paused."""
+    daemon = start_daemon(CONFIG)
+    daemon.terminate()
+    status = daemon.status() | {"handlers": 5}
+    (daemon.state_directory / "status.json").write_text(json.dumps(status))
+    result = cli("pause", "one")
+    assert result.status != 0
+    assert "the status is damaged" in result.message
+    assert not (daemon.state_directory / "paused.json").exists()

@@ -1,5 +1,6 @@
 """paused.json: what is paused, across restarts."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -26,14 +27,26 @@ def test_another_boot_pauses_nothing(tmp_path: Path) -> None:
     assert PauseFile(str(tmp_path), "another").read() == Pauses()
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 1, "boot_id": "a-boot", "until": {"a": "x"}}'])
-def test_a_damaged_one_pauses_nothing(tmp_path: Path, text: str) -> None:
-    """And says so."""
+ENDS = ['"x"', "1e300", "-1e300", "9" * 400, "9" * 5000, "NaN", "Infinity", "true"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", *(f'{{"schema": 1, "boot_id": "a-boot", "until": {{"a": {end}}}}}' for end in ENDS)]
+)
+def test_a_damaged_one_pauses_nothing_else(tmp_path: Path, text: str) -> None:
+    """And says so; what was paused before stays so, and soon it is tried again."""
     (tmp_path / FILE_NAME).write_text(text)
     file = PauseFile(str(tmp_path), BOOT)
     assert file.read() == Pauses()
     assert file.problem is not None
-    assert file.problem.endswith("nothing is paused")
+    assert file.problem.endswith("nothing else is paused than before")
+    before = Pauses({"b": FOREVER, "c": since_boot() - 1})
+    assert file.read(before) == Pauses({"b": FOREVER})
+    assert file.due_at(before) < time.monotonic() + 5
+    assert file.write(before)
+    assert file.read() == Pauses({"b": FOREVER})
+    assert not file.problem
+    assert file.due_at(Pauses()) == FOREVER
 
 
 def test_the_deadline_is_of_the_monotonic_clock(tmp_path: Path) -> None:
