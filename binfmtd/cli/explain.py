@@ -5,6 +5,7 @@ daemon nor privileges: who may not see something is told so.
 """
 
 import argparse
+import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -105,19 +106,22 @@ def _files(named: Sequence[str], programs: Programs) -> Iterator[tuple[str, bool
 
 def _below(directory: str, shown: str, device: int) -> Iterator[str]:
     """The executable regular files below a directory, in the order of their names; other file systems are left out."""
-    try:
-        with os.scandir(directory) as listing:
-            entries = sorted(listing, key=lambda entry: entry.name)
-    except OSError as error:
-        warn(f"{directory}: {error.strerror}: what is in it is left out")
-        return
-    for entry in entries:
+    todo = [(directory, shown)]  # however deep it is; the next one last
+    while todo:
+        place, path = todo.pop()
         try:
-            status = entry.stat(follow_symlinks=False)
-        except OSError:
+            status = os.lstat(place)
+            if stat.S_ISREG(status.st_mode) and status.st_mode & 0o111:
+                yield path
+            if not stat.S_ISDIR(status.st_mode) or status.st_dev != device:
+                continue
+        except OSError as error:  # else it is gone
+            if error.errno == errno.ENAMETOOLONG:
+                warn(f"{path}: {error.strerror}: it is left out")
             continue
-        path = f"{shown}/{entry.name}"
-        if stat.S_ISREG(status.st_mode) and status.st_mode & 0o111:
-            yield path
-        elif stat.S_ISDIR(status.st_mode) and status.st_dev == device:
-            yield from _below(entry.path, path, device)
+        try:
+            names = sorted(os.listdir(place), reverse=True)
+        except OSError as error:
+            warn(f"{place}: {error.strerror}: what is in it is left out")
+            continue
+        todo += [(os.path.join(place, name), f"{path}/{name}") for name in names]

@@ -28,7 +28,7 @@ class _Formatter(argparse.HelpFormatter):
     def __init__(self, prog: str) -> None:
         said = os.environ.get("COLUMNS", "")
         try:
-            columns = int(said) if said.isdecimal() else os.get_terminal_size().columns
+            columns = int(said) if said.isdecimal() and len(said) < 6 else os.get_terminal_size().columns
         except OSError:
             columns = 0  # no terminal
         super().__init__(prog, width=(columns or 80) - 2)
@@ -58,11 +58,20 @@ def parser(command: str, *, epilog: str = "") -> argparse.ArgumentParser:
     )
 
 
+def _absolute(path: str) -> str:
+    """The same path, wherever we are by the time that it is read again."""
+    try:
+        return os.path.abspath(path)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{path}: the current directory is gone ({error.strerror})") from None
+
+
 def add_config(to: argparse.ArgumentParser) -> None:
     """``--config``."""
     to.add_argument(
         "--config",
         metavar="FILE",
+        type=_absolute,
         default=os.environ.get("BINFMTD_CONFIG") or None,
         help=f"the config, with conf.d/*.toml beside it ($BINFMTD_CONFIG, or {DEFAULT_PATH})",
     )

@@ -35,6 +35,8 @@ def shown(value: object) -> str:
         text = repr(value)
     except RecursionError:
         return "what is nested so deeply"
+    except ValueError:  # sys.set_int_max_str_digits
+        return "a number of thousands of digits"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -125,6 +127,7 @@ Address = Annotated[tuple[str, int], BeforeValidator(_raising_value_error(parse_
 IncludeWord = Annotated[str, BeforeValidator(_raising_value_error(check_word))]
 AbsolutePath = Annotated[str, BeforeValidator(_raising_value_error(_absolute))]
 EntryName = Annotated[str, AfterValidator(_raising_value_error(_entry_name))]
+Number = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 _Word = Strict(strict=False)  # to a strict field, "keep" is no Unmanaged
 
 
@@ -138,7 +141,7 @@ class ArchitectureTable(TypedDict, total=False):
     interpreter: InterpreterPattern
     entry: EntryPattern
     flags: Letters
-    priority: int
+    priority: Number
     force: bool
 
 
@@ -167,11 +170,11 @@ class HandlerTable(TypedDict, total=False):
 
     magic: Escaped
     mask: Escaped
-    offset: int
+    offset: Number
     extension: ExtensionText
     interpreter: Interpreter
     flags: Letters
-    priority: int
+    priority: Number
     enabled: bool
     force: bool
 

@@ -1,5 +1,6 @@
 """Whole files: written so that a reader sees the old or the new, read so that nothing can hang us."""
 
+import errno
 import os
 import re
 import stat
@@ -55,6 +56,8 @@ def make_directories(path: str) -> None:
     before = os.umask(0o022)
     try:
         os.makedirs(path, exist_ok=True)
+    except RecursionError:  # a thousand parts
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), path) from None
     finally:
         os.umask(before)
 

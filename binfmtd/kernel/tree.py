@@ -16,9 +16,11 @@ _RESOLV_CONF = "/etc/resolv.conf"
 
 
 def check_tree(root: str) -> os.stat_result:
-    """Who owns it.  Raises SandboxError unless it looks like a root directory."""
+    """Who owns it.  Raises SandboxError unless it looks like a root directory, and another than ours."""
     try:
         found = os.stat(root)
+        if os.path.samestat(found, os.stat("/")):
+            raise SandboxError(f"{root} is this system's own root directory: leave --root out")
         for name in ("proc", "dev"):
             if not stat.S_ISDIR(os.lstat(os.path.join(root, name)).st_mode):
                 raise SandboxError(f"{root}/{name} is no directory: --root wants the root directory of a system")

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -484,3 +485,20 @@ def test_nothing_steers_the_terminal(cli: Cli, tmp_path: Path) -> None:
     shown = cli("explain", str(path)).stdout
     assert "\x1b" not in shown
     assert "odd\\x1b[31m" in shown
+
+
+def test_a_tree_that_is_very_deep(cli: Cli, tmp_path: Path, program: Path) -> None:
+    """As an image may have been packed by somebody who means harm."""
+    deep = tmp_path / "deep"
+    descriptor = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    for name in ["deep", *["a"] * 1200]:
+        os.mkdir(name, dir_fd=descriptor)
+        below = os.open(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = below
+    os.link(program, "program", dst_dir_fd=descriptor)
+    os.close(descriptor)
+    done = cli("explain", str(deep))
+    assert (done.status, done.stderr) == (0, "")
+    assert f"{deep}{'/a' * 1200}/program" in done.stdout
+    subprocess.run(["rm", "-r", str(deep)], check=True)  # shutil, and so pytest, goes down by recursion

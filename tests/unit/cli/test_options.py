@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from pathlib import Path
 
 import pytest
 
@@ -136,7 +137,7 @@ def test_a_variable_says_nonsense(monkeypatch: pytest.MonkeyPatch, variable: str
 
 @pytest.mark.parametrize(
     ("variable", "terminal", "widest"),
-    [("50", 200, 50), ("", 130, 130), ("", None, 80), ("wide", 60, 60), ("0", 60, 80)],
+    [("50", 200, 50), ("", 130, 130), ("", None, 80), ("wide", 60, 60), ("0", 60, 80), ("9" * 5000, 60, 60)],
 )
 def test_how_wide_help_is(monkeypatch: pytest.MonkeyPatch, variable: str, terminal: int | None, widest: int) -> None:
     """As COLUMNS says, or as the terminal is, or as one was."""
@@ -150,3 +151,16 @@ def test_how_wide_help_is(monkeypatch: pytest.MonkeyPatch, variable: str, termin
     monkeypatch.setattr(os, "get_terminal_size", size)
     lines = options.parser("status", epilog="word " * 100).format_help().splitlines()
     assert widest - 20 < max(map(len, lines)) <= widest
+
+
+def test_a_relative_config(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It is looked for where the command was given, for as long as that runs; a directory that is gone is an error."""
+    parser = options.parser("run")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    options.add_config(parser)
+    assert parser.parse_args(["--config", "c.toml"]).config == str(tmp_path / "here" / "c.toml")
+    (tmp_path / "here").rmdir()
+    assert parser.parse_args(["--config", "/c.toml"]).config == "/c.toml"
+    with pytest.raises(UsageError, match=r"--config: c\.toml: the current directory is gone"):
+        parser.parse_args(["--config", "c.toml"])
