@@ -89,7 +89,9 @@ class HotPath:
             heard.flushed = True  # also if nobody said so: during a storm, or not yet
         without = [handler for handler in without if not moved(handler.registration, self._fingerprints)]
         if without:
+            enabled = [each.name for each in without if self._enabled_again(each, heard, instance, writer)]
             reaction.bridged, reaction.refused = self._stand_ins.bridge(without, instance, writer)
+            reaction.bridged += enabled
         self._there.difference_update(name for name, drift in reaction.found.items() if drift is Drift.MISSING)
         self._there.update(map(stand_in_name, reaction.bridged))
         return reaction
@@ -170,6 +172,15 @@ class HotPath:
         if Flags.F in handler.registration.flags and entry.inode != self._inodes.get(handler.name):
             return Drift.STALE_INTERPRETER  # somebody registered the same, and who knows which file F opened
         return None
+
+    def _enabled_again(self, handler: Handler, heard: Heard, instance: Instance, writer: Writer) -> bool:
+        """Whether its stand-in was there, and somebody had disabled it."""
+        name = stand_in_name(handler.name)
+        entry = instance.entry(name) if name in heard.written else None
+        if entry is None or entry.enabled or not equal(entry.registration, handler.registration):
+            return False
+        writer.control(name, ENABLE)
+        return True
 
     def _overtaken(self, heard: Heard, instance: Instance, reaction: Reaction) -> list[Handler]:
         """Handlers that should stand above one which somebody has just registered anew."""

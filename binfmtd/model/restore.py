@@ -7,14 +7,15 @@
 """
 
 from collections.abc import Collection, Mapping
+from collections.abc import Set as AbstractSet
 from fnmatch import fnmatchcase
-from itertools import takewhile
 
 from binfmtd.model.config import Policy, Shadowed
 from binfmtd.model.desired import DesiredState
 from binfmtd.model.drift import Remembered, Surroundings
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Handler, Registration
+from binfmtd.model.match import Match, overlap
 from binfmtd.model.ownership import equal, foreign
 
 
@@ -59,20 +60,28 @@ def _stands_above(entry: Entry, says: Registration, observed: ObservedState, des
     return any(place < observed.position.get(ours.name, -1) for ours in desired.overlapping(says.match))
 
 
-def restorable(desired: DesiredState, surroundings: Surroundings, written: Collection[str]) -> list[Handler]:
+def restorable(desired: DesiredState, surroundings: Surroundings, written: AbstractSet[str]) -> list[Handler]:
     """What to register again now, oldest first; ``written`` are the handlers of ours that this plan registers.
 
-    One that belongs above a handler waits until that stands, and what came after it waits, too: the newest wins.  Under
-    ``shadowed = "outrank"`` none does.
+    One that belongs above a handler waits until that stands, unless the kernel refuses it, and what came after it and
+    shares a file with it waits, too: the newest wins.  Under ``shadowed = "outrank"`` none does.
     """
+    to_come = written - surroundings.refused
 
     def waits(was: Remembered) -> bool:
         above = was.above and desired.policy.shadowed is Shadowed.REPORT
-        return above and any(ours.name in written for ours in desired.overlapping(was.registration.match))
+        return above and any(ours.name in to_come for ours in desired.overlapping(was.registration.match))
 
-    lost = [(name, was) for name, was in surroundings.remembered.items() if was.lost]
-    now = takewhile(lambda item: not waits(item[1]), lost)
-    return [Handler(name, was.registration, enabled=was.enabled) for name, was in now]
+    now, waiting = list[Handler](), list[Match]()
+    for name, was in surroundings.remembered.items():
+        match = was.registration.match
+        if not was.lost:
+            continue
+        if waits(was) or any(overlap(match, each) for each in waiting):
+            waiting.append(match)
+        else:
+            now.append(Handler(name, was.registration, enabled=was.enabled))
+    return now
 
 
 def misplaced(entry: Entry, surroundings: Surroundings) -> bool:

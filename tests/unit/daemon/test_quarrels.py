@@ -13,6 +13,7 @@ from binfmtd.daemon.contention import REPAIRS
 from binfmtd.daemon.settling import LONGEST
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Extension, Magic, Match
+from binfmtd.model.pause import Pauses
 from binfmtd.model.standin import stand_in_name
 
 SETTLE = 0.02
@@ -143,6 +144,44 @@ def test_what_was_removed_by_name_during_a_storm(tmp_path: Path, by_name: bool) 
     daemon.make_pass("quiet", force=lambda _: True)
     daemon.wait(10.0)
     assert ("theirs" in daemon.names()) is not by_name
+
+
+@pytest.mark.parametrize("how", ["paused", "refused"])
+def test_what_is_not_there_stops_no_other_from_coming_back(tmp_path: Path, how: str) -> None:
+    """Of what a flush took, only what stood above it waits for it, and not if the kernel refuses it."""
+    daemon = SimulatedDaemon([LOW, JAR], tmp_path, SETTLE, restore=("their*",))
+    daemon.registers("theirs-above", LOW.registration._replace(interpreter="/theirs"))
+    daemon.registers("theirs", Registration(Magic(b"Q"), "/theirs", Flags.NONE))
+    daemon.registers("theirs-too", Registration(Magic(b"AX"), "/theirs", Flags.NONE))
+    daemon.wait(1.0)
+    if how == "paused":
+        daemon.reconciler.pauses = Pauses().with_(["low"], float("inf"))
+        daemon.make_pass("pause")
+    else:
+        daemon.refuses = {"low", stand_in_name("low")}
+    daemon.flushes()
+    daemon.wait(10.0)
+    others = {"theirs-above", "theirs-too"} if how == "refused" else set()
+    assert set(daemon.names()) == {"jar", "theirs"} | others
+    daemon.reconciler.pauses = Pauses()
+    daemon.make_pass("pause")
+    daemon.wait(10.0)
+    ours = [] if how == "refused" else ["low"]
+    assert [name for name in daemon.names() if name not in ("jar", "theirs")] == ["theirs-too", "theirs-above", *ours]
+
+
+def test_a_stand_in_that_somebody_disables(start: Start) -> None:
+    """It is enabled at once, as it would be registered anew; whoever goes on is backed off from."""
+    daemon = start([LOW])
+    daemon.removes("low")
+    daemon.react()
+    for _ in range(3):
+        daemon.kernel.switch(stand_in_name("low"), enabled=False)
+        daemon.touches(stand_in_name("low"))
+        daemon.react()
+        assert [(entry.name, entry.enabled) for entry in daemon.kernel.entries] == [(stand_in_name("low"), True)]
+    daemon.wait(1.0)
+    assert daemon.names() == ["low"]
 
 
 DEEDS = st.sampled_from(["remove", "remove", "remove", "register", "remove its stand-in", "replace", "touch"])
