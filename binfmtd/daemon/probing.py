@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from binfmtd.daemon.mount_table import LEAST_REST
 from binfmtd.daemon.probe_report import ProbeReport
@@ -20,6 +21,7 @@ from binfmtd.model.config import Probe
 
 DELAY = 1.0  # seconds after a repair: others may follow at once
 LONGEST = 600.0  # seconds after which it is killed
+_PATIENCE = 1.0  # seconds
 _NEVER = float("inf")
 
 
@@ -107,6 +109,9 @@ class Probing:
     def stop(self) -> None:
         """End it with us."""
         if self._child is not None:
+            self._child.terminate()  # so that it takes its directory away
+            with suppress(subprocess.TimeoutExpired):
+                self._child.wait(_PATIENCE)
             self._child.kill()
             self._child.wait()
 

@@ -95,10 +95,12 @@ class Watch:
     def __init__(self) -> None:
         self.descriptor: int | None = None
         self.exhausted: str | None = None
+        self.nobodys = False  # the last reading met files beside interpreters and the config, which nobody waits for
         self._manager: pyinotify.WatchManager | None = None
         self._instance: int | None = None
         self._files: dict[int, dict[str, set[str]]] = {}  # watch descriptor -> name -> kinds
         self._by_kind: dict[str, Mapping[str, set[str]]] = {}
+        self._others_write: set[int] = set()  # not the state directory, where we do
 
     def open(self) -> int | None:
         """Begin to watch; returns the descriptor if there was none before."""
@@ -160,6 +162,8 @@ class Watch:
         for descriptor in self._files.keys() - files.keys() - {self._instance}:
             self._remove(descriptor)
         self._files = files
+        theirs = {"interpreters", "config"}
+        self._others_write = {each for each, names in files.items() if theirs & set().union(*names.values())}
         return failed
 
     def read(self, wrote: Sequence[Wrote] = (), heard: Heard | None = None) -> Heard:
@@ -169,6 +173,7 @@ class Watch:
         Our events are in the queue when the write returns, so what is not found by now will not come.
         """
         heard = Heard() if heard is None else heard
+        self.nobodys = False
         own = _Own(wrote) if wrote else None
         data = self._read()
         if len(data) > _MOST_BYTES:
@@ -186,6 +191,9 @@ class Watch:
             elif descriptor in self._files:
                 names = self._files[descriptor]
                 found = names.get(to_text(name), ()) if name else set().union(*names.values())
+                if not found and ANY_NAME not in names:
+                    self.nobodys |= descriptor in self._others_write
+                    continue
                 heard.files.update(found, names.get(ANY_NAME, ()))
                 heard.arrived |= bool("interpreters" in found and mask & _ARRIVALS)
         return heard
@@ -200,12 +208,12 @@ class Watch:
         heard.flushed |= b"status\0" in data
         if self._instance is not None and any(_HEAD.pack(self._instance, gone) in data for gone in _ENDS):
             heard.lost = True
-            self._instance = None
+            self.forget_instance()
 
     def _hear_instance(self, heard: Heard, own: "_Own | None", mask: int, name: bytes) -> None:
         if mask & _GONE:
             heard.lost = heard.everything = True
-            self._instance = None
+            self.forget_instance()
         elif own is not None and own.raised(name, mask):
             pass
         elif name == b"register":
@@ -235,6 +243,8 @@ class Watch:
     def _remove(self, descriptor: int) -> None:
         if self._manager is not None:
             self._manager.rm_watch(descriptor)
+            if self._manager.get_watch(descriptor) is not None:  # the kernel had dropped it: pyinotify keeps it then
+                self._manager.del_watch(descriptor)
 
     def _read(self) -> bytes:
         """All that is pending at this moment, and no more: others may write faster than we read."""

@@ -216,7 +216,8 @@ class Worker:
         except MountError as error:
             self.touched = None
             self._attachment.failed(error)
-            if trigger == "watch_lost":  # looking for it again has not helped: wait for the mount table, or resync
+            if trigger == "watch_lost" or not self.has_looked:
+                # Looking for it again has not helped, or never will: wait for the mount table, or resync.
                 self._attachment.mounted = None
                 self._pacing.forget()
                 self._report.trouble(str(error))

@@ -119,6 +119,17 @@ def test_a_child_ends_with_the_daemon(start_daemon: StartDaemon, config: str, tm
     assert not os.path.exists(f"/proc/{child}")
 
 
+def test_a_child_that_is_at_work_cleans_up(start_daemon: StartDaemon, config: str, tmp_path: Path) -> None:
+    """What it tries lies in a directory of its own, which goes with it."""
+    (tmp_path / "emulators" / "qemu-aarch64").write_text("#!/bin/sh\nexec sleep 1000\n")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    daemon = start_daemon(config, environment={"TMPDIR": str(temporary)})
+    wait_until(lambda: list(temporary.glob("binfmtd-probe-*")), LONG, "a probe that goes on")
+    assert daemon.terminate() == 0
+    assert list(temporary.iterdir()) == []
+
+
 def read_when_whole(path: Path) -> str:
     return wait_until(path.read_text, what="a number")
 

@@ -1,8 +1,11 @@
 """Whoever quarrels with the daemon costs it next to nothing, and everybody else nothing at all."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 from support.adversary import DEEDS, OTHER, Adversary
@@ -115,3 +118,24 @@ def _anew(instance: Instance, before: dict[str, int]) -> bool:
     """Whether each proper entry has been registered since."""
     inodes = instance.inodes()
     return all(inodes.get(name, before[name]) != before[name] for name in NAMES)
+
+
+def test_a_busy_directory(instance: Instance, start_daemon: StartDaemon, times: Times, tmp_path: Path) -> None:
+    """Whoever creates and removes files beside an interpreter, as fast as he can, costs next to nothing, too."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "emulator").write_bytes(Path("/usr/bin/true").read_bytes())
+    (tmp_path / "bin" / "emulator").chmod(0o755)
+    daemon = start_daemon(CONFIG + f"[handlers.here]\nmagic = '\\x00here'\ninterpreter = '{tmp_path}/bin/emulator'\n")
+    script = "import os\nwhile True:\n os.close(os.open('x', os.O_CREAT | os.O_WRONLY))\n os.unlink('x')"
+    with subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path / "bin") as busy:
+        try:
+            wait_until(lambda: shares_of_a_core(0.5, daemon.pid)[0] < 0.1, 60, "a daemon that listens less often")
+            (share,) = shares_of_a_core(minute := times(MINUTE), daemon.pid)
+            took = sorted(repaired_at_once(instance, name) * 1000 for name in NAMES[:5])
+        finally:
+            busy.kill()
+    print(f"the daemon used {share:.2%} of a core for {minute} s")
+    print(f"another entry was repaired after {took[2]:.0f} ms (median of 5), {took[4]:.0f} ms at worst")
+    if minute == MINUTE:
+        assert share < MOST
+    daemon.wait_converged()

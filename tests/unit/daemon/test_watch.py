@@ -128,6 +128,7 @@ def test_files_by_kind(watch: Watch, tmp_path: Path) -> None:
     assert watch.watch_files("config", {str(etc): {ANY_NAME}, str(bin_directory): {"link"}}) == []
     (bin_directory / "something").write_bytes(b"")
     assert not watch.read()
+    assert watch.nobodys
     (bin_directory / "qemu").write_bytes(b"")
     assert watch.read().files == {"interpreters"}
     (bin_directory / "link").symlink_to("qemu")
@@ -138,6 +139,28 @@ def test_files_by_kind(watch: Watch, tmp_path: Path) -> None:
     watch.watch_files("interpreters", {})
     (bin_directory / "qemu").unlink()
     assert not watch.read()
+
+
+def test_where_we_write_ourselves_nothing_is_nobodys(watch: Watch, tmp_path: Path) -> None:
+    """The status lies beside what others write in the state directory, and is replaced with each repair."""
+    (tmp_path / "state").mkdir()
+    watch.watch_files("pauses", {str(tmp_path / "state"): {"paused.json"}})
+    (tmp_path / "state" / "status.json").write_bytes(b"")
+    assert not watch.read()
+    assert not watch.nobodys
+
+
+def test_what_is_watched_no_more_is_forgotten(watch: Watch, tmp_path: Path) -> None:
+    """Also where the kernel forgot it first: pyinotify would keep each for ever."""
+    for _ in range(5):
+        (tmp_path / "bin").mkdir()
+        watch.watch_files("interpreters", {str(tmp_path / "bin"): {"qemu"}})
+        (tmp_path / "bin").rmdir()
+        watch.read()
+        watch.watch_files("interpreters", {})
+    manager = watch._manager  # noqa: SLF001  nobody else can tell what pyinotify keeps
+    assert manager is not None
+    assert len(manager.watches) == 1
 
 
 def test_a_directory_that_cannot_be_watched_is_named(watch: Watch, tmp_path: Path) -> None:
