@@ -85,8 +85,11 @@ def entries(names: Sequence[str], directory: str) -> list[str]:
     return found
 
 
-def change(directory: str, to: Callable[[Pauses], Pauses]) -> None:
-    """Write what is to be paused from now on; one at a time, or one would undo the other's.  Raises StateError."""
+def change(directory: str, to: Callable[[Pauses], Pauses], *, anew: bool = False) -> None:
+    """Write what is to be paused from now on; one at a time, or one would undo the other's.
+
+    ``anew``: whatever was paused before, so it need not be readable.  Raises StateError.
+    """
     make_state_dir(directory)
     file = PauseFile(directory, boot_id())
     lock = FileLock(os.path.join(directory, LOCK_NAME))
@@ -96,7 +99,10 @@ def change(directory: str, to: Callable[[Pauses], Pauses]) -> None:
     except OSError as error:
         raise StateError(f"{error.filename}: {error.strerror}: make room, or name another with --state-dir") from None
     try:
-        if not file.write(to(file.read())):
+        before = file.read()
+        if file.problem is not None and not anew:
+            raise StateError(f"{file.problem}: `binfmtd resume` without a name ends that, and all pauses")
+        if not file.write(to(before)):
             raise StateError(file.problem or "the pause could not be written")
     finally:
         lock.give_back()

@@ -29,6 +29,6 @@ def main(arguments: Sequence[str]) -> int:
             raise UsageError("everything is paused: `binfmtd resume` without a name ends that")
         return before.without(names)
 
-    change(directory, without)
+    change(directory, without, anew=not names)
     print(f"resumed: {printable(', '.join(names)) or 'everything'}")
     return obeyed(directory)

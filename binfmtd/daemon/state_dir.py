@@ -103,8 +103,8 @@ class Lock:
 def running_pid(state_dir: str) -> int | None:
     """The process id of the daemon that holds the lock; 0 if it holds it but does not say; None if nobody does.
 
-    Whoever may not open the lock is told by the kernel's list, which leaves out what runs outside of his own pid
-    namespace.
+    Whoever may not open the lock is told by the kernel's list.  It leaves out what runs outside of his own pid
+    namespace, and names files on btrfs by another device than stat(2) does.
     """
     path = os.path.join(state_dir, LOCK_NAME)
     try:

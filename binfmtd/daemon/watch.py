@@ -48,6 +48,7 @@ _EVENT = struct.Struct("iIII")
 _BUFFER_BYTES = 65536
 _MOST_BYTES = 2 * _BUFFER_BYTES  # some 4,000 events; a flush of 1,000 entries makes half of that
 _REFUSED = -1
+_LOST = -1  # IN_Q_OVERFLOW is of no watch
 _LARGEST_EVENT = _EVENT.size + 256  # a name has up to 255 bytes and a NUL
 
 
@@ -190,11 +191,11 @@ class Watch:
                 self._hear_anything(heard)
             elif descriptor in self._files:
                 names = self._files[descriptor]
-                found = names.get(to_text(name), ()) if name else set().union(*names.values())
-                if not found and ANY_NAME not in names:
-                    self.nobodys |= descriptor in self._others_write
-                    continue
-                heard.files.update(found, names.get(ANY_NAME, ()))
+                found = set(names.get(to_text(name), ())) if name else set().union(*names.values())
+                if not name.startswith(b"."):  # which no directory of configs is asked for: editors' and our own locks
+                    found |= names.get(ANY_NAME, set())
+                self.nobodys |= not found and descriptor in self._others_write
+                heard.files |= found
                 heard.arrived |= bool("interpreters" in found and mask & _ARRIVALS)
         return heard
 
@@ -203,8 +204,17 @@ class Watch:
         heard.files.update(kind for kind, directories in self._by_kind.items() if directories)
 
     def _hear_storm(self, heard: Heard, data: bytes) -> None:
-        """Take thousands of events for an overflow: to read each would take longer than to look at everything."""
-        self._hear_anything(heard)
+        """Take thousands of events for an overflow: to read each would take longer than to look at everything.
+
+        Of files only those may have changed in whose directories something happened.  Events are a multiple of 16 bytes
+        long (inotify(7)), and begin with the watch's descriptor; a part of a name may pass for one.
+        """
+        heard.overflow = heard.everything = True
+        descriptors = set(memoryview(data).cast("i")[::4])
+        if _LOST in descriptors:
+            self._hear_anything(heard)
+        for descriptor in descriptors & self._files.keys():
+            heard.files.update(*self._files[descriptor].values())
         heard.flushed |= b"status\0" in data
         if self._instance is not None and any(_HEAD.pack(self._instance, gone) in data for gone in _ENDS):
             heard.lost = True

@@ -3,6 +3,7 @@
 Only its owner may open it, so nobody else can keep us waiting: flock(2) asks for no right to write.
 """
 
+import errno
 import fcntl
 import os
 import time
@@ -19,8 +20,13 @@ class FileLock:
         self._descriptor = -1
 
     def take(self) -> bool:
-        """Take it; False if somebody else has it.  Raises OSError."""
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        """Take it; False if somebody else has it.  Where nobody can write nobody is at work.  Raises OSError."""
+        try:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            if error.errno == errno.EROFS:
+                return True
+            raise
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(descriptor), os.lstat(self._path)):
@@ -28,6 +34,9 @@ class FileLock:
                 return True
         except (BlockingIOError, FileNotFoundError):  # or whoever had it has just removed it
             pass
+        except BaseException:
+            os.close(descriptor)
+            raise
         os.close(descriptor)
         return False
 
@@ -42,6 +51,9 @@ class FileLock:
 
     def give_back(self) -> None:
         """Remove it, while it is still ours."""
+        if self._descriptor < 0:
+            return
         with suppress(OSError):
             os.unlink(self._path)
         os.close(self._descriptor)
+        self._descriptor = -1

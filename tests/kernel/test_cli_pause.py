@@ -203,6 +203,10 @@ def test_a_damaged_file(instance: Instance, start_daemon: StartDaemon, cli: Cli)
     settled(instance, "qemu-aarch64")
     status = daemon.wait_status(lambda status: status["problem"])
     assert (status["state"], [row["name"] for row in status["paused"]]) == ("degraded", ["one"])
+    for command in ("pause", "resume"):
+        refused = cli(command, "qemu-aarch64")
+        assert (refused.status, refused.stdout) == (1, "")
+        assert "`binfmtd resume` without a name ends that, and all pauses" in refused.message
     assert cli("resume").status == 0
     settled(instance, "one", "qemu-aarch64")
     assert daemon.wait_converged()["problem"] is None

@@ -333,6 +333,18 @@ def test_two_at_once(instance: Instance, host: Host) -> None:
     assert len(host.files()) == len(architectures) + 1
 
 
+def test_all_is_there_and_nothing_may_be_written(host: Host) -> None:
+    """An image whose /etc is read-only, and says already what is wanted: no trouble; what is wanted anew is."""
+    assert host.apply("--arch", "arm64").status == 0
+    host.shell(f"mount --bind {host.root}/etc/binfmt.d {host.root}/etc/binfmt.d")
+    host.shell(f"mount -o remount,bind,ro {host.root}/etc/binfmt.d")
+    again = host.apply("--arch", "arm64")
+    assert (again.status, again.stderr) == (0, "")
+    other = host.apply("--arch", "arm")
+    assert other.status == 1
+    assert "Read-only file system: make room, or make it writable" in other.message
+
+
 def test_what_a_killed_one_left(host: Host) -> None:
     """A half-written copy makes room before new ones are made."""
     host.shell(

@@ -100,6 +100,24 @@ def test_thousands_of_events_are_not_read_one_by_one(watch: Watch, tmp_path: Pat
     assert (heard.flushed, heard.lost) == (flushed, False)
 
 
+def test_thousands_of_events_of_files(watch: Watch, tmp_path: Path) -> None:
+    """Of the kinds of files only those may have changed in whose directories something happened."""
+    etc, bin_directory = tmp_path / "etc", tmp_path / "bin"
+    etc.mkdir()
+    bin_directory.mkdir()
+    watch.watch_files("interpreters", {str(bin_directory): {"qemu"}})
+    watch.watch_files("config", {str(etc): {ANY_NAME}})
+    for number in range(3000):
+        (bin_directory / f"{number}").write_bytes(b"")
+    heard = watch.read()
+    assert (heard.overflow, heard.files, heard.lost) == (True, {"interpreters"}, False)
+    for number in range(3000):
+        (bin_directory / f"{number}").unlink()
+        (bin_directory / f"{number}").write_bytes(b"")
+    (etc / "new.toml").write_bytes(b"")
+    assert watch.read().files == {"interpreters", "config"}
+
+
 def test_the_end_of_the_instance_is_heard_among_thousands(watch: Watch, tmp_path: Path) -> None:
     """Its watch ends with it, and that is the last event."""
     for _ in range(3000):
@@ -134,6 +152,8 @@ def test_files_by_kind(watch: Watch, tmp_path: Path) -> None:
     (bin_directory / "link").symlink_to("qemu")
     (etc / "new.toml").write_bytes(b"")
     assert watch.read().files == {"config"}
+    (etc / ".new.toml.lock").write_bytes(b"")
+    assert not watch.read(), "no config, whatever it is"
     bin_directory.chmod(0o700)
     assert watch.read().files == {"interpreters", "config"}, "of the directory itself: all that is in it"
     watch.watch_files("interpreters", {})

@@ -1,0 +1,75 @@
+"""A lock for a moment's work."""
+
+import errno
+import fcntl
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from binfmtd.files.lock import FileLock
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "lock")
+
+
+def test_one_at_a_time(path: str) -> None:
+    """Who comes second waits, nobody else may open it, and it is gone with the work."""
+    first, second = FileLock(path), FileLock(path)
+    assert first.take()
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+    assert not second.take()
+    assert not second.wait(0.01)
+    first.give_back()
+    assert not os.path.exists(path)
+    assert second.wait(10)
+    second.give_back()
+    second.give_back()
+    assert not os.path.exists(path)
+
+
+def test_one_that_was_removed_is_not_taken(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between opening and locking it whoever had it may have given it back, and another made it anew."""
+    flock = fcntl.flock
+
+    def late(descriptor: int, operation: int) -> None:
+        monkeypatch.undo()
+        os.unlink(path)
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    lock = FileLock(path)
+    assert not lock.take()
+    assert lock.take()
+    lock.give_back()
+
+
+@pytest.mark.parametrize("fails", ["flock", "lstat"])
+def test_what_cannot_be_locked_leaves_nothing_open(path: str, monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
+    """NFS without a lock daemon, say: else our own descriptor would keep everybody out."""
+
+    def failing(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    before = os.listdir("/proc/self/fd")
+    with monkeypatch.context() as patch:
+        patch.setattr(*((fcntl, "flock", failing) if fails == "flock" else (os, "lstat", failing)))
+        with pytest.raises(OSError, match="No locks available"):
+            FileLock(path).take()
+    assert os.listdir("/proc/self/fd") == before
+    assert FileLock(path).take()
+
+
+def test_where_nobody_can_write_nobody_is_at_work(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever wants to read there what is right already need not wait; nor does he who gets that error himself."""
+
+    def read_only(*_: object) -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "open", read_only)
+    lock = FileLock(path)
+    assert lock.take()
+    lock.give_back()
