@@ -105,8 +105,11 @@ def bricks(
     have none.  ``head_of`` answers with the first 256 bytes of a file, or nothing where it cannot be read: then it may
     be the file that F opened, or one of another root than ours, and counts as a program like any other of this host.
     """
+    taken = [head for head in heads if takes(registration.match, head)]
+    if not taken:  # as mostly, and there may be thousands of others
+        return False
     asked = (registration, *standing)
-    return any(takes(registration.match, head) and _leads_nowhere(asked, native, head, head_of) for head in heads)
+    return any(_leads_nowhere(asked, native, head, head_of) for head in taken)
 
 
 def _leads_nowhere(

@@ -1,5 +1,7 @@
 """Which matches would take the host's own programs, held against headers written by hand."""
 
+from unittest import mock
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -162,6 +164,13 @@ def test_a_program_of_another_kind_than_our_own_counts() -> None:
     assert bricks(late, (), AMD64, [PROGRAM, program], lambda _: program)
     assert not bricks(late, (), AMD64, [PROGRAM, program], lambda _: PROGRAM)
     assert not bricks(late, (), AMD64, [PROGRAM], lambda _: program)
+
+
+def test_an_entry_that_takes_no_program_costs_nothing() -> None:
+    """Who stands beside it is not asked: each of thousands would be, for each of them."""
+    beside = mock.MagicMock(spec=tuple)
+    assert not bricks(says(CATALOG["aarch64"].match, "/i"), beside, AMD64, [PROGRAM], lambda _: b"")
+    assert not beside.mock_calls
 
 
 def test_without_a_program_of_our_own_nothing_can_be_said() -> None:
