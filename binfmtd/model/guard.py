@@ -5,7 +5,7 @@ interpreter too, and every exec fails with ELOOP.
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import product
 from typing import NamedTuple
 
@@ -105,11 +105,16 @@ def bricks(
     have none.  ``head_of`` answers with the first 256 bytes of a file, or nothing where it cannot be read: then it may
     be the file that F opened, or one of another root than ours, and counts as a program like any other of this host.
     """
-    taken = [head for head in heads if takes(registration.match, head)]
+    taken = _taken(registration.match, tuple(heads))
     if not taken:  # as mostly, and there may be thousands of others
         return False
     asked = (registration, *standing)
     return any(_leads_nowhere(asked, native, head, head_of) for head in taken)
+
+
+@lru_cache(maxsize=1 << 15)  # each look asks for every entry, and 20,000 may stand
+def _taken(match: Match, heads: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    return tuple(head for head in heads if takes(match, head))
 
 
 def _leads_nowhere(
