@@ -209,7 +209,6 @@ class Persistence:
         there = False
         lock = FileLock(self._host.below(LOCK))
         try:
-            make_directories(self._host.below(DIRECTORY))
             if not lock.wait(_PATIENCE):
                 raise PersistenceError(f"somebody else is at work on {self.file}: try again when that has ended")
             try:

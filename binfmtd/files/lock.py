@@ -20,11 +20,14 @@ class FileLock:
         self._descriptor = -1
 
     def take(self) -> bool:
-        """Take it; False if somebody else has it.  Where nobody can write nobody is at work.  Raises OSError."""
+        """Take it; False if somebody else has it.  Raises OSError.
+
+        Where nobody can write, or there is no directory, nobody is at work.
+        """
         try:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            if error.errno == errno.EROFS:
+            if error.errno in (errno.EROFS, errno.ENOENT):
                 return True
             raise
         try:

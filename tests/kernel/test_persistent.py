@@ -224,6 +224,16 @@ def test_taken_back_by_export(instance: Instance, host: Host) -> None:
     assert host.cli("export").status == 2
 
 
+def test_copies_that_nobody_needs(host: Host) -> None:
+    """Somebody removed the file and its whole directory: that is not made again for what else is taken away."""
+    host.apply("--arch", "arm64")
+    host.shell(f"rm -r {host.root}/etc/binfmt.d")
+    result = host.cli("export", "--remove", "--host-root", str(host.root))
+    assert (result.status, result.stderr) == (0, "")
+    assert not host.seen("etc/binfmt.d").exists()
+    assert host.files() == []
+
+
 def test_somebody_elses_file(instance: Instance, host: Host) -> None:
     """A file of that name which is not ours is left alone: exit 1 before anything is registered."""
     host.shell(f"echo '# mine' > {host.root}/{CONF}")

@@ -73,3 +73,11 @@ def test_where_nobody_can_write_nobody_is_at_work(path: str, monkeypatch: pytest
     lock = FileLock(path)
     assert lock.take()
     lock.give_back()
+
+
+def test_without_a_directory_nobody_is_at_work(tmp_path: Path) -> None:
+    """Nor is it made for that."""
+    lock = FileLock(str(tmp_path / "nothing" / "lock"))
+    assert lock.take()
+    lock.give_back()
+    assert os.listdir(tmp_path) == []
