@@ -6,8 +6,8 @@ Asked when programs run again, so it may take its time.
 from collections.abc import Collection, Iterable
 
 from binfmtd.catalog.tools import looks_like
+from binfmtd.daemon.heard import Heard
 from binfmtd.daemon.hot_path import Reaction
-from binfmtd.daemon.watch import Heard
 from binfmtd.kernel.service_manager import unit_started
 from binfmtd.model.difference import difference
 from binfmtd.model.drift import Action, Drift

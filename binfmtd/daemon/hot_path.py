@@ -7,8 +7,8 @@ ledger and the full look come later, and so does a stand-in whose interpreter ha
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 
+from binfmtd.daemon.heard import Heard
 from binfmtd.daemon.look import Look
-from binfmtd.daemon.watch import Heard
 from binfmtd.errors import WriteRefusedError
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.interpreters import moved

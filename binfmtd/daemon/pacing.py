@@ -8,11 +8,11 @@ import time
 from collections.abc import Collection, Iterable
 
 from binfmtd.daemon.contention import Contention
+from binfmtd.daemon.heard import Heard
 from binfmtd.daemon.hot_path import Reaction
 from binfmtd.daemon.look import PassResult
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.settling import Settling
-from binfmtd.daemon.watch import Heard
 from binfmtd.kernel.converge import Due
 from binfmtd.model.desired import DesiredState
 from binfmtd.model.drift import Act, Action, Drift

@@ -1,15 +1,15 @@
 """What the daemon tells of itself: turns what happened into log events, counters and the status document.
 
-Nothing is logged when nothing happens, and a trouble that lasts is logged once.  What belongs to a pass has its id, and
-so has what led to it.  docs/logging.md lists every event.
+Nothing is logged when nothing happens, and a trouble that lasts is logged once (`voice`).  docs/logging.md lists every
+event.
 """
 
-import os
 import time
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Collection
+from typing import Any
 
 from binfmtd.daemon.causes import Causes
+from binfmtd.daemon.heard import Heard
 from binfmtd.daemon.history import History
 from binfmtd.daemon.hot_path import Reaction
 from binfmtd.daemon.look import Look, PassResult
@@ -17,8 +17,7 @@ from binfmtd.daemon.persistent import Persistence
 from binfmtd.daemon.probe_report import ProbeReport
 from binfmtd.daemon.reconcile import Reconciler
 from binfmtd.daemon.status_file import StatusFile, now, when
-from binfmtd.daemon.watch import Heard
-from binfmtd.errors import WriteRefusedError
+from binfmtd.daemon.voice import Voice, grouped, named
 from binfmtd.kernel.mount import Mounted
 from binfmtd.model.config import Config
 from binfmtd.model.desired import Standing
@@ -28,11 +27,7 @@ from binfmtd.model.pause import Pauses
 from binfmtd.model.plan import INSTANCE
 from binfmtd.model.standin import is_stand_in
 from binfmtd.report.counts import Counts
-from binfmtd.report.log import Logger, get_logger
 from binfmtd.report.status import held_reason
-
-_T = TypeVar("_T")
-_K = TypeVar("_K", bound=Hashable)
 
 _PAST = {
     Act.REGISTER: "entry_registered",
@@ -50,29 +45,17 @@ class Reporter:
 
     def __init__(self, state_dir: str, config_path: str) -> None:
         self._state_dir = state_dir
-        self._log = get_logger()
         self.counts = Counts(time.time())
-        self._run = os.urandom(3).hex()  # so that no other daemon's passes have the ids of ours
         self.probe = ProbeReport()
         self._trouble: str | None = None
-        self._said: set[str] = set()
         self._bridged: dict[str, bool] = {}  # drifts since the last pass -> whether a stand-in serves
         self._stood_in: set[str] = set()  # drifts that are not settled, and that a stand-in served
         self._causes = Causes()
-        self._failures: dict[str, str] = {}  # entry -> the refusal that was logged
         self._unpersistent: str | None = None  # why a reboot would lose the handlers
         self._unread: str | None = None  # why what is paused is not known
-        self._history = History()
-        self._status = StatusFile(state_dir, config_path, self.counts, self.probe, self._history)
-
-    @property
-    def _pass_id(self) -> str:
-        """The pass that is being made, or the next one."""
-        return f"{self._run}-{self.counts.passes.total() + 1}"
-
-    @property
-    def _pass_log(self) -> Logger:
-        return self._log.bind(**{"pass": self._pass_id})
+        history = History()
+        self._voice = Voice(self.counts, history)
+        self._status = StatusFile(state_dir, config_path, self.counts, self.probe, history)
 
     def reacted(self, reaction: Reaction, heard: Heard, seconds: float, pending: frozenset[str]) -> None:
         """The hot path has looked for what was heard; ``pending`` are the drifts that were known before."""
@@ -85,14 +68,14 @@ class Reporter:
             self._bridged[name] = self._bridged.get(name, False) or name in reaction.bridged
         fresh = [name for name in reaction.found if name not in pending]
         found = reaction.found
-        for (drift, bridged, reason), names in _grouped(fresh, lambda n: (found[n], n in reaction.bridged, why[n])):
+        for (drift, bridged, reason), names in grouped(fresh, lambda n: (found[n], n in reaction.bridged, why[n])):
             details = {"drift": drift.value, "reason": reason, "stand_in": bridged, "duration_us": took}
-            self._tell("warning", "drift_found", names, details)
-        for (drift, reason), names in _grouped(reaction.ended, lambda n: (reaction.ended[n], why[n])):
+            self._voice.tell("warning", "drift_found", names, details)
+        for (drift, reason), names in grouped(reaction.ended, lambda n: (reaction.ended[n], why[n])):
             details = {"drift": drift.value, "reason": reason, "duration_us": took}
-            self._tell("warning", "drift_ended", names, details)
+            self._voice.tell("warning", "drift_ended", names, details)
         for name, error in reaction.refused.items():
-            self._failed(name, error)
+            self._voice.failed(name, error)
         self._stood_in.update(reaction.bridged)
         for _ in (*reaction.bridged, *reaction.ended):
             self.counts.served.add(seconds)
@@ -104,23 +87,23 @@ class Reporter:
         self.counts.last_pass_at = time.time()
         if not result.look.plan.actions:
             self.counts.last_success_at = self.counts.last_pass_at
-        log, pass_id = self._pass_log, self._pass_id
+        log, pass_id = self._voice.pass_log, self._voice.pass_id
         self._status.look = result.look
         self._bridged.clear()
         told = [action for action in result.done if not is_stand_in(action.entry)]
         still_open = {action.entry for action in result.look.plan.actions}
         reasoned = zip(told, self._causes.settled(told, still_open), strict=True)
-        for (act, drift, reason), actions in _grouped(reasoned, lambda done: (done[0].act, done[0].drift, done[1])):
+        for (act, drift, reason), actions in grouped(reasoned, lambda done: (done[0].act, done[0].drift, done[1])):
             names = [action.entry for action, _ in actions]
             if trigger in _ROUTINE and act in (Act.REGISTER, Act.REPLACE):
-                log.debug(_PAST[act], **_named(names), drift=drift.value, reason=reason)
+                log.debug(_PAST[act], **named(names), drift=drift.value, reason=reason)
                 continue
             if drift is Drift.UNWANTED and trigger not in _ROUTINE:
                 self.counts.unwanted += len(actions)
             level = "error" if drift is Drift.UNWANTED and act is Act.DISABLE else "info"
-            self._tell(level, _PAST[act], names, {"drift": drift.value, "reason": reason})
+            self._voice.tell(level, _PAST[act], names, {"drift": drift.value, "reason": reason})
         for action in result.done:
-            self._failures.pop(action.entry, None)
+            self._voice.went_well(action.entry)
             self.probe.registered(action.entry)
         self._stood_in &= still_open
         there = result.look.observed.by_name
@@ -128,13 +111,13 @@ class Reporter:
             # What fails to be restored is in no later plan.
             not_restored = action.act is Act.RESTORE and action.entry not in there
             if not_restored or action.entry in still_open:  # else somebody who wants the same was faster
-                self._failed(action.entry, error)
+                self._voice.failed(action.entry, error)
         for held in result.look.desired.held:
             belongs = {"pass": pass_id, "entry": held.name}
             if held.standing is Standing.REFUSED:
-                self._once(f"refused {held.name}", "handler_refused", **belongs, reason=held.reason)
+                self._voice.once(f"refused {held.name}", "handler_refused", **belongs, reason=held.reason)
             elif held.standing is Standing.WAITING:
-                self._once(f"waiting {held.name}", "handler_waiting", **belongs, reason=held_reason(held))
+                self._voice.once(f"waiting {held.name}", "handler_waiting", **belongs, reason=held_reason(held))
         took = round(seconds * 1e6)
         self._status.last_pass = {
             "id": pass_id,
@@ -171,60 +154,60 @@ class Reporter:
             return
         self._trouble = problem
         if problem is None:
-            self._pass_log.info("trouble_over")
+            self._voice.pass_log.info("trouble_over")
         else:
-            self._pass_log.error("trouble", reason=problem)
+            self._voice.pass_log.error("trouble", reason=problem)
 
     def bricked(self, name: str) -> None:
         """An entry that stopped every exec was disabled on the spot."""
         self.counts.unwanted += 1
-        self._tell("error", "entry_disabled", [name], {"drift": Drift.UNWANTED.value, "reason": BRICKS})
+        self._voice.tell("error", "entry_disabled", [name], {"drift": Drift.UNWANTED.value, "reason": BRICKS})
 
     def kept_for_reboot(self, persistence: Persistence) -> None:
         """The file that brings the handlers back after a reboot is in step, or cannot be."""
         problem = persistence.problem
         for warning in (*persistence.warnings, *(f"{name}: {why}" for name, why in persistence.left_out.items())):
-            self._once(warning, "persistent_warning", reason=warning)
+            self._voice.once(warning, "persistent_warning", reason=warning)
         if problem is None:
-            self._log.info("persistent_file_in_step", file=persistence.file)
+            self._voice.log.info("persistent_file_in_step", file=persistence.file)
         elif problem != self._unpersistent:
-            self._log.error("persistent_file_failed", reason=problem)
+            self._voice.log.error("persistent_file_failed", reason=problem)
         self._unpersistent = problem
 
     def watch_lost(self) -> None:
         """The instance under the watch is gone."""
-        self._pass_log.warning("watch_lost")
+        self._voice.pass_log.warning("watch_lost")
 
     def state_dir_made_again(self) -> None:
         """Somebody removed the state directory, or the lock in it."""
-        self._log.warning("state_dir_made_again", directory=self._state_dir)
+        self._voice.log.warning("state_dir_made_again", directory=self._state_dir)
 
     def state_dir_lost(self, problem: str) -> None:
         """It cannot be made again."""
-        self._once(f"state {problem}", "state_dir_lost", reason=problem)
+        self._voice.once(f"state {problem}", "state_dir_lost", reason=problem)
 
     def unwatched(self, directories: list[str]) -> None:
         """Directories whose changes go unnoticed until `resync`."""
         for directory in directories:
-            self._once(f"unwatched {directory}", "directory_unwatched", directory=directory)
+            self._voice.once(f"unwatched {directory}", "directory_unwatched", directory=directory)
 
     def contention_started(self, name: str) -> None:
         """Somebody keeps undoing this repair."""
         self.counts.contentions += 1
         undone = "flushing everything or switching it off" if name == INSTANCE else "undoing its repair"
-        self._tell("warning", "contention_started", [name], {"reason": f"somebody keeps {undone}: backing off"})
+        self._voice.tell("warning", "contention_started", [name], {"reason": f"somebody keeps {undone}: backing off"})
 
     def contention_ended(self, name: str) -> None:
         """Nobody undid it any more for a while."""
-        self._log.info("contention_ended", entry=name)
+        self._voice.log.info("contention_ended", entry=name)
 
     def paused(self, pauses: Pauses, before: Pauses) -> None:
         """An admin's maintenance begins or ends."""
         for name, end in pauses.until.items():
             if before.until.get(name) != end:
-                self._pass_log.warning("pause_started", entry=name, until=when(end))
+                self._voice.pass_log.warning("pause_started", entry=name, until=when(end))
         for name in before.until.keys() - pauses.until.keys():
-            self._pass_log.info("pause_ended", entry=name)
+            self._voice.pass_log.info("pause_ended", entry=name)
 
     def pauses_unread(self, problem: str | None) -> bool:
         """What is to be paused cannot be read (None: it can); whether that is news, and then it is said."""
@@ -232,48 +215,48 @@ class Reporter:
             return False
         self._unread = problem
         if problem is not None:
-            self._pass_log.error("pauses_unread", reason=problem)
+            self._voice.pass_log.error("pauses_unread", reason=problem)
         return True
 
     def ledger_lost(self, problem: str) -> None:
         """What an earlier daemon wrote down cannot be used."""
-        self._log.warning("ledger_lost", reason=problem)
+        self._voice.log.warning("ledger_lost", reason=problem)
 
     def config_loaded(self, config: Config) -> None:
         """Say what is surprising about a config."""
         for warning in config.warnings:
-            self._log.warning("config_warning", reason=warning)
+            self._voice.log.warning("config_warning", reason=warning)
 
     def config_reloaded(self, config: Config) -> None:
         """Another config is in force."""
         self._status.config_loaded()
-        self._said.clear()
-        self._pass_log.info("config_reloaded", generation=self._status.generation, files=list(config.sources))
+        self._voice.forget_said()
+        self._voice.pass_log.info("config_reloaded", generation=self._status.generation, files=list(config.sources))
         self.config_loaded(config)
 
     def config_rejected(self, error: str) -> None:
         """The old one stays in force."""
         self.counts.reload_failures += 1
         self._status.config_error = error
-        self._log.error("config_rejected", reason=error, generation=self._status.generation)
+        self._voice.log.error("config_rejected", reason=error, generation=self._status.generation)
 
     def removed(self, actions: list[Action], look: Look) -> None:
         """What `on_stop = "remove"` took away, and what it left."""
         self._status.look = look
         self.probe.found(None)
-        self._log.info("entries_removed", entries=[action.entry for action in actions])
+        self._voice.log.info("entries_removed", entries=[action.entry for action in actions])
 
     def stopped(self) -> None:
         """The last word."""
-        self._log.info("stopped", passes=self.counts.passes.total(), repairs=self.counts.repairs.total())
+        self._voice.log.info("stopped", passes=self.counts.passes.total(), repairs=self.counts.repairs.total())
 
     def listening(self, address: str) -> None:
         """HTTP is served there."""
-        self._log.info("listening", address=address)
+        self._voice.log.info("listening", address=address)
 
     def metrics_failed(self, reason: str) -> None:
         """Somebody cannot be told how the daemon fares; threads say so, too."""
-        self._once(f"metrics {reason}", "metrics_failed", reason=reason)
+        self._voice.once(f"metrics {reason}", "metrics_failed", reason=reason)
 
     def write(self, reconciler: Reconciler, mounted: Mounted | None, contended: Collection[str]) -> dict[str, Any]:
         """Replace the status file, and return what it says; a full disk is no reason to stop repairing."""
@@ -284,33 +267,7 @@ class Reporter:
         try:
             self._status.write(document)
         except OSError as error:
-            self._once(f"status {error.errno}", "status_unwritten", directory=self._state_dir, reason=error.strerror)
+            self._voice.once(
+                f"status {error.errno}", "status_unwritten", directory=self._state_dir, reason=error.strerror
+            )
         return document
-
-    def _tell(self, level: str, event: str, names: list[str], details: Mapping[str, Any]) -> None:
-        """Log a drift or a repair, and remember it for the status."""
-        getattr(self._pass_log, level)(event, **_named(names), **details)
-        self._history.add(now(), event, {"pass": self._pass_id, **_named(names), **details})
-
-    def _failed(self, name: str, error: WriteRefusedError) -> None:
-        """Log a refusal, but not each time that the same is tried again."""
-        if self._failures.get(name) != str(error):
-            self._failures[name] = str(error)
-            self._pass_log.error("registration_failed", entry=name, errno=error.errno, reason=str(error))
-
-    def _once(self, key: str, event: str, **details: object) -> None:
-        if key not in self._said:
-            self._said.add(key)
-            self._log.warning(event, **details)
-
-
-def _grouped(items: Iterable[_T], key: Callable[[_T], _K]) -> list[tuple[_K, list[_T]]]:
-    """What happened to many at once (a flush) makes one line, not one each."""
-    groups: dict[_K, list[_T]] = {}
-    for item in items:
-        groups.setdefault(key(item), []).append(item)
-    return list(groups.items())
-
-
-def _named(names: list[str]) -> dict[str, Any]:
-    return {"entry": names[0]} if len(names) == 1 else {"entries": names}

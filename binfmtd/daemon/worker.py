@@ -9,13 +9,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from binfmtd.daemon.attachment import Attachment
+from binfmtd.daemon.heard import Heard
 from binfmtd.daemon.hot_path import HotPath, Reaction
 from binfmtd.daemon.look import PassResult
 from binfmtd.daemon.pacing import Pacing
 from binfmtd.daemon.reconcile import Reconciler
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.storm import Storm
-from binfmtd.daemon.watch import Heard, Watch
+from binfmtd.daemon.watch import Watch
 from binfmtd.errors import BinfmtdError, MountError, WriteRefusedError
 from binfmtd.kernel.converge import Due
 from binfmtd.kernel.instance import Instance

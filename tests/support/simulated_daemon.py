@@ -15,6 +15,7 @@ from unittest import mock
 from binfmtd.daemon import worker
 from binfmtd.daemon.attachment import Attachment
 from binfmtd.daemon.facts import HostFacts
+from binfmtd.daemon.heard import Heard
 from binfmtd.daemon.ledger import Ledger
 from binfmtd.daemon.look import PassResult
 from binfmtd.daemon.memory import Memory
@@ -22,7 +23,7 @@ from binfmtd.daemon.pacing import Pacing
 from binfmtd.daemon.reconcile import Reconciler
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.storm import Storm
-from binfmtd.daemon.watch import Heard, Watch
+from binfmtd.daemon.watch import Watch
 from binfmtd.kernel import converge, host, interpreters
 from binfmtd.kernel.write import Wrote
 from binfmtd.model.config import Config, Declaration, Policy

@@ -6,9 +6,9 @@ from typing import cast
 import pytest
 from support.simulated import SimulatedKernel, Through
 
+from binfmtd.daemon.heard import Heard
 from binfmtd.daemon.hot_path import HotPath, Reaction
 from binfmtd.daemon.look import Look
-from binfmtd.daemon.watch import Heard
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.write import Writer
 from binfmtd.model.desired import DesiredState

@@ -7,10 +7,10 @@ import pytest
 from support.simulated_daemon import Told
 
 from binfmtd.daemon.contention import REPAIRS, REPAIRS_OF_ALL
+from binfmtd.daemon.heard import Heard
 from binfmtd.daemon.hot_path import Reaction
 from binfmtd.daemon.look import Look, PassResult
 from binfmtd.daemon.pacing import Pacing
-from binfmtd.daemon.watch import Heard
 from binfmtd.kernel.converge import Due
 from binfmtd.model.desired import DesiredState, Fingerprint
 from binfmtd.model.drift import Act, Action, Drift, Plan, Surroundings
