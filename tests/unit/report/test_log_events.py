@@ -10,7 +10,7 @@ from support.log_events import documented, undocumented
 import binfmtd
 
 PACKAGE = Path(binfmtd.__file__).parent
-SAYS = {"debug", "info", "warning", "error", "_tell", "_once"}
+SAYS = {"debug", "info", "warning", "error", "tell", "once"}
 
 
 def events_of(tree: ast.AST) -> Iterator[str]:
@@ -18,7 +18,7 @@ def events_of(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and node.args:
             named = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            place = named in ("_once", "_tell")
+            place = named in ("once", "tell")
             event = node.args[place] if named in SAYS and len(node.args) > place else None
             if isinstance(event, ast.Constant):
                 yield str(event.value)
