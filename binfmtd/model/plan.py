@@ -188,9 +188,11 @@ def _removals(
 ) -> Iterator[Action]:
     """What has to go: ours that is no longer declared, left-over stand-ins, and under `unmanaged` what is foreign."""
     serving = {stand_in_name(name) for name in writes}  # these go with the registration that they bridge
+    waiting = {stand_in_name(held.name): held for held in desired.held if held.standing is Standing.WAITING}
     for entry in observed.entries:
         if is_stand_in(entry.name):
-            if entry.name not in serving and entry.name not in surroundings.others_stand_ins:
+            needed = entry.name in serving or _bridges(waiting.get(entry.name), entry)
+            if not needed and entry.name not in surroundings.others_stand_ins:
                 yield Action(Act.REMOVE, entry.name, Drift.UNWANTED, "a stand-in that is no longer needed")
         elif entry.name in desired.by_name:
             continue
@@ -201,6 +203,12 @@ def _removals(
             yield Action(Act.REMOVE, entry.name, Drift.UNWANTED, "the config no longer declares it")
         elif _useless(held, entry):
             yield Action(Act.REMOVE, entry.name, Drift.UNWANTED, held.reason)
+
+
+def _bridges(waiting: Held | None, stand_in: Entry) -> bool:
+    """Whether a stand-in serves a handler whose interpreter went before the proper entry stood: F has opened it."""
+    said = stand_in.registration
+    return bool(waiting and said and Flags.F in said.flags and said.interpreter in waiting.interpreters)
 
 
 def _useless(held: Held, entry: Entry) -> bool:

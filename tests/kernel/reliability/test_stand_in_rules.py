@@ -144,6 +144,26 @@ def test_what_comes_after_another_upgrade_waits(instance: Instance, start_daemon
     settled(instance, "one")
 
 
+@pytest.mark.parametrize("removed", [False, True])
+def test_an_interpreter_that_goes_before_the_proper_entry_stands(
+    instance: Instance, start_daemon: StartDaemon, files: Path, *, removed: bool
+) -> None:
+    """The stand-in has it open (F) and serves on: the proper entry leads to an older one, or is gone."""
+    daemon = start_daemon(config(files))
+    with DirectoryWatch(instance.directory, IN_MODIFY | IN_CLOSE_WRITE) as watch:
+        if removed:
+            instance.remove("one")
+        else:
+            install(files / "ours", exits_with(THEIRS))
+        watch.wait_for(lambda event: is_registration(event) and HELPER in instance.names(), what="a stand-in")
+        (files / "ours").unlink()
+    daemon.wait_status(lambda s: "no executable file" in (s["handlers"][0]["reason"] or ""), "that it is missing")
+    assert status(instance, files) == (OURS if removed else THEIRS)
+    install(files / "ours", exits_with(OURS + THEIRS))
+    wait_until(lambda: status(instance, files) == OURS + THEIRS, what="the new one")
+    settled(instance, "one")
+
+
 @pytest.mark.parametrize("file", ["one", "status"])
 def test_who_needs_none(instance: Instance, start_daemon: StartDaemon, files: Path, file: str) -> None:
     """Disabled and switched off: one write ends that, at once, and nothing is registered."""

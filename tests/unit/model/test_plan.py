@@ -260,6 +260,28 @@ def test_a_stand_in_goes_when_its_entry_stands() -> None:
 
 
 @pytest.mark.parametrize(
+    ("standing", "says", "stays"),
+    [
+        (Standing.WAITING, PINS, True),
+        (Standing.WAITING, SAYS, False),
+        (Standing.WAITING, PINS._replace(interpreter="/other"), False),  # of another config
+        (Standing.WAITING, None, False),
+        (Standing.ABSENT, PINS, False),
+        (Standing.REFUSED, PINS, False),
+    ],
+)
+@pytest.mark.parametrize("others", [[], [entry(says=PINS)]])
+def test_a_stand_in_whose_interpreter_vanished(
+    standing: Standing, says: Registration | None, others: list[Entry], *, stays: bool
+) -> None:
+    """F has opened it: it serves on, above an entry that may have opened an older file."""
+    helper = entry(".binfmtd~a", says=says)
+    around = Surroundings({"a": Record(PINS, 7)})
+    removed = [] if stays else [(Act.REMOVE, ".binfmtd~a", Drift.UNWANTED)]
+    assert rows(desired(held=[held(standing)]), [helper, *others], around) == removed
+
+
+@pytest.mark.parametrize(
     ("standing", "says", "recorded", "expected"),
     [
         (Standing.WAITING, SAYS, False, [UNWANTED]),
