@@ -259,7 +259,7 @@ class Service:
         if files_changed:  # as after any mount
             self._mounts.looked(began)
         if trigger == "quiet" and result is not None and not result.done:
-            self._storm.looked_for_nothing(time.thread_time() - cpu, time.monotonic())
+            self._storm.passed_for_nothing(time.thread_time() - cpu, time.monotonic())
 
     def _pause(self) -> None:
         """Obey what is paused now; what was open before is settled first, so that no stand-in stays meanwhile."""

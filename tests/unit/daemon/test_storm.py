@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from binfmtd.daemon.storm import BUDGET, GLANCE, GLANCES_SHARE, LONGEST_PAUSE, REFILL, SHARE, Storm
+from binfmtd.daemon.storm import BUDGET, GLANCE, GLANCES_SHARE, LONGEST_PAUSE, PASSES, REFILL, SHARE, Storm
 
 
 def test_a_burst_is_listened_to() -> None:
@@ -23,6 +23,19 @@ def test_whoever_goes_on_is_heard_three_seconds_later_at_most() -> None:
     assert storm.listen_at == pytest.approx(100.0 + LONGEST_PAUSE)
     storm.looked_for_nothing(0.06, 103.0)
     assert storm.listen_at == pytest.approx(103.0 + 0.06 / SHARE)
+
+
+@pytest.mark.parametrize("cost", [BUDGET, 10 * BUDGET])
+def test_some_passes_are_always_free(cost: float) -> None:
+    """However long one takes; the next has to wait, as long as it takes its share of a core."""
+    storm = Storm()
+    for _ in range(PASSES):
+        storm.passed_for_nothing(cost, 100.0)
+        assert storm.listen_at <= 100.0 + 1e-9
+    storm.passed_for_nothing(cost, 100.0)
+    assert storm.listen_at == pytest.approx(100.0 + cost / SHARE)
+    storm.passed_for_nothing(REFILL, 100.0)  # they take no longer any more: nor does the pause
+    assert storm.listen_at == pytest.approx(100.0 + LONGEST_PAUSE)
 
 
 def test_quiet_pays_it_back() -> None:
