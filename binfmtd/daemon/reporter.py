@@ -4,6 +4,7 @@ Nothing is logged when nothing happens, and a trouble that lasts is logged once 
 event.
 """
 
+import errno
 import time
 from collections.abc import Collection
 from typing import Any
@@ -18,11 +19,14 @@ from binfmtd.daemon.probe_report import ProbeReport
 from binfmtd.daemon.reconcile import Reconciler
 from binfmtd.daemon.status_file import StatusFile, now, when
 from binfmtd.daemon.voice import Voice, grouped, named
+from binfmtd.errors import WriteRefusedError
 from binfmtd.kernel.mount import Mounted
 from binfmtd.model.config import Config
 from binfmtd.model.desired import Standing
 from binfmtd.model.drift import Act, Action, Drift
+from binfmtd.model.entry import Entry
 from binfmtd.model.guard import BRICKS
+from binfmtd.model.ownership import equal
 from binfmtd.model.pause import Pauses
 from binfmtd.model.plan import INSTANCE
 from binfmtd.model.standin import is_stand_in
@@ -106,11 +110,11 @@ class Reporter:
             self._voice.went_well(action.entry)
             self.probe.registered(action.entry)
         self._stood_in &= still_open
-        there = result.look.observed.by_name
         for action, error in result.failed:
+            entry = result.look.observed.by_name.get(action.entry)
             # What fails to be restored is in no later plan.
-            not_restored = action.act is Act.RESTORE and action.entry not in there
-            if not_restored or action.entry in still_open:  # else somebody who wants the same was faster
+            not_restored = action.act is Act.RESTORE and entry is None
+            if (not_restored or action.entry in still_open) and not _was_faster(entry, action, error):
                 self._voice.failed(action.entry, error)
         for held in result.look.desired.held:
             belongs = {"pass": pass_id, "entry": held.name}
@@ -271,3 +275,9 @@ class Reporter:
                 f"status {error.errno}", "status_unwritten", directory=self._state_dir, reason=error.strerror
             )
         return document
+
+
+def _was_faster(entry: Entry | None, action: Action, error: WriteRefusedError) -> bool:
+    """Whether somebody registered the very same before us: another daemon that wants it, too."""
+    same = entry and action.handler and equal(entry.registration, action.handler.registration)
+    return error.errno == errno.EEXIST and bool(same)

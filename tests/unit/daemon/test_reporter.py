@@ -1,0 +1,44 @@
+"""What is told of a pass, and what is not."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from binfmtd.daemon.look import Look, PassResult
+from binfmtd.daemon.reporter import Reporter
+from binfmtd.daemon.voice import Voice
+from binfmtd.errors import Again, WriteRefusedError
+from binfmtd.model.desired import DesiredState
+from binfmtd.model.drift import Act, Action, Drift, Plan, Surroundings
+from binfmtd.model.entry import Entry, ObservedState
+from binfmtd.model.handler import Flags, Handler, Registration
+from binfmtd.model.match import Magic
+
+SAYS = Registration(Magic(b"one"), "/i", Flags.F)
+A = Handler("a", SAYS)
+
+
+@pytest.mark.parametrize(
+    ("says", "number", "told"),
+    [
+        (SAYS, errno.EEXIST, []),
+        (SAYS._replace(interpreter="/other"), errno.EEXIST, ["a"]),
+        (None, errno.EEXIST, ["a"]),
+        (SAYS, errno.ENOEXEC, ["a"]),
+    ],
+)
+def test_who_wants_the_same_and_is_faster_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: Registration | None, number: int, told: list[str]
+) -> None:
+    """Two daemons replace the same entry: nobody vouches for which file F has opened, so it is replaced once more."""
+    action = Action(Act.REPLACE, "a", Drift.STALE_INTERPRETER, "another file", A)
+    entries = (Entry("a", 7, True, says),)  # noqa: FBT003
+    look = Look(ObservedState(entries), DesiredState((A,)), Surroundings(), Plan((action,)))
+    result = PassResult(look)
+    result.failed = [(action, WriteRefusedError("refused", number, Again.LATER))]
+    reporter = Reporter(str(tmp_path), "config")
+    said: list[str] = []
+    monkeypatch.setattr(Voice, "failed", lambda _, name, __: said.append(name))
+    reporter.passed("quiet", result, 0.0)
+    assert said == told
