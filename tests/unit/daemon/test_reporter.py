@@ -33,7 +33,7 @@ def test_who_wants_the_same_and_is_faster_is_no_error(
 ) -> None:
     """Two daemons replace the same entry: nobody vouches for which file F has opened, so it is replaced once more."""
     action = Action(Act.REPLACE, "a", Drift.STALE_INTERPRETER, "another file", A)
-    entries = (Entry("a", 7, True, says),)  # noqa: FBT003
+    entries = (Entry("a", 7, enabled=True, registration=says),)
     look = Look(ObservedState(entries), DesiredState((A,)), Surroundings(), Plan((action,)))
     result = PassResult(look)
     result.failed = [(action, WriteRefusedError("refused", number, Again.LATER))]
