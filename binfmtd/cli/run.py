@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 
 from binfmtd.cli import options
+from binfmtd.cli.check import observe
 from binfmtd.cli.context import load_config, reconciler
 from binfmtd.cli.state import state_dir
 from binfmtd.daemon.pause_file import PauseFile
@@ -14,6 +15,8 @@ from binfmtd.files.atomic import remove_unfinished
 from binfmtd.kernel.host import boot_id
 from binfmtd.model.config import Config
 from binfmtd.report.status_json import forget_status
+
+_LAST_LINES = 0.5  # seconds that the end waits for the reader of the log
 
 
 def parser() -> argparse.ArgumentParser:
@@ -53,30 +56,41 @@ def main(arguments: Sequence[str]) -> int:
 
     from binfmtd.config.look import DEFAULT_PATH
     from binfmtd.config.source import age, watched
+    from binfmtd.daemon.background import Background
+    from binfmtd.daemon.config_source import ConfigSource
+    from binfmtd.daemon.facts import needs_native
     from binfmtd.daemon.probed_file import ProbedFile
     from binfmtd.daemon.probing import Probing
-    from binfmtd.daemon.reload_request import ConfigSource
     from binfmtd.daemon.reporter import Reporter
     from binfmtd.daemon.service import Service
     from binfmtd.report import log
 
-    log.set_up(given.log_level, given.log_format)
-    reporter = Reporter(directory, os.path.abspath(given.config or DEFAULT_PATH))
+    kept = reconciler(config, directory)
+    kept.ledger.file.deferred = kept.memory.file.deferred = True
+    if needs_native(config):
+        kept.facts.native(observe(given.mount))  # by child processes, started before the first thread
+    lines = log.set_up_queue(given.log_level, given.log_format)
+    reporter = Reporter(directory, os.path.abspath(given.config or DEFAULT_PATH), lines)
     reporter.config_loaded(config)
     source = ConfigSource(
         load=load,
         age=lambda: age(given.config),
         watched=lambda: watched(given.config),
     )
-    kept = reconciler(config, directory)
     if kept.ledger.problem:
         reporter.ledger_lost(kept.ledger.problem)
     boot = boot_id()
     pauses = PauseFile(directory, boot)
-    probing = Probing(ProbedFile(directory, boot), directory, given.mount, config.policy.probe, reporter.probe)
+    background = Background()
+    probing = Probing(
+        ProbedFile(directory, boot), directory, given.mount, config.policy.probe, reporter.probe, background
+    )
     try:
-        Service(source, options.where(given), kept, reporter, signals, persistence, lock, pauses, probing).run()
+        Service(
+            source, options.where(given), kept, reporter, signals, persistence, lock, pauses, probing, background
+        ).run()
     finally:
         signals.ignore()
+        lines.flush(_LAST_LINES)
         lock.release()
     return 0

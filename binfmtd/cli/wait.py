@@ -72,7 +72,8 @@ def wait(wanted: list[Architecture], directory: str | None, facts: HostFacts, de
     observer = Observer()
     while True:
         try:
-            attachment.find()
+            attachment.begin()
+            attachment.attach(attachment.find_only())
             observed = _look(attachment, observer)
             missing = [each.name for each in wanted if not _runs(each, observed, facts)]
             problem = f"{', '.join(missing)}: no enabled entry takes its programs" if missing else None

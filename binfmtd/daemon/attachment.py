@@ -6,7 +6,6 @@ look that could not be made for a shortage which passes (no descriptor, no memor
 """
 
 import time
-from collections.abc import Callable
 
 from binfmtd.daemon.mount_table import LEAST_REST
 from binfmtd.daemon.wait import Wait
@@ -29,31 +28,40 @@ class Attachment:
         self._began = self._ended = float("-inf")
         self._short = False
 
-    def attach(self) -> bool:
-        """Find the instance and arm the watch, before anybody looks; True if it is another one or newly watched.
-
-        Raises MountError where there is none.
-        """
-        return self._attach(lambda: find_or_mount(self._where))
-
-    def find(self) -> bool:
-        """The same for who only looks: nothing is ever mounted."""
-        return self._attach(lambda: find(self._where.directory))
-
-    def _attach(self, find: Callable[[], Mounted]) -> bool:
+    def begin(self) -> None:
+        """Begin a look for the instance: see ``look_at``.  Opens inotify if that has not succeeded yet."""
         self._began = time.monotonic()
         self._short = False
-        before = self.mounted
         if (opened := self._watch.open()) is not None:
             self._wait.add(opened)
+
+    def find(self) -> Mounted | MountError:
+        """Find the instance, or mount it.  May block, so it is called in a thread; changes nothing here."""
         try:
-            self.mounted = find()
+            return find_or_mount(self._where)
         except MountError as error:
+            return error
+
+    def find_only(self) -> Mounted | MountError:
+        """The same for a daemon that only looks: nothing is ever mounted."""
+        try:
+            return find(self._where.directory)
+        except MountError as error:
+            return error
+
+    def attach(self, found: Mounted | MountError) -> bool:
+        """Watch what was found, before it is looked at; True if it is another instance or newly watched.
+
+        Raises the MountError if none was found.
+        """
+        before = self.mounted
+        if isinstance(found, MountError):
             self.mounted = None
             self._watch.forget_instance()
-            self.failed(error)
-            raise
-        return self._watch.watch_instance(self.mounted.directory) or self.mounted != before
+            self.failed(found)
+            raise found
+        self.mounted = found
+        return self._watch.watch_instance(found.directory) or found != before
 
     def failed(self, error: BinfmtdError) -> None:
         """A look could not be made, or nothing could be written."""

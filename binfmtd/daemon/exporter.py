@@ -7,11 +7,11 @@ them ends the daemon; what fails is said once, and tried again with the next rel
 
 import os
 import socket
-import sys
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from binfmtd.daemon.background import Background
 from binfmtd.daemon.listen_fds import passed_socket
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.wait import Wait
@@ -22,20 +22,22 @@ if TYPE_CHECKING:
     from binfmtd.daemon.http_server import HttpServer
     from binfmtd.daemon.textfile import Textfile
 
-# Python lets a thread run for 5 ms before another gets its turn: a repair would take ten times as long.
-_SWITCH_SECONDS = 0.0001
+KEY = "metrics"
+_LAST_SECONDS = 0.5  # that the daemon's end waits for an import
 
 
 class Exporter:
     """What the daemon shows, and to whom."""
 
-    def __init__(self, report: Reporter, wait: Wait) -> None:
+    def __init__(self, report: Reporter, wait: Wait, background: Background) -> None:
         """``wait`` tells whether the loop comes round."""
         self._report = report
+        self._background = background
         self._wait = wait
         self._passed = passed_socket()
         self._snapshot: Snapshot | None = None
-        self._open = Metrics()  # as it is, or was tried in vain
+        self._open = Metrics()  # what was asked for last
+        self._used = Metrics()  # what the thread opened last, or tried to
         self._textfile: Textfile | None = None
         self._server: HttpServer | None = None
         self._retry = False
@@ -51,38 +53,42 @@ class Exporter:
         self._snapshot = Snapshot(document, self._report.counts.copy(), started)
         if wanted != self._open or self._retry or (self._passed and self._server is None):
             self._retry = False
-            try:
-                self._use(wanted)
-            except (OSError, RuntimeError) as error:  # no descriptors left, no threads
-                self._report.metrics_failed(f"[metrics]: {error}")
-        if self._textfile is not None:
+            self._open = wanted
+            self._background.run(KEY, lambda: self._use(wanted))
+        elif self._textfile is not None:
             self._textfile.show(self._snapshot)
 
     def close(self) -> None:
         """Show nothing any more."""
+        self._background.finish([KEY], _LAST_SECONDS)
         for each in (self._textfile, self._server):
             if each is not None:
                 each.close()
         self._textfile = self._server = None
 
     def _use(self, wanted: Metrics) -> None:
-        before, self._open = self._open, wanted
-        sys.setswitchinterval(_SWITCH_SECONDS)
-        if wanted.textfile != before.textfile and self._textfile is not None:
-            self._textfile.close()
-            self._textfile = None
-        if wanted.textfile is not None and self._textfile is None:
-            from binfmtd.daemon.textfile import Textfile
+        """Open and close what the config wants otherwise than before; in a thread, since it imports modules."""
+        before, self._used = self._used, wanted
+        try:
+            if wanted.textfile != before.textfile and self._textfile is not None:
+                self._textfile.close()
+                self._textfile = None
+            if wanted.textfile is not None and self._textfile is None:
+                from binfmtd.daemon.textfile import Textfile
 
-            self._textfile = Textfile(wanted.textfile, self._report.metrics_failed)
-        if self._passed is None and wanted.listen != before.listen and self._server is not None:
-            self._server.close()
-            self._server = None
-        if self._server is None and (listener := self._passed or self._listen(wanted.listen)) is not None:
-            from binfmtd.daemon.http_server import HttpServer
+                self._textfile = Textfile(wanted.textfile, self._report.metrics_failed)
+            if self._passed is None and wanted.listen != before.listen and self._server is not None:
+                self._server.close()
+                self._server = None
+            if self._server is None and (listener := self._passed or self._listen(wanted.listen)) is not None:
+                from binfmtd.daemon.http_server import HttpServer
 
-            self._server = HttpServer(listener, self._answer, self._report.metrics_failed)
-            self._report.listening(_shown(listener.getsockname()))
+                self._server = HttpServer(listener, self._answer, self._report.metrics_failed)
+                self._report.listening(_shown(listener.getsockname()))
+        except (OSError, RuntimeError) as error:  # no descriptors left, no threads
+            self._report.metrics_failed(f"[metrics]: {error}")
+        if self._textfile is not None and self._snapshot is not None:
+            self._textfile.show(self._snapshot)
 
     def _listen(self, address: tuple[str, int] | None) -> socket.socket | None:
         if address is None:

@@ -2,14 +2,15 @@
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
+from typing import Protocol
 
 from binfmtd.errors import FormatError
 from binfmtd.files.atomic import read_regular, write_atomically
 from binfmtd.files.trust import Trust
 from binfmtd.kernel import host
-from binfmtd.kernel.interpreters import fingerprint, look_at, program_heads
+from binfmtd.kernel.interpreters import fingerprint, head, look_at, program_heads
 from binfmtd.model.config import Config
 from binfmtd.model.desired import Facts, InterpreterFacts
 from binfmtd.model.entry import ObservedState
@@ -17,40 +18,67 @@ from binfmtd.model.entry import ObservedState
 NATIVE_FILE = "native.json"
 
 
+class Interpreters(Protocol):
+    """What is known of the interpreters' files."""
+
+    def facts(self, paths: Collection[str]) -> Mapping[str, InterpreterFacts]:
+        """The facts about these paths; one that has not answered is left out."""
+
+    def unchanged(self, path: str) -> bool:
+        """Tell if the file at ``path`` is still the one that the facts are about."""
+
+    def can_run(self, path: str) -> bool:
+        """Tell if a foreign entry's interpreter is there; true as long as that is not known."""
+
+    def head(self, path: str) -> bytes:
+        """The first bytes of an interpreter, as the kernel reads them."""
+
+
+class InterpretersNow:
+    """Looks at the files when it is asked: for commands, which may wait."""
+
+    def __init__(self) -> None:
+        self._trust = Trust.of_this_process()
+        self._known: dict[str, InterpreterFacts] = {}
+
+    def facts(self, paths: Collection[str]) -> Mapping[str, InterpreterFacts]:
+        """Look at what is not known yet, or has changed."""
+        self._known |= look_at([path for path in paths if not self.unchanged(path)], self._trust)
+        return self._known
+
+    def unchanged(self, path: str) -> bool:
+        """Compare with the file that is there now."""
+        return path in self._known and fingerprint(path) == self._known[path].fingerprint
+
+    def can_run(self, path: str) -> bool:
+        """Look at the file that is there now."""
+        return fingerprint(path) is not None
+
+    def head(self, path: str) -> bytes:
+        """Read it."""
+        return head(path)
+
+
 class HostFacts:
     """The facts for one config; ``state_dir`` keeps, for the boot, what had to be found out by running programs."""
 
-    def __init__(self, state_dir: str | None, *, writes: bool = True) -> None:
+    def __init__(self, state_dir: str | None, *, writes: bool = True, interpreters: Interpreters | None = None) -> None:
         """``writes``: whether what was found out may be kept there."""
+        self.interpreters = interpreters or InterpretersNow()
         self._state_dir = state_dir
         self._writes = writes
-        self._trust = Trust.of_this_process()
         self._native: frozenset[str] | None = None
-        self._interpreters: dict[str, InterpreterFacts] = {}
         self._boot_id = host.boot_id()
         self.header = host.native_header()
         self.heads = program_heads(self.header)
         self._kernel = host.kernel_version()
         self._judges_paths = host.judges_paths()
 
-    def forget_interpreters(self) -> None:
-        """Something happened to an interpreter: look again."""
-        self._interpreters = {}
-
-    def forget_exchanged(self) -> None:
-        """The same where the file is another than before; who could change it, say, is not asked anew."""
-        kept = {path: each for path, each in self._interpreters.items() if fingerprint(path) == each.fingerprint}
-        self._interpreters = kept
-
     def gather(self, config: Config, observed: ObservedState | None) -> Facts:
         """The facts that this config needs; ``observed`` is None where the entries cannot be seen."""
-        wanted = paths_of(config)
-        missing = [path for path in wanted if path not in self._interpreters]
-        self._interpreters |= look_at(missing, self._trust)
-        needs_native = any(declared.from_all or declared.unless_native for declared in config.declarations)
         return Facts(
-            self._interpreters,
-            self.native(observed) if needs_native else frozenset(),
+            self.interpreters.facts(paths_of(config)),
+            self.native(observed) if needs_native(config) else frozenset(),
             self.header,
             self.heads,
             self._kernel,
@@ -90,3 +118,8 @@ class HostFacts:
 def paths_of(config: Config) -> list[str]:
     """Every interpreter that the config could mean."""
     return list(dict.fromkeys(path for declared in config.declarations for path in declared.interpreters))
+
+
+def needs_native(config: Config) -> bool:
+    """Tell if it matters for this config what runs natively."""
+    return any(declared.from_all or declared.unless_native for declared in config.declarations)

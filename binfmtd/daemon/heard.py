@@ -13,11 +13,16 @@ class Heard:
         self.flushed = flushed  # status was touched, or all that was declared is gone at once
         self.overflow = False  # events were lost
         self.lost = False  # the watch on the instance is gone
-        self.files: set[str] = set()  # which kinds of watched files changed
+        self.files: set[str] = set()  # the owners of watched files that changed (Watch.use)
         self.arrived = False  # an interpreter was put there as a whole: renamed, or written to its end
 
     def __bool__(self) -> bool:
         return bool(self.names or self.everything or self.overflow or self.lost or self.files)
+
+    @property
+    def interpreters(self) -> set[str]:
+        """The paths of interpreters that may be other files now."""
+        return {owner for owner in self.files if owner.startswith("/")}
 
     def beside_entries(self) -> "Heard":
         """What does not concern the entries that were touched."""

@@ -11,7 +11,6 @@ from binfmtd.daemon.heard import Heard
 from binfmtd.daemon.look import Look
 from binfmtd.errors import WriteRefusedError
 from binfmtd.kernel.instance import Instance
-from binfmtd.kernel.interpreters import moved
 from binfmtd.kernel.stand_ins import StandIns
 from binfmtd.kernel.write import DISABLE, ENABLE, Writer
 from binfmtd.model.drift import Drift
@@ -43,8 +42,12 @@ class HotPath:
         failed: Collection[str],
         may_bridge: Callable[[str], bool],
         may_switch: Callable[[str], bool],
+        unchanged: Callable[[str], bool],
     ) -> None:
-        """``failed`` names are left alone; the two others tell which names we back off from at the moment."""
+        """``failed`` names are left alone; ``may_bridge`` and ``may_switch`` leave out those that we back off from.
+
+        ``unchanged`` tells if the file at an interpreter's path is still the one that was judged.
+        """
         served = look.plan.served_elsewhere
         pauses = look.surroundings.pauses
         skipped = {*served, *failed, *(handler.name for handler in look.desired.handlers if pauses.hold(handler.name))}
@@ -58,12 +61,12 @@ class HotPath:
         }
         self._higher = {low: above for low, above in higher.items() if above and low in self._handlers}
         self._served = [(look.desired.by_name[name], by) for name, by in served.items() if not pauses.hold(name)]
-        self._fingerprints = look.desired.fingerprints
         self._inodes = {name: entry.inode for name, entry in look.observed.by_name.items()}
         self._there = self._by_file.keys() & look.observed.by_name.keys()  # as far as was noticed
         self._switch_paused = pauses.hold(INSTANCE)
         self._may_bridge = may_bridge
         self._may_switch = may_switch
+        self._unchanged = unchanged
         self._stand_ins = StandIns(look.desired, look.plan.yielding_to, look.observed.by_name)
         for handler in look.desired.handlers:
             self._stand_ins.line(handler)  # written now, not in a hurry
@@ -87,7 +90,7 @@ class HotPath:
                 without = self._look(heard, instance, writer, reaction)
         if not heard.written and self._all_gone(reaction.found, instance):
             heard.flushed = True  # also if nobody said so: during a storm, or not yet
-        without = [handler for handler in without if not moved(handler.registration, self._fingerprints)]
+        without = [handler for handler in without if self._may_open(handler.registration)]
         if without:
             enabled = [each.name for each in without if self._enabled_again(each, heard, instance, writer)]
             reaction.bridged, reaction.refused = self._stand_ins.bridge(without, instance, writer)
@@ -113,6 +116,9 @@ class HotPath:
         if also:
             without = sorted([*without, *also], key=lambda handler: self._rank[handler.name])
         return without
+
+    def _may_open(self, registration: Registration) -> bool:
+        return Flags.F not in registration.flags or self._unchanged(registration.interpreter)
 
     def _all_gone(self, found: Mapping[str, Drift], instance: Instance) -> bool:
         """Whether nothing of ours is left, not even a stand-in, and some of it went just now: that is a flush."""

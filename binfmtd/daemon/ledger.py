@@ -1,11 +1,12 @@
 """What binfmtd registered: ledger.json in the state directory.
 
-The intent is written before a proper entry is registered, and what came of it afterwards: so a killed daemon's entries
-are known as its own at any moment.  A repair does not wait for that, as a stand-in serves already.  Records of another
-boot are void.  A lost or corrupt ledger costs nothing but knowledge: entries equal to the desired state are adopted,
-everything else is foreign.
+The registrations that the config wants are written down as intents, without an inode number, before any of them is
+made, and each entry with its number when it is registered.  So the entries of a daemon that was killed are known as
+its own: an entry that equals an intent was registered by it.  Records of another boot are void.  Without a ledger,
+entries that equal the desired state are adopted, and all others are foreign.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from binfmtd.daemon.boot_file import BootFile
@@ -13,7 +14,9 @@ from binfmtd.errors import FormatError
 from binfmtd.formats.line import decode_line, encode_line, to_bytes, to_text
 from binfmtd.model.desired import Fingerprint
 from binfmtd.model.drift import Record
-from binfmtd.model.handler import Handler
+from binfmtd.model.entry import ObservedState
+from binfmtd.model.handler import Handler, Registration
+from binfmtd.model.ownership import equal
 
 FILE_NAME = "ledger.json"
 SCHEMA = 1
@@ -23,35 +26,53 @@ class Ledger:
     """The records of this boot, in memory and on disk."""
 
     def __init__(self, state_dir: str | None, boot_id: str) -> None:
-        self._file = BootFile(state_dir, FILE_NAME, SCHEMA, boot_id)
-        found = self._file.read(_parse, "what it knew is lost, entries as declared are adopted")
-        self.records: dict[str, Record] = found or {}
-        self._saved = dict(self.records)
+        self.file = BootFile(state_dir, FILE_NAME, SCHEMA, boot_id)
+        found = self.file.read(_parse, "what it knew is lost, entries as declared are adopted")
+        self.records, self._earlier_intents = found or ({}, {})
+        self._intents: dict[str, Registration] = {}
+        self._saved: _Content = {}, {}
 
     @property
     def problem(self) -> str | None:
         """Why the file could not be read or written."""
-        return self._file.problem
+        return self.file.problem
 
-    def intend(self, handlers: list[Handler]) -> None:
-        """Write down that these are about to be registered: an entry of theirs is ours, whatever its number."""
-        if handlers:
-            self._write(self.records | {handler.name: Record(handler.registration) for handler in handlers})
+    def claim(self, observed: ObservedState) -> None:
+        """Take for our own what an earlier daemon meant to register, and was killed before it recorded the number."""
+        intents, self._earlier_intents = self._earlier_intents, {}
+        for name, registration in intents.items():
+            entry, record = observed.by_name.get(name), self.records.get(name)
+            recorded = entry is not None and record is not None and record.inode in (None, entry.inode)
+            if entry is not None and not recorded and equal(entry.registration, registration):
+                self.records[name] = Record(registration)
+
+    def intend(self, handlers: Iterable[Handler]) -> None:
+        """Write down that these, and no others, may be registered from now on."""
+        self._intents = {handler.name: handler.registration for handler in handlers}
+        self.save()
 
     def save(self) -> None:
         """Bring the file up to date; nothing is written when nothing has changed."""
-        self._write(self.records)
-
-    def _write(self, records: dict[str, Record]) -> None:
-        if records == self._saved and (not records or self._file.there()):
+        if (self.records, self._intents) == self._saved:
+            self.file.put_again()
             return
-        entries = {name: _to_json(name, record) for name, record in sorted(records.items())}
-        if self._file.write({"entries": entries}, "after a restart our entries will count as foreign"):
-            self._saved = dict(records)
+        self._saved = records, intents = dict(self.records), self._intents
+        self.file.put(
+            lambda: {
+                "entries": {name: _to_json(name, record) for name, record in sorted(records.items())},
+                "intents": {name: to_text(encode_line(name, each)) for name, each in sorted(intents.items())},
+            },
+            "after a restart our entries will count as foreign",
+        )
 
 
-def _parse(content: Any) -> dict[str, Record]:
-    return {name: _from_json(name, record) for name, record in content["entries"].items()}
+_Content = tuple[dict[str, Record], dict[str, Registration]]
+
+
+def _parse(content: Any) -> _Content:
+    records = {name: _from_json(name, record) for name, record in content["entries"].items()}
+    intents = {name: _line(name, line) for name, line in content.get("intents", {}).items()}
+    return records, intents
 
 
 def _to_json(name: str, record: Record) -> dict[str, Any]:
@@ -64,9 +85,16 @@ def _to_json(name: str, record: Record) -> dict[str, Any]:
 
 
 def _from_json(name: str, content: dict[str, Any]) -> Record:
-    named, registration = decode_line(to_bytes(content["line"]))
+    registration = _line(name, content["line"])
     inode, pinned = content["inode"], content["pinned"]
     numbers = [inode, *(pinned or [])]
-    if named != name or not all(number is None or type(number) is int for number in numbers):
+    if not all(number is None or type(number) is int for number in numbers):
         raise FormatError(f"the record of {name!r} is damaged")
     return Record(registration, inode, Fingerprint(*pinned) if pinned else None)
+
+
+def _line(name: str, line: str) -> Registration:
+    named, registration = decode_line(to_bytes(line))
+    if named != name:
+        raise FormatError(f"the record of {name!r} is damaged")
+    return registration

@@ -19,14 +19,14 @@ class Memory:
     """What is remembered of this boot, oldest entry first."""
 
     def __init__(self, state_dir: str | None, boot_id: str) -> None:
-        self._file = BootFile(state_dir, FILE_NAME, SCHEMA, boot_id)
-        self.entries: dict[str, Remembered] = self._file.read(_parse, "others' entries may not come back") or {}
-        self._saved = list(self.entries.items())
+        self.file = BootFile(state_dir, FILE_NAME, SCHEMA, boot_id)
+        self.entries: dict[str, Remembered] = self.file.read(_parse, "others' entries may not come back") or {}
+        self._saved: list[tuple[str, Remembered]] = []
 
     @property
     def problem(self) -> str | None:
         """Why the file could not be read or written."""
-        return self._file.problem
+        return self.file.problem
 
     def forget(self, names: Collection[str]) -> None:
         """Somebody removed these by name."""
@@ -35,11 +35,15 @@ class Memory:
 
     def save(self) -> None:
         """Bring the file up to date; nothing is written when nothing has changed."""
-        if list(self.entries.items()) == self._saved and (not self.entries or self._file.there()):
+        known = list(self.entries.items())
+        if known == self._saved:
+            self.file.put_again()
             return
-        entries = [_to_json(name, was) for name, was in self.entries.items()]
-        if self._file.write({"entries": entries}, "after a restart, others' entries may not come back"):
-            self._saved = list(self.entries.items())
+        self._saved = known
+        self.file.put(
+            lambda: {"entries": [_to_json(name, was) for name, was in known]},
+            "after a restart, others' entries may not come back",
+        )
 
 
 def can_be_written(name: str, was: Remembered) -> bool:

@@ -113,6 +113,10 @@ class Pacing:
         """The drifts that are not settled yet."""
         return self._settling.pending()
 
+    def drifting(self) -> frozenset[str]:
+        """The names among them: without the look at everything."""
+        return self._settling.pending() - {EVERYTHING}
+
     def contended(self) -> frozenset[str]:
         """The names that are backed off from."""
         return self._contention.contended()

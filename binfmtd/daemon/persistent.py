@@ -88,9 +88,9 @@ class Persistence:
             )
 
     @property
-    def due_at(self) -> float:
-        """When there is something to do (monotonic, in seconds): as long as anything is left, now or soon."""
-        return float("inf") if self._steps is None else self._not_before
+    def off(self) -> bool:
+        """Tell if nothing is to come back after a reboot."""
+        return self._off
 
     def want(self, look: Look, config: Config, failed: Collection[str] = (), *, adding: bool = False) -> None:
         """Say what should come back after a reboot: what is desired, but for what the kernel refused (``failed``).
@@ -171,6 +171,15 @@ class Persistence:
             self.step()
         if self.problem is not None:
             raise PersistenceError(self.problem)
+
+    def bring(self, look: Look, config: Config, failed: Collection[str]) -> bool:
+        """Do all of it for a daemon, in a thread; False if there was nothing to do.  A failure is a ``problem``."""
+        self.want(look, config, failed)
+        if self._steps is None:
+            return False
+        with suppress(PersistenceError):
+            self.finish()
+        return True
 
     def in_step(self) -> bool:
         """Whether the file says what is wanted.  Raises PersistenceError."""

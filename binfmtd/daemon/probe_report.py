@@ -1,5 +1,6 @@
 """What the daemon tells of what runs: in the log, in the status, and as labels."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -56,14 +57,25 @@ class ProbeReport:
             "architectures": [] if probed is None else [row._asdict() for row in probed.architectures],
         }
 
-    def keep_labels(self, config: Config) -> None:
-        """Have the file for node-feature-discovery say the same; one that cannot be written is logged once."""
-        problem = None
+    def labels(self, config: Config) -> Callable[[], str | None]:
+        """Return the work that has the file for node-feature-discovery say the same, for a thread.
+
+        It returns why the file cannot be written, if so.
+        """
+        path, probed = config.labels, self._probed
         interval = config.policy.probe if isinstance(config.policy.probe, float) else None
-        try:
-            self._labels.keep(config.labels, self._probed, interval)
-        except OSError as error:
-            problem = error.strerror
-            if problem != self._unwritten:
-                self._log.error("labels_unwritten", file=config.labels, reason=problem)
+
+        def keep() -> str | None:
+            try:
+                self._labels.keep(path, probed, interval)
+            except OSError as error:
+                return error.strerror
+            return None
+
+        return keep
+
+    def labels_kept(self, path: str | None, problem: str | None) -> None:
+        """Log once that the file cannot be written (None: it can)."""
+        if problem is not None and problem != self._unwritten:
+            self._log.error("labels_unwritten", file=path, reason=problem)
         self._unwritten = problem

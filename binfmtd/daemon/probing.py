@@ -2,37 +2,53 @@
 
 * It is due a moment after something was registered or repaired, at the start too, and at intervals where the config
   says so.  Then it rests for twenty times what it took of a processor: a storm of repairs is no storm of probes.
-* The loop hears of its end by SIGCHLD, and of its result by the file that it writes.  Whatever it has to complain about
-  comes through a pipe, read when it has ended.
+* SIGCHLD wakes the loop at its end, and inotify when the file with its result was written.  Its error messages come
+  through a pipe, which is read when it has ended.
 """
 
 import os
 import resource
-import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
+from binfmtd.daemon.background import Background
 from binfmtd.daemon.mount_table import LEAST_REST
 from binfmtd.daemon.probe_report import ProbeReport
 from binfmtd.daemon.probed_file import ProbedFile
 from binfmtd.model.config import Probe
+from binfmtd.model.probed import Probed
+
+if TYPE_CHECKING:
+    import subprocess
 
 DELAY = 1.0  # seconds after a repair: others may follow at once
 LONGEST = 600.0  # seconds after which it is killed
 _PATIENCE = 1.0  # seconds
 _NEVER = float("inf")
+KEY = "probe"
+FILE_KEY = "probed.json"
 
 
 class Probing:
     """At most one child at a time.  ``due_at`` (monotonic, in seconds) is when ``step`` has something to do."""
 
     def __init__(
-        self, file: ProbedFile, state_dir: str, mount: str | None, probe: Probe | float, report: ProbeReport
+        self,
+        file: ProbedFile,
+        state_dir: str,
+        mount: str | None,
+        probe: Probe | float,
+        report: ProbeReport,
+        background: Background,
     ) -> None:
+        """Where nothing is to be probed, the file is only read."""
+        self.changed: Callable[[], None] = lambda: None  # called when the report has something new to say
         self.watched = file.watched
         self._file = file
+        self._background = background
         where = ["--state-dir", state_dir, *(["--mount", mount] if mount else [])]
         # -P: it finds its modules where we found ours, and none in the current directory.
         self._command: Sequence[str] = [sys.executable, "-P", "-m", "binfmtd", "probe", "--write", *where]
@@ -47,6 +63,8 @@ class Probing:
     @property
     def due_at(self) -> float:
         """When to start it, or to kill it."""
+        if self._background.busy(KEY):
+            return _NEVER
         return self._wanted_at if self._child is None else self._began + LONGEST
 
     def use(self, probe: Probe | float) -> None:
@@ -71,8 +89,14 @@ class Probing:
             return
         self._wanted_at = _NEVER
         self._began, self._cost_before = now, _cost_of_children()
+        self._background.run(KEY, self._start, self._started)
+
+    def _start(self) -> "subprocess.Popen[bytes] | OSError":
+        """Execute the command, in a thread: its program may lie on a disk that does not answer."""
+        import subprocess
+
         try:
-            self._child = subprocess.Popen(
+            return subprocess.Popen(
                 self._command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -80,22 +104,33 @@ class Probing:
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
             )
         except OSError as error:
-            self._report.failed(f"{self._command[0]}: {error.strerror}")
+            return error
+
+    def _started(self, child: "subprocess.Popen[bytes] | OSError") -> None:
+        if isinstance(child, OSError):
+            self._report.failed(f"{self._command[0]}: {child.strerror}")
             self._rest()
+            self.changed()
+        else:
+            self._child = child
+            self.reap()  # its SIGCHLD may have come before
 
     def take_in(self) -> None:
-        """Somebody has probed, we or another."""
-        probed = self._file.read()
+        """Read what was found, here or by another program."""
+        self._background.run(FILE_KEY, self._file.read, self._found)
+
+    def _found(self, probed: Probed | None) -> None:
         self._report.found(probed)
         if self._file.problem:
             self._report.failed(self._file.problem)
+        self.changed()
 
-    def reap(self) -> bool:
-        """A child has ended: True if it was ours."""
+    def reap(self) -> None:
+        """A child has ended; it may be ours."""
         child = self._child
         if child is None or child.poll() is None or child.stderr is None:
-            return False
-        os.set_blocking(child.stderr.fileno(), False)  # somebody else may hold it open
+            return
+        os.set_blocking(child.stderr.fileno(), False)  # another process may hold it open
         complaint = (child.stderr.read() or b"").decode(errors="replace").strip().rpartition("\n")[2]
         child.stderr.close()
         self._child = None
@@ -104,16 +139,19 @@ class Probing:
             self._report.failed(ended and ended.removeprefix("binfmtd: "))
         self._rest()
         self.take_in()
-        return True
 
     def stop(self) -> None:
-        """End it with us."""
+        """End it with the daemon."""
+        import subprocess
+
+        self._background.finish([KEY], _PATIENCE)
         if self._child is not None:
             self._child.terminate()  # so that it takes its directory away
             with suppress(subprocess.TimeoutExpired):
                 self._child.wait(_PATIENCE)
             self._child.kill()
-            self._child.wait()
+            with suppress(subprocess.TimeoutExpired):
+                self._child.wait(_PATIENCE)
 
     def _rest(self) -> None:
         now = time.monotonic()

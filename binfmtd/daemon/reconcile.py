@@ -14,7 +14,7 @@ from binfmtd.daemon.memory import Memory, can_be_written
 from binfmtd.errors import Again, WriteRefusedError
 from binfmtd.kernel.converge import Convergence, Due, Outcome
 from binfmtd.kernel.instance import Instance, Observer
-from binfmtd.kernel.interpreters import cannot_run, head
+from binfmtd.kernel.interpreters import cannot_run
 from binfmtd.kernel.write import DISABLE, REMOVE, Writer
 from binfmtd.model.config import Config
 from binfmtd.model.desired import DesiredState, resolve
@@ -42,7 +42,7 @@ class Reconciler:
         self.memory = memory
         self.pauses = Pauses()
         self.failed: dict[str, WriteRefusedError] = {}  # waits for a reload, an interpreter, the mount or a resync
-        self._facts = facts
+        self.facts = facts
         self._desired: DesiredState | None = None  # until config or interpreters change; it remembers what overlaps
         self._observer = Observer()
         self._stand_ins: set[str] | None = None  # ours, or left over from who was here before us; None: not looked yet
@@ -54,14 +54,13 @@ class Reconciler:
         self.retry(interpreters=True)
 
     def retry(self, *, interpreters: bool = False) -> None:
-        """What failed may go better now; ``interpreters``: look at their files anew as well."""
+        """What failed may succeed now; ``interpreters``: because their files are others."""
         self.failed.clear()
         if interpreters:
-            self._forget_interpreters()
+            self._desired = None
 
     def interpreter_arrived(self) -> None:
-        """A file was put in the place of an interpreter: it can serve before everything is looked at anew."""
-        self._facts.forget_exchanged()
+        """Use new facts about interpreters; what failed is not tried again before everything is quiet."""
         self._desired = None
 
     def refused(self, name: str, error: WriteRefusedError) -> None:
@@ -73,8 +72,9 @@ class Reconciler:
         """Observe and plan.  ``touched`` names the entries to read again though they look the same; None: all."""
         before = (self._observer.inodes() or self._known_inodes()) if self.memory.entries else ()
         observed = self._observer.look(instance, touched)
+        self.ledger.claim(observed)
         if self._desired is None:
-            self._desired = resolve(self.config, self._facts.gather(self.config, observed))
+            self._desired = resolve(self.config, self.facts.gather(self.config, observed))
         desired = self._desired
         others_stand_ins = self._others_stand_ins(observed, desired)
         self._agree(observed, desired)
@@ -125,6 +125,7 @@ class Reconciler:
             if not actions:
                 break
             self.memory.save()
+            self.ledger.intend(look.desired.handlers)
             todo = Plan(actions, look.plan.served_elsewhere, look.plan.shadowed, look.plan.yielding_to)
             convergence = Convergence(
                 todo,
@@ -134,16 +135,17 @@ class Reconciler:
                 due=due,
                 disturbed=disturbed,
                 removed=removed,
-                intend=self.ledger.intend,
+                unchanged=self.facts.interpreters.unchanged,
             )
             try:
                 outcome = convergence.run()
             finally:  # what was registered before an error is ours all the same
                 self._take_in(convergence.outcome, result)
             if outcome.interpreters_moved:
-                self._forget_interpreters()
+                self._desired = None
+            judged = look.desired.fingerprints
             look = result.look = self.look(instance, {action.entry for action in actions})
-            if not outcome.done and not outcome.interpreters_moved:
+            if not outcome.done and look.desired.fingerprints == judged:
                 break
         self._forget_void(look.observed)
         self.ledger.save()
@@ -177,7 +179,8 @@ class Reconciler:
         """Remove every entry that is ours (`on_stop = "remove"`), and look at what is left.  Raises as make_pass."""
         look = self.look(instance)
         removal = removal_plan(look.desired, look.observed, look.surroundings)
-        outcome = Convergence(removal, look.desired, instance, writer).run()
+        unchanged = self.facts.interpreters.unchanged
+        outcome = Convergence(removal, look.desired, instance, writer, unchanged=unchanged).run()
         for action in outcome.done:
             self.ledger.records.pop(action.entry, None)
         self.ledger.save()
@@ -198,10 +201,6 @@ class Reconciler:
         """Which entries stood when an earlier daemon looked last, as far as it was written down."""
         ours = {record.inode for record in self.ledger.records.values() if record.inode is not None}
         return ours | {was.inode for was in self.memory.entries.values()}
-
-    def _forget_interpreters(self) -> None:
-        self._facts.forget_interpreters()
-        self._desired = None
 
     def _others_stand_ins(self, observed: ObservedState, desired: DesiredState) -> frozenset[str]:
         """Those of another daemon: they came after our first look, and for a name that we never declared."""
@@ -263,7 +262,7 @@ class Reconciler:
             if self._is_bricking(entry, standing, desired):
                 bricking.add(entry.name)
             rival = entry.enabled and desired.overlapping(registration.match) and foreign(entry, desired, others)
-            if rival and cannot_run(entry):
+            if rival and cannot_run(entry, self.facts.interpreters.can_run):
                 broken.add(entry.name)
         return Surroundings(self.ledger.records, frozenset(broken), frozenset(bricking))
 
@@ -275,10 +274,10 @@ class Reconciler:
 
     def _takes_programs(self, entry: Entry) -> bool:
         said = entry.registration
-        return said is not None and any(takes(said.match, head) for head in self._facts.heads)
+        return said is not None and any(takes(said.match, head) for head in self.facts.heads)
 
     def _bricks(self, registration: Registration, standing: Sequence[Registration]) -> bool:
-        return bricks(registration, standing, self._facts.header, self._facts.heads, head)
+        return bricks(registration, standing, self.facts.header, self.facts.heads, self.facts.interpreters.head)
 
 
 def _standing(observed: ObservedState) -> list[Registration]:

@@ -31,6 +31,7 @@ from binfmtd.model.pause import Pauses
 from binfmtd.model.plan import INSTANCE
 from binfmtd.model.standin import is_stand_in
 from binfmtd.report.counts import Counts
+from binfmtd.report.log_queue import LogQueue
 from binfmtd.report.status import held_reason
 
 _PAST = {
@@ -47,7 +48,9 @@ _ROUTINE = frozenset({"start", "reload"})  # what these register is no repair: o
 class Reporter:
     """The daemon's voice and its memory of what it did."""
 
-    def __init__(self, state_dir: str, config_path: str) -> None:
+    def __init__(self, state_dir: str, config_path: str, lines: LogQueue | None = None) -> None:
+        """``lines`` are on their way to the reader of the log."""
+        self._lines = lines
         self._state_dir = state_dir
         self.counts = Counts(time.time())
         self.probe = ProbeReport()
@@ -59,7 +62,7 @@ class Reporter:
         self._unread: str | None = None  # why what is paused is not known
         history = History()
         self._voice = Voice(self.counts, history)
-        self._status = StatusFile(state_dir, config_path, self.counts, self.probe, history)
+        self.status = StatusFile(state_dir, config_path, self.counts, self.probe, history)
 
     def reacted(self, reaction: Reaction, heard: Heard, seconds: float, pending: frozenset[str]) -> None:
         """The hot path has looked for what was heard; ``pending`` are the drifts that were known before."""
@@ -92,7 +95,7 @@ class Reporter:
         if not result.look.plan.actions:
             self.counts.last_success_at = self.counts.last_pass_at
         log, pass_id = self._voice.pass_log, self._voice.pass_id
-        self._status.look = result.look
+        self.status.look = result.look
         self._bridged.clear()
         told = [action for action in result.done if not is_stand_in(action.entry)]
         still_open = {action.entry for action in result.look.plan.actions}
@@ -123,7 +126,7 @@ class Reporter:
             elif held.standing is Standing.WAITING:
                 self._voice.once(f"waiting {held.name}", "handler_waiting", **belongs, reason=held_reason(held))
         took = round(seconds * 1e6)
-        self._status.last_pass = {
+        self.status.last_pass = {
             "id": pass_id,
             "at": now(),
             "trigger": trigger,
@@ -190,7 +193,7 @@ class Reporter:
         """It cannot be made again."""
         self._voice.once(f"state {problem}", "state_dir_lost", reason=problem)
 
-    def unwatched(self, directories: list[str]) -> None:
+    def unwatched(self, directories: Collection[str]) -> None:
         """Directories whose changes go unnoticed until `resync`."""
         for directory in directories:
             self._voice.once(f"unwatched {directory}", "directory_unwatched", directory=directory)
@@ -233,20 +236,20 @@ class Reporter:
 
     def config_reloaded(self, config: Config) -> None:
         """Another config is in force."""
-        self._status.config_loaded()
+        self.status.config_loaded()
         self._voice.forget_said()
-        self._voice.pass_log.info("config_reloaded", generation=self._status.generation, files=list(config.sources))
+        self._voice.pass_log.info("config_reloaded", generation=self.status.generation, files=list(config.sources))
         self.config_loaded(config)
 
     def config_rejected(self, error: str) -> None:
         """The old one stays in force."""
         self.counts.reload_failures += 1
-        self._status.config_error = error
-        self._voice.log.error("config_rejected", reason=error, generation=self._status.generation)
+        self.status.config_error = error
+        self._voice.log.error("config_rejected", reason=error, generation=self.status.generation)
 
     def removed(self, actions: list[Action], look: Look) -> None:
         """What `on_stop = "remove"` took away, and what it left."""
-        self._status.look = look
+        self.status.look = look
         self.probe.found(None)
         self._voice.log.info("entries_removed", entries=[action.entry for action in actions])
 
@@ -262,19 +265,22 @@ class Reporter:
         """Somebody cannot be told how the daemon fares; threads say so, too."""
         self._voice.once(f"metrics {reason}", "metrics_failed", reason=reason)
 
-    def write(self, reconciler: Reconciler, mounted: Mounted | None, contended: Collection[str]) -> dict[str, Any]:
-        """Replace the status file, and return what it says; a full disk is no reason to stop repairing."""
-        self.probe.keep_labels(reconciler.config)
+    def document(self, reconciler: Reconciler, mounted: Mounted | None, contended: Collection[str]) -> dict[str, Any]:
+        """Return the status document of this moment, and have the status file say the same."""
+        if self._lines is not None:
+            self.counts.log_lines_dropped = self._lines.dropped
         troubles = (self._trouble, self._unpersistent, self._unread)
         bridged = {name: (served, self._causes.get(name)) for name, served in self._bridged.items()}
-        document = self._status.document(reconciler, mounted, contended, bridged, troubles)
-        try:
-            self._status.write(document)
-        except OSError as error:
+        document = self.status.document(reconciler, mounted, contended, bridged, troubles)
+        self.status.put(document)
+        return document
+
+    def state_written(self) -> None:
+        """The state files were written; a full disk is no reason to stop repairing."""
+        if (error := self.status.error) is not None:
             self._voice.once(
                 f"status {error.errno}", "status_unwritten", directory=self._state_dir, reason=error.strerror
             )
-        return document
 
 
 def _was_faster(entry: Entry | None, action: Action, error: WriteRefusedError) -> bool:

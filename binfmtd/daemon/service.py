@@ -1,36 +1,60 @@
 """The daemon's life: start, wait, react, settle, reload, stop.
 
-One thread and one wait.  What wakes it: inotify (somebody touched the instance, an interpreter or the config), the
-mount table, a signal, or the next deadline (a name that is quiet now, the end of a back-off, `resync`, the watchdog).
+One thread makes all repairs, and it has one wait.  It is woken by inotify (the instance, an interpreter or the config
+changed), the mount table, a signal, a result of work in the background, or the next deadline (a name that is quiet now,
+the end of a back-off, `resync`, the watchdog).
+
+After the start this thread touches binfmt_misc, inotify and memory.  Whatever else may block is done by threads
+(`background`): reading and writing files, looking at interpreters, finding or mounting binfmt_misc, writing the log.
 """
 
 import gc
+import sys
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from binfmtd.daemon.attachment import Attachment
+from binfmtd.daemon.background import Background
+from binfmtd.daemon.config_source import ConfigSource
+from binfmtd.daemon.config_watch import ConfigWatch
+from binfmtd.daemon.exporter import KEY as METRICS
 from binfmtd.daemon.exporter import Exporter
+from binfmtd.daemon.facts import needs_native, paths_of
+from binfmtd.daemon.interpreter_files import InterpreterFiles
 from binfmtd.daemon.look import PassResult
 from binfmtd.daemon.mount_table import MountTable
 from binfmtd.daemon.notify import Notifier
 from binfmtd.daemon.pacing import Pacing
-from binfmtd.daemon.pause_file import PauseFile
+from binfmtd.daemon.pause_file import PauseFile, since_boot
 from binfmtd.daemon.persistent import Persistence
 from binfmtd.daemon.probing import Probing
+from binfmtd.daemon.publisher import Publisher
 from binfmtd.daemon.reconcile import Reconciler
-from binfmtd.daemon.reload_request import ConfigSource, ReloadRequest
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.signals import Signals, reap_orphans
 from binfmtd.daemon.state_dir import Lock
+from binfmtd.daemon.state_writer import KEY as STATE
+from binfmtd.daemon.state_writer import StateWriter, Written
 from binfmtd.daemon.storm import Storm
 from binfmtd.daemon.wait import Wait
 from binfmtd.daemon.watch import Watch
 from binfmtd.daemon.watchdog import Watchdog
-from binfmtd.daemon.watched_files import WatchedFiles
 from binfmtd.daemon.worker import Force, Worker, nothing
-from binfmtd.errors import ConfigError, MountError, StateError
-from binfmtd.kernel.mount import Where
-from binfmtd.model.config import OnStop
-from binfmtd.report.sentence import sentence
+from binfmtd.errors import ConfigError, MountError
+from binfmtd.kernel.mount import Mounted, Where
+from binfmtd.model.config import Config, OnStop
+from binfmtd.model.pause import Pauses
+
+CALM = 1.0  # seconds: a program that replaces one interpreter after the other is waited for
+# Python lets a thread run for 5 ms before another gets its turn: a repair would take ten times as long.
+_SWITCH_SECONDS = 0.0001
+_FIRST_LOOK = 2.0  # seconds that the start waits for interpreters
+_PUBLISHED = 1.0  # seconds that READY=1 waits for the status file
+_STOPPING = 0.5  # seconds that the end waits for a mount that may be back
+# Work in the background, by key: of each one piece is done at a time.
+_MOUNT, _CONFIG, _PAUSES, _PERSISTENT = "mount", "config", "pauses", "persistent"
+_NEVER = float("inf")
 
 
 class Service:
@@ -47,6 +71,7 @@ class Service:
         lock: Lock,
         pauses: PauseFile,
         probing: Probing,
+        background: Background,
     ) -> None:
         """``where`` binfmt_misc is, or is to be mounted."""
         self._source = source
@@ -54,43 +79,56 @@ class Service:
         self._report = reporter
         self._signals = signals
         self._persistence = persistence
-        self._lock = lock
         self._pauses = pauses
         self._probing = probing
+        self._background = background
         self._notifier = Notifier()
         self._watchdog = Watchdog(self._notifier)
         self._watch = Watch()
-        state_files = {"pauses": pauses.watched, "probed": probing.watched}
-        self._files = WatchedFiles(self._watch, source.watched, state_files, reporter)
+        self._interpreters = InterpreterFiles(background, self._watch, self._looked_at_interpreters, reporter.unwatched)
+        reconciler.facts.interpreters = self._interpreters
+        self._config_watch = ConfigWatch(
+            background, self._watch, source.watched, reporter.unwatched, self._ask_for_reload
+        )
         self._mounts = MountTable()
-        self._wait = Wait(self._mounts.descriptor, self._signals.descriptor)
+        self._wait = Wait(self._mounts.descriptor, self._signals.descriptor, background.descriptor)
         self._attachment = Attachment(where, self._watch, self._wait)
         self._pacing = Pacing(reconciler.config.policy.settle, reporter)
-        self._reload = ReloadRequest()
         self._storm = Storm()
         self._worker = Worker(reconciler, self._attachment, self._watch, self._pacing, self._storm, reporter)
-        self._exporter = Exporter(reporter, self._wait)
+        files = (reconciler.ledger.file, reconciler.memory.file, reporter.status)
+        self._exporter = Exporter(reporter, self._wait, background)
+        self._publisher = Publisher(
+            background,
+            self._notifier,
+            StateWriter(background, lock, files, self._state_written),
+            self._exporter,
+            reporter.probe,
+        )
         self._ready = False
+        self._ready_by = _NEVER  # when READY=1 is sent even if the status file could not be written
+        self._trigger: str | None = None  # of the look for the mount that is being made
+        self._arrived_at = float("-inf")  # when an interpreter was put in its place last
+        self._after_look: tuple[str, bool] | None = None  # the pass that waits for interpreters, as for _make_pass
+        self._reload: Config | None = None  # read, and in force as soon as its interpreters have been looked at
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT.  Raises WriteRefusedError if this process may not write at all."""
-        self._reconciler.pauses = self._pauses.read()
-        self._report.pauses_unread(self._pauses.problem)
-        self._probing.take_in()
-        self._attach("start")
+        self._start()
         gc.freeze()  # what is loaded by now is no garbage, and a collection in a repair need not look through it
         gc.enable()
         while not self._signals.stop:
             deadline = min(
                 self._look_at(),
-                self._pacing.deadline(),
-                self._reload.due_at,
-                self._persistence.due_at,
-                self._pauses.due_at(self._reconciler.pauses),
+                _NEVER if self._after_look else self._pacing.deadline(),
+                self._background.due_at,
+                self._interpreters.due_at,
+                self._pauses_due_at(),
                 self._mounts.due_at,
                 self._storm.glance_at,
                 self._watchdog.due_at,
                 self._probing.due_at,
+                self._ready_by,
             )
             listen_at = self._storm.listen_at
             began = time.thread_time()  # before the wait, which costs none: after it there is no time to lose
@@ -104,6 +142,8 @@ class Service:
                 in_vain = now >= listen_at and not self._react()
             if in_vain:
                 self._storm.looked_for_nothing(time.thread_time() - began, now)
+            if self._background.descriptor in woken:
+                self._background.deliver()
             if self._signals.descriptor in woken:
                 self._obey()
             if self._mounts.descriptor in woken:
@@ -111,61 +151,96 @@ class Service:
             self._do_what_is_due()
         self._stop()
 
+    def _start(self) -> None:
+        """Make the first pass.  No handlers are kept yet, so this may wait."""
+        sys.setswitchinterval(_SWITCH_SECONDS)
+        self._reconciler.pauses = self._pauses.read()
+        self._report.pauses_unread(self._pauses.problem)
+        self._probing.changed = self._tell
+        self._probing.take_in()
+        self._attachment.begin()
+        self._watch_state_files()
+        self._config_watch.arm(wanted=self._reconciler.config.policy.reload_on_change)
+        self._keep_interpreters()
+        self._interpreters.look()
+        found = self._attachment.find()
+        self._interpreters.wait(_FIRST_LOOK)
+        if self._attach(found) is not None:
+            self._worker.look()  # foreign entries name more interpreters
+            self._keep_interpreters()
+            self._interpreters.look()
+            self._interpreters.wait(_FIRST_LOOK)
+            self._pass("start", at_once=True)
+            self._attachment.looked()
+        self._background.finish([STATE, METRICS], _PUBLISHED)
+
     # What wakes it
 
     def _react(self) -> bool:
         """Answer what was heard; False if the kernel had to be told nothing."""
         heard, reaction = self._worker.repair()
-        now, served = time.monotonic(), False
+        now = time.monotonic()
         if reaction.found:
             self._probing.want()
             self._tell()
         if "pauses" in heard.files:
-            self._pause()
+            self._read_pauses()
         if "probed" in heard.files:
             self._probing.take_in()
-            self._tell()
         if "config" in heard.files:
             self._ask_for_reload()
-        if "interpreters" in heard.files:
-            if heard.arrived and self._files.first_in_a_while(now):
-                served = self._serve_upgraded()
-            self._files.changed = True
+        if heard.interpreters:
+            self._interpreters.changed(heard.interpreters)
+            first, self._arrived_at = now - self._arrived_at >= CALM, now if heard.arrived else self._arrived_at
+            if (heard.arrived and first) or self._pacing.drifting():
+                self._interpreters.look()
             self._pacing.look_later(now)
         if heard.overflow:
             self._worker.touched = None
             self._make_pass("overflow")
         if heard.lost:
             self._report.watch_lost()
-            self._attach("watch_lost")
-        return bool(reaction.bridged or reaction.ended or served)
+            self._look_for_mount("watch_lost")
+        return bool(reaction.bridged or reaction.ended)
 
-    def _serve_upgraded(self) -> bool:
-        """An interpreter was put in its place: stand-ins for what is stale, and all else when it is quiet."""
+    def _looked_at_interpreters(self, news: bool) -> None:  # noqa: FBT001  a callback's only argument
+        """Go on with what waited for the interpreters' files; ``news``: some are others than before."""
+        reload, self._reload = self._reload, None
+        after, self._after_look = self._after_look, None
+        if reload is not None:
+            self._use(reload)
+        elif after is not None:
+            self._reconciler.retry(interpreters=news)
+            self._pass(after[0], at_once=after[1])
+        elif news:
+            self._reconciler.interpreter_arrived()
+            self._serve_upgraded()
+            self._reconciler.retry(interpreters=True)
+            self._pacing.look_later(time.monotonic())
+        elif self._pacing.drifting():
+            self._serve_upgraded()
+        if self._interpreters.out_of_date:  # another event came meanwhile
+            self._pacing.look_later(time.monotonic())
+
+    def _serve_upgraded(self) -> None:
+        """Interpreters were looked at: register stand-ins for what is stale or missing; the rest waits for quiet."""
+        if self._attachment.mounted is None or not self._worker.has_looked:
+            return
         began = time.monotonic()
-        self._reconciler.interpreter_arrived()
         result = self._worker.make_pass("interpreter")
-        if result is None:
-            return False
-        self._report.passed("interpreter", result, time.monotonic() - began)
-        self._tell(result)
-        return bool(result.bridged)
+        if result is not None:
+            self._report.passed("interpreter", result, time.monotonic() - began)
+            self._tell(result)
 
     def _obey(self) -> None:
         self._signals.drain()
         if self._signals.child:
             self._signals.child = False
-            if self._probing.reap():
-                self._tell()
+            self._probing.reap()
             reap_orphans()
         if self._signals.reload:
             self._signals.reload = False
             self._ask_for_reload()
-
-    def _ask_for_reload(self) -> None:
-        """Say so at once: systemd, whose ExecReload may be over by now, then waits until the config is read."""
-        self._notifier.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
-        self._reload.make(time.monotonic())
 
     def _do_what_is_due(self) -> None:
         now = time.monotonic()
@@ -176,154 +251,254 @@ class Service:
             if news := self._worker.glance():
                 self._tell()
             self._storm.glanced(0.0 if news else time.thread_time() - cpu, now)
+        if now >= self._background.due_at:
+            self._background.retry()
+        if now >= self._interpreters.due_at:
+            self._interpreters.step(now)
+        if now >= self._ready_by:
+            self._say_ready()
         if now >= self._mounts.due_at:
-            self._mounts.due_at = float("inf")
-            self._attach("mount")
-            self._mounts.looked(now)
-        if now >= min(self._pauses.due_at(self._reconciler.pauses), self._look_at()):
-            self._pause()
-        if now >= self._reload.due_at and self._reload.take(now, self._source.age()):
-            self._load()
+            self._mounts.due_at = _NEVER
+            self._look_for_mount("mount")
+        if now >= self._pauses_due_at():
+            self._use_pauses(self._reconciler.pauses.at(since_boot()))
+            self._read_pauses()
         self._probing.step(now)
         if self._pacing.end_contentions(now):
             self._tell()
         if now >= self._look_at():
-            self._files.changed = True
             self._worker.touched = None
-            self._attach("resync")
-        elif self._pacing.anything_due(now):
+            self._look_for_mount("resync")
+        elif self._after_look is None and self._pacing.anything_due(now):
             self._make_pass("quiet")
-        elif self._persistence.step():  # one at a time: what comes in between is served at once
-            self._report.kept_for_reboot(self._persistence)
-            self._tell()
+        if not (self._interpreters.looking or self._config_watch.arming):
+            self._watch.tidy()
 
-    # What it watches, and what it does
+    # The mount
 
-    def _attach(self, trigger: str) -> None:
-        """Find the instance, arm the watch, and only then look: so nothing falls between."""
+    def _look_for_mount(self, trigger: str) -> None:
+        """Find the instance in the background; ``trigger`` says why."""
+        self._attachment.begin()
+        if self._trigger is None or trigger != "mount":
+            self._trigger = trigger
+        began = time.monotonic()
+
+        def found(mounted: Mounted | MountError) -> None:
+            trigger, self._trigger = self._trigger or "mount", None
+            self._found_mount(mounted, trigger)
+            self._mounts.looked(began)
+
+        self._background.run(_MOUNT, self._attachment.find, found)
+
+    def _found_mount(self, found: Mounted | MountError, trigger: str) -> None:
+        """Watch the instance, and only then look: so nothing falls between."""
         before = self._attachment.mounted
+        fresh = self._attach(found)
+        if fresh is None or trigger == "stop":
+            return
+        at_once = fresh and trigger != "resync"
+        if at_once:
+            self._pacing.forget()  # what was open was so elsewhere
+        if fresh or self._watch.exhausted:
+            self._worker.touched = None  # no event says which entries were touched
+        if trigger == "mount" and not fresh and self._attachment.mounted == before:
+            self._interpreters.look(everything=True)  # one may lie on what was mounted or unmounted
+            if self._reconciler.failed:  # perhaps for a mount's noexec
+                self._reconciler.retry()
+                self._pacing.look_later(time.monotonic())
+            return
+        self._reconciler.retry()
+        self._exporter.retry()
+        self._interpreters.look(everything=True)
+        # The first pass registers what was never there, however long the mount was waited for: no drift, no repair.
+        self._make_pass(trigger if self._worker.has_looked else "start", at_once=at_once)
+        self._attachment.looked()
+
+    def _attach(self, found: Mounted | MountError) -> bool | None:
+        """Watch the instance that was found: True if it is another one or newly watched; None if there is none."""
         try:
-            fresh = self._attachment.attach()
+            fresh = self._attachment.attach(found)
         except MountError as error:
             self._pacing.forget()
             self._probing.want()
             self._report.trouble(str(error))
             self._tell()
-            return
-        at_once = fresh and trigger != "resync"
+            return None
         if fresh:
             self._worker.forget_own()
-        if at_once:
-            self._pacing.forget()  # what was open was so elsewhere
-        if fresh or self._watch.exhausted:
-            self._worker.touched = None  # nobody told which entries were touched
-        self._reconciler.retry()
-        self._exporter.retry()
-        self._files.changed = True  # an interpreter may lie on what was mounted or unmounted
-        if trigger == "mount" and not fresh and self._attachment.mounted == before:
-            self._pacing.look_later(time.monotonic())  # something else was mounted: a storm of that makes one look
-            return
-        # The first pass registers what was never there, however long the mount was waited for: no drift, no repair.
-        self._make_pass(trigger if self._worker.has_looked else "start", at_once=at_once)
-        self._attachment.looked()
+        return fresh
 
     def _look_at(self) -> float:
+        if self._trigger is not None:
+            return _NEVER  # a look is under way
         return self._attachment.look_at(self._reconciler.config.policy.resync)
 
-    def _make_pass(self, trigger: str, *, at_once: bool = False, force: Force = nothing) -> None:
-        """Look at everything and do what is due; ``at_once`` and ``force`` as in the worker's."""
+    # Passes
+
+    def _make_pass(self, trigger: str, *, at_once: bool = False) -> None:
+        """Look at everything and do what is due, when interpreters that may have changed have been looked at."""
         if self._attachment.mounted is None:
             self._pacing.forget()  # what is open cannot be done, and would be due for ever
             return
+        if self._interpreters.out_of_date:
+            self._interpreters.look()
+        if self._interpreters.looking:
+            self._after_look = (trigger, at_once or bool(self._after_look and self._after_look[1]))
+        else:
+            self._pass(trigger, at_once=at_once)
+
+    def _pass(self, trigger: str, *, at_once: bool = False, force: Force = nothing) -> None:
+        """Look at everything and do what is due; ``at_once`` and ``force`` as in the worker's."""
+        if self._attachment.mounted is None:
+            return
         began, cpu = time.monotonic(), time.thread_time()
-        self._keep_state_dir()
-        if files_changed := self._files.changed:
-            self._files.changed = False
-            self._files.arm(self._reconciler.config)
-            self._reconciler.retry(interpreters=True)
         result = self._worker.make_pass(trigger, at_once=at_once, force=force)
         answer = self._worker.repair_first() if force is nothing else None  # else its stand-ins would stay
         if result is not None:
             if result.done or not self._ready:
                 self._probing.want()
-            if self._files.serve_in_our_place(result.look.providers(), self._reconciler.config):
+            self._keep_interpreters()
+            if self._interpreters.out_of_date:  # a foreign entry names one that is not known
                 self._pacing.look_later(time.monotonic())
-            self._persistence.want(result.look, self._reconciler.config, self._reconciler.failed)
+            self._keep_for_reboot(result)
             self._report.trouble(self._attachment.problem)
             self._report.passed(trigger, result, time.monotonic() - began)
         if answer is not None:
             self._worker.tell(answer)
         self._tell(result)
-        if self._files.changed:  # again, while they were looked at
-            self._pacing.look_later(time.monotonic())
-        if files_changed:  # as after any mount
-            self._mounts.looked(began)
         if trigger == "quiet" and result is not None and not result.done:
             self._storm.passed_for_nothing(time.thread_time() - cpu, time.monotonic())
 
-    def _pause(self) -> None:
+    def _keep_interpreters(self) -> None:
+        """Know the interpreters of the config in force, and of one that is about to be."""
+        configs = [self._reconciler.config, *([] if self._reload is None else [self._reload])]
+        self._interpreters.keep(path for config in configs for path in paths_of(config))
+
+    def _keep_for_reboot(self, result: PassResult) -> None:
+        if self._persistence.off:
+            return
+        look, config, failed = result.look, self._reconciler.config, frozenset(self._reconciler.failed)
+
+        def done(worked: bool) -> None:  # noqa: FBT001  a callback's only argument
+            if worked:
+                self._report.kept_for_reboot(self._persistence)
+                self._tell()
+
+        self._background.run(_PERSISTENT, lambda: self._persistence.bring(look, config, failed), done)
+
+    # Pauses
+
+    def _pauses_due_at(self) -> float:
+        return _NEVER if self._background.busy(_PAUSES) else self._pauses.due_at(self._reconciler.pauses)
+
+    def _read_pauses(self) -> None:
+        before = self._reconciler.pauses
+
+        def read(pauses: Pauses) -> None:
+            if self._report.pauses_unread(self._pauses.problem):
+                self._tell()
+            self._use_pauses(pauses)
+
+        self._background.run(_PAUSES, lambda: self._pauses.read(before), read)
+
+    def _use_pauses(self, pauses: Pauses) -> None:
         """Obey what is paused now; what was open before is settled first, so that no stand-in stays meanwhile."""
         before = self._reconciler.pauses
-        pauses = self._pauses.read(before)
-        if self._report.pauses_unread(self._pauses.problem):
-            self._tell()
         if pauses == before:
             return
         if pauses.until.keys() - before.until.keys():
-            self._make_pass("pause", force=pauses.hold)
+            self._pass("pause", force=pauses.hold)
         self._reconciler.pauses = pauses
         self._report.paused(pauses, before)
-        self._make_pass("pause")
+        self._pass("pause")
         self._tell()
 
-    def _keep_state_dir(self) -> None:
-        try:
-            if self._lock.keep():
-                self._report.state_dir_made_again()
-                self._files.changed = True  # it is another directory to watch
-                self._worker.heard.files.add("pauses")  # and may say something already
-        except StateError as error:
-            self._report.state_dir_lost(str(error))
+    def _watch_state_files(self) -> None:
+        for owner, directories in (("pauses", self._pauses.watched), ("probed", self._probing.watched)):
+            self._report.unwatched(self._watch.watch_files(owner, directories))
 
-    def _load(self) -> None:
-        try:
-            config = self._source.load()
-        except ConfigError as error:
-            self._report.config_rejected(str(error))
-            self._files.arm(self._reconciler.config)
-            self._tell()
-        else:
-            self._report.config_reloaded(config)
-            self._reconciler.use(config)
-            self._persistence.retry()
-            self._exporter.retry()
-            self._pacing.use(config.policy.settle)
-            self._probing.use(config.policy.probe)
-            self._files.arm(self._reconciler.config)
-            self._make_pass("reload", at_once=True)
-            if self._attachment.mounted is None:
-                self._tell()
-        if self._ready:
-            self._notifier.send("READY=1")
+    def _state_written(self, written: Written) -> None:
+        self._report.state_written()
+        if written.problem is not None:
+            self._report.state_dir_lost(written.problem)
+        if written.made_again:
+            self._report.state_dir_made_again()
+            self._watch_state_files()  # it is another directory
+            self._read_pauses()  # and may say something already
+            self._probing.take_in()
+
+    # The config
+
+    def _ask_for_reload(self) -> None:
+        """Say so at once: systemd, whose ExecReload may be over by now, then waits until the config is read."""
+        self._notifier.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        self._background.run(_CONFIG, self._read_config, self._config_read)
+
+    def _read_config(self) -> Config | ConfigError:
+        config = self._source.load_when_quiet()
+        if isinstance(config, Config) and needs_native(config):
+            self._reconciler.facts.native(None)
+        return config
+
+    def _config_read(self, config: Config | ConfigError) -> None:
+        if isinstance(config, ConfigError):
+            self._report.config_rejected(str(config))
+            self._config_watch.arm(wanted=self._reconciler.config.policy.reload_on_change)
+            self._tell_then_ready()
+            return
+        self._reload = config
+        self._keep_interpreters()
+        self._interpreters.look(everything=True)
+        if not self._interpreters.looking:
+            self._looked_at_interpreters(False)  # noqa: FBT003  a callback's only argument
+
+    def _use(self, config: Config) -> None:
+        """Have a config in force whose interpreters are known."""
+        self._report.config_reloaded(config)
+        self._reconciler.use(config)
+        self._persistence.retry()
+        self._exporter.retry()
+        self._pacing.use(config.policy.settle)
+        self._probing.use(config.policy.probe)
+        self._config_watch.arm(wanted=config.policy.reload_on_change)
+        self._pass("reload", at_once=True)
+        self._tell_then_ready()
+
+    # The end, and what is told
 
     def _stop(self) -> None:
         self._notifier.send("STOPPING=1")
         self._probing.stop()
-        if self._attachment.mounted is None:
-            self._attach("stop")  # it may be back, and we have not looked yet
-        self._make_pass("stop", force=lambda _: True)
+        if self._attachment.mounted is None:  # it may be back
+            self._look_for_mount("stop")
+            self._background.finish([_MOUNT], _STOPPING)
+        self._after_look = None
+        self._pass("stop", force=lambda _: True)
         if self._reconciler.config.policy.on_stop is OnStop.REMOVE:
             self._worker.remove_owned()
-            self._tell()
-        self._exporter.close()
+        self._reconciler.ledger.intend(())
+        self._tell()
+        self._publisher.close()
         self._report.stopped()
 
+    def _document(self) -> Mapping[str, Any]:
+        return self._report.document(self._reconciler, self._attachment.mounted, self._pacing.contended())
+
     def _tell(self, result: PassResult | None = None) -> None:
-        """Write the status, then say that we are ready: after the first pass, with proper names."""
-        document = self._report.write(self._reconciler, self._attachment.mounted, self._pacing.contended())
-        self._notifier.tell(sentence(document))
-        ready = self._ready or (result is not None and not self._pacing.open())
-        self._exporter.show(document, self._reconciler.config.metrics, started=ready)
-        if ready and not self._ready:
-            self._ready = True
-            self._notifier.send("READY=1")
+        """Publish the status, and say that the daemon is ready: after the first pass, with proper names."""
+        first = not self._ready and result is not None and not self._pacing.open()
+        self._ready |= first
+        if first:
+            self._tell_then_ready()
+        else:
+            self._publisher.publish(self._document(), self._reconciler.config, started=self._ready)
+
+    def _tell_then_ready(self) -> None:
+        """Publish the status, and send READY=1 when it can be read, or could not be written for a while."""
+        then = self._say_ready if self._ready else None
+        self._ready_by = time.monotonic() + _PUBLISHED if self._ready else _NEVER
+        self._publisher.publish(self._document(), self._reconciler.config, started=self._ready, then=then)
+
+    def _say_ready(self) -> None:
+        self._ready_by = _NEVER
+        self._notifier.send("READY=1")

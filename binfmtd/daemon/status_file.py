@@ -33,6 +33,8 @@ class StatusFile:
         self._loaded_at = now()
         self.look: Look | None = None
         self.last_pass: dict[str, Any] | None = None
+        self.error: OSError | None = None  # why the file could not be written
+        self._wanted: dict[str, Any] | None = None
         self._written: dict[str, Any] | None = None  # what the file says, but for the counting of passes
 
     def config_loaded(self) -> None:
@@ -41,13 +43,25 @@ class StatusFile:
         self._loaded_at = now()
         self.config_error = None
 
-    def write(self, document: dict[str, Any]) -> None:
-        """Replace the file, unless it says so already; raises OSError."""
+    def put(self, document: dict[str, Any]) -> None:
+        """Have the file say this; ``sync`` writes it."""
+        self._wanted = document
+
+    def sync(self) -> bool:
+        """Replace the file, unless it says so already; False if that failed, and ``error`` says why."""
+        document = self._wanted
+        if document is None:
+            return True
         lasting = {key: value for key, value in document.items() if key not in ("passes", "last_pass")}
         if lasting == self._written and status_written(self._state_dir):
-            return
-        write_status(self._state_dir, document)
-        self._written = lasting
+            return True
+        try:
+            write_status(self._state_dir, document)
+        except OSError as error:
+            self.error = error
+            return False
+        self._written, self.error = lasting, None
+        return True
 
     def document(
         self,
@@ -97,6 +111,7 @@ class StatusFile:
             "foreign": [{"name": name, "enabled": enabled[name]} for name in foreign],
             "passes": self._counts.passes.total(),
             "repairs": self._counts.repairs.total(),
+            "log_lines_dropped": self._counts.log_lines_dropped,
             "last_pass": self.last_pass,
             "history": self._history.rows(),
         }

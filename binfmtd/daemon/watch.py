@@ -15,7 +15,8 @@ import os
 import struct
 import termios
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import pyinotify
 
@@ -42,15 +43,25 @@ _FILE_MASK = (
     | pyinotify.IN_ONLYDIR
 )
 _ARRIVALS = pyinotify.IN_MOVED_TO | pyinotify.IN_CLOSE_WRITE
+_STATE_FILES = frozenset({"pauses", "probed"})
+_KINDS = _STATE_FILES | {"config"}
 _ENDS = (pyinotify.IN_UNMOUNT, pyinotify.IN_IGNORED)
 _GONE = pyinotify.IN_UNMOUNT | pyinotify.IN_IGNORED
 _HEAD = struct.Struct("iI")
 _EVENT = struct.Struct("iIII")
 _BUFFER_BYTES = 65536
 _MOST_BYTES = 2 * _BUFFER_BYTES  # some 4,000 events; a flush of 1,000 entries makes half of that
+_WALKS = 3  # of paths whose directories are exchanged while they are walked
 _REFUSED = -1
 _LOST = -1  # IN_Q_OVERFLOW is of no watch
 _LARGEST_EVENT = _EVENT.size + 256  # a name has up to 255 bytes and a NUL
+
+
+class Armed(NamedTuple):
+    """Names to watch by watch descriptor, for ``use``, and directories that can never be watched."""
+
+    names: Mapping[int, Collection[str]]
+    unwatched: tuple[str, ...]
 
 
 class Watch:
@@ -65,8 +76,10 @@ class Watch:
         self.nobodys = False  # the last reading met files beside interpreters and the config, which nobody waits for
         self._manager: pyinotify.WatchManager | None = None
         self._instance: int | None = None
-        self._files: dict[int, dict[str, set[str]]] = {}  # watch descriptor -> name -> kinds
-        self._by_kind: dict[str, Mapping[str, set[str]]] = {}
+        self.unknown = 0  # events of directories that were armed, but not in use yet
+        self._files: dict[int, dict[str, set[str]]] = {}  # watch descriptor -> name -> owners
+        self._names: dict[str, Mapping[int, Collection[str]]] = {}  # owner -> watch descriptor -> names
+        self._unused: set[int] = set()  # watch descriptors
         self._others_write: set[int] = set()  # not the state directory, where we do
 
     def open(self) -> int | None:
@@ -106,32 +119,73 @@ class Watch:
             self._remove(self._instance)
             self._instance = None
 
-    def watch_files(self, kind: str, directories: Mapping[str, set[str]]) -> list[str]:
-        """Watch these names (or ANY_NAME) in these directories; returns those of them that never can be watched."""
-        self._by_kind[kind] = directories
-        wanted: dict[str, dict[str, set[str]]] = {}
-        for each, named in self._by_kind.items():
-            for directory, names in named.items():
-                for name in names:
-                    wanted.setdefault(directory, {}).setdefault(name, set()).add(each)
-        failed = []
-        files: dict[int, dict[str, set[str]]] = {}
-        for directory, kinds_by_name in wanted.items():
-            try:
-                descriptor = self._add(directory, _FILE_MASK)
-            except OSError:
-                if not self.exhausted and directory in directories:  # another kind's may be out of date by now
+    def arm(self, directory: str) -> int:
+        """Begin to watch a directory, and return its watch descriptor for ``use``.  Raises OSError.
+
+        May be called in any thread: looking the directory up blocks where its file system does not answer.
+        """
+        return self._add(directory, _FILE_MASK)
+
+    def arm_all(self, find: Callable[[], Mapping[str, Collection[str]]]) -> Armed:
+        """Arm the directories that ``find`` returns, until it returns the same again: they may be exchanged meanwhile.
+
+        Like ``arm``, for any thread.
+        """
+        directories: Mapping[str, Collection[str]] = {}
+        armed = Armed({}, ())
+        for _ in range(_WALKS):
+            before, directories = directories, find()
+            if directories == before:
+                break
+            names: dict[int, set[str]] = {}
+            failed = []
+            for directory, wanted in directories.items():
+                try:
+                    # Two paths may be one directory: the kernel then answers with one descriptor.
+                    names.setdefault(self.arm(directory), set()).update(wanted)
+                except OSError:
                     failed.append(directory)
-            else:
-                # Two paths may be one directory: the kernel then answers with one descriptor.
-                for name, kinds in kinds_by_name.items():
-                    files.setdefault(descriptor, {}).setdefault(name, set()).update(kinds)
-        for descriptor in self._files.keys() - files.keys() - {self._instance}:
+            armed = Armed(names, () if self.exhausted else tuple(failed))
+        return armed
+
+    def use(self, owner: str, names: Mapping[int, Collection[str]]) -> None:
+        """Report events on these names (or ANY_NAME) of armed directories under ``owner``, and on no others any more.
+
+        An owner is a kind of file, such as ``config``, or the absolute path of an interpreter.
+        """
+        before = self._names.pop(owner, {})
+        if names:
+            self._names[owner] = names
+        for descriptor, gone in before.items():
+            owners = self._files[descriptor]
+            for name in gone:
+                owners[name].discard(owner)
+                if not owners[name]:
+                    del owners[name]
+        for descriptor, new in names.items():
+            owners = self._files.setdefault(descriptor, {})
+            for name in new:
+                owners.setdefault(name, set()).add(owner)
+            if owner not in _STATE_FILES:
+                self._others_write.add(descriptor)
+        for descriptor in before:
+            if not self._files[descriptor]:
+                del self._files[descriptor]
+                self._others_write.discard(descriptor)
+                self._unused.add(descriptor)
+
+    def tidy(self) -> None:
+        """Stop watching directories that no owner uses; not while a thread may have armed one for its use."""
+        for descriptor in self._unused - self._files.keys() - {self._instance}:
             self._remove(descriptor)
-        self._files = files
-        theirs = {"interpreters", "config"}
-        self._others_write = {each for each, names in files.items() if theirs & set().union(*names.values())}
-        return failed
+        self._unused.clear()
+
+    def watch_files(self, owner: str, directories: Mapping[str, Collection[str]]) -> list[str]:
+        """Arm these directories and use these names in them; returns the directories that can never be watched."""
+        armed = self.arm_all(lambda: directories)
+        self.use(owner, armed.names)
+        self.tidy()
+        return list(armed.unwatched)
 
     def read(self, wrote: Sequence[Wrote] = (), heard: Heard | None = None) -> Heard:
         """Read all pending events, and leave out those that our own writes since the last call must have raised.
@@ -162,12 +216,14 @@ class Watch:
                     found |= names.get(ANY_NAME, set())
                 self.nobodys |= not found and descriptor in self._others_write
                 heard.files |= found
-                heard.arrived |= bool("interpreters" in found and mask & _ARRIVALS)
+                heard.arrived |= bool(found - _KINDS and mask & _ARRIVALS)
+            elif not mask & pyinotify.IN_IGNORED:
+                self.unknown += 1
         return heard
 
     def _hear_anything(self, heard: Heard) -> None:
         heard.overflow = heard.everything = True
-        heard.files.update(kind for kind, directories in self._by_kind.items() if directories)
+        heard.files.update(self._names)
 
     def _hear_storm(self, heard: Heard, data: bytes) -> None:
         """Take thousands of events for an overflow: to read each would take longer than to look at everything.

@@ -6,6 +6,7 @@ Events that our own writes raised are left out: each write is remembered until t
 import errno
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 from binfmtd.daemon.attachment import Attachment
@@ -69,6 +70,12 @@ class Worker:
     def has_looked(self) -> bool:
         """Whether a pass has been made."""
         return self._hot is not None
+
+    def look(self) -> None:
+        """Look at everything without writing, before the first pass: what is seen may need facts about this host."""
+        if self._attachment.mounted is not None:
+            with suppress(MountError), Instance(self._attachment.mounted) as instance:  # the pass says why
+                self._reconciler.look(instance)
 
     def listen(self) -> None:
         """Read what others did."""
@@ -239,7 +246,13 @@ class Worker:
     def _take_in(self, result: PassResult, *, at_once: bool) -> None:
         """Know for the hot path and the clocks what a pass found and did."""
         failed, pacing = self._reconciler.failed, self._pacing
-        self._hot = HotPath(result.look, {*failed, *result.look.plan.blocked}, pacing.may_bridge, pacing.may_switch)
+        self._hot = HotPath(
+            result.look,
+            {*failed, *result.look.plan.blocked},
+            pacing.may_bridge,
+            pacing.may_switch,
+            self._reconciler.facts.interpreters.unchanged,
+        )
         still_open = {action.entry: action.drift for action in result.look.plan.actions}
         registered = any(action.act in (Act.REGISTER, Act.REPLACE) for action in result.done)
         # A flush while nobody listened: what this pass has registered is gone again, as is all else.

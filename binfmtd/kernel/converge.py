@@ -12,7 +12,6 @@ from enum import IntEnum, auto
 from binfmtd.errors import Again, WriteRefusedError
 from binfmtd.formats.line import encode_line
 from binfmtd.kernel.instance import Instance
-from binfmtd.kernel.interpreters import fingerprint, moved
 from binfmtd.kernel.stand_ins import StandIns
 from binfmtd.kernel.write import DISABLE, ENABLE, REMOVE, Writer, refusal
 from binfmtd.model.bridge import companies
@@ -47,9 +46,9 @@ class Outcome:
 class Convergence:
     """One plan, one opened instance.
 
-    ``due`` tells whether a name's turn has come; ``disturbed`` whether somebody else has just touched it; ``removed``
-    whether he wrote to the entry's own file, so that it did not go with everything else; ``intend`` is told, before,
-    which handlers may get their proper entries.
+    ``unchanged`` tells if the file at an interpreter's path is still the one that was judged.  ``due`` tells if a name
+    may be written; ``disturbed`` if another program has just touched it; ``removed`` if that program wrote to the
+    entry's own file, so that it did not go with everything else.
     """
 
     def __init__(
@@ -59,20 +58,20 @@ class Convergence:
         instance: Instance,
         writer: Writer,
         *,
+        unchanged: Callable[[str], bool],
         due: Callable[[str], Due] = lambda _: Due.FORCED,
         disturbed: Callable[[str], bool] = lambda _: False,
         removed: Callable[[str], bool] = lambda _: False,
-        intend: Callable[[list[Handler]], None] = lambda _: None,
     ) -> None:
         self._plan = plan
         self._desired = desired
         self._stand_ins = StandIns(desired, plan.yielding_to)
         self._instance = instance
         self._writer = writer
+        self._unchanged = unchanged
         self._due = due
         self._disturbed = disturbed
         self._removed = removed
-        self._intend = intend
         self.outcome = Outcome()
 
     def run(self) -> Outcome:
@@ -98,7 +97,6 @@ class Convergence:
         for action in self._planned(Act.RESTORE):
             if self._is_due(action) and not self._removed(action.entry):
                 self._restore(action)
-        self._intend([_handler(a) for company, held, _ in settling for a in company if a not in held])
         for company, held, forced in settling:
             self._settle(company, held, forced=forced)
         for action in self._planned(Act.REMOVE):
@@ -217,19 +215,20 @@ class Convergence:
                 self._writer.control(entry.name, REMOVE)
 
     def _moved(self, action: Action) -> bool:
-        """Whether an interpreter has to be judged anew before it may be opened."""
-        moved_away = moved(_handler(action).registration, self._desired.fingerprints)
-        self.outcome.interpreters_moved |= moved_away
-        return moved_away
+        """Tell if F would open another file than the one that was judged."""
+        registration = _handler(action).registration
+        moved = Flags.F in registration.flags and not self._unchanged(registration.interpreter)
+        self.outcome.interpreters_moved |= moved
+        return moved
 
     def _record(self, handler: Handler) -> Record:
-        """What is certain about the entry just registered: F's file only if it was the same before and after."""
+        """Record the entry just registered; the file that F opened is certain only if it is still the same."""
         path = handler.registration.interpreter
         pinned = None
         if Flags.F in handler.registration.flags:
-            pinned = fingerprint(path)
-            if pinned != self._desired.fingerprints.get(path):
-                pinned = None
+            if self._unchanged(path):
+                pinned = self._desired.fingerprints.get(path)
+            else:
                 self.outcome.interpreters_moved = True
         return Record(handler.registration, self._instance.inode(handler.name), pinned)
 

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 from binfmtd.errors import FormatError
 from binfmtd.files.atomic import read_start
@@ -12,7 +12,7 @@ from binfmtd.formats.elf import parse_elf
 from binfmtd.model.desired import Fingerprint, InterpreterFacts
 from binfmtd.model.entry import Entry
 from binfmtd.model.guard import NativeHeader
-from binfmtd.model.handler import Flags, Registration
+from binfmtd.model.handler import Flags
 from binfmtd.model.shebang import parse_shebang
 
 HEAD_BYTES = 256
@@ -20,7 +20,10 @@ _HEADERS_BYTES = 4096  # linkers put the program headers and PT_INTERP's text ri
 
 
 def fingerprint(path: str) -> Fingerprint | None:
-    """Which file is at the path now, links followed; None unless it is an executable file.  About 3 us."""
+    """Which file is at the path now, links followed; None unless it is an executable file.
+
+    About 3 us, but as long as a file system takes to answer.
+    """
     try:
         return _of_executable(os.stat(path))
     except (OSError, ValueError):
@@ -31,12 +34,6 @@ def _of_executable(found: os.stat_result | None) -> Fingerprint | None:
     if found is None or not stat.S_ISREG(found.st_mode) or not found.st_mode & 0o111:
         return None
     return Fingerprint(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-
-
-def moved(registration: Registration, known: Mapping[str, Fingerprint]) -> bool:
-    """Whether F would open another file than the one that was judged.  About 3 us."""
-    path = registration.interpreter
-    return Flags.F in registration.flags and fingerprint(path) != known.get(path)
 
 
 def look_at(paths: Iterable[str], trust: Trust) -> dict[str, InterpreterFacts]:
@@ -99,12 +96,17 @@ def leans_on(path: str) -> str | None:
     return elf.linker if elf else None
 
 
-def cannot_run(entry: Entry) -> bool:
-    """Whether a foreign entry is sure to fail: without F its interpreter has to be there at each exec.
+def is_executable(path: str) -> bool:
+    """Tell if an executable file is at the path now."""
+    return fingerprint(path) is not None
 
-    The kernel looks for one with a relative path in the directory of whoever executes something: so it will fail.
+
+def cannot_run(entry: Entry, there: Callable[[str], bool] = is_executable) -> bool:
+    """Tell if a foreign entry is sure to fail: without F its interpreter has to be ``there`` at each exec.
+
+    The kernel looks up a relative path in the working directory of each process that executes something.
     """
     registration = entry.registration
     if registration is None or Flags.F in registration.flags:
         return False
-    return not registration.interpreter.startswith("/") or fingerprint(registration.interpreter) is None
+    return not registration.interpreter.startswith("/") or not there(registration.interpreter)

@@ -35,6 +35,7 @@ class InterpreterFacts(NamedTuple):
 
     fingerprint: Fingerprint | None = None  # None: no executable file is there
     untrusted: str | None = None  # who else could change it, with the path that is to blame
+    problem: str | None = None  # why it is not known which file is there
 
 
 class Facts(NamedTuple):
@@ -202,6 +203,9 @@ def _choose(declared: Declaration, facts: Facts) -> Handler | Held:
         if declared.enabled and not elsewhere:
             missing = " and ".join(declared.interpreters)
             standing = Standing.ABSENT if declared.from_all else Standing.WAITING
+            for each in declared.interpreters:
+                if problem := facts.interpreters.get(each, InterpreterFacts()).problem:
+                    return hold(Standing.WAITING, f"{each}: {problem}")
             return hold(standing, f"no executable file at {missing}")
     return Handler(
         declared.name,

@@ -42,6 +42,7 @@ class Counts:
         self.unwanted = 0  # entries of others that were removed or disabled: their names are not ours to count by
         self.passes: Counter[str] = Counter()  # by trigger
         self.contentions = 0
+        self.log_lines_dropped = 0  # because the reader of the log did not take them
         self.reload_failures = 0
         self.served = Durations()  # from hearing of a drift until programs run again
         self.settled = Durations()  # from the same until the proper entry stands

@@ -6,7 +6,7 @@ with its priority in angle brackets (sd-daemon(3)); in a container, where somebo
 
 import os
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from contextlib import suppress
 from typing import Any, TextIO
 
@@ -14,6 +14,7 @@ import structlog
 
 from binfmtd.files.whereabouts import in_container
 from binfmtd.report.colour import takes_colours
+from binfmtd.report.log_queue import LogQueue
 from binfmtd.report.printable import printable
 
 Logger = structlog.typing.FilteringBoundLogger
@@ -27,6 +28,17 @@ _Event = MutableMapping[str, Any]
 def set_up(level: str = "info", log_format: str = "auto", stream: TextIO | None = None) -> None:
     """Make ``structlog.get_logger()`` write to ``stream`` (stderr)."""
     out = stream or sys.stderr
+    _configure(level, log_format, out, _writer(out))
+
+
+def set_up_queue(level: str, log_format: str) -> LogQueue:
+    """Make ``structlog.get_logger()`` put lines into a queue, which a thread writes to stderr; returns the queue."""
+    queue = LogQueue(sys.stderr.fileno(), _lines_dropped)
+    _configure(level, log_format, sys.stderr, queue.put)
+    return queue
+
+
+def _configure(level: str, log_format: str, out: TextIO, write: Callable[[str], None]) -> None:
     journal = _is_journal(out)
     if log_format == "auto":
         log_format = "console" if out.isatty() else "json" if in_container() and not journal else "logfmt"
@@ -45,26 +57,33 @@ def set_up(level: str = "info", log_format: str = "auto", stream: TextIO | None 
         ]
         if journal:
             processors.append(_put_priority)
+    lines = _Lines(write)
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=lambda *_: _Lines(out),
+        logger_factory=lambda *_: lines,
         cache_logger_on_first_use=True,
     )
 
 
 class _Lines:
-    """Writes lines.  Whoever collects them may die, or run out of space: that must not end the daemon."""
+    """structlog's output: one function for all levels."""
 
-    def __init__(self, out: TextIO) -> None:
-        self._out = out
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self.debug = self.info = self.warning = self.error = self.msg = write
 
-    def msg(self, line: str) -> None:
-        with suppress(OSError, ValueError):
-            self._out.write(f"{line}\n")  # in one piece: the threads that serve metrics log, too
-            self._out.flush()
 
-    debug = info = warning = error = msg
+def _writer(out: TextIO) -> Callable[[str], None]:
+    def write(line: str) -> None:
+        with suppress(OSError, ValueError):  # the reader may have ended, or its disk may be full
+            out.write(f"{line}\n")
+            out.flush()
+
+    return write
+
+
+def _lines_dropped(lines: int) -> None:
+    get_logger().warning("log_lines_dropped", lines=lines, reason="the reader of the log did not take them")
 
 
 def get_logger() -> Logger:

@@ -101,6 +101,11 @@ def _counted(counts: Counts) -> Iterator[Metric]:
         passes.add_metric([trigger], number)
     yield passes
     yield CounterMetricFamily("binfmtd_contentions", "How often a contention has begun.", counts.contentions)
+    yield CounterMetricFamily(
+        "binfmtd_log_lines_dropped",
+        "Log lines that were lost because the reader did not take them.",
+        counts.log_lines_dropped,
+    )
     yield CounterMetricFamily("binfmtd_config_reload_failures", "Configs that were rejected.", counts.reload_failures)
     yield _gauge("binfmtd_last_pass_timestamp_seconds", "When a pass last ended.", counts.last_pass_at)
     yield _gauge(

@@ -24,7 +24,7 @@ from binfmtd.daemon.reconcile import Reconciler
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.storm import Storm
 from binfmtd.daemon.watch import Watch
-from binfmtd.kernel import converge, host, interpreters
+from binfmtd.kernel import host
 from binfmtd.kernel.write import Wrote
 from binfmtd.model.config import Config, Declaration, Policy
 from binfmtd.model.desired import Facts, Fingerprint, InterpreterFacts
@@ -37,17 +37,27 @@ TICK = 1e-6  # what asking for the time takes
 FILE = Fingerprint(1, 2, 3, 4, 5)
 
 
-class _Facts:
+class _Interpreters:
     """Every interpreter is there, and never changes."""
 
+    def unchanged(self, _: str) -> bool:
+        return True
+
+    def can_run(self, _: str) -> bool:
+        return True
+
+    def head(self, _: str) -> bytes:
+        return b""
+
+
+class _Facts:
+    interpreters = _Interpreters()
     header = host.native_header()
     heads = (b"\x7fELF" + bytes(252),)
 
     def gather(self, config: Config, _: object) -> Facts:
         paths = {path for declaration in config.declarations for path in declaration.interpreters}
         return Facts({path: InterpreterFacts(FILE) for path in paths})
-
-    def forget_interpreters(self) -> None: ...
 
 
 class Told(Reporter):
@@ -150,8 +160,6 @@ class SimulatedDaemon:
         with (
             mock.patch.object(worker, "Instance", return_value=opened),
             mock.patch.object(worker, "Writer", return_value=opened),
-            mock.patch.object(interpreters, "fingerprint", return_value=FILE),
-            mock.patch.object(converge, "fingerprint", return_value=FILE),
             mock.patch.object(time, "monotonic", self.monotonic),
         ):
             yield

@@ -41,7 +41,7 @@ class World:
         """Look at everything, as a pass does; ``may``: which are not backed off from."""
         observed = self.kernel.observed()
         look = Look(observed, self.desired, Surroundings(), plan(self.desired, observed, Surroundings()))
-        self.hot = HotPath(look, (), may, may)
+        self.hot = HotPath(look, (), may, may, lambda _: True)
 
     def react(self, heard: Heard, meanwhile: Callable[[], Heard] = Heard) -> Reaction:
         """Let it answer; ``meanwhile`` happens after its first look."""

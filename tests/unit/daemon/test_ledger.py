@@ -15,6 +15,7 @@ from binfmtd.errors import FormatError
 from binfmtd.formats.line import encode_line
 from binfmtd.model.desired import Fingerprint
 from binfmtd.model.drift import Record
+from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Magic
 
@@ -74,20 +75,38 @@ def test_records_of_another_boot_are_void(tmp_path: Path) -> None:
     assert (other.records, other.problem) == ({}, None)
 
 
+def observed(*entries: tuple[str, int]) -> ObservedState:
+    return ObservedState(tuple(Entry(name, inode, enabled=True, registration=SAYS) for name, inode in entries))
+
+
 def test_the_intent_is_on_disk_before_the_deed(tmp_path: Path) -> None:
     """A daemon that is killed right after registering finds its entries as its own."""
     Ledger(str(tmp_path), BOOT).intend([Handler("a", SAYS)])
-    assert Ledger(str(tmp_path), BOOT).records == {"a": Record(SAYS)}
+    again = Ledger(str(tmp_path), BOOT)
+    again.claim(observed(("a", 7)))
+    assert again.records == {"a": Record(SAYS)}
 
 
 def test_an_intent_is_no_knowledge(tmp_path: Path) -> None:
-    """On disk a repair is meant to be ours, whatever its number; until it is done we know what we knew."""
-    ledger = saved(tmp_path, a=Record(SAYS, 7, FILE))
-    ledger.intend([Handler("a", SAYS), Handler("b", SAYS)])
-    assert Ledger(str(tmp_path), BOOT).records == {"a": Record(SAYS), "b": Record(SAYS)}
-    assert ledger.records == {"a": Record(SAYS, 7, FILE)}
-    ledger.save()
-    assert Ledger(str(tmp_path), BOOT).records == ledger.records
+    """An entry that was registered anew, and equals the intent, is ours; which file F opened is not known."""
+    ledger = saved(tmp_path, a=Record(SAYS, 7, FILE), b=Record(SAYS, 8, FILE))
+    ledger.intend([Handler(name, SAYS) for name in "abc"])
+    again = Ledger(str(tmp_path), BOOT)
+    assert again.records == ledger.records, "what is recorded stays known"
+    again.claim(observed(("a", 9), ("b", 8)))
+    assert again.records == {"a": Record(SAYS), "b": Record(SAYS, 8, FILE)}
+
+
+def test_an_intent_claims_no_other_entry(tmp_path: Path) -> None:
+    """Nor does it after the first look: from then on the daemon knows what it registers."""
+    other = Registration(Magic(b"B"), "/i", Flags.F)
+    Ledger(str(tmp_path), BOOT).intend([Handler("a", other)])
+    again = Ledger(str(tmp_path), BOOT)
+    again.claim(observed(("a", 7)))
+    assert again.records == {}
+    again.intend([Handler("a", SAYS)])
+    again.claim(observed(("a", 8)))
+    assert again.records == {}
 
 
 def test_nothing_is_written_when_nothing_has_changed(tmp_path: Path) -> None:
@@ -168,7 +187,9 @@ def test_a_damaged_ledger_costs_nothing_but_knowledge(tmp_path: Path, text: byte
     assert ledger.problem.startswith(f"{tmp_path / FILE_NAME}: ")
     assert "\n" not in ledger.problem
     ledger.intend([Handler("a", SAYS)])
-    assert Ledger(str(tmp_path), BOOT).records == {"a": Record(SAYS)}
+    again = Ledger(str(tmp_path), BOOT)
+    again.claim(observed(("a", 7)))
+    assert (again.records, again.problem) == ({"a": Record(SAYS)}, None)
 
 
 def test_a_ledger_that_is_no_file_is_damaged_too(tmp_path: Path) -> None:

@@ -1,0 +1,166 @@
+"""Work that may block, done in threads: the loop starts it, and takes in the result when it is there.
+
+A disk that hangs, a log that is not read, an interpreter on a file system that does not answer: each stops the one
+thread that waits for it, and never the loop, which has repairs to make.
+
+* ``run`` does one piece of work of each ``key`` at a time.  What is asked for meanwhile waits, and a later request
+  replaces one that waits: so a sink that hangs holds one thread and one request, however much is asked of it.
+* Results are handed over in the loop's thread, by ``deliver``; ``descriptor`` is readable while there are any.
+* The threads end with the process, also those that hang.
+"""
+
+import _thread
+import os
+import select
+import time
+from collections import deque
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+_Work = Callable[[], Any]
+_Then = Callable[[Any], None]
+_AGAIN = 1.0  # seconds until a thread is tried again that the kernel refused (RLIMIT_NPROC, no memory)
+
+
+class Background:
+    """The threads of the daemon.  Only ``post`` may be called by one of them; everything else is the loop's."""
+
+    def __init__(self) -> None:
+        self.descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.due_at = float("inf")  # monotonic, in seconds: when a thread that was refused is tried again
+        self._results: deque[Callable[[], None]] = deque()
+        self._running: set[str] = set()
+        self._waiting: dict[str, tuple[_Work, _Then]] = {}
+
+    def run(self, key: str, work: Callable[[], T], then: Callable[[T], None] = lambda _: None) -> None:
+        """Do ``work`` in a thread, and then call ``then`` in the loop with what it returned.
+
+        An exception of ``work`` is raised by ``deliver``: what can be expected to fail returns the error instead.
+        """
+        self._waiting[key] = (work, then)
+        if key not in self._running:
+            self._start(key)
+
+    def busy(self, key: str) -> bool:
+        """Tell if work of this key has not ended yet."""
+        return key in self._running or key in self._waiting
+
+    def thread(self, work: Callable[[], None]) -> bool:
+        """Do ``work`` in a thread of its own, which hands over results by ``post``; False if there is none left."""
+        try:
+            # Not threading.Thread: its start waits until the new thread runs, which a busy machine may put off.
+            _thread.start_new_thread(self._guarded, (work,))
+        except RuntimeError:
+            return False
+        return True
+
+    def post(self, result: Callable[[], None]) -> None:
+        """Have the loop call this."""
+        self._results.append(result)
+        os.eventfd_write(self.descriptor, 1)
+
+    def wait(self, seconds: float) -> None:
+        """Wait until there is a result, for so long at most."""
+        select.select([self.descriptor], [], [], seconds)
+
+    def deliver(self) -> None:
+        """Take in the results that are there."""
+        with suppress(BlockingIOError):
+            os.eventfd_read(self.descriptor)
+        for _ in range(len(self._results)):
+            self._results.popleft()()
+
+    def retry(self) -> None:
+        """Start what could not be started for want of a thread."""
+        self.due_at = float("inf")
+        for key in self._waiting.keys() - self._running:
+            self._start(key)
+
+    def finish(self, keys: Collection[str], seconds: float) -> bool:
+        """Wait until the work of these keys has ended, and take in its results; False if it took too long."""
+        end = time.monotonic() + seconds
+        while any(self.busy(key) for key in keys):
+            if (left := end - time.monotonic()) <= 0:
+                return False
+            self.wait(left)
+            self.deliver()
+        return True
+
+    def _start(self, key: str) -> None:
+        work, then = self._waiting[key]
+
+        def call() -> None:
+            result = Result(work)
+            self.post(lambda: self._ended(key, then, result))
+
+        if self.thread(call):
+            del self._waiting[key]
+            self._running.add(key)
+        else:
+            self.due_at = min(self.due_at, time.monotonic() + _AGAIN)
+
+    def _ended(self, key: str, then: _Then, result: "Result[Any]") -> None:
+        self._running.discard(key)
+        if key in self._waiting:
+            self._start(key)
+        then(result.get())
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        outcome = Result(work)
+        if outcome.error is not None:
+            self.post(outcome.get)
+
+
+class Result(Generic[T]):
+    """What some work returned or raised."""
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        self.value: T | None = None
+        self.error: BaseException | None = None
+        try:
+            self.value = work()
+        except BaseException as error:  # noqa: BLE001  it is raised again, in the loop
+            self.error = error
+
+    def get(self) -> T:
+        """Return it, or raise it."""
+        if self.error is not None:
+            raise self.error
+        return self.value  # type: ignore[return-value]  # None only where T has it
+
+
+class BoundedCalls:
+    """Calls that have to have a result at once, but may hang: each is waited for a short time only.
+
+    While a call with some ``key`` hangs, another with that key is given up immediately.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._hanging: set[str] = set()
+
+    def call(self, key: str, work: Callable[[], T], otherwise: T) -> T:
+        """Return what ``work`` returns, or ``otherwise`` if it takes too long.  Raises what ``work`` raises."""
+        if key in self._hanging:
+            return otherwise
+        ended = _thread.allocate_lock()
+        ended.acquire()
+        results: list[Result[T]] = []
+
+        def thread() -> None:
+            results.append(Result(work))
+            self._hanging.discard(key)
+            ended.release()
+
+        self._hanging.add(key)
+        try:
+            _thread.start_new_thread(thread, ())
+        except RuntimeError:
+            self._hanging.discard(key)
+            return otherwise
+        if not ended.acquire(timeout=self._seconds):
+            return otherwise
+        return results[0].get()

@@ -1,0 +1,252 @@
+"""The interpreters' files as the daemon knows them: looked at by threads, watched by inotify.
+
+A file system that does not answer (NFS without its server, a FUSE process that hangs) stops each stat(2) on it.  So the
+loop never looks at a file: it uses the last facts, and an inotify event marks those of its paths as out of date.
+
+* A look at some paths is one batch.  A thread takes one path after the other.  If a path does not answer within 50 ms,
+  another thread takes the rest, and the batch ends without that path; its answer is taken in when it comes.
+* A path that is out of date keeps its facts, but F does not open its file before it has been looked at again.
+* Each look first watches every directory that decides where the path leads, then walks the path: so no change falls
+  between.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import NamedTuple
+
+from binfmtd.daemon.background import Background, BoundedCalls
+from binfmtd.daemon.watch import Armed, Watch
+from binfmtd.files.trust import Trust
+from binfmtd.kernel.interpreters import head, look_at, watched
+from binfmtd.model.desired import InterpreterFacts
+
+PATIENCE = 0.05  # seconds that a path has for its answer
+THREADS = 64  # at most, hanging ones included
+_UNKNOWN = InterpreterFacts()
+_UNANSWERED = InterpreterFacts(problem="its file system does not answer")
+
+
+class Answer(NamedTuple):
+    """The result of a look: the facts, and what to watch."""
+
+    facts: InterpreterFacts
+    armed: Armed
+
+
+class _Path:
+    """What is known of one path."""
+
+    __slots__ = ("answered", "asked", "changes", "facts", "looking")
+
+    def __init__(self) -> None:
+        self.facts = _UNKNOWN
+        self.answered = False
+        self.looking = False
+        self.changes = 0  # events, and other reasons to look again
+        self.asked = -1  # ``changes`` when the last look began
+
+    @property
+    def current(self) -> bool:
+        return self.answered and self.asked == self.changes
+
+
+class _Batch:
+    def __init__(self, paths: Iterable[str]) -> None:
+        self.queue = deque(paths)
+        self.open = set(self.queue)  # paths without an answer
+        self.left = len(self.open)  # when ``step`` looked last
+        self.answers: deque[tuple[str, Answer]] = deque()
+
+
+class InterpreterFiles:
+    """All paths that the config or a foreign entry names.
+
+    ``due_at`` (monotonic, in seconds) is when ``step`` has to look after a batch that does not answer.
+    """
+
+    def __init__(
+        self,
+        background: Background,
+        watch: Watch,
+        looked: Callable[[bool], None],
+        unwatched: Callable[[Collection[str]], None],
+    ) -> None:
+        """``looked`` is called when a batch has ended: True if any fact is another than before.
+
+        ``unwatched`` gets directories that cannot be watched.
+        """
+        self.due_at = float("inf")
+        self._background = background
+        self._watch = watch
+        self._looked = looked
+        self._report_unwatched = unwatched
+        self._trust = Trust.of_this_process()
+        self._paths: dict[str, _Path] = {}
+        self._foreign: set[str] = set()  # of foreign entries, asked for since ``keep``
+        self._batches: list[_Batch] = []
+        self._threads = 0
+        self._unknown_events = watch.unknown
+        self._heads = BoundedCalls(PATIENCE)
+        self._news = False  # facts have changed since ``looked`` was called
+
+    # What is known
+
+    def facts(self, paths: Collection[str]) -> Mapping[str, InterpreterFacts]:
+        """Return the last facts about these paths."""
+        known = ((path, self._paths.get(path)) for path in paths)
+        return {path: _UNANSWERED if each is None or not each.answered else each.facts for path, each in known}
+
+    def unchanged(self, path: str) -> bool:
+        """Tell if nothing has happened to the file since it was looked at, as far as events have been read."""
+        known = self._paths.get(path)
+        return known is not None and known.current
+
+    def can_run(self, path: str) -> bool:
+        """Tell if a foreign entry's interpreter is there; true as long as that is not known."""
+        self._foreign.add(path)
+        known = self._paths.get(path)
+        return known is None or not known.answered or known.facts.fingerprint is not None
+
+    def head(self, path: str) -> bytes:
+        """Return the first bytes of an interpreter; those of our own program if it does not answer within 50 ms.
+
+        So an entry that takes native programs counts as one that stops every exec, as it does if its interpreter hangs.
+        """
+        return self._heads.call(path, lambda: head(path), otherwise=head("/proc/self/exe"))
+
+    def unanswered(self) -> list[str]:
+        """Return the paths that do not answer."""
+        return sorted(path for path, known in self._paths.items() if known.looking and not self._is_open(path))
+
+    # What is looked at
+
+    @property
+    def looking(self) -> bool:
+        """Tell if a batch has not ended yet."""
+        return bool(self._batches)
+
+    @property
+    def out_of_date(self) -> bool:
+        """Tell if ``look`` has anything to do."""
+        return any(not known.current and not known.looking for known in self._paths.values())
+
+    def keep(self, declared: Iterable[str]) -> None:
+        """Know these paths, and those of the foreign entries that were asked for; forget all others."""
+        wanted = {*declared, *self._foreign}
+        self._foreign = set()
+        for path in self._paths.keys() - wanted:
+            del self._paths[path]
+            self._watch.use(path, {})
+        for path in wanted - self._paths.keys():
+            self._paths[path] = _Path()
+
+    def changed(self, paths: Iterable[str] | None = None) -> None:
+        """Take note that something happened to these paths (None: possibly to any)."""
+        for path in self._paths.keys() if paths is None else paths:
+            if (known := self._paths.get(path)) is not None:
+                known.changes += 1
+
+    def look(self, *, everything: bool = False) -> None:
+        """Look at what is out of date, or at ``everything``: what is not known to have changed serves meanwhile."""
+        idle = ((path, known) for path, known in self._paths.items() if not known.looking)
+        paths = [path for path, known in idle if everything or not known.current]
+        if not paths:
+            return
+        batch = _Batch(paths)
+        for path in paths:
+            self._paths[path].looking = True
+            self._paths[path].asked = self._paths[path].changes
+        self._batches.append(batch)
+        self.due_at = min(self.due_at, time.monotonic() + PATIENCE)
+        self._start(batch)
+
+    def step(self, now: float) -> None:
+        """Have another thread take the rest of a batch that hangs; end the batch if nothing is left to take."""
+        if now < self.due_at:
+            return
+        self.due_at = float("inf")
+        for batch in list(self._batches):
+            self._collect(batch)
+            if batch not in self._batches:
+                continue
+            slow, batch.left = len(batch.open) == batch.left, len(batch.open)
+            if not slow:
+                self.due_at = now + PATIENCE
+            elif batch.queue:
+                self._start(batch)
+                self.due_at = now + (PATIENCE if self._threads < THREADS else 1.0)
+            else:
+                self._end(batch)
+
+    def wait(self, seconds: float) -> None:
+        """Wait until no batch is open, in the daemon's start; without a path that hangs, a few milliseconds."""
+        end = time.monotonic() + seconds
+        while self._batches and time.monotonic() < end:
+            self._background.wait(PATIENCE)
+            self._background.deliver()
+            self.step(time.monotonic())
+
+    def _is_open(self, path: str) -> bool:
+        return any(path in batch.open for batch in self._batches)
+
+    def _start(self, batch: _Batch) -> None:
+        if self._threads < THREADS and self._background.thread(lambda: self._work(batch)):
+            self._threads += 1
+
+    def _work(self, batch: _Batch) -> None:
+        """Look at one path after the other, in a thread."""
+        while True:
+            try:
+                path = batch.queue.popleft()
+            except IndexError:
+                break
+            batch.answers.append((path, self._answer(path)))
+            if not batch.queue or path not in batch.open:
+                self._background.post(lambda: self._collect(batch))
+        self._background.post(self._thread_ended)
+
+    def _answer(self, path: str) -> Answer:
+        armed = self._watch.arm_all(lambda: watched([path]))
+        return Answer(look_at([path], self._trust)[path], armed)
+
+    def _thread_ended(self) -> None:
+        self._threads -= 1
+
+    def _collect(self, batch: _Batch) -> None:
+        """Take in the answers that are there, of a batch that may have ended."""
+        late = batch not in self._batches
+        news = False
+        unwatched: list[str] = []
+        for _ in range(len(batch.answers)):
+            path, answer = batch.answers.popleft()
+            batch.open.discard(path)
+            known = self._paths.get(path)
+            if known is None:
+                continue
+            news |= not known.answered or known.facts != answer.facts
+            known.facts, known.answered, known.looking = answer.facts, True, False
+            self._watch.use(path, answer.armed.names)
+            unwatched += answer.armed.unwatched
+        self._news |= news
+        if unwatched:
+            self._report_unwatched(sorted(set(unwatched)))
+        if late:
+            if news:
+                self._tell()
+        elif not batch.open:
+            self._end(batch)
+
+    def _end(self, batch: _Batch) -> None:
+        self._batches.remove(batch)
+        batch.open.clear()  # what does not answer is no longer waited for
+        if self._unknown_events != self._watch.unknown:  # of directories that were not in use yet
+            self._unknown_events = self._watch.unknown
+            self.changed()
+        if not self._batches:
+            self.due_at = float("inf")
+            self._tell()
+
+    def _tell(self) -> None:
+        news, self._news = self._news, False
+        self._looked(news)

@@ -1,0 +1,61 @@
+"""Everything that others can read: status file, systemd's status line, labels, textfile and HTTP.
+
+The loop hands over one document at a time, and goes on.  Threads write it: each sink has one, so that a disk that hangs
+stops its own sink alone.  While a sink hangs, a newer document replaces the one that waits.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from binfmtd.daemon.background import Background
+from binfmtd.daemon.exporter import Exporter
+from binfmtd.daemon.notify import Notifier
+from binfmtd.daemon.probe_report import ProbeReport
+from binfmtd.daemon.state_writer import KEY, StateWriter
+from binfmtd.model.config import Config
+from binfmtd.report.sentence import sentence
+
+_LABELS = "labels"
+_LAST_SECONDS = 1.0  # that the daemon's end waits for disks
+
+
+class Publisher:
+    """The sinks."""
+
+    def __init__(
+        self,
+        background: Background,
+        notifier: Notifier,
+        state: StateWriter,
+        exporter: Exporter,
+        probe: ProbeReport,
+    ) -> None:
+        self._background = background
+        self._notifier = notifier
+        self._state = state
+        self._exporter = exporter
+        self._probe = probe
+        self._labelled: object = None  # what the labels were made of last
+
+    def publish(
+        self, document: Mapping[str, Any], config: Config, *, started: bool, then: Callable[[], None] | None = None
+    ) -> None:
+        """Publish a document.
+
+        ``started``: the handlers are registered under their proper names.  ``then`` is called in the loop when the
+        status file says so.
+        """
+        self._notifier.tell(sentence(document))
+        self._exporter.show(document, config.metrics, started=started)
+        self._state.sync(then)
+        if config.labels is not None or self._labelled is not None:
+            self._labelled = config.labels
+            path = config.labels
+            self._background.run(
+                _LABELS, self._probe.labels(config), lambda problem: self._probe.labels_kept(path, problem)
+            )
+
+    def close(self) -> None:
+        """Write what is still to be written, for a second at most, and serve nothing any more."""
+        self._background.finish([KEY, _LABELS], _LAST_SECONDS)
+        self._exporter.close()

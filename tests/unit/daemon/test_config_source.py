@@ -1,0 +1,56 @@
+"""When a requested reload reads the config: not while another program is writing it."""
+
+import pytest
+
+from binfmtd.daemon import config_source
+from binfmtd.daemon.config_source import CONFIG_AGE, ConfigSource
+from binfmtd.errors import ConfigError
+from binfmtd.model.config import Config
+
+CONFIG = Config(())
+
+
+class Written:
+    """A config with these ages, one at each look."""
+
+    def __init__(self, *ages: float) -> None:
+        self.ages = list(ages)
+        self.source = ConfigSource(lambda: CONFIG, self.age, dict)
+
+    def age(self) -> float:
+        return self.ages.pop(0) if len(self.ages) > 1 else self.ages[0]
+
+
+def test_an_old_config_is_read_at_once() -> None:
+    written = Written(3600, 0.1)
+    assert written.source.load_when_quiet() is CONFIG
+    assert written.ages == [0.1], "one look was enough"
+
+
+def test_a_young_config_is_waited_for() -> None:
+    written = Written(CONFIG_AGE - 0.01, CONFIG_AGE - 0.01, 3600, 0.1)
+    assert written.source.load_when_quiet() is CONFIG
+    assert written.ages == [0.1]
+
+
+def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A config that never holds still is read all the same."""
+    monkeypatch.setattr(config_source, "PATIENCE", 0.05)
+    assert Written(CONFIG_AGE - 0.02).source.load_when_quiet() is CONFIG
+
+
+def test_a_file_from_the_future_is_not_waited_for() -> None:
+    """The wall clock may have gone backwards: a negative age says nothing."""
+    written = Written(-86400, 0.1)
+    assert written.source.load_when_quiet() is CONFIG
+    assert written.ages == [0.1]
+
+
+def test_an_invalid_config_is_a_result() -> None:
+    """The loop gets the error, to keep the config in force and to log it."""
+
+    def load() -> Config:
+        raise ConfigError("not valid")
+
+    outcome = ConfigSource(load, lambda: 3600, dict).load_when_quiet()
+    assert isinstance(outcome, ConfigError)
