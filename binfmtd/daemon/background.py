@@ -16,7 +16,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
+
+from binfmtd.kernel.bounded import Result
 
 T = TypeVar("T")
 
@@ -102,7 +104,7 @@ class Background:
         else:
             self.due_at = min(self.due_at, time.monotonic() + _AGAIN)
 
-    def _ended(self, key: str, then: _Then, result: "Result[Any]") -> None:
+    def _ended(self, key: str, then: _Then, result: Result[Any]) -> None:
         self._running.discard(key)
         if key in self._waiting:
             self._start(key)
@@ -112,55 +114,3 @@ class Background:
         outcome = Result(work)
         if outcome.error is not None:
             self.post(outcome.get)
-
-
-class Result(Generic[T]):
-    """What some work returned or raised."""
-
-    def __init__(self, work: Callable[[], T]) -> None:
-        self.value: T | None = None
-        self.error: BaseException | None = None
-        try:
-            self.value = work()
-        except BaseException as error:  # noqa: BLE001  it is raised again, in the loop
-            self.error = error
-
-    def get(self) -> T:
-        """Return it, or raise it."""
-        if self.error is not None:
-            raise self.error
-        return self.value  # type: ignore[return-value]  # None only where T has it
-
-
-class BoundedCalls:
-    """Calls that have to have a result at once, but may hang: each is waited for a short time only.
-
-    While a call with some ``key`` hangs, another with that key is given up immediately.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._hanging: set[str] = set()
-
-    def call(self, key: str, work: Callable[[], T], otherwise: T) -> T:
-        """Return what ``work`` returns, or ``otherwise`` if it takes too long.  Raises what ``work`` raises."""
-        if key in self._hanging:
-            return otherwise
-        ended = _thread.allocate_lock()
-        ended.acquire()
-        results: list[Result[T]] = []
-
-        def thread() -> None:
-            results.append(Result(work))
-            self._hanging.discard(key)
-            ended.release()
-
-        self._hanging.add(key)
-        try:
-            _thread.start_new_thread(thread, ())
-        except RuntimeError:
-            self._hanging.discard(key)
-            return otherwise
-        if not ended.acquire(timeout=self._seconds):
-            return otherwise
-        return results[0].get()

@@ -15,10 +15,13 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
-from binfmtd.daemon.background import Background, BoundedCalls
+from binfmtd.daemon.background import Background
 from binfmtd.daemon.watch import Armed, Watch
+from binfmtd.files.chain import walk
 from binfmtd.files.trust import Trust
+from binfmtd.kernel.bounded import BoundedCalls
 from binfmtd.kernel.interpreters import head, look_at, watched
+from binfmtd.kernel.mount import remote_devices
 from binfmtd.model.desired import InterpreterFacts
 
 PATIENCE = 0.05  # seconds that a path has for its answer
@@ -87,15 +90,21 @@ class InterpreterFiles:
         self._batches: list[_Batch] = []
         self._threads = 0
         self._unknown_events = watch.unknown
+        self._remote_devices: frozenset[int] | None = None  # as they were when the last batch began
         self._heads = BoundedCalls(PATIENCE)
         self._news = False  # facts have changed since ``looked`` was called
 
     # What is known
 
     def facts(self, paths: Collection[str]) -> Mapping[str, InterpreterFacts]:
-        """Return the last facts about these paths."""
-        known = ((path, self._paths.get(path)) for path in paths)
-        return {path: _UNANSWERED if each is None or not each.answered else each.facts for path, each in known}
+        """Return the last facts about these paths; of one that does not answer now nothing is known."""
+        return {path: self._facts(path) for path in paths}
+
+    def _facts(self, path: str) -> InterpreterFacts:
+        known = self._paths.get(path)
+        if known is None or not known.answered or (known.looking and not self._is_open(path)):
+            return _UNANSWERED
+        return known.facts
 
     def unchanged(self, path: str) -> bool:
         """Tell if nothing has happened to the file since it was looked at, as far as events have been read."""
@@ -114,10 +123,6 @@ class InterpreterFiles:
         So an entry that takes native programs counts as one that stops every exec, as it does if its interpreter hangs.
         """
         return self._heads.call(path, lambda: head(path), otherwise=head("/proc/self/exe"))
-
-    def unanswered(self) -> list[str]:
-        """Return the paths that do not answer."""
-        return sorted(path for path, known in self._paths.items() if known.looking and not self._is_open(path))
 
     # What is looked at
 
@@ -147,6 +152,11 @@ class InterpreterFiles:
             if (known := self._paths.get(path)) is not None:
                 known.changes += 1
 
+    def doubt(self, paths: Iterable[str]) -> None:
+        """Look at paths whose file could not be opened in time."""
+        self.changed(paths)
+        self.look()
+
     def look(self, *, everything: bool = False) -> None:
         """Look at what is out of date, or at ``everything``: what is not known to have changed serves meanwhile."""
         idle = ((path, known) for path, known in self._paths.items() if not known.looking)
@@ -158,11 +168,15 @@ class InterpreterFiles:
             self._paths[path].looking = True
             self._paths[path].asked = self._paths[path].changes
         self._batches.append(batch)
+        self._remote_devices = None
         self.due_at = min(self.due_at, time.monotonic() + PATIENCE)
         self._start(batch)
 
-    def step(self, now: float) -> None:
-        """Have another thread take the rest of a batch that hangs; end the batch if nothing is left to take."""
+    def step(self, now: float, *, patient: bool = False) -> None:
+        """Have another thread take the rest of a batch that hangs; end the batch if nothing is left to take.
+
+        Only time is spent on it if the caller is ``patient``.
+        """
         if now < self.due_at:
             return
         self.due_at = float("inf")
@@ -176,16 +190,19 @@ class InterpreterFiles:
             elif batch.queue:
                 self._start(batch)
                 self.due_at = now + (PATIENCE if self._threads < THREADS else 1.0)
+            elif patient:
+                self.due_at = now + PATIENCE
             else:
                 self._end(batch)
 
     def wait(self, seconds: float) -> None:
-        """Wait until no batch is open, in the daemon's start; without a path that hangs, a few milliseconds."""
+        """Wait until no batch is open, in the daemon's start; a path may take all of the time to answer."""
         end = time.monotonic() + seconds
-        while self._batches and time.monotonic() < end:
+        while self._batches:
             self._background.wait(PATIENCE)
             self._background.deliver()
-            self.step(time.monotonic())
+            now = time.monotonic()
+            self.step(now, patient=now < end)
 
     def _is_open(self, path: str) -> bool:
         return any(path in batch.open for batch in self._batches)
@@ -208,7 +225,12 @@ class InterpreterFiles:
 
     def _answer(self, path: str) -> Answer:
         armed = self._watch.arm_all(lambda: watched([path]))
-        return Answer(look_at([path], self._trust)[path], armed)
+        facts = look_at([path], self._trust)[path]
+        devices = self._remote_devices
+        if devices is None:
+            devices = self._remote_devices = remote_devices()
+        remote = any(step.stat is not None and step.stat.st_dev in devices for step in walk(path).steps)
+        return Answer(facts._replace(remote=remote), armed)
 
     def _thread_ended(self) -> None:
         self._threads -= 1
@@ -224,7 +246,7 @@ class InterpreterFiles:
             known = self._paths.get(path)
             if known is None:
                 continue
-            news |= not known.answered or known.facts != answer.facts
+            news |= late or not known.answered or known.facts != answer.facts
             known.facts, known.answered, known.looking = answer.facts, True, False
             self._watch.use(path, answer.armed.names)
             unwatched += answer.armed.unwatched
@@ -239,7 +261,8 @@ class InterpreterFiles:
 
     def _end(self, batch: _Batch) -> None:
         self._batches.remove(batch)
-        batch.open.clear()  # what does not answer is no longer waited for
+        self._news |= bool(batch.open)  # what does not answer is no longer waited for
+        batch.open.clear()
         if self._unknown_events != self._watch.unknown:  # of directories that were not in use yet
             self._unknown_events = self._watch.unknown
             self.changed()

@@ -6,6 +6,7 @@ writing.
 
 import time
 from collections.abc import Callable, Collection, Sequence
+from errno import ETIMEDOUT
 
 from binfmtd.daemon.facts import HostFacts
 from binfmtd.daemon.ledger import Ledger
@@ -21,7 +22,7 @@ from binfmtd.model.desired import DesiredState, resolve
 from binfmtd.model.drift import Act, Action, Drift, Plan, Record, Surroundings
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.guard import bricks
-from binfmtd.model.handler import Registration
+from binfmtd.model.handler import Handler, Registration
 from binfmtd.model.match import takes
 from binfmtd.model.ownership import equal, foreign
 from binfmtd.model.pause import Pauses
@@ -46,6 +47,7 @@ class Reconciler:
         self._desired: DesiredState | None = None  # until config or interpreters change; it remembers what overlaps
         self._observer = Observer()
         self._stand_ins: set[str] | None = None  # ours, or left over from who was here before us; None: not looked yet
+        self._late: set[str] = set()  # entries that the kernel may still register for us (Writer.register)
         self._took_over: dict[str, float] = {}  # F entries of others that we replaced, and when (monotonic)
 
     def use(self, config: Config) -> None:
@@ -216,6 +218,12 @@ class Reconciler:
         An F entry that nobody vouches for is replaced once.  A second daemon that wants the same does so, too; one of
         the two has to give in, or they would go on for ever.
         """
+        for name in list(self._late):
+            entry, handler = observed.by_name.get(name), desired.by_name.get(name)
+            if entry is not None and handler is not None:
+                self._late.discard(name)
+                if equal(entry.registration, handler.registration):
+                    self._adopt(entry, handler, desired)
         now = time.monotonic()
         for name, since in list(self._took_over.items()):
             entry, handler = observed.by_name.get(name), desired.by_name.get(name)
@@ -226,8 +234,12 @@ class Reconciler:
             if entry is None or handler is None:
                 continue
             if (record is None or record.inode != entry.inode) and equal(entry.registration, handler.registration):
-                pinned = desired.fingerprints.get(handler.registration.interpreter)
-                self.ledger.records[name] = Record(handler.registration, entry.inode, pinned)
+                self._adopt(entry, handler, desired)
+
+    def _adopt(self, entry: Entry, handler: Handler, desired: DesiredState) -> None:
+        """Vouch for an entry: F has opened the file that is at its interpreter's path."""
+        pinned = desired.fingerprints.get(handler.registration.interpreter)
+        self.ledger.records[entry.name] = Record(handler.registration, entry.inode, pinned)
 
     def _take_in(self, outcome: Outcome, result: PassResult) -> None:
         self.ledger.records |= outcome.records
@@ -238,6 +250,8 @@ class Reconciler:
                 self._took_over[action.entry] = time.monotonic()
         for action, error in outcome.failed:
             self.refused(action.entry, error)
+            if error.errno == ETIMEDOUT:
+                self._late.add(action.entry)
         result.done += outcome.done
         result.failed += outcome.failed
         result.bridged += outcome.bridged

@@ -40,7 +40,7 @@ from binfmtd.daemon.storm import Storm
 from binfmtd.daemon.wait import Wait
 from binfmtd.daemon.watch import Watch
 from binfmtd.daemon.watchdog import Watchdog
-from binfmtd.daemon.worker import Force, Worker, nothing
+from binfmtd.daemon.worker import OPENING, Force, Worker, nothing
 from binfmtd.errors import ConfigError, MountError
 from binfmtd.kernel.mount import Mounted, Where
 from binfmtd.model.config import Config, OnStop
@@ -108,6 +108,7 @@ class Service:
         self._ready = False
         self._ready_by = _NEVER  # when READY=1 is sent even if the status file could not be written
         self._trigger: str | None = None  # of the look for the mount that is being made
+        self._doubted: frozenset[str] = frozenset()  # interpreters that the kernel has not opened yet
         self._arrived_at = float("-inf")  # when an interpreter was put in its place last
         self._after_look: tuple[str, bool] | None = None  # the pass that waits for interpreters, as for _make_pass
         self._reload: Config | None = None  # read, and in force as soon as its interpreters have been looked at
@@ -172,6 +173,7 @@ class Service:
             self._interpreters.wait(_FIRST_LOOK)
             self._pass("start", at_once=True)
             self._attachment.looked()
+        self._worker.opens.seconds = OPENING
         self._background.finish([STATE, METRICS], _PUBLISHED)
 
     # What wakes it
@@ -247,14 +249,12 @@ class Service:
         if now >= self._watchdog.due_at:
             self._watchdog.ping(now)
         if now >= self._storm.glance_at:
-            cpu = time.thread_time()
-            if news := self._worker.glance():
-                self._tell()
-            self._storm.glanced(0.0 if news else time.thread_time() - cpu, now)
+            self._glance(now)
         if now >= self._background.due_at:
             self._background.retry()
         if now >= self._interpreters.due_at:
             self._interpreters.step(now)
+        self._doubt_interpreters()
         if now >= self._ready_by:
             self._say_ready()
         if now >= self._mounts.due_at:
@@ -273,6 +273,19 @@ class Service:
             self._make_pass("quiet")
         if not (self._interpreters.looking or self._config_watch.arming):
             self._watch.tidy()
+
+    def _glance(self, now: float) -> None:
+        cpu = time.thread_time()
+        if news := self._worker.glance():
+            self._tell()
+        self._storm.glanced(0.0 if news else time.thread_time() - cpu, now)
+
+    def _doubt_interpreters(self) -> None:
+        """Look at interpreters that the kernel has not opened in time."""
+        hanging = self._worker.opens.hanging()
+        if doubted := hanging - self._doubted:
+            self._interpreters.doubt(doubted)
+        self._doubted = hanging
 
     # The mount
 

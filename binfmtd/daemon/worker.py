@@ -19,10 +19,14 @@ from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.storm import Storm
 from binfmtd.daemon.watch import Watch
 from binfmtd.errors import BinfmtdError, MountError, WriteRefusedError
+from binfmtd.kernel.bounded import BoundedCalls
 from binfmtd.kernel.converge import Due
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.write import Writer, Wrote
 from binfmtd.model.drift import Act, Action
+
+OPENING_AT_START = 2.0  # seconds that the first pass waits for an interpreter's file system
+OPENING = 0.02  # seconds that a repair waits for it
 
 Force = Callable[[str], bool]
 
@@ -55,6 +59,9 @@ class Worker:
         storm: Storm,
         report: Reporter,
     ) -> None:
+        self.opens = BoundedCalls(
+            OPENING_AT_START
+        )  # of interpreters by the kernel, on file systems that may not answer
         self.heard = Heard()  # what nobody has answered yet
         self.touched: set[str] | None = None  # entries to read again at the next pass; None: all
         self._reconciler = reconciler
@@ -141,7 +148,7 @@ class Worker:
             return reaction, bricking
         try:
             with Instance(self._attachment.mounted) as instance:
-                writer = Writer(instance)
+                writer = Writer(instance, self.opens)
                 try:
                     reaction = self._hot.react(heard, lambda: self._more(writer), instance, writer)
                     self._reconciler.removed_by_name(heard.written, instance)
@@ -207,7 +214,7 @@ class Worker:
 
         try:
             with Instance(self._attachment.mounted) as instance:
-                writer = Writer(instance)
+                writer = Writer(instance, self.opens)
                 try:
                     result = self._reconciler.make_pass(
                         instance,

@@ -156,7 +156,9 @@ class Convergence:
             if line and (served or action.act is Act.REPLACE):
                 lines[action.entry] = line
         ranked = [action for action in members if action.entry in lines]
-        results = self._writer.register([lines[action.entry] for action in ranked])
+        opens = [self._desired.opens(_handler(action).registration) for action in ranked]
+        opening = {place: path for place, path in enumerate(opens) if path is not None}
+        results = self._writer.register([lines[action.entry] for action in ranked], opening)
         too_low = [n for n, error in enumerate(results) if error and self._serves_by_stand_in(ranked[n], error)]
         for number, (action, error) in enumerate(zip(ranked, results, strict=True)):
             if error is None and action in held:

@@ -7,6 +7,7 @@ there for good (fs/binfmt_misc.c, load_binfmt_misc).
 """
 
 import os
+import re
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -16,6 +17,9 @@ from binfmtd.formats.mountinfo import MountLine, parse_mountinfo
 from binfmtd.kernel.host import may_mount
 from binfmtd.kernel.module import DEFAULT_DIRECTORY, FS_TYPE, kernel_has_it, load
 
+_REMOTE = re.compile(
+    rb" - (?:nfs4?|cifs|smb3|9p|ceph|fuse\S*|afs|lustre|gfs2|ocfs2|orangefs|coda|virtiofs|vboxsf|prl_fs|acfs) "
+)
 MOUNT_TABLE = "/proc/self/mountinfo"
 
 
@@ -74,6 +78,16 @@ def find_or_mount(where: Where) -> Mounted:
     except OSError as error:
         raise MountError(f"{wanted}: cannot mount binfmt_misc ({error.strerror}): mount it by hand") from None
     return find(where.directory)
+
+
+def remote_devices() -> frozenset[int]:
+    """The device numbers of mounted file systems that may not answer: another machine or a process serves them."""
+    try:
+        with open(MOUNT_TABLE, "rb") as file:
+            lines = [line for line in file.read().split(b"\n") if _REMOTE.search(line)]
+    except OSError:
+        return frozenset()
+    return frozenset(os.makedev(*line.device) for line in parse_mountinfo(b"\n".join(lines)))
 
 
 def _load_module(where: Where) -> None:

@@ -65,7 +65,13 @@ class StandIns:
                 wanted[handler.name] = handler, line
         if not wanted:
             return [], {}
-        results = writer.register([line for _, line in wanted.values()])
+        # A file system that does not answer delays what is written after it: such lines come last where order allows.
+        opens = {name: self._desired.opens(handler.registration) for name, (handler, _) in wanted.items()}
+        if any(opens.values()):
+            free = {name for name, path in opens.items() if path and not self._ordered(wanted[name][0])}
+            wanted = {name: wanted[name] for name in sorted(wanted, key=free.__contains__)}
+        opening = {place: path for place, name in enumerate(wanted) if (path := opens[name])}
+        results = writer.register([line for _, line in wanted.values()], opening)
         bridged, refused = [], {}
         for (name, (handler, _)), error in zip(wanted.items(), results, strict=True):
             if error is None:
@@ -75,6 +81,11 @@ class StandIns:
         if self._met is not None:
             self._met.update(map(stand_in_name, wanted))
         return bridged, refused
+
+    def _ordered(self, handler: Handler) -> bool:
+        """Tell if the handler's rank matters for any other."""
+        higher = self._desired.higher
+        return bool(higher.get(handler.name)) or any(handler in above for above in higher.values())
 
     def _is_there(self, name: str, instance: Instance) -> bool:
         return (self._met is None or name in self._met) and instance.inode(name) is not None

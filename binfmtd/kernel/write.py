@@ -6,10 +6,12 @@ written is kept as ``Wrote`` values until somebody takes them, so that a watcher
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from binfmtd.errors import PASSING, Again, WriteRefusedError
+from binfmtd.kernel.bounded import BoundedCalls
 from binfmtd.kernel.instance import Instance
 from binfmtd.model.handler import Registration
 
@@ -29,7 +31,12 @@ class Wrote(NamedTuple):
 class Writer:
     """Writing to one opened instance."""
 
-    def __init__(self, instance: Instance) -> None:
+    def __init__(self, instance: Instance, opens: BoundedCalls | None = None) -> None:
+        """With ``opens``, a registration whose interpreter's file system does not answer is given up: ETIMEDOUT.
+
+        A thread then waits for the kernel, which registers the entry when the file system answers again.
+        """
+        self._opens = opens
         self._directory = instance.descriptor
         self._where = instance.mounted.directory
         self._wrote: list[Wrote] = []
@@ -39,9 +46,12 @@ class Writer:
         wrote, self._wrote = self._wrote, []
         return wrote
 
-    def register(self, lines: Sequence[bytes]) -> list[OSError | None]:
+    def register(
+        self, lines: Sequence[bytes], opening: Mapping[int, str] = MappingProxyType({})
+    ) -> list[OSError | None]:
         """Write registration lines back to back on one descriptor; each one's error, or None where it was taken.
 
+        ``opening``: the place of a line -> the interpreter that the kernel opens on a file system that may not answer.
         Raises WriteRefusedError if ``register`` cannot be opened at all.
         """
         outcome: list[OSError | None] = []
@@ -50,12 +60,12 @@ class Writer:
         except OSError as error:
             raise self._cannot_open("register", error) from None
         try:
-            for line in lines:
-                try:
-                    os.write(descriptor, line)
-                    outcome.append(None)
-                except OSError as error:
-                    outcome.append(error)
+            for place, line in enumerate(lines):
+                interpreter = opening.get(place)
+                if interpreter is None or self._opens is None:
+                    outcome.append(_write(descriptor, line))
+                else:
+                    outcome.append(self._write_bounded(descriptor, line, interpreter))
         finally:
             os.close(descriptor)
             self._wrote.append(Wrote("register", sum(error is None for error in outcome)))
@@ -83,6 +93,20 @@ class Writer:
             self._wrote.append(Wrote(name, done, removed=command == REMOVE))
         return True
 
+    def _write_bounded(self, descriptor: int, line: bytes, interpreter: str) -> OSError | None:
+        late: OSError | None = OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+        if self._opens is None or self._opens.hangs(interpreter):
+            return late
+        own = os.dup(descriptor)  # ours is closed, perhaps before the thread has written
+
+        def write() -> OSError | None:
+            try:
+                return _write(own, line)
+            finally:
+                os.close(own)
+
+        return self._opens.call(interpreter, write, late)
+
     def _cannot_open(self, name: str, error: OSError) -> WriteRefusedError:
         number = error.errno or 0
         remedy = {
@@ -96,6 +120,18 @@ class Writer:
         return WriteRefusedError(f"{self._where}/{name}: {error.strerror}: {remedy}", number, again)
 
 
+def _write(descriptor: int, line: bytes) -> OSError | None:
+    try:
+        os.write(descriptor, line)
+    except OSError as error:
+        return error
+    return None
+
+
+def _unreachable(interpreter: str) -> tuple[str, Again]:
+    return f"{interpreter} cannot be read: its file system has failed: mount that again", Again.RELOAD
+
+
 def refusal(registration: Registration, error: OSError) -> WriteRefusedError:
     """What it means that the kernel refused a registration, and what to do (fs/binfmt_misc.c, bm_register_write)."""
     interpreter, flags = registration.interpreter, registration.flags.letters
@@ -106,6 +142,8 @@ def refusal(registration: Registration, error: OSError) -> WriteRefusedError:
         errno.ETXTBSY: (f"{interpreter} is being written: when that has ended it can be opened", Again.RELOAD),
         errno.ELOOP: (f"{interpreter} is a link to itself: mend the link", Again.RELOAD),
         errno.EINVAL: (f"this kernel does not know one of the flags {flags or 'none'}, or the match", Again.RELOAD),
+        **dict.fromkeys((errno.ENOTCONN, errno.ESTALE, errno.EIO, errno.EHOSTDOWN), _unreachable(interpreter)),
+        errno.ETIMEDOUT: (f"{interpreter} cannot be opened: its file system does not answer", Again.LATER),
         errno.EROFS: ("binfmt_misc is mounted read-only: remount it writable", Again.MOUNT),
         errno.EPERM: ("not allowed in this user namespace: run as root", Again.MOUNT),
         errno.ENOMEM: ("the kernel is out of memory", Again.LATER),

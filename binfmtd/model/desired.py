@@ -36,6 +36,7 @@ class InterpreterFacts(NamedTuple):
     fingerprint: Fingerprint | None = None  # None: no executable file is there
     untrusted: str | None = None  # who else could change it, with the path that is to blame
     problem: str | None = None  # why it is not known which file is there
+    remote: bool = False  # on a file system that may not answer (network, FUSE): opening it may block
 
 
 class Facts(NamedTuple):
@@ -75,6 +76,7 @@ class _Desired(NamedTuple):
     held: tuple[Held, ...] = ()
     policy: Policy = Policy()
     fingerprints: Mapping[str, Fingerprint] = MappingProxyType({})
+    remote: frozenset[str] = frozenset()  # interpreters whose file system may not answer
 
 
 class DesiredState(_Desired):
@@ -110,6 +112,11 @@ class DesiredState(_Desired):
         """Whether magics and extensions may have to be ranked against each other: then each pair is looked at."""
         kinds = {(type(handler.registration.match), handler.priority) for handler in self.handlers if handler.enabled}
         return len({kind for kind, _ in kinds}) > 1 and len({priority for _, priority in kinds}) > 1
+
+    def opens(self, registration: Registration) -> str | None:
+        """The interpreter, if registering makes the kernel open it on a file system that may not answer."""
+        opened = Flags.F in registration.flags and registration.interpreter in self.remote
+        return registration.interpreter if opened else None
 
     def changed_since(self, before: "DesiredState") -> frozenset[str]:
         """The names of which something else is wanted than before: the config says so, or another interpreter is there.
@@ -163,7 +170,8 @@ def resolve(config: Config, facts: Facts) -> DesiredState:
         for path, known in facts.interpreters.items()
         if known.fingerprint is not None and path in chosen
     }
-    return DesiredState(tuple(handlers), tuple(held), config.policy, fingerprints)
+    remote = frozenset(path for path in chosen if facts.interpreters.get(path, InterpreterFacts()).remote)
+    return DesiredState(tuple(handlers), tuple(held), config.policy, fingerprints, remote)
 
 
 def _choose(declared: Declaration, facts: Facts) -> Handler | Held:
@@ -171,7 +179,7 @@ def _choose(declared: Declaration, facts: Facts) -> Handler | Held:
     if declared.architecture is not None and facts.kernel < P_VISIBLE_FROM:
         flags &= ~Flags.P
 
-    def hold(standing: Standing, reason: str) -> Held:
+    def hold(standing: Standing, reason: str, *, judged: bool = True) -> Held:
         return Held(
             declared.name,
             standing,
@@ -180,7 +188,7 @@ def _choose(declared: Declaration, facts: Facts) -> Handler | Held:
             declared.interpreters,
             flags,
             declared.priority,
-            facts.judges_paths,
+            judged and facts.judges_paths,
         )
 
     if declared.enabled and not declared.force and (taken := takes_native(declared.match, facts.header, facts.heads)):
@@ -205,7 +213,7 @@ def _choose(declared: Declaration, facts: Facts) -> Handler | Held:
             standing = Standing.ABSENT if declared.from_all else Standing.WAITING
             for each in declared.interpreters:
                 if problem := facts.interpreters.get(each, InterpreterFacts()).problem:
-                    return hold(Standing.WAITING, f"{each}: {problem}")
+                    return hold(Standing.WAITING, f"{each}: {problem}", judged=False)
             return hold(standing, f"no executable file at {missing}")
     return Handler(
         declared.name,

@@ -88,14 +88,15 @@ def start_daemon(instance: Instance, tmp_path: Path) -> Iterator[StartDaemon]:
     started: list[Daemon] = []
 
     def start(
-        config: str = "",
+        config: str | None = "",
         options: tuple[str, ...] = (),
         directory: str = "daemon",
         *,
         ready: bool = True,
         environment: dict[str, str] | None = None,
+        stderr: int | None = None,
     ) -> Daemon:
-        daemon = Daemon(instance, tmp_path / directory, config, options, environment)
+        daemon = Daemon(instance, tmp_path / directory, config, options, environment, stderr=stderr)
         started.append(daemon)
         if ready:
             daemon.wait_ready()

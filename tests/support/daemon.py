@@ -36,6 +36,7 @@ class Daemon:
         options: Sequence[str] = (),
         environment: dict[str, str] | None = None,
         python: str = sys.executable,
+        stderr: int | None = None,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.config = directory / "binfmtd.toml"
@@ -56,7 +57,7 @@ class Daemon:
             command,
             stdin=subprocess.DEVNULL,
             stdout=log,
-            stderr=log,
+            stderr=log if stderr is None else stderr,
             env=os.environ | {"NOTIFY_SOCKET": str(notify)} | (environment or {}),
         )
         os.close(log)

@@ -1,0 +1,293 @@
+"""Nothing that hangs delays a repair: not the reader of the log, not a disk, not an interpreter's file system."""
+
+import os
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+from support.daemon import Daemon
+from support.fuse import HangingFileSystem
+from support.instance import Instance
+from support.programs import exits_with, install
+from support.waiting import SLOWNESS, wait_until
+
+StartDaemon = Callable[..., Daemon]
+
+ONE = """
+[handlers.one]
+magic = 'one'
+interpreter = "/usr/bin/true"
+flags = "F"
+"""
+CONFIG = "architectures = []\n" + ONE
+
+
+def repair(instance: Instance, name: str = "one") -> None:
+    """Remove an entry, and wait until it is registered again."""
+    before = instance.inode(name)
+    instance.remove(name)
+
+    def again() -> bool:
+        with suppress(FileNotFoundError):
+            return instance.inode(name) != before
+        return False
+
+    wait_until(again, what=f"the entry {name}")
+
+
+def full_pipe() -> tuple[int, int]:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"x" * 4096)
+    os.set_blocking(writing, True)
+    return reading, writing
+
+
+def full_socket() -> tuple[int, int]:
+    """As journald's stream socket when journald is stopped."""
+    reading, writing = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    os.set_blocking(writing.fileno(), False)
+    with suppress(BlockingIOError):
+        while True:
+            writing.send(b"x" * 4096)
+    os.set_blocking(writing.fileno(), True)
+    return reading.detach(), writing.detach()
+
+
+@pytest.mark.parametrize("full", [full_pipe, full_socket])
+def test_a_log_that_is_not_read(
+    instance: Instance, start_daemon: StartDaemon, full: Callable[[], tuple[int, int]]
+) -> None:
+    """Start, repairs, reload and end go on; the lines come when they are read, in their order."""
+    reading, writing = full()
+    daemon = start_daemon(CONFIG, stderr=writing)
+    os.close(writing)
+    for _ in range(3):
+        repair(instance)
+    daemon.config.write_text(CONFIG + ONE.replace("one", "two"))
+    daemon.reload()
+    wait_until(lambda: "two" in instance.names(), what="the new config")
+    assert daemon.terminate() == 0
+    text = b""
+    while part := os.read(reading, 1 << 16):
+        text += part
+    os.close(reading)
+    assert set(text) == {ord("x")}, "it was full, and what waited was given up at the end"
+    assert daemon.status()["log_lines_dropped"] == 0, "they waited, and there were few"
+
+
+def test_a_log_that_is_read_again(instance: Instance, start_daemon: StartDaemon) -> None:
+    """What was logged meanwhile comes, in its order."""
+    reading, writing = full_pipe()
+    daemon = start_daemon(CONFIG, stderr=writing)
+    os.close(writing)
+    repair(instance)
+    daemon.wait_converged()
+    with os.fdopen(reading, "rb") as log:
+        for line in log:
+            daemon.log.write_bytes(daemon.log.read_bytes() + line.lstrip(b"x"))
+            if daemon.logs("entry_registered"):
+                break
+    events = [line["event"] for line in daemon.logs()]
+    assert events.index("pass_finished") < events.index("drift_found") < events.index("entry_registered")
+
+
+def test_a_disk_that_hangs_under_the_state_directory(
+    instance: Instance, start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    """Repairs, a reload and a pause's end go on; the files are written when the disk answers again."""
+    disk = HangingFileSystem(instance, tmp_path / "disk", tmp_path / "backing")
+    daemon = start_daemon(CONFIG, ("--state-dir", str(disk.directory / "state")))
+    disk.hang()
+    for _ in range(3):
+        repair(instance)
+    daemon.config.write_text(CONFIG + ONE.replace("one", "two"))
+    daemon.reload()
+    wait_until(lambda: "two" in instance.names(), what="the new config")
+    repair(instance, "two")
+    disk.answer()
+    daemon.state_directory = disk.backing / "state"
+    status = daemon.wait_status(
+        lambda status: status["config"]["generation"] == 2 and status["state"] == "converged", "the latest status"
+    )
+    assert status["repairs"] > 1
+    assert [row["state"] for row in status["handlers"]] == ["registered", "registered"]
+    assert daemon.terminate() == 0
+
+
+def test_a_disk_that_hangs_at_the_end(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
+    """SIGTERM is obeyed all the same."""
+    disk = HangingFileSystem(instance, tmp_path / "disk", tmp_path / "backing")
+    daemon = start_daemon(CONFIG, ("--state-dir", str(disk.directory / "state")))
+    disk.hang()
+    repair(instance)
+    assert daemon.terminate() == 0
+
+
+def test_a_disk_that_hangs_under_labels_and_textfile(
+    instance: Instance, start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    """Each has a thread of its own: the status is written, and repairs go on."""
+    disk = HangingFileSystem(instance, tmp_path / "disk", tmp_path / "backing")
+    sinks = f'[metrics]\ntextfile = "{disk.directory}/m.prom"\n[labels]\nfile = "{disk.directory}/labels"\n'
+    daemon = start_daemon(CONFIG + sinks)
+    wait_until((disk.backing / "m.prom").exists, what="the textfile")
+    wait_until((disk.backing / "labels").exists, what="the labels")
+    disk.hang()
+    for number in range(1, 4):
+        repair(instance)
+        daemon.wait_status(
+            lambda status: status["repairs"] == number and status["state"] == "converged",  # noqa: B023  waited for
+            f"{number} repairs",
+        )
+    disk.answer()
+    wait_until(
+        lambda: 'binfmtd_repairs_total{drift="missing",entry="one"} 3.0' in (disk.backing / "m.prom").read_text(),
+        what="the newest snapshot in the textfile",
+    )
+
+
+FAR = '[handlers.far]\nmagic = \'far\'\ninterpreter = "{0}/bin/far"\nflags = "{1}"\n'
+
+
+@pytest.fixture
+def far(instance: Instance, tmp_path: Path) -> HangingFileSystem:
+    """A file system that can hang, with an interpreter on it."""
+    disk = HangingFileSystem(instance, tmp_path / "disk", tmp_path / "backing")
+    (disk.backing / "bin").mkdir()
+    install(disk.backing / "bin" / "far", exits_with(7))
+    return disk
+
+
+def test_an_interpreter_that_does_not_answer(
+    instance: Instance, start_daemon: StartDaemon, far: HangingFileSystem
+) -> None:
+    """A flush: all others are registered again at once, and it is when its file system answers."""
+    daemon = start_daemon(CONFIG + FAR.format(far.directory, "F"))
+    assert sorted(instance.names()) == ["far", "one"]
+    far.hang()
+    instance.remove("status")
+    wait_until(lambda: "one" in instance.names(), what="the other handler")
+    reason = f"{far.directory}/bin/far: its file system does not answer"
+    status = daemon.wait_status(
+        lambda status: reason in [row["reason"] for row in status["handlers"]], "the one that does not answer"
+    )
+    assert state_of(status, "far") == "waiting"
+    repair(instance)
+    far.answer()
+    wait_until(lambda: sorted(instance.names()) == ["far", "one"], what="both")
+    daemon.wait_converged()
+    assert sorted(instance.names()) == ["far", "one"]
+
+
+def test_an_interpreter_that_does_not_answer_at_the_start(
+    instance: Instance, start_daemon: StartDaemon, far: HangingFileSystem
+) -> None:
+    """The others are registered, and the daemon is ready."""
+    far.hang()
+    daemon = start_daemon(CONFIG + FAR.format(far.directory, "F"))
+    assert instance.names() == ["one"]
+    assert state_of(daemon.status(), "far") == "waiting"
+    far.answer()
+    wait_until(lambda: sorted(instance.names()) == ["far", "one"], what="both")
+
+
+def test_an_entry_whose_interpreter_does_not_answer_stays(
+    instance: Instance, start_daemon: StartDaemon, far: HangingFileSystem
+) -> None:
+    """Without F as well: nobody knows that it is gone."""
+    daemon = start_daemon(CONFIG + FAR.format(far.directory, ""))
+    number = instance.inode("far")
+    far.hang()
+    daemon.config.write_text(CONFIG + FAR.format(far.directory, "") + "# again\n")
+    daemon.reload()
+    daemon.wait_for_log("config_reloaded")
+    daemon.wait_status(lambda status: state_of(status, "far") == "waiting", "a look that had no answer")
+    assert instance.inode("far") == number
+    far.answer()
+    daemon.wait_converged()
+    assert instance.inode("far") == number
+
+
+def test_an_upgrade_beside_an_interpreter_that_does_not_answer(
+    instance: Instance, start_daemon: StartDaemon, far: HangingFileSystem, tmp_path: Path
+) -> None:
+    """It serves at once; the other's entry stays as it is."""
+    interpreter = install(tmp_path / "near", exits_with(1))
+    near = f'[handlers.near]\nmagic = \'near\'\ninterpreter = "{interpreter}"\nflags = "F"\n'
+    daemon = start_daemon(CONFIG + FAR.format(far.directory, "F") + near)
+    program = install(tmp_path / "program", b"near")
+    numbers = {name: instance.inode(name) for name in ("far", "one", "near")}
+    far.hang()
+    install(interpreter, exits_with(2))
+    wait_until(lambda: instance.run([str(program)]).returncode == 2, what="the new interpreter")
+    wait_until(lambda: instance.names().count("near") and instance.inode("near") != numbers["near"], what="its entry")
+    assert {name: instance.inode(name) for name in ("far", "one")} == {n: numbers[n] for n in ("far", "one")}
+    far.answer()
+    daemon.wait_converged()
+
+
+def test_a_hung_config_directory(instance: Instance, start_daemon: StartDaemon, far: HangingFileSystem) -> None:
+    """A reload waits, repairs do not."""
+    (far.backing / "b.toml").write_text(CONFIG)
+    daemon = start_daemon(None, ("--config", str(far.directory / "b.toml")))
+    far.hang()
+    (far.backing / "b.toml").write_text(CONFIG + ONE.replace("one", "two"))
+    daemon.reload()
+    for _ in range(2):
+        repair(instance)
+    assert instance.names() == ["one"]
+    far.answer()
+    wait_until(lambda: "two" in instance.names(), what="the new config")
+
+
+def state_of(status: dict[str, object], name: str) -> str | None:
+    rows = status["handlers"]
+    assert isinstance(rows, list)
+    return next((row["state"] for row in rows if row["name"] == name), None)
+
+
+def test_many_log_lines_that_are_not_read(instance: Instance, start_daemon: StartDaemon) -> None:
+    """They are dropped and counted, in the status as in the metrics, and a line says so when the reader is back."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    reading, writing = full_pipe()
+    metrics = f'[metrics]\nlisten = "127.0.0.1:{port}"\n'
+    daemon = start_daemon(CONFIG + metrics, stderr=writing)
+    os.close(writing)
+    unknown = "".join(f"[handlers.h{n}]\nmagic = 'h{n}'\ninterpreter = \"/nowhere/{n}\"\n" for n in range(1200))
+    daemon.config.write_text(CONFIG + metrics + unknown)
+    daemon.reload()
+    status = daemon.wait_status(lambda status: status["log_lines_dropped"], "dropped lines")
+    repair(instance)
+    with suppress(HTTPError), urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30 * SLOWNESS) as page:
+        text = page.read().decode()
+        assert "binfmtd_log_lines_dropped_total 0" not in text
+        assert "binfmtd_log_lines_dropped_total " in text
+    with os.fdopen(reading, "rb") as log:
+        for line in log:
+            if b'"log_lines_dropped"' in line:
+                break
+    daemon.log.write_bytes(line.lstrip(b"x"))
+    (said,) = daemon.logs("log_lines_dropped")
+    assert said["lines"] >= status["log_lines_dropped"]
+
+
+def test_an_interpreter_on_a_mount_that_is_gone(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
+    """The server of a FUSE file system has died: an error is an answer, and the handler waits."""
+    disk = HangingFileSystem(instance, tmp_path / "disk", tmp_path / "backing")
+    (disk.backing / "bin").mkdir()
+    install(disk.backing / "bin" / "far", exits_with(7))
+    daemon = start_daemon(CONFIG + FAR.format(disk.directory, "F"))
+    disk.end()
+    instance.remove("status")
+    wait_until(lambda: "one" in instance.names(), what="the other handler")
+    repair(instance)
+    assert instance.run(["umount", str(disk.directory)]).returncode == 0
+    assert daemon.terminate() == 0
