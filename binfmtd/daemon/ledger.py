@@ -1,9 +1,9 @@
 """What binfmtd registered: ledger.json in the state directory.
 
-The registrations that the config wants are written down as intents, without an inode number, before any of them is
-made, and each entry with its number when it is registered.  So the entries of a daemon that was killed are known as
-its own: an entry that equals an intent was registered by it.  Records of another boot are void.  Without a ledger,
-entries that equal the desired state are adopted, and all others are foreign.
+A registration is written down as an intent, without an inode number, before it is made, and as an entry with its number
+afterwards.  So the entries of a daemon that was killed are known as its own: an entry that equals an intent was
+registered by it.  Records of another boot are void.  Without a ledger, entries that equal the desired state are
+adopted, and all others are foreign.
 """
 
 from collections.abc import Iterable
@@ -30,7 +30,7 @@ class Ledger:
         found = self.file.read(_parse, "what it knew is lost, entries as declared are adopted")
         self.records, self._earlier_intents = found or ({}, {})
         self._intents: dict[str, Registration] = {}
-        self._saved: _Content = {}, {}
+        self._saved: _Content | None = None if found else ({}, {})
 
     @property
     def problem(self) -> str | None:
@@ -47,11 +47,16 @@ class Ledger:
                 self.records[name] = Record(registration)
 
     def intend(self, handlers: Iterable[Handler]) -> None:
-        """Write down that these, and no others, may be registered from now on."""
-        self._intents = {handler.name: handler.registration for handler in handlers}
-        self.save()
+        """Write down that these may be registered, as well as what is intended already."""
+        self._intents = self._intents | {handler.name: handler.registration for handler in handlers}
+        self._put()
 
-    def save(self) -> None:
+    def save(self, intended: Iterable[Handler] = ()) -> None:
+        """Write down what is registered, and that these handlers, and no others, are to be registered still."""
+        self._intents = {handler.name: handler.registration for handler in intended}
+        self._put()
+
+    def _put(self) -> None:
         """Bring the file up to date; nothing is written when nothing has changed."""
         if (self.records, self._intents) == self._saved:
             self.file.put_again()

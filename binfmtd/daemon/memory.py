@@ -21,7 +21,7 @@ class Memory:
     def __init__(self, state_dir: str | None, boot_id: str) -> None:
         self.file = BootFile(state_dir, FILE_NAME, SCHEMA, boot_id)
         self.entries: dict[str, Remembered] = self.file.read(_parse, "others' entries may not come back") or {}
-        self._saved: list[tuple[str, Remembered]] = []
+        self._saved: list[tuple[str, Remembered]] | None = None if self.entries else []
 
     @property
     def problem(self) -> str | None:

@@ -5,7 +5,7 @@ writing.
 """
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from errno import ETIMEDOUT
 
 from binfmtd.daemon.facts import HostFacts
@@ -51,15 +51,22 @@ class Reconciler:
         self._took_over: dict[str, float] = {}  # F entries of others that we replaced, and when (monotonic)
 
     def use(self, config: Config) -> None:
-        """Go on with another config."""
+        """Go on with another config, whose interpreters are known."""
         self.config = config
-        self.retry(interpreters=True)
+        self.failed.clear()
+        self._desired = resolve(config, self.facts.gather(config, None))
 
     def retry(self, *, interpreters: bool = False) -> None:
         """What failed may succeed now; ``interpreters``: because their files are others."""
         self.failed.clear()
         if interpreters:
             self._desired = None
+
+    def intend(self, names: Collection[str] | None = None) -> None:
+        """Write down that these names, or all handlers, are to be registered, before their turn comes."""
+        if self._desired is not None:
+            wanted = [each for each in self._desired.handlers if names is None or each.name in names]
+            self.ledger.intend(wanted)
 
     def interpreter_arrived(self) -> None:
         """Use new facts about interpreters; what failed is not tried again before everything is quiet."""
@@ -127,7 +134,7 @@ class Reconciler:
             if not actions:
                 break
             self.memory.save()
-            self.ledger.intend(look.desired.handlers)
+            self.ledger.intend(_to_be_registered(actions))
             todo = Plan(actions, look.plan.served_elsewhere, look.plan.shadowed, look.plan.yielding_to)
             convergence = Convergence(
                 todo,
@@ -150,7 +157,7 @@ class Reconciler:
             if not outcome.done and look.desired.fingerprints == judged:
                 break
         self._forget_void(look.observed)
-        self.ledger.save()
+        self.ledger.save(_to_be_registered(look.plan.actions))
         self.memory.save()
         return result
 
@@ -292,6 +299,11 @@ class Reconciler:
 
     def _bricks(self, registration: Registration, standing: Sequence[Registration]) -> bool:
         return bricks(registration, standing, self.facts.header, self.facts.heads, self.facts.interpreters.head)
+
+
+def _to_be_registered(actions: Iterable[Action]) -> list[Handler]:
+    written = (Act.REGISTER, Act.REPLACE)
+    return [action.handler for action in actions if action.handler is not None and action.act in written]
 
 
 def _standing(observed: ObservedState) -> list[Registration]:

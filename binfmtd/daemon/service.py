@@ -50,6 +50,8 @@ CALM = 1.0  # seconds: a program that replaces one interpreter after the other i
 # Python lets a thread run for 5 ms before another gets its turn: a repair would take ten times as long.
 _SWITCH_SECONDS = 0.0001
 _FIRST_LOOK = 2.0  # seconds that the start waits for interpreters
+_WRITTEN = 0.2  # seconds that a new config waits for the ledger
+_FIRST_PUBLISHED = 5.0  # seconds that the first READY=1 waits for status file, textfile and HTTP
 _PUBLISHED = 1.0  # seconds that READY=1 waits for the status file
 _STOPPING = 0.5  # seconds that the end waits for a mount that may be back
 # Work in the background, by key: of each one piece is done at a time.
@@ -98,16 +100,14 @@ class Service:
         self._worker = Worker(reconciler, self._attachment, self._watch, self._pacing, self._storm, reporter)
         files = (reconciler.ledger.file, reconciler.memory.file, reporter.status)
         self._exporter = Exporter(reporter, self._wait, background)
-        self._publisher = Publisher(
-            background,
-            self._notifier,
-            StateWriter(background, lock, files, self._state_written),
-            self._exporter,
-            reporter.probe,
-        )
+        self._state = StateWriter(background, lock, files, self._state_written)
+        self._publisher = Publisher(background, self._notifier, self._state, self._exporter, reporter.probe)
+        self._started = False
         self._ready = False
         self._ready_by = _NEVER  # when READY=1 is sent even if the status file could not be written
         self._trigger: str | None = None  # of the look for the mount that is being made
+        self._prepared: Config | None = None  # chosen, and in force as soon as the ledger says what it needs
+        self._use_by = _NEVER
         self._doubted: frozenset[str] = frozenset()  # interpreters that the kernel has not opened yet
         self._arrived_at = float("-inf")  # when an interpreter was put in its place last
         self._after_look: tuple[str, bool] | None = None  # the pass that waits for interpreters, as for _make_pass
@@ -130,6 +130,7 @@ class Service:
                 self._watchdog.due_at,
                 self._probing.due_at,
                 self._ready_by,
+                self._use_by,
             )
             listen_at = self._storm.listen_at
             began = time.thread_time()  # before the wait, which costs none: after it there is no time to lose
@@ -174,7 +175,10 @@ class Service:
             self._pass("start", at_once=True)
             self._attachment.looked()
         self._worker.opens.seconds = OPENING
-        self._background.finish([STATE, METRICS], _PUBLISHED)
+        self._background.finish([STATE, METRICS], _FIRST_PUBLISHED)
+        self._started = True
+        if self._ready:
+            self._say_ready()
 
     # What wakes it
 
@@ -210,7 +214,7 @@ class Service:
         reload, self._reload = self._reload, None
         after, self._after_look = self._after_look, None
         if reload is not None:
-            self._use(reload)
+            self._prepare(reload)
         elif after is not None:
             self._reconciler.retry(interpreters=news)
             self._pass(after[0], at_once=after[1])
@@ -257,6 +261,8 @@ class Service:
         self._doubt_interpreters()
         if now >= self._ready_by:
             self._say_ready()
+        if self._prepared is not None and now >= self._use_by:
+            self._use(self._prepared)
         if now >= self._mounts.due_at:
             self._mounts.due_at = _NEVER
             self._look_for_mount("mount")
@@ -465,10 +471,23 @@ class Service:
         if not self._interpreters.looking:
             self._looked_at_interpreters(False)  # noqa: FBT003  a callback's only argument
 
-    def _use(self, config: Config) -> None:
-        """Have a config in force whose interpreters are known."""
-        self._report.config_reloaded(config)
+    def _prepare(self, config: Config) -> None:
+        """Have a config in force whose interpreters are known, when the ledger says what is to be registered.
+
+        Killed in between, the next daemon knows the entries as its own.  A disk that hangs is not waited for.
+        """
         self._reconciler.use(config)
+        self._reconciler.intend()
+        self._prepared = config
+        self._use_by = time.monotonic() + _WRITTEN
+        self._state.sync(lambda: self._use(config))
+
+    def _use(self, config: Config) -> None:
+        """Have a config in force, unless it is already or another one has been read."""
+        if config is not self._prepared:
+            return
+        self._prepared, self._use_by = None, _NEVER
+        self._report.config_reloaded(config)
         self._persistence.retry()
         self._exporter.retry()
         self._pacing.use(config.policy.settle)
@@ -489,7 +508,6 @@ class Service:
         self._pass("stop", force=lambda _: True)
         if self._reconciler.config.policy.on_stop is OnStop.REMOVE:
             self._worker.remove_owned()
-        self._reconciler.ledger.intend(())
         self._tell()
         self._publisher.close()
         self._report.stopped()
@@ -508,8 +526,9 @@ class Service:
 
     def _tell_then_ready(self) -> None:
         """Publish the status, and send READY=1 when it can be read, or could not be written for a while."""
-        then = self._say_ready if self._ready else None
-        self._ready_by = time.monotonic() + _PUBLISHED if self._ready else _NEVER
+        ready = self._ready and self._started  # the start itself waits until all is published
+        then = self._say_ready if ready else None
+        self._ready_by = time.monotonic() + _PUBLISHED if ready else _NEVER
         self._publisher.publish(self._document(), self._reconciler.config, started=self._ready, then=then)
 
     def _say_ready(self) -> None:

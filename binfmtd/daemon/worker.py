@@ -139,6 +139,8 @@ class Worker:
         self._pacing.noted(answer.heard, answer.reaction, answer.began, answer.began + answer.seconds)
         for name, refusal in answer.reaction.refused.items():
             self._reconciler.refused(name, refusal)
+        if answer.reaction.found:
+            self._reconciler.intend(answer.reaction.found.keys())
         if self.touched is not None:
             self.touched |= answer.heard.names
 

@@ -75,7 +75,7 @@ class Through:
         entry = self.kernel.entry(name)
         return None if entry is None else entry.inode
 
-    def register(self, lines: Sequence[bytes]) -> list[OSError | None]:
+    def register(self, lines: Sequence[bytes], _: object = None) -> list[OSError | None]:
         outcome: list[OSError | None] = []
         for line in lines:
             name, registration = decode_line(line)
