@@ -46,7 +46,7 @@ def find(directory: str | None = None) -> Mounted:
     """
     wanted = directory or DEFAULT_DIRECTORY
     _trigger_automount(wanted)
-    table = _mount_table()
+    table = _mount_table(wanted)
     if found := _at(wanted, table):
         return found
     if directory is None:
@@ -69,8 +69,8 @@ def find_or_mount(where: Where) -> Mounted:
             raise
     if not kernel_has_it():
         _load_module(where)
-    if not os.path.isdir(wanted) or _cover(wanted, _mount_table()):
-        raise MountError(_what_is_missing(wanted, _mount_table()))
+    if not os.path.isdir(wanted) or _cover(wanted, _mount_table(wanted)):
+        raise MountError(_what_is_missing(wanted, _mount_table(wanted)))
     from binfmtd.kernel.syscalls import mount
 
     try:
@@ -155,10 +155,14 @@ def _trigger_automount(directory: str) -> None:
         os.close(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
 
-def _mount_table() -> tuple[MountLine, ...]:
+def _mount_table(directory: str) -> tuple[MountLine, ...]:
+    """The mounts of binfmt_misc, and those at ``directory``: container hosts have thousands of others."""
+    place = os.path.basename(os.path.realpath(directory))
+    needles = [FS_TYPE.encode(), *([place.encode()] if re.fullmatch(r"[\w.-]+", place, re.ASCII) else [b""])]
     try:
         with open(MOUNT_TABLE, "rb") as file:
-            return parse_mountinfo(file.read())
+            lines = [line for line in file.read().split(b"\n") if any(each in line for each in needles)]
+        return parse_mountinfo(b"\n".join(lines))
     except OSError as error:
         message = f"{MOUNT_TABLE}: {error.strerror}: /proc must be mounted to find binfmt_misc"
         raise MountError(message, error.errno) from None

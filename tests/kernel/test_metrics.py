@@ -7,7 +7,9 @@ import shlex
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
 from urllib.error import HTTPError
@@ -20,7 +22,7 @@ from support.instance import Instance
 from support.programs import exits_with, install
 from support.waiting import SLOWNESS, wait_until
 
-from binfmtd.daemon.http_server import CONNECTIONS
+from binfmtd.daemon.http_server import BURST, CONNECTIONS, RATE
 
 StartDaemon = Callable[..., Daemon]
 
@@ -309,6 +311,36 @@ def test_without_descriptors(start_daemon: StartDaemon, http: Http) -> None:
         assert waiting.recv(65536).startswith(b"HTTP/1.1 200 ")
     assert reason == "[metrics] HTTP: Too many open files"
     assert len(daemon.logs("metrics_failed")) == 1
+
+
+def test_clients_that_ask_without_a_pause(instance: Instance, start_daemon: StartDaemon, http: Http) -> None:
+    """They are answered at a bounded rate, by a thread of lower priority, and repairs go on."""
+    daemon = start_daemon(config(listen(http.port)))
+    answered = 0
+    began = time.monotonic()
+
+    def flood() -> int:
+        count = 0
+        while time.monotonic() < began + 4:
+            assert http.get("/healthz")[0] == 200
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(2) as clients:
+        floods = [clients.submit(flood) for _ in range(2)]
+        for _ in range(3):
+            before = instance.inode("one")
+            instance.remove("one")
+            wait_until(lambda: "one" in instance.names() and instance.inode("one") != before, what="a repair")  # noqa: B023
+        answered = sum(each.result() for each in floods)
+    assert answered <= BURST + RATE * (time.monotonic() - began) + 1
+    nice = {task.name: int(stat_of(task)[16]) for task in Path(f"/proc/{daemon.pid}/task").iterdir()}
+    assert max(nice.values()) > nice[str(daemon.pid)]
+
+
+def stat_of(task: Path) -> list[str]:
+    """The fields of proc_pid_stat(5) after the name: the state is number 0, the nice value number 16."""
+    return (task / "stat").read_text().rpartition(")")[2].split()
 
 
 def test_nothing_more_where_nobody_asks(start_daemon: StartDaemon) -> None:
