@@ -2,8 +2,8 @@
 
 * The config file, then ``conf.d/*.toml`` beside it, sorted by the bytes of their names; hidden files are not read
   (editors keep locks and swap files there).
-* Where there is no config file, the directory that would hold it counts: an editor may have taken the file away for a
-  moment.
+* Where there is no config file, the nearest directory on the way to it counts: an editor may have taken the file away
+  for a moment, or an administrator is about to exchange a directory by rename.
 """
 
 import os
@@ -15,7 +15,7 @@ from binfmtd.config.look import DEFAULT_PATH, Look, look_at, unreadable
 from binfmtd.config.tables import tables
 from binfmtd.errors import ConfigError, FormatError
 from binfmtd.files.atomic import read_regular
-from binfmtd.files.chain import ANY_NAME, walk
+from binfmtd.files.chain import ANY_NAME, Seen, walk
 
 
 def look_for(path: str | None, default: str = DEFAULT_PATH) -> Look:
@@ -23,7 +23,7 @@ def look_for(path: str | None, default: str = DEFAULT_PATH) -> Look:
     main = os.path.abspath(default if path is None else path)
     directory = os.path.join(os.path.dirname(main), "conf.d")
     files = [main] if path is not None or _is_there(main) else []
-    parent = () if files else (os.path.dirname(main),)  # an editor may have taken the file away for a moment
+    parent = () if files else (_nearest(main),)  # the file may be away for a moment
     present = (directory,) if _is_there(directory) else ()
     if present:
         try:
@@ -46,17 +46,29 @@ def _is_there(path: str) -> bool:
     return True
 
 
+def _nearest(path: str, seen: Seen | None = None) -> str:
+    """The last directory on the way to what is not there."""
+    return walk(path, seen).steps[-1].directory
+
+
 def age(path: str | None) -> float:
-    """Seconds since somebody last changed any of it, by the clock on the wall; 0 if that cannot be told."""
+    """Seconds since anything of it last changed, by the clock on the wall; 0 if that is unknown.
+
+    Of what is not there, as between the two steps of an exchange by rename, the nearest directory counts.
+    """
     try:
         look = look_for(path)
     except ConfigError:
         return 0.0
-    return time() - max(look.newest, include.look_for(included(look.files)).newest)
+    also = include.look_for(included(look.files))
+    seen: Seen = {}
+    names = (*look.files, *also.directories, *also.files)
+    nearest = {_nearest(name, seen) for name in names if not os.path.exists(name)}
+    return time() - max(look.newest, also.newest, look_at((), nearest).newest)
 
 
 def watched(path: str | None) -> dict[str, set[str]]:
-    """Directory -> names to watch: each link on the way to a file, its conf.d, and whatever comes into that.
+    """Directory -> names to watch: each link and directory on the way to a file, its conf.d, and what comes into that.
 
     A ConfigMap's update is the switch of the link ``..data``, which is on the way.  Included directories likewise.
     """
@@ -68,8 +80,9 @@ def watched(path: str | None) -> dict[str, set[str]]:
     also = include.look_for(included(files))
     directories = (os.path.join(os.path.dirname(main), "conf.d"), *also.directories)
     found: dict[str, set[str]] = {}
+    seen: Seen = {}
     for name in {main, *directories, *files, *also.files}:
-        for parent, child in walk(name).watched:
+        for parent, child in walk(name, seen).watched:
             found.setdefault(parent, set()).add(child)
     for directory in directories:
         if os.path.isdir(directory):

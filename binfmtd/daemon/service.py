@@ -451,6 +451,8 @@ class Service:
     def _ask_for_reload(self) -> None:
         """Say so at once: systemd, whose ExecReload may be over by now, then waits until the config is read."""
         self._notifier.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        if self._reconciler.config.policy.reload_on_change:
+            self._config_watch.arm(wanted=True)  # a directory may be another one than before
         self._background.run(_CONFIG, self._read_config, self._config_read)
 
     def _read_config(self) -> Config | ConfigError:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import pyinotify
 
 from binfmtd.daemon.heard import Heard
-from binfmtd.files.chain import ANY_NAME
+from binfmtd.files.chain import ANY_NAME, ITSELF
 from binfmtd.formats.line import to_text
 from binfmtd.kernel.write import Wrote
 
@@ -31,16 +31,14 @@ logging.getLogger("pyinotify").propagate = False
 logging.getLogger("pyinotify").disabled = True
 
 _INSTANCE_MASK = pyinotify.IN_MODIFY | pyinotify.IN_CLOSE_WRITE | pyinotify.IN_DELETE
+_DIRECTORY_MASK = pyinotify.IN_ATTRIB | pyinotify.IN_DELETE_SELF | pyinotify.IN_MOVE_SELF | pyinotify.IN_ONLYDIR
 _FILE_MASK = (
     pyinotify.IN_CREATE
     | pyinotify.IN_DELETE
     | pyinotify.IN_MOVED_FROM
     | pyinotify.IN_MOVED_TO
-    | pyinotify.IN_ATTRIB
     | pyinotify.IN_CLOSE_WRITE
-    | pyinotify.IN_DELETE_SELF
-    | pyinotify.IN_MOVE_SELF
-    | pyinotify.IN_ONLYDIR
+    | _DIRECTORY_MASK
 )
 _ARRIVALS = pyinotify.IN_MOVED_TO | pyinotify.IN_CLOSE_WRITE
 _STATE_FILES = frozenset({"pauses", "probed"})
@@ -119,12 +117,13 @@ class Watch:
             self._remove(self._instance)
             self._instance = None
 
-    def arm(self, directory: str) -> int:
-        """Begin to watch a directory, and return its watch descriptor for ``use``.  Raises OSError.
+    def arm(self, directory: str, names: Collection[str]) -> int:
+        """Begin to watch names (or ANY_NAME, or ITSELF) in a directory; returns its watch descriptor, for ``use``.
 
         May be called in any thread: looking the directory up blocks where its file system does not answer.
+        Raises OSError.
         """
-        return self._add(directory, _FILE_MASK)
+        return self._add(directory, _DIRECTORY_MASK if set(names) == {ITSELF} else _FILE_MASK)
 
     def arm_all(self, find: Callable[[], Mapping[str, Collection[str]]]) -> Armed:
         """Arm the directories that ``find`` returns, until it returns the same again: they may be exchanged meanwhile.
@@ -142,14 +141,14 @@ class Watch:
             for directory, wanted in directories.items():
                 try:
                     # Two paths may be one directory: the kernel then answers with one descriptor.
-                    names.setdefault(self.arm(directory), set()).update(wanted)
+                    names.setdefault(self.arm(directory, wanted), set()).update(wanted)
                 except OSError:
                     failed.append(directory)
             armed = Armed(names, () if self.exhausted else tuple(failed))
         return armed
 
     def use(self, owner: str, names: Mapping[int, Collection[str]]) -> None:
-        """Report events on these names (or ANY_NAME) of armed directories under ``owner``, and on no others any more.
+        """Report events on these names of armed directories under ``owner``, and on no others any more.
 
         An owner is a kind of file, such as ``config``, or the absolute path of an interpreter.
         """

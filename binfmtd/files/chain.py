@@ -4,8 +4,9 @@
   from the real directory, and ELOOP after 40 links (path_resolution(7)).
 * A link of the kernel's own (/proc/PID/root, /proc/PID/fd/3) may lead elsewhere than its text says: then a walk fails.
 * Nothing is opened.  A walk never fails for what it finds: a path that leads nowhere is a result, with its errno.
-* ``watched`` names every place whose change can change the result.  It is asked for by name, so a directory of
-  10,000 files costs no more than an empty one.
+* ``watched`` names every place whose change can change the result.  A file or a link is asked for by its name, so a
+  directory of 10,000 files costs no more than an empty one; a directory on the way as ITSELF, since an administrator
+  may exchange it by rename.  Its other files are then not reported, and it may be as busy as /tmp.
 """
 
 import os
@@ -18,6 +19,7 @@ from typing import NamedTuple
 from binfmtd.errors import FormatError
 
 ANY_NAME = "*"  # among names to watch: whatever changes in the directory
+ITSELF = ""  # that the directory is moved or removed, or that its owner or mode changes
 LINKS = 40  # MAXSYMLINKS of include/linux/namei.h
 
 Seen = MutableMapping[str, os.stat_result | int]
@@ -89,8 +91,10 @@ def walk(path: str, seen: Seen | None = None, root: str = "") -> Chain:
         final = _lstat(root + real, seen)
         steps.append(Step(here, name, _or_none(final)))
         if isinstance(final, int):
-            # A directory that may not be searched changes by chmod, which is an event on its own name.
-            watched[split(here) if final == EACCES else (here, name)] = None
+            # This directory by its name, too: a removed one does not report its end while a process has it open.  One
+            # that may not be searched changes by chmod, which is an event on its name.
+            directory = split(here)
+            watched |= dict.fromkeys([directory] if final == EACCES else [directory, (here, name)])
             return ends(final)
         if stat.S_ISLNK(final.st_mode):
             watched[here, name] = None
@@ -109,6 +113,7 @@ def walk(path: str, seen: Seen | None = None, root: str = "") -> Chain:
             real, final = here, _lstat(root + here, seen)
             pending += _names(target)
         elif stat.S_ISDIR(final.st_mode):
+            watched[real, ITSELF] = None
             here = real
         elif pending:
             watched[here, name] = None

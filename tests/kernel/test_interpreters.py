@@ -145,6 +145,85 @@ def test_a_link_in_the_chain_is_switched(
     wait_until(lambda: instance.run([str(foreign_file)]).returncode == 1, what="the new interpreter")
 
 
+LEVELS = ["opt", "opt/qemu", "opt/qemu/bin"]
+
+
+@pytest.fixture
+def exchange(tmp_path: Path) -> Callable[[str], None]:
+    """Return ``exchange(level)``: of a tree with opt/qemu/bin/interpreter, put another for a directory, by two renames.
+
+    The interpreter of the first tree is true, that of the other is false.
+    """
+    for tree, program in ((tmp_path, "true"), (tmp_path / "new", "false")):
+        (tree / "opt/qemu/bin").mkdir(mode=0o755, parents=True)
+        install(tree / "opt/qemu/bin", "interpreter", f"/usr/bin/{program}")
+
+    def move(level: str) -> None:
+        os.rename(tmp_path / level, tmp_path / "old")
+        os.rename(tmp_path / "new" / level, tmp_path / level)
+
+    return move
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_directory_on_the_way_is_exchanged(
+    instance: Instance,
+    start_daemon: StartDaemon,
+    tmp_path: Path,
+    foreign_file: Path,
+    exchange: Callable[[str], None],
+    level: str,
+) -> None:
+    """``mv opt opt.old; mv opt.new opt``: with F the kernel would go on with the old file, at whatever level."""
+    daemon = start_daemon(config(tmp_path / "opt/qemu/bin/interpreter"))
+    assert instance.run([str(foreign_file)]).returncode == 0
+    exchange(level)
+    wait_until(lambda: instance.run([str(foreign_file)]).returncode == 1, what="the new interpreter")
+    assert daemon.wait_for_log("entry_replaced", entry="one")["drift"] == "stale_interpreter"
+    daemon.wait_converged()
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("flags", ["F", ""])
+def test_a_directory_on_the_way_is_away_for_a_while(
+    instance: Instance, start_daemon: StartDaemon, tmp_path: Path, foreign_file: Path, level: str, flags: str
+) -> None:
+    """Without F the handler waits meanwhile, with F the file that was opened serves; both follow what comes back."""
+    bin_directory = tmp_path / "opt/qemu/bin"
+    bin_directory.mkdir(mode=0o755, parents=True)
+    install(bin_directory, "interpreter", "/usr/bin/true")
+    daemon = start_daemon(config(bin_directory / "interpreter", flags))
+    os.rename(tmp_path / level, tmp_path / "away")
+    if flags:
+        row = daemon.wait_status(lambda status: status["handlers"][0]["reason"], "a reason")["handlers"][0]
+        assert (row["state"], instance.names()) == ("registered", ["one"])
+        assert "still serves" in row["reason"]
+    else:
+        daemon.wait_status(lambda status: status["state"] == "waiting", "state waiting")
+        assert instance.names() == []
+    bin_directory.mkdir(mode=0o755, parents=True)
+    install(bin_directory, "interpreter", "/usr/bin/false")
+    wait_until(lambda: instance.run([str(foreign_file)]).returncode == 1, what="the new interpreter")
+    daemon.wait_converged()
+    assert instance.names() == ["one"]
+
+
+def test_a_directory_that_is_removed_while_it_is_open(
+    instance: Instance, start_daemon: StartDaemon, bin_directory: Path
+) -> None:
+    """Some shell stands in it: then it does not report its own end, and the directory above has to."""
+    daemon = start_daemon(config(bin_directory / "true"))
+    daemon.wait_status(lambda status: status["state"] == "waiting", "state waiting")
+    shell = os.open(bin_directory, os.O_RDONLY)
+    try:
+        bin_directory.rmdir()
+        bin_directory.mkdir(mode=0o755)
+        install(bin_directory, "true", "/usr/bin/true")
+        wait_until(lambda: instance.names() == ["one"], what="the entry")
+    finally:
+        os.close(shell)
+
+
 def test_vanishes_with_f(
     instance: Instance, start_daemon: StartDaemon, bin_directory: Path, foreign_file: Path
 ) -> None:
@@ -180,13 +259,14 @@ def test_all_takes_up_a_new_emulator(instance: Instance, start_daemon: StartDaem
     wait_until(lambda: instance.names() == ["qemu-riscv64"], what="the entry")
 
 
-@pytest.mark.parametrize("which", ["file", "directory"])
+@pytest.mark.parametrize("which", ["file", "directory", "the directory above"])
 def test_writable_by_others_is_refused(
     instance: Instance, start_daemon: StartDaemon, bin_directory: Path, which: str
 ) -> None:
     """An interpreter that others could exchange is refused, with the path named; once that is mended it registers."""
-    path = install(bin_directory, "true", "/usr/bin/true")
-    culprit = path if which == "file" else bin_directory
+    (bin_directory / "qemu").mkdir(mode=0o755)
+    path = install(bin_directory / "qemu", "true", "/usr/bin/true")
+    culprit = {"file": path, "directory": path.parent, "the directory above": bin_directory}[which]
     culprit.chmod(0o777)
     daemon = start_daemon(config(path))
     assert instance.names() == []

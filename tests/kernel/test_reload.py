@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from support.daemon import Daemon
@@ -114,6 +115,36 @@ def test_reload_on_change(instance: Instance, start_daemon: StartDaemon) -> None
     (directory / "..tmp").symlink_to("..2")
     os.rename(directory / "..tmp", directory / "..data")
     wait_until(lambda: instance.names() == ["four"], what="the config behind the switched link")
+
+
+@pytest.mark.parametrize("level", ["etc", "etc/binfmtd", "etc/binfmtd/conf.d", "srv", "srv/a", "srv/a/rules"])
+def test_reload_on_change_of_a_directory_on_the_way(
+    instance: Instance, start_daemon: StartDaemon, tmp_path: Path, level: str
+) -> None:
+    """A directory of the config, or one that it includes, is exchanged by two renames, at whatever level.
+
+    What is missing in between is no other config: nothing is rejected, and what both declare stays as it is.
+    """
+    for tree, name in ((tmp_path, "old"), (tmp_path / "beside", "new")):
+        (tree / "etc/binfmtd/conf.d").mkdir(parents=True)
+        (tree / "srv/a/rules").mkdir(parents=True)
+        top = f"reload_on_change = true\ninclude = ['{tmp_path}/srv/a/rules']"
+        (tree / "etc/binfmtd/binfmtd.toml").write_text(config(handler("same"), handler(name), top=top))
+        (tree / "etc/binfmtd/conf.d/more.toml").write_text(handler(f"{name}-more"))
+        (tree / "srv/a/rules/rules.conf").write_text(f":{name}-rule:M::{name}::/usr/bin/true:\n")
+    daemon = start_daemon(options=("--config", str(tmp_path / "etc/binfmtd/binfmtd.toml")))
+    assert sorted(instance.names()) == ["old", "old-more", "old-rule", "same"]
+    before = instance.inode("same")
+    os.rename(tmp_path / level, tmp_path / "away")
+    os.rename(tmp_path / "beside" / level, tmp_path / level)
+    new = {"etc": {"", "-more"}, "etc/binfmtd": {"", "-more"}, "etc/binfmtd/conf.d": {"-more"}}.get(level, {"-rule"})
+    kept = {"", "-more", "-rule"} - new
+    wanted = {*(f"new{each}" for each in new), *(f"old{each}" for each in kept), "same"}
+    wait_until(lambda: set(instance.names()) == wanted, what="what is declared now")
+    daemon.wait_converged()
+    assert instance.inode("same") == before
+    assert not daemon.logs("config_rejected")
+    assert not daemon.logs("config_warning")
 
 
 def test_conf_d(instance: Instance, start_daemon: StartDaemon) -> None:

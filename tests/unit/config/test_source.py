@@ -44,5 +44,5 @@ def test_links_and_conf_d_are_watched(tmp_path: Path) -> None:
     (tmp_path / "conf.d").mkdir()
     found = watched(str(tmp_path / "binfmtd.toml"))
     assert found[str(tmp_path)] >= {"binfmtd.toml", "..data", "conf.d"}
-    assert found[str(tmp_path / "..1")] == {"c.toml"}
+    assert found[str(tmp_path / "..1")] >= {"c.toml"}
     assert ANY_NAME in found[str(tmp_path / "conf.d")]

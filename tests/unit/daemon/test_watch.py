@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from binfmtd.daemon.watch import Watch
-from binfmtd.files.chain import ANY_NAME
+from binfmtd.files.chain import ANY_NAME, ITSELF
 from binfmtd.kernel.write import Wrote
 
 
@@ -159,6 +159,20 @@ def test_files_by_kind(watch: Watch, tmp_path: Path) -> None:
     watch.watch_files("interpreters", {})
     (bin_directory / "qemu").unlink()
     assert not watch.read()
+
+
+def test_a_directory_on_the_way_is_watched_as_such(watch: Watch, tmp_path: Path) -> None:
+    """Its move and its mode are reported, and its other files are not, however many come and go."""
+    (tmp_path / "opt" / "qemu").mkdir(parents=True)
+    watch.watch_files("interpreters", {str(tmp_path / "opt"): {ITSELF}, str(tmp_path / "opt" / "qemu"): {"x"}})
+    (tmp_path / "opt" / "other").write_bytes(b"")
+    (tmp_path / "opt" / "other").unlink()
+    assert not watch.read()
+    assert not watch.nobodys
+    (tmp_path / "opt").chmod(0o700)
+    assert watch.read().files == {"interpreters"}
+    (tmp_path / "opt").rename(tmp_path / "old")
+    assert watch.read().files == {"interpreters"}
 
 
 def test_where_we_write_ourselves_nothing_is_nobodys(watch: Watch, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from binfmtd.errors import FormatError
-from binfmtd.files.chain import LINKS, Seen, walk
+from binfmtd.files.chain import ITSELF, LINKS, Seen, walk
 
 
 @pytest.fixture
@@ -17,11 +17,13 @@ def root(tmp_path: Path) -> Path:
 
 
 def pairs(root: Path, *relative: tuple[str, str]) -> list[tuple[str, str]]:
-    return [(os.path.normpath(root / directory), name) for directory, name in relative]
+    """Each directory on the way to ``root``, itself included, and then these."""
+    way = [(str(each), ITSELF) for each in (*reversed(root.parents), root) if each.name]
+    return way + [(os.path.normpath(root / directory), name) for directory, name in relative]
 
 
-def test_a_plain_file_is_watched_where_it_lies(root: Path) -> None:
-    """Without links, the file's own directory and name are all that matters; every directory is a step."""
+def test_a_plain_file_is_watched_and_each_directory_above(root: Path) -> None:
+    """The file by its name, and the directories as such: any may be exchanged by rename; every directory is a step."""
     (root / "qemu").write_bytes(b"x")
     chain = walk(str(root / "qemu"))
     assert chain.real == str(root / "qemu")
@@ -40,17 +42,29 @@ def test_each_link_is_watched_and_the_file(root: Path) -> None:
     (root / "a" / "first").symlink_to(root / "b" / "second")
     chain = walk(str(root / "a" / "first"))
     assert chain.real == str(root / "b" / "real")
-    assert list(chain.watched) == pairs(root, ("a", "first"), ("b", "second"), ("b", "real"))
+    assert list(chain.watched) == pairs(
+        root, ("a", ITSELF), ("a", "first"), ("b", ITSELF), ("b", "second"), ("b", "real")
+    )
 
 
 def test_a_link_to_a_directory_in_the_middle(root: Path) -> None:
-    """``current -> versions/2``: the link and the file behind it are watched, by their real directories."""
+    """``current -> versions/2``: the link and what is behind it are watched, by their real directories."""
     (root / "versions" / "2").mkdir(parents=True)
     (root / "versions" / "2" / "qemu").write_bytes(b"x")
     (root / "current").symlink_to("versions/2/")
     chain = walk(str(root / "current" / "qemu"))
     assert chain.real == str(root / "versions" / "2" / "qemu")
-    assert list(chain.watched) == pairs(root, (".", "current"), ("versions/2", "qemu"))
+    assert list(chain.watched) == pairs(
+        root, (".", "current"), ("versions", ITSELF), ("versions/2", ITSELF), ("versions/2", "qemu")
+    )
+
+
+def test_where_dot_dot_comes_from_is_watched(root: Path) -> None:
+    """``a/../b`` leads nowhere without ``a``."""
+    (root / "a").mkdir()
+    (root / "b").mkdir()
+    assert list(walk(f"{root}/a/../b").watched) == pairs(root, ("a", ITSELF), ("b", ITSELF), (".", "b"))
+    assert (f"{root}/a", ITSELF) in walk(f"{root}/a/..").watched
 
 
 def test_dot_dot_goes_up_from_where_a_link_led(root: Path) -> None:
@@ -65,18 +79,24 @@ def test_dot_dot_goes_up_from_where_a_link_led(root: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "watched"),
     [
-        ("missing", (".", "missing")),
-        ("missing/further/down", (".", "missing")),
-        ("there/missing/down", ("there", "missing")),
-        ("missing/../there", (".", "missing")),
+        ("missing", [("..", "1"), (".", "missing")]),
+        ("missing/further/down", [("..", "1"), (".", "missing")]),
+        ("there/missing/down", [("there", ITSELF), (".", "there"), ("there", "missing")]),
+        ("missing/../there", [("..", "1"), (".", "missing")]),
     ],
 )
-def test_what_is_missing_is_watched_where_it_would_appear(root: Path, path: str, watched: tuple[str, str]) -> None:
-    """The nearest existing directory, with the name of the first component that is not there."""
-    (root / "there").mkdir()
+def test_what_is_missing_is_watched_where_it_would_appear(
+    root: Path, path: str, watched: list[tuple[str, str]]
+) -> None:
+    """The nearest existing directory, with the name of the first component that is not there.
+
+    That directory by its name, too: removed, but open in some process, it would not report its own end.
+    """
+    root /= "1"
+    (root / "there").mkdir(parents=True)
     chain = walk(f"{root}/{path}")
     assert (chain.real, chain.stat, chain.errno) == (None, None, errno.ENOENT)
-    assert list(chain.watched) == pairs(root, watched)
+    assert list(chain.watched) == pairs(root, *watched)
     assert chain.steps[-1].stat is None
 
 
@@ -85,7 +105,7 @@ def test_a_dangling_link_is_watched_at_both_ends(root: Path) -> None:
     (root / "link").symlink_to("later/qemu")
     chain = walk(str(root / "link"))
     assert chain.errno == errno.ENOENT
-    assert list(chain.watched) == pairs(root, (".", "link"), (".", "later"))
+    assert list(chain.watched) == pairs(root, (".", "link"), ("..", root.name), (".", "later"))
 
 
 def test_a_file_where_a_directory_should_be(root: Path) -> None:
@@ -134,7 +154,7 @@ def test_a_directory_that_may_not_be_searched_is_watched_itself(root: Path) -> N
     (root / "closed").mkdir(mode=0)
     chain = walk(str(root / "closed" / "qemu"))
     assert chain.errno == errno.EACCES
-    assert list(chain.watched) == pairs(root, (".", "closed"))
+    assert list(chain.watched) == pairs(root, ("closed", ITSELF), (".", "closed"))
 
 
 def test_a_round_looks_at_each_component_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
