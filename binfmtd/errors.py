@@ -12,9 +12,10 @@ class Again(StrEnum):
     """What has to happen before the same thing can go better."""
 
     NEVER = "never"  # the same input fails the same way
-    RELOAD = "reload"  # somebody has to change the config
-    MOUNT = "mount"  # the mount table has to change
-    LATER = "later"  # nothing in particular: try again
+    RELOAD = "reload"  # an administrator has to change the config or the interpreter, which is noticed
+    MOUNT = "mount"  # the mount table has to change, which is noticed
+    LATER = "later"  # something that no event reports: try again after a while
+    NOW = "now"  # another process was faster: look, and try again
 
 
 PASSING = frozenset({EMFILE, ENFILE, ENOMEM})  # a shortage, which ends by itself or by somebody else's doing

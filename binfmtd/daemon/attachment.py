@@ -1,19 +1,24 @@
 """What the daemon is attached to: the mounted instance, and the watch on it.
 
 Where the kernel has no inotify left (fs.inotify.max_user_instances, max_user_watches), looks at intervals take the
-place of events until it has some again: each tries anew, and takes at most a twentieth of a core.  So they do after a
-look that could not be made for a shortage which passes (no descriptor, no memory).
+place of events until it has some again: each tries anew, and takes at most a twentieth of a core.
+
+So they do where something failed that may go better without an event (Again.LATER): no descriptor, no memory, a refusal
+by a security module.  So they do while binfmt_misc is read-only, which the host may end in a mount namespace that we do
+not see.  Each failure doubles the interval, from 1 s to 10 s.
 """
 
+import errno
 import time
 
 from binfmtd.daemon.mount_table import LEAST_REST
 from binfmtd.daemon.wait import Wait
 from binfmtd.daemon.watch import Watch
-from binfmtd.errors import Again, BinfmtdError, MountError
+from binfmtd.errors import Again, BinfmtdError, MountError, WriteRefusedError
 from binfmtd.kernel.mount import Mounted, Where, find, find_or_mount
 
 UNWATCHED_SECONDS = 1.0
+LONGEST_SECONDS = 10.0
 
 
 class Attachment:
@@ -26,11 +31,13 @@ class Attachment:
         self._watch = watch
         self._wait = wait
         self._began = self._ended = float("-inf")
-        self._short = False
+        self._short = False  # something failed that may go better without an event
+        self._pause = UNWATCHED_SECONDS
 
     def begin(self) -> None:
         """Begin a look for the instance: see ``look_at``.  Opens inotify if that has not succeeded yet."""
         self._began = time.monotonic()
+        self._pause = min(2 * self._pause, LONGEST_SECONDS) if self._impaired else UNWATCHED_SECONDS
         self._short = False
         if (opened := self._watch.open()) is not None:
             self._wait.add(opened)
@@ -64,8 +71,10 @@ class Attachment:
         return self._watch.watch_instance(found.directory) or found != before
 
     def failed(self, error: BinfmtdError) -> None:
-        """A look could not be made, or nothing could be written."""
-        self._short = error.again is Again.LATER
+        """A look could not be made, or something could not be written."""
+        self._short |= error.again is Again.LATER
+        if self.mounted is not None and isinstance(error, WriteRefusedError) and error.errno == errno.EROFS:
+            self.mounted = self.mounted._replace(read_only=True)
 
     def looked(self) -> None:
         """The look that followed has been made."""
@@ -73,10 +82,15 @@ class Attachment:
 
     def look_at(self, resync: float) -> float:
         """When to look again without any event, every ``resync`` seconds at the latest; monotonic, in seconds."""
-        if not self._watch.exhausted and not self._short:
+        if not self._watch.exhausted and not self._impaired:
             return self._began + resync
         took = max(0.0, self._ended - self._began)
-        return self._began + took + min(resync, max(UNWATCHED_SECONDS, LEAST_REST * took))
+        pause = UNWATCHED_SECONDS if self._watch.exhausted else self._pause
+        return self._began + took + min(resync, max(pause, LEAST_REST * took))
+
+    @property
+    def _impaired(self) -> bool:
+        return self._short or (self.mounted is not None and self.mounted.read_only)
 
     @property
     def problem(self) -> str | None:

@@ -42,7 +42,7 @@ class Reconciler:
         self.ledger = ledger
         self.memory = memory
         self.pauses = Pauses()
-        self.failed: dict[str, WriteRefusedError] = {}  # waits for a reload, an interpreter, the mount or a resync
+        self.failed: dict[str, WriteRefusedError] = {}  # until a reload, an interpreter, the mount or the next look
         self.facts = facts
         self._desired: DesiredState | None = None  # until config or interpreters change; it remembers what overlaps
         self._observer = Observer()
@@ -73,8 +73,8 @@ class Reconciler:
         self._desired = None
 
     def refused(self, name: str, error: WriteRefusedError) -> None:
-        """The kernel refused a registration: do not try again before something changes that could make it better."""
-        if error.again is not Again.LATER:
+        """The kernel refused a registration: do not try again before something changes, or a while has passed."""
+        if error.again is not Again.NOW:
             self.failed[name] = error
 
     def look(self, instance: Instance, touched: set[str] | None = None) -> Look:

@@ -113,12 +113,13 @@ class Reporter:
             self._voice.went_well(action.entry)
             self.probe.registered(action.entry)
         self._stood_in &= still_open
+        news = False
         for action, error in result.failed:
             entry = result.look.observed.by_name.get(action.entry)
             # What fails to be restored is in no later plan.
             not_restored = action.act is Act.RESTORE and entry is None
             if (not_restored or action.entry in still_open) and not _was_faster(entry, action, error):
-                self._voice.failed(action.entry, error)
+                news |= self._voice.failed(action.entry, error)
         for held in result.look.desired.held:
             belongs = {"pass": pass_id, "entry": held.name}
             if held.standing is Standing.REFUSED:
@@ -133,7 +134,7 @@ class Reporter:
             "actions": len(result.done),
             "duration_us": took,
         }
-        if trigger in _ROUTINE or result.done or result.failed:
+        if trigger in _ROUTINE or result.done or news:
             observed, desired = result.look.observed, result.look.desired
             log.info(
                 "pass_finished",

@@ -51,11 +51,13 @@ class Voice:
         """What lasts is to be said once more: the config is another one."""
         self._said.clear()
 
-    def failed(self, name: str, error: WriteRefusedError) -> None:
-        """Log a refusal, but not each time that the same is tried again."""
-        if self._failures.get(name) != str(error):
+    def failed(self, name: str, error: WriteRefusedError) -> bool:
+        """Log a refusal, but not each time that the same is tried again; True if it is news."""
+        news = self._failures.get(name) != str(error)
+        if news:
             self._failures[name] = str(error)
             self.pass_log.error("registration_failed", entry=name, errno=error.errno, reason=str(error))
+        return news
 
     def went_well(self, name: str) -> None:
         """What was refused before has been done: the next refusal is news."""

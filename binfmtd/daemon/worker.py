@@ -139,6 +139,7 @@ class Worker:
         self._pacing.noted(answer.heard, answer.reaction, answer.began, answer.began + answer.seconds)
         for name, refusal in answer.reaction.refused.items():
             self._reconciler.refused(name, refusal)
+            self._attachment.failed(refusal)
         if answer.reaction.found:
             self._reconciler.intend(answer.reaction.found.keys())
         if self.touched is not None:
@@ -255,6 +256,8 @@ class Worker:
     def _take_in(self, result: PassResult, *, at_once: bool) -> None:
         """Know for the hot path and the clocks what a pass found and did."""
         failed, pacing = self._reconciler.failed, self._pacing
+        for error in failed.values():
+            self._attachment.failed(error)
         self._hot = HotPath(
             result.look,
             {*failed, *result.look.plan.blocked},

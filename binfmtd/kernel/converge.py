@@ -9,7 +9,7 @@ import errno
 from collections.abc import Callable, Iterable
 from enum import IntEnum, auto
 
-from binfmtd.errors import Again, WriteRefusedError
+from binfmtd.errors import WriteRefusedError
 from binfmtd.formats.line import encode_line
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.stand_ins import StandIns
@@ -179,17 +179,13 @@ class Convergence:
         return error.errno != errno.EEXIST and self._instance.inode(stand_in_name(action.entry)) is not None
 
     def _give_up(self, company: list[Action], refused: dict[str, WriteRefusedError], bridged: list[str]) -> None:
-        """A member cannot have a stand-in, so none is replaced: whoever is below it would come to lie above it.
-
-        Where trying again may help, all have failed, or nobody would be backed off from.
-        """
-        error = next(iter(refused.values()))
+        """A member cannot have a stand-in, so none is replaced: whoever is below it would come to lie above it."""
         for name in bridged:
             self._writer.control(stand_in_name(name), REMOVE)
             self.outcome.bridged.remove(name)
         for action in company:
-            if action.entry in refused or error.again is Again.LATER:
-                self.outcome.failed.append((action, refused.get(action.entry, error)))
+            if error := refused.get(action.entry):
+                self.outcome.failed.append((action, error))
             else:
                 self.outcome.left.append(action)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-from binfmtd.errors import PASSING, Again, WriteRefusedError
+from binfmtd.errors import Again, WriteRefusedError
 from binfmtd.kernel.bounded import BoundedCalls
 from binfmtd.kernel.instance import Instance
 from binfmtd.model.handler import Registration
@@ -116,8 +116,8 @@ class Writer:
             errno.EMFILE: "allow this process more (systemd: LimitNOFILE=)",
             errno.ENFILE: "raise fs.file-max with sysctl",
         }.get(number, "see dmesg")
-        again = Again.LATER if number in PASSING else Again.MOUNT
-        return WriteRefusedError(f"{self._where}/{name}: {error.strerror}: {remedy}", number, again)
+        # Also EROFS: the host may remount the superblock, which changes no mount table but that of its own namespace.
+        return WriteRefusedError(f"{self._where}/{name}: {error.strerror}: {remedy}", number, Again.LATER)
 
 
 def _write(descriptor: int, line: bytes) -> OSError | None:
@@ -129,26 +129,29 @@ def _write(descriptor: int, line: bytes) -> OSError | None:
 
 
 def _unreachable(interpreter: str) -> tuple[str, Again]:
-    return f"{interpreter} cannot be read: its file system has failed: mount that again", Again.RELOAD
+    return f"{interpreter} cannot be read: its file system has failed: mount that again", Again.LATER
 
 
 def refusal(registration: Registration, error: OSError) -> WriteRefusedError:
-    """What it means that the kernel refused a registration, and what to do (fs/binfmt_misc.c, bm_register_write)."""
+    """What it means that the kernel refused a registration, and what to do (fs/binfmt_misc.c, bm_register_write).
+
+    Most refusals may end without an event: a security module allows it, another file system answers again.
+    """
     interpreter, flags = registration.interpreter, registration.flags.letters
     meaning, again = {
-        errno.EEXIST: ("an entry of that name came first", Again.LATER),
+        errno.EEXIST: ("an entry of that name came first", Again.NOW),
         errno.ENOENT: (f"F opens the interpreter at once, and {interpreter} is not there: install it", Again.RELOAD),
-        errno.EACCES: (f"{interpreter} may not be executed: check its mode and its mount's noexec", Again.RELOAD),
-        errno.ETXTBSY: (f"{interpreter} is being written: when that has ended it can be opened", Again.RELOAD),
+        errno.EACCES: (f"{interpreter} may not be executed: check its mode and its mount's noexec", Again.LATER),
+        errno.ETXTBSY: (f"{interpreter} is being written: when that has ended it can be opened", Again.LATER),
         errno.ELOOP: (f"{interpreter} is a link to itself: mend the link", Again.RELOAD),
         errno.EINVAL: (f"this kernel does not know one of the flags {flags or 'none'}, or the match", Again.RELOAD),
         **dict.fromkeys((errno.ENOTCONN, errno.ESTALE, errno.EIO, errno.EHOSTDOWN), _unreachable(interpreter)),
-        errno.ETIMEDOUT: (f"{interpreter} cannot be opened: its file system does not answer", Again.LATER),
-        errno.EROFS: ("binfmt_misc is mounted read-only: remount it writable", Again.MOUNT),
-        errno.EPERM: ("not allowed in this user namespace: run as root", Again.MOUNT),
+        errno.ETIMEDOUT: (f"{interpreter} cannot be opened: its file system does not answer", Again.NOW),
+        errno.EROFS: ("binfmt_misc is mounted read-only: remount it writable", Again.LATER),
+        errno.EPERM: ("not allowed in this user namespace: run as root", Again.LATER),
         errno.ENOMEM: ("the kernel is out of memory", Again.LATER),
         errno.ENOSPC: ("the kernel is out of memory", Again.LATER),
-    }.get(error.errno or 0, ("see dmesg", Again.RELOAD))
+    }.get(error.errno or 0, ("see dmesg", Again.LATER))
     number = error.errno or 0
     word = errno.errorcode.get(number, str(number))
     return WriteRefusedError(f"the kernel refused it with {word}: {meaning}", number, again)

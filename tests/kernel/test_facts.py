@@ -1,6 +1,7 @@
 """The facts about the kernel that binfmtd is built on (docs/kernel.md), on the kernel that runs the tests."""
 
 import os
+import select
 import shutil
 from pathlib import Path
 
@@ -18,6 +19,23 @@ def test_one_superblock(instance: Instance) -> None:
         assert instance.shell("printf ':one:E::one::/usr/bin/true:' > /mnt/b/register").returncode == 0
         assert watch.pending()
     assert instance.names() == ["one"]
+
+
+def test_read_only_for_all(instance: Instance) -> None:
+    """The superblock read-only: each mount refuses writes, and only the mount table of that namespace changes."""
+    elsewhere = f"unshare -m --propagation private mount -o remount,ro {instance.mount_point}"
+    instance.register(LINE)
+    with open(f"/proc/{instance.pid}/mountinfo", "rb") as table:
+        changes = select.poll()
+        changes.register(table, select.POLLPRI | select.POLLERR)
+        assert instance.shell(elsewhere).returncode == 0
+        for name in ("register", "one", "status"):
+            with pytest.raises(OSError, match="Read-only"):
+                os.open(instance.path(name), os.O_WRONLY)
+        assert changes.poll(0) == []
+        assert instance.shell(f"mount -o remount,rw {instance.mount_point}").returncode == 0
+        assert changes.poll(0)
+    instance.remove("one")
 
 
 @pytest.mark.usefixtures("private_instances")

@@ -224,6 +224,27 @@ def test_a_directory_that_is_removed_while_it_is_open(
         os.close(shell)
 
 
+def test_a_refusal_that_ends_without_an_event(
+    instance: Instance, start_daemon: StartDaemon, bin_directory: Path, tmp_path: Path
+) -> None:
+    """An interpreter that is being written under another name (ETXTBSY): tried again, and said once."""
+    path = install(bin_directory, "true", "/usr/bin/true")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o755)
+    os.link(path, elsewhere / "link")
+    with (elsewhere / "link").open("ab"):
+        daemon = start_daemon(config(path), ready=False)
+        status = daemon.wait_status(lambda status: status["state"] == "degraded", "state degraded")
+        assert (status["handlers"][0]["state"], instance.names()) == ("failed", [])
+        assert "is being written" in status["handlers"][0]["reason"]
+        first = daemon.wait_for_log("pass_finished")
+    wait_until(lambda: instance.names() == ["one"], 20, what="the entry")
+    daemon.wait_converged()
+    assert len(daemon.logs("registration_failed")) == 1
+    assert [line["failed"] for line in daemon.logs("pass_finished")] == [first["failed"], 0]
+    assert not daemon.logs("contention_started")
+
+
 def test_vanishes_with_f(
     instance: Instance, start_daemon: StartDaemon, bin_directory: Path, foreign_file: Path
 ) -> None:

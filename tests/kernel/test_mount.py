@@ -1,6 +1,8 @@
 """binfmt_misc comes, goes and is covered, under a running daemon."""
 
 import os
+import shutil
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -155,6 +157,57 @@ def test_remounted_read_only(instance: Instance, start_daemon: StartDaemon) -> N
     shell(instance, f"mount -o remount,bind,rw {MOUNT_POINT}")
     wait_until(lambda: serves(instance), what="the entry")
     daemon.wait_converged()
+
+
+@pytest.fixture
+def elsewhere(instance: Instance) -> Callable[[str], None]:
+    """Return ``remount(how)``: remounts the file system itself, in another mount namespace, as a host does it.
+
+    No mount table changes then but that namespace's, so nothing wakes the daemon.
+    """
+
+    def remount(how: str) -> None:
+        command = ["unshare", "-m", "--propagation", "private", "mount", "-o", f"remount,{how}", MOUNT_POINT]
+        result = instance.run(command)
+        assert result.returncode == 0, result.stderr
+
+    return remount
+
+
+def test_read_only_for_a_while_by_the_host(
+    instance: Instance, start_daemon: StartDaemon, elsewhere: Callable[[str], None], tmp_path: Path
+) -> None:
+    """The status says so once something cannot be written; soon after it is writable again that is made up for."""
+    interpreter = tmp_path / "interpreter"
+    shutil.copy("/usr/bin/true", interpreter)
+    daemon = start_daemon(CONFIG.replace("/usr/bin/true", str(interpreter)))
+    before = instance.inode("one")
+    elsewhere("ro")
+    shutil.copy("/usr/bin/false", tmp_path / "new")
+    os.rename(tmp_path / "new", interpreter)
+    degraded_because(daemon, f"{MOUNT_POINT} is mounted read-only: run `mount -o remount,rw {MOUNT_POINT}`")
+    assert daemon.status()["mount"] == {"directory": MOUNT_POINT, "read_only": True}
+    elsewhere("rw")
+    wait_until(lambda: serves(instance) and instance.inode("one") != before, 20, "the new interpreter's entry")
+    daemon.wait_converged()
+    assert daemon.status()["mount"] == {"directory": MOUNT_POINT, "read_only": False}
+    assert len(daemon.logs("trouble")) == len(daemon.logs("trouble_over")) == 1
+
+
+def test_a_repair_while_it_is_read_only(
+    instance: Instance, start_daemon: StartDaemon, elsewhere: Callable[[str], None]
+) -> None:
+    """The first write that is refused may be a stand-in's."""
+    daemon = start_daemon(CONFIG)
+    os.kill(daemon.pid, signal.SIGSTOP)
+    instance.remove("one")
+    elsewhere("ro")
+    os.kill(daemon.pid, signal.SIGCONT)
+    degraded_because(daemon, "read-only")
+    elsewhere("rw")
+    wait_until(lambda: serves(instance), 20, "the entry")
+    daemon.wait_converged()
+    assert len(daemon.logs("trouble")) == len(daemon.logs("trouble_over")) == 1
 
 
 def test_other_mounts_change_nothing(instance: Instance, start_daemon: StartDaemon) -> None:

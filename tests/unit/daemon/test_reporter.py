@@ -39,6 +39,11 @@ def test_who_wants_the_same_and_is_faster_is_no_error(
     result.failed = [(action, WriteRefusedError("refused", number, Again.LATER))]
     reporter = Reporter(str(tmp_path), "config")
     said: list[str] = []
-    monkeypatch.setattr(Voice, "failed", lambda _, name, __: said.append(name))
+
+    def failed(_: Voice, name: str, __: WriteRefusedError) -> bool:
+        said.append(name)
+        return True
+
+    monkeypatch.setattr(Voice, "failed", failed)
     reporter.passed("quiet", result, 0.0)
     assert said == told

@@ -1,0 +1,88 @@
+"""When the daemon looks again without an event."""
+
+import errno
+from unittest import mock
+
+import pytest
+
+from binfmtd.daemon import attachment
+from binfmtd.daemon.attachment import Attachment
+from binfmtd.daemon.wait import Wait
+from binfmtd.daemon.watch import Watch
+from binfmtd.errors import Again, WriteRefusedError
+from binfmtd.kernel.mount import Mounted, Where
+
+RESYNC = 300.0
+WRITABLE = Mounted("/m", 1, read_only=False)
+
+
+class World:
+    """An attachment, the clock, and what the mount table says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        self.mounted = WRITABLE
+        monkeypatch.setattr("time.monotonic", lambda: self.now)
+        monkeypatch.setattr(attachment, "find_or_mount", lambda _: self.mounted)
+        self.watch = mock.create_autospec(Watch, instance=True)
+        self.watch.open.return_value, self.watch.exhausted = None, None
+        self.attachment = Attachment(Where(), self.watch, mock.create_autospec(Wait, instance=True))
+        self.look()
+
+    def look(self, again: Again | None = None, number: int = errno.ENOMEM, took: float = 0.0) -> float:
+        """Look, which may fail; returns in how many seconds to look again."""
+        self.attachment.attach()
+        if again is not None:
+            self.attachment.failed(WriteRefusedError("refused", number, again))
+        self.now += took
+        self.attachment.looked()
+        return self.attachment.look_at(RESYNC) - self.now
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    """Return one where all is well."""
+    return World(monkeypatch)
+
+
+def test_what_may_go_better_without_an_event_is_tried_again(world: World) -> None:
+    """At once, then at growing intervals; after a look without a failure everything is as before."""
+    world.now += 100
+    world.attachment.failed(WriteRefusedError("refused", errno.ENOMEM, Again.LATER))
+    assert world.attachment.look_at(RESYNC) <= world.now
+    assert [world.look(Again.LATER) for _ in range(5)] == [2, 4, 8, 10, 10]
+    assert world.look() == RESYNC
+    assert world.look(Again.LATER) == 1
+
+
+@pytest.mark.parametrize("again", [Again.RELOAD, Again.MOUNT, Again.NOW])
+def test_what_an_event_reports_is_waited_for(world: World, again: Again) -> None:
+    """Then nothing is looked at in vain; nor does it hide another failure."""
+    assert world.look(again) == RESYNC
+    world.attachment.failed(WriteRefusedError("refused", errno.ENOMEM, Again.LATER))
+    world.attachment.failed(WriteRefusedError("refused", errno.EINVAL, again))
+    assert world.attachment.look_at(RESYNC) == world.now + 1
+
+
+def test_read_only(world: World) -> None:
+    """Whether a write was refused or the mount table says so: it is said, and looked for its end."""
+    assert world.look(Again.LATER, errno.EROFS) == 1
+    assert world.attachment.problem == "/m is mounted read-only: run `mount -o remount,rw /m`"
+    world.mounted = WRITABLE._replace(read_only=True)
+    assert [world.look(), world.look()] == [2, 4]
+    world.mounted = WRITABLE
+    world.look()
+    assert world.look() == RESYNC
+    assert world.attachment.problem is None
+
+
+def test_looks_take_a_twentieth_of_a_core(world: World) -> None:
+    """However long one takes; and `resync` is the longest interval."""
+    assert world.look(Again.LATER, took=1.0) == 20
+    assert world.look(Again.LATER, took=100.0) == RESYNC
+
+
+def test_without_inotify_looks_take_the_place_of_events(world: World) -> None:
+    """These do not become rarer."""
+    world.watch.exhausted = "no inotify watch is left"
+    assert [world.look(Again.LATER) for _ in range(3)] == [1, 1, 1]
