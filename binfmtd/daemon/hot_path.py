@@ -93,8 +93,10 @@ class HotPath:
         without = [handler for handler in without if self._may_open(handler.registration)]
         if without:
             enabled = [each.name for each in without if self._enabled_again(each, heard, instance, writer)]
-            reaction.bridged, reaction.refused = self._stand_ins.bridge(without, instance, writer)
-            reaction.bridged += enabled
+            overtaken = self._stand_ins.renew(without, instance, writer)
+            bridged = self._stand_ins.bridge(without, instance, writer)
+            reaction.bridged = [*bridged[0], *enabled, *overtaken[0]]
+            reaction.refused = bridged[1] | overtaken[1]
         self._there.difference_update(name for name, drift in reaction.found.items() if drift is Drift.MISSING)
         self._there.update(map(stand_in_name, reaction.bridged))
         return reaction

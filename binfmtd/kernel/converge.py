@@ -92,7 +92,7 @@ class Convergence:
             elif any(not action.dragged for action in rest):
                 settling.append((company, held, forced))
         self._renew_stand_ins(waiting)
-        self._bridge([action for action in waiting if not action.dragged and not self._moved(action)])
+        self._bridge([action for action in waiting if not action.dragged and not self._moved(action)], renew=True)
         self.outcome.left.extend(waiting)
         for action in self._planned(Act.RESTORE):
             if self._is_due(action) and not self._removed(action.entry):
@@ -118,9 +118,14 @@ class Convergence:
         self._writer.control(action.entry, command)
         self.outcome.done.append(action)
 
-    def _bridge(self, actions: Iterable[Action], company: Iterable[Action] = ()) -> dict[str, WriteRefusedError]:
+    def _bridge(
+        self, actions: Iterable[Action], company: Iterable[Action] = (), *, renew: bool = False
+    ) -> dict[str, WriteRefusedError]:
+        """Register stand-ins; ``renew`` those, too, that a newer entry has come to lie above."""
         handlers = [action.handler for action in actions if action.handler is not None]
         names = [action.entry for action in company]
+        if renew:
+            self.outcome.bridged.extend(self._stand_ins.renew(handlers, self._instance, self._writer)[0])
         bridged, refused = self._stand_ins.bridge(handlers, self._instance, self._writer, names)
         self.outcome.bridged.extend(bridged)
         return refused

@@ -6,10 +6,12 @@ from collections.abc import Collection, Iterable, Mapping
 from binfmtd.errors import FormatError, WriteRefusedError
 from binfmtd.formats.line import encode_line
 from binfmtd.kernel.instance import Instance
-from binfmtd.kernel.write import Writer, refusal
-from binfmtd.model.bridge import may_stand_in
+from binfmtd.kernel.write import REMOVE, Writer, refusal
+from binfmtd.model.bridge import may_stand_in, overtaken
 from binfmtd.model.desired import DesiredState
+from binfmtd.model.entry import Entry
 from binfmtd.model.handler import Handler
+from binfmtd.model.ownership import equal
 from binfmtd.model.standin import stand_in_name
 
 
@@ -27,16 +29,20 @@ class StandIns:
         self._desired = desired
         self._met = None if standing is None else set(standing)
         self._yielding_to = yielding_to
-        self._lines: dict[str, bytes | None] = {}
+        self._lines: dict[str, bytes | None] = {}  # by the name that they register
+        self._apart: set[int] = set()  # entries that share no file with a handler
 
     def line(self, handler: Handler) -> bytes | None:
         """The line that registers a handler's stand-in; None where it would be too long with the helper name."""
-        if handler.name not in self._lines:
+        return self._line(stand_in_name(handler.name), handler)
+
+    def _line(self, name: str, handler: Handler) -> bytes | None:
+        if name not in self._lines:
             try:
-                self._lines[handler.name] = encode_line(stand_in_name(handler.name), handler.registration)
+                self._lines[name] = encode_line(name, handler.registration)
             except FormatError:
-                self._lines[handler.name] = None
-        return self._lines[handler.name]
+                self._lines[name] = None
+        return self._lines[name]
 
     def bridge(
         self, handlers: Iterable[Handler], instance: Instance, writer: Writer, company: Collection[str] = ()
@@ -65,6 +71,76 @@ class StandIns:
                 wanted[handler.name] = handler, line
         if not wanted:
             return [], {}
+        bridged, refused = self._register(wanted, writer)
+        if self._met is not None:
+            self._met.update(map(stand_in_name, wanted))
+        return bridged, refused
+
+    def renew(
+        self, handlers: Iterable[Handler], instance: Instance, writer: Writer
+    ) -> tuple[list[str], dict[str, WriteRefusedError]]:
+        """Put the stand-ins on top again that lie below a newer entry which takes their files.
+
+        A helper with a name of its own serves while the stand-in is removed and registered again, so their files have
+        a handler at each moment.  Handlers, results and errors as for ``bridge``.
+        """
+        ranked = {stand_in_name(handler.name): handler for handler in handlers}
+        standing = {name: handler for name, handler in ranked.items() if self._is_there(name, instance)}
+        below = self._overtaken(standing, instance) if standing else set()
+        covered: set[str] = set()  # these come to lie above those of lower rank
+
+        def present(name: str) -> bool:
+            entry = None if name in covered else instance.entry(name)
+            return entry is not None and entry.enabled
+
+        again: dict[str, tuple[Handler, bytes]] = {}
+        helpers: dict[str, tuple[Handler, bytes]] = {}
+        for name, handler in reversed(standing.items()):
+            line, helper = self.line(handler), self._line(stand_in_name(name), handler)  # which no handler can have
+            yielding_to = self._yielding_to.get(handler.name, ())
+            if name in below and line and helper and may_stand_in(handler, self._desired, yielding_to, present):
+                again = {handler.name: (handler, line), **again}
+                helpers = {handler.name: (handler, helper), **helpers}
+                covered |= {handler.name, name}
+        if not again:
+            return [], {}
+        helped, refused = self._register(helpers, writer)
+        for name in helped:
+            writer.control(stand_in_name(name), REMOVE)
+        refused |= self._register({name: again[name] for name in helped}, writer)[1]
+        renewed = [name for name in helped if name not in refused]
+        for name in renewed:
+            writer.control(stand_in_name(stand_in_name(name)), REMOVE)
+        return renewed, refused
+
+    def _overtaken(self, standing: Mapping[str, Handler], instance: Instance) -> set[str]:
+        """The stand-ins, enabled ones, that lie below what takes their files."""
+        found, above, left = set[str](), list[Entry](), set(standing)
+        for name, inode in instance.inodes():
+            if inode in self._apart:
+                continue
+            entry = instance.entry(name)
+            if entry is None or entry.registration is None:
+                continue
+            if name in left:
+                left.remove(name)
+                handler = standing[name]
+                ours = entry.enabled and equal(entry.registration, handler.registration)
+                if ours and overtaken(handler, self._desired, above):
+                    found.add(name)
+                if not left:
+                    break
+            elif self._desired.overlapping(entry.registration.match):
+                above.append(entry)
+            else:
+                self._apart.add(inode)
+        return found
+
+    def _register(
+        self, wanted: Mapping[str, tuple[Handler, bytes]], writer: Writer
+    ) -> tuple[list[str], dict[str, WriteRefusedError]]:
+        """Register these lines; returns the names that were registered, and the refusals."""
+        done, refused = [], {}
         # A file system that does not answer delays what is written after it: such lines come last where order allows.
         opens = {name: self._desired.opens(handler.registration) for name, (handler, _) in wanted.items()}
         if any(opens.values()):
@@ -72,15 +148,12 @@ class StandIns:
             wanted = {name: wanted[name] for name in sorted(wanted, key=free.__contains__)}
         opening = {place: path for place, name in enumerate(wanted) if (path := opens[name])}
         results = writer.register([line for _, line in wanted.values()], opening)
-        bridged, refused = [], {}
         for (name, (handler, _)), error in zip(wanted.items(), results, strict=True):
             if error is None:
-                bridged.append(name)
+                done.append(name)
             elif error.errno != errno.EEXIST:  # else one is there: another daemon's that keeps the same handlers
                 refused[name] = refusal(handler.registration, error)
-        if self._met is not None:
-            self._met.update(map(stand_in_name, wanted))
-        return bridged, refused
+        return done, refused
 
     def _ordered(self, handler: Handler) -> bool:
         """Tell if the handler's rank matters for any other."""

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from support.daemon import Daemon
 from support.instance import Instance
@@ -94,6 +95,26 @@ def test_someone_who_registers_again_is_not_in_our_way(instance: Instance, start
         instance.register(rb":other:M::\x00rehto::/usr/bin/true:")
     wait_until(lambda: "other" in instance.names() and "magic 006f74686572" in instance.read("other"), what="ours")
     daemon_has_settled(instance, daemon)
+
+
+def test_something_newer_above_the_stand_in(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
+    """Another program removes our entry and later registers its own under the name: the stand-in serves all the same.
+
+    It is put on top again at once, and what the program registered is there for as long as `settle` says.
+    """
+    program = tmp_path / "program"
+    program.write_bytes(b"\x00other")
+    program.chmod(0o755)
+    daemon = start_daemon("settle = '1s'\n" + CONFIG)
+    instance.remove("other")
+    helper = stand_in_name("other")
+    wait_until(lambda: helper in instance.names(), what="a stand-in")
+    instance.register(rb":other:M::\x00other::/usr/bin/false:")
+    wait_until(lambda: instance.names()[:2] == [helper, "other"], what="the stand-in on top")
+    assert instance.run([str(program)]).returncode == 0
+    daemon_has_settled(instance, daemon)
+    assert "true" in instance.read("other")
+    assert not daemon.logs("contention_started")
 
 
 def test_a_busy_writer_cannot_keep_the_proper_entry_away(instance: Instance, start_daemon: StartDaemon) -> None:

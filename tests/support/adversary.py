@@ -109,6 +109,14 @@ def replace(entries: _Entries) -> bool:
     return entries.write("register", THEIRS % b"other")
 
 
+def overtake(entries: _Entries) -> bool:
+    """Put something else above whatever serves, also above a stand-in."""
+    if entries.newest() == "other" and entries.says("other", "/usr/bin/false"):
+        return False
+    entries.write("other", b"-1")
+    return entries.write("register", THEIRS % b"other")
+
+
 def register_unwanted(entries: _Entries) -> bool:
     """What the config does not want there."""
     return not entries.there("theirs") and entries.write("register", b":theirs:M::theirs::/usr/bin/false:")
@@ -168,6 +176,7 @@ EACH_TIME: list[Callable[[_Entries], bool]] = [
     remove_whatever_serves,
     disable,
     replace,
+    overtake,
     register_unwanted,
     shadow,
     switch_off,

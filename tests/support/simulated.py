@@ -75,6 +75,9 @@ class Through:
         entry = self.kernel.entry(name)
         return None if entry is None else entry.inode
 
+    def inodes(self) -> list[tuple[str, int]]:
+        return [(entry.name, entry.inode) for entry in self.kernel.entries]
+
     def register(self, lines: Sequence[bytes], _: object = None) -> list[OSError | None]:
         outcome: list[OSError | None] = []
         for line in lines:

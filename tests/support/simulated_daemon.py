@@ -89,9 +89,6 @@ class _Opened(Through):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def inodes(self) -> list[tuple[str, int]]:
-        return [(entry.name, entry.inode) for entry in self.kernel.entries]
-
     def take_wrote(self) -> list[Wrote]:
         return []
 

@@ -11,8 +11,10 @@ from binfmtd.daemon.hot_path import HotPath, Reaction
 from binfmtd.daemon.look import Look
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.write import Writer
+from binfmtd.model.config import Policy, Shadowed
 from binfmtd.model.desired import DesiredState
 from binfmtd.model.drift import Drift, Surroundings
+from binfmtd.model.entry import ObservedState
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Magic
 from binfmtd.model.plan import INSTANCE, plan
@@ -35,6 +37,8 @@ class World:
             self.kernel.register(handler.name, handler.registration)
         self.desired = DesiredState(HANDLERS)
         self.listened = 0
+        self.refuse: list[str] = []
+        self.seen: list[ObservedState] = []  # before the last reaction, and after each write
         self.see()
 
     def see(self, may: Callable[[str], bool] = lambda _: True) -> None:
@@ -50,7 +54,8 @@ class World:
             self.listened += 1
             return meanwhile()
 
-        through = Through(self.kernel)
+        through = Through(self.kernel, self.refuse)
+        self.seen = through.seen
         return self.hot.react(heard, listen, cast(Instance, through), cast(Writer, through))
 
     def flush(self) -> None:
@@ -189,6 +194,85 @@ def test_out_of_order_is_found_again(world: World) -> None:
     reaction = world.react(heard, lower_anew)
     assert reaction.found["b"] is Drift.OUT_OF_ORDER
     assert set(reaction.bridged) == {"b", "c"}
+
+
+THEIRS = C.registration._replace(interpreter="/theirs")
+
+
+def test_a_newer_entry_above_the_stand_in(world: World) -> None:
+    """Another program registers something else under the name: the stand-in is put on top again, without a gap."""
+    world.kernel.remove("c")
+    world.react(written("c"))
+    world.kernel.register("c", THEIRS)
+    reaction = world.react(Heard(everything=True))
+    assert world.names()[:2] == [stand_in_name("c"), "c"]
+    assert (reaction.found, reaction.bridged) == ({"c": Drift.CHANGED}, ["c"])
+    serving = [next(e for e in state.entries if e.registration in (C.registration, THEIRS)) for state in world.seen]
+    assert [entry.registration for entry in serving] == [THEIRS, *[C.registration] * 4]
+    reaction = world.react(Heard(everything=True))
+    assert (reaction.bridged, world.seen[1:]) == ([], [])
+
+
+def test_what_may_lie_above_a_stand_in(world: World) -> None:
+    """What says the same, what is foreign while the config reports that, and what takes none of its files."""
+    world.kernel.remove("c")
+    world.react(written("c"))
+    for name, registration in (("c", C.registration), ("foreign", THEIRS), ("other", A.registration)):
+        world.kernel.register(name, registration)
+        assert world.react(Heard(everything=True)).bridged == []
+    assert stand_in_name("c") in world.names()
+
+
+def test_what_is_foreign_and_outranked(world: World) -> None:
+    """With `shadowed = "outrank"` a foreign entry does not win over a stand-in either."""
+    world.desired = DesiredState(HANDLERS, policy=Policy(shadowed=Shadowed.OUTRANK))
+    world.see()
+    world.kernel.remove("c")
+    world.react(written("c"))
+    world.kernel.register("foreign", THEIRS)
+    assert world.react(Heard(everything=True)).bridged == ["c"]
+    assert world.names()[:2] == [stand_in_name("c"), "foreign"]
+
+
+def test_stand_ins_are_renewed_in_order(world: World) -> None:
+    """Of two that share files the higher one's comes to lie above; where that one is proper, the lower's stays."""
+    world.kernel.remove("a")
+    world.kernel.remove("b")
+    assert world.react(Heard(everything=True)).bridged == ["a", "b"]
+    for name, registration in (("a", A.registration), ("b", B.registration)):
+        world.kernel.register(name, registration._replace(interpreter="/theirs"))
+    assert world.react(Heard(everything=True)).bridged == ["a", "b"]
+    assert world.names()[:2] == [stand_in_name("b"), stand_in_name("a")]
+
+
+def test_a_stand_in_is_not_renewed_above_a_proper_entry_of_higher_rank(world: World) -> None:
+    """It would take that entry's files."""
+    world.kernel.remove("b")
+    world.kernel.remove("a")
+    world.react(written("a"))
+    world.kernel.register("b", B.registration)
+    world.kernel.register("a", A.registration._replace(interpreter="/theirs"))
+    assert world.react(Heard(everything=True)).bridged == ["b"]
+
+
+def test_who_is_backed_off_from_is_not_renewed(world: World) -> None:
+    """Two programs that fight about an entry do not keep the daemon busy."""
+    world.kernel.remove("c")
+    world.react(written("c"))
+    world.see(lambda _: False)
+    world.kernel.register("c", THEIRS)
+    assert world.react(Heard(everything=True)).bridged == []
+
+
+def test_a_stand_in_that_cannot_be_renewed(world: World) -> None:
+    """The kernel refuses it in the middle: what serves is left."""
+    world.kernel.remove("c")
+    world.react(written("c"))
+    world.kernel.register("c", THEIRS)
+    world.refuse = [stand_in_name("c")]
+    reaction = world.react(Heard(everything=True))
+    assert (reaction.bridged, list(reaction.refused)) == ([], ["c"])
+    assert world.names()[0] == stand_in_name(stand_in_name("c"))
 
 
 def test_switched_off_while_it_looks(world: World) -> None:

@@ -2,9 +2,11 @@
 
 import pytest
 
-from binfmtd.model.bridge import companies, may_stand_in
-from binfmtd.model.desired import DesiredState
+from binfmtd.model.bridge import companies, may_stand_in, overtaken
+from binfmtd.model.config import Policy, Shadowed, Unmanaged
+from binfmtd.model.desired import DesiredState, Held, Standing
 from binfmtd.model.drift import Act, Action, Drift
+from binfmtd.model.entry import Entry
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Extension, Magic, Match
 
@@ -38,6 +40,45 @@ DESIRED = DesiredState((A, AB, ABC, B, JAR))
 def test_no_stand_in_above_a_higher_one(asked: Handler, present: list[str], allowed: bool) -> None:
     """A stand-in is the newest: it must not take what an entry of higher rank, or that one's stand-in, serves."""
     assert may_stand_in(asked, DESIRED, (), present.__contains__) is allowed
+
+
+def other(match: Match) -> Registration:
+    """What another program registers."""
+    return Registration(match, "/theirs", Flags.NONE)
+
+
+def entry(name: str, registration: Registration | None, *, enabled: bool = True) -> Entry:
+    return Entry(name, 1, enabled, registration)
+
+
+OUTRANK = Policy(shadowed=Shadowed.OUTRANK)
+HELD = Held("held", Standing.WAITING, "", None, ("/h",), Flags.NONE, 0)
+
+
+@pytest.mark.parametrize(
+    ("above", "policy", "answer"),
+    [
+        (entry("ab", other(AB.registration.match)), Policy(), True),  # something else under its own name
+        (entry("ab", AB.registration), Policy(), False),
+        (entry("ab", other(AB.registration.match), enabled=False), Policy(), False),
+        (entry("ab", None), OUTRANK, False),
+        (entry("a", A.registration), Policy(), True),  # a handler of lower rank
+        (entry("abc", ABC.registration), Policy(), False),
+        (entry("abc", other(ABC.registration.match)), Policy(), True),
+        (entry("b", other(B.registration.match)), Policy(), False),  # which takes none of its files
+        (entry("foreign", other(A.registration.match)), Policy(), False),
+        (entry("foreign", other(A.registration.match)), OUTRANK, True),
+        (entry("foreign", AB.registration), OUTRANK, False),
+        (entry("foreign", other(A.registration.match)), Policy(unmanaged=Unmanaged.REMOVE), True),
+        (entry(".binfmtd~a", A.registration), OUTRANK, False),
+        (entry("held", other(A.registration.match)), OUTRANK, False),
+    ],
+)
+def test_what_takes_the_files_of_a_stand_in_below_it(above: Entry, policy: Policy, answer: bool) -> None:
+    """Only what may not win: neither what says the same or belongs there, nor what the config lets win."""
+    desired = DesiredState((A, AB, ABC, B, JAR), (HELD,), policy)
+    assert overtaken(AB, desired, [above]) is answer
+    assert not overtaken(AB, desired, [])
 
 
 def test_no_stand_in_above_a_foreign_entry_that_may_win() -> None:
