@@ -31,7 +31,8 @@ class World:
 
     def look(self, again: Again | None = None, number: int = errno.ENOMEM, took: float = 0.0) -> float:
         """Look, which may fail; returns in how many seconds to look again."""
-        self.attachment.attach()
+        self.attachment.begin()
+        self.attachment.attach(self.attachment.find())
         if again is not None:
             self.attachment.failed(WriteRefusedError("refused", number, again))
         self.now += took
