@@ -17,6 +17,7 @@ from typing import Any
 from binfmtd.daemon.attachment import Attachment
 from binfmtd.daemon.background import Background
 from binfmtd.daemon.config_source import ConfigSource
+from binfmtd.daemon.config_watch import KEY as CONFIG_FILES
 from binfmtd.daemon.config_watch import ConfigWatch
 from binfmtd.daemon.exporter import KEY as METRICS
 from binfmtd.daemon.exporter import Exporter
@@ -51,7 +52,7 @@ CALM = 1.0  # seconds: a program that replaces one interpreter after the other i
 _SWITCH_SECONDS = 0.0001
 _FIRST_LOOK = 2.0  # seconds that the start waits for interpreters
 _WRITTEN = 0.2  # seconds that a new config waits for the ledger
-_FIRST_PUBLISHED = 5.0  # seconds that the first READY=1 waits for status file, textfile and HTTP
+_FIRST_PUBLISHED = 5.0  # seconds that the first READY=1 waits for watches, status file, textfile and HTTP
 _PUBLISHED = 1.0  # seconds that READY=1 waits for the status file
 _STOPPING = 0.5  # seconds that the end waits for a mount that may be back
 # Work in the background, by key: of each one piece is done at a time.
@@ -175,7 +176,7 @@ class Service:
             self._pass("start", at_once=True)
             self._attachment.looked()
         self._worker.opens.seconds = OPENING
-        self._background.finish([STATE, METRICS], _FIRST_PUBLISHED)
+        self._background.finish([CONFIG_FILES, STATE, METRICS], _FIRST_PUBLISHED)
         self._started = True
         if self._ready:
             self._say_ready()
