@@ -4,9 +4,7 @@
   nobody else.
 * A link's own mode means nothing; its owner counts, since in a sticky directory the owner may replace it.
 * A sticky directory is as good as the owner of what lies in it: others can neither rename nor remove that.
-* What lies on a read-only file system counts as not writable; its owner still counts.  So does, in a container, what
-  lies on a read-only mount (a ConfigMap's files have mode 0777).  Elsewhere a read-only mount is our own view alone
-  (systemd's ProtectSystem), and everybody else writes to the same files through theirs.
+* What cannot be written because of how it is mounted counts as not writable (read_only.py); its owner still counts.
 * In a user namespace, an owner without a mapping shows as the overflow id.  It cannot be judged, and passes.
 * POSIX ACLs need no look of their own: their mask shows as the group bits of the mode (acl(5)).
 """
@@ -17,8 +15,8 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from binfmtd.files.chain import Chain, Seen, walk
+from binfmtd.files.read_only import unwritable
 from binfmtd.files.whereabouts import in_user_namespace, shares_root_with_init
-from binfmtd.formats.mountinfo import parse_mountinfo
 
 OTHERS_MAY_WRITE = 0o022
 
@@ -26,7 +24,7 @@ OTHERS_MAY_WRITE = 0o022
 class Trust(NamedTuple):
     """Whom we trust besides root: ourselves (``euid``) and, in a user namespace, the ``unmapped`` overflow id.
 
-    ``contained``: our root is not the host's, so that what is read-only here is so for all who could come this way.
+    ``contained``: our root is not the host's, so a read-only mount may count.
     """
 
     euid: int
@@ -74,21 +72,6 @@ def judge(path: str, uid: int, mode: int, trust: Trust) -> str | None:
         return None
     if stat.S_ISDIR(mode) and mode & stat.S_ISVTX:
         return None
-    if _read_only(path, trust):
+    if unwritable(path, contained=trust.contained):
         return None
     return f"{what} can be written by others: run chmod go-w {path!r}"
-
-
-def _read_only(path: str, trust: Trust) -> bool:
-    try:
-        if not os.statvfs(path).f_flag & os.ST_RDONLY:
-            return False
-        if trust.contained:
-            return True
-        device = os.stat(path).st_dev
-        with open("/proc/self/mountinfo", "rb") as file:
-            table = parse_mountinfo(file.read())
-    except OSError:
-        return False
-    number = (os.major(device), os.minor(device))
-    return any(line.device == number and line.superblock_read_only for line in table)

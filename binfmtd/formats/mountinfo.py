@@ -14,10 +14,15 @@ _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
 class MountLine(NamedTuple):
-    """One mount.  ``device`` is (major, minor); ``read_only`` means here, or for the whole file system."""
+    """One mount.
+
+    ``device`` is (major, minor), ``root`` the directory of the file system that is mounted at ``point``; ``read_only``
+    means here, or for the whole file system.
+    """
 
     mount_id: int
     device: tuple[int, int]
+    root: str
     point: str
     read_only: bool
     superblock_read_only: bool
@@ -37,7 +42,8 @@ def parse_mountinfo(text: bytes) -> tuple[MountLine, ...]:
                 MountLine(
                     int(fields[0]),
                     (int(major), int(minor)),
-                    to_text(_OCTAL.sub(lambda found: bytes((int(found[1], 8) & 0xFF,)), fields[4])),
+                    _unescape(fields[3]),
+                    _unescape(fields[4]),
                     of_superblock or b"ro" in fields[5].split(b","),
                     of_superblock,
                     to_text(fields[dash + 1]),
@@ -46,3 +52,7 @@ def parse_mountinfo(text: bytes) -> tuple[MountLine, ...]:
         except (ValueError, IndexError):
             continue
     return tuple(found)
+
+
+def _unescape(field: bytes) -> str:
+    return to_text(_OCTAL.sub(lambda found: bytes((int(found[1], 8) & 0xFF,)), field))

@@ -1,9 +1,10 @@
 """``binfmtd check`` on configs that are valid, and what of them this host cannot take."""
 
+import shlex
 from pathlib import Path
 
 import pytest
-from support.cli import Cli
+from support.cli import BINFMTD, Cli, run
 from support.instance import Instance
 from support.waiting import DirectoryWatch
 
@@ -108,3 +109,29 @@ def test_nothing_to_keep(cli: Cli, tmp_path: Path) -> None:
     assert (result.status, result.stdout) == (0, "valid: 0 handlers\n")
     assert "apt-get install qemu-user" in result.message
     assert cli("check", config="architectures = []").stderr == ""
+
+
+CONTAINER = ("unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--mount-proc")
+VOLUME = "mount -t tmpfs tmpfs {0} && cp {1} {0}/binfmtd.toml && chmod 666 {0}/binfmtd.toml"
+READ_ONLY = "mount -o remount,bind,ro {0}"
+
+
+@pytest.mark.parametrize(
+    ("script", "status"),
+    [
+        pytest.param(f"{READ_ONLY} && {{2}}", 0, id="a read-only volume of a container"),
+        pytest.param(f"unshare --mount sh -c '{READ_ONLY} && {{2}}'", 78, id="a service's own read-only view"),
+        pytest.param(f"{READ_ONLY} && unshare --mount {{2}}", 0, id="read-only for process 1, too"),
+        pytest.param("{2}", 78, id="a writable volume"),
+    ],
+)
+def test_a_config_on_a_read_only_mount(tmp_path: Path, script: str, status: int) -> None:
+    """In a container it may have any mode, unless process 1 can write to it in a mount namespace of its own."""
+    config, volume = tmp_path / "binfmtd.toml", tmp_path / "volume"
+    config.write_text(ONE)
+    volume.mkdir()
+    check = shlex.join([*BINFMTD, "check", "--config", str(volume / "binfmtd.toml")])
+    filled = f"{VOLUME} && {script}; exit $?".format(volume, config, check)
+    result = run([*CONTAINER, "sh", "-c", filled], cwd="/")
+    assert result.status == status, result.stderr
+    assert ("can be written by others" in result.stderr) is (status != 0)

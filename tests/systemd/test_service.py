@@ -81,6 +81,29 @@ def test_reload_of_a_bad_config(service: Booted) -> None:
     assert service.answer() == 51
 
 
+def test_what_others_can_change_is_refused(service: Booted) -> None:
+    """As by `check`: the service's own view of the files is read-only, and all others can write to them."""
+    interpreter, line = "/usr/local/bin/open", "architectures = []\n[handlers.x]\nextension = 'x'\n"
+    service.write(interpreter, "#!/bin/sh\n")
+    service.run("chmod", "777", interpreter)
+    service.write(CONFIG, f"{line}interpreter = '{interpreter}'\n")
+    service.systemctl("restart", UNIT)
+    assert "x" not in service.entries()
+    assert "refused" in service.run("binfmtd", "status").stdout
+    assert "can be written by others" in service.run("binfmtd", "check").stderr
+    service.write(CONFIG, f"{line}interpreter = '/usr/bin/true'\n")
+    service.run("chmod", "666", CONFIG)
+    try:
+        assert "can be written by others" in service.run("binfmtd", "check").stderr
+        assert service.run("systemctl", "reload", UNIT).status != 0
+        service.run("systemctl", "restart", UNIT)
+        assert "x" not in service.entries()
+        assert service.show("ExecMainStatus") == "78"
+    finally:
+        service.run("chmod", "644", CONFIG)
+        service.systemctl("reset-failed", UNIT)
+
+
 def test_restart(service: Booted) -> None:
     """No execution fails while the service restarts, and the new daemon knows the entries for its own."""
     inode = service.run("stat", "--format=%i", f"{MOUNT_POINT}/{ENTRY}").stdout

@@ -8,7 +8,7 @@ from binfmtd.formats.mountinfo import MountLine, parse_mountinfo
 
 PLAIN = b"36 35 0:39 / /proc/sys/fs/binfmt_misc rw,nosuid - binfmt_misc binfmt_misc rw"
 FOUND = MountLine(
-    36, (0, 39), "/proc/sys/fs/binfmt_misc", read_only=False, superblock_read_only=False, fs_type="binfmt_misc"
+    36, (0, 39), "/", "/proc/sys/fs/binfmt_misc", read_only=False, superblock_read_only=False, fs_type="binfmt_misc"
 )
 
 

@@ -20,7 +20,7 @@ POINT = "/proc/sys/fs/binfmt_misc"
 
 
 def line(fs_type: str, device: int = 1, point: str = POINT, *, read_only: bool = False) -> MountLine:
-    return MountLine(1, (0, device), point, read_only, False, fs_type)  # noqa: FBT003  in the table's order
+    return MountLine(1, (0, device), "/", point, read_only, False, fs_type)  # noqa: FBT003  in the table's order
 
 
 @pytest.mark.parametrize(
