@@ -3,7 +3,8 @@
 import argparse
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from binfmtd.catalog.names import did_you_mean, find
 from binfmtd.cli import options
@@ -73,7 +74,8 @@ def entries(names: Sequence[str], directory: str) -> list[str]:
     try:
         known = {row["name"]: row["architecture"] for row in status["handlers"]}
         known |= {row["name"]: None for row in (*status["foreign"], *status["paused"])}
-    except (KeyError, TypeError):
+        known |= dict.fromkeys(_unlisted(status))
+    except (KeyError, TypeError, AttributeError):
         raise StateError(f"{directory}: the status is damaged: the daemon writes it anew with its next pass") from None
     found = []
     for name in names:
@@ -83,6 +85,16 @@ def entries(names: Sequence[str], directory: str) -> list[str]:
             raise UsageError(f"{name!r} is neither an entry nor a handler's architecture here: {hint}")
         found.append(entry)
     return found
+
+
+def _unlisted(status: Mapping[str, Any]) -> list[str]:
+    """The entries that are there, if the status only counts some of the foreign ones."""
+    if sum(status["foreign_count"].values()) <= len(status["foreign"]) or status["mount"] is None:
+        return []
+    try:
+        return sorted(set(os.listdir(status["mount"]["directory"])) - {"register", "status"})
+    except OSError:  # the daemon is in another mount namespace
+        return []
 
 
 def change(directory: str, to: Callable[[Pauses], Pauses], *, anew: bool = False) -> None:

@@ -9,7 +9,7 @@ from binfmtd.model.pause import EVERYTHING
 from binfmtd.report.printable import even
 from binfmtd.report.status_json import FILE_NAME
 
-_MOST_FOREIGN = 20  # of thousands nobody reads more; --json has all
+_MOST_FOREIGN = 20  # of thousands nobody reads more; --json has a thousand
 _HEADING = ("HANDLER", "STATE", "INTERPRETER", "FLAGS", "REPAIRS")
 _HISTORY_HEADING = ("AT", "WHAT", "ENTRY", "WHY")
 _STATE = 1
@@ -98,7 +98,7 @@ def _wrapped(text: str, width: int | None, first: str, then: str) -> list[str]:
 def _details(status: Mapping[str, Any], pid: int | None) -> dict[str, str]:
     config, mount, last = status["config"], status["mount"], status["last_pass"]
     lines: dict[str, str | None] = {
-        "foreign": _foreign(status["foreign"]),
+        "foreign": _foreign(status["foreign"], sum(status["foreign_count"].values())),
         "mount": "none" if mount is None else mount["directory"] + (", read-only" if mount["read_only"] else ""),
         "config": f"{', '.join(config['files']) or 'none: the defaults'}, generation {config['generation']}, "
         f"loaded {config['loaded_at']}",
@@ -134,9 +134,9 @@ def _named(row: Mapping[str, Any]) -> str:
     return ", ".join(entries) + (f" and {more} more" if more else "")
 
 
-def _foreign(entries: list[dict[str, Any]]) -> str:
+def _foreign(entries: list[dict[str, Any]], number: int) -> str:
     named = [f"{entry['name']}{'' if entry['enabled'] else ' (disabled)'}" for entry in entries[:_MOST_FOREIGN]]
-    more = len(entries) - len(named)
+    more = number - len(named)
     return ", ".join([*named, *([f"and {more} more"] if more else [])]) or "none"
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from binfmtd.errors import FormatError
-from binfmtd.files.atomic import read_regular, write_atomically
+from binfmtd.files.atomic import read_state, write_state
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ class BootFile:
         if self._path is None:
             return None
         try:
-            content = json.loads(read_regular(self._path))
+            content = json.loads(read_state(self._path))
             if content["schema"] != self._stamp["schema"]:
                 raise FormatError(f"schema {content['schema']!r} is not {self._stamp['schema']}")
             return parse(content) if content["boot_id"] == self._stamp["boot_id"] else None
@@ -69,7 +69,7 @@ class BootFile:
         content, loss = wanted
         text = json.dumps({**self._stamp, **content()}, indent=1).encode("ascii")
         try:
-            write_atomically(self._path, text)
+            write_state(self._path, text)
         except OSError as error:
             self.problem = f"{self._path}: {error.strerror}: {loss}"
             return False

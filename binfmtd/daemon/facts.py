@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from binfmtd.errors import FormatError
-from binfmtd.files.atomic import read_regular, write_atomically
+from binfmtd.files.atomic import read_state, write_state
 from binfmtd.files.trust import Trust
 from binfmtd.kernel import host
 from binfmtd.kernel.interpreters import fingerprint, head, look_at, program_heads
@@ -100,7 +100,7 @@ class HostFacts:
         if self._state_dir is None or not self._boot_id:
             return None
         try:
-            content = json.loads(read_regular(os.path.join(self._state_dir, NATIVE_FILE)))
+            content = json.loads(read_state(os.path.join(self._state_dir, NATIVE_FILE)))
             if content["boot_id"] != self._boot_id:
                 return None
             return frozenset(str(name) for name in content["native"])
@@ -112,7 +112,7 @@ class HostFacts:
             return
         text = json.dumps({"boot_id": self._boot_id, "native": sorted(native)})
         with suppress(OSError):  # the next start finds it out again
-            write_atomically(os.path.join(self._state_dir, NATIVE_FILE), text.encode())
+            write_state(os.path.join(self._state_dir, NATIVE_FILE), text.encode())
 
 
 def paths_of(config: Config) -> list[str]:

@@ -18,9 +18,10 @@ class Look(NamedTuple):
     surroundings: Surroundings
     plan: Plan
 
-    def foreign(self) -> list[str]:
-        """The names of the entries that belong to others, newest first."""
-        return [entry.name for entry in self.observed.entries if foreign(entry, self.desired, self.surroundings)]
+    def foreign(self) -> dict[str, bool]:
+        """The names of the entries that belong to others, newest first, and whether each is enabled."""
+        entries = self.observed.entries
+        return {entry.name: entry.enabled for entry in entries if foreign(entry, self.desired, self.surroundings)}
 
     def providers(self) -> list[str]:
         """The interpreters of the foreign entries that serve in our place, where anybody can tell where they lie.

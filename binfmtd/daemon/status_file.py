@@ -15,7 +15,7 @@ from binfmtd.daemon.probe_report import ProbeReport
 from binfmtd.daemon.reconcile import Reconciler
 from binfmtd.kernel.mount import Mounted
 from binfmtd.report.counts import Counts
-from binfmtd.report.status import Troubles, handler_states, whole_state
+from binfmtd.report.status import Troubles, foreign_part, handler_states, whole_state
 from binfmtd.report.status_json import status_written, write_status
 
 
@@ -91,8 +91,6 @@ class StatusFile:
                 row["state"] = "stand_in" if served else "waiting"
                 row["reason"] = f"{why or 'it drifted'}; it is registered when nobody else is at work on it"
             self._probe.judge(row)
-        foreign = [] if look is None else look.foreign()
-        enabled = {} if look is None else {entry.name: entry.enabled for entry in look.observed.entries}
         return {
             "state": "degraded" if look is None else whole_state(rows, look.plan, what, drifting=bool(bridged)),
             "problem": problem,
@@ -108,7 +106,7 @@ class StatusFile:
             "contended": sorted(contended),
             "paused": [{"name": name, "until": when(end)} for name, end in sorted(reconciler.pauses.until.items())],
             "probed": self._probe.document(),
-            "foreign": [{"name": name, "enabled": enabled[name]} for name in foreign],
+            **foreign_part({} if look is None else look.foreign()),
             "passes": self._counts.passes.total(),
             "repairs": self._counts.repairs.total(),
             "log_lines_dropped": self._counts.log_lines_dropped,

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from binfmtd.errors import FormatError
 
 MEBIBYTE = 1 << 20
+STATE_LIMIT = 64 * MEBIBYTE  # of a file in the state directory, when it is written and when it is read
 
 
 def write_atomically(path: str, data: bytes, mode: int = 0o644, *, durable: bool = False) -> None:
@@ -26,6 +27,18 @@ def write_atomically(path: str, data: bytes, mode: int = 0o644, *, durable: bool
     except OSError as error:
         error.filename = path
         raise
+
+
+def write_state(path: str, data: bytes) -> None:
+    """As ``write_atomically``, and nothing that ``read_state`` would refuse: raises OSError (EFBIG) for that."""
+    if len(data) > STATE_LIMIT:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
+    write_atomically(path, data)
+
+
+def read_state(path: str) -> bytes:
+    """Read what ``write_state`` wrote.  Raises as ``read_regular``."""
+    return read_regular(path, STATE_LIMIT)
 
 
 def copy_in_steps(source: str, target: str) -> Iterator[None]:

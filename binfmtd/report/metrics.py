@@ -83,9 +83,9 @@ def _entries(document: Mapping[str, Any]) -> Iterator[Metric]:
         paused.add_metric([printable(pause["name"])], _moment(pause["until"]))
     yield paused
     foreign = GaugeMetricFamily("binfmtd_foreign_entries", "How many entries belong to others.", labels=["enabled"])
-    enabled = Counter(bool(entry["enabled"]) for entry in document["foreign"])
-    for answer in (True, False):
-        foreign.add_metric([str(answer).lower()], enabled[answer])
+    count = document["foreign_count"]
+    for answer, number in (("true", count["enabled"]), ("false", count["disabled"])):
+        foreign.add_metric([answer], number)
     yield foreign
 
 

@@ -33,7 +33,7 @@ def render_page(document: Mapping[str, Any], unready: Sequence[str]) -> bytes:
         _table(_HANDLER, [[row[key] for key in _HANDLER] for row in document["handlers"]]),
         *_list("Paused", [f"{each['name']} until {each['until'] or 'resumed'}" for each in document["paused"]]),
         *_list("Contended", document["contended"]),
-        *_list("Entries of others", map(_foreign, document["foreign"])),
+        *_list("Entries of others", _foreign(document), sum(document["foreign_count"].values())),
         '<p><a href="/status.json">JSON</a> · <a href="/metrics">metrics</a></p>',
         "</body></html>\n",
     ]
@@ -58,13 +58,18 @@ def _facts(document: Mapping[str, Any]) -> Iterable[Sequence[object]]:
     yield "version", __version__
 
 
-def _foreign(entry: Mapping[str, Any]) -> str:
-    return str(entry["name"]) + ("" if entry["enabled"] else " (disabled)")
+def _foreign(document: Mapping[str, Any]) -> Iterable[str]:
+    listed = document["foreign"]
+    for entry in listed:
+        yield str(entry["name"]) + ("" if entry["enabled"] else " (disabled)")
+    if more := sum(document["foreign_count"].values()) - len(listed):
+        yield f"and {more} more"
 
 
-def _list(title: str, items: Iterable[str]) -> list[str]:
+def _list(title: str, items: Iterable[str], number: int | None = None) -> list[str]:
+    """A heading and the items; ``number`` is how many there are, if not all of them are listed."""
     lines = [f"<li>{_text(item)}</li>" for item in items]
-    return [f"<h2>{title} ({len(lines)})</h2>", "<ul>", *lines, "</ul>"] if lines else []
+    return [f"<h2>{title} ({len(lines) if number is None else number})</h2>", "<ul>", *lines, "</ul>"] if lines else []
 
 
 def _table(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -1,6 +1,7 @@
 """The status: what the daemon has and lacks, in the words that its file, the metrics and a page share."""
 
 from collections.abc import Collection, Mapping
+from itertools import islice
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from binfmtd.model.standin import stand_in_name
 
 STATES = ("converged", "waiting", "paused", "drifting", "contended", "degraded")  # of the whole, the worst last
 SERVED = ("registered", "stand_in", "served_elsewhere", "shadowed")  # programs run; by whom is another matter
+FOREIGN_LISTED = 1_000  # more foreign entries than these are only counted: the document stays small
 HANDLER_STATES = (*SERVED, "disabled", "waiting", "paused", "contended", "refused", "failed")
 
 
@@ -61,6 +63,16 @@ def whole_state(rows: list[dict[str, Any]], planned: Plan, troubles: Troubles, *
     if troubles.pauses.until:
         return "paused"
     return "waiting" if "waiting" in states else "converged"
+
+
+def foreign_part(enabled: Mapping[str, bool]) -> dict[str, Any]:
+    """The part of the document about foreign entries, given by name, newest first: a list, and how many there are."""
+    listed = islice(enabled.items(), FOREIGN_LISTED)
+    on = sum(enabled.values())
+    return {
+        "foreign": [{"name": name, "enabled": is_enabled} for name, is_enabled in listed],
+        "foreign_count": {"enabled": on, "disabled": len(enabled) - on},
+    }
 
 
 def unready(document: Mapping[str, Any]) -> list[str]:

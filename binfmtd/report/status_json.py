@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from binfmtd.errors import FormatError, StateError
-from binfmtd.files.atomic import read_regular, write_atomically
+from binfmtd.files.atomic import read_state, write_state
 
 FILE_NAME = "status.json"
 SCHEMA = 1
@@ -25,6 +25,7 @@ KEYS = frozenset(
         "paused",
         "probed",
         "foreign",
+        "foreign_count",
         "passes",
         "repairs",
         "last_pass",
@@ -36,7 +37,7 @@ KEYS = frozenset(
 def write_status(state_dir: str, document: Mapping[str, Any]) -> None:
     """Replace the status file.  Raises OSError."""
     text = json.dumps({"schema": SCHEMA, **document}, indent=1)
-    write_atomically(os.path.join(state_dir, FILE_NAME), text.encode("ascii"))
+    write_state(os.path.join(state_dir, FILE_NAME), text.encode("ascii"))
 
 
 def status_written(state_dir: str) -> bool:
@@ -57,7 +58,7 @@ def read_status(state_dir: str) -> dict[str, Any]:
     """Read the status file; raises StateError where there is none or it cannot be understood."""
     path = os.path.join(state_dir, FILE_NAME)
     try:
-        content = json.loads(read_regular(path))
+        content = json.loads(read_state(path))
     except FileNotFoundError:
         raise StateError(
             f"{path} is not there: no daemon has run with this state directory, or one is just starting; start "

@@ -13,6 +13,7 @@ from support.daemon import Daemon
 from support.instance import Instance
 
 from binfmtd.daemon.state_dir import running_pid
+from binfmtd.report.status import FOREIGN_LISTED
 
 StartDaemon = Callable[..., Daemon]
 
@@ -75,6 +76,21 @@ def test_an_ordinary_user_sees_that_it_runs(start_daemon: StartDaemon) -> None:
         assert "no daemon runs" in run(status, cwd="/").stderr
 
 
+def test_more_foreign_entries_than_are_listed(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
+    """The status says how many there are, and an entry that is only counted can be paused."""
+    number = FOREIGN_LISTED + 100
+    for each in range(number):
+        instance.register(f":alien-{each:05}:E::{each}::/usr/bin/true:".encode())
+    start_daemon(CONFIG)
+    result = cli("status")
+    assert result.status == 0
+    assert f", and {number - 20} more\n" in result.stdout
+    document = cli("status", "--json").json
+    assert (len(document["foreign"]), document["foreign_count"]["enabled"]) == (FOREIGN_LISTED, number)
+    assert "alien-00000" not in {row["name"] for row in document["foreign"]}
+    assert cli("pause", "alien-00000").stdout == "paused until `binfmtd resume`: alien-00000\n"
+
+
 def test_json(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
     """With --json it has the documented keys."""
     instance.register(b":alien:E::alien::/usr/bin/true:")
@@ -84,6 +100,7 @@ def test_json(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
     assert (result.status, result.stderr) == (0, "")
     document = result.json
     documented = {"schema", "state", "mount", "config", "handlers", "foreign", "passes", "repairs", "last_pass"}
+    documented.add("foreign_count")
     assert documented <= document.keys()
     assert (document["schema"], document["state"]) == (1, "converged")
     assert (document["passes"], document["repairs"], document["pid"]) == (1, 0, daemon.pid)
@@ -91,6 +108,7 @@ def test_json(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
     assert document["config"]["path"] == str(daemon.config)
     assert document["last_pass"]["id"] == daemon.logs("pass_finished")[-1]["pass"]
     assert document["foreign"] == [{"name": "alien", "enabled": False}]
+    assert document["foreign_count"] == {"enabled": 0, "disabled": 1}
     assert document["handlers"][1] == {
         "name": "one",
         "architecture": None,

@@ -177,6 +177,7 @@ _STATUS = {
     "config": {"path": "/c", "files": ["/c"], "generation": 1, "loaded_at": "", "error": None},
     "handlers": [{"name": "a", "state": "b", "flags": "F", "repairs": 0, "interpreter": "/i", "reason": ""}],
     "foreign": [{"name": "x", "enabled": True}],
+    "foreign_count": {"enabled": 1, "disabled": 0},
     "contended": ["a"],
     "paused": [{"name": "a", "until": None}],
     "passes": 1,

@@ -131,4 +131,19 @@ def test_twenty_thousand_foreign_entries(instance: Instance, start_daemon: Start
         f"{number} foreign entries: ready in {start:.2f} s, repair {crowded * 1e6:.0f} us; alone {alone * 1e6:.0f} us"
     )
     assert crowded < 20 * alone
-    assert len(daemon.status()["foreign"]) == number
+    assert daemon.status()["foreign_count"] == {"enabled": number, "disabled": 0}
+
+
+def test_twenty_thousand_entries_to_restore(instance: Instance, start_daemon: StartDaemon, times: Times) -> None:
+    """They come back after a flush, also with a daemon that knows of them by its file alone."""
+    config = 'architectures = []\nrestore = ["foreign-*"]\n'
+    daemon = start_daemon(config)
+    number = times(20_000)
+    names = {f"foreign-{each}" for each in range(number)}
+    for name in names:
+        instance.register(f":{name}:M::{name}::/usr/bin/true:".encode())
+    daemon.wait_status(lambda status: status["foreign_count"]["enabled"] == number, "all of them")
+    daemon.kill()
+    instance.remove("status")
+    start_daemon(config)
+    wait_until(lambda: set(instance.names()) == names, 60, "all of them again")

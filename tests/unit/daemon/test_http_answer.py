@@ -22,6 +22,7 @@ DOCUMENT: dict[str, Any] = {
     "paused": [],
     "probed": None,
     "foreign": [],
+    "foreign_count": {"enabled": 0, "disabled": 0},
     "passes": 1,
     "repairs": 0,
     "last_pass": None,

@@ -39,6 +39,16 @@ def test_what_is_saved_is_known_after_a_restart(tmp_path: Path) -> None:
     assert (again.records, again.problem) == (records, None)
 
 
+def test_a_great_many_are_known_after_a_restart(tmp_path: Path) -> None:
+    """What is written may be as large as what is read: here several mebibytes."""
+    says = Registration(Magic(bytes(128), bytes(128)), f"/{'i' * 127}", Flags.F)
+    records = {f"handler-{number}": Record(says, number, FILE) for number in range(2_500)}
+    saved(tmp_path, **records)
+    assert (tmp_path / FILE_NAME).stat().st_size > 2 << 20
+    again = Ledger(str(tmp_path), BOOT)
+    assert (again.records, again.problem) == (records, None)
+
+
 FINGERPRINTS = st.builds(Fingerprint, *[st.integers(0, 2**63)] * 5)
 RECORDS = st.builds(Record, REGISTRATIONS, st.none() | st.integers(1, 2**63), st.none() | FINGERPRINTS)
 

@@ -38,6 +38,16 @@ def test_a_restart_forgets_nothing(tmp_path_factory: pytest.TempPathFactory, ent
     assert list(Memory(str(directory), BOOT).entries.items()) == list(entries.items())
 
 
+def test_a_great_many_come_back(tmp_path: Path) -> None:
+    """What is written may be as large as what is read."""
+    says = SAYS._replace(interpreter=f"/{'i' * 63}")
+    entries = {f"entry-{number}": WAS._replace(registration=says, inode=number) for number in range(8_000)}
+    saved(tmp_path, entries)
+    assert (tmp_path / FILE_NAME).stat().st_size > 1 << 20
+    again = Memory(str(tmp_path), BOOT)
+    assert (again.entries, again.problem) == (entries, None)
+
+
 def test_another_boot_knows_nothing(tmp_path: Path) -> None:
     """What stood before the boot may have been registered by a service that starts later."""
     saved(tmp_path, {"W": WAS})

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from binfmtd.errors import FormatError
-from binfmtd.files.atomic import read_regular, write_atomically
+from binfmtd.files.atomic import STATE_LIMIT, read_regular, read_state, write_atomically, write_state
 
 
 def test_a_written_file_has_its_content_and_mode(tmp_path: Path) -> None:
@@ -21,6 +21,18 @@ def test_a_written_file_has_its_content_and_mode(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "status.json").stat().st_mode) == 0o644
     assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600
     assert sorted(os.listdir(tmp_path)) == ["secret", "status.json"]
+
+
+def test_state_is_read_as_large_as_it_is_written(tmp_path: Path) -> None:
+    """Up to one limit for both; what is larger is not written, and the old file stays."""
+    path = str(tmp_path / "state.json")
+    largest = bytes(STATE_LIMIT)
+    write_state(path, largest)
+    assert read_state(path) == largest
+    with pytest.raises(OSError, match="File too large") as refused:
+        write_state(path, largest + b"x")
+    assert refused.value.filename == path
+    assert len(read_state(path)) == STATE_LIMIT
 
 
 def test_a_reader_keeps_the_old_file(tmp_path: Path) -> None:

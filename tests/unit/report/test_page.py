@@ -53,6 +53,13 @@ def test_it_says_everything(document: dict[str, Any]) -> None:
     assert page.open == []
 
 
+def test_what_is_not_listed_is_counted(document: dict[str, Any]) -> None:
+    """The document lists some of the foreign entries, and the heading says how many there are."""
+    page = Reader(render_page(document | {"foreign_count": {"enabled": 16_000, "disabled": 600}}, []).decode())
+    assert "Entries of others (16600)" in page.words
+    assert "and 16598 more" in page.words
+
+
 def test_nothing_in_it_acts_or_comes_from_elsewhere(document: dict[str, Any]) -> None:
     """No script, no image, no address but our own; a name with tags in it stays text."""
     page = Reader(render_page(document, []).decode())
@@ -69,6 +76,7 @@ def test_a_daemon_that_has_nothing_yet(document: dict[str, Any]) -> None:
         "contended": [],
         "paused": [],
         "foreign": [],
+        "foreign_count": {"enabled": 0, "disabled": 0},
         "mount": None,
         "last_pass": None,
     }

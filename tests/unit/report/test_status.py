@@ -13,7 +13,7 @@ from binfmtd.model.drift import Act, Action, Drift, Plan
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Magic
-from binfmtd.report.status import Troubles, handler_states, whole_state
+from binfmtd.report.status import FOREIGN_LISTED, Troubles, foreign_part, handler_states, whole_state
 from binfmtd.report.status_json import FILE_NAME, KEYS, read_status, write_status
 
 SAYS = Registration(Magic(b"A"), "/i", Flags.P | Flags.F)
@@ -126,6 +126,15 @@ def test_rows_come_by_name() -> None:
 def test_the_whole_is_the_worst_of_its_parts(states: list[str], planned: Plan, troubles: Troubles, whole: str) -> None:
     """Degraded, contended, drifting, waiting, converged: in this order."""
     assert whole_state([{"state": state} for state in states], planned, troubles) == whole
+
+
+def test_of_many_foreign_entries_some_are_listed_and_all_are_counted() -> None:
+    """The newest are listed, and the document does not grow with what others register."""
+    enabled = {f"entry-{number}": number % 3 != 0 for number in range(16_600)}
+    part = foreign_part(enabled)
+    assert [row["name"] for row in part["foreign"]] == list(enabled)[:FOREIGN_LISTED]
+    assert part["foreign"][:2] == [{"name": "entry-0", "enabled": False}, {"name": "entry-1", "enabled": True}]
+    assert part["foreign_count"] == {"enabled": 11_066, "disabled": 5_534}
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
