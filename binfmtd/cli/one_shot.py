@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from binfmtd.cli.context import reconciler
-from binfmtd.cli.trial import vouch
+from binfmtd.cli.trial import look_and_try
 from binfmtd.daemon.look import Look, PassResult
 from binfmtd.daemon.reconcile import Reconciler
 from binfmtd.daemon.state_dir import APPLY, Lock, make_state_dir
@@ -38,10 +38,9 @@ class Visit(NamedTuple):
 
         What looks as wanted and somebody else registered is tried first, and left if it is as good as ours.
         """
-        look = self.look()
         if self.daemon is not None:
-            return PassResult(look)
-        vouch(look, self.reconciler.ledger)
+            return PassResult(self.look())
+        look_and_try(self.reconciler, self.instance)
         return self.reconciler.make_pass(self.instance, Writer(self.instance), allow=allow)
 
     def remove(self, names: Collection[str]) -> list[str]:

@@ -7,6 +7,8 @@ from binfmtd.cli import options
 from binfmtd.cli.context import load_config, natively, nothing_there, reconciler
 from binfmtd.cli.output import print_json, print_table, warn
 from binfmtd.cli.state import state_dir_to_read
+from binfmtd.cli.trial import look_and_try
+from binfmtd.daemon.state_dir import running_pid
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.mount import find
 from binfmtd.model.desired import Standing
@@ -33,8 +35,11 @@ def main(arguments: Sequence[str]) -> int:
     given = parser().parse_args(arguments)
     wanted = options.architectures(given)
     config = load_config(given, wanted)
+    directory = state_dir_to_read(given)
+    here = reconciler(config, directory, writes=False)
     with Instance(find(given.mount)) as instance:
-        look = reconciler(config, state_dir_to_read(given)).look(instance)
+        # Beside a daemon `apply` writes nothing, and the daemon itself tries nothing before a pass.
+        look = here.look(instance) if running_pid(directory) is not None else look_and_try(here, instance)
     if nothing := nothing_there(config, look.desired):
         warn(nothing)
     for text in natively(config, look.desired):

@@ -11,7 +11,9 @@ from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
 from binfmtd.daemon.ledger import Ledger
 from binfmtd.daemon.look import Look
+from binfmtd.daemon.reconcile import Reconciler
 from binfmtd.errors import ProbeError
+from binfmtd.kernel.instance import Instance
 from binfmtd.model.drift import Drift, Record
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.match import takes
@@ -28,11 +30,18 @@ def server(observed: ObservedState, architecture: str, without: Collection[str] 
     return None
 
 
-def vouch(look: Look, ledger: Ledger) -> None:
-    """Try the entries that nobody vouches for, and have the ledger vouch for those that are as good as ours.
+def look_and_try(reconciler: Reconciler, instance: Instance) -> Look:
+    """Look, and try the entries that the ledger does not know: those that are as good as ours need no replacement.
 
-    Where nothing can be tried nobody is vouched for, and the entries are registered anew.
+    Where programs cannot be tried, the entries count as unknown, and are to be registered anew.
     """
+    look = reconciler.look(instance)
+    return reconciler.look(instance) if _vouch(look, reconciler.ledger) else look
+
+
+def _vouch(look: Look, ledger: Ledger) -> bool:
+    """Try the entries that the ledger does not know, and record those that are as good as ours; False if none is."""
+    before = len(ledger.records)
     unknown = [
         action.handler
         for action in look.plan.actions
@@ -40,7 +49,7 @@ def vouch(look: Look, ledger: Ledger) -> None:
     ]
     tried = [handler for handler in unknown if handler.architecture is not None]
     if not tried:
-        return
+        return False
     from binfmtd.kernel.probe import Prober
 
     try:
@@ -56,3 +65,4 @@ def vouch(look: Look, ledger: Ledger) -> None:
                     ledger.records[handler.name] = Record(handler.registration, entry.inode, pinned)
     except ProbeError:
         pass
+    return len(ledger.records) > before

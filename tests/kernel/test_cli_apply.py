@@ -304,7 +304,10 @@ def test_by_environment_alone(instance: Instance, tmp_path: Path, cli: Cli) -> N
 
 
 def test_what_another_container_registered(instance: Instance, tmp_path: Path, cli: Cli) -> None:
-    """Without a ledger an entry is tried: one that runs the very emulator is left, one with another is replaced."""
+    """Without a ledger an entry is tried: one that runs the very emulator is left, one with another is replaced.
+
+    ``plan`` says so before, and leaves no trace.
+    """
     config = f"[emulators]\npaths = ['{tmp_path}/bin/qemu-{{name}}']\n"
     emulator = tmp_path / "bin/qemu-aarch64"
     emulator.parent.mkdir()
@@ -314,6 +317,9 @@ def test_what_another_container_registered(instance: Instance, tmp_path: Path, c
     shutil.rmtree(cli.state_directory)
     shutil.copy("/usr/bin/qemu-aarch64", tmp_path / "same")  # as another container shows the same image
     (tmp_path / "same").rename(emulator)
+    planned = cli("plan", config='architectures = ["arm64"]\n' + config)
+    assert (planned.status, planned.stdout) == (0, "nothing to do\n")
+    assert not cli.state_directory.exists()
     assert cli("--arch", "arm64", config=config).stdout == "nothing to do\n"
     assert state(instance) == before
     assert cli("--arch", "arm64", config=config).stdout == "nothing to do\n", "the ledger knows now"
@@ -321,5 +327,7 @@ def test_what_another_container_registered(instance: Instance, tmp_path: Path, c
     (tmp_path / "newer").write_bytes(emulator.read_bytes() + b"newer")
     (tmp_path / "newer").chmod(0o755)
     (tmp_path / "newer").rename(emulator)
+    planned = cli("plan", config='architectures = ["arm64"]\n' + config)
+    assert (planned.status, planned.rows[1][:3]) == (3, ["replace", "qemu-aarch64", "stale_interpreter"])
     assert "stale_interpreter" in cli("--arch", "arm64", config=config).stdout
     assert state(instance) != before
