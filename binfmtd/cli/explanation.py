@@ -108,6 +108,11 @@ class Explainer:
             found.notes.append(f"flag C of {_name(entry)}: a set-uid file runs as its owner, through the interpreter")
         elif self._programs.is_set_id(step.file):
             found.notes.append(f"its set-uid or set-gid bit has no effect: {_name(entry)} has no flag C")
+        if Flags.O not in entry.registration.flags and self._programs.is_execute_only(step.file):
+            found.notes.append(
+                f"it fails for users who may execute it and not read it: {_name(entry)} has no flag O, so the "
+                "interpreter opens the file by its path"
+            )
 
     # Why not
 

@@ -92,8 +92,11 @@ def main(arguments: Sequence[str]) -> int:
     for text in (*config.warnings, nothing_there(config, desired)):
         if text:
             warn(text)
+    alike: dict[str, list[str]] = {}  # all handlers of architectures may have lost the same flag
     for entry, reason in exported.notes:
-        warn(f"{entry}: {reason}")
+        alike.setdefault(reason, []).append(entry)
+    for reason, entries in alike.items():
+        warn(f"{', '.join(entries)}: {reason}")
     return FAILED if exported.failed else DONE
 
 
@@ -156,7 +159,10 @@ def _note_losses(declared: Declaration, registration: Registration, kind: str, e
     if declared.force:
         exported.note(declared.name, f"force = true cannot be said in {kind}, where nothing guards the host's programs")
     if kind == DEBIAN and Flags.O in registration.flags and Flags.C not in registration.flags:
-        exported.note(declared.name, "flag O cannot be said in debian: written without")
+        exported.note(
+            declared.name,
+            "flag O cannot be said in debian, so users who may execute a program and not read it cannot run it",
+        )
 
 
 def _without_twins(handlers: Sequence[Handler], exported: _Exported) -> list[Handler]:

@@ -26,7 +26,7 @@ from binfmtd.model.standin import check_handler_name
 DEFAULT_ARCHITECTURES = ("all",)
 DEFAULT_PATHS = ("/usr/bin/qemu-{name}-static", "/usr/bin/qemu-{name}")
 DEFAULT_ENTRY = "qemu-{name}"
-DEFAULT_FLAGS = Flags.F | Flags.P
+DEFAULT_FLAGS = Flags.P | Flags.O | Flags.F
 ALL = "all"
 
 

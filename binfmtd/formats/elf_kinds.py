@@ -101,5 +101,5 @@ def _appimage_config(architecture: Architecture) -> str:
     magic, wide = encode(match.magic).decode(), encode(bytes(mask)).decode()
     return (
         f"[handlers.appimage-{architecture.name}]\nmagic = '{magic}'\nmask = '{wide}'\n"
-        f'interpreter = "/usr/bin/qemu-{architecture.name}"\nflags = "FP"'
+        f'interpreter = "/usr/bin/qemu-{architecture.name}"\nflags = "POF"'
     )

@@ -46,7 +46,11 @@ def look_at(paths: Iterable[str], trust: Trust) -> dict[str, InterpreterFacts]:
             facts[path] = InterpreterFacts(fingerprint(path), _magic(way.magic))
             continue
         found = _of_executable(way.stat)
-        facts[path] = InterpreterFacts(found, None if found is None else way_untrusted(way, trust))
+        if found is None:
+            facts[path] = InterpreterFacts()
+        else:
+            script = parse_shebang(head(path)) is not None
+            facts[path] = InterpreterFacts(found, way_untrusted(way, trust), script)
     return facts
 
 

@@ -117,6 +117,14 @@ class Programs:
         except OSError:
             return False
 
+    def is_execute_only(self, file: Opened) -> bool:
+        """Whether the mode of a file lets some users execute it and not read it."""
+        try:
+            mode = os.stat(file.place).st_mode
+        except OSError:
+            return False
+        return any(mode & execute and not mode & read for read, execute in _READ_AND_EXECUTE)
+
     def is_native(self, elf: ElfFile) -> bool:
         """Whether this host's own loader takes a program of that machine."""
         what = (elf.bits, elf.byte_order, elf.machine)
@@ -141,6 +149,13 @@ class Programs:
             return Refusal(UNSEEN, reason, "ask again as root")
         except (OSError, FormatError) as error:
             return Refusal(EIO, f"{path} cannot be read: {error}", "see dmesg")
+
+
+_READ_AND_EXECUTE = (
+    (stat.S_IRUSR, stat.S_IXUSR),
+    (stat.S_IRGRP, stat.S_IXGRP),
+    (stat.S_IROTH, stat.S_IXOTH),
+)
 
 
 @contextmanager

@@ -20,6 +20,12 @@ from binfmtd.model.shared_files import SharedFiles
 P_VISIBLE_FROM = (5, 12)  # AT_FLAGS_PRESERVE_ARGV0: from then on QEMU can tell that argv[0] was preserved
 
 
+_SCRIPT_WITH_O = (
+    "{} is a script, and with flag O or C every exec would fail with ENOEXEC: name a program, leave the flag out, or "
+    "set force = true if that is meant ({})"
+)
+
+
 class Fingerprint(NamedTuple):
     """Which file this is, and in which version: times in nanoseconds, size in bytes."""
 
@@ -37,6 +43,7 @@ class InterpreterFacts(NamedTuple):
     untrusted: str | None = None  # who else could change it, with the path that is to blame
     problem: str | None = None  # why it is not known which file is there
     remote: bool = False  # on a file system that may not answer (network, FUSE): opening it may block
+    script: bool = False  # it begins with #!, so another program is executed in its place
 
 
 class Facts(NamedTuple):
@@ -203,6 +210,10 @@ def _choose(declared: Declaration, facts: Facts) -> Handler | Held:
             continue
         if known.untrusted is not None and declared.enabled:
             return hold(Standing.REFUSED, known.untrusted)
+        if known.script and Flags.O in flags and declared.enabled and not declared.force:
+            if declared.architecture is None or Flags.C in flags:
+                return hold(Standing.REFUSED, _SCRIPT_WITH_O.format(path, declared.source))
+            flags &= ~Flags.O
         break
     else:
         path = declared.interpreters[0]

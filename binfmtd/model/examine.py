@@ -93,7 +93,7 @@ def mended(registration: Registration, faults: Collection[Fault]) -> Registratio
     if Fault.DYNAMIC in faults and not takes_elf(match):
         flags &= ~Flags.F  # it needs the rest of its own root, which F does not bring
     if Fault.CREDENTIALS in faults:
-        flags &= ~(Flags.C | Flags.O)
+        flags &= ~Flags.C
     if Fault.P_UNSEEN in faults:
         flags &= ~Flags.P
     if Fault.P_MISSING in faults:

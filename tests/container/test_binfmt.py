@@ -47,9 +47,9 @@ def test_setup_qemu_action(binfmt: Binfmt) -> None:
 
 
 def test_preserves_argv0(binfmt: Binfmt) -> None:
-    """The image sets QEMU_PRESERVE_ARGV0: entries have P, and F."""
+    """The image sets QEMU_PRESERVE_ARGV0: entries have P, and always O and F."""
     binfmt("--install", "arm64")
-    assert "flags: PF\n" in binfmt.machine.instance.read("qemu-aarch64")
+    assert "flags: POF\n" in binfmt.machine.instance.read("qemu-aarch64")
 
 
 def test_reset_spares_others(binfmt: Binfmt) -> None:

@@ -61,7 +61,7 @@ def test_setup_qemu_action(binfmt: DropIn, instance: Instance) -> None:
     late = [platform for platform in native if platform in ("linux/386", "linux/arm/v7", "linux/arm/v6")]
     early = [platform for platform in native if platform not in late]
     assert install.stdout == document([*early, *emulated, *late], ["jar", "qemu-riscv64", "qemu-s390x"])
-    assert instance.read("qemu-s390x").startswith(f"enabled\ninterpreter {binfmt.emulators}/qemu-s390x\nflags: PF\n")
+    assert instance.read("qemu-s390x").startswith(f"enabled\ninterpreter {binfmt.emulators}/qemu-s390x\nflags: POF\n")
     assert binfmt.runs("s390x")
 
     before = state(instance)
@@ -101,10 +101,10 @@ def test_an_architecture_beyond_the_list(binfmt: DropIn, instance: Instance) -> 
 @pytest.mark.parametrize(
     ("variables", "entry", "flags"),
     [
-        ({}, "qemu-s390x", "F"),
+        ({}, "qemu-s390x", "OF"),
         ({"QEMU_PRESERVE_ARGV0": "1", "BINFMTD_CREDENTIALS": "1"}, "qemu-s390x", "POCF"),
-        ({"QEMU_BINARY_PREFIX": "my-"}, "my-qemu-s390x", "F"),
-        ({"QEMU_BINARY_PATH": "/usr/bin/"}, "qemu-s390x", "F"),
+        ({"QEMU_BINARY_PREFIX": "my-"}, "my-qemu-s390x", "OF"),
+        ({"QEMU_BINARY_PATH": "/usr/bin/"}, "qemu-s390x", "OF"),
     ],
 )
 def test_variables(binfmt: DropIn, instance: Instance, variables: dict[str, str], entry: str, flags: str) -> None:

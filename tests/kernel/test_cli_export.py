@@ -196,6 +196,14 @@ def test_what_is_refused_is_left_out(instance: Instance, tmp_path: Path) -> None
     assert "elf" not in result.stdout
 
 
+def test_what_all_lose_is_said_once(instance: Instance, tmp_path: Path) -> None:
+    """The default flags of architectures have O, for which Debian's files have no word."""
+    cli = Cli(instance, tmp_path)
+    config = fake_emulators(tmp_path / "bin", ["arm", "s390x"]) + "\n"
+    result = cli("export", "--format", "debian", "--output", str(tmp_path / "out"), config=config)
+    assert result.message.startswith("qemu-arm, qemu-s390x: flag O cannot be said in debian, ")
+
+
 def test_debians_files(instance: Instance, tmp_path: Path) -> None:
     """A directory with a file for each entry; a single one may go to stdout; nobody else's file is overwritten."""
     cli = Cli(instance, tmp_path)

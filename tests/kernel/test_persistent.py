@@ -104,7 +104,7 @@ def test_after_a_reboot(instance: Instance, host: Host, tmp_path: Path) -> None:
     result_of_boot = instance.run(["unshare", "-m", "sh", "-euc", boot])
     assert result_of_boot.returncode == 0, result_of_boot.stderr
     assert sorted(instance.names()) == ["qemu-aarch64", "qemu-riscv64"]
-    assert f"interpreter /{COPIES}/usr/bin/qemu-aarch64\nflags: PF" in instance.read("qemu-aarch64")
+    assert f"interpreter /{COPIES}/usr/bin/qemu-aarch64\nflags: POF" in instance.read("qemu-aarch64")
     assert instance.run([str(program)]).returncode == 42
 
 

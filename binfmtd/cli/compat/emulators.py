@@ -2,7 +2,7 @@
 
 ``$QEMU_BINARY_PATH`` is their directory, ``$QEMU_BINARY_PREFIX`` comes before the names of file and entry, and
 ``$QEMU_PRESERVE_ARGV0`` adds the flag P.  Beyond the original: where only ``qemu-CPU-static`` is there, that is taken,
-and the flag C is left out unless ``$BINFMTD_CREDENTIALS`` asks for it.
+and of the flags C and O, which the original's C brings, C is left out unless ``$BINFMTD_CREDENTIALS`` asks for it.
 """
 
 import os
@@ -35,11 +35,11 @@ def declaration(architecture: Architecture) -> Declaration:
     """The handler that an architecture gets.  Raises UsageError for odd variables."""
     from binfmtd.cli.options import switch
 
-    flags = Flags.F
+    flags = Flags.O | Flags.F
     if os.environ.get("QEMU_PRESERVE_ARGV0"):
         flags |= Flags.P
     if switch("BINFMTD_CREDENTIALS"):
-        flags |= Flags.C | Flags.O
+        flags |= Flags.C
     name = entry_name(architecture.name)
     interpreters = paths(architecture.name)
     try:

@@ -14,12 +14,12 @@ from binfmtd.cli.compat import goflags
 from binfmtd.cli.compat.goflags import Flag
 from binfmtd.cli.compat.register import EVERY, Declare, conclude, every_architecture, register
 from binfmtd.cli.compat.surroundings import where
+from binfmtd.config.build import DEFAULT_FLAGS
 from binfmtd.errors import FormatError
 from binfmtd.files.atomic import read_regular
 from binfmtd.files.binfmt_d import masks
 from binfmtd.formats.line import check_interpreter, decode_line
 from binfmtd.model.config import Declaration
-from binfmtd.model.handler import Flags
 from binfmtd.model.standin import is_stand_in
 
 DIRECTORY = "/etc/binfmt.d"
@@ -36,9 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     there = where(given.texts.get("mount"))
     named = given.texts.get("dir")
     if named is None and not _has_files(DIRECTORY):
-        registered = register(
-            there, lambda native: tuple(every_architecture(native, _PATTERNS, Flags.F | Flags.P)), EVERY
-        )
+        registered = register(there, lambda native: tuple(every_architecture(native, _PATTERNS, DEFAULT_FLAGS)), EVERY)
         return conclude(registered.outcomes)
     declared: dict[str, Declaration] = {}
     problem: FormatError | None = None

@@ -10,7 +10,7 @@ from binfmtd.model.match import Extension, Magic
 
 Load = Callable[..., Config]
 
-FP = Flags.F | Flags.P
+POF = Flags.P | Flags.O | Flags.F
 
 
 def by_name(config: Config) -> dict[str, Declaration]:
@@ -34,7 +34,7 @@ def test_an_empty_file_means_all_by_the_defaults(load_text: Load) -> None:
         "qemu-aarch64",
         CATALOG["aarch64"].match,
         ("/usr/bin/qemu-aarch64-static", "/usr/bin/qemu-aarch64"),
-        FP,
+        POF,
         architecture="aarch64",
         from_all=True,
         source=arm64.source,

@@ -106,6 +106,28 @@ def test_p_is_left_out_where_qemu_cannot_see_it(
     assert desired.handlers[0].registration.flags.letters == letters
 
 
+@pytest.mark.parametrize(
+    ("architecture", "flags", "letters"),
+    [
+        ("arm", "POF", "PF"),
+        ("arm", "OF", "F"),
+        ("arm", "PF", "PF"),
+        ("arm", "POCF", None),
+        (None, "OF", None),
+        (None, "PF", "PF"),
+    ],
+)
+def test_a_script_as_interpreter_has_no_o(architecture: str | None, flags: str, letters: str | None) -> None:
+    """Exec would fail with ENOEXEC: an architecture does without O, what else an admin declares is refused."""
+    declared = ARM._replace(architecture=architecture, from_all=False, flags=Flags.parse(flags))
+    facts = HOST._replace(interpreters={"/i": InterpreterFacts(FILE, script=True)})
+    desired = resolved(declared, facts=facts)
+    assert [handler.registration.flags.letters for handler in desired.handlers] == ([letters] if letters else [])
+    assert all("/i is a script" in held.reason for held in desired.held)
+    (forced,) = resolved(declared._replace(force=True), facts=facts).handlers
+    assert forced.registration.flags == Flags.parse(flags)
+
+
 def test_rank_is_priority_and_then_the_order_of_declaration() -> None:
     """Lowest first; of equals the later declared ranks higher."""
     names = [("a", 0), ("b", 1), ("c", -1), ("d", 0)]

@@ -1,0 +1,174 @@
+"""Programs that a user may execute and not read run under our entries, and so does whatever runs under others'."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support.cli import NOBODY, Cli
+from support.drop_in import DropIn
+from support.instance import Instance
+
+from binfmtd.catalog.architectures import CATALOG
+from binfmtd.catalog.program import tiny_program
+from binfmtd.formats.line import encode_line
+from binfmtd.model.handler import Flags, Registration
+
+AARCH64 = CATALOG["aarch64"]
+EMULATOR = "/usr/bin/qemu-aarch64"
+NAME = "qemu-aarch64"
+OPTIONS = ("--arch", "arm64")
+# Root without any capability has the rights of the file's owner, and no more.
+POWERLESS = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
+ORDINARY = ("setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups")
+
+
+class Programs:
+    """Programs for aarch64, which all end with 42, and how each is run."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.chmod(0o755)
+        self._make("plain", 0o755)
+        self._make("only-executable", 0o711)
+        self._make("set-uid", 0o4711)
+        (directory / "script").write_text(f"#!{directory}/plain\n")
+        (directory / "script").chmod(0o755)
+        (directory / "root").mkdir()
+        (directory / "root").chmod(0o755)
+        self._make("root/program", 0o711)
+
+    def _make(self, name: str, mode: int) -> None:
+        (self.directory / name).write_bytes(tiny_program(AARCH64))
+        (self.directory / name).chmod(mode)
+
+    def ways(self) -> dict[str, list[str]]:
+        """Return command lines, by what they are."""
+        found = {f"root {name}": [f"{self.directory}/{name}"] for name in ("plain", "only-executable", "script")}
+        for name in ("plain", "only-executable", "set-uid", "script"):
+            found[f"a user {name}"] = [*ORDINARY, f"{self.directory}/{name}"]
+        chroot = ["chroot", f"--userspec={NOBODY}:{NOBODY}", str(self.directory / "root"), "/program"]
+        return found | {"a user in a chroot": chroot}
+
+    def that_run(self, instance: Instance) -> set[str]:
+        return {name for name, command in self.ways().items() if instance.run(command).returncode == 42}
+
+
+@pytest.fixture
+def programs() -> Iterator[Programs]:
+    """Yield them in a directory that every user may search: pytest's own are for its user alone."""
+    directory = Path(tempfile.mkdtemp(prefix="execute-only-"))
+    yield Programs(directory)
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def everybody(private_instances: None) -> Iterator[Instance]:  # noqa: ARG001  it skips
+    """Yield an instance in whose namespace all users are who they are."""
+    if os.geteuid() != 0:
+        pytest.skip("only root has users other than itself")
+    with Instance(everybody=True) as instance:
+        yield instance
+
+
+def test_what_the_owner_may_only_execute(instance: Instance, tmp_path: Path, programs: Programs) -> None:
+    """An emulator of ours gets the program opened, and without O it may not open it."""
+    program = programs.directory / "plain"
+    program.chmod(0o111)
+    assert Cli(instance, tmp_path)("apply", *OPTIONS).status == 0
+    assert "OF\n" in instance.read(NAME)
+    assert instance.run([*POWERLESS, str(program)]).returncode == 42
+    assert Cli(instance, tmp_path)("apply", *OPTIONS, config="[emulators]\nflags = 'PF'\n").status == 0
+    assert instance.run([*POWERLESS, str(program)]).returncode != 42
+
+
+# What each registers, as its own sources have it (catalog/tools.py, docs/drop-ins.md): flags alone, as the kernel reads
+# them back.
+PEERS = {
+    "Debian's qemu-user-binfmt": "POF",
+    "tonistiigi/binfmt": "OCF",
+    "tonistiigi/binfmt, its image": "POCF",
+    "linuxkit/binfmt": "OCF",
+    "multiarch/qemu-user-static": "",
+    "multiarch/qemu-user-static -p yes": "F",
+    "multiarch/qemu-user-static -p yes -c yes": "OCF",
+}
+
+
+def by_apply(instance: Instance, directory: Path) -> None:
+    assert Cli(instance, directory)("apply", *OPTIONS).status == 0
+
+
+def by_drop_in(name: str, *arguments: str) -> Callable[[Instance, Path], None]:
+    def register(instance: Instance, directory: Path) -> None:
+        binfmt = DropIn(instance, directory)
+        result = binfmt(" ".join(arguments), QEMU_BINARY_PATH="", QEMU_BIN_DIR="", BINFMTD_COMPAT=name)
+        assert result.status == 0, result.stderr
+
+    return register
+
+
+@pytest.mark.parametrize(
+    ("register", "peers"),
+    [
+        pytest.param(by_apply, PEERS, id="binfmtd"),
+        pytest.param(by_drop_in("tonistiigi", "--install", "arm64"), PEERS, id="tonistiigi"),
+        pytest.param(by_drop_in("vicamo"), PEERS, id="vicamo"),
+        pytest.param(by_drop_in("linuxkit"), PEERS, id="linuxkit"),
+        pytest.param(
+            by_drop_in("multiarch", "-p", "yes"),
+            {name: flags for name, flags in PEERS.items() if flags in ("", "F")},
+            id="multiarch",
+        ),
+    ],
+)
+def test_whatever_runs_elsewhere(
+    everybody: Instance,
+    tmp_path: Path,
+    programs: Programs,
+    register: Callable[[Instance, Path], None],
+    peers: dict[str, str],
+) -> None:
+    """Under a peer's flags: for root, for users, as a script, set-uid, in a chroot.  It runs under ours as well."""
+    elsewhere: set[str] = set()
+    for flags in sorted(set(peers.values())):
+        everybody.register(encode_line(NAME, Registration(AARCH64.match, EMULATOR, Flags.parse(flags))))
+        elsewhere |= programs.that_run(everybody)
+        everybody.remove(NAME)
+    assert {"root plain", "a user plain", "a user script"} <= elsewhere
+    register(everybody, tmp_path)
+    assert "C" not in everybody.read(NAME).splitlines()[2].removeprefix("flags: ")
+    assert elsewhere <= programs.that_run(everybody)
+
+
+def test_an_emulator_that_is_a_script(instance: Instance, tmp_path: Path, programs: Programs) -> None:
+    """The kernel allows no O with it (ENOEXEC): it is registered without, and runs; O by name is refused."""
+    wrapper = tmp_path / "qemu-aarch64"
+    wrapper.write_text(f'#!/bin/sh\nshift\nexec {EMULATOR} "$@"\n')
+    wrapper.chmod(0o755)
+    config = f"architectures = ['arm64']\n[emulators]\npaths = ['{tmp_path}/qemu-{{name}}']\n"
+    cli = Cli(instance, tmp_path)
+    assert cli("apply", config=config).status == 0
+    assert "flags: PF\n" in instance.read(NAME)
+    assert instance.run([f"{programs.directory}/plain"]).returncode == 42
+    assert cli("plan", config=config).status == 0
+    handler = f"{config}[handlers.one]\nmagic = '\\x00one'\ninterpreter = '{wrapper}'\nflags = "
+    assert cli("check", config=f"{handler}'F'\n").status == 0
+    refused = cli("check", config=f"{handler}'OF'\n")
+    assert refused.status == 78
+    assert "is a script, and with flag O or C every exec would fail with ENOEXEC" in refused.stderr
+    instance.register(encode_line("one", Registration(AARCH64.match, str(wrapper), Flags.parse("POF"))))
+    assert instance.run([f"{programs.directory}/plain"], errors="replace").returncode != 42, "ENOEXEC, as is said"
+
+
+def test_explain(instance: Instance, tmp_path: Path, programs: Programs) -> None:
+    """It says who cannot run such a program, where the entry has no O."""
+    cli = Cli(instance, tmp_path)
+    program = f"{programs.directory}/only-executable"
+    assert cli("apply", *OPTIONS).status == 0
+    assert "not read it" not in cli("explain", program).stdout
+    assert cli("apply", *OPTIONS, config="[emulators]\nflags = 'PF'\n").status == 0
+    said = " ".join(cli("explain", program).stdout.split())
+    assert "fails for users who may execute it and not read it: qemu-aarch64 has no flag O" in said
