@@ -1,7 +1,7 @@
 """From results to the docs: each table stands between two comments, and what stands around them is written by hand."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ def write(results: Mapping[str, Mapping[str, Any]]) -> None:
     machines = dict.fromkeys(result["machine"] for result in results.values())
     regions["machine"] = "".join(f"{machine}.\n" for machine in machines)
     regions["summary"] = _summary(results)
+    if results.keys() >= {"removal", "flush"}:
+        regions["pause"] = pause(results["removal"]["rows"], results["flush"]["rows"])
     for file in (PAGE, README):
         text = file.read_text("utf-8")
         file.write_text(re.sub(r"(<!-- bench:(\S+) -->\n).*?(<!-- /bench -->)", _put(regions), text, flags=re.DOTALL))
@@ -54,6 +56,17 @@ def _summary(results: Mapping[str, Mapping[str, Any]]) -> str:
         goals = [Goal(**each) for each in results.get(name, {}).get("goals", ())]
         lines += [f"| {what} | {goal.shown} | {goal.limit:g} {goal.unit} |\n" for goal in goals[:1]]
     return "".join(lines)
+
+
+def pause(removal: Sequence[Sequence[str]], flush: Sequence[Sequence[str]]) -> str:
+    """The README's first table, from the rows of two parts: for how long programs fail, without the multiples."""
+    removed = next(row[2:4] for row in removal if row[:2] == ["1", "binfmtd"])
+    flushed = next(row[1:3] for row in flush if row[0] == "binfmtd")
+    rows = [
+        [what, *(figure.partition(" (")[0] for figure in figures)]
+        for what, figures in (("one entry is removed", removed), ("33 entries are flushed at once", flushed))
+    ]
+    return table(Part(["on an idle machine", "median", "p99"], rows))
 
 
 SUMMARY = {
