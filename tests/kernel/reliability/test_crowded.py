@@ -147,3 +147,22 @@ def test_twenty_thousand_entries_to_restore(instance: Instance, start_daemon: St
     instance.remove("status")
     start_daemon(config)
     wait_until(lambda: set(instance.names()) == names, 60, "all of them again")
+
+
+def test_thousands_of_handlers(instance: Instance, start_daemon: StartDaemon, times: Times) -> None:
+    """A daemon that was killed finds its entries again by the ledger: with F, an entry that is unknown is replaced."""
+    number = times(2_500)
+    handlers = "".join(
+        f"[handlers.handler-{each}]\nmagic = '\\x00{each:05}{'x' * 100}'\ninterpreter = '/usr/bin/true'\nflags = 'F'\n"
+        for each in range(number)
+    )
+    config = f"architectures = []\n{handlers}"
+    daemon = start_daemon(config, ready=False)
+    daemon.wait_ready(120)
+    before = instance.inodes()
+    assert len(before) == number
+    daemon.kill()
+    daemon = start_daemon(config, ready=False)
+    daemon.wait_ready(120)
+    assert instance.inodes() == before
+    assert daemon.status()["problem"] is None
