@@ -49,8 +49,7 @@ def look_at(paths: Iterable[str], trust: Trust) -> dict[str, InterpreterFacts]:
         if found is None:
             facts[path] = InterpreterFacts()
         else:
-            script = parse_shebang(head(path)) is not None
-            facts[path] = InterpreterFacts(found, way_untrusted(way, trust), script)
+            facts[path] = InterpreterFacts(found, way_untrusted(way, trust), begins_as_script(path))
     return facts
 
 
@@ -74,6 +73,11 @@ def head(path: str) -> bytes:
         return read_start(path, HEAD_BYTES)
     except (OSError, ValueError, FormatError):
         return b""
+
+
+def begins_as_script(path: str) -> bool:
+    """Whether the kernel executes another program in the place of this file, named in its first line."""
+    return parse_shebang(head(path)) is not None
 
 
 def program_heads(native: NativeHeader) -> tuple[bytes, ...]:

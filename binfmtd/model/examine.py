@@ -35,6 +35,7 @@ class Fault(StrEnum):
     GONE = "gone"  # the same, but F holds the file that was there
     NO_F = "no_f"  # its interpreter is looked for in each chroot and container
     DYNAMIC = "dynamic"  # what its interpreter needs is looked for in each chroot and container
+    SCRIPT = "script"  # O, with an interpreter that is a script: each exec fails with ENOEXEC
     CREDENTIALS = "credentials"  # C: foreign set-uid programs become root
     P_UNSEEN = "p_unseen"  # P, and who gets the argument does not know of it
     P_MISSING = "p_missing"  # no P, and who gets the arguments counts on it
@@ -51,6 +52,7 @@ class Sight(NamedTuple):
     leans_on: str | None = None  # the file that it needs to start: a dynamic linker, or what its #! names
     untrusted: str | None = None
     version: tuple[int, ...] = ()  # QEMU's, empty if it is none or does not tell
+    script: bool = False
 
 
 class Host(NamedTuple):
@@ -94,6 +96,8 @@ def mended(registration: Registration, faults: Collection[Fault]) -> Registratio
         flags &= ~Flags.F  # it needs the rest of its own root, which F does not bring
     if Fault.CREDENTIALS in faults:
         flags &= ~Flags.C
+    if Fault.SCRIPT in faults:
+        flags &= ~(Flags.C | Flags.O)
     if Fault.P_UNSEEN in faults:
         flags &= ~Flags.P
     if Fault.P_MISSING in faults:
@@ -130,6 +134,8 @@ def _of_one(entry: Entry, registration: Registration, sight: Sight | None, host:
 
 def _of_its_interpreter(entry: Entry, registration: Registration, sight: Sight) -> Iterator[Verdict]:
     holds = Flags.F in registration.flags
+    if sight.script and Flags.O in registration.flags:
+        yield Verdict(Fault.SCRIPT, entry)
     # Who is no emulator (a script's or a class file's interpreter) needs the rest of its own root anyhow.
     if not holds and (sight.leans_on is None or takes_elf(registration.match)):
         yield Verdict(Fault.NO_F, entry)

@@ -14,7 +14,7 @@ from binfmtd.model.finding import Finding, Level, Section
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.standin import is_stand_in
 
-_FAILURES = frozenset({Fault.NATIVE, Fault.MISSING, Fault.P_UNSEEN, Fault.P_MISSING})
+_FAILURES = frozenset({Fault.NATIVE, Fault.MISSING, Fault.SCRIPT, Fault.P_UNSEEN, Fault.P_MISSING})
 
 
 def of_entries(scene: Scene) -> Iterator[Finding]:
@@ -73,6 +73,7 @@ _TEXTS = {
     Fault.GONE: "no executable file at {path} any more: what flag F opened serves until the entry is registered anew",
     Fault.NO_F: "no flag F: in a chroot or container, {path} is looked for in there",
     Fault.DYNAMIC: "{path} is dynamic: in a chroot or container, {about} is looked for in there",
+    Fault.SCRIPT: "flag O, and {path} is a script: every exec ends in ENOEXEC",
     Fault.CREDENTIALS: "flag C: foreign set-uid programs become root through the interpreter",
     Fault.P_UNSEEN: "flag P cannot be seen by {about}; so each program gets its own name as an argument too many",
     Fault.P_MISSING: "no flag P, and {path} counts on it: each program loses its first argument",
@@ -119,6 +120,7 @@ class _Words:
             Fault.GONE: lambda: remedies.there(entry, registration),
             Fault.NO_F: lambda: remedies.standard(entry, registration, better),
             Fault.DYNAMIC: lambda: remedies.static(entry, registration, better),
+            Fault.SCRIPT: lambda: remedies.mend(entry, registration, better),
             Fault.CREDENTIALS: lambda: remedies.standard(entry, registration, better),
             Fault.P_UNSEEN: lambda: remedies.mend(entry, registration, better),
             Fault.P_MISSING: lambda: remedies.mend(entry, registration, better),

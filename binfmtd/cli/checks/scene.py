@@ -15,7 +15,7 @@ from binfmtd.errors import ConfigError, MountError, StateError
 from binfmtd.files.trust import Trust
 from binfmtd.kernel.emulator import is_qemu, versions
 from binfmtd.kernel.instance import Instance, Observer
-from binfmtd.kernel.interpreters import fingerprint, leans_on, look_at
+from binfmtd.kernel.interpreters import begins_as_script, fingerprint, leans_on, look_at
 from binfmtd.kernel.module import DEFAULT_DIRECTORY
 from binfmtd.kernel.mount import Mounted, find
 from binfmtd.model.config import Config, Declaration
@@ -146,6 +146,7 @@ class Scene(_Look):
             leans_on(path),
             self.untrusted.get(path),
             version if isinstance(version, tuple) else (),
+            begins_as_script(path),
         )
 
     def asks_for(self, flag: Flags) -> frozenset[str]:

@@ -185,7 +185,7 @@ def test_several_faults_of_one(doctor: Doctor, static: Path) -> None:
     (remedy,) = {each["remedy"] for each in findings if each["section"] == "entries"}
     assert {each["check"] for each in findings} >= {"never", "credentials", "no_f"}
     doctor.type(remedy)
-    assert doctor.instance.read("one") == f"enabled\ninterpreter {static}\nflags: F\nextension .gz\n"
+    assert doctor.instance.read("one") == f"enabled\ninterpreter {static}\nflags: OF\nextension .gz\n"
 
 
 def test_duplicate_of_a_declared_one(doctor: Doctor, static: Path) -> None:
@@ -258,3 +258,14 @@ def test_a_name_that_cannot_be_typed(doctor: Doctor) -> None:
     found = ends(doctor, "missing", "failure")
     assert found["remedy"].isprintable()
     assert "\x1b" not in doctor("doctor").stdout
+
+
+def test_o_and_a_script(doctor: Doctor, static: Path) -> None:
+    """The kernel runs no script in the place of a file that it has opened for it."""
+    script = static.with_name("script")
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    doctor.register("one", Extension("one"), script, "O")
+    found = ends(doctor, "script", "failure")
+    assert "every exec ends in ENOEXEC" in found["text"]
+    assert doctor.instance.read("one") == f"enabled\ninterpreter {script}\nflags: \nextension .one\n"

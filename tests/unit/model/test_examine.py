@@ -14,6 +14,7 @@ HOST = Host(NATIVE, (), (6, 18))
 ARM = CATALOG["arm"].match
 STATIC = Sight(there=True)
 DYNAMIC = Sight(there=True, leans_on="/lib64/ld.so")
+SCRIPT = Sight(there=True, leans_on="/bin/sh", script=True)
 
 
 def entry(name: str = "one", match: Match = ARM, flags: str = "F", path: str = "/q", *, enabled: bool = True) -> Entry:
@@ -45,6 +46,9 @@ def test_an_entry_as_it_should_be() -> None:
         (entry(match=Extension("py"), flags=""), DYNAMIC, set()),  # no emulator: its root is needed anyhow
         (entry(match=Extension("py"), flags="F"), DYNAMIC, {Fault.DYNAMIC}),
         (entry(flags="CF"), STATIC, {Fault.CREDENTIALS}),
+        (entry(flags="OF"), SCRIPT, {Fault.SCRIPT, Fault.DYNAMIC}),
+        (entry(flags="CF"), SCRIPT, {Fault.SCRIPT, Fault.CREDENTIALS, Fault.DYNAMIC}),
+        (entry(flags="F"), SCRIPT, {Fault.DYNAMIC}),
         (entry(flags=""), Sight(there=False), {Fault.MISSING}),
         (entry(flags="F"), Sight(there=False), {Fault.GONE}),
         (entry(flags="F"), Sight(there=True, untrusted="why"), {Fault.UNTRUSTED}),
@@ -68,14 +72,14 @@ def test_a_fault(one: Entry, sight: Sight, expected: set[Fault]) -> None:
     assert of_one(one, sight) == expected
 
 
-IN_THE_TEXT = {Fault.NO_F, Fault.CREDENTIALS, Fault.P_UNSEEN, Fault.P_MISSING}
+IN_THE_TEXT = {Fault.NO_F, Fault.SCRIPT, Fault.CREDENTIALS, Fault.P_UNSEEN, Fault.P_MISSING}
 
 
 @given(
     match=st.sampled_from([ARM, Extension("py"), Extension("tar.gz"), Magic(b"one")]),
     letters=st.sets(st.sampled_from("POCF")),
     path=st.sampled_from(["/qemu-arm", "/arm-binfmt-P"]),
-    sight=st.sampled_from([STATIC, DYNAMIC, Sight(there=True, version=(5, 2)), Sight(there=False)]),
+    sight=st.sampled_from([STATIC, DYNAMIC, SCRIPT, Sight(there=True, version=(5, 2)), Sight(there=False)]),
 )
 def test_mended_is_without_fault(match: Match, letters: set[str], path: str, sight: Sight) -> None:
     """Whatever is wrong with what an entry says, one other text ends all of it, and brings nothing new."""
