@@ -49,7 +49,7 @@ def look_at(paths: Iterable[str], trust: Trust) -> dict[str, InterpreterFacts]:
         if found is None:
             facts[path] = InterpreterFacts()
         else:
-            facts[path] = InterpreterFacts(found, way_untrusted(way, trust), begins_as_script(path))
+            facts[path] = InterpreterFacts(found, way_untrusted(way, trust), script=begins_as_script(path))
     return facts
 
 
