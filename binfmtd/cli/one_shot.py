@@ -83,8 +83,8 @@ def visit(config: Config, directory: str, where: Where) -> Iterator[Visit]:
 def refused_beside(pid: int, directory: str, wish: str) -> str:
     """Why nothing was written, and what to do: ``wish`` says which line the daemon's config lacks."""
     try:
-        path = str(read_status(directory)["config"]["path"])
-    except (StateError, KeyError, TypeError):
+        path = read_status(directory)["config"]["path"]
+    except StateError:
         path = "its config"
     return (
         f"nothing was written: a daemon keeps this instance (pid {pid or 'unknown'}, state directory {directory}) as "

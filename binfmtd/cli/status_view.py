@@ -1,13 +1,12 @@
 """A status for people: the handlers as a table with the reasons beneath, then all the rest, a line each."""
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 from binfmtd.cli.table import table
-from binfmtd.errors import StateError
 from binfmtd.model.pause import EVERYTHING
 from binfmtd.report.printable import even
-from binfmtd.report.status_json import FILE_NAME
 
 _MOST_FOREIGN = 20  # of thousands nobody reads more; --json has a thousand
 _HEADING = ("HANDLER", "STATE", "INTERPRETER", "FLAGS", "REPAIRS")
@@ -42,18 +41,15 @@ def view(
 ) -> list[str]:
     """The lines, at most ``height`` of them: what does not fit is left out of the table.
 
-    ``pid`` as ``running_pid`` has it.  Raises StateError for a file that no daemon has written so.
+    ``status`` as ``read_status`` has it, and ``pid`` as ``running_pid``.
     """
 
     def paint(text: str) -> str:
         colour = _COLOURS.get(text.strip())
         return f"\x1b[{colour}m{text}\x1b[0m" if coloured and colour else text
 
-    try:
-        above = _handlers(status, width, paint)
-        below = [line for key, text in _details(status, pid).items() for line in _detail(key, text, width, paint)]
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise StateError(f"{FILE_NAME} is damaged: the daemon writes it anew with its next pass") from None
+    above = _handlers(status, width, paint)
+    below = [line for key, text in _details(status, pid).items() for line in _detail(key, text, width, paint)]
     if height is not None and len(above) + 1 + len(below) > height:
         room = max(height - len(below) - 2, 1)
         above = [*above[:room], f"... {len(above) - room} more lines"]
@@ -71,7 +67,7 @@ def _handlers(status: Mapping[str, Any], width: int | None, paint: Callable[[str
 def _with_reasons(handlers: list[dict[str, Any]], lines: list[str], width: int | None) -> Iterator[str]:
     """A reason that several rows in a row have stands beneath the last of them."""
     reasons = [str(row["reason"]) for row in handlers]
-    for line, reason, following in zip(lines, reasons, [*reasons[1:], ""], strict=True):
+    for line, (reason, following) in zip(lines, pairwise([*reasons, ""]), strict=True):
         yield line
         if reason and reason != following:
             yield from _wrapped(reason, width, "  ", "  ")
@@ -107,7 +103,7 @@ def _details(status: Mapping[str, Any], pid: int | None) -> dict[str, str]:
         "contended": ", ".join(status["contended"]),
         "paused": ", ".join(map(_pause, status["paused"])),
         "drift": _last_drift(status["history"]),
-        "last pass": last and f"{last.get('id', '')} ({last['trigger']}), {last['actions']} actions, {last['at']}",
+        "last pass": last and f"{last['id']} ({last['trigger']}), {last['actions']} actions, {last['at']}",
         "daemon": f"pid {pid}" if pid else "runs" if pid == 0 else "none runs: this is what the last one left",
         "state": f"{status['state']}, {status['repairs']} repairs in {status['passes']} passes",
     }
@@ -115,11 +111,8 @@ def _details(status: Mapping[str, Any], pid: int | None) -> dict[str, str]:
 
 
 def history_view(status: Mapping[str, Any], width: int | None = None) -> list[str]:
-    """The last drifts and repairs, the newest last.  Raises StateError as ``view`` does."""
-    try:
-        rows = [(row["at"], row["event"].replace("_", " "), _named(row), row["reason"]) for row in status["history"]]
-    except (KeyError, TypeError, AttributeError):
-        raise StateError(f"{FILE_NAME} is damaged: the daemon writes it anew with its next pass") from None
+    """The last drifts and repairs, the newest last."""
+    rows = [(row["at"], row["event"].replace("_", " "), _named(row), row["reason"]) for row in status["history"]]
     return table([_HISTORY_HEADING, *rows], width, (2, 3))
 
 
@@ -129,7 +122,7 @@ def _last_drift(history: list[dict[str, Any]]) -> str | None:
 
 
 def _named(row: Mapping[str, Any]) -> str:
-    entries = row.get("entries") or [row["entry"]]
+    entries = row["entries"] if "entries" in row else [row["entry"]]
     more = row.get("more", 0)
     return ", ".join(entries) + (f" and {more} more" if more else "")
 

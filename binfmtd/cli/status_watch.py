@@ -103,7 +103,6 @@ def _look(directory: str) -> _Seen:
     pid = running_pid(directory)
     try:
         status = read_status(directory)
-        view(status, pid)  # it may be no daemon's
     except StateError as error:
         return None, pid, str(error)
     return status, pid, "" if pid is not None else NO_DAEMON

@@ -2,6 +2,9 @@
 
 It is replaced after each pass that changed something, and once more at the end.  It is fresh only while the daemon's
 lock is held: ask for that first, then read.
+
+``read_status`` checks the document against ``SHAPE``, so its readers take each key and each type for granted: what does
+not fit is damaged, and an error in a reader is an error in that reader.
 """
 
 import json
@@ -15,23 +18,39 @@ from binfmtd.files.atomic import read_state, write_state
 
 FILE_NAME = "status.json"
 SCHEMA = 1
-KEYS = frozenset(
-    {
-        "state",
-        "mount",
-        "config",
-        "handlers",
-        "contended",
-        "paused",
-        "probed",
-        "foreign",
-        "foreign_count",
-        "passes",
-        "repairs",
-        "last_pass",
-        "history",
-    }
-)
+
+_TEXT_OR_NONE = (str, None)
+_LOGGED = {"at": str, "event": str, "reason": str}
+SHAPE: Mapping[
+    str, Any
+] = {  # a type; a tuple: one of these; a list: any number of this; a mapping: at least these keys
+    "state": str,
+    "problem": _TEXT_OR_NONE,
+    "mount": ({"directory": str, "read_only": bool}, None),
+    "config": {"path": str, "files": [str], "generation": int, "loaded_at": str, "error": _TEXT_OR_NONE},
+    "handlers": [
+        {
+            "name": str,
+            "architecture": _TEXT_OR_NONE,
+            "state": str,
+            "reason": str,
+            "interpreter": str,
+            "flags": str,
+            "priority": int,
+            "repairs": int,
+        }
+    ],
+    "contended": [str],
+    "paused": [{"name": str, "until": _TEXT_OR_NONE}],
+    "probed": {"at": _TEXT_OR_NONE, "error": _TEXT_OR_NONE, "architectures": [{}]},
+    "foreign": [{"name": str, "enabled": bool}],
+    "foreign_count": {"enabled": int, "disabled": int},
+    "log_lines_dropped": int,
+    "passes": int,
+    "repairs": int,
+    "last_pass": ({"id": str, "at": str, "trigger": str, "actions": int}, None),
+    "history": [({**_LOGGED, "entry": str}, {**_LOGGED, "entries": [str]})],
+}
 
 
 def write_status(state_dir: str, document: Mapping[str, Any]) -> None:
@@ -71,7 +90,22 @@ def read_status(state_dir: str) -> dict[str, Any]:
     except FormatError as error:
         raise StateError(f"{error}, or name the daemon's state directory with --state-dir") from None
     except (ValueError, RecursionError):
-        raise StateError(f"{path} is damaged: the daemon writes it anew with its next pass") from None
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA or not content.keys() >= KEYS:
+        content = None
+    if isinstance(content, dict) and (content.get("schema") != SCHEMA or not content.keys() >= SHAPE.keys()):
         raise StateError(f"{path} was written by another version of binfmtd: restart the daemon")
+    if not isinstance(content, dict) or not fits(content, SHAPE):
+        raise StateError(f"{path} is damaged: reload the daemon, which writes it anew")
     return content
+
+
+def fits(value: object, shape: Any) -> bool:
+    """Whether a value of JSON has this shape; ``SHAPE`` says how one is written."""
+    if shape is None:
+        return value is None
+    if isinstance(shape, type):
+        return type(value) is shape
+    if isinstance(shape, tuple):
+        return any(fits(value, each) for each in shape)
+    if isinstance(shape, list):
+        return isinstance(value, list) and all(fits(item, shape[0]) for item in value)
+    return isinstance(value, dict) and all(key in value and fits(value[key], each) for key, each in shape.items())

@@ -221,5 +221,5 @@ def test_with_a_damaged_status(start_daemon: StartDaemon, cli: Cli) -> None:
     (daemon.state_directory / "status.json").write_text(json.dumps(status))
     result = cli("pause", "one")
     assert result.status != 0
-    assert "the status is damaged" in result.message
+    assert "status.json is damaged" in result.message
     assert not (daemon.state_directory / "paused.json").exists()

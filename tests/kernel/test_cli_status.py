@@ -121,6 +121,26 @@ def test_json(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
     }
 
 
+def test_without_handlers(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
+    """No handlers are no damage: where none is declared all is converged, and where none can be it says why."""
+    daemon = start_daemon("architectures = []\n")
+    result = cli("status", "--check")
+    assert (result.status, result.stderr) == (0, "")
+    assert result.rows[0] == ["HANDLER", "STATE", "INTERPRETER", "FLAGS", "REPAIRS"]
+    assert "\nstate:     converged, " in result.stdout
+    daemon.config.write_text("[emulators]\npaths = ['/nowhere/qemu-{name}']\n")
+    daemon.reload()
+    daemon.wait_for_log("config_reloaded")
+    assert cli("status").status == 0
+    instance.shell(f"umount {instance.mount_point}", check=True)
+    daemon.wait_status(lambda status: status["mount"] is None, "no mount")
+    result = cli("status", "--check")
+    assert (result.status, result.stderr) == (3, "")
+    assert "\nmount:     none\n" in result.stdout
+    assert "\nproblem:   " in result.stdout
+    assert cli("status", "--history").status == 0
+
+
 def test_not_converged(start_daemon: StartDaemon, cli: Cli) -> None:
     """While something waits, --check says 3, and without it the status is the answer: 0."""
     start_daemon(CONFIG + LATE)

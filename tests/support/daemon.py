@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from binfmtd.report.status_json import SHAPE, fits
 from support.instance import Instance
 from support.waiting import SLOWNESS, deadline_in, wait_until
 
@@ -108,6 +109,7 @@ class Daemon:
     def status(self) -> dict[str, Any]:
         """Return the status file of the state directory."""
         status: dict[str, Any] = json.loads((self.state_directory / "status.json").read_text())
+        assert fits(status, SHAPE), "every status that a daemon writes is one that every reader takes"
         return status
 
     def wait_status(

@@ -83,11 +83,7 @@ def of_daemon(scene: Scene) -> Iterator[Finding]:
             text = scene.status_error or f"it has just started, and has no status in {scene.state_dir} yet"
             yield found("status", Level.WARNING, f"{who}: {text}", scene.again("status"))
         return
-    try:
-        yield from _of_status(scene, who, scene.status)
-    except (KeyError, TypeError, AttributeError):
-        text = f"{who}: its status in {scene.state_dir} is damaged; it writes it anew with its next pass"
-        yield found("status", Level.WARNING, text, f"kill -HUP {scene.pid}")
+    yield from _of_status(scene, who, scene.status)
 
 
 def _of_status(scene: Scene, who: str, status: Mapping[str, Any]) -> Iterator[Finding]:

@@ -57,7 +57,7 @@ class Scene(_Look):
         status, status_error = _status(state_dir)
         path = given.config
         if path is None and pid is not None and status is not None:
-            path = _path_of(status)
+            path = status["config"]["path"] if status["config"]["files"] else None  # the default need not exist
         config, config_error = _config(path)
         facts = HostFacts(state_dir, writes=False)
         return cls(
@@ -171,14 +171,6 @@ def _status(state_dir: str) -> tuple[Mapping[str, Any] | None, str]:
         return read_status(state_dir), ""
     except StateError as error:
         return None, str(error) if os.path.lexists(os.path.join(state_dir, FILE_NAME)) else ""
-
-
-def _path_of(status: Mapping[str, Any]) -> str | None:
-    """The config of the daemon, if it has a file: without one it is the default, which need not exist."""
-    try:
-        return str(status["config"]["path"]) if status["config"]["files"] else None
-    except (KeyError, TypeError):
-        return None
 
 
 def _config(path: str | None) -> tuple[Config | None, str]:

@@ -68,10 +68,8 @@ def test_what_a_problem_says_to_run_is_the_remedy() -> None:
     assert (found.text, found.remedy) == ("/y is mounted read-only", "mount -o remount,rw /y")
 
 
-def test_a_damaged_status() -> None:
-    """What no daemon wrote so is a warning, never a traceback; what is closed to us is not seen."""
-    for damaged in ({}, status(handlers=[{}]), status(config=None), status(paused=[1])):
-        assert [each.level for each in of_daemon(scene(damaged))][-1] is Level.WARNING
+def test_without_a_status() -> None:
+    """What cannot be read is a warning, and what is closed to us is not seen."""
     (found,) = of_daemon(scene(None, error="/state/status.json: Permission denied: run this as root"))
     assert found.level is Level.UNSEEN
     (found,) = of_daemon(scene(None))
