@@ -216,6 +216,21 @@ def _join_architectures(arguments: Sequence[str]) -> list[str]:
     return joined
 
 
+def with_unit(text: str) -> str:
+    """A duration of the command line, where a bare number means seconds: "10" is "10s"."""
+    return f"{text}s" if text.isdecimal() else text
+
+
+def duration(text: str, option: str, example: str) -> float:
+    """The seconds that an option says.  Raises UsageError."""
+    from binfmtd.formats.duration import parse_duration
+
+    try:
+        return parse_duration(text)
+    except FormatError as error:
+        raise UsageError(f"{option}: {text!r} {error}, like {example}") from None
+
+
 def switch(variable: str) -> bool:
     """Whether an environment variable switches something on; raises UsageError for what is neither on nor off."""
     text = os.environ.get(variable, "").strip().lower()

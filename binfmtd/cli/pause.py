@@ -6,15 +6,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.names import did_you_mean, find
 from binfmtd.cli import options
 from binfmtd.cli.output import warn
 from binfmtd.cli.state import state_dir_to_read
+from binfmtd.config.build import DEFAULT_ENTRY
 from binfmtd.daemon.pause_file import LONGEST, PauseFile, since_boot
 from binfmtd.daemon.state_dir import make_state_dir, running_pid
 from binfmtd.errors import FormatError, StateError, UsageError
 from binfmtd.files.lock import FileLock
-from binfmtd.formats.duration import parse_duration
 from binfmtd.kernel.host import boot_id
 from binfmtd.model.pause import Pauses
 from binfmtd.report.printable import printable
@@ -31,7 +32,11 @@ def parser() -> argparse.ArgumentParser:
     command = options.parser("pause")
     add_names(command)
     command.add_argument(
-        "--for", dest="duration", metavar="DURATION", help="end by itself after so long, like 10m or 1h30m"
+        "--for",
+        dest="duration",
+        metavar="DURATION",
+        type=options.with_unit,
+        help="end by itself after so long: seconds, or with units like 10m or 1h30m",
     )
     return command
 
@@ -41,10 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     given = parser().parse_args(arguments)
     end = float("inf")
     if given.duration is not None:
-        try:
-            seconds = parse_duration(given.duration)
-        except FormatError as error:
-            raise UsageError(f"--for: {given.duration!r} {error}, like 10m") from None
+        seconds = options.duration(given.duration, "--for", "10m")
         if seconds > LONGEST:
             raise UsageError(f"--for: {given.duration!r} is too long: {LONGEST / 3600:g}h at most, or leave it out")
         end = since_boot() + seconds
@@ -67,23 +69,33 @@ def add_names(parser: argparse.ArgumentParser) -> None:
 
 
 def entries(names: Sequence[str], directory: str) -> list[str]:
-    """The entries that are meant, by the daemon's status.  Raises UsageError for one that it knows nothing of."""
+    """The entries that are meant, whether they are registered at the moment or not.
+
+    A name is an entry of the daemon's status, one that is paused already, or an architecture.  Raises UsageError for
+    any other, unless binfmt_misc is not mounted: then the status has no entries that a name could be compared with.
+    """
     if not names:
         return []
     status = read_status(directory)
-    try:
-        known = {row["name"]: row["architecture"] for row in status["handlers"]}
-        known |= {row["name"]: None for row in (*status["foreign"], *status["paused"])}
-        known |= dict.fromkeys(_unlisted(status))
-    except (KeyError, TypeError, AttributeError):
-        raise StateError(f"{directory}: the status is damaged: the daemon writes it anew with its next pass") from None
-    found = []
+    of_architecture: dict[str, list[str]] = {name: [DEFAULT_ENTRY.format(name=name)] for name in CATALOG}
+    of_architecture |= {row["architecture"]: [] for row in status["handlers"] if row["architecture"] is not None}
+    for row in status["handlers"]:
+        of_architecture.get(row["architecture"], []).append(row["name"])
+    known = {row["name"] for row in (*status["handlers"], *status["foreign"])}
+    known |= {entry for each in of_architecture.values() for entry in each}
+    known |= set(_unlisted(status))
+    known |= PauseFile(directory, boot_id()).read().until.keys()
+    found: list[str] = []
     for name in names:
-        entry = name if name in known else next((e for e, a in known.items() if a is not None and _is(a, name)), None)
-        if entry is None:
+        if name in known:
+            found.append(name)
+        elif (architecture := _architecture(name)) is not None:
+            found += of_architecture[architecture]
+        elif status["mount"] is None:
+            found.append(name)
+        else:
             hint = did_you_mean(name, tuple(known)) or "`binfmtd status` lists what there is"
-            raise UsageError(f"{name!r} is neither an entry nor a handler's architecture here: {hint}")
-        found.append(entry)
+            raise UsageError(f"{name!r} is neither an entry nor an architecture here: {hint}")
     return found
 
 
@@ -97,10 +109,11 @@ def _unlisted(status: Mapping[str, Any]) -> list[str]:
         return []
 
 
-def change(directory: str, to: Callable[[Pauses], Pauses], *, anew: bool = False) -> None:
+def change(directory: str, to: Callable[[Pauses], Pauses], *, anew: bool = False) -> Mapping[str, float] | None:
     """Write what is to be paused from now on; one at a time, or one would undo the other's.
 
-    ``anew``: whatever was paused before, so it need not be readable.  Raises StateError.
+    Returns what was paused before, and until when; None if that cannot be read, which is no matter with ``anew``.
+    Raises StateError.
     """
     make_state_dir(directory)
     file = PauseFile(directory, boot_id())
@@ -112,10 +125,12 @@ def change(directory: str, to: Callable[[Pauses], Pauses], *, anew: bool = False
         raise StateError(f"{error.filename}: {error.strerror}: make room, or name another with --state-dir") from None
     try:
         before = file.read()
-        if file.problem is not None and not anew:
+        unread = file.problem is not None
+        if unread and not anew:
             raise StateError(f"{file.problem}: `binfmtd resume` without a name ends that, and all pauses")
         if not file.write(to(before)):
             raise StateError(file.problem or "the pause could not be written")
+        return None if unread else before.until
     finally:
         lock.give_back()
 
@@ -135,15 +150,15 @@ def obeyed(directory: str) -> int:
     return 0
 
 
-def _is(architecture: str, name: str) -> bool:
+def _architecture(name: str) -> str | None:
     try:
-        return find(name).name == architecture
+        return find(name).name
     except FormatError:
-        return False
+        return None
 
 
 def _paused(directory: str) -> set[str] | None:
     try:
         return {row["name"] for row in read_status(directory)["paused"]}
-    except (StateError, KeyError, TypeError):  # it is just starting, or writes it anew
+    except StateError:  # it is just starting, or writes it anew
         return None

@@ -19,7 +19,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit status 0 once the daemon is at work again; 1 if it is not, or if the file cannot be written."""
+    """Exit status 0 once the daemon is at work again; 1 if it is not, or if the file cannot be written.
+
+    What was not paused is said, and is no failure.
+    """
     given = parser().parse_args(arguments)
     directory = state_dir_to_read(given)
     names = entries(given.names, directory)
@@ -29,6 +32,10 @@ def main(arguments: Sequence[str]) -> int:
             raise UsageError("everything is paused: `binfmtd resume` without a name ends that")
         return before.without(names)
 
-    change(directory, without, anew=not names)
-    print(f"resumed: {printable(', '.join(names)) or 'everything'}")
+    before = change(directory, without, anew=not names)
+    if not names:
+        print("nothing was paused" if before == {} else "resumed: everything")
+    for word, paused in (("resumed", True), ("not paused", False)):
+        if some := [name for name in names if (name in (before or {})) is paused]:
+            print(f"{word}: {printable(', '.join(some))}")
     return obeyed(directory)

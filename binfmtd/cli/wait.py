@@ -18,7 +18,6 @@ from binfmtd.daemon.attachment import Attachment
 from binfmtd.daemon.facts import HostFacts
 from binfmtd.daemon.mount_table import MountTable
 from binfmtd.errors import FormatError, MountError, UsageError
-from binfmtd.formats.duration import parse_duration
 from binfmtd.kernel.instance import Instance, Observer
 from binfmtd.kernel.interpreters import cannot_run
 from binfmtd.kernel.mount import Where
@@ -34,7 +33,11 @@ def parser() -> argparse.ArgumentParser:
     command = options.parser("wait")
     command.add_argument("names", metavar="ARCH", nargs="+", help="an architecture, by any name it goes by")
     command.add_argument(
-        "--timeout", metavar="DURATION", default=DEFAULT_TIMEOUT, help=f"give up after so long ({DEFAULT_TIMEOUT})"
+        "--timeout",
+        metavar="DURATION",
+        type=options.with_unit,
+        default=DEFAULT_TIMEOUT,
+        help=f"give up after so long: seconds, or with units like 1m30s ({DEFAULT_TIMEOUT})",
     )
     options.add_config(command)  # every command takes it; here it makes no difference
     options.add_mount(command)
@@ -49,10 +52,7 @@ def main(arguments: Sequence[str]) -> int:
         wanted = [find_architecture(name) for name in given.names]
     except FormatError as error:
         raise UsageError(str(error)) from None
-    try:
-        deadline = time.monotonic() + parse_duration(given.timeout)
-    except FormatError as error:
-        raise UsageError(f"--timeout: {given.timeout!r} {error}, like {DEFAULT_TIMEOUT}") from None
+    deadline = time.monotonic() + options.duration(given.timeout, "--timeout", DEFAULT_TIMEOUT)
     problem = wait(wanted, given.mount, HostFacts(state_dir_or_none(given), writes=False), deadline)
     if problem is None:
         return 0

@@ -64,6 +64,43 @@ def test_one_entry(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> N
     assert (len(daemon.logs("pause_started")), len(daemon.logs("pause_ended"))) == (1, 1)
 
 
+@pytest.mark.parametrize("name", ["arm64", "aarch64", "linux/arm64", "qemu-aarch64"])
+def test_twice(start_daemon: StartDaemon, cli: Cli, name: str) -> None:
+    """Under each of its names: a second pause is the same pause, and a second resume ends nothing and says so."""
+    daemon = start_daemon(CONFIG)
+    for _ in range(2):
+        result = cli("pause", name)
+        assert (result.status, result.stdout) == (0, "paused until `binfmtd resume`: qemu-aarch64\n")
+    assert [row["name"] for row in daemon.status()["paused"]] == ["qemu-aarch64"]
+    for said in ("resumed: qemu-aarch64\n", "not paused: qemu-aarch64\n"):
+        result = cli("resume", name)
+        assert (result.status, result.stdout, result.stderr) == (0, said, "")
+    cli("pause", "one")
+    assert cli("resume", name, "one").stdout == "resumed: one\nnot paused: qemu-aarch64\n"
+    assert cli("resume").stdout == "nothing was paused\n"
+
+
+def test_what_is_not_registered_now(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
+    """An architecture without an emulator, a handler that waits, and any name while binfmt_misc is not mounted."""
+    daemon = start_daemon(
+        "[emulators]\npaths = ['/nowhere/{name}']\n[handlers.one]\nmagic = '\\x00one'\ninterpreter = '/no'\n"
+    )
+    assert cli("pause", "riscv64", "one").stdout == "paused until `binfmtd resume`: qemu-riscv64, one\n"
+    instance.shell(f"umount {instance.mount_point}", check=True)
+    daemon.wait_status(lambda status: status["mount"] is None, "no mount")
+    assert cli("pause", "one", "mine").status == 0
+    assert [row["name"] for row in daemon.status()["paused"]] == ["mine", "one", "qemu-riscv64"]
+    assert cli("resume", "arm64").stdout == "not paused: qemu-aarch64\n"
+    assert cli("resume", "mine").stdout == "resumed: mine\n"
+
+
+def test_a_bare_number_means_seconds(start_daemon: StartDaemon, cli: Cli) -> None:
+    """As with sleep and timeout."""
+    daemon = start_daemon(CONFIG)
+    assert cli("pause", "one", "--for", "1").stdout == "paused for 1s: one\n"
+    daemon.wait_for_log("pause_ended", entry="one")
+
+
 def test_everything(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
     """Flushed, switched off, and what nobody declared: all is left, also by a daemon that is started meanwhile."""
     daemon = start_daemon(CONFIG)
@@ -140,7 +177,7 @@ def test_what_stops_every_exec_is_disabled_all_the_same(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["arm46"], "'arm46' is neither an entry nor a handler's architecture here"),
+        (["arm46"], "'arm46' is neither an entry nor an architecture here"),
         (["one", "--for", "ten"], "--for: 'ten' is no duration"),
         (["one", "--for", "87600h1ms"], "--for: '87600h1ms' is too long: 87600h at most, or leave it out"),
     ],
