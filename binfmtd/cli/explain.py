@@ -71,10 +71,10 @@ def _look(given: argparse.Namespace) -> tuple[ObservedState | None, str]:
     """What is registered, and where; None, and a word about it, where that cannot be seen."""
     from binfmtd.kernel.instance import Instance, Observer
     from binfmtd.kernel.module import kernel_has_it
-    from binfmtd.kernel.mount import find
+    from binfmtd.kernel.mount import find_to_look
 
     try:
-        with Instance(found := find(given.mount)) as instance:
+        with Instance(found := find_to_look(given.mount)) as instance:
             return Observer().look(instance), found.directory
     except MountError as error:
         nothing = not kernel_has_it()  # then nobody can have registered anything

@@ -18,7 +18,7 @@ from binfmtd.formats.toml import Found, check_toml, render_toml
 from binfmtd.kernel import host
 from binfmtd.kernel.instance import Instance, Observer
 from binfmtd.kernel.interpreters import program_heads
-from binfmtd.kernel.mount import find
+from binfmtd.kernel.mount import find_to_look
 from binfmtd.model.guard import takes_native
 from binfmtd.model.standin import is_stand_in
 
@@ -111,7 +111,7 @@ class _Collected:
 
 
 def _from_kernel(mount: str | None, collected: _Collected) -> None:
-    mounted = find(mount)
+    mounted = find_to_look(mount)
     with Instance(mounted) as instance:
         observed = Observer().look(instance)
     if not observed.switched_on:

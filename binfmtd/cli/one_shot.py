@@ -15,7 +15,7 @@ from binfmtd.daemon.state_dir import APPLY, Lock, make_state_dir
 from binfmtd.errors import AlreadyRunningError, StateError
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.lifetime import find_or_mount_to_last
-from binfmtd.kernel.mount import Where, find
+from binfmtd.kernel.mount import Where, find_to_look
 from binfmtd.kernel.write import Writer
 from binfmtd.model.config import Config
 from binfmtd.model.drift import Action, Record
@@ -70,7 +70,7 @@ def visit(config: Config, directory: str, where: Where) -> Iterator[Visit]:
     try:
         lock = Lock(directory, APPLY)
     except AlreadyRunningError as running:
-        with Instance(find(where.directory)) as instance:
+        with Instance(find_to_look(where.directory)) as instance:
             yield Visit(reconciler(config, directory, writes=False), instance, running.pid)
         return
     try:

@@ -10,7 +10,7 @@ from binfmtd.cli.state import state_dir_to_read
 from binfmtd.cli.trial import look_and_try
 from binfmtd.daemon.state_dir import running_pid
 from binfmtd.kernel.instance import Instance
-from binfmtd.kernel.mount import find
+from binfmtd.kernel.mount import find_to_look
 from binfmtd.model.desired import Standing
 from binfmtd.model.drift import Action, additive
 from binfmtd.report.status import held_reason
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     config = load_config(given, wanted)
     directory = state_dir_to_read(given)
     here = reconciler(config, directory, writes=False)
-    with Instance(find(given.mount)) as instance:
+    with Instance(find_to_look(given.mount)) as instance:
         # Beside a daemon `apply` writes nothing, and the daemon itself tries nothing before a pass.
         look = here.look(instance) if running_pid(directory) is not None else look_and_try(here, instance)
     if nothing := nothing_there(config, look.desired):

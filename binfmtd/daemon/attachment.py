@@ -15,7 +15,7 @@ from binfmtd.daemon.mount_table import LEAST_REST
 from binfmtd.daemon.wait import Wait
 from binfmtd.daemon.watch import Watch
 from binfmtd.errors import Again, BinfmtdError, MountError, WriteRefusedError
-from binfmtd.kernel.mount import Mounted, Where, find, find_or_mount
+from binfmtd.kernel.mount import Mounted, Where, find_or_mount, find_to_look
 
 UNWATCHED_SECONDS = 1.0
 LONGEST_SECONDS = 10.0
@@ -50,9 +50,9 @@ class Attachment:
             return error
 
     def find_only(self) -> Mounted | MountError:
-        """The same for a daemon that only looks: nothing is ever mounted."""
+        """The same for a command that only looks (``find_to_look``)."""
         try:
-            return find(self._where.directory)
+            return find_to_look(self._where.directory)
         except MountError as error:
             return error
 

@@ -21,6 +21,7 @@ _REMOTE = re.compile(
     rb" - (?:nfs4?|cifs|smb3|9p|ceph|fuse\S*|afs|lustre|gfs2|ocfs2|orangefs|coda|virtiofs|vboxsf|prl_fs|acfs) "
 )
 MOUNT_TABLE = "/proc/self/mountinfo"
+BIND = f"-v {DEFAULT_DIRECTORY}:/binfmt_misc"  # the option of docker and podman
 
 
 class Where(NamedTuple):
@@ -56,8 +57,30 @@ def find(directory: str | None = None) -> Mounted:
     raise MountError(_what_is_missing(wanted, table))
 
 
+def find_to_look(directory: str | None = None) -> Mounted:
+    """The same for a process that only looks: where it may mount, it mounts what is missing for itself alone.
+
+    So a privileged container sees the host's entries.  The mount is in a mount namespace that this process enters for
+    good, and ends with it.  Raises MountError.
+    """
+    try:
+        return find(directory)
+    except MountError:
+        wanted = directory or DEFAULT_DIRECTORY
+        if not may_mount() or in_user_namespace() or not os.path.isdir(wanted) or _cover(wanted, _mount_table(wanted)):
+            raise
+    from binfmtd.kernel import syscalls
+
+    try:
+        syscalls.unshare(syscalls.CLONE_NEWNS)
+        syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
+    except OSError as error:
+        raise _not_mounted(wanted, error) from None
+    return _mount(wanted)
+
+
 def find_or_mount(where: Where) -> Mounted:
-    """The same, but mount it where it is not and where this process may and should.
+    """The same as ``find``, but mount it where it is not and where this process may and should.
 
     Raises MountError.
     """
@@ -71,13 +94,22 @@ def find_or_mount(where: Where) -> Mounted:
         _load_module(where)
     if not os.path.isdir(wanted) or _cover(wanted, _mount_table(wanted)):
         raise MountError(_what_is_missing(wanted, _mount_table(wanted)))
+    return _mount(wanted)
+
+
+def _mount(directory: str) -> Mounted:
     from binfmtd.kernel.syscalls import mount
 
     try:
-        mount(FS_TYPE, wanted, FS_TYPE)
+        mount(FS_TYPE, directory, FS_TYPE)
     except OSError as error:
-        raise MountError(f"{wanted}: cannot mount binfmt_misc ({error.strerror}): mount it by hand") from None
-    return find(where.directory)
+        raise _not_mounted(directory, error) from None
+    return find(directory)
+
+
+def _not_mounted(directory: str, error: OSError) -> MountError:
+    by_hand = f"mount it by hand, or in a container bind the host's in ({BIND})"
+    return MountError(f"{directory}: cannot mount binfmt_misc ({error.strerror}): {by_hand}")
 
 
 def remote_devices() -> frozenset[int]:
@@ -141,12 +173,14 @@ def _what_is_missing(directory: str, table: tuple[MountLine, ...]) -> str:
     if in_user_namespace():
         return (
             f"{directory}: no binfmt_misc is mounted here, and this is a user namespace, where mounting an instance "
-            "would hide the host's handlers in it for good: bind the host's in (in a container: "
-            f"-v {DEFAULT_DIRECTORY}:/binfmt_misc), or have an own one on purpose with --own-instance"
+            f"would hide the host's handlers in it for good: bind the host's in (in a container: {BIND}), or have an "
+            "own one on purpose with --own-instance"
         )
+    if may_mount():
+        return f"{directory}: binfmt_misc is not mounted: run {mounting}, or in a container bind the host's in ({BIND})"
     return (
         f"{directory}: binfmt_misc is not mounted, and mounting it needs CAP_SYS_ADMIN: run {mounting} as root; in a "
-        f"container, start that with --privileged, or bind the host's in (-v {DEFAULT_DIRECTORY}:/binfmt_misc)"
+        f"container, start that with --privileged, or bind the host's in ({BIND})"
     )
 
 

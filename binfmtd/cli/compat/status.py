@@ -8,7 +8,7 @@ from binfmtd.errors import BinfmtdError, MountError, ProbeError
 from binfmtd.formats.line import to_bytes
 from binfmtd.kernel.instance import Instance, Observer
 from binfmtd.kernel.interpreters import head
-from binfmtd.kernel.mount import Where, find
+from binfmtd.kernel.mount import Where, find_to_look
 from binfmtd.kernel.probe import Attempt, Prober
 from binfmtd.model.standin import is_stand_in
 
@@ -41,7 +41,7 @@ def document(where: Where) -> tuple[str, BinfmtdError | None]:
 
 def _emulators(where: Where) -> list[str]:
     """Names are bytes to the kernel; what is not UTF-8 in them JSON cannot hold, and Go writes U+FFFD for it."""
-    with Instance(find(where.directory)) as instance:
+    with Instance(find_to_look(where.directory)) as instance:
         names = [
             to_bytes(entry.name)
             for entry in Observer().look(instance).entries

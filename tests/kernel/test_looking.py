@@ -1,0 +1,105 @@
+"""Commands that only look, in a privileged container where binfmt_misc is not mounted: they see the host's entries.
+
+A "container" is a mount and process namespace with a /proc of its own.  binfmtd takes the user namespace that both are
+in for the kernel's first, as in ``support.containers``: in any other nothing is mounted for looking.
+"""
+
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.cli import Result, run
+from support.instance import MOUNT_POINT, Instance
+
+from binfmtd.catalog.architectures import CATALOG
+from binfmtd.formats.line import encode_line
+from binfmtd.model.handler import Flags, Registration
+
+HOST = ("unshare", "-Urm", "--propagation", "private", "--pid", "--fork", "--mount-proc", "sh", "-euc")
+CONTAINER = "unshare -m --pid --fork --mount-proc"
+MOUNT = f"mount -t binfmt_misc binfmt_misc {MOUNT_POINT}"
+AS_FIRST = """
+import os
+import binfmtd.files.whereabouts as w
+w._INITIAL_USER = os.readlink("/proc/self/ns/user")
+from binfmtd.cli.{module} import entry
+entry()
+"""
+CONFIG = 'architectures = ["arm64"]\nunmanaged = "remove"\n'
+LINE = encode_line(
+    "theirs", Registration(CATALOG["aarch64"].match, "/usr/bin/qemu-aarch64", Flags.P | Flags.F), readable=True
+).decode()
+REGISTER = f"printf %s {shlex.quote(LINE)} >{MOUNT_POINT}/register"
+UNPRIVILEGED = "setpriv --bounding-set -sys_admin --inh-caps -sys_admin"
+
+Host = Callable[[str], Result]
+
+
+@pytest.fixture
+def host(instance: Instance, tmp_path: Path) -> Host:
+    """Return what runs a script on a "host"; ``container`` runs a command in one, and ``binfmtd``, ``binfmt`` are ours.
+
+    ``program`` is a file with aarch64's header.
+    """
+    for name, module in (("binfmtd", "main"), ("binfmt", "compat.main")):
+        command = f"exec {shlex.quote(sys.executable)} -c {shlex.quote(AS_FIRST.format(module=module))}"
+        (tmp_path / name).write_text(f'#!/bin/sh\n{command} "$@"\n')
+    (tmp_path / "container").write_text(f'#!/bin/sh\n{CONTAINER} "$@"\nstatus=$?\necho status $status\n')
+    (tmp_path / "program").write_bytes(CATALOG["aarch64"].match.magic + bytes(200))
+    (tmp_path / "binfmtd.toml").write_text(CONFIG)
+    for name in ("binfmtd", "binfmt", "container", "program"):
+        (tmp_path / name).chmod(0o755)
+    variables = f"export BINFMTD_STATE_DIR={tmp_path}/state BINFMTD_CONFIG={tmp_path}/binfmtd.toml"
+
+    def shell(script: str) -> Result:
+        return run(instance.entering([*HOST, f"PATH={tmp_path}:$PATH; {variables}; cd {tmp_path}; {script}"]))
+
+    return shell
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "says"),
+    [
+        ("plan", 3, "remove    theirs"),
+        ("import --kernel", 0, "[handlers.theirs]"),
+        ("explain program", 0, "theirs"),
+        ("wait arm64 --timeout 0", 0, ""),
+    ],
+)
+def test_the_hosts_entries_are_seen(host: Host, command: str, status: int, says: str) -> None:
+    """As `apply` in the same place would; nothing stays mounted, and the host's entries are as they were."""
+    leaves = f"container sh -c 'binfmtd {command}; echo status $?; ls -A {MOUNT_POINT}'"
+    result = host(f"{MOUNT}; {REGISTER}; {leaves}; ls -A {MOUNT_POINT}")
+    assert result.stderr == ""
+    assert says in result.stdout
+    assert result.stdout.endswith(f"status {status}\nstatus 0\nregister\nstatus\ntheirs\n")
+
+
+def test_what_comes_later_is_waited_for(host: Host) -> None:
+    """An entry that the host registers while the container waits wakes it."""
+    elsewhere = "mount -t tmpfs t /mnt && mkdir /mnt/m && mount -t binfmt_misc binfmt_misc /mnt/m"
+    waits = "container sh -c 'umount /mnt/m; exec binfmtd wait arm64 --timeout 30'"
+    looks = f"timeout 30 sh -c 'until grep -qs \" {MOUNT_POINT} .* binfmt_misc \" /proc/[0-9]*/mountinfo; do :; done'"
+    result = host(f"{elsewhere}; {waits} & {looks}; printf %s {shlex.quote(LINE)} >/mnt/m/register; wait $!")
+    assert (result.stdout, result.stderr) == ("status 0\n", "")
+
+
+def test_without_privileges_they_are_named(host: Host) -> None:
+    """A container that may not mount is told what it lacks; one that may is not asked for what it has."""
+    result = host(f"{MOUNT}; container {UNPRIVILEGED} binfmtd plan")
+    assert (result.status, result.stdout) == (0, "status 1\n")
+    assert "start that with --privileged, or bind the host's in (-v " in result.message
+    result = host(f"{MOUNT}; container binfmtd plan --mount /nowhere")
+    assert result.stdout == "status 1\n"
+    assert "--privileged" not in result.message
+
+
+def test_binfmt_beside_the_daemon(host: Host) -> None:
+    """A container that shares the daemon's state directory has nothing to do where its wish is fulfilled."""
+    daemon = f"{MOUNT}; binfmtd run --log-level error & binfmtd wait arm64 --timeout 30"
+    result = host(f"{daemon}; container binfmt --install arm64; kill $!; wait $!")
+    assert "status 0\n" in result.stdout
+    assert '"qemu-aarch64"' in result.stdout
+    assert "error" not in result.stderr
