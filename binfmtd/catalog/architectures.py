@@ -12,9 +12,8 @@ from types import MappingProxyType
 from binfmtd.catalog.architecture import Architecture
 from binfmtd.catalog.elf import Compared, ElfHeader
 
-__all__ = ["CATALOG", "EMULATOR_PACKAGE", "Architecture"]
+__all__ = ["CATALOG", "Architecture"]
 
-EMULATOR_PACKAGE = "qemu-user"  # Debian's, with all emulators; before Debian 13 the static ones were qemu-user-static
 
 # EI_DATA and EI_VERSION may also be 0 (ELFDATANONE, EV_NONE).
 _LAX_IDENT = Compared(ei_data=0xFE, ei_version=0xFE)

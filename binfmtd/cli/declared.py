@@ -49,7 +49,9 @@ class Declared:
         if emulator := self._emulator(kind.architecture):
             name = kind.architecture
             return f"{emulator} is here: register it as root with `binfmtd --arch {name}`, or declare it", kind.config
-        return kind.remedy, kind.config
+        from binfmtd.files.distribution import emulators_remedy
+
+        return f"{kind.remedy}: {emulators_remedy(kind.architecture)}", kind.config
 
     @cached_property
     def _config(self) -> Config | ConfigError:

@@ -8,6 +8,7 @@ from binfmtd.catalog.architectures import CATALOG
 from binfmtd.cli.declared import Declared
 from binfmtd.cli.reach import Reach, reach
 from binfmtd.errors import FormatError
+from binfmtd.files.distribution import this_system
 from binfmtd.formats.elf import ElfFile
 from binfmtd.formats.elf_kinds import elf_kind, libc_of
 from binfmtd.formats.kinds import Kind, kind_of
@@ -268,7 +269,7 @@ def _bring_libc(elf: ElfFile) -> str:
         return (
             f"have {elf.linker} and its libraries there, run it in a root tree of its own system, or link it statically"
         )
-    return (
-        f"install its C library (Debian: dpkg --add-architecture {debian}; apt-get update; apt-get install "
-        f"{package}:{debian}), run it in a root tree of its architecture, or link it statically"
-    )
+    how = ""
+    if this_system().family == "debian":
+        how = f" (dpkg --add-architecture {debian}; apt-get update; apt-get install {package}:{debian})"
+    return f"install its C library{how}, run it in a root tree of its architecture, or link it statically"

@@ -15,6 +15,7 @@ from binfmtd.config.build import DEFAULT_ENTRY
 from binfmtd.daemon.pause_file import LONGEST, PauseFile, since_boot
 from binfmtd.daemon.state_dir import make_state_dir, running_pid
 from binfmtd.errors import FormatError, StateError, UsageError
+from binfmtd.files.cure import cure
 from binfmtd.files.lock import FileLock
 from binfmtd.kernel.host import boot_id
 from binfmtd.model.pause import Pauses
@@ -122,7 +123,7 @@ def change(directory: str, to: Callable[[Pauses], Pauses], *, anew: bool = False
         if not lock.wait(PATIENCE_SECONDS):
             raise StateError(f"another `binfmtd pause` or `resume` is at work with {directory}: try again")
     except OSError as error:
-        raise StateError(f"{error.filename}: {error.strerror}: make room, or name another with --state-dir") from None
+        raise StateError(f"{error.filename}: {error.strerror}: {cure(error)}") from None
     try:
         before = file.read()
         unread = file.problem is not None

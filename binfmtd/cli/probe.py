@@ -93,7 +93,7 @@ def _write(directory: str, tried: tuple[Tried, ...]) -> None:
     make_state_dir(directory)
     file = ProbedFile(directory, boot_id())
     if not file.write(Probed(int(time.time()), tried)):
-        raise StateError(f"{file.problem}: make room, or name another directory with --state-dir")
+        raise StateError(f"{file.problem}, or name another directory with --state-dir")
 
 
 def _row(tried: Tried) -> tuple[str, ...]:

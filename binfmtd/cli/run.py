@@ -63,12 +63,14 @@ def main(arguments: Sequence[str]) -> int:
     from binfmtd.daemon.probing import Probing
     from binfmtd.daemon.reporter import Reporter
     from binfmtd.daemon.service import Service
+    from binfmtd.files.distribution import emulators_remedy
     from binfmtd.report import log
 
     kept = reconciler(config, directory)
     kept.ledger.file.deferred = kept.memory.file.deferred = True
     if needs_native(config):
         kept.facts.native(observe(given.mount))  # by child processes, started before the first thread
+    emulators_remedy()  # what it reads of this system it keeps, so that the loop reads no file for it
     lines = log.set_up_queue(given.log_level, given.log_format)
     reporter = Reporter(directory, os.path.abspath(given.config or DEFAULT_PATH), lines)
     reporter.config_loaded(config)

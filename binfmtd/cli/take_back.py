@@ -33,7 +33,7 @@ def take_back(given: argparse.Namespace) -> int:
             if here.daemon is not None:
                 warn(
                     f"nothing was taken back: a daemon keeps this instance (pid {here.daemon or 'unknown'}, state "
-                    f"directory {directory}): stop it first, or start it without --persistent"
+                    f"directory {directory}), and what is taken from it comes back: stop it, and run this again"
                 )
                 return FAILED
             removed = here.remove(_ours(here, rules))

@@ -17,6 +17,7 @@ from binfmtd.config.include import NOTHING, Included, of_systemd
 from binfmtd.config.look import shown
 from binfmtd.config.merge import Merged, Origin
 from binfmtd.errors import FormatError
+from binfmtd.files.distribution import install_module
 from binfmtd.formats.line import encode_line
 from binfmtd.model.config import PLACEHOLDER, Config, Declaration, Metrics, Policy
 from binfmtd.model.handler import Flags, Registration
@@ -52,8 +53,8 @@ def _metrics(merged: Merged) -> Metrics:
     if wanted != Metrics() and find_spec("prometheus_client") is None:
         origin = next(merged.origins["metrics", key] for key in wanted._fields if getattr(wanted, key))
         raise origin.refuse(
-            "takes the Python package prometheus_client, which is not installed: run `pip install binfmtd[metrics]`, "
-            "or install Debian's python3-prometheus-client"
+            "takes the Python package prometheus_client, which is not installed: run "
+            f"`{install_module('prometheus_client')}`"
         )
     return wanted
 

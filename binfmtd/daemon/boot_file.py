@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from binfmtd.errors import FormatError
 from binfmtd.files.atomic import read_state, write_state
+from binfmtd.files.cure import cure
 
 T = TypeVar("T")
 
@@ -71,7 +72,7 @@ class BootFile:
         try:
             write_state(self._path, text)
         except OSError as error:
-            self.problem = f"{self._path}: {error.strerror}: {loss}"
+            self.problem = f"{self._path}: {error.strerror}: {loss}; {cure(error)}"
             return False
         self._written, self.problem = wanted, None
         return True

@@ -8,6 +8,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from io import BytesIO
 
+from binfmtd.files.distribution import install_module
 from binfmtd.report.printable import printable
 from binfmtd.report.snapshot import Snapshot
 
@@ -61,7 +62,8 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             return HTTPStatus.OK, METRICS, self._snapshot.metrics
         except ImportError:
-            why = "the Python package prometheus_client is not installed: `pip install binfmtd[metrics]`\n"
+            remedy = f"run `{install_module('prometheus_client')}`, and restart the daemon"
+            why = f"the Python package prometheus_client is not installed: {remedy}\n"
             return HTTPStatus.NOT_IMPLEMENTED, TEXT, why.encode()
 
     def _healthz(self) -> _Answer:

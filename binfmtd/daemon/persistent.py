@@ -18,6 +18,7 @@ from contextlib import suppress
 from binfmtd.daemon.look import Look
 from binfmtd.errors import FormatError, PersistenceError
 from binfmtd.files.atomic import copy_in_steps, make_directories, read_regular, remove_unfinished, write_atomically
+from binfmtd.files.cure import cure
 from binfmtd.files.host_root import HostRoot
 from binfmtd.files.lock import AGAIN, FileLock
 from binfmtd.formats.binfmt_d import GENERATED, is_generated, parse_conf, render_conf
@@ -146,7 +147,7 @@ class Persistence:
         except StopIteration:
             self.problem = None
         except OSError as error:
-            self._fail(f"{error.filename or self.file}: {error.strerror}: make room, or make it writable")
+            self._fail(f"{error.filename or self.file}: {error.strerror}: {cure(error)}")
         except PersistenceError as error:
             self._fail(str(error))
         else:
@@ -201,7 +202,7 @@ class Persistence:
         except FileNotFoundError:
             return {}
         except OSError as error:
-            raise PersistenceError(f"{self.file}: {error.strerror}: make it readable") from None
+            raise PersistenceError(f"{self.file}: {error.strerror}: {cure(error)}") from None
         except FormatError as error:
             raise PersistenceError(f"{self.file}: {error}") from None
         if not is_generated(text):
@@ -231,7 +232,7 @@ class Persistence:
             finally:
                 lock.give_back()
         except OSError as error:
-            raise PersistenceError(f"{error.filename or self.file}: {error.strerror}: make it writable") from None
+            raise PersistenceError(f"{error.filename or self.file}: {error.strerror}: {cure(error)}") from None
         return there
 
     def _bring(self, copies: Mapping[str, str]) -> Iterator[bool]:

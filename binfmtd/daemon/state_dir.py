@@ -8,6 +8,7 @@ import time
 
 from binfmtd.errors import AlreadyRunningError, StateError
 from binfmtd.files.atomic import make_directories
+from binfmtd.files.cure import cure
 
 ROOT_STATE_DIR = "/run/binfmtd"
 LOCK_NAME = "lock"
@@ -35,7 +36,7 @@ def make_state_dir(path: str) -> None:
         make_directories(path)
         found = os.lstat(path)
     except OSError as error:
-        raise StateError(f"{path}: {error.strerror}: name another with --state-dir") from None
+        raise StateError(f"{path}: {error.strerror}: {cure(error)}, or name another with --state-dir") from None
     if not stat.S_ISDIR(found.st_mode):
         raise StateError(f"{path} is not a directory of its own: name another with --state-dir")
     if reason := untrusted(os.path.abspath(path), Trust.of_this_process()):
@@ -96,7 +97,8 @@ class Lock:
         except OSError as error:
             if error.errno == errno.ELOOP:
                 raise StateError(f"{self._path} is a link, and none is followed there: remove it") from None
-            raise StateError(f"{self._path}: {error.strerror}: make room, or name another with --state-dir") from None
+            remedy = f"{cure(error)}, or name another with --state-dir"
+            raise StateError(f"{self._path}: {error.strerror}: {remedy}") from None
         return descriptor
 
 

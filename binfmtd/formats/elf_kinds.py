@@ -1,6 +1,6 @@
 """What an ELF file is: its architecture in the catalog's words, whose C library it needs, and what would run it."""
 
-from binfmtd.catalog.architectures import CATALOG, EMULATOR_PACKAGE, Architecture
+from binfmtd.catalog.architectures import CATALOG, Architecture
 from binfmtd.formats.elf import ET_CORE, ET_DYN, ET_EXEC, ET_REL, ElfFile
 from binfmtd.formats.escapes import encode
 from binfmtd.formats.kinds import Kind
@@ -60,7 +60,7 @@ def elf_kind(elf: ElfFile, head: bytes) -> Kind:  # noqa: PLR0911  each case has
         return Kind(
             word,
             f"an AppImage: {what}",
-            f"install QEMU's emulators (Debian's package {EMULATOR_PACKAGE}), and declare a handler that leaves out "
+            "install QEMU's emulators, and declare a handler that leaves out "
             "the bytes 8 to 10 of the file, which are an AppImage's own and which QEMU's usual match wants to be zero",
             _appimage_config(architecture),
             name,
@@ -68,7 +68,7 @@ def elf_kind(elf: ElfFile, head: bytes) -> Kind:  # noqa: PLR0911  each case has
     return Kind(
         word,
         what,
-        f"install QEMU's emulators (Debian's package {EMULATOR_PACKAGE})",
+        "install QEMU's emulators",
         f'architectures = ["{architecture.goarch or architecture.name}"]',
         name,
     )

@@ -11,7 +11,8 @@ import os
 from types import TracebackType
 from typing import Self
 
-from binfmtd.errors import MountError
+from binfmtd.errors import PASSING, MountError
+from binfmtd.files.cure import cure
 from binfmtd.formats.entryfile import parse_entry
 from binfmtd.kernel.mount import Mounted
 from binfmtd.model.entry import Entry, ObservedState
@@ -56,7 +57,8 @@ class Instance:
             with os.scandir(self.descriptor) as listing:  # which takes a descriptor of its own
                 found = [(entry.name, entry.inode()) for entry in listing]
         except OSError as error:
-            message = f"{self.mounted.directory} cannot be listed: {error.strerror}: see dmesg"
+            remedy = cure(error) if error.errno in PASSING else "see dmesg"
+            message = f"{self.mounted.directory} cannot be listed: {error.strerror}: {remedy}"
             raise MountError(message, error.errno) from None
         return [(name, inode) for name, inode in found if name not in _CONTROL_FILES]
 

@@ -16,7 +16,7 @@ from binfmtd.formats.mountinfo import parse_mountinfo
 from binfmtd.kernel.child import in_a_child
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.module import DEFAULT_DIRECTORY, FS_TYPE
-from binfmtd.kernel.mount import Mounted, Where, device_at, find, find_or_mount
+from binfmtd.kernel.mount import BIND, Mounted, Where, device_at, find, find_or_mount
 from binfmtd.kernel.write import REMOVE, Writer
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Extension
@@ -137,9 +137,10 @@ def _what_to_do(directory: str, trouble: str | None) -> str:
             "would end with this process's own: mount it for the namespace as a whole, or run the daemon (binfmtd "
             "run), whose mount holds it for as long as it runs"
         )
+    with_host = "" if init_lives_elsewhere() else "run this with --pid=host and it is done for you, "
     return (
         f"{directory}: nothing was registered: the host has no binfmt_misc mounted{tried}, and all would end with "
         f"this container: mount it on the host (mount -t binfmt_misc binfmt_misc {DEFAULT_DIRECTORY}) and bind it in "
-        f"(-v {DEFAULT_DIRECTORY}:/binfmt_misc), run this with --pid=host and it is done for you, or run the daemon "
+        f"({BIND}), {with_host}or run the daemon "
         "(binfmtd run), whose container's mount holds it for as long as it runs"
     )

@@ -11,7 +11,8 @@ import re
 from contextlib import suppress
 from typing import NamedTuple
 
-from binfmtd.errors import MountError
+from binfmtd.errors import PASSING, MountError
+from binfmtd.files.cure import cure
 from binfmtd.files.whereabouts import in_user_namespace
 from binfmtd.formats.mountinfo import MountLine, parse_mountinfo
 from binfmtd.kernel.host import may_mount
@@ -198,5 +199,5 @@ def _mount_table(directory: str) -> tuple[MountLine, ...]:
             lines = [line for line in file.read().split(b"\n") if any(each in line for each in needles)]
         return parse_mountinfo(b"\n".join(lines))
     except OSError as error:
-        message = f"{MOUNT_TABLE}: {error.strerror}: /proc must be mounted to find binfmt_misc"
-        raise MountError(message, error.errno) from None
+        remedy = cure(error) if error.errno in PASSING else "/proc must be mounted to find binfmt_misc"
+        raise MountError(f"{MOUNT_TABLE}: {error.strerror}: {remedy}", error.errno) from None

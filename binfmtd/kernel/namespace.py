@@ -8,7 +8,8 @@ ever uncover the parent's instance.
 
 import os
 
-from binfmtd.errors import SandboxError
+from binfmtd.errors import PASSING, SandboxError
+from binfmtd.files.cure import cure
 from binfmtd.kernel.child import in_a_child
 from binfmtd.kernel.ids import Ids, enter, one, to_be_had
 from binfmtd.kernel.module import DEFAULT_DIRECTORY, FS_TYPE
@@ -29,7 +30,8 @@ def enter_own_instance(directory: str = DEFAULT_DIRECTORY) -> Ids:
     except OSError as error:
         where = error.filename or "unshare"
         raise SandboxError(
-            f"cannot make a user namespace of our own ({where}: {error.strerror}): {_forbidden_by()}"
+            f"cannot make a user namespace of our own ({where}: {error.strerror}): "
+            f"{cure(error) if error.errno in PASSING else _forbidden_by()}"
         ) from None
     try:
         _mount_instance(directory)

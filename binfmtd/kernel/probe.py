@@ -110,7 +110,9 @@ class Prober:
                 os.fchmod(file.fileno(), 0o700)
                 file.write(program)
         except OSError as error:
-            raise ProbeError(f"{path}: {error.strerror}: make room, or name another directory in TMPDIR") from None
+            from binfmtd.files.cure import cure
+
+            raise ProbeError(f"{path}: {error.strerror}: {cure(error)}, or name another directory in TMPDIR") from None
         while True:
             attempt = _Attempt(path, self._patience, in_chroot=self._in_chroot, traced=self._traced)
             probed = attempt.run(name, expected)

@@ -5,7 +5,7 @@ from itertools import islice
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from binfmtd.catalog.architectures import EMULATOR_PACKAGE
+from binfmtd.files.distribution import emulators_remedy
 from binfmtd.model.desired import DesiredState, Held, Standing
 from binfmtd.model.drift import Action, Plan
 from binfmtd.model.entry import ObservedState
@@ -30,10 +30,10 @@ class Troubles(NamedTuple):
 
 
 def held_reason(held: Held) -> str:
-    """Why a handler cannot be had now, and for an architecture's emulator how to get it."""
+    """Why a handler cannot be had now, and for an architecture's emulator how to get it on this system."""
     if held.architecture is None or held.standing is Standing.REFUSED:
         return held.reason
-    return f"{held.reason}: install it (Debian's package {EMULATOR_PACKAGE})"
+    return f"{held.reason}: {emulators_remedy(held.architecture)}"
 
 
 def handler_states(

@@ -1,12 +1,14 @@
 """``binfmtd pause`` and ``resume``: an admin's maintenance is not undone."""
 
 import json
+import os
 import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.cli import BINFMTD, Cli
+from support.cli import BINFMTD, Cli, run, unprivileged_python
 from support.daemon import Daemon
 from support.instance import Instance
 from support.waiting import wait_until
@@ -214,6 +216,19 @@ def test_without_a_daemon(start_daemon: StartDaemon, cli: Cli, instance: Instanc
     daemon = start_daemon(CONFIG)
     assert daemon.status()["state"] == "paused"
     assert instance.names() == ["qemu-aarch64"]
+
+
+def test_as_another_user(start_daemon: StartDaemon) -> None:
+    """Who may not write to root's state directory is told that, and not to make room."""
+    if os.geteuid() != 0:
+        pytest.skip("takes root: the state directory has to be somebody else's")
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        start_daemon(CONFIG, ("--state-dir", directory))
+        pause = [*unprivileged_python(), "-m", "binfmtd", "pause", "--state-dir", directory]
+        result = run(pause, cwd="/")
+        assert (result.status, result.stdout) == (1, "")
+        assert result.message == f"{directory}/paused.lock: Permission denied: run this as root"
 
 
 def test_many_at_once(instance: Instance, start_daemon: StartDaemon) -> None:

@@ -107,6 +107,7 @@ def test_with_pid_host_what_cannot_be_mounted_there_is_said(host: Shell) -> None
     result = host(f"mount -t tmpfs t {MOUNT_POINT}; {container(CONTAINER_WITH_PID_HOST)}; ls -A {MOUNT_POINT}")
     assert result.stdout == "status 1\n"
     assert "nothing was registered" in result.message
+    assert "--pid=host" not in result.message  # which was given
 
 
 def test_a_shell_in_between(host: Shell) -> None:

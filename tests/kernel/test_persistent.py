@@ -352,7 +352,7 @@ def test_all_is_there_and_nothing_may_be_written(host: Host) -> None:
     assert (again.status, again.stderr) == (0, "")
     other = host.apply("--arch", "arm")
     assert other.status == 1
-    assert "Read-only file system: make room, or make it writable" in other.message
+    assert "Read-only file system: make it writable" in other.message
 
 
 def test_what_a_killed_one_left(host: Host) -> None:

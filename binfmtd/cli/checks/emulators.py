@@ -1,11 +1,13 @@
 """The emulators: their versions, who does not start, and for which architectures there is none."""
 
+import os
 from collections import defaultdict
 from collections.abc import Iterator
 
-from binfmtd.catalog.architectures import CATALOG, EMULATOR_PACKAGE
+from binfmtd.catalog.architectures import CATALOG
 from binfmtd.cli.checks.remedies import split
 from binfmtd.cli.checks.scene import Scene
+from binfmtd.files.distribution import emulators_remedy, install_emulators
 from binfmtd.model.finding import Finding, Level, Section
 
 
@@ -16,7 +18,8 @@ def of_emulators(scene: Scene) -> Iterator[Finding]:
         if isinstance(version, tuple):
             by_version[version].append(path)
         else:
-            yield _found("broken", Level.FAILURE, f"{path}: {version}", f"apt-get install --reinstall {_package(path)}")
+            remedy = install_emulators(_architecture(path), again=True)
+            yield _found("broken", Level.FAILURE, f"{path}: {version}", remedy)
     for version, paths in sorted(by_version.items(), reverse=True):
         text = f"QEMU {'.'.join(map(str, version))}: {_places(paths)}"
         yield _found("version", Level.OK, text)
@@ -30,8 +33,8 @@ def _found(check: str, level: Level, text: str, remedy: str = "") -> Finding:
     return Finding(Section.EMULATORS, check, level, text, remedy)
 
 
-def _package(path: str) -> str:
-    return f"{EMULATOR_PACKAGE}-static" if path.endswith("-static") else EMULATOR_PACKAGE
+def _architecture(path: str) -> str:
+    return os.path.basename(path).removeprefix("qemu-").removesuffix("-static")
 
 
 def _places(paths: list[str]) -> str:
@@ -46,6 +49,6 @@ def _missing(scene: Scene) -> Iterator[Finding]:
         yield _found("missing", Level.OK, "; ".join(["every architecture has an emulator", *runs]))
     elif not scene.emulators:
         text = "; ".join(["no architecture has an emulator here", *runs])
-        yield _found("missing", Level.WARNING, text, f"apt-get install {EMULATOR_PACKAGE}")
+        yield _found("missing", Level.WARNING, *split(f"{text}: {emulators_remedy()}"))
     else:
         yield _found("missing", Level.OK, "; ".join([f"none for: {' '.join(missing)}", *runs]))

@@ -4,7 +4,9 @@ import os
 from collections.abc import Iterator
 
 from binfmtd.cli.checks.scene import Scene
+from binfmtd.files.distribution import this_system
 from binfmtd.files.whereabouts import shares_root_with_init
+from binfmtd.formats.os_release import upgrade
 from binfmtd.kernel.host import kernel_version
 from binfmtd.kernel.module import kernel_has_it
 from binfmtd.kernel.namespace import forbidding_switch, own_instance_refused
@@ -38,7 +40,7 @@ def judge_release(release: str, version: tuple[int, int]) -> Iterator[Finding]:
             "release",
             Level.FAILURE,
             f"Linux {release} has no flag F, which came with 4.8: emulators are not found in chroots and containers",
-            "apt-get full-upgrade",
+            upgrade(this_system()),
         )
     else:
         yield ok("release", f"Linux {release}: flag F (from 4.8 on), {own} (from 6.7 on)")

@@ -1,10 +1,10 @@
 """What keeps the entries: the config, and the daemon."""
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from binfmtd.catalog.architectures import EMULATOR_PACKAGE
 from binfmtd.cli.checks.remedies import split
 from binfmtd.cli.checks.scene import Scene
 from binfmtd.daemon.state_dir import LOCK_NAME
@@ -16,6 +16,8 @@ from binfmtd.model.pause import EVERYTHING
 from binfmtd.report.status import held_reason
 
 _UNIT = "binfmtd.service"
+# The history has the likely cause of each drift.
+_END_CONTENTION = "stop what does it (`binfmtd status --history` says what that may be), or leave the entry to it:"
 _WORRIES = {"refused": Level.FAILURE, "failed": Level.FAILURE, "contended": Level.WARNING, "shadowed": Level.WARNING}
 
 
@@ -43,8 +45,8 @@ def of_config(scene: Scene) -> Iterator[Finding]:
             text, remedy = split(held_reason(held))
             yield found("refused", Level.FAILURE, f"{held.name}: {text}", remedy or check)
         elif held.standing is Standing.WAITING:
-            remedy = f"apt-get install {EMULATOR_PACKAGE}" if held.architecture else f"ls -l {held.interpreters[0]}"
-            yield found("waiting", Level.WARNING, f"{held.name}: {held.reason}", remedy)
+            text, remedy = split(held_reason(held))
+            yield found("waiting", Level.WARNING, f"{held.name}: {text}", remedy or f"ls -l {held.interpreters[0]}")
 
 
 def _check(scene: Scene) -> str:
@@ -95,17 +97,19 @@ def _of_status(scene: Scene, who: str, status: Mapping[str, Any]) -> Iterator[Fi
     yield found("runs", Level.OK, f"{who}, {state}, {status['repairs']} repairs in {status['passes']} passes")
     if problem:
         text, remedy = split(problem)
-        yield found("problem", Level.FAILURE, text, remedy or show)
+        yield found("problem", Level.FAILURE, text, remedy)
     if error := status["config"]["error"]:
         text = f"it goes on with an older config, since the new one is invalid: {error}"
         yield found("config", Level.FAILURE, text, _check(scene))
     for row in status["handlers"]:
         if (level := _WORRIES.get(row["state"])) is not None:
             text, remedy = split(row["reason"])
-            yield found(row["state"], level, f"{row['name']} is {row['state']}: {text}", remedy or show)
+            if row["state"] == "contended":
+                text, remedy = f"{text}; {_END_CONTENTION}", f"{scene.again('pause')} {shlex.quote(row['name'])}"
+            yield found(row["state"], level, f"{row['name']} is {row['state']}: {text}", remedy)
     if others := [name for name in status["contended"] if name not in {row["name"] for row in status["handlers"]}]:
-        text = f"somebody keeps undoing what it does with {', '.join(others)}: it does that at growing intervals"
-        yield found("contended", Level.WARNING, text, show)
+        text = f"another program keeps undoing what it does with {', '.join(others)}: it does that at growing intervals"
+        yield found("contended", Level.WARNING, f"{text}; {_END_CONTENTION}", scene.again("pause"))
     drifting = [row["name"] for row in status["handlers"] if row["state"] == "stand_in"]
     if state == "drifting":
         text = f"something has drifted, and is being repaired{': ' + ', '.join(drifting) if drifting else ''}"

@@ -4,12 +4,14 @@ An entry that the config declares is mended in the config, or the daemon would u
 """
 
 import os
+import re
 import shlex
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.names import find
 from binfmtd.cli.checks.scene import Scene
 from binfmtd.errors import FormatError
+from binfmtd.files.distribution import install_emulators
 from binfmtd.formats.line import encode_line, to_text
 from binfmtd.kernel.interpreters import leans_on
 from binfmtd.model.entry import Entry
@@ -18,7 +20,7 @@ from binfmtd.model.handler import Registration
 from binfmtd.model.match import Extension, Match, takes_plain
 from binfmtd.model.ownership import equal
 
-STATIC_PACKAGE = "qemu-user-static"  # Debian's; from Debian 13 on it brings qemu-user, which is static
+_COMMAND = re.compile(r": run (?:`([^`]+)`|([^`]+?)(?:, or .*)?$)")
 
 
 def architecture_of(match: Match) -> str | None:
@@ -29,9 +31,9 @@ def architecture_of(match: Match) -> str | None:
 
 
 def split(message: str) -> tuple[str, str]:
-    """Of a message of ours that ends in a command to run, the text and the command; "" where it ends in none."""
-    text, _, command = message.partition(": run ")
-    return text, command.partition(", or ")[0].strip("`")
+    """Of a message of ours that says what to run, the text before it and the command; "" where it says none."""
+    found = _COMMAND.search(message)
+    return (message[: found.start()], found[1] or found[2]) if found else (message, "")
 
 
 def _setting(mended: Registration, registration: Registration) -> str:
@@ -84,7 +86,7 @@ class Remedies:
             static = self._scene.emulators[architecture]
             line = self._in_config(entry, registration, f'interpreter = "{static}"')
             return line if line is not None else self.renew(entry, architecture)
-        return f"apt-get install {STATIC_PACKAGE}"
+        return install_emulators(architecture)
 
     def there(self, entry: Entry, registration: Registration) -> str:
         """Have an interpreter at all, or no entry."""

@@ -4,13 +4,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from binfmtd.catalog.architectures import CATALOG, EMULATOR_PACKAGE
+from binfmtd.catalog.architectures import CATALOG
 from binfmtd.cli.compat.install import Fate, Outcome, exchange
 from binfmtd.cli.compat.main import log
 from binfmtd.cli.one_shot import refused_beside, visit
 from binfmtd.daemon.facts import HostFacts
 from binfmtd.daemon.state_dir import default_state_dir
 from binfmtd.errors import StateError
+from binfmtd.files.distribution import emulators_remedy
 from binfmtd.kernel.interpreters import fingerprint
 from binfmtd.kernel.mount import Where
 from binfmtd.kernel.probe import Prober
@@ -69,9 +70,7 @@ def every_architecture(
 def conclude(outcomes: Mapping[str, Outcome], place: str = "here") -> int:
     """Say on stderr what failed, or that there was nothing to do in that ``place``; the exit status."""
     if not outcomes:
-        log(
-            f"error: no architecture has an emulator {place}: install them (Debian: apt-get install {EMULATOR_PACKAGE})"
-        )
+        log(f"error: no architecture has an emulator {place}: {emulators_remedy()}")
         return 1
     failed = {name: outcome.reason for name, outcome in outcomes.items() if outcome.fate is Fate.FAILED}
     for name, reason in failed.items():

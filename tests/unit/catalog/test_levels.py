@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from binfmtd.catalog.architectures import CATALOG, EMULATOR_PACKAGE
+from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.levels import LEVELS
 
 # CPU as its emulator calls it -> the levels that it has.
@@ -30,7 +30,7 @@ def test_exactly_the_levels_of_a_cpu_run(name: str, cpu: str, tmp_path: Path) ->
     """On each kind of CPU exactly the levels that it has exit with 42; on others they end otherwise, and in time."""
     emulator = shutil.which(f"qemu-{name}") or shutil.which(f"qemu-{name}-static")
     if emulator is None:
-        pytest.skip(f"qemu-{name} is not installed: apt-get install {EMULATOR_PACKAGE}")
+        pytest.skip(f"qemu-{name} is not installed: apt-get install qemu-user")
     ran = []
     for level, program in LEVELS[name].items():
         path = tmp_path / level

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from binfmtd.catalog.architectures import CATALOG, EMULATOR_PACKAGE, Architecture
+from binfmtd.catalog.architectures import CATALOG, Architecture
 from binfmtd.catalog.elf import ElfHeader
 from binfmtd.catalog.names import find
 from binfmtd.catalog.program import tiny_program
@@ -30,7 +30,7 @@ def test_emulator_runs_it(architecture: Architecture, tmp_path: Path) -> None:
     """Its own emulator runs it to exit status 42, and nothing is said about it."""
     emulator = shutil.which(f"qemu-{architecture.name}") or shutil.which(f"qemu-{architecture.name}-static")
     if emulator is None:
-        pytest.skip(f"qemu-{architecture.name} is not installed: apt-get install {EMULATOR_PACKAGE}")
+        pytest.skip(f"qemu-{architecture.name} is not installed: apt-get install qemu-user")
     assert exit_status(architecture, tmp_path, emulator) == (42, b"")
 
 

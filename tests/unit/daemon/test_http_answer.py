@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from binfmtd.daemon.http_answer import answer
+from binfmtd.files.distribution import install_module
 from binfmtd.report.counts import Counts
 from binfmtd.report.snapshot import Snapshot
 
@@ -70,7 +71,7 @@ def test_without_prometheus_client(snapshot: Snapshot, monkeypatch: pytest.Monke
     monkeypatch.delitem(sys.modules, "binfmtd.report.metrics", raising=False)
     status, _, body = get("/metrics", snapshot)
     assert status == 501
-    assert b"pip install binfmtd[metrics]" in body
+    assert install_module("prometheus_client").encode() in body
     assert get("/status", snapshot)[0] == 200
 
 

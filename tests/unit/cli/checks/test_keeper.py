@@ -10,6 +10,8 @@ from binfmtd.cli.checks.scene import Scene
 from binfmtd.daemon.facts import HostFacts
 from binfmtd.model.finding import Level
 
+PAUSE, RESUME = "binfmtd pause --state-dir /state", "binfmtd resume --state-dir /state"
+
 
 def scene(status: dict[str, Any] | None, pid: int | None = 7, error: str = "") -> Scene:
     given = argparse.Namespace(config=None, mount=None, state_dir="/state")
@@ -36,24 +38,30 @@ def row(state: str, reason: str = "why") -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("said", "check", "level"),
+    ("said", "check", "level", "remedy"),
     [
-        (status("contended", handlers=row("contended"), contended=["one"]), "contended", Level.WARNING),
-        (status("contended", contended=["the instance"]), "contended", Level.WARNING),
-        (status("degraded", handlers=row("failed")), "failed", Level.FAILURE),
-        (status("degraded", handlers=row("refused")), "refused", Level.FAILURE),
-        (status("degraded", problem="it cannot: run `this`"), "problem", Level.FAILURE),
-        (status("drifting", handlers=row("stand_in")), "drifting", Level.WARNING),
-        (status(handlers=row("shadowed")), "shadowed", Level.WARNING),
-        (status("paused", paused=[{"name": "one", "until": None}]), "paused", Level.WARNING),
+        (status("contended", handlers=row("contended"), contended=["one"]), "contended", Level.WARNING, PAUSE + " one"),
+        (status("contended", contended=["the instance"]), "contended", Level.WARNING, PAUSE),
+        (status("degraded", handlers=row("failed")), "failed", Level.FAILURE, ""),
+        (status("degraded", handlers=row("refused")), "refused", Level.FAILURE, ""),
+        (status("degraded", problem="it cannot: run `this`"), "problem", Level.FAILURE, "this"),
+        (status("degraded", problem="it is not there: do something"), "problem", Level.FAILURE, ""),
+        (status("drifting", handlers=row("stand_in")), "drifting", Level.WARNING, "binfmtd status --state-dir /state"),
+        (status(handlers=row("shadowed")), "shadowed", Level.WARNING, ""),
+        (
+            status("paused", paused=[{"name": "one", "until": None}]),
+            "paused",
+            Level.WARNING,
+            RESUME,
+        ),
     ],
 )
-def test_states(said: dict[str, Any], check: str, level: Level) -> None:
-    """Each comes as one finding beside the one that it runs, with something to type."""
+def test_states(said: dict[str, Any], check: str, level: Level, remedy: str) -> None:
+    """Each comes as one finding beside the one that it runs; what is to be typed changes something, or is not there."""
     runs, found = of_daemon(scene(said))
     assert (runs.check, runs.level) == ("runs", Level.OK)
     assert (found.check, found.level) == (check, level)
-    assert found.remedy
+    assert found.remedy == remedy
 
 
 def test_states_that_need_nothing() -> None:

@@ -1,0 +1,24 @@
+"""What to do about a file that cannot be read, written or made: it depends on what the kernel said, not on the file."""
+
+import os
+from errno import EACCES, EDQUOT, EFBIG, EMFILE, ENFILE, ENOMEM, ENOSPC, EPERM, EROFS
+
+_CURES = {
+    ENOSPC: "make room",
+    EDQUOT: "make room",
+    EFBIG: "raise the limit of file sizes (ulimit -f)",
+    EMFILE: "raise the limit of open files (ulimit -n)",
+    ENFILE: "raise the limit of open files (fs.file-max)",
+    ENOMEM: "give it more memory",
+}
+
+
+def cure(error: OSError) -> str:
+    """The remedy, to follow a colon."""
+    if error.errno in (EACCES, EPERM):
+        return "run this as root" if os.geteuid() != 0 else "something forbids it to root as well (see dmesg)"
+    if error.errno == EROFS:
+        from binfmtd.files.distribution import in_image  # this module is loaded by every command, so it stays small
+
+        return "give this container a tmpfs there (--tmpfs /run)" if in_image() else "make it writable"
+    return _CURES.get(error.errno or 0, "see that it can be used")

@@ -1,0 +1,30 @@
+"""What to do about a file, by what the kernel said."""
+
+import errno
+import os
+
+import pytest
+
+from binfmtd.files import distribution
+from binfmtd.files.cure import cure
+
+
+@pytest.mark.parametrize(
+    ("number", "root", "image", "says"),
+    [
+        (errno.ENOSPC, True, False, "make room"),
+        (errno.EDQUOT, False, False, "make room"),
+        (errno.EACCES, False, False, "run this as root"),
+        (errno.EACCES, True, False, "something forbids it to root"),
+        (errno.EROFS, True, False, "make it writable"),
+        (errno.EROFS, True, True, "--tmpfs /run"),
+        (errno.EFBIG, True, False, "ulimit -f"),
+        (errno.EMFILE, True, False, "ulimit -n"),
+        (errno.EIO, True, False, "see that it can be used"),
+    ],
+)
+def test_cure(monkeypatch: pytest.MonkeyPatch, number: int, root: bool, image: bool, says: str) -> None:
+    """Room helps where there is none, and nowhere else."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0 if root else 1000)
+    monkeypatch.setattr(distribution, "in_image", lambda: image)
+    assert says in cure(OSError(number, os.strerror(number)))
