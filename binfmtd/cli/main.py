@@ -8,10 +8,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 from binfmtd import __version__
 from binfmtd.errors import BinfmtdError, UsageError
+from binfmtd.files.cure import cure
 from binfmtd.report.printable import printable
 
 COMMANDS = {
@@ -38,6 +40,18 @@ _MODULES = {"import": "import_"}  # where the command's name is a word of Python
 _WISHES = ("BINFMTD_ARCH", "BINFMTD_PERSISTENT")
 
 
+# Modules of other projects, by the packages that pip has them in.
+_PACKAGES = {
+    "asyncore": "pyasyncore",
+    "prometheus_client": "prometheus_client",
+    "pydantic": "pydantic",
+    "pydantic_core": "pydantic",
+    "pyinotify": "pyinotify",
+    "structlog": "structlog",
+    "typing_extensions": "typing_extensions",
+}
+
+
 def entry() -> None:
     """Run the command of this process's arguments, and exit."""
     start(main)
@@ -49,6 +63,11 @@ def start(command: Callable[[Sequence[str]], int]) -> NoReturn:
     if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
         # The kernel's names and paths are bytes, written here as UTF-8: under another locale we would look up others.
         os.execv(sys.executable, [sys.orig_argv[0], "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606  ourselves
+    _open_standard_streams()
+    if sys.warnoptions:  # $PYTHONWARNINGS: what Python says of other projects' modules is no matter for our users
+        import warnings
+
+        warnings.simplefilter("ignore")
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # which process 1 of a container would not even hear
         signal.signal(signal.SIGTERM, _terminated)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited as ignored, it would take our children's status away
@@ -58,9 +77,17 @@ def start(command: Callable[[Sequence[str]], int]) -> NoReturn:
         unbuffered = io.FileIO(sys.stderr.fileno(), "w", closefd=False)
         sys.stderr = io.TextIOWrapper(unbuffered, sys.stderr.encoding, sys.stderr.errors, line_buffering=True)
     for stream in ("stdout", "stderr"):
-        if getattr(sys, stream) is None:  # closed by whoever started us; print() would take the other one
+        if getattr(sys, stream) is None:  # it was closed; print() would take the other one
             setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115  for as long as we run
     sys.exit(command(sys.argv[1:]))
+
+
+def _open_standard_streams() -> None:
+    """Open what is closed of the three: a file of ours that got such a number would be a stream of our children's."""
+    with suppress(OSError):
+        while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+            os.set_inheritable(descriptor, True)  # noqa: FBT003  it has no name
+        os.close(descriptor)
 
 
 def _terminated(number: int, _frame: object) -> NoReturn:
@@ -78,24 +105,30 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def guarded(command: Callable[[], int]) -> int:
-    """The exit status of a command, also where its output goes nowhere or somebody presses ^C."""
+    """The exit status of a command, also where this system gives it less than it needs: one line then says what.
+
+    So is a file that cannot be used, a Python package that is missing, output that goes nowhere, and ^C.
+    """
     try:
         try:
             return command()
         finally:  # argparse's --help leaves by SystemExit
             sys.stdout.flush()
     except OSError as error:
-        if error.errno not in (errno.EPIPE, errno.ENOSPC):
+        if error.errno != errno.EPIPE:
+            where = f"{printable(os.fsdecode(error.filename))}: " if error.filename else ""
+            print(f"binfmtd: {where}{error.strerror}: {cure(error)}", file=sys.stderr)
+        # No more output may come, not even at the interpreter's own end.
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except ImportError as error:
+        if (package := _PACKAGES.get((error.name or "").partition(".")[0])) is None:
             raise
-        if error.errno == errno.ENOSPC:
-            full = (
-                f"{printable(os.fsdecode(error.filename))}: no space left"
-                if error.filename
-                else "no space left for the output"
-            )
-            print(f"binfmtd: {full}: make room", file=sys.stderr)
-        # Nobody reads our output, or it has no room: no more of it may come, not even at the interpreter's own end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        from binfmtd.files.distribution import install_module
+
+        why = "is missing" if isinstance(error, ModuleNotFoundError) else f"is of no use ({printable(str(error))})"
+        print(f"binfmtd: the Python package {package} {why}: run `{install_module(package)}`", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -74,7 +74,7 @@ def test_no_room_for_the_output() -> None:
     """When stdout cannot be written, it says so in one line."""
     with Path("/dev/full").open("w") as full:
         result = run([*BINFMTD, "--version"], capture_output=False, stdout=full, stderr=-1, env=BUFFERED)
-    assert (result.status, result.message) == (1, "no space left for the output: make room")
+    assert (result.status, result.message) == (1, "No space left on device: make room")
 
 
 def test_streams_may_be_closed() -> None:
