@@ -7,7 +7,7 @@
 * Whatever the kernel could not take is refused here, for every interpreter that could come to be used.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -29,6 +29,7 @@ DEFAULT_PATHS = ("/usr/bin/qemu-{name}-static", "/usr/bin/qemu-{name}")
 DEFAULT_ENTRY = "qemu-{name}"
 DEFAULT_FLAGS = Flags.P | Flags.O | Flags.F
 ALL = "all"
+MOST_WARNINGS = 50
 
 
 def build(merged: Merged, sources: tuple[str, ...], included: Included = NOTHING) -> Config:
@@ -43,9 +44,15 @@ def build(merged: Merged, sources: tuple[str, ...], included: Included = NOTHING
         Policy()._replace(**given),
         _metrics(merged),
         sources,
-        tuple(warnings),
+        _told(warnings),
         labels=merged.labels.get("file"),
     )
+
+
+def _told(warnings: Sequence[str]) -> tuple[str, ...]:
+    """The first of them, and how many there are beside: nobody reads thousands."""
+    more = len(warnings) - MOST_WARNINGS
+    return (*warnings[:MOST_WARNINGS], *([f"and {more} more warnings, which are left out here"] if more > 0 else []))
 
 
 def _metrics(merged: Merged) -> Metrics:

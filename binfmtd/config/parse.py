@@ -78,6 +78,8 @@ def _explain(problem: ErrorDetails) -> tuple[str, str]:
         reason = f"{shown(value)} is not valid: write {problem['ctx']['expected']}"
     elif kind == "too_short":
         reason = "is empty: give at least one, or leave the key out"
+    elif kind == "too_long":
+        reason = f"has more than {problem['ctx']['max_length']} words: write fewer"
     else:
         reason = f"{shown(value)} must be {_WANTED[kind]}" if kind in _WANTED else f"{shown(value)}: {problem['msg']}"
     return dotted(*location), reason

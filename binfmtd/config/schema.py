@@ -115,6 +115,8 @@ def _textfile(path: str) -> str:
     return path
 
 
+LONGEST_LIST = 100  # of places to look at: each costs system calls, those of [emulators] for each architecture
+
 Escaped = Annotated[bytes, BeforeValidator(_raising_value_error(decode))]
 Letters = Annotated[Flags, BeforeValidator(_raising_value_error(Flags.parse))]
 Interpreter = Annotated[str, BeforeValidator(_raising_value_error(_interpreter))]
@@ -149,7 +151,7 @@ class ArchitectureTable(TypedDict, total=False):
 class EmulatorsTable(TypedDict, total=False):
     """``[emulators]``: how an architecture becomes a handler; every further key is an architecture's table."""
 
-    paths: Annotated[list[InterpreterPattern], Field(min_length=1)]
+    paths: Annotated[list[InterpreterPattern], Field(min_length=1, max_length=LONGEST_LIST)]
     entry: EveryEntryPattern
     flags: Letters
     by_architecture: dict[str, ArchitectureTable]  # under the names as written
@@ -219,7 +221,7 @@ class ConfigFile(TypedDict, total=False):
     settle: Annotated[float, BeforeValidator(partial(duration, least=0, most=1))]
     reload_on_change: bool
     probe: Annotated[Probe | float, BeforeValidator(_probe)]
-    include: list[IncludeWord]
+    include: Annotated[list[IncludeWord], Field(max_length=LONGEST_LIST)]
     metrics: MetricsTable
     labels: LabelsTable
     emulators: Annotated[EmulatorsTable, BeforeValidator(_apart)]

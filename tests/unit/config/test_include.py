@@ -8,6 +8,7 @@ import pytest
 
 from binfmtd.config import include
 from binfmtd.config import load as load_module
+from binfmtd.config.build import MOST_WARNINGS
 from binfmtd.config.include import SYSTEMD
 from binfmtd.config.source import age, watched
 from binfmtd.errors import ConfigError
@@ -129,6 +130,14 @@ def test_a_line_that_we_could_not_write_is_a_warning(load_text: Load, rules: Pat
     (warning,) = config.warnings
     assert warning.startswith(f"{rules}/b.conf:1: not included: ")
     assert "no delimiter" in warning
+
+
+def test_many_warnings(load_text: Load, rules: Path) -> None:
+    """The first are said, and how many there are beside."""
+    (rules / "a.conf").write_text("".join(f":x:M::{n:04}::/i:\n" for n in range(1000)))
+    warnings = load_text(f"{NONE}include = ['{rules}']").warnings
+    assert len(warnings) == MOST_WARNINGS + 1
+    assert warnings[-1] == f"and {999 - MOST_WARNINGS} more warnings, which are left out here"
 
 
 def test_the_same_name_again(load_text: Load, rules: Path) -> None:
