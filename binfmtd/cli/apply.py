@@ -90,14 +90,15 @@ def main(arguments: Sequence[str]) -> int:
         *config.warnings,
         *(persistence.warnings if persistence is not None else ()),
     ]
-    for problem in (here.reconciler.ledger.problem, nothing_there(config, desired), *warnings):
+    nothing = nothing_there(config, desired)
+    for problem in (here.reconciler.ledger.problem, nothing, *warnings):
         if problem:
             warn(problem)
     kept = persistence.file if persistence is not None else None
-    _print(result, failures, kept, as_json=given.json)
+    _print(result, failures, kept, as_json=given.json, idle=not nothing)
     for failure in failures:
         warn(f"{failure.entry}: {failure.reason}")
-    return FAILED if failures else DONE
+    return FAILED if failures or nothing else DONE
 
 
 def _keep(persistence: "Persistence", *, write: bool) -> list[Failure]:
@@ -132,8 +133,8 @@ def _failures(here: Visit, result: PassResult, *, only_adding: bool) -> list[Fai
     return failures
 
 
-def _print(result: PassResult, failures: Sequence[Failure], kept: str | None, *, as_json: bool) -> None:
-    """``kept`` is the file that brings it all back after a reboot."""
+def _print(result: PassResult, failures: Sequence[Failure], kept: str | None, *, as_json: bool, idle: bool) -> None:
+    """``kept`` is the file that brings it back after a reboot; ``idle``: that nothing was done is as it should be."""
     if as_json:
         document: dict[str, Any] = {
             "actions": [describe(action) for action in result.done],
@@ -145,7 +146,7 @@ def _print(result: PassResult, failures: Sequence[Failure], kept: str | None, *,
     elif result.done:
         rows = [(_DONE[action.act], action.entry, action.drift.value, action.reason) for action in result.done]
         print_table([("DONE", "ENTRY", "DRIFT", "REASON"), *rows])
-    elif not failures:
+    elif idle and not failures:
         print("nothing to do")
     if kept is not None and not as_json and not failures:
         print(f"after a reboot: {printable(kept)}")

@@ -18,6 +18,7 @@ ALL = "all"
 NONE = "none"
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("auto", "console", "logfmt", "json")
+_OF_BINFMT = {"install", "uninstall", "strict", "dir", "reset"}  # what those type who come from other images
 _ON = {"1", "true", "yes", "on"}
 _OFF = {"0", "false", "no", "off", ""}
 
@@ -43,7 +44,15 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError."""
+        _, _, unknown = message.partition("unrecognized arguments: ")
+        if option := next((word for word in unknown.split() if _name(word) in _OF_BINFMT), None):
+            whose = f"{option.partition('=')[0]} is an option of the command `binfmt`, which comes with binfmtd"
+            raise UsageError(f"{whose}: run `binfmt {unknown}` (as a container, the image binfmt)")
         raise UsageError(f"{message}: see `{self.prog} --help`")
+
+
+def _name(option: str) -> str:
+    return option.lstrip("-").partition("=")[0] if option.startswith("-") else ""
 
 
 def parser(command: str, *, epilog: str = "") -> argparse.ArgumentParser:

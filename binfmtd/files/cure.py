@@ -20,5 +20,10 @@ def cure(error: OSError) -> str:
     if error.errno == EROFS:
         from binfmtd.files.distribution import in_image  # this module is loaded by every command, so it stays small
 
-        return "give this container a tmpfs there (--tmpfs /run)" if in_image() else "make it writable"
+        place = next((top for top in ("/run", "/tmp") if _path(error).startswith(f"{top}/")), "")  # noqa: S108  a name
+        return f"start the container with --tmpfs {place}" if place and in_image() else "make it writable"
     return _CURES.get(error.errno or 0, "see that it can be used")
+
+
+def _path(error: OSError) -> str:
+    return os.fsdecode(error.filename or "")

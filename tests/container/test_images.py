@@ -42,6 +42,12 @@ def test_only_emulated_images_have_emulators(machine: Machine, image: str, slim_
     assert layers[:-1] == slim_layers
 
 
+def test_the_port_of_metrics(machine: Machine, image: str, slim_image: str, binfmt_image: str) -> None:
+    """It is exposed by the images whose command can be the daemon, and not by ``binfmt``, which has no such command."""
+    exposed = [config(machine, each)["Config"].get("ExposedPorts") or {} for each in (image, slim_image, binfmt_image)]
+    assert exposed == [{"9427/tcp": {}}, {"9427/tcp": {}}, {}]
+
+
 def test_emulators_can_be_chosen(machine: Machine) -> None:
     """The build argument EMULATORS takes names of QEMU and of Debian; those are in the image, and no others."""
     chosen = images.build("binfmtd", emulators="aarch64,armhf riscv64")

@@ -229,6 +229,15 @@ def test_arch_leaves_the_rest_of_the_config(instance: Instance, tmp_path: Path, 
     assert instance.names() == ["one", "qemu-arm"]
 
 
+def test_nothing_to_be_had(instance: Instance, tmp_path: Path, cli: Cli) -> None:
+    """Where "all" finds no emulator at all, as in an image without any, that is a failure: 1, and one line."""
+    result = cli("apply", config=f"[emulators]\npaths = ['{tmp_path}/bin/qemu-{{name}}']\n")
+    assert (result.status, result.stdout) == (1, "")
+    assert result.message.startswith("no architecture has an emulator here")
+    assert instance.names() == []
+    assert cli("apply", config="architectures = []").status == 0
+
+
 def test_arch_without_its_emulator(instance: Instance, tmp_path: Path, cli: Cli) -> None:
     """Named explicitly: exit 1 with the package; by "all" it is no failure."""
     config = fake_emulators(tmp_path / "bin", ["arm"])

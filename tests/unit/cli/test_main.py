@@ -9,6 +9,7 @@ from support.cli import BINFMTD, run
 from binfmtd import __version__
 from binfmtd.cli.main import COMMANDS
 
+BINFMT = "which comes with binfmtd: run `binfmt {}` (as a container, the image binfmt)"
 BUFFERED = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
 
 
@@ -48,6 +49,11 @@ def test_version() -> None:
         (["plan", "extra"], "unrecognized arguments: extra: see `binfmtd plan --help`"),
         (["plan", "--config"], "argument --config: expected one argument: see `binfmtd plan --help`"),
         (["--jsn"], "unrecognized arguments: --jsn: see `binfmtd apply --help`"),
+        (["--install", "arm64"], "--install is an option of the command `binfmt`, " + BINFMT.format("--install arm64")),
+        (
+            ["apply", "--uninstall=all"],
+            "--uninstall is an option of the command `binfmt`, " + BINFMT.format("--uninstall=all"),
+        ),
         (["arch", "amr64"], "unknown architecture 'amr64': did you mean arm64, amd64 or sparc64?"),
         (["arch", "arm", "zzz"], "unknown architecture 'zzz': `binfmtd arch` lists the known ones"),
     ],

@@ -17,7 +17,7 @@ from binfmtd.files.cure import cure
         (errno.EACCES, False, False, "run this as root"),
         (errno.EACCES, True, False, "something forbids it to root"),
         (errno.EROFS, True, False, "make it writable"),
-        (errno.EROFS, True, True, "--tmpfs /run"),
+        (errno.EROFS, True, True, "start the container with --tmpfs /run"),
         (errno.EFBIG, True, False, "ulimit -f"),
         (errno.EMFILE, True, False, "ulimit -n"),
         (errno.EIO, True, False, "see that it can be used"),
@@ -27,4 +27,4 @@ def test_cure(monkeypatch: pytest.MonkeyPatch, number: int, root: bool, image: b
     """Room helps where there is none, and nowhere else."""
     monkeypatch.setattr(os, "geteuid", lambda: 0 if root else 1000)
     monkeypatch.setattr(distribution, "in_image", lambda: image)
-    assert says in cure(OSError(number, os.strerror(number)))
+    assert says in cure(OSError(number, os.strerror(number), "/run/binfmtd/lock"))
