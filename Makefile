@@ -161,12 +161,23 @@ install: ## the command, unit, docs and what `make man completions` made, below 
 	    install -D -m 644 build/completions/$${path##*/} "$(DESTDIR)$(PREFIX)/share/$$path"; done
 	test -e "$(DESTDIR)$(CONFIG)" || install -D -m 644 config/binfmtd.toml "$(DESTDIR)$(CONFIG)"
 
-uninstall: ## what `make install` brought, with the same PREFIX and DESTDIR; the config stays
+uninstall: ## what `make install` brought, with the same PREFIX and DESTDIR; its service is stopped and disabled, the config stays
+	@test -n "$(PACKAGES)" || { echo "make: $(INSTALL_PYTHON) looks for no packages below $(PREFIX): name another PREFIX" >&2; exit 1; }
+	@# With DESTDIR nothing of it runs.  Else its units are known to systemd, unless another PREFIX has units of the same names.
+	@test -n "$(DESTDIR)" || for unit in systemd/binfmtd*; do unit=$${unit#systemd/}; \
+	    ours=$$(systemctl show --property=FragmentPath --value "$$unit" 2>/dev/null) || ours=; \
+	    [ "$$ours" = "$(UNITS)/$$unit" ] || continue; \
+	    echo "make: stopping and disabling $$unit"; \
+	    systemctl disable --quiet --now "$$unit" || exit; done
+	@test -n "$(DESTDIR)" || ! "$(PREFIX)/bin/binfmtd" status >/dev/null 2>&1 || { \
+	    echo "make: a daemon still runs ('$(PREFIX)/bin/binfmtd status' has its pid): stop it first" >&2; exit 1; }
 	rm -rf "$(DESTDIR)$(PACKAGES)/binfmtd" "$(DESTDIR)$(DOC)"
 	rm -f "$(DESTDIR)$(PREFIX)/bin/binfmtd" "$(DESTDIR)$(PREFIX)/bin/binfmt"
 	for unit in systemd/binfmtd*; do rm -f "$(DESTDIR)$(UNITS)/$${unit#systemd/}"; done
 	for page in $(MANUALS); do rm -f "$(DESTDIR)$(MAN)/man$${page##*.}/$$page"; done
 	for path in $(COMPLETIONS); do rm -f "$(DESTDIR)$(PREFIX)/share/$$path"; done
+	@test -n "$(DESTDIR)" || systemctl daemon-reload 2>/dev/null || : # where no systemd runs there is nothing to reload
+	@test -n "$(DESTDIR)" || echo "make: entries stay until the next boot unless on_stop = \"remove\" took them; so does $(CONFIG)"
 
 setup: tools $(VENV)/.stamp ## the virtual environment .venv, and what apt has to bring
 

@@ -1,0 +1,63 @@
+"""``make uninstall`` on a running system: nothing runs on with its files gone."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.cli import CHECKOUT, Result, run
+from support.daemon import Daemon
+
+StartDaemon = Callable[..., Daemon]
+
+SYSTEMCTL = """#!/bin/sh
+echo "$*" >>'{log}'
+case "$*" in *FragmentPath*) echo '{units}/binfmtd.service' ;; esac
+"""
+
+
+@pytest.fixture
+def prefix(tmp_path: Path) -> Path:
+    """Return a PREFIX where our command is installed."""
+    prefix = tmp_path / "usr"
+    (prefix / "bin").mkdir(parents=True)
+    command = f'exec {sys.executable} -m binfmtd "$@" --state-dir {tmp_path}/daemon/state'
+    (prefix / "bin/binfmtd").write_text(f"#!/bin/sh\ncd {CHECKOUT}; {command}\n")
+    (prefix / "bin/binfmtd").chmod(0o755)
+    return prefix
+
+
+def uninstall(prefix: Path, **environment: str) -> Result:
+    command = ["make", "-s", "-C", str(CHECKOUT), "uninstall", f"PREFIX={prefix}", f"PACKAGES={prefix}/packages"]
+    # Of a make that runs these tests nothing is passed on.
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+    return run(command, env=kept | environment, stdin=subprocess.DEVNULL)
+
+
+def test_a_daemon_runs(start_daemon: StartDaemon, prefix: Path) -> None:
+    """It refuses, and takes nothing away; when that has ended it does."""
+    daemon = start_daemon("architectures = []\n")
+    refused = uninstall(prefix)
+    assert refused.status != 0
+    assert "a daemon still runs" in refused.stderr
+    assert (prefix / "bin/binfmtd").exists()
+    daemon.terminate()
+    done = uninstall(prefix)
+    assert (done.status, done.stderr) == (0, "")
+    assert not (prefix / "bin/binfmtd").exists()
+
+
+def test_the_service_is_stopped(prefix: Path, tmp_path: Path) -> None:
+    """Units that systemd has from there are stopped and disabled first, and that is said; others are left alone."""
+    log = tmp_path / "log"
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/systemctl").write_text(SYSTEMCTL.format(log=log, units=prefix / "lib/systemd/system"))
+    (tmp_path / "bin/systemctl").chmod(0o755)
+    done = uninstall(prefix, PATH=f"{tmp_path}/bin:{os.environ['PATH']}")
+    assert (done.status, done.stderr) == (0, "")
+    assert "make: stopping and disabling binfmtd.service\n" in done.stdout
+    changes = [line for line in log.read_text().splitlines() if not line.startswith("show ")]
+    assert changes == ["disable --quiet --now binfmtd.service", "daemon-reload"]
+    assert not (prefix / "bin/binfmtd").exists()
