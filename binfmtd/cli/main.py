@@ -22,6 +22,7 @@ COMMANDS = {
     "plan": "what apply would do; exit status 3 if there is something to do",
     "check": "whether the config is valid, and what of it this host cannot take",
     "status": "what the daemon has and lacks",
+    "reload": "have the daemon read its config again, and wait until it is in force or rejected",
     "pause": "leave entries, or everything, as an admin makes them, until resumed or for a while",
     "resume": "end a pause: what drifted meanwhile is repaired",
     "wait": "wait until architectures are registered: for scripts, CI and init containers",

@@ -88,5 +88,5 @@ def refused_beside(pid: int, directory: str, wish: str) -> str:
         path = "its config"
     return (
         f"nothing was written: a daemon keeps this instance (pid {pid or 'unknown'}, state directory {directory}) as "
-        f"its own config says: put {wish} into {path} and reload it: kill -HUP {pid or 'PID'}"
+        f"its own config says: put {wish} into {path}, then run `binfmtd reload --state-dir {directory}`"
     )

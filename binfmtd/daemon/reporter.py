@@ -235,17 +235,17 @@ class Reporter:
         for warning in config.warnings:
             self._voice.log.warning("config_warning", reason=warning)
 
-    def config_reloaded(self, config: Config) -> None:
-        """Another config is in force."""
-        self.status.config_loaded()
+    def config_reloaded(self, config: Config, began: float) -> None:
+        """Another config is in force; the reload ``began`` at this time since the boot, in seconds."""
+        self.status.config_loaded(began)
         self._voice.forget_said()
         self._voice.pass_log.info("config_reloaded", generation=self.status.generation, files=list(config.sources))
         self.config_loaded(config)
 
-    def config_rejected(self, error: str) -> None:
+    def config_rejected(self, error: str, began: float) -> None:
         """The old one stays in force."""
         self.counts.reload_failures += 1
-        self.status.config_error = error
+        self.status.config_rejected(error, began)
         self._voice.log.error("config_rejected", reason=error, generation=self.status.generation)
 
     def removed(self, actions: list[Action], look: Look) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from binfmtd.daemon.attachment import Attachment
 from binfmtd.daemon.background import Background
-from binfmtd.daemon.config_source import ConfigSource
+from binfmtd.daemon.config_source import ConfigSource, ReadConfig
 from binfmtd.daemon.config_watch import KEY as CONFIG_FILES
 from binfmtd.daemon.config_watch import ConfigWatch
 from binfmtd.daemon.exporter import KEY as METRICS
@@ -112,6 +112,7 @@ class Service:
         self._doubted: frozenset[str] = frozenset()  # interpreters that the kernel has not opened yet
         self._arrived_at = float("-inf")  # when an interpreter was put in its place last
         self._after_look: tuple[str, bool] | None = None  # the pass that waits for interpreters, as for _make_pass
+        self._reload_began = 0.0  # seconds since the boot
         self._reload: Config | None = None  # read, and in force as soon as its interpreters have been looked at
 
     def run(self) -> None:
@@ -456,19 +457,20 @@ class Service:
             self._config_watch.arm(wanted=True)  # a directory may be another one than before
         self._background.run(_CONFIG, self._read_config, self._config_read)
 
-    def _read_config(self) -> Config | ConfigError:
-        config = self._source.load_when_quiet()
-        if isinstance(config, Config) and needs_native(config):
+    def _read_config(self) -> ReadConfig:
+        read = self._source.load_when_quiet()
+        if isinstance(read.config, Config) and needs_native(read.config):
             self._reconciler.facts.native(None)
-        return config
+        return read
 
-    def _config_read(self, config: Config | ConfigError) -> None:
+    def _config_read(self, read: ReadConfig) -> None:
+        config = read.config
         if isinstance(config, ConfigError):
-            self._report.config_rejected(str(config))
+            self._report.config_rejected(str(config), read.began)
             self._config_watch.arm(wanted=self._reconciler.config.policy.reload_on_change)
             self._tell_then_ready()
             return
-        self._reload = config
+        self._reload, self._reload_began = config, read.began
         self._keep_interpreters()
         self._interpreters.look(everything=True)
         if not self._interpreters.looking:
@@ -490,7 +492,7 @@ class Service:
         if config is not self._prepared:
             return
         self._prepared, self._use_by = None, _NEVER
-        self._report.config_reloaded(config)
+        self._report.config_reloaded(config, self._reload_began)
         self._persistence.retry()
         self._exporter.retry()
         self._pacing.use(config.policy.settle)

@@ -103,9 +103,16 @@ class Lock:
 
 
 def running_pid(state_dir: str) -> int | None:
-    """The process id of the daemon that holds the lock; 0 if it holds it but does not say; None if nobody does.
+    """Return the process id of the lock's holder as `holder` does; None if the lock is free."""
+    found = holder(state_dir)
+    return found and found[0]
 
-    Whoever may not open the lock is told by the kernel's list.  It leaves out what runs outside of his own pid
+
+def holder(state_dir: str) -> tuple[int, str] | None:
+    """Return the process id of the lock's holder and its purpose, RUN or APPLY; None if the lock is free.
+
+    The holder writes both: the id is the one in its own pid namespace, and 0 if it is not written yet.  Where we may
+    not open the lock, the kernel's list has the id, but no purpose.  The list leaves out processes outside of our pid
     namespace, and names files on btrfs by another device than stat(2) does.
     """
     path = os.path.join(state_dir, LOCK_NAME)
@@ -113,7 +120,8 @@ def running_pid(state_dir: str) -> int | None:
         # O_NONBLOCK: of a FIFO, which is no lock, it would wait for the other end.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except PermissionError:
-        return _listed(path)
+        listed = _listed(path)
+        return None if listed is None else (listed, RUN)
     except OSError:
         return None
     try:
@@ -121,11 +129,33 @@ def running_pid(state_dir: str) -> int | None:
             return None
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
-        return _holder(descriptor)[0]
+        return _holder(descriptor)
     else:
         return None
     finally:
         os.close(descriptor)
+
+
+def is_holder(pid: int, state_dir: str) -> bool:
+    """Whether the process that has this id in our pid namespace holds the lock.
+
+    The id in the lock may be one of another pid namespace, and an unrelated process may have it in ours.
+    """
+    path = os.path.join(state_dir, LOCK_NAME)
+    if pid and _listed(path) == pid:
+        return True
+    try:  # the kernel's list may know the file by another device, as on btrfs and overlayfs
+        descriptors = os.listdir(f"/proc/{pid}/fd")
+    except OSError:
+        return False
+    return any(_same(f"/proc/{pid}/fd/{descriptor}", path) for descriptor in descriptors)
+
+
+def _same(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:  # closed meanwhile
+        return False
 
 
 def _listed(path: str) -> int | None:

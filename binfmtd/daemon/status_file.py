@@ -31,17 +31,24 @@ class StatusFile:
         self.generation = 1
         self.config_error: str | None = None
         self._loaded_at = now()
+        self._reload_began: float | None = None
         self.look: Look | None = None
         self.last_pass: dict[str, Any] | None = None
         self.error: OSError | None = None  # why the file could not be written
         self._wanted: dict[str, Any] | None = None
         self._written: dict[str, Any] | None = None  # what the file says, but for the counting of passes
 
-    def config_loaded(self) -> None:
-        """Another config is in force."""
+    def config_loaded(self, reload_began: float) -> None:
+        """Another config is in force; the reload began to read it then, in seconds since the boot."""
         self.generation += 1
         self._loaded_at = now()
         self.config_error = None
+        self._reload_began = reload_began
+
+    def config_rejected(self, error: str, reload_began: float) -> None:
+        """The config before stays in force."""
+        self.config_error = error
+        self._reload_began = reload_began
 
     def put(self, document: dict[str, Any]) -> None:
         """Have the file say this; ``sync`` writes it."""
@@ -101,6 +108,7 @@ class StatusFile:
                 "generation": self.generation,
                 "loaded_at": self._loaded_at,
                 "error": self.config_error,
+                "reload_began": self._reload_began,
             },
             "handlers": rows,
             "contended": sorted(contended),

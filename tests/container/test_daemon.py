@@ -53,6 +53,18 @@ def test_sighup_reloads(machine: Machine, daemon: Container) -> None:
     assert daemon.state == "running"
 
 
+def test_reload(machine: Machine, daemon: Container) -> None:
+    """``podman exec binfmtd binfmtd reload`` returns when the new config is in force, or says why it was rejected."""
+    config = machine.directory / "binfmtd.toml"
+    config.write_text('architectures = ["arm", "riscv64"]\n')
+    assert daemon.execute("binfmtd", "reload").status == 0
+    assert set(machine.names()) == {"qemu-arm", "qemu-riscv64"}
+    config.write_text("architecturez = []\n")
+    rejected = daemon.execute("binfmtd", "reload")
+    assert rejected.status == 1
+    assert "architecturez" in rejected.message
+
+
 def test_sigterm_ends_it(machine: Machine, daemon: Container) -> None:
     """``podman stop`` ends it by SIGTERM, long before it would be killed, with 0; its entries stay."""
     assert daemon.stop() == 0

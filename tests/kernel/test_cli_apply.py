@@ -154,7 +154,7 @@ def test_beside_a_daemon(instance: Instance, start_daemon: StartDaemon, cli: Cli
         assert (result.status, result.stdout) == (1, "")
         first, *rest = result.messages
         assert f"(pid {daemon.pid}, " in first
-        assert first.endswith(f"kill -HUP {daemon.pid}")
+        assert first.endswith(f"then run `binfmtd reload --state-dir {daemon.state_directory}`")
         assert [line.split(":")[0] for line in rest] == ["late", "two", "one"]
 
         as_json = cli("apply", "--json", config=other)
@@ -274,8 +274,8 @@ def test_arch_beside_a_daemon(instance: Instance, start_daemon: StartDaemon, tmp
     assert cli("--arch", "arm", config=emulators).status == 0
     result = cli("--arch", "s390x", config=emulators)
     assert result.status == 1
-    assert f'put `architectures = ["s390x"]` into {daemon.config} and reload it' in result.messages[0]
-    assert result.messages[0].endswith(f"kill -HUP {daemon.pid}")
+    assert f'put `architectures = ["s390x"]` into {daemon.config}, then run' in result.messages[0]
+    assert result.messages[0].endswith(f"then run `binfmtd reload --state-dir {daemon.state_directory}`")
     assert result.messages[1].startswith("qemu-s390x: missing: it is not there")
     assert instance.names() == ["qemu-arm"]
 

@@ -29,7 +29,7 @@ echo "executions: $n" >>/run/outcomes
 def test_starts(service: Booted) -> None:
     """It is ready with every handler registered, says so in a sentence, and has no capability at all."""
     assert service.show("ActiveState") == "active"
-    assert service.show("Type") == "notify-reload"
+    assert service.show("Type") == "notify"
     assert service.show("StatusText") == "1 handler in order"
     assert service.answer() == 51
     status = service.run("cat", f"/proc/{service.show('MainPID')}/status").stdout

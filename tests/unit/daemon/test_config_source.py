@@ -23,26 +23,26 @@ class Written:
 
 def test_an_old_config_is_read_at_once() -> None:
     written = Written(3600, 0.1)
-    assert written.source.load_when_quiet() is CONFIG
+    assert written.source.load_when_quiet().config is CONFIG
     assert written.ages == [0.1], "one look was enough"
 
 
 def test_a_young_config_is_waited_for() -> None:
     written = Written(CONFIG_AGE - 0.01, CONFIG_AGE - 0.01, 3600, 0.1)
-    assert written.source.load_when_quiet() is CONFIG
+    assert written.source.load_when_quiet().config is CONFIG
     assert written.ages == [0.1]
 
 
 def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """A config that never holds still is read all the same."""
     monkeypatch.setattr(config_source, "PATIENCE", 0.05)
-    assert Written(CONFIG_AGE - 0.02).source.load_when_quiet() is CONFIG
+    assert Written(CONFIG_AGE - 0.02).source.load_when_quiet().config is CONFIG
 
 
 def test_a_file_from_the_future_is_not_waited_for() -> None:
     """The wall clock may have gone backwards: a negative age says nothing."""
     written = Written(-86400, 0.1)
-    assert written.source.load_when_quiet() is CONFIG
+    assert written.source.load_when_quiet().config is CONFIG
     assert written.ages == [0.1]
 
 
@@ -52,5 +52,5 @@ def test_an_invalid_config_is_a_result() -> None:
     def load() -> Config:
         raise ConfigError("not valid")
 
-    outcome = ConfigSource(load, lambda: 3600, dict).load_when_quiet()
+    outcome = ConfigSource(load, lambda: 3600, dict).load_when_quiet().config
     assert isinstance(outcome, ConfigError)

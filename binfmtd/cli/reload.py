@@ -1,0 +1,125 @@
+"""``binfmtd reload``: have the daemon read its config again, and wait for the outcome.
+
+The daemon takes the request as SIGHUP.  Sent from here it reaches the process itself; `docker kill -s HUP` counts as a
+manual stop for Docker, which then does not restart the container after a crash.
+"""
+
+import argparse
+import os
+import select
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from binfmtd.cli import options
+from binfmtd.cli.output import warn
+from binfmtd.cli.state import state_dir_to_read
+from binfmtd.daemon.pause_file import since_boot
+from binfmtd.daemon.state_dir import APPLY, holder, is_holder
+from binfmtd.errors import FormatError, StateError, UsageError
+from binfmtd.formats.duration import parse_duration
+from binfmtd.report.printable import printable
+from binfmtd.report.sentence import sentence
+from binfmtd.report.status_json import read_status
+
+IN_FORCE = 0
+FAILED = 1
+DEFAULT_TIMEOUT = "60s"
+_INTERVAL_MS = 20
+_NOT_REGISTERED = ("refused", "failed", "contended")  # a handler that waits for its emulator does not fail a start, too
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    command = options.parser("reload")
+    command.add_argument(
+        "--timeout", metavar="DURATION", default=DEFAULT_TIMEOUT, help=f"give up after so long ({DEFAULT_TIMEOUT})"
+    )
+    options.add_config(command)  # every command takes these two; here they make no difference
+    options.add_mount(command)
+    options.add_state_dir(command)
+    return command
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit status 0 if the config on disk is in force and its handlers are registered; 1 if not, with the reason."""
+    given = parser().parse_args(arguments)
+    try:
+        deadline = time.monotonic() + parse_duration(given.timeout)
+    except FormatError as error:
+        raise UsageError(f"--timeout: {given.timeout!r} {error}, like {DEFAULT_TIMEOUT}") from None
+    directory = state_dir_to_read(given)
+    daemon = _daemon(directory)
+    sent = since_boot()
+    try:
+        signal.pidfd_send_signal(daemon, signal.SIGHUP)
+    except PermissionError:
+        raise StateError(f"the daemon of {directory} is another user's: run this as that user or as root") from None
+    except ProcessLookupError:
+        raise StateError(f"the daemon of {directory} has just ended") from None
+    document = _answer(directory, daemon, sent, deadline)
+    if document is None:
+        warn(f"the daemon has not answered within {given.timeout}: `binfmtd status` shows its state")
+        return FAILED
+    if rejected := document["config"]["error"]:
+        warn(f"the config was rejected, and the one before it stays in force: {rejected}")
+        return FAILED
+    print(f"the config is in force: {printable(sentence(document))}")
+    failures = _failures(document)
+    for failure in failures:
+        warn(failure)
+    return FAILED if failures else IN_FORCE
+
+
+def _daemon(directory: str) -> int:
+    """Return a descriptor of the daemon's process.  Raises StateError."""
+    found = holder(directory)
+    if found is None:
+        raise StateError(f"no daemon runs with the state directory {directory}: name its own with --state-dir")
+    pid, purpose = found
+    if purpose == APPLY:
+        raise StateError(f"`binfmtd apply` (pid {pid}) has the state directory {directory}, and no daemon: try again")
+    try:
+        process = os.pidfd_open(pid)
+    except (OSError, ValueError):
+        process = None
+    # Asked with the descriptor open: after that the id cannot become another process's.
+    if process is None or not is_holder(pid, directory):
+        raise StateError(
+            f"the daemon of {directory} runs in another container or pid namespace (pid {pid or 'unknown'} there), and "
+            "can be signalled only from inside: `docker exec CONTAINER binfmtd reload`, with the container that runs it"
+        )
+    return process
+
+
+def _answer(directory: str, daemon: int, sent: float, deadline: float) -> dict[str, Any] | None:
+    """Wait for the status after the reload; None at the deadline.  Raises StateError if the daemon ends.
+
+    A reload that began to read before the signal was sent may have read an older config: it is no answer.
+    """
+    ended = select.poll()
+    ended.register(daemon, select.POLLIN)
+    while True:
+        if ended.poll(_INTERVAL_MS):
+            raise StateError(f"the daemon of {directory} ended before it answered")
+        late = time.monotonic() >= deadline
+        document = None
+        with suppress(StateError):  # a daemon that is just starting has none yet
+            document = read_status(directory)
+        if document is not None:
+            config = document["config"]
+            if "reload_began" not in config:
+                raise StateError("the daemon is of another version of binfmtd: restart it")
+            answered = (config["reload_began"] or 0.0) > sent
+            if answered and (config["error"] or document["state"] != "drifting" or late):
+                return document
+        if late:
+            return None
+
+
+def _failures(document: Mapping[str, Any]) -> list[str]:
+    rows = [row for row in document["handlers"] if row["state"] in _NOT_REGISTERED]
+    problems = [document["problem"]] if document["problem"] else []
+    return problems + [f"{row['name']} is {row['state']}: {row['reason']}" for row in rows]

@@ -1,0 +1,155 @@
+"""``binfmtd reload``: the daemon reads its config again, and the exit status says what came of it."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.cli import Cli
+from support.daemon import Daemon
+from support.instance import Instance
+from support.waiting import wait_until
+
+from binfmtd.daemon.state_dir import APPLY, Lock
+
+StartDaemon = Callable[..., Daemon]
+
+ONE = "architectures = []\n[handlers.one]\nmagic = '\\x00one'\ninterpreter = '/usr/bin/true'\nflags = 'F'\n"
+TWO = ONE.replace("one", "two")
+BAD = "architecturez = []\n"
+
+
+@pytest.fixture
+def cli(instance: Instance, tmp_path: Path) -> Cli:
+    cli = Cli(instance, tmp_path)
+    cli.state_directory = tmp_path / "daemon" / "state"
+    return cli
+
+
+def test_in_force(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
+    """It returns when the handlers of the new config are registered."""
+    daemon = start_daemon(ONE)
+    for text, name in ((TWO, "two"), (ONE, "one"), (ONE, "one")):
+        daemon.config.write_text(text)
+        result = cli("reload")
+        assert (result.status, result.stderr) == (0, "")
+        assert result.stdout == "the config is in force: 1 handler in order\n"
+        assert instance.names() == [name]
+    assert daemon.status()["config"]["generation"] == 4
+
+
+def test_rejected(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
+    """A config that is rejected is exit status 1 with the reason, also when the reason is the same as before."""
+    daemon = start_daemon(ONE)
+    daemon.config.write_text(BAD)
+    for times in (1, 2):
+        result = cli("reload")
+        assert (result.status, result.stdout) == (1, "")
+        assert result.message.startswith("the config was rejected, and the one before it stays in force: ")
+        assert str(daemon.config) in result.message
+        assert "architecturez" in result.message
+        assert len(daemon.logs("config_rejected")) == times
+    assert instance.names() == ["one"]
+    daemon.config.write_text(TWO)
+    assert cli("reload").status == 0
+    assert instance.names() == ["two"]
+
+
+def test_a_refused_handler(instance: Instance, start_daemon: StartDaemon, cli: Cli, tmp_path: Path) -> None:
+    """A config that is in force, but not as a whole, is exit status 1 as well, and the message names the handler."""
+    unsafe = tmp_path / "unsafe"
+    unsafe.write_bytes(b"")
+    unsafe.chmod(0o777)
+    daemon = start_daemon(ONE)
+    daemon.config.write_text(ONE + f"[handlers.bad]\nmagic = '\\x00bad'\ninterpreter = '{unsafe}'\n")
+    result = cli("reload")
+    assert result.status == 1
+    assert result.stdout.startswith("the config is in force: ")
+    assert result.message.startswith("bad is refused: ")
+    assert instance.names() == ["one"]
+
+
+def test_a_daemon_that_is_just_starting(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
+    """A request that comes before the first pass is answered after it."""
+    daemon = start_daemon(ONE, ready=False)
+    wait_until((daemon.state_directory / "lock").exists, what="the lock")
+    result = cli("reload")
+    assert (result.status, result.stderr) == (0, "")
+    assert instance.names() == ["one"]
+
+
+def test_without_a_daemon(cli: Cli) -> None:
+    """It says which directory it looked at."""
+    result = cli("reload")
+    assert result.status == 1
+    assert result.message.startswith(f"no daemon runs with the state directory {cli.state_directory}")
+
+
+def test_a_daemon_of_another_pid_namespace(cli: Cli) -> None:
+    """The id that the lock names may be any process's here: that one gets no signal."""
+    directory = cli.state_directory
+    directory.mkdir(parents=True)
+    with subprocess.Popen(["sleep", "infinity"]) as bystander:
+        lock = Lock(str(directory))
+        (directory / "lock").write_text(f"{bystander.pid}\nrun\n")
+        result = cli("reload")
+        lock.release()
+        bystander.kill()
+    assert bystander.returncode == -signal.SIGKILL
+    assert result.status == 1
+    assert f"(pid {bystander.pid} there)" in result.message
+    assert "docker exec CONTAINER binfmtd reload" in result.message
+
+
+def test_from_another_pid_namespace(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
+    """Two containers that share the state directory: from the other one it is refused, and says what to do."""
+    daemon = start_daemon(ONE)
+    apart = ("unshare", "--pid", "--fork", sys.executable, "-m", "binfmtd", "reload")
+    result = instance.run([*apart, "--state-dir", str(cli.state_directory)])
+    assert result.returncode == 1
+    assert "runs in another container or pid namespace" in result.stderr
+    assert daemon.process.poll() is None
+
+
+def test_apply_is_no_daemon(cli: Cli) -> None:
+    """SIGHUP would end an `apply` that has the lock; here that is this test."""
+    directory = cli.state_directory
+    directory.mkdir(parents=True)
+    lock = Lock(str(directory), APPLY)
+    result = cli("reload")
+    lock.release()
+    assert result.status == 1
+    assert result.message.startswith(f"`binfmtd apply` (pid {os.getpid()})")
+
+
+def test_timeout(start_daemon: StartDaemon, cli: Cli) -> None:
+    """A daemon that does not answer is exit status 1."""
+    daemon = start_daemon(ONE)
+    daemon.process.send_signal(signal.SIGSTOP)
+    result = cli("reload", "--timeout", "200ms")
+    daemon.process.send_signal(signal.SIGCONT)
+    assert result.status == 1
+    assert result.message.startswith("the daemon has not answered within 200ms")
+    assert cli("reload", "--timeout", "soon").status == 2
+
+
+def test_the_daemon_ends(start_daemon: StartDaemon, cli: Cli) -> None:
+    """A daemon that ends instead is exit status 1, at once."""
+    daemon = start_daemon(ONE)
+    daemon.process.send_signal(signal.SIGSTOP)
+    daemon.process.terminate()
+    waiting = subprocess.Popen(cli.command("reload"), stderr=subprocess.PIPE)
+    wait_until(lambda: _pending_hangup(daemon.pid), what="the request")
+    daemon.process.kill()
+    _, message = waiting.communicate()
+    assert waiting.returncode == 1
+    assert b"ended before it answered" in message
+
+
+def _pending_hangup(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    pending = next(line for line in status.splitlines() if line.startswith("ShdPnd:"))
+    return bool(int(pending.split()[1], 16) & (1 << (signal.SIGHUP - 1)))
