@@ -2,7 +2,8 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from binfmtd.cli import options
 from binfmtd.cli.output import print_json, warn
@@ -12,7 +13,8 @@ from binfmtd.cli.table import size_of
 from binfmtd.daemon.state_dir import running_pid
 from binfmtd.errors import StateError
 from binfmtd.report.colour import takes_colours
-from binfmtd.report.status_json import read_status
+from binfmtd.report.sentence import verdict
+from binfmtd.report.status_json import FILE_NAME, read_status
 
 FRESH = 0
 STALE = 1
@@ -27,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_state_dir(command)
     options.add_json(command)
     how = command.add_mutually_exclusive_group()
-    how.add_argument("--check", action="store_true", help="exit with 3 unless all is converged")
+    how.add_argument("--check", action="store_true", help="print one line, and exit with 3 unless all is converged")
     how.add_argument("--history", action="store_true", help="show the last hundred drifts and repairs instead")
     how.add_argument(
         "--watch",
@@ -55,6 +57,9 @@ def main(arguments: Sequence[str]) -> int:
         return NOT_CONVERGED
     if given.json:
         print_json(status["history"] if given.history else {**status, "pid": pid})
+    elif given.check:
+        if pid is not None:
+            print(_verdict(status))
     else:
         size = size_of(sys.stdout)
         width = None if size is None else size.columns
@@ -68,3 +73,10 @@ def main(arguments: Sequence[str]) -> int:
     if given.check:
         return FRESH if pid is not None and status["state"] == "converged" else NOT_CONVERGED
     return FRESH if pid is not None else STALE
+
+
+def _verdict(status: Mapping[str, Any]) -> str:
+    try:
+        return verdict(status)
+    except (KeyError, TypeError, AttributeError):
+        raise StateError(f"{FILE_NAME} is damaged: the daemon writes it anew with its next pass") from None

@@ -1,4 +1,4 @@
-"""The status in one sentence, as `systemctl status` shows it: "33 handlers in order, 2 waiting, 4 repairs"."""
+"""The status in one line, as `systemctl status` shows it: "33 handlers in order, 2 waiting, 4 repairs"."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ from binfmtd.report.printable import printable
 
 # What needs no attention is in order, also what the config wants disabled.
 _IN_ORDER = ("registered", "disabled")
+_CONVERGED = (*_IN_ORDER, "served_elsewhere", "shadowed")
 
 
 def sentence(document: Mapping[str, Any]) -> str:
@@ -24,3 +25,14 @@ def sentence(document: Mapping[str, Any]) -> str:
     if document["config"]["error"]:
         parts.append("the config is invalid now, and the one before it is in force")
     return printable("; ".join(parts))
+
+
+def verdict(document: Mapping[str, Any]) -> str:
+    """Return one line for a health check: the sentence, or the state and the first reason why it is not converged."""
+    if document["state"] == "converged":
+        return sentence(document)
+    rows = [row for row in document["handlers"] if row["state"] not in _CONVERGED]
+    problems = [document["problem"]] if document["problem"] else []
+    first, *others = [*problems, *(f"{row['name']}: {row['reason']}" for row in rows)] or [sentence(document)]
+    more = f" (and {len(others)} more)" if others else ""
+    return printable(f"{document['state']}: {first}{more}")

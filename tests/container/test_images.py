@@ -105,5 +105,7 @@ def test_labels(target: str, machine: Machine, request: pytest.FixtureRequest) -
 def test_only_daemons_have_a_health_check(machine: Machine, image: str, slim_image: str, binfmt_image: str) -> None:
     """``binfmtd`` and ``slim`` ask for the daemon's health, ``binfmt`` ends at once and has none."""
     for each in (image, slim_image):
-        assert "status --check" in config(machine, each)["Healthcheck"]["Test"][-1]
+        check = config(machine, each)["Healthcheck"]
+        assert "status --check" in check["Test"][-1]
+        assert check["StartInterval"] == 1_000_000_000  # nanoseconds
     assert config(machine, binfmt_image).get("Healthcheck", {}).get("Test") in (None, ["NONE"])

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from binfmtd.report.sentence import sentence
+from binfmtd.report.sentence import sentence, verdict
 
 
 def document(*states: str, repairs: int = 0, problem: str | None = None, error: str | None = None) -> dict[str, Any]:
@@ -35,6 +35,28 @@ def document(*states: str, repairs: int = 0, problem: str | None = None, error: 
 def test_what_it_says(given: dict[str, Any], says: str) -> None:
     """What is in order first, then what is not by its state, then repairs; troubles before, and the config after."""
     assert sentence(given) == says
+
+
+def rows(**reasons: str) -> list[dict[str, str]]:
+    return [{"name": "fine", "state": "registered", "reason": ""}] + [
+        {"name": name, "state": "waiting", "reason": reason} for name, reason in reasons.items()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"state": "converged"}, "1 handler in order"),
+        ({"state": "converged", "handlers": []}, "0 handlers in order"),
+        ({"state": "waiting", "handlers": rows(a="no file")}, "waiting: a: no file"),
+        ({"state": "waiting", "handlers": rows(a="no file", b="none")}, "waiting: a: no file (and 1 more)"),
+        ({"state": "degraded", "problem": "no\nwatch", "handlers": rows(a="x")}, "degraded: no\\nwatch (and 1 more)"),
+        ({"state": "drifting"}, "drifting: 1 handler in order"),
+    ],
+)
+def test_verdict(given: dict[str, Any], says: str) -> None:
+    """A health check gets one line: the sentence, or the first reason why not all is converged."""
+    assert verdict(document("registered") | {"handlers": rows()} | given) == says
 
 
 def test_a_newline_cannot_begin_another_state() -> None:
