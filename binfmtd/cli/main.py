@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from binfmtd import __version__
+from binfmtd.daemon.signals import HELD
 from binfmtd.errors import BinfmtdError, UsageError
 from binfmtd.files.cure import cure
 from binfmtd.report.printable import printable
@@ -55,11 +56,16 @@ _PACKAGES = {
 
 def entry() -> None:
     """Run the command of this process's arguments, and exit."""
-    start(main)
+    start(main, held=sys.argv[1:2] == ["run"])
 
 
-def start(command: Callable[[Sequence[str]], int]) -> NoReturn:
-    """Make this process fit for a command, run it on this process's arguments, and exit with its status."""
+def start(command: Callable[[Sequence[str]], int], *, held: bool = False) -> NoReturn:
+    """Make this process fit for a command, run it on this process's arguments, and exit with its status.
+
+    ``held``: the command itself unblocks HELD, once it can answer these signals.  Until then the kernel keeps one that
+    arrives.  The unit and the images block them already before Python starts, with `env --block-signal`.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
     gc.disable()  # most commands end before there is any garbage; those that go on enable it
     if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
         # The kernel's names and paths are bytes, written here as UTF-8: under another locale we would look up others.
@@ -80,6 +86,8 @@ def start(command: Callable[[Sequence[str]], int]) -> NoReturn:
     for stream in ("stdout", "stderr"):
         if getattr(sys, stream) is None:  # it was closed; print() would take the other one
             setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115  for as long as we run
+    if not held:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
     sys.exit(command(sys.argv[1:]))
 
 

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
 
     from binfmtd.daemon.signals import Signals
 
-    signals = Signals()  # first of all: a SIGHUP before this would end us
+    signals = Signals()  # first of all: what was sent meanwhile is answered
     wanted = options.architectures(given)
     persistence = Persistence(find_host(given.host_root) if given.persistent else None)
     persistence.check_reader()

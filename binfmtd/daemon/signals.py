@@ -5,6 +5,7 @@ import signal
 from types import FrameType
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
+HELD = (*_STOP, signal.SIGHUP)  # blocked from the first line that we run until they can be answered
 
 
 class Signals:
@@ -18,6 +19,7 @@ class Signals:
         signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
         for number in (*_STOP, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, self._note)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
 
     def drain(self) -> None:
         """Empty the pipe; the flags stay until whoever acts on one clears it."""
@@ -29,7 +31,7 @@ class Signals:
 
     def ignore(self) -> None:
         """Be deaf from here on: the end has begun, and Python's own would give way to who asks for it once more."""
-        for number in (*_STOP, signal.SIGHUP):
+        for number in HELD:
             signal.signal(number, signal.SIG_IGN)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:

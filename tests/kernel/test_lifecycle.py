@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -55,6 +56,68 @@ def test_told_to_end_again_and_again(start_daemon: StartDaemon) -> None:
     while not ended():
         assert time.monotonic() < deadline
     assert daemon.process.returncode == 0
+
+
+def start_with_signal(
+    instance: Instance, directory: Path, number: signal.Signals, when: str
+) -> subprocess.Popen[bytes]:
+    """Start a daemon that gets a signal before it can answer; ``directory`` has its state, and its log as ``log``."""
+    (directory / "c.toml").write_text(CONFIG)
+    arguments = ["run", "--config", str(directory / "c.toml"), "--state-dir", str(directory / "state")]
+    with (directory / "log").open("wb") as log:
+        process: subprocess.Popen[bytes] = instance.popen(
+            [sys.executable, "-c", MOMENTS[when].format(int(number)), *arguments, "--log-format", "json"],
+            stdout=log,
+            stderr=log,
+        )
+    return process
+
+
+# Blocks the signal and sends it to itself, then becomes the daemon.
+HELD_BY_THE_PARENT = """
+import os, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [{0}])
+os.kill(os.getpid(), {0})
+os.execv(sys.executable, [sys.executable, "-m", "binfmtd", *sys.argv[1:]])
+"""
+# Sends it to itself when it is known which command is meant, and that command's module is not loaded yet.
+BEFORE_THE_COMMAND = """
+import importlib, os
+from binfmtd.cli.main import entry
+load = importlib.import_module
+def kill_and_load(name, package=None):
+    if name == "binfmtd.cli.run":
+        os.kill(os.getpid(), {0})
+    return load(name, package)
+importlib.import_module = kill_and_load
+entry()
+"""
+MOMENTS = {"the interpreter starts": HELD_BY_THE_PARENT, "the command is loaded": BEFORE_THE_COMMAND}
+
+
+@pytest.mark.parametrize("when", MOMENTS)
+def test_sigterm_while_it_starts(instance: Instance, tmp_path: Path, when: str) -> None:
+    """It is held until the daemon can answer: exit status 0, and neither 143 nor the signal itself."""
+    assert start_with_signal(instance, tmp_path, signal.SIGTERM, when).wait(10 * SLOWNESS) == 0
+    assert '"stopped"' in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize("when", MOMENTS)
+def test_sighup_while_it_starts(instance: Instance, tmp_path: Path, when: str) -> None:
+    """It is held until the daemon can answer, which is a reload after the first pass."""
+    daemon = start_with_signal(instance, tmp_path, signal.SIGHUP, when)
+    wait_until(
+        lambda: "config_reloaded" in (tmp_path / "log").read_text() or daemon.poll() is not None, what="the reload"
+    )
+    daemon.terminate()
+    assert daemon.wait(10 * SLOWNESS) == 0
+
+
+def test_a_signal_ends_other_commands_while_they_start(instance: Instance, tmp_path: Path) -> None:
+    """Only the daemon holds it: `wait` for what never comes ends with 143, also if its parent had blocked SIGTERM."""
+    code = HELD_BY_THE_PARENT.format(int(signal.SIGTERM))
+    waiting = instance.popen([sys.executable, "-c", code, "wait", "s390x", "--state-dir", str(tmp_path)])
+    assert waiting.wait(10 * SLOWNESS) == 128 + signal.SIGTERM
 
 
 def test_idle_it_sleeps(start_daemon: StartDaemon) -> None:
