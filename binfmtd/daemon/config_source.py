@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from binfmtd.daemon.pause_file import since_boot
+from binfmtd.daemon.preload import cannot_load
 from binfmtd.errors import ConfigError
 from binfmtd.model.config import Config
 
@@ -39,3 +40,5 @@ class ConfigSource(NamedTuple):
             return ReadConfig(self.load(), began)
         except ConfigError as error:
             return ReadConfig(error, began)
+        except ImportError as error:
+            return ReadConfig(ConfigError(cannot_load(error)), began)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from binfmtd.daemon.background import Background
 from binfmtd.daemon.listen_fds import passed_socket
+from binfmtd.daemon.preload import cannot_load
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.wait import Wait
 from binfmtd.model.config import Metrics
@@ -87,6 +88,8 @@ class Exporter:
                 self._report.listening(_shown(listener.getsockname()))
         except (OSError, RuntimeError) as error:  # no descriptors left, no threads
             self._report.metrics_failed(f"[metrics]: {error}")
+        except ImportError as error:
+            self._report.metrics_failed(f"[metrics]: {cannot_load(error)}")
         if self._textfile is not None and self._snapshot is not None:
             self._textfile.show(self._snapshot)
 

@@ -258,6 +258,14 @@ class Reporter:
         """The last word."""
         self._voice.log.info("stopped", passes=self.counts.passes.total(), repairs=self.counts.repairs.total())
 
+    def restart_needed(self, reason: str) -> None:
+        """A module could not be loaded; a thread may say so, too."""
+        self._voice.once(f"restart {reason}", "restart_needed", reason=reason)
+
+    def modules_loaded(self) -> None:
+        """From now on the files of the package may be replaced."""
+        self._voice.log.debug("modules_loaded")
+
     def listening(self, address: str) -> None:
         """HTTP is served there."""
         self._voice.log.info("listening", address=address)

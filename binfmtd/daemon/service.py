@@ -29,6 +29,7 @@ from binfmtd.daemon.notify import Notifier
 from binfmtd.daemon.pacing import Pacing
 from binfmtd.daemon.pause_file import PauseFile, since_boot
 from binfmtd.daemon.persistent import Persistence
+from binfmtd.daemon.preload import cannot_load, preload
 from binfmtd.daemon.probing import Probing
 from binfmtd.daemon.publisher import Publisher
 from binfmtd.daemon.reconcile import Reconciler
@@ -56,7 +57,8 @@ _FIRST_PUBLISHED = 5.0  # seconds that the first READY=1 waits for watches, stat
 _PUBLISHED = 1.0  # seconds that READY=1 waits for the status file
 _STOPPING = 0.5  # seconds that the end waits for a mount that may be back
 # Work in the background, by key: of each one piece is done at a time.
-_MOUNT, _CONFIG, _PAUSES, _PERSISTENT = "mount", "config", "pauses", "persistent"
+_MOUNT, _CONFIG, _PAUSES, _PERSISTENT, _MODULES = "mount", "config", "pauses", "persistent", "modules"
+_REST_SECONDS = 1.0  # after a module could not be loaded
 _NEVER = float("inf")
 
 
@@ -121,6 +123,16 @@ class Service:
         gc.freeze()  # what is loaded by now is no garbage, and a collection in a repair need not look through it
         gc.enable()
         while not self._signals.stop:
+            try:
+                self._serve()
+            except ImportError as error:
+                self._report.restart_needed(cannot_load(error))
+                self._wait.until(time.monotonic() + _REST_SECONDS)  # what is due stays due
+        self._stop()
+
+    def _serve(self) -> None:
+        """The loop, until a signal ends it."""
+        while not self._signals.stop:
             deadline = min(
                 self._look_at(),
                 _NEVER if self._after_look else self._pacing.deadline(),
@@ -153,7 +165,6 @@ class Service:
             if self._mounts.descriptor in woken:
                 self._mounts.drain()
             self._do_what_is_due()
-        self._stop()
 
     def _start(self) -> None:
         """Make the first pass.  No handlers are kept yet, so this may wait."""
@@ -181,6 +192,9 @@ class Service:
         self._started = True
         if self._ready:
             self._say_ready()
+        self._background.run(
+            _MODULES, lambda: preload(self._report.restart_needed), lambda _: self._report.modules_loaded()
+        )
 
     # What wakes it
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
+from binfmtd.daemon.preload import cannot_load
 from binfmtd.files.atomic import write_atomically
 from binfmtd.report.snapshot import Snapshot
 
@@ -56,6 +57,8 @@ class Textfile:
                 write_atomically(self._path, self._snapshot.metrics)
         except OSError as error:
             problem = f'[metrics] textfile = "{self._path}": {error.strerror}: tried again when there is news'
+        except ImportError as error:
+            problem = f"[metrics] textfile: {cannot_load(error)}"
         if problem is not None and problem != self._problem:
             self._failed(problem)
         self._problem = problem

@@ -344,8 +344,9 @@ def stat_of(task: Path) -> list[str]:
 
 
 def test_nothing_more_where_nobody_asks(start_daemon: StartDaemon) -> None:
-    """Without [metrics] only the log has a thread that stays, and none of what serves is loaded."""
-    daemon = start_daemon("architectures = []")
+    """Without [metrics] only the log has a thread that stays, and what serves is loaded only in the end."""
+    daemon = start_daemon("architectures = []", ("--log-level", "debug"))
+    daemon.wait_for_log("modules_loaded")
     wait_until(lambda: len(os.listdir(f"/proc/{daemon.pid}/task")) <= 2, what="the end of the other threads")
     loaded = "[name for name in ('http.server', 'prometheus_client') if name in sys.modules]"
     check = f"import sys, binfmtd.daemon.service; print({loaded})"

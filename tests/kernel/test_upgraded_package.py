@@ -1,0 +1,163 @@
+"""The package's files are replaced while the daemon runs, as any upgrade does it."""
+
+import importlib.metadata
+import shutil
+import socket
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support.cli import CHECKOUT, Cli, fake_emulators
+from support.daemon import Daemon
+from support.instance import MOUNT_POINT, Instance
+from support.waiting import wait_until
+
+from binfmtd.daemon.preload import REMEDY
+
+# Everything that it needs at run time, on some version of Python; with `python -S` there is no other place to find it.
+DISTRIBUTIONS = (
+    *("pyinotify", "pyasyncore", "structlog", "prometheus_client"),
+    *("pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection"),
+)
+HANDLER = "[handlers.{0}]\nmagic = '\\x00{0}'\ninterpreter = '/usr/bin/true'\nflags = 'F'\n"
+NO_ARCHITECTURE = "architectures = []\n"
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Return a directory with a copy of the package and of all that it imports but the standard library."""
+    tree = tmp_path / "tree"
+    shutil.copytree(CHECKOUT / "binfmtd", tree / "binfmtd", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in DISTRIBUTIONS:
+        for file in (file for found in importlib.metadata.distributions(name=name) for file in found.files or ()):
+            source = Path(str(file.locate()))
+            if source.is_file() and ".." not in file.parts:
+                (tree / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(source, tree / file)
+    return tree
+
+
+StartFromTree = Callable[[str | None], Daemon]
+
+
+@pytest.fixture
+def start_from_tree(instance: Instance, tree: Path, tmp_path: Path) -> Iterator[StartFromTree]:
+    """Yield what starts a daemon that has its modules from the tree, and moves that away once it is ready."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -S -P "$@"\n')
+    python.chmod(0o755)
+    started: list[Daemon] = []
+
+    def start(config: str | None) -> Daemon:
+        options, environment = ("--log-level", "debug"), {"PYTHONPATH": str(tree)}
+        daemon = Daemon(instance, tmp_path / "daemon", config, options, environment, str(python))
+        started.append(daemon)
+        daemon.wait_for_log("modules_loaded")
+        tree.rename(tmp_path / "moved")
+        return daemon
+
+    yield start
+    for daemon in started:
+        daemon.close()
+        print(daemon.log_text())  # noqa: T201  pytest shows it where the test failed
+
+
+@pytest.fixture
+def cli(instance: Instance, tmp_path: Path) -> Cli:
+    cli = Cli(instance, tmp_path)
+    cli.state_directory = tmp_path / "daemon" / "state"
+    return cli
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def reloaded(cli: Cli, daemon: Daemon, config: str) -> None:
+    daemon.config.write_text(config)
+    result = cli("reload")
+    assert (result.status, result.stderr) == (0, "")
+
+
+def test_all_that_a_daemon_does(instance: Instance, start_from_tree: StartFromTree, cli: Cli, tmp_path: Path) -> None:
+    """Reloads with every table, good and bad, repairs, pauses, probes, mounts and the end take no file any more."""
+    daemon = start_from_tree(NO_ARCHITECTURE)
+    reloaded(cli, daemon, NO_ARCHITECTURE + HANDLER.format("one"))
+
+    daemon.config.write_text("architecturez = []\n")
+    rejected = cli("reload")
+    assert rejected.status == 1
+    assert "did you mean" in rejected.message
+
+    emulators = fake_emulators(tmp_path / "bin", ["arm", "s390x"])
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "a.conf").write_text(":included:M::included::/usr/bin/true:\n")
+    textfile, labels = tmp_path / "binfmtd.prom", tmp_path / "labels"
+    config = f"architectures = ['arm', 's390x']\ninclude = ['{tmp_path}/rules']\nprobe = 'after-repair'\n"
+    config += emulators + f"[metrics]\nlisten = '127.0.0.1:{free_port()}'\ntextfile = '{textfile}'\n"
+    config += f"[labels]\nfile = '{labels}'\n" + HANDLER.format("l" + "o" * 249)  # its stand-in's name takes a hash
+    config += HANDLER.format("two")
+    reloaded(cli, daemon, config)
+    assert {"included", "two", "qemu-arm", "qemu-s390x"} <= set(instance.names())
+    wait_until(textfile.exists, what="the textfile")
+    address = daemon.wait_for_log("listening")["address"]
+    for path in ("metrics", "healthz", "readyz", "status"):
+        with urllib.request.urlopen(f"http://{address}/{path}") as answer:
+            assert answer.status == 200
+
+    instance.remove("two")
+    wait_until(lambda: "two" in instance.names(), what="a repair")
+    instance.remove("status")
+    daemon.wait_status(lambda status: status["repairs"] > 4, "the repair of a flush")
+    assert cli("pause", "two").status == 0
+    assert cli("resume").status == 0
+    daemon.wait_for_log("probed")  # by another process, which finds what is installed by then
+    instance.run(["umount", MOUNT_POINT], check=True)
+    daemon.wait_for_log("trouble")
+    instance.run(["mount", "-t", "binfmt_misc", "binfmt_misc", MOUNT_POINT], check=True)
+    daemon.wait_for_log("trouble_over")
+    wait_until(lambda: "two" in instance.names(), what="a repair after another mount")
+    assert daemon.terminate() == 0
+    assert daemon.logs("restart_needed") == []
+    assert daemon.logs(None, text="Traceback (most recent call last):") == []
+
+
+def test_a_reload_that_needs_a_missing_module(
+    instance: Instance, start_from_tree: StartFromTree, cli: Cli, tree: Path
+) -> None:
+    """It is rejected in a line that asks for a restart, and the daemon goes on."""
+    (tree / "binfmtd/config/parse.py").unlink()
+    instance.shell("mount -t tmpfs -o mode=755 tmpfs /etc; mkdir /etc/binfmtd", check=True)
+    daemon = start_from_tree(None)  # without a config file, which nothing but this module can read
+    assert daemon.wait_for_log("restart_needed")["reason"].startswith("No module named 'binfmtd.config.parse': ")
+    instance.shell("echo 'architectures = []' >/etc/binfmtd/binfmtd.toml", check=True)
+    result = cli("reload")
+    assert result.status == 1
+    assert "No module named 'binfmtd.config.parse'" in result.message
+    assert "restart the daemon" in result.message
+    instance.remove("qemu-aarch64")
+    wait_until(lambda: "qemu-aarch64" in instance.names(), what="a repair")
+    assert daemon.terminate() == 0
+    assert daemon.logs(None, text="Traceback (most recent call last):") == []
+
+
+def test_a_repair_that_needs_a_missing_module(instance: Instance, start_from_tree: StartFromTree, tree: Path) -> None:
+    """A line asks for a restart, and the daemon goes on with what needs no such module."""
+    for missing in ("daemon/http_server.py", "kernel/syscalls.py"):
+        (tree / "binfmtd" / missing).unlink()
+    daemon = start_from_tree(NO_ARCHITECTURE + HANDLER.format("one"))
+    daemon.config.write_text(
+        NO_ARCHITECTURE + HANDLER.format("one") + f"[metrics]\nlisten = '127.0.0.1:{free_port()}'\n"
+    )
+    daemon.reload()
+    assert "restart the daemon" in daemon.wait_for_log("metrics_failed")["reason"]
+    instance.run(["umount", MOUNT_POINT], check=True)  # to mount it takes the other one
+    daemon.wait_for_log("restart_needed", reason=f"No module named 'binfmtd.kernel.syscalls': {REMEDY}")
+    instance.run(["mount", "-t", "binfmt_misc", "binfmt_misc", MOUNT_POINT], check=True)
+    wait_until(lambda: instance.names() == ["one"], what="a repair")
+    assert daemon.terminate() == 0
+    assert daemon.logs(None, text="Traceback (most recent call last):") == []
