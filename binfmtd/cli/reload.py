@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
         raise StateError(f"the daemon of {directory} is another user's: run this as that user or as root") from None
     except ProcessLookupError:
         raise StateError(f"the daemon of {directory} has just ended") from None
-    document = _answer(directory, daemon, sent, deadline)
+    document = answer(directory, daemon, sent, deadline)
     if document is None:
         warn(f"the daemon has not answered within {given.timeout}: `binfmtd status` shows its state")
         return FAILED
@@ -94,7 +94,7 @@ def _daemon(directory: str) -> int:
     return process
 
 
-def _answer(directory: str, daemon: int, sent: float, deadline: float) -> dict[str, Any] | None:
+def answer(directory: str, daemon: int, sent: float, deadline: float) -> dict[str, Any] | None:
     """Wait for the status after the reload; None at the deadline.  Raises StateError if the daemon ends.
 
     A reload that began to read before the signal was sent may have read an older config: it is no answer.

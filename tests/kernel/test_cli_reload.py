@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.cli import Cli
 from support.daemon import Daemon
-from support.instance import Instance
+from support.instance import MOUNT_POINT, Instance
 from support.waiting import wait_until
 
 from binfmtd.daemon.state_dir import APPLY, Lock
@@ -70,6 +70,17 @@ def test_a_refused_handler(instance: Instance, start_daemon: StartDaemon, cli: C
     assert result.stdout.startswith("the config is in force: ")
     assert result.message.startswith("bad is refused: ")
     assert instance.names() == ["one"]
+
+
+def test_without_a_mount(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
+    """A config that is in force, but cannot be carried out, is exit status 1 with the reason."""
+    daemon = start_daemon(ONE, ("--no-autoload",))
+    instance.run(["umount", MOUNT_POINT], check=True)
+    daemon.wait_for_log("trouble")
+    daemon.config.write_text(TWO)
+    result = cli("reload")
+    assert (result.status, daemon.status()["config"]["generation"]) == (1, 2)
+    assert result.message == daemon.status()["problem"]
 
 
 def test_a_daemon_that_is_just_starting(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
