@@ -63,7 +63,7 @@ def start(command: Callable[[Sequence[str]], int], *, held: bool = False) -> NoR
     """Make this process fit for a command, run it on this process's arguments, and exit with its status.
 
     ``held``: the command itself unblocks HELD, once it can answer these signals.  Until then the kernel keeps one that
-    arrives.  The unit and the images block them already before Python starts, with `env --block-signal`.
+    arrives.  The images block them already before Python starts, with `env --block-signal`.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
     gc.disable()  # most commands end before there is any garbage; those that go on enable it

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from typing import Any
 
 import pytest
@@ -149,6 +150,25 @@ def test_stops_at_once(service: Booted) -> None:
     assert 0 < stopped - stopping < max(1, 50 * int(timed.stdout) / 1e9)
     assert not [line for line in service.journal() if "SIGKILL" in line["MESSAGE"]]
     assert ENTRY in service.entries(), "the entries stay"
+
+
+def test_stopped_while_it_starts(service: Booted) -> None:
+    """A unit that is stopped while a command of ours runs before the daemon has not failed."""
+    service.write(f"{DROP_INS}/slow.conf", "[Service]\nExecStartPre=/usr/bin/binfmtd wait s390x --timeout 1h\n")
+    service.systemctl("daemon-reload")
+    service.systemctl("stop", UNIT)
+    service.systemctl("start", "--no-block", UNIT)
+
+    def waits() -> bool:
+        """Whether that command runs, and has a handler for SIGTERM."""
+        status = service.run("cat", f"/proc/{service.show('ControlPID')}/status").stdout
+        command = service.run("cat", f"/proc/{service.show('ControlPID')}/cmdline").stdout
+        caught = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigCgt:")]
+        return "\0wait\0" in command and bool(caught and caught[0] & 1 << (signal.SIGTERM - 1))
+
+    wait_until(waits, DEADLINE_SECONDS, "the command before the daemon")
+    service.systemctl("stop", UNIT)
+    assert (service.show("ActiveState"), service.show("Result")) == ("inactive", "success")
 
 
 def _last_said(service: Booted, word: str) -> float:
