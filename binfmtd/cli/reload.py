@@ -27,6 +27,7 @@ from binfmtd.report.status_json import read_status
 IN_FORCE = 0
 FAILED = 1
 DEFAULT_TIMEOUT = "60s"
+PATIENCE_SECONDS = 5.0  # for the lock of a daemon that is just starting, as after `docker run -d`
 _INTERVAL_MS = 20
 _NOT_REGISTERED = ("refused", "failed", "contended")  # a handler that waits for its emulator does not fail a start, too
 
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     except FormatError as error:
         raise UsageError(f"--timeout: {given.timeout!r} {error}, like {DEFAULT_TIMEOUT}") from None
     directory = state_dir_to_read(given)
-    daemon = _daemon(directory)
+    daemon = _daemon(directory, min(deadline, time.monotonic() + PATIENCE_SECONDS))
     sent = since_boot()
     try:
         signal.pidfd_send_signal(daemon, signal.SIGHUP)
@@ -73,9 +74,13 @@ def main(arguments: Sequence[str]) -> int:
     return FAILED if failures else IN_FORCE
 
 
-def _daemon(directory: str) -> int:
-    """Return a descriptor of the daemon's process.  Raises StateError."""
-    found = holder(directory)
+def _daemon(directory: str, deadline: float) -> int:
+    """Return a descriptor of the daemon's process; until the deadline one that is just starting is waited for.
+
+    Raises StateError.
+    """
+    while (found := holder(directory)) is None and time.monotonic() < deadline:
+        time.sleep(_INTERVAL_MS / 1000)
     if found is None:
         raise StateError(f"no daemon runs with the state directory {directory}: name its own with --state-dir")
     pid, purpose = found
