@@ -14,7 +14,7 @@ from binfmtd.daemon.state_dir import Lock, make_state_dir
 from binfmtd.files.atomic import remove_unfinished
 from binfmtd.kernel.host import boot_id
 from binfmtd.model.config import Config
-from binfmtd.report.status_json import forget_status
+from binfmtd.report.status_json import forget_status, take_history
 
 _LAST_LINES = 0.5  # seconds that the end waits for the reader of the log
 
@@ -51,6 +51,7 @@ def main(arguments: Sequence[str]) -> int:
     directory = state_dir(given)
     make_state_dir(directory)
     lock = Lock(directory)
+    history = take_history(directory)
     forget_status(directory)
     remove_unfinished(directory)
 
@@ -59,6 +60,7 @@ def main(arguments: Sequence[str]) -> int:
     from binfmtd.daemon.background import Background
     from binfmtd.daemon.config_source import ConfigSource
     from binfmtd.daemon.facts import needs_native
+    from binfmtd.daemon.history import History
     from binfmtd.daemon.probed_file import ProbedFile
     from binfmtd.daemon.probing import Probing
     from binfmtd.daemon.reporter import Reporter
@@ -72,7 +74,7 @@ def main(arguments: Sequence[str]) -> int:
         kept.facts.native(observe(given.mount))  # by child processes, started before the first thread
     emulators_remedy()  # what it reads of this system it keeps, so that the loop reads no file for it
     lines = log.set_up_queue(given.log_level, given.log_format)
-    reporter = Reporter(directory, os.path.abspath(given.config or DEFAULT_PATH), lines)
+    reporter = Reporter(directory, os.path.abspath(given.config or DEFAULT_PATH), lines, History(history))
     reporter.config_loaded(config)
     source = ConfigSource(
         load=load,

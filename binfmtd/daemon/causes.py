@@ -1,9 +1,15 @@
-"""What is known of why something drifted: what changed from what to what, who may have done it, and when.
+"""Who changed an entry and how, as far as that is known: "replaced by systemd-binfmt.service".
+
+Events do not name the process that caused them.  How an entry went says something (a write to its own file, or all
+entries at once), what stands in its place says which tool writes such entries, and systemd says when it started
+systemd-binfmt.service.  The first finding is refined by the later ones until the drift is settled: a flush with which
+everything went becomes a replacement when systemd-binfmt has registered its own rules.
 
 Asked when programs run again, so it may take its time.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple
 
 from binfmtd.catalog.tools import looks_like
 from binfmtd.daemon.heard import Heard
@@ -14,82 +20,151 @@ from binfmtd.model.drift import Action, Drift
 from binfmtd.model.entry import Entry
 from binfmtd.model.handler import Registration
 
-FLUSHED = "everything was flushed at once"
-_REMOVED = "somebody removed it"
-_GONE = "it is gone"  # the event that says how may be still to come
+_ANOTHER = "another process"
 _SYSTEMD_BINFMT = "systemd-binfmt.service"
 _JUST_NOW = 2.0  # seconds: it stops, flushes, starts, flushes and registers in less
 
-_WORDS = {
-    Drift.UNWANTED: "the config does not want it",
-    Drift.OUT_OF_ORDER: "an entry of lower rank was registered anew",
-    Drift.SWITCHED_OFF: "somebody wrote 0 to status",
+_DEEDS = {
+    Drift.MISSING: "removed",
+    Drift.CHANGED: "replaced",
+    Drift.DISABLED: "disabled",
+    Drift.STALE_INTERPRETER: "registered again",
+    Drift.SWITCHED_OFF: "switched off",
 }
+# What a pass finds by itself, with no event that says who did it.
+_FOUND = {
+    Drift.MISSING: "missing",
+    Drift.CHANGED: "different from the config",
+    Drift.DISABLED: "disabled",
+    Drift.UNWANTED: "not wanted by the config",
+    Drift.OUT_OF_ORDER: "below a newer entry that takes the same files",
+    Drift.STALE_INTERPRETER: "bound by F to an older file than the interpreter's",
+    Drift.SWITCHED_OFF: "switched off",
+}
+
+
+class Cause(NamedTuple):
+    """What happened to an entry, to be read after its name; ``key`` is the same for all that one deed brought about."""
+
+    key: str
+    words: str
+    detail: str = ""  # what differs in this entry
+
+    @property
+    def full(self) -> str:
+        """All that is known of one entry."""
+        return f"{self.words}: {self.detail}" if self.detail else self.words
+
+
+class _Found(NamedTuple):
+    """What is known so far of one open drift."""
+
+    drift: Drift
+    by_name: bool  # its own file was written to
+    flushed: bool
+    tool: str | None = None  # what writes such entries as the one that stands in its place
+    detail: str = ""
 
 
 class Causes:
     """Why what is not settled has drifted, by name."""
 
     def __init__(self) -> None:
-        self._open: dict[str, str] = {}
+        self._open: dict[str, _Found] = {}
 
     def get(self, name: str) -> str | None:
-        """Why it drifted; None if it did not, or nobody knows."""
-        return self._open.get(name)
+        """Why it drifted; None if it did not, or that is not known."""
+        found = self._open.get(name)
+        return None if found is None else _cause(found, _ANOTHER).full
 
-    def take_in(self, reaction: Reaction, heard: Heard, pending: Collection[str]) -> dict[str, str]:
+    def take_in(self, reaction: Reaction, heard: Heard, pending: Collection[str]) -> dict[str, Cause]:
         """Why, for each name of which something was found; ``heard`` led to it.  ``pending`` had drifted before."""
-        why = {
-            name: _cause(name, drift, reaction, by_name=name in heard.written, flushed=heard.flushed)
-            for name, drift in (reaction.ended | reaction.found).items()
+        found = {
+            name: self._found(name, drift, reaction, heard) for name, drift in (reaction.ended | reaction.found).items()
         }
-        self._open |= {name: why[name] for name in reaction.found if name not in pending}
-        return why
+        for name in reaction.found:
+            before = self._open.get(name)
+            if name not in pending or before is None:
+                self._open[name] = found[name]
+            elif before.drift is not found[name].drift:
+                self._open[name] = found[name]._replace(flushed=before.flushed or found[name].flushed)
+        agent = _agent() if any(each.flushed for each in found.values()) else _ANOTHER
+        return {name: _cause(each, agent) for name, each in found.items()}
 
     def learn(self, heard: Heard) -> None:
-        """Take in what came after the drift: the kernel tells of a write when what it does is done."""
-        for name, why in self._open.items():
-            if why == _GONE and (heard.flushed or name in heard.written):
-                self._open[name] = _REMOVED if name in heard.written else FLUSHED
+        """Take in what came after the drift: the kernel raises the event of a write when that has had its effect."""
+        for name, found in self._open.items():
+            if found.drift is Drift.MISSING and not found.by_name and not found.flushed:
+                by_name = name in heard.written
+                self._open[name] = found._replace(by_name=by_name, flushed=heard.flushed and not by_name)
 
-    def settled(self, actions: Iterable[Action], still_open: Collection[str]) -> list[str]:
-        """Why each of these was done, now that it is quiet; what is not ``still_open`` is forgotten."""
-        flushed = _with_unit() if FLUSHED in self._open.values() else FLUSHED
-        reasons = []
+    def settled(
+        self, actions: Iterable[Action], replaced: Mapping[str, Entry], still_open: Collection[str]
+    ) -> list[Cause]:
+        """Why each of these was done, now that it is quiet; what is not ``still_open`` is forgotten.
+
+        ``replaced`` are the entries that stood in the place of ours.
+        """
+        agent = _agent() if any(found.flushed for found in self._open.values()) else _ANOTHER
+        causes = []
         for action in actions:
-            why = self._open.get(action.entry, action.reason) if action.drift is Drift.MISSING else action.reason
-            reasons.append(flushed if why == FLUSHED else why)
-        self._open = {name: why for name, why in self._open.items() if name in still_open}
-        return reasons
+            found = self._open.get(action.entry)
+            if found is None:
+                causes.append(_seen(action))
+                continue
+            if found.drift is not action.drift:  # it drifted once more before it was quiet
+                tool = _tool(replaced.get(action.entry))
+                found = found._replace(drift=action.drift, tool=tool, detail=_detail(action))
+            causes.append(_cause(found, agent))
+        self._open = {name: found for name, found in self._open.items() if name in still_open}
+        return causes
+
+    @staticmethod
+    def _found(name: str, drift: Drift, reaction: Reaction, heard: Heard) -> _Found:
+        by_name = name in heard.written
+        entry, wanted = reaction.instead.get(name), reaction.wanted.get(name)
+        detail = _difference(entry, wanted) if drift is Drift.CHANGED else ""
+        flushed = heard.flushed and not by_name and drift not in (Drift.DISABLED, Drift.SWITCHED_OFF)
+        return _Found(drift, by_name, flushed, _tool(entry), detail)
 
 
-def _cause(name: str, drift: Drift, reaction: Reaction, *, by_name: bool, flushed: bool) -> str:
-    if drift is Drift.MISSING:
-        return _REMOVED if by_name else FLUSHED if flushed else _GONE
-    entry = reaction.instead.get(name)
-    if drift is Drift.DISABLED:
-        return "somebody disabled it"
-    if drift is Drift.STALE_INTERPRETER:
-        return "somebody registered the same" + _whose(entry)
-    if drift is Drift.CHANGED:
-        return _changed(entry, reaction.wanted.get(name))
-    return _WORDS[drift]
+def _tool(entry: Entry | None) -> str | None:
+    return None if entry is None else looks_like(entry.registration)
 
 
-def _changed(entry: Entry | None, wanted: Registration | None) -> str:
+def _difference(entry: Entry | None, wanted: Registration | None) -> str:
     if entry is None or wanted is None:
         return "it is enabled, and the config says enabled = false"
-    return difference(entry.registration, wanted) + _whose(entry)
+    return difference(entry.registration, wanted)
 
 
-def _whose(entry: Entry | None) -> str:
-    tool = None if entry is None else looks_like(entry.registration)
-    return f" (it looks like {tool})" if tool else ""
+def _cause(found: _Found, agent: str) -> Cause:
+    """``agent`` is the one that flushed."""
+    deed = _DEEDS.get(found.drift)
+    if deed is None:
+        return Cause(found.drift.value, _FOUND[found.drift], found.detail)
+    if found.drift is Drift.MISSING and found.flushed:
+        deed = "removed at once"
+    by = agent if found.flushed else _ANOTHER
+    if found.tool is not None:
+        by += f" (it looks like {found.tool})" if by == _ANOTHER else f" (with rules of {found.tool})"
+    words = f"{deed} by {by}"
+    return Cause("flushed" if found.flushed else words, words, found.detail)
 
 
-def _with_unit() -> str:
-    """What a flush may have to do with systemd-binfmt."""
+def _seen(action: Action) -> Cause:
+    """A drift that nothing but the look at everything has found."""
+    words = _FOUND[action.drift]
+    return Cause(words, words, _detail(action))
+
+
+def _detail(action: Action) -> str:
+    """What the plan knows beyond the kind of drift."""
+    plain = action.drift in (Drift.MISSING, Drift.DISABLED, Drift.SWITCHED_OFF)
+    return "" if plain else action.reason
+
+
+def _agent() -> str:
+    """Who has just flushed."""
     seconds = unit_started(_SYSTEMD_BINFMT)
-    if seconds is None or not 0 <= seconds <= _JUST_NOW:
-        return FLUSHED
-    return f"{FLUSHED}: {_SYSTEMD_BINFMT} was started {seconds * 1000:.0f} ms ago"
+    return _SYSTEMD_BINFMT if seconds is not None and 0 <= seconds <= _JUST_NOW else _ANOTHER

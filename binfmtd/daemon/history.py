@@ -1,27 +1,86 @@
-"""The last drifts and repairs, as the status has them: what the log says of each, for whoever comes in the morning."""
+"""The last drifts and repairs, as the status has them: one row for each cause, with the number of repeats.
 
-from collections import deque
-from collections.abc import Mapping
+A row that says the same as one of the last hour, of the same entries, takes its place.  So a package upgrade, or an
+entry that is removed once a minute, does not push everything else out.  The rows outlive the daemon in the status file.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
+from binfmtd.daemon.incidents import MOST_NAMES, Incident, named
+from binfmtd.report.happened import happened, names_of
+
 LENGTH = 100
-_MOST_ENTRIES = 40  # named in one row: a flush takes them all
+_HOUR = 3600.0  # seconds
+_LONGEST = ("served_ms", "took_ms")
 
 
 class History:
-    """Rows, the oldest first."""
+    """Rows, the one that happened last at the end."""
 
-    def __init__(self) -> None:
-        self._rows: deque[Mapping[str, Any]] = deque(maxlen=LENGTH)
+    def __init__(self, rows: Iterable[Any] = ()) -> None:
+        """``rows`` are those of an earlier daemon; what no daemon of this version has written is left out."""
+        self._rows: list[dict[str, Any]] = [row for row in rows if _is_row(row)][-LENGTH:]
 
-    def add(self, at: str, event: str, details: Mapping[str, Any]) -> None:
-        """Remember one line of the log; what took place before the last hundred is forgotten."""
-        row = {"at": at, "event": event, **details}
-        entries = row.get("entries", ())
-        if len(entries) > _MOST_ENTRIES:
-            row |= {"entries": entries[:_MOST_ENTRIES], "more": len(entries) - _MOST_ENTRIES}
-        self._rows.append(row)
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Remember a row; what took place before the last hundred is forgotten."""
+        self._rows = _with(self._rows, row)
 
-    def rows(self) -> list[Mapping[str, Any]]:
-        """All that is remembered."""
-        return list(self._rows)
+    def rows(self, still_open: list[Incident]) -> list[dict[str, Any]]:
+        """All that is remembered, and what is going on."""
+        rows = self._rows
+        for incident in still_open:
+            rows = _with(rows, incident.row())
+        return rows
+
+
+def _with(rows: list[dict[str, Any]], row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    before = next((each for each in reversed(rows) if _same(each, row)), None)
+    others = [each for each in rows if each is not before]
+    return [*others, dict(row) if before is None else _merged(before, row)][-LENGTH:]
+
+
+def _same(before: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    return (
+        before["event"] == row["event"]
+        and before["reason"] == row["reason"]
+        and not set(names_of(before)).isdisjoint(names_of(row))
+        and _seconds(row["first_at"]) - _seconds(before["at"]) <= _HOUR
+    )
+
+
+def _merged(before: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    names = list(dict.fromkeys([*names_of(before), *names_of(row)]))
+    merged = {
+        "first_at": before["first_at"],
+        "at": row["at"],
+        "event": row["event"],
+        **named(names, MOST_NAMES),
+        **{key: value for key, value in row.items() if key not in ("first_at", "entry", "entries", "count")},
+        "times": before["times"] + row["times"],
+    }
+    if "count" in merged:
+        merged["count"] = max(len(names), before.get("count", 1), row.get("count", 1))
+    for key in _LONGEST:
+        merged[key] = max((each[key] for each in (before, row) if each[key] is not None), default=None)
+    return merged
+
+
+def _is_row(row: Any) -> bool:
+    try:
+        happened(row)
+        times, texts = (row["first_at"], row["at"]), (row["event"], row["reason"], *names_of(row))
+        [_seconds(at) for at in times]
+        numbers = [row[key] for key in _LONGEST]
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        return False
+    return (
+        all(isinstance(text, str) for text in texts)
+        and isinstance(row["times"], int)
+        and all(number is None or isinstance(number, float) for number in numbers)
+    )
+
+
+def _seconds(at: str) -> float:
+    return datetime.fromisoformat(at).timestamp()

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from binfmtd.errors import WriteRefusedError
 from binfmtd.model.desired import DesiredState
 from binfmtd.model.drift import Action, Plan, Surroundings
-from binfmtd.model.entry import ObservedState
+from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.ownership import foreign
 
 
@@ -42,3 +42,4 @@ class PassResult:
         self.began = time.monotonic()
         self.failed: list[tuple[Action, WriteRefusedError]] = []
         self.bridged: list[str] = []  # names that got a stand-in
+        self.replaced: dict[str, Entry] = {}  # what stood in the place of ours

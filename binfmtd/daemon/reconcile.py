@@ -135,6 +135,7 @@ class Reconciler:
                 break
             self.memory.save()
             self.ledger.intend(_to_be_registered(actions))
+            result.replaced |= {a.entry: look.observed.by_name[a.entry] for a in actions if a.act is Act.REPLACE}
             todo = Plan(actions, look.plan.served_elsewhere, look.plan.shadowed, look.plan.yielding_to)
             convergence = Convergence(
                 todo,

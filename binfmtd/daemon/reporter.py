@@ -1,6 +1,7 @@
 """What the daemon tells of itself: turns what happened into log events, counters and the status document.
 
-Nothing is logged when nothing happens, and a trouble that lasts is logged once (`voice`).  docs/logging.md lists every
+Nothing is logged when nothing happens, a trouble that lasts is logged once (`voice`), and what one cause brought about
+is one line, when it is repaired (`incidents`); its steps are logged at the level debug.  docs/logging.md lists every
 event.
 """
 
@@ -9,16 +10,17 @@ import time
 from collections.abc import Collection
 from typing import Any
 
-from binfmtd.daemon.causes import Causes
+from binfmtd.daemon.causes import Cause, Causes
 from binfmtd.daemon.heard import Heard
 from binfmtd.daemon.history import History
 from binfmtd.daemon.hot_path import Reaction
+from binfmtd.daemon.incidents import MOST_NAMES, Incident, named
 from binfmtd.daemon.look import Look, PassResult
 from binfmtd.daemon.persistent import Persistence
 from binfmtd.daemon.probe_report import ProbeReport
 from binfmtd.daemon.reconcile import Reconciler
 from binfmtd.daemon.status_file import StatusFile, now, when
-from binfmtd.daemon.voice import Voice, grouped, named
+from binfmtd.daemon.voice import Voice, grouped
 from binfmtd.errors import WriteRefusedError
 from binfmtd.kernel.mount import Mounted
 from binfmtd.model.config import Config
@@ -31,6 +33,9 @@ from binfmtd.model.pause import Pauses
 from binfmtd.model.plan import INSTANCE
 from binfmtd.model.standin import is_stand_in
 from binfmtd.report.counts import Counts
+from binfmtd.report.durations import milliseconds
+from binfmtd.report.happened import REPAIRED
+from binfmtd.report.log import LEVELS
 from binfmtd.report.log_queue import LogQueue
 from binfmtd.report.status import held_reason
 
@@ -48,42 +53,48 @@ _ROUTINE = frozenset({"start", "reload"})  # what these register is no repair: o
 class Reporter:
     """The daemon's voice and its memory of what it did."""
 
-    def __init__(self, state_dir: str, config_path: str, lines: LogQueue | None = None) -> None:
-        """``lines`` are on their way to the reader of the log."""
+    def __init__(
+        self, state_dir: str, config_path: str, lines: LogQueue | None = None, history: History | None = None
+    ) -> None:
+        """``lines`` are on their way to the reader of the log; ``history``: an earlier daemon's, to be continued."""
         self._lines = lines
         self._state_dir = state_dir
         self.counts = Counts(time.time())
         self.probe = ProbeReport()
         self._trouble: str | None = None
         self._bridged: dict[str, bool] = {}  # drifts since the last pass -> whether a stand-in serves
-        self._stood_in: set[str] = set()  # drifts that are not settled, and that a stand-in served
+        self._stood_in: dict[str, float] = {}  # drifts that are not settled -> seconds until a stand-in served
+        self._repaired: dict[str, float | None] = {}  # counted since the last pass -> seconds until it was settled
+        self._contended: dict[str, None] = {}
         self._causes = Causes()
         self._unpersistent: str | None = None  # why a reboot would lose the handlers
         self._unread: str | None = None  # why what is paused is not known
-        history = History()
-        self._voice = Voice(self.counts, history)
-        self.status = StatusFile(state_dir, config_path, self.counts, self.probe, history)
+        self._voice = Voice(self.counts, history or History())
+        self.status = StatusFile(state_dir, config_path, self.counts, self.probe)
 
     def reacted(self, reaction: Reaction, heard: Heard, seconds: float, pending: frozenset[str]) -> None:
         """The hot path has looked for what was heard; ``pending`` are the drifts that were known before."""
         self._causes.learn(heard)
         if not (reaction.found or reaction.ended or reaction.bridged or reaction.refused):
             return  # as mostly, when others are at work
-        took = round(seconds * 1e6)
         why = self._causes.take_in(reaction, heard, pending)
         for name in reaction.found:
             self._bridged[name] = self._bridged.get(name, False) or name in reaction.bridged
-        fresh = [name for name in reaction.found if name not in pending]
-        found = reaction.found
-        for (drift, bridged, reason), names in grouped(fresh, lambda n: (found[n], n in reaction.bridged, why[n])):
-            details = {"drift": drift.value, "reason": reason, "stand_in": bridged, "duration_us": took}
-            self._voice.tell("warning", "drift_found", names, details)
-        for (drift, reason), names in grouped(reaction.ended, lambda n: (reaction.ended[n], why[n])):
-            details = {"drift": drift.value, "reason": reason, "duration_us": took}
-            self._voice.tell("warning", "drift_ended", names, details)
+        found, log = reaction.found, self._voice.pass_log
+        fresh = [name for name in found if name not in pending]
+        for (drift, served, words), names in grouped(fresh, lambda n: (found[n], n in reaction.bridged, why[n].words)):
+            if not served and not self._backs_off(names):  # programs fail until it can be repaired
+                self._tell_at_once("warning", "drift_found", names, words, drift, why[names[0]].detail)
+            else:
+                reason = why[names[0]].full if len(names) == 1 else words
+                details = {"drift": drift.value, "reason": reason, "took_ms": milliseconds(seconds)}
+                log.debug("drift_found", **named(names, MOST_NAMES), **details)
+        for name, drift in reaction.ended.items():
+            self._tell_repair(name, why[name], drift, seconds, seconds)
         for name, error in reaction.refused.items():
             self._voice.failed(name, error)
-        self._stood_in.update(reaction.bridged)
+        for name in reaction.bridged:
+            self._stood_in.setdefault(name, seconds)
         for _ in (*reaction.bridged, *reaction.ended):
             self.counts.served.add(seconds)
         for _ in reaction.ended:
@@ -99,20 +110,22 @@ class Reporter:
         self._bridged.clear()
         told = [action for action in result.done if not is_stand_in(action.entry)]
         still_open = {action.entry for action in result.look.plan.actions}
-        reasoned = zip(told, self._causes.settled(told, still_open), strict=True)
-        for (act, drift, reason), actions in grouped(reasoned, lambda done: (done[0].act, done[0].drift, done[1])):
-            names = [action.entry for action, _ in actions]
-            if trigger in _ROUTINE and act in (Act.REGISTER, Act.REPLACE):
-                log.debug(_PAST[act], **named(names), drift=drift.value, reason=reason)
-                continue
-            if drift is Drift.UNWANTED and trigger not in _ROUTINE:
-                self.counts.unwanted += len(actions)
-            level = "error" if drift is Drift.UNWANTED and act is Act.DISABLE else "info"
-            self._voice.tell(level, _PAST[act], names, {"drift": drift.value, "reason": reason})
+        steps = list(zip(told, self._causes.settled(told, result.replaced, still_open), strict=True))
+        for (act, drift, words), done in grouped(steps, lambda step: (step[0].act, step[0].drift, step[1].words)):
+            names = [action.entry for action, _ in done]
+            log.debug("done", action=act.value, **named(names, MOST_NAMES), drift=drift.value, reason=words)
+        for action, cause in steps:
+            if action.entry in self._repaired and action.act is not Act.RESTORE:
+                took = self._repaired[action.entry]
+                took = seconds if took is None else took
+                self._tell_repair(action.entry, cause, action.drift, self._stood_in.get(action.entry, took), took)
+            elif not (action.dragged or (trigger in _ROUTINE and action.act in (Act.REGISTER, Act.REPLACE))):
+                self._tell_action(trigger, action)
+        self._repaired.clear()
         for action in result.done:
             self._voice.went_well(action.entry)
             self.probe.registered(action.entry)
-        self._stood_in &= still_open
+        self._stood_in = {name: served for name, served in self._stood_in.items() if name in still_open}
         news = False
         for action, error in result.failed:
             entry = result.look.observed.by_name.get(action.entry)
@@ -126,17 +139,17 @@ class Reporter:
                 self._voice.once(f"refused {held.name}", "handler_refused", **belongs, reason=held.reason)
             elif held.standing is Standing.WAITING:
                 self._voice.once(f"waiting {held.name}", "handler_waiting", **belongs, reason=held_reason(held))
-        took = round(seconds * 1e6)
         self.status.last_pass = {
             "id": pass_id,
             "at": now(),
             "trigger": trigger,
             "actions": len(result.done),
-            "duration_us": took,
+            "duration_us": round(seconds * 1e6),
         }
         if trigger in _ROUTINE or result.done or news:
             observed, desired = result.look.observed, result.look.desired
-            log.info(
+            log.log(
+                LEVELS["info" if trigger in _ROUTINE else "debug"],
                 "pass_finished",
                 trigger=trigger,
                 actions=len(result.done),
@@ -144,13 +157,55 @@ class Reporter:
                 registered=len(desired.by_name.keys() & observed.by_name.keys()),
                 waiting=sum(held.standing is Standing.WAITING for held in desired.held),
                 foreign=len(result.look.foreign()),
-                duration_us=took,
+                took_ms=milliseconds(seconds),
             )
         self.counts.passes[trigger] += 1
+
+    def _tell_at_once(
+        self, level: str, event: str, names: list[str], words: str, drift: Drift, detail: str = ""
+    ) -> None:
+        moment = time.monotonic()
+        incident = Incident(event, level, moment)
+        incident.add(names, words, detail, drift.value, moment)
+        incident.pass_id = self._voice.pass_id
+        self._voice.tell(incident)
+
+    def _gather(self, level: str, event: str, name: str, reason: str, drift: Drift | None = None) -> None:
+        """Something that may happen to many entries."""
+        moment = time.monotonic()
+        incident = self._voice.incident(level, event, reason, moment, urgent=level == "warning")
+        incident.add([name], reason, "", drift, moment)
+
+    def _tell_repair(self, name: str, cause: Cause, drift: Drift, served: float, took: float) -> None:
+        """``served``: seconds until programs ran again; ``took``: until the entry was as declared."""
+        moment = time.monotonic()
+        incident = self._voice.incident("warning", REPAIRED, cause.key, moment)
+        incident.add([name], cause.words, cause.detail, drift.value, moment)
+        incident.lasted(served, took)
+
+    def _tell_action(self, trigger: str, action: Action) -> None:
+        """What a pass did that is no repair."""
+        unwanted = action.drift is Drift.UNWANTED
+        if unwanted and trigger not in _ROUTINE:
+            self.counts.unwanted += 1
+        level = "error" if unwanted and action.act is Act.DISABLE else "info"
+        self._gather(level, _PAST[action.act], action.entry, action.reason, action.drift)
+
+    def tell_due(self, now: float) -> bool:
+        """Log what is over by now (infinity: all); True if the status says something else by that."""
+        return self._voice.tell_due(now, self._contended)
+
+    def due_at(self) -> float:
+        """When there is something to log; infinity if there is not."""
+        return self._voice.due_at()
+
+    def _backs_off(self, names: Collection[str]) -> bool:
+        return INSTANCE in self._contended or self._contended.keys() >= set(names)
 
     def repaired(self, name: str, drift: Drift, seconds: float | None = None) -> None:
         """Count the repair of one drift; ``seconds`` after it was heard of, where a pass ended it."""
         self.counts.repairs[name, drift.value] += 1
+        self._repaired[name] = seconds
         if seconds is not None:
             self.counts.settled.add(seconds)
             if name not in self._stood_in:
@@ -169,7 +224,7 @@ class Reporter:
     def bricked(self, name: str) -> None:
         """An entry that stopped every exec was disabled on the spot."""
         self.counts.unwanted += 1
-        self._voice.tell("error", "entry_disabled", [name], {"drift": Drift.UNWANTED.value, "reason": BRICKS})
+        self._tell_at_once("error", "entry_disabled", [name], BRICKS, Drift.UNWANTED)
 
     def kept_for_reboot(self, persistence: Persistence) -> None:
         """The file that brings the handlers back after a reboot is in step, or cannot be."""
@@ -200,14 +255,17 @@ class Reporter:
             self._voice.once(f"unwatched {directory}", "directory_unwatched", directory=directory)
 
     def contention_started(self, name: str) -> None:
-        """Somebody keeps undoing this repair."""
+        """Another process keeps undoing this repair."""
         self.counts.contentions += 1
-        undone = "flushing everything or switching it off" if name == INSTANCE else "undoing its repair"
-        self._voice.tell("warning", "contention_started", [name], {"reason": f"somebody keeps {undone}: backing off"})
+        self._contended[name] = None
+        undone = "removing all entries at once or switching binfmt_misc off" if name == INSTANCE else "undoing repairs"
+        reason = f"another process keeps {undone}: they are made at growing intervals"
+        self._gather("warning", "contention_started", name, reason)
 
     def contention_ended(self, name: str) -> None:
-        """Nobody undid it any more for a while."""
-        self._voice.log.info("contention_ended", entry=name)
+        """No process has undone it for a while."""
+        self._contended.pop(name, None)
+        self._gather("info", "contention_ended", name, "no repair was undone for a minute")
 
     def paused(self, pauses: Pauses, before: Pauses) -> None:
         """An admin's maintenance begins or ends."""
@@ -256,6 +314,7 @@ class Reporter:
 
     def stopped(self) -> None:
         """The last word."""
+        self.tell_due(float("inf"))
         self._voice.log.info("stopped", passes=self.counts.passes.total(), repairs=self.counts.repairs.total())
 
     def restart_needed(self, reason: str) -> None:
@@ -280,7 +339,7 @@ class Reporter:
             self.counts.log_lines_dropped = self._lines.dropped
         troubles = (self._trouble, self._unpersistent, self._unread)
         bridged = {name: (served, self._causes.get(name)) for name, served in self._bridged.items()}
-        document = self.status.document(reconciler, mounted, contended, bridged, troubles)
+        document = self.status.document(reconciler, mounted, contended, bridged, troubles, self._voice.history())
         self.status.put(document)
         return document
 

@@ -145,6 +145,7 @@ class Service:
                 self._probing.due_at,
                 self._ready_by,
                 self._use_by,
+                self._report.due_at(),
             )
             listen_at = self._storm.listen_at
             began = time.thread_time()  # before the wait, which costs none: after it there is no time to lose
@@ -286,7 +287,8 @@ class Service:
             self._use_pauses(self._reconciler.pauses.at(since_boot()))
             self._read_pauses()
         self._probing.step(now)
-        if self._pacing.end_contentions(now):
+        ended, told = self._pacing.end_contentions(now), self._report.tell_due(now)
+        if ended or told:
             self._tell()
         if now >= self._look_at():
             self._worker.touched = None

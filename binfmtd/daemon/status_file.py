@@ -8,7 +8,6 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from binfmtd.daemon.history import History
 from binfmtd.daemon.look import Look
 from binfmtd.daemon.pause_file import since_boot
 from binfmtd.daemon.probe_report import ProbeReport
@@ -22,12 +21,11 @@ from binfmtd.report.status_json import status_written, write_status
 class StatusFile:
     """What the document says that outlives a pass."""
 
-    def __init__(self, state_dir: str, config_path: str, counts: Counts, probe: ProbeReport, history: History) -> None:
+    def __init__(self, state_dir: str, config_path: str, counts: Counts, probe: ProbeReport) -> None:
         self._state_dir = state_dir
         self._config_path = config_path
         self._counts = counts
         self._probe = probe
-        self._history = history
         self.generation = 1
         self.config_error: str | None = None
         self._loaded_at = now()
@@ -77,6 +75,7 @@ class StatusFile:
         contended: Collection[str],
         bridged: Mapping[str, tuple[bool, str | None]],
         troubles: Collection[str | None],
+        history: list[dict[str, Any]],
     ) -> dict[str, Any]:
         """What there is to say.
 
@@ -96,7 +95,7 @@ class StatusFile:
             if row["name"] in bridged and row["state"] == "registered":
                 served, why = bridged[row["name"]]
                 row["state"] = "stand_in" if served else "waiting"
-                row["reason"] = f"{why or 'it drifted'}; it is registered when nobody else is at work on it"
+                row["reason"] = f"{why or 'it drifted'}; it is registered again when no other process is at work on it"
             self._probe.judge(row)
         return {
             "state": "degraded" if look is None else whole_state(rows, look.plan, what, drifting=bool(bridged)),
@@ -119,7 +118,7 @@ class StatusFile:
             "repairs": self._counts.repairs.total(),
             "log_lines_dropped": self._counts.log_lines_dropped,
             "last_pass": self.last_pass,
-            "history": self._history.rows(),
+            "history": history,
         }
 
 

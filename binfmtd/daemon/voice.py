@@ -1,13 +1,14 @@
-"""How the daemon says something: under the id of a pass, what happened to many in one line, what lasts once."""
+"""How the daemon says something: under the id of a pass, what one cause did in one line, what lasts once."""
 
 import os
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from binfmtd.daemon.history import History
-from binfmtd.daemon.status_file import now
+from binfmtd.daemon.incidents import Incident, Incidents
 from binfmtd.errors import WriteRefusedError
 from binfmtd.report.counts import Counts
+from binfmtd.report.happened import REPAIRED
 from binfmtd.report.log import Logger, get_logger
 
 _T = TypeVar("_T")
@@ -22,6 +23,7 @@ class Voice:
         self.log = get_logger()
         self._counts = counts
         self._history = history
+        self._incidents = Incidents()
         self._run = os.urandom(3).hex()  # so that no other daemon's passes have the ids of ours
         self._said: set[str] = set()
         self._failures: dict[str, str] = {}  # entry -> the refusal that was logged
@@ -36,10 +38,36 @@ class Voice:
         """What belongs to a pass, or has led to it."""
         return self.log.bind(**{"pass": self.pass_id})
 
-    def tell(self, level: str, event: str, names: list[str], details: Mapping[str, Any]) -> None:
-        """Log a drift or a repair, and remember it for the status."""
-        getattr(self.pass_log, level)(event, **named(names), **details)
-        self._history.add(now(), event, {"pass": self.pass_id, **named(names), **details})
+    def incident(self, level: str, event: str, key: str, now: float, *, urgent: bool = False) -> Incident:
+        """What is told in one line when the cause that ``key`` stands for is over."""
+        incident = self._incidents.of(event, level, key, now, urgent=urgent)
+        incident.pass_id = self.pass_id
+        return incident
+
+    def tell(self, incident: Incident) -> None:
+        """Log it, and remember it for the status."""
+        getattr(self.log, incident.level)(incident.event, **incident.line())
+        self._history.add(incident.row())
+
+    def tell_due(self, now: float, silent: Mapping[str, object]) -> bool:
+        """Tell what is over; whether there was anything.
+
+        Of repairs of ``silent`` names the log has said that there will be more of them.
+        """
+        over = self._incidents.close(now)
+        for incident in over:
+            if incident.event == REPAIRED and incident.names.keys() <= silent.keys():
+                incident.level = "debug"
+            self.tell(incident)
+        return bool(over)
+
+    def due_at(self) -> float:
+        """When something is to be told; infinity if nothing is."""
+        return self._incidents.due_at()
+
+    def history(self) -> list[dict[str, Any]]:
+        """The rows of the status, with what is going on."""
+        return self._history.rows(self._incidents.open())
 
     def once(self, key: str, event: str, **details: object) -> None:
         """Log what lasts; not again until ``forget_said``."""
@@ -70,8 +98,3 @@ def grouped(items: Iterable[_T], key: Callable[[_T], _K]) -> list[tuple[_K, list
     for item in items:
         groups.setdefault(key(item), []).append(item)
     return list(groups.items())
-
-
-def named(names: list[str]) -> dict[str, Any]:
-    """The fields that name one entry, or several."""
-    return {"entry": names[0]} if len(names) == 1 else {"entries": names}

@@ -211,7 +211,7 @@ class _Attempt:
             late = f" (what does not end within {self._patience:.0f} s is)" if number == signal.SIGKILL else ""
             return f"it was killed by signal {number}, {signal.strsignal(number)}{late}"
         code = os.WEXITSTATUS(status)
-        return "" if code == EXIT_STATUS else f"it ended with status {code} instead of {EXIT_STATUS}"
+        return "" if code == EXIT_STATUS else f"its exit status is {code}, should be {EXIT_STATUS}"
 
     def _be(self, writing: int, parent: int) -> None:
         """The child: become the program, or say why not."""

@@ -5,21 +5,26 @@ from binfmtd.model.match import Magic, Match, same
 
 
 def difference(found: Registration | None, wanted: Registration) -> str:
-    """From what to what, in the words of the config."""
+    """What is not as it should be, in the words of the config: "flags are OC, should be F"."""
     if found is None:
         return "it says something that this version does not know"
     changes = []
     if found.interpreter != wanted.interpreter:
-        changes.append(f"interpreter {found.interpreter} instead of {wanted.interpreter}")
+        changes.append(f"interpreter is {found.interpreter}, should be {wanted.interpreter}")
     if found.flags != wanted.flags:
-        changes.append(f"flags {found.flags.letters or 'none'} instead of {wanted.flags.letters or 'none'}")
+        changes.append(f"flags are {found.flags.letters or 'none'}, should be {wanted.flags.letters or 'none'}")
     if not same(found.match, wanted.match):
-        changes.append(f"{_words(found.match)} instead of {_words(wanted.match)}")
-    return ", ".join(changes)
+        changes += _matches(found.match, wanted.match)
+    return "; ".join(changes)
 
 
-def _words(match: Match) -> str:
-    if isinstance(match, Magic):
-        mask = "" if match.mask is None else f" mask {match.mask.hex()}"
-        return f"magic {match.magic.hex()}{mask} at {match.offset}"
-    return f"extension {match.text}"
+def _matches(found: Match, wanted: Match) -> list[str]:
+    if not (isinstance(found, Magic) and isinstance(wanted, Magic)):
+        return [f"{_words(found, ' is ')}, should be {_words(wanted, ' ')}"]
+    said = (("magic", found.magic.hex(), wanted.magic.hex()), ("offset", found.offset, wanted.offset))
+    masks = [match.mask.hex() if match.mask else "none" for match in (found, wanted)]
+    return [f"{key} is {is_}, should be {meant}" for key, is_, meant in (*said, ("mask", *masks)) if is_ != meant]
+
+
+def _words(match: Match, verb: str) -> str:
+    return f"magic{verb}{match.magic.hex()}" if isinstance(match, Magic) else f"extension{verb}{match.text}"

@@ -14,6 +14,7 @@ import structlog
 
 from binfmtd.files.whereabouts import in_container
 from binfmtd.report.colour import takes_colours
+from binfmtd.report.durations import duration
 from binfmtd.report.log_queue import LogQueue
 from binfmtd.report.printable import printable
 
@@ -93,11 +94,14 @@ def get_logger() -> Logger:
 
 
 def _escape(_logger: object, _method: str, event: _Event) -> _Event:
-    for key, value in event.items():
+    """For people: no text that steers a terminal, and durations with their unit."""
+    for key, value in list(event.items()):
         if isinstance(value, str):
             event[key] = printable(value)
         elif isinstance(value, (list, tuple, set, frozenset)):
             event[key] = printable(",".join(str(each) for each in value))
+        elif key.endswith("_ms"):
+            event[key.removesuffix("_ms")] = duration(event.pop(key) / 1e3).replace(" ", "")
     return event
 
 

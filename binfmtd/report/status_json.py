@@ -64,6 +64,15 @@ def status_written(state_dir: str) -> bool:
     return os.path.lexists(os.path.join(state_dir, FILE_NAME))
 
 
+def take_history(state_dir: str) -> list[Any]:
+    """The history of the last daemon, to be continued; none where its status cannot be read."""
+    try:
+        rows = read_status(state_dir)["history"]
+    except StateError:
+        return []
+    return rows if isinstance(rows, list) else []
+
+
 def forget_status(state_dir: str) -> None:
     """Remove what the last daemon said; for the next one, before it has something to say.
 

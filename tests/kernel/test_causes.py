@@ -1,16 +1,23 @@
 """Why something drifted: what log, status and history say of it."""
 
+import json
+import re
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.binfmt_d import SYSTEMD_BINFMT, needs_systemd_binfmt, put_binfmt_d
 from support.cli import Cli
 from support.daemon import Daemon
 from support.instance import Instance
 from support.waiting import wait_until
 
+from binfmtd.daemon.incidents import LONGEST
+
+LONGEST_SECONDS_OF_A_TEST = 100
 StartDaemon = Callable[..., Daemon]
 Why = Callable[[Callable[[], object]], dict[str, Any]]
 
@@ -32,46 +39,40 @@ priority = 1
 
 @pytest.fixture
 def why(instance: Instance, start_daemon: StartDaemon) -> Why:
-    """Return what does something to the entries, in one step for the daemon, and returns the drift in its log."""
+    """Return what does something to the entries, in one step for the daemon, and returns the repair in its log."""
     daemon = start_daemon(CONFIG)
 
-    def found() -> list[dict[str, Any]]:
-        return [line for line in daemon.logs() if line["event"] in ("drift_found", "drift_ended")]
-
     def why(do: Callable[[], object]) -> dict[str, Any]:
-        so_far = len(found())
+        so_far = len(daemon.logs("repaired"))
         daemon.process.send_signal(signal.SIGSTOP)
         do()
         daemon.process.send_signal(signal.SIGCONT)
-        wait_until(lambda: len(found()) > so_far, what="the drift in the log")
-        line = found()[so_far]
+        wait_until(lambda: len(daemon.logs("repaired")) > so_far, what="the repair in the log")
+        line = daemon.logs("repaired")[so_far]
         wait_until(lambda: sorted(instance.names()) == ["high", "low", "one"], what="the entries")
-        daemon.wait_status(
-            lambda status: (
-                status["state"] == "converged"
-                and any(row["event"] == line["event"] and row["reason"] == line["reason"] for row in status["history"])
-            ),
-            "the drift in the history",
-        )
+        daemon.wait_converged()
         return line
 
     return why
 
 
-def test_what_somebody_did(instance: Instance, why: Why) -> None:
+def cause(line: dict[str, Any]) -> str:
+    """Return what is said of it without the duration."""
+    return re.sub(r" in [0-9.]+ m?s", "", str(line["summary"]))
+
+
+def test_what_another_process_did(instance: Instance, why: Why) -> None:
     """One removed by its name, all of them flushed, one disabled, the instance switched off, one overtaken."""
-    line = why(lambda: instance.remove("one"))
-    assert (line["entry"], line["reason"]) == ("one", "somebody removed it")
+    assert cause(why(lambda: instance.remove("one"))) == "one removed by another process, repaired"
     line = why(lambda: instance.write("status", b"-1"))
-    assert (set(line["entries"]), line["reason"]) == ({"one", "low", "high"}, "everything was flushed at once")
-    line = why(lambda: instance.write("one", b"0"))
-    assert (line["entry"], line["reason"]) == ("one", "somebody disabled it")
-    line = why(lambda: instance.write("status", b"0"))
-    assert (line["entry"], line["reason"]) == ("status", "somebody wrote 0 to status")
+    assert set(line["entries"]) == {"one", "low", "high"}
+    assert cause(line) == "3 entries removed at once by another process, repaired"
+    assert cause(why(lambda: instance.write("one", b"0"))) == "one disabled by another process, repaired"
+    assert cause(why(lambda: instance.write("status", b"0"))) == "binfmt_misc switched off by another process, repaired"
 
 
 def test_from_what_to_what(instance: Instance, why: Why) -> None:
-    """What an entry says instead, in the words of the config, and who writes such entries."""
+    """What is not as it should be, in the words of the config, and who writes such entries."""
 
     def replace() -> None:
         instance.remove("one")
@@ -79,25 +80,106 @@ def test_from_what_to_what(instance: Instance, why: Why) -> None:
 
     line = why(replace)
     assert line["drift"] == "changed"
-    assert line["reason"] == (
-        "interpreter /usr/bin/qemu-arm instead of /usr/bin/true, flags OCF instead of F, magic 0074776f at 0 instead "
-        "of magic 006f6e65 at 0 (it looks like linuxkit/binfmt, docker/binfmt or tonistiigi/binfmt)"
+    assert cause(line) == (
+        "one replaced by another process (it looks like linuxkit/binfmt, docker/binfmt or tonistiigi/binfmt), "
+        "repaired: interpreter is /usr/bin/qemu-arm, should be /usr/bin/true; flags are OCF, should be F; "
+        "magic is 0074776f, should be 006f6e65"
     )
 
 
+MANY = [f"many{number:02}" for number in range(31)]
+MANY_CONFIG = "architectures = []\n" + "".join(
+    f"[handlers.{name}]\nmagic = '\\x00{name}'\ninterpreter = '/usr/bin/true'\n" for name in MANY
+)
+
+
+def rules(interpreter: str) -> list[bytes]:
+    return [f":{name}:M::\\x00{name}::{interpreter}:".encode() for name in MANY]
+
+
+def test_a_restart_of_systemd_binfmt_is_one_line(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
+    """With rules of the same names: a flush, another flush, and 31 entries in the place of ours, each different."""
+    needs_systemd_binfmt()
+    directory = put_binfmt_d(instance, tmp_path / "rules")["/usr/lib/binfmt.d"]
+    (directory / "many.conf").write_bytes(b"\n".join(rules("/usr/libexec/qemu-binfmt/many-binfmt-P")) + b"\n")
+    daemon = start_daemon(MANY_CONFIG)
+    began = len(daemon.logs())
+    daemon.process.send_signal(signal.SIGSTOP)
+    for options in (["--unregister"], []):
+        done = instance.run([str(SYSTEMD_BINFMT), *options])
+        assert done.returncode == 0, done.stderr
+    daemon.process.send_signal(signal.SIGCONT)
+    line = daemon.wait_for_log("repaired")
+    daemon.wait_converged()
+    assert daemon.terminate() == 0
+    told = daemon.logs()[began:]
+    assert [each["event"] for each in told] == ["repaired", "stopped"]
+    assert (line["count"], line["entries"], line["drift"]) == (31, MANY[:5], "changed")
+    assert "31 entries replaced by another process (it looks like Debian's qemu-user-binfmt)" in line["summary"]
+    assert len(json.dumps(line)) < 500
+
+
+def test_entries_that_are_replaced_one_after_the_other_are_one_line(
+    instance: Instance, start_daemon: StartDaemon
+) -> None:
+    """As update-binfmts does it: several passes, one line in the log, one row in the history."""
+    daemon = start_daemon(MANY_CONFIG)
+    began = len(daemon.logs())
+    for name, rule in zip(MANY, rules("/usr/bin/false"), strict=True):
+        before = instance.inode(name)
+        daemon.process.send_signal(signal.SIGSTOP)
+        instance.remove(name)
+        instance.register(rule)
+        daemon.process.send_signal(signal.SIGCONT)
+        wait_until(lambda: instance.inodes().get(name, before) != before and "false" not in instance.read(name))  # noqa: B023  waited for
+    assert daemon.wait_converged()["passes"] > 2
+    assert daemon.terminate() == 0
+    *lines, _ = daemon.logs()[began:]
+    assert {line["event"] for line in lines} == {"repaired"}
+    assert len(lines) <= 1 + LONGEST_SECONDS_OF_A_TEST // LONGEST
+    assert sum(line.get("count", 1) for line in lines) >= len(MANY)
+    (row,) = daemon.status()["history"]
+    assert (row["event"], row["count"]) == ("repaired", len(MANY))
+    assert row["reason"] == "replaced by another process"
+
+
+def test_contention_of_many_is_one_line(instance: Instance, start_daemon: StartDaemon) -> None:
+    """Which names all of them; the repairs that follow are not told one by one."""
+    daemon = start_daemon(MANY_CONFIG)
+    began = len(daemon.logs())
+
+    def remove_all() -> bool:
+        for name in MANY:
+            with suppress(FileNotFoundError):
+                instance.remove(name)
+        return bool(daemon.logs("contention_started"))
+
+    wait_until(remove_all, 60, "a contention")
+    assert daemon.terminate() == 0
+    told = daemon.logs("contention_started")
+    assert sum(line.get("count", 1) for line in told) == len(MANY)
+    assert len(told) <= 2  # one at once, and one of what has followed
+    assert len(daemon.logs()[began:]) <= 4 + LONGEST_SECONDS_OF_A_TEST // LONGEST
+
+
 def test_history(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
-    """`status --history` shows drift and repair, and why; `status` the last of it."""
+    """`status --history` shows the repair, why and how long ago; `status` the last of it; the next daemon goes on."""
     daemon = start_daemon(CONFIG)
     cli = Cli(instance, tmp_path)
     cli.state_directory = daemon.state_directory
-    assert cli("status", "--history").rows == [["AT", "WHAT", "ENTRY", "WHY"]]
-    instance.remove("one")
-    daemon.wait_status(lambda status: len(status["history"]) == 2, "drift and repair")
-    daemon.wait_converged()
+    assert cli("status", "--history").stdout == "nothing has drifted\n"
+    for _ in range(2):
+        repairs = daemon.status()["repairs"]
+        instance.remove("one")
+        daemon.wait_status(lambda status: status["repairs"] > repairs, "a repair")  # noqa: B023  waited for
+        daemon.wait_converged()
     result = cli("status", "--history")
     assert (result.status, result.stderr) == (0, "")
-    _, drift, repair = result.rows
-    assert drift[1:] == ["drift", "found", "one", "somebody", "removed", "it"]
-    assert repair[1:] == ["entry", "registered", "one", "somebody", "removed", "it"]
-    assert [row["event"] for row in cli("status", "--history", "--json").json] == ["drift_found", "entry_registered"]
-    assert "\ndrift:     one: somebody removed it, 20" in cli("status").stdout
+    assert "one removed by another process" in result.stdout
+    assert "one removed by another process" in cli("status").stdout
+    daemon.kill()
+    again = start_daemon(CONFIG)
+    (row,) = cli("status", "--history", "--json").json
+    assert (row["event"], row["entry"], row["times"]) == ("repaired", "one", 2)
+    instance.remove("one")
+    again.wait_status(lambda status: [row["times"] for row in status["history"]] == [3], "a third time")

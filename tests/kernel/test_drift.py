@@ -76,7 +76,7 @@ def test_removed_entry_comes_back(instance: Instance, start_daemon: StartDaemon,
     instance.write(name, b"-1", truncate=truncate)
     wait_until(lambda: name in instance.names() and instance.inode(name) != before, what="a new registration")
     repaired(instance, daemon)
-    assert daemon.wait_for_log("drift_found", entry=name)["drift"] == "missing"
+    assert daemon.wait_for_log("repaired", entry=name)["drift"] == "missing"
 
 
 def test_a_stand_in_serves_at_once(instance: Instance, start_daemon: StartDaemon) -> None:
@@ -157,7 +157,7 @@ def test_instance_switched_off(instance: Instance, start_daemon: StartDaemon) ->
     daemon = start_daemon(CONFIG)
     instance.write("status", b"0")
     wait_until(lambda: instance.read("status") == "enabled\n", what="an enabled instance")
-    assert daemon.wait_for_log("drift_ended", entry="status")["drift"] == "switched_off"
+    assert daemon.wait_for_log("repaired", entry="status")["drift"] == "switched_off"
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_replaced_entry(instance: Instance, start_daemon: StartDaemon, line: byt
         instance.register(line)
     except FileExistsError:
         pytest.fail("the daemon was in the way: it registered the proper name at once")
-    assert daemon.wait_for_log("entry_replaced", entry="one")["drift"] == "changed"
+    assert daemon.wait_for_log("repaired", entry="one")["drift"] == "changed"
     repaired(instance, daemon)
 
 

@@ -169,9 +169,8 @@ def test_an_interpreter_that_is_touched_all_the_time(
     daemon = start_daemon(CONFIG.replace("/usr/bin/true", str(interpreter)))
     for number in range(1000):
         os.utime(interpreter, (number, number))
-    wait_until(lambda: daemon.logs("entry_replaced"), what="a replacement")
-    daemon.wait_converged()
-    assert len(daemon.logs("entry_replaced")) < 20
+    daemon.wait_status(lambda status: status["repairs"], "a replacement")
+    assert daemon.wait_converged()["repairs"] < 20
     assert instance.names() == ["one"]
 
 

@@ -95,7 +95,7 @@ def test_upgraded_by_rename(
     assert instance.run([str(foreign_file)]).returncode == 0
     install(bin_directory, "interpreter", "/usr/bin/false")
     wait_until(lambda: instance.run([str(foreign_file)]).returncode == 1, what="the new interpreter")
-    assert daemon.wait_for_log("entry_replaced", entry="one")["drift"] == "stale_interpreter"
+    assert daemon.wait_for_log("repaired", entry="one")["drift"] == "stale_interpreter"
     daemon.wait_converged()
     assert instance.names() == ["one"]
 

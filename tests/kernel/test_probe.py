@@ -85,7 +85,7 @@ def test_who_runs_it(ask: Ask, tmp_path: Path) -> None:
     assert (found["alpha"]["natively"], found["alpha"]["as_expected"], found["alpha"]["reason"]) == (False, True, "")
     assert (found[host]["natively"], found[host]["as_expected"]) == (True, None)
     assert found["hppa"]["reason"].startswith("its interpreter is not to be had there: its entry has no flag F")
-    assert found["m68k"]["reason"] == "it ended with status 255 instead of 42"
+    assert found["m68k"]["reason"] == "its exit status is 255, should be 42"
     assert found["sh4"]["reason"] == "no entry takes it, and the host does not run it natively"
 
 

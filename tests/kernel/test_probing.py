@@ -74,7 +74,7 @@ def test_after_a_repair(start_daemon: StartDaemon, config: str, emulator: Path, 
     status = daemon.wait_status(lambda status: runs(status) is False, "aarch64 does not run", LONG)
     (handler,) = status["handlers"]
     assert (handler["state"], status["state"]) == ("failed", "degraded")
-    assert handler["reason"] == "its programs do not run: it ended with status 0 instead of 42"
+    assert handler["reason"] == "its programs do not run: its exit status is 0, should be 42"
     assert daemon.wait_for_log("programs_fail")["entry"] == "qemu-aarch64"
     assert labels(tmp_path / "labels") == []
 

@@ -161,10 +161,10 @@ def test_what_others_are_at_work_on_is_left_to_them(instance: Instance, start_da
     top = 'settle = "1s"'
     daemon = start_daemon(config(handler("same"), handler("changes"), top=top))
     instance.remove("same")
-    daemon.wait_for_log("drift_found", entry="same")
+    daemon.wait_status(lambda status: status["state"] == "drifting", "the drift")
     reloaded(daemon, config(handler("same"), handler("changes", flags=""), top=top))
     assert "flags: \n" in instance.read("changes")
-    daemon.wait_for_log("entry_registered", entry="same")  # which those of a reload are not
+    daemon.wait_for_log("repaired", entry="same")
     daemon.wait_status(lambda status: status["repairs"] == 1, "one repair")
 
 

@@ -62,8 +62,7 @@ def test_after_a_flush(instance: Instance, start_daemon: StartDaemon) -> None:
         names = instance.names()
         assert names.index("WSLInterop-late") < names.index("WSLInterop")
     wait_seen(daemon, *[name for name in instance.names() if name != "ours"])
-    wait_until(lambda: len(daemon.logs("entry_restored")) == 3, what="all three in the log")
-    assert [line["entries"] for line in daemon.logs("entry_restored")] == [["WSLInterop", "WSLInterop-late"]] * 3
+    assert daemon.wait_for_log("entry_restored")["entries"] == ["WSLInterop", "WSLInterop-late"]
     assert "WSLInterop" not in json.loads((daemon.state_directory / "ledger.json").read_text())["entries"]
 
 

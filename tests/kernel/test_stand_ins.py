@@ -73,7 +73,7 @@ def test_out_of_order(instance: Instance, start_daemon: StartDaemon) -> None:
     assert order(instance) == ["low", "high"]
     daemon.process.send_signal(18)
     wait_until(lambda: order(instance) == ["high", "low"], what="the right order")
-    daemon.wait_for_log("entry_replaced", entry="high", drift="out_of_order")
+    daemon.wait_for_log("repaired", entry="high", drift="out_of_order")
     daemon.wait_converged()
     assert instance.inode("low") == low
 

@@ -48,7 +48,7 @@ def minute(times: Times, deed: str) -> int:
 @pytest.mark.parametrize("deed", FIGHTS)
 def test_a_fight(instance: Instance, start_daemon: StartDaemon, minute: int, deed: str) -> None:
     """It is backed off from, said once when it begins and once when it ends, and the status says what it is about."""
-    daemon = start_daemon(POLICIES.get(deed, "") + CONFIG)
+    daemon = start_daemon(POLICIES.get(deed, "") + CONFIG, ("--log-level", "debug"))
     about = CONTENDED.get(deed, "other")
     with Adversary(instance, deed) as adversary:
         daemon.wait_for_log("contention_started", BEGIN_SECONDS, entry=about)
@@ -70,7 +70,7 @@ def test_a_fight(instance: Instance, start_daemon: StartDaemon, minute: int, dee
             assert len(daemon.logs("contention_ended")) == 1
             assert daemon.status()["contended"] == []
     assert len(daemon.logs("contention_started")) == 1
-    for line in daemon.logs("entry_registered"):  # what is undone while a pass is made waits for another one
+    for line in daemon.logs("done", action="register"):  # what is undone while a pass is made waits for another one
         assert len(set(line.get("entries", ()))) == len(line.get("entries", ()))
 
 

@@ -230,7 +230,7 @@ def test_the_log(instance: Instance, cli: Cli, start_daemon: StartDaemon, log_fo
     assert daemon.terminate() == 0
     text = daemon.log_text()
     is_safe(text)
-    for event in ("config_rejected", "entry_disabled", "drift_found", "handler_refused", "stopped"):
+    for event in ("config_rejected", "entry_disabled", "repaired", "handler_refused", "stopped"):
         assert event in text
 
 

@@ -10,14 +10,20 @@ import pytest
 
 from binfmtd.cli.reload import answer
 from binfmtd.errors import StateError
-from binfmtd.report.status_json import KEYS, write_status
+from binfmtd.report.status_json import write_status
 
 SENT = 100.0  # seconds since the boot
 
 
 def status(reload_began: float | None, state: str = "converged", error: str | None = None) -> dict[str, Any]:
-    config = {"reload_began": reload_began, "error": error}
-    return dict.fromkeys(KEYS) | {"config": config, "state": state}
+    """Return the status of a daemon without handlers."""
+    config = {"path": "/c", "files": [], "generation": 1, "loaded_at": "", "reload_began": reload_began, "error": error}
+    lists: dict[str, Any] = {key: [] for key in ("handlers", "contended", "paused", "foreign", "history")}
+    numbers = dict.fromkeys(("log_lines_dropped", "passes", "repairs"), 0)
+    probed: dict[str, Any] = {"at": None, "error": None, "architectures": []}
+    counted = {"foreign_count": {"enabled": 0, "disabled": 0}}
+    nothing = dict.fromkeys(("problem", "mount", "last_pass"))
+    return {"state": state, "config": config, "probed": probed, **lists, **numbers, **counted, **nothing}
 
 
 @pytest.fixture

@@ -1,21 +1,80 @@
+from typing import Any
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from binfmtd.daemon.history import LENGTH, History
+from binfmtd.daemon.incidents import MOST_NAMES, Incident
+from binfmtd.report.happened import REPAIRED
 
 
-@given(numbers=st.lists(st.integers(), max_size=3 * LENGTH))
+def row(
+    *names: str, reason: str = "removed by another process", minute: int = 0, event: str = REPAIRED
+) -> dict[str, Any]:
+    """Return what an incident of this minute leaves."""
+    incident = Incident(event, "warning", 0.0)
+    incident.add(names, reason, "", "missing", 0.0)
+    incident.lasted(0.001, 0.04)
+    at = f"2026-01-02T{minute // 60:02}:{minute % 60:02}:00.000+00:00"
+    return incident.row() | {"first_at": at, "at": at}
+
+
+@given(numbers=st.lists(st.integers(), max_size=3 * LENGTH, unique=True))
 def test_the_last_hundred(numbers: list[int]) -> None:
     """In the order in which they came."""
     history = History()
     for number in numbers:
-        history.add("now", "drift_found", {"entry": str(number)})
-    assert [row["entry"] for row in history.rows()] == [str(number) for number in numbers[-LENGTH:]]
+        history.add(row(str(number)))
+    assert [each["entry"] for each in history.rows([])] == [str(number) for number in numbers[-LENGTH:]]
 
 
 def test_a_flush_of_thousands_is_one_short_row() -> None:
-    """Forty names, and how many more."""
+    """A hundred names, and how many there were."""
     history = History()
-    history.add("now", "drift_found", {"entries": [str(number) for number in range(1000)], "drift": "missing"})
-    (row,) = history.rows()
-    assert (len(row["entries"]), row["more"], row["drift"]) == (40, 960, "missing")
+    history.add(row(*(str(number) for number in range(1000))))
+    (found,) = history.rows([])
+    assert (len(found["entries"]), found["count"], found["drift"]) == (MOST_NAMES, 1000, "missing")
+
+
+def test_what_is_repeated_is_one_row() -> None:
+    """With the first and the last time, all names, the number of repeats, and the longest repair."""
+    history = History()
+    history.add(row("a", "b", minute=1))
+    history.add(row("c", reason="disabled by another process", minute=2))
+    history.add(row("b", "d", minute=3) | {"took_ms": 700.0})
+    other, found = history.rows([])
+    assert other["entry"] == "c"
+    assert (found["entries"], found["count"], found["times"]) == (["a", "b", "d"], 3, 2)
+    assert (found["first_at"], found["at"]) == ("2026-01-02T00:01:00.000+00:00", "2026-01-02T00:03:00.000+00:00")
+    assert (found["served_ms"], found["took_ms"]) == (1.0, 700.0)
+
+
+@pytest.mark.parametrize(
+    "later", [row("b"), row("a", reason="disabled"), row("a", event="entry_removed"), row("a", minute=61)]
+)
+def test_what_is_not_the_same_has_a_row_of_its_own(later: dict[str, Any]) -> None:
+    """Other entries, another cause, another event, or more than an hour in between."""
+    history = History()
+    history.add(row("a"))
+    history.add(later)
+    assert history.rows([]) == [row("a"), later]
+
+
+def test_what_is_going_on_is_shown_with_what_it_will_be_merged_with() -> None:
+    """The status is not written with a row that is taken back."""
+    history = History([row("a")])
+    incident = Incident(REPAIRED, "warning", 0.0)
+    incident.add(["a"], "removed by another process", "", "missing", 0.0)
+    incident.first_at = incident.last_at = "2026-01-02T00:01:00.000+00:00"
+    shown = history.rows([incident])
+    assert [each["times"] for each in shown] == [2]
+    history.add(incident.row())
+    assert history.rows([]) == shown
+
+
+def test_it_is_continued() -> None:
+    """By the next daemon, from what the status file says; what no daemon wrote so is left out."""
+    rows = [row("a"), row("b", "c", reason="x")]
+    odd: list[Any] = [None, {}, [], row("a") | {"at": "soon"}, row("a") | {"entry": 5}, row("a") | {"times": "2"}]
+    assert History([*odd, *rows]).rows([]) == rows

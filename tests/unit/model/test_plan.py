@@ -70,13 +70,16 @@ def test_in_sync() -> None:
 @pytest.mark.parametrize(
     ("says", "why"),
     [
-        (SAYS._replace(interpreter="/j"), "interpreter /j instead of /i"),
-        (SAYS._replace(flags=Flags.P), "flags P instead of none"),
-        (SAYS._replace(match=Magic(b"B")), "magic 42 at 0 instead of magic 41 at 0"),
-        (SAYS._replace(match=Magic(b"A", offset=1)), "magic 41 at 1 instead of magic 41 at 0"),
-        (SAYS._replace(match=Magic(b"A", b"\xdf")), "magic 41 mask df at 0 instead of magic 41 at 0"),
-        (SAYS._replace(match=Extension("jar")), "extension jar instead of magic 41 at 0"),
-        (SAYS._replace(interpreter="/j", flags=Flags.P), "interpreter /j instead of /i, flags P instead of none"),
+        (SAYS._replace(interpreter="/j"), "interpreter is /j, should be /i"),
+        (SAYS._replace(flags=Flags.P), "flags are P, should be none"),
+        (SAYS._replace(match=Magic(b"B")), "magic is 42, should be 41"),
+        (SAYS._replace(match=Magic(b"A", offset=1)), "offset is 1, should be 0"),
+        (SAYS._replace(match=Magic(b"A", b"\xdf")), "mask is df, should be none"),
+        (SAYS._replace(match=Extension("jar")), "extension is jar, should be magic 41"),
+        (
+            SAYS._replace(interpreter="/j", flags=Flags.P),
+            "interpreter is /j, should be /i; flags are P, should be none",
+        ),
         (None, "it says something that this version does not know"),
     ],
 )
@@ -89,7 +92,9 @@ def test_changed(says: Registration | None, why: str) -> None:
 
 def test_changed_against_flags() -> None:
     """Where flags are lacking the reason says so too."""
-    assert reason(desired(A._replace(registration=SAYS._replace(flags=Flags.P))), entry()) == "flags none instead of P"
+    assert (
+        reason(desired(A._replace(registration=SAYS._replace(flags=Flags.P))), entry()) == "flags are none, should be P"
+    )
 
 
 def test_disabled() -> None:

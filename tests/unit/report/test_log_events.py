@@ -10,19 +10,21 @@ from support.log_events import documented, undocumented
 import binfmtd
 
 PACKAGE = Path(binfmtd.__file__).parent
-SAYS = {"debug", "info", "warning", "error", "tell", "once"}
+AFTER_THE_LEVEL = {"log", "once", "_gather", "_tell_at_once"}  # once: after the key
+SAYS = {"debug", "info", "warning", "error"} | AFTER_THE_LEVEL
+TABLES = {"_PAST", "REPAIRED"}
 
 
 def events_of(tree: ast.AST) -> Iterator[str]:
-    """The constants that a log method is called with, and those of the one table of events."""
+    """The constants that a log method is called with, and those that have a name."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and node.args:
             named = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            place = named in ("once", "tell")
+            place = named in AFTER_THE_LEVEL
             event = node.args[place] if named in SAYS and len(node.args) > place else None
             if isinstance(event, ast.Constant):
                 yield str(event.value)
-        if isinstance(node, ast.Assign) and [getattr(target, "id", "") for target in node.targets] == ["_PAST"]:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") in TABLES:
             yield from (str(value.value) for value in ast.walk(node.value) if isinstance(value, ast.Constant))
 
 

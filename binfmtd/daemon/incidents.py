@@ -1,0 +1,131 @@
+"""What becomes one line of the log: everything that one cause brought about.
+
+systemd-binfmt and package managers change entries one after the other, and several passes repair them.  So an incident
+is open until a second has gone by in which nothing was added to it, ten seconds at most.  The status has it at once,
+the log when it is closed: "31 entries replaced by systemd-binfmt.service, repaired in 3 ms".  What is urgent is closed
+at once, and only what follows within ten seconds is gathered.
+
+Pure but for the clock on the wall: monotonic time is handed in, in seconds.
+"""
+
+from collections.abc import Collection
+from typing import Any
+
+from binfmtd.daemon.status_file import now as on_the_wall
+from binfmtd.report.durations import milliseconds
+from binfmtd.report.happened import REPAIRED, happened
+
+QUIET = 1.0
+LONGEST = 10.0
+MOST_NAMES = 100  # in one row
+_MOST_NAMES = 5  # in a line of the log
+
+
+class Incident:
+    """One of them."""
+
+    def __init__(self, event: str, level: str, now: float) -> None:
+        self.event = event
+        self.level = level
+        self.words = ""
+        self.detail = ""  # what differs in the entry that was added last
+        self.names: dict[str, int] = {}  # how often
+        self.drifts: dict[str, None] = {}
+        self.pass_id: str | None = None
+        self.served: float | None = None  # seconds until programs ran again, and below until all was in order
+        self.took: float | None = None
+        self.first_at = self.last_at = on_the_wall()
+        self.began = self.last = now
+        self.quiet = QUIET  # seconds without anything new after which it is closed
+
+    def add(self, names: Collection[str], words: str, detail: str, drift: str | None, now: float) -> None:
+        """Something of the same cause."""
+        # That entries are missing is the least that can be said of a flush: what replaced them says more.
+        if not self.words or drift != "missing":
+            self.words, self.detail = words, detail
+        for name in names:
+            self.names[name] = self.names.get(name, 0) + 1
+        if drift is not None:
+            self.drifts[drift] = None
+        self.last, self.last_at = now, on_the_wall()
+
+    def lasted(self, served: float, took: float) -> None:
+        """How long a repair took: the longest counts."""
+        self.served = max(served, self.served or 0.0)
+        self.took = max(took, self.took or 0.0)
+
+    @property
+    def due_at(self) -> float:
+        """When it is closed, if nothing is added."""
+        return min(self.last + self.quiet, self.began + LONGEST)
+
+    def line(self) -> dict[str, Any]:
+        """The keys of the line in the log."""
+        details: dict[str, Any] = {} if self.pass_id is None else {"pass": self.pass_id}
+        if self.event == REPAIRED:
+            details["summary"] = happened(self.row())
+        details |= named(list(self.names), _MOST_NAMES)
+        if self.drifts:
+            details["drift"] = ",".join(self.drifts)
+        if self.event != REPAIRED and self.words:
+            detail = f": {self.detail}" if self.detail and len(self.names) == 1 else ""
+            details["reason"] = self.words + detail
+        if self.took is not None:
+            details["took_ms"] = milliseconds(self.took)
+        return details
+
+    def row(self) -> dict[str, Any]:
+        """The row of the history."""
+        return {
+            "first_at": self.first_at,
+            "at": self.last_at,
+            "event": self.event,
+            **named(list(self.names), MOST_NAMES),
+            "times": max(self.names.values(), default=0),
+            "drift": ",".join(self.drifts) or None,
+            "reason": self.words,
+            "detail": self.detail if self.detail and len(self.names) == 1 else None,
+            "served_ms": None if self.served is None else milliseconds(self.served),
+            "took_ms": None if self.took is None else milliseconds(self.took),
+            "pass": self.pass_id,
+        }
+
+
+class Incidents:
+    """Those that are open, the oldest first."""
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[str, str], Incident] = {}
+        self._urgent_from: dict[str, float] = {}  # event -> when it may be told at once again
+
+    def of(self, event: str, level: str, key: str, now: float, *, urgent: bool = False) -> Incident:
+        """The open incident of one cause, or a new one."""
+        incident = self._open.get((event, key))
+        if incident is None:
+            incident = self._open[event, key] = Incident(event, level, now)
+            if urgent and now >= self._urgent_from.get(event, now):
+                incident.quiet = 0.0
+                self._urgent_from[event] = now + LONGEST
+        return incident
+
+    def open(self) -> list[Incident]:
+        """All that are open."""
+        return list(self._open.values())
+
+    def due_at(self) -> float:
+        """When the next one is to be closed; infinity if none is open."""
+        return min((incident.due_at for incident in self._open.values()), default=float("inf"))
+
+    def close(self, now: float) -> list[Incident]:
+        """Those that are over by ``now``."""
+        over = [(key, incident) for key, incident in self._open.items() if now >= incident.due_at]
+        for key, _ in over:
+            del self._open[key]
+        return [incident for _, incident in over]
+
+
+def named(names: list[str], most: int) -> dict[str, Any]:
+    """The keys that name one entry, or the first of several and how many there are."""
+    if len(names) == 1:
+        return {"entry": names[0]}
+    return {"entries": names[:most], "count": len(names)}

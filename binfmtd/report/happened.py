@@ -1,0 +1,50 @@
+"""A row of the history as a sentence: "31 entries removed at once by another process, repaired in 3 ms".
+
+The log says the same of a repair (`summary`).
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from binfmtd.report.durations import duration
+
+REPAIRED = "repaired"
+_WHOLE = "status"  # binfmt_misc as a whole goes by the name of its file (model.plan.INSTANCE)
+_MOST_NAMES = 5
+
+
+def names_of(row: Mapping[str, Any]) -> list[str]:
+    """The entries that a row names; of thousands the first hundred."""
+    names: list[str] = [row["entry"]] if "entry" in row else row["entries"]
+    return names
+
+
+def happened(row: Mapping[str, Any]) -> str:
+    """Raises KeyError, TypeError or ValueError for what is no row."""
+    often = f", {row['times']} times{_span(row)}" if row["times"] > 1 else ""
+    detail = f": {row['detail']}" if row["detail"] and "entry" in row else ""
+    if row["event"] != REPAIRED:
+        return f"{row['event'].replace('_', ' ')}: {_subject(row)}: {row['reason']}{often}{detail}"
+    took = "" if row["served_ms"] is None else f" in {duration(row['served_ms'] / 1e3)}"
+    return f"{_subject(row)} {row['reason']}, repaired{took}{often}{detail}"
+
+
+def first_names(row: Mapping[str, Any]) -> str:
+    """The names of several entries, or of the first of them and how many more; nothing for one."""
+    if "entry" in row:
+        return ""
+    names = row["entries"][:_MOST_NAMES]
+    more = row["count"] - len(names)
+    return ", ".join(names) + (f" and {more} more" if more > 0 else "")
+
+
+def _subject(row: Mapping[str, Any]) -> str:
+    if "entry" not in row:
+        return f"{row['count']} entries"
+    return "binfmt_misc" if row["entry"] == _WHOLE else str(row["entry"])
+
+
+def _span(row: Mapping[str, Any]) -> str:
+    first, last = (datetime.fromisoformat(row[key]).timestamp() for key in ("first_at", "at"))
+    return f" in {duration(last - first)}" if last - first >= 1 else ""

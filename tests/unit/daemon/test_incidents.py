@@ -1,0 +1,72 @@
+"""What becomes one line of the log."""
+
+from binfmtd.daemon.incidents import LONGEST, QUIET, Incidents
+from binfmtd.report.happened import REPAIRED
+
+
+def test_one_cause_is_one_line() -> None:
+    """However many entries and passes it took: told when a second has gone by, with the longest durations."""
+    incidents = Incidents()
+    for number in range(31):
+        incident = incidents.of(REPAIRED, "warning", "flushed", number * 0.1)
+        incident.add([f"e{number}"], "removed at once by another process", "", "missing", number * 0.1)
+        incident.lasted(0.0001 * number, 0.01 * number)
+    assert incidents.close(3.0 + QUIET - 0.01) == []
+    (incident,) = incidents.close(3.0 + QUIET)
+    assert incident.line() == {
+        "summary": "31 entries removed at once by another process, repaired in 3 ms",
+        "entries": ["e0", "e1", "e2", "e3", "e4"],
+        "count": 31,
+        "drift": "missing",
+        "took_ms": 300.0,
+    }
+    assert incidents.open() == []
+
+
+def test_the_details_of_one_entry() -> None:
+    """What differs is told where one entry is concerned: of many it would be as many texts."""
+    incident = Incidents().of(REPAIRED, "warning", "x", 0.0)
+    incident.add(["one"], "replaced by another process", "flags are C, should be F", "changed", 0.0)
+    incident.lasted(0.00034, 0.02)
+    summary = "one replaced by another process, repaired in 0.34 ms: flags are C, should be F"
+    assert incident.line()["summary"] == summary
+    row = incident.row()
+    assert (row["reason"], row["detail"]) == ("replaced by another process", "flags are C, should be F")
+    incident.add(["one"], "replaced by another process", "flags are C, should be F", "changed", 0.0)
+    assert incident.line()["summary"] == summary.replace(" ms:", " ms, 2 times:")
+    incident.add(["two"], "replaced by another process", "flags are P, should be F", "changed", 0.0)
+    assert "flags" not in incident.line()["summary"]
+    assert incident.row()["detail"] is None
+
+
+def test_what_replaced_them_says_more_than_that_they_were_missing() -> None:
+    """A flush is followed by the rules of the tool that flushed."""
+    incident = Incidents().of(REPAIRED, "warning", "flushed", 0.0)
+    for words, drift in (("removed", "missing"), ("replaced by X", "changed"), ("removed", "missing")):
+        incident.add([words], words, "", drift, 0.0)
+    assert incident.line()["summary"] == "2 entries replaced by X, repaired, 2 times"
+    assert incident.line()["drift"] == "missing,changed"
+
+
+def test_what_does_not_end_is_told_all_the_same() -> None:
+    """Every ten seconds."""
+    incidents = Incidents()
+    for tenth in range(1000):
+        incidents.of(REPAIRED, "warning", "x", tenth / 10).add(["a"], "x", "", None, tenth / 10)
+        if over := incidents.close(tenth / 10):
+            assert LONGEST <= tenth / 10 < LONGEST + QUIET
+            assert over[0].row()["times"] > 90
+            return
+    raise AssertionError("never told")
+
+
+def test_what_is_urgent_is_told_at_once() -> None:
+    """And what follows within ten seconds in one more line."""
+    incidents = Incidents()
+    told = []
+    for name, now in (("a", 0.0), ("b", 0.0), ("c", 1.0), ("d", 1.5), ("e", 11.0)):
+        incidents.of("contention_started", "warning", "x", now, urgent=True).add([name], "x", "", None, now)
+        if name != "a":
+            told += [(now, list(incident.names)) for incident in incidents.close(now)]
+    told += [(99.0, list(incident.names)) for incident in incidents.close(99.0)]
+    assert told == [(0.0, ["a", "b"]), (11.0, ["c", "d", "e"])]
