@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from binfmtd.cli.table import table
+from binfmtd.cli.table import table, width_of, wrapped
 from binfmtd.report.printable import printable
 
 
@@ -14,11 +14,11 @@ def print_json(document: object) -> None:
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Columns as wide as they must be, the first row being the heading."""
-    for line in table(rows):
-        print(line)
+    """A table that fits the terminal, the first row being the heading."""
+    for lines in table(rows, width_of(sys.stdout)):
+        print("\n".join(lines))
 
 
 def warn(text: str) -> None:
-    """One line on stderr."""
-    print(f"binfmtd: {printable(text)}", file=sys.stderr)
+    """One line on stderr, on a terminal as many as it takes."""
+    print("\n".join(wrapped(printable(text), width_of(sys.stderr), "binfmtd: ", "  ")), file=sys.stderr)

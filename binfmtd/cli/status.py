@@ -2,19 +2,20 @@
 
 import argparse
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from binfmtd.cli import options
 from binfmtd.cli.output import print_json, warn
 from binfmtd.cli.state import state_dir_to_read
-from binfmtd.cli.status_view import NO_DAEMON, history_view, view
-from binfmtd.cli.table import size_of
+from binfmtd.cli.status_view import NO_DAEMON, Page, history_view, named_view, narrowed, problems_view, view
+from binfmtd.cli.table import width_of
 from binfmtd.daemon.state_dir import running_pid
-from binfmtd.errors import StateError
+from binfmtd.errors import StateError, UsageError
 from binfmtd.report.colour import takes_colours
 from binfmtd.report.sentence import verdict
-from binfmtd.report.status_json import FILE_NAME, read_status
+from binfmtd.report.status_json import read_status
 
 FRESH = 0
 STALE = 1
@@ -31,10 +32,15 @@ def parser() -> argparse.ArgumentParser:
     how = command.add_mutually_exclusive_group()
     how.add_argument("--check", action="store_true", help="print one line, and exit with 3 unless all is converged")
     how.add_argument("--history", action="store_true", help="show the last hundred drifts and repairs instead")
+    how.add_argument("--problems", action="store_true", help="show only what is not in order")
+    how.add_argument("--all", action="store_true", help="show a row for each handler, also for those in order")
     how.add_argument(
         "--watch",
         action="store_true",
         help="show it anew as it changes, until ^C; with --json one document a line",
+    )
+    command.add_argument(
+        "names", metavar="NAME", nargs="*", help="an entry, or an architecture by any name: only these"
     )
     return command
 
@@ -43,6 +49,8 @@ def main(arguments: Sequence[str]) -> int:
     """Exit status 0, or 1 if no daemon runs; with --check 3 unless it runs and has converged."""
     given = parser().parse_args(arguments)
     directory = state_dir_to_read(given)
+    if given.names and (given.watch or given.check or given.problems or given.all):
+        raise UsageError("a NAME goes with --history and --json, not with --check, --problems, --all or --watch")
     if given.watch:
         from binfmtd.cli.status_watch import watch
 
@@ -55,19 +63,17 @@ def main(arguments: Sequence[str]) -> int:
             raise
         warn(str(error))
         return NOT_CONVERGED
+    if given.names:
+        from binfmtd.cli.pause import entries
+
+        status = narrowed(status, entries(given.names, directory))
     if given.json:
         print_json(status["history"] if given.history else {**status, "pid": pid})
     elif given.check:
         if pid is not None:
-            print(_verdict(status))
+            print(verdict(status))
     else:
-        size = size_of(sys.stdout)
-        width = None if size is None else size.columns
-        if given.history:
-            lines = history_view(status, width)
-        else:
-            lines = view(status, pid, width, coloured=takes_colours(sys.stdout))
-        print("\n".join(lines))
+        print("\n".join(_lines(given, status, pid)))
     if pid is None:
         warn(NO_DAEMON)
     if given.check:
@@ -75,8 +81,12 @@ def main(arguments: Sequence[str]) -> int:
     return FRESH if pid is not None else STALE
 
 
-def _verdict(status: Mapping[str, Any]) -> str:
-    try:
-        return verdict(status)
-    except (KeyError, TypeError, AttributeError):
-        raise StateError(f"{FILE_NAME} is damaged: the daemon writes it anew with its next pass") from None
+def _lines(given: argparse.Namespace, status: Mapping[str, Any], pid: int | None) -> list[str]:
+    page = Page(time.time(), width_of(sys.stdout), coloured=takes_colours(sys.stdout))
+    if given.history:
+        return history_view(status, page)
+    if given.problems:
+        return problems_view(status, pid, page)
+    if given.names:
+        return named_view(status, page)
+    return view(status, pid, page, everything=given.all)

@@ -1,19 +1,24 @@
-"""A status for people: the handlers as a table with the reasons beneath, then all the rest, a line each."""
+"""A status for people.
 
-from collections.abc import Callable, Iterator, Mapping
-from itertools import pairwise
-from typing import Any
+The state comes first, then what is not in order as a table, with the reasons beneath.  Handlers in order are a
+paragraph of names, unless all of them or some by name are asked for.  Then all the rest, a line each.
+"""
 
-from binfmtd.cli.table import table
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from binfmtd.cli.table import table, wrapped
 from binfmtd.model.pause import EVERYTHING
-from binfmtd.report.printable import even
+from binfmtd.report.durations import age
+from binfmtd.report.happened import REPAIRED, first_names, happened, names_of
+from binfmtd.report.sentence import counted, in_brief
 
-_MOST_FOREIGN = 20  # of thousands nobody reads more; --json has a thousand
-_HEADING = ("HANDLER", "STATE", "INTERPRETER", "FLAGS", "REPAIRS")
-_HISTORY_HEADING = ("AT", "WHAT", "ENTRY", "WHY")
+_MOST_FOREIGN = 20  # of thousands nobody reads more; --json has all
+_LAST_ROWS = 5  # of a handler's history
+_HEADING = ("HANDLER", "STATE", "FLAGS", "REPAIRS", "INTERPRETER")
 _STATE = 1
-_FLEXIBLE = (0, 2)
 _INDENT = 11
+_IN_ORDER = {"registered": "in order", "disabled": "disabled", "served_elsewhere": "elsewhere"}
 _RED, _GREEN, _YELLOW = 31, 32, 33
 _COLOURS = {
     "registered": _GREEN,
@@ -31,108 +36,166 @@ _COLOURS = {
 NO_DAEMON = "no daemon runs with this state directory: what you see is what the last one left"
 
 
-def view(
-    status: Mapping[str, Any],
-    pid: int | None,
-    width: int | None = None,
-    height: int | None = None,
-    *,
-    coloured: bool = False,
-) -> list[str]:
-    """The lines, at most ``height`` of them: what does not fit is left out of the table.
+class Page(NamedTuple):
+    """How it is shown: ``now`` in seconds since the epoch, in how many columns and lines (None: no end)."""
+
+    now: float
+    width: int | None = None
+    height: int | None = None
+    coloured: bool = False
+
+    def paint(self, text: str) -> str:
+        """Colour a state."""
+        colour = _COLOURS.get(text.strip())
+        return f"\x1b[{colour}m{text}\x1b[0m" if self.coloured and colour else text
+
+    def ago(self, at: str) -> str:
+        """How long ago a timestamp was, and the timestamp to the second."""
+        return f"{age(at, self.now)} ({at[:10]} {at[11:19]} UTC)"
+
+
+def view(status: Mapping[str, Any], pid: int | None, page: Page, *, everything: bool = False) -> list[str]:
+    """The lines, at most the page's height of them; ``everything``: also handlers in order have their row.
 
     ``status`` as ``read_status`` has it, and ``pid`` as ``running_pid``.
     """
-
-    def paint(text: str) -> str:
-        colour = _COLOURS.get(text.strip())
-        return f"\x1b[{colour}m{text}\x1b[0m" if coloured and colour else text
-
-    above = _handlers(status, width, paint)
-    below = [line for key, text in _details(status, pid).items() for line in _detail(key, text, width, paint)]
-    if height is not None and len(above) + 1 + len(below) > height:
-        room = max(height - len(below) - 2, 1)
-        above = [*above[:room], f"... {len(above) - room} more lines"]
-    return [*above, "", *below][:height]
-
-
-def _handlers(status: Mapping[str, Any], width: int | None, paint: Callable[[str], str]) -> list[str]:
     handlers = status["handlers"]
-    keys = ("name", *(word.lower() for word in _HEADING[1:]))
-    rows = [_HEADING, *(tuple(str(row[key]) for key in keys) for row in handlers)]
-    heading, *lines = table(rows, width, _FLEXIBLE, lambda place, cell: paint(cell) if place == _STATE else cell)
-    return [heading, *_with_reasons(handlers, lines, width)]
+    rows = handlers if everything else list(filter(_has_a_row, handlers))
+    above = _labelled(_troubles(status), page)
+    middle = _handlers(rows, page)
+    below = _labelled({**({} if everything else _in_order(handlers)), **_details(status, pid, page)}, page)
+    parts = [above, middle, below]
+    if page.height is not None and sum(map(len, parts)) + 2 > page.height:
+        room = max(page.height - len(above) - len(below) - 3, 1)
+        if len(middle) > room:
+            parts[1] = [*middle[:room], f"... {len(middle) - room} more lines"]
+    lines = [line for part in parts if part for line in ("", *part)][1:]
+    return lines if page.height is None else lines[: page.height]
 
 
-def _with_reasons(handlers: list[dict[str, Any]], lines: list[str], width: int | None) -> Iterator[str]:
+def problems_view(status: Mapping[str, Any], pid: int | None, page: Page) -> list[str]:
+    """What is not in order, and nothing else: no line if there is nothing."""
+    rows = [row for row in status["handlers"] if row["state"] not in _IN_ORDER]
+    troubles = _troubles(status) if rows or status["state"] != "converged" else {}
+    troubles["daemon"] = None if pid is not None else NO_DAEMON
+    lines = [*_labelled(troubles, page), *([""] if rows else []), *_handlers(rows, page)]
+    return lines or ["nothing is out of order"]
+
+
+def named_view(status: Mapping[str, Any], page: Page) -> list[str]:
+    """The handlers of a status that has been narrowed to them, and what happened to them last."""
+    table = _handlers(status["handlers"], page)
+    foreign = {"foreign": _foreign(status["foreign"], len(status["foreign"]))} if status["foreign"] else {}
+    rows = history_view({"history": status["history"][-_LAST_ROWS:]}, page)
+    return [*table, *_labelled(foreign, page), "", *rows]
+
+
+def narrowed(status: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """The same status with these entries alone."""
+    return {
+        **status,
+        "handlers": [row for row in status["handlers"] if row["name"] in names],
+        "foreign": [entry for entry in status["foreign"] if entry["name"] in names],
+        "history": [row for row in status["history"] if not set(names).isdisjoint(names_of(row))],
+    }
+
+
+def history_view(status: Mapping[str, Any], page: Page) -> list[str]:
+    """The last drifts and repairs, the newest last."""
+    rows = [
+        (page.ago(row["at"]) if page.width is None else age(row["at"], page.now), _told(row))
+        for row in status["history"]
+    ]
+    start = max((len(when) for when, _ in rows), default=0) + 2
+    lines = [line for when, text in rows for line in wrapped(text, page.width, f"{when:<{start}}", " " * start)]
+    return lines or ["nothing has drifted"]
+
+
+def _has_a_row(row: Mapping[str, Any]) -> bool:
+    return row["state"] not in _IN_ORDER or (row["state"] == "registered" and row["reason"])
+
+
+def _handlers(handlers: Sequence[Mapping[str, Any]], page: Page) -> list[str]:
+    if not handlers:
+        return []
+    keys = [word.lower() for word in _HEADING[1:]]
+    rows = [_HEADING, *((str(row["name"]), *(str(row[key]) for key in keys)) for row in handlers)]
+    heading, *lines = table(rows, page.width, lambda place, cell: page.paint(cell) if place == _STATE else cell)
+    return [*heading, *_with_reasons(handlers, lines, page)]
+
+
+def _with_reasons(handlers: Sequence[Mapping[str, Any]], lines: Sequence[Sequence[str]], page: Page) -> Iterator[str]:
     """A reason that several rows in a row have stands beneath the last of them."""
     reasons = [str(row["reason"]) for row in handlers]
-    for line, (reason, following) in zip(lines, pairwise([*reasons, ""]), strict=True):
-        yield line
+    for line, reason, following in zip(lines, reasons, [*reasons[1:], ""], strict=True):
+        yield from line
         if reason and reason != following:
-            yield from _wrapped(reason, width, "  ", "  ")
+            yield from wrapped(reason, page.width, "  ", "  ")
 
 
-def _detail(key: str, text: str, width: int | None, paint: Callable[[str], str]) -> list[str]:
-    first, *others = _wrapped(text, width, f"{key + ':':<{_INDENT}}", " " * _INDENT)
-    if key == "state":
-        word = text.partition(",")[0]
-        first = first.replace(word, paint(word), 1)
-    return [first, *others]
+def _labelled(details: Mapping[str, str | None], page: Page) -> list[str]:
+    lines = []
+    for key, text in details.items():
+        if text:
+            first, *others = wrapped(str(text), page.width, f"{key + ':':<{_INDENT}}", " " * _INDENT)
+            if key == "state":
+                word = str(text).partition(":")[0]
+                first = first.replace(word, page.paint(word), 1)
+            lines += [first, *others]
+    return lines
 
 
-def _wrapped(text: str, width: int | None, first: str, then: str) -> list[str]:
-    text = even(text)
-    if width is None or len(first) + len(text) <= width:
-        return [first + text]
-    from textwrap import wrap
-
-    lines = wrap(text, max(width, 2 * _INDENT), initial_indent=first, subsequent_indent=then, break_on_hyphens=False)
-    return lines or [first]
-
-
-def _details(status: Mapping[str, Any], pid: int | None) -> dict[str, str]:
-    config, mount, last = status["config"], status["mount"], status["last_pass"]
-    lines: dict[str, str | None] = {
-        "foreign": _foreign(status["foreign"], sum(status["foreign_count"].values())),
-        "mount": "none" if mount is None else mount["directory"] + (", read-only" if mount["read_only"] else ""),
-        "config": f"{', '.join(config['files']) or 'none: the defaults'}, generation {config['generation']}, "
-        f"loaded {config['loaded_at']}",
-        "rejected": config["error"],
+def _troubles(status: Mapping[str, Any]) -> dict[str, str | None]:
+    return {
+        "state": f"{status['state']}: {in_brief(status)}",
         "problem": status["problem"],
+        "rejected": status["config"]["error"],
         "contended": ", ".join(status["contended"]),
         "paused": ", ".join(map(_pause, status["paused"])),
-        "drift": _last_drift(status["history"]),
-        "last pass": last and f"{last['id']} ({last['trigger']}), {last['actions']} actions, {last['at']}",
-        "daemon": f"pid {pid}" if pid else "runs" if pid == 0 else "none runs: this is what the last one left",
-        "state": f"{status['state']}, {status['repairs']} repairs in {status['passes']} passes",
     }
-    return {key: str(text) for key, text in lines.items() if text}
 
 
-def history_view(status: Mapping[str, Any], width: int | None = None) -> list[str]:
-    """The last drifts and repairs, the newest last."""
-    rows = [(row["at"], row["event"].replace("_", " "), _named(row), row["reason"]) for row in status["history"]]
-    return table([_HISTORY_HEADING, *rows], width, (2, 3))
+def _in_order(handlers: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """A paragraph for each kind of being in order."""
+    found: dict[str, list[str]] = {}
+    for row in handlers:
+        if not _has_a_row(row):
+            found.setdefault(_IN_ORDER[row["state"]], []).append(str(row["name"]))
+    return {key: ", ".join(found[key]) for key in _IN_ORDER.values() if key in found}
 
 
-def _last_drift(history: list[dict[str, Any]]) -> str | None:
-    drifts = [row for row in history if row["event"].startswith("drift_")]
-    return f"{_named(drifts[-1])}: {drifts[-1]['reason']}, {drifts[-1]['at']}" if drifts else None
+def _details(status: Mapping[str, Any], pid: int | None, page: Page) -> dict[str, str | None]:
+    config, mount, last = status["config"], status["mount"], status["last_pass"]
+    return {
+        "foreign": _foreign(status["foreign"], sum(status["foreign_count"].values())),
+        **_last_drift(status["history"], page.ago),
+        "mount": "none" if mount is None else mount["directory"] + (", read-only" if mount["read_only"] else ""),
+        "config": f"{', '.join(config['files']) or 'none: the defaults'}, generation {config['generation']}, "
+        f"loaded {page.ago(config['loaded_at'])}",
+        "last pass": last
+        and f"{last.get('id', '')} ({last['trigger']}), {counted(last['actions'], 'action')}, {page.ago(last['at'])}",
+        "daemon": f"pid {pid}" if pid else "runs" if pid == 0 else "none runs: this is what the last one left",
+    }
 
 
-def _named(row: Mapping[str, Any]) -> str:
-    entries = row["entries"] if "entries" in row else [row["entry"]]
-    more = row.get("more", 0)
-    return ", ".join(entries) + (f" and {more} more" if more else "")
+def _last_drift(history: Sequence[Mapping[str, Any]], ago: Callable[[str], str]) -> dict[str, str]:
+    if not history:
+        return {}
+    last = history[-1]
+    return {"repaired" if last["event"] == REPAIRED else "drift": f"{ago(last['at'])}: {_told(last)}"}
 
 
-def _foreign(entries: list[dict[str, Any]], number: int) -> str:
+def _told(row: Mapping[str, Any]) -> str:
+    names = first_names(row)
+    return happened(row) + (f": {names}" if names else "")
+
+
+def _foreign(entries: Sequence[Mapping[str, Any]], number: int) -> str:
     named = [f"{entry['name']}{'' if entry['enabled'] else ' (disabled)'}" for entry in entries[:_MOST_FOREIGN]]
     more = number - len(named)
     return ", ".join([*named, *([f"and {more} more"] if more else [])]) or "none"
 
 
-def _pause(row: dict[str, Any]) -> str:
+def _pause(row: Mapping[str, Any]) -> str:
     name = "everything" if row["name"] == EVERYTHING else row["name"]
     return f"{name} until {row['until'] or '`binfmtd resume`'}"

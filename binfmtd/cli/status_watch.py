@@ -13,12 +13,13 @@ import os
 import select
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, NoReturn
 
 from binfmtd.cli.output import warn
-from binfmtd.cli.status_view import NO_DAEMON, view
+from binfmtd.cli.status_view import NO_DAEMON, Page, view
 from binfmtd.cli.table import size_of
 from binfmtd.daemon.state_dir import LOCK_NAME, running_pid
 from binfmtd.daemon.watch import Watch
@@ -29,7 +30,7 @@ from binfmtd.report.printable import even
 from binfmtd.report.status_json import FILE_NAME, read_status
 
 _ONCE_MORE_MS = 50
-_UNHEARD_MS = 1000  # where no inotify is left
+_UNHEARD_MS = 1000  # where no inotify is left, or ages are shown
 # xterm's: another screen without a cursor, and back; the upper left corner; clear the rest of a line, of the screen.
 _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 _HOME, _END_LINE, _END_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
@@ -41,8 +42,9 @@ _Seen = tuple[dict[str, Any] | None, int | None, str]
 def watch(directory: str, *, as_json: bool) -> NoReturn:
     """Show it until somebody presses ^C (KeyboardInterrupt) or nobody reads any more (BrokenPipeError)."""
     gc.enable()
-    changes = _Changes([os.path.abspath(os.path.join(directory, name)) for name in (FILE_NAME, LOCK_NAME)])
     drawing = not as_json and takes_a_drawing()
+    paths = [os.path.abspath(os.path.join(directory, name)) for name in (FILE_NAME, LOCK_NAME)]
+    changes = _Changes(paths, ages=drawing)
     with _screen() if drawing else nullcontext():
         before: _Seen | None = None
         while True:
@@ -64,8 +66,10 @@ def takes_a_drawing() -> bool:
 class _Changes:
     """What there is to wake up for: files in the state directory, the terminal's size, and that nobody reads."""
 
-    def __init__(self, paths: list[str]) -> None:
+    def __init__(self, paths: list[str], *, ages: bool) -> None:
+        """``ages``: what is shown says how long ago something was, and is shown anew every second."""
         self._paths = paths
+        self._ages = ages
         self._watch = Watch()
         self._unheard = False
         self._once_more = False
@@ -89,7 +93,7 @@ class _Changes:
 
     def wait(self) -> None:
         """Sleep until there may be something new."""
-        timeout = _ONCE_MORE_MS if self._once_more else _UNHEARD_MS if self._unheard else None
+        timeout = _ONCE_MORE_MS if self._once_more else _UNHEARD_MS if self._unheard or self._ages else None
         woken = dict(self._poll.poll(timeout))
         if woken.get(sys.stdout.fileno()):
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
@@ -112,8 +116,8 @@ def _lines(status: dict[str, Any] | None, pid: int | None, problem: str, size: o
     if status is None:
         return [even(problem)]
     if size is None:
-        return view(status, pid)
-    return view(status, pid, size.columns, size.lines, coloured=takes_colours(sys.stdout))
+        return view(status, pid, Page(time.time()))
+    return view(status, pid, Page(time.time(), size.columns, size.lines, takes_colours(sys.stdout)))
 
 
 def _draw(seen: _Seen) -> None:

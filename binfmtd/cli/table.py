@@ -1,14 +1,15 @@
-"""Tables for people: each column as wide as it must be, and the whole no wider than the terminal."""
+"""Text for people, no wider than the terminal: tables, and what is wrapped between words."""
 
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import TextIO
 
 from binfmtd.report.printable import even
 
 _GAP = "  "
 _CUT = "..."
-_NARROWEST = 10  # columns: less of a name or a path tells nothing
+_INDENT = "  "
+_ROOM = 24  # columns: where the last cell would have less, it goes below its row
 
 
 def size_of(stream: TextIO) -> os.terminal_size | None:
@@ -19,6 +20,12 @@ def size_of(stream: TextIO) -> os.terminal_size | None:
     return found if found.columns and found.lines else os.terminal_size((80, 24))  # a serial line knows neither
 
 
+def width_of(stream: TextIO) -> int | None:
+    """Its columns."""
+    size = size_of(stream)
+    return None if size is None else size.columns
+
+
 def shortened(text: str, width: int) -> str:
     """Cut in the middle what is too long: both ends of a path tell something."""
     if len(text) <= width:
@@ -27,29 +34,53 @@ def shortened(text: str, width: int) -> str:
     return text[: kept - kept // 2] + _CUT[:width] + text[len(text) - kept // 2 :]
 
 
+def wrapped(text: str, width: int | None, first: str = "", then: str = "") -> list[str]:
+    """Lines that end between words: ``first`` is in front of the first, ``then`` of the others.
+
+    A word that is longer than a line is cut.
+    """
+    text = even(text)
+    if width is None or len(first) + len(text) <= width:
+        return [first + text]
+    room = max(width - max(len(first), len(then)), len(_CUT))
+    lines, line = list[str](), first
+    for word in (shortened(word, room) for word in text.split(" ")):
+        begun = len(line) > len(then if lines else first)
+        if begun and len(line) + 1 + len(word) > width:
+            lines.append(line)
+            line, begun = then, False
+        line += f" {word}" if begun else word
+    return [*lines, line]
+
+
 def table(
     rows: Sequence[Sequence[str]],
     width: int | None = None,
-    flexible: Collection[int] = (),
     paint: Callable[[int, str], str] = lambda _, cell: cell,
-) -> list[str]:
-    """A line each, the first row being the heading.
+) -> list[list[str]]:
+    """The lines of each row, the first row being the heading.
 
-    To fit into ``width``, the ``flexible`` columns are cut, the widest first.  ``paint`` is given a column's number and
-    a cell, and may put colours around it.
+    To fit into ``width`` the last column is wrapped, and where it has too little room put below its row.  ``paint`` is
+    given a column's number and a cell, and may put colours around it.
     """
     cells = [[even(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    while width is not None and sum(widths) + len(_GAP) * (len(widths) - 1) > width:
-        widest = max(flexible, key=widths.__getitem__, default=None)
-        if widest is None or widths[widest] <= _NARROWEST:
-            break
-        widths[widest] -= 1
-    last = len(widths) - 1
-    return [
-        _GAP.join(
-            paint(place, shortened(cell, room).ljust(0 if place == last else room))
-            for place, (cell, room) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in cells
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)][:-1]
+    if width is not None:
+        widths = [min(each, width // 2) for each in widths]
+    start = sum(widths) + len(_GAP) * len(widths)
+    return [_lines(row, widths, start, width, paint) for row in cells]
+
+
+def _lines(
+    row: Sequence[str], widths: Sequence[int], start: int, width: int | None, paint: Callable[[int, str], str]
+) -> list[str]:
+    *others, last = row
+    left = [
+        paint(place, shortened(cell, room).ljust(room))
+        for place, (cell, room) in enumerate(zip(others, widths, strict=True))
     ]
+    room = len(last) if width is None else width - start
+    if len(last) <= room or (room >= _ROOM and max(map(len, last.split()), default=0) <= room):
+        first, *more = wrapped(last, room)
+        return [_GAP.join([*left, first]).rstrip(), *(" " * start + line for line in more)]
+    return [_GAP.join(left).rstrip(), *wrapped(last, width, _INDENT, _INDENT)]

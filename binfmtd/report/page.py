@@ -9,6 +9,7 @@ from typing import Any
 
 from binfmtd import __version__
 from binfmtd.report.printable import printable
+from binfmtd.report.sentence import counted
 
 _STYLE = """\
 :root { color-scheme: light dark }
@@ -54,7 +55,7 @@ def _facts(document: Mapping[str, Any]) -> Iterable[Sequence[object]]:
     yield "passes", document["passes"]
     yield "repairs", document["repairs"]
     if last is not None:
-        yield "last pass", f"{last['at']} ({last['trigger']}), {last['actions']} actions"
+        yield "last pass", f"{last['at']} ({last['trigger']}), {counted(last['actions'], 'action')}"
     yield "version", __version__
 
 

@@ -13,15 +13,9 @@ _CONVERGED = (*_IN_ORDER, "served_elsewhere", "shadowed")
 
 def sentence(document: Mapping[str, Any]) -> str:
     """One line for a status document (``report.status``); what keeps the daemon from its work comes first."""
-    states = Counter(row["state"] for row in document["handlers"])
-    in_order = sum(states.pop(state, 0) for state in _IN_ORDER)
-    counts = [f"{in_order} handler{'' if in_order == 1 else 's'} in order"]
-    counts += [f"{states[state]} {state.replace('_', ' ')}" for state in sorted(states)]
-    if repairs := document["repairs"]:
-        counts.append(f"{repairs} repair{'' if repairs == 1 else 's'}")
     parts = [document["problem"]] if document["problem"] else []
     if document["mount"] is not None:
-        parts.append(", ".join(counts))
+        parts.append(in_brief(document))
     if document["config"]["error"]:
         parts.append("the config is invalid now, and the one before it is in force")
     return printable("; ".join(parts))
@@ -36,3 +30,18 @@ def verdict(document: Mapping[str, Any]) -> str:
     first, *others = [*problems, *(f"{row['name']}: {row['reason']}" for row in rows)] or [sentence(document)]
     more = f" (and {len(others)} more)" if others else ""
     return printable(f"{document['state']}: {first}{more}")
+
+
+def in_brief(document: Mapping[str, Any]) -> str:
+    """How many handlers are in which state, and how much was repaired."""
+    states = Counter(row["state"] for row in document["handlers"])
+    counts = [f"{counted(sum(states.pop(state, 0) for state in _IN_ORDER), 'handler')} in order"]
+    counts += [f"{states[state]} {state.replace('_', ' ')}" for state in sorted(states)]
+    if repairs := document["repairs"]:
+        counts.append(counted(repairs, "repair"))
+    return ", ".join(counts)
+
+
+def counted(number: int, noun: str) -> str:
+    """The number and the noun, in the plural unless it is one."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -20,7 +20,17 @@ FILE_NAME = "status.json"
 SCHEMA = 1
 
 _TEXT_OR_NONE = (str, None)
-_LOGGED = {"at": str, "event": str, "reason": str}
+_HAPPENED = {
+    "first_at": str,
+    "at": str,
+    "event": str,
+    "times": int,
+    "drift": _TEXT_OR_NONE,
+    "reason": str,
+    "detail": _TEXT_OR_NONE,
+    "served_ms": (float, None),
+    "took_ms": (float, None),
+}
 SHAPE: Mapping[
     str, Any
 ] = {  # a type; a tuple: one of these; a list: any number of this; a mapping: at least these keys
@@ -49,7 +59,7 @@ SHAPE: Mapping[
     "passes": int,
     "repairs": int,
     "last_pass": ({"id": str, "at": str, "trigger": str, "actions": int}, None),
-    "history": [({**_LOGGED, "entry": str}, {**_LOGGED, "entries": [str]})],
+    "history": [({**_HAPPENED, "entry": str}, {**_HAPPENED, "entries": [str], "count": int})],
 }
 
 

@@ -1,7 +1,13 @@
 """``binfmtd status`` with a daemon that runs, or has run."""
 
+import fcntl
 import os
+import pty
+import re
+import struct
+import subprocess
 import tempfile
+import termios
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -32,6 +38,8 @@ enabled = false
 ALMOST_NEVER = 1000  # of many thousands, on a machine that is busy
 BEFORE = '{"state": "converged", "of": "before"}'
 LATE = "[handlers.late]\nmagic = '\\x00late'\ninterpreter = '/nowhere/late'\n"
+MANY = "".join(f"[handlers.many{n:02}]\nmagic = '\\x00{n:02}'\ninterpreter = '/usr/bin/true'\n" for n in range(31))
+ARM64 = 'architectures = ["arm64"]\nemulators = {paths = ["/usr/bin/true"]}\n'
 ODD = b"odd\x1b[31m\xff"
 
 
@@ -47,16 +55,105 @@ def test_fresh(start_daemon: StartDaemon, cli: Cli) -> None:
     daemon = start_daemon(CONFIG)
     check = cli("status", "--check")
     assert (check.status, check.stdout, check.stderr) == (0, "2 handlers in order\n", "")
-    result = cli("status")
+    result = cli("status", "--all")
     assert (result.status, result.stderr) == (0, "")
-    heading, off, why, one, *_ = result.rows
-    assert heading == ["HANDLER", "STATE", "INTERPRETER", "FLAGS", "REPAIRS"]
+    state, _, heading, off, why, one, *_ = result.rows
+    assert " ".join(state) == "state: converged: 2 handlers in order"
+    assert heading == ["HANDLER", "STATE", "FLAGS", "REPAIRS", "INTERPRETER"]
     assert off[:2] == ["off", "disabled"]
     assert " ".join(why) == "enabled = false in the config"
-    assert one == ["one", "registered", "/usr/bin/true", "F", "0"]
+    assert one == ["one", "registered", "F", "0", "/usr/bin/true"]
     assert f"\ndaemon:    pid {daemon.pid}\n" in result.stdout
-    assert f"config:    {daemon.config}, generation 1, loaded 20" in result.stdout
-    assert "\nstate:     converged, 0 repairs in 1 passes\n" in result.stdout
+    assert re.search(
+        rf"\nconfig:    {daemon.config}, generation 1, loaded (just now|\d+ (s|min) ago) \(20[0-9: -]+ UTC\)\n",
+        result.stdout,
+    )
+
+
+def test_what_is_in_order_is_a_paragraph(start_daemon: StartDaemon, cli: Cli) -> None:
+    """The state is the first line, then comes what is not in order, and the rest is named."""
+    start_daemon(CONFIG + LATE + MANY)
+    lines = on_a_terminal(cli, "status")
+    assert lines[0].startswith("state:     waiting: 33 handlers in order, 1 waiting")
+    assert lines[2].split() == ["HANDLER", "STATE", "FLAGS", "REPAIRS", "INTERPRETER"]
+    assert lines[3].split()[:2] == ["late", "waiting"]
+    assert lines[4] == "  no executable file at /nowhere/late"
+    assert lines[6].startswith("in order:  many00, many01, ")
+    assert len(lines) < 24
+    assert max(map(len, lines)) <= 80
+    assert {f"many{number:02}" for number in range(31)} <= set(re.findall(r"\w+", "\n".join(lines))), "whole names"
+    assert "many30" in cli("status", "--all").stdout
+    assert any(line.split()[:2] == ["many30", "registered"] for line in on_a_terminal(cli, "status", "--all"))
+
+
+def test_only_problems(start_daemon: StartDaemon, cli: Cli) -> None:
+    """With --problems there is nothing else, and where there are none it says that."""
+    daemon = start_daemon(CONFIG + LATE)
+    result = cli("status", "--problems")
+    assert "late" in result.stdout
+    assert "one" not in re.findall(r"\w+", result.stdout)
+    daemon.config.write_text(CONFIG)
+    daemon.reload()
+    daemon.wait_converged()
+    assert cli("status", "--problems").stdout == "nothing is out of order\n"
+
+
+def test_by_name(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
+    """An entry's or an architecture's name: its row and what happened to it; an unknown one is an error."""
+    daemon = start_daemon(ARM64 + CONFIG.replace("architectures = []", ""))
+    for name, deed in (("one", b"-1"), ("qemu-aarch64", b"0")):
+        repairs = daemon.status()["repairs"]
+        instance.write(name, deed)
+        daemon.wait_status(lambda status: status["repairs"] > repairs, "a repair")  # noqa: B023  waited for
+    daemon.wait_converged()
+    result = cli("status", "arm64")
+    assert (result.status, result.stderr) == (0, "")
+    heading, arm, _, history = result.rows
+    assert (heading[0], arm[:2]) == ("HANDLER", ["qemu-aarch64", "registered"])
+    assert "qemu-aarch64 disabled by another process, repaired in" in " ".join(history)
+    assert "qemu" not in cli("status", "one", "--history").stdout
+    document = cli("status", "one", "--json").json
+    assert [row["name"] for row in document["handlers"]] == ["one"]
+    assert [row["entry"] for row in document["history"]] == ["one"]
+    unknown = cli("status", "on")
+    assert unknown.status == 2
+    assert unknown.message.startswith("'on' is neither an entry nor a handler's architecture here")
+    assert cli("status", "one", "--all").status == 2
+
+
+def test_the_history_fits(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
+    """In 80 columns names are whole, and in a pipe a row is one line; two flushes are one row with a number."""
+    daemon = start_daemon(CONFIG + MANY)
+    for _ in range(2):
+        repairs = daemon.status()["repairs"]
+        instance.remove("status")
+        daemon.wait_status(lambda status: status["repairs"] == repairs + 32, "the repairs")  # noqa: B023  waited for
+    lines = on_a_terminal(cli, "status", "--history")
+    assert max(map(len, lines)) <= 80
+    assert "32 entries removed at once by another process, repaired in" in re.sub(r"\s+", " ", " ".join(lines))
+    (line,) = cli("status", "--history").stdout.splitlines()
+    assert ", 2 times" in line
+    assert re.search(r"(just now|ago) \(20[0-9: -]+ UTC\)  32 entries", line)
+    assert line.endswith("many00, many01, many02, many03, many04 and 27 more") or "one" in line
+    assert len(line) < 250
+
+
+def on_a_terminal(cli: Cli, *arguments: str) -> list[str]:
+    """Return what it prints on a terminal of 24 lines and 80 columns, without colours."""
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    with (
+        os.fdopen(ours, "rb") as output,
+        subprocess.Popen(
+            cli.command(*arguments), stdin=its, stdout=its, stderr=subprocess.PIPE, env=os.environ | {"TERM": "xterm"}
+        ),
+    ):
+        os.close(its)
+        text = b""
+        with suppress(OSError):  # EIO when it has ended
+            while got := os.read(output.fileno(), 65536):
+                text += got
+    return re.sub("\x1b\\[[0-9;]*m", "", text.decode()).splitlines()
 
 
 def test_an_ordinary_user_sees_that_it_runs(start_daemon: StartDaemon) -> None:
@@ -150,7 +247,7 @@ def test_not_converged(start_daemon: StartDaemon, cli: Cli) -> None:
     assert (result.status, result.stderr) == (0, "")
     assert "late" in result.stdout
     assert "no executable file at /nowhere/late" in result.stdout
-    assert "\nstate:     waiting, " in result.stdout
+    assert result.stdout.startswith("state:     waiting: 2 handlers in order, 1 waiting\n")
     check = cli("status", "--check")
     assert (check.status, check.stderr) == (3, "")
     assert check.stdout == "waiting: late: no executable file at /nowhere/late\n"

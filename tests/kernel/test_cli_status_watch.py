@@ -129,7 +129,8 @@ def test_without_a_terminal(start_daemon: StartDaemon, watch: Watch) -> None:
     """One state after another, without colours or control characters; who is killed is seen at once."""
     daemon = start_daemon(CONFIG)
     watching = watch()
-    watching.wait_for(f"daemon:    pid {daemon.pid}\nstate:     converged")
+    watching.wait_for("state:     converged")
+    watching.wait_for(f"daemon:    pid {daemon.pid}\n")
     daemon.kill()
     watching.wait_for("daemon:    none runs")
     assert watching.text.replace("\n", "").isprintable()
@@ -143,7 +144,7 @@ def test_on_a_terminal(instance: Instance, start_daemon: StartDaemon, watch: Wat
     daemon = start_daemon(CONFIG)
     watching = watch(terminal=(24, 80))
     watching.wait_for("state:     converged")
-    assert "\x1b[32mregistered" in watching.text
+    assert "\x1b[32mconverged" in watching.text
     with paused(instance, daemon.state_directory):
         watching.wait_for("paused:    one until 20")
     watching.wait_for("state:     converged")
@@ -165,7 +166,7 @@ def test_it_fits(start_daemon: StartDaemon, watch: Watch) -> None:
         wait_until(lambda n=lines: len(watching.drawing) == n, what=f"{lines} lines")  # type: ignore[misc]
         assert max(map(len, watching.drawing)) <= columns
         assert any(re.fullmatch(r"\.\.\. [0-9]+ more lines", line) for line in watching.drawing)
-        assert watching.drawing[-1].startswith("state:     waiting")
+        assert watching.drawing[0].startswith("state:     waiting")
 
 
 def test_no_colour(start_daemon: StartDaemon, watch: Watch) -> None:

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
-from binfmtd.cli.status_view import view
+from binfmtd.cli.status_view import Page, history_view, named_view, narrowed, problems_view, view
 from binfmtd.config import build, merge
 from binfmtd.config.load import load
 from binfmtd.config.parse import parse
@@ -118,7 +118,13 @@ def status(data: bytes) -> None:
     """The status file, as the command shows it."""
     (Path(_directory.name) / "status.json").write_bytes(data)
     try:
-        view(read_status(_directory.name), None, 80, 24, coloured=True)
+        document = read_status(_directory.name)
+        for page in (Page(0.0), Page(0.0, 80, 24, coloured=True)):
+            view(document, None, page)
+            view(document, None, page, everything=True)
+            problems_view(document, None, page)
+            history_view(document, page)
+            named_view(narrowed(document, ["a"]), page)
     except StateError as error:
         _is_one_clear(error)
 
@@ -174,15 +180,32 @@ _STATUS = {
     "state": "converged",
     "problem": None,
     "mount": {"directory": "/m", "read_only": False},
-    "config": {"path": "/c", "files": ["/c"], "generation": 1, "loaded_at": "", "error": None},
+    "config": {"path": "/c", "files": ["/c"], "generation": 1, "loaded_at": "2026-01-02T03:04:05+00:00", "error": None},
     "handlers": [{"name": "a", "state": "b", "flags": "F", "repairs": 0, "interpreter": "/i", "reason": ""}],
     "foreign": [{"name": "x", "enabled": True}],
     "foreign_count": {"enabled": 1, "disabled": 0},
     "contended": ["a"],
     "paused": [{"name": "a", "until": None}],
+    "probed": {"at": None, "error": None, "architectures": []},
     "passes": 1,
     "repairs": 1,
-    "last_pass": {"id": "a-1", "at": "", "trigger": "start", "actions": 1, "duration_us": 1},
+    "history": [
+        {
+            "first_at": "2026-01-02T03:04:05+00:00",
+            "at": "2026-01-02T03:04:05+00:00",
+            "event": "repaired",
+            "entries": ["a", "b"],
+            "count": 2,
+            "times": 2,
+            "drift": "missing",
+            "reason": "removed",
+            "detail": None,
+            "served_ms": 0.3,
+            "took_ms": 40.0,
+            "pass": "a-1",
+        }
+    ],
+    "last_pass": {"id": "a-1", "at": "2026-01-02T03:04:05+00:00", "trigger": "start", "actions": 1, "duration_us": 1},
 }
 
 SEEDS: dict[str, tuple[bytes, ...]] = {

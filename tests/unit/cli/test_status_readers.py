@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from binfmtd.cli.checks.keeper import of_daemon
 from binfmtd.cli.checks.scene import Scene
-from binfmtd.cli.status_view import history_view, view
+from binfmtd.cli.status_view import Page, history_view, view
 from binfmtd.daemon.facts import HostFacts
 from binfmtd.errors import StateError
 from binfmtd.model.drift import Drift
@@ -28,7 +28,7 @@ from binfmtd.report.status_json import FILE_NAME, SHAPE, read_status, write_stat
 
 TEXT = st.text(st.characters(max_codepoint=0xFFFF, exclude_categories=()), max_size=20)  # lone surrogates, too
 TIMES = st.datetimes(datetime(1971, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC)).map(datetime.isoformat)  # noqa: DTZ001  hypothesis adds the zone
-KEYS = {"at": TIMES, "loaded_at": TIMES, "state": st.sampled_from((*STATES, *HANDLER_STATES))}
+KEYS = {"at": TIMES, "first_at": TIMES, "loaded_at": TIMES, "state": st.sampled_from((*STATES, *HANDLER_STATES))}
 DRIFTS = st.sampled_from([f"drift_{drift.value}" for drift in Drift])
 
 
@@ -40,11 +40,13 @@ def values(shape: Any, key: str = "") -> st.SearchStrategy[Any]:
         return st.lists(values(shape[0]), max_size=3)
     if isinstance(shape, tuple):
         return st.one_of([values(each, key) for each in shape])
-    simple = {str: TIMES if key == "until" else KEYS.get(key, TEXT), bool: st.booleans(), int: st.integers(0, 10**9)}
+    simple = {str: TIMES if key == "until" else KEYS.get(key, TEXT), bool: st.booleans()}
+    simple |= {int: st.integers(0, 10**9), float: st.floats(0, 1e9)}
     return st.none() if shape is None else simple[shape]
 
 
 DOCUMENTS = values(SHAPE)
+NOW = 1.8e9  # seconds since the epoch
 
 
 def leaves(document: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -65,9 +67,10 @@ def test_everything_shows_it(document: dict[str, Any], width: int | None, height
         write_status(directory, document)
         status = read_status(directory)
     assert status == {"schema": 1, **document}
-    lines = view(status, pid, width, height)
+    page = Page(NOW, width, height)
+    lines = view(status, pid, page)
     assert height is None or len(lines) <= height
-    assert all(line.isprintable() for line in (*lines, *history_view(status, width), sentence(status)))
+    assert all(line.isprintable() for line in (*lines, *history_view(status, page), sentence(status)))
     assert render_page(status, unready(status))
     assert render_metrics(status, Counts(0.0), ready=not unready(status))
     namespace = argparse.Namespace(config=None, mount=None, state_dir="/state")
@@ -85,7 +88,7 @@ def test_what_does_not_fit_is_damaged(data: st.DataObject) -> None:
     at = damaged
     for key in path:
         at = at[key]
-    at[last] = 0.5
+    at[last] = [[0]]
     with tempfile.TemporaryDirectory() as directory:
         write_status(directory, damaged)
         with pytest.raises(StateError, match=r"status\.json is damaged"):
