@@ -8,11 +8,13 @@ import argparse
 import errno
 import os
 import stat
+import sys
 from collections.abc import Iterator, Sequence
 
 from binfmtd.cli import options
 from binfmtd.cli.output import print_json, warn
 from binfmtd.cli.state import state_dir_or_none
+from binfmtd.cli.table import width_of
 from binfmtd.errors import MountError, UsageError
 from binfmtd.kernel.module import DEFAULT_DIRECTORY
 from binfmtd.kernel.program import Programs
@@ -52,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     programs = Programs(root, lambda: _native(given, observed))
     explain = Explainer(programs, observed, Declared(given, observed), mount)
     documents = []
-    status = RUN
+    status, width = RUN, width_of(sys.stdout)
     for file, named in _files(given.files, programs):
         found = explain(file)
         if not found.runs:
@@ -60,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
         if given.json:
             documents.append(document(found))
         else:
-            for line in full(found) if named else [brief(found)]:
+            for line in full(found, width) if named else [brief(found)]:
                 print(line)
     if given.json:
         print_json(documents)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from binfmtd.cli.explanation import Explanation
+from binfmtd.cli.table import wrapped
 from binfmtd.model.entry import Entry
 from binfmtd.model.execution import Passed, Rival, Step
 from binfmtd.model.match import Extension, Magic
@@ -72,21 +73,23 @@ def brief(found: Explanation) -> str:
     return printable(f"{found.file}: {_verdict(found)}" + (f": {found.reason}" if found.reason else ""))
 
 
-def full(found: Explanation) -> Iterator[str]:
-    """All of it, line by line."""
-    yield printable(f"{found.file}: {_verdict(found)}")
+def full(found: Explanation, width: int | None) -> Iterator[str]:
+    """All of it, line by line; ``width`` is the terminal's."""
+    yield from wrapped(f"{found.file}: {_verdict(found)}", width, "", _MORE)
     if found.execution.steps and found.kind and not found.execution.nobody_takes_it:
-        yield printable(f"  it is {found.kind.description}, and may be executed")
+        yield from wrapped(f"it is {found.kind.description}, and may be executed", width, "  ", _MORE)
     for number, step in enumerate(found.execution.steps, 1):
         last = number == len(found.execution.steps)
         for place, line in enumerate(_told(step, found, last=last)):
-            yield f"  {f'{number}.' if place == 0 else '':<3}{printable(line)}"
+            text = line.lstrip(" ")
+            front = f"  {f'{number}.' if place == 0 else '':<3}{' ' * (len(line) - len(text))}"
+            yield from wrapped(text, width, front, " " * 7)
     if found.execution.steps and found.execution.failure is None:
-        yield printable(f"  argv: {' '.join(map(_quoted, found.execution.argv))}")
+        yield from wrapped(f"argv: {' '.join(map(_quoted, found.execution.argv))}", width, "  ", _MORE)
     labelled = [("why", found.reason), ("remedy", found.remedy), *(("note", note) for note in found.notes)]
     for label, text in labelled:
         if text:
-            yield printable(f"  {label}: {text}")
+            yield from wrapped(f"{label}: {text}", width, "  ", _MORE)
     if found.config:
         yield "  config:"
         for line in found.config.splitlines():
@@ -135,6 +138,7 @@ def _told(step: Step, found: Explanation, *, last: bool) -> Iterator[str]:
         yield f"entry {_name(each.entry)}: {_PASSED[each.passed]}"
 
 
+_MORE = " " * 4  # in front of what continues a line
 _WIDTH = len("by its bytes from offset 0")
 
 

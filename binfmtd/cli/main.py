@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from binfmtd import __version__
+from binfmtd.cli.table import help_width, width_of, wrapped
 from binfmtd.daemon.signals import HELD
 from binfmtd.errors import BinfmtdError, UsageError
 from binfmtd.files.cure import cure
@@ -109,7 +110,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         return guarded(lambda: _dispatch(list(arguments)))
     except BinfmtdError as error:
-        print(f"binfmtd: {printable(str(error))}", file=sys.stderr)
+        print("\n".join(wrapped(str(error), width_of(sys.stderr), "binfmtd: ", "  ")), file=sys.stderr)
         return error.exit_code
 
 
@@ -150,7 +151,7 @@ def _dispatch(arguments: list[str]) -> int:
     if first == "help" and arguments[1:]:
         return _dispatch([arguments[1], "--help"])
     if first in ("-h", "--help", "help"):
-        print(_help())
+        print(help_text())
         return 0
     if first in ("-V", "--version"):
         print(f"binfmtd {__version__}")
@@ -171,15 +172,22 @@ def module_of(command: str) -> str:
     return f"binfmtd.cli.{_MODULES.get(command, command)}"
 
 
-def _help() -> str:
-    width = max(map(len, COMMANDS))
+def help_text() -> str:
+    """What there is to do; no line is longer than the terminal's."""
+    width, columns = max(map(len, COMMANDS)), help_width()
     lines = [
         "usage: binfmtd COMMAND [OPTION...]",
         "",
         "Keeps Linux's binfmt_misc in step with a declared set of handlers.",
         "",
-        *(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()),
+        *(
+            line
+            for name, text in COMMANDS.items()
+            for line in wrapped(text, columns, f"  {name:<{width}}  ", " " * (width + 4))
+        ),
         "",
-        "`binfmtd COMMAND --help` explains the options; options or variables without a command mean apply.",
+        *wrapped(
+            "`binfmtd COMMAND --help` explains the options; options or variables without a command mean apply.", columns
+        ),
     ]
     return "\n".join(lines)

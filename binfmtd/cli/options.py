@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from binfmtd.cli.main import COMMANDS
+from binfmtd.cli.table import help_width
 from binfmtd.config.look import DEFAULT_PATH
 from binfmtd.errors import FormatError, UsageError
 from binfmtd.kernel.module import DEFAULT_DIRECTORY
@@ -24,15 +25,10 @@ _OFF = {"0", "false", "no", "off", ""}
 
 
 class _Formatter(argparse.HelpFormatter):
-    """Finds out how wide the terminal is without shutil, which would bring all of Python's compression along."""
+    """As wide as the terminal."""
 
     def __init__(self, prog: str) -> None:
-        said = os.environ.get("COLUMNS", "")
-        try:
-            columns = int(said) if said.isdecimal() and len(said) < 6 else os.get_terminal_size().columns
-        except OSError:
-            columns = 0  # no terminal
-        super().__init__(prog, width=(columns or 80) - 2)
+        super().__init__(prog, width=help_width() - 2)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -7,7 +7,7 @@ paragraph of names, unless all of them or some by name are asked for.  Then all 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from binfmtd.cli.table import table, wrapped
+from binfmtd.cli.table import shortened, table, wrapped
 from binfmtd.model.pause import EVERYTHING
 from binfmtd.report.durations import age
 from binfmtd.report.happened import REPAIRED, first_names, happened, names_of
@@ -70,7 +70,10 @@ def view(status: Mapping[str, Any], pid: int | None, page: Page, *, everything: 
         if len(middle) > room:
             parts[1] = [*middle[:room], f"... {len(middle) - room} more lines"]
     lines = [line for part in parts if part for line in ("", *part)][1:]
-    return lines if page.height is None else lines[: page.height]
+    if page.height is None or page.width is None:
+        return lines
+    # What has colours is never too long.
+    return [line if "\x1b" in line else shortened(line, page.width) for line in lines[: page.height]]
 
 
 def problems_view(status: Mapping[str, Any], pid: int | None, page: Page) -> list[str]:

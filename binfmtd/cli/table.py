@@ -26,6 +26,19 @@ def width_of(stream: TextIO) -> int | None:
     return None if size is None else size.columns
 
 
+def help_width() -> int:
+    """Columns of a help text: as $COLUMNS says, or as the terminal has, or as most have.
+
+    shutil knows this as well, and would bring all of Python's compression along.
+    """
+    said = os.environ.get("COLUMNS", "")
+    try:
+        columns = int(said) if said.isdecimal() and len(said) < 6 else os.get_terminal_size().columns
+    except OSError:
+        columns = 0  # no terminal
+    return columns or 80
+
+
 def shortened(text: str, width: int) -> str:
     """Cut in the middle what is too long: both ends of a path tell something."""
     if len(text) <= width:
@@ -37,14 +50,13 @@ def shortened(text: str, width: int) -> str:
 def wrapped(text: str, width: int | None, first: str = "", then: str = "") -> list[str]:
     """Lines that end between words: ``first`` is in front of the first, ``then`` of the others.
 
-    A word that is longer than a line is cut.
+    A word that is longer than a line has one of its own.
     """
     text = even(text)
     if width is None or len(first) + len(text) <= width:
         return [first + text]
-    room = max(width - max(len(first), len(then)), len(_CUT))
     lines, line = list[str](), first
-    for word in (shortened(word, room) for word in text.split(" ")):
+    for word in text.split(" "):
         begun = len(line) > len(then if lines else first)
         if begun and len(line) + 1 + len(word) > width:
             lines.append(line)
@@ -61,7 +73,7 @@ def table(
     """The lines of each row, the first row being the heading.
 
     To fit into ``width`` the last column is wrapped, and where it has too little room put below its row.  ``paint`` is
-    given a column's number and a cell, and may put colours around it.
+    given a column's number and a cell, and may put colours around it; the last column has none.
     """
     cells = [[even(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)][:-1]
@@ -80,7 +92,9 @@ def _lines(
         for place, (cell, room) in enumerate(zip(others, widths, strict=True))
     ]
     room = len(last) if width is None else width - start
-    if len(last) <= room or (room >= _ROOM and max(map(len, last.split()), default=0) <= room):
-        first, *more = wrapped(last, room)
+    first, *more = wrapped(last, room)
+    below = wrapped(last, width, _INDENT, _INDENT)
+    fits = max(map(len, last.split()), default=0) <= room
+    if fits and (not more or (room >= _ROOM and len(more) <= len(below))):
         return [_GAP.join([*left, first]).rstrip(), *(" " * start + line for line in more)]
-    return [_GAP.join(left).rstrip(), *wrapped(last, width, _INDENT, _INDENT)]
+    return [_GAP.join(left).rstrip(), *below]

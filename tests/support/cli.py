@@ -1,11 +1,17 @@
 """The command line as a user meets it: each command a process, with its exit status, results and messages."""
 
+import fcntl
 import json
 import os
+import pty
+import re
+import struct
 import subprocess
 import sys
 import sysconfig
+import termios
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +85,22 @@ class Cli:
             self.config.write_text(config)
             arguments = (*arguments, "--config", str(self.config))
         return run(self.command(*arguments))
+
+    def on_a_terminal(self, *arguments: str, columns: int = 80) -> list[str]:
+        """Return the lines that it prints on a terminal, without colours."""
+        ours, its = pty.openpty()
+        fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        environment = {"TERM": "xterm"} | {key: value for key, value in os.environ.items() if key != "COLUMNS"}
+        with (
+            os.fdopen(ours, "rb") as output,
+            subprocess.Popen(self.command(*arguments), stdin=its, stdout=its, stderr=its, env=environment),
+        ):
+            os.close(its)
+            text = b""
+            with suppress(OSError):  # EIO when it has ended
+                while got := os.read(output.fileno(), 65536):
+                    text += got
+        return re.sub("\x1b\\[[0-9;]*m", "", text.decode()).splitlines()
 
 
 def fake_emulators(directory: Path, names: Iterable[str]) -> str:

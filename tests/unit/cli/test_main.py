@@ -1,5 +1,6 @@
 """What all commands share, as far as no binfmt_misc is needed."""
 
+import importlib
 import os
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 from support.cli import BINFMTD, run
 
 from binfmtd import __version__
-from binfmtd.cli.main import COMMANDS
+from binfmtd.cli.main import COMMANDS, help_text, module_of
 
 BINFMT = "which comes with binfmtd: run `binfmt {}` (as a container, the image binfmt)"
 BUFFERED = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
@@ -20,6 +21,20 @@ def test_help_lists_the_commands(arguments: list[str]) -> None:
     assert (result.status, result.stderr) == (0, "")
     assert result.stdout.startswith("usage: binfmtd COMMAND")
     assert set(COMMANDS) <= {row[0] for row in result.rows if row}
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_breaks_no_word(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    """Options, names and paths with hyphens are whole in 80 columns and more, and no line is longer than it may be."""
+
+    def text(width: int) -> str:
+        monkeypatch.setenv("COLUMNS", str(width))
+        written: str = importlib.import_module(module_of(command)).parser().format_help() if command else help_text()
+        return written
+
+    for columns in range(80, 131):
+        assert max(map(len, text(columns).splitlines())) <= columns
+        assert text(columns).split() == text(2000).split(), columns
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,0 +1,78 @@
+"""What commands print for people on a terminal of 80 columns: lines end between words, and a pipe gets whole lines."""
+
+import os
+from pathlib import Path
+
+import pytest
+from support.cli import Cli
+from support.instance import Instance
+
+from binfmtd.catalog.architectures import CATALOG
+from binfmtd.catalog.program import tiny_program
+
+LONG = "/usr/libexec/a-directory-with-a-long-name/and-another-one"
+CONFIG = f"""
+architectures = []
+[handlers.one]
+magic = '\\x00one-and-twenty-bytes'
+interpreter = "{LONG}/interpreter-of-one"
+[handlers.a-handler-with-a-long-name]
+magic = '\\x00two'
+interpreter = "/usr/bin/true"
+flags = "F"
+"""
+
+
+@pytest.fixture
+def cli(instance: Instance, tmp_path: Path) -> Cli:
+    return Cli(instance, tmp_path)
+
+
+def test_plan(instance: Instance, cli: Cli) -> None:
+    """The reasons are wrapped, whatever tool wrote the entry; each names what is, then what should be."""
+    instance.register(b":a-handler-with-a-long-name:M::\\x00twice::" + LONG.encode() + b"/other-interpreter:PC")
+    cli.config.write_text(CONFIG)
+    lines = cli.on_a_terminal("plan", "--config", str(cli.config))
+    fits(lines)
+    reason = (
+        f"interpreter is {LONG}/other-interpreter, should be /usr/bin/true; flags are POC, should be F; "
+        "magic is 007477696365, should be 0074776f"
+    )
+    assert reason.split() == [word for word in words(lines) if word in reason.split()][-len(reason.split()) :]
+    piped = cli("plan", config=CONFIG).stdout.splitlines()
+    assert [line.split(maxsplit=3)[3] for line in piped[1:]] == [reason]
+
+
+def test_arch(cli: Cli) -> None:
+    """Of an architecture with many names each is whole."""
+    lines = cli.on_a_terminal("arch", "arm")
+    fits(lines)
+    assert set(CATALOG["arm"].aliases) <= set(words(lines))
+    assert len(cli("arch", "arm").stdout.splitlines()) == 2
+
+
+def test_explain(cli: Cli, tmp_path: Path) -> None:
+    """Its sentences are wrapped; only what is longer than a line has one of its own."""
+    foreign = "s390x" if os.uname().machine == "aarch64" else "aarch64"
+    program = tmp_path / "program"
+    program.write_bytes(tiny_program(CATALOG[foreign]))
+    program.chmod(0o755)
+    lines = cli.on_a_terminal("explain", str(program))
+    fits(lines)
+    assert words(lines) == cli("explain", str(program)).stdout.split()
+
+
+def test_messages(cli: Cli) -> None:
+    """What goes to the standard error, too."""
+    lines = cli.on_a_terminal("plan", "--config", "/nowhere/at/all/there-is-no-such-file.toml", "--arch", "nonsense")
+    fits(lines)
+    assert lines[0].startswith("binfmtd: ")
+
+
+def words(lines: list[str]) -> list[str]:
+    return " ".join(lines).split()
+
+
+def fits(lines: list[str]) -> None:
+    assert lines
+    assert all(len(line) <= 80 or len(line.split()) == 1 for line in lines), "\n".join(lines)
