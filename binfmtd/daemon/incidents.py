@@ -64,7 +64,7 @@ class Incident:
         details: dict[str, Any] = {} if self.pass_id is None else {"pass": self.pass_id}
         if self.event == REPAIRED:
             details["summary"] = happened(self.row())
-        details |= named(list(self.names), _MOST_NAMES)
+        details |= named(list(self.names))
         if self.drifts:
             details["drift"] = ",".join(self.drifts)
         if self.event != REPAIRED and self.words:
@@ -124,7 +124,7 @@ class Incidents:
         return [incident for _, incident in over]
 
 
-def named(names: list[str], most: int) -> dict[str, Any]:
+def named(names: list[str], most: int = _MOST_NAMES) -> dict[str, Any]:
     """The keys that name one entry, or the first of several and how many there are."""
     if len(names) == 1:
         return {"entry": names[0]}

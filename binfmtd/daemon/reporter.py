@@ -91,8 +91,7 @@ class Reporter:
                 log.debug("drift_found", **named(names, MOST_NAMES), **details)
         for name, drift in reaction.ended.items():
             self._tell_repair(name, why[name], drift, seconds, seconds)
-        for name, error in reaction.refused.items():
-            self._voice.failed(name, error)
+        self._voice.failed(reaction.refused.items())
         for name in reaction.bridged:
             self._stood_in.setdefault(name, seconds)
         for _ in (*reaction.bridged, *reaction.ended):
@@ -126,19 +125,18 @@ class Reporter:
             self._voice.went_well(action.entry)
             self.probe.registered(action.entry)
         self._stood_in = {name: served for name, served in self._stood_in.items() if name in still_open}
-        news = False
+        failures = []
         for action, error in result.failed:
             entry = result.look.observed.by_name.get(action.entry)
             # What fails to be restored is in no later plan.
             not_restored = action.act is Act.RESTORE and entry is None
             if (not_restored or action.entry in still_open) and not _was_faster(entry, action, error):
-                news |= self._voice.failed(action.entry, error)
-        for held in result.look.desired.held:
-            belongs = {"pass": pass_id, "entry": held.name}
-            if held.standing is Standing.REFUSED:
-                self._voice.once(f"refused {held.name}", "handler_refused", **belongs, reason=held.reason)
-            elif held.standing is Standing.WAITING:
-                self._voice.once(f"waiting {held.name}", "handler_waiting", **belongs, reason=held_reason(held))
+                failures.append((action.entry, error))
+        news = self._voice.failed(failures)
+        if refused := self._news(result.look, Standing.REFUSED):
+            log.warning("handler_refused", **refused)
+        if waiting := self._news(result.look, Standing.WAITING):
+            log.warning("handler_waiting", **waiting)
         self.status.last_pass = {
             "id": pass_id,
             "at": now(),
@@ -160,6 +158,18 @@ class Reporter:
                 took_ms=milliseconds(seconds),
             )
         self.counts.passes[trigger] += 1
+
+    def _news(self, look: Look, standing: Standing) -> dict[str, Any]:
+        """Which handlers cannot be had, as far as that was not logged: the keys of one line."""
+        held = [each for each in look.desired.held if each.standing is standing]
+        news = [each for each in held if self._voice.is_news(f"{standing} {each.name}")]
+        if not news:
+            return {}
+        first, *others = news
+        reason = held_reason(first)
+        if others:
+            reason = f"{first.name}: {reason}; and {len(others)} more, see `binfmtd status`"
+        return {**named([each.name for each in news]), "reason": reason}
 
     def _tell_at_once(
         self, level: str, event: str, names: list[str], words: str, drift: Drift, detail: str = ""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from binfmtd.daemon.history import History
-from binfmtd.daemon.incidents import Incident, Incidents
+from binfmtd.daemon.incidents import Incident, Incidents, named
 from binfmtd.errors import WriteRefusedError
 from binfmtd.report.counts import Counts
 from binfmtd.report.happened import REPAIRED
@@ -71,21 +71,27 @@ class Voice:
 
     def once(self, key: str, event: str, **details: object) -> None:
         """Log what lasts; not again until ``forget_said``."""
-        if key not in self._said:
-            self._said.add(key)
+        if self.is_news(key):
             self.log.warning(event, **details)
+
+    def is_news(self, key: str) -> bool:
+        """True for the first time since ``forget_said``."""
+        news = key not in self._said
+        self._said.add(key)
+        return news
 
     def forget_said(self) -> None:
         """What lasts is to be said once more: the config is another one."""
         self._said.clear()
 
-    def failed(self, name: str, error: WriteRefusedError) -> bool:
-        """Log a refusal, but not each time that the same is tried again; True if it is news."""
-        news = self._failures.get(name) != str(error)
-        if news:
-            self._failures[name] = str(error)
-            self.pass_log.error("registration_failed", entry=name, errno=error.errno, reason=str(error))
-        return news
+    def failed(self, failures: Iterable[tuple[str, WriteRefusedError]]) -> bool:
+        """Log refusals, but not each time that the same is tried again; True if any is news."""
+        news = [(name, error) for name, error in failures if self._failures.get(name) != str(error)]
+        self._failures |= {name: str(error) for name, error in news}
+        for (number, reason), refused in grouped(news, lambda each: (each[1].errno, str(each[1]))):
+            names = named([name for name, _ in refused])
+            self.pass_log.error("registration_failed", **names, errno=number, reason=reason)
+        return bool(news)
 
     def went_well(self, name: str) -> None:
         """What was refused before has been done: the next refusal is news."""

@@ -183,3 +183,12 @@ def test_history(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) 
     assert (row["event"], row["entry"], row["times"]) == ("repaired", "one", 2)
     instance.remove("one")
     again.wait_status(lambda status: [row["times"] for row in status["history"]] == [3], "a third time")
+
+
+def test_handlers_that_cannot_be_had_are_one_line(instance: Instance, start_daemon: StartDaemon) -> None:
+    """All whose interpreters are not there, and all that the kernel refuses for the same reason."""
+    daemon = start_daemon(MANY_CONFIG.replace("/usr/bin/true", "/nowhere/true"))
+    (line,) = daemon.logs("handler_waiting")
+    assert (line["count"], line["entries"]) == (len(MANY), MANY[:5])
+    assert "many00: no executable file at /nowhere/true; and 30 more" in line["reason"]
+    assert instance.names() == []

@@ -40,8 +40,8 @@ def test_who_wants_the_same_and_is_faster_is_no_error(
     reporter = Reporter(str(tmp_path), "config")
     said: list[str] = []
 
-    def failed(_: Voice, name: str, __: WriteRefusedError) -> bool:
-        said.append(name)
+    def failed(_: Voice, failures: list[tuple[str, WriteRefusedError]]) -> bool:
+        said.extend(name for name, _ in failures)
         return True
 
     monkeypatch.setattr(Voice, "failed", failed)
