@@ -3,8 +3,8 @@
 import os
 from collections import Counter
 from collections.abc import Sequence
-from textwrap import wrap
 
+from binfmtd.cli.table import wrapped
 from binfmtd.model.finding import Finding, Level, count, worst_first
 from binfmtd.report.printable import even
 
@@ -33,17 +33,11 @@ def page(findings: Sequence[Finding], width: int | None = None, *, coloured: boo
             continue
         level = found.level.value.ljust(levels)
         head = f"{_painted(level, found.level, coloured=coloured)}{_GAP}{found.section.value:<{sections}}{_GAP}"
-        first, *others = _wrapped(even(found.text), None if width is None else width - len(indent))
+        first, *others = wrapped(found.text, None if width is None else max(width - len(indent), _NARROWEST))
         lines += [head + first, *(indent + line for line in others)]
         if found.remedy:
             lines.append(f"{indent}{_TYPE}{even(found.remedy)}")
     return [*lines, "", _sum(shown, coloured=coloured)]
-
-
-def _wrapped(text: str, width: int | None) -> list[str]:
-    if width is None or len(text) <= width:
-        return [text]
-    return wrap(text, max(width, _NARROWEST), break_on_hyphens=False) or [text]
 
 
 def _sum(findings: Sequence[Finding], *, coloured: bool) -> str:
