@@ -181,7 +181,7 @@ class Reporter:
         self._voice.tell(incident)
 
     def _gather(self, level: str, event: str, name: str, reason: str, drift: Drift | None = None) -> None:
-        """Something that may happen to many entries."""
+        """Something that may happen to many entries; a warning is told at once."""
         moment = time.monotonic()
         incident = self._voice.incident(level, event, reason, moment, urgent=level == "warning")
         incident.add([name], reason, "", drift, moment)
@@ -269,7 +269,7 @@ class Reporter:
         self.counts.contentions += 1
         self._contended[name] = None
         undone = "removing all entries at once or switching binfmt_misc off" if name == INSTANCE else "undoing repairs"
-        reason = f"another process keeps {undone}: they are made at growing intervals"
+        reason = f"another process keeps {undone}: repairs are made at growing intervals"
         self._gather("warning", "contention_started", name, reason)
 
     def contention_ended(self, name: str) -> None:

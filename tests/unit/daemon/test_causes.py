@@ -1,0 +1,99 @@
+"""Who changed what, from the events and from what stands in an entry's place."""
+
+from collections.abc import Iterable
+
+import pytest
+
+from binfmtd.daemon import causes
+from binfmtd.daemon.causes import Cause, Causes
+from binfmtd.daemon.heard import Heard
+from binfmtd.daemon.hot_path import Reaction
+from binfmtd.model.drift import Act, Action, Drift
+from binfmtd.model.entry import Entry
+from binfmtd.model.handler import Flags, Registration
+from binfmtd.model.match import Magic
+
+OURS = Registration(Magic(b"one"), "/usr/bin/qemu-arm", Flags.F)
+DEBIANS = Entry("one", 9, enabled=True, registration=OURS._replace(interpreter="/usr/libexec/qemu-binfmt/arm-binfmt-P"))
+UNKNOWN = Entry("one", 9, enabled=True, registration=OURS._replace(interpreter="/x"))
+
+
+def heard(*written: str, flushed: bool = False) -> Heard:
+    found = Heard(written, flushed=flushed)
+    found.written = set(written)
+    return found
+
+
+def reaction(drift: Drift, entry: Entry | None = None) -> Reaction:
+    found = Reaction()
+    found.found["one"] = drift
+    if entry is not None:
+        found.instead["one"], found.wanted["one"] = entry, OURS
+    return found
+
+
+def settled(known: Causes, drift: Drift, reason: str = "why", replaced: Iterable[Entry] = ()) -> Cause:
+    action = Action(Act.REPLACE, "one", drift, reason)
+    (cause,) = known.settled([action], {entry.name: entry for entry in replaced}, set())
+    return cause
+
+
+@pytest.mark.parametrize(
+    ("started", "entry", "words"),
+    [
+        (0.3, DEBIANS, "replaced by systemd-binfmt.service (with rules of Debian's qemu-user-binfmt)"),
+        (0.3, UNKNOWN, "replaced by systemd-binfmt.service"),
+        (3.0, DEBIANS, "replaced by another process (it looks like Debian's qemu-user-binfmt)"),
+        (None, UNKNOWN, "replaced by another process"),
+    ],
+)
+def test_a_flush_and_what_came_after_it(
+    monkeypatch: pytest.MonkeyPatch, started: float | None, entry: Entry, words: str
+) -> None:
+    """Whether the hot path or the pass has met the other entry; systemd says when it started systemd-binfmt."""
+    monkeypatch.setattr(causes, "unit_started", lambda _: started)
+    met = Causes()
+    met.take_in(reaction(Drift.MISSING), heard(flushed=True), ())
+    met.take_in(reaction(Drift.CHANGED, entry), heard(), {"one"})
+    unmet = Causes()
+    unmet.take_in(reaction(Drift.MISSING), heard(flushed=True), ())
+    for cause in (settled(met, Drift.CHANGED), settled(unmet, Drift.CHANGED, replaced=[entry])):
+        assert (cause.key, cause.words) == ("flushed", words)
+
+
+def test_a_flush_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heard at once or learned afterwards: everything went at once."""
+    monkeypatch.setattr(causes, "unit_started", lambda _: 0.3)
+    known = Causes()
+    known.take_in(reaction(Drift.MISSING), heard(), ())
+    assert known.get("one") == "removed by another process"
+    known.learn(heard(flushed=True))
+    assert known.get("one") == "removed at once by another process"
+    assert settled(known, Drift.MISSING).full == "removed at once by systemd-binfmt.service"
+    assert known.get("one") is None
+
+
+def test_a_removal_by_name_is_no_flush(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though another process flushed just before it."""
+    monkeypatch.setattr(causes, "unit_started", lambda _: 0.3)
+    known = Causes()
+    known.take_in(reaction(Drift.MISSING), heard("one", flushed=True), ())
+    assert settled(known, Drift.MISSING).full == "removed by another process"
+
+
+def test_what_no_event_has_told() -> None:
+    """The look at everything finds it: that says what is not as it should be, and nothing of who did it."""
+    assert settled(Causes(), Drift.MISSING).full == "missing"
+    assert settled(Causes(), Drift.CHANGED, "flags are C, should be F").full == (
+        "different from the config: flags are C, should be F"
+    )
+
+
+@pytest.mark.parametrize("drift", Drift)
+def test_each_drift_has_its_words(drift: Drift) -> None:
+    """Found by the hot path, by a pass, or by both one after the other."""
+    known = Causes()
+    (cause,) = known.take_in(reaction(drift), heard("one"), ()).values()
+    assert cause.words
+    assert settled(known, drift).words
+    assert settled(Causes(), drift).words
