@@ -15,6 +15,7 @@ from binfmtd.report.sentence import counted, in_brief
 
 _MOST_FOREIGN = 20  # of thousands nobody reads more; --json has all
 _LAST_ROWS = 5  # of a handler's history
+_MOST_LINES = 4  # of names in order, so that what is not stays on the screen
 _HEADING = ("HANDLER", "STATE", "FLAGS", "REPAIRS", "INTERPRETER")
 _STATE = 1
 _INDENT = 11
@@ -50,8 +51,9 @@ class Page(NamedTuple):
         return f"\x1b[{colour}m{text}\x1b[0m" if self.coloured and colour else text
 
     def ago(self, at: str) -> str:
-        """How long ago a timestamp was, and the timestamp to the second."""
-        return f"{age(at, self.now)} ({at[:10]} {at[11:19]} UTC)"
+        """How long ago a timestamp was; what is kept in a file says the time to the second, too."""
+        since = age(at, self.now)
+        return since if self.width is not None else f"{since} ({at[:10]} {at[11:19]} UTC)"
 
 
 def view(status: Mapping[str, Any], pid: int | None, page: Page, *, everything: bool = False) -> list[str]:
@@ -63,7 +65,7 @@ def view(status: Mapping[str, Any], pid: int | None, page: Page, *, everything: 
     rows = handlers if everything else list(filter(_has_a_row, handlers))
     above = _labelled(_troubles(status), page)
     middle = _handlers(rows, page)
-    below = _labelled({**({} if everything else _in_order(handlers)), **_details(status, pid, page)}, page)
+    below = _labelled({**({} if everything else _in_order(handlers, page)), **_details(status, pid, page)}, page)
     parts = [above, middle, below]
     if page.height is not None and sum(map(len, parts)) + 2 > page.height:
         room = max(page.height - len(above) - len(below) - 3, 1)
@@ -105,10 +107,7 @@ def narrowed(status: Mapping[str, Any], names: Collection[str]) -> dict[str, Any
 
 def history_view(status: Mapping[str, Any], page: Page) -> list[str]:
     """The last drifts and repairs, the newest last."""
-    rows = [
-        (page.ago(row["at"]) if page.width is None else age(row["at"], page.now), _told(row))
-        for row in status["history"]
-    ]
+    rows = [(page.ago(row["at"]), _told(row)) for row in status["history"]]
     start = max((len(when) for when, _ in rows), default=0) + 2
     lines = [line for when, text in rows for line in wrapped(text, page.width, f"{when:<{start}}", " " * start)]
     return lines or ["nothing has drifted"]
@@ -158,13 +157,24 @@ def _troubles(status: Mapping[str, Any]) -> dict[str, str | None]:
     }
 
 
-def _in_order(handlers: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """A paragraph for each kind of being in order."""
+def _in_order(handlers: Sequence[Mapping[str, Any]], page: Page) -> dict[str, str]:
+    """A paragraph for each kind of being in order; on a terminal of some lines at most."""
     found: dict[str, list[str]] = {}
     for row in handlers:
         if not _has_a_row(row):
             found.setdefault(_IN_ORDER[row["state"]], []).append(str(row["name"]))
-    return {key: ", ".join(found[key]) for key in _IN_ORDER.values() if key in found}
+    return {key: _list(found[key], page) for key in _IN_ORDER.values() if key in found}
+
+
+def _list(names: Sequence[str], page: Page) -> str:
+    whole = ", ".join(names)
+    if page.width is None or len(wrapped(whole, page.width - _INDENT)) <= _MOST_LINES:
+        return whole
+    texts = (
+        f"{', '.join(names[:n])} and {len(names) - n} more: --all shows them" for n in range(len(names) - 1, 0, -1)
+    )
+    fitting = (text for text in texts if len(wrapped(text, page.width - _INDENT)) <= _MOST_LINES)
+    return next(fitting, counted(len(names), "name"))
 
 
 def _details(status: Mapping[str, Any], pid: int | None, page: Page) -> dict[str, str | None]:
