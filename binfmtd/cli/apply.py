@@ -53,6 +53,12 @@ def parser() -> argparse.ArgumentParser:
     options.add_persistent(command)
     options.add_reach(command)
     options.add_mount(command)
+    command.add_argument(
+        "--hold",
+        metavar="DIR",
+        help="mount it at this directory as well, which is made, and leave it there: entries then outlast an unmount "
+        "at the usual place",
+    )
     options.add_state_dir(command)
     options.add_json(command)
     return command
@@ -73,7 +79,7 @@ def main(arguments: Sequence[str]) -> int:
         persistence, config = Persistence(find_host(given.host_root)), outlasting(config)
         persistence.check_reader()
     directory = state_dir(given)
-    with visit(config, directory, options.where(given)) as here:
+    with visit(config, directory, options.where(given), given.hold) as here:
         result = here.converge(additive if wanted is not None else lambda _: True)
     failures = _failures(here, result, only_adding=wanted is not None)
     if persistence is not None:
@@ -95,7 +101,7 @@ def main(arguments: Sequence[str]) -> int:
         if problem:
             warn(problem)
     kept = persistence.file if persistence is not None else None
-    _print(result, failures, kept, as_json=given.json, idle=not nothing)
+    _print(result, failures, here.mounted, kept, as_json=given.json, idle=not nothing)
     for failure in failures:
         warn(f"{failure.entry}: {failure.reason}")
     return FAILED if failures or nothing else DONE
@@ -133,20 +139,36 @@ def _failures(here: Visit, result: PassResult, *, only_adding: bool) -> list[Fai
     return failures
 
 
-def _print(result: PassResult, failures: Sequence[Failure], kept: str | None, *, as_json: bool, idle: bool) -> None:
-    """``kept`` is the file that brings it back after a reboot; ``idle``: that nothing was done is as it should be."""
+def _print(
+    result: PassResult,
+    failures: Sequence[Failure],
+    mounted: Sequence[str],
+    kept: str | None,
+    *,
+    as_json: bool,
+    idle: bool,
+) -> None:
+    """``mounted`` is where binfmt_misc was mounted, ``kept`` the file that brings it all back after a reboot.
+
+    ``idle``: that nothing was done is as it should be.
+    """
     if as_json:
         document: dict[str, Any] = {
             "actions": [describe(action) for action in result.done],
             "failed": [failure._asdict() for failure in failures],
         }
+        if mounted:
+            document["mounted"] = mounted
         if kept is not None:
             document["persistent"] = kept
         print_json(document)
-    elif result.done:
+        return
+    for place in mounted:
+        print(f"mounted binfmt_misc at {printable(place)}")
+    if result.done:
         rows = [(_DONE[action.act], action.entry, action.drift.value, action.reason) for action in result.done]
         print_table([("DONE", "ENTRY", "DRIFT", "REASON"), *rows])
-    elif idle and not failures:
+    elif idle and not failures and not mounted:
         print("nothing to do")
-    if kept is not None and not as_json and not failures:
+    if kept is not None and not failures:
         print(f"after a reboot: {printable(kept)}")

@@ -14,8 +14,8 @@ from binfmtd.daemon.reconcile import Reconciler
 from binfmtd.daemon.state_dir import APPLY, Lock, make_state_dir
 from binfmtd.errors import AlreadyRunningError, StateError
 from binfmtd.kernel.instance import Instance
-from binfmtd.kernel.lifetime import find_or_mount_to_last
-from binfmtd.kernel.mount import Where, find_to_look
+from binfmtd.kernel.lifetime import find_or_mount_to_last, hold
+from binfmtd.kernel.mount import Where, find_to_look, is_mounted
 from binfmtd.kernel.write import Writer
 from binfmtd.model.config import Config
 from binfmtd.model.drift import Action, Record
@@ -28,6 +28,7 @@ class Visit(NamedTuple):
     reconciler: Reconciler
     instance: Instance
     daemon: int | None = None  # the process id of the daemon that is in charge (0: unknown); None: we are
+    mounted: tuple[str, ...] = ()  # where this visit has mounted binfmt_misc
 
     def look(self) -> Look:
         """What is there, and what would have to be done."""
@@ -61,8 +62,8 @@ class Visit(NamedTuple):
 
 
 @contextmanager
-def visit(config: Config, directory: str, where: Where) -> Iterator[Visit]:
-    """Go there; ``directory`` is the state directory.
+def visit(config: Config, directory: str, where: Where, held: str | None = None) -> Iterator[Visit]:
+    """Go there; ``directory`` is the state directory, and ``held`` is where to mount the instance as well.
 
     Raises MountError (also where all that is registered would vanish when we end) and StateError.
     """
@@ -74,8 +75,13 @@ def visit(config: Config, directory: str, where: Where) -> Iterator[Visit]:
             yield Visit(reconciler(config, directory, writes=False), instance, running.pid)
         return
     try:
-        with Instance(find_or_mount_to_last(where)) as instance:
-            yield Visit(reconciler(config, directory), instance)
+        was_there = is_mounted(where.directory)
+        found = find_or_mount_to_last(where)
+        mounted: tuple[str, ...] = () if was_there else (found.directory,)
+        if held is not None and hold(held, where):
+            mounted += (held,)
+        with Instance(found) as instance:
+            yield Visit(reconciler(config, directory), instance, mounted=mounted)
     finally:
         lock.release()
 

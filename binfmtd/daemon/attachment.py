@@ -6,6 +6,10 @@ place of events until it has some again: each tries anew, and takes at most a tw
 So they do where something failed that may go better without an event (Again.LATER): no descriptor, no memory, a refusal
 by a security module.  So they do while binfmt_misc is read-only, which the host may end in a mount namespace that we do
 not see.  Each failure doubles the interval, from 1 s to 10 s.
+
+A container that has the host's mount bound in keeps the instance when the host unmounts it: programs run on, and all
+entries go when the container ends.  The kernel reports it only in the mount table, where the bound mount loses its
+``master``, and no poll wakes for that: the next look finds it.
 """
 
 import errno
@@ -15,6 +19,7 @@ from binfmtd.daemon.mount_table import LEAST_REST
 from binfmtd.daemon.wait import Wait
 from binfmtd.daemon.watch import Watch
 from binfmtd.errors import Again, BinfmtdError, MountError, WriteRefusedError
+from binfmtd.kernel.module import DEFAULT_DIRECTORY
 from binfmtd.kernel.mount import Mounted, Where, find_or_mount, find_to_look
 
 UNWATCHED_SECONDS = 1.0
@@ -33,6 +38,7 @@ class Attachment:
         self._began = self._ended = float("-inf")
         self._short = False  # something failed that may go better without an event
         self._pause = UNWATCHED_SECONDS
+        self._followed: int | None = None  # the device of the instance whose mount followed the host's
 
     def begin(self) -> None:
         """Begin a look for the instance: see ``look_at``.  Opens inotify if that has not succeeded yet."""
@@ -67,8 +73,14 @@ class Attachment:
             self._watch.forget_instance()
             self.failed(found)
             raise found
-        self.mounted = found
-        return self._watch.watch_instance(found.directory) or found != before
+        self.mounted = self._compared(found)
+        return self._watch.watch_instance(found.directory) or self.mounted != before
+
+    def _compared(self, found: Mounted) -> Mounted:
+        """The same; ``host_unmounted`` if it followed the host's mount before, and does no more."""
+        if found.follows:
+            self._followed = found.device
+        return found._replace(host_unmounted=not found.follows and found.device == self._followed)
 
     def failed(self, error: BinfmtdError) -> None:
         """A look could not be made, or something could not be written."""
@@ -98,6 +110,12 @@ class Attachment:
         if self.mounted is not None and self.mounted.read_only:
             where = self.mounted.directory
             return f"{where} is mounted read-only: run `mount -o remount,rw {where}`"
+        if self.mounted is not None and self.mounted.host_unmounted:
+            return (
+                f"{self.mounted.directory}: the host has unmounted binfmt_misc, and the entries end with this mount "
+                f"namespace: run `mount -t binfmt_misc binfmt_misc {DEFAULT_DIRECTORY}` on the host, which keeps them, "
+                "and then start this anew"
+            )
         if self._watch.exhausted:
             return f"{self._watch.exhausted}; until then it looks about once a second"
         return None

@@ -100,7 +100,12 @@ class StatusFile:
         return {
             "state": "degraded" if look is None else whole_state(rows, look.plan, what, drifting=bool(bridged)),
             "problem": problem,
-            "mount": mounted and {"directory": mounted.directory, "read_only": mounted.read_only},
+            "mount": mounted
+            and {
+                "directory": mounted.directory,
+                "read_only": mounted.read_only,
+                "host_unmounted": mounted.host_unmounted,
+            },
             "config": {
                 "path": self._config_path,
                 "files": list(reconciler.config.sources),

@@ -17,7 +17,8 @@ class MountLine(NamedTuple):
     """One mount.
 
     ``device`` is (major, minor), ``root`` the directory of the file system that is mounted at ``point``; ``read_only``
-    means here, or for the whole file system.
+    means here, or for the whole file system; ``follows``: it receives the mounts and unmounts of a peer group to which
+    it does not belong (the optional field ``master``).
     """
 
     mount_id: int
@@ -27,6 +28,7 @@ class MountLine(NamedTuple):
     read_only: bool
     superblock_read_only: bool
     fs_type: str
+    follows: bool = False
 
 
 def parse_mountinfo(text: bytes) -> tuple[MountLine, ...]:
@@ -47,6 +49,7 @@ def parse_mountinfo(text: bytes) -> tuple[MountLine, ...]:
                     of_superblock or b"ro" in fields[5].split(b","),
                     of_superblock,
                     to_text(fields[dash + 1]),
+                    any(field.startswith(b"master:") for field in fields[6:dash]),
                 )
             )
         except (ValueError, IndexError):

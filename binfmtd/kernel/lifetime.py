@@ -16,7 +16,7 @@ from binfmtd.formats.mountinfo import parse_mountinfo
 from binfmtd.kernel.child import in_a_child
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.module import DEFAULT_DIRECTORY, FS_TYPE
-from binfmtd.kernel.mount import BIND, Mounted, Where, device_at, find, find_or_mount
+from binfmtd.kernel.mount import BIND, Mounted, Where, device_at, find, find_or_mount, is_mounted
 from binfmtd.kernel.write import REMOVE, Writer
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Extension
@@ -37,7 +37,7 @@ def find_or_mount_to_last(where: Where) -> Mounted:
         return find(where.directory)
     except MountError:
         pass
-    below = _opened(where.directory or DEFAULT_DIRECTORY)
+    below = _opened(_mount_point(where.directory or DEFAULT_DIRECTORY))
     allowed = where.own_instance or not in_user_namespace()
     trouble = _mount_on_host(where) if allowed and init_lives_elsewhere() else None
     mounted = find_or_mount(where)
@@ -55,6 +55,29 @@ def find_or_mount_to_last(where: Where) -> Mounted:
     if not lasts:
         raise VanishError(_what_to_do(mounted.directory, trouble))
     return find(mounted.directory)
+
+
+def hold(directory: str, where: Where) -> bool:
+    """Mount the instance at ``directory`` as well, which is made; True if it was not there yet.
+
+    An instance ends with its last mount: so its entries outlast an unmount at the usual place.  Raises MountError.
+    """
+    try:
+        os.makedirs(directory, exist_ok=True)
+    except OSError as error:
+        raise MountError(f"{directory}: {error.strerror}: name another directory with --hold") from None
+    if is_mounted(directory):
+        return False
+    find_or_mount(where._replace(directory=directory))
+    return True
+
+
+def _mount_point(directory: str) -> str:
+    """Where what holds the directory is mounted: the directory itself, or one above it."""
+    directory = os.path.realpath(directory)
+    while not os.path.ismount(directory):
+        directory = os.path.dirname(directory)
+    return directory
 
 
 def _opened(directory: str) -> int | None:

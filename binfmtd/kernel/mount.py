@@ -34,11 +34,18 @@ class Where(NamedTuple):
 
 
 class Mounted(NamedTuple):
-    """A place where an instance of binfmt_misc can be reached."""
+    """A place where an instance of binfmt_misc can be reached.
+
+    ``follows``: a mount of the instance in this mount namespace follows one outside of it, the host's.
+    ``host_unmounted`` is for the daemon to say: one did, and the host has unmounted it since, so that this mount
+    namespace keeps the instance.
+    """
 
     directory: str
     device: int
     read_only: bool
+    follows: bool = False
+    host_unmounted: bool = False
 
 
 def find(directory: str | None = None) -> Mounted:
@@ -78,6 +85,15 @@ def find_to_look(directory: str | None = None) -> Mounted:
     except OSError as error:
         raise _not_mounted(wanted, error) from None
     return _mount(wanted)
+
+
+def is_mounted(directory: str | None) -> bool:
+    """Whether ``find`` finds it."""
+    try:
+        find(directory)
+    except MountError:
+        return False
+    return True
 
 
 def find_or_mount(where: Where) -> Mounted:
@@ -149,7 +165,7 @@ def _at(directory: str, table: tuple[MountLine, ...]) -> Mounted | None:
     if not lines:
         return None
     here = [line for line in lines if line.point == real]
-    return Mounted(directory, device, (here or lines)[-1].read_only)
+    return Mounted(directory, device, (here or lines)[-1].read_only, any(line.follows for line in lines))
 
 
 def _cover(directory: str, table: tuple[MountLine, ...]) -> str | None:

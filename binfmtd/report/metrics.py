@@ -47,7 +47,9 @@ def _whole(document: Mapping[str, Any], *, ready: bool) -> Iterator[Metric]:
         state.add_metric([name], document["state"] == name)
     yield state
     yield _gauge("binfmtd_ready", "Whether builds may be sent here, as /readyz says.", ready)
-    yield _gauge("binfmtd_mounted", "Whether binfmt_misc is to be had.", document["mount"] is not None)
+    mount = document["mount"]
+    mounted = mount is not None and not mount["host_unmounted"]
+    yield _gauge("binfmtd_mounted", "Whether binfmt_misc is mounted, on a container's host as well.", mounted)
     yield _gauge("binfmtd_config_generation", "How many configs have been in force.", config["generation"])
     yield _gauge(
         "binfmtd_config_last_reload_successful", "0 while what the files say is rejected.", config["error"] is None

@@ -94,6 +94,34 @@ def test_what_reaches_the_host_stays_there(host: Shell) -> None:
     assert result.stdout.splitlines()[-4:] == ["status 0", "one", "register", "status"]
 
 
+def test_what_reaches_the_host_by_a_directory_above_stays_there(host: Shell) -> None:
+    """The same where the container has the directory above from the host, and sees what comes and goes there."""
+    share = "mount --bind /proc/sys/fs /proc/sys/fs && mount --make-shared /proc/sys/fs"
+    bind = "mount --rbind /proc/sys/fs /srv && mount -t proc proc /proc"
+    apply = "binfmtd apply --own-instance --mount /srv/binfmt_misc; echo status \\$?"
+    bound = f'unshare -m --propagation unchanged --pid --fork sh -c "{bind}; {apply}"'
+    result = host(f"{share} && {bound}; ls -A {MOUNT_POINT}")
+    assert result.stderr == ""
+    assert result.stdout.startswith("mounted binfmt_misc at /srv/binfmt_misc\n")
+    assert result.stdout.splitlines()[-4:] == ["status 0", "one", "register", "status"]
+
+
+def test_a_mount_that_holds_it(host: Shell) -> None:
+    """With ``--hold`` it is mounted at a second place, which stays: an unmount at the usual one takes no entry away."""
+    result = host(f"""
+        mount -t tmpfs tmpfs /mnt
+        {MOUNT}
+        binfmtd apply --own-instance --hold /mnt/held/here
+        binfmtd apply --own-instance --hold /mnt/held/here
+        umount {MOUNT_POINT}
+        {MOUNT}
+        ls -A {MOUNT_POINT}
+    """)
+    assert result.stderr == ""
+    mounted, *_, again, one, _, _ = result.stdout.splitlines()
+    assert (mounted, again, one) == ("mounted binfmt_misc at /mnt/held/here", "nothing to do", "one")
+
+
 def test_with_pid_host_the_hosts_own_mount_is_made(host: Shell) -> None:
     """With ``--pid=host`` the host gets the mount that it lacks, and entries outlast the container."""
     result = host(f"{container(CONTAINER_WITH_PID_HOST)}; echo host; ls -A {MOUNT_POINT}")

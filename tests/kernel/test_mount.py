@@ -4,7 +4,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -255,7 +255,7 @@ def test_bound_in_elsewhere(instance: Instance, start_daemon: StartDaemon, named
     )
     options = ("--mount", "/mnt/elsewhere") if named else ()
     daemon = start_daemon(CONFIG, options)
-    assert daemon.status()["mount"] == {"directory": "/mnt/elsewhere", "read_only": False}
+    assert daemon.status()["mount"] == {"directory": "/mnt/elsewhere", "read_only": False, "host_unmounted": False}
     assert "one" in instance.shell("ls /mnt/elsewhere").stdout.split()
     shell(instance, "echo -1 > /mnt/elsewhere/one")
     wait_until(lambda: "one" in instance.shell("ls /mnt/elsewhere").stdout.split(), what="a repair")
@@ -278,6 +278,62 @@ def test_mounts_where_it_may(instance: Instance) -> None:
     assert "a file system of type tmpfs is mounted there" in instance.run([*command, "/mnt/taken"]).stdout
     assert instance.run(["stat", "-f", "-c", "%T", "/mnt/taken"]).stdout == "tmpfs\n"
     assert "is not a directory" in instance.run([*command, "/mnt/nothing"]).stdout
+
+
+IN_A_CONTAINER = f"""#!/bin/sh
+exec unshare -m --propagation unchanged sh -c '
+mount --make-rslave / && mount -t tmpfs t /mnt && mkdir /mnt/bound /mnt/above
+mount --rbind {MOUNT_POINT} /mnt/bound
+[ -z "$ABOVE" ] || mount --rbind /proc/sys/fs /mnt/above
+mount --make-private /proc && umount {MOUNT_POINT}
+exec {sys.executable} "$@"' sh "$@"
+"""
+
+
+@pytest.fixture
+def start_container(instance: Instance, tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
+    """Yield what starts a daemon in a "container" that has the mount of its "host", the instance, bound in and follows.
+
+    With ``above`` the directory above is bound in as well, and what is mounted and unmounted there arrives.
+    """
+    shell(instance, "mount --make-rshared /")
+    (tmp_path / "python").write_text(IN_A_CONTAINER)
+    (tmp_path / "python").chmod(0o755)
+    started = []
+
+    def start(config: str, *, above: bool) -> Daemon:
+        environment = {"ABOVE": "1"} if above else {}
+        options = ("--mount", "/mnt/bound")
+        started.append(Daemon(instance, tmp_path / "daemon", config, options, environment, str(tmp_path / "python")))
+        started[-1].wait_ready()
+        return started[-1]
+
+    yield start
+    for daemon in started:
+        daemon.close()
+
+
+@pytest.mark.usefixtures("private_instances")  # entries go with the last mount
+def test_a_container_keeps_what_its_host_unmounts(instance: Instance, start_container: Callable[..., Daemon]) -> None:
+    """The daemon says at its next look that the host has unmounted it; mounted again there, no entry is missing."""
+    daemon = start_container('resync = "1s"\n' + CONFIG, above=False)
+    shell(instance, UMOUNT)
+    degraded_because(daemon, "the host has unmounted binfmt_misc")
+    mount = daemon.status()["mount"]
+    assert mount == {"directory": "/mnt/bound", "read_only": False, "host_unmounted": True}
+    shell(instance, MOUNT)
+    assert serves(instance)
+
+
+@pytest.mark.usefixtures("private_instances")  # entries go with the last mount
+def test_a_container_that_sees_what_its_host_mounts(instance: Instance, start_container: Callable[..., Daemon]) -> None:
+    """With the directory above bound in the daemon wakes for the unmount, and for the mount that ends the trouble."""
+    daemon = start_container(CONFIG, above=True)
+    shell(instance, UMOUNT)
+    degraded_because(daemon, "the host has unmounted binfmt_misc")
+    shell(instance, MOUNT)
+    daemon.wait_converged()
+    assert serves(instance)
 
 
 @pytest.mark.usefixtures("private_instances")  # on a host the daemon mounts it itself

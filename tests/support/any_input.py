@@ -179,7 +179,7 @@ _STATUS = {
     "schema": 1,
     "state": "converged",
     "problem": None,
-    "mount": {"directory": "/m", "read_only": False},
+    "mount": {"directory": "/m", "read_only": False, "host_unmounted": False},
     "config": {"path": "/c", "files": ["/c"], "generation": 1, "loaded_at": "2026-01-02T03:04:05+00:00", "error": None},
     "handlers": [{"name": "a", "state": "b", "flags": "F", "repairs": 0, "interpreter": "/i", "reason": ""}],
     "foreign": [{"name": "x", "enabled": True}],

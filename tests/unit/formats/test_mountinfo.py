@@ -17,7 +17,7 @@ FOUND = MountLine(
     [
         PLAIN,
         PLAIN.replace(b" - ", b" shared:5 - "),
-        PLAIN.replace(b" - ", b" shared:5 master:1 - "),
+        PLAIN.replace(b" - ", b" shared:5 unbindable - "),
         PLAIN.replace(b" binfmt_misc rw", b"  rw"),  # a mount may have an empty source
         PLAIN + b" more fields",
     ],
@@ -25,6 +25,12 @@ FOUND = MountLine(
 def test_optional_fields_are_passed_over(line: bytes) -> None:
     """However many there are, the type comes after the lone dash."""
     assert parse_mountinfo(line + b"\n") == (FOUND,)
+
+
+def test_a_mount_that_follows_another() -> None:
+    """A slave has the optional field ``master``, whatever stands beside it; a type or a source of that name is none."""
+    assert parse_mountinfo(PLAIN.replace(b" - ", b" shared:5 master:1 propagate_from:2 - "))[0].follows
+    assert not parse_mountinfo(PLAIN.replace(b" - ", b" shared:5 - master:1 "))[0].follows
 
 
 @pytest.mark.parametrize(

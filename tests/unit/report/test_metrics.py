@@ -60,6 +60,13 @@ def test_every_number_is_where_it_belongs(text: str) -> None:
     assert value(samples, "binfmtd_foreign_entries", enabled="false") == 1
 
 
+@pytest.mark.parametrize("mount", [None, {"directory": "/m", "read_only": False, "host_unmounted": True}])
+def test_not_mounted(document: dict[str, Any], counts: Counts, mount: dict[str, Any] | None) -> None:
+    """A mount that only this container keeps, after an unmount on its host, counts as none."""
+    text = render_metrics(document | {"mount": mount}, counts, ready=False).decode()
+    assert value(read(text), "binfmtd_mounted") == 0
+
+
 def test_an_odd_name_is_escaped(text: str) -> None:
     """A name may have quotes, backslashes, line ends and bytes that are no UTF-8."""
     shown = '<b>"odd"\\\\n\\xff'
