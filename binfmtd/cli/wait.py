@@ -1,6 +1,7 @@
 """``binfmtd wait``: for scripts, CI and init containers, until what they need is registered.
 
 Looks at binfmt_misc itself, so it takes neither a daemon nor its state directory; it is woken by what happens there.
+While it waits it says on stderr what for: once, and again when that has changed.
 """
 
 import argparse
@@ -70,19 +71,24 @@ def wait(wanted: list[Architecture], directory: str | None, facts: HostFacts, de
     waiting = Wait(mounts.descriptor)
     attachment = Attachment(Where(directory, autoload=False), watch, waiting)
     observer = Observer()
+    said = None
     while True:
         try:
             attachment.begin()
             attachment.attach(attachment.find_only())
             observed = _look(attachment, observer)
             missing = [each.name for each in wanted if not _runs(each, observed, facts)]
-            problem = f"{', '.join(missing)}: no enabled entry takes its programs" if missing else None
+            whose = "its" if len(missing) == 1 else "their"
+            problem = f"{', '.join(missing)}: no enabled entry takes {whose} programs" if missing else None
         except MountError as error:
             problem = str(error)
         attachment.looked()
         now = time.monotonic()
         if problem is None or now >= deadline:
             return problem
+        if problem != said:
+            warn(f"waiting: {problem}")
+            said = problem
         waiting.until(min(deadline, attachment.look_at(_LONGEST_SLEEP)))
         mounts.drain()
         watch.read()

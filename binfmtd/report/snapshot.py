@@ -24,7 +24,9 @@ class Snapshot(_Told):
     @cached_property
     def unready(self) -> list[str]:
         """Why builds should not be sent here; empty if they may."""
-        return unready(self.document) if self.started else ["the first pass has not ended"]
+        if not self.started:
+            return [self.document["problem"] or "the first pass has not ended"]
+        return unready(self.document)
 
     @cached_property
     def json(self) -> bytes:

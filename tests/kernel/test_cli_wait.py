@@ -56,6 +56,19 @@ def test_what_comes_later_is_waited_for(instance: Instance, start: Start) -> Non
     assert process.wait(30) == 0
 
 
+def test_it_says_what_it_waits_for(instance: Instance, start: Start) -> None:
+    """On stderr: what is missing, and what is still missing when that has changed; nothing when nothing has."""
+    process = start("arm64", "riscv64")
+    assert process.stderr is not None
+    assert process.stderr.readline() == "binfmtd: waiting: aarch64, riscv64: no enabled entry takes their programs\n"
+    instance.register(line("arm"))
+    instance.register(line("riscv64"))
+    assert process.stderr.readline() == "binfmtd: waiting: aarch64: no enabled entry takes its programs\n"
+    instance.register(line("aarch64"))
+    assert process.stderr.read() == ""
+    assert process.wait(30) == 0
+
+
 def test_a_mount_is_waited_for(instance: Instance, start: Start) -> None:
     """Nothing is mounted by it; when somebody does, it looks."""
     instance.shell(f"umount {instance.mount_point}", check=True)

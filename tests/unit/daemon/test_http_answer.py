@@ -16,7 +16,7 @@ from binfmtd.report.snapshot import Snapshot
 DOCUMENT: dict[str, Any] = {
     "state": "converged",
     "problem": None,
-    "mount": {"directory": "/m", "read_only": False},
+    "mount": {"directory": "/m", "read_only": False, "host_unmounted": False},
     "config": {"path": "/c", "files": [], "generation": 1, "loaded_at": "2026-01-02T03:04:05.678+00:00", "error": None},
     "handlers": [],
     "contended": [],
@@ -63,6 +63,13 @@ def test_before_the_first_pass_it_is_healthy_and_not_ready() -> None:
     starting = Snapshot(DOCUMENT, Counts(1.5e9), started=False)
     assert get("/healthz", starting)[0] == 200
     assert get("/readyz", starting)[::2] == (503, b"the first pass has not ended\n")
+
+
+def test_before_the_first_pass_the_reason_is_the_logs() -> None:
+    """Where no pass can be made, that is what one has to know."""
+    why = "/m: binfmt_misc is not mounted"
+    starting = Snapshot({**DOCUMENT, "problem": why, "mount": None}, Counts(1.5e9), started=False)
+    assert get("/readyz", starting)[::2] == (503, f"{why}\n".encode())
 
 
 def test_without_prometheus_client(snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
