@@ -3,15 +3,19 @@
 import argparse
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from binfmtd.cli import options
 from binfmtd.cli.check import observe
-from binfmtd.cli.context import load_config, reconciler
+from binfmtd.cli.context import reconciler
 from binfmtd.cli.state import state_dir
+from binfmtd.config.load import Contents, make, read
 from binfmtd.daemon.pause_file import PauseFile
 from binfmtd.daemon.persistent import Persistence, find_host, outlasting
 from binfmtd.daemon.state_dir import Lock, make_state_dir
+from binfmtd.errors import ConfigError
 from binfmtd.files.atomic import remove_unfinished
+from binfmtd.files.trust import Trust
 from binfmtd.kernel.host import boot_id
 from binfmtd.model.config import Config
 from binfmtd.report.status_json import forget_status, take_history
@@ -27,9 +31,68 @@ def parser() -> argparse.ArgumentParser:
     options.add_persistent(command)
     options.add_reach(command)
     options.add_mount(command)
+    command.add_argument(
+        "--last-valid",
+        action="store_true",
+        default=options.switch("BINFMTD_LAST_VALID"),
+        help="if the config is invalid at the start, use the last valid one, which the daemon keeps in the state "
+        "directory ($BINFMTD_LAST_VALID)",
+    )
     options.add_state_dir(command)
     options.add_log(command)
     return command
+
+
+class _Files:
+    """The config's files; with ``--last-valid``, the last valid ones as well."""
+
+    def __init__(self, given: argparse.Namespace, wanted: Sequence[str] | None) -> None:
+        """``wanted`` architectures in place of the files' own."""
+        self.state_dir = state_dir(given)
+        self._given = given
+        self._wanted = wanted
+        self._trust = Trust.of_this_process()
+        self._contents: Contents = ()
+
+    def load(self) -> Config:
+        """What the files say now.  Raises ConfigError."""
+        self._contents = read(self._given.config, trust=self._trust)
+        return self._make(self._contents)
+
+    def load_at_start(self) -> tuple[Config, str | None]:
+        """The same; where they are invalid, the last valid config if it is wanted, and what is wrong with the files."""
+        try:
+            return self.load(), None
+        except ConfigError as error:
+            if not self._given.last_valid:
+                raise
+            from binfmtd.config.last_valid import read_last_valid
+
+            try:
+                return self._make(read_last_valid(self.state_dir, self._trust)), str(error)
+            except ConfigError as no_other:
+                raise ConfigError(f"{error} (and no last valid config can be used: {no_other})") from None
+
+    def kept(self, config: Config) -> Config:
+        """Keep the files that were loaded last as the valid ones; the config, with a warning if that failed."""
+        if not self._given.last_valid:
+            return config
+        from binfmtd.config.last_valid import keep_last_valid
+
+        problem = keep_last_valid(self.state_dir, self._contents)
+        return config if problem is None else config._replace(warnings=(*config.warnings, problem))
+
+    def _make(self, contents: Contents) -> Config:
+        config = make(contents, trust=self._trust, architectures=self._wanted)
+        return outlasting(config) if self._given.persistent else config
+
+
+def _take_over(directory: str) -> list[Any]:
+    """Make the state directory ours, and return the history of the daemon before."""
+    history = take_history(directory)
+    forget_status(directory)
+    remove_unfinished(directory)
+    return history
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -43,17 +106,12 @@ def main(arguments: Sequence[str]) -> int:
     persistence = Persistence(find_host(given.host_root) if given.persistent else None)
     persistence.check_reader()
 
-    def load() -> Config:
-        config = load_config(given, wanted)
-        return outlasting(config) if given.persistent else config
-
-    config = load()
-    directory = state_dir(given)
+    files = _Files(given, wanted)
+    config, rejected = files.load_at_start()
+    directory = files.state_dir
     make_state_dir(directory)
     lock = Lock(directory)
-    history = take_history(directory)
-    forget_status(directory)
-    remove_unfinished(directory)
+    history = _take_over(directory)
 
     from binfmtd.config.look import DEFAULT_PATH
     from binfmtd.config.source import age, watched
@@ -75,9 +133,11 @@ def main(arguments: Sequence[str]) -> int:
     emulators_remedy()  # what it reads of this system it keeps, so that the loop reads no file for it
     lines = log.set_up_queue(given.log_level, given.log_format)
     reporter = Reporter(directory, os.path.abspath(given.config or DEFAULT_PATH), lines, History(history))
-    reporter.config_loaded(config)
+    reporter.config_loaded(files.kept(config) if rejected is None else config)
+    if rejected is not None:
+        reporter.last_valid_in_force(rejected)
     source = ConfigSource(
-        load=load,
+        load=lambda: files.kept(files.load()),
         age=lambda: age(given.config),
         watched=lambda: watched(given.config),
     )

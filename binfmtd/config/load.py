@@ -28,6 +28,7 @@ PATIENCE = 2.0  # seconds in all for files that keep changing
 NAP = 0.01
 
 T = TypeVar("T")
+Contents = tuple[tuple[str, bytes], ...]  # the files, in order: path as shown, and what it says
 
 
 def load(
@@ -42,7 +43,16 @@ def load(
     ``architectures`` take the place of the files' own, where they do not run natively.  Raises ConfigError, whose
     message is one line with file, key and remedy.
     """
-    contents = _read_when_still(lambda: look_for(path, default), lambda look: _read(look, trust))
+    return make(read(path, trust=trust, default=default), trust=trust, architectures=architectures)
+
+
+def read(path: str | None, *, trust: Trust, default: str = DEFAULT_PATH) -> Contents:
+    """The first half of ``load``: what the files say, valid or not.  Raises ConfigError."""
+    return _read_when_still(lambda: look_for(path, default), lambda look: _read(look, trust))
+
+
+def make(contents: Contents, *, trust: Trust, architectures: Sequence[str] | None = None) -> Config:
+    """The second half of ``load``: the config that the files come to.  Raises ConfigError."""
     merged = merge.merge([(file, _parse(file, data)) for file, data in contents])
     if architectures is not None:
         merged.top["architectures"] = list(architectures)
@@ -94,7 +104,7 @@ def _included(words: Sequence[str], trust: Trust) -> include.Included:
         return found._replace(warnings=(*found.warnings, str(error)))
 
 
-def _read(look: Look, trust: Trust) -> list[tuple[str, bytes]]:
+def _read(look: Look, trust: Trust) -> Contents:
     seen: Seen = {}
     ways = {path: walk(path, seen) for path in (*look.directories, *look.files)}
     for path, way in ways.items():
@@ -108,7 +118,7 @@ def _read(look: Look, trust: Trust) -> list[tuple[str, bytes]]:
             raise unreadable(file, error) from error
         except FormatError as error:
             raise ConfigError(f"{shown(file)}: not read: {error}") from error
-    return contents
+    return tuple(contents)
 
 
 def _parse(file: str, data: bytes) -> "ConfigFile":

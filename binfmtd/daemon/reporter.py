@@ -69,6 +69,7 @@ class Reporter:
         self._causes = Causes()
         self._unpersistent: str | None = None  # why a reboot would lose the handlers
         self._unread: str | None = None  # why what is paused is not known
+        self._invalid: str | None = None  # why the last valid config is in force, since the start
         self._voice = Voice(self.counts, history or History())
         self.status = StatusFile(state_dir, config_path, self.counts, self.probe)
 
@@ -306,14 +307,24 @@ class Reporter:
     def config_reloaded(self, config: Config, began: float) -> None:
         """Another config is in force; the reload ``began`` at this time since the boot, in seconds."""
         self.status.config_loaded(began)
+        self._invalid = None
         self._voice.forget_said()
         self._voice.pass_log.info("config_reloaded", generation=self.status.generation, files=list(config.sources))
         self.config_loaded(config)
 
+    def last_valid_in_force(self, error: str) -> None:
+        """The files are invalid at the start, so the last valid config was taken."""
+        self._invalid = f"the config is invalid, and the last valid one is in force: {error}"
+        self.status.config_error = error
+        self._rejected(error)
+
     def config_rejected(self, error: str, began: float) -> None:
         """The old one stays in force."""
-        self.counts.reload_failures += 1
         self.status.config_rejected(error, began)
+        self._rejected(error)
+
+    def _rejected(self, error: str) -> None:
+        self.counts.reload_failures += 1
         self._voice.log.error("config_rejected", reason=error, generation=self.status.generation)
 
     def removed(self, actions: list[Action], look: Look) -> None:
@@ -347,7 +358,7 @@ class Reporter:
         """Return the status document of this moment, and have the status file say the same."""
         if self._lines is not None:
             self.counts.log_lines_dropped = self._lines.dropped
-        troubles = (self._trouble, self._unpersistent, self._unread)
+        troubles = (self._trouble, self._invalid, self._unpersistent, self._unread)
         bridged = {name: (served, self._causes.get(name)) for name, served in self._bridged.items()}
         document = self.status.document(reconciler, mounted, contended, bridged, troubles, self._voice.history())
         self.status.put(document)

@@ -75,6 +75,59 @@ def test_invalid_config_leaves_the_old_in_force(
     assert daemon.status()["config"]["error"] is None
 
 
+LAST_VALID = ("--last-valid",)
+
+
+def test_a_start_with_the_last_valid_config(instance: Instance, start_daemon: StartDaemon) -> None:
+    """With --last-valid an invalid config does not end a daemon that starts: the last valid one is in force."""
+    daemon = start_daemon(config(handler("one")), LAST_VALID)
+    reloaded(daemon, config(handler("two")))
+    daemon.kill()
+    instance.remove("two")
+    again = start_daemon("architectures = [", LAST_VALID)
+    assert instance.names() == ["two"]
+    status = again.status()
+    assert status["state"] == "degraded"
+    assert status["problem"].startswith(f"the config is invalid, and the last valid one is in force: {again.config}: ")
+    assert again.logs("config_rejected")[0]["reason"] == status["config"]["error"]
+    reloaded(again, config(handler("three")))
+    again.wait_converged()
+    assert instance.names() == ["three"]
+    assert again.status()["problem"] is None
+
+
+def test_the_last_valid_config_only_on_purpose(start_daemon: StartDaemon) -> None:
+    """Without the option nothing is kept, and an invalid config ends the start with 78."""
+    daemon = start_daemon(config(handler("one")))
+    daemon.kill()
+    assert not (daemon.state_directory / "last-valid.json").exists()
+    again = start_daemon("architectures = [", ready=False)
+    assert again.wait_exit() == 78
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda path: path.chmod(0o666), "cannot be trusted"),
+        (lambda path: path.write_text("[]"), "is damaged"),
+        (lambda path: path.write_text('{"schema": 2, "files": []}'), "schema 2 is not 1"),
+        (lambda path: path.unlink(), "is not there"),
+    ],
+    ids=["writable", "damaged", "another-schema", "missing"],
+)
+def test_a_last_valid_config_that_cannot_be_used(
+    start_daemon: StartDaemon, spoil: Callable[[Path], None], reason: str
+) -> None:
+    """What another user could have written, or a damaged file, is refused: 78, and both reasons are named."""
+    daemon = start_daemon(config(handler("one")), LAST_VALID)
+    daemon.kill()
+    spoil(daemon.state_directory / "last-valid.json")
+    again = start_daemon("architectures = [", LAST_VALID, ready=False)
+    assert again.wait_exit() == 78
+    assert f"{again.config}: " in again.log_text()
+    assert reason in again.log_text()
+
+
 def test_a_config_that_is_being_written(instance: Instance, start_daemon: StartDaemon) -> None:
     """Truncated and then written: a SIGHUP in between must not read "all" from the empty file."""
     daemon = start_daemon(config(handler("one")))

@@ -1,0 +1,50 @@
+"""The last valid config: a copy of its files in the state directory, for a start while the files are invalid.
+
+A daemon that runs keeps the config that it has when a reload is refused; one that starts has none.  The copy is one
+JSON file, so that it is replaced as a whole, and it is judged like any config: what another user could write is not
+used.
+"""
+
+import json
+import os
+
+from binfmtd.config.load import Contents
+from binfmtd.config.look import shown, unreadable
+from binfmtd.errors import ConfigError, FormatError
+from binfmtd.files.atomic import read_regular, write_atomically
+from binfmtd.files.chain import walk
+from binfmtd.files.trust import Trust, way_untrusted
+
+FILE_NAME = "last-valid.json"
+_SCHEMA = 1
+_LIMIT = 16 << 20  # bytes: the files of a config may have a mebibyte each
+
+
+def keep_last_valid(state_dir: str, contents: Contents) -> str | None:
+    """Replace the copy; returns why that failed."""
+    path = os.path.join(state_dir, FILE_NAME)
+    files = [[file, data.decode()] for file, data in contents]
+    try:
+        write_atomically(path, json.dumps({"schema": _SCHEMA, "files": files}).encode("ascii"), 0o600)
+    except OSError as error:
+        return f"{path}: {error.strerror}: a start while the config is invalid will not find this one: make room"
+    return None
+
+
+def read_last_valid(state_dir: str, trust: Trust) -> Contents:
+    """The files as they were when they were valid.  Raises ConfigError where there is no copy that could be used."""
+    path = os.path.join(state_dir, FILE_NAME)
+    way = walk(path)
+    if reason := way_untrusted(way, trust):
+        raise ConfigError(f"{shown(path)}: cannot be trusted: {reason}")
+    try:
+        content = json.loads(read_regular(path, _LIMIT, judged=way.stat))
+        if content["schema"] != _SCHEMA:
+            raise FormatError(f"schema {content['schema']!r} is not {_SCHEMA}")
+        return tuple((str(file), str(text).encode()) for file, text in content["files"])
+    except FileNotFoundError:
+        raise ConfigError(f"{shown(path)} is not there") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except (FormatError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{shown(path)}: is damaged: {error}") from None
