@@ -24,7 +24,9 @@ pytestmark = pytest.mark.container
 
 KUBERNETES = CHECKOUT / "config/kubernetes"
 KUSTOMIZATIONS = sorted(path.parent for path in KUBERNETES.rglob("kustomization.yaml"))
-VERSION = "1.33"
+# The oldest that kubernetes-validate has, the one that the overlay `sidecar` takes, and a later one.
+VERSIONS = ("1.25", "1.33", "1.36")
+SINCE = {"sidecar": "1.33"}
 # Its schema comes with its operator, not with Kubernetes.
 CUSTOM = {"PodMonitor"}
 
@@ -49,8 +51,16 @@ def one(documents: Documents, kind: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("directory", [*KUSTOMIZATIONS, KUBERNETES / "examples"], ids=lambda path: path.name)
-def test_schemas(directory: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("directory", "version"),
+    [
+        pytest.param(directory, version, id=f"{directory.name}-{version}")
+        for directory in (*KUSTOMIZATIONS, KUBERNETES / "examples")
+        for version in VERSIONS
+        if version >= SINCE.get(directory.name, version)
+    ],
+)
+def test_schemas(directory: Path, version: str, tmp_path: Path) -> None:
     """Everything that kustomize builds is what the API takes: no unknown key, no wrong type."""
     if directory in KUSTOMIZATIONS:
         documents = build(directory)
@@ -62,7 +72,7 @@ def test_schemas(directory: Path, tmp_path: Path) -> None:
             continue
         file = tmp_path / f"{number}.yaml"
         file.write_text(yaml.safe_dump(document))
-        said = run([tool("kubernetes-validate"), "--strict", "-k", VERSION, str(file)])
+        said = run([tool("kubernetes-validate"), "--strict", "-k", version, str(file)])
         assert said.status == 0, said.stdout + said.stderr
 
 
@@ -81,6 +91,46 @@ def test_the_config_is_valid(directory: Path, tmp_path: Path) -> None:
     assert config.warnings == ()
     assert config.policy.reload_on_change
     assert (config.labels is not None) == (directory.name == "node-feature-discovery")
+
+
+def pod_specs() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Everything that describes pods, built, with where it comes from."""
+    for directory in KUSTOMIZATIONS:
+        for document in build(directory):
+            if document["kind"] in ("DaemonSet", "Pod"):
+                spec = document["spec"]
+                yield directory.name, spec["template"]["spec"] if "template" in spec else spec
+    for path in sorted((KUBERNETES / "examples").glob("*.yaml")):
+        spec = yaml.safe_load(path.read_text())["spec"]
+        yield path.name, spec["template"]["spec"] if "template" in spec else spec
+
+
+def test_a_pod_says_why_it_failed() -> None:
+    """The last lines of each container of ours are in the pod's status, where `kubectl describe` shows them."""
+    ours = [
+        (place, container["name"], container.get("terminationMessagePolicy"))
+        for place, spec in pod_specs()
+        for container in (*spec.get("initContainers", ()), *spec["containers"])
+        if "binfmtd" in container["image"]
+    ]
+    assert len({place for place, _, _ in ours}) == len(KUSTOMIZATIONS) + 2
+    assert {policy for _, _, policy in ours} == {"FallbackToLogsOnError"}
+
+
+def test_the_sidecar_is_waited_for() -> None:
+    """The kubelet starts containers in order, the next one after postStart: binfmtd is first, and waits for its own."""
+    first, build = yaml.safe_load((KUBERNETES / "examples/sidecar-pod.yaml").read_text())["spec"]["containers"]
+    *_, architecture = first["args"]
+    assert first["lifecycle"]["postStart"]["exec"]["command"][:3] == ["binfmtd", "wait", architecture]
+    assert "securityContext" not in build
+
+
+def test_without_propagation_nothing_is_mounted() -> None:
+    """Where mounts are not shared Kubernetes refuses Bidirectional and HostToContainer: that overlay asks for none."""
+    pod = one(build(KUBERNETES / "overlays/private-mounts"), "DaemonSet")["spec"]["template"]["spec"]
+    assert not pod["initContainers"]
+    asked = {mount.get("mountPropagation", "None") for each in pod["containers"] for mount in each["volumeMounts"]}
+    assert asked == {"None"}
 
 
 def test_only_the_mounting_is_privileged() -> None:
@@ -180,6 +230,19 @@ def test_played(machine: Machine, play: Play) -> None:
     wait_until(lambda: "feature.node.kubernetes.io/binfmt-arm64=true" in labels(machine), 120, "a label")
     probed = json.loads(daemon.execute("binfmtd", "status", "--json").stdout)["probed"]["architectures"]
     assert next(row for row in probed if row["name"] == "aarch64")["in_chroot"] is True
+
+
+def test_an_unmount_on_the_node(bare_machine: Machine, play: Play) -> None:
+    """The pod is not ready while the node has it unmounted, no program fails, and a mount on the node ends that."""
+    assert bare_machine.run("mount", "--make-rshared", "/").status == 0
+    daemon = play(bare_machine)
+    wait_until(lambda: get(daemon, "/readyz") == "200", 120, "readiness")
+    assert bare_machine.run("umount", MOUNT_POINT).status == 0
+    wait_until(lambda: get(daemon, "/readyz") != "200", 120, "the daemon not to be ready")
+    assert in_chroot(bare_machine) == 42
+    assert bare_machine.run("mount", "-t", "binfmt_misc", "binfmt_misc", MOUNT_POINT).status == 0
+    wait_until(lambda: get(daemon, "/readyz") == "200", 120, "readiness after the mount")
+    assert in_chroot(bare_machine) == 42
 
 
 def test_played_where_nobody_has_it_mounted(bare_machine: Machine, play: Play) -> None:
