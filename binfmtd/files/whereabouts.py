@@ -74,6 +74,11 @@ def in_container() -> bool:
     return os.getpid() == 1 or told or any(map(os.path.exists, _CONTAINER_FILES))
 
 
+def in_pod() -> bool:
+    """Whether this is a container of Kubernetes, whose kubelet sets this variable in each: for how we talk."""
+    return bool(os.environ.get("KUBERNETES_SERVICE_HOST"))
+
+
 def booted_with_systemd() -> bool:
     """Whether systemd manages the system that we see (sd_booted(3))."""
     return os.path.isdir("/run/systemd/system")

@@ -8,9 +8,13 @@ import re
 import subprocess
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
-_SECONDS = 5.0
-_AT_ONCE = 8
+from binfmtd.kernel.progress import ends
+
+_SECONDS = 5.0  # in which one does nothing
+_AT_ONCE = 2  # each maps some 5 MiB, which several doctors in one pod of 128 MiB must not exhaust
+_MOST_BYTES = 4096
 _VERSION = re.compile(rb"^qemu-\S+ version (\d+(?:\.\d+)*)")
 
 
@@ -28,23 +32,31 @@ def versions(paths: Iterable[str]) -> dict[str, tuple[int, ...] | str]:
 
 
 def _ask(path: str) -> tuple[int, ...] | str:
+    said = b""
+    reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             [path, "--version"],
-            check=False,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=writing,
             stderr=subprocess.DEVNULL,
             env={name: text for name, text in os.environ.items() if not name.startswith("QEMU_")},  # its own options
-            timeout=_SECONDS,
         )
-    except subprocess.TimeoutExpired:
-        return f"it did not answer within {_SECONDS:.0f} s"
+        if not ends(process.pid, _SECONDS):
+            process.kill()
+            process.wait()
+            return f"it did not answer within {_SECONDS:.0f} s"
+        status = process.wait()
+        with suppress(BlockingIOError):  # it has said nothing
+            said = os.read(reading, _MOST_BYTES)
     except OSError as error:
         return error.strerror or str(error)
-    if done.returncode < 0:
-        return f"it was killed by signal {-done.returncode}"
-    found = _VERSION.match(done.stdout)
+    finally:
+        os.close(reading)
+        os.close(writing)
+    if status < 0:
+        return f"it was killed by signal {-status}"
+    found = _VERSION.match(said)
     if found is None:
-        return f"it ended with status {done.returncode} and told no version"
+        return f"it ended with status {status} and told no version"
     return tuple(map(int, found[1].split(b".")))

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from binfmtd.errors import PASSING, MountError
 from binfmtd.files.cure import cure
-from binfmtd.files.whereabouts import in_user_namespace
+from binfmtd.files.whereabouts import in_pod, in_user_namespace
 from binfmtd.formats.mountinfo import MountLine, parse_mountinfo
 from binfmtd.kernel.host import may_mount
 from binfmtd.kernel.module import DEFAULT_DIRECTORY, FS_TYPE, kernel_has_it, load
@@ -22,6 +22,7 @@ _REMOTE = re.compile(
     rb" - (?:nfs4?|cifs|smb3|9p|ceph|fuse\S*|afs|lustre|gfs2|ocfs2|orangefs|coda|virtiofs|vboxsf|prl_fs|acfs) "
 )
 MOUNT_TABLE = "/proc/self/mountinfo"
+PARENT = os.path.dirname(DEFAULT_DIRECTORY)
 BIND = f"-v {DEFAULT_DIRECTORY}:/binfmt_misc"  # the option of docker and podman
 
 
@@ -188,10 +189,21 @@ def _what_is_missing(directory: str, table: tuple[MountLine, ...]) -> str:
     if over := _cover(directory, table):
         return f"{directory}: a file system of type {over} is mounted there, not binfmt_misc: unmount that"
     if in_user_namespace():
+        bind = f"in a pod: a hostPath volume of {PARENT}" if in_pod() else f"in a container: {BIND}"
         return (
             f"{directory}: no binfmt_misc is mounted here, and this is a user namespace, where mounting an instance "
-            f"would hide the host's handlers in it for good: bind the host's in (in a container: {BIND}), or have an "
-            "own one on purpose with --own-instance"
+            f"would hide the host's handlers in it for good: bind the host's in ({bind}), or have an own one on "
+            "purpose with --own-instance"
+        )
+    return _how_to_mount(directory, mounting)
+
+
+def _how_to_mount(directory: str, mounting: str) -> str:
+    if in_pod():
+        return (
+            f"{directory}: binfmt_misc is not mounted: run `mount -t binfmt_misc binfmt_misc {DEFAULT_DIRECTORY}` on "
+            f"the node, as a new pod of binfmtd's DaemonSet does, and have the node's {PARENT} in this container as a "
+            "hostPath volume"
         )
     if may_mount():
         return f"{directory}: binfmt_misc is not mounted: run {mounting}, or in a container bind the host's in ({BIND})"

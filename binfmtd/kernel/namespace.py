@@ -10,6 +10,7 @@ import os
 
 from binfmtd.errors import PASSING, SandboxError
 from binfmtd.files.cure import cure
+from binfmtd.files.whereabouts import in_pod
 from binfmtd.kernel.child import in_a_child
 from binfmtd.kernel.ids import Ids, enter, one, to_be_had
 from binfmtd.kernel.module import DEFAULT_DIRECTORY, FS_TYPE
@@ -129,7 +130,7 @@ def _forbidden_by() -> str:
         path, _ = found
         ((said, remedy),) = ((said, remedy) for name, said, _, remedy in _SWITCHES if name == path)
         return f"{path} is {said}: {remedy}"
-    return (
-        "a seccomp filter, a security module or, for root, a missing CAP_SETFCAP forbids it here (in a container: "
-        "--security-opt seccomp=unconfined)"
+    allowing = (
+        "in a pod: seccompProfile Unconfined" if in_pod() else "in a container: --security-opt seccomp=unconfined"
     )
+    return f"a seccomp filter, a security module or, for root, a missing CAP_SETFCAP forbids it here ({allowing})"

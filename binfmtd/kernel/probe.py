@@ -14,7 +14,6 @@ import errno
 import mmap
 import os
 import resource
-import select
 import shutil
 import signal
 import tempfile
@@ -24,9 +23,10 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from binfmtd.errors import ProbeError
+from binfmtd.kernel.progress import ends
 
 EXIT_STATUS = 42
-PATIENCE = 10.0  # seconds for one program; an emulator starts in some 20 ms
+PATIENCE = 10.0  # seconds in which a program does nothing; an emulator starts in some 20 ms
 _NAME = "program"
 _BLOCK = 1 << 20
 _CHROOT, _TRACE = b"C", b"T"  # what a child says if it may not do this
@@ -77,7 +77,7 @@ class Prober:
     def __init__(self, *, in_chroot: bool = True, patience: float = PATIENCE) -> None:
         """``in_chroot=False``: in our own root, where a handler without F is found working, too.
 
-        A program that takes longer than ``patience`` seconds is killed.
+        A program that does nothing for ``patience`` seconds, or works for several times as long, is killed.
         """
         self._directory: str | None = None
         self._in_chroot = in_chroot
@@ -192,12 +192,8 @@ class _Attempt:
 
     def _end(self, child: int) -> int:
         """Wait for its end, or make one; the status as of waitpid."""
-        descriptor = os.pidfd_open(child)
-        try:
-            if not select.select([descriptor], [], [], self._patience)[0]:
-                os.kill(child, signal.SIGKILL)
-        finally:
-            os.close(descriptor)
+        if not ends(child, self._patience):
+            os.kill(child, signal.SIGKILL)
         return os.waitpid(child, 0)[1]
 
     def _why(self, status: int, refusal: int | None) -> str:

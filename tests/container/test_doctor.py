@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from support.containers import Machine
+from support.containers import Container, Machine
 from support.instance import MOUNT_POINT
 
 pytestmark = pytest.mark.container
@@ -25,6 +25,32 @@ def test_an_ordinary_container(machine: Machine, image: str) -> None:
     found = doctor(machine, image)["mount", "mounted"]
     assert found["level"] == "ok"
     assert found["text"].endswith("handlers serve all the same: aarch64 run (tried)")
+
+
+IN_A_POD = "--env=KUBERNETES_SERVICE_HOST=10.96.0.1"
+
+
+def test_an_ordinary_container_of_a_pod(machine: Machine, image: str) -> None:
+    """In a pod the remedies are what is to be done on its node, or in its manifest; no word of another manager's."""
+    found = doctor(machine, image, IN_A_POD)["mount", "mounted"]
+    assert found["text"].endswith("so on the node:")
+    assert found["remedy"] == f"mount -t binfmt_misc binfmt_misc {MOUNT_POINT}"
+    found = doctor(machine, image, IN_A_POD, f"--volume={MOUNT_POINT}:/binfmt_misc:ro")["mount", "read_only"]
+    assert found["text"].endswith("so in the pod's volumeMounts:")
+    assert found["remedy"] == "readOnly: false"
+
+
+def test_a_daemon_in_a_pod_that_has_no_mount(machine: Machine, image: str) -> None:
+    """What the daemon lacks is said with a remedy that is whole, and for the node."""
+    options = ("--cap-drop=all", "--detach", "--name=pod", "--env=BINFMTD_STATE_DIR=/dev/shm/binfmtd")
+    arguments = ("run", *options, *machine.as_first_namespace, IN_A_POD, image, "run")
+    assert machine.podman(*arguments).status == 0
+    Container(machine, "pod").wait_for_log("trouble")
+    findings = Container(machine, "pod").execute("binfmtd", "doctor", "--json").json["findings"]
+    (found,) = (each for each in findings if each["check"] == "problem")
+    assert found["remedy"] == f"mount -t binfmt_misc binfmt_misc {MOUNT_POINT}"
+    assert "on the node" in found["text"]
+    assert "--privileged" not in found["text"]
 
 
 def test_bound_in(machine: Machine, image: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from binfmtd.cli.checks.scene import Scene
 from binfmtd.errors import ProbeError
-from binfmtd.files.whereabouts import in_container, in_user_namespace
+from binfmtd.files.whereabouts import in_container, in_pod, in_user_namespace
 from binfmtd.kernel.host import may_mount
 from binfmtd.kernel.layers import AUTOFS, Layers, Owner, layers, owner_of
 from binfmtd.kernel.module import DEFAULT_DIRECTORY, FS_TYPE
@@ -18,6 +18,10 @@ _AUTOMOUNT = "proc-sys-fs-binfmt_misc.automount"
 # What a container's manager has to be told where the container may not mount (docs/containers.md).
 _PRIVILEGED = "docker run --rm --privileged binfmtd"
 _BOUND_IN = f"docker run --rm -v {DEFAULT_DIRECTORY}:/binfmt_misc binfmtd"
+# In a pod: where something is to be done, and what (docs/kubernetes.md).
+_MOUNTED = ("on the node", f"mount -t {FS_TYPE} {FS_TYPE} {DEFAULT_DIRECTORY}")
+_WRITABLE = ("on the node", f"mount -o remount,rw {DEFAULT_DIRECTORY}")
+_NOT_READ_ONLY = ("in the pod's volumeMounts", "readOnly: false")
 
 
 def of_mount(scene: Scene) -> Iterator[Finding]:
@@ -26,10 +30,13 @@ def of_mount(scene: Scene) -> Iterator[Finding]:
     if scene.mounted is None:
         missing = not_mounted(scene.directory, found, scene.mount_error)
         running = _running(scene) if missing.check == "mounted" else []
-        yield served_all_the_same(scene.directory, running) if running else _from_outside(missing, _PRIVILEGED)
+        yield (
+            served_all_the_same(scene.directory, running) if running else _from_outside(missing, _PRIVILEGED, _MOUNTED)
+        )
         return
+    writable = _WRITABLE if found.top is not None and found.top.superblock_read_only else _NOT_READ_ONLY
     for each in judge_mounted(scene.directory, found, read_only=scene.mounted.read_only):
-        yield _from_outside(each, _BOUND_IN) if each.remedy else each
+        yield _from_outside(each, _BOUND_IN, writable) if each.remedy else each
     if scene.given.mount is None and scene.directory != DEFAULT_DIRECTORY:
         yield _of_usual_place(layers(DEFAULT_DIRECTORY))
     if scene.observed is None:
@@ -37,11 +44,14 @@ def of_mount(scene: Scene) -> Iterator[Finding]:
         yield Finding(Section.MOUNT, "listing", Level.FAILURE, text, "dmesg | tail")
 
 
-def _from_outside(found: Finding, remedy: str) -> Finding:
-    """The same; in a container that may not mount, with what is to be typed outside of it."""
+def _from_outside(found: Finding, outside: str, in_a_pod: tuple[str, str]) -> Finding:
+    """The same; in a container that may not mount, with what is to be typed outside of it, in a pod on its node."""
     if may_mount() or not in_container():
         return found
-    return found._replace(text=f"{found.text}; this container may not mount, so outside of it:", remedy=remedy)
+    if in_pod():
+        where, remedy = in_a_pod
+        return found._replace(text=f"{found.text}; this container may not mount, so {where}:", remedy=remedy)
+    return found._replace(text=f"{found.text}; this container may not mount, so outside of it:", remedy=outside)
 
 
 def _of_usual_place(usual: Layers) -> Finding:

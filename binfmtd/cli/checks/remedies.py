@@ -31,9 +31,14 @@ def architecture_of(match: Match) -> str | None:
 
 
 def split(message: str) -> tuple[str, str]:
-    """Of a message of ours that says what to run, the text before it and the command; "" where it says none."""
+    """Of a message of ours that names a command to run, the text and the command; "" where it names none.
+
+    What a message says after a command in backticks is needed, too: then the text is all of it.
+    """
     found = _COMMAND.search(message)
-    return (message[: found.start()], found[1] or found[2]) if found else (message, "")
+    if found is None:
+        return message, ""
+    return message if found[1] and message[found.end() :] else message[: found.start()], found[1] or found[2]
 
 
 def _setting(mended: Registration, registration: Registration) -> str:

@@ -120,6 +120,8 @@ def test_what_of_binfmt_d_cannot_be_read() -> None:
         ("'/x' can be written by others: run chmod go-w '/x'", "chmod go-w '/x'"),
         ("'/x' belongs to somebody else: run chown -h 0 '/x', or use a path that root owns", "chown -h 0 '/x'"),
         ("/y is mounted read-only: run `mount -o remount,rw /y`", "mount -o remount,rw /y"),
+        ("/y is not mounted: run `mount /y` as root; or, in a container, start that anew", "mount /y"),
+        ("/y is not mounted: run `mount /y`, or start anew", "mount /y"),
         ("no executable file at /z", ""),
     ],
 )
@@ -128,6 +130,12 @@ def test_commands_in_messages(message: str, command: str) -> None:
     text, found = split(message)
     assert found == command
     assert message.startswith(text)
+
+
+def test_what_follows_a_command_is_not_lost() -> None:
+    """What a message says beyond the command stays in the text, which is then the whole message."""
+    message = "/y is not mounted: run `mount /y` as root; in a container, start that with --privileged, or bind it in"
+    assert split(message) == (message, "mount /y")
 
 
 def test_versions(tmp_path: Path) -> None:
@@ -153,3 +161,16 @@ def test_versions(tmp_path: Path) -> None:
     }
     assert is_qemu(str(tmp_path / "arm"))
     assert not is_qemu("/usr/bin/wasmtime")
+
+
+def test_few_emulators_are_asked_at_once(tmp_path: Path) -> None:
+    """Each maps megabytes of its own: in a pod of 128 MiB many of them would keep each other from answering."""
+    (tmp_path / "running").mkdir()
+    count = f"touch {tmp_path}/running/$0; ls {tmp_path}/running | wc -l >>{tmp_path}/counts; rm {tmp_path}/running/$0"
+    for number in range(32):
+        name = f"qemu-{number}"
+        (tmp_path / name).write_text(f"#!/bin/sh\n{count.replace('$0', name)}\necho {name} version 1.2\n")
+        (tmp_path / name).chmod(0o755)
+    found = versions([str(path) for path in tmp_path.glob("qemu-*")])
+    assert set(found.values()) == {(1, 2)}
+    assert max(map(int, (tmp_path / "counts").read_text().split())) <= 2
