@@ -10,13 +10,13 @@ import time
 from contextlib import suppress
 
 from binfmtd.errors import MountError, VanishError
-from binfmtd.files.whereabouts import in_user_namespace, init_lives_elsewhere, mounts_outlive_us
+from binfmtd.files.whereabouts import in_pod, in_user_namespace, init_lives_elsewhere, mounts_outlive_us
 from binfmtd.formats.line import encode_line
 from binfmtd.formats.mountinfo import parse_mountinfo
 from binfmtd.kernel.child import in_a_child
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.module import DEFAULT_DIRECTORY, FS_TYPE
-from binfmtd.kernel.mount import BIND, Mounted, Where, device_at, find, find_or_mount, is_mounted
+from binfmtd.kernel.mount import BIND, PARENT, Mounted, Where, device_at, find, find_or_mount, is_mounted
 from binfmtd.kernel.write import REMOVE, Writer
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Extension
@@ -159,6 +159,13 @@ def _what_to_do(directory: str, trouble: str | None) -> str:
             f"{directory}: nothing was registered: this user namespace has no other mount of binfmt_misc, and all "
             "would end with this process's own: mount it for the namespace as a whole, or run the daemon (binfmtd "
             "run), whose mount holds it for as long as it runs"
+        )
+    if in_pod():
+        return (
+            f"{directory}: nothing was registered: the node has no binfmt_misc mounted{tried}, and all would end with "
+            f"this container: mount it on the node (mount -t binfmt_misc binfmt_misc {DEFAULT_DIRECTORY}), have the "
+            f"node's {PARENT} in this container as a hostPath volume with mountPropagation Bidirectional and name it "
+            "with --mount, or run the daemon (binfmtd run), whose container's mount holds it for as long as it runs"
         )
     with_host = "" if init_lives_elsewhere() else "run this with --pid=host and it is done for you, "
     return (

@@ -46,6 +46,15 @@ def test_an_instance_that_nobody_else_holds(bare_machine: Machine, image: str) -
     assert in_chroot(bare_machine) != EXIT_STATUS
 
 
+def test_an_instance_that_no_other_mount_on_a_node_holds(bare_machine: Machine, image: str) -> None:
+    """In a pod the remedies are those of Kubernetes."""
+    done = bare_machine.container(*bare_machine.as_first_namespace, "--env=KUBERNETES_SERVICE_HOST=10.96.0.1", image)
+    assert done.status == 1
+    for remedy in ("on the node", "hostPath", "Bidirectional", "binfmtd run"):
+        assert remedy in done.message
+    assert "--pid=host" not in done.message
+
+
 def test_pid_host_mounts_on_the_host(start_machine: StartMachine, image: str) -> None:
     """With --pid=host the host's own mount is made, and entries last."""
     machine = start_machine(mounted=False, cgroups=True)
