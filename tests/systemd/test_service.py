@@ -25,6 +25,18 @@ while [ ! -e /run/enough ]; do
 done >/run/outcomes 2>&1
 echo "executions: $n" >>/run/outcomes
 """
+# Fills the socket to the journal that a process has as its standard error, without making it non-blocking.
+FILL_STDERR = """
+import ctypes, os, socket, sys
+PIDFD_GETFD = 438
+descriptor = ctypes.CDLL(None).syscall(PIDFD_GETFD, os.pidfd_open(int(sys.argv[1])), 2, 0)
+stream = socket.socket(fileno=descriptor)
+try:
+    while True:
+        stream.send(b"x" * 4096, socket.MSG_DONTWAIT)
+except BlockingIOError:
+    print("full")
+"""
 
 
 def test_starts(service: Booted) -> None:
@@ -104,6 +116,22 @@ def test_what_others_can_change_is_refused(service: Booted) -> None:
     finally:
         service.run("chmod", "644", CONFIG)
         service.systemctl("reset-failed", UNIT)
+
+
+def test_a_stopped_journal(service: Booted) -> None:
+    """Nothing reads the log any more: repairs, a reload and the end go on."""
+    service.systemctl("kill", "--signal=STOP", "systemd-journald.service")
+    try:
+        assert service.run("python3", "-c", FILL_STDERR, service.show("MainPID")).stdout == "full\n"
+        assert service.run("sh", "-c", f"echo -1 >{MOUNT_POINT}/{ENTRY}").status == 0
+        wait_until(lambda: service.entries() == [ENTRY], DEADLINE_SECONDS, "the repair")
+        service.write(CONFIG, f"{ONE_HANDLER}[handlers.x]\nextension = 'x'\ninterpreter = '/usr/bin/true'\n")
+        service.systemctl("reload", UNIT)
+        assert sorted(service.entries()) == [ENTRY, "x"]
+        service.systemctl("stop", UNIT)
+        assert service.show("Result") == "success"
+    finally:
+        service.systemctl("kill", "--signal=CONT", "systemd-journald.service")
 
 
 def test_restart(service: Booted) -> None:
