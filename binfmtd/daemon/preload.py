@@ -27,7 +27,7 @@ MODULES = (
     "tomllib",
     "unicodedata",
 )
-OPTIONAL = ("binfmtd.report.metrics",)  # it takes prometheus_client, and whoever needs it says so
+OPTIONAL = ("binfmtd.report.metrics",)  # it takes prometheus_client, and HTTP says if that is not installed
 REMEDY = "binfmtd's files, or those of a package that it needs, were replaced while it ran: restart the daemon"
 
 

@@ -137,7 +137,7 @@ def holder(state_dir: str) -> tuple[int, str] | None:
 
 
 def is_holder(pid: int, state_dir: str) -> bool:
-    """Whether the process that has this id in our pid namespace holds the lock.
+    """Return whether the process that has this id in our pid namespace holds the lock.
 
     The id in the lock may be one of another pid namespace, and an unrelated process may have it in ours.
     """

@@ -188,7 +188,7 @@ def test_stopped_while_it_starts(service: Booted) -> None:
     service.systemctl("start", "--no-block", UNIT)
 
     def waits() -> bool:
-        """Whether that command runs, and has a handler for SIGTERM."""
+        """Return whether that command runs, and has a handler for SIGTERM."""
         status = service.run("cat", f"/proc/{service.show('ControlPID')}/status").stdout
         command = service.run("cat", f"/proc/{service.show('ControlPID')}/cmdline").stdout
         caught = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigCgt:")]
