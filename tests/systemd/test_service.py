@@ -9,6 +9,10 @@ import pytest
 from support.booted import CONFIG, DROP_INS, ENTRY, MOUNT_POINT, PROGRAM, UNIT, Booted
 from support.waiting import SLOWNESS, wait_until
 
+from binfmtd.catalog.architectures import CATALOG
+from binfmtd.formats.line import encode_line
+from binfmtd.model.handler import Flags, Registration
+
 pytestmark = pytest.mark.systemd
 
 ONE_HANDLER = 'architectures = ["riscv64"]\n'
@@ -219,6 +223,34 @@ def test_systemd_binfmt_restarts(service: Booted) -> None:
     assert service.answer() == 51
     (repair,) = wait_until(lambda: service.journal("repaired")[before:], DEADLINE_SECONDS, "the repair told")
     assert f"{ENTRY} removed at once by systemd-binfmt.service, repaired in " in repair["MESSAGE"]
+
+
+def test_debians_rule_of_the_same_name(service: Booted) -> None:
+    """Registered by systemd-binfmt, it is replaced by ours after each restart, and then nothing more happens."""
+    rule, link = f"/usr/lib/binfmt.d/{ENTRY}.conf", "/usr/libexec/qemu-binfmt/riscv64-binfmt-P"
+    line = encode_line(ENTRY, Registration(CATALOG["riscv64"].match, link, Flags.P | Flags.O | Flags.F), readable=True)
+    service.run("mkdir", "-p", os.path.dirname(link))
+    service.run("ln", "-sf", INTERPRETER, link)
+    service.write(rule, f"{line.decode()}\n")
+
+    def is_ours() -> bool:
+        text = service.run("cat", f"{MOUNT_POINT}/{ENTRY}").stdout
+        return f"interpreter {INTERPRETER}\nflags: POF\n" in text
+
+    try:
+        for _ in range(3):
+            service.systemctl("restart", "systemd-binfmt.service")
+            wait_until(is_ours, DEADLINE_SECONDS, "our entry")
+        assert service.answer() == 51
+        assert not service.journal("contention_started")
+        document = json.loads(service.run("binfmtd", "status", "--json").stdout)
+        assert [row["state"] for row in document["handlers"]] == ["registered"]
+        assert ENTRY not in {row["name"] for row in document["foreign"]}
+        inode = service.run("stat", "--format=%i", f"{MOUNT_POINT}/{ENTRY}").stdout
+        service.systemctl("reload", UNIT)
+        assert service.run("stat", "--format=%i", f"{MOUNT_POINT}/{ENTRY}").stdout == inode
+    finally:
+        service.run("rm", "-r", rule, os.path.dirname(link))
 
 
 def test_upgrade_of_an_emulator(service: Booted) -> None:
