@@ -13,7 +13,7 @@ from binfmtd.report.durations import age
 from binfmtd.report.happened import REPAIRED, first_names, happened, names_of
 from binfmtd.report.sentence import counted, in_brief
 
-_MOST_FOREIGN = 20  # of thousands nobody reads more; --json has all
+_MOST_FOREIGN = 20  # of thousands nobody reads more; --json has a thousand
 _LAST_ROWS = 5  # of a handler's history
 _MOST_LINES = 4  # of names in order, so that what is not stays on the screen
 _HEADING = ("HANDLER", "STATE", "FLAGS", "REPAIRS", "INTERPRETER")
@@ -52,7 +52,10 @@ class Page(NamedTuple):
 
     def ago(self, at: str) -> str:
         """How long ago a timestamp was; what is kept in a file says the time to the second, too."""
-        since = age(at, self.now)
+        try:
+            since = age(at, self.now)
+        except (ValueError, OverflowError):
+            return at
         return since if self.width is not None else f"{since} ({at[:10]} {at[11:19]} UTC)"
 
 
@@ -72,14 +75,15 @@ def view(status: Mapping[str, Any], pid: int | None, page: Page, *, everything: 
         if len(middle) > room:
             parts[1] = [*middle[:room], f"... {len(middle) - room} more lines"]
     lines = [line for part in parts if part for line in ("", *part)][1:]
-    if page.height is None or page.width is None:
+    if page.height is None:
         return lines
     # What has colours is never too long.
-    return [line if "\x1b" in line else shortened(line, page.width) for line in lines[: page.height]]
+    width = page.width or max(map(len, lines))
+    return [line if "\x1b" in line else shortened(line, width) for line in lines[: page.height]]
 
 
 def problems_view(status: Mapping[str, Any], pid: int | None, page: Page) -> list[str]:
-    """What is not in order, and nothing else: no line if there is nothing."""
+    """What is not in order, and nothing else: or that there is nothing."""
     rows = [row for row in status["handlers"] if row["state"] not in _IN_ORDER]
     troubles = _troubles(status) if rows or status["state"] != "converged" else {}
     troubles["daemon"] = None if pid is not None else NO_DAEMON
@@ -91,8 +95,8 @@ def named_view(status: Mapping[str, Any], page: Page) -> list[str]:
     """The handlers of a status that has been narrowed to them, and what happened to them last."""
     table = _handlers(status["handlers"], page)
     foreign = {"foreign": _foreign(status["foreign"], len(status["foreign"]))} if status["foreign"] else {}
-    rows = history_view({"history": status["history"][-_LAST_ROWS:]}, page)
-    return [*table, *_labelled(foreign, page), "", *rows]
+    found = [*table, *_labelled(foreign, page)] or ["no handler has this name, and no entry"]
+    return [*found, "", *history_view({"history": status["history"][-_LAST_ROWS:]}, page)]
 
 
 def narrowed(status: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
@@ -186,7 +190,7 @@ def _details(status: Mapping[str, Any], pid: int | None, page: Page) -> dict[str
         "config": f"{', '.join(config['files']) or 'none: the defaults'}, generation {config['generation']}, "
         f"loaded {page.ago(config['loaded_at'])}",
         "last pass": last
-        and f"{last.get('id', '')} ({last['trigger']}), {counted(last['actions'], 'action')}, {page.ago(last['at'])}",
+        and f"{last['id']} ({last['trigger']}), {counted(last['actions'], 'action')}, {page.ago(last['at'])}",
         "daemon": f"pid {pid}" if pid else "runs" if pid == 0 else "none runs: this is what the last one left",
     }
 

@@ -21,7 +21,7 @@ def names_of(row: Mapping[str, Any]) -> list[str]:
 
 
 def happened(row: Mapping[str, Any]) -> str:
-    """Raises KeyError, TypeError or ValueError for what is no row."""
+    """The sentence; ``row`` as the status file has it."""
     often = f", {row['times']} times{_span(row)}" if row["times"] > 1 else ""
     detail = f": {row['detail']}" if row["detail"] and "entry" in row else ""
     if row["event"] != REPAIRED:
@@ -46,5 +46,8 @@ def _subject(row: Mapping[str, Any]) -> str:
 
 
 def _span(row: Mapping[str, Any]) -> str:
-    first, last = (datetime.fromisoformat(row[key]).timestamp() for key in ("first_at", "at"))
+    try:
+        first, last = (datetime.fromisoformat(row[key]).timestamp() for key in ("first_at", "at"))
+    except (ValueError, OverflowError):
+        return ""
     return f" in {duration(last - first)}" if last - first >= 1 else ""

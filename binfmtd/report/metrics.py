@@ -70,7 +70,7 @@ def _entries(document: Mapping[str, Any]) -> Iterator[Metric]:
         "binfmtd_handler_state", "The state of each handler: 1.", labels=["entry", "architecture", "state"]
     )
     for row in rows:
-        each.add_metric([printable(row["name"]), row["architecture"] or "", row["state"]], 1)
+        each.add_metric([printable(row["name"]), printable(row["architecture"] or ""), row["state"]], 1)
     yield each
     contended = GaugeMetricFamily(
         "binfmtd_contended", "An entry whose repair somebody keeps undoing: 1.", labels=["entry"]

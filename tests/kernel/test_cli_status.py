@@ -117,9 +117,10 @@ def test_by_name(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> Non
     document = cli("status", "one", "--json").json
     assert [row["name"] for row in document["handlers"]] == ["one"]
     assert [row["entry"] for row in document["history"]] == ["one"]
+    assert cli("status", "riscv64").stdout.startswith("no handler has this name, and no entry\n")
     unknown = cli("status", "on")
     assert unknown.status == 2
-    assert unknown.message.startswith("'on' is neither an entry nor a handler's architecture here")
+    assert unknown.message.startswith("'on' is neither an entry nor an architecture here")
     assert cli("status", "one", "--all").status == 2
 
 
@@ -134,9 +135,9 @@ def test_the_history_fits(instance: Instance, start_daemon: StartDaemon, cli: Cl
     assert max(map(len, lines)) <= 80
     assert "32 entries removed at once by another process, repaired in" in re.sub(r"\s+", " ", " ".join(lines))
     (line,) = cli("status", "--history").stdout.splitlines()
-    assert line.endswith(" and 27 more")
+    assert ", 2 times" in line
     assert re.search(r"(just now|ago) \(20[0-9: -]+ UTC\)  32 entries", line)
-    assert line.endswith("many_of_them_04 and 27 more") or "one" in line
+    assert line.endswith(" and 27 more")
     assert len(line) < 250
 
 

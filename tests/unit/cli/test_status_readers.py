@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from binfmtd.cli.checks.keeper import of_daemon
 from binfmtd.cli.checks.scene import Scene
-from binfmtd.cli.status_view import Page, history_view, view
+from binfmtd.cli.status_view import Page, history_view, named_view, narrowed, problems_view, view
 from binfmtd.daemon.facts import HostFacts
 from binfmtd.errors import StateError
 from binfmtd.model.drift import Drift
@@ -40,8 +40,12 @@ def values(shape: Any, key: str = "") -> st.SearchStrategy[Any]:
         return st.lists(values(shape[0]), max_size=3)
     if isinstance(shape, tuple):
         return st.one_of([values(each, key) for each in shape])
-    simple = {str: TIMES if key == "until" else KEYS.get(key, TEXT), bool: st.booleans()}
-    simple |= {int: st.integers(0, 10**9), float: st.floats(0, 1e9)}
+    simple = {
+        str: TIMES if key == "until" else KEYS.get(key, TEXT),
+        bool: st.booleans(),
+        int: st.integers(0, 10**9),
+        float: st.floats(0, 1e9),
+    }
     return st.none() if shape is None else simple[shape]
 
 
@@ -70,6 +74,8 @@ def test_everything_shows_it(document: dict[str, Any], width: int | None, height
     page = Page(NOW, width, height)
     lines = view(status, pid, page)
     assert height is None or len(lines) <= height
+    lines += [*view(status, pid, page, everything=True), *problems_view(status, pid, page)]
+    lines += named_view(narrowed(status, [row["name"] for row in status["handlers"][1:]]), page)
     assert all(line.isprintable() for line in (*lines, *history_view(status, page), sentence(status)))
     assert render_page(status, unready(status))
     assert render_metrics(status, Counts(0.0), ready=not unready(status))
