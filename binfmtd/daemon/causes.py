@@ -88,8 +88,7 @@ class Causes:
                 self._open[name] = found[name]
             elif before.drift is not found[name].drift:
                 self._open[name] = found[name]._replace(flushed=before.flushed or found[name].flushed)
-        agent = _agent() if any(each.flushed for each in found.values()) else _ANOTHER
-        return {name: _cause(each, agent) for name, each in found.items()}
+        return {name: _cause(each, _ANOTHER) for name, each in found.items()}
 
     def learn(self, heard: Heard) -> None:
         """Take in what came after the drift: the kernel raises the event of a write when that has had its effect."""

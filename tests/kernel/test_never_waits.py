@@ -9,6 +9,7 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
+from support.cli import Cli
 from support.daemon import Daemon
 from support.fuse import HangingFileSystem
 from support.instance import Instance
@@ -92,10 +93,10 @@ def test_a_log_that_is_read_again(instance: Instance, start_daemon: StartDaemon)
     with os.fdopen(reading, "rb") as log:
         for line in log:
             daemon.log.write_bytes(daemon.log.read_bytes() + line.lstrip(b"x"))
-            if daemon.logs("entry_registered"):
+            if daemon.logs("repaired"):
                 break
     events = [line["event"] for line in daemon.logs()]
-    assert events.index("pass_finished") < events.index("drift_found") < events.index("entry_registered")
+    assert events.index("pass_finished") < events.index("repaired")
 
 
 def test_a_disk_that_hangs_under_the_state_directory(
@@ -253,7 +254,7 @@ def state_of(status: dict[str, object], name: str) -> str | None:
     return next((row["state"] for row in rows if row["name"] == name), None)
 
 
-def test_many_log_lines_that_are_not_read(instance: Instance, start_daemon: StartDaemon) -> None:
+def test_many_log_lines_that_are_not_read(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
     """They are dropped and counted, in the status as in the metrics, and a line says so when the reader is back."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -261,9 +262,14 @@ def test_many_log_lines_that_are_not_read(instance: Instance, start_daemon: Star
     metrics = f'[metrics]\nlisten = "127.0.0.1:{port}"\n'
     daemon = start_daemon(CONFIG + metrics, stderr=writing)
     os.close(writing)
-    unknown = "".join(f"[handlers.h{n}]\nmagic = 'h{n}'\ninterpreter = \"/nowhere/{n}\"\n" for n in range(1200))
+    names = [f"h{n}" for n in range(1200)]
+    unknown = "".join(f"[handlers.{name}]\nmagic = '{name}'\ninterpreter = \"/nowhere/{name}\"\n" for name in names)
     daemon.config.write_text(CONFIG + metrics + unknown)
     daemon.reload()
+    daemon.wait_status(lambda status: len(status["handlers"]) == 1201, "the new config")
+    cli = Cli(instance, tmp_path)
+    cli.state_directory = daemon.state_directory
+    assert cli("pause", *names).status == 0  # a line for each
     status = daemon.wait_status(lambda status: status["log_lines_dropped"], "dropped lines")
     repair(instance)
     with suppress(HTTPError), urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30 * SLOWNESS) as page:

@@ -28,18 +28,18 @@ class Terminal(io.StringIO):
 def logged(log_format: str = "logfmt", level: str = "info", stream: io.StringIO | None = None) -> str:
     out = stream or io.StringIO()
     set_up(level, log_format, out)
-    get_logger().info("entry_registered", entry="a\nb", names=["x", "l\udce4t"], duration_us=412, ok=True, reason=None)
+    get_logger().info("entry_registered", entry="a\nb", names=["x", "l\udce4t"], took_ms=43.1, ok=True, reason=None)
     return out.getvalue()
 
 
 def test_logfmt_is_one_line_of_keys() -> None:
-    """Time, level and event first; numbers and truth as they are; whatever could break the line is escaped."""
+    """Time, level and event first, durations with their unit; whatever could break the line is escaped."""
     line = logged()
     time, rest = line.split(" ", 1)
     assert time.startswith("timestamp=20")
     assert time.endswith("Z")
     assert rest.startswith("level=info event=entry_registered ")
-    assert set(rest.split()) >= {"duration_us=412", "ok=true"}
+    assert set(rest.split()) >= {"took=43ms", "ok=true"}
     assert line.count("\n") == 1
     assert line.isascii()
     assert "l\\xe4t" in line or "l\\\\xe4t" in line
@@ -49,11 +49,11 @@ def test_json_is_one_object_a_line() -> None:
     """For who collects it: the values are what they were, names that are not UTF-8 included."""
     line = logged("json")
     found = json.loads(line)
-    assert (found["event"], found["level"], found["entry"], found["duration_us"]) == (
+    assert (found["event"], found["level"], found["entry"], found["took_ms"]) == (
         "entry_registered",
         "info",
         "a\nb",
-        412,
+        43.1,
     )
     assert found["names"] == ["x", "l\udce4t"]
     assert line.count("\n") == 1
@@ -141,9 +141,9 @@ def test_under_the_journal_a_line_begins_with_its_priority(
         found = os.fstat(out.fileno())
         monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
         set_up("debug", "auto", out)
-        getattr(get_logger(), method)("pass_finished", duration_us=1)
+        getattr(get_logger(), method)("pass_finished", took_ms=1)
         out.seek(0)
-        assert out.read().startswith(f"<{priority}>level={method} event=pass_finished duration_us=1")
+        assert out.read().startswith(f"<{priority}>level={method} event=pass_finished took=1ms")
 
 
 def test_somebody_elses_journal_is_none_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
