@@ -8,11 +8,11 @@ from binfmtd.daemon.facts import HostFacts
 from binfmtd.daemon.ledger import Ledger
 from binfmtd.daemon.memory import Memory
 from binfmtd.daemon.reconcile import Reconciler
-from binfmtd.files.distribution import emulators_remedy
 from binfmtd.files.trust import Trust
 from binfmtd.kernel.host import boot_id
 from binfmtd.model.config import Config
 from binfmtd.model.desired import DesiredState, Standing
+from binfmtd.report.status import no_emulator
 
 
 def load_config(arguments: argparse.Namespace, architectures: Sequence[str] | None = None) -> Config:
@@ -43,4 +43,4 @@ def nothing_there(config: Config, desired: DesiredState) -> str | None:
     """Why there is nothing to keep, where something was asked for: the message, or None."""
     if not config.declarations or desired.handlers or any(h.standing is not Standing.ABSENT for h in desired.held):
         return None
-    return f"no architecture has an emulator here: {emulators_remedy()}, or say where they are with [emulators] paths"
+    return no_emulator()

@@ -155,6 +155,7 @@ def _troubles(status: Mapping[str, Any]) -> dict[str, str | None]:
     return {
         "state": f"{status['state']}: {in_brief(status)}",
         "problem": status["problem"],
+        "lacking": status["lacking"],
         "rejected": status["config"]["error"],
         "contended": ", ".join(status["contended"]),
         "paused": ", ".join(map(_pause, status["paused"])),

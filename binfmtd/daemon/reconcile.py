@@ -44,6 +44,7 @@ class Reconciler:
         self.pauses = Pauses()
         self.failed: dict[str, WriteRefusedError] = {}  # until a reload, an interpreter, the mount or the next look
         self.facts = facts
+        self._had: set[str] = set()  # handlers from "all" that had an interpreter under this config
         self._desired: DesiredState | None = None  # until config or interpreters change; it remembers what overlaps
         self._observer = Observer()
         self._stand_ins: set[str] | None = None  # ours, or left over from who was here before us; None: not looked yet
@@ -54,6 +55,7 @@ class Reconciler:
         """Go on with another config, whose interpreters are known."""
         self.config = config
         self.failed.clear()
+        self._had.clear()
         self._desired = resolve(config, self.facts.gather(config, None))
 
     def retry(self, *, interpreters: bool = False) -> None:
@@ -83,7 +85,7 @@ class Reconciler:
         observed = self._observer.look(instance, touched)
         self.ledger.claim(observed)
         if self._desired is None:
-            self._desired = resolve(self.config, self.facts.gather(self.config, observed))
+            self._desired = resolve(self.config, self.facts.gather(self.config, observed), self._had)
         desired = self._desired
         others_stand_ins = self._others_stand_ins(observed, desired)
         self._agree(observed, desired)
@@ -102,7 +104,9 @@ class Reconciler:
             pauses=self.pauses,
             refused=frozenset(self.failed),
         )
-        return Look(observed, desired, surroundings, plan(desired, observed, surroundings))
+        planned = plan(desired, observed, surroundings)
+        self._had |= {h.name for h in desired.handlers if h.yields} - planned.served_elsewhere.keys()
+        return Look(observed, desired, surroundings, planned)
 
     def make_pass(
         self,

@@ -37,7 +37,7 @@ from binfmtd.report.durations import milliseconds
 from binfmtd.report.happened import REPAIRED
 from binfmtd.report.log import LEVELS
 from binfmtd.report.log_queue import LogQueue
-from binfmtd.report.status import held_reason
+from binfmtd.report.status import gone, held_reason
 
 _PAST = {
     Act.REGISTER: "entry_registered",
@@ -69,6 +69,8 @@ class Reporter:
         self._causes = Causes()
         self._unpersistent: str | None = None  # why a reboot would lose the handlers
         self._unread: str | None = None  # why what is paused is not known
+        self._lost: set[str] = set()  # handlers whose emulator was there and is not
+        self._lacking: str | None = None  # why there is no handler at all
         self._invalid: str | None = None  # why the last valid config is in force, since the start
         self._voice = Voice(self.counts, history or History())
         self.status = StatusFile(state_dir, config_path, self.counts, self.probe)
@@ -134,6 +136,7 @@ class Reporter:
             if (not_restored or action.entry in still_open) and not _was_faster(entry, action, error):
                 failures.append((action.entry, error))
         news = self._voice.failed(failures)
+        self._lost_emulators({held.name for held in result.look.desired.held if held.standing is Standing.LOST})
         if refused := self._news(result.look, Standing.REFUSED):
             log.warning("handler_refused", **refused)
         if waiting := self._news(result.look, Standing.WAITING):
@@ -154,7 +157,7 @@ class Reporter:
                 actions=len(result.done),
                 failed=len(result.failed),
                 registered=len(desired.by_name.keys() & observed.by_name.keys()),
-                waiting=sum(held.standing is Standing.WAITING for held in desired.held),
+                waiting=sum(held.standing in (Standing.WAITING, Standing.LOST) for held in desired.held),
                 foreign=len(result.look.foreign()),
                 took_ms=milliseconds(seconds),
             )
@@ -171,6 +174,12 @@ class Reporter:
         if others:
             reason = f"{first.name}: {reason}; and {len(others)} more, see `binfmtd status`"
         return {**named([each.name for each in news]), "reason": reason}
+
+    def _lost_emulators(self, lost: set[str]) -> None:
+        """Log which are gone since the last pass, all in one line."""
+        for name in sorted(lost - self._lost):
+            self._gather("warning", "emulators_gone", name, gone())
+        self._lost = lost
 
     def _tell_at_once(
         self, level: str, event: str, names: list[str], words: str, drift: Drift, detail: str = ""
@@ -361,6 +370,9 @@ class Reporter:
         troubles = (self._trouble, self._invalid, self._unpersistent, self._unread)
         bridged = {name: (served, self._causes.get(name)) for name, served in self._bridged.items()}
         document = self.status.document(reconciler, mounted, contended, bridged, troubles, self._voice.history())
+        if document["lacking"] and not self._lacking:
+            self._voice.log.warning("emulators_missing", reason=document["lacking"])
+        self._lacking = document["lacking"]
         self.status.put(document)
         return document
 

@@ -14,7 +14,7 @@ from binfmtd.daemon.probe_report import ProbeReport
 from binfmtd.daemon.reconcile import Reconciler
 from binfmtd.kernel.mount import Mounted
 from binfmtd.report.counts import Counts
-from binfmtd.report.status import Troubles, foreign_part, handler_states, whole_state
+from binfmtd.report.status import Troubles, foreign_part, handler_states, lacking, whole_state
 from binfmtd.report.status_json import status_written, write_status
 
 
@@ -97,9 +97,13 @@ class StatusFile:
                 row["state"] = "stand_in" if served else "waiting"
                 row["reason"] = f"{why or 'it drifted'}; it is registered again when no other process is at work on it"
             self._probe.judge(row)
+        lacks = None if look is None else lacking(rows, look.desired, look.observed)
         return {
-            "state": "degraded" if look is None else whole_state(rows, look.plan, what, drifting=bool(bridged)),
+            "state": "degraded"
+            if look is None
+            else whole_state(rows, look.plan, what, drifting=bool(bridged), lacks=lacks is not None),
             "problem": problem,
+            "lacking": lacks,
             "mount": mounted
             and {
                 "directory": mounted.directory,

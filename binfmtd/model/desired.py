@@ -4,7 +4,7 @@ Pure: the facts (which interpreters are there, what runs natively) are handed in
 """
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from functools import cached_property
 from types import MappingProxyType
@@ -61,7 +61,8 @@ class Standing(StrEnum):
     """Why a declared handler is not to be registered now."""
 
     WAITING = "waiting"  # its interpreter is not there yet
-    ABSENT = "absent"  # the same for an architecture from "all": nobody asked for it by name
+    ABSENT = "absent"  # the same for an architecture from "all": no administrator asked for it by name
+    LOST = "lost"  # the same, but it had one before
     REFUSED = "refused"  # a guard
 
 
@@ -158,15 +159,18 @@ class DesiredState(_Desired):
         return {}
 
 
-def resolve(config: Config, facts: Facts) -> DesiredState:
-    """Choose interpreters, apply the guards and rank what is left."""
+def resolve(config: Config, facts: Facts, had: Collection[str] = ()) -> DesiredState:
+    """Choose interpreters, apply the guards and rank what is left.
+
+    ``had``: the handlers from "all" that had an interpreter before; without one they are LOST.
+    """
     handlers: list[Handler] = []
     held: list[Held] = []
     for declared in sorted(config.declarations, key=lambda declared: declared.priority):
         optional = declared.from_all or declared.unless_native
         if optional and declared.architecture in facts.native and not declared.force:
             continue
-        found = _choose(declared, facts)
+        found = _choose(declared, facts, had)
         if isinstance(found, Held):
             held.append(found)
         else:
@@ -181,7 +185,7 @@ def resolve(config: Config, facts: Facts) -> DesiredState:
     return DesiredState(tuple(handlers), tuple(held), config.policy, fingerprints, remote)
 
 
-def _choose(declared: Declaration, facts: Facts) -> Handler | Held:
+def _choose(declared: Declaration, facts: Facts, had: Collection[str]) -> Handler | Held:
     flags = declared.flags
     if declared.architecture is not None and facts.kernel < P_VISIBLE_FROM:
         flags &= ~Flags.P
@@ -221,7 +225,8 @@ def _choose(declared: Declaration, facts: Facts) -> Handler | Held:
         elsewhere = not facts.judges_paths and Flags.F not in flags and not declared.from_all
         if declared.enabled and not elsewhere:
             missing = " and ".join(declared.interpreters)
-            standing = Standing.ABSENT if declared.from_all else Standing.WAITING
+            without = Standing.LOST if declared.name in had else Standing.ABSENT
+            standing = without if declared.from_all else Standing.WAITING
             for each in declared.interpreters:
                 if problem := facts.interpreters.get(each, InterpreterFacts()).problem:
                     return hold(Standing.WAITING, f"{each}: {problem}", judged=False)

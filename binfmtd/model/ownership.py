@@ -39,7 +39,7 @@ def foreign(entry: Entry, desired: DesiredState, surroundings: Surroundings) -> 
     if is_stand_in(entry.name) or entry.name in desired.by_name:
         return False
     held = desired.held_by_name.get(entry.name)
-    if held is not None and held.standing is not Standing.ABSENT:
+    if held is not None and held.standing not in (Standing.ABSENT, Standing.LOST):
         return False
     return not registered_by_us(entry, surroundings.records.get(entry.name))
 

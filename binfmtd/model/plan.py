@@ -188,7 +188,7 @@ def _removals(
 ) -> Iterator[Action]:
     """What has to go: ours that is no longer declared, left-over stand-ins, and under `unmanaged` what is foreign."""
     serving = {stand_in_name(name) for name in writes}  # these go with the registration that they bridge
-    waiting = {stand_in_name(held.name): held for held in desired.held if held.standing is Standing.WAITING}
+    waiting = {stand_in_name(h.name): h for h in desired.held if h.standing in (Standing.WAITING, Standing.LOST)}
     for entry in observed.entries:
         if is_stand_in(entry.name):
             needed = entry.name in serving or _bridges(waiting.get(entry.name), entry)

@@ -48,6 +48,8 @@ def _facts(document: Mapping[str, Any]) -> Iterable[Sequence[object]]:
     mount, config, last = document["mount"], document["config"], document["last_pass"]
     if document["problem"]:
         yield "problem", document["problem"]
+    if lacks := document.get("lacking"):
+        yield "lacking", lacks
     yield "mount", "none" if mount is None else mount["directory"] + (" (read-only)" if mount["read_only"] else "")
     yield "config", f"{config['path']}, generation {config['generation']}, loaded at {config['loaded_at']}"
     if config["error"]:

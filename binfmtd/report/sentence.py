@@ -16,6 +16,8 @@ def sentence(document: Mapping[str, Any]) -> str:
     parts = [document["problem"]] if document["problem"] else []
     if document["mount"] is not None:
         parts.append(in_brief(document))
+    if lacks := document["lacking"]:
+        parts.append(lacks)
     if document["config"]["error"]:
         parts.append("the config is invalid now, and the one before it is in force")
     return printable("; ".join(parts))

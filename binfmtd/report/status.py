@@ -5,18 +5,32 @@ from itertools import islice
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from binfmtd.catalog.architectures import CATALOG
 from binfmtd.files.distribution import emulators_remedy
 from binfmtd.model.desired import DesiredState, Held, Standing
 from binfmtd.model.drift import Action, Plan
 from binfmtd.model.entry import ObservedState
 from binfmtd.model.handler import Flags, Handler
+from binfmtd.model.match import takes_plain
 from binfmtd.model.pause import Pauses
 from binfmtd.model.standin import stand_in_name
 
 STATES = ("converged", "waiting", "paused", "drifting", "contended", "degraded")  # of the whole, the worst last
 SERVED = ("registered", "stand_in", "served_elsewhere", "shadowed")  # programs run; by whom is another matter
 FOREIGN_LISTED = 1_000  # more foreign entries than these are only counted: the document stays small
+IF_MEANT = "if it is meant to be gone, reload the daemon"
 HANDLER_STATES = (*SERVED, "disabled", "waiting", "paused", "contended", "refused", "failed")
+
+
+def gone() -> str:
+    """What to do about emulators that are not there any more."""
+    serves = "what F opened serves until its entry is removed"
+    return f"their emulators are not there any more: {emulators_remedy()}; {serves}; {IF_MEANT}"
+
+
+def no_emulator() -> str:
+    """What to do where no architecture has an emulator."""
+    return f"no architecture has an emulator here: {emulators_remedy()}, or say where they are with [emulators] paths"
 
 
 class Troubles(NamedTuple):
@@ -48,10 +62,20 @@ def handler_states(
     return sorted(rows, key=lambda row: str(row["name"]))
 
 
-def whole_state(rows: list[dict[str, Any]], planned: Plan, troubles: Troubles, *, drifting: bool = False) -> str:
+def lacking(rows: list[dict[str, Any]], desired: DesiredState, observed: ObservedState) -> str | None:
+    """Why there is no handler at all, where "all" asks for every architecture and no foreign entry serves one."""
+    absent = [held for held in desired.held if held.standing is Standing.ABSENT]
+    if rows or not absent or any(_server(held, observed) for held in absent):
+        return None
+    return no_emulator()
+
+
+def whole_state(
+    rows: list[dict[str, Any]], planned: Plan, troubles: Troubles, *, drifting: bool = False, lacks: bool = False
+) -> str:
     """The worst of its parts: degraded, contended, drifting, paused, waiting, converged.
 
-    ``drifting``: something has drifted since the plan was made.
+    ``drifting``: something has drifted since the plan was made; ``lacks``: there is no handler at all (``lacking``).
     """
     states = {row["state"] for row in rows}
     if troubles.problem or states & {"refused", "failed"}:
@@ -62,7 +86,7 @@ def whole_state(rows: list[dict[str, Any]], planned: Plan, troubles: Troubles, *
         return "drifting"
     if troubles.pauses.until:
         return "paused"
-    return "waiting" if "waiting" in states else "converged"
+    return "waiting" if lacks or "waiting" in states else "converged"
 
 
 def foreign_part(enabled: Mapping[str, bool]) -> dict[str, Any]:
@@ -81,6 +105,8 @@ def unready(document: Mapping[str, Any]) -> list[str]:
     why = [document["problem"]] if document["problem"] else []
     if document["mount"] is None and not why:
         why.append("binfmt_misc is not mounted")
+    if lacks := document["lacking"]:
+        why.append(lacks)
     rows = [row for row in document["handlers"] if row["state"] not in fine]
     return why + [f"{row['name']} is {row['state']}: {row['reason']}" for row in rows]
 
@@ -122,20 +148,37 @@ def _handler_row(
 
 
 def _held_row(held: Held, observed: ObservedState, troubles: Troubles) -> dict[str, Any] | None:
-    entry = observed.by_name.get(held.name)
-    pinned = (
-        entry is not None
-        and entry.registration is not None
-        and Flags.F in entry.registration.flags
-        and entry.registration.interpreter in held.interpreters
-    )
     state, reason = held.standing.value, held_reason(held)
-    if pinned and held.standing is not Standing.REFUSED:
-        state, reason = "registered", f"{held.reason}; the file that F opened still serves"
+    names = {"registered": held.name, "stand_in": stand_in_name(held.name)}
+    serving = next((each for each, name in names.items() if _pins(name, held, observed)), None)
+    if serving and held.standing is not Standing.REFUSED:
+        state, reason = serving, f"{held.reason}; the file that F opened still serves"
     elif held.standing is Standing.ABSENT:
-        return None  # nobody asked for it by name
+        return None  # no administrator asked for it by name
+    elif held.standing is Standing.LOST:
+        by = _server(held, observed)
+        state, reason = ("served_elsewhere", f"entry {by} serves it") if by else ("waiting", f"{reason}; {IF_MEANT}")
     interpreter = held.interpreters[0]
     return _row(held.name, held.architecture, state, reason, interpreter, held.flags, held.priority, troubles)
+
+
+def _pins(name: str, held: Held, observed: ObservedState) -> bool:
+    """Whether this entry serves a handler by an interpreter that is gone: F has opened it."""
+    entry = observed.by_name.get(name)
+    said = entry.registration if entry is not None and entry.enabled else None
+    return said is not None and Flags.F in said.flags and said.interpreter in held.interpreters
+
+
+def _server(held: Held, observed: ObservedState) -> str | None:
+    """The entry that serves an architecture without an emulator here, if there is one: it has its own open (F)."""
+    if held.architecture is None:
+        return None
+    match = CATALOG[held.architecture].match
+    for entry in observed.entries:
+        said = entry.registration
+        if said is not None and entry.enabled and takes_plain(said.match, match):
+            return entry.name if Flags.F in said.flags else None
+    return None
 
 
 def _row(

@@ -36,6 +36,7 @@ SHAPE: Mapping[
 ] = {  # a type; a tuple: one of these; a list: any number of this; a mapping: at least these keys
     "state": str,
     "problem": _TEXT_OR_NONE,
+    "lacking": _TEXT_OR_NONE,
     "mount": ({"directory": str, "read_only": bool, "host_unmounted": bool}, None),
     "config": {"path": str, "files": [str], "generation": int, "loaded_at": str, "error": _TEXT_OR_NONE},
     "handlers": [

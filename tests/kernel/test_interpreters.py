@@ -11,6 +11,9 @@ from support.daemon import Daemon
 from support.instance import Instance
 from support.waiting import wait_until
 
+from binfmtd.catalog.architectures import CATALOG
+from binfmtd.formats.line import encode_line
+from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.standin import stand_in_name
 
 StartDaemon = Callable[..., Daemon]
@@ -272,12 +275,76 @@ def test_vanishes_without_f(instance: Instance, start_daemon: StartDaemon, bin_d
 
 
 def test_all_takes_up_a_new_emulator(instance: Instance, start_daemon: StartDaemon, bin_directory: Path) -> None:
-    """An architecture from "all" without an emulator is not waiting, but registers when one is installed."""
-    daemon = start_daemon(f'[emulators]\npaths = ["{bin_directory}/qemu-{{name}}"]\n')
-    assert daemon.status()["handlers"] == []
-    assert daemon.status()["state"] == "converged"
+    """Without any emulator it says so, and what to install; each architecture registers when it has one."""
+    daemon = start_daemon(emulators(bin_directory))
+    status = daemon.status()
+    assert (status["handlers"], status["state"]) == ([], "waiting")
+    assert "apt-get install qemu-user" in status["lacking"]
+    assert daemon.wait_for_log("emulators_missing")["reason"] == status["lacking"]
+    wait_until(lambda: f"STATUS=0 handlers in order; {status['lacking']}" in daemon.notifications, what="the sentence")
     install(bin_directory, "qemu-riscv64", "/usr/bin/true")
     wait_until(lambda: instance.names() == ["qemu-riscv64"], what="the entry")
+    assert daemon.wait_converged()["lacking"] is None
+    assert len(daemon.logs("emulators_missing")) == 1
+
+
+def emulators(directory: Path) -> str:
+    """A config in which "all" looks for emulators in there."""
+    return f'[emulators]\npaths = ["{directory}/qemu-{{name}}"]\n'
+
+
+def states(daemon: Daemon) -> dict[str, str]:
+    """Return each handler's state."""
+    return {row["name"]: row["state"] for row in daemon.status()["handlers"]}
+
+
+def test_all_loses_its_emulators(instance: Instance, start_daemon: StartDaemon, bin_directory: Path) -> None:
+    """As by `apt-get remove`: said at once, in one line; F serves on until the entries go; then each waits."""
+    names = ["qemu-arm", "qemu-ppc64le", "qemu-riscv64"]
+    paths = [install(bin_directory, name, "/usr/bin/true") for name in names]
+    daemon = start_daemon(emulators(bin_directory))
+    away = bin_directory.rename(bin_directory.with_name("away"))
+    gone = daemon.wait_for_log("emulators_gone")
+    assert (gone["level"], gone["entries"]) == ("warning", names)
+    assert "qemu-user" in gone["reason"]
+    assert states(daemon) == dict.fromkeys(names, "registered")
+    instance.remove("status")
+    daemon.wait_status(lambda status: status["state"] == "waiting", "state waiting")
+    assert (states(daemon), instance.names()) == (dict.fromkeys(names, "waiting"), [])
+    assert all("install it" in row["reason"] for row in daemon.status()["handlers"])
+    assert len(daemon.logs("emulators_gone")) == 1
+    away.rename(bin_directory)
+    wait_until(lambda: sorted(instance.names()) == names, what="the entries")
+    daemon.wait_converged()
+    paths[0].unlink()
+    daemon.wait_for_log("emulators_gone", entry="qemu-arm")
+
+
+def test_all_loses_some_emulators(instance: Instance, start_daemon: StartDaemon, bin_directory: Path) -> None:
+    """Those wait, also without F, until they are back or the config is read again: then they are meant to be gone."""
+    names = ["qemu-arm", "qemu-riscv64"]
+    paths = [install(bin_directory, name, "/usr/bin/true") for name in names]
+    daemon = start_daemon(emulators(bin_directory) + 'flags = "P"\n')
+    paths[0].unlink()
+    daemon.wait_status(lambda status: status["state"] == "waiting", "state waiting")
+    assert states(daemon) == {"qemu-arm": "waiting", "qemu-riscv64": "registered"}
+    assert instance.names() == ["qemu-riscv64"]
+    daemon.reload()
+    daemon.wait_for_log("config_reloaded")
+    daemon.wait_converged()
+    assert states(daemon) == {"qemu-riscv64": "registered"}
+
+
+def test_all_loses_an_emulator_to_another(instance: Instance, start_daemon: StartDaemon, bin_directory: Path) -> None:
+    """A foreign entry, under the same name, that has its emulator open (F) serves the architecture."""
+    path = install(bin_directory, "qemu-arm", "/usr/bin/true")
+    daemon = start_daemon(emulators(bin_directory) + 'flags = "P"\n')
+    path.unlink()
+    wait_until(lambda: instance.names() == [], what="the end of the entry")
+    instance.register(encode_line("qemu-arm", Registration(CATALOG["arm"].match, "/usr/bin/true", Flags.F)))
+    daemon.wait_status(lambda status: [row["state"] for row in status["handlers"]] == ["served_elsewhere"])
+    daemon.wait_converged()
+    assert daemon.status()["foreign"] == [{"name": "qemu-arm", "enabled": True}]
 
 
 @pytest.mark.parametrize("which", ["file", "directory", "the directory above"])

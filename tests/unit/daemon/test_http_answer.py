@@ -16,6 +16,7 @@ from binfmtd.report.snapshot import Snapshot
 DOCUMENT: dict[str, Any] = {
     "state": "converged",
     "problem": None,
+    "lacking": None,
     "mount": {"directory": "/m", "read_only": False, "host_unmounted": False},
     "config": {"path": "/c", "files": [], "generation": 1, "loaded_at": "2026-01-02T03:04:05.678+00:00", "error": None},
     "handlers": [],

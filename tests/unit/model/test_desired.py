@@ -39,6 +39,21 @@ def test_without_an_interpreter_it_is_held(from_all: bool, standing: Standing) -
 
 
 @pytest.mark.parametrize(
+    ("from_all", "had", "standing"),
+    [
+        (True, {"qemu-arm"}, Standing.LOST),
+        (True, {"qemu-arm64"}, Standing.ABSENT),
+        (False, {"qemu-arm"}, Standing.WAITING),
+    ],
+)
+def test_what_had_an_interpreter_has_lost_it(from_all: bool, had: set[str], standing: Standing) -> None:
+    """An architecture from "all" that was served is not silently absent."""
+    (held,) = resolve(Config((ARM._replace(from_all=from_all),)), Facts({}), had).held
+    assert held.standing is standing
+    assert resolve(Config((ARM,)), Facts({"/j": THERE}), had).held == ()
+
+
+@pytest.mark.parametrize(
     ("declared", "registered"),
     [
         (WASM._replace(flags=Flags.NONE), True),

@@ -50,7 +50,13 @@ def test_a_record_vouches_for_one_registration(record: Record | None, ours: bool
 
 @pytest.mark.parametrize(
     ("standing", "expected"),
-    [(None, True), (Standing.ABSENT, True), (Standing.WAITING, False), (Standing.REFUSED, False)],
+    [
+        (None, True),
+        (Standing.ABSENT, True),
+        (Standing.LOST, True),
+        (Standing.WAITING, False),
+        (Standing.REFUSED, False),
+    ],
 )
 def test_foreign_is_what_nobody_declared_and_no_record_vouches_for(standing: Standing | None, expected: bool) -> None:
     """A declared name is ours also while it waits; one that "all" would have brought is not."""

@@ -272,6 +272,8 @@ def test_a_stand_in_goes_when_its_entry_stands() -> None:
         (Standing.WAITING, PINS._replace(interpreter="/other"), False),  # of another config
         (Standing.WAITING, None, False),
         (Standing.ABSENT, PINS, False),
+        (Standing.LOST, PINS, True),
+        (Standing.LOST, SAYS, False),
         (Standing.REFUSED, PINS, False),
     ],
 )
@@ -297,6 +299,9 @@ def test_a_stand_in_whose_interpreter_vanished(
         (Standing.ABSENT, SAYS, False, []),  # somebody else's
         (Standing.ABSENT, SAYS, True, [UNWANTED]),
         (Standing.ABSENT, PINS, True, []),
+        (Standing.LOST, SAYS, False, []),
+        (Standing.LOST, SAYS, True, [UNWANTED]),
+        (Standing.LOST, PINS, True, []),
         (Standing.REFUSED, SAYS, False, []),
     ],
 )

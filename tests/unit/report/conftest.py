@@ -30,6 +30,7 @@ def document() -> dict[str, Any]:
     return {
         "state": "degraded",
         "problem": "something is wrong",
+        "lacking": None,
         "mount": {"directory": "/proc/sys/fs/binfmt_misc", "read_only": False, "host_unmounted": False},
         "config": {
             "path": "/etc/binfmtd/binfmtd.toml",

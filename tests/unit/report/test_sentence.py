@@ -12,6 +12,7 @@ def document(*states: str, repairs: int = 0, problem: str | None = None, error: 
         "handlers": [{"state": state} for state in states],
         "repairs": repairs,
         "problem": problem,
+        "lacking": None,
         "mount": {"directory": "/m"},
         "config": {"error": error},
     }
@@ -26,6 +27,7 @@ def document(*states: str, repairs: int = 0, problem: str | None = None, error: 
         (document("stand_in", "refused", "waiting"), "0 handlers in order, 1 refused, 1 stand in, 1 waiting"),
         (document("registered", problem="no watch"), "no watch; 1 handler in order"),
         (document(problem="not mounted") | {"mount": None}, "not mounted"),
+        (document() | {"lacking": "no emulator"}, "0 handlers in order; no emulator"),
         (
             document("registered", error="f: bad"),
             "1 handler in order; the config is invalid now, and the one before it is in force",

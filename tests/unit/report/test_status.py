@@ -7,13 +7,22 @@ from typing import Any
 
 import pytest
 
+from binfmtd.catalog.architectures import CATALOG
 from binfmtd.errors import StateError
 from binfmtd.model.desired import DesiredState, Held, Standing
 from binfmtd.model.drift import Act, Action, Drift, Plan
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Magic
-from binfmtd.report.status import FOREIGN_LISTED, Troubles, foreign_part, handler_states, whole_state
+from binfmtd.report.status import (
+    FOREIGN_LISTED,
+    Troubles,
+    foreign_part,
+    handler_states,
+    lacking,
+    unready,
+    whole_state,
+)
 from binfmtd.report.status_json import FILE_NAME, fits, read_status, write_status
 
 SAYS = Registration(Magic(b"A"), "/i", Flags.P | Flags.F)
@@ -102,6 +111,59 @@ def test_a_pinned_file_still_serves(standing: Standing, registration: Registrati
     found = handler_states(DesiredState(held=(held(standing),)), observed, QUIET, Troubles())
     assert [each["state"] for each in found] == states
     assert all("still serves" in each["reason"] for each in found if each["state"] == "registered")
+
+
+ARM = Registration(CATALOG["arm"].match, "/theirs", Flags.F)
+
+
+@pytest.mark.parametrize(
+    ("entries", "state", "says"),
+    [
+        ([], "waiting", "run `apt-get install qemu-user`; if it is meant to be gone, reload the daemon"),
+        ([Entry("h", 1, enabled=True, registration=SAYS)], "registered", "still serves"),
+        ([Entry("h", 1, enabled=False, registration=SAYS)], "waiting", "apt-get install qemu-user"),
+        ([Entry(".binfmtd~h", 1, enabled=True, registration=SAYS)], "stand_in", "still serves"),
+        ([Entry("theirs", 1, enabled=True, registration=ARM)], "served_elsewhere", "entry theirs serves it"),
+        ([Entry("theirs", 1, enabled=False, registration=ARM)], "waiting", "apt-get install qemu-user"),
+        # Its interpreter may be gone as well.
+        (
+            [Entry("theirs", 1, enabled=True, registration=ARM._replace(flags=Flags.NONE))],
+            "waiting",
+            "apt-get install qemu-user",
+        ),
+        ([Entry("theirs", 1, enabled=True, registration=None)], "waiting", "apt-get install qemu-user"),
+    ],
+)
+def test_an_emulator_that_is_gone(entries: list[Entry], state: str, says: str) -> None:
+    """An architecture from "all" that had one waits for it, unless something serves it."""
+    desired = DesiredState(held=(held(Standing.LOST),))
+    (only,) = handler_states(desired, ObservedState(tuple(entries)), QUIET, Troubles())
+    assert only["state"] == state
+    assert says in only["reason"]
+
+
+@pytest.mark.parametrize(
+    ("desired", "entries", "lacks"),
+    [
+        (DesiredState(held=(held(Standing.ABSENT),)), [], True),
+        (DesiredState(held=(held(Standing.ABSENT),)), [Entry("theirs", 1, enabled=True, registration=ARM)], False),
+        (DesiredState(held=(held(Standing.ABSENT),)), [Entry("h", 1, enabled=True, registration=SAYS)], False),
+        (DesiredState(held=(held(Standing.ABSENT)._replace(architecture=None),)), [], True),
+        (DesiredState((A,), (held(Standing.ABSENT),)), [], False),
+        (DesiredState(held=(held(Standing.WAITING),)), [], False),
+        (DesiredState(), [], False),
+    ],
+)
+def test_no_handler_at_all(desired: DesiredState, entries: list[Entry], lacks: bool) -> None:
+    """None for "all" is something to wait for, with what to install; where nothing is declared all is well."""
+    observed = ObservedState(tuple(entries))
+    rows = handler_states(desired, observed, QUIET, Troubles())
+    found = lacking(rows, desired, observed)
+    assert (found is not None) is lacks
+    if found is not None:
+        assert "apt-get install qemu-user" in found
+        assert whole_state(rows, QUIET, Troubles(), lacks=True) == "waiting"
+        assert unready({"problem": None, "mount": {}, "handlers": rows, "lacking": found}) == [found]
 
 
 def test_rows_come_by_name() -> None:
