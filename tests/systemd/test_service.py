@@ -128,10 +128,10 @@ def test_a_stopped_journal(service: Booted) -> None:
     try:
         assert service.run("python3", "-c", FILL_STDERR, service.show("MainPID")).stdout == "full\n"
         assert service.run("sh", "-c", f"echo -1 >{MOUNT_POINT}/{ENTRY}").status == 0
-        wait_until(lambda: service.entries() == [ENTRY], DEADLINE_SECONDS, "the repair")
+        wait_until(lambda: service.answer() == 51 and ENTRY in service.entries(), DEADLINE_SECONDS, "the repair")
         service.write(CONFIG, f"{ONE_HANDLER}[handlers.x]\nextension = 'x'\ninterpreter = '/usr/bin/true'\n")
         service.systemctl("reload", UNIT)
-        assert sorted(service.entries()) == [ENTRY, "x"]
+        assert {ENTRY, "x"} <= set(service.entries())
         service.systemctl("stop", UNIT)
         assert service.show("Result") == "success"
     finally:
