@@ -37,12 +37,16 @@ def debians_own(binfmt: DropIn) -> None:
     binfmt.register("s390x", str(EMULATOR), Flags.F | Flags.P)
 
 
+def tonistiigis(binfmt: DropIn) -> None:
+    binfmt.register("s390x", flags=Flags.C | Flags.O | Flags.F)
+
+
 def below_one_that_works(binfmt: DropIn) -> None:
     binfmt.register("s390x")
     binfmt.register("s390x", str(EMULATOR), entry="newer")
 
 
-@pytest.mark.parametrize("there", [equal, same_content, debians_own, below_one_that_works])
+@pytest.mark.parametrize("there", [equal, same_content, debians_own, tonistiigis, below_one_that_works])
 def test_what_works_is_left(binfmt: DropIn, instance: Instance, there: Callable[[DropIn], None]) -> None:
     """An entry of the name through which programs run stays, whatever it says."""
     there(binfmt)
@@ -116,7 +120,7 @@ def test_what_is_broken_or_stale_is_replaced(
     result = binfmt("--strict --install s390x")
     assert (result.status, result.stderr) == (0, REPLACED)
     assert instance.names() == ["qemu-s390x"]
-    assert instance.read("qemu-s390x").startswith(f"enabled\ninterpreter {binfmt.emulators}/qemu-s390x\nflags: F\n")
+    assert instance.read("qemu-s390x").startswith(f"enabled\ninterpreter {binfmt.emulators}/qemu-s390x\nflags: OF\n")
     assert binfmt.runs("s390x")
 
 

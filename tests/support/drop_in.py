@@ -57,8 +57,10 @@ class DropIn:
         """Run it to its end; the words of ``line`` are its arguments."""
         return run(self.command(*line.split(), variables=variables))
 
-    def register(self, name: str, interpreter: str | None = None, flags: Flags = Flags.F, entry: str = "") -> None:
-        """Register an architecture's entry as somebody else would."""
+    def register(
+        self, name: str, interpreter: str | None = None, flags: Flags = Flags.O | Flags.F, entry: str = ""
+    ) -> None:
+        """Register an architecture's entry as another container would; by default it says what `--install` does."""
         path = interpreter or str(self.emulators / f"qemu-{name}")
         self.instance.register(encode_line(entry or f"qemu-{name}", Registration(CATALOG[name].match, path, flags)))
 
