@@ -31,17 +31,25 @@ OPTIONAL = ("binfmtd.report.metrics",)  # it takes prometheus_client, and HTTP s
 REMEDY = "binfmtd's files, or those of a package that it needs, were replaced while it ran: restart the daemon"
 
 
-def preload(failed: Callable[[str], None]) -> None:
-    """Load them all, in a thread; ``failed`` is called with the reason why a module cannot be loaded."""
+def preload(failed: Callable[[str], None]) -> bool:
+    """Load them all, in a thread; False if that is to be tried again, for want of descriptors or memory.
+
+    ``failed`` is called with the reason why a module cannot be loaded.
+    """
     gc.disable()  # a collection in between would go through all that was loaded
-    for module in MODULES + OPTIONAL:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            if module not in OPTIONAL:
-                failed(cannot_load(error))
-    gc.freeze()  # it is no garbage, and a collection in a repair need not look through it
-    gc.enable()
+    try:
+        for module in MODULES + OPTIONAL:
+            try:
+                importlib.import_module(module)
+            except ImportError as error:
+                if module not in OPTIONAL:
+                    failed(cannot_load(error))
+    except (OSError, MemoryError):
+        return False
+    finally:
+        gc.freeze()  # it is no garbage, and a collection in a repair need not look through it
+        gc.enable()
+    return True
 
 
 def cannot_load(error: ImportError) -> str:

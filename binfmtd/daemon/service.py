@@ -106,6 +106,7 @@ class Service:
         self._state = StateWriter(background, lock, files, self._state_written)
         self._publisher = Publisher(background, self._notifier, self._state, self._exporter, reporter.probe)
         self._started = False
+        self._loaded = False  # the modules that a reload can need
         self._ready = False
         self._ready_by = _NEVER  # when READY=1 is sent even if the status file could not be written
         self._trigger: str | None = None  # of the look for the mount that is being made
@@ -172,7 +173,6 @@ class Service:
         sys.setswitchinterval(_SWITCH_SECONDS)
         self._reconciler.pauses = self._pauses.read()
         self._report.pauses_unread(self._pauses.problem)
-        self._probing.changed = self._tell
         self._probing.take_in()
         self._attachment.begin()
         self._watch_state_files()
@@ -188,14 +188,24 @@ class Service:
             self._interpreters.wait(_FIRST_LOOK)
             self._pass("start", at_once=True)
             self._attachment.looked()
+        self._probing.changed = self._tell  # not before there is anything to tell
         self._worker.opens.seconds = OPENING
         self._background.finish([CONFIG_FILES, STATE, METRICS], _FIRST_PUBLISHED)
         self._started = True
         if self._ready:
             self._say_ready()
-        self._background.run(
-            _MODULES, lambda: preload(self._report.restart_needed), lambda _: self._report.modules_loaded()
-        )
+        self._load_modules()
+
+    def _load_modules(self) -> None:
+        """Load what a reload can need, unless that has been done: an upgrade may replace its files."""
+
+        def loaded(all_of_them: bool) -> None:  # noqa: FBT001  a callback's only argument
+            self._loaded = all_of_them
+            if all_of_them:
+                self._report.modules_loaded()
+
+        if not self._loaded:
+            self._background.run(_MODULES, lambda: preload(self._report.restart_needed), loaded)
 
     # What wakes it
 
@@ -291,6 +301,7 @@ class Service:
         if ended or told:
             self._tell()
         if now >= self._look_at():
+            self._load_modules()
             self._worker.touched = None
             self._look_for_mount("resync")
         elif self._after_look is None and self._pacing.anything_due(now):
