@@ -160,9 +160,9 @@ def test_contention_of_many_is_one_line(instance: Instance, start_daemon: StartD
         for name in MANY:
             with suppress(FileNotFoundError):
                 instance.remove(name)
-        return bool(daemon.logs("contention_started"))
+        return len(daemon.status()["contended"]) == len(MANY)
 
-    wait_until(remove_all, 60, "a contention")
+    wait_until(remove_all, 60, "a contention of all of them")
     assert daemon.terminate() == 0
     told = daemon.logs("contention_started")
     assert sum(line.get("count", 1) for line in told) == len(MANY)
