@@ -115,6 +115,10 @@ class Probing:
             self._child = child
             self.reap()  # its SIGCHLD may have come before
 
+    def begin(self) -> None:
+        """Read what was found before the start, so that no label goes for a moment."""
+        self._found(self._file.read())
+
     def take_in(self) -> None:
         """Read what was found, here or by another program."""
         self._background.run(FILE_KEY, self._file.read, self._found)

@@ -8,14 +8,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from binfmtd.daemon.background import Background
+from binfmtd.daemon.exporter import KEY as METRICS
 from binfmtd.daemon.exporter import Exporter
 from binfmtd.daemon.notify import Notifier
 from binfmtd.daemon.probe_report import ProbeReport
-from binfmtd.daemon.state_writer import KEY, StateWriter
+from binfmtd.daemon.state_writer import KEY as STATE
+from binfmtd.daemon.state_writer import StateWriter
 from binfmtd.model.config import Config
 from binfmtd.report.sentence import sentence
 
 _LABELS = "labels"
+KEYS = (STATE, METRICS, _LABELS)  # of the work in the background that publishes
 _LAST_SECONDS = 1.0  # that the daemon's end waits for disks
 
 
@@ -57,5 +60,5 @@ class Publisher:
 
     def close(self) -> None:
         """Write what is still to be written, for a second at most, and serve nothing any more."""
-        self._background.finish([KEY, _LABELS], _LAST_SECONDS)
+        self._background.finish([STATE, _LABELS], _LAST_SECONDS)
         self._exporter.close()

@@ -19,7 +19,6 @@ from binfmtd.daemon.background import Background
 from binfmtd.daemon.config_source import ConfigSource, ReadConfig
 from binfmtd.daemon.config_watch import KEY as CONFIG_FILES
 from binfmtd.daemon.config_watch import ConfigWatch
-from binfmtd.daemon.exporter import KEY as METRICS
 from binfmtd.daemon.exporter import Exporter
 from binfmtd.daemon.facts import needs_native, paths_of
 from binfmtd.daemon.interpreter_files import InterpreterFiles
@@ -31,12 +30,12 @@ from binfmtd.daemon.pause_file import PauseFile, since_boot
 from binfmtd.daemon.persistent import Persistence
 from binfmtd.daemon.preload import cannot_load, preload
 from binfmtd.daemon.probing import Probing
+from binfmtd.daemon.publisher import KEYS as PUBLISHED
 from binfmtd.daemon.publisher import Publisher
 from binfmtd.daemon.reconcile import Reconciler
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.signals import Signals, reap_orphans
 from binfmtd.daemon.state_dir import Lock
-from binfmtd.daemon.state_writer import KEY as STATE
 from binfmtd.daemon.state_writer import StateWriter, Written
 from binfmtd.daemon.storm import Storm
 from binfmtd.daemon.wait import Wait
@@ -173,7 +172,7 @@ class Service:
         sys.setswitchinterval(_SWITCH_SECONDS)
         self._reconciler.pauses = self._pauses.read()
         self._report.pauses_unread(self._pauses.problem)
-        self._probing.take_in()
+        self._probing.begin()
         self._attachment.begin()
         self._watch_state_files()
         self._config_watch.arm(wanted=self._reconciler.config.policy.reload_on_change)
@@ -190,7 +189,7 @@ class Service:
             self._attachment.looked()
         self._probing.changed = self._tell  # not before there is anything to tell
         self._worker.opens.seconds = OPENING
-        self._background.finish([CONFIG_FILES, STATE, METRICS], _FIRST_PUBLISHED)
+        self._background.finish([CONFIG_FILES, *PUBLISHED], _FIRST_PUBLISHED)
         self._started = True
         if self._ready:
             self._say_ready()

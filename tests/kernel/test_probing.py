@@ -69,14 +69,14 @@ def test_after_a_repair(start_daemon: StartDaemon, config: str, emulator: Path, 
     found = row(status)
     assert found is not None
     assert (found["entry"], found["natively"], found["in_chroot"]) == ("qemu-aarch64", False, True)
-    assert labels(tmp_path / "labels") == [LABEL]
+    wait_until(lambda: labels(tmp_path / "labels") == [LABEL], what="the label")
     break_it(emulator)
     status = daemon.wait_status(lambda status: runs(status) is False, "aarch64 does not run", LONG)
     (handler,) = status["handlers"]
     assert (handler["state"], status["state"]) == ("failed", "degraded")
     assert handler["reason"] == "its programs do not run: its exit status is 0, should be 42"
     assert daemon.wait_for_log("programs_fail")["entry"] == "qemu-aarch64"
-    assert labels(tmp_path / "labels") == []
+    wait_until(lambda: labels(tmp_path / "labels") == [], what="the end of the label")
 
 
 def test_what_others_found(start_daemon: StartDaemon, config: str, instance: Instance, tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_what_others_found(start_daemon: StartDaemon, config: str, instance: Ins
     state = ("--state-dir", str(daemon.state_directory))
     assert run(instance.entering([*BINFMTD, "probe", "--write", *state])).status == 0
     daemon.wait_status(runs, "aarch64 runs")
-    assert labels(tmp_path / "labels") == [LABEL]
+    wait_until(lambda: labels(tmp_path / "labels") == [LABEL], what="the label")
 
 
 def test_a_child_that_cannot(start_daemon: StartDaemon, config: str, tmp_path: Path) -> None:
