@@ -92,6 +92,7 @@ class InterpreterFiles:
         self._unknown_events = watch.unknown
         self._remote_devices: frozenset[int] | None = None  # as they were when the last batch began
         self._heads = BoundedCalls(PATIENCE)
+        self._own_head = head("/proc/self/exe")
         self._news = False  # facts have changed since ``looked`` was called
 
     # What is known
@@ -122,7 +123,7 @@ class InterpreterFiles:
 
         So an entry that takes native programs counts as one that stops every exec, as it does if its interpreter hangs.
         """
-        return self._heads.call(path, lambda: head(path), otherwise=head("/proc/self/exe"))
+        return self._heads.call(path, lambda: head(path), otherwise=self._own_head)
 
     # What is looked at
 
