@@ -301,6 +301,7 @@ class Service:
             self._tell()
         if now >= self._look_at():
             self._load_modules()
+            self._read_pauses()
             self._worker.touched = None
             self._look_for_mount("resync")
         elif self._after_look is None and self._pacing.anything_due(now):

@@ -135,6 +135,7 @@ def test_files_in_it_are_removed(instance: Instance, start_daemon: StartDaemon) 
     daemon.reload()
     wait_until(lambda: knows_its_entry(instance, daemon), what="the ledger")
     daemon.wait_converged()
+    daemon.wait_for_log("state_dir_made_again")
     assert len(daemon.logs("state_dir_made_again")) == 1
 
 
