@@ -6,7 +6,7 @@
   and under its own path, since some emulators go by their name.
 * The copies come first and the file after them, so that whenever we are killed no line points at nothing.  Who is at
   work on it holds a lock beside the file: containers share nothing else.
-* All goes in small steps, between which a daemon can repair.
+* A daemon does all of it in a thread, so that its repairs need not wait.
 """
 
 import os
