@@ -1,6 +1,7 @@
 """For all tests: how hypothesis works here, and how often the reliability suite does everything."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from hypothesis import settings
 # lacks the directory of chroot(8).
 os.umask(0o022)
 os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+# A shell has its jobs in the background ignore ^C, and so would whatever the tests start and then interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The time of one example says nothing on a machine that others use too.  The same examples in each run, so that a
 # failure comes from the change that is tested.
