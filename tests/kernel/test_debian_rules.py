@@ -16,7 +16,7 @@ from support.daemon import Daemon
 from support.exec_loop import ExecLoop
 from support.instance import Instance
 from support.programs import foreign_program
-from support.waiting import wait_until
+from support.waiting import SLOWNESS, wait_until
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.formats.binfmt_d import parse_conf
@@ -27,6 +27,7 @@ StartDaemon = Callable[..., Daemon]
 
 RULES = Path("/usr/share/qemu/binfmt.d")
 NAME = "qemu-aarch64"
+SETTLE = f"settle = '{min(1000, round(20 * SLOWNESS))}ms'\n"  # the default, on an ordinary machine
 RUNS = 12  # more than the repairs of one entry that would be a contention, if each run were no flush
 
 
@@ -95,7 +96,7 @@ def test_no_quarrel(ruled: Instance, start_daemon: StartDaemon, tmp_path: Path) 
     An execution can fail in the moment between systemd's flush and our stand-in, and in no other.
     """
     program = foreign_program(tmp_path / "program", CATALOG["aarch64"])
-    daemon = start_daemon()
+    daemon = start_daemon(SETTLE)
     with ExecLoop(ruled, program) as loop:
         for number in range(RUNS):
             systemd_binfmt(ruled)

@@ -115,6 +115,7 @@ def test_away_for_long(instance: Instance, start_daemon: StartDaemon) -> None:
     daemon = start_daemon(CONFIG)
     shell(instance, UMOUNT)
     degraded_because(daemon, "not binfmt_misc")
+    daemon.wait_for_log("trouble")  # the status may come first
     said = len(daemon.logs())
     for _ in range(20):
         shell(instance, "mount -t tmpfs t /mnt && umount /mnt")
@@ -191,6 +192,7 @@ def test_read_only_for_a_while_by_the_host(
     wait_until(lambda: serves(instance) and instance.inode("one") != before, 20, "the new interpreter's entry")
     daemon.wait_converged()
     assert daemon.status()["mount"] == {"directory": MOUNT_POINT, "read_only": False, "host_unmounted": False}
+    daemon.wait_for_log("trouble_over")
     assert len(daemon.logs("trouble")) == len(daemon.logs("trouble_over")) == 1
 
 
@@ -207,6 +209,7 @@ def test_a_repair_while_it_is_read_only(
     elsewhere("rw")
     wait_until(lambda: serves(instance), 20, "the entry")
     daemon.wait_converged()
+    daemon.wait_for_log("trouble_over")
     assert len(daemon.logs("trouble")) == len(daemon.logs("trouble_over")) == 1
 
 
@@ -226,8 +229,7 @@ def test_started_before_the_mount(instance: Instance, start_daemon: StartDaemon)
     """In a user namespace without an own instance nothing is mounted: the daemon says why, and waits."""
     shell(instance, UMOUNT)
     daemon = start_daemon(CONFIG, ready=False)
-    daemon.wait_for_log("trouble")
-    assert "mounted there, not binfmt_misc" in daemon.logs("trouble")[0]["reason"]
+    assert "mounted there, not binfmt_misc" in daemon.wait_for_log("trouble")["reason"]
     assert "READY=1" not in daemon.notifications
     assert instance.run(["stat", "-f", "-c", "%T", MOUNT_POINT]).stdout.strip() == "tmpfs"
     shell(instance, MOUNT)
