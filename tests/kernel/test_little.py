@@ -17,6 +17,7 @@ ARGUMENTS = {
     "explain": ["/bin/true"],
     "export": ["--format", "shell"],
     "sandbox": ["--", "true"],
+    "reload": ["--timeout", "0"],
     "status": ["--check"],
 }
 CONFIG = "architectures = []\n[handlers.one]\nmagic = '\\x00one'\ninterpreter = '/usr/bin/true'\n"
