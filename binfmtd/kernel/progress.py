@@ -8,6 +8,7 @@ faults has grown meanwhile (proc_pid_stat(5)).
 import os
 import select
 
+_LOOKS = 8  # in the time of the patience: work at its start then costs an eighth of it, not all of it again
 _MOST_TIMES = 6  # as long as the patience, for a child that works but does not end
 _MOST_SECONDS = 60.0  # or so long, unless the patience is longer
 
@@ -20,14 +21,15 @@ def ends(child: int, patience: float) -> bool:
     descriptor = os.pidfd_open(child)
     try:
         left = min(_MOST_TIMES * patience, max(_MOST_SECONDS, patience))
-        before = _progress(child)
+        before, idle = _progress(child), 0
         while left > 0:
-            if select.select([descriptor], [], [], min(patience, left))[0]:
+            if select.select([descriptor], [], [], min(patience / _LOOKS, left))[0]:
                 return True
-            left -= patience
-            if (now := _progress(child)) == before:
+            left -= patience / _LOOKS
+            now = _progress(child)
+            before, idle = now, idle + 1 if now == before else 0
+            if idle == _LOOKS:
                 return False
-            before = now
         return False
     finally:
         os.close(descriptor)

@@ -80,7 +80,7 @@ def test_why_not(cli: Cli, register: Register) -> None:
     )
     assert found["m68k"]["reason"].startswith("it was killed by signal 11")
     assert "does not end within 10 s" in found["or1k"]["reason"]
-    assert found["or1k"]["duration_us"] >= 10_000_000
+    assert 10_000_000 <= found["or1k"]["duration_us"] < 18_000_000
 
 
 def test_exit_status(cli: Cli, register: Register) -> None:
