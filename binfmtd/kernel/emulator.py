@@ -9,12 +9,14 @@ import subprocess
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from errno import EAGAIN, EMFILE, ENFILE, ENOMEM
 
 from binfmtd.kernel.progress import ends
 
 _SECONDS = 5.0  # in which one does nothing
 _AT_ONCE = 2  # each maps some 5 MiB, which several doctors in one pod of 128 MiB must not exhaust
 _MOST_BYTES = 4096
+_OURS = (EMFILE, ENFILE, ENOMEM, EAGAIN)  # what we lack, which says nothing of an emulator
 _VERSION = re.compile(rb"^qemu-\S+ version (\d+(?:\.\d+)*)")
 
 
@@ -50,6 +52,8 @@ def _ask(path: str) -> tuple[int, ...] | str:
         with suppress(BlockingIOError):  # it has said nothing
             said = os.read(reading, _MOST_BYTES)
     except OSError as error:
+        if error.errno in _OURS:
+            raise
         return error.strerror or str(error)
     finally:
         os.close(reading)
