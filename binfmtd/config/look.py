@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Iterable
-from errno import ENOENT
+from errno import EACCES, ELOOP, ENOENT, EPERM
 from typing import NamedTuple
 
 from binfmtd.errors import ConfigError
+from binfmtd.files.cure import cure
 
 DEFAULT_PATH = "/etc/binfmtd/binfmtd.toml"
 
@@ -41,8 +42,12 @@ def unreadable(path: str, error: OSError) -> ConfigError:
         remedy = (
             "a link that leads nowhere: mend or remove it" if os.path.islink(path) else "create it, or name another"
         )
-    else:
+    elif error.errno == ELOOP:
+        remedy = "a link that leads back to itself: mend or remove it"
+    elif error.errno in (EACCES, EPERM):
         remedy = "make it readable for whom the daemon runs as, or name another"
+    else:
+        remedy = f"{cure(error)}, or name another"
     return ConfigError(f"{shown(path)}: cannot be read: {error.strerror}: {remedy}")
 
 

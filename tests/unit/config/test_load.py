@@ -116,6 +116,12 @@ def test_conf_d_must_be_a_directory(config: Path) -> None:
     assert refused(config).startswith(f"{config.parent}/conf.d: cannot be read: Not a directory")
 
 
+def test_a_link_to_itself(config: Path) -> None:
+    """No mode would make it readable."""
+    config.symlink_to(config.name)
+    assert refused(config).endswith(": a link that leads back to itself: mend or remove it")
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
 def test_what_may_not_be_read_is_not_taken_for_absent(config: Path) -> None:
     """An ordinary user's `check` must not say that root's closed directory means "all"."""
