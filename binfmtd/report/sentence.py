@@ -46,4 +46,5 @@ def in_brief(document: Mapping[str, Any]) -> str:
 
 def counted(number: int, noun: str) -> str:
     """The number and the noun, in the plural unless it is one."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number} {noun}{ending}"

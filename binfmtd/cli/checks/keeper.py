@@ -13,6 +13,7 @@ from binfmtd.files.whereabouts import booted_with_systemd, in_container, shares_
 from binfmtd.model.desired import Standing
 from binfmtd.model.finding import Finding, Level, Section
 from binfmtd.model.pause import EVERYTHING
+from binfmtd.report.sentence import counted
 from binfmtd.report.status import held_reason
 
 _UNIT = "binfmtd.service"
@@ -94,7 +95,8 @@ def _of_status(scene: Scene, who: str, status: Mapping[str, Any]) -> Iterator[Fi
 
     state, problem = status["state"], status["problem"]
     show = scene.again("status")
-    yield found("runs", Level.OK, f"{who}, {state}, {status['repairs']} repairs in {status['passes']} passes")
+    done = f"{counted(status['repairs'], 'repair')} in {counted(status['passes'], 'pass')}"
+    yield found("runs", Level.OK, f"{who}, {state}, {done}")
     if problem:
         text, remedy = split(problem)
         yield found("problem", Level.FAILURE, text, remedy)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from binfmtd.report.sentence import sentence, verdict
+from binfmtd.report.sentence import counted, sentence, verdict
 
 
 def document(*states: str, repairs: int = 0, problem: str | None = None, error: str | None = None) -> dict[str, Any]:
@@ -59,6 +59,11 @@ def rows(**reasons: str) -> list[dict[str, str]]:
 def test_verdict(given: dict[str, Any], says: str) -> None:
     """A health check gets one line: the sentence, or the first reason why not all is converged."""
     assert verdict(document("registered") | {"handlers": rows()} | given) == says
+
+
+def test_counted() -> None:
+    """One of them is no plural."""
+    assert [counted(1, "pass"), counted(2, "pass"), counted(0, "repair")] == ["1 pass", "2 passes", "0 repairs"]
 
 
 def test_a_newline_cannot_begin_another_state() -> None:
