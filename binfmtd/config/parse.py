@@ -79,7 +79,7 @@ def _explain(problem: ErrorDetails) -> tuple[str, str]:
     elif kind == "too_short":
         reason = "is empty: give at least one, or leave the key out"
     elif kind == "too_long":
-        reason = f"has more than {problem['ctx']['max_length']} words: write fewer"
+        reason = f"has more than {problem['ctx']['max_length']} items: write fewer"
     else:
         reason = f"{shown(value)} must be {_WANTED[kind]}" if kind in _WANTED else f"{shown(value)}: {problem['msg']}"
     return dotted(*location), reason

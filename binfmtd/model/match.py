@@ -31,13 +31,15 @@ class Magic(_Bytes):
     def __new__(cls, magic: bytes, mask: bytes | None = None, offset: int = 0) -> Self:  # noqa: D102  as __init__
         if not magic:
             raise FormatError("magic is empty: give at least one byte")
-        if offset < 0 or offset + len(magic) > HEAD_SIZE:
+        if offset < 0:
+            raise FormatError(f"offset {offset} is before the file's first byte: write 0 or more")
+        if offset + len(magic) > HEAD_SIZE:
             raise FormatError(
                 f"offset {offset} and {len(magic)} bytes of magic end beyond byte {HEAD_SIZE}, "
                 "which is all that the kernel reads: shorten the magic or lower the offset"
             )
         if mask is not None and len(mask) != len(magic):
-            raise FormatError(f"mask has {len(mask)} bytes and magic {len(magic)}: make them the same length")
+            raise FormatError(f"magic has length {len(magic)} and mask {len(mask)}: make them the same length")
         return super().__new__(cls, magic, mask, offset)
 
     # The same as two integers over the whole head, so that every question below is one operation.

@@ -140,8 +140,8 @@ def test_takes_plain(match: Match, other: Match, expected: bool) -> None:
     [
         (b"", None, 0, "empty"),
         (b"A", b"", 0, "same length"),
-        (b"AB", b"\xff", 0, "mask has 1 bytes and magic 2"),
-        (b"A", None, -1, "beyond byte 256"),
+        (b"AB", b"\xff", 0, "magic has length 2 and mask 1"),
+        (b"A", None, -1, "write 0 or more"),
         (b"A", None, 256, "beyond byte 256"),
         (b"A" * 257, None, 0, "beyond byte 256"),
         (b"AB", None, 255, "shorten the magic or lower the offset"),
