@@ -162,7 +162,7 @@ install: ## the command, unit, docs and what `make man completions` made, below 
 	    sed 's|/usr/bin/binfmtd|$(PREFIX)/bin/binfmtd|' "$$unit" >"$(DESTDIR)$(UNITS)/$${unit#systemd/}" || exit; done
 	install -d "$(DESTDIR)$(DOC)/examples"
 	cp -R systemd/drop-ins config "$(DESTDIR)$(DOC)/examples"
-	cp -R docs README.md CHANGELOG.md LICENSE "$(DESTDIR)$(DOC)"
+	cp -R docs README.md ARCHITECTURE.md CHANGELOG.md LICENSE "$(DESTDIR)$(DOC)"
 	chmod -R u=rwX,go=rX "$(DESTDIR)$(PACKAGES)/binfmtd" "$(DESTDIR)$(DOC)"
 	@test -d build/man -a -d build/completions || echo "make: without manual pages and completions: make man completions brings them"
 	for page in $(MANUALS); do ! test -e build/man/$$page || \
