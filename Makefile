@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NEED := .ci/need
+# With it each worker of the tests, and each command that they start, would compile all of its modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 MANUALS := $(notdir $(basename $(wildcard docs/man/*.md))) binfmtd-log.7 binfmtd-metrics.7
 
@@ -45,7 +47,7 @@ unit: setup ## the unit tests, and the coverage gate on the pure modules
 	$(BIN)/python -m pytest -n auto tests/unit $(PURE:%=--ignore=%)
 
 kernel: setup ## the tests on the real kernel, in private instances of binfmt_misc; two at a time on each core, as they mostly wait
-	@# Each test starts processes, which would compile all of it if PYTHONDONTWRITEBYTECODE is set.
+	@# Each test starts processes, and all of them would compile at once.
 	@$(BIN)/python -m compileall -q binfmtd
 	$(BIN)/python -m pytest -n $$(( 2 * $$(nproc) )) tests/kernel
 
