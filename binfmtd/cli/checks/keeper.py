@@ -13,6 +13,7 @@ from binfmtd.files.whereabouts import booted_with_systemd, in_container, shares_
 from binfmtd.model.desired import Standing
 from binfmtd.model.finding import Finding, Level, Section
 from binfmtd.model.pause import EVERYTHING
+from binfmtd.model.plan import INSTANCE
 from binfmtd.report.sentence import counted
 from binfmtd.report.status import held_reason
 
@@ -111,7 +112,9 @@ def _of_status(scene: Scene, who: str, status: Mapping[str, Any]) -> Iterator[Fi
             yield found(row["state"], level, f"{row['name']} is {row['state']}: {text}", remedy)
     if others := [name for name in status["contended"] if name not in {row["name"] for row in status["handlers"]}]:
         text = f"another program keeps undoing what it does with {', '.join(others)}: it does that at growing intervals"
-        yield found("contended", Level.WARNING, f"{text}; {_END_CONTENTION}", scene.again("pause"))
+        names = [] if INSTANCE in others else map(shlex.quote, others)
+        remedy = " ".join([scene.again("pause"), *names])
+        yield found("contended", Level.WARNING, f"{text}; {_END_CONTENTION}", remedy)
     drifting = [row["name"] for row in status["handlers"] if row["state"] == "stand_in"]
     if state == "drifting":
         text = f"something has drifted, and is being repaired{': ' + ', '.join(drifting) if drifting else ''}"

@@ -9,6 +9,7 @@ from binfmtd.cli.checks.keeper import of_daemon
 from binfmtd.cli.checks.scene import Scene
 from binfmtd.daemon.facts import HostFacts
 from binfmtd.model.finding import Level
+from binfmtd.model.plan import INSTANCE
 
 PAUSE, RESUME = "binfmtd pause --state-dir /state", "binfmtd resume --state-dir /state"
 
@@ -41,7 +42,8 @@ def row(state: str, reason: str = "why") -> list[dict[str, str]]:
     ("said", "check", "level", "remedy"),
     [
         (status("contended", handlers=row("contended"), contended=["one"]), "contended", Level.WARNING, PAUSE + " one"),
-        (status("contended", contended=["the instance"]), "contended", Level.WARNING, PAUSE),
+        (status("contended", contended=[INSTANCE]), "contended", Level.WARNING, PAUSE),
+        (status("degraded", contended=["a b", "one"]), "contended", Level.WARNING, PAUSE + " 'a b' one"),
         (status("degraded", handlers=row("failed")), "failed", Level.FAILURE, ""),
         (status("degraded", handlers=row("refused")), "refused", Level.FAILURE, ""),
         (status("degraded", problem="it cannot: run `this`"), "problem", Level.FAILURE, "this"),
