@@ -1,1 +1,1 @@
-"""The daemon: one thread, one wait, and the pass that it makes when something may have changed."""
+"""The daemon: one thread that repairs, its one wait, its passes, and the threads that do whatever may block."""

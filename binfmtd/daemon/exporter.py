@@ -1,6 +1,6 @@
 """Who is told how the daemon fares: a textfile, HTTP, or nobody.
 
-The loop hands over a snapshot when it has written the status, and goes on.  Everything else is done by threads, which
+The loop hands over a snapshot with each status, and goes on.  Everything else is done by threads, which
 start, and import what they need, only where the config or a socket from systemd asks for them.  Nothing that happens to
 them ends the daemon; what fails is said once, and tried again with the next reload or look at everything.
 """

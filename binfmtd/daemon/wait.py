@@ -1,4 +1,4 @@
-"""The one wait: inotify, the mount table, signals, and a deadline."""
+"""The one wait: inotify, the mount table, signals, results of work in the background, and a deadline."""
 
 import math
 import select
