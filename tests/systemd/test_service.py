@@ -203,6 +203,21 @@ def test_stopped_while_it_starts(service: Booted) -> None:
     assert (service.show("ActiveState"), service.show("Result")) == ("inactive", "success")
 
 
+def test_stopped_before_a_command_handles_sigterm(service: Booted) -> None:
+    """Nor has it failed if SIGTERM kills a command before the daemon, as it kills a Python that has just started."""
+    service.write(f"{DROP_INS}/slow.conf", "[Service]\nExecStartPre=/bin/sleep 1h\n")
+    service.systemctl("daemon-reload")
+    service.systemctl("stop", UNIT)
+    service.systemctl("start", "--no-block", UNIT)
+
+    def sleeps() -> bool:
+        return service.run("cat", f"/proc/{service.show('ControlPID')}/comm").stdout == "sleep\n"
+
+    wait_until(sleeps, DEADLINE_SECONDS, "the command before the daemon")
+    service.systemctl("stop", UNIT)
+    assert (service.show("ActiveState"), service.show("Result")) == ("inactive", "success")
+
+
 def _last_said(service: Booted, word: str) -> float:
     """Return when systemd last said so, in seconds."""
     said = [line for line in service.journal() if line["MESSAGE"].startswith(f"{word} {UNIT}")]
