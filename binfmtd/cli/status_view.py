@@ -84,8 +84,10 @@ def view(status: Mapping[str, Any], pid: int | None, page: Page, *, everything: 
 
 def problems_view(status: Mapping[str, Any], pid: int | None, page: Page) -> list[str]:
     """What is not in order, and nothing else: or that there is nothing."""
-    rows = [row for row in status["handlers"] if row["state"] not in _IN_ORDER]
-    troubles = _troubles(status) if rows or status["state"] != "converged" else {}
+    rows = list(filter(_has_a_row, status["handlers"]))
+    troubles = _troubles(status)
+    if not rows and status["state"] == "converged":
+        troubles = {"rejected": troubles["rejected"]}
     troubles["daemon"] = None if pid is not None else NO_DAEMON
     lines = [*_labelled(troubles, page), *([""] if rows else []), *_handlers(rows, page)]
     return lines or ["nothing is out of order"]

@@ -98,6 +98,10 @@ def test_only_problems(start_daemon: StartDaemon, cli: Cli) -> None:
     daemon.reload()
     daemon.wait_converged()
     assert cli("status", "--problems").stdout == "nothing is out of order\n"
+    daemon.config.write_text("nonsense =")
+    daemon.reload()
+    daemon.wait_status(lambda status: status["config"]["error"], "the config rejected")
+    assert cli("status", "--problems").stdout.startswith(f"rejected:  {daemon.config}: not valid TOML")
 
 
 def test_by_name(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
