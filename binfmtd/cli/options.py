@@ -233,7 +233,7 @@ def duration(text: str, option: str, example: str) -> float:
     try:
         return parse_duration(text)
     except FormatError as error:
-        raise UsageError(f"{option}: {text!r} {error}, like {example}") from None
+        raise UsageError(f"{option}: {text!r} {error}, like {example}; without a unit it is seconds") from None
 
 
 def switch(variable: str) -> bool:

@@ -181,6 +181,10 @@ def test_what_stops_every_exec_is_disabled_all_the_same(
     [
         (["arm46"], "'arm46' is neither an entry nor an architecture here"),
         (["one", "--for", "ten"], "--for: 'ten' is no duration"),
+        (
+            ["one", "--for", "-5"],
+            "--for: '-5' is no duration: write numbers with units (h, m, s, ms), like 10m; without",
+        ),
         (["one", "--for", "87600h1ms"], "--for: '87600h1ms' is too long: 87600h at most, or leave it out"),
     ],
 )
