@@ -5,6 +5,8 @@ loop never looks at a file: it uses the last facts, and an inotify event marks t
 
 * A look at some paths is one batch.  A thread takes one path after the other.  If a path does not answer within 50 ms,
   another thread takes the rest, and the batch ends without that path; its answer is taken in when it comes.
+* If 64 threads hang, or the kernel refuses another, the batch ends without the paths that no thread has taken.  They
+  keep their facts, and are looked at a second later.
 * A path that is out of date keeps its facts, but F does not open its file before it has been looked at again.
 * Each look first watches every directory that decides where the path leads, then walks the path: so no change falls
   between.
@@ -26,6 +28,7 @@ from binfmtd.model.desired import InterpreterFacts
 
 PATIENCE = 0.05  # seconds that a path has for its answer
 THREADS = 64  # at most, hanging ones included
+_AGAIN = 1.0  # seconds until paths are looked at for which no thread was left
 _UNKNOWN = InterpreterFacts()
 _UNANSWERED = InterpreterFacts(problem="its file system does not answer")
 
@@ -40,7 +43,7 @@ class Answer(NamedTuple):
 class _Path:
     """What is known of one path."""
 
-    __slots__ = ("answered", "asked", "changes", "facts", "looking")
+    __slots__ = ("answered", "asked", "changes", "facts", "looking", "seen")
 
     def __init__(self) -> None:
         self.facts = _UNKNOWN
@@ -48,10 +51,11 @@ class _Path:
         self.looking = False
         self.changes = 0  # events, and other reasons to look again
         self.asked = -1  # ``changes`` when the last look began
+        self.seen = -1  # ``changes`` when the look began that had the last answer
 
     @property
     def current(self) -> bool:
-        return self.answered and self.asked == self.changes
+        return self.seen == self.changes
 
 
 class _Batch:
@@ -89,6 +93,7 @@ class InterpreterFiles:
         self._foreign: set[str] = set()  # of foreign entries, asked for since ``keep``
         self._batches: list[_Batch] = []
         self._threads = 0
+        self._again_at = float("-inf")  # when a thread is tried again for paths that none has taken
         self._unknown_events = watch.unknown
         self._remote_devices: frozenset[int] | None = None  # as they were when the last batch began
         self._heads = BoundedCalls(PATIENCE)
@@ -135,6 +140,8 @@ class InterpreterFiles:
     @property
     def out_of_date(self) -> bool:
         """Tell if ``look`` has anything to do."""
+        if time.monotonic() < self._again_at:
+            return False
         return any(not known.current and not known.looking for known in self._paths.values())
 
     def keep(self, declared: Iterable[str]) -> None:
@@ -181,19 +188,17 @@ class InterpreterFiles:
         if now < self.due_at:
             return
         self.due_at = float("inf")
+        if not self._batches:
+            self.look()  # what no thread has taken
         for batch in list(self._batches):
             self._collect(batch)
             if batch not in self._batches:
                 continue
             slow, batch.left = len(batch.open) == batch.left, len(batch.open)
-            if not slow:
-                self.due_at = now + PATIENCE
-            elif batch.queue:
-                self._start(batch)
-                self.due_at = now + (PATIENCE if self._threads < THREADS else 1.0)
-            elif patient:
+            if not slow or (batch.queue and self._start(batch)) or patient:
                 self.due_at = now + PATIENCE
             else:
+                self._give_back(batch, now)
                 self._end(batch)
 
     def wait(self, seconds: float) -> None:
@@ -208,9 +213,11 @@ class InterpreterFiles:
     def _is_open(self, path: str) -> bool:
         return any(path in batch.open for batch in self._batches)
 
-    def _start(self, batch: _Batch) -> None:
-        if self._threads < THREADS and self._background.thread(lambda: self._work(batch)):
-            self._threads += 1
+    def _start(self, batch: _Batch) -> bool:
+        """Start one more thread; False if there is none left."""
+        started = self._threads < THREADS and self._background.thread(lambda: self._work(batch))
+        self._threads += started
+        return started
 
     def _work(self, batch: _Batch) -> None:
         """Look at one path after the other, in a thread."""
@@ -248,7 +255,7 @@ class InterpreterFiles:
             if known is None:
                 continue
             news |= late or not known.answered or known.facts != answer.facts
-            known.facts, known.answered, known.looking = answer.facts, True, False
+            known.facts, known.answered, known.looking, known.seen = answer.facts, True, False, known.asked
             self._watch.use(path, answer.armed.names)
             unwatched += answer.armed.unwatched
         self._news |= news
@@ -260,6 +267,18 @@ class InterpreterFiles:
         elif not batch.open:
             self._end(batch)
 
+    def _give_back(self, batch: _Batch, now: float) -> None:
+        """Have the paths that no thread has taken looked at in a while."""
+        while True:
+            try:
+                path = batch.queue.popleft()
+            except IndexError:
+                return
+            self._again_at = now + _AGAIN
+            batch.open.discard(path)
+            if (known := self._paths.get(path)) is not None:
+                known.looking = False
+
     def _end(self, batch: _Batch) -> None:
         self._batches.remove(batch)
         self._news |= bool(batch.open)  # what does not answer is no longer waited for
@@ -268,7 +287,7 @@ class InterpreterFiles:
             self._unknown_events = self._watch.unknown
             self.changed()
         if not self._batches:
-            self.due_at = float("inf")
+            self.due_at = self._again_at if self._again_at > time.monotonic() else float("inf")
             self._tell()
 
     def _tell(self) -> None:
