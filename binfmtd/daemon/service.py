@@ -105,6 +105,7 @@ class Service:
         self._state = StateWriter(background, lock, files, self._state_written)
         self._publisher = Publisher(background, self._notifier, self._state, self._exporter, reporter.probe)
         self._started = False
+        self._started_by = _NEVER  # when the start ends even if something is not published
         self._loaded = False  # the modules that a reload can need
         self._ready = False
         self._ready_by = _NEVER  # when READY=1 is sent even if the status file could not be written
@@ -144,6 +145,7 @@ class Service:
                 self._watchdog.due_at,
                 self._probing.due_at,
                 self._ready_by,
+                self._started_by,
                 self._use_by,
                 self._report.due_at(),
             )
@@ -168,7 +170,7 @@ class Service:
             self._do_what_is_due()
 
     def _start(self) -> None:
-        """Make the first pass.  No handlers are kept yet, so this may wait."""
+        """Make the first pass.  No handlers are kept yet, so this may wait until it is made."""
         sys.setswitchinterval(_SWITCH_SECONDS)
         self._reconciler.pauses = self._pauses.read()
         self._report.pauses_unread(self._pauses.problem)
@@ -189,8 +191,14 @@ class Service:
             self._attachment.looked()
         self._probing.changed = self._tell  # not before there is anything to tell
         self._worker.opens.seconds = OPENING
-        self._background.finish([CONFIG_FILES, *PUBLISHED], _FIRST_PUBLISHED)
-        self._started = True
+        self._started_by = time.monotonic() + _FIRST_PUBLISHED
+        self._end_start(time.monotonic())
+
+    def _end_start(self, now: float) -> None:
+        """Send READY=1 when everything that others can read is there, or could not be written for a while."""
+        if self._started or (now < self._started_by and any(map(self._background.busy, (CONFIG_FILES, *PUBLISHED)))):
+            return
+        self._started_by, self._started = _NEVER, True
         if self._ready:
             self._say_ready()
         self._load_modules()
@@ -287,6 +295,7 @@ class Service:
         self._doubt_interpreters()
         if now >= self._ready_by:
             self._say_ready()
+        self._end_start(now)
         if self._prepared is not None and now >= self._use_by:
             self._use(self._prepared)
         if now >= self._mounts.due_at:

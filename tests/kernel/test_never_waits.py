@@ -154,6 +154,21 @@ def test_a_disk_that_hangs_under_labels_and_textfile(
     )
 
 
+def test_a_disk_that_hangs_under_labels_at_the_start(
+    instance: Instance, start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    """Repairs are made before READY=1, which waits for the labels a little."""
+    disk = HangingFileSystem(instance, tmp_path / "disk", tmp_path / "backing")
+    disk.hang()
+    labels = f'[labels]\nfile = "{disk.directory}/labels"\n'
+    daemon = start_daemon(CONFIG + labels, ready=False)
+    wait_until(lambda: "one" in instance.names(), what="the entry")
+    repair(instance)
+    assert "READY=1" not in daemon.notifications
+    daemon.wait_ready()
+    assert daemon.terminate() == 0
+
+
 FAR = '[handlers.far]\nmagic = \'far\'\ninterpreter = "{0}/bin/far"\nflags = "{1}"\n'
 
 
