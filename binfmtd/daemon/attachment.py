@@ -41,10 +41,14 @@ class Attachment:
         self._followed: int | None = None  # the device of the instance whose mount followed the host's
 
     def begin(self) -> None:
-        """Begin a look for the instance: see ``look_at``.  Opens inotify if that has not succeeded yet."""
+        """Begin a look at everything: see ``look_at``."""
         self._began = time.monotonic()
         self._pause = min(2 * self._pause, LONGEST_SECONDS) if self._impaired else UNWATCHED_SECONDS
         self._short = False
+        self.open_watch()
+
+    def open_watch(self) -> None:
+        """Open inotify if that has not succeeded yet."""
         if (opened := self._watch.open()) is not None:
             self._wait.add(opened)
 
@@ -94,11 +98,16 @@ class Attachment:
 
     def look_at(self, resync: float) -> float:
         """When to look again without any event, every ``resync`` seconds at the latest; monotonic, in seconds."""
-        if not self._watch.exhausted and not self._impaired:
+        if not self.looks_instead:
             return self._began + resync
         took = max(0.0, self._ended - self._began)
         pause = UNWATCHED_SECONDS if self._watch.exhausted else self._pause
         return self._began + took + min(resync, max(pause, LEAST_REST * took))
+
+    @property
+    def looks_instead(self) -> bool:
+        """Tell if looks at intervals take the place of events."""
+        return self._watch.exhausted is not None or self._impaired
 
     @property
     def _impaired(self) -> bool:

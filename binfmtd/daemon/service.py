@@ -335,7 +335,10 @@ class Service:
 
     def _look_for_mount(self, trigger: str) -> None:
         """Find the instance in the background; ``trigger`` says why."""
-        self._attachment.begin()
+        if trigger == "mount":  # which may call for no look at everything, and must not put off the next one
+            self._attachment.open_watch()
+        else:
+            self._attachment.begin()
         if self._trigger is None or trigger != "mount":
             self._trigger = trigger
         began = time.monotonic()
@@ -358,12 +361,15 @@ class Service:
             self._pacing.forget()  # what was open was so elsewhere
         if fresh or self._watch.exhausted:
             self._worker.touched = None  # no event says which entries were touched
-        if trigger == "mount" and not fresh and self._attachment.mounted == before:
+        unchanged = not fresh and self._attachment.mounted == before
+        if trigger == "mount" and unchanged and not self._attachment.looks_instead:
             self._interpreters.look(everything=True)  # one may lie on what was mounted or unmounted
             if self._reconciler.failed:  # perhaps for a mount's noexec
                 self._reconciler.retry()
                 self._pacing.look_later(time.monotonic())
             return
+        if trigger == "mount":
+            self._attachment.begin()
         self._reconciler.retry()
         self._exporter.retry()
         self._interpreters.look(everything=True)

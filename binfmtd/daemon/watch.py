@@ -82,9 +82,9 @@ class Watch:
 
     def open(self) -> int | None:
         """Begin to watch; returns the descriptor if there was none before."""
-        self.exhausted = None
         if self._manager is not None:
             return None
+        self.exhausted = None
         try:
             self._manager = pyinotify.WatchManager()
         except OSError:
@@ -102,6 +102,8 @@ class Watch:
         The kernel answers with the same watch descriptor for the same directory of the same instance.
         """
         before = self._instance
+        if self._manager is not None:
+            self.exhausted = None
         try:
             self._instance = self._add(directory, _INSTANCE_MASK)
         except OSError as error:
