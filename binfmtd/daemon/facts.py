@@ -27,6 +27,12 @@ class Interpreters(Protocol):
     def unchanged(self, path: str) -> bool:
         """Tell if the file at ``path`` is still the one that the facts are about."""
 
+    def changed(self, paths: Iterable[str]) -> None:
+        """Take note that something happened to these paths."""
+
+    def same(self, path: str) -> bool:
+        """Tell the same by looking at the file: for a caller that does not read the events at the moment."""
+
     def can_run(self, path: str) -> bool:
         """Tell if a foreign entry's interpreter is there; true as long as that is not known."""
 
@@ -49,6 +55,11 @@ class InterpretersNow:
     def unchanged(self, path: str) -> bool:
         """Compare with the file that is there now."""
         return path in self._known and fingerprint(path) == self._known[path].fingerprint
+
+    same = unchanged
+
+    def changed(self, paths: Iterable[str]) -> None:
+        """Forget nothing: each question looks anew."""
 
     def can_run(self, path: str) -> bool:
         """Look at the file that is there now."""

@@ -22,11 +22,12 @@ from binfmtd.daemon.watch import Armed, Watch
 from binfmtd.files.chain import walk
 from binfmtd.files.trust import Trust
 from binfmtd.kernel.bounded import BoundedCalls
-from binfmtd.kernel.interpreters import head, look_at, watched
+from binfmtd.kernel.interpreters import fingerprint, head, look_at, watched
 from binfmtd.kernel.mount import remote_devices
 from binfmtd.model.desired import InterpreterFacts
 
 PATIENCE = 0.05  # seconds that a path has for its answer
+_SHORT = 0.02  # the same where the loop waits for it
 THREADS = 64  # at most, hanging ones included
 _AGAIN = 1.0  # seconds until paths are looked at for which no thread was left
 _UNKNOWN = InterpreterFacts()
@@ -97,6 +98,7 @@ class InterpreterFiles:
         self._unknown_events = watch.unknown
         self._remote_devices: frozenset[int] | None = None  # as they were when the last batch began
         self._heads = BoundedCalls(PATIENCE)
+        self._fingerprints = BoundedCalls(_SHORT)
         self._own_head = head("/proc/self/exe")
         self._news = False  # facts have changed since ``looked`` was called
 
@@ -116,6 +118,18 @@ class InterpreterFiles:
         """Tell if nothing has happened to the file since it was looked at, as far as events have been read."""
         known = self._paths.get(path)
         return known is not None and known.current
+
+    def same(self, path: str) -> bool:
+        """Tell the same by looking at the file: for a caller that does not read the events at the moment.
+
+        False, and then it is out of date, also if the file does not answer within 20 ms.
+        """
+        known = self._paths.get(path)
+        there = self._fingerprints.call(path, lambda: fingerprint(path), otherwise=None)
+        same = known is not None and there is not None and there == known.facts.fingerprint
+        if not same:
+            self.changed([path])
+        return same
 
     def can_run(self, path: str) -> bool:
         """Tell if a foreign entry's interpreter is there; true as long as that is not known."""

@@ -118,9 +118,12 @@ class Reconciler:
         disturbed: Callable[[str], bool] = lambda _: False,
         removed: Callable[[str], bool] = lambda _: False,
         allow: Callable[[Action], bool] = lambda _: True,
+        unchanged: Callable[[str], bool] | None = None,
         last: bool = True,
     ) -> PassResult:
         """Converge as far as is due; ``allow`` can leave actions out altogether.
+
+        ``unchanged`` as in Convergence, if it is another than the interpreters' own.
 
         What is registered and gone again meanwhile is registered anew only in a pass that is the ``last``: else it
         waits for the next.
@@ -149,7 +152,7 @@ class Reconciler:
                 due=due,
                 disturbed=disturbed,
                 removed=removed,
-                unchanged=self.facts.interpreters.unchanged,
+                unchanged=unchanged or self.facts.interpreters.unchanged,
             )
             try:
                 outcome = convergence.run()

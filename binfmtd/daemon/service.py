@@ -51,6 +51,7 @@ CALM = 1.0  # seconds: a program that replaces one interpreter after the other i
 # Python lets a thread run for 5 ms before another gets its turn: a repair would take ten times as long.
 _SWITCH_SECONDS = 0.0001
 _FIRST_LOOK = 2.0  # seconds that the start waits for interpreters
+_VERIFIED = 1.0  # seconds from one look at interpreters to the next, while no events are read
 _WRITTEN = 0.2  # seconds that a new config waits for the ledger
 _FIRST_PUBLISHED = 5.0  # seconds that the first READY=1 waits for watches, status file, textfile and HTTP
 _PUBLISHED = 1.0  # seconds that READY=1 waits for the status file
@@ -113,6 +114,7 @@ class Service:
         self._prepared: Config | None = None  # chosen, and in force as soon as the ledger says what it needs
         self._use_by = _NEVER
         self._doubted: frozenset[str] = frozenset()  # interpreters that the kernel has not opened yet
+        self._verified_at = float("-inf")  # when interpreters were looked at during a storm last
         self._arrived_at = float("-inf")  # when an interpreter was put in its place last
         self._after_look: tuple[str, bool] | None = None  # the pass that waits for interpreters, as for _make_pass
         self._reload_began = 0.0  # seconds since the boot
@@ -230,7 +232,6 @@ class Service:
         if "config" in heard.files:
             self._ask_for_reload()
         if heard.interpreters:
-            self._interpreters.changed(heard.interpreters)
             first, self._arrived_at = now - self._arrived_at >= CALM, now if heard.arrived else self._arrived_at
             if (heard.arrived and first) or self._pacing.drifting():
                 self._interpreters.look()
@@ -323,6 +324,9 @@ class Service:
         if news := self._worker.glance():
             self._tell()
         self._storm.glanced(0.0 if news else time.thread_time() - cpu, now)
+        if now - self._verified_at >= _VERIFIED and not self._interpreters.looking:
+            self._verified_at = now
+            self._interpreters.look(everything=True)  # events about their files are not read, either
 
     def _doubt_interpreters(self) -> None:
         """Look at interpreters that the kernel has not opened in time."""

@@ -87,7 +87,10 @@ class Worker:
     def listen(self) -> None:
         """Read what others did."""
         wrote, self._wrote = self._wrote, []
-        self._watch.read(wrote, self.heard)
+        heard = self._watch.read(wrote)
+        if heard.files:  # known before anything is written: no file is opened that was exchanged a moment ago
+            self._reconciler.facts.interpreters.changed(heard.interpreters)
+        self.heard.add(heard)
 
     def forget_own(self) -> None:
         """The watch is new: it has not heard what we wrote before, and what it hears alike is somebody else's."""
@@ -95,6 +98,11 @@ class Worker:
 
     def _storming(self) -> bool:
         return time.monotonic() < self._storm.listen_at
+
+    def _unchanged(self, path: str) -> bool:
+        """Tell if an interpreter is the file that was judged: by the events, or while they are not read by a look."""
+        interpreters = self._reconciler.facts.interpreters
+        return interpreters.unchanged(path) and (not self._storming() or interpreters.same(path))
 
     def repair(self) -> tuple[Heard, Reaction]:
         """Answer what was heard, the kernel first: stand-ins, what one write ends, and what stops every exec."""
@@ -227,6 +235,7 @@ class Worker:
                         disturbed=disturbed,
                         removed=removed,
                         allow=allow,
+                        unchanged=self._unchanged,
                         last=trigger == "stop",
                     )
                 finally:
@@ -263,7 +272,7 @@ class Worker:
             {*failed, *result.look.plan.blocked},
             pacing.may_bridge,
             pacing.may_switch,
-            self._reconciler.facts.interpreters.unchanged,
+            self._unchanged,
         )
         still_open = {action.entry: action.drift for action in result.look.plan.actions}
         registered = any(action.act in (Act.REGISTER, Act.REPLACE) for action in result.done)

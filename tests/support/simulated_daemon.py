@@ -43,6 +43,11 @@ class _Interpreters:
     def unchanged(self, _: str) -> bool:
         return True
 
+    def same(self, _: str) -> bool:
+        return True
+
+    def changed(self, _: object) -> None: ...
+
     def can_run(self, _: str) -> bool:
         return True
 
@@ -135,7 +140,8 @@ class SimulatedDaemon:
         return cast(Attachment, attachment)
 
     def _watch(self) -> Watch:
-        def read(_: object, heard: Heard) -> Heard:
+        def read(_: object) -> Heard:
+            heard = Heard()
             for each in self._heard:
                 heard.add(each)
             self._heard.clear()
