@@ -202,7 +202,8 @@ def _last_drift(history: Sequence[Mapping[str, Any]], ago: Callable[[str], str])
     if not history:
         return {}
     last = history[-1]
-    return {"repaired" if last["event"] == REPAIRED else "drift": f"{ago(last['at'])}: {_told(last)}"}
+    label = "repaired" if last["event"] == REPAIRED else "drift" if last["event"] == "drift_found" else "changed"
+    return {label: f"{ago(last['at'])}: {_told(last)}"}
 
 
 def _told(row: Mapping[str, Any]) -> str:

@@ -72,8 +72,12 @@ class Background:
         """Take in the results that are there."""
         with suppress(BlockingIOError):
             os.eventfd_read(self.descriptor)
-        for _ in range(len(self._results)):
-            self._results.popleft()()
+        try:
+            for _ in range(len(self._results)):
+                self._results.popleft()()
+        finally:
+            if self._results:  # one has raised an error, or they came meanwhile
+                os.eventfd_write(self.descriptor, 1)
 
     def retry(self) -> None:
         """Start what could not be started for want of a thread."""

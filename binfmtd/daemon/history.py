@@ -45,7 +45,7 @@ def _same(before: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
     return (
         before["event"] == row["event"]
         and before["reason"] == row["reason"]
-        and not set(names_of(before)).isdisjoint(names_of(row))
+        and set(names_of(before)) == set(names_of(row))
         and _seconds(row["first_at"]) - _seconds(before["at"]) <= _HOUR
     )
 

@@ -152,6 +152,11 @@ class InterpreterFiles:
         return bool(self._batches)
 
     @property
+    def at_work(self) -> bool:
+        """Tell if any thread looks at a file, one that hangs included."""
+        return bool(self._batches or self._threads)
+
+    @property
     def out_of_date(self) -> bool:
         """Tell if ``look`` has anything to do."""
         if time.monotonic() < self._again_at:

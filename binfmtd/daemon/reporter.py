@@ -47,6 +47,8 @@ _PAST = {
     Act.DISABLE: "entry_disabled",
     Act.RESTORE: "entry_restored",
 }
+_LOG_FIRST = 0.1  # seconds that the status waits for the log
+_ONE_CAUSE = 1.0  # seconds: a change of several files is noticed more than once
 _ROUTINE = frozenset({"start", "reload"})  # what these register is no repair: one line sums it up
 
 
@@ -71,6 +73,7 @@ class Reporter:
         self._unread: str | None = None  # why what is paused is not known
         self._lost: set[str] = set()  # handlers whose emulator was there and is not
         self._lacking: str | None = None  # why there is no handler at all
+        self._rejected_at = float("-inf")
         self._invalid: str | None = None  # why the last valid config is in force, since the start
         self._voice = Voice(self.counts, history or History())
         self.status = StatusFile(state_dir, config_path, self.counts, self.probe)
@@ -291,7 +294,9 @@ class Reporter:
         """An admin's maintenance begins or ends."""
         for name, end in pauses.until.items():
             if before.until.get(name) != end:
-                self._voice.pass_log.warning("pause_started", entry=name, until=when(end))
+                moment = when(end)
+                limit = {} if moment is None else {"until": moment}
+                self._voice.pass_log.warning("pause_started", entry=name, **limit)
         for name in before.until.keys() - pauses.until.keys():
             self._voice.pass_log.info("pause_ended", entry=name)
 
@@ -328,9 +333,12 @@ class Reporter:
         self._rejected(error)
 
     def config_rejected(self, error: str, began: float) -> None:
-        """The old one stays in force."""
+        """The old one stays in force.  Of two rejections for one reason within a second the log has one."""
+        again = error == self.status.config_error and time.monotonic() - self._rejected_at < _ONE_CAUSE
         self.status.config_rejected(error, began)
-        self._rejected(error)
+        if not again:
+            self._rejected(error)
+        self._rejected_at = time.monotonic()
 
     def _rejected(self, error: str) -> None:
         self.counts.reload_failures += 1
@@ -375,6 +383,11 @@ class Reporter:
         self._lacking = document["lacking"]
         self.status.put(document)
         return document
+
+    def flush(self) -> None:
+        """Let the log come before the status that says the same, if its reader takes it; in a thread."""
+        if self._lines is not None:
+            self._lines.flush(_LOG_FIRST)
 
     def state_written(self) -> None:
         """The state files were written; a full disk is no reason to stop repairing."""

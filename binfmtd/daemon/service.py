@@ -12,6 +12,7 @@ import gc
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from binfmtd.daemon.attachment import Attachment
@@ -39,7 +40,7 @@ from binfmtd.daemon.state_dir import Lock
 from binfmtd.daemon.state_writer import StateWriter, Written
 from binfmtd.daemon.storm import Storm
 from binfmtd.daemon.wait import Wait
-from binfmtd.daemon.watch import Watch
+from binfmtd.daemon.watch import Armed, Watch
 from binfmtd.daemon.watchdog import Watchdog
 from binfmtd.daemon.worker import OPENING, Force, Worker, nothing
 from binfmtd.errors import ConfigError, MountError
@@ -58,6 +59,7 @@ _PUBLISHED = 1.0  # seconds that READY=1 waits for the status file
 _STOPPING = 0.5  # seconds that the end waits for a mount that may be back
 # Work in the background, by key: of each one piece is done at a time.
 _MOUNT, _CONFIG, _PAUSES, _PERSISTENT, _MODULES = "mount", "config", "pauses", "persistent", "modules"
+_STATE_WATCH = "state directory's watches"
 _REST_SECONDS = 1.0  # after a module could not be loaded
 _NEVER = float("inf")
 
@@ -103,7 +105,7 @@ class Service:
         self._worker = Worker(reconciler, self._attachment, self._watch, self._pacing, self._storm, reporter)
         files = (reconciler.ledger.file, reconciler.memory.file, reporter.status)
         self._exporter = Exporter(reporter, self._wait, background)
-        self._state = StateWriter(background, lock, files, self._state_written)
+        self._state = StateWriter(background, lock, files, self._state_written, reporter.flush)
         self._publisher = Publisher(background, self._notifier, self._state, self._exporter, reporter.probe)
         self._started = False
         self._started_by = _NEVER  # when the start ends even if something is not published
@@ -178,7 +180,7 @@ class Service:
         self._report.pauses_unread(self._pauses.problem)
         self._probing.begin()
         self._attachment.begin()
-        self._watch_state_files()
+        self._use_state_files(self._arm_state_files())
         self._config_watch.arm(wanted=self._reconciler.config.policy.reload_on_change)
         self._keep_interpreters()
         self._interpreters.look()
@@ -316,7 +318,7 @@ class Service:
             self._look_for_mount("resync")
         elif self._after_look is None and self._pacing.anything_due(now):
             self._make_pass("quiet")
-        if not (self._interpreters.looking or self._config_watch.arming):
+        if not (self._interpreters.at_work or self._config_watch.arming or self._background.busy(_STATE_WATCH)):
             self._watch.tidy()
 
     def _glance(self, now: float) -> None:
@@ -480,9 +482,15 @@ class Service:
         self._pass("pause")
         self._tell()
 
-    def _watch_state_files(self) -> None:
-        for owner, directories in (("pauses", self._pauses.watched), ("probed", self._probing.watched)):
-            self._report.unwatched(self._watch.watch_files(owner, directories))
+    def _arm_state_files(self) -> dict[str, Armed]:
+        """Arm the watches on what commands write in the state directory, in a thread once the daemon runs."""
+        files = {"pauses": self._pauses.watched, "probed": self._probing.watched}
+        return {owner: self._watch.arm_all(partial(dict, directories)) for owner, directories in files.items()}
+
+    def _use_state_files(self, files: dict[str, Armed]) -> None:
+        for owner, armed in files.items():
+            self._watch.use(owner, armed.names)
+            self._report.unwatched(armed.unwatched)
 
     def _state_written(self, written: Written) -> None:
         self._report.state_written()
@@ -490,7 +498,7 @@ class Service:
             self._report.state_dir_lost(written.problem)
         if written.made_again:
             self._report.state_dir_made_again()
-            self._watch_state_files()  # it is another directory
+            self._background.run(_STATE_WATCH, self._arm_state_files, self._use_state_files)  # it is another directory
             self._read_pauses()  # and may say something already
             self._probing.take_in()
 
@@ -512,6 +520,9 @@ class Service:
     def _config_read(self, read: ReadConfig) -> None:
         config = read.config
         if isinstance(config, ConfigError):
+            self._reload = None  # the files are not valid any more
+            if self._prepared is not None:
+                self._use(self._prepared)
             self._report.config_rejected(str(config), read.began)
             self._config_watch.arm(wanted=self._reconciler.config.policy.reload_on_change)
             self._tell_then_ready()

@@ -32,9 +32,15 @@ class StateWriter:
     """Writes the files in the background, one round after the other."""
 
     def __init__(
-        self, background: Background, lock: Lock, files: Sequence[StateFile], written: Callable[[Written], None]
+        self,
+        background: Background,
+        lock: Lock,
+        files: Sequence[StateFile],
+        written: Callable[[Written], None],
+        before: Callable[[], object] = lambda: None,
     ) -> None:
-        """``written`` is called in the loop after each round."""
+        """``written`` is called in the loop after each round, ``before`` in the thread at its beginning."""
+        self._before = before
         self._background = background
         self._lock = lock
         self._files = files
@@ -54,6 +60,7 @@ class StateWriter:
             then()
 
     def _write(self) -> tuple[Written, list[Callable[[], None]]]:
+        self._before()
         thens, self._then = self._then, []  # those that come from here on belong to the next round
         try:
             made_again = self._lock.keep()

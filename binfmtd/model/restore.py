@@ -66,7 +66,8 @@ def restorable(desired: DesiredState, surroundings: Surroundings, written: Abstr
     One that belongs above a handler waits until that stands, unless the kernel refuses it, and what came after it and
     shares a file with it waits, too: the newest wins.  Under ``shadowed = "outrank"`` none does.
     """
-    to_come = written - surroundings.refused
+    # Handlers that this plan registers after it restores an entry: those it writes, and those it moves above another.
+    to_come = set(written - surroundings.refused)
 
     def waits(was: Remembered) -> bool:
         above = was.above and desired.policy.shadowed is Shadowed.REPORT
@@ -81,6 +82,8 @@ def restorable(desired: DesiredState, surroundings: Surroundings, written: Abstr
             waiting.append(match)
         else:
             now.append(Handler(name, was.registration, enabled=was.enabled))
+            if was.enabled and not was.above and name not in surroundings.refused:
+                to_come.update(ours.name for ours in desired.overlapping(match))
     return now
 
 
