@@ -122,6 +122,21 @@ def test_what_served_in_our_place_will_do_so_again() -> None:
     assert [(action.act, action.entry) for action in found.actions] == [(Act.RESTORE, "W")]
 
 
+def test_what_belongs_above_waits_until_ours_is_above_what_belongs_below() -> None:
+    """Two lost entries of the same files: ours is moved above the first, and only then does the second come back."""
+    lost = {"W1": WAS._replace(lost=True), "W2": WAS._replace(above=True, lost=True)}
+    ours = entry("ours", 5)
+    around = Surroundings(records={"ours": Record(SAYS, 5)}, remembered=lost)
+    first = plan(desired(OURS), ObservedState((ours,)), around)
+    assert [action.entry for action in first.actions if action.act is Act.RESTORE] == ["W1"]
+    again = around._replace(remembered=lost | {"W1": WAS._replace(inode=6)}, records={"ours": Record(SAYS, 7)})
+    then = plan(desired(OURS), ObservedState((entry("ours", 7), entry("W1", 6))), again)
+    assert [(action.act, action.entry) for action in then.actions] == [(Act.RESTORE, "W2")]
+    refused = around._replace(refused=frozenset({"W1"}))
+    found = plan(desired(OURS), ObservedState((ours,)), refused)
+    assert "W2" in [action.entry for action in found.actions]  # it does not wait for what the kernel refuses
+
+
 LOST = st.builds(
     Remembered,
     registration=st.builds(Registration, st.sampled_from(MATCHES), st.just("/i"), st.sampled_from(FLAGS)),
