@@ -48,7 +48,6 @@ _PAST = {
     Act.RESTORE: "entry_restored",
 }
 _LOG_FIRST = 0.1  # seconds that the status waits for the log
-_ONE_CAUSE = 1.0  # seconds: a change of several files is noticed more than once
 _ROUTINE = frozenset({"start", "reload"})  # what these register is no repair: one line sums it up
 
 
@@ -73,7 +72,6 @@ class Reporter:
         self._unread: str | None = None  # why what is paused is not known
         self._lost: set[str] = set()  # handlers whose emulator was there and is not
         self._lacking: str | None = None  # why there is no handler at all
-        self._rejected_at = float("-inf")
         self._invalid: str | None = None  # why the last valid config is in force, since the start
         self._voice = Voice(self.counts, history or History())
         self.status = StatusFile(state_dir, config_path, self.counts, self.probe)
@@ -333,12 +331,9 @@ class Reporter:
         self._rejected(error)
 
     def config_rejected(self, error: str, began: float) -> None:
-        """The old one stays in force.  Of two rejections for one reason within a second the log has one."""
-        again = error == self.status.config_error and time.monotonic() - self._rejected_at < _ONE_CAUSE
+        """The old one stays in force."""
         self.status.config_rejected(error, began)
-        if not again:
-            self._rejected(error)
-        self._rejected_at = time.monotonic()
+        self._rejected(error)
 
     def _rejected(self, error: str) -> None:
         self.counts.reload_failures += 1
