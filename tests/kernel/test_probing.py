@@ -125,7 +125,7 @@ def test_a_child_that_is_at_work_cleans_up(start_daemon: StartDaemon, config: st
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     daemon = start_daemon(config, environment={"TMPDIR": str(temporary)})
-    wait_until(lambda: list(temporary.glob("binfmtd-probe-*")), LONG, "a probe that goes on")
+    wait_until(lambda: list(temporary.glob("binfmtd-probe-*/*")), LONG, "a probe that goes on")
     assert daemon.terminate() == 0
     assert list(temporary.iterdir()) == []
 
