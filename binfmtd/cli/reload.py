@@ -18,8 +18,7 @@ from binfmtd.cli.output import warn
 from binfmtd.cli.state import state_dir_to_read
 from binfmtd.daemon.pause_file import since_boot
 from binfmtd.daemon.state_dir import APPLY, holder, is_holder
-from binfmtd.errors import FormatError, StateError, UsageError
-from binfmtd.formats.duration import parse_duration
+from binfmtd.errors import StateError
 from binfmtd.report.printable import printable
 from binfmtd.report.sentence import sentence
 from binfmtd.report.status_json import read_status
@@ -36,7 +35,11 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     command = options.parser("reload")
     command.add_argument(
-        "--timeout", metavar="DURATION", default=DEFAULT_TIMEOUT, help=f"give up after so long ({DEFAULT_TIMEOUT})"
+        "--timeout",
+        metavar="DURATION",
+        type=options.with_unit,
+        default=DEFAULT_TIMEOUT,
+        help=f"give up after so long: seconds, or with units like 1m30s ({DEFAULT_TIMEOUT})",
     )
     options.add_config(command)  # every command takes these two; here they make no difference
     options.add_mount(command)
@@ -47,10 +50,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     """Exit status 0 if the config on disk is in force and its handlers are registered; 1 if not, with the reason."""
     given = parser().parse_args(arguments)
-    try:
-        deadline = time.monotonic() + parse_duration(given.timeout)
-    except FormatError as error:
-        raise UsageError(f"--timeout: {given.timeout!r} {error}, like {DEFAULT_TIMEOUT}") from None
+    deadline = time.monotonic() + options.duration(given.timeout, "--timeout", DEFAULT_TIMEOUT)
     directory = state_dir_to_read(given)
     daemon = _daemon(directory, min(deadline, time.monotonic() + PATIENCE_SECONDS))
     sent = since_boot()

@@ -96,6 +96,7 @@ def test_without_a_daemon(cli: Cli) -> None:
     result = cli("reload", "--timeout", "0s")
     assert result.status == 1
     assert result.message.startswith(f"no daemon runs with the state directory {cli.state_directory}")
+    assert cli("reload", "--timeout", "1").message == result.message  # without a unit it is seconds
 
 
 def test_a_daemon_of_another_pid_namespace(cli: Cli) -> None:
