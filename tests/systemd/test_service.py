@@ -218,6 +218,19 @@ def test_stopped_before_a_command_handles_sigterm(service: Booted) -> None:
     assert (service.show("ActiveState"), service.show("Result")) == ("inactive", "success")
 
 
+def test_a_signal_before_python_has_started(service: Booted) -> None:
+    """The kernel keeps SIGHUP until the daemon answers it, and reads its config again."""
+    start = service.show("ExecStart").partition("argv[]=")[2].partition(" ;")[0]
+    early = start.replace("/usr/bin/binfmtd run", "/bin/sh -c 'kill -HUP $$$$; exec /usr/bin/binfmtd run'")
+    assert early != start
+    service.write(f"{DROP_INS}/early.conf", f"[Service]\nExecStart=\nExecStart={early}\n")
+    service.systemctl("daemon-reload")
+    before = len(service.journal("config_reloaded"))
+    service.run("systemctl", "restart", UNIT)  # it fails where the daemon ends before it is ready
+    wait_until(lambda: service.journal("config_reloaded")[before:], DEADLINE_SECONDS, "the reload")
+    assert service.show("ActiveState") == "active"
+
+
 def _last_said(service: Booted, word: str) -> float:
     """Return when systemd last said so, in seconds."""
     said = [line for line in service.journal() if line["MESSAGE"].startswith(f"{word} {UNIT}")]
