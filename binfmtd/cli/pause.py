@@ -48,6 +48,8 @@ def main(arguments: Sequence[str]) -> int:
     end = float("inf")
     if given.duration is not None:
         seconds = options.duration(given.duration, "--for", "10m")
+        if not seconds:
+            raise UsageError("--for 0 would pause nothing: give a longer time, or leave it out")
         if seconds > LONGEST:
             raise UsageError(f"--for: {given.duration!r} is too long: {LONGEST / 3600:g}h at most, or leave it out")
         end = since_boot() + seconds
