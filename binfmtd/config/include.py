@@ -93,7 +93,8 @@ def _files(word: str, trust: Trust, seen: Seen, warnings: list[str]) -> Sequence
         else:
             trusted.append(directory)
         if word != SYSTEMD and not os.path.exists(directory):
-            warnings.append(f"{shown(directory)}: nothing to include: there is no such directory: create it")
+            remedy = "create it, or take it out of `include`"
+            warnings.append(f"include: there is no directory {shown(directory)}: {remedy}")
     files, errors = conf_files(trusted)
     warnings += (str(unreadable(str(error.filename), error)) for error in errors)
     return files

@@ -210,7 +210,7 @@ def test_what_cannot_be_read_is_a_warning(
 def test_a_missing_directory(load_text: Load, tmp_path: Path) -> None:
     """Named by its path it is a warning, since somebody meant it; of systemd's, most hosts lack some."""
     (warning,) = load_text(f"{NONE}include = ['{tmp_path}/gone']").warnings
-    assert warning == f"{tmp_path}/gone: nothing to include: there is no such directory: create it"
+    assert warning == f"include: there is no directory {tmp_path}/gone: create it, or take it out of `include`"
     (tmp_path / "gone").write_text("")
     (warning,) = load_text(f"{NONE}include = ['{tmp_path}/gone']").warnings
     assert warning.startswith(f"{tmp_path}/gone: cannot be read: Not a directory: ")
