@@ -22,9 +22,11 @@ demo: setup ## the main job, on a private instance of binfmt_misc: register, run
 
 NOT_TESTED := build/not-tested
 test: export BINFMTD_NOT_TESTED := $(NOT_TESTED)
-test: test-tools lint unit kernel ## everything that has to pass: lint, unit tests with the coverage gate, kernel tests
-	@if [ -s $(NOT_TESTED) ]; then echo "not tested, by number and reason:"; sort $(NOT_TESTED) | uniq -c | sort -rn; \
-	    else echo "nothing was left out"; fi
+test: test-tools ## everything that has to pass: lint, unit tests with the coverage gate, kernel tests
+	@$(MAKE) --no-print-directory lint unit kernel; status=$$?; \
+	    if [ -s $(NOT_TESTED) ]; then echo "not tested, by number and reason:"; sort $(NOT_TESTED) | uniq -c | sort -rn; \
+	    elif [ $$status = 0 ]; then echo "nothing was left out"; fi; \
+	    exit $$status
 
 # What some tests take, and are skipped without: where it cannot be installed, the end of `make test` says so.
 test-tools:

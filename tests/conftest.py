@@ -18,7 +18,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # The time of one example says nothing on a machine that others use too.  The same examples in each run, so that a
 # failure comes from the change that is tested.
-settings.register_profile("binfmtd", deadline=None, derandomize=True, max_examples=200)
+settings.register_profile("binfmtd", deadline=None, derandomize=True, max_examples=100)
 settings.load_profile("binfmtd")
 
 

@@ -11,7 +11,7 @@ from binfmtd.model.handler import RESERVED_NAMES, Flags, Registration
 from binfmtd.model.match import HEAD_SIZE, Extension, Magic
 
 SETTINGS = settings(
-    max_examples=300,
+    max_examples=150,
     deadline=None,  # the machine is shared
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

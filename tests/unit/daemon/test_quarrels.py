@@ -204,7 +204,7 @@ def does(daemon: SimulatedDaemon, deed: str, chosen: Handler) -> None:
             daemon.registers(name, registration._replace(interpreter="/theirs"))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(steps=st.lists(STEPS, min_size=5, max_size=60), extension=st.booleans())
 def test_whatever_they_do(steps: list[tuple[float, str, int]], extension: bool, tmp_path_factory: object) -> None:
     """When they have stopped, all stands in order; no pass writes an entry twice, and none follows without end."""

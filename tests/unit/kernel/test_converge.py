@@ -56,7 +56,7 @@ def served(handler: Handler, observed: ObservedState) -> bool:
     return False
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(world=worlds())
 def test_all_that_is_due_is_done(world: World) -> None:
     """What Convergence does ends the plan: no refusal, nothing left, and nothing to do afterwards."""
@@ -69,7 +69,7 @@ def test_all_that_is_due_is_done(world: World) -> None:
     assert plan(world.desired(), after, world.surroundings(after, records)).actions == ()
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(world=worlds(), random=st.randoms(use_true_random=False))
 def test_nothing_is_registered_that_is_not_desired(world: World, random: Random) -> None:
     """The desired handlers are what the ledger calls intended, so whatever a killed daemon made is known as its own."""
@@ -92,7 +92,7 @@ def test_nothing_is_registered_that_is_not_desired(world: World, random: Random)
             assert equal(entry.registration, desired.by_name[entry.name].registration)
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(world=worlds(), due=st.sampled_from([Due.LATER, Due.FORCED]))
 def test_what_shares_no_file_is_never_without_a_handler(world: World, due: Due) -> None:
     """Once the right entry serves, no write leaves its files without it: neither nobody nor a wrong one takes them."""

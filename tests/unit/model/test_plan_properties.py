@@ -21,7 +21,7 @@ def steps(planned: Plan) -> Steps:
     return frozenset((action.act, action.entry, action.drift) for action in planned.actions)
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(world=worlds())
 def test_a_plan_that_is_carried_out_leaves_nothing_to_do(world: World) -> None:
     """Applied to the state that it was made for, a plan ends every drift: the next one is empty."""
@@ -33,7 +33,7 @@ def test_a_plan_that_is_carried_out_leaves_nothing_to_do(world: World) -> None:
     assert plan(world.desired(), after, world.surroundings(after, records)).actions == ()
 
 
-@settings(max_examples=250)
+@settings(max_examples=125)
 @given(world=worlds())
 def test_what_is_in_sync_is_what_was_declared(world: World) -> None:
     """After a plan each handler stands as declared, above each lower one that could take the same file."""
@@ -61,7 +61,7 @@ def test_what_is_in_sync_is_what_was_declared(world: World) -> None:
     assert not any(is_stand_in(name) for name in after.by_name)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(world=worlds())
 def test_no_plan_touches_what_is_foreign(world: World) -> None:
     """Under "keep" a foreign entry is only ever disabled, if it stops every exec; "remove" spares what `keep` names."""
@@ -81,7 +81,7 @@ def test_no_plan_touches_what_is_foreign(world: World) -> None:
         assert action.entry not in theirs
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(world=worlds())
 def test_under_remove_nothing_undeclared_stays(world: World) -> None:
     """With `unmanaged = "remove"` every foreign entry goes, but for those that `keep` names."""
@@ -93,7 +93,7 @@ def test_under_remove_nothing_undeclared_stays(world: World) -> None:
     assert theirs - removed == {name for name in theirs if any(fnmatchcase(name, glob) for glob in policy.keep)}
 
 
-@settings(max_examples=250)
+@settings(max_examples=125)
 @given(world=worlds(), swaps=st.lists(st.integers(0, 6), max_size=12))
 def test_the_order_of_entries_that_share_no_file_does_not_matter(world: World, swaps: list[int]) -> None:
     """However the kernel lists entries that have nothing to do with each other, the same is done."""
@@ -107,7 +107,7 @@ def test_the_order_of_entries_that_share_no_file_does_not_matter(world: World, s
     assert steps(listed(world, tuple(entries)).plan()) == steps(world.plan())
 
 
-@settings(max_examples=250)
+@settings(max_examples=125)
 @given(world=worlds(), swaps=st.lists(st.integers(0, 3), max_size=8))
 def test_the_order_of_declarations_that_share_no_file_does_not_matter(world: World, swaps: list[int]) -> None:
     """Files and tables may come in any order where it says nothing about rank."""
@@ -121,7 +121,7 @@ def test_the_order_of_declarations_that_share_no_file_does_not_matter(world: Wor
     assert steps(shuffled.plan()) == steps(world.plan())
 
 
-@settings(max_examples=150)
+@settings(max_examples=75)
 @given(world=worlds())
 def test_a_plan_writes_each_name_once_and_the_lowest_rank_first(world: World) -> None:
     """Registrations come in order of rank, removals after them, and no name is written twice."""

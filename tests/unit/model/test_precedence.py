@@ -83,7 +83,7 @@ def right_order(
     )
 
 
-@settings(max_examples=500)
+@settings(max_examples=250)
 @given(situation=situations())
 def test_as_few_as_possible_are_moved(situation: Situation) -> None:
     """What is moved brings the right order, and no smaller set would: all subsets are tried."""

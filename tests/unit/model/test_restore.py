@@ -162,7 +162,7 @@ def pass_once(
     return planned, known
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(world=worlds(), lost=st.dictionaries(st.sampled_from(OTHERS), LOST, min_size=1), below=st.integers(0, 5))
 def test_what_is_lost_comes_back_as_it_was(world: World, lost: dict[str, Remembered], below: int) -> None:
     """Same text, same state, on the same side of ours; and then nothing is left to do."""
