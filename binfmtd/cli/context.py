@@ -43,4 +43,4 @@ def nothing_there(config: Config, desired: DesiredState) -> str | None:
     """Why there is nothing to keep, where something was asked for: the message, or None."""
     if not config.declarations or desired.handlers or any(h.standing is not Standing.ABSENT for h in desired.held):
         return None
-    return no_emulator()
+    return no_emulator(desired.held)

@@ -5,9 +5,11 @@ paragraph of names, unless all of them or some by name are asked for.  Then all 
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from binfmtd.cli.table import shortened, table, wrapped
+from binfmtd.model.config import PLACEHOLDER
 from binfmtd.model.pause import EVERYTHING
 from binfmtd.report.durations import age
 from binfmtd.report.happened import REPAIRED, first_names, happened, names_of
@@ -133,12 +135,23 @@ def _handlers(handlers: Sequence[Mapping[str, Any]], page: Page) -> list[str]:
 
 
 def _with_reasons(handlers: Sequence[Mapping[str, Any]], lines: Sequence[Sequence[str]], page: Page) -> Iterator[str]:
-    """A reason that several rows in a row have stands beneath the last of them."""
-    reasons = [str(row["reason"]) for row in handlers]
-    for line, reason, following in zip(lines, reasons, [*reasons[1:], ""], strict=True):
-        yield from line
-        if reason and reason != following:
+    """A reason that consecutive rows share stands once, below the last of them.
+
+    Reasons that differ only in the architecture are shared, too, and have {name} in its place, as in the config.
+    """
+    numbered = enumerate(handlers)
+    for _, group in groupby(numbered, lambda item: _general_reason(item[1])):
+        rows = list(group)
+        for number, _ in rows:
+            yield from lines[number]
+        row = rows[0][1]
+        if reason := str(row["reason"]) if len({each["reason"] for _, each in rows}) == 1 else _general_reason(row):
             yield from wrapped(reason, page.width, "  ", "  ")
+
+
+def _general_reason(row: Mapping[str, Any]) -> str:
+    architecture = row["architecture"]
+    return str(row["reason"]) if architecture is None else str(row["reason"]).replace(architecture, PLACEHOLDER)
 
 
 def _labelled(details: Mapping[str, str | None], page: Page) -> list[str]:

@@ -24,7 +24,7 @@ from binfmtd.daemon.voice import Voice, grouped
 from binfmtd.errors import WriteRefusedError
 from binfmtd.kernel.mount import Mounted
 from binfmtd.model.config import Config
-from binfmtd.model.desired import Standing
+from binfmtd.model.desired import Held, Standing
 from binfmtd.model.drift import Act, Action, Drift
 from binfmtd.model.entry import Entry
 from binfmtd.model.guard import BRICKS
@@ -137,7 +137,7 @@ class Reporter:
             if (not_restored or action.entry in still_open) and not _was_faster(entry, action, error):
                 failures.append((action.entry, error))
         news = self._voice.failed(failures)
-        self._lost_emulators({held.name for held in result.look.desired.held if held.standing is Standing.LOST})
+        self._lost_emulators([held for held in result.look.desired.held if held.standing is Standing.LOST])
         if refused := self._news(result.look, Standing.REFUSED):
             log.warning("handler_refused", **refused)
         if waiting := self._news(result.look, Standing.WAITING):
@@ -176,11 +176,12 @@ class Reporter:
             reason = f"{first.name}: {reason}; and {len(others)} more, see `binfmtd status`"
         return {**named([each.name for each in news]), "reason": reason}
 
-    def _lost_emulators(self, lost: set[str]) -> None:
+    def _lost_emulators(self, lost: list[Held]) -> None:
         """Log which are gone since the last pass, all in one line."""
-        for name in sorted(lost - self._lost):
-            self._gather("warning", "emulators_gone", name, gone())
-        self._lost = lost
+        for held in lost:
+            if held.name not in self._lost:
+                self._gather("warning", "emulators_gone", held.name, gone(lost))
+        self._lost = {held.name for held in lost}
 
     def _tell_at_once(
         self, level: str, event: str, names: list[str], words: str, drift: Drift, detail: str = ""
@@ -373,7 +374,7 @@ class Reporter:
         troubles = (self._trouble, self._invalid, self._unpersistent, self._unread)
         bridged = {name: (served, self._causes.get(name)) for name, served in self._bridged.items()}
         document = self.status.document(reconciler, mounted, contended, bridged, troubles, self._voice.history())
-        if document["lacking"] and not self._lacking:
+        if document["lacking"] and not self._lacking and not self._lost:  # which `emulators_gone` has said
             self._voice.log.warning("emulators_missing", reason=document["lacking"])
         self._lacking = document["lacking"]
         self.status.put(document)

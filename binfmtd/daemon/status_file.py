@@ -97,7 +97,7 @@ class StatusFile:
                 row["state"] = "stand_in" if served else "waiting"
                 row["reason"] = f"{why or 'it drifted'}; it is registered again when no other process is at work on it"
             self._probe.judge(row)
-        lacks = None if look is None else lacking(rows, look.desired, look.observed)
+        lacks = None if look is None else lacking(look.desired, look.observed)
         return {
             "state": "degraded"
             if look is None

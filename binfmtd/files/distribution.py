@@ -1,11 +1,14 @@
 """How packages are installed on this system: by /etc/os-release, and by where this Python has its own from."""
 
+import os
 import sys
+from collections.abc import Iterable
 from functools import cache
 
 from binfmtd.files.whereabouts import booted_with_systemd, in_container
 from binfmtd.formats.os_release import EMULATORS, System, install, parse_os_release
 
+_PACKAGED = frozenset({"/usr/bin", "/usr/libexec/qemu-binfmt"})  # where distributions have emulators
 _FILES = ("/etc/os-release", "/usr/lib/os-release")  # os-release(5)
 _IMAGE = (
     "this image has none: take one with emulators (the target binfmtd of our Containerfile), or bind the host's into "
@@ -38,8 +41,14 @@ def install_emulators(architecture: str | None = None, *, again: bool = False) -
     return "" if in_image() else install(this_system(), EMULATORS, architecture or "aarch64", again=again)
 
 
-def emulators_remedy(architecture: str | None = None) -> str:
-    """The same in words, to follow a colon."""
+def emulators_remedy(architecture: str | None = None, paths: Iterable[str] = ()) -> str:
+    """The same in words, to follow a colon; ``paths``: where an emulator was looked for, if that is known.
+
+    No package puts one into a directory of an administrator's own.
+    """
+    looked_for = list(paths)
+    if looked_for and all(os.path.dirname(path) not in _PACKAGED for path in looked_for):
+        return "put the emulator there, or correct [emulators] paths"
     if command := install_emulators(architecture):
         return f"run `{command}`"
     if in_image():

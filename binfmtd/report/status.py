@@ -1,6 +1,6 @@
 """The status: what the daemon has and lacks, in the words that its file, the metrics and a page share."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -22,15 +22,21 @@ IF_MEANT = "if it is meant to be gone, reload the daemon"
 HANDLER_STATES = (*SERVED, "disabled", "waiting", "paused", "contended", "refused", "failed")
 
 
-def gone() -> str:
-    """What to do about emulators that are not there any more."""
+def gone(lost: Iterable[Held]) -> str:
+    """Return what to do about emulators that were removed."""
     serves = "what F opened serves until its entry is removed"
-    return f"their emulators are not there any more: {emulators_remedy()}; {serves}; {IF_MEANT}"
+    return f"their emulators are not there any more: {emulators_remedy(None, _paths(lost))}; {serves}; {IF_MEANT}"
 
 
-def no_emulator() -> str:
-    """What to do where no architecture has an emulator."""
-    return f"no architecture has an emulator here: {emulators_remedy()}, or say where they are with [emulators] paths"
+def no_emulator(absent: Iterable[Held]) -> str:
+    """Return what to do where no architecture has an emulator."""
+    remedy = emulators_remedy(None, _paths(absent))
+    where = "" if "[emulators] paths" in remedy else ", or say where they are with [emulators] paths"
+    return f"no architecture has an emulator here: {remedy}{where}"
+
+
+def _paths(held: Iterable[Held]) -> list[str]:
+    return [path for each in held for path in each.interpreters]
 
 
 class Troubles(NamedTuple):
@@ -47,7 +53,7 @@ def held_reason(held: Held) -> str:
     """Why a handler cannot be had now, and for an architecture's emulator how to get it on this system."""
     if held.architecture is None or held.standing is Standing.REFUSED:
         return held.reason
-    return f"{held.reason}: {emulators_remedy(held.architecture)}"
+    return f"{held.reason}: {emulators_remedy(held.architecture, held.interpreters)}"
 
 
 def handler_states(
@@ -62,12 +68,19 @@ def handler_states(
     return sorted(rows, key=lambda row: str(row["name"]))
 
 
-def lacking(rows: list[dict[str, Any]], desired: DesiredState, observed: ObservedState) -> str | None:
-    """Why there is no handler at all, where "all" asks for every architecture and no foreign entry serves one."""
-    absent = [held for held in desired.held if held.standing is Standing.ABSENT]
-    if rows or not absent or any(_server(held, observed) for held in absent):
+def lacking(desired: DesiredState, observed: ObservedState) -> str | None:
+    """Why "all" has no emulator at all: there is none, or the last one was removed.
+
+    A foreign entry that serves an architecture counts as one.
+    """
+    standings = {held.standing for held in desired.held}
+    if desired.handlers or not standings or standings - {Standing.ABSENT, Standing.LOST}:
         return None
-    return no_emulator()
+    by_foreign = ((by, held) for held in desired.held if (by := _server(held, observed)))
+    if any(not _pins(by, held, observed) for by, held in by_foreign):
+        return None
+    lost = [held for held in desired.held if held.standing is Standing.LOST]
+    return gone(lost) if lost else no_emulator(desired.held)
 
 
 def whole_state(
@@ -105,9 +118,9 @@ def unready(document: Mapping[str, Any]) -> list[str]:
     why = [document["problem"]] if document["problem"] else []
     if document["mount"] is None and not why:
         why.append("binfmt_misc is not mounted")
-    if lacks := document["lacking"]:
-        why.append(lacks)
     rows = [row for row in document["handlers"] if row["state"] not in fine]
+    if (lacks := document["lacking"]) and len(rows) == len(document["handlers"]):  # else what F opened still serves
+        why.append(lacks)
     return why + [f"{row['name']} is {row['state']}: {row['reason']}" for row in rows]
 
 

@@ -47,6 +47,20 @@ def cli(instance: Instance, tmp_path: Path) -> Cli:
     return cli
 
 
+def test_reasons_that_differ_in_the_architecture(start_daemon: StartDaemon, cli: Cli, tmp_path: Path) -> None:
+    """They stand once, below the last handler; where a single one waits, its path is said as it is."""
+    wanted = f'emulators = {{paths = ["{tmp_path}/qemu-{{name}}"]}}\narchitectures = '
+    start_daemon(f'{wanted}["riscv64", "s390x"]')
+    shown = " ".join(cli("status", "--problems").stdout.split())
+    assert shown.count("no executable file") == 1
+    assert f"no executable file at {tmp_path}/qemu-{{name}}: " in shown
+
+
+def test_a_reason_of_one(start_daemon: StartDaemon, cli: Cli, tmp_path: Path) -> None:
+    start_daemon(f'emulators = {{paths = ["{tmp_path}/qemu-{{name}}"]}}\narchitectures = ["riscv64"]')
+    assert f"no executable file at {tmp_path}/qemu-riscv64: " in " ".join(cli("status").stdout.split())
+
+
 def test_fresh(start_daemon: StartDaemon, cli: Cli) -> None:
     """While the daemon runs it shows each handler and the whole, or with --check one line: 0."""
     daemon = start_daemon(CONFIG)

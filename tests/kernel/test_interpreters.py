@@ -15,6 +15,7 @@ from binfmtd.catalog.architectures import CATALOG
 from binfmtd.formats.line import encode_line
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.standin import stand_in_name
+from binfmtd.report.status import unready
 
 StartDaemon = Callable[..., Daemon]
 
@@ -279,7 +280,7 @@ def test_all_takes_up_a_new_emulator(instance: Instance, start_daemon: StartDaem
     daemon = start_daemon(emulators(bin_directory))
     status = daemon.status()
     assert (status["handlers"], status["state"]) == ([], "waiting")
-    assert "apt-get install qemu-user" in status["lacking"]
+    assert "[emulators] paths" in status["lacking"]
     assert daemon.wait_for_log("emulators_missing")["reason"] == status["lacking"]
     wait_until(lambda: f"STATUS=0 handlers in order; {status['lacking']}" in daemon.notifications, what="the sentence")
     install(bin_directory, "qemu-riscv64", "/usr/bin/true")
@@ -306,12 +307,16 @@ def test_all_loses_its_emulators(instance: Instance, start_daemon: StartDaemon, 
     away = bin_directory.rename(bin_directory.with_name("away"))
     gone = daemon.wait_for_log("emulators_gone")
     assert (gone["level"], gone["entries"]) == ("warning", names)
-    assert "qemu-user" in gone["reason"]
+    assert "[emulators] paths" in gone["reason"], "no package puts one into this directory"
+    status = daemon.wait_status(lambda status: status["state"] == "waiting", "state waiting")
     assert states(daemon) == dict.fromkeys(names, "registered")
+    assert "any more" in status["lacking"]
+    assert unready(status) == [], "programs run, and do not after a restart"
     instance.remove("status")
-    daemon.wait_status(lambda status: status["state"] == "waiting", "state waiting")
+    daemon.wait_status(unready, "handlers that wait")
     assert (states(daemon), instance.names()) == (dict.fromkeys(names, "waiting"), [])
-    assert all("apt-get install qemu-user" in row["reason"] for row in daemon.status()["handlers"])
+    assert all("[emulators] paths" in row["reason"] for row in daemon.status()["handlers"])
+    assert daemon.logs("emulators_missing") == [], "one line is enough"
     assert len(daemon.logs("emulators_gone")) == 1
     away.rename(bin_directory)
     wait_until(lambda: sorted(instance.names()) == names, what="the entries")

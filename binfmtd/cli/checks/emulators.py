@@ -3,6 +3,7 @@
 import os
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import chain
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.cli.checks.remedies import split
@@ -49,6 +50,7 @@ def _missing(scene: Scene) -> Iterator[Finding]:
         yield _found("missing", Level.OK, "; ".join(["every architecture has an emulator", *runs]))
     elif not scene.emulators:
         text = "; ".join(["no architecture has an emulator here", *runs])
-        yield _found("missing", Level.WARNING, *split(f"{text}: {emulators_remedy()}"))
+        remedy = emulators_remedy(None, chain.from_iterable(scene.candidates.values()))
+        yield _found("missing", Level.WARNING, *split(f"{text}: {remedy}"))
     else:
         yield _found("missing", Level.OK, "; ".join([f"none for: {' '.join(missing)}", *runs]))

@@ -102,7 +102,8 @@ def test_emulators(doctor: Doctor, emulator: Path, tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     config = f"architectures = []\n[emulators]\npaths = ['{tmp_path}/bin/qemu-{{name}}']\n"
     found = doctor.found("emulators", "missing", config=config)
-    assert (found["level"], found["remedy"]) == ("warning", "apt-get install qemu-user")
+    assert found["level"] == "warning"
+    assert found["text"].endswith("put the emulator there, or correct [emulators] paths"), "of no package"
     (tmp_path / "bin" / f"qemu-{FOREIGN}").symlink_to(emulator)
     found = doctor.found("emulators", "version", config=config)
     assert found["text"] == f"QEMU {said}: {tmp_path}/bin/qemu-{FOREIGN}"
