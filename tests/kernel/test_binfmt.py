@@ -85,7 +85,7 @@ def test_names_spellings_and_errors(binfmt: DropIn, instance: Instance) -> None:
     path = f"{binfmt.emulators}/qemu-aarch64"
     if host != "aarch64":
         assert missing.startswith(f'installing: arm64 cannot register "{path}" to {instance.mount_point}/register: no ')
-        assert missing.endswith(emulators_remedy("aarch64"))
+        assert missing.endswith(emulators_remedy("aarch64", [path]))
     assert native.endswith(" already runs natively")
     assert entry == "installing: qemu-s390x unsupported architecture: qemu-s390x"
     assert result.json["emulators"] == instance.names() == ["qemu-s390x"]

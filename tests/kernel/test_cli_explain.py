@@ -402,11 +402,11 @@ def test_the_emulator_is_here(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_the_emulator_is_not_here(cli: Cli, tmp_path: Path) -> None:
-    """The package is named; a handler of the config that waits for its interpreter is, too."""
+    """The remedy is named; a handler of the config that waits for its interpreter is, too."""
     path = foreign_program(tmp_path / "foreign", CATALOG["riscv64"])
     nowhere = f"[emulators]\npaths = ['{tmp_path}/none/qemu-{{name}}']\n"
     (found,) = cli("explain", "--json", str(path), config=nowhere).json
-    assert emulators_remedy("riscv64") in found["remedy"]
+    assert emulators_remedy("riscv64", [f"{tmp_path}/none/x"]) in found["remedy"]
     wasm = install(tmp_path / "module", b"\0asm\x01\0\0\0")
     handler = "[handlers.mine]\nmagic = '\\x00asm'\ninterpreter = '/nowhere/wasmtime'\n"
     (found,) = cli("explain", "--json", str(wasm), config=handler).json

@@ -43,3 +43,10 @@ def test_a_python_module(on: pytest.MonkeyPatch) -> None:
     on.setattr(distribution, "this_system", lambda: System("fedora"))
     on.setattr(sys, "base_prefix", "/elsewhere")
     assert install_module("structlog") == f"{sys.executable} -m pip install structlog"
+
+
+@pytest.mark.usefixtures("on")
+def test_a_place_of_an_administrators_own() -> None:
+    """No package puts an emulator there; of several places one that packages use is enough."""
+    assert emulators_remedy("arm", ["/opt/a/qemu-arm"]) == "put the emulator there, or correct [emulators] paths"
+    assert emulators_remedy("arm", ["/opt/a/qemu-arm", "/usr/bin/qemu-arm"]) == emulators_remedy("arm")
