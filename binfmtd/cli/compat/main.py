@@ -67,8 +67,11 @@ def log(text: str) -> None:
 
 
 def log_error(error: BinfmtdError) -> None:
-    """Why nothing could be done, as the last line."""
-    text = str(error)
-    for option, variable in _VARIABLES.items():
-        text = text.replace(option, variable)
-    log(f"error: {text}")
+    """Why nothing could be done, as the last line; a command of ``binfmtd`` in it keeps its options."""
+    parts = str(error).split("`")
+    for place, part in enumerate(parts):
+        if place % 2 and part.startswith("binfmtd "):
+            continue
+        for option, variable in _VARIABLES.items():
+            parts[place] = parts[place].replace(option, variable)
+    log(f"error: {'`'.join(parts)}")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from support.cli import run
 
-from binfmtd.cli.compat.main import choose
-from binfmtd.errors import UsageError
+from binfmtd.cli.compat.main import choose, log_error
+from binfmtd.errors import StateError, UsageError
 
 BINFMT = (sys.executable, "-c", "from binfmtd.cli.compat.main import entry; entry()")
 
@@ -105,3 +105,10 @@ def test_version_of_the_emulators(said: str, version: str, tmp_path: Path) -> No
     variables = {"QEMU_BINARY_PATH": str(tmp_path), "QEMU_BINARY_PREFIX": "my-"}
     result = run([*BINFMT, "-version"], env=os.environ | variables)
     assert (result.status, result.stdout, result.stderr.split(" ")[1]) == (0, "", f"qemu/{version}")
+
+
+def test_options_are_variables_but_for_those_of_binfmtd(capsys: pytest.CaptureFixture[str]) -> None:
+    """`binfmt` takes no such option, but a variable; a command of `binfmtd` keeps its options, or it would not work."""
+    log_error(StateError("name another with --state-dir, then run `binfmtd reload --state-dir /run/binfmtd`"))
+    said = "error: name another with BINFMTD_STATE_DIR, then run `binfmtd reload --state-dir /run/binfmtd`\n"
+    assert capsys.readouterr().err == said
