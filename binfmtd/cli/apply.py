@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from binfmtd.cli import options
 from binfmtd.cli.context import load_config, natively, nothing_there
-from binfmtd.cli.one_shot import Visit, refused_beside, visit
+from binfmtd.cli.one_shot import Visit, more_architectures, refused_beside, visit
 from binfmtd.cli.output import print_json, print_table, warn
 from binfmtd.cli.plan import describe
 from binfmtd.cli.state import state_dir
@@ -87,8 +87,7 @@ def main(arguments: Sequence[str]) -> int:
         persistence.want(result.look, config, refused, adding=wanted is not None)
         failures += _keep(persistence, write=here.daemon is None)
     if failures and here.daemon is not None:
-        words = ", ".join(f'"{word}"' for word in wanted or ())
-        wish = f"`architectures = [{words}]`" if wanted else "what is missing below"
+        wish = more_architectures(wanted) if wanted else "declare what is missing below"
         warn(refused_beside(here.daemon, directory, wish))
     desired = result.look.desired
     warnings = [

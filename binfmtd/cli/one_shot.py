@@ -3,7 +3,7 @@
 Beside a running daemon of the same state directory nothing is written: its config is what counts.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from binfmtd.cli.context import reconciler
 from binfmtd.cli.trial import look_and_try
 from binfmtd.daemon.look import Look, PassResult
 from binfmtd.daemon.reconcile import Reconciler
-from binfmtd.daemon.state_dir import APPLY, Lock, make_state_dir
+from binfmtd.daemon.state_dir import APPLY, Lock, is_holder, make_state_dir
 from binfmtd.errors import AlreadyRunningError, StateError
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.lifetime import find_or_mount_to_last, hold
@@ -87,12 +87,20 @@ def visit(config: Config, directory: str, where: Where, held: str | None = None)
 
 
 def refused_beside(pid: int, directory: str, wish: str) -> str:
-    """Why nothing was written, and what to do: ``wish`` says which line the daemon's config lacks."""
+    """Why nothing was written, and what to do: ``wish`` says what is to be changed in the daemon's config."""
     try:
         path = read_status(directory)["config"]["path"]
     except StateError:
         path = "its config"
+    reload = f"run `binfmtd reload --state-dir {directory}`"
+    if not is_holder(pid, directory):
+        reload = "run `binfmtd reload` in the daemon's container"
     return (
         f"nothing was written: a daemon keeps this instance (pid {pid or 'unknown'}, state directory {directory}) as "
-        f"its own config says: put {wish} into {path}, then run `binfmtd reload --state-dir {directory}`"
+        f"its own config says: {wish} in {path}, then {reload}"
     )
+
+
+def more_architectures(words: Iterable[str]) -> str:
+    """What is to be changed in a daemon's config, so that it declares these, too: it keeps what it has."""
+    return "add " + ", ".join(f'"{word}"' for word in words) + " to `architectures`"

@@ -254,10 +254,13 @@ def test_beside_a_daemon(instance: Instance, start_daemon: StartDaemon, binfmt: 
     last = lacking.stderr.splitlines()[-1]
     assert last.startswith("error: nothing was written: a daemon keeps this instance ")
     assert f"(pid {daemon.pid}, " in last
-    assert 'put `architectures = ["riscv64"]` into ' in last
+    assert last.endswith(
+        f': add "riscv64" to `architectures` in {daemon.config}, '
+        f"then run `binfmtd reload --state-dir {daemon.state_directory}`"
+    )
     unwanted = binfmt("--uninstall qemu-*")
     assert (unwanted.status, unwanted.stderr.splitlines()[0]) == (1, "uninstalling: qemu-s390x is still there")
-    assert 'put `architectures = ["all", "-s390x"]` into ' in unwanted.stderr.splitlines()[-1]
+    assert f': add "-s390x" to `architectures` in {daemon.config}, ' in unwanted.stderr.splitlines()[-1]
     assert state(instance) == before
 
 

@@ -274,7 +274,7 @@ def test_arch_beside_a_daemon(instance: Instance, start_daemon: StartDaemon, tmp
     assert cli("--arch", "arm", config=emulators).status == 0
     result = cli("--arch", "s390x", config=emulators)
     assert result.status == 1
-    assert f'put `architectures = ["s390x"]` into {daemon.config}, then run' in result.messages[0]
+    assert f': add "s390x" to `architectures` in {daemon.config}, then run' in result.messages[0]
     assert result.messages[0].endswith(f"then run `binfmtd reload --state-dir {daemon.state_directory}`")
     assert result.messages[1].startswith("qemu-s390x: missing: it is not there")
     assert instance.names() == ["qemu-arm"]

@@ -228,7 +228,7 @@ def test_beside_a_daemon(instance: Instance, start_daemon: StartDaemon, binfmt: 
     result = binfmt(f"-dir {lines}")
     assert (result.status, result.stdout) == (1, "")
     assert result.stderr.startswith(f"error: nothing was written: a daemon keeps this instance (pid {daemon.pid}, ")
-    assert "put [handlers.one] into " in result.stderr
+    assert f": declare [handlers.one] in {daemon.config}, " in result.stderr
     assert state(instance) == before
 
 

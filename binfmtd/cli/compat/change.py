@@ -14,7 +14,7 @@ from binfmtd.cli.compat.install import THERE, Fate, Outcome, exchange
 from binfmtd.cli.compat.main import log
 from binfmtd.cli.compat.platforms import ORDER, architecture_of, go_name
 from binfmtd.cli.compat.selection import select
-from binfmtd.cli.one_shot import refused_beside, visit
+from binfmtd.cli.one_shot import more_architectures, refused_beside, visit
 from binfmtd.cli.trial import server
 from binfmtd.daemon.facts import HostFacts
 from binfmtd.daemon.state_dir import default_state_dir
@@ -131,10 +131,7 @@ def _installed(
 
 
 def _wish(words: Iterable[str], doomed: Iterable[str]) -> str:
-    """The line of the daemon's config that would do it."""
+    """What is to be changed in the daemon's config for the same."""
     rows = [architecture_of(name.rpartition("qemu-")[2]) for name in sorted(doomed)]
-    without = [f"-{row.name}" for row in rows if row]
-    wanted = list(words) or ([ALL] if without else [])
-    if not wanted:
-        return "no more than is to stay"
-    return "`architectures = [" + ", ".join(f'"{word}"' for word in (*wanted, *without)) + "]`"
+    changed = [*words, *(f"-{row.name}" for row in rows if row)]
+    return more_architectures(changed) if changed else "declare no more than is to stay"

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     except FormatError as error:
         problem = error
     for name, declaration in declared.items():
-        outcome = register(there, _just(declaration), f"[handlers.{name}]").outcomes[name]
+        outcome = register(there, _just(declaration), f"declare [handlers.{name}]").outcomes[name]
         if outcome.reason:
             raise FormatError(f"{declaration.source}: {name}: {outcome.reason}")
     if problem is not None:

@@ -23,7 +23,7 @@ from binfmtd.model.standin import is_stand_in
 Declare = Callable[[Collection[str]], Sequence[Declaration]]
 """From QEMU's names of what runs natively to the handlers to have."""
 
-EVERY = '`architectures = ["all"]`'  # the line of a daemon's config that does the same
+EVERY = 'write `architectures = ["all"]`'  # in a daemon's config, for the same
 
 
 class Registered(NamedTuple):
@@ -37,8 +37,8 @@ def register(where: Where, declare: Declare, wish: str, reset: str | None = None
     """Register handlers, the same names anew and without a gap.
 
     With ``reset``, a glob over names, only those which it matches are registered anew or removed; other entries that
-    work stay as they are.  ``wish`` is what a daemon's config has to say for the same.  Raises MountError, StateError
-    (also beside a daemon that has it otherwise), WriteRefusedError and ProbeError.
+    work stay as they are.  ``wish`` is what is to be changed in a daemon's config for the same.  Raises MountError,
+    StateError (also beside a daemon that has it otherwise), WriteRefusedError and ProbeError.
     """
     directory = default_state_dir()
     with visit(Config(()), directory, where) as here, Prober() as probe:

@@ -1,0 +1,25 @@
+"""The message of `apply` and of the drop-ins, which write nothing beside a daemon."""
+
+import os
+from pathlib import Path
+
+from binfmtd.cli.one_shot import more_architectures, refused_beside
+from binfmtd.daemon.state_dir import RUN, Lock
+
+
+def test_the_reload_of_a_daemon_that_can_be_signalled(tmp_path: Path) -> None:
+    """The daemon runs in this process namespace: the command names its state directory."""
+    lock = Lock(str(tmp_path), RUN)
+    try:
+        said = refused_beside(os.getpid(), str(tmp_path), more_architectures(["arm64", "s390x"]))
+    finally:
+        lock.release()
+    assert said.endswith(
+        f': add "arm64", "s390x" to `architectures` in its config, then run `binfmtd reload --state-dir {tmp_path}`'
+    )
+
+
+def test_the_reload_of_a_daemon_in_another_container(tmp_path: Path) -> None:
+    """The process id belongs to another process namespace, so `binfmtd reload` cannot signal the daemon from here."""
+    said = refused_beside(os.getpid(), str(tmp_path), more_architectures(["arm64"]))
+    assert said.endswith("then run `binfmtd reload` in the daemon's container")
