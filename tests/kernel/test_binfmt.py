@@ -12,6 +12,7 @@ from support.cli import Result, run, state
 from support.daemon import Daemon
 from support.drop_in import BINFMT, DropIn
 from support.instance import Instance
+from support.waiting import IN_DELETE, DirectoryWatch
 
 from binfmtd.files.distribution import emulators_remedy
 from binfmtd.model.handler import Flags
@@ -145,6 +146,16 @@ def test_uninstall(binfmt: DropIn, instance: Instance) -> None:
     ]
     assert result.json["emulators"] == ["WSLInterop", "jar"]
     assert set(instance.names()) == {"WSLInterop", "jar"}
+
+
+def test_uninstall_leaves_a_stand_in_that_a_daemon_makes_meanwhile(binfmt: DropIn, instance: Instance) -> None:
+    """Stand-ins are removed before the entries; what a daemon of another state directory registers then, serves."""
+    binfmt.register("riscv64")
+    binfmt.register("riscv64", entry=".binfmtd~qemu-riscv64")
+    with DirectoryWatch(instance.directory, IN_DELETE) as watch:
+        assert binfmt("--uninstall qemu-*").status == 0
+        removed = [event.name for event in watch.pending()]
+    assert removed == [".binfmtd~qemu-riscv64", "qemu-riscv64"]
 
 
 def test_emulators_are_what_is_enabled(binfmt: DropIn, instance: Instance) -> None:

@@ -62,8 +62,11 @@ def exchange(
 
 
 def _remove(here: Visit, names: Collection[str]) -> set[str]:
-    """Remove entries, and their stand-ins with them; those that were there."""
-    return set(here.remove([*names, *map(stand_in_name, names)])) & set(names)
+    """Remove entries, and their stand-ins with them; those that were there.
+
+    The stand-ins come first: one that a daemon of another state directory puts up for a name that is gone serves.
+    """
+    return set(here.remove([*map(stand_in_name, names), *names])) & set(names)
 
 
 def _install(here: Visit, probe: Prober, renewed: Collection[str]) -> dict[str, Outcome]:
