@@ -51,7 +51,8 @@ def of_systemd(said: Rules) -> Iterator[Finding]:
     number = len(said.names)
     what = f"{number} rule{'' if number == 1 else 's'} of {_several(said.files)}" if said.files else "no rules"
     if unit is None:
-        yield _found("systemd_binfmt", Level.OK, f"binfmt.d has {what}, and systemd-binfmt is not here to read them")
+        text = f"binfmt.d has {what}; systemd-binfmt, which would read binfmt.d, is not here"
+        yield _found("systemd_binfmt", Level.OK, text)
     elif masked(unit):
         yield _found("systemd_binfmt", Level.OK, f"systemd-binfmt is masked; {what}")
     elif unit_state(_UNIT) == "failed":
