@@ -25,7 +25,8 @@ HANDLER_STATES = (*SERVED, "disabled", "waiting", "paused", "contended", "refuse
 def gone(lost: Iterable[Held]) -> str:
     """Return what to do about emulators that were removed."""
     serves = "what F opened serves until its entry is removed"
-    return f"their emulators are not there any more: {emulators_remedy(None, _paths(lost))}; {serves}; {IF_MEANT}"
+    meant = "if they are meant to be gone, leave them out of `architectures`"
+    return f"their emulators are not there any more: {emulators_remedy(None, _paths(lost))}; {serves}; {meant}"
 
 
 def no_emulator(absent: Iterable[Held]) -> str:

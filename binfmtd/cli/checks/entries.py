@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from binfmtd.cli.checks.remedies import Remedies, architecture_of, split
 from binfmtd.cli.checks.scene import Scene
+from binfmtd.files.distribution import emulators_remedy, in_image
 from binfmtd.kernel.host import judges_paths, kernel_version
 from binfmtd.model.entry import Entry
 from binfmtd.model.examine import Fault, Host, Verdict, examine, mended
@@ -107,6 +108,13 @@ class _Words:
         if fault is Fault.NATIVE and not entry.enabled:
             text = f"is disabled; enabled, it {text}"
         level = Level.FAILURE if fault in _FAILURES and entry.enabled else Level.WARNING
+        if fault is Fault.GONE and in_image():
+            level, remedy = Level.OK, ""  # another container or the host registered it: the path means nothing here
+        elif fault is Fault.GONE and not remedy:  # it serves: never to be removed
+            architecture, again = architecture_of(registration.match), "put it there again"
+            if architecture is not None:
+                again = emulators_remedy(architecture, [registration.interpreter])
+            text, remedy = split(f"{text}: {again}")
         return _found(fault.value, level, f"{entry.name}: {text}", remedy)
 
     def _remedy(self, verdict: Verdict, entry: Entry, registration: Registration) -> str:
@@ -117,7 +125,7 @@ class _Words:
             Fault.NEVER: lambda: remedies.match(entry, registration, better),
             Fault.DISABLED: lambda: remedies.control(entry, "1"),
             Fault.MISSING: lambda: remedies.there(entry, registration),
-            Fault.GONE: lambda: remedies.there(entry, registration),
+            Fault.GONE: lambda: remedies.back(entry, registration),
             Fault.NO_F: lambda: remedies.standard(entry, registration, better),
             Fault.DYNAMIC: lambda: remedies.static(entry, registration, better),
             Fault.SCRIPT: lambda: remedies.mend(entry, registration, better),

@@ -100,6 +100,11 @@ class Remedies:
             return self.renew(entry, architecture)
         return self.remove(entry)
 
+    def back(self, entry: Entry, registration: Registration) -> str:
+        """Have an emulator that is here serve in place of the one that F opened; "" where none is."""
+        architecture = architecture_of(registration.match)
+        return self.renew(entry, architecture) if architecture in self._scene.emulators else ""
+
     def renew(self, entry: Entry, architecture: str) -> str:
         """Have binfmtd's own entry for this architecture in its place."""
         if self._scene.pid is not None and any(

@@ -141,11 +141,13 @@ def test_missing_emulator(doctor: Doctor, emulator: Path) -> None:  # noqa: ARG0
 
 
 def test_gone_interpreter(doctor: Doctor, static: Path) -> None:
-    """With F what was opened serves on: a warning."""
+    """With F what was opened serves on: a warning, and no remedy takes away what serves."""
     doctor.register("one", Extension("one"), static)
     assert doctor.find("entries", "gone") is None
     static.unlink()
-    ends(doctor, "gone", "warning")
+    found = doctor.found("entries", "gone")
+    assert (found["level"], found["remedy"]) == ("warning", None)
+    assert found["text"].endswith(": put it there again")
 
 
 def test_shadowed(doctor: Doctor, emulator: Path) -> None:
