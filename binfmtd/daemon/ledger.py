@@ -1,9 +1,9 @@
 """What binfmtd registered: ledger.json in the state directory.
 
-A registration is written down as an intent, without an inode number, before it is made, and as an entry with its number
-afterwards.  So the entries of a daemon that was killed are known as its own: an entry that equals an intent was
-registered by it.  Records of another boot are void.  Without a ledger, entries that equal the desired state are
-adopted, and all others are foreign.
+What may be registered is written down as an intent, without an inode number, before that is done, and as an entry with
+its number afterwards; a daemon has intents for all of its handlers.  So the entries of a daemon that was killed are
+known as its own: an entry that equals an intent was registered by it.  Records of another boot are void.  Without a
+ledger, entries that equal the desired state are adopted, and all others are foreign.
 """
 
 from collections.abc import Iterable

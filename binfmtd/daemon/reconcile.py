@@ -64,11 +64,10 @@ class Reconciler:
         if interpreters:
             self._desired = None
 
-    def intend(self, names: Collection[str] | None = None) -> None:
-        """Write down that these names, or all handlers, are to be registered, before their turn comes."""
+    def intend(self) -> None:
+        """Write down that all handlers may be registered, before their turn comes."""
         if self._desired is not None:
-            wanted = [each for each in self._desired.handlers if names is None or each.name in names]
-            self.ledger.intend(wanted)
+            self.ledger.intend(self._desired.handlers)
 
     def interpreter_arrived(self) -> None:
         """Use new facts about interpreters; what failed is not tried again before everything is quiet."""
@@ -141,7 +140,7 @@ class Reconciler:
             if not actions:
                 break
             self.memory.save()
-            self.ledger.intend(_to_be_registered(actions))
+            self.ledger.intend(look.desired.handlers)
             result.replaced |= {a.entry: look.observed.by_name[a.entry] for a in actions if a.act is Act.REPLACE}
             todo = Plan(actions, look.plan.served_elsewhere, look.plan.shadowed, look.plan.yielding_to)
             convergence = Convergence(
@@ -165,7 +164,8 @@ class Reconciler:
             if not outcome.done and look.desired.fingerprints == judged:
                 break
         self._forget_void(look.observed)
-        self.ledger.save(_to_be_registered(look.plan.actions))
+        # A daemon registers them again at any moment, and its ledger is written later than that.
+        self.ledger.save(_to_be_registered(look.plan.actions) if last else look.desired.handlers)
         self.memory.save()
         return result
 

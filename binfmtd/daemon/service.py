@@ -37,6 +37,7 @@ from binfmtd.daemon.reconcile import Reconciler
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.signals import Signals, reap_orphans
 from binfmtd.daemon.state_dir import Lock
+from binfmtd.daemon.state_writer import KEY as STATE_FILES
 from binfmtd.daemon.state_writer import StateWriter, Written
 from binfmtd.daemon.storm import Storm
 from binfmtd.daemon.wait import Wait
@@ -53,7 +54,7 @@ CALM = 1.0  # seconds: a program that replaces one interpreter after the other i
 _SWITCH_SECONDS = 0.0001
 _FIRST_LOOK = 2.0  # seconds that the start waits for interpreters
 _VERIFIED = 1.0  # seconds from one look at interpreters to the next, while no events are read
-_WRITTEN = 0.2  # seconds that a new config waits for the ledger
+_WRITTEN = 0.2  # seconds that the start and a new config wait for the ledger
 _FIRST_PUBLISHED = 5.0  # seconds that the first READY=1 waits for watches, status file, textfile and HTTP
 _PUBLISHED = 1.0  # seconds that READY=1 waits for the status file
 _STOPPING = 0.5  # seconds that the end waits for a mount that may be back
@@ -191,6 +192,9 @@ class Service:
             self._keep_interpreters()
             self._interpreters.look()
             self._interpreters.wait(_FIRST_LOOK)
+            self._reconciler.intend()
+            self._state.sync()
+            self._background.finish([STATE_FILES], _WRITTEN)
             self._pass("start", at_once=True)
             self._attachment.looked()
         self._probing.changed = self._tell  # not before there is anything to tell

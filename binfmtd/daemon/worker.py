@@ -148,8 +148,6 @@ class Worker:
         for name, refusal in answer.reaction.refused.items():
             self._reconciler.refused(name, refusal)
             self._attachment.failed(refusal)
-        if answer.reaction.found:
-            self._reconciler.intend(answer.reaction.found.keys())
         if self.touched is not None:
             self.touched |= answer.heard.names
 
