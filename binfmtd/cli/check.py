@@ -12,7 +12,7 @@ from binfmtd.errors import ConfigError, FormatError, MountError
 from binfmtd.formats.line import encode_line
 from binfmtd.kernel.instance import Instance, Observer
 from binfmtd.kernel.mount import find
-from binfmtd.model.config import Config
+from binfmtd.model.config import Config, StandInPolicy
 from binfmtd.model.desired import DesiredState, Standing, resolve
 from binfmtd.model.entry import ObservedState
 from binfmtd.model.standin import stand_in_name
@@ -53,6 +53,7 @@ def main(arguments: Sequence[str]) -> int:
         waiting = len(held := _held(desired, Standing.WAITING))
         warnings += held
         warnings += _without_stand_in(config)
+        warnings += _with_temporary_stand_ins(desired)
     if given.json:
         print_json({"valid": not errors, "handlers": handlers, "errors": errors, "warnings": warnings})
     else:
@@ -76,6 +77,16 @@ def observe(directory: str | None) -> ObservedState | None:
 
 def _held(desired: DesiredState, standing: Standing) -> list[str]:
     return [f"{held.name}: {standing.value}: {held_reason(held)}" for held in desired.held if held.standing is standing]
+
+
+def _with_temporary_stand_ins(desired: DesiredState) -> list[str]:
+    if desired.policy.stand_ins is StandInPolicy.TEMPORARY:
+        return []
+    return [
+        f"{name}: takes some of the files of {other}, so its stand-in is temporary: executions fail for a moment when "
+        "another program removes its entry"
+        for name, other in sorted(desired.sharing.items())
+    ]
 
 
 def _without_stand_in(config: Config) -> list[str]:

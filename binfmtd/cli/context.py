@@ -23,10 +23,18 @@ def load_config(arguments: argparse.Namespace, architectures: Sequence[str] | No
     return load(arguments.config, trust=Trust.of_this_process(), architectures=architectures)
 
 
-def reconciler(config: Config, directory: str | None, *, writes: bool = True) -> Reconciler:
-    """Everything a pass needs; ``directory`` is the state directory, which who only looks does not write to."""
+def reconciler(
+    config: Config, directory: str | None, *, writes: bool = True, beside_daemon: bool = False
+) -> Reconciler:
+    """Everything a pass needs; ``directory`` is the state directory, which who only looks does not write to.
+
+    ``beside_daemon``: a daemon of this state directory runs, and has its stand-ins.
+    """
     boot = boot_id()
-    return Reconciler(config, HostFacts(directory, writes=writes), Ledger(directory, boot), Memory(directory, boot))
+    found = Reconciler(config, HostFacts(directory, writes=writes), Ledger(directory, boot), Memory(directory, boot))
+    if beside_daemon:
+        found.leave_stand_ins()
+    return found
 
 
 def natively(config: Config, desired: DesiredState) -> list[str]:

@@ -72,7 +72,7 @@ def visit(config: Config, directory: str, where: Where, held: str | None = None)
         lock = Lock(directory, APPLY)
     except AlreadyRunningError as running:
         with Instance(find_to_look(where.directory)) as instance:
-            yield Visit(reconciler(config, directory, writes=False), instance, running.pid)
+            yield Visit(reconciler(config, directory, writes=False, beside_daemon=True), instance, running.pid)
         return
     try:
         was_there = is_mounted(where.directory)

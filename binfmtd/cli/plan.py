@@ -36,10 +36,11 @@ def main(arguments: Sequence[str]) -> int:
     wanted = options.architectures(given)
     config = load_config(given, wanted)
     directory = state_dir_to_read(given)
-    here = reconciler(config, directory, writes=False)
+    beside_daemon = running_pid(directory) is not None
+    here = reconciler(config, directory, writes=False, beside_daemon=beside_daemon)
     with Instance(find_to_look(given.mount)) as instance:
         # Beside a daemon `apply` writes nothing, and the daemon itself tries nothing before a pass.
-        look = here.look(instance) if running_pid(directory) is not None else look_and_try(here, instance)
+        look = here.look(instance) if beside_daemon else look_and_try(here, instance)
     if nothing := nothing_there(config, look.desired):
         warn(nothing)
     for text in natively(config, look.desired):

@@ -21,7 +21,7 @@ from binfmtd.formats.address import parse_address
 from binfmtd.formats.duration import parse_duration
 from binfmtd.formats.escapes import decode
 from binfmtd.formats.line import check_interpreter
-from binfmtd.model.config import PLACEHOLDER, OnStop, Probe, Shadowed, Unmanaged
+from binfmtd.model.config import PLACEHOLDER, OnStop, Probe, Shadowed, StandInPolicy, Unmanaged
 from binfmtd.model.handler import Flags
 from binfmtd.model.match import match_of
 from binfmtd.model.standin import check_handler_name
@@ -220,6 +220,7 @@ class ConfigFile(TypedDict, total=False):
     resync: Annotated[float, BeforeValidator(partial(duration, least=1, most=7 * 86400))]
     settle: Annotated[float, BeforeValidator(partial(duration, least=0, most=1))]
     reload_on_change: bool
+    stand_ins: Annotated[StandInPolicy, _Word]
     probe: Annotated[Probe | float, BeforeValidator(_probe)]
     include: Annotated[list[IncludeWord], Field(max_length=LONGEST_LIST)]
     metrics: MetricsTable

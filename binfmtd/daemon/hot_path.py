@@ -27,7 +27,9 @@ class Reaction:
     def __init__(self) -> None:
         self.found: dict[str, Drift] = {}  # has to be settled
         self.ended: dict[str, Drift] = {}  # one write was enough
-        self.bridged: list[str] = []
+        self.bridged: list[str] = []  # have a new stand-in
+        self.standing: list[str] = []  # have had one already, which serves
+        self.kept: list[str] = []  # in order, but for their permanent stand-in, which was written
         self.refused: dict[str, WriteRefusedError] = {}
         self.instead: dict[str, Entry] = {}  # what is there, where it is not what should be
         self.wanted: dict[str, Registration] = {}  # what should be there instead
@@ -64,6 +66,7 @@ class HotPath:
         self._inodes = {name: entry.inode for name, entry in look.observed.by_name.items()}
         self._there = self._by_file.keys() & look.observed.by_name.keys()  # as far as was noticed
         self._switch_paused = pauses.hold(INSTANCE)
+        self._permanent = look.desired.permanent
         self._may_bridge = may_bridge
         self._may_switch = may_switch
         self._unchanged = unchanged
@@ -91,15 +94,41 @@ class HotPath:
         if not heard.written and self._all_gone(reaction.found, instance):
             heard.flushed = True  # also if nobody said so: during a storm, or not yet
         without = [handler for handler in without if self._may_open(handler.registration)]
+        if heard.names:
+            self._stand_ins.touched(heard.names)
         if without:
             enabled = [each.name for each in without if self._enabled_again(each, heard, instance, writer)]
             overtaken = self._stand_ins.renew(without, instance, writer)
             bridged = self._stand_ins.bridge(without, instance, writer)
             reaction.bridged = [*bridged[0], *enabled, *overtaken[0]]
             reaction.refused = bridged[1] | overtaken[1]
+            stood = set(reaction.bridged)
+            reaction.standing = [h.name for h in without if h.name not in stood and self._stands(h, instance)]
+        if self._permanent and (heard.names or heard.everything):
+            self._keep(heard, instance, writer, reaction)
         self._there.difference_update(name for name, drift in reaction.found.items() if drift is Drift.MISSING)
-        self._there.update(map(stand_in_name, reaction.bridged))
+        self._there.update(map(stand_in_name, (*reaction.bridged, *reaction.kept)))
         return reaction
+
+    def _stands(self, handler: Handler, instance: Instance) -> bool:
+        entry = instance.entry(stand_in_name(handler.name))
+        return entry is not None and entry.enabled and equal(entry.registration, handler.registration)
+
+    def _keep(self, heard: Heard, instance: Instance, writer: Writer, reaction: Reaction) -> None:
+        """Register or enable the permanent stand-ins of handlers that are in order themselves."""
+        missing = []
+        for handler in self._concerned(heard):
+            name = stand_in_name(handler.name)
+            asked = name in heard.names or not heard.names
+            if not asked or handler.name in reaction.found or handler.name not in self._permanent:
+                continue
+            if self._enabled_again(handler, heard, instance, writer):
+                reaction.kept.append(handler.name)
+            elif instance.inode(name) is None and self._may_open(handler.registration):
+                missing.append(handler)
+        allowed = [handler for handler in missing if self._may_bridge(handler.name)]
+        if allowed:
+            reaction.kept += self._stand_ins.bridge(allowed, instance, writer)[0]
 
     def _look(self, heard: Heard, instance: Instance, writer: Writer, reaction: Reaction) -> list[Handler]:
         """The handlers that need a stand-in, in ascending rank; what one write ends is ended."""

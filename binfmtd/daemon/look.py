@@ -42,4 +42,5 @@ class PassResult:
         self.began = time.monotonic()
         self.failed: list[tuple[Action, WriteRefusedError]] = []
         self.bridged: list[str] = []  # names that got a stand-in
+        self.kept: set[str] = set()  # permanent stand-ins that were written
         self.replaced: dict[str, Entry] = {}  # what stood in the place of ours

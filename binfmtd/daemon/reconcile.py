@@ -19,7 +19,7 @@ from binfmtd.kernel.interpreters import cannot_run
 from binfmtd.kernel.write import DISABLE, REMOVE, Writer
 from binfmtd.model.config import Config
 from binfmtd.model.desired import DesiredState, resolve
-from binfmtd.model.drift import Act, Action, Drift, Plan, Record, Surroundings
+from binfmtd.model.drift import Act, Action, Drift, Record, Surroundings
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.guard import bricks
 from binfmtd.model.handler import Handler, Registration
@@ -58,6 +58,10 @@ class Reconciler:
         self._had.clear()
         self._desired = resolve(config, self.facts.gather(config, None))
 
+    def leave_stand_ins(self) -> None:
+        """Take the stand-ins that are there for another daemon's, but for those of handlers declared here, too."""
+        self._stand_ins = set()
+
     def retry(self, *, interpreters: bool = False) -> None:
         """What failed may succeed now; ``interpreters``: because their files are others."""
         self.failed.clear()
@@ -86,6 +90,8 @@ class Reconciler:
         if self._desired is None:
             self._desired = resolve(self.config, self.facts.gather(self.config, observed), self._had)
         desired = self._desired
+        if self._stand_ins is not None:
+            self._adopt_stand_ins(observed, desired)
         others_stand_ins = self._others_stand_ins(observed, desired)
         self._agree(observed, desired)
         surroundings = self._surroundings(observed, desired)
@@ -117,10 +123,13 @@ class Reconciler:
         disturbed: Callable[[str], bool] = lambda _: False,
         removed: Callable[[str], bool] = lambda _: False,
         allow: Callable[[Action], bool] = lambda _: True,
+        keeps: Callable[[str], bool] = lambda _: False,
         unchanged: Callable[[str], bool] | None = None,
         last: bool = True,
     ) -> PassResult:
         """Converge as far as is due; ``allow`` can leave actions out altogether.
+
+        ``keeps`` tells if a permanent stand-in may be written: the daemon keeps them, a single pass does not.
 
         ``unchanged`` as in Convergence, if it is another than the interpreters' own.
 
@@ -137,12 +146,17 @@ class Reconciler:
                 for a in look.plan.actions
                 if a.entry not in self.failed and allow(a) and not (a.drift is Drift.MISSING and a.entry in undone)
             )
-            if not actions:
+            stand_ins = tuple(
+                a
+                for a in look.plan.stand_ins
+                if keeps(a.entry) and not (a.drift is Drift.MISSING and a.entry in result.kept)
+            )
+            if not actions and not stand_ins:
                 break
             self.memory.save()
             self.ledger.intend(look.desired.handlers)
             result.replaced |= {a.entry: look.observed.by_name[a.entry] for a in actions if a.act is Act.REPLACE}
-            todo = Plan(actions, look.plan.served_elsewhere, look.plan.shadowed, look.plan.yielding_to)
+            todo = look.plan._replace(actions=actions, stand_ins=stand_ins)
             convergence = Convergence(
                 todo,
                 look.desired,
@@ -160,8 +174,8 @@ class Reconciler:
             if outcome.interpreters_moved:
                 self._desired = None
             judged = look.desired.fingerprints
-            look = result.look = self.look(instance, {action.entry for action in actions})
-            if not outcome.done and look.desired.fingerprints == judged:
+            look = result.look = self.look(instance, {action.entry for action in (*actions, *stand_ins)})
+            if not outcome.done and not outcome.kept and look.desired.fingerprints == judged:
                 break
         self._forget_void(look.observed)
         # A daemon registers them again at any moment, and its ledger is written later than that.
@@ -251,6 +265,32 @@ class Reconciler:
             if (record is None or record.inode != entry.inode) and equal(entry.registration, handler.registration):
                 self._adopt(entry, handler, desired)
 
+    def _adopt_stand_ins(self, observed: ObservedState, desired: DesiredState) -> None:
+        """Vouch for stand-ins that another daemon with the same config has registered since the last look.
+
+        Otherwise each of the two would replace the other's for ever.
+        """
+        for stand_in in desired.permanent.values():
+            entry, record = observed.by_name.get(stand_in.name), self.ledger.records.get(stand_in.name)
+            if entry is None or not equal(entry.registration, stand_in.registration):
+                continue
+            if record is None or record.inode != entry.inode:
+                self._adopt(entry, stand_in, desired)
+
+    def stood_in(self, names: Iterable[str], instance: Instance, unchanged: Callable[[str], bool]) -> None:
+        """Record the stand-ins that were registered for these handlers just now."""
+        if self._desired is None:
+            return
+        for name in names:
+            stand_in = self._desired.permanent.get(name)
+            if stand_in is None:
+                continue
+            path = stand_in.registration.interpreter
+            pinned = self._desired.fingerprints.get(path) if unchanged(path) else None
+            inode = instance.inode(stand_in.name)
+            if inode is not None:
+                self.ledger.records[stand_in.name] = Record(stand_in.registration, inode, pinned)
+
     def _adopt(self, entry: Entry, handler: Handler, desired: DesiredState) -> None:
         """Vouch for an entry: F has opened the file that is at its interpreter's path."""
         pinned = desired.fingerprints.get(handler.registration.interpreter)
@@ -270,6 +310,7 @@ class Reconciler:
         result.done += outcome.done
         result.failed += outcome.failed
         result.bridged += outcome.bridged
+        result.kept |= set(outcome.kept)
 
     def _forget_void(self, observed: ObservedState) -> None:
         """Drop records of entries that are not there, or that somebody else registered again."""

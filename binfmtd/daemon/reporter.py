@@ -82,11 +82,12 @@ class Reporter:
         if not (reaction.found or reaction.ended or reaction.bridged or reaction.refused):
             return  # as mostly, when others are at work
         why = self._causes.take_in(reaction, heard, pending)
+        serving = {*reaction.bridged, *reaction.standing}
         for name in reaction.found:
-            self._bridged[name] = self._bridged.get(name, False) or name in reaction.bridged
+            self._bridged[name] = self._bridged.get(name, False) or name in serving
         found, log = reaction.found, self._voice.pass_log
         fresh = [name for name in found if name not in pending]
-        for (drift, served, words), names in grouped(fresh, lambda n: (found[n], n in reaction.bridged, why[n].words)):
+        for (drift, served, words), names in grouped(fresh, lambda n: (found[n], n in serving, why[n].words)):
             if not served and not self._backs_off(names):  # programs fail until it can be repaired
                 self._tell_at_once("warning", "drift_found", names, words, drift, why[names[0]].detail)
             else:
@@ -98,6 +99,8 @@ class Reporter:
         self._voice.failed(reaction.refused.items())
         for name in reaction.bridged:
             self._stood_in.setdefault(name, seconds)
+        for name in reaction.standing:
+            self._stood_in.setdefault(name, 0.0)
         for _ in (*reaction.bridged, *reaction.ended):
             self.counts.served.add(seconds)
         for _ in reaction.ended:
@@ -131,6 +134,8 @@ class Reporter:
         self._stood_in = {name: served for name, served in self._stood_in.items() if name in still_open}
         failures = []
         for action, error in result.failed:
+            if is_stand_in(action.entry):
+                continue  # its handler fails, too, or is served all the same
             entry = result.look.observed.by_name.get(action.entry)
             # What fails to be restored is in no later plan.
             not_restored = action.act is Act.RESTORE and entry is None

@@ -248,7 +248,7 @@ class Service:
         if heard.lost:
             self._report.watch_lost()
             self._look_for_mount("watch_lost")
-        return bool(reaction.bridged or reaction.ended)
+        return bool(reaction.bridged or reaction.kept or reaction.ended)
 
     def _looked_at_interpreters(self, news: bool) -> None:  # noqa: FBT001  a callback's only argument
         """Go on with what waited for the interpreters' files; ``news``: some are others than before."""

@@ -131,7 +131,7 @@ class Worker:
         known = self._pacing.open()
         answer = self._answer(Heard(everything=True), Heard())
         self.tell(answer)
-        return bool(answer.reaction.found.keys() - known or answer.reaction.bridged)
+        return bool(answer.reaction.found.keys() - known or answer.reaction.bridged or answer.reaction.kept)
 
     def _answer(self, look_for: Heard, heard: Heard) -> Answer:
         began = time.monotonic()
@@ -160,6 +160,8 @@ class Worker:
                 writer = Writer(instance, self.opens)
                 try:
                     reaction = self._hot.react(heard, lambda: self._more(writer), instance, writer)
+                    stood_in = [*reaction.bridged, *reaction.kept]
+                    self._reconciler.stood_in(stood_in, instance, self._unchanged)
                     self._reconciler.removed_by_name(heard.written, instance)
                     bricking = self._reconciler.disable_bricking(
                         instance, writer, heard.names, everything=heard.everything
@@ -233,6 +235,7 @@ class Worker:
                         disturbed=disturbed,
                         removed=removed,
                         allow=allow,
+                        keeps=self._pacing.may_bridge,
                         unchanged=self._unchanged,
                         last=trigger == "stop",
                     )

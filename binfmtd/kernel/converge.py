@@ -1,6 +1,6 @@
 """Carrying out a plan.
 
-At once: what ends its drift in one write, and stand-ins for what has to be registered.  Then, entry by entry and only
+At once: what ends its drift in one write, permanent stand-ins, and temporary ones for what has to be registered.  Then, entry by entry and only
 where it is due: what is restored of others, the proper registrations and the removals.  An entry that is replaced never
 leaves its files without a handler: its stand-in is registered first and removed last.
 """
@@ -39,6 +39,7 @@ class Outcome:
         self.failed: list[tuple[Action, WriteRefusedError]] = []
         self.left: list[Action] = []  # not due, or somebody stirred, or its interpreter has to be judged first
         self.bridged: list[str] = []  # names that now have a new stand-in
+        self.kept: list[str] = []  # permanent stand-ins that were written
         self.records: dict[str, Record] = {}  # what was registered under proper names
         self.interpreters_moved = False  # an interpreter is not the file that the desired state knows
 
@@ -78,6 +79,7 @@ class Convergence:
         """Do all that is due now; raises WriteRefusedError where nothing can be written (read-only, not root)."""
         for action in self._planned(Act.ENABLE, Act.DISABLE):
             self._control(action, ENABLE if action.act is Act.ENABLE else DISABLE)
+        self._keep_stand_ins()
         settling = []
         waiting = []
         for company in companies(self._planned(Act.REGISTER, Act.REPLACE), self._desired):
@@ -103,6 +105,21 @@ class Convergence:
             if self._is_due(action):
                 self._control(action, REMOVE)
         return self.outcome
+
+    def _keep_stand_ins(self) -> None:
+        """Have permanent stand-ins as they should be, lowest rank first."""
+        again: dict[str, Handler] = {}
+        for action in self._plan.stand_ins:
+            if action.act is Act.ENABLE:
+                self._writer.control(action.entry, ENABLE)
+                self.outcome.kept.append(action.entry)
+            elif not self._moved(action):
+                again[action.entry] = _handler(action)
+        done, refused = self._stand_ins.keep(again.values(), self._instance, self._writer)
+        self.outcome.kept.extend(done)
+        for name in done:
+            self.outcome.records[name] = self._record(again[name])
+        self.outcome.failed.extend((a, refused[a.entry]) for a in self._plan.stand_ins if a.entry in refused)
 
     def _planned(self, *acts: Act) -> list[Action]:
         return [action for action in self._plan.actions if action.act in acts]
@@ -174,7 +191,8 @@ class Convergence:
             elif error is None:
                 self.outcome.done.append(action)
                 self.outcome.records[action.entry] = self._record(_handler(action))
-                self._writer.control(stand_in_name(action.entry), REMOVE)
+                if action.entry not in self._desired.permanent:
+                    self._writer.control(stand_in_name(action.entry), REMOVE)
             else:
                 refused_by = refusal(_handler(action).registration, error)
                 self.outcome.failed.append((action, refused_by))

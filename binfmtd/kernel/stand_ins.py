@@ -3,7 +3,7 @@
 import errno
 from collections.abc import Collection, Iterable, Mapping
 
-from binfmtd.errors import FormatError, WriteRefusedError
+from binfmtd.errors import Again, FormatError, WriteRefusedError
 from binfmtd.formats.line import encode_line
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.write import REMOVE, Writer, refusal
@@ -31,6 +31,11 @@ class StandIns:
         self._yielding_to = yielding_to
         self._lines: dict[str, bytes | None] = {}  # by the name that they register
         self._apart: set[int] = set()  # entries that share no file with a handler
+
+    def touched(self, names: Collection[str]) -> None:
+        """Take it that entries of these names may have gone since the last look."""
+        if self._met is not None:
+            self._met.difference_update(names)
 
     def line(self, handler: Handler) -> bytes | None:
         """The line that registers a handler's stand-in; None where it would be too long with the helper name."""
@@ -99,19 +104,51 @@ class StandIns:
             line, helper = self.line(handler), self._line(stand_in_name(name), handler)  # which no handler can have
             yielding_to = self._yielding_to.get(handler.name, ())
             if name in below and line and helper and may_stand_in(handler, self._desired, yielding_to, present):
-                again = {handler.name: (handler, line), **again}
-                helpers = {handler.name: (handler, helper), **helpers}
+                again = {name: (handler, line), **again}
+                helpers = {name: (handler, helper), **helpers}
                 covered |= {handler.name, name}
-        if not again:
-            return [], {}
-        helped, refused = self._register(helpers, writer)
+        renewed, refused = self._exchange(again, helpers, writer) if again else ([], {})
+        return [ranked[name].name for name in renewed], {ranked[name].name: why for name, why in refused.items()}
+
+    def keep(
+        self, stand_ins: Iterable[Handler], instance: Instance, writer: Writer
+    ) -> tuple[list[str], dict[str, WriteRefusedError]]:
+        """Register permanent stand-ins, those that are there anew, given in ascending rank under their own names.
+
+        Results and errors as for ``bridge``, but with the stand-ins' names.
+        """
+        lines: dict[str, tuple[Handler, bytes]] = {}
+        helpers: dict[str, tuple[Handler, bytes]] = {}
+        too_long: dict[str, WriteRefusedError] = {}
+        for stand_in in stand_ins:
+            name = stand_in.name
+            line, helper = self._line(name, stand_in), self._line(stand_in_name(name), stand_in)
+            if line is None or helper is None:
+                why = "its line is too long with the name of a stand-in: shorten name, magic or mask"
+                too_long[name] = WriteRefusedError(why, errno.EINVAL, Again.RELOAD)
+                continue
+            lines[name] = stand_in, line
+            if instance.inode(name) is not None:
+                helpers[name] = stand_in, helper
+        done, refused = self._exchange(lines, helpers, writer) if lines else ([], {})
+        return done, refused | too_long
+
+    def _exchange(
+        self, lines: Mapping[str, tuple[Handler, bytes]], helpers: Mapping[str, tuple[Handler, bytes]], writer: Writer
+    ) -> tuple[list[str], dict[str, WriteRefusedError]]:
+        """Register stand-ins, given by their own names; while one is exchanged its helper serves.
+
+        Results and errors as for ``bridge``, but with the stand-ins' names.
+        """
+        helped, refused = self._register(helpers, writer) if helpers else ([], {})
         for name in helped:
-            writer.control(stand_in_name(name), REMOVE)
-        refused |= self._register({name: again[name] for name in helped}, writer)[1]
-        renewed = [name for name in helped if name not in refused]
-        for name in renewed:
-            writer.control(stand_in_name(stand_in_name(name)), REMOVE)
-        return renewed, refused
+            writer.control(name, REMOVE)
+        wanted = {name: line for name, line in lines.items() if name not in helpers or name in helped}
+        done, refused_too = self._register(wanted, writer)
+        for name in helped:
+            if name not in refused_too:
+                writer.control(stand_in_name(name), REMOVE)
+        return done, refused | refused_too
 
     def _overtaken(self, standing: Mapping[str, Handler], instance: Instance) -> set[str]:
         """The stand-ins, enabled ones, that lie below what takes their files."""

@@ -33,6 +33,13 @@ class OnStop(StrEnum):
     REMOVE = "remove"
 
 
+class StandInPolicy(StrEnum):
+    """How long a handler has its stand-in (model/standin.py)."""
+
+    PERMANENT = "permanent"  # at all times
+    TEMPORARY = "temporary"  # from a drift until the proper entry is registered again
+
+
 class Probe(StrEnum):
     """When the daemon tries what is registered, unless it does so at intervals."""
 
@@ -68,6 +75,7 @@ class Policy(NamedTuple):
     resync: float = 300.0
     settle: float = 0.020
     reload_on_change: bool = False
+    stand_ins: StandInPolicy = StandInPolicy.PERMANENT
     probe: Probe | float = Probe.OFF  # a number: after repairs, and so often besides
 
 

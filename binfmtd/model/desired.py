@@ -10,12 +10,13 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import NamedTuple
 
-from binfmtd.model.config import Config, Declaration, Policy
+from binfmtd.model.config import Config, Declaration, Policy, StandInPolicy
 from binfmtd.model.guard import NativeHeader, takes_native
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Match
-from binfmtd.model.precedence import contends
+from binfmtd.model.precedence import contends, overlaps
 from binfmtd.model.shared_files import SharedFiles
+from binfmtd.model.standin import stand_in_name
 
 P_VISIBLE_FROM = (5, 12)  # AT_FLAGS_PRESERVE_ARGV0: from then on QEMU can tell that argv[0] was preserved
 
@@ -114,6 +115,41 @@ class DesiredState(_Desired):
                 others |= {other for other, high in above if high.enabled and contends(low, high)}
             found[low.name] = tuple(self.handlers[other] for other in sorted(others))
         return found
+
+    @cached_property
+    def permanent(self) -> dict[str, Handler]:
+        """Name of a handler -> its stand-in, for each that has one at all times.
+
+        The two say the same, so it does not matter which of them is newer.  Of handlers that share files the order
+        does matter: their stand-ins are temporary, as one that is registered again lies above all of them.
+        """
+        if self.policy.stand_ins is StandInPolicy.TEMPORARY:
+            return {}
+        return {
+            handler.name: handler._replace(name=stand_in_name(handler.name))
+            for handler in self.handlers
+            if handler.enabled and handler.name not in self.sharing
+        }
+
+    @cached_property
+    def sharing(self) -> dict[str, str]:
+        """Name -> another handler that takes files of the same kind.  A magic and an extension are two kinds."""
+        found: dict[str, str] = {}
+        for low, others in self.higher.items():
+            for high in others:
+                if overlaps(self.by_name[low].registration.match, high.registration.match):
+                    found.setdefault(low, high.name)
+                    found.setdefault(high.name, low)
+        return found
+
+    @cached_property
+    def lower(self) -> dict[str, tuple[Handler, ...]]:
+        """Name -> the handlers of lower rank that could take the same file."""
+        found: dict[str, list[Handler]] = {}
+        for low, others in self.higher.items():
+            for high in others:
+                found.setdefault(high.name, []).append(self.by_name[low])
+        return {name: tuple(handlers) for name, handlers in found.items()}
 
     @cached_property
     def _mixed(self) -> bool:

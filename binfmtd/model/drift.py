@@ -98,3 +98,4 @@ class Plan(NamedTuple):
     shadowed: Mapping[str, str] = MappingProxyType({})  # handler -> foreign entry above it
     yielding_to: Mapping[str, tuple[str, ...]] = MappingProxyType({})  # handler -> foreign entries that may win
     blocked: Mapping[str, str] = MappingProxyType({})  # handler -> why it cannot be registered where it belongs
+    stand_ins: tuple[Action, ...] = ()  # to have permanent stand-ins as they should be, lowest rank first

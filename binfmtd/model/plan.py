@@ -66,7 +66,12 @@ def plan(desired: DesiredState, observed: ObservedState, surroundings: Surroundi
             else:
                 writes[handler.name] = action
     blocked = _put_in_order(desired, observed, writes, outranked, surroundings)
-    removals = _removals(desired, observed, surroundings, writes)
+    permanent = {
+        name: stand_in
+        for name, stand_in in desired.permanent.items()
+        if name not in served and not surroundings.pauses.hold(name)
+    }
+    removals = _removals(desired, observed, surroundings, writes.keys() | permanent.keys())
     in_rank = [writes[h.name] for h in desired.handlers if h.name in writes and h.name not in blocked]
     reason = "it went with everything else, and the config restores it"
     restores = [
@@ -75,12 +80,22 @@ def plan(desired: DesiredState, observed: ObservedState, surroundings: Surroundi
     ]
     yielding_to = {name: tuple(e.name for e in found) for name, found in foreign_rivals.items() if reporting}
     actions = (*switches, *restores, *in_rank, *removals)
-    return Plan(tuple(a for a in actions if not _paused(a, surroundings)), served, shadowed, yielding_to, blocked)
+    left_alone = {*surroundings.refused, *blocked, *_yielding(yielding_to, observed)}
+    writable = {n: each for n, each in permanent.items() if not left_alone & {n, each.name}}
+    stand_ins = tuple(_stand_ins(desired, observed, surroundings, writable))
+    wanted = tuple(a for a in actions if not _paused(a, surroundings))
+    return Plan(wanted, served, shadowed, yielding_to, blocked, stand_ins)
 
 
 def _paused(action: Action, surroundings: Surroundings) -> bool:
-    """Whether an admin is at work on it; what stops every exec is disabled all the same."""
-    return surroundings.pauses.hold(action.entry) and action.entry not in surroundings.bricking
+    """Whether an administrator has paused it.
+
+    What stops every exec is disabled all the same, and a stand-in goes, or it would serve in place of what the
+    administrator does.
+    """
+    if is_stand_in(action.entry) or action.entry in surroundings.bricking:
+        return False
+    return surroundings.pauses.hold(action.entry)
 
 
 def _coming_back(surroundings: Surroundings) -> list[Entry]:
@@ -135,7 +150,8 @@ def _put_in_order(
     """Add to ``writes`` what has to move above something else; returns what is blocked, and why."""
     pauses, refused = surroundings.pauses, surroundings.refused
     fixed = {handler.name for handler in desired.handlers if pauses.hold(handler.name) or handler.name in refused}
-    order = partial(out_of_order, desired.handlers, desired.higher, observed.position)
+    newest = _newest(desired, observed)
+    order = partial(out_of_order, desired.handlers, desired.higher, observed.position, newest)
     moved = order(writes.keys() - fixed, outranked, fixed)
     blocked: dict[str, str] = {}
     if fixed:
@@ -144,7 +160,7 @@ def _put_in_order(
         moved = order(writes.keys() - stuck, outranked, stuck) - stuck
     turned = frozenset[str]()
     if moved or blocked:
-        turned = turned_round(desired.handlers, desired.higher, observed.position)
+        turned = turned_round(desired.handlers, desired.higher, observed.position, newest)
     for name in moved:
         if by := outranked.get(name):
             reason = f"entry {by} takes its files"
@@ -156,6 +172,65 @@ def _put_in_order(
         writes[name] = Action(Act.REPLACE, name, Drift.OUT_OF_ORDER, reason, desired.by_name[name], dragged)
     # What is blocked and stands as it should needs nothing.
     return {name: why for name, why in blocked.items() if name in writes or name in turned or name in outranked}
+
+
+def _newest(desired: DesiredState, observed: ObservedState) -> dict[str, int]:
+    """Name of a handler -> the place of the newer of its two entries; under temporary stand-ins its proper entry's."""
+    place = observed.position
+    found = {handler.name: place[handler.name] for handler in desired.handlers if handler.name in place}
+    if desired.higher.keys() & desired.permanent.keys():
+        for name, stand_in in desired.permanent.items():
+            entry = observed.by_name.get(stand_in.name)
+            if entry is not None and entry.enabled:
+                found[name] = min(place[entry.name], found.get(name, place[entry.name]))
+    return found
+
+
+def _yielding(yielding_to: Mapping[str, Collection[str]], observed: ObservedState) -> Iterator[str]:
+    """The handlers whose stand-in, registered now, would take files from a foreign entry that may win."""
+    place = observed.position
+    for name, foreign_names in yielding_to.items():
+        if any(place[each] < place.get(name, len(place)) for each in foreign_names):
+            yield name
+
+
+def _stand_ins(
+    desired: DesiredState, observed: ObservedState, surroundings: Surroundings, writable: Mapping[str, Handler]
+) -> Iterator[Action]:
+    """What has to be written so that each of the ``writable`` stand-ins, by their handlers' names, is as it should be.
+
+    Registered anew it lies on top.  So those of higher rank that share a file follow; where one of these cannot, the
+    lower stand-in is withheld, or it would take the files of the higher handler.
+    """
+    place, newest = observed.position, _newest(desired, observed)
+    fixed: set[str] = set()  # handlers that serve, and cannot be put above another
+    for handler in reversed(desired.handlers):
+        above = desired.higher.get(handler.name, ())
+        if handler.name not in writable or any(high.name in fixed for high in above):
+            names = (handler.name, stand_in_name(handler.name))
+            if any((entry := observed.by_name.get(name)) and entry.enabled for name in names):
+                fixed.add(handler.name)
+    written: set[str] = set()
+    for handler in desired.handlers:
+        name, stand_in = handler.name, writable.get(handler.name)
+        if stand_in is None or any(high.name in fixed for high in desired.higher.get(name, ())):
+            continue
+        entry = observed.by_name.get(stand_in.name)
+        if entry is None:
+            yield Action(Act.REGISTER, stand_in.name, Drift.MISSING, "a stand-in that is not there", stand_in)
+        elif action := _present(stand_in, entry, desired, surroundings):
+            yield action
+            if action.act is Act.ENABLE:
+                continue
+        elif any(
+            low.name in written or newest.get(low.name, len(place)) < place[entry.name]
+            for low in desired.lower.get(name, ())
+        ):
+            reason = "an entry of lower rank is newer"
+            yield Action(Act.REPLACE, stand_in.name, Drift.OUT_OF_ORDER, reason, stand_in)
+        else:
+            continue
+        written.add(name)
 
 
 def _blocked(
@@ -184,10 +259,10 @@ def _blocked(
 
 
 def _removals(
-    desired: DesiredState, observed: ObservedState, surroundings: Surroundings, writes: dict[str, Action]
+    desired: DesiredState, observed: ObservedState, surroundings: Surroundings, bridged: Collection[str]
 ) -> Iterator[Action]:
-    """What has to go: ours that is no longer declared, left-over stand-ins, and under `unmanaged` what is foreign."""
-    serving = {stand_in_name(name) for name in writes}  # these go with the registration that they bridge
+    """What has to go: ours that is no longer declared, stand-ins of none ``bridged``, under `unmanaged` the foreign."""
+    serving = {stand_in_name(name) for name in bridged}
     waiting = {stand_in_name(h.name): h for h in desired.held if h.standing in (Standing.WAITING, Standing.LOST)}
     for entry in observed.entries:
         if is_stand_in(entry.name):

@@ -23,14 +23,20 @@ def contends(low: Handler, high: Handler) -> bool:
 
 
 def turned_round(
-    handlers: Collection[Handler], higher: Mapping[str, tuple[Handler, ...]], position: Mapping[str, int]
+    handlers: Collection[Handler],
+    higher: Mapping[str, tuple[Handler, ...]],
+    position: Mapping[str, int],
+    newest: Mapping[str, int],
 ) -> frozenset[str]:
-    """Which handlers stand below one of lower rank; ``position`` is the kernel's order (lower wins)."""
+    """Which handlers stand below one of lower rank; ``position`` is the kernel's order (lower wins).
+
+    ``newest``: the place of the newer of a handler's proper entry and its stand-in.
+    """
     return frozenset(
         high.name
         for low in handlers
         for high in higher.get(low.name, ())
-        if low.name in position and high.name in position and position[low.name] < position[high.name]
+        if low.name in newest and high.name in position and newest[low.name] < position[high.name]
     )
 
 
@@ -38,18 +44,19 @@ def out_of_order(
     handlers: Collection[Handler],
     higher: Mapping[str, tuple[Handler, ...]],
     position: Mapping[str, int],
+    newest: Mapping[str, int],
     rewritten: Collection[str],
     shadowed: Collection[str],
     stuck: Collection[str] = (),
 ) -> frozenset[str]:
     """Which handlers have to be registered again, beyond ``rewritten``, so that all stand in order of rank.
 
-    ``position`` is the kernel's order (lower wins), ``rewritten`` are registered again anyhow and so move to the top in
+    ``position`` and ``newest`` as in ``turned_round``, ``rewritten`` are registered again anyhow and so move to the top in
     order of rank, and ``shadowed`` have somebody else's entry above them that must not be there.  The result is the
     smallest such set: of a pair in the wrong order only the higher can mend it, and one that moves to the top drags
     along those that must stay above it.  Those that are ``stuck`` cannot move.
     """
-    moved = {*rewritten, *shadowed, *turned_round(handlers, higher, position)}.difference(stuck)
+    moved = {*rewritten, *shadowed, *turned_round(handlers, higher, position, newest)}.difference(stuck)
     pending = list(moved)
     while pending:
         for high in higher.get(pending.pop(), ()):

@@ -1,8 +1,11 @@
-"""Stand-ins: entries under a helper name that serve until the proper one can be registered.
+"""Stand-ins: a second entry for each handler, with the same match and interpreter, under a name of binfmtd's own.
 
-Others who manage binfmt_misc remove an entry and register it again microseconds later, and fail with EEXIST if somebody
-was faster.  A stand-in has the same match and interpreter under another name, so that programs run again at once and
-nobody trips over it.  Its leading dot hides it from ``ls`` and from ``cat qemu-*``.
+By default both are registered at all times: when another program removes, disables or replaces one of them, the other
+serves, so no execution fails.  Programs that manage binfmt_misc know the proper name alone.  They remove an entry and
+register it again microseconds later, and fail with EEXIST if binfmtd was faster; so binfmtd registers the proper entry
+again only when no other program touches it, and the stand-in serves meanwhile.
+
+The leading dot hides a stand-in from ``ls`` and from ``cat qemu-*``; ``ls -A`` shows it.
 """
 
 from binfmtd.errors import FormatError

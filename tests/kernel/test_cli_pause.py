@@ -132,12 +132,14 @@ def test_it_ends_by_itself(instance: Instance, start_daemon: StartDaemon, cli: C
 
 
 def test_what_is_open_is_settled_first(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
-    """No stand-in serves through a maintenance."""
-    start_daemon('settle = "1s"\n' + CONFIG)
+    """No stand-in serves while everything is paused; `resume` brings them back."""
+    daemon = start_daemon('settle = "1s"\n' + CONFIG)
     instance.remove("one")
-    wait_until(lambda: stand_in_name("one") in instance.names(), what="a stand-in")
+    daemon.wait_status(lambda status: status["state"] == "drifting", "state drifting")
     assert cli("pause").status == 0
-    settled(instance, "one", "qemu-aarch64")
+    wait_until(lambda: sorted(instance.all_names()) == ["one", "qemu-aarch64"], what="the proper entries alone")
+    assert cli("resume").status == 0
+    wait_until(lambda: {stand_in_name("one"), stand_in_name("qemu-aarch64")} < set(instance.all_names()))
 
 
 def test_a_quarrel_is_paused(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
@@ -146,9 +148,11 @@ def test_a_quarrel_is_paused(instance: Instance, start_daemon: StartDaemon, cli:
     while not daemon.logs("contention_started"):
         wait_until(lambda: "one" in instance.names(), what="one more repair")
         instance.remove("one")
-    wait_until(lambda: stand_in_name("one") in instance.names(), what="a stand-in that serves during the back-off")
+    assert stand_in_name("one") in instance.all_names(), "it serves meanwhile"
     assert cli("pause", "one").status == 0
     settled(instance, "one", "qemu-aarch64")
+    assert stand_in_name("one") not in instance.all_names()
+    assert stand_in_name("qemu-aarch64") in instance.all_names()
 
 
 def test_what_belongs_below_it_waits(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:

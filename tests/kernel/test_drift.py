@@ -81,12 +81,12 @@ def test_removed_entry_comes_back(instance: Instance, start_daemon: StartDaemon,
 
 def test_a_stand_in_serves_at_once(instance: Instance, start_daemon: StartDaemon) -> None:
     """While others may be at work on a name, a helper entry of the same match and interpreter takes its files."""
-    start_daemon("settle = '300ms'\n" + CONFIG)
+    start_daemon("stand_ins = 'temporary'\nsettle = '300ms'\n" + CONFIG)
     with DirectoryWatch(instance.directory, IN_MODIFY | IN_CLOSE_WRITE) as watch:
         instance.remove("two")
         watch.wait_for(lambda event: event.name == "register" and event.mask & IN_MODIFY, what="a registration")
-        assert instance.names()[0] == ".binfmtd~two"
-        assert "two" not in instance.names()
+        assert instance.all_names()[0] == ".binfmtd~two"
+        assert "two" not in instance.all_names()
         assert instance.read(".binfmtd~two") == TWO
 
 

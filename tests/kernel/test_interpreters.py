@@ -112,7 +112,7 @@ def test_the_status_says_that_a_stand_in_serves_the_new_one(
     daemon = start_daemon('settle = "1s"\n' + config(path))
     install(bin_directory, "interpreter", "/usr/bin/false")
     daemon.wait_status(lambda status: status["state"] == "drifting", "state drifting")
-    assert instance.names() == [stand_in_name("one"), "one"]
+    assert instance.all_names() == [stand_in_name("one"), "one"]
     assert state(daemon) == "stand_in"
     wait_until(lambda: instance.names() == ["one"], what="the proper entry")
     daemon.wait_converged()

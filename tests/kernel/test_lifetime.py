@@ -212,7 +212,7 @@ def test_an_own_instance_only_on_purpose(host: Shell) -> None:
 def test_the_daemon_holds_it_itself(host: Shell) -> None:
     """`run --own-instance` mounts, and serves for as long as it runs, although nobody else has it mounted."""
     ready = f"until test -e {MOUNT_POINT}/one; do sleep 0.01; done"
-    result = host(f"timeout 20 binfmtd run --own-instance & {ready}; ls -A {MOUNT_POINT}; kill %1; wait %1; echo $?")
+    result = host(f"timeout 20 binfmtd run --own-instance & {ready}; ls {MOUNT_POINT}; kill %1; wait %1; echo $?")
     assert result.stdout == "one\nregister\nstatus\n0\n"
 
 

@@ -235,9 +235,9 @@ def test_stop_settles_what_is_open(instance: Instance, start_daemon: StartDaemon
     """What a stand-in serves when the daemon is told to stop gets its proper entry first."""
     daemon = start_daemon(config(handler("one"), top="settle = '900ms'"))
     instance.remove("one")
-    wait_until(lambda: instance.names() == [".binfmtd~one"], what="a stand-in")
+    daemon.wait_status(lambda status: status["state"] == "drifting", "state drifting")
     assert daemon.terminate() == 0
-    assert instance.names() == ["one"]
+    assert instance.all_names() == ["one", ".binfmtd~one"]
 
 
 def test_on_stop_remove(instance: Instance, start_daemon: StartDaemon) -> None:
@@ -245,7 +245,7 @@ def test_on_stop_remove(instance: Instance, start_daemon: StartDaemon) -> None:
     instance.register(rb":foreign:M::foreign::/usr/bin/true:")
     daemon = start_daemon(config(handler("one"), handler("two"), top="on_stop = 'remove'"))
     assert daemon.terminate() == 0
-    assert instance.names() == ["foreign"]
+    assert instance.all_names() == ["foreign"]
 
 
 def test_undeclared_after_a_restart(instance: Instance, start_daemon: StartDaemon) -> None:

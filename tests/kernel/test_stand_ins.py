@@ -1,4 +1,4 @@
-"""The two steps of a repair, and those who quarrel with it."""
+"""Temporary stand-ins: the two steps of a repair, and processes that undo it again and again."""
 
 import time
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from binfmtd.model.standin import stand_in_name
 StartDaemon = Callable[..., Daemon]
 
 CONFIG = r"""
+stand_ins = "temporary"
 architectures = []
 [handlers.low]
 magic = '\x00one'
@@ -29,7 +30,7 @@ interpreter = "/usr/bin/true"
 
 def order(instance: Instance) -> list[str]:
     """Return the entries that could take the same file, as the kernel asks them."""
-    return [name for name in instance.names() if "other" not in name]
+    return [name for name in instance.all_names() if "other" not in name]
 
 
 def test_the_higher_priority_is_newer(instance: Instance, start_daemon: StartDaemon) -> None:
@@ -46,7 +47,7 @@ def test_the_higher_priority_is_newer(instance: Instance, start_daemon: StartDae
 
 def daemon_has_settled(instance: Instance, daemon: Daemon) -> None:
     """Wait for all three, without helpers."""
-    wait_until(lambda: sorted(instance.names()) == ["high", "low", "other"], what="three proper entries")
+    wait_until(lambda: sorted(instance.all_names()) == ["high", "low", "other"], what="three proper entries")
     daemon.wait_converged()
 
 
@@ -57,7 +58,7 @@ def test_no_stand_in_above_a_higher_one(instance: Instance, start_daemon: StartD
         instance.remove("low")
         instance.remove("other")
         watch.wait_for(lambda event: event.name == "register" and event.mask & IN_MODIFY, what="a stand-in")
-        names = instance.names()
+        names = instance.all_names()
         assert stand_in_name("other") in names
         assert stand_in_name("low") not in names
     wait_until(lambda: order(instance) == ["high", "low"], what="both in order")
@@ -93,7 +94,7 @@ def test_someone_who_registers_again_is_not_in_our_way(instance: Instance, start
     for _ in range(100):
         instance.remove("other")
         instance.register(rb":other:M::\x00rehto::/usr/bin/true:")
-    wait_until(lambda: "other" in instance.names() and "magic 006f74686572" in instance.read("other"), what="ours")
+    wait_until(lambda: "other" in instance.all_names() and "magic 006f74686572" in instance.read("other"), what="ours")
     daemon_has_settled(instance, daemon)
 
 
@@ -108,11 +109,11 @@ def test_something_newer_above_the_stand_in(instance: Instance, start_daemon: St
     daemon = start_daemon("settle = '1s'\n" + CONFIG)
     instance.remove("other")
     helper = stand_in_name("other")
-    wait_until(lambda: helper in instance.names(), what="a stand-in")
+    wait_until(lambda: helper in instance.all_names(), what="a stand-in")
     instance.register(rb":other:M::\x00other::/usr/bin/false:")
 
     def on_top() -> bool:
-        names = instance.names()
+        names = instance.all_names()
         return {helper, "other"} <= set(names) and names.index(helper) < names.index("other")
 
     wait_until(on_top, what="the stand-in on top")
@@ -128,7 +129,7 @@ def test_a_busy_writer_cannot_keep_the_proper_entry_away(instance: Instance, sta
     instance.remove("other")
     deadline = deadline_in(10)
     noise = 0
-    while "other" not in instance.names():
+    while "other" not in instance.all_names():
         instance.write("status", b"1")
         noise += 1
         assert time.monotonic() < deadline, f"not registered after {noise} writes"
@@ -139,14 +140,14 @@ def test_contention(instance: Instance, start_daemon: StartDaemon) -> None:
     """Somebody who removes an entry each time gets slower and slower answers, said once; the others do not suffer."""
     daemon = start_daemon(CONFIG)
     while not daemon.logs("contention_started"):
-        wait_until(lambda: "other" in instance.names(), what="one more repair")
+        wait_until(lambda: "other" in instance.all_names(), what="one more repair")
         instance.remove("other")
     for _ in range(3):
-        wait_until(lambda: "other" in instance.names(), what="a repair after a pause")
+        wait_until(lambda: "other" in instance.all_names(), what="a repair after a pause")
         instance.remove("other")
     status = daemon.wait_status(lambda status: status["state"] == "contended", "state contended")
     assert {row["name"]: row["state"] for row in status["handlers"]}["other"] == "contended"
-    wait_until(lambda: stand_in_name("other") in instance.names(), what="a stand-in that serves during the pause")
+    wait_until(lambda: stand_in_name("other") in instance.all_names(), what="a stand-in that serves during the pause")
     with DirectoryWatch(instance.directory, IN_MODIFY) as watch:
         instance.remove("low")
         watch.wait_for(lambda event: event.name == "register", what="a repair of another entry during the pause")
@@ -157,13 +158,13 @@ def test_what_belongs_below_it_is_repaired_during_contention(instance: Instance,
     """And does not come to lie above the stand-in that serves meanwhile."""
     daemon = start_daemon(CONFIG)
     for _ in range(13):
-        wait_until(lambda: "high" in instance.names(), what="one more repair")
+        wait_until(lambda: "high" in instance.all_names(), what="one more repair")
         instance.remove("high")
     daemon.wait_for_log("contention_started", entry="high")
     helper = stand_in_name("high")
     wait_until(lambda: order(instance)[:1] == [helper], what="a stand-in that serves during the pause")
     instance.remove("low")
-    wait_until(lambda: "low" in instance.names(), what="the lower one")
+    wait_until(lambda: "low" in instance.all_names(), what="the lower one")
     assert order(instance)[-1] == "low"
     assert len(daemon.logs("contention_started")) == 1
 
@@ -174,7 +175,9 @@ def test_somebody_who_removes_stand_ins(instance: Instance, start_daemon: StartD
     helper = stand_in_name("other")
     instance.remove("other")
     while not daemon.logs("contention_started"):
-        wait_until(lambda: helper in instance.names() or "other" in instance.names(), what="something that serves")
-        for name in {helper, "other"} & set(instance.names()):
+        wait_until(
+            lambda: helper in instance.all_names() or "other" in instance.all_names(), what="something that serves"
+        )
+        for name in {helper, "other"} & set(instance.all_names()):
             instance.remove(name)
-    wait_until(lambda: "other" in instance.names(), what="the proper entry, in the end")
+    wait_until(lambda: "other" in instance.all_names(), what="the proper entry, in the end")

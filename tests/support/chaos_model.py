@@ -17,6 +17,8 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+from binfmtd.model.standin import stand_in_name
+
 Match = str | frozenset[tuple[int, int, int]]  # an extension, or (place, mask, byte) for each byte that matters
 
 NOBODY_YET = ""  # in ``fickle``: whoever comes now may still be treated by the old policy
@@ -97,6 +99,7 @@ class Policy:
     shadowed: str = "report"
     on_stop: str = "keep"
     settle: str = "20ms"
+    stand_ins: str = "permanent"
 
     def restores(self, name: str) -> bool:
         return any(fnmatchcase(name, glob) for glob in self.restore)
@@ -123,6 +126,7 @@ class Seen:
     ledger: dict[str, Any]
     memory: dict[str, Any]  # name -> record
     files: dict[str, list[int] | None]  # path of an interpreter -> fingerprint
+    stand_ins: dict[str, Entry]
 
 
 @dataclass
@@ -231,9 +235,24 @@ class Model:
             is_ = seen.entries.get(name)
             if is_ is None or replace(is_, inode=is_.inode if wanted.inode else 0) != wanted:
                 found.append(f"{name} is {is_} instead of {wanted}")
+        found += self._wrong_stand_ins(seen)
         if not seen.switched_on:
             found.append("the instance is switched off")
         return found or self._misremembered(seen)
+
+    def _wrong_stand_ins(self, seen: Seen) -> list[str]:
+        """A stand-in says what its handler does; under "temporary" none is left, but for one whose file F has opened."""
+        of = {stand_in_name(name): name for name in self.handlers}
+        found = []
+        for name, entry in seen.stand_ins.items():
+            handler = of.get(name)
+            if handler is None or not self.handlers[handler].enabled:
+                found.append(f"{name} stands, and should not")
+            elif self.must_stand(handler) and (
+                self.policy.stand_ins == "temporary" or not entry.does(self.handlers[handler])
+            ):
+                found.append(f"{name} is {entry}")
+        return found
 
     def foreign(self, seen: Seen) -> list[str]:
         return [name for name in seen.entries if name not in self.handlers]
@@ -249,7 +268,7 @@ class Model:
         if seen.status["foreign"] != foreign:
             found.append(f"the status names {seen.status['foreign']} as foreign instead of {foreign}")
         for name, record in seen.ledger.items():
-            entry = seen.entries.get(name)
+            entry = seen.entries.get(name) or seen.stand_ins.get(name)
             if entry is None or entry.inode != record["inode"]:
                 found.append(f"the ledger has {record} for {name}, which is {entry}")
         for name, entry in seen.entries.items():

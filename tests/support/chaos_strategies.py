@@ -38,6 +38,7 @@ policies = st.builds(
     shadowed=st.sampled_from(["report", "outrank"]),
     on_stop=st.sampled_from(["keep", "remove"]),
     settle=st.sampled_from(["20ms", "5ms", "0ms"]),
+    stand_ins=st.sampled_from(["permanent", "permanent", "temporary"]),
 )
 
 

@@ -10,10 +10,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from binfmtd.model.standin import is_stand_in
 from support.chaos_model import Entry, Handler, Interpreter, Kind, Policy, Seen
 from support.daemon import Daemon
 from support.exec_loop import TESTS, execute
@@ -215,12 +216,16 @@ class World:
             self._document("ledger.json").get("entries", {}),
             {_name(record["line"]): record for record in self._document("foreign.json").get("entries", [])},
             {path: _fingerprint(path) for path in self.interpreters},
+            self._entries(filter(is_stand_in, self._instance.all_names())),
         )
 
     def entries(self) -> dict[str, Entry]:
-        """Newest first; what vanishes meanwhile is left out."""
+        """Newest first, without stand-ins; what vanishes meanwhile is left out."""
+        return self._entries(self._instance.names())
+
+    def _entries(self, names: Iterable[str]) -> dict[str, Entry]:
         found = {}
-        for name in self._instance.names():
+        for name in names:
             try:
                 found[name] = Entry.parse(self._instance.inode(name), self._instance.read(name))
             except FileNotFoundError:

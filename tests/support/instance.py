@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from binfmtd.model.standin import is_stand_in
 from support.waiting import SLOWNESS
 
 MOUNT_POINT = "/proc/sys/fs/binfmt_misc"
@@ -165,7 +166,11 @@ class Instance:
         return os.fsencode(self.directory) + b"/" + name.encode("utf-8", "surrogateescape")
 
     def names(self) -> list[str]:
-        """List the entries as the kernel does: newest first, which is the precedence."""
+        """List the entries as the kernel does, newest first, which is the precedence; without stand-ins."""
+        return [name for name in self.all_names() if not is_stand_in(name)]
+
+    def all_names(self) -> list[str]:
+        """List all entries, with stand-ins."""
         listed = [name.decode("utf-8", "surrogateescape") for name in os.listdir(os.fsencode(self.directory))]
         return [name for name in listed if name not in CONTROL_FILES]
 

@@ -109,6 +109,11 @@ def carry_out(
     planned: Plan, kernel: SimulatedKernel, desired: DesiredState, records: MutableMapping[str, Record]
 ) -> None:
     """Do what a plan says, in its order and with no regard for gaps; the ledger follows as the daemon's does."""
+    for action in planned.stand_ins:
+        if action.act is Act.ENABLE:
+            kernel.switch(action.entry, enabled=True)
+        else:
+            _register(action, kernel, desired, records)
     for action in planned.actions:
         if action.act in (Act.ENABLE, Act.DISABLE):
             kernel.switch(action.entry, enabled=action.act is Act.ENABLE)
@@ -131,7 +136,7 @@ def _register(
     if action.act is Act.REPLACE:
         kernel.remove(action.entry)
     entry = kernel.register(action.entry, wanted)
-    if kernel.entry(stand_in_name(action.entry)) is not None:
+    if kernel.entry(stand_in_name(action.entry)) is not None and action.entry not in desired.permanent:
         kernel.remove(stand_in_name(action.entry))
     pinned = desired.fingerprints[wanted.interpreter] if Flags.F in wanted.flags else None
     records[action.entry] = Record(wanted, entry.inode, pinned)

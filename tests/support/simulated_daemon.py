@@ -26,7 +26,7 @@ from binfmtd.daemon.storm import Storm
 from binfmtd.daemon.watch import Watch
 from binfmtd.kernel import host
 from binfmtd.kernel.write import Wrote
-from binfmtd.model.config import Config, Declaration, Policy
+from binfmtd.model.config import Config, Declaration, Policy, StandInPolicy
 from binfmtd.model.desired import Facts, Fingerprint, InterpreterFacts
 from binfmtd.model.drift import Act, Action, Drift
 from binfmtd.model.handler import Handler, Registration
@@ -102,7 +102,12 @@ class SimulatedDaemon:
     """One daemon that has made its first pass, and what others do beside it."""
 
     def __init__(
-        self, handlers: Iterable[Handler], directory: Path, settle: float, restore: tuple[str, ...] = ()
+        self,
+        handlers: Iterable[Handler],
+        directory: Path,
+        settle: float,
+        restore: tuple[str, ...] = (),
+        stand_ins: StandInPolicy = StandInPolicy.TEMPORARY,
     ) -> None:
         self.now = START
         self.kernel = SimulatedKernel()
@@ -121,7 +126,7 @@ class SimulatedDaemon:
             )
             for handler in handlers
         )
-        config = Config(declared, Policy(settle=settle, restore=restore))
+        config = Config(declared, Policy(settle=settle, restore=restore, stand_ins=stand_ins))
         facts = cast(HostFacts, _Facts())
         self.reconciler = Reconciler(config, facts, Ledger(None, "boot"), Memory(None, "boot"))
         self.pacing = Pacing(settle, self.told)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from hypothesis import strategies as st
 
-from binfmtd.model.config import Config, Declaration, Policy, Shadowed, Unmanaged
+from binfmtd.model.config import Config, Declaration, Policy, Shadowed, StandInPolicy, Unmanaged
 from binfmtd.model.desired import DesiredState, Facts, Fingerprint, InterpreterFacts, resolve
 from binfmtd.model.drift import Plan, Record, Surroundings
 from binfmtd.model.entry import Entry, ObservedState
@@ -60,7 +60,12 @@ FACTS = st.builds(
     kernel=st.sampled_from([(6, 12), (5, 10)]),
     judges_paths=st.booleans(),
 )
-POLICIES = st.builds(Policy()._replace, unmanaged=st.sampled_from(Unmanaged), shadowed=st.sampled_from(Shadowed))
+POLICIES = st.builds(
+    Policy()._replace,
+    unmanaged=st.sampled_from(Unmanaged),
+    shadowed=st.sampled_from(Shadowed),
+    stand_ins=st.sampled_from(StandInPolicy),
+)
 
 
 @st.composite

@@ -11,7 +11,7 @@ from binfmtd.daemon.hot_path import HotPath, Reaction
 from binfmtd.daemon.look import Look
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.write import Writer
-from binfmtd.model.config import Policy, Shadowed
+from binfmtd.model.config import Policy, Shadowed, StandInPolicy
 from binfmtd.model.desired import DesiredState
 from binfmtd.model.drift import Drift, Surroundings
 from binfmtd.model.entry import ObservedState
@@ -26,6 +26,7 @@ A, B, C = (
     for name, magic in (("a", b"A"), ("b", b"AB"), ("c", b"C"))
 )
 HANDLERS = (A, B, C)
+TEMPORARY = Policy(stand_ins=StandInPolicy.TEMPORARY)
 
 
 class World:
@@ -35,7 +36,7 @@ class World:
         self.kernel = SimulatedKernel()
         for handler in HANDLERS:
             self.kernel.register(handler.name, handler.registration)
-        self.desired = DesiredState(HANDLERS)
+        self.desired = DesiredState(HANDLERS, policy=TEMPORARY)
         self.listened = 0
         self.refuse: list[str] = []
         self.seen: list[ObservedState] = []  # before the last reaction, and after each write
@@ -132,7 +133,7 @@ def test_what_is_backed_off_from_proves_no_flush(world: World) -> None:
 
 def test_what_is_kept_disabled_outlasts_no_flush(world: World) -> None:
     """Its entry is one of ours: while it is there, what else is gone was removed by name."""
-    world.desired = DesiredState((A, B._replace(enabled=False)))
+    world.desired = DesiredState((A, B._replace(enabled=False)), policy=TEMPORARY)
     world.see()
     world.kernel.remove("a")
     heard = Heard(everything=True)
@@ -225,7 +226,7 @@ def test_what_may_lie_above_a_stand_in(world: World) -> None:
 
 def test_what_is_foreign_and_outranked(world: World) -> None:
     """With `shadowed = "outrank"` a foreign entry does not win over a stand-in either."""
-    world.desired = DesiredState(HANDLERS, policy=Policy(shadowed=Shadowed.OUTRANK))
+    world.desired = DesiredState(HANDLERS, policy=TEMPORARY._replace(shadowed=Shadowed.OUTRANK))
     world.see()
     world.kernel.remove("c")
     world.react(written("c"))
@@ -287,3 +288,70 @@ def test_switched_off_while_it_looks(world: World) -> None:
     assert world.kernel.switched_on
     assert reaction.ended == {INSTANCE: Drift.SWITCHED_OFF}
     assert reaction.bridged == ["c"]
+
+
+@pytest.fixture
+def permanent() -> World:
+    """Return one where C, which shares no file, has its permanent stand-in."""
+    world = World()
+    world.desired = DesiredState(HANDLERS)
+    world.kernel.register(stand_in_name("c"), C.registration)
+    world.see()
+    return world
+
+
+def test_the_permanent_stand_in_serves(permanent: World) -> None:
+    """The proper entry is removed by name: nothing has to be written."""
+    permanent.kernel.remove("c")
+    reaction = permanent.react(written("c"))
+    assert (reaction.found, reaction.bridged, reaction.standing) == ({"c": Drift.MISSING}, [], ["c"])
+    assert len(permanent.seen) == 1, "no write"
+
+
+def test_a_permanent_stand_in_that_is_removed(permanent: World) -> None:
+    """It is registered again at once; the handler has not drifted."""
+    permanent.kernel.remove(stand_in_name("c"))
+    reaction = permanent.react(written(stand_in_name("c")))
+    assert (reaction.found, reaction.kept) == ({}, ["c"])
+    assert stand_in_name("c") in permanent.names()
+
+
+def test_a_permanent_stand_in_that_is_disabled(permanent: World) -> None:
+    """It is enabled at once."""
+    permanent.kernel.switch(stand_in_name("c"), enabled=False)
+    reaction = permanent.react(written(stand_in_name("c")))
+    assert (reaction.found, reaction.kept) == ({}, ["c"])
+    entry = permanent.kernel.entry(stand_in_name("c"))
+    assert entry is not None
+    assert entry.enabled
+
+
+def test_both_are_removed(permanent: World) -> None:
+    """One stand-in is registered, and the proper entry waits until it is quiet."""
+    permanent.kernel.remove("c")
+    permanent.kernel.remove(stand_in_name("c"))
+    heard = written("c")
+    heard.add(written(stand_in_name("c")))
+    reaction = permanent.react(heard)
+    assert (reaction.found, reaction.bridged, reaction.kept) == ({"c": Drift.MISSING}, ["c"], [])
+    assert permanent.names().count(stand_in_name("c")) == 1
+
+
+def test_another_entry_in_the_place_of_the_proper_one(permanent: World) -> None:
+    """It is newer than the stand-in and takes its files: the stand-in is put on top, and serves meanwhile."""
+    permanent.kernel.remove("c")
+    permanent.kernel.register("c", C.registration._replace(interpreter="/theirs"))
+    heard = written("c")
+    heard.everything = True
+    reaction = permanent.react(heard)
+    assert reaction.bridged == ["c"]
+    assert permanent.names()[0] == stand_in_name("c")
+    for observed in permanent.seen:
+        assert any(e.enabled and e.registration == C.registration for e in observed.entries), "a handler all the time"
+
+
+def test_what_shares_files_has_no_permanent_stand_in(permanent: World) -> None:
+    """A stand-in of the lower would take the files of the higher."""
+    permanent.kernel.remove("a")
+    reaction = permanent.react(written("a"))
+    assert (reaction.found, reaction.bridged, reaction.kept) == ({"a": Drift.MISSING}, [], [])

@@ -13,6 +13,7 @@ from support.worlds import World, worlds
 from binfmtd.kernel.converge import Convergence, Due, Outcome
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.write import Writer
+from binfmtd.model.config import Policy, StandInPolicy
 from binfmtd.model.desired import DesiredState
 from binfmtd.model.drift import Act, Surroundings
 from binfmtd.model.entry import Entry, ObservedState
@@ -106,6 +107,7 @@ def test_what_shares_no_file_is_never_without_a_handler(world: World, due: Due) 
             assert states[-1] or stand_in_name(handler.name) in world.observed.by_name
 
 
+TEMPORARY = Policy(stand_ins=StandInPolicy.TEMPORARY)
 A = Handler("a", Registration(Magic(b"A"), "/i", Flags.NONE))
 AB = Handler("ab", Registration(Magic(b"AB"), "/i", Flags.NONE))
 OLD = Registration(Magic(b"A"), "/old", Flags.NONE)
@@ -120,7 +122,7 @@ def carried_out(
     refuse: Collection[str] = (),
 ) -> tuple[list[list[str]], Outcome]:
     """What could be seen after each write (names, newest first), and the outcome."""
-    desired = DesiredState(tuple(handlers))
+    desired = DesiredState(tuple(handlers), policy=TEMPORARY)
     found = [Entry(name, number, enabled=True, registration=says) for number, (name, says) in enumerate(entries)]
     through = Through(SimulatedKernel(found), refuse)
     planned = plan(desired, ObservedState(tuple(found)), Surroundings())

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from binfmtd.model.config import Policy, Shadowed, Unmanaged
+from binfmtd.model.config import Policy, Shadowed, StandInPolicy, Unmanaged
 from binfmtd.model.desired import DesiredState, Fingerprint, Held, Standing
 from binfmtd.model.drift import Act, Drift, Record, Surroundings
 from binfmtd.model.entry import Entry, ObservedState
@@ -20,9 +20,9 @@ A = Handler("a", SAYS)
 AB = Handler("ab", SAYS._replace(match=Magic(b"AB")))
 WITH_F = Handler("a", PINS)
 
-DEFAULT = Policy()
-OUTRANK = Policy(shadowed=Shadowed.OUTRANK)
-REMOVE = Policy(unmanaged=Unmanaged.REMOVE)
+DEFAULT = Policy(stand_ins=StandInPolicy.TEMPORARY)
+OUTRANK = DEFAULT._replace(shadowed=Shadowed.OUTRANK)
+REMOVE = DEFAULT._replace(unmanaged=Unmanaged.REMOVE)
 
 Row = tuple[Act, str, Drift]
 
