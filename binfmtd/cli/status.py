@@ -15,6 +15,7 @@ from binfmtd.daemon.state_dir import running_pid
 from binfmtd.errors import StateError, UsageError
 from binfmtd.report.colour import takes_colours
 from binfmtd.report.sentence import verdict
+from binfmtd.report.status import healthy
 from binfmtd.report.status_json import read_status
 
 FRESH = 0
@@ -30,7 +31,9 @@ def parser() -> argparse.ArgumentParser:
     options.add_state_dir(command)
     options.add_json(command)
     how = command.add_mutually_exclusive_group()
-    how.add_argument("--check", action="store_true", help="print one line, and exit with 3 unless all is converged")
+    how.add_argument(
+        "--check", action="store_true", help="print one line, and exit with 3 unless each handler is served"
+    )
     how.add_argument("--history", action="store_true", help="show the last hundred drifts and repairs instead")
     how.add_argument("--problems", action="store_true", help="show only what is not in order")
     how.add_argument("--all", action="store_true", help="show a row for each handler, also for those in order")
@@ -46,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit status 0, or 1 if no daemon runs; with --check 3 unless it runs and has converged."""
+    """Exit status 0, or 1 if no daemon runs; with --check 3 unless it runs and each handler is served."""
     given = parser().parse_args(arguments)
     directory = state_dir_to_read(given)
     if given.names and (given.watch or given.check or given.problems or given.all):
@@ -77,7 +80,7 @@ def main(arguments: Sequence[str]) -> int:
     if pid is None:
         warn(NO_DAEMON)
     if given.check:
-        return FRESH if pid is not None and status["state"] == "converged" else NOT_CONVERGED
+        return FRESH if pid is not None and healthy(status) else NOT_CONVERGED
     return FRESH if pid is not None else STALE
 
 

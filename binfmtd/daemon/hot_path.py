@@ -46,9 +46,11 @@ class HotPath:
         may_switch: Callable[[str], bool],
         unchanged: Callable[[str], bool],
     ) -> None:
-        """``failed`` names are left alone; ``may_bridge`` and ``may_switch`` leave out those that we back off from.
+        """Prepare for the events that follow this look; ``failed`` names are left alone.
 
-        ``unchanged`` tells if the file at an interpreter's path is still the one that was judged.
+        ``may_bridge`` tells if a stand-in may be registered now, ``may_switch`` if an entry may be enabled or disabled:
+        not while we back off from it.  ``unchanged`` tells if the file at an interpreter's path is still the one that
+        was judged.
         """
         served = look.plan.served_elsewhere
         pauses = look.surroundings.pauses
@@ -97,9 +99,10 @@ class HotPath:
         if heard.names:
             self._stand_ins.touched(heard.names)
         if without:
-            enabled = [each.name for each in without if self._enabled_again(each, heard, instance, writer)]
-            overtaken = self._stand_ins.renew(without, instance, writer)
-            bridged = self._stand_ins.bridge(without, instance, writer)
+            allowed = [handler for handler in without if self._may_bridge(handler.name)]
+            enabled = [each.name for each in allowed if self._enabled_again(each, heard, instance, writer)]
+            overtaken = self._stand_ins.renew(allowed, instance, writer)
+            bridged = self._stand_ins.bridge(allowed, instance, writer)
             reaction.bridged = [*bridged[0], *enabled, *overtaken[0]]
             reaction.refused = bridged[1] | overtaken[1]
             stood = set(reaction.bridged)
@@ -133,7 +136,7 @@ class HotPath:
     def _look(self, heard: Heard, instance: Instance, writer: Writer, reaction: Reaction) -> list[Handler]:
         """The handlers that need a stand-in, in ascending rank; what one write ends is ended."""
         if heard.flushed and not self._switch_paused and not instance.switched_on():
-            if self._may_switch(INSTANCE):
+            if self._may_bridge(INSTANCE):
                 writer.control(INSTANCE, ENABLE)
                 reaction.ended[INSTANCE] = Drift.SWITCHED_OFF
             else:
@@ -189,7 +192,7 @@ class HotPath:
             if entry is not None:
                 reaction.instead[name] = entry
                 reaction.wanted[name] = handler.registration
-            return self._may_bridge(name)
+            return True
         if entry is not None and entry.enabled != handler.enabled:
             drift = Drift.DISABLED if handler.enabled else Drift.CHANGED
             if self._may_switch(name):
@@ -229,7 +232,7 @@ class HotPath:
             if inode is not None and inode != self._inodes.get(low):
                 found |= {high.name: high for high in higher if high.name not in reaction.found}
         reaction.found |= dict.fromkeys(found, Drift.OUT_OF_ORDER)
-        return [high for name, high in found.items() if self._may_bridge(name)]
+        return list(found.values())
 
     def _deserted(self, heard: Heard, instance: Instance, reaction: Reaction) -> list[Handler]:
         """Handlers that left their files to a foreign entry which is no longer there."""

@@ -5,7 +5,7 @@ Remembers which drifts are open and what began them, counts repairs, and says wh
 """
 
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 from binfmtd.daemon.contention import Contention
 from binfmtd.daemon.heard import Heard
@@ -13,12 +13,14 @@ from binfmtd.daemon.hot_path import Reaction
 from binfmtd.daemon.look import PassResult
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.settling import Settling
+from binfmtd.daemon.stand_in_budget import StandInBudget
 from binfmtd.kernel.converge import Due
 from binfmtd.model.desired import DesiredState
 from binfmtd.model.drift import Act, Action, Drift
 from binfmtd.model.plan import INSTANCE
 from binfmtd.model.standin import is_stand_in
 
+_MANY = 3  # handlers, and half of all: removed by name within `settle`, they count as a flush
 EVERYTHING = ""  # in Settling: the look at everything
 
 
@@ -31,7 +33,8 @@ class Pacing:
         self._contention = Contention()
         # Open drifts that are nobody's quarrel about the name: a flush began them, or we want otherwise now.
         self._free: set[str] = set()
-        self._stood_in: set[str] = set()  # open drifts that had a stand-in
+        self._budget = StandInBudget()
+        self._withheld = False  # a stand-in, since the last pass, for want of budget
         self._desired: DesiredState | None = None  # at the last pass
         self._in_order: frozenset[str] = frozenset()  # what stood as declared: only that can be repaired
         self._report = report
@@ -44,7 +47,6 @@ class Pacing:
     def forget(self) -> None:
         """Nothing can be written, or it is another instance: nothing is open until something else happens."""
         self._settling = Settling(self._settling.settle)
-        self._stood_in.clear()
 
     def look_later(self, now: float) -> None:
         """Something may have changed: look at everything when it is quiet."""
@@ -57,7 +59,6 @@ class Pacing:
             self._free |= reaction.found.keys() - {INSTANCE}
             if reaction.bridged:
                 self._contend(INSTANCE, ended)
-        self._count_again(reaction.bridged, ended)
         for name in reaction.found:
             self._settling.drifted(name, began)
         for name, drift in reaction.ended.items():
@@ -82,10 +83,13 @@ class Pacing:
         repairs = {action.entry for action in (*result.done, *(a for a, _ in result.failed)) if not action.dragged}
         counted = {name for name in (repairs & written.keys()) - restored if not is_stand_in(name)}
         desired = result.look.desired
+        removed = {name for name in counted if written[name] is Drift.MISSING and not (at_once or name in self._free)}
+        if len(removed) >= _MANY and 2 * len(removed) > len(desired.permanent or desired.handlers):
+            self._free |= removed  # another program removes everything, name by name: that is as good as a flush
+            self._contend(INSTANCE, now)
         if self._desired is not None:
             self._free |= desired.changed_since(self._desired) & (written.keys() | still_open.keys())
         self._desired = desired
-        self._count_again(set(result.bridged) - written.keys(), now)
         for name, drift in written.items():
             if name in counted:
                 since = self._settling.since(name)
@@ -98,7 +102,6 @@ class Pacing:
             self._settling.drifted(name, now)
             if result.began >= self._allowed_at(name):
                 self._settling.left(name, now)
-        self._stood_in &= self._settling.pending()
         if flushed:
             self._free |= still_open.keys() - {INSTANCE}
         declared = desired.by_name.keys()
@@ -124,7 +127,7 @@ class Pacing:
     def due(self, name: str) -> Due:
         """Whether the proper entry of a name may be written now."""
         now = time.monotonic()
-        if not self.may_bridge(name):
+        if not self.may_switch(name):
             return Due.HELD
         if now < self._allowed_at(name):
             return Due.LATER
@@ -149,9 +152,23 @@ class Pacing:
         """Whether the entry may be enabled, disabled or removed now: not while we back off."""
         return time.monotonic() >= self._contention.allowed_at(name)
 
-    def may_bridge(self, name: str) -> bool:
-        """In contention a new drift gets its stand-in at once; one that was taken away again has to wait."""
-        return self.may_switch(name) or name not in self._settling.pending()
+    def may_bridge(self, _: str = "") -> bool:
+        """Whether stand-ins may be registered now, and the instance switched on: within a budget of CPU time."""
+        allowed = time.monotonic() >= self._budget.free_at()
+        self._withheld |= not allowed
+        return allowed
+
+    def restore_at(self) -> float:
+        """When a stand-in that was withheld may be registered; infinity if none was."""
+        return self._budget.free_at() if self._withheld else float("inf")
+
+    def restoring(self) -> None:
+        """What was withheld is looked for now."""
+        self._withheld = False
+
+    def spent(self, cost: float) -> None:
+        """Pay for stand-ins that were registered, in seconds of CPU time."""
+        self._budget.spend(cost, time.monotonic())
 
     def allow(self, action: Action) -> bool:
         """Whether a pass may take this action up at all."""
@@ -164,13 +181,6 @@ class Pacing:
 
     def _calls_at(self, name: str) -> float:
         return max(self._settling.calls_at(name), self._contention.allowed_at(name))
-
-    def _count_again(self, bridged: Iterable[str], now: float) -> None:
-        """A second stand-in for the same drift: somebody removed the first."""
-        again = self._stood_in.intersection(bridged)
-        self._stood_in.update(bridged)
-        for name in again:
-            self._count(name, Drift.MISSING, now, free=name in self._free)
 
     def _count(self, name: str, drift: Drift, now: float, took: float | None = None, *, free: bool = False) -> None:
         if name in self._in_order or name == INSTANCE:

@@ -158,8 +158,11 @@ class Worker:
         try:
             with Instance(self._attachment.mounted) as instance:
                 writer = Writer(instance, self.opens)
+                cpu = time.thread_time()
                 try:
                     reaction = self._hot.react(heard, lambda: self._more(writer), instance, writer)
+                    if reaction.bridged or reaction.kept:
+                        self._pacing.spent(time.thread_time() - cpu)
                     stood_in = [*reaction.bridged, *reaction.kept]
                     self._reconciler.stood_in(stood_in, instance, self._unchanged)
                     self._reconciler.removed_by_name(heard.written, instance)

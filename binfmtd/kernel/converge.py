@@ -1,8 +1,9 @@
 """Carrying out a plan.
 
-At once: what ends its drift in one write, permanent stand-ins, and temporary ones for what has to be registered.  Then, entry by entry and only
-where it is due: what is restored of others, the proper registrations and the removals.  An entry that is replaced never
-leaves its files without a handler: its stand-in is registered first and removed last.
+At once: what ends its drift in one write, permanent stand-ins, and temporary ones for what has to be registered.
+Then, entry by entry and only where it is due: what is restored of others, the proper registrations and the removals.
+An entry that is replaced never leaves its files without a handler: its stand-in is registered first, and if it is a
+temporary one removed last.
 """
 
 import errno
@@ -25,7 +26,7 @@ from binfmtd.model.standin import stand_in_name
 class Due(IntEnum):
     """Whether the proper entry of a name may be written."""
 
-    HELD = auto()  # nor may a stand-in: we back off from it
+    HELD = auto()  # we back off from it
     LATER = auto()  # others may be at work on it
     QUIET = auto()  # unless somebody stirs at the last moment
     FORCED = auto()  # whatever others do
@@ -189,13 +190,17 @@ class Convergence:
                 self._writer.control(action.entry, REMOVE)  # it lies above what belongs above it
                 self.outcome.left.append(action)
             elif error is None:
-                self.outcome.done.append(action)
-                self.outcome.records[action.entry] = self._record(_handler(action))
-                if action.entry not in self._desired.permanent:
-                    self._writer.control(stand_in_name(action.entry), REMOVE)
+                self._finish(action)
             else:
                 refused_by = refusal(_handler(action).registration, error)
                 self.outcome.failed.append((action, refused_by))
+
+    def _finish(self, action: Action) -> None:
+        """Note that the proper entry is registered; a temporary stand-in has served its time."""
+        self.outcome.done.append(action)
+        self.outcome.records[action.entry] = self._record(_handler(action))
+        if action.entry not in self._desired.permanent:
+            self._writer.control(stand_in_name(action.entry), REMOVE)
 
     def _serves_by_stand_in(self, action: Action, error: OSError) -> bool:
         """Whether what the kernel has just refused is served by a stand-in; not if somebody else was faster."""

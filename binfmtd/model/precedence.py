@@ -51,8 +51,8 @@ def out_of_order(
 ) -> frozenset[str]:
     """Which handlers have to be registered again, beyond ``rewritten``, so that all stand in order of rank.
 
-    ``position`` and ``newest`` as in ``turned_round``, ``rewritten`` are registered again anyhow and so move to the top in
-    order of rank, and ``shadowed`` have somebody else's entry above them that must not be there.  The result is the
+    ``position`` and ``newest`` as in ``turned_round``.  ``rewritten`` are registered again anyhow and so move to the
+    top in order of rank, and ``shadowed`` have a foreign entry above them that must not be there.  The result is the
     smallest such set: of a pair in the wrong order only the higher can mend it, and one that moves to the top drags
     along those that must stay above it.  Those that are ``stuck`` cannot move.
     """

@@ -12,12 +12,14 @@ from binfmtd.model.drift import Action, Plan
 from binfmtd.model.entry import ObservedState
 from binfmtd.model.handler import Flags, Handler
 from binfmtd.model.match import takes_plain
+from binfmtd.model.ownership import equal
 from binfmtd.model.pause import Pauses
 from binfmtd.model.standin import stand_in_name
 
 STATES = ("converged", "waiting", "paused", "drifting", "contended", "degraded")  # of the whole, the worst last
 SERVED = ("registered", "stand_in", "served_elsewhere", "shadowed")  # programs run; by whom is another matter
 FOREIGN_LISTED = 1_000  # more foreign entries than these are only counted: the document stays small
+_KEEPS = "another process keeps undoing its repair, so the proper entry is registered at growing intervals"
 IF_MEANT = "if it is meant to be gone, reload the daemon"
 HANDLER_STATES = (*SERVED, "disabled", "waiting", "paused", "contended", "refused", "failed")
 
@@ -94,7 +96,9 @@ def whole_state(
     states = {row["state"] for row in rows}
     if troubles.problem or states & {"refused", "failed"}:
         return "degraded"
-    if troubles.contended:  # it may be no handler: what we take away, or the instance as a whole
+    handlers = {row["name"] for row in rows}
+    # What is no handler is what we take away, or the instance as a whole.
+    if "contended" in states or any(name not in handlers for name in troubles.contended):
         return "contended"
     if planned.actions or drifting:
         return "drifting"
@@ -125,6 +129,11 @@ def unready(document: Mapping[str, Any]) -> list[str]:
     return why + [f"{row['name']} is {row['state']}: {row['reason']}" for row in rows]
 
 
+def healthy(document: Mapping[str, Any]) -> bool:
+    """Whether each handler is served: as declared, or while its proper entry is missing by its stand-in."""
+    return document["state"] == "converged" or (document["state"] == "drifting" and not unready(document))
+
+
 def _handler_row(
     handler: Handler, observed: ObservedState, planned: Plan, action: Action | None, troubles: Troubles
 ) -> dict[str, Any]:
@@ -136,14 +145,14 @@ def _handler_row(
         state, reason = "paused", "an admin is at work on it: `binfmtd resume` ends that"
     elif name in troubles.failed:
         state, reason = "failed", troubles.failed[name]
-    elif name in troubles.contended:
-        state, reason = "contended", "somebody keeps undoing its repair, so it is repaired at growing intervals"
     elif name in planned.blocked:
         state, reason = "waiting", planned.blocked[name]
     elif name in planned.served_elsewhere:
         state, reason = "served_elsewhere", f"entry {planned.served_elsewhere[name]} serves it"
-    elif action and stand_in_name(name) in observed.by_name:
-        state, reason = "stand_in", action.reason
+    elif action and _stands_in(handler, observed):
+        state, reason = "stand_in", f"{action.reason}; {_KEEPS}" if name in troubles.contended else action.reason
+    elif action and name in troubles.contended:
+        state, reason = "contended", f"{action.reason}; {_KEEPS}"
     elif action:
         state, reason = "waiting", action.reason
     elif name in planned.shadowed:
@@ -159,6 +168,11 @@ def _handler_row(
         handler.priority,
         troubles,
     )
+
+
+def _stands_in(handler: Handler, observed: ObservedState) -> bool:
+    stand_in = observed.by_name.get(stand_in_name(handler.name))
+    return stand_in is not None and stand_in.enabled and equal(stand_in.registration, handler.registration)
 
 
 def _held_row(held: Held, observed: ObservedState, troubles: Troubles) -> dict[str, Any] | None:

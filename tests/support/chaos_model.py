@@ -241,7 +241,7 @@ class Model:
         return found or self._misremembered(seen)
 
     def _wrong_stand_ins(self, seen: Seen) -> list[str]:
-        """A stand-in says what its handler does; under "temporary" none is left, but for one whose file F has opened."""
+        """A stand-in says what its handler does; under "temporary" none is left, but where F serves a lost file."""
         of = {stand_in_name(name): name for name in self.handlers}
         found = []
         for name, entry in seen.stand_ins.items():

@@ -61,7 +61,13 @@ STOOD_IN = ObservedState((Entry(".binfmtd~a", 1, enabled=True, registration=SAYS
     [
         ({"handler": A._replace(enabled=False)}, "disabled", "enabled = false"),
         ({"troubles": Troubles(failed={"a": "ENOENT: install it"}, contended={"a"})}, "failed", "ENOENT: install it"),
-        ({"troubles": Troubles(contended={"a"})}, "contended", "growing intervals"),
+        ({"troubles": Troubles(contended={"a"})}, "registered", ""),
+        ({"troubles": Troubles(contended={"a"}), "planned": Plan((MISSING,))}, "contended", "growing intervals"),
+        (
+            {"troubles": Troubles(contended={"a"}), "planned": Plan((MISSING,)), "observed": STOOD_IN},
+            "stand_in",
+            "growing intervals",
+        ),
         ({"planned": Plan(served_elsewhere={"a": "x"})}, "served_elsewhere", "entry x serves it"),
         ({"planned": Plan((MISSING,)), "observed": STOOD_IN}, "stand_in", "it is not there"),
         ({"planned": Plan((MISSING,))}, "waiting", "it is not there"),
@@ -184,6 +190,8 @@ def test_rows_come_by_name() -> None:
         (["registered", "waiting"], QUIET, Troubles(), "waiting"),
         (["waiting"], Plan((MISSING,)), Troubles(), "drifting"),
         (["waiting"], Plan((MISSING,)), Troubles(contended={"status"}), "contended"),
+        (["contended"], Plan((MISSING,)), Troubles(contended={"a"}), "contended"),
+        (["stand_in"], Plan((MISSING,)), Troubles(contended={"a"}), "drifting"),
         (["refused"], Plan((MISSING,)), Troubles(contended={"a"}), "degraded"),
         (["failed"], QUIET, Troubles(), "degraded"),
         (["registered"], QUIET, Troubles(problem="no mount"), "degraded"),
@@ -191,7 +199,8 @@ def test_rows_come_by_name() -> None:
 )
 def test_the_whole_is_the_worst_of_its_parts(states: list[str], planned: Plan, troubles: Troubles, whole: str) -> None:
     """Degraded, contended, drifting, waiting, converged: in this order."""
-    assert whole_state([{"state": state} for state in states], planned, troubles) == whole
+    rows = [{"name": name, "state": state} for name, state in zip("abc", states, strict=False)]
+    assert whole_state(rows, planned, troubles) == whole
 
 
 def test_of_many_foreign_entries_some_are_listed_and_all_are_counted() -> None:

@@ -1,0 +1,294 @@
+"""Permanent stand-ins: whatever another program does to entries by name, no execution fails."""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.cli import Cli
+from support.daemon import Daemon
+from support.exec_loop import ExecLoop
+from support.instance import Instance
+from support.programs import exits_with, install
+from support.waiting import IN_CREATE, IN_DELETE, IN_MODIFY, DirectoryWatch, wait_until
+
+from binfmtd.model.standin import stand_in_name
+
+StartDaemon = Callable[..., Daemon]
+Times = Callable[[int], int]
+Disturb = Callable[[Instance], None]
+
+ONE, OTHER = stand_in_name("one"), stand_in_name("other")
+LINE = b":one:M::\\x00one::/usr/bin/true:"
+CONFIG = r"""
+architectures = []
+[handlers.one]
+magic = '\x00one'
+interpreter = "/usr/bin/true"
+[handlers.other]
+magic = '\x00other'
+interpreter = "/usr/bin/true"
+"""
+SHARING = r"""
+[handlers.low]
+magic = '\x00s'
+interpreter = "/usr/bin/true"
+[handlers.high]
+magic = '\x00share'
+interpreter = "/usr/bin/true"
+"""
+JAR = r"""
+[handlers.jar]
+extension = "jar"
+interpreter = "/usr/bin/false"
+priority = 1
+"""
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    """Return a file that handler "one" takes."""
+    return install(tmp_path / "program", b"\0one")
+
+
+def all_stand(instance: Instance) -> bool:
+    return set(instance.all_names()) == {"one", "other", ONE, OTHER}
+
+
+def test_each_handler_has_two_entries(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
+    """From READY=1 on; commands show one of them, and `import` writes one."""
+    daemon = start_daemon(CONFIG)
+    assert all_stand(instance)
+    cli = Cli(instance, tmp_path)
+    cli.state_directory = daemon.state_directory
+    assert "2 handlers in order" in cli("status").stdout
+    for command in (("status", "--json"), ("plan",), ("import", "--kernel"), ("doctor",), ("explain", "/usr/bin/true")):
+        result = cli(*command, config=CONFIG)
+        assert ".binfmtd~" not in result.stdout + result.stderr, command
+    assert cli("plan", config=CONFIG).stdout == "nothing to do\n"
+
+
+def register(instance: Instance) -> None:
+    """Register it as another program does, which may fail where binfmtd was faster."""
+    with contextlib.suppress(FileExistsError):
+        instance.register(LINE)
+
+
+def remove_if_there(instance: Instance, name: str = "one") -> None:
+    with contextlib.suppress(FileNotFoundError):
+        instance.remove(name)
+
+
+def remove_and_register(seconds: float) -> Disturb:
+    def disturb(instance: Instance) -> None:
+        remove_if_there(instance)
+        time.sleep(seconds)  # what the other program takes
+        register(instance)
+
+    return disturb
+
+
+def disable(instance: Instance) -> None:
+    instance.write("one", b"0")
+
+
+def disable_the_stand_in(instance: Instance) -> None:
+    instance.write(ONE, b"0")
+
+
+def remove_the_stand_in(instance: Instance) -> None:
+    """As `tonistiigi/binfmt --uninstall arm64` does, which meets the name of the stand-in first."""
+    instance.remove(ONE)
+
+
+@pytest.mark.parametrize(
+    "disturb",
+    [
+        remove_if_there,
+        disable,
+        remove_and_register(0.0),
+        remove_and_register(0.001),
+        remove_and_register(0.05),
+        remove_the_stand_in,
+        disable_the_stand_in,
+    ],
+)
+def test_no_execution_fails(
+    instance: Instance, start_daemon: StartDaemon, program: Path, disturb: Disturb, times: Times
+) -> None:
+    """A process executes a program without a pause while another one disturbs its entry again and again."""
+    daemon = start_daemon(CONFIG)
+    rounds = times(200)
+    with ExecLoop(instance, program) as loop:
+        for _ in range(max(5, rounds)):
+            disturb(instance)
+            wait_until(lambda: all_stand(instance), what="both entries")
+            daemon.wait_converged()
+        outcomes = loop.stop()
+    assert [outcome for outcome, _ in outcomes] == [0]
+
+
+def test_a_missing_stand_in_comes_back_at_once(instance: Instance, start_daemon: StartDaemon) -> None:
+    """It waits for no quiet, and the handler has not drifted."""
+    daemon = start_daemon("settle = '1s'\n" + CONFIG)
+    instance.remove(ONE)
+    wait_until(lambda: ONE in instance.all_names(), 0.9, "the stand-in")
+    assert daemon.status()["state"] == "converged"
+    assert daemon.status()["repairs"] == 0
+    assert not daemon.logs("repaired")
+
+
+@pytest.mark.parametrize("line", [b":%s:M::\\x00one::/usr/bin/false:", b":%s:M::other::/usr/bin/true:"])
+def test_another_entry_of_its_name(instance: Instance, start_daemon: StartDaemon, program: Path, line: bytes) -> None:
+    """What another program registers under a stand-in's name is replaced."""
+    start_daemon(CONFIG)
+    with DirectoryWatch(instance.directory, IN_CREATE | IN_DELETE | IN_MODIFY):
+        instance.remove(ONE)
+        try:
+            instance.register(line % ONE.encode())
+        except FileExistsError:
+            return  # binfmtd was faster
+    wait_until(lambda: "true" in instance.read(ONE) and "006f6e65" in instance.read(ONE), what="our stand-in")
+    assert instance.run([str(program)]).returncode == 0
+
+
+def test_a_removal_in_spite_of_back_off(instance: Instance, start_daemon: StartDaemon, program: Path) -> None:
+    """A program removes the entry each time: binfmtd registers it ever more slowly, and no execution fails."""
+    daemon = start_daemon(CONFIG)
+    with ExecLoop(instance, program) as loop:
+        for _ in range(13):
+            wait_until(lambda: "one" in instance.all_names(), what="one more repair")
+            instance.remove("one")
+        daemon.wait_for_log("contention_started", entry="one")
+        status = daemon.wait_status(
+            lambda status: status["contended"] and status["handlers"][0]["state"] == "stand_in", "a stand-in serves"
+        )
+        assert status["state"] == "drifting"
+        outcomes = loop.stop()
+    assert [outcome for outcome, _ in outcomes] == [0]
+
+
+def test_both_removed_again_and_again(instance: Instance, start_daemon: StartDaemon) -> None:
+    """The stand-in comes back however often both are removed; the back-off is for the proper entry alone."""
+    daemon = start_daemon(CONFIG)
+    for _ in range(60):
+        wait_until(lambda: ONE in instance.all_names(), 1, "the stand-in")
+        for name in ("one", ONE):
+            remove_if_there(instance, name)
+    wait_until(lambda: ONE in instance.all_names(), 1, "the stand-in")
+    assert daemon.process.poll() is None
+
+
+def test_an_upgraded_interpreter(instance: Instance, start_daemon: StartDaemon, program: Path, tmp_path: Path) -> None:
+    """With F both entries hold the old file: both are registered anew, the stand-in first."""
+    (tmp_path / "bin").mkdir(mode=0o755)
+    path = install(tmp_path / "bin" / "interpreter", exits_with(1))
+    config = CONFIG.replace('"/usr/bin/true"', f'"{path}"\nflags = "F"', 1)
+    daemon = start_daemon("settle = '1s'\n" + config)
+    before = {name: instance.inode(name) for name in (ONE, "one")}
+    with ExecLoop(instance, program) as loop:
+        install(path, exits_with(2))
+        wait_until(lambda: instance.inode(ONE) != before[ONE], what="a new stand-in")
+        assert instance.run([str(program)]).returncode == 2, "it serves before it is quiet"
+        wait_until(lambda: instance.all_names().count("one") and instance.inode("one") != before["one"])
+        daemon.wait_converged()
+        outcomes = loop.stop()
+    assert [outcome for outcome, _ in outcomes] == [1, 2]
+    ledger = json.loads((daemon.state_directory / "ledger.json").read_text())["entries"]
+    assert ledger[ONE]["pinned"] == ledger["one"]["pinned"] is not None
+
+
+def test_a_reload(instance: Instance, start_daemon: StartDaemon) -> None:
+    """`stand_ins` can be changed; what is no longer declared goes with its stand-in."""
+    daemon = start_daemon(CONFIG)
+    daemon.config.write_text('stand_ins = "temporary"\n' + CONFIG)
+    daemon.reload()
+    wait_until(lambda: sorted(instance.all_names()) == ["one", "other"], what="no stand-ins")
+    daemon.config.write_text(CONFIG)
+    daemon.reload()
+    wait_until(lambda: all_stand(instance), what="stand-ins")
+    daemon.config.write_text("architectures = []\n")
+    daemon.reload()
+    wait_until(lambda: instance.all_names() == [], what="nothing")
+
+
+@pytest.mark.parametrize("left", ["keep", "remove"])
+def test_a_stop(instance: Instance, start_daemon: StartDaemon, left: str) -> None:
+    """They stay with their entries, and so serve through a restart, or go with them."""
+    daemon = start_daemon(f"on_stop = '{left}'\n" + CONFIG)
+    before = instance.inodes()
+    assert daemon.terminate() == 0
+    assert all_stand(instance) if left == "keep" else instance.all_names() == []
+    if left == "keep":
+        start_daemon(CONFIG)
+        assert instance.inodes() == before, "the next daemon knows them as its own"
+
+
+def test_two_daemons_that_agree(instance: Instance, start_daemon: StartDaemon) -> None:
+    """Each takes the other's entries for as good as its own: neither replaces them again and again."""
+    config = CONFIG.replace('interpreter = "/usr/bin/true"', 'interpreter = "/usr/bin/true"\nflags = "F"')
+    first = start_daemon(config, directory="first")
+    second = start_daemon(config, directory="second")
+    wait_until(lambda: all_stand(instance), what="all")
+    for _ in range(3):
+        instance.remove("one")
+        instance.remove(OTHER)
+        wait_until(lambda: all_stand(instance), what="all")
+        for daemon in (first, second):
+            daemon.wait_converged()
+    wait_until(lambda: _still(instance), what="a second in which nothing is registered")
+
+
+def _still(instance: Instance) -> bool:
+    with DirectoryWatch(instance.directory, IN_CREATE | IN_DELETE | IN_MODIFY) as watch:
+        time.sleep(0.5)  # nothing is to happen
+        return watch.pending() == []
+
+
+def test_two_daemons_that_disagree(instance: Instance, start_daemon: StartDaemon) -> None:
+    """They back off from each other, as without stand-ins, and do not fight over these."""
+    start_daemon(CONFIG, directory="first")
+    second = start_daemon(CONFIG.replace("true", "false"), directory="second")
+    second.wait_for_log("contention_started", 20)
+    wait_until(lambda: _still(instance), 30, what="half a second in which nothing is registered")
+
+
+def test_handlers_that_share_files(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
+    """Their stand-ins are temporary, and `check` says so."""
+    start_daemon(CONFIG + SHARING)
+    assert {stand_in_name("low"), stand_in_name("high")}.isdisjoint(instance.all_names())
+    assert {ONE, OTHER} < set(instance.all_names())
+    assert instance.names().index("high") < instance.names().index("low")
+    result = Cli(instance, tmp_path)("check", config=CONFIG + SHARING)
+    assert [line.split(":")[0] for line in result.messages] == ["high", "low"]
+    assert "takes some of the files of low, so its stand-in is temporary" in result.messages[0]
+
+
+def test_a_higher_priority_of_another_kind(instance: Instance, start_daemon: StartDaemon) -> None:
+    """A magic and an extension may take the same file: neither the entry nor the stand-in of the lower is on top."""
+    daemon = start_daemon(CONFIG + JAR)
+    jars = {"jar", stand_in_name("jar")}
+
+    def in_order() -> bool:
+        names = instance.all_names()
+        return len(names) == 6 and set(names[:2]) == jars
+
+    wait_until(in_order, what="both of the higher on top")
+    for name in (ONE, "one", "jar", stand_in_name("jar")):
+        instance.remove(name)
+        wait_until(in_order, what="both of the higher on top")
+        daemon.wait_converged()
+
+
+def test_a_flush(instance: Instance, start_daemon: StartDaemon) -> None:
+    """Stand-ins first, the proper entries when it is quiet; and then each has both again."""
+    daemon = start_daemon("settle = '300ms'\n" + CONFIG)
+    with DirectoryWatch(instance.directory, IN_MODIFY) as watch:
+        instance.remove("status")
+        watch.wait_for(lambda event: event.name == "register", what="a registration")
+    wait_until(lambda: {ONE, OTHER} <= set(instance.all_names()), what="both stand-ins")
+    assert not {"one", "other"} & set(instance.all_names())
+    wait_until(lambda: all_stand(instance), what="all")
+    daemon.wait_converged()
