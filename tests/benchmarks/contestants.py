@@ -39,6 +39,7 @@ MATCHES = {f"qemu-{name}": CATALOG[name].match for name in ARCHITECTURES} | {
 INTERPRETERS = {name: f"/usr/bin/{name}" if name.startswith("qemu-") else INTERPRETER for name in MATCHES}
 LINES = {name: encode_line(name, Registration(match, INTERPRETERS[name], Flags.F)) for name, match in MATCHES.items()}
 ALL = f"""
+stand_ins = "temporary"
 architectures = {ARCHITECTURES}
 [emulators]
 paths = ["{EMULATORS}"]

@@ -28,6 +28,7 @@ from support.instance import MOUNT_POINT, Instance
 NAME = "bench"
 LINE = rb":bench:M::\x00bench::/usr/bin/true:"
 CONFIG = r"""
+stand_ins = "temporary"
 architectures = []
 [handlers.bench]
 magic = '\x00bench'
