@@ -218,12 +218,12 @@ def test_a_reload(instance: Instance, start_daemon: StartDaemon) -> None:
 def test_a_stop(instance: Instance, start_daemon: StartDaemon, left: str) -> None:
     """They stay with their entries, and so serve through a restart, or go with them."""
     daemon = start_daemon(f"on_stop = '{left}'\n" + CONFIG)
-    before = instance.inodes()
+    before = instance.all_inodes()
     assert daemon.terminate() == 0
     assert all_stand(instance) if left == "keep" else instance.all_names() == []
     if left == "keep":
         start_daemon(CONFIG)
-        assert instance.inodes() == before, "the next daemon knows them as its own"
+        assert instance.all_inodes() == before, "the next daemon knows them as its own"
 
 
 def test_two_daemons_that_agree(instance: Instance, start_daemon: StartDaemon) -> None:

@@ -187,7 +187,11 @@ class Instance:
         return os.stat(self.path(name)).st_ino
 
     def inodes(self) -> dict[str, int]:
-        """Name -> identity, from one listing: so nothing vanishes in between."""
+        """Name -> identity, without stand-ins, from one listing: so nothing vanishes in between."""
+        return {name: inode for name, inode in self.all_inodes().items() if not is_stand_in(name)}
+
+    def all_inodes(self) -> dict[str, int]:
+        """Name -> identity, with stand-ins."""
         with os.scandir(os.fsencode(self.directory)) as listing:
             found = {entry.name.decode("utf-8", "surrogateescape"): entry.inode() for entry in listing}
         return {name: inode for name, inode in found.items() if name not in CONTROL_FILES}

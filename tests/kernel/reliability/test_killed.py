@@ -15,7 +15,7 @@ from support.programs import exits_with, foreign_program, install
 from support.waiting import DirectoryWatch, deadline_in
 
 from binfmtd.catalog.architectures import CATALOG
-from binfmtd.model.standin import is_stand_in
+from binfmtd.model.standin import is_stand_in, stand_in_name
 
 StartDaemon = Callable[..., Daemon]
 Times = Callable[[int], int]
@@ -106,16 +106,17 @@ class World:
         """All is as it should be at READY=1, and at nothing else."""
         declared = self.names()
         names = self.instance.names()
-        assert not [name for name in names if is_stand_in(name)], names
+        ranked = {stand_in_name(name) for name in ("high", "low")}  # they share files, so they have temporary ones
+        stand_ins = {name for name in self.instance.all_names() if is_stand_in(name)}
+        assert stand_ins == {stand_in_name(name) for name in declared} - ranked
         assert set(names) == declared | self.foreign.keys()
         assert not self.ranked or names.index("high") < names.index("low")
         for name, (inode, text) in self.foreign.items():
             assert self.instance.read(name) == text
             assert inode in (None, self.instance.inode(name)), f"{name} was registered again"
         ledger = json.loads((daemon.state_directory / "ledger.json").read_text())
-        assert {name: record["inode"] for name, record in ledger["entries"].items()} == {
-            name: self.instance.inode(name) for name in declared
-        }
+        recorded = {name: record["inode"] for name, record in ledger["entries"].items()}
+        assert recorded == {name: self.instance.inode(name) for name in declared | stand_ins}
         assert self.instance.run([str(self.program)], errors="replace").returncode == self.version
 
 

@@ -1,4 +1,4 @@
-"""Each rule for stand-ins, on the kernel; docs/reliability.md lists them all, with the tests that hold the others."""
+"""Each rule for temporary stand-ins, on the kernel; docs/reliability.md says which tests hold the others."""
 
 import os
 import signal
@@ -25,6 +25,7 @@ HELPER = stand_in_name("one")
 
 def config(directory: Path, more: str = "", settle: str = "500ms") -> str:
     return f"""
+stand_ins = "temporary"
 architectures = []
 settle = "{settle}"
 [handlers.one]
@@ -59,7 +60,7 @@ def status(instance: Instance, files: Path, program: str = "program") -> int:
 
 
 def settled(instance: Instance, *names: str) -> None:
-    wait_until(lambda: sorted(instance.names()) == sorted(names), what=f"{names} and nothing else")
+    wait_until(lambda: sorted(instance.all_names()) == sorted(names), what=f"{names} and nothing else")
 
 
 def missing(instance: Instance, _: Path) -> None:
@@ -101,12 +102,12 @@ def test_who_gets_one(
     daemon.process.send_signal(signal.SIGSTOP)  # or there may be a stand-in before a drift of two writes is complete
     drift(instance, files)
     daemon.process.send_signal(signal.SIGCONT)
-    wait_until(lambda: instance.names()[:1] == [HELPER], what="a stand-in, on top")
+    wait_until(lambda: instance.all_names()[:1] == [HELPER], what="a stand-in, on top")
     assert status(instance, files) == OURS
-    assert HELPER in instance.names(), "it was too short a while for this test"
-    assert (instance.inodes().get("one") == inode) is (drift is out_of_order)
+    assert HELPER in instance.all_names(), "it was too short a while for this test"
+    assert (instance.all_inodes().get("one") == inode) is (drift is out_of_order)
     settled(instance, "one", "low")
-    assert instance.names() == ["one", "low"]
+    assert instance.all_names() == ["one", "low"]
     assert instance.inode("one") != inode
     assert status(instance, files) == OURS
     daemon.wait_converged()
@@ -123,8 +124,8 @@ def test_an_upgraded_interpreter_serves_at_once(
         if removed:
             (files / "ours").unlink()
         install(files / "ours", exits_with(OURS) + b"\0")
-        watch.wait_for(lambda event: is_registration(event) and HELPER in instance.names(), what="a stand-in")
-        assert instance.names() == [HELPER, "one"]
+        watch.wait_for(lambda event: is_registration(event) and HELPER in instance.all_names(), what="a stand-in")
+        assert instance.all_names() == [HELPER, "one"]
         assert instance.inode("one") == inode
     settled(instance, "one")
     assert instance.inode("one") != inode
@@ -136,7 +137,7 @@ def test_what_comes_after_another_upgrade_waits(instance: Instance, start_daemon
     inode = instance.inode("one")
     with DirectoryWatch(instance.directory, IN_MODIFY | IN_CLOSE_WRITE) as watch:
         install(files / "ours", exits_with(OURS) + b"\0")
-        watch.wait_for(lambda event: is_registration(event) and HELPER in instance.names(), what="a stand-in")
+        watch.wait_for(lambda event: is_registration(event) and HELPER in instance.all_names(), what="a stand-in")
         install(files / "ours", exits_with(OURS) + b"\0\0")
         watch.pending()
         watch.wait_for(is_registration, what="a registration when it is quiet")
@@ -155,7 +156,7 @@ def test_an_interpreter_that_goes_before_the_proper_entry_stands(
             instance.remove("one")
         else:
             install(files / "ours", exits_with(THEIRS))
-        watch.wait_for(lambda event: is_registration(event) and HELPER in instance.names(), what="a stand-in")
+        watch.wait_for(lambda event: is_registration(event) and HELPER in instance.all_names(), what="a stand-in")
         (files / "ours").unlink()
     daemon.wait_status(lambda s: "no executable file" in (s["handlers"][0]["reason"] or ""), "that it is missing")
     assert status(instance, files) == (OURS if removed else THEIRS)
@@ -173,7 +174,7 @@ def test_who_needs_none(instance: Instance, start_daemon: StartDaemon, files: Pa
         instance.write(file, b"0")
         wait_until(lambda: instance.read(file).startswith("enabled"), what="enabled again")
         assert not [event for event in watch.pending() if event.name == "register"]
-    assert instance.inodes() == {"one": inode}
+    assert instance.all_inodes() == {"one": inode}
 
 
 def test_unwanted_waits_for_quiet(instance: Instance, start_daemon: StartDaemon, files: Path) -> None:
@@ -182,8 +183,8 @@ def test_unwanted_waits_for_quiet(instance: Instance, start_daemon: StartDaemon,
     with DirectoryWatch(instance.directory, IN_MODIFY | IN_CLOSE_WRITE) as watch:
         instance.register(b":theirs:M::theirs::/usr/bin/true:")
         instance.remove("one")
-        watch.wait_for(lambda event: is_registration(event) and HELPER in instance.names(), what="a stand-in")
-        assert "theirs" in instance.names()
+        watch.wait_for(lambda event: is_registration(event) and HELPER in instance.all_names(), what="a stand-in")
+        assert "theirs" in instance.all_names()
     settled(instance, "one")
 
 
@@ -191,11 +192,11 @@ def test_a_foreign_entry_does_not_stay_on_top_of_it(instance: Instance, start_da
     """Where the config has ours win, the stand-in is put on top again at once; the proper entry follows."""
     start_daemon('shadowed = "outrank"\n' + config(files))
     instance.remove("one")
-    wait_until(lambda: HELPER in instance.names(), what="a stand-in")
+    wait_until(lambda: HELPER in instance.all_names(), what="a stand-in")
     instance.register(b":theirs:M::\\x00onetwo::%s:F" % os.fsencode(files / "theirs"))
-    wait_until(lambda: instance.names()[:2] == [HELPER, "theirs"], what="the stand-in on top")
+    wait_until(lambda: instance.all_names()[:2] == [HELPER, "theirs"], what="the stand-in on top")
     assert status(instance, files) == OURS
-    wait_until(lambda: instance.names() == ["one", "theirs"], what="ours on top")
+    wait_until(lambda: instance.all_names() == ["one", "theirs"], what="ours on top")
     assert status(instance, files) == OURS
 
 
@@ -212,10 +213,10 @@ def test_extension_and_magic(instance: Instance, start_daemon: StartDaemon, file
     """They meet in one file only by chance: a stand-in is never withheld, and priorities alone rank them."""
     start_daemon(config(files, RIVAL.format(interpreter=files / "theirs", priority=priority), settle="200ms"))
     instance.remove("one")
-    wait_until(lambda: HELPER in instance.names(), what="a stand-in")
+    wait_until(lambda: HELPER in instance.all_names(), what="a stand-in")
     settled(instance, "one", "two")
     if priority:
-        assert instance.names() == ["two", "one"]
+        assert instance.all_names() == ["two", "one"]
 
 
 def test_a_name_too_long(instance: Instance, start_daemon: StartDaemon, files: Path) -> None:
@@ -223,7 +224,7 @@ def test_a_name_too_long(instance: Instance, start_daemon: StartDaemon, files: P
     name = "long" * 63
     start_daemon(config(files).replace("handlers.one", f"handlers.{name}"))
     instance.remove(name)
-    wait_until(lambda: any(map(is_stand_in, instance.names())), what="a stand-in")
+    wait_until(lambda: any(map(is_stand_in, instance.all_names())), what="a stand-in")
     assert status(instance, files) == OURS
     settled(instance, name)
 
@@ -239,7 +240,7 @@ def test_what_is_left_of_a_killed_daemon_serves(instance: Instance, start_daemon
     """A stand-in of a declared handler stays until the proper entry stands; not one execution fails meanwhile."""
     daemon = start_daemon(config(files, settle="1s"))
     instance.remove("one")
-    wait_until(lambda: instance.names() == [HELPER], what="a stand-in")
+    wait_until(lambda: instance.all_names() == [HELPER], what="a stand-in")
     daemon.kill()
     with ExecLoop(instance, files / "program") as loop:
         start_daemon(config(files))
@@ -251,10 +252,10 @@ def test_apply_leaves_none(instance: Instance, start_daemon: StartDaemon, cli: C
     """`apply` settles what is open before it ends, also what a killed daemon left."""
     daemon = start_daemon(config(files, settle="1s"))
     instance.remove("one")
-    wait_until(lambda: instance.names() == [HELPER], what="a stand-in")
+    wait_until(lambda: instance.all_names() == [HELPER], what="a stand-in")
     daemon.kill()
     result = cli("apply", config=config(files, settle="1s"))
-    assert (result.status, instance.names()) == (0, ["one"])
+    assert (result.status, instance.all_names()) == (0, ["one"])
 
 
 def test_they_are_nobodys_entries(instance: Instance, start_daemon: StartDaemon, cli: Cli, files: Path) -> None:
@@ -262,7 +263,7 @@ def test_they_are_nobodys_entries(instance: Instance, start_daemon: StartDaemon,
     daemon = start_daemon(config(files, settle="1s"))
     instance.register(b":foreign:M::foreign::/usr/bin/true:")
     instance.remove("one")
-    wait_until(lambda: HELPER in instance.names(), what="a stand-in")
+    wait_until(lambda: HELPER in instance.all_names(), what="a stand-in")
     seen = partial(daemon.wait_status, lambda s: s["handlers"][0]["state"] == "stand_in", "state stand_in")()
     assert HELPER not in str(seen["foreign"])
     imported = cli("import", "--kernel")
