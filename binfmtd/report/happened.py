@@ -26,8 +26,17 @@ def happened(row: Mapping[str, Any]) -> str:
     detail = f": {row['detail']}" if row["detail"] and "entry" in row else ""
     if row["event"] != REPAIRED:
         return f"{row['event'].replace('_', ' ')}: {_subject(row)}: {row['reason']}{often}{detail}"
-    took = "" if row["served_ms"] is None else f" in {duration(row['served_ms'] / 1e3)}"
-    return f"{_subject(row)} {row['reason']}, repaired{took}{often}{detail}"
+    return f"{_subject(row)} {row['reason']}{_repaired(row)}{often}{detail}"
+
+
+def _repaired(row: Mapping[str, Any]) -> str:
+    """How long programs had no handler; not at all where a permanent stand-in served."""
+    if row["served_ms"] is None:
+        return ", repaired"
+    if row["served_ms"] == 0 and row["took_ms"]:
+        whose = "its stand-in" if "entry" in row else "their stand-ins"
+        return f", {whose} served, registered again after {duration(row['took_ms'] / 1e3)}"
+    return f", repaired in {duration(row['served_ms'] / 1e3)}"
 
 
 def first_names(row: Mapping[str, Any]) -> str:

@@ -39,6 +39,19 @@ def test_the_details_of_one_entry() -> None:
     assert incident.row()["detail"] is None
 
 
+def test_a_permanent_stand_in_served() -> None:
+    """No execution failed: the line says so, and not that it was repaired in no time."""
+    incident = Incidents().of(REPAIRED, "warning", "x", 0.0)
+    incident.add(["one"], "removed by another process", "", "missing", 0.0)
+    incident.lasted(0.0, 0.026)
+    words = "removed by another process"
+    assert incident.line()["summary"] == f"one {words}, its stand-in served, registered again after 26 ms"
+    incident.add(["two"], words, "", "missing", 0.0)
+    assert incident.line()["summary"] == f"2 entries {words}, their stand-ins served, registered again after 26 ms"
+    incident.lasted(0.001, 0.03)
+    assert incident.line()["summary"] == f"2 entries {words}, repaired in 1 ms"
+
+
 def test_what_replaced_them_says_more_than_that_they_were_missing() -> None:
     """A flush is followed by the rules of the tool that flushed."""
     incident = Incidents().of(REPAIRED, "warning", "flushed", 0.0)
