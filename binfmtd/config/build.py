@@ -88,7 +88,8 @@ def _architectures(merged: Merged, sources: tuple[str, ...], warnings: list[str]
             warnings.append(f"{origin.file}: architectures: has both {wanted[name]!r} and {word!r}: it is left out")
     if left_out and not wanted:
         warnings.append(f'{origin.file}: architectures: only leaves out: write "all" before if all others are meant')
-    for name in CATALOG:
+    # What there are images for comes first, and so is the first to serve again after a flush.  No two share a file.
+    for name in sorted(CATALOG, key=lambda name: CATALOG[name].platform is None):
         if name in wanted and name not in left_out:
             given = ("architectures",) in merged.origins
             source = f'{origin.file} architectures "{wanted[name]}"' if given else f'"all" (default, {nowhere.file})'

@@ -28,18 +28,24 @@ class Ledger:
     def __init__(self, state_dir: str | None, boot_id: str) -> None:
         self.file = BootFile(state_dir, FILE_NAME, SCHEMA, boot_id)
         found = self.file.read(_parse, "what it knew is lost, entries as declared are adopted")
-        self.records, self._earlier_intents = found or ({}, {})
+        self.records, self._earlier_intents, self._instance = found or ({}, {}, None)
         self._intents: dict[str, Registration] = {}
-        self._saved: _Content | None = None if found else ({}, {})
+        self._saved: _Content | None = None if found else ({}, {}, None)
 
     @property
     def problem(self) -> str | None:
         """Why the file could not be read or written."""
         return self.file.problem
 
-    def claim(self, observed: ObservedState) -> None:
-        """Take for our own what an earlier daemon meant to register, and was killed before it recorded the number."""
+    def claim(self, observed: ObservedState, created: int) -> None:
+        """Take for our own what an earlier daemon meant to register, and was killed before it recorded the number.
+
+        ``created``: when the instance was, as ``kernel.Instance.created`` has it.  In another one nothing is ours.
+        """
         intents, self._earlier_intents = self._earlier_intents, {}
+        if self._instance not in (None, created):
+            intents = {}
+        self._instance = created
         for name, registration in intents.items():
             entry, record = observed.by_name.get(name), self.records.get(name)
             recorded = entry is not None and record is not None and record.inode in (None, entry.inode)
@@ -58,12 +64,13 @@ class Ledger:
 
     def _put(self) -> None:
         """Bring the file up to date; nothing is written when nothing has changed."""
-        if (self.records, self._intents) == self._saved:
+        if (self.records, self._intents, self._instance) == self._saved:
             self.file.put_again()
             return
-        self._saved = records, intents = dict(self.records), self._intents
+        self._saved = records, intents, instance = dict(self.records), self._intents, self._instance
         self.file.put(
             lambda: {
+                "instance": instance,
                 "entries": {name: _to_json(name, record) for name, record in sorted(records.items())},
                 "intents": {name: to_text(encode_line(name, each)) for name, each in sorted(intents.items())},
             },
@@ -71,13 +78,16 @@ class Ledger:
         )
 
 
-_Content = tuple[dict[str, Record], dict[str, Registration]]
+_Content = tuple[dict[str, Record], dict[str, Registration], int | None]
 
 
 def _parse(content: Any) -> _Content:
     records = {name: _from_json(name, record) for name, record in content["entries"].items()}
     intents = {name: _line(name, line) for name, line in content.get("intents", {}).items()}
-    return records, intents
+    instance = content.get("instance")
+    if instance is not None and type(instance) is not int:
+        raise FormatError("the instance is damaged")
+    return records, intents, instance
 
 
 def _to_json(name: str, record: Record) -> dict[str, Any]:

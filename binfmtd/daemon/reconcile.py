@@ -86,7 +86,7 @@ class Reconciler:
         """Observe and plan.  ``touched`` names the entries to read again though they look the same; None: all."""
         before = (self._observer.inodes() or self._known_inodes()) if self.memory.entries else ()
         observed = self._observer.look(instance, touched)
-        self.ledger.claim(observed)
+        self.ledger.claim(observed, instance.created())
         if self._desired is None:
             self._desired = resolve(self.config, self.facts.gather(self.config, observed), self._had)
         desired = self._desired

@@ -97,8 +97,8 @@ class Reporter:
         for name, drift in reaction.ended.items():
             self._tell_repair(name, why[name], drift, seconds, seconds)
         self._voice.failed(reaction.refused.items())
-        for name in reaction.bridged:
-            self._stood_in.setdefault(name, seconds)
+        for name in reaction.bridged:  # also where it had served before another program's entry took its files
+            self._stood_in[name] = max(seconds, self._stood_in.get(name, 0.0))
         for name in reaction.standing:
             self._stood_in.setdefault(name, 0.0)
         for _ in (*reaction.bridged, *reaction.ended):
@@ -359,6 +359,10 @@ class Reporter:
     def restart_needed(self, reason: str) -> None:
         """A module could not be loaded; a thread may say so, too."""
         self._voice.once(f"restart {reason}", "restart_needed", reason=reason)
+
+    def not_real_time(self, reason: str) -> None:
+        """The loop waits for a core like every other process."""
+        self._voice.log.warning("real_time_refused", reason=reason)
 
     def modules_loaded(self) -> None:
         """From now on the files of the package may be replaced."""

@@ -70,6 +70,14 @@ class Instance:
         content, inode = text
         return Entry(name, inode, *parse_entry(content))
 
+    def created(self) -> int:
+        """When this instance came into being, in nanoseconds: it tells one instance from the next.
+
+        The kernel sets a file's times when it is created, and writes to `status` do not change them
+        (fs/binfmt_misc.c, bm_fill_super; tests/kernel/test_facts.py).
+        """
+        return os.stat("status", dir_fd=self.descriptor).st_ctime_ns
+
     def switched_on(self) -> bool:
         """Whether the instance as a whole is enabled."""
         text = self._read("status")

@@ -12,13 +12,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import idle, reload, repair, report, startup, storm, upgrade
+from benchmarks import builds, idle, reload, repair, report, startup, storm, upgrade
 from benchmarks.contestants import BUILD, PYTHON, Skipped, compile_programs
 from benchmarks.figures import Part
 
 import binfmtd
 
 PARTS: dict[str, Callable[[float], Part]] = {
+    "builds": builds.builds,
     "removal": repair.removal,
     "anywhere": repair.anywhere,
     "flush": repair.flush,

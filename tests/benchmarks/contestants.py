@@ -57,7 +57,7 @@ class Skipped(Exception):  # noqa: N818  it is no error
 def compile_programs() -> None:
     """The measuring and the measured C program."""
     BUILD.mkdir(parents=True, exist_ok=True)
-    for program in ("measure", "loop"):
+    for program in ("measure", "loop", "executes"):
         command = ["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(BUILD / program), str(HERE / f"{program}.c")]
         subprocess.run(command, check=True)
 

@@ -49,6 +49,17 @@ def test_or_they_outlive_it(lent_instance: Instance) -> None:
     assert mounted_anew(lent_instance) in (([], [IN_UNMOUNT, IN_IGNORED]), (["one"], []))
 
 
+def test_when_an_instance_was_created(instance: Instance) -> None:
+    """The times of `status` tell one instance from the next, and no write changes them."""
+    before = os.stat(instance.path("status")).st_ctime_ns
+    for name, data in (("status", b"0"), ("status", b"1"), ("register", LINE), ("one", b"0"), ("status", b"-1")):
+        instance.write(name, data)
+    assert os.stat(instance.path("status")).st_ctime_ns == before
+    if not instance.lent:
+        mounted_anew(instance)
+        assert os.stat(instance.path("status")).st_ctime_ns > before
+
+
 def mounted_anew(instance: Instance) -> tuple[list[str], list[int]]:
     """Which entries an unmount and a mount leave of one, and what a watch was told."""
     instance.register(LINE)

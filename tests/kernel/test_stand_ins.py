@@ -136,6 +136,10 @@ def test_a_busy_writer_cannot_keep_the_proper_entry_away(instance: Instance, sta
     assert noise > 1, "it was not waited for"
 
 
+def states(daemon: Daemon) -> dict[str, str]:
+    return {row["name"]: row["state"] for row in daemon.status()["handlers"]}
+
+
 def test_contention(instance: Instance, start_daemon: StartDaemon) -> None:
     """Somebody who removes an entry each time gets slower and slower answers, said once; the others do not suffer."""
     daemon = start_daemon(CONFIG)
@@ -145,8 +149,9 @@ def test_contention(instance: Instance, start_daemon: StartDaemon) -> None:
     for _ in range(3):
         wait_until(lambda: "other" in instance.all_names(), what="a repair after a pause")
         instance.remove("other")
-    status = daemon.wait_status(lambda status: status["state"] == "contended", "state contended")
-    assert {row["name"]: row["state"] for row in status["handlers"]}["other"] == "contended"
+    status = daemon.wait_status(lambda status: status["contended"] == ["other"], "contention")
+    wait_until(lambda: states(daemon)["other"] == "stand_in", what="a stand-in that serves")
+    assert status["state"] != "contended"
     wait_until(lambda: stand_in_name("other") in instance.all_names(), what="a stand-in that serves during the pause")
     with DirectoryWatch(instance.directory, IN_MODIFY) as watch:
         instance.remove("low")

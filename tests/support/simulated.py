@@ -68,6 +68,9 @@ class Through:
     def entry(self, name: str) -> Entry | None:
         return self.kernel.entry(name)
 
+    def created(self) -> int:
+        return 1
+
     def switched_on(self) -> bool:
         return self.kernel.switched_on
 

@@ -49,8 +49,14 @@ def test_starts(service: Booted) -> None:
     assert service.show("Type") == "notify"
     assert service.show("StatusText") == "1 handler in order"
     assert service.answer() == 51
-    status = service.run("cat", f"/proc/{service.show('MainPID')}/status").stdout
+    pid = service.show("MainPID")
+    status = service.run("cat", f"/proc/{pid}/status").stdout
     assert [line.split()[1] for line in status.splitlines() if line.startswith("Cap")] == ["0" * 16] * 5
+    if service.journal("real_time_refused"):
+        pytest.skip("this machine does not allow real-time scheduling in the container that the tests boot")
+    policies = service.run("sh", "-c", f"for t in /proc/{pid}/task/*; do chrt -p ${{t##*/}}; done").stdout
+    assert policies.count("SCHED_FIFO|SCHED_RESET_ON_FORK") == 1, "the loop's thread alone"
+    assert "SCHED_OTHER" in policies
 
 
 def test_starts_with_the_system(service: Booted) -> None:

@@ -93,7 +93,7 @@ def test_the_intent_is_on_disk_before_the_deed(tmp_path: Path) -> None:
     """A daemon that is killed right after registering finds its entries as its own."""
     Ledger(str(tmp_path), BOOT).intend([Handler("a", SAYS)])
     again = Ledger(str(tmp_path), BOOT)
-    again.claim(observed(("a", 7)))
+    again.claim(observed(("a", 7)), 1)
     assert again.records == {"a": Record(SAYS)}
 
 
@@ -103,7 +103,7 @@ def test_an_intent_is_no_knowledge(tmp_path: Path) -> None:
     ledger.intend([Handler(name, SAYS) for name in "abc"])
     again = Ledger(str(tmp_path), BOOT)
     assert again.records == ledger.records, "what is recorded stays known"
-    again.claim(observed(("a", 9), ("b", 8)))
+    again.claim(observed(("a", 9), ("b", 8)), 1)
     assert again.records == {"a": Record(SAYS), "b": Record(SAYS, 8, FILE)}
 
 
@@ -112,10 +112,10 @@ def test_an_intent_claims_no_other_entry(tmp_path: Path) -> None:
     other = Registration(Magic(b"B"), "/i", Flags.F)
     Ledger(str(tmp_path), BOOT).intend([Handler("a", other)])
     again = Ledger(str(tmp_path), BOOT)
-    again.claim(observed(("a", 7)))
+    again.claim(observed(("a", 7)), 1)
     assert again.records == {}
     again.intend([Handler("a", SAYS)])
-    again.claim(observed(("a", 8)))
+    again.claim(observed(("a", 8)), 1)
     assert again.records == {}
 
 
@@ -198,7 +198,7 @@ def test_a_damaged_ledger_costs_nothing_but_knowledge(tmp_path: Path, text: byte
     assert "\n" not in ledger.problem
     ledger.intend([Handler("a", SAYS)])
     again = Ledger(str(tmp_path), BOOT)
-    again.claim(observed(("a", 7)))
+    again.claim(observed(("a", 7)), 1)
     assert (again.records, again.problem) == ({"a": Record(SAYS)}, None)
 
 
@@ -206,3 +206,14 @@ def test_a_ledger_that_is_no_file_is_damaged_too(tmp_path: Path) -> None:
     """A fifo would block for ever."""
     os.mkfifo(tmp_path / FILE_NAME)
     assert Ledger(str(tmp_path), BOOT).problem is not None
+
+
+def test_an_intent_claims_nothing_in_another_instance(tmp_path: Path) -> None:
+    """binfmt_misc was unmounted and mounted again: what stands there now was registered by another program."""
+    ledger = Ledger(str(tmp_path), BOOT)
+    ledger.claim(observed(), 1)
+    ledger.intend([Handler("a", SAYS)])
+    for created, records in ((2, {}), (1, {"a": Record(SAYS)})):
+        again = Ledger(str(tmp_path), BOOT)
+        again.claim(observed(("a", 7)), created)
+        assert again.records == records
