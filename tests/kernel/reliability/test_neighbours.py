@@ -21,7 +21,7 @@ from support.waiting import wait_until
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.formats.line import encode_line
 from binfmtd.model.handler import Flags, Registration
-from binfmtd.model.standin import is_stand_in, stand_in_name
+from binfmtd.model.standin import is_stand_in
 
 StartDaemon = Callable[..., Daemon]
 Times = Callable[[int], int]
@@ -196,16 +196,15 @@ def test_beyond_settle(host: Host) -> None:
     """Who takes longer than `settle` to register again meets the daemon's entry; a longer `settle` waits for him."""
     name, line = "qemu-riscv64", host.line("riscv64")
 
-    def again(after: str) -> None:
-        inode = host.instance.inode(name)
-        host.instance.remove(name)
-        wait_until(partial(registered_anew, host.instance, after, inode), what=after)
-        host.instance.register(line)
-
+    inode = host.instance.inode(name)
+    host.instance.remove(name)
+    wait_until(partial(registered_anew, host.instance, name, inode), what="the proper entry")
     with pytest.raises(FileExistsError):
-        again(name)
+        host.instance.register(line)
     host.wait_longer("1s")
-    again(stand_in_name(name))
+    host.instance.remove(name)
+    host.daemon.wait_status(lambda status: status["state"] == "drifting", "a drift that the daemon has noticed")
+    host.instance.register(line)
 
 
 def registered_anew(instance: Instance, name: str, old: int) -> bool:
