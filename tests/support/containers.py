@@ -194,8 +194,8 @@ class Machine:
         self._write("registries.conf", "\n".join(["[aliases]", *aliases]))
 
     def names(self) -> list[str]:
-        """List the entries as ``ls`` on the machine shows them."""
-        found = self.run("ls", "--almost-all", MOUNT_POINT)
+        """List the entries as ``ls`` on the machine shows them: without stand-ins."""
+        found = self.run("ls", MOUNT_POINT)
         assert found.status == 0, found.stderr
         return [name for name in found.stdout.split() if name not in ("register", "status")]
 
