@@ -59,7 +59,7 @@ def test_the_clock_on_the_wall_jumps(instance: Instance, start_daemon: StartDaem
         daemon.reload()
         wait_until(lambda n=so_far: len(daemon.logs("config_reloaded")) > n, what="the reload")  # type: ignore[misc]
         so_far = len(daemon.logs("pause_ended"))
-        assert cli("pause", "one", "--for", "700ms").status == 0
+        assert cli("pause", "one", "--for", "2s").status == 0
         wait_until(lambda n=so_far: len(daemon.logs("pause_ended")) > n, what="the pause's end")  # type: ignore[misc]
         repaired(instance)
     assert daemon.wait_converged()["paused"] == []
