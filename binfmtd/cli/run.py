@@ -38,13 +38,6 @@ def parser() -> argparse.ArgumentParser:
         help="if the config is invalid at the start, use the last valid one, which the daemon keeps in the state "
         "directory ($BINFMTD_LAST_VALID)",
     )
-    command.add_argument(
-        "--real-time",
-        action="store_true",
-        default=options.switch("BINFMTD_REAL_TIME"),
-        help="schedule the thread that repairs in real time (SCHED_FIFO), so that it does not wait for a core; where "
-        "that is not allowed a line of the log says so ($BINFMTD_REAL_TIME)",
-    )
     options.add_state_dir(command)
     options.add_log(command)
     return command
@@ -159,7 +152,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         Service(
             source, options.where(given), kept, reporter, signals, persistence, lock, pauses, probing, background
-        ).run(real_time=given.real_time)
+        ).run()
     finally:
         signals.ignore()
         lines.flush(_LAST_LINES)

@@ -360,10 +360,6 @@ class Reporter:
         """A module could not be loaded; a thread may say so, too."""
         self._voice.once(f"restart {reason}", "restart_needed", reason=reason)
 
-    def not_real_time(self, reason: str) -> None:
-        """The loop waits for a core like every other process."""
-        self._voice.log.warning("real_time_refused", reason=reason)
-
     def modules_loaded(self) -> None:
         """From now on the files of the package may be replaced."""
         self._voice.log.debug("modules_loaded")

@@ -33,7 +33,6 @@ from binfmtd.daemon.preload import cannot_load, preload
 from binfmtd.daemon.probing import Probing
 from binfmtd.daemon.publisher import KEYS as PUBLISHED
 from binfmtd.daemon.publisher import Publisher
-from binfmtd.daemon.real_time import use_real_time
 from binfmtd.daemon.reconcile import Reconciler
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.signals import Signals, reap_orphans
@@ -124,14 +123,9 @@ class Service:
         self._reload_began = 0.0  # seconds since the boot
         self._reload: Config | None = None  # read, and in force as soon as its interpreters have been looked at
 
-    def run(self, *, real_time: bool = False) -> None:
-        """Serve until SIGTERM or SIGINT.  Raises WriteRefusedError if this process may not write at all.
-
-        ``real_time``: this thread is to be scheduled in real time, from the end of the start on.
-        """
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT.  Raises WriteRefusedError if this process may not write at all."""
         self._start()
-        if real_time and (refused := use_real_time()) is not None:
-            self._report.not_real_time(refused)
         gc.freeze()  # what is loaded by now is no garbage, and a collection in a repair need not look through it
         gc.enable()
         while not self._signals.stop:

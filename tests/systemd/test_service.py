@@ -54,17 +54,6 @@ def test_starts(service: Booted) -> None:
     assert [line.split()[1] for line in status.splitlines() if line.startswith("Cap")] == ["0" * 16] * 5
 
 
-def test_real_time(service: Booted) -> None:
-    """The loop's thread alone is scheduled in real time; where that is not allowed, the log says so."""
-    if service.journal("real_time_refused"):
-        pytest.skip("this machine does not allow real-time scheduling in the container that the tests boot")
-    tasks = f"/proc/{service.show('MainPID')}/task"
-    policies = service.run("sh", "-c", f"for t in {tasks}/*; do chrt -p ${{t##*/}}; done").stdout
-    assert policies.count("SCHED_FIFO|SCHED_RESET_ON_FORK") == 1
-    limits = service.run("cat", f"/proc/{service.show('MainPID')}/limits").stdout
-    assert "2000000" in next(line for line in limits.splitlines() if line.startswith("Max realtime timeout"))
-
-
 def test_starts_with_the_system(service: Booted) -> None:
     """`systemctl enable` has it started by multi-user.target, after systemd-binfmt and before what builds."""
     service.systemctl("enable", UNIT)
