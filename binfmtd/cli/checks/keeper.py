@@ -34,6 +34,9 @@ def of_config(scene: Scene) -> Iterator[Finding]:
         unreadable = os.geteuid() != 0 and "Permission denied" in scene.config_error
         if unreadable:
             yield found("valid", Level.UNSEEN, scene.config_error)
+        elif _elsewhere(scene):
+            text = f"{scene.config_path}, the daemon's config: it is not in this container, so in the daemon's"
+            yield found("valid", Level.UNSEEN, text)
         else:
             yield found("valid", Level.FAILURE, scene.config_error, check)
         return
@@ -49,6 +52,12 @@ def of_config(scene: Scene) -> Iterator[Finding]:
         elif held.standing is Standing.WAITING:
             text, remedy = split(held_reason(held))
             yield found("waiting", Level.WARNING, f"{held.name}: {text}", remedy or f"ls -l {held.interpreters[0]}")
+
+
+def _elsewhere(scene: Scene) -> bool:
+    """Whether the path is from the status of a daemon in another container."""
+    named_by_daemon = scene.given.config is None and scene.pid is not None
+    return named_by_daemon and in_container() and not os.path.lexists(scene.config_path or "")
 
 
 def _check(scene: Scene) -> str:

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from binfmtd.cli.checks.keeper import of_daemon
+from binfmtd.cli.checks import keeper
+from binfmtd.cli.checks.keeper import of_config, of_daemon
 from binfmtd.cli.checks.scene import Scene
 from binfmtd.daemon.facts import HostFacts
 from binfmtd.model.finding import Level
@@ -86,3 +87,12 @@ def test_without_a_status() -> None:
     assert found.level is Level.WARNING
     (found,) = of_daemon(scene(None, pid=None, error="/state/status.json is damaged"))
     assert found.level is Level.FAILURE
+
+
+@pytest.mark.parametrize(("contained", "level"), [(True, Level.UNSEEN), (False, Level.FAILURE)])
+def test_the_config_of_a_daemon_elsewhere(monkeypatch: pytest.MonkeyPatch, contained: bool, level: Level) -> None:
+    """Its status names a file in its own container, which another one that shares the state directory cannot read."""
+    monkeypatch.setattr(keeper, "in_container", lambda: contained)
+    missing = scene(status())._replace(config_path="/nowhere/binfmtd.toml", config_error="cannot be read")
+    (only,) = of_config(Scene(*missing))
+    assert only.level is level
