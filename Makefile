@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 MANUALS := $(notdir $(basename $(wildcard docs/man/*.md))) binfmtd-log.7 binfmtd-metrics.7
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit kernel reliability chaos fuzz test-formats test-containers test-systemd kernels bench \
+.PHONY: help demo test lint unit kernel kernel-quick kernel-slow reliability chaos fuzz test-formats test-containers test-systemd kernels bench \
     man completions install uninstall setup tools test-tools clean
 .SUFFIXES:
 
@@ -22,8 +22,8 @@ demo: setup ## the main job, on a private instance of binfmt_misc: register, run
 
 NOT_TESTED := build/not-tested
 test: export BINFMTD_NOT_TESTED := $(NOT_TESTED)
-test: test-tools ## everything that has to pass: lint, unit tests with the coverage gate, kernel tests
-	@$(MAKE) --no-print-directory lint unit kernel; status=$$?; \
+test: test-tools ## what has to pass before a commit: lint, unit tests with the coverage gate, quick kernel tests; three minutes
+	@$(MAKE) --no-print-directory lint unit kernel-quick; status=$$?; \
 	    if [ -s $(NOT_TESTED) ]; then echo "not tested, by number and reason:"; sort $(NOT_TESTED) | uniq -c | sort -rn; \
 	    elif [ $$status = 0 ]; then echo "nothing was left out"; fi; \
 	    exit $$status
@@ -48,10 +48,16 @@ unit: setup ## the unit tests, and the coverage gate on the pure modules
 	$(BIN)/coverage report
 	$(BIN)/python -m pytest -n auto tests/unit $(PURE:%=--ignore=%)
 
+kernel: SELECTED := not debian and not reliability
+kernel-quick: SELECTED := not debian and not reliability and not slow
+kernel-slow: SELECTED := slow
 kernel: setup ## the tests on the real kernel, in private instances of binfmt_misc; two at a time on each core, as they mostly wait
+kernel-quick: setup ## those of them that `make test` runs
+kernel-slow: setup ## the others
+kernel kernel-quick kernel-slow:
 	@# Each test starts processes, and all of them would compile at once.
 	@$(BIN)/python -m compileall -q binfmtd
-	$(BIN)/python -m pytest -n $$(( 2 * $$(nproc) )) tests/kernel
+	$(BIN)/python -m pytest -n $$(( 2 * $$(nproc) )) -m '$(SELECTED)' tests/kernel
 
 SHARE := 1
 reliability: setup ## what a year on a build farm does, in full numbers (CI does 2 % of it, SHARE=0.02)

@@ -9,6 +9,23 @@ from support.daemon import Daemon
 from support.instance import Instance, LentOutError, UnavailableError
 from support.log_events import undocumented
 
+# A third of the time of all kernel tests; `make test` leaves them out, `.ci/run` does not.
+SLOW = {
+    "doctor",
+    "test_binfmt_existing.py",
+    "test_chaos.py",
+    "test_cli_export.py",
+    "test_drop_ins.py",
+    "test_explain_oracle.py",
+    "test_persistent.py",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if SLOW & {item.path.name, item.path.parent.name}:
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture(scope="session")
 def _instances() -> bool:

@@ -1,7 +1,7 @@
 """Anything at all happens to a real daemon on a real instance, at random: when it is quiet, what should stand does.
 
-``make chaos`` does 10,000 steps with another seed each time, ``make test`` 200 that are always the same.  What should
-stand is computed by a model of the test's own (support.chaos_model).
+``make chaos`` does 10,000 steps with another seed each time, ``make kernel-slow`` 200 that are always the same.  What
+should stand is computed by a model of the test's own (support.chaos_model).
 """
 
 import itertools
