@@ -9,14 +9,17 @@ from support.daemon import Daemon
 from support.instance import Instance, LentOutError, UnavailableError
 from support.log_events import undocumented
 
-# A third of the time of all kernel tests; `make test` leaves them out, `.ci/run` does not.
+# Nearly half of the time of all kernel tests; `make test` leaves them out, `.ci/run` does not.
 SLOW = {
     "doctor",
+    "test_binfmt.py",
     "test_binfmt_existing.py",
     "test_chaos.py",
     "test_cli_export.py",
+    "test_cli_sandbox.py",
     "test_drop_ins.py",
     "test_explain_oracle.py",
+    "test_little.py",
     "test_persistent.py",
 }
 
