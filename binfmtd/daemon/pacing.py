@@ -34,7 +34,7 @@ class Pacing:
         # Open drifts that are nobody's quarrel about the name: a flush began them, or we want otherwise now.
         self._free: set[str] = set()
         self._budget = StandInBudget()
-        self._withheld = False  # a stand-in, since the last pass, for want of budget
+        self._withheld: set[str] = set()  # handlers whose stand-ins wait until the budget is refilled
         self._desired: DesiredState | None = None  # at the last pass
         self._in_order: frozenset[str] = frozenset()  # what stood as declared: only that can be repaired
         self._report = report
@@ -152,19 +152,21 @@ class Pacing:
         """Whether the entry may be enabled, disabled or removed now: not while we back off."""
         return time.monotonic() >= self._contention.allowed_at(name)
 
-    def may_bridge(self, _: str = "") -> bool:
-        """Whether stand-ins may be registered now, and the instance switched on: within a budget of CPU time."""
-        allowed = time.monotonic() >= self._budget.free_at()
-        self._withheld |= not allowed
-        return allowed
+    def may_bridge(self, name: str) -> bool:
+        """Whether a stand-in may be registered now, or the instance switched on: within a budget of CPU time."""
+        if time.monotonic() >= self._budget.free_at():
+            return True
+        self._withheld.add(name)
+        return False
 
     def restore_at(self) -> float:
         """When a stand-in that was withheld may be registered; infinity if none was."""
         return self._budget.free_at() if self._withheld else float("inf")
 
-    def restoring(self) -> None:
-        """What was withheld is looked for now."""
-        self._withheld = False
+    def take_withheld(self) -> set[str]:
+        """The handlers whose stand-ins were withheld, which are looked for now."""
+        withheld, self._withheld = self._withheld, set()
+        return withheld
 
     def spent(self, cost: float) -> None:
         """Pay for stand-ins that were registered, in seconds of CPU time."""

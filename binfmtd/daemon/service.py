@@ -294,8 +294,7 @@ class Service:
         now = time.monotonic()
         if now >= self._watchdog.due_at:
             self._watchdog.ping(now)
-        if now >= min(self._storm.glance_at, self._pacing.restore_at()):
-            self._glance(now)
+        self._glance(now)
         if now >= self._background.due_at:
             self._background.retry()
         if now >= self._interpreters.due_at:
@@ -327,13 +326,13 @@ class Service:
             self._watch.tidy()
 
     def _glance(self, now: float) -> None:
-        storming = now >= self._storm.glance_at
-        self._pacing.restoring()
+        if now >= self._pacing.restore_at() and self._worker.glance(self._pacing.take_withheld()):
+            self._tell()
+        if now < self._storm.glance_at:
+            return
         cpu = time.thread_time()
         if news := self._worker.glance():
             self._tell()
-        if not storming:  # only stand-ins that had been withheld were looked for
-            return
         self._storm.glanced(0.0 if news else time.thread_time() - cpu, now)
         if now - self._verified_at >= _VERIFIED and not self._interpreters.looking:
             self._verified_at = now

@@ -5,7 +5,7 @@ Events that our own writes raised are left out: each write is remembered until t
 
 import errno
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -24,6 +24,8 @@ from binfmtd.kernel.converge import Due
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.write import Writer, Wrote
 from binfmtd.model.drift import Act, Action
+from binfmtd.model.plan import INSTANCE
+from binfmtd.model.standin import stand_in_name
 
 OPENING_AT_START = 2.0  # seconds that the first pass waits for an interpreter's file system
 OPENING = 0.02  # seconds that a repair waits for it
@@ -126,10 +128,13 @@ class Worker:
         self.heard.add(heard.beside_entries())
         return answer
 
-    def glance(self) -> bool:
-        """The same for the declared names, though nobody was heard: during a storm.  True if that was news."""
+    def glance(self, names: Collection[str] = ()) -> bool:
+        """The same for these handlers, or for all, though nobody was heard: during a storm.  True if that was news."""
         known = self._pacing.open()
-        answer = self._answer(Heard(everything=True), Heard())
+        look_for = Heard({*names, *map(stand_in_name, names)}, everything=not names)
+        look_for.written |= look_for.names  # it was no flush, of which more would be heard
+        look_for.flushed = INSTANCE in names
+        answer = self._answer(look_for, Heard())
         self.tell(answer)
         return bool(answer.reaction.found.keys() - known or answer.reaction.bridged or answer.reaction.kept)
 

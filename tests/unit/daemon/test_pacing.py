@@ -296,7 +296,7 @@ def test_the_budget_of_stand_ins(world: World) -> None:
     assert world.pacing.restore_at() == pytest.approx(world.now + 0.001 / REFILL)
     world.now += 0.001 / REFILL + 0.001
     assert world.pacing.may_bridge("a")
-    world.pacing.restoring()
+    assert world.pacing.take_withheld() == {"a"}
     assert world.pacing.restore_at() == float("inf")
 
 
