@@ -41,9 +41,11 @@ class Contention:
     def repaired(self, name: str, now: float) -> bool:
         """Count a repair; True if this one begins a contention."""
         history = self._histories.setdefault(name, _history_of(name))
+        waited = not history.repairs or now >= history.repairs[-1] + history.pause
         history.repairs.append(now)
         if history.pause:
-            history.pause = min(2 * history.pause, LONGEST_PAUSE)
+            if waited:  # what comes earlier, as flushes do that stand-ins answer, is part of the same round
+                history.pause = min(2 * history.pause, LONGEST_PAUSE)
             return False
         if len(history.repairs) == history.repairs.maxlen and now - history.repairs[0] <= history.window:
             history.pause = FIRST_PAUSE

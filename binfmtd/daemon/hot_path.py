@@ -125,13 +125,14 @@ class HotPath:
             asked = name in heard.names or not heard.names
             if not asked or handler.name in reaction.found or handler.name not in self._permanent:
                 continue
+            if not self._may_bridge(handler.name):
+                continue
             if self._enabled_again(handler, heard, instance, writer):
                 reaction.kept.append(handler.name)
             elif instance.inode(name) is None and self._may_open(handler.registration):
                 missing.append(handler)
-        allowed = [handler for handler in missing if self._may_bridge(handler.name)]
-        if allowed:
-            reaction.kept += self._stand_ins.bridge(allowed, instance, writer)[0]
+        if missing:
+            reaction.kept += self._stand_ins.bridge(missing, instance, writer)[0]
 
     def _look(self, heard: Heard, instance: Instance, writer: Writer, reaction: Reaction) -> list[Handler]:
         """The handlers that need a stand-in, in ascending rank; what one write ends is ended."""
@@ -214,9 +215,9 @@ class HotPath:
         return None
 
     def _enabled_again(self, handler: Handler, heard: Heard, instance: Instance, writer: Writer) -> bool:
-        """Whether its stand-in was there, and somebody had disabled it."""
+        """Whether its stand-in was there, and another program had disabled it; after a flush there is none."""
         name = stand_in_name(handler.name)
-        entry = instance.entry(name) if name in heard.written else None
+        entry = instance.entry(name) if name in heard.written or not heard.everything else None
         if entry is None or entry.enabled or not equal(entry.registration, handler.registration):
             return False
         writer.control(name, ENABLE)

@@ -95,6 +95,10 @@ class Pacing:
                 since = self._settling.since(name)
                 took = None if since is None else now - since
                 self._count(name, drift, now, took, free=(at_once and since is None) or name in self._free)
+        for action in result.done:
+            # Another daemon that wants it puts it back: one of the two has to back off.
+            if action.act is Act.REMOVE and is_stand_in(action.entry) and not at_once:
+                self._contend(action.entry, now)
         for name in (self._settling.pending() - still_open.keys()) | written.keys():
             self._settling.ended(name)
             self._free.discard(name)
@@ -176,6 +180,8 @@ class Pacing:
         """Whether a pass may take this action up at all."""
         if action.act is Act.DISABLE and action.drift is Drift.UNWANTED:
             return True  # nothing runs any more: no back-off
+        if action.entry == INSTANCE:
+            return self.may_bridge(INSTANCE)
         return action.act in (Act.REGISTER, Act.REPLACE) or self.may_switch(action.entry)  # of these `due` tells
 
     def _allowed_at(self, name: str) -> float:

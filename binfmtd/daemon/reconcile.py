@@ -238,7 +238,8 @@ class Reconciler:
         found = {entry.name for entry in observed.entries if is_stand_in(entry.name)}
         if self._stand_ins is None:
             self._stand_ins = set(found)
-        self._stand_ins |= {stand_in_name(name) for name in desired.by_name}
+        ours = {stand_in_name(name) for name in desired.by_name}
+        self._stand_ins |= ours | {stand_in_name(name) for name in ours}  # those serve while one is exchanged
         return frozenset(found - self._stand_ins)
 
     def _agree(self, observed: ObservedState, desired: DesiredState) -> None:

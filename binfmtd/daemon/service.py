@@ -326,8 +326,10 @@ class Service:
             self._watch.tidy()
 
     def _glance(self, now: float) -> None:
-        if now >= self._pacing.restore_at() and self._worker.glance(self._pacing.take_withheld()):
-            self._tell()
+        if now >= self._pacing.restore_at():
+            if self._worker.glance(self._pacing.take_withheld()):
+                self._tell()
+            self._pacing.look_later(now)  # a pass mends what is there, but not as it should be
         if now < self._storm.glance_at:
             return
         cpu = time.thread_time()

@@ -123,12 +123,13 @@ class StandIns:
         for stand_in in stand_ins:
             name = stand_in.name
             line, helper = self._line(name, stand_in), self._line(stand_in_name(name), stand_in)
-            if line is None or helper is None:
+            there = instance.inode(name) is not None
+            if line is None or (there and helper is None):
                 why = "its line is too long with the name of a stand-in: shorten name, magic or mask"
                 too_long[name] = WriteRefusedError(why, errno.EINVAL, Again.RELOAD)
                 continue
             lines[name] = stand_in, line
-            if instance.inode(name) is not None:
+            if there and helper is not None:
                 helpers[name] = stand_in, helper
         done, refused = self._exchange(lines, helpers, writer) if lines else ([], {})
         return done, refused | too_long

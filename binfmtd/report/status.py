@@ -131,7 +131,9 @@ def unready(document: Mapping[str, Any]) -> list[str]:
 
 def healthy(document: Mapping[str, Any]) -> bool:
     """Whether each handler is served: as declared, or while its proper entry is missing by its stand-in."""
-    return document["state"] == "converged" or (document["state"] == "drifting" and not unready(document))
+    return document["state"] == "converged" or (
+        document["state"] in ("drifting", "contended") and not unready(document)
+    )
 
 
 def _handler_row(
