@@ -255,6 +255,24 @@ def test_two_daemons_that_disagree(instance: Instance, start_daemon: StartDaemon
     wait_until(lambda: _still(instance), 30, what="half a second in which nothing is registered")
 
 
+def test_a_daemon_with_temporary_stand_ins_beside_it(instance: Instance, start_daemon: StartDaemon) -> None:
+    """It removes what the other registers again: it backs off from that, and says so."""
+    first = start_daemon(CONFIG, directory="first")
+    second = start_daemon('stand_ins = "temporary"\n' + CONFIG, directory="second")
+    second.wait_for_log("contention_started", 20)
+    wait_until(lambda: _still(instance), 30, what="half a second in which nothing is registered")
+    assert not first.logs("contention_started")
+
+
+def test_a_left_over_helper_goes(instance: Instance, start_daemon: StartDaemon) -> None:
+    """A daemon was killed while it exchanged a stand-in: the entry that served meanwhile is removed."""
+    daemon = start_daemon(CONFIG)
+    helper = stand_in_name(ONE)
+    instance.register(b":%s:M::\\x00one::/usr/bin/true:" % helper.encode())
+    wait_until(lambda: helper not in instance.all_names(), what="the end of the helper")
+    daemon.wait_converged()
+
+
 def test_handlers_that_share_files(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
     """Their stand-ins are temporary, and `check` says so."""
     start_daemon(CONFIG + SHARING)

@@ -326,3 +326,37 @@ def test_many_removed_by_name_count_as_a_flush(world: World) -> None:
         world.now += SETTLE
         world.make_pass(*register)
     assert world.told.quarrels == [INSTANCE]
+
+
+def test_the_instance_is_switched_on_in_spite_of_back_off(world: World) -> None:
+    """Nothing serves while it is off; what that may cost is limited by the budget."""
+    for _ in range(REPAIRS_OF_ALL + 9):
+        world.hear("a", flushed=True, bridged=True)
+        world.now += SETTLE
+        world.make_pass(REGISTER)
+    assert not world.pacing.may_switch(INSTANCE)
+    switch_on = Action(Act.ENABLE, INSTANCE, Drift.SWITCHED_OFF, "it is switched off")
+    assert world.pacing.allow(switch_on)
+    world.pacing.spent(100.0)
+    assert not world.pacing.allow(switch_on)
+    assert world.pacing.restore_at() <= world.now + CAPACITY / REFILL, "the debt has a limit"
+
+
+def test_flushes_that_stand_ins_answer_make_no_longer_pause(world: World) -> None:
+    """Proper entries come back soon after the last of them."""
+    for _ in range(REPAIRS_OF_ALL + 20):
+        world.hear("a", flushed=True, bridged=True)
+        world.now += 0.005
+    assert world.pacing.contended() == {INSTANCE}
+    world.now += 0.2
+    assert world.pacing.may_switch("a")
+
+
+def test_another_daemon_that_wants_the_stand_in_we_remove(world: World) -> None:
+    """It puts it back each time: that is backed off from."""
+    remove = Action(Act.REMOVE, ".binfmtd~a", Drift.UNWANTED, "a stand-in that is no longer needed")
+    for _ in range(REPAIRS):
+        world.now += SETTLE
+        world.make_pass(remove)
+    assert world.told.quarrels == [".binfmtd~a"]
+    assert not world.pacing.allow(remove)
