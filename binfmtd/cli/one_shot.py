@@ -102,5 +102,5 @@ def refused_beside(pid: int, directory: str, wish: str) -> str:
 
 
 def more_architectures(words: Iterable[str]) -> str:
-    """What is to be changed in a daemon's config, so that it declares these, too: it keeps what it has."""
+    """Return the change to a daemon's config that declares these architectures as well."""
     return "add " + ", ".join(f'"{word}"' for word in words) + " to `architectures`"

@@ -1,7 +1,7 @@
 """From what the files say to a Config: architectures and ``[handlers]`` become declarations.
 
-* Order is meaning: architectures in the catalog's order, then what is included, then handlers in the order of the
-  files.  Of two with equal priority the later wins.
+* Order is meaning: architectures (first those that images are made for), then what is included, then handlers in the
+  order of the files.  Of two with equal priority the later wins.
 * ``-NAME`` in ``architectures`` leaves one out, wherever in the array it stands.
 * A name has one declaration.  The later holds, and a warning names both; what "all" brings is named in one for all.
 * Whatever the kernel could not take is refused here, for every interpreter that could come to be used.

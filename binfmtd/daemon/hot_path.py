@@ -215,7 +215,7 @@ class HotPath:
         return None
 
     def _enabled_again(self, handler: Handler, heard: Heard, instance: Instance, writer: Writer) -> bool:
-        """Whether its stand-in was there, and another program had disabled it; after a flush there is none."""
+        """Enable its stand-in if another program has disabled it; False if there is none, as after a flush."""
         name = stand_in_name(handler.name)
         entry = instance.entry(name) if name in heard.written or not heard.everything else None
         if entry is None or entry.enabled or not equal(entry.registration, handler.registration):

@@ -55,7 +55,7 @@ def of_config(scene: Scene) -> Iterator[Finding]:
 
 
 def _elsewhere(scene: Scene) -> bool:
-    """Whether the path is from the status of a daemon in another container."""
+    """Return whether a daemon in another container names this path in its status."""
     named_by_daemon = scene.given.config is None and scene.pid is not None
     return named_by_daemon and in_container() and not os.path.lexists(scene.config_path or "")
 

@@ -131,7 +131,7 @@ def _installed(
 
 
 def _wish(words: Iterable[str], doomed: Iterable[str]) -> str:
-    """What is to be changed in the daemon's config for the same."""
+    """Return the change to the daemon's config that has the same effect."""
     rows = [architecture_of(name.rpartition("qemu-")[2]) for name in sorted(doomed)]
     changed = [*words, *(f"-{row.name}" for row in rows if row)]
     return more_architectures(changed) if changed else "declare no more than is to stay"
