@@ -75,6 +75,16 @@ class WriteRefusedError(BinfmtdError):
         self.again = again
 
 
+class SealError(BinfmtdError):
+    """binfmt_misc cannot be made read-only or writable; ``errno`` is the kernel's, 0 if it refused nothing."""
+
+    again = Again.LATER
+
+    def __init__(self, message: str, errno: int = 0) -> None:
+        super().__init__(message)
+        self.errno = errno
+
+
 class StateError(BinfmtdError):
     """The state directory cannot be used."""
 

@@ -66,6 +66,8 @@ def main(arguments: Sequence[str]) -> int:
             raise
         warn(str(error))
         return NOT_CONVERGED
+    if status["seal"]["state"] == "unsealed":
+        status = {**status, "seal": {**status["seal"], "reason": _writers(status)}}
     if given.names:
         from binfmtd.cli.pause import entries
 
@@ -82,6 +84,16 @@ def main(arguments: Sequence[str]) -> int:
     if given.check:
         return FRESH if pid is not None and healthy(status) else NOT_CONVERGED
     return FRESH if pid is not None else STALE
+
+
+def _writers(status: Mapping[str, Any]) -> str:
+    """Name the processes that have a file open, also those that the daemon, with fewer capabilities, could not see."""
+    from binfmtd.kernel.mount import device_at
+    from binfmtd.kernel.seal import UNSEEN, writers
+
+    reason: str = status["seal"]["reason"]
+    device = device_at(status["mount"]["directory"]) if status["mount"] else None
+    return writers(device) if reason == UNSEEN and device is not None else reason
 
 
 def _lines(given: argparse.Namespace, status: Mapping[str, Any], pid: int | None) -> list[str]:

@@ -167,6 +167,7 @@ def _labelled(details: Mapping[str, str | None], page: Page) -> list[str]:
 
 
 def _troubles(status: Mapping[str, Any]) -> dict[str, str | None]:
+    seal = status["seal"]
     return {
         "state": f"{status['state']}: {in_brief(status)}",
         "problem": status["problem"],
@@ -174,6 +175,7 @@ def _troubles(status: Mapping[str, Any]) -> dict[str, str | None]:
         "rejected": status["config"]["error"],
         "contended": ", ".join(status["contended"]),
         "paused": ", ".join(map(_pause, status["paused"])),
+        "seal": None if seal["state"] in ("open", "sealed", "paused") else f"{seal['state']}: {seal['reason']}",
     }
 
 
@@ -202,13 +204,20 @@ def _details(status: Mapping[str, Any], pid: int | None, page: Page) -> dict[str
     return {
         "foreign": _foreign(status["foreign"], sum(status["foreign_count"].values())),
         **_last_drift(status["history"], page.ago),
-        "mount": "none" if mount is None else mount["directory"] + (", read-only" if mount["read_only"] else ""),
+        "mount": "none" if mount is None else mount["directory"] + _read_only(status),
         "config": f"{', '.join(config['files']) or 'none: the defaults'}, generation {config['generation']}, "
         f"loaded {page.ago(config['loaded_at'])}",
         "last pass": last
         and f"{last['id']} ({last['trigger']}), {counted(last['actions'], 'action')}, {page.ago(last['at'])}",
         "daemon": f"pid {pid}" if pid else "runs" if pid == 0 else "none runs: this is what the last one left",
     }
+
+
+def _read_only(status: Mapping[str, Any]) -> str:
+    seal = status["seal"]
+    if seal["state"] == "sealed":
+        return f", sealed {seal['reason']}".rstrip()
+    return ", read-only" if status["mount"]["read_only"] else ""
 
 
 def _last_drift(history: Sequence[Mapping[str, Any]], ago: Callable[[str], str]) -> dict[str, str]:

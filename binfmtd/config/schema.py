@@ -221,6 +221,7 @@ class ConfigFile(TypedDict, total=False):
     settle: Annotated[float, BeforeValidator(partial(duration, least=0, most=1))]
     reload_on_change: bool
     stand_ins: Annotated[StandInPolicy, _Word]
+    sealed: bool
     probe: Annotated[Probe | float, BeforeValidator(_probe)]
     include: Annotated[list[IncludeWord], Field(max_length=LONGEST_LIST)]
     metrics: MetricsTable

@@ -20,7 +20,8 @@ from binfmtd.daemon.wait import Wait
 from binfmtd.daemon.watch import Watch
 from binfmtd.errors import Again, BinfmtdError, MountError, WriteRefusedError
 from binfmtd.kernel.module import DEFAULT_DIRECTORY
-from binfmtd.kernel.mount import Mounted, Where, find_or_mount, find_to_look
+from binfmtd.kernel.mount import Mounted, Where, find_or_mount, find_to_look, is_sealed
+from binfmtd.kernel.seal import how_to_open
 
 UNWATCHED_SECONDS = 1.0
 LONGEST_SECONDS = 10.0
@@ -36,6 +37,7 @@ class Attachment:
         self._watch = watch
         self._wait = wait
         self._began = self._ended = float("-inf")
+        self._refused = False  # a write was refused with EROFS
         self._short = False  # something failed that may go better without an event
         self._pause = UNWATCHED_SECONDS
         self._followed: int | None = None  # the device of the instance whose mount followed the host's
@@ -44,7 +46,7 @@ class Attachment:
         """Begin a look at everything: see ``look_at``."""
         self._began = time.monotonic()
         self._pause = min(2 * self._pause, LONGEST_SECONDS) if self._impaired else UNWATCHED_SECONDS
-        self._short = False
+        self._short = self._refused = False
         self.open_watch()
 
     def open_watch(self) -> None:
@@ -90,7 +92,8 @@ class Attachment:
         """A look could not be made, or something could not be written."""
         self._short |= error.again is Again.LATER
         if self.mounted is not None and isinstance(error, WriteRefusedError) and error.errno == errno.EROFS:
-            self.mounted = self.mounted._replace(read_only=True)
+            self._refused = True
+            self.mounted = self.mounted._replace(read_only=True, sealed=is_sealed(self.mounted))
 
     def looked(self) -> None:
         """The look that followed has been made."""
@@ -116,9 +119,13 @@ class Attachment:
     @property
     def problem(self) -> str | None:
         """Why the daemon cannot do its work as it should."""
-        if self.mounted is not None and self.mounted.read_only:
+        if self.mounted is not None and self.mounted.sealed:
+            # Entries serve, and need no repair as long as no program can change them.
+            if self._refused:
+                return f"{self.mounted.directory}: {how_to_open(self.mounted.directory)}"
+        elif self.mounted is not None and self.mounted.read_only:
             where = self.mounted.directory
-            return f"{where} is mounted read-only: run `mount -o remount,rw {where}`"
+            return f"{where} is mounted read-only: run `mount -o remount,bind,rw {where}`"
         if self.mounted is not None and self.mounted.host_unmounted:
             return (
                 f"{self.mounted.directory}: the host has unmounted binfmt_misc, and the entries end with this mount "

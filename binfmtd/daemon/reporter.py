@@ -37,6 +37,7 @@ from binfmtd.report.durations import milliseconds
 from binfmtd.report.happened import REPAIRED
 from binfmtd.report.log import LEVELS
 from binfmtd.report.log_queue import LogQueue
+from binfmtd.report.seal import OPEN, SealStatus
 from binfmtd.report.status import gone, held_reason
 
 _PAST = {
@@ -48,6 +49,7 @@ _PAST = {
     Act.RESTORE: "entry_restored",
 }
 _LOG_FIRST = 0.1  # seconds that the status waits for the log
+_UNSEALED_SECONDS = 60.0  # from one warning that another process opens the seal to the next
 _ROUTINE = frozenset({"start", "reload"})  # what these register is no repair: one line sums it up
 
 
@@ -63,6 +65,8 @@ class Reporter:
         self.counts = Counts(time.time())
         self.probe = ProbeReport()
         self._trouble: str | None = None
+        self._seal = OPEN
+        self._unsealed_at = float("-inf")  # monotonic: when the log said so last
         self._bridged: dict[str, bool] = {}  # drifts since the last pass -> whether a stand-in serves
         self._stood_in: dict[str, float] = {}  # drifts that are not settled -> seconds until a stand-in served
         self._repaired: dict[str, float | None] = {}  # counted since the last pass -> seconds until it was settled
@@ -264,6 +268,29 @@ class Reporter:
             self._voice.log.error("persistent_file_failed", reason=problem)
         self._unpersistent = problem
 
+    def seal(self, seal: SealStatus) -> None:
+        """Binfmt_misc was sealed or opened, or it cannot be."""
+        before, self._seal = self._seal, seal
+        if seal == before:
+            return
+        log = self._voice.log
+        if seal.state == "sealed":
+            log.info("sealed")
+        elif seal.state == "unsealed":
+            log.warning("unsealed", reason=seal.reason)
+        elif seal.state == "impossible":
+            log.error("seal_failed", reason=seal.reason)
+        elif before.state == "sealed":
+            log.info("seal_opened", reason=seal.reason or "the config says so")
+
+    def unsealed(self) -> None:
+        """Another process had remounted binfmt_misc writable; it is sealed again."""
+        level, moment = "debug", time.monotonic()
+        if moment - self._unsealed_at >= _UNSEALED_SECONDS:
+            level, self._unsealed_at = "warning", moment
+        reason = "another process remounted it writable; it is sealed again: for maintenance use `binfmtd pause`"
+        self._voice.log.log(LEVELS[level], "unsealed", reason=reason)
+
     def watch_lost(self) -> None:
         """The instance under the watch is gone."""
         self._voice.pass_log.warning("watch_lost")
@@ -378,7 +405,9 @@ class Reporter:
             self.counts.log_lines_dropped = self._lines.dropped
         troubles = (self._trouble, self._invalid, self._unpersistent, self._unread)
         bridged = {name: (served, self._causes.get(name)) for name, served in self._bridged.items()}
-        document = self.status.document(reconciler, mounted, contended, bridged, troubles, self._voice.history())
+        document = self.status.document(
+            reconciler, mounted, contended, bridged, troubles, self._voice.history(), self._seal
+        )
         if document["lacking"] and not self._lacking and not self._lost:  # which `emulators_gone` has said
             self._voice.log.warning("emulators_missing", reason=document["lacking"])
         self._lacking = document["lacking"]

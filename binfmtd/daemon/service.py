@@ -35,6 +35,7 @@ from binfmtd.daemon.publisher import KEYS as PUBLISHED
 from binfmtd.daemon.publisher import Publisher
 from binfmtd.daemon.reconcile import Reconciler
 from binfmtd.daemon.reporter import Reporter
+from binfmtd.daemon.sealing import Sealing
 from binfmtd.daemon.signals import Signals, reap_orphans
 from binfmtd.daemon.state_dir import Lock
 from binfmtd.daemon.state_writer import KEY as STATE_FILES
@@ -101,9 +102,12 @@ class Service:
         self._mounts = MountTable()
         self._wait = Wait(self._mounts.descriptor, self._signals.descriptor, background.descriptor)
         self._attachment = Attachment(where, self._watch, self._wait)
+        self._sealing = Sealing(background, reporter)
         self._pacing = Pacing(reconciler.config.policy.settle, reporter)
         self._storm = Storm()
-        self._worker = Worker(reconciler, self._attachment, self._watch, self._pacing, self._storm, reporter)
+        self._worker = Worker(
+            reconciler, self._attachment, self._sealing, self._watch, self._pacing, self._storm, reporter
+        )
         files = (reconciler.ledger.file, reconciler.memory.file, reporter.status)
         self._exporter = Exporter(reporter, self._wait, background)
         self._state = StateWriter(background, lock, files, self._state_written, reporter.flush)
@@ -150,6 +154,7 @@ class Service:
                 self._pacing.restore_at(),
                 self._watchdog.due_at,
                 self._probing.due_at,
+                self._sealing.due_at,
                 self._ready_by,
                 self._started_by,
                 self._use_by,
@@ -198,7 +203,7 @@ class Service:
             self._background.finish([STATE_FILES], _WRITTEN)
             self._pass("start", at_once=True)
             self._attachment.looked()
-        self._probing.changed = self._tell  # not before there is anything to tell
+        self._probing.changed = self._sealing.changed = self._tell  # not before there is anything to tell
         self._worker.opens.seconds = OPENING
         self._started_by = time.monotonic() + _FIRST_PUBLISHED
         self._end_start(time.monotonic())
@@ -249,6 +254,7 @@ class Service:
         if heard.lost:
             self._report.watch_lost()
             self._look_for_mount("watch_lost")
+        self._check_seal()  # what another process wrote, it wrote while it was open
         return bool(reaction.bridged or reaction.kept or reaction.ended)
 
     def _looked_at_interpreters(self, news: bool) -> None:  # noqa: FBT001  a callback's only argument
@@ -312,6 +318,8 @@ class Service:
             self._use_pauses(self._reconciler.pauses.at(since_boot()))
             self._read_pauses()
         self._probing.step(now)
+        if now >= self._sealing.due_at:
+            self._check_seal()
         ended, told = self._pacing.end_contentions(now), self._report.tell_due(now)
         if ended or told:
             self._tell()
@@ -395,6 +403,8 @@ class Service:
 
     def _attach(self, found: Mounted | MountError) -> bool | None:
         """Watch the instance that was found: True if it is another one or newly watched; None if there is none."""
+        if isinstance(found, Mounted):
+            found = self._keep_sealed(found)
         try:
             fresh = self._attachment.attach(found)
         except MountError as error:
@@ -406,6 +416,26 @@ class Service:
         if fresh:
             self._worker.forget_own()
         return fresh
+
+    def _keep_sealed(self, mounted: Mounted) -> Mounted:
+        """Seal the instance or open it, as the config and the pauses say now; returns it as the daemon sees it then."""
+        wanted, paused = self._reconciler.config.policy.sealed, bool(self._reconciler.pauses.until)
+        if self._sealing.use(mounted, wanted=wanted, paused=paused):
+            self._look_after_seal()
+        return self._sealing.seen(mounted)
+
+    def _keep_attached_sealed(self) -> None:
+        if self._attachment.mounted is not None:
+            self._attachment.mounted = self._keep_sealed(self._attachment.mounted)
+
+    def _check_seal(self) -> None:
+        if self._sealing.check():
+            self._look_after_seal()
+
+    def _look_after_seal(self) -> None:
+        """Another process had opened the seal: look at everything."""
+        self._worker.touched = None
+        self._pacing.look_later(time.monotonic())
 
     def _look_at(self) -> float:
         if self._trigger is not None:
@@ -489,6 +519,7 @@ class Service:
             self._pass("pause", force=pauses.hold)
         self._reconciler.pauses = pauses
         self._report.paused(pauses, before)
+        self._keep_attached_sealed()
         self._pass("pause")
         self._tell()
 
@@ -565,6 +596,7 @@ class Service:
         self._pacing.use(config.policy.settle)
         self._probing.use(config.policy.probe)
         self._config_watch.arm(wanted=config.policy.reload_on_change)
+        self._keep_attached_sealed()
         self._pass("reload", at_once=True)
         self._tell_then_ready()
 
@@ -580,6 +612,7 @@ class Service:
         self._pass("stop", force=lambda _: True)
         if self._reconciler.config.policy.on_stop is OnStop.REMOVE:
             self._worker.remove_owned()
+            self._sealing.open_for_good()
         self._tell()
         self._publisher.close()
         self._report.stopped()

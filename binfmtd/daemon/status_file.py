@@ -14,6 +14,7 @@ from binfmtd.daemon.probe_report import ProbeReport
 from binfmtd.daemon.reconcile import Reconciler
 from binfmtd.kernel.mount import Mounted
 from binfmtd.report.counts import Counts
+from binfmtd.report.seal import OPEN, SealStatus
 from binfmtd.report.status import Troubles, foreign_part, handler_states, lacking, whole_state
 from binfmtd.report.status_json import status_written, write_status
 
@@ -76,6 +77,7 @@ class StatusFile:
         bridged: Mapping[str, tuple[bool, str | None]],
         troubles: Collection[str | None],
         history: list[dict[str, Any]],
+        seal: SealStatus = OPEN,
     ) -> dict[str, Any]:
         """What there is to say.
 
@@ -110,6 +112,7 @@ class StatusFile:
                 "read_only": mounted.read_only,
                 "host_unmounted": mounted.host_unmounted,
             },
+            "seal": seal._asdict(),
             "config": {
                 "path": self._config_path,
                 "files": list(reconciler.config.sources),

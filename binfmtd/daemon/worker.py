@@ -16,6 +16,7 @@ from binfmtd.daemon.look import PassResult
 from binfmtd.daemon.pacing import Pacing
 from binfmtd.daemon.reconcile import Reconciler
 from binfmtd.daemon.reporter import Reporter
+from binfmtd.daemon.sealing import Sealing
 from binfmtd.daemon.storm import Storm
 from binfmtd.daemon.watch import Watch
 from binfmtd.errors import BinfmtdError, MountError, WriteRefusedError
@@ -56,6 +57,7 @@ class Worker:
         self,
         reconciler: Reconciler,
         attachment: Attachment,
+        sealing: Sealing,
         watch: Watch,
         pacing: Pacing,
         storm: Storm,
@@ -68,6 +70,7 @@ class Worker:
         self.touched: set[str] | None = None  # entries to read again at the next pass; None: all
         self._reconciler = reconciler
         self._attachment = attachment
+        self._sealing = sealing
         self._watch = watch
         self._pacing = pacing
         self._storm = storm
@@ -162,7 +165,7 @@ class Worker:
             return reaction, bricking
         try:
             with Instance(self._attachment.mounted) as instance:
-                writer = Writer(instance, self.opens)
+                writer = Writer(instance, self.opens, self._sealing.seal)
                 cpu = time.thread_time()
                 try:
                     reaction = self._hot.react(heard, lambda: self._more(writer), instance, writer)
@@ -233,7 +236,7 @@ class Worker:
 
         try:
             with Instance(self._attachment.mounted) as instance:
-                writer = Writer(instance, self.opens)
+                writer = Writer(instance, self.opens, self._sealing.seal)
                 try:
                     result = self._reconciler.make_pass(
                         instance,
@@ -297,6 +300,7 @@ class Worker:
             return
         try:
             with Instance(self._attachment.mounted) as instance:
-                self._report.removed(*self._reconciler.remove_owned(instance, Writer(instance)))
+                writer = Writer(instance, seal=self._sealing.seal)
+                self._report.removed(*self._reconciler.remove_owned(instance, writer))
         except BinfmtdError as error:
             self._report.trouble(str(error))

@@ -37,6 +37,8 @@ class Where(NamedTuple):
 class Mounted(NamedTuple):
     """A place where an instance of binfmt_misc can be reached.
 
+    ``read_only``: nothing can be written through it, because of this mount or because the instance is ``sealed``: its
+    superblock is read-only, so nothing can be written through any mount.
     ``follows``: a mount of the instance in this mount namespace follows one outside of it, the host's.
     ``host_unmounted`` is for the daemon to say: one did, and the host has unmounted it since, so that this mount
     namespace keeps the instance.
@@ -47,6 +49,7 @@ class Mounted(NamedTuple):
     read_only: bool
     follows: bool = False
     host_unmounted: bool = False
+    sealed: bool = False
 
 
 def find(directory: str | None = None) -> Mounted:
@@ -166,7 +169,19 @@ def _at(directory: str, table: tuple[MountLine, ...]) -> Mounted | None:
     if not lines:
         return None
     here = [line for line in lines if line.point == real]
-    return Mounted(directory, device, (here or lines)[-1].read_only, any(line.follows for line in lines))
+    line = (here or lines)[-1]
+    follows = any(line.follows for line in lines)
+    return Mounted(directory, device, line.read_only, follows, sealed=line.superblock_read_only)
+
+
+def is_sealed(mounted: Mounted) -> bool:
+    """Tell if the superblock of this instance is read-only now, as far as the mount table can be read."""
+    number = (os.major(mounted.device), os.minor(mounted.device))
+    try:
+        table = _mount_table(mounted.directory)
+    except MountError:
+        return mounted.sealed
+    return any(line.superblock_read_only for line in table if line.fs_type == FS_TYPE and line.device == number)
 
 
 def _cover(directory: str, table: tuple[MountLine, ...]) -> str | None:

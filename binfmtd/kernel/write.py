@@ -6,13 +6,16 @@ written is kept as ``Wrote`` values until somebody takes them, so that a watcher
 
 import errno
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from types import MappingProxyType
 from typing import NamedTuple
 
 from binfmtd.errors import Again, WriteRefusedError
 from binfmtd.kernel.bounded import BoundedCalls
 from binfmtd.kernel.instance import Instance
+from binfmtd.kernel.mount import is_sealed
+from binfmtd.kernel.seal import Seal, how_to_open
 from binfmtd.model.handler import Registration
 
 ENABLE = b"1"
@@ -31,14 +34,16 @@ class Wrote(NamedTuple):
 class Writer:
     """Writing to one opened instance."""
 
-    def __init__(self, instance: Instance, opens: BoundedCalls | None = None) -> None:
+    def __init__(self, instance: Instance, opens: BoundedCalls | None = None, seal: Seal | None = None) -> None:
         """With ``opens``, a registration whose interpreter's file system does not answer is given up: ETIMEDOUT.
 
         A thread then waits for the kernel, which registers the entry when the file system answers again.
+        A sealed instance is written to through its ``seal``.
         """
         self._opens = opens
+        self._seal = seal
         self._directory = instance.descriptor
-        self._where = instance.mounted.directory
+        self._mounted = instance.mounted
         self._wrote: list[Wrote] = []
 
     def take_wrote(self) -> list[Wrote]:
@@ -55,20 +60,16 @@ class Writer:
         Raises WriteRefusedError if ``register`` cannot be opened at all.
         """
         outcome: list[OSError | None] = []
-        try:
-            descriptor = os.open("register", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._directory)
-        except OSError as error:
-            raise self._cannot_open("register", error) from None
-        try:
-            for place, line in enumerate(lines):
-                interpreter = opening.get(place)
-                if interpreter is None or self._opens is None:
-                    outcome.append(_write(descriptor, line))
-                else:
-                    outcome.append(self._write_bounded(descriptor, line, interpreter))
-        finally:
-            os.close(descriptor)
-            self._wrote.append(Wrote("register", sum(error is None for error in outcome)))
+        with self._opened("register") as descriptor:
+            try:
+                for place, line in enumerate(lines):
+                    interpreter = opening.get(place)
+                    if interpreter is None or self._opens is None:
+                        outcome.append(_write(descriptor, line))
+                    else:
+                        outcome.append(self._write_bounded(descriptor, line, interpreter))
+            finally:
+                self._wrote.append(Wrote("register", sum(error is None for error in outcome)))
         return outcome
 
     def control(self, name: str, command: bytes) -> bool:
@@ -77,21 +78,29 @@ class Writer:
         Raises WriteRefusedError.
         """
         try:
-            descriptor = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._directory)
+            with self._opened(name) as descriptor:
+                error = _write(descriptor, command)
+                self._wrote.append(Wrote(name, 0 if error else 1, removed=command == REMOVE))
+                if error is not None:
+                    raise self._cannot_open(name, error)
         except FileNotFoundError:
             return False
-        except OSError as error:
-            raise self._cannot_open(name, error) from None
-        done = 0
-        try:
-            os.write(descriptor, command)
-            done = 1
-        except OSError as error:
-            raise self._cannot_open(name, error) from None
-        finally:
-            os.close(descriptor)
-            self._wrote.append(Wrote(name, done, removed=command == REMOVE))
         return True
+
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[int]:
+        """Open a file for writing, through the seal if there is one.  Raises FileNotFoundError, WriteRefusedError."""
+        with nullcontext() if self._seal is None else self._seal.opened():
+            try:
+                descriptor = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._directory)
+            except FileNotFoundError:
+                raise
+            except OSError as error:
+                raise self._cannot_open(name, error) from None
+            try:
+                yield descriptor
+            finally:
+                os.close(descriptor)
 
     def _write_bounded(self, descriptor: int, line: bytes, interpreter: str) -> OSError | None:
         late: OSError | None = OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
@@ -108,16 +117,18 @@ class Writer:
         return self._opens.call(interpreter, write, late)
 
     def _cannot_open(self, name: str, error: OSError) -> WriteRefusedError:
-        number = error.errno or 0
+        number, where = error.errno or 0, self._mounted.directory
         remedy = {
-            errno.EROFS: "it is mounted read-only: remount it with `mount -o remount,rw`, or bind it in writable",
+            errno.EROFS: "it is mounted read-only: remount it with `mount -o remount,bind,rw`, or bind it in writable",
             errno.EACCES: "run as root, or with CAP_DAC_OVERRIDE",
             errno.EPERM: "run as root of the user namespace that owns this instance",
             errno.EMFILE: "allow this process more (systemd: LimitNOFILE=)",
             errno.ENFILE: "raise fs.file-max with sysctl",
         }.get(number, "see dmesg")
+        if number == errno.EROFS and is_sealed(self._mounted):
+            return WriteRefusedError(f"{where}/{name}: {how_to_open(where)}", number, Again.LATER)
         # Also EROFS: the host may remount the superblock, which changes no mount table but that of its own namespace.
-        return WriteRefusedError(f"{self._where}/{name}: {error.strerror}: {remedy}", number, Again.LATER)
+        return WriteRefusedError(f"{where}/{name}: {error.strerror}: {remedy}", number, Again.LATER)
 
 
 def _write(descriptor: int, line: bytes) -> OSError | None:

@@ -76,6 +76,7 @@ class Policy(NamedTuple):
     settle: float = 0.020
     reload_on_change: bool = False
     stand_ins: StandInPolicy = StandInPolicy.PERMANENT
+    sealed: bool | None = None  # False: open what another process sealed, too; None: leave it as it is
     probe: Probe | float = Probe.OFF  # a number: after repairs, and so often besides
 
 

@@ -38,6 +38,7 @@ SHAPE: Mapping[
     "problem": _TEXT_OR_NONE,
     "lacking": _TEXT_OR_NONE,
     "mount": ({"directory": str, "read_only": bool, "host_unmounted": bool}, None),
+    "seal": {"state": str, "reason": str},
     "config": {"path": str, "files": [str], "generation": int, "loaded_at": str, "error": _TEXT_OR_NONE},
     "handlers": [
         {

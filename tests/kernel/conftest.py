@@ -1,6 +1,7 @@
 """For tests on the real kernel: an instance of binfmt_misc of their own, and the daemon in it."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -115,8 +116,9 @@ def start_daemon(instance: Instance, tmp_path: Path) -> Iterator[StartDaemon]:
         ready: bool = True,
         environment: dict[str, str] | None = None,
         stderr: int | None = None,
+        python: str = sys.executable,
     ) -> Daemon:
-        daemon = Daemon(instance, tmp_path / directory, config, options, environment, stderr=stderr)
+        daemon = Daemon(instance, tmp_path / directory, config, options, environment, python, stderr)
         started.append(daemon)
         if ready:
             daemon.wait_ready()

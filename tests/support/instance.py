@@ -45,6 +45,7 @@ exec "$@" sh -c '{HOLDER}'
 # Entries outlive their mounts where the machine has one instance for all.
 CLEAN = f"""
 mount -t binfmt_misc binfmt_misc {MOUNT_POINT}
+mount -o remount,rw {MOUNT_POINT}
 echo -1 > {MOUNT_POINT}/status
 echo 1 > {MOUNT_POINT}/status
 """
@@ -148,6 +149,7 @@ class Instance:
                     stream.close()
         if self._lock is not None:
             with suppress(OSError):  # it may be unmounted
+                self.shell(f"mount -o remount,rw {MOUNT_POINT}")
                 self.remove("status")  # first by ourselves: with some entries nobody can execute anything any more
             subprocess.run([*UNSHARE_MOUNTS, "sh", "-euc", CLEAN], check=True)
         self._end_holder()

@@ -133,7 +133,7 @@ class SimulatedDaemon:
         self.storm = Storm()
         self._heard: list[Heard] = []
         self._worker = worker.Worker(
-            self.reconciler, self._attachment(), self._watch(), self.pacing, self.storm, self.told
+            self.reconciler, self._attachment(), mock.Mock(seal=None), self._watch(), self.pacing, self.storm, self.told
         )
         self.make_pass("start", at_once=True)
         self.passes.clear()

@@ -1,0 +1,266 @@
+"""`sealed = true`: between the daemon's own writes the superblock is read-only, so no program can change entries."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+from support.cli import Cli
+from support.daemon import Daemon
+from support.instance import MOUNT_POINT, Instance
+from support.programs import install
+from support.waiting import wait_until
+
+from binfmtd.kernel.seal import UNSEEN
+from binfmtd.model.standin import stand_in_name
+
+StartDaemon = Callable[..., Daemon]
+
+HANDLER = r"""
+[handlers.one]
+magic = '\x00one'
+interpreter = "/usr/bin/true"
+"""
+CONFIG = "architectures = []" + HANDLER
+SEALED = "sealed = true\n" + CONFIG
+WITHOUT_CAPABILITY = """#!/bin/sh
+exec setpriv --inh-caps=-sys_admin --bounding-set=-sys_admin {} "$@"
+"""
+
+
+def read_only(instance: Instance) -> bool:
+    return bool(os.statvfs(instance.directory).f_flag & os.ST_RDONLY)
+
+
+def registered(instance: Instance, name: str) -> bool:
+    return name in instance.names()
+
+
+def remount(instance: Instance, how: str, *, elsewhere: bool = False) -> None:
+    private = "unshare -m --propagation private " if elsewhere else ""
+    result = instance.shell(f"{private}mount -o remount,{how} {MOUNT_POINT}")
+    assert result.returncode == 0, result.stderr
+
+
+def seal_is(daemon: Daemon, state: str) -> dict[str, str]:
+    found: dict[str, str] = daemon.wait_status(lambda s: s["seal"]["state"] == state, f"seal {state}")["seal"]
+    return found
+
+
+@contextmanager
+def open_for_writing(instance: Instance, name: str = "register") -> Iterator[None]:
+    descriptor = os.open(instance.path(name), os.O_WRONLY)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@pytest.fixture
+def cli(instance: Instance, tmp_path: Path) -> Cli:
+    return Cli(instance, tmp_path)
+
+
+def test_no_program_can_write(instance: Instance, start_daemon: StartDaemon) -> None:
+    """From READY=1 on, through any mount; programs run, and no event reaches the daemon."""
+    daemon = start_daemon(SEALED)
+    inodes = instance.all_inodes()
+    assert seal_is(daemon, "sealed") == {"state": "sealed", "reason": ""}
+    for name, data in (
+        ("one", b"-1"),
+        ("one", b"0"),
+        ("status", b"-1"),
+        ("status", b"0"),
+        ("register", b":a:E::a::/b:"),
+    ):
+        with pytest.raises(OSError, match="Read-only"):
+            instance.write(name, data)
+    assert instance.shell("mount -t tmpfs t /mnt && mkdir /mnt/b && mount -t binfmt_misc b /mnt/b").returncode == 0
+    assert instance.shell("echo -1 > /mnt/b/status").returncode != 0
+    assert instance.all_inodes() == inodes
+    assert daemon.status()["state"] == "converged"
+    assert daemon.status()["repairs"] == 0
+
+
+def test_the_daemon_writes(instance: Instance, start_daemon: StartDaemon) -> None:
+    """A reload registers and removes; the seal is closed before and afterwards."""
+    daemon = start_daemon(SEALED)
+    daemon.config.write_text(SEALED + HANDLER.replace("one", "two"))
+    daemon.reload()
+    wait_until(lambda: "two" in instance.names(), what="the new handler")
+    daemon.wait_converged()
+    assert read_only(instance)
+    assert seal_is(daemon, "sealed")
+
+
+def test_the_last_unmount_loses_nothing(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
+    """The daemon holds the instance, and mounts it again."""
+    assert instance.shell("mount -t tmpfs t /mnt && mkdir /mnt/b && mount -t binfmt_misc b /mnt/b").returncode == 0
+    start_daemon(SEALED, ("--mount", "/mnt/b", "--own-instance"))
+    program = install(tmp_path / "program", b"\0one")
+    inodes = instance.all_inodes()
+    assert instance.shell(f"umount {MOUNT_POINT} && umount /mnt/b").returncode == 0
+    assert instance.run([str(program)]).returncode == 0
+    instance.directory = Path(f"/proc/{instance.pid}/root/mnt/b")
+    wait_until(lambda: instance.all_inodes() == inodes, what="the instance mounted again")
+    assert read_only(instance)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_remounted_writable(instance: Instance, start_daemon: StartDaemon, elsewhere: bool) -> None:
+    """Another program opens it and changes an entry: that is repaired, reported, and it is sealed again."""
+    daemon = start_daemon(SEALED)
+    remount(instance, "rw", elsewhere=elsewhere)
+    if elsewhere:  # no event reports the remount: the first write does
+        wait_until(lambda: not read_only(instance) or daemon.logs("unsealed"), what="the remount")
+        try:
+            instance.remove("one")
+        except OSError:  # the check that is made every ten seconds came first
+            assert daemon.logs("unsealed")
+    daemon.wait_for_log("unsealed", level="warning")
+    wait_until(lambda: read_only(instance), what="the seal")
+    wait_until(lambda: set(instance.all_names()) == {"one", stand_in_name("one")}, what="both entries")
+    assert seal_is(daemon, "sealed")
+    daemon.wait_converged()
+
+
+def test_a_writer_that_stays_open(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
+    """The seal cannot be closed: the status names the process; what drifts is repaired; it closes with the file."""
+    remount(instance, "rw")
+    register = os.open(instance.path("register"), os.O_WRONLY)
+    writer = instance.popen(["cat"], stdin=subprocess.PIPE, stdout=register)
+    os.close(register)
+    daemon = start_daemon(SEALED)
+    reason = f"{writer.pid} cat has register open"
+    assert seal_is(daemon, "unsealed")["reason"] == reason
+    instance.remove("one")
+    wait_until(lambda: "one" in instance.names(), what="the repair")
+    assert not read_only(instance)
+    cli.state_directory = daemon.state_directory
+    assert f"seal:      unsealed: {reason}" in cli("status").stdout
+    writer.communicate()
+    seal_is(daemon, "sealed")
+    assert read_only(instance)
+    assert [line["reason"] for line in daemon.logs("unsealed")] == [reason]
+
+
+def test_a_writer_that_the_daemon_may_not_look_at(instance: Instance, start_daemon: StartDaemon) -> None:
+    """A process outside of the daemon's user namespace; on a host, one with more capabilities than the unit has."""
+    remount(instance, "rw")
+    with open_for_writing(instance):
+        daemon = start_daemon(SEALED)
+        assert seal_is(daemon, "unsealed")["reason"] == UNSEEN
+    seal_is(daemon, "sealed")
+
+
+def test_pause_opens_it(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
+    """For any pause, when `pause` returns; `resume` repairs and seals."""
+    daemon = start_daemon(SEALED)
+    cli.state_directory = daemon.state_directory
+    assert cli("pause", "one").status == 0
+    assert not read_only(instance)
+    assert "open until `binfmtd resume`" in str(daemon.status()["seal"])
+    instance.remove("one")
+    assert cli("resume").status == 0
+    seal_is(daemon, "sealed")
+    assert read_only(instance)
+    wait_until(lambda: "one" in instance.names(), what="the repair")
+
+
+def test_a_pause_that_ends_by_itself(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
+    """The seal is closed then."""
+    daemon = start_daemon(SEALED)
+    cli.state_directory = daemon.state_directory
+    assert cli("pause", "--for", "1s").status == 0
+    seal_is(daemon, "sealed")
+    assert read_only(instance)
+
+
+@pytest.mark.parametrize("end", ["kill", "terminate"])
+def test_it_outlives_the_daemon(instance: Instance, start_daemon: StartDaemon, end: str) -> None:
+    """After a crash and after a stop; the next daemon writes through it."""
+    daemon = start_daemon(SEALED)
+    getattr(daemon, end)()
+    assert read_only(instance)
+    daemon = start_daemon(SEALED.replace("one]", "two]"))
+    assert read_only(instance)
+    assert set(instance.names()) == {"two"}
+
+
+@pytest.mark.parametrize("line", ["", "sealed = false\n"])
+def test_a_reload_opens_it(instance: Instance, start_daemon: StartDaemon, line: str) -> None:
+    daemon = start_daemon(SEALED)
+    daemon.config.write_text(line + CONFIG)
+    daemon.reload()
+    seal_is(daemon, "open")
+    assert not read_only(instance)
+    daemon.config.write_text(SEALED)
+    daemon.reload()
+    seal_is(daemon, "sealed")
+    assert read_only(instance)
+
+
+def test_on_stop_remove_opens_it(instance: Instance, start_daemon: StartDaemon) -> None:
+    daemon = start_daemon('on_stop = "remove"\n' + SEALED)
+    assert daemon.terminate() == 0
+    assert instance.all_names() == []
+    assert not read_only(instance)
+
+
+def test_sealed_by_another_process(instance: Instance, start_daemon: StartDaemon) -> None:
+    """A daemon without the key is content while nothing has to be written, says who could open it, and waits."""
+    start_daemon(CONFIG, directory="before").terminate()
+    remount(instance, "ro")
+    daemon = start_daemon(CONFIG, directory="before")
+    status = daemon.wait_converged()
+    assert status["seal"]["state"] == "sealed"
+    assert "by another process" in status["seal"]["reason"]
+    daemon.config.write_text(CONFIG.replace("/usr/bin/true", "/usr/bin/false"))
+    daemon.reload()
+    problem = daemon.wait_status(lambda s: s["problem"], "the problem")["problem"]
+    assert "is sealed" in problem
+    assert "`sealed = false`" in problem
+    assert "remount it" not in problem
+    daemon.config.write_text("sealed = false\n" + CONFIG.replace("/usr/bin/true", "/usr/bin/false"))
+    daemon.reload()
+    daemon.wait_converged()
+    assert not read_only(instance)
+
+
+def test_without_the_capability(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
+    """One clear error; everything else works."""
+    python = install(tmp_path / "python", WITHOUT_CAPABILITY.format(sys.executable).encode())
+    daemon = start_daemon(SEALED, python=str(python))
+    seal = seal_is(daemon, "impossible")
+    assert "takes CAP_SYS_ADMIN" in seal["reason"]
+    assert daemon.status()["state"] == "converged"
+    instance.remove("one")
+    wait_until(lambda: "one" in instance.names(), what="the repair")
+    assert len(daemon.logs("seal_failed")) == 1
+    assert not read_only(instance)
+
+
+def test_two_daemons_that_seal(instance: Instance, start_daemon: StartDaemon) -> None:
+    """Each writes through the other's seal."""
+    one, two = start_daemon(SEALED), start_daemon(SEALED, directory="two")
+    for number, daemon in enumerate((one, two, one, two)):
+        name = f"extra-{number}"
+        daemon.config.write_text(SEALED + HANDLER.replace("one", name))
+        daemon.reload()
+        wait_until(partial(registered, instance, name), what=name)
+    wait_until(lambda: read_only(instance), what="the seal")
+
+
+def test_repairs_cost_little_while_it_is_opened_in_a_loop(instance: Instance, start_daemon: StartDaemon) -> None:
+    """A program that remounts it again and again: the log says so once a minute."""
+    daemon = start_daemon(SEALED)
+    end = time.monotonic() + 2
+    while time.monotonic() < end:
+        remount(instance, "rw")
+    wait_until(lambda: read_only(instance), what="the seal")
+    assert len(daemon.logs("unsealed", level="warning")) == 1
