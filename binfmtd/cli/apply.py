@@ -100,7 +100,8 @@ def main(arguments: Sequence[str]) -> int:
         if problem:
             warn(problem)
     kept = persistence.file if persistence is not None else None
-    _print(result, failures, here.mounted, kept, as_json=given.json, idle=not nothing)
+    opened = here.instance.mounted.directory if here.opened else None
+    _print(result, failures, here.mounted, kept, as_json=given.json, idle=not nothing, opened=opened)
     for failure in failures:
         warn(f"{failure.entry}: {failure.reason}")
     return FAILED if failures or nothing else DONE
@@ -146,10 +147,11 @@ def _print(
     *,
     as_json: bool,
     idle: bool,
+    opened: str | None = None,
 ) -> None:
     """``mounted`` is where binfmt_misc was mounted, ``kept`` the file that brings it all back after a reboot.
 
-    ``idle``: that nothing was done is as it should be.
+    ``opened`` is where it was sealed before; ``idle``: that nothing was done is as it should be.
     """
     if as_json:
         document: dict[str, Any] = {
@@ -158,16 +160,20 @@ def _print(
         }
         if mounted:
             document["mounted"] = mounted
+        if opened is not None:
+            document["opened"] = opened
         if kept is not None:
             document["persistent"] = kept
         print_json(document)
         return
     for place in mounted:
         print(f"mounted binfmt_misc at {printable(place)}")
+    if opened is not None:
+        print(f"opened the seal of binfmt_misc at {printable(opened)}")
     if result.done:
         rows = [(_DONE[action.act], action.entry, action.drift.value, action.reason) for action in result.done]
         print_table([("DONE", "ENTRY", "DRIFT", "REASON"), *rows])
-    elif idle and not failures and not mounted:
+    elif idle and not failures and not mounted and opened is None:
         print("nothing to do")
     if kept is not None and not failures:
         print(f"after a reboot: {printable(kept)}")

@@ -1,6 +1,7 @@
 """``binfmtd check``: the config, before the daemon gets it."""
 
 import argparse
+import os
 from collections.abc import Sequence
 
 from binfmtd.cli import options
@@ -10,8 +11,10 @@ from binfmtd.cli.state import state_dir_or_none
 from binfmtd.daemon.facts import HostFacts
 from binfmtd.errors import ConfigError, FormatError, MountError
 from binfmtd.formats.line import encode_line
+from binfmtd.kernel.host import may_mount
 from binfmtd.kernel.instance import Instance, Observer
 from binfmtd.kernel.mount import find
+from binfmtd.kernel.seal import TAKES_CAPABILITY
 from binfmtd.model.config import Config, StandInPolicy
 from binfmtd.model.desired import DesiredState, Standing, resolve
 from binfmtd.model.entry import ObservedState
@@ -54,6 +57,9 @@ def main(arguments: Sequence[str]) -> int:
         warnings += held
         warnings += _without_stand_in(config)
         warnings += _with_temporary_stand_ins(desired)
+        if config.policy.sealed and not may_mount():
+            # An ordinary user checks a config for a daemon that has more rights.
+            (errors if os.geteuid() == 0 else warnings).append(f"sealed = true: {TAKES_CAPABILITY}")
     if given.json:
         print_json({"valid": not errors, "handlers": handlers, "errors": errors, "warnings": warnings})
     else:

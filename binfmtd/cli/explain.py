@@ -50,9 +50,9 @@ def main(arguments: Sequence[str]) -> int:
     from binfmtd.cli.explain_view import brief, document, full
     from binfmtd.cli.explanation import Explainer
 
-    observed, mount = _look(given)
+    observed, mount, sealed = _look(given)
     programs = Programs(root, lambda: _native(given, observed))
-    explain = Explainer(programs, observed, Declared(given, observed), mount)
+    explain = Explainer(programs, observed, Declared(given, observed), mount, sealed)
     documents = []
     status, width = RUN, width_of(sys.stdout)
     for file, named in _files(given.files, programs):
@@ -69,20 +69,25 @@ def main(arguments: Sequence[str]) -> int:
     return status
 
 
-def _look(given: argparse.Namespace) -> tuple[ObservedState | None, str]:
-    """What is registered, and where; None, and a word about it, where that cannot be seen."""
+def _look(given: argparse.Namespace) -> tuple[ObservedState | None, str, str]:
+    """Return what is registered, and where; None, and a word about it, where that cannot be seen.
+
+    Then how to open it, if it is sealed.
+    """
     from binfmtd.kernel.instance import Instance, Observer
     from binfmtd.kernel.module import kernel_has_it
     from binfmtd.kernel.mount import find_to_look
+    from binfmtd.kernel.seal import how_to_open
 
     try:
         with Instance(found := find_to_look(given.mount)) as instance:
-            return Observer().look(instance), found.directory
+            sealed = how_to_open(found.directory) if found.sealed else ""
+            return Observer().look(instance), found.directory, sealed
     except MountError as error:
         nothing = not kernel_has_it()  # then nobody can have registered anything
         told = "so nothing is registered" if nothing else "so what is registered cannot be seen from here"
         warn(f"{error} ({told})")
-        return ObservedState() if nothing else None, given.mount or DEFAULT_DIRECTORY
+        return ObservedState() if nothing else None, given.mount or DEFAULT_DIRECTORY, ""
 
 
 def _native(given: argparse.Namespace, observed: ObservedState | None) -> frozenset[str]:

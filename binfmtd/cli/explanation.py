@@ -65,8 +65,14 @@ class Explanation:
 class Explainer:
     """Explains one file after the other, as a process with this root directory would meet them."""
 
-    def __init__(self, programs: Programs, observed: ObservedState | None, declared: Declared, mount: str) -> None:
-        """``observed`` is None where the entries cannot be seen; ``mount`` is where an admin finds them."""
+    def __init__(
+        self, programs: Programs, observed: ObservedState | None, declared: Declared, mount: str, sealed: str = ""
+    ) -> None:
+        """``observed`` is None where the entries cannot be seen; ``mount`` is where an administrator finds them.
+
+        ``sealed``: how to open binfmt_misc, if it is sealed.
+        """
+        self._sealed = sealed
         self._programs = programs
         self._observed = observed
         self._declared = declared
@@ -123,7 +129,7 @@ class Explainer:
 
         path = found.file
         if failure.errno == EACCES and (granting := self._programs.granting(path)):
-            then = Explainer(granting, self._observed, self._declared, self._mount)(path)
+            then = Explainer(granting, self._observed, self._declared, self._mount, self._sealed)(path)
             if then.execution.steps and not then.runs:
                 found.notes.append(f"were that allowed: {then.reason}; {then.remedy}")
                 found.kind, found.config = then.kind, then.config
@@ -134,6 +140,8 @@ class Explainer:
 
     def _nobody(self, found: Explanation, step: Step) -> None:
         """Nothing takes the file, or an interpreter: what it is, and who would."""
+        if self._sealed:
+            found.notes.append(self._sealed)
         found.kind = kind = self._kind(step)
         if self._is_ours(step):
             found.reason, found.remedy = f"{step.path} is {kind.description}", kind.remedy

@@ -8,14 +8,16 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from binfmtd.cli.context import reconciler
+from binfmtd.cli.output import warn
 from binfmtd.cli.trial import look_and_try
 from binfmtd.daemon.look import Look, PassResult
 from binfmtd.daemon.reconcile import Reconciler
 from binfmtd.daemon.state_dir import APPLY, Lock, is_holder, make_state_dir
-from binfmtd.errors import AlreadyRunningError, StateError
+from binfmtd.errors import AlreadyRunningError, SealError, StateError
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.lifetime import find_or_mount_to_last, hold
-from binfmtd.kernel.mount import Where, find_to_look, is_mounted
+from binfmtd.kernel.mount import Mounted, Where, find_to_look, is_mounted
+from binfmtd.kernel.seal import Seal
 from binfmtd.kernel.write import Writer
 from binfmtd.model.config import Config
 from binfmtd.model.drift import Action, Record
@@ -29,6 +31,13 @@ class Visit(NamedTuple):
     instance: Instance
     daemon: int | None = None  # the process id of the daemon that is in charge (0: unknown); None: we are
     mounted: tuple[str, ...] = ()  # where this visit has mounted binfmt_misc
+    seal: Seal | None = None  # to write through
+    opened: bool = False  # this visit has opened a sealed instance
+
+    @property
+    def writes(self) -> bool:
+        """Whether entries can be changed: no daemon is in charge, and the instance is not sealed."""
+        return self.daemon is None and not self.instance.mounted.sealed
 
     def look(self) -> Look:
         """What is there, and what would have to be done."""
@@ -42,7 +51,7 @@ class Visit(NamedTuple):
         if self.daemon is not None:
             return PassResult(self.look())
         look_and_try(self.reconciler, self.instance)
-        return self.reconciler.make_pass(self.instance, Writer(self.instance), allow=allow)
+        return self.reconciler.make_pass(self.instance, self._writer(), allow=allow)
 
     def remove(self, names: Collection[str]) -> list[str]:
         """Remove these entries, whoever owns them; returns those that were there.  Beside a daemon: none.
@@ -51,7 +60,7 @@ class Visit(NamedTuple):
         """
         if self.daemon is not None:
             return []
-        return self.reconciler.remove(names, Writer(self.instance))
+        return self.reconciler.remove(names, self._writer())
 
     def renew(self, names: Collection[str]) -> None:
         """Have the next ``converge`` register these anew, without a gap: what F opened counts as unknown."""
@@ -59,6 +68,9 @@ class Visit(NamedTuple):
         for name in names:
             if (entry := there.get(name)) is not None and entry.registration is not None:
                 self.reconciler.ledger.records[name] = Record(entry.registration, entry.inode)
+
+    def _writer(self) -> Writer:
+        return Writer(self.instance, seal=self.seal)
 
 
 @contextmanager
@@ -80,10 +92,35 @@ def visit(config: Config, directory: str, where: Where, held: str | None = None)
         mounted: tuple[str, ...] = () if was_there else (found.directory,)
         if held is not None and hold(held, where):
             mounted += (held,)
-        with Instance(found) as instance:
-            yield Visit(reconciler(config, directory), instance, mounted=mounted)
+        found, seal = _through_seal(found, config.policy.sealed)
+        try:
+            with Instance(found) as instance:
+                opened = config.policy.sealed is False and seal is not None
+                yield Visit(reconciler(config, directory), instance, None, mounted, seal, opened)
+        finally:
+            if seal is not None:
+                seal.release()
     finally:
         lock.release()
+
+
+def _through_seal(found: Mounted, sealed: bool | None) -> tuple[Mounted, Seal | None]:  # noqa: FBT001
+    """Open a sealed instance if the config says so; or write through its seal, if it is to stay sealed.
+
+    Where that cannot be done the instance is left as it is: each write is refused, and says so.
+    """
+    if not found.sealed or sealed is None:
+        return found, None
+    try:
+        seal = Seal(found)
+        if sealed:
+            seal.close()
+        else:
+            seal.open()
+    except SealError as error:
+        warn(str(error))
+        return found, None
+    return found._replace(read_only=False, sealed=False), seal
 
 
 def refused_beside(pid: int, directory: str, wish: str) -> str:

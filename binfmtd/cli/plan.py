@@ -11,6 +11,7 @@ from binfmtd.cli.trial import look_and_try
 from binfmtd.daemon.state_dir import running_pid
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.mount import find_to_look
+from binfmtd.kernel.seal import how_to_open
 from binfmtd.model.desired import Standing
 from binfmtd.model.drift import Action, additive
 from binfmtd.report.status import held_reason
@@ -41,6 +42,8 @@ def main(arguments: Sequence[str]) -> int:
     with Instance(find_to_look(given.mount)) as instance:
         # Beside a daemon `apply` writes nothing, and the daemon itself tries nothing before a pass.
         look = here.look(instance) if beside_daemon else look_and_try(here, instance)
+    if look.plan.actions and not beside_daemon and instance.mounted.sealed and config.policy.sealed is None:
+        warn(f"{instance.mounted.directory}: {how_to_open(instance.mounted.directory)}")
     if nothing := nothing_there(config, look.desired):
         warn(nothing)
     for text in natively(config, look.desired):

@@ -4,7 +4,9 @@ Sources: systemd-binfmt.service(8) and systemd.unit(5) for where units are and h
 Debian's binfmt-support, which keeps a file for each of its formats in /var/lib/binfmts.
 """
 
+import glob
 import os
+from contextlib import suppress
 from typing import NamedTuple
 
 from binfmtd.errors import FormatError
@@ -14,6 +16,8 @@ from binfmtd.formats.binfmt_d import is_generated, parse_conf
 
 UNITS = ("/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system")
 FORMATS = "/var/lib/binfmts"
+_SCRIPTS = "/var/lib/dpkg/info"
+_KINDS = frozenset({".preinst", ".postinst", ".prerm", ".postrm"})
 _PROGRAMS = ("/usr/sbin/update-binfmts", "/sbin/update-binfmts")
 
 
@@ -54,6 +58,21 @@ def rules() -> Rules:
         names |= dict.fromkeys(rule.name for rule in found)
         problems += [f"{path}:{problem.line}: {problem.reason}" for problem in wrong]
     return Rules(tuple(files), tuple(names), tuple(ours), tuple(problems), tuple(unreadable))
+
+
+def packages_that_register() -> tuple[str, ...]:
+    """Name Debian's packages whose scripts call update-binfmts: these scripts fail while binfmt_misc is sealed.
+
+    dpkg keeps them in /var/lib/dpkg/info, as PACKAGE.postinst and so on (dpkg-maintscript-helper(1)).
+    """
+    found = set()
+    for path in glob.glob(f"{_SCRIPTS}/*.p*"):
+        name, kind = os.path.splitext(os.path.basename(path))
+        if kind in _KINDS:
+            with suppress(OSError), open(path, "rb") as file:
+                if b"update-binfmts" in file.read():
+                    found.add(name.partition(":")[0])
+    return tuple(sorted(found))
 
 
 def debian_formats() -> tuple[str, ...] | None:

@@ -18,6 +18,10 @@ from binfmtd.errors import SealError
 from binfmtd.kernel.mount import Mounted
 
 UNSEEN = "a process that the daemon may not look at has a file of it open for writing"
+TAKES_CAPABILITY = (
+    "sealing takes CAP_SYS_ADMIN in the user namespace that owns binfmt_misc: with systemd install "
+    "drop-ins/sealed.conf, in a container add --cap-add SYS_ADMIN, in Kubernetes use overlays/sealed"
+)
 _MOST_WRITERS = 3  # processes that a message names
 
 
@@ -110,9 +114,9 @@ def writers(device: int) -> str:
 def how_to_open(directory: str) -> str:
     """Say that an instance is sealed, and what to do for whoever has to write to it."""
     return (
-        "binfmt_misc is sealed (its file system is read-only), so no program can change entries: if a daemon of "
-        "binfmtd sealed it, declare the handlers in its config, or run `binfmtd pause` and later `binfmtd resume`; "
-        f"else run `mount -o remount,rw {directory}`, or `binfmtd apply` with `sealed = false` in the config"
+        "binfmt_misc is sealed (its file system is read-only), so no program can change entries: run "
+        f"`mount -o remount,rw {directory}`, or `binfmtd apply` with `sealed = false` in the config; if a daemon of "
+        "binfmtd keeps it sealed, change that one's config, or run `binfmtd pause` and later `binfmtd resume`"
     )
 
 
@@ -140,9 +144,8 @@ def _command(pid: str) -> str:
 def _cannot(directory: str, error: OSError) -> SealError:
     """Say why the instance cannot be sealed or opened, and what to do."""
     why = {
-        errno.EPERM: "that takes CAP_SYS_ADMIN in the user namespace that owns it: with systemd install "
-        "drop-ins/sealed.conf, in a container add --cap-add SYS_ADMIN, in Kubernetes use overlays/sealed",
-        errno.ENOSYS: f"that takes Linux 5.2 (here {os.uname().release}), and open_tree(2) and fspick(2) allowed",
-        errno.EINVAL: "it is no mount point in this mount namespace: bind binfmt_misc in itself, not a directory above",
+        errno.EPERM: TAKES_CAPABILITY,
+        errno.ENOSYS: f"sealing takes Linux 5.2 (here {os.uname().release}), and open_tree(2) and fspick(2) allowed",
+        errno.EINVAL: "it is no mount point in this mount namespace: bind binfmt_misc itself, not a directory above it",
     }.get(error.errno or 0, "see dmesg")
     return SealError(f"{directory}: cannot be sealed ({error.strerror}): {why}", error.errno or 0)

@@ -50,6 +50,10 @@ def _whole(document: Mapping[str, Any], *, ready: bool) -> Iterator[Metric]:
     mount = document["mount"]
     mounted = mount is not None and not mount["host_unmounted"]
     yield _gauge("binfmtd_mounted", "Whether binfmt_misc is mounted, on a container's host as well.", mounted)
+    seal = document["seal"]["state"]
+    if seal != "open":
+        says = "Whether binfmt_misc is read-only for every other program; absent unless the config says so."
+        yield _gauge("binfmtd_sealed", says, seal == "sealed")
     yield _gauge("binfmtd_config_generation", "How many configs have been in force.", config["generation"])
     yield _gauge(
         "binfmtd_config_last_reload_successful", "0 while what the files say is rejected.", config["error"] is None

@@ -171,7 +171,7 @@ def test_read_only(instance: Instance, cli: Cli) -> None:
     result = cli("apply", config=ONE)
     assert (result.status, result.stdout) == (1, "")
     assert result.message.startswith(f"{instance.mount_point}/register: Read-only file system: ")
-    assert "mount -o remount,rw" in result.message
+    assert "mount -o remount,bind,rw" in result.message
 
 
 def test_not_mounted(instance: Instance, tmp_path: Path, cli: Cli) -> None:

@@ -208,12 +208,26 @@ def test_vicamo(binfmt: DropIn, instance: Instance) -> None:
 
 
 @pytest.mark.parametrize("named", ["linuxkit", "multiarch", "vicamo"])
-def test_read_only(binfmt: DropIn, instance: Instance, named: str) -> None:
-    """On a read-only mount each ends with 1, and the last line has reason and remedy."""
-    instance.shell(f"mount -o remount,bind,ro {instance.mount_point}")
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [("remount,bind,ro", "Read-only file system: it is mounted read-only"), ("remount,ro", "binfmt_misc is sealed")],
+)
+def test_read_only(binfmt: DropIn, instance: Instance, named: str, how: str, said: str) -> None:
+    """On a read-only mount, or a sealed instance, each ends with 1, and the last line has reason and remedy."""
+    instance.shell(f"mount -o {how} {instance.mount_point}")
     result = binfmt("", BINFMTD_COMPAT=named)
     assert (result.status, result.stdout) == (1, "")
-    assert result.stderr.startswith(f"error: {instance.mount_point}/register: Read-only file system: ")
+    assert result.stderr.startswith(f"error: {instance.mount_point}/register: {said}")
+
+
+@pytest.mark.parametrize("named", ["linuxkit", "vicamo"])
+def test_what_is_wanted_is_sealed(binfmt: DropIn, instance: Instance, named: str) -> None:
+    """What replaces working entries by equal ones leaves them, and ends with 0."""
+    assert binfmt("", BINFMTD_COMPAT=named).status == 0
+    before = state(instance)
+    instance.shell(f"mount -o remount,ro {instance.mount_point}")
+    assert binfmt("", BINFMTD_COMPAT=named).status == 0
+    assert state(instance) == before
 
 
 def test_beside_a_daemon(instance: Instance, start_daemon: StartDaemon, binfmt: DropIn, lines: Path) -> None:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from support.cli import Cli
+from support.cli import Cli, run
 from support.daemon import Daemon
 from support.instance import MOUNT_POINT, Instance
 from support.programs import install
@@ -28,9 +28,7 @@ interpreter = "/usr/bin/true"
 """
 CONFIG = "architectures = []" + HANDLER
 SEALED = "sealed = true\n" + CONFIG
-WITHOUT_CAPABILITY = """#!/bin/sh
-exec setpriv --inh-caps=-sys_admin --bounding-set=-sys_admin {} "$@"
-"""
+WITHOUT = ("setpriv", "--inh-caps=-sys_admin", "--bounding-set=-sys_admin")
 
 
 def read_only(instance: Instance) -> bool:
@@ -234,7 +232,7 @@ def test_sealed_by_another_process(instance: Instance, start_daemon: StartDaemon
 
 def test_without_the_capability(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
     """One clear error; everything else works."""
-    python = install(tmp_path / "python", WITHOUT_CAPABILITY.format(sys.executable).encode())
+    python = install(tmp_path / "python", f'#!/bin/sh\nexec {" ".join(WITHOUT)} {sys.executable} "$@"\n'.encode())
     daemon = start_daemon(SEALED, python=str(python))
     seal = seal_is(daemon, "impossible")
     assert "takes CAP_SYS_ADMIN" in seal["reason"]
@@ -264,3 +262,70 @@ def test_repairs_cost_little_while_it_is_opened_in_a_loop(instance: Instance, st
         remount(instance, "rw")
     wait_until(lambda: read_only(instance), what="the seal")
     assert len(daemon.logs("unsealed", level="warning")) == 1
+
+
+# What commands say beside a sealed instance without a daemon
+
+
+@pytest.fixture
+def sealed_alone(instance: Instance, start_daemon: StartDaemon) -> Instance:
+    """Return an instance that a daemon has sealed, and left."""
+    start_daemon(SEALED).terminate()
+    assert read_only(instance)
+    return instance
+
+
+def test_apply_beside_a_seal(sealed_alone: Instance, cli: Cli) -> None:
+    """Exit status 0 if all is as declared, else 1 and what to do; `sealed = false` opens it, `true` writes through."""
+    done = cli("apply", config=CONFIG)
+    assert (done.status, done.stdout) == (0, "nothing to do\n")
+    two = HANDLER.replace("one", "two")
+    done = cli("apply", config=CONFIG + two)
+    assert (done.status, done.stdout) == (1, "")
+    assert "is sealed" in done.message
+    assert "`sealed = false`" in done.message
+    assert set(sealed_alone.names()) == {"one"}
+    done = cli("apply", config=SEALED + two)
+    assert (done.status, set(sealed_alone.names())) == (0, {"one", "two"})
+    assert read_only(sealed_alone)
+    done = cli("apply", config="sealed = false\n" + CONFIG)
+    assert done.status == 0
+    assert done.stdout.startswith(f"opened the seal of binfmt_misc at {MOUNT_POINT}\n")
+    assert not read_only(sealed_alone)
+
+
+@pytest.mark.usefixtures("sealed_alone")
+def test_apply_that_may_not_open_it(cli: Cli) -> None:
+    """It says which capability it takes."""
+    cli.config.write_text("sealed = false\n" + CONFIG.replace("/true", "/false"))
+    done = run(without_capability(cli.command("apply", "--config", str(cli.config))))
+    assert done.status == 1
+    assert "takes CAP_SYS_ADMIN" in done.stderr
+    assert "is sealed" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.usefixtures("sealed_alone")
+def test_plan_and_explain_say_that_it_is_sealed(cli: Cli, tmp_path: Path) -> None:
+    """Where they say that something is to be registered."""
+    assert "sealed" not in cli("plan", config=CONFIG).stderr
+    two = CONFIG + HANDLER.replace("one", "two")
+    assert "is sealed" in cli("plan", config=two).stderr
+    program = install(tmp_path / "program", b"\0two")
+    explained = cli("explain", str(program), config=two)
+    assert "is sealed" in explained.stdout
+    assert "mount -o remount,rw" in explained.stdout
+    cli("apply", config="sealed = false\n" + CONFIG)
+    assert "sealed" not in cli("explain", str(program), config=two).stdout
+
+
+def test_check(cli: Cli) -> None:
+    """A root without the capability is told so, with exit status 78; else nothing is said."""
+    assert cli("check", config=SEALED).stderr == ""
+    done = run(without_capability(cli.command("check", "--config", str(cli.config))))
+    assert done.status == 78
+    assert done.stderr.startswith("binfmtd: sealed = true: sealing takes CAP_SYS_ADMIN")
+
+
+def without_capability(command: list[str]) -> list[str]:
+    place = command.index("env")
+    return [*command[:place], *WITHOUT, *command[place:]]

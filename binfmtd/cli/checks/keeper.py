@@ -128,6 +128,11 @@ def _of_status(scene: Scene, who: str, status: Mapping[str, Any]) -> Iterator[Fi
     if state == "drifting":
         text = f"something has drifted, and is being repaired{': ' + ', '.join(drifting) if drifting else ''}"
         yield found("drifting", Level.WARNING, text, show)
+    seal = status["seal"]
+    if seal["state"] == "impossible":
+        yield found("seal", Level.FAILURE, seal["reason"], show)
+    elif seal["state"] == "unsealed":
+        yield found("seal", Level.WARNING, f"binfmt_misc cannot be sealed: {seal['reason']}", show)
     if status["paused"]:
         names = ["everything" if row["name"] == EVERYTHING else row["name"] for row in status["paused"]]
         text = f"paused, so not repaired: {', '.join(names)}"

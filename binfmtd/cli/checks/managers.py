@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 
 from binfmtd.cli.checks.scene import Scene
 from binfmtd.daemon.others import other_daemons
-from binfmtd.files.managers import Rules, debian_formats, masked, rules, unit_file
+from binfmtd.files.managers import Rules, debian_formats, masked, packages_that_register, rules, unit_file
 from binfmtd.files.whereabouts import booted_with_systemd, shares_first_processes
 from binfmtd.formats.line import encode_line, to_text
 from binfmtd.kernel.service_manager import unit_state
@@ -20,6 +20,8 @@ _WSL_NAME = "WSLInterop"
 # What WSL's own init registers, as its file reads in microsoft/WSL's issue 8749.
 _WSL_LINE = to_text(encode_line(_WSL_NAME, Registration(Magic(b"MZ"), "/init", Flags.P | Flags.F), readable=True))
 _MOST = 6
+APT_HOOK = "/etc/apt/apt.conf.d/90binfmtd-sealed"
+_EXAMPLE = "/usr/local/share/doc/binfmtd/examples/config/apt/90binfmtd-sealed"
 
 
 def _found(check: str, level: Level, text: str, remedy: str = "") -> Finding:
@@ -33,6 +35,7 @@ def of_managers(scene: Scene) -> Iterator[Finding]:
         *of_debian(debian_formats(), scene.declared.keys()),
         *of_desktops(os.uname().release, _names(scene), scene.directory),
         *_of_ours(scene),
+        *(of_packages(packages_that_register()) if scene.config and scene.config.policy.sealed else ()),
     ]
     yield from found or [_found("none", Level.OK, "none: neither systemd-binfmt nor update-binfmts is here")]
 
@@ -76,6 +79,20 @@ def of_debian(formats: tuple[str, ...] | None, declared: Collection[str]) -> Ite
     else:
         text = f"update-binfmts keeps {_several(formats) if formats else 'no formats'}"
         yield _found("update_binfmts", Level.OK, text)
+
+
+def of_packages(packages: Collection[str]) -> Iterator[Finding]:
+    """Packages whose scripts register formats, which a sealed instance refuses."""
+    if not packages:
+        return
+    text = (
+        f"binfmt_misc is to be sealed, and scripts of these packages call update-binfmts, which fails then: "
+        f"{_several(packages)}; `binfmtd pause` before an upgrade, or this for apt, opens it"
+    )
+    if os.path.exists(APT_HOOK):
+        yield _found("packages", Level.OK, f"{_several(packages)} register formats; {APT_HOOK} opens the seal for apt")
+    else:
+        yield _found("packages", Level.WARNING, text, f"cp {_EXAMPLE} {APT_HOOK}")
 
 
 def of_desktops(release: str, names: Collection[str], directory: str) -> Iterator[Finding]:

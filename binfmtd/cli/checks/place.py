@@ -34,9 +34,12 @@ def of_mount(scene: Scene) -> Iterator[Finding]:
             served_all_the_same(scene.directory, running) if running else _from_outside(missing, _PRIVILEGED, _MOUNTED)
         )
         return
-    writable = _WRITABLE if found.top is not None and found.top.superblock_read_only else _NOT_READ_ONLY
+    if scene.mounted.sealed:
+        each = of_seal(scene)
+        yield _from_outside(each, _BOUND_IN, _WRITABLE) if each.remedy else each
+        return
     for each in judge_mounted(scene.directory, found, read_only=scene.mounted.read_only):
-        yield _from_outside(each, _BOUND_IN, writable) if each.remedy else each
+        yield _from_outside(each, _BOUND_IN, _NOT_READ_ONLY) if each.remedy else each
     if scene.given.mount is None and scene.directory != DEFAULT_DIRECTORY:
         yield _of_usual_place(layers(DEFAULT_DIRECTORY))
     if scene.observed is None:
@@ -123,16 +126,27 @@ def judge_mounted(directory: str, found: Layers, *, read_only: bool) -> Iterator
     if not read_only:
         yield Finding(Section.MOUNT, "mounted", Level.OK, f"binfmt_misc is mounted at {directory}{beneath}{also}")
         return
-    # Of a file system from outside of this user namespace only this mount can be changed here, not the whole.
-    whole = found.top is not None and found.top.superblock_read_only
     yield Finding(
         Section.MOUNT,
         "read_only",
         Level.FAILURE,
-        f"{directory} is mounted read-only{' (the whole file system)' if whole else ''}{beneath}: entries serve, and "
-        f"nobody can register or repair any through it{also}",
-        f"mount -o remount,rw {place}" if whole else f"mount -o remount,bind,rw {place}",
+        f"{directory} is mounted read-only{beneath}: entries serve, and nothing can be registered or repaired through "
+        f"this mount{also}",
+        f"mount -o remount,bind,rw {place}",
     )
+
+
+def of_seal(scene: Scene) -> Finding:
+    """Say that binfmt_misc is sealed, and if no daemon is there to open it how to do that."""
+    seal = scene.status["seal"] if scene.pid is not None and scene.status is not None else {}
+    what = f"{scene.directory} is sealed (its file system is read-only): entries serve, and no program can change them"
+    if seal.get("state") == "sealed" and not seal["reason"]:
+        return Finding(Section.MOUNT, "sealed", Level.OK, f"{what} but the daemon, which sealed it")
+    text = (
+        f"{what}. If no daemon of binfmtd keeps it sealed, nothing repairs entries, and none can be registered: open "
+        "it, by this or by `binfmtd apply` with `sealed = false` in the config"
+    )
+    return Finding(Section.MOUNT, "sealed", Level.WARNING, text, f"mount -o remount,rw {shlex.quote(scene.directory)}")
 
 
 def of_user_namespace(scene: Scene) -> Iterator[Finding]:

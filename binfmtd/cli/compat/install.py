@@ -58,7 +58,7 @@ def exchange(
     here.reconciler.use(Config(tuple(declarations)))
     outcomes = _install(here, probe, declared if anew else both)
     _remove(here, {name for name in both if outcomes[name].fate is Fate.FAILED})
-    return (gone if here.daemon is not None else gone | both), outcomes
+    return (gone | both if here.writes else gone), outcomes
 
 
 def _remove(here: Visit, names: Collection[str]) -> set[str]:
@@ -73,14 +73,14 @@ def _install(here: Visit, probe: Prober, renewed: Collection[str]) -> dict[str, 
     declarations = here.reconciler.config.declarations
     if not declarations:
         return {}
-    if here.daemon is None:
+    if here.writes:
         here.renew(renewed)
         if not here.look().observed.switched_on:  # else nothing would run, whatever is registered
             here.converge(lambda action: action.entry == INSTANCE)
     look = here.look()
     settled: dict[str, Outcome] = {}
     for declared in declarations:
-        if declared.name in renewed and here.daemon is None:
+        if declared.name in renewed and here.writes:
             continue
         if outcome := _judge(here, look, declared, probe):
             settled[declared.name] = outcome
@@ -103,7 +103,7 @@ def _install(here: Visit, probe: Prober, renewed: Collection[str]) -> dict[str, 
         elif name in done:
             outcomes[name] = _tried(declared, probe)
         else:
-            as_if_new = name in renewed and here.daemon is None  # without F an equal entry is as good as a new one
+            as_if_new = name in renewed and here.writes  # without F an equal entry is as good as a new one
             outcomes[name] = Outcome(Fate.DONE) if as_if_new else THERE
     return outcomes
 
@@ -120,12 +120,12 @@ def _judge(here: Visit, look: Look, declared: Declaration, probe: Prober) -> Out
     """What becomes of an entry that has the name already; None leaves it to the ordinary plan."""
     architecture = declared.architecture
     entry = look.observed.by_name.get(declared.name)
-    if architecture is None or (here.daemon is None and (entry is None or not entry.enabled)):
+    if architecture is None or (here.writes and (entry is None or not entry.enabled)):
         return None
     handler = look.desired.by_name.get(declared.name)
     path = handler.registration.interpreter if handler else None
     probed = probe(architecture, tiny_program(CATALOG[architecture]), path)
-    if entry is None or here.daemon is not None:
+    if entry is None or not here.writes:
         return THERE if probed.runs else None
     serving = server(look.observed, architecture)
     if serving is not None and serving.name not in (entry.name, stand_in_name(entry.name)):

@@ -97,15 +97,17 @@ def test_unmounted_and_served(doctor: Doctor, emulator: Path, tmp_path: Path) ->
     assert found["text"].endswith(f"handlers serve all the same: {FOREIGN} run (tried)")
 
 
-@pytest.mark.parametrize("how", ["remount,ro", "remount,bind,ro"])
-def test_read_only(doctor: Doctor, how: str) -> None:
-    """The file system or this mount of it read-only: a failure, and the remedy makes it writable."""
+@pytest.mark.parametrize(
+    ("how", "check", "level"), [("remount,ro", "sealed", "warning"), ("remount,bind,ro", "read_only", "failure")]
+)
+def test_read_only(doctor: Doctor, how: str, check: str, level: str) -> None:
+    """The file system (sealed) or this mount of it is read-only, and the remedy makes it writable."""
     doctor.type(f"mount -o {how} {doctor.instance.mount_point}")
-    found = doctor.found("mount", "read_only")
-    assert found["level"] == "failure"
+    found = doctor.found("mount", check)
+    assert found["level"] == level
     assert doctor.find("mount", "mounted") is None
     doctor.type(found["remedy"])
-    assert doctor.find("mount", "read_only") is None
+    assert doctor.find("mount", check) is None
     doctor.type(f"printf %s ':a:E::a::/a:' >{doctor.instance.mount_point}/register")
 
 

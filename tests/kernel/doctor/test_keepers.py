@@ -175,7 +175,7 @@ def test_degraded_daemon(kept: tuple[Doctor, Daemon], static: Path) -> None:
 def test_a_daemon_that_cannot_write(kept: tuple[Doctor, Daemon]) -> None:
     """One whose mount has become read-only: a failure, and its remedy works."""
     doctor, daemon = kept
-    doctor.type(f"mount -o remount,ro {doctor.instance.mount_point}")
+    doctor.type(f"mount -o remount,bind,ro {doctor.instance.mount_point}")
     daemon.wait_status(lambda status: status["problem"])
     found = doctor.found("daemon", "problem")
     assert found["level"] == "failure"

@@ -22,7 +22,8 @@ def status(reload_began: float | None, state: str = "converged", error: str | No
     numbers = dict.fromkeys(("log_lines_dropped", "passes", "repairs"), 0)
     probed: dict[str, Any] = {"at": None, "error": None, "architectures": []}
     counted = {"foreign_count": {"enabled": 0, "disabled": 0}}
-    nothing = dict.fromkeys(("problem", "lacking", "mount", "last_pass"))
+    nothing: dict[str, Any] = dict.fromkeys(("problem", "lacking", "mount", "last_pass"))
+    nothing["seal"] = {"state": "open", "reason": ""}
     return {"state": state, "config": config, "probed": probed, **lists, **numbers, **counted, **nothing}
 
 

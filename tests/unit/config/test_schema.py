@@ -20,7 +20,7 @@ def handler(line: str) -> str:
 
 BAD = [
     # the text, the key that is named, what the message says
-    ("setle = '20ms'", "setle", "unknown key: did you mean settle?"),
+    ("setle = '20ms'", "setle", "unknown key: did you mean settle or sealed?"),
     ("restor = []", "restor", "did you mean restore"),
     ("restore = 'x'", "restore", "'x' must be an array, like"),
     ("zzzzzz = 1", "zzzzzz", "valid here are architectures, unmanaged, keep"),
@@ -117,7 +117,7 @@ BAD = [
     ("[handlers.'.binfmtd~x']\nmagic = 'x'\ninterpreter = '/x'", "handlers.'.binfmtd~x'", "choose another"),
     ("[handlers.'a/b']\nmagic = 'x'\ninterpreter = '/x'", "handlers.'a/b'", "must not contain '/'"),
     (f"[handlers.{'x' * 256}]\nmagic = 'x'\ninterpreter = '/x'", "handlers.x", "1 to 255 bytes"),
-    ("keep = [1]\nsetle = 1", "setle", "did you mean settle? (and 1 more)"),
+    ("keep = [1]\nsetle = 1", "setle", "did you mean settle or sealed? (and 1 more)"),
 ]
 
 

@@ -68,7 +68,7 @@ def test_what_an_event_reports_is_waited_for(world: World, again: Again) -> None
 def test_read_only(world: World) -> None:
     """Whether a write was refused or the mount table says so: it is said, and looked for its end."""
     assert world.look(Again.LATER, errno.EROFS) == 1
-    assert world.attachment.problem == "/m is mounted read-only: run `mount -o remount,rw /m`"
+    assert world.attachment.problem == "/m is mounted read-only: run `mount -o remount,bind,rw /m`"
     world.mounted = WRITABLE._replace(read_only=True)
     assert [world.look(), world.look()] == [2, 4]
     world.mounted = WRITABLE

@@ -29,6 +29,7 @@ def status(state: str = "converged", **others: object) -> dict[str, Any]:
         "handlers": [],
         "contended": [],
         "paused": [],
+        "seal": {"state": "open", "reason": ""},
         "repairs": 0,
         "passes": 1,
     }
