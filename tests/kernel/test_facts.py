@@ -3,6 +3,10 @@
 import os
 import select
 import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -36,6 +40,75 @@ def test_read_only_for_all(instance: Instance) -> None:
         assert instance.shell(f"mount -o remount,rw {instance.mount_point}").returncode == 0
         assert changes.poll(0)
     instance.remove("one")
+
+
+def test_a_remount_by_mount_is_of_both(instance: Instance) -> None:
+    """`mount -o remount,ro` makes the mount read-only as well: a writable superblock is not enough then."""
+    instance.shell(f"mount -o remount,ro {instance.mount_point}", check=True)
+    with in_the_mount(instance, "false") as answer:
+        assert answer == "writable: False"
+    instance.shell(f"mount -o remount,bind,rw {instance.mount_point}", check=True)
+    instance.register(LINE)
+
+
+def test_not_while_a_file_is_open_for_writing(instance: Instance) -> None:
+    """EBUSY, until it is closed."""
+    descriptor = os.open(instance.path("register"), os.O_WRONLY)
+    refused = instance.shell(f"mount -o remount,ro {instance.mount_point}")
+    assert "busy" in refused.stderr
+    os.close(descriptor)
+    assert instance.shell(f"mount -o remount,ro {instance.mount_point}").returncode == 0
+
+
+def test_fsconfig_wakes_no_poll(instance: Instance) -> None:
+    """A mount of binfmt_misc that is made read-only through its descriptor: no mount table says that it changed."""
+    with open(f"/proc/{instance.pid}/mountinfo", "rb") as table:
+        changes = select.poll()
+        changes.register(table, select.POLLPRI | select.POLLERR)
+        with in_the_mount(instance, "true") as answer:
+            assert answer == "writable: False"
+            assert changes.poll(0) == []
+        with in_the_mount(instance, "false") as answer:
+            assert answer == "writable: True"
+            assert changes.poll(0) == []
+
+
+def test_a_detached_mount_keeps_the_entries(instance: Instance) -> None:
+    """The last unmount succeeds while one is open, and a later mount shows the same entries."""
+    instance.register(LINE)
+    before = instance.inode("one")
+    with in_the_mount(instance, "false"):
+        assert instance.shell(f"umount {instance.mount_point}").returncode == 0
+        assert instance.shell(f"mount -t binfmt_misc b {instance.mount_point}").returncode == 0
+        assert instance.inode("one") == before
+
+
+IN_THE_MOUNT = """
+import os, sys
+from binfmtd.kernel.syscalls import clone_mount, set_read_only
+mount = clone_mount(sys.argv[1])
+set_read_only(mount, sys.argv[2] == "true")
+try:
+    os.close(os.open(sys.argv[1] + "/register", os.O_WRONLY))
+    print("writable: True", flush=True)
+except OSError:
+    print("writable: False", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def in_the_mount(instance: Instance, read_only: str) -> Iterator[str]:
+    """Hold a detached copy of the mount, make the superblock read-only ("true") or writable; yields what it says."""
+    command = [sys.executable, "-c", IN_THE_MOUNT, instance.mount_point, read_only]
+    holder = instance.popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdin is not None
+    try:
+        yield holder.stdout.readline().strip()
+    finally:
+        holder.stdin.close()
+        holder.wait()
 
 
 @pytest.mark.usefixtures("private_instances")

@@ -17,7 +17,7 @@ SECONDS = 5400  # for one machine
 # What depends on the kernel: entries, drift, reload, replacement under a storm of executions, kill -9.
 SUITE = (
     *(f"test_{name}.py" for name in ("instance", "facts", "drift", "stand_ins", "reload", "foreign", "restore")),
-    *(f"test_{name}.py" for name in ("interpreters", "lifecycle", "mount", "hardships")),
+    *(f"test_{name}.py" for name in ("interpreters", "lifecycle", "mount", "hardships", "seal")),
     *(f"reliability/test_{name}.py" for name in ("no_gap", "killed", "bricked", "no_inotify", "chaos")),
 )
 
