@@ -17,6 +17,7 @@ from binfmtd import __version__
 from binfmtd.model.drift import Drift
 from binfmtd.report.counts import BOUNDS, Counts, Durations
 from binfmtd.report.printable import printable
+from binfmtd.report.seal import STATES as SEAL_STATES
 from binfmtd.report.status import HANDLER_STATES, STATES
 
 
@@ -50,10 +51,10 @@ def _whole(document: Mapping[str, Any], *, ready: bool) -> Iterator[Metric]:
     mount = document["mount"]
     mounted = mount is not None and not mount["host_unmounted"]
     yield _gauge("binfmtd_mounted", "Whether binfmt_misc is mounted, on a container's host as well.", mounted)
-    seal = document["seal"]["state"]
-    if seal != "open":
-        says = "Whether binfmt_misc is read-only for every other program; absent unless the config says so."
-        yield _gauge("binfmtd_sealed", says, seal == "sealed")
+    seal = GaugeMetricFamily("binfmtd_seal", "Whether the seal is in this state: 1 for one.", labels=["state"])
+    for name in SEAL_STATES:
+        seal.add_metric([name], document["seal"]["state"] == name)
+    yield seal
     yield _gauge("binfmtd_config_generation", "How many configs have been in force.", config["generation"])
     yield _gauge(
         "binfmtd_config_last_reload_successful", "0 while what the files say is rejected.", config["error"] is None
