@@ -51,7 +51,11 @@ class Visit(NamedTuple):
         if self.daemon is not None:
             return PassResult(self.look())
         look_and_try(self.reconciler, self.instance)
-        return self.reconciler.make_pass(self.instance, self._writer(), allow=allow)
+        # A daemon that ended may have left stand-ins: one that would run an older emulator is replaced, none is made.
+        return self.reconciler.make_pass(self.instance, self._writer(), allow=allow, keeps=self._is_there)
+
+    def _is_there(self, name: str) -> bool:
+        return self.instance.inode(name) is not None
 
     def remove(self, names: Collection[str]) -> list[str]:
         """Remove these entries, whoever owns them; returns those that were there.  Beside a daemon: none.

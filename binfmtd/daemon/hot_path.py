@@ -69,6 +69,7 @@ class HotPath:
         self._there = self._by_file.keys() & look.observed.by_name.keys()  # as far as was noticed
         self._switch_paused = pauses.hold(INSTANCE)
         self._permanent = look.desired.permanent
+        self._failed = frozenset(failed)
         self._may_bridge = may_bridge
         self._may_switch = may_switch
         self._unchanged = unchanged
@@ -125,7 +126,10 @@ class HotPath:
             asked = name in heard.names or not heard.names
             if not asked or handler.name in reaction.found or handler.name not in self._permanent:
                 continue
-            if not self._may_bridge(handler.name):
+            touched = name in heard.written or not heard.everything
+            if name in self._failed or (not touched and instance.inode(name) is not None):
+                continue
+            if self._stands(handler, instance) or not self._may_bridge(handler.name):
                 continue
             if self._enabled_again(handler, heard, instance, writer):
                 reaction.kept.append(handler.name)

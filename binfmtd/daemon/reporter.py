@@ -31,7 +31,7 @@ from binfmtd.model.guard import BRICKS
 from binfmtd.model.ownership import equal
 from binfmtd.model.pause import Pauses
 from binfmtd.model.plan import INSTANCE
-from binfmtd.model.standin import is_stand_in
+from binfmtd.model.standin import PREFIX, is_stand_in
 from binfmtd.report.counts import Counts
 from binfmtd.report.durations import milliseconds
 from binfmtd.report.happened import REPAIRED
@@ -314,12 +314,12 @@ class Reporter:
         self._contended[name] = None
         undone = "removing all entries at once or switching binfmt_misc off" if name == INSTANCE else "undoing repairs"
         reason = f"another process keeps {undone}: repairs are made at growing intervals"
-        self._gather("warning", "contention_started", name, reason)
+        self._gather("warning", "contention_started", name.removeprefix(PREFIX), reason)
 
     def contention_ended(self, name: str) -> None:
         """No process has undone it for a while."""
         self._contended.pop(name, None)
-        self._gather("info", "contention_ended", name, "no repair was undone for a minute")
+        self._gather("info", "contention_ended", name.removeprefix(PREFIX), "no repair was undone for a minute")
 
     def paused(self, pauses: Pauses, before: Pauses) -> None:
         """An admin's maintenance begins or ends."""

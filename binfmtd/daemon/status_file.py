@@ -13,6 +13,7 @@ from binfmtd.daemon.pause_file import since_boot
 from binfmtd.daemon.probe_report import ProbeReport
 from binfmtd.daemon.reconcile import Reconciler
 from binfmtd.kernel.mount import Mounted
+from binfmtd.model.standin import PREFIX
 from binfmtd.report.counts import Counts
 from binfmtd.report.seal import OPEN, SealStatus
 from binfmtd.report.status import Troubles, foreign_part, handler_states, lacking, whole_state
@@ -122,7 +123,7 @@ class StatusFile:
                 "reload_began": self._reload_began,
             },
             "handlers": rows,
-            "contended": sorted(contended),
+            "contended": sorted({name.removeprefix(PREFIX) for name in contended}),
             "paused": [{"name": name, "until": when(end)} for name, end in sorted(reconciler.pauses.until.items())],
             "probed": self._probe.document(),
             **foreign_part({} if look is None else look.foreign()),

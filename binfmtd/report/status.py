@@ -157,6 +157,8 @@ def _handler_row(
         state, reason = "contended", f"{action.reason}; {_KEEPS}"
     elif action:
         state, reason = "waiting", action.reason
+    elif why := troubles.failed.get(stand_in_name(name)):
+        reason = f"its stand-in cannot be registered ({why}): executions fail while another program removes this entry"
     elif name in planned.shadowed:
         state, reason = "shadowed", f"the newer entry {planned.shadowed[name]} takes its files"
     registration = handler.registration

@@ -200,6 +200,23 @@ def test_an_upgraded_interpreter(instance: Instance, start_daemon: StartDaemon, 
     assert ledger[ONE]["pinned"] == ledger["one"]["pinned"] is not None
 
 
+def test_apply_after_a_daemon(instance: Instance, start_daemon: StartDaemon, program: Path, tmp_path: Path) -> None:
+    """The daemon has ended, and its emulator was upgraded: `apply` renews both entries, and makes none."""
+    (tmp_path / "bin").mkdir(mode=0o755)
+    path = install(tmp_path / "bin" / "interpreter", exits_with(1))
+    config = CONFIG.replace('"/usr/bin/true"', f'"{path}"\nflags = "F"', 1)
+    daemon = start_daemon(config)
+    daemon.terminate()
+    install(path, exits_with(2))
+    instance.remove(OTHER)
+    cli = Cli(instance, tmp_path)
+    cli.state_directory = daemon.state_directory
+    assert cli("apply", config=config).status == 0
+    assert set(instance.all_names()) == {"one", "other", ONE}
+    instance.remove("one")
+    assert instance.run([str(program)]).returncode == 2
+
+
 def test_a_reload(instance: Instance, start_daemon: StartDaemon) -> None:
     """`stand_ins` can be changed; what is no longer declared goes with its stand-in."""
     daemon = start_daemon(CONFIG)
@@ -262,6 +279,7 @@ def test_a_daemon_with_temporary_stand_ins_beside_it(instance: Instance, start_d
     second.wait_for_log("contention_started", 20)
     wait_until(lambda: _still(instance), 30, what="half a second in which nothing is registered")
     assert not first.logs("contention_started")
+    assert not any(".binfmtd~" in str(said) for said in (second.logs(), second.status()))
 
 
 def test_a_left_over_helper_goes(instance: Instance, start_daemon: StartDaemon) -> None:

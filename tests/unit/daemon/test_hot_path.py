@@ -1,6 +1,6 @@
 """What the hot path does with what it hears while it looks: a flush goes on, others register again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import cast
 
 import pytest
@@ -42,11 +42,11 @@ class World:
         self.seen: list[ObservedState] = []  # before the last reaction, and after each write
         self.see()
 
-    def see(self, may: Callable[[str], bool] = lambda _: True) -> None:
+    def see(self, may: Callable[[str], bool] = lambda _: True, failed: Collection[str] = ()) -> None:
         """Look at everything, as a pass does; ``may``: which are not backed off from."""
         observed = self.kernel.observed()
         look = Look(observed, self.desired, Surroundings(), plan(self.desired, observed, Surroundings()))
-        self.hot = HotPath(look, (), may, may, lambda _: True)
+        self.hot = HotPath(look, failed, may, may, lambda _: True)
 
     def react(self, heard: Heard, meanwhile: Callable[[], Heard] = Heard) -> Reaction:
         """Let it answer; ``meanwhile`` happens after its first look."""
@@ -324,6 +324,27 @@ def test_a_permanent_stand_in_that_is_disabled(permanent: World) -> None:
     entry = permanent.kernel.entry(stand_in_name("c"))
     assert entry is not None
     assert entry.enabled
+
+
+def test_a_permanent_stand_in_that_stands_costs_no_budget(permanent: World) -> None:
+    """Another program registers something: a stand-in that is there is not asked for, so it is not withheld."""
+    asked: list[str] = []
+
+    def may(name: str) -> bool:
+        asked.append(name)
+        return False
+
+    permanent.see(may)
+    assert permanent.react(Heard(everything=True)).kept == []
+    assert asked == []
+
+
+def test_a_permanent_stand_in_that_was_refused(permanent: World) -> None:
+    """It is not tried again at each event."""
+    permanent.kernel.remove(stand_in_name("c"))
+    permanent.see(failed=[stand_in_name("c")])
+    assert permanent.react(Heard(everything=True)).kept == []
+    assert stand_in_name("c") not in permanent.names()
 
 
 def test_both_are_removed(permanent: World) -> None:

@@ -62,6 +62,11 @@ STOOD_IN = ObservedState((Entry(".binfmtd~a", 1, enabled=True, registration=SAYS
         ({"handler": A._replace(enabled=False)}, "disabled", "enabled = false"),
         ({"troubles": Troubles(failed={"a": "ENOENT: install it"}, contended={"a"})}, "failed", "ENOENT: install it"),
         ({"troubles": Troubles(contended={"a"})}, "registered", ""),
+        (
+            {"troubles": Troubles(failed={".binfmtd~a": "EINVAL"})},
+            "registered",
+            "its stand-in cannot be registered (EINVAL)",
+        ),
         ({"troubles": Troubles(contended={"a"}), "planned": Plan((MISSING,))}, "contended", "growing intervals"),
         (
             {"troubles": Troubles(contended={"a"}), "planned": Plan((MISSING,)), "observed": STOOD_IN},
