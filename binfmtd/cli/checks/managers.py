@@ -13,7 +13,7 @@ from binfmtd.kernel.service_manager import unit_state
 from binfmtd.model.finding import Finding, Level, Section
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Magic
-from binfmtd.model.standin import PREFIX
+from binfmtd.model.standin import PREFIX, stand_in_name
 
 _UNIT = "systemd-binfmt.service"
 _WSL_NAME = "WSLInterop"
@@ -119,7 +119,10 @@ def _of_ours(scene: Scene) -> Iterator[Finding]:
         yield _found("binfmtd", Level.UNSEEN, "other daemons of ours: only this container's processes are visible")
     elif not os.path.isdir("/proc/1"):
         yield _found("binfmtd", Level.UNSEEN, "other daemons of ours: /proc hides others' processes from us")
-    left = [] if others or scene.pid is not None else [name for name in _names(scene) if name.startswith(PREFIX)]
+    # Those of declared handlers stay, and serve.
+    needed = {stand_in_name(name) for name in scene.desired.by_name}
+    stand_ins = [name for name in _names(scene) if name.startswith(PREFIX) and name not in needed]
+    left = [] if others or scene.pid is not None else stand_ins
     if left:
         text = f"a daemon that ended has left its stand-ins: {_several(left)}"
         yield _found("stand_ins", Level.WARNING, text, scene.again("apply"))

@@ -77,9 +77,11 @@ def test_a_daemon_elsewhere(doctor: Doctor, make_instance: Callable[[], Instance
 def test_left_stand_ins(doctor: Doctor, static: Path) -> None:
     """A stand-in of a daemon that is gone: a warning, and the remedy ends it."""
     doctor.register(".binfmtd~other", Extension("other"), static)
+    doctor.register(".binfmtd~one", Extension("one"), static)
     config = ONE.format(static)
     found = doctor.found("other_managers", "stand_ins", config=config)
     assert found["level"] == "warning"
+    assert found["text"].endswith(": .binfmtd~other"), "that of a declared handler serves"
     doctor.type(found["remedy"])
     assert doctor.find("other_managers", "stand_ins", config=config) is None
 
