@@ -23,9 +23,10 @@ from support.waiting import SLOWNESS, wait_until
 
 BUILD = CHECKOUT / "build" / "systemd"
 PACKAGES = ("dbus", "python3-pydantic", "python3-pyinotify", "python3-structlog", "systemd", "systemd-sysv")
+SUITE = "trixie"  # has what binfmtd takes; another suite's systemd can be tried without it
 MMDEBSTRAP = (
     *("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}"),
-    *("--dpkgopt=force-unsafe-io", '--aptopt=Acquire::Check-Valid-Until "false"', "trixie"),
+    *("--dpkgopt=force-unsafe-io", '--aptopt=Acquire::Check-Valid-Until "false"'),
 )
 MAKE_SECONDS = 900 * SLOWNESS
 UNIT = "binfmtd.service"
@@ -67,12 +68,13 @@ NSPAWN = (
 class Booted:
     """One machine, from its boot to ``close``; ``root`` is its root directory, seen from here."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, suite: str = SUITE) -> None:
         self.root = directory / "root"
         self._packages = directory / "packages"
         self.root.mkdir(parents=True)
-        _checked("tar", "--extract", f"--file={_tree()}", f"--directory={self.root}")
-        _checked("make", "-C", str(CHECKOUT), "install", "PREFIX=/usr", f"DESTDIR={self.root}")
+        _checked("tar", "--extract", f"--file={_tree(suite)}", f"--directory={self.root}")
+        if suite == SUITE:
+            _checked("make", "-C", str(CHECKOUT), "install", "PREFIX=/usr", f"DESTDIR={self.root}")
         self.write("/etc/systemd/system/mounting.service", MOUNTING)
         wanted = self.root / "etc/systemd/system/sysinit.target.wants"
         wanted.mkdir(parents=True, exist_ok=True)
@@ -176,13 +178,13 @@ class Booted:
         assert done.status == 0, done.stderr
 
 
-def _tree() -> Path:
-    recipe = hashlib.sha256("\0".join(MMDEBSTRAP).encode()).hexdigest()[:12]
+def _tree(suite: str) -> Path:
+    recipe = hashlib.sha256("\0".join((*MMDEBSTRAP, suite)).encode()).hexdigest()[:12]
     tree = BUILD / f"{recipe}.tar"
     if not tree.exists():
         BUILD.mkdir(parents=True, exist_ok=True)
         unfinished = tree.with_suffix(".unfinished.tar")
-        _checked(*MMDEBSTRAP, str(unfinished))
+        _checked(*MMDEBSTRAP, suite, str(unfinished))
         unfinished.rename(tree)
     return tree
 

@@ -21,8 +21,8 @@ def _unavailable(reason: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Booted]:
-    """Yield a booted machine with an emulator for riscv64; binfmtd is installed, and not yet started."""
+def booting() -> type[Booted]:
+    """Return what boots a machine; skip where none can be booted."""
     if missing := [program for program in NEEDED if shutil.which(program) is None]:
         _unavailable(f"not here: {', '.join(missing)}; `make test-systemd` installs them")
     if os.geteuid() != 0:
@@ -31,7 +31,13 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Booted]:
         Instance(everybody=True).close()
     except UnavailableError as error:
         _unavailable(str(error))
-    with Booted(tmp_path_factory.mktemp("machine")) as booted:
+    return Booted
+
+
+@pytest.fixture(scope="session")
+def machine(booting: type[Booted], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Booted]:
+    """Yield a booted machine with an emulator for riscv64; binfmtd is installed, and not yet started."""
+    with booting(tmp_path_factory.mktemp("machine")) as booted:
         booted.install_emulator(FIRST_ANSWER)
         yield booted
 

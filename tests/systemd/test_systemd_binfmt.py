@@ -1,0 +1,105 @@
+"""What systemd-binfmt.service does beside a read-only instance, with and without our drop-in for it.
+
+The superblock is made read-only by mount(8) here: no daemon runs.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+from support.booted import MOUNT_POINT, Booted
+from support.cli import CHECKOUT
+
+pytestmark = pytest.mark.systemd
+
+UNIT = "systemd-binfmt.service"
+DROP_IN = f"systemd/drop-ins/{UNIT}.d/binfmtd-sealed.conf"
+INSTALLED = f"/etc/systemd/system/{UNIT}.d/binfmtd-sealed.conf"
+RULE = "/etc/binfmt.d/a-rule.conf"
+ENTRY = "a-rule"
+# Debian 13's 257 and Debian 12's 252, which binfmtd itself is not installed beside.
+SUITES = ("trixie", "bookworm")
+
+
+class Outcome(NamedTuple):
+    """What came of a command: its exit status, and the unit's state."""
+
+    status: int
+    state: str
+    result: str
+
+
+@pytest.fixture(scope="module", params=SUITES)
+def suite(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="module")
+def system(
+    booting: type[Booted], suite: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Booted]:
+    """Yield a machine of that suite, without our drop-in."""
+    if suite == SUITES[0]:
+        machine = request.getfixturevalue("machine")
+        machine.run("systemctl", "stop", "binfmtd.service")
+        yield machine
+    else:
+        with booting(tmp_path_factory.mktemp(suite), suite) as booted:
+            yield booted
+
+
+@pytest.fixture
+def sealed(system: Booted) -> Iterator[Booted]:
+    """Yield it with the unit active, as after a boot, and then the superblock read-only."""
+    system.write(RULE, f":{ENTRY}:E::x-{ENTRY}::/usr/bin/true:\n")
+    system.run("systemctl", "restart", UNIT)
+    assert ENTRY in system.entries()
+    assert system.run("mount", "-o", "remount,ro", MOUNT_POINT).status == 0
+    try:
+        yield system
+    finally:
+        system.run("mount", "-o", "remount,rw", MOUNT_POINT)
+        system.run("rm", "-rf", INSTALLED, RULE)
+        system.run("systemctl", "daemon-reload")
+        system.run("systemctl", "reset-failed", UNIT)
+        system.run("systemctl", "restart", UNIT)
+
+
+def done(system: Booted, verb: str) -> Outcome:
+    status = system.run("systemctl", verb, UNIT).status
+    state, result = (
+        system.run("systemctl", "show", "--value", f"--property={name}", UNIT).stdout.strip()
+        for name in ("ActiveState", "Result")
+    )
+    return Outcome(status, state, result)
+
+
+def test_without_the_drop_in(sealed: Booted, suite: str) -> None:
+    """That of 257 skips by itself; that of 252 fails, and `systemctl restart` with it.  No entry goes."""
+    outcome = done(sealed, "restart")
+    assert outcome == (Outcome(0, "active", "success") if suite == "trixie" else Outcome(1, "failed", "exit-code"))
+    assert ENTRY in sealed.entries()
+
+
+def test_with_the_drop_in(sealed: Booted) -> None:
+    """Both are skipped, by every verb that packages and administrators use, and nothing is said to have failed."""
+    sealed.write(INSTALLED, (CHECKOUT / DROP_IN).read_text())
+    verified = sealed.run("systemd-analyze", "verify", "--man=no", UNIT)
+    assert (verified.status, verified.stdout, verified.stderr) == (0, "", "")
+    sealed.run("systemctl", "daemon-reload")
+    skipped = Outcome(0, "inactive", "success")
+    assert [done(sealed, verb) for verb in ("restart", "start", "try-restart", "stop")] == [skipped] * 4
+    assert "ConditionPathIsReadWrite" in sealed.run("journalctl", f"--unit={UNIT}", "--output=cat").stdout
+    assert ENTRY in sealed.entries()
+
+
+def test_with_the_drop_in_and_a_writable_instance(sealed: Booted) -> None:
+    """It does what it does without the drop-in: it registers, and it unregisters."""
+    sealed.write(INSTALLED, (CHECKOUT / DROP_IN).read_text())
+    sealed.run("systemctl", "daemon-reload")
+    assert sealed.run("mount", "-o", "remount,rw", MOUNT_POINT).status == 0
+    assert done(sealed, "stop") == Outcome(0, "inactive", "success")
+    assert ENTRY not in sealed.entries()
+    assert done(sealed, "restart") == Outcome(0, "active", "success")
+    assert ENTRY in sealed.entries()
