@@ -9,6 +9,7 @@ from support.cli import CHECKOUT, run
 pytestmark = pytest.mark.systemd
 
 HIGHEST_EXPOSURE = 11  # of 100, which systemd-analyze prints as 1.1 of 10; 0.1 of it is setpriority(2), for HTTP
+HIGHEST_SEALED = 15
 DROP_IN_FILES = sorted((CHECKOUT / "systemd" / "drop-ins").glob("*.conf"))
 
 
@@ -52,6 +53,23 @@ def test_the_drop_ins_are_understood(machine: Booted, drop_in: Path) -> None:
         assert (judged.status, judged.stdout, judged.stderr) == (0, "", "")
     finally:
         (machine.root / path.lstrip("/")).unlink()
+
+
+def test_exposure_with_the_seal(machine: Booted) -> None:
+    """With `sealed.conf` it is at most 1.5: one capability more, and four system calls, in the same sandbox."""
+    path = f"{DROP_INS}/sealed.conf"
+    machine.write(path, (CHECKOUT / "systemd/drop-ins/sealed.conf").read_text())
+    try:
+        machine.systemctl("daemon-reload")
+        judged = machine.run("systemd-analyze", "security", "--no-pager", f"--threshold={HIGHEST_SEALED}", UNIT)
+        assert judged.status == 0, judged.stdout.splitlines()[-1]
+        assert machine.show("CapabilityBoundingSet") == "cap_sys_admin"
+        mounting = set(machine.run("systemd-analyze", "syscall-filter", "@mount").stdout.split())
+        allowed = set(machine.show("SystemCallFilter").split())
+        assert mounting & allowed == {"fsopen", "fsconfig", "fsmount", "fspick"}
+    finally:
+        (machine.root / path.lstrip("/")).unlink()
+        machine.systemctl("daemon-reload")
 
 
 def test_a_daemon_that_mounts_is_not_in_a_mount_namespace(machine: Booted) -> None:
