@@ -37,7 +37,8 @@ class Seal:
 
         try:
             if mounted.sealed:  # `mount -o remount,ro` makes the mount that it names read-only as well
-                make_mount_writable(mounted.directory)
+                with suppress(PermissionError):  # forbidden, where nothing else may be; and mostly it is writable
+                    make_mount_writable(mounted.directory)
             self._mount = clone_mount(mounted.directory)
         except OSError as error:
             raise _cannot(mounted.directory, error) from None

@@ -1,14 +1,16 @@
 """The system calls that Python's os module lacks.
 
-mount(2), umount2(2), fsopen(2), fspick(2), fsconfig(2), open_tree(2), prctl(2), ptrace(2); unshare(2) and setns(2),
-which os has from 3.12.
+mount(2), umount2(2), fsopen(2), fspick(2), fsconfig(2), open_tree(2), mount_setattr(2), prctl(2), ptrace(2);
+unshare(2) and setns(2), which os has from 3.12.
 
 ctypes costs 10 ms to import, so whoever needs one of these imports this module where it is used.  Each function raises
 OSError with the kernel's errno.
 """
 
 import ctypes
+import errno
 import os
+import struct
 
 MS_NOSUID = 2
 MS_NODEV = 4
@@ -26,6 +28,8 @@ _OPEN_TREE = 428
 _FSOPEN = 430
 _FSCONFIG = 431
 _FSPICK = 433
+_MOUNT_SETATTR = 442
+_MOUNT_ATTR_RDONLY = 1
 _OPEN_TREE_CLONE = 1
 _FSOPEN_CLOEXEC = 1
 _FSPICK_CLOEXEC = 1
@@ -50,6 +54,12 @@ def mount(source: str, target: str, fs_type: str | None, flags: int = 0, data: s
 
 def make_mount_writable(directory: str) -> None:
     """Take the flag read-only from the mount at a directory, and from it alone; its other flags stay."""
+    attributes = struct.pack("4Q", 0, _MOUNT_ATTR_RDONLY, 0, 0)  # to set, to clear, propagation, user namespace
+    if _libc.syscall(_MOUNT_SETATTR, _AT_FDCWD, os.fsencode(directory), 0, attributes, len(attributes)) == 0:
+        return
+    if ctypes.get_errno() != errno.ENOSYS:
+        _check(-1, directory)
+    # Before Linux 5.12.
     kept = os.statvfs(directory).f_flag & (MS_NOSUID | MS_NODEV | MS_NOEXEC)  # ST_* have the same values
     mount("", directory, None, MS_REMOUNT | MS_BIND | kept)
 
