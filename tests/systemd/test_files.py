@@ -66,7 +66,7 @@ def test_exposure_with_the_seal(machine: Booted) -> None:
         assert machine.show("CapabilityBoundingSet") == "cap_sys_admin"
         mounting = set(machine.run("systemd-analyze", "syscall-filter", "@mount").stdout.split())
         allowed = set(machine.show("SystemCallFilter").split())
-        assert mounting & allowed == {"open_tree", "fspick", "fsconfig", "mount"}
+        assert mounting & allowed == {"open_tree", "fspick", "fsconfig", "mount_setattr"}
     finally:
         (machine.root / path.lstrip("/")).unlink()
         machine.systemctl("daemon-reload")
