@@ -91,6 +91,7 @@ def test_the_config_is_valid(directory: Path, tmp_path: Path) -> None:
     assert config.warnings == ()
     assert config.policy.reload_on_change
     assert (config.labels is not None) == (directory.name == "node-feature-discovery")
+    assert config.policy.sealed == (True if directory.name == "sealed" else None)
 
 
 def pod_specs() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -146,19 +147,33 @@ def test_only_the_mounting_is_privileged() -> None:
     assert not pod["automountServiceAccountToken"]
 
 
+def test_sealing_takes_one_capability() -> None:
+    """It is all that differs from the base, but for what Kubernetes does not allow beside it."""
+    base, sealed = (
+        one(build(KUBERNETES / directory), "DaemonSet")["spec"]["template"]["spec"]["containers"][0]["securityContext"]
+        for directory in ("base", "overlays/sealed")
+    )
+    assert sealed["capabilities"] == {"drop": ["ALL"], "add": ["SYS_CHROOT", "SYS_ADMIN"]}
+    kept = base.keys() - {"capabilities", "allowPrivilegeEscalation"}
+    assert {key: sealed.get(key) for key in base} == {key: base[key] for key in kept} | {
+        "capabilities": sealed["capabilities"],
+        "allowPrivilegeEscalation": None,
+    }
+
+
 # What podman is given
 
 
-Play = Callable[[Machine], Container]
+Play = Callable[..., Container]
 
 
 @pytest.fixture
 def play(image: str) -> Iterator[Play]:
-    """Yield what has podman play the pod of the DaemonSet, with labels, on a machine; it returns the daemon."""
+    """Yield what has podman play the pod of an overlay, by default the one with labels; it returns the daemon."""
     played: list[tuple[Machine, Path]] = []
 
-    def play(machine: Machine) -> Container:
-        documents = build(KUBERNETES / "overlays/node-feature-discovery")
+    def play(machine: Machine, overlay: str = "node-feature-discovery") -> Container:
+        documents = build(KUBERNETES / "overlays" / overlay)
         template = one(documents, "DaemonSet")["spec"]["template"]
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "binfmtd"}, "spec": template["spec"]}
         _adapt(pod["spec"], machine, image)
@@ -253,4 +268,42 @@ def test_played_where_nobody_has_it_mounted(bare_machine: Machine, play: Play) -
     assert bare_machine.run("mountpoint", "--quiet", MOUNT_POINT).status == 0
     assert bare_machine.podman("kube", "down", str(bare_machine.directory / "pod.yaml")).status == 0
     assert bare_machine.containers == []
+    assert in_chroot(bare_machine) == 42
+
+
+def write(machine: Machine, entry: str, command: str) -> str:
+    """Write to an entry as root of the machine does; what the shell says to that."""
+    return machine.run("sh", "-c", f"echo {command} >{MOUNT_POINT}/{entry}").stderr
+
+
+def test_sealed(machine: Machine, play: Play) -> None:
+    """The pod keeps the node's instance read-only for everybody, and is ready; another pod goes on in its place."""
+    assert machine.run("mount", "--make-rshared", "/").status == 0
+    daemon = play(machine, "sealed")
+    wait_until(lambda: get(daemon, "/readyz") == "200", 120, "readiness")
+    assert json.loads(daemon.execute("binfmtd", "status", "--json").stdout)["seal"]["state"] == "sealed"
+    for entry, command in (("qemu-aarch64", "-1"), ("qemu-aarch64", "0"), ("status", "-1"), ("status", "0")):
+        assert "Read-only file system" in write(machine, entry, command)
+    assert in_chroot(machine) == 42
+    assert daemon.execute("binfmtd", "pause").status == 0
+    assert write(machine, "qemu-aarch64", "-1") == ""
+    assert daemon.execute("binfmtd", "resume").status == 0
+    assert "Read-only file system" in write(machine, "qemu-aarch64", "-1")
+    assert daemon.podman("restart").status == 0
+    wait_until(lambda: get(daemon, "/readyz") == "200", 120, "readiness after a restart")
+    assert "Read-only file system" in write(machine, "qemu-aarch64", "-1")
+    assert in_chroot(machine) == 42
+
+
+def test_sealed_and_unmounted_on_the_node(bare_machine: Machine, play: Play) -> None:
+    """No program fails, and a mount on the node is sealed as the one before."""
+    assert bare_machine.run("mount", "--make-rshared", "/").status == 0
+    daemon = play(bare_machine, "sealed")
+    wait_until(lambda: get(daemon, "/readyz") == "200", 120, "readiness")
+    assert bare_machine.run("umount", MOUNT_POINT).status == 0
+    wait_until(lambda: get(daemon, "/readyz") != "200", 120, "the daemon not to be ready")
+    assert in_chroot(bare_machine) == 42
+    assert bare_machine.run("mount", "-t", "binfmt_misc", "binfmt_misc", MOUNT_POINT).status == 0
+    wait_until(lambda: get(daemon, "/readyz") == "200", 120, "readiness after the mount")
+    assert "Read-only file system" in write(bare_machine, "qemu-aarch64", "-1")
     assert in_chroot(bare_machine) == 42
