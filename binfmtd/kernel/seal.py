@@ -35,9 +35,11 @@ class Seal:
         """Hold the instance; it stays as it is.  Raises SealError."""
         from binfmtd.kernel.syscalls import clone_mount, make_mount_writable
 
+        if mounted.read_only and not mounted.sealed:
+            raise SealError(f"{mounted.directory}: this mount is read-only: bind binfmt_misc in writable")
         try:
             if mounted.sealed:  # `mount -o remount,ro` makes the mount that it names read-only as well
-                with suppress(PermissionError):  # forbidden, where nothing else may be; and mostly it is writable
+                with suppress(PermissionError):  # a sandbox forbids it; mostly the mount is writable
                     make_mount_writable(mounted.directory)
             self._mount = clone_mount(mounted.directory)
         except OSError as error:

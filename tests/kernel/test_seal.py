@@ -243,6 +243,14 @@ def test_without_the_capability(instance: Instance, start_daemon: StartDaemon, t
     assert not read_only(instance)
 
 
+def test_a_mount_that_is_bound_read_only(instance: Instance, start_daemon: StartDaemon) -> None:
+    """The daemon can neither write through it nor tell from it if the superblock is read-only: it says so."""
+    assert instance.shell(f"mount --bind {MOUNT_POINT} /mnt && mount -o remount,bind,ro /mnt").returncode == 0
+    daemon = start_daemon(SEALED, ("--mount", "/mnt"), ready=False)
+    assert "bind binfmt_misc in writable" in seal_is(daemon, "impossible")["reason"]
+    assert not read_only(instance)
+
+
 def test_two_daemons_that_seal(instance: Instance, start_daemon: StartDaemon) -> None:
     """Each writes through the other's seal."""
     one, two = start_daemon(SEALED), start_daemon(SEALED, directory="two")
