@@ -76,6 +76,9 @@ class HotPath:
         self._stand_ins = StandIns(look.desired, look.plan.yielding_to, look.observed.by_name)
         for handler in look.desired.handlers:
             self._stand_ins.line(handler)  # written now, not in a hurry
+        kept = [handler for name, handler in self._handlers.items() if name in self._permanent]
+        self._rush = self._stand_ins.independent(kept)
+        self._registrations = {handler.name: handler.registration for handler in kept}
 
     def react(self, heard: Heard, listen: Callable[[], Heard], instance: Instance, writer: Writer) -> Reaction:
         """Look at what was touched, and see that programs run again.  Raises WriteRefusedError.
@@ -83,6 +86,10 @@ class HotPath:
         ``listen`` tells what came since; it is added to what was heard.
         """
         reaction = Reaction()
+        if heard.names:
+            self._stand_ins.touched(heard.names)
+        # Before 6.18 a flush names no entry, and a look tells it from the instance being switched off.
+        rushed = self._register_all(writer) if heard.flushed and (heard.names or instance.switched_on()) else []
         without = self._look(heard, instance, writer, reaction)
         if reaction.found and not heard.names <= heard.written:
             # Gone, and nobody wrote to its file: a flush is heard from its first removal on.  The kernel said that a
@@ -97,22 +104,32 @@ class HotPath:
         if not heard.written and self._all_gone(reaction.found, instance):
             heard.flushed = True  # also if nobody said so: during a storm, or not yet
         without = [handler for handler in without if self._may_open(handler.registration)]
-        if heard.names:
-            self._stand_ins.touched(heard.names)
         if without:
             allowed = [handler for handler in without if self._may_bridge(handler.name)]
             enabled = [each.name for each in allowed if self._enabled_again(each, heard, instance, writer)]
             overtaken = self._stand_ins.renew(allowed, instance, writer)
             bridged = self._stand_ins.bridge(allowed, instance, writer)
-            reaction.bridged = [*bridged[0], *enabled, *overtaken[0]]
+            new = [name for name in rushed if name in reaction.found]
+            reaction.bridged = [*new, *bridged[0], *enabled, *overtaken[0]]
             reaction.refused = bridged[1] | overtaken[1]
             stood = set(reaction.bridged)
             reaction.standing = [h.name for h in without if h.name not in stood and self._stands(h, instance)]
+        reaction.kept = [name for name in rushed if name not in reaction.found]
         if self._permanent and (heard.names or heard.everything):
             self._keep(heard, instance, writer, reaction)
         self._there.difference_update(name for name, drift in reaction.found.items() if drift is Drift.MISSING)
         self._there.update(map(stand_in_name, (*reaction.bridged, *reaction.kept)))
         return reaction
+
+    def _register_all(self, writer: Writer) -> list[str]:
+        """Register all permanent stand-ins before anything is looked at: a flush has removed them.
+
+        Returns the handlers that got one.  Those that are still there are refused with EEXIST.
+        """
+        if not self._rush or not self._may_bridge(self._rush[0][0]):
+            return []
+        prepared = [each for each in self._rush if self._may_open(self._registrations[each[0]])]
+        return self._stand_ins.rush(prepared, writer)
 
     def _stands(self, handler: Handler, instance: Instance) -> bool:
         entry = instance.entry(stand_in_name(handler.name))

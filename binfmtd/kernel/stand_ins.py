@@ -32,6 +32,30 @@ class StandIns:
         self._lines: dict[str, bytes | None] = {}  # by the name that they register
         self._apart: set[int] = set()  # entries that share no file with a handler
 
+    def independent(self, handlers: Iterable[Handler]) -> list[tuple[str, bytes]]:
+        """Names and lines of the stand-ins that may be registered whatever else there is.
+
+        No handler and no foreign entry that wins takes their files, and no file system has to answer.
+        """
+        found = []
+        for handler in handlers:
+            line, name = self.line(handler), handler.name
+            alone = not (self._desired.higher.get(name) or self._desired.lower.get(name) or name in self._yielding_to)
+            if line is not None and alone and self._desired.opens(handler.registration) is None:
+                found.append((name, line))
+        return found
+
+    def rush(self, prepared: Collection[tuple[str, bytes]], writer: Writer) -> list[str]:
+        """Write what ``independent`` prepared back to back; returns the handlers whose stand-in was not there.
+
+        What is refused is left to ``bridge``.
+        """
+        results = writer.register([line for _, line in prepared])
+        done = [name for (name, _), error in zip(prepared, results, strict=True) if error is None]
+        if self._met is not None:
+            self._met.update(map(stand_in_name, done))
+        return done
+
     def touched(self, names: Collection[str]) -> None:
         """Take it that entries of these names may have gone since the last look."""
         if self._met is not None:

@@ -358,6 +358,30 @@ def test_both_are_removed(permanent: World) -> None:
     assert permanent.names().count(stand_in_name("c")) == 1
 
 
+def flushed(*names: str) -> Heard:
+    """Return what a flush reports: each entry that was removed, and `status`."""
+    heard = Heard(names, everything=True)
+    heard.flushed = True
+    return heard
+
+
+def test_a_flush_registers_before_it_looks(permanent: World) -> None:
+    """What shares no file comes first, with lines that were prepared; the others come after a look, by their rank."""
+    permanent.flush()
+    reaction = permanent.react(flushed("a", "b", "c", stand_in_name("c")))
+    assert [entry.name for entry in permanent.seen[1].entries] == [stand_in_name("c")]
+    assert permanent.names() == [stand_in_name(name) for name in ("b", "a", "c")]
+    assert reaction.found == dict.fromkeys("abc", Drift.MISSING)
+    assert sorted(reaction.bridged) == ["a", "b", "c"]
+
+
+def test_a_flush_that_left_the_stand_in(permanent: World) -> None:
+    """EEXIST is no failure: it serves."""
+    permanent.kernel.remove("c")
+    reaction = permanent.react(flushed("c"))
+    assert (reaction.bridged, reaction.standing, reaction.kept, reaction.refused) == ([], ["c"], [], {})
+
+
 def test_another_entry_in_the_place_of_the_proper_one(permanent: World) -> None:
     """It is newer than the stand-in and takes its files: the stand-in is put on top, and serves meanwhile."""
     permanent.kernel.remove("c")
