@@ -22,7 +22,7 @@ from benchmarks.contestants import (
 )
 from benchmarks.figures import Goal, Part, in_turns, median, quantile, shown
 from support.binfmt_d import put_binfmt_d
-from support.binfmt_support import UnavailableError, update_binfmts
+from support.binfmt_support import UnavailableError, admin_directory, update_binfmts
 from support.instance import Instance
 from support.programs import foreign_program
 
@@ -105,7 +105,8 @@ def one_shot(scale: float) -> Part:
         else:
             debian = stack.enter_context(Instance())
             clock_of_debian = Clock(debian, environment)
-            enable = [program, "--admindir", str(_admin_directory()), "--enable"]
+            same = {name: (match, INTERPRETERS[name]) for name, match in MATCHES.items()}
+            enable = [program, "--admindir", str(admin_directory(scratch() / "admin", same)), "--enable"]
 
             def enable_all() -> float:
                 _empty(debian)
@@ -177,17 +178,6 @@ def _imports(clock: Clock, *names: str) -> dict[str, Run]:
 def _empty(instance: Instance) -> None:
     instance.remove("status")
     instance.write("status", b"1")
-
-
-def _admin_directory() -> Path:
-    """update-binfmts' database, with the same 33."""
-    admin = scratch() / "admin"
-    admin.mkdir()
-    for name, match in MATCHES.items():
-        magic, mask = ("".join(f"\\x{byte:02x}" for byte in part or b"") for part in (match.magic, match.mask))
-        lines = ["binfmtd", "magic", "0", magic, mask, INTERPRETERS[name], "", "", "", "yes"]
-        (admin / name).write_text("\n".join(lines) + "\n")
-    return admin
 
 
 def _part(found: Mapping[str, Sequence[float]], reference: str, limits: Limits) -> Part:

@@ -2,7 +2,12 @@
 
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+
+from binfmtd.model.match import Magic
+
+PACKAGE = "binfmtd"  # whose formats these are: another package's cannot be replaced
 
 
 class UnavailableError(Exception):
@@ -19,3 +24,17 @@ def update_binfmts(directory: Path) -> tuple[str, dict[str, str]]:
         raise UnavailableError(f"no update-binfmts: {done.stderr.strip()}")
     (library,) = directory.glob("usr/lib/*/libpipeline.so.1")
     return str(directory / "usr/sbin/update-binfmts"), {"LD_LIBRARY_PATH": str(library.parent)}
+
+
+def admin_directory(directory: Path, handlers: Mapping[str, tuple[Magic, str]]) -> Path:
+    """Make update-binfmts' database: each name with its match and interpreter, with fix-binary."""
+    directory.mkdir()
+    for name, (match, interpreter) in handlers.items():
+        lines = [PACKAGE, "magic", "0", *escaped(match), interpreter, "", "", "", "yes"]
+        (directory / name).write_text("\n".join(lines) + "\n")
+    return directory
+
+
+def escaped(match: Magic) -> list[str]:
+    """Return magic and mask as update-binfmts takes them."""
+    return ["".join(f"\\x{byte:02x}" for byte in part or b"") for part in (match.magic, match.mask)]

@@ -176,13 +176,8 @@ def test_update_binfmts(host: Host, load: str, times: Times, update_binfmts: tup
     if load == "idle":  # else it does anyway
         host.wait_longer(LONGER)
     program, environment = update_binfmts
-    admin = host.directory / "admin"
-    for name in IN_TURN:
-        admin.mkdir(exist_ok=True)
-        match = CATALOG[name].match
-        magic, mask = ("".join(f"\\x{byte:02x}" for byte in part or b"") for part in (match.magic, match.mask))
-        lines = ["binfmtd", "magic", "0", magic, mask, str(host.interpreter), "", "", "", "yes"]
-        (admin / f"qemu-{name}").write_text("\n".join(lines) + "\n")
+    handlers = {f"qemu-{name}": (CATALOG[name].match, str(host.interpreter)) for name in IN_TURN}
+    admin = binfmt_support.admin_directory(host.directory / "admin", handlers)
 
     def run(number: int) -> None:
         name = f"qemu-{IN_TURN[number % len(IN_TURN)]}"
