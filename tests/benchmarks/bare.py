@@ -1,22 +1,23 @@
-"""``bare.py DIR NAME LINE``: the same loop as loop.c, as one writes it with pyinotify and nothing else."""
+"""``bare.py DIR NAME LINE [NAME LINE]...``: the same loop as loop.c, as one writes it with pyinotify alone."""
 
 import os
 import sys
 
 import pyinotify
 
-directory, name, line = sys.argv[1:]
-entry = os.path.join(directory, name)
+directory, *words = sys.argv[1:]
+lines = dict(zip(words[::2], words[1::2], strict=True))
 register = os.path.join(directory, "register")
 
 
 class Repair(pyinotify.ProcessEvent):  # type: ignore[misc]  # pyinotify has no types
-    """Register the entry again where it is missing, whatever happened."""
+    """Register each entry again that is missing, whatever happened."""
 
     def process_default(self, _event: object) -> None:
-        if not os.access(entry, os.F_OK):
-            with open(register, "wb", buffering=0) as file:
-                file.write(line.encode())
+        for name, line in lines.items():
+            if not os.access(os.path.join(directory, name), os.F_OK):
+                with open(register, "wb", buffering=0) as file:
+                    file.write(os.fsencode(line))
 
 
 manager = pyinotify.WatchManager()

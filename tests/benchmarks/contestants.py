@@ -105,10 +105,18 @@ def daemon(instance: Instance, config: str | None = ALL) -> Iterator[Daemon]:
         running.close()
 
 
-def loop(instance: Instance, lines: dict[str, bytes]) -> list[str]:
+def loop(instance: Instance, lines: Mapping[str, bytes]) -> list[str]:
     """The C loop that keeps these entries."""
-    pairs = [os.fsdecode(word) for name, line in lines.items() for word in (os.fsencode(name), line)]
-    return [str(BUILD / "loop"), instance.mount_point, *pairs]
+    return [str(BUILD / "loop"), *_directory_and_pairs(instance, lines)]
+
+
+def loop_in_python(script: str, instance: Instance, lines: Mapping[str, bytes]) -> list[str]:
+    """The same as one of the scripts here."""
+    return [PYTHON, str(HERE / script), *_directory_and_pairs(instance, lines)]
+
+
+def _directory_and_pairs(instance: Instance, lines: Mapping[str, bytes]) -> list[str]:
+    return [instance.mount_point, *(os.fsdecode(word) for pair in lines.items() for word in pair)]
 
 
 def measure(

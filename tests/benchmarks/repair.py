@@ -8,22 +8,21 @@ from pathlib import Path
 
 from benchmarks.contestants import (
     CLOCK_CPU,
-    HERE,
     LINES,
-    PYTHON,
     SYSTEMD_BINFMT,
     Clock,
     Skipped,
     beside_the_clock,
     daemon,
     loop,
+    loop_in_python,
     measure,
     process,
     scratch,
 )
 from benchmarks.figures import Goal, Part, median, quantile, shown
 from support.binfmt_d import put_binfmt_d
-from support.instance import MOUNT_POINT, Instance
+from support.instance import Instance
 
 NAME = "bench"
 LINE = rb":bench:M::\x00bench::/usr/bin/true:"
@@ -79,12 +78,8 @@ def _race(entries: int, rounds: int, cpu: int = CLOCK_CPU) -> tuple[dict[str, li
     """Who -> the seconds of its rounds, and those of the first after each start."""
     start: dict[str, Start] = {
         "C loop": lambda instance: process(instance, loop(instance, {NAME: LINE})),
-        "least in Python": lambda instance: process(
-            instance, [PYTHON, str(HERE / "least.py"), MOUNT_POINT, NAME, LINE.decode()]
-        ),
-        "bare pyinotify": lambda instance: process(
-            instance, [PYTHON, str(HERE / "bare.py"), MOUNT_POINT, NAME, LINE.decode()]
-        ),
+        "least in Python": lambda instance: process(instance, loop_in_python("least.py", instance, {NAME: LINE})),
+        "bare pyinotify": lambda instance: process(instance, loop_in_python("bare.py", instance, {NAME: LINE})),
         "binfmtd": lambda instance: daemon(instance, CONFIG),
     }
     found: dict[str, list[float]] = {who: [] for who in start}
