@@ -105,7 +105,7 @@ kernels: setup ## the kernel suite on Linux 5.10, 6.1, 6.12 and 7.2, each in an 
 SCALE := 1
 PARTS :=
 BENCH := build/bench
-bench: setup $(BENCH)/venv/.stamp ## measured against everything else: docs/benchmarks.md, its plots, the README; twenty minutes, on an idle machine
+bench: setup $(BENCH)/venv/.stamp ## measured against everything else: docs/benchmarks.md, its plots, the README; three hours, on an idle machine
 	@$(NEED) gcc 'command -v cc' libc6-dev 'test -e /usr/include/stdio.h' systemd 'test -x /usr/lib/systemd/systemd-binfmt'
 	@env -u PYTHONDONTWRITEBYTECODE PYTHONPATH=tests $(BIN)/python -P -m benchmarks --scale $(SCALE) $(PARTS:%=--parts %)
 

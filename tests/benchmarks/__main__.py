@@ -1,6 +1,7 @@
 """``make bench``: measure, and write the figures into docs/benchmarks.md, its plots and the README.
 
-A SCALE below 1 makes fewer rounds, and leaves the docs alone; PARTS=removal,idle makes some of them.
+A SCALE below 1 makes fewer rounds, and leaves the docs alone; PARTS=removal,idle makes some of them, and PARTS=builds
+also what is named builds-*.
 """
 
 import argparse
@@ -20,6 +21,9 @@ import binfmtd
 
 PARTS: dict[str, Callable[[float], Part]] = {
     "builds": builds.builds,
+    "builds-slow": builds.builds_slow,
+    "builds-cores": builds.builds_cores,
+    "builds-peers": builds.builds_peers,
     "removal": repair.removal,
     "anywhere": repair.anywhere,
     "flush": repair.flush,
@@ -47,7 +51,10 @@ def main() -> None:
     shutil.rmtree(BUILD / "scratch", ignore_errors=True)
     (BUILD / "scratch").mkdir(mode=0o755)
     results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() and given.scale == 1 else {}
-    for name in given.parts.split(","):
+    asked = given.parts.split(",")
+    if unknown := [word for word in asked if word not in PARTS]:
+        parser.error(f"no such part: {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    for name in (name for name in PARTS if any(f"{name}-".startswith(f"{word}-") for word in asked)):
         began = time.monotonic()
         try:
             part = PARTS[name](given.scale)

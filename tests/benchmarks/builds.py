@@ -1,188 +1,192 @@
-"""Does a build survive?  Two processes execute a foreign program without a pause beside each kind of disturbance.
+"""Does a build survive?  Processes execute a foreign program without a pause beside each kind of disturbance.
 
-A build is a long row of executions, and ends with the first that fails.  So what counts is the share of disturbances
-during which at least one execution failed.
+A build consists of thousands of executions, and ends with the first that fails.  So what counts is the share of
+disturbances during which at least one execution failed.
 """
 
 import mmap
+import os
 import struct
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import NamedTuple
 
-from benchmarks.contestants import BUILD, LINES, SYSTEMD_BINFMT, daemon, process, scratch
+from benchmarks.contestants import BUILD, Skipped, daemon, loop, loop_in_python, process, scratch
+from benchmarks.disturbances import (
+    ALL_UNINSTALLED,
+    ARCHITECTURE,
+    EMULATORS,
+    FLUSH,
+    REMOVAL,
+    Disturbance,
+    Host,
+    disturbances,
+)
 from benchmarks.figures import Goal, Part
-from support.binfmt_d import put_binfmt_d
 from support.instance import Instance
 from support.programs import foreign_program
 from support.waiting import wait_until
 
 from binfmtd.catalog.architectures import CATALOG
 
-NAME, ARCHITECTURE, STATUS = "qemu-aarch64", "aarch64", 42
-EMULATORS = [name for name in LINES if name.startswith("qemu-")]
-Counts = Callable[[], tuple[int, int]]  # executions of the slower of two processes, and failures of both
+STATUS = 42  # with which the program ends
+Counts = Callable[[], tuple[int, int]]  # executions of the slowest process, and failures of all
+ROUNDS = 200
 A_TURN = 9  # disturbances
-EVERY = 0.2  # seconds from one disturbance to the next: five a second
 LONGEST = 5.0  # seconds until the entries are there again
-CONFIG = """
-architectures = ["all"]
-[emulators]
-flags = "F"
-"""
-MODES = {"no daemon": None, 'stand_ins = "temporary"': 'stand_ins = "temporary"\n' + CONFIG, "default": CONFIG}
 
 
-class Disturbance(NamedTuple):
-    """What another program does, and how many of 200 may break a build in the default."""
+class Mode(NamedTuple):
+    """Who keeps the entries; if nobody does, the benchmark registers them again after each disturbance."""
 
-    what: str
-    do: Callable[[Instance], object]
-    limit: int | None = None
-
-
-def _remove(instance: Instance, name: str = NAME) -> None:
-    with suppress(FileNotFoundError):
-        instance.remove(name)
+    start: Callable[[Host], AbstractContextManager[object]]
+    keeps: bool = True
 
 
-def _register(instance: Instance, name: str = NAME) -> None:
-    with suppress(FileExistsError):
-        instance.register(LINES[name])
+def _binfmtd(keys: str = "") -> Mode:
+    def start(host: Host) -> AbstractContextManager[object]:
+        emulators = f'[emulators]\nflags = "F"\n[emulators.{ARCHITECTURE}]\ninterpreter = "{host.emulator}"\n'
+        return daemon(host.instance, f'{keys}\narchitectures = ["all"]\n{emulators}')
+
+    return Mode(start)
 
 
-def _again(seconds: float) -> Callable[[Instance], None]:
-    def do(instance: Instance) -> None:
-        _remove(instance)
-        time.sleep(seconds)
-        _register(instance)
-
-    return do
+def _in_python(script: str) -> Mode:
+    return Mode(lambda host: process(host.instance, loop_in_python(script, host.instance, host.lines)))
 
 
-def _uninstall_and_install(instance: Instance) -> None:
-    """As tonistiigi/binfmt: the first name that ends in -aarch64, which is the stand-in's where there is one."""
-    names = sorted(name for name in instance.all_names() if name.endswith(f"-{ARCHITECTURE}"))
-    _remove(instance, names[0] if names else NAME)
-    _register(instance)
-
-
-def _another(instance: Instance) -> None:
-    """Another interpreter under the name: it is newer than everything."""
-    magic = LINES[NAME].split(b":")
-    _remove(instance)
-    with suppress(FileExistsError):
-        instance.register(b":".join([*magic[:6], b"/usr/bin/false", b"F"]))
-
-
-def _uninstall_all(instance: Instance) -> None:
-    """As `tonistiigi/binfmt --uninstall '*'`: each name, in the order of the directory."""
-    for name in sorted(instance.all_names()):
-        _remove(instance, name)
-
-
-def disturbances(instance: Instance) -> list[Disturbance]:
-    """All of them; systemd-binfmt has rules for all emulators."""
-    found = [
-        Disturbance("removal by name", _remove, 0),
-        Disturbance("disable", lambda each: suppressed(each, NAME, b"0"), 0),
-        Disturbance("remove and register at once", _again(0), 0),
-        Disturbance("remove and register, 1 ms in between", _again(0.001), 0),
-        Disturbance("remove and register, 50 ms in between", _again(0.05), 0),
-        Disturbance("tonistiigi/binfmt --uninstall arm64; --install arm64", _uninstall_and_install, 0),
-        Disturbance("another interpreter under the name", _another, 10),
-        Disturbance("every name is removed", _uninstall_all, 2),
-        Disturbance("flush: -1 to status", lambda each: each.remove("status"), 25),
-        Disturbance("switched off: 0 to status", lambda each: each.write("status", b"0"), 25),
-    ]
-    if Path(SYSTEMD_BINFMT).exists():
-        rules = put_binfmt_d(instance, scratch())["/usr/lib/binfmt.d"]
-        (rules / "rules.conf").write_bytes(b"\n".join(LINES[name] for name in EMULATORS) + b"\n")
-        found.append(Disturbance("systemd-binfmt runs", lambda each: each.run([SYSTEMD_BINFMT]), 25))
-    return found
-
-
-def suppressed(instance: Instance, name: str, data: bytes) -> None:
-    with suppress(FileNotFoundError):
-        instance.write(name, data)
+DEFAULT = "default"
+SEALED = "sealed"
+TEMPORARY = 'stand_ins = "temporary"'
+MODES = {
+    "no daemon": Mode(lambda _: nullcontext(), keeps=False),
+    TEMPORARY: _binfmtd(TEMPORARY),
+    DEFAULT: _binfmtd(),
+}
+PEERS = {
+    "C loop": Mode(lambda host: process(host.instance, loop(host.instance, host.lines))),
+    "least in Python": _in_python("least.py"),
+    "bare pyinotify": _in_python("bare.py"),
+}
+BY_PEERS = (REMOVAL, ALL_UNINSTALLED, FLUSH)
 
 
 def builds(scale: float) -> Part:
-    """The share of disturbances that broke a build, without a daemon and with it."""
-    rounds = max(3, int(200 * scale))
-    broken: dict[str, dict[str, int]] = {}
-    limits: dict[str, int | None] = {}
-    for mode, config in MODES.items():
+    """Five disturbances a second beside two processes."""
+    return _compare(MODES, disturbances, max(3, int(ROUNDS * scale)), every=0.2)
+
+
+def builds_slow(scale: float) -> Part:
+    """One a second; a quarter of the rounds, since it takes five times as long."""
+    modes = {name: mode for name, mode in MODES.items() if name != TEMPORARY}
+    return _compare(modes, disturbances, max(3, int(ROUNDS * scale / 4)), every=1)
+
+
+def builds_cores(scale: float) -> Part:
+    """Five a second beside as many processes as there are cores."""
+    cores = len(os.sched_getaffinity(0))
+    if cores == 2:
+        raise Skipped("there are two cores, and two processes are what `builds` has")
+    return _compare(MODES, disturbances, max(3, int(ROUNDS * scale)), every=0.2, processes=cores)
+
+
+def builds_peers(scale: float) -> Part:
+    """The peers of the other benchmarks, which only know that an entry is missing."""
+    return _compare(PEERS, lambda _: BY_PEERS, max(3, int(ROUNDS * scale)), every=0.2)
+
+
+def _compare(
+    modes: Mapping[str, Mode],
+    kinds: Callable[[Host], Sequence[Disturbance]],
+    rounds: int,
+    every: float,
+    processes: int = 2,
+) -> Part:
+    """How many of the disturbances broke a build, of each kind in each mode."""
+    broken: dict[Disturbance, dict[str, int]] = {}
+    whats: dict[str, Disturbance] = {}
+    for mode, contestant in modes.items():
         with ExitStack() as stack:
-            instance = stack.enter_context(Instance())
-            kinds = disturbances(instance)
-            for name in EMULATORS:
-                instance.register(LINES[name])
-            counts = stack.enter_context(executing(instance))
-            for kind in kinds:
-                limits[kind.what] = kind.limit
-                broken.setdefault(kind.what, {})[mode] = _count(instance, kind, counts, config, rounds)
-    rows = [[what, *(f"{broken[what][mode]} of {rounds}" for mode in MODES)] for what in broken]
-    goals = [
-        Goal(f"default, {what}", broken[what]["default"] * 200 / rounds, limit, "of 200")
-        for what, limit in limits.items()
-        if limit is not None
+            host = Host(stack.enter_context(Instance()))
+            host.restore()
+            counts = stack.enter_context(executing(host, processes))
+            for kind in kinds(host):
+                first = whats.setdefault(kind.what, kind)
+                broken.setdefault(first, {})[mode] = _count(host, kind, counts, contestant, rounds, every)
+    head = f"{1 / every:g} a second, {processes} processes"
+    rows = [[kind.what, *(f"{found[mode]} of {rounds}" for mode in modes)] for kind, found in broken.items()]
+    samples = {f"{mode}: {kind.what}": [found[mode] / rounds] for kind, found in broken.items() for mode in modes}
+    return Part((head, *modes), rows, _goals(broken, rounds), samples)
+
+
+def _goals(broken: Mapping[Disturbance, Mapping[str, int]], rounds: int) -> list[Goal]:
+    """In the default, for all kinds that must never break a build together, and for each other; all in a sealed one."""
+    goals = []
+    if by_name := [found[DEFAULT] for kind, found in broken.items() if DEFAULT in found and kind.limit == 0]:
+        goals.append(Goal(f"{DEFAULT}, whatever works by name", sum(by_name), 0, f"of {rounds * len(by_name)}"))
+    goals += [
+        Goal(f"{DEFAULT}, {kind.what}", found[DEFAULT] * ROUNDS / rounds, kind.limit, f"of {ROUNDS}")
+        for kind, found in broken.items()
+        if DEFAULT in found and kind.limit
     ]
-    samples = {f"{mode}: {what}": [counts[mode] / rounds] for what, counts in broken.items() for mode in MODES}
-    return Part(("disturbance", *MODES), rows, goals, samples)
+    if sealed := [found[SEALED] for found in broken.values() if SEALED in found]:
+        goals.append(Goal(f"{SEALED}, all disturbances", sum(sealed), 0, f"of {rounds * len(sealed)}"))
+    return goals
 
 
-def _count(instance: Instance, kind: Disturbance, counts: Counts, config: str | None, rounds: int) -> int:
+def _count(host: Host, kind: Disturbance, counts: Counts, mode: Mode, rounds: int, every: float) -> int:
     """How many of the disturbances broke a build.
 
     The daemon starts anew for each turn: after ten repairs in ten seconds the entry would not be there to be disturbed.
     """
     broken = 0
     for begin in range(0, rounds, A_TURN):
-        with nullcontext() if config is None else daemon(instance, config):
+        with mode.start(host):
             turn = range(begin, min(begin + A_TURN, rounds))
-            broken += sum(_breaks(instance, kind, counts, kept=config is not None) for _ in turn)
+            broken += sum(_breaks(host, kind, counts, mode, every) for _ in turn)
     return broken
 
 
 @contextmanager
-def executing(instance: Instance) -> Iterator[Counts]:
-    """Two processes that execute; yields a function of their executions and failures so far."""
+def executing(host: Host, processes: int) -> Iterator[Counts]:
+    """Processes that execute; yields a function of their executions and failures so far."""
     program = foreign_program(scratch() / "program", CATALOG[ARCHITECTURE])
     with ExitStack() as stack:
         maps = []
-        for number in range(2):
+        for number in range(processes):
             path = scratch() / f"counts{number}"
             path.write_bytes(bytes(16))
             file = stack.enter_context(path.open("r+b"))
             maps.append(stack.enter_context(mmap.mmap(file.fileno(), 16)))
-            stack.enter_context(process(instance, [str(BUILD / "executes"), str(program), str(STATUS), str(path)]))
+            command = [str(BUILD / "executes"), str(program), str(STATUS), str(path)]
+            stack.enter_context(process(host.instance, command))
 
         def counts() -> tuple[int, int]:
-            both = [struct.unpack("qq", each[:16]) for each in maps]
-            return min(runs for runs, _ in both), sum(failed for _, failed in both)
+            each = [struct.unpack("qq", found[:16]) for found in maps]
+            return min(runs for runs, _ in each), sum(failed for _, failed in each)
 
         yield counts
 
 
-def _breaks(instance: Instance, kind: Disturbance, counts: Counts, *, kept: bool) -> bool:
-    """Disturb once, and say if an execution failed until all stood again."""
+def _breaks(host: Host, kind: Disturbance, counts: Counts, mode: Mode, every: float) -> bool:
+    """Disturb once, and say if an execution failed until the next disturbance.
+
+    Where nobody keeps entries, only until the benchmark registers them again.
+    """
     began = time.monotonic()
     _, before = counts()
-    kind.do(instance)
+    kind.do(host)
     runs, _ = counts()
     wait_until(lambda: counts()[0] > runs + 1, what="two more executions of each")  # those that met it have ended
     _, after = counts()
-    if not kept:
-        instance.write("status", b"1")
-        for name in EMULATORS:
-            _register(instance, name)
-        suppressed(instance, NAME, b"1")
-        if b"false" in instance.read(NAME).encode():
-            _remove(instance)
-            _register(instance)
-    wait_until(lambda: set(EMULATORS) <= set(instance.names()), LONGEST, "all entries again")
-    time.sleep(max(0.0, began + EVERY - time.monotonic()))
-    return after > before or (counts()[1] > after and kept)
+    if not mode.keeps:
+        host.restore()
+    host.mount()  # binfmtd mounts it itself, but not in a user namespace
+    try:
+        wait_until(lambda: set(EMULATORS) <= set(host.instance.names()), LONGEST, "all entries again")
+    except AssertionError as late:
+        print(f"builds: after {kind.what}: {late}")
+        return True
+    time.sleep(max(0.0, began + every - time.monotonic()))
+    return after > before or (mode.keeps and counts()[1] > before)

@@ -66,7 +66,7 @@ def pause(flush: Sequence[Sequence[str]]) -> str:
 
 
 SUMMARY = {
-    "builds": "removals by name, of 200, that made an execution fail",
+    "builds": "removals and the like, by name, that made an execution fail",
     "flush": "33 entries are flushed: until all serve again, to the minimal C loop",
     "failures": "failed executions during 1,000 replacements",
     "upgrade": "an emulator is upgraded: until it serves",

@@ -1,0 +1,241 @@
+"""What other programs do to entries that a build needs, each as the real program does it.
+
+A disturbance writes as that program does, or runs the program itself.  Where it was read:
+
+- tonistiigi/binfmt: cmd/binfmt/main.go at commit 097ba97 (``uninstall``, ``parseUninstall``, ``install``).
+- multiarch/qemu-user-static: containers/latest/register.sh at commit 1530f63, which then executes QEMU's
+  scripts/qemu-binfmt-conf.sh: that writes one line for each architecture.
+- update-binfmts: binfmt-support 2.2.2, src/update-binfmts.c (``act_enable``, ``act_disable``, ``act_install``,
+  ``unload_binfmt_misc``).  The real program runs here.
+- the emulator's package: its file is replaced by a rename (dpkg).  Debian's qemu-user-static up to 11 then runs
+  ``update-binfmts --install`` (debian/binfmt-update-in).  qemu-user-binfmt of Debian 13 triggers systemd's package
+  instead, whose postinst executes ``systemctl restart systemd-binfmt``.
+- systemd-binfmt.service of systemd 257: a restart runs ``systemd-binfmt --unregister``, then ``systemd-binfmt``.  The
+  real program runs here.
+
+Each disturbance goes on where the kernel refuses a write, as these programs do.
+"""
+
+import errno
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.contestants import INTERPRETERS, LINES, MATCHES, SYSTEMD_BINFMT, scratch
+from support import binfmt_support
+from support.binfmt_d import put_binfmt_d
+from support.instance import MOUNT_POINT, Instance
+
+from binfmtd.formats.line import encode_line
+from binfmtd.model.handler import Flags, Registration
+
+ARCHITECTURE = "aarch64"
+NAME = f"qemu-{ARCHITECTURE}"
+EMULATORS = [name for name in LINES if name.startswith("qemu-")]
+REFUSALS = {errno.ENOENT, errno.EEXIST, errno.EROFS, errno.EBUSY}
+REGISTER_ALL = 'for line; do printf %s "$line" >register || :; done'
+RESET = f"""
+cd {MOUNT_POINT}
+find {MOUNT_POINT} -type f -name 'qemu-*' -exec sh -c 'echo -1 >"$1"' sh {{}} \\;
+{REGISTER_ALL}
+"""
+
+
+@contextmanager
+def may_be_refused() -> Iterator[None]:
+    """Go on where the entry is gone or there already, or the instance is sealed, or in use."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+
+
+class Host:
+    """One instance with an entry for each emulator; that of aarch64 is a file of its own, which can be upgraded."""
+
+    def __init__(self, instance: Instance) -> None:
+        self.instance = instance
+        self.directory = scratch()
+        self.emulator = self.directory / NAME
+        self._versions = [shutil.copy(INTERPRETERS[NAME], self.directory / f"version-{number}") for number in (1, 2)]
+        self.replace_the_emulator()
+        self.interpreters = {name: INTERPRETERS[name] for name in EMULATORS} | {NAME: str(self.emulator)}
+        self.lines = {
+            name: encode_line(name, Registration(MATCHES[name], path, Flags.F))
+            for name, path in self.interpreters.items()
+        }
+
+    def replace_the_emulator(self) -> None:
+        """Put another file in its place, as dpkg does."""
+        self._versions.reverse()
+        beside = self.directory / f"{NAME}.dpkg-new"
+        os.link(self._versions[0], beside)
+        beside.rename(self.emulator)
+
+    def is_mounted(self) -> bool:
+        return os.path.exists(self.instance.path("register"))
+
+    def mount(self) -> None:
+        """Mount it if it is not."""
+        if not self.is_mounted():
+            self.instance.run(["mount", "-t", "binfmt_misc", "binfmt_misc", MOUNT_POINT])
+
+    def restore(self) -> None:
+        """Have all entries as they were, where no daemon has."""
+        self.mount()
+        self.instance.write("status", b"1")
+        for name in EMULATORS:
+            self.register(name)
+        self.write(NAME, b"1")
+        if str(self.emulator) not in self.instance.read(NAME):
+            self.remove()
+            self.register()
+
+    def write(self, name: str, data: bytes) -> None:
+        with may_be_refused():
+            self.instance.write(name, data)
+
+    def remove(self, name: str = NAME) -> None:
+        self.write(name, b"-1")
+
+    def register(self, name: str = NAME) -> None:
+        self.write("register", self.lines[name])
+
+
+class Disturbance(NamedTuple):
+    """What happens to the entries, and how many of 200 may break a build in the default."""
+
+    what: str
+    do: Callable[[Host], object]
+    limit: int | None = None
+
+
+REMOVAL = Disturbance("removal by name", Host.remove, 0)
+FLUSH = Disturbance("flush: -1 to status", lambda host: host.write("status", b"-1"), 25)
+
+
+def _remove_and_register(host: Host, seconds: float) -> None:
+    host.remove()
+    time.sleep(seconds)
+    host.register()
+
+
+def _uninstall_and_install(host: Host) -> None:
+    """Two processes: the first removes the first name that ends in -aarch64, which is a stand-in where there is one."""
+    names = sorted(name for name in host.instance.all_names() if name.endswith(f"-{ARCHITECTURE}"))
+    host.remove(names[0] if names else NAME)
+    host.instance.run(["sh", "-c", f"cd {MOUNT_POINT}; {REGISTER_ALL}", "sh", os.fsdecode(host.lines[NAME])])
+
+
+def _uninstall_all(host: Host) -> None:
+    """Remove each name, stand-ins as well, in alphabetical order."""
+    for name in sorted(host.instance.all_names()):
+        host.remove(name)
+
+
+ALL_UNINSTALLED = Disturbance("tonistiigi/binfmt --uninstall '*'", _uninstall_all, 2)
+
+
+def _another_interpreter(host: Host) -> None:
+    """It is newer than both entries of the daemon."""
+    host.remove()
+    with may_be_refused():
+        host.instance.register(encode_line(NAME, Registration(MATCHES[NAME], "/usr/bin/false", Flags.F)))
+
+
+def _reset(host: Host) -> None:
+    """Each name that begins with qemu- is removed by a process of its own; stand-ins do not begin so."""
+    host.instance.run(["sh", "-c", RESET, "sh", *map(os.fsdecode, host.lines.values())])
+
+
+def _unmount(host: Host) -> None:
+    """Also what is mounted below; the last thing there cannot be unmounted from inside."""
+    host.instance.run(["sh", "-c", f"while umount {MOUNT_POINT}; do :; done"])
+
+
+def disturbances(host: Host) -> list[Disturbance]:
+    """All of them that this machine has the programs for."""
+    found = [
+        REMOVAL,
+        Disturbance("disable: 0 to the entry", lambda host: host.write(NAME, b"0"), 0),
+        *(
+            Disturbance(
+                f"remove and register, {pause:g} ms in between", partial(_remove_and_register, seconds=pause / 1e3), 0
+            )
+            for pause in (0.1, 1, 50)
+        ),
+        Disturbance("tonistiigi/binfmt --uninstall arm64; --install arm64", _uninstall_and_install, 0),
+        *_of_update_binfmts(host),
+        Disturbance("another interpreter under the name", _another_interpreter, 10),
+        ALL_UNINSTALLED,
+        Disturbance("multiarch/qemu-user-static --reset", _reset, 2),
+        *_of_systemd_binfmt(host),
+        FLUSH,
+        Disturbance("switched off: 0 to status", lambda host: host.write("status", b"0"), 25),
+        Disturbance("unmounted everywhere", _unmount),
+    ]
+    return sorted(found, key=lambda each: each.limit is None)
+
+
+def _of_update_binfmts(host: Host) -> Iterator[Disturbance]:
+    try:
+        program, environment = binfmt_support.update_binfmts(scratch())
+    except binfmt_support.UnavailableError as reason:
+        print(f"builds: without update-binfmts: {reason}")
+        return
+    handlers = {name: (MATCHES[name], host.interpreters[name]) for name in EMULATORS}
+    admin = binfmt_support.admin_directory(host.directory / "admin", handlers)
+    magic, mask = binfmt_support.escaped(MATCHES[NAME])
+
+    def run(*options: str) -> None:
+        command = [program, "--admindir", str(admin), "--package", binfmt_support.PACKAGE, *options]
+        host.instance.run(command, env=os.environ | environment)
+
+    def disable_and_enable(_: Host) -> None:
+        run("--disable", NAME)
+        run("--enable", NAME)
+
+    def upgrade(host: Host) -> None:
+        host.replace_the_emulator()
+        run(
+            "--install",
+            NAME,
+            str(host.emulator),
+            "--magic",
+            magic,
+            "--mask",
+            mask,
+            "--offset",
+            "0",
+            "--fix-binary",
+            "yes",
+        )
+
+    yield Disturbance("update-binfmts --disable NAME; --enable NAME", disable_and_enable, 0)
+    yield Disturbance("emulator upgraded; update-binfmts --install", upgrade, 0)
+    yield Disturbance("update-binfmts --disable, which unmounts", lambda _: run("--disable"))
+
+
+def _of_systemd_binfmt(host: Host) -> Iterator[Disturbance]:
+    if not Path(SYSTEMD_BINFMT).exists():
+        print(f"builds: without systemd-binfmt: {SYSTEMD_BINFMT} is not here")
+        return
+    rules = put_binfmt_d(host.instance, scratch())["/usr/lib/binfmt.d"]
+    (rules / "rules.conf").write_bytes(b"\n".join(host.lines.values()) + b"\n")
+
+    def restart(host: Host) -> None:
+        host.instance.run([SYSTEMD_BINFMT, "--unregister"])
+        host.instance.run([SYSTEMD_BINFMT])
+
+    def upgrade(host: Host) -> None:
+        host.replace_the_emulator()
+        restart(host)
+
+    yield Disturbance("systemctl restart systemd-binfmt", restart, 25)
+    yield Disturbance("emulator upgraded; systemctl restart systemd-binfmt", upgrade, 25)
