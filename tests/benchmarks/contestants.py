@@ -129,11 +129,25 @@ def measure(
     cpu: int = CLOCK_CPU,
 ) -> list[float]:
     """The seconds from a removal until all names have a handler, of some rounds."""
+    return [last for _, last in measure_both(instance, names, rounds, pause_us, trigger, command, cpu)]
+
+
+def measure_both(
+    instance: Instance,
+    names: Sequence[str],
+    rounds: int,
+    pause_us: int,
+    trigger: str = "status",
+    command: str = "",
+    cpu: int = CLOCK_CPU,
+) -> list[tuple[float, float]]:
+    """The seconds from a removal until the first name has a handler, and until all have."""
     argv = [str(BUILD / "measure"), str(cpu), MOUNT_POINT, trigger, str(rounds), str(pause_us), command, *names]
     result = instance.run(argv)
     if result.returncode != 0:
         raise SystemExit(f"bench: {result.stderr.strip()}")
-    return [int(line) / 1e9 for line in result.stdout.split()]
+    pairs = (line.split() for line in result.stdout.splitlines())
+    return [(int(first) / 1e9, int(last) / 1e9) for first, last in pairs]
 
 
 class Clock:

@@ -1,10 +1,11 @@
 /*
  * measure CPU DIR TRIGGER ROUNDS PAUSE_US COMMAND NAME...
  *
- * Takes entries away from the binfmt_misc at DIR, and prints the nanoseconds until each NAME has a handler again: itself,
- * or its stand-in.  They go by a write of -1 to the file TRIGGER, an entry or `status`; or COMMAND, unless it is empty,
- * is run and does so itself, and the clock starts with its write.  ROUNDS times, one line each.  A round ends when each
- * NAME stands and no stand-in does, and PAUSE_US microseconds have passed, in which the repairer may go back to sleep.
+ * Takes entries away from the binfmt_misc at DIR, and prints the nanoseconds until the first NAME and until each NAME has
+ * a handler again: itself, or its stand-in.  They go by a write of -1 to the file TRIGGER, an entry or `status`; or
+ * COMMAND, unless it is empty, is run and does so itself, and the clock starts with its write.  ROUNDS times, one line
+ * each.  A round ends when each NAME stands, with a stand-in if it had one before and without if not, and PAUSE_US
+ * microseconds have passed, in which the repairer may go back to sleep.
  *
  * It runs on CPU alone, and COMMAND on any other; -1: both wherever the scheduler puts them.
  *
@@ -106,9 +107,10 @@ static void sleep_us(long us) {
     nanosleep(&pause, NULL);
 }
 
-static long long one_round(const char *trigger, const char *command, char **names, int count) {
+static void one_round(const char *trigger, const char *command, char **names, int count) {
+    bool permanent = stand_in_exists(names[0]);
     forget_events();
-    long long start, end;
+    long long start, end, first = 0;
     int child = 0;
     if (*command) {
         child = fork();
@@ -129,8 +131,10 @@ static long long one_round(const char *trigger, const char *command, char **name
     }
     int served = 0;
     do {
-        wait_for("register", "no repair");
+        wait_for("register", "no repair"); /* which comes for each line that the kernel took */
         end = now_ns();
+        if (!first)
+            first = end;
         while (served < count && (stand_in_exists(names[served]) || exists(names[served])))
             served++;
     } while (served < count);
@@ -141,11 +145,11 @@ static long long one_round(const char *trigger, const char *command, char **name
         fail(command);
     }
     for (int settled = 0; settled < count;)
-        if (exists(names[settled]) && !stand_in_exists(names[settled]))
+        if (exists(names[settled]) && stand_in_exists(names[settled]) == permanent)
             settled++;
         else
             next_event("no proper entry after the stand-in");
-    return end - start;
+    printf("%lld %lld\n", first - start, end - start);
 }
 
 static void stay_on(int cpu) {
@@ -173,7 +177,7 @@ int main(int argc, char **argv) {
     if (watch < 0 || inotify_add_watch(watch, ".", IN_MODIFY) < 0)
         fail("watching");
     for (long round = atol(argv[4]); round > 0; round--) {
-        printf("%lld\n", one_round(argv[3], argv[6], argv + 7, argc - 7));
+        one_round(argv[3], argv[6], argv + 7, argc - 7);
         sleep_us(atol(argv[5]));
     }
     return 0;
