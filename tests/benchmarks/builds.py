@@ -63,6 +63,7 @@ MODES = {
     "no daemon": Mode(lambda _: nullcontext(), keeps=False),
     TEMPORARY: _binfmtd(TEMPORARY),
     DEFAULT: _binfmtd(),
+    SEALED: _binfmtd("sealed = true"),
 }
 PEERS = {
     "C loop": Mode(lambda host: process(host.instance, loop(host.instance, host.lines))),

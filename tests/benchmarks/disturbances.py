@@ -7,9 +7,10 @@ A disturbance writes as that program does, or runs the program itself.  Where it
   scripts/qemu-binfmt-conf.sh: that writes one line for each architecture.
 - update-binfmts: binfmt-support 2.2.2, src/update-binfmts.c (``act_enable``, ``act_disable``, ``act_install``,
   ``unload_binfmt_misc``).  The real program runs here.
-- the emulator's package: its file is replaced by a rename (dpkg).  Debian's qemu-user-static up to 11 then runs
-  ``update-binfmts --install`` (debian/binfmt-update-in).  qemu-user-binfmt of Debian 13 triggers systemd's package
-  instead, whose postinst executes ``systemctl restart systemd-binfmt``.
+- the emulator's package: dpkg replaces the file by a rename, and the package's scripts run later (50 ms here, which is
+  less than dpkg takes).  Debian's older qemu-user-static runs ``update-binfmts --install`` (debian/binfmt-update-in of
+  truenas/pkg-qemu at commit 03edabb; its entries lack the flag F, ours have it).  qemu-user-binfmt 10.0.13 of Debian 13
+  triggers systemd's package, whose postinst executes ``systemctl restart systemd-binfmt``.
 - systemd-binfmt.service of systemd 257: a restart runs ``systemd-binfmt --unregister``, then ``systemd-binfmt``.  The
   real program runs here.
 
@@ -37,6 +38,7 @@ from binfmtd.model.handler import Flags, Registration
 ARCHITECTURE = "aarch64"
 NAME = f"qemu-{ARCHITECTURE}"
 EMULATORS = [name for name in LINES if name.startswith("qemu-")]
+BEFORE_POSTINST = 0.05  # seconds
 REFUSALS = {errno.ENOENT, errno.EEXIST, errno.EROFS, errno.EBUSY}
 REGISTER_ALL = 'for line; do printf %s "$line" >register || :; done'
 RESET = f"""
@@ -71,12 +73,13 @@ class Host:
             for name, path in self.interpreters.items()
         }
 
-    def replace_the_emulator(self) -> None:
+    def replace_the_emulator(self, pause: float = 0.0) -> None:
         """Put another file in its place, as dpkg does."""
         self._versions.reverse()
         beside = self.directory / f"{NAME}.dpkg-new"
         os.link(self._versions[0], beside)
         beside.rename(self.emulator)
+        time.sleep(pause)
 
     def is_mounted(self) -> bool:
         return os.path.exists(self.instance.path("register"))
@@ -202,7 +205,7 @@ def _of_update_binfmts(host: Host) -> Iterator[Disturbance]:
         run("--enable", NAME)
 
     def upgrade(host: Host) -> None:
-        host.replace_the_emulator()
+        host.replace_the_emulator(BEFORE_POSTINST)
         run(
             "--install",
             NAME,
@@ -234,7 +237,7 @@ def _of_systemd_binfmt(host: Host) -> Iterator[Disturbance]:
         host.instance.run([SYSTEMD_BINFMT])
 
     def upgrade(host: Host) -> None:
-        host.replace_the_emulator()
+        host.replace_the_emulator(BEFORE_POSTINST)
         restart(host)
 
     yield Disturbance("systemctl restart systemd-binfmt", restart, 25)
