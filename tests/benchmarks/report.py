@@ -28,9 +28,10 @@ def write(results: Mapping[str, Mapping[str, Any]]) -> None:
         part = Part(result["head"], result["rows"], [Goal(**goal) for goal in result["goals"]], result["samples"])
         goals = "".join(map(_verdict, part.goals))
         regions[name] = f"{table(part)}\n{goals}" if goals else table(part)
-    machines = dict.fromkeys(result["machine"] for result in results.values())
-    regions["machine"] = "".join(f"{machine}.\n" for machine in machines)
-    regions["summary"] = _summary(results)
+    if results.keys() >= SUMMARY.keys():  # else what is there was measured on another machine, or in other parts
+        machines = dict.fromkeys(result["machine"] for result in results.values())
+        regions["machine"] = "".join(f"{machine}.\n" for machine in machines)
+        regions["summary"] = _summary(results)
     if "flush" in results:
         regions["pause"] = pause(results["flush"]["rows"])
     for file in (PAGE, README):
