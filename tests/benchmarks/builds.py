@@ -45,11 +45,7 @@ class Mode(NamedTuple):
 
 
 def _binfmtd(keys: str = "") -> Mode:
-    def start(host: Host) -> AbstractContextManager[object]:
-        emulators = f'[emulators]\nflags = "F"\n[emulators.{ARCHITECTURE}]\ninterpreter = "{host.emulator}"\n'
-        return daemon(host.instance, f'{keys}\narchitectures = ["all"]\n{emulators}')
-
-    return Mode(start)
+    return Mode(lambda host: daemon(host.instance, f"{keys}\n{host.config}"))
 
 
 def _in_python(script: str) -> Mode:
@@ -109,7 +105,7 @@ def _compare(
     whats: dict[str, Disturbance] = {}
     for mode, contestant in modes.items():
         with ExitStack() as stack:
-            host = Host(stack.enter_context(Instance()))
+            host = Host(stack.enter_context(Instance()), scratch())
             host.restore()
             counts = stack.enter_context(executing(host, processes))
             for kind in kinds(host):

@@ -27,7 +27,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.contestants import INTERPRETERS, LINES, MATCHES, SYSTEMD_BINFMT, scratch
+from benchmarks.contestants import INTERPRETERS, LINES, MATCHES, SYSTEMD_BINFMT
 from support import binfmt_support
 from support.binfmt_d import put_binfmt_d
 from support.instance import MOUNT_POINT, Instance
@@ -61,9 +61,9 @@ def may_be_refused() -> Iterator[None]:
 class Host:
     """One instance with an entry for each emulator; that of aarch64 is a file of its own, which can be upgraded."""
 
-    def __init__(self, instance: Instance) -> None:
+    def __init__(self, instance: Instance, directory: Path) -> None:
         self.instance = instance
-        self.directory = scratch()
+        self.directory = directory
         self.emulator = self.directory / NAME
         self._versions = [shutil.copy(INTERPRETERS[NAME], self.directory / f"version-{number}") for number in (1, 2)]
         self.replace_the_emulator()
@@ -72,6 +72,12 @@ class Host:
             name: encode_line(name, Registration(MATCHES[name], path, Flags.F))
             for name, path in self.interpreters.items()
         }
+
+    @property
+    def config(self) -> str:
+        """What has the daemon keep these entries."""
+        emulators = f'[emulators]\nflags = "F"\n[emulators.{ARCHITECTURE}]\ninterpreter = "{self.emulator}"\n'
+        return f'architectures = ["all"]\n{emulators}'
 
     def replace_the_emulator(self, pause: float = 0.0) -> None:
         """Put another file in its place, as dpkg does."""
@@ -119,10 +125,6 @@ class Disturbance(NamedTuple):
     limit: int | None = None
 
 
-REMOVAL = Disturbance("removal by name", Host.remove, 0)
-FLUSH = Disturbance("flush: -1 to status", lambda host: host.write("status", b"-1"), 25)
-
-
 def _remove_and_register(host: Host, seconds: float) -> None:
     host.remove()
     time.sleep(seconds)
@@ -142,9 +144,6 @@ def _uninstall_all(host: Host) -> None:
         host.remove(name)
 
 
-ALL_UNINSTALLED = Disturbance("tonistiigi/binfmt --uninstall '*'", _uninstall_all, 2)
-
-
 def _another_interpreter(host: Host) -> None:
     """It is newer than both entries of the daemon."""
     host.remove()
@@ -162,33 +161,51 @@ def _unmount(host: Host) -> None:
     host.instance.run(["sh", "-c", f"while umount {MOUNT_POINT}; do :; done"])
 
 
+REMOVAL = Disturbance("removal by name", Host.remove, 0)
+BY_NAME = (
+    REMOVAL,
+    Disturbance("disable: 0 to the entry", lambda host: host.write(NAME, b"0"), 0),
+    *(
+        Disturbance(
+            f"remove and register, {pause:g} ms in between", partial(_remove_and_register, seconds=pause / 1e3), 0
+        )
+        for pause in (0.1, 1, 50)
+    ),
+    Disturbance("tonistiigi/binfmt --uninstall arm64; --install arm64", _uninstall_and_install, 0),
+)
+ANOTHER_INTERPRETER = Disturbance("another interpreter under the name", _another_interpreter, 10)
+ALL_UNINSTALLED = Disturbance("tonistiigi/binfmt --uninstall '*'", _uninstall_all, 2)
+RESET_BY_NAME = Disturbance("multiarch/qemu-user-static --reset", _reset, 2)
+FLUSH = Disturbance("flush: -1 to status", lambda host: host.write("status", b"-1"), 25)
+SWITCHED_OFF = Disturbance("switched off: 0 to status", lambda host: host.write("status", b"0"), 25)
+UNMOUNTED = Disturbance("unmounted everywhere", _unmount)
+
+
 def disturbances(host: Host) -> list[Disturbance]:
     """All of them that this machine has the programs for."""
     found = [
-        REMOVAL,
-        Disturbance("disable: 0 to the entry", lambda host: host.write(NAME, b"0"), 0),
-        *(
-            Disturbance(
-                f"remove and register, {pause:g} ms in between", partial(_remove_and_register, seconds=pause / 1e3), 0
-            )
-            for pause in (0.1, 1, 50)
-        ),
-        Disturbance("tonistiigi/binfmt --uninstall arm64; --install arm64", _uninstall_and_install, 0),
+        *BY_NAME,
         *_of_update_binfmts(host),
-        Disturbance("another interpreter under the name", _another_interpreter, 10),
+        ANOTHER_INTERPRETER,
         ALL_UNINSTALLED,
-        Disturbance("multiarch/qemu-user-static --reset", _reset, 2),
+        RESET_BY_NAME,
         *_of_systemd_binfmt(host),
         FLUSH,
-        Disturbance("switched off: 0 to status", lambda host: host.write("status", b"0"), 25),
-        Disturbance("unmounted everywhere", _unmount),
+        SWITCHED_OFF,
+        UNMOUNTED,
     ]
     return sorted(found, key=lambda each: each.limit is None)
 
 
+def _below(host: Host, name: str) -> Path:
+    directory = host.directory / name
+    directory.mkdir()
+    return directory
+
+
 def _of_update_binfmts(host: Host) -> Iterator[Disturbance]:
     try:
-        program, environment = binfmt_support.update_binfmts(scratch())
+        program, environment = binfmt_support.update_binfmts(_below(host, "binfmt-support"))
     except binfmt_support.UnavailableError as reason:
         print(f"builds: without update-binfmts: {reason}")
         return
@@ -229,7 +246,7 @@ def _of_systemd_binfmt(host: Host) -> Iterator[Disturbance]:
     if not Path(SYSTEMD_BINFMT).exists():
         print(f"builds: without systemd-binfmt: {SYSTEMD_BINFMT} is not here")
         return
-    rules = put_binfmt_d(host.instance, scratch())["/usr/lib/binfmt.d"]
+    rules = put_binfmt_d(host.instance, _below(host, "binfmt.d"))["/usr/lib/binfmt.d"]
     (rules / "rules.conf").write_bytes(b"\n".join(host.lines.values()) + b"\n")
 
     def restart(host: Host) -> None:
