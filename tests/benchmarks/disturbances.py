@@ -107,8 +107,9 @@ class Host:
             self.register()
 
     def write(self, name: str, data: bytes) -> None:
+        """Write as a shell, Go's os.WriteFile and fopen(3) do: the file is truncated first, which inotify reports."""
         with may_be_refused():
-            self.instance.write(name, data)
+            self.instance.write(name, data, truncate=True)
 
     def remove(self, name: str = NAME) -> None:
         self.write(name, b"-1")
@@ -139,16 +140,16 @@ def _uninstall_and_install(host: Host) -> None:
 
 
 def _uninstall_all(host: Host) -> None:
-    """Remove each name, stand-ins as well, in alphabetical order."""
+    """Remove each name, stand-ins as well, in alphabetical order; each is looked for in a listing of its own."""
     for name in sorted(host.instance.all_names()):
-        host.remove(name)
+        if name in sorted(host.instance.all_names()):
+            host.remove(name)
 
 
 def _another_interpreter(host: Host) -> None:
     """It is newer than both entries of the daemon."""
     host.remove()
-    with may_be_refused():
-        host.instance.register(encode_line(NAME, Registration(MATCHES[NAME], "/usr/bin/false", Flags.F)))
+    host.write("register", encode_line(NAME, Registration(MATCHES[NAME], "/usr/bin/false", Flags.F)))
 
 
 def _reset(host: Host) -> None:
@@ -223,19 +224,8 @@ def _of_update_binfmts(host: Host) -> Iterator[Disturbance]:
 
     def upgrade(host: Host) -> None:
         host.replace_the_emulator(BEFORE_POSTINST)
-        run(
-            "--install",
-            NAME,
-            str(host.emulator),
-            "--magic",
-            magic,
-            "--mask",
-            mask,
-            "--offset",
-            "0",
-            "--fix-binary",
-            "yes",
-        )
+        match = ("--magic", magic, "--mask", mask, "--offset", "0")
+        run("--install", NAME, str(host.emulator), *match, "--fix-binary", "yes")
 
     yield Disturbance("update-binfmts --disable NAME; --enable NAME", disable_and_enable, 0)
     yield Disturbance("emulator upgraded; update-binfmts --install", upgrade, 0)
