@@ -1,15 +1,18 @@
 /*
  * executes PROGRAM STATUS COUNTS
  *
- * Executes PROGRAM without a pause until it is killed.  COUNTS is a file of two numbers of eight bytes that is mapped:
- * how many executions there were, and how many of them failed, or ended with another exit status than STATUS.
+ * Executes PROGRAM without a pause until it is killed, or its parent ends.  COUNTS is a file of two numbers of eight
+ * bytes that is mapped: how many executions there were, and how many of them failed, or ended with another exit status
+ * than STATUS.
  */
 #include <fcntl.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -18,6 +21,7 @@ extern char **environ;
 int main(int argc, char **argv) {
     if (argc != 4)
         return 2;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
     int file = open(argv[3], O_RDWR);
     volatile int64_t *counts = mmap(NULL, 16, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     if (file < 0 || counts == MAP_FAILED) {
