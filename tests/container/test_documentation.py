@@ -12,7 +12,7 @@ from support.containers import Machine
 pytestmark = pytest.mark.container
 
 PAGES = ("README.md", "docs/containers.md")
-HOST_DIRECTORIES = ("/etc/binfmt.d", "/var/lib/binfmtd")
+HOST_DIRECTORIES = ("/etc/binfmt.d", "/etc/binfmtd", "/var/lib/binfmtd")
 
 
 def lines(page: str) -> list[str]:
