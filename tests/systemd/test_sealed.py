@@ -69,6 +69,22 @@ def test_sealed(seal: Seal) -> None:
     assert "CapEff:\t0000000000200000\n" in capabilities, "CAP_SYS_ADMIN, and no other"
 
 
+def test_as_the_manual_says(seal: Seal) -> None:
+    """The commands of docs/systemd.md, as they are typed, have it sealed; and systemd-binfmt is skipped."""
+    section = (CHECKOUT / "docs/systemd.md").read_text().partition("\n## Sealed\n")[2]
+    commands = section.partition("```sh\n")[2].partition("```")[0]
+    machine = seal()
+    machine.write(CONFIG, 'architectures = ["riscv64"]\n')
+    try:
+        typed = machine.run("sh", "-euc", commands)
+        assert typed.status == 0, typed.stderr
+        assert read_only(machine)
+        machine.systemctl("restart", "systemd-binfmt.service")
+        assert machine.run("systemctl", "is-active", "systemd-binfmt.service").stdout == "inactive\n"
+    finally:
+        machine.run("rm", "-rf", "/etc/binfmtd/conf.d", "/etc/systemd/system/systemd-binfmt.service.d")
+
+
 def test_its_own_writes(seal: Seal) -> None:
     """A reload registers and removes through the seal, which is closed again afterwards."""
     machine = seal("sealed.conf")
