@@ -1,0 +1,240 @@
+"""config/apt beside a sealed instance: apt and dpkg with packages whose scripts register formats by update-binfmts."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.booted import CONFIG, DROP_INS, ENTRY, MOUNT_POINT, UNIT, Booted
+from support.cli import CHECKOUT, Result, run
+from support.waiting import wait_until
+
+pytestmark = pytest.mark.systemd
+
+HOOK = "/usr/local/sbin/binfmtd-apt"
+HOOKED = "/etc/apt/apt.conf.d/90binfmtd-sealed"
+DPKG_HOOKED = "/etc/dpkg/dpkg.cfg.d/binfmtd-sealed"
+NAME = "a-format"
+# What debhelper's scripts and those of Debian's packages do; with `set -e`, so a failure is the package's.
+REGISTERS = f"update-binfmts --package a-package --install {NAME} /usr/bin/true --extension {NAME}\n"
+KILLS_APT = "for each in $(pidof apt-get); do kill -KILL $each; done\n"
+READ_ONLY = "Read-only file system"
+
+
+@pytest.fixture(scope="module")
+def debian(machine: Booted, tmp_path_factory: pytest.TempPathFactory) -> Booted:
+    """Return the machine with the real update-binfmts."""
+    directory = tmp_path_factory.mktemp("binfmt-support")
+    if run(["apt-get", "download", "binfmt-support", "libpipeline1"], cwd=directory, timeout=300).status != 0:
+        pytest.skip("no binfmt-support can be downloaded: run apt-get update")
+    for archive in directory.glob("*.deb"):
+        shutil.copy(archive, machine.root / "root")
+    done = machine.run("sh", "-c", "dpkg --install /root/libpipeline1_*.deb /root/binfmt-support_*.deb")
+    assert done.status == 0, done.stderr
+    return machine
+
+
+@pytest.fixture
+def sealed(debian: Booted, service: Booted) -> Iterator[Booted]:
+    """Yield it with a sealed instance and the hook, and without the package; opened at the end."""
+    service.write(f"{DROP_INS}/sealed.conf", (CHECKOUT / "systemd/drop-ins/sealed.conf").read_text())
+    service.write(CONFIG, 'architectures = ["riscv64"]\nsealed = true\n')
+    service.systemctl("daemon-reload")
+    service.systemctl("restart", UNIT)
+    for source, target in (("90binfmtd-sealed", HOOKED), ("binfmtd-apt", HOOK)):
+        service.write(target, (CHECKOUT / "config/apt" / source).read_text())
+    service.run("chmod", "755", HOOK)
+    yield service
+    service.run("rm", "-f", HOOK, HOOKED, DPKG_HOOKED, "/run/binfmtd-apt.json", "/run/binfmtd/paused.json")
+    service.systemctl("stop", UNIT)
+    assert service.run("mount", "-o", "remount,rw", MOUNT_POINT).status == 0
+    service.run("dpkg", "--purge", "--force-all", "a-package", "another-package")
+    service.run("update-binfmts", "--package", "a-package", "--remove", NAME, "/usr/bin/true")
+
+
+def install(machine: Booted, script: str, *more: str, environment: str = "A=b") -> Result:
+    """Have apt install packages whose postinst does this; all are told of at once."""
+    packages = [_build(machine, name, each) for name, each in zip(_NAMES, (script, *more), strict=False)]
+    command = ("apt-get", "install", "--yes", "--quiet", "--reinstall", "--allow-downgrades", *packages)
+    return machine.run("env", "DEBIAN_FRONTEND=noninteractive", environment, *command)
+
+
+_NAMES = ("a-package", "another-package")
+
+
+def _build(machine: Booted, name: str, script: str) -> str:
+    content = machine.root / "root" / name
+    shutil.rmtree(content, ignore_errors=True)
+    (content / "DEBIAN").mkdir(parents=True)
+    (content / "DEBIAN/control").write_text(
+        f"Package: {name}\nVersion: 1\nArchitecture: all\nMaintainer: nobody <n@example.org>\nDescription: a test\n"
+    )
+    postinst = content / "DEBIAN/postinst"
+    postinst.write_text(f"#!/bin/sh\nset -e\n{script}")
+    postinst.chmod(0o755)
+    archive = machine.root / "root" / f"{name}.deb"
+    build = ("dpkg-deb", "--root-owner-group", "--build", str(content), str(archive))
+    subprocess.run(build, check=True, capture_output=True)
+    return f"/root/{name}.deb"
+
+
+def refused(machine: Booted) -> bool:
+    """Tell if it is sealed: a write that changes nothing is refused."""
+    return READ_ONLY in machine.run("sh", "-c", f"echo 1 >{MOUNT_POINT}/{ENTRY}").stderr
+
+
+def paused(machine: Booted) -> list[str]:
+    status: dict[str, Any] = json.loads(machine.run("binfmtd", "status", "--json").stdout)
+    return [row["name"] for row in status["paused"]]
+
+
+def test_without_the_hook(sealed: Booted) -> None:
+    """The package's script fails, and apt with it."""
+    (sealed.root / HOOKED.lstrip("/")).unlink()
+    done = install(sealed, REGISTERS)
+    assert done.status == 100
+    assert NAME not in sealed.entries()
+
+
+def test_with_the_hook(sealed: Booted) -> None:
+    """The package is installed and its format registered; then it is sealed again, and nothing is paused."""
+    done = install(sealed, REGISTERS)
+    assert done.status == 0, done.stdout + done.stderr
+    assert NAME in sealed.entries()
+    assert refused(sealed)
+    assert paused(sealed) == []
+
+
+def test_it_says_nothing(sealed: Booted) -> None:
+    """Nothing of it is in what apt prints."""
+    done = install(sealed, "true\n")
+    assert not re.search("pause|resume|binfmtd", done.stdout + done.stderr)
+
+
+def test_a_failing_package(sealed: Booted) -> None:
+    """It is sealed again after a run that failed."""
+    assert install(sealed, "exit 1\n").status == 100
+    assert refused(sealed)
+    assert paused(sealed) == []
+
+
+@pytest.mark.parametrize("names", [(), (ENTRY,)], ids=["everything", "a-name"])
+def test_what_an_administrator_had_paused_stays_so(sealed: Booted, names: tuple[str, ...]) -> None:
+    """A pause of before opens the seal by itself, and goes on after the run."""
+    assert sealed.run("binfmtd", "pause", *names).status == 0
+    before = paused(sealed)
+    done = install(sealed, REGISTERS)
+    assert done.status == 0, done.stdout + done.stderr
+    assert paused(sealed) == before
+    assert not refused(sealed)
+
+
+def test_what_an_administrator_pauses_meanwhile_stays_so(sealed: Booted) -> None:
+    """The run's own pause then goes on as well, until its time is over."""
+    assert install(sealed, f"binfmtd pause {ENTRY}\n", environment="BINFMTD_APT_PAUSE=6s").status == 0
+    assert ENTRY in paused(sealed)
+    wait_until(lambda: paused(sealed) == [ENTRY], 30, "the end of the run's own pause")
+
+
+def test_what_an_administrator_resumes_meanwhile_is_not_paused_again(sealed: Booted) -> None:
+    """Nor does the end of the run say anything against it."""
+    assert install(sealed, "binfmtd resume\n").status == 0
+    assert paused(sealed) == []
+    assert refused(sealed)
+
+
+def test_a_run_that_is_killed(sealed: Booted) -> None:
+    """apt does not get to its Post-Invoke: the pause ends by itself, and it is sealed."""
+    install(sealed, KILLS_APT, environment="BINFMTD_APT_PAUSE=8s")
+    assert paused(sealed) == ["*"]
+    wait_until(lambda: refused(sealed), 30, "the seal")
+
+
+def test_the_run_after_one_that_was_killed(sealed: Booted) -> None:
+    """Its pause begins anew, so it has its time, and ends with the run."""
+    install(sealed, KILLS_APT, environment="BINFMTD_APT_PAUSE=1h")
+    wait_until(lambda: sealed.run("pidof", "dpkg").status != 0, 30, "the end of dpkg")
+    sealed.run("dpkg", "--configure", "--pending")
+    assert paused(sealed) == ["*"]
+    done = install(sealed, REGISTERS)
+    assert done.status == 0, done.stdout + done.stderr
+    assert paused(sealed) == []
+    assert refused(sealed)
+
+
+def test_several_calls_of_dpkg(sealed: Booted) -> None:
+    """apt calls dpkg to unpack, and then to configure: the seal is open in each of the calls."""
+    log = sealed.root / "var/log/dpkg.log"
+    before = log.read_text().count(" startup ")
+    done = install(sealed, REGISTERS, f"echo 1 >{MOUNT_POINT}/{ENTRY}\n")
+    assert done.status == 0, done.stdout + done.stderr
+    assert log.read_text().count(" startup ") - before >= 2
+    assert refused(sealed)
+    assert paused(sealed) == []
+
+
+@pytest.mark.parametrize("script", [REGISTERS, "exit 1\n"], ids=["succeeds", "fails"])
+def test_dpkg_without_apt(sealed: Booted, script: str) -> None:
+    """With the hook in dpkg's configuration as well, what is installed by dpkg alone has the seal opened, too."""
+    assert sealed.run("dpkg", "--install", _build(sealed, _NAMES[0], REGISTERS)).status == 1, "without the hook"
+    sealed.write(DPKG_HOOKED, (CHECKOUT / "config/apt/dpkg-binfmtd-sealed").read_text())
+    archive = _build(sealed, _NAMES[0], script)
+    done = sealed.run("dpkg", "--install", archive)
+    assert (done.status == 0) == (script == REGISTERS), done.stderr
+    assert (NAME in sealed.entries()) == (script == REGISTERS)
+    assert refused(sealed)
+    assert paused(sealed) == []
+
+
+def test_apt_and_dpkg_with_the_hook(sealed: Booted) -> None:
+    """Beside each other they open it for each call of dpkg, and seal it in the end."""
+    sealed.write(DPKG_HOOKED, (CHECKOUT / "config/apt/dpkg-binfmtd-sealed").read_text())
+    done = install(sealed, REGISTERS, f"echo 1 >{MOUNT_POINT}/{ENTRY}\n")
+    assert done.status == 0, done.stdout + done.stderr
+    assert refused(sealed)
+    assert paused(sealed) == []
+
+
+def test_without_a_daemon(sealed: Booted) -> None:
+    """The hook does nothing, and apt does what it would do without it."""
+    sealed.systemctl("stop", UNIT)
+    assert install(sealed, "true\n").status == 0
+    assert refused(sealed), "a daemon that has ended leaves it sealed"
+    assert install(sealed, REGISTERS).status == 100
+
+
+def test_binfmtd_is_restarted_in_that_run(sealed: Booted) -> None:
+    """As by its own upgrade: the new daemon obeys the pause, and seals at its end."""
+    done = install(sealed, f"systemctl restart {UNIT}\n{REGISTERS}")
+    assert done.status == 0, done.stdout + done.stderr
+    assert refused(sealed)
+
+
+def test_binfmtd_is_removed_in_that_run(sealed: Booted) -> None:
+    """Neither the hook's script nor the command is there at the end, and apt succeeds."""
+    away = f"systemctl stop {UNIT}\nmv /usr/bin/binfmtd /root/binfmtd.away\nmv {HOOK} /root/hook.away\n"
+    try:
+        assert install(sealed, away).status == 0
+    finally:
+        sealed.run("mv", "/root/binfmtd.away", "/usr/bin/binfmtd")
+    assert not refused(sealed)
+
+
+def test_only_the_command_is_removed(sealed: Booted) -> None:
+    """The hook's script, a file of the administrator's, stays: it does nothing without the command."""
+    try:
+        assert install(sealed, f"systemctl stop {UNIT}\nmv /usr/bin/binfmtd /root/binfmtd.away\n").status == 0
+        assert install(sealed, "true\n").status == 0
+    finally:
+        sealed.run("mv", "/root/binfmtd.away", "/usr/bin/binfmtd")
+
+
+def test_not_sealed(sealed: Booted) -> None:
+    """Where the config wants no seal nothing is paused: repairs go on during the run."""
+    sealed.write(CONFIG, 'architectures = ["riscv64"]\nsealed = false\n')
+    sealed.systemctl("reload", UNIT)
+    assert install(sealed, 'test "$(binfmtd status --json | grep -c until)" = 0\n').status == 0
