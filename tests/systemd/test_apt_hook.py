@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from support.booted import CONFIG, DROP_INS, ENTRY, MOUNT_POINT, UNIT, Booted
 from support.cli import CHECKOUT, Result, run
 from support.waiting import wait_until
 
-pytestmark = pytest.mark.systemd
+pytestmark = [pytest.mark.systemd, pytest.mark.usefixtures("debian")]
 
 HOOK = "/usr/local/sbin/binfmtd-apt"
 HOOKED = "/etc/apt/apt.conf.d/90binfmtd-sealed"
@@ -26,8 +25,8 @@ READ_ONLY = "Read-only file system"
 
 
 @pytest.fixture(scope="module")
-def debian(machine: Booted, tmp_path_factory: pytest.TempPathFactory) -> Booted:
-    """Return the machine with the real update-binfmts."""
+def debian(machine: Booted, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Install the real update-binfmts on the machine."""
     directory = tmp_path_factory.mktemp("binfmt-support")
     if run(["apt-get", "download", "binfmt-support", "libpipeline1"], cwd=directory, timeout=300).status != 0:
         pytest.skip("no binfmt-support can be downloaded: run apt-get update")
@@ -35,11 +34,10 @@ def debian(machine: Booted, tmp_path_factory: pytest.TempPathFactory) -> Booted:
         shutil.copy(archive, machine.root / "root")
     done = machine.run("sh", "-c", "dpkg --install /root/libpipeline1_*.deb /root/binfmt-support_*.deb")
     assert done.status == 0, done.stderr
-    return machine
 
 
 @pytest.fixture
-def sealed(debian: Booted, service: Booted) -> Iterator[Booted]:
+def sealed(service: Booted) -> Iterator[Booted]:
     """Yield it with a sealed instance and the hook, and without the package; opened at the end."""
     service.write(f"{DROP_INS}/sealed.conf", (CHECKOUT / "systemd/drop-ins/sealed.conf").read_text())
     service.write(CONFIG, 'architectures = ["riscv64"]\nsealed = true\n')
