@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import builds, idle, reload, repair, report, startup, storm, upgrade
+from benchmarks import builds, docker_builds, idle, reload, repair, report, startup, storm, upgrade
 from benchmarks.contestants import BUILD, PYTHON, Skipped, compile_programs
 from benchmarks.figures import Part
 
@@ -24,6 +24,7 @@ PARTS: dict[str, Callable[[float], Part]] = {
     "builds-slow": builds.builds_slow,
     "builds-cores": builds.builds_cores,
     "builds-peers": builds.builds_peers,
+    "docker": docker_builds.docker_builds,
     "removal": repair.removal,
     "anywhere": repair.anywhere,
     "flush": repair.flush,
