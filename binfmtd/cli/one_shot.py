@@ -115,6 +115,7 @@ def _through_seal(found: Mounted, sealed: bool | None) -> tuple[Mounted, Seal | 
     """
     if not found.sealed or sealed is None:
         return found, None
+    seal = None
     try:
         seal = Seal(found)
         if sealed:
@@ -122,9 +123,11 @@ def _through_seal(found: Mounted, sealed: bool | None) -> tuple[Mounted, Seal | 
         else:
             seal.open()
     except SealError as error:
+        if seal is not None:
+            seal.release()
         warn(str(error))
         return found, None
-    return found._replace(read_only=False, sealed=False), seal
+    return found._replace(read_only=False, sealed=False, mount_read_only=False), seal
 
 
 def refused_beside(pid: int, directory: str, wish: str) -> str:

@@ -58,7 +58,20 @@ def main(arguments: Sequence[str]) -> int:
     change(directory, lambda before: before.with_(names, end))
     until = "until `binfmtd resume`" if given.duration is None else f"for {given.duration}"
     print(f"paused {until}: {printable(', '.join(names)) or 'everything'}")
-    return obeyed(directory)
+    return obeyed(directory) or _opened(directory)
+
+
+def _opened(directory: str) -> int:
+    """Say that the seal is open for every entry; 1 if it should be and is not."""
+    try:
+        seal = read_status(directory)["seal"]
+    except StateError:
+        return 0
+    if seal["state"] == "paused":
+        print(f"binfmt_misc is not sealed now: {seal['reason']}")
+    if seal["state"] == "impossible":
+        warn(seal["reason"])
+    return int(seal["state"] == "impossible")
 
 
 def add_names(parser: argparse.ArgumentParser) -> None:

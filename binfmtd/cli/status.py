@@ -1,9 +1,11 @@
 """``binfmtd status``: what the daemon says of itself."""
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from binfmtd.cli import options
@@ -90,10 +92,16 @@ def _writers(status: Mapping[str, Any]) -> str:
     """Name the processes that have a file open, also those that the daemon, with fewer capabilities, could not see."""
     from binfmtd.kernel.mount import device_at
     from binfmtd.kernel.seal import UNSEEN, writers
+    from binfmtd.report.seal import BUSY
 
     reason: str = status["seal"]["reason"]
-    device = device_at(status["mount"]["directory"]) if status["mount"] else None
-    return writers(device) if reason == UNSEEN and device is not None else reason
+    directory = status["mount"]["directory"] if status["mount"] else ""
+    device = device_at(directory)
+    if reason not in (UNSEEN, BUSY.reason) or device is None:
+        return reason
+    with suppress(OSError):
+        return writers(device, os.listdir(directory))
+    return reason
 
 
 def _lines(given: argparse.Namespace, status: Mapping[str, Any], pid: int | None) -> list[str]:

@@ -175,7 +175,7 @@ def _troubles(status: Mapping[str, Any]) -> dict[str, str | None]:
         "rejected": status["config"]["error"],
         "contended": ", ".join(status["contended"]),
         "paused": ", ".join(map(_pause, status["paused"])),
-        "seal": None if seal["state"] in ("open", "sealed", "paused") else f"{seal['state']}: {seal['reason']}",
+        "seal": None if seal["state"] in ("off", "sealed") else f"{seal['state']}: {seal['reason']}",
     }
 
 

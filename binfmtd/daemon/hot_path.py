@@ -77,7 +77,9 @@ class HotPath:
         for handler in look.desired.handlers:
             self._stand_ins.line(handler)  # written now, not in a hurry
         kept = [handler for name, handler in self._handlers.items() if name in self._permanent]
-        self._rush = self._stand_ins.independent(kept)
+        self._prepared = self._stand_ins.independent(kept)
+        self._rushed: list[str] = []  # handlers that `rush` registered a stand-in for
+        self._alone = frozenset(name for name, _ in self._prepared)
         self._registrations = {handler.name: handler.registration for handler in kept}
 
     def react(self, heard: Heard, listen: Callable[[], Heard], instance: Instance, writer: Writer) -> Reaction:
@@ -89,7 +91,9 @@ class HotPath:
         if heard.names:
             self._stand_ins.touched(heard.names)
         # Before 6.18 a flush names no entry, and a look tells it from the instance being switched off.
-        rushed = self._register_all(writer) if heard.flushed and (heard.names or instance.switched_on()) else []
+        if heard.flushed and not heard.names and instance.switched_on():
+            self.rush(writer)
+        rushed, self._rushed = self._rushed, []
         without = self._look(heard, instance, writer, reaction)
         if reaction.found and not heard.names <= heard.written:
             # Gone, and nobody wrote to its file: a flush is heard from its first removal on.  The kernel said that a
@@ -107,7 +111,9 @@ class HotPath:
         if without:
             allowed = [handler for handler in without if self._may_bridge(handler.name)]
             enabled = [each.name for each in allowed if self._enabled_again(each, heard, instance, writer)]
-            overtaken = self._stand_ins.renew(allowed, instance, writer)
+            # Another program has registered something newer under its name: there is nothing to find out.
+            certain = {h.name for h in allowed if reaction.found[h.name] is Drift.CHANGED and h.name in self._alone}
+            overtaken = self._stand_ins.renew(allowed, instance, writer, certain)
             bridged = self._stand_ins.bridge(allowed, instance, writer)
             new = [name for name in rushed if name in reaction.found]
             reaction.bridged = [*new, *bridged[0], *enabled, *overtaken[0]]
@@ -121,15 +127,14 @@ class HotPath:
         self._there.update(map(stand_in_name, (*reaction.bridged, *reaction.kept)))
         return reaction
 
-    def _register_all(self, writer: Writer) -> list[str]:
+    def rush(self, writer: Writer) -> None:
         """Register all permanent stand-ins before anything is looked at: a flush has removed them.
 
-        Returns the handlers that got one.  Those that are still there are refused with EEXIST.
+        ``react`` comes next.  Those that are still there are refused with EEXIST.  Raises WriteRefusedError.
         """
-        if not self._rush or not self._may_bridge(self._rush[0][0]):
-            return []
-        prepared = [each for each in self._rush if self._may_open(self._registrations[each[0]])]
-        return self._stand_ins.rush(prepared, writer)
+        if self._prepared and self._may_bridge(self._prepared[0][0]):
+            prepared = [each for each in self._prepared if self._may_open(self._registrations[each[0]])]
+            self._rushed += self._stand_ins.rush(prepared, writer)
 
     def _stands(self, handler: Handler, instance: Instance) -> bool:
         entry = instance.entry(stand_in_name(handler.name))

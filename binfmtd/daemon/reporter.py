@@ -37,7 +37,7 @@ from binfmtd.report.durations import milliseconds
 from binfmtd.report.happened import REPAIRED
 from binfmtd.report.log import LEVELS
 from binfmtd.report.log_queue import LogQueue
-from binfmtd.report.seal import OPEN, SealStatus
+from binfmtd.report.seal import OFF, SealStatus
 from binfmtd.report.status import gone, held_reason
 
 _PAST = {
@@ -65,7 +65,7 @@ class Reporter:
         self.counts = Counts(time.time())
         self.probe = ProbeReport()
         self._trouble: str | None = None
-        self._seal = OPEN
+        self._seal = OFF
         self._unsealed_at = float("-inf")  # monotonic: when the log said so last
         self._bridged: dict[str, bool] = {}  # drifts since the last pass -> whether a stand-in serves
         self._stood_in: dict[str, float] = {}  # drifts that are not settled -> seconds until a stand-in served
@@ -268,27 +268,24 @@ class Reporter:
             self._voice.log.error("persistent_file_failed", reason=problem)
         self._unpersistent = problem
 
-    def seal(self, seal: SealStatus) -> None:
-        """Binfmt_misc was sealed or opened, or it cannot be."""
+    def seal(self, seal: SealStatus, *, by_config: bool) -> None:
+        """Say that binfmt_misc was sealed or opened, or cannot be; ``by_config``: this daemon did it."""
         before, self._seal = self._seal, seal
-        if seal == before:
-            return
         log = self._voice.log
+        reason = {"reason": seal.reason} if seal.reason else {}
         if seal.state == "sealed":
-            log.info("sealed")
-        elif seal.state == "unsealed":
-            log.warning("unsealed", reason=seal.reason)
+            log.info("sealed", **reason)
         elif seal.state == "impossible":
-            log.error("seal_failed", reason=seal.reason)
-        elif before.state == "sealed":
-            log.info("seal_opened", reason=seal.reason or "the config says so")
+            log.error("seal_failed", **reason)
+        elif seal.state != "unsealed" and before.state in ("sealed", "unsealed", "impossible"):
+            by_whom = "the config says so" if by_config else "another process opened it"
+            log.info("seal_opened", reason=seal.reason or by_whom)
 
-    def unsealed(self) -> None:
-        """Another process had remounted binfmt_misc writable; it is sealed again."""
+    def unsealed(self, reason: str) -> None:
+        """Say that another process has opened the seal, or keeps it from being closed; once a minute."""
         level, moment = "debug", time.monotonic()
         if moment - self._unsealed_at >= _UNSEALED_SECONDS:
             level, self._unsealed_at = "warning", moment
-        reason = "another process remounted it writable; it is sealed again: for maintenance use `binfmtd pause`"
         self._voice.log.log(LEVELS[level], "unsealed", reason=reason)
 
     def watch_lost(self) -> None:

@@ -3,21 +3,25 @@
 Another process can open it by ``mount -o remount,rw``.  The daemon notices that in the mount table, by the first write
 (inotify), or after ten seconds (a remount in another mount namespace raises no event here), and seals it again.  It
 cannot while a process has a file open for writing; then it tries again when a file is closed, and at growing intervals.
+
+The status says what the kernel was last seen to be: each check compares the two.
 """
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from binfmtd.daemon.background import Background
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.errors import SealError
 from binfmtd.kernel.mount import Mounted
-from binfmtd.kernel.seal import Seal, writers
-from binfmtd.report.seal import BY_ANOTHER, OPEN, PAUSED, SealStatus
+from binfmtd.kernel.seal import LASTING, Seal, writers
+from binfmtd.report.seal import BUSY, BY_ANOTHER, OFF, PAUSED, SEALED, SealStatus
 
 _CHECK_SECONDS = 10.0  # from one check to the next
-_FIRST_RETRY = 1.0  # seconds; doubles to the above while a process has a file open
+_FIRST_RETRY = 1.0  # seconds; doubles to the above while it cannot be sealed
 _WRITERS = "writers"  # the work in the background
+_REMOUNTED = "another process remounted it writable; it is sealed again: for maintenance use `binfmtd pause`"
 _NEVER = float("inf")
 
 
@@ -30,112 +34,140 @@ class Sealing:
         self.due_at = _NEVER  # monotonic, in seconds: when to check
         self._background = background
         self._report = report
+        self._wanted: bool | None = None
+        self._paused = False
+        self._status = OFF
         self._retry = _FIRST_RETRY
-        self._status = OPEN
+        self._scan_at = float("-inf")  # when the processes that have files open may be looked for
+        self._given_up: int | None = None  # the device of an instance that cannot be sealed
 
-    def use(self, mounted: Mounted, *, wanted: bool | None, paused: bool) -> bool:
+    def retry(self) -> None:
+        """What could not be done may be possible now: the config was read again, or a while has passed."""
+        self._given_up = None
+
+    def use(self, mounted: Mounted | None, *, wanted: bool | None, paused: bool) -> bool:
         """Seal this instance or open it, as the config and the pauses say; True if another process had opened it.
 
-        ``wanted`` as in Policy.
+        ``wanted`` as in Policy.  An instance that is mounted nowhere now is opened as well, if it is held.
         """
+        self._wanted, self._paused = wanted, paused
         try:
-            if self.seal is not None and self.seal.device != mounted.device:
-                self._release()
-            if not wanted:
-                self._open_for_good(mounted, by_anyone=wanted is False)
-                return False
-            if self.seal is None:
-                self.seal = Seal(mounted)
-            if paused:
-                self.seal.open()
-                self._now(PAUSED, _NEVER)
-                return False
-            if not self.seal.closed:
-                self._close(self.seal)
-                return False
-            return self._check()
+            if mounted is not None:
+                self._take(mounted)
+            return self._bring()
         except SealError as error:
-            self._failed(error)
+            self._failed(error, mounted)
             return False
 
     def check(self) -> bool:
-        """Seal it again if it is open; True if another process had opened it."""
+        """Compare the kernel with what is wanted, and bring it there; True if another process had opened the seal."""
         try:
-            return self._check()
+            return self._bring()
         except SealError as error:
-            self._failed(error)
-            self.changed()
+            self._failed(error, None)
             return False
-
-    def _check(self) -> bool:
-        seal = self.seal
-        if seal is None or not seal.closed:
-            return False
-        if seal.is_read_only():
-            if seal.busy:
-                self._close(seal)
-            else:
-                self.due_at = time.monotonic() + _CHECK_SECONDS
-            return False
-        known = seal.busy
-        self._close(seal)
-        if seal.busy:
-            return False
-        if not known:
-            self._report.unsealed()
-        self.changed()
-        return True
 
     def seen(self, found: Mounted) -> Mounted:
-        """Return it as the daemon has to see it: writable if its own seal makes it read-only, or if it opened it."""
-        if not found.sealed or (self.seal is None and self._status != OPEN):
+        """Return it as the daemon has to see it: its own seal does not keep it from writing."""
+        opened = self._wanted is False and self._status == OFF
+        if not found.sealed or not (self.seal or opened):
             return found
-        return found._replace(read_only=False, sealed=False)
+        return found._replace(read_only=found.mount_read_only, sealed=False)
 
     def open_for_good(self) -> None:
         """Open it, if it is sealed by us, and hold it no longer: the daemon ends, and its entries with it."""
-        if self.seal is not None:
-            try:
-                self.seal.open()
-            except SealError as error:
-                self._report.seal(SealStatus("impossible", str(error)))
-            self._release()
+        self._wanted = None
+        self.check()
 
-    def _open_for_good(self, mounted: Mounted, *, by_anyone: bool) -> None:
-        if self.seal is None and by_anyone and mounted.sealed:
+    def _take(self, mounted: Mounted) -> None:
+        """Hold this instance if that is needed, and no other."""
+        if self.seal is not None and self.seal.device != mounted.device:
+            self._release()
+        if self.seal is not None:
+            self.seal.free_mount(mounted)
+        elif self._given_up == mounted.device:
+            return
+        elif self._wanted or (self._wanted is False and mounted.sealed):
             self.seal = Seal(mounted)
-        if self.seal is not None:
-            self.seal.open()
-            self._release()
-            self._now(OPEN, _NEVER)
         else:
-            self._now(BY_ANOTHER if mounted.sealed else OPEN, _NEVER)
+            self._tell(BY_ANOTHER if mounted.sealed else OFF)
 
-    def _failed(self, error: SealError) -> None:
-        self._release()
-        self._now(SealStatus("impossible", str(error)), _NEVER)
+    def _bring(self) -> bool:
+        seal = self.seal
+        if seal is None:
+            return False
+        if not self._wanted or self._paused:
+            if seal.closed or seal.is_read_only():
+                seal.open()
+            self.due_at = _NEVER
+            if not self._wanted:
+                self._release()
+            self._tell(PAUSED if self._wanted else OFF)
+            return False
+        known = self._status in (SEALED, BUSY) or self._status.state == "unsealed"
+        if seal.closed and seal.is_read_only():
+            self._is_sealed(seal)
+            return False
+        remounted = self._status == SEALED and not seal.left_open
+        if not seal.close():
+            self._is_busy(seal)
+            return False
+        self._is_sealed(seal)
+        if remounted:
+            self._report.unsealed(_REMOUNTED)
+        return known
+
+    def _is_sealed(self, seal: Seal) -> None:
+        seal.left_open = False
+        self._retry, self._scan_at = _FIRST_RETRY, float("-inf")
+        self.due_at = time.monotonic() + _CHECK_SECONDS
+        self._tell(SEALED)
+
+    def _is_busy(self, seal: Seal) -> None:
+        """Say so, and find out which processes have files open, but not at each event."""
+        if self._status.state != "unsealed":
+            self._tell(BUSY)
+        now = time.monotonic()
+        if now >= self.due_at or self.due_at > now + self._retry:
+            self.due_at = now + self._retry
+            self._retry = min(2 * self._retry, _CHECK_SECONDS)
+        if now < self._scan_at:
+            return
+        if self._background.busy(_WRITERS):  # /proc does not answer
+            self._report.unsealed(BUSY.reason)
+            return
+        self._scan_at = self.due_at
+        device, entries = seal.device, list[str]()
+        with suppress(OSError):
+            entries = seal.names()
+
+        def named(who: str) -> None:
+            if seal is self.seal and self._status.state == "unsealed":
+                self._report.unsealed(who)
+                self._tell(SealStatus("unsealed", who))
+
+        self._background.run(_WRITERS, lambda: writers(device, entries), named)
+
+    def _failed(self, error: SealError, mounted: Mounted | None) -> None:
+        if error.errno in LASTING:
+            self._given_up = mounted.device if mounted is not None else self.seal.device if self.seal else None
+            self._release()
+            self.due_at = _NEVER
+        else:
+            self.due_at = time.monotonic() + self._retry
+            self._retry = min(2 * self._retry, _CHECK_SECONDS)
+        if mounted is not None and mounted.sealed and not self._paused:
+            self._tell(SealStatus("sealed", f"by another process; this daemon cannot write to it: {error}"))
+        else:
+            self._tell(SealStatus("impossible", str(error)))
 
     def _release(self) -> None:
         if self.seal is not None:
             self.seal.release()
             self.seal = None
 
-    def _close(self, seal: Seal) -> None:
-        if seal.close():
-            self._retry = _FIRST_RETRY
-            self._now(SealStatus("sealed"), time.monotonic() + _CHECK_SECONDS)
-            return
-        self.due_at = time.monotonic() + self._retry
-        self._retry = min(2 * self._retry, _CHECK_SECONDS)
-        device = seal.device
-
-        def named(who: str) -> None:
-            if seal is self.seal and seal.busy:
-                self._report.seal(SealStatus("unsealed", who))
-                self.changed()
-
-        self._background.run(_WRITERS, lambda: writers(device), named)
-
-    def _now(self, status: SealStatus, due_at: float) -> None:
-        self._status, self.due_at = status, due_at
-        self._report.seal(status)
+    def _tell(self, status: SealStatus) -> None:
+        if status != self._status:
+            self._status = status
+            self._report.seal(status, by_config=self._wanted is not None or self.seal is not None)
+            self.changed()

@@ -376,6 +376,8 @@ class Service:
 
     def _found_mount(self, found: Mounted | MountError, trigger: str) -> None:
         """Watch the instance, and only then look: so nothing falls between."""
+        if trigger != "mount":
+            self._sealing.retry()
         before = self._attachment.mounted
         fresh = self._attach(found)
         if fresh is None or trigger == "stop":
@@ -403,10 +405,9 @@ class Service:
 
     def _attach(self, found: Mounted | MountError) -> bool | None:
         """Watch the instance that was found: True if it is another one or newly watched; None if there is none."""
-        if isinstance(found, Mounted):
-            found = self._keep_sealed(found)
         try:
-            fresh = self._attachment.attach(found)
+            seen = found if isinstance(found, MountError) else self._keep_sealed(found) or found
+            fresh = self._attachment.attach(seen)
         except MountError as error:
             self._pacing.forget()
             self._probing.want()
@@ -417,16 +418,12 @@ class Service:
             self._worker.forget_own()
         return fresh
 
-    def _keep_sealed(self, mounted: Mounted) -> Mounted:
+    def _keep_sealed(self, mounted: Mounted | None) -> Mounted | None:
         """Seal the instance or open it, as the config and the pauses say now; returns it as the daemon sees it then."""
         wanted, paused = self._reconciler.config.policy.sealed, bool(self._reconciler.pauses.until)
         if self._sealing.use(mounted, wanted=wanted, paused=paused):
             self._look_after_seal()
-        return self._sealing.seen(mounted)
-
-    def _keep_attached_sealed(self) -> None:
-        if self._attachment.mounted is not None:
-            self._attachment.mounted = self._keep_sealed(self._attachment.mounted)
+        return None if mounted is None else self._sealing.seen(mounted)
 
     def _check_seal(self) -> None:
         if self._sealing.check():
@@ -462,6 +459,7 @@ class Service:
             return
         began, cpu = time.monotonic(), time.thread_time()
         result = self._worker.make_pass(trigger, at_once=at_once, force=force)
+        self._check_seal()  # it may have been left open by a write
         answer = self._worker.repair_first() if force is nothing else None  # else its stand-ins would stay
         if result is not None:
             if result.done or not self._ready:
@@ -519,7 +517,7 @@ class Service:
             self._pass("pause", force=pauses.hold)
         self._reconciler.pauses = pauses
         self._report.paused(pauses, before)
-        self._keep_attached_sealed()
+        self._attachment.mounted = self._keep_sealed(self._attachment.mounted)
         self._pass("pause")
         self._tell()
 
@@ -596,7 +594,8 @@ class Service:
         self._pacing.use(config.policy.settle)
         self._probing.use(config.policy.probe)
         self._config_watch.arm(wanted=config.policy.reload_on_change)
-        self._keep_attached_sealed()
+        self._sealing.retry()
+        self._attachment.mounted = self._keep_sealed(self._attachment.mounted)
         self._pass("reload", at_once=True)
         self._tell_then_ready()
 

@@ -15,7 +15,7 @@ from binfmtd.daemon.reconcile import Reconciler
 from binfmtd.kernel.mount import Mounted
 from binfmtd.model.standin import PREFIX
 from binfmtd.report.counts import Counts
-from binfmtd.report.seal import OPEN, SealStatus
+from binfmtd.report.seal import OFF, SealStatus
 from binfmtd.report.status import Troubles, foreign_part, handler_states, lacking, whole_state
 from binfmtd.report.status_json import status_written, write_status
 
@@ -78,7 +78,7 @@ class StatusFile:
         bridged: Mapping[str, tuple[bool, str | None]],
         troubles: Collection[str | None],
         history: list[dict[str, Any]],
-        seal: SealStatus = OPEN,
+        seal: SealStatus = OFF,
     ) -> dict[str, Any]:
         """What there is to say.
 

@@ -49,6 +49,10 @@ _HEAD = struct.Struct("iI")
 _EVENT = struct.Struct("iIII")
 _BUFFER_BYTES = 65536
 _MOST_BYTES = 2 * _BUFFER_BYTES  # some 4,000 events; a flush of 1,000 entries makes half of that
+_STATUS = b"status\0"  # the file that a flush is written to
+_FEW_BYTES = (
+    4 * 32
+)  # before 6.18 a flush reports nothing else, and cannot be told from the instance's being switched off
 _WALKS = 3  # of paths whose directories are exchanged while they are walked
 _REFUSED = -1
 _LOST = -1  # IN_Q_OVERFLOW is of no watch
@@ -188,16 +192,21 @@ class Watch:
         self.tidy()
         return list(armed.unwatched)
 
-    def read(self, wrote: Sequence[Wrote] = (), heard: Heard | None = None) -> Heard:
+    def read(
+        self, wrote: Sequence[Wrote] = (), heard: Heard | None = None, flushed: Callable[[], None] = lambda: None
+    ) -> Heard:
         """Read all pending events, and leave out those that our own writes since the last call must have raised.
 
-        What others did is added to ``heard``, or told alone.
+        What others did is added to ``heard``, or told alone.  ``flushed`` is called before the events are looked at one
+        by one, if they look like those of a flush and no other file has changed.
         Our events are in the queue when the write returns, so what is not found by now will not come.
         """
         heard = Heard() if heard is None else heard
         self.nobodys = False
         own = _Own(wrote) if wrote else None
         data = self._read()
+        if _STATUS in data and len(data) > _FEW_BYTES and self._only_of_instance(data):
+            flushed()
         if len(data) > _MOST_BYTES:
             self._hear_storm(heard, data)
             return heard
@@ -221,6 +230,14 @@ class Watch:
             elif not mask & pyinotify.IN_IGNORED:
                 self.unknown += 1
         return heard
+
+    def _only_of_instance(self, data: bytes) -> bool:
+        """Tell if these are surely events of binfmt_misc alone.
+
+        Events are a multiple of 16 bytes long (inotify(7)), and begin with the watch's descriptor.
+        """
+        descriptors = set(memoryview(data).cast("i")[::4])
+        return _LOST not in descriptors and not descriptors & (self._files.keys() - {self._instance})
 
     def _hear_anything(self, heard: Heard) -> None:
         heard.overflow = heard.everything = True

@@ -92,10 +92,23 @@ class Worker:
     def listen(self) -> None:
         """Read what others did."""
         wrote, self._wrote = self._wrote, []
-        heard = self._watch.read(wrote)
+        heard = self._watch.read(wrote, flushed=self._rush)
         if heard.files:  # known before anything is written: no file is opened that was exchanged a moment ago
             self._reconciler.facts.interpreters.changed(heard.interpreters)
         self.heard.add(heard)
+
+    def _rush(self) -> None:
+        """Register the permanent stand-ins, before it is known what another program did."""
+        if self._hot is None or self._attachment.mounted is None or self._storming():
+            return
+        with suppress(MountError, WriteRefusedError), Instance(self._attachment.mounted) as instance:
+            writer = Writer(instance, seal=self._sealing.seal)
+            cpu = time.thread_time()
+            try:
+                self._hot.rush(writer)
+            finally:
+                self._pacing.spent(time.thread_time() - cpu)
+                self._wrote += writer.take_wrote()
 
     def forget_own(self) -> None:
         """The watch is new: it has not heard what we wrote before, and what it hears alike is somebody else's."""
@@ -270,6 +283,10 @@ class Worker:
             self._attachment.failed(error)
             self._report.trouble(self._attachment.problem or str(error))
             self._pacing.forget()
+            # What serves, serves; and a seal may last, so that the start does not wait for its end.
+            with suppress(MountError), Instance(self._attachment.mounted) as instance:
+                look = self._report.status.look = self._reconciler.look(instance)
+                return PassResult(look) if self._attachment.mounted.sealed else None
             return None
         self._take_in(result, at_once=at_once)
         return result

@@ -17,8 +17,8 @@ class MountLine(NamedTuple):
     """One mount.
 
     ``device`` is (major, minor), ``root`` the directory of the file system that is mounted at ``point``; ``read_only``
-    means here, or for the whole file system; ``follows``: it receives the mounts and unmounts of a peer group to which
-    it does not belong (the optional field ``master``).
+    means here, or for the whole file system, and ``mount_read_only`` by the mount's own flag; ``follows``: it receives
+    the mounts and unmounts of a peer group to which it does not belong (the optional field ``master``).
     """
 
     mount_id: int
@@ -29,6 +29,7 @@ class MountLine(NamedTuple):
     superblock_read_only: bool
     fs_type: str
     follows: bool = False
+    mount_read_only: bool = False
 
 
 def parse_mountinfo(text: bytes) -> tuple[MountLine, ...]:
@@ -40,16 +41,18 @@ def parse_mountinfo(text: bytes) -> tuple[MountLine, ...]:
             dash = fields.index(b"-", 6)
             major, minor = fields[2].split(b":")
             of_superblock = b"ro" in fields[dash + 3].split(b",")
+            of_mount = b"ro" in fields[5].split(b",")
             found.append(
                 MountLine(
                     int(fields[0]),
                     (int(major), int(minor)),
                     _unescape(fields[3]),
                     _unescape(fields[4]),
-                    of_superblock or b"ro" in fields[5].split(b","),
+                    of_superblock or of_mount,
                     of_superblock,
                     to_text(fields[dash + 1]),
                     any(field.startswith(b"master:") for field in fields[6:dash]),
+                    of_mount,
                 )
             )
         except (ValueError, IndexError):

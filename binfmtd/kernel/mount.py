@@ -37,8 +37,8 @@ class Where(NamedTuple):
 class Mounted(NamedTuple):
     """A place where an instance of binfmt_misc can be reached.
 
-    ``read_only``: nothing can be written through it, because of this mount or because the instance is ``sealed``: its
-    superblock is read-only, so nothing can be written through any mount.
+    ``read_only``: nothing can be written through it, because the mount itself is read-only (``mount_read_only``) or
+    because the instance is ``sealed``: its superblock is read-only, so nothing can be written through any mount.
     ``follows``: a mount of the instance in this mount namespace follows one outside of it, the host's.
     ``host_unmounted`` is for the daemon to say: one did, and the host has unmounted it since, so that this mount
     namespace keeps the instance.
@@ -50,6 +50,7 @@ class Mounted(NamedTuple):
     follows: bool = False
     host_unmounted: bool = False
     sealed: bool = False
+    mount_read_only: bool = False
 
 
 def find(directory: str | None = None) -> Mounted:
@@ -171,7 +172,14 @@ def _at(directory: str, table: tuple[MountLine, ...]) -> Mounted | None:
     here = [line for line in lines if line.point == real]
     line = (here or lines)[-1]
     follows = any(line.follows for line in lines)
-    return Mounted(directory, device, line.read_only, follows, sealed=line.superblock_read_only)
+    return Mounted(
+        directory,
+        device,
+        line.read_only,
+        follows,
+        sealed=line.superblock_read_only,
+        mount_read_only=line.mount_read_only,
+    )
 
 
 def is_sealed(mounted: Mounted) -> bool:

@@ -11,49 +11,67 @@ docs/kernel.md has the measurements, tests/kernel/test_seal.py the tests.
 
 import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection
+from contextlib import suppress
 
-from binfmtd.errors import SealError
+from binfmtd.errors import PASSING, SealError
+from binfmtd.files.cure import cure
+from binfmtd.formats.mountinfo import parse_mountinfo
 from binfmtd.kernel.mount import Mounted
 
-UNSEEN = "a process that the daemon may not look at has a file of it open for writing"
+LASTING = frozenset({errno.EPERM, errno.ENOSYS, errno.EINVAL})  # trying again right away is no use
+UNSEEN = "a process has a file of it open for writing, and the daemon may not look at that process"
 TAKES_CAPABILITY = (
-    "sealing takes CAP_SYS_ADMIN in the user namespace that owns binfmt_misc: with systemd install "
-    "drop-ins/sealed.conf, in a container add --cap-add SYS_ADMIN, in Kubernetes use overlays/sealed"
+    "that takes CAP_SYS_ADMIN in the user namespace that owns binfmt_misc: with systemd install drop-ins/sealed.conf, "
+    "in a container add --cap-add SYS_ADMIN, in Kubernetes use overlays/sealed (or a seccomp profile or a security "
+    "module forbids open_tree(2), fspick(2) or fsconfig(2))"
 )
 _MOST_WRITERS = 3  # processes that a message names
+_CONTROL_FILES = frozenset({"register", "status"})
 
 
 class Seal:
     """One instance, held by a mount of its own that is attached nowhere.
 
-    ``closed``: it is to be read-only between our own writes; ``busy``: that failed, since a process has a file open.
+    ``closed``: between our own writes it is to be read-only; ``left_open``: after the last of them it could not be.
     """
 
     def __init__(self, mounted: Mounted) -> None:
         """Hold the instance; it stays as it is.  Raises SealError."""
-        from binfmtd.kernel.syscalls import clone_mount, make_mount_writable
+        from binfmtd.kernel.syscalls import clone_mount
 
-        if mounted.read_only and not mounted.sealed:
-            raise SealError(f"{mounted.directory}: this mount is read-only: bind binfmt_misc in writable")
-        try:
-            if mounted.sealed:  # `mount -o remount,ro` makes the mount that it names read-only as well
-                with suppress(PermissionError):  # a sandbox forbids it; mostly the mount is writable
-                    make_mount_writable(mounted.directory)
-            self._mount = clone_mount(mounted.directory)
-        except OSError as error:
-            raise _cannot(mounted.directory, error) from None
         self.directory = mounted.directory
+        if mounted.mount_read_only and not mounted.sealed:
+            raise SealError(f"{self.directory}: this mount is read-only: bind binfmt_misc in writable", errno.EINVAL)
+        # The copy would be read-only, too, and say nothing of the superblock.
+        self.free_mount(mounted)
+        try:
+            self._mount = clone_mount(self.directory)
+        except OSError as error:
+            raise _cannot("sealed", self.directory, error) from None
         self.device = os.fstat(self._mount).st_dev
-        self.closed = self.busy = False
+        self.closed = self.left_open = False
         if self.device != mounted.device:
             self.release()
-            raise SealError(f"{mounted.directory}: binfmt_misc was mounted anew at this moment: try again")
+            raise SealError(f"{self.directory}: binfmt_misc was mounted anew at this moment: try again")
+
+    def free_mount(self, mounted: Mounted) -> None:
+        """Make the mount itself writable: ``mount -o remount,ro`` makes both read-only.  Raises SealError."""
+        from binfmtd.kernel.syscalls import make_mount_writable
+
+        if mounted.mount_read_only:
+            try:
+                make_mount_writable(self.directory)
+            except OSError as error:
+                raise _cannot("written to", self.directory, error) from None
 
     def release(self) -> None:
         """Hold the instance no longer; it stays read-only or writable."""
         os.close(self._mount)
+
+    def names(self) -> list[str]:
+        """List the entries, also where the instance is mounted nowhere.  Raises OSError."""
+        return os.listdir(f"/proc/self/fd/{self._mount}")
 
     def is_read_only(self) -> bool:
         """Tell if the superblock is read-only now."""
@@ -62,52 +80,48 @@ class Seal:
     def open(self) -> None:
         """Make it writable for every process.  Raises SealError."""
         self.closed = False
-        self._set(read_only=False)
+        self._set("opened", read_only=False)
 
     def close(self) -> bool:
         """Make it read-only; False if a process has a file open for writing.  Raises SealError."""
         self.closed = True
-        return self._set(read_only=True)
+        return self._set("sealed", read_only=True)
 
-    @contextmanager
-    def opened(self) -> Iterator[None]:
-        """Make it writable for a write of our own, and read-only again.
-
-        Where that fails the write itself is refused, and says so.
-        """
-        if not self.closed:
-            yield
-            return
-        with suppress(SealError):
-            self._set(read_only=False)
-        try:
-            yield
-        finally:
+    def begin_write(self) -> None:
+        """Make it writable for a write of our own.  Where that fails the write is refused, and says so."""
+        if self.closed:
             with suppress(SealError):
-                self._set(read_only=True)
+                self._set("opened", read_only=False)
 
-    def _set(self, *, read_only: bool) -> bool:
+    def end_write(self) -> None:
+        """Make it read-only again."""
+        if self.closed:
+            self.left_open = True
+            with suppress(SealError):
+                self.left_open = not self._set("sealed", read_only=True)
+
+    def _set(self, what: str, *, read_only: bool) -> bool:
         from binfmtd.kernel.syscalls import set_read_only
 
         try:
             set_read_only(self._mount, read_only)
         except OSError as error:
-            if error.errno != errno.EBUSY:
-                raise _cannot(self.directory, error) from None
-            self.busy = True
-            return False
-        self.busy = False
+            if error.errno == errno.EBUSY:
+                return False
+            raise _cannot(what, self.directory, error) from None
         return True
 
 
-def writers(device: int) -> str:
-    """Say which processes have a file of this file system open for writing, as far as they can be seen here.
+def writers(device: int, entries: Collection[str]) -> str:
+    """Say which processes have one of these entries or a control file of this file system open for writing.
 
-    Reads all of /proc, so it belongs in a thread.
+    Reads all of /proc, so it belongs in a thread.  It asks no other file system, which might not answer.
     """
+    names = _CONTROL_FILES.union(entries)
     found: list[str] = []
-    for pid in filter(str.isdecimal, os.listdir("/proc")):
-        found += [f"{pid} {_command(pid)} has {name} open" for name in _open_for_writing(pid, device)]
+    with suppress(OSError):
+        for pid in filter(str.isdecimal, os.listdir("/proc")):
+            found += [f"{_command(pid)} has {name} open" for name in _open_for_writing(pid, device, names)]
     if not found:
         return UNSEEN
     more = f"; and {len(found) - _MOST_WRITERS} more" if len(found) > _MOST_WRITERS else ""
@@ -123,32 +137,45 @@ def how_to_open(directory: str) -> str:
     )
 
 
-def _open_for_writing(pid: str, device: int) -> list[str]:
-    names = []
+def _open_for_writing(pid: str, device: int, names: Collection[str]) -> list[str]:
+    found = []
     with suppress(OSError):  # it ended, or we may not look
         for descriptor in os.listdir(f"/proc/{pid}/fd"):
-            with suppress(OSError, ValueError, IndexError), open(f"/proc/{pid}/fdinfo/{descriptor}") as info:
-                flags = int(next(line for line in info if line.startswith("flags:")).split()[1], 8)
-                path = f"/proc/{pid}/fd/{descriptor}"
-                # O_PATH opens nothing, and its access mode says nothing.
-                if flags & os.O_ACCMODE and not flags & os.O_PATH and os.stat(path).st_dev == device:
-                    names.append(os.path.basename(os.readlink(path)))
-    return names
+            with suppress(OSError):
+                name = os.path.basename(os.readlink(f"/proc/{pid}/fd/{descriptor}").removesuffix(" (deleted)"))
+                if name in names and device == _written_device(pid, descriptor):
+                    found.append(name)
+    return found
+
+
+def _written_device(pid: str, descriptor: str) -> int | None:
+    """Return the device that a descriptor writes to, by its mount (proc_pid_fdinfo(5)); None if it only reads."""
+    with open(f"/proc/{pid}/fdinfo/{descriptor}", encoding="ascii", errors="replace") as file:
+        said = dict(line.split(":", 1) for line in file if ":" in line)
+    flags = int(said.get("flags", "0"), 8)
+    if not flags & os.O_ACCMODE or flags & os.O_PATH:  # O_PATH opens nothing
+        return None
+    with open(f"/proc/{pid}/mountinfo", "rb") as table:
+        mounts = {line.mount_id: line.device for line in parse_mountinfo(table.read())}
+    numbers = mounts.get(int(said.get("mnt_id", "-1")))
+    return None if numbers is None else os.makedev(*numbers)
 
 
 def _command(pid: str) -> str:
+    if int(pid) == os.getpid():
+        return "this daemon, which waits for an interpreter whose file system does not answer,"
     try:
         with open(f"/proc/{pid}/comm", errors="replace") as file:
-            return file.read().rstrip("\n")
+            return f"{pid} {file.read().rstrip()}"
     except OSError:
-        return "(ended)"
+        return f"{pid} (ended)"
 
 
-def _cannot(directory: str, error: OSError) -> SealError:
+def _cannot(what: str, directory: str, error: OSError) -> SealError:
     """Say why the instance cannot be sealed or opened, and what to do."""
     why = {
         errno.EPERM: TAKES_CAPABILITY,
-        errno.ENOSYS: f"sealing takes Linux 5.2 (here {os.uname().release}), and open_tree(2) and fspick(2) allowed",
+        errno.ENOSYS: f"that takes Linux 5.2 (here {os.uname().release}), and open_tree(2) and fspick(2) allowed",
         errno.EINVAL: "it is no mount point in this mount namespace: bind binfmt_misc itself, not a directory above it",
-    }.get(error.errno or 0, "see dmesg")
-    return SealError(f"{directory}: cannot be sealed ({error.strerror}): {why}", error.errno or 0)
+    }.get(error.errno or 0, cure(error) if error.errno in PASSING else "see dmesg")
+    return SealError(f"{directory}: cannot be {what} ({error.strerror}): {why}", error.errno or 0)

@@ -106,16 +106,19 @@ class StandIns:
         return bridged, refused
 
     def renew(
-        self, handlers: Iterable[Handler], instance: Instance, writer: Writer
+        self, handlers: Iterable[Handler], instance: Instance, writer: Writer, certain: Collection[str] = ()
     ) -> tuple[list[str], dict[str, WriteRefusedError]]:
         """Put the stand-ins on top again that lie below a newer entry which takes their files.
 
         A helper with a name of its own serves while the stand-in is removed and registered again, so their files have
-        a handler at each moment.  Handlers, results and errors as for ``bridge``.
+        a handler at each moment.  Handlers, results and errors as for ``bridge``.  Of those that are ``certain`` to lie
+        below it is not asked.
         """
         ranked = {stand_in_name(handler.name): handler for handler in handlers}
         standing = {name: handler for name, handler in ranked.items() if self._is_there(name, instance)}
-        below = self._overtaken(standing, instance) if standing else set()
+        below = {name for name, handler in standing.items() if handler.name in certain}
+        if unknown := {name: handler for name, handler in standing.items() if name not in below}:
+            below |= self._overtaken(unknown, instance)
         covered: set[str] = set()  # these come to lie above those of lower rank
 
         def present(name: str) -> bool:

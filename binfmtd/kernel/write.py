@@ -6,8 +6,7 @@ written is kept as ``Wrote`` values until somebody takes them, so that a watcher
 
 import errno
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -60,16 +59,17 @@ class Writer:
         Raises WriteRefusedError if ``register`` cannot be opened at all.
         """
         outcome: list[OSError | None] = []
-        with self._opened("register") as descriptor:
-            try:
-                for place, line in enumerate(lines):
-                    interpreter = opening.get(place)
-                    if interpreter is None or self._opens is None:
-                        outcome.append(_write(descriptor, line))
-                    else:
-                        outcome.append(self._write_bounded(descriptor, line, interpreter))
-            finally:
-                self._wrote.append(Wrote("register", sum(error is None for error in outcome)))
+        descriptor = self._open("register")
+        try:
+            for place, line in enumerate(lines):
+                interpreter = opening.get(place)
+                if interpreter is None or self._opens is None:
+                    outcome.append(_write(descriptor, line))
+                else:
+                    outcome.append(self._write_bounded(descriptor, line, interpreter))
+        finally:
+            self._close(descriptor)
+            self._wrote.append(Wrote("register", sum(error is None for error in outcome)))
         return outcome
 
     def control(self, name: str, command: bytes) -> bool:
@@ -78,29 +78,36 @@ class Writer:
         Raises WriteRefusedError.
         """
         try:
-            with self._opened(name) as descriptor:
-                error = _write(descriptor, command)
-                self._wrote.append(Wrote(name, 0 if error else 1, removed=command == REMOVE))
-                if error is not None:
-                    raise self._cannot_open(name, error)
+            descriptor = self._open(name)
         except FileNotFoundError:
             return False
+        error = None
+        try:
+            error = _write(descriptor, command)
+        finally:
+            self._close(descriptor)
+            self._wrote.append(Wrote(name, 0 if error else 1, removed=command == REMOVE))
+        if error is not None:
+            raise self._cannot_open(name, error)
         return True
 
-    @contextmanager
-    def _opened(self, name: str) -> Iterator[int]:
-        """Open a file for writing, through the seal if there is one.  Raises FileNotFoundError, WriteRefusedError."""
-        with nullcontext() if self._seal is None else self._seal.opened():
-            try:
-                descriptor = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._directory)
-            except FileNotFoundError:
+    def _open(self, name: str) -> int:
+        """Open a file for writing, and the seal if there is one.  Raises FileNotFoundError, WriteRefusedError."""
+        if self._seal is not None:
+            self._seal.begin_write()
+        try:
+            return os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._directory)
+        except OSError as error:
+            if self._seal is not None:
+                self._seal.end_write()
+            if isinstance(error, FileNotFoundError):
                 raise
-            except OSError as error:
-                raise self._cannot_open(name, error) from None
-            try:
-                yield descriptor
-            finally:
-                os.close(descriptor)
+            raise self._cannot_open(name, error) from None
+
+    def _close(self, descriptor: int) -> None:
+        os.close(descriptor)
+        if self._seal is not None:
+            self._seal.end_write()
 
     def _write_bounded(self, descriptor: int, line: bytes, interpreter: str) -> OSError | None:
         late: OSError | None = OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))

@@ -51,7 +51,7 @@ def _facts(document: Mapping[str, Any]) -> Iterable[Sequence[object]]:
     if lacks := document.get("lacking"):
         yield "lacking", lacks
     yield "mount", "none" if mount is None else mount["directory"] + (" (read-only)" if mount["read_only"] else "")
-    if document["seal"]["state"] != "open":
+    if document["seal"]["state"] != "off":
         yield "seal", ": ".join(filter(None, (document["seal"]["state"], document["seal"]["reason"])))
     yield "config", f"{config['path']}, generation {config['generation']}, loaded at {config['loaded_at']}"
     if config["error"]:

@@ -4,13 +4,15 @@ from typing import NamedTuple
 
 
 class SealStatus(NamedTuple):
-    """``state``: open, sealed, paused, unsealed (it should be sealed), impossible; with the reason, if there is one."""
+    """``state``: off, sealed, paused, unsealed (it should be sealed), impossible; with the reason, if there is one."""
 
     state: str
     reason: str = ""
 
 
-STATES = ("open", "sealed", "paused", "unsealed", "impossible")
-OPEN = SealStatus("open")
-PAUSED = SealStatus("paused", "open until `binfmtd resume`")
+STATES = ("off", "sealed", "paused", "unsealed", "impossible")
+OFF = SealStatus("off")
+SEALED = SealStatus("sealed")
+PAUSED = SealStatus("paused", "every program can change entries until `binfmtd resume`, or until the pause ends")
+BUSY = SealStatus("unsealed", "a process has a file of it open for writing")
 BY_ANOTHER = SealStatus("sealed", "by another process; this daemon cannot write to it: `sealed = false` opens it")

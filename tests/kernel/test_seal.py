@@ -160,9 +160,10 @@ def test_pause_opens_it(instance: Instance, start_daemon: StartDaemon, cli: Cli)
     """For any pause, when `pause` returns; `resume` repairs and seals."""
     daemon = start_daemon(SEALED)
     cli.state_directory = daemon.state_directory
-    assert cli("pause", "one").status == 0
+    assert "every program can change entries" in cli("pause", "one").stdout
     assert not read_only(instance)
-    assert "open until `binfmtd resume`" in str(daemon.status()["seal"])
+    assert daemon.status()["seal"]["state"] == "paused"
+    assert "seal:      paused: every program can change entries" in cli("status").stdout
     instance.remove("one")
     assert cli("resume").status == 0
     seal_is(daemon, "sealed")
@@ -195,7 +196,7 @@ def test_a_reload_opens_it(instance: Instance, start_daemon: StartDaemon, line: 
     daemon = start_daemon(SEALED)
     daemon.config.write_text(line + CONFIG)
     daemon.reload()
-    seal_is(daemon, "open")
+    seal_is(daemon, "off")
     assert not read_only(instance)
     daemon.config.write_text(SEALED)
     daemon.reload()
@@ -208,6 +209,7 @@ def test_on_stop_remove_opens_it(instance: Instance, start_daemon: StartDaemon) 
     assert daemon.terminate() == 0
     assert instance.all_names() == []
     assert not read_only(instance)
+    assert daemon.status()["seal"]["state"] == "off"
 
 
 def test_sealed_by_another_process(instance: Instance, start_daemon: StartDaemon) -> None:
@@ -220,7 +222,9 @@ def test_sealed_by_another_process(instance: Instance, start_daemon: StartDaemon
     assert "by another process" in status["seal"]["reason"]
     daemon.config.write_text(CONFIG.replace("/usr/bin/true", "/usr/bin/false"))
     daemon.reload()
-    problem = daemon.wait_status(lambda s: s["problem"], "the problem")["problem"]
+    status = daemon.wait_status(lambda s: s["problem"], "the problem")
+    problem = status["problem"]
+    assert [row["name"] for row in status["handlers"]] == ["one"]
     assert "is sealed" in problem
     assert "`sealed = false`" in problem
     assert "remount it" not in problem
@@ -228,6 +232,19 @@ def test_sealed_by_another_process(instance: Instance, start_daemon: StartDaemon
     daemon.reload()
     daemon.wait_converged()
     assert not read_only(instance)
+
+
+def test_a_start_beside_a_seal(instance: Instance, start_daemon: StartDaemon) -> None:
+    """A handler is missing, and the daemon cannot register it: it is ready all the same, and degraded."""
+    start_daemon(CONFIG).terminate()
+    remount(instance, "ro")
+    daemon = start_daemon(CONFIG + HANDLER.replace("one", "two"), directory="another")
+    status = daemon.wait_status(lambda s: s["problem"], "the problem")
+    assert status["state"] == "degraded"
+    assert [row["name"] for row in status["handlers"]] == ["one", "two"]
+    remount(instance, "rw")
+    wait_until(lambda: "two" in instance.names(), 20, "the missing handler")
+    daemon.wait_converged(20)
 
 
 def test_without_the_capability(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
@@ -249,6 +266,88 @@ def test_a_mount_that_is_bound_read_only(instance: Instance, start_daemon: Start
     daemon = start_daemon(SEALED, ("--mount", "/mnt"), ready=False)
     assert "bind binfmt_misc in writable" in seal_is(daemon, "impossible")["reason"]
     assert not read_only(instance)
+
+
+FLUSH_AND_HOLD = """
+import os, sys, time
+held = os.open(sys.argv[1] + "/register", os.O_WRONLY)
+print("held", flush=True)
+for line in sys.stdin:
+    os.write(os.open(sys.argv[1] + "/status", os.O_WRONLY), b"-1")
+"""
+
+
+def test_a_writer_that_flushes_again_and_again(instance: Instance, start_daemon: StartDaemon) -> None:
+    """Each is repaired, the log says once that it cannot be sealed, and the status follows at the end."""
+    remount(instance, "rw")
+    command = [sys.executable, "-c", FLUSH_AND_HOLD, MOUNT_POINT]
+    writer = instance.popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == "held\n"
+    assert writer.stdin is not None
+    daemon = start_daemon(SEALED)
+    seal_is(daemon, "unsealed")
+    for _ in range(20):
+        before = instance.inode("one")
+        writer.stdin.write("flush\n")
+        writer.stdin.flush()
+        wait_until(partial(registered_anew, instance, before), what="the repair")
+    writer.communicate()
+    seal_is(daemon, "sealed")
+    assert len(daemon.logs("unsealed", level="warning")) == 1
+
+
+def registered_anew(instance: Instance, before: int) -> bool:
+    return instance.all_inodes().get("one", before) != before
+
+
+def test_remounted_read_only_by_an_administrator(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
+    """`mount -o remount,ro` makes the mount read-only as well: the daemon makes that writable, also for a pause."""
+    daemon = start_daemon(SEALED)
+    cli.state_directory = daemon.state_directory
+    remount(instance, "ro")
+    daemon.config.write_text(SEALED + HANDLER.replace("one", "two"))
+    wait_until(lambda: not mount_read_only(instance), what="a writable mount")
+    daemon.reload()
+    wait_until(lambda: "two" in instance.names(), what="the new handler")
+    daemon.wait_converged()
+    remount(instance, "ro")
+    wait_until(lambda: not mount_read_only(instance), what="a writable mount")
+    assert cli("pause").status == 0
+    instance.remove("two")
+
+
+def mount_read_only(instance: Instance) -> bool:
+    table = Path(f"/proc/{instance.pid}/mountinfo").read_text()
+    lines = [line.split() for line in table.splitlines() if f" {MOUNT_POINT} " in line]
+    return lines[-1][5].startswith("ro")
+
+
+def test_opened_while_it_is_mounted_nowhere(instance: Instance, start_daemon: StartDaemon) -> None:
+    """The daemon holds it, and opens it there when the config says so."""
+    daemon = start_daemon(SEALED)
+    assert instance.shell(f"umount {MOUNT_POINT}").returncode == 0
+    daemon.wait_for_log("trouble")
+    daemon.config.write_text(CONFIG)
+    daemon.reload()
+    seal_is(daemon, "off")
+
+
+def test_a_daemon_in_a_child_user_namespace(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
+    """It may not seal its parent's instance: it says so once, and does not try again and again."""
+    inner = f'#!/bin/sh\nexec unshare --user --map-root-user --mount {sys.executable} "$@"\n'
+    daemon = start_daemon(SEALED, python=str(install(tmp_path / "python", inner.encode())), ready=False)
+    assert "CAP_SYS_ADMIN" in seal_is(daemon, "impossible")["reason"]
+    assert not read_only(instance)
+    used = cpu_seconds(daemon.pid)
+    time.sleep(2)  # nothing is to happen
+    assert cpu_seconds(daemon.pid) - used < 0.2
+    assert len(daemon.logs("seal_failed")) == 1
+
+
+def cpu_seconds(pid: int) -> float:
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_two_daemons_that_seal(instance: Instance, start_daemon: StartDaemon) -> None:
@@ -331,7 +430,7 @@ def test_check(cli: Cli) -> None:
     assert cli("check", config=SEALED).stderr == ""
     done = run(without_capability(cli.command("check", "--config", str(cli.config))))
     assert done.status == 78
-    assert done.stderr.startswith("binfmtd: sealed = true: sealing takes CAP_SYS_ADMIN")
+    assert done.stderr.startswith("binfmtd: sealed = true: that takes CAP_SYS_ADMIN")
 
 
 def without_capability(command: list[str]) -> list[str]:

@@ -5,7 +5,7 @@ the watch would have heard.
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -145,11 +145,13 @@ class SimulatedDaemon:
         return cast(Attachment, attachment)
 
     def _watch(self) -> Watch:
-        def read(_: object) -> Heard:
+        def read(_: object, flushed: Callable[[], None]) -> Heard:
             heard = Heard()
             for each in self._heard:
                 heard.add(each)
             self._heard.clear()
+            if heard.flushed and heard.names:
+                flushed()
             return heard
 
         watch = mock.create_autospec(Watch, instance=True)

@@ -81,7 +81,7 @@ def judge(found: Privileges) -> Iterator[Finding]:
     who = "root" if found.uid == 0 else f"user {found.uid}"
     may = {None: "", True: "may register entries", False: "may not register entries"}[found.may_register]
     if found.uid == 0 and found.may_register is False:
-        may += " (they are read-only, or belong to root outside of this user namespace)"
+        may += " (they are sealed or read-only, or belong to root outside of this user namespace)"
     mount = "may mount" if found.may_mount else "may not mount (no CAP_SYS_ADMIN)"
     around = [
         text

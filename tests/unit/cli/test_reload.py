@@ -23,7 +23,7 @@ def status(reload_began: float | None, state: str = "converged", error: str | No
     probed: dict[str, Any] = {"at": None, "error": None, "architectures": []}
     counted = {"foreign_count": {"enabled": 0, "disabled": 0}}
     nothing: dict[str, Any] = dict.fromkeys(("problem", "lacking", "mount", "last_pass"))
-    nothing["seal"] = {"state": "open", "reason": ""}
+    nothing["seal"] = {"state": "off", "reason": ""}
     return {"state": state, "config": config, "probed": probed, **lists, **numbers, **counted, **nothing}
 
 

@@ -57,6 +57,8 @@ class World:
 
         through = Through(self.kernel, self.refuse)
         self.seen = through.seen
+        if heard.flushed and heard.names:  # as the events look before they are understood
+            self.hot.rush(cast(Writer, through))
         return self.hot.react(heard, listen, cast(Instance, through), cast(Writer, through))
 
     def flush(self) -> None:

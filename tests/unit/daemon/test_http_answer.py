@@ -18,7 +18,7 @@ DOCUMENT: dict[str, Any] = {
     "problem": None,
     "lacking": None,
     "mount": {"directory": "/m", "read_only": False, "host_unmounted": False},
-    "seal": {"state": "open", "reason": ""},
+    "seal": {"state": "off", "reason": ""},
     "config": {"path": "/c", "files": [], "generation": 1, "loaded_at": "2026-01-02T03:04:05.678+00:00", "error": None},
     "handlers": [],
     "contended": [],

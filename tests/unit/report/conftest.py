@@ -32,7 +32,7 @@ def document() -> dict[str, Any]:
         "problem": "something is wrong",
         "lacking": None,
         "mount": {"directory": "/proc/sys/fs/binfmt_misc", "read_only": False, "host_unmounted": False},
-        "seal": {"state": "open", "reason": ""},
+        "seal": {"state": "off", "reason": ""},
         "config": {
             "path": "/etc/binfmtd/binfmtd.toml",
             "files": [],

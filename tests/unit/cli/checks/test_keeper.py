@@ -29,7 +29,7 @@ def status(state: str = "converged", **others: object) -> dict[str, Any]:
         "handlers": [],
         "contended": [],
         "paused": [],
-        "seal": {"state": "open", "reason": ""},
+        "seal": {"state": "off", "reason": ""},
         "repairs": 0,
         "passes": 1,
     }
