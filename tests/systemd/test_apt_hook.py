@@ -49,6 +49,7 @@ def sealed(service: Booted) -> Iterator[Booted]:
     yield service
     service.run("rm", "-f", HOOK, HOOKED, DPKG_HOOKED, "/run/binfmtd-apt.json", "/run/binfmtd/paused.json")
     service.systemctl("stop", UNIT)
+    service.write(CONFIG, 'architectures = ["riscv64"]\n')
     assert service.run("mount", "-o", "remount,rw", MOUNT_POINT).status == 0
     service.run("dpkg", "--purge", "--force-all", "a-package", "another-package")
     service.run("update-binfmts", "--package", "a-package", "--remove", NAME, "/usr/bin/true")

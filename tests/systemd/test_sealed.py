@@ -33,6 +33,7 @@ def seal(service: Booted) -> Iterator[Seal]:
 
     yield seal
     service.systemctl("stop", UNIT)
+    service.write(CONFIG, 'architectures = ["riscv64"]\n')
     if not mounted(service):
         service.run("mount", "-t", "binfmt_misc", "binfmt_misc", MOUNT_POINT)
     assert service.run("mount", "-o", "remount,rw", MOUNT_POINT).status == 0
