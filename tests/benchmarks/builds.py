@@ -38,7 +38,7 @@ LONGEST = 5.0  # seconds until the entries are there again
 
 
 class Mode(NamedTuple):
-    """Who keeps the entries; if nobody does, the benchmark registers them again after each disturbance."""
+    """A program that keeps the entries; without one the benchmark registers them again after each disturbance."""
 
     start: Callable[[Host], AbstractContextManager[object]]
     keeps: bool = True
