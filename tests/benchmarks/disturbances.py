@@ -23,11 +23,11 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.contestants import INTERPRETERS, LINES, MATCHES, SYSTEMD_BINFMT
+from benchmarks.contestants import INTERPRETERS, LINES, MATCHES, SYSTEMD_BINFMT, scratch
 from support import binfmt_support
 from support.binfmt_d import put_binfmt_d
 from support.instance import MOUNT_POINT, Instance
@@ -198,18 +198,20 @@ def disturbances(host: Host) -> list[Disturbance]:
     return sorted(found, key=lambda each: each.limit is None)
 
 
-def _below(host: Host, name: str) -> Path:
-    directory = host.directory / name
-    directory.mkdir()
-    return directory
+@cache
+def _update_binfmts() -> tuple[str, dict[str, str]] | None:
+    """Fetch it once: all modes have the same disturbances."""
+    try:
+        return binfmt_support.update_binfmts(scratch())
+    except binfmt_support.UnavailableError as reason:
+        print(f"builds: without update-binfmts: {reason}")
+        return None
 
 
 def _of_update_binfmts(host: Host) -> Iterator[Disturbance]:
-    try:
-        program, environment = binfmt_support.update_binfmts(_below(host, "binfmt-support"))
-    except binfmt_support.UnavailableError as reason:
-        print(f"builds: without update-binfmts: {reason}")
+    if (found := _update_binfmts()) is None:
         return
+    program, environment = found
     handlers = {name: (MATCHES[name], host.interpreters[name]) for name in EMULATORS}
     admin = binfmt_support.admin_directory(host.directory / "admin", handlers)
     magic, mask = binfmt_support.escaped(MATCHES[NAME])
@@ -236,7 +238,7 @@ def _of_systemd_binfmt(host: Host) -> Iterator[Disturbance]:
     if not Path(SYSTEMD_BINFMT).exists():
         print(f"builds: without systemd-binfmt: {SYSTEMD_BINFMT} is not here")
         return
-    rules = put_binfmt_d(host.instance, _below(host, "binfmt.d"))["/usr/lib/binfmt.d"]
+    rules = put_binfmt_d(host.instance, scratch())["/usr/lib/binfmt.d"]
     (rules / "rules.conf").write_bytes(b"\n".join(host.lines.values()) + b"\n")
 
     def restart(host: Host) -> None:
