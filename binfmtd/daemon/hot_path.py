@@ -133,8 +133,9 @@ class HotPath:
         ``react`` comes next.  Those that are still there are refused with EEXIST.  Raises WriteRefusedError.
         """
         if self._prepared and self._may_bridge(self._prepared[0][0]):
-            prepared = [each for each in self._prepared if self._may_open(self._registrations[each[0]])]
-            self._rushed += self._stand_ins.rush(prepared, writer)
+            self._rushed += self._stand_ins.rush(
+                self._prepared, lambda name: self._may_open(self._registrations[name]), writer
+            )
 
     def _stands(self, handler: Handler, instance: Instance) -> bool:
         entry = instance.entry(stand_in_name(handler.name))

@@ -47,12 +47,13 @@ _ENDS = (pyinotify.IN_UNMOUNT, pyinotify.IN_IGNORED)
 _GONE = pyinotify.IN_UNMOUNT | pyinotify.IN_IGNORED
 _HEAD = struct.Struct("iI")
 _EVENT = struct.Struct("iIII")
-_BUFFER_BYTES = 65536
-_MOST_BYTES = 2 * _BUFFER_BYTES  # some 4,000 events; a flush of 1,000 entries makes half of that
+_BUFFER_BYTES = 8192  # a flush of 33 handlers reports 3 KiB; a larger buffer takes longer to be had
+_MOST_BYTES = 131072  # some 4,000 events; a flush of 1,000 entries makes half of that
 _STATUS = b"status\0"  # the file that a flush is written to
 _FEW_BYTES = (
     4 * 32
 )  # before 6.18 a flush reports nothing else, and cannot be told from the instance's being switched off
+_REST_BYTES = 65536
 _WALKS = 3  # of paths whose directories are exchanged while they are walked
 _REFUSED = -1
 _LOST = -1  # IN_Q_OVERFLOW is of no watch
@@ -309,7 +310,7 @@ class Watch:
         (pending,) = struct.unpack("i", fcntl.ioctl(self.descriptor, termios.FIONREAD, bytes(4)))
         parts = [data]
         while pending > 0:
-            parts.append(os.read(self.descriptor, _BUFFER_BYTES))  # nobody else reads: what was pending still is
+            parts.append(os.read(self.descriptor, _REST_BYTES))  # nobody else reads: what was pending still is
             pending -= len(parts[-1])
         return b"".join(parts)
 

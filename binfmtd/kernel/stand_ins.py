@@ -1,7 +1,7 @@
 """Writing stand-ins: the first step of a repair (model/standin.py says what they are)."""
 
 import errno
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from binfmtd.errors import Again, FormatError, WriteRefusedError
 from binfmtd.formats.line import encode_line
@@ -45,13 +45,22 @@ class StandIns:
                 found.append((name, line))
         return found
 
-    def rush(self, prepared: Collection[tuple[str, bytes]], writer: Writer) -> list[str]:
+    def rush(self, prepared: Iterable[tuple[str, bytes]], may: Callable[[str], bool], writer: Writer) -> list[str]:
         """Write what ``independent`` prepared back to back; returns the handlers whose stand-in was not there.
 
-        What is refused is left to ``bridge``.
+        ``may`` is asked of each handler before its own line is written, so that the first is not kept waiting.  What is
+        refused is left to ``bridge``.
         """
-        results = writer.register([line for _, line in prepared])
-        done = [name for (name, _), error in zip(prepared, results, strict=True) if error is None]
+        names: list[str] = []
+
+        def lines() -> Iterator[bytes]:
+            for name, line in prepared:
+                if may(name):
+                    names.append(name)
+                    yield line
+
+        results = writer.register(lines())
+        done = [name for name, error in zip(names, results, strict=True) if error is None]
         if self._met is not None:
             self._met.update(map(stand_in_name, done))
         return done

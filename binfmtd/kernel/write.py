@@ -6,7 +6,7 @@ written is kept as ``Wrote`` values until somebody takes them, so that a watcher
 
 import errno
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -51,10 +51,11 @@ class Writer:
         return wrote
 
     def register(
-        self, lines: Sequence[bytes], opening: Mapping[int, str] = MappingProxyType({})
+        self, lines: Iterable[bytes], opening: Mapping[int, str] = MappingProxyType({})
     ) -> list[OSError | None]:
         """Write registration lines back to back on one descriptor; each one's error, or None where it was taken.
 
+        Lines that are made on the way are made after ``register`` was opened.
         ``opening``: the place of a line -> the interpreter that the kernel opens on a file system that may not answer.
         Raises WriteRefusedError if ``register`` cannot be opened at all.
         """

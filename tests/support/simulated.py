@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Collection, Iterable, MutableMapping, Sequence
+from collections.abc import Collection, Iterable, MutableMapping
 
 from binfmtd.formats.line import decode_line
 from binfmtd.kernel.write import ENABLE, REMOVE
@@ -81,7 +81,7 @@ class Through:
     def inodes(self) -> list[tuple[str, int]]:
         return [(entry.name, entry.inode) for entry in self.kernel.entries]
 
-    def register(self, lines: Sequence[bytes], _: object = None) -> list[OSError | None]:
+    def register(self, lines: Iterable[bytes], _: object = None) -> list[OSError | None]:
         outcome: list[OSError | None] = []
         for line in lines:
             name, registration = decode_line(line)
