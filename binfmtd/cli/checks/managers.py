@@ -21,7 +21,7 @@ _WSL_NAME = "WSLInterop"
 _WSL_LINE = to_text(encode_line(_WSL_NAME, Registration(Magic(b"MZ"), "/init", Flags.P | Flags.F), readable=True))
 _MOST = 6
 APT_HOOK = "/etc/apt/apt.conf.d/90binfmtd-sealed"
-_EXAMPLE = "/usr/local/share/doc/binfmtd/examples/config/apt/90binfmtd-sealed"
+_EXAMPLES = ("/usr/share/doc/binfmtd/examples/config/apt", "/usr/local/share/doc/binfmtd/examples/config/apt")
 
 
 def _found(check: str, level: Level, text: str, remedy: str = "") -> Finding:
@@ -86,13 +86,15 @@ def of_packages(packages: Collection[str]) -> Iterator[Finding]:
     if not packages:
         return
     text = (
-        f"binfmt_misc is to be sealed, and scripts of these packages call update-binfmts, which fails then: "
-        f"{_several(packages)}; `binfmtd pause` before an upgrade, or this for apt, opens it"
+        "binfmt_misc is to be sealed, and scripts of these packages call update-binfmts, which registers nothing then, "
+        f"and may fail: {_several(packages)}; run `binfmtd pause` before an upgrade, or install the hook for apt"
     )
     if os.path.exists(APT_HOOK):
         yield _found("packages", Level.OK, f"{_several(packages)} register formats; {APT_HOOK} opens the seal for apt")
     else:
-        yield _found("packages", Level.WARNING, text, f"cp {_EXAMPLE} {APT_HOOK}")
+        examples = next(filter(os.path.isdir, _EXAMPLES), "config/apt")  # the last: in the checkout
+        hook = f"install -m 755 {examples}/binfmtd-apt /usr/local/sbin/ && install -m 644 {examples}/90binfmtd-sealed"
+        yield _found("packages", Level.WARNING, text, f"{hook} {os.path.dirname(APT_HOOK)}/")
 
 
 def of_desktops(release: str, names: Collection[str], directory: str) -> Iterator[Finding]:
