@@ -65,10 +65,8 @@ def _in_python(script: str) -> Mode:
 
 DEFAULT = "default"
 SEALED = "sealed"
-TEMPORARY = 'stand_ins = "temporary"'
 MODES = {
     "no daemon": Mode(lambda _: nullcontext(), keeps=False),
-    TEMPORARY: _binfmtd(TEMPORARY),
     DEFAULT: _binfmtd(),
     SEALED: _binfmtd("sealed = true"),
 }
@@ -87,8 +85,7 @@ def builds(scale: float) -> Part:
 
 def builds_slow(scale: float) -> Part:
     """One a second; a quarter of the rounds, since it takes five times as long."""
-    modes = {name: mode for name, mode in MODES.items() if name != TEMPORARY}
-    return _compare(modes, disturbances, max(3, int(ROUNDS * scale / 4)), every=1)
+    return _compare(MODES, disturbances, max(3, int(ROUNDS * scale / 4)), every=1)
 
 
 def builds_cores(scale: float) -> Part:
