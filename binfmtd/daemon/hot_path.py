@@ -111,8 +111,8 @@ class HotPath:
         if without:
             allowed = [handler for handler in without if self._may_bridge(handler.name)]
             enabled = [each.name for each in allowed if self._enabled_again(each, heard, instance, writer)]
-            # Another program has registered something newer under its name: there is nothing to find out.
-            certain = {h.name for h in allowed if reaction.found[h.name] is Drift.CHANGED and h.name in self._alone}
+            # Another program has registered something newer for its files: there is nothing to find out.
+            certain = {h.name for h in allowed if h.name in self._alone and self._takes_the_same(h, reaction)}
             overtaken = self._stand_ins.renew(allowed, instance, writer, certain)
             bridged = self._stand_ins.bridge(allowed, instance, writer)
             new = [name for name in rushed if name in reaction.found]
@@ -126,6 +126,12 @@ class HotPath:
         self._there.difference_update(name for name, drift in reaction.found.items() if drift is Drift.MISSING)
         self._there.update(map(stand_in_name, (*reaction.bridged, *reaction.kept)))
         return reaction
+
+    @staticmethod
+    def _takes_the_same(handler: Handler, reaction: Reaction) -> bool:
+        entry = reaction.instead.get(handler.name)
+        said = None if entry is None else entry.registration
+        return said is not None and said.match == handler.registration.match
 
     def rush(self, writer: Writer) -> None:
         """Register all permanent stand-ins before anything is looked at: a flush has removed them.
