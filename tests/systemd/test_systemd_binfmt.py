@@ -53,6 +53,7 @@ def system(
 def sealed(system: Booted) -> Iterator[Booted]:
     """Yield it with the unit active, as after a boot, and then the superblock read-only."""
     system.write(RULE, f":{ENTRY}:E::x-{ENTRY}::/usr/bin/true:\n")
+    system.run("systemctl", "reset-failed", UNIT)  # and so, how often other tests have started it
     system.run("systemctl", "restart", UNIT)
     assert ENTRY in system.entries()
     assert system.run("mount", "-o", "remount,ro", MOUNT_POINT).status == 0
@@ -67,6 +68,7 @@ def sealed(system: Booted) -> Iterator[Booted]:
 
 
 def done(system: Booted, verb: str) -> Outcome:
+    system.run("systemctl", "reset-failed", UNIT)
     status = system.run("systemctl", verb, UNIT).status
     state, result = (
         system.run("systemctl", "show", "--value", f"--property={name}", UNIT).stdout.strip()
