@@ -33,7 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--steps", type=int, help="of the chaos test, instead of a share of the full number")
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter") -> None:
     """Note for ``make test``, which says it at its end, why something was not tested."""
     path = os.environ.get("BINFMTD_NOT_TESTED")
     if path and "PYTEST_XDIST_WORKER" not in os.environ:  # the others tell the one that started them
