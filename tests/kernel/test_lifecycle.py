@@ -156,7 +156,8 @@ def test_resync_finds_what_no_event_told(instance: Instance, start_daemon: Start
 
 def test_nothing_is_held_open(instance: Instance, start_daemon: StartDaemon) -> None:
     """Between passes no descriptor is open on the mount, so that `umount` works; and none leaks in repairs."""
-    daemon = start_daemon(CONFIG)
+    daemon = start_daemon(CONFIG, ("--log-level", "debug"))
+    daemon.wait_for_log("modules_loaded")  # a thread opens their files
 
     def descriptors() -> list[str]:
         directory = f"/proc/{daemon.pid}/fd"
