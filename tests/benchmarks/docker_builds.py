@@ -25,14 +25,16 @@ EXECUTIONS = 3000
 EVERY = 1.0  # seconds from one disturbance to the next
 NO_DAEMON = "no daemon"
 PACKAGE = "busybox-static:arm64"
+CONTEXT = BUILD / "context"
 DOCKERFILE = f"""
 FROM arm64base
 RUN i=0; while [ $i -lt {EXECUTIONS} ]; do /bin/true || exit 1; i=$((i+1)); done
 """
 # No network, and a /run of its own.
 DOCKERD = (
-    "mount -t tmpfs run /run && exec dockerd --data-root {0}/data --exec-root /run/docker --host unix://{0}/socket "
-    "--pidfile {0}/pid --bridge=none --iptables=false --ip6tables=false --ip-forward=false"
+    "mount -t tmpfs run /run && echo ready && exec dockerd --data-root {0}/data --exec-root /run/docker "
+    "--host unix://{0}/socket --pidfile {0}/pid --bridge=none --iptables=false --ip6tables=false --ip-forward=false "
+    ">{0}/dockerd 2>&1"
 )
 UNSHARE = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c")
 
@@ -65,10 +67,10 @@ def docker_builds(scale: float) -> Part:
 
 
 def _groups(kinds: Sequence[Disturbance]) -> list[tuple[str, list[Disturbance]]]:
-    others = [kind for kind in kinds if kind.limit != 0]
     return [
         ("what works by name", [kind for kind in kinds if kind.limit == 0] or list(BY_NAME)),
-        ("flushes, unmounts and the like", others),
+        ("flushes and the like", [kind for kind in kinds if kind.limit]),
+        ("unmounts", [kind for kind in kinds if kind.limit is None]),
     ]
 
 
@@ -89,7 +91,7 @@ def _builds(docker: Callable[..., int], host: Host, kinds: Sequence[Disturbance]
     thread = threading.Thread(target=disturb)
     thread.start()
     try:
-        return docker("build", "--no-cache", "--platform", "linux/arm64", str(scratch() / "context")) == 0
+        return docker("build", "--no-cache", "--network", "none", "--platform", "linux/arm64", str(CONTEXT)) == 0
     finally:
         ended.set()
         thread.join()
@@ -105,8 +107,7 @@ def _dockerd(instance: Instance) -> Iterator[Callable[..., int]]:
     environment = os.environ | {"DOCKER_HOST": f"unix://{where}/socket", "DOCKER_BUILDKIT": "1"}
 
     def docker(*words: str) -> int:
-        log = (where / "log").open("ab")
-        with log:
+        with (BUILD / "docker.log").open("ab") as log:
             return subprocess.run(["docker", *words], env=environment, stdout=log, stderr=log, check=False).returncode
 
     try:
@@ -141,10 +142,9 @@ def _root_tree() -> Path:
 
 
 def _import(docker: Callable[..., int], root: Path) -> None:
-    context = scratch() / "context"
-    context.mkdir(exist_ok=True)
-    (context / "Dockerfile").write_text(DOCKERFILE)
+    CONTEXT.mkdir(exist_ok=True)
+    (CONTEXT / "Dockerfile").write_text(DOCKERFILE)
     archive = scratch() / "arm64.tar"
     subprocess.run(["tar", "-C", str(root), "-cf", str(archive), "."], check=True)
     if docker("import", "--platform", "linux/arm64", str(archive), "arm64base") != 0:
-        raise Skipped("docker import failed: see build/bench/scratch/docker/log")
+        raise Skipped(f"docker import failed: see {BUILD}/docker.log")
