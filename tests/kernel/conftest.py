@@ -15,6 +15,7 @@ SLOW = {
     "doctor",
     "test_binfmt.py",
     "test_binfmt_existing.py",
+    "test_builds.py",
     "test_chaos.py",
     "test_cli_export.py",
     "test_cli_sandbox.py",
