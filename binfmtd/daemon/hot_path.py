@@ -79,8 +79,6 @@ class HotPath:
         kept = [handler for name, handler in self._handlers.items() if name in self._permanent]
         self._prepared = self._stand_ins.independent(kept)
         self._rushed: list[str] = []  # handlers that `rush` registered a stand-in for
-        self._alone = frozenset(name for name, _ in self._prepared)
-        self._registrations = {handler.name: handler.registration for handler in kept}
 
     def react(self, heard: Heard, listen: Callable[[], Heard], instance: Instance, writer: Writer) -> Reaction:
         """Look at what was touched, and see that programs run again.  Raises WriteRefusedError.
@@ -90,10 +88,6 @@ class HotPath:
         reaction = Reaction()
         if heard.names:
             self._stand_ins.touched(heard.names)
-        # Before 6.18 a flush names no entry, and a look tells it from the instance being switched off.
-        if heard.flushed and not heard.names and instance.switched_on():
-            self.rush(writer)
-        rushed, self._rushed = self._rushed, []
         without = self._look(heard, instance, writer, reaction)
         if reaction.found and not heard.names <= heard.written:
             # Gone, and nobody wrote to its file: a flush is heard from its first removal on.  The kernel said that a
@@ -105,14 +99,15 @@ class HotPath:
                 for before in (reaction.found, reaction.instead, reaction.wanted):
                     before.clear()
                 without = self._look(heard, instance, writer, reaction)
+        rushed, self._rushed = self._rushed, []
         if not heard.written and self._all_gone(reaction.found, instance):
             heard.flushed = True  # also if nobody said so: during a storm, or not yet
         without = [handler for handler in without if self._may_open(handler.registration)]
         if without:
             allowed = [handler for handler in without if self._may_bridge(handler.name)]
             enabled = [each.name for each in allowed if self._enabled_again(each, heard, instance, writer)]
-            # Another program has registered something newer for its files: there is nothing to find out.
-            certain = {h.name for h in allowed if h.name in self._alone and self._takes_the_same(h, reaction)}
+            # Another program has registered a newer entry for the same files: no look is needed to know that it wins.
+            certain = {h.name for h in allowed if h.name in self._prepared and self._takes_the_same(h, reaction)}
             overtaken = self._stand_ins.renew(allowed, instance, writer, certain)
             bridged = self._stand_ins.bridge(allowed, instance, writer)
             new = [name for name in rushed if name in reaction.found]
@@ -138,9 +133,9 @@ class HotPath:
 
         ``react`` comes next.  Those that are still there are refused with EEXIST.  Raises WriteRefusedError.
         """
-        if self._prepared and self._may_bridge(self._prepared[0][0]):
+        if self._prepared and self._may_bridge(next(iter(self._prepared))):
             self._rushed += self._stand_ins.rush(
-                self._prepared, lambda name: self._may_open(self._registrations[name]), writer
+                self._prepared, lambda name: self._may_open(self._handlers[name].registration), writer
             )
 
     def _stands(self, handler: Handler, instance: Instance) -> bool:
@@ -169,8 +164,11 @@ class HotPath:
 
     def _look(self, heard: Heard, instance: Instance, writer: Writer, reaction: Reaction) -> list[Handler]:
         """The handlers that need a stand-in, in ascending rank; what one write ends is ended."""
-        if heard.flushed and not self._switch_paused and not instance.switched_on():
-            if self._may_bridge(INSTANCE):
+        if heard.flushed and not self._switch_paused:
+            if instance.switched_on():
+                if not heard.names and not self._rushed:  # before 6.18 a flush names no entry
+                    self.rush(writer)
+            elif self._may_bridge(INSTANCE):
                 writer.control(INSTANCE, ENABLE)
                 reaction.ended[INSTANCE] = Drift.SWITCHED_OFF
             else:

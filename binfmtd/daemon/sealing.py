@@ -42,7 +42,7 @@ class Sealing:
         self._given_up: int | None = None  # the device of an instance that cannot be sealed
 
     def retry(self) -> None:
-        """What could not be done may be possible now: the config was read again, or a while has passed."""
+        """Try again to seal an instance that could not be: the config was read again, or `resync` is due."""
         self._given_up = None
 
     def use(self, mounted: Mounted | None, *, wanted: bool | None, paused: bool) -> bool:
@@ -104,7 +104,7 @@ class Sealing:
                 self._release()
             self._tell(PAUSED if self._wanted else OFF)
             return False
-        known = self._status in (SEALED, BUSY) or self._status.state == "unsealed"
+        known = self._status == SEALED or self._status.state == "unsealed"
         if seal.closed and seal.is_read_only():
             self._is_sealed(seal)
             return False

@@ -32,20 +32,20 @@ class StandIns:
         self._lines: dict[str, bytes | None] = {}  # by the name that they register
         self._apart: set[int] = set()  # entries that share no file with a handler
 
-    def independent(self, handlers: Iterable[Handler]) -> list[tuple[str, bytes]]:
-        """Names and lines of the stand-ins that may be registered whatever else there is.
+    def independent(self, handlers: Iterable[Handler]) -> dict[str, bytes]:
+        """Return the lines of the stand-ins that may be registered without a look, by their handlers' names.
 
-        No handler and no foreign entry that wins takes their files, and no file system has to answer.
+        No other handler and no foreign entry that wins takes their files, and their interpreters' file systems answer.
         """
-        found = []
+        found = {}
         for handler in handlers:
             line, name = self.line(handler), handler.name
             alone = not (self._desired.higher.get(name) or self._desired.lower.get(name) or name in self._yielding_to)
             if line is not None and alone and self._desired.opens(handler.registration) is None:
-                found.append((name, line))
+                found[name] = line
         return found
 
-    def rush(self, prepared: Iterable[tuple[str, bytes]], may: Callable[[str], bool], writer: Writer) -> list[str]:
+    def rush(self, prepared: Mapping[str, bytes], may: Callable[[str], bool], writer: Writer) -> list[str]:
         """Write what ``independent`` prepared back to back; returns the handlers whose stand-in was not there.
 
         ``may`` is asked of each handler before its own line is written, so that the first is not kept waiting.  What is
@@ -54,7 +54,7 @@ class StandIns:
         names: list[str] = []
 
         def lines() -> Iterator[bytes]:
-            for name, line in prepared:
+            for name, line in prepared.items():
                 if may(name):
                     names.append(name)
                     yield line
@@ -120,8 +120,8 @@ class StandIns:
         """Put the stand-ins on top again that lie below a newer entry which takes their files.
 
         A helper with a name of its own serves while the stand-in is removed and registered again, so their files have
-        a handler at each moment.  Handlers, results and errors as for ``bridge``.  Of those that are ``certain`` to lie
-        below it is not asked.
+        a handler at each moment.  Handlers, results and errors as for ``bridge``.  ``certain``: handlers whose stand-in
+        is known to lie below a newer entry.
         """
         ranked = {stand_in_name(handler.name): handler for handler in handlers}
         standing = {name: handler for name, handler in ranked.items() if self._is_there(name, instance)}
