@@ -186,6 +186,7 @@ def test_read_only_for_a_while_by_the_host(
     elsewhere("ro")
     shutil.copy("/usr/bin/false", tmp_path / "new")
     os.rename(tmp_path / "new", interpreter)
+    degraded_because(daemon, f"{MOUNT_POINT}: binfmt_misc is sealed (its file system is read-only)")
     degraded_because(daemon, f"run `mount -o remount,rw {MOUNT_POINT}`")
     assert daemon.status()["mount"] == {"directory": MOUNT_POINT, "read_only": True, "host_unmounted": False}
     elsewhere("rw")
