@@ -61,9 +61,9 @@ def rules() -> Rules:
 
 
 def packages_that_register() -> tuple[str, ...]:
-    """Name Debian's packages whose scripts call update-binfmts: these scripts fail while binfmt_misc is sealed.
+    """Name Debian's packages whose scripts call update-binfmts, which registers nothing while binfmt_misc is sealed.
 
-    dpkg keeps them in /var/lib/dpkg/info, as PACKAGE.postinst and so on (dpkg-maintscript-helper(1)).
+    dpkg keeps the scripts as /var/lib/dpkg/info/PACKAGE.postinst and so on (deb-postinst(5)).
     """
     found = set()
     for path in glob.glob(f"{_SCRIPTS}/*.p*"):

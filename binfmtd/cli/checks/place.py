@@ -34,12 +34,13 @@ def of_mount(scene: Scene) -> Iterator[Finding]:
             served_all_the_same(scene.directory, running) if running else _from_outside(missing, _PRIVILEGED, _MOUNTED)
         )
         return
-    sealed = scene.mounted.sealed
-    if sealed:
-        each = of_seal(scene)
-        yield _from_outside(each, _BOUND_IN, _WRITABLE) if each.remedy else each
-    for each in () if sealed else judge_mounted(scene.directory, found, read_only=scene.mounted.read_only):
-        yield _from_outside(each, _BOUND_IN, _NOT_READ_ONLY) if each.remedy else each
+    if scene.mounted.sealed:
+        judged, writable = [of_seal(scene)], _WRITABLE
+    else:
+        judged = list(judge_mounted(scene.directory, found, read_only=scene.mounted.read_only))
+        writable = _NOT_READ_ONLY
+    for each in judged:
+        yield _from_outside(each, _BOUND_IN, writable) if each.remedy else each
     if scene.given.mount is None and scene.directory != DEFAULT_DIRECTORY:
         yield _of_usual_place(layers(DEFAULT_DIRECTORY))
     if scene.observed is None:
