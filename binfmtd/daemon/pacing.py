@@ -21,6 +21,7 @@ from binfmtd.model.plan import INSTANCE
 from binfmtd.model.standin import is_stand_in
 
 _MANY = 3  # handlers, and half of all: removed by name within `settle`, they count as a flush
+_NEVER = float("-inf")
 EVERYTHING = ""  # in Settling: the look at everything
 
 
@@ -34,7 +35,7 @@ class Pacing:
         # Open drifts that are nobody's quarrel about the name: a flush began them, or we want otherwise now.
         self._free: set[str] = set()
         self._budget = StandInBudget()
-        self._withheld: set[str] = set()  # handlers whose stand-ins wait until the budget is refilled
+        self._withheld: dict[str, float] = {}  # handlers whose stand-ins wait, and the back-off that they wait for
         self._desired: DesiredState | None = None  # at the last pass
         self._in_order: frozenset[str] = frozenset()  # what stood as declared: only that can be repaired
         self._report = report
@@ -160,17 +161,31 @@ class Pacing:
         """Whether a stand-in may be registered now, or the instance switched on: within a budget of CPU time."""
         if time.monotonic() >= self._budget.free_at():
             return True
-        self._withheld.add(name)
+        self._withheld[name] = _NEVER
         return False
+
+    def may_keep(self, name: str, drift: Drift) -> bool:
+        """Whether a pass may write the permanent stand-in of the handler ``name`` now, which has drifted so.
+
+        Another daemon that wants something else registers the stand-in differently, and the proper entry as well: while
+        we back off from the one, we leave the other, or the two daemons would exchange stand-ins for ever.
+        """
+        if drift is Drift.CHANGED and not self.may_switch(name):
+            self._withheld[name] = self._contention.allowed_at(name)
+            return False
+        return self.may_bridge(name)
 
     def restore_at(self) -> float:
         """When a stand-in that was withheld may be registered; infinity if none was."""
-        return self._budget.free_at() if self._withheld else float("inf")
+        return max(self._budget.free_at(), min(self._withheld.values(), default=float("inf")))
 
     def take_withheld(self) -> set[str]:
-        """The handlers whose stand-ins were withheld, which are looked for now."""
-        withheld, self._withheld = self._withheld, set()
-        return withheld
+        """The handlers whose stand-ins were withheld and may be registered now: they are looked for."""
+        now = time.monotonic()
+        taken = {name for name, allowed_at in self._withheld.items() if now >= allowed_at}
+        for name in taken:
+            del self._withheld[name]
+        return taken
 
     def spent(self, cost: float) -> None:
         """Pay for stand-ins that were registered, in seconds of CPU time."""

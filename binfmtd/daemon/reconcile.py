@@ -123,13 +123,14 @@ class Reconciler:
         disturbed: Callable[[str], bool] = lambda _: False,
         removed: Callable[[str], bool] = lambda _: False,
         allow: Callable[[Action], bool] = lambda _: True,
-        keeps: Callable[[str], bool] = lambda _: False,
+        keeps: Callable[[str, Drift], bool] = lambda *_: False,
         unchanged: Callable[[str], bool] | None = None,
         last: bool = True,
     ) -> PassResult:
         """Converge as far as is due; ``allow`` can leave actions out altogether.
 
-        ``keeps`` tells if a permanent stand-in may be written: the daemon keeps them, a single pass does not.
+        ``keeps`` tells if a handler's permanent stand-in may be written that has drifted in this way: the daemon keeps
+        them, a single pass does not.
 
         ``unchanged`` as in Convergence, if it is another than the interpreters' own.
 
@@ -140,6 +141,7 @@ class Reconciler:
         look = self.look(instance, touched)
         result = PassResult(look)
         for _ in range(_ROUNDS):
+            owners = {stand_in.name: name for name, stand_in in look.desired.permanent.items()}
             undone = set() if last else {a.entry for a in result.done if a.act in (Act.REGISTER, Act.REPLACE)}
             actions = tuple(
                 a
@@ -149,7 +151,7 @@ class Reconciler:
             stand_ins = tuple(
                 a
                 for a in look.plan.stand_ins
-                if keeps(a.entry) and not (a.drift is Drift.MISSING and a.entry in result.kept)
+                if keeps(owners[a.entry], a.drift) and not (a.drift is Drift.MISSING and a.entry in result.kept)
             )
             if not actions and not stand_ins:
                 break

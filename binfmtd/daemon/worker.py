@@ -259,7 +259,7 @@ class Worker:
                         disturbed=disturbed,
                         removed=removed,
                         allow=allow,
-                        keeps=self._pacing.may_bridge,
+                        keeps=self._pacing.may_keep,
                         unchanged=self._unchanged,
                         last=trigger == "stop",
                     )

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -258,18 +259,22 @@ def test_two_daemons_that_agree(instance: Instance, start_daemon: StartDaemon) -
     wait_until(lambda: _still(instance), what="a second in which nothing is registered")
 
 
-def _still(instance: Instance) -> bool:
+def _still(instance: Instance, seconds: float = 0.5) -> bool:
     with DirectoryWatch(instance.directory, IN_CREATE | IN_DELETE | IN_MODIFY) as watch:
-        time.sleep(0.5)  # nothing is to happen
+        time.sleep(seconds)  # nothing is to happen
         return watch.pending() == []
 
 
 def test_two_daemons_that_disagree(instance: Instance, start_daemon: StartDaemon) -> None:
-    """They back off from each other, as without stand-ins, and do not fight over these."""
-    start_daemon(CONFIG, directory="first")
+    """They back off from each other, as without stand-ins, and do not fight over these: a stand-in follows its entry."""
+    first = start_daemon(CONFIG, directory="first")
     second = start_daemon(CONFIG.replace("true", "false"), directory="second")
-    second.wait_for_log("contention_started", 20)
-    wait_until(lambda: _still(instance), 30, what="half a second in which nothing is registered")
+    for daemon in (first, second):
+        daemon.wait_for_log("contention_started", 20)
+    with DirectoryWatch(instance.directory, IN_CREATE) as watch:
+        wait_until(lambda: _still(instance, 3.0), 60, what="three seconds in which nothing is registered")
+        registered = Counter(event.name for event in watch.pending())
+    assert registered[ONE] <= 3 * (registered["one"] + 2), "each repair of an entry exchanges its stand-in at most thrice"
 
 
 def test_a_daemon_with_temporary_stand_ins_beside_it(instance: Instance, start_daemon: StartDaemon) -> None:

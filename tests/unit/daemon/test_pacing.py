@@ -196,6 +196,23 @@ def test_contention(world: World) -> None:
     assert world.pacing.due("a") is Due.FORCED
 
 
+def test_a_stand_in_that_another_daemon_registers_differently(world: World) -> None:
+    """While binfmtd backs off from the proper entry it leaves the other's stand-in; a missing one comes back at once."""
+    assert world.pacing.may_keep("a", Drift.CHANGED)
+    test_contention(world)
+    world.hear("a", bridged=True)
+    world.make_pass(REGISTER)
+    assert world.pacing.may_keep("a", Drift.MISSING)
+    assert world.pacing.may_keep("b", Drift.CHANGED), "a handler that nobody disputes"
+    assert not world.pacing.may_keep("a", Drift.CHANGED)
+    assert world.now < world.pacing.restore_at() < float("inf"), "it is looked for when the back-off has ended"
+    assert world.pacing.take_withheld() == set(), "not before"
+    world.now = world.pacing.restore_at()
+    assert world.pacing.take_withheld() == {"a"}
+    assert world.pacing.restore_at() == float("inf")
+    assert world.pacing.may_keep("a", Drift.CHANGED)
+
+
 def test_a_flush_counts_for_nobody(world: World) -> None:
     """Neither the repair after it nor the stand-ins that went with it."""
     for _ in range(3 * REPAIRS):
