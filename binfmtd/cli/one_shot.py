@@ -20,7 +20,7 @@ from binfmtd.kernel.mount import Mounted, Where, find_to_look, is_mounted
 from binfmtd.kernel.seal import Seal
 from binfmtd.kernel.write import Writer
 from binfmtd.model.config import Config
-from binfmtd.model.drift import Action, Record
+from binfmtd.model.drift import Action, Drift, Record
 from binfmtd.report.status_json import read_status
 
 
@@ -52,10 +52,7 @@ class Visit(NamedTuple):
             return PassResult(self.look())
         look_and_try(self.reconciler, self.instance)
         # A daemon that ended may have left stand-ins: one that would run an older emulator is replaced, none is made.
-        return self.reconciler.make_pass(self.instance, self._writer(), allow=allow, keeps=self._is_there)
-
-    def _is_there(self, name: str) -> bool:
-        return self.instance.inode(name) is not None
+        return self.reconciler.make_pass(self.instance, self._writer(), allow=allow, keeps=_is_there)
 
     def remove(self, names: Collection[str]) -> list[str]:
         """Remove these entries, whoever owns them; returns those that were there.  Beside a daemon: none.
@@ -148,3 +145,8 @@ def refused_beside(pid: int, directory: str, wish: str) -> str:
 def more_architectures(words: Iterable[str]) -> str:
     """Return the change to a daemon's config that declares these architectures as well."""
     return "add " + ", ".join(f'"{word}"' for word in words) + " to `architectures`"
+
+
+def _is_there(_: str, drift: Drift) -> bool:
+    """Whether a permanent stand-in is there: a daemon that has ended left it, and only a daemon registers one."""
+    return drift is not Drift.MISSING

@@ -3,7 +3,7 @@
 import argparse
 import os
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 from binfmtd.cli import options
 from binfmtd.cli.check import observe
@@ -18,7 +18,7 @@ from binfmtd.files.atomic import remove_unfinished
 from binfmtd.files.trust import Trust
 from binfmtd.kernel.host import boot_id
 from binfmtd.model.config import Config
-from binfmtd.report.status_json import forget_status, take_history
+from binfmtd.report.status_json import set_aside, take_history
 
 _LAST_LINES = 0.5  # seconds that the end waits for the reader of the log
 
@@ -87,14 +87,6 @@ class _Files:
         return outlasting(config) if self._given.persistent else config
 
 
-def _take_over(directory: str) -> list[Any]:
-    """Make the state directory ours, and return the history of the daemon before."""
-    history = take_history(directory)
-    forget_status(directory)
-    remove_unfinished(directory)
-    return history
-
-
 def main(arguments: Sequence[str]) -> int:
     """Run until SIGTERM or SIGINT; SIGHUP loads the config anew."""
     given = parser().parse_args(arguments)
@@ -110,8 +102,9 @@ def main(arguments: Sequence[str]) -> int:
     config, rejected = files.load_at_start()
     directory = files.state_dir
     make_state_dir(directory)
-    lock = Lock(directory)
-    history = _take_over(directory)
+    lock = Lock(directory, before=partial(set_aside, directory))
+    history = take_history(directory)
+    remove_unfinished(directory)
 
     from binfmtd.config.look import DEFAULT_PATH
     from binfmtd.config.source import age, watched

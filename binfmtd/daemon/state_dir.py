@@ -5,6 +5,7 @@ import fcntl
 import os
 import stat
 import time
+from collections.abc import Callable
 
 from binfmtd.errors import AlreadyRunningError, StateError
 from binfmtd.files.atomic import make_directories
@@ -50,15 +51,16 @@ def make_state_dir(path: str) -> None:
 class Lock:
     """Held as long as the daemon (or one ``apply``) lives: the kernel lets go of it however that ends."""
 
-    def __init__(self, state_dir: str, purpose: str = RUN) -> None:
+    def __init__(self, state_dir: str, purpose: str = RUN, before: Callable[[], None] = lambda: None) -> None:
         """Take it.
 
+        ``before`` is called, perhaps several times, when no other process holds the lock and ours is not seen yet.
         Raises AlreadyRunningError, naming the daemon that has it, and StateError for any other reason.
         """
         self._state_dir = state_dir
         self._purpose = purpose
         self._path = os.path.join(state_dir, LOCK_NAME)
-        self._descriptor = self._acquire(PATIENCE)
+        self._descriptor = self._acquire(PATIENCE, before)
 
     def keep(self) -> bool:
         """See that directory and lock are there still; True if somebody removed them, and they are made again.
@@ -73,7 +75,7 @@ class Lock:
         if found is not None and (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino):
             return False
         make_state_dir(self._state_dir)
-        old, self._descriptor = self._descriptor, self._acquire(0)
+        old, self._descriptor = self._descriptor, self._acquire(0, lambda: None)
         os.close(old)
         return True
 
@@ -81,12 +83,12 @@ class Lock:
         """Let go of it."""
         os.close(self._descriptor)
 
-    def _acquire(self, patience: float) -> int:
+    def _acquire(self, patience: float, before: Callable[[], None]) -> int:
         try:
             # Ours alone: flock(2) asks for no right to write, so whoever may read it could keep every daemon out.
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
-                if not _take(descriptor, patience):
+                if not _take(descriptor, patience, before):
                     raise _taken(self._state_dir, *_holder(descriptor))
                 os.fchmod(descriptor, 0o600)  # an older version's was open to all
                 os.ftruncate(descriptor, 0)
@@ -173,12 +175,18 @@ def _listed(path: str) -> int | None:
     return None
 
 
-def _take(descriptor: int, patience: float) -> bool:
-    """Wait a little: ``running_pid`` holds it for an instant, and ``apply`` for a pass."""
+def _take(descriptor: int, patience: float, before: Callable[[], None]) -> bool:
+    """Wait a little: ``running_pid`` holds it for an instant, and ``apply`` for a pass.
+
+    A shared lock keeps other daemons from taking it, and ``running_pid`` does not count it: so ``before`` has been
+    called when it first finds the lock held.
+    """
     give_up = time.monotonic() + patience
     while True:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            before()
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # loses the shared lock if it fails: flock(2)
         except BlockingIOError:
             if time.monotonic() >= give_up:
                 return False

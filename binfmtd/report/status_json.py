@@ -17,6 +17,7 @@ from binfmtd.errors import FormatError, StateError
 from binfmtd.files.atomic import read_state, write_state
 
 FILE_NAME = "status.json"
+_BEFORE = "status.before.json"  # the last daemon's, from the start of the next one until its history is taken over
 SCHEMA = 1
 
 _TEXT_OR_NONE = (str, None)
@@ -76,27 +77,32 @@ def status_written(state_dir: str) -> bool:
     return os.path.lexists(os.path.join(state_dir, FILE_NAME))
 
 
+def set_aside(state_dir: str) -> None:
+    """Rename the status of the last daemon, before the next one takes the lock.
+
+    A held lock makes a status fresh, and the next daemon's would do so for the last one's.
+    """
+    with suppress(OSError):  # there is none; or the directory takes no files, which the first status says
+        os.rename(os.path.join(state_dir, FILE_NAME), os.path.join(state_dir, _BEFORE))
+
+
 def take_history(state_dir: str) -> list[Any]:
-    """The history of the last daemon, to be continued; none where its status cannot be read."""
+    """Return the history of the last daemon, whose status was set aside, and remove that status.
+
+    There is none where that status cannot be read.
+    """
     try:
-        rows = read_status(state_dir)["history"]
+        rows = read_status(state_dir, _BEFORE)["history"]
     except StateError:
-        return []
+        rows = []
+    with suppress(OSError):
+        os.unlink(os.path.join(state_dir, _BEFORE))
     return rows if isinstance(rows, list) else []
 
 
-def forget_status(state_dir: str) -> None:
-    """Remove what the last daemon said; for the next one, before it has something to say.
-
-    Its lock makes a status fresh, and it would do so for one of before it began.
-    """
-    with suppress(OSError):  # it is written anew in a moment, or that fails and is said
-        os.unlink(os.path.join(state_dir, FILE_NAME))
-
-
-def read_status(state_dir: str) -> dict[str, Any]:
+def read_status(state_dir: str, name: str = FILE_NAME) -> dict[str, Any]:
     """Read the status file; raises StateError where there is none or it cannot be understood."""
-    path = os.path.join(state_dir, FILE_NAME)
+    path = os.path.join(state_dir, name)
     try:
         content = json.loads(read_state(path))
     except FileNotFoundError:

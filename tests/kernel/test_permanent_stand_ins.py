@@ -266,7 +266,7 @@ def _still(instance: Instance, seconds: float = 0.5) -> bool:
 
 
 def test_two_daemons_that_disagree(instance: Instance, start_daemon: StartDaemon) -> None:
-    """They back off from each other, as without stand-ins, and do not fight over these: a stand-in follows its entry."""
+    """They back off from each other, as without stand-ins, and do not fight over these."""
     first = start_daemon(CONFIG, directory="first")
     second = start_daemon(CONFIG.replace("true", "false"), directory="second")
     for daemon in (first, second):
@@ -274,7 +274,7 @@ def test_two_daemons_that_disagree(instance: Instance, start_daemon: StartDaemon
     with DirectoryWatch(instance.directory, IN_CREATE) as watch:
         wait_until(lambda: _still(instance, 3.0), 60, what="three seconds in which nothing is registered")
         registered = Counter(event.name for event in watch.pending())
-    assert registered[ONE] <= 3 * (registered["one"] + 2), "each repair of an entry exchanges its stand-in at most thrice"
+    assert registered[ONE] <= 3 * (registered["one"] + 2), "an exchange belongs to a repair"
 
 
 def test_a_daemon_with_temporary_stand_ins_beside_it(instance: Instance, start_daemon: StartDaemon) -> None:

@@ -197,7 +197,7 @@ def test_contention(world: World) -> None:
 
 
 def test_a_stand_in_that_another_daemon_registers_differently(world: World) -> None:
-    """While binfmtd backs off from the proper entry it leaves the other's stand-in; a missing one comes back at once."""
+    """While binfmtd backs off from the proper entry it leaves that; a missing one comes back at once."""
     assert world.pacing.may_keep("a", Drift.CHANGED)
     test_contention(world)
     world.hear("a", bridged=True)

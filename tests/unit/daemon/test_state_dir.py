@@ -147,6 +147,17 @@ def test_looking_does_not_take_the_lock(tmp_path: Path) -> None:
     Lock(str(tmp_path)).release()
 
 
+def test_what_has_to_be_done_before_the_lock_is_seen(tmp_path: Path) -> None:
+    """`running_pid` finds no daemon meanwhile, and another daemon's lock keeps it from being done."""
+    seen: list[int | None] = []
+    lock = Lock(str(tmp_path), before=lambda: seen.append(running_pid(str(tmp_path))))
+    assert set(seen) == {None}
+    assert running_pid(str(tmp_path)) == os.getpid()
+    with pytest.raises(AlreadyRunningError):
+        Lock(str(tmp_path), before=lambda: pytest.fail("another daemon has the lock"))
+    lock.release()
+
+
 def test_nobody_runs_where_nobody_ever_ran(tmp_path: Path) -> None:
     """Asking makes nothing."""
     assert running_pid(str(tmp_path)) is None
