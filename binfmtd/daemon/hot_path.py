@@ -1,8 +1,10 @@
 """From an event to the kernel's having a handler again: the part that must be fast.
 
-Looks only at the entry that an event names or, where it names none, at the declared names: their inode numbers tell
-what was registered anew, and only that is read.  Writes stand-ins, and what ends a drift in one write.  Log, status,
-ledger and the full look come later, and so does a stand-in whose interpreter has changed: it has to be judged first.
+First come lines that need no look: those of stand-ins that another program has removed, and a helper above each entry
+that it has registered again.  Then it looks at the entry that an event names or, where it names none, at the declared
+names: their inode numbers tell what was registered anew, and only that is read.  It writes stand-ins, and what ends a
+drift in one write.  Log, status, ledger and the full look come later, and so does a stand-in whose interpreter has
+changed: it has to be judged first.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -18,7 +20,7 @@ from binfmtd.model.entry import Entry
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.ownership import equal
 from binfmtd.model.plan import INSTANCE
-from binfmtd.model.standin import stand_in_name
+from binfmtd.model.standin import is_stand_in, stand_in_name
 
 
 class Reaction:
@@ -78,7 +80,8 @@ class HotPath:
             self._stand_ins.line(handler)  # written now, not in a hurry
         kept = [handler for name, handler in self._handlers.items() if name in self._permanent]
         self._prepared = self._stand_ins.independent(kept)
-        self._rushed: list[str] = []  # handlers that `rush` registered a stand-in for
+        self._rushed: list[str] = []  # handlers that a stand-in was registered for before anything was looked at
+        self._gone = {name for name in self._prepared if name not in self._inodes}  # proper entries that are missing
 
     def react(self, heard: Heard, listen: Callable[[], Heard], instance: Instance, writer: Writer) -> Reaction:
         """Look at what was touched, and see that programs run again.  Raises WriteRefusedError.
@@ -88,6 +91,8 @@ class HotPath:
         reaction = Reaction()
         if heard.names:
             self._stand_ins.touched(heard.names)
+        if not heard.flushed:
+            self._answer_first(heard, instance, writer)
         without = self._look(heard, instance, writer, reaction)
         if reaction.found and not heard.names <= heard.written:
             # Gone, and nobody wrote to its file: a flush is heard from its first removal on.  The kernel said that a
@@ -118,6 +123,8 @@ class HotPath:
         reaction.kept = [name for name in rushed if name not in reaction.found]
         if self._permanent and (heard.names or heard.everything):
             self._keep(heard, instance, writer, reaction)
+        self._stand_ins.end_help(writer)
+        self._gone.update(name for name, d in reaction.found.items() if d is Drift.MISSING and name in self._prepared)
         self._there.difference_update(name for name, drift in reaction.found.items() if drift is Drift.MISSING)
         self._there.update(map(stand_in_name, (*reaction.bridged, *reaction.kept)))
         return reaction
@@ -128,15 +135,47 @@ class HotPath:
         said = None if entry is None else entry.registration
         return said is not None and said.match == handler.registration.match
 
+    def is_served(self, heard: Heard) -> bool:
+        """Whether other programs have touched proper entries only, and their stand-ins serve."""
+        touched = heard.written & self._prepared.keys()
+        return bool(touched) and not (heard.flushed or heard.overflow or any(map(is_stand_in, heard.names)))
+
+    def registered_again(self, heard: Heard, instance: Instance) -> list[str]:
+        """The proper entries that were missing, or touched just now, and that another program has registered since."""
+        missing = self._gone | (heard.written & self._prepared.keys())
+        return [name for name in missing if instance.inode(name) not in (None, self._inodes.get(name))]
+
     def rush(self, writer: Writer) -> None:
         """Register all permanent stand-ins before anything is looked at: a flush has removed them.
 
         ``react`` comes next.  Those that are still there are refused with EEXIST.  Raises WriteRefusedError.
         """
         if self._prepared and self._may_bridge(next(iter(self._prepared))):
-            self._rushed += self._stand_ins.rush(
-                self._prepared, lambda name: self._may_open(self._handlers[name].registration), writer
-            )
+            self._rushed += self._stand_ins.rush(self._prepared, self._may_open_of, writer)
+
+    def _answer_first(self, heard: Heard, instance: Instance, writer: Writer) -> None:
+        """Register what may be urgent, with prepared lines, before it is known whether it is needed.
+
+        A stand-in that another program has removed; and, where that program has registered an entry again, a helper
+        above it, until it is known what that entry says.
+        """
+        self._rush_stand_ins(heard.names, writer)
+        if heard.everything:
+            back = self.registered_again(heard, instance)
+            if back and self._may_bridge(back[0]):
+                self._gone.difference_update(back)
+                self._stand_ins.help([self._handlers[n] for n in back if self._may_open_of(n)], writer)
+
+    def _rush_stand_ins(self, names: Collection[str], writer: Writer) -> None:
+        """Register the prepared stand-ins among these names, which another program has touched."""
+        ours = (name for name in names if is_stand_in(name) and name in self._by_file and name not in self._failed)
+        touched = [self._by_file[name].name for name in ours]
+        lines = {name: self._prepared[name] for name in touched if name in self._prepared}
+        if lines and self._may_bridge(touched[0]):
+            self._rushed += self._stand_ins.rush(lines, self._may_open_of, writer)
+
+    def _may_open_of(self, name: str) -> bool:
+        return self._may_open(self._handlers[name].registration)
 
     def _stands(self, handler: Handler, instance: Instance) -> bool:
         entry = instance.entry(stand_in_name(handler.name))

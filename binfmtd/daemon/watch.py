@@ -12,6 +12,7 @@ its descriptor here.
 import fcntl
 import logging
 import os
+import select
 import struct
 import termios
 from collections import defaultdict, deque
@@ -231,6 +232,11 @@ class Watch:
             elif not mask & pyinotify.IN_IGNORED:
                 self.unknown += 1
         return heard
+
+    def wait(self, seconds: float) -> None:
+        """Wait until an event is pending, for so long at most."""
+        if self.descriptor is not None:
+            select.select([self.descriptor], [], [], seconds)
 
     def _only_of_instance(self, data: bytes) -> bool:
         """Tell if these are surely events of binfmt_misc alone.

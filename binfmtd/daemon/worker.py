@@ -30,6 +30,7 @@ from binfmtd.model.standin import stand_in_name
 
 OPENING_AT_START = 2.0  # seconds that the first pass waits for an interpreter's file system
 OPENING = 0.02  # seconds that a repair waits for it
+_REGISTERS_AGAIN = 0.002  # seconds from a removal by name to a registration by the same program
 
 Force = Callable[[str], bool]
 
@@ -76,6 +77,7 @@ class Worker:
         self._storm = storm
         self._report = report
         self._hot: HotPath | None = None
+        self._waited: HotPath | None = None
         self._wrote: list[Wrote] = []
 
     @property
@@ -125,6 +127,8 @@ class Worker:
     def repair(self) -> tuple[Heard, Reaction]:
         """Answer what was heard, the kernel first: stand-ins, what one write ends, and what stops every exec."""
         heard, self.heard = self.heard, Heard()
+        if self._hot is not None and self._hot is not self._waited:
+            self._await_registration(heard, self._hot)
         answer = self._answer(heard, heard)
         self.tell(answer)
         return heard, answer.reaction
@@ -199,6 +203,31 @@ class Worker:
             self._attachment.failed(error)
             self._report.trouble(self._attachment.problem or str(error))
         return reaction, bricking
+
+    def _await_registration(self, heard: Heard, hot: HotPath) -> None:
+        """Wait for a moment for a program that has removed an entry by name to register another in its place.
+
+        That one is newer and serves until the stand-in is above it.  Here little is left to do then, and no descriptor
+        is open that would keep the program from unmounting.  Once between two passes.
+
+        A shell truncates `register` before it writes the line, and the event of that comes first.
+        """
+        until = time.monotonic() + _REGISTERS_AGAIN
+        while hot.is_served(heard) and not self._storming() and (left := until - time.monotonic()) > 0:
+            if heard.everything and self._registered_again(heard, hot):
+                return
+            self._waited = hot
+            self._watch.wait(left)
+            self.listen()
+            heard.add(self.heard)
+            self.heard = Heard()
+
+    def _registered_again(self, heard: Heard, hot: HotPath) -> bool:
+        if self._attachment.mounted is None:
+            return False
+        with suppress(MountError), Instance(self._attachment.mounted) as instance:
+            return bool(hot.registered_again(heard, instance))
+        return True
 
     def _more(self, writer: Writer) -> Heard:
         """What others did since the last look, for whoever answers it."""

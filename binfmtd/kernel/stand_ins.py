@@ -31,6 +31,7 @@ class StandIns:
         self._yielding_to = yielding_to
         self._lines: dict[str, bytes | None] = {}  # by the name that they register
         self._apart: set[int] = set()  # entries that share no file with a handler
+        self._helping: set[str] = set()  # stand-ins whose helper serves already
 
     def independent(self, handlers: Iterable[Handler]) -> dict[str, bytes]:
         """Return the lines of the stand-ins that may be registered without a look, by their handlers' names.
@@ -64,6 +65,23 @@ class StandIns:
         if self._met is not None:
             self._met.update(map(stand_in_name, done))
         return done
+
+    def help(self, handlers: Iterable[Handler], writer: Writer) -> None:
+        """Register the helpers of these handlers' stand-ins, on top of all that is there.
+
+        Next comes ``renew`` for those that need it, and ``end_help``.
+        """
+        names = {stand_in_name(handler.name): handler for handler in handlers}
+        lines = {name: self._line(stand_in_name(name), handler) for name, handler in names.items()}
+        known = {name: line for name, line in lines.items() if line is not None}
+        results = writer.register(known.values())
+        self._helping.update(name for name, error in zip(known, results, strict=True) if error is None)
+
+    def end_help(self, writer: Writer) -> None:
+        """Remove the helpers that ``renew`` had no use for."""
+        for name in self._helping:
+            writer.control(stand_in_name(name), REMOVE)
+        self._helping.clear()
 
     def touched(self, names: Collection[str]) -> None:
         """Take it that entries of these names may have gone since the last look."""
@@ -177,7 +195,10 @@ class StandIns:
 
         Results and errors as for ``bridge``, but with the stand-ins' names.
         """
-        helped, refused = self._register(helpers, writer) if helpers else ([], {})
+        missing = {name: line for name, line in helpers.items() if name not in self._helping}
+        helped, refused = self._register(missing, writer) if missing else ([], {})
+        helped += helpers.keys() - missing.keys()
+        self._helping -= helpers.keys()
         for name in helped:
             writer.control(name, REMOVE)
         wanted = {name: line for name, line in lines.items() if name not in helpers or name in helped}

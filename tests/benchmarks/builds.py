@@ -10,6 +10,8 @@ import struct
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.contestants import BUILD, Skipped, daemon, loop, loop_in_python, process, scratch
@@ -46,13 +48,24 @@ class Mode(NamedTuple):
 
 @contextmanager
 def _as_the_unit(host: Host, keys: str) -> Iterator[None]:
-    """binfmtd with the priority that its unit gives it (Nice=-10), which takes root outside of the instance."""
+    """binfmtd with the priority that its unit gives it (Nice=-10), which takes root outside of the instance.
+
+    It has started in earnest: after READY=1 it goes on to load modules for a moment.
+    """
     with daemon(host.instance, f"{keys}\n{host.config}") as running:
+        wait_until(partial(_idle, running.pid), what="an idle daemon")
         if os.geteuid() == 0:
             for thread in os.listdir(f"/proc/{running.pid}/task"):
                 with suppress(ProcessLookupError):  # it has ended
                     os.setpriority(os.PRIO_PROCESS, int(thread), -10)
         yield
+
+
+def _idle(pid: int) -> bool:
+    """Whether a process takes no CPU time for a quarter of a second; the kernel counts it in hundredths of one."""
+    before = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    time.sleep(0.25)
+    return before == Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
 
 
 def _binfmtd(keys: str = "") -> Mode:

@@ -115,6 +115,8 @@ class SimulatedDaemon:
         self.seen: list[list[str]] = []  # names, newest first, after each write of the daemon's
         self.told = Told(directory)
         self.refuses: set[str] = set()  # what the kernel will not register
+        self.meanwhile: list[Callable[[], None]] = []  # what other programs do while the worker waits for them
+        self.waits = 0
         declared = tuple(
             Declaration(
                 handler.name,
@@ -154,8 +156,16 @@ class SimulatedDaemon:
                 flushed()
             return heard
 
+        def wait(seconds: float) -> None:
+            self.waits += 1
+            if self.meanwhile:
+                self.meanwhile.pop(0)()
+            else:
+                self.now += seconds
+
         watch = mock.create_autospec(Watch, instance=True)
         watch.read.side_effect = read
+        watch.wait.side_effect = wait
         return cast(Watch, watch)
 
     def monotonic(self) -> float:

@@ -1,7 +1,10 @@
-"""The worker where nothing can be looked at."""
+"""The worker where nothing can be looked at, and where another program is about to register an entry."""
 
 from pathlib import Path
 from unittest import mock
+
+import pytest
+from support.simulated_daemon import SimulatedDaemon
 
 from binfmtd.daemon.attachment import Attachment
 from binfmtd.daemon.pacing import Pacing
@@ -12,6 +15,10 @@ from binfmtd.daemon.storm import Storm
 from binfmtd.daemon.watch import Watch
 from binfmtd.daemon.worker import Worker
 from binfmtd.kernel.mount import Mounted
+from binfmtd.model.config import StandInPolicy
+from binfmtd.model.handler import Flags, Handler, Registration
+from binfmtd.model.match import Magic
+from binfmtd.model.standin import stand_in_name
 
 
 def test_an_instance_that_cannot_be_opened_from_the_start(tmp_path: Path) -> None:
@@ -27,3 +34,72 @@ def test_an_instance_that_cannot_be_opened_from_the_start(tmp_path: Path) -> Non
     assert not worker.heard
     assert "is binfmt_misc still mounted there?" in report.trouble.call_args.args[0]
     pacing.forget.assert_called_once_with()
+
+
+OURS = Registration(Magic(b"A"), "/ours", Flags.NONE)
+HELPER = stand_in_name(stand_in_name("a"))
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> SimulatedDaemon:
+    """Return one with a handler that has its permanent stand-in."""
+    daemon = SimulatedDaemon([Handler("a", OURS)], tmp_path, 0.02, stand_ins=StandInPolicy.PERMANENT)
+    assert daemon.names() == ["a", stand_in_name("a")]
+    return daemon
+
+
+def test_another_entry_that_is_registered_a_moment_after_the_removal(daemon: SimulatedDaemon) -> None:
+    """The worker waits for it, and its first write puts an entry above it."""
+    daemon.meanwhile = [lambda: daemon.registers("a", OURS._replace(interpreter="/theirs"))]
+    daemon.removes("a")
+    daemon.react()
+    assert daemon.waits == 1
+    assert daemon.seen[0] == [HELPER, "a", stand_in_name("a")]
+    assert daemon.names() == [stand_in_name("a"), "a"], "the stand-in is on top, and the helper has gone"
+
+
+def test_another_entry_whose_file_is_truncated_first(daemon: SimulatedDaemon) -> None:
+    """A shell does so with `register`: the worker waits until the line has been written."""
+    daemon.meanwhile = [daemon.stirs, lambda: daemon.registers("a", OURS._replace(interpreter="/theirs"))]
+    daemon.removes("a")
+    daemon.react()
+    assert daemon.waits == 2
+    assert daemon.seen[0] == [HELPER, "a", stand_in_name("a")]
+
+
+def test_another_entry_that_says_the_same(daemon: SimulatedDaemon) -> None:
+    """A helper was registered before that was known: it goes again."""
+    daemon.meanwhile = [lambda: daemon.registers("a", OURS)]
+    daemon.removes("a")
+    daemon.react()
+    assert daemon.seen == [[HELPER, "a", stand_in_name("a")], ["a", stand_in_name("a")]]
+
+
+def test_another_entry_that_is_registered_much_later(daemon: SimulatedDaemon) -> None:
+    """The worker has waited for 2 ms, once until the next pass; the entry is known to be missing."""
+    daemon.removes("a")
+    daemon.react()
+    assert (daemon.waits, daemon.seen) == (1, [])
+    daemon.now += 0.01
+    daemon.registers("a", OURS._replace(interpreter="/theirs"))
+    daemon.removes("a")
+    daemon.registers("a", OURS._replace(interpreter="/theirs"))
+    daemon.react()
+    assert daemon.waits == 1
+    assert daemon.seen[0][0] == HELPER
+
+
+def test_a_stand_in_that_is_removed_is_not_waited_for(daemon: SimulatedDaemon) -> None:
+    """Nothing serves: it is registered at once."""
+    daemon.removes("a")
+    daemon.removes(stand_in_name("a"))
+    daemon.react()
+    assert (daemon.waits, daemon.names()) == (0, [stand_in_name("a")])
+
+
+def test_a_stand_in_that_is_removed_while_the_worker_waits(daemon: SimulatedDaemon) -> None:
+    """The wait ends there."""
+    daemon.meanwhile = [lambda: daemon.removes(stand_in_name("a")), lambda: pytest.fail("it waits on")]
+    daemon.removes("a")
+    daemon.react()
+    assert daemon.names() == [stand_in_name("a")]
