@@ -48,7 +48,7 @@ from binfmtd.daemon.watchdog import Watchdog
 from binfmtd.daemon.worker import OPENING, Force, Worker, nothing
 from binfmtd.errors import ConfigError, MountError
 from binfmtd.kernel.mount import Mounted, Where
-from binfmtd.kernel.syscalls import use_short_slices
+from binfmtd.kernel.slices import use_short_slices
 from binfmtd.model.config import Config, OnStop
 from binfmtd.model.pause import Pauses
 

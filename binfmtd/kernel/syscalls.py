@@ -1,7 +1,7 @@
 """The system calls that Python's os module lacks.
 
-mount(2), umount2(2), fsopen(2), fspick(2), fsconfig(2), open_tree(2), mount_setattr(2), prctl(2), ptrace(2),
-sched_setattr(2); unshare(2) and setns(2), which os has from 3.12.
+mount(2), umount2(2), fsopen(2), fspick(2), fsconfig(2), open_tree(2), mount_setattr(2), prctl(2), ptrace(2);
+unshare(2) and setns(2), which os has from 3.12.
 
 ctypes costs 10 ms to import, so whoever needs one of these imports this module where it is used.  Each function raises
 OSError with the kernel's errno.
@@ -36,11 +36,6 @@ _FSPICK_CLOEXEC = 1
 _FSPICK_EMPTY_PATH = 8
 _FSCONFIG_SET_FLAG = 0
 _FSCONFIG_CMD_RECONFIGURE = 7
-
-# Not the same on every architecture: only of those that were looked up (arch/x86/entry/syscalls/syscall_64.tbl and
-# include/uapi/asm-generic/unistd.h), and of 64 bits.
-_SCHED_SETATTR = {"x86_64": 314, "aarch64": 274, "riscv64": 274}
-_SCHED_ATTR = struct.Struct("IIQiIQQQ")  # size, policy, flags, nice, priority, runtime, deadline, period: version 0
 
 _AT_FDCWD = -100
 
@@ -121,21 +116,6 @@ def enter_mount_namespace(of: int) -> None:
         _check(_libc.setns(descriptor, CLONE_NEWNS), f"/proc/{of}/ns/mnt")
     finally:
         os.close(descriptor)
-
-
-def use_short_slices(seconds: float) -> None:
-    """Have the scheduler give this thread, and those that it starts, so short a slice: then it need not wait for one.
-
-    From Linux 6.12 on a thread that wakes takes the core from one whose slice is longer, which otherwise runs until the
-    end of its own, 3 ms or more (Documentation/scheduler/sched-eevdf.rst; PREEMPT_SHORT in kernel/sched/features.h).
-    The kernel takes 0.1 ms at least.  An earlier kernel ignores it.  It takes no privilege.
-    """
-    number = _SCHED_SETATTR.get(os.uname().machine) if struct.calcsize("P") == 8 else None
-    if number is None:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    nice = os.getpriority(os.PRIO_PROCESS, 0)
-    attributes = _SCHED_ATTR.pack(_SCHED_ATTR.size, 0, 0, nice, 0, round(seconds * 1e9), 0, 0)
-    _check(_libc.syscall(number, 0, attributes, 0))
 
 
 def signal_when_parent_dies(signal: int) -> None:
