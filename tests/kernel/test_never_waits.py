@@ -331,9 +331,7 @@ def _slice(thread: int) -> int:
 
 def test_every_thread_has_a_short_slice(start_daemon: StartDaemon) -> None:
     """None waits until the slice of a build's process has ended, which takes 3 ms or more."""
-    script = (
-        "import sys; from binfmtd.kernel.slices import use_short_slices; use_short_slices(1e-4); sys.stdin.read()"
-    )
+    script = "import sys; from binfmtd.kernel.slices import use_short_slices; use_short_slices(1e-4); sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE) as example:
         try:
             wait_until(lambda: _slice(example.pid) == SLICE or example.poll() is not None, 5, "a slice")
