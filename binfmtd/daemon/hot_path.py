@@ -32,6 +32,7 @@ class Reaction:
         self.bridged: list[str] = []  # have a new stand-in
         self.standing: list[str] = []  # have had one already, which serves
         self.kept: list[str] = []  # in order, but for their permanent stand-in, which was written
+        self.helped = False  # a helper was registered before it was known whether it is needed
         self.refused: dict[str, WriteRefusedError] = {}
         self.instead: dict[str, Entry] = {}  # what is there, where it is not what should be
         self.wanted: dict[str, Registration] = {}  # what should be there instead
@@ -92,7 +93,7 @@ class HotPath:
         if heard.names:
             self._stand_ins.touched(heard.names)
         if not heard.flushed:
-            self._answer_first(heard, instance, writer)
+            reaction.helped = self._answer_first(heard, instance, writer)
         without = self._look(heard, instance, writer, reaction)
         if reaction.found and not heard.names <= heard.written:
             # Gone, and nobody wrote to its file: a flush is heard from its first removal on.  The kernel said that a
@@ -153,18 +154,19 @@ class HotPath:
         if self._prepared and self._may_bridge(next(iter(self._prepared))):
             self._rushed += self._stand_ins.rush(self._prepared, self._may_open_of, writer)
 
-    def _answer_first(self, heard: Heard, instance: Instance, writer: Writer) -> None:
-        """Register what may be urgent, with prepared lines, before it is known whether it is needed.
+    def _answer_first(self, heard: Heard, instance: Instance, writer: Writer) -> bool:
+        """Register what may be urgent, with prepared lines, before it is known whether it is needed; True for a helper.
 
         A stand-in that another program has removed; and, where that program has registered an entry again, a helper
         above it, until it is known what that entry says.
         """
         self._rush_stand_ins(heard.names, writer)
-        if heard.everything:
-            back = self.registered_again(heard, instance)
-            if back and self._may_bridge(back[0]):
-                self._gone.difference_update(back)
-                self._stand_ins.help([self._handlers[n] for n in back if self._may_open_of(n)], writer)
+        back = self.registered_again(heard, instance) if heard.everything else []
+        if not back or not self._may_bridge(back[0]):
+            return False
+        self._gone.difference_update(back)
+        self._stand_ins.help([self._handlers[name] for name in back if self._may_open_of(name)], writer)
+        return True
 
     def _rush_stand_ins(self, names: Collection[str], writer: Writer) -> None:
         """Register the prepared stand-ins among these names, which another program has touched."""

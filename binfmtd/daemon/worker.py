@@ -186,7 +186,7 @@ class Worker:
                 cpu = time.thread_time()
                 try:
                     reaction = self._hot.react(heard, lambda: self._more(writer), instance, writer)
-                    if reaction.bridged or reaction.kept or INSTANCE in reaction.ended:
+                    if reaction.bridged or reaction.kept or reaction.helped or INSTANCE in reaction.ended:
                         self._pacing.spent(time.thread_time() - cpu)
                     stood_in = [*reaction.bridged, *reaction.kept]
                     self._reconciler.stood_in(stood_in, instance, self._unchanged)

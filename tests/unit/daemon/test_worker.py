@@ -75,6 +75,15 @@ def test_another_entry_that_says_the_same(daemon: SimulatedDaemon) -> None:
     assert daemon.seen == [[HELPER, "a", stand_in_name("a")], ["a", stand_in_name("a")]]
 
 
+def test_a_helper_is_paid_for(daemon: SimulatedDaemon) -> None:
+    """When the budget of CPU time is spent, none is registered before it is known whether it is needed."""
+    daemon.pacing.spent(1.0)
+    daemon.removes("a")
+    daemon.registers("a", OURS)
+    daemon.react()
+    assert daemon.seen == []
+
+
 def test_another_entry_that_is_registered_much_later(daemon: SimulatedDaemon) -> None:
     """The worker has waited for 2 ms, once until the next pass; the entry is known to be missing."""
     daemon.removes("a")
