@@ -164,16 +164,22 @@ class Pacing:
         self._withheld[name] = _NEVER
         return False
 
-    def may_keep(self, name: str, drift: Drift) -> bool:
+    def may_keep(self, name: str, drift: Drift, *, at_once: bool = False) -> bool:
         """Whether a pass may write the permanent stand-in of the handler ``name`` now, which has drifted so.
 
-        Another daemon that wants something else registers the stand-in differently, and the proper entry as well: while
-        we back off from the one, we leave the other, or the two daemons would exchange stand-ins for ever.
+        Another daemon that wants something else registers the stand-in differently, and the proper entry as well.  So
+        an exchange of the one counts like a repair of the other, and while we back off from the entry we leave the
+        stand-in: or the two daemons would exchange stand-ins for ever.  ``at_once``: it is we who want something else.
         """
-        if drift is Drift.CHANGED and not self.may_switch(name):
+        disputed = drift is Drift.CHANGED and not at_once
+        if disputed and not self.may_switch(name):
             self._withheld[name] = self._contention.allowed_at(name)
             return False
-        return self.may_bridge(name)
+        if not self.may_bridge(name):
+            return False
+        if disputed:
+            self._contend(name, time.monotonic())
+        return True
 
     def restore_at(self) -> float:
         """When a stand-in that was withheld may be registered; infinity if none was."""

@@ -7,6 +7,7 @@ import errno
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
 from binfmtd.daemon.attachment import Attachment
@@ -288,7 +289,7 @@ class Worker:
                         disturbed=disturbed,
                         removed=removed,
                         allow=allow,
-                        keeps=self._pacing.may_keep,
+                        keeps=partial(self._pacing.may_keep, at_once=at_once),
                         unchanged=self._unchanged,
                         last=trigger == "stop",
                     )

@@ -213,6 +213,19 @@ def test_a_stand_in_that_another_daemon_registers_differently(world: World) -> N
     assert world.pacing.may_keep("a", Drift.CHANGED)
 
 
+def test_stand_ins_that_two_daemons_exchange(world: World) -> None:
+    """It is the same contention as about the proper entry; what our own config changes is none."""
+    for _ in range(REPAIRS):
+        assert world.pacing.may_keep("a", Drift.CHANGED, at_once=True)
+        assert world.pacing.may_keep("a", Drift.MISSING)
+    assert world.told.quarrels == []
+    for _ in range(REPAIRS):
+        assert world.pacing.may_keep("a", Drift.CHANGED)
+    assert world.told.quarrels == ["a"]
+    assert not world.pacing.may_keep("a", Drift.CHANGED)
+    assert world.pacing.may_keep("a", Drift.CHANGED, at_once=True)
+
+
 def test_a_flush_counts_for_nobody(world: World) -> None:
     """Neither the repair after it nor the stand-ins that went with it."""
     for _ in range(3 * REPAIRS):
