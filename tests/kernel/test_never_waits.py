@@ -1,12 +1,7 @@
 """Nothing that hangs delays a repair: not the reader of the log, not a disk, not an interpreter's file system."""
 
-import ctypes
 import os
-import signal
 import socket
-import struct
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +14,7 @@ from support.daemon import Daemon
 from support.fuse import HangingFileSystem
 from support.instance import Instance
 from support.programs import exits_with, install
+from support.slices import SLICE, kernel_has_slices, slice_of
 from support.waiting import SLOWNESS, wait_until
 
 StartDaemon = Callable[..., Daemon]
@@ -29,7 +25,6 @@ magic = 'one'
 interpreter = "/usr/bin/true"
 flags = "F"
 """
-SLICE = 100_000  # nanoseconds
 CONFIG = "architectures = []\n" + ONE
 
 
@@ -320,29 +315,13 @@ def test_an_interpreter_on_a_mount_that_is_gone(instance: Instance, start_daemon
     assert daemon.terminate() == 0
 
 
-def _slice(thread: int) -> int:
-    """Return the slice of CPU time that the scheduler gives a thread, in nanoseconds (sched_getattr(2))."""
-    number = {"x86_64": 315, "aarch64": 275, "riscv64": 275}[os.uname().machine]
-    attributes = ctypes.create_string_buffer(48)
-    if ctypes.CDLL(None, use_errno=True).syscall(number, thread, attributes, len(attributes), 0):
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return int(struct.unpack_from("Q", attributes, 24)[0])
-
-
 def test_every_thread_has_a_short_slice(start_daemon: StartDaemon) -> None:
     """None waits until the slice of a build's process has ended, which takes 3 ms or more."""
-    script = "import sys; from binfmtd.kernel.slices import use_short_slices; use_short_slices(1e-4); sys.stdin.read()"
-    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE) as example:
-        try:
-            wait_until(lambda: _slice(example.pid) == SLICE or example.poll() is not None, 5, "a slice")
-        except AssertionError:
-            pytest.skip("this kernel knows no slices of one thread: it came with Linux 6.12")
-        finally:
-            example.kill()
-    assert example.returncode in (None, -signal.SIGKILL), "the call failed"
+    if not kernel_has_slices():
+        pytest.skip("this kernel has no slices of single threads: they came with Linux 6.12")
     daemon = start_daemon(CONFIG)
-    threads = [int(each) for each in os.listdir(f"/proc/{daemon.pid}/task")]
-    assert threads
-    for thread in threads:
+    found = set()
+    for thread in os.listdir(f"/proc/{daemon.pid}/task"):
         with suppress(ProcessLookupError):  # it has ended
-            assert _slice(thread) == SLICE
+            found.add(slice_of(int(thread)))
+    assert found == {SLICE}

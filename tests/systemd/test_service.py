@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from support.booted import CONFIG, DROP_INS, ENTRY, MOUNT_POINT, PROGRAM, UNIT, Booted
+from support.slices import PRINT_SLICE, SLICE, kernel_has_slices
 from support.waiting import SLOWNESS, wait_until
 
 from binfmtd.catalog.architectures import CATALOG
@@ -52,6 +53,13 @@ def test_starts(service: Booted) -> None:
     pid = service.show("MainPID")
     status = service.run("cat", f"/proc/{pid}/status").stdout
     assert [line.split()[1] for line in status.splitlines() if line.startswith("Cap")] == ["0" * 16] * 5
+
+
+def test_short_slices(service: Booted) -> None:
+    """The unit's sandbox allows the daemon to ask for them."""
+    if not kernel_has_slices():
+        pytest.skip("this kernel has no slices of single threads: they came with Linux 6.12")
+    assert service.run("python3", "-c", PRINT_SLICE, service.show("MainPID")).stdout == f"{SLICE}\n"
 
 
 def test_starts_with_the_system(service: Booted) -> None:

@@ -1,0 +1,38 @@
+"""The slice of CPU time that the scheduler gives to a thread (sched_getattr(2))."""
+
+import subprocess
+import sys
+
+from support.waiting import wait_until
+
+SLICE = 100_000  # nanoseconds; what the daemon asks for
+# Prints it in nanoseconds, for the thread that the argument names; 0 before Linux 6.12.
+PRINT_SLICE = """
+import ctypes, os, struct, sys
+number = {"x86_64": 315, "aarch64": 275, "riscv64": 275}[os.uname().machine]
+attributes = ctypes.create_string_buffer(48)
+if ctypes.CDLL(None, use_errno=True).syscall(number, int(sys.argv[1]), attributes, len(attributes), 0):
+    sys.exit(os.strerror(ctypes.get_errno()))
+print(struct.unpack_from("Q", attributes, 24)[0])
+"""
+_ASK_AND_WAIT = f"from binfmtd.kernel.slices import use_short_slices; use_short_slices({SLICE / 1e9}); input()"
+
+
+def slice_of(thread: int) -> int:
+    """Return it; ProcessLookupError if there is no such thread."""
+    done = subprocess.run([sys.executable, "-c", PRINT_SLICE, str(thread)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ProcessLookupError(done.stderr)
+    return int(done.stdout)
+
+
+def kernel_has_slices() -> bool:
+    """Whether a thread of this kernel can have a slice of its own, as from Linux 6.12 on."""
+    with subprocess.Popen([sys.executable, "-c", _ASK_AND_WAIT], stdin=subprocess.PIPE) as example:
+        try:
+            wait_until(lambda: slice_of(example.pid) == SLICE, 2, "a slice of its own")
+        except AssertionError:
+            return False
+        finally:
+            example.kill()
+    return True
