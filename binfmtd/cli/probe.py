@@ -58,9 +58,13 @@ def main(arguments: Sequence[str]) -> int:
         raise UsageError(str(error)) from None
     refuse_without_code_memory()
     if given.write:
+        from binfmtd.kernel.slices import use_short_slices
+
         # The daemon's own priority is for repairs.
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, 0, max(0, os.getpriority(os.PRIO_PROCESS, 0)))
+        with suppress(OSError):
+            use_short_slices(0)
         _write(state_dir(given), tuple(probe(wanted, observe(given.mount), MORE_PATIENCE)))
         return DONE
     tried = list(probe(wanted, observe(given.mount)))

@@ -3,7 +3,9 @@
 import argparse
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
+from typing import Any
 
 from binfmtd.cli import options
 from binfmtd.cli.check import observe
@@ -20,6 +22,7 @@ from binfmtd.kernel.host import boot_id
 from binfmtd.model.config import Config
 from binfmtd.report.status_json import set_aside, take_history
 
+_SLICE = 0.0001  # seconds
 _LAST_LINES = 0.5  # seconds that the end waits for the reader of the log
 
 
@@ -87,6 +90,23 @@ class _Files:
         return outlasting(config) if self._given.persistent else config
 
 
+def _take(directory: str) -> tuple[Lock, list[Any]]:
+    """Make the state directory ours; returns its lock, and the history of the daemon before."""
+    make_state_dir(directory)
+    lock = Lock(directory, before=partial(set_aside, directory))
+    history = take_history(directory)
+    remove_unfinished(directory)
+    return lock, history
+
+
+def _ask_for_short_slices() -> None:
+    """For all threads; where it is forbidden the daemon waits longer for a core of a busy machine."""
+    from binfmtd.kernel.slices import use_short_slices
+
+    with suppress(OSError):
+        use_short_slices(_SLICE)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run until SIGTERM or SIGINT; SIGHUP loads the config anew."""
     given = parser().parse_args(arguments)
@@ -94,6 +114,7 @@ def main(arguments: Sequence[str]) -> int:
     from binfmtd.daemon.signals import Signals
 
     signals = Signals()  # first of all: what was sent meanwhile is answered
+    _ask_for_short_slices()
     wanted = options.architectures(given)
     persistence = Persistence(find_host(given.host_root) if given.persistent else None)
     persistence.check_reader()
@@ -101,10 +122,7 @@ def main(arguments: Sequence[str]) -> int:
     files = _Files(given, wanted)
     config, rejected = files.load_at_start()
     directory = files.state_dir
-    make_state_dir(directory)
-    lock = Lock(directory, before=partial(set_aside, directory))
-    history = take_history(directory)
-    remove_unfinished(directory)
+    lock, history = _take(directory)
 
     from binfmtd.config.look import DEFAULT_PATH
     from binfmtd.config.source import age, watched

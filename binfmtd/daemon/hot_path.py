@@ -81,6 +81,7 @@ class HotPath:
             self._stand_ins.line(handler)  # written now, not in a hurry
         kept = [handler for name, handler in self._handlers.items() if name in self._permanent]
         self._prepared = self._stand_ins.independent(kept)
+        self._overlaid_by: dict[str, int] = {}  # handler -> the other entry above which its stand-in has been put
         self._rushed: list[str] = []  # handlers that a stand-in was registered for before anything was looked at
         self._gone = {name for name in self._prepared if name not in self._inodes}  # proper entries that are missing
 
@@ -94,6 +95,18 @@ class HotPath:
             self._stand_ins.touched(heard.names)
         if not heard.flushed:
             reaction.helped = self._answer_first(heard, instance, writer)
+        try:
+            self._answer(heard, listen, instance, writer, reaction)
+        finally:
+            self._stand_ins.end_help(writer)
+        self._gone.update(name for name, d in reaction.found.items() if d is Drift.MISSING and name in self._prepared)
+        self._there.difference_update(name for name, drift in reaction.found.items() if drift is Drift.MISSING)
+        self._there.update(map(stand_in_name, (*reaction.bridged, *reaction.kept)))
+        return reaction
+
+    def _answer(
+        self, heard: Heard, listen: Callable[[], Heard], instance: Instance, writer: Writer, reaction: Reaction
+    ) -> None:
         without = self._look(heard, instance, writer, reaction)
         if reaction.found and not heard.names <= heard.written:
             # Gone, and nobody wrote to its file: a flush is heard from its first removal on.  The kernel said that a
@@ -113,7 +126,8 @@ class HotPath:
             allowed = [handler for handler in without if self._may_bridge(handler.name)]
             enabled = [each.name for each in allowed if self._enabled_again(each, heard, instance, writer)]
             # Another program has registered a newer entry for the same files: no look is needed to know that it wins.
-            certain = {h.name for h in allowed if h.name in self._prepared and self._takes_the_same(h, reaction)}
+            overlaid = (h.name for h in allowed if h.name in self._prepared and self._is_overlaid(h, reaction))
+            certain = set(overlaid).difference(rushed)
             overtaken = self._stand_ins.renew(allowed, instance, writer, certain)
             bridged = self._stand_ins.bridge(allowed, instance, writer)
             new = [name for name in rushed if name in reaction.found]
@@ -121,25 +135,23 @@ class HotPath:
             reaction.refused = bridged[1] | overtaken[1]
             stood = set(reaction.bridged)
             reaction.standing = [h.name for h in without if h.name not in stood and self._stands(h, instance)]
-        reaction.kept = [name for name in rushed if name not in reaction.found]
+        reaction.kept = [name for name in rushed if name not in reaction.bridged]
         if self._permanent and (heard.names or heard.everything):
             self._keep(heard, instance, writer, reaction)
-        self._stand_ins.end_help(writer)
-        self._gone.update(name for name, d in reaction.found.items() if d is Drift.MISSING and name in self._prepared)
-        self._there.difference_update(name for name, drift in reaction.found.items() if drift is Drift.MISSING)
-        self._there.update(map(stand_in_name, (*reaction.bridged, *reaction.kept)))
-        return reaction
 
-    @staticmethod
-    def _takes_the_same(handler: Handler, reaction: Reaction) -> bool:
-        entry = reaction.instead.get(handler.name)
-        said = None if entry is None else entry.registration
-        return said is not None and said.match == handler.registration.match
+    def _is_overlaid(self, handler: Handler, reaction: Reaction) -> bool:
+        """Whether another entry for the same files has been registered under its name since the last reaction."""
+        name, entry = handler.name, reaction.instead.get(handler.name)
+        if entry is None or entry.registration is None or entry.registration.match != handler.registration.match:
+            return False
+        new = entry.inode not in (self._inodes.get(name), self._overlaid_by.get(name))
+        self._overlaid_by[name] = entry.inode
+        return new
 
     def is_served(self, heard: Heard) -> bool:
-        """Whether other programs have touched proper entries only, and their stand-ins serve."""
-        touched = heard.written & self._prepared.keys()
-        return bool(touched) and not (heard.flushed or heard.overflow or any(map(is_stand_in, heard.names)))
+        """Whether other programs have written to proper entries only, each of which has a stand-in that serves."""
+        alone = heard.names <= self._prepared.keys() and not (heard.flushed or heard.overflow)
+        return alone and bool(heard.written) and all(self._stand_ins.has_met(stand_in_name(n)) for n in heard.names)
 
     def registered_again(self, heard: Heard, instance: Instance) -> list[str]:
         """The proper entries that were missing, or touched just now, and that another program has registered since."""
@@ -161,17 +173,21 @@ class HotPath:
         above it, until it is known what that entry says.
         """
         self._rush_stand_ins(heard.names, writer)
-        back = self.registered_again(heard, instance) if heard.everything else []
-        if not back or not self._may_bridge(back[0]):
+        back = set(self.registered_again(heard, instance)) if heard.everything else set[str]()
+        helped = [self._handlers[name] for name in back.difference(self._rushed) if self._may_open_of(name)]
+        if not helped or not self._may_bridge(helped[0].name):
             return False
-        self._gone.difference_update(back)
-        self._stand_ins.help([self._handlers[name] for name in back if self._may_open_of(name)], writer)
+        self._gone -= back
+        self._stand_ins.help(helped, writer)
         return True
 
     def _rush_stand_ins(self, names: Collection[str], writer: Writer) -> None:
-        """Register the prepared stand-ins among these names, which another program has touched."""
+        """Register the prepared stand-ins among these names, which another program has touched.
+
+        While we back off from a handler it is looked at first: another daemon may be about to exchange its stand-in.
+        """
         ours = (name for name in names if is_stand_in(name) and name in self._by_file and name not in self._failed)
-        touched = [self._by_file[name].name for name in ours]
+        touched = [name for name in (self._by_file[each].name for each in ours) if self._may_switch(name)]
         lines = {name: self._prepared[name] for name in touched if name in self._prepared}
         if lines and self._may_bridge(touched[0]):
             self._rushed += self._stand_ins.rush(lines, self._may_open_of, writer)

@@ -36,6 +36,9 @@ class Pacing:
         self._free: set[str] = set()
         self._budget = StandInBudget()
         self._withheld: dict[str, float] = {}  # handlers whose stand-ins wait, and the back-off that they wait for
+        self._disputed: set[str] = (
+            set()
+        )  # handlers whose stand-in, which another program registered, a pass may exchange
         self._desired: DesiredState | None = None  # at the last pass
         self._in_order: frozenset[str] = frozenset()  # what stood as declared: only that can be repaired
         self._report = report
@@ -88,14 +91,18 @@ class Pacing:
         if len(removed) >= _MANY and 2 * len(removed) > len(desired.permanent or desired.handlers):
             self._free |= removed  # another program removes everything, name by name: that is as good as a flush
             self._contend(INSTANCE, now)
-        if self._desired is not None:
-            self._free |= desired.changed_since(self._desired) & (written.keys() | still_open.keys())
+        changed = frozenset[str]() if self._desired is None else desired.changed_since(self._desired)
+        self._free |= changed & (written.keys() | still_open.keys())
         self._desired = desired
         for name, drift in written.items():
             if name in counted:
                 since = self._settling.since(name)
                 took = None if since is None else now - since
                 self._count(name, drift, now, took, free=(at_once and since is None) or name in self._free)
+        disputed, self._disputed = self._disputed - counted - changed, set()
+        for name in disputed & desired.permanent.keys():
+            if desired.permanent[name].name in result.kept:
+                self._contend(name, now)
         for action in result.done:
             # Another daemon that wants it puts it back: one of the two has to back off.
             if action.act is Act.REMOVE and is_stand_in(action.entry) and not at_once:
@@ -168,17 +175,17 @@ class Pacing:
         """Whether a pass may write the permanent stand-in of the handler ``name`` now, which has drifted so.
 
         Another daemon that wants something else registers the stand-in differently, and the proper entry as well.  So
-        an exchange of the one counts like a repair of the other, and while we back off from the entry we leave the
+        an exchange of the one counts like a repair of the other, and a pass that backs off from the entry leaves the
         stand-in: or the two daemons would exchange stand-ins for ever.  ``at_once``: it is we who want something else.
         """
-        disputed = drift is Drift.CHANGED and not at_once
+        disputed = drift is Drift.CHANGED and not at_once and name not in self._free
         if disputed and not self.may_switch(name):
             self._withheld[name] = self._contention.allowed_at(name)
             return False
         if not self.may_bridge(name):
             return False
         if disputed:
-            self._contend(name, time.monotonic())
+            self._disputed.add(name)
         return True
 
     def restore_at(self) -> float:

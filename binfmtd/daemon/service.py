@@ -12,7 +12,6 @@ import gc
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -48,14 +47,12 @@ from binfmtd.daemon.watchdog import Watchdog
 from binfmtd.daemon.worker import OPENING, Force, Worker, nothing
 from binfmtd.errors import ConfigError, MountError
 from binfmtd.kernel.mount import Mounted, Where
-from binfmtd.kernel.slices import use_short_slices
 from binfmtd.model.config import Config, OnStop
 from binfmtd.model.pause import Pauses
 
 CALM = 1.0  # seconds: a program that replaces one interpreter after the other is waited for
 # Python lets a thread run for 5 ms before another gets its turn: a repair would take ten times as long.
 _SWITCH_SECONDS = 0.0001
-_SLICE_SECONDS = 0.0001
 _FIRST_LOOK = 2.0  # seconds that the start waits for interpreters
 _VERIFIED = 1.0  # seconds from one look at interpreters to the next, while no events are read
 _WRITTEN = 0.2  # seconds that the start and a new config wait for the ledger
@@ -186,8 +183,6 @@ class Service:
     def _start(self) -> None:
         """Make the first pass.  No handlers are kept yet, so this may wait until it is made."""
         sys.setswitchinterval(_SWITCH_SECONDS)
-        with suppress(OSError):  # it may be forbidden: then the loop waits longer for a core on a busy machine
-            use_short_slices(_SLICE_SECONDS)
         self._reconciler.pauses = self._pauses.read()
         self._report.pauses_unread(self._pauses.problem)
         self._probing.begin()

@@ -185,6 +185,7 @@ def _take(descriptor: int, patience: float, before: Callable[[], None]) -> bool:
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            os.ftruncate(descriptor, 0)  # the last holder's process id says nothing any more
             before()
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # loses the shared lock if it fails: flock(2)
         except BlockingIOError:

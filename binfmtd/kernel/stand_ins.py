@@ -2,6 +2,7 @@
 
 import errno
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 
 from binfmtd.errors import Again, FormatError, WriteRefusedError
 from binfmtd.formats.line import encode_line
@@ -61,10 +62,9 @@ class StandIns:
                     yield line
 
         results = writer.register(lines())
-        done = [name for name, error in zip(names, results, strict=True) if error is None]
-        if self._met is not None:
-            self._met.update(map(stand_in_name, done))
-        return done
+        if self._met is not None:  # also those that are refused with EEXIST, since they are there
+            self._met.update(map(stand_in_name, names))
+        return [name for name, error in zip(names, results, strict=True) if error is None]
 
     def help(self, handlers: Iterable[Handler], writer: Writer) -> None:
         """Register the helpers of these handlers' stand-ins, on top of all that is there.
@@ -78,10 +78,15 @@ class StandIns:
         self._helping.update(name for name, error in zip(known, results, strict=True) if error is None)
 
     def end_help(self, writer: Writer) -> None:
-        """Remove the helpers that ``renew`` had no use for."""
-        for name in self._helping:
-            writer.control(stand_in_name(name), REMOVE)
-        self._helping.clear()
+        """Remove the helpers that ``renew`` did not use.  Raises nothing: the next pass removes what is left."""
+        helping, self._helping = self._helping, set()
+        with suppress(WriteRefusedError):
+            for name in helping:
+                writer.control(stand_in_name(name), REMOVE)
+
+    def has_met(self, name: str) -> bool:
+        """Whether an entry of this name was there at the last look, and no other program has touched it since."""
+        return self._met is None or name in self._met
 
     def touched(self, names: Collection[str]) -> None:
         """Take it that entries of these names may have gone since the last look."""

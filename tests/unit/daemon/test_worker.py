@@ -1,5 +1,6 @@
 """The worker where nothing can be looked at, and where another program is about to register an entry."""
 
+import time
 from pathlib import Path
 from unittest import mock
 
@@ -75,13 +76,21 @@ def test_another_entry_that_says_the_same(daemon: SimulatedDaemon) -> None:
     assert daemon.seen == [[HELPER, "a", stand_in_name("a")], ["a", stand_in_name("a")]]
 
 
-def test_a_helper_is_paid_for(daemon: SimulatedDaemon) -> None:
-    """When the budget of CPU time is spent, none is registered before it is known whether it is needed."""
-    daemon.pacing.spent(1.0)
+def test_a_helper_is_paid_for(daemon: SimulatedDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the budget of CPU time, also where it was not needed; when that is spent, none is registered."""
+    monkeypatch.setattr(time, "thread_time", iter(range(99)).__next__)  # a second from each time to the next
+    assert daemon.pacing.may_bridge("a")
+    daemon.removes("a")
+    daemon.registers("a", OURS)
+    daemon.react()
+    assert daemon.seen[0][0] == HELPER
+    daemon.seen.clear()
+    assert daemon.pacing.restore_at() == float("inf")
     daemon.removes("a")
     daemon.registers("a", OURS)
     daemon.react()
     assert daemon.seen == []
+    assert daemon.pacing.restore_at() > daemon.now
 
 
 def test_another_entry_that_is_registered_much_later(daemon: SimulatedDaemon) -> None:
@@ -112,3 +121,26 @@ def test_a_stand_in_that_is_removed_while_the_worker_waits(daemon: SimulatedDaem
     daemon.removes("a")
     daemon.react()
     assert daemon.names() == [stand_in_name("a")]
+
+
+def test_a_stand_in_that_was_written_to_and_is_there(daemon: SimulatedDaemon) -> None:
+    """It is put above the newer entry all the same."""
+    daemon.touches(stand_in_name("a"))
+    daemon.removes("a")
+    daemon.registers("a", OURS._replace(interpreter="/theirs"))
+    daemon.react()
+    assert daemon.names() == [stand_in_name("a"), "a"]
+
+
+def test_one_that_has_no_stand_in_is_not_waited_with(tmp_path: Path) -> None:
+    """Another program removes all: a handler that shares files gets its stand-in at once."""
+    low, high = (
+        Handler(name, Registration(Magic(magic), "/i", Flags.NONE)) for name, magic in (("b", b"B"), ("c", b"BC"))
+    )
+    handlers = [Handler("a", OURS), low, high]
+    daemon = SimulatedDaemon(handlers, tmp_path, 0.02, stand_ins=StandInPolicy.PERMANENT)
+    for name in "abc":
+        daemon.removes(name)
+    daemon.react()
+    assert daemon.waits == 0
+    assert {stand_in_name("b"), stand_in_name("c")} <= set(daemon.names())
