@@ -50,7 +50,7 @@ class Ledger:
             entry, record = observed.by_name.get(name), self.records.get(name)
             recorded = entry is not None and record is not None and record.inode in (None, entry.inode)
             if entry is not None and not recorded and equal(entry.registration, registration):
-                self.records[name] = Record(registration)
+                self.records[name] = Record(registration, entry.inode)
 
     def intend(self, handlers: Iterable[Handler]) -> None:
         """Write down that these may be registered, as well as what is intended already."""

@@ -309,7 +309,13 @@ class Model:
 
     def serving(self, seen: Seen, file_name: str, content: bytes) -> tuple[int | str, list[str]]:
         """What the program should end with (a status, or an error where nobody takes it), and who wrongly takes it."""
-        takers = [name for name, e in seen.entries.items() if e.enabled and takes(e.match, file_name, content)]
+
+        def serves(name: str, entry: Entry) -> bool:
+            """By its proper entry or by its stand-in, which F keeps serving when the interpreter has gone."""
+            both = (entry, seen.stand_ins.get(stand_in_name(name)))
+            return any(each is not None and each.enabled and takes(each.match, file_name, content) for each in both)
+
+        takers = [name for name, entry in seen.entries.items() if serves(name, entry)]
         ranked = [name for name in takers if self.must_stand(name)]
         rank = {name: (handler.priority, place) for place, (name, handler) in enumerate(self.handlers.items())}
 

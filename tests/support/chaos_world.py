@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from binfmtd.model.standin import is_stand_in
+from binfmtd.model.standin import is_stand_in, stand_in_name
 from support.chaos_model import Entry, Handler, Interpreter, Kind, Policy, Seen
 from support.daemon import Daemon
 from support.exec_loop import TESTS, execute
@@ -220,8 +220,11 @@ class World:
         )
 
     def entries(self) -> dict[str, Entry]:
-        """Newest first, without stand-ins; what vanishes meanwhile is left out."""
-        return self._entries(self._instance.names())
+        """Newest first, each at the place of its stand-in where that is newer; what vanishes meanwhile is left out."""
+        listed = self._instance.all_names()
+        owners = {stand_in_name(name): name for name in listed}
+        names = dict.fromkeys(owners.get(name, name) for name in listed)
+        return self._entries(name for name in names if not is_stand_in(name))
 
     def _entries(self, names: Iterable[str]) -> dict[str, Entry]:
         found = {}

@@ -94,7 +94,7 @@ def test_the_intent_is_on_disk_before_the_deed(tmp_path: Path) -> None:
     Ledger(str(tmp_path), BOOT).intend([Handler("a", SAYS)])
     again = Ledger(str(tmp_path), BOOT)
     again.claim(observed(("a", 7)), 1)
-    assert again.records == {"a": Record(SAYS)}
+    assert again.records == {"a": Record(SAYS, 7)}
 
 
 def test_an_intent_is_no_knowledge(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_an_intent_is_no_knowledge(tmp_path: Path) -> None:
     again = Ledger(str(tmp_path), BOOT)
     assert again.records == ledger.records, "what is recorded stays known"
     again.claim(observed(("a", 9), ("b", 8)), 1)
-    assert again.records == {"a": Record(SAYS), "b": Record(SAYS, 8, FILE)}
+    assert again.records == {"a": Record(SAYS, 9), "b": Record(SAYS, 8, FILE)}
 
 
 def test_an_intent_claims_no_other_entry(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_a_damaged_ledger_costs_nothing_but_knowledge(tmp_path: Path, text: byte
     ledger.intend([Handler("a", SAYS)])
     again = Ledger(str(tmp_path), BOOT)
     again.claim(observed(("a", 7)), 1)
-    assert (again.records, again.problem) == ({"a": Record(SAYS)}, None)
+    assert (again.records, again.problem) == ({"a": Record(SAYS, 7)}, None)
 
 
 def test_a_ledger_that_is_no_file_is_damaged_too(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_an_intent_claims_nothing_in_another_instance(tmp_path: Path) -> None:
     ledger = Ledger(str(tmp_path), BOOT)
     ledger.claim(observed(), 1)
     ledger.intend([Handler("a", SAYS)])
-    for created, records in ((2, {}), (1, {"a": Record(SAYS)})):
+    for created, records in ((2, {}), (1, {"a": Record(SAYS, 7)})):
         again = Ledger(str(tmp_path), BOOT)
         again.claim(observed(("a", 7)), created)
         assert again.records == records
