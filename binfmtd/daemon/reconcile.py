@@ -304,6 +304,8 @@ class Reconciler:
         for action in outcome.done:
             if action.act is Act.REMOVE:
                 self.ledger.records.pop(action.entry, None)
+                if self._stand_ins is not None:  # if it comes back, another daemon keeps it, and none had left it over
+                    self._stand_ins.discard(action.entry)
             elif action.drift is Drift.STALE_INTERPRETER:
                 self._took_over[action.entry] = time.monotonic()
         for action, error in outcome.failed:

@@ -125,6 +125,7 @@ def test_the_stand_ins_of_the_other(instance: Instance, start_daemon: StartDaemo
     instance.remove(NAMES[0])  # whatever makes it look at everything
     wait_until(lambda: {NAMES[0], stand_in_name(NAMES[0])} < set(instance.all_names()))
     pod.wait_status(lambda status: status["repairs"] == 1 and status["state"] == "converged")
+    assert not pod.logs("contention_started"), "it takes the host's stand-in for left over, once"
     assert pod.terminate() == 0
     assert sorted(instance.all_names()) == [stand_in_name("other"), helper, "other"]
     assert instance.inode(helper) == number
