@@ -140,7 +140,7 @@ class HotPath:
             self._keep(heard, instance, writer, reaction)
 
     def _is_overlaid(self, handler: Handler, reaction: Reaction) -> bool:
-        """Whether another entry for the same files has been registered under its name since the last reaction."""
+        """Whether another program has registered a new entry under the handler's name that takes the same files."""
         name, entry = handler.name, reaction.instead.get(handler.name)
         if entry is None or entry.registration is None or entry.registration.match != handler.registration.match:
             return False
@@ -149,12 +149,12 @@ class HotPath:
         return new
 
     def is_served(self, heard: Heard) -> bool:
-        """Whether other programs have written to proper entries only, each of which has a stand-in that serves."""
+        """Whether other programs have touched only proper entries, and a stand-in serves for each of these."""
         alone = heard.names <= self._prepared.keys() and not (heard.flushed or heard.overflow)
         return alone and bool(heard.written) and all(self._stand_ins.has_met(stand_in_name(n)) for n in heard.names)
 
     def registered_again(self, heard: Heard, instance: Instance) -> list[str]:
-        """The proper entries that were missing, or touched just now, and that another program has registered since."""
+        """Return the proper entries that another program has removed, or written to, and then registered again."""
         missing = self._gone | (heard.written & self._prepared.keys())
         return [name for name in missing if instance.inode(name) not in (None, self._inodes.get(name))]
 
@@ -167,10 +167,10 @@ class HotPath:
             self._rushed += self._stand_ins.rush(self._prepared, self._may_open_of, writer)
 
     def _answer_first(self, heard: Heard, instance: Instance, writer: Writer) -> bool:
-        """Register what may be urgent, with prepared lines, before it is known whether it is needed; True for a helper.
+        """Register, with prepared lines, what may be urgent; returns whether that was a helper.
 
-        A stand-in that another program has removed; and, where that program has registered an entry again, a helper
-        above it, until it is known what that entry says.
+        Another program may have removed a stand-in: that is registered again.  It may have registered a proper entry
+        again: a helper is registered above that, and serves until ``react`` has read the entry.
         """
         self._rush_stand_ins(heard.names, writer)
         back = set(self.registered_again(heard, instance)) if heard.everything else set[str]()

@@ -172,7 +172,7 @@ class Pacing:
         return False
 
     def may_keep(self, name: str, drift: Drift, *, at_once: bool = False) -> bool:
-        """Whether a pass may write the permanent stand-in of the handler ``name`` now, which has drifted so.
+        """Whether a pass may now write the permanent stand-in of the handler ``name``, which has this ``drift``.
 
         Another daemon that wants something else registers the stand-in differently, and the proper entry as well.  So
         an exchange of the one counts like a repair of the other, and a pass that backs off from the entry leaves the

@@ -316,7 +316,7 @@ def test_an_interpreter_on_a_mount_that_is_gone(instance: Instance, start_daemon
 
 
 def test_every_thread_has_a_short_slice(start_daemon: StartDaemon) -> None:
-    """None waits until the slice of a build's process has ended, which takes 3 ms or more."""
+    """None waits until a process of a build has used up its slice, which takes some milliseconds."""
     if not kernel_has_slices():
         pytest.skip("this kernel has no slices of single threads: they came with Linux 6.12")
     daemon = start_daemon(CONFIG)
