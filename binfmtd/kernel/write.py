@@ -13,13 +13,15 @@ from typing import NamedTuple
 from binfmtd.errors import Again, WriteRefusedError
 from binfmtd.kernel.bounded import BoundedCalls
 from binfmtd.kernel.instance import Instance
-from binfmtd.kernel.mount import is_sealed
+from binfmtd.kernel.mount import Mounted, is_sealed
 from binfmtd.kernel.seal import Seal, how_to_open
 from binfmtd.model.handler import Registration
 
 ENABLE = b"1"
 DISABLE = b"0"
 REMOVE = b"-1"
+_OPEN = os.O_WRONLY | os.O_CLOEXEC
+_MOST_BUFFERS = 1024  # of one writev(2) (IOV_MAX in linux/uio.h)
 
 
 class Wrote(NamedTuple):
@@ -31,18 +33,22 @@ class Wrote(NamedTuple):
 
 
 class Writer:
-    """Writing to one opened instance."""
+    """Writing to one instance."""
 
-    def __init__(self, instance: Instance, opens: BoundedCalls | None = None, seal: Seal | None = None) -> None:
-        """With ``opens``, a registration whose interpreter's file system does not answer is given up: ETIMEDOUT.
+    def __init__(
+        self, instance: Instance | Mounted, opens: BoundedCalls | None = None, seal: Seal | None = None
+    ) -> None:
+        """Write through an opened instance, or by path: with one file to open that is faster.
+
+        With ``opens``, a registration whose interpreter's file system does not answer is given up: ETIMEDOUT.
 
         A thread then waits for the kernel, which registers the entry when the file system answers again.
         A sealed instance is written to through its ``seal``.
         """
         self._opens = opens
         self._seal = seal
-        self._directory = instance.descriptor
-        self._mounted = instance.mounted
+        self._directory = instance.descriptor if isinstance(instance, Instance) else None
+        self._mounted = instance.mounted if isinstance(instance, Instance) else instance
         self._wrote: list[Wrote] = []
 
     def take_wrote(self) -> list[Wrote]:
@@ -55,19 +61,18 @@ class Writer:
     ) -> list[OSError | None]:
         """Write registration lines back to back on one descriptor; each one's error, or None where it was taken.
 
-        Lines that are made on the way are made after ``register`` was opened.
+        The first line is written alone, before the others are made: it may be what a program waits for.
         ``opening``: the place of a line -> the interpreter that the kernel opens on a file system that may not answer.
         Raises WriteRefusedError if ``register`` cannot be opened at all.
         """
         outcome: list[OSError | None] = []
         descriptor = self._open("register")
         try:
-            for place, line in enumerate(lines):
-                interpreter = opening.get(place)
-                if interpreter is None or self._opens is None:
-                    outcome.append(_write(descriptor, line))
-                else:
-                    outcome.append(self._write_bounded(descriptor, line, interpreter))
+            made = iter(lines)
+            for place, line in enumerate(made):
+                outcome.append(self._write_bounded(descriptor, line, opening.get(place)))
+                if not opening:  # the others take one system call
+                    outcome += _write_all(descriptor, list(made))
         finally:
             self._close(descriptor)
             self._wrote.append(Wrote("register", sum(error is None for error in outcome)))
@@ -93,11 +98,16 @@ class Writer:
         return True
 
     def _open(self, name: str) -> int:
-        """Open a file for writing, and the seal if there is one.  Raises FileNotFoundError, WriteRefusedError."""
+        """Open a file for writing, and the seal if there is one.
+
+        Raises FileNotFoundError, also if the path leads to another file system, and WriteRefusedError.
+        """
         if self._seal is not None:
             self._seal.begin_write()
         try:
-            return os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._directory)
+            if self._directory is not None:
+                return os.open(name, _OPEN, dir_fd=self._directory)
+            return self._open_by_path(name)
         except OSError as error:
             if self._seal is not None:
                 self._seal.end_write()
@@ -105,14 +115,23 @@ class Writer:
                 raise
             raise self._cannot_open(name, error) from None
 
+    def _open_by_path(self, name: str) -> int:
+        descriptor = os.open(f"{self._mounted.directory}/{name}", _OPEN)
+        if os.fstat(descriptor).st_dev != self._mounted.device:
+            os.close(descriptor)
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+        return descriptor
+
     def _close(self, descriptor: int) -> None:
         os.close(descriptor)
         if self._seal is not None:
             self._seal.end_write()
 
-    def _write_bounded(self, descriptor: int, line: bytes, interpreter: str) -> OSError | None:
+    def _write_bounded(self, descriptor: int, line: bytes, interpreter: str | None) -> OSError | None:
+        if interpreter is None or self._opens is None:
+            return _write(descriptor, line)
         late: OSError | None = OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
-        if self._opens is None or self._opens.hangs(interpreter):
+        if self._opens.hangs(interpreter):
             return late
         own = os.dup(descriptor)  # ours is closed, perhaps before the thread has written
 
@@ -145,6 +164,25 @@ def _write(descriptor: int, line: bytes) -> OSError | None:
     except OSError as error:
         return error
     return None
+
+
+def _write_all(descriptor: int, lines: list[bytes]) -> list[OSError | None]:
+    """Write lines with one system call, or one more for each that is refused; each one's error.
+
+    The kernel takes each buffer of writev(2) as a write of its own, and returns at the first that it refuses
+    (fs/read_write.c, do_loop_readv_writev; tests/kernel/test_facts.py).
+    """
+    outcome: list[OSError | None] = []
+    while len(outcome) < len(lines):
+        try:
+            taken = os.writev(descriptor, lines[len(outcome) : len(outcome) + _MOST_BUFFERS])
+        except OSError as error:
+            outcome.append(error)
+            continue
+        while taken > 0:
+            taken -= len(lines[len(outcome)])
+            outcome.append(None)
+    return outcome
 
 
 def _unreachable(interpreter: str) -> tuple[str, Again]:

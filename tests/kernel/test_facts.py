@@ -164,6 +164,19 @@ def test_several_on_one_descriptor(instance: Instance) -> None:
     assert instance.names() == ["two", "one"]
 
 
+def test_each_buffer_of_writev_is_a_write(instance: Instance) -> None:
+    """One writev(2) on `register` makes an entry of each buffer, up to the first that is refused."""
+    one, two, three = (LINE.replace(b"one", name) for name in (b"one", b"two", b"three"))
+    descriptor = os.open(instance.path("register"), os.O_WRONLY)
+    try:
+        assert os.writev(descriptor, [one, two, one, three]) == len(one) + len(two)
+        with pytest.raises(FileExistsError):
+            os.writev(descriptor, [one, three])
+    finally:
+        os.close(descriptor)
+    assert instance.names() == ["two", "one"]
+
+
 def test_f_pins_the_file(instance: Instance, tmp_path: Path) -> None:
     """With F, after a rename over the interpreter the old one still runs; without, the new one."""
     (tmp_path / "file").write_bytes(b"\x00one")

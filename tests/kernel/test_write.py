@@ -1,0 +1,57 @@
+"""Writing to `register` of a real instance."""
+
+import errno
+import os
+
+import pytest
+from support.instance import Instance
+
+from binfmtd.kernel.instance import Instance as Opened
+from binfmtd.kernel.mount import Mounted
+from binfmtd.kernel.write import Writer, Wrote
+
+NAMES = ("one", "two", "three", "four", "five")
+
+
+def line(name: str) -> bytes:
+    """Make the line that registers an entry of this name."""
+    return rf":{name}:M::\x00{name}::/usr/bin/true:".encode()
+
+
+def mounted(instance: Instance) -> Mounted:
+    """Tell the daemon's code where the instance is."""
+    return Mounted(str(instance.directory), os.stat(instance.directory).st_dev, read_only=False)
+
+
+@pytest.mark.parametrize("there", [(), ("one",), ("two",), ("three", "four"), ("five",), NAMES])
+def test_each_line_has_its_own_outcome(instance: Instance, there: tuple[str, ...]) -> None:
+    """What the kernel refuses stops no other line, whichever it is."""
+    for name in there:
+        instance.register(line(name))
+    with Opened(mounted(instance)) as opened:
+        writer = Writer(opened)
+        outcome = writer.register(line(name) for name in NAMES)
+    assert [error.errno if error else None for error in outcome] == [
+        errno.EEXIST if name in there else None for name in NAMES
+    ]
+    assert set(instance.names()) == set(NAMES)
+    new = [name for name in NAMES if name not in there]
+    assert [name for name in instance.names() if name in new] == new[::-1]
+    assert writer.take_wrote() == [Wrote("register", len(new))]
+
+
+def test_more_lines_than_one_system_call_takes(instance: Instance) -> None:
+    """writev(2) takes 1,024 buffers at most."""
+    names = [f"e{number}" for number in range(2_100)]
+    with Opened(mounted(instance)) as opened:
+        assert set(Writer(opened).register(map(line, names))) == {None}
+    assert instance.names() == names[::-1]
+
+
+def test_by_path(instance: Instance) -> None:
+    """The instance need not be opened; a path that leads to another file system has no file of that name."""
+    there = mounted(instance)
+    assert Writer(there).register([line("one")]) == [None]
+    with pytest.raises(FileNotFoundError):
+        Writer(there._replace(device=there.device + 1)).register([line("two")])
+    assert instance.names() == ["one"]
