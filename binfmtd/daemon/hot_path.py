@@ -81,6 +81,8 @@ class HotPath:
             self._stand_ins.line(handler)  # written now, not in a hurry
         kept = [handler for name, handler in self._handlers.items() if name in self._permanent]
         self._prepared = self._stand_ins.independent(kept)
+        registrations = {name: handler.registration for name, handler in self._handlers.items()}
+        self._opened = {n: each.interpreter for n, each in registrations.items() if Flags.F in each.flags}
         self._overlaid_by: dict[str, int] = {}  # handler -> the other entry above which its stand-in has been put
         self._rushed: list[str] = []  # handlers that a stand-in was registered for before anything was looked at
         self._gone = {name for name in self._prepared if name not in self._inodes}  # proper entries that are missing
@@ -91,8 +93,8 @@ class HotPath:
         ``listen`` tells what came since; it is added to what was heard.
         """
         reaction = Reaction()
-        if heard.names:
-            self._stand_ins.touched(heard.names)
+        if heard.names:  # what was registered since then is asked for, and not registered once more
+            self._stand_ins.touched(heard.names.difference(map(stand_in_name, self._rushed)))
         if not heard.flushed:
             reaction.helped = self._answer_first(heard, instance, writer)
         try:
@@ -163,8 +165,11 @@ class HotPath:
 
         ``react`` comes next.  Those that are still there are refused with EEXIST.  Raises WriteRefusedError.
         """
-        if self._prepared and self._may_bridge(next(iter(self._prepared))):
-            self._rushed += self._stand_ins.rush(self._prepared, self._may_open_of, writer)
+        prepared, rushed = self._prepared, self._rushed
+        if rushed:
+            prepared = {name: line for name, line in prepared.items() if name not in rushed}
+        if prepared and self._may_bridge(next(iter(prepared))):
+            self._rushed += self._stand_ins.rush(prepared, self._may_open_of, writer)
 
     def _answer_first(self, heard: Heard, instance: Instance, writer: Writer) -> bool:
         """Register, with prepared lines, what may be urgent; returns whether that was a helper.
@@ -193,7 +198,8 @@ class HotPath:
             self._rushed += self._stand_ins.rush(lines, self._may_open_of, writer)
 
     def _may_open_of(self, name: str) -> bool:
-        return self._may_open(self._handlers[name].registration)
+        path = self._opened.get(name)
+        return path is None or self._unchanged(path)
 
     def _stands(self, handler: Handler, instance: Instance) -> bool:
         entry = instance.entry(stand_in_name(handler.name))

@@ -207,8 +207,10 @@ class Watch:
         self.nobodys = False
         own = _Own(wrote) if wrote else None
         data = self._read()
-        if _STATUS in data and len(data) > _FEW_BYTES and self._only_of_instance(data):
+        begins = self._begins_with_flush(data)
+        if (begins or (_STATUS in data and len(data) > _FEW_BYTES)) and self._only_of_instance(data):
             flushed()
+        heard.flushed |= begins
         if len(data) > _MOST_BYTES:
             self._hear_storm(heard, data)
             return heard
@@ -237,6 +239,21 @@ class Watch:
         """Wait until an event is pending, for so long at most."""
         if self.descriptor is not None:
             select.select([self.descriptor], [], [], seconds)
+
+    def _begins_with_flush(self, data: bytes) -> bool:
+        """Tell if two entries went one after the other, and no program wrote to their files (from Linux 6.18 on).
+
+        The kernel reports this as soon as a flush begins, and lets a registration wait until the flush has ended.
+        """
+        offset = 0
+        for _ in range(2):
+            if len(data) < offset + _EVENT.size:
+                return False
+            descriptor, mask, _, length = _EVENT.unpack_from(data, offset)
+            if descriptor != self._instance or mask != pyinotify.IN_DELETE:
+                return False
+            offset += _EVENT.size + length
+        return True
 
     def _only_of_instance(self, data: bytes) -> bool:
         """Tell if these are surely events of binfmt_misc alone.

@@ -104,9 +104,9 @@ class Worker:
         """Register the permanent stand-ins, before it is known what another program did."""
         if self._hot is None or self._attachment.mounted is None or self._storming():
             return
-        with suppress(MountError, WriteRefusedError), Instance(self._attachment.mounted) as instance:
-            writer = Writer(instance, seal=self._sealing.seal)
-            cpu = time.thread_time()
+        cpu = time.thread_time()
+        writer = Writer(self._attachment.mounted, seal=self._sealing.seal)
+        with suppress(FileNotFoundError, WriteRefusedError):  # `react` comes next, and says why
             try:
                 self._hot.rush(writer)
             finally:

@@ -46,6 +46,53 @@ def test_who_touched_what(watch: Watch, tmp_path: Path) -> None:
     assert not watch.read()
 
 
+@pytest.mark.parametrize(
+    ("gone", "flush"), [(("one", "two", "three"), True), (("one", "two"), True), (("one",), False)], ids=str
+)
+def test_a_flush_that_has_begun(watch: Watch, tmp_path: Path, gone: tuple[str, ...], flush: bool) -> None:
+    """Entries go one after the other without a write to their files: that is known before `status` is named."""
+    for name in gone:
+        (tmp_path / name).touch()
+    watch.read()
+    for name in gone:
+        (tmp_path / name).unlink()
+    called: list[bool] = []
+    heard = watch.read(flushed=lambda: called.append(True))
+    assert (heard.flushed, called) == (flush, [True] * flush)
+    assert heard.names == set(gone)
+
+
+def test_no_flush(watch: Watch, tmp_path: Path) -> None:
+    """Entries that are removed by name are written to; and the files of another directory are no entries."""
+    for name in ("one", "two"):
+        (tmp_path / name).touch()
+        write(tmp_path / name)
+        (tmp_path / name).unlink()
+    (tmp_path / "files").mkdir()
+    watch.watch_files("config", {str(tmp_path / "files"): [ANY_NAME]})
+    for name in ("one", "two"):
+        (tmp_path / "files" / name).touch()
+    heard = watch.read(flushed=lambda: pytest.fail("that is no flush"))
+    assert not heard.flushed
+    for name in ("one", "two"):
+        (tmp_path / "files" / name).unlink()
+    assert not watch.read(flushed=lambda: pytest.fail("that is no flush")).flushed
+
+
+def test_a_flush_beside_another_change(watch: Watch, tmp_path: Path) -> None:
+    """An interpreter may have changed as well: nothing is registered before that is known."""
+    (tmp_path / "two").touch()
+    (tmp_path / "files").mkdir()
+    watch.watch_files("/files/interpreter", {str(tmp_path / "files"): ["interpreter"]})
+    watch.read()
+    for name in ("one", "two"):
+        (tmp_path / name).unlink()
+    (tmp_path / "files/interpreter").touch()
+    heard = watch.read(flushed=lambda: pytest.fail("an interpreter has changed"))
+    assert heard.flushed
+    assert heard.interpreters == {"/files/interpreter"}
+
+
 def test_own_writes_are_left_out(watch: Watch, tmp_path: Path) -> None:
     """What we wrote ourselves is nobody's doing; several writes on one descriptor are merged by the kernel."""
     write(tmp_path / "one")
