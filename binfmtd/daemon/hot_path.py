@@ -84,6 +84,7 @@ class HotPath:
         registrations = {name: handler.registration for name, handler in self._handlers.items()}
         self._opened = {n: each.interpreter for n, each in registrations.items() if Flags.F in each.flags}
         self._overlaid_by: dict[str, int] = {}  # handler -> the other entry above which its stand-in has been put
+        self._helped: set[str] = set()  # handlers with a helper that serves until the entry has been read
         self._rushed: list[str] = []  # handlers that a stand-in was registered for before anything was looked at
         self._gone = {name for name in self._prepared if name not in self._inodes}  # proper entries that are missing
 
@@ -95,12 +96,18 @@ class HotPath:
         reaction = Reaction()
         if heard.names:  # what was registered since then is asked for, and not registered once more
             self._stand_ins.touched(heard.names.difference(map(stand_in_name, self._rushed)))
+        if self._flush_has_begun(heard, instance):
+            heard.flushed = True
+            self.rush(writer)
         if not heard.flushed:
-            reaction.helped = self._answer_first(heard, instance, writer)
+            self._rush_stand_ins(heard.names, writer)
+            if heard.everything and not self._helped:
+                self.help(heard, instance, writer)
         try:
             self._answer(heard, listen, instance, writer, reaction)
         finally:
             self._stand_ins.end_help(writer)
+            reaction.helped, self._helped = bool(self._helped), set()
         self._gone.update(name for name, d in reaction.found.items() if d is Drift.MISSING and name in self._prepared)
         self._there.difference_update(name for name, drift in reaction.found.items() if drift is Drift.MISSING)
         self._there.update(map(stand_in_name, (*reaction.bridged, *reaction.kept)))
@@ -155,10 +162,29 @@ class HotPath:
         alone = heard.names <= self._prepared.keys() and not (heard.flushed or heard.overflow)
         return alone and bool(heard.written) and all(self._stand_ins.has_met(stand_in_name(n)) for n in heard.names)
 
-    def registered_again(self, heard: Heard, instance: Instance) -> list[str]:
-        """Return the proper entries that another program has removed, or written to, and then registered again."""
+    def help(self, heard: Heard, instance: Instance, writer: Writer) -> bool:
+        """Register a helper above each proper entry that another program has removed, and then registered again.
+
+        It serves until ``react`` has read the entry.  True if there is such an entry.  Raises WriteRefusedError.
+        """
         missing = self._gone | (heard.written & self._prepared.keys())
-        return [name for name in missing if instance.inode(name) not in (None, self._inodes.get(name))]
+        back = {name for name in missing if instance.inode(name) not in (None, self._inodes.get(name))}
+        helped = [self._handlers[name] for name in back.difference(self._rushed) if self._may_open_of(name)]
+        if helped and self._may_bridge(helped[0].name):
+            self._stand_ins.help(helped, writer)
+            self._gone -= back
+            self._helped |= back
+        return bool(back)
+
+    def _flush_has_begun(self, heard: Heard, instance: Instance) -> bool:
+        """Tell if more entries are gone than events have named, and no program wrote to the files of these.
+
+        The kernel removes all of them under one lock, and to ask for one waits for it.
+        """
+        if heard.written or heard.everything or not heard.names:
+            return False
+        other = next((name for name in self._there if name not in heard.names), None)
+        return other is not None and instance.inode(other) is None
 
     def rush(self, writer: Writer) -> None:
         """Register all permanent stand-ins before anything is looked at: a flush has removed them.
@@ -170,21 +196,6 @@ class HotPath:
             prepared = {name: line for name, line in prepared.items() if name not in rushed}
         if prepared and self._may_bridge(next(iter(prepared))):
             self._rushed += self._stand_ins.rush(prepared, self._may_open_of, writer)
-
-    def _answer_first(self, heard: Heard, instance: Instance, writer: Writer) -> bool:
-        """Register, with prepared lines, what may be urgent; returns whether that was a helper.
-
-        Another program may have removed a stand-in: that is registered again.  It may have registered a proper entry
-        again: a helper is registered above that, and serves until ``react`` has read the entry.
-        """
-        self._rush_stand_ins(heard.names, writer)
-        back = set(self.registered_again(heard, instance)) if heard.everything else set[str]()
-        helped = [self._handlers[name] for name in back.difference(self._rushed) if self._may_open_of(name)]
-        if not helped or not self._may_bridge(helped[0].name):
-            return False
-        self._gone -= back
-        self._stand_ins.help(helped, writer)
-        return True
 
     def _rush_stand_ins(self, names: Collection[str], writer: Writer) -> None:
         """Register the prepared stand-ins among these names, which another program has touched.

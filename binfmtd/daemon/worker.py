@@ -215,7 +215,7 @@ class Worker:
         """
         until = time.monotonic() + _REGISTERS_AGAIN
         while hot.is_served(heard) and not self._storming() and (left := until - time.monotonic()) > 0:
-            if heard.everything and self._registered_again(heard, hot):
+            if heard.everything and self._help(heard, hot):
                 return
             self._waited = hot
             self._watch.wait(left)
@@ -223,11 +223,18 @@ class Worker:
             heard.add(self.heard)
             self.heard = Heard()
 
-    def _registered_again(self, heard: Heard, hot: HotPath) -> bool:
+    def _help(self, heard: Heard, hot: HotPath) -> bool:
+        """Have a helper serve if an entry was registered again; True if so, or if there is no instance any more."""
         if self._attachment.mounted is None:
-            return False
-        with suppress(MountError), Instance(self._attachment.mounted) as instance:
-            return bool(hot.registered_again(heard, instance))
+            return True
+        cpu = time.thread_time()
+        with suppress(MountError, WriteRefusedError), Instance(self._attachment.mounted) as instance:
+            writer = Writer(instance, seal=self._sealing.seal)
+            try:
+                return hot.help(heard, instance, writer)
+            finally:
+                self._pacing.spent(time.thread_time() - cpu)
+                self._wrote += writer.take_wrote()
         return True
 
     def _more(self, writer: Writer) -> Heard:

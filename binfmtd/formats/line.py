@@ -50,6 +50,20 @@ def encode_line(name: str, registration: Registration, *, readable: bool = False
     return line
 
 
+def rename_line(line: bytes, name: str) -> bytes:
+    """Return a registration line with another name; raises FormatError where that cannot be registered."""
+    check_name(name)
+    delimiter, encoded = line[:1], to_bytes(name)
+    renamed = delimiter + encoded + line[line.index(delimiter, 1) :]
+    if delimiter in encoded:
+        raise FormatError(f"name {name!r} has the line's delimiter in it")
+    if len(renamed) > LINE_BYTES:
+        raise FormatError(
+            f"its registration line has {len(renamed)} bytes, and the kernel takes {LINE_BYTES}: shorten it"
+        )
+    return renamed
+
+
 def check_interpreter(path: str) -> None:
     """Raise FormatError for a path that cannot stand in a line."""
     if not path.startswith("/"):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 
 from binfmtd.errors import Again, FormatError, WriteRefusedError
-from binfmtd.formats.line import encode_line
+from binfmtd.formats.line import encode_line, rename_line
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.write import REMOVE, Writer, refusal
 from binfmtd.model.bridge import may_stand_in, overtaken
@@ -71,8 +71,7 @@ class StandIns:
 
         Next comes ``renew`` for those that need it, and ``end_help``.
         """
-        names = {stand_in_name(handler.name): handler for handler in handlers}
-        lines = {name: self._line(stand_in_name(name), handler) for name, handler in names.items()}
+        lines = {stand_in_name(handler.name): self._helper_line(handler) for handler in handlers}
         known = {name: line for name, line in lines.items() if line is not None}
         results = writer.register(known.values())
         self._helping.update(name for name, error in zip(known, results, strict=True) if error is None)
@@ -101,6 +100,16 @@ class StandIns:
         if name not in self._lines:
             try:
                 self._lines[name] = encode_line(name, handler.registration)
+            except FormatError:
+                self._lines[name] = None
+        return self._lines[name]
+
+    def _helper_line(self, handler: Handler) -> bytes | None:
+        """Return the line for a handler's stand-in under the name of its helper, which no handler can have."""
+        line, name = self.line(handler), stand_in_name(stand_in_name(handler.name))
+        if name not in self._lines:
+            try:
+                self._lines[name] = None if line is None else rename_line(line, name)
             except FormatError:
                 self._lines[name] = None
         return self._lines[name]
@@ -160,7 +169,7 @@ class StandIns:
         again: dict[str, tuple[Handler, bytes]] = {}
         helpers: dict[str, tuple[Handler, bytes]] = {}
         for name, handler in reversed(standing.items()):
-            line, helper = self.line(handler), self._line(stand_in_name(name), handler)  # which no handler can have
+            line, helper = self.line(handler), self._helper_line(handler)
             yielding_to = self._yielding_to.get(handler.name, ())
             if name in below and line and helper and may_stand_in(handler, self._desired, yielding_to, present):
                 again = {name: (handler, line), **again}

@@ -1,12 +1,14 @@
 """The registration line, to and fro."""
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.registrations import FLAGS, MATCHES, NAMES, PATHS, REGISTRATIONS
 
 from binfmtd.errors import FormatError
-from binfmtd.formats.line import LINE_BYTES, decode_line, encode_line
+from binfmtd.formats.line import LINE_BYTES, decode_line, encode_line, rename_line
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Extension, Magic
 
@@ -22,6 +24,32 @@ def test_what_is_encoded_decodes_to_itself(name: str, registration: Registration
         return
     assert decode_line(line) == (name, registration)
     assert decode_line(line + b"\n") == (name, registration)
+
+
+def _try(make: Callable[[], bytes]) -> bytes | None:
+    try:
+        return make()
+    except FormatError:
+        return None
+
+
+@given(NAMES, NAMES, REGISTRATIONS)
+def test_under_another_name(name: str, other: str, registration: Registration) -> None:
+    """A renamed line registers the same under the other name, or is refused."""
+    line = _try(lambda: encode_line(name, registration))
+    renamed = None if line is None else _try(lambda: rename_line(line, other))
+    if renamed is not None:
+        assert decode_line(renamed) == (other, registration)
+
+
+def test_what_cannot_be_renamed() -> None:
+    """The line would be too long, or the name has its delimiter."""
+    registration = Registration(Magic(b"x" * 128), "/" + "i" * (LINE_BYTES - 160), Flags(0))
+    line = encode_line("one", registration)
+    with pytest.raises(FormatError, match="the kernel takes 1920"):
+        rename_line(line, "one" * 20)
+    with pytest.raises(FormatError, match="delimiter"):
+        rename_line(line, "a:b")
 
 
 @given(name=NAMES, registration=REGISTRATIONS)
