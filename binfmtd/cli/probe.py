@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
         raise UsageError(str(error)) from None
     refuse_without_code_memory()
     if given.write:
-        from binfmtd.kernel.slices import use_short_slices
+        from binfmtd.kernel.scheduling import use_short_slices
 
         # The daemon's own priority is for repairs.
         with suppress(OSError):

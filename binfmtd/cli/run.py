@@ -41,6 +41,13 @@ def parser() -> argparse.ArgumentParser:
         help="if the config is invalid at the start, use the last valid one, which the daemon keeps in the state "
         "directory ($BINFMTD_LAST_VALID)",
     )
+    command.add_argument(
+        "--real-time",
+        action="store_true",
+        default=options.switch("BINFMTD_REAL_TIME"),
+        help="repair with real-time priority (SCHED_FIFO), where RLIMIT_RTPRIO or CAP_SYS_NICE allow it "
+        "($BINFMTD_REAL_TIME)",
+    )
     options.add_state_dir(command)
     options.add_log(command)
     return command
@@ -101,7 +108,7 @@ def _take(directory: str) -> tuple[Lock, list[Any]]:
 
 def _ask_for_short_slices() -> None:
     """For all threads; where it is forbidden the daemon waits longer for a core of a busy machine."""
-    from binfmtd.kernel.slices import use_short_slices
+    from binfmtd.kernel.scheduling import use_short_slices
 
     with suppress(OSError):
         use_short_slices(_SLICE)
@@ -161,9 +168,10 @@ def main(arguments: Sequence[str]) -> int:
         ProbedFile(directory, boot), directory, given.mount, config.policy.probe, reporter.probe, background
     )
     try:
-        Service(
+        service = Service(
             source, options.where(given), kept, reporter, signals, persistence, lock, pauses, probing, background
-        ).run()
+        )
+        service.run(real_time=given.real_time)
     finally:
         signals.ignore()
         lines.flush(_LAST_LINES)

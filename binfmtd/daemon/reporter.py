@@ -23,6 +23,7 @@ from binfmtd.daemon.status_file import StatusFile, now, when
 from binfmtd.daemon.voice import Voice, grouped
 from binfmtd.errors import WriteRefusedError
 from binfmtd.kernel.mount import Mounted
+from binfmtd.kernel.scheduling import LONGEST_REAL_TIME
 from binfmtd.model.config import Config
 from binfmtd.model.desired import Held, Standing
 from binfmtd.model.drift import Act, Action, Drift
@@ -379,6 +380,20 @@ class Reporter:
         """The last word."""
         self.tell_due(float("inf"))
         self._voice.log.info("stopped", passes=self.counts.passes.total(), repairs=self.counts.repairs.total())
+
+    def real_time(self) -> None:
+        """The loop has real-time priority."""
+        self._voice.log.info("real_time")
+
+    def real_time_refused(self, reason: str) -> None:
+        """The loop has to do without real-time priority."""
+        remedy = "allow it with LimitRTPRIO=1 (systemd), --ulimit rtprio=1 (docker run) or SYS_NICE (Kubernetes)"
+        self._voice.log.warning("real_time_refused", reason=f"{reason}: {remedy}, or leave out --real-time")
+
+    def real_time_ended(self) -> None:
+        """The loop had it, and did not wait for too long."""
+        reason = f"the loop took {LONGEST_REAL_TIME} s of CPU time in one go: from now on it is scheduled ordinarily"
+        self._voice.log.warning("real_time_ended", reason=reason)
 
     def restart_needed(self, reason: str) -> None:
         """A module could not be loaded; a thread may say so, too."""

@@ -47,6 +47,7 @@ from binfmtd.daemon.watchdog import Watchdog
 from binfmtd.daemon.worker import OPENING, Force, Worker, nothing
 from binfmtd.errors import ConfigError, MountError
 from binfmtd.kernel.mount import Mounted, Where
+from binfmtd.kernel.scheduling import use_real_time
 from binfmtd.model.config import Config, OnStop
 from binfmtd.model.pause import Pauses
 
@@ -127,9 +128,14 @@ class Service:
         self._reload_began = 0.0  # seconds since the boot
         self._reload: Config | None = None  # read, and in force as soon as its interpreters have been looked at
 
-    def run(self) -> None:
-        """Serve until SIGTERM or SIGINT.  Raises WriteRefusedError if this process may not write at all."""
+    def run(self, *, real_time: bool = False) -> None:
+        """Serve until SIGTERM or SIGINT.  Raises WriteRefusedError if this process may not write at all.
+
+        ``real_time``: wait, and repair, with real-time priority if that is allowed.
+        """
         self._start()
+        if real_time:
+            self._use_real_time()
         gc.freeze()  # what is loaded by now is no garbage, and a collection in a repair need not look through it
         gc.enable()
         while not self._signals.stop:
@@ -228,6 +234,14 @@ class Service:
         if not self._loaded:
             self._background.run(_MODULES, lambda: preload(self._report.restart_needed), loaded)
 
+    def _use_real_time(self) -> None:
+        try:
+            use_real_time()
+        except OSError as error:
+            self._report.real_time_refused(error.strerror or str(error))
+        else:
+            self._report.real_time()
+
     # What wakes it
 
     def _react(self) -> bool:
@@ -292,6 +306,9 @@ class Service:
             self._signals.child = False
             self._probing.reap()
             reap_orphans()
+        if self._signals.real_time_ended:
+            self._signals.real_time_ended = False
+            self._report.real_time_ended()
         if self._signals.reload:
             self._signals.reload = False
             self._ask_for_reload()

@@ -1,8 +1,11 @@
-"""Signals set a flag and wake the loop, nothing more."""
+"""Signals set a flag and wake the loop; SIGXCPU also ends real-time scheduling, in the handler itself."""
 
 import os
 import signal
+from contextlib import suppress
 from types import FrameType
+
+from binfmtd.kernel.scheduling import use_ordinary_time
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
 HELD = (*_STOP, signal.SIGHUP)  # blocked from the first line that we run until they can be answered
@@ -15,9 +18,10 @@ class Signals:
         self.stop = False
         self.reload = False
         self.child = False
+        self.real_time_ended = False
         self.descriptor, self._writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
-        for number in (*_STOP, signal.SIGHUP, signal.SIGCHLD):
+        for number in (*_STOP, signal.SIGHUP, signal.SIGCHLD, signal.SIGXCPU):
             signal.signal(number, self._note)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
 
@@ -39,6 +43,10 @@ class Signals:
             self.reload = True
         elif number == signal.SIGCHLD:
             self.child = True
+        elif number == signal.SIGXCPU:  # at once: what takes so long may never come back to the loop
+            with suppress(OSError):
+                use_ordinary_time()
+            self.real_time_ended = True
         else:
             self.stop = True
 

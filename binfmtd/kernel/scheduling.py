@@ -1,13 +1,15 @@
-"""Short slices of CPU time: a thread that wakes to make a repair does not wait until a build's slice has ended.
+"""When a thread that wakes to make a repair gets a core that a build uses.
 
-From Linux 6.12 on a thread that wakes takes the core from one whose slice is longer, which otherwise runs until the
-end of its own, some milliseconds (Documentation/scheduler/sched-eevdf.rst; PREEMPT_SHORT in kernel/sched/features.h).
-An earlier kernel ignores it.  It takes no privilege.
+* Short slices of CPU time take no privilege.  From Linux 6.12 on a thread that wakes takes the core from one whose
+  slice is longer, which otherwise runs until the end of its own, some milliseconds
+  (Documentation/scheduler/sched-eevdf.rst; PREEMPT_SHORT in kernel/sched/features.h).  An earlier kernel ignores them.
+* Real-time scheduling (SCHED_FIFO, sched(7)) takes the core at once, and keeps it until the thread waits.  It takes
+  CAP_SYS_NICE, or RLIMIT_RTPRIO of 1 or more.
 """
 
-import ctypes
 import errno
 import os
+import resource
 import struct
 
 # The call's number on the architectures of 64 bits that were looked up: arch/x86/entry/syscalls/syscall_64.tbl and
@@ -16,6 +18,9 @@ _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274, "riscv64": 274}
 _SCHED_ATTR = struct.Struct("IIQiIQQQ")  # size, policy, flags, nice, priority, runtime, deadline, period: version 0
 _KEEP_POLICY = 8  # SCHED_FLAG_KEEP_POLICY (include/uapi/linux/sched.h)
 _POINTER_BYTES = 8
+_PRIORITY = 1  # the lowest of the real-time ones: any is above all ordinary threads
+LONGEST_REAL_TIME = 0.5  # seconds of CPU time that the loop may take without waiting; a full look takes milliseconds
+_KILLED_AFTER = 5.0  # the same seconds, if not even the signal's handler runs
 
 
 def use_short_slices(seconds: float) -> None:
@@ -24,6 +29,8 @@ def use_short_slices(seconds: float) -> None:
     The kernel gives 0.1 ms at least; 0 is its default.  Raises OSError, also for a thread with a real-time policy,
     which has no slice of this kind, and on an architecture whose number of sched_setattr(2) is not known here.
     """
+    import ctypes
+
     number = _SCHED_SETATTR.get(os.uname().machine) if struct.calcsize("P") == _POINTER_BYTES else None
     if number is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
@@ -31,3 +38,22 @@ def use_short_slices(seconds: float) -> None:
     attributes = _SCHED_ATTR.pack(_SCHED_ATTR.size, 0, _KEEP_POLICY, nice, 0, round(seconds * 1e9), 0, 0)
     if ctypes.CDLL(None, use_errno=True).syscall(number, 0, attributes, 0) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def use_real_time() -> None:
+    """Schedule this thread by SCHED_FIFO; what it starts, threads and processes, is scheduled ordinarily.
+
+    The kernel sends SIGXCPU to the process when the thread has not waited for ``LONGEST_REAL_TIME`` (RLIMIT_RTTIME in
+    getrlimit(2)): so a fault does not keep a core from all other programs.  The handler calls ``use_ordinary_time``.
+    Raises OSError if it is not allowed.
+    """
+    limits = resource.getrlimit(resource.RLIMIT_RTTIME)  # an administrator's own may be lower
+    ours = (round(seconds * 1e6) for seconds in (LONGEST_REAL_TIME, _KILLED_AFTER))
+    soft, hard = (min(b, a) if a != resource.RLIM_INFINITY else b for a, b in zip(limits, ours, strict=True))
+    resource.setrlimit(resource.RLIMIT_RTTIME, (soft, hard))
+    os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(_PRIORITY))
+
+
+def use_ordinary_time() -> None:
+    """Schedule this thread ordinarily again, with the niceness that it had.  Raises OSError."""
+    os.sched_setscheduler(0, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, os.sched_param(0))

@@ -28,6 +28,7 @@ PARTS: dict[str, Callable[[float], Part]] = {
     "removal": repair.removal,
     "anywhere": repair.anywhere,
     "flush": repair.flush,
+    "busy": repair.busy,
     "scraped": repair.scraped,
     "failures": storm.failures,
     "upgrade": upgrade.upgrade,

@@ -9,12 +9,20 @@ import os
 import struct
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
-from functools import partial
-from pathlib import Path
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import NamedTuple
 
-from benchmarks.contestants import BUILD, Skipped, daemon, loop, loop_in_python, process, scratch
+from benchmarks.contestants import (
+    AS_THE_UNIT,
+    BUILD,
+    Skipped,
+    daemon,
+    loop,
+    loop_in_python,
+    process,
+    schedule,
+    scratch,
+)
 from benchmarks.disturbances import (
     ALL_UNINSTALLED,
     ARCHITECTURE,
@@ -48,24 +56,9 @@ class Mode(NamedTuple):
 
 @contextmanager
 def _as_the_unit(host: Host, keys: str) -> Iterator[None]:
-    """binfmtd with the priority that its unit gives it (Nice=-10), which takes root outside of the instance.
-
-    It has started in earnest: after READY=1 it goes on to load modules for a moment.
-    """
     with daemon(host.instance, f"{keys}\n{host.config}") as running:
-        wait_until(partial(_idle, running.pid), what="an idle daemon")
-        if os.geteuid() == 0:
-            for thread in os.listdir(f"/proc/{running.pid}/task"):
-                with suppress(ProcessLookupError):  # it has ended
-                    os.setpriority(os.PRIO_PROCESS, int(thread), -10)
+        schedule(running.pid, AS_THE_UNIT)
         yield
-
-
-def _idle(pid: int) -> bool:
-    """Whether a process takes no CPU time for a quarter of a second; the kernel counts it in hundredths of one."""
-    before = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-    time.sleep(0.25)
-    return before == Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
 
 
 def _binfmtd(keys: str = "") -> Mode:

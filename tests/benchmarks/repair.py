@@ -1,5 +1,6 @@
 """From a removal to a handler again: one entry among many, and all 33 at once."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -8,8 +9,11 @@ from pathlib import Path
 
 from benchmarks.contestants import (
     ALL,
+    AS_THE_UNIT,
     CLOCK_CPU,
     LINES,
+    NICE,
+    ORDINARY,
     SYSTEMD_BINFMT,
     Clock,
     Skipped,
@@ -20,6 +24,7 @@ from benchmarks.contestants import (
     measure,
     measure_both,
     process,
+    schedule,
     scratch,
 )
 from benchmarks.figures import Goal, Part, median, quantile, shown
@@ -151,6 +156,38 @@ def flush(scale: float) -> Part:
         Goal("median, to systemd-binfmt from its flush on", medians["binfmtd"] / medians["systemd-binfmt"], 1),
     ]
     return Part(("until the last serves", "median", "p99", "until the first: median", "p99"), rows, goals, last)
+
+
+def busy(scale: float) -> Part:
+    """The same for binfmtd alone, on an idle machine and beside a busy loop for each core, by scheduling.
+
+    The clock has a higher real-time priority than the daemon: it waits for no core.
+    """
+    if os.geteuid() != 0:
+        raise Skipped("the clock takes real-time priority: run this as root")
+    turns, cores = max(1, int(7 * scale)), len(os.sched_getaffinity(0))
+    found: dict[tuple[str, int], list[float]] = {}
+    with Instance() as instance:
+        for _ in range(turns):
+            for loops in (0, cores):
+                with ExitStack() as stack:
+                    for _ in range(loops):
+                        stack.callback(subprocess.Popen(["sh", "-c", "while :; do :; done"]).kill)
+                    for scheduling in (ORDINARY, NICE, AS_THE_UNIT):
+                        with daemon(instance, BOTH_ENTRIES) as running:
+                            schedule(running.pid, scheduling)
+                            times = measure_both(instance, list(LINES), 30, 100_000, cpu=-1, real_time=True)
+                        found.setdefault((scheduling, loops), []).extend(last for _, last in times[1:])
+    rows, goals = [], []
+    for scheduling in (ORDINARY, NICE, AS_THE_UNIT):
+        idle, beside = found[scheduling, 0], found[scheduling, cores]
+        shares = (0.5, 0.99)
+        rows.append([scheduling, *_figures(idle, idle, shares), *_figures(beside, idle, shares)])
+    idle, beside = found[AS_THE_UNIT, 0], found[AS_THE_UNIT, cores]
+    ratio = quantile(beside, 0.99) / quantile(idle, 0.99)
+    goals.append(Goal(f"p99 beside {cores} busy loops, to that of the idle machine, {AS_THE_UNIT}", ratio, 3))
+    heads = ("scheduling", "idle: median", "p99", f"beside {cores} busy loops: median", "p99")
+    return Part(heads, rows, goals, {f"{what}, {loops} loops": times for (what, loops), times in found.items()})
 
 
 def scraped(scale: float) -> Part:
