@@ -169,11 +169,11 @@ class Service:
             listen_at = self._storm.listen_at
             began = time.thread_time()  # before the wait, which costs none: after it there is no time to lose
             woken = self._wait.until(min(deadline, listen_at) if self._worker.heard else deadline, listen_at)
-            now = time.monotonic()
             in_vain = False
             if self._watch.descriptor in woken:
                 self._worker.listen()
                 in_vain = self._watch.nobodys
+            now = time.monotonic()
             if self._worker.heard:
                 in_vain = now >= listen_at and not self._react()
             if in_vain:

@@ -25,8 +25,8 @@ class Wait:
         """Wait for this one as well, but not during a storm."""
         self._all.register(descriptor, select.EPOLLIN)
 
-    def until(self, deadline: float, listen_at: float = -math.inf) -> set[int]:
-        """The readable descriptors; none once ``deadline`` (monotonic, in seconds, maybe infinite) is over.
+    def until(self, deadline: float, listen_at: float = -math.inf) -> dict[int, int]:
+        """The readable descriptors, with their events; none once ``deadline`` (monotonic, in seconds, maybe infinite) is over.
 
         Before ``listen_at`` only those count that a storm does not concern, and when it comes it is a deadline.
         """
@@ -38,4 +38,4 @@ class Wait:
         self.back_at = deadline + LONGEST_WORK
         woken = epoll.poll(timeout)
         self.back_at = time.monotonic() + LONGEST_WORK
-        return {descriptor for descriptor, _ in woken}
+        return dict(woken)

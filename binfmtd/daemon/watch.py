@@ -203,14 +203,14 @@ class Watch:
         by one, if they look like those of a flush and no other file has changed.
         Our events are in the queue when the write returns, so what is not found by now will not come.
         """
-        heard = Heard() if heard is None else heard
-        self.nobodys = False
-        own = _Own(wrote) if wrote else None
         data = self._read()
         begins = self._begins_with_flush(data)
         if (begins or (_STATUS in data and len(data) > _FEW_BYTES)) and self._only_of_instance(data):
             flushed()
+        heard = Heard() if heard is None else heard
         heard.flushed |= begins
+        self.nobodys = False
+        own = _Own(wrote) if wrote else None
         if len(data) > _MOST_BYTES:
             self._hear_storm(heard, data)
             return heard
@@ -260,8 +260,8 @@ class Watch:
 
         Events are a multiple of 16 bytes long (inotify(7)), and begin with the watch's descriptor.
         """
-        descriptors = set(memoryview(data).cast("i")[::4])
-        return _LOST not in descriptors and not descriptors & (self._files.keys() - {self._instance})
+        others = {_LOST, *self._files} - {self._instance}
+        return others.isdisjoint(memoryview(data).cast("i")[::4])
 
     def _hear_anything(self, heard: Heard) -> None:
         heard.overflow = heard.everything = True
