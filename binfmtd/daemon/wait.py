@@ -26,7 +26,7 @@ class Wait:
         self._all.register(descriptor, select.EPOLLIN)
 
     def until(self, deadline: float, listen_at: float = -math.inf) -> dict[int, int]:
-        """The readable descriptors, with their events; none once ``deadline`` (monotonic, in seconds, maybe infinite) is over.
+        """The readable descriptors, with their events; none once ``deadline`` (monotonic, maybe infinite) is over.
 
         Before ``listen_at`` only those count that a storm does not concern, and when it comes it is a deadline.
         """
