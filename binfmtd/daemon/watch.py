@@ -48,6 +48,7 @@ _ENDS = (pyinotify.IN_UNMOUNT, pyinotify.IN_IGNORED)
 _GONE = pyinotify.IN_UNMOUNT | pyinotify.IN_IGNORED
 _HEAD = struct.Struct("iI")
 _EVENT = struct.Struct("iIII")
+_LENGTH = struct.Struct("I")  # the last of an event's four numbers
 _BUFFER_BYTES = 8192  # a flush of 33 handlers reports 3 KiB; to allocate a larger buffer takes longer
 _MOST_BYTES = 131072  # some 4,000 events; a flush of 1,000 entries makes half of that
 _STATUS = b"status\0"  # the file that a flush is written to
@@ -245,15 +246,10 @@ class Watch:
 
         The kernel reports this as soon as a flush begins, and lets a registration wait until the flush has ended.
         """
-        offset = 0
-        for _ in range(2):
-            if len(data) < offset + _EVENT.size:
-                return False
-            descriptor, mask, _, length = _EVENT.unpack_from(data, offset)
-            if descriptor != self._instance or mask != pyinotify.IN_DELETE:
-                return False
-            offset += _EVENT.size + length
-        return True
+        if not data or self._instance is None:
+            return False
+        removal = _HEAD.pack(self._instance, pyinotify.IN_DELETE)
+        return data.startswith(removal) and data.startswith(removal, _EVENT.size + _LENGTH.unpack_from(data, 12)[0])
 
     def _only_of_instance(self, data: bytes) -> bool:
         """Tell if these are surely events of binfmt_misc alone.
