@@ -22,7 +22,6 @@ from binfmtd.kernel.host import boot_id
 from binfmtd.model.config import Config
 from binfmtd.report.status_json import set_aside, take_history
 
-_SLICE = 0.0001  # seconds
 _LAST_LINES = 0.5  # seconds that the end waits for the reader of the log
 
 
@@ -111,7 +110,7 @@ def _ask_for_short_slices() -> None:
     from binfmtd.kernel.scheduling import use_short_slices
 
     with suppress(OSError):
-        use_short_slices(_SLICE)
+        use_short_slices()
 
 
 def main(arguments: Sequence[str]) -> int:

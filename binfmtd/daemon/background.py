@@ -19,6 +19,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from binfmtd.kernel.bounded import Result
+from binfmtd.kernel.scheduling import begin_thread
 
 T = TypeVar("T")
 
@@ -115,6 +116,7 @@ class Background:
         then(result.get())
 
     def _guarded(self, work: Callable[[], None]) -> None:
+        begin_thread()
         outcome = Result(work)
         if outcome.error is not None:
             self.post(outcome.get)

@@ -70,6 +70,7 @@ class HotPath:
         self._served = [(look.desired.by_name[name], by) for name, by in served.items() if not pauses.hold(name)]
         self._inodes = {name: entry.inode for name, entry in look.observed.by_name.items()}
         self._there = self._by_file.keys() & look.observed.by_name.keys()  # as far as was noticed
+        self._newest_first = [entry.name for entry in look.observed.entries if entry.name in self._there]
         self._switch_paused = pauses.hold(INSTANCE)
         self._permanent = look.desired.permanent
         self._failed = frozenset(failed)
@@ -97,7 +98,7 @@ class HotPath:
         if heard.names:  # what was registered since then is asked for, and not registered once more
             self._stand_ins.touched(heard.names.difference(map(stand_in_name, self._rushed)))
         if self._flush_has_begun(heard, instance):
-            heard.flushed = True
+            heard.everything = heard.flushed = True
             self.rush(writer)
         if not heard.flushed:
             self._rush_stand_ins(heard.names, writer)
@@ -110,6 +111,8 @@ class HotPath:
             reaction.helped, self._helped = bool(self._helped), set()
         self._gone.update(name for name, d in reaction.found.items() if d is Drift.MISSING and name in self._prepared)
         self._there.difference_update(name for name, drift in reaction.found.items() if drift is Drift.MISSING)
+        if not heard.flushed:  # a stand-in that may not be registered again yet
+            self._there -= {name for name in self._there & heard.names if instance.inode(name) is None}
         self._there.update(map(stand_in_name, (*reaction.bridged, *reaction.kept)))
         return reaction
 
@@ -177,13 +180,14 @@ class HotPath:
         return bool(back)
 
     def _flush_has_begun(self, heard: Heard, instance: Instance) -> bool:
-        """Tell if more entries are gone than events have named, and no program wrote to the files of these.
+        """Tell if another entry is gone than events have named, and no program wrote to the files of these.
 
-        The kernel removes all of them under one lock, and to ask for one waits for it.
+        A flush removes the newest entries first, so the newest of the others is asked for.  To ask for one that is gone
+        already waits until the flush has ended.
         """
-        if heard.written or heard.everything or not heard.names:
+        if heard.flushed or heard.written or heard.everything or not heard.names:
             return False
-        other = next((name for name in self._there if name not in heard.names), None)
+        other = next((name for name in self._newest_first if name in self._there and name not in heard.names), None)
         return other is not None and instance.inode(other) is None
 
     def rush(self, writer: Writer) -> None:

@@ -21,6 +21,7 @@ from http import HTTPStatus
 from typing import Any
 
 from binfmtd.daemon.http_answer import refusal
+from binfmtd.kernel.scheduling import begin_thread
 
 SECONDS = 5.0
 RATE = 100.0  # connections a second
@@ -60,6 +61,7 @@ class HttpServer:
 
     def _run(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are the loop's
+        begin_thread()
         thread = threading.get_native_id()
         with suppress(OSError):  # a seccomp filter may forbid it
             before = os.getpriority(os.PRIO_PROCESS, thread)

@@ -6,6 +6,7 @@ event.
 """
 
 import errno
+import resource
 import time
 from collections.abc import Collection
 from typing import Any
@@ -23,7 +24,6 @@ from binfmtd.daemon.status_file import StatusFile, now, when
 from binfmtd.daemon.voice import Voice, grouped
 from binfmtd.errors import WriteRefusedError
 from binfmtd.kernel.mount import Mounted
-from binfmtd.kernel.scheduling import LONGEST_REAL_TIME
 from binfmtd.model.config import Config
 from binfmtd.model.desired import Held, Standing
 from binfmtd.model.drift import Act, Action, Drift
@@ -385,14 +385,17 @@ class Reporter:
         """The loop has real-time priority."""
         self._voice.log.info("real_time")
 
-    def real_time_refused(self, reason: str) -> None:
+    def real_time_refused(self, error: OSError) -> None:
         """The loop has to do without real-time priority."""
-        remedy = "allow it with LimitRTPRIO=1 (systemd), --ulimit rtprio=1 (docker run) or SYS_NICE (Kubernetes)"
-        self._voice.log.warning("real_time_refused", reason=f"{reason}: {remedy}, or leave out --real-time")
+        if resource.getrlimit(resource.RLIMIT_RTPRIO)[0] > 0:
+            why = "RLIMIT_RTPRIO allows it, but the kernel (CONFIG_RT_GROUP_SCHED) or a seccomp filter does not"
+        else:
+            why = "allow it with LimitRTPRIO=1 (systemd) or the capability SYS_NICE (a container), or drop --real-time"
+        self._voice.log.info("real_time_refused", reason=f"{error.strerror or error}: {why}")
 
     def real_time_ended(self) -> None:
         """The loop had it, and did not wait for too long."""
-        reason = f"the loop took {LONGEST_REAL_TIME} s of CPU time in one go: from now on it is scheduled ordinarily"
+        reason = "the loop took more CPU time without a wait than RLIMIT_RTTIME allows: it is scheduled ordinarily now"
         self._voice.log.warning("real_time_ended", reason=reason)
 
     def restart_needed(self, reason: str) -> None:

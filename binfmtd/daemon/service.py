@@ -47,7 +47,7 @@ from binfmtd.daemon.watchdog import Watchdog
 from binfmtd.daemon.worker import OPENING, Force, Worker, nothing
 from binfmtd.errors import ConfigError, MountError
 from binfmtd.kernel.mount import Mounted, Where
-from binfmtd.kernel.scheduling import use_real_time
+from binfmtd.kernel.scheduling import ordinary_time, use_real_time
 from binfmtd.model.config import Config, OnStop
 from binfmtd.model.pause import Pauses
 
@@ -238,8 +238,9 @@ class Service:
         try:
             use_real_time()
         except OSError as error:
-            self._report.real_time_refused(error.strerror or str(error))
+            self._report.real_time_refused(error)
         else:
+            self._signals.expect_real_time_to_end()
             self._report.real_time()
 
     # What wakes it
@@ -295,7 +296,8 @@ class Service:
         if self._attachment.mounted is None or not self._worker.has_looked:
             return
         began = time.monotonic()
-        result = self._worker.make_pass("interpreter")
+        with ordinary_time():
+            result = self._worker.make_pass("interpreter")
         if result is not None:
             self._report.passed("interpreter", result, time.monotonic() - began)
             self._tell(result)
@@ -475,7 +477,8 @@ class Service:
         if self._attachment.mounted is None:
             return
         began, cpu = time.monotonic(), time.thread_time()
-        result = self._worker.make_pass(trigger, at_once=at_once, force=force)
+        with ordinary_time():  # what is urgent has been done
+            result = self._worker.make_pass(trigger, at_once=at_once, force=force)
         self._check_seal()  # it may have been left open by a write
         answer = self._worker.repair_first() if force is nothing else None  # else its stand-ins would stay
         if result is not None:

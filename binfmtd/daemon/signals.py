@@ -1,11 +1,11 @@
-"""Signals set a flag and wake the loop; SIGXCPU also ends real-time scheduling, in the handler itself."""
+"""Signals set a flag and wake the loop.  SIGXCPU also ends real-time scheduling, in the handler itself."""
 
 import os
 import signal
 from contextlib import suppress
 from types import FrameType
 
-from binfmtd.kernel.scheduling import use_ordinary_time
+from binfmtd.kernel.scheduling import in_real_time, use_ordinary_time
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
 HELD = (*_STOP, signal.SIGHUP)  # blocked from the first line that we run until they can be answered
@@ -21,7 +21,7 @@ class Signals:
         self.real_time_ended = False
         self.descriptor, self._writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
-        for number in (*_STOP, signal.SIGHUP, signal.SIGCHLD, signal.SIGXCPU):
+        for number in (*_STOP, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, self._note)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
 
@@ -38,15 +38,25 @@ class Signals:
         for number in HELD:
             signal.signal(number, signal.SIG_IGN)
 
+    def expect_real_time_to_end(self) -> None:
+        """Answer SIGXCPU from here on: it says that the loop has not waited for too long."""
+        signal.signal(signal.SIGXCPU, self._end_real_time)
+
+    def _end_real_time(self, number: int, _frame: FrameType | None) -> None:
+        """Schedule the loop ordinarily, in the handler: what takes so long may never come back to the loop."""
+        if not in_real_time():  # the other reason is RLIMIT_CPU, whose default is to end the process
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+            return
+        with suppress(OSError):
+            use_ordinary_time()
+        self.real_time_ended = True
+
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
             self.reload = True
         elif number == signal.SIGCHLD:
             self.child = True
-        elif number == signal.SIGXCPU:  # at once: what takes so long may never come back to the loop
-            with suppress(OSError):
-                use_ordinary_time()
-            self.real_time_ended = True
         else:
             self.stop = True
 

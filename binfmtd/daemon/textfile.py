@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from binfmtd.daemon.preload import cannot_load
 from binfmtd.files.atomic import write_atomically
+from binfmtd.kernel.scheduling import begin_thread
 from binfmtd.report.snapshot import Snapshot
 
 _REST = 1.0  # seconds from one writing to the next
@@ -43,6 +44,7 @@ class Textfile:
         self._thread.join(_PATIENCE)
 
     def _keep(self) -> None:
+        begin_thread()
         while self._new.wait() and not self._end.is_set():
             self._new.clear()
             self._write()

@@ -48,7 +48,8 @@ _ENDS = (pyinotify.IN_UNMOUNT, pyinotify.IN_IGNORED)
 _GONE = pyinotify.IN_UNMOUNT | pyinotify.IN_IGNORED
 _HEAD = struct.Struct("iI")
 _EVENT = struct.Struct("iIII")
-_LENGTH = struct.Struct("I")  # the last of an event's four numbers
+_LENGTH = struct.Struct("I")
+_LENGTH_AT = 12  # the last of an event's four numbers says how long its name is
 _BUFFER_BYTES = 8192  # a flush of 33 handlers reports 3 KiB; to allocate a larger buffer takes longer
 _MOST_BYTES = 131072  # some 4,000 events; a flush of 1,000 entries makes half of that
 _STATUS = b"status\0"  # the file that a flush is written to
@@ -205,11 +206,10 @@ class Watch:
         Our events are in the queue when the write returns, so what is not found by now will not come.
         """
         data = self._read()
-        begins = self._begins_with_flush(data)
+        begins = self._first_removals(data)
         if (begins or (_STATUS in data and len(data) > _FEW_BYTES)) and self._only_of_instance(data):
             flushed()
         heard = Heard() if heard is None else heard
-        heard.flushed |= begins
         self.nobodys = False
         own = _Own(wrote) if wrote else None
         if len(data) > _MOST_BYTES:
@@ -234,6 +234,9 @@ class Watch:
                 heard.arrived |= bool(found - _KINDS and mask & _ARRIVALS)
             elif not mask & pyinotify.IN_IGNORED:
                 self.unknown += 1
+        # Of two that are removed by name at the same time, both removals may come before both writes.
+        if begins and begins <= heard.names and not begins & heard.written:
+            heard.everything = heard.flushed = True
         return heard
 
     def wait(self, seconds: float) -> None:
@@ -241,15 +244,21 @@ class Watch:
         if self.descriptor is not None:
             select.select([self.descriptor], [], [], seconds)
 
-    def _begins_with_flush(self, data: bytes) -> bool:
-        """Tell if two entries went one after the other, and no program wrote to their files (from Linux 6.18 on).
+    def _first_removals(self, data: bytes) -> set[str]:
+        """Return the first two entries that are named, if both were removed with no write before, else nothing.
 
-        The kernel reports this as soon as a flush begins, and lets a registration wait until the flush has ended.
+        From Linux 6.18 on the kernel reports a flush in this way as soon as it begins, and lets a registration wait
+        until the flush has ended.
         """
         if not data or self._instance is None:
-            return False
+            return set()
         removal = _HEAD.pack(self._instance, pyinotify.IN_DELETE)
-        return data.startswith(removal) and data.startswith(removal, _EVENT.size + _LENGTH.unpack_from(data, 12)[0])
+        second = _EVENT.size + _LENGTH.unpack_from(data, _LENGTH_AT)[0]
+        if not (data.startswith(removal) and data.startswith(removal, second)):
+            return set()
+        end = second + _EVENT.size + _LENGTH.unpack_from(data, second + _LENGTH_AT)[0]
+        names = (data[_EVENT.size : second], data[second + _EVENT.size : end])
+        return {to_text(name.rstrip(b"\0")) for name in names}
 
     def _only_of_instance(self, data: bytes) -> bool:
         """Tell if these are surely events of binfmt_misc alone.

@@ -231,10 +231,12 @@ class Worker:
         with suppress(MountError, WriteRefusedError), Instance(self._attachment.mounted) as instance:
             writer = Writer(instance, seal=self._sealing.seal)
             try:
-                return hot.help(heard, instance, writer)
+                found = hot.help(heard, instance, writer)
             finally:
-                self._pacing.spent(time.thread_time() - cpu)
                 self._wrote += writer.take_wrote()
+            if found:
+                self._pacing.spent(time.thread_time() - cpu)
+            return found
         return True
 
     def _more(self, writer: Writer) -> Heard:

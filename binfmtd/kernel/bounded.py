@@ -4,6 +4,8 @@ import _thread
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from binfmtd.kernel.scheduling import begin_thread
+
 T = TypeVar("T")
 
 
@@ -52,6 +54,7 @@ class BoundedCalls:
         results: list[Result[T]] = []
 
         def thread() -> None:
+            begin_thread()
             results.append(Result(work))
             self._hanging.discard(key)
             ended.release()

@@ -28,7 +28,7 @@ class Wrote(NamedTuple):
     """One file that was opened for writing and closed again: which events that raises."""
 
     file: str
-    writes: int  # how many were not refused; each raises MODIFY
+    writes: int  # how many were not refused: each may raise a MODIFY, and none raises more
     removed: bool = False
 
 
@@ -167,18 +167,24 @@ def _write(descriptor: int, line: bytes) -> OSError | None:
 
 
 def _write_all(descriptor: int, lines: list[bytes]) -> list[OSError | None]:
-    """Write lines with one system call, or one more for each that is refused; each one's error.
+    """Write lines, with one system call as far as none is refused; each one's error.
 
     The kernel takes each buffer of writev(2) as a write of its own, and returns at the first that it refuses
-    (fs/read_write.c, do_loop_readv_writev; tests/kernel/test_facts.py).
+    (fs/read_write.c, do_loop_readv_writev; tests/kernel/test_facts.py).  After a refusal a line is written alone, so
+    that its error is its own, also if a kernel should take the buffers as one write.
     """
     outcome: list[OSError | None] = []
+    together = _MOST_BUFFERS
     while len(outcome) < len(lines):
+        batch = lines[len(outcome) : len(outcome) + together]
         try:
-            taken = os.writev(descriptor, lines[len(outcome) : len(outcome) + _MOST_BUFFERS])
+            taken = os.writev(descriptor, batch)
         except OSError as error:
-            outcome.append(error)
+            if len(batch) == 1:
+                outcome.append(error)
+            together = 1
             continue
+        together = _MOST_BUFFERS
         while taken > 0:
             taken -= len(lines[len(outcome)])
             outcome.append(None)

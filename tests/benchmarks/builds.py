@@ -20,8 +20,8 @@ from benchmarks.contestants import (
     loop,
     loop_in_python,
     process,
-    schedule,
     scratch,
+    wait_idle,
 )
 from benchmarks.disturbances import (
     ALL_UNINSTALLED,
@@ -56,8 +56,8 @@ class Mode(NamedTuple):
 
 @contextmanager
 def _as_the_unit(host: Host, keys: str) -> Iterator[None]:
-    with daemon(host.instance, f"{keys}\n{host.config}") as running:
-        schedule(running.pid, AS_THE_UNIT)
+    with daemon(host.instance, f"{keys}\n{host.config}", AS_THE_UNIT) as running:
+        wait_idle(running)
         yield
 
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
@@ -95,37 +95,40 @@ def process(instance: Instance, argv: Sequence[str]) -> Iterator[None]:
         command.wait()
 
 
+ORDINARY, NICE, AS_THE_UNIT = "as it starts", "Nice=-10", "as the unit has it"
+
+
 @contextmanager
-def daemon(instance: Instance, config: str | None = ALL) -> Iterator[Daemon]:
-    """binfmtd, ready, until the block ends; a config of None is no config file."""
+def daemon(instance: Instance, config: str | None = ALL, scheduling: str = ORDINARY) -> Iterator[Daemon]:
+    """binfmtd, ready, until the block ends; a config of None is no config file.
+
+    All but ORDINARY take root, and change nothing for others: the unit's Nice=-10, and its real-time priority as well.
+    That one is privileged, since a process of the instance's user namespace may not have it.
+    """
     if config is None and Path(DEFAULT_PATH).exists():
         raise Skipped(f"{DEFAULT_PATH} is there, and would count")
-    running = Daemon(instance, scratch(), config, python=PYTHON)
+    scheduling = scheduling if os.geteuid() == 0 else ORDINARY
+    real_time = scheduling == AS_THE_UNIT
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    if scheduling != ORDINARY:
+        os.setpriority(os.PRIO_PROCESS, 0, -10)  # which the daemon inherits
+    try:
+        options = ["--real-time"] if real_time else []
+        running = Daemon(instance, scratch(), config, options, python=PYTHON, privileged=real_time)
+    finally:
+        os.setpriority(os.PRIO_PROCESS, 0, before)
     try:
         running.wait_ready()
+        if real_time:
+            running.wait_for_log("real_time")
         yield running
     finally:
         running.close()
 
 
-ORDINARY, NICE, AS_THE_UNIT = "as it starts", "Nice=-10", "as the unit has it"
-
-
-def schedule(pid: int, scheduling: str) -> None:
-    """Give a daemon the priorities that its unit gives it, or its Nice=-10 alone, once it is idle.
-
-    That takes root outside of the instance, and changes nothing for others.  The daemon cannot ask for real-time
-    priority by itself, as the one of the unit does: it is in a user namespace.
-    """
-    wait_until(partial(_idle, pid), what="an idle daemon")  # after READY=1 it goes on to load modules for a moment
-    if os.geteuid() != 0 or scheduling == ORDINARY:
-        return
-    for thread in map(int, os.listdir(f"/proc/{pid}/task")):
-        with suppress(ProcessLookupError):  # it has ended
-            os.setpriority(os.PRIO_PROCESS, thread, -10)
-    if scheduling == AS_THE_UNIT:
-        with suppress(PermissionError):
-            os.sched_setscheduler(pid, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
+def wait_idle(running: Daemon) -> None:
+    """Wait until a daemon has nothing to do: after READY=1 it goes on to load modules for a moment."""
+    wait_until(partial(_idle, running.pid), what="an idle daemon")
 
 
 def _idle(pid: int) -> bool:

@@ -24,8 +24,8 @@ from benchmarks.contestants import (
     measure,
     measure_both,
     process,
-    schedule,
     scratch,
+    wait_idle,
 )
 from benchmarks.figures import Goal, Part, median, quantile, shown
 from support.binfmt_d import put_binfmt_d
@@ -174,8 +174,8 @@ def busy(scale: float) -> Part:
                     for _ in range(loops):
                         stack.callback(subprocess.Popen(["sh", "-c", "while :; do :; done"]).kill)
                     for scheduling in (ORDINARY, NICE, AS_THE_UNIT):
-                        with daemon(instance, BOTH_ENTRIES) as running:
-                            schedule(running.pid, scheduling)
+                        with daemon(instance, BOTH_ENTRIES, scheduling) as running:
+                            wait_idle(running)
                             times = measure_both(instance, list(LINES), 30, 100_000, cpu=-1, real_time=True)
                         found.setdefault((scheduling, loops), []).extend(last for _, last in times[1:])
     rows, goals = [], []

@@ -38,7 +38,10 @@ class Daemon:
         environment: dict[str, str] | None = None,
         python: str = sys.executable,
         stderr: int | None = None,
+        *,
+        privileged: bool = False,
     ) -> None:
+        """``privileged``: with what the caller may do outside of the instance, in its mount namespace alone."""
         directory.mkdir(parents=True, exist_ok=True)
         self.config = directory / "binfmtd.toml"
         self.state_directory = directory / "state"
@@ -56,6 +59,7 @@ class Daemon:
         command += ["--state-dir", str(self.state_directory), "--log-format", "json", *options]
         self.process = instance.popen(
             command,
+            privileged=privileged,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log if stderr is None else stderr,

@@ -225,9 +225,13 @@ class Instance:
         defaults: dict[str, Any] = {"capture_output": True, "text": True, "timeout": COMMAND_SECONDS, "check": False}
         return subprocess.run(self.entering(argv), **(defaults | options))  # noqa: PLW1510  it is among the defaults
 
-    def popen(self, argv: list[str], **options: Any) -> subprocess.Popen[Any]:
-        """Start a command inside; its process id is the command's own, and ``close`` ends it."""
-        command = subprocess.Popen(self.entering(argv), **options)
+    def popen(self, argv: list[str], *, privileged: bool = False, **options: Any) -> subprocess.Popen[Any]:
+        """Start a command inside; its process id is the command's own, and ``close`` ends it.
+
+        ``privileged``: in the mount namespace alone, so that it may do outside what the caller may.
+        """
+        entering = ["nsenter", f"--mount=/proc/{self.pid}/ns/mnt", "--", *argv] if privileged else self.entering(argv)
+        command = subprocess.Popen(entering, **options)
         self._commands.append(command)
         return command
 

@@ -69,7 +69,7 @@ def test_real_time(service: Booted) -> None:
     """
     assert (service.show("LimitRTPRIO"), service.show("RestrictRealtime")) == ("1", "no")
     (line,) = wait_until(lambda: service.journal("real_time_refused")[-1:], DEADLINE_SECONDS, "the refusal told")
-    assert "LimitRTPRIO=1" in line["MESSAGE"]
+    assert "RTPRIO" in line["MESSAGE"]
     batch = "/usr/bin/python3 -c 'import os; os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))'"
     service.write(f"{DROP_INS}/batch.conf", f"[Service]\nExecStartPost={batch}\n")
     service.systemctl("daemon-reload")

@@ -384,6 +384,77 @@ def test_a_flush_that_left_the_stand_in(permanent: World) -> None:
     assert (reaction.bridged, reaction.standing, reaction.kept, reaction.refused) == ([], ["c"], [], {})
 
 
+def test_one_removal_of_a_flush(permanent: World) -> None:
+    """No program wrote to the entry's file, and another entry is gone as well: all get their stand-ins, C first."""
+    permanent.flush()
+    heard = Heard([stand_in_name("c")])
+    reaction = permanent.react(heard)
+    assert heard.flushed
+    assert [entry.name for entry in permanent.seen[1].entries] == [stand_in_name("c")]
+    assert set(permanent.names()) == {stand_in_name(name) for name in "abc"}
+    assert reaction.found == dict.fromkeys("abc", Drift.MISSING)
+
+
+@pytest.mark.parametrize(
+    "heard", [written(stand_in_name("c")), Heard([stand_in_name("c")])], ids=["written", "not yet"]
+)
+def test_a_removal_by_name_is_no_flush(permanent: World, heard: Heard) -> None:
+    """Every other entry is there."""
+    permanent.kernel.remove(stand_in_name("c"))
+    reaction = permanent.react(heard)
+    assert not heard.flushed
+    assert (reaction.found, reaction.kept) == ({}, ["c"])
+
+
+def test_a_withheld_stand_in_makes_no_flush(permanent: World) -> None:
+    """It is gone, and known to be: another entry that goes next proves nothing."""
+    permanent.see(lambda _: False)
+    permanent.kernel.remove(stand_in_name("c"))
+    permanent.react(written(stand_in_name("c")))
+    assert stand_in_name("c") not in permanent.names()
+    heard = Heard(["foreign"])
+    permanent.react(heard)
+    assert not heard.flushed
+
+
+def test_a_helper_serves_before_it_looks(permanent: World) -> None:
+    """Another program has registered an entry again: a helper is above it at once, and gone when the stand-in is."""
+    permanent.kernel.remove("c")
+    permanent.kernel.register("c", C.registration._replace(interpreter="/theirs"))
+    heard = written("c")
+    heard.everything = True
+    through = Through(permanent.kernel)
+    assert permanent.hot.help(heard, cast(Instance, through), cast(Writer, through))
+    helper = stand_in_name(stand_in_name("c"))
+    assert permanent.names()[0] == helper
+    reaction = permanent.react(heard)
+    assert (reaction.helped, reaction.bridged) == (True, ["c"])
+    assert permanent.names()[0] == stand_in_name("c")
+    assert helper not in permanent.names()
+
+
+def test_a_helper_that_was_not_needed(permanent: World) -> None:
+    """The entry that was registered again is as declared: the stand-in below it stays, and the helper goes."""
+    permanent.kernel.remove("c")
+    permanent.kernel.register("c", C.registration)
+    heard = written("c")
+    heard.everything = True
+    through = Through(permanent.kernel)
+    assert permanent.hot.help(heard, cast(Instance, through), cast(Writer, through))
+    permanent.react(heard)
+    assert sorted(permanent.names()) == [stand_in_name("c"), "a", "b", "c"]
+
+
+def test_nothing_was_registered_again(permanent: World) -> None:
+    """There is nothing to help."""
+    permanent.kernel.remove("c")
+    through = Through(permanent.kernel)
+    heard = written("c")
+    heard.everything = True
+    assert not permanent.hot.help(heard, cast(Instance, through), cast(Writer, through))
+    assert len(through.seen) == 1, "no write"
+
+
 def test_another_entry_in_the_place_of_the_proper_one(permanent: World) -> None:
     """It is newer than the stand-in and takes its files: the stand-in is put on top, and serves meanwhile."""
     permanent.kernel.remove("c")

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -62,12 +62,33 @@ def test_a_flush_that_has_begun(watch: Watch, tmp_path: Path, gone: tuple[str, .
     assert heard.names == set(gone)
 
 
+def remove(path: Path, *, before: Callable[[], None] = lambda: None) -> None:
+    """Remove by name, as the kernel reports it: DELETE, ``before`` something else, MODIFY and CLOSE_WRITE."""
+    descriptor = os.open(path, os.O_WRONLY)
+    path.unlink()
+    before()
+    os.write(descriptor, b"-1")
+    os.close(descriptor)
+
+
+def test_two_removals_by_name_at_the_same_time(watch: Watch, tmp_path: Path) -> None:
+    """Both removals come before both writes: they look like a flush, and are none."""
+    (tmp_path / "two").touch()
+    watch.read()
+    remove(tmp_path / "one", before=lambda: remove(tmp_path / "two"))
+    called: list[bool] = []
+    heard = watch.read(flushed=lambda: called.append(True))
+    assert (called, heard.flushed, heard.names) == ([True], False, {"one", "two"})
+    assert heard.written == {"one", "two"}
+
+
 def test_no_flush(watch: Watch, tmp_path: Path) -> None:
     """Entries that are removed by name are written to; and the files of another directory are no entries."""
     for name in ("one", "two"):
         (tmp_path / name).touch()
-        write(tmp_path / name)
-        (tmp_path / name).unlink()
+    watch.read()
+    for name in ("one", "two"):
+        remove(tmp_path / name)
     (tmp_path / "files").mkdir()
     watch.watch_files("config", {str(tmp_path / "files"): [ANY_NAME]})
     for name in ("one", "two"):
