@@ -77,6 +77,7 @@ MODES = {
     SEALED: _binfmtd("sealed = true"),
 }
 PEERS = {
+    "C loop, real-time": Mode(lambda host: process(host.instance, loop(host.instance, host.lines), real_time=True)),
     "C loop": Mode(lambda host: process(host.instance, loop(host.instance, host.lines))),
     "least in Python": _in_python("least.py"),
     "bare pyinotify": _in_python("bare.py"),

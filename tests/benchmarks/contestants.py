@@ -82,13 +82,15 @@ def beside_the_clock() -> Iterator[None]:
 
 
 @contextmanager
-def process(instance: Instance, argv: Sequence[str]) -> Iterator[None]:
-    """A contestant that says ready on its standard output."""
+def process(instance: Instance, argv: Sequence[str], *, real_time: bool = False) -> Iterator[None]:
+    """A contestant that says ready on its standard output; ``real_time`` takes root."""
     command = instance.popen(list(argv), stdout=subprocess.PIPE)
     assert command.stdout is not None
     if command.stdout.readline() != b"ready\n":
         raise SystemExit(f"bench: {argv[0]} did not start")
     try:
+        if real_time:
+            os.sched_setscheduler(command.pid, os.SCHED_FIFO, os.sched_param(1))
         yield
     finally:
         command.kill()

@@ -19,6 +19,7 @@ mpl.rcParams |= {
     "figure.facecolor": "white",
 }
 COLOURS = {
+    "C loop, real-time": "#4a4a4a",
     "C loop": "#888888",
     "least in Python": "#b0b0b0",
     "bare pyinotify": "#d98c3f",
@@ -31,6 +32,7 @@ COLOURS = {
 # The modes that are drawn, in this order, and their words in the legend.
 BUILDS = {
     "no daemon": "no daemon",
+    "C loop, real-time": "C loop, real-time",
     "C loop": "C loop",
     "least in Python": "least in Python",
     "bare pyinotify": "bare pyinotify",
