@@ -2,10 +2,9 @@
 
 import os
 import signal
-from contextlib import suppress
 from types import FrameType
 
-from binfmtd.kernel.scheduling import in_real_time, use_ordinary_time
+from binfmtd.kernel.scheduling import end_real_time
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
 HELD = (*_STOP, signal.SIGHUP)  # blocked from the first line that we run until they can be answered
@@ -44,13 +43,11 @@ class Signals:
 
     def _end_real_time(self, number: int, _frame: FrameType | None) -> None:
         """Schedule the loop ordinarily, in the handler: what takes so long may never come back to the loop."""
-        if not in_real_time():  # the other reason is RLIMIT_CPU, whose default is to end the process
+        if end_real_time():
+            self.real_time_ended = True
+        else:  # the other reason is RLIMIT_CPU, whose default is to end the process
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-            return
-        with suppress(OSError):
-            use_ordinary_time()
-        self.real_time_ended = True
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGHUP:

@@ -31,6 +31,7 @@ class _Process:
     """What this process has asked for."""
 
     niceness: int | None = None  # before it used real-time scheduling; None: it never did
+    real_time = False  # its loop has a real-time policy, but for what is not urgent
 
 
 def use_short_slices(seconds: float = _SLICE) -> None:
@@ -54,46 +55,51 @@ def use_real_time() -> None:
     """Schedule this thread by SCHED_FIFO.
 
     The kernel sends SIGXCPU to the process when the thread has not waited for ``LONGEST_REAL_TIME`` (RLIMIT_RTTIME in
-    getrlimit(2)): so a fault does not keep a core from all other programs.  The handler calls ``use_ordinary_time``.
+    getrlimit(2)): so a fault does not keep a core from all other programs.  The handler calls ``end_real_time``.
     Raises OSError if it is not allowed.
     """
     niceness = os.getpriority(os.PRIO_PROCESS, 0)
     _use_fifo()
-    _Process.niceness = niceness
+    _Process.niceness, _Process.real_time = niceness, True
     limits = resource.getrlimit(resource.RLIMIT_RTTIME)  # an administrator's own may be lower
     ours = (round(seconds * 1e6) for seconds in (LONGEST_REAL_TIME, _KILLED_AFTER))
     soft, hard = (min(b, a) if a != resource.RLIM_INFINITY else b for a, b in zip(limits, ours, strict=True))
     try:
         resource.setrlimit(resource.RLIMIT_RTTIME, (soft, hard))
     except (OSError, ValueError) as error:  # Python makes a ValueError of EPERM
-        use_ordinary_time()
+        end_real_time()
         raise OSError(errno.EPERM, f"RLIMIT_RTTIME cannot be set: {error}") from None
 
 
-def use_ordinary_time() -> None:
-    """Schedule this thread ordinarily again, as it was before.  Raises OSError."""
+def end_real_time() -> bool:
+    """Schedule this thread ordinarily from now on, as it was before; False if it is so already."""
+    if not _Process.real_time:
+        return False
+    _Process.real_time = False
+    with suppress(OSError):
+        _use_ordinary()
+    return True
+
+
+def _use_ordinary() -> None:
     os.sched_setscheduler(0, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, os.sched_param(0))
     with suppress(OSError):
         use_short_slices()
 
 
-def in_real_time() -> bool:
-    """Tell if this thread has a real-time policy."""
-    return bool(os.sched_getscheduler(0) & os.SCHED_FIFO)
-
-
 @contextmanager
 def ordinary_time() -> Iterator[None]:
     """Do something that is not urgent: in the block this thread has no real-time priority."""
-    if _Process.niceness is None or not in_real_time():
+    if not _Process.real_time:
         yield
         return
-    use_ordinary_time()
+    _use_ordinary()
     try:
         yield
     finally:
-        with suppress(OSError):  # no longer allowed
-            _use_fifo()
+        if _Process.real_time:  # SIGXCPU may have ended it meanwhile
+            with suppress(OSError):  # no longer allowed
+                _use_fifo()
 
 
 def begin_thread() -> None:

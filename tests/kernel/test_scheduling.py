@@ -149,6 +149,7 @@ def test_the_loop_alone(privileged_daemon: Daemon, instance: Instance) -> None:
 
 def test_after_sigxcpu(privileged_daemon: Daemon, instance: Instance) -> None:
     """The kernel sends it to a thread that never waits: the daemon goes on with ordinary priority, and logs that."""
+    wait_until(lambda: policies(privileged_daemon)[0] == FIFO, what="the loop, when it waits")
     os.kill(privileged_daemon.pid, signal.SIGXCPU)
     assert "RLIMIT_RTTIME" in privileged_daemon.wait_for_log("real_time_ended")["reason"]
     assert policies(privileged_daemon)[0] & ~os.SCHED_RESET_ON_FORK == os.SCHED_OTHER
