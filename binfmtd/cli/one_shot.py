@@ -148,5 +148,5 @@ def more_architectures(words: Iterable[str]) -> str:
 
 
 def _is_there(_: str, drift: Drift) -> bool:
-    """Whether a permanent stand-in is there; a single pass mends one that is, and registers none that is missing."""
+    """Tell if a permanent stand-in exists: a single pass repairs those that do, and registers no missing one."""
     return drift is not Drift.MISSING

@@ -95,7 +95,7 @@ class HotPath:
         ``listen`` tells what came since; it is added to what was heard.
         """
         reaction = Reaction()
-        if heard.names:  # what was registered since then is asked for, and not registered once more
+        if heard.names:  # a stand-in that `rush` has registered is looked up; the others count as missing
             self._stand_ins.touched(heard.names.difference(map(stand_in_name, self._rushed)))
         if self._flush_has_begun(heard, instance):
             heard.everything = heard.flushed = True
@@ -111,7 +111,7 @@ class HotPath:
             reaction.helped, self._helped = bool(self._helped), set()
         self._gone.update(name for name, d in reaction.found.items() if d is Drift.MISSING and name in self._prepared)
         self._there.difference_update(name for name, drift in reaction.found.items() if drift is Drift.MISSING)
-        if not heard.flushed:  # a stand-in that may not be registered again yet
+        if not heard.flushed:  # a stand-in may be missing because `may_bridge` has withheld it
             self._there -= {name for name in self._there & heard.names if instance.inode(name) is None}
         self._there.update(map(stand_in_name, (*reaction.bridged, *reaction.kept)))
         return reaction
@@ -180,10 +180,10 @@ class HotPath:
         return bool(back)
 
     def _flush_has_begun(self, heard: Heard, instance: Instance) -> bool:
-        """Tell if another entry is gone than events have named, and no program wrote to the files of these.
+        """Tell if a flush has removed more entries than the events have named so far.
 
-        A flush removes the newest entries first, so the newest of the others is asked for.  To ask for one that is gone
-        already waits until the flush has ended.
+        A removal by name comes with a write to the entry's own file, a flush does not.  A flush removes the newest
+        entries first, so the newest entry that no event has named is looked up.
         """
         if heard.flushed or heard.written or heard.everything or not heard.names:
             return False

@@ -41,7 +41,6 @@ class Writer:
         """Write through an opened instance, or by path: with one file to open that is faster.
 
         With ``opens``, a registration whose interpreter's file system does not answer is given up: ETIMEDOUT.
-
         A thread then waits for the kernel, which registers the entry when the file system answers again.
         A sealed instance is written to through its ``seal``.
         """
