@@ -19,6 +19,7 @@ from binfmtd.report.sentence import sentence
 
 _LABELS = "labels"
 KEYS = (STATE, METRICS, _LABELS)  # of the work in the background that publishes
+_THEN_SECONDS = 1.0  # that READY=1 waits for the status file
 _LAST_SECONDS = 1.0  # that the daemon's end waits for disks
 
 
@@ -46,11 +47,11 @@ class Publisher:
         """Publish a document.
 
         ``started``: the handlers are registered under their proper names.  ``then`` is called in the loop when the
-        status file says so.
+        status file says so, or after a second without that.
         """
         self._notifier.tell(sentence(document))
         self._exporter.show(document, config.metrics, started=started)
-        self._state.sync(then)
+        self._state.sync(then, _THEN_SECONDS)
         if config.labels is not None or self._labelled is not None:
             self._labelled = config.labels
             path = config.labels

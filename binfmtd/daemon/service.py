@@ -56,9 +56,8 @@ CALM = 1.0  # seconds: a program that replaces one interpreter after the other i
 _SWITCH_SECONDS = 0.0001
 _FIRST_LOOK = 2.0  # seconds that the start waits for interpreters
 _VERIFIED = 1.0  # seconds from one look at interpreters to the next, while no events are read
-_WRITTEN = 0.2  # seconds that the start and a new config wait for the ledger
+_WRITTEN = 0.2  # seconds that the start, a new config and another instance wait for the ledger
 _FIRST_PUBLISHED = 5.0  # seconds that the first READY=1 waits for watches, status file, textfile and HTTP
-_PUBLISHED = 1.0  # seconds that READY=1 waits for the status file
 _STOPPING = 0.5  # seconds that the end waits for a mount that may be back
 # Work in the background, by key: of each one piece is done at a time.
 _MOUNT, _CONFIG, _PAUSES, _PERSISTENT, _MODULES = "mount", "config", "pauses", "persistent", "modules"
@@ -117,10 +116,8 @@ class Service:
         self._started_by = _NEVER  # when the start ends even if something is not published
         self._loaded = False  # the modules that a reload can need
         self._ready = False
-        self._ready_by = _NEVER  # when READY=1 is sent even if the status file could not be written
         self._trigger: str | None = None  # of the look for the mount that is being made
         self._prepared: Config | None = None  # chosen, and in force as soon as the ledger says what it needs
-        self._use_by = _NEVER
         self._doubted: frozenset[str] = frozenset()  # interpreters that the kernel has not opened yet
         self._verified_at = float("-inf")  # when interpreters were looked at during a storm last
         self._arrived_at = float("-inf")  # when an interpreter was put in its place last
@@ -161,9 +158,8 @@ class Service:
                 self._watchdog.due_at,
                 self._probing.due_at,
                 self._sealing.due_at,
-                self._ready_by,
+                self._state.due_at,
                 self._started_by,
-                self._use_by,
                 self._report.due_at(),
             )
             listen_at = self._storm.listen_at
@@ -325,11 +321,8 @@ class Service:
         if now >= self._interpreters.due_at:
             self._interpreters.step(now)
         self._doubt_interpreters()
-        if now >= self._ready_by:
-            self._say_ready()
+        self._state.begin_overdue(now)
         self._end_start(now)
-        if self._prepared is not None and now >= self._use_by:
-            self._use(self._prepared)
         if now >= self._mounts.due_at:
             self._mounts.due_at = _NEVER
             self._look_for_mount("mount")
@@ -419,8 +412,20 @@ class Service:
         self._exporter.retry()
         self._interpreters.look(everything=True)
         # The first pass registers what was never there, however long the mount was waited for: no drift, no repair.
-        self._make_pass(trigger if self._worker.has_looked else "start", at_once=at_once)
+        trigger = trigger if self._worker.has_looked else "start"
+        if fresh:
+            self._worker.look()  # the ledger gets to know the instance
+            self._reconciler.intend()
+            instance = self._attachment.mounted
+            self._state.sync(lambda: self._make_first_pass(trigger, instance, at_once=at_once), _WRITTEN)
+        else:
+            self._make_pass(trigger, at_once=at_once)
         self._attachment.looked()
+
+    def _make_first_pass(self, trigger: str, instance: Mounted | None, *, at_once: bool) -> None:
+        """Make the pass that registers everything in another instance, if the daemon is still attached to that one."""
+        if self._attachment.mounted == instance:
+            self._make_pass(trigger, at_once=at_once)
 
     def _attach(self, found: Mounted | MountError) -> bool | None:
         """Watch the instance that was found: True if it is another one or newly watched; None if there is none."""
@@ -600,14 +605,13 @@ class Service:
         self._reconciler.use(config)
         self._reconciler.intend()
         self._prepared = config
-        self._use_by = time.monotonic() + _WRITTEN
-        self._state.sync(lambda: self._use(config))
+        self._state.sync(lambda: self._use(config), _WRITTEN)
 
     def _use(self, config: Config) -> None:
         """Have a config in force, unless it is already or another one has been read."""
         if config is not self._prepared:
             return
-        self._prepared, self._use_by = None, _NEVER
+        self._prepared = None
         self._report.config_reloaded(config, self._reload_began)
         self._persistence.retry()
         self._exporter.retry()
@@ -652,9 +656,7 @@ class Service:
         """Publish the status, and send READY=1 when it can be read, or could not be written for a while."""
         ready = self._ready and self._started  # the start itself waits until all is published
         then = self._say_ready if ready else None
-        self._ready_by = time.monotonic() + _PUBLISHED if ready else _NEVER
         self._publisher.publish(self._document(), self._reconciler.config, started=self._ready, then=then)
 
     def _say_ready(self) -> None:
-        self._ready_by = _NEVER
         self._notifier.send("READY=1")

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
 from support.daemon import Daemon
-from support.instance import Instance
+from support.instance import MOUNT_POINT, Instance
 from support.programs import exits_with, foreign_program, install
 from support.waiting import DirectoryWatch, deadline_in
 
@@ -144,3 +145,24 @@ def test_killed_at_any_point(instance: Instance, start_daemon: StartDaemon, time
         daemon.process.wait()
         daemon.close()
     world.check(start_daemon(world.config))
+
+
+@pytest.mark.usefixtures("private_instances")  # on a host the daemon mounts it itself
+def test_killed_in_another_instance(instance: Instance, start_daemon: StartDaemon, times: Times) -> None:
+    """500 times: the next daemon knows all entries as its own, also those registered a moment before the kill."""
+    config = f'architectures = {json.dumps(ARCHITECTURES)}\n[emulators]\npaths = ["/bin/true"]\n'
+    moments = random.Random(SEED)  # noqa: S311  the same kills in each run
+    for _ in range(times(500)):
+        daemon = start_daemon(config)
+        daemon.process.send_signal(signal.SIGSTOP)
+        instance.shell(f"umount -l {MOUNT_POINT}; mount -t binfmt_misc binfmt_misc {MOUNT_POINT}", check=True)
+        with DirectoryWatch(instance.directory) as watch:
+            daemon.process.send_signal(signal.SIGCONT)
+            wait_for_events(watch, moments.randrange(MOST_EVENTS))
+            daemon.kill()
+        daemon.close()
+        registered = instance.all_names()
+        again = start_daemon("architectures = []\n")
+        assert (instance.all_names(), again.status()["foreign"]) == ([], []), f"of {registered}"
+        again.terminate()
+        again.close()
