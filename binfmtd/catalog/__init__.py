@@ -1,1 +1,1 @@
-"""Pure data: QEMU's architectures, their names everywhere, and what their programs look like."""
+"""Data: QEMU's architectures, their names in other projects, the headers of their programs, and tiny programs."""

@@ -1,6 +1,6 @@
-"""One row of the catalog: an architecture, by what it is told from others and by what it is called.
+"""One row of the catalog: an architecture's ELF header, the code of its tiny program, and its names.
 
-Names are kept by who uses them, each as its users write it; ``aliases`` gathers them.
+Names are kept by the projects that use them, each spelt as there; ``aliases`` contains them all.
 """
 
 from functools import cached_property
@@ -15,11 +15,11 @@ class _Row(NamedTuple):
     header: ElfHeader
     exit42: bytes  # machine code of exit(42)
     compared: Compared = GENERAL_RULE
-    goarch: str | None = None  # as in OCI platforms; None where nobody makes images for it
+    goarch: str | None = None  # as in OCI platforms; None if there are no images for it
     variants: tuple[str, ...] = ()  # of the OCI platform (Go's GOARM, GOARM64, GOAMD64, GORISCV64)
     debian: tuple[str, ...] = ()
     gnu: tuple[str, ...] = ()  # GNU's CPU and `uname -m`
-    other: tuple[str, ...] = ()  # of distributions, languages, container images: understood, never suggested
+    other: tuple[str, ...] = ()  # of distributions, languages, container images: accepted, never suggested
 
 
 class Architecture(_Row):
@@ -32,7 +32,7 @@ class Architecture(_Row):
 
     @cached_property
     def oci(self) -> tuple[str, ...]:
-        """Its OCI platforms, the one without a variant first; empty where there is none."""
+        """Its OCI platforms, the one without a variant first; empty if there is none."""
         if self.goarch is None:
             return ()
         platform = f"linux/{self.goarch}"
@@ -40,12 +40,12 @@ class Architecture(_Row):
 
     @property
     def platform(self) -> str | None:
-        """Its OCI platform as one types it for ``docker --platform``, or None."""
+        """Its OCI platform as written after ``docker --platform``, or None."""
         return self.oci[0] if self.oci else None
 
     @cached_property
     def aliases(self) -> tuple[str, ...]:
-        """Every name but its own, each once, plain names before OCI platforms."""
+        """All names except ``name``, each once, plain names before OCI platforms."""
         goarch = () if self.goarch is None else (self.goarch,)
         names = dict.fromkeys((*goarch, *self.debian, *self.gnu, *self.other, *self.oci))
         return tuple(name for name in names if name != self.name)

@@ -1,7 +1,7 @@
 """The catalog: QEMU's 33 Linux targets.
 
 Header fields and matches are those of QEMU's scripts/qemu-binfmt-conf.sh, with microblaze as Debian corrected it
-(QEMU's own can never match).  Twenty-one follow the general rule; each other row names what it compares instead.
+(QEMU's own can never match).  Twenty-one follow the general rule; each other row specifies what it compares instead.
 
 The order is by family; of two architectures with equal priority the later one counts as declared later.
 """
@@ -20,12 +20,12 @@ _LAX_IDENT = Compared(ei_data=0xFE, ei_version=0xFE)
 _LAX_VERSION = Compared(ei_version=0xFE)
 # OSABI 0 to 3 (none, HP-UX, NetBSD, Linux) with any ABI version.
 _LOW_OSABI = Compared(ei_osabi=0xFC, ei_abiversion=0)
-# Linkers put into EI_ABIVERSION what a MIPS program asks of the C library (non-PIC calls, FP64).
+# Linkers put into EI_ABIVERSION what a MIPS program requires of the C library (non-PIC calls, FP64).
 _ANY_ABI_VERSION = Compared(ei_abiversion=0)
-# EF_MIPS_ABI2: the only thing that tells the n32 ABI from o32.
+# EF_MIPS_ABI2: the only bit in which the n32 ABI differs from o32.
 _ABI2 = 0x20
 _MIPS_32 = Compared(ei_abiversion=0, e_flags=_ABI2)
-# QEMU compares one byte of e_machine; no other little-endian machine of 64 bits in the catalog ends in the same.
+# QEMU compares one byte of e_machine, which no other little-endian machine of 64 bits in the catalog has there.
 _LOW_MACHINE = Compared(e_machine=0x00FF)
 
 _code = bytes.fromhex
@@ -123,7 +123,7 @@ _ROWS = (
     ),
     Architecture(
         "microblaze",
-        ElfHeader(32, "big", 0xBAAB),  # what was in use before 189 was assigned: all that QEMU's script knows
+        ElfHeader(32, "big", 0xBAAB),  # in use before 189 was assigned, and the only one in QEMU's script
         _code("30a0002a 31800001 b9cc0008"),  # addik r5, r0, 42; addik r12, r0, 1; brki r14, 8
         other=("microblazebe", "microblazeeb"),
     ),

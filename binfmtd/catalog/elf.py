@@ -1,13 +1,13 @@
-"""From an ELF header to a match.
+"""The derivation of a match from an ELF header.
 
 The rules of the file format (System V ABI, chapter 4; Linux: include/uapi/linux/elf.h):
 
 * e_ident is 16 bytes: the magic number, EI_CLASS, EI_DATA, EI_VERSION, EI_OSABI, EI_ABIVERSION and seven of padding.
-* All that follows is in the byte order that EI_DATA says: e_type, e_machine, e_version, three addresses or offsets of
-  the class's size, then e_flags.
-* A program is e_type 2 (ET_EXEC) or 3 (ET_DYN, position independent): they differ in the lowest bit.
+* The fields after it are in the byte order of EI_DATA: e_type, e_machine, e_version, three addresses or offsets of the
+  class's size, then e_flags.
+* A program has e_type 2 (ET_EXEC) or 3 (ET_DYN, position independent): they differ in the lowest bit.
 
-A match is derived field by field: the value goes into the magic, and which of its bits count into the mask.
+A match is derived field by field: the value goes into the magic, and the bits that count go into the mask.
 """
 
 import struct
@@ -22,7 +22,7 @@ ET_EXEC = 2
 
 
 class ElfHeader(NamedTuple):
-    """What tells the programs of one architecture from those of another; field names as in the ABI."""
+    """The fields by which the programs of one architecture differ from those of another; names as in the ABI."""
 
     bits: Literal[32, 64]
     byte_order: Literal["little", "big"]
@@ -51,10 +51,10 @@ class ElfHeader(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """Which bits of each header field a match compares: one mask a field.
+    """The bits of each header field that a match compares: one mask a field.
 
-    The defaults are the general rule: up to e_machine everything counts but EI_OSABI.  A non-zero ``e_flags`` makes
-    the match reach that far, and take in e_version on the way.
+    The defaults are the general rule: up to e_machine everything counts but EI_OSABI.  A non-zero ``e_flags`` extends
+    the match to that field, and so to e_version before it.
     """
 
     ei_data: int = 0xFF
@@ -70,7 +70,7 @@ GENERAL_RULE = Compared()
 
 def derive_match(header: ElfHeader, compared: Compared = GENERAL_RULE) -> Magic:
     """Return the magic and mask that take an architecture's programs, position independent ones too."""
-    # A mask is packed like the header itself: so the lowest bit of e_type is in the right byte in either order.
+    # The mask is packed like the header itself, so the lowest bit of e_type is in the right byte in either order.
     layout = struct.Struct(f"{header.order}4s5B7s2H")
     magic = layout.pack(
         ELF, header.ei_class, header.ei_data, EV_CURRENT, OSABI_NONE, 0, bytes(7), ET_EXEC, header.e_machine
@@ -87,7 +87,7 @@ def derive_match(header: ElfHeader, compared: Compared = GENERAL_RULE) -> Magic:
         compared.e_machine,
     )
     if compared.e_flags:
-        # e_version, then e_entry, e_phoff and e_shoff, which are the program's own affair, then e_flags
+        # e_version, then e_entry, e_phoff and e_shoff, which differ from program to program, then e_flags
         tail = struct.Struct(f"{header.order}I{3 * header.bits // 8}xI")
         magic += tail.pack(EV_CURRENT, header.e_flags & compared.e_flags)
         mask += tail.pack(0xFFFFFFFF, compared.e_flags)

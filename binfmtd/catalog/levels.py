@@ -1,8 +1,11 @@
-"""Levels of an architecture: more instructions, in the same ELF files.  A tiny program of each tells whether it runs.
+"""Levels of an architecture: further instructions, which the ELF header does not show.
 
-* x86-64: v2, v3 and v4 are sets of CPU features (x86-64 psABI, "Micro-Architecture Levels").  The program asks CPUID
-  for each of them and, for the registers that the system has to save, XGETBV; so an emulator answers for itself.
-* Arm: v6 and v7, by one instruction each that the version before does not have (Arm ARM, A8.8).
+A tiny program of each level shows if it runs.
+
+* x86-64: v2, v3 and v4 are sets of CPU features (x86-64 psABI, "Micro-Architecture Levels").  The program checks each
+  feature with CPUID and, for the registers that the system has to save, XGETBV.  Under an emulator these instructions
+  report the emulator's features.
+* Arm: v6 and v7.  The program executes one instruction that the version before does not have (Arm ARM, A8.8).
 """
 
 from collections.abc import Mapping
@@ -30,7 +33,7 @@ _OR_ECX, _OR_EBX = _code("4109c8"), _code("4109d8")  # or r8d, ecx / or r8d, ebx
 
 
 def _x86_64(level: str) -> bytes:
-    """Machine code that exits with 42 if all is there, else with 0; r8d collects the bits that are not."""
+    """Return machine code that exits with 42 if all features exist, else with 0; r8d collects the missing bits."""
     levels = ("v2", "v3", "v4")[: int(level[1:]) - 1]
 
     def bits(table: Mapping[str, int]) -> bytes:

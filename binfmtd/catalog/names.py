@@ -1,4 +1,4 @@
-"""From any name that people use to its architecture, and from a mistyped word to what was probably meant.
+"""The architecture for any of its names, and suggestions for a mistyped word.
 
 Case and surrounding blanks do not matter.  An OCI platform may come with or without ``linux/``, before any name
 (``linux/aarch64``), and with a variant (``arm/v7``); as in containerd the variant's ``v`` may be missing (``arm/7``).
@@ -15,9 +15,9 @@ _BY_NAME = {name.lower().removeprefix("linux/"): row for row in CATALOG.values()
 
 
 def find(name: str) -> Architecture:
-    """Return the architecture that goes by this name.
+    """Return the architecture of this name.
 
-    Raises FormatError, with the nearest names, for one that nobody uses.
+    Raises FormatError, with the nearest names, for an unknown one.
     """
     wanted = name.strip().lower().removeprefix("linux/")
     plain, slash, variant = wanted.partition("/")

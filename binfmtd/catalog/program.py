@@ -1,4 +1,4 @@
-"""The smallest program of an architecture: to see whether, and by whom, its programs are run."""
+"""The smallest program of an architecture, which shows if the architecture's programs run, and by what."""
 
 import struct
 
@@ -14,7 +14,7 @@ _ALIGN = 0x10000  # 64 KiB, the largest page size that distributions use: the fi
 def tiny_program(architecture: Architecture) -> bytes:
     """Return an executable file, static and of 90 to 132 bytes, that does nothing but exit with status 42.
 
-    An ELF header, one program header that loads the whole file, and the architecture's machine code.
+    It consists of an ELF header, one program header that loads the whole file, and the architecture's machine code.
     """
     header, code = architecture.header, architecture.exit42
     elf = struct.Struct(f"{header.order}16s2HI3{header.word}I6H")

@@ -1,8 +1,8 @@
-"""The tools that register emulators, told by what they register: a guess at who has replaced an entry.
+"""A guess at the tool that has replaced an entry, by the interpreter and flags of the new one.
 
-What each writes was read in its sources: tonistiigi/binfmt (cmd/binfmt/main.go: flags CF, with P in its image),
+The sources of each tool show what it registers: tonistiigi/binfmt (cmd/binfmt/main.go: flags CF, with P in its image),
 linuxkit and docker/binfmt (etc/binfmt.d: CF), multiarch/qemu-user-static (QEMU's qemu-binfmt-conf.sh with the suffix
--static), Debian's qemu-user-binfmt, update-binfmts (a detector stands in for the interpreter), WSL (init registers
+-static), Debian's qemu-user-binfmt, update-binfmts (a detector takes the place of the interpreter), WSL (init registers
 itself).  The kernel adds O to C.
 """
 
@@ -13,7 +13,7 @@ from binfmtd.model.handler import Flags, Registration
 
 _CREDENTIALS = Flags.C | Flags.O | Flags.F
 
-# Interpreter, flags, and who writes both so; the first that fits.
+# Interpreter, flags, and the tool that registers both so; the first that fits counts.
 _TOOLS: tuple[tuple[str, Callable[[Flags], bool], str], ...] = (
     (r"/init", lambda _: True, "WSL"),
     (r"/usr/libexec/qemu-binfmt/.*", lambda _: True, "Debian's qemu-user-binfmt"),
@@ -25,7 +25,7 @@ _TOOLS: tuple[tuple[str, Callable[[Flags], bool], str], ...] = (
 
 
 def looks_like(registration: Registration | None) -> str | None:
-    """Whose entry this may be; None where it could be anybody's."""
+    """Return the tool that may have registered this entry; None if it could be any program."""
     if registration is None:
         return None
     for path, flags_fit, tool in _TOOLS:
