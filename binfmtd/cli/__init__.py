@@ -1,4 +1,4 @@
-"""The command line: one file a command, from arguments to exit code.
+"""The command line: one file per command, from its arguments to its exit status.
 
 Results go to stdout, everything else to stderr.
 """

@@ -1,4 +1,8 @@
-"""``binfmtd apply``: one pass."""
+"""``binfmtd apply``: make one pass over binfmt_misc, and end.
+
+With ``--arch`` it only adds entries.  While a daemon runs with the same state directory it writes nothing, because the
+daemon's config decides; it then checks that what was asked for is registered.
+"""
 
 import argparse
 from collections.abc import Sequence
@@ -33,7 +37,7 @@ _DONE = {
 
 
 class Failure(NamedTuple):
-    """One thing that is wanted and not in order; ``errno`` is the kernel's, if it refused."""
+    """An entry or a file that is not as wanted, and why; ``errno`` is the kernel's, if it refused a write."""
 
     entry: str
     reason: str
@@ -41,7 +45,7 @@ class Failure(NamedTuple):
 
 
 def parser() -> argparse.ArgumentParser:
-    """What the command line may say."""
+    """Return the parser for ``binfmtd apply``."""
     command = options.parser(
         "apply",
         epilog="With --arch it only adds: no entry is removed that was there before.  --arch none --persistent takes "
@@ -65,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit status 0 if all that is wanted is in order at the end, 1 if not."""
+    """Return 0 if all that is wanted is in order at the end, else 1."""
     given = parser().parse_args(arguments)
     wanted = options.architectures(given)
     if given.persistent and wanted == ():
@@ -108,7 +112,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _keep(persistence: "Persistence", *, write: bool) -> list[Failure]:
-    """Have it come back after a reboot, or see whether it would; what would not."""
+    """Write the file that brings the handlers back after a reboot; return what it would not bring back.
+
+    Without ``write``, beside a daemon, only compare the file with what is wanted: writing it is the daemon's task.
+    """
     failures = [Failure(name, reason) for name, reason in persistence.left_out.items()]
     try:
         if write:
@@ -149,9 +156,10 @@ def _print(
     idle: bool,
     opened: str | None = None,
 ) -> None:
-    """``mounted`` is where binfmt_misc was mounted, ``kept`` the file that brings it all back after a reboot.
+    """Print what was done, as text or as one JSON document.
 
-    ``opened`` is where it was sealed before; ``idle``: that nothing was done is as it should be.
+    ``mounted`` lists where binfmt_misc was mounted, ``kept`` is the file that brings the handlers back after a reboot,
+    and ``opened`` is the directory whose seal was opened.  ``idle``: if nothing was done, that is correct.
     """
     if as_json:
         document: dict[str, Any] = {

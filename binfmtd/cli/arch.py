@@ -1,4 +1,4 @@
-"""``binfmtd arch``: the catalog, as this host sees it."""
+"""``binfmtd arch``: list the architectures of the catalog, and how this host runs the programs of each."""
 
 import argparse
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from binfmtd.kernel.interpreters import fingerprint
 
 
 def parser() -> argparse.ArgumentParser:
-    """What the command line may say."""
+    """Return the parser for ``binfmtd arch``."""
     command = options.parser("arch")
     command.add_argument("names", metavar="NAME", nargs="*", help="only these, by any name they go by")
     command.add_argument(
@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit status 0, or 2 for a name that the catalog does not have."""
+    """List the architectures and return 0.  Raises UsageError for a name that the catalog does not have."""
     given = parser().parse_args(arguments)
     if given.record:
         make_state_dir(directory := state_dir(given))

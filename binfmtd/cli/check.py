@@ -1,4 +1,4 @@
-"""``binfmtd check``: the config, before the daemon gets it."""
+"""``binfmtd check``: validate the config, for this host, before a daemon uses it."""
 
 import argparse
 import os
@@ -25,7 +25,7 @@ VALID = 0
 
 
 def parser() -> argparse.ArgumentParser:
-    """What the command line may say."""
+    """Return the parser for ``binfmtd check``."""
     command = options.parser("check")
     options.add_config(command)
     options.add_arch(command)
@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit status 0 if the config is valid and this host can take it, 78 if not; warnings change nothing."""
+    """Return 0 if the config is valid and this host accepts it, else 78.  Warnings do not change the status."""
     given = parser().parse_args(arguments)
     wanted = options.architectures(given)
     errors: list[str] = []
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
         warnings += _without_stand_in(config)
         warnings += _with_temporary_stand_ins(desired)
         if config.policy.sealed and not may_mount():
-            # An ordinary user checks a config for a daemon that has more rights.
+            # An ordinary user checks the config for a daemon that has more privileges.
             (errors if os.geteuid() == 0 else warnings).append(f"sealed = true: {TAKES_CAPABILITY}")
     if given.json:
         print_json({"valid": not errors, "handlers": handlers, "errors": errors, "warnings": warnings})
@@ -73,7 +73,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def observe(directory: str | None) -> ObservedState | None:
-    """What is registered now, to know which programs an emulator would answer for; None if that cannot be seen."""
+    """Return what is registered now, or None if that cannot be read.
+
+    A test of what runs natively needs it: a program proves nothing if an entry takes it.
+    """
     try:
         with Instance(find(directory)) as instance:
             return Observer().look(instance)

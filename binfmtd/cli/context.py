@@ -1,4 +1,4 @@
-"""From the shared options to what commands work with."""
+"""The config and the reconciler for the shared options, and warnings that several commands give."""
 
 import argparse
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ from binfmtd.report.status import no_emulator
 
 
 def load_config(arguments: argparse.Namespace, architectures: Sequence[str] | None = None) -> Config:
-    """The config that ``--config`` names, or the usual one; ``architectures`` in place of its own.
+    """Load the config that ``--config`` names, or the default one.
 
-    Raises ConfigError.
+    ``architectures``, if they are not None, take the place of the config's own.  Raises ConfigError.
     """
     return load(arguments.config, trust=Trust.of_this_process(), architectures=architectures)
 
@@ -26,9 +26,10 @@ def load_config(arguments: argparse.Namespace, architectures: Sequence[str] | No
 def reconciler(
     config: Config, directory: str | None, *, writes: bool = True, beside_daemon: bool = False
 ) -> Reconciler:
-    """Everything a pass needs; ``directory`` is the state directory, which who only looks does not write to.
+    """Return a reconciler that has all that a pass needs; ``directory`` is the state directory.
 
-    ``beside_daemon``: a daemon of this state directory runs, and has its stand-ins.
+    Without ``writes``, for a command that only looks, facts about this host are not stored there.
+    ``beside_daemon``: a daemon runs with this state directory, and the stand-ins that exist are its own.
     """
     boot = boot_id()
     found = Reconciler(config, HostFacts(directory, writes=writes), Ledger(directory, boot), Memory(directory, boot))
@@ -38,7 +39,7 @@ def reconciler(
 
 
 def natively(config: Config, desired: DesiredState) -> list[str]:
-    """What to say of architectures that were asked for on the command line, and need no handler here."""
+    """Return a message for each architecture that the command line names and that needs no handler here."""
     known = desired.by_name.keys() | desired.held_by_name.keys()
     return [
         f"{declared.architecture} runs natively: it needs no handler"
@@ -48,7 +49,10 @@ def natively(config: Config, desired: DesiredState) -> list[str]:
 
 
 def nothing_there(config: Config, desired: DesiredState) -> str | None:
-    """Why there is nothing to keep, where something was asked for: the message, or None."""
+    """Return a message if handlers are declared and none is possible here, for want of emulators; else None.
+
+    A handler that waits for its own interpreter, or that a guard refused, counts as possible: it has its own message.
+    """
     if not config.declarations or desired.handlers or any(h.standing is not Standing.ABSENT for h in desired.held):
         return None
     return no_emulator(desired.held)

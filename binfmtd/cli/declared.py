@@ -1,6 +1,6 @@
-"""Which handler of the config would take a file that nothing takes, and what keeps it from doing so.
+"""Remedies from the config: the handler that would take a file that no entry takes, and why it is not registered.
 
-The config is read only where a file is found that needs it.
+The config is read only when there is such a file.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 class Declared:
-    """The config of this command line, and this host's answers to it."""
+    """The config of this command line, and the handlers that it declares for this host."""
 
     def __init__(self, given: argparse.Namespace, observed: ObservedState | None) -> None:
         self.given = given
         self.observed = observed
 
     def remedy(self, kind: Kind, head: bytes, path: str) -> tuple[str, str]:
-        """What would have such a file run: in words, and the config lines that would do it, if there are any."""
+        """Return what would make such a file run: a sentence, and config lines that declare a handler, or ""."""
         if isinstance(self._config, ConfigError):
             return f"{kind.remedy} (the config may have a handler for it, but is invalid: {self._config})", kind.config
         fitting = [each for each in self._config.declarations if each.enabled and takes(each.match, head, path)]
@@ -73,7 +73,7 @@ class Declared:
         return resolve(self._config, facts.gather(self._config, self.observed))
 
     def _emulator(self, architecture: str) -> str | None:
-        """The emulator of an architecture that the config leaves out, if there is one."""
+        """Return the path of an existing emulator for an architecture that the config leaves out, or None."""
         from binfmtd.cli.context import load_config
         from binfmtd.kernel.interpreters import fingerprint
 

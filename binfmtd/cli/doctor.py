@@ -1,7 +1,7 @@
 """``binfmtd doctor``: one page about everything that decides whether foreign programs run here.
 
-It looks and asks, registers nothing and repairs nothing.  What it runs are emulators that nobody else could exchange,
-for their version, and tiny programs in a namespace of their own.
+It registers nothing and repairs nothing.  It runs emulators, to ask for their versions, but only those that no other
+user could replace; and tiny programs in a namespace of their own.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from binfmtd.model.finding import Finding, Level, count, exit_status
 
 
 def parser() -> argparse.ArgumentParser:
-    """What the command line may say."""
+    """Return the parser for ``binfmtd doctor``."""
     command = options.parser(
         "doctor", epilog="Exit status 1 if anything failed.  What is shown after $ is to be typed."
     )
@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit status 0, or 1 if there is a failure."""
+    """Print the findings; return 1 if one of them is a failure, else 0."""
     given = parser().parse_args(arguments)
     findings = list(look(Scene.gather(given)))
     if given.json:
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def look(scene: Scene) -> Iterator[Finding]:
-    """Every finding, section by section."""
+    """Yield every finding, section by section."""
     yield from host.of_kernel()
     yield from host.of_module()
     yield from place.of_mount(scene)
@@ -59,7 +59,7 @@ def look(scene: Scene) -> Iterator[Finding]:
 
 
 def _document(findings: Sequence[Finding]) -> dict[str, object]:
-    """All findings, also those that the page leaves out; what could not be seen is a list of its own."""
+    """Return all findings, also those that the page leaves out; ``not_seen`` has those that could not be made."""
     return {
         "failures": count(findings, Level.FAILURE),
         "warnings": count(findings, Level.WARNING),

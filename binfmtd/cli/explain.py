@@ -1,7 +1,7 @@
-"""``binfmtd explain``: why a file runs, or not.
+"""``binfmtd explain``: why a file runs, or does not.
 
-What the kernel would do with it, step by step, from what is registered now.  It is not executed, and takes neither a
-daemon nor privileges: who may not see something is told so.
+The command follows, step by step, what the kernel would do with the file and with what is registered now.  It does not
+execute the file, and needs neither a daemon nor privileges: it reports what the user may not see.
 """
 
 import argparse
@@ -25,7 +25,7 @@ ONE_DOES_NOT_RUN = 1
 
 
 def parser() -> argparse.ArgumentParser:
-    """What the command line may say."""
+    """Return the parser for ``binfmtd explain``."""
     command = options.parser("explain", epilog="Exit status 1 if one of them would not run.")
     command.add_argument(
         "files", metavar="FILE", nargs="+", help="a file to execute; of a directory, each executable file below it"
@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit status 0 if all would run, 1 if one would not or if that cannot be told."""
+    """Return 0 if all files would run, 1 if one would not or if that cannot be determined."""
     given = parser().parse_args(arguments)
     root = os.path.realpath(given.root) if given.root else ""
     if root and not os.path.isdir(root):
@@ -70,9 +70,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _look(given: argparse.Namespace) -> tuple[ObservedState | None, str, str]:
-    """Return what is registered, and where; None, and a word about it, where that cannot be seen.
+    """Return what is registered, the directory of binfmt_misc, and how to open it if it is sealed, else "".
 
-    Then how to open it, if it is sealed.
+    Where the entries cannot be read, warn; the first is then None, or empty if the kernel has no binfmt_misc.
     """
     from binfmtd.kernel.instance import Instance, Observer
     from binfmtd.kernel.module import kernel_has_it
@@ -84,7 +84,7 @@ def _look(given: argparse.Namespace) -> tuple[ObservedState | None, str, str]:
             sealed = how_to_open(found.directory) if found.sealed else ""
             return Observer().look(instance), found.directory, sealed
     except MountError as error:
-        nothing = not kernel_has_it()  # then nobody can have registered anything
+        nothing = not kernel_has_it()  # then no entry can exist
         told = "so nothing is registered" if nothing else "so what is registered cannot be seen from here"
         warn(f"{error} ({told})")
         return ObservedState() if nothing else None, given.mount or DEFAULT_DIRECTORY, ""
@@ -97,7 +97,7 @@ def _native(given: argparse.Namespace, observed: ObservedState | None) -> frozen
 
 
 def _files(named: Sequence[str], programs: Programs) -> Iterator[tuple[str, bool]]:
-    """Each file, and whether it was named itself."""
+    """Yield each file, with True if it was named itself and False if it lies below a named directory."""
     for file in named:
         way = programs.walk(file)
         if way is None or way.stat is None or not stat.S_ISDIR(way.stat.st_mode):
@@ -112,8 +112,8 @@ def _files(named: Sequence[str], programs: Programs) -> Iterator[tuple[str, bool
 
 
 def _below(directory: str, shown: str, device: int) -> Iterator[str]:
-    """The executable regular files below a directory, in the order of their names; other file systems are left out."""
-    todo = [(directory, shown)]  # however deep it is; the next one last
+    """Yield the executable regular files below a directory, sorted by name; leave out other file systems."""
+    todo = [(directory, shown)]  # the next one is last; no recursion, so any depth works
     while todo:
         place, path = todo.pop()
         try:
@@ -122,7 +122,7 @@ def _below(directory: str, shown: str, device: int) -> Iterator[str]:
                 yield path
             if not stat.S_ISDIR(status.st_mode) or status.st_dev != device:
                 continue
-        except OSError as error:  # else it is gone
+        except OSError as error:  # else it was removed meanwhile
             if error.errno == errno.ENAMETOOLONG:
                 warn(f"{path}: {error.strerror}: it is left out")
             continue

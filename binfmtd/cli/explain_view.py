@@ -1,4 +1,4 @@
-"""An explanation as text for people, and as a document for programs."""
+"""An explanation as text for people, and as a JSON document for programs."""
 
 from collections.abc import Iterator
 
@@ -19,7 +19,7 @@ _PASSED = {
 
 
 def document(found: Explanation) -> dict[str, object]:
-    """What ``--json`` prints of one file."""
+    """Return what ``--json`` prints about one file."""
     entry = found.entry
     return {
         "file": found.file,
@@ -69,12 +69,12 @@ def _step(step: Step, found: Explanation) -> dict[str, object]:
 
 
 def brief(found: Explanation) -> str:
-    """One line."""
+    """Return the answer in one line."""
     return printable(f"{found.file}: {_verdict(found)}" + (f": {found.reason}" if found.reason else ""))
 
 
 def full(found: Explanation, width: int | None) -> Iterator[str]:
-    """All of it, line by line; ``width`` is the terminal's."""
+    """Yield the whole explanation, line by line; ``width`` is the terminal's in columns, or None for no limit."""
     yield from wrapped(f"{found.file}: {_verdict(found)}", width, "", _MORE)
     if found.execution.steps and found.kind and not found.execution.nobody_takes_it:
         yield from wrapped(f"it is {found.kind.description}, and may be executed", width, "  ", _MORE)
@@ -138,24 +138,24 @@ def _told(step: Step, found: Explanation, *, last: bool) -> Iterator[str]:
         yield f"entry {_name(each.entry)}: {_PASSED[each.passed]}"
 
 
-_MORE = " " * 4  # in front of what continues a line
+_MORE = " " * 4  # in front of a continuation line
 _WIDTH = len("by its bytes from offset 0")
 
 
 def _compared(step: Step, match: Magic) -> bytes:
-    """The bytes of the file that an entry looks at."""
+    """Return the bytes of the file that an entry's magic is compared with; beyond the file's end they are NUL."""
     size = len(match.magic)
     return step.file.head[match.offset : match.offset + size].ljust(size, b"\0")
 
 
 def _others(step: Step) -> list[Rival]:
-    """Those that did not take it; of a handler and its stand-in one is enough."""
+    """Return the matching entries that do not take the file, without the second entry of the handler that does."""
     own = _name(step.taker) if isinstance(step.taker, Entry) else ""
     return [each for each in step.rivals if _name(each.entry) != own]
 
 
 def _name(entry: Entry) -> str:
-    """An entry's name; a stand-in is never shown, it serves under the name that it stands in for."""
+    """Return an entry's name; a stand-in is shown under the name of its handler."""
     return entry.name.removeprefix(STAND_IN)
 
 

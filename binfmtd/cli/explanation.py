@@ -1,4 +1,8 @@
-"""From what the kernel does with a file to an answer: does it run, by whom, and if not, why not and what helps."""
+"""The answer to why a file runs: through which entry or interpreter; or else why it does not, and what helps.
+
+``model.execution`` follows the kernel's exec.  This module turns the result into reasons, remedies and notes.  It also
+finds what fails only after a successful exec: a dynamic linker or a program for env(1) that is missing.
+"""
 
 import os
 from errno import EACCES, ENOENT, ENOEXEC, errorcode
@@ -19,16 +23,12 @@ from binfmtd.model.handler import Flags
 from binfmtd.model.shebang import Shebang
 from binfmtd.model.standin import PREFIX as STAND_IN
 
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # a login's, in a root tree
-_QEMU = "qemu-"  # how its emulators are named, everywhere
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # a login's; used in a root tree
+_QEMU = "qemu-"  # the names of all of QEMU's emulators begin so
 
 
 class Explanation:
-    """The answer about one file.
-
-    ``runs`` is None where it cannot be told from here.  ``by`` says what takes the file itself: ``native``, ``script``
-    or ``entry``.
-    """
+    """The answer about one file; ``runs`` is None where that cannot be determined from here."""
 
     def __init__(self, file: str, execution: Execution) -> None:
         self.file = file
@@ -36,15 +36,15 @@ class Explanation:
         self.runs: bool | None = True
         self.reason = ""
         self.remedy = ""
-        self.config = ""  # the config lines that would bring a handler
+        self.config = ""  # config lines that would declare a handler
         self.errno: str | None = None
-        self.kind: Kind | None = None  # of the file; where an interpreter is what nothing takes, of that
+        self.kind: Kind | None = None  # of the file; or of the interpreter that nothing takes
         self.reach: dict[str, Reach] = {}  # by the entry's name
         self.notes: list[str] = []
 
     @property
     def by(self) -> str | None:
-        """What takes the file itself."""
+        """The kind of what takes the file itself: ``native``, ``script`` or ``entry``; None if nothing does."""
         taker = self.execution.steps[0].taker if self.execution.steps else None
         if taker is None:
             return "native" if self.execution.steps and self.execution.failure is None else None
@@ -52,25 +52,25 @@ class Explanation:
 
     @property
     def entry(self) -> Entry | None:
-        """The first entry on the way."""
+        """The first entry that takes the file or one of its interpreters; None if no entry does."""
         return next((step.taker for step in self.execution.steps if isinstance(step.taker, Entry)), None)
 
     def fails(self, refusal: Refusal) -> None:
-        """It does not run, for this reason."""
+        """Record that the file does not run, and why; or that it is unknown, if the reason is UNSEEN."""
         self.runs = None if refusal.errno == UNSEEN else False
         self.errno = errorcode.get(refusal.errno)
         self.reason, self.remedy = refusal.reason, refusal.remedy
 
 
 class Explainer:
-    """Explains one file after the other, as a process with this root directory would meet them."""
+    """Explains files, one after the other, as a process with this root directory would execute them."""
 
     def __init__(
         self, programs: Programs, observed: ObservedState | None, declared: Declared, mount: str, sealed: str = ""
     ) -> None:
-        """``observed`` is None where the entries cannot be seen; ``mount`` is where an administrator finds them.
+        """``observed`` is None where the entries cannot be read; ``mount`` is where an administrator finds them.
 
-        ``sealed``: how to open binfmt_misc, if it is sealed.
+        ``sealed`` says how to open binfmt_misc, if it is sealed.
         """
         self._sealed = sealed
         self._programs = programs
@@ -79,7 +79,7 @@ class Explainer:
         self._mount = mount
 
     def __call__(self, file: str) -> Explanation:
-        """The answer about a file."""
+        """Return the answer about a file."""
         execution = execute(file, self._observed or ObservedState(), self._programs)
         found = Explanation(file, execution)
         if execution.steps:
@@ -121,10 +121,10 @@ class Explainer:
                 "interpreter opens the file by its path"
             )
 
-    # Why not
+    # Why it does not run
 
     def _not_even_opened(self, found: Explanation, failure: Refusal) -> None:
-        """What else there is to say where the file itself is not to be had."""
+        """Add what helps where the file itself cannot be opened."""
         import shutil
 
         path = found.file
@@ -139,7 +139,7 @@ class Explainer:
             found.remedy = f"name it by its path, as a shell finds it: {elsewhere}"
 
     def _nobody(self, found: Explanation, step: Step) -> None:
-        """Nothing takes the file, or an interpreter: what it is, and who would."""
+        """Explain that nothing takes the file, or an interpreter: what it is, and which handler would take it."""
         if self._sealed:
             found.notes.append(self._sealed)
         found.kind = kind = self._kind(step)
@@ -168,7 +168,7 @@ class Explainer:
         found.remedy, found.config = self._declared.remedy(kind, step.file.head, step.path)
 
     def _is_ours(self, step: Step) -> bool:
-        """Whether a file is a native one that cannot be loaded: then no handler would help."""
+        """Return True if the file is a native program: as the kernel cannot load it, no handler would help."""
         elf = self._programs.elf(step.file.place)
         return elf is not None and self._programs.is_native(elf)
 
@@ -183,7 +183,7 @@ class Explainer:
             return kind_of(lambda offset, size: step.file.head[offset : offset + size], step.path)
 
     def _interpreter_fails(self, found: Explanation, step: Step, failure: Refusal) -> None:
-        """An entry's interpreter, a script's or a program's dynamic linker cannot be had."""
+        """Explain that an entry's or a script's interpreter, or a program's dynamic linker, cannot be used."""
         missing = failure.errno == ENOENT
         if isinstance(step.taker, Shebang):
             path = step.taker.interpreter
@@ -204,10 +204,13 @@ class Explainer:
             if elf and missing:
                 found.remedy = _bring_libc(elf)
 
-    # What runs, and would fail then
+    # Why it fails although the exec succeeds
 
     def _finds_what_it_names(self, found: Explanation, step: Step, script: Shebang) -> None:
-        """What env(1) finds, or not; and an argument that ends with what is no blank to the kernel."""
+        """Check that env(1) finds the program that a script's first line passes to it.
+
+        Also note an argument that ends with a carriage return, which the kernel does not count as a blank.
+        """
         word = script.argument or ""
         if word.endswith("\r"):
             found.notes.append(f"the first line ends with a carriage return, which is passed on: {_convert(step.path)}")
@@ -225,7 +228,10 @@ class Explainer:
         )
 
     def _needs_its_own(self, found: Explanation, step: Step) -> None:
-        """A dynamic program that QEMU runs needs its own libc, where the program is run."""
+        """Check that a dynamic program finds its own dynamic linker, where QEMU looks for it.
+
+        An emulator other than QEMU may bring its own, so there a missing one is only noted.
+        """
         elf = self._programs.elf(step.file.place)
         if elf is None or elf.linker is None or step.interpreter is None:
             return
@@ -257,7 +263,7 @@ class Explainer:
 
 
 def _name(entry: Entry) -> str:
-    return entry.name.removeprefix(STAND_IN)  # which is never shown
+    return entry.name.removeprefix(STAND_IN)  # a stand-in is shown under its handler's name
 
 
 def _convert(path: str) -> str:
@@ -265,7 +271,7 @@ def _convert(path: str) -> str:
 
 
 def _bring_libc(elf: ElfFile) -> str:
-    """How a dynamic program gets its C library."""
+    """Return the remedy that gives a dynamic program its C library."""
     libc = libc_of(elf.linker or "")
     same = (elf.bits, elf.byte_order, elf.machine)
     rows = [r for r in CATALOG.values() if (r.header.bits, r.header.byte_order, r.header.e_machine) == same]

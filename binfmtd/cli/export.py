@@ -1,6 +1,6 @@
-"""``binfmtd export``: what the config declares, in the formats of others.
+"""``binfmtd export``: write what the config declares in the format of another program.
 
-What a format cannot say is a line on stderr for each entry.
+For each thing that the format cannot express, a line on stderr names the entries.
 """
 
 import argparse
@@ -44,7 +44,7 @@ FORMATS = ("binfmt.d", DEBIAN, NIXOS, "shell")
 
 
 def parser() -> argparse.ArgumentParser:
-    """What the command line may say."""
+    """Return the parser for ``binfmtd export``."""
     command = options.parser("export", epilog="Exit status 1 if an entry that the config wants had to be left out.")
     command.add_argument("--format", choices=FORMATS, help="whose format")
     command.add_argument("--output", metavar="DIR", help="debian: the directory that gets a file for each entry")
@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit status 0, or 1 if an entry that the config wants had to be left out."""
+    """Return 0, or 1 if an entry that the config wants had to be left out."""
     given = parser().parse_args(arguments)
     if given.remove == (given.format is not None):
         raise UsageError(f"give either --format ({', '.join(FORMATS)}) or --remove")
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str]) -> int:
     for text in (*config.warnings, nothing_there(config, desired)):
         if text:
             warn(text)
-    alike: dict[str, list[str]] = {}  # all handlers of architectures may have lost the same flag
+    alike: dict[str, list[str]] = {}  # one line per reason: all architectures may lose the same flag
     for entry, reason in exported.notes:
         alike.setdefault(reason, []).append(entry)
     for reason, entries in alike.items():
@@ -101,31 +101,31 @@ def main(arguments: Sequence[str]) -> int:
 
 
 class _Exported:
-    """What there is to say, by entry."""
+    """The notes about an export, and True in ``failed`` if an entry that the config wants is not in it."""
 
     def __init__(self) -> None:
         self.notes: list[tuple[str, str]] = []
         self.failed = False
 
     def note(self, entry: str, reason: str) -> None:
-        """Something that the format cannot say."""
+        """Record something that the format cannot express, or that concerns this entry otherwise."""
         self.notes.append((entry, reason))
 
     def fail(self, entry: str, reason: object) -> None:
-        """An entry that the config wants, and that is not in the output."""
+        """Record that an entry that the config wants is not in the output."""
         self.note(entry, f"left out: {reason}")
         self.failed = True
 
 
 def _handlers(config: Config, desired: DesiredState, kind: str, exported: _Exported) -> Iterator[Handler]:
-    """What to write, lowest rank first: the order in which to register, since the newest wins."""
+    """Yield what to write, lowest rank first: the order in which to register, since the newest entry wins."""
     for declared in sorted(config.declarations, key=lambda declared: declared.priority):
         if handler := desired.by_name.get(declared.name):
             registration = handler.registration
         else:
             held = desired.held_by_name.get(declared.name)
             if held is None or held.standing is Standing.ABSENT:
-                continue  # from "all": native, or without an emulator
+                continue  # it runs natively; or it is from "all", without an emulator
             if held.standing is Standing.REFUSED:
                 exported.fail(declared.name, f"refused: {held.reason}")
                 continue
@@ -166,7 +166,10 @@ def _note_losses(declared: Declaration, registration: Registration, kind: str, e
 
 
 def _without_twins(handlers: Sequence[Handler], exported: _Exported) -> list[Handler]:
-    """Leave out what an equal match outranks: update-binfmts would put its wrapper before both, and refuse F."""
+    """Leave out handlers whose match a higher one has, too.
+
+    For two formats with the same match update-binfmts registers its own wrapper as the interpreter, and refuses F.
+    """
     winners = {handler.registration.match: handler.name for handler in handlers}  # the last is the highest
     for handler in handlers:
         if (winner := winners[handler.registration.match]) != handler.name:
@@ -176,7 +179,10 @@ def _without_twins(handlers: Sequence[Handler], exported: _Exported) -> list[Han
 
 
 def _note_order(handlers: Sequence[Handler], kind: str, exported: _Exported) -> None:
-    """Both have an order of their own: NixOS that of the names, update-binfmts none that could be relied on."""
+    """Note where the order of two handlers matters and cannot be expressed.
+
+    NixOS registers in the order of the names, and update-binfmts in none that can be relied on.
+    """
     lower: dict[str, list[str]] = {}
     for low, high in combinations(handlers, 2):
         if contends(low, high) and (kind == DEBIAN or high.name < low.name):
@@ -204,12 +210,12 @@ def _print(files: Sequence[tuple[str, bytes]], output: str | None) -> None:
 
 
 def _shown(text: bytes) -> bytes:
-    """Names are bytes, as the file has to have them; on a terminal they must not steer it."""
+    """Escape what could control a terminal: names are bytes, and a file has to contain them unchanged."""
     return "\n".join(map(printable, to_text(text).split("\n"))).encode()
 
 
 def _write(path: str, text: bytes) -> None:
-    """Raises UsageError for a file that somebody else wrote, or where nothing can be written."""
+    """Write the file.  Raises UsageError if one exists that ``export`` did not write, or if it cannot be written."""
     try:
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         if os.path.lexists(path) and not is_generated(read_regular(path)):

@@ -1,6 +1,6 @@
-"""``binfmtd import``: what others declared or registered, as a config on stdout.
+"""``binfmtd import``: print what other programs declared or registered as a config.
 
-What the config cannot say, and what was not understood, is a line on stderr for each.
+Each thing that a config cannot express, or that was not understood, is a line on stderr.
 """
 
 import argparse
@@ -24,26 +24,26 @@ from binfmtd.model.standin import is_stand_in
 
 DONE = 0
 FAILED = 1
-_ENOUGH = 4096  # bytes to see the first key
+_ENOUGH = 4096  # bytes of a file, enough to contain its first key
 AUTO, BINFMT_D, DEBIAN = "auto", "binfmt.d", "debian"
 
 
 def parser() -> argparse.ArgumentParser:
-    """What the command line may say."""
+    """Return the parser for ``binfmtd import``."""
     command = options.parser("import", epilog="Exit status 1 if something could not be read or understood.")
     command.add_argument("paths", metavar="PATH", nargs="*", help="files or directories (systemd's four binfmt.d)")
     command.add_argument("--kernel", action="store_true", help="what is registered now, instead of files")
     command.add_argument(
         "--format", choices=(AUTO, BINFMT_D, DEBIAN), default=AUTO, help="what the files are (auto: their content says)"
     )
-    options.add_config(command)  # every command takes it; here it makes no difference
+    options.add_config(command)  # every command accepts it; this one ignores it
     options.add_mount(command)
     options.add_json(command)
     return command
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit status 0, or 1 if something could not be read or understood; all else is on stdout all the same."""
+    """Return 0, or 1 if something could not be read or understood; the rest is printed all the same."""
     given = parser().parse_args(arguments)
     if given.kernel and (given.paths or given.format != AUTO):
         raise UsageError("--kernel takes no files and no --format: import these apart, and put the results together")
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
     for where, reason in collected.notes:
         warn(f"{where}: {reason}")
     if collected.failed and not collected.found:
-        return FAILED  # an empty config would say that there is nothing
+        return FAILED  # an empty config would declare that no handler is wanted
     text = render_toml(collected.found.values())
     if given.json:
         notes = [{"where": where, "reason": reason} for where, reason in collected.notes]
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 class _Collected:
-    """What was found, in the order of registration; and what there is to say, each with its place."""
+    """The entries that were found, in the order of registration, and notes, each with the place that it is about."""
 
     def __init__(self) -> None:
         self.found: dict[str, Found] = {}
@@ -79,7 +79,7 @@ class _Collected:
         self.native = native, program_heads(native)
 
     def add(self, found: Found) -> None:
-        """Take one entry, unless the config could not hold it."""
+        """Add an entry in place of an earlier one of the same name; leave it out if a config cannot express it."""
         try:
             check_toml(found.name, found.registration)
         except FormatError as error:
@@ -96,16 +96,16 @@ class _Collected:
             )
 
     def note(self, where: str, reason: str) -> None:
-        """Something that the config cannot say."""
+        """Record something that a config cannot express, or that the user has to decide."""
         self.notes.append((where, reason))
 
     def fail(self, where: str, reason: object) -> None:
-        """Something that could not be read or understood."""
+        """Record something that could not be read or understood: the exit status is then 1."""
         self.note(where, str(reason))
         self.failed = True
 
     def problems(self, path: str, problems: Sequence[Problem]) -> None:
-        """The same for lines of a file."""
+        """Record the lines of a file that could not be understood."""
         for problem in problems:
             self.fail(f"{path}:{problem.line}", problem.reason)
 
@@ -140,7 +140,7 @@ def _from_path(path: str, kind: str, collected: _Collected) -> None:
 
 
 def _from_others(directory: str, collected: _Collected) -> None:
-    """What a directory has beside *.conf: Debian's format files, and what is neither."""
+    """Import Debian's format files from a directory, and note the files that are neither these nor *.conf."""
     strangers = []
     for file in _visible(directory, collected):
         if file.endswith(".conf"):
@@ -160,7 +160,7 @@ def _looks_like_debian(file: str) -> bool:
     try:
         return is_format(read_start(file, _ENOUGH))
     except OSError:
-        return True  # whoever reads it says why
+        return True  # reading it reports the reason
     except FormatError:
         return False
 

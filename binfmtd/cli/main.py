@@ -1,4 +1,7 @@
-"""Which command is meant; only that one's module is imported, so that each starts as fast as it can."""
+"""The entry point: prepare the process, find the command, and run it.
+
+Only the module of that command is imported, so that each command starts as fast as it can.
+"""
 
 import errno
 import gc
@@ -37,13 +40,13 @@ COMMANDS = {
     "sandbox": "a private binfmt_misc with a daemon in it, for one command, without privileges",
 }
 
-_MODULES = {"import": "import_"}  # where the command's name is a word of Python's
+_MODULES = {"import": "import_"}  # commands whose names are keywords of Python
 
 
 _WISHES = ("BINFMTD_ARCH", "BINFMTD_PERSISTENT")
 
 
-# Modules of other projects, by the packages that pip has them in.
+# Module of another project -> the package that pip installs it from.
 _PACKAGES = {
     "asyncore": "pyasyncore",
     "prometheus_client": "prometheus_client",
@@ -56,36 +59,36 @@ _PACKAGES = {
 
 
 def entry() -> None:
-    """Run the command of this process's arguments, and exit."""
+    """Run the command that this process's arguments name, and exit."""
     start(main, held=sys.argv[1:2] == ["run"])
 
 
 def start(command: Callable[[Sequence[str]], int], *, held: bool = False) -> NoReturn:
-    """Make this process fit for a command, run it on this process's arguments, and exit with its status.
+    """Prepare this process, run a command on its arguments, and exit with the command's status.
 
-    ``held``: the command itself unblocks HELD, once it can answer these signals.  Until then the kernel keeps one that
+    ``held``: the command itself unblocks HELD, once it can handle these signals.  Until then the kernel keeps one that
     arrives.  The images block them already before Python starts, with `env --block-signal`.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
-    gc.disable()  # most commands end before there is any garbage; those that go on enable it
+    gc.disable()  # most commands end before there is any garbage; those that run on enable it
     if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
-        # The kernel's names and paths are bytes, written here as UTF-8: under another locale we would look up others.
+        # The kernel's names and paths are bytes, encoded here as UTF-8: another locale would give other bytes.
         os.execv(sys.executable, [sys.orig_argv[0], "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606  ourselves
     _open_standard_streams()
-    if sys.warnoptions:  # $PYTHONWARNINGS: what Python says of other projects' modules is no matter for our users
+    if sys.warnoptions:  # $PYTHONWARNINGS: warnings about other projects' modules do not concern our users
         import warnings
 
         warnings.simplefilter("ignore")
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # which process 1 of a container would not even hear
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # the kernel keeps it from process 1 of a container
         signal.signal(signal.SIGTERM, _terminated)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited as ignored, it would take our children's status away
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if ignored, the kernel discards our children's exit status
     if sys.stderr is not None:
-        # Without a buffer: a message that nobody takes is lost, and does not wait for the interpreter's end, where it
-        # would cost us our exit status.
+        # Without a buffer: a message that cannot be written is lost at once.  In a buffer it would wait for the
+        # interpreter's end, where its failure would replace our exit status.
         unbuffered = io.FileIO(sys.stderr.fileno(), "w", closefd=False)
         sys.stderr = io.TextIOWrapper(unbuffered, sys.stderr.encoding, sys.stderr.errors, line_buffering=True)
     for stream in ("stdout", "stderr"):
-        if getattr(sys, stream) is None:  # it was closed; print() would take the other one
+        if getattr(sys, stream) is None:  # it was closed; print(file=None) would write to stdout
             setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115  for as long as we run
     if not held:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
@@ -93,20 +96,23 @@ def start(command: Callable[[Sequence[str]], int], *, held: bool = False) -> NoR
 
 
 def _open_standard_streams() -> None:
-    """Open what is closed of the three: a file of ours that got such a number would be a stream of our children's."""
+    """Open /dev/null for each of the three that is closed.
+
+    Otherwise a file of ours could get its number, and would be a standard stream of our child processes.
+    """
     with suppress(OSError):
         while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-            os.set_inheritable(descriptor, True)  # noqa: FBT003  it has no name
+            os.set_inheritable(descriptor, True)  # noqa: FBT003  the parameter has no name
         os.close(descriptor)
 
 
 def _terminated(number: int, _frame: object) -> NoReturn:
-    """Leave, but clean up on the way."""
+    """Exit with 128 and the signal's number; SystemExit runs the cleanup code."""
     sys.exit(128 + number)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one command; the exit status is 0 done or in sync, 1 failed, 2 usage, 3 drift, 78 config."""
+    """Run one command; return its exit status: 0 done or in sync, 1 failed, 2 usage, 3 drift, 78 config."""
     try:
         return guarded(lambda: _dispatch(list(arguments)))
     except BinfmtdError as error:
@@ -115,20 +121,21 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def guarded(command: Callable[[], int]) -> int:
-    """The exit status of a command, also where this system gives it less than it needs: one line then says what.
+    """Run a command and return its exit status, also where this system lacks what it needs.
 
-    So is a file that cannot be used, a Python package that is missing, output that goes nowhere, and ^C.
+    One line on stderr then names the file that cannot be used, or the Python package that is missing, and the status is
+    1.  It is also 1, without a line, if the reader of the output has exited.  ^C gives 130.
     """
     try:
         try:
             return command()
-        finally:  # argparse's --help leaves by SystemExit
+        finally:  # also after argparse's --help, which raises SystemExit
             sys.stdout.flush()
     except OSError as error:
         if error.errno != errno.EPIPE:
             where = f"{printable(os.fsdecode(error.filename))}: " if error.filename else ""
             print(f"binfmtd: {where}{error.strerror}: {cure(error)}", file=sys.stderr)
-        # No more output may come, not even at the interpreter's own end.
+        # Nothing more may be written there, not even when the interpreter flushes stdout at its end.
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -146,7 +153,7 @@ def guarded(command: Callable[[], int]) -> int:
 
 def _dispatch(arguments: list[str]) -> int:
     if not arguments and any(os.environ.get(variable) for variable in _WISHES):
-        arguments = ["apply"]  # said by environment alone, as in a container's
+        arguments = ["apply"]  # requested by the environment alone, as in a container
     first = arguments[0] if arguments else "--help"
     if first == "help" and arguments[1:]:
         return _dispatch([arguments[1], "--help"])
@@ -168,12 +175,12 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def module_of(command: str) -> str:
-    """The name of the module that has a command."""
+    """Return the name of the module that implements a command."""
     return f"binfmtd.cli.{_MODULES.get(command, command)}"
 
 
 def help_text() -> str:
-    """What there is to do; no line is longer than the terminal's."""
+    """Return the text of ``binfmtd --help``, wrapped to ``help_width`` columns."""
     width, columns = max(map(len, COMMANDS)), help_width()
     lines = [
         "usage: binfmtd COMMAND [OPTION...]",

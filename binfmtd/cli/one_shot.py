@@ -1,6 +1,6 @@
-"""One visit to an instance, without being the daemon: what ``apply`` and the drop-ins share.
+"""A command's visit to an instance: open it, make passes over it, and leave it.  ``apply`` and the drop-ins share it.
 
-Beside a running daemon of the same state directory nothing is written: its config is what counts.
+While a daemon runs with the same state directory nothing is written, because the daemon's config decides.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -25,37 +25,37 @@ from binfmtd.report.status_json import read_status
 
 
 class Visit(NamedTuple):
-    """An opened instance, what is wanted there, and who is in charge of it."""
+    """An opened instance, the reconciler for what is wanted there, and the daemon that manages it, if one does."""
 
     reconciler: Reconciler
     instance: Instance
-    daemon: int | None = None  # the process id of the daemon that is in charge (0: unknown); None: we are
+    daemon: int | None = None  # the process id of the daemon that manages it (0: unknown); None: no daemon does
     mounted: tuple[str, ...] = ()  # where this visit has mounted binfmt_misc
-    seal: Seal | None = None  # to write through
+    seal: Seal | None = None  # of a sealed instance, to write through it
     opened: bool = False  # this visit has opened a sealed instance
 
     @property
     def writes(self) -> bool:
-        """Whether entries can be changed: no daemon is in charge, and the instance is not sealed."""
+        """True if entries can be changed: no daemon manages the instance, and it is not sealed."""
         return self.daemon is None and not self.instance.mounted.sealed
 
     def look(self) -> Look:
-        """What is there, and what would have to be done."""
+        """Observe the instance and plan, without a write."""
         return self.reconciler.look(self.instance)
 
     def converge(self, allow: Callable[[Action], bool] = lambda _: True) -> PassResult:
-        """Make a pass, as far as ``allow`` lets it; beside a daemon only look.  Raises WriteRefusedError.
+        """Make a pass with the actions that ``allow`` accepts; beside a daemon only look.  Raises WriteRefusedError.
 
-        What looks as wanted and somebody else registered is tried first, and left if it is as good as ours.
+        An entry that looks as wanted but is not in the ledger is tried first; it stays if it runs the same emulator.
         """
         if self.daemon is not None:
             return PassResult(self.look())
         look_and_try(self.reconciler, self.instance)
-        # A daemon that ended may have left stand-ins: one that would run an older emulator is replaced, none is made.
+        # A daemon that ended may have left stand-ins: one with an older emulator is replaced, and none is added.
         return self.reconciler.make_pass(self.instance, self._writer(), allow=allow, keeps=_is_there)
 
     def remove(self, names: Collection[str]) -> list[str]:
-        """Remove these entries, whoever owns them; returns those that were there.  Beside a daemon: none.
+        """Remove these entries, also foreign ones; return those that existed.  Beside a daemon, remove none.
 
         Raises WriteRefusedError.
         """
@@ -64,7 +64,7 @@ class Visit(NamedTuple):
         return self.reconciler.remove(names, self._writer())
 
     def renew(self, names: Collection[str]) -> None:
-        """Have the next ``converge`` register these anew, without a gap: what F opened counts as unknown."""
+        """Make the next ``converge`` register these again, without a gap: the file that F opened counts as unknown."""
         there = self.look().observed.by_name
         for name in names:
             if (entry := there.get(name)) is not None and entry.registration is not None:
@@ -76,9 +76,10 @@ class Visit(NamedTuple):
 
 @contextmanager
 def visit(config: Config, directory: str, where: Where, held: str | None = None) -> Iterator[Visit]:
-    """Go there; ``directory`` is the state directory, and ``held`` is where to mount the instance as well.
+    """Open the instance, and mount it if necessary; ``directory`` is the state directory.
 
-    Raises MountError (also where all that is registered would vanish when we end) and StateError.
+    ``held`` is a second directory where it is mounted as well.  Raises StateError, and MountError, also where all that
+    is registered would vanish when this process ends.
     """
     make_state_dir(directory)
     try:
@@ -106,9 +107,9 @@ def visit(config: Config, directory: str, where: Where, held: str | None = None)
 
 
 def _through_seal(found: Mounted, sealed: bool | None) -> tuple[Mounted, Seal | None]:  # noqa: FBT001
-    """Open a sealed instance if the config says so; or write through its seal, if it is to stay sealed.
+    """Open a sealed instance if ``sealed`` is False; write through its seal if it is True; None: leave it alone.
 
-    Where that cannot be done the instance is left as it is: each write is refused, and says so.
+    Where that cannot be done, warn and leave the instance as it is: the kernel then refuses each write.
     """
     if not found.sealed or sealed is None:
         return found, None
@@ -128,7 +129,7 @@ def _through_seal(found: Mounted, sealed: bool | None) -> tuple[Mounted, Seal | 
 
 
 def refused_beside(pid: int, directory: str, wish: str) -> str:
-    """Why nothing was written, and what to do: ``wish`` says what is to be changed in the daemon's config."""
+    """Return why nothing was written, and what to do; ``wish`` is the change that the daemon's config needs."""
     try:
         path = read_status(directory)["config"]["path"]
     except StateError:
@@ -148,5 +149,5 @@ def more_architectures(words: Iterable[str]) -> str:
 
 
 def _is_there(_: str, drift: Drift) -> bool:
-    """Tell if a permanent stand-in exists: a single pass repairs those that do, and registers no missing one."""
+    """Return True if a permanent stand-in exists: a single pass repairs those that do, and registers no missing one."""
     return drift is not Drift.MISSING

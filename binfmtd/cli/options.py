@@ -1,4 +1,4 @@
-"""The options that commands share."""
+"""The options that commands share, with their environment variables, and functions that read them."""
 
 import argparse
 import os
@@ -19,27 +19,27 @@ ALL = "all"
 NONE = "none"
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("auto", "console", "logfmt", "json")
-_OF_BINFMT = {"install", "uninstall", "strict", "dir", "reset"}  # what those type who come from other images
+_OF_BINFMT = {"install", "uninstall", "strict", "dir", "reset"}  # options of the command `binfmt` and other images
 _ON = {"1", "true", "yes", "on"}
 _OFF = {"0", "false", "no", "off", ""}
 
 
 class _Formatter(argparse.HelpFormatter):
-    """As wide as the terminal."""
+    """A help formatter that is as wide as the terminal."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, width=help_width() - 2)
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as every error of ours."""
+    """A parser that reports an error as a UsageError, in one line, as every error of binfmtd."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse as argparse does, which all its ways lead through."""
+        """Join ``--arch`` and its list, then parse as argparse does; each of its methods calls this one."""
         return super().parse_known_args(args if args is None else _join_architectures(args), namespace)
 
     def error(self, message: str) -> NoReturn:
-        """Raise UsageError."""
+        """Raise UsageError; for an option of the command `binfmt` it names that command."""
         _, _, unknown = message.partition("unrecognized arguments: ")
         if option := next((word for word in unknown.split() if _name(word) in _OF_BINFMT), None):
             whose = f"{option.partition('=')[0]} is an option of the command `binfmt`, which comes with binfmtd"
@@ -52,7 +52,7 @@ def _name(option: str) -> str:
 
 
 def parser(command: str, *, epilog: str = "") -> argparse.ArgumentParser:
-    """A parser for one command, described as in ``binfmtd --help``; it raises UsageError."""
+    """Return a parser for one command, with its description from ``binfmtd --help``; it raises UsageError."""
     text = COMMANDS[command]
     return _Parser(
         prog=f"binfmtd {command}",
@@ -64,7 +64,7 @@ def parser(command: str, *, epilog: str = "") -> argparse.ArgumentParser:
 
 
 def _absolute(path: str) -> str:
-    """The same path, wherever we are by the time that it is read again."""
+    """Return the absolute path, so that the file can be read again from another working directory."""
     try:
         return os.path.abspath(path)
     except OSError as error:
@@ -72,7 +72,7 @@ def _absolute(path: str) -> str:
 
 
 def add_config(to: argparse.ArgumentParser) -> None:
-    """``--config``."""
+    """Add ``--config``; its default is $BINFMTD_CONFIG, else None."""
     to.add_argument(
         "--config",
         metavar="FILE",
@@ -83,12 +83,12 @@ def add_config(to: argparse.ArgumentParser) -> None:
 
 
 def add_mount(to: argparse.ArgumentParser) -> None:
-    """``--mount``."""
+    """Add ``--mount``, the directory of binfmt_misc."""
     to.add_argument("--mount", metavar="DIR", help=f"where binfmt_misc is mounted ({DEFAULT_DIRECTORY}, or found)")
 
 
 def add_state_dir(to: argparse.ArgumentParser) -> None:
-    """``--state-dir``."""
+    """Add ``--state-dir``, which the functions of ``cli.state`` read."""
     to.add_argument(
         "--state-dir",
         metavar="DIR",
@@ -97,12 +97,12 @@ def add_state_dir(to: argparse.ArgumentParser) -> None:
 
 
 def add_json(to: argparse.ArgumentParser) -> None:
-    """``--json``."""
+    """Add ``--json``."""
     to.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def add_log(to: argparse.ArgumentParser, level: str = "info") -> None:
-    """``--log-level`` and ``--log-format``; raises UsageError for what the environment says wrongly."""
+    """Add ``--log-level`` and ``--log-format``.  Raises UsageError if a variable of theirs is invalid."""
     to.add_argument(
         "--log-level",
         choices=LEVELS,
@@ -118,7 +118,10 @@ def add_log(to: argparse.ArgumentParser, level: str = "info") -> None:
 
 
 def add_reach(to: argparse.ArgumentParser) -> None:
-    """``--no-autoload`` and ``--own-instance``: what may be done to have binfmt_misc.  ``where`` takes them."""
+    """Add ``--no-autoload`` and ``--own-instance``: what may be done to have binfmt_misc.  ``where`` reads them.
+
+    Raises UsageError if a variable of theirs is invalid.
+    """
     to.add_argument(
         "--no-autoload",
         action="store_true",
@@ -135,7 +138,7 @@ def add_reach(to: argparse.ArgumentParser) -> None:
 
 
 def add_arch(to: argparse.ArgumentParser) -> None:
-    """``--arch``.  ``architectures`` takes it."""
+    """Add ``--arch``, which ``architectures`` reads."""
     to.add_argument(
         "--arch",
         metavar="LIST",
@@ -146,7 +149,7 @@ def add_arch(to: argparse.ArgumentParser) -> None:
 
 
 def add_persistent(to: argparse.ArgumentParser) -> None:
-    """``--persistent`` and ``--host-root``."""
+    """Add ``--persistent`` and ``--host-root``.  Raises UsageError if $BINFMTD_PERSISTENT is invalid."""
     to.add_argument(
         "--persistent",
         action="store_true",
@@ -157,7 +160,7 @@ def add_persistent(to: argparse.ArgumentParser) -> None:
 
 
 def add_host_root(to: argparse.ArgumentParser) -> None:
-    """``--host-root``."""
+    """Add ``--host-root``; its default is $BINFMTD_HOST_ROOT, else None."""
     to.add_argument(
         "--host-root",
         metavar="DIR",
@@ -168,16 +171,16 @@ def add_host_root(to: argparse.ArgumentParser) -> None:
 
 
 def where(given: argparse.Namespace) -> "Where":
-    """What ``--mount``, ``--no-autoload`` and ``--own-instance`` say."""
+    """Return what ``--mount``, ``--no-autoload`` and ``--own-instance`` ask for."""
     from binfmtd.kernel.mount import Where
 
     return Where(given.mount, autoload=not given.no_autoload, own_instance=given.own_instance)
 
 
 def architectures(given: argparse.Namespace) -> tuple[str, ...] | None:
-    """What ``--arch`` or its variable asks for, in the config's words; None if they say nothing.
+    """Return what ``--arch``, or else $BINFMTD_ARCH, asks for, in the config's words; None if neither is given.
 
-    Raises UsageError, which lists near names, for an unknown architecture.
+    "none" is an empty tuple.  Raises UsageError, for an unknown architecture with a list of similar names.
     """
     source, texts = "--arch", given.arch
     if texts is None:
@@ -198,7 +201,7 @@ def architectures(given: argparse.Namespace) -> tuple[str, ...] | None:
         except FormatError as error:
             raise UsageError(f"{source}: {error}") from None
     if all(word.startswith("-") for word in words):
-        words.insert(0, ALL)  # of what else could one be left out
+        words.insert(0, ALL)  # -NAME alone leaves it out of all
     if NONE in words:
         if len(words) > 1:
             raise UsageError(f"{source}: none says that there are no others: leave it out, or them")
@@ -207,7 +210,7 @@ def architectures(given: argparse.Namespace) -> tuple[str, ...] | None:
 
 
 def _join_architectures(arguments: Sequence[str]) -> list[str]:
-    """Make one word of ``--arch`` and its list: argparse would take -NAME for an option, and a blank for the end."""
+    """Join ``--arch`` and its list to one word: argparse would take -NAME for an option, and a blank for the end."""
     joined: list[str] = []
     for argument in arguments:
         if joined and argument not in ("-h", "--help") and not argument.startswith("--"):
@@ -222,12 +225,12 @@ def _join_architectures(arguments: Sequence[str]) -> list[str]:
 
 
 def with_unit(text: str) -> str:
-    """A duration of the command line, where a bare number means seconds: "10" is "10s"."""
+    """Return a duration with its unit: a bare number means seconds, so "10" becomes "10s"."""
     return f"{text}s" if text.isdecimal() else text
 
 
 def duration(text: str, option: str, example: str) -> float:
-    """The seconds that an option says.  Raises UsageError."""
+    """Return the seconds that the value of an option means.  Raises UsageError, with the ``example``."""
     from binfmtd.formats.duration import parse_duration
 
     try:
@@ -237,7 +240,7 @@ def duration(text: str, option: str, example: str) -> float:
 
 
 def switch(variable: str) -> bool:
-    """Whether an environment variable switches something on; raises UsageError for what is neither on nor off."""
+    """Return True if an environment variable is on, False if it is off or unset; else raise UsageError."""
     text = os.environ.get(variable, "").strip().lower()
     if text not in _ON | _OFF:
         raise UsageError(f"${variable} is {text!r}: write 1 or 0")

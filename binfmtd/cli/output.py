@@ -1,4 +1,4 @@
-"""What commands print: results on stdout, anything else on stderr."""
+"""The output of commands: results on stdout, everything else on stderr."""
 
 import json
 import sys
@@ -9,16 +9,16 @@ from binfmtd.report.printable import printable
 
 
 def print_json(document: object) -> None:
-    """One JSON document on stdout."""
+    """Print one JSON document to stdout."""
     print(json.dumps(document, indent=2))
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:
-    """A table that fits the terminal, the first row being the heading."""
+    """Print a table that fits the terminal; the first row is the heading."""
     for lines in table(rows, width_of(sys.stdout)):
         print("\n".join(lines))
 
 
 def warn(text: str) -> None:
-    """One line on stderr, on a terminal as many as it takes."""
+    """Print a message to stderr: in one line, or on a terminal wrapped to its width."""
     print("\n".join(wrapped(printable(text), width_of(sys.stderr), "binfmtd: ", "  ")), file=sys.stderr)

@@ -1,4 +1,8 @@
-"""``binfmtd pause``: an admin's maintenance is not undone."""
+"""``binfmtd pause``: stop repairing some or all entries, so that an administrator can change them by hand.
+
+The command writes the paused names, and when each pause ends, to paused.json in the state directory, which the daemon
+watches.  Then it waits until the daemon's status shows the same names.
+"""
 
 import argparse
 import os
@@ -29,7 +33,7 @@ _LOOK_SECONDS = 0.02
 
 
 def parser() -> argparse.ArgumentParser:
-    """What the command line may say."""
+    """Return the parser for ``binfmtd pause``."""
     command = options.parser("pause")
     add_names(command)
     command.add_argument(
@@ -43,7 +47,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit status 0 once the daemon obeys; 1 if it does not, or if the file cannot be written."""
+    """Return 0 once the daemon obeys, or if none runs; 1 if it does not, or if its seal's state is "impossible".
+
+    Raises StateError if the file cannot be written.
+    """
     given = parser().parse_args(arguments)
     end = float("inf")
     if given.duration is not None:
@@ -62,7 +69,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _opened(directory: str) -> int:
-    """Say that the seal is open for every entry; 1 if it should be and is not."""
+    """Print that a pause opens the seal for all entries; return 1 if the seal's state is "impossible", else 0."""
     try:
         seal = read_status(directory)["seal"]
     except StateError:
@@ -75,8 +82,8 @@ def _opened(directory: str) -> int:
 
 
 def add_names(parser: argparse.ArgumentParser) -> None:
-    """What ``pause`` and ``resume`` share."""
-    options.add_config(parser)  # every command takes these two; here they make no difference
+    """Add the options and the names that ``pause`` and ``resume`` share."""
+    options.add_config(parser)  # every command accepts these two; this one ignores them
     options.add_mount(parser)
     options.add_state_dir(parser)
     parser.add_argument(
@@ -85,7 +92,7 @@ def add_names(parser: argparse.ArgumentParser) -> None:
 
 
 def entries(names: Sequence[str], directory: str) -> list[str]:
-    """The entries that are meant, whether they are registered at the moment or not.
+    """Return the entries that these names mean, whether they are registered at the moment or not.
 
     A name is an entry of the daemon's status, one that is paused already, or an architecture.  Raises UsageError for
     any other, unless binfmt_misc is not mounted: then the status has no entries that a name could be compared with.
@@ -116,20 +123,22 @@ def entries(names: Sequence[str], directory: str) -> list[str]:
 
 
 def _unlisted(status: Mapping[str, Any]) -> list[str]:
-    """The entries that are there, if the status only counts some of the foreign ones."""
+    """Return the names of all entries if the status lists only some of the foreign ones, else none."""
     if sum(status["foreign_count"].values()) <= len(status["foreign"]) or status["mount"] is None:
         return []
     try:
         return sorted(set(os.listdir(status["mount"]["directory"])) - {"register", "status"})
-    except OSError:  # the daemon is in another mount namespace
+    except OSError:  # the daemon may be in another mount namespace
         return []
 
 
 def change(directory: str, to: Callable[[Pauses], Pauses], *, anew: bool = False) -> Mapping[str, float] | None:
-    """Write what is to be paused from now on; one at a time, or one would undo the other's.
+    """Write the pauses that ``to`` makes of the present ones.
 
-    Returns what was paused before, and until when; None if that cannot be read, which is no matter with ``anew``.
-    Raises StateError.
+    A lock keeps two commands from undoing each other's change.
+
+    Return what was paused before, and until when in seconds since the boot.  If that cannot be read, return None with
+    ``anew``, and raise StateError without.  Raises StateError also if nothing can be written.
     """
     make_state_dir(directory)
     file = PauseFile(directory, boot_id())
@@ -152,13 +161,16 @@ def change(directory: str, to: Callable[[Pauses], Pauses], *, anew: bool = False
 
 
 def obeyed(directory: str) -> int:
-    """Wait until the daemon's status says what the file does; 1 if that takes too long.  Without one the next obeys."""
+    """Wait until the daemon's status shows what the file contains; return 1 if that takes over OBEYED_SECONDS, else 0.
+
+    If no daemon runs, warn and return 0: the next daemon reads the file.
+    """
     if running_pid(directory) is None:
         warn("no daemon runs with this state directory: the next one will obey")
         return 0
     deadline = time.monotonic() + OBEYED_SECONDS
     file = PauseFile(directory, boot_id())
-    while _paused(directory) != set(file.read().until):  # by now others may have paused or resumed something, too
+    while _paused(directory) != set(file.read().until):  # read again: another command may have changed it
         if time.monotonic() >= deadline:
             warn(f"the daemon has not obeyed within {OBEYED_SECONDS:g} s: `binfmtd status` says what it does")
             return 1
@@ -176,5 +188,5 @@ def _architecture(name: str) -> str | None:
 def _paused(directory: str) -> set[str] | None:
     try:
         return {row["name"] for row in read_status(directory)["paused"]}
-    except StateError:  # it is just starting, or writes it anew
+    except StateError:  # the daemon is just starting, or about to write it again
         return None

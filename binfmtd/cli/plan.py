@@ -1,4 +1,4 @@
-"""``binfmtd plan``: what apply would do."""
+"""``binfmtd plan``: print what ``binfmtd apply`` would do, and write nothing."""
 
 import argparse
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ DRIFT = 3
 
 
 def parser() -> argparse.ArgumentParser:
-    """What the command line may say."""
+    """Return the parser for ``binfmtd plan``."""
     command = options.parser("plan")
     options.add_config(command)
     options.add_arch(command)
@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit status 0 if there is nothing to do, 3 if there is."""
+    """Return 0 if there is nothing to do, 3 if there is."""
     given = parser().parse_args(arguments)
     wanted = options.architectures(given)
     config = load_config(given, wanted)
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     beside_daemon = running_pid(directory) is not None
     here = reconciler(config, directory, writes=False, beside_daemon=beside_daemon)
     with Instance(find_to_look(given.mount)) as instance:
-        # Beside a daemon `apply` writes nothing, and the daemon itself tries nothing before a pass.
+        # Beside a daemon `apply` writes nothing, and the daemon itself tries no entry before a pass.
         look = here.look(instance) if beside_daemon else look_and_try(here, instance)
     if look.plan.actions and not beside_daemon and instance.mounted.sealed and config.policy.sealed is None:
         warn(f"{instance.mounted.directory}: {how_to_open(instance.mounted.directory)}")
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def describe(action: Action) -> dict[str, str]:
-    """An action as JSON has it."""
+    """Return an action as it is in JSON."""
     return {
         "action": action.act.value,
         "entry": action.entry,

@@ -1,7 +1,8 @@
-"""``binfmtd probe``: whether the programs of an architecture run here, through what, and if not, why not.
+"""``binfmtd probe``: find out whether the programs of an architecture run here, through which entry, or why not.
 
-Each architecture's tiny program is run: first where nothing but itself is, as in somebody's container, and where its
-interpreter is not to be had there, in our own root.
+A tiny program of each architecture is run.  Its root is first a directory that contains nothing else: so only an
+interpreter that the kernel has opened (flag F) can run it, as in any container.  If that fails with ENOENT, it is run
+again in our own root.
 """
 
 import argparse
@@ -28,19 +29,19 @@ from binfmtd.model.entry import ObservedState
 from binfmtd.model.probed import Probed, Tried
 from binfmtd.model.standin import PREFIX as STAND_IN
 
-MORE_PATIENCE = 60.0  # seconds for one program where nobody waits: on a busy host an emulator starts in some seconds
+MORE_PATIENCE = 60.0  # seconds for one program with --write: on a busy host an emulator takes some seconds to start
 DONE = 0
 DOES_NOT_RUN = 1
 
 
 def parser() -> argparse.ArgumentParser:
-    """What the command line may say."""
+    """Return the parser for ``binfmtd probe``."""
     command = options.parser("probe", epilog="Exit status 1 if an architecture that was named does not run.")
     command.add_argument("names", metavar="ARCH", nargs="*", help="only these, by any name they go by")
     command.add_argument(
         "--write", action="store_true", help="print nothing, and leave the result where the daemon looks for it"
     )
-    options.add_config(command)  # every command takes it; here it makes no difference
+    options.add_config(command)  # every command accepts it; this one ignores it
     options.add_mount(command)
     options.add_state_dir(command)
     options.add_json(command)
@@ -48,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit status 0, or 1 if one that was asked for by name does not run."""
+    """Return 0, or 1 if an architecture that was named does not run."""
     given = parser().parse_args(arguments)
     if given.write and given.names:
         raise UsageError("--write is about all architectures: leave the names out")
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
     if given.write:
         from binfmtd.kernel.scheduling import use_short_slices
 
-        # The daemon's own priority is for repairs.
+        # The daemon starts this command, and its own priority is for repairs.
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, 0, max(0, os.getpriority(os.PRIO_PROCESS, 0)))
         with suppress(OSError):
@@ -78,7 +79,10 @@ def main(arguments: Sequence[str]) -> int:
 def probe(
     wanted: Sequence[Architecture], observed: ObservedState | None, patience: float = PATIENCE
 ) -> Iterator[Tried]:
-    """Run one after the other; ``observed`` tells which entry takes each.  Raises ProbeError."""
+    """Run the program of each architecture and yield the result; ``observed`` shows which entry takes it.
+
+    A program that does nothing for ``patience`` seconds is killed.  Raises ProbeError.
+    """
     with Prober(patience=patience) as alone, Prober(in_chroot=False, patience=patience) as here:
         for architecture in wanted:
             name, program = architecture.name, tiny_program(architecture)
@@ -89,7 +93,7 @@ def probe(
                 found = here(name, program)
                 reason = f"not in a chroot: {reason}" if found.runs else found.reason
             serving = None if observed is None or found.natively else server(observed, name)
-            entry = serving.name.removeprefix(STAND_IN) if serving else None  # a stand-in is never shown
+            entry = serving.name.removeprefix(STAND_IN) if serving else None  # a stand-in's handler
             yield Tried(name, found.runs, found.natively, entry, in_chroot, reason, round(found.duration * 1e6))
 
 

@@ -1,4 +1,8 @@
-"""Whether the interpreter of an entry can be had: here, and from inside of a chroot or a container."""
+"""Where the interpreter of an entry can be used: here, and inside a chroot or a container.
+
+With flag F the kernel has opened the interpreter, so it needs no path in a chroot.  But a dynamic one still needs its
+dynamic linker there, and a script the interpreter that its first line names.
+"""
 
 from typing import NamedTuple
 
@@ -10,7 +14,7 @@ from binfmtd.model.shebang import parse_shebang
 
 
 class Reach(NamedTuple):
-    """Where an entry's interpreter can be had: here (or in the tree that was named), and in any chroot whatever."""
+    """Where an entry's interpreter can be used: here (or in the tree that was named), and in every chroot."""
 
     here: bool
     in_chroot: bool
@@ -19,7 +23,7 @@ class Reach(NamedTuple):
 
 
 def reach(programs: Programs, entry: Entry, registration: Registration) -> Reach:
-    """Look at the interpreter, or at what lies now where the kernel opened it."""
+    """Return where the interpreter can be used; with flag F, judge it by the file that is at its path now."""
     path = registration.interpreter
     opened = Flags.F in registration.flags
     file = programs.opened_by(entry) if opened else programs.open(path)
@@ -40,7 +44,7 @@ def reach(programs: Programs, entry: Entry, registration: Registration) -> Reach
 
 
 def _needs(programs: Programs, file: Opened) -> str | None:
-    """The file without which an interpreter does not run: its dynamic linker, or what its first line names."""
+    """Return the file that an interpreter needs: its dynamic linker, or what its first line names; else None."""
     if script := parse_shebang(file.head):
         return script.interpreter
     elf = programs.elf(file.place)

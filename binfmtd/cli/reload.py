@@ -1,7 +1,7 @@
-"""``binfmtd reload``: have the daemon read its config again, and wait for the outcome.
+"""``binfmtd reload``: make the daemon read its config again, and wait for the outcome.
 
-The daemon takes the request as SIGHUP.  Sent from here it reaches the process itself; `docker kill -s HUP` counts as a
-manual stop for Docker, which then does not restart the container after a crash.
+The command sends SIGHUP to the daemon's process.  `docker kill -s HUP` would send it as well, but Docker counts that as
+a manual stop, and then does not restart the container after a crash.
 """
 
 import argparse
@@ -28,11 +28,11 @@ FAILED = 1
 DEFAULT_TIMEOUT = "60s"
 PATIENCE_SECONDS = 5.0  # for the lock of a daemon that is just starting, as after `docker run -d`
 _INTERVAL_MS = 20
-_NOT_REGISTERED = ("refused", "failed", "contended")  # a handler that waits for its emulator does not fail a start, too
+_NOT_REGISTERED = ("refused", "failed", "contended")  # not "waiting": nor does a start fail without an emulator
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
+    """Return the parser for ``binfmtd reload``."""
     command = options.parser("reload")
     command.add_argument(
         "--timeout",
@@ -41,14 +41,14 @@ def parser() -> argparse.ArgumentParser:
         default=DEFAULT_TIMEOUT,
         help=f"give up after so long: seconds, or with units like 1m30s ({DEFAULT_TIMEOUT})",
     )
-    options.add_config(command)  # every command takes these two; here they make no difference
+    options.add_config(command)  # every command accepts these two; this one ignores them
     options.add_mount(command)
     options.add_state_dir(command)
     return command
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit status 0 if the config on disk is in force and its handlers are registered; 1 if not, with the reason."""
+    """Return 0 if the config on disk is in force and its handlers are registered; else print why not and return 1."""
     given = parser().parse_args(arguments)
     deadline = time.monotonic() + options.duration(given.timeout, "--timeout", DEFAULT_TIMEOUT)
     directory = state_dir_to_read(given)
@@ -75,9 +75,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _daemon(directory: str, deadline: float) -> int:
-    """Return a descriptor of the daemon's process; until the deadline one that is just starting is waited for.
+    """Return a descriptor of the daemon's process (pidfd_open(2)).
 
-    Raises StateError.
+    Wait for a daemon that is just starting until the deadline (monotonic, in seconds).  Raises StateError.
     """
     while (found := holder(directory)) is None and time.monotonic() < deadline:
         time.sleep(_INTERVAL_MS / 1000)
@@ -90,7 +90,7 @@ def _daemon(directory: str, deadline: float) -> int:
         process = os.pidfd_open(pid)
     except (OSError, ValueError):
         process = None
-    # Asked with the descriptor open: after that the id cannot become another process's.
+    # Checked with the descriptor open: from then on the id cannot become another process's.
     if process is None or not is_holder(pid, directory):
         raise StateError(
             f"the daemon of {directory} runs in another container or pid namespace (pid {pid or 'unknown'} there), and "
@@ -100,9 +100,10 @@ def _daemon(directory: str, deadline: float) -> int:
 
 
 def answer(directory: str, daemon: int, sent: float, deadline: float) -> dict[str, Any] | None:
-    """Wait for the status after the reload; None at the deadline.  Raises StateError if the daemon ends.
+    """Wait for the status after the reload; return None at the deadline.  Raises StateError if the daemon ends.
 
-    A reload that began to read before the signal was sent may have read an older config: it is no answer.
+    A reload that began to read before the signal was sent may have read an older config, so it is not the answer.
+    ``sent`` is in seconds since the boot, ``deadline`` monotonic in seconds.
     """
     ended = select.poll()
     ended.register(daemon, select.POLLIN)

@@ -1,4 +1,4 @@
-"""``binfmtd resume``: the maintenance is over, and what drifted meanwhile is repaired."""
+"""``binfmtd resume``: end a pause; the daemon then repairs what drifted meanwhile."""
 
 import argparse
 from collections.abc import Sequence
@@ -12,16 +12,16 @@ from binfmtd.report.printable import printable
 
 
 def parser() -> argparse.ArgumentParser:
-    """What the command line may say."""
+    """Return the parser for ``binfmtd resume``."""
     command = options.parser("resume")
     add_names(command)
     return command
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit status 0 once the daemon is at work again; 1 if it is not, or if the file cannot be written.
+    """Return 0 once the daemon repairs these entries again, or if none runs; 1 if it does not.
 
-    What was not paused is said, and is no failure.
+    A name that was not paused is reported, and is no failure.  Raises StateError if the file cannot be written.
     """
     given = parser().parse_args(arguments)
     directory = state_dir_to_read(given)

@@ -1,4 +1,4 @@
-"""``binfmtd run``: the daemon."""
+"""``binfmtd run``: put the daemon together from its parts, and run it."""
 
 import argparse
 import os
@@ -22,11 +22,11 @@ from binfmtd.kernel.host import boot_id
 from binfmtd.model.config import Config
 from binfmtd.report.status_json import set_aside, take_history
 
-_LAST_LINES = 0.5  # seconds that the end waits for the reader of the log
+_LAST_LINES = 0.5  # seconds that the daemon, at its end, waits for the reader of its log
 
 
 def parser() -> argparse.ArgumentParser:
-    """What the command line may say."""
+    """Return the parser for ``binfmtd run``."""
     command = options.parser("run")
     options.add_config(command)
     options.add_arch(command)
@@ -53,10 +53,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 class _Files:
-    """The config's files; with ``--last-valid``, the last valid ones as well."""
+    """The config's files, and with ``--last-valid`` a copy of the last valid ones."""
 
     def __init__(self, given: argparse.Namespace, wanted: Sequence[str] | None) -> None:
-        """``wanted`` architectures in place of the files' own."""
+        """``wanted`` architectures, if they are not None, take the place of the files' own."""
         self.state_dir = state_dir(given)
         self._given = given
         self._wanted = wanted
@@ -64,12 +64,15 @@ class _Files:
         self._contents: Contents = ()
 
     def load(self) -> Config:
-        """What the files say now.  Raises ConfigError."""
+        """Load the config from the files as they are now.  Raises ConfigError."""
         self._contents = read(self._given.config, trust=self._trust)
         return self._make(self._contents)
 
     def load_at_start(self) -> tuple[Config, str | None]:
-        """The same; where they are invalid, the last valid config if it is wanted, and what is wrong with the files."""
+        """Load the config; if it is invalid, and with ``--last-valid``, load the last valid one instead.
+
+        Return the config, and what is wrong with the files or None.  Raises ConfigError.
+        """
         try:
             return self.load(), None
         except ConfigError as error:
@@ -83,7 +86,10 @@ class _Files:
                 raise ConfigError(f"{error} (and no last valid config can be used: {no_other})") from None
 
     def kept(self, config: Config) -> Config:
-        """Keep the files that were loaded last as the valid ones; the config, with a warning if that failed."""
+        """With ``--last-valid``, store the files that were loaded last as the last valid ones.
+
+        Return the config, with a warning if that failed.
+        """
         if not self._given.last_valid:
             return config
         from binfmtd.config.last_valid import keep_last_valid
@@ -97,7 +103,7 @@ class _Files:
 
 
 def _take(directory: str) -> tuple[Lock, list[Any]]:
-    """Make the state directory ours; returns its lock, and the history of the daemon before."""
+    """Take the lock of the state directory; return it, and the history of the previous daemon."""
     make_state_dir(directory)
     lock = Lock(directory, before=partial(set_aside, directory))
     history = take_history(directory)
@@ -106,7 +112,10 @@ def _take(directory: str) -> tuple[Lock, list[Any]]:
 
 
 def _ask_for_short_slices() -> None:
-    """For all threads; where it is forbidden the daemon waits longer for a core of a busy machine."""
+    """Ask the scheduler for short slices for all threads.
+
+    Where that is forbidden, the daemon waits longer for a core of a busy machine.
+    """
     from binfmtd.kernel.scheduling import use_short_slices
 
     with suppress(OSError):
@@ -114,12 +123,12 @@ def _ask_for_short_slices() -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run until SIGTERM or SIGINT; SIGHUP loads the config anew."""
+    """Run until SIGTERM or SIGINT, then return 0; SIGHUP loads the config again."""
     given = parser().parse_args(arguments)
 
     from binfmtd.daemon.signals import Signals
 
-    signals = Signals()  # first of all: what was sent meanwhile is answered
+    signals = Signals()  # first of all: it unblocks the signals that were sent meanwhile, and handles them
     _ask_for_short_slices()
     wanted = options.architectures(given)
     persistence = Persistence(find_host(given.host_root) if given.persistent else None)
@@ -146,8 +155,8 @@ def main(arguments: Sequence[str]) -> int:
     kept = reconciler(config, directory)
     kept.ledger.file.deferred = kept.memory.file.deferred = True
     if needs_native(config):
-        kept.facts.native(observe(given.mount))  # by child processes, started before the first thread
-    emulators_remedy()  # what it reads of this system it keeps, so that the loop reads no file for it
+        kept.facts.native(observe(given.mount))  # found by child processes, so before the first thread starts
+    emulators_remedy()  # what it reads of this system is cached, so that the loop reads no file for it
     lines = log.set_up_queue(given.log_level, given.log_format)
     reporter = Reporter(directory, os.path.abspath(given.config or DEFAULT_PATH), lines, History(history))
     reporter.config_loaded(files.kept(config) if rejected is None else config)

@@ -1,7 +1,8 @@
-"""``binfmtd sandbox``: a user namespace with an instance of its own and the daemon in it, for one command.
+"""``binfmtd sandbox``: run one command in a user namespace that has its own instance, and a daemon in it.
 
-Nobody else is touched, no privileges are needed, and nothing is left behind: the namespace and its instance end with
-the last process in it, and the daemon ends when this process does, however that comes about.
+No other program is affected, no privileges are needed, and nothing is left behind.  The namespace and its instance end
+with the last process in it.  The daemon ends when this process ends, for whatever reason (PR_SET_PDEATHSIG in
+prctl(2)).
 """
 
 import argparse
@@ -25,16 +26,16 @@ from binfmtd.kernel.tree import check_tree, furnish
 
 START_SECONDS = 30.0
 STOP_SECONDS = 5.0
-NOT_FOUND = 127  # as shells say it
+NOT_FOUND = 127  # as in shells
 NOT_EXECUTABLE = 126
 
 _Handler = Callable[[int, FrameType | None], None]
 _TO_US = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-_BY_THE_TERMINAL = (signal.SIGINT, signal.SIGQUIT)  # to the command as well as to us
+_BY_THE_TERMINAL = (signal.SIGINT, signal.SIGQUIT)  # it sends them to the command as well as to us
 
 
 def parser() -> argparse.ArgumentParser:
-    """What the command line may say."""
+    """Return the parser for ``binfmtd sandbox``."""
     command = options.parser("sandbox", epilog="Inside you are root of your own namespace; without COMMAND, a shell.")
     options.add_config(command)
     options.add_arch(command)
@@ -53,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The exit status is the command's; 128 and the signal's number if a signal ended it."""
+    """Return the command's exit status; 128 and the signal's number if a signal ended it."""
     given = parser().parse_args(arguments)
     root = None if given.root is None else os.path.realpath(given.root)
     command = given.command or ["/bin/sh" if root else os.environ.get("SHELL") or "/bin/sh"]
@@ -70,17 +71,18 @@ def main(arguments: Sequence[str]) -> int:
     arch = [] if given.arch is None else ["--arch", ",".join(given.arch)]
     with _directory() as directory, _daemon(directory, [*config, *arch, *log, "--mount", where]) as daemon:
         if (status := daemon.poll()) is not None:
-            return status  # it has said why
-        # So that other commands of ours inside mean this daemon and its config.
+            return status  # the daemon has printed the reason
+        # So that other commands of binfmtd, inside, use this daemon and its config.
         environment = {"BINFMTD_STATE_DIR": directory} | ({"BINFMTD_CONFIG": config[1]} if config else {})
         return _run(command, environment, _entering(root, user, ids))
 
 
 def _entering(root: str | None, user: tuple[int, int] | None, ids: Ids) -> Callable[[], None] | None:
-    """What the command's process does before it becomes the command, if there is something to do.
+    """Return what the command's process does before it executes the command; None if there is nothing to do.
 
-    One more namespace makes it another user, whom only this one maps: who is root there is decided by whose the tree
-    is, so what mmdebstrap or podman have made with subordinate ids belongs to root inside.
+    It enters the root tree.  It enters one more user namespace if the command is not to be root of this one, or if
+    another user owns the tree.  The owner of the tree becomes root there, or with ``user`` that user: so files that
+    mmdebstrap or podman made with subordinate ids belong to root inside.
     """
     owner = check_tree(root) if root is not None else None
     theirs = (0, 0) if owner is None else (owner.st_uid, owner.st_gid)
@@ -98,7 +100,7 @@ def _entering(root: str | None, user: tuple[int, int] | None, ids: Ids) -> Calla
 
         if wanted is not None and (why := enter(CLONE_NEWUSER, wanted)) is not None:
             raise OSError(why)
-        if wanted is not None and user is None:  # we are somebody else yet: who was root out there
+        if wanted is not None and user is None:  # our own id was root in the outer namespace, and is another one here
             os.setgroups([])
             os.setresgid(0, 0, 0)
             os.setresuid(0, 0, 0)
@@ -110,20 +112,20 @@ def _entering(root: str | None, user: tuple[int, int] | None, ids: Ids) -> Calla
 
 
 def _handle(numbers: Sequence[int], handler: _Handler) -> None:
-    """Have the handler called for these signals, except for what was ignored from the start (nohup) and stays so."""
+    """Set the handler for these signals, except for those that were ignored from the start (nohup): they stay so."""
     for number in numbers:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, handler)
 
 
 def _end(number: int, _frame: FrameType | None) -> None:
-    """Leave, but clean up on the way."""
+    """Exit with 128 and the signal's number; SystemExit runs the cleanup code."""
     sys.exit(128 + number)
 
 
 @contextmanager
 def _uninterrupted() -> Iterator[set[int | signal.Signals]]:
-    """Have signals wait until what begins here can be cleaned up; yields what has to be masked afterwards."""
+    """Block signals until the cleanup of what begins here is registered; yield the mask that is restored then."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (*_TO_US, *_BY_THE_TERMINAL))
     try:
         yield before
@@ -133,7 +135,7 @@ def _uninterrupted() -> Iterator[set[int | signal.Signals]]:
 
 @contextmanager
 def _directory() -> Iterator[str]:
-    """The daemon's state directory, for as long as the sandbox lasts."""
+    """Make the daemon's state directory, and remove it when the sandbox ends.  Raises SandboxError."""
     try:
         with _uninterrupted():
             directory = tempfile.TemporaryDirectory(prefix="binfmtd-sandbox-", ignore_cleanup_errors=True)
@@ -145,7 +147,7 @@ def _directory() -> Iterator[str]:
 
 @contextmanager
 def _daemon(directory: str, arguments: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Run it, from when it is ready, or has ended with a message of its own.  Raises SandboxError."""
+    """Run the daemon; yield it when it is ready, or has ended with a message.  Raises SandboxError."""
     from binfmtd.kernel.syscalls import signal_when_parent_dies
 
     address = os.path.join(directory, "notify")
@@ -161,11 +163,11 @@ def _daemon(directory: str, arguments: Sequence[str]) -> Iterator[subprocess.Pop
                 signal.pthread_sigmask(signal.SIG_SETMASK, masked)
 
             daemon = subprocess.Popen(
-                # -P: it finds its modules where we found them, and none in the current directory.
+                # -P: the daemon imports its modules from where we did, and none from the current directory.
                 [sys.executable, "-P", "-m", "binfmtd", "run", "--state-dir", directory, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                # What is private must not come back on the host after a reboot, whatever the environment says.
+                # The handlers are private: whatever the environment asks for, the host must not have them after a boot.
                 env=os.environ
                 | {"NOTIFY_SOCKET": address, "PYTHONPATH": os.pathsep.join(sys.path), "BINFMTD_PERSISTENT": "0"},
                 preexec_fn=before_exec,  # noqa: PLW1509  we have one thread
@@ -194,7 +196,7 @@ def _wait_until_ready(daemon: subprocess.Popen[bytes], channel: socket.socket) -
 
 
 def _run(command: list[str], environment: dict[str, str], before: Callable[[], None] | None) -> int:
-    """Run the command as if it were us: it gets the terminal's signals itself, and the others from us."""
+    """Run the command and return its exit status.  The terminal signals it directly; other signals we forward."""
     child: subprocess.Popen[bytes] | None = None
     early: list[int] = []
 
@@ -205,14 +207,14 @@ def _run(command: list[str], environment: dict[str, str], before: Callable[[], N
             child.send_signal(number)
 
     _handle(_TO_US, forward)
-    _handle(_BY_THE_TERMINAL, lambda *_: None)  # not SIG_IGN: that the command would inherit
+    _handle(_BY_THE_TERMINAL, lambda *_: None)  # not SIG_IGN: the command would inherit that
     try:
         child = subprocess.Popen(command, env=os.environ | environment, preexec_fn=before)  # noqa: PLW1509  one thread
     except FileNotFoundError:
         raise _CommandError(f"{command[0]!r}: not found", NOT_FOUND) from None
     except OSError as error:
         raise _CommandError(f"{command[0]!r}: {error.strerror}", NOT_EXECUTABLE) from None
-    except subprocess.SubprocessError:  # in ``before``; what it was does not come through
+    except subprocess.SubprocessError:  # in ``before``; subprocess does not report the reason
         raise SandboxError(
             "the command's own user namespace or root directory cannot be had: see user.max_user_namespaces"
         ) from None
@@ -232,7 +234,7 @@ def _stop(daemon: subprocess.Popen[bytes]) -> None:
 
 
 class _CommandError(UsageError):
-    """The command cannot be started; the exit status is a shell's."""
+    """A command that cannot be started; the exit status is the one that a shell would give."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)

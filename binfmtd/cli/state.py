@@ -1,4 +1,4 @@
-"""Which state directory a command line means."""
+"""The state directory that a command line means."""
 
 import argparse
 import os
@@ -8,13 +8,16 @@ from binfmtd.errors import StateError
 
 
 def state_dir(arguments: argparse.Namespace) -> str:
-    """The state directory that ``--state-dir`` names, or the usual one.  Raises StateError."""
+    """Return the state directory that ``--state-dir`` names, or the default one.  Raises StateError."""
     named: str | None = arguments.state_dir
     return named or default_state_dir()
 
 
 def state_dir_to_read(arguments: argparse.Namespace) -> str:
-    """The same for reading: without one of one's own, root's daemon is the one that is meant.  Raises StateError."""
+    """Return the state directory of the daemon that a command asks about.
+
+    It is the one that is named; else the user's own, if it exists; else root's, if it exists or the user has none.
+    """
     if arguments.state_dir or os.environ.get("BINFMTD_STATE_DIR"):
         return state_dir(arguments)
     own = state_dir_or_none(arguments)
@@ -24,7 +27,7 @@ def state_dir_to_read(arguments: argparse.Namespace) -> str:
 
 
 def state_dir_or_none(arguments: argparse.Namespace) -> str | None:
-    """The same for commands that only read, and do without."""
+    """Return the state directory; None where there is no default, for a command that works without one."""
     try:
         return state_dir(arguments)
     except StateError:

@@ -1,4 +1,4 @@
-"""``binfmtd status``: what the daemon says of itself."""
+"""``binfmtd status``: show the status that the daemon writes to its state directory."""
 
 import argparse
 import os
@@ -26,9 +26,9 @@ NOT_CONVERGED = 3
 
 
 def parser() -> argparse.ArgumentParser:
-    """What the command line may say."""
+    """Return the parser for ``binfmtd status``."""
     command = options.parser("status")
-    options.add_config(command)  # every command takes these two; here they make no difference
+    options.add_config(command)  # every command accepts these two; this one ignores them
     options.add_mount(command)
     options.add_state_dir(command)
     options.add_json(command)
@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit status 0, or 1 if no daemon runs; with --check 3 unless it runs and each handler is served."""
+    """Return 0, or 1 if no daemon runs; with --check 3 unless it runs and each handler is served."""
     given = parser().parse_args(arguments)
     directory = state_dir_to_read(given)
     if given.names and (given.watch or given.check or given.problems or given.all):
@@ -89,7 +89,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _writers(status: Mapping[str, Any]) -> str:
-    """Name the processes that have a file open, also those that the daemon, with fewer capabilities, could not see."""
+    """Return why the instance is not sealed: the processes that have a file of it open for writing.
+
+    Where the daemon, with fewer capabilities, named none, look again from here.
+    """
     from binfmtd.kernel.mount import device_at
     from binfmtd.kernel.seal import UNSEEN, writers
     from binfmtd.report.seal import BUSY

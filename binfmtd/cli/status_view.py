@@ -1,7 +1,7 @@
-"""A status for people.
+"""The status as text for people.
 
-The state comes first, then what is not in order as a table, with the reasons beneath.  Handlers in order are a
-paragraph of names, unless all of them or some by name are asked for.  Then all the rest, a line each.
+First come the state and other problems, then a table of the handlers that are not in order, with the reasons below.
+Handlers in order are a paragraph of names, unless ``--all`` or names are given.  The rest follows, one line each.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -15,9 +15,9 @@ from binfmtd.report.durations import age
 from binfmtd.report.happened import REPAIRED, first_names, happened, names_of
 from binfmtd.report.sentence import counted, in_brief
 
-_MOST_FOREIGN = 20  # of thousands nobody reads more; --json has a thousand
+_MOST_FOREIGN = 20  # names of foreign entries, of maybe thousands; --json lists the first thousand
 _LAST_ROWS = 5  # of a handler's history
-_MOST_LINES = 4  # of names in order, so that what is not stays on the screen
+_MOST_LINES = 4  # of names in order, so that those not in order stay on the screen
 _HEADING = ("HANDLER", "STATE", "FLAGS", "REPAIRS", "INTERPRETER")
 _STATE = 1
 _INDENT = 11
@@ -40,7 +40,7 @@ NO_DAEMON = "no daemon runs with this state directory: what you see is what the 
 
 
 class Page(NamedTuple):
-    """How it is shown: ``now`` in seconds since the epoch, in how many columns and lines (None: no end)."""
+    """How a status is shown: ``now`` in seconds since the epoch, and the size in columns and lines (None: no limit)."""
 
     now: float
     width: int | None = None
@@ -48,12 +48,12 @@ class Page(NamedTuple):
     coloured: bool = False
 
     def paint(self, text: str) -> str:
-        """Colour a state."""
+        """Return the name of a state in its colour."""
         colour = _COLOURS.get(text.strip())
         return f"\x1b[{colour}m{text}\x1b[0m" if self.coloured and colour else text
 
     def ago(self, at: str) -> str:
-        """How long ago a timestamp was; what is kept in a file says the time to the second, too."""
+        """Return how long ago a timestamp was; if the output is no terminal, also the time itself, to the second."""
         try:
             since = age(at, self.now)
         except (ValueError, OverflowError):
@@ -62,9 +62,9 @@ class Page(NamedTuple):
 
 
 def view(status: Mapping[str, Any], pid: int | None, page: Page, *, everything: bool = False) -> list[str]:
-    """The lines, at most the page's height of them; ``everything``: also handlers in order have their row.
+    """Return the lines, at most the page's height of them; ``everything``: handlers in order have a row, too.
 
-    ``status`` as ``read_status`` has it, and ``pid`` as ``running_pid``.
+    ``status`` is as ``read_status`` returns it, and ``pid`` as ``running_pid`` does.
     """
     handlers = status["handlers"]
     rows = handlers if everything else list(filter(_has_a_row, handlers))
@@ -79,13 +79,13 @@ def view(status: Mapping[str, Any], pid: int | None, page: Page, *, everything: 
     lines = [line for part in parts if part for line in ("", *part)][1:]
     if page.height is None:
         return lines
-    # What has colours is never too long.
+    # Lines with colours were wrapped before they were coloured, so they are not too long.
     width = page.width or max(map(len, lines))
     return [line if "\x1b" in line else shortened(line, width) for line in lines[: page.height]]
 
 
 def problems_view(status: Mapping[str, Any], pid: int | None, page: Page) -> list[str]:
-    """What is not in order, and nothing else: or that there is nothing."""
+    """Return only what is not in order, or one line if nothing is out of order."""
     rows = list(filter(_has_a_row, status["handlers"]))
     troubles = _troubles(status)
     if not rows and status["state"] == "converged":
@@ -96,7 +96,7 @@ def problems_view(status: Mapping[str, Any], pid: int | None, page: Page) -> lis
 
 
 def named_view(status: Mapping[str, Any], page: Page) -> list[str]:
-    """The handlers of a status that has been narrowed to them, and what happened to them last."""
+    """Return the handlers of a status that was narrowed to some names, and the end of their history."""
     table = _handlers(status["handlers"], page)
     foreign = {"foreign": _foreign(status["foreign"], len(status["foreign"]))} if status["foreign"] else {}
     found = [*table, *_labelled(foreign, page)] or ["no handler has this name, and no entry"]
@@ -104,7 +104,7 @@ def named_view(status: Mapping[str, Any], page: Page) -> list[str]:
 
 
 def narrowed(status: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
-    """The same status with these entries alone."""
+    """Return the status with only these handlers, foreign entries and their history."""
     return {
         **status,
         "handlers": [row for row in status["handlers"] if row["name"] in names],
@@ -114,7 +114,7 @@ def narrowed(status: Mapping[str, Any], names: Collection[str]) -> dict[str, Any
 
 
 def history_view(status: Mapping[str, Any], page: Page) -> list[str]:
-    """The last drifts and repairs, the newest last."""
+    """Return the last drifts and repairs, the newest last."""
     rows = [(page.ago(row["at"]), _told(row)) for row in status["history"]]
     start = max((len(when) for when, _ in rows), default=0) + 2
     lines = [line for when, text in rows for line in wrapped(text, page.width, f"{when:<{start}}", " " * start)]
@@ -135,7 +135,7 @@ def _handlers(handlers: Sequence[Mapping[str, Any]], page: Page) -> list[str]:
 
 
 def _with_reasons(handlers: Sequence[Mapping[str, Any]], lines: Sequence[Sequence[str]], page: Page) -> Iterator[str]:
-    """A reason that consecutive rows share stands once, below the last of them.
+    """Yield the rows; a reason that consecutive rows share is shown once, below the last of them.
 
     Reasons that differ only in the architecture are shared, too, and have {name} in its place, as in the config.
     """
@@ -180,7 +180,7 @@ def _troubles(status: Mapping[str, Any]) -> dict[str, str | None]:
 
 
 def _in_order(handlers: Sequence[Mapping[str, Any]], page: Page) -> dict[str, str]:
-    """A paragraph for each kind of being in order; on a terminal of some lines at most."""
+    """Return a paragraph of names for each state that is in order; on a terminal it has _MOST_LINES at most."""
     found: dict[str, list[str]] = {}
     for row in handlers:
         if not _has_a_row(row):

@@ -1,9 +1,10 @@
-"""``binfmtd status --watch``: the status anew, each time that it changes.
+"""``binfmtd status --watch``: show the status again, each time that it changes.
 
-* inotify tells: the status file is renamed over, so its directory is watched, and those above while it is missing.
-* The daemon's end is a change of the lock's file, which the kernel closes with it, however it ends; and it tells of the
-  closing just before it lets go of the lock (fs/file_table.c, __fput).  So each change is looked at once more.
-* A terminal is drawn anew, also when its size changes; anything else gets one state after another.
+* inotify reports changes.  The daemon replaces the status file by rename, so its directory is watched; and while that
+  is missing, those above it.
+* When the daemon ends, for whatever reason, the kernel closes the lock's file, and inotify reports that.  The event
+  comes just before the kernel releases the lock (fs/file_table.c, __fput), so after each event we look once more.
+* A terminal is redrawn, also when its size changes.  Any other output gets one state after another.
 """
 
 import errno
@@ -30,7 +31,7 @@ from binfmtd.report.printable import even
 from binfmtd.report.status_json import FILE_NAME, read_status
 
 _ONCE_MORE_MS = 50
-_UNHEARD_MS = 1000  # where no inotify is left, or ages are shown
+_UNHEARD_MS = 1000  # between two looks where no inotify is left, or where ages are shown
 # xterm's: another screen without a cursor, and back; the upper left corner; clear the rest of a line, of the screen.
 _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 _HOME, _END_LINE, _END_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
@@ -40,7 +41,7 @@ _Seen = tuple[dict[str, Any] | None, int | None, str]
 
 
 def watch(directory: str, *, as_json: bool) -> NoReturn:
-    """Show it until somebody presses ^C (KeyboardInterrupt) or nobody reads any more (BrokenPipeError)."""
+    """Show the status until ^C (KeyboardInterrupt), or until the reader of the output exits (BrokenPipeError)."""
     gc.enable()
     drawing = not as_json and takes_a_drawing()
     paths = [os.path.abspath(os.path.join(directory, name)) for name in (FILE_NAME, LOCK_NAME)]
@@ -59,40 +60,40 @@ def watch(directory: str, *, as_json: bool) -> NoReturn:
 
 
 def takes_a_drawing() -> bool:
-    """Whether stdout is a terminal that can be drawn on."""
+    """Return True if stdout is a terminal that can be drawn on."""
     return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
 class _Changes:
-    """What there is to wake up for: files in the state directory, the terminal's size, and that nobody reads."""
+    """The events to wait for: changes of files or of the terminal's size, and the exit of the output's reader."""
 
     def __init__(self, paths: list[str], *, ages: bool) -> None:
-        """``ages``: what is shown says how long ago something was, and is shown anew every second."""
+        """``ages``: the text shows how long ago something was, so it is shown again every second."""
         self._paths = paths
         self._ages = ages
         self._watch = Watch()
         self._unheard = False
         self._once_more = False
         self._poll = select.poll()
-        self._poll.register(sys.stdout, 0)  # of a pipe that nobody reads any more it tells unasked
+        self._poll.register(sys.stdout, 0)  # poll(2) reports POLLERR unasked when the reader of a pipe has exited
         resized = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._poll.register(resized, select.POLLIN)
         self._resized = resized
         signal.signal(signal.SIGWINCH, lambda *_: os.eventfd_write(resized, 1))
 
     def arm(self) -> None:
-        """Watch, and only then look."""
+        """Arm the watches.  The caller looks only after that, so no change in between is missed."""
         if (descriptor := self._watch.open()) is not None:
             self._poll.register(descriptor, select.POLLIN)
         while True:
             directories = watched(self._paths)
             unwatched = self._watch.watch_files("status", directories)
-            if watched(self._paths) == directories:  # else something moved between the walk and the watch
+            if watched(self._paths) == directories:  # else something was moved between the walk and the watch
                 break
         self._unheard = bool(unwatched or self._watch.exhausted)
 
     def wait(self) -> None:
-        """Sleep until there may be something new."""
+        """Sleep until something may have changed.  Raises BrokenPipeError if the reader of the output has exited."""
         timeout = _ONCE_MORE_MS if self._once_more else _UNHEARD_MS if self._unheard or self._ages else None
         woken = dict(self._poll.poll(timeout))
         if woken.get(sys.stdout.fileno()):
@@ -137,7 +138,7 @@ def _print(seen: _Seen, *, as_json: bool) -> None:
 
 @contextmanager
 def _screen() -> Iterator[None]:
-    """Another screen, and afterwards the one that was there."""
+    """Switch to another screen, and afterwards back to the previous one."""
     print(_ENTER, end="", flush=True)
     try:
         yield

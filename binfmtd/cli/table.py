@@ -1,4 +1,4 @@
-"""Text for people, no wider than the terminal: tables, and what is wrapped between words."""
+"""Text for people, no wider than the terminal: tables, and lines wrapped between words."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -9,27 +9,27 @@ from binfmtd.report.printable import even
 _GAP = "  "
 _CUT = "..."
 _INDENT = "  "
-_ROOM = 24  # columns: where the last cell would have less, it goes below its row
+_ROOM = 24  # columns: a last cell that has less, and needs several lines, goes below its row
 
 
 def size_of(stream: TextIO) -> os.terminal_size | None:
-    """Columns and lines of the terminal that this is; None for anything else, which has no ends."""
+    """Return the columns and lines of a terminal; None for any other stream, which has no limits."""
     if not stream.isatty():
         return None
     found = os.get_terminal_size(stream.fileno())
-    return found if found.columns and found.lines else os.terminal_size((80, 24))  # a serial line knows neither
+    return found if found.columns and found.lines else os.terminal_size((80, 24))  # a serial line has neither
 
 
 def width_of(stream: TextIO) -> int | None:
-    """Its columns."""
+    """Return the columns of a terminal; None for any other stream."""
     size = size_of(stream)
     return None if size is None else size.columns
 
 
 def help_width() -> int:
-    """Columns of a help text: as $COLUMNS says, or as the terminal has, or as most have.
+    """Return the columns of a help text: $COLUMNS, or else the terminal's, or else 80.
 
-    shutil knows this as well, and would bring all of Python's compression along.
+    shutil has a function for this, but imports all of Python's compression modules.
     """
     said = os.environ.get("COLUMNS", "")
     try:
@@ -40,7 +40,7 @@ def help_width() -> int:
 
 
 def shortened(text: str, width: int) -> str:
-    """Cut in the middle what is too long: both ends of a path tell something."""
+    """Cut a text that is longer than ``width`` columns in its middle: both ends of a path are informative."""
     if len(text) <= width:
         return text
     kept = max(width - len(_CUT), 0)
@@ -48,9 +48,9 @@ def shortened(text: str, width: int) -> str:
 
 
 def wrapped(text: str, width: int | None, first: str = "", then: str = "") -> list[str]:
-    """Lines that end between words: ``first`` is in front of the first, ``then`` of the others.
+    """Return lines that end between words: ``first`` is in front of the first line, ``then`` in front of each other.
 
-    A word that is longer than a line has one of its own.
+    A word that is longer than a line has its own line.
     """
     text = even(text)
     if width is None or len(first) + len(text) <= width:
@@ -70,10 +70,10 @@ def table(
     width: int | None = None,
     paint: Callable[[int, str], str] = lambda _, cell: cell,
 ) -> list[list[str]]:
-    """The lines of each row, the first row being the heading.
+    """Return the lines of each row; the first row is the heading.
 
-    To fit into ``width`` the last column is wrapped, and where it has too little room put below its row.  ``paint`` is
-    given a column's number and a cell, and may put colours around it; the last column has none.
+    To fit into ``width`` columns, the last cell of a row is wrapped, or put below its row if it has too little room.
+    ``paint`` gets a column's number and a cell, and may put colours around it; it is not called for the last column.
     """
     cells = [[even(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)][:-1]

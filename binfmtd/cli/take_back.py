@@ -1,6 +1,6 @@
-"""Taking back what ``--persistent`` did: the entries that the generated file names, the file, and what it points to.
+"""Undo ``--persistent``: remove the entries that the generated file names, the file, and the emulators it points to.
 
-In this order: whoever is stopped in between can begin again, since the file still says what there is.
+The order is this one so that an interrupted run can be repeated: the file still names the entries.
 """
 
 import argparse
@@ -22,7 +22,10 @@ FAILED = 1
 
 
 def take_back(given: argparse.Namespace) -> int:
-    """Exit status 0 if nothing of it is left, 1 beside a daemon, which would do it again, or if entries may be left."""
+    """Return 0 if nothing of it is left.
+
+    Return 1 if a daemon runs, which would do it again (nothing is then removed), or if entries may be left.
+    """
     persistence = Persistence(find_host(given.host_root, to_take_back=True))
     rules = persistence.rules()
     directory = state_dir(given)
@@ -38,7 +41,7 @@ def take_back(given: argparse.Namespace) -> int:
                 return FAILED
             removed = here.remove(_ours(here, rules))
     except VanishError:
-        pass  # nobody has it mounted, so nothing is registered
+        pass  # no other process has it mounted, so nothing is registered
     except MountError as error:
         if rules:
             warn(f"entries may be left: {error}")
@@ -55,7 +58,7 @@ def take_back(given: argparse.Namespace) -> int:
 
 
 def _ours(here: Visit, rules: Mapping[str, Registration]) -> list[str]:
-    """The entries of these rules, but for those that somebody else registered under their names meanwhile."""
+    """Return the entries of these rules, without those that another program registered under their names since."""
     there = here.look().observed.by_name
     return [
         name

@@ -1,8 +1,8 @@
-"""Trying what somebody else registered: an entry may be as good as ours, and only running a program can tell.
+"""A trial of entries that are not in the ledger: only running a program shows which emulator they run.
 
-With F an entry runs the file that the kernel opened, whatever lies at its path now.  A container has no ledger of what
-an earlier one registered; so the entries that look as wanted are tried, and the ledger vouches for those that run the
-very emulator that would be registered.
+With F an entry runs the file that the kernel opened, whatever is at its path now.  A new container has no ledger of
+what an earlier one registered, so it would replace all of its entries.  Therefore entries that look as wanted are
+tried: one that runs the emulator that would be registered is recorded in the ledger, and stays.
 """
 
 from collections.abc import Collection
@@ -21,7 +21,7 @@ from binfmtd.model.standin import stand_in_name
 
 
 def server(observed: ObservedState, architecture: str, without: Collection[str] = ()) -> Entry | None:
-    """The entry that takes an architecture's programs, as far as can be told from what the entries say."""
+    """Return the enabled entry that takes an architecture's programs, judged by its registration; else None."""
     program = tiny_program(CATALOG[architecture])
     for entry in observed.entries:
         registration = entry.registration
@@ -31,16 +31,16 @@ def server(observed: ObservedState, architecture: str, without: Collection[str] 
 
 
 def look_and_try(reconciler: Reconciler, instance: Instance) -> Look:
-    """Look, and try the entries that the ledger does not know: those that are as good as ours need no replacement.
+    """Look; try the entries that are not in the ledger; look again if some of them need no replacement.
 
-    Where programs cannot be tried, the entries count as unknown, and are to be registered anew.
+    Where programs cannot be tried, these entries count as unknown, and the plan registers them again.
     """
     look = reconciler.look(instance)
     return reconciler.look(instance) if _vouch(look, reconciler.ledger) else look
 
 
 def _vouch(look: Look, ledger: Ledger) -> bool:
-    """Try the entries that the ledger does not know, and record those that are as good as ours; False if none is."""
+    """Try the entries that are not in the ledger, and record those that are as good as ours; False if none is."""
     before = len(ledger.records)
     unknown = [
         action.handler

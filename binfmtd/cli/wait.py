@@ -1,7 +1,7 @@
-"""``binfmtd wait``: for scripts, CI and init containers, until what they need is registered.
+"""``binfmtd wait``: wait until architectures are registered, for scripts, CI and init containers.
 
-Looks at binfmt_misc itself, so it takes neither a daemon nor its state directory; it is woken by what happens there.
-While it waits it says on stderr what for: once, and again when that has changed.
+The command reads binfmt_misc itself, so it needs neither a daemon nor its state directory; inotify and the mount table
+wake it.  While it waits it prints to stderr what is missing: once, and again when that has changed.
 """
 
 import argparse
@@ -26,11 +26,11 @@ from binfmtd.model.entry import ObservedState
 from binfmtd.model.match import takes
 
 DEFAULT_TIMEOUT = "60s"
-_LONGEST_SLEEP = 60.0  # seconds, where there is inotify
+_LONGEST_SLEEP = 60.0  # seconds between two looks where inotify reports changes
 
 
 def parser() -> argparse.ArgumentParser:
-    """What the command line may say."""
+    """Return the parser for ``binfmtd wait``."""
     command = options.parser("wait")
     command.add_argument("names", metavar="ARCH", nargs="+", help="an architecture, by any name it goes by")
     command.add_argument(
@@ -40,14 +40,14 @@ def parser() -> argparse.ArgumentParser:
         default=DEFAULT_TIMEOUT,
         help=f"give up after so long: seconds, or with units like 1m30s ({DEFAULT_TIMEOUT})",
     )
-    options.add_config(command)  # every command takes it; here it makes no difference
+    options.add_config(command)  # every command accepts it; this one ignores it
     options.add_mount(command)
     options.add_state_dir(command)
     return command
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit status 0 once all of them run; 1 if not within the timeout, naming what is missing."""
+    """Return 0 once all architectures run; 1 after the timeout, when what is missing is printed."""
     given = parser().parse_args(arguments)
     try:
         wanted = [find_architecture(name) for name in given.names]
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def wait(wanted: list[Architecture], directory: str | None, facts: HostFacts, deadline: float) -> str | None:
-    """Wait until each runs; or, at the deadline (monotonic, in seconds), say what is missing."""
+    """Wait until each architecture runs, and return None; at the deadline (monotonic, in seconds) what is missing."""
     from binfmtd.daemon.wait import Wait
     from binfmtd.daemon.watch import Watch
 
@@ -102,7 +102,10 @@ def _look(attachment: Attachment, observer: Observer) -> ObservedState:
 
 
 def _runs(architecture: Architecture, observed: ObservedState, facts: HostFacts) -> bool:
-    """Whether an entry takes the architecture's programs, and nothing tells that it fails; or none is needed."""
+    """Return True if an entry takes the architecture's programs and is not sure to fail.
+
+    If no entry takes them, return True if they run natively.
+    """
     if observed.switched_on:
         program = tiny_program(architecture)
         for entry in observed.entries:

@@ -1,1 +1,1 @@
-"""What ``binfmtd doctor`` asks: one file a subject, each from what was gathered (``scene``) to findings."""
+"""The checks of ``binfmtd doctor``, one module a subject: each makes findings of the facts that ``scene`` gathered."""

@@ -1,4 +1,4 @@
-"""The emulators: their versions, who does not start, and for which architectures there is none."""
+"""Check the emulators: their versions, those that do not start, and architectures without an emulator."""
 
 import os
 from collections import defaultdict
@@ -13,7 +13,11 @@ from binfmtd.model.finding import Finding, Level, Section
 
 
 def of_emulators(scene: Scene) -> Iterator[Finding]:
-    """What of QEMU is here, whether entries use it or not."""
+    """Report QEMU's emulators on this host, used by an entry or not.
+
+    One finding a version, one for each emulator that does not report its version or that another user could change,
+    and one for the architectures without an emulator.
+    """
     by_version: defaultdict[tuple[int, ...], list[str]] = defaultdict(list)
     for path, version in scene.versions.items():
         if isinstance(version, tuple):

@@ -1,4 +1,4 @@
-"""The entries of the instance: an overview, and each fault in words, with what to type."""
+"""Check the entries of the instance: an overview, then one finding a fault, with the command that ends it."""
 
 import os
 import shlex
@@ -19,7 +19,7 @@ _FAILURES = frozenset({Fault.NATIVE, Fault.MISSING, Fault.SCRIPT, Fault.P_UNSEEN
 
 
 def of_entries(scene: Scene) -> Iterator[Finding]:
-    """Everything about what is registered."""
+    """Report on all entries but stand-ins; ``model/examine.py`` finds their faults."""
     if scene.observed is None:
         yield _found("overview", Level.UNSEEN, "what is registered: binfmt_misc is not to be seen here")
         return
@@ -85,7 +85,7 @@ _TEXTS = {
 
 
 class _Words:
-    """A fault as a finding."""
+    """Findings for faults: text, level and command."""
 
     def __init__(self, scene: Scene, remedies: Remedies, verdicts: Sequence[Verdict]) -> None:
         self._scene = scene
@@ -109,8 +109,8 @@ class _Words:
             text = f"is disabled; enabled, it {text}"
         level = Level.FAILURE if fault in _FAILURES and entry.enabled else Level.WARNING
         if fault is Fault.GONE and in_image():
-            level, remedy = Level.OK, ""  # another container or the host registered it: the path means nothing here
-        elif fault is Fault.GONE and not remedy:  # it serves: never to be removed
+            level, remedy = Level.OK, ""  # registered outside of this container: its path means nothing here
+        elif fault is Fault.GONE and not remedy:  # the entry still serves: never propose its removal
             architecture, again = architecture_of(registration.match), "put it there again"
             if architecture is not None:
                 again = emulators_remedy(architecture, [registration.interpreter])
@@ -119,7 +119,7 @@ class _Words:
 
     def _remedy(self, verdict: Verdict, entry: Entry, registration: Registration) -> str:
         remedies = self._remedies
-        # Typed for one fault of an entry, it ends the others as well; or the second would bring back the first.
+        # One command ends all faults of an entry: a second command, for another fault, would bring back the first.
         better = mended(registration, self._faults[entry.name])
         of_fault: dict[Fault, Callable[[], str]] = {
             Fault.NEVER: lambda: remedies.match(entry, registration, better),
@@ -138,7 +138,11 @@ class _Words:
         return of_fault.get(verdict.fault, lambda: remedies.remove(entry))()
 
     def _too_many(self, verdict: Verdict) -> Entry:
-        """Of two for the same files the one that never serves; but the newer one if that is broken or not declared."""
+        """Return which entry to remove when a newer one takes the files of an older one.
+
+        Of two with equal matches (DUPLICATE) that is the older one, which never serves; but it is the newer one if that
+        is broken, or if the config declares only the older one.  If the matches differ (SHADOWED), it is the newer one.
+        """
         older, above = verdict.entry, verdict.about
         broken = bool(self._faults[above] & {Fault.MISSING, Fault.NATIVE})
         wanted = older.name in self._scene.declared and above not in self._scene.declared

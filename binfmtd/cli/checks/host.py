@@ -1,4 +1,4 @@
-"""The kernel, its module, and what this process may do: what everything else stands on."""
+"""Check the kernel, its module binfmt_misc, and the privileges of this process: all other checks depend on these."""
 
 import os
 from collections.abc import Iterator
@@ -19,12 +19,15 @@ _MODULES = "/lib/modules"
 
 
 def of_kernel() -> Iterator[Finding]:
-    """The release, and what is known of it."""
+    """Report what the release of the running kernel implies."""
     yield from judge_release(os.uname().release, kernel_version())
 
 
 def judge_release(release: str, version: tuple[int, int]) -> Iterator[Finding]:
-    """What a kernel of this version has: from KERNEL's history, never more than is known of it."""
+    """Report which features of binfmt_misc a kernel of this version has, and nothing uncertain (docs/kernel.md).
+
+    A ``version`` of (0, 0) means that the release could not be read.
+    """
 
     def ok(check: str, text: str) -> Finding:
         return Finding(Section.KERNEL, check, Level.OK, text)
@@ -54,9 +57,9 @@ def judge_release(release: str, version: tuple[int, int]) -> Iterator[Finding]:
 
 
 def of_module() -> Iterator[Finding]:
-    """Whether the kernel knows the file system."""
+    """Report whether the kernel has the file system binfmt_misc now: built in, or as a loaded module."""
     if kernel_has_it():
-        loaded = os.path.isdir("/sys/module/binfmt_misc")  # what is built in and has no parameters is not there
+        loaded = os.path.isdir("/sys/module/binfmt_misc")  # a built-in module without parameters has no directory
         text = "is loaded" if loaded else "is built in" if os.path.isdir("/sys/module") else "is there"
         yield Finding(Section.MODULE, "module", Level.OK, f"binfmt_misc {text}")
         return
@@ -68,7 +71,7 @@ def of_module() -> Iterator[Finding]:
 
 
 def of_privileges(scene: Scene) -> Iterator[Finding]:
-    """What we may, and what a sandbox has taken away."""
+    """Report what this process may do, what a sandbox forbids it, and whether an own instance can be made (tried)."""
     yield from judge(privileges(scene.mounted.directory if scene.mounted else None))
     yield from _of_namespaces()
     if shares_root_with_init() is None:
@@ -77,7 +80,7 @@ def of_privileges(scene: Scene) -> Iterator[Finding]:
 
 
 def judge(found: Privileges) -> Iterator[Finding]:
-    """One line for what we are, and one for each thing that is missed."""
+    """Report the user and its rights in one finding, and forbidden code memory in a second."""
     who = "root" if found.uid == 0 else f"user {found.uid}"
     may = {None: "", True: "may register entries", False: "may not register entries"}[found.may_register]
     if found.uid == 0 and found.may_register is False:
@@ -113,7 +116,7 @@ def _of_namespaces() -> Iterator[Finding]:
         yield Finding(Section.PRIVILEGES, "own_instance", Level.OK, text)
         return
     text = f"`binfmtd sandbox` does not work here: {why}"
-    if (switch := forbidding_switch()) is None:  # what a container is made for
+    if (switch := forbidding_switch()) is None:  # the restriction of a container, as intended
         yield Finding(Section.PRIVILEGES, "own_instance", Level.OK, text)
     else:
         path, allowing = switch

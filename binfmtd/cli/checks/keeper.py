@@ -1,4 +1,4 @@
-"""What keeps the entries: the config, and the daemon."""
+"""Check what keeps the entries registered: the config, and the daemon."""
 
 import os
 import shlex
@@ -18,13 +18,13 @@ from binfmtd.report.sentence import counted
 from binfmtd.report.status import held_reason
 
 _UNIT = "binfmtd.service"
-# The history has the likely cause of each drift.
+# The history names the likely cause of each drift.
 _END_CONTENTION = "stop what does it (`binfmtd status --history` says what that may be), or leave the entry to it:"
 _WORRIES = {"refused": Level.FAILURE, "failed": Level.FAILURE, "contended": Level.WARNING, "shadowed": Level.WARNING}
 
 
 def of_config(scene: Scene) -> Iterator[Finding]:
-    """Whether it is valid, and what of it this host cannot take."""
+    """Report whether the config is valid, its warnings, and the handlers that are refused or waiting on this host."""
 
     def found(check: str, level: Level, text: str, remedy: str = "") -> Finding:
         return Finding(Section.CONFIG, check, level, text, remedy)
@@ -55,13 +55,13 @@ def of_config(scene: Scene) -> Iterator[Finding]:
 
 
 def _elsewhere(scene: Scene) -> bool:
-    """Return whether a daemon in another container names this path in its status."""
+    """Return True if the config's path comes from the status of a daemon in another container, and is not in ours."""
     named_by_daemon = scene.given.config is None and scene.pid is not None
     return named_by_daemon and in_container() and not os.path.lexists(scene.config_path or "")
 
 
 def _check(scene: Scene) -> str:
-    """What shows whether the config is in order again."""
+    """Return the command that checks the config in use, also if its path comes from the daemon's status."""
     command = scene.again("check")
     if scene.given.config is None and scene.config_path is not None:
         return f"{command} --config {scene.config_path}"
@@ -69,7 +69,7 @@ def _check(scene: Scene) -> str:
 
 
 def of_daemon(scene: Scene) -> Iterator[Finding]:
-    """Whether it runs, and what it says of itself."""
+    """Report whether a daemon runs with this state directory, and the problems that its status contains."""
 
     def found(check: str, level: Level, text: str, remedy: str = "") -> Finding:
         return Finding(Section.DAEMON, check, level, text, remedy)
@@ -140,7 +140,7 @@ def _of_status(scene: Scene, who: str, status: Mapping[str, Any]) -> Iterator[Fi
 
 
 def _closed(state_dir: str) -> bool:
-    """Whether we may not even see if there is the lock that a daemon holds."""
+    """Return True if permissions hide the daemon's lock file: then a running daemon cannot be ruled out."""
     try:
         os.lstat(os.path.join(state_dir, LOCK_NAME))
     except OSError as error:

@@ -1,4 +1,8 @@
-"""Who else registers, removes and flushes: the known tools, by what they leave; and another daemon of ours."""
+"""Check for other programs that register, remove or flush entries.
+
+systemd-binfmt, update-binfmts, WSL and Docker Desktop are recognised by files, entries or the kernel's release; another
+binfmtd by its process.
+"""
 
 import os
 import shlex
@@ -17,7 +21,7 @@ from binfmtd.model.standin import PREFIX, stand_in_name
 
 _UNIT = "systemd-binfmt.service"
 _WSL_NAME = "WSLInterop"
-# What WSL's own init registers, as its file reads in microsoft/WSL's issue 8749.
+# The registration that WSL's own init makes: issue 8749 of microsoft/WSL quotes the entry's file.
 _WSL_LINE = to_text(encode_line(_WSL_NAME, Registration(Magic(b"MZ"), "/init", Flags.P | Flags.F), readable=True))
 _MOST = 6
 APT_HOOK = "/etc/apt/apt.conf.d/90binfmtd-sealed"
@@ -29,7 +33,7 @@ def _found(check: str, level: Level, text: str, remedy: str = "") -> Finding:
 
 
 def of_managers(scene: Scene) -> Iterator[Finding]:
-    """All of them; one line if there is none."""
+    """Report every manager that is found; one finding if there is none."""
     found = [
         *of_systemd(rules()),
         *of_debian(debian_formats(), scene.declared.keys()),
@@ -41,11 +45,11 @@ def of_managers(scene: Scene) -> Iterator[Finding]:
 
 
 def of_systemd(said: Rules) -> Iterator[Finding]:
-    """systemd-binfmt, and what its directories say."""
+    """Report the state of systemd-binfmt, and the rules in its binfmt.d directories with their faults."""
     unit = unit_file(_UNIT)
     if unit is None and not said.files:
         return
-    for problem in said.problems:  # before the rest: while it is there, systemd-binfmt fails again
+    for problem in said.problems:  # first, since systemd-binfmt fails until it is corrected
         path, _, place = problem.partition(":")
         line = place.partition(":")[0]
         yield _found("binfmt_d", Level.WARNING, problem, f"sed -i '{line}s/^/#/' {shlex.quote(path)}")
@@ -68,7 +72,7 @@ def of_systemd(said: Rules) -> Iterator[Finding]:
 
 
 def of_debian(formats: tuple[str, ...] | None, declared: Collection[str]) -> Iterator[Finding]:
-    """update-binfmts, and which of its formats the config declares as well."""
+    """Report update-binfmts (``formats`` is None without it), and its formats that the config declares, too."""
     if formats is None:
         return
     twice = [name for name in formats if name in declared]
@@ -82,7 +86,7 @@ def of_debian(formats: tuple[str, ...] | None, declared: Collection[str]) -> Ite
 
 
 def of_packages(packages: Collection[str]) -> Iterator[Finding]:
-    """Packages whose scripts register formats, which a sealed instance refuses."""
+    """Report the packages whose scripts call update-binfmts, which registers nothing while the instance is sealed."""
     if not packages:
         return
     text = (
@@ -92,13 +96,13 @@ def of_packages(packages: Collection[str]) -> Iterator[Finding]:
     if os.path.exists(APT_HOOK):
         yield _found("packages", Level.OK, f"{_several(packages)} register formats; {APT_HOOK} opens the seal for apt")
     else:
-        examples = next(filter(os.path.isdir, _EXAMPLES), "config/apt")  # the last: in the checkout
+        examples = next(filter(os.path.isdir, _EXAMPLES), "config/apt")  # the default is their place in a checkout
         hook = f"install -m 755 {examples}/binfmtd-apt /usr/local/sbin/ && install -m 644 {examples}/90binfmtd-sealed"
         yield _found("packages", Level.WARNING, text, f"{hook} {os.path.dirname(APT_HOOK)}/")
 
 
 def of_desktops(release: str, names: Collection[str], directory: str) -> Iterator[Finding]:
-    """WSL and Docker Desktop, each known by its kernel or its entries."""
+    """Report WSL and Docker Desktop, each recognised by the kernel's ``release`` or by the ``names`` of entries."""
     interop = sorted(name for name in names if name.startswith(_WSL_NAME))
     if interop:
         text = f"WSL runs Windows programs through {_several(interop)}; the daemon restores it after a flush"
@@ -121,7 +125,7 @@ def _of_ours(scene: Scene) -> Iterator[Finding]:
         yield _found("binfmtd", Level.UNSEEN, "other daemons of ours: only this container's processes are visible")
     elif not os.path.isdir("/proc/1"):
         yield _found("binfmtd", Level.UNSEEN, "other daemons of ours: /proc hides others' processes from us")
-    # Those of declared handlers stay, and serve.
+    # Stand-ins of declared handlers serve: they stay.
     needed = {stand_in_name(name) for name in scene.desired.by_name}
     stand_ins = [name for name in _names(scene) if name.startswith(PREFIX) and name not in needed]
     left = [] if others or scene.pid is not None else stand_ins

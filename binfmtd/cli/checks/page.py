@@ -1,4 +1,4 @@
-"""The page: a line each, the worst on top, what to type beneath, and the sum at the end."""
+"""The page that ``binfmtd doctor`` prints: the worst findings first, each with its command below; totals at the end."""
 
 import os
 from collections import Counter
@@ -10,13 +10,17 @@ from binfmtd.report.printable import even
 
 _COLOURS = {Level.FAILURE: 31, Level.WARNING: 33, Level.OK: 32}
 _MOST = 3  # findings of one check; --json has all
-_NARROWEST = 20  # columns for a text
+_NARROWEST = 20  # columns that a text gets at least
 _GAP = "  "
 _TYPE = "$ "
 
 
 def page(findings: Sequence[Finding], width: int | None = None, *, coloured: bool = False) -> list[str]:
-    """The lines.  A command to type is never broken, so that it can be copied; the terminal wraps it itself."""
+    """Return the lines, with texts wrapped to ``width`` columns; None does not wrap.
+
+    A command is never broken, so that it can be copied; the terminal wraps it.  Of findings with the same section,
+    check and level, at most three are shown.
+    """
     shown = worst_first(findings)
     levels = max(len(level.value) for level in Level)
     sections = max((len(found.section.value) for found in shown), default=0)

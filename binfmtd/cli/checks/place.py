@@ -1,4 +1,4 @@
-"""The mount of binfmt_misc, and whose instance it is."""
+"""Check the mount of binfmt_misc, and which user namespace owns its instance."""
 
 import os
 import shlex
@@ -15,17 +15,17 @@ from binfmtd.model.finding import Finding, Level, Section
 _AUTOMOUNT = "proc-sys-fs-binfmt_misc.automount"
 
 
-# What a container's manager has to be told where the container may not mount (docs/containers.md).
+# How to start a container that may not mount (docs/containers.md).
 _PRIVILEGED = "docker run --rm --privileged binfmtd"
 _BOUND_IN = f"docker run --rm -v {DEFAULT_DIRECTORY}:/binfmt_misc binfmtd"
-# In a pod: where something is to be done, and what (docs/kubernetes.md).
+# In a pod: where to make a change, and which (docs/kubernetes.md).
 _MOUNTED = ("on the node", f"mount -t {FS_TYPE} {FS_TYPE} {DEFAULT_DIRECTORY}")
 _WRITABLE = ("on the node", f"mount -o remount,rw {DEFAULT_DIRECTORY}")
 _NOT_READ_ONLY = ("in the pod's volumeMounts", "readOnly: false")
 
 
 def of_mount(scene: Scene) -> Iterator[Finding]:
-    """What is at the path, and what lies over it or beneath."""
+    """Report what is mounted at the path, what covers it, and whether entries can be written and listed there."""
     found = layers(scene.directory)
     if scene.mounted is None:
         missing = not_mounted(scene.directory, found, scene.mount_error)
@@ -49,7 +49,10 @@ def of_mount(scene: Scene) -> Iterator[Finding]:
 
 
 def _from_outside(found: Finding, outside: str, in_a_pod: tuple[str, str]) -> Finding:
-    """The same; in a container that may not mount, with what is to be typed outside of it, in a pod on its node."""
+    """Return the finding, in a container that may not mount with a command to run outside of it.
+
+    ``in_a_pod`` is the place and the command for a pod, ``outside`` the command for any other container.
+    """
     if may_mount() or not in_container():
         return found
     if in_pod():
@@ -59,7 +62,7 @@ def _from_outside(found: Finding, outside: str, in_a_pod: tuple[str, str]) -> Fi
 
 
 def _of_usual_place(usual: Layers) -> Finding:
-    """What is where others look for it, if it was found somewhere else only."""
+    """Report what is mounted at the usual place, where other programs expect binfmt_misc; it was found elsewhere."""
     if usual.covered and usual.top is not None:
         text = (
             f"{DEFAULT_DIRECTORY}: a file system of type {usual.top.fs_type} lies over binfmt_misc, and hides it there"
@@ -69,7 +72,7 @@ def _of_usual_place(usual: Layers) -> Finding:
 
 
 def not_mounted(directory: str, found: Layers, why: str) -> Finding:
-    """Why binfmt_misc is not to be seen there, and what brings it."""
+    """Report why binfmt_misc is not visible at ``directory``, and what mounts it; ``why`` is the error of ``find``."""
     place = shlex.quote(directory)
     top = found.top
     if top is not None and top.fs_type == AUTOFS:
@@ -100,7 +103,10 @@ def not_mounted(directory: str, found: Layers, why: str) -> Finding:
 
 
 def _running(scene: Scene) -> list[str]:
-    """Which of the usual foreign programs run: a container's handlers are those of the host, mounted in it or not."""
+    """Return the names of the usual foreign architectures (those that Go has) whose programs run here, by trying.
+
+    The host's handlers serve in a container even if binfmt_misc is not mounted there.
+    """
     from binfmtd.catalog.architectures import CATALOG
     from binfmtd.cli.probe import probe
 
@@ -113,13 +119,13 @@ def _running(scene: Scene) -> list[str]:
 
 
 def served_all_the_same(directory: str, running: Sequence[str]) -> Finding:
-    """What it is that nothing is mounted, where these programs run."""
+    """Report that handlers serve although binfmt_misc is not mounted here: the programs of ``running`` do run."""
     text = f"{directory}: nothing is mounted there, so no entry can be seen; handlers serve all the same"
     return Finding(Section.MOUNT, "mounted", Level.OK, f"{text}: {' '.join(running)} run (tried)")
 
 
 def judge_mounted(directory: str, found: Layers, *, read_only: bool) -> Iterator[Finding]:
-    """Where it is, and whether one can write there."""
+    """Report where binfmt_misc is mounted, and a failure if that mount is read-only."""
     place = shlex.quote(directory)
     beneath = ", over an automount" if found.automounted else ""
     beyond = [line.point for line in found.elsewhere if found.top is None or line.device == found.top.device]
@@ -138,7 +144,7 @@ def judge_mounted(directory: str, found: Layers, *, read_only: bool) -> Iterator
 
 
 def of_seal(scene: Scene) -> Finding:
-    """Say that binfmt_misc is sealed, and if no daemon is there to open it how to do that."""
+    """Report that binfmt_misc is sealed, and how to open it unless a running daemon sealed it."""
     seal = scene.status["seal"] if scene.pid is not None and scene.status is not None else {}
     what = f"{scene.directory} is sealed (its file system is read-only): entries serve, and no program can change them"
     if seal.get("state") == "sealed" and not seal["reason"]:
@@ -151,7 +157,7 @@ def of_seal(scene: Scene) -> Finding:
 
 
 def of_user_namespace(scene: Scene) -> Iterator[Finding]:
-    """Whether the host's handlers serve here, or are hidden by an instance of this namespace's own."""
+    """Report whether the host's handlers serve here, or this user namespace's own instance hides them."""
 
     def found(level: Level, text: str, remedy: str = "") -> Finding:
         return Finding(Section.USER_NAMESPACE, "owner", level, text, remedy)

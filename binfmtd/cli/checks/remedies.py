@@ -1,6 +1,7 @@
-"""What to type against a fault of an entry: one line for a shell, or one of the config, that ends it.
+"""Remedies for the faults of an entry: a command for a shell, or a setting for the config.
 
-An entry that the config declares is mended in the config, or the daemon would undo what was typed.
+If a flag, interpreter or extension in the config causes the fault, the remedy changes the config: the daemon would undo
+a command.
 """
 
 import os
@@ -24,16 +25,17 @@ _COMMAND = re.compile(r": run (?:`([^`]+)`|([^`]+?)(?:, or .*)?$)")
 
 
 def architecture_of(match: Match) -> str | None:
-    """The architecture whose programs it takes; None if it is for something else."""
+    """Return the architecture whose programs ``match`` takes; None if it is not for ELF programs of a known one."""
     if not takes_elf(match):
         return None
     return next((name for name, row in CATALOG.items() if takes_plain(match, row.match)), None)
 
 
 def split(message: str) -> tuple[str, str]:
-    """Of a message of ours that names a command to run, the text and the command; "" where it names none.
+    """Return the text and the command of one of binfmtd's messages; the command is "" if it contains none.
 
-    What a message says after a command in backticks is needed, too: then the text is all of it.
+    A message names a command after ": run ".  If a message continues after a command in backticks, the text is the
+    whole message.
     """
     found = _COMMAND.search(message)
     if found is None:
@@ -42,39 +44,46 @@ def split(message: str) -> tuple[str, str]:
 
 
 def _setting(mended: Registration, registration: Registration) -> str:
-    """The key of the config that says what is different."""
+    """Return the line of the config, ``key = "value"``, in which the two registrations differ."""
     if isinstance(mended.match, Extension) and mended.match != registration.match:
         return f'extension = "{mended.match.text}"'
     return f'flags = "{mended.flags.letters}"'
 
 
 class Remedies:
-    """Remedies for the entries of one instance."""
+    """Remedies for the entries of one instance.
+
+    The methods return one command for a shell, or one setting with its place in the config.  ``registration`` is the
+    present one, ``mended`` the one without the faults that a registration can have.
+    """
 
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
         self._register = shlex.quote(os.path.join(scene.directory, "register"))
 
     def control(self, entry: Entry, value: str) -> str:
-        """Enable (1), disable (0) or remove (-1) it."""
+        """Return the command that writes ``value`` to the entry: 1 enables, 0 disables, -1 removes it."""
         if entry.name.isprintable():
             return f"echo {value} >{shlex.quote(os.path.join(self._scene.directory, entry.name))}"
-        # A name that cannot be typed is found by its number.
+        # A name that cannot be typed is found by its inode number.
         where = shlex.quote(self._scene.directory)
         return f"find {where} -inum {entry.inode} -exec sh -c 'echo {value} >\"$0\"' {{}} \\;"
 
     def remove(self, entry: Entry) -> str:
-        """Take it away."""
+        """Return the command that removes the entry."""
         return self.control(entry, "-1")
 
     def mend(self, entry: Entry, registration: Registration, mended: Registration) -> str:
-        """Have it say this instead."""
+        """Return the remedy that changes the entry to ``mended``."""
         if (line := self._in_config(entry, registration, _setting(mended, registration))) is not None:
             return line
         return self.rewrite(entry, mended)
 
     def standard(self, entry: Entry, registration: Registration, mended: Registration) -> str:
-        """Have what binfmtd would register for its architecture, or for what has none this."""
+        """Return the remedy that registers binfmtd's own entry for the architecture, or changes this one to ``mended``.
+
+        The latter if the entry is for no architecture, or if there is no static emulator for it.
+        """
         if (line := self._in_config(entry, registration, _setting(mended, registration))) is not None:
             return line
         architecture = architecture_of(registration.match)
@@ -83,7 +92,7 @@ class Remedies:
         return self.rewrite(entry, mended)
 
     def static(self, entry: Entry, registration: Registration, mended: Registration) -> str:
-        """Have an interpreter that needs nothing else."""
+        """Return the remedy that uses or installs a static emulator; for no architecture, that of ``mend``."""
         architecture = architecture_of(registration.match)
         if architecture is None:
             return self.mend(entry, registration, mended)
@@ -94,27 +103,27 @@ class Remedies:
         return install_emulators(architecture)
 
     def there(self, entry: Entry, registration: Registration) -> str:
-        """Have an interpreter at all, or no entry."""
+        """Return the command that registers the entry with an emulator that exists here, or else removes it."""
         architecture = architecture_of(registration.match)
         if architecture is not None and architecture in self._scene.emulators:
             return self.renew(entry, architecture)
         return self.remove(entry)
 
     def back(self, entry: Entry, registration: Registration) -> str:
-        """Have an emulator that is here serve in place of the one that F opened; "" where none is."""
+        """Return the command that replaces the emulator that F opened by one that exists here; "" if there is none."""
         architecture = architecture_of(registration.match)
         return self.renew(entry, architecture) if architecture in self._scene.emulators else ""
 
     def renew(self, entry: Entry, architecture: str) -> str:
-        """Have binfmtd's own entry for this architecture in its place."""
+        """Return the command that replaces the entry by binfmtd's own for this architecture."""
         if self._scene.pid is not None and any(
             each.architecture == architecture for each in self._scene.declared.values()
         ):
-            return self.remove(entry)  # the daemon sees to the rest
+            return self.remove(entry)  # the daemon registers its own
         return f"{self.remove(entry)} && {self._scene.again(f'apply --arch {architecture}')}"
 
     def rewrite(self, entry: Entry, registration: Registration) -> str:
-        """Have it say something else."""
+        """Return the command that registers this under the entry's name; if it cannot be typed, that of ``remove``."""
         try:
             line = encode_line(entry.name, registration, readable=True)
         except FormatError:
@@ -124,7 +133,11 @@ class Remedies:
         return f"{self.remove(entry)} && printf %s {shlex.quote(to_text(line))} >{self._register}"
 
     def match(self, entry: Entry, registration: Registration, mended: Registration) -> str:
-        """Have it match what it is meant for, where that can be guessed."""
+        """Return the remedy for a match that takes no file.
+
+        It changes the match to that of ``mended`` if the two differ.  Else it registers binfmtd's own entry for the
+        architecture in the entry's name, or removes an entry whose name contains none.
+        """
         if mended.match != registration.match:
             return self.mend(entry, registration, mended)
         try:
@@ -134,12 +147,16 @@ class Remedies:
         return self.renew(entry, architecture)
 
     def _in_config(self, entry: Entry, registration: Registration, setting: str) -> str | None:
-        """The line of the config, where that is what made the entry so; None where it is not declared."""
+        """Return ``setting`` with its place in the config, if the entry is as the config declares it.
+
+        If the entry differs from that, return the command that registers it as declared.  Return None if this host
+        has no declared handler of that name.
+        """
         handler = self._scene.desired.by_name.get(entry.name)
         if handler is None:
             return None
         if not equal(registration, handler.registration):
-            # Who has no config did not ask for all that "all" means.
+            # Without a config "all" is the default, not a request: apply only this architecture.
             alone = f" --arch {handler.architecture}" if handler.yields and self._scene.pid is None else ""
             return self._scene.again(f"apply{alone}")
         declared = self._scene.declared.get(entry.name)

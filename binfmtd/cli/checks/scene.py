@@ -1,4 +1,7 @@
-"""What a doctor looks at, gathered once: nothing here is judged, and nothing is written."""
+"""The facts that the checks need, each gathered once.
+
+This module judges nothing and writes nothing.  Facts that take time, like versions, are gathered at first use.
+"""
 
 import argparse
 import os
@@ -30,14 +33,14 @@ _NO_CONFIG = "/nonexistent/binfmtd.toml"
 
 class _Look(NamedTuple):
     given: argparse.Namespace
-    directory: str  # where binfmt_misc is, or should be
+    directory: str  # where binfmt_misc is mounted, or should be
     mounted: Mounted | None
     mount_error: str
     observed: ObservedState | None
     state_dir: str
-    pid: int | None  # of the daemon; 0 if it does not say
+    pid: int | None  # of the daemon; 0 if the lock file does not contain it
     status: Mapping[str, Any] | None
-    status_error: str  # empty where there is no status, nor should be
+    status_error: str  # empty if the status was read, or if no file exists
     config_path: str | None
     config: Config | None
     config_error: str
@@ -45,11 +48,11 @@ class _Look(NamedTuple):
 
 
 class Scene(_Look):
-    """One look at everything.  What is None was not there, or could not be seen: ``..._error`` says why."""
+    """The facts at one moment.  A field is None if the thing is missing or unreadable: see its ``..._error``."""
 
     @classmethod
     def gather(cls, given: argparse.Namespace) -> Self:
-        """Look.  Where a daemon runs its config is meant, unless another is named."""
+        """Gather the facts.  The config is the one that ``given`` names, else a running daemon's, else the default."""
         mounted, mount_error, observed = _instance(given.mount)
         directory = mounted.directory if mounted else given.mount or DEFAULT_DIRECTORY
         state_dir = state_dir_to_read(given)
@@ -77,7 +80,7 @@ class Scene(_Look):
         )
 
     def again(self, command: str) -> str:
-        """A command of ours with the options that this one was given."""
+        """Return a command of binfmtd with this command's own --config, --mount and --state-dir."""
         words = ["binfmtd", *command.split()]
         for option in ("config", "mount", "state_dir"):
             if (value := getattr(self.given, option)) is not None:
@@ -86,19 +89,19 @@ class Scene(_Look):
 
     @cached_property
     def declared(self) -> dict[str, Declaration]:
-        """The config's declarations, by the names of their entries."""
+        """The config's declarations, by entry name; empty without a valid config."""
         return {} if self.config is None else {each.name: each for each in self.config.declarations}
 
     @cached_property
     def desired(self) -> DesiredState:
-        """What the config comes to on this host."""
+        """The desired state: the config, resolved with the facts of this host."""
         if self.config is None:
             return DesiredState()
         return resolve(self.config, self.facts.gather(self.config, self.observed))
 
     @cached_property
     def candidates(self) -> dict[str, tuple[str, ...]]:
-        """Architecture -> the paths where the config looks for its emulator."""
+        """Architecture -> the paths at which the config, or the default if it is invalid, looks for its emulator."""
         from binfmtd.config.load import load
 
         try:
@@ -110,19 +113,22 @@ class Scene(_Look):
 
     @cached_property
     def emulators(self) -> dict[str, str]:
-        """Architecture -> the emulator that would be registered, where there is one."""
+        """Architecture -> the first of its candidates that is an executable file; without those that have none."""
         there = ((name, next(filter(fingerprint, paths), None)) for name, paths in self.candidates.items())
         return {name: path for name, path in there if path is not None}
 
     @cached_property
     def interpreters(self) -> tuple[str, ...]:
-        """The paths that entries name, each once."""
+        """The interpreter paths of all entries, each once."""
         entries = () if self.observed is None else self.observed.entries
         return tuple(dict.fromkeys(entry.registration.interpreter for entry in entries if entry.registration))
 
     @cached_property
     def untrusted(self) -> dict[str, str]:
-        """Interpreters that others could change, and how: what is no absolute path may lead anywhere."""
+        """Interpreter path -> how a user other than root and ours could change the file (files/trust.py).
+
+        A relative path counts as untrusted, since it may lead anywhere.
+        """
         paths = {*self.interpreters, *self.emulators.values()}
         facts = look_at((path for path in paths if path.startswith("/")), Trust.of_this_process())
         relative = {path: f"{path!r} is no absolute path" for path in paths if not path.startswith("/")}
@@ -130,13 +136,16 @@ class Scene(_Look):
 
     @cached_property
     def versions(self) -> dict[str, tuple[int, ...] | str]:
-        """What QEMU's emulators say of themselves, or why they do not; only those are run that nobody can exchange."""
+        """Path of a QEMU emulator -> the version that ``--version`` prints, or why it printed none.
+
+        Untrusted files are not run.
+        """
         paths = {*self.interpreters, *self.emulators.values()} - self.untrusted.keys()
         return versions(path for path in paths if is_qemu(path) and fingerprint(path) is not None)
 
     @cached_property
     def sights(self) -> dict[str, Sight]:
-        """The interpreters of the entries, as they are to be judged."""
+        """Interpreter path of an entry -> the facts by which ``model/examine.py`` judges it."""
         return {path: self._sight(path) for path in self.interpreters}
 
     def _sight(self, path: str) -> Sight:
@@ -150,7 +159,7 @@ class Scene(_Look):
         )
 
     def asks_for(self, flag: Flags) -> frozenset[str]:
-        """The entries for which the config asks for a flag."""
+        """Return the names of the entries for which the config asks for ``flag``."""
         return frozenset(name for name, each in self.declared.items() if flag in each.flags)
 
 

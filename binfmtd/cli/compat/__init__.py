@@ -1,4 +1,4 @@
-"""Drop-ins: the command lines of the images that people use today, over binfmtd's own reconciler.
+"""Drop-ins: the command ``binfmt`` accepts the command lines of widely used images, and runs binfmtd's reconciler.
 
-One file an image; ``main`` chooses.  docs/drop-ins.md compares each with its original, line by line.
+One module an image; ``main`` chooses.  docs/drop-ins.md compares each with its original, line by line.
 """

@@ -1,7 +1,7 @@
-"""What tonistiigi/binfmt's ``--uninstall`` and ``--install`` do, and what they say about it on stderr.
+"""``--uninstall`` and ``--install`` of tonistiigi/binfmt, with their log lines on stderr.
 
-Beyond the original: what is both uninstalled and installed is replaced without a gap; what runs natively is not put
-under an emulator; beside a daemon nothing is written.
+Beyond the original: an entry that is both uninstalled and installed is replaced without a gap; an architecture that
+runs natively gets no emulator; and while a daemon keeps the instance nothing is written.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -30,7 +30,10 @@ ALL = "all"
 
 
 class Request(NamedTuple):
-    """A platform to install: as the log calls it, and its handler; or why it gets none, and whether that is bad."""
+    """A platform to install.
+
+    ``label`` is its name in the log.  Without a handler, ``instead`` is the reason and ``bad`` is True for an error.
+    """
 
     label: str
     declared: Declaration | None
@@ -39,10 +42,10 @@ class Request(NamedTuple):
 
 
 def change(uninstall: str, to_install: str, where: Where) -> bool:
-    """Do both; True if a platform could not be installed.
+    """Remove the entries of ``uninstall``, install ``to_install``; return True if a platform could not be installed.
 
-    Raises MountError, StateError (also beside a daemon that has it otherwise), WriteRefusedError and ProbeError where
-    nothing could be done at all, and UsageError for odd variables.
+    Raises MountError, WriteRefusedError, ProbeError and StateError if nothing could be done at all.  Raises StateError
+    also if a daemon keeps the instance and its entries differ from the request, and UsageError for invalid variables.
     """
     directory = default_state_dir()
     with visit(Config(()), directory, where) as here, Prober() as probe:
@@ -56,7 +59,7 @@ def change(uninstall: str, to_install: str, where: Where) -> bool:
             requests += _all(observed, doomed, native, probe) if everything else _each(to_install, native)
         declared = {each.declared.name: each.declared for each in requests if each.declared}
         gone, outcomes = exchange(here, probe, doomed, tuple(declared.values()))
-        gone |= doomed - here.look().observed.by_name.keys()  # somebody else may have been faster
+        gone |= doomed - here.look().observed.by_name.keys()  # another program may have removed it first
         for label, names in selected:
             log(f"uninstalling: {label} {_uninstalled(names, gone)}")
         for line in _installed(requests, outcomes, here.instance.mounted.directory, quiet=to_install == ALL):
@@ -70,7 +73,7 @@ def change(uninstall: str, to_install: str, where: Where) -> bool:
 
 
 def _each(words: str, native: Collection[str]) -> Iterator[Request]:
-    """What was asked for by name."""
+    """Return the platforms in the comma list ``words``, with their handlers or the reason why they get none."""
     for word in words.split(","):
         row = architecture_of(word)
         if row is None:
@@ -82,9 +85,9 @@ def _each(words: str, native: Collection[str]) -> Iterator[Request]:
 
 
 def _all(observed: ObservedState, doomed: Collection[str], native: Collection[str], probe: Prober) -> Iterator[Request]:
-    """The platforms that have an emulator here and do not run, or would not any more without what is doomed.
+    """Return the platforms that have an emulator here but do not run, or will not run without the ``doomed`` entries.
 
-    Those that run by an entry of the very name are among them, since it may be stale.
+    A platform that runs through an entry of the handler's own name is included, since that entry may be stale.
     """
     without = {*doomed, *map(stand_in_name, doomed)}
     for row in map(CATALOG.__getitem__, ORDER):
@@ -98,7 +101,7 @@ def _all(observed: ObservedState, doomed: Collection[str], native: Collection[st
         elif left is serving:
             runs = probe(row.name, tiny_program(row)).runs
         else:
-            runs = not cannot_run(left)  # it is covered by what is doomed, and cannot be tried
+            runs = not cannot_run(left)  # a doomed entry covers it, so it cannot be tried
         if not runs:
             yield Request(go_name(row), declared)
 
@@ -112,7 +115,7 @@ def _uninstalled(names: Collection[str], gone: Collection[str]) -> str:
 def _installed(
     requests: Iterable[Request], outcomes: Mapping[str, Outcome], directory: str, *, quiet: bool
 ) -> Iterator[str]:
-    """The lines about what was installed; ``quiet`` leaves out what was there."""
+    """Return the log lines about what was installed; ``quiet`` leaves out entries that existed before."""
     said = dict(outcomes)
     for each in requests:
         line = f"installing: {each.label}"
@@ -121,7 +124,7 @@ def _installed(
             continue
         name = each.declared.name
         if said[name].fate is Fate.DONE:
-            said[name] = THERE  # should it be asked for once more: arm/v7,arm/v6
+            said[name] = THERE  # for a second request of the same, like arm/v7,arm/v6
             yield f"{line} OK"
         elif said[name].fate is Fate.FAILED:
             path = each.declared.interpreters[0]
@@ -131,7 +134,7 @@ def _installed(
 
 
 def _wish(words: Iterable[str], doomed: Iterable[str]) -> str:
-    """Return the change to the daemon's config that has the same effect."""
+    """Return the change to the daemon's config that has the effect of this request."""
     rows = [architecture_of(name.rpartition("qemu-")[2]) for name in sorted(doomed)]
     changed = [*words, *(f"-{row.name}" for row in rows if row)]
     return more_architectures(changed) if changed else "declare no more than is to stay"

@@ -1,8 +1,9 @@
-"""The emulators of tonistiigi/binfmt: where they are, and what entries they get, as its variables say.
+"""The emulators of tonistiigi/binfmt: their paths, and the entries that they get, as its variables define them.
 
 ``$QEMU_BINARY_PATH`` is their directory, ``$QEMU_BINARY_PREFIX`` comes before the names of file and entry, and
-``$QEMU_PRESERVE_ARGV0`` adds the flag P.  Beyond the original: where only ``qemu-CPU-static`` is there, that is taken,
-and of the flags C and O, which the original's C brings, C is left out unless ``$BINFMTD_CREDENTIALS`` asks for it.
+``$QEMU_PRESERVE_ARGV0`` adds flag P.  Two things differ from the original.  If ``qemu-CPU`` does not exist,
+``qemu-CPU-static`` is used.  The original registers flag C, with which the kernel sets O, too; here C is left out
+unless ``$BINFMTD_CREDENTIALS`` asks for it.
 """
 
 import os
@@ -15,7 +16,7 @@ from binfmtd.model.handler import Flags, Registration
 
 
 def paths(name: str) -> tuple[str, ...]:
-    """Where QEMU's emulator of that name may be, the original's path first.  Raises UsageError for odd variables."""
+    """Return the paths at which QEMU's emulator may be, the original's first.  Raises UsageError for bad variables."""
     directory = os.environ.get("QEMU_BINARY_PATH") or "/usr/bin"
     if not directory.startswith("/"):
         raise UsageError(f"$QEMU_BINARY_PATH is {directory!r}: write an absolute path")
@@ -24,7 +25,7 @@ def paths(name: str) -> tuple[str, ...]:
 
 
 def entry_name(name: str) -> str:
-    """The entry's name.  Raises UsageError for an odd prefix."""
+    """Return the entry's name, with the prefix.  Raises UsageError for a prefix that contains a slash."""
     prefix = os.environ.get("QEMU_BINARY_PREFIX", "")
     if "/" in prefix:
         raise UsageError(f"$QEMU_BINARY_PREFIX is {prefix!r}: it goes before a name, the directory is QEMU_BINARY_PATH")
@@ -32,7 +33,7 @@ def entry_name(name: str) -> str:
 
 
 def declaration(architecture: Architecture) -> Declaration:
-    """The handler that an architecture gets.  Raises UsageError for odd variables."""
+    """Return the handler that an architecture gets.  Raises UsageError for variables that no entry can express."""
     from binfmtd.cli.options import switch
 
     flags = Flags.O | Flags.F

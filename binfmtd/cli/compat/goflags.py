@@ -1,8 +1,8 @@
-"""Command lines as programs in Go read them (the package ``flag`` of its standard library, parseOne in flag.go).
+"""Parse command lines as Go programs do (the package ``flag`` of Go's standard library, parseOne in flag.go).
 
-* ``-x`` and ``--x`` are the same; the value follows ``=``, or is the next word.  A switch takes ``=`` only.
-* The first word that is no flag ends them, and so do ``-`` and ``--``; what comes after is not looked at.
-* ``-h`` and ``-help`` print the usage, and so does every error; the usage goes to stderr.
+* ``-x`` and ``--x`` are equal.  The value follows ``=`` or is the next word; that of a switch can only follow ``=``.
+* The first word that is no flag ends the flags, and so do ``-`` and ``--``; all words after that are ignored.
+* ``-h`` and ``-help`` print the usage on stderr, and so does every error.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,14 +15,14 @@ _TRUE = {"1", "t", "T", "true", "TRUE", "True"}
 _FALSE = {"0", "f", "F", "false", "FALSE", "False"}
 
 
-class HelpWanted(UsageError):  # noqa: N818  nothing is wrong
+class HelpWanted(UsageError):  # noqa: N818  it is not an error
     """``-h`` or ``-help`` was given; the message is the usage."""
 
     exit_code = 0
 
 
 class Flag(NamedTuple):
-    """One flag.  ``default`` is only shown; of a switch it is False."""
+    """One flag.  ``default`` appears only in the usage; a bool marks a switch."""
 
     name: str
     usage: str
@@ -30,14 +30,14 @@ class Flag(NamedTuple):
 
 
 class Given(NamedTuple):
-    """The flags that were given, by name: the texts, and the switches."""
+    """The flags on the command line, by name: those with a text, and the switches."""
 
     texts: dict[str, str]
     switches: dict[str, bool]
 
 
 def parse(arguments: Sequence[str], program: str, flags: Iterable[Flag]) -> Given:
-    """Read the arguments.  Raises UsageError, whose message ends with the usage, and HelpWanted."""
+    """Parse the arguments.  Raises UsageError, whose message ends with the usage, and HelpWanted for ``-h``."""
     known = {flag.name: flag for flag in flags}
     usage = _usage(program, known.values())
     given = Given({}, {})

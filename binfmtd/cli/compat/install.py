@@ -1,8 +1,8 @@
-"""Installing handlers among what is there: what works is left as it is, what does not is replaced without a gap.
+"""Install handlers beside existing entries: keep an entry that works, and replace one that does not without a gap.
 
-Whether an entry works is tried, with a tiny program in a chroot.  Whether it runs the emulator that lies at the path
-now the ledger knows, or the trial that comes before each pass (cli/trial.py).  So the ordinary plan has nothing to do
-for an entry that is as wanted, and replaces a stale one.
+An entry works if a tiny program runs through it in a chroot.  An entry is stale if it does not run the emulator that is
+at the path now; the ledger records that, or the trial before each pass finds it out (cli/trial.py).  So the ordinary
+plan leaves an entry that is as desired, and replaces a stale one.
 """
 
 from collections.abc import Collection, Sequence
@@ -26,15 +26,15 @@ from binfmtd.report.status import held_reason
 
 
 class Fate(Enum):
-    """What became of a handler."""
+    """The result for one handler."""
 
     DONE = auto()  # registered, replaced or enabled
-    THERE = auto()  # what was there is left as it is
+    THERE = auto()  # an existing entry stays as it is
     FAILED = auto()
 
 
 class Outcome(NamedTuple):
-    """The fate of one handler; why, if it failed."""
+    """The fate of one handler, with the reason if it failed."""
 
     fate: Fate
     reason: str = ""
@@ -46,11 +46,11 @@ THERE = Outcome(Fate.THERE)
 def exchange(
     here: Visit, probe: Prober, doomed: Collection[str], declarations: Sequence[Declaration], *, anew: bool = False
 ) -> tuple[set[str], dict[str, Outcome]]:
-    """Remove the entries that are doomed, whoever owns them, and install what is declared, or all of it ``anew``.
+    """Remove the ``doomed`` entries, foreign ones too, and install the declared handlers; ``anew`` replaces them all.
 
-    What is both is replaced without a gap; where that fails it is removed.  Returns which of the doomed are gone, and
-    what became of the declared.  Beside a daemon nothing is written, and what is not there has failed.  Raises
-    WriteRefusedError, ProbeError.
+    A name that is both is replaced without a gap; if that fails, it is removed.  Return the names of the doomed entries
+    that are gone, and the outcome of each declared handler.  While a daemon keeps the instance nothing is written, and
+    each handler that is not in place has failed.  Raises WriteRefusedError and ProbeError.
     """
     declared = {each.name for each in declarations}
     both = declared.intersection(doomed)
@@ -62,9 +62,10 @@ def exchange(
 
 
 def _remove(here: Visit, names: Collection[str]) -> set[str]:
-    """Remove entries, and their stand-ins with them; those that were there.
+    """Remove entries and their stand-ins; return the names of the entries that existed.
 
-    The stand-ins come first: one that a daemon of another state directory puts up for a name that is gone serves.
+    The stand-ins are removed first.  A daemon of another state directory registers a new one when the entry is gone;
+    that one would otherwise be removed, and it serves.
     """
     return set(here.remove([*map(stand_in_name, names), *names])) & set(names)
 
@@ -75,7 +76,7 @@ def _install(here: Visit, probe: Prober, renewed: Collection[str]) -> dict[str, 
         return {}
     if here.writes:
         here.renew(renewed)
-        if not here.look().observed.switched_on:  # else nothing would run, whatever is registered
+        if not here.look().observed.switched_on:  # while it is off, no program would run
             here.converge(lambda action: action.entry == INSTANCE)
     look = here.look()
     settled: dict[str, Outcome] = {}
@@ -96,20 +97,23 @@ def _install(here: Visit, probe: Prober, renewed: Collection[str]) -> dict[str, 
         name = declared.name
         if name in settled:
             outcomes[name] = settled[name]
-        elif name in raced:  # somebody else, who wants the same, was faster
+        elif name in raced:  # another program registered the name first
             outcomes[name] = THERE
         elif name in reasons:
             outcomes[name] = Outcome(Fate.FAILED, reasons[name])
         elif name in done:
             outcomes[name] = _tried(declared, probe)
         else:
-            as_if_new = name in renewed and here.writes  # without F an equal entry is as good as a new one
+            as_if_new = name in renewed and here.writes  # without F an equal entry needs no new registration
             outcomes[name] = Outcome(Fate.DONE) if as_if_new else THERE
     return outcomes
 
 
 def _tried(declared: Declaration, probe: Prober) -> Outcome:
-    """What the kernel has taken may still not work; without F that cannot be seen in a chroot."""
+    """Return the outcome of a registration by trying it: a program may fail although the kernel accepted the entry.
+
+    Without flag F, or without an architecture, it cannot be tried in a chroot and counts as done.
+    """
     if declared.architecture is None or Flags.F not in declared.flags:
         return Outcome(Fate.DONE)
     probed = probe(declared.architecture, tiny_program(CATALOG[declared.architecture]))
@@ -117,7 +121,10 @@ def _tried(declared: Declaration, probe: Prober) -> Outcome:
 
 
 def _judge(here: Visit, look: Look, declared: Declaration, probe: Prober) -> Outcome | None:
-    """What becomes of an entry that has the name already; None leaves it to the ordinary plan."""
+    """Return the outcome if the existing entry decides it; None leaves the handler to the ordinary plan.
+
+    Another entry may take the programs and fail: then this name is marked for registration anew, above that entry.
+    """
     architecture = declared.architecture
     entry = look.observed.by_name.get(declared.name)
     if architecture is None or (here.writes and (entry is None or not entry.enabled)):
@@ -129,7 +136,7 @@ def _judge(here: Visit, look: Look, declared: Declaration, probe: Prober) -> Out
         return THERE if probed.runs else None
     serving = server(look.observed, architecture)
     if serving is not None and serving.name not in (entry.name, stand_in_name(entry.name)):
-        if not probed.runs:  # then it has to come to lie above
+        if not probed.runs:  # so that the new entry is above the serving one
             here.renew({entry.name})
         return THERE if probed.runs else None
     if handler is None or not equal(entry.registration, handler.registration):

@@ -1,10 +1,10 @@
-"""linuxkit/binfmt and docker/binfmt: register what the files of a directory say; silent if all goes well.
+"""linuxkit/binfmt and docker/binfmt: register the lines in the files of a directory; print nothing on success.
 
-Every file counts, whatever its name ends in, in the order of the names; empty lines and those that begin with ``#`` do
-not.  The first error ends it: what comes before it is registered.
+All files are read, in the order of their names and with any suffix; empty lines and lines that begin with ``#`` are
+skipped.  The first error ends the run: the lines before it are registered.
 
-The image of the original brings lines for its emulators in /etc/binfmt.d.  Ours brings no such file; where there is
-none, and no directory is named, what has an emulator here is registered.
+The original's image has lines for its emulators in /etc/binfmt.d.  Ours has none: if that directory is missing or empty
+and ``-dir`` is not given, every architecture that has an emulator here and does not run natively gets a handler.
 """
 
 import os
@@ -31,7 +31,7 @@ _PATTERNS = ("/usr/bin/qemu-{name}", "/usr/bin/qemu-{name}-static")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit status 0 if every line is registered; else 1, with the first error in one line on stderr."""
+    """Return 0 if every line is registered, else 1.  Raises FormatError for the first bad line."""
     given = goflags.parse(arguments, "binfmt", FLAGS)
     there = where(given.texts.get("mount"))
     named = given.texts.get("dir")
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     problem: FormatError | None = None
     try:
         for declaration in _declarations(named or DIRECTORY):
-            declared.pop(declaration.name, None)  # the later one takes its place, as the newer entry
+            declared.pop(declaration.name, None)  # the later line of a name replaces the earlier one
             declared[declaration.name] = declaration
     except FormatError as error:
         problem = error
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _just(declaration: Declaration) -> Declare:
-    """One line at a time: the first that the kernel refuses is the last that is tried."""
+    """Return the function that declares this handler alone, so that the run ends at the first refused line."""
     return lambda _: (declaration,)
 
 
@@ -66,11 +66,11 @@ def _has_files(directory: str) -> bool:
     except FileNotFoundError:
         return False
     except OSError:
-        return True  # reading it says why not
+        return True  # reading it raises the error
 
 
 def _declarations(directory: str) -> Iterator[Declaration]:
-    """The handlers, in the order of the lines.  Raises FormatError at the first that cannot be one."""
+    """Read the handlers, in the order of the lines.  Raises FormatError at the first bad line or unreadable file."""
     try:
         names = sorted(os.listdir(os.fsencode(directory)))
     except OSError as error:

@@ -1,7 +1,7 @@
-"""``binfmt``: which of the images' command lines is meant, and what all of them have in common.
+"""The command ``binfmt``: choose the drop-in for a command line, run it, and print its errors.
 
-``--reset`` as the first word is multiarch's.  Else ``$BINFMTD_COMPAT`` says whose it is; without it ``-dir`` is
-linuxkit's, and all else tonistiigi/binfmt's.  Only that one's module is imported.
+The first rule that applies decides: ``--reset`` as the first word means multiarch; ``$BINFMTD_COMPAT`` names a drop-in;
+a flag ``-dir`` means linuxkit; everything else is tonistiigi/binfmt.  Only the chosen module is imported.
 """
 
 import importlib
@@ -15,7 +15,7 @@ from binfmtd.report.printable import printable
 
 VARIABLE = "BINFMTD_COMPAT"
 DROP_INS = ("tonistiigi", "linuxkit", "multiarch", "vicamo")
-# What an error of the common code calls an option is a variable here.
+# Errors of the common code name options of ``binfmtd``; ``binfmt`` has variables for them.
 _VARIABLES = {
     "--state-dir": "BINFMTD_STATE_DIR",
     "--own-instance": "BINFMTD_OWN_INSTANCE=1",
@@ -24,12 +24,12 @@ _VARIABLES = {
 
 
 def entry() -> None:
-    """Run the drop-in that this process's arguments and environment mean, and exit."""
+    """Run the drop-in that this process's arguments and environment choose, and exit."""
     start(main)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one; the exit status is 0 done, 1 failed, 2 usage, and the last line on stderr says why."""
+    """Run one drop-in and return its exit status: 0 done, 1 failed, 2 usage; the last line on stderr is the reason."""
 
     def run() -> int:
         module = importlib.import_module(f"binfmtd.cli.compat.{choose(arguments, os.environ)}")
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def choose(arguments: Sequence[str], environment: Mapping[str, str]) -> str:
-    """The name of the drop-in, which is that of its module.  Raises UsageError for an unknown one."""
+    """Return the name of the drop-in, which is its module's name.  Raises UsageError for an unknown name."""
     named = environment.get(VARIABLE, "")
     if named and named not in DROP_INS:
         raise UsageError(f"${VARIABLE} is {named!r}: write one of {', '.join(DROP_INS)}")
@@ -62,12 +62,12 @@ def choose(arguments: Sequence[str], environment: Mapping[str, str]) -> str:
 
 
 def log(text: str) -> None:
-    """One line on stderr, without time or name, as the originals have it."""
+    """Print one line on stderr, without time or program name, as the originals do."""
     print(printable(text), file=sys.stderr)
 
 
 def log_error(error: BinfmtdError) -> None:
-    """Why nothing could be done, as the last line; a command of ``binfmtd`` in it keeps its options."""
+    """Print the error as the last line, with variables for options, except in commands of ``binfmtd`` in backticks."""
     parts = str(error).split("`")
     for place, part in enumerate(parts):
         if place % 2 and part.startswith("binfmtd "):

@@ -1,7 +1,8 @@
 """multiarch/qemu-user-static: ``--reset`` and some options of QEMU's scripts/qemu-binfmt-conf.sh.
 
-It prints a line for each handler on stdout.  Without ``-p yes`` they have no flag F, and the emulator's path is for the
-root of whoever executes: in a container it is taken as it is, whatever lies there.
+It prints a line on stdout for each handler that it registers.  Without ``-p yes`` handlers have no flag F, so the
+kernel looks up the emulator's path in the root of each process that executes a program.  In a container, which has
+another root, the path is therefore registered even if no file exists there.
 """
 
 import getopt
@@ -28,7 +29,7 @@ _LONG = {"persistent": "p", "credential": "c", "preserve-argv0": "g"}
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit status 0 if every architecture with an emulator has a handler."""
+    """Return 0 if every architecture with an emulator has a handler, else 1.  Raises UsageError."""
     options = _parse(arguments)
     if "help" in options:
         print(USAGE)
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parse(arguments: Sequence[str]) -> dict[str, str]:
-    """Letter -> value, as getopt(1) reads them, with ``reset`` and ``help``.  Raises UsageError."""
+    """Return option letter -> value, read as getopt(1) does; also ``reset`` and ``help``.  Raises UsageError."""
     try:
         pairs, rest = getopt.gnu_getopt(list(arguments), "hp:c:g:", ["help", "reset", *(f"{name}=" for name in _LONG)])
     except getopt.GetoptError as error:

@@ -1,4 +1,4 @@
-"""The platforms of tonistiigi/binfmt: in which order it lists them, what it calls them, which of them run."""
+"""The platforms of tonistiigi/binfmt: their order, their names, and which of them run."""
 
 from collections.abc import Callable, Mapping
 
@@ -29,7 +29,7 @@ ORDER = (
 
 
 def architecture_of(token: str) -> Architecture | None:
-    """The architecture of a platform, in any spelling; None if it has none."""
+    """Return the architecture of a platform, in any spelling (catalog/names.py); None for an unknown name."""
     try:
         return find(token)
     except FormatError:
@@ -37,17 +37,17 @@ def architecture_of(token: str) -> Architecture | None:
 
 
 def go_name(architecture: Architecture) -> str:
-    """What Go calls it, which the log lines say; QEMU's name where Go has none."""
+    """Return Go's name of an architecture, as the log lines have it; QEMU's name if Go has none."""
     return architecture.goarch or architecture.name
 
 
 def native_architecture(own_head: bytes) -> str | None:
-    """QEMU's name of what we are ourselves, by the head of our own program."""
+    """Return QEMU's name of the architecture of this process, from the first bytes of its program; None if unknown."""
     return next((name for name, row in CATALOG.items() if takes(row.match, own_head)), None)
 
 
 def survey(native: str | None, probe: Probe) -> dict[str, Attempt]:
-    """Try each platform, and the levels of those that run.  Raises ProbeError."""
+    """Try each platform and the levels of those that run; return name, ``name/level`` -> result.  Raises ProbeError."""
     found: dict[str, Attempt] = {}
     for name in dict.fromkeys(name for name in (native, *ORDER) if name):
         found[name] = probe(name, tiny_program(CATALOG[name]))
@@ -57,7 +57,7 @@ def survey(native: str | None, probe: Probe) -> dict[str, Attempt]:
 
 
 def supported(native: str | None, found: Mapping[str, Attempt]) -> list[str]:
-    """The list of that name, by what ``survey`` found: what we are ourselves comes first, whatever that says."""
+    """Return the list ``supported`` from ``survey``'s results: our own platform first, even if its trial failed."""
 
     def runs(name: str) -> bool:
         return name in found and found[name].runs
@@ -68,7 +68,7 @@ def supported(native: str | None, found: Mapping[str, Attempt]) -> list[str]:
             continue
         platform = CATALOG[name].platform or f"linux/{name}"
         levels = [f"{platform}/{level}" for level in LEVELS.get(name, {}) if runs(f"{name}/{level}")]
-        if name == "arm":  # listed by its versions alone; what is neither 7 nor 6 is the oldest that Go knows
+        if name == "arm":  # listed only with a version; below v6 it is v5, Go's oldest
             platforms += levels or [f"{platform}/v5"]
         else:
             platforms += [platform, *levels]

@@ -1,4 +1,4 @@
-"""Registering a whole set of handlers, as the images do that know no list of platforms."""
+"""Register a whole set of handlers, for the images whose command line has no list of platforms."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -23,22 +23,23 @@ from binfmtd.model.standin import is_stand_in
 Declare = Callable[[Collection[str]], Sequence[Declaration]]
 """From QEMU's names of what runs natively to the handlers to have."""
 
-EVERY = 'write `architectures = ["all"]`'  # in a daemon's config, for the same
+EVERY = 'write `architectures = ["all"]`'  # the equivalent in a daemon's config
 
 
 class Registered(NamedTuple):
-    """What became of each handler, in declared order, and what is there now."""
+    """The outcome of each handler, in declared order, and the entries afterwards."""
 
     outcomes: Mapping[str, Outcome]
     observed: ObservedState
 
 
 def register(where: Where, declare: Declare, wish: str, reset: str | None = None) -> Registered:
-    """Register handlers, the same names anew and without a gap.
+    """Register handlers; existing entries of their names are registered anew, without a gap.
 
-    With ``reset``, a glob over names, only those which it matches are registered anew or removed; other entries that
-    work stay as they are.  ``wish`` is what is to be changed in a daemon's config for the same.  Raises MountError,
-    StateError (also beside a daemon that has it otherwise), WriteRefusedError and ProbeError.
+    With ``reset``, a glob over names, only matching entries are registered anew or, if not declared, removed; other
+    entries that work stay as they are.  ``wish`` is the equivalent change to a daemon's config.  Raises MountError,
+    WriteRefusedError, ProbeError and StateError; the latter also if a daemon keeps the instance and its entries differ
+    from the request.
     """
     directory = default_state_dir()
     with visit(Config(()), directory, where) as here, Prober() as probe:
@@ -56,9 +57,10 @@ def register(where: Where, declare: Declare, wish: str, reset: str | None = None
 def every_architecture(
     native: Collection[str], patterns: Sequence[str], flags: Flags, *, even_without: bool = False
 ) -> Iterator[Declaration]:
-    """A handler for each architecture that does not run natively and has an emulator here, or ``even_without`` one.
+    """Return a handler for each architecture that does not run natively and has an emulator here.
 
-    ``patterns`` are the paths of the emulators, with ``{name}`` for QEMU's name, the first that is there being taken.
+    ``even_without`` includes architectures without an emulator.  ``patterns`` are the paths of the emulators, with
+    ``{name}`` for QEMU's name; the first path that exists is used.
     """
     for row in CATALOG.values():
         paths = tuple(pattern.replace("{name}", row.name) for pattern in patterns)
@@ -68,7 +70,7 @@ def every_architecture(
 
 
 def conclude(outcomes: Mapping[str, Outcome], place: str = "here") -> int:
-    """Say on stderr what failed, or that there was nothing to do in that ``place``; the exit status."""
+    """Print on stderr what failed, or that ``place`` has no emulator at all; return the exit status, 0 or 1."""
     if not outcomes:
         log(f"error: no architecture has an emulator {place}: {emulators_remedy()}")
         return 1

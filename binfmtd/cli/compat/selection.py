@@ -1,7 +1,8 @@
-"""Which entries a word of ``--uninstall`` means (tonistiigi/binfmt, cmd/binfmt/main.go: parseUninstall, uninstall).
+"""Select the entries that ``--uninstall`` removes (tonistiigi/binfmt, cmd/binfmt/main.go: parseUninstall, uninstall).
 
-A platform becomes QEMU's name.  The word is a glob over the entries' names; where that finds none, it means those that
-end in ``-WORD``.  WSLInterop and its like are never meant, nor are stand-ins.
+A word that names a platform is replaced by QEMU's name.  The word is then a glob over the entries' names.  If it
+matches none, it selects the names that end in ``-WORD``: arm64 becomes aarch64, and selects qemu-aarch64.  Stand-ins
+and ``WSLInterop*`` are never selected.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,14 +15,14 @@ _SPARED = "WSLInterop*"
 
 
 def select(words: str, names: Iterable[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """For each line of the log: what it calls the entry, and the entries that go; none where nothing was found."""
+    """Return one pair for each log line: the label, and the names of the entries to remove; none if nothing matched."""
     eligible = sorted(name for name in names if not is_stand_in(name) and not fnmatchcase(name, _SPARED))
     for word in filter(None, words.split(",")):
         architecture = architecture_of(word)
         wanted = architecture.name if architecture else word
         # Go negates a set of characters by ^, fnmatch by !.
         matching = [name for name in eligible if fnmatchcase(name, wanted.replace("[^", "[!"))]
-        matching = matching or [name for name in eligible if name == wanted]  # its name has a glob's characters
+        matching = matching or [name for name in eligible if name == wanted]  # a name may contain characters of a glob
         if matching:
             yield from ((name, (name,)) for name in matching)
         else:

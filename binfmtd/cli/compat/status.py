@@ -1,4 +1,4 @@
-"""The document that tonistiigi/binfmt prints: which platforms run, and which entries there are."""
+"""The JSON document that tonistiigi/binfmt prints: the platforms that run, and the enabled entries."""
 
 import json
 
@@ -16,7 +16,11 @@ _ESCAPED_BY_GO = {ord(character): f"\\u{ord(character):04x}" for character in "<
 
 
 def document(where: Where) -> tuple[str, BinfmtdError | None]:
-    """The document of this moment, as Go's json.MarshalIndent writes it, and what could not be found out for it."""
+    """Return the document, as Go's json.MarshalIndent writes it, and the error that made it incomplete, or None.
+
+    Without the right to try programs, ``supported`` contains only our own platform; without binfmt_misc, ``emulators``
+    is null.
+    """
     problem: BinfmtdError | None = None
     native = native_architecture(head("/proc/self/exe"))
     found: dict[str, Attempt] = {}
@@ -34,13 +38,16 @@ def document(where: Where) -> tuple[str, BinfmtdError | None]:
         problem = error
     content = {"supported": supported(native, found), "emulators": emulators or None}
     text = json.dumps(content, indent=2, ensure_ascii=False)
-    # Go leaves what could steer a terminal as it is.  Escaped it is the same document.
+    # Go writes control characters that a terminal would obey unescaped.  Escaped, the JSON has the same value.
     shown = "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
     return shown.translate(_ESCAPED_BY_GO), problem
 
 
 def _emulators(where: Where) -> list[str]:
-    """Names are bytes to the kernel; what is not UTF-8 in them JSON cannot hold, and Go writes U+FFFD for it."""
+    """Return the names of the enabled entries, in the order of their bytes, without stand-ins.  Raises MountError.
+
+    A name may be any bytes to the kernel.  JSON cannot contain bytes that are not UTF-8: Go writes U+FFFD for them.
+    """
     with Instance(find_to_look(where.directory)) as instance:
         names = [
             to_bytes(entry.name)

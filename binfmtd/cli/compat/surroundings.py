@@ -1,4 +1,4 @@
-"""What the drop-ins are told by the environment, and where they work."""
+"""Environment variables that several drop-ins share."""
 
 from binfmtd.cli.options import switch
 from binfmtd.kernel.mount import Where
@@ -6,7 +6,7 @@ from binfmtd.model.handler import Flags
 
 
 def where(directory: str | None = None) -> Where:
-    """Where binfmt_misc is said to be; the variables are those of the options of ``binfmtd apply``.
+    """Return where to find or mount binfmt_misc: ``directory``, and the variables for the options of ``binfmtd apply``.
 
     Raises UsageError for a variable that is neither on nor off.
     """
@@ -16,5 +16,8 @@ def where(directory: str | None = None) -> Where:
 
 
 def credentials() -> Flags:
-    """C, where it is asked for: it lets foreign set-uid programs run as root, and so is off.  Raises as ``where``."""
+    """Return flags C and O if ``$BINFMTD_CREDENTIALS`` is on, else none.
+
+    The default is off, since C lets foreign set-uid programs run as root.  Raises UsageError, as ``where`` does.
+    """
     return Flags.C | Flags.O if switch("BINFMTD_CREDENTIALS") else Flags.NONE

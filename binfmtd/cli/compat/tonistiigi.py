@@ -1,6 +1,7 @@
-"""tonistiigi/binfmt: what docker/setup-qemu-action and many scripts run.
+"""tonistiigi/binfmt: the image that docker/setup-qemu-action and many scripts run.
 
-In this order: uninstall, install, then one JSON document on stdout, always, and nothing else there.
+It uninstalls, then installs, then prints one JSON document, the only output on stdout.  It prints the document even if
+an earlier step failed, but not with ``--version`` or ``-h``, nor after a usage error.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,11 @@ FLAGS = (
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit status 1 if nothing could be done at all, and with --strict if a platform could not be installed."""
+    """Return the exit status; raises UsageError.
+
+    It is 1 if nothing could be done at all, if the document is incomplete, or with ``--strict`` if a platform could not
+    be installed; else 0.
+    """
     given = goflags.parse(arguments, "binfmt", FLAGS)
     if given.switches.get("version"):
         from binfmtd.cli.compat.version import version

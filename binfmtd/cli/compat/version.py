@@ -1,4 +1,4 @@
-"""``binfmt --version``: scripts look for ``qemu/`` in it."""
+"""The line of ``binfmt --version``, in which scripts search for ``qemu/``."""
 
 import os
 import platform
@@ -13,12 +13,12 @@ _SECONDS = 5.0
 
 
 def version() -> str:
-    """One line: ours, that of the emulators, and in the place of Go's that of what runs us."""
+    """Return one line with the versions of binfmtd, of QEMU and, in the place of Go's, of Python."""
     return f"binfmt/{__version__} qemu/{_qemu()} go/python{platform.python_version()}"
 
 
 def _qemu() -> str:
-    """What the first emulator that is there says of itself, as in QEMU's tags; ``unknown`` if there is none."""
+    """Return the version of the first emulator that reports one within 5 s, as in QEMU's tags, or ``unknown``."""
     for name in ORDER:
         for path in paths(name):
             if not os.access(path, os.X_OK):

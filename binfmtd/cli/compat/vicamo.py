@@ -1,4 +1,4 @@
-"""vicamo/binfmt-qemu: no options; every architecture that does not run natively, with Debian's emulators."""
+"""vicamo/binfmt-qemu: without options, register every architecture that does not run natively, as Debian does."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ _PATTERNS = ("/usr/bin/qemu-{name}-static", "/usr/bin/qemu-{name}")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit status 0 if every one is registered; silent then."""
+    """Return 0, and print nothing, if every architecture with an emulator is registered; else 1.  Raises UsageError."""
     if arguments:
         raise UsageError(f"vicamo/binfmt-qemu takes no arguments, and {arguments[0]!r} is one: leave it out")
     registered = register(where(), lambda native: tuple(every_architecture(native, _PATTERNS, DEFAULT_FLAGS)), EVERY)
