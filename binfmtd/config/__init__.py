@@ -1,1 +1,1 @@
-"""From TOML files to a Config: the only package that imports pydantic, and only once a config is really loaded."""
+"""From TOML files to a Config: the only package that imports pydantic, and only when there is a file to check."""

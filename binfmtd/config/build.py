@@ -1,10 +1,11 @@
-"""From what the files say to a Config: architectures and ``[handlers]`` become declarations.
+"""From the merged files to a Config: architectures and ``[handlers]`` become declarations.
 
-* Order is meaning: architectures (first those that images are made for), then what is included, then handlers in the
-  order of the files.  Of two with equal priority the later wins.
-* ``-NAME`` in ``architectures`` leaves one out, wherever in the array it stands.
-* A name has one declaration.  The later holds, and a warning names both; what "all" brings is named in one for all.
-* Whatever the kernel could not take is refused here, for every interpreter that could come to be used.
+* Of two declarations with equal priority the later wins.  Their order: architectures (those with images first), then
+  included rules, then handlers in the order of the files.
+* ``-NAME`` in ``architectures`` leaves one out, at any place in the array.
+* A name has one declaration.  The later one counts, and a warning names both.  Where included rules replace what "all"
+  declares, one warning names all of them.
+* An entry that the kernel could not take is refused here, for every interpreter that could come to be used.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -33,7 +34,7 @@ MOST_WARNINGS = 50
 
 
 def build(merged: Merged, sources: tuple[str, ...], included: Included = NOTHING) -> Config:
-    """Make the Config; raises ConfigError for what the schema alone cannot see."""
+    """Make the Config.  Raises ConfigError for errors that the schema alone cannot detect."""
     warnings = [*merged.warnings, *included.warnings]
     given: dict[str, Any] = {key: value for key, value in merged.top.items() if key in Policy._fields}
     given |= {key: tuple(value) for key, value in given.items() if isinstance(value, list)}
@@ -50,7 +51,7 @@ def build(merged: Merged, sources: tuple[str, ...], included: Included = NOTHING
 
 
 def _told(warnings: Sequence[str]) -> tuple[str, ...]:
-    """The first of them, and how many there are beside: nobody reads thousands."""
+    """Return the first MOST_WARNINGS, and one more with the number of the rest: thousands would not be read."""
     more = len(warnings) - MOST_WARNINGS
     return (*warnings[:MOST_WARNINGS], *([f"and {more} more warnings, which are left out here"] if more > 0 else []))
 
@@ -74,7 +75,7 @@ def _architectures(merged: Merged, sources: tuple[str, ...], warnings: list[str]
     left_out: dict[str, str] = {}
     for word in words:
         if word == ALL:
-            wanted = dict.fromkeys(CATALOG, ALL) | wanted  # a name of its own says more than "all"
+            wanted = dict.fromkeys(CATALOG, ALL) | wanted  # an architecture's own name takes precedence over "all"
             continue
         if word.removeprefix("-").strip().lower() == ALL:
             raise origin.refuse(f'{word!r} is not valid: write "all" for every one, and [] for none')
@@ -88,7 +89,7 @@ def _architectures(merged: Merged, sources: tuple[str, ...], warnings: list[str]
             warnings.append(f"{origin.file}: architectures: has both {wanted[name]!r} and {word!r}: it is left out")
     if left_out and not wanted:
         warnings.append(f'{origin.file}: architectures: only leaves out: write "all" before if all others are meant')
-    # What there are images for comes first, and so is the first to serve again after a flush.  No two share a file.
+    # Architectures with images come first, so they are the first to be served after a flush.  No two share a file.
     for name in sorted(CATALOG, key=lambda name: CATALOG[name].platform is None):
         if name in wanted and name not in left_out:
             given = ("architectures",) in merged.origins
@@ -134,7 +135,7 @@ def _included(included: Included, warnings: list[str]) -> Iterator[Declaration]:
         place = f"{shown(file)}:{rule.line}"
         try:
             encode_line(rule.name, says)
-        except FormatError as error:  # it has another delimiter, say, and none of ours would do
+        except FormatError as error:  # for example if it has a delimiter that is not among ours
             warnings.append(f"{place}: not included: {error}")
             continue
         yield Declaration(
@@ -148,7 +149,7 @@ def _handlers(merged: Merged) -> Iterator[Declaration]:
         declaration = Declaration(
             name=name,
             match=match_of(table.get("magic"), table.get("mask"), table.get("offset"), table.get("extension")),
-            interpreters=(table["interpreter"],),  # the schema refuses a table without
+            interpreters=(table["interpreter"],),  # the schema refuses a table without one
             flags=table.get("flags", Flags.NONE),
             priority=table.get("priority", 0),
             enabled=table.get("enabled", True),

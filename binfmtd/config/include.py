@@ -1,10 +1,10 @@
 """``include``: binfmt.d files as declared state, so that a host's own rules are kept without being rewritten.
 
 * ``"binfmt.d"`` means systemd's four directories, with its precedence and masking; an absolute path is one directory.
-* Nothing in there makes the config invalid: the files are other people's.  What cannot be read, trusted or understood
-  is a warning with its file and line, and all else counts.
-* A directory that others could write to is left out before anything in it can hide or mask other files.
-* A file that binfmtd generated derives from a config: it is left out, or it would declare what the config has dropped.
+* Nothing in these files makes the config invalid, because they belong to other programs.  A file or line that cannot be
+  read, trusted or parsed is a warning with its place, and all else counts.
+* A directory that other users could write to is left out before a file in it can hide or mask other files.
+* A file that binfmtd generated is left out.  It derives from a config, and would declare what that has dropped since.
 """
 
 import os
@@ -22,11 +22,11 @@ from binfmtd.files.trust import Trust, untrusted, way_untrusted
 from binfmtd.formats.binfmt_d import Rule, is_generated, parse_conf
 
 SYSTEMD = "binfmt.d"
-_TOLD = 10  # lines of a file that are wrong; a mebibyte can have half a million
+_TOLD = 10  # bad lines of a file that are reported; a mebibyte can have half a million
 
 
 class Included(NamedTuple):
-    """The rules in the order in which they count, each with its file; and what to tell about the rest."""
+    """The rules in the order in which they count, each with its file; and the warnings about the rest."""
 
     rules: tuple[tuple[str, Rule], ...] = ()
     warnings: tuple[str, ...] = ()
@@ -36,12 +36,12 @@ NOTHING = Included()
 
 
 def is_word(word: str) -> bool:
-    """Whether ``include`` may have this word."""
+    """Return True if ``include`` may contain this word."""
     return word == SYSTEMD or (word.startswith("/") and not set("\0\n") & set(word))
 
 
 def check_word(word: str) -> str:
-    """The same; raises FormatError."""
+    """Return ``word`` if ``include`` may contain it; raises FormatError otherwise."""
     if not is_word(word):
         hint = did_you_mean(word, (SYSTEMD,))
         raise FormatError(
@@ -52,18 +52,18 @@ def check_word(word: str) -> str:
 
 
 def of_systemd(file: str) -> bool:
-    """Whether systemd-binfmt reads this file, too, and registers at each boot what it says."""
+    """Return True if systemd-binfmt reads this file, too, and registers its rules at each boot."""
     return os.path.dirname(file) in DIRECTORIES
 
 
 def look_for(words: Iterable[str]) -> Look:
-    """Everything whose change could change what is included."""
+    """Look at all files and directories whose change could change the included rules."""
     directories = tuple(dict.fromkeys(chain.from_iterable(map(_directories, words))))
     return look_at(chain.from_iterable(conf_files([each])[0] for each in directories), directories)
 
 
 def read(words: Iterable[str], trust: Trust) -> Included:
-    """Read all that is included, in the order of the words."""
+    """Read all included files, in the order of the words."""
     rules: list[tuple[str, Rule]] = []
     warnings: list[str] = []
     seen: Seen = {}

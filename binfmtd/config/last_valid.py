@@ -1,7 +1,7 @@
 """The last valid config: a copy of its files in the state directory, for a start while the files are invalid.
 
-A daemon that runs keeps the config that it has when a reload is refused; one that starts has none.  The copy is one
-JSON file, so that it is replaced as a whole, and it is judged like any config: what another user could write is not
+A running daemon keeps its config when a reload is refused; a daemon that starts has none to keep.  The copy is one JSON
+file, so that it is replaced as a whole.  It is judged like any config: if another user could write to it, it is not
 used.
 """
 
@@ -21,7 +21,7 @@ _LIMIT = 16 << 20  # bytes: the files of a config may have a mebibyte each
 
 
 def keep_last_valid(state_dir: str, contents: Contents) -> str | None:
-    """Replace the copy; returns why that failed."""
+    """Replace the copy; return the reason with its remedy if that failed, else None."""
     path = os.path.join(state_dir, FILE_NAME)
     files = [[file, data.decode()] for file, data in contents]
     try:
@@ -32,7 +32,7 @@ def keep_last_valid(state_dir: str, contents: Contents) -> str | None:
 
 
 def read_last_valid(state_dir: str, trust: Trust) -> Contents:
-    """The files as they were when they were valid.  Raises ConfigError where there is no copy that could be used."""
+    """Return the files as they were when they were valid.  Raises ConfigError if there is no usable copy."""
     path = os.path.join(state_dir, FILE_NAME)
     way = walk(path)
     if reason := way_untrusted(way, trust):

@@ -1,10 +1,10 @@
-"""Reading the config: whether it can be trusted, whether it holds still, and what it says.
+"""Reading the config: the check of its owners, a consistent read, and the conversion to a Config.
 
-* No config file means "all", unless one was named.  An empty one means "all" too, so a file that is being written must
-  not be read half-way: all is looked at, read, and looked at again, until nothing changed in between.  (A reload waits
-  until nobody has written for a while: see ``age`` in source.py.)
-* Ownership comes before content: what somebody else can write is not even parsed.
-* pydantic comes with the first file; without any it is not needed.
+* No config file means "all", unless the caller named one.  An empty file means "all" too, so a file that is being
+  written must not be read half-way.  So the versions of all files are noted before and after reading, and the read is
+  repeated until they are equal.  (A reload waits until no process has written for a while: see ``age`` in source.py.)
+* Ownership is checked before content: a file that another user can write to is not even parsed.
+* pydantic is imported with the first file; without any it is not needed.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ PATIENCE = 2.0  # seconds in all for files that keep changing
 NAP = 0.01
 
 T = TypeVar("T")
-Contents = tuple[tuple[str, bytes], ...]  # the files, in order: path as shown, and what it says
+Contents = tuple[tuple[str, bytes], ...]  # the files, in order: path as shown, and its bytes
 
 
 def load(
@@ -38,21 +38,21 @@ def load(
     default: str = DEFAULT_PATH,
     architectures: Sequence[str] | None = None,
 ) -> Config:
-    """Read ``path``, or ``default`` if that is None, and what lies in conf.d beside it.
+    """Read ``path``, or ``default`` if that is None, and the files in conf.d beside it.
 
-    ``architectures`` take the place of the files' own, where they do not run natively.  Raises ConfigError, whose
-    message is one line with file, key and remedy.
+    ``architectures`` replace those of the files; one that runs natively on this host gets no handler, unless forced.
+    Raises ConfigError, whose message is one line with file, key and remedy.
     """
     return make(read(path, trust=trust, default=default), trust=trust, architectures=architectures)
 
 
 def read(path: str | None, *, trust: Trust, default: str = DEFAULT_PATH) -> Contents:
-    """The first half of ``load``: what the files say, valid or not.  Raises ConfigError."""
+    """Return the contents of the files, valid or not: the first half of ``load``.  Raises ConfigError."""
     return _read_when_still(lambda: look_for(path, default), lambda look: _read(look, trust))
 
 
 def make(contents: Contents, *, trust: Trust, architectures: Sequence[str] | None = None) -> Config:
-    """The second half of ``load``: the config that the files come to.  Raises ConfigError."""
+    """Return the config that the contents declare: the second half of ``load``.  Raises ConfigError."""
     merged = merge.merge([(file, _parse(file, data)) for file, data in contents])
     if architectures is not None:
         merged.top["architectures"] = list(architectures)
@@ -63,7 +63,10 @@ def make(contents: Contents, *, trust: Trust, architectures: Sequence[str] | Non
 
 
 def _read_when_still(look: Callable[[], Look], read: Callable[[Look], T]) -> T:
-    """Read, again and again until nothing changed meanwhile; an error counts only if nothing moved."""
+    """Repeat ``read`` until nothing changed meanwhile.  An error of it counts only if nothing changed.
+
+    Raises _StillChangesError after PATIENCE seconds.
+    """
     give_up = monotonic() + PATIENCE
     before = look()
     while True:
@@ -87,19 +90,22 @@ def _read_when_still(look: Callable[[], Look], read: Callable[[Look], T]) -> T:
 
 
 def _where_they_help(config: Config) -> Config:
-    """A list for many hosts (a CI's, say) names their own architecture, too; in a config it would be meant."""
+    """Have each architecture left out where it runs natively.
+
+    A list for many hosts (a CI's, say) contains their own architecture, too.  In one host's config it would be meant.
+    """
     declarations = (each._replace(unless_native=each.architecture is not None) for each in config.declarations)
     return config._replace(declarations=tuple(declarations))
 
 
 class _StillChangesError(ConfigError):
-    """Somebody went on writing for as long as we waited."""
+    """Files that still changed after PATIENCE seconds."""
 
 
 def _included(words: Sequence[str], trust: Trust) -> include.Included:
     try:
         return _read_when_still(lambda: include.look_for(words), lambda _: include.read(words, trust))
-    except _StillChangesError as error:  # a package manager at work: its files are no reason to have no config
+    except _StillChangesError as error:  # a package manager writes there, which must not leave us without a config
         found = include.read(words, trust)
         return found._replace(warnings=(*found.warnings, str(error)))
 
@@ -122,7 +128,7 @@ def _read(look: Look, trust: Trust) -> Contents:
 
 
 def _parse(file: str, data: bytes) -> "ConfigFile":
-    from binfmtd.config.parse import parse  # and with it pydantic, which takes longer than all the rest
+    from binfmtd.config.parse import parse  # imports pydantic, which takes longer than all the rest
 
     try:
         return parse(data.decode(), file)

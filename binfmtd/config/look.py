@@ -1,4 +1,4 @@
-"""Looking at the config's files: which are there, in which version, and what to say of one that cannot be read."""
+"""The versions of the config's files at one moment, and the error for a file that cannot be read."""
 
 import os
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ DEFAULT_PATH = "/etc/binfmtd/binfmtd.toml"
 
 
 class Look(NamedTuple):
-    """What is there now.  ``identities`` differ from another look's if anything changed in between."""
+    """The files at one moment.  ``identities`` differ from another look's if anything changed in between."""
 
     files: tuple[str, ...]
     directories: tuple[str, ...]  # those that the files were found in
@@ -21,7 +21,7 @@ class Look(NamedTuple):
 
 
 def look_at(files: Iterable[str], directories: Iterable[str] = (), others: Iterable[str] = ()) -> Look:
-    """Look at all of these; ``others`` count only for what changed."""
+    """Look at all of these; ``others`` count only for ``identities`` and ``newest``."""
     files, directories = tuple(files), tuple(directories)
     identities: list[tuple[int, ...] | None] = []
     newest = 0
@@ -29,7 +29,7 @@ def look_at(files: Iterable[str], directories: Iterable[str] = (), others: Itera
         try:
             found = os.stat(name)
         except OSError:
-            identities.append(None)  # whoever reads it says why
+            identities.append(None)  # reading the file reports the reason
             continue
         identities.append((found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
         newest = max(newest, found.st_mtime_ns, found.st_ctime_ns)
@@ -37,7 +37,7 @@ def look_at(files: Iterable[str], directories: Iterable[str] = (), others: Itera
 
 
 def unreadable(path: str, error: OSError) -> ConfigError:
-    """The error for a file that cannot be read."""
+    """Return the error for a file that cannot be read, with the remedy for its errno."""
     if error.errno == ENOENT:
         remedy = (
             "a link that leads nowhere: mend or remove it" if os.path.islink(path) else "create it, or name another"
@@ -52,5 +52,5 @@ def unreadable(path: str, error: OSError) -> ConfigError:
 
 
 def shown(path: str) -> str:
-    """A path as it may stand in a message."""
+    """Return a path for a message: quoted and escaped if it contains unprintable characters."""
     return path if path.isprintable() else repr(path)

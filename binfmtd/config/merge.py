@@ -1,11 +1,12 @@
-"""Several files as one, and who said what.
+"""The merge of several files into one, with the origin of each value.
 
-* A later file's key wins, an array replaces.  ``[metrics]``, ``[emulators]`` and its tables merge key by key, whichever
-  of an architecture's names a file uses.
-* ``[handlers.NAME]`` is replaced as a whole, with a warning: half a handler from each of two files would be nobody's.
+* A later file's key replaces an earlier one's, an array as a whole.  ``[metrics]``, ``[labels]``, ``[emulators]`` and
+  its tables merge key by key; files may use different names of one architecture.
+* ``[handlers.NAME]`` is replaced as a whole, with a warning: half a handler from each of two files would be one that
+  neither declares.
 """
 
-from __future__ import annotations  # the types of the tables come with pydantic
+from __future__ import annotations  # importing the types of the tables would import pydantic
 
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,18 +28,18 @@ if TYPE_CHECKING:
 
 
 class Origin(NamedTuple):
-    """Where a value was given: a file, and the key as it is written there."""
+    """The place of a value: a file, and the key as it is written there."""
 
     file: str
     key: str
 
     def refuse(self, reason: object) -> ConfigError:
-        """The error to raise for this value."""
+        """Return the error to raise for this value."""
         return ConfigError(f"{self.file}: {self.key}: {reason}")
 
 
 class Merged:
-    """All files together.  ``origins`` has the keys ``("architectures",)``, ``("emulators", "aarch64", "entry")``."""
+    """All files together.  ``origins`` has keys like ``("architectures",)``, ``("emulators", "aarch64", "entry")``."""
 
     def __init__(self) -> None:
         self.top: ConfigFile = {}
@@ -52,7 +53,10 @@ class Merged:
 
 
 def merge(files: Sequence[tuple[str, ConfigFile]]) -> Merged:
-    """Put the later over the earlier; raises ConfigError for an architecture that does not exist."""
+    """Put the later files over the earlier ones.
+
+    Raises ConfigError for an architecture that does not exist, or that has two tables in one file.
+    """
     merged = Merged()
     for file, later in files:
         _add(merged, file, later)

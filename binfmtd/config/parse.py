@@ -1,6 +1,6 @@
-"""One file's text to its tables, or the one error that names file, key and remedy.
+"""From one file's text to its tables, or to one error that names file, key and remedy.
 
-Every file is checked by itself, before anything is merged, so an error names the file that is to blame.
+Each file is checked separately before the merge, so an error names the file that contains it.
 """
 
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ def parse(text: str, file: str) -> ConfigFile:
         return FILE.validate_python(content)
     except ValidationError as error:
         problems = error.errors(include_url=False)
-        # A misspelt key comes first: it explains whatever is missing.
+        # A misspelt key comes first, because it explains a missing one.
         problems.sort(key=lambda problem: problem["type"] != "extra_forbidden")
         key, reason = _explain(problems[0])
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
@@ -63,7 +63,7 @@ _WANTED = {
 
 
 def _explain(problem: ErrorDetails) -> tuple[str, str]:
-    """Key and reason, in the config's words."""
+    """Return key and reason of a problem, in the config's words."""
     location, value, kind = _written(problem), problem["input"], problem["type"]
     if kind == "value_error":
         if len(location) > 2 and location[-1] == "[key]":  # pydantic's mark for a key of a mapping
@@ -86,7 +86,7 @@ def _explain(problem: ErrorDetails) -> tuple[str, str]:
 
 
 def _is_no_architecture(problem: ErrorDetails) -> bool:
-    """Whether this is a key of [emulators] that was taken for an architecture's table, and is neither."""
+    """Return True for a key of [emulators] that was checked as an architecture's table, and names no architecture."""
     location = _written(problem)
     if problem["type"] != "dict_type" or len(location) != 2 or location[0] != "emulators":
         return False
@@ -98,6 +98,6 @@ def _is_no_architecture(problem: ErrorDetails) -> bool:
 
 
 def _written(problem: ErrorDetails) -> tuple[str | int, ...]:
-    """Where in the file it is."""
+    """Return the place of a problem as in the file, without ``BY_ARCHITECTURE``."""
     first, *others = problem["loc"] or ("",)
     return (first, *others[1:]) if first == "emulators" and others[:1] == [BY_ARCHITECTURE] else problem["loc"]

@@ -1,9 +1,9 @@
-"""The config's TOML as types: which keys there are, what each may hold, and what to say otherwise.
+"""The config's TOML as types: the keys, the values that each may have, and the errors for other values.
 
 * Strict: no value is converted, and an unknown key is an error that names the nearest valid one.
-* A table has the keys that the file gives, and no others.  The defaults are not here: Policy (model/config.py) and
-  build.py have them, once each.
-* These are plain dictionaries, so that merging and building take no pydantic where there is no file.
+* A parsed table contains only the keys that the file gives.  The defaults are in Policy (model/config.py) and in
+  build.py, once each.
+* The tables are plain dictionaries, so that merging and building need no pydantic if there is no file.
 """
 
 import os
@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Strict, TypeAdapter, with_config
 from pydantic_core import PydanticKnownError
-from typing_extensions import TypedDict  # pydantic asks for this one below Python 3.12
+from typing_extensions import TypedDict  # pydantic requires this one below Python 3.12
 
 from binfmtd.config.include import check_word
 from binfmtd.errors import FormatError
@@ -30,7 +30,7 @@ BY_ARCHITECTURE = "by_architecture"
 
 
 def shown(value: object) -> str:
-    """A value, as an error says it."""
+    """Return a value as text for an error, of at most 60 characters."""
     try:
         text = repr(value)
     except RecursionError:
@@ -41,7 +41,10 @@ def shown(value: object) -> str:
 
 
 def duration(value: object, least: float, most: float) -> float:
-    """Seconds from a text such as ``"1h30m"``, ``"90s"`` or ``"20ms"``; raises ValueError outside of the bounds."""
+    """Return the seconds of a text such as ``"1h30m"``, ``"90s"`` or ``"20ms"``.
+
+    Raises ValueError for a value that is no such text, or that is outside of the bounds in seconds.
+    """
     try:
         seconds = parse_duration(value if isinstance(value, str) else "")
     except FormatError as error:
@@ -67,7 +70,7 @@ def _entry_name(name: str) -> str:
 
 
 def _raising_value_error(check: Callable[[str], Any]) -> Callable[[object], Any]:
-    """The check of a text for pydantic, which collects ValueError and nothing else."""
+    """Return the check of a text in a form for pydantic, which collects ValueError and no other error."""
 
     def checked(value: object) -> Any:
         if not isinstance(value, str):
@@ -115,7 +118,7 @@ def _textfile(path: str) -> str:
     return path
 
 
-LONGEST_LIST = 100  # of places to look at: each costs system calls, those of [emulators] for each architecture
+LONGEST_LIST = 100  # paths in one list: each costs system calls, those of [emulators] for each architecture
 
 Escaped = Annotated[bytes, BeforeValidator(_raising_value_error(decode))]
 Letters = Annotated[Flags, BeforeValidator(_raising_value_error(Flags.parse))]
@@ -130,7 +133,7 @@ IncludeWord = Annotated[str, BeforeValidator(_raising_value_error(check_word))]
 AbsolutePath = Annotated[str, BeforeValidator(_raising_value_error(_absolute))]
 EntryName = Annotated[str, AfterValidator(_raising_value_error(_entry_name))]
 Number = Annotated[int, Field(ge=-(2**31), lt=2**31)]
-_Word = Strict(strict=False)  # to a strict field, "keep" is no Unmanaged
+_Word = Strict(strict=False)  # a strict field does not accept the text "keep" as an Unmanaged
 
 
 _STRICT = with_config(ConfigDict(strict=True, extra="forbid"))
@@ -138,7 +141,7 @@ _STRICT = with_config(ConfigDict(strict=True, extra="forbid"))
 
 @_STRICT
 class ArchitectureTable(TypedDict, total=False):
-    """``[emulators.NAME]``: one architecture differently."""
+    """``[emulators.NAME]``: the settings of one architecture."""
 
     interpreter: InterpreterPattern
     entry: EntryPattern
@@ -158,7 +161,7 @@ class EmulatorsTable(TypedDict, total=False):
 
 
 def _apart(table: object) -> object:
-    """``[emulators]`` with the tables of architectures under ``BY_ARCHITECTURE``."""
+    """Return ``[emulators]`` with the tables of architectures under ``BY_ARCHITECTURE``."""
     if not isinstance(table, dict):
         return table
     own = set(EmulatorsTable.__annotations__) - {BY_ARCHITECTURE}
@@ -168,7 +171,7 @@ def _apart(table: object) -> object:
 
 @_STRICT
 class HandlerTable(TypedDict, total=False):
-    """``[handlers.NAME]``: anything that binfmt_misc can do."""
+    """``[handlers.NAME]``: a handler of any kind that binfmt_misc supports."""
 
     magic: Escaped
     mask: Escaped
@@ -193,7 +196,7 @@ def _whole(table: HandlerTable) -> HandlerTable:
 
 @_STRICT
 class MetricsTable(TypedDict, total=False):
-    """``[metrics]``: who is told how the daemon fares."""
+    """``[metrics]``: where the daemon publishes its metrics."""
 
     textfile: Textfile
     listen: Address
@@ -201,14 +204,14 @@ class MetricsTable(TypedDict, total=False):
 
 @_STRICT
 class LabelsTable(TypedDict, total=False):
-    """``[labels]``: what node-feature-discovery is told."""
+    """``[labels]``: the file of labels for node-feature-discovery."""
 
     file: AbsolutePath
 
 
 @_STRICT
 class ConfigFile(TypedDict, total=False):
-    """One file."""
+    """One file: the keys at its top level."""
 
     architectures: list[str]
     unmanaged: Annotated[Unmanaged, _Word]
@@ -216,7 +219,7 @@ class ConfigFile(TypedDict, total=False):
     restore: list[str]
     shadowed: Annotated[Shadowed, _Word]
     on_stop: Annotated[OnStop, _Word]
-    # The upper bounds keep typing errors out, and the deadline within what poll(2) can wait for (24 days).
+    # The upper bounds catch typing errors, and keep the deadline within the time that poll(2) can wait (24 days).
     resync: Annotated[float, BeforeValidator(partial(duration, least=1, most=7 * 86400))]
     settle: Annotated[float, BeforeValidator(partial(duration, least=0, most=1))]
     reload_on_change: bool

@@ -1,9 +1,9 @@
-"""Which files make up the config, when they last changed, and what to watch to learn that they do.
+"""The files of the config, the time of their last change, and the paths to watch for the next one.
 
-* The config file, then ``conf.d/*.toml`` beside it, sorted by the bytes of their names; hidden files are not read
-  (editors keep locks and swap files there).
-* Where there is no config file, the nearest directory on the way to it counts: an editor may have taken the file away
-  for a moment, or an administrator is about to exchange a directory by rename.
+* The config is the config file, then ``conf.d/*.toml`` beside it, sorted by the bytes of their names.  Hidden files are
+  not read (editors keep locks and swap files there).
+* If the config file is missing, changes of the nearest directory on the way to it count.  An editor may have removed
+  the file for a moment, or an administrator may be exchanging a directory by rename.
 """
 
 import os
@@ -23,7 +23,7 @@ def look_for(path: str | None, default: str = DEFAULT_PATH) -> Look:
     main = os.path.abspath(default if path is None else path)
     directory = os.path.join(os.path.dirname(main), "conf.d")
     files = [main] if path is not None or _is_there(main) else []
-    parent = () if files else (_nearest(main),)  # the file may be away for a moment
+    parent = () if files else (_nearest(main),)  # the file may be missing for a moment
     present = (directory,) if _is_there(directory) else ()
     if present:
         try:
@@ -36,7 +36,7 @@ def look_for(path: str | None, default: str = DEFAULT_PATH) -> Look:
 
 
 def _is_there(path: str) -> bool:
-    """Whether there is anything, a dangling link too: that is a mistake, not an absence."""
+    """Return True if the path exists, also as a dangling link, which is a mistake and not an absence."""
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -47,14 +47,14 @@ def _is_there(path: str) -> bool:
 
 
 def _nearest(path: str, seen: Seen | None = None) -> str:
-    """The last directory on the way to what is not there."""
+    """Return the last existing directory on the way to a path that does not exist."""
     return walk(path, seen).steps[-1].directory
 
 
 def age(path: str | None) -> float:
-    """Seconds since anything of it last changed, by the clock on the wall; 0 if that is unknown.
+    """Return the seconds since the config or an included file last changed, by the wall clock; 0 if unknown.
 
-    Of what is not there, as between the two steps of an exchange by rename, the nearest directory counts.
+    For a missing path, as between the two steps of an exchange by rename, the nearest directory counts.
     """
     try:
         look = look_for(path)
@@ -68,9 +68,10 @@ def age(path: str | None) -> float:
 
 
 def watched(path: str | None) -> dict[str, set[str]]:
-    """Directory -> names to watch: each link and directory on the way to a file, its conf.d, and what comes into that.
+    """Return directory -> names to watch for changes of the config.
 
-    A ConfigMap's update is the switch of the link ``..data``, which is on the way.  Included directories likewise.
+    These are each link and directory on the way to a file, conf.d, and every name in conf.d and in the included
+    directories.  An update of a ConfigMap switches the link ``..data``, which is on the way.
     """
     main = os.path.abspath(path or DEFAULT_PATH)
     try:
@@ -91,7 +92,10 @@ def watched(path: str | None) -> dict[str, set[str]]:
 
 
 def included(files: Iterable[str]) -> tuple[str, ...]:
-    """What ``include`` says at this moment, valid or not: to know what to watch, the files need not be a config."""
+    """Return the valid words of ``include`` in these files at this moment, even if the files are no valid config.
+
+    The daemon watches included files, too, while the config is invalid.
+    """
     words: list[object] = []
     for file in files:
         try:
