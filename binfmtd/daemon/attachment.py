@@ -1,15 +1,19 @@
-"""What the daemon is attached to: the mounted instance, and the watch on it.
+"""The instance that the daemon is attached to, and the watch on it.
 
-Where the kernel has no inotify left (fs.inotify.max_user_instances, max_user_watches), looks at intervals take the
-place of events until it has some again: each tries anew, and takes at most a twentieth of a core.
+Normally inotify events cause the daemon's looks at binfmt_misc.  In three cases looks at intervals replace the events:
 
-So they do where something failed that may go better without an event (Again.LATER): no descriptor, no memory, a refusal
-by a security module.  So they do while binfmt_misc is read-only, which the host may end in a mount namespace that we do
-not see.  Each failure doubles the interval, from 1 s to 10 s.
+* The kernel has no inotify instance or watch left (fs.inotify.max_user_instances, max_user_watches).  Each look tries
+  again to get one.
+* Something failed that may succeed later without an event (Again.LATER): no descriptor, no memory, a refusal by a
+  security module.
+* binfmt_misc is read-only.  The host may end that in a mount namespace that we do not see.
 
-A container that has the host's mount bound in keeps the instance when the host unmounts it: programs run on, and all
-entries go when the container ends.  The kernel reports it only in the mount table, where the bound mount loses its
-``master``, and no poll wakes for that: the next look finds it.
+The interval is 1 s.  In the last two cases each failure doubles it, up to 10 s.  The looks take at most a twentieth of
+a core.
+
+If the host unmounts an instance that is bound into a container, the container keeps the instance.  Programs still run,
+and all entries end with the container.  The kernel reports this only in the mount table, where the bound mount loses
+its ``master``.  No poll wakes for that, so the next look finds it.
 """
 
 import errno
@@ -28,50 +32,54 @@ LONGEST_SECONDS = 10.0
 
 
 class Attachment:
-    """Where binfmt_misc is, and whether we hear of what happens there."""
+    """The mounted instance, if any, and when the daemon has to look at it without an event."""
 
     def __init__(self, where: Where, watch: Watch, wait: Wait) -> None:
-        """``where`` it is, or is to be mounted."""
+        """Attach to nothing yet; ``where`` binfmt_misc is, or is to be mounted."""
         self.mounted: Mounted | None = None
         self._where = where
         self._watch = watch
         self._wait = wait
         self._began = self._ended = float("-inf")
         self._refused = False  # a write was refused with EROFS
-        self._short = False  # something failed that may go better without an event
+        self._short = False  # something failed that may succeed later without an event
         self._pause = UNWATCHED_SECONDS
         self._followed: int | None = None  # the device of the instance whose mount followed the host's
 
     def begin(self) -> None:
-        """Begin a look at everything: see ``look_at``."""
+        """Begin a look: the search for the mount and a full pass; ``looked`` ends it.  See ``look_at``."""
         self._began = time.monotonic()
         self._pause = min(2 * self._pause, LONGEST_SECONDS) if self._impaired else UNWATCHED_SECONDS
         self._short = self._refused = False
         self.open_watch()
 
     def open_watch(self) -> None:
-        """Open inotify if that has not succeeded yet."""
+        """Open inotify if it is not open, and have the loop wait for it."""
         if (opened := self._watch.open()) is not None:
             self._wait.add(opened)
 
     def find(self) -> Mounted | MountError:
-        """Find the instance, or mount it.  May block, so it is called in a thread; changes nothing here."""
+        """Find the instance, or mount it; return the MountError if that fails.
+
+        It may block, so a thread calls it.  It does not change this object.
+        """
         try:
             return find_or_mount(self._where)
         except MountError as error:
             return error
 
     def find_only(self) -> Mounted | MountError:
-        """The same for a command that only looks (``find_to_look``)."""
+        """Find the instance with ``find_to_look``, for a command that only reads; return a MountError if it fails."""
         try:
             return find_to_look(self._where.directory)
         except MountError as error:
             return error
 
     def attach(self, found: Mounted | MountError) -> bool:
-        """Watch what was found, before it is looked at; True if it is another instance or newly watched.
+        """Watch the instance that was found, before a pass reads it.
 
-        Raises the MountError if none was found.
+        Return True if the watch is new, or if anything about the mount differs from before.
+        Raises the MountError if no instance was found.
         """
         before = self.mounted
         if isinstance(found, MountError):
@@ -83,24 +91,24 @@ class Attachment:
         return self._watch.watch_instance(found.directory) or self.mounted != before
 
     def _compared(self, found: Mounted) -> Mounted:
-        """The same; ``host_unmounted`` if it followed the host's mount before, and does no more."""
+        """Return ``found``, with ``host_unmounted`` if it followed the host's mount before and no longer does."""
         if found.follows:
             self._followed = found.device
         return found._replace(host_unmounted=not found.follows and found.device == self._followed)
 
     def failed(self, error: BinfmtdError) -> None:
-        """A look could not be made, or something could not be written."""
+        """Take in the error of a look or of a write.  After EROFS the mount counts as read-only."""
         self._short |= error.again is Again.LATER
         if self.mounted is not None and isinstance(error, WriteRefusedError) and error.errno == errno.EROFS:
             self._refused = True
             self.mounted = self.mounted._replace(read_only=True, sealed=is_sealed(self.mounted))
 
     def looked(self) -> None:
-        """The look that followed has been made."""
+        """Record that the look has ended."""
         self._ended = time.monotonic()
 
     def look_at(self, resync: float) -> float:
-        """When to look again without any event, every ``resync`` seconds at the latest; monotonic, in seconds."""
+        """Return when to look again without an event, after ``resync`` seconds at the latest; monotonic, in seconds."""
         if not self.looks_instead:
             return self._began + resync
         took = max(0.0, self._ended - self._began)
@@ -109,7 +117,7 @@ class Attachment:
 
     @property
     def looks_instead(self) -> bool:
-        """Tell if looks at intervals take the place of events."""
+        """True if looks at intervals replace the events."""
         return self._watch.exhausted is not None or self._impaired
 
     @property
@@ -118,7 +126,7 @@ class Attachment:
 
     @property
     def problem(self) -> str | None:
-        """Why the daemon cannot do its work as it should."""
+        """The reason why the daemon cannot do its work as it should; None if it can."""
         if self.mounted is not None and self.mounted.sealed:
             # Entries serve, and need no repair as long as no program can change them.
             if self._refused:

@@ -1,11 +1,11 @@
-"""Work that may block, done in threads: the loop starts it, and takes in the result when it is there.
+"""Work that may block, done in threads: the loop starts it, and takes in the result later.
 
-A disk that hangs, a log that is not read, an interpreter on a file system that does not answer: each stops the one
-thread that waits for it, and never the loop, which has repairs to make.
+A disk hangs, no process reads the log, an interpreter's file system does not answer: each of these stops the thread
+that waits for it.  None of them stops the loop, which makes the repairs.
 
-* ``run`` does one piece of work of each ``key`` at a time.  What is asked for meanwhile waits, and a later request
-  replaces one that waits: so a sink that hangs holds one thread and one request, however much is asked of it.
-* Results are handed over in the loop's thread, by ``deliver``; ``descriptor`` is readable while there are any.
+* ``run`` does one piece of work of each ``key`` at a time.  A request that comes meanwhile waits, and a later request
+  replaces it.  So a sink that hangs holds one thread and one request, however many requests come.
+* ``deliver`` hands over results in the loop's thread; ``descriptor`` is readable while there are any.
 * The threads end with the process, also those that hang.
 """
 
@@ -25,69 +25,69 @@ T = TypeVar("T")
 
 _Work = Callable[[], Any]
 _Then = Callable[[Any], None]
-_AGAIN = 1.0  # seconds until a thread is tried again that the kernel refused (RLIMIT_NPROC, no memory)
+_AGAIN = 1.0  # seconds until the loop asks again for a thread that the kernel refused (RLIMIT_NPROC, no memory)
 
 
 class Background:
-    """The threads of the daemon.  Only ``post`` may be called by one of them; everything else is the loop's."""
+    """The threads of the daemon.  A thread may call only ``post``; the loop calls everything else."""
 
     def __init__(self) -> None:
         self.descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self.due_at = float("inf")  # monotonic, in seconds: when a thread that was refused is tried again
+        self.due_at = float("inf")  # monotonic, in seconds: when the loop calls ``retry``
         self._results: deque[Callable[[], None]] = deque()
         self._running: set[str] = set()
         self._waiting: dict[str, tuple[_Work, _Then]] = {}
 
     def run(self, key: str, work: Callable[[], T], then: Callable[[T], None] = lambda _: None) -> None:
-        """Do ``work`` in a thread, and then call ``then`` in the loop with what it returned.
+        """Do ``work`` in a thread, and then call ``then`` in the loop with its result.
 
-        An exception of ``work`` is raised by ``deliver``: what can be expected to fail returns the error instead.
+        ``deliver`` raises an exception of ``work``.  So work that is expected to fail returns its error instead.
         """
         self._waiting[key] = (work, then)
         if key not in self._running:
             self._start(key)
 
     def busy(self, key: str) -> bool:
-        """Tell if work of this key has not ended yet."""
+        """Return True if work of this key runs or waits."""
         return key in self._running or key in self._waiting
 
     def thread(self, work: Callable[[], None]) -> bool:
-        """Do ``work`` in a thread of its own, which hands over results by ``post``; False if there is none left."""
+        """Do ``work`` in a new thread, which hands over results by ``post``; False if the kernel refuses a thread."""
         try:
-            # Not threading.Thread: its start waits until the new thread runs, which a busy machine may put off.
+            # Not threading.Thread: its start waits until the new thread runs, which a busy machine may delay.
             _thread.start_new_thread(self._guarded, (work,))
         except RuntimeError:
             return False
         return True
 
     def post(self, result: Callable[[], None]) -> None:
-        """Have the loop call this."""
+        """Have the loop call ``result`` in ``deliver``."""
         self._results.append(result)
         os.eventfd_write(self.descriptor, 1)
 
     def wait(self, seconds: float) -> None:
-        """Wait until there is a result, for so long at most."""
+        """Wait until there is a result, for ``seconds`` at most."""
         select.select([self.descriptor], [], [], seconds)
 
     def deliver(self) -> None:
-        """Take in the results that are there."""
+        """Call the results that are there, oldest first.  Raises what their work or they themselves raise."""
         with suppress(BlockingIOError):
             os.eventfd_read(self.descriptor)
         try:
             for _ in range(len(self._results)):
                 self._results.popleft()()
         finally:
-            if self._results:  # one has raised an error, or they came meanwhile
+            if self._results:  # one has raised an error, or more came meanwhile
                 os.eventfd_write(self.descriptor, 1)
 
     def retry(self) -> None:
-        """Start what could not be started for want of a thread."""
+        """Start the work for which the kernel refused a thread."""
         self.due_at = float("inf")
         for key in self._waiting.keys() - self._running:
             self._start(key)
 
     def finish(self, keys: Collection[str], seconds: float) -> bool:
-        """Wait until the work of these keys has ended, and take in its results; False if it took too long."""
+        """Wait until the work of these keys has ended, and take in its results; False after ``seconds``."""
         end = time.monotonic() + seconds
         while any(self.busy(key) for key in keys):
             if (left := end - time.monotonic()) <= 0:

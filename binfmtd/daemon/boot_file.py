@@ -1,10 +1,10 @@
 """A JSON document in the state directory that is valid until the next boot.
 
-Entries and their inode numbers do not outlive a boot, so a document of another boot is ignored.  A file that cannot be
-read or written is a ``problem`` to report, and never a reason to stop repairing.
+Entries and their inode numbers do not outlive a boot, so a document of another boot is ignored.  If a file cannot be
+read or written, ``problem`` is the reason to report, and repairs go on.
 
-A command writes a document when it changes.  The daemon must not wait for a disk: there ``deferred`` files only take
-note of the new content, and a thread writes them (``state_writer``).
+A command writes a document when it changes.  The daemon must not wait for a disk: a ``deferred`` file only keeps the
+new content, and a thread writes it (``state_writer``).
 """
 
 import json
@@ -20,19 +20,22 @@ T = TypeVar("T")
 
 
 class BootFile:
-    """One file; without a state directory nothing is read or kept."""
+    """One file.  Without a state directory nothing is read or written."""
 
     def __init__(self, state_dir: str | None, name: str, schema: int, boot_id: str) -> None:
-        """``schema`` is the version of the content."""
-        self.deferred = False  # ``put`` does not write: a thread calls ``sync``
+        """``schema`` is the version of the content; a file of another version is a ``problem``."""
+        self.deferred = False  # True: ``put`` does not write, and a thread calls ``sync``
         self.problem: str | None = None  # why the file could not be read or written
         self._path = None if state_dir is None else os.path.join(state_dir, name)
         self._stamp = {"schema": schema, "boot_id": boot_id}
         self._wanted: tuple[Callable[[], Mapping[str, Any]], str] | None = None
-        self._written: object = None  # what was wanted when the file was written last
+        self._written: object = None  # the value of ``_wanted`` that the file contains
 
     def read(self, parse: Callable[[Any], T], loss: str) -> T | None:
-        """What ``parse`` makes of this boot's content, or None; ``loss`` says what it means if it is damaged."""
+        """Return what ``parse`` makes of this boot's content; None if there is none, or on an error.
+
+        ``loss`` is the consequence of an error, for ``problem``.
+        """
         if self._path is None:
             return None
         try:
@@ -49,21 +52,21 @@ class BootFile:
         return None
 
     def put(self, content: Callable[[], Mapping[str, Any]], loss: str) -> None:
-        """Have the file contain what ``content`` returns, from now on; ``loss`` says what a failure means.
+        """Have the file contain what ``content`` returns; ``loss`` is the consequence of a failure, for ``problem``.
 
-        ``content`` may be called in another thread, so it must work on values that do not change.
+        A thread may call ``content``, so it must work on values that do not change.
         """
         self._wanted = content, loss
         if not self.deferred:
             self.sync()
 
     def put_again(self) -> None:
-        """Have it contain the same as before: it is written only if another program has removed it."""
+        """Write the same content once more if another program has removed the file, or the last write failed."""
         if not self.deferred:
             self.sync()
 
     def sync(self) -> bool:
-        """Write the file if its content has changed, or if another program has removed it; False if that failed."""
+        """Write the file if its content is new, or another program has removed it; return False if that fails."""
         wanted = self._wanted
         if self._path is None or wanted is None or (wanted is self._written and os.path.lexists(self._path)):
             return True
@@ -78,6 +81,6 @@ class BootFile:
         return True
 
     def write(self, content: Mapping[str, Any], loss: str) -> bool:
-        """Replace the file now; False if that failed."""
+        """Replace the file now; return False if that fails."""
         self._wanted, self._written = (lambda: content, loss), None
         return self.sync()

@@ -1,11 +1,15 @@
-"""Who changed an entry and how, as far as that is known: "replaced by systemd-binfmt.service".
+"""The cause of a drift, as far as it can be known: "replaced by systemd-binfmt.service".
 
-Events do not name the process that caused them.  How an entry went says something (a write to its own file, or all
-entries at once), what stands in its place says which tool writes such entries, and systemd says when it started
-systemd-binfmt.service.  The first finding is refined by the later ones until the drift is settled: a flush with which
-everything went becomes a replacement when systemd-binfmt has registered its own rules.
+Events do not name the process that caused them.  Three facts give hints:
 
-Asked when programs run again, so it may take its time.
+* how the entry changed: by a write to its own file, or together with all entries;
+* which entry has taken its place: some tools register entries that no other tool registers;
+* when systemd last started systemd-binfmt.service.
+
+Later findings refine the first one until the drift is settled.  For example, a flush that removed everything becomes a
+replacement when systemd-binfmt has registered its own rules.
+
+The loop asks for causes when programs run again, so this may take its time.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -22,7 +26,7 @@ from binfmtd.model.handler import Registration
 
 _ANOTHER = "another process"
 _SYSTEMD_BINFMT = "systemd-binfmt.service"
-_JUST_NOW = 2.0  # seconds: it stops, flushes, starts, flushes and registers in less
+_JUST_NOW = 2.0  # seconds: the unit stops, flushes, starts, flushes and registers in less
 
 _DEEDS = {
     Drift.MISSING: "removed",
@@ -31,7 +35,7 @@ _DEEDS = {
     Drift.STALE_INTERPRETER: "registered again",
     Drift.SWITCHED_OFF: "switched off",
 }
-# What a pass finds by itself, with no event that says who did it.
+# Drifts that a pass finds: no event hints at a process.
 _FOUND = {
     Drift.MISSING: "missing",
     Drift.CHANGED: "different from the config",
@@ -44,41 +48,47 @@ _FOUND = {
 
 
 class Cause(NamedTuple):
-    """What happened to an entry, to be read after its name; ``key`` is the same for all that one deed brought about."""
+    """The cause of one entry's drift; ``words`` follow the entry's name in a sentence.
+
+    Drifts with the same ``key`` have the same cause, and make one incident.
+    """
 
     key: str
     words: str
-    detail: str = ""  # what differs in this entry
+    detail: str = ""  # how this entry differs
 
     @property
     def full(self) -> str:
-        """All that is known of one entry."""
+        """The words and the detail, for a message about this entry alone."""
         return f"{self.words}: {self.detail}" if self.detail else self.words
 
 
 class _Found(NamedTuple):
-    """What is known so far of one open drift."""
+    """The findings so far about one open drift."""
 
     drift: Drift
-    by_name: bool  # its own file was written to
+    by_name: bool  # a process wrote to its own file
     flushed: bool
-    tool: str | None = None  # what writes such entries as the one that stands in its place
+    tool: str | None = None  # the tool that registers entries like the one in its place
     detail: str = ""
 
 
 class Causes:
-    """Why what is not settled has drifted, by name."""
+    """The findings about each drift that is not settled, by name."""
 
     def __init__(self) -> None:
         self._open: dict[str, _Found] = {}
 
     def get(self, name: str) -> str | None:
-        """Why it drifted; None if it did not, or that is not known."""
+        """Return why this name has drifted; None if it has not, or the cause is not known."""
         found = self._open.get(name)
         return None if found is None else _cause(found, _ANOTHER).full
 
     def take_in(self, reaction: Reaction, heard: Heard, pending: Collection[str]) -> dict[str, Cause]:
-        """Why, for each name of which something was found; ``heard`` led to it.  ``pending`` had drifted before."""
+        """Return the cause of each drift that the hot path found or ended, and keep those of the open ones.
+
+        ``heard`` are the events that it answered; the ``pending`` names had drifted before.
+        """
         found = {
             name: self._found(name, drift, reaction, heard) for name, drift in (reaction.ended | reaction.found).items()
         }
@@ -91,7 +101,10 @@ class Causes:
         return {name: _cause(each, _ANOTHER) for name, each in found.items()}
 
     def learn(self, heard: Heard) -> None:
-        """Take in what came after the drift: the kernel raises the event of a write when that has had its effect."""
+        """Refine the findings by events that came after the drift.
+
+        The kernel raises the event of a write only when the write has had its effect.
+        """
         for name, found in self._open.items():
             if found.drift is Drift.MISSING and not found.by_name and not found.flushed:
                 by_name = name in heard.written
@@ -100,9 +113,9 @@ class Causes:
     def settled(
         self, actions: Iterable[Action], replaced: Mapping[str, Entry], still_open: Collection[str]
     ) -> list[Cause]:
-        """Why each of these was done, now that it is quiet; what is not ``still_open`` is forgotten.
+        """Return the cause for each of these actions of a pass; forget the drifts that are not ``still_open``.
 
-        ``replaced`` are the entries that stood in the place of ours.
+        ``replaced`` are the entries that the pass replaced, by name.
         """
         agent = _agent() if any(found.flushed for found in self._open.values()) else _ANOTHER
         causes = []
@@ -138,7 +151,7 @@ def _difference(entry: Entry | None, wanted: Registration | None) -> str:
 
 
 def _cause(found: _Found, agent: str) -> Cause:
-    """``agent`` is the one that flushed."""
+    """Return the cause in words; ``agent`` is the process that flushed, if there was a flush."""
     deed = _DEEDS.get(found.drift)
     if deed is None:
         return Cause(found.drift.value, _FOUND[found.drift], found.detail)
@@ -152,18 +165,18 @@ def _cause(found: _Found, agent: str) -> Cause:
 
 
 def _seen(action: Action) -> Cause:
-    """A drift that nothing but the look at everything has found."""
+    """Return the cause of a drift that only a pass has found."""
     words = _FOUND[action.drift]
     return Cause(words, words, _detail(action))
 
 
 def _detail(action: Action) -> str:
-    """What the plan knows beyond the kind of drift."""
+    """Return what the plan adds to the kind of drift."""
     plain = action.drift in (Drift.MISSING, Drift.DISABLED, Drift.SWITCHED_OFF)
     return "" if plain else action.reason
 
 
 def _agent() -> str:
-    """Who has just flushed."""
+    """Return systemd-binfmt.service if systemd has just started it, else "another process"."""
     seconds = unit_started(_SYSTEMD_BINFMT)
     return _SYSTEMD_BINFMT if seconds is not None and 0 <= seconds <= _JUST_NOW else _ANOTHER

@@ -1,6 +1,7 @@
-"""Where the config comes from, and when it may be read: not while another program is writing it.
+"""Reading the config, but not while another program is writing it.
 
-An empty config means "all", so a file that is truncated and then written must not be read in between.
+An empty config means "all".  So a file that a program truncates and then writes must not be read in between: the daemon
+waits until the files have not changed for CONFIG_AGE seconds.
 """
 
 import time
@@ -12,30 +13,33 @@ from binfmtd.daemon.preload import cannot_load
 from binfmtd.errors import ConfigError
 from binfmtd.model.config import Config
 
-CONFIG_AGE = 0.2  # seconds that the config must have been left alone
-PATIENCE = 2.0  # seconds after which it is read all the same
+CONFIG_AGE = 0.2  # seconds without a change before the config is read
+PATIENCE = 2.0  # seconds after which it is read in any case
 
 
 class ReadConfig(NamedTuple):
-    """What came of reading, and when that began: seconds since the boot."""
+    """The config or the error, and when the reading began: seconds since the boot."""
 
     config: Config | ConfigError
     began: float
 
 
 class ConfigSource(NamedTuple):
-    """Handed in, so that the daemon knows neither files nor TOML."""
+    """The functions that read the config; the caller passes them, so the daemon depends on neither files nor TOML."""
 
     load: Callable[[], Config]  # raises ConfigError
     age: Callable[[], float]  # seconds since it was last changed
-    watched: Callable[[], dict[str, set[str]]]  # directory -> names whose change means another config
+    watched: Callable[[], dict[str, set[str]]]  # directory -> names in it whose change may change the config
 
     def load_when_quiet(self) -> ReadConfig:
-        """Read the config when it has not been changed for a while; in a thread, as it waits and reads files."""
+        """Wait until the config has not changed for CONFIG_AGE seconds, PATIENCE seconds at most, and read it.
+
+        A thread calls this, since it waits and reads files.  The result contains a ConfigError if that fails.
+        """
         give_up = time.monotonic() + PATIENCE
         while 0 <= (age := self.age()) < CONFIG_AGE and time.monotonic() < give_up:
             time.sleep(CONFIG_AGE - age)
-        began = since_boot()  # before the files are read: `binfmtd reload` tells by it which reload answers it
+        began = since_boot()  # before the files are read: `binfmtd reload` accepts a reload that began after its signal
         try:
             return ReadConfig(self.load(), began)
         except ConfigError as error:

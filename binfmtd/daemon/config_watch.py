@@ -1,4 +1,4 @@
-"""Watching the config's files, for ``reload_on_change``: which they are is found out by a thread."""
+"""The watches on the config's files, for ``reload_on_change``: a thread finds the files and arms the watches."""
 
 from collections.abc import Callable, Collection
 
@@ -9,7 +9,7 @@ KEY = "config's files"
 
 
 class ConfigWatch:
-    """The watches follow each link on the way to a file, and each directory that is included."""
+    """The watches on each link on the way to a config file, and on each included directory."""
 
     def __init__(
         self,
@@ -19,9 +19,9 @@ class ConfigWatch:
         unwatched: Callable[[Collection[str]], None],
         changed: Callable[[], None],
     ) -> None:
-        """``files`` returns the names to watch in each directory; ``unwatched`` gets what cannot be watched.
+        """``files`` returns directory -> names to watch; ``unwatched`` gets directories that cannot be watched.
 
-        ``changed`` is called if a file may have changed between the arming of its watch and its use.
+        ``changed`` is called if a file may have changed between ``Watch.arm_all`` and ``Watch.use``.
         """
         self._background = background
         self._watch = watch
@@ -31,11 +31,11 @@ class ConfigWatch:
 
     @property
     def arming(self) -> bool:
-        """Tell if a thread is at work with watches."""
+        """True if a thread is arming the watches, or is about to."""
         return self._background.busy(KEY)
 
     def arm(self, *, wanted: bool) -> None:
-        """Watch the files as they are now, or none of them."""
+        """Watch the files that the config has now, or none if no watches are ``wanted``."""
         unknown = self._watch.unknown
 
         def use(armed: Armed) -> None:

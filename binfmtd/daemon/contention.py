@@ -1,13 +1,13 @@
-"""Somebody keeps undoing what we repair: back off, instead of fighting at full speed.
+"""Backing off from a name whose repairs another process keeps undoing.
 
-After 10 repairs of one name in 10 seconds its repairs are spaced out: 0.1 s doubling to 30 s; 60 s without a repair end
-it.  Other names are not slowed.
+After 10 repairs of one name within 10 seconds the daemon backs off from it: it waits 0.1 s between two repairs, and
+doubles that up to 30 s.  60 s without a repair end the backoff.  Other names are not slowed.
 
-The instance as a whole (somebody flushes everything, or switches it off) is a name like any other, and what is undone
-with it waits with it.  Here 600 repairs in 600 seconds are allowed: the same rate, but systemd-binfmt and package
-managers flush, too, and in bursts.
+The instance as a whole (another process keeps flushing it, or switching it off) is a name like any other.  While the
+daemon backs off from it, all names wait with it.  Its limit is 600 repairs within 600 seconds: the same rate, but
+systemd-binfmt and package managers flush, too, and in bursts.
 
-Pure: the time (monotonic, in seconds) is handed in.
+Pure: the caller passes the time (monotonic, in seconds).
 """
 
 from collections import deque
@@ -28,23 +28,23 @@ class _History:
     def __init__(self, window: float, repairs: deque[float]) -> None:
         self.window = window
         self.repairs = repairs
-        self.pause = 0.0  # 0: not contended
+        self.pause = 0.0  # seconds from a repair to the next one; 0: no backoff
 
 
 class Contention:
-    """The repairs of each name, and who is contended."""
+    """The last repairs of each name, and the names that the daemon backs off from."""
 
     def __init__(self) -> None:
         self._histories: dict[str, _History] = {}
         self._contended: set[str] = set()
 
     def repaired(self, name: str, now: float) -> bool:
-        """Count a repair; True if this one begins a contention."""
+        """Count a repair; return True if a backoff begins with it."""
         history = self._histories.setdefault(name, _history_of(name))
         waited = not history.repairs or now >= history.repairs[-1] + history.pause
         history.repairs.append(now)
         if history.pause:
-            if waited:  # what comes earlier, as flushes do that stand-ins answer, is part of the same round
+            if waited:  # an earlier repair, as stand-ins make it after a flush, belongs to the same round
                 history.pause = min(2 * history.pause, LONGEST_PAUSE)
             return False
         if len(history.repairs) == history.repairs.maxlen and now - history.repairs[0] <= history.window:
@@ -54,7 +54,7 @@ class Contention:
         return False
 
     def allowed_at(self, name: str) -> float:
-        """The time from which the name may be repaired again."""
+        """Return the time from which the name may be repaired again; minus infinity without a backoff."""
         if not self._contended:
             return _NEVER
         return max(self._allowed_at(name), self._allowed_at(INSTANCE))
@@ -64,15 +64,15 @@ class Contention:
         return history.repairs[-1] + history.pause if history and history.pause else _NEVER
 
     def contended(self) -> frozenset[str]:
-        """The names that are backed off from."""
+        """Return the names that the daemon backs off from."""
         return frozenset(self._contended)
 
     def end_at(self) -> float:
-        """When the next contention may be over: infinity if there is none."""
+        """Return when the next backoff may end; infinity if there is none."""
         return min((self._histories[name].repairs[-1] + QUIET for name in self._contended), default=float("inf"))
 
     def over(self, now: float) -> list[str]:
-        """Forget the names that have been quiet long enough, and return those whose contention ends."""
+        """Forget the names without a repair in the last QUIET seconds; return those whose backoff ends."""
         quiet = [name for name, history in self._histories.items() if now >= history.repairs[-1] + QUIET]
         over = [name for name in quiet if self._histories.pop(name).pause]
         self._contended.difference_update(over)

@@ -1,8 +1,8 @@
-"""Who is told how the daemon fares: a textfile, HTTP, or nobody.
+"""Metrics and status for other programs: by a textfile, by HTTP, or not at all.
 
-The loop hands over a snapshot with each status, and goes on.  Everything else is done by threads, which
-start, and import what they need, only where the config or a socket from systemd asks for them.  Nothing that happens to
-them ends the daemon; what fails is said once, and tried again with the next reload or look at everything.
+The loop hands over a snapshot with each status, and goes on.  Threads do everything else.  They start, and import what
+they need, only if the config or a socket from systemd asks for them.  Their errors do not end the daemon: each is
+logged once, and what failed is tried again with the next reload or resync.
 """
 
 import os
@@ -24,31 +24,31 @@ if TYPE_CHECKING:
     from binfmtd.daemon.textfile import Textfile
 
 KEY = "metrics"
-_LAST_SECONDS = 0.5  # that the daemon's end waits for an import
+_LAST_SECONDS = 0.5  # seconds that the daemon's end waits for an import
 
 
 class Exporter:
-    """What the daemon shows, and to whom."""
+    """The textfile and the HTTP server, opened and closed as the config asks."""
 
     def __init__(self, report: Reporter, wait: Wait, background: Background) -> None:
-        """``wait`` tells whether the loop comes round."""
+        """``wait`` contains the time by which a loop that is not stuck waits again, for the health check."""
         self._report = report
         self._background = background
         self._wait = wait
         self._passed = passed_socket()
         self._snapshot: Snapshot | None = None
-        self._open = Metrics()  # what was asked for last
+        self._open = Metrics()  # what the config asked for last
         self._used = Metrics()  # what the thread opened last, or tried to
         self._textfile: Textfile | None = None
         self._server: HttpServer | None = None
         self._retry = False
 
     def retry(self) -> None:
-        """What could not be opened may be had now."""
+        """Have the next ``show`` try again to open what could not be opened."""
         self._retry = True
 
     def show(self, document: Mapping[str, Any], wanted: Metrics, *, started: bool) -> None:
-        """Show this from now on, to whom the config wants it shown; ``started`` as in Snapshot."""
+        """Show this status document from now on; ``wanted`` is the config's `[metrics]`, ``started`` as in Snapshot."""
         if self._passed is None and wanted == self._open == Metrics():
             return
         self._snapshot = Snapshot(document, self._report.counts.copy(), started)
@@ -60,7 +60,7 @@ class Exporter:
             self._textfile.show(self._snapshot)
 
     def close(self) -> None:
-        """Show nothing any more."""
+        """Close the textfile and the server; wait for an import half a second at most."""
         self._background.finish([KEY], _LAST_SECONDS)
         for each in (self._textfile, self._server):
             if each is not None:
@@ -68,7 +68,7 @@ class Exporter:
         self._textfile = self._server = None
 
     def _use(self, wanted: Metrics) -> None:
-        """Open and close what the config wants otherwise than before; in a thread, since it imports modules."""
+        """Open and close what the config has changed.  A thread calls this, since it imports modules."""
         before, self._used = self._used, wanted
         try:
             if wanted.textfile != before.textfile and self._textfile is not None:
@@ -106,18 +106,18 @@ class Exporter:
     def _answer(self, request: bytes) -> bytes:
         from binfmtd.daemon.http_answer import answer
 
-        assert self._snapshot is not None  # noqa: S101  for the type checker: it is there before the server
+        assert self._snapshot is not None  # noqa: S101  for the type checker: it is set before the server starts
         return answer(request, self._snapshot, alive=time.monotonic() < self._wait.back_at)
 
 
 def _shown(address: Any) -> str:
-    """A socket's own address, as the config writes it; that of a Unix socket is its path."""
+    """Return a socket's own address as the config writes it; for a Unix socket its path."""
     if isinstance(address, tuple):
         return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
     return str(address)
 
 
 def _listening(address: tuple[str, int]) -> socket.socket:
-    """A socket that listens; raises OSError.  An IPv6 one for every address takes IPv4 as well."""
+    """Return a listening socket; one for all IPv6 addresses takes IPv4 as well.  Raises OSError."""
     family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
     return socket.create_server(address, family=family, dualstack_ipv6=address[0] == "::")

@@ -1,4 +1,4 @@
-"""What this host says about itself, asked once and kept until there is a reason to ask again."""
+"""Facts about this host, found out once and kept until they may have changed."""
 
 import json
 import os
@@ -19,62 +19,69 @@ NATIVE_FILE = "native.json"
 
 
 class Interpreters(Protocol):
-    """What is known of the interpreters' files."""
+    """The facts about the interpreters' files."""
 
     def facts(self, paths: Collection[str]) -> Mapping[str, InterpreterFacts]:
-        """The facts about these paths; one that has not answered is left out."""
+        """Return path -> facts, at least of these paths; a path that has not answered has only a ``problem``."""
 
     def unchanged(self, path: str) -> bool:
-        """Tell if the file at ``path`` is still the one that the facts are about."""
+        """Return True if the file at ``path`` is still the one that the facts are about."""
 
     def changed(self, paths: Iterable[str]) -> None:
-        """Take note that something happened to these paths."""
+        """Take note that the files at these paths may have changed."""
 
     def same(self, path: str) -> bool:
-        """Tell the same by looking at the file: for a caller that does not read the events at the moment."""
+        """Return True if the file at ``path``, looked at now, is the one that the facts are about.
+
+        For a caller that does not read events at the moment.
+        """
 
     def can_run(self, path: str) -> bool:
-        """Tell if a foreign entry's interpreter is there; true as long as that is not known."""
+        """Return True if a foreign entry's interpreter exists, or if that is not known yet."""
 
     def head(self, path: str) -> bytes:
-        """The first bytes of an interpreter, as the kernel reads them."""
+        """Return the first 256 bytes of an interpreter, as the kernel reads them."""
 
 
 class InterpretersNow:
-    """Looks at the files when it is asked: for commands, which may wait."""
+    """Facts that are read from the files at each question: for commands, which may block."""
 
     def __init__(self) -> None:
         self._trust = Trust.of_this_process()
         self._known: dict[str, InterpreterFacts] = {}
 
     def facts(self, paths: Collection[str]) -> Mapping[str, InterpreterFacts]:
-        """Look at what is not known yet, or has changed."""
+        """Look at the paths that are new or have changed, and return all facts so far."""
         self._known |= look_at([path for path in paths if not self.unchanged(path)], self._trust)
         return self._known
 
     def unchanged(self, path: str) -> bool:
-        """Compare with the file that is there now."""
+        """Return True if the path is known, and its file is the same now."""
         return path in self._known and fingerprint(path) == self._known[path].fingerprint
 
     same = unchanged
 
     def changed(self, paths: Iterable[str]) -> None:
-        """Forget nothing: each question looks anew."""
+        """Do nothing: each question reads the file."""
 
     def can_run(self, path: str) -> bool:
-        """Look at the file that is there now."""
+        """Return True if an executable file is at the path now."""
         return fingerprint(path) is not None
 
     def head(self, path: str) -> bytes:
-        """Read it."""
+        """Read the first 256 bytes of the file; none if it cannot be read."""
         return head(path)
 
 
 class HostFacts:
-    """The facts for one config; ``state_dir`` keeps, for the boot, what had to be found out by running programs."""
+    """The facts that a config needs.
+
+    Programs have to be run to find out which architectures run natively.  native.json in ``state_dir`` keeps the result
+    until the next boot.
+    """
 
     def __init__(self, state_dir: str | None, *, writes: bool = True, interpreters: Interpreters | None = None) -> None:
-        """``writes``: whether what was found out may be kept there."""
+        """``writes``: True if native.json may be written."""
         self.interpreters = interpreters or InterpretersNow()
         self._state_dir = state_dir
         self._writes = writes
@@ -86,7 +93,7 @@ class HostFacts:
         self._judges_paths = host.judges_paths()
 
     def gather(self, config: Config, observed: ObservedState | None) -> Facts:
-        """The facts that this config needs; ``observed`` is None where the entries cannot be seen."""
+        """Return the facts that this config needs; ``observed`` is None if the entries are not known."""
         return Facts(
             self.interpreters.facts(paths_of(config)),
             self.native(observed) if needs_native(config) else frozenset(),
@@ -97,7 +104,7 @@ class HostFacts:
         )
 
     def native(self, observed: ObservedState | None) -> frozenset[str]:
-        """Which architectures run without a handler: known for this boot, or found out by trying."""
+        """Return the architectures that run without a handler: as found out in this boot, else by trying."""
         if self._native is None:
             self._native = self._load()
         if self._native is None:
@@ -122,15 +129,15 @@ class HostFacts:
         if self._state_dir is None or not self._boot_id or not self._writes:
             return
         text = json.dumps({"boot_id": self._boot_id, "native": sorted(native)})
-        with suppress(OSError):  # the next start finds it out again
+        with suppress(OSError):  # the next start tries again
             write_state(os.path.join(self._state_dir, NATIVE_FILE), text.encode())
 
 
 def paths_of(config: Config) -> list[str]:
-    """Every interpreter that the config could mean."""
+    """Return the paths of all interpreters that this config may use."""
     return list(dict.fromkeys(path for declared in config.declarations for path in declared.interpreters))
 
 
 def needs_native(config: Config) -> bool:
-    """Tell if it matters for this config what runs natively."""
+    """Return True if this config depends on which architectures run natively."""
     return any(declared.from_all or declared.unless_native for declared in config.declarations)

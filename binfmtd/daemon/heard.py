@@ -1,38 +1,38 @@
-"""What was heard of others: a hint where to look, gathered until somebody answers it."""
+"""Inotify events caused by other processes, merged until the next repair handles them."""
 
 from collections.abc import Iterable
 
 
 class Heard:
-    """What others did since the last look, as far as events tell."""
+    """Changes by other processes since the last repair, as far as inotify reports them."""
 
     def __init__(self, names: Iterable[str] = (), *, everything: bool = False, flushed: bool = False) -> None:
-        self.names = set(names)  # entries that somebody touched
-        self.written: set[str] = set()  # those whose own file was written to: a flush does not do that
-        self.everything = everything  # register or status was touched, or events were lost: it may be any entry
-        self.flushed = flushed  # status was touched, or all that was declared is gone at once
+        self.names = set(names)  # entries that another process touched
+        self.written: set[str] = set()  # entries whose own file was written to: a flush does not do that
+        self.everything = everything  # register or status was touched, or events were lost: any entry may have changed
+        self.flushed = flushed  # status was touched, or all declared entries are gone at once
         self.overflow = False  # events were lost
         self.lost = False  # the watch on the instance is gone
-        self.files: set[str] = set()  # the owners of watched files that changed (Watch.use)
-        self.arrived = False  # an interpreter was put there as a whole: renamed, or written to its end
+        self.files: set[str] = set()  # owners of watched files that changed (Watch.use)
+        self.arrived = False  # an interpreter was installed: renamed into place, or written and closed
 
     def __bool__(self) -> bool:
         return bool(self.names or self.everything or self.overflow or self.lost or self.files)
 
     @property
     def interpreters(self) -> set[str]:
-        """The paths of interpreters that may be other files now."""
+        """The paths of interpreters whose files may have changed."""
         return {owner for owner in self.files if owner.startswith("/")}
 
     def beside_entries(self) -> "Heard":
-        """What does not concern the entries that were touched."""
+        """Return all of it but the changes to entries."""
         rest = Heard()
         rest.overflow, rest.lost = self.overflow, self.lost
         rest.files, rest.arrived = self.files, self.arrived
         return rest
 
     def add(self, other: "Heard") -> None:
-        """Take in what was heard later."""
+        """Add later changes to these."""
         self.names |= other.names
         self.written |= other.written
         self.everything |= other.everything

@@ -1,7 +1,8 @@
 """The last drifts and repairs, as the status has them: one row for each cause, with the number of repeats.
 
-A row that says the same as one of the last hour, of the same entries, takes its place.  So a package upgrade, or an
-entry that is removed once a minute, does not push everything else out.  The rows outlive the daemon in the status file.
+A new row with the event, the reason and the entries of a row of the last hour replaces that row, and counts as its
+repeat.  So a package upgrade, or an entry that is removed once a minute, does not push out all other rows.  The status
+file keeps the rows for the next daemon.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,18 +18,18 @@ _LONGEST = ("served_ms", "took_ms")
 
 
 class History:
-    """Rows, the one that happened last at the end."""
+    """The rows, 100 at most; the latest is the last."""
 
     def __init__(self, rows: Iterable[Any] = ()) -> None:
-        """``rows`` are those of an earlier daemon; what no daemon of this version has written is left out."""
+        """Begin with the ``rows`` of an earlier daemon; those that this version would not write are left out."""
         self._rows: list[dict[str, Any]] = [row for row in rows if _is_row(row)][-LENGTH:]
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Remember a row; what took place before the last hundred is forgotten."""
+        """Add a row, or merge it with the one that it repeats; of more than 100 rows the oldest is dropped."""
         self._rows = _with(self._rows, row)
 
     def rows(self, still_open: list[Incident]) -> list[dict[str, Any]]:
-        """All that is remembered, and what is going on."""
+        """Return all rows, and those of the incidents that are ``still_open``."""
         rows = self._rows
         for incident in still_open:
             rows = _with(rows, incident.row())

@@ -1,10 +1,16 @@
-"""From an event to the kernel's having a handler again: the part that must be fast.
+"""The fast part of a repair: from an event to an entry that serves again.
 
-First come lines that need no look: those of stand-ins that another program has removed, and a helper above each entry
-that it has registered again.  Then it looks at the entry that an event names or, where it names none, at the declared
-names: their inode numbers tell what was registered anew, and only that is read.  It writes stand-ins, and what ends a
-drift in one write.  Log, status, ledger and the full look come later, and so does a stand-in whose interpreter has
-changed: it has to be judged first.
+1. Write prepared registration lines, before any entry is read: those of stand-ins that another program has removed, and
+   that of a helper above each proper entry that it has registered again.
+2. Look up the entry that an event names or, if it names none, all declared names.  The inode number is new with each
+   registration, so only an entry with a new number, or one that an event names, is read.
+3. Register the stand-ins that are missing, and end each drift that one write ends.
+
+Log, status, ledger and the pass come later.  So does a stand-in whose interpreter has changed: the new file has to be
+judged first.
+
+Example: events show that a flush has begun.  Step 1 writes the lines of all prepared stand-ins with two system calls,
+and programs run again.  Proper entries and the other stand-ins follow.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -24,22 +30,22 @@ from binfmtd.model.standin import is_stand_in, stand_in_name
 
 
 class Reaction:
-    """What the hot path found and did: name -> drift."""
+    """The drifts that the hot path found, by name, and what it wrote."""
 
     def __init__(self) -> None:
-        self.found: dict[str, Drift] = {}  # has to be settled
-        self.ended: dict[str, Drift] = {}  # one write was enough
-        self.bridged: list[str] = []  # have a new stand-in
-        self.standing: list[str] = []  # have had one already, which serves
-        self.kept: list[str] = []  # in order, but for their permanent stand-in, which was written
-        self.helped = False  # a helper was registered before it was known whether it is needed
+        self.found: dict[str, Drift] = {}  # drifts that a pass has to end
+        self.ended: dict[str, Drift] = {}  # drifts that one write has ended
+        self.bridged: list[str] = []  # handlers whose stand-in was registered, enabled or put on top now
+        self.standing: list[str] = []  # handlers whose stand-in was there before, and serves
+        self.kept: list[str] = []  # handlers in order but for their permanent stand-in, which was written
+        self.helped = False  # a helper was registered before the entry below it was read
         self.refused: dict[str, WriteRefusedError] = {}
-        self.instead: dict[str, Entry] = {}  # what is there, where it is not what should be
-        self.wanted: dict[str, Registration] = {}  # what should be there instead
+        self.instead: dict[str, Entry] = {}  # the entry under a name, if it is not as declared
+        self.wanted: dict[str, Registration] = {}  # what the name should have instead
 
 
 class HotPath:
-    """Made after each full look; knows what is declared and which registration each name had."""
+    """The declared handlers and the entries at the last pass, prepared for fast repairs; each pass makes a new one."""
 
     def __init__(
         self,
@@ -51,16 +57,16 @@ class HotPath:
     ) -> None:
         """Prepare for the events that follow this look; ``failed`` names are left alone.
 
-        ``may_bridge`` tells if a stand-in may be registered now, ``may_switch`` if an entry may be enabled or disabled:
-        not while we back off from it.  ``unchanged`` tells if the file at an interpreter's path is still the one that
-        was judged.
+        ``may_bridge`` returns True if a stand-in may be registered now.  ``may_switch`` returns True if an entry may be
+        enabled or disabled: not while the daemon backs off from it.  ``unchanged`` returns True if the file at an
+        interpreter's path is still the one that was judged.
         """
         served = look.plan.served_elsewhere
         pauses = look.surroundings.pauses
         skipped = {*served, *failed, *(handler.name for handler in look.desired.handlers if pauses.hold(handler.name))}
-        # In ascending rank, as stand-ins have to be registered: the newest wins.
+        # In ascending rank, the order in which stand-ins are registered: the newest entry wins.
         self._handlers = {handler.name: handler for handler in look.desired.handlers if handler.name not in skipped}
-        # Who removes a stand-in takes away what serves.
+        # An event on a stand-in concerns its handler, too: the stand-in may be what serves.
         self._by_file = {stand_in_name(name): handler for name, handler in self._handlers.items()} | self._handlers
         self._rank = {handler.name: place for place, handler in enumerate(look.desired.handlers)}
         higher = {
@@ -69,7 +75,7 @@ class HotPath:
         self._higher = {low: above for low, above in higher.items() if above and low in self._handlers}
         self._served = [(look.desired.by_name[name], by) for name, by in served.items() if not pauses.hold(name)]
         self._inodes = {name: entry.inode for name, entry in look.observed.by_name.items()}
-        self._there = self._by_file.keys() & look.observed.by_name.keys()  # as far as was noticed
+        self._there = self._by_file.keys() & look.observed.by_name.keys()  # that exist, as far as was noticed
         self._newest_first = [entry.name for entry in look.observed.entries if entry.name in self._there]
         self._switch_paused = pauses.hold(INSTANCE)
         self._permanent = look.desired.permanent
@@ -79,23 +85,24 @@ class HotPath:
         self._unchanged = unchanged
         self._stand_ins = StandIns(look.desired, look.plan.yielding_to, look.observed.by_name)
         for handler in look.desired.handlers:
-            self._stand_ins.line(handler)  # written now, not in a hurry
+            self._stand_ins.line(handler)  # encoded now, not within a repair
         kept = [handler for name, handler in self._handlers.items() if name in self._permanent]
         self._prepared = self._stand_ins.independent(kept)
         registrations = {name: handler.registration for name, handler in self._handlers.items()}
         self._opened = {n: each.interpreter for n, each in registrations.items() if Flags.F in each.flags}
-        self._overlaid_by: dict[str, int] = {}  # handler -> the other entry above which its stand-in has been put
-        self._helped: set[str] = set()  # handlers with a helper that serves until the entry has been read
-        self._rushed: list[str] = []  # handlers that a stand-in was registered for before anything was looked at
+        self._overlaid_by: dict[str, int] = {}  # handler -> inode of the other entry above which its stand-in was put
+        self._helped: set[str] = set()  # handlers whose helper serves until their proper entry has been read
+        self._rushed: list[str] = []  # handlers whose stand-in was registered before any entry was read
         self._gone = {name for name in self._prepared if name not in self._inodes}  # proper entries that are missing
 
     def react(self, heard: Heard, listen: Callable[[], Heard], instance: Instance, writer: Writer) -> Reaction:
-        """Look at what was touched, and see that programs run again.  Raises WriteRefusedError.
+        """Read the entries that were touched, and write what makes programs run again.
 
-        ``listen`` tells what came since; it is added to what was heard.
+        ``listen`` returns the events that came since; they are added to ``heard``.
+        Raises WriteRefusedError and MountError.
         """
         reaction = Reaction()
-        if heard.names:  # a stand-in that `rush` has registered is looked up; the others count as missing
+        if heard.names:  # one that `rush` has registered is looked up; the others count as missing
             self._stand_ins.touched(heard.names.difference(map(stand_in_name, self._rushed)))
         if self._flush_has_begun(heard, instance):
             heard.everything = heard.flushed = True
@@ -121,8 +128,9 @@ class HotPath:
     ) -> None:
         without = self._look(heard, instance, writer, reaction)
         if reaction.found and not heard.names <= heard.written:
-            # Gone, and nobody wrote to its file: a flush is heard from its first removal on.  The kernel said that a
-            # name is missing when the flush was over, so now all of it has been heard.
+            # An entry is gone, and no process wrote to its file: perhaps a flush.  From Linux 6.18 on a flush raises
+            # an event for each entry, and removes all of them under one lock, for which the lookup of a missing name
+            # waits.  So all events of the flush are in the queue by now: read it once more.
             more = listen()
             again = more.everything or not more.names <= {handler.name for handler in without}
             heard.add(more)
@@ -132,12 +140,12 @@ class HotPath:
                 without = self._look(heard, instance, writer, reaction)
         rushed, self._rushed = self._rushed, []
         if not heard.written and self._all_gone(reaction.found, instance):
-            heard.flushed = True  # also if nobody said so: during a storm, or not yet
+            heard.flushed = True  # even without an event of it: none is read in a storm, or it is yet to come
         without = [handler for handler in without if self._may_open(handler.registration)]
         if without:
             allowed = [handler for handler in without if self._may_bridge(handler.name)]
             enabled = [each.name for each in allowed if self._enabled_again(each, heard, instance, writer)]
-            # Another program has registered a newer entry for the same files: no look is needed to know that it wins.
+            # Another program has registered a newer entry for the same files: it wins, so the order need not be read.
             overlaid = (h.name for h in allowed if h.name in self._prepared and self._is_overlaid(h, reaction))
             certain = set(overlaid).difference(rushed)
             overtaken = self._stand_ins.renew(allowed, instance, writer, certain)
@@ -152,7 +160,7 @@ class HotPath:
             self._keep(heard, instance, writer, reaction)
 
     def _is_overlaid(self, handler: Handler, reaction: Reaction) -> bool:
-        """Whether another program has registered a new entry under the handler's name that takes the same files."""
+        """Return True if another program's entry has the handler's name and match, and was not met before."""
         name, entry = handler.name, reaction.instead.get(handler.name)
         if entry is None or entry.registration is None or entry.registration.match != handler.registration.match:
             return False
@@ -161,14 +169,15 @@ class HotPath:
         return new
 
     def is_served(self, heard: Heard) -> bool:
-        """Whether other programs have touched only proper entries, and a stand-in serves for each of these."""
+        """Return True if other programs have touched only proper entries, and a stand-in serves each of these."""
         alone = heard.names <= self._prepared.keys() and not (heard.flushed or heard.overflow)
         return alone and bool(heard.written) and all(self._stand_ins.has_met(stand_in_name(n)) for n in heard.names)
 
     def help(self, heard: Heard, instance: Instance, writer: Writer) -> bool:
         """Register a helper above each proper entry that another program has removed, and then registered again.
 
-        It serves until ``react`` has read the entry.  True if there is such an entry.  Raises WriteRefusedError.
+        The helper serves until ``react`` has read the entry.  Return True if there is such an entry.
+        Raises WriteRefusedError.
         """
         missing = self._gone | (heard.written & self._prepared.keys())
         back = {name for name in missing if instance.inode(name) not in (None, self._inodes.get(name))}
@@ -180,7 +189,7 @@ class HotPath:
         return bool(back)
 
     def _flush_has_begun(self, heard: Heard, instance: Instance) -> bool:
-        """Tell if a flush has removed more entries than the events have named so far.
+        """Return True if a flush has removed more entries than the events have named so far.
 
         A removal by name comes with a write to the entry's own file, a flush does not.  A flush removes the newest
         entries first, so the newest entry that no event has named is looked up.
@@ -191,9 +200,10 @@ class HotPath:
         return other is not None and instance.inode(other) is None
 
     def rush(self, writer: Writer) -> None:
-        """Register all permanent stand-ins before anything is looked at: a flush has removed them.
+        """Register all prepared stand-ins before any entry is read, since a flush has removed them.
 
-        ``react`` comes next.  Those that are still there are refused with EEXIST.  Raises WriteRefusedError.
+        ``react`` comes next.  The kernel refuses those that are still there with EEXIST.
+        Raises WriteRefusedError, and FileNotFoundError if the instance is gone.
         """
         prepared, rushed = self._prepared, self._rushed
         if rushed:
@@ -204,7 +214,7 @@ class HotPath:
     def _rush_stand_ins(self, names: Collection[str], writer: Writer) -> None:
         """Register the prepared stand-ins among these names, which another program has touched.
 
-        While we back off from a handler it is looked at first: another daemon may be about to exchange its stand-in.
+        While the daemon backs off from a handler, its stand-in is read first: another daemon may be exchanging it.
         """
         ours = (name for name in names if is_stand_in(name) and name in self._by_file and name not in self._failed)
         touched = [name for name in (self._by_file[each].name for each in ours) if self._may_switch(name)]
@@ -241,10 +251,10 @@ class HotPath:
             reaction.kept += self._stand_ins.bridge(missing, instance, writer)[0]
 
     def _look(self, heard: Heard, instance: Instance, writer: Writer, reaction: Reaction) -> list[Handler]:
-        """The handlers that need a stand-in, in ascending rank; what one write ends is ended."""
+        """End the drifts that one write ends; return the handlers that need a stand-in, in ascending rank."""
         if heard.flushed and not self._switch_paused:
             if instance.switched_on():
-                if not heard.names and not self._rushed:  # before 6.18 a flush names no entry
+                if not heard.names and not self._rushed:  # before Linux 6.18 the events of a flush name no entry
                     self.rush(writer)
             elif self._may_bridge(INSTANCE):
                 writer.control(INSTANCE, ENABLE)
@@ -265,18 +275,18 @@ class HotPath:
         return Flags.F not in registration.flags or self._unchanged(registration.interpreter)
 
     def _all_gone(self, found: Mapping[str, Drift], instance: Instance) -> bool:
-        """Whether nothing of ours is left, not even a stand-in, and some of it went just now: that is a flush."""
+        """Return True if a flush has just removed our last entry: not even a stand-in is left."""
         if not self._all_missing(found):
             return False
         before, self._there = self._there, {n for n in self._there - found.keys() if instance.inode(n) is not None}
         return bool(before) and not self._there
 
     def nothing_left(self, found: Mapping[str, Drift]) -> bool:
-        """Whether the last look met nothing of ours at all, given what it ``found`` to do."""
+        """Return True if the last look met no entry of ours; ``found`` are the drifts that it found."""
         return self._all_missing(found) and not self._there
 
     def _all_missing(self, found: Mapping[str, Drift]) -> bool:
-        """Whether every one of several handlers was found to have no entry."""
+        """Return True if there are several handlers, and all that are enabled were found to have no entry."""
         drifts = [found.get(name) for name, handler in self._handlers.items() if handler.enabled]
         return len(self._handlers) > 1 and set(drifts) == {Drift.MISSING}
 
@@ -290,7 +300,7 @@ class HotPath:
         return [handler for name, handler in self._handlers.items() if name in touched]
 
     def _lacks(self, handler: Handler, heard: Heard, instance: Instance, writer: Writer, reaction: Reaction) -> bool:
-        """Whether the handler needs a stand-in."""
+        """Return True if the handler needs a stand-in; record its drift, and end it if one write does."""
         name = handler.name
         inode = instance.inode(name)
         if inode is not None and inode == self._inodes.get(name) and name not in heard.names:
@@ -320,11 +330,14 @@ class HotPath:
         if not equal(entry.registration, handler.registration):
             return Drift.CHANGED
         if Flags.F in handler.registration.flags and entry.inode != self._inodes.get(handler.name):
-            return Drift.STALE_INTERPRETER  # somebody registered the same, and who knows which file F opened
+            return Drift.STALE_INTERPRETER  # registered by another process: it is not known which file F opened
         return None
 
     def _enabled_again(self, handler: Handler, heard: Heard, instance: Instance, writer: Writer) -> bool:
-        """Enable its stand-in if another program has disabled it; False if there is none, as after a flush."""
+        """Enable the handler's stand-in if another program has disabled it; return True if so.
+
+        It is not read if events may concern all entries and none names it, as after a flush: then there is none.
+        """
         name = stand_in_name(handler.name)
         entry = instance.entry(name) if name in heard.written or not heard.everything else None
         if entry is None or entry.enabled or not equal(entry.registration, handler.registration):
@@ -333,10 +346,10 @@ class HotPath:
         return True
 
     def _overtaken(self, heard: Heard, instance: Instance, reaction: Reaction) -> list[Handler]:
-        """Handlers that should stand above one which somebody has just registered anew."""
+        """Return the handlers that belong above one which another program has just registered anew."""
         found: dict[str, Handler] = {}
         if not heard.everything:
-            return []  # registering names no entry
+            return []  # the event of a registration names no entry
         for low, higher in self._higher.items():
             inode = instance.inode(low)
             if inode is not None and inode != self._inodes.get(low):
@@ -345,7 +358,7 @@ class HotPath:
         return list(found.values())
 
     def _deserted(self, heard: Heard, instance: Instance, reaction: Reaction) -> list[Handler]:
-        """Handlers that left their files to a foreign entry which is no longer there."""
+        """Return the handlers whose files a foreign entry served that is now gone or disabled."""
         found = []
         for handler, by in self._served:
             if heard.everything or by in heard.names:

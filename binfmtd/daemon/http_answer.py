@@ -1,6 +1,6 @@
-"""One request, as bytes, to its answer, as bytes: what is served under which path.
+"""From the bytes of an HTTP request to the bytes of its answer: which path serves what.
 
-The standard library reads the request.  Nothing but GET is answered, and nothing that is asked for changes anything.
+The standard library parses the request.  Only GET is allowed, and no request changes anything.
 """
 
 from collections.abc import Callable
@@ -21,12 +21,12 @@ _Answer = tuple[HTTPStatus, str, bytes]
 
 
 def answer(request: bytes, snapshot: Snapshot, *, alive: bool) -> bytes:
-    """The answer to a request (its line and its headers); ``alive``: the loop has come round in time."""
+    """Return the answer to a request (its line and its headers); ``alive``: the loop is not stuck."""
     return _Handler(request, snapshot, alive=alive).wfile.getvalue()
 
 
 def refusal(status: HTTPStatus) -> bytes:
-    """The answer to what is not even read to its end."""
+    """Return the answer to a request that is not read to its end."""
     return (f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").encode(
         "ascii"
     )
@@ -37,7 +37,7 @@ class _Handler(BaseHTTPRequestHandler):
     wfile: BytesIO
 
     def __init__(self, request: bytes, snapshot: Snapshot, *, alive: bool) -> None:
-        # Not the base's: that one reads from a socket, for as long as it takes.
+        # The base's __init__ is not called: it reads from a socket, and blocks for as long as that takes.
         self.rfile = BytesIO(request)
         self.wfile = BytesIO()
         self._snapshot = snapshot
@@ -45,7 +45,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.handle_one_request()
 
     def do_GET(self) -> None:
-        """Everything that there is."""
+        """Send what the path serves; 404 and the list of paths if it serves nothing."""
         path, _, _ = self.path.partition("?")
         known = self._PATHS.get(path)
         if known is None:
@@ -79,7 +79,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _json(self) -> _Answer:
         return HTTPStatus.OK, JSON, self._snapshot.json
 
-    _PATHS: dict[str, Callable[["_Handler"], _Answer]] = {  # noqa: RUF012  nobody changes it
+    _PATHS: dict[str, Callable[["_Handler"], _Answer]] = {  # noqa: RUF012  it is never changed
         "/": _status,
         "/status": _status,
         "/status.json": _json,
@@ -102,19 +102,19 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    # What the base class says by itself
+    # What the base class sends and logs by itself
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002
-        """What cannot be understood, without repeating it."""
+        """Send an error that repeats nothing of the request."""
         self.request_version = self.protocol_version  # it may not have been read
         self._send(HTTPStatus(code), TEXT, f"{HTTPStatus(code).phrase}\n".encode())
 
     def version_string(self) -> str:
-        """No version of Python for everybody to read."""
+        """Return a name that does not show clients the version of Python."""
         return "binfmtd"
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base's name
-        """Whoever asks is not logged."""
+        """Log nothing: requests and clients do not belong in the log."""
 
 
 def _verdict(reasons: list[str]) -> _Answer:

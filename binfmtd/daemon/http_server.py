@@ -1,12 +1,12 @@
-"""HTTP, served by a thread of its own, which nobody on the network can make a burden to the loop.
+"""An HTTP server in its own thread, limited so that no client can slow down the loop.
 
 * At most 32 connections, each for at most five seconds and 8 KiB of request; if one more comes, the oldest is dropped.
-  So who only holds connections keeps nobody out who asks at once.
+  So a client that only holds connections does not keep out one that sends its request at once.
 * At most 100 connections a second are accepted, 200 in a burst; the others wait in the kernel's queue.  So clients that
-  ask without a pause cost some 2 % of a core, and a probe waits for two seconds at most.
-* The thread runs at a lower priority than the loop: `nice` 0 where the loop has -10.
+  connect without a pause cost some 2 % of a core, and a health check waits for two seconds at most.
+* The thread has a lower priority than the loop: `nice` 0 where the loop has -10.
 * Answers come from the newest snapshot, which is rendered once.
-* Without descriptors left, it says so and rests for a second before it accepts again.
+* If no descriptor is left, the server reports that, and waits for a second before it accepts again.
 """
 
 import asyncio
@@ -27,22 +27,25 @@ SECONDS = 5.0
 RATE = 100.0  # connections a second
 BURST = 200
 _NICER = 10
-_NICEST = 5  # lower still, builds that keep all cores busy could stop the thread while the loop waits for it
+_NICEST = 5  # at a lower priority, builds on all cores could stop the thread while the loop waits for it
 CONNECTIONS = 32
 LONGEST_REQUEST = 8192  # bytes of line and headers
 _LONGEST_REST = 1 << 20  # bytes that are read and thrown away so that the answer arrives
-_REST_SECONDS = 1.0  # without descriptors
+_REST_SECONDS = 1.0  # seconds until it accepts again, if no descriptor was left
 _SLICE = 1 << 16
-_PATIENCE = 0.5  # seconds that the daemon's end waits for it
+_PATIENCE = 0.5  # seconds that the daemon's end waits for the thread
 
 
 class HttpServer:
-    """Serves a listening socket, which it closes at the end."""
+    """The server of one listening socket, which it closes at the end."""
 
     def __init__(
         self, listener: socket.socket, answer: Callable[[bytes], bytes], failed: Callable[[str], None]
     ) -> None:
-        """``answer`` and ``failed`` are called in the thread; what ``failed`` gets is why a connection was refused."""
+        """``answer`` turns a request into its answer; ``failed`` gets the reason if no connection can be accepted.
+
+        Both are called in the thread.
+        """
         self._listener = listener
         self._answer = answer
         self._failed = failed
@@ -54,29 +57,29 @@ class HttpServer:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop serving."""
+        """Stop serving; wait for the thread, half a second at most."""
         with suppress(RuntimeError):  # it has ended by itself
             self._loop.call_soon_threadsafe(self._accepting.cancel)
         self._thread.join(_PATIENCE)
 
     def _run(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are the loop's
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # the loop handles signals
         begin_thread()
         thread = threading.get_native_id()
         with suppress(OSError):  # a seccomp filter may forbid it
             before = os.getpriority(os.PRIO_PROCESS, thread)
             os.setpriority(os.PRIO_PROCESS, thread, max(before, min(before + _NICER, _NICEST)))
         with self._listener, asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(asyncio.wait([self._accepting]))  # and cancels what is still open
+            runner.run(asyncio.wait([self._accepting]))  # leaving the block cancels what is still open
 
     async def _accept(self) -> None:
-        """Accept for ever.  asyncio's own server accepts without counting, some hundred at once."""
+        """Accept until cancelled.  asyncio's own server has no limit, and accepts some hundred connections at once."""
         self._listener.settimeout(0)
         while True:
             await self._token()
             try:
                 connection, _ = await self._loop.sock_accept(self._listener)
-            except ConnectionError:  # gone before it was accepted
+            except ConnectionError:  # the client was gone before
                 continue
             except OSError as error:  # EMFILE, ENFILE, ENOBUFS, ENOMEM
                 self._failed(f"[metrics] HTTP: {os.strerror(error.errno or 0)}")
@@ -89,10 +92,10 @@ class HttpServer:
             task = self._loop.create_task(self._connected(connection))
             self._open[task] = None
             task.add_done_callback(self._open.pop)
-            await asyncio.sleep(0)  # it begins: who comes in thousands shall not keep the others from their turn
+            await asyncio.sleep(0)  # the task begins: thousands of new clients must not delay it
 
     async def _token(self) -> None:
-        """Wait until one more connection may be accepted (a token bucket)."""
+        """Wait until one more connection may be accepted (a token bucket of BURST, refilled at RATE)."""
         now = time.monotonic()
         self._tokens = min(BURST, self._tokens + (now - self._filled_at) * RATE)
         self._filled_at = now
@@ -101,7 +104,7 @@ class HttpServer:
         self._tokens -= 1
 
     async def _connected(self, connection: socket.socket) -> None:
-        with suppress(OSError, TimeoutError), connection:  # gone, or too slow
+        with suppress(OSError, TimeoutError), connection:  # the client is gone, or too slow
             async with asyncio.timeout(SECONDS):
                 await self._converse(connection)
 
@@ -118,7 +121,7 @@ class HttpServer:
             answer = self._answer(request)
         await self._loop.sock_sendall(connection, answer)
         connection.shutdown(socket.SHUT_WR)
-        # Closed before the other side has sent all, the answer could be lost on its way.
+        # If the socket were closed before the client has sent everything, the answer could be lost on its way.
         rest = _LONGEST_REST
         while rest > 0 and (more := await self._loop.sock_recv(connection, _SLICE)):
             rest -= len(more)

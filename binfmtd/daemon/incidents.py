@@ -1,11 +1,11 @@
-"""What becomes one line of the log: everything that one cause brought about.
+"""One line of the log for everything that one cause brought about: an incident.
 
 systemd-binfmt and package managers change entries one after the other, and several passes repair them.  So an incident
-is open until a second has gone by in which nothing was added to it, ten seconds at most.  The status has it at once,
-the log when it is closed: "31 entries replaced by systemd-binfmt.service, repaired in 3 ms".  What is urgent is closed
-at once, and only what follows within ten seconds is gathered.
+stays open until nothing was added to it for a second, ten seconds at most.  The status shows it at once, the log when
+it is closed: "31 entries replaced by systemd-binfmt.service, repaired in 3 ms".  An urgent incident is closed at once;
+those of the same event that follow within ten seconds stay open as usual.
 
-Pure but for the clock on the wall: monotonic time is handed in, in seconds.
+Pure but for the wall clock: the caller passes monotonic time, in seconds.
 """
 
 from collections.abc import Collection
@@ -22,25 +22,25 @@ _MOST_NAMES = 5  # in a line of the log
 
 
 class Incident:
-    """One of them."""
+    """The entries that one cause changed, with what the log and the status show of it."""
 
     def __init__(self, event: str, level: str, now: float) -> None:
         self.event = event
         self.level = level
         self.words = ""
         self.detail = ""  # what differs in the entry that was added last
-        self.names: dict[str, int] = {}  # how often
+        self.names: dict[str, int] = {}  # entry -> how often
         self.drifts: dict[str, None] = {}
         self.pass_id: str | None = None
-        self.served: float | None = None  # seconds until programs ran again, and below until all was in order
-        self.took: float | None = None
+        self.served: float | None = None  # seconds until programs ran again
+        self.took: float | None = None  # seconds until everything was in order
         self.first_at = self.last_at = on_the_wall()
         self.began = self.last = now
         self.quiet = QUIET  # seconds without anything new after which it is closed
 
     def add(self, names: Collection[str], words: str, detail: str, drift: str | None, now: float) -> None:
-        """Something of the same cause."""
-        # That entries are missing is the least that can be said of a flush: what replaced them says more.
+        """Add entries that the same cause changed."""
+        # After a flush entries are missing, and then other entries may take their place: keep the words about those.
         if not self.words or drift != "missing":
             self.words, self.detail = words, detail
         for name in names:
@@ -50,17 +50,17 @@ class Incident:
         self.last, self.last_at = now, on_the_wall()
 
     def lasted(self, served: float, took: float) -> None:
-        """How long a repair took: the longest counts."""
+        """Take in how long a repair took, in seconds: the longest counts."""
         self.served = max(served, self.served or 0.0)
         self.took = max(took, self.took or 0.0)
 
     @property
     def due_at(self) -> float:
-        """When it is closed, if nothing is added."""
+        """The time at which it is closed if nothing is added (monotonic, in seconds)."""
         return min(self.last + self.quiet, self.began + LONGEST)
 
     def line(self) -> dict[str, Any]:
-        """The keys of the line in the log."""
+        """Return the keys and values of its line in the log."""
         details: dict[str, Any] = {} if self.pass_id is None else {"pass": self.pass_id}
         if self.event == REPAIRED:
             details["summary"] = happened(self.row())
@@ -75,7 +75,7 @@ class Incident:
         return details
 
     def row(self) -> dict[str, Any]:
-        """The row of the history."""
+        """Return its row of the history."""
         return {
             "first_at": self.first_at,
             "at": self.last_at,
@@ -92,14 +92,17 @@ class Incident:
 
 
 class Incidents:
-    """Those that are open, the oldest first."""
+    """The open incidents, the oldest first."""
 
     def __init__(self) -> None:
         self._open: dict[tuple[str, str], Incident] = {}
-        self._urgent_from: dict[str, float] = {}  # event -> when it may be told at once again
+        self._urgent_from: dict[str, float] = {}  # event -> when one may be logged at once again
 
     def of(self, event: str, level: str, key: str, now: float, *, urgent: bool = False) -> Incident:
-        """The open incident of one cause, or a new one."""
+        """Return the open incident of one cause, or a new one.
+
+        An ``urgent`` one is closed at once, unless that was so for one of the same event less than ten seconds ago.
+        """
         incident = self._open.get((event, key))
         if incident is None:
             incident = self._open[event, key] = Incident(event, level, now)
@@ -109,15 +112,15 @@ class Incidents:
         return incident
 
     def open(self) -> list[Incident]:
-        """All that are open."""
+        """Return all open incidents."""
         return list(self._open.values())
 
     def due_at(self) -> float:
-        """When the next one is to be closed; infinity if none is open."""
+        """Return when the next one is to be closed; infinity if none is open."""
         return min((incident.due_at for incident in self._open.values()), default=float("inf"))
 
     def close(self, now: float) -> list[Incident]:
-        """Those that are over by ``now``."""
+        """Close the incidents that are over by ``now``, and return them."""
         over = [(key, incident) for key, incident in self._open.items() if now >= incident.due_at]
         for key, _ in over:
             del self._open[key]
@@ -125,7 +128,7 @@ class Incidents:
 
 
 def named(names: list[str], most: int = _MOST_NAMES) -> dict[str, Any]:
-    """The keys that name one entry, or the first of several and how many there are."""
+    """Return the log keys for one entry, or for the first ``most`` of several and their number."""
     if len(names) == 1:
         return {"entry": names[0]}
     return {"entries": names[:most], "count": len(names)}

@@ -1,15 +1,17 @@
-"""The interpreters' files as the daemon knows them: looked at by threads, watched by inotify.
+"""The daemon's facts about the interpreters' files: threads look at the files, and inotify watches them.
 
 A file system that does not answer (NFS without its server, a FUSE process that hangs) stops each stat(2) on it.  So the
-loop never looks at a file: it uses the last facts, and an inotify event marks those of its paths as out of date.
+loop uses the last facts, and an inotify event marks those of its path as out of date.  The loop waits for a file only
+in ``same`` (20 ms at most) and in ``head`` (50 ms at most).
 
 * A look at some paths is one batch.  A thread takes one path after the other.  If a path does not answer within 50 ms,
   another thread takes the rest, and the batch ends without that path; its answer is taken in when it comes.
 * If 64 threads hang, or the kernel refuses another, the batch ends without the paths that no thread has taken.  They
   keep their facts, and are looked at a second later.
-* A path that is out of date keeps its facts, but F does not open its file before it has been looked at again.
-* Each look first watches every directory that decides where the path leads, then walks the path: so no change falls
-  between.
+* A path that is out of date keeps its facts, but no entry with flag F is registered for it until it was looked at
+  again.
+* Each look first watches every directory that decides where the path leads, and then walks the path.  So it misses no
+  change.
 """
 
 import time
@@ -27,7 +29,7 @@ from binfmtd.kernel.mount import remote_devices
 from binfmtd.model.desired import InterpreterFacts
 
 PATIENCE = 0.05  # seconds that a path has for its answer
-_SHORT = 0.02  # the same where the loop waits for it
+_SHORT = 0.02  # seconds that the loop waits for an answer in ``same``
 THREADS = 64  # at most, hanging ones included
 _AGAIN = 1.0  # seconds until paths are looked at for which no thread was left
 _UNKNOWN = InterpreterFacts()
@@ -35,14 +37,14 @@ _UNANSWERED = InterpreterFacts(problem="its file system does not answer")
 
 
 class Answer(NamedTuple):
-    """The result of a look: the facts, and what to watch."""
+    """The result of a look: the facts, and the watches that were armed."""
 
     facts: InterpreterFacts
     armed: Armed
 
 
 class _Path:
-    """What is known of one path."""
+    """The facts about one path, and how current they are."""
 
     __slots__ = ("answered", "asked", "changes", "facts", "looking", "seen")
 
@@ -50,9 +52,9 @@ class _Path:
         self.facts = _UNKNOWN
         self.answered = False
         self.looking = False
-        self.changes = 0  # events, and other reasons to look again
+        self.changes = 0  # counts events and other reasons to look again
         self.asked = -1  # ``changes`` when the last look began
-        self.seen = -1  # ``changes`` when the look began that had the last answer
+        self.seen = -1  # ``changes`` when the look began that gave the last answer
 
     @property
     def current(self) -> bool:
@@ -63,14 +65,14 @@ class _Batch:
     def __init__(self, paths: Iterable[str]) -> None:
         self.queue = deque(paths)
         self.open = set(self.queue)  # paths without an answer
-        self.left = len(self.open)  # when ``step`` looked last
+        self.left = len(self.open)  # as of the last ``step``
         self.answers: deque[tuple[str, Answer]] = deque()
 
 
 class InterpreterFiles:
     """All paths that the config or a foreign entry names.
 
-    ``due_at`` (monotonic, in seconds) is when ``step`` has to look after a batch that does not answer.
+    ``due_at`` (monotonic, in seconds) is when the loop has to call ``step`` for a batch that does not answer.
     """
 
     def __init__(
@@ -80,9 +82,9 @@ class InterpreterFiles:
         looked: Callable[[bool], None],
         unwatched: Callable[[Collection[str]], None],
     ) -> None:
-        """``looked`` is called when a batch has ended: True if any fact is another than before.
+        """``looked`` is called when no batch is open any more, or a late answer came; True: facts have changed.
 
-        ``unwatched`` gets directories that cannot be watched.
+        ``unwatched`` gets the directories that cannot be watched.
         """
         self.due_at = float("inf")
         self._background = background
@@ -91,21 +93,21 @@ class InterpreterFiles:
         self._report_unwatched = unwatched
         self._trust = Trust.of_this_process()
         self._paths: dict[str, _Path] = {}
-        self._foreign: set[str] = set()  # of foreign entries, asked for since ``keep``
+        self._foreign: set[str] = set()  # paths of foreign entries that were asked for since ``keep``
         self._batches: list[_Batch] = []
         self._threads = 0
-        self._again_at = float("-inf")  # when a thread is tried again for paths that none has taken
+        self._again_at = float("-inf")  # when to look again at paths that no thread has taken
         self._unknown_events = watch.unknown
-        self._remote_devices: frozenset[int] | None = None  # as they were when the last batch began
+        self._remote_devices: frozenset[int] | None = None  # read by the first look of a batch; None: not read yet
         self._heads = BoundedCalls(PATIENCE)
         self._fingerprints = BoundedCalls(_SHORT)
         self._own_head = head("/proc/self/exe")
         self._news = False  # facts have changed since ``looked`` was called
 
-    # What is known
+    # The facts
 
     def facts(self, paths: Collection[str]) -> Mapping[str, InterpreterFacts]:
-        """Return the last facts about these paths; of one that does not answer now nothing is known."""
+        """Return the last facts about these paths; one that does not answer now has only a ``problem``."""
         return {path: self._facts(path) for path in paths}
 
     def _facts(self, path: str) -> InterpreterFacts:
@@ -115,14 +117,15 @@ class InterpreterFiles:
         return known.facts
 
     def unchanged(self, path: str) -> bool:
-        """Tell if nothing has happened to the file since it was looked at, as far as events have been read."""
+        """Return True if no event that has been read concerns the file since it was looked at."""
         known = self._paths.get(path)
         return known is not None and known.current
 
     def same(self, path: str) -> bool:
-        """Tell the same by looking at the file: for a caller that does not read the events at the moment.
+        """Return True if the file, looked at now, is the one that the facts are about.
 
-        False, and then it is out of date, also if the file does not answer within 20 ms.
+        For a caller that does not read events at the moment.  If the file is another one, or does not answer within
+        20 ms, return False and mark the path as out of date.
         """
         known = self._paths.get(path)
         there = self._fingerprints.call(path, lambda: fingerprint(path), otherwise=None)
@@ -132,39 +135,42 @@ class InterpreterFiles:
         return same
 
     def can_run(self, path: str) -> bool:
-        """Tell if a foreign entry's interpreter is there; true as long as that is not known."""
+        """Return True if a foreign entry's interpreter exists, or if that is not known yet.
+
+        The next ``keep`` includes the path.
+        """
         self._foreign.add(path)
         known = self._paths.get(path)
         return known is None or not known.answered or known.facts.fingerprint is not None
 
     def head(self, path: str) -> bytes:
-        """Return the first bytes of an interpreter; those of our own program if it does not answer within 50 ms.
+        """Return the first 256 bytes of an interpreter, or those of our own program if it does not answer in 50 ms.
 
-        So an entry that takes native programs counts as one that stops every exec, as it does if its interpreter hangs.
+        So an entry that takes native programs and whose interpreter hangs counts as one that stops every exec: it does.
         """
         return self._heads.call(path, lambda: head(path), otherwise=self._own_head)
 
-    # What is looked at
+    # The looks
 
     @property
     def looking(self) -> bool:
-        """Tell if a batch has not ended yet."""
+        """True if a batch has not ended yet."""
         return bool(self._batches)
 
     @property
     def at_work(self) -> bool:
-        """Tell if any thread looks at a file, one that hangs included."""
+        """True if a thread looks at a file, even one that hangs."""
         return bool(self._batches or self._threads)
 
     @property
     def out_of_date(self) -> bool:
-        """Tell if ``look`` has anything to do."""
+        """True if ``look`` has anything to do."""
         if time.monotonic() < self._again_at:
             return False
         return any(not known.current and not known.looking for known in self._paths.values())
 
     def keep(self, declared: Iterable[str]) -> None:
-        """Know these paths, and those of the foreign entries that were asked for; forget all others."""
+        """Keep these paths, and those of foreign entries that were asked for since the last call; forget all others."""
         wanted = {*declared, *self._foreign}
         self._foreign = set()
         for path in self._paths.keys() - wanted:
@@ -174,18 +180,18 @@ class InterpreterFiles:
             self._paths[path] = _Path()
 
     def changed(self, paths: Iterable[str] | None = None) -> None:
-        """Take note that something happened to these paths (None: possibly to any)."""
+        """Mark these paths as out of date (None: all of them)."""
         for path in self._paths.keys() if paths is None else paths:
             if (known := self._paths.get(path)) is not None:
                 known.changes += 1
 
     def doubt(self, paths: Iterable[str]) -> None:
-        """Look at paths whose file could not be opened in time."""
+        """Look again at paths whose file the kernel could not open in time."""
         self.changed(paths)
         self.look()
 
     def look(self, *, everything: bool = False) -> None:
-        """Look at what is out of date, or at ``everything``: what is not known to have changed serves meanwhile."""
+        """Begin a look at the paths that are out of date, or at ``everything``; the last facts stay in use."""
         idle = ((path, known) for path, known in self._paths.items() if not known.looking)
         paths = [path for path, known in idle if everything or not known.current]
         if not paths:
@@ -202,13 +208,13 @@ class InterpreterFiles:
     def step(self, now: float, *, patient: bool = False) -> None:
         """Have another thread take the rest of a batch that hangs; end the batch if nothing is left to take.
 
-        Only time is spent on it if the caller is ``patient``.
+        For a ``patient`` caller the batch does not end: it waits longer for the answers.
         """
         if now < self.due_at:
             return
         self.due_at = float("inf")
         if not self._batches:
-            self.look()  # what no thread has taken
+            self.look()  # at the paths that no thread has taken
         for batch in list(self._batches):
             self._collect(batch)
             if batch not in self._batches:
@@ -221,7 +227,7 @@ class InterpreterFiles:
                 self._end(batch)
 
     def wait(self, seconds: float) -> None:
-        """Wait until no batch is open, in the daemon's start; a path may take all of the time to answer."""
+        """Wait until no batch is open; each path has ``seconds`` for its answer.  For the daemon's start only."""
         end = time.monotonic() + seconds
         while self._batches:
             self._background.wait(PATIENCE)
@@ -233,13 +239,13 @@ class InterpreterFiles:
         return any(path in batch.open for batch in self._batches)
 
     def _start(self, batch: _Batch) -> bool:
-        """Start one more thread; False if there is none left."""
+        """Start one more thread; return False if 64 exist, or the kernel refuses one."""
         started = self._threads < THREADS and self._background.thread(lambda: self._work(batch))
         self._threads += started
         return started
 
     def _work(self, batch: _Batch) -> None:
-        """Look at one path after the other, in a thread."""
+        """Look at one path of the batch after the other.  Runs in a thread."""
         while True:
             try:
                 path = batch.queue.popleft()
@@ -263,7 +269,7 @@ class InterpreterFiles:
         self._threads -= 1
 
     def _collect(self, batch: _Batch) -> None:
-        """Take in the answers that are there, of a batch that may have ended."""
+        """Take in the answers of a batch that are there; the batch may have ended."""
         late = batch not in self._batches
         news = False
         unwatched: list[str] = []
@@ -287,7 +293,7 @@ class InterpreterFiles:
             self._end(batch)
 
     def _give_back(self, batch: _Batch, now: float) -> None:
-        """Have the paths that no thread has taken looked at in a while."""
+        """Put off the paths that no thread has taken for a second."""
         while True:
             try:
                 path = batch.queue.popleft()
@@ -300,9 +306,9 @@ class InterpreterFiles:
 
     def _end(self, batch: _Batch) -> None:
         self._batches.remove(batch)
-        self._news |= bool(batch.open)  # what does not answer is no longer waited for
+        self._news |= bool(batch.open)  # the facts about a path that does not answer are no longer used
         batch.open.clear()
-        if self._unknown_events != self._watch.unknown:  # of directories that were not in use yet
+        if self._unknown_events != self._watch.unknown:  # events of directories that were not in use yet
             self._unknown_events = self._watch.unknown
             self.changed()
         if not self._batches:

@@ -1,9 +1,11 @@
-"""What binfmtd registered: ledger.json in the state directory.
+"""The entries that binfmtd registered: ledger.json in the state directory.
 
-What may be registered is written down as an intent, without an inode number, before that is done, and as an entry with
-its number afterwards; a daemon has intents for all of its handlers.  So the entries of a daemon that was killed are
-known as its own: an entry that equals an intent was registered by it.  Records of another boot are void.  Without a
-ledger, entries that equal the desired state are adopted, and all others are foreign.
+Before an entry may be registered, the ledger gets an intent: name and registration, no inode number.  Afterwards it
+gets a record with the number.  A daemon has intents for all its handlers.  So the next daemon recognises the entries of
+one that was killed: an entry that equals an intent was registered by it.
+
+Records of another boot are void.  Without a ledger, entries that equal the desired state are adopted, and all others
+are foreign.
 """
 
 from collections.abc import Iterable
@@ -34,13 +36,14 @@ class Ledger:
 
     @property
     def problem(self) -> str | None:
-        """Why the file could not be read or written."""
+        """The reason why the file could not be read or written; None if it could."""
         return self.file.problem
 
     def claim(self, observed: ObservedState, created: int) -> None:
-        """Take for our own what an earlier daemon meant to register, and was killed before it recorded the number.
+        """Record the entries that equal an intent of an earlier daemon, which was killed before it recorded them.
 
-        ``created``: when the instance was, as ``kernel.Instance.created`` has it.  In another one nothing is ours.
+        ``created`` is when the instance was created (``Instance.created``, in nanoseconds).  Intents for another
+        instance are void.
         """
         intents, self._earlier_intents = self._earlier_intents, {}
         if self._instance not in (None, created):
@@ -53,17 +56,17 @@ class Ledger:
                 self.records[name] = Record(registration, entry.inode)
 
     def intend(self, handlers: Iterable[Handler]) -> None:
-        """Write down that these may be registered, as well as what is intended already."""
+        """Write down that these handlers may be registered, beside those that are intended already."""
         self._intents = self._intents | {handler.name: handler.registration for handler in handlers}
         self._put()
 
     def save(self, intended: Iterable[Handler] = ()) -> None:
-        """Write down what is registered, and that these handlers, and no others, are to be registered still."""
+        """Write down the records; from now on the ``intended`` handlers, and no others, may still be registered."""
         self._intents = {handler.name: handler.registration for handler in intended}
         self._put()
 
     def _put(self) -> None:
-        """Bring the file up to date; nothing is written when nothing has changed."""
+        """Bring the file up to date; unchanged content is written again only if the file lacks it."""
         if (self.records, self._intents, self._instance) == self._saved:
             self.file.put_again()
             return

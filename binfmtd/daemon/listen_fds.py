@@ -1,4 +1,4 @@
-"""sd_listen_fds(3): a socket that systemd has opened for us, so that the daemon itself needs no network."""
+"""The listening socket that systemd opens for us (sd_listen_fds(3)), so that the daemon itself needs no network."""
 
 import os
 import socket
@@ -9,9 +9,9 @@ NAME = "metrics"  # FileDescriptorName= of the socket unit
 
 
 def passed_socket() -> socket.socket | None:
-    """The listening socket that was passed under our name, or None.
+    """Return the listening socket that systemd passed under NAME, or None.
 
-    The variables are taken out of the environment, and no child inherits what was passed.
+    The variables are removed from the environment, and no child process inherits the descriptors.
     """
     pid, number, names = (os.environ.pop(f"LISTEN_{key}", "") for key in ("PID", "FDS", "FDNAMES"))
     os.environ.pop("LISTEN_PIDFDID", None)  # from systemd 258 on

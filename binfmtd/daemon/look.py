@@ -1,4 +1,4 @@
-"""What a look at everything found, and what a pass did about it."""
+"""The result of a look at all entries, and the result of a pass."""
 
 import time
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from binfmtd.model.ownership import foreign
 
 
 class Look(NamedTuple):
-    """What was seen, what should be, and what would have to be done."""
+    """The observed state, the desired state, and the plan that leads from one to the other."""
 
     observed: ObservedState
     desired: DesiredState
@@ -19,14 +19,15 @@ class Look(NamedTuple):
     plan: Plan
 
     def foreign(self) -> dict[str, bool]:
-        """The names of the entries that belong to others, newest first, and whether each is enabled."""
+        """Return the foreign entries, newest first: name -> True if it is enabled."""
         entries = self.observed.entries
         return {entry.name: entry.enabled for entry in entries if foreign(entry, self.desired, self.surroundings)}
 
     def providers(self) -> list[str]:
-        """The interpreters of the foreign entries that serve in our place, where anybody can tell where they lie.
+        """Return the absolute paths of the interpreters of the foreign entries that serve in our place, sorted.
 
-        The kernel takes a relative path, too, from the directory of whoever registered it (F) or executes something.
+        A relative path is left out.  The kernel resolves it in the working directory of the process that registers the
+        entry (with flag F) or that executes a file (without F).
         """
         entries = (self.observed.by_name.get(name) for name in self.plan.served_elsewhere.values())
         paths = {entry.registration.interpreter for entry in entries if entry and entry.registration}
@@ -34,7 +35,7 @@ class Look(NamedTuple):
 
 
 class PassResult:
-    """What a pass did, when it began (monotonic, in seconds), and the last look at what it left."""
+    """The actions of a pass, and its last look.  ``began`` (monotonic, in seconds): when its first look had ended."""
 
     def __init__(self, look: Look) -> None:
         self.look = look
@@ -43,4 +44,4 @@ class PassResult:
         self.failed: list[tuple[Action, WriteRefusedError]] = []
         self.bridged: list[str] = []  # names that got a stand-in
         self.kept: set[str] = set()  # permanent stand-ins that were written
-        self.replaced: dict[str, Entry] = {}  # what stood in the place of ours
+        self.replaced: dict[str, Entry] = {}  # entries that the pass replaced

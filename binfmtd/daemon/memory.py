@@ -1,6 +1,6 @@
 """Foreign entries to restore after a flush: foreign.json in the state directory, so that a restart forgets none.
 
-What they are and when they count as lost is decided in model/restore.py.
+model/restore.py decides which entries these are, and when they count as lost.
 """
 
 from collections.abc import Collection
@@ -16,7 +16,7 @@ SCHEMA = 1
 
 
 class Memory:
-    """What is remembered of this boot, oldest entry first."""
+    """The foreign entries of this boot that may have to be restored, oldest first."""
 
     def __init__(self, state_dir: str | None, boot_id: str) -> None:
         self.file = BootFile(state_dir, FILE_NAME, SCHEMA, boot_id)
@@ -25,16 +25,16 @@ class Memory:
 
     @property
     def problem(self) -> str | None:
-        """Why the file could not be read or written."""
+        """The reason why the file could not be read or written; None if it could."""
         return self.file.problem
 
     def forget(self, names: Collection[str]) -> None:
-        """Somebody removed these by name."""
+        """Forget these entries: another program has removed them by name."""
         for name in names:
             self.entries.pop(name, None)
 
     def save(self) -> None:
-        """Bring the file up to date; nothing is written when nothing has changed."""
+        """Bring the file up to date; unchanged content is written again only if the file lacks it."""
         known = list(self.entries.items())
         if known == self._saved:
             self.file.put_again()
@@ -47,7 +47,11 @@ class Memory:
 
 
 def can_be_written(name: str, was: Remembered) -> bool:
-    """Whether a line can say it: an entry that was registered with a strange delimiter may leave us none."""
+    """Return True if a registration line can express the entry.
+
+    It cannot if the line would be too long, or if the entry contains every delimiter that we use: another program may
+    have registered it with an unusual one.
+    """
     try:
         encode_line(name, was.registration)
     except FormatError:

@@ -1,7 +1,8 @@
-"""Waking when the mount table changes.
+"""A descriptor that wakes the loop when the mount table changes.
 
-Source: proc_pid_mountinfo(5), fs/proc_namespace.c (mounts_poll): the file polls as EPOLLERR | EPOLLPRI after a change,
-and as readable always; so it gets an epoll of its own, whose descriptor is readable only after a change.
+The file of the mount table polls as EPOLLERR | EPOLLPRI after a change, and always as readable
+(proc_pid_mountinfo(5); fs/proc_namespace.c, mounts_poll).  So it gets its own epoll, whose descriptor is readable only
+after a change.
 """
 
 import os
@@ -10,14 +11,14 @@ import time
 
 from binfmtd.kernel.mount import MOUNT_TABLE
 
-LEAST_REST = 20  # a look that nobody needed is followed by a rest of so many times its length
+LEAST_REST = 20  # the rest after a look, as a multiple of the time that the look took
 
 
 class MountTable:
-    """``descriptor`` becomes readable when anything is mounted, unmounted or remounted in this mount namespace.
+    """The mount table; ``descriptor`` is readable after any mount, unmount or remount in this mount namespace.
 
-    Container hosts mount all day long.  A change calls for a look, ``due_at`` once, and for no second one until the
-    first was rested from: so all of them together take a twentieth of a core at most.
+    Container hosts mount all day long.  After a change one look is due, at ``due_at``.  The next look is due only after
+    a rest of LEAST_REST times the length of the last one, so the looks take a twentieth of a core at most.
     """
 
     def __init__(self) -> None:
@@ -29,11 +30,11 @@ class MountTable:
         self.descriptor = self._epoll.fileno()
 
     def drain(self) -> None:
-        """Take note of the change: the poll itself consumes it."""
+        """Consume the change by a poll, and set ``due_at``."""
         self._epoll.poll(0)
         self.due_at = min(self.due_at, max(time.monotonic(), self._rested_at))
 
     def looked(self, began: float) -> None:
-        """The look that a change may have called for is over; it began then."""
+        """Begin the rest after a look that ``began`` at this time (monotonic, in seconds)."""
         now = time.monotonic()
         self._rested_at = now + LEAST_REST * (now - began)

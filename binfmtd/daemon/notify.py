@@ -1,21 +1,21 @@
-"""sd_notify(3): tell the service manager, over the datagram socket named by ``$NOTIFY_SOCKET``."""
+"""sd_notify(3): send the daemon's state to the service manager, over the datagram socket in ``$NOTIFY_SOCKET``."""
 
 import os
 import socket
 
 
 class Notifier:
-    """Sends states; does nothing where nobody listens."""
+    """A sender of states to the service manager; without ``$NOTIFY_SOCKET`` it does nothing."""
 
     def __init__(self) -> None:
-        # Taken out of the environment, so that no child speaks in our name.
+        # Taken out of the environment, so that no child process sends states in the daemon's name.
         self._address = os.environ.pop("NOTIFY_SOCKET", "")
         if self._address.startswith("@"):
             self._address = "\0" + self._address[1:]
         self._sentence = ""
 
     def send(self, *states: str) -> None:
-        """Send assignments like ``READY=1``; a manager that has gone away or does not read is no reason to fail."""
+        """Send assignments like ``READY=1``.  Ignores errors: the manager may have gone away, or not read."""
         if not self._address:
             return
         try:
@@ -27,7 +27,10 @@ class Notifier:
             pass
 
     def tell(self, sentence: str) -> None:
-        """Have `systemctl status` show this sentence, if it is another one; a newline would begin another state."""
+        """Have `systemctl status` show this sentence; sends nothing if it is the same as the last one.
+
+        It must not contain a newline, which would begin another assignment.
+        """
         if sentence != self._sentence:
             self._sentence = sentence
             self.send(f"STATUS={sentence}")

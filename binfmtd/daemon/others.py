@@ -1,4 +1,7 @@
-"""Other daemons of ours that keep the same instance: found among the processes, as far as they can be seen."""
+"""Other daemons of binfmtd that have the same instance mounted: a search of /proc.
+
+A process is left out if /proc does not show its command line or its mount table to us.
+"""
 
 import os
 from typing import NamedTuple
@@ -8,14 +11,14 @@ from binfmtd.kernel.module import FS_TYPE
 
 
 class Other(NamedTuple):
-    """A process that runs ``binfmtd run``."""
+    """A process that runs ``binfmtd run``: its process id, as /proc has it, and its command line."""
 
     pid: int
     arguments: tuple[str, ...]
 
 
 def other_daemons(device: int, ours: int | None) -> list[Other]:
-    """Those that have the instance of this device number mounted, but for ``ours``; those of others' users too."""
+    """Return the daemons, of all users, that have the instance of this device number mounted, except ``ours``."""
     number = (os.major(device), os.minor(device))
     found = []
     for name in filter(str.isdecimal, os.listdir("/proc")):
@@ -28,7 +31,7 @@ def other_daemons(device: int, ours: int | None) -> list[Other]:
                 continue
             with open(f"/proc/{name}/mountinfo", "rb") as file:
                 table = parse_mountinfo(file.read())
-        except OSError:  # it has ended, or may not be looked at
+        except OSError:  # the process has ended, or we may not read its files
             continue
         if any(line.fs_type == FS_TYPE and line.device == number for line in table):
             found.append(Other(int(name), words))
@@ -36,9 +39,9 @@ def other_daemons(device: int, ours: int | None) -> list[Other]:
 
 
 def _is_daemon(words: tuple[str, ...]) -> bool:
-    """``python -m binfmtd run ...``, or a script of that name."""
+    """Return True for ``python -m binfmtd run ...``, or a script named binfmtd."""
     for place, word in enumerate(words[:-1]):
         if os.path.basename(word) == "binfmtd" and words[place + 1] == "run":
-            # What starts it (env, nsenter, a container's init) has these words, too, but is no Python.
+            # A program that starts it (env, nsenter, a container's init) has these words, too, but is not Python.
             return os.path.basename(words[0]).startswith(("python", "binfmtd"))
     return False

@@ -1,7 +1,7 @@
-"""When each name may be written: quiet, longest wait and back-off put together.
+"""The pacing of writes: a name is written when it is quiet or has waited long enough, and no backoff delays it.
 
-Remembers which drifts are open and what began them, counts repairs, and says when the next name falls due.  The time
-(monotonic, in seconds) is handed in or asked of the clock at the moment of a decision.
+Keeps the open drifts and what began them, counts repairs, and computes when the next name is due.  The time (monotonic,
+in seconds) is an argument, or read from the clock at the moment of a decision.
 """
 
 import time
@@ -20,45 +20,43 @@ from binfmtd.model.drift import Act, Action, Drift
 from binfmtd.model.plan import INSTANCE
 from binfmtd.model.standin import is_stand_in
 
-_MANY = 3  # handlers, and half of all: removed by name within `settle`, they count as a flush
+_MANY = 3  # handlers: if a pass repairs so many removals by name, and of more than half of all, that counts as a flush
 _NEVER = float("-inf")
 EVERYTHING = ""  # in Settling: the look at everything
 
 
 class Pacing:
-    """The clocks of all names."""
+    """The clocks, backoffs and budgets of all names."""
 
     def __init__(self, settle: float, report: Reporter) -> None:
-        """``settle`` as in the config, in seconds."""
+        """Start with ``settle`` as in the config, in seconds."""
         self._settling = Settling(settle)
         self._contention = Contention()
-        # Open drifts that are nobody's quarrel about the name: a flush began them, or we want otherwise now.
+        # Open drifts that do not count towards the backoff of their names: a flush or our own new config caused them.
         self._free: set[str] = set()
         self._budget = StandInBudget()
-        self._withheld: dict[str, float] = {}  # handlers whose stand-ins wait, and the back-off that they wait for
-        self._disputed: set[str] = (
-            set()
-        )  # handlers whose stand-in, which another program registered, a pass may exchange
+        self._withheld: dict[str, float] = {}  # handlers whose stand-ins wait -> when their backoff allows them
+        self._disputed: set[str] = set()  # handlers whose stand-in is another program's; a pass may exchange it
         self._desired: DesiredState | None = None  # at the last pass
-        self._in_order: frozenset[str] = frozenset()  # what stood as declared: only that can be repaired
+        self._in_order: frozenset[str] = frozenset()  # names that were as declared: only these can be repaired
         self._report = report
 
     def use(self, settle: float) -> None:
-        """Go on with another config: what it changes is no repair, but what had drifted before is."""
+        """Use another config: what it changes counts as no repair, but what had drifted before does."""
         self._settling.settle = settle
         self._in_order &= self._settling.pending()
 
     def forget(self) -> None:
-        """Nothing can be written, or it is another instance: nothing is open until something else happens."""
+        """Forget all open drifts, since nothing can be written, or another instance is mounted."""
         self._settling = Settling(self._settling.settle)
 
     def look_later(self, now: float) -> None:
-        """Something may have changed: look at everything when it is quiet."""
+        """Plan a look at everything for when it is quiet: something may have changed."""
         self._settling.stirred([EVERYTHING], now)
         self._settling.drifted(EVERYTHING, now)
 
     def noted(self, heard: Heard, reaction: Reaction, began: float, ended: float) -> None:
-        """Take in what others did, until ``ended``, and what the hot path answered, which ``began`` before."""
+        """Record the events of other programs, and what the hot path did about them from ``began`` to ``ended``."""
         if heard.flushed:
             self._free |= reaction.found.keys() - {INSTANCE}
             if reaction.bridged:
@@ -72,24 +70,24 @@ class Pacing:
             self.look_later(ended)
 
     def passed(self, result: PassResult, failed: Collection[str], *, at_once: bool, flushed: bool = False) -> None:
-        """Take in what a pass left: which drifts ended, and which are open still; ``flushed``: while it was made."""
+        """Record which drifts a pass ended, and which are still open; ``flushed``: a flush came while it was made."""
         now = time.monotonic()
         self._settling.ended(EVERYTHING)
-        # What only moves along with another is as it should be.
+        # An entry that only moves along with another is as declared.
         still_open = {a.entry: a.drift for a in result.look.plan.actions if a.entry not in failed and not a.dragged}
-        # What was written, also if it did not help, and what was refused and is no other drift now: or we would try
-        # for ever.
+        # Names that were written, also without success, and names that were refused and have the same drift still.
+        # Otherwise we would try for ever.
         written = {action.entry: action.drift for action in result.done}
         written |= {a.entry: a.drift for a, _ in result.failed if still_open.get(a.entry) is a.drift}
         restored = {action.entry for action in result.done if action.act is Act.RESTORE}
         if restored and not at_once:
-            self._contend(INSTANCE, now)  # somebody flushed everything
+            self._contend(INSTANCE, now)  # another program flushed everything
         repairs = {action.entry for action in (*result.done, *(a for a, _ in result.failed)) if not action.dragged}
         counted = {name for name in (repairs & written.keys()) - restored if not is_stand_in(name)}
         desired = result.look.desired
         removed = {name for name in counted if written[name] is Drift.MISSING and not (at_once or name in self._free)}
         if len(removed) >= _MANY and 2 * len(removed) > len(desired.permanent or desired.handlers):
-            self._free |= removed  # another program removes everything, name by name: that is as good as a flush
+            self._free |= removed  # another program removes everything, name by name: that counts as a flush
             self._contend(INSTANCE, now)
         changed = frozenset[str]() if self._desired is None else desired.changed_since(self._desired)
         self._free |= changed & (written.keys() | still_open.keys())
@@ -104,7 +102,7 @@ class Pacing:
             if desired.permanent[name].name in result.kept:
                 self._contend(name, now)
         for action in result.done:
-            # Another daemon that wants it puts it back: one of the two has to back off.
+            # Another daemon may keep this stand-in and register it again: one of the two has to back off.
             if action.act is Act.REMOVE and is_stand_in(action.entry) and not at_once:
                 self._contend(action.entry, now)
         for name in (self._settling.pending() - still_open.keys()) | written.keys():
@@ -117,27 +115,27 @@ class Pacing:
         if flushed:
             self._free |= still_open.keys() - {INSTANCE}
         declared = desired.by_name.keys()
-        repairing = self._in_order & still_open.keys()  # it is still to come
+        repairing = self._in_order & still_open.keys()  # their repairs are still to come
         self._in_order = repairing | (declared - still_open.keys() - result.look.plan.served_elsewhere.keys())
 
     def flushed_again(self) -> None:
-        """What a pass registered is gone as a whole, and nobody has heard of it: it is that quarrel's next round."""
+        """Count a flush of which no event was read: everything that a pass registered is gone again."""
         self._contend(INSTANCE, time.monotonic())
 
     def open(self) -> frozenset[str]:
-        """The drifts that are not settled yet."""
+        """Return the names with an open drift; EVERYTHING if a look at everything is planned."""
         return self._settling.pending()
 
     def drifting(self) -> frozenset[str]:
-        """The names among them: without the look at everything."""
+        """Return the names with an open drift, without EVERYTHING."""
         return self._settling.pending() - {EVERYTHING}
 
     def contended(self) -> frozenset[str]:
-        """The names that are backed off from."""
+        """Return the names that we back off from."""
         return self._contention.contended()
 
     def due(self, name: str) -> Due:
-        """Whether the proper entry of a name may be written now."""
+        """Return the permission to write the proper entry of a name now."""
         now = time.monotonic()
         if not self.may_switch(name):
             return Due.HELD
@@ -146,37 +144,41 @@ class Pacing:
         return Due.FORCED if self._settling.forced(name, now) else Due.QUIET
 
     def anything_due(self, now: float) -> bool:
-        """Whether a pass is called for."""
+        """Return True if a pass is due."""
         return any(now >= self._calls_at(name) for name in self._settling.pending())
 
     def deadline(self) -> float:
-        """When the next name falls due or a contention may be over; infinity if nothing is open."""
+        """Return when the next name is due or a backoff may end; infinity if nothing is open."""
         return min([self._contention.end_at(), *(self._calls_at(name) for name in self._settling.pending())])
 
     def end_contentions(self, now: float) -> bool:
-        """Forget quarrels that have been quiet long enough; whether there were any."""
+        """End the backoff of names that have been quiet for long enough; return True if there were any."""
         over = self._contention.over(now)
         for name in over:
             self._report.contention_ended(name)
         return bool(over)
 
     def may_switch(self, name: str) -> bool:
-        """Whether the entry may be enabled, disabled or removed now: not while we back off."""
+        """Return True if the entry may be enabled, disabled or removed now: not while we back off from the name."""
         return time.monotonic() >= self._contention.allowed_at(name)
 
     def may_bridge(self, name: str) -> bool:
-        """Whether a stand-in may be registered now, or the instance switched on: within a budget of CPU time."""
+        """Return True if a stand-in may be registered, or the instance switched on, within the budget of CPU time.
+
+        Otherwise the name is kept for ``take_withheld``.
+        """
         if time.monotonic() >= self._budget.free_at():
             return True
         self._withheld[name] = _NEVER
         return False
 
     def may_keep(self, name: str, drift: Drift, *, at_once: bool = False) -> bool:
-        """Whether a pass may now write the permanent stand-in of the handler ``name``, which has this ``drift``.
+        """Return True if a pass may now write the permanent stand-in of the handler ``name``, which has this ``drift``.
 
-        Another daemon that wants something else registers the stand-in differently, and the proper entry as well.  So
-        an exchange of the one counts like a repair of the other, and a pass that backs off from the entry leaves the
-        stand-in: or the two daemons would exchange stand-ins for ever.  ``at_once``: it is we who want something else.
+        Another daemon with another config registers the stand-in differently, and the proper entry as well.  So an
+        exchange of the stand-in counts like a repair of the entry, and a pass that backs off from the entry leaves the
+        stand-in: otherwise the two daemons would exchange stand-ins for ever.  ``at_once``: our own config, or the
+        instance, is another one.
         """
         disputed = drift is Drift.CHANGED and not at_once and name not in self._free
         if disputed and not self.may_switch(name):
@@ -189,11 +191,11 @@ class Pacing:
         return True
 
     def restore_at(self) -> float:
-        """When a stand-in that was withheld may be registered; infinity if none was."""
+        """Return when a stand-in that was withheld may be registered; infinity if none was."""
         return max(self._budget.free_at(), min(self._withheld.values(), default=float("inf")))
 
     def take_withheld(self) -> set[str]:
-        """The handlers whose stand-ins were withheld and may be registered now: they are looked for."""
+        """Return, and forget, the handlers whose stand-ins were withheld and may be registered now."""
         now = time.monotonic()
         taken = {name for name, allowed_at in self._withheld.items() if now >= allowed_at}
         for name in taken:
@@ -201,16 +203,16 @@ class Pacing:
         return taken
 
     def spent(self, cost: float) -> None:
-        """Pay for stand-ins that were registered, in seconds of CPU time."""
+        """Pay for stand-ins that were registered; ``cost`` in seconds of CPU time."""
         self._budget.spend(cost, time.monotonic())
 
     def allow(self, action: Action) -> bool:
-        """Whether a pass may take this action up at all."""
+        """Return True if a pass may consider this action at all."""
         if action.act is Act.DISABLE and action.drift is Drift.UNWANTED:
-            return True  # nothing runs any more: no back-off
+            return True  # the entry stops every exec: no backoff
         if action.entry == INSTANCE:
             return self.may_bridge(INSTANCE)
-        return action.act in (Act.REGISTER, Act.REPLACE) or self.may_switch(action.entry)  # of these `due` tells
+        return action.act in (Act.REGISTER, Act.REPLACE) or self.may_switch(action.entry)  # for these `due` decides
 
     def _allowed_at(self, name: str) -> float:
         return max(self._settling.due_at(name), self._contention.allowed_at(name))
@@ -221,7 +223,7 @@ class Pacing:
     def _count(self, name: str, drift: Drift, now: float, took: float | None = None, *, free: bool = False) -> None:
         if name in self._in_order or name == INSTANCE:
             self._report.repaired(name, drift, took)
-        # Who keeps flushing may be met in its midst: what is gone then is part of that quarrel, and waits with it.
+        # A pass may come in the middle of repeated flushes: what is missing then belongs to the instance's backoff.
         if not free and not (drift is Drift.MISSING and INSTANCE in self._contention.contended()):
             self._contend(name, now)
 

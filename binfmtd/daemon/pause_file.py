@@ -1,7 +1,8 @@
 """Pauses, as the commands ``pause`` and ``resume`` write them: paused.json in the state directory.
 
-The daemon watches the file, and one that starts later obeys it, too.  Ends are told by a clock that nobody sets and
-that goes on while the machine is suspended (CLOCK_BOOTTIME); with the boot all pauses end.
+The daemon watches the file, and a daemon that starts later reads it, too.  The end of a pause is a time of
+CLOCK_BOOTTIME, which no program can set and which goes on while the machine is suspended.  All pauses end with the
+boot.
 """
 
 import os
@@ -14,19 +15,19 @@ from binfmtd.model.pause import Pauses
 
 FILE_NAME = "paused.json"
 SCHEMA = 1
-LONGEST = 87600 * 3600.0  # seconds, ten years: what lasts longer has no end
+LONGEST = 87600 * 3600.0  # seconds, ten years: the longest pause that has an end
 _LOSS = "nothing else is paused than before"
-_AGAIN = 1.0  # seconds
-_FAR = 10 * LONGEST  # no machine runs for so long
+_AGAIN = 1.0  # seconds until a file that could not be read is read again
+_FAR = 10 * LONGEST  # no machine stays up for so long
 
 
 def since_boot() -> float:
-    """Seconds since the boot."""
+    """Return the seconds since the boot, by CLOCK_BOOTTIME."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class PauseFile:
-    """The file, and what it says at the moment."""
+    """The file paused.json; without a state directory nothing is read or written."""
 
     def __init__(self, state_dir: str | None, boot_id: str) -> None:
         self._file = BootFile(state_dir, FILE_NAME, SCHEMA, boot_id)
@@ -35,11 +36,15 @@ class PauseFile:
 
     @property
     def problem(self) -> str | None:
-        """Why the file could not be read or written."""
+        """The reason why the file could not be read or written."""
         return self._file.problem
 
     def read(self, before: Pauses = Pauses()) -> Pauses:  # noqa: B008  a tuple
-        """What is paused now; what was ``before``, where that cannot be read: then nobody's maintenance is undone."""
+        """Return the pauses that have not ended.
+
+        Where the file cannot be read, these are the pauses of ``before``: no repair undoes an administrator's
+        maintenance.
+        """
         self._file.problem = None
         found = self._file.read(_parse, _LOSS) or Pauses()
         failed = self.problem is not None
@@ -47,11 +52,11 @@ class PauseFile:
         return (before if failed else found).at(since_boot())
 
     def due_at(self, pauses: Pauses) -> float:
-        """When the next of these ends, or what could not be read is to be tried again, by the monotonic clock."""
+        """Return when the next of these ends, or an unreadable file is to be read again (monotonic, in seconds)."""
         return min(time.monotonic() + pauses.end_at() - since_boot(), self._again_at)
 
     def write(self, pauses: Pauses) -> bool:
-        """Replace it; False if that failed, and ``problem`` says why."""
+        """Replace the file; return False if that failed: ``problem`` then has the reason."""
         until = {name: None if end == float("inf") else end for name, end in pauses.until.items()}
         return self._file.write({"until": until}, "nothing has changed")
 

@@ -1,7 +1,7 @@
 """The modules that the daemon imports only where they are used, loaded once it is ready.
 
-An upgrade replaces the files of a package under a running daemon.  A reload that needed a module which is not loaded
-yet would then find another version of it, or none.  A thread loads them, so that neither the start nor a repair waits
+An upgrade replaces the files of a package while the daemon runs.  A reload that needs a module which is not loaded yet
+would then find another version of it, or none.  A thread loads them all, so that neither the start nor a repair waits
 for pydantic.
 """
 
@@ -27,16 +27,16 @@ MODULES = (
     "tomllib",
     "unicodedata",
 )
-OPTIONAL = ("binfmtd.report.metrics",)  # it takes prometheus_client, and HTTP says if that is not installed
+OPTIONAL = ("binfmtd.report.metrics",)  # needs prometheus_client; if that is missing, HTTP answers with the remedy
 REMEDY = "binfmtd's files, or those of a package that it needs, were replaced while it ran: restart the daemon"
 
 
 def preload(failed: Callable[[str], None]) -> bool:
-    """Load them all, in a thread; False if that is to be tried again, for want of descriptors or memory.
+    """Load all modules, in a thread; return False if descriptors or memory ran out: then it has to be tried again.
 
     ``failed`` is called with the reason why a module cannot be loaded.
     """
-    gc.disable()  # a collection in between would go through all that was loaded
+    gc.disable()  # a collection would scan everything loaded so far
     try:
         for module in MODULES + OPTIONAL:
             try:
@@ -47,11 +47,11 @@ def preload(failed: Callable[[str], None]) -> bool:
     except (OSError, MemoryError):
         return False
     finally:
-        gc.freeze()  # it is no garbage, and a collection in a repair need not look through it
+        gc.freeze()  # the modules are no garbage, so a collection in a repair need not scan them
         gc.enable()
     return True
 
 
 def cannot_load(error: ImportError) -> str:
-    """Return one line for a module that cannot be loaded."""
+    """Return the reason why a module cannot be loaded, and the remedy, in one line."""
     return f"{error}: {REMEDY}"

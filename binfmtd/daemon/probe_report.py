@@ -1,4 +1,4 @@
-"""What the daemon tells of what runs: in the log, in the status, and as labels."""
+"""The results of ``binfmtd probe``: in the log, in the status, and as labels for node-feature-discovery."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -11,18 +11,18 @@ from binfmtd.report.log import get_logger
 
 
 class ProbeReport:
-    """What was found last, and what follows from it.  Nothing is logged when nothing has changed."""
+    """The last result, and the entries whose programs do not run.  Logs changes only."""
 
     def __init__(self) -> None:
         self._log = get_logger()
         self._probed: Probed | None = None
         self._broken: dict[str, str] = {}  # entry -> why the programs that it takes do not run
-        self._problem: str | None = None  # why nobody knows what runs
+        self._problem: str | None = None  # why the last probe failed
         self._labels = LabelsFile()
         self._unwritten: str | None = None
 
     def found(self, probed: Probed | None) -> None:
-        """Somebody has probed; None if nobody did in this boot, or if that is over."""
+        """Take in the result of a probe; None if there is none in this boot, or if it is no longer valid."""
         rows = () if probed is None else probed.architectures
         before = () if self._probed is None else self._probed.architectures
         self._probed, broken = probed, self._broken
@@ -34,22 +34,22 @@ class ProbeReport:
             self._log.info("probed", runs=[row.name for row in rows if row.runs])
 
     def failed(self, problem: str | None) -> None:
-        """It could not be found out what runs (None: it could)."""
+        """Log once why a probe failed, or its result could not be read (None: all is well)."""
         if problem is not None and problem != self._problem:
             self._log.error("probe_failed", reason=problem)
         self._problem = problem
 
     def registered(self, entry: str) -> None:
-        """What was said of this entry is over: it is another one, and nobody has tried that."""
+        """Drop the result for this entry: it was registered again, and the new entry has not been tried."""
         self._broken.pop(entry, None)
 
     def judge(self, row: dict[str, Any]) -> None:
-        """Amend the status of a handler that is registered, and whose programs do not run."""
+        """Change a row of the status to ``failed`` if its handler is registered, but its programs do not run."""
         if row["state"] == "registered" and (reason := self._broken.get(row["name"])):
             row["state"], row["reason"] = "failed", f"its programs do not run: {reason}"
 
     def document(self) -> dict[str, Any]:
-        """For the status."""
+        """Return the value of ``probed`` in the status document."""
         probed = self._probed
         return {
             "at": probed and datetime.fromtimestamp(probed.at, UTC).isoformat(timespec="seconds"),
@@ -58,9 +58,9 @@ class ProbeReport:
         }
 
     def labels(self, config: Config) -> Callable[[], str | None]:
-        """Return the work that has the file for node-feature-discovery say the same, for a thread.
+        """Return a function for a thread, which writes the labels file of node-feature-discovery.
 
-        It returns why the file cannot be written, if so.
+        The function returns the reason why the file cannot be written, or None.
         """
         path, probed = config.labels, self._probed
         interval = config.policy.probe if isinstance(config.policy.probe, float) else None
@@ -75,7 +75,7 @@ class ProbeReport:
         return keep
 
     def labels_kept(self, path: str | None, problem: str | None) -> None:
-        """Log once that the file cannot be written (None: it can)."""
+        """Log once why the labels file cannot be written (None: it can)."""
         if problem is not None and problem != self._unwritten:
             self._log.error("labels_unwritten", file=path, reason=problem)
         self._unwritten = problem

@@ -1,7 +1,8 @@
-"""What runs here, as ``binfmtd probe --write`` found it: probed.json in the state directory.
+"""The architectures whose programs run here, found by ``binfmtd probe --write``: probed.json in the state directory.
 
-Whoever may run emulators writes it: a child of the daemon, or under systemd a unit of its own, as the daemon and its
-children have no memory there that is both writable and executable.  The daemon only watches the file.
+A process that may run emulators writes it: a child process of the daemon or, under systemd, a unit of its own.  Under
+systemd the daemon and its children may have no memory that is both writable and executable.  The daemon only watches
+the file.
 """
 
 import os
@@ -17,7 +18,7 @@ _TYPES = get_type_hints(Tried)
 
 
 class ProbedFile:
-    """The file, and what it says at the moment."""
+    """The file probed.json; without a state directory nothing is read or written."""
 
     def __init__(self, state_dir: str | None, boot_id: str) -> None:
         self._file = BootFile(state_dir, FILE_NAME, SCHEMA, boot_id)
@@ -25,16 +26,16 @@ class ProbedFile:
 
     @property
     def problem(self) -> str | None:
-        """Why the file could not be read or written."""
+        """The reason why the file could not be read or written."""
         return self._file.problem
 
     def read(self) -> Probed | None:
-        """What was found last in this boot."""
+        """Return the last result of this boot; None if there is none."""
         self._file.problem = None
         return self._file.read(_parse, "what runs is not known until somebody probes again")
 
     def write(self, probed: Probed) -> bool:
-        """Replace it; False if that failed, and ``problem`` says why."""
+        """Replace the file; return False if that failed: ``problem`` then has the reason."""
         return self._file.write(
             {"at": probed.at, "architectures": [row._asdict() for row in probed.architectures]},
             "nobody is told what was found",

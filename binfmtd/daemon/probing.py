@@ -1,9 +1,9 @@
-"""When what is registered is tried, and the child that tries it: ``binfmtd probe --write``, off the way of any repair.
+"""Probes: a child process, ``binfmtd probe --write``, tries the registered entries.  No repair waits for it.
 
-* It is due a moment after something was registered or repaired, at the start too, and at intervals where the config
-  says so.  Then it rests for twenty times what it took of a processor: a storm of repairs is no storm of probes.
-* SIGCHLD wakes the loop at its end, and inotify when the file with its result was written.  Its error messages come
-  through a pipe, which is read when it has ended.
+* A probe is due one second after an entry was registered or repaired, also at the start, and at the intervals that the
+  config sets.  After a probe comes a rest of twenty times its CPU time: a storm of repairs causes no storm of probes.
+* When the child process ends, SIGCHLD wakes the loop; when the file with its result was written, inotify does.  Its
+  error messages come through a pipe, which is read when it has ended.
 """
 
 import os
@@ -24,16 +24,16 @@ from binfmtd.model.probed import Probed
 if TYPE_CHECKING:
     import subprocess
 
-DELAY = 1.0  # seconds after a repair: others may follow at once
-LONGEST = 600.0  # seconds after which it is killed
-_PATIENCE = 1.0  # seconds
+DELAY = 1.0  # seconds after a repair: more may follow at once
+LONGEST = 600.0  # seconds after which the child is killed
+_PATIENCE = 1.0  # seconds, for each step of ``stop``
 _NEVER = float("inf")
 KEY = "probe"
 FILE_KEY = "probed.json"
 
 
 class Probing:
-    """At most one child at a time.  ``due_at`` (monotonic, in seconds) is when ``step`` has something to do."""
+    """A schedule of probes, one child process at a time.  ``step`` is to be called at ``due_at``."""
 
     def __init__(
         self,
@@ -44,13 +44,13 @@ class Probing:
         report: ProbeReport,
         background: Background,
     ) -> None:
-        """Where nothing is to be probed, the file is only read."""
-        self.changed: Callable[[], None] = lambda: None  # called when the report has something new to say
+        """Schedule probes as ``probe`` has it; if that is OFF, only the file is read."""
+        self.changed: Callable[[], None] = lambda: None  # called when the report has changed
         self.watched = file.watched
         self._file = file
         self._background = background
         where = ["--state-dir", state_dir, *(["--mount", mount] if mount else [])]
-        # -P: it finds its modules where we found ours, and none in the current directory.
+        # -P: the child finds its modules where we found ours, and none in the current directory.
         self._command: Sequence[str] = [sys.executable, "-P", "-m", "binfmtd", "probe", "--write", *where]
         self._probe = probe
         self._report = report
@@ -62,28 +62,28 @@ class Probing:
 
     @property
     def due_at(self) -> float:
-        """When to start it, or to kill it."""
+        """The time to start the child, or to kill it (monotonic, in seconds)."""
         if self._background.busy(KEY):
             return _NEVER
         return self._wanted_at if self._child is None else self._began + LONGEST
 
     def use(self, probe: Probe | float) -> None:
-        """Another config is in force."""
+        """Use the value of another config, and schedule a probe unless it is OFF."""
         self._probe = probe
         self._wanted_at = _NEVER
         self.want()
 
     def want(self) -> None:
-        """What runs may be something else now."""
+        """Schedule a probe: other programs may run now, or fail."""
         if self._probe is not Probe.OFF:
             self._wanted_at = min(self._wanted_at, max(time.monotonic() + DELAY, self._rested_at))
 
     def step(self, now: float) -> None:
-        """Start it, or kill it, if that is due."""
+        """Start the child, or kill it, if that is due."""
         if now < self.due_at:
             return
         if self._child is not None:
-            self._child.kill()  # SIGCHLD tells when it has ended; the program that it tries ends with it
+            self._child.kill()  # SIGCHLD reports its end; the program that it tries ends with it
             self._began = _NEVER
             self._report.failed(f"it did not end within {LONGEST:g} s, and was killed")
             return
@@ -92,7 +92,7 @@ class Probing:
         self._background.run(KEY, self._start, self._started)
 
     def _start(self) -> "subprocess.Popen[bytes] | OSError":
-        """Execute the command, in a thread: its program may lie on a disk that does not answer."""
+        """Start the child, in a thread: its program may lie on a disk that hangs.  Return it, or the error."""
         import subprocess
 
         try:
@@ -116,11 +116,11 @@ class Probing:
             self.reap()  # its SIGCHLD may have come before
 
     def begin(self) -> None:
-        """Read what was found before the start, so that no label goes for a moment."""
+        """Read the result from before the start, so that no label disappears for a moment."""
         self._found(self._file.read())
 
     def take_in(self) -> None:
-        """Read what was found, here or by another program."""
+        """Read the result, of our child or of another program, in a thread."""
         self._background.run(FILE_KEY, self._file.read, self._found)
 
     def _found(self, probed: Probed | None) -> None:
@@ -130,27 +130,27 @@ class Probing:
         self.changed()
 
     def reap(self) -> None:
-        """A child has ended; it may be ours."""
+        """Take in the end of the child and its error message; does nothing if another child process has ended."""
         child = self._child
         if child is None or child.poll() is None or child.stderr is None:
             return
-        os.set_blocking(child.stderr.fileno(), False)  # another process may hold it open
+        os.set_blocking(child.stderr.fileno(), False)  # another process may hold the pipe open
         complaint = (child.stderr.read() or b"").decode(errors="replace").strip().rpartition("\n")[2]
         child.stderr.close()
         self._child = None
-        if self._began < _NEVER:  # else that was said
+        if self._began < _NEVER:  # else ``step`` has reported it
             ended = complaint or (f"it ended with status {child.returncode}" if child.returncode else None)
             self._report.failed(ended and ended.removeprefix("binfmtd: "))
         self._rest()
         self.take_in()
 
     def stop(self) -> None:
-        """End it with the daemon."""
+        """End the child when the daemon ends; waits three seconds at most."""
         import subprocess
 
         self._background.finish([KEY], _PATIENCE)
         if self._child is not None:
-            self._child.terminate()  # so that it takes its directory away
+            self._child.terminate()  # so that it removes its directory
             with suppress(subprocess.TimeoutExpired):
                 self._child.wait(_PATIENCE)
             self._child.kill()
@@ -166,6 +166,6 @@ class Probing:
 
 
 def _cost_of_children() -> float:
-    """Seconds of a processor, of those that have ended, with theirs."""
+    """Return the CPU time, in seconds, of all child processes that have ended, and of theirs."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime

@@ -1,7 +1,7 @@
-"""Everything that others can read: status file, systemd's status line, labels, textfile and HTTP.
+"""Everything that other programs can read: status file, systemd's status line, labels, textfile and HTTP.
 
-The loop hands over one document at a time, and goes on.  Threads write it: each sink has one, so that a disk that hangs
-stops its own sink alone.  While a sink hangs, a newer document replaces the one that waits.
+The loop hands over one document at a time, and does not wait.  Each sink that may block has its own thread, so that a
+disk that hangs stops its own sink alone.  While a sink hangs, a newer document replaces the one that waits.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,12 +19,12 @@ from binfmtd.report.sentence import sentence
 
 _LABELS = "labels"
 KEYS = (STATE, METRICS, _LABELS)  # of the work in the background that publishes
-_THEN_SECONDS = 1.0  # that READY=1 waits for the status file
-_LAST_SECONDS = 1.0  # that the daemon's end waits for disks
+_THEN_SECONDS = 1.0  # seconds that READY=1 waits for the status file
+_LAST_SECONDS = 1.0  # seconds that the daemon's end waits for disks
 
 
 class Publisher:
-    """The sinks."""
+    """The sinks, each kept in step with the newest document."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class Publisher:
         self._state = state
         self._exporter = exporter
         self._probe = probe
-        self._labelled: object = None  # what the labels were made of last
+        self._labelled: object = None  # the labels file of the last document
 
     def publish(
         self, document: Mapping[str, Any], config: Config, *, started: bool, then: Callable[[], None] | None = None
@@ -47,7 +47,7 @@ class Publisher:
         """Publish a document.
 
         ``started``: the handlers are registered under their proper names.  ``then`` is called in the loop when the
-        status file says so, or after a second without that.
+        status file has been written or could not be written, or after one second.
         """
         self._notifier.tell(sentence(document))
         self._exporter.show(document, config.metrics, started=started)
@@ -60,6 +60,6 @@ class Publisher:
             )
 
     def close(self) -> None:
-        """Write what is still to be written, for a second at most, and serve nothing any more."""
+        """Write what is left, waiting one second at most, and close textfile and HTTP."""
         self._background.finish([STATE, _LABELS], _LAST_SECONDS)
         self._exporter.close()

@@ -1,7 +1,7 @@
-"""The pass: observe, plan, apply, and look again.
+"""The pass: observe, plan, apply, and observe again.
 
-One way in for everybody: the daemon makes passes as the kernel wakes it, ``apply`` makes one, ``plan`` stops before the
-writing.
+All commands use the same code: the daemon makes a pass when the kernel wakes it, ``apply`` makes one, and ``plan``
+stops before it writes.
 """
 
 import time
@@ -30,46 +30,46 @@ from binfmtd.model.plan import plan, removal_plan
 from binfmtd.model.restore import remember
 from binfmtd.model.standin import is_stand_in, stand_in_name
 
-_INSISTING = 10.0  # seconds in which a second equal registration counts as insisting
-_ROUNDS = 4  # a second look finds nothing to do, unless somebody else is at work
+_INSISTING = 10.0  # seconds after our replacing an entry in which an equal one, registered again, is adopted
+_ROUNDS = 4  # at most; the second finds nothing to do, unless another program writes meanwhile
 
 
 class Reconciler:
-    """The state between passes: what was declared, what is known of this host and of our own deeds."""
+    """The state between passes: the config, what is known of this host, and what binfmtd has registered."""
 
     def __init__(self, config: Config, facts: HostFacts, ledger: Ledger, memory: Memory) -> None:
         self.config = config
         self.ledger = ledger
         self.memory = memory
         self.pauses = Pauses()
-        self.failed: dict[str, WriteRefusedError] = {}  # until a reload, an interpreter, the mount or the next look
+        self.failed: dict[str, WriteRefusedError] = {}  # until something changes, or `resync`: see `refused`
         self.facts = facts
         self._had: set[str] = set()  # handlers from "all" that had an interpreter under this config
-        self._desired: DesiredState | None = None  # until config or interpreters change; it remembers what overlaps
+        self._desired: DesiredState | None = None  # None: config or interpreters have changed; it caches what overlaps
         self._observer = Observer()
-        self._stand_ins: set[str] | None = None  # ours, or left over from who was here before us; None: not looked yet
+        self._stand_ins: set[str] | None = None  # ours, or left over by an earlier daemon; None: not looked yet
         self._late: set[str] = set()  # entries that the kernel may still register for us (Writer.register)
-        self._took_over: dict[str, float] = {}  # F entries of others that we replaced, and when (monotonic)
+        self._took_over: dict[str, float] = {}  # F entries that we replaced -> when (monotonic)
 
     def use(self, config: Config) -> None:
-        """Go on with another config, whose interpreters are known."""
+        """Use another config, whose interpreters have been looked at."""
         self.config = config
         self.failed.clear()
         self._had.clear()
         self._desired = resolve(config, self.facts.gather(config, None))
 
     def leave_stand_ins(self) -> None:
-        """Take the stand-ins that are there for another daemon's, but for those of handlers declared here, too."""
+        """Regard all present stand-ins as another daemon's, except those of handlers that are declared here, too."""
         self._stand_ins = set()
 
     def retry(self, *, interpreters: bool = False) -> None:
-        """What failed may succeed now; ``interpreters``: because their files are others."""
+        """Let what failed be tried again; ``interpreters``: also gather facts anew, since interpreters have changed."""
         self.failed.clear()
         if interpreters:
             self._desired = None
 
     def intend(self) -> None:
-        """Write down that all handlers may be registered, before their turn comes."""
+        """Record in the ledger that all handlers may be registered, before any of them is."""
         if self._desired is not None:
             self.ledger.intend(self._desired.handlers)
 
@@ -78,12 +78,18 @@ class Reconciler:
         self._desired = None
 
     def refused(self, name: str, error: WriteRefusedError) -> None:
-        """The kernel refused a registration: do not try again before something changes, or a while has passed."""
+        """Record a refusal by the kernel: no new try before something changes, or a while has passed.
+
+        A refusal that the next try may end (Again.NOW) is not recorded.
+        """
         if error.again is not Again.NOW:
             self.failed[name] = error
 
     def look(self, instance: Instance, touched: set[str] | None = None) -> Look:
-        """Observe and plan.  ``touched`` names the entries to read again though they look the same; None: all."""
+        """Observe the instance and plan.  Raises MountError.
+
+        ``touched``: the entries to read again although their inode numbers are the same; None: all.
+        """
         before = (self._observer.inodes() or self._known_inodes()) if self.memory.entries else ()
         observed = self._observer.look(instance, touched)
         self.ledger.claim(observed, instance.created())
@@ -127,15 +133,15 @@ class Reconciler:
         unchanged: Callable[[str], bool] | None = None,
         last: bool = True,
     ) -> PassResult:
-        """Converge as far as is due; ``allow`` can leave actions out altogether.
+        """Write what is due, and observe again until nothing due is left to do.
 
-        ``keeps`` tells if a handler's permanent stand-in may be written that has drifted in this way: the daemon keeps
-        them, a single pass does not.
+        ``due``, ``disturbed`` and ``removed`` as in Convergence; ``unchanged``, too, by default the interpreters' own.
+        ``allow`` returns False for an action that this pass leaves out altogether.  ``keeps`` returns True if a
+        handler's permanent stand-in that has drifted in this way may be written: the daemon keeps permanent stand-ins,
+        a single pass does not.
 
-        ``unchanged`` as in Convergence, if it is another than the interpreters' own.
-
-        What is registered and gone again meanwhile is registered anew only in a pass that is the ``last``: else it
-        waits for the next.
+        An entry that this pass has registered may be gone again meanwhile.  Only a pass that is the ``last`` registers
+        it anew; otherwise it waits for the next pass.
         Raises MountError, and WriteRefusedError where nothing can be written.
         """
         look = self.look(instance, touched)
@@ -171,7 +177,7 @@ class Reconciler:
             )
             try:
                 outcome = convergence.run()
-            finally:  # what was registered before an error is ours all the same
+            finally:  # what was registered before an error is ours, too
                 self._take_in(convergence.outcome, result)
             if outcome.interpreters_moved:
                 self._desired = None
@@ -180,22 +186,23 @@ class Reconciler:
             if not outcome.done and not outcome.kept and look.desired.fingerprints == judged:
                 break
         self._forget_void(look.observed)
-        # A daemon registers them again at any moment, and its ledger is written later than that.
+        # A daemon may register them again at any moment, and its ledger is written later than that.
         self.ledger.save(_to_be_registered(look.plan.actions) if last else look.desired.handlers)
         self.memory.save()
         return result
 
     def removed_by_name(self, names: Collection[str], instance: Instance) -> None:
-        """Somebody wrote to these entries' own files: what is gone now is not to be restored."""
+        """Forget those of these entries that are gone: a program wrote to their own files, so they are not restored."""
         remembered = [name for name in names if name in self.memory.entries]
         self.memory.forget([name for name in remembered if instance.inode(name) is None])
 
     def disable_bricking(
         self, instance: Instance, writer: Writer, touched: Collection[str], *, everything: bool
     ) -> list[str]:
-        """Disable what stops every exec, without waiting for quiet; returns the names.
+        """Disable entries that stop every exec, without waiting for quiet; return their names.
 
-        Looks at entries that were ``touched``, and with ``everything`` at those that are new.
+        Examines the entries that were ``touched`` and, with ``everything``, those that are new.  Raises MountError and
+        WriteRefusedError.
         """
         found = [entry for name in touched if (entry := instance.entry(name)) is not None]
         found += self._observer.newcomers(instance) if everything else []
@@ -209,7 +216,10 @@ class Reconciler:
         return bricking
 
     def remove_owned(self, instance: Instance, writer: Writer) -> tuple[list[Action], Look]:
-        """Remove every entry that is ours (`on_stop = "remove"`), and look at what is left.  Raises as make_pass."""
+        """Remove every entry that is ours (`on_stop = "remove"`); return what was done, and a look at what is left.
+
+        Raises as make_pass.
+        """
         look = self.look(instance)
         removal = removal_plan(look.desired, look.observed, look.surroundings)
         unchanged = self.facts.interpreters.unchanged
@@ -220,7 +230,7 @@ class Reconciler:
         return outcome.done, self.look(instance)
 
     def remove(self, names: Collection[str], writer: Writer) -> list[str]:
-        """Remove entries because somebody said so, whoever owns them; returns those that were there.
+        """Remove entries, also foreign ones, for an administrator's command; return the names of those that existed.
 
         Raises WriteRefusedError.
         """
@@ -231,24 +241,25 @@ class Reconciler:
         return removed
 
     def _known_inodes(self) -> set[int]:
-        """Which entries stood when an earlier daemon looked last, as far as it was written down."""
+        """Return the inode numbers of the entries that an earlier daemon recorded."""
         ours = {record.inode for record in self.ledger.records.values() if record.inode is not None}
         return ours | {was.inode for was in self.memory.entries.values()}
 
     def _others_stand_ins(self, observed: ObservedState, desired: DesiredState) -> frozenset[str]:
-        """Those of another daemon: they came after our first look, and for a name that we never declared."""
+        """Return the stand-ins of another daemon: they came after our first look, for names never declared here."""
         found = {entry.name for entry in observed.entries if is_stand_in(entry.name)}
         if self._stand_ins is None:
             self._stand_ins = set(found)
         ours = {stand_in_name(name) for name in desired.by_name}
-        self._stand_ins |= ours | {stand_in_name(name) for name in ours}  # those serve while one is exchanged
+        self._stand_ins |= ours | {stand_in_name(name) for name in ours}  # helpers, which serve during an exchange
         return frozenset(found - self._stand_ins)
 
     def _agree(self, observed: ObservedState, desired: DesiredState) -> None:
-        """Leave it to another who registers the very same, if he did so again right after we took it over.
+        """Adopt an identical entry that was registered again within 10 s of our replacing it.
 
-        An F entry that nobody vouches for is replaced once.  A second daemon that wants the same does so, too; one of
-        the two has to give in, or they would go on for ever.
+        An F entry is replaced once if it is not known which file F has opened.  A second daemon with the same config
+        does so, too, and the two would replace each other's entry for ever.  Adopt also an identical entry whose
+        registration the kernel has completed after we had given it up.
         """
         for name in list(self._late):
             entry, handler = observed.by_name.get(name), desired.by_name.get(name)
@@ -269,9 +280,9 @@ class Reconciler:
                 self._adopt(entry, handler, desired)
 
     def _adopt_stand_ins(self, observed: ObservedState, desired: DesiredState) -> None:
-        """Vouch for stand-ins that another daemon with the same config has registered since the last look.
+        """Adopt identical stand-ins that another daemon with the same config has registered since the last look.
 
-        Otherwise each of the two would replace the other's for ever.
+        Otherwise the two daemons would replace each other's stand-ins for ever.
         """
         for stand_in in desired.permanent.values():
             entry, record = observed.by_name.get(stand_in.name), self.ledger.records.get(stand_in.name)
@@ -281,7 +292,7 @@ class Reconciler:
                 self._adopt(entry, stand_in, desired)
 
     def stood_in(self, names: Iterable[str], instance: Instance, unchanged: Callable[[str], bool]) -> None:
-        """Record the stand-ins that were registered for these handlers just now."""
+        """Record in the ledger the stand-ins that were registered for these handlers just now."""
         if self._desired is None:
             return
         for name in names:
@@ -295,7 +306,7 @@ class Reconciler:
                 self.ledger.records[stand_in.name] = Record(stand_in.registration, inode, pinned)
 
     def _adopt(self, entry: Entry, handler: Handler, desired: DesiredState) -> None:
-        """Vouch for an entry: F has opened the file that is at its interpreter's path."""
+        """Record an entry as ours, assuming that F has opened the file that is at its interpreter's path."""
         pinned = desired.fingerprints.get(handler.registration.interpreter)
         self.ledger.records[entry.name] = Record(handler.registration, entry.inode, pinned)
 
@@ -304,7 +315,7 @@ class Reconciler:
         for action in outcome.done:
             if action.act is Act.REMOVE:
                 self.ledger.records.pop(action.entry, None)
-                if self._stand_ins is not None:  # if it comes back, another daemon keeps it, and none had left it over
+                if self._stand_ins is not None:  # if it comes back, another daemon keeps it: it is no leftover
                     self._stand_ins.discard(action.entry)
             elif action.drift is Drift.STALE_INTERPRETER:
                 self._took_over[action.entry] = time.monotonic()
@@ -318,7 +329,7 @@ class Reconciler:
         result.kept |= set(outcome.kept)
 
     def _forget_void(self, observed: ObservedState) -> None:
-        """Drop records of entries that are not there, or that somebody else registered again."""
+        """Drop the records of entries that do not exist, or that another program has registered again."""
         for name, record in list(self.ledger.records.items()):
             entry = observed.by_name.get(name)
             if entry is None or record.inode not in (None, entry.inode):
@@ -333,7 +344,7 @@ class Reconciler:
             registration = entry.registration
             if registration is None:
                 continue
-            # Cheap questions first: there may be 10,000 entries.
+            # Cheap checks first: there may be 10,000 entries.
             if self._is_bricking(entry, standing, desired):
                 bricking.add(entry.name)
             rival = entry.enabled and desired.overlapping(registration.match) and foreign(entry, desired, others)
@@ -342,7 +353,10 @@ class Reconciler:
         return Surroundings(self.ledger.records, frozenset(broken), frozenset(bricking))
 
     def _is_bricking(self, entry: Entry, standing: Sequence[Registration], desired: DesiredState) -> bool:
-        """Whether this entry stops every exec, or would if it were enabled.  What is declared may: by ``force``."""
+        """Return True if this entry stops every exec, or would if it were enabled.
+
+        A declared entry does not count: ``force`` allows it.
+        """
         if entry.registration is None or not self._bricks(entry.registration, standing):
             return False
         return not any(equal(entry.registration, handler.registration) for handler in desired.handlers)
@@ -361,5 +375,5 @@ def _to_be_registered(actions: Iterable[Action]) -> list[Handler]:
 
 
 def _standing(observed: ObservedState) -> list[Registration]:
-    """What is in force, newest first."""
+    """Return the registrations in force, newest first."""
     return [entry.registration for entry in observed.entries if entry.enabled and entry.registration is not None]

@@ -1,8 +1,10 @@
-"""What the daemon tells of itself: turns what happened into log events, counters and the status document.
+"""The daemon's reports: what happened, as log events, counters and the status document.
 
-Nothing is logged when nothing happens, a trouble that lasts is logged once (`voice`), and what one cause brought about
-is one line, when it is repaired (`incidents`); its steps are logged at the level debug.  docs/logging.md lists every
-event.
+* Nothing is logged when nothing happens.  A problem that lasts is logged once (`voice`).
+* Everything that one cause brought about is one line, logged when it is repaired (`incidents`).  Its steps are logged
+  at the level debug.
+
+docs/logging.md lists every event.
 """
 
 import errno
@@ -49,43 +51,43 @@ _PAST = {
     Act.DISABLE: "entry_disabled",
     Act.RESTORE: "entry_restored",
 }
-_LOG_FIRST = 0.1  # seconds that the status waits for the log
-_UNSEALED_SECONDS = 60.0  # from one warning that another process opens the seal to the next
-_ROUTINE = frozenset({"start", "reload"})  # what these register is no repair: one line sums it up
+_LOG_FIRST = 0.1  # seconds that the status file waits for the log
+_UNSEALED_SECONDS = 60.0  # seconds from one warning that another process opens the seal to the next
+_ROUTINE = frozenset({"start", "reload"})  # in these passes a registration is no repair: one line sums it up
 
 
 class Reporter:
-    """The daemon's voice and its memory of what it did."""
+    """Log, counters and status of one daemon, and the memory of what it has reported."""
 
     def __init__(
         self, state_dir: str, config_path: str, lines: LogQueue | None = None, history: History | None = None
     ) -> None:
-        """``lines`` are on their way to the reader of the log; ``history``: an earlier daemon's, to be continued."""
+        """Report through the queue ``lines``, which leads to stderr, and continue an earlier daemon's ``history``."""
         self._lines = lines
         self._state_dir = state_dir
         self.counts = Counts(time.time())
         self.probe = ProbeReport()
         self._trouble: str | None = None
         self._seal = OFF
-        self._unsealed_at = float("-inf")  # monotonic: when the log said so last
-        self._bridged: dict[str, bool] = {}  # drifts since the last pass -> whether a stand-in serves
+        self._unsealed_at = float("-inf")  # monotonic, in seconds: the last warning
+        self._bridged: dict[str, bool] = {}  # drifts since the last pass -> True if a stand-in serves
         self._stood_in: dict[str, float] = {}  # drifts that are not settled -> seconds until a stand-in served
-        self._repaired: dict[str, float | None] = {}  # counted since the last pass -> seconds until it was settled
+        self._repaired: dict[str, float | None] = {}  # repairs since the last pass -> seconds until they were made
         self._contended: dict[str, None] = {}
         self._causes = Causes()
         self._unpersistent: str | None = None  # why a reboot would lose the handlers
-        self._unread: str | None = None  # why what is paused is not known
-        self._lost: set[str] = set()  # handlers whose emulator was there and is not
+        self._unread: str | None = None  # why paused.json cannot be read
+        self._lost: set[str] = set()  # handlers whose emulator existed and is gone
         self._lacking: str | None = None  # why there is no handler at all
         self._invalid: str | None = None  # why the last valid config is in force, since the start
         self._voice = Voice(self.counts, history or History())
         self.status = StatusFile(state_dir, config_path, self.counts, self.probe)
 
     def reacted(self, reaction: Reaction, heard: Heard, seconds: float, pending: frozenset[str]) -> None:
-        """The hot path has looked for what was heard; ``pending`` are the drifts that were known before."""
+        """Report what the hot path did about the events ``heard``; the names in ``pending`` had drifted before."""
         self._causes.learn(heard)
         if not (reaction.found or reaction.ended or reaction.bridged or reaction.refused):
-            return  # as mostly, when others are at work
+            return  # the usual case when other programs write
         why = self._causes.take_in(reaction, heard, pending)
         serving = {*reaction.bridged, *reaction.standing}
         for name in reaction.found:
@@ -93,7 +95,7 @@ class Reporter:
         found, log = reaction.found, self._voice.pass_log
         fresh = [name for name in found if name not in pending]
         for (drift, served, words), names in grouped(fresh, lambda n: (found[n], n in serving, why[n].words)):
-            if not served and not self._backs_off(names):  # programs fail until it can be repaired
+            if not served and not self._backs_off(names):  # programs fail until the repair
                 self._tell_at_once("warning", "drift_found", names, words, drift, why[names[0]].detail)
             else:
                 reason = why[names[0]].full if len(names) == 1 else words
@@ -102,7 +104,7 @@ class Reporter:
         for name, drift in reaction.ended.items():
             self._tell_repair(name, why[name], drift, seconds, seconds)
         self._voice.failed(reaction.refused.items())
-        for name in reaction.bridged:  # also where it had served before another program's entry took its files
+        for name in reaction.bridged:  # also if the stand-in had served before another program's entry took its files
             self._stood_in[name] = max(seconds, self._stood_in.get(name, 0.0))
         for name in reaction.standing:
             self._stood_in.setdefault(name, 0.0)
@@ -112,7 +114,7 @@ class Reporter:
             self.counts.settled.add(seconds)
 
     def passed(self, trigger: str, result: PassResult, seconds: float) -> None:
-        """A pass was made."""
+        """Report a pass, which took ``seconds``."""
         self.counts.last_pass_at = time.time()
         if not result.look.plan.actions:
             self.counts.last_success_at = self.counts.last_pass_at
@@ -140,9 +142,9 @@ class Reporter:
         failures = []
         for action, error in result.failed:
             if is_stand_in(action.entry):
-                continue  # its handler fails, too, or is served all the same
+                continue  # its handler has failed, too, or is served all the same
             entry = result.look.observed.by_name.get(action.entry)
-            # What fails to be restored is in no later plan.
+            # No later plan contains a restore that has failed.
             not_restored = action.act is Act.RESTORE and entry is None
             if (not_restored or action.entry in still_open) and not _was_faster(entry, action, error):
                 failures.append((action.entry, error))
@@ -175,7 +177,7 @@ class Reporter:
         self.counts.passes[trigger] += 1
 
     def _news(self, look: Look, standing: Standing) -> dict[str, Any]:
-        """Which handlers cannot be had, as far as that was not logged: the keys of one line."""
+        """Return the keys of one line for the handlers of this ``standing`` that were not logged yet; empty if none."""
         held = [each for each in look.desired.held if each.standing is standing]
         news = [each for each in held if self._voice.is_news(f"{standing} {each.name}")]
         if not news:
@@ -187,7 +189,7 @@ class Reporter:
         return {**named([each.name for each in news]), "reason": reason}
 
     def _lost_emulators(self, lost: list[Held]) -> None:
-        """Log which are gone since the last pass, all in one line."""
+        """Log the handlers whose emulators are gone since the last pass, all in one line."""
         for held in lost:
             if held.name not in self._lost:
                 self._gather("warning", "emulators_gone", held.name, gone(lost))
@@ -203,20 +205,20 @@ class Reporter:
         self._voice.tell(incident)
 
     def _gather(self, level: str, event: str, name: str, reason: str, drift: Drift | None = None) -> None:
-        """Something that may happen to many entries; a warning is told at once."""
+        """Log what may happen to many entries in one line; a warning is logged at once."""
         moment = time.monotonic()
         incident = self._voice.incident(level, event, reason, moment, urgent=level == "warning")
         incident.add([name], reason, "", drift, moment)
 
     def _tell_repair(self, name: str, cause: Cause, drift: Drift, served: float, took: float) -> None:
-        """``served``: seconds until programs ran again; ``took``: until the entry was as declared."""
+        """Log a repair; ``served``: seconds until programs ran again; ``took``: until the entry was as declared."""
         moment = time.monotonic()
         incident = self._voice.incident("warning", REPAIRED, cause.key, moment)
         incident.add([name], cause.words, cause.detail, drift.value, moment)
         incident.lasted(served, took)
 
     def _tell_action(self, trigger: str, action: Action) -> None:
-        """What a pass did that is no repair."""
+        """Log what a pass did that is no repair."""
         unwanted = action.drift is Drift.UNWANTED
         if unwanted and trigger not in _ROUTINE:
             self.counts.unwanted += 1
@@ -224,18 +226,18 @@ class Reporter:
         self._gather(level, _PAST[action.act], action.entry, action.reason, action.drift)
 
     def tell_due(self, now: float) -> bool:
-        """Log what is over by now (infinity: all); True if the status says something else by that."""
+        """Log the incidents that are over by ``now`` (infinity: all); return True if that changes the status."""
         return self._voice.tell_due(now, self._contended)
 
     def due_at(self) -> float:
-        """When there is something to log; infinity if there is not."""
+        """Return when the next incident is to be logged (monotonic, in seconds); infinity if none is."""
         return self._voice.due_at()
 
     def _backs_off(self, names: Collection[str]) -> bool:
         return INSTANCE in self._contended or self._contended.keys() >= set(names)
 
     def repaired(self, name: str, drift: Drift, seconds: float | None = None) -> None:
-        """Count the repair of one drift; ``seconds`` after it was heard of, where a pass ended it."""
+        """Count the repair of one drift; ``seconds`` after its first event, if a pass ended it and that is known."""
         self.counts.repairs[name, drift.value] += 1
         self._repaired[name] = seconds
         if seconds is not None:
@@ -244,7 +246,7 @@ class Reporter:
                 self.counts.served.add(seconds)
 
     def trouble(self, problem: str | None) -> None:
-        """The daemon cannot do its work (None: it can again); said once for as long as it lasts."""
+        """Log once why the daemon cannot do its work (None: it can again)."""
         if problem == self._trouble:
             return
         self._trouble = problem
@@ -254,12 +256,12 @@ class Reporter:
             self._voice.pass_log.error("trouble", reason=problem)
 
     def bricked(self, name: str) -> None:
-        """An entry that stopped every exec was disabled on the spot."""
+        """Log at once that an entry which stopped every exec was disabled."""
         self.counts.unwanted += 1
         self._tell_at_once("error", "entry_disabled", [name], BRICKS, Drift.UNWANTED)
 
     def kept_for_reboot(self, persistence: Persistence) -> None:
-        """The file that brings the handlers back after a reboot is in step, or cannot be."""
+        """Log that the file which brings the handlers back after a reboot is up to date, or why it cannot be."""
         problem = persistence.problem
         for warning in (*persistence.warnings, *(f"{name}: {why}" for name, why in persistence.left_out.items())):
             self._voice.once(warning, "persistent_warning", reason=warning)
@@ -270,7 +272,7 @@ class Reporter:
         self._unpersistent = problem
 
     def seal(self, seal: SealStatus, *, by_config: bool) -> None:
-        """Say that binfmt_misc was sealed or opened, or cannot be; ``by_config``: this daemon did it."""
+        """Log that binfmt_misc was sealed or opened, or cannot be; ``by_config``: this daemon opened it."""
         before, self._seal = self._seal, seal
         log = self._voice.log
         reason = {"reason": seal.reason} if seal.reason else {}
@@ -283,31 +285,31 @@ class Reporter:
             log.info("seal_opened", reason=seal.reason or by_whom)
 
     def unsealed(self, reason: str) -> None:
-        """Say that another process has opened the seal, or keeps it from being closed; once a minute."""
+        """Log that another process has opened the seal, or prevents sealing: a warning once a minute, else debug."""
         level, moment = "debug", time.monotonic()
         if moment - self._unsealed_at >= _UNSEALED_SECONDS:
             level, self._unsealed_at = "warning", moment
         self._voice.log.log(LEVELS[level], "unsealed", reason=reason)
 
     def watch_lost(self) -> None:
-        """The instance under the watch is gone."""
+        """Log that the instance under the watch is gone."""
         self._voice.pass_log.warning("watch_lost")
 
     def state_dir_made_again(self) -> None:
-        """Somebody removed the state directory, or the lock in it."""
+        """Log that another program had removed the state directory, or the lock in it."""
         self._voice.log.warning("state_dir_made_again", directory=self._state_dir)
 
     def state_dir_lost(self, problem: str) -> None:
-        """It cannot be made again."""
+        """Log once why the state directory cannot be made again."""
         self._voice.once(f"state {problem}", "state_dir_lost", reason=problem)
 
     def unwatched(self, directories: Collection[str]) -> None:
-        """Directories whose changes go unnoticed until `resync`."""
+        """Log once each directory whose changes go unnoticed until `resync`."""
         for directory in directories:
             self._voice.once(f"unwatched {directory}", "directory_unwatched", directory=directory)
 
     def contention_started(self, name: str) -> None:
-        """Another process keeps undoing this repair."""
+        """Log that another process keeps undoing the repairs of this name; INSTANCE: of all names."""
         self.counts.contentions += 1
         self._contended[name] = None
         undone = "removing all entries at once or switching binfmt_misc off" if name == INSTANCE else "undoing repairs"
@@ -315,12 +317,12 @@ class Reporter:
         self._gather("warning", "contention_started", name.removeprefix(PREFIX), reason)
 
     def contention_ended(self, name: str) -> None:
-        """No process has undone it for a while."""
+        """Log that no repair of this name was needed for a minute."""
         self._contended.pop(name, None)
         self._gather("info", "contention_ended", name.removeprefix(PREFIX), "no repair was undone for a minute")
 
     def paused(self, pauses: Pauses, before: Pauses) -> None:
-        """An admin's maintenance begins or ends."""
+        """Log the pauses that begin or end; ``before`` are those that were in force."""
         for name, end in pauses.until.items():
             if before.until.get(name) != end:
                 moment = when(end)
@@ -330,7 +332,7 @@ class Reporter:
             self._voice.pass_log.info("pause_ended", entry=name)
 
     def pauses_unread(self, problem: str | None) -> bool:
-        """What is to be paused cannot be read (None: it can); whether that is news, and then it is said."""
+        """Log once why the pauses cannot be read (None: they can); return True if that has changed."""
         if problem == self._unread:
             return False
         self._unread = problem
@@ -339,16 +341,16 @@ class Reporter:
         return True
 
     def ledger_lost(self, problem: str) -> None:
-        """What an earlier daemon wrote down cannot be used."""
+        """Log why the ledger of an earlier daemon cannot be used."""
         self._voice.log.warning("ledger_lost", reason=problem)
 
     def config_loaded(self, config: Config) -> None:
-        """Say what is surprising about a config."""
+        """Log the warnings of a config."""
         for warning in config.warnings:
             self._voice.log.warning("config_warning", reason=warning)
 
     def config_reloaded(self, config: Config, began: float) -> None:
-        """Another config is in force; the reload ``began`` at this time since the boot, in seconds."""
+        """Log that another config is in force; its reload ``began`` at this time since the boot, in seconds."""
         self.status.config_loaded(began)
         self._invalid = None
         self._voice.forget_said()
@@ -356,13 +358,13 @@ class Reporter:
         self.config_loaded(config)
 
     def last_valid_in_force(self, error: str) -> None:
-        """The files are invalid at the start, so the last valid config was taken."""
+        """Log that the files are invalid at the start, so that the last valid config is in force."""
         self._invalid = f"the config is invalid, and the last valid one is in force: {error}"
         self.status.config_error = error
         self._rejected(error)
 
     def config_rejected(self, error: str, began: float) -> None:
-        """The old one stays in force."""
+        """Log why a new config is invalid; the old one stays in force."""
         self.status.config_rejected(error, began)
         self._rejected(error)
 
@@ -371,22 +373,22 @@ class Reporter:
         self._voice.log.error("config_rejected", reason=error, generation=self.status.generation)
 
     def removed(self, actions: list[Action], look: Look) -> None:
-        """What `on_stop = "remove"` took away, and what it left."""
+        """Log the entries that `on_stop = "remove"` removed; ``look`` found what is left."""
         self.status.look = look
         self.probe.found(None)
         self._voice.log.info("entries_removed", entries=[action.entry for action in actions])
 
     def stopped(self) -> None:
-        """The last word."""
+        """Log the open incidents, and the end of the daemon."""
         self.tell_due(float("inf"))
         self._voice.log.info("stopped", passes=self.counts.passes.total(), repairs=self.counts.repairs.total())
 
     def real_time(self) -> None:
-        """The loop has real-time priority."""
+        """Log that the loop has real-time priority."""
         self._voice.log.info("real_time")
 
     def real_time_refused(self, error: OSError) -> None:
-        """The loop has to do without real-time priority."""
+        """Log why the loop has no real-time priority, with the remedy."""
         if resource.getrlimit(resource.RLIMIT_RTPRIO)[0] > 0:
             why = "RLIMIT_RTPRIO allows it, but the kernel (CONFIG_RT_GROUP_SCHED) or a seccomp filter does not"
         else:
@@ -394,28 +396,28 @@ class Reporter:
         self._voice.log.info("real_time_refused", reason=f"{error.strerror or error}: {why}")
 
     def real_time_ended(self) -> None:
-        """The loop had it, and did not wait for too long."""
+        """Log that the loop has lost its real-time priority, since it went too long without a wait."""
         reason = "the loop took more CPU time without a wait than RLIMIT_RTTIME allows: it is scheduled ordinarily now"
         self._voice.log.warning("real_time_ended", reason=reason)
 
     def restart_needed(self, reason: str) -> None:
-        """A module could not be loaded; a thread may say so, too."""
+        """Log once that a module could not be loaded.  Any thread may call it."""
         self._voice.once(f"restart {reason}", "restart_needed", reason=reason)
 
     def modules_loaded(self) -> None:
-        """From now on the files of the package may be replaced."""
+        """Log that all modules are loaded: from now on the files of the package may be replaced."""
         self._voice.log.debug("modules_loaded")
 
     def listening(self, address: str) -> None:
-        """HTTP is served there."""
+        """Log the address at which HTTP is served.  Any thread may call it."""
         self._voice.log.info("listening", address=address)
 
     def metrics_failed(self, reason: str) -> None:
-        """Somebody cannot be told how the daemon fares; threads say so, too."""
+        """Log once why the metrics cannot be published.  Any thread may call it."""
         self._voice.once(f"metrics {reason}", "metrics_failed", reason=reason)
 
     def document(self, reconciler: Reconciler, mounted: Mounted | None, contended: Collection[str]) -> dict[str, Any]:
-        """Return the status document of this moment, and have the status file say the same."""
+        """Return the status document of this moment, and make it the content of the status file."""
         if self._lines is not None:
             self.counts.log_lines_dropped = self._lines.dropped
         troubles = (self._trouble, self._invalid, self._unpersistent, self._unread)
@@ -423,19 +425,19 @@ class Reporter:
         document = self.status.document(
             reconciler, mounted, contended, bridged, troubles, self._voice.history(), self._seal
         )
-        if document["lacking"] and not self._lacking and not self._lost:  # which `emulators_gone` has said
+        if document["lacking"] and not self._lacking and not self._lost:  # else `emulators_gone` was logged
             self._voice.log.warning("emulators_missing", reason=document["lacking"])
         self._lacking = document["lacking"]
         self.status.put(document)
         return document
 
     def flush(self) -> None:
-        """Let the log come before the status that says the same, if its reader takes it; in a thread."""
+        """Wait in a thread, 0.1 s at most, for the log: it is written before the status that reports the same."""
         if self._lines is not None:
             self._lines.flush(_LOG_FIRST)
 
     def state_written(self) -> None:
-        """The state files were written; a full disk is no reason to stop repairing."""
+        """Log once why the status file could not be written; a full disk is no reason to stop repairing."""
         if (error := self.status.error) is not None:
             self._voice.once(
                 f"status {error.errno}", "status_unwritten", directory=self._state_dir, reason=error.strerror
@@ -443,6 +445,6 @@ class Reporter:
 
 
 def _was_faster(entry: Entry | None, action: Action, error: WriteRefusedError) -> bool:
-    """Whether somebody registered the very same before us: another daemon that wants it, too."""
+    """Return True if another daemon with the same handler had registered an equal entry before us."""
     same = entry and action.handler and equal(entry.registration, action.handler.registration)
     return error.errno == errno.EEXIST and bool(same)

@@ -1,10 +1,11 @@
 """``sealed = true``: between its own writes the daemon keeps the superblock of binfmt_misc read-only.
 
 Another process can open it by ``mount -o remount,rw``.  The daemon notices that in the mount table, by the first write
-(inotify), or after ten seconds (a remount in another mount namespace raises no event here), and seals it again.  It
-cannot while a process has a file open for writing; then it tries again when a file is closed, and at growing intervals.
+(inotify), or after ten seconds (a remount in another mount namespace raises no event here).  It then seals the instance
+again.  The kernel refuses that while a process has a file open for writing; so the daemon tries again when a file is
+closed, and at growing intervals.
 
-The status says what the kernel was last seen to be: each check compares the two.
+The status contains the state in which the superblock was last seen; each check compares the two.
 """
 
 import time
@@ -19,8 +20,8 @@ from binfmtd.kernel.seal import LASTING, Seal, writers
 from binfmtd.report.seal import BUSY, BY_ANOTHER, OFF, PAUSED, SEALED, SealStatus
 
 _CHECK_SECONDS = 10.0  # from one check to the next
-_FIRST_RETRY = 1.0  # seconds; doubles to the above while it cannot be sealed
-_WRITERS = "writers"  # the work in the background
+_FIRST_RETRY = 1.0  # seconds; doubles up to the above while it cannot be sealed
+_WRITERS = "writers"  # key of the work in the background
 _REMOUNTED = "another process remounted it writable; it is sealed again: for maintenance use `binfmtd pause`"
 _NEVER = float("inf")
 
@@ -29,8 +30,8 @@ class Sealing:
     """The seal of the instance that the daemon is attached to."""
 
     def __init__(self, background: Background, report: Reporter) -> None:
-        self.seal: Seal | None = None  # for a Writer
-        self.changed: Callable[[], None] = lambda: None  # the status is another one
+        self.seal: Seal | None = None  # for a Writer; None: the instance is not held
+        self.changed: Callable[[], None] = lambda: None  # called when the status has changed
         self.due_at = _NEVER  # monotonic, in seconds: when to check
         self._background = background
         self._report = report
@@ -38,17 +39,17 @@ class Sealing:
         self._paused = False
         self._status = OFF
         self._retry = _FIRST_RETRY
-        self._scan_at = float("-inf")  # when the processes that have files open may be looked for
+        self._scan_at = float("-inf")  # when to search again for processes that have files open
         self._given_up: int | None = None  # the device of an instance that cannot be sealed
 
     def retry(self) -> None:
-        """Try again to seal an instance that could not be: the config was read again, or `resync` is due."""
+        """Try again to seal an instance that could not be sealed: the config was read again, or `resync` is due."""
         self._given_up = None
 
     def use(self, mounted: Mounted | None, *, wanted: bool | None, paused: bool) -> bool:
-        """Seal this instance or open it, as the config and the pauses say; True if another process had opened it.
+        """Seal or open this instance, as config and pauses require; return True if another process had opened it.
 
-        ``wanted`` as in Policy.  An instance that is mounted nowhere now is opened as well, if it is held.
+        ``wanted`` as in Policy.  This applies to an instance that is held, but mounted nowhere now, as well.
         """
         self._wanted, self._paused = wanted, paused
         try:
@@ -60,7 +61,7 @@ class Sealing:
             return False
 
     def check(self) -> bool:
-        """Compare the kernel with what is wanted, and bring it there; True if another process had opened the seal."""
+        """Bring the superblock to the wanted state; return True if another process had opened the seal."""
         try:
             return self._bring()
         except SealError as error:
@@ -68,19 +69,19 @@ class Sealing:
             return False
 
     def seen(self, found: Mounted) -> Mounted:
-        """Return it as the daemon has to see it: its own seal does not keep it from writing."""
+        """Return the instance as the daemon has to see it: its own seal does not prevent its writes."""
         opened = self._wanted is False and self._status == OFF
         if not found.sealed or not (self.seal or opened):
             return found
         return found._replace(read_only=found.mount_read_only, sealed=False)
 
     def open_for_good(self) -> None:
-        """Open it, if it is sealed by us, and hold it no longer: the daemon ends, and its entries with it."""
+        """Open the instance if we have sealed it, and release it: the daemon ends, and has removed its entries."""
         self._wanted = None
         self.check()
 
     def _take(self, mounted: Mounted) -> None:
-        """Hold this instance if that is needed, and no other."""
+        """Hold this instance if that is needed; release any other."""
         if self.seal is not None and self.seal.device != mounted.device:
             self._release()
         if self.seal is not None:
@@ -124,7 +125,7 @@ class Sealing:
         self._tell(SEALED)
 
     def _is_busy(self, seal: Seal) -> None:
-        """Say so, and find out which processes have files open, but not at each event."""
+        """Report that a file is open for writing, and search for the processes, but not at each event."""
         if self._status.state != "unsealed":
             self._tell(BUSY)
         now = time.monotonic()

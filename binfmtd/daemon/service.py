@@ -1,11 +1,13 @@
-"""The daemon's life: start, wait, react, settle, reload, stop.
+"""The daemon's life: start, wait, repair, settle, reload, stop.
 
-One thread makes all repairs, and it has one wait.  It is woken by inotify (the instance, an interpreter or the config
-changed), the mount table, a signal, a result of work in the background, or the next deadline (a name that is quiet now,
-the end of a back-off, `resync`, the watchdog).
+One thread, the loop, makes all repairs, and it has one wait.  It is woken by
 
-After the start this thread touches binfmt_misc, inotify and memory.  Whatever else may block is done by threads
-(`background`): reading and writing files, looking at interpreters, finding or mounting binfmt_misc, writing the log.
+* inotify: the instance, an interpreter or the config changed;
+* the mount table, a signal, or a result of work in the background;
+* the next deadline: a name that is quiet now, the end of a backoff, `resync`, the watchdog.
+
+After the start this thread touches only binfmt_misc, inotify and memory.  Other threads do everything else that may
+block (`background`): they read and write files, look at interpreters, find or mount binfmt_misc, and write the log.
 """
 
 import gc
@@ -51,15 +53,15 @@ from binfmtd.kernel.scheduling import ordinary_time, use_real_time
 from binfmtd.model.config import Config, OnStop
 from binfmtd.model.pause import Pauses
 
-CALM = 1.0  # seconds: a program that replaces one interpreter after the other is waited for
-# Python lets a thread run for 5 ms before another gets its turn: a repair would take ten times as long.
+CALM = 1.0  # seconds: of interpreters that arrive at shorter intervals, only the first is looked at at once
+# Python's default of 5 ms before another thread runs would make a repair take ten times as long.
 _SWITCH_SECONDS = 0.0001
 _FIRST_LOOK = 2.0  # seconds that the start waits for interpreters
 _VERIFIED = 1.0  # seconds from one look at interpreters to the next, while no events are read
 _WRITTEN = 0.2  # seconds that the start, a new config and another instance wait for the ledger
 _FIRST_PUBLISHED = 5.0  # seconds that the first READY=1 waits for watches, status file, textfile and HTTP
-_STOPPING = 0.5  # seconds that the end waits for a mount that may be back
-# Work in the background, by key: of each one piece is done at a time.
+_STOPPING = 0.5  # seconds that the end searches for an instance that may be mounted again
+# Keys of work in the background: of each key one piece is done at a time.
 _MOUNT, _CONFIG, _PAUSES, _PERSISTENT, _MODULES = "mount", "config", "pauses", "persistent", "modules"
 _STATE_WATCH = "state directory's watches"
 _REST_SECONDS = 1.0  # after a module could not be loaded
@@ -67,7 +69,7 @@ _NEVER = float("inf")
 
 
 class Service:
-    """Everything that lives as long as the daemon."""
+    """The loop, and everything else that lives as long as the daemon."""
 
     def __init__(
         self,
@@ -82,7 +84,7 @@ class Service:
         probing: Probing,
         background: Background,
     ) -> None:
-        """``where`` binfmt_misc is, or is to be mounted."""
+        """Prepare the loop; ``where`` binfmt_misc is mounted, or is to be mounted."""
         self._source = source
         self._reconciler = reconciler
         self._report = reporter
@@ -116,24 +118,24 @@ class Service:
         self._started_by = _NEVER  # when the start ends even if something is not published
         self._loaded = False  # the modules that a reload can need
         self._ready = False
-        self._trigger: str | None = None  # of the look for the mount that is being made
-        self._prepared: Config | None = None  # chosen, and in force as soon as the ledger says what it needs
+        self._trigger: str | None = None  # of the search for the mount that is being made
+        self._prepared: Config | None = None  # in force as soon as the ledger contains its intents
         self._doubted: frozenset[str] = frozenset()  # interpreters that the kernel has not opened yet
-        self._verified_at = float("-inf")  # when interpreters were looked at during a storm last
-        self._arrived_at = float("-inf")  # when an interpreter was put in its place last
-        self._after_look: tuple[str, bool] | None = None  # the pass that waits for interpreters, as for _make_pass
+        self._verified_at = float("-inf")  # when interpreters were last looked at during a storm
+        self._arrived_at = float("-inf")  # when an interpreter was last put in its place
+        self._after_look: tuple[str, bool] | None = None  # arguments of the pass that waits for interpreters
         self._reload_began = 0.0  # seconds since the boot
         self._reload: Config | None = None  # read, and in force as soon as its interpreters have been looked at
 
     def run(self, *, real_time: bool = False) -> None:
-        """Serve until SIGTERM or SIGINT.  Raises WriteRefusedError if this process may not write at all.
+        """Run until SIGTERM or SIGINT.  Raises WriteRefusedError if this process may not write to binfmt_misc at all.
 
         ``real_time``: wait, and repair, with real-time priority if that is allowed.
         """
         self._start()
         if real_time:
             self._use_real_time()
-        gc.freeze()  # what is loaded by now is no garbage, and a collection in a repair need not look through it
+        gc.freeze()  # what is loaded by now is no garbage, so a collection in a repair need not scan it
         gc.enable()
         while not self._signals.stop:
             try:
@@ -144,7 +146,7 @@ class Service:
         self._stop()
 
     def _serve(self) -> None:
-        """The loop, until a signal ends it."""
+        """Run the loop until a signal ends it."""
         while not self._signals.stop:
             deadline = min(
                 self._look_at(),
@@ -163,7 +165,7 @@ class Service:
                 self._report.due_at(),
             )
             listen_at = self._storm.listen_at
-            began = time.thread_time()  # before the wait, which costs none: after it there is no time to lose
+            began = time.thread_time()  # before the wait, which takes no CPU time: after it a repair may be urgent
             woken = self._wait.until(min(deadline, listen_at) if self._worker.heard else deadline, listen_at)
             in_vain = False
             if self._watch.descriptor in woken:
@@ -183,7 +185,7 @@ class Service:
             self._do_what_is_due()
 
     def _start(self) -> None:
-        """Make the first pass.  No handlers are kept yet, so this may wait until it is made."""
+        """Make the first pass.  No handlers are kept yet, so this may wait for files and for the mount."""
         sys.setswitchinterval(_SWITCH_SECONDS)
         self._reconciler.pauses = self._pauses.read()
         self._report.pauses_unread(self._pauses.problem)
@@ -205,13 +207,13 @@ class Service:
             self._background.finish([STATE_FILES], _WRITTEN)
             self._pass("start", at_once=True)
             self._attachment.looked()
-        self._probing.changed = self._sealing.changed = self._tell  # not before there is anything to tell
+        self._probing.changed = self._sealing.changed = self._tell  # not before there is a status
         self._worker.opens.seconds = OPENING
         self._started_by = time.monotonic() + _FIRST_PUBLISHED
         self._end_start(time.monotonic())
 
     def _end_start(self, now: float) -> None:
-        """Send READY=1 when everything that others can read is there, or could not be written for a while."""
+        """Send READY=1 when all that other programs read has been written, or after five seconds without that."""
         if self._started or (now < self._started_by and any(map(self._background.busy, (CONFIG_FILES, *PUBLISHED)))):
             return
         self._started_by, self._started = _NEVER, True
@@ -239,10 +241,10 @@ class Service:
             self._signals.expect_real_time_to_end()
             self._report.real_time()
 
-    # What wakes it
+    # Reactions to what has woken the loop
 
     def _react(self) -> bool:
-        """Answer what was heard; False if the kernel had to be told nothing."""
+        """Handle the events that were read; return False if they called for no write to the instance."""
         heard, reaction = self._worker.repair()
         now = time.monotonic()
         if reaction.found:
@@ -265,11 +267,11 @@ class Service:
         if heard.lost:
             self._report.watch_lost()
             self._look_for_mount("watch_lost")
-        self._check_seal()  # what another process wrote, it wrote while it was open
+        self._check_seal()  # another process could write only while it was open
         return bool(reaction.bridged or reaction.kept or reaction.ended)
 
     def _looked_at_interpreters(self, news: bool) -> None:  # noqa: FBT001  a callback's only argument
-        """Go on with what waited for the interpreters' files; ``news``: some are others than before."""
+        """Continue what waited for the interpreters' files; ``news``: some of them have changed."""
         reload, self._reload = self._reload, None
         after, self._after_look = self._after_look, None
         if reload is not None:
@@ -288,7 +290,7 @@ class Service:
             self._pacing.look_later(time.monotonic())
 
     def _serve_upgraded(self) -> None:
-        """Interpreters were looked at: register stand-ins for what is stale or missing; the rest waits for quiet."""
+        """Register stand-ins for what is stale or missing, after a look at interpreters; the rest waits for quiet."""
         if self._attachment.mounted is None or not self._worker.has_looked:
             return
         began = time.monotonic()
@@ -349,7 +351,7 @@ class Service:
         if now >= self._pacing.restore_at():
             if self._worker.glance(self._pacing.take_withheld()):
                 self._tell()
-            self._pacing.look_later(now)  # a pass mends what is there, but not as it should be
+            self._pacing.look_later(now)  # a pass repairs entries that exist, but are not as declared
         if now < self._storm.glance_at:
             return
         cpu = time.thread_time()
@@ -370,8 +372,8 @@ class Service:
     # The mount
 
     def _look_for_mount(self, trigger: str) -> None:
-        """Find the instance in the background; ``trigger`` says why."""
-        if trigger == "mount":  # which may call for no look at everything, and must not put off the next one
+        """Search for the instance in the background; ``trigger`` is the reason."""
+        if trigger == "mount":  # which may call for no look at everything, and must not delay the next one
             self._attachment.open_watch()
         else:
             self._attachment.begin()
@@ -387,7 +389,7 @@ class Service:
         self._background.run(_MOUNT, self._attachment.find, found)
 
     def _found_mount(self, found: Mounted | MountError, trigger: str) -> None:
-        """Watch the instance, and only then look: so nothing falls between."""
+        """Watch the instance, and only then look at it, so that no change goes unnoticed."""
         if trigger != "mount":
             self._sealing.retry()
         before = self._attachment.mounted
@@ -396,13 +398,13 @@ class Service:
             return
         at_once = fresh and trigger != "resync"
         if at_once:
-            self._pacing.forget()  # what was open was so elsewhere
+            self._pacing.forget()  # the open drifts were those of another instance
         if fresh or self._watch.exhausted:
-            self._worker.touched = None  # no event says which entries were touched
+            self._worker.touched = None  # no event has named the entries that were touched
         unchanged = not fresh and self._attachment.mounted == before
         if trigger == "mount" and unchanged and not self._attachment.looks_instead:
             self._interpreters.look(everything=True)  # one may lie on what was mounted or unmounted
-            if self._reconciler.failed:  # perhaps for a mount's noexec
+            if self._reconciler.failed:  # perhaps because of a mount's noexec
                 self._reconciler.retry()
                 self._pacing.look_later(time.monotonic())
             return
@@ -411,10 +413,10 @@ class Service:
         self._reconciler.retry()
         self._exporter.retry()
         self._interpreters.look(everything=True)
-        # The first pass registers what was never there, however long the mount was waited for: no drift, no repair.
+        # The first pass registers what was never there, however long it waited for the mount: that is no repair.
         trigger = trigger if self._worker.has_looked else "start"
         if fresh:
-            self._worker.look()  # the ledger gets to know the instance
+            self._worker.look()  # so that the ledger belongs to this instance
             self._reconciler.intend()
             instance = self._attachment.mounted
             self._state.sync(lambda: self._make_first_pass(trigger, instance, at_once=at_once), _WRITTEN)
@@ -428,7 +430,7 @@ class Service:
             self._make_pass(trigger, at_once=at_once)
 
     def _attach(self, found: Mounted | MountError) -> bool | None:
-        """Watch the instance that was found: True if it is another one or newly watched; None if there is none."""
+        """Watch the instance that was found; return True if it is another or newly watched, None if there is none."""
         try:
             seen = found if isinstance(found, MountError) else self._keep_sealed(found) or found
             fresh = self._attachment.attach(seen)
@@ -443,7 +445,7 @@ class Service:
         return fresh
 
     def _keep_sealed(self, mounted: Mounted | None) -> Mounted | None:
-        """Seal the instance or open it, as the config and the pauses say now; returns it as the daemon sees it then."""
+        """Seal the instance or open it, as config and pauses require; return it as the daemon sees it then."""
         wanted, paused = self._reconciler.config.policy.sealed, bool(self._reconciler.pauses.until)
         if self._sealing.use(mounted, wanted=wanted, paused=paused):
             self._look_after_seal()
@@ -454,7 +456,7 @@ class Service:
             self._look_after_seal()
 
     def _look_after_seal(self) -> None:
-        """Another process had opened the seal: look at everything."""
+        """Plan a look at everything: another process had opened the seal."""
         self._worker.touched = None
         self._pacing.look_later(time.monotonic())
 
@@ -466,9 +468,9 @@ class Service:
     # Passes
 
     def _make_pass(self, trigger: str, *, at_once: bool = False) -> None:
-        """Look at everything and do what is due, when interpreters that may have changed have been looked at."""
+        """Make a pass as soon as the interpreters that may have changed have been looked at."""
         if self._attachment.mounted is None:
-            self._pacing.forget()  # what is open cannot be done, and would be due for ever
+            self._pacing.forget()  # open drifts cannot be repaired, and would be due for ever
             return
         if self._interpreters.out_of_date:
             self._interpreters.look()
@@ -478,19 +480,19 @@ class Service:
             self._pass(trigger, at_once=at_once)
 
     def _pass(self, trigger: str, *, at_once: bool = False, force: Force = nothing) -> None:
-        """Look at everything and do what is due; ``at_once`` and ``force`` as in the worker's."""
+        """Make a pass now; ``at_once`` and ``force`` as in ``Worker.make_pass``."""
         if self._attachment.mounted is None:
             return
         began, cpu = time.monotonic(), time.thread_time()
         with ordinary_time():  # what is urgent has been done
             result = self._worker.make_pass(trigger, at_once=at_once, force=force)
-        self._check_seal()  # it may have been left open by a write
-        answer = self._worker.repair_first() if force is nothing else None  # else its stand-ins would stay
+        self._check_seal()  # a write may have left it open
+        answer = self._worker.repair_first() if force is nothing else None  # with `force` its stand-ins would stay
         if result is not None:
             if result.done or not self._ready:
                 self._probing.want()
             self._keep_interpreters()
-            if self._interpreters.out_of_date:  # a foreign entry names one that is not known
+            if self._interpreters.out_of_date:  # a foreign entry names one that was not looked at
                 self._pacing.look_later(time.monotonic())
             self._keep_for_reboot(result)
             self._report.trouble(self._attachment.problem)
@@ -502,7 +504,7 @@ class Service:
             self._storm.passed_for_nothing(time.thread_time() - cpu, time.monotonic())
 
     def _keep_interpreters(self) -> None:
-        """Know the interpreters of the config in force, and of one that is about to be."""
+        """Keep facts about the interpreters of the config in force, and of one that is about to be."""
         configs = [self._reconciler.config, *([] if self._reload is None else [self._reload])]
         self._interpreters.keep(path for config in configs for path in paths_of(config))
 
@@ -534,7 +536,7 @@ class Service:
         self._background.run(_PAUSES, lambda: self._pauses.read(before), read)
 
     def _use_pauses(self, pauses: Pauses) -> None:
-        """Obey what is paused now; what was open before is settled first, so that no stand-in stays meanwhile."""
+        """Put pauses in force.  First settle the open drifts of newly paused names, so that no stand-in stays."""
         before = self._reconciler.pauses
         if pauses == before:
             return
@@ -547,7 +549,7 @@ class Service:
         self._tell()
 
     def _arm_state_files(self) -> dict[str, Armed]:
-        """Arm the watches on what commands write in the state directory, in a thread once the daemon runs."""
+        """Arm the watches on files that commands write in the state directory; in a thread once the daemon runs."""
         files = {"pauses": self._pauses.watched, "probed": self._probing.watched}
         return {owner: self._watch.arm_all(partial(dict, directories)) for owner, directories in files.items()}
 
@@ -563,13 +565,16 @@ class Service:
         if written.made_again:
             self._report.state_dir_made_again()
             self._background.run(_STATE_WATCH, self._arm_state_files, self._use_state_files)  # it is another directory
-            self._read_pauses()  # and may say something already
+            self._read_pauses()  # which may contain pauses already
             self._probing.take_in()
 
     # The config
 
     def _ask_for_reload(self) -> None:
-        """Say so at once: systemd, whose ExecReload may be over by now, then waits until the config is read."""
+        """Send RELOADING=1 at once, and read the config in the background.
+
+        systemd, whose ExecReload may be over by now, then waits until the config is read.
+        """
         self._notifier.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         if self._reconciler.config.policy.reload_on_change:
             self._config_watch.arm(wanted=True)  # a directory may be another one than before
@@ -598,9 +603,10 @@ class Service:
             self._looked_at_interpreters(False)  # noqa: FBT003  a callback's only argument
 
     def _prepare(self, config: Config) -> None:
-        """Have a config in force whose interpreters are known, when the ledger says what is to be registered.
+        """Put a config in force, whose interpreters have been looked at, as soon as the ledger contains its intents.
 
-        Killed in between, the next daemon knows the entries as its own.  A disk that hangs is not waited for.
+        If this daemon is then killed, the next one finds in the ledger that the entries are its own.  A disk that hangs
+        delays this by 0.2 s at most.
         """
         self._reconciler.use(config)
         self._reconciler.intend()
@@ -608,7 +614,7 @@ class Service:
         self._state.sync(lambda: self._use(config), _WRITTEN)
 
     def _use(self, config: Config) -> None:
-        """Have a config in force, unless it is already or another one has been read."""
+        """Put a prepared config in force, unless that has been done or another one has been prepared."""
         if config is not self._prepared:
             return
         self._prepared = None
@@ -623,12 +629,12 @@ class Service:
         self._pass("reload", at_once=True)
         self._tell_then_ready()
 
-    # The end, and what is told
+    # The end, and publishing
 
     def _stop(self) -> None:
         self._notifier.send("STOPPING=1")
         self._probing.stop()
-        if self._attachment.mounted is None:  # it may be back
+        if self._attachment.mounted is None:  # binfmt_misc may be mounted again
             self._look_for_mount("stop")
             self._background.finish([_MOUNT], _STOPPING)
         self._after_look = None
@@ -644,7 +650,7 @@ class Service:
         return self._report.document(self._reconciler, self._attachment.mounted, self._pacing.contended())
 
     def _tell(self, result: PassResult | None = None) -> None:
-        """Publish the status, and say that the daemon is ready: after the first pass, with proper names."""
+        """Publish the status; send READY=1 as well after the first pass that leaves no drift open."""
         first = not self._ready and result is not None and not self._pacing.open()
         self._ready |= first
         if first:
@@ -653,7 +659,7 @@ class Service:
             self._publisher.publish(self._document(), self._reconciler.config, started=self._ready)
 
     def _tell_then_ready(self) -> None:
-        """Publish the status, and send READY=1 when it can be read, or could not be written for a while."""
+        """Publish the status, and send READY=1 when that has been written, or after a second without that."""
         ready = self._ready and self._started  # the start itself waits until all is published
         then = self._say_ready if ready else None
         self._publisher.publish(self._document(), self._reconciler.config, started=self._ready, then=then)

@@ -1,4 +1,4 @@
-"""Signals set a flag and wake the loop.  SIGXCPU also ends real-time scheduling, in the handler itself."""
+"""Signals: each sets a flag and wakes the loop.  SIGXCPU also ends real-time scheduling, in the handler itself."""
 
 import os
 import signal
@@ -7,11 +7,11 @@ from types import FrameType
 from binfmtd.kernel.scheduling import end_real_time
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
-HELD = (*_STOP, signal.SIGHUP)  # blocked from the first line that we run until they can be answered
+HELD = (*_STOP, signal.SIGHUP)  # blocked from our first line on, until their handlers are installed
 
 
 class Signals:
-    """What was asked for by signal.  ``descriptor`` becomes readable with each; ``take`` clears it."""
+    """The flags that signals have set.  ``descriptor`` becomes readable with each signal; ``drain`` empties it."""
 
     def __init__(self) -> None:
         self.stop = False
@@ -25,7 +25,7 @@ class Signals:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
 
     def drain(self) -> None:
-        """Empty the pipe; the flags stay until whoever acts on one clears it."""
+        """Empty the pipe; a flag stays set until the loop clears it."""
         try:
             while os.read(self.descriptor, 4096):
                 pass
@@ -33,19 +33,19 @@ class Signals:
             pass
 
     def ignore(self) -> None:
-        """Be deaf from here on: the end has begun, and Python's own would give way to who asks for it once more."""
+        """Ignore SIGTERM, SIGINT and SIGHUP from here on: a second signal must not interrupt Python's own end."""
         for number in HELD:
             signal.signal(number, signal.SIG_IGN)
 
     def expect_real_time_to_end(self) -> None:
-        """Answer SIGXCPU from here on: it says that the loop has not waited for too long."""
+        """Handle SIGXCPU from here on: the kernel sends it when the loop has gone too long without a wait."""
         signal.signal(signal.SIGXCPU, self._end_real_time)
 
     def _end_real_time(self, number: int, _frame: FrameType | None) -> None:
-        """Schedule the loop ordinarily, in the handler: what takes so long may never come back to the loop."""
+        """Schedule the loop ordinarily, in the handler: code that takes so long may never return to the loop."""
         if end_real_time():
             self.real_time_ended = True
-        else:  # the other reason is RLIMIT_CPU, whose default is to end the process
+        else:  # then RLIMIT_CPU is the reason; by default that ends the process
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 
@@ -59,7 +59,7 @@ class Signals:
 
 
 def reap_orphans() -> None:
-    """As process 1 of a container, collect what others left behind."""
+    """As process 1 of a container, collect orphaned processes that have ended; does not wait."""
     if os.getpid() != 1:
         return
     try:

@@ -1,4 +1,4 @@
-"""The state directory: where it is, that it is ours, and the lock that one daemon holds on it for life."""
+"""The state directory: its path, the check that it is safe, and the lock that one daemon holds for its whole life."""
 
 import errno
 import fcntl
@@ -15,11 +15,11 @@ ROOT_STATE_DIR = "/run/binfmtd"
 LOCK_NAME = "lock"
 RUN = "run"
 APPLY = "apply"
-PATIENCE = 0.5  # seconds
+PATIENCE = 0.5  # seconds that a start waits for the lock
 
 
 def default_state_dir() -> str:
-    """``$BINFMTD_STATE_DIR``; for root /run/binfmtd; else ``$XDG_RUNTIME_DIR/binfmtd``.  Raises StateError."""
+    """Return ``$BINFMTD_STATE_DIR``; for root /run/binfmtd; else ``$XDG_RUNTIME_DIR/binfmtd``.  Raises StateError."""
     if named := os.environ.get("BINFMTD_STATE_DIR"):
         return named
     if os.geteuid() == 0:
@@ -30,7 +30,7 @@ def default_state_dir() -> str:
 
 
 def make_state_dir(path: str) -> None:
-    """Make the directory if it is not there; raises StateError unless only we and root could write in it."""
+    """Make the directory if it does not exist.  Raises StateError unless only we and root can write in it."""
     from binfmtd.files.trust import Trust, untrusted
 
     try:
@@ -42,20 +42,21 @@ def make_state_dir(path: str) -> None:
         raise StateError(f"{path} is not a directory of its own: name another with --state-dir")
     if reason := untrusted(os.path.abspath(path), Trust.of_this_process()):
         raise StateError(f"the state directory is not safe: {reason}")
-    if found.st_mode & 0o022:  # not even a sticky one will do: others could make the ledger there before we do
+    if found.st_mode & 0o022:  # not even a sticky one is safe: another user could make the ledger there first
         raise StateError(
             f"{path} can be written by others (mode {found.st_mode & 0o7777:04o}): run `chmod go-w {path}`"
         )
 
 
 class Lock:
-    """Held as long as the daemon (or one ``apply``) lives: the kernel lets go of it however that ends."""
+    """A lock for the life of a daemon (or of one ``apply``): the kernel releases it however the process ends."""
 
     def __init__(self, state_dir: str, purpose: str = RUN, before: Callable[[], None] = lambda: None) -> None:
-        """Take it.
+        """Take the lock.
 
-        ``before`` is called, perhaps several times, when no other process holds the lock and ours is not seen yet.
-        Raises AlreadyRunningError, naming the daemon that has it, and StateError for any other reason.
+        ``before`` is called, perhaps several times, when no other process holds the lock, and before ``running_pid``
+        finds it held by us.  Raises AlreadyRunningError, which names the daemon that has it, and StateError for any
+        other reason.
         """
         self._state_dir = state_dir
         self._purpose = purpose
@@ -63,9 +64,9 @@ class Lock:
         self._descriptor = self._acquire(PATIENCE, before)
 
     def keep(self) -> bool:
-        """See that directory and lock are there still; True if somebody removed them, and they are made again.
+        """Make directory and lock again if another program has removed them; return True if so.
 
-        Raises as the making of both does; nobody is waited for.
+        Does not wait for another holder.  Raises AlreadyRunningError and StateError.
         """
         held = os.fstat(self._descriptor)
         try:
@@ -80,21 +81,21 @@ class Lock:
         return True
 
     def release(self) -> None:
-        """Let go of it."""
+        """Release the lock."""
         os.close(self._descriptor)
 
     def _acquire(self, patience: float, before: Callable[[], None]) -> int:
         try:
-            # Ours alone: flock(2) asks for no right to write, so whoever may read it could keep every daemon out.
+            # Only we may open it: flock(2) needs no right to write, so a user who may read it could block every daemon.
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
                 if not _take(descriptor, patience, before):
                     raise _taken(self._state_dir, *_holder(descriptor))
-                os.fchmod(descriptor, 0o600)  # an older version's was open to all
+                os.fchmod(descriptor, 0o600)  # an older version let every user read it
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, f"{os.getpid()}\n{self._purpose}\n".encode(), 0)
             except BaseException:
-                os.close(descriptor)  # or it would keep ourselves out at the next try
+                os.close(descriptor)  # else it would still hold the lock at our next try
                 raise
         except OSError as error:
             if error.errno == errno.ELOOP:
@@ -114,12 +115,12 @@ def holder(state_dir: str) -> tuple[int, str] | None:
     """Return the process id of the lock's holder and its purpose, RUN or APPLY; None if the lock is free.
 
     The holder writes both: the id is the one in its own pid namespace, and 0 if it is not written yet.  Where we may
-    not open the lock, the kernel's list has the id, but no purpose.  The list leaves out processes outside of our pid
-    namespace, and names files on btrfs by another device than stat(2) does.
+    not open the lock, the id comes from /proc/locks, and the purpose is taken to be RUN.  That list leaves out
+    processes outside of our pid namespace, and names files on btrfs by another device than stat(2) does.
     """
     path = os.path.join(state_dir, LOCK_NAME)
     try:
-        # O_NONBLOCK: of a FIFO, which is no lock, it would wait for the other end.
+        # O_NONBLOCK: if a FIFO lies there, which is no lock, open(2) would wait for its other end.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except PermissionError:
         listed = _listed(path)
@@ -139,14 +140,15 @@ def holder(state_dir: str) -> tuple[int, str] | None:
 
 
 def is_holder(pid: int, state_dir: str) -> bool:
-    """Return whether the process that has this id in our pid namespace holds the lock.
+    """Return True if the process that has this id in our pid namespace holds the lock.
 
-    The id in the lock may be one of another pid namespace, and an unrelated process may have it in ours.
+    The id in the lock may be one of another pid namespace, and an unrelated process may have it in ours.  Where
+    /proc/locks does not name the process, it counts as the holder if it has the file open.
     """
     path = os.path.join(state_dir, LOCK_NAME)
     if pid and _listed(path) == pid:
         return True
-    try:  # the kernel's list may know the file by another device, as on btrfs and overlayfs
+    try:  # /proc/locks may name the file by another device, as on btrfs and overlayfs
         descriptors = os.listdir(f"/proc/{pid}/fd")
     except OSError:
         return False
@@ -161,7 +163,7 @@ def _same(one: str, other: str) -> bool:
 
 
 def _listed(path: str) -> int | None:
-    """Who holds the lock, by /proc/locks (proc_locks(5)); who only waits for it is marked there with an arrow."""
+    """Return the holder's process id in /proc/locks (proc_locks(5)); an arrow there marks a process that only waits."""
     try:
         found = os.lstat(path)
         with open("/proc/locks", encoding="ascii", errors="replace") as locks:
@@ -176,18 +178,20 @@ def _listed(path: str) -> int | None:
 
 
 def _take(descriptor: int, patience: float, before: Callable[[], None]) -> bool:
-    """Wait a little: ``running_pid`` holds it for an instant, and ``apply`` for a pass.
+    """Take the lock; return False if another process still holds it after ``patience`` seconds.
 
-    A shared lock keeps other daemons from taking it, and ``running_pid`` does not count it: so ``before`` has been
-    called when it first finds the lock held.
+    ``running_pid`` holds it for an instant, and ``apply`` for a pass.
+
+    First comes a shared lock: it keeps other daemons from taking the lock, and ``running_pid`` does not count it.  So
+    ``before`` has been called when ``running_pid`` first finds the lock held.
     """
     give_up = time.monotonic() + patience
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            os.ftruncate(descriptor, 0)  # the last holder's process id says nothing any more
+            os.ftruncate(descriptor, 0)  # the last holder's process id is no longer valid
             before()
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # loses the shared lock if it fails: flock(2)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a failure releases the shared lock: flock(2)
         except BlockingIOError:
             if time.monotonic() >= give_up:
                 return False

@@ -1,9 +1,10 @@
-"""The files of the state directory, brought up to date by a thread: a disk that hangs must not delay a repair.
+"""The files of the state directory, written by a thread: a disk that hangs must not delay a repair.
 
-Each file takes note of its new content (``put``); one thread writes what has changed, and sees to it that the directory
-and the lock are still there.  Content that was replaced before it was written is never written.
+Each file object keeps its new content (``put``).  One thread writes what has changed, and makes the directory and the
+lock again if another program has removed them.  Content that was replaced before it was written is never written.
 
-What must not begin before its files are written waits for them, and begins without them when the disk takes too long.
+Work that must not begin before the files are written waits for them, but begins without them when the disk takes too
+long.
 """
 
 import time
@@ -18,14 +19,14 @@ KEY = "state directory"
 
 
 class StateFile(Protocol):
-    """A file with new content."""
+    """A file that keeps its new content until it is written."""
 
     def sync(self) -> bool:
-        """Write it if it has changed or is missing; False if that failed."""
+        """Write the content if it has changed or the file is missing; return False if that failed."""
 
 
 class Written(NamedTuple):
-    """What came of it."""
+    """The result of one round."""
 
     made_again: bool = False  # another program had removed the directory or the lock
     problem: str | None = None  # why the directory cannot be made again
@@ -42,7 +43,7 @@ class _Waiting:
 
 
 class StateWriter:
-    """Writes the files in the background, one round after the other."""
+    """A writer of the files in the background, one round after the other."""
 
     def __init__(
         self,
@@ -52,17 +53,17 @@ class StateWriter:
         written: Callable[[Written], None],
         before: Callable[[], object] = lambda: None,
     ) -> None:
-        """``written`` is called in the loop after each round, ``before`` in the thread at its beginning."""
+        """Call ``written`` in the loop after each round, and ``before`` in the thread at its beginning."""
         self._before = before
         self._background = background
         self._lock = lock
         self._files = files
         self._written = written
-        self._next: list[_Waiting] = []  # for a round that has not begun
-        self._waiting: list[_Waiting] = []  # all that has not begun
+        self._next: list[_Waiting] = []  # work for a round that has not begun
+        self._waiting: list[_Waiting] = []  # all work that has not begun
 
     def sync(self, then: Callable[[], None] | None = None, within: float = float("inf")) -> None:
-        """Bring the files up to date.
+        """Write the files in the background.
 
         ``then`` is called once, in the loop: when the content of this moment is written or could not be written, or
         after ``within`` seconds.
@@ -75,11 +76,11 @@ class StateWriter:
 
     @property
     def due_at(self) -> float:
-        """When something that waits begins without its files; monotonic, in seconds."""
+        """The time when the next waiting work begins without its files (monotonic, in seconds); infinity if none is."""
         return min((each.by for each in self._waiting), default=float("inf"))
 
     def begin_overdue(self, now: float) -> None:
-        """Begin what has waited for long enough."""
+        """Begin the work that has waited for long enough."""
         for each in [each for each in self._waiting if now >= each.by]:
             self._begin(each)
 
@@ -96,7 +97,7 @@ class StateWriter:
 
     def _write(self) -> tuple[Written, list[_Waiting]]:
         self._before()
-        waiting, self._next = self._next, []  # those that come from here on belong to the next round
+        waiting, self._next = self._next, []  # work that comes from here on belongs to the next round
         try:
             made_again = self._lock.keep()
         except StateError as error:

@@ -1,6 +1,6 @@
-"""The status file: what the daemon says of itself to whoever reads, put together from what was seen last.
+"""The status file: the daemon's state, for other programs to read, made of what was observed last.
 
-It is replaced when it says something else than before.
+It is replaced when its content changes.  The number of passes and the last pass alone are no change.
 """
 
 import time
@@ -21,7 +21,7 @@ from binfmtd.report.status_json import status_written, write_status
 
 
 class StatusFile:
-    """What the document says that outlives a pass."""
+    """The status file, and those parts of its document that outlive a pass."""
 
     def __init__(self, state_dir: str, config_path: str, counts: Counts, probe: ProbeReport) -> None:
         self._state_dir = state_dir
@@ -36,26 +36,26 @@ class StatusFile:
         self.last_pass: dict[str, Any] | None = None
         self.error: OSError | None = None  # why the file could not be written
         self._wanted: dict[str, Any] | None = None
-        self._written: dict[str, Any] | None = None  # what the file says, but for the counting of passes
+        self._written: dict[str, Any] | None = None  # the content of the file, without ``passes`` and ``last_pass``
 
     def config_loaded(self, reload_began: float) -> None:
-        """Another config is in force; the reload began to read it then, in seconds since the boot."""
+        """Record that another config is in force; its reload began ``reload_began`` seconds after the boot."""
         self.generation += 1
         self._loaded_at = now()
         self.config_error = None
         self._reload_began = reload_began
 
     def config_rejected(self, error: str, reload_began: float) -> None:
-        """The config before stays in force."""
+        """Record that a new config is invalid; the one before stays in force."""
         self.config_error = error
         self._reload_began = reload_began
 
     def put(self, document: dict[str, Any]) -> None:
-        """Have the file say this; ``sync`` writes it."""
+        """Set the content of the file; ``sync`` writes it."""
         self._wanted = document
 
     def sync(self) -> bool:
-        """Replace the file, unless it says so already; False if that failed, and ``error`` says why."""
+        """Replace the file unless it has this content; return False if that failed: ``error`` then has the reason."""
         document = self._wanted
         if document is None:
             return True
@@ -80,10 +80,10 @@ class StatusFile:
         history: list[dict[str, Any]],
         seal: SealStatus = OFF,
     ) -> dict[str, Any]:
-        """What there is to say.
+        """Return the status document.
 
-        ``bridged``: what drifted since the last look, whether a stand-in serves, and why, as far as that is known;
-        ``troubles``: why the daemon cannot do its work or a part of it, the worst first.
+        ``bridged``: each name that drifted since the last pass -> True if a stand-in serves, and why it drifted, if
+        that is known.  ``troubles``: why the daemon cannot do its work or a part of it, the worst first.
         """
         failed = {name: str(error) for name, error in reconciler.failed.items()}
         unrestored = [
@@ -92,7 +92,7 @@ class StatusFile:
         problems = (*troubles, reconciler.ledger.problem, reconciler.memory.problem, *unrestored)
         problem = next(filter(None, problems), None)
         what = Troubles(failed, contended, self._counts.repairs_by_entry(), problem, reconciler.pauses)
-        look = self.look if mounted is not None else None  # what was seen before an unmount is there no more
+        look = self.look if mounted is not None else None  # what was observed before an unmount exists no more
         rows = [] if look is None else handler_states(look.desired, look.observed, look.plan, what)
         for row in rows:
             if row["name"] in bridged and row["state"] == "registered":
@@ -136,14 +136,14 @@ class StatusFile:
 
 
 def when(end: float) -> str | None:
-    """A moment that is told in seconds since the boot, by the clock on the wall; None for ever, or in no calendar."""
+    """Return a time in seconds since the boot as UTC in ISO 8601; None for infinity, or if no calendar has it."""
     try:
         at = round(time.time() + end - since_boot())
         return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
-    except (ValueError, OverflowError):  # infinity, or a clock at the end of time
+    except (ValueError, OverflowError):  # infinity, or a clock that is set too far
         return None
 
 
 def now() -> str:
-    """This moment, by the clock on the wall."""
+    """Return the present UTC time in ISO 8601, to the millisecond."""
     return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")

@@ -1,7 +1,7 @@
-"""The file for node_exporter, written by a thread of its own: a disk that hangs must not hold up repairs.
+"""The textfile for node_exporter, written by a thread of its own: a disk that hangs must not delay repairs.
 
-It is replaced when there is something new to say, once a second at most, and goes when the daemon ends: it would say
-for ever that all is well.
+It is replaced when there is a new snapshot, once a second at most.  It is removed when the daemon ends: otherwise it
+would report for ever that all is well.
 """
 
 import os
@@ -14,15 +14,15 @@ from binfmtd.files.atomic import write_atomically
 from binfmtd.kernel.scheduling import begin_thread
 from binfmtd.report.snapshot import Snapshot
 
-_REST = 1.0  # seconds from one writing to the next
+_REST = 1.0  # seconds from one write to the next
 _PATIENCE = 0.5  # seconds that the daemon's end waits for a disk
 
 
 class Textfile:
-    """Keeps ``path`` in step with the newest snapshot."""
+    """A thread that keeps ``path`` in step with the newest snapshot."""
 
     def __init__(self, path: str, failed: Callable[[str], None]) -> None:
-        """``failed`` is called in the thread, with each new reason why it cannot be written."""
+        """Start the thread, which calls ``failed`` with each new reason why the file cannot be written."""
         self._path = path
         self._failed = failed
         self._snapshot: Snapshot | None = None
@@ -33,12 +33,12 @@ class Textfile:
         self._thread.start()
 
     def show(self, snapshot: Snapshot) -> None:
-        """There is something new to say."""
+        """Have the thread write this snapshot; never waits."""
         self._snapshot = snapshot
         self._new.set()
 
     def close(self) -> None:
-        """Take the file away."""
+        """Have the thread remove the file and end; waits half a second at most."""
         self._end.set()
         self._new.set()
         self._thread.join(_PATIENCE)

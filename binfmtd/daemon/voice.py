@@ -1,4 +1,4 @@
-"""How the daemon says something: under the id of a pass, what one cause did in one line, what lasts once."""
+"""Lines of the log: with the id of a pass, one line for all that one cause did, and one for a problem that lasts."""
 
 import os
 from collections.abc import Callable, Hashable, Iterable, Mapping
@@ -16,43 +16,43 @@ _K = TypeVar("_K", bound=Hashable)
 
 
 class Voice:
-    """The log, and the history in the status."""
+    """The log, and the history that the status contains."""
 
     def __init__(self, counts: Counts, history: History) -> None:
-        """``counts`` tell which pass it is."""
+        """Number the passes by ``counts``, and continue ``history``."""
         self.log = get_logger()
         self._counts = counts
         self._history = history
         self._incidents = Incidents()
-        self._run = os.urandom(3).hex()  # so that no other daemon's passes have the ids of ours
+        self._run = os.urandom(3).hex()  # makes the ids of our passes differ from another daemon's
         self._said: set[str] = set()
         self._failures: dict[str, str] = {}  # entry -> the refusal that was logged
 
     @property
     def pass_id(self) -> str:
-        """The pass that is being made, or the next one."""
+        """The id of the pass that is being made, or of the next one."""
         return f"{self._run}-{self._counts.passes.total() + 1}"
 
     @property
     def pass_log(self) -> Logger:
-        """What belongs to a pass, or has led to it."""
+        """The logger for events that belong to a pass, or have led to it."""
         return self.log.bind(**{"pass": self.pass_id})
 
     def incident(self, level: str, event: str, key: str, now: float, *, urgent: bool = False) -> Incident:
-        """What is told in one line when the cause that ``key`` stands for is over."""
+        """Return the incident of the cause ``key``: one line, logged when that is over, or at once if ``urgent``."""
         incident = self._incidents.of(event, level, key, now, urgent=urgent)
         incident.pass_id = self.pass_id
         return incident
 
     def tell(self, incident: Incident) -> None:
-        """Log it, and remember it for the status."""
+        """Log an incident, and add it to the history."""
         getattr(self.log, incident.level)(incident.event, **incident.line())
         self._history.add(incident.row())
 
     def tell_due(self, now: float, silent: Mapping[str, object]) -> bool:
-        """Tell what is over; whether there was anything.
+        """Log the incidents that are over; return True if there were any.
 
-        Of repairs of ``silent`` names the log has said that there will be more of them.
+        Repairs of ``silent`` names alone get the level debug: the log has announced that more of them will come.
         """
         over = self._incidents.close(now)
         for incident in over:
@@ -62,30 +62,30 @@ class Voice:
         return bool(over)
 
     def due_at(self) -> float:
-        """When something is to be told; infinity if nothing is."""
+        """Return when the next incident is to be logged (monotonic, in seconds); infinity if none is."""
         return self._incidents.due_at()
 
     def history(self) -> list[dict[str, Any]]:
-        """The rows of the status, with what is going on."""
+        """Return the rows of the history, with those of the incidents that are not over."""
         return self._history.rows(self._incidents.open())
 
     def once(self, key: str, event: str, **details: object) -> None:
-        """Log what lasts; not again until ``forget_said``."""
+        """Log a warning once for each ``key``, and again only after ``forget_said``."""
         if self.is_news(key):
             self.log.warning(event, **details)
 
     def is_news(self, key: str) -> bool:
-        """True for the first time since ``forget_said``."""
+        """Return True at the first call with this key since ``forget_said``."""
         news = key not in self._said
         self._said.add(key)
         return news
 
     def forget_said(self) -> None:
-        """What lasts is to be said once more: the config is another one."""
+        """Let problems that last be logged once more: another config is in force."""
         self._said.clear()
 
     def failed(self, failures: Iterable[tuple[str, WriteRefusedError]]) -> bool:
-        """Log refusals, but not each time that the same is tried again; True if any is news."""
+        """Log refusals, but no refusal that repeats the last one of its entry; return True if any was logged."""
         news = [(name, error) for name, error in failures if self._failures.get(name) != str(error)]
         self._failures |= {name: str(error) for name, error in news}
         for (number, reason), refused in grouped(news, lambda each: (each[1].errno, str(each[1]))):
@@ -94,12 +94,12 @@ class Voice:
         return bool(news)
 
     def went_well(self, name: str) -> None:
-        """What was refused before has been done: the next refusal is news."""
+        """Forget the last refusal of this entry, since a write has succeeded: the next refusal is logged."""
         self._failures.pop(name, None)
 
 
 def grouped(items: Iterable[_T], key: Callable[[_T], _K]) -> list[tuple[_K, list[_T]]]:
-    """What happened to many at once (a flush) makes one line, not one each."""
+    """Group items by their keys: a flush of many entries then makes one line, not one for each."""
     groups: dict[_K, list[_T]] = {}
     for item in items:
         groups.setdefault(key(item), []).append(item)

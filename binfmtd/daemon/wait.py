@@ -1,16 +1,17 @@
-"""The one wait: inotify, the mount table, signals, results of work in the background, and a deadline."""
+"""The loop's one wait: for inotify, the mount table, signals, results of work in the background, and a deadline."""
 
 import math
 import select
 import time
 
-LONGEST_WORK = 60.0  # seconds from one wait to the next, however much there is to do; else something is stuck
+LONGEST_WORK = 60.0  # seconds from one wait to the next, at most; after more the loop counts as stuck
 
 
 class Wait:
-    """Sleeps until one of the descriptors is readable, or the time has come.
+    """A wait until one of the descriptors is readable, or a deadline has come.
 
-    ``back_at`` (monotonic, in seconds) is when whoever waits has come back for the next wait, if all is well.
+    ``back_at`` (monotonic, in seconds) is when the loop has come back for its next wait at the latest, unless it is
+    stuck.
     """
 
     def __init__(self, *descriptors: int) -> None:
@@ -22,18 +23,19 @@ class Wait:
             self.add(descriptor)
 
     def add(self, descriptor: int) -> None:
-        """Wait for this one as well, but not during a storm."""
+        """Wait for this descriptor as well, but not during a storm."""
         self._all.register(descriptor, select.EPOLLIN)
 
     def until(self, deadline: float, listen_at: float = -math.inf) -> dict[int, int]:
-        """The readable descriptors, with their events; none once ``deadline`` (monotonic, maybe infinite) is over.
+        """Return the readable descriptors, with their events; none if ``deadline`` (monotonic, or infinity) has come.
 
-        Before ``listen_at`` only those count that a storm does not concern, and when it comes it is a deadline.
+        Before ``listen_at`` only the descriptors that the constructor was given count, and ``listen_at`` itself is a
+        deadline.
         """
         now = time.monotonic()
         storming = now < listen_at
         epoll, deadline = (self._always, min(deadline, listen_at)) if storming else (self._all, deadline)
-        # epoll counts in milliseconds, and Python rounds up: never early, so no spinning.
+        # epoll counts in milliseconds, and Python rounds up: it never returns early, so the loop does not spin.
         timeout = None if deadline == math.inf else max(0.0, deadline - now)
         self.back_at = deadline + LONGEST_WORK
         woken = epoll.poll(timeout)

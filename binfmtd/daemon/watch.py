@@ -1,12 +1,17 @@
-"""inotify, by pyinotify: who touched the instance, and whether an interpreter or the config changed.
+"""inotify, by pyinotify: events of the instance, of interpreters' files and of the config.
 
-What a watch on binfmt_misc's directory reports (measured, see docs/kernel.md): registering names only ``register``
-(OPEN, MODIFY unless refused, CLOSE_WRITE); enabling, disabling and removing name the entry, and from 6.18 on removing
-adds DELETE; everything at once names ``status``, after the DELETE of each.  Equal neighbouring events are merged, and
-the last mount's end reports UNMOUNT and IGNORED.  So an event says "look", never "what".
+A watch on binfmt_misc's directory reports (measured, see docs/kernel.md):
 
-Of pyinotify the watch manager is used; its notifier would cost three times as much on the way to a repair as reading
-its descriptor here.
+* a registration: only the name ``register`` (OPEN, MODIFY unless refused, CLOSE_WRITE);
+* enabling, disabling or removing one entry: the entry's name (the same events; from 6.18 on, removing adds DELETE);
+* a flush, and switching the instance on or off: ``status``; from 6.18 on, a flush first reports DELETE for each entry;
+* the end of the last mount: UNMOUNT and IGNORED.
+
+The kernel merges equal neighbouring events.  So an event is a reason to look at the instance, and does not contain what
+has changed.
+
+Only the watch manager of pyinotify is used.  On the way to a repair its notifier would cost three times as much as
+reading its descriptor here.
 """
 
 import fcntl
@@ -26,7 +31,7 @@ from binfmtd.files.chain import ANY_NAME, ITSELF
 from binfmtd.formats.line import to_text
 from binfmtd.kernel.write import Wrote
 
-# pyinotify adds a handler of its own to stderr when it is imported, and reports errors there that it also returns.
+# When it is imported, pyinotify begins to log to stderr; it reports errors there that it also returns.
 logging.getLogger("pyinotify").handlers.clear()
 logging.getLogger("pyinotify").propagate = False
 logging.getLogger("pyinotify").disabled = True
@@ -49,17 +54,15 @@ _GONE = pyinotify.IN_UNMOUNT | pyinotify.IN_IGNORED
 _HEAD = struct.Struct("iI")
 _EVENT = struct.Struct("iIII")
 _LENGTH = struct.Struct("I")
-_LENGTH_AT = 12  # the last of an event's four numbers says how long its name is
+_LENGTH_AT = 12  # the last of an event's four numbers is the length of its name
 _BUFFER_BYTES = 8192  # a flush of 33 handlers reports 3 KiB; to allocate a larger buffer takes longer
 _MOST_BYTES = 131072  # some 4,000 events; a flush of 1,000 entries makes half of that
 _STATUS = b"status\0"  # the file that a flush is written to
-_FEW_BYTES = (
-    4 * 32
-)  # before 6.18 a flush reports nothing else, and cannot be told from the instance's being switched off
+_FEW_BYTES = 4 * 32  # before 6.18 a flush reports no more, and looks as if the instance were switched off
 _REST_BYTES = 65536
-_WALKS = 3  # of paths whose directories are exchanged while they are walked
+_WALKS = 3  # at most, of paths whose directories are exchanged during the walk
 _REFUSED = -1
-_LOST = -1  # IN_Q_OVERFLOW is of no watch
+_LOST = -1  # IN_Q_OVERFLOW belongs to no watch
 _LARGEST_EVENT = _EVENT.size + 256  # a name has up to 255 bytes and a NUL
 
 
@@ -71,25 +74,26 @@ class Armed(NamedTuple):
 
 
 class Watch:
-    """One inotify instance for everything.
+    """The one inotify instance of the daemon.
 
-    Where the kernel has no instance or no watch left, ``exhausted`` says so, with the remedy; ``open`` tries anew.
+    Where the kernel has no inotify instance or no watch left, ``exhausted`` is the reason with the remedy; the next
+    ``open`` or ``watch_instance`` tries again.
     """
 
     def __init__(self) -> None:
         self.descriptor: int | None = None
         self.exhausted: str | None = None
-        self.nobodys = False  # the last reading met files beside interpreters and the config, which nobody waits for
+        self.nobodys = False  # the last reading met files that no owner watches, beside interpreters or the config
         self._manager: pyinotify.WatchManager | None = None
         self._instance: int | None = None
         self.unknown = 0  # events of directories that were armed, but not in use yet
         self._files: dict[int, dict[str, set[str]]] = {}  # watch descriptor -> name -> owners
         self._names: dict[str, Mapping[int, Collection[str]]] = {}  # owner -> watch descriptor -> names
         self._unused: set[int] = set()  # watch descriptors
-        self._others_write: set[int] = set()  # not the state directory, where we do
+        self._others_write: set[int] = set()  # watch descriptors; not of the state directory, where we write
 
     def open(self) -> int | None:
-        """Begin to watch; returns the descriptor if there was none before."""
+        """Open inotify; return its descriptor, or None if it was open already or the kernel has no instance left."""
         if self._manager is not None:
             return None
         self.exhausted = None
@@ -105,9 +109,9 @@ class Watch:
         return self.descriptor
 
     def watch_instance(self, directory: str) -> bool:
-        """Arm the watch on a mounted instance; True if it is another one than before (or the watch had been lost).
+        """Arm the watch on a mounted instance; return True if the instance is another one, or the watch had been lost.
 
-        The kernel answers with the same watch descriptor for the same directory of the same instance.
+        The kernel returns the same watch descriptor for the same directory of the same instance.
         """
         before = self._instance
         if self._manager is not None:
@@ -128,9 +132,9 @@ class Watch:
             self._instance = None
 
     def arm(self, directory: str, names: Collection[str]) -> int:
-        """Begin to watch names (or ANY_NAME, or ITSELF) in a directory; returns its watch descriptor, for ``use``.
+        """Begin to watch names (or ANY_NAME, or ITSELF) in a directory; return its watch descriptor, for ``use``.
 
-        May be called in any thread: looking the directory up blocks where its file system does not answer.
+        Any thread may call it: looking the directory up blocks where its file system does not answer.
         Raises OSError.
         """
         return self._add(directory, _DIRECTORY_MASK if set(names) == {ITSELF} else _FILE_MASK)
@@ -138,7 +142,7 @@ class Watch:
     def arm_all(self, find: Callable[[], Mapping[str, Collection[str]]]) -> Armed:
         """Arm the directories that ``find`` returns, until it returns the same again: they may be exchanged meanwhile.
 
-        Like ``arm``, for any thread.
+        Any thread may call it.
         """
         directories: Mapping[str, Collection[str]] = {}
         armed = Armed({}, ())
@@ -150,7 +154,7 @@ class Watch:
             failed = []
             for directory, wanted in directories.items():
                 try:
-                    # Two paths may be one directory: the kernel then answers with one descriptor.
+                    # Two paths may be one directory: the kernel then returns one descriptor.
                     names.setdefault(self.arm(directory, wanted), set()).update(wanted)
                 except OSError:
                     failed.append(directory)
@@ -158,7 +162,7 @@ class Watch:
         return armed
 
     def use(self, owner: str, names: Mapping[int, Collection[str]]) -> None:
-        """Report events on these names of armed directories under ``owner``, and on no others any more.
+        """Report events on these names of armed directories under ``owner``, and no longer on its earlier names.
 
         An owner is a kind of file, such as ``config``, or the absolute path of an interpreter.
         """
@@ -184,13 +188,13 @@ class Watch:
                 self._unused.add(descriptor)
 
     def tidy(self) -> None:
-        """Stop watching directories that no owner uses; not while a thread may have armed one for its use."""
+        """Stop watching directories that no owner uses.  Not to be called while a thread may have armed one."""
         for descriptor in self._unused - self._files.keys() - {self._instance}:
             self._remove(descriptor)
         self._unused.clear()
 
     def watch_files(self, owner: str, directories: Mapping[str, Collection[str]]) -> list[str]:
-        """Arm these directories and use these names in them; returns the directories that can never be watched."""
+        """Arm these directories and use these names in them; return the directories that can never be watched."""
         armed = self.arm_all(lambda: directories)
         self.use(owner, armed.names)
         self.tidy()
@@ -201,9 +205,9 @@ class Watch:
     ) -> Heard:
         """Read all pending events, and leave out those that our own writes since the last call must have raised.
 
-        What others did is added to ``heard``, or told alone.  ``flushed`` is called before the events are looked at one
-        by one, if they look like those of a flush and no other file has changed.
-        Our events are in the queue when the write returns, so what is not found by now will not come.
+        The events of other programs are added to ``heard``, or to a new one; return it.  ``flushed`` is called before
+        the events are examined one by one, if they look like those of a flush and no other file has changed.
+        The events of our own write are in the queue when it returns, so those that are missing now will not come.
         """
         data = self._read()
         begins = self._first_removals(data)
@@ -227,25 +231,25 @@ class Watch:
             elif descriptor in self._files:
                 names = self._files[descriptor]
                 found = set(names.get(to_text(name), ())) if name else set().union(*names.values())
-                if not name.startswith(b"."):  # which no directory of configs is asked for: editors' and our own locks
+                if not name.startswith(b"."):  # in directories of configs these are editors' files and our locks
                     found |= names.get(ANY_NAME, set())
                 self.nobodys |= not found and descriptor in self._others_write
                 heard.files |= found
                 heard.arrived |= bool(found - _KINDS and mask & _ARRIVALS)
             elif not mask & pyinotify.IN_IGNORED:
                 self.unknown += 1
-        # Of two that are removed by name at the same time, both removals may come before both writes.
+        # Two entries may be removed by name at the same time: both DELETEs may then come before both writes.
         if begins and begins <= heard.names and not begins & heard.written:
             heard.everything = heard.flushed = True
         return heard
 
     def wait(self, seconds: float) -> None:
-        """Wait until an event is pending, for so long at most."""
+        """Wait until an event is pending, ``seconds`` at most."""
         if self.descriptor is not None:
             select.select([self.descriptor], [], [], seconds)
 
     def _first_removals(self, data: bytes) -> set[str]:
-        """Return the first two entries that are named, if both were removed with no write before, else nothing.
+        """Return the names of the first two events, if both are removals with no write before them; else no name.
 
         From Linux 6.18 on the kernel reports a flush in this way as soon as it begins, and lets a registration wait
         until the flush has ended.
@@ -261,7 +265,7 @@ class Watch:
         return {to_text(name.rstrip(b"\0")) for name in names}
 
     def _only_of_instance(self, data: bytes) -> bool:
-        """Tell if these are surely events of binfmt_misc alone.
+        """Return True if these are certainly events of binfmt_misc alone.
 
         Events are a multiple of 16 bytes long (inotify(7)), and begin with the watch's descriptor.
         """
@@ -273,10 +277,10 @@ class Watch:
         heard.files.update(self._names)
 
     def _hear_storm(self, heard: Heard, data: bytes) -> None:
-        """Take thousands of events for an overflow: to read each would take longer than to look at everything.
+        """Treat thousands of events as an overflow: to examine each would take longer than to look at everything.
 
-        Of files only those may have changed in whose directories something happened.  Events are a multiple of 16 bytes
-        long (inotify(7)), and begin with the watch's descriptor; a part of a name may pass for one.
+        Watched files may have changed only in directories that have an event.  Events are a multiple of 16 bytes long
+        (inotify(7)), and begin with the watch's descriptor; a part of a name may be taken for one.
         """
         heard.overflow = heard.everything = True
         descriptors = set(memoryview(data).cast("i")[::4])
@@ -309,10 +313,10 @@ class Watch:
         if self._manager is None:
             raise OSError(self.exhausted)
         try:
-            # Added to what is watched there: an interpreter may be said to lie in the instance's own directory.
+            # IN_MASK_ADD keeps an earlier mask: a config may name an interpreter in the instance's own directory.
             (descriptor,) = self._manager.add_watch(directory, mask | pyinotify.IN_MASK_ADD, quiet=False).values()
         except pyinotify.WatchManagerError as error:
-            if "ENOSPC" in str(error):  # pyinotify keeps the number to itself
+            if "ENOSPC" in str(error):  # pyinotify does not pass on the number
                 self.exhausted = "no inotify watch is left: raise fs.inotify.max_user_watches with sysctl"
             raise OSError(str(error)) from None
         except UnicodeEncodeError:
@@ -322,11 +326,11 @@ class Watch:
     def _remove(self, descriptor: int) -> None:
         if self._manager is not None:
             self._manager.rm_watch(descriptor)
-            if self._manager.get_watch(descriptor) is not None:  # the kernel had dropped it: pyinotify keeps it then
+            if self._manager.get_watch(descriptor) is not None:  # the kernel had dropped it: then pyinotify keeps it
                 self._manager.del_watch(descriptor)
 
     def _read(self) -> bytes:
-        """All that is pending at this moment, and no more: others may write faster than we read."""
+        """Return the events that are pending now, and no more: other programs may write faster than we read."""
         if self.descriptor is None:
             return b""
         try:
@@ -338,16 +342,16 @@ class Watch:
         (pending,) = struct.unpack("i", fcntl.ioctl(self.descriptor, termios.FIONREAD, bytes(4)))
         parts = [data]
         while pending > 0:
-            parts.append(os.read(self.descriptor, _REST_BYTES))  # nobody else reads: what was pending still is
+            parts.append(os.read(self.descriptor, _REST_BYTES))  # only we read, so what was pending still is
             pending -= len(parts[-1])
         return b"".join(parts)
 
 
 class _Own:
-    """Which events our own writes must have raised; equal neighbours the kernel merges, so there may be fewer."""
+    """The events that our own writes must have raised; the kernel merges equal neighbours, so fewer may come."""
 
     def __init__(self, wrote: Iterable[Wrote]) -> None:
-        self._writes: dict[bytes, deque[int]] = defaultdict(deque)  # of each time that a file was open
+        self._writes: dict[bytes, deque[int]] = defaultdict(deque)  # for each time that the file was open
         self._removals: dict[bytes, int] = defaultdict(int)
         for each in wrote:
             name = each.file.encode("utf-8", "surrogateescape")
@@ -355,13 +359,13 @@ class _Own:
             self._removals[name] += each.removed
 
     def raised(self, name: bytes, mask: int) -> bool:
-        """Whether this event may be one of them; then it is accounted for."""
+        """Return True if this event may be one of them; it is then counted off."""
         writes = self._writes[name]
         if mask == pyinotify.IN_DELETE and self._removals[name]:
             self._removals[name] -= 1
             return True
         if mask == pyinotify.IN_CLOSE_WRITE and writes:
-            writes.popleft()  # what is left of its writes was merged, and excuses nobody else's
+            writes.popleft()  # its other MODIFYs were merged, and must not hide another program's
             return True
         while writes and writes[0] == _REFUSED:
             writes.popleft()  # its CLOSE_WRITE was merged with the one before

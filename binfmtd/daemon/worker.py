@@ -1,6 +1,7 @@
-"""The hands of the daemon: what is urgent at once, the rest in passes, and all events are heard in between.
+"""All looks at the instance and all writes to it: urgent repairs at once, the rest in passes.
 
-Events that our own writes raised are left out: each write is remembered until the queue has been read after it.
+Events are read before, during and after both.  Events that our own writes raised are left out: each write is remembered
+until the queue has been read after it.
 """
 
 import errno
@@ -31,18 +32,18 @@ from binfmtd.model.standin import stand_in_name
 
 OPENING_AT_START = 2.0  # seconds that the first pass waits for an interpreter's file system
 OPENING = 0.02  # seconds that a repair waits for it
-_REGISTERS_AGAIN = 0.002  # seconds from a removal by name to a registration by the same program
+_REGISTERS_AGAIN = 0.002  # seconds from a removal by name to a registration by the same program, at most
 
 Force = Callable[[str], bool]
 
 
 def nothing(_: str) -> bool:
-    """Force nothing."""
+    """Return False: force no name."""
     return False
 
 
 class Answer(NamedTuple):
-    """What the kernel was told, and has still to be reported."""
+    """An urgent repair that has been made, and has still to be reported; ``began`` (monotonic), in seconds."""
 
     look_for: Heard
     heard: Heard
@@ -53,7 +54,7 @@ class Answer(NamedTuple):
 
 
 class Worker:
-    """Looks at the instance that the daemon is attached to, and writes to it."""
+    """The reader and writer of the instance that the daemon is attached to."""
 
     def __init__(
         self,
@@ -65,10 +66,8 @@ class Worker:
         storm: Storm,
         report: Reporter,
     ) -> None:
-        self.opens = BoundedCalls(
-            OPENING_AT_START
-        )  # of interpreters by the kernel, on file systems that may not answer
-        self.heard = Heard()  # what nobody has answered yet
+        self.opens = BoundedCalls(OPENING_AT_START)  # of interpreters, by the kernel, whose file systems may hang
+        self.heard = Heard()  # events that no repair has handled yet
         self.touched: set[str] | None = None  # entries to read again at the next pass; None: all
         self._reconciler = reconciler
         self._attachment = attachment
@@ -83,30 +82,30 @@ class Worker:
 
     @property
     def has_looked(self) -> bool:
-        """Whether a pass has been made."""
+        """True if a pass has been made."""
         return self._hot is not None
 
     def look(self) -> None:
-        """Look at everything without writing, before the first pass: what is seen may need facts about this host."""
+        """Look at everything without writing, before the first pass: the entries may call for facts about this host."""
         if self._attachment.mounted is not None:
-            with suppress(MountError), Instance(self._attachment.mounted) as instance:  # the pass says why
+            with suppress(MountError), Instance(self._attachment.mounted) as instance:  # the pass reports the reason
                 self._reconciler.look(instance)
 
     def listen(self) -> None:
-        """Read what others did."""
+        """Read the events that other programs raised."""
         wrote, self._wrote = self._wrote, []
         heard = self._watch.read(wrote, flushed=self._rush)
-        if heard.files:  # known before anything is written: no file is opened that was exchanged a moment ago
+        if heard.files:  # first, so that no write lets F open a file that was exchanged a moment ago
             self._reconciler.facts.interpreters.changed(heard.interpreters)
         self.heard.add(heard)
 
     def _rush(self) -> None:
-        """Register the permanent stand-ins, before it is known what another program did."""
+        """Register the permanent stand-ins before the events are examined, which look like those of a flush."""
         if self._hot is None or self._attachment.mounted is None or self._storming():
             return
         cpu = time.thread_time()
         writer = Writer(self._attachment.mounted, seal=self._sealing.seal)
-        with suppress(FileNotFoundError, WriteRefusedError):  # `react` comes next, and says why
+        with suppress(FileNotFoundError, WriteRefusedError):  # `react` comes next, and reports the reason
             try:
                 self._hot.rush(writer)
             finally:
@@ -114,19 +113,22 @@ class Worker:
                 self._wrote += writer.take_wrote()
 
     def forget_own(self) -> None:
-        """The watch is new: it has not heard what we wrote before, and what it hears alike is somebody else's."""
+        """Forget our writes: the watch is new, and an event that resembles them is another program's."""
         self._wrote.clear()
 
     def _storming(self) -> bool:
         return time.monotonic() < self._storm.listen_at
 
     def _unchanged(self, path: str) -> bool:
-        """Tell if an interpreter is the file that was judged: by the events, or while they are not read by a look."""
+        """Return True if an interpreter is the file that was judged, by its events and, in a storm, by a look."""
         interpreters = self._reconciler.facts.interpreters
         return interpreters.unchanged(path) and (not self._storming() or interpreters.same(path))
 
     def repair(self) -> tuple[Heard, Reaction]:
-        """Answer what was heard, the kernel first: stand-ins, what one write ends, and what stops every exec."""
+        """Repair what the events call for, then report it; return the events and the repair.
+
+        The kernel comes first: stand-ins, drifts that one write ends, and entries that stop every exec.
+        """
         heard, self.heard = self.heard, Heard()
         if self._hot is not None and self._hot is not self._waited:
             self._await_registration(heard, self._hot)
@@ -135,12 +137,12 @@ class Worker:
         return heard, answer.reaction
 
     def repair_first(self) -> Answer | None:
-        """Answer what somebody did during a pass; the rest of what was heard stays.
+        """Repair what another program did to entries during a pass; all other events are left for ``repair``.
 
-        It is to be told when the pass was reported, which knew nothing of it.
+        The caller reports the answer (``tell``) after the pass, whose result does not contain it.
         """
         if self._storming():
-            return None  # or one pass would lead to the next
+            return None  # else one pass would lead to the next
         self.listen()
         if not (self.heard.names or self.heard.everything):
             return None
@@ -150,10 +152,13 @@ class Worker:
         return answer
 
     def glance(self, names: Collection[str] = ()) -> bool:
-        """The same for these handlers, or for all, though nobody was heard: during a storm.  True if that was news."""
+        """Look at these handlers, or at all, without any event, and repair; return True if something new was found.
+
+        For a storm, in which events are not read, and for stand-ins that were withheld.
+        """
         known = self._pacing.open()
         look_for = Heard({*names, *map(stand_in_name, names)}, everything=not names)
-        look_for.written |= look_for.names  # it was no flush, of which more would be heard
+        look_for.written |= look_for.names  # as if removed by name: no more events are to be read
         look_for.flushed = INSTANCE in names
         answer = self._answer(look_for, Heard())
         self.tell(answer)
@@ -162,11 +167,11 @@ class Worker:
     def _answer(self, look_for: Heard, heard: Heard) -> Answer:
         began = time.monotonic()
         reaction, bricking = self._repair(look_for)
-        heard.flushed |= look_for.flushed  # a glance hears nothing, but sees it
+        heard.flushed |= look_for.flushed  # only the look has found it, if there were no events
         return Answer(look_for, heard, reaction, bricking, began, time.monotonic() - began)
 
     def tell(self, answer: Answer) -> None:
-        """Report it.  The kernel has its handlers again: from here on nothing is urgent."""
+        """Report an urgent repair.  The kernel has its handlers again: from here on nothing is urgent."""
         for name in answer.bricking:
             self._report.bricked(name)
         self._report.reacted(answer.reaction, answer.look_for, answer.seconds, self._pacing.open())
@@ -206,10 +211,11 @@ class Worker:
         return reaction, bricking
 
     def _await_registration(self, heard: Heard, hot: HotPath) -> None:
-        """Wait for a moment for a program that has removed an entry by name to register another in its place.
+        """Wait up to 2 ms, once between two passes, for a program that removed an entry by name to register another.
 
-        That one is newer and serves until the stand-in is above it.  Here little is left to do then, and no descriptor
-        is open that would keep the program from unmounting.  Once between two passes.
+        The new entry is newer than the stand-in, and serves until the stand-in is above it.  When the registration
+        comes, little is left to do here.  Meanwhile no descriptor is open that would prevent the program from
+        unmounting.
 
         A shell truncates `register` before it writes the line, and the event of that comes first.
         """
@@ -224,7 +230,7 @@ class Worker:
             self.heard = Heard()
 
     def _help(self, heard: Heard, hot: HotPath) -> bool:
-        """Have a helper serve if an entry was registered again; True if so, or if there is no instance any more."""
+        """Have a helper serve if an entry was registered again; return True if so, or if no write is possible."""
         if self._attachment.mounted is None:
             return True
         cpu = time.thread_time()
@@ -240,7 +246,7 @@ class Worker:
         return True
 
     def _more(self, writer: Writer) -> Heard:
-        """What others did since the last look, for whoever answers it."""
+        """Return the events of other programs since the last reading; the caller has to handle them."""
         if not self._storming():
             self._wrote += writer.take_wrote()
             self.listen()
@@ -248,11 +254,11 @@ class Worker:
         return more
 
     def make_pass(self, trigger: str, *, at_once: bool = False, force: Force = nothing) -> PassResult | None:
-        """Look at everything and do what is due.
+        """Look at everything and do what is due; return None if that was not possible: the reason has been reported.
 
-        ``at_once``: nobody can be at work yet on what has not drifted before.  ``force``: which names are settled
-        whoever is.
-        None if that was not possible; it was said why.  Raises WriteRefusedError if this process may not write at all.
+        ``at_once``: names that had not drifted before need not be quiet, since no other program can be at work on
+        them.  ``force`` returns True for names that are written whatever other programs do.
+        Raises WriteRefusedError if this process may not write at all.
         """
         if self._attachment.mounted is None:
             return None
@@ -274,12 +280,12 @@ class Worker:
 
         def disturbed(name: str) -> bool:
             if self._storming():
-                return True  # as it is at each moment
+                return True  # in a storm any name may be
             hear()
             return self.heard.everything or name in self.heard.names
 
         def removed(name: str) -> bool:
-            hear()  # also in a storm: nothing else tells it from what went with a flush
+            hear()  # also in a storm: only an event distinguishes it from what went with a flush
             return name in self.heard.written
 
         def hear() -> None:
@@ -308,7 +314,7 @@ class Worker:
             self.touched = None
             self._attachment.failed(error)
             if trigger == "watch_lost" or not self.has_looked:
-                # Looking for it again has not helped, or never will: wait for the mount table, or resync.
+                # Another search has not helped, or never will: wait for the mount table, or `resync`.
                 self._attachment.mounted = None
                 self._pacing.forget()
                 self._report.trouble(str(error))
@@ -317,12 +323,12 @@ class Worker:
             return None
         except WriteRefusedError as error:
             if not self.has_looked and error.errno in (errno.EACCES, errno.EPERM):
-                raise  # from the start nothing may be written, and no waiting will change that
+                raise  # no write was ever allowed, and waiting will not change that
             self.touched = None
             self._attachment.failed(error)
             self._report.trouble(self._attachment.problem or str(error))
             self._pacing.forget()
-            # What serves, serves; and a seal may last, so that the start does not wait for its end.
+            # Entries that serve go on serving.  A seal may last, so the start does not wait for its end.
             with suppress(MountError), Instance(self._attachment.mounted) as instance:
                 look = self._report.status.look = self._reconciler.look(instance)
                 return PassResult(look) if self._attachment.mounted.sealed else None
@@ -331,7 +337,7 @@ class Worker:
         return result
 
     def _take_in(self, result: PassResult, *, at_once: bool) -> None:
-        """Know for the hot path and the clocks what a pass found and did."""
+        """Give the hot path and the clocks what a pass found and did."""
         failed, pacing = self._reconciler.failed, self._pacing
         for error in failed.values():
             self._attachment.failed(error)
@@ -344,14 +350,14 @@ class Worker:
         )
         still_open = {action.entry: action.drift for action in result.look.plan.actions}
         registered = any(action.act in (Act.REGISTER, Act.REPLACE) for action in result.done)
-        # A flush while nobody listened: what this pass has registered is gone again, as is all else.
+        # A flush while events were not read: what this pass has registered is gone again, as is all else.
         unheard = registered and self._storming() and self._hot.nothing_left(still_open)
         pacing.passed(result, failed, at_once=at_once, flushed=self.heard.flushed or unheard)
         if unheard:
             pacing.flushed_again()
 
     def remove_owned(self) -> None:
-        """Take away all that is ours (`on_stop = "remove"`)."""
+        """Remove all entries that are ours (`on_stop = "remove"`); report the result."""
         if self._attachment.mounted is None:
             return
         try:
