@@ -1,1 +1,1 @@
-"""Plain file work that is nobody's in particular: links, trust, whole reads and writes."""
+"""Operations on paths and files: link chains, trust, whole reads and writes, locks, binfmt.d directories."""

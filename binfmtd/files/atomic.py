@@ -1,4 +1,8 @@
-"""Whole files: written so that a reader sees the old or the new, read so that nothing can hang us."""
+"""Whole files, written so that a reader sees the old or the new, and read without blocking.
+
+A write goes to a temporary file beside the target, which is then renamed over it.  A read accepts regular files only,
+opens them with O_NONBLOCK and has a limit in bytes: a FIFO, a device or a huge file cannot hold us up.
+"""
 
 import errno
 import os
@@ -10,14 +14,15 @@ from contextlib import contextmanager, suppress
 from binfmtd.errors import FormatError
 
 MEBIBYTE = 1 << 20
-STATE_LIMIT = 64 * MEBIBYTE  # of a file in the state directory, when it is written and when it is read
+STATE_LIMIT = 64 * MEBIBYTE  # bytes of a file in the state directory, checked on writing and on reading
 
 
 def write_atomically(path: str, data: bytes, mode: int = 0o644, *, durable: bool = False) -> None:
-    """Put ``data`` at ``path``, in one step for everybody who reads it; raises OSError, and leaves nothing then.
+    """Replace the file at ``path`` by one that contains ``data``, in one step for every reader.
 
-    Only a ``durable`` one is sure to survive a crash of the machine: that takes an fsync.  The state directory is a
-    tmpfs, and its contents mean nothing after a boot.
+    Raises OSError, and then leaves no unfinished file.  Only a ``durable`` write is sure to survive a crash of the
+    machine, at the price of an fsync.  The state directory does not need it: it is a tmpfs, and its contents mean
+    nothing after a boot.
     """
     try:
         with _replacing(path, mode, durable=durable) as descriptor:
@@ -30,21 +35,25 @@ def write_atomically(path: str, data: bytes, mode: int = 0o644, *, durable: bool
 
 
 def write_state(path: str, data: bytes) -> None:
-    """As ``write_atomically``, and nothing that ``read_state`` would refuse: raises OSError (EFBIG) for that."""
+    """Write a file of the state directory as ``write_atomically`` does.
+
+    Raises OSError, with EFBIG for more than STATE_LIMIT bytes, which ``read_state`` would refuse.
+    """
     if len(data) > STATE_LIMIT:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
     write_atomically(path, data)
 
 
 def read_state(path: str) -> bytes:
-    """Read what ``write_state`` wrote.  Raises as ``read_regular``."""
+    """Read a file that ``write_state`` wrote.  Raises the errors of ``read_regular``."""
     return read_regular(path, STATE_LIMIT)
 
 
 def copy_in_steps(source: str, target: str) -> Iterator[None]:
-    """Copy an executable, durably and in one step for everybody who looks; yields after each mebibyte.
+    """Copy an executable, durably and in one step for every reader; yield after each mebibyte.
 
-    The directories on the way are made.  One that has the same size and time already is left alone.  Raises OSError.
+    The directories on the way are made.  A target that already has the same size and modification time is left as it
+    is.  Raises OSError.
     """
     with open(source, "rb", buffering=0) as file:
         found = os.fstat(file.fileno())
@@ -56,20 +65,20 @@ def copy_in_steps(source: str, target: str) -> Iterator[None]:
         try:
             with _replacing(target, 0o755, durable=True) as descriptor:
                 while os.sendfile(descriptor, file.fileno(), None, MEBIBYTE):
-                    os.fdatasync(descriptor)  # now, and not all of it in one long fsync at the end
+                    os.fdatasync(descriptor)  # after each step, so that the fsync at the end is short
                     yield
                 os.utime(descriptor, ns=(found.st_mtime_ns, found.st_mtime_ns))
         except OSError as error:
-            error.filename = target  # not the descriptor's, nor one that nobody knows
+            error.filename = target  # instead of a descriptor or the temporary file
             raise
 
 
 def make_directories(path: str) -> None:
-    """Make a directory and those above it, writable by nobody else whatever the umask is; raises OSError."""
+    """Make a directory and those above it, writable by their owner only, whatever the umask is.  Raises OSError."""
     before = os.umask(0o022)
     try:
         os.makedirs(path, exist_ok=True)
-    except RecursionError:  # a thousand parts
+    except RecursionError:  # a path with a thousand missing parts
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), path) from None
     finally:
         os.umask(before)
@@ -77,7 +86,10 @@ def make_directories(path: str) -> None:
 
 @contextmanager
 def _replacing(path: str, mode: int, *, durable: bool) -> Iterator[int]:
-    """A file beside ``path`` to write to, which takes its place at the end, or goes if anything is raised."""
+    """Yield the descriptor of a temporary file beside ``path``, which replaces it at the end.
+
+    If anything is raised, the temporary file is removed.
+    """
     directory, name = os.path.split(path)
     beside = os.path.join(directory, f".{name}.{os.urandom(4).hex()}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -85,7 +97,7 @@ def _replacing(path: str, mode: int, *, durable: bool) -> Iterator[int]:
     try:
         try:
             yield descriptor
-            os.fchmod(descriptor, mode)  # open's own mode would be cut by the umask
+            os.fchmod(descriptor, mode)  # the umask would reduce a mode that is given to open(2)
             if durable:
                 os.fsync(descriptor)
         finally:
@@ -100,7 +112,7 @@ def _replacing(path: str, mode: int, *, durable: bool) -> Iterator[int]:
 
 
 def _sync(directory: str) -> None:
-    """Have a rename survive a crash, too."""
+    """Sync a directory, so that a rename in it survives a crash, too."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -111,8 +123,9 @@ def _sync(directory: str) -> None:
 def read_regular(path: str, limit: int = MEBIBYTE, *, judged: os.stat_result | None = None) -> bytes:
     """Read a whole file of at most ``limit`` bytes.
 
-    Raises FormatError, saying what it is, for anything but a regular file, for a larger one and, where somebody
-    ``judged`` it, for another file than that; OSError otherwise.
+    ``judged`` is the stat result of the file that the caller has found trustworthy.  Raises FormatError, whose message
+    gives the reason, for a file that is not regular, that is larger, or that is another one than ``judged``.  Raises
+    OSError where it cannot be read.
     """
     data = read_start(path, limit + 1, judged=judged)
     if len(data) > limit:
@@ -121,10 +134,10 @@ def read_regular(path: str, limit: int = MEBIBYTE, *, judged: os.stat_result | N
 
 
 def read_start(path: str, size: int, *, judged: os.stat_result | None = None) -> bytes:
-    """Read the first ``size`` bytes of a file, or all of a shorter one.  Raises as ``read_regular``."""
-    # Looked at before it is opened, because opening some devices does something (a watchdog starts).
+    """Read the first ``size`` bytes of a file, or all of a shorter one.  Raises the errors of ``read_regular``."""
+    # Checked before the open, because opening some devices has an effect (a watchdog starts).
     _refuse_special(path, os.stat(path).st_mode)
-    # And after: what was a file may be a FIFO by now, and must not block us.
+    # Checked again after it: the file may have been replaced by a FIFO, which must not block us.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     with open(descriptor, "rb", buffering=0) as file:
         opened = os.fstat(descriptor)
@@ -139,7 +152,10 @@ def read_start(path: str, size: int, *, judged: os.stat_result | None = None) ->
 
 
 def remove_unfinished(directory: str) -> None:
-    """Remove what a killed ``write_atomically`` left; for whoever alone writes to this directory."""
+    """Remove the temporary files of a killed ``write_atomically``; errors are ignored.
+
+    The caller must be the only process that writes to this directory.
+    """
     with suppress(OSError):
         for name in os.listdir(directory):
             if _UNFINISHED.fullmatch(name):

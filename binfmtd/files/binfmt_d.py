@@ -1,9 +1,13 @@
-"""Finding binfmt.d files, as systemd-binfmt does (binfmt.d(5); src/basic/conf-files.c; tried with systemd 257).
+"""The search for binfmt.d files, as systemd-binfmt does it.
 
-* ``*.conf``, of all directories together in the order of the bytes of their names; hidden ones are not read.
-* Of two with the same name only the one in the earlier directory counts, whatever is in it: also a link that leads
-  nowhere, or a directory.
-* A link to /dev/null, or an empty file, masks that name and says nothing itself.
+Source: binfmt.d(5); src/basic/conf-files.c; tried with systemd 257.
+
+* The files ``*.conf`` of all directories are read in one sequence, in the order of the bytes of their names.  Hidden
+  files are not read.
+* Of two with the same name only the one in the earlier directory counts, whatever it is: also a dangling link, or a
+  directory.
+* A link to /dev/null, or an empty file, masks its name: it has no rules, and files of that name in later directories do
+  not count.
 """
 
 import os
@@ -17,7 +21,7 @@ _DEV_NULL = os.makedev(1, 3)
 
 
 def conf_files(directories: Iterable[str]) -> tuple[tuple[str, ...], tuple[OSError, ...]]:
-    """The files to read, in order, and the errors of directories that are there and cannot be listed."""
+    """Return the files to read, in order, and the errors of directories that exist and cannot be listed."""
     by_name: dict[str, str] = {}
     errors: list[OSError] = []
     for directory in directories:
@@ -36,11 +40,11 @@ def conf_files(directories: Iterable[str]) -> tuple[tuple[str, ...], tuple[OSErr
 
 
 def masks(path: str) -> bool:
-    """Whether this says nothing but that files of its name in later directories do not count."""
+    """Return True if this file has no rules and only masks the files of its name in later directories."""
     try:
         found = os.stat(path)
     except OSError:
-        return False  # whoever reads it says why
+        return False  # reading the file reports the reason
     if stat.S_ISCHR(found.st_mode):
         return found.st_rdev == _DEV_NULL
     return stat.S_ISREG(found.st_mode) and found.st_size == 0

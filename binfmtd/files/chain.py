@@ -1,12 +1,12 @@
-"""Which files and directories decide what a path means.
+"""The files and directories that decide what a path means.
 
-* An absolute path is walked as the kernel does it: component by component, each symbolic link where it stands, ``..``
-  from the real directory, and ELOOP after 40 links (path_resolution(7)).
-* A link of the kernel's own (/proc/PID/root, /proc/PID/fd/3) may lead elsewhere than its text says: then a walk fails.
-* Nothing is opened.  A walk never fails for what it finds: a path that leads nowhere is a result, with its errno.
-* ``watched`` names every place whose change can change the result.  A file or a link is asked for by its name, so a
-  directory of 10,000 files costs no more than an empty one; a directory on the way as ITSELF, since an administrator
-  may exchange it by rename.  Its other files are then not reported, and it may be as busy as /tmp.
+* ``walk`` follows an absolute path as the kernel does: component by component, each symbolic link where it occurs,
+  ``..`` from the real directory, and ELOOP after 40 links (path_resolution(7)).
+* If a magic link of the kernel (/proc/PID/root, /proc/PID/fd/3) leads elsewhere than its text, the result is EXDEV.
+* Nothing is opened.  A path that leads nowhere is no error of ``walk`` but a result, with its errno.
+* ``watched`` contains every place whose change can change the result.  A file or a link is watched by its name, so a
+  directory of 10,000 files costs no more than an empty one.  A directory on the way is watched as ITSELF, since an
+  administrator may exchange it by rename: its other files raise no events, and it may be as busy as /tmp.
 """
 
 import os
@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 from binfmtd.errors import FormatError
 
-ANY_NAME = "*"  # among names to watch: whatever changes in the directory
-ITSELF = ""  # that the directory is moved or removed, or that its owner or mode changes
+ANY_NAME = "*"  # among names to watch: every change in the directory
+ITSELF = ""  # likewise: the directory is moved or removed, or its owner or mode changes
 LINKS = 40  # MAXSYMLINKS of include/linux/namei.h
 
 Seen = MutableMapping[str, os.stat_result | int]
@@ -27,9 +27,9 @@ Seen = MutableMapping[str, os.stat_result | int]
 
 
 class Step(NamedTuple):
-    """One component on the way: ``name`` in the real directory ``directory``; ``stat`` is lstat's, None if missing.
+    """One component on the way: ``name`` in the real directory ``directory``.
 
-    The first step is the root directory, with an empty name.
+    ``stat`` is the result of lstat(2), None if that failed.  The first step is the root directory, with an empty name.
     """
 
     directory: str
@@ -45,8 +45,8 @@ class Step(NamedTuple):
 class Chain(NamedTuple):
     """A path, walked to its end.
 
-    ``real`` and ``stat`` are the file that it leads to, both None where ``errno`` says why there is none.
-    ``watched`` are pairs of a real existing directory and a name in it.
+    ``real`` and ``stat`` are those of the file that it leads to.  Both are None if there is none, and ``errno`` is the
+    reason.  ``watched`` are pairs of a real existing directory and a name in it.
     """
 
     path: str
@@ -55,14 +55,14 @@ class Chain(NamedTuple):
     stat: os.stat_result | None
     watched: tuple[tuple[str, str], ...]
     errno: int = 0
-    magic: str | None = None  # the link of the kernel's own that led elsewhere than its text says
+    magic: str | None = None  # the kernel's magic link that leads elsewhere than its text
 
 
 def walk(path: str, seen: Seen | None = None, root: str = "") -> Chain:
-    """Follow ``path``; raises FormatError if it is not an absolute path.
+    """Follow ``path`` and return its chain.  Raises FormatError if it is not an absolute path.
 
-    With a ``root`` directory, as a process would whose root directory that is (chroot(2)): no link and no ``..`` leads
-    out of it.  Every path in the result is then one of that process's.
+    With a ``root``, follow it as a process with that root directory does (chroot(2)): no link and no ``..`` leads out
+    of it.  Every path in the result is then as that process sees it.
     """
     if not path.startswith("/") or "\0" in path:
         raise FormatError(f"{path!r} is not an absolute path: begin it with '/'")
@@ -91,8 +91,8 @@ def walk(path: str, seen: Seen | None = None, root: str = "") -> Chain:
         final = _lstat(root + real, seen)
         steps.append(Step(here, name, _or_none(final)))
         if isinstance(final, int):
-            # This directory by its name, too: a removed one does not report its end while a process has it open.  One
-            # that may not be searched changes by chmod, which is an event on its name.
+            # This directory is watched by its name, too: a removed one raises no event while a process has it open.
+            # One that may not be searched becomes searchable by chmod, which is an event on its name.
             directory = split(here)
             watched |= dict.fromkeys([directory] if final == EACCES else [directory, (here, name)])
             return ends(final)
@@ -105,11 +105,11 @@ def walk(path: str, seen: Seen | None = None, root: str = "") -> Chain:
                 target = os.readlink(root + real)
             except OSError as error:
                 return ends(error.errno or ENOENT)
-            if final.st_size != len(os.fsencode(target)):  # so it is only with the kernel's own (proc(5))
+            if final.st_size != len(os.fsencode(target)):  # true only of the kernel's magic links (proc(5))
                 magic = real
             if target.startswith("/"):
                 here = "/"
-            # A link to "/" or ".." leaves nothing to look up: what it means is the directory itself.
+            # A link to "/" or ".." leaves no name to look up: it means the directory itself.
             real, final = here, _lstat(root + here, seen)
             pending += _names(target)
         elif stat.S_ISDIR(final.st_mode):
@@ -123,7 +123,7 @@ def walk(path: str, seen: Seen | None = None, root: str = "") -> Chain:
 
 
 def _same(path: str, found: os.stat_result | None) -> bool:
-    """Whether the kernel, too, finds this file there; None for none."""
+    """Return True if stat(2), too, finds this file at ``path``; None stands for no file."""
     try:
         there = os.stat(path)
     except OSError:
@@ -132,7 +132,7 @@ def _same(path: str, found: os.stat_result | None) -> bool:
 
 
 def _names(path: str) -> list[str]:
-    """The components, last one first; a slash at the end asks for a directory, as ``.`` does."""
+    """Return the components, last one first.  A slash at the end requires a directory, as ``.`` does."""
     names = [name for name in path.split("/") if name]
     if path.endswith("/"):
         names.append(".")

@@ -1,4 +1,7 @@
-"""What to do about a file that cannot be read, written or made: it depends on what the kernel said, not on the file."""
+"""Remedies for a file that cannot be read, written or made.
+
+They follow from the errno; the path matters only on a read-only file system in a container.
+"""
 
 import os
 from errno import EACCES, EDQUOT, EFBIG, EMFILE, ENFILE, ENOMEM, ENOSPC, EPERM, EROFS
@@ -14,7 +17,7 @@ _CURES = {
 
 
 def cure(error: OSError) -> str:
-    """The remedy, to follow a colon."""
+    """Return the remedy for an error of the kernel, as text to follow a colon."""
     if error.errno in (EACCES, EPERM):
         return "run this as root" if os.geteuid() != 0 else "something forbids it to root as well (see dmesg)"
     if error.errno == EROFS:

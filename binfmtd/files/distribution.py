@@ -1,4 +1,8 @@
-"""How packages are installed on this system: by /etc/os-release, and by where this Python has its own from."""
+"""The commands that install packages on this system.
+
+They follow from os-release(5), from whether this is a container's image, and from whether this Python runs in a virtual
+environment.
+"""
 
 import os
 import sys
@@ -8,7 +12,7 @@ from functools import cache
 from binfmtd.files.whereabouts import booted_with_systemd, in_container
 from binfmtd.formats.os_release import EMULATORS, System, install, parse_os_release
 
-_PACKAGED = frozenset({"/usr/bin", "/usr/libexec/qemu-binfmt"})  # where distributions have emulators
+_PACKAGED = frozenset({"/usr/bin", "/usr/libexec/qemu-binfmt"})  # where distributions install emulators
 _FILES = ("/etc/os-release", "/usr/lib/os-release")  # os-release(5)
 _IMAGE = (
     "this image has none: take one with emulators (the target binfmtd of our Containerfile), or bind the host's into "
@@ -20,7 +24,7 @@ _ELSEWHERE = "install QEMU's user mode emulators, and name their place with [emu
 
 @cache
 def this_system() -> System:
-    """The distribution; read once."""
+    """Return the distribution; the file is read once and the result kept."""
     for path in _FILES:
         try:
             with open(path, encoding="utf-8", errors="replace") as file:
@@ -32,19 +36,26 @@ def this_system() -> System:
 
 @cache
 def in_image() -> bool:
-    """Whether this is a container of an image, where nobody installs anything; with systemd in it, it is as a host."""
+    """Return True in a container that runs an image, where administrators install no packages.
+
+    A container in which systemd runs counts as a host.
+    """
     return in_container() and not booted_with_systemd()
 
 
 def install_emulators(architecture: str | None = None, *, again: bool = False) -> str:
-    """The command that installs emulators, at least that of this architecture; empty where we know none."""
+    """Return the command that installs emulators, at least that of this architecture; empty if none is known.
+
+    ``again``: what is installed is damaged, so the command installs it again.
+    """
     return "" if in_image() else install(this_system(), EMULATORS, architecture or "aarch64", again=again)
 
 
 def emulators_remedy(architecture: str | None = None, paths: Iterable[str] = ()) -> str:
-    """The same in words, to follow a colon; ``paths``: where an emulator was looked for, if that is known.
+    """Return the remedy for a missing emulator in words, to follow a colon.
 
-    No package puts one into a directory of an administrator's own.
+    ``paths`` are where an emulator was looked for, if that is known.  No package installs one into an administrator's
+    own directory, so for such paths alone the remedy contains no command.
     """
     looked_for = list(paths)
     if looked_for and all(os.path.dirname(path) not in _PACKAGED for path in looked_for):
@@ -57,7 +68,7 @@ def emulators_remedy(architecture: str | None = None, paths: Iterable[str] = ())
 
 
 def install_module(module: str) -> str:
-    """The command that installs a Python module where this Python looks for it."""
-    own = sys.prefix != sys.base_prefix  # a virtual environment: the system's packages are not seen in it
+    """Return the command that installs a Python module where this Python looks for it."""
+    own = sys.prefix != sys.base_prefix  # a virtual environment, which does not use the system's packages
     command = "" if own else install(this_system(), module)
     return command or f"{sys.executable} -m pip install {module}"

@@ -1,10 +1,12 @@
-"""Where the host's files are: our own root, or what a container can reach of the host's.
+"""The host's root directory: our own, or the part of the host's that a container can reach.
 
-* A container finds the host's root, or directories of it, bound in at HOST; with ``--pid=host`` it reaches the root of
-  the host's process 1.
-* What is to last must not lie in the container itself: below HOST it has to be on a mount of its own.
-* A link in the host's root would be followed in ours, so none is followed.
-* What systemd reads as root there, and what our lines point to, nobody else may be able to write.
+* A container finds the host's root, or directories of it, bound in at HOST.  With ``--pid=host`` it reaches the root
+  of the host's process 1.
+* Files that are to outlast the container must not lie in it: a directory below HOST has to be on another mount than the
+  container's root.
+* No link in a host's root that is not our own is followed, because it would be resolved in our root.
+* Other users must not be able to write to the files that systemd reads there as root, nor to those that our lines
+  name.
 """
 
 import os
@@ -21,16 +23,17 @@ _INIT_ROOT = "/proc/1/root"
 
 
 class HostRoot(NamedTuple):
-    """Where the host's root directory is, as we see it; ``binds`` says how a container gets at what it needs."""
+    """The host's root directory, as we see it; ``binds`` is the advice how a container gets what it needs."""
 
     path: str
     binds: str = ""
 
     @classmethod
     def find(cls, named: str | None, needed: str, binds: str, *, booted: bool = True) -> "HostRoot":
-        """``named``, or in a container what is bound in at HOST for ``needed`` or process 1's, or our own.
+        """Return ``named``, or the first that serves: HOST if ``needed`` is bound in there, process 1's root, our own.
 
-        Raises PersistenceError; ``booted``: also where systemd would not read the files at the next boot.
+        HOST and process 1's root are for containers.  Raises PersistenceError if there is none; with ``booted``, also
+        if systemd would not read the files at the next boot.
         """
         shared = shares_root_with_init()
         if named is not None:
@@ -53,15 +56,15 @@ class HostRoot(NamedTuple):
 
     @property
     def foreign(self) -> bool:
-        """Whether the files that we see elsewhere are not the host's."""
+        """True if the host's root is another directory than ours, so that files outside of it are not the host's."""
         return self.path != "/"
 
     def below(self, name: str) -> str:
-        """A file or directory of the host, as we see it."""
+        """Return the path of a file or directory of the host, as we see it."""
         return os.path.join(self.path, name.lstrip("/"))
 
     def check(self, directory: str) -> None:
-        """Raise PersistenceError for a directory of the host that would not last or that others could write to."""
+        """Raise PersistenceError for a directory that would not outlast us or that other users could write to."""
         path = self.below(directory)
         if self.path not in ("/", _INIT_ROOT) and not _is_bound_in(path):
             raise PersistenceError(f"{path} is not the host's, and would end with this container: {self.binds}")
@@ -82,7 +85,7 @@ class HostRoot(NamedTuple):
 
 
 def _is_bound_in(path: str) -> bool:
-    """Whether a path is on another mount than our root directory."""
+    """Return True if a path is on another mount than our root directory; False if the mount table is unreadable."""
     try:
         with open("/proc/self/mountinfo", "rb") as file:
             table = parse_mountinfo(file.read())

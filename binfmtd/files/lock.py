@@ -1,6 +1,7 @@
-"""A lock for a moment's work on a file: itself a file, there while somebody is at work, and gone afterwards.
+"""A lock for short work on a file: itself a file, which exists while a process holds the lock.
 
-Only its owner may open it, so nobody else can keep us waiting: flock(2) asks for no right to write.
+Only its owner may open it.  Otherwise any user could hold the lock and make us wait, since flock(2) requires no right
+to write.
 """
 
 import errno
@@ -9,20 +10,21 @@ import os
 import time
 from contextlib import suppress
 
-AGAIN = 0.05  # seconds until one that somebody else has is asked for again
+AGAIN = 0.05  # seconds until a lock that another process holds is tried again
 
 
 class FileLock:
-    """One that lies at ``path``; the kernel lets go of it, too, however its holder ends."""
+    """A lock at ``path``; the kernel releases it if its holder ends, in whichever way."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._descriptor = -1
 
     def take(self) -> bool:
-        """Take it; False if somebody else has it.  Raises OSError.
+        """Take the lock; return False if another process holds it.  Raises OSError.
 
-        Where nobody can write, or there is no directory, nobody is at work.
+        Return True without a lock if the file system is read-only or the directory is missing: no process can write
+        there.
         """
         try:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -35,7 +37,7 @@ class FileLock:
             if os.path.samestat(os.fstat(descriptor), os.lstat(self._path)):
                 self._descriptor = descriptor
                 return True
-        except (BlockingIOError, FileNotFoundError):  # or whoever had it has just removed it
+        except (BlockingIOError, FileNotFoundError):  # it is held, or its holder has just removed it
             pass
         except BaseException:
             os.close(descriptor)
@@ -44,7 +46,7 @@ class FileLock:
         return False
 
     def wait(self, patience: float) -> bool:
-        """Take it within so many seconds; False if somebody else has it still.  Raises OSError."""
+        """Take the lock within ``patience`` seconds; return False if it is still held then.  Raises OSError."""
         give_up = time.monotonic() + patience
         while not self.take():
             if time.monotonic() >= give_up:
@@ -53,7 +55,7 @@ class FileLock:
         return True
 
     def give_back(self) -> None:
-        """Remove it, while it is still ours."""
+        """Remove the file while we still hold the lock, then release it; do nothing if we do not hold it."""
         if self._descriptor < 0:
             return
         with suppress(OSError):

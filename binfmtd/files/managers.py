@@ -1,7 +1,7 @@
-"""Who else looks after binfmt_misc on this system, by the files that they leave.
+"""The other programs that manage binfmt_misc on this system, found by their files.
 
-Sources: systemd-binfmt.service(8) and systemd.unit(5) for where units are and how one is masked; update-binfmts(8) of
-Debian's binfmt-support, which keeps a file for each of its formats in /var/lib/binfmts.
+Sources: systemd-binfmt.service(8) and systemd.unit(5) for the directories of units and for masking; update-binfmts(8)
+of Debian's binfmt-support, which keeps a file for each of its formats in /var/lib/binfmts.
 """
 
 import glob
@@ -22,7 +22,7 @@ _PROGRAMS = ("/usr/sbin/update-binfmts", "/sbin/update-binfmts")
 
 
 class Rules(NamedTuple):
-    """What binfmt.d says: the files that count, the names that they register, and what is wrong in them."""
+    """The contents of binfmt.d: the files that count, the names that they register, and the errors in them."""
 
     files: tuple[str, ...]
     names: tuple[str, ...]
@@ -32,17 +32,17 @@ class Rules(NamedTuple):
 
 
 def unit_file(unit: str) -> str | None:
-    """The file of a unit; None if there is none.  One that is masked is a link to /dev/null."""
+    """Return the file of a unit, or None if there is none.  The file of a masked unit is a link to /dev/null."""
     return next((path for path in (os.path.join(where, unit) for where in UNITS) if os.path.lexists(path)), None)
 
 
 def masked(path: str) -> bool:
-    """Whether a unit's file says that it must not be started."""
+    """Return True if a unit's file masks it, so that systemd does not start it."""
     return os.path.realpath(path) == os.devnull
 
 
 def rules() -> Rules:
-    """Read systemd's binfmt.d directories, as systemd-binfmt would."""
+    """Read systemd's binfmt.d directories as systemd-binfmt does."""
     files, errors = conf_files(DIRECTORIES)
     names: dict[str, None] = {}
     ours, problems, unreadable = [], [], [str(error) for error in errors]
@@ -61,7 +61,7 @@ def rules() -> Rules:
 
 
 def packages_that_register() -> tuple[str, ...]:
-    """Name Debian's packages whose scripts call update-binfmts, which registers nothing while binfmt_misc is sealed.
+    """Return Debian's packages whose scripts call update-binfmts, which registers nothing while binfmt_misc is sealed.
 
     dpkg keeps the scripts as /var/lib/dpkg/info/PACKAGE.postinst and so on (deb-postinst(5)).
     """
@@ -76,7 +76,7 @@ def packages_that_register() -> tuple[str, ...]:
 
 
 def debian_formats() -> tuple[str, ...] | None:
-    """The formats that update-binfmts has; None if it is not here."""
+    """Return the formats of update-binfmts, sorted; None if it is not installed."""
     if not any(map(os.path.exists, _PROGRAMS)) and not os.path.isdir(FORMATS):
         return None
     try:

@@ -4,13 +4,13 @@
 * A read-only mount forbids writing through that mount alone.  On a host it protects nothing: systemd's ProtectSystem
   makes one for the daemon, and every other process writes to the same file through its own mount.
 * In a container a read-only mount counts (the files of a ConfigMap have mode 0777), unless process 1 of the container
-  has a mount namespace other than ours and can write to the same file in it.  So it is in a system container, where
-  systemd starts the daemon under ProtectSystem, too.
-* The mount table of process 1 shows its mount namespace: numbers of mounts are the kernel's, and one that is listed in
-  both tables is the same mount.  /proc/1/mountinfo may be read without privileges, unlike /proc/1/ns and /proc/1/root.
+  has a mount namespace other than ours and can write to the same file in it.  That is the case in a system container,
+  where systemd starts the daemon under ProtectSystem, too.
+* The mount table of process 1 shows its mount namespace: the kernel gives each mount one number, so a number in both
+  tables is the same mount.  /proc/1/mountinfo may be read without privileges, unlike /proc/1/ns and /proc/1/root.
   Where it cannot be read (hidepid), a read-only mount does not count.
 * A process 1 with another root directory (a host's, seen by ``--pid=host``; that of a pod with one process namespace)
-  is outside of our container, and its mounts are not asked.
+  is outside of our container, and its mounts are not compared.
 """
 
 import os
@@ -20,7 +20,10 @@ from binfmtd.formats.mountinfo import MountLine, parse_mountinfo
 
 
 def unwritable(path: str, *, contained: bool) -> bool:
-    """Whether the mounts forbid writing to this file or directory, which is no link; ``contained``: in a container."""
+    """Return True if the mounts forbid writing to this file or directory, which must not be a link.
+
+    ``contained``: we are in a container.  If the mounts cannot be read, the result is False.
+    """
     try:
         if not os.statvfs(path).f_flag & os.ST_RDONLY:
             return False
@@ -35,7 +38,7 @@ def unwritable(path: str, *, contained: bool) -> bool:
 
 
 def protects(mount: MountLine, path: str, ours: Sequence[MountLine], of_init: Sequence[MountLine]) -> bool:
-    """Whether a read-only ``mount`` of our table, with the file ``path`` on it, keeps process 1 from writing, too."""
+    """Return True if a read-only ``mount`` of our table keeps process 1, too, from writing to ``path`` on it."""
     if not mount.read_only or not of_init:
         return False
     if any(line.mount_id == mount.mount_id for line in of_init) or _apart(ours, of_init):
@@ -46,7 +49,7 @@ def protects(mount: MountLine, path: str, ours: Sequence[MountLine], of_init: Se
 
 
 def _apart(ours: Sequence[MountLine], of_init: Sequence[MountLine]) -> bool:
-    """Whether our root directory is surely not process 1's, nor a directory below it (systemd's RootDirectory)."""
+    """Return True if our root is surely neither process 1's nor a directory below it (systemd's RootDirectory)."""
     our_root, root = _root(ours), _root(of_init)
     if our_root is None or root is None:
         return False
@@ -54,7 +57,7 @@ def _apart(ours: Sequence[MountLine], of_init: Sequence[MountLine]) -> bool:
 
 
 def _root(table: Sequence[MountLine]) -> MountLine | None:
-    """The uppermost mount at ``/``; None for a process whose root directory is not a mount point."""
+    """Return the uppermost mount at ``/``; None for a process whose root directory is not a mount point."""
     return next((line for line in reversed(table) if line.point == "/"), None)
 
 
@@ -63,7 +66,7 @@ def _contains(directory: str, path: str) -> bool:
 
 
 def _find(path: str) -> tuple[int, str]:
-    """The number of the mount that a file is on, and the file's path without links."""
+    """Return the number of the mount that a file is on, and the file's path without links."""
     descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
         with open(f"/proc/self/fdinfo/{descriptor}", "rb") as file:

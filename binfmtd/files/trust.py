@@ -1,12 +1,12 @@
-"""Who else could change a file: the guard for interpreters and for the config.
+"""The guard for interpreters and for the config: no other user may be able to change the file.
 
-* The file and every directory on its way, links included, must belong to root or to who runs us, and be writable by
-  nobody else.
+* The file and every directory on its way, links included, must belong to root or to the user that runs us, and only
+  the owner may have the right to write.
 * A link's own mode means nothing; its owner counts, since in a sticky directory the owner may replace it.
-* A sticky directory is as good as the owner of what lies in it: others can neither rename nor remove that.
-* What cannot be written because of how it is mounted counts as not writable (read_only.py); its owner still counts.
-* In a user namespace, an owner without a mapping shows as the overflow id.  It cannot be judged, and passes.
-* POSIX ACLs need no look of their own: their mask shows as the group bits of the mode (acl(5)).
+* A sticky directory may be writable: a user can neither rename nor remove a file in it that another user owns.
+* A file that cannot be written because of its mount counts as not writable (read_only.py); its owner still counts.
+* In a user namespace, an owner without a mapping appears as the overflow id.  It cannot be judged, and is accepted.
+* POSIX ACLs need no check: their mask appears as the group bits of the mode (acl(5)).
 """
 
 import os
@@ -22,7 +22,7 @@ OTHERS_MAY_WRITE = 0o022
 
 
 class Trust(NamedTuple):
-    """Whom we trust besides root: ourselves (``euid``) and, in a user namespace, the ``unmapped`` overflow id.
+    """The trusted users besides root: our own (``euid``) and, in a user namespace, the ``unmapped`` overflow id.
 
     ``contained``: our root is not the host's, so a read-only mount may count.
     """
@@ -33,7 +33,7 @@ class Trust(NamedTuple):
 
     @classmethod
     def of_this_process(cls) -> "Trust":
-        """Ask the system."""
+        """Return the values for this process, from the system."""
         unmapped = None
         if in_user_namespace():
             with suppress(OSError, ValueError), open("/proc/sys/kernel/overflowuid", "rb") as file:
@@ -41,21 +41,24 @@ class Trust(NamedTuple):
         return cls(os.geteuid(), unmapped, shares_root_with_init() is False)
 
     def owner(self, uid: int) -> bool:
-        """Whether what this user owns may decide what runs."""
+        """Return True if files of this user may decide which program runs."""
         return uid in (0, self.euid, self.unmapped)
 
 
 def untrusted(path: str, trust: Trust, seen: Seen | None = None) -> str | None:
-    """Say in one line who else could change ``path`` and what to do about it, or None if nobody could.
+    """Return why another user could change ``path``, with the remedy, in one line; None if none could.
 
-    Only what exists is judged.  ``seen`` are the lstat results of this round.  Raises FormatError if ``path`` is not
-    absolute.
+    Only existing files are judged.  ``seen`` are the lstat results of this round.  Raises FormatError if ``path`` is
+    not absolute.
     """
     return way_untrusted(walk(path, seen), trust)
 
 
 def way_untrusted(way: Chain, trust: Trust) -> str | None:
-    """The same for a path that has been walked: what is judged is what ``way.stat`` says of the file."""
+    """Return why another user could change a walked path, with the remedy; None if none could.
+
+    The steps are judged by the lstat results in ``way``, the file by ``way.stat``.
+    """
     for step in way.steps:
         if step.stat is not None and (reason := judge(step.path, step.stat.st_uid, step.stat.st_mode, trust)):
             return reason
@@ -63,7 +66,10 @@ def way_untrusted(way: Chain, trust: Trust) -> str | None:
 
 
 def judge(path: str, uid: int, mode: int, trust: Trust) -> str | None:
-    """The same for one file, directory or link alone: its owner, and its mode as in ``st_mode``."""
+    """Return why another user could change one file, directory or link, with the remedy; None if none could.
+
+    ``uid`` is its owner, and ``mode`` is as in ``st_mode``.  The directories above it are not judged.
+    """
     what = f"{path!r} (owner {uid}, mode {stat.S_IMODE(mode):04o})"
     if not trust.owner(uid):
         ours = "root" if trust.euid == 0 else f"root or user {trust.euid}"

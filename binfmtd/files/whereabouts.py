@@ -1,6 +1,6 @@
-"""Where this process stands: in the host's own namespaces, or in somebody's container.
+"""The surroundings of this process: the host's own namespaces, or a container.
 
-Source of the numbers: include/linux/proc_ns.h.  The first namespaces of a kernel have fixed ones.
+The first namespaces of a kernel have fixed numbers.  Source: include/linux/proc_ns.h.
 """
 
 import os
@@ -12,19 +12,19 @@ _CONTAINER_VARIABLES = ("container", "KUBERNETES_SERVICE_HOST")
 
 
 def in_user_namespace() -> bool:
-    """Whether this is a user namespace other than the kernel's first; without /proc, no."""
+    """Return True in a user namespace other than the kernel's first; False without /proc."""
     return _namespace("user") not in (_INITIAL_USER, "")
 
 
 def shares_first_processes() -> bool:
-    """Whether the processes that we see are the host's, and process 1 its init."""
+    """Return True if the processes that we see are the host's, and process 1 is its init."""
     return _namespace("pid") == _INITIAL_PID
 
 
 def shares_root_with_init() -> bool | None:
-    """Whether our root directory is that of the host's process 1; None where we may not look."""
+    """Return True if our root directory is that of the host's process 1; None if we may not read the latter."""
     if not shares_first_processes():
-        return False  # then process 1 is the container's, and says nothing about the host
+        return False  # process 1 is the container's, not the host's
     try:
         ours, theirs = os.stat("/"), os.stat("/proc/1/root/")
     except OSError:
@@ -33,20 +33,21 @@ def shares_root_with_init() -> bool | None:
 
 
 def init_lives_elsewhere() -> bool:
-    """Whether process 1 is in our user namespace but in another mount namespace: a container with ``--pid=host``.
+    """Return True if process 1 is in our user namespace but in another mount namespace.
 
-    Then the host's files are below /proc/1/root, and its mount namespace can be entered.
+    That is a container with ``--pid=host``: the host's files are below /proc/1/root, and its mount namespace can be
+    entered.
     """
     init = _namespace("mnt", "1")
     return bool(init) and init != _namespace("mnt") and _namespace("user", "1") == _namespace("user")
 
 
 def mounts_outlive_us() -> bool:
-    """Whether what we mount is still there when this process has ended.
+    """Return True if our mounts still exist when this process has ended.
 
-    It is if process 1 shares our mount namespace and goes on after us.  On the kernel's first process namespace it
-    does.  In a container nobody can tell a system's init from one that waits only for us (``docker run --init``), so
-    there it has to be systemd (sd_booted(3)), or to be none of our ancestors (``docker exec``).
+    They do if process 1 shares our mount namespace and outlives us.  In the kernel's first process namespace it does.
+    In a container, a system's init cannot be told from one that waits only for us (``docker run --init``).  So there
+    it has to be systemd (sd_booted(3)), or none of our ancestors (``docker exec``).
     """
     if _namespace("mnt", "1") != _namespace("mnt") or os.getpid() == 1:
         return False
@@ -60,27 +61,28 @@ def _descends_from_init() -> bool:
             with open(f"/proc/{process}/stat", "rb") as file:
                 process = int(file.read().rpartition(b")")[2].split()[1])
         except (OSError, ValueError, IndexError):
-            return True  # it has ended meanwhile: who then is our parent is process 1
+            return True  # this ancestor has ended meanwhile, and process 1 is the parent of its child now
     return process == 1
 
 
 def in_container() -> bool:
-    """Whether this is a container, as its manager tells (nothing else could know): for how we talk, never for more.
+    """Return True if a container's manager has marked this as a container.  Use it for the wording of output only.
 
-    Sources: docker and podman leave a file in the root; podman, LXC and systemd-nspawn set ``$container`` (systemd's
-    container interface); Kubernetes sets its own variable in each pod.  And a host's process 1 is never ours.
+    No other source is certain.  Docker and podman leave a file in the root; podman, LXC and systemd-nspawn set
+    ``$container`` (systemd's container interface); Kubernetes sets its own variable in each pod.  On a host, process 1
+    is never ours.
     """
     told = any(os.environ.get(variable) for variable in _CONTAINER_VARIABLES)
     return os.getpid() == 1 or told or any(map(os.path.exists, _CONTAINER_FILES))
 
 
 def in_pod() -> bool:
-    """Whether this is a container of Kubernetes, whose kubelet sets this variable in each: for how we talk."""
+    """Return True in a container of Kubernetes, whose kubelet sets this variable; for the wording of output only."""
     return bool(os.environ.get("KUBERNETES_SERVICE_HOST"))
 
 
 def booted_with_systemd() -> bool:
-    """Whether systemd manages the system that we see (sd_booted(3))."""
+    """Return True if systemd manages the system that we see (sd_booted(3))."""
     return os.path.isdir("/run/systemd/system")
 
 
