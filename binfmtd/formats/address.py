@@ -1,6 +1,6 @@
-"""Where to listen, as people write it: ``127.0.0.1:9427`` or ``[::1]:9427``.
+"""Addresses of sockets, as people write them: ``127.0.0.1:9427`` or ``[::1]:9427``.
 
-Only numbers, no names: looking one up can take as long as the network likes.
+Host names are not accepted: a look-up in the network can take any time.
 """
 
 from ipaddress import ip_address
@@ -9,7 +9,7 @@ from binfmtd.errors import FormatError
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """Address and port; raises FormatError."""
+    """Return address and port; raises FormatError."""
     host, _, port = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     number = int(port) if len(port) <= 5 and port.isascii() and port.isdigit() else -1

@@ -1,16 +1,17 @@
 r"""systemd's binfmt.d files: registration lines, and comments between them.
 
-What systemd-binfmt does with a file (systemd 257: src/binfmt/binfmt.c, read_line of src/basic/fileio.c; each point
-tried with the real program):
+systemd-binfmt reads a file as follows (systemd 257: src/binfmt/binfmt.c, read_line of src/basic/fileio.c; each point
+was tried with the real program):
 
-* Newline, carriage return and NUL all end a line.  Blanks around it go (space, tab, CR; not the other spaces of
-  Unicode).  What is empty then, or begins with ``#`` or ``;``, is skipped.
+* Newline, carriage return and NUL all end a line.  Blanks around it are removed (space, tab, CR; not the other spaces
+  of Unicode).  A line that is then empty, or begins with ``#`` or ``;``, is skipped.
 * The delimiter is the line's first character, whatever it is.  A name must be a valid file name, and neither
   ``register`` nor ``status``.
-* The line goes to the kernel with a newline, which counts: 1920 bytes in all, so one less than the kernel takes.
-* A bad line is reported, and the others count.  A later line with the same name replaces the earlier.
+* systemd-binfmt writes the line to the kernel with a newline, which counts: 1920 bytes in all, so the line has one less
+  than the kernel takes.
+* A bad line is reported, and the other lines count.  A later line with the same name replaces the earlier one.
 
-Beyond that, lines that the config could not hold are bad lines here: a relative interpreter, a stand-in's name.
+This module also treats a line as bad if the config could not contain it: a relative interpreter, a stand-in's name.
 """
 
 import re
@@ -33,7 +34,7 @@ FILE_LINE_BYTES = LINE_BYTES - 1  # the newline counts
 
 
 class Rule(NamedTuple):
-    """One registration, and the number of its line in the file."""
+    """A registration, and the number of its line in the file."""
 
     name: str
     registration: Registration
@@ -41,19 +42,22 @@ class Rule(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """A line that is no registration, and why."""
+    """A line that is no registration, and the reason."""
 
     line: int
     reason: str
 
 
 def is_generated(text: bytes) -> bool:
-    """Whether a file was written by ``render_conf``."""
+    """Return True if a file's first line is ``GENERATED``, as ``render_conf`` writes it."""
     return text.partition(b"\n")[0].rstrip(_BLANKS) == GENERATED
 
 
 def parse_conf(text: bytes) -> tuple[tuple[Rule, ...], tuple[Problem, ...]]:
-    """Read a whole file, in its order; a name may occur more than once.  Lines are counted as editors do."""
+    """Return the rules of a whole file in its order, and its bad lines.
+
+    A name may occur more than once.  Lines are numbered as editors do it: only newlines count.
+    """
     rules: list[Rule] = []
     problems: list[Problem] = []
     for number, line in enumerate(text.split(b"\n"), 1):
@@ -77,9 +81,9 @@ def _rule(line: bytes, number: int) -> Rule:
 
 
 def render_conf(entries: Iterable[tuple[str, Registration]], comments: Iterable[str] = ()) -> bytes:
-    """Write a whole file: ``GENERATED``, the comments, and a line for each entry.
+    """Return the text of a whole file: ``GENERATED``, the comments, and a line for each entry.
 
-    Raises FormatError, which names the entry, for what such a file cannot hold.
+    Raises FormatError, which names the entry, for one that such a file cannot contain.
     """
     lines = [GENERATED]
     for comment in comments:
@@ -100,7 +104,8 @@ def _line(name: str, registration: Registration) -> bytes:
     try:
         return _checked(encode_line(name, registration, readable=True))
     except FormatError:
-        # Perhaps only too long: an escape takes four bytes for one.  A carriage return can only be in magic or mask.
+        # Perhaps it is only too long: an escape takes four bytes for one.  A carriage return can only be in magic or
+        # mask.
         return _checked(encode_line(name, registration).replace(b"\r", b"\\x0d"))
 
 

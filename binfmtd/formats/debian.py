@@ -1,18 +1,19 @@
 r"""Debian's format files: /usr/share/binfmts/NAME, which update-binfmts imports.
 
-What update-binfmts does with such a file (binfmt-support 2.2.2: get_import and act_enable of src/update-binfmts.c,
+update-binfmts reads such a file as follows (binfmt-support 2.2.2: get_import and act_enable of src/update-binfmts.c,
 binfmt_new of src/format.c; tried with the real program):
 
-* Each line is a key, one space and a value; blanks at its end go, the key's case does not matter, the last of two wins,
-  and an unknown key is ignored.  So a line that begins with ``#`` is as good as a comment.  The file's name is the
-  entry's.
-* ``package`` must be there, and one of ``magic`` and ``extension``; ``mask`` and ``offset`` go with ``magic`` alone.
-* ``credentials``, ``preserve`` and ``fix_binary`` are the flags C, P and F where they say exactly ``yes``.  There is no
-  key for O.
-* What it registers is ``:NAME:TYPE:OFFSET:MAGIC:MASK:INTERPRETER:FLAGS`` and a newline: no field may have a colon, and
-  the text of magic and mask goes to the kernel as it is.
-* With a ``detector``, or where two formats have the same magic, its own wrapper becomes the interpreter and decides for
-  each file who runs it; F is refused then.  The kernel knows nothing of that.
+* Each line is a key, one space and a value.  Blanks at its end are removed, the key's case does not matter, the last of
+  two equal keys counts, and an unknown key is ignored.  So a line that begins with ``#`` serves as a comment.  The
+  file's name is the entry's.
+* ``package`` is required, and so is exactly one of ``magic`` and ``extension``.  ``mask`` and ``offset`` are allowed
+  with ``magic`` only.
+* ``credentials``, ``preserve`` and ``fix_binary`` set the flags C, P and F if their value is exactly ``yes``.  There is
+  no key for O.
+* update-binfmts registers ``:NAME:TYPE:OFFSET:MAGIC:MASK:INTERPRETER:FLAGS`` and a newline.  No field may contain a
+  colon, and the text of magic and mask is passed to the kernel unchanged.
+* With a ``detector``, or if two formats have the same magic, its own wrapper becomes the interpreter, which chooses a
+  program for each file; F is refused then.  The kernel has no part in that.
 """
 
 import re
@@ -40,15 +41,15 @@ _BLANK = re.compile(rb"[ \t\v\f\r]")
 
 
 class FormatFile(NamedTuple):
-    """What one file says."""
+    """The contents of one format file."""
 
     registration: Registration
     package: str
-    detector: str | None  # a program that must agree before the interpreter gets a file
+    detector: str | None  # a program that must accept a file before the interpreter gets it
 
 
 def is_format(text: bytes) -> bool:
-    """Whether a file looks like one of these: its first line that is no comment begins with one of the keys."""
+    """Return True if a file looks like a format file: its first line that is no comment begins with a key."""
     for line in text.split(b"\n"):
         if line.strip() and not line.startswith(b"#"):
             return to_text(line.partition(b" ")[0].strip().lower()) in KEYS
@@ -56,7 +57,10 @@ def is_format(text: bytes) -> bool:
 
 
 def parse_format(text: bytes) -> tuple[FormatFile | None, tuple[Problem, ...]]:
-    """Read a whole file; None if update-binfmts could not use it.  The problems say why, and what is ignored."""
+    """Read a whole file; return None in its place if update-binfmts could not use it.
+
+    The problems are the reasons for that, and the lines that are ignored.
+    """
     values: dict[str, str] = {}
     lines: dict[str, int] = {}
     problems: list[Problem] = []
@@ -72,7 +76,7 @@ def parse_format(text: bytes) -> tuple[FormatFile | None, tuple[Problem, ...]]:
             if key in values:
                 problems.append(Problem(number, f"{key} is given twice: the last counts"))
             values[key], lines[key] = to_text(value), number
-    if unknown:  # in one: it may be no such file at all
+    if unknown:  # one problem for all: it may be no format file at all
         more = f" (and {len(unknown) - 1} more)" if unknown[1:] else ""
         reason = f"unknown key {unknown[0][1]!r}{more}, which update-binfmts ignores: write {', '.join(KEYS)}"
         problems.append(Problem(unknown[0][0], reason))
@@ -89,7 +93,7 @@ def parse_format(text: bytes) -> tuple[FormatFile | None, tuple[Problem, ...]]:
 
 
 class _WrongValueError(FormatError):
-    """A value, or a missing one, that makes the file useless."""
+    """A wrong or missing value that makes the file useless."""
 
     def __init__(self, key: str, reason: object) -> None:
         super().__init__(f"{key}: {reason}")
@@ -133,9 +137,10 @@ def _match(values: Mapping[str, str]) -> Match:
 
 
 def render_format(name: str, registration: Registration) -> bytes:
-    """Write the file for one entry; its file name has to be ``name``.
+    """Return the text of the file for one entry; the file's name has to be ``name``.
 
-    A lone O is left out (see ``SAYS``).  Raises FormatError, which names the entry, for what such a file cannot hold.
+    A lone O is left out (see ``SAYS``).  Raises FormatError, which names the entry, for one that such a file cannot
+    contain.
     """
     try:
         return _render(name, registration)
@@ -173,7 +178,7 @@ def _render(name: str, registration: Registration) -> bytes:
 def _escaped(match: Magic, *, minimal: bool) -> dict[str, bytes]:
     found = {"magic": match.magic} | ({} if match.mask is None else {"mask": match.mask})
     return {
-        # Blanks too: one at the end would go, and one at the beginning nobody sees.
+        # Blanks, too: update-binfmts removes one at the end, and one at the beginning is easily overlooked.
         key: _BLANK.sub(lambda blank: b"\\x%02x" % blank[0][0], encode(data, minimal=minimal))
         for key, data in found.items()
     }

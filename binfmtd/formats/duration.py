@@ -9,7 +9,7 @@ _UNITS = (3600.0, 60.0, 1.0, 0.001)
 
 
 def parse_duration(text: str) -> float:
-    """Seconds; raises FormatError."""
+    """Return the duration in seconds; raises FormatError."""
     found = _DURATION.fullmatch(text)
     if not text or found is None:
         raise FormatError("is no duration: write numbers with units (h, m, s, ms)")

@@ -1,7 +1,7 @@
-"""An ELF file: which machine it is for, what loads it, and what it needs besides.
+"""The headers of an ELF file: its machine, its dynamic linker, and the level of x86-64 that it requires.
 
-Source: elf(5), the System V ABI (chapters 4 and 5), and for what the kernel wants of the headers fs/binfmt_elf.c
-(load_elf_phdrs, load_elf_binary).  A file is read where its headers say, by a function: PT_INTERP may stand anywhere.
+Source: elf(5), the System V ABI (chapters 4 and 5), and for the kernel's requirements fs/binfmt_elf.c (load_elf_phdrs,
+load_elf_binary).  The caller passes a function that reads the file, because PT_INTERP may lie anywhere in it.
 """
 
 import struct
@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 from binfmtd.catalog.elf import ELF
 from binfmtd.formats.line import to_text
 
-Read = Callable[[int, int], bytes]  # offset and size -> what is there, less at the end of the file
+Read = Callable[[int, int], bytes]  # offset and size -> the bytes there, fewer at the end of the file
 
 ET_REL, ET_EXEC, ET_DYN, ET_CORE = 1, 2, 3, 4
 _PT_INTERP, _PT_GNU_PROPERTY = 3, 0x6474E553
@@ -28,10 +28,10 @@ _LEVELS = ((8, "v4"), (4, "v3"), (2, "v2"))
 
 
 class ElfFile(NamedTuple):
-    """What the headers say.
+    """The values of the headers.
 
-    ``linker`` is PT_INTERP's path, None for what is static.  ``damage`` says why no kernel loads it.  ``level`` is the
-    level of x86-64 that it says it needs.
+    ``linker`` is PT_INTERP's path, None for a static file.  ``damage`` is the reason why no kernel loads it.  ``level``
+    is the level of x86-64 that it declares as required.
     """
 
     bits: Literal[32, 64]
@@ -47,7 +47,7 @@ class ElfFile(NamedTuple):
 
 
 def parse_elf(read: Read) -> ElfFile | None:  # noqa: PLR0911  each case has its own answer
-    """Read the headers; None for what is no ELF file."""
+    """Read the headers; return None for a file that is not ELF."""
     head = read(0, 64)
     if len(head) < 20 or not head.startswith(ELF) or head[4] not in _HEADER_SIZE or head[5] not in (1, 2):
         return None
@@ -86,7 +86,7 @@ def parse_elf(read: Read) -> ElfFile | None:  # noqa: PLR0911  each case has its
 
 
 def _level(notes: bytes, align: int) -> str | None:
-    """The level of x86-64 among the properties of a GNU note (NT_GNU_PROPERTY_TYPE_0)."""
+    """Return the level of x86-64 among the properties of a GNU note (NT_GNU_PROPERTY_TYPE_0), or None."""
     if notes[4:16] != notes[4:8] + struct.pack("<I", 5) + b"GNU\0":
         return None
     place = 16

@@ -1,4 +1,4 @@
-"""What an ELF file is: its architecture in the catalog's words, whose C library it needs, and what would run it."""
+"""The kind of an ELF file: its architecture in the catalog's words, the C library that it needs, and how to run it."""
 
 from binfmtd.catalog.architectures import CATALOG, Architecture
 from binfmtd.formats.elf import ET_CORE, ET_DYN, ET_EXEC, ET_REL, ElfFile
@@ -6,7 +6,7 @@ from binfmtd.formats.escapes import encode
 from binfmtd.formats.kinds import Kind
 from binfmtd.model.match import takes
 
-# How a dynamic linker's file name begins, and whose it is.
+# How a dynamic linker's file name begins, and the C library that it belongs to.
 _LIBCS = (
     ("ld-musl-", "musl"),
     ("ld-linux", "glibc"),
@@ -21,18 +21,18 @@ _LIBCS = (
 )
 _SYSTEMS = {2: "NetBSD", 6: "Solaris", 9: "FreeBSD", 12: "OpenBSD"}  # EI_OSABI; 0 and 3 are Linux's
 _TYPES = {ET_REL: "an object file, not linked", ET_CORE: "a core dump"}
-_APPIMAGE = (b"AI\x01", b"AI\x02")  # in the padding of e_ident, where others have zeros
+_APPIMAGE = (b"AI\x01", b"AI\x02")  # in the padding of e_ident, where other files have zeros
 _EM_ARM, _HARD_FLOAT, _SOFT_FLOAT = 40, 0x400, 0x200
 
 
 def architecture_of(head: bytes) -> Architecture | None:
-    """The catalog's architecture that takes a file which begins so, an AppImage's own bytes left out of account."""
+    """Return the catalog's architecture for a file that begins with ``head``; an AppImage's own bytes do not count."""
     plain = head[:8] + bytes(3) + head[11:] if head[8:11] in _APPIMAGE else head
     return next((row for row in CATALOG.values() if takes(row.match, plain)), None)
 
 
 def libc_of(linker: str) -> str:
-    """Whose C library a dynamic linker belongs to, by its path; empty if nobody's that is known."""
+    """Return the C library that a dynamic linker belongs to, by its path; empty if unknown."""
     name = linker.rpartition("/")[2]
     if linker.startswith("/nix/store/"):
         return "glibc, of Nix"
@@ -40,7 +40,7 @@ def libc_of(linker: str) -> str:
 
 
 def elf_kind(elf: ElfFile, head: bytes) -> Kind:  # noqa: PLR0911  each case has its own answer
-    """What an ELF file is, and what would run it."""
+    """Return the kind of an ELF file, with the remedy that makes it run."""
     architecture = architecture_of(head)
     what = _description(elf, architecture)
     word = "appimage" if head[8:11] in _APPIMAGE else "elf"
@@ -94,7 +94,7 @@ def _linking(elf: ElfFile) -> str:
 
 
 def _appimage_config(architecture: Architecture) -> str:
-    """A handler whose mask leaves out an AppImage's bytes."""
+    """Return a handler's config whose mask leaves out an AppImage's bytes."""
     match = architecture.match
     mask = bytearray(match.mask or b"\xff" * len(match.magic))
     mask[8:11] = bytes(3)

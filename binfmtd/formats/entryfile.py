@@ -1,9 +1,9 @@
-"""What an entry's file says.
+"""The text of an entry's file in binfmt_misc.
 
-Source: fs/binfmt_misc.c (entry_status).  ``enabled`` or ``disabled``; ``interpreter PATH``; ``flags: LETTERS``; then
-``extension .EXT``, or ``offset N``, ``magic HEX`` and, only where there is one, ``mask HEX``.  Kernels from 7.3 on
-print more: any line or flag that is not known makes the registration None, never an error.  So does another order of
-the lines: a path may have a newline in it, and what follows would pass for the kernel's own.
+Source: fs/binfmt_misc.c (entry_status).  The lines are ``enabled`` or ``disabled``; ``interpreter PATH``;
+``flags: LETTERS``; then ``extension .EXT``, or ``offset N``, ``magic HEX`` and, only if there is one, ``mask HEX``.
+Kernels from 7.3 on print more: an unknown line or flag makes the registration None, never an error.  So does another
+order of the lines: a path may contain a newline, and the text after it would pass for the kernel's own.
 """
 
 from binfmtd.errors import FormatError
@@ -13,7 +13,7 @@ from binfmtd.model.match import Extension, Magic, Match
 
 
 def parse_entry(text: bytes) -> tuple[bool, Registration | None]:
-    """Read an entry's file: is it enabled, and what does it do (None: something this version does not know)."""
+    """Return if an entry is enabled, and its registration; None if the text has something unknown to this version."""
     lines = text.removesuffix(b"\n").split(b"\n")
     enabled = lines[0] != b"disabled"
     try:

@@ -1,10 +1,10 @@
 r"""Magic and mask as text: the kernel's ``\xHH`` escapes.
 
-What the kernel does (fs/binfmt_misc.c, scanarg and string_unescape_inplace with UNESCAPE_HEX):
+The kernel's rules (fs/binfmt_misc.c, scanarg and string_unescape_inplace with UNESCAPE_HEX):
 
 * ``\x`` and two hexadecimal digits are one byte.  ``\x`` without two digits is EINVAL.
-* Any other backslash stays, and so does the character after it: two backslashes are two bytes, and the second does
-  not begin an escape.
+* Any other backslash is kept, and so is the character after it: two backslashes are two bytes, and the second does not
+  begin an escape.
 * A field ends at the first NUL or delimiter, and a line at its newline, so these must be escaped.
 """
 
@@ -14,15 +14,16 @@ from binfmtd.errors import FormatError
 
 _ESCAPE = re.compile(rb"\\x([0-9a-fA-F]{2})|\\(?s:.)")
 _BROKEN = re.compile(rb"\\x(?![0-9a-fA-F]{2})")
-# What the line's own syntax takes: NUL, newline, the delimiter, and the backslash that would begin an escape.
+# Bytes with a meaning in the line's syntax: NUL, newline, the delimiter, and the backslash that begins an escape.
 _MUST = re.compile(rb"[\x00\n:\\]")
 _UNREADABLE = re.compile(rb"[^\x20-\x7e]|[:\\]")
 
 
 def decode(text: str) -> bytes:
-    r"""Return the bytes that ``text`` stands for; other characters are their UTF-8, surrogate escapes their byte.
+    r"""Return the bytes that ``text`` stands for: an escape its byte, other characters their UTF-8.
 
-    Raises FormatError for a ``\x`` that the kernel would refuse.
+    A surrogate escape stands for its byte.  Raises FormatError for a ``\x`` that the kernel would refuse, and for other
+    surrogates.
     """
     try:
         raw = text.encode("utf-8", "surrogateescape")
@@ -35,8 +36,9 @@ def decode(text: str) -> bytes:
 
 
 def encode(data: bytes, *, minimal: bool = False) -> bytes:
-    """Return the text for ``data``: printable ASCII throughout.
+    """Return the text for ``data``, in printable ASCII.
 
-    ``minimal`` escapes only what must be, since a line has at most 1920 bytes and an escape takes four for one.
+    With ``minimal``, only the bytes of the line's own syntax are escaped, and all others stay as they are: a line has
+    at most 1920 bytes, and an escape takes four for one.
     """
     return (_MUST if minimal else _UNREADABLE).sub(lambda found: b"\\x%02x" % found[0][0], data)

@@ -1,7 +1,7 @@
-"""What a file is that nothing takes: its kind, and what usually runs such files.
+"""The kinds of files that no handler takes, and the programs that usually run them.
 
-Told by how it begins, as the kernel and handlers do.  Sources: the formats' own specifications, and for Debian's
-handlers the packages' files in /usr/share/binfmts.  ELF files have kinds of their own (``elf_kinds``).
+A kind follows from a file's first bytes, as a match of the kernel does.  Sources: the formats' own specifications, and
+for Debian's handlers the packages' files in /usr/share/binfmts.  The kinds of ELF files are in ``elf_kinds``.
 """
 
 from shlex import quote
@@ -10,14 +10,14 @@ from typing import NamedTuple
 from binfmtd.formats.elf import Read
 from binfmtd.model.shebang import parse_shebang
 
-START_BYTES = 4096  # what is looked at for text, and where a PE header may lie
+START_BYTES = 4096  # that decide the kind; only a PE header is read elsewhere
 
 
 class Kind(NamedTuple):
-    """What a file is.
+    """The kind of a file.
 
-    ``word`` is for programs, ``description`` for people; ``remedy`` says what brings a handler, or what to do instead.
-    ``config`` is what binfmtd's config would say, and ``architecture`` QEMU's name of the one that it is for.
+    ``word`` is for programs, ``description`` for people.  ``remedy`` is the way to get a handler, or what to do
+    instead.  ``config`` is the text for binfmtd's config, and ``architecture`` QEMU's name of the file's architecture.
     """
 
     word: str
@@ -28,7 +28,7 @@ class Kind(NamedTuple):
 
 
 def kind_of(read: Read, name: str = "") -> Kind:  # noqa: PLR0911  each case has its own answer
-    """Tell what a file is that is no ELF file; ``name`` helps where its bytes leave it open."""
+    """Return the kind of a file that is not ELF; ``name`` decides where its bytes do not."""
     start = read(0, START_BYTES)
     if not start:
         return Kind("empty", "an empty file", "a shell would run it, and do nothing: was it written completely?")
@@ -132,7 +132,7 @@ _EFI = range(10, 14)  # subsystems: application, boot service driver, runtime dr
 
 
 def _windows(start: bytes, read: Read) -> Kind:
-    """DOS, Windows, .NET and EFI programs: the PE format's specification, "PE File Format"."""
+    """Return the kind of a DOS, Windows, .NET or EFI program (the PE format's specification, "PE File Format")."""
     at = int.from_bytes(start[0x3C:0x40], "little")
     header = read(at, 512) if len(start) >= 0x40 else b""
     if not header.startswith(b"PE\0\0"):
@@ -161,7 +161,10 @@ def _windows(start: bytes, read: Read) -> Kind:
 
 
 def _archive(start: bytes, name: str) -> Kind:
-    """Zip archives: a jar's first file is META-INF/, or its extra field begins with 0xCAFE (java.util.jar)."""
+    """Return the kind of a zip archive.
+
+    A jar's first file is META-INF/, or its extra field begins with 0xCAFE (java.util.jar).
+    """
     length = int.from_bytes(start[26:28], "little")
     first = start[30 : 30 + length]
     marked = start[30 + length : 32 + length] == b"\xfe\xca"
@@ -177,7 +180,10 @@ def _archive(start: bytes, name: str) -> Kind:
 
 
 def _cafebabe(start: bytes) -> Kind:
-    """Java classes and universal Mach-O files begin alike: the first Java had version 45, no file has 45 machines."""
+    """Return the kind of a Java class or a universal Mach-O file, which begin alike.
+
+    The number that follows is Java's version, 45 in the first one, or a number of machines, which is always lower.
+    """
     if int.from_bytes(start[4:8], "big") & 0xFFFF < 45:
         return Kind("mach-o", "a universal Mach-O program, of macOS", _MACHO.remedy)
     return Kind(
@@ -188,5 +194,5 @@ def _cafebabe(start: bytes) -> Kind:
 
 
 def _is_text(start: bytes) -> bool:
-    """No control characters but blanks and escape, whatever the encoding."""
+    """Return True if there is no control character but blanks and escape; bytes above 0x7f may be anything."""
     return not any(byte < 0x20 and byte not in b"\t\n\v\f\r\x1b" for byte in start)

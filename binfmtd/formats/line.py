@@ -1,8 +1,8 @@
 """The registration line: ``:name:type:offset:magic:mask:interpreter:flags``.
 
 Source: Documentation/admin-guide/binfmt-misc.rst, fs/binfmt_misc.c (create_entry).  The whole line has 11 to 1920 bytes
-(MAX_REGISTER_LENGTH).  The first byte is the delimiter, and may not occur in any field; of a magic or mask only what
-must be is escaped, since a fully escaped one of 230 bytes would overrun the line.
+(MAX_REGISTER_LENGTH).  The first byte is the delimiter, and may not occur in any field.  In a magic or mask only the
+bytes that must be are escaped, since a fully escaped one of 230 bytes would overrun the line.
 """
 
 from binfmtd.errors import FormatError
@@ -15,19 +15,20 @@ _DELIMITERS = ":|,@%+=~^!"  # not # and ;, which begin a comment in binfmt.d
 
 
 def to_bytes(text: str) -> bytes:
-    """Names and paths as the kernel has them."""
+    """Return a name or path as the kernel's bytes; a surrogate escape becomes its byte."""
     return text.encode("utf-8", "surrogateescape")
 
 
 def to_text(data: bytes) -> str:
-    """Names and paths as this program has them."""
+    """Return the kernel's bytes of a name or path as text; a byte that is not UTF-8 becomes a surrogate escape."""
     return data.decode("utf-8", "surrogateescape")
 
 
 def encode_line(name: str, registration: Registration, *, readable: bool = False) -> bytes:
-    """Write the line that registers an entry; raises FormatError where the kernel could not take it.
+    """Return the line that registers an entry, without a newline.  Raises FormatError if the kernel could not take it.
 
-    ``readable`` escapes all of magic and mask that is not printable ASCII: longer, and fit for people and text files.
+    With ``readable``, all bytes of magic and mask that are not printable ASCII are escaped: longer, and fit for people
+    and text files.
     """
     check_name(name)
     check_interpreter(registration.interpreter)
@@ -51,7 +52,7 @@ def encode_line(name: str, registration: Registration, *, readable: bool = False
 
 
 def rename_line(line: bytes, name: str) -> bytes:
-    """Return a registration line with another name; raises FormatError where that cannot be registered."""
+    """Return a registration line with another name; raises FormatError if that could not be registered."""
     check_name(name)
     delimiter, encoded = line[:1], to_bytes(name)
     renamed = delimiter + encoded + line[line.index(delimiter, 1) :]
@@ -65,7 +66,7 @@ def rename_line(line: bytes, name: str) -> bytes:
 
 
 def check_interpreter(path: str) -> None:
-    """Raise FormatError for a path that cannot stand in a line."""
+    """Raise FormatError for a path that is not absolute, or that contains a newline or NUL."""
     if not path.startswith("/"):
         raise FormatError(f"interpreter {path!r} must be an absolute path")
     if "\n" in path or "\0" in path:
@@ -73,7 +74,7 @@ def check_interpreter(path: str) -> None:
 
 
 def decode_line(line: bytes) -> tuple[str, Registration]:
-    """Read a registration line, as the kernel would; raises FormatError."""
+    """Read a registration line as the kernel does; return name and registration.  Raises FormatError."""
     line = line.removesuffix(b"\n")
     if not 11 <= len(line) <= LINE_BYTES:
         raise FormatError(f"a registration line has 11 to {LINE_BYTES} bytes, this one {len(line)}")

@@ -1,8 +1,8 @@
-"""The mount table.
+"""The mount table of a process, /proc/PID/mountinfo.
 
 Source: proc_pid_mountinfo(5).  Fields: mount id, parent id, major:minor, root, mount point, mount options, optional
-fields up to a lone ``-``, file system type, source, super options.  Space, tab, newline and backslash are octal
-escapes.
+fields up to a lone ``-``, file system type, source, super options.  Space, tab, newline and backslash are written as
+octal escapes.
 """
 
 import re
@@ -16,9 +16,10 @@ _OCTAL = re.compile(rb"\\([0-7]{3})")
 class MountLine(NamedTuple):
     """One mount.
 
-    ``device`` is (major, minor), ``root`` the directory of the file system that is mounted at ``point``; ``read_only``
-    means here, or for the whole file system, and ``mount_read_only`` by the mount's own flag; ``follows``: it receives
-    the mounts and unmounts of a peer group to which it does not belong (the optional field ``master``).
+    ``device`` is (major, minor), ``root`` the directory of the file system that is mounted at ``point``.
+    ``mount_read_only`` is the mount's own flag, ``superblock_read_only`` that of the whole file system, and
+    ``read_only`` either of them.  ``follows``: it receives the mounts and unmounts of a peer group to which it does not
+    belong (the optional field ``master``).
     """
 
     mount_id: int
@@ -33,9 +34,9 @@ class MountLine(NamedTuple):
 
 
 def parse_mountinfo(text: bytes) -> tuple[MountLine, ...]:
-    """Read the table, oldest mount first; lines that are not understood are left out."""
+    """Read the table, oldest mount first; lines that cannot be parsed are left out."""
     found = []
-    for line in text.split(b"\n"):  # a carriage return may stand in a directory's name, and is not escaped
+    for line in text.split(b"\n"):  # a directory's name may contain a carriage return, which is not escaped
         fields = line.split(b" ")
         try:
             dash = fields.index(b"-", 6)

@@ -1,12 +1,12 @@
-r"""NixOS: a module that sets ``boot.binfmt.registrations``.
+r"""A NixOS module that sets ``boot.binfmt.registrations``.
 
-What NixOS makes of it (nixpkgs, nixos/modules/system/boot/binfmt.nix, 2025): a line of binfmt.d for each, in the order
-of the names, ``:NAME:TYPE:OFFSET:MAGIC:MASK:/run/binfmt/NAME:FLAGS``, and a line of tmpfiles.d that links
+NixOS makes two lines of each registration, in the order of the names (nixpkgs, nixos/modules/system/boot/binfmt.nix,
+2025): one of binfmt.d, ``:NAME:TYPE:OFFSET:MAGIC:MASK:/run/binfmt/NAME:FLAGS``, and one of tmpfiles.d, which links
 /run/binfmt/NAME to the interpreter.
 
-* Both are put together without quoting: a name or path may have no blank, colon, percent sign or the like.
-* ``wrapInterpreterInShell`` is true unless it says otherwise, and goes with neither F nor P.
-* ``matchCredentials`` (C) wants ``openBinary`` (O), as the kernel does.
+* Both are put together without quoting: a name or path must not contain a blank, colon, percent sign or the like.
+* ``wrapInterpreterInShell`` is true unless the module sets it, and allows neither F nor P.
+* ``matchCredentials`` (C) requires ``openBinary`` (O), as C implies O in the kernel.
 """
 
 import re
@@ -29,7 +29,7 @@ _FLAGS = {
 
 
 def render_nixos(entries: Iterable[tuple[str, Registration]]) -> bytes:
-    """Write the module; raises FormatError, which names the entry, for what it cannot say."""
+    """Return the module; raises FormatError, which names the entry, for one that it cannot express."""
     lines = [GENERATED.decode(), "{", "  boot.binfmt.registrations = {"]
     for name, registration in entries:
         _check(name, registration)
@@ -80,7 +80,7 @@ def _attributes(registration: Registration) -> Iterable[tuple[str, str]]:
 
 
 def _indented(data: bytes) -> str:
-    """An indented string: backslashes stand for themselves in it, and blanks at its start would go."""
+    """Return an indented string of Nix: a backslash in it is literal; blanks, stripped at its start, are escaped."""
     return f"''{_escaped(data)}''"
 
 

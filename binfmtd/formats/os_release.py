@@ -1,7 +1,8 @@
-"""What os-release(5) says, and what follows from it: which command installs a package, and what the package is called.
+"""The contents of os-release(5), and from them the commands that install packages under their names there.
 
-Names of packages: those of Debian 13 and 12, Ubuntu, Fedora, openSUSE, Arch and Alpine.  RHEL and its rebuilds have no
-emulators of QEMU for other architectures, and NixOS installs nothing by a command that would last, so they get none.
+Names of packages: those of Debian 13 and 12, Ubuntu, Fedora, openSUSE, Arch and Alpine.  There is no command for RHEL
+and its rebuilds, which have no QEMU emulators for other architectures.  There is none for NixOS either, where a
+command installs nothing that lasts.
 """
 
 import re
@@ -18,8 +19,8 @@ class _Manager(NamedTuple):
     install: str
     reinstall: str
     upgrade: str
-    python: str  # how the package of a Python module is called
-    odd: Mapping[str, str]  # what is called otherwise
+    python: str  # the pattern for the package of a Python module
+    odd: Mapping[str, str]  # packages that have another name here
 
 
 _MANAGERS = {
@@ -50,7 +51,7 @@ _MANAGERS = {
 
 
 class System(NamedTuple):
-    """A distribution: its ID, those that it is like, the nearest first, and its version."""
+    """A distribution: its ID, the IDs that it is like (the nearest first), and its version."""
 
     id: str = ""
     like: tuple[str, ...] = ()
@@ -58,7 +59,7 @@ class System(NamedTuple):
 
     @property
     def family(self) -> str:
-        """The distribution whose package manager it has; empty if that is none that we know."""
+        """The distribution whose package manager it uses; empty if that is unknown."""
         return next((name for name in self._names() if name in _MANAGERS), "")
 
     def _names(self) -> Iterator[str]:
@@ -67,7 +68,7 @@ class System(NamedTuple):
 
 
 def parse_os_release(text: str) -> System:
-    """Read the file; lines that say nothing to us, or are no assignments, are passed over."""
+    """Read the file; unknown keys, and lines that are no assignments, are ignored."""
     found = {match[1]: match[3] for line in text.splitlines() if (match := _ASSIGNMENT.fullmatch(line.strip()))}
     version = re.match(r"[\d.]+", found.get("VERSION_ID", ""))
     numbers = tuple(int(part) for part in version[0].split(".") if part) if version else ()
@@ -75,9 +76,9 @@ def parse_os_release(text: str) -> System:
 
 
 def install(system: System, package: str, architecture: str = "aarch64", *, again: bool = False) -> str:
-    """The command, to be run as root, that installs emulators or a Python module; empty where we know none.
+    """Return the command, to be run as root, that installs emulators or a Python module; empty if none is known.
 
-    ``architecture`` is for distributions that have a package for each; ``again``: what is installed is damaged.
+    ``architecture`` is for distributions that have a package for each; ``again``: the installed package is damaged.
     """
     manager = _MANAGERS.get(system.family)
     if manager is None or (package == EMULATORS and system.id in _WITHOUT_EMULATORS):
@@ -92,12 +93,12 @@ def install(system: System, package: str, architecture: str = "aarch64", *, agai
 
 
 def upgrade(system: System) -> str:
-    """The command that brings a newer kernel; empty where we know none."""
+    """Return the command that installs a newer kernel; empty if none is known."""
     manager = _MANAGERS.get(system.family)
     return manager.upgrade if manager else ""
 
 
 def _static_by_default(system: System) -> bool:
-    """Whether qemu-user has the static emulators, as from Debian 13 and Ubuntu 25.04 on, and not the dynamic ones."""
+    """Return True if qemu-user has static emulators and not dynamic ones, as from Debian 13 and Ubuntu 25.04 on."""
     first = {"debian": (13,), "ubuntu": (25, 4)}.get(system.id)
     return first is not None and (system.version >= first or not system.version)  # Debian's testing has no version

@@ -1,9 +1,9 @@
-r"""A POSIX shell script that registers entries, for hosts that have nothing better.
+r"""A POSIX shell script that registers entries, for hosts where no better program does so.
 
-* One printf with ``%s`` for each entry: what echo does to backslashes differs from shell to shell, and the kernel takes
+* Each entry is one printf with ``%s``: echo treats backslashes differently from shell to shell, and the kernel takes
   one write for one entry.
-* An entry of the name goes first, as systemd-binfmt does it; for that moment there is none.
-* What the kernel refuses is reported by the shell; the others count, and the exit status is 1.
+* An existing entry of the name is removed first, as systemd-binfmt does; until the new one is registered there is none.
+* If the kernel refuses an entry, the shell reports it, the other entries are registered, and the exit status is 1.
 """
 
 from collections.abc import Iterable
@@ -33,7 +33,7 @@ register() { # NAME LINE
 
 
 def render_script(entries: Iterable[tuple[str, Registration]]) -> bytes:
-    """Write the script; raises FormatError, which names the entry, for what the kernel could not take."""
+    """Return the script; raises FormatError, which names the entry, for one that the kernel could not take."""
     return b"".join([_HEAD, *(_call(name, registration) for name, registration in entries), b"exit $status\n"])
 
 

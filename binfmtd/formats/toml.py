@@ -1,7 +1,7 @@
-r"""Handlers as the config's TOML: what ``import`` prints.
+r"""Handlers as the config's TOML, for ``binfmtd import``.
 
-A writer of our own for this one shape: it puts magic and mask in single quotes, as ``\x7fELF`` and not ``\\x7fELF``,
-and a comment that says where each came from.  tomli-w can do neither, and would be one more dependency.
+This writer has only this one shape.  It puts magic and mask in single quotes, as ``\x7fELF`` and not ``\\x7fELF``, and
+adds a comment with the origin of each handler.  tomli-w can do neither, and would be one more dependency.
 """
 
 import re
@@ -19,7 +19,7 @@ _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class Found(NamedTuple):
-    """An entry, and where it was found: a file and line, or the kernel."""
+    """An entry, and its origin: a file and line, or the kernel."""
 
     name: str
     registration: Registration
@@ -28,7 +28,10 @@ class Found(NamedTuple):
 
 
 def render_toml(handlers: Iterable[Found]) -> str:
-    """Write a config that declares exactly these; raises FormatError, which names the entry (see ``check_toml``)."""
+    """Return a config that declares exactly these handlers.
+
+    Raises FormatError, which names the entry, for one that ``check_toml`` refuses.
+    """
     tables = []
     for found in handlers:
         try:
@@ -40,7 +43,7 @@ def render_toml(handlers: Iterable[Found]) -> str:
 
 
 def check_toml(name: str, registration: Registration) -> None:
-    """Raise FormatError if the config could not hold this."""
+    """Raise FormatError if a TOML config could not declare this entry."""
     match = registration.match
     extension = match.text if isinstance(match, Extension) else ""
     for text in (name, registration.interpreter, extension):
@@ -89,12 +92,12 @@ def _table(found: Found) -> str:
 
 
 def _escaped(data: bytes) -> str:
-    text = encode(data).decode("ascii").replace("'", "\\x27")  # what a literal string cannot hold
+    text = encode(data).decode("ascii").replace("'", "\\x27")  # a literal string cannot contain a single quote
     return f"'{text}'"
 
 
 def _quoted(text: str) -> str:
-    r"""A basic string: TOML's escapes are \", \\ and \uXXXX (toml.io, v1.0.0, String)."""
+    r"""Return a basic string: TOML's escapes are \", \\ and \uXXXX (toml.io, v1.0.0, String)."""
     return '"' + "".join(map(_character, text)) + '"'
 
 
