@@ -1,1 +1,1 @@
-"""The rim towards the kernel: binfmt_misc itself, interpreter files, and what this host runs natively."""
+"""Access to the kernel: binfmt_misc, interpreter files, and the architectures that this host runs natively."""

@@ -1,4 +1,9 @@
-"""Calls whose result is needed at once, though a file system may not answer: each is waited for a short time."""
+"""Calls that may block on a file system, each with a time limit.
+
+The daemon's loop needs the results of some calls immediately, but a file system that does not answer would block it.
+So a thread makes each call, and the loop waits for a limited time.  When that is over, the loop goes on with a default
+result, and the thread stays blocked until the file system answers.
+"""
 
 import _thread
 from collections.abc import Callable
@@ -10,27 +15,27 @@ T = TypeVar("T")
 
 
 class Result(Generic[T]):
-    """What some work returned or raised."""
+    """The value that a call returned, or the exception that it raised."""
 
     def __init__(self, work: Callable[[], T]) -> None:
         self.value: T | None = None
         self.error: BaseException | None = None
         try:
             self.value = work()
-        except BaseException as error:  # noqa: BLE001  it is raised again, in the loop
+        except BaseException as error:  # noqa: BLE001  `get` raises it again, in the loop
             self.error = error
 
     def get(self) -> T:
-        """Return it, or raise it."""
+        """Return the value.  Raises the exception that the call raised."""
         if self.error is not None:
             raise self.error
-        return self.value  # type: ignore[return-value]  # None only where T has it
+        return self.value  # type: ignore[return-value]  # None only if T includes it
 
 
 class BoundedCalls:
-    """Calls that have to have a result at once, but may hang: each is waited for a short time only.
+    """Calls with a time limit of ``seconds`` each.
 
-    While a call with some ``key`` hangs, another with that key is given up immediately.
+    While a call with some ``key`` is blocked, another call with that key returns its default immediately.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -38,7 +43,7 @@ class BoundedCalls:
         self._hanging: set[str] = set()
 
     def hangs(self, key: str) -> bool:
-        """Tell if a call with this key has not ended."""
+        """Return True if a call with this key has not ended."""
         return key in self._hanging
 
     def hanging(self) -> frozenset[str]:
@@ -46,7 +51,10 @@ class BoundedCalls:
         return frozenset(self._hanging)
 
     def call(self, key: str, work: Callable[[], T], otherwise: T) -> T:
-        """Return what ``work`` returns, or ``otherwise`` if it takes too long.  Raises what ``work`` raises."""
+        """Return what ``work`` returns, or ``otherwise`` after the time limit.  Raises what ``work`` raises.
+
+        Returns ``otherwise`` also if a call with this key is still blocked, or if no thread can be started.
+        """
         if key in self._hanging:
             return otherwise
         ended = _thread.allocate_lock()

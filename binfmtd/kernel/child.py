@@ -1,4 +1,4 @@
-"""Work that changes the process which does it for good, so it is done in a child."""
+"""Work that would change this process for good, such as entering a namespace: a child process does it."""
 
 import os
 from collections.abc import Callable
@@ -7,7 +7,10 @@ from binfmtd.errors import BinfmtdError
 
 
 def in_a_child(work: Callable[[], object]) -> str | None:
-    """Do it in a process of its own, and return why it failed, if it did."""
+    """Do the work in a child process; return the reason why it failed, or None.
+
+    An exception that is neither an OSError nor a BinfmtdError gives the reason "it failed".
+    """
     reading, writing = os.pipe2(os.O_CLOEXEC)
     child = os.fork()
     if child == 0:

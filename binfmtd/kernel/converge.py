@@ -1,9 +1,14 @@
-"""Carrying out a plan.
+"""The execution of a plan.
 
-At once: what ends its drift in one write, permanent stand-ins, and temporary ones for what has to be registered.
-Then, entry by entry and only where it is due: what is restored of others, the proper registrations and the removals.
-An entry that is replaced never leaves its files without a handler: its stand-in is registered first, and if it is a
-temporary one removed last.
+Immediately, whatever other programs do:
+
+* Entries are enabled and disabled, which ends such a drift in one write.
+* Permanent stand-ins are registered or enabled.
+* Temporary stand-ins are registered for the entries that are to be registered, but are not due yet.
+
+Then, and only for names that are due: foreign entries are restored, proper entries registered or replaced, and unwanted
+entries removed.  While an entry is replaced, its files always have a handler: its stand-in is registered before the
+entry is removed.  A temporary stand-in is removed last.
 """
 
 import errno
@@ -24,33 +29,33 @@ from binfmtd.model.standin import stand_in_name
 
 
 class Due(IntEnum):
-    """Whether the proper entry of a name may be written."""
+    """The permission to write the proper entry of a name."""
 
-    HELD = auto()  # we back off from it
-    LATER = auto()  # others may be at work on it
-    QUIET = auto()  # unless somebody stirs at the last moment
-    FORCED = auto()  # whatever others do
+    HELD = auto()  # we back off from the name
+    LATER = auto()  # another program may still be changing it
+    QUIET = auto()  # yes, unless another program touches the name at the last moment
+    FORCED = auto()  # yes, whatever other programs do
 
 
 class Outcome:
-    """What became of a plan."""
+    """The result of executing a plan."""
 
     def __init__(self) -> None:
         self.done: list[Action] = []
         self.failed: list[tuple[Action, WriteRefusedError]] = []
-        self.left: list[Action] = []  # not due, or somebody stirred, or its interpreter has to be judged first
-        self.bridged: list[str] = []  # names that now have a new stand-in
-        self.kept: list[str] = []  # permanent stand-ins that were written
-        self.records: dict[str, Record] = {}  # what was registered under proper names
-        self.interpreters_moved = False  # an interpreter is not the file that the desired state knows
+        self.left: list[Action] = []  # not due, just touched, its interpreter to be judged first, or its group refused
+        self.bridged: list[str] = []  # names that have a new stand-in
+        self.kept: list[str] = []  # names of the permanent stand-ins that were written
+        self.records: dict[str, Record] = {}  # by entry: proper ones and permanent stand-ins that were registered
+        self.interpreters_moved = False  # an interpreter is not the file in the desired state
 
 
 class Convergence:
-    """One plan, one opened instance.
+    """One plan, to be executed on one opened instance.
 
-    ``unchanged`` tells if the file at an interpreter's path is still the one that was judged.  ``due`` tells if a name
-    may be written; ``disturbed`` if another program has just touched it; ``removed`` if that program wrote to the
-    entry's own file, so that it did not go with everything else.
+    ``unchanged`` returns True if the file at an interpreter's path is still the one that was judged.  ``due`` returns
+    the permission to write a name.  ``disturbed`` returns True if another program has just touched the name.
+    ``removed`` returns True if another program wrote to the entry's own file, so the entry did not go in a flush.
     """
 
     def __init__(
@@ -77,14 +82,14 @@ class Convergence:
         self.outcome = Outcome()
 
     def run(self) -> Outcome:
-        """Do all that is due now; raises WriteRefusedError where nothing can be written (read-only, not root)."""
+        """Do everything that is due now.  Raises WriteRefusedError if nothing can be written (read-only, not root)."""
         for action in self._planned(Act.ENABLE, Act.DISABLE):
             self._control(action, ENABLE if action.act is Act.ENABLE else DISABLE)
         self._keep_stand_ins()
         settling = []
         waiting = []
         for company in companies(self._planned(Act.REGISTER, Act.REPLACE), self._desired):
-            # Who is dragged along follows another, whose turn it is.
+            # A dragged entry is written only to stay above another one, so the permission of that one decides.
             due = {action.entry: Due.QUIET if action.dragged else self._due(action.entry) for action in company}
             forced = Due.FORCED in due.values()
             spared = {Due.HELD, Due.LATER} if forced else {Due.HELD}
@@ -108,7 +113,7 @@ class Convergence:
         return self.outcome
 
     def _keep_stand_ins(self) -> None:
-        """Have permanent stand-ins as they should be, lowest rank first."""
+        """Enable or register permanent stand-ins as planned, lowest rank first."""
         again: dict[str, Handler] = {}
         for action in self._plan.stand_ins:
             if action.act is Act.ENABLE:
@@ -139,7 +144,10 @@ class Convergence:
     def _bridge(
         self, actions: Iterable[Action], company: Iterable[Action] = (), *, renew: bool = False
     ) -> dict[str, WriteRefusedError]:
-        """Register stand-ins; ``renew`` those, too, that a newer entry has come to lie above."""
+        """Register stand-ins, and return the refusals by name.
+
+        With ``renew``, stand-ins that lie below a newer entry are also put on top again.
+        """
         handlers = [action.handler for action in actions if action.handler is not None]
         names = [action.entry for action in company]
         if renew:
@@ -149,9 +157,10 @@ class Convergence:
         return refused
 
     def _settle(self, members: list[Action], held: list[Action], *, forced: bool) -> None:
-        """Give a company its proper entries, in ascending rank and back to back.
+        """Register the proper entries of an ordering group, in ascending rank and back to back.
 
-        Those of its members that are ``held`` stay above the others by their stand-ins, if they are there at all.
+        A ``held`` member gets no proper entry.  If it has an entry or a stand-in now, its stand-in is registered again
+        with the group, so that it stays above the members of lower rank.
         """
         company = [action for action in members if action not in held]
         if any(self._moved(action) for action in members):
@@ -173,7 +182,7 @@ class Convergence:
             self._writer.control(action.entry, REMOVE)
         for action in held:
             if not any(_handler(action) in self._desired.higher.get(name, ()) for name in lines):
-                continue  # it is not above anything that is written
+                continue  # no entry of lower rank is written
             served = self._writer.control(stand_in_name(action.entry), REMOVE)
             line = self._stand_ins.line(_handler(action))
             if line and (served or action.act is Act.REPLACE):
@@ -187,7 +196,7 @@ class Convergence:
             if error is None and action in held:
                 continue
             if error is None and number < max(too_low, default=0):
-                self._writer.control(action.entry, REMOVE)  # it lies above what belongs above it
+                self._writer.control(action.entry, REMOVE)  # it lies above the stand-in of a refused higher entry
                 self.outcome.left.append(action)
             elif error is None:
                 self._finish(action)
@@ -196,18 +205,21 @@ class Convergence:
                 self.outcome.failed.append((action, refused_by))
 
     def _finish(self, action: Action) -> None:
-        """Note that the proper entry is registered; a temporary stand-in has served its time."""
+        """Record that the proper entry is registered, and remove its stand-in if that is a temporary one."""
         self.outcome.done.append(action)
         self.outcome.records[action.entry] = self._record(_handler(action))
         if action.entry not in self._desired.permanent:
             self._writer.control(stand_in_name(action.entry), REMOVE)
 
     def _serves_by_stand_in(self, action: Action, error: OSError) -> bool:
-        """Whether what the kernel has just refused is served by a stand-in; not if somebody else was faster."""
+        """Return True if a stand-in serves for a refused entry; False for EEXIST: another program was faster."""
         return error.errno != errno.EEXIST and self._instance.inode(stand_in_name(action.entry)) is not None
 
     def _give_up(self, company: list[Action], refused: dict[str, WriteRefusedError], bridged: list[str]) -> None:
-        """A member cannot have a stand-in, so none is replaced: whoever is below it would come to lie above it."""
+        """Replace no member of the group, since one was refused its stand-in; remove the stand-ins just registered.
+
+        Otherwise members of lower rank would come to lie above that one.
+        """
         for name in bridged:
             self._writer.control(stand_in_name(name), REMOVE)
             self.outcome.bridged.remove(name)
@@ -218,11 +230,11 @@ class Convergence:
                 self.outcome.left.append(action)
 
     def _restore(self, action: Action) -> None:
-        """Register somebody else's entry as it was: without a stand-in, and no record makes it ours."""
+        """Register a foreign entry as it was; without a stand-in, and without a record, so it stays foreign."""
         was = _handler(action)
         (error,) = self._writer.register([encode_line(was.name, was.registration)])
         if error is not None and error.errno == errno.EEXIST:
-            return  # its owner was faster
+            return  # another program was faster
         if error is not None:
             self.outcome.failed.append((action, refusal(was.registration, error)))
             return
@@ -231,7 +243,7 @@ class Convergence:
         self.outcome.done.append(action)
 
     def _renew_stand_ins(self, actions: list[Action]) -> None:
-        """Remove stand-ins that serve nobody, or would serve something else in place of an entry that is there."""
+        """Remove stand-ins that are disabled, or would replace an existing entry with another registration."""
         for action in actions:
             entry = self._instance.entry(stand_in_name(action.entry))
             if entry is None:
@@ -241,14 +253,17 @@ class Convergence:
                 self._writer.control(entry.name, REMOVE)
 
     def _moved(self, action: Action) -> bool:
-        """Tell if F would open another file than the one that was judged."""
+        """Return True if F would open another file than the one that was judged; note it in the outcome."""
         registration = _handler(action).registration
         moved = Flags.F in registration.flags and not self._unchanged(registration.interpreter)
         self.outcome.interpreters_moved |= moved
         return moved
 
     def _record(self, handler: Handler) -> Record:
-        """Record the entry just registered; the file that F opened is certain only if it is still the same."""
+        """Return the record of an entry that was just registered.
+
+        It names the file that F opened only if the judged file is still at the path.
+        """
         path = handler.registration.interpreter
         pinned = None
         if Flags.F in handler.registration.flags:

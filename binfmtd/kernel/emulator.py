@@ -1,6 +1,6 @@
-"""Which version an emulator is: asked of itself, by ``--version``.
+"""The version of an emulator, from the output of ``emulator --version``.
 
-Who asks runs the file, so nobody else may be able to exchange it: the caller has judged it.
+This runs the file.  So the caller judges it first: no other user may be able to replace it.
 """
 
 import os
@@ -13,20 +13,23 @@ from errno import EAGAIN, EMFILE, ENFILE, ENOMEM
 
 from binfmtd.kernel.progress import ends
 
-_SECONDS = 5.0  # in which one does nothing
-_AT_ONCE = 2  # each maps some 5 MiB, which several doctors in one pod of 128 MiB must not exhaust
+_SECONDS = 5.0  # without progress, after which an emulator is killed
+_AT_ONCE = 2  # each maps some 5 MiB: several doctors in one pod of 128 MiB must not exhaust its memory
 _MOST_BYTES = 4096
-_OURS = (EMFILE, ENFILE, ENOMEM, EAGAIN)  # what we lack, which says nothing of an emulator
+_OURS = (EMFILE, ENFILE, ENOMEM, EAGAIN)  # shortages of this process or host, not faults of an emulator
 _VERSION = re.compile(rb"^qemu-\S+ version (\d+(?:\.\d+)*)")
 
 
 def is_qemu(path: str) -> bool:
-    """Whether this is one of QEMU's, by its name, or by that of the file to which a link leads."""
+    """Return True if this is an emulator of QEMU's, by its own name or by that of the file that it links to."""
     return any(os.path.basename(name).startswith("qemu-") for name in (path, os.path.realpath(path)))
 
 
 def versions(paths: Iterable[str]) -> dict[str, tuple[int, ...] | str]:
-    """Of each path the version, or why there is none; a file that several lead to is asked once."""
+    """Return the version for each path, or the reason why there is none.
+
+    A file that several paths lead to is run once.  Raises OSError if this process lacks descriptors or memory.
+    """
     files = {path: os.path.realpath(path) for path in paths}
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         asked = dict(zip(names := sorted(set(files.values())), pool.map(_ask, names), strict=True))
@@ -42,14 +45,14 @@ def _ask(path: str) -> tuple[int, ...] | str:
             stdin=subprocess.DEVNULL,
             stdout=writing,
             stderr=subprocess.DEVNULL,
-            env={name: text for name, text in os.environ.items() if not name.startswith("QEMU_")},  # its own options
+            env={name: text for name, text in os.environ.items() if not name.startswith("QEMU_")},  # QEMU's options
         )
         if not ends(process.pid, _SECONDS):
             process.kill()
             process.wait()
             return f"it did not answer within {_SECONDS:.0f} s"
         status = process.wait()
-        with suppress(BlockingIOError):  # it has said nothing
+        with suppress(BlockingIOError):  # it has printed nothing
             said = os.read(reading, _MOST_BYTES)
     except OSError as error:
         if error.errno in _OURS:

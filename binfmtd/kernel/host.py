@@ -1,4 +1,4 @@
-"""What this host is: which kernel, whose root, what we may, and how its own programs look."""
+"""Facts about this host: its kernel, this boot, our root directory and privileges, and the form of its programs."""
 
 import os
 import re
@@ -10,13 +10,13 @@ from binfmtd.model.guard import NativeHeader
 
 
 def kernel_version() -> tuple[int, int]:
-    """Major and minor of the running kernel; (0, 0) where it does not tell."""
+    """Return the major and minor version of the running kernel; (0, 0) if its release begins with no such numbers."""
     found = re.match(r"(\d+)\.(\d+)", os.uname().release)
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def boot_id() -> str:
-    """The kernel's random name for this boot; empty where /proc does not have it."""
+    """Return the kernel's random id of this boot; empty if /proc does not contain it."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return file.read().strip()
@@ -25,17 +25,20 @@ def boot_id() -> str:
 
 
 def judges_paths() -> bool:
-    """Whether who executes a foreign program resolves an interpreter's path in the same root as we do.
+    """Return True if processes that execute foreign programs resolve an interpreter's path in the same root as we do.
 
-    In a user namespace of its own an instance serves that namespace alone, hence our neighbours.  In the first user
-    namespace everybody is served, and only init's root is theirs.  Who may not look is an ordinary user, not a
-    container that manages handlers.
+    An instance of our own user namespace serves only that namespace, so our neighbours.  The instance of the first user
+    namespace serves all processes of the host, so the root of the host's init counts.  A process that may not read that
+    root counts as an ordinary user's, not as a container that manages handlers.
     """
     return in_user_namespace() or shares_root_with_init() is not False
 
 
 def native_header() -> NativeHeader:
-    """The ELF header of the program that runs this code."""
+    """Return the ELF header of the program that runs this code.
+
+    If its file cannot be read: a header with the right word size and byte order, and machine 0.
+    """
     for path in ("/proc/self/exe", sys.executable):
         try:
             with open(path, "rb") as file:
@@ -46,7 +49,7 @@ def native_header() -> NativeHeader:
 
 
 def may_mount() -> bool:
-    """Whether this process has CAP_SYS_ADMIN (bit 21) in force."""
+    """Return True if CAP_SYS_ADMIN (bit 21) is in the effective set of this process; False if /proc cannot be read."""
     try:
         with open("/proc/self/status", encoding="ascii", errors="replace") as file:
             for line in file:

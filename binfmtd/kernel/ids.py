@@ -1,8 +1,9 @@
-"""Which users and groups a new user namespace has, and how it comes to have them.
+"""The users and groups of a new user namespace: which ids to map, and writing the maps.
 
-* A process may map one id by itself, its own (user_namespaces(7)).  More are mapped from outside: by newuidmap(1) and
-  newgidmap(1), which allow what /etc/subuid and /etc/subgid give a user, or by who has CAP_SETUID and CAP_SETGID.
-* Only a process of the outer namespace can do that, so a child that stays there does it.
+* A process may map one id by itself, its own (user_namespaces(7)).  More ids are mapped from outside: by newuidmap(1)
+  and newgidmap(1), which allow the ranges of a user in /etc/subuid and /etc/subgid, or by a process with CAP_SETUID and
+  CAP_SETGID.
+* Only a process of the outer namespace can do that, so a child process that stays there does it.
 """
 
 import os
@@ -17,29 +18,31 @@ _HELPERS = {"uid": "newuidmap", "gid": "newgidmap"}
 
 
 class Ids(NamedTuple):
-    """The maps of a user namespace; ``helpers``: newuidmap and newgidmap have to write them."""
+    """The id maps of a user namespace; ``helpers``: newuidmap and newgidmap have to write them."""
 
     uids: tuple[Range, ...]
     gids: tuple[Range, ...]
     helpers: bool = False
 
     def without(self, root: int, group: int) -> "Ids":
-        """One in a namespace with these ids, where ``root`` and ``group``, and what follows them, become 0 and so on.
+        """Return the maps of a namespace inside this one, where ``root`` and ``group`` become 0.
 
-        Those before them stay known, behind the last.  So a tree of files that belongs to ``root`` is root's own.
+        The ids after them become 1 and so on; the ids before them follow after the last one.  So a tree of files that
+        belongs to ``root`` is root's inside.
         """
         return Ids(_shifted(self.uids, root), _shifted(self.gids, group))
 
 
 def one(inside: int, group: int, uid: int, gid: int) -> Ids:
-    """A user and a group alone."""
+    """Return the maps of a single user and group: ``uid`` and ``gid`` outside, ``inside`` and ``group`` inside."""
     return Ids(((inside, uid, 1),), ((group, gid, 1),))
 
 
 def to_be_had(uid: int, gid: int) -> Ids | None:
-    """More than ourselves: for root all that there are here, else those of /etc/subuid and /etc/subgid, after us.
+    """Return maps with all ids that this process may map; None if it may map only its own.
 
-    None where there are no more.
+    For root: all ids of this namespace.  For another user: its own id as 0, then its first range in /etc/subuid and
+    /etc/subgid.
     """
     if uid == 0:
         uids, gids = _here("uid"), _here("gid")
@@ -51,9 +54,9 @@ def to_be_had(uid: int, gid: int) -> Ids | None:
 
 
 def enter(flags: int, ids: Ids) -> str | None:
-    """Move into a new user namespace (and more: ``flags``) with these ids; why not, where they cannot be had.
+    """Move into new namespaces (``flags`` of unshare(2)) with these ids; return None, or why the ids cannot be mapped.
 
-    Then the namespace has none yet.  Raises OSError where there can be no such namespace.
+    If they cannot, the new user namespace has no ids yet.  Raises OSError if there can be no such namespace.
     """
     from binfmtd.kernel.syscalls import unshare
 
@@ -78,7 +81,7 @@ def enter(flags: int, ids: Ids) -> str | None:
 
 
 def _help(whose: int, ids: Ids, go: int, saying: int) -> None:
-    """Write the maps when the other one has its namespace; ends this process."""
+    """Write the maps of process ``whose`` once it has its namespace, then end this process."""
     try:
         if os.read(go, 1):
             os.write(saying, _write(whose, ids).encode())
@@ -106,14 +109,14 @@ def _write(whose: int, ids: Ids) -> str:
 
 
 def _here(kind: str) -> tuple[Range, ...]:
-    """The ids that this namespace has, each to be the same in one below it."""
+    """Return the ids of this namespace, each mapped to itself in a namespace inside this one."""
     with open(f"/proc/self/{kind}_map", encoding="ascii") as file:
         starts_and_counts = [(int(inside), int(count)) for inside, _, count in map(str.split, file)]
     return tuple((start, start, min(count, _ALL - 1 - start)) for start, count in starts_and_counts)
 
 
 def _subordinate(path: str, uid: int) -> tuple[int, int] | None:
-    """The first range that a user has there: its start and its length."""
+    """Return start and length of the first range that the file gives this user; None if it gives none."""
     import pwd
 
     names = {str(uid)}
@@ -131,7 +134,7 @@ def _subordinate(path: str, uid: int) -> tuple[int, int] | None:
 
 
 def _shifted(ranges: Sequence[Range], first: int) -> tuple[Range, ...]:
-    """The same ids, beginning with ``first``: what lay before it comes last."""
+    """Return maps of all these ids, numbered from 0 on: ``first`` and those after it, then those before it."""
     after, before = [], []
     for inside, _, count in ranges:
         end = inside + count

@@ -1,10 +1,10 @@
-"""One instance of binfmt_misc, opened for a pass: names, identities, texts.
+"""One instance of binfmt_misc, opened for a pass: the names, inode numbers and texts of its entries.
 
-The descriptor lives for one pass only.  One that stayed open would make the admin's ``umount`` fail with EBUSY, and an
-instance that was unmounted lazily would go on working for us alone.
+The descriptor is closed at the end of the pass.  While it is open, an administrator's ``umount`` fails with EBUSY.
+After a lazy unmount we would go on with an instance that no other process can reach.
 
-Names are bytes, written as UTF-8 with surrogate escapes: as Python writes file names (``start`` in cli/main.py sees to
-it that it does so under any locale).
+Names are bytes in the kernel, and strings with surrogate escapes here, as Python has file names in UTF-8 (``start`` in
+cli/main.py makes it use UTF-8 under any locale).
 """
 
 import os
@@ -22,7 +22,7 @@ _CONTROL_FILES = frozenset({"register", "status"})
 
 
 class Instance:
-    """Reading one instance.  Raises MountError when what lies at the path is no longer that instance's file system."""
+    """An opened instance, to be read.  Raises MountError if the path no longer leads to that instance's file system."""
 
     def __init__(self, mounted: Mounted) -> None:
         self.mounted = mounted
@@ -44,17 +44,17 @@ class Instance:
         os.close(self.descriptor)
 
     def inode(self, name: str) -> int | None:
-        """The identity of an entry; None if there is none of that name."""
+        """Return the inode number of an entry, which is new with each registration; None if there is no entry."""
         try:
             return os.stat(name, dir_fd=self.descriptor).st_ino
         except OSError:
             return None
 
     def inodes(self) -> list[tuple[str, int]]:
-        """All entries, newest first: names and identities.  Costs about 1 us an entry."""
+        """Return name and inode number of all entries, newest first.  Takes about 1 us an entry.  Raises MountError."""
         try:
             os.lseek(self.descriptor, 0, os.SEEK_SET)
-            with os.scandir(self.descriptor) as listing:  # which takes a descriptor of its own
+            with os.scandir(self.descriptor) as listing:  # it duplicates the descriptor
                 found = [(entry.name, entry.inode()) for entry in listing]
         except OSError as error:
             remedy = cure(error) if error.errno in PASSING else "see dmesg"
@@ -63,7 +63,7 @@ class Instance:
         return [(name, inode) for name, inode in found if name not in _CONTROL_FILES]
 
     def entry(self, name: str) -> Entry | None:
-        """Read one entry; None if it is not there or cannot be read (it may vanish at any time).  About 10 us."""
+        """Read one entry, in about 10 us; None if it does not exist or cannot be read (it may vanish at any time)."""
         text = self._read(name)
         if text is None:
             return None
@@ -71,7 +71,7 @@ class Instance:
         return Entry(name, inode, *parse_entry(content))
 
     def created(self) -> int:
-        """When this instance came into being, in nanoseconds: it tells one instance from the next.
+        """Return the time at which this instance was created, in nanoseconds; it differs from the next instance's.
 
         The kernel sets a file's times when it is created, and writes to `status` do not change them
         (fs/binfmt_misc.c, bm_fill_super; tests/kernel/test_facts.py).
@@ -79,7 +79,7 @@ class Instance:
         return os.stat("status", dir_fd=self.descriptor).st_ctime_ns
 
     def switched_on(self) -> bool:
-        """Whether the instance as a whole is enabled."""
+        """Return True if the instance as a whole is enabled, or if its ``status`` cannot be read."""
         text = self._read("status")
         return text is None or text[0].strip() != b"disabled"
 
@@ -97,19 +97,20 @@ class Instance:
 
 
 class Observer:
-    """Looks at everything, reading only what may have changed since the last look.
+    """A reader of whole instances that reads again only the entries that may have changed since its last look.
 
-    An entry's number changes with each registration, so a known name with a known number says what it said, unless
-    somebody touched its file: that raises an event with its name, and whoever hears it passes the name on.
+    Each registration gives an entry a new inode number.  So an entry with a known name and number has its known text,
+    unless another program wrote to its file.  That raises an event with its name, and the caller passes the name on.
     """
 
     def __init__(self) -> None:
         self._known: dict[str, Entry] = {}
 
     def look(self, instance: Instance, touched: set[str] | None = None) -> ObservedState:
-        """Observe the instance; ``touched`` are the names to read again, None for all of them.
+        """Observe the instance; ``touched`` are the names to read again, None for all of them.  Raises MountError.
 
-        Of what goes in the middle of it all or nothing is seen: half of a flush would look like removals by name.
+        Of the entries that a flush removes meanwhile, the result has all or none: half of them missing would look like
+        removals by name.
         """
         known = self._known if touched is not None else {}
         again = touched or set()
@@ -128,11 +129,11 @@ class Observer:
         return ObservedState(tuple(entries), instance.switched_on())
 
     def inodes(self) -> frozenset[int]:
-        """The numbers of the entries at the last look."""
+        """Return the inode numbers of the entries at the last look."""
         return frozenset(entry.inode for entry in self._known.values())
 
     def newcomers(self, instance: Instance) -> list[Entry]:
-        """The entries that were registered since the last look; it stays the last look."""
+        """Return the entries registered since the last look, which stays the last look.  Raises MountError."""
         known = self._known
         fresh = [name for name, inode in instance.inodes() if name not in known or known[name].inode != inode]
         return [entry for name in fresh if (entry := instance.entry(name)) is not None]

@@ -1,4 +1,4 @@
-"""Interpreter files: which version of which file lies at a path, and whether it may be trusted."""
+"""Interpreters: the file at a path, its version, the reasons not to trust it, and the way it is executed."""
 
 import os
 import stat
@@ -20,9 +20,9 @@ _HEADERS_BYTES = 4096  # linkers put the program headers and PT_INTERP's text ri
 
 
 def fingerprint(path: str) -> Fingerprint | None:
-    """Which file is at the path now, links followed; None unless it is an executable file.
+    """Return the identity of the file at the path, links followed; None unless it is an executable file.
 
-    About 3 us, but as long as a file system takes to answer.
+    Takes about 3 us, or as long as the file system takes to answer.
     """
     try:
         return _of_executable(os.stat(path))
@@ -37,7 +37,7 @@ def _of_executable(found: os.stat_result | None) -> Fingerprint | None:
 
 
 def look_at(paths: Iterable[str], trust: Trust) -> dict[str, InterpreterFacts]:
-    """The facts about each path: the file that is known is the one whose way was judged."""
+    """Return the facts about each path; fingerprint and trust come from one walk, so they are about the same file."""
     facts = {}
     seen: Seen = {}
     for path in paths:
@@ -58,7 +58,7 @@ def _magic(link: str) -> str:
 
 
 def watched(paths: Iterable[str]) -> dict[str, set[str]]:
-    """Directory -> names in it to watch, so that no change of what these paths lead to goes unnoticed."""
+    """Return directory -> names in it to watch, so that each change of what these paths lead to raises an event."""
     found: dict[str, set[str]] = {}
     seen: Seen = {}
     for path in paths:
@@ -68,7 +68,7 @@ def watched(paths: Iterable[str]) -> dict[str, set[str]]:
 
 
 def head(path: str) -> bytes:
-    """What the kernel reads of a file before it asks who runs it; empty if it cannot be read."""
+    """Return the first 256 bytes of a file, which the kernel compares with the matches; empty if it cannot be read."""
     try:
         return read_start(path, HEAD_BYTES)
     except (OSError, ValueError, FormatError):
@@ -76,23 +76,24 @@ def head(path: str) -> bytes:
 
 
 def begins_as_script(path: str) -> bool:
-    """Whether the kernel executes another program in the place of this file, named in its first line."""
+    """Return True if the file begins with ``#!``: the kernel executes the program in its first line instead."""
     return parse_shebang(head(path)) is not None
 
 
 def program_heads(native: NativeHeader) -> tuple[bytes, ...]:
-    """The heads of some programs that run here: our own Python's, and the shell's.
+    """Return the heads of some programs of this host: our own Python's and the shell's.
 
-    Most are alike beyond what all have in common, where their program headers lie, say, but Python's need not be.
+    Most programs have the same head even in fields that may differ, such as the offset of the program headers.
+    Python's may be an exception.
     """
     found = (head("/proc/self/exe"), head("/bin/sh"))
     return tuple(dict.fromkeys(each for each in found if native.is_of(each)))
 
 
 def leans_on(path: str) -> str | None:
-    """The file without which an interpreter cannot run: its dynamic linker, or what its ``#!`` names; else None.
+    """Return the file without which an interpreter cannot run: its dynamic linker, or the program in its ``#!`` line.
 
-    What cannot be read leans on nothing that we could name.
+    Returns None if there is no such file, or if the interpreter cannot be read.
     """
     try:
         start = read_start(path, _HEADERS_BYTES)
@@ -105,14 +106,15 @@ def leans_on(path: str) -> str | None:
 
 
 def is_executable(path: str) -> bool:
-    """Tell if an executable file is at the path now."""
+    """Return True if an executable file is at the path now."""
     return fingerprint(path) is not None
 
 
 def cannot_run(entry: Entry, there: Callable[[str], bool] = is_executable) -> bool:
-    """Tell if a foreign entry is sure to fail: without F its interpreter has to be ``there`` at each exec.
+    """Return True if a foreign entry is sure to fail: without F its interpreter has to be ``there`` at each exec.
 
-    The kernel looks up a relative path in the working directory of each process that executes something.
+    A relative path counts as a failure: the kernel looks it up in the working directory of each process that executes
+    a program.
     """
     registration = entry.registration
     if registration is None or Flags.F in registration.flags:

@@ -1,9 +1,9 @@
-"""What lies over what at the mount point, and whose instance is there: for who explains it, not for who mounts.
+"""The mounts at the mount point, one over the other, and the owner of the instance: to explain them, not to mount.
 
 * All mounts of an instance have its device number, and each instance has another one.
-* Who owns an instance is nowhere written.  The owner of its files is root of the user namespace that mounted it
-  (fs/inode.c, inode_init_always: i_uid_write maps 0 through the superblock's user namespace), and process 1's mount
-  table can be read by everybody (fs/proc_namespace.c, mounts_open_common).
+* No file names the owner of an instance.  But the owner of its files is root of the user namespace that mounted it
+  (fs/inode.c, inode_init_always: i_uid_write maps 0 through the superblock's user namespace).
+* Every process can read process 1's mount table (fs/proc_namespace.c, mounts_open_common).
 """
 
 import os
@@ -19,37 +19,37 @@ AUTOFS = "autofs"
 
 
 class Owner(StrEnum):
-    """Whose instance it is."""
+    """The owner of an instance, as seen from this user namespace."""
 
-    OUTSIDE = "outside"  # the host's, or that of a user namespace around this one
-    OWN = "own"  # this user namespace's; or, where root is everywhere the same, that of one around it
+    OUTSIDE = "outside"  # the host, or a user namespace around this one
+    OWN = "own"  # this user namespace; or one around it, if their root is the same user
     UNKNOWN = "unknown"
 
 
 class Layers(NamedTuple):
-    """The mounts at one point, the lowest first, and the other points at which binfmt_misc is mounted."""
+    """The mounts at one point, the lowest first, and the mounts of binfmt_misc at other points."""
 
     here: tuple[MountLine, ...]
     elsewhere: tuple[MountLine, ...]
 
     @property
     def top(self) -> MountLine | None:
-        """What one sees there; None if nothing is mounted right there."""
+        """The mount that is visible at the point; None if nothing is mounted exactly there."""
         return self.here[-1] if self.here else None
 
     @property
     def covered(self) -> bool:
-        """Whether binfmt_misc is mounted there, and something else lies over it."""
+        """True if binfmt_misc is mounted there, and another file system covers it."""
         return any(line.fs_type == FS_TYPE for line in self.here[:-1]) and self.here[-1].fs_type != FS_TYPE
 
     @property
     def automounted(self) -> bool:
-        """Whether an automount is in charge of the point."""
+        """True if an automount (autofs) is mounted at the point."""
         return any(line.fs_type == AUTOFS for line in self.here)
 
 
 def layers(directory: str) -> Layers:
-    """Read them from the mount table; without it, none."""
+    """Read the mounts from the mount table; none if it cannot be read."""
     real = os.path.realpath(directory)
     lines = _table(MOUNT_TABLE) or ()
     return Layers(
@@ -59,12 +59,12 @@ def layers(directory: str) -> Layers:
 
 
 def owner_of(mounted: Mounted) -> Owner:
-    """Whose instance this is, as far as can be seen from here; outside of user namespaces the host's is what serves."""
+    """Return the owner of an instance, as far as we can see; in the first user namespace that is the host (OUTSIDE)."""
     if not in_user_namespace():
         return Owner.OUTSIDE
     try:
         if os.stat(mounted.directory).st_uid != 0:
-            return Owner.OUTSIDE  # root of a namespace around this one, whom nobody in here is
+            return Owner.OUTSIDE  # root of a namespace around this one, which no user in here is
         with open("/proc/self/uid_map", encoding="ascii") as file:
             is_same_root = any(words[:2] == ["0", "0"] for words in map(str.split, file))
     except OSError:

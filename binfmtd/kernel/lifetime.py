@@ -1,8 +1,11 @@
-"""How long entries last: a mount for those who register and end.
+"""How long entries last: a mount for commands that register entries and exit.
 
-From Linux 6.7 on an instance ends with its last mount, silently and with all its entries; before, each entry keeps it,
-except in newer releases of those series.  So what a container registers through a mount that only it has is gone when
-it ends.  Which it is gets tried, never concluded from the version.
+From Linux 6.7 on an instance ends with its last mount, silently and with all its entries.  Before, each entry keeps the
+instance, except in newer releases of those series.  So entries that a container registers through a mount that only it
+has may be gone when the container ends.
+
+The kernel's version does not show which is the case, so it is tried: register an entry, unmount, mount again, and look
+for the entry.
 """
 
 import os
@@ -21,17 +24,17 @@ from binfmtd.kernel.write import REMOVE, Writer
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Extension
 
-_TRIAL = ".binfmtd-trial~"  # no stand-in's name, or a daemon would take it away; SECONDS-RANDOM follow
-_LEFT_BEHIND = 10.0  # seconds after which a trial is one that was killed
+_TRIAL = ".binfmtd-trial~"  # not a stand-in's name, which a daemon would remove; SECONDS-RANDOM follow
+_LEFT_BEHIND = 10.0  # seconds after which a trial's process must have been killed
 _TRIES = 3
 _TAKES_NOTHING = Registration(Extension("binfmtd-trial"), "/nonexistent", Flags.NONE)
 
 
 def find_or_mount_to_last(where: Where) -> Mounted:
-    """Find or mount an instance whose entries will still be there when this process has ended.
+    """Find or mount an instance whose entries outlast this process.
 
-    With ``--pid=host`` the host's own mount is made, if the host has none.  Raises MountError, and VanishError where
-    all would be gone: then nothing is left mounted.
+    In a container with ``--pid=host``, also mount it in the host's mount namespace if the host has no mount.  Raises
+    MountError.  Raises VanishError, and leaves nothing mounted, if all entries would end with this process.
     """
     try:
         return find(where.directory)
@@ -58,9 +61,9 @@ def find_or_mount_to_last(where: Where) -> Mounted:
 
 
 def hold(directory: str, where: Where) -> bool:
-    """Mount the instance at ``directory`` as well, which is made; True if it was not there yet.
+    """Mount the instance also at ``directory``, which is created; return True if it was not mounted there yet.
 
-    An instance ends with its last mount: so its entries outlast an unmount at the usual place.  Raises MountError.
+    An instance ends with its last mount, so now its entries outlast an unmount at the usual place.  Raises MountError.
     """
     try:
         os.makedirs(directory, exist_ok=True)
@@ -73,7 +76,7 @@ def hold(directory: str, where: Where) -> bool:
 
 
 def _mount_point(directory: str) -> str:
-    """Where what holds the directory is mounted: the directory itself, or one above it."""
+    """Return the mount point of the file system that contains the directory: the directory itself, or one above it."""
     directory = os.path.realpath(directory)
     while not os.path.ismount(directory):
         directory = os.path.dirname(directory)
@@ -81,23 +84,27 @@ def _mount_point(directory: str) -> str:
 
 
 def _opened(directory: str) -> int | None:
-    """What lies there before something is mounted on it."""
+    """Open a directory before anything is mounted over it, to reach it afterwards; None if that is impossible."""
     with suppress(OSError):
         return os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     return None
 
 
 def _lasts(directory: str, below: int | None) -> bool:
-    """Whether entries outlast our mount.  Who flushes at the wrong moment takes a trial away: so, several.
+    """Return True if entries outlast our mount.
 
-    ``below`` is the directory under it.
+    Another program's flush may remove the entry of a trial, so several are made.  ``below`` is a descriptor of the
+    mount point under our mount.
     """
-    # What did not last is another instance each time.
+    # After a failed trial another instance is mounted: find it again.
     return any(_survives(find(directory), below) for _ in range(_TRIES))
 
 
 def _survives(mounted: Mounted, below: int | None) -> bool:
-    """Whether an entry outlasts our mount; leaves it mounted, and as it was.  Raises MountError, WriteRefusedError."""
+    """Return True if an entry outlasts our mount: register one, unmount, mount again, look for it and remove it.
+
+    Leaves the instance mounted, without the entry.  Raises MountError, WriteRefusedError.
+    """
     from binfmtd.kernel.syscalls import MS_PRIVATE, mount, unmount
 
     name = f"{_TRIAL}{time.clock_gettime(time.CLOCK_BOOTTIME):.0f}-{os.urandom(4).hex()}"
@@ -106,8 +113,8 @@ def _survives(mounted: Mounted, below: int | None) -> bool:
         if refused is not None:
             raise MountError(f"{mounted.directory}: cannot register anything ({refused.strerror}): see dmesg")
     if below is not None:
-        # Bound from the host with shared propagation, our mount has become the host's as well, which stays when this
-        # container ends; but to unmount it by hand would unmount it there, too (mount_namespaces(7)).
+        # If the directory is bound from the host with shared propagation, our mount has been made on the host as well,
+        # and stays there when this container ends.  But our unmount would unmount it there, too (mount_namespaces(7)).
         with suppress(OSError):  # EINVAL: nothing is bound right there
             mount("", f"/proc/self/fd/{below}", None, MS_PRIVATE)
     try:
@@ -123,7 +130,7 @@ def _survives(mounted: Mounted, below: int | None) -> bool:
 
 
 def _left_behind(name: str) -> bool:
-    """Whether this is the trial of somebody who was killed."""
+    """Return True if this is the trial entry of a process that was killed."""
     seconds = name.removeprefix(_TRIAL).partition("-")[0]
     if not name.startswith(_TRIAL) or not seconds.isdecimal():
         return False
@@ -131,20 +138,20 @@ def _left_behind(name: str) -> bool:
 
 
 def _mount_on_host(where: Where) -> str | None:
-    """See that process 1 has binfmt_misc mounted in its mount namespace; returns why not, if it has not."""
+    """Mount binfmt_misc in process 1's mount namespace if it is not mounted there; return why that failed, or None."""
     with suppress(OSError):
-        os.listdir(f"/proc/1/root{DEFAULT_DIRECTORY}")  # to look may be enough: the host's automount
+        os.listdir(f"/proc/1/root{DEFAULT_DIRECTORY}")  # triggers the host's automount, which may be enough
         with open("/proc/1/mountinfo", "rb") as file:
             lines = [line for line in parse_mountinfo(file.read()) if line.fs_type == FS_TYPE]
-        # A mount may lie below another, and count for nothing.
+        # A mount that another one covers does not count.
         if any(device_at(f"/proc/1/root{line.point}") == os.makedev(*line.device) for line in lines):
             return None
     return in_a_child(lambda: _mount_there(where))
 
 
 def _mount_there(where: Where) -> None:
-    """Go into process 1's mount namespace, for good, and mount it there."""
-    import subprocess  # noqa: F401  what loading a module takes, while our own files are still there
+    """Enter process 1's mount namespace, for good, and mount binfmt_misc there."""
+    import subprocess  # noqa: F401  loading a module takes it, and our own files are out of reach later
 
     from binfmtd.kernel.syscalls import enter_mount_namespace
 

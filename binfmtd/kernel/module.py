@@ -1,20 +1,20 @@
-"""The kernel's module ``binfmt_misc``, where it is not built in.
+"""The kernel's module ``binfmt_misc``, which has to be loaded where it is not built in.
 
-Two ways lead to it.  ``modprobe`` reads the modules below our own root, which a container seldom has.  The kernel
-itself, asked for a file system that it does not know, runs the host's modprobe (get_fs_type in fs/filesystems.c);
-mount(2) would ask it too, but needs a directory that is not there before the module is.
+* ``modprobe`` loads it from the modules below our own root, which a container seldom has.
+* The kernel runs the host's modprobe when a process asks for an unknown file system (get_fs_type in fs/filesystems.c).
+  fsopen(2) asks for it.  mount(2) would, too, but needs a directory that exists only once the module is loaded.
 """
 
 from contextlib import suppress
 
 FS_TYPE = "binfmt_misc"
-DEFAULT_DIRECTORY = "/proc/sys/fs/binfmt_misc"  # which the kernel makes for it
+DEFAULT_DIRECTORY = "/proc/sys/fs/binfmt_misc"  # the kernel creates it
 _SECONDS = 30.0
 _SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"  # root's PATH in a container or under cron may be shorter
 
 
 def kernel_has_it() -> bool:
-    """Whether the kernel knows the file system now; True where nobody can tell, since mount(2) will."""
+    """Return True if the kernel has the file system now, or if /proc cannot be read: then mount(2) shows it."""
     try:
         with open("/proc/filesystems", encoding="ascii", errors="replace") as file:
             return any(line.split()[-1:] == [FS_TYPE] for line in file)
@@ -23,7 +23,7 @@ def kernel_has_it() -> bool:
 
 
 def load() -> str | None:
-    """Have it loaded; None if the kernel knows the file system afterwards, else why it does not."""
+    """Load the module; return None if the kernel has the file system afterwards, else the reason why not."""
     import shutil
 
     said = "there is no modprobe here"
@@ -32,7 +32,7 @@ def load() -> str | None:
     if not kernel_has_it():
         from binfmtd.kernel.syscalls import make_kernel_know
 
-        with suppress(OSError):  # no such call before Linux 5.2, or not for us
+        with suppress(OSError):  # fsopen(2) needs Linux 5.2, and CAP_SYS_ADMIN
             make_kernel_know(FS_TYPE)
     return None if kernel_has_it() else said
 

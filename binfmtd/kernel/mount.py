@@ -1,9 +1,11 @@
-"""Finding binfmt_misc, and mounting it where that is ours to do.
+"""Finding binfmt_misc, and mounting it where this process may and should.
 
-What tells is the mount table's type together with the device number, never the path: on systemd hosts the path is an
-autofs trigger until somebody looks, in a fresh container it is an empty directory, and anything may be mounted over it.
-In a user namespace nothing is ever mounted speculatively: an instance of its own would hide the host's handlers in
-there for good (fs/binfmt_misc.c, load_binfmt_misc).
+A mount is recognized by its type in the mount table together with the device number, never by its path.  On systemd
+hosts the path is an autofs trigger until a process opens it.  In a fresh container it is an empty directory, and any
+file system may be mounted over it.
+
+In a user namespace nothing is mounted unless an administrator asks for it: an instance of its own would hide the host's
+handlers in there for good (fs/binfmt_misc.c, load_binfmt_misc).
 """
 
 import os
@@ -27,7 +29,7 @@ BIND = f"-v {DEFAULT_DIRECTORY}:/binfmt_misc"  # the option of docker and podman
 
 
 class Where(NamedTuple):
-    """Where binfmt_misc is said to be, and what may be done to have it there."""
+    """The place where binfmt_misc should be mounted, and what we may do to have it there."""
 
     directory: str | None = None  # None: at the usual place, or wherever the mount table has it
     autoload: bool = True  # load the kernel's module where it is missing
@@ -35,13 +37,13 @@ class Where(NamedTuple):
 
 
 class Mounted(NamedTuple):
-    """A place where an instance of binfmt_misc can be reached.
+    """A directory at which an instance of binfmt_misc is mounted.
 
-    ``read_only``: nothing can be written through it, because the mount itself is read-only (``mount_read_only``) or
-    because the instance is ``sealed``: its superblock is read-only, so nothing can be written through any mount.
-    ``follows``: a mount of the instance in this mount namespace follows one outside of it, the host's.
-    ``host_unmounted`` is for the daemon to say: one did, and the host has unmounted it since, so that this mount
-    namespace keeps the instance.
+    ``read_only``: nothing can be written through this mount.  Either the mount itself is read-only
+    (``mount_read_only``), or the instance is ``sealed``: its superblock is read-only, so every mount of it is.
+    ``follows``: a mount of the instance in this mount namespace follows the host's mounts and unmounts.
+    ``host_unmounted``, which only the daemon sets: a mount followed the host's, which has been unmounted since, so only
+    this mount namespace keeps the instance.
     """
 
     directory: str
@@ -54,9 +56,9 @@ class Mounted(NamedTuple):
 
 
 def find(directory: str | None = None) -> Mounted:
-    """Find a mounted binfmt_misc at ``directory``, by default at the usual place or anywhere else it is bound in.
+    """Find a mounted binfmt_misc at ``directory``, or by default at the usual place or at any other mount point.
 
-    Raises MountError, which says what is there instead and what to do.
+    Raises MountError; its message names what is at the path instead, and the remedy.
     """
     wanted = directory or DEFAULT_DIRECTORY
     _trigger_automount(wanted)
@@ -71,10 +73,10 @@ def find(directory: str | None = None) -> Mounted:
 
 
 def find_to_look(directory: str | None = None) -> Mounted:
-    """The same for a process that only looks: where it may mount, it mounts what is missing for itself alone.
+    """Find a mounted binfmt_misc to read it; if none is mounted, mount it for this process alone, if that is allowed.
 
-    So a privileged container sees the host's entries.  The mount is in a mount namespace that this process enters for
-    good, and ends with it.  Raises MountError.
+    So a privileged container sees the host's entries.  The process enters a new mount namespace for good, and the mount
+    ends with it.  Raises MountError.
     """
     try:
         return find(directory)
@@ -93,7 +95,7 @@ def find_to_look(directory: str | None = None) -> Mounted:
 
 
 def is_mounted(directory: str | None) -> bool:
-    """Whether ``find`` finds it."""
+    """Return True if ``find`` finds binfmt_misc there."""
     try:
         find(directory)
     except MountError:
@@ -102,9 +104,9 @@ def is_mounted(directory: str | None) -> bool:
 
 
 def find_or_mount(where: Where) -> Mounted:
-    """The same as ``find``, but mount it where it is not and where this process may and should.
+    """Find a mounted binfmt_misc as ``find`` does; mount it if none is mounted and this process may and should.
 
-    Raises MountError.
+    In a user namespace it should only with ``own_instance``.  Raises MountError.
     """
     wanted = where.directory or DEFAULT_DIRECTORY
     try:
@@ -135,7 +137,7 @@ def _not_mounted(directory: str, error: OSError) -> MountError:
 
 
 def remote_devices() -> frozenset[int]:
-    """The device numbers of mounted file systems that may not answer: another machine or a process serves them."""
+    """Return the device numbers of file systems that may not answer, since another machine or a process serves them."""
     try:
         with open(MOUNT_TABLE, "rb") as file:
             lines = [line for line in file.read().split(b"\n") if _REMOTE.search(line)]
@@ -153,7 +155,7 @@ def _load_module(where: Where) -> None:
 
 
 def device_at(directory: str) -> int | None:
-    """The device number of what lies at the path now; None if there is nothing."""
+    """Return the device number of the file at the path now; None if there is none."""
     try:
         return os.stat(directory).st_dev
     except OSError:
@@ -183,7 +185,7 @@ def _at(directory: str, table: tuple[MountLine, ...]) -> Mounted | None:
 
 
 def is_sealed(mounted: Mounted) -> bool:
-    """Tell if the superblock of this instance is read-only now, as far as the mount table can be read."""
+    """Return True if the superblock of this instance is read-only now; ``sealed`` if the mount table cannot be read."""
     number = (os.major(mounted.device), os.minor(mounted.device))
     try:
         table = _mount_table(mounted.directory)
@@ -193,13 +195,13 @@ def is_sealed(mounted: Mounted) -> bool:
 
 
 def _cover(directory: str, table: tuple[MountLine, ...]) -> str | None:
-    """The type of what is mounted right there and must not be buried, if there is such a thing.
+    """Return the type of a file system that is mounted exactly there and that our mount must not cover; else None.
 
-    Mounts below another one (a newer /proc, say) are in the table, too, but are not what lies at the path.
+    The table also contains mounts that another one covers (a newer /proc, say): they are not visible at the path.
     """
     real, device = os.path.realpath(directory), device_at(directory)
     here = [line.fs_type for line in table if line.point == real and os.makedev(*line.device) == device]
-    # A bind of the bare directory of /proc/sys (systemd's ReadWritePaths) hides nothing.
+    # A bind mount of the empty directory in /proc/sys (systemd's ReadWritePaths) may be covered: it contains nothing.
     return here[-1] if here and here[-1] not in (FS_TYPE, "autofs", "proc") else None
 
 
@@ -242,7 +244,7 @@ def _trigger_automount(directory: str) -> None:
 
 
 def _mount_table(directory: str) -> tuple[MountLine, ...]:
-    """The mounts of binfmt_misc, and those at ``directory``: container hosts have thousands of others."""
+    """Return the mounts of binfmt_misc and those at ``directory``: container hosts have thousands of other mounts."""
     place = os.path.basename(os.path.realpath(directory))
     needles = [FS_TYPE.encode(), *([place.encode()] if re.fullmatch(r"[\w.-]+", place, re.ASCII) else [b""])]
     try:

@@ -1,8 +1,8 @@
-"""A user namespace with an empty instance of binfmt_misc of its own (Linux 6.7 and later, no privileges needed).
+"""A user namespace with its own, empty instance of binfmt_misc (Linux 6.7 and later, no privileges needed).
 
 The order matters.  A child namespace sees its parent's instance through the mounts that it inherits, and may write to
-it; so an empty file system is put over the path first.  It is mounted in a namespace between the parent's and the own
-one: what a namespace inherits from a more privileged one it cannot unmount (mount_namespaces(7)), so nobody in here can
+it.  So an empty file system is mounted over the path first, in a namespace between the parent's and our own.  A
+namespace cannot unmount what it inherits from a more privileged one (mount_namespaces(7)), so no process inside can
 ever uncover the parent's instance.
 """
 
@@ -17,10 +17,10 @@ from binfmtd.kernel.module import DEFAULT_DIRECTORY, FS_TYPE
 
 
 def enter_own_instance(directory: str = DEFAULT_DIRECTORY) -> Ids:
-    """Move this process into a user and mount namespace of its own, as root there, with an empty instance mounted.
+    """Move this process into a new user and mount namespace, as root there, with an empty instance mounted.
 
-    Returns the ids that there are in it: all that may be had, or only our own, as root.  Raises SandboxError, which
-    says what this machine lacks.
+    Returns the ids of the namespace: all that this process may map, or only its own, as root.  Raises SandboxError; its
+    message names what this machine lacks.
     """
     uid, gid = os.geteuid(), os.getegid()
     try:
@@ -45,9 +45,9 @@ def enter_own_instance(directory: str = DEFAULT_DIRECTORY) -> Ids:
 
 
 def enter_as_nobody(directory: str = DEFAULT_DIRECTORY) -> None:
-    """The same for programs of our own that need no name: without any user mapped, and so without CAP_SETFCAP.
+    """Move this process into new namespaces with an empty instance, without mapping any user.
 
-    Raises OSError.
+    So it takes no CAP_SETFCAP.  This is for our own small programs, which need no user.  Raises OSError.
     """
     _enter_namespace()
     _cover(directory)
@@ -55,12 +55,12 @@ def enter_as_nobody(directory: str = DEFAULT_DIRECTORY) -> None:
 
 
 def own_instance_refused() -> str | None:
-    """Try it in a child, which leaves nothing behind: why it cannot be had, or None if it can."""
+    """Try ``enter_own_instance`` in a child process, which leaves nothing behind; return why it fails, or None."""
     return in_a_child(enter_own_instance)
 
 
 def forbidding_switch() -> tuple[str, str] | None:
-    """A sysctl that forbids user namespaces here, and the value that allows them; None if it is none that we know."""
+    """Return a sysctl that forbids user namespaces here, and the value that allows them; None if none of ours does."""
     for path, forbidding, allowing, _ in _SWITCHES:
         try:
             with open(path, encoding="ascii") as file:
@@ -72,7 +72,7 @@ def forbidding_switch() -> tuple[str, str] | None:
 
 
 def _enter_namespace() -> None:
-    """Enter new user and mount namespaces, and keep their mounts to ourselves."""
+    """Enter new user and mount namespaces, and make all mounts private."""
     from binfmtd.kernel import syscalls
 
     syscalls.unshare(syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS)
@@ -84,7 +84,7 @@ def _many(ids: Ids) -> bool:
 
 
 def _enter_as_root(wanted: Ids | None, uid: int, gid: int) -> Ids:
-    """Enter them with the wanted ids, or with none but our own; returns those that there are.  We are root then."""
+    """Enter new namespaces as root, with the ids ``wanted`` or, if that fails, only with our own; return the ids."""
     from binfmtd.kernel import syscalls
 
     flags = syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS
@@ -99,7 +99,7 @@ def _enter_as_root(wanted: Ids | None, uid: int, gid: int) -> Ids:
 
 
 def _become_root(uid: int, gid: int) -> None:
-    """Map root to who these ids are outside; mapping root itself takes CAP_SETFCAP (user_namespaces(7))."""
+    """Map root to these ids outside; if they are 0 there, it takes CAP_SETFCAP (user_namespaces(7))."""
     for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
         with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
             file.write(text)
@@ -117,7 +117,7 @@ def _mount_instance(directory: str) -> None:
     syscalls.mount(FS_TYPE, directory, FS_TYPE)
 
 
-# Path, what it says where it forbids, what it says where it allows, and how an admin does that.
+# Path, the value that forbids user namespaces, the value that allows them, and the remedy for an administrator.
 _SWITCHES = (
     ("/proc/sys/user/max_user_namespaces", "0", "15000", "set user.max_user_namespaces with sysctl"),
     ("/proc/sys/kernel/unprivileged_userns_clone", "0", "1", "set kernel.unprivileged_userns_clone=1 with sysctl"),

@@ -1,9 +1,10 @@
-"""Which architectures this host runs natively: found by running a tiny program of each.
+"""The architectures that this host runs natively, found by running a tiny program of each.
 
-In a child user namespace with an empty instance, since an emulator would answer otherwise; where that is forbidden,
-directly, if no enabled entry takes the program's header.  A program that was killed by SIGSYS did start: a seccomp
-filter forbade its first call (systemd's SystemCallArchitectures=native).  Only what can be asked in neither way comes
-from a table of families.
+* The programs run in a child user namespace with an empty instance, since an emulator could run them otherwise.
+* If such a namespace is forbidden, they run directly, provided that no enabled entry takes the program's header.
+* A program that was killed by SIGSYS did start: a seccomp filter forbade its first call (systemd's
+  SystemCallArchitectures=native).
+* A table of families decides only where neither way is possible.
 """
 
 import os
@@ -17,10 +18,10 @@ from binfmtd.model.match import takes
 
 EXIT_STATUS = 42
 _MFD_EXEC = (
-    0x10  # Linux 6.3: allow executing it whatever the sysctl vm.memfd_noexec says; older kernels refuse the flag
+    0x10  # Linux 6.3: the file may be executed whatever the sysctl vm.memfd_noexec is; older kernels refuse the flag
 )
 
-# uname's machine -> QEMU's names of what surely runs there.
+# uname's machine -> QEMU's names of the architectures that certainly run there.
 _FAMILIES = {
     "x86_64": {"x86_64", "i386"},
     "i686": {"i386"},
@@ -34,7 +35,7 @@ _FAMILIES = {
 
 
 def find_native(observed: ObservedState | None) -> frozenset[str]:
-    """QEMU's names of what runs here without an emulator; ``observed`` is None where the entries cannot be seen."""
+    """Return QEMU's names of what runs here without an emulator; ``observed`` is None if entries cannot be read."""
     answers = _ask_in_namespace(CATALOG.values())
     if not answers and observed is not None:
         answers = {
@@ -47,7 +48,7 @@ def find_native(observed: ObservedState | None) -> frozenset[str]:
 
 
 def runs(program: bytes) -> bool | None:
-    """Whether the program starts here and now; None where this cannot be tried.  About half a millisecond."""
+    """Return True if the program starts here and now; None if this cannot be tried.  Takes about half a millisecond."""
     try:
         descriptor = _memory_file(program)
     except OSError:
@@ -57,7 +58,7 @@ def runs(program: bytes) -> bool | None:
     except PermissionError:
         return None
     except OSError:
-        return False  # ENOEXEC: no loader knows it
+        return False  # ENOEXEC: no loader takes it
     finally:
         os.close(descriptor)
     _, status = os.waitpid(child, 0)
@@ -81,14 +82,14 @@ def _memory_file(program: bytes) -> int:
     except OSError:
         descriptor = os.memfd_create("probe", os.MFD_CLOEXEC)
     os.write(descriptor, program)
-    # A file that is open for writing cannot be executed (ETXTBSY): go on with a descriptor for reading.
+    # A file that is open for writing cannot be executed (ETXTBSY): continue with a descriptor for reading.
     reading = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
     os.close(descriptor)
     return reading
 
 
 def _ask_in_namespace(architectures: Iterable[Architecture]) -> dict[str, bool]:
-    """Fork, leave for an instance of our own, try each there, and report the names that ran."""
+    """Try all in a child process with its own, empty instance; return which ones ran, nothing if that is forbidden."""
     from binfmtd.kernel.namespace import enter_as_nobody
 
     reading, writing = os.pipe2(os.O_CLOEXEC)
@@ -102,7 +103,7 @@ def _ask_in_namespace(architectures: Iterable[Architecture]) -> dict[str, bool]:
             os.write(writing, text.encode())
             status = 0
         except OSError:
-            status = 1  # cannot be asked this way: the caller sees no answers
+            status = 1  # forbidden: the caller gets no results
         finally:
             os._exit(status)
     os.close(writing)

@@ -1,4 +1,4 @@
-"""What this process may do, and what a sandbox has taken from it: from proc_pid_status(5), and by trying."""
+"""The privileges of this process, and what a sandbox has taken from it: from proc_pid_status(5), and by trying."""
 
 import os
 from typing import NamedTuple
@@ -11,19 +11,19 @@ _FILTERED = "2"  # SECCOMP_MODE_FILTER
 
 
 class Privileges(NamedTuple):
-    """``may_register`` is None where there is nothing to register with."""
+    """The privileges of this process; ``may_register`` is None if binfmt_misc is not mounted."""
 
     uid: int
     may_mount: bool
     may_register: bool | None
     filtered: bool  # a seccomp filter is in force
-    no_new_privileges: bool  # set-uid and flag C give nothing
-    code_memory: bool  # memory may be writable and executable, as emulators need it
-    confined_by: str  # the label of AppArmor or SELinux; empty where there is none
+    no_new_privileges: bool  # set-uid and flag C have no effect
+    code_memory: bool  # memory may be both writable and executable, as emulators need it
+    confined_by: str  # the label of AppArmor or SELinux; empty without one
 
 
 def privileges(directory: str | None) -> Privileges:
-    """Ask; ``directory`` is where binfmt_misc is mounted, None where it is not."""
+    """Determine them; ``directory`` is where binfmt_misc is mounted, None if it is not mounted."""
     status = _status()
     register = None
     if directory is not None:

@@ -1,13 +1,14 @@
-"""Whether a program runs, how, and by whose doing: found by running it.
+"""Probes: whether a program runs, how, and which file runs it, found by running it.
 
-The program lies alone in a directory, its process's root: an emulator that runs it there was opened by the kernel
-beforehand (flag F), as it would have to be in anybody's container.  The process is stopped in its execve
-(PTRACE_TRACEME), when /proc/PID/exe already says which file runs: the program itself, or an emulator.
+The program is the only file in a directory that is the root of its process.  So an emulator that runs it there was
+opened by the kernel beforehand (flag F), as it would have to be in a container.  The process stops in its execve
+(PTRACE_TRACEME).  /proc/PID/exe then is the file that runs: the program itself, or an emulator.
 
-* chroot(2) needs CAP_SYS_CHROOT.  Whoever lacks it has it in a user namespace of his own, and no mount is made there,
-  so the same binfmt_misc answers.  Where that is forbidden as well the program runs in our own root, and the result
-  says so (``in_chroot``): then a handler without F is found working, too.
-* Where ptrace is forbidden nobody knows who ran the program: ``natively`` and ``as_expected`` are None.
+* chroot(2) needs CAP_SYS_CHROOT.  A process without it gets it by entering a new user namespace.  No mount is made
+  there, so the same binfmt_misc serves.
+* If that is forbidden, too, the program runs in our own root, where a handler without F also passes.  The result
+  records this (``in_chroot``).
+* If ptrace is forbidden, the file that runs the program is unknown: ``natively`` and ``as_expected`` are None.
 """
 
 import errno
@@ -26,11 +27,11 @@ from binfmtd.errors import ProbeError
 from binfmtd.kernel.progress import ends
 
 EXIT_STATUS = 42
-PATIENCE = 10.0  # seconds in which a program does nothing; an emulator starts in some 20 ms
+PATIENCE = 10.0  # seconds without progress, after which a program is killed; an emulator starts in some 20 ms
 _NAME = "program"
 _BLOCK = 1 << 20
-_CHROOT, _TRACE = b"C", b"T"  # what a child says if it may not do this
-_BROKEN = b"B"  # ... and if something else went wrong before the program could start
+_CHROOT, _TRACE = b"C", b"T"  # the child writes this if the step is forbidden
+_BROKEN = b"B"  # ... and this if another error prevents the start of the program
 _NOT_IN_CHROOT = "its interpreter is not to be had there: its entry has no flag F, or the emulator is not static"
 _MEANINGS = {
     errno.ENOEXEC: "no entry takes it, and the host does not run it natively",
@@ -40,10 +41,10 @@ _MEANINGS = {
 
 
 class Attempt(NamedTuple):
-    """What became of one program.
+    """The result of running one program.
 
-    ``reason`` says why it does not run, and is empty if it does.  ``as_expected`` is whether the file that ran it is
-    the expected interpreter, by content.  ``duration`` is in seconds, from the fork to the end; ``errno`` is execve's.
+    ``reason`` is why it does not run; empty if it runs.  ``as_expected``: the file that ran it has the content of the
+    expected interpreter.  ``duration`` is in seconds, from the fork to the end; ``errno`` is execve's.
     """
 
     name: str
@@ -57,10 +58,10 @@ class Attempt(NamedTuple):
 
 
 def refuse_without_code_memory() -> None:
-    """Raise ProbeError where no memory may be both writable and executable.
+    """Raise ProbeError if no memory may be both writable and executable.
 
-    Emulators write their code, so there all would seem broken: systemd's MemoryDenyWriteExecute, PR_SET_MDWE (prctl(2))
-    and SELinux's execmem forbid it, and children inherit that.
+    Emulators generate code at run time, so all of them would seem broken.  systemd's MemoryDenyWriteExecute,
+    PR_SET_MDWE (prctl(2)) and SELinux's execmem forbid such memory, and child processes inherit that.
     """
     try:
         mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC).close()
@@ -72,12 +73,13 @@ def refuse_without_code_memory() -> None:
 
 
 class Prober:
-    """Runs programs, one after the other, in a directory that is there from the first one to ``close``."""
+    """A runner of programs, one after the other, in a directory that exists from the first program to ``close``."""
 
     def __init__(self, *, in_chroot: bool = True, patience: float = PATIENCE) -> None:
-        """``in_chroot=False``: in our own root, where a handler without F is found working, too.
+        """Run programs in a root directory that contains nothing else; with ``in_chroot=False``, in our own.
 
-        A program that does nothing for ``patience`` seconds, or works for several times as long, is killed.
+        In our own root a handler without F also passes.  A program that makes no progress for ``patience`` seconds, or
+        works for several times as long, is killed.
         """
         self._directory: str | None = None
         self._in_chroot = in_chroot
@@ -93,7 +95,7 @@ class Prober:
         self.close()
 
     def close(self) -> None:
-        """Leave nothing behind."""
+        """Remove the directory in which the programs run."""
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
             self._directory = None
@@ -101,7 +103,7 @@ class Prober:
     def __call__(self, name: str, program: bytes, expected: str | None = None) -> Attempt:
         """Run a program that exits with 42; ``expected`` is the path of the interpreter that should run it.
 
-        Raises ProbeError where programs cannot be tried at all.
+        Raises ProbeError if no program can be tried here.
         """
         self._directory = self._directory or _make_directory()
         path = os.path.join(self._directory, _NAME)
@@ -126,7 +128,7 @@ class Prober:
 
 def _make_directory() -> str:
     places = ["/tmp", "/var/tmp", "/run", "/dev/shm"]  # noqa: S108  mkdtemp
-    with suppress(FileNotFoundError):  # it raises where none of its own places can be written to
+    with suppress(FileNotFoundError):  # raised if no directory that it tries is writable
         places.insert(0, tempfile.gettempdir())
     for above in dict.fromkeys(places):
         try:
@@ -138,7 +140,7 @@ def _make_directory() -> str:
 
 
 def _with_room(directory: str) -> str:
-    """The directory, if a file can be written there; raises OSError and leaves nothing if not."""
+    """Return the directory if a file can be written in it; otherwise remove it and raise OSError."""
     try:
         with open(os.path.join(directory, _NAME), "wb") as file:
             file.write(bytes(4096))
@@ -149,14 +151,14 @@ def _with_room(directory: str) -> str:
 
 
 class _Attempt:
-    """One process."""
+    """One process that is to become the program."""
 
     def __init__(self, path: str, patience: float, *, in_chroot: bool, traced: bool) -> None:
         self._path = path
         self._patience = patience
         self._in_chroot = in_chroot
         self._traced = traced
-        self.forbidden = b""  # what it was not allowed to do, and did not get beyond
+        self.forbidden = b""  # the step that the kernel forbade, _CHROOT or _TRACE
 
     def run(self, name: str, expected: str | None) -> Attempt:
         natively = as_expected = None
@@ -191,13 +193,13 @@ class _Attempt:
         return Attempt(name, not reason, natively, self._in_chroot, reason, duration, as_expected, refusal)
 
     def _end(self, child: int) -> int:
-        """Wait for its end, or make one; the status as of waitpid."""
+        """Wait for the end of the child, or kill it; return the status of waitpid."""
         if not ends(child, self._patience):
             os.kill(child, signal.SIGKILL)
         return os.waitpid(child, 0)[1]
 
     def _why(self, status: int, refusal: int | None) -> str:
-        """Why it does not run; empty if it does."""
+        """Return the reason why the program does not run; empty if it runs."""
         if refusal == errno.ENOENT and self._in_chroot:
             return _NOT_IN_CHROOT
         if refusal is not None:
@@ -210,7 +212,7 @@ class _Attempt:
         return "" if code == EXIT_STATUS else f"its exit status is {code}, should be {EXIT_STATUS}"
 
     def _be(self, writing: int, parent: int) -> None:
-        """The child: become the program, or say why not."""
+        """Become the program, in the child process; if that fails, write the reason to the pipe ``writing``."""
         from binfmtd.kernel import syscalls
 
         said = b"0"
@@ -218,15 +220,15 @@ class _Attempt:
             nowhere = os.open(os.devnull, os.O_RDWR)
             for descriptor in range(3):
                 os.dup2(nowhere, descriptor)
-            # No core dump of who fails: 1 keeps also those from being made that are piped (do_coredump, fs/coredump.c).
-            # Not where the hard limit is 0: to raise that takes CAP_SYS_RESOURCE, and Python says so by ValueError.
+            # No core dump of a program that fails: 1 also prevents piped ones (do_coredump, fs/coredump.c).  If the
+            # hard limit is 0, raising it takes CAP_SYS_RESOURCE, and Python raises ValueError.
             with suppress(ValueError):
                 resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
             if self._in_chroot:
                 said = _CHROOT
                 _change_root(os.path.dirname(self._path))
             said = b"0"
-            # Before the question whose child this is: an orphan's tracer would be process 1, which never lets it go on.
+            # Before getppid: an orphan's tracer would be process 1, which never lets it continue.
             syscalls.signal_when_parent_dies(signal.SIGKILL)
             if os.getppid() != parent:
                 os._exit(1)
@@ -234,11 +236,11 @@ class _Attempt:
                 said = _TRACE
                 syscalls.stop_at_exec()
             said = b"0"
-            os.execve(f"/{_NAME}" if self._in_chroot else self._path, [_NAME], {})  # noqa: S606  that is the question
+            os.execve(f"/{_NAME}" if self._in_chroot else self._path, [_NAME], {})  # noqa: S606  this is the probe itself
         except OSError as error:
             if said == b"0":
                 said = str(error.errno).encode()
-        except BaseException:  # noqa: BLE001  whatever it is, it must not look like an answer
+        except BaseException:  # noqa: BLE001  no error may look like a result of the program
             said = _BROKEN
         finally:
             os.write(writing, said)
@@ -257,9 +259,9 @@ def _change_root(directory: str) -> None:
 
 
 def _is(running: str, path: str) -> bool | None:
-    """Whether two paths lead to the same file, or to files of the same content; None if one cannot be read.
+    """Return True if two paths lead to the same file, or to files of the same content; None if one cannot be read.
 
-    The same file of an image shows under other numbers in each container.
+    A file of a container image has another device or inode number in each container.
     """
     with suppress(OSError):
         if os.path.samestat(one := os.stat(running), other := os.stat(path)):

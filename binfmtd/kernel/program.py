@@ -1,8 +1,8 @@
-"""Files as exec(2) finds them: whether one may be executed, what it begins with, and what the ELF loader says of it.
+"""Files as exec(2) finds them: the permission to execute one, its first bytes, and the result of the ELF loader.
 
-* With a root directory all paths are those of a process inside it, as after chroot(2).  What the kernel has opened
-  already (flag F) lies outside of it.
-* Judged for whoever asks: his user, his groups, his capabilities.
+* With a root directory, all paths are those of a process inside it, as after chroot(2).  A file that the kernel has
+  opened already (flag F) lies outside of it.
+* Permissions are those of this process: its user, groups and capabilities.
 * Sources: fs/exec.c (do_open_execat), fs/namei.c (may_open), fs/binfmt_elf.c (load_elf_binary).
 """
 
@@ -22,8 +22,8 @@ from binfmtd.kernel.interpreters import HEAD_BYTES, head
 from binfmtd.model.entry import Entry
 from binfmtd.model.execution import Opened, Refusal
 
-_MOST_BYTES = 1 << 20  # of one reading
-UNSEEN = -1  # no errno of the kernel's: we cannot tell
+_MOST_BYTES = 1 << 20  # of one read
+UNSEEN = -1  # not an errno of the kernel: this process may not find out
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
     stat.S_IFSOCK: "a socket",
@@ -33,46 +33,46 @@ _KINDS = {
 
 
 class Programs:
-    """What a process with this root directory can execute.
+    """The files that a process with this root directory can execute.
 
-    ``native`` answers which architectures of the catalog run here by themselves; it is asked only where the file is not
-    of the kind of our own program.
+    ``native`` returns the architectures of the catalog that run here without an emulator.  It is called only for a file
+    that is not of the kind of our own program.
     """
 
     def __init__(self, root: str, native: Callable[[], frozenset[str]], granted: str | None = None) -> None:
-        """``granted`` is a path that counts as executable, whoever may not execute it."""
+        """Treat the path ``granted`` as executable, whatever its permissions are."""
         self._root = root.rstrip("/")
         self._granted = granted
         self._native = native
         self._header = native_header()
 
     def granting(self, path: str) -> "Programs | None":
-        """The same, were the file at a path executable; None if it counts as such already."""
+        """Return a copy that treats this path as executable; None if this one does already."""
         return None if path == self._granted else Programs(self._root, self._native, path)
 
     @property
     def rooted(self) -> bool:
-        """Whether this is about another root directory than ours."""
+        """True if this is about another root directory than ours."""
         return bool(self._root)
 
     def open(self, path: str) -> Opened | Refusal:
-        """The file that a path leads to; a Refusal with ``UNSEEN`` if we may not read it."""
+        """Return the file that a path leads to, or the kernel's refusal; ``UNSEEN`` if we may not read the file."""
         way = self.walk(path)
         if way is None:
             return Refusal(EACCES, "an empty path is the directory one is in", "name a file")
-        if way.errno == EXDEV and not self._root:  # a link of the kernel's own: it can follow it, and so can stat
+        if way.errno == EXDEV and not self._root:  # a magic link (proc(5)): the kernel follows it, and so does stat
             return self._opened(path, path, os.stat(path))
         if way.real is None or way.stat is None:
             return _nowhere(path, way)
         return self._opened(path, self.place(way), way.stat)
 
     def opened_by(self, entry: Entry) -> Opened | Refusal:
-        """What lies at its path now is taken for what the kernel opened; if nothing does, for a program of ours."""
+        """Return the file now at the interpreter's path, as if F had opened it; if there is none, our own program."""
         path = entry.registration.interpreter if entry.registration else ""
         return Opened(head(path), path) if os.path.isfile(path) else Opened(head("/proc/self/exe"), "")
 
-    def load(self, file: Opened) -> Refusal | None:  # noqa: PLR0911  each case has its own answer
-        """What the ELF loader says: None if the program runs."""
+    def load(self, file: Opened) -> Refusal | None:  # noqa: PLR0911  each case has its own result
+        """Return None if the ELF loader runs the program, else its refusal."""
         if not file.place:
             return None
         elf = self.elf(file.place)
@@ -93,17 +93,17 @@ class Programs:
         return None
 
     def walk(self, path: str) -> Chain | None:
-        """The way to a path; relative ones begin in our directory, or in the root that was named.  None for no path."""
+        """Walk to a path; a relative one begins in our directory, or in a given root.  None for an empty path."""
         if not path:
             return None
         return walk(os.path.join("/" if self._root else os.getcwd(), path), root=self._root)
 
     def place(self, way: Chain) -> str:
-        """Where we find the file to which a way leads."""
+        """Return the path at which this process finds the file that a walk leads to."""
         return self._root + (way.real or way.path)
 
     def elf(self, place: str) -> ElfFile | None:
-        """The headers of a file; None if it is no ELF file, or cannot be read."""
+        """Return the headers of a file; None if it is not an ELF file, or cannot be read."""
         try:
             with reading(place) as read:
                 return parse_elf(read)
@@ -111,14 +111,14 @@ class Programs:
             return None
 
     def is_set_id(self, file: Opened) -> bool:
-        """Whether a file is to run as its owner or its group."""
+        """Return True if a file is set-uid or set-gid: it is to run as its owner or its group."""
         try:
             return bool(os.stat(file.place).st_mode & (stat.S_ISUID | stat.S_ISGID))
         except OSError:
             return False
 
     def is_execute_only(self, file: Opened) -> bool:
-        """Whether the mode of a file lets some users execute it and not read it."""
+        """Return True if the mode of a file lets some users execute it but not read it."""
         try:
             mode = os.stat(file.place).st_mode
         except OSError:
@@ -126,7 +126,7 @@ class Programs:
         return any(mode & execute and not mode & read for read, execute in _READ_AND_EXECUTE)
 
     def is_native(self, elf: ElfFile) -> bool:
-        """Whether this host's own loader takes a program of that machine."""
+        """Return True if this host's own loader takes programs of this machine."""
         what = (elf.bits, elf.byte_order, elf.machine)
         own = self._header
         if what == (32 if own.elf_class == 1 else 64, "little" if own.byte_order == 1 else "big", own.machine):
@@ -160,13 +160,16 @@ _READ_AND_EXECUTE = (
 
 @contextmanager
 def reading(place: str) -> Iterator[Read]:
-    """A file's bytes, to be asked for by offset and size; raises OSError, and FormatError for what is no file."""
+    """Open a file, and yield a function that reads it by offset and size.
+
+    Raises OSError, and FormatError if it is not a regular file.
+    """
     descriptor = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
 
     def read(offset: int, size: int) -> bytes:
         try:
             return os.pread(descriptor, min(size, _MOST_BYTES), offset)
-        except (OSError, OverflowError):  # what a damaged file says may be beyond all files
+        except (OSError, OverflowError):  # a damaged file may name an offset beyond all files
             return b""
 
     try:
@@ -178,7 +181,7 @@ def reading(place: str) -> Iterator[Read]:
 
 
 def _forbidden(path: str, place: str, found: os.stat_result) -> Refusal | None:
-    """Why we may not execute a file that is there; raises OSError."""
+    """Return why we may not execute an existing file; None if we may.  Raises OSError."""
     if os.statvfs(place).f_flag & os.ST_NOEXEC:
         point = place
         while not os.path.ismount(point):
@@ -195,7 +198,7 @@ def _forbidden(path: str, place: str, found: os.stat_result) -> Refusal | None:
 
 
 def _nowhere(path: str, way: Chain) -> Refusal:
-    """Why a way leads to no file: which of its components is to blame."""
+    """Return why a walk leads to no file, with the component at which it fails."""
     last = way.steps[-1]
     if way.errno == ENOENT:
         itself = last.path == os.path.normpath(way.path)

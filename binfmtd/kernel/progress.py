@@ -1,22 +1,23 @@
-"""Waiting for a child that may hang, for as long as it works.
+"""Waiting for a child process that may hang, for as long as it makes progress.
 
-On a busy machine, or where memory is short, a program that starts in 20 ms elsewhere takes seconds.  So the time that
-has passed does not show that it hangs.  It hangs if it sleeps, and neither its CPU time nor its number of major page
-faults has grown meanwhile (proc_pid_stat(5)).
+On a busy machine, or if memory is short, a program that elsewhere starts in 20 ms takes seconds.  So elapsed time does
+not show that it hangs.  It hangs if it sleeps, and neither its CPU time nor its number of major page faults grows
+meanwhile (proc_pid_stat(5)).
 """
 
 import os
 import select
 
-_LOOKS = 8  # in the time of the patience: work at its start then costs an eighth of it, not all of it again
-_MOST_TIMES = 6  # as long as the patience, for a child that works but does not end
-_MOST_SECONDS = 60.0  # or so long, unless the patience is longer
+_LOOKS = 8  # checks per patience: after some work, a hang is found an eighth of it later, not all of it
+_MOST_TIMES = 6  # times the patience, for a child that works but does not end
+_MOST_SECONDS = 60.0  # the most, unless the patience is longer
 
 
 def ends(child: int, patience: float) -> bool:
-    """Whether it ends; False if it did nothing for ``patience`` seconds, or works for several times as long.
+    """Return True when the child ends; False if it made no progress for ``patience`` seconds.
 
-    It is not reaped.
+    Returns False also if it works, but does not end within 6 times ``patience``, or within 60 s if that is shorter (but
+    not before ``patience``).  Does not reap the child.
     """
     descriptor = os.pidfd_open(child)
     try:
@@ -36,12 +37,12 @@ def ends(child: int, patience: float) -> bool:
 
 
 def _progress(child: int) -> tuple[bytes, ...] | None:
-    """What grows while it works; its state counts as well, as one that waits for the CPU or a disk does not hang."""
+    """Return numbers that change while the child works; waiting for the CPU or a disk (R, D) counts as work."""
     try:
         with open(f"/proc/{child}/stat", "rb") as file:
             state, *numbers = file.read().rpartition(b") ")[2].split()
     except OSError:
         return None
     if state in b"RD":
-        return (os.urandom(8),)  # never the same
+        return (os.urandom(8),)  # differs each time
     return (numbers[8], numbers[10], numbers[11])  # majflt, utime, stime

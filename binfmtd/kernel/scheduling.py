@@ -1,11 +1,11 @@
-"""When a thread that wakes to make a repair gets a core that a build uses.
+"""Scheduling: how soon a thread that wakes for a repair gets a core that a build uses.
 
-* Short slices of CPU time take no privilege.  From Linux 6.12 on a thread that wakes takes the core from one whose
-  slice is longer, which otherwise runs until the end of its own, some milliseconds
+* Short slices of CPU time need no privilege.  From Linux 6.12 on a thread that wakes takes the core from a thread with
+  a longer slice, which otherwise runs to the end of its slice, some milliseconds
   (Documentation/scheduler/sched-eevdf.rst; PREEMPT_SHORT in kernel/sched/features.h).  An earlier kernel ignores them.
-* Real-time scheduling (SCHED_FIFO, sched(7)) takes the core at once, and keeps it until the thread waits.  It takes
-  CAP_SYS_NICE, or RLIMIT_RTPRIO of 1 or more.  The kernel schedules what such a thread starts ordinarily, with niceness
-  0 (SCHED_RESET_ON_FORK): so each of our threads begins with ``begin_thread``.
+* A thread with real-time scheduling (SCHED_FIFO, sched(7)) takes the core at once, and keeps it until it waits.  This
+  needs CAP_SYS_NICE, or RLIMIT_RTPRIO of 1 or more.  The kernel gives ordinary scheduling with niceness 0 to the
+  threads that such a thread starts (SCHED_RESET_ON_FORK), so each of them begins with ``begin_thread``.
 """
 
 import errno
@@ -21,24 +21,24 @@ _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274, "riscv64": 274}
 _SCHED_ATTR = struct.Struct("IIQiIQQQ")  # size, policy, flags, nice, priority, runtime, deadline, period: version 0
 _KEEP_POLICY = 8  # SCHED_FLAG_KEEP_POLICY (include/uapi/linux/sched.h)
 _POINTER_BYTES = 8
-_SLICE = 0.0001  # seconds; the kernel gives no shorter one
-_PRIORITY = 1  # the lowest of the real-time ones: any is above all ordinary threads
-LONGEST_REAL_TIME = 0.5  # seconds of CPU time that the thread may take without a wait; an answer takes milliseconds
-_KILLED_AFTER = 5.0  # the same seconds, if not even the signal's handler runs
+_SLICE = 0.0001  # seconds; the kernel's minimum
+_PRIORITY = 1  # the lowest real-time priority; it is above all ordinary threads
+LONGEST_REAL_TIME = 0.5  # seconds of CPU time that the thread may take without a wait; a repair takes milliseconds
+_KILLED_AFTER = 5.0  # seconds of it after which the kernel kills the process, if the signal's handler does not run
 
 
 class _Process:
-    """What this process has asked for."""
+    """The scheduling that this process has requested."""
 
-    niceness: int | None = None  # before it used real-time scheduling; None: it never did
-    real_time = False  # its loop has a real-time policy, but for what is not urgent
+    niceness: int | None = None  # before real-time scheduling; None: never requested
+    real_time = False  # the loop has a real-time policy, except for work that is not urgent
 
 
 def use_short_slices(seconds: float = _SLICE) -> None:
-    """Have the scheduler give so short a slice to this thread, and to those that it starts.
+    """Give CPU slices of this length to this thread, and to those that it starts.
 
-    The kernel gives 0.1 ms at least; 0 is its default.  Raises OSError, also for a thread with a real-time policy,
-    which has no slice of this kind, and on an architecture whose number of sched_setattr(2) is not known here.
+    The kernel gives 0.1 ms at least; 0 is its default.  Raises OSError.  It does so also for a thread with a real-time
+    policy, which has no such slice, and on an architecture whose number of sched_setattr(2) is missing here.
     """
     import ctypes
 
@@ -54,25 +54,25 @@ def use_short_slices(seconds: float = _SLICE) -> None:
 def use_real_time() -> None:
     """Schedule this thread by SCHED_FIFO.
 
-    The kernel sends SIGXCPU to the process when the thread has not waited for ``LONGEST_REAL_TIME`` (RLIMIT_RTTIME in
-    getrlimit(2)): so a fault does not keep a core from all other programs.  The handler calls ``end_real_time``.
-    Raises OSError if it is not allowed.
+    The kernel sends SIGXCPU to the process when the thread has taken ``LONGEST_REAL_TIME`` of CPU time without a wait
+    (RLIMIT_RTTIME in getrlimit(2)).  The signal's handler calls ``end_real_time``, so a fault does not keep a core from
+    all other programs.  Raises OSError if this is not allowed.
     """
     niceness = os.getpriority(os.PRIO_PROCESS, 0)
     _use_fifo()
     _Process.niceness, _Process.real_time = niceness, True
-    limits = resource.getrlimit(resource.RLIMIT_RTTIME)  # an administrator's own may be lower
+    limits = resource.getrlimit(resource.RLIMIT_RTTIME)  # an administrator may have set lower ones
     ours = (round(seconds * 1e6) for seconds in (LONGEST_REAL_TIME, _KILLED_AFTER))
     soft, hard = (min(b, a) if a != resource.RLIM_INFINITY else b for a, b in zip(limits, ours, strict=True))
     try:
         resource.setrlimit(resource.RLIMIT_RTTIME, (soft, hard))
-    except (OSError, ValueError) as error:  # Python makes a ValueError of EPERM
+    except (OSError, ValueError) as error:  # Python raises ValueError for EPERM
         end_real_time()
         raise OSError(errno.EPERM, f"RLIMIT_RTTIME cannot be set: {error}") from None
 
 
 def end_real_time() -> bool:
-    """Schedule this thread ordinarily from now on, as it was before; False if it is so already."""
+    """Return this thread to the ordinary scheduling that it had before; return False if it has that already."""
     if not _Process.real_time:
         return False
     _Process.real_time = False
@@ -89,7 +89,7 @@ def _use_ordinary() -> None:
 
 @contextmanager
 def ordinary_time() -> Iterator[None]:
-    """Do something that is not urgent: in the block this thread has no real-time priority."""
+    """Suspend the real-time priority of this thread in the block, for work that is not urgent."""
     if not _Process.real_time:
         yield
         return
@@ -103,7 +103,7 @@ def ordinary_time() -> Iterator[None]:
 
 
 def begin_thread() -> None:
-    """Give this new thread the niceness and the slices of the process, which its starter could not hand down."""
+    """Give a new thread the process's niceness and slices, which a real-time thread does not pass on."""
     if _Process.niceness is None:
         return
     with suppress(OSError):  # RLIMIT_NICE may not allow it

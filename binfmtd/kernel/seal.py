@@ -1,9 +1,10 @@
 """Sealing an instance: its superblock is read-only, so no process can change, remove or register an entry.
 
 * A read-only superblock refuses each write through each mount with EROFS, also for root.  Programs run as before.
-* The daemon makes it writable for each of its own writes and read-only again: about 20 us.  That takes CAP_SYS_ADMIN in
-  the user namespace that owns the instance, and Linux 5.2 (fspick(2)).
-* It cannot become read-only while a process has a file of it open for writing: EBUSY (sb_prepare_remount_readonly).
+* The daemon makes the superblock writable for each of its own writes, then read-only again: about 20 us.  This needs
+  CAP_SYS_ADMIN in the user namespace that owns the instance, and Linux 5.2 (fspick(2)).
+* The superblock cannot become read-only while a process has a file open for writing: EBUSY
+  (sb_prepare_remount_readonly).
 * A mount that is attached nowhere keeps the instance: its entries outlast the last unmount, and ``umount`` succeeds.
 
 docs/kernel.md has the measurements, tests/kernel/test_seal.py the tests.
@@ -19,31 +20,32 @@ from binfmtd.files.cure import cure
 from binfmtd.formats.mountinfo import parse_mountinfo
 from binfmtd.kernel.mount import Mounted
 
-LASTING = frozenset({errno.EPERM, errno.ENOSYS, errno.EINVAL})  # trying again right away is no use
+LASTING = frozenset({errno.EPERM, errno.ENOSYS, errno.EINVAL})  # errors that an immediate retry does not end
 UNSEEN = "a process has a file of it open for writing, and the daemon may not look at that process"
 TAKES_CAPABILITY = (
     "that takes CAP_SYS_ADMIN in the user namespace that owns binfmt_misc: with systemd install drop-ins/sealed.conf, "
     "in a container add --cap-add SYS_ADMIN, in Kubernetes use overlays/sealed (or a seccomp profile or a security "
     "module forbids open_tree(2), fspick(2) or fsconfig(2))"
 )
-_MOST_WRITERS = 3  # processes that a message names
+_MOST_WRITERS = 3  # processes that a message names at most
 _CONTROL_FILES = frozenset({"register", "status"})
 
 
 class Seal:
-    """One instance, held by a mount of its own that is attached nowhere.
+    """One instance, held by our own mount, which is attached nowhere.
 
-    ``closed``: between our own writes it is to be read-only; ``left_open``: after the last of them it could not be.
+    ``closed``: the superblock has to be read-only between our own writes.  ``left_open``: after the last of them it
+    could not be made read-only.
     """
 
     def __init__(self, mounted: Mounted) -> None:
-        """Hold the instance; it stays as it is.  Raises SealError."""
+        """Hold the instance; its superblock stays as it is.  Raises SealError."""
         from binfmtd.kernel.syscalls import clone_mount
 
         self.directory = mounted.directory
         if mounted.mount_read_only and not mounted.sealed:
             raise SealError(f"{self.directory}: this mount is read-only: bind binfmt_misc in writable", errno.EINVAL)
-        # The copy would be read-only, too, and say nothing of the superblock.
+        # The copy of a read-only mount is read-only, so it would not show the state of the superblock.
         self.free_mount(mounted)
         try:
             self._mount = clone_mount(self.directory)
@@ -56,7 +58,7 @@ class Seal:
             raise SealError(f"{self.directory}: binfmt_misc was mounted anew at this moment: try again")
 
     def free_mount(self, mounted: Mounted) -> None:
-        """Make the mount itself writable: ``mount -o remount,ro`` makes both read-only.  Raises SealError."""
+        """Make the mount itself writable, since ``mount -o remount,ro`` changes both.  Raises SealError."""
         from binfmtd.kernel.syscalls import make_mount_writable
 
         if mounted.mount_read_only:
@@ -66,35 +68,35 @@ class Seal:
                 raise _cannot("written to", self.directory, error) from None
 
     def release(self) -> None:
-        """Hold the instance no longer; it stays read-only or writable."""
+        """Hold the instance no longer; its superblock stays as it is."""
         os.close(self._mount)
 
     def names(self) -> list[str]:
-        """List the entries, also where the instance is mounted nowhere.  Raises OSError."""
+        """List the entries and control files, even if the instance is mounted nowhere.  Raises OSError."""
         return os.listdir(f"/proc/self/fd/{self._mount}")
 
     def is_read_only(self) -> bool:
-        """Tell if the superblock is read-only now."""
+        """Return True if the superblock is read-only now."""
         return bool(os.fstatvfs(self._mount).f_flag & os.ST_RDONLY)
 
     def open(self) -> None:
-        """Make it writable for every process.  Raises SealError."""
+        """Make the superblock writable for every process.  Raises SealError."""
         self.closed = False
         self._set("opened", read_only=False)
 
     def close(self) -> bool:
-        """Make it read-only; False if a process has a file open for writing.  Raises SealError."""
+        """Make the superblock read-only; return False if a process has a file open for writing.  Raises SealError."""
         self.closed = True
         return self._set("sealed", read_only=True)
 
     def begin_write(self) -> None:
-        """Make it writable for a write of our own.  Where that fails the write is refused, and says so."""
+        """Make the superblock writable for our own write.  If that fails, the kernel refuses the write with EROFS."""
         if self.closed:
             with suppress(SealError):
                 self._set("opened", read_only=False)
 
     def end_write(self) -> None:
-        """Make it read-only again."""
+        """Make the superblock read-only again; ``left_open`` records a failure."""
         if self.closed:
             self.left_open = True
             with suppress(SealError):
@@ -113,9 +115,10 @@ class Seal:
 
 
 def writers(device: int, entries: Collection[str]) -> str:
-    """Say which processes have one of these entries or a control file of this file system open for writing.
+    """Return a text that names the processes which have one of these entries or a control file open for writing.
 
-    Reads all of /proc, so it belongs in a thread.  It asks no other file system, which might not answer.
+    ``device`` is the instance's.  Reads all of /proc, so it belongs in a thread.  It reads no other file system, which
+    might not answer.
     """
     names = _CONTROL_FILES.union(entries)
     found: list[str] = []
@@ -129,7 +132,7 @@ def writers(device: int, entries: Collection[str]) -> str:
 
 
 def how_to_open(directory: str) -> str:
-    """Say that an instance is sealed, and what to do for whoever has to write to it."""
+    """Return the message that an instance is sealed, with the remedy for an administrator who has to write to it."""
     return (
         "binfmt_misc is sealed (its file system is read-only), so no program can change entries: run "
         f"`mount -o remount,rw {directory}`, or `binfmtd apply` with `sealed = false` in the config; if a daemon of "
@@ -139,7 +142,7 @@ def how_to_open(directory: str) -> str:
 
 def _open_for_writing(pid: str, device: int, names: Collection[str]) -> list[str]:
     found = []
-    with suppress(OSError):  # it ended, or we may not look
+    with suppress(OSError):  # the process has ended, or we may not read this
         for descriptor in os.listdir(f"/proc/{pid}/fd"):
             with suppress(OSError):
                 name = os.path.basename(os.readlink(f"/proc/{pid}/fd/{descriptor}").removesuffix(" (deleted)"))
@@ -149,11 +152,11 @@ def _open_for_writing(pid: str, device: int, names: Collection[str]) -> list[str
 
 
 def _written_device(pid: str, descriptor: str) -> int | None:
-    """Return the device that a descriptor writes to, by its mount (proc_pid_fdinfo(5)); None if it only reads."""
+    """Return the device that a descriptor writes to, from its mount (proc_pid_fdinfo(5)); None if it only reads."""
     with open(f"/proc/{pid}/fdinfo/{descriptor}", encoding="ascii", errors="replace") as file:
         said = dict(line.split(":", 1) for line in file if ":" in line)
     flags = int(said.get("flags", "0"), 8)
-    if not flags & os.O_ACCMODE or flags & os.O_PATH:  # O_PATH opens nothing
+    if not flags & os.O_ACCMODE or flags & os.O_PATH:  # O_PATH does not open the file itself
         return None
     with open(f"/proc/{pid}/mountinfo", "rb") as table:
         mounts = {line.mount_id: line.device for line in parse_mountinfo(table.read())}
@@ -172,7 +175,7 @@ def _command(pid: str) -> str:
 
 
 def _cannot(what: str, directory: str, error: OSError) -> SealError:
-    """Say why the instance cannot be sealed or opened, and what to do."""
+    """Return the error for an instance that cannot be sealed or opened, with the remedy."""
     why = {
         errno.EPERM: TAKES_CAPABILITY,
         errno.ENOSYS: f"that takes Linux 5.2 (here {os.uname().release}), and open_tree(2) and fspick(2) allowed",

@@ -1,4 +1,4 @@
-"""What systemd says of a unit, where this system was booted with it."""
+"""The state of a systemd unit, if systemd manages this system."""
 
 import os
 import time
@@ -9,7 +9,7 @@ _SECONDS = 5.0
 
 
 def unit_state(unit: str) -> str | None:
-    """``active``, ``inactive``, ``failed`` and so on; None where nobody can tell."""
+    """Return ``active``, ``inactive``, ``failed`` and so on; None without systemd, or after 5 s without an answer."""
     import shutil
     import subprocess
 
@@ -25,9 +25,10 @@ def unit_state(unit: str) -> str | None:
 
 
 def unit_started(unit: str) -> float | None:
-    """Seconds since systemd last started a unit that is active; None where it is not, or there is no systemd.
+    """Return the seconds since systemd last started an active unit; None if it is not active, or without systemd.
 
-    systemd keeps a link for each, made anew with each start (unit_export_invocation_id in src/core/unit.c).
+    systemd keeps a link for each active unit, which it creates anew at each start (unit_export_invocation_id in
+    src/core/unit.c).
     """
     try:
         return time.time() - os.lstat(f"/run/systemd/units/invocation:{unit}").st_mtime

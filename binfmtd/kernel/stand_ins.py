@@ -1,4 +1,4 @@
-"""Writing stand-ins: the first step of a repair (model/standin.py says what they are)."""
+"""Writing stand-ins, the first step of a repair (model/standin.py defines them)."""
 
 import errno
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -22,22 +22,23 @@ class StandIns:
     def __init__(
         self, desired: DesiredState, yielding_to: Mapping[str, tuple[str, ...]], standing: Iterable[str] | None = None
     ) -> None:
-        """``yielding_to``: handler -> the foreign entries that the config lets win.
+        """Prepare for one desired state; ``yielding_to``: handler -> the foreign entries that the config lets win.
 
-        ``standing``: the names that were there at the last look, if that is known.  A stand-in that was not is not
-        looked for but registered: to ask the kernel for a name that it does not have takes as long.
+        ``standing``: the names that existed at the last look, if it is known.  A stand-in that did not exist then is
+        registered without being looked up: the lookup of a missing name takes as long as its registration.
         """
         self._desired = desired
         self._met = None if standing is None else set(standing)
         self._yielding_to = yielding_to
-        self._lines: dict[str, bytes | None] = {}  # by the name that they register
-        self._apart: set[int] = set()  # entries that share no file with a handler
-        self._helping: set[str] = set()  # stand-ins whose helper serves already
+        self._lines: dict[str, bytes | None] = {}  # by the name of the entry that they register
+        self._apart: set[int] = set()  # inode numbers of entries that share no file with a handler
+        self._helping: set[str] = set()  # stand-ins whose helper already serves
 
     def independent(self, handlers: Iterable[Handler]) -> dict[str, bytes]:
-        """Return the lines of the stand-ins that may be registered without a look, by their handlers' names.
+        """Return the lines of the stand-ins that may be registered without reading other entries, by handler name.
 
-        No other handler and no foreign entry that wins takes their files, and their interpreters' file systems answer.
+        No other handler and no foreign entry that wins takes their files.  F opens no interpreter of theirs on a file
+        system that may not answer.
         """
         found = {}
         for handler in handlers:
@@ -48,10 +49,10 @@ class StandIns:
         return found
 
     def rush(self, prepared: Mapping[str, bytes], may: Callable[[str], bool], writer: Writer) -> list[str]:
-        """Write what ``independent`` prepared back to back; returns the handlers whose stand-in was not there.
+        """Write the lines of ``independent`` back to back; return the handlers whose stand-in was missing.
 
-        ``may`` is asked of each handler before its own line is written, so that the first is not kept waiting.  What is
-        refused is left to ``bridge``.
+        ``may`` is called for each handler just before its line is written, so the first line does not wait for the
+        checks of the later ones.  Refused lines are left to ``bridge``.
         """
         names: list[str] = []
 
@@ -62,14 +63,14 @@ class StandIns:
                     yield line
 
         results = writer.register(lines())
-        if self._met is not None:  # also those that are refused with EEXIST, since they are there
+        if self._met is not None:  # also those that are refused with EEXIST: they exist
             self._met.update(map(stand_in_name, names))
         return [name for name, error in zip(names, results, strict=True) if error is None]
 
     def help(self, handlers: Iterable[Handler], writer: Writer) -> None:
-        """Register the helpers of these handlers' stand-ins, on top of all that is there.
+        """Register the helpers of these handlers' stand-ins, above all existing entries.
 
-        Next comes ``renew`` for those that need it, and ``end_help``.
+        The caller then calls ``renew`` for the handlers that need it, and ``end_help``.
         """
         lines = {stand_in_name(handler.name): self._helper_line(handler) for handler in handlers}
         known = {name: line for name, line in lines.items() if line is not None}
@@ -77,23 +78,26 @@ class StandIns:
         self._helping.update(name for name, error in zip(known, results, strict=True) if error is None)
 
     def end_help(self, writer: Writer) -> None:
-        """Remove the helpers that ``renew`` did not use.  Raises nothing: the next pass removes what is left."""
+        """Remove the helpers that ``renew`` did not use.  Raises nothing: the next pass removes the rest."""
         helping, self._helping = self._helping, set()
         with suppress(WriteRefusedError):
             for name in helping:
                 writer.control(stand_in_name(name), REMOVE)
 
     def has_met(self, name: str) -> bool:
-        """Whether an entry of this name was there at the last look, and no other program has touched it since."""
+        """Return True if an entry of this name existed at the last look, and no other program has touched it since.
+
+        Returns True for every name if no look is known.
+        """
         return self._met is None or name in self._met
 
     def touched(self, names: Collection[str]) -> None:
-        """Take it that entries of these names may have gone since the last look."""
+        """Note that entries of these names may have been removed since the last look."""
         if self._met is not None:
             self._met.difference_update(names)
 
     def line(self, handler: Handler) -> bytes | None:
-        """The line that registers a handler's stand-in; None where it would be too long with the helper name."""
+        """Return the line that registers a handler's stand-in; None if the name of the stand-in makes it too long."""
         return self._line(stand_in_name(handler.name), handler)
 
     def _line(self, name: str, handler: Handler) -> bytes | None:
@@ -105,7 +109,7 @@ class StandIns:
         return self._lines[name]
 
     def _helper_line(self, handler: Handler) -> bytes | None:
-        """Return the line for a handler's stand-in under the name of its helper, which no handler can have."""
+        """Return the line of a handler's helper, whose name no handler can have; None if it would be too long."""
         line, name = self.line(handler), stand_in_name(stand_in_name(handler.name))
         if name not in self._lines:
             try:
@@ -117,12 +121,13 @@ class StandIns:
     def bridge(
         self, handlers: Iterable[Handler], instance: Instance, writer: Writer, company: Collection[str] = ()
     ) -> tuple[list[str], dict[str, WriteRefusedError]]:
-        """Register those that are allowed and not there yet, given the handlers in ascending rank.
+        """Register the stand-ins that are allowed and missing, for handlers in ascending rank.
 
-        The names of ``company`` are about to be registered anew: those that get a stand-in now as well, above the
-        lower ones', are no reason to withhold one, or files that only the lower takes would be without a handler.
+        A handler gets none while an entry that should win over it takes the same files (``may_stand_in``).  Entries of
+        ``company`` are about to be registered again.  Those that get a stand-in now, too, do not count: it lies above.
+        If they did, files that only the lower handler takes would have no handler meanwhile.
 
-        Returns the names that got one, and the refusals.  Raises WriteRefusedError if nothing can be written.
+        Returns the names that got a stand-in, and the refusals.  Raises WriteRefusedError if nothing can be written.
         """
         bridged_too = {name for name in company if instance.inode(stand_in_name(name)) is None}
 
@@ -151,16 +156,16 @@ class StandIns:
     ) -> tuple[list[str], dict[str, WriteRefusedError]]:
         """Put the stand-ins on top again that lie below a newer entry which takes their files.
 
-        A helper with a name of its own serves while the stand-in is removed and registered again, so their files have
-        a handler at each moment.  Handlers, results and errors as for ``bridge``.  ``certain``: handlers whose stand-in
-        is known to lie below a newer entry.
+        A helper under its own name serves while the stand-in is removed and registered again, so their files always
+        have a handler.  Handlers, results and errors are as in ``bridge``.  ``certain``: handlers whose stand-in
+        certainly lies below a newer entry.
         """
         ranked = {stand_in_name(handler.name): handler for handler in handlers}
         standing = {name: handler for name, handler in ranked.items() if self._is_there(name, instance)}
         below = {name for name, handler in standing.items() if handler.name in certain}
         if unknown := {name: handler for name, handler in standing.items() if name not in below}:
             below |= self._overtaken(unknown, instance)
-        covered: set[str] = set()  # these come to lie above those of lower rank
+        covered: set[str] = set()  # names whose new stand-ins will lie above those of lower rank
 
         def present(name: str) -> bool:
             entry = None if name in covered else instance.entry(name)
@@ -181,9 +186,9 @@ class StandIns:
     def keep(
         self, stand_ins: Iterable[Handler], instance: Instance, writer: Writer
     ) -> tuple[list[str], dict[str, WriteRefusedError]]:
-        """Register permanent stand-ins, those that are there anew, given in ascending rank under their own names.
+        """Register permanent stand-ins, given in ascending rank under their own names; replace those that exist.
 
-        Results and errors as for ``bridge``, but with the stand-ins' names.
+        Results and errors are as in ``bridge``, but with the stand-ins' names.
         """
         lines: dict[str, tuple[Handler, bytes]] = {}
         helpers: dict[str, tuple[Handler, bytes]] = {}
@@ -205,9 +210,9 @@ class StandIns:
     def _exchange(
         self, lines: Mapping[str, tuple[Handler, bytes]], helpers: Mapping[str, tuple[Handler, bytes]], writer: Writer
     ) -> tuple[list[str], dict[str, WriteRefusedError]]:
-        """Register stand-ins, given by their own names; while one is exchanged its helper serves.
+        """Register stand-ins, given under their own names; while an existing one is replaced, its helper serves.
 
-        Results and errors as for ``bridge``, but with the stand-ins' names.
+        Results and errors are as in ``bridge``, but with the stand-ins' names.
         """
         missing = {name: line for name, line in helpers.items() if name not in self._helping}
         helped, refused = self._register(missing, writer) if missing else ([], {})
@@ -223,7 +228,7 @@ class StandIns:
         return done, refused | refused_too
 
     def _overtaken(self, standing: Mapping[str, Handler], instance: Instance) -> set[str]:
-        """The stand-ins, enabled ones, that lie below what takes their files."""
+        """Return the enabled stand-ins that lie below an entry which takes their files."""
         found, above, left = set[str](), list[Entry](), set(standing)
         for name, inode in instance.inodes():
             if inode in self._apart:
@@ -248,9 +253,9 @@ class StandIns:
     def _register(
         self, wanted: Mapping[str, tuple[Handler, bytes]], writer: Writer
     ) -> tuple[list[str], dict[str, WriteRefusedError]]:
-        """Register these lines; returns the names that were registered, and the refusals."""
+        """Register these lines; return the names that were registered, and the refusals."""
         done, refused = [], {}
-        # A file system that does not answer delays what is written after it: such lines come last where order allows.
+        # A file system that does not answer delays the lines after it: such a line comes last if its rank allows it.
         opens = {name: self._desired.opens(handler.registration) for name, (handler, _) in wanted.items()}
         if any(opens.values()):
             free = {name for name, path in opens.items() if path and not self._ordered(wanted[name][0])}
@@ -260,12 +265,12 @@ class StandIns:
         for (name, (handler, _)), error in zip(wanted.items(), results, strict=True):
             if error is None:
                 done.append(name)
-            elif error.errno != errno.EEXIST:  # else one is there: another daemon's that keeps the same handlers
+            elif error.errno != errno.EEXIST:  # else another daemon with the same handlers registered it
                 refused[name] = refusal(handler.registration, error)
         return done, refused
 
     def _ordered(self, handler: Handler) -> bool:
-        """Tell if the handler's rank matters for any other."""
+        """Return True if the rank of the handler matters for another one."""
         higher = self._desired.higher
         return bool(higher.get(handler.name)) or any(handler in above for above in higher.values())
 

@@ -3,8 +3,8 @@
 mount(2), umount2(2), fsopen(2), fspick(2), fsconfig(2), open_tree(2), mount_setattr(2), prctl(2), ptrace(2);
 unshare(2) and setns(2), which os has from 3.12.
 
-ctypes costs 10 ms to import, so whoever needs one of these imports this module where it is used.  Each function raises
-OSError with the kernel's errno.
+The import of ctypes takes 10 ms, so callers import this module only where they use it.  Each function raises OSError
+with the kernel's errno.
 """
 
 import ctypes
@@ -23,7 +23,7 @@ CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
 PR_SET_PDEATHSIG = 1
 
-# The same on every architecture (include/uapi/asm-generic/unistd.h; Alpha adds 110 to all of these).
+# These numbers are equal on all architectures (include/uapi/asm-generic/unistd.h) but Alpha, which adds 110.
 _OPEN_TREE = 428
 _FSOPEN = 430
 _FSCONFIG = 431
@@ -53,7 +53,7 @@ def mount(source: str, target: str, fs_type: str | None, flags: int = 0, data: s
 
 
 def make_mount_writable(directory: str) -> None:
-    """Take the flag read-only from the mount at a directory, and from it alone; its other flags stay."""
+    """Remove the read-only flag from the mount at a directory, and only from it; its other flags stay."""
     attributes = struct.pack("4Q", 0, _MOUNT_ATTR_RDONLY, 0, 0)  # to set, to clear, propagation, user namespace
     if _libc.syscall(_MOUNT_SETATTR, _AT_FDCWD, os.fsencode(directory), 0, attributes, len(attributes)) == 0:
         return
@@ -65,12 +65,12 @@ def make_mount_writable(directory: str) -> None:
 
 
 def unmount(target: str) -> None:
-    """Unmount what is mounted last at a path; EBUSY while somebody has it open."""
+    """Remove the topmost mount at a path; EBUSY while a process has a file of it open."""
     _check(_libc.umount2(os.fsencode(target), 0), target)
 
 
 def make_kernel_know(fs_type: str) -> None:
-    """Have the kernel look for a file system, and load its module if it must (get_fs_type in fs/filesystems.c)."""
+    """Make the kernel look for a file system type, and load its module if needed (get_fs_type in fs/filesystems.c)."""
     descriptor = _libc.syscall(_FSOPEN, fs_type.encode(), _FSOPEN_CLOEXEC)
     if descriptor >= 0:
         os.close(descriptor)
@@ -81,7 +81,7 @@ def make_kernel_know(fs_type: str) -> None:
 def clone_mount(path: str) -> int:
     """Open a copy of the mount at a path that is attached nowhere; it lasts as long as the descriptor (Linux 5.2).
 
-    Takes CAP_SYS_ADMIN.  The descriptor has O_PATH and O_CLOEXEC.
+    Needs CAP_SYS_ADMIN.  The descriptor has O_PATH and O_CLOEXEC.
     """
     flags = _OPEN_TREE_CLONE | os.O_CLOEXEC
     descriptor: int = _libc.syscall(_OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags)
@@ -92,8 +92,8 @@ def clone_mount(path: str) -> int:
 def set_read_only(mount: int, read_only: bool) -> None:  # noqa: FBT001
     """Make the superblock under an open mount read-only or writable (Linux 5.2).
 
-    EBUSY while a process has a file of it open for writing; takes CAP_SYS_ADMIN in the user namespace that owns it.
-    Unlike mount(2) with MS_REMOUNT this does not wake processes that poll the mount table.
+    EBUSY while a process has a file of it open for writing; needs CAP_SYS_ADMIN in the user namespace that owns it.
+    Unlike mount(2) with MS_REMOUNT, this does not wake processes that poll the mount table.
     """
     context = _libc.syscall(_FSPICK, mount, b"", _FSPICK_CLOEXEC | _FSPICK_EMPTY_PATH)
     _check(0 if context >= 0 else -1)
@@ -105,12 +105,12 @@ def set_read_only(mount: int, read_only: bool) -> None:  # noqa: FBT001
 
 
 def unshare(flags: int) -> None:
-    """Move this process into namespaces of its own."""
+    """Move this process into new namespaces; ``flags`` are CLONE_NEW*."""
     _check(_libc.unshare(flags))
 
 
 def enter_mount_namespace(of: int) -> None:
-    """Move this process into another's mount namespace; needs CAP_SYS_ADMIN and CAP_SYS_CHROOT."""
+    """Move this process into the mount namespace of process ``of``; needs CAP_SYS_ADMIN and CAP_SYS_CHROOT."""
     descriptor = os.open(f"/proc/{of}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     try:
         _check(_libc.setns(descriptor, CLONE_NEWNS), f"/proc/{of}/ns/mnt")
@@ -119,17 +119,17 @@ def enter_mount_namespace(of: int) -> None:
 
 
 def signal_when_parent_dies(signal: int) -> None:
-    """Have the kernel send ``signal`` to this process when the thread that made it ends; survives execve."""
+    """Make the kernel send ``signal`` to this process when the thread that created it ends, also after execve."""
     _check(_libc.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal), 0, 0, 0))
 
 
 def stop_at_exec() -> None:
-    """Have this process stop with SIGTRAP in its next execve, before the new program's first instruction."""
+    """Make this process stop with SIGTRAP in its next execve, before the new program's first instruction."""
     _check(_libc.ptrace(_PTRACE_TRACEME, 0, None, None))
 
 
 def go_on(child: int) -> None:
-    """Let a child that stopped so run, and have no more to do with it."""
+    """Continue a child that ``stop_at_exec`` stopped, and end the tracing."""
     _check(_libc.ptrace(_PTRACE_DETACH, child, None, None))
 
 

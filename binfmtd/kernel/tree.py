@@ -1,6 +1,6 @@
-"""A foreign root tree, made ready to run programs in it: what a build expects of a system beside its files.
+"""A foreign root tree, prepared to run programs in it: the mounts that a build expects beside the system's files.
 
-Everything is mounted in the caller's own mount namespace, and goes with it.
+All of them are made in the caller's own mount namespace, and end with it.
 """
 
 import os
@@ -11,12 +11,15 @@ from binfmtd.errors import SandboxError
 
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2", "ptmx": "pts/ptmx"}
-_FOR_ALL = "shm"  # shm_open(3)'s
+_FOR_ALL = "shm"  # the directory of shm_open(3)
 _RESOLV_CONF = "/etc/resolv.conf"
 
 
 def check_tree(root: str) -> os.stat_result:
-    """Who owns it.  Raises SandboxError unless it looks like a root directory, and another than ours."""
+    """Return the stat result of the root, for its owner.
+
+    Raises SandboxError unless it looks like a root directory, and another than ours.
+    """
     try:
         found = os.stat(root)
         if os.path.samestat(found, os.stat("/")):
@@ -32,7 +35,7 @@ def check_tree(root: str) -> os.stat_result:
 
 
 def furnish(root: str) -> None:
-    """Give it /proc, /sys, /dev and this host's resolv.conf.  Raises SandboxError."""
+    """Mount /proc, /sys, /dev and this host's resolv.conf in the tree.  Raises SandboxError."""
     from binfmtd.kernel.syscalls import MS_BIND, MS_NOSUID, MS_REC, mount
 
     try:
@@ -57,9 +60,9 @@ def furnish(root: str) -> None:
 
 
 def _resolve_names(root: str) -> None:
-    """Lay this host's resolv.conf over the tree's, or over an empty file where it has none.
+    """Mount this host's resolv.conf over the tree's, or over an empty file if the tree has none.
 
-    A link is left: where it leads to is the tree's own business, and it might lead out of it.
+    A symbolic link is left alone: its target is up to the tree, and may lie outside of it.
     """
     from binfmtd.kernel.syscalls import MS_BIND, mount
 

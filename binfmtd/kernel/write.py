@@ -1,7 +1,7 @@
 """The only writer of binfmt_misc.
 
-Files are opened without O_TRUNC: truncating would raise an event of its own before anything has changed.  What was
-written is kept as ``Wrote`` values until somebody takes them, so that a watcher can tell our own events from others'.
+Files are opened without O_TRUNC, which would raise an event before anything has changed.  Each write is kept as a
+``Wrote`` value until the caller takes it: from these the watcher separates our own events from those of other programs.
 """
 
 import errno
@@ -25,23 +25,23 @@ _MOST_BUFFERS = 1024  # of one writev(2) (IOV_MAX in linux/uio.h)
 
 
 class Wrote(NamedTuple):
-    """One file that was opened for writing and closed again: which events that raises."""
+    """One file that was opened for writing and closed again; it determines which events that raises."""
 
     file: str
-    writes: int  # how many were not refused: each may raise a MODIFY, and none raises more
+    writes: int  # those that the kernel accepted: each raises one MODIFY at most
     removed: bool = False
 
 
 class Writer:
-    """Writing to one instance."""
+    """The writer of one instance."""
 
     def __init__(
         self, instance: Instance | Mounted, opens: BoundedCalls | None = None, seal: Seal | None = None
     ) -> None:
-        """Write through an opened instance, or by path: with one file to open that is faster.
+        """Write through an opened instance, or by path, which is faster for a single file.
 
-        With ``opens``, a registration whose interpreter's file system does not answer is given up: ETIMEDOUT.
-        A thread then waits for the kernel, which registers the entry when the file system answers again.
+        With ``opens``, a registration fails with ETIMEDOUT if the interpreter's file system does not answer.
+        A thread stays blocked in that write, and the kernel registers the entry when the file system answers again.
         A sealed instance is written to through its ``seal``.
         """
         self._opens = opens
@@ -51,18 +51,18 @@ class Writer:
         self._wrote: list[Wrote] = []
 
     def take_wrote(self) -> list[Wrote]:
-        """What was written since the last call."""
+        """Return what was written since the last call."""
         wrote, self._wrote = self._wrote, []
         return wrote
 
     def register(
         self, lines: Iterable[bytes], opening: Mapping[int, str] = MappingProxyType({})
     ) -> list[OSError | None]:
-        """Write registration lines back to back on one descriptor; each one's error, or None where it was taken.
+        """Write registration lines back to back on one descriptor; return the error of each, None for an accepted one.
 
-        The first line is written alone, before the others are made: it may be what a program waits for.
-        ``opening``: the place of a line -> the interpreter that the kernel opens on a file system that may not answer.
-        Raises WriteRefusedError if ``register`` cannot be opened at all.
+        The first line is written alone, before the others are produced: a program may be waiting for this entry.
+        ``opening``: the index of a line -> the interpreter that the kernel opens on a file system that may not answer.
+        Raises WriteRefusedError if ``register`` cannot be opened; FileNotFoundError if the path leads elsewhere.
         """
         outcome: list[OSError | None] = []
         descriptor = self._open("register")
@@ -70,7 +70,7 @@ class Writer:
             made = iter(lines)
             for place, line in enumerate(made):
                 outcome.append(self._write_bounded(descriptor, line, opening.get(place)))
-                if not opening:  # the others take one system call
+                if not opening:  # the rest takes one system call
                     outcome += _write_all(descriptor, list(made))
         finally:
             self._close(descriptor)
@@ -97,7 +97,7 @@ class Writer:
         return True
 
     def _open(self, name: str) -> int:
-        """Open a file for writing, and the seal if there is one.
+        """Open the seal, if there is one, then a file for writing.
 
         Raises FileNotFoundError, also if the path leads to another file system, and WriteRefusedError.
         """
@@ -132,7 +132,7 @@ class Writer:
         late: OSError | None = OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
         if self._opens.hangs(interpreter):
             return late
-        own = os.dup(descriptor)  # ours is closed, perhaps before the thread has written
+        own = os.dup(descriptor)  # `register` closes its own, perhaps before the thread has written
 
         def write() -> OSError | None:
             try:
@@ -153,7 +153,7 @@ class Writer:
         }.get(number, "see dmesg")
         if number == errno.EROFS and is_sealed(self._mounted):
             return WriteRefusedError(f"{where}/{name}: {how_to_open(where)}", number, Again.LATER)
-        # Also EROFS: the host may remount the superblock, which changes no mount table but that of its own namespace.
+        # LATER also for EROFS: if the host remounts the superblock, only its own mount namespace gets an event.
         return WriteRefusedError(f"{where}/{name}: {error.strerror}: {remedy}", number, Again.LATER)
 
 
@@ -166,11 +166,11 @@ def _write(descriptor: int, line: bytes) -> OSError | None:
 
 
 def _write_all(descriptor: int, lines: list[bytes]) -> list[OSError | None]:
-    """Write lines, with one system call as far as none is refused; each one's error.
+    """Write lines, with one system call as long as the kernel refuses none; return the error of each.
 
-    The kernel takes each buffer of writev(2) as a write of its own, and returns at the first that it refuses
-    (fs/read_write.c, do_loop_readv_writev; tests/kernel/test_facts.py).  After a refusal a line is written alone, so
-    that its error is its own, also if a kernel should take the buffers as one write.
+    The kernel takes each buffer of writev(2) as a separate write, and returns at the first that it refuses
+    (fs/read_write.c, do_loop_readv_writev; tests/kernel/test_facts.py).  After a refusal one line is written alone.  So
+    its error is certainly its own, even if a kernel took all buffers as one write.
     """
     outcome: list[OSError | None] = []
     together = _MOST_BUFFERS
@@ -195,9 +195,10 @@ def _unreachable(interpreter: str) -> tuple[str, Again]:
 
 
 def refusal(registration: Registration, error: OSError) -> WriteRefusedError:
-    """What it means that the kernel refused a registration, and what to do (fs/binfmt_misc.c, bm_register_write).
+    """Return the error for a registration that the kernel refused: its meaning and the remedy.
 
-    Most refusals may end without an event: a security module allows it, another file system answers again.
+    Source: fs/binfmt_misc.c, bm_register_write.  The causes of most refusals may end without an event: a security
+    module allows it, or a file system answers again.
     """
     interpreter, flags = registration.interpreter, registration.flags.letters
     meaning, again = {
