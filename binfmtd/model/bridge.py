@@ -1,8 +1,11 @@
-"""Which drifts get a stand-in at once, and in which company entries are registered anew.
+"""Decide which drifts get a stand-in at once, and which entries have to be registered together.
 
-A stand-in is the newest entry, so it wins.  A handler must not get one while an entry of higher rank that could take
-the same file is there and enabled: it would take that entry's files.  When another program registers something newer
-that takes a stand-in's files, the stand-in is registered again, on top, under the same condition.
+A stand-in is the newest entry, so it wins.  A handler must not get one while an enabled entry of higher rank exists
+that could take the same file: the stand-in would take that entry's files.  Another program may register a newer entry
+that takes a stand-in's files.  The stand-in is then registered again, on top, under the same condition.
+
+Example: handler ``elf`` takes all ELF files, and handler ``qemu-arm``, of higher rank, takes some of them.  While
+``qemu-arm`` is registered, ``elf`` gets no stand-in.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -20,14 +23,14 @@ from binfmtd.model.standin import is_stand_in, stand_in_name
 def may_stand_in(
     handler: Handler, desired: DesiredState, foreign_above: Iterable[str], present: Callable[[str], bool]
 ) -> bool:
-    """Whether a stand-in for the handler would take only its own files.
+    """Return True if a stand-in for the handler would take only the handler's own files.
 
-    ``foreign_above`` names the foreign entries that the config lets win (under ``shadowed = "report"``);
-    ``present`` tells whether an entry of a name is there now.  Of handlers that are missing together, ask for the
-    lowest first: the higher one's stand-in then comes to lie above.
+    ``foreign_above``: the names of the foreign entries that the config lets win (under ``shadowed = "report"``).
+    ``present`` returns True if an enabled entry of that name exists now.  If several handlers are missing, call this
+    for the lowest rank first: the higher handler's stand-in is then registered later, and lies above.
     """
     for high in desired.higher.get(handler.name, ()):
-        # Extensions and magics could always meet: they never withhold a stand-in from each other.
+        # A file could always match both a magic and an extension: so these never prevent each other's stand-in.
         kin = overlaps(handler.registration.match, high.registration.match)
         if kin and (present(high.name) or present(stand_in_name(high.name))):
             return False
@@ -35,7 +38,7 @@ def may_stand_in(
 
 
 def overtaken(handler: Handler, desired: DesiredState, above: Iterable[Entry]) -> bool:
-    """Whether one of the entries ``above`` a handler's stand-in takes files that the stand-in should serve."""
+    """Return True if one of the entries ``above`` a handler's stand-in takes files that the stand-in should serve."""
     return any(
         entry.enabled
         and entry.registration is not None
@@ -46,7 +49,11 @@ def overtaken(handler: Handler, desired: DesiredState, above: Iterable[Entry]) -
 
 
 def _may_lie_above(entry: Entry, said: Registration, handler: Handler, desired: DesiredState) -> bool:
-    """Whether it serves the same, or belongs there: a handler of higher rank, or foreign where the config lets it."""
+    """Return True if ``entry`` may stay above the handler's stand-in.
+
+    It may if it is a stand-in, if it equals the handler, or if it has the name of a handler that is not registered now.
+    It also may if it is the entry of a handler of higher rank, as declared, or foreign and the config lets it win.
+    """
     if is_stand_in(entry.name) or entry.name in desired.held_by_name or equal(said, handler.registration):
         return True
     if entry.name in desired.by_name:
@@ -56,9 +63,9 @@ def _may_lie_above(entry: Entry, said: Registration, handler: Handler, desired: 
 
 
 def companies(writes: Sequence[Action], desired: DesiredState) -> list[list[Action]]:
-    """Split registrations into the smallest groups whose order among each other matters; each lowest rank first.
+    """Split registrations into the smallest groups within which the order matters; each group is lowest rank first.
 
-    A group is written back to back; most have one member.
+    The members of a group are written back to back; most groups have one member.  ``writes`` is lowest rank first.
     """
     leader = {action.entry: action.entry for action in writes}
 

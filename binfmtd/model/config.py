@@ -1,4 +1,4 @@
-"""A loaded config: what was declared, and by which rules the daemon keeps it.
+"""A loaded config: the declared handlers, and the rules by which the daemon keeps them.
 
 ``resolve`` (desired.py) turns it into the desired state of this host at this moment.
 """
@@ -9,63 +9,63 @@ from typing import NamedTuple
 from binfmtd.model.handler import Flags
 from binfmtd.model.match import Match
 
-PLACEHOLDER = "{name}"  # in patterns of paths and entry names: the architecture
+PLACEHOLDER = "{name}"  # in patterns of paths and entry names: stands for the architecture
 
 
 class Unmanaged(StrEnum):
-    """What becomes of entries that nobody declared."""
+    """The policy for foreign entries."""
 
     KEEP = "keep"
     REMOVE = "remove"
 
 
 class Shadowed(StrEnum):
-    """What is done about a foreign entry that takes our files."""
+    """The policy for a newer foreign entry that takes a handler's files."""
 
     REPORT = "report"
     OUTRANK = "outrank"
 
 
 class OnStop(StrEnum):
-    """What becomes of our entries when the daemon ends."""
+    """The policy for binfmtd's own entries when the daemon stops."""
 
     KEEP = "keep"
     REMOVE = "remove"
 
 
 class StandInPolicy(StrEnum):
-    """How long a handler has its stand-in (model/standin.py)."""
+    """The time during which a handler has its stand-in (model/standin.py)."""
 
     PERMANENT = "permanent"  # at all times
     TEMPORARY = "temporary"  # from a drift until the proper entry is registered again
 
 
 class Probe(StrEnum):
-    """When the daemon tries what is registered, unless it does so at intervals."""
+    """The occasions on which the daemon tests the registered entries; ``Policy.probe`` may be an interval instead."""
 
     OFF = "off"
     AFTER_REPAIR = "after-repair"
 
 
 class Declaration(NamedTuple):
-    """One handler as declared, before this host is asked which interpreter is there."""
+    """One handler as the config declares it, before its interpreter is looked up on this host."""
 
     name: str
     match: Match
-    interpreters: tuple[str, ...]  # absolute paths; the first that exists is taken
+    interpreters: tuple[str, ...]  # absolute paths; the first that exists is used
     flags: Flags
     priority: int = 0
     enabled: bool = True
-    force: bool = False  # takes native programs, on purpose
-    architecture: str | None = None  # its catalog name, where it came from `architectures`
-    from_all: bool = False  # by "all", not by its own name
-    unless_native: bool = False  # asked for by name, but not where it runs natively anyhow
-    included: bool = False  # from binfmt.d, which has it whatever the config says
+    force: bool = False  # may take native programs
+    architecture: str | None = None  # its catalog name, if it comes from `architectures`
+    from_all: bool = False  # declared by "all", not by its own name
+    unless_native: bool = False  # declared by name, but left out where the architecture runs natively
+    included: bool = False  # from binfmt.d: systemd-binfmt registers it at boot, whatever the config says
     source: str = ""  # file and key, for messages
 
 
 class Policy(NamedTuple):
-    """The settings that are not handlers.  ``resync`` and ``settle`` are seconds, and so is ``probe`` if a number."""
+    """The settings that are not handlers.  ``resync``, ``settle`` and a number as ``probe`` are in seconds."""
 
     unmanaged: Unmanaged = Unmanaged.KEEP
     keep: tuple[str, ...] = ("WSLInterop*", "python3*")  # globs over entry names
@@ -76,23 +76,23 @@ class Policy(NamedTuple):
     settle: float = 0.020
     reload_on_change: bool = False
     stand_ins: StandInPolicy = StandInPolicy.PERMANENT
-    sealed: bool | None = None  # False: open what another process sealed, too; None: leave it as it is
-    probe: Probe | float = Probe.OFF  # a number: after repairs, and so often besides
+    sealed: bool | None = None  # False: open also what another process sealed; None: leave that as it is
+    probe: Probe | float = Probe.OFF  # a number: after repairs, and at this interval
 
 
 class Metrics(NamedTuple):
-    """Who is told how the daemon fares; nobody, unless it says so."""
+    """The outputs for metrics.  By default there are none."""
 
     textfile: str | None = None  # for node_exporter
     listen: tuple[str, int] | None = None  # HTTP: address and port
 
 
 class Config(NamedTuple):
-    """Everything that the files say.  ``declarations`` are in declared order, one for each name."""
+    """The content of all config files.  ``declarations`` are in declared order, one for each name."""
 
     declarations: tuple[Declaration, ...]
     policy: Policy = Policy()
     metrics: Metrics = Metrics()
     sources: tuple[str, ...] = ()  # the files that were read, in order
-    warnings: tuple[str, ...] = ()  # what is allowed but surprising: a name declared twice, say
-    labels: str | None = None  # the file for node-feature-discovery
+    warnings: tuple[str, ...] = ()  # things that are allowed but surprising, such as a name declared twice
+    labels: str | None = None  # path of the file for node-feature-discovery

@@ -1,6 +1,10 @@
-"""From a config and the facts of this host to the desired state.
+"""Turn a config and the facts about this host into the desired state.
 
-Pure: the facts (which interpreters are there, what runs natively) are handed in by whoever asked the system.
+For each declaration, ``resolve`` takes the first interpreter that exists and applies the guards.  The result is a
+Handler to register, or a Held with the reason why it cannot be registered now.  For example, a handler with two
+possible paths of which only the second exists gets that one; if neither exists, it is WAITING.
+
+This module makes no system calls: the caller passes the facts (which interpreters exist, what runs natively).
 """
 
 from bisect import bisect_right
@@ -18,7 +22,7 @@ from binfmtd.model.precedence import contends, overlaps
 from binfmtd.model.shared_files import SharedFiles
 from binfmtd.model.standin import stand_in_name
 
-P_VISIBLE_FROM = (5, 12)  # AT_FLAGS_PRESERVE_ARGV0: from then on QEMU can tell that argv[0] was preserved
+P_VISIBLE_FROM = (5, 12)  # AT_FLAGS_PRESERVE_ARGV0: from this kernel on, QEMU can see that argv[0] was preserved
 
 
 _SCRIPT_WITH_O = (
@@ -28,7 +32,7 @@ _SCRIPT_WITH_O = (
 
 
 class Fingerprint(NamedTuple):
-    """Which file this is, and in which version: times in nanoseconds, size in bytes."""
+    """The identity and version of a file.  Times are in nanoseconds, the size is in bytes."""
 
     device: int
     inode: int
@@ -38,37 +42,37 @@ class Fingerprint(NamedTuple):
 
 
 class InterpreterFacts(NamedTuple):
-    """One interpreter's path, looked at."""
+    """The facts about the file at one interpreter's path."""
 
-    fingerprint: Fingerprint | None = None  # None: no executable file is there
-    untrusted: str | None = None  # who else could change it, with the path that is to blame
-    problem: str | None = None  # why it is not known which file is there
-    remote: bool = False  # on a file system that may not answer (network, FUSE): opening it may block
-    script: bool = False  # it begins with #!, so another program is executed in its place
+    fingerprint: Fingerprint | None = None  # None: no executable file exists there
+    untrusted: str | None = None  # which other user could change it, with the path at fault and a remedy
+    problem: str | None = None  # why the file at the path cannot be determined
+    remote: bool = False  # on a file system that may not respond (network, FUSE): opening it may block
+    script: bool = False  # it begins with #!, so the kernel executes another program in its place
 
 
 class Facts(NamedTuple):
-    """What this host says about itself."""
+    """The facts about this host."""
 
     interpreters: Mapping[str, InterpreterFacts]
-    native: frozenset[str] = frozenset()  # architectures that run without any handler
+    native: frozenset[str] = frozenset()  # architectures whose programs run without a handler
     header: NativeHeader = NativeHeader(2, 1, 62)
-    heads: tuple[bytes, ...] = ()  # the first 256 bytes of some programs of this host each
+    heads: tuple[bytes, ...] = ()  # the first 256 bytes of each of some programs of this host
     kernel: tuple[int, int] = (6, 12)
-    judges_paths: bool = True  # False: others resolve paths in another root than ours (we are in a container)
+    judges_paths: bool = True  # False: other processes resolve paths in another root (we are in a container)
 
 
 class Standing(StrEnum):
-    """Why a declared handler is not to be registered now."""
+    """The reason why a declared handler is not registered now."""
 
-    WAITING = "waiting"  # its interpreter is not there yet
-    ABSENT = "absent"  # the same for an architecture from "all": no administrator asked for it by name
-    LOST = "lost"  # the same, but it had one before
-    REFUSED = "refused"  # a guard
+    WAITING = "waiting"  # its interpreter does not exist yet, or cannot be determined
+    ABSENT = "absent"  # no interpreter exists, and it is from "all": no administrator asked for it by name
+    LOST = "lost"  # as ABSENT, but it had an interpreter before
+    REFUSED = "refused"  # a guard refused it
 
 
 class Held(NamedTuple):
-    """A declared handler that stays unregistered, and the reason."""
+    """A declared handler that stays unregistered, with the reason."""
 
     name: str
     standing: Standing
@@ -77,7 +81,7 @@ class Held(NamedTuple):
     interpreters: tuple[str, ...]
     flags: Flags
     priority: int
-    judged: bool = True  # False: whether an interpreter is there cannot be seen from here without F
+    judged: bool = True  # False: from here we cannot see if an interpreter exists where an entry without F needs it
 
 
 class _Desired(NamedTuple):
@@ -85,31 +89,31 @@ class _Desired(NamedTuple):
     held: tuple[Held, ...] = ()
     policy: Policy = Policy()
     fingerprints: Mapping[str, Fingerprint] = MappingProxyType({})
-    remote: frozenset[str] = frozenset()  # interpreters whose file system may not answer
+    remote: frozenset[str] = frozenset()  # interpreters on a file system that may not respond
 
 
 class DesiredState(_Desired):
-    """The handlers to have, lowest rank first, and those that cannot be had now."""
+    """The handlers of this host, lowest rank first, and those that cannot be registered now."""
 
     @cached_property
     def by_name(self) -> dict[str, Handler]:
-        """The handlers to have, under their names."""
+        """The handlers by name."""
         return {handler.name: handler for handler in self.handlers}
 
     @cached_property
     def held_by_name(self) -> dict[str, Held]:
-        """Those that cannot be had now, under their names."""
+        """The handlers that cannot be registered now, by name."""
         return {held.name: held for held in self.held}
 
     @cached_property
     def higher(self) -> dict[str, tuple[Handler, ...]]:
-        """Name -> the handlers of higher rank that could take the same file."""
+        """A map from each enabled handler's name to the handlers of higher rank that could take the same file."""
         found = {}
         for place, low in enumerate(self.handlers):
             if not low.enabled:
                 continue
             others = {other for other in self._kin.with_(low.registration.match) if other > place}
-            if self._mixed:  # of another priority are those at the end
+            if self._mixed:  # those of higher priority are at the end
                 first = bisect_right(self.handlers, low.priority, key=lambda handler: handler.priority)
                 above = enumerate(self.handlers[first:], first)
                 others |= {other for other, high in above if high.enabled and contends(low, high)}
@@ -118,10 +122,11 @@ class DesiredState(_Desired):
 
     @cached_property
     def permanent(self) -> dict[str, Handler]:
-        """Name of a handler -> its stand-in, for each that has one at all times.
+        """A map from a handler's name to its stand-in, for each handler that has one at all times.
 
-        The two say the same, so it does not matter which of them is newer.  Of handlers that share files the order
-        does matter: their stand-ins are temporary, as one that is registered again lies above all of them.
+        A handler and its stand-in have the same match and interpreter, so it does not matter which of them is newer.
+        Among handlers that share files the order does matter, and a stand-in that is registered again lies above all
+        of them.  So these handlers have temporary stand-ins.
         """
         if self.policy.stand_ins is StandInPolicy.TEMPORARY:
             return {}
@@ -133,7 +138,10 @@ class DesiredState(_Desired):
 
     @cached_property
     def sharing(self) -> dict[str, str]:
-        """Name -> another handler that takes files of the same kind.  A magic and an extension are two kinds."""
+        """A map from a handler's name to another handler's name, if both take some of the same files.
+
+        A magic and an extension are two kinds of match, and count as sharing no files.
+        """
         found: dict[str, str] = {}
         for low, others in self.higher.items():
             for high in others:
@@ -144,7 +152,7 @@ class DesiredState(_Desired):
 
     @cached_property
     def lower(self) -> dict[str, tuple[Handler, ...]]:
-        """Name -> the handlers of lower rank that could take the same file."""
+        """A map from a handler's name to the handlers of lower rank that could take the same file."""
         found: dict[str, list[Handler]] = {}
         for low, others in self.higher.items():
             for high in others:
@@ -153,19 +161,19 @@ class DesiredState(_Desired):
 
     @cached_property
     def _mixed(self) -> bool:
-        """Whether magics and extensions may have to be ranked against each other: then each pair is looked at."""
+        """True if magics and extensions may have to be ranked against each other: then each pair is compared."""
         kinds = {(type(handler.registration.match), handler.priority) for handler in self.handlers if handler.enabled}
         return len({kind for kind, _ in kinds}) > 1 and len({priority for _, priority in kinds}) > 1
 
     def opens(self, registration: Registration) -> str | None:
-        """The interpreter, if registering makes the kernel open it on a file system that may not answer."""
+        """Return the interpreter if registering makes the kernel open it on a file system that may not respond."""
         opened = Flags.F in registration.flags and registration.interpreter in self.remote
         return registration.interpreter if opened else None
 
     def changed_since(self, before: "DesiredState") -> frozenset[str]:
-        """The names of which something else is wanted than before: the config says so, or another interpreter is there.
+        """Return the names whose handler, or whose interpreter's file, differs from ``before``.
 
-        Whoever changed that, nobody undid what we did.
+        The config or the interpreter caused such a difference: no other program undid a repair.
         """
         if self is before:
             return frozenset()
@@ -174,11 +182,11 @@ class DesiredState(_Desired):
 
     @cached_property
     def wanted(self) -> dict[str, tuple[Handler, Fingerprint | None]]:
-        """Name -> the handler, and which file its interpreter is."""
+        """A map from a name to the handler and the identity of its interpreter's file."""
         return {h.name: (h, self.fingerprints.get(h.registration.interpreter)) for h in self.handlers}
 
     def overlapping(self, match: Match) -> tuple[Handler, ...]:
-        """The handlers that share a file with a foreign entry of this match."""
+        """Return the enabled handlers that share a file with ``match`` and are of its kind (magic or extension)."""
         found = self._overlapping.get(match)
         if found is None:
             found = tuple(self.handlers[place] for place in sorted(self._kin.with_(match)))
@@ -191,14 +199,14 @@ class DesiredState(_Desired):
 
     @cached_property
     def _overlapping(self) -> dict[Match, tuple[Handler, ...]]:
-        # A memo: with 10,000 foreign entries the comparisons are most of a full look.
+        # A cache: with 10,000 foreign entries the comparisons take most of the time of a full pass.
         return {}
 
 
 def resolve(config: Config, facts: Facts, had: Collection[str] = ()) -> DesiredState:
-    """Choose interpreters, apply the guards and rank what is left.
+    """Choose an interpreter for each declaration, apply the guards, and put the handlers in order of rank.
 
-    ``had``: the handlers from "all" that had an interpreter before; without one they are LOST.
+    ``had``: the names of the handlers from "all" that had an interpreter before.  Without one now, they are LOST.
     """
     handlers: list[Handler] = []
     held: list[Held] = []
@@ -257,7 +265,7 @@ def _choose(declared: Declaration, facts: Facts, had: Collection[str]) -> Handle
         break
     else:
         path = declared.interpreters[0]
-        # Without F the kernel resolves the path in the root of whoever executes, which may not be ours.
+        # Without F the kernel resolves the path in the root of the process that calls exec, which may not be ours.
         elsewhere = not facts.judges_paths and Flags.F not in flags and not declared.from_all
         if declared.enabled and not elsewhere:
             missing = " and ".join(declared.interpreters)

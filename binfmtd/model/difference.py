@@ -1,11 +1,11 @@
-"""How two registrations differ, for people."""
+"""Describe how two registrations differ, in words for people."""
 
 from binfmtd.model.handler import Registration
 from binfmtd.model.match import Magic, Match, same
 
 
 def difference(found: Registration | None, wanted: Registration) -> str:
-    """What is not as it should be, in the words of the config: "flags are OC, should be F"."""
+    """Return the fields of ``found`` that differ, in the words of the config: "flags are OC, should be F"."""
     if found is None:
         return "it says something that this version does not know"
     changes = []

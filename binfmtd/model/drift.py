@@ -1,4 +1,4 @@
-"""Differences, and what ends them: the words that plan, log, status and metrics share."""
+"""Drifts and the actions that end them: the terms that plan, log, status and metrics share."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -12,7 +12,7 @@ from binfmtd.model.standin import is_stand_in
 
 
 class Drift(StrEnum):
-    """One difference between the desired and the observed state."""
+    """A kind of difference between the desired and the observed state."""
 
     MISSING = "missing"
     CHANGED = "changed"
@@ -24,20 +24,20 @@ class Drift(StrEnum):
 
 
 class Act(StrEnum):
-    """What is done to one entry."""
+    """A kind of change to one entry."""
 
     REGISTER = "register"
     REMOVE = "remove"
     ENABLE = "enable"
     DISABLE = "disable"
-    REPLACE = "replace"  # registered anew under the same name, a stand-in serving meanwhile
-    RESTORE = "restore"  # a foreign entry that went with a flush, registered again as it was
+    REPLACE = "replace"  # register again under the same name; a stand-in serves meanwhile
+    RESTORE = "restore"  # register a foreign entry again, as it was before a flush removed it
 
 
 class Action(NamedTuple):
-    """One step of a plan, with the drift that it ends.  ``handler`` is there for register, replace and restore.
+    """One step of a plan, with the drift that it ends.  ``handler`` is set for register, replace and restore.
 
-    ``dragged``: the entry is as it should be, and only has to stay above another that is registered anew.
+    ``dragged``: the entry itself is in order; it moves only to stay above an entry that is registered again.
     """
 
     act: Act
@@ -49,15 +49,15 @@ class Action(NamedTuple):
 
 
 def additive(action: Action) -> bool:
-    """Whether an action is allowed to who only adds: it takes away no entry but left-over stand-ins."""
+    """Return True if a command that only adds may take the action: it removes only stand-ins that are left over."""
     return action.act is not Act.REMOVE or is_stand_in(action.entry)
 
 
 class Record(NamedTuple):
-    """What the ledger knows of one entry that binfmtd registered.
+    """The ledger's record of one entry that binfmtd registered.
 
-    ``inode`` is None between the intent and the deed.  ``pinned`` is the file that F opened, and None where that is not
-    certain: then nobody vouches for it.
+    ``inode`` is None from the recorded intent until the registration is recorded.  ``pinned`` is the file that F
+    opened.  It is None if that file is not certain, and the entry then counts as stale.
     """
 
     registration: Registration
@@ -66,9 +66,9 @@ class Record(NamedTuple):
 
 
 class Remembered(NamedTuple):
-    """A foreign entry that the config's ``restore`` names, as it was when it was last seen.
+    """A foreign entry that the config's ``restore`` names, as it was at the last pass that found it.
 
-    ``above``: it wins over a handler of ours that takes some of its files.  ``lost``: it went with a flush.
+    ``above``: it wins over a declared handler that takes some of its files.  ``lost``: a flush removed it.
     """
 
     registration: Registration
@@ -79,23 +79,23 @@ class Remembered(NamedTuple):
 
 
 class Surroundings(NamedTuple):
-    """What a plan has to know beside the entries themselves."""
+    """The inputs of a plan besides the desired and the observed state."""
 
     records: Mapping[str, Record] = MappingProxyType({})
     broken: frozenset[str] = frozenset()  # foreign entries whose interpreter cannot be executed
-    bricking: frozenset[str] = frozenset()  # foreign entries that stop every exec, or would if they were enabled
+    bricking: frozenset[str] = frozenset()  # entries, not as declared, that break every exec, or would if enabled
     remembered: Mapping[str, Remembered] = MappingProxyType({})  # foreign entries to restore, oldest first
-    others_stand_ins: frozenset[str] = frozenset()  # another daemon on this instance is at work with them
-    pauses: Pauses = Pauses()  # what is left as it is
-    refused: frozenset[str] = frozenset()  # what the kernel would not register when it was tried last
+    others_stand_ins: frozenset[str] = frozenset()  # stand-ins of another daemon on this instance
+    pauses: Pauses = Pauses()  # entries that are left as they are
+    refused: frozenset[str] = frozenset()  # names that the kernel refused to register at the last attempt
 
 
 class Plan(NamedTuple):
-    """The ordered actions that end all drift, and who already serves what we leave alone."""
+    """The ordered actions that end all drift, and the handlers that are left to foreign entries, or blocked."""
 
     actions: tuple[Action, ...] = ()
     served_elsewhere: Mapping[str, str] = MappingProxyType({})  # handler -> foreign entry
     shadowed: Mapping[str, str] = MappingProxyType({})  # handler -> foreign entry above it
     yielding_to: Mapping[str, tuple[str, ...]] = MappingProxyType({})  # handler -> foreign entries that may win
-    blocked: Mapping[str, str] = MappingProxyType({})  # handler -> why it cannot be registered where it belongs
-    stand_ins: tuple[Action, ...] = ()  # to have permanent stand-ins as they should be, lowest rank first
+    blocked: Mapping[str, str] = MappingProxyType({})  # handler -> why it cannot be registered at its rank
+    stand_ins: tuple[Action, ...] = ()  # writes for permanent stand-ins that have drifted, lowest rank first

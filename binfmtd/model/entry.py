@@ -1,4 +1,4 @@
-"""What the kernel holds: entries, and the observed state of one instance."""
+"""The observed state: the entries that the kernel has in one instance."""
 
 from functools import cached_property
 from typing import NamedTuple
@@ -9,9 +9,9 @@ from binfmtd.model.handler import Registration
 class Entry(NamedTuple):
     """One entry.
 
-    ``inode`` is its identity: the kernel never gives the same number twice in a boot, and a new one with every
-    registration (fs/binfmt_misc.c, bm_get_inode).  ``registration`` is None where the entry's text says something
-    that this version cannot know (newer kernels): such an entry is foreign and opaque.
+    ``inode`` is its identity: the kernel assigns a new number with every registration, and never the same one twice in
+    a boot (fs/binfmt_misc.c, bm_get_inode).  ``registration`` is None if the entry's text contains something that this
+    version cannot parse (newer kernels).  Such an entry counts as foreign, and its match is unknown.
     """
 
     name: str
@@ -26,14 +26,14 @@ class _Observed(NamedTuple):
 
 
 class ObservedState(_Observed):
-    """All entries of an instance, newest first: in the order in which the kernel asks them."""
+    """All entries of an instance, newest first, which is the order in which the kernel tries them."""
 
     @cached_property
     def by_name(self) -> dict[str, Entry]:
-        """Every entry under its name, stand-ins too."""
+        """Every entry by its name, stand-ins included."""
         return {entry.name: entry for entry in self.entries}
 
     @cached_property
     def position(self) -> dict[str, int]:
-        """Name -> place in the kernel's order; the lower wins."""
+        """A map from a name to its position in the kernel's order; the lower position wins."""
         return {entry.name: place for place, entry in enumerate(self.entries)}

@@ -1,9 +1,12 @@
-"""What is wrong with entries, whoever registered them: judged by what they say and by what their interpreters are.
+"""Find the faults of entries, no matter which program registered them, in their registrations and interpreters.
 
-Sources: fs/binfmt_misc.c for how an entry is matched; for P, QEMU's commit 6e1c0d7b951e, which came with 6.0, and the
-kernel's 2347961b11d4, with 5.12.  Debian's QEMU had a way of its own before: called by a name that ends in
-``-binfmt-P`` it takes the preserved argument for granted (its patch linux-user-binfmt-P.diff).  openSUSE's wrapper,
-whose name ends in ``-binfmt``, refuses to work without.
+fs/binfmt_misc.c is the source for how the kernel matches an entry.  With flag P an interpreter has to see that argv[0]
+was preserved.  There are three ways:
+
+* QEMU from 6.0 on (its commit 6e1c0d7b951e) reads AT_FLAGS, in which Linux reports it from 5.12 on (2347961b11d4).
+* Debian's QEMU before that expects the preserved argument if it is called by a name that ends in ``-binfmt-P`` (its
+  patch linux-user-binfmt-P.diff).
+* openSUSE's wrapper, whose name ends in ``-binfmt``, always expects it, and refuses to work without P.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -26,49 +29,49 @@ _E_TYPE = Magic(b"\xff\xff", offset=16).care
 
 
 class Fault(StrEnum):
-    """One thing that can be wrong with an entry."""
+    """A kind of fault that an entry can have."""
 
     NATIVE = "native"  # takes the host's own programs or scripts
-    NEVER = "never"  # no file is ever taken by it
+    NEVER = "never"  # takes no file at all
     DISABLED = "disabled"
     MISSING = "missing"  # no interpreter: each exec fails
-    GONE = "gone"  # the same, but F holds the file that was there
-    NO_F = "no_f"  # its interpreter is looked for in each chroot and container
-    DYNAMIC = "dynamic"  # what its interpreter needs is looked for in each chroot and container
-    SCRIPT = "script"  # O, with an interpreter that is a script: each exec fails with ENOEXEC
-    CREDENTIALS = "credentials"  # C: foreign set-uid programs become root
-    P_UNSEEN = "p_unseen"  # P, and who gets the argument does not know of it
-    P_MISSING = "p_missing"  # no P, and who gets the arguments counts on it
-    UNTRUSTED = "untrusted"  # others could change its interpreter
+    GONE = "gone"  # no interpreter any more, but with F the kernel still holds the file
+    NO_F = "no_f"  # the kernel looks its interpreter up in each chroot and container
+    DYNAMIC = "dynamic"  # another file that its interpreter needs is looked up in each chroot and container
+    SCRIPT = "script"  # O, and its interpreter is a script: each exec fails with ENOEXEC
+    CREDENTIALS = "credentials"  # C: set-uid programs that it takes run as their owner, such as root
+    P_UNSEEN = "p_unseen"  # P, and its interpreter cannot see that argv[0] was preserved
+    P_MISSING = "p_missing"  # no P, and its interpreter expects the preserved argument
+    UNTRUSTED = "untrusted"  # another user could change its interpreter
     SHADOWED = "shadowed"  # a newer entry takes its files
-    DUPLICATE = "duplicate"  # ... and is for just the same files
-    OPAQUE = "opaque"  # says what this version cannot read
+    DUPLICATE = "duplicate"  # a newer entry takes exactly the same files
+    OPAQUE = "opaque"  # contains something that this version cannot parse
 
 
 class Sight(NamedTuple):
-    """What is known of one interpreter, by its path."""
+    """The facts about the file at one interpreter's path."""
 
     there: bool
-    leans_on: str | None = None  # the file that it needs to start: a dynamic linker, or what its #! names
+    leans_on: str | None = None  # the file that it needs to start: its dynamic linker, or what its #! names
     untrusted: str | None = None
-    version: tuple[int, ...] = ()  # QEMU's, empty if it is none or does not tell
+    version: tuple[int, ...] = ()  # QEMU's; empty if it is not QEMU or reports none
     script: bool = False
 
 
 class Host(NamedTuple):
-    """What the host is, and what its admin wants in spite of all."""
+    """The facts about the host, and the faults that its config asks for."""
 
     native: NativeHeader
-    heads: tuple[bytes, ...]  # of some of its programs
+    heads: tuple[bytes, ...]  # the first 256 bytes of each of some of its programs
     kernel: tuple[int, int]
-    judges_paths: bool = True  # False: others look up paths in another root than ours
-    forced: Collection[str] = frozenset()  # entries that take native programs on purpose
+    judges_paths: bool = True  # False: other processes resolve paths in another root than ours
+    forced: Collection[str] = frozenset()  # entries that may take native programs
     credentials: Collection[str] = frozenset()  # entries whose C the config asks for
     disabled: Collection[str] = frozenset()  # entries that the config wants disabled
 
 
 class Verdict(NamedTuple):
-    """A fault of one entry; ``about`` is whom or what it is about: another entry, a file, a reason."""
+    """A fault of one entry.  ``about`` names what it refers to: another entry, a file, or a reason."""
 
     fault: Fault
     entry: Entry
@@ -76,7 +79,7 @@ class Verdict(NamedTuple):
 
 
 def examine(observed: ObservedState, sights: Mapping[str, Sight], host: Host) -> tuple[Verdict, ...]:
-    """Every fault of every entry, in the kernel's order; stand-ins are another matter."""
+    """Return every fault of every entry but stand-ins, in the kernel's order; SHADOWED and DUPLICATE come last."""
     entries = [entry for entry in observed.entries if not is_stand_in(entry.name)]
     found = []
     for entry in entries:
@@ -88,12 +91,15 @@ def examine(observed: ObservedState, sights: Mapping[str, Sight], host: Host) ->
 
 
 def mended(registration: Registration, faults: Collection[Fault]) -> Registration:
-    """What it should say instead: without every fault that lies in what it says, as far as can be guessed."""
+    """Return the registration without those ``faults`` that its own fields cause.
+
+    A value that cannot be guessed, such as that of a magic, stays as it is.
+    """
     flags, match = registration.flags, registration.match
     if Fault.NO_F in faults:
         flags |= Flags.F
     if Fault.DYNAMIC in faults and not takes_elf(match):
-        flags &= ~Flags.F  # it needs the rest of its own root, which F does not bring
+        flags &= ~Flags.F  # its interpreter needs other files of its root, which F does not open
     if Fault.CREDENTIALS in faults:
         flags &= ~Flags.C
     if Fault.SCRIPT in faults:
@@ -136,7 +142,7 @@ def _of_its_interpreter(entry: Entry, registration: Registration, sight: Sight) 
     holds = Flags.F in registration.flags
     if sight.script and Flags.O in registration.flags:
         yield Verdict(Fault.SCRIPT, entry)
-    # Who is no emulator (a script's or a class file's interpreter) needs the rest of its own root anyhow.
+    # An interpreter that is not an emulator (of scripts, of class files) needs other files of its root anyway.
     if not holds and (sight.leans_on is None or takes_elf(registration.match)):
         yield Verdict(Fault.NO_F, entry)
     if sight.leans_on is not None and (holds or takes_elf(registration.match)):
@@ -158,7 +164,10 @@ def _of_p(entry: Entry, registration: Registration, sight: Sight, host: Host) ->
 
 
 def _hidden(entries: list[Entry]) -> Iterator[Verdict]:
-    """The entries whose plainest file a newer one takes.  Costs one look for each kind of mask, not for each pair."""
+    """Yield a fault for each entry whose plainest file (its magic, then zeros) a newer entry takes.
+
+    Costs one look-up for each distinct mask, not one comparison for each pair.
+    """
     by_care: dict[int, dict[int, Entry]] = {}
     by_extension: dict[str, Entry] = {}
     for entry in entries:
@@ -179,14 +188,14 @@ def _hidden(entries: list[Entry]) -> Iterator[Verdict]:
 
 
 def takes_elf(match: Match) -> bool:
-    """Whether it is for ELF programs, as an emulator's is."""
+    """Return True if the match takes only ELF files, as an emulator's match does."""
     return isinstance(match, Magic) and not (_ELF.care & ~match.care or (match.bits ^ _ELF.bits) & _ELF.care)
 
 
 def never_matches(match: Match) -> str | None:
-    """Why no file is ever taken, though the kernel accepted the match; None if one could be.
+    """Return the reason why the match takes no file, though the kernel accepts it; None if it can take one.
 
-    A magic can be met by some file always, so what is asked is whether it can be what it is meant for.
+    Some file always matches a magic.  So this checks if a file of the kind that the magic is meant for can match it.
     """
     if isinstance(match, Extension):
         return "an extension is what follows the last dot, and has none in it" if "." in match.text else None
@@ -202,7 +211,7 @@ def _could_be(match: Magic, head: Magic) -> bool:
 
 
 def _elf_heads() -> Iterator[Magic]:
-    """What programs begin with: EI_CLASS, EI_DATA, EI_VERSION, and e_type in the byte order that EI_DATA says."""
+    """Yield what ELF programs begin with: EI_CLASS, EI_DATA, EI_VERSION, and e_type in the byte order of EI_DATA."""
     for bits, (data, order), e_type in product((1, 2), ((1, "little"), (2, "big")), (2, 3)):
         ident = b"\x7fELF" + bytes((bits, data, 1)) + bytes(9)
         yield Magic(ident + e_type.to_bytes(2, order))  # type: ignore[arg-type]  # mypy widens the literal to str

@@ -1,16 +1,20 @@
-"""What the kernel does with a file that is executed, step by step.
+"""Follow an exec step by step, as the kernel performs it: which entry takes the file, and which program runs.
 
 Source: fs/exec.c (exec_binprm, search_binary_handler), fs/binfmt_misc.c (load_misc_binary), fs/binfmt_script.c.
 
-* Whoever takes the file names an interpreter, which is executed in its place, and may be taken again: five times at
-  most, then the exec fails with ELOOP.
-* binfmt_misc is asked first, newest entry first; then scripts; then the loaders of the host's own programs.
-* An extension is compared with the path as it was given, and later with the interpreter's.
-* An entry with flag O puts the file aside, for a descriptor.  That can be done once: if then the interpreter is not a
-  program but taken itself, the exec fails with ENOEXEC.
-* With F the interpreter is the file that was opened at the registration; without, its path is looked up now.
+* The entry or the ``#!`` line that takes a file names an interpreter, which the kernel executes in the file's place.
+  An entry may take the interpreter, too.  After five such steps the next one fails with ELOOP.
+* The kernel tries binfmt_misc first, newest entry first; then scripts; then the loaders of the host's own programs.
+* The kernel compares an extension with the path that the caller passed, and later with the interpreter's path.
+* An entry with flag O puts the file aside, for a descriptor.  The kernel can do that once.  If the interpreter is then
+  not a program, but is taken itself, the exec fails with ENOEXEC.
+* With F the interpreter is the file that the kernel opened at the registration.  Without F the kernel looks the path up
+  at each exec.
 
-Files are somebody else's affair (``Files``): so this can be held against the real kernel.
+Example: ``./hello`` is an ARM program.  In step 1 the entry ``qemu-arm`` takes it and names ``/usr/bin/qemu-arm``.  In
+step 2 no entry takes that file, and the ELF loader runs it.
+
+The caller supplies the files (``Files``), so that tests can compare this module with the real kernel.
 """
 
 from collections.abc import Sequence
@@ -27,7 +31,7 @@ REWRITES = 5
 
 
 class Refusal(NamedTuple):
-    """Why an exec fails: the kernel's errno, in words, and what would help."""
+    """The reason why an exec fails: the kernel's errno, the reason in words, and a remedy."""
 
     errno: int
     reason: str
@@ -35,45 +39,48 @@ class Refusal(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """A file as exec has opened it: its first 256 bytes, and where whoever opened it found it (empty: nowhere now)."""
+    """A file as exec has opened it.
+
+    ``head`` is its first 256 bytes.  ``place`` is the path where ``Files`` found it; empty if it has no path now.
+    """
 
     head: bytes
     place: str
 
 
 class Files(Protocol):
-    """What there is to execute."""
+    """The files that exec can open."""
 
     def open(self, path: str) -> Opened | Refusal:
-        """The executable file that a path leads to."""
+        """Return the executable file to which a path leads, or why it cannot be executed."""
 
     def opened_by(self, entry: Entry) -> Opened | Refusal:
-        """The file that the kernel opened when an entry with flag F was registered."""
+        """Return the file that the kernel opened when the entry, which has flag F, was registered."""
 
     def load(self, file: Opened) -> Refusal | None:
-        """What the loaders of the host's own programs say; None: it runs, ENOEXEC: it is not theirs."""
+        """Return None if the host's own loaders run the file, else the reason: ENOEXEC if none of them takes it."""
 
 
 class Passed(StrEnum):
-    """Why an entry that matches does not take a file."""
+    """The reason why an entry that matches does not take a file."""
 
-    SHADOWED = "shadowed"  # a newer one takes it
+    SHADOWED = "shadowed"  # a newer entry takes it
     DISABLED = "disabled"
-    SWITCHED_OFF = "switched_off"  # binfmt_misc as a whole
+    SWITCHED_OFF = "switched_off"  # the instance as a whole
 
 
 class Rival(NamedTuple):
-    """An entry that would have taken the file."""
+    """An entry that matches the file but does not take it."""
 
     entry: Entry
     passed: Passed
 
 
 class Step(NamedTuple):
-    """One file on the way.
+    """One file that exec tries.
 
-    ``taker`` is the entry that takes it, or its own first line; None: the host's own loader, or nobody.  ``unclear``
-    are entries that come before, and say what this version does not know.
+    ``taker`` is the entry that takes it, or its own first line.  It is None if only the host's own loaders may take it.
+    ``unclear`` are enabled entries that the kernel tries before, and that this version cannot parse: they may take it.
     """
 
     path: str
@@ -84,14 +91,14 @@ class Step(NamedTuple):
 
     @property
     def interpreter(self) -> str | None:
-        """What is executed in its place."""
+        """The path that the kernel executes in the file's place, or None."""
         if isinstance(self.taker, Entry):
             return self.taker.registration.interpreter if self.taker.registration else None
         return self.taker.interpreter if self.taker else None
 
 
 class Execution(NamedTuple):
-    """All of it: ``failure`` says why the exec fails, and is None if the last step's program runs with ``argv``."""
+    """A whole exec.  ``failure`` is why it fails, or None if the last step's program runs with ``argv``."""
 
     steps: tuple[Step, ...]
     argv: tuple[str, ...]
@@ -99,7 +106,7 @@ class Execution(NamedTuple):
 
     @property
     def nobody_takes_it(self) -> bool:
-        """Whether it fails for want of a handler."""
+        """True if the exec fails with ENOEXEC because nothing takes its last file."""
         return self.failure is not None and self.failure.errno == ENOEXEC and self.steps[-1].taker is None
 
 
@@ -113,9 +120,9 @@ class _Course:
 
 
 def execute(path: str, observed: ObservedState, files: Files, argv: Sequence[str] = ()) -> Execution:
-    """Follow an exec of ``path`` to its end; ``argv`` is what the caller passes, by default just the path."""
+    """Follow an exec of ``path`` to its end.  ``argv`` is what the caller of exec passes, by default only the path."""
     course = _Course(list(argv or (path,)))
-    # Of its callers the kernel takes no empty path (getname_flags); of a first line it does, for the current directory.
+    # The kernel refuses an empty path from a caller (getname_flags); in a first line it means the current directory.
     file = files.open(path) if path else Refusal(ENOENT, "an empty path leads to no file", "name a file")
     if isinstance(file, Refusal):
         return course.end(file)
@@ -167,7 +174,7 @@ def _search(path: str, file: Opened, observed: ObservedState) -> Step:
 
 
 def _rewritten(argv: list[str], step: Step, interpreter: str) -> list[str]:
-    """The interpreter comes before the file, whose path takes the place of argv[0] unless flag P keeps that."""
+    """Return argv with the interpreter first, then the file's path, which replaces argv[0] unless flag P keeps that."""
     if isinstance(step.taker, Shebang):
         argument = [] if step.taker.argument is None else [step.taker.argument]
         return [interpreter, *argument, step.path, *argv[1:]]

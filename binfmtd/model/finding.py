@@ -1,4 +1,4 @@
-"""What a look at the whole found: one finding a question, and what it could not see."""
+"""The findings of `doctor`: the result of each check, or that the check could not see its subject."""
 
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Section(StrEnum):
-    """What a finding is about, in the order in which they build on each other."""
+    """The subject of a finding.  Each section builds on those before it."""
 
     KERNEL = "kernel"
     MODULE = "module"
@@ -21,19 +21,19 @@ class Section(StrEnum):
 
 
 class Level(StrEnum):
-    """How bad it is, the worst first; what could not be seen is neither good nor bad."""
+    """The severity of a finding, the worst first.  UNSEEN is neither good nor bad: the check could not be made."""
 
-    FAILURE = "failure"  # programs do not run, or what was asked for is not done
-    WARNING = "warning"  # it works, and will not always or everywhere
+    FAILURE = "failure"  # programs do not run, or something that is asked for is not done
+    WARNING = "warning"  # it works, but not always or everywhere
     OK = "ok"
     UNSEEN = "not seen"
 
 
 class Finding(NamedTuple):
-    """One line of the page.
+    """One line of the report.
 
-    ``check`` names the question, for programs; findings of the same check differ in whom they are about.  ``remedy`` is
-    one command or one line of the config, and whatever is no failure or warning needs none.
+    ``check`` names the check, for programs; findings of one check refer to different things.  ``remedy`` is one command
+    or one line of the config.  Only failures and warnings need one.
     """
 
     section: Section
@@ -44,16 +44,16 @@ class Finding(NamedTuple):
 
 
 def worst_first(findings: Iterable[Finding]) -> list[Finding]:
-    """In the order in which one reads them: what is bad on top, else as the sections are."""
+    """Sort findings by level, the worst first, and within a level by section."""
     levels, sections = list(Level), list(Section)
     return sorted(findings, key=lambda found: (levels.index(found.level), sections.index(found.section)))
 
 
 def count(findings: Sequence[Finding], level: Level) -> int:
-    """How many are of this level."""
+    """Return the number of findings of this level."""
     return sum(found.level is level for found in findings)
 
 
 def exit_status(findings: Sequence[Finding]) -> int:
-    """1 if anything failed."""
+    """Return 1 if any finding is a failure, else 0."""
     return int(count(findings, Level.FAILURE) > 0)

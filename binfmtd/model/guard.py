@@ -1,7 +1,7 @@
-"""Guards: which matches would take the host's own programs.
+"""Guards: find matches that would take the host's own programs.
 
-binfmt_misc is asked before the kernel's ELF and script loaders, so a handler that takes native programs takes its own
-interpreter too, and every exec fails with ELOOP.
+The kernel tries binfmt_misc before its ELF and script loaders.  So a handler that takes native programs takes its own
+interpreter, too, and every exec fails with ELOOP.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,13 +17,13 @@ from binfmtd.model.shebang import parse_shebang
 # ELF: e_ident's first seven bytes, OSABI (none or Linux), zero padding; e_type (executable or shared); e_machine.
 _OSABI = (0, 3)
 _E_TYPE = (2, 3)
-_IDENTIFYING = (1 << 8 * 20) - 1  # the bytes of a head that say what a file is: up to e_machine
+_IDENTIFYING = (1 << 8 * 20) - 1  # the first 20 bytes identify the kind of a file: up to e_machine
 BRICKS = "it takes every program of this host and leads to none that runs: every exec fails (ELOOP)"
-_EXEC_STEPS = 6  # fs/exec.c, exec_binprm: a program and five that it leads to, then ELOOP
+_EXEC_STEPS = 6  # fs/exec.c, exec_binprm: a program and five interpreters, then ELOOP
 
 
 class NativeHeader(NamedTuple):
-    """What the ELF headers of this host's own programs have in common."""
+    """The fields that the ELF headers of this host's own programs have in common."""
 
     elf_class: int  # 1: 32 bits, 2: 64 bits
     byte_order: int  # 1: little endian, 2: big endian
@@ -31,24 +31,24 @@ class NativeHeader(NamedTuple):
 
     @classmethod
     def parse(cls, head: bytes) -> "NativeHeader":
-        """Read the header of a program that runs here; raises FormatError if it is no ELF file."""
+        """Read the header of a program that runs here.  Raises FormatError if it is no ELF file."""
         if len(head) < 20 or head[:4] != b"\x7fELF" or head[5] not in (1, 2):
             raise FormatError("not an ELF program")
         return cls(head[4], head[5], int.from_bytes(head[18:20], "little" if head[5] == 1 else "big"))
 
     def is_of(self, head: bytes) -> bool:
-        """Whether a file that begins so is a program of this kind."""
+        """Return True if a file that begins with ``head`` is a program of this kind."""
         try:
             return NativeHeader.parse(head) == self
         except FormatError:
             return False
 
     def programs(self) -> tuple[Magic, ...]:
-        """The headers that native programs have, as magics of 20 bytes."""
+        """Return the headers that native programs can have, as magics of 20 bytes."""
         return _programs(self)
 
 
-@cache  # a host has one
+@cache  # a host has one kind
 def _programs(native: NativeHeader) -> tuple[Magic, ...]:
     order = "little" if native.byte_order == 1 else "big"
     return tuple(
@@ -64,19 +64,20 @@ def _programs(native: NativeHeader) -> tuple[Magic, ...]:
 
 
 _SCRIPT = Magic(b"#!")
-# How most scripts begin; what follows stands for text that no magic means.
+# Usual first lines of scripts.  The bytes 0xff stand for the text that follows: no magic is meant for it.
 _SCRIPTS = tuple(
     line.ljust(HEAD_SIZE, b"\xff") for line in (b"#!/bin/sh\n", b"#! /bin/sh\n", b"#!/bin/bash\n", b"#!/usr/bin/env ")
 )
 
 
 def takes_native(match: Match, native: NativeHeader, heads: Sequence[bytes] = ()) -> str | None:
-    """Say what of the host's own the match takes (``"native programs"``, ``"scripts"``), or None.
+    """Return what the match takes of the host's own files (``"native programs"``, ``"scripts"``), or None.
 
-    ``heads`` are the first 256 bytes of some programs of this host each, taken as they are.
+    ``heads`` are the first 256 bytes of each of some programs of this host, and are compared byte by byte.
 
-    A magic that looks only at bytes beyond the identifying ones says nothing about the kind of a file, and passes.
-    An AppImage's magic passes as well: it wants a byte in the padding that native programs have as zero.
+    A magic that compares only bytes after the first 20 does not identify the kind of a file, so it is not compared with
+    the header of native programs.  An AppImage's magic passes as well: it requires a byte other than zero in the
+    padding, which is zero in native programs.
     """
     if isinstance(match, Extension):
         return None
@@ -98,21 +99,23 @@ def bricks(
     heads: Sequence[bytes],
     head_of: Callable[[str], bytes],
 ) -> bool:
-    """Whether an entry that says this stops every exec: follows that of our own program and of another of this host.
+    """Return True if an entry with this registration would break every exec.
 
-    It does so as the kernel would, to the end; to stop one of them (``heads``) is enough.
-    The entry is asked first, then those that are ``standing``, newest first.  An extension stops nothing: most programs
-    have none.  ``head_of`` answers with the first 256 bytes of a file, or nothing where it cannot be read: then it may
-    be the file that F opened, or one of another root than ours, and counts as a program like any other of this host.
+    This follows, as the kernel would, the exec of our own program and of another program of this host (``heads``), to
+    the end.  One that fails is enough.  The entry is tried first, then those in ``standing``, newest first.  An
+    extension breaks nothing, since most programs have none.
+
+    ``head_of`` returns the first 256 bytes of a file, or nothing if the file cannot be read.  Such a file may be one
+    that F opened, or one in another root than ours, so it counts as a program of this host.
     """
     taken = _taken(registration.match, tuple(heads))
-    if not taken:  # as mostly, and there may be thousands of others
+    if not taken:  # the usual case; there may be thousands of entries
         return False
     asked = (registration, *standing)
     return any(_leads_nowhere(asked, native, head, head_of) for head in taken)
 
 
-@lru_cache(maxsize=1 << 15)  # each look asks for every entry, and 20,000 may stand
+@lru_cache(maxsize=1 << 15)  # each pass checks every entry, and there may be 20,000
 def _taken(match: Match, heads: tuple[bytes, ...]) -> tuple[bytes, ...]:
     return tuple(head for head in heads if takes(match, head))
 

@@ -1,6 +1,6 @@
-"""What the admin wants: handlers, and the flags that the kernel knows.
+"""Handlers, as the administrator wants them, and the flags that the kernel supports.
 
-Names and paths are ``str``; bytes that are not UTF-8 are kept as surrogate escapes, as the kernel allows them.
+Names and paths are ``str``.  The kernel allows bytes that are not UTF-8; they are kept as surrogate escapes.
 """
 
 from enum import Flag
@@ -10,7 +10,7 @@ from binfmtd.errors import FormatError
 from binfmtd.model.match import Match
 
 RESERVED_NAMES = frozenset({"register", "status", ".", ".."})
-NAME_BYTES = 255  # NAME_MAX: the kernel refuses a longer one with ENAMETOOLONG
+NAME_BYTES = 255  # NAME_MAX: the kernel refuses a longer name with ENAMETOOLONG
 
 
 class Flags(Flag):
@@ -22,12 +22,12 @@ class Flags(Flag):
     NONE = 0
     P = 1  # preserve argv[0]
     O = 2  # noqa: E741  open the binary and pass a descriptor; the kernel's own letter
-    C = 4  # the credentials of the binary, not of the interpreter
-    F = 8  # open the interpreter at registration, and use that file ever after
+    C = 4  # use the credentials of the binary, not of the interpreter
+    F = 8  # open the interpreter at registration, and use that file from then on
 
     @classmethod
     def parse(cls, letters: str) -> "Flags":
-        """Read letters in any order; raises FormatError for one that is not P, O, C or F."""
+        """Read letters in any order.  Raises FormatError for one that is not P, O, C or F."""
         flags = cls.NONE
         for letter in dict.fromkeys(letters):
             if letter not in "POCF":
@@ -37,12 +37,12 @@ class Flags(Flag):
 
     @property
     def letters(self) -> str:
-        """As the kernel prints them."""
+        """The flags as the kernel prints them, in the order POCF."""
         return "".join(letter for letter in "POCF" if Flags[letter] in self)
 
 
 class Registration(NamedTuple):
-    """What is written to ``register``, apart from the name: what an entry does."""
+    """The part of a line for ``register`` that determines what the entry does: all but the name."""
 
     match: Match
     interpreter: str
@@ -57,11 +57,11 @@ class Handler(NamedTuple):
     priority: int = 0
     enabled: bool = True
     architecture: str | None = None
-    yields: bool = False  # from "all": leaves the architecture to a working foreign entry
+    yields: bool = False  # from "all": not registered if a working foreign entry serves its files
 
 
 def check_name(name: str) -> None:
-    """Raise FormatError unless the kernel would take ``name`` for an entry and nobody could mistake it."""
+    """Raise FormatError unless the kernel accepts ``name`` for an entry and it contains no newline."""
     encoded = name.encode("utf-8", "surrogateescape")
     if not encoded or len(encoded) > NAME_BYTES:
         raise FormatError(f"name {name!r} must have 1 to {NAME_BYTES} bytes")

@@ -1,4 +1,4 @@
-"""What a handler takes: a magic at an offset, or an extension; and how two of these relate.
+"""Matches: which files a handler takes, by a magic at an offset or by an extension, and how two matches relate.
 
 The rules of the kernel (Documentation/admin-guide/binfmt-misc.rst and fs/binfmt_misc.c):
 
@@ -23,9 +23,9 @@ class _Bytes(NamedTuple):
 
 
 class Magic(_Bytes):
-    """Bytes at an offset, under a mask.
+    """Bytes at an offset, compared under a mask.
 
-    Raises FormatError for what the kernel could not hold.
+    Raises FormatError if the kernel could not store them.
     """
 
     def __new__(cls, magic: bytes, mask: bytes | None = None, offset: int = 0) -> Self:  # noqa: D102  as __init__
@@ -42,17 +42,17 @@ class Magic(_Bytes):
             raise FormatError(f"magic has length {len(magic)} and mask {len(mask)}: make them the same length")
         return super().__new__(cls, magic, mask, offset)
 
-    # The same as two integers over the whole head, so that every question below is one operation.
+    # Mask and magic as integers over the whole head, so that each comparison below is one operation.
 
     @cached_property
     def care(self) -> int:
-        """The mask: which bits are compared."""
+        """The mask: the bits that are compared."""
         mask = b"\xff" * len(self.magic) if self.mask is None else self.mask
         return int.from_bytes(mask, "little") << (8 * self.offset)
 
     @cached_property
     def bits(self) -> int:
-        """What they are compared with."""
+        """The values with which these bits are compared."""
         return int.from_bytes(self.magic, "little") << (8 * self.offset) & self.care
 
 
@@ -63,7 +63,7 @@ class _Text(NamedTuple):
 class Extension(_Text):
     """The text after the last dot of a file's name, without the dot.
 
-    Raises FormatError for what the kernel could not hold.
+    Raises FormatError if the kernel could not store it.
     """
 
     __slots__ = ()
@@ -80,7 +80,7 @@ Match = Magic | Extension
 def match_of(
     magic: bytes | None = None, mask: bytes | None = None, offset: int | None = None, extension: str | None = None
 ) -> Match:
-    """The one that is described: either a magic or an extension.  Raises FormatError."""
+    """Return the magic or the extension that the arguments describe.  Raises FormatError unless they describe one."""
     if (magic is None) == (extension is None):
         raise FormatError("give exactly one of magic and extension")
     if magic is not None:
@@ -92,16 +92,16 @@ def match_of(
 
 
 def same(a: Match, b: Match) -> bool:
-    """Whether the two take exactly the same files, however they are written."""
+    """Return True if the two take exactly the same files, even if they are written differently."""
     if isinstance(a, Magic) and isinstance(b, Magic):
         return a.bits == b.bits and a.care == b.care
     return a == b
 
 
 def overlap(a: Match, b: Match) -> bool:
-    """Whether there is a file that both take.
+    """Return True if there can be a file that both take.
 
-    Of a magic and an extension there always is one: a file with those bytes and that name.
+    For a magic and an extension there always can be: a file with those bytes and that name.
     """
     if isinstance(a, Magic) and isinstance(b, Magic):
         return not (a.bits ^ b.bits) & a.care & b.care
@@ -111,7 +111,7 @@ def overlap(a: Match, b: Match) -> bool:
 
 
 def takes(match: Match, head: bytes, file_name: str = "") -> bool:
-    """Whether a file of this name that begins with ``head`` (only its first 256 bytes count) is taken."""
+    """Return True if the match takes a file of this name that begins with ``head`` (256 bytes at most count)."""
     if isinstance(match, Magic):
         return not (int.from_bytes(head[:HEAD_SIZE], "little") ^ match.bits) & match.care
     _, dot, extension = file_name.rpartition(".")
@@ -119,7 +119,7 @@ def takes(match: Match, head: bytes, file_name: str = "") -> bool:
 
 
 def takes_plain(match: Match, other: Match) -> bool:
-    """Whether ``match`` takes the plainest file that ``other`` is for: its magic, and zeros everywhere else."""
+    """Return True if ``match`` takes the plainest file that ``other`` is for: its magic, and zeros everywhere else."""
     if isinstance(match, Magic) and isinstance(other, Magic):
         return not (other.bits ^ match.bits) & match.care
     return match == other

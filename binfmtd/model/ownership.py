@@ -1,7 +1,7 @@
-"""Whose entry it is.
+"""Decide if an entry is binfmtd's own, or foreign.
 
-Owned: a handler of the desired state has its name, or the ledger says that binfmtd registered this very entry.
-Foreign: everything else but stand-ins.
+Its own are entries that have the name of a declared handler, or that binfmtd registered according to the ledger.
+All other entries, except stand-ins, are foreign.
 """
 
 from fnmatch import fnmatchcase
@@ -16,7 +16,7 @@ from binfmtd.model.standin import is_stand_in
 
 
 def equal(registration: Registration | None, wanted: Registration) -> bool:
-    """Whether an entry does what is wanted, by value: the text may be written in several ways."""
+    """Return True if an entry does what is wanted.  Compares values, since the text can be written in several ways."""
     return (
         registration is not None
         and registration.interpreter == wanted.interpreter
@@ -26,16 +26,20 @@ def equal(registration: Registration | None, wanted: Registration) -> bool:
 
 
 def registered_by_us(entry: Entry, record: Record | None) -> bool:
-    """Whether the record is about this very entry, not about an earlier one of the same name."""
+    """Return True if the record is about this entry, not about an earlier one of the same name."""
     if record is None:
         return False
-    if record.inode is None:  # killed between the intent and the deed, or between the deed and its record
+    if record.inode is None:  # the daemon was killed after the intent, before or after it registered the entry
         return equal(entry.registration, record.registration)
     return record.inode == entry.inode
 
 
 def foreign(entry: Entry, desired: DesiredState, surroundings: Surroundings) -> bool:
-    """Whether the entry belongs to somebody else."""
+    """Return True if the entry is foreign.
+
+    The name of a handler from "all" without an interpreter (ABSENT, LOST) does not make an entry binfmtd's own, since
+    no administrator asked for that handler by name.
+    """
     if is_stand_in(entry.name) or entry.name in desired.by_name:
         return False
     held = desired.held_by_name.get(entry.name)
@@ -45,7 +49,7 @@ def foreign(entry: Entry, desired: DesiredState, surroundings: Surroundings) -> 
 
 
 def spared(entry: Entry, desired: DesiredState) -> bool:
-    """Whether a foreign entry stays under the config's ``unmanaged``; what it keeps or restores does."""
+    """Return True if a foreign entry stays: by ``unmanaged``, or since its name is in ``keep`` or ``restore``."""
     policy = desired.policy
     return policy.unmanaged is Unmanaged.KEEP or any(
         fnmatchcase(entry.name, glob) for glob in (*policy.keep, *policy.restore)
@@ -53,9 +57,9 @@ def spared(entry: Entry, desired: DesiredState) -> bool:
 
 
 def rivals(desired: DesiredState, observed: ObservedState, surroundings: Surroundings) -> dict[str, list[Entry]]:
-    """Handler -> the enabled foreign entries that take some of the same files, newest first.
+    """Return, by handler name, the enabled foreign entries that take some of the handler's files, newest first.
 
-    One that the plan takes away is nobody's rival.
+    An entry that the plan removes or disables is left out.
     """
     found: dict[str, list[Entry]] = {}
     for entry in observed.entries:
@@ -69,7 +73,10 @@ def rivals(desired: DesiredState, observed: ObservedState, surroundings: Surroun
 
 
 def provider(handler: Handler, candidates: list[Entry], surroundings: Surroundings) -> Entry | None:
-    """Of a handler's rivals, the one that serves its files in its place: it would take them, and it works."""
+    """Return the foreign entry that serves the handler's files in its place, or None.
+
+    It is the first of ``candidates`` that takes the handler's plainest file, if its interpreter can be executed.
+    """
     for entry in candidates:
         if entry.registration is not None and takes_plain(entry.registration.match, handler.registration.match):
             return None if entry.name in surroundings.broken else entry

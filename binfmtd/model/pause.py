@@ -1,6 +1,7 @@
-"""An admin's maintenance: what is paused is not put back, whatever happens to it, until the pause ends.
+"""Pauses, for an administrator's maintenance: a paused entry is not repaired until the pause ends.
 
-Only what stops every exec is still disabled: nobody could end that maintenance.
+The exception is an entry that breaks every exec.  It is disabled even if it is paused, since the administrator could
+run no command to end the pause.
 """
 
 from collections.abc import Mapping
@@ -11,26 +12,26 @@ EVERYTHING = "*"
 
 
 class Pauses(NamedTuple):
-    """Which names are paused, and until when."""
+    """The names that are paused, and the time when each pause ends."""
 
-    until: Mapping[str, float] = MappingProxyType({})  # seconds since boot; infinity: until somebody resumes
+    until: Mapping[str, float] = MappingProxyType({})  # seconds since boot; infinity: until `binfmtd resume`
 
     def hold(self, name: str) -> bool:
-        """Whether the entry of that name is left as it is."""
+        """Return True if the entry of that name is paused, alone or with all others."""
         return EVERYTHING in self.until or name in self.until
 
     def at(self, now: float) -> "Pauses":
-        """Those that have not ended by then."""
+        """Return the pauses that end after ``now``, in seconds since boot."""
         return Pauses({name: end for name, end in self.until.items() if end > now})
 
     def with_(self, names: list[str], end: float) -> "Pauses":
-        """The same with these, which last until ``end``."""
+        """Return these pauses and those of ``names`` until ``end``; no names: a pause of all entries."""
         return Pauses({**self.until, **dict.fromkeys(names or [EVERYTHING], end)})
 
     def without(self, names: list[str]) -> "Pauses":
-        """The same without these; no names: without any."""
+        """Return these pauses without those of ``names``; no names: no pauses at all."""
         return Pauses({name: end for name, end in self.until.items() if names and name not in names})
 
     def end_at(self) -> float:
-        """When the next one ends; infinity if none does by itself."""
+        """Return the time when the next pause ends, in seconds since boot; infinity if none ends by itself."""
         return min(self.until.values(), default=float("inf"))

@@ -1,12 +1,18 @@
-"""The plan: from desired and observed state to the actions that end every drift.
+"""The plan: the actions that turn the observed state into the desired state.
 
-A function of values alone, and level-triggered: what happened does not matter, only what is.  Applied to the observed
-state it leaves nothing to do, and it never names a foreign entry unless the config (`unmanaged`) or a bricked instance
-says so.
+A plan is a function of values alone, and level-triggered: it depends on the present state, not on the events that led
+to it.  Once its actions are done, the next plan is empty.  It names a foreign entry only if the config asks for that
+(`unmanaged`, `restore`), or if the entry breaks every exec.
 
-The order of the actions: enable and disable, which end their drift in one write; then what is registered, first what is
-restored of others, then ours lowest rank first, since the newest entry wins; removals last, so that nothing is taken
-away before its successor stands.
+The order of the actions:
+
+1. Enable and disable, which end their drift in one write.
+2. Registrations: first foreign entries that are restored, then declared handlers, lowest rank first, since the newest
+   entry wins.
+3. Removals, so that no entry is removed before its successor is registered.
+
+Example: ``qemu-arm`` is missing, ``qemu-s390x`` is disabled, and the config no longer declares ``qemu-sparc``.  The
+plan is: enable ``qemu-s390x``, register ``qemu-arm``, remove ``qemu-sparc``.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -28,7 +34,7 @@ INSTANCE = "status"  # the file that switches the whole instance on and off
 
 
 def plan(desired: DesiredState, observed: ObservedState, surroundings: Surroundings) -> Plan:
-    """Say what to do so that the observed state becomes the desired one."""
+    """Return the plan that turns the observed state into the desired state."""
     reporting = desired.policy.shadowed is Shadowed.REPORT
     foreign_rivals = rivals(desired, observed, surroundings)
     above = _above(foreign_rivals, observed)
@@ -88,10 +94,10 @@ def plan(desired: DesiredState, observed: ObservedState, surroundings: Surroundi
 
 
 def _paused(action: Action, surroundings: Surroundings) -> bool:
-    """Whether an administrator has paused it.
+    """Return True if an administrator has paused the action's entry.
 
-    What stops every exec is disabled all the same, and a stand-in goes, or it would serve in place of what the
-    administrator does.
+    Two kinds of action are never paused.  An entry that breaks every exec is disabled.  A stand-in is removed, since it
+    would otherwise serve instead of the entry that the administrator changes.
     """
     if is_stand_in(action.entry) or action.entry in surroundings.bricking:
         return False
@@ -99,13 +105,13 @@ def _paused(action: Action, surroundings: Surroundings) -> bool:
 
 
 def _coming_back(surroundings: Surroundings) -> list[Entry]:
-    """The foreign entries that will be restored: they serve as before."""
+    """Return the foreign entries that will be restored; once registered, they serve as before."""
     lost = [(name, was) for name, was in surroundings.remembered.items() if was.lost and was.enabled]
     return [Entry(name, was.inode, was.enabled, was.registration) for name, was in lost]
 
 
 def _above(foreign_rivals: Mapping[str, list[Entry]], observed: ObservedState) -> dict[str, list[Entry]]:
-    """Handler -> those of its rivals that stand above it, newest first, where there are any."""
+    """Return, by handler name, the rivals that are above its entry, newest first; names without any are left out."""
     place = observed.position
     found = {
         name: [entry for entry in entries if place[entry.name] < place.get(name, -1)]
@@ -115,7 +121,7 @@ def _above(foreign_rivals: Mapping[str, list[Entry]], observed: ObservedState) -
 
 
 def _present(handler: Handler, entry: Entry, desired: DesiredState, surroundings: Surroundings) -> Action | None:
-    """What is wrong with the entry of a declared handler."""
+    """Return the action that ends the drift of a handler's existing entry, or None if it has not drifted."""
     if not handler.enabled:
         reason = "it is enabled, and the config says enabled = false"
         return Action(Act.DISABLE, handler.name, Drift.CHANGED, reason) if entry.enabled else None
@@ -130,7 +136,7 @@ def _present(handler: Handler, entry: Entry, desired: DesiredState, surroundings
 
 
 def _stale(handler: Handler, entry: Entry, desired: DesiredState, surroundings: Surroundings) -> str | None:
-    """Why an entry with F may run another file than the one at the interpreter's path."""
+    """Return the reason why an entry with F may run another file than the one at the interpreter's path, or None."""
     if Flags.F not in handler.registration.flags:
         return None
     record = surroundings.records.get(handler.name)
@@ -147,7 +153,7 @@ def _put_in_order(
     outranked: Mapping[str, str],
     surroundings: Surroundings,
 ) -> dict[str, str]:
-    """Add to ``writes`` what has to move above something else; returns what is blocked, and why."""
+    """Add to ``writes`` the entries that have to move up; return the names that are blocked, with the reasons."""
     pauses, refused = surroundings.pauses, surroundings.refused
     fixed = {handler.name for handler in desired.handlers if pauses.hold(handler.name) or handler.name in refused}
     newest = _newest(desired, observed)
@@ -170,12 +176,12 @@ def _put_in_order(
             reason = "what is registered anew belongs below it"
         dragged = name not in turned and name not in outranked
         writes[name] = Action(Act.REPLACE, name, Drift.OUT_OF_ORDER, reason, desired.by_name[name], dragged)
-    # What is blocked and stands as it should needs nothing.
+    # A blocked entry that is in order needs nothing.
     return {name: why for name, why in blocked.items() if name in writes or name in turned or name in outranked}
 
 
 def _newest(desired: DesiredState, observed: ObservedState) -> dict[str, int]:
-    """Name of a handler -> the place of the newer of its two entries; under temporary stand-ins its proper entry's."""
+    """Return, by handler name, the position of the newer of its proper entry and its permanent stand-in, if enabled."""
     place = observed.position
     found = {handler.name: place[handler.name] for handler in desired.handlers if handler.name in place}
     if desired.higher.keys() & desired.permanent.keys():
@@ -187,7 +193,7 @@ def _newest(desired: DesiredState, observed: ObservedState) -> dict[str, int]:
 
 
 def _yielding(yielding_to: Mapping[str, Collection[str]], observed: ObservedState) -> Iterator[str]:
-    """The handlers whose stand-in, registered now, would take files from a foreign entry that may win."""
+    """Yield the handlers whose stand-in, if registered now, would take files of a foreign entry that may win."""
     place = observed.position
     for name, foreign_names in yielding_to.items():
         if any(place[each] < place.get(name, len(place)) for each in foreign_names):
@@ -197,13 +203,13 @@ def _yielding(yielding_to: Mapping[str, Collection[str]], observed: ObservedStat
 def _stand_ins(
     desired: DesiredState, observed: ObservedState, surroundings: Surroundings, writable: Mapping[str, Handler]
 ) -> Iterator[Action]:
-    """What has to be written so that each of the ``writable`` stand-ins, by their handlers' names, is as it should be.
+    """Yield the writes that bring the ``writable`` stand-ins, keyed by handler name, into the desired state.
 
-    Registered anew it lies on top.  So those of higher rank that share a file follow; where one of these cannot, the
-    lower stand-in is withheld, or it would take the files of the higher handler.
+    A stand-in that is registered again lies on top, so those of higher rank that share a file with it are registered
+    again, too.  If one of these cannot be, the lower stand-in is withheld: it would take the higher handler's files.
     """
     place, newest = observed.position, _newest(desired, observed)
-    fixed: set[str] = set()  # handlers that serve, and cannot be put above another
+    fixed: set[str] = set()  # handlers that serve, and cannot be moved above another
     for handler in reversed(desired.handlers):
         above = desired.higher.get(handler.name, ())
         if handler.name not in writable or any(high.name in fixed for high in above):
@@ -240,18 +246,21 @@ def _blocked(
     fixed: Collection[str],
     surroundings: Surroundings,
 ) -> dict[str, str]:
-    """Which of the ``names`` would come to lie above a ``fixed`` one of higher rank, which takes files now."""
+    """Return the reason for each of ``names`` that would get above a ``fixed`` handler of higher rank that serves.
+
+    A handler below one that is blocked itself is blocked for the same reason.
+    """
     found: dict[str, str] = {}
     for name in (handler.name for handler in reversed(desired.handlers) if handler.name in names):
         for high in desired.higher.get(name, ()):
-            # Extensions and magics could always meet: they never withhold anything from each other.
+            # A file could always match both a magic and an extension: so these never block each other.
             if not overlaps(desired.by_name[name].registration.match, high.registration.match):
                 continue
             there = [observed.by_name.get(each) for each in (high.name, stand_in_name(high.name))]
             serving = [observed.position[entry.name] for entry in there if entry and entry.enabled]
             low = observed.by_name.get(name)
             if low and low.enabled and observed.position[name] < min(serving, default=0):
-                continue  # it lies above it already, and what it says can be mended all the same
+                continue  # it is above already, so its content can be corrected all the same
             if (high.name in fixed or high.name in found) and serving:
                 why = "is paused" if surroundings.pauses.hold(high.name) else "could not be registered"
                 found[name] = found.get(high.name, f"it belongs below {high.name}, which {why}")
@@ -261,7 +270,11 @@ def _blocked(
 def _removals(
     desired: DesiredState, observed: ObservedState, surroundings: Surroundings, bridged: Collection[str]
 ) -> Iterator[Action]:
-    """What has to go: ours that is no longer declared, stand-ins of none ``bridged``, under `unmanaged` the foreign."""
+    """Yield the removals.
+
+    These are binfmtd's own entries that are no longer declared or have lost their interpreter, stand-ins that no
+    handler in ``bridged`` needs, and foreign entries under `unmanaged = "remove"`.
+    """
     serving = {stand_in_name(name) for name in bridged}
     waiting = {stand_in_name(h.name): h for h in desired.held if h.standing in (Standing.WAITING, Standing.LOST)}
     for entry in observed.entries:
@@ -281,13 +294,19 @@ def _removals(
 
 
 def _bridges(waiting: Held | None, stand_in: Entry) -> bool:
-    """Whether a stand-in serves a handler whose interpreter went before the proper entry stood: F has opened it."""
+    """Return True if a stand-in serves a handler whose interpreter disappeared before the proper entry was registered.
+
+    That takes flag F: the kernel has opened the interpreter's file.
+    """
     said = stand_in.registration
     return bool(waiting and said and Flags.F in said.flags and said.interpreter in waiting.interpreters)
 
 
 def _useless(held: Held, entry: Entry) -> bool:
-    """Whether an entry of ours is sure to have lost its interpreter; with F it would still serve."""
+    """Return True if the entry, one of binfmtd's own, has certainly lost its interpreter.
+
+    With F it would still serve, and False is returned.  The entry of a refused handler stays, too.
+    """
     if held.standing is Standing.REFUSED or not held.judged:
         return False
     if entry.registration is None or Flags.F in entry.registration.flags:
@@ -296,7 +315,11 @@ def _useless(held: Held, entry: Entry) -> bool:
 
 
 def removal_plan(desired: DesiredState, observed: ObservedState, surroundings: Surroundings) -> Plan:
-    """Take everything away that is ours: what is declared and as declared, what the ledger vouches for, stand-ins."""
+    """Return the plan that removes all of binfmtd's own entries.
+
+    These are the entries that are as the config declares them, those that the ledger records, and the stand-ins.
+    Another daemon's stand-ins stay.
+    """
     reason = "on_stop is remove"
     actions = []
     for entry in observed.entries:

@@ -1,8 +1,11 @@
-"""Who wins: the kernel asks the newest entry first, so rank is the order of registration.
+"""Precedence: the kernel tries the newest entry first, so rank is the order of registration.
 
-Of two handlers that could take the same file, the one with the higher priority must be the newer entry; of equals, the
-later declared.  A file could always carry the bytes of a magic and the name of an extension, so these two are ranked
-against each other only where their priorities differ.
+Of two handlers that could take the same file, the one with the higher priority must be the newer entry.  With equal
+priorities, it is the one that is declared later.  Example: ``elf`` (priority 0) takes all ELF files and ``qemu-arm``
+(priority 10) some of them, so ``elf`` is registered first.
+
+A file could always have both the bytes of a magic and the name of an extension.  So a magic and an extension are ranked
+against each other only if their priorities differ.
 """
 
 from collections.abc import Collection, Mapping
@@ -12,12 +15,12 @@ from binfmtd.model.match import Magic, Match, overlap
 
 
 def overlaps(a: Match, b: Match) -> bool:
-    """Whether a file exists that both take and that anybody would call the same kind: magic and extension never are."""
+    """Return True if there can be a file that both take, and both are magics or both are extensions."""
     return isinstance(a, Magic) == isinstance(b, Magic) and overlap(a, b)
 
 
 def contends(low: Handler, high: Handler) -> bool:
-    """Whether the order of these two matters; ``high`` is the one of higher rank."""
+    """Return True if the order of these two matters.  ``high`` is the one of higher rank."""
     a, b = low.registration.match, high.registration.match
     return overlap(a, b) if low.priority != high.priority else overlaps(a, b)
 
@@ -28,9 +31,10 @@ def turned_round(
     position: Mapping[str, int],
     newest: Mapping[str, int],
 ) -> frozenset[str]:
-    """Which handlers stand below one of lower rank; ``position`` is the kernel's order (lower wins).
+    """Return the handlers whose entry is below one of lower rank.
 
-    ``newest``: the place of the newer of a handler's proper entry and its stand-in.
+    ``position`` is the kernel's order (the lower position wins).  ``newest`` is the position of the newer of a
+    handler's proper entry and its stand-in.
     """
     return frozenset(
         high.name
@@ -49,12 +53,14 @@ def out_of_order(
     shadowed: Collection[str],
     stuck: Collection[str] = (),
 ) -> frozenset[str]:
-    """Which handlers have to be registered again, beyond ``rewritten``, so that all stand in order of rank.
+    """Return the handlers that have to be registered again, beyond ``rewritten``, so that all are in order of rank.
 
-    ``position`` and ``newest`` as in ``turned_round``.  ``rewritten`` are registered again anyhow and so move to the
-    top in order of rank, and ``shadowed`` have a foreign entry above them that must not be there.  The result is the
-    smallest such set: of a pair in the wrong order only the higher can mend it, and one that moves to the top drags
-    along those that must stay above it.  Those that are ``stuck`` cannot move.
+    ``position`` and ``newest`` are as in ``turned_round``.  ``rewritten`` are registered again anyway, and so move to
+    the top in order of rank.  ``shadowed`` have a foreign entry above them that must not be there.  ``stuck`` cannot
+    move.
+
+    The result is the smallest such set.  Of a pair in the wrong order, only the higher one can correct the order by a
+    move.  When a handler moves to the top, those that must stay above it move, too.
     """
     moved = {*rewritten, *shadowed, *turned_round(handlers, higher, position, newest)}.difference(stuck)
     pending = list(moved)

@@ -1,13 +1,13 @@
-"""What came of running the architectures' programs: values, as the file and ``probe --json`` have them."""
+"""The results of running the architectures' programs: values, as in probed.json and ``probe --json``."""
 
 from typing import NamedTuple
 
 
 class Tried(NamedTuple):
-    """One architecture's program.  Where something could not be found out it is None.
+    """The result for one architecture's program.  A field is None if its value could not be determined.
 
-    ``entry`` is the one that takes the program, ``in_chroot`` whether it runs also where nothing but itself is, as in
-    somebody's container; ``reason`` says why it does not run, or not there.
+    ``entry`` takes the program.  ``in_chroot`` is True if it also runs in a root that contains nothing else, as in
+    another container.  ``reason`` is why it does not run, or not in such a root.  ``duration_us`` is in microseconds.
     """
 
     name: str
@@ -20,12 +20,12 @@ class Tried(NamedTuple):
 
     @property
     def runs_anywhere(self) -> bool:
-        """Whether it runs, and nothing tells that it would not in a container."""
+        """True if it runs, and the probe did not show that it fails in another root, such as a container's."""
         return self.runs and self.in_chroot is not False
 
 
 class Probed(NamedTuple):
-    """All of them.  ``at`` is when, in seconds since the epoch."""
+    """All results.  ``at`` is the time of the probe, in seconds since the epoch."""
 
     at: int
     architectures: tuple[Tried, ...]

@@ -1,9 +1,13 @@
-"""Foreign entries that the config's ``restore`` names: as they were, for when somebody flushes everything.
+"""Restore foreign entries that the config's ``restore`` names, as they were, after a flush.
 
-* Remembered is what stands, and whether it wins over those of ours that share a file with it.
-* An entry that is gone went with a flush (or with the whole instance) if nothing that stood beside it stands any more:
-  no number is ever used twice.  If anything does, somebody removed this one, and it is forgotten.
-* What is lost stays lost until it stands again, or somebody declares its name.
+* Each pass remembers the entries that exist, and if each wins over declared handlers that share a file with it.
+* If no entry of the previous pass exists any more, a flush (or the end of the whole instance) removed those that are
+  gone: they are lost.  Inode numbers show that, since the kernel never uses one twice.  If any entry still exists,
+  another program removed the missing one alone, and it is forgotten.
+* A lost entry stays lost until it exists again, or until the config declares its name.
+
+Example: a distribution registers ``WSLInterop``, and a container flushes binfmt_misc.  The next pass finds
+``WSLInterop`` lost, and registers it again.
 """
 
 from collections.abc import Collection, Mapping
@@ -20,7 +24,7 @@ from binfmtd.model.ownership import equal, foreign
 
 
 def to_be_remembered(name: str, policy: Policy) -> bool:
-    """Whether the config's ``restore`` names it."""
+    """Return True if the config's ``restore`` names the entry."""
     return any(fnmatchcase(name, glob) for glob in policy.restore)
 
 
@@ -31,13 +35,16 @@ def remember(
     surroundings: Surroundings,
     before: Collection[int],
 ) -> dict[str, Remembered]:
-    """What to know after a look, oldest first; ``before`` are the numbers of the entries at the look before."""
+    """Return the entries to remember after a pass has observed the instance, oldest first.
+
+    ``before`` contains the inode numbers of the entries at the previous pass.
+    """
     flushed = not any(entry.inode in before for entry in observed.entries)
     found = {
         name: was._replace(lost=True)
         for name, was in known.items()
         if (was.lost or flushed) and name not in observed.by_name and to_be_remembered(name, desired.policy)
-        # What is declared now is ours to register.
+        # The plan registers a declared handler itself.
         if name not in desired.by_name and name not in desired.held_by_name
     }
     for entry in reversed(observed.entries):
@@ -48,7 +55,7 @@ def remember(
             above = _stands_above(entry, says, observed, desired)
             was = known.get(entry.name)
             if was is not None and was.inode == entry.inode:
-                above &= was.above  # of these two only ours is ever moved, and that is upwards
+                above &= was.above  # of the two only the handler's entry is ever moved, and only upwards
             elif was is not None and was.lost and equal(says, was.registration):
                 above = was.above
             found[entry.name] = Remembered(says, entry.enabled, entry.inode, above)
@@ -61,12 +68,13 @@ def _stands_above(entry: Entry, says: Registration, observed: ObservedState, des
 
 
 def restorable(desired: DesiredState, surroundings: Surroundings, written: AbstractSet[str]) -> list[Handler]:
-    """What to register again now, oldest first; ``written`` are the handlers of ours that this plan registers.
+    """Return the lost entries to register again now, oldest first.
 
-    One that belongs above a handler waits until that stands, unless the kernel refuses it, and what came after it and
-    shares a file with it waits, too: the newest wins.  Under ``shadowed = "outrank"`` none does.
+    ``written`` are the names of the declared handlers that this plan registers.  An entry that belongs above one of
+    them waits until that is registered, unless the kernel refuses it.  A later entry that shares a file with a waiting
+    one waits, too, since the newest wins.  Under ``shadowed = "outrank"`` no entry waits.
     """
-    # Handlers that this plan registers after it restores an entry: those it writes, and those it moves above another.
+    # Handlers that this plan registers after the restored entries: those it writes, and those it moves above one.
     to_come = set(written - surroundings.refused)
 
     def waits(was: Remembered) -> bool:
@@ -88,6 +96,6 @@ def restorable(desired: DesiredState, surroundings: Surroundings, written: Abstr
 
 
 def misplaced(entry: Entry, surroundings: Surroundings) -> bool:
-    """Whether a foreign entry came back above a handler that it used to stand below."""
+    """Return True if a foreign entry came back above a handler that it was below before."""
     was = surroundings.remembered.get(entry.name)
     return was is not None and was.inode == entry.inode and not was.above

@@ -1,9 +1,9 @@
-"""Of many matches, those that share a file with a given one: found without asking each.
+"""Find those of many matches that share a file with a given one, without a comparison with each.
 
-Most magics have one of a few masks.  Under one mask, two magics share a file only if their bits are the same; under two
-masks, if they are where both masks care.  So for each pair of these masks the bits are looked up in a table, if there
-are enough of them, and what takes time is the number of masks, not of matches.  What is compared is what ``overlap``
-(match.py) compares.
+Most magics have one of a few masks.  Under one mask, two magics share a file only if their bits are equal.  Under two
+masks, they share one if their bits are equal wherever both masks compare.  So for each pair of masks the bits are
+looked up in a table, if there are enough of them.  The time depends on the number of masks, not on that of matches.
+The result agrees with ``overlap`` (match.py) for two matches of one kind.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,15 +12,15 @@ from typing import Generic, TypeVar
 from binfmtd.model.match import Extension, Match
 
 T = TypeVar("T")
-FEW = 8  # under one mask: to ask each is as fast, and takes no memory
+FEW = 8  # under one mask: comparing each is as fast, and takes no memory
 
 
 class SharedFiles(Generic[T]):
-    """Values, each under a match."""
+    """A multimap from matches to values, with a search for matches that share a file."""
 
     def __init__(self, values: Iterable[tuple[Match, T]]) -> None:
         self._by_extension: dict[str, list[T]] = {}
-        self._by_mask: dict[int, dict[int, list[T]]] = {}  # bits that are compared -> their values
+        self._by_mask: dict[int, dict[int, list[T]]] = {}  # mask -> compared bits -> values
         self._tables: dict[tuple[int, int], dict[int, list[T]]] = {}
         for match, value in values:
             if isinstance(match, Extension):
@@ -29,11 +29,14 @@ class SharedFiles(Generic[T]):
                 self._by_mask.setdefault(match.care, {}).setdefault(match.bits, []).append(value)
 
     def with_(self, match: Match) -> Iterator[T]:
-        """The values whose match shares a file with this one and is of its kind, in no order; it may be among them."""
+        """Yield the values whose match is of the same kind and shares a file with ``match``, in no particular order.
+
+        If ``match`` itself is stored, its values are among them.
+        """
         if isinstance(match, Extension):
             yield from self._by_extension.get(match.text, ())
             return
-        ours = match.care in self._by_mask  # others' masks may be any number: no table is kept for them
+        ours = match.care in self._by_mask  # foreign entries may have any number of masks: no table is kept for those
         for mask, by_bits in self._by_mask.items():
             common = mask & match.care
             if common == mask:
@@ -46,7 +49,7 @@ class SharedFiles(Generic[T]):
                         yield from values
 
     def _table(self, mask: int, common: int) -> dict[int, list[T]]:
-        """What is under one mask, by the bits that another mask compares as well."""
+        """Return the values under one mask, by the bits that another mask compares as well."""
         table = self._tables.get((mask, common))
         if table is None:
             table = self._tables[mask, common] = {}

@@ -1,32 +1,34 @@
-"""The first line of a script, as the kernel reads it.
+"""Parse the first line of a script as the kernel does.
 
 Source: fs/binfmt_script.c, load_script.
 
-* Only the first 256 bytes of the file count, and a newline only if no NUL comes before it.
-* Without a newline the interpreter's path has to end within them, by a blank or a NUL: a path that may be cut off is
-  not executed.  The argument may be cut off.
-* There is one argument, blanks within it and all; blanks at the end of the line do not count, but where the line has no
-  end they are followed by an empty argument.  A carriage return is no blank: it becomes a part of the path or of the
-  argument.
+* Only the first 256 bytes of the file count, and a newline counts only if no NUL precedes it.
+* Without a newline the interpreter's path must end within these bytes, with a blank or a NUL: the kernel does not
+  execute a path that may be cut off.  The argument may be cut off.
+* There is at most one argument, which may contain blanks.  Blanks before the newline do not count.  Where no newline
+  ends the line they do: blanks after the path are then followed by an empty argument.
+* A carriage return is not a blank: it becomes part of the path or of the argument.
+
+Example: ``#! /usr/bin/env python3 -u`` names ``/usr/bin/env``, with the argument ``python3 -u``.
 """
 
 from typing import NamedTuple
 
 from binfmtd.model.match import HEAD_SIZE
 
-_LAST = HEAD_SIZE - 1  # the kernel ends the text here where there is no newline
+_LAST = HEAD_SIZE - 1  # without a newline, the kernel ends the text here
 _BLANKS = b" \t"
 
 
 class Shebang(NamedTuple):
-    """What ``#!`` names.  The path may be relative, or even empty: then it leads nowhere."""
+    """The interpreter that ``#!`` names, and its argument.  The path may be relative, or even empty."""
 
     interpreter: str
     argument: str | None = None
 
 
 def parse_shebang(head: bytes) -> Shebang | None:
-    """Read the first line; None for what is no script to the kernel."""
+    """Return the interpreter and the argument, or None if the kernel does not take the file for a script."""
     if not head.startswith(b"#!"):
         return None
     head = head[:HEAD_SIZE].ljust(HEAD_SIZE, b"\0")
