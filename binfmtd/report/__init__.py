@@ -1,1 +1,1 @@
-"""What the daemon tells: log, status file."""
+"""The daemon's output: log, status, metrics, labels, page."""

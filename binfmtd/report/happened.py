@@ -1,6 +1,6 @@
 """A row of the history as a sentence: "31 entries removed at once by another process, repaired in 3 ms".
 
-The log says the same of a repair (`summary`).
+The log has the same sentence for a repair (`summary`).
 """
 
 from collections.abc import Mapping
@@ -10,18 +10,18 @@ from typing import Any
 from binfmtd.report.durations import duration
 
 REPAIRED = "repaired"
-_WHOLE = "status"  # binfmt_misc as a whole goes by the name of its file (model.plan.INSTANCE)
+_WHOLE = "status"  # stands for binfmt_misc as a whole: the name of its file (model.plan.INSTANCE)
 _MOST_NAMES = 5
 
 
 def names_of(row: Mapping[str, Any]) -> list[str]:
-    """The entries that a row names; of thousands the first hundred."""
+    """Return the entries that a row names, which are the first hundred at most."""
     names: list[str] = [row["entry"]] if "entry" in row else row["entries"]
     return names
 
 
 def happened(row: Mapping[str, Any]) -> str:
-    """The sentence; ``row`` as the status file has it."""
+    """Return the sentence for a row of the history in the status file."""
     often = f", {row['times']} times{_span(row)}" if row["times"] > 1 else ""
     detail = f": {row['detail']}" if row["detail"] and "entry" in row else ""
     if row["event"] != REPAIRED:
@@ -30,7 +30,7 @@ def happened(row: Mapping[str, Any]) -> str:
 
 
 def _repaired(row: Mapping[str, Any]) -> str:
-    """How long programs had no handler; not at all where a permanent stand-in served."""
+    """Return how long programs had no handler or, where a stand-in served, how long the proper entry was missing."""
     if row["served_ms"] is None:
         return ", repaired"
     if row["served_ms"] == 0 and row["took_ms"]:
@@ -40,7 +40,7 @@ def _repaired(row: Mapping[str, Any]) -> str:
 
 
 def first_names(row: Mapping[str, Any]) -> str:
-    """The names of several entries, or of the first of them and how many more; nothing for one."""
+    """Return the names of several entries, of many the first five and the number of the rest; empty for one entry."""
     if "entry" in row:
         return ""
     names = row["entries"][:_MOST_NAMES]

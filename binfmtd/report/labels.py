@@ -1,8 +1,9 @@
 """Labels for node-feature-discovery: one for each architecture whose programs run, also in a container of their own.
 
-Source: its customization guide, "Local feature source", and source/local/local.go: a file in features.d with one
-``NAMESPACE/NAME=VALUE`` a line, at most 64 KiB; files with a leading dot are not read, so that one may be written there
-and renamed; what follows ``# +expiry-time=`` counts until then; feature.node.kubernetes.io is never a denied namespace.
+Source: its customization guide, "Local feature source", and source/local/local.go.  node-feature-discovery reads a file
+in features.d with one ``NAMESPACE/NAME=VALUE`` a line, at most 64 KiB.  It does not read files with a leading dot, so
+one may be written there and renamed.  Lines after ``# +expiry-time=TIME`` count until then.  It never denies the
+namespace feature.node.kubernetes.io.
 """
 
 import os
@@ -19,22 +20,23 @@ MISSED = 3  # probes that may be missed before the labels end
 
 
 def labels(probed: Probed) -> Mapping[str, str]:
-    """The labels, by the names that images' platforms have (arm64), and QEMU's where there is none."""
+    """Return the labels, named after the platforms of images (arm64), or with QEMU's names where there are none."""
     names = [row.name for row in probed.architectures if row.runs_anywhere and row.name in CATALOG]
     return {f"{PREFIX}{CATALOG[name].goarch or name}": "true" for name in names}
 
 
 class LabelsFile:
-    """The file that the config names, kept in step with what was probed."""
+    """The file that the config names, with the labels of the last probe."""
 
     def __init__(self) -> None:
         self._path: str | None = None
         self._written: str | None = None
 
     def keep(self, path: str | None, probed: Probed | None, interval: float | None) -> None:
-        """Write it where it is not as it should be; with an ``interval`` in seconds it ends if nobody probes any more.
+        """Write the file if it is missing or the labels have changed; remove it if ``path`` is another one or None.
 
-        Raises OSError.
+        ``interval`` is the seconds between two probes, if the daemon probes regularly: the labels expire after MISSED
+        of them.  Raises OSError.
         """
         if path != self._path:
             self.remove()
@@ -47,7 +49,7 @@ class LabelsFile:
             self._written = text
 
     def remove(self) -> None:
-        """What was registered is there no more, or is told elsewhere."""
+        """Remove the file, because the config names another one or none; errors are ignored."""
         if self._path is not None:
             with suppress(OSError):
                 os.unlink(self._path)

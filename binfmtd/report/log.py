@@ -1,7 +1,7 @@
 """The log: structlog to stderr.
 
-Events are constant words, everything variable is a key.  On a terminal it is coloured; under the journal a line begins
-with its priority in angle brackets (sd-daemon(3)); in a container, where somebody collects it, it is JSON.
+Events are constant words, everything variable is a key.  On a terminal the log is coloured.  Under the journal a line
+begins with its priority in angle brackets (sd-daemon(3)).  In a container, where programs collect it, it is JSON.
 """
 
 import os
@@ -27,13 +27,13 @@ _Event = MutableMapping[str, Any]
 
 
 def set_up(level: str = "info", log_format: str = "auto", stream: TextIO | None = None) -> None:
-    """Make ``structlog.get_logger()`` write to ``stream`` (stderr)."""
+    """Make ``structlog.get_logger()`` write to ``stream``, by default stderr."""
     out = stream or sys.stderr
     _configure(level, log_format, out, _writer(out))
 
 
 def set_up_queue(level: str, log_format: str) -> LogQueue:
-    """Make ``structlog.get_logger()`` put lines into a queue, which a thread writes to stderr; returns the queue."""
+    """Make ``structlog.get_logger()`` put lines into a queue, which a thread writes to stderr; return the queue."""
     queue = LogQueue(sys.stderr.fileno(), _lines_dropped)
     _configure(level, log_format, sys.stderr, queue.put)
     return queue
@@ -88,13 +88,13 @@ def _lines_dropped(lines: int) -> None:
 
 
 def get_logger() -> Logger:
-    """The logger that ``set_up`` made."""
+    """Return the logger that ``set_up`` or ``set_up_queue`` has configured."""
     logger: Logger = structlog.get_logger()
     return logger
 
 
 def _escape(_logger: object, _method: str, event: _Event) -> _Event:
-    """For people: no text that steers a terminal, and durations with their unit."""
+    """Make the values readable: escape text that steers a terminal, join lists, give durations their unit."""
     for key, value in list(event.items()):
         if isinstance(value, str):
             event[key] = printable(value)
@@ -110,7 +110,7 @@ def _put_priority(_logger: object, method: str, line: str) -> str:
 
 
 def _is_journal(out: TextIO) -> bool:
-    """systemd names the socket that it connected stderr to in $JOURNAL_STREAM (systemd.exec(5))."""
+    """Return True if ``out`` is the socket of the journal, which is in $JOURNAL_STREAM (systemd.exec(5))."""
     try:
         found = os.fstat(out.fileno())
     except (OSError, ValueError):

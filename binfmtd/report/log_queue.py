@@ -12,15 +12,15 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Lock, Thread
 
-LINES = 1000  # that wait at most; with an ordinary line of 300 bytes that is 0.3 MB
+LINES = 1000  # most lines that wait; with an ordinary line of 300 bytes that is 0.3 MB
 _NAP = 0.005
 
 
 class LogQueue:
-    """Writes lines to a descriptor; any thread may ``put``."""
+    """A queue of lines, which its thread writes to a descriptor; any thread may ``put``."""
 
     def __init__(self, descriptor: int, dropped: Callable[[int], object]) -> None:
-        """``dropped`` is called when lines can be written again, with the number of lines that were lost."""
+        """Call ``dropped`` with the number of lost lines, once lines can be written again."""
         self._descriptor = descriptor
         self._report = dropped
         self._lines: SimpleQueue[bytes] = SimpleQueue()
@@ -31,7 +31,10 @@ class LogQueue:
         self.dropped = 0  # lines, since the start
 
     def put(self, line: str) -> None:
-        """Write this line, without its newline, as soon as the reader takes it.  Never waits."""
+        """Have this line, given without its newline, written as soon as the reader takes it.  Never waits.
+
+        If the queue is full, the line is dropped.
+        """
         with self._lock:
             if self._waiting >= LINES:
                 self.dropped += 1
@@ -42,7 +45,7 @@ class LogQueue:
             self._start()
 
     def flush(self, seconds: float) -> bool:
-        """Wait until all lines are written; False if that takes longer."""
+        """Wait until all lines are written; return False if that takes longer than ``seconds``."""
         end = time.monotonic() + seconds
         while self._waiting:
             if time.monotonic() >= end:
@@ -54,7 +57,7 @@ class LogQueue:
         self._thread = Thread(target=self._write_all, name="log", daemon=True)
         try:
             self._thread.start()
-        except RuntimeError:  # no thread is left: the next line tries again
+        except RuntimeError:  # the limit of threads is reached: the next line tries again
             self._thread = None
 
     def _write_all(self) -> None:
@@ -69,7 +72,7 @@ class LogQueue:
                 self._report(lost)
 
     def _write(self, line: bytes) -> bool:
-        """Tell if the line was taken; the reader may have ended, or its disk may be full."""
+        """Return True if the line was written; the reader may have ended, or its disk may be full."""
         rest = memoryview(line)
         while rest:
             try:

@@ -1,6 +1,6 @@
-"""The metrics, in Prometheus' text format: what each is called and where its number comes from.
+"""The metrics in Prometheus' text format: their names, and the source of each number.
 
-docs/metrics.md tells the same to people.  An entry's name is a label, escaped where it is not printable.
+docs/metrics.md describes them for users.  An entry's name is a label, escaped where it is not printable.
 """
 
 from collections import Counter
@@ -22,14 +22,14 @@ from binfmtd.report.status import HANDLER_STATES, STATES
 
 
 def render_metrics(document: Mapping[str, Any], counts: Counts, *, ready: bool) -> bytes:
-    """All of them, as text."""
+    """Return all metrics as text; ``ready`` is the value of binfmtd_ready."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Once([*_whole(document, ready=ready), *_entries(document), *_counted(counts)]))
     return generate_latest(registry)
 
 
 class _Once(Collector):
-    """What was collected already."""
+    """A collector of metrics that exist already."""
 
     def __init__(self, metrics: list[Metric]) -> None:
         self._metrics = metrics
@@ -137,5 +137,5 @@ def _histogram(name: str, says: str, durations: Durations) -> HistogramMetricFam
 
 
 def _moment(text: str | None) -> float:
-    """Seconds since the epoch; infinity for what never comes."""
+    """Return an ISO timestamp as seconds since the epoch; infinity for None, a moment that never comes."""
     return float("inf") if text is None else datetime.fromisoformat(text).timestamp()

@@ -1,6 +1,6 @@
-"""The status as a page that a person can look at: plain HTML, without scripts and without anything from elsewhere.
+"""The status as a page for people: plain HTML, without scripts and without external resources.
 
-Everything that is not the page's own words is escaped: names and reasons come from configs, files and the kernel.
+Every value is escaped, because names and reasons come from configs, files and the kernel.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ th, td { text-align: left; padding: .2em .8em .2em 0; border-bottom: 1px solid #
 
 
 def render_page(document: Mapping[str, Any], unready: Sequence[str]) -> bytes:
-    """The whole page, in UTF-8."""
+    """Return the whole page, in UTF-8."""
     state = document["state"]
     parts = [
         "<!DOCTYPE html>",
@@ -72,7 +72,7 @@ def _foreign(document: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _list(title: str, items: Iterable[str], number: int | None = None) -> list[str]:
-    """A heading and the items; ``number`` is how many there are, if not all of them are listed."""
+    """Return a heading and the items, or nothing without items; ``number`` is that of all, if not all are listed."""
     lines = [f"<li>{_text(item)}</li>" for item in items]
     return [f"<h2>{title} ({len(lines) if number is None else number})</h2>", "<ul>", *lines, "</ul>"] if lines else []
 

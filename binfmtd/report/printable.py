@@ -1,13 +1,13 @@
-"""Text that came from the kernel, a file name or a config, made fit for a terminal or a log."""
+"""Text from the kernel, a file name or a config, made safe for a terminal or a log."""
 
 
 def printable(text: str) -> str:
-    """Escape what could steer a terminal or cannot be encoded: control characters, raw bytes, odd blanks."""
+    """Escape what could steer a terminal or cannot be encoded: control characters, raw bytes, unusual blanks."""
     return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
 
 
 def even(text: str) -> str:
-    """The same, and each character takes one column of a terminal: what is wide, or joins another, is escaped."""
+    """Escape as ``printable`` does, and also wide and combining characters: each takes one column of a terminal."""
     text = printable(text)
     if text.isascii():
         return text

@@ -1,10 +1,10 @@
-"""Whether binfmt_misc is sealed, as the status says it (``sealed`` in the config)."""
+"""The state of the seal for the status (``sealed`` in the config)."""
 
 from typing import NamedTuple
 
 
 class SealStatus(NamedTuple):
-    """``state``: off, sealed, paused, unsealed (it should be sealed), impossible; with the reason, if there is one."""
+    """The state: off, sealed, paused, unsealed (it should be sealed) or impossible; and the reason, if there is one."""
 
     state: str
     reason: str = ""

@@ -6,13 +6,13 @@ from typing import Any
 
 from binfmtd.report.printable import printable
 
-# What needs no attention is in order, also what the config wants disabled.
+# Handlers that need no attention, also those that the config disables.
 _IN_ORDER = ("registered", "disabled")
 _CONVERGED = (*_IN_ORDER, "served_elsewhere", "shadowed")
 
 
 def sentence(document: Mapping[str, Any]) -> str:
-    """One line for a status document (``report.status``); what keeps the daemon from its work comes first."""
+    """Return one line for a status document (``report.status``); a problem that stops the daemon's work comes first."""
     parts = [document["problem"]] if document["problem"] else []
     if document["mount"] is not None:
         parts.append(in_brief(document))
@@ -35,7 +35,7 @@ def verdict(document: Mapping[str, Any]) -> str:
 
 
 def in_brief(document: Mapping[str, Any]) -> str:
-    """How many handlers are in which state, and how much was repaired."""
+    """Return how many handlers are in which state, and the number of repairs."""
     states = Counter(row["state"] for row in document["handlers"])
     counts = [f"{counted(sum(states.pop(state, 0) for state in _IN_ORDER), 'handler')} in order"]
     counts += [f"{states[state]} {state.replace('_', ' ')}" for state in sorted(states)]
@@ -45,6 +45,6 @@ def in_brief(document: Mapping[str, Any]) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """The number and the noun, in the plural unless it is one."""
+    """Return the number and the noun, in the plural unless the number is one."""
     ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
     return f"{number} {noun}{ending}"

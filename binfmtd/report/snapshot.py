@@ -1,6 +1,6 @@
-"""What others are told, at one moment: made by the loop, read by whoever serves it, changed by nobody.
+"""The published data of one moment: made by the loop, read by the threads that serve it, and never changed.
 
-Everything is rendered at most once, when somebody asks for it first.
+Each form is rendered at the first request for it, and kept.
 """
 
 import json
@@ -15,7 +15,7 @@ from binfmtd.report.status import unready
 class _Told(NamedTuple):
     document: Mapping[str, Any]
     counts: Counts
-    started: bool  # the first pass has been made, with proper names
+    started: bool  # the first pass that writes proper names has ended
 
 
 class Snapshot(_Told):
@@ -23,26 +23,26 @@ class Snapshot(_Told):
 
     @cached_property
     def unready(self) -> list[str]:
-        """Why builds should not be sent here; empty if they may."""
+        """The reasons why builds should not be sent here; empty if there is none."""
         if not self.started:
             return [self.document["problem"] or "the first pass has not ended"]
         return unready(self.document)
 
     @cached_property
     def json(self) -> bytes:
-        """The status document."""
+        """The status document, as JSON with a newline at its end."""
         return json.dumps(self.document, indent=1).encode("ascii") + b"\n"
 
     @cached_property
     def metrics(self) -> bytes:
-        """In Prometheus' text format.  Raises ImportError where prometheus_client is not installed."""
+        """The metrics in Prometheus' text format.  Raises ImportError if prometheus_client is not installed."""
         from binfmtd.report.metrics import render_metrics
 
         return render_metrics(self.document, self.counts, ready=not self.unready)
 
     @cached_property
     def page(self) -> bytes:
-        """The status for a person to look at, in HTML."""
+        """The status for people, in HTML."""
         from binfmtd.report.page import render_page
 
         return render_page(self.document, self.unready)

@@ -1,4 +1,4 @@
-"""The status: what the daemon has and lacks, in the words that its file, the metrics and a page share."""
+"""The status: the handlers, their states and the reasons, in the words that its file, the metrics and a page share."""
 
 from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
@@ -17,8 +17,8 @@ from binfmtd.model.pause import Pauses
 from binfmtd.model.standin import stand_in_name
 
 STATES = ("converged", "waiting", "paused", "drifting", "contended", "degraded")  # of the whole, the worst last
-SERVED = ("registered", "stand_in", "served_elsewhere", "shadowed")  # programs run; by whom is another matter
-FOREIGN_LISTED = 1_000  # more foreign entries than these are only counted: the document stays small
+SERVED = ("registered", "stand_in", "served_elsewhere", "shadowed")  # programs run, by this handler or a foreign entry
+FOREIGN_LISTED = 1_000  # foreign entries beyond these are only counted, so that the document stays small
 _KEEPS = "another process keeps undoing its repair, so the proper entry is registered at growing intervals"
 IF_MEANT = "if it is meant to be gone, reload the daemon"
 HANDLER_STATES = (*SERVED, "disabled", "waiting", "paused", "contended", "refused", "failed")
@@ -43,7 +43,7 @@ def _paths(held: Iterable[Held]) -> list[str]:
 
 
 class Troubles(NamedTuple):
-    """What goes wrong at the moment."""
+    """The present errors, contentions and pauses, and the number of repairs by entry."""
 
     failed: Mapping[str, str] = MappingProxyType({})  # handler -> the kernel's refusal
     contended: Collection[str] = ()
@@ -53,7 +53,7 @@ class Troubles(NamedTuple):
 
 
 def held_reason(held: Held) -> str:
-    """Why a handler cannot be had now, and for an architecture's emulator how to get it on this system."""
+    """Return why a handler cannot be registered now and, for an architecture's emulator, how to install it here."""
     if held.architecture is None or held.standing is Standing.REFUSED:
         return held.reason
     return f"{held.reason}: {emulators_remedy(held.architecture, held.interpreters)}"
@@ -62,7 +62,7 @@ def held_reason(held: Held) -> str:
 def handler_states(
     desired: DesiredState, observed: ObservedState, planned: Plan, troubles: Troubles
 ) -> list[dict[str, Any]]:
-    """One row a handler, by name, also for those that cannot be had now."""
+    """Return one row a handler, sorted by name, also for those that cannot be registered now."""
     actions: dict[str, Action] = {}
     for action in planned.actions:
         actions.setdefault(action.entry, action)
@@ -72,9 +72,10 @@ def handler_states(
 
 
 def lacking(desired: DesiredState, observed: ObservedState) -> str | None:
-    """Why "all" has no emulator at all: there is none, or the last one was removed.
+    """Return why "all" has no emulator at all: none is installed, or the last one was removed.  None if it has one.
 
-    A foreign entry that serves an architecture counts as one.
+    A foreign entry that serves an architecture counts as one.  An entry that serves only because F has opened an
+    emulator before it was removed does not.
     """
     standings = {held.standing for held in desired.held}
     if desired.handlers or not standings or standings - {Standing.ABSENT, Standing.LOST}:
@@ -89,15 +90,15 @@ def lacking(desired: DesiredState, observed: ObservedState) -> str | None:
 def whole_state(
     rows: list[dict[str, Any]], planned: Plan, troubles: Troubles, *, drifting: bool = False, lacks: bool = False
 ) -> str:
-    """The worst of its parts: degraded, contended, drifting, paused, waiting, converged.
+    """Return the worst state of the parts: degraded, contended, drifting, paused, waiting, converged.
 
-    ``drifting``: something has drifted since the plan was made; ``lacks``: there is no handler at all (``lacking``).
+    ``drifting``: an entry has drifted since the plan was made; ``lacks``: there is no handler at all (``lacking``).
     """
     states = {row["state"] for row in rows}
     if troubles.problem or states & {"refused", "failed"}:
         return "degraded"
     handlers = {row["name"] for row in rows}
-    # What is no handler is what we take away, or the instance as a whole.
+    # A contended name that is no handler is an entry that we remove or disable, or the instance as a whole.
     if "contended" in states or any(name not in handlers for name in troubles.contended):
         return "contended"
     if planned.actions or drifting:
@@ -108,7 +109,10 @@ def whole_state(
 
 
 def foreign_part(enabled: Mapping[str, bool]) -> dict[str, Any]:
-    """The part of the document about foreign entries, given by name, newest first: a list, and how many there are."""
+    """Return the document's part about foreign entries: a list of the newest, and the numbers of all.
+
+    ``enabled`` has all foreign entries by name, newest first.
+    """
     listed = islice(enabled.items(), FOREIGN_LISTED)
     on = sum(enabled.values())
     return {
@@ -118,19 +122,19 @@ def foreign_part(enabled: Mapping[str, bool]) -> dict[str, Any]:
 
 
 def unready(document: Mapping[str, Any]) -> list[str]:
-    """Why builds should not be sent to this host: a problem, or handlers that nothing serves and that should be."""
+    """Return why builds should not be sent to this host: a problem, or enabled handlers that no entry serves."""
     fine = {*SERVED, "disabled"}
     why = [document["problem"]] if document["problem"] else []
     if document["mount"] is None and not why:
         why.append("binfmt_misc is not mounted")
     rows = [row for row in document["handlers"] if row["state"] not in fine]
-    if (lacks := document["lacking"]) and len(rows) == len(document["handlers"]):  # else what F opened still serves
+    if (lacks := document["lacking"]) and len(rows) == len(document["handlers"]):  # else a file that F opened serves
         why.append(lacks)
     return why + [f"{row['name']} is {row['state']}: {row['reason']}" for row in rows]
 
 
 def healthy(document: Mapping[str, Any]) -> bool:
-    """Whether each handler is served: as declared, or while its proper entry is missing by its stand-in."""
+    """Return True if each handler is served, by its proper entry or, while that is missing, by its stand-in."""
     return document["state"] == "converged" or (
         document["state"] in ("drifting", "contended") and not unready(document)
     )
@@ -195,14 +199,17 @@ def _held_row(held: Held, observed: ObservedState, troubles: Troubles) -> dict[s
 
 
 def _pins(name: str, held: Held, observed: ObservedState) -> bool:
-    """Whether this entry serves a handler by an interpreter that is gone: F has opened it."""
+    """Return True if this entry serves a handler by an interpreter that was removed after F had opened it."""
     entry = observed.by_name.get(name)
     said = entry.registration if entry is not None and entry.enabled else None
     return said is not None and Flags.F in said.flags and said.interpreter in held.interpreters
 
 
 def _server(held: Held, observed: ObservedState) -> str | None:
-    """The entry that serves an architecture without an emulator here, if there is one: it has its own open (F)."""
+    """Return the entry that serves an architecture without an emulator here, or None.
+
+    The newest enabled entry that takes its programs counts, and only if it has opened its own interpreter (F).
+    """
     if held.architecture is None:
         return None
     match = CATALOG[held.architecture].match

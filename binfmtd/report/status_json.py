@@ -1,10 +1,10 @@
 """The status as a file, status.json in the state directory: one JSON document.
 
-It is replaced after each pass that changed something, and once more at the end.  It is fresh only while the daemon's
-lock is held: ask for that first, then read.
+It is replaced after each pass that changed something, and once more at the end.  It is fresh only while the daemon
+holds its lock: check the lock first, then read.
 
-``read_status`` checks the document against ``SHAPE``, so its readers take each key and each type for granted: what does
-not fit is damaged, and an error in a reader is an error in that reader.
+``read_status`` checks the document against ``SHAPE``, so that its readers can rely on each key and each type.  A
+document that does not fit is damaged.
 """
 
 import json
@@ -73,23 +73,23 @@ def write_status(state_dir: str, document: Mapping[str, Any]) -> None:
 
 
 def status_written(state_dir: str) -> bool:
-    """Whether the file is there: somebody may have removed it."""
+    """Return True if the file exists: another process may have removed it."""
     return os.path.lexists(os.path.join(state_dir, FILE_NAME))
 
 
 def set_aside(state_dir: str) -> None:
     """Rename the status of the last daemon, before the next one takes the lock.
 
-    A held lock makes a status fresh, and the next daemon's would do so for the last one's.
+    A status counts as fresh while the lock is held, so the next daemon's lock would make the last one's status fresh.
     """
-    with suppress(OSError):  # there is none; or the directory takes no files, which the first status says
+    with suppress(OSError):  # there is none, or the directory is not writable, which the first status reports
         os.rename(os.path.join(state_dir, FILE_NAME), os.path.join(state_dir, _BEFORE))
 
 
 def take_history(state_dir: str) -> list[Any]:
     """Return the history of the last daemon, whose status was set aside, and remove that status.
 
-    There is none where that status cannot be read.
+    It is empty if that status cannot be read.
     """
     try:
         rows = read_status(state_dir, _BEFORE)["history"]
@@ -101,7 +101,7 @@ def take_history(state_dir: str) -> list[Any]:
 
 
 def read_status(state_dir: str, name: str = FILE_NAME) -> dict[str, Any]:
-    """Read the status file; raises StateError where there is none or it cannot be understood."""
+    """Read the status file.  Raises StateError if there is none, or if it cannot be read or does not fit ``SHAPE``."""
     path = os.path.join(state_dir, name)
     try:
         content = json.loads(read_state(path))
@@ -126,7 +126,7 @@ def read_status(state_dir: str, name: str = FILE_NAME) -> dict[str, Any]:
 
 
 def fits(value: object, shape: Any) -> bool:
-    """Whether a value of JSON has this shape; ``SHAPE`` says how one is written."""
+    """Return True if a value of JSON has this shape; the comment at ``SHAPE`` describes how one is written."""
     if shape is None:
         return value is None
     if isinstance(shape, type):
