@@ -1,3 +1,3 @@
-"""binfmtd keeps Linux's binfmt_misc in step with a declared set of handlers."""
+"""A daemon that keeps Linux's binfmt_misc equal to a declared set of handlers."""
 
 __version__ = "0.1.0"

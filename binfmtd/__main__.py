@@ -1,4 +1,4 @@
-"""``python -m binfmtd``."""
+"""The entry point of ``python -m binfmtd``."""
 
 from binfmtd.cli.main import entry
 

@@ -1,7 +1,7 @@
-"""Every error that binfmtd raises on purpose: one small tree.
+"""The errors that binfmtd raises on purpose: one small tree.
 
-The message of each says what is wrong, where, and what to do about it, in one line; the command line prints it as it is
-and exits with ``exit_code``.  ``again`` tells what makes another try worth while.
+Each message is one line: what is wrong, where, and what to do about it.  The command line prints it unchanged and exits
+with ``exit_code``.  ``again`` is the condition under which another attempt can succeed.
 """
 
 from enum import StrEnum
@@ -9,23 +9,24 @@ from errno import EMFILE, ENFILE, ENOMEM
 
 
 class Again(StrEnum):
-    """What has to happen before the same thing can go better."""
+    """The condition under which another attempt can succeed."""
 
     NEVER = "never"  # the same input fails the same way
-    RELOAD = "reload"  # an administrator has to change the config or the interpreter, which is noticed
-    MOUNT = "mount"  # the mount table has to change, which is noticed
-    LATER = "later"  # something that no event reports: try again after a while
-    NOW = "now"  # another process was faster: look, and try again
+    RELOAD = "reload"  # an administrator has to change the config or the interpreter; the daemon notices that
+    MOUNT = "mount"  # the mount table has to change; the daemon notices that
+    LATER = "later"  # something has to change that no event reports: try again after a while
+    NOW = "now"  # another process was faster: read the state again and retry
 
 
-PASSING = frozenset({EMFILE, ENFILE, ENOMEM})  # a shortage, which ends by itself or by somebody else's doing
+PASSING = frozenset({EMFILE, ENFILE, ENOMEM})  # shortages, which end without our doing
 LONGEST = 4000  # characters of a message
 
 
 class BinfmtdError(Exception):
     """The root of the tree.
 
-    A message that repeats a very long value is cut in its middle: where it is wrong and what to do stand at the ends.
+    A message of more than LONGEST characters, which repeats a very long value, is cut in its middle: the place of the
+    error and the remedy are at the ends.
     """
 
     exit_code = 1
@@ -38,24 +39,24 @@ class BinfmtdError(Exception):
 
 
 class UsageError(BinfmtdError):
-    """The command line or the environment asks for something that does not exist."""
+    """A command line or an environment that asks for something that does not exist."""
 
     exit_code = 2
 
 
 class ConfigError(BinfmtdError):
-    """The config cannot be used: names the file, the key and the remedy."""
+    """A config that cannot be used; the message names the file, the key and the remedy."""
 
     exit_code = 78  # EX_CONFIG of sysexits.h
     again = Again.RELOAD
 
 
 class FormatError(BinfmtdError):
-    """A text or a value is outside what binfmt_misc can express."""
+    """A text, value or file that is malformed, or that binfmt_misc cannot express."""
 
 
 class MountError(BinfmtdError):
-    """binfmt_misc is not to be had at the moment; ``errno`` is what the kernel said, if that was the reason."""
+    """The lack of a usable binfmt_misc; ``errno``, the kernel's if it refused a call, selects ``again``."""
 
     def __init__(self, message: str, errno: int | None = None) -> None:
         super().__init__(message)
@@ -63,11 +64,11 @@ class MountError(BinfmtdError):
 
 
 class VanishError(MountError):
-    """What would be registered would be gone with this process, since nobody else has this instance mounted."""
+    """A registration that would end with this process, because no other process has this instance mounted."""
 
 
 class WriteRefusedError(BinfmtdError):
-    """The kernel refused a write to binfmt_misc; ``errno`` is the kernel's."""
+    """A write to binfmt_misc that the kernel refused; ``errno`` is the kernel's."""
 
     def __init__(self, message: str, errno: int, again: Again) -> None:
         super().__init__(message)
@@ -76,7 +77,7 @@ class WriteRefusedError(BinfmtdError):
 
 
 class SealError(BinfmtdError):
-    """binfmt_misc cannot be made read-only or writable; ``errno`` is the kernel's, 0 if it refused nothing."""
+    """A failure to make binfmt_misc read-only or writable; ``errno`` is the kernel's, 0 if it refused nothing."""
 
     again = Again.LATER
 
@@ -86,13 +87,13 @@ class SealError(BinfmtdError):
 
 
 class StateError(BinfmtdError):
-    """The state directory cannot be used."""
+    """A state directory, or a file in it, that cannot be used."""
 
     again = Again.LATER
 
 
 class AlreadyRunningError(StateError):
-    """Another daemon holds the lock of this state directory; ``pid`` is its process id, or 0 if unknown."""
+    """A state directory whose lock another daemon holds; ``pid`` is its process id, or 0 if unknown."""
 
     def __init__(self, message: str, pid: int) -> None:
         super().__init__(message)
@@ -100,16 +101,16 @@ class AlreadyRunningError(StateError):
 
 
 class PersistenceError(BinfmtdError):
-    """What is registered cannot be made to come back after a reboot."""
+    """A failure to have the handlers registered again after a reboot."""
 
     again = Again.MOUNT
 
 
 class ProbeError(BinfmtdError):
-    """Programs cannot be tried here."""
+    """A failure to try the architectures' programs on this host."""
 
     again = Again.LATER
 
 
 class SandboxError(BinfmtdError):
-    """This machine does not let an ordinary user have an instance of its own."""
+    """A machine on which an ordinary user cannot have their own instance."""
