@@ -74,16 +74,16 @@ class HotPath:
         }
         self._higher = {low: above for low, above in higher.items() if above and low in self._handlers}
         self._served = [(look.desired.by_name[name], by) for name, by in served.items() if not pauses.hold(name)]
-        self._inodes = {name: entry.inode for name, entry in look.observed.by_name.items()}
-        self._there = self._by_file.keys() & look.observed.by_name.keys()  # that exist, as far as was noticed
-        self._newest_first = [entry.name for entry in look.observed.entries if entry.name in self._there]
+        self._inodes = {entry.name: entry.inode for entry in look.observed.relevant}
+        self._there = self._by_file.keys() & self._inodes.keys()  # that exist, as far as was noticed
+        self._newest_first = [name for name in self._inodes if name in self._there]
         self._switch_paused = pauses.hold(INSTANCE)
         self._permanent = look.desired.permanent
         self._failed = frozenset(failed)
         self._may_bridge = may_bridge
         self._may_switch = may_switch
         self._unchanged = unchanged
-        self._stand_ins = StandIns(look.desired, look.plan.yielding_to, look.observed.by_name)
+        self._stand_ins = StandIns(look.desired, look.plan.yielding_to, self._inodes)
         for handler in look.desired.handlers:
             self._stand_ins.line(handler)  # encoded now, not within a repair
         kept = [handler for name, handler in self._handlers.items() if name in self._permanent]

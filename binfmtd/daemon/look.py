@@ -20,8 +20,8 @@ class Look(NamedTuple):
 
     def foreign(self) -> dict[str, bool]:
         """Return the foreign entries, newest first: name -> True if it is enabled."""
-        entries = self.observed.entries
-        return {entry.name: entry.enabled for entry in entries if foreign(entry, self.desired, self.surroundings)}
+        ours = {e.name for e in self.observed.relevant if not foreign(e, self.desired, self.surroundings)}
+        return {entry.name: entry.enabled for entry in self.observed.entries if entry.name not in ours}
 
     def providers(self) -> list[str]:
         """Return the absolute paths of the interpreters of the foreign entries that serve in our place, sorted.

@@ -7,14 +7,16 @@ stops before it writes.
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from errno import ETIMEDOUT
+from functools import cache
 
+from binfmtd.daemon.entry_index import EntryIndex
 from binfmtd.daemon.facts import HostFacts
 from binfmtd.daemon.ledger import Ledger
 from binfmtd.daemon.look import Look, PassResult
 from binfmtd.daemon.memory import Memory, can_be_written
 from binfmtd.errors import Again, WriteRefusedError
 from binfmtd.kernel.converge import Convergence, Due, Outcome
-from binfmtd.kernel.instance import Instance, Observer
+from binfmtd.kernel.instance import Instance, Observer, ScanInterruptedError
 from binfmtd.kernel.interpreters import cannot_run
 from binfmtd.kernel.write import DISABLE, REMOVE, Writer
 from binfmtd.model.config import Config
@@ -30,8 +32,16 @@ from binfmtd.model.plan import plan, removal_plan
 from binfmtd.model.restore import remember
 from binfmtd.model.standin import is_stand_in, stand_in_name
 
+Interrupted = Callable[[], Collection[str] | None]
+InForce = Callable[[], Sequence[Registration]]
+
 _INSISTING = 10.0  # seconds after our replacing an entry in which an equal one, registered again, is adopted
+_INTERRUPTIONS = 3  # of one look
 _ROUNDS = 4  # at most; the second finds nothing to do, unless another program writes meanwhile
+
+
+def never_interrupted() -> None:
+    """Let a look go on."""
 
 
 class Reconciler:
@@ -47,6 +57,7 @@ class Reconciler:
         self._had: set[str] = set()  # handlers from "all" that had an interpreter under this config
         self._desired: DesiredState | None = None  # None: config or interpreters have changed; it caches what overlaps
         self._observer = Observer()
+        self._index = EntryIndex(facts.heads)
         self._stand_ins: set[str] | None = None  # ours, or left over by an earlier daemon; None: not looked yet
         self._late: set[str] = set()  # entries that the kernel may still register for us (Writer.register)
         self._took_over: dict[str, float] = {}  # F entries that we replaced -> when (monotonic)
@@ -85,24 +96,24 @@ class Reconciler:
         if error.again is not Again.NOW:
             self.failed[name] = error
 
-    def look(self, instance: Instance, touched: set[str] | None = None) -> Look:
+    def look(
+        self, instance: Instance, touched: set[str] | None = None, interrupted: Interrupted = never_interrupted
+    ) -> Look:
         """Observe the instance and plan.  Raises MountError.
 
         ``touched``: the entries to read again although their inode numbers are the same; None: all.
+        ``interrupted`` is called about every 0.1 ms.  If another program has touched entries meanwhile, it returns
+        their names, and the look begins again, three times at most.
         """
         before = (self._observer.inodes() or self._known_inodes()) if self.memory.entries else ()
-        observed = self._observer.look(instance, touched)
-        self.ledger.claim(observed, instance.created())
-        if self._desired is None:
-            self._desired = resolve(self.config, self.facts.gather(self.config, observed), self._had)
-        desired = self._desired
+        observed, desired = self._observe(instance, touched, interrupted, _INTERRUPTIONS)
         if self._stand_ins is not None:
             self._adopt_stand_ins(observed, desired)
         others_stand_ins = self._others_stand_ins(observed, desired)
         self._agree(observed, desired)
         surroundings = self._surroundings(observed, desired)
         known = remember(self.memory.entries, observed, desired, surroundings, before)
-        standing = _standing(observed)
+        standing = _in_force(observed)
         self.memory.entries = {
             name: was
             for name, was in known.items()
@@ -119,6 +130,27 @@ class Reconciler:
         self._had |= {h.name for h in desired.handlers if h.yields} - planned.served_elsewhere.keys()
         return Look(observed, desired, surroundings, planned)
 
+    def _observe(
+        self, instance: Instance, touched: set[str] | None, interrupted: Interrupted, times: int
+    ) -> tuple[ObservedState, DesiredState]:
+        """Observe; begin again when it is interrupted, but so many ``times`` at most."""
+
+        def pause() -> None:
+            if times > 0 and (names := interrupted()) is not None:
+                raise ScanInterruptedError(names)
+
+        try:
+            observed = self._observer.look(instance, touched, pause)
+            self.ledger.claim(observed, instance.created())
+            if self._desired is None:
+                self._desired = resolve(self.config, self.facts.gather(self.config, observed), self._had)
+            relevant = self._index.without_bystanders(observed, self._desired, self.ledger.records, pause)
+        except ScanInterruptedError as interruption:
+            self._observer.forget(interruption.names)
+            touched = None if touched is None else touched.union(interruption.names)
+            return self._observe(instance, touched, interrupted, times - 1)
+        return relevant, self._desired
+
     def make_pass(
         self,
         instance: Instance,
@@ -131,6 +163,7 @@ class Reconciler:
         allow: Callable[[Action], bool] = lambda _: True,
         keeps: Callable[[str, Drift], bool] = lambda *_: False,
         unchanged: Callable[[str], bool] | None = None,
+        interrupted: Interrupted = never_interrupted,
         last: bool = True,
     ) -> PassResult:
         """Write what is due, and observe again until nothing due is left to do.
@@ -140,11 +173,13 @@ class Reconciler:
         handler's permanent stand-in that has drifted in this way may be written: the daemon keeps permanent stand-ins,
         a single pass does not.
 
+        ``interrupted`` is passed to the first ``look`` only: later ones see entries that the caller does not know yet.
+
         An entry that this pass has registered may be gone again meanwhile.  Only a pass that is the ``last`` registers
         it anew; otherwise it waits for the next pass.
         Raises MountError, and WriteRefusedError where nothing can be written.
         """
-        look = self.look(instance, touched)
+        look = self.look(instance, touched, interrupted)
         result = PassResult(look)
         for _ in range(_ROUNDS):
             owners = {stand_in.name: name for name, stand_in in look.desired.permanent.items()}
@@ -209,7 +244,7 @@ class Reconciler:
         suspects = [each for each in found if each.enabled and self._takes_programs(each)]
         if not suspects or self._desired is None:
             return []
-        standing = _standing(Observer().look(instance))
+        standing = _in_force(Observer().look(instance))
         bricking = [entry.name for entry in suspects if self._is_bricking(entry, standing, self._desired)]
         for name in bricking:
             writer.control(name, DISABLE)
@@ -247,7 +282,7 @@ class Reconciler:
 
     def _others_stand_ins(self, observed: ObservedState, desired: DesiredState) -> frozenset[str]:
         """Return the stand-ins of another daemon: they came after our first look, for names never declared here."""
-        found = {entry.name for entry in observed.entries if is_stand_in(entry.name)}
+        found = {entry.name for entry in observed.relevant if is_stand_in(entry.name)}
         if self._stand_ins is None:
             self._stand_ins = set(found)
         ours = {stand_in_name(name) for name in desired.by_name}
@@ -337,14 +372,13 @@ class Reconciler:
 
     def _surroundings(self, observed: ObservedState, desired: DesiredState) -> Surroundings:
         others = Surroundings(self.ledger.records)
-        standing = _standing(observed)
+        standing = _in_force(observed)
         broken = set()
         bricking = set()
-        for entry in observed.entries:
+        for entry in observed.relevant:
             registration = entry.registration
             if registration is None:
                 continue
-            # Cheap checks first: there may be 10,000 entries.
             if self._is_bricking(entry, standing, desired):
                 bricking.add(entry.name)
             rival = entry.enabled and desired.overlapping(registration.match) and foreign(entry, desired, others)
@@ -352,7 +386,7 @@ class Reconciler:
                 broken.add(entry.name)
         return Surroundings(self.ledger.records, frozenset(broken), frozenset(bricking))
 
-    def _is_bricking(self, entry: Entry, standing: Sequence[Registration], desired: DesiredState) -> bool:
+    def _is_bricking(self, entry: Entry, standing: InForce, desired: DesiredState) -> bool:
         """Return True if this entry stops every exec, or would if it were enabled.
 
         A declared entry does not count: ``force`` allows it.
@@ -365,7 +399,7 @@ class Reconciler:
         said = entry.registration
         return said is not None and any(takes(said.match, head) for head in self.facts.heads)
 
-    def _bricks(self, registration: Registration, standing: Sequence[Registration]) -> bool:
+    def _bricks(self, registration: Registration, standing: InForce) -> bool:
         return bricks(registration, standing, self.facts.header, self.facts.heads, self.facts.interpreters.head)
 
 
@@ -374,6 +408,11 @@ def _to_be_registered(actions: Iterable[Action]) -> list[Handler]:
     return [action.handler for action in actions if action.handler is not None and action.act in written]
 
 
-def _standing(observed: ObservedState) -> list[Registration]:
-    """Return the registrations in force, newest first."""
-    return [entry.registration for entry in observed.entries if entry.enabled and entry.registration is not None]
+def _in_force(observed: ObservedState) -> InForce:
+    """Return a function that lists the registrations in force, newest first, when it is called for the first time."""
+
+    @cache
+    def registrations() -> list[Registration]:
+        return [entry.registration for entry in observed.entries if entry.enabled and entry.registration is not None]
+
+    return registrations

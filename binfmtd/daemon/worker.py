@@ -25,6 +25,7 @@ from binfmtd.errors import BinfmtdError, MountError, WriteRefusedError
 from binfmtd.kernel.bounded import BoundedCalls
 from binfmtd.kernel.converge import Due
 from binfmtd.kernel.instance import Instance
+from binfmtd.kernel.scheduling import urgent_time
 from binfmtd.kernel.write import Writer, Wrote
 from binfmtd.model.drift import Act, Action
 from binfmtd.model.plan import INSTANCE
@@ -79,6 +80,7 @@ class Worker:
         self._hot: HotPath | None = None
         self._waited: HotPath | None = None
         self._wrote: list[Wrote] = []
+        self._is_another = False  # instance than the one of which the hot path knows the entries
 
     @property
     def has_looked(self) -> bool:
@@ -115,6 +117,7 @@ class Worker:
     def forget_own(self) -> None:
         """Forget our writes: the watch is new, and an event that resembles them is another program's."""
         self._wrote.clear()
+        self._is_another = True
 
     def _storming(self) -> bool:
         return time.monotonic() < self._storm.listen_at
@@ -150,6 +153,20 @@ class Worker:
         answer = self._answer(heard, heard)
         self.heard.add(heard.beside_entries())
         return answer
+
+    def _repair_in_between(self) -> set[str] | None:
+        """Repair at once what another program does while a pass scans many entries; returns the names it has touched.
+
+        None if it has touched no entry.
+        """
+        if self._is_another or self._storming() or not self._watch.pending():
+            return None
+        with urgent_time():
+            answer = self.repair_first()
+        if answer is None:
+            return None
+        self.tell(answer)
+        return answer.heard.names
 
     def glance(self, names: Collection[str] = ()) -> bool:
         """Look at these handlers, or at all, without any event, and repair; return True if something new was found.
@@ -263,7 +280,7 @@ class Worker:
         if self._attachment.mounted is None:
             return None
         touched, self.touched = self.touched, set()
-        open_before = self._pacing.open()
+        open_before = set(self._pacing.open())
         only_bridging = trigger == "interpreter"  # everything else waits until it is quiet
 
         def due(name: str) -> Due:
@@ -288,6 +305,11 @@ class Worker:
             hear()  # also in a storm: only an event distinguishes it from what went with a flush
             return name in self.heard.written
 
+        def interrupted() -> set[str] | None:
+            names = self._repair_in_between()
+            open_before.update(self._pacing.open())
+            return names
+
         def hear() -> None:
             self._wrote += writer.take_wrote()
             self.listen()
@@ -306,6 +328,7 @@ class Worker:
                         allow=allow,
                         keeps=partial(self._pacing.may_keep, at_once=at_once),
                         unchanged=self._unchanged,
+                        interrupted=interrupted,
                         last=trigger == "stop",
                     )
                 finally:
@@ -339,6 +362,7 @@ class Worker:
     def _take_in(self, result: PassResult, *, at_once: bool) -> None:
         """Give the hot path and the clocks what a pass found and did."""
         failed, pacing = self._reconciler.failed, self._pacing
+        self._is_another = False
         for error in failed.values():
             self._attachment.failed(error)
         self._hot = HotPath(

@@ -8,6 +8,9 @@ cli/main.py makes it use UTF-8 under any locale).
 """
 
 import os
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from itertools import islice, takewhile
 from types import TracebackType
 from typing import Self
 
@@ -19,6 +22,23 @@ from binfmtd.model.entry import Entry, ObservedState
 
 _ENTRY_BYTES = 8192  # the kernel prints an entry into one page
 _CONTROL_FILES = frozenset({"register", "status"})
+_LISTED = 200  # entries in a slice of a listing, about 0.1 ms
+_READ = 10  # entries that are read in a slice, about 0.1 ms
+
+Pause = Callable[[], None]
+
+
+def go_on() -> None:
+    """Do not interrupt the work."""
+
+
+class ScanInterruptedError(Exception):
+    """Entries were touched while they were scanned; the scan has to begin again."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        """``names``: the entries that were touched, as far as they are known by name."""
+        super().__init__()
+        self.names = names
 
 
 class Instance:
@@ -50,17 +70,35 @@ class Instance:
         except OSError:
             return None
 
-    def inodes(self) -> list[tuple[str, int]]:
-        """Return name and inode number of all entries, newest first.  Takes about 1 us an entry.  Raises MountError."""
+    def inodes(self, pause: Pause = go_on) -> list[tuple[str, int]]:
+        """Return name and inode number of all entries, newest first.  Takes about 0.5 us an entry.
+
+        ``pause`` is called after each slice of the listing.  Raises MountError, and what ``pause`` raises.
+        """
+        found: list[tuple[str, int]] = []
+        with self._listing() as listing:
+            while listed := [(entry.name, entry.inode()) for entry in islice(listing, _LISTED)]:
+                found += listed
+                pause()
+        return [each for each in found if each[0] not in _CONTROL_FILES]
+
+    def newest_first(self) -> Iterator[tuple[str, int]]:
+        """Yield name and inode number of the entries, for a caller that needs the first few.  Raises MountError."""
+        with self._listing() as listing:
+            for entry in listing:
+                if entry.name not in _CONTROL_FILES:
+                    yield entry.name, entry.inode()
+
+    @contextmanager
+    def _listing(self) -> Iterator[Iterator[os.DirEntry[str]]]:
         try:
             os.lseek(self.descriptor, 0, os.SEEK_SET)
             with os.scandir(self.descriptor) as listing:  # it duplicates the descriptor
-                found = [(entry.name, entry.inode()) for entry in listing]
+                yield listing
         except OSError as error:
             remedy = cure(error) if error.errno in PASSING else "see dmesg"
             message = f"{self.mounted.directory} cannot be listed: {error.strerror}: {remedy}"
             raise MountError(message, error.errno) from None
-        return [(name, inode) for name, inode in found if name not in _CONTROL_FILES]
 
     def entry(self, name: str) -> Entry | None:
         """Read one entry, in about 10 us; None if it does not exist or cannot be read (it may vanish at any time)."""
@@ -105,35 +143,62 @@ class Observer:
 
     def __init__(self) -> None:
         self._known: dict[str, Entry] = {}
+        self._listed: list[tuple[str, int]] = []  # what was listed at the last look
+        self._observed = ObservedState()
+        self._read: dict[str, Entry] = {}  # by a scan of all entries that was interrupted
 
-    def look(self, instance: Instance, touched: set[str] | None = None) -> ObservedState:
+    def look(self, instance: Instance, touched: set[str] | None = None, pause: Pause = go_on) -> ObservedState:
         """Observe the instance; ``touched`` are the names to read again, None for all of them.  Raises MountError.
 
         Of the entries that a flush removes meanwhile, the result has all or none: half of them missing would look like
-        removals by name.
+        removals by name.  If nothing has changed since the last look, the same object is returned.
+
+        ``pause`` is called after each slice of about 0.1 ms.  An exception that it raises ends the look.  If that is a
+        ScanInterruptedError, call ``forget``; the next look then uses the entries that this one has read.
         """
-        known = self._known if touched is not None else {}
+        known = self._known if touched is not None else self._read
         again = touched or set()
-        entries = []
-        listed = instance.inodes()
+        listed = instance.inodes(pause)
+        if touched is not None and listed == self._listed and again.isdisjoint(known):
+            switched_on = instance.switched_on()
+            if switched_on != self._observed.switched_on:
+                self._observed = self._observed._replace(switched_on=switched_on)
+            return self._observed
+        entries, read = [], 0
         for name, inode in listed:
             entry = known.get(name)
             if entry is None or entry.inode != inode or name in again:
-                entry = instance.entry(name)
+                entry, read = instance.entry(name), read + 1
+                if touched is None and entry is not None:
+                    known[name] = entry
+                if read % _READ == 0:
+                    pause()
             if entry is not None:
                 entries.append(entry)
         if len(entries) < len(listed):
             standing = set(instance.inodes())
             entries = [entry for entry in entries if (entry.name, entry.inode) in standing]
-        self._known = {entry.name: entry for entry in entries}
-        return ObservedState(tuple(entries), instance.switched_on())
+            listed = [(entry.name, entry.inode) for entry in entries]
+        self._known, self._listed, self._read = {entry.name: entry for entry in entries}, listed, {}
+        self._observed = ObservedState(tuple(entries), instance.switched_on())
+        return self._observed
+
+    def forget(self, names: Collection[str]) -> None:
+        """Have these entries read again by the look that follows one that was interrupted."""
+        for name in names:
+            self._read.pop(name, None)
 
     def inodes(self) -> frozenset[int]:
         """Return the inode numbers of the entries at the last look."""
-        return frozenset(entry.inode for entry in self._known.values())
+        return frozenset(inode for _, inode in self._listed)
 
     def newcomers(self, instance: Instance) -> list[Entry]:
         """Return the entries registered since the last look, which stays the last look.  Raises MountError."""
         known = self._known
-        fresh = [name for name, inode in instance.inodes() if name not in known or known[name].inode != inode]
-        return [entry for name in fresh if (entry := instance.entry(name)) is not None]
+
+        def is_new(named: tuple[str, int]) -> bool:
+            name, inode = named
+            return name not in known or known[name].inode != inode
+
+        fresh = takewhile(is_new, instance.newest_first())  # below an entry that was there nothing is new
+        return [entry for name, _ in list(fresh) if (entry := instance.entry(name)) is not None]

@@ -230,7 +230,7 @@ class StandIns:
     def _overtaken(self, standing: Mapping[str, Handler], instance: Instance) -> set[str]:
         """Return the enabled stand-ins that lie below an entry which takes their files."""
         found, above, left = set[str](), list[Entry](), set(standing)
-        for name, inode in instance.inodes():
+        for name, inode in instance.newest_first():
             if inode in self._apart:
                 continue
             entry = instance.entry(name)

@@ -23,10 +23,19 @@ class Entry(NamedTuple):
 class _Observed(NamedTuple):
     entries: tuple[Entry, ...] = ()
     switched_on: bool = True
+    known_relevant: tuple[Entry, ...] | None = None
 
 
 class ObservedState(_Observed):
-    """All entries of an instance, newest first, which is the order in which the kernel tries them."""
+    """All entries of an instance, newest first, which is the order in which the kernel tries them.
+
+    ``known_relevant``: those that a plan has to look at, if that is known (daemon/entry_index.py).
+    """
+
+    @property
+    def relevant(self) -> tuple[Entry, ...]:
+        """The entries that a plan looks at, newest first: all of them if no index has left out bystanders."""
+        return self.entries if self.known_relevant is None else self.known_relevant
 
     @cached_property
     def by_name(self) -> dict[str, Entry]:
@@ -35,5 +44,5 @@ class ObservedState(_Observed):
 
     @cached_property
     def position(self) -> dict[str, int]:
-        """A map from a name to its position in the kernel's order; the lower position wins."""
-        return {entry.name: place for place, entry in enumerate(self.entries)}
+        """A map from a name to its position among the relevant entries, in the kernel's order; the lower one wins."""
+        return {entry.name: place for place, entry in enumerate(self.relevant)}

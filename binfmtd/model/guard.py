@@ -94,7 +94,7 @@ def takes_native(match: Match, native: NativeHeader, heads: Sequence[bytes] = ()
 
 def bricks(
     registration: Registration,
-    standing: Sequence[Registration],
+    standing: Callable[[], Sequence[Registration]],
     native: NativeHeader,
     heads: Sequence[bytes],
     head_of: Callable[[str], bytes],
@@ -102,21 +102,22 @@ def bricks(
     """Return True if an entry with this registration would break every exec.
 
     This follows, as the kernel would, the exec of our own program and of another program of this host (``heads``), to
-    the end.  One that fails is enough.  The entry is tried first, then those in ``standing``, newest first.  An
-    extension breaks nothing, since most programs have none.
+    the end.  One that fails is enough.  The entry is tried first, then those that ``standing`` returns, newest first;
+    it is called only if the entry takes such a program.  An extension breaks nothing, since most programs have none.
 
     ``head_of`` returns the first 256 bytes of a file, or nothing if the file cannot be read.  Such a file may be one
     that F opened, or one in another root than ours, so it counts as a program of this host.
     """
-    taken = _taken(registration.match, tuple(heads))
+    taken = programs_taken(registration.match, tuple(heads))
     if not taken:  # the usual case; there may be thousands of entries
         return False
-    asked = (registration, *standing)
+    asked = (registration, *standing())
     return any(_leads_nowhere(asked, native, head, head_of) for head in taken)
 
 
 @lru_cache(maxsize=1 << 15)  # each pass checks every entry, and there may be 20,000
-def _taken(match: Match, heads: tuple[bytes, ...]) -> tuple[bytes, ...]:
+def programs_taken(match: Match, heads: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """Return those of the ``heads``, each the first 256 bytes of a program, that the match takes."""
     return tuple(head for head in heads if takes(match, head))
 
 

@@ -62,7 +62,7 @@ def rivals(desired: DesiredState, observed: ObservedState, surroundings: Surroun
     An entry that the plan removes or disables is left out.
     """
     found: dict[str, list[Entry]] = {}
-    for entry in observed.entries:
+    for entry in observed.relevant:
         if not entry.enabled or entry.registration is None or not foreign(entry, desired, surroundings):
             continue
         if entry.name in surroundings.bricking or not spared(entry, desired):

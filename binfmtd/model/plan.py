@@ -277,7 +277,7 @@ def _removals(
     """
     serving = {stand_in_name(name) for name in bridged}
     waiting = {stand_in_name(h.name): h for h in desired.held if h.standing in (Standing.WAITING, Standing.LOST)}
-    for entry in observed.entries:
+    for entry in observed.relevant:
         if is_stand_in(entry.name):
             needed = entry.name in serving or _bridges(waiting.get(entry.name), entry)
             if not needed and entry.name not in surroundings.others_stand_ins:

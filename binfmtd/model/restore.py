@@ -39,7 +39,7 @@ def remember(
 
     ``before`` contains the inode numbers of the entries at the previous pass.
     """
-    flushed = not any(entry.inode in before for entry in observed.entries)
+    flushed = bool(known) and not any(entry.inode in before for entry in observed.entries)
     found = {
         name: was._replace(lost=True)
         for name, was in known.items()
@@ -47,7 +47,7 @@ def remember(
         # The plan registers a declared handler itself.
         if name not in desired.by_name and name not in desired.held_by_name
     }
-    for entry in reversed(observed.entries):
+    for entry in reversed(observed.relevant):
         says = entry.registration
         if says is None or entry.name in surroundings.bricking or not to_be_remembered(entry.name, desired.policy):
             continue

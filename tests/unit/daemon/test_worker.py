@@ -144,3 +144,29 @@ def test_one_that_has_no_stand_in_is_not_waited_with(tmp_path: Path) -> None:
     daemon.react()
     assert daemon.waits == 0
     assert {stand_in_name("b"), stand_in_name("c")} <= set(daemon.names())
+
+
+def test_a_removal_while_a_pass_scans(daemon: SimulatedDaemon) -> None:
+    """It is repaired between two slices of the scan, which then begins again and does not take it for ended."""
+    daemon.while_scanned.append(lambda: daemon.removes("a"))
+    result = daemon.make_pass("resync")
+    assert daemon.names() == [stand_in_name("a")]
+    assert result is not None
+    assert [action.entry for action in result.look.plan.actions] == ["a"]
+    assert daemon.pacing.drifting() == {"a"}
+    daemon.wait(1.0)
+    assert daemon.names() == ["a", stand_in_name("a")]
+
+
+def test_a_removal_while_a_reload_scans(daemon: SimulatedDaemon) -> None:
+    """A pass that writes at once does not write at once what another program has removed a moment ago."""
+    daemon.while_scanned.append(lambda: daemon.removes("a"))
+    daemon.make_pass("reload", at_once=True)
+    assert daemon.names() == [stand_in_name("a")]
+
+
+def test_a_scan_is_interrupted_a_few_times_at_most(daemon: SimulatedDaemon) -> None:
+    """Another program that never stops does not keep a pass from its end."""
+    daemon.while_scanned += [lambda: daemon.touches("a")] * 100
+    assert daemon.make_pass("resync") is not None
+    assert len(daemon.while_scanned) > 90

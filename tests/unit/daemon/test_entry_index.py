@@ -1,0 +1,98 @@
+"""Bystanders are left out of a plan, and the plan stays the same."""
+
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.worlds import World, worlds
+
+from binfmtd.daemon.entry_index import EntryIndex
+from binfmtd.model.config import Policy, Unmanaged
+from binfmtd.model.desired import DesiredState
+from binfmtd.model.drift import Record, Surroundings
+from binfmtd.model.entry import Entry, ObservedState
+from binfmtd.model.handler import Flags, Handler, Registration
+from binfmtd.model.match import Extension, Magic
+from binfmtd.model.plan import plan
+from binfmtd.model.restore import remember
+from binfmtd.model.standin import stand_in_name
+
+PROGRAM = b"\x7fELF" + bytes(252)
+OURS = Handler("ours", Registration(Magic(b"AB"), "/i", Flags.NONE))
+
+
+def entry(name: str, match: Magic | Extension | None, inode: int = 1) -> Entry:
+    return Entry(name, inode, enabled=True, registration=match and Registration(match, "/other", Flags.NONE))
+
+
+def desired(**policy: Any) -> DesiredState:
+    return DesiredState((OURS,), (), Policy()._replace(**policy))
+
+
+BYSTANDER, OPAQUE = entry("bystander", Magic(b"C")), entry("opaque", None)
+RELEVANT = (
+    entry(OURS.name, Extension("x")),
+    entry(stand_in_name("another"), Extension("x")),
+    entry("overlaps", Magic(b"ABC")),
+    entry("takes programs", Magic(b"\x7fELF")),
+)
+
+
+def test_what_a_plan_looks_at() -> None:
+    """Left out is what shares no file with a handler and takes no program; the listing stays whole."""
+    observed = ObservedState((BYSTANDER, *RELEVANT, OPAQUE))
+    found = EntryIndex([PROGRAM]).without_bystanders(observed, desired(), {})
+    assert (found.relevant, found.entries, found.by_name) == (RELEVANT, observed.entries, observed.by_name)
+
+
+def test_what_the_config_removes_or_restores_is_looked_at() -> None:
+    """Under `unmanaged = "remove"` each foreign entry is, and under `restore` those that it names."""
+    observed, index = ObservedState((BYSTANDER, OPAQUE)), EntryIndex([PROGRAM])
+    assert index.without_bystanders(observed, desired(unmanaged=Unmanaged.REMOVE), {}).relevant == observed.entries
+    assert index.without_bystanders(observed, desired(restore=("by*",)), {}).relevant == (BYSTANDER,)
+    assert index.without_bystanders(observed, desired(), {}).relevant == ()
+
+
+def test_what_we_registered_ourselves_is_looked_at() -> None:
+    """A record makes an entry relevant, also one that was a bystander before, and it may become one again."""
+    observed, index = ObservedState((BYSTANDER,)), EntryIndex([PROGRAM])
+    assert BYSTANDER.registration is not None
+    records = {"bystander": Record(BYSTANDER.registration, BYSTANDER.inode)}
+    wanted = desired()
+    for known, relevant in (({}, ()), (records, (BYSTANDER,)), ({}, ())):
+        assert index.without_bystanders(observed, wanted, known).relevant == relevant
+
+
+def test_an_entry_that_has_changed_is_judged_again() -> None:
+    """Another program registers a bystander's name for files of ours, and registers the first one again."""
+    index, wanted, other = EntryIndex([PROGRAM]), desired(), entry("bystander", Magic(b"ABC"), 2)
+    for each, relevant in ((BYSTANDER, ()), (other, (other,)), (BYSTANDER, ())):
+        assert index.without_bystanders(ObservedState((each,)), wanted, {}).relevant == relevant
+
+
+def test_nothing_new_is_the_same_object() -> None:
+    """What was made of it lasts: the entries by name, and their places."""
+    observed, index, wanted = ObservedState((BYSTANDER, *RELEVANT)), EntryIndex([PROGRAM]), desired()
+    first = index.without_bystanders(observed, wanted, {})
+    assert index.without_bystanders(observed, wanted, {}) is first
+
+
+@settings(max_examples=300)
+@given(before=worlds(), world=worlds(), changes=st.booleans())
+def test_the_plan_is_the_same(before: World, world: World, changes: bool) -> None:
+    """With bystanders and without them, also where the index knows them from an earlier look."""
+    index, wanted = EntryIndex([PROGRAM]), world.desired()
+    if changes:
+        index.without_bystanders(before.observed, wanted, before.records)
+    found = index.without_bystanders(world.observed, wanted, world.records)
+    around = world.surroundings(world.observed, world.records)
+    assert plan(wanted, found, around) == plan(wanted, world.observed, around)
+    known = [remember({}, each, wanted, around, ()) for each in (found, world.observed)]
+    assert known[0] == known[1]
+
+
+def test_a_plan_over_surroundings_of_its_own() -> None:
+    """The example of the module: with a handler for AB, an entry for C changes nothing."""
+    observed, wanted = ObservedState((BYSTANDER, *RELEVANT)), desired()
+    found = EntryIndex([PROGRAM]).without_bystanders(observed, wanted, {})
+    assert plan(wanted, found, Surroundings()) == plan(wanted, observed, Surroundings())
