@@ -48,9 +48,9 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser for ``binfmtd apply``."""
     command = options.parser(
         "apply",
-        epilog="With --arch it only adds: no entry is removed that was there before.  --arch none --persistent takes "
-        "back what --persistent did.  Beside a running daemon nothing is written: its config is what counts.  Exit "
-        "status 1 if anything that is wanted is not in order at the end.",
+        epilog="With --arch, entries are only added: none that existed before is removed.  --arch none --persistent "
+        "undoes what --persistent did.  While a daemon runs, nothing is written, because the daemon's config decides.  "
+        "Exit status 1 if anything is not as wanted at the end.",
     )
     options.add_config(command)
     options.add_arch(command)
@@ -60,8 +60,8 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--hold",
         metavar="DIR",
-        help="mount it at this directory as well, which is made, and leave it there: entries then outlast an unmount "
-        "at the usual place",
+        help="also mount binfmt_misc at this directory, which is made if it is missing, and leave it mounted: entries "
+        "then outlast an unmount at the usual place",
     )
     options.add_state_dir(command)
     options.add_json(command)
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str]) -> int:
         persistence.want(result.look, config, refused, adding=wanted is not None)
         failures += _keep(persistence, write=here.daemon is None)
     if failures and here.daemon is not None:
-        wish = more_architectures(wanted) if wanted else "declare what is missing below"
+        wish = more_architectures(wanted) if wanted else "change the handlers that are listed below"
         warn(refused_beside(here.daemon, directory, wish))
     desired = result.look.desired
     warnings = [
@@ -121,7 +121,12 @@ def _keep(persistence: "Persistence", *, write: bool) -> list[Failure]:
         if write:
             persistence.finish()
         elif not persistence.in_step():
-            failures.append(Failure(persistence.file, "not in step: give --persistent to the daemon (binfmtd run)"))
+            failures.append(
+                Failure(
+                    persistence.file,
+                    "differs from the config; start the daemon with --persistent (binfmtd run), which then updates it",
+                )
+            )
     except PersistenceError as error:
         failures.append(Failure(persistence.file, str(error)))
     return failures
@@ -138,7 +143,7 @@ def _failures(here: Visit, result: PassResult, *, only_adding: bool) -> list[Fai
         if action.entry in refused or (only_adding and not additive(action)):
             continue
         if here.daemon is None:
-            reason = f"still {action.drift.value}: somebody else is at work on it; try again"
+            reason = f"still {action.drift.value}: another program changes this entry at the same time; try again"
         else:
             declared = f"; declared by {source}" if (source := sources.get(action.entry)) else ""
             reason = f"{action.drift.value}: {action.reason}{declared}"
@@ -184,4 +189,4 @@ def _print(
     elif idle and not failures and not mounted and opened is None:
         print("nothing to do")
     if kept is not None and not failures:
-        print(f"after a reboot: {printable(kept)}")
+        print(f"after a reboot, the handlers come back through {printable(kept)}")

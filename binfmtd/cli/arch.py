@@ -19,12 +19,12 @@ from binfmtd.kernel.interpreters import fingerprint
 def parser() -> argparse.ArgumentParser:
     """Return the parser for ``binfmtd arch``."""
     command = options.parser("arch")
-    command.add_argument("names", metavar="NAME", nargs="*", help="only these, by any name they go by")
+    command.add_argument("names", metavar="NAME", nargs="*", help="only these architectures (any alias)")
     command.add_argument(
         "--record",
         action="store_true",
-        help="print nothing: only find out what runs natively, and keep it in the state directory for this boot, for a "
-        "daemon whose sandbox forbids to try",
+        help="print nothing: only find out which architectures run natively, and store that in the state directory for "
+        "this boot, for a daemon whose sandbox does not allow this test",
     )
     options.add_config(command)
     options.add_mount(command)

@@ -108,7 +108,7 @@ def _without_stand_in(config: Config) -> list[str]:
             encode_line(stand_in_name(declared.name), registration)
         except FormatError:
             found.append(
-                f"{declared.name}: its line is so long that no stand-in fits ({declared.source}): after a drift it is "
-                "registered only when nobody else is at work; shorten name, magic or mask"
+                f"{declared.name}: its registration line is too long for a stand-in ({declared.source}): after a drift "
+                "its files cannot run until no other program touches the entry; shorten name, magic or mask"
             )
     return found

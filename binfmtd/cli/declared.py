@@ -38,17 +38,17 @@ class Declared:
 
             if held := self._desired.held_by_name.get(declared.name):
                 return (
-                    f"the config has handler {declared.name} for it, which is {held.standing}: {held_reason(held)}",
+                    f"the config has handler {declared.name} for it, but this is {held.standing}: {held_reason(held)}",
                     "",
                 )
             if declared.name in self._desired.by_name:
-                register = "register it as root with `binfmtd apply`, or have the daemon keep it (`binfmtd status`)"
-                return f"the config has handler {declared.name} for it: {register}", ""
+                register = "run `binfmtd apply` as root or, if a daemon runs, see `binfmtd status`"
+                return f"the config has handler {declared.name} for it, but this is not registered: {register}", ""
         if kind.architecture is None or kind.word != "elf" or not kind.config:
             return kind.remedy, kind.config
         if emulator := self._emulator(kind.architecture):
             name = kind.architecture
-            return f"{emulator} is here: register it as root with `binfmtd --arch {name}`, or declare it", kind.config
+            return f"{emulator} exists: run `binfmtd --arch {name}` as root, or declare the handler", kind.config
         from binfmtd.files.distribution import emulators_remedy
 
         return f"{kind.remedy}: {emulators_remedy(kind.architecture)}", kind.config

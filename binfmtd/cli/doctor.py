@@ -18,7 +18,8 @@ from binfmtd.model.finding import Finding, Level, count, exit_status
 def parser() -> argparse.ArgumentParser:
     """Return the parser for ``binfmtd doctor``."""
     command = options.parser(
-        "doctor", epilog="Exit status 1 if anything failed.  What is shown after $ is to be typed."
+        "doctor",
+        epilog="Exit status 1 if there is a failure.  Lines after $ are commands to run, or lines for the config.",
     )
     options.add_config(command)
     options.add_mount(command)

@@ -26,12 +26,12 @@ ONE_DOES_NOT_RUN = 1
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser for ``binfmtd explain``."""
-    command = options.parser("explain", epilog="Exit status 1 if one of them would not run.")
+    command = options.parser("explain", epilog="Exit status 1 if a file would not run, or if this is unknown.")
     command.add_argument(
-        "files", metavar="FILE", nargs="+", help="a file to execute; of a directory, each executable file below it"
+        "files", metavar="FILE", nargs="+", help="a file to execute; for a directory, each executable file below it"
     )
     command.add_argument(
-        "--root", metavar="DIR", default="", help="judge as inside this root tree (chroot): FILE is a path in there"
+        "--root", metavar="DIR", default="", help="judge as if inside this root tree (chroot); FILE is a path in it"
     )
     options.add_config(command)
     options.add_mount(command)
@@ -85,7 +85,7 @@ def _look(given: argparse.Namespace) -> tuple[ObservedState | None, str, str]:
             return Observer().look(instance), found.directory, sealed
     except MountError as error:
         nothing = not kernel_has_it()  # then no entry can exist
-        told = "so nothing is registered" if nothing else "so what is registered cannot be seen from here"
+        told = "so no entry is registered" if nothing else "so the entries cannot be read from here"
         warn(f"{error} ({told})")
         return ObservedState() if nothing else None, given.mount or DEFAULT_DIRECTORY, ""
 
@@ -108,7 +108,7 @@ def _files(named: Sequence[str], programs: Programs) -> Iterator[tuple[str, bool
             found = True
             yield path, False
         if not found:
-            warn(f"{file}: no executable file is below it")
+            warn(f"{file}: no executable file below this directory")
 
 
 def _below(directory: str, shown: str, device: int) -> Iterator[str]:
@@ -124,11 +124,11 @@ def _below(directory: str, shown: str, device: int) -> Iterator[str]:
                 continue
         except OSError as error:  # else it was removed meanwhile
             if error.errno == errno.ENAMETOOLONG:
-                warn(f"{path}: {error.strerror}: it is left out")
+                warn(f"{path}: {error.strerror}: skipped")
             continue
         try:
             names = sorted(os.listdir(place), reverse=True)
         except OSError as error:
-            warn(f"{place}: {error.strerror}: what is in it is left out")
+            warn(f"{place}: {error.strerror}: the files in it are skipped")
             continue
         todo += [(os.path.join(place, name), f"{path}/{name}") for name in names]

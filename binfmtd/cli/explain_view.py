@@ -12,9 +12,9 @@ from binfmtd.model.standin import PREFIX as STAND_IN
 from binfmtd.report.printable import printable
 
 _PASSED = {
-    Passed.SHADOWED: "it would have taken the file, but is older: shadowed",
-    Passed.DISABLED: "it would have taken the file, but is disabled",
-    Passed.SWITCHED_OFF: "it would have taken the file, but binfmt_misc is switched off",
+    Passed.SHADOWED: "matches too, but a newer entry takes the file (shadowed)",
+    Passed.DISABLED: "matches, but is disabled",
+    Passed.SWITCHED_OFF: "matches, but binfmt_misc is switched off",
 }
 
 
@@ -98,7 +98,7 @@ def full(found: Explanation, width: int | None) -> Iterator[str]:
 
 def _verdict(found: Explanation) -> str:
     if found.runs is None:
-        return "cannot be told"
+        return "unknown whether it runs"
     error = f" ({found.errno})" if found.errno else ""
     if not found.runs:
         return f"does not run{error}"
@@ -116,7 +116,7 @@ def _told(step: Step, found: Explanation, *, last: bool) -> Iterator[str]:
         match = taker.registration.match
         yield f"{step.path}: entry {_name(taker)} takes it, and runs {step.interpreter}"
         if isinstance(match, Extension):
-            yield f"by its extension: what follows the last dot is {match.text}"
+            yield f"by its extension: the part after the last dot is {match.text}"
         else:
             yield f"by its bytes from offset {match.offset}: {_compared(step, match).hex()}"
             yield f"{'with the magic':>{_WIDTH}}: {match.magic.hex()}"
@@ -124,16 +124,16 @@ def _told(step: Step, found: Explanation, *, last: bool) -> Iterator[str]:
                 yield f"{'under the mask':>{_WIDTH}}: {match.mask.hex()}"
         yield f"flags: {taker.registration.flags.letters or 'none'}"
         if reach := found.reach.get(taker.name):
-            here = "can be had here" if reach.here else "cannot be had here"
-            chroot = "in a chroot too" if reach.in_chroot else "in a chroot only if that has it"
+            here = "is usable here" if reach.here else "is not usable here"
+            chroot = "in a chroot too" if reach.in_chroot else "in a chroot only if the chroot contains what it needs"
             yield f"its interpreter {here}" + (f", {chroot}: {reach.why}" if reach.here else f": {reach.why}")
     elif isinstance(taker, Shebang):
         argument = f", with the argument {_quoted(taker.argument)}" if taker.argument is not None else ""
         yield f"{step.path}: a script; its first line names {taker.interpreter}{argument}"
     elif last and found.execution.failure is None:
-        yield f"{step.path}: a program of this host's own kind, which the kernel loads"
+        yield f"{step.path}: a native program, which the kernel loads itself"
     else:
-        yield f"{step.path}: nothing takes it"
+        yield f"{step.path}: no entry takes it"
     for each in _others(step):
         yield f"entry {_name(each.entry)}: {_PASSED[each.passed]}"
 

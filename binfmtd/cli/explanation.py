@@ -104,7 +104,8 @@ class Explainer:
 
     def _look_at(self, step: Step, found: Explanation) -> None:
         found.notes += [
-            f"entry {entry.name} is asked before, and says what this version does not know: it may take {step.path}"
+            f"entry {entry.name} comes first and has content that this version of binfmtd cannot read: it may take "
+            f"{step.path}"
             for entry in step.unclear
         ]
         entry = step.taker
@@ -112,13 +113,16 @@ class Explainer:
             return
         found.reach[entry.name] = reach(self._programs, entry, entry.registration)
         if Flags.C in entry.registration.flags:
-            found.notes.append(f"flag C of {_name(entry)}: a set-uid file runs as its owner, through the interpreter")
+            found.notes.append(
+                f"entry {_name(entry)} has flag C: for a set-uid file, its interpreter runs with the rights of the "
+                "file's owner"
+            )
         elif self._programs.is_set_id(step.file):
-            found.notes.append(f"its set-uid or set-gid bit has no effect: {_name(entry)} has no flag C")
+            found.notes.append(f"its set-uid or set-gid bit has no effect: entry {_name(entry)} has no flag C")
         if Flags.O not in entry.registration.flags and self._programs.is_execute_only(step.file):
             found.notes.append(
-                f"it fails for users who may execute it and not read it: {_name(entry)} has no flag O, so the "
-                "interpreter opens the file by its path"
+                f"it fails for users who may execute but not read it: entry {_name(entry)} has no flag O, so the "
+                "interpreter itself has to open the file"
             )
 
     # Why it does not run
@@ -131,12 +135,12 @@ class Explainer:
         if failure.errno == EACCES and (granting := self._programs.granting(path)):
             then = Explainer(granting, self._observed, self._declared, self._mount, self._sealed)(path)
             if then.execution.steps and not then.runs:
-                found.notes.append(f"were that allowed: {then.reason}; {then.remedy}")
+                found.notes.append(f"if you could execute it, the next problem would be: {then.reason}; {then.remedy}")
                 found.kind, found.config = then.kind, then.config
         elif failure.errno == ENOENT and self._programs.rooted and os.path.lexists(path):
-            found.remedy = "with --root a file is named as it is called inside of the tree"
+            found.remedy = "with --root, FILE is a path inside of the tree: leave out the path of the tree itself"
         elif failure.errno == ENOENT and "/" not in path and (elsewhere := shutil.which(path)):
-            found.remedy = f"name it by its path, as a shell finds it: {elsewhere}"
+            found.remedy = f"give its path: a shell finds this program at {elsewhere}"
 
     def _nobody(self, found: Explanation, step: Step) -> None:
         """Explain that nothing takes the file, or an interpreter: what it is, and which handler would take it."""
@@ -148,9 +152,9 @@ class Explainer:
             return
         off = [rival for rival in step.rivals if rival.passed is Passed.SWITCHED_OFF and rival.entry.enabled]
         disabled = [rival for rival in step.rivals if not rival.entry.enabled]
-        found.reason = f"{step.path} is {kind.description}, and nothing takes it"
+        found.reason = f"{step.path} is {kind.description}, and no entry takes it"
         if off:
-            found.reason += f": binfmt_misc is switched off as a whole, else entry {_name(off[0].entry)} would"
+            found.reason += f": entry {_name(off[0].entry)} would, but binfmt_misc is switched off as a whole"
             found.remedy = f"as root: echo 1 > {self._mount}/status"
             return
         if disabled:
@@ -159,9 +163,12 @@ class Explainer:
             return
         if self._observed is None:
             found.runs = None
-            found.reason = f"{step.path} is {kind.description}: whether an entry takes it cannot be seen from here"
+            found.reason = (
+                f"{step.path} is {kind.description}; the entries cannot be read from here, so it is unknown whether "
+                "one takes it"
+            )
             if kind.architecture is not None:
-                found.remedy = f"`binfmtd probe {kind.architecture}` tries whether such programs run"
+                found.remedy = f"run `binfmtd probe {kind.architecture}`, which tries to run such a program"
                 return
         if step.unclear:
             found.runs = None
@@ -189,15 +196,20 @@ class Explainer:
             path = step.taker.interpreter
             found.reason = f"the first line of {step.path} names {path!r}: {failure.reason}"
             if missing and path.endswith("\r"):
-                found.reason = f"the first line of {step.path} ends with a carriage return, which belongs to {path!r}"
+                found.reason = (
+                    f"the first line of {step.path} ends with a carriage return, which the kernel takes for a part of "
+                    f"the interpreter's path {path!r}"
+                )
                 found.remedy = _convert(step.path)
             elif missing:
-                found.remedy = f"install what has {path}, or name another interpreter in the first line"
+                found.remedy = f"install {path}, or name another interpreter in the first line"
         elif isinstance(step.taker, Entry):
             lost = "its interpreter is missing" if missing else "its interpreter cannot be executed"
             found.reason = f"entry {_name(step.taker)} takes {step.path}, but {lost}: {failure.reason}"
             if missing:
-                found.remedy = "install it there, or have the entry registered with flag F, which opens it beforehand"
+                found.remedy = (
+                    "install it there, or register the entry with flag F, so that the kernel opens it beforehand"
+                )
         else:
             found.reason = f"{step.path}: {failure.reason}"
             elf = self._programs.elf(step.file.place)
@@ -213,18 +225,23 @@ class Explainer:
         """
         word = script.argument or ""
         if word.endswith("\r"):
-            found.notes.append(f"the first line ends with a carriage return, which is passed on: {_convert(step.path)}")
+            found.notes.append(
+                "the first line ends with a carriage return, which the kernel passes to the interpreter: "
+                f"{_convert(step.path)}"
+            )
         if os.path.basename(script.interpreter) != "env" or not word or word.startswith("-") or "=" in word:
             return
         path = _PATH if self._programs.rooted else os.environ.get("PATH", _PATH)
         places = [word] if "/" in word else [f"{directory}/{word}" for directory in path.split(":") if directory]
         if any(self._there(place) for place in places):
             return
-        remedy = "install it, or name another one in the first line"
+        remedy = "install that program, or name another one in the first line"
         if " " in word:
-            remedy = f"the kernel passes all of it as one word: write {script.interpreter} -S {word}"
+            remedy = f"the kernel passes all of it as one argument: write {script.interpreter} -S {word}"
         found.fails(
-            Refusal(0, f"{script.interpreter}, which the first line of {step.path} names, finds no {word!r}", remedy)
+            Refusal(
+                0, f"{script.interpreter}, which the first line of {step.path} names, finds no program {word!r}", remedy
+            )
         )
 
     def _needs_its_own(self, found: Explanation, step: Step) -> None:
@@ -239,7 +256,8 @@ class Explainer:
         if not emulator.startswith(_QEMU):
             if not self._there(elf.linker):
                 found.notes.append(
-                    f"it is dynamic, and {elf.linker} is not here: does {step.interpreter} bring its own?"
+                    f"it is dynamically linked, and its dynamic linker {elf.linker} is missing: it runs only if "
+                    f"{step.interpreter} has its own"
                 )
             return
         name = emulator.removeprefix(_QEMU).removesuffix("-static")
@@ -248,12 +266,12 @@ class Explainer:
             prefixes = [prefix]
         for path in (*(each + elf.linker for each in prefixes), elf.linker):
             if self._there(path):
-                found.notes.append(f"it is dynamic, and its dynamic linker is here: {path}")
+                found.notes.append(f"it is dynamically linked, and its dynamic linker exists: {path}")
                 return
         whose = f" ({libc})" if (libc := libc_of(elf.linker)) else ""
         reason = (
-            f"it is dynamic, and its dynamic linker {elf.linker}{whose} is not here, nor below "
-            f"{' or '.join(prefixes)}: {emulator} starts, and ends with an error"
+            f"it is dynamically linked, and its dynamic linker {elf.linker}{whose} is missing, also below "
+            f"{' and '.join(prefixes)}: {emulator} would start, and end with an error"
         )
         found.fails(Refusal(0, reason, _bring_libc(elf)))
 
@@ -267,7 +285,7 @@ def _name(entry: Entry) -> str:
 
 
 def _convert(path: str) -> str:
-    return f"convert it: sed -i 's/\\r$//' {quote(path)}"
+    return f"remove the carriage returns: sed -i 's/\\r$//' {quote(path)}"
 
 
 def _bring_libc(elf: ElfFile) -> str:
@@ -281,9 +299,10 @@ def _bring_libc(elf: ElfFile) -> str:
     package = {"glibc": "libc6", "musl": "musl"}.get(libc)
     if debian is None or package is None:
         return (
-            f"have {elf.linker} and its libraries there, run it in a root tree of its own system, or link it statically"
+            f"install {elf.linker} and its libraries, run the program in a root tree of its own system, or link it "
+            "statically"
         )
     how = ""
     if this_system().family == "debian":
         how = f" (dpkg --add-architecture {debian}; apt-get update; apt-get install {package}:{debian})"
-    return f"install its C library{how}, run it in a root tree of its architecture, or link it statically"
+    return f"install its C library{how}, run the program in a root tree of its architecture, or link it statically"

@@ -45,9 +45,11 @@ FORMATS = ("binfmt.d", DEBIAN, NIXOS, "shell")
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser for ``binfmtd export``."""
-    command = options.parser("export", epilog="Exit status 1 if an entry that the config wants had to be left out.")
-    command.add_argument("--format", choices=FORMATS, help="whose format")
-    command.add_argument("--output", metavar="DIR", help="debian: the directory that gets a file for each entry")
+    command = options.parser(
+        "export", epilog="Exit status 1 if a guard refused a handler, or if the format cannot contain it."
+    )
+    command.add_argument("--format", choices=FORMATS, help="the format to write")
+    command.add_argument("--output", metavar="DIR", help="for debian: the directory to write a file for each entry to")
     options.add_config(command)
     options.add_arch(command)
     options.add_mount(command)
@@ -56,7 +58,8 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--remove",
         action="store_true",
-        help="instead, take back what --persistent did: its file in binfmt.d, the copies of emulators, their entries",
+        help="instead, undo what --persistent did: remove its file in binfmt.d, the copies of emulators, and their "
+        "entries",
     )
     options.add_host_root(command)
     options.add_reach(command)
@@ -73,7 +76,7 @@ def main(arguments: Sequence[str]) -> int:
 
         return take_back(given)
     if given.output is not None and (given.format != DEBIAN or given.json):
-        raise UsageError("--output is for --format debian, without --json: here, redirect the standard output")
+        raise UsageError("--output works only with --format debian and without --json: redirect the standard output")
     config = load_config(given, options.architectures(given))
     desired = resolve(config, HostFacts(state_dir_or_none(given)).gather(config, observe(given.mount)))
     exported = _Exported()
@@ -132,7 +135,7 @@ def _handlers(config: Config, desired: DesiredState, kind: str, exported: _Expor
             exported.note(declared.name, f"{held.reason} yet")
             registration = Registration(declared.match, declared.interpreters[0], held.flags)
         if not declared.enabled:
-            exported.note(declared.name, f"left out: enabled = false cannot be said in {kind}")
+            exported.note(declared.name, f"left out: the {kind} format cannot express enabled = false")
             continue
         if _holds(declared.name, registration, kind, exported):
             _note_losses(declared, registration, kind, exported)
@@ -153,15 +156,18 @@ def _holds(name: str, registration: Registration, kind: str, exported: _Exported
 
 def _note_losses(declared: Declaration, registration: Registration, kind: str, exported: _Exported) -> None:
     if declared.priority and kind in (DEBIAN, NIXOS):
-        exported.note(declared.name, f"priority = {declared.priority} cannot be said in {kind}")
+        exported.note(declared.name, f"the {kind} format cannot express priority = {declared.priority}")
     elif declared.priority:
-        exported.note(declared.name, f"priority = {declared.priority} is only told by the order of the lines")
+        exported.note(declared.name, f"priority = {declared.priority} is expressed only by the order of the lines")
     if declared.force:
-        exported.note(declared.name, f"force = true cannot be said in {kind}, where nothing guards the host's programs")
+        exported.note(
+            declared.name,
+            f"the {kind} format cannot express force = true; it has no guard that would refuse this handler",
+        )
     if kind == DEBIAN and Flags.O in registration.flags and Flags.C not in registration.flags:
         exported.note(
             declared.name,
-            "flag O cannot be said in debian, so users who may execute a program and not read it cannot run it",
+            "the debian format cannot express flag O, so users who may execute but not read a program cannot run it",
         )
 
 
@@ -173,7 +179,7 @@ def _without_twins(handlers: Sequence[Handler], exported: _Exported) -> list[Han
     winners = {handler.registration.match: handler.name for handler in handlers}  # the last is the highest
     for handler in handlers:
         if (winner := winners[handler.registration.match]) != handler.name:
-            reason = f"left out: {winner} takes the same files before it, and debian cannot say which of two wins"
+            reason = f"left out: {winner} takes the same files first, and the debian format cannot express this order"
             exported.note(handler.name, reason)
     return [handler for handler in handlers if winners[handler.registration.match] == handler.name]
 
@@ -188,7 +194,10 @@ def _note_order(handlers: Sequence[Handler], kind: str, exported: _Exported) -> 
         if contends(low, high) and (kind == DEBIAN or high.name < low.name):
             lower.setdefault(high.name, []).append(low.name)
     for name, names in lower.items():
-        exported.note(name, f"should win over {', '.join(names)} where both match, and {kind} cannot say so")
+        exported.note(
+            name,
+            f"should win over {', '.join(names)} where both match, but the {kind} format cannot express this order",
+        )
 
 
 def _files(entries: Sequence[Entry], kind: str) -> list[tuple[str, bytes]]:
@@ -200,7 +209,9 @@ def _files(entries: Sequence[Entry], kind: str) -> list[tuple[str, bytes]]:
 
 def _print(files: Sequence[tuple[str, bytes]], output: str | None) -> None:
     if output is None and len(files) > 1:
-        raise UsageError(f"debian wants a file for each of these {len(files)} entries: name a directory with --output")
+        raise UsageError(
+            f"the debian format has a file for each of these {len(files)} entries: name a directory with --output"
+        )
     for name, text in files:
         if output is None:
             sys.stdout.flush()
@@ -219,7 +230,10 @@ def _write(path: str, text: bytes) -> None:
     try:
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         if os.path.lexists(path) and not is_generated(read_regular(path)):
-            raise UsageError(f"{path}: somebody else's file: choose another directory, or rename the handler")
+            raise UsageError(
+                f"{path}: this file exists and was not written by `binfmtd export`: choose another directory, or "
+                "rename the handler"
+            )
         write_atomically(path, text)
     except OSError as error:
         raise UsageError(f"{path}: cannot be written: {error.strerror}: name another directory") from error

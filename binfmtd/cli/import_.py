@@ -31,10 +31,15 @@ AUTO, BINFMT_D, DEBIAN = "auto", "binfmt.d", "debian"
 def parser() -> argparse.ArgumentParser:
     """Return the parser for ``binfmtd import``."""
     command = options.parser("import", epilog="Exit status 1 if something could not be read or understood.")
-    command.add_argument("paths", metavar="PATH", nargs="*", help="files or directories (systemd's four binfmt.d)")
-    command.add_argument("--kernel", action="store_true", help="what is registered now, instead of files")
     command.add_argument(
-        "--format", choices=(AUTO, BINFMT_D, DEBIAN), default=AUTO, help="what the files are (auto: their content says)"
+        "paths", metavar="PATH", nargs="*", help="files or directories (systemd's four binfmt.d directories)"
+    )
+    command.add_argument("--kernel", action="store_true", help="import what is registered now, instead of files")
+    command.add_argument(
+        "--format",
+        choices=(AUTO, BINFMT_D, DEBIAN),
+        default=AUTO,
+        help="the format of the files (auto: as their content shows)",
     )
     options.add_config(command)  # every command accepts it; this one ignores it
     options.add_mount(command)
@@ -46,7 +51,9 @@ def main(arguments: Sequence[str]) -> int:
     """Return 0, or 1 if something could not be read or understood; the rest is printed all the same."""
     given = parser().parse_args(arguments)
     if given.kernel and (given.paths or given.format != AUTO):
-        raise UsageError("--kernel takes no files and no --format: import these apart, and put the results together")
+        raise UsageError(
+            "--kernel cannot be combined with files or --format: import them separately, and join the results"
+        )
     collected = _Collected()
     if given.kernel:
         _from_kernel(given.mount, collected)
@@ -86,13 +93,14 @@ class _Collected:
             self.note(found.origin, f"entry {found.name!r} left out: {error}")
             return
         if earlier := self.found.pop(found.name, None):
-            self.note(found.origin, f"entry {found.name!r} replaces the one of {earlier.origin}")
+            self.note(found.origin, f"entry {found.name!r} replaces the earlier one from {earlier.origin}")
         self.found[found.name] = found
         taken = takes_native(found.registration.match, *self.native)
         if taken and found.enabled:
             self.note(
                 found.origin,
-                f"entry {found.name!r} takes {taken} of this host: it will be refused, so remove it or narrow its mask",
+                f"entry {found.name!r} takes {taken} of this host, so binfmtd will refuse it: remove it, or narrow its "
+                "mask",
             )
 
     def note(self, where: str, reason: str) -> None:
@@ -115,13 +123,13 @@ def _from_kernel(mount: str | None, collected: _Collected) -> None:
     with Instance(mounted) as instance:
         observed = Observer().look(instance)
     if not observed.switched_on:
-        collected.note(mounted.directory, "all entries are switched off there, which no config says")
+        collected.note(mounted.directory, "binfmt_misc is switched off as a whole there; a config cannot express that")
     for entry in reversed(observed.entries):  # the newest wins in the kernel, and the last in a config
         origin = f"{mounted.directory}/{entry.name}"
         if is_stand_in(entry.name):
             continue
         if entry.registration is None:
-            collected.fail(origin, "left out: it says something that this version does not know: declare it by hand")
+            collected.fail(origin, "left out: this version of binfmtd cannot read its content: declare it by hand")
         else:
             collected.add(Found(entry.name, entry.registration, origin, entry.enabled))
 
@@ -152,7 +160,9 @@ def _from_others(directory: str, collected: _Collected) -> None:
     if strangers:
         more = f" and {len(strangers) - 3} more" if strangers[3:] else ""
         names = ", ".join(strangers[:3]) + more
-        reason = f"left out, neither *.conf nor Debian's format files: {names}: name a file to import it"
+        reason = (
+            f"left out, because they are neither *.conf nor Debian's format files: {names}; to import a file, name it"
+        )
         collected.note(directory, reason)
 
 
@@ -199,7 +209,7 @@ def _from_file(path: str, kind: str, collected: _Collected) -> None:
         if kind == AUTO and problems and not rules:
             first = problems[0]
             reason = f"neither a binfmt.d file ({first.reason}) nor one of Debian's format files"
-            collected.fail(f"{path}:{first.line}", f"{reason}: say which with --format to hear more")
+            collected.fail(f"{path}:{first.line}", f"{reason}: name the format with --format to see all problems")
             return
         collected.problems(path, problems)
         for rule in rules:
@@ -215,8 +225,8 @@ def _from_debian(path: str, text: bytes, collected: _Collected) -> None:
     if found.detector is not None:
         collected.note(
             path,
-            f"entry {name!r} left out: the kernel cannot ask its detector {found.detector!r}: if its interpreter may "
-            f"have all such files, declare [handlers.{name}] by hand",
+            f"entry {name!r} left out: the kernel cannot run its detector {found.detector!r}, which decides for each "
+            f"file; to give all such files to its interpreter, declare [handlers.{name}] by hand",
         )
         return
     collected.add(Found(name, found.registration, f"{path} (package {found.package})"))

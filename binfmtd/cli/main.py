@@ -22,22 +22,22 @@ from binfmtd.files.cure import cure
 from binfmtd.report.printable import printable
 
 COMMANDS = {
-    "run": "the daemon: register what the config declares, and repair every drift",
-    "apply": "one pass: register what the config declares, and end",
-    "plan": "what apply would do; exit status 3 if there is something to do",
-    "check": "whether the config is valid, and what of it this host cannot take",
-    "status": "what the daemon has and lacks",
-    "reload": "have the daemon read its config again, and wait until it is in force or rejected",
-    "pause": "leave entries, or everything, as an admin makes them, until resumed or for a while",
-    "resume": "end a pause: what drifted meanwhile is repaired",
-    "wait": "wait until architectures are registered: for scripts, CI and init containers",
-    "doctor": "one page about everything that decides whether foreign programs run here, with what to do",
-    "probe": "whether the programs of an architecture run here, through what, and if not, why not",
-    "explain": "why a file runs, or not: what the kernel would do with it, step by step",
-    "arch": "the architectures: their names, their emulators here, what runs natively",
-    "import": "what others declared or registered, as a config: from binfmt.d, Debian's format files or the kernel",
-    "export": "what the config declares in others' formats: binfmt.d, Debian's format files, NixOS, a shell script",
-    "sandbox": "a private binfmt_misc with a daemon in it, for one command, without privileges",
+    "run": "run the daemon, which registers the handlers of the config and repairs every drift",
+    "apply": "apply the config once, without a daemon: register, replace or remove entries",
+    "plan": "print what `apply` would do; exit status 3 if it would change anything",
+    "check": "validate the config, and list what this host cannot register",
+    "status": "show the daemon's state and its handlers",
+    "reload": "make the daemon read its config again, and wait until the new one is in force or rejected",
+    "pause": "stop repairing some or all entries, until `resume` or a time limit",
+    "resume": "end a pause; the daemon then repairs what drifted meanwhile",
+    "wait": "wait until programs of the given architectures can run: for scripts, CI and init containers",
+    "doctor": "check everything that decides whether foreign programs run here, and print what to do",
+    "probe": "run a tiny program of each architecture, and print which entry runs it, or why it does not run",
+    "explain": "print why a file runs or does not run: what the kernel would do with it, step by step",
+    "arch": "list the architectures: their names, their emulators on this host, and which run natively",
+    "import": "convert existing registrations into a config: from binfmt.d, Debian's format files or the kernel",
+    "export": "write the config's handlers in another format: binfmt.d, Debian's format files, NixOS or a shell script",
+    "sandbox": "run one command with a private binfmt_misc and a daemon of its own, without privileges",
 }
 
 _MODULES = {"import": "import_"}  # commands whose names are keywords of Python
@@ -144,7 +144,7 @@ def guarded(command: Callable[[], int]) -> int:
             raise
         from binfmtd.files.distribution import install_module
 
-        why = "is missing" if isinstance(error, ModuleNotFoundError) else f"is of no use ({printable(str(error))})"
+        why = "is missing" if isinstance(error, ModuleNotFoundError) else f"cannot be loaded ({printable(str(error))})"
         print(f"binfmtd: the Python package {package} {why}: run `{install_module(package)}`", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -194,7 +194,9 @@ def help_text() -> str:
         ),
         "",
         *wrapped(
-            "`binfmtd COMMAND --help` explains the options; options or variables without a command mean apply.", columns
+            "`binfmtd COMMAND --help` explains the options. Without a command, options, $BINFMTD_ARCH or "
+            "$BINFMTD_PERSISTENT mean `apply`.",
+            columns,
         ),
     ]
     return "\n".join(lines)

@@ -138,8 +138,8 @@ def refused_beside(pid: int, directory: str, wish: str) -> str:
     if not is_holder(pid, directory):
         reload = "run `binfmtd reload` in the daemon's container"
     return (
-        f"nothing was written: a daemon keeps this instance (pid {pid or 'unknown'}, state directory {directory}) as "
-        f"its own config says: {wish} in {path}, then {reload}"
+        f"nothing was written: a daemon (pid {pid or 'unknown'}, state directory {directory}) manages this instance by "
+        f"its own config: {wish} in {path}, then {reload}"
     )
 
 

@@ -42,8 +42,8 @@ class _Parser(argparse.ArgumentParser):
         """Raise UsageError; for an option of the command `binfmt` it names that command."""
         _, _, unknown = message.partition("unrecognized arguments: ")
         if option := next((word for word in unknown.split() if _name(word) in _OF_BINFMT), None):
-            whose = f"{option.partition('=')[0]} is an option of the command `binfmt`, which comes with binfmtd"
-            raise UsageError(f"{whose}: run `binfmt {unknown}` (as a container, the image binfmt)")
+            whose = f"{option.partition('=')[0]} is an option of the command `binfmt`, which is part of binfmtd"
+            raise UsageError(f"{whose}: run `binfmt {unknown}` (in a container, use the image binfmt)")
         raise UsageError(f"{message}: see `{self.prog} --help`")
 
 
@@ -68,7 +68,9 @@ def _absolute(path: str) -> str:
     try:
         return os.path.abspath(path)
     except OSError as error:
-        raise argparse.ArgumentTypeError(f"{path}: the current directory is gone ({error.strerror})") from None
+        raise argparse.ArgumentTypeError(
+            f"{path}: the current directory does not exist any more ({error.strerror}): give an absolute path"
+        ) from None
 
 
 def add_config(to: argparse.ArgumentParser) -> None:
@@ -78,13 +80,15 @@ def add_config(to: argparse.ArgumentParser) -> None:
         metavar="FILE",
         type=_absolute,
         default=os.environ.get("BINFMTD_CONFIG") or None,
-        help=f"the config, with conf.d/*.toml beside it ($BINFMTD_CONFIG, or {DEFAULT_PATH})",
+        help=f"the config file; conf.d/*.toml in its directory are read as well ($BINFMTD_CONFIG, or {DEFAULT_PATH})",
     )
 
 
 def add_mount(to: argparse.ArgumentParser) -> None:
     """Add ``--mount``, the directory of binfmt_misc."""
-    to.add_argument("--mount", metavar="DIR", help=f"where binfmt_misc is mounted ({DEFAULT_DIRECTORY}, or found)")
+    to.add_argument(
+        "--mount", metavar="DIR", help=f"where binfmt_misc is mounted ({DEFAULT_DIRECTORY}, or where it is found)"
+    )
 
 
 def add_state_dir(to: argparse.ArgumentParser) -> None:
@@ -92,7 +96,8 @@ def add_state_dir(to: argparse.ArgumentParser) -> None:
     to.add_argument(
         "--state-dir",
         metavar="DIR",
-        help="ledger, status and lock ($BINFMTD_STATE_DIR; root: /run/binfmtd; else $XDG_RUNTIME_DIR/binfmtd)",
+        help="the directory of the daemon's status, ledger and lock ($BINFMTD_STATE_DIR; for root /run/binfmtd, else "
+        "$XDG_RUNTIME_DIR/binfmtd)",
     )
 
 
@@ -107,13 +112,14 @@ def add_log(to: argparse.ArgumentParser, level: str = "info") -> None:
         "--log-level",
         choices=LEVELS,
         default=_one_of("BINFMTD_LOG_LEVEL", LEVELS) or level,
-        help="($BINFMTD_LOG_LEVEL; %(default)s)",
+        help="the lowest level that is logged ($BINFMTD_LOG_LEVEL; %(default)s)",
     )
     to.add_argument(
         "--log-format",
         choices=FORMATS,
         default=_one_of("BINFMTD_LOG_FORMAT", FORMATS) or "auto",
-        help="auto: coloured on a terminal, JSON in a container without one, else key=value ($BINFMTD_LOG_FORMAT)",
+        help="auto: coloured text on a terminal, JSON in a container without a terminal, else key=value "
+        "($BINFMTD_LOG_FORMAT)",
     )
 
 
@@ -126,14 +132,14 @@ def add_reach(to: argparse.ArgumentParser) -> None:
         "--no-autoload",
         action="store_true",
         default=switch("BINFMTD_NO_AUTOLOAD"),
-        help="do not load the kernel's module binfmt_misc where it is missing ($BINFMTD_NO_AUTOLOAD)",
+        help="do not load the kernel module binfmt_misc ($BINFMTD_NO_AUTOLOAD)",
     )
     to.add_argument(
         "--own-instance",
         action="store_true",
         default=switch("BINFMTD_OWN_INSTANCE"),
-        help="in a user namespace without binfmt_misc, mount an instance of its own: the host's handlers are hidden in "
-        "it for good ($BINFMTD_OWN_INSTANCE)",
+        help="if this user namespace has no binfmt_misc of its own, mount one: from then on, and also after an "
+        "unmount, the host's handlers have no effect in this namespace ($BINFMTD_OWN_INSTANCE)",
     )
 
 
@@ -143,8 +149,8 @@ def add_arch(to: argparse.ArgumentParser) -> None:
         "--arch",
         metavar="LIST",
         action="append",
-        help="these architectures in place of the config's, by any of their names, separated by commas or blanks; all, "
-        "none, and -NAME to leave one out, of all if there is nothing else ($BINFMTD_ARCH)",
+        help="use these architectures, not the config's: names (any alias) separated by commas or blanks, or all, or "
+        "none; -NAME leaves one out (of all, if no other is given) ($BINFMTD_ARCH)",
     )
 
 
@@ -154,7 +160,8 @@ def add_persistent(to: argparse.ArgumentParser) -> None:
         "--persistent",
         action="store_true",
         default=switch("BINFMTD_PERSISTENT"),
-        help="have the handlers come back after a reboot, through the host's binfmt.d ($BINFMTD_PERSISTENT)",
+        help="also write the handlers to the host's binfmt.d, so that they are registered again after a reboot "
+        "($BINFMTD_PERSISTENT)",
     )
     add_host_root(to)
 
@@ -165,8 +172,8 @@ def add_host_root(to: argparse.ArgumentParser) -> None:
         "--host-root",
         metavar="DIR",
         default=os.environ.get("BINFMTD_HOST_ROOT") or None,
-        help="where a container has the host's root, or its etc/binfmt.d and var/lib/binfmtd ($BINFMTD_HOST_ROOT; "
-        "/host, or found)",
+        help="in a container, the directory where the host's root is mounted, or its etc/binfmt.d and var/lib/binfmtd "
+        "($BINFMTD_HOST_ROOT; /host, or where it is found)",
     )
 
 
@@ -204,7 +211,7 @@ def architectures(given: argparse.Namespace) -> tuple[str, ...] | None:
         words.insert(0, ALL)  # -NAME alone leaves it out of all
     if NONE in words:
         if len(words) > 1:
-            raise UsageError(f"{source}: none says that there are no others: leave it out, or them")
+            raise UsageError(f"{source}: none cannot be combined with other architectures: remove none, or the others")
         return ()
     return tuple(words)
 
@@ -236,7 +243,7 @@ def duration(text: str, option: str, example: str) -> float:
     try:
         return parse_duration(text)
     except FormatError as error:
-        raise UsageError(f"{option}: {text!r} {error}, like {example}; without a unit it is seconds") from None
+        raise UsageError(f"{option}: {text!r} {error}, like {example}; a number without a unit means seconds") from None
 
 
 def switch(variable: str) -> bool:

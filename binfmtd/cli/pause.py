@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
         dest="duration",
         metavar="DURATION",
         type=options.with_unit,
-        help="end by itself after so long: seconds, or with units like 10m or 1h30m",
+        help="end the pause after this time: seconds, or with units like 10m or 1h30m",
     )
     return command
 
@@ -87,7 +87,7 @@ def add_names(parser: argparse.ArgumentParser) -> None:
     options.add_mount(parser)
     options.add_state_dir(parser)
     parser.add_argument(
-        "names", metavar="NAME", nargs="*", help="an entry, or an architecture by any name; without one: everything"
+        "names", metavar="NAME", nargs="*", help="an entry, or an architecture (any alias); without a NAME, all entries"
     )
 
 
@@ -117,7 +117,7 @@ def entries(names: Sequence[str], directory: str) -> list[str]:
         elif status["mount"] is None:
             found.append(name)
         else:
-            hint = did_you_mean(name, tuple(known)) or "`binfmtd status` lists what there is"
+            hint = did_you_mean(name, tuple(known)) or "`binfmtd status` lists the entries"
             raise UsageError(f"{name!r} is neither an entry nor an architecture here: {hint}")
     return found
 
@@ -145,14 +145,16 @@ def change(directory: str, to: Callable[[Pauses], Pauses], *, anew: bool = False
     lock = FileLock(os.path.join(directory, LOCK_NAME))
     try:
         if not lock.wait(PATIENCE_SECONDS):
-            raise StateError(f"another `binfmtd pause` or `resume` is at work with {directory}: try again")
+            raise StateError(f"another `binfmtd pause` or `resume` is still running with {directory}: try again")
     except OSError as error:
         raise StateError(f"{error.filename}: {error.strerror}: {cure(error)}") from None
     try:
         before = file.read()
         unread = file.problem is not None
         if unread and not anew:
-            raise StateError(f"{file.problem}: `binfmtd resume` without a name ends that, and all pauses")
+            raise StateError(
+                f"{file.problem}: run `binfmtd resume` without a name, which writes it anew and ends all pauses"
+            )
         if not file.write(to(before)):
             raise StateError(file.problem or "the pause could not be written")
         return None if unread else before.until
@@ -166,13 +168,13 @@ def obeyed(directory: str) -> int:
     If no daemon runs, warn and return 0: the next daemon reads the file.
     """
     if running_pid(directory) is None:
-        warn("no daemon runs with this state directory: the next one will obey")
+        warn("no daemon runs with this state directory: the change takes effect when one starts")
         return 0
     deadline = time.monotonic() + OBEYED_SECONDS
     file = PauseFile(directory, boot_id())
     while _paused(directory) != set(file.read().until):  # read again: another command may have changed it
         if time.monotonic() >= deadline:
-            warn(f"the daemon has not obeyed within {OBEYED_SECONDS:g} s: `binfmtd status` says what it does")
+            warn(f"the daemon did not apply the change within {OBEYED_SECONDS:g} s: see `binfmtd status`")
             return 1
         time.sleep(_LOOK_SECONDS)
     return 0

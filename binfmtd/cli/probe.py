@@ -36,10 +36,12 @@ DOES_NOT_RUN = 1
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser for ``binfmtd probe``."""
-    command = options.parser("probe", epilog="Exit status 1 if an architecture that was named does not run.")
-    command.add_argument("names", metavar="ARCH", nargs="*", help="only these, by any name they go by")
+    command = options.parser("probe", epilog="Exit status 1 if the programs of a named architecture do not run.")
+    command.add_argument("names", metavar="ARCH", nargs="*", help="only these architectures (any alias)")
     command.add_argument(
-        "--write", action="store_true", help="print nothing, and leave the result where the daemon looks for it"
+        "--write",
+        action="store_true",
+        help="print nothing, and write the result to the state directory, where the daemon reads it",
     )
     options.add_config(command)  # every command accepts it; this one ignores it
     options.add_mount(command)
@@ -52,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     """Return 0, or 1 if an architecture that was named does not run."""
     given = parser().parse_args(arguments)
     if given.write and given.names:
-        raise UsageError("--write is about all architectures: leave the names out")
+        raise UsageError("--write tries all architectures: leave the names out")
     try:
         wanted = [find_architecture(name) for name in given.names] or list(CATALOG.values())
     except FormatError as error:

@@ -30,16 +30,16 @@ def reach(programs: Programs, entry: Entry, registration: Registration) -> Reach
     if isinstance(file, Refusal):
         return Reach(here=False, in_chroot=False, static=False, why=file.reason)
     if not file.place:
-        why = f"{path} is not there any more; the kernel has the file that it opened (flag F)"
+        why = f"{path} does not exist any more; the kernel uses the file that it opened at the registration (flag F)"
         return Reach(here=True, in_chroot=True, static=True, why=why)
     needs = _needs(programs, file)
     if not opened:
-        why = f"without flag F {path} is looked up in the chroot" + (f", and so is {needs}" if needs else "")
+        why = f"without flag F the kernel looks for {path} in the chroot" + (f", and for {needs}" if needs else "")
         return Reach(here=True, in_chroot=False, static=needs is None, why=why)
     if needs is None:
-        why = "the kernel has it opened (flag F), and it is static"
+        why = "the kernel opened it at the registration (flag F), and it is static"
         return Reach(here=True, in_chroot=True, static=True, why=why)
-    why = f"the kernel has it opened (flag F), but it needs {needs} there as well: a static one does not"
+    why = f"the kernel opened it at the registration (flag F), but in a chroot it needs {needs}, unlike a static one"
     return Reach(here=True, in_chroot=False, static=False, why=why)
 
 

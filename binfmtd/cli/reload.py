@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="DURATION",
         type=options.with_unit,
         default=DEFAULT_TIMEOUT,
-        help=f"give up after so long: seconds, or with units like 1m30s ({DEFAULT_TIMEOUT})",
+        help=f"give up after this time: seconds, or with units like 1m30s ({DEFAULT_TIMEOUT})",
     )
     options.add_config(command)  # every command accepts these two; this one ignores them
     options.add_mount(command)
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         signal.pidfd_send_signal(daemon, signal.SIGHUP)
     except PermissionError:
-        raise StateError(f"the daemon of {directory} is another user's: run this as that user or as root") from None
+        raise StateError(f"the daemon of {directory} runs as another user: run this as that user or as root") from None
     except ProcessLookupError:
         raise StateError(f"the daemon of {directory} has just ended") from None
     document = answer(directory, daemon, sent, deadline)
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str]) -> int:
         warn(f"the daemon has not answered within {given.timeout}: `binfmtd status` shows its state")
         return FAILED
     if rejected := document["config"]["error"]:
-        warn(f"the config was rejected, and the one before it stays in force: {rejected}")
+        warn(f"the config was rejected, and the previous one stays in force: {rejected}")
         return FAILED
     print(f"the config is in force: {printable(sentence(document))}")
     failures = _failures(document)
@@ -82,10 +82,13 @@ def _daemon(directory: str, deadline: float) -> int:
     while (found := holder(directory)) is None and time.monotonic() < deadline:
         time.sleep(_INTERVAL_MS / 1000)
     if found is None:
-        raise StateError(f"no daemon runs with the state directory {directory}: name its own with --state-dir")
+        raise StateError(f"no daemon runs with the state directory {directory}: name the daemon's own with --state-dir")
     pid, purpose = found
     if purpose == APPLY:
-        raise StateError(f"`binfmtd apply` (pid {pid}) has the state directory {directory}, and no daemon: try again")
+        raise StateError(
+            f"no daemon runs with the state directory {directory}; `binfmtd apply` (pid {pid}) uses it at the moment: "
+            "try again"
+        )
     try:
         process = os.pidfd_open(pid)
     except (OSError, ValueError):
@@ -94,7 +97,8 @@ def _daemon(directory: str, deadline: float) -> int:
     if process is None or not is_holder(pid, directory):
         raise StateError(
             f"the daemon of {directory} runs in another container or pid namespace (pid {pid or 'unknown'} there), and "
-            "can be signalled only from inside: `docker exec CONTAINER binfmtd reload`, with the container that runs it"
+            "can be signalled only from there: run `docker exec CONTAINER binfmtd reload`, where CONTAINER is the "
+            "daemon's"
         )
     return process
 
@@ -117,7 +121,7 @@ def answer(directory: str, daemon: int, sent: float, deadline: float) -> dict[st
         if document is not None:
             config = document["config"]
             if "reload_began" not in config:
-                raise StateError("the daemon is of another version of binfmtd: restart it")
+                raise StateError("the daemon runs another version of binfmtd: restart it")
             answered = (config["reload_began"] or 0.0) > sent
             if answered and (config["error"] or document["state"] != "drifting" or late):
                 return document

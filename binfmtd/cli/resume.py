@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
 
     def without(before: Pauses) -> Pauses:
         if names and EVERYTHING in before.until:
-            raise UsageError("everything is paused: `binfmtd resume` without a name ends that")
+            raise UsageError("everything is paused: run `binfmtd resume` without a name, which ends all pauses")
         return before.without(names)
 
     before = change(directory, without, anew=not names)

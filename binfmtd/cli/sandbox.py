@@ -36,7 +36,9 @@ _BY_THE_TERMINAL = (signal.SIGINT, signal.SIGQUIT)  # it sends them to the comma
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser for ``binfmtd sandbox``."""
-    command = options.parser("sandbox", epilog="Inside you are root of your own namespace; without COMMAND, a shell.")
+    command = options.parser(
+        "sandbox", epilog="COMMAND runs as root of its own user namespace; without COMMAND, a shell does."
+    )
     options.add_config(command)
     options.add_arch(command)
     options.add_mount(command)
@@ -49,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="run COMMAND in this root tree, with /proc, /sys, /dev and this host's resolv.conf",
     )
-    command.add_argument("command", metavar="COMMAND", nargs="*", help="what to run, after --")
+    command.add_argument("command", metavar="COMMAND", nargs="*", help="the command to run, after --")
     return command
 
 
@@ -140,7 +142,9 @@ def _directory() -> Iterator[str]:
         with _uninterrupted():
             directory = tempfile.TemporaryDirectory(prefix="binfmtd-sandbox-", ignore_cleanup_errors=True)
     except OSError as error:
-        raise SandboxError(f"no place for temporary files ({error.strerror}): name one in $TMPDIR") from None
+        raise SandboxError(
+            f"no directory for temporary files can be used ({error.strerror}): set $TMPDIR to one"
+        ) from None
     with directory as path:
         yield path
 
@@ -155,7 +159,9 @@ def _daemon(directory: str, arguments: Sequence[str]) -> Iterator[subprocess.Pop
         try:
             channel.bind(address)
         except OSError as error:
-            raise SandboxError(f"{address} cannot be a socket ({error}): name a shorter path in $TMPDIR") from None
+            raise SandboxError(
+                f"the socket {address} cannot be made ({error}): set $TMPDIR to a shorter path"
+            ) from None
         with _uninterrupted() as masked:
 
             def before_exec() -> None:
@@ -216,7 +222,8 @@ def _run(command: list[str], environment: dict[str, str], before: Callable[[], N
         raise _CommandError(f"{command[0]!r}: {error.strerror}", NOT_EXECUTABLE) from None
     except subprocess.SubprocessError:  # in ``before``; subprocess does not report the reason
         raise SandboxError(
-            "the command's own user namespace or root directory cannot be had: see user.max_user_namespaces"
+            "the command's own user namespace or root directory cannot be set up: see the sysctl "
+            "user.max_user_namespaces"
         ) from None
     for number in early:
         child.send_signal(number)

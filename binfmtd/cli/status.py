@@ -42,10 +42,10 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--watch",
         action="store_true",
-        help="show it anew as it changes, until ^C; with --json one document a line",
+        help="show the status again each time it changes, until ^C; with --json, one document per line",
     )
     command.add_argument(
-        "names", metavar="NAME", nargs="*", help="an entry, or an architecture by any name: only these"
+        "names", metavar="NAME", nargs="*", help="show only these: an entry, or an architecture (any alias)"
     )
     return command
 
@@ -55,7 +55,9 @@ def main(arguments: Sequence[str]) -> int:
     given = parser().parse_args(arguments)
     directory = state_dir_to_read(given)
     if given.names and (given.watch or given.check or given.problems or given.all):
-        raise UsageError("a NAME goes with --history and --json, not with --check, --problems, --all or --watch")
+        raise UsageError(
+            "a NAME can be combined with --history and --json, but not with --check, --problems, --all or --watch"
+        )
     if given.watch:
         from binfmtd.cli.status_watch import watch
 

@@ -36,7 +36,7 @@ _COLOURS = {
     "refused": _RED,
     "degraded": _RED,
 }
-NO_DAEMON = "no daemon runs with this state directory: what you see is what the last one left"
+NO_DAEMON = "no daemon runs with this state directory: the last one wrote this status"
 
 
 class Page(NamedTuple):
@@ -99,7 +99,7 @@ def named_view(status: Mapping[str, Any], page: Page) -> list[str]:
     """Return the handlers of a status that was narrowed to some names, and the end of their history."""
     table = _handlers(status["handlers"], page)
     foreign = {"foreign": _foreign(status["foreign"], len(status["foreign"]))} if status["foreign"] else {}
-    found = [*table, *_labelled(foreign, page)] or ["no handler has this name, and no entry"]
+    found = [*table, *_labelled(foreign, page)] or ["no handler and no entry has this name"]
     return [*found, "", *history_view({"history": status["history"][-_LAST_ROWS:]}, page)]
 
 
@@ -205,11 +205,11 @@ def _details(status: Mapping[str, Any], pid: int | None, page: Page) -> dict[str
         "foreign": _foreign(status["foreign"], sum(status["foreign_count"].values())),
         **_last_drift(status["history"], page.ago),
         "mount": "none" if mount is None else mount["directory"] + _read_only(status),
-        "config": f"{', '.join(config['files']) or 'none: the defaults'}, generation {config['generation']}, "
+        "config": f"{', '.join(config['files']) or 'no file: the defaults'}, generation {config['generation']}, "
         f"loaded {page.ago(config['loaded_at'])}",
         "last pass": last
         and f"{last['id']} ({last['trigger']}), {counted(last['actions'], 'action')}, {page.ago(last['at'])}",
-        "daemon": f"pid {pid}" if pid else "runs" if pid == 0 else "none runs: this is what the last one left",
+        "daemon": f"pid {pid}" if pid else "runs" if pid == 0 else "none runs: the last one wrote this status",
     }
 
 

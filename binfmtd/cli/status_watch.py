@@ -37,7 +37,7 @@ _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 _HOME, _END_LINE, _END_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 
 _Seen = tuple[dict[str, Any] | None, int | None, str]
-"""The document, the daemon's process id (as ``running_pid``), and what is wrong with either."""
+"""The status document, the daemon's process id (as from ``running_pid``), and the problem with either, or empty."""
 
 
 def watch(directory: str, *, as_json: bool) -> NoReturn:

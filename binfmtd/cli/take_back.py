@@ -35,8 +35,8 @@ def take_back(given: argparse.Namespace) -> int:
         with visit(Config(()), directory, options.where(given)) as here:
             if here.daemon is not None:
                 warn(
-                    f"nothing was taken back: a daemon keeps this instance (pid {here.daemon or 'unknown'}, state "
-                    f"directory {directory}), and what is taken from it comes back: stop it, and run this again"
+                    f"nothing was removed: a daemon (pid {here.daemon or 'unknown'}, state directory {directory}) "
+                    "manages this instance and would register the entries again: stop it, then run this again"
                 )
                 return FAILED
             removed = here.remove(_ours(here, rules))
@@ -44,13 +44,13 @@ def take_back(given: argparse.Namespace) -> int:
         pass  # no other process has it mounted, so nothing is registered
     except MountError as error:
         if rules:
-            warn(f"entries may be left: {error}")
+            warn(f"entries may still be registered: {error}")
             status = FAILED
     there = persistence.take_back()
     if given.json:
         print_json({"removed": removed, "persistent": None})
     elif there or removed:
-        for what in (f"{persistence.file} and what it points to", *removed):
+        for what in (f"{persistence.file} and its copies of emulators", *removed):
             print(printable(f"removed {what}"))
     else:
         print("nothing to do")

@@ -32,13 +32,13 @@ _LONGEST_SLEEP = 60.0  # seconds between two looks where inotify reports changes
 def parser() -> argparse.ArgumentParser:
     """Return the parser for ``binfmtd wait``."""
     command = options.parser("wait")
-    command.add_argument("names", metavar="ARCH", nargs="+", help="an architecture, by any name it goes by")
+    command.add_argument("names", metavar="ARCH", nargs="+", help="an architecture (any alias)")
     command.add_argument(
         "--timeout",
         metavar="DURATION",
         type=options.with_unit,
         default=DEFAULT_TIMEOUT,
-        help=f"give up after so long: seconds, or with units like 1m30s ({DEFAULT_TIMEOUT})",
+        help=f"give up after this time: seconds, or with units like 1m30s ({DEFAULT_TIMEOUT})",
     )
     options.add_config(command)  # every command accepts it; this one ignores it
     options.add_mount(command)
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
     problem = wait(wanted, given.mount, HostFacts(state_dir_or_none(given), writes=False), deadline)
     if problem is None:
         return 0
-    warn(f"not within {given.timeout}: {problem}")
+    warn(f"timed out after {given.timeout}: {problem}")
     return 1
 
 

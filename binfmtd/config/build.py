@@ -53,7 +53,7 @@ def build(merged: Merged, sources: tuple[str, ...], included: Included = NOTHING
 def _told(warnings: Sequence[str]) -> tuple[str, ...]:
     """Return the first MOST_WARNINGS, and one more with the number of the rest: thousands would not be read."""
     more = len(warnings) - MOST_WARNINGS
-    return (*warnings[:MOST_WARNINGS], *([f"and {more} more warnings, which are left out here"] if more > 0 else []))
+    return (*warnings[:MOST_WARNINGS], *([f"and {more} more warnings, which are not shown"] if more > 0 else []))
 
 
 def _metrics(merged: Merged) -> Metrics:
@@ -61,7 +61,7 @@ def _metrics(merged: Merged) -> Metrics:
     if wanted != Metrics() and find_spec("prometheus_client") is None:
         origin = next(merged.origins["metrics", key] for key in wanted._fields if getattr(wanted, key))
         raise origin.refuse(
-            "takes the Python package prometheus_client, which is not installed: run "
+            "requires the Python package prometheus_client, which is not installed: run "
             f"`{install_module('prometheus_client')}`"
         )
     return wanted
@@ -78,7 +78,7 @@ def _architectures(merged: Merged, sources: tuple[str, ...], warnings: list[str]
             wanted = dict.fromkeys(CATALOG, ALL) | wanted  # an architecture's own name takes precedence over "all"
             continue
         if word.removeprefix("-").strip().lower() == ALL:
-            raise origin.refuse(f'{word!r} is not valid: write "all" for every one, and [] for none')
+            raise origin.refuse(f'{word!r} is not valid: write "all" for all architectures, or [] for none')
         try:
             name = find(word.removeprefix("-")).name
         except FormatError as error:
@@ -86,9 +86,11 @@ def _architectures(merged: Merged, sources: tuple[str, ...], warnings: list[str]
         (left_out if word.startswith("-") else wanted)[name] = word
     for name, word in left_out.items():
         if wanted.get(name, ALL) != ALL:
-            warnings.append(f"{origin.file}: architectures: has both {wanted[name]!r} and {word!r}: it is left out")
+            both = f"contains both {wanted[name]!r} and {word!r}: the architecture is excluded"
+            warnings.append(f"{origin.file}: architectures: {both}")
     if left_out and not wanted:
-        warnings.append(f'{origin.file}: architectures: only leaves out: write "all" before if all others are meant')
+        only = 'contains only exclusions, so it declares no architecture: to have all others, add "all" to it'
+        warnings.append(f"{origin.file}: architectures: {only}")
     # Architectures with images come first, so they are the first to be served after a flush.  No two share a file.
     for name in sorted(CATALOG, key=lambda name: CATALOG[name].platform is None):
         if name in wanted and name not in left_out:
@@ -108,7 +110,7 @@ def _architecture(merged: Merged, name: str, source: str, asked: Origin, *, from
     flags = table.get("flags", emulators.get("flags", DEFAULT_FLAGS))
     if "flags" not in table and Flags.C in flags:
         raise origin(("flags",)).refuse(
-            "C lets foreign set-uid programs run as root: give it to one architecture by name, in [emulators.NAME]"
+            "C lets set-uid programs of other architectures run as root: set it for one of them, in [emulators.NAME]"
         )
     declaration = Declaration(
         name=entry.replace(PLACEHOLDER, name),
@@ -181,5 +183,5 @@ def _one_for_each_name(
             warnings.append(f"entry {later.name!r} is declared twice: {later.source} replaces {earlier.source}")
         by_name[later.name] = later
     if nobody_asked:
-        warnings.append(f'included files declare entries that "all" would, and replace them: {", ".join(nobody_asked)}')
+        warnings.append(f'included files replace these entries that "all" declares: {", ".join(nobody_asked)}')
     return by_name.values()

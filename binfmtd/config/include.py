@@ -45,7 +45,7 @@ def check_word(word: str) -> str:
     if not is_word(word):
         hint = did_you_mean(word, (SYSTEMD,))
         raise FormatError(
-            f'{word!r} is nothing to include{f" ({hint})" if hint else ""}: write "{SYSTEMD}" for systemd\'s '
+            f'{word!r} cannot be included{f" ({hint})" if hint else ""}: write "{SYSTEMD}" for systemd\'s '
             "directories, or the absolute path of a directory"
         )
     return word
@@ -77,7 +77,8 @@ def read(words: Iterable[str], trust: Trust) -> Included:
             told = bad[:_TOLD]
             warnings += (f"{shown(file)}:{problem.line}: not included: {problem.reason}" for problem in told)
             if more := len(bad) - len(told):
-                warnings.append(f"{shown(file)}: not included: {more} more lines: is this a file of binfmt.d?")
+                remedy = "check that this is a binfmt.d file"
+                warnings.append(f"{shown(file)}: {more} more bad lines were not included: {remedy}")
     return Included(tuple(rules), tuple(warnings))
 
 
@@ -93,8 +94,8 @@ def _files(word: str, trust: Trust, seen: Seen, warnings: list[str]) -> Sequence
         else:
             trusted.append(directory)
         if word != SYSTEMD and not os.path.exists(directory):
-            remedy = "create it, or take it out of `include`"
-            warnings.append(f"include: there is no directory {shown(directory)}: {remedy}")
+            remedy = "create it, or remove it from `include`"
+            warnings.append(f"include: directory {shown(directory)} does not exist: {remedy}")
     files, errors = conf_files(trusted)
     warnings += (str(unreadable(str(error.filename), error)) for error in errors)
     return files

@@ -13,6 +13,7 @@ from binfmtd.config.look import shown, unreadable
 from binfmtd.errors import ConfigError, FormatError
 from binfmtd.files.atomic import read_regular, write_atomically
 from binfmtd.files.chain import walk
+from binfmtd.files.cure import cure
 from binfmtd.files.trust import Trust, way_untrusted
 
 FILE_NAME = "last-valid.json"
@@ -27,7 +28,8 @@ def keep_last_valid(state_dir: str, contents: Contents) -> str | None:
     try:
         write_atomically(path, json.dumps({"schema": _SCHEMA, "files": files}).encode("ascii"), 0o600)
     except OSError as error:
-        return f"{path}: {error.strerror}: a start while the config is invalid will not find this one: make room"
+        unsaved = "this config was not saved, so the daemon cannot start with it while the files are invalid"
+        return f"{path}: {error.strerror}: {unsaved}: {cure(error)}"
     return None
 
 
@@ -43,7 +45,7 @@ def read_last_valid(state_dir: str, trust: Trust) -> Contents:
             raise FormatError(f"schema {content['schema']!r} is not {_SCHEMA}")
         return tuple((str(file), str(text).encode()) for file, text in content["files"])
     except FileNotFoundError:
-        raise ConfigError(f"{shown(path)} is not there") from None
+        raise ConfigError(f"{shown(path)} does not exist") from None
     except OSError as error:
         raise unreadable(path, error) from None
     except (FormatError, ValueError, KeyError, TypeError, RecursionError) as error:

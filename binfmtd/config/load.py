@@ -84,7 +84,7 @@ def _read_when_still(look: Callable[[], Look], read: Callable[[Look], T]) -> T:
         if monotonic() >= give_up:
             raise _StillChangesError(
                 f"{shown((*before.files, *before.directories, DEFAULT_PATH)[0])}: still changes after {PATIENCE:g} s: "
-                "write it beside and rename it over, then load it again"
+                "write a temporary file and rename it over this one, then load the config again"
             )
         sleep(NAP)
 
@@ -123,7 +123,7 @@ def _read(look: Look, trust: Trust) -> Contents:
         except OSError as error:
             raise unreadable(file, error) from error
         except FormatError as error:
-            raise ConfigError(f"{shown(file)}: not read: {error}") from error
+            raise ConfigError(f"{shown(file)}: cannot be read: {error}") from error
     return tuple(contents)
 
 

@@ -40,12 +40,14 @@ def unreadable(path: str, error: OSError) -> ConfigError:
     """Return the error for a file that cannot be read, with the remedy for its errno."""
     if error.errno == ENOENT:
         remedy = (
-            "a link that leads nowhere: mend or remove it" if os.path.islink(path) else "create it, or name another"
+            "the link leads to no existing file: correct or remove it"
+            if os.path.islink(path)
+            else "create it, or name another"
         )
     elif error.errno == ELOOP:
-        remedy = "a link that leads back to itself: mend or remove it"
+        remedy = "the link leads back to itself: correct or remove it"
     elif error.errno in (EACCES, EPERM):
-        remedy = "make it readable for whom the daemon runs as, or name another"
+        remedy = "make it readable for the daemon's user, or name another"
     else:
         remedy = f"{cure(error)}, or name another"
     return ConfigError(f"{shown(path)}: cannot be read: {error.strerror}: {remedy}")

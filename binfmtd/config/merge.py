@@ -85,7 +85,7 @@ def _add(merged: Merged, file: str, later: ConfigFile) -> None:
             raise origin.refuse(error) from error
         if name in here:
             raise origin.refuse(
-                f"the same architecture as {dotted('emulators', here[name])}: make one table of the two"
+                f"is the same architecture as {dotted('emulators', here[name])}: put both tables into one"
             )
         here[name] = written
         merged.architectures.setdefault(name, {}).update(table)
@@ -96,6 +96,6 @@ def _add(merged: Merged, file: str, later: ConfigFile) -> None:
         origin = Origin(file, dotted("handlers", name))
         if merged.handlers.pop(name, None) is not None:
             earlier_file = merged.origins["handlers", name].file
-            merged.warnings.append(f"{file}: {origin.key}: replaces all of the one in {earlier_file}")
+            merged.warnings.append(f"{file}: {origin.key}: replaces the whole table of this name in {earlier_file}")
         merged.handlers[name] = handler
         merged.origins["handlers", name] = origin

@@ -72,12 +72,12 @@ def _explain(problem: ErrorDetails) -> tuple[str, str]:
     elif kind == "extra_forbidden" or _is_no_architecture(problem):
         table = _KEYS["" if len(location) == 1 else str(location[0]), len(location)]
         known = [key for key in table.__annotations__ if key != BY_ARCHITECTURE]
-        hint = did_you_mean(str(location[-1]), known) or f"valid here are {', '.join(known)}"
+        hint = did_you_mean(str(location[-1]), known) or f"the valid keys are {', '.join(known)}"
         reason = f"unknown key: {hint}"
     elif kind == "enum":
         reason = f"{shown(value)} is not valid: write {problem['ctx']['expected']}"
     elif kind == "too_short":
-        reason = "is empty: give at least one, or leave the key out"
+        reason = "is empty: give at least one item, or remove the key"
     elif kind == "too_long":
         reason = f"has more than {problem['ctx']['max_length']} items: write fewer"
     else:

@@ -34,9 +34,9 @@ def shown(value: object) -> str:
     try:
         text = repr(value)
     except RecursionError:
-        return "what is nested so deeply"
+        return "a value that is nested too deeply"
     except ValueError:  # sys.set_int_max_str_digits
-        return "a number of thousands of digits"
+        return "a number with thousands of digits"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -85,7 +85,7 @@ def _raising_value_error(check: Callable[[str], Any]) -> Callable[[object], Any]
 
 def _pattern(text: str) -> str:
     if set("{}") & set(text.replace(PLACEHOLDER, "")):
-        raise FormatError(f"{text!r} has a brace that is not part of {PLACEHOLDER}: that is the only placeholder")
+        raise FormatError(f"{text!r} has a brace that is not part of {PLACEHOLDER}, the only placeholder: remove it")
     return text
 
 
@@ -96,25 +96,26 @@ def _interpreter(text: str) -> str:
 
 def _absolute(text: str) -> str:
     if not text.startswith("/") or text.endswith("/") or "\0" in text:
-        raise FormatError(f"{text!r} is no absolute path of a file: write one, like /run/a-file")
+        raise FormatError(f"{text!r} is not the absolute path of a file: write one, like /run/a-file")
     return text
 
 
 def _entry_pattern(text: str) -> str:
     if PLACEHOLDER not in text:
-        raise FormatError(f"{text!r} would name every architecture alike: put {PLACEHOLDER} into it")
+        raise FormatError(f"{text!r} would give all architectures the same entry name: put {PLACEHOLDER} into it")
     return _pattern(text)
 
 
 def _extension(text: str) -> str:
     if "." in text:
-        raise FormatError(f"{text!r} never matches: the kernel compares what follows the last dot, so leave dots out")
+        compares = "the kernel compares only the text after the last dot of a file's name"
+        raise FormatError(f"{text!r} never matches, because {compares}: write it without dots")
     return text
 
 
 def _textfile(path: str) -> str:
     if not os.path.isabs(path) or not path.endswith(".prom") or "\0" in path:
-        raise FormatError(f"{path!r} must be an absolute path that ends in .prom: node_exporter reads no other")
+        raise FormatError(f"{path!r} must be an absolute path that ends in .prom: node_exporter reads no other files")
     return path
 
 
@@ -234,4 +235,4 @@ class ConfigFile(TypedDict, total=False):
 
 
 FILE = TypeAdapter(ConfigFile)
-"""What checks one file's tables."""
+"""The validator of one file's tables."""

@@ -136,10 +136,10 @@ class Attachment:
             return f"{where} is mounted read-only: run `mount -o remount,bind,rw {where}`"
         if self.mounted is not None and self.mounted.host_unmounted:
             return (
-                f"{self.mounted.directory}: the host has unmounted binfmt_misc, and the entries end with this mount "
-                f"namespace: run `mount -t binfmt_misc binfmt_misc {DEFAULT_DIRECTORY}` on the host, which keeps them, "
-                "and then start this anew"
+                f"{self.mounted.directory}: the host has unmounted binfmt_misc, so all entries vanish when this "
+                f"container ends: run `mount -t binfmt_misc binfmt_misc {DEFAULT_DIRECTORY}` on the host to keep them, "
+                "then restart this container"
             )
         if self._watch.exhausted:
-            return f"{self._watch.exhausted}; until then it looks about once a second"
+            return f"{self._watch.exhausted}; until then the daemon checks binfmt_misc about once a second"
         return None

@@ -41,7 +41,9 @@ class BootFile:
         try:
             content = json.loads(read_state(self._path))
             if content["schema"] != self._stamp["schema"]:
-                raise FormatError(f"schema {content['schema']!r} is not {self._stamp['schema']}")
+                raise FormatError(
+                    f"the file has schema {content['schema']!r}, and this version reads {self._stamp['schema']}"
+                )
             return parse(content) if content["boot_id"] == self._stamp["boot_id"] else None
         except FileNotFoundError:
             return None

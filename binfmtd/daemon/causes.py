@@ -40,9 +40,9 @@ _FOUND = {
     Drift.MISSING: "missing",
     Drift.CHANGED: "different from the config",
     Drift.DISABLED: "disabled",
-    Drift.UNWANTED: "not wanted by the config",
-    Drift.OUT_OF_ORDER: "below a newer entry that takes the same files",
-    Drift.STALE_INTERPRETER: "bound by F to an older file than the interpreter's",
+    Drift.UNWANTED: "not allowed by the config",
+    Drift.OUT_OF_ORDER: "overridden by a newer entry that takes the same files",
+    Drift.STALE_INTERPRETER: "registered with an outdated or unknown interpreter file (flag F)",
     Drift.SWITCHED_OFF: "switched off",
 }
 
@@ -146,7 +146,7 @@ def _tool(entry: Entry | None) -> str | None:
 
 def _difference(entry: Entry | None, wanted: Registration | None) -> str:
     if entry is None or wanted is None:
-        return "it is enabled, and the config says enabled = false"
+        return "it is enabled, but the config has enabled = false"
     return difference(entry.registration, wanted)
 
 
@@ -156,10 +156,10 @@ def _cause(found: _Found, agent: str) -> Cause:
     if deed is None:
         return Cause(found.drift.value, _FOUND[found.drift], found.detail)
     if found.drift is Drift.MISSING and found.flushed:
-        deed = "removed at once"
+        deed = "removed together with all other entries"
     by = agent if found.flushed else _ANOTHER
     if found.tool is not None:
-        by += f" (it looks like {found.tool})" if by == _ANOTHER else f" (with rules of {found.tool})"
+        by += f" (probably {found.tool})" if by == _ANOTHER else f" (probably with binfmt.d files of {found.tool})"
     words = f"{deed} by {by}"
     return Cause("flushed" if found.flushed else words, words, found.detail)
 

@@ -87,7 +87,10 @@ class Exporter:
                 self._server = HttpServer(listener, self._answer, self._report.metrics_failed)
                 self._report.listening(_shown(listener.getsockname()))
         except (OSError, RuntimeError) as error:  # no descriptors left, no threads
-            self._report.metrics_failed(f"[metrics]: {error}")
+            self._report.metrics_failed(
+                f"[metrics]: the textfile or the HTTP server cannot be started: {error}; the daemon tries again at the "
+                "next reload or resync"
+            )
         except ImportError as error:
             self._report.metrics_failed(f"[metrics]: {cannot_load(error)}")
         if self._textfile is not None and self._snapshot is not None:
@@ -99,7 +102,7 @@ class Exporter:
         try:
             return _listening(address)
         except OSError as error:
-            why = f"{os.strerror(error.errno or 0)}: tried again with the next reload or resync"
+            why = f"{os.strerror(error.errno or 0)}; the daemon tries again at the next reload or resync"
             self._report.metrics_failed(f'[metrics] listen = "{_shown(address)}": {why}')
             return None
 

@@ -49,12 +49,12 @@ class _Handler(BaseHTTPRequestHandler):
         path, _, _ = self.path.partition("?")
         known = self._PATHS.get(path)
         if known is None:
-            self._send(HTTPStatus.NOT_FOUND, TEXT, f"here are {', '.join(self._PATHS)}\n".encode())
+            self._send(HTTPStatus.NOT_FOUND, TEXT, f"not found; available paths: {', '.join(self._PATHS)}\n".encode())
         else:
             self._send(*known(self))
 
     def _refuse(self) -> None:
-        self._send(HTTPStatus.METHOD_NOT_ALLOWED, TEXT, b"only GET\n")
+        self._send(HTTPStatus.METHOD_NOT_ALLOWED, TEXT, b"only GET is allowed\n")
 
     do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_TRACE = do_CONNECT = _refuse  # noqa: N815
 
@@ -67,10 +67,10 @@ class _Handler(BaseHTTPRequestHandler):
             return HTTPStatus.NOT_IMPLEMENTED, TEXT, why.encode()
 
     def _healthz(self) -> _Answer:
-        return _verdict([] if self._alive else ["the loop has not come round in time"])
+        return _verdict([] if self._alive else ["the daemon's main loop is stuck"])
 
     def _readyz(self) -> _Answer:
-        return _verdict([*([] if self._alive else ["the loop has not come round in time"]), *self._snapshot.unready])
+        return _verdict([*([] if self._alive else ["the daemon's main loop is stuck"]), *self._snapshot.unready])
 
     def _status(self) -> _Answer:
         html = "text/html" in self.headers.get("Accept", "")

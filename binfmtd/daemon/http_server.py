@@ -82,7 +82,10 @@ class HttpServer:
             except ConnectionError:  # the client was gone before
                 continue
             except OSError as error:  # EMFILE, ENFILE, ENOBUFS, ENOMEM
-                self._failed(f"[metrics] HTTP: {os.strerror(error.errno or 0)}")
+                self._failed(
+                    f"[metrics] HTTP: cannot accept a connection: {os.strerror(error.errno or 0)}; trying again every "
+                    "second"
+                )
                 await asyncio.sleep(_REST_SECONDS)
                 continue
             if len(self._open) >= CONNECTIONS:

@@ -33,7 +33,9 @@ _SHORT = 0.02  # seconds that the loop waits for an answer in ``same``
 THREADS = 64  # at most, hanging ones included
 _AGAIN = 1.0  # seconds until paths are looked at for which no thread was left
 _UNKNOWN = InterpreterFacts()
-_UNANSWERED = InterpreterFacts(problem="its file system does not answer")
+_UNANSWERED = InterpreterFacts(
+    problem="its file system does not answer, so the handler cannot be registered until it does"
+)
 
 
 class Answer(NamedTuple):

@@ -29,7 +29,9 @@ class Ledger:
 
     def __init__(self, state_dir: str | None, boot_id: str) -> None:
         self.file = BootFile(state_dir, FILE_NAME, SCHEMA, boot_id)
-        found = self.file.read(_parse, "what it knew is lost, entries as declared are adopted")
+        found = self.file.read(
+            _parse, "its records are lost: entries that equal the config count as binfmtd's, all others as foreign"
+        )
         self.records, self._earlier_intents, self._instance = found or ({}, {}, None)
         self._intents: dict[str, Registration] = {}
         self._saved: _Content | None = None if found else ({}, {}, None)
@@ -77,7 +79,7 @@ class Ledger:
                 "entries": {name: _to_json(name, record) for name, record in sorted(records.items())},
                 "intents": {name: to_text(encode_line(name, each)) for name, each in sorted(intents.items())},
             },
-            "after a restart our entries will count as foreign",
+            "after a restart of the daemon, entries of binfmtd that differ from the config may count as foreign",
         )
 
 
@@ -89,7 +91,7 @@ def _parse(content: Any) -> _Content:
     intents = {name: _line(name, line) for name, line in content.get("intents", {}).items()}
     instance = content.get("instance")
     if instance is not None and type(instance) is not int:
-        raise FormatError("the instance is damaged")
+        raise FormatError('the key "instance" is not a number')
     return records, intents, instance
 
 
@@ -107,12 +109,12 @@ def _from_json(name: str, content: dict[str, Any]) -> Record:
     inode, pinned = content["inode"], content["pinned"]
     numbers = [inode, *(pinned or [])]
     if not all(number is None or type(number) is int for number in numbers):
-        raise FormatError(f"the record of {name!r} is damaged")
+        raise FormatError(f"the file's record of entry {name!r} is invalid")
     return Record(registration, inode, Fingerprint(*pinned) if pinned else None)
 
 
 def _line(name: str, line: str) -> Registration:
     named, registration = decode_line(to_bytes(line))
     if named != name:
-        raise FormatError(f"the record of {name!r} is damaged")
+        raise FormatError(f"the file's record of entry {name!r} is invalid")
     return registration

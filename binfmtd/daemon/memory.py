@@ -20,7 +20,9 @@ class Memory:
 
     def __init__(self, state_dir: str | None, boot_id: str) -> None:
         self.file = BootFile(state_dir, FILE_NAME, SCHEMA, boot_id)
-        self.entries: dict[str, Remembered] = self.file.read(_parse, "others' entries may not come back") or {}
+        self.entries: dict[str, Remembered] = (
+            self.file.read(_parse, "foreign entries may not be restored after a flush") or {}
+        )
         self._saved: list[tuple[str, Remembered]] | None = None if self.entries else []
 
     @property
@@ -42,7 +44,7 @@ class Memory:
         self._saved = known
         self.file.put(
             lambda: {"entries": [_to_json(name, was) for name, was in known]},
-            "after a restart, others' entries may not come back",
+            "after a restart of the daemon, foreign entries may not be restored",
         )
 
 
@@ -77,5 +79,5 @@ def _from_json(content: dict[str, Any]) -> tuple[str, Remembered]:
     name, registration = decode_line(to_bytes(content["line"]))
     inode, flags = content["inode"], [content[key] for key in ("enabled", "above", "lost")]
     if type(inode) is not int or not all(type(flag) is bool for flag in flags):
-        raise FormatError(f"the entry {name!r} is damaged")
+        raise FormatError(f"the file's record of entry {name!r} is invalid")
     return name, Remembered(registration, flags[0], inode, *flags[1:])

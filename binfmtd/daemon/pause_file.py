@@ -16,7 +16,7 @@ from binfmtd.model.pause import Pauses
 FILE_NAME = "paused.json"
 SCHEMA = 1
 LONGEST = 87600 * 3600.0  # seconds, ten years: the longest pause that has an end
-_LOSS = "nothing else is paused than before"
+_LOSS = "the daemon keeps only the pauses that it has already read"
 _AGAIN = 1.0  # seconds until a file that could not be read is read again
 _FAR = 10 * LONGEST  # no machine stays up for so long
 
@@ -58,11 +58,11 @@ class PauseFile:
     def write(self, pauses: Pauses) -> bool:
         """Replace the file; return False if that failed: ``problem`` then has the reason."""
         until = {name: None if end == float("inf") else end for name, end in pauses.until.items()}
-        return self._file.write({"until": until}, "nothing has changed")
+        return self._file.write({"until": until}, "the pauses are unchanged")
 
 
 def _parse(content: Any) -> Pauses:
     until = content["until"]
     if not all(end is None or (type(end) in (int, float) and abs(end) < _FAR) for end in until.values()):
-        raise FormatError("an end is no number of seconds, or in no calendar")
+        raise FormatError("the end of a pause is not a number of seconds, or is too large")
     return Pauses({name: float("inf") if end is None else float(end) for name, end in until.items()})

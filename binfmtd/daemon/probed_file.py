@@ -32,13 +32,13 @@ class ProbedFile:
     def read(self) -> Probed | None:
         """Return the last result of this boot; None if there is none."""
         self._file.problem = None
-        return self._file.read(_parse, "what runs is not known until somebody probes again")
+        return self._file.read(_parse, "it is unknown which architectures run until the next `binfmtd probe --write`")
 
     def write(self, probed: Probed) -> bool:
         """Replace the file; return False if that failed: ``problem`` then has the reason."""
         return self._file.write(
             {"at": probed.at, "architectures": [row._asdict() for row in probed.architectures]},
-            "nobody is told what was found",
+            "the result of the probe is neither in the status nor in the labels",
         )
 
 
@@ -47,7 +47,7 @@ def _parse(content: Any) -> Probed:
     for row in rows:
         for name, kind in _TYPES.items():
             if not isinstance(getattr(row, name), kind):
-                raise FormatError(f"{name} of {row.name!r} is not of its type")
+                raise FormatError(f"{name} of {row.name!r} has the wrong type")
     if type(content["at"]) is not int:
-        raise FormatError("its time is no whole number of seconds")
+        raise FormatError("`at` is not a whole number of seconds")
     return Probed(content["at"], rows)

@@ -85,7 +85,7 @@ class Probing:
         if self._child is not None:
             self._child.kill()  # SIGCHLD reports its end; the program that it tries ends with it
             self._began = _NEVER
-            self._report.failed(f"it did not end within {LONGEST:g} s, and was killed")
+            self._report.failed(f"the probe took longer than {LONGEST:g} s and was killed")
             return
         self._wanted_at = _NEVER
         self._began, self._cost_before = now, _cost_of_children()
@@ -108,7 +108,7 @@ class Probing:
 
     def _started(self, child: "subprocess.Popen[bytes] | OSError") -> None:
         if isinstance(child, OSError):
-            self._report.failed(f"{self._command[0]}: {child.strerror}")
+            self._report.failed(f"the probe cannot be started: {self._command[0]}: {child.strerror}")
             self._rest()
             self.changed()
         else:
@@ -139,7 +139,7 @@ class Probing:
         child.stderr.close()
         self._child = None
         if self._began < _NEVER:  # else ``step`` has reported it
-            ended = complaint or (f"it ended with status {child.returncode}" if child.returncode else None)
+            ended = complaint or (f"the probe failed with exit status {child.returncode}" if child.returncode else None)
             self._report.failed(ended and ended.removeprefix("binfmtd: "))
         self._rest()
         self.take_in()

@@ -281,7 +281,7 @@ class Reporter:
         elif seal.state == "impossible":
             log.error("seal_failed", **reason)
         elif seal.state != "unsealed" and before.state in ("sealed", "unsealed", "impossible"):
-            by_whom = "the config says so" if by_config else "another process opened it"
+            by_whom = "the config does not ask for a seal" if by_config else "another process opened it"
             log.info("seal_opened", reason=seal.reason or by_whom)
 
     def unsealed(self, reason: str) -> None:
@@ -312,14 +312,14 @@ class Reporter:
         """Log that another process keeps undoing the repairs of this name; INSTANCE: of all names."""
         self.counts.contentions += 1
         self._contended[name] = None
-        undone = "removing all entries at once or switching binfmt_misc off" if name == INSTANCE else "undoing repairs"
-        reason = f"another process keeps {undone}: repairs are made at growing intervals"
+        undone = "removing all entries or switching binfmt_misc off" if name == INSTANCE else "undoing repairs"
+        reason = f"another process keeps {undone}: the daemon makes repairs at growing intervals"
         self._gather("warning", "contention_started", name.removeprefix(PREFIX), reason)
 
     def contention_ended(self, name: str) -> None:
         """Log that no repair of this name was needed for a minute."""
         self._contended.pop(name, None)
-        self._gather("info", "contention_ended", name.removeprefix(PREFIX), "no repair was undone for a minute")
+        self._gather("info", "contention_ended", name.removeprefix(PREFIX), "no repair was needed for a minute")
 
     def paused(self, pauses: Pauses, before: Pauses) -> None:
         """Log the pauses that begin or end; ``before`` are those that were in force."""
@@ -392,12 +392,15 @@ class Reporter:
         if resource.getrlimit(resource.RLIMIT_RTPRIO)[0] > 0:
             why = "RLIMIT_RTPRIO allows it, but the kernel (CONFIG_RT_GROUP_SCHED) or a seccomp filter does not"
         else:
-            why = "allow it with LimitRTPRIO=1 (systemd) or the capability SYS_NICE (a container), or drop --real-time"
+            why = "allow it with LimitRTPRIO=1 (systemd) or the capability SYS_NICE (a container), or omit --real-time"
         self._voice.log.info("real_time_refused", reason=f"{error.strerror or error}: {why}")
 
     def real_time_ended(self) -> None:
         """Log that the loop has lost its real-time priority, since it went too long without a wait."""
-        reason = "the loop took more CPU time without a wait than RLIMIT_RTTIME allows: it is scheduled ordinarily now"
+        reason = (
+            "the loop ran without a pause for longer than RLIMIT_RTTIME allows: it runs without real-time priority "
+            "from now on"
+        )
         self._voice.log.warning("real_time_ended", reason=reason)
 
     def restart_needed(self, reason: str) -> None:

@@ -22,7 +22,10 @@ from binfmtd.report.seal import BUSY, BY_ANOTHER, OFF, PAUSED, SEALED, SealStatu
 _CHECK_SECONDS = 10.0  # from one check to the next
 _FIRST_RETRY = 1.0  # seconds; doubles up to the above while it cannot be sealed
 _WRITERS = "writers"  # key of the work in the background
-_REMOUNTED = "another process remounted it writable; it is sealed again: for maintenance use `binfmtd pause`"
+_REMOUNTED = (
+    "another process remounted binfmt_misc writable, and the daemon has sealed it again: run `binfmtd pause` before "
+    "maintenance"
+)
 _NEVER = float("inf")
 
 
@@ -158,7 +161,7 @@ class Sealing:
             self.due_at = time.monotonic() + self._retry
             self._retry = min(2 * self._retry, _CHECK_SECONDS)
         if mounted is not None and mounted.sealed and not self._paused:
-            self._tell(SealStatus("sealed", f"by another process; this daemon cannot write to it: {error}"))
+            self._tell(SealStatus("sealed", f"by another process; this daemon cannot change entries: {error}"))
         else:
             self._tell(SealStatus("impossible", str(error)))
 

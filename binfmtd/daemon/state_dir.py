@@ -39,12 +39,12 @@ def make_state_dir(path: str) -> None:
     except OSError as error:
         raise StateError(f"{path}: {error.strerror}: {cure(error)}, or name another with --state-dir") from None
     if not stat.S_ISDIR(found.st_mode):
-        raise StateError(f"{path} is not a directory of its own: name another with --state-dir")
+        raise StateError(f"{path} is a symbolic link, or not a directory: name another with --state-dir")
     if reason := untrusted(os.path.abspath(path), Trust.of_this_process()):
         raise StateError(f"the state directory is not safe: {reason}")
     if found.st_mode & 0o022:  # not even a sticky one is safe: another user could make the ledger there first
         raise StateError(
-            f"{path} can be written by others (mode {found.st_mode & 0o7777:04o}): run `chmod go-w {path}`"
+            f"other users can write to {path} (mode {found.st_mode & 0o7777:04o}): run `chmod go-w {path}`"
         )
 
 
@@ -99,7 +99,7 @@ class Lock:
                 raise
         except OSError as error:
             if error.errno == errno.ELOOP:
-                raise StateError(f"{self._path} is a link, and none is followed there: remove it") from None
+                raise StateError(f"{self._path} is a symbolic link, which is not allowed there: remove it") from None
             remedy = f"{cure(error)}, or name another with --state-dir"
             raise StateError(f"{self._path}: {error.strerror}: {remedy}") from None
         return descriptor
@@ -207,9 +207,7 @@ def _holder(descriptor: int) -> tuple[int, str]:
 
 def _taken(state_dir: str, pid: int, holder: str) -> StateError:
     if holder == APPLY:
-        return StateError(
-            f"another `binfmtd apply` (pid {pid}) is at work with {state_dir}: try again when it has ended"
-        )
+        return StateError(f"another `binfmtd apply` (pid {pid}) uses {state_dir}: try again when it has finished")
     return AlreadyRunningError(
         f"binfmtd already runs with the state directory {state_dir} (pid {pid or 'unknown'}): stop it first, or name "
         "another with --state-dir",

@@ -87,7 +87,9 @@ class StatusFile:
         """
         failed = {name: str(error) for name, error in reconciler.failed.items()}
         unrestored = [
-            f"{name}: it cannot be restored: {failed[name]}" for name in reconciler.memory.entries if name in failed
+            f"{name}: this foreign entry cannot be restored: {failed[name]}"
+            for name in reconciler.memory.entries
+            if name in failed
         ]
         problems = (*troubles, reconciler.ledger.problem, reconciler.memory.problem, *unrestored)
         problem = next(filter(None, problems), None)
@@ -98,7 +100,10 @@ class StatusFile:
             if row["name"] in bridged and row["state"] == "registered":
                 served, why = bridged[row["name"]]
                 row["state"] = "stand_in" if served else "waiting"
-                row["reason"] = f"{why or 'it drifted'}; it is registered again when no other process is at work on it"
+                row["reason"] = (
+                    f"{why or 'it is missing or differs from the config'}; it is registered again as soon as no other "
+                    "process changes it"
+                )
             self._probe.judge(row)
         lacks = None if look is None else lacking(look.desired, look.observed)
         return {

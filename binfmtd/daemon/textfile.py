@@ -58,7 +58,9 @@ class Textfile:
             if self._snapshot is not None:
                 write_atomically(self._path, self._snapshot.metrics)
         except OSError as error:
-            problem = f'[metrics] textfile = "{self._path}": {error.strerror}: tried again when there is news'
+            problem = (
+                f'[metrics] textfile = "{self._path}": {error.strerror}; the daemon tries again when the status changes'
+            )
         except ImportError as error:
             problem = f"[metrics] textfile: {cannot_load(error)}"
         if problem is not None and problem != self._problem:

@@ -120,7 +120,7 @@ class Watch:
             self._instance = self._add(directory, _INSTANCE_MASK)
         except OSError as error:
             self._instance = None
-            self.exhausted = self.exhausted or f"{directory}: no inotify watch: {error}"
+            self.exhausted = self.exhausted or f"{directory}: inotify cannot watch it: {error}"
         if before is not None and before != self._instance:
             self._remove(before)
         return self._instance not in (None, before)
@@ -324,7 +324,7 @@ class Watch:
                 self.exhausted = "no inotify watch is left: raise fs.inotify.max_user_watches with sysctl"
             raise OSError(str(error)) from None
         except UnicodeEncodeError:
-            raise OSError(f"{directory!r}: pyinotify takes only names in UTF-8") from None
+            raise OSError(f"{directory!r}: pyinotify accepts only names in UTF-8") from None
         return int(descriptor)
 
     def _remove(self, descriptor: int) -> None:

@@ -129,7 +129,7 @@ def read_regular(path: str, limit: int = MEBIBYTE, *, judged: os.stat_result | N
     """
     data = read_start(path, limit + 1, judged=judged)
     if len(data) > limit:
-        raise FormatError(f"{path!r} is larger than {limit} bytes: this cannot be the right file")
+        raise FormatError(f"{path!r} is larger than {limit} bytes: check that it is the right file")
     return data
 
 
@@ -143,7 +143,7 @@ def read_start(path: str, size: int, *, judged: os.stat_result | None = None) ->
         opened = os.fstat(descriptor)
         _refuse_special(path, opened.st_mode)
         if judged is not None and not os.path.samestat(opened, judged):
-            raise FormatError(f"{path!r} was exchanged while it was opened: when that has ended, load it again")
+            raise FormatError(f"{path!r} was replaced while it was read: load it again")
         parts: list[bytes] = []
         while size and (part := file.read(size)):
             parts.append(part)
@@ -175,4 +175,4 @@ _KINDS = {
 def _refuse_special(path: str, mode: int) -> None:
     kind = stat.S_IFMT(mode)
     if kind != stat.S_IFREG:
-        raise FormatError(f"{path!r} is {_KINDS.get(kind, 'no ordinary file')}: put a regular file there")
+        raise FormatError(f"{path!r} is {_KINDS.get(kind, 'not a regular file')}: put a regular file there")

@@ -23,7 +23,7 @@ ITSELF = ""  # likewise: the directory is moved or removed, or its owner or mode
 LINKS = 40  # MAXSYMLINKS of include/linux/namei.h
 
 Seen = MutableMapping[str, os.stat_result | int]
-"""What lstat said in this round, by path: a result, or the errno.  Give a new one to each round."""
+"""The results of lstat(2) in one round, by path: a stat result, or the errno.  Each round needs a new mapping."""
 
 
 class Step(NamedTuple):

@@ -15,11 +15,11 @@ from binfmtd.formats.os_release import EMULATORS, System, install, parse_os_rele
 _PACKAGED = frozenset({"/usr/bin", "/usr/libexec/qemu-binfmt"})  # where distributions install emulators
 _FILES = ("/etc/os-release", "/usr/lib/os-release")  # os-release(5)
 _IMAGE = (
-    "this image has none: take one with emulators (the target binfmtd of our Containerfile), or bind the host's into "
-    "/usr/bin"
+    "this image contains no emulators: use an image with emulators (the target binfmtd of our Containerfile), or "
+    "bind-mount the host's emulators into /usr/bin"
 )
 _NIXOS = "add qemu-user to environment.systemPackages, and /run/current-system/sw/bin/qemu-{name} to [emulators] paths"
-_ELSEWHERE = "install QEMU's user mode emulators, and name their place with [emulators] paths"
+_ELSEWHERE = "install QEMU's user mode emulators, and name their paths in [emulators] paths"
 
 
 @cache

@@ -39,9 +39,10 @@ class HostRoot(NamedTuple):
         if named is not None:
             path = os.path.abspath(named)
             if not os.path.isdir(path):
-                raise PersistenceError(f"{named} is not a directory: name where the host's root is, or leave it out")
+                where = "name the directory where the host's root is mounted, or omit --host-root"
+                raise PersistenceError(f"{named} is not a directory: {where}")
             if path == "/" and shared is False and not booted_with_systemd():
-                raise PersistenceError(f"{named} is the root of this container, which will not be booted: {binds}")
+                raise PersistenceError(f"{named} is this container's own root, from which no system boots: {binds}")
             return cls(path, binds)
         if shared is not True and _is_bound_in(os.path.join(HOST, needed)):
             return cls(HOST, binds)
@@ -50,8 +51,8 @@ class HostRoot(NamedTuple):
         if booted_with_systemd() or (shared is True and not booted):
             return cls("/", binds)
         raise PersistenceError(
-            f"nothing here would register handlers after a reboot: {needed} is for systemd, and this system was not "
-            f"booted with it: {binds}; on a host without systemd, run the daemon at boot instead"
+            f"no program here would register handlers after a reboot: systemd reads {needed}, but this system was not "
+            f"booted with systemd: {binds}; on a host without systemd, start the daemon at boot instead"
         )
 
     @property
@@ -67,7 +68,7 @@ class HostRoot(NamedTuple):
         """Raise PersistenceError for a directory that would not outlast us or that other users could write to."""
         path = self.below(directory)
         if self.path not in ("/", _INIT_ROOT) and not _is_bound_in(path):
-            raise PersistenceError(f"{path} is not the host's, and would end with this container: {self.binds}")
+            raise PersistenceError(f"{path} is not on the host, and would be lost with this container: {self.binds}")
         trust = Trust.of_this_process()
         path = self.path
         for name in directory.split("/"):
@@ -79,7 +80,8 @@ class HostRoot(NamedTuple):
             except OSError as error:
                 raise PersistenceError(f"{path}: {error.strerror}: make it accessible") from None
             if stat.S_ISLNK(found.st_mode) and self.foreign:
-                raise PersistenceError(f"{path} is a link, and leads elsewhere here: bind the real directory in there")
+                elsewhere = "which names another place in this container than on the host"
+                raise PersistenceError(f"{path} is a link, {elsewhere}: bind-mount the real directory there")
             if reason := judge(path, found.st_uid, found.st_mode, trust):
                 raise PersistenceError(reason)
 

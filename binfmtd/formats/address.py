@@ -19,7 +19,7 @@ def parse_address(text: str) -> tuple[str, int]:
         address = None
     if address is None or bracketed != (address.version == 6) or not 1 <= number <= 65535:
         raise FormatError(
-            f"{text!r} is no address with a port: write 127.0.0.1:9427 or [::1]:9427, and for every address of this "
-            "host [::]:9427"
+            f"{text!r} is not an address with a port: write 127.0.0.1:9427 or [::1]:9427, or [::]:9427 for all "
+            "addresses of this host"
         )
     return str(address), number

@@ -28,12 +28,12 @@ from binfmtd.model.handler import Flags, Registration, check_name
 from binfmtd.model.match import Extension, Magic, Match
 
 PACKAGE = "binfmtd"
-"""The package that the files name which ``render_format`` writes: update-binfmts replaces what the same one brought."""
+"""The package in the files that ``render_format`` writes: update-binfmts replaces only formats of the same package."""
 
 _FLAGS = {"credentials": Flags.C, "preserve": Flags.P, "fix_binary": Flags.F}
 KEYS = ("package", "interpreter", "magic", "offset", "mask", "extension", "detector", *_FLAGS)
 SAYS = Flags.P | Flags.C | Flags.F
-"""The flags that there are keys for; O is only said by C."""
+"""The flags that have a key.  O has none, and is set only together with C."""
 
 _BLANKS = b" \t\n\v\f\r"  # isspace(3) in the C locale
 _OFFSET = re.compile(r"[0-9]{1,3}")
@@ -74,7 +74,7 @@ def parse_format(text: bytes) -> tuple[FormatFile | None, tuple[Problem, ...]]:
             unknown.append((number, key))
         elif value:
             if key in values:
-                problems.append(Problem(number, f"{key} is given twice: the last counts"))
+                problems.append(Problem(number, f"{key} occurs twice: update-binfmts uses the last one"))
             values[key], lines[key] = to_text(value), number
     if unknown:  # one problem for all: it may be no format file at all
         more = f" (and {len(unknown) - 1} more)" if unknown[1:] else ""
@@ -130,7 +130,7 @@ def _match(values: Mapping[str, str]) -> Match:
             return Magic(decode(values["magic"]), decode(values["mask"]) if "mask" in values else None, int(offset))
         for key in ("mask", "offset"):
             if key in values:
-                raise FormatError(f"{key} goes with magic, and there is an extension: remove {key}")
+                raise FormatError(f"{key} is allowed only with magic, not with extension: remove {key}")
         return Extension(values["extension"])
     except FormatError as error:
         raise _WrongValueError(kind, error) from error
@@ -167,9 +167,9 @@ def _render(name: str, registration: Registration) -> bytes:
             _check_length(name, values, registration)
     for text in (to_bytes(name), values["interpreter"], values.get("extension", b"")):
         if b":" in text:
-            raise FormatError(f"{to_text(text)!r} has a colon, which update-binfmts cannot pass on: choose another")
+            raise FormatError(f"{to_text(text)!r} has a colon, which update-binfmts uses as delimiter: choose another")
         if text != text.rstrip(_BLANKS):
-            raise FormatError(f"{to_text(text)!r} ends with a blank, which update-binfmts takes away: choose another")
+            raise FormatError(f"{to_text(text)!r} ends with a blank, which update-binfmts removes: choose another")
     values |= {key: b"yes" for key, flag in _FLAGS.items() if flag in registration.flags}
     lines = [GENERATED, *(to_bytes(key) + b" " + value for key, value in values.items())]
     return b"".join(line + b"\n" for line in lines)
@@ -189,4 +189,5 @@ def _check_length(name: str, values: Mapping[str, bytes], registration: Registra
     fields += [values.get("mask", b""), values["interpreter"], (registration.flags & SAYS).letters.encode(), b""]
     size = len(b":".join(fields)) + 1
     if size > LINE_BYTES:
-        raise FormatError(f"the line that update-binfmts makes of it has {size} bytes, over {LINE_BYTES}: shorten it")
+        line = f"the registration line that update-binfmts writes has {size} bytes"
+        raise FormatError(f"{line}, but the kernel accepts at most {LINE_BYTES}: shorten it")

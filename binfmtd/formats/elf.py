@@ -68,7 +68,7 @@ def parse_elf(read: Read) -> ElfFile | None:  # noqa: PLR0911  each case has its
     if e_type not in (ET_EXEC, ET_DYN):
         return found(flags, entry)
     if each != _PHENTSIZE[kind] or not 0 < each * count <= _TABLE_BYTES:
-        return found(flags, entry, damage="its program headers are not as this kind of file has them")
+        return found(flags, entry, damage="its program headers have a wrong size or number")
     segments = read(table, each * count)
     if len(segments) < each * count:
         return found(flags, entry, damage="it is cut off within its program headers")
@@ -78,7 +78,7 @@ def parse_elf(read: Read) -> ElfFile | None:  # noqa: PLR0911  each case has its
         if segment == _PT_INTERP and linker is None:
             path = read(offset, size) if 2 <= size <= _PATH_BYTES else b""
             if len(path) < size or not path.endswith(b"\0"):
-                return found(flags, entry, damage="its PT_INTERP, which names its dynamic linker, is no path")
+                return found(flags, entry, damage="its PT_INTERP, which names its dynamic linker, contains no path")
             linker = to_text(path.partition(b"\0")[0])
         elif segment == _PT_GNU_PROPERTY and machine == _EM_X86_64:
             level = _level(read(offset, min(size, _NOTE_BYTES)), 8 if kind == 2 else 4)

@@ -46,22 +46,23 @@ def elf_kind(elf: ElfFile, head: bytes) -> Kind:  # noqa: PLR0911  each case has
     word = "appimage" if head[8:11] in _APPIMAGE else "elf"
     name = architecture.name if architecture else None
     if elf.damage:
-        return Kind(word, f"{what}; {elf.damage}", "get it anew: this one runs nowhere", architecture=name)
+        remedy = "get the file again: it is damaged and runs on no system"
+        return Kind(word, f"{what}; {elf.damage}", remedy, architecture=name)
     if elf.e_type not in (ET_EXEC, ET_DYN):
         kind = _TYPES.get(elf.e_type, f"e_type {elf.e_type}")
         return Kind("elf-object", f"{what}: {kind}", "this is not a program: link it", architecture=name)
     if elf.e_type == ET_DYN and elf.linker is None and not elf.entry:
         return Kind("elf-library", f"{what}: a shared library", "this is not a program", architecture=name)
     if system := _SYSTEMS.get(elf.osabi):
-        return Kind(word, f"{what}, for {system}", f"run it on {system}: QEMU translates Linux's calls only")
+        return Kind(word, f"{what}, for {system}", f"run it on {system}: QEMU's emulators run only Linux programs")
     if architecture is None:
-        return Kind(word, what, "QEMU has no emulator of Linux programs for it")
+        return Kind(word, what, "QEMU has no emulator for Linux programs of this machine")
     if word == "appimage":
         return Kind(
             word,
             f"an AppImage: {what}",
-            "install QEMU's emulators, and declare a handler that leaves out "
-            "the bytes 8 to 10 of the file, which are an AppImage's own and which QEMU's usual match wants to be zero",
+            "install QEMU's emulators, and declare a handler whose mask ignores bytes 8 to 10 of the file: they are an "
+            "AppImage's own, and QEMU's usual magic requires zeros there",
             _appimage_config(architecture),
             name,
         )

@@ -28,10 +28,11 @@ def decode(text: str) -> bytes:
     try:
         raw = text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
-        raise FormatError(f"{text!r} has a character that is no text: write bytes as \\xHH") from error
+        raise FormatError(f"{text!r} has a character that is not valid text: write bytes as \\xHH") from error
     if broken := _BROKEN.search(raw):
         seen = raw[broken.start() : broken.start() + 4].decode("ascii", "backslashreplace")
-        raise FormatError(f"{seen} is no escape: write \\x and two hexadecimal digits, or \\x5cx for a backslash and x")
+        write = "write \\x and two hexadecimal digits, or \\x5cx for a backslash and x"
+        raise FormatError(f"{seen} is not an escape: {write}")
     return _ESCAPE.sub(lambda found: bytes.fromhex(found[1].decode()) if found[1] else found[0], raw)
 
 

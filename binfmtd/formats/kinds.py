@@ -31,7 +31,7 @@ def kind_of(read: Read, name: str = "") -> Kind:  # noqa: PLR0911  each case has
     """Return the kind of a file that is not ELF; ``name`` decides where its bytes do not."""
     start = read(0, START_BYTES)
     if not start:
-        return Kind("empty", "an empty file", "a shell would run it, and do nothing: was it written completely?")
+        return Kind("empty", "an empty file", "check that it was written completely (a shell runs it and does nothing)")
     if parse_shebang(start):
         return Kind("script", "a script")
     if start.startswith(b"#!"):
@@ -63,8 +63,8 @@ def kind_of(read: Read, name: str = "") -> Kind:  # noqa: PLR0911  each case has
         return Kind(
             "text",
             "a text without #! in its first line",
-            "begin it with #!/bin/sh, or the interpreter that it is for (a shell runs it by itself; exec, sudo, "
-            "systemd and most languages do not)",
+            "begin it with #!/bin/sh, or with #! and the path of its interpreter (a shell runs it without that; exec, "
+            "sudo, systemd and most languages do not)",
         )
     return Kind(
         "data",
@@ -76,9 +76,9 @@ def kind_of(read: Read, name: str = "") -> Kind:  # noqa: PLR0911  each case has
 _PYTHON = Kind(
     "python-bytecode",
     "compiled Python",
-    "run it with the Python that compiled it; Debian's packages pythonX.Y-minimal and binfmt-support bring a handler",
+    "run it with the Python that compiled it; Debian's packages pythonX.Y-minimal and binfmt-support install a handler",
 )
-_MACHO = Kind("mach-o", "a Mach-O program, of macOS", "build it for Linux, or try darling; no handler is common")
+_MACHO = Kind("mach-o", "a Mach-O program, of macOS", "build it for Linux, or try darling, which has no usual handler")
 _COMPRESSED = "unpack it, and execute what is in it"
 _KINDS = (
     (
@@ -104,7 +104,7 @@ _KINDS = (
         Kind(
             "llvm-bitcode",
             "LLVM bitcode",
-            "Debian's packages llvm-runtime and binfmt-support bring a handler",
+            "Debian's packages llvm-runtime and binfmt-support install a handler",
             "[handlers.llvm]\nmagic = 'BC\\xc0\\xde'\ninterpreter = \"/usr/bin/lli\"",
         ),
     ),
@@ -141,7 +141,7 @@ def _windows(start: bytes, read: Read) -> Kind:
     cpu = _PE_MACHINES.get(machine, f"machine {machine:#x}")
     optional = header[24:]
     if int.from_bytes(optional[68:70], "little") in _EFI:
-        return Kind("efi", f"a program for UEFI firmware ({cpu})", "it runs before Linux does, not in it")
+        return Kind("efi", f"a program for UEFI firmware ({cpu})", "it runs in the firmware, before Linux starts")
     directories = 96 if optional[:2] == b"\x0b\x01" else 112  # PE32, PE32+
     has = int.from_bytes(optional[directories - 4 : directories], "little")
     runtime = optional[directories + 14 * 8 : directories + 14 * 8 + 4]  # the CLR runtime header's address
@@ -155,7 +155,7 @@ def _windows(start: bytes, read: Read) -> Kind:
     return Kind(
         "pe",
         f"a Windows program (PE, {cpu})",
-        "install Debian's packages wine and wine-binfmt, which brings a handler for binfmt.d",
+        "install Debian's packages wine and wine-binfmt, which installs a handler in binfmt.d",
         "[handlers.wine]\nmagic = 'MZ'\ninterpreter = \"/usr/bin/wine\"",
     )
 
@@ -176,7 +176,7 @@ def _archive(start: bytes, name: str) -> Kind:
             "files named *.jar",
             '[handlers.jar]\nextension = "jar"\ninterpreter = "/usr/bin/jexec"',
         )
-    return Kind("zip", "a zip archive", "unpack it; a Python zip application wants #!/usr/bin/env python3 before it")
+    return Kind("zip", "a zip archive", "unpack it; a Python zip application has to begin with #!/usr/bin/env python3")
 
 
 def _cafebabe(start: bytes) -> Kind:

@@ -36,7 +36,8 @@ def encode_line(name: str, registration: Registration, *, readable: bool = False
     plain = [name, registration.interpreter, match.text if isinstance(match, Extension) else ""]
     delimiter = next((d for d in _DELIMITERS if not any(d in text for text in plain)), None)
     if delimiter is None:
-        raise FormatError(f"name {name!r} and interpreter {registration.interpreter!r} leave no delimiter to use")
+        both = f"name {name!r} and interpreter {registration.interpreter!r}"
+        raise FormatError(f"{both} leave no delimiter: rename them so that one of {_DELIMITERS} is unused")
     if isinstance(match, Extension):
         fields = [b"E", b"", to_bytes(match.text), b""]
     else:
@@ -47,7 +48,9 @@ def encode_line(name: str, registration: Registration, *, readable: bool = False
         [to_bytes(name), *fields, to_bytes(registration.interpreter), registration.flags.letters.encode()]
     )
     if len(line) > LINE_BYTES:
-        raise FormatError(f"its registration line has {len(line)} bytes, and the kernel takes {LINE_BYTES}: shorten it")
+        raise FormatError(
+            f"its registration line has {len(line)} bytes, but the kernel accepts at most {LINE_BYTES}: shorten it"
+        )
     return line
 
 
@@ -57,10 +60,10 @@ def rename_line(line: bytes, name: str) -> bytes:
     delimiter, encoded = line[:1], to_bytes(name)
     renamed = delimiter + encoded + line[line.index(delimiter, 1) :]
     if delimiter in encoded:
-        raise FormatError(f"name {name!r} has the line's delimiter in it")
+        raise FormatError(f"name {name!r} contains the delimiter of its registration line")
     if len(renamed) > LINE_BYTES:
         raise FormatError(
-            f"its registration line has {len(renamed)} bytes, and the kernel takes {LINE_BYTES}: shorten it"
+            f"its registration line has {len(renamed)} bytes, but the kernel accepts at most {LINE_BYTES}: shorten it"
         )
     return renamed
 
@@ -77,12 +80,12 @@ def decode_line(line: bytes) -> tuple[str, Registration]:
     """Read a registration line as the kernel does; return name and registration.  Raises FormatError."""
     line = line.removesuffix(b"\n")
     if not 11 <= len(line) <= LINE_BYTES:
-        raise FormatError(f"a registration line has 11 to {LINE_BYTES} bytes, this one {len(line)}")
+        raise FormatError(f"a registration line has 11 to {LINE_BYTES} bytes, but this line has {len(line)}")
     if b"\0" in line:
-        raise FormatError("a registration line has no NUL: write \\x00 in a magic or mask")
+        raise FormatError("a registration line must not contain NUL: write \\x00 in a magic or mask")
     fields = line[1:].split(line[:1])
     if len(fields) != 7:
-        raise FormatError(f"a registration line has 7 fields, this one {len(fields)}")
+        raise FormatError(f"a registration line has 7 fields, but this line has {len(fields)}")
     name, kind, offset, magic, mask, interpreter, letters = fields
     check_name(to_text(name))
     if not interpreter:

@@ -55,7 +55,9 @@ def _check(name: str, registration: Registration) -> None:
         texts = [extension] if isinstance(match, Extension) else [_escaped(match.magic), _escaped(match.mask or b"")]
         size = len(f":{name}:M:255::/run/binfmt/{name}:POCF") + len(":".join(texts))
         if size > FILE_LINE_BYTES:
-            raise FormatError(f"its line has up to {size} bytes, and systemd takes {FILE_LINE_BYTES}: shorten it")
+            raise FormatError(
+                f"its line has up to {size} bytes, but systemd accepts at most {FILE_LINE_BYTES}: shorten it"
+            )
     except FormatError as error:
         raise FormatError(f"entry {name!r}: {error}") from error
 

@@ -17,7 +17,7 @@ _HEAD = (
     b"""\
 #!/bin/sh
 %s
-# Usage: sh SCRIPT [DIRECTORY], where binfmt_misc is or is to be mounted.
+# Usage: sh SCRIPT [DIRECTORY], the mount point of binfmt_misc; it is mounted there if necessary.
 mount=${1:-/proc/sys/fs/binfmt_misc}
 status=0
 

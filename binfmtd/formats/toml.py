@@ -48,11 +48,12 @@ def check_toml(name: str, registration: Registration) -> None:
     extension = match.text if isinstance(match, Extension) else ""
     for text in (name, registration.interpreter, extension):
         if not _is_text(text):
-            raise FormatError(f"{text!r} is not UTF-8, and TOML is: rename it")
+            raise FormatError(f"{text!r} is not UTF-8, which TOML requires: rename it")
     if is_stand_in(name):
-        raise FormatError("its name is a stand-in's, which is binfmtd's own: rename it")
+        raise FormatError("its name is reserved for binfmtd's stand-ins: rename it")
     if "." in extension:
-        raise FormatError(f"extension {extension!r} never matches, since what follows the last dot counts: drop it")
+        compares = "the kernel compares only the text after the last dot of a file's name"
+        raise FormatError(f"extension {extension!r} never matches, because {compares}: remove this entry")
     check_interpreter(registration.interpreter)
     encode_line(name, registration)
 
@@ -66,7 +67,7 @@ def _is_text(text: str) -> bool:
 
 
 _HEAD = """\
-# Imported by binfmtd: these handlers and no others. `architectures = ["all"]` instead adds every emulator that is here.
+# Imported by binfmtd: only these handlers. With `architectures = ["all"]`, each emulator on this host gets one, too.
 architectures = []
 """
 

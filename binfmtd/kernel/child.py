@@ -9,12 +9,13 @@ from binfmtd.errors import BinfmtdError
 def in_a_child(work: Callable[[], object]) -> str | None:
     """Do the work in a child process; return the reason why it failed, or None.
 
-    An exception that is neither an OSError nor a BinfmtdError gives the reason "it failed".
+    An exception that is neither an OSError nor a BinfmtdError gives the reason
+    "the child process failed with an unexpected error".
     """
     reading, writing = os.pipe2(os.O_CLOEXEC)
     child = os.fork()
     if child == 0:
-        said = "it failed"
+        said = "the child process failed with an unexpected error"
         try:
             work()
             said = ""

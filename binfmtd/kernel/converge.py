@@ -276,5 +276,5 @@ class Convergence:
 
 def _handler(action: Action) -> Handler:
     if action.handler is None:
-        raise TypeError("what registers carries a handler (model/plan.py)")
+        raise TypeError("an action that registers an entry has no handler (model/plan.py)")
     return action.handler

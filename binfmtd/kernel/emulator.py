@@ -13,7 +13,7 @@ from errno import EAGAIN, EMFILE, ENFILE, ENOMEM
 
 from binfmtd.kernel.progress import ends
 
-_SECONDS = 5.0  # without progress, after which an emulator is killed
+_SECONDS = 5.0  # without progress, after which an emulator is killed; one that works, after 6 times that (`ends`)
 _AT_ONCE = 2  # each maps some 5 MiB: several doctors in one pod of 128 MiB must not exhaust its memory
 _MOST_BYTES = 4096
 _OURS = (EMFILE, ENFILE, ENOMEM, EAGAIN)  # shortages of this process or host, not faults of an emulator
@@ -50,7 +50,7 @@ def _ask(path: str) -> tuple[int, ...] | str:
         if not ends(process.pid, _SECONDS):
             process.kill()
             process.wait()
-            return f"it did not answer within {_SECONDS:.0f} s"
+            return f"it made no progress for {_SECONDS:.0f} s, or ran for more than {6 * _SECONDS:.0f} s"
         status = process.wait()
         with suppress(BlockingIOError):  # it has printed nothing
             said = os.read(reading, _MOST_BYTES)
@@ -65,5 +65,5 @@ def _ask(path: str) -> tuple[int, ...] | str:
         return f"it was killed by signal {-status}"
     found = _VERSION.match(said)
     if found is None:
-        return f"it ended with status {status} and told no version"
+        return f"it exited with status {status} and printed no version"
     return tuple(map(int, found[1].split(b".")))

@@ -49,11 +49,13 @@ class Instance:
         try:
             self.descriptor = os.open(mounted.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            message = f"{mounted.directory}: {error.strerror}: is binfmt_misc still mounted there?"
+            message = f"{mounted.directory}: {error.strerror}: check that binfmt_misc is still mounted there"
             raise MountError(message, error.errno) from None
         if os.fstat(self.descriptor).st_dev != mounted.device:
             os.close(self.descriptor)
-            raise MountError(f"{mounted.directory}: binfmt_misc is no longer what is mounted there: mount it again")
+            raise MountError(
+                f"{mounted.directory}: binfmt_misc was unmounted, or another mount covers it: mount it again"
+            )
 
     def __enter__(self) -> Self:
         return self

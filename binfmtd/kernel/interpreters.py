@@ -54,7 +54,10 @@ def look_at(paths: Iterable[str], trust: Trust) -> dict[str, InterpreterFacts]:
 
 
 def _magic(link: str) -> str:
-    return f"nobody can follow the kernel's own link {link}: write the path that the file has in this root directory"
+    return (
+        f"{link} is a link of the kernel's own (/proc), and binfmtd cannot check where it leads: give the path "
+        "that the file has in this root directory"
+    )
 
 
 def watched(paths: Iterable[str]) -> dict[str, set[str]]:

@@ -111,7 +111,7 @@ def _survives(mounted: Mounted, below: int | None) -> bool:
     with Instance(mounted) as instance:
         (refused,) = Writer(instance).register([encode_line(name, _TAKES_NOTHING)])
         if refused is not None:
-            raise MountError(f"{mounted.directory}: cannot register anything ({refused.strerror}): see dmesg")
+            raise MountError(f"{mounted.directory}: the kernel refused a trial entry ({refused.strerror}): see dmesg")
     if below is not None:
         # If the directory is bound from the host with shared propagation, our mount has been made on the host as well,
         # and stays there when this container ends.  But our unmount would unmount it there, too (mount_namespaces(7)).
@@ -121,7 +121,9 @@ def _survives(mounted: Mounted, below: int | None) -> bool:
         unmount(mounted.directory)
         mount(FS_TYPE, mounted.directory, FS_TYPE)
     except OSError as error:
-        raise MountError(f"{mounted.directory}: {error.strerror}: somebody else is at work on it; try again") from None
+        raise MountError(
+            f"{mounted.directory}: {error.strerror}: another process is using this mount; try again"
+        ) from None
     with Instance(find(mounted.directory)) as instance:
         writer = Writer(instance)
         for left in (each for each, _ in instance.inodes() if _left_behind(each)):
@@ -160,24 +162,25 @@ def _mount_there(where: Where) -> None:
 
 
 def _what_to_do(directory: str, trouble: str | None) -> str:
-    tried = f" (and it cannot be mounted there from here: {trouble})" if trouble else ""
+    tried = f" (and binfmtd cannot mount it there: {trouble})" if trouble else ""
     if in_user_namespace():
         return (
-            f"{directory}: nothing was registered: this user namespace has no other mount of binfmt_misc, and all "
-            "would end with this process's own: mount it for the namespace as a whole, or run the daemon (binfmtd "
-            "run), whose mount holds it for as long as it runs"
+            f"{directory}: nothing was registered: this user namespace has no other mount of binfmt_misc, so all "
+            "entries would vanish when this process exits: mount it once for the whole namespace, or run the daemon "
+            "(binfmtd run), whose mount keeps the entries while it runs"
         )
     if in_pod():
         return (
-            f"{directory}: nothing was registered: the node has no binfmt_misc mounted{tried}, and all would end with "
-            f"this container: mount it on the node (mount -t binfmt_misc binfmt_misc {DEFAULT_DIRECTORY}), have the "
-            f"node's {PARENT} in this container as a hostPath volume with mountPropagation Bidirectional and name it "
-            "with --mount, or run the daemon (binfmtd run), whose container's mount holds it for as long as it runs"
+            f"{directory}: nothing was registered: the node has no binfmt_misc mounted{tried}, and all entries would "
+            "vanish when this container exits: mount it on the node (mount -t binfmt_misc binfmt_misc "
+            f"{DEFAULT_DIRECTORY}), mount the node's {PARENT} in this container as a hostPath volume with "
+            "mountPropagation Bidirectional and name it with --mount, or run the daemon (binfmtd run), whose mount "
+            "keeps the entries while it runs"
         )
-    with_host = "" if init_lives_elsewhere() else "run this with --pid=host and it is done for you, "
+    with_host = "" if init_lives_elsewhere() else "run this with --pid=host, which lets binfmtd mount it there, "
     return (
-        f"{directory}: nothing was registered: the host has no binfmt_misc mounted{tried}, and all would end with "
-        f"this container: mount it on the host (mount -t binfmt_misc binfmt_misc {DEFAULT_DIRECTORY}) and bind it in "
-        f"({BIND}), {with_host}or run the daemon "
-        "(binfmtd run), whose container's mount holds it for as long as it runs"
+        f"{directory}: nothing was registered: the host has no binfmt_misc mounted{tried}, and all entries would "
+        "vanish when this container exits: mount it on the host (mount -t binfmt_misc binfmt_misc "
+        f"{DEFAULT_DIRECTORY}) and bind it into this container ({BIND}), {with_host}or run the daemon (binfmtd run), "
+        "whose mount keeps the entries while it runs"
     )

@@ -26,7 +26,7 @@ def load() -> str | None:
     """Load the module; return None if the kernel has the file system afterwards, else the reason why not."""
     import shutil
 
-    said = "there is no modprobe here"
+    said = "modprobe is not installed here"
     if modprobe := shutil.which("modprobe", path=_SYSTEM_PATH):
         said = _run(modprobe)
     if not kernel_has_it():
@@ -47,4 +47,4 @@ def _run(modprobe: str) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"{modprobe}: {error}"
     lines = done.stderr.decode("utf-8", "replace").split("\n")
-    return next((line for line in lines if line), f"{modprobe} ended with status {done.returncode}")
+    return next((line for line in lines if line), f"{modprobe} exited with status {done.returncode}")

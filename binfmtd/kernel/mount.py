@@ -132,7 +132,7 @@ def _mount(directory: str) -> Mounted:
 
 
 def _not_mounted(directory: str, error: OSError) -> MountError:
-    by_hand = f"mount it by hand, or in a container bind the host's in ({BIND})"
+    by_hand = f"mount it by hand, or bind the host's into the container ({BIND})"
     return MountError(f"{directory}: cannot mount binfmt_misc ({error.strerror}): {by_hand}")
 
 
@@ -147,7 +147,7 @@ def remote_devices() -> frozenset[int]:
 
 
 def _load_module(where: Where) -> None:
-    by_hand = "load it with `modprobe binfmt_misc` on the host"
+    by_hand = "load the module with `modprobe binfmt_misc` on the host"
     if not where.autoload:
         raise MountError(f"this kernel has no binfmt_misc, and --no-autoload was given: {by_hand}")
     if why := load():
@@ -209,16 +209,19 @@ def _what_is_missing(directory: str, table: tuple[MountLine, ...]) -> str:
     mounting = f"`mount -t binfmt_misc binfmt_misc {directory}`"
     if not os.path.isdir(directory):
         if directory == DEFAULT_DIRECTORY and not kernel_has_it():
-            return f"{directory} is not there: load the kernel's module with `modprobe binfmt_misc`"
-        return f"{directory} is not a directory: name one with --mount, or make it and mount there with {mounting}"
+            return f"{directory} does not exist: load the kernel's module with `modprobe binfmt_misc`"
+        return (
+            f"{directory} is not a directory: name one with --mount, or create it and mount binfmt_misc there with "
+            f"{mounting}"
+        )
     if over := _cover(directory, table):
-        return f"{directory}: a file system of type {over} is mounted there, not binfmt_misc: unmount that"
+        return f"{directory}: a file system of type {over} is mounted there, not binfmt_misc: unmount it"
     if in_user_namespace():
         bind = f"in a pod: a hostPath volume of {PARENT}" if in_pod() else f"in a container: {BIND}"
         return (
             f"{directory}: no binfmt_misc is mounted here, and this is a user namespace, where mounting an instance "
-            f"would hide the host's handlers in it for good: bind the host's in ({bind}), or have an own one on "
-            "purpose with --own-instance"
+            f"would hide the host's handlers in it for good: bind the host's into it ({bind}), or mount a separate "
+            "instance for this namespace with --own-instance"
         )
     return _how_to_mount(directory, mounting)
 
@@ -227,14 +230,14 @@ def _how_to_mount(directory: str, mounting: str) -> str:
     if in_pod():
         return (
             f"{directory}: binfmt_misc is not mounted: run `mount -t binfmt_misc binfmt_misc {DEFAULT_DIRECTORY}` on "
-            f"the node, as a new pod of binfmtd's DaemonSet does, and have the node's {PARENT} in this container as a "
+            f"the node, as a new pod of binfmtd's DaemonSet does, and mount the node's {PARENT} in this container as a "
             "hostPath volume"
         )
     if may_mount():
-        return f"{directory}: binfmt_misc is not mounted: run {mounting}, or in a container bind the host's in ({BIND})"
+        return f"{directory}: binfmt_misc is not mounted: run {mounting}, or bind the host's into a container ({BIND})"
     return (
         f"{directory}: binfmt_misc is not mounted, and mounting it needs CAP_SYS_ADMIN: run {mounting} as root; in a "
-        f"container, start that with --privileged, or bind the host's in ({BIND})"
+        f"container, start the container with --privileged, or bind the host's into it ({BIND})"
     )
 
 

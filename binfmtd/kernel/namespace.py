@@ -31,14 +31,14 @@ def enter_own_instance(directory: str = DEFAULT_DIRECTORY) -> Ids:
     except OSError as error:
         where = error.filename or "unshare"
         raise SandboxError(
-            f"cannot make a user namespace of our own ({where}: {error.strerror}): "
+            f"cannot create a user namespace ({where}: {error.strerror}): "
             f"{cure(error) if error.errno in PASSING else _forbidden_by()}"
         ) from None
     try:
         _mount_instance(directory)
     except OSError as error:
         raise SandboxError(
-            f"cannot mount an own binfmt_misc ({error.strerror}): this needs Linux 6.7 or later "
+            f"cannot mount a separate binfmt_misc instance ({error.strerror}): this needs Linux 6.7 or later "
             f"(here {os.uname().release}) with the module binfmt_misc loaded"
         ) from None
     return inside
@@ -119,9 +119,14 @@ def _mount_instance(directory: str) -> None:
 
 # Path, the value that forbids user namespaces, the value that allows them, and the remedy for an administrator.
 _SWITCHES = (
-    ("/proc/sys/user/max_user_namespaces", "0", "15000", "set user.max_user_namespaces with sysctl"),
+    ("/proc/sys/user/max_user_namespaces", "0", "15000", "set user.max_user_namespaces=15000 with sysctl"),
     ("/proc/sys/kernel/unprivileged_userns_clone", "0", "1", "set kernel.unprivileged_userns_clone=1 with sysctl"),
-    ("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1", "0", "allow it in AppArmor, or run as root"),
+    (
+        "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+        "1",
+        "0",
+        "allow user namespaces in AppArmor, or do this as root",
+    ),
 )
 
 
@@ -133,4 +138,4 @@ def _forbidden_by() -> str:
     allowing = (
         "in a pod: seccompProfile Unconfined" if in_pod() else "in a container: --security-opt seccomp=unconfined"
     )
-    return f"a seccomp filter, a security module or, for root, a missing CAP_SETFCAP forbids it here ({allowing})"
+    return f"a seccomp filter or a security module forbids it, or root lacks CAP_SETFCAP: allow it ({allowing})"

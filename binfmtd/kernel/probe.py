@@ -32,11 +32,14 @@ _NAME = "program"
 _BLOCK = 1 << 20
 _CHROOT, _TRACE = b"C", b"T"  # the child writes this if the step is forbidden
 _BROKEN = b"B"  # ... and this if another error prevents the start of the program
-_NOT_IN_CHROOT = "its interpreter is not to be had there: its entry has no flag F, or the emulator is not static"
+_NOT_IN_CHROOT = (
+    "its interpreter does not exist in an empty root directory: its entry lacks flag F, or the emulator is "
+    "dynamically linked"
+)
 _MEANINGS = {
     errno.ENOEXEC: "no entry takes it, and the host does not run it natively",
-    errno.ENOENT: "its interpreter is missing, or what that needs to run",
-    errno.ELOOP: "its entry takes its own interpreter, too",
+    errno.ENOENT: "its interpreter, or a file that the interpreter needs, is missing",
+    errno.ELOOP: "its entry also matches its own interpreter, which is a loop",
 }
 
 
@@ -67,8 +70,8 @@ def refuse_without_code_memory() -> None:
         mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC).close()
     except OSError as error:
         raise ProbeError(
-            f"memory that is writable and executable is forbidden here ({error.strerror}), and no emulator runs "
-            "without: under systemd, have binfmtd-probe.service probe (systemctl enable --now binfmtd-probe.path)"
+            f"memory that is writable and executable is forbidden here ({error.strerror}), and emulators need it: "
+            "under systemd, let binfmtd-probe.service run the probe (systemctl enable --now binfmtd-probe.path)"
         ) from None
 
 
@@ -136,7 +139,10 @@ def _make_directory() -> str:
                 return _with_room(tempfile.mkdtemp(prefix="binfmtd-probe-", dir=above))
         except OSError:
             continue
-    raise ProbeError("there is no directory for programs to try: name one in TMPDIR, writable and not mounted noexec")
+    raise ProbeError(
+        "no directory is usable for the test programs: name one in TMPDIR that is writable, has room and is not "
+        "mounted noexec"
+    )
 
 
 def _with_room(directory: str) -> str:
@@ -184,7 +190,7 @@ class _Attempt:
         finally:
             os.close(reading)
         if said == _BROKEN:
-            raise ProbeError("programs cannot be tried here: the process that should have become one has failed")
+            raise ProbeError("no program can be tried here: the child process failed before it could start one")
         if said in (_CHROOT, _TRACE):
             self.forbidden = said
         refusal = int(said) if said.isdigit() else None
@@ -206,7 +212,11 @@ class _Attempt:
             return _MEANINGS.get(refusal) or os.strerror(refusal)
         if os.WIFSIGNALED(status):
             number = os.WTERMSIG(status)
-            late = f" (what does not end within {self._patience:.0f} s is)" if number == signal.SIGKILL else ""
+            late = (  # as in kernel/progress.py
+                f" (as is any program that makes no progress for {self._patience:.0f} s, or runs longer than 60 s)"
+                if number == signal.SIGKILL
+                else ""
+            )
             return f"it was killed by signal {number}, {signal.strsignal(number)}{late}"
         code = os.WEXITSTATUS(status)
         return "" if code == EXIT_STATUS else f"its exit status is {code}, should be {EXIT_STATUS}"

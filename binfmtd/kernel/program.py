@@ -59,7 +59,7 @@ class Programs:
         """Return the file that a path leads to, or the kernel's refusal; ``UNSEEN`` if we may not read the file."""
         way = self.walk(path)
         if way is None:
-            return Refusal(EACCES, "an empty path is the directory one is in", "name a file")
+            return Refusal(EACCES, "an empty path means the current directory", "name a file")
         if way.errno == EXDEV and not self._root:  # a magic link (proc(5)): the kernel follows it, and so does stat
             return self._opened(path, path, os.stat(path))
         if way.real is None or way.stat is None:
@@ -77,19 +77,19 @@ class Programs:
             return None
         elf = self.elf(file.place)
         if elf is None or not self.is_native(elf) or elf.e_type not in (ET_EXEC, ET_DYN):
-            return Refusal(ENOEXEC, "nothing here takes it")
+            return Refusal(ENOEXEC, "no entry takes it, and this host does not run it natively")
         if elf.damage:
-            return Refusal(ENOEXEC, elf.damage, "get it anew")
+            return Refusal(ENOEXEC, elf.damage, "reinstall it")
         if elf.linker is None:
             return None
         linker = self.open(elf.linker)
         if isinstance(linker, Refusal):
             return Refusal(linker.errno, f"its dynamic linker (PT_INTERP): {linker.reason}", linker.remedy)
         if os.stat(linker.place).st_size < (64 if elf.bits == 64 else 52):
-            return Refusal(EIO, f"its dynamic linker {elf.linker} is cut off", "get it anew")
+            return Refusal(EIO, f"its dynamic linker {elf.linker} is cut off", "reinstall it")
         found = self.elf(linker.place)
         if found is None or (found.bits, found.byte_order, found.machine) != (elf.bits, elf.byte_order, elf.machine):
-            return Refusal(ELIBBAD, f"its dynamic linker {elf.linker} is for another machine", "install the right one")
+            return Refusal(ELIBBAD, f"its dynamic linker {elf.linker} is for another machine", "reinstall it")
         return None
 
     def walk(self, path: str) -> Chain | None:
@@ -145,8 +145,8 @@ class Programs:
             with reading(place) as read:
                 return Opened(read(0, HEAD_BYTES), place)
         except PermissionError:
-            reason = f"{path} may be executed but not read by you, so nobody can tell what becomes of it"
-            return Refusal(UNSEEN, reason, "ask again as root")
+            reason = f"{path} is executable but not readable for you, so its handler cannot be determined"
+            return Refusal(UNSEEN, reason, "run this as root")
         except (OSError, FormatError) as error:
             return Refusal(EIO, f"{path} cannot be read: {error}", "see dmesg")
 
@@ -174,7 +174,7 @@ def reading(place: str) -> Iterator[Read]:
 
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise FormatError(f"{place!r} is no ordinary file")
+            raise FormatError(f"{place!r} is not a regular file")
         yield read
     finally:
         os.close(descriptor)
@@ -192,7 +192,7 @@ def _forbidden(path: str, place: str, found: os.stat_result) -> Refusal | None:
         return None
     mode = f"mode {stat.S_IMODE(found.st_mode):04o}"
     if not found.st_mode & 0o111:
-        return Refusal(EACCES, f"{path} is executable for nobody ({mode})", f"chmod +x {quote(path)}")
+        return Refusal(EACCES, f"{path} has no execute permission ({mode})", f"chmod +x {quote(path)}")
     owner = f"owner {found.st_uid}, group {found.st_gid}"
     return Refusal(EACCES, f"{path} is not executable for you ({mode}, {owner})", "have its owner allow it")
 
@@ -202,17 +202,17 @@ def _nowhere(path: str, way: Chain) -> Refusal:
     last = way.steps[-1]
     if way.errno == ENOENT:
         itself = last.path == os.path.normpath(way.path)
-        lost = f"{path} is not there" if itself else f"{path} is not there: {last.path} is missing"
+        lost = f"{path} does not exist" if itself else f"{path} does not exist: {last.path} is missing"
         return Refusal(ENOENT, lost)
     if way.errno == EACCES:
         return Refusal(EACCES, f"{path}: you may not search the directory {last.directory}", "have its owner allow it")
     if way.errno == ENOTDIR:
-        return Refusal(ENOTDIR, f"{path}: {last.path} is no directory")
+        return Refusal(ENOTDIR, f"{path}: {last.path} is not a directory")
     if way.errno == EXDEV:
-        return Refusal(UNSEEN, f"{path}: the kernel's own link {way.magic} cannot be followed from here")
+        return Refusal(UNSEEN, f"{path}: the kernel's own link {way.magic} cannot be followed with --root")
     return Refusal(way.errno or ENOENT, f"{path}: {os.strerror(way.errno or ENOENT)}")
 
 
 def _no_file(path: str, mode: int) -> Refusal:
-    what = "a directory" if stat.S_ISDIR(mode) else _KINDS.get(stat.S_IFMT(mode), "no ordinary file")
+    what = "a directory" if stat.S_ISDIR(mode) else _KINDS.get(stat.S_IFMT(mode), "not a regular file")
     return Refusal(EACCES, f"{path} is {what}", "name a regular file")

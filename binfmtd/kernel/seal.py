@@ -21,11 +21,13 @@ from binfmtd.formats.mountinfo import parse_mountinfo
 from binfmtd.kernel.mount import Mounted
 
 LASTING = frozenset({errno.EPERM, errno.ENOSYS, errno.EINVAL})  # errors that an immediate retry does not end
-UNSEEN = "a process has a file of it open for writing, and the daemon may not look at that process"
+UNSEEN = (
+    "a process has a file of binfmt_misc open for writing, and the daemon has no permission to inspect that process"
+)
 TAKES_CAPABILITY = (
-    "that takes CAP_SYS_ADMIN in the user namespace that owns binfmt_misc: with systemd install drop-ins/sealed.conf, "
-    "in a container add --cap-add SYS_ADMIN, in Kubernetes use overlays/sealed (or a seccomp profile or a security "
-    "module forbids open_tree(2), fspick(2) or fsconfig(2))"
+    "that needs CAP_SYS_ADMIN in the user namespace that owns binfmt_misc: with systemd install drop-ins/sealed.conf, "
+    "in a container add --cap-add SYS_ADMIN, in Kubernetes use overlays/sealed; if the capability is present, a "
+    "seccomp profile or a security module forbids open_tree(2), fspick(2) or fsconfig(2)"
 )
 _MOST_WRITERS = 3  # processes that a message names at most
 _CONTROL_FILES = frozenset({"register", "status"})
@@ -44,7 +46,7 @@ class Seal:
 
         self.directory = mounted.directory
         if mounted.mount_read_only and not mounted.sealed:
-            raise SealError(f"{self.directory}: this mount is read-only: bind binfmt_misc in writable", errno.EINVAL)
+            raise SealError(f"{self.directory}: this mount is read-only: bind binfmt_misc writable", errno.EINVAL)
         # The copy of a read-only mount is read-only, so it would not show the state of the superblock.
         self.free_mount(mounted)
         try:
@@ -55,7 +57,7 @@ class Seal:
         self.closed = self.left_open = False
         if self.device != mounted.device:
             self.release()
-            raise SealError(f"{self.directory}: binfmt_misc was mounted anew at this moment: try again")
+            raise SealError(f"{self.directory}: another process has just mounted binfmt_misc there: try again")
 
     def free_mount(self, mounted: Mounted) -> None:
         """Make the mount itself writable, since ``mount -o remount,ro`` changes both.  Raises SealError."""
@@ -136,7 +138,7 @@ def how_to_open(directory: str) -> str:
     return (
         "binfmt_misc is sealed (its file system is read-only), so no program can change entries: run "
         f"`mount -o remount,rw {directory}`, or `binfmtd apply` with `sealed = false` in the config; if a daemon of "
-        "binfmtd keeps it sealed, change that one's config, or run `binfmtd pause` and later `binfmtd resume`"
+        "binfmtd keeps it sealed, change the config of that daemon, or run `binfmtd pause` and later `binfmtd resume`"
     )
 
 
@@ -169,16 +171,21 @@ def _command(pid: str) -> str:
         return "this daemon, which waits for an interpreter whose file system does not answer,"
     try:
         with open(f"/proc/{pid}/comm", errors="replace") as file:
-            return f"{pid} {file.read().rstrip()}"
+            return f"process {pid} ({file.read().rstrip()})"
     except OSError:
-        return f"{pid} (ended)"
+        return f"process {pid} (ended)"
 
 
 def _cannot(what: str, directory: str, error: OSError) -> SealError:
     """Return the error for an instance that cannot be sealed or opened, with the remedy."""
     why = {
         errno.EPERM: TAKES_CAPABILITY,
-        errno.ENOSYS: f"that takes Linux 5.2 (here {os.uname().release}), and open_tree(2) and fspick(2) allowed",
-        errno.EINVAL: "it is no mount point in this mount namespace: bind binfmt_misc itself, not a directory above it",
+        errno.ENOSYS: (
+            f"that needs Linux 5.2 or later (here {os.uname().release}), and a seccomp profile that allows "
+            "open_tree(2) and fspick(2)"
+        ),
+        errno.EINVAL: (
+            "it is not a mount point in this mount namespace: bind binfmt_misc itself, not a directory above it"
+        ),
     }.get(error.errno or 0, cure(error) if error.errno in PASSING else "see dmesg")
     return SealError(f"{directory}: cannot be {what} ({error.strerror}): {why}", error.errno or 0)

@@ -198,7 +198,7 @@ class StandIns:
             line, helper = self._line(name, stand_in), self._line(stand_in_name(name), stand_in)
             there = instance.inode(name) is not None
             if line is None or (there and helper is None):
-                why = "its line is too long with the name of a stand-in: shorten name, magic or mask"
+                why = "the registration of its stand-in is too long: shorten name, magic or mask"
                 too_long[name] = WriteRefusedError(why, errno.EINVAL, Again.RELOAD)
                 continue
             lines[name] = stand_in, line

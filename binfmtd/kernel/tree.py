@@ -26,10 +26,10 @@ def check_tree(root: str) -> os.stat_result:
             raise SandboxError(f"{root} is this system's own root directory: leave --root out")
         for name in ("proc", "dev"):
             if not stat.S_ISDIR(os.lstat(os.path.join(root, name)).st_mode):
-                raise SandboxError(f"{root}/{name} is no directory: --root wants the root directory of a system")
+                raise SandboxError(f"{root}/{name} is not a directory: --root takes the root directory of a system")
     except OSError as error:
         raise SandboxError(
-            f"{error.filename}: {error.strerror}: --root wants the root directory of a system, with proc and dev in it"
+            f"{error.filename}: {error.strerror}: --root takes the root directory of a system, with proc and dev in it"
         ) from None
     return found
 
@@ -56,7 +56,7 @@ def furnish(root: str) -> None:
             mount("/dev/pts", f"{root}/dev/pts", None, MS_BIND | MS_REC)
         _resolve_names(root)
     except OSError as error:
-        raise SandboxError(f"{error.filename or root}: {error.strerror}: it cannot be made ready for --root") from None
+        raise SandboxError(f"{error.filename or root}: {error.strerror}: it cannot be prepared for --root") from None
 
 
 def _resolve_names(root: str) -> None:

@@ -145,10 +145,10 @@ class Writer:
     def _cannot_open(self, name: str, error: OSError) -> WriteRefusedError:
         number, where = error.errno or 0, self._mounted.directory
         remedy = {
-            errno.EROFS: "it is mounted read-only: remount it with `mount -o remount,bind,rw`, or bind it in writable",
+            errno.EROFS: "it is mounted read-only: remount it with `mount -o remount,bind,rw`, or bind it writable",
             errno.EACCES: "run as root, or with CAP_DAC_OVERRIDE",
-            errno.EPERM: "run as root of the user namespace that owns this instance",
-            errno.EMFILE: "allow this process more (systemd: LimitNOFILE=)",
+            errno.EPERM: "do this as root of the user namespace that owns this instance",
+            errno.EMFILE: "raise this process's limit of open files (systemd: LimitNOFILE=)",
             errno.ENFILE: "raise fs.file-max with sysctl",
         }.get(number, "see dmesg")
         if number == errno.EROFS and is_sealed(self._mounted):
@@ -191,7 +191,7 @@ def _write_all(descriptor: int, lines: list[bytes]) -> list[OSError | None]:
 
 
 def _unreachable(interpreter: str) -> tuple[str, Again]:
-    return f"{interpreter} cannot be read: its file system has failed: mount that again", Again.LATER
+    return f"{interpreter} cannot be read: its file system has failed: mount it again", Again.LATER
 
 
 def refusal(registration: Registration, error: OSError) -> WriteRefusedError:
@@ -202,16 +202,19 @@ def refusal(registration: Registration, error: OSError) -> WriteRefusedError:
     """
     interpreter, flags = registration.interpreter, registration.flags.letters
     meaning, again = {
-        errno.EEXIST: ("an entry of that name came first", Again.NOW),
-        errno.ENOENT: (f"F opens the interpreter at once, and {interpreter} is not there: install it", Again.RELOAD),
-        errno.EACCES: (f"{interpreter} may not be executed: check its mode and its mount's noexec", Again.LATER),
-        errno.ETXTBSY: (f"{interpreter} is being written: when that has ended it can be opened", Again.LATER),
-        errno.ELOOP: (f"{interpreter} is a link to itself: mend the link", Again.RELOAD),
-        errno.EINVAL: (f"this kernel does not know one of the flags {flags or 'none'}, or the match", Again.RELOAD),
+        errno.EEXIST: ("another program has registered an entry of that name", Again.NOW),
+        errno.ENOENT: (f"flag F opens {interpreter} now, and it does not exist: install it", Again.RELOAD),
+        errno.EACCES: (f"{interpreter} may not be executed: check its mode, and if it is mounted noexec", Again.LATER),
+        errno.ETXTBSY: (
+            f"{interpreter} is open for writing in another process: it can be used when that process has closed it",
+            Again.LATER,
+        ),
+        errno.ELOOP: (f"{interpreter} is a link that leads to itself: correct the link", Again.RELOAD),
+        errno.EINVAL: (f"this kernel rejects the match or one of the flags ({flags or 'none'})", Again.RELOAD),
         **dict.fromkeys((errno.ENOTCONN, errno.ESTALE, errno.EIO, errno.EHOSTDOWN), _unreachable(interpreter)),
         errno.ETIMEDOUT: (f"{interpreter} cannot be opened: its file system does not answer", Again.NOW),
         errno.EROFS: ("binfmt_misc is mounted read-only: remount it writable", Again.LATER),
-        errno.EPERM: ("not allowed in this user namespace: run as root", Again.LATER),
+        errno.EPERM: ("not allowed in this user namespace: do this as root", Again.LATER),
         errno.ENOMEM: ("the kernel is out of memory", Again.LATER),
         errno.ENOSPC: ("the kernel is out of memory", Again.LATER),
     }.get(error.errno or 0, ("see dmesg", Again.LATER))

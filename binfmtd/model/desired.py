@@ -26,8 +26,8 @@ P_VISIBLE_FROM = (5, 12)  # AT_FLAGS_PRESERVE_ARGV0: from this kernel on, QEMU c
 
 
 _SCRIPT_WITH_O = (
-    "{} is a script, and with flag O or C every exec would fail with ENOEXEC: name a program, leave the flag out, or "
-    "set force = true if that is meant ({})"
+    "{} is a script, and with flag O or C every exec through it fails with ENOEXEC: name a native program, remove the "
+    "flag, or set force = true to register it anyway ({})"
 )
 
 
@@ -249,8 +249,8 @@ def _choose(declared: Declaration, facts: Facts, had: Collection[str]) -> Handle
     if declared.enabled and not declared.force and (taken := takes_native(declared.match, facts.header, facts.heads)):
         return hold(
             Standing.REFUSED,
-            f"it takes {taken} of this host, and every exec would fail with ELOOP: narrow its magic and mask, "
-            f"or set force = true if that is meant ({declared.source})",
+            f"it takes this host's {taken}, so each exec of one would fail with ELOOP or run its interpreter instead: "
+            f"narrow its magic and mask, or set force = true to register it anyway ({declared.source})",
         )
     for path in declared.interpreters:
         known = facts.interpreters.get(path, InterpreterFacts())

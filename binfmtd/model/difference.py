@@ -7,7 +7,7 @@ from binfmtd.model.match import Magic, Match, same
 def difference(found: Registration | None, wanted: Registration) -> str:
     """Return the fields of ``found`` that differ, in the words of the config: "flags are OC, should be F"."""
     if found is None:
-        return "it says something that this version does not know"
+        return "it contains something that this version of binfmtd cannot parse"
     changes = []
     if found.interpreter != wanted.interpreter:
         changes.append(f"interpreter is {found.interpreter}, should be {wanted.interpreter}")

@@ -158,9 +158,9 @@ def _of_p(entry: Entry, registration: Registration, sight: Sight, host: Host) ->
             yield Verdict(Fault.P_MISSING, entry)
     elif sight.version and not by_name:
         if sight.version < QEMU_SEES_P_FROM:
-            yield Verdict(Fault.P_UNSEEN, entry, f"QEMU {'.'.join(map(str, sight.version))}: it can from 6.0 on")
+            yield Verdict(Fault.P_UNSEEN, entry, f"QEMU {'.'.join(map(str, sight.version))} (support begins with 6.0)")
         elif host.kernel < P_VISIBLE_FROM:
-            yield Verdict(Fault.P_UNSEEN, entry, "this kernel: it tells from Linux 5.12 on")
+            yield Verdict(Fault.P_UNSEEN, entry, "QEMU on this kernel (Linux reports flag P from 5.12 on)")
 
 
 def _hidden(entries: list[Entry]) -> Iterator[Verdict]:
@@ -198,11 +198,12 @@ def never_matches(match: Match) -> str | None:
     Some file always matches a magic.  So this checks if a file of the kind that the magic is meant for can match it.
     """
     if isinstance(match, Extension):
-        return "an extension is what follows the last dot, and has none in it" if "." in match.text else None
+        reason = "its extension contains a dot; the kernel compares only the text after the last dot of a file's name"
+        return reason if "." in match.text else None
     if match.magic.startswith(b"\\") and b"ELF" in match.magic[:8]:
-        return "its magic begins with a backslash: the escapes were escaped once more, by a shell say"
+        return "its magic begins with a backslash: the escapes were escaped twice, for example by a shell"
     if takes_elf(match) and not any(_could_be(match, head) for head in _elf_heads()):
-        return "no ELF program has this class, byte order, version and type (the masks say which bits count)"
+        return "no ELF program has this combination of class, byte order, version and type (in the compared bits)"
     return None
 
 

@@ -147,10 +147,10 @@ def execute(path: str, observed: ObservedState, files: Files, argv: Sequence[str
         path, file = step.interpreter, found
 
 
-_TWICE = "flag O has put the file aside for a descriptor, and its interpreter is no program but taken itself"
-_NO_DESCRIPTOR = "register the entry without O and C, or with a program for interpreter"
-_AGAIN = f"each interpreter is taken itself, and after {REWRITES} of them the kernel gives up"
-_NAME_A_PROGRAM = "narrow the magic and mask of the entry that takes interpreters, or disable it"
+_TWICE = "the entry has flag O, but an entry or a #! line takes its interpreter: flag O requires a native program there"
+_NO_DESCRIPTOR = "register the entry without flags O and C, or with a native program as interpreter"
+_AGAIN = f"each interpreter is itself taken by an entry or a #! line, and the kernel stops after {REWRITES} of them"
+_NAME_A_PROGRAM = "narrow the magic and mask of the entry that takes the interpreters, or disable that entry"
 
 
 def _search(path: str, file: Opened, observed: ObservedState) -> Step:

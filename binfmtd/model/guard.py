@@ -18,7 +18,7 @@ from binfmtd.model.shebang import parse_shebang
 _OSABI = (0, 3)
 _E_TYPE = (2, 3)
 _IDENTIFYING = (1 << 8 * 20) - 1  # the first 20 bytes identify the kind of a file: up to e_machine
-BRICKS = "it takes every program of this host and leads to none that runs: every exec fails (ELOOP)"
+BRICKS = "it takes this host's own programs, and no interpreter can run for them: every exec fails (ELOOP or ENOEXEC)"
 _EXEC_STEPS = 6  # fs/exec.c, exec_binprm: a program and five interpreters, then ELOOP
 
 

@@ -66,6 +66,6 @@ def check_name(name: str) -> None:
     if not encoded or len(encoded) > NAME_BYTES:
         raise FormatError(f"name {name!r} must have 1 to {NAME_BYTES} bytes")
     if name in RESERVED_NAMES:
-        raise FormatError(f"name {name!r} is taken by binfmt_misc itself: choose another")
+        raise FormatError(f"name {name!r} is reserved by binfmt_misc: choose another")
     if any(c in name for c in "/\0\n"):
         raise FormatError(f"name {name!r} must not contain '/', NUL or a newline")

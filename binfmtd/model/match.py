@@ -35,8 +35,8 @@ class Magic(_Bytes):
             raise FormatError(f"offset {offset} is before the file's first byte: write 0 or more")
         if offset + len(magic) > HEAD_SIZE:
             raise FormatError(
-                f"offset {offset} and {len(magic)} bytes of magic end beyond byte {HEAD_SIZE}, "
-                "which is all that the kernel reads: shorten the magic or lower the offset"
+                f"{len(magic)} bytes of magic at offset {offset} end beyond byte {HEAD_SIZE}, but the kernel reads no "
+                "further: shorten the magic or lower the offset"
             )
         if mask is not None and len(mask) != len(magic):
             raise FormatError(f"magic has length {len(magic)} and mask {len(mask)}: make them the same length")
@@ -87,7 +87,7 @@ def match_of(
         return Magic(magic, mask, offset or 0)
     for key, value in (("mask", mask), ("offset", offset)):
         if value is not None:
-            raise FormatError(f"{key} goes with magic, and there is an extension: leave {key} out")
+            raise FormatError(f"{key} is allowed only with magic, not with extension: remove {key}")
     return Extension(extension or "")
 
 

@@ -53,7 +53,7 @@ def plan(desired: DesiredState, observed: ObservedState, surroundings: Surroundi
         if name in observed.by_name and observed.by_name[name].enabled
     ]
     if not observed.switched_on:
-        switches.append(Action(Act.ENABLE, INSTANCE, Drift.SWITCHED_OFF, "the whole instance is switched off"))
+        switches.append(Action(Act.ENABLE, INSTANCE, Drift.SWITCHED_OFF, "binfmt_misc as a whole is switched off"))
     writes: dict[str, Action] = {}
     for handler in desired.handlers:
         entry = observed.by_name.get(handler.name)
@@ -65,7 +65,8 @@ def plan(desired: DesiredState, observed: ObservedState, surroundings: Surroundi
             if handler.yields and elsewhere is not None:
                 served[handler.name] = elsewhere.name
             else:
-                writes[handler.name] = Action(Act.REGISTER, handler.name, Drift.MISSING, "it is not there", handler)
+                reason = "the entry is missing"
+                writes[handler.name] = Action(Act.REGISTER, handler.name, Drift.MISSING, reason, handler)
         elif action := _present(handler, entry, desired, surroundings):
             if action.handler is None:
                 switches.append(action)
@@ -79,7 +80,7 @@ def plan(desired: DesiredState, observed: ObservedState, surroundings: Surroundi
     }
     removals = _removals(desired, observed, surroundings, writes.keys() | permanent.keys())
     in_rank = [writes[h.name] for h in desired.handlers if h.name in writes and h.name not in blocked]
-    reason = "it went with everything else, and the config restores it"
+    reason = "a flush removed it, and the config's `restore` names it"
     restores = [
         Action(Act.RESTORE, was.name, Drift.MISSING, reason, was)
         for was in restorable(desired, surroundings, writes.keys())
@@ -123,7 +124,7 @@ def _above(foreign_rivals: Mapping[str, list[Entry]], observed: ObservedState) -
 def _present(handler: Handler, entry: Entry, desired: DesiredState, surroundings: Surroundings) -> Action | None:
     """Return the action that ends the drift of a handler's existing entry, or None if it has not drifted."""
     if not handler.enabled:
-        reason = "it is enabled, and the config says enabled = false"
+        reason = "it is enabled, but the config has enabled = false"
         return Action(Act.DISABLE, handler.name, Drift.CHANGED, reason) if entry.enabled else None
     if not equal(entry.registration, handler.registration):
         reason = difference(entry.registration, handler.registration)
@@ -142,8 +143,8 @@ def _stale(handler: Handler, entry: Entry, desired: DesiredState, surroundings: 
     record = surroundings.records.get(handler.name)
     path = handler.registration.interpreter
     if record is None or record.inode != entry.inode or record.pinned is None:
-        return "somebody else registered it, so nobody knows which file F has opened"
-    return None if record.pinned == desired.fingerprints.get(path) else f"{path} is another file than the one F opened"
+        return "the ledger does not record which file flag F opened (another program may have registered the entry)"
+    return None if record.pinned == desired.fingerprints.get(path) else f"{path} has changed since flag F opened it"
 
 
 def _put_in_order(
@@ -169,11 +170,11 @@ def _put_in_order(
         turned = turned_round(desired.handlers, desired.higher, observed.position, newest)
     for name in moved:
         if by := outranked.get(name):
-            reason = f"entry {by} takes its files"
+            reason = f"the newer entry {by} takes its files"
         elif name in turned:
-            reason = "an entry of lower rank is newer"
+            reason = "an entry that belongs below it is newer"
         else:
-            reason = "what is registered anew belongs below it"
+            reason = "an entry that belongs below it is registered again"
         dragged = name not in turned and name not in outranked
         writes[name] = Action(Act.REPLACE, name, Drift.OUT_OF_ORDER, reason, desired.by_name[name], dragged)
     # A blocked entry that is in order needs nothing.
@@ -223,7 +224,7 @@ def _stand_ins(
             continue
         entry = observed.by_name.get(stand_in.name)
         if entry is None:
-            yield Action(Act.REGISTER, stand_in.name, Drift.MISSING, "a stand-in that is not there", stand_in)
+            yield Action(Act.REGISTER, stand_in.name, Drift.MISSING, "the stand-in is missing", stand_in)
         elif action := _present(stand_in, entry, desired, surroundings):
             yield action
             if action.act is Act.ENABLE:
@@ -232,7 +233,7 @@ def _stand_ins(
             low.name in written or newest.get(low.name, len(place)) < place[entry.name]
             for low in desired.lower.get(name, ())
         ):
-            reason = "an entry of lower rank is newer"
+            reason = "an entry that belongs below it is newer"
             yield Action(Act.REPLACE, stand_in.name, Drift.OUT_OF_ORDER, reason, stand_in)
         else:
             continue
@@ -281,12 +282,13 @@ def _removals(
         if is_stand_in(entry.name):
             needed = entry.name in serving or _bridges(waiting.get(entry.name), entry)
             if not needed and entry.name not in surroundings.others_stand_ins:
-                yield Action(Act.REMOVE, entry.name, Drift.UNWANTED, "a stand-in that is no longer needed")
+                yield Action(Act.REMOVE, entry.name, Drift.UNWANTED, "the stand-in is no longer needed")
         elif entry.name in desired.by_name:
             continue
         elif foreign(entry, desired, surroundings):
             if not spared(entry, desired):
-                yield Action(Act.REMOVE, entry.name, Drift.UNWANTED, "nobody declared it, and unmanaged is remove")
+                reason = 'the config does not declare it, and `unmanaged` is "remove"'
+                yield Action(Act.REMOVE, entry.name, Drift.UNWANTED, reason)
         elif (held := desired.held_by_name.get(entry.name)) is None:
             yield Action(Act.REMOVE, entry.name, Drift.UNWANTED, "the config no longer declares it")
         elif _useless(held, entry):
@@ -320,7 +322,7 @@ def removal_plan(desired: DesiredState, observed: ObservedState, surroundings: S
     These are the entries that are as the config declares them, those that the ledger records, and the stand-ins.
     Another daemon's stand-ins stay.
     """
-    reason = "on_stop is remove"
+    reason = 'the daemon stops, and `on_stop` is "remove"'
     actions = []
     for entry in observed.entries:
         handler = desired.by_name.get(entry.name)

@@ -40,4 +40,4 @@ def check_handler_name(name: str) -> None:
     """Raise FormatError for a name that a handler may not have, such as that of a stand-in."""
     check_name(name)
     if is_stand_in(name):
-        raise FormatError(f"name {name!r} begins with {PREFIX!r}, which is the daemon's own: choose another")
+        raise FormatError(f"name {name!r} begins with {PREFIX!r}, reserved for binfmtd's stand-ins: choose another")

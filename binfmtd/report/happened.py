@@ -1,4 +1,4 @@
-"""A row of the history as a sentence: "31 entries removed at once by another process, repaired in 3 ms".
+"""A row of the history as a sentence: "31 entries replaced by another process, repaired in 3 ms".
 
 The log has the same sentence for a repair (`summary`).
 """

@@ -84,7 +84,8 @@ def _writer(out: TextIO) -> Callable[[str], None]:
 
 
 def _lines_dropped(lines: int) -> None:
-    get_logger().warning("log_lines_dropped", lines=lines, reason="the reader of the log did not take them")
+    reason = "the log's reader was not reading or had ended, or the disk was full"
+    get_logger().warning("log_lines_dropped", lines=lines, reason=reason)
 
 
 def get_logger() -> Logger:

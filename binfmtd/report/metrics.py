@@ -43,21 +43,26 @@ def _whole(document: Mapping[str, Any], *, ready: bool) -> Iterator[Metric]:
     info = GaugeMetricFamily("binfmtd_build_info", "The version of binfmtd that runs.", labels=["version"])
     info.add_metric([__version__], 1)
     yield info
-    state = GaugeMetricFamily("binfmtd_state", "Whether the whole is in this state: 1 for one.", labels=["state"])
+    says = "1 for the present state of the daemon, 0 for the other states."
+    state = GaugeMetricFamily("binfmtd_state", says, labels=["state"])
     for name in STATES:
         state.add_metric([name], document["state"] == name)
     yield state
-    yield _gauge("binfmtd_ready", "Whether builds may be sent here, as /readyz says.", ready)
+    yield _gauge("binfmtd_ready", "1 if builds may be sent to this host, as /readyz reports, else 0.", ready)
     mount = document["mount"]
     mounted = mount is not None and not mount["host_unmounted"]
-    yield _gauge("binfmtd_mounted", "Whether binfmt_misc is mounted, on a container's host as well.", mounted)
-    seal = GaugeMetricFamily("binfmtd_seal", "Whether the seal is in this state: 1 for one.", labels=["state"])
+    says = "1 if binfmt_misc is mounted here and, for a daemon in a container, on its host, else 0."
+    yield _gauge("binfmtd_mounted", says, mounted)
+    says = "1 for the present state of the seal, 0 for the other states."
+    seal = GaugeMetricFamily("binfmtd_seal", says, labels=["state"])
     for name in SEAL_STATES:
         seal.add_metric([name], document["seal"]["state"] == name)
     yield seal
-    yield _gauge("binfmtd_config_generation", "How many configs have been in force.", config["generation"])
+    yield _gauge("binfmtd_config_generation", "Number of configs that have been in force.", config["generation"])
     yield _gauge(
-        "binfmtd_config_last_reload_successful", "0 while what the files say is rejected.", config["error"] is None
+        "binfmtd_config_last_reload_successful",
+        "1 if the config files are valid, 0 while they are rejected.",
+        config["error"] is None,
     )
     yield _gauge(
         "binfmtd_config_loaded_timestamp_seconds", "When the config in force was read.", _moment(config["loaded_at"])
@@ -67,29 +72,32 @@ def _whole(document: Mapping[str, Any], *, ready: bool) -> Iterator[Metric]:
 def _entries(document: Mapping[str, Any]) -> Iterator[Metric]:
     rows = document["handlers"]
     number = Counter(row["state"] for row in rows)
-    handlers = GaugeMetricFamily("binfmtd_handlers", "How many handlers are in this state.", labels=["state"])
+    handlers = GaugeMetricFamily("binfmtd_handlers", "Number of handlers in this state.", labels=["state"])
     for name in HANDLER_STATES:
         handlers.add_metric([name], number[name])
     yield handlers
     each = GaugeMetricFamily(
-        "binfmtd_handler_state", "The state of each handler: 1.", labels=["entry", "architecture", "state"]
+        "binfmtd_handler_state", "1 for the present state of each handler.", labels=["entry", "architecture", "state"]
     )
     for row in rows:
         each.add_metric([printable(row["name"]), printable(row["architecture"] or ""), row["state"]], 1)
     yield each
     contended = GaugeMetricFamily(
-        "binfmtd_contended", "An entry whose repair somebody keeps undoing: 1.", labels=["entry"]
+        "binfmtd_contended", "1 for each entry whose repairs another process keeps undoing.", labels=["entry"]
     )
     for name in document["contended"]:
         contended.add_metric([printable(name)], 1)
     yield contended
     paused = GaugeMetricFamily(
-        "binfmtd_pause_end_timestamp_seconds", "When the pause of an entry ends by itself.", labels=["entry"]
+        "binfmtd_pause_end_timestamp_seconds",
+        "When the pause of an entry ends by itself; +Inf if it lasts until `binfmtd resume`.",
+        labels=["entry"],
     )
     for pause in document["paused"]:
         paused.add_metric([printable(pause["name"])], _moment(pause["until"]))
     yield paused
-    foreign = GaugeMetricFamily("binfmtd_foreign_entries", "How many entries belong to others.", labels=["enabled"])
+    says = "Number of foreign entries (neither declared nor registered by binfmtd)."
+    foreign = GaugeMetricFamily("binfmtd_foreign_entries", says, labels=["enabled"])
     count = document["foreign_count"]
     for answer, number in (("true", count["enabled"]), ("false", count["disabled"])):
         foreign.add_metric([answer], number)
@@ -98,31 +106,38 @@ def _entries(document: Mapping[str, Any]) -> Iterator[Metric]:
 
 def _counted(counts: Counts) -> Iterator[Metric]:
     yield _gauge("binfmtd_start_timestamp_seconds", "When the daemon was started.", counts.started_at)
-    repairs = CounterMetricFamily("binfmtd_repairs", "Drifts that were ended.", labels=["entry", "drift"])
+    repairs = CounterMetricFamily("binfmtd_repairs", "Drifts that the daemon has ended.", labels=["entry", "drift"])
     for (entry, drift), number in sorted(counts.repairs.items()):
         repairs.add_metric([printable(entry), drift], number)
     repairs.add_metric(["", Drift.UNWANTED.value], counts.unwanted)
     yield repairs
-    passes = CounterMetricFamily("binfmtd_passes", "Looks at everything.", labels=["trigger"])
+    says = "Passes made: comparisons of all of binfmt_misc with the config."
+    passes = CounterMetricFamily("binfmtd_passes", says, labels=["trigger"])
     for trigger, number in sorted(counts.passes.items()):
         passes.add_metric([trigger], number)
     yield passes
-    yield CounterMetricFamily("binfmtd_contentions", "How often a contention has begun.", counts.contentions)
+    yield CounterMetricFamily(
+        "binfmtd_contentions", "How often another process began to keep undoing repairs.", counts.contentions
+    )
     yield CounterMetricFamily(
         "binfmtd_log_lines_dropped",
-        "Log lines that were lost because the reader did not take them.",
+        "Log lines that were lost because the log's reader was not reading or had ended, or the disk was full.",
         counts.log_lines_dropped,
     )
     yield CounterMetricFamily("binfmtd_config_reload_failures", "Configs that were rejected.", counts.reload_failures)
     yield _gauge("binfmtd_last_pass_timestamp_seconds", "When a pass last ended.", counts.last_pass_at)
     yield _gauge(
-        "binfmtd_last_success_timestamp_seconds", "When a pass last left nothing undone.", counts.last_success_at
+        "binfmtd_last_success_timestamp_seconds",
+        "When a pass last ended with every entry as declared.",
+        counts.last_success_at,
     )
     yield _histogram(
-        "binfmtd_repair_duration_seconds", "From hearing of a drift until programs run again.", counts.served
+        "binfmtd_repair_duration_seconds", "Seconds from noticing a drift until programs run again.", counts.served
     )
     yield _histogram(
-        "binfmtd_settle_duration_seconds", "From hearing of a drift until the proper entry stands.", counts.settled
+        "binfmtd_settle_duration_seconds",
+        "Seconds from noticing a drift until the proper entry is as declared.",
+        counts.settled,
     )
 
 

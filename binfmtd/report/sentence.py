@@ -19,7 +19,7 @@ def sentence(document: Mapping[str, Any]) -> str:
     if lacks := document["lacking"]:
         parts.append(lacks)
     if document["config"]["error"]:
-        parts.append("the config is invalid now, and the one before it is in force")
+        parts.append("the config files are invalid now, and the previous config is in force")
     return printable("; ".join(parts))
 
 

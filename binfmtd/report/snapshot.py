@@ -25,7 +25,7 @@ class Snapshot(_Told):
     def unready(self) -> list[str]:
         """The reasons why builds should not be sent here; empty if there is none."""
         if not self.started:
-            return [self.document["problem"] or "the first pass has not ended"]
+            return [self.document["problem"] or "the daemon is starting: its first pass has not ended"]
         return unready(self.document)
 
     @cached_property

@@ -19,22 +19,23 @@ from binfmtd.model.standin import stand_in_name
 STATES = ("converged", "waiting", "paused", "drifting", "contended", "degraded")  # of the whole, the worst last
 SERVED = ("registered", "stand_in", "served_elsewhere", "shadowed")  # programs run, by this handler or a foreign entry
 FOREIGN_LISTED = 1_000  # foreign entries beyond these are only counted, so that the document stays small
-_KEEPS = "another process keeps undoing its repair, so the proper entry is registered at growing intervals"
-IF_MEANT = "if it is meant to be gone, reload the daemon"
+_KEEPS = "another process keeps undoing its repair, so the daemon registers the proper entry at growing intervals"
+IF_MEANT = "if you removed it on purpose, reload the daemon"
 HANDLER_STATES = (*SERVED, "disabled", "waiting", "paused", "contended", "refused", "failed")
 
 
 def gone(lost: Iterable[Held]) -> str:
     """Return what to do about emulators that were removed."""
-    serves = "what F opened serves until its entry is removed"
-    meant = "if they are meant to be gone, leave them out of `architectures`"
-    return f"their emulators are not there any more: {emulators_remedy(None, _paths(lost))}; {serves}; {meant}"
+    serves = "entries with flag F still run the removed files until the entries are removed"
+    meant = "if you removed the emulators on purpose, take their architectures out of `architectures`"
+    remedy = emulators_remedy(None, _paths(lost))
+    return f"emulators that were installed before are missing: {remedy}; {serves}; {meant}"
 
 
 def no_emulator(absent: Iterable[Held]) -> str:
     """Return what to do where no architecture has an emulator."""
     remedy = emulators_remedy(None, _paths(absent))
-    where = "" if "[emulators] paths" in remedy else ", or say where they are with [emulators] paths"
+    where = "" if "[emulators] paths" in remedy else ", or name their paths in [emulators] paths"
     return f"no architecture has an emulator here: {remedy}{where}"
 
 
@@ -148,7 +149,7 @@ def _handler_row(
     if not handler.enabled:
         state, reason = "disabled", "enabled = false in the config"
     elif troubles.pauses.hold(name):
-        state, reason = "paused", "an admin is at work on it: `binfmtd resume` ends that"
+        state, reason = "paused", "paused by an administrator; run `binfmtd resume` to continue"
     elif name in troubles.failed:
         state, reason = "failed", troubles.failed[name]
     elif name in planned.blocked:
@@ -162,7 +163,8 @@ def _handler_row(
     elif action:
         state, reason = "waiting", action.reason
     elif why := troubles.failed.get(stand_in_name(name)):
-        reason = f"its stand-in cannot be registered ({why}): executions fail while another program removes this entry"
+        fails = "if another program removes this entry, programs fail until the daemon registers it again"
+        reason = f"its stand-in cannot be registered ({why}): {fails}"
     elif name in planned.shadowed:
         state, reason = "shadowed", f"the newer entry {planned.shadowed[name]} takes its files"
     registration = handler.registration
@@ -188,7 +190,7 @@ def _held_row(held: Held, observed: ObservedState, troubles: Troubles) -> dict[s
     names = {"registered": held.name, "stand_in": stand_in_name(held.name)}
     serving = next((each for each, name in names.items() if _pins(name, held, observed)), None)
     if serving and held.standing is not Standing.REFUSED:
-        state, reason = serving, f"{held.reason}; the file that F opened still serves"
+        state, reason = serving, f"{held.reason}; the entry still runs the previous file, which flag F keeps open"
     elif held.standing is Standing.ABSENT:
         return None  # no administrator asked for it by name
     elif held.standing is Standing.LOST:

@@ -107,8 +107,8 @@ def read_status(state_dir: str, name: str = FILE_NAME) -> dict[str, Any]:
         content = json.loads(read_state(path))
     except FileNotFoundError:
         raise StateError(
-            f"{path} is not there: no daemon has run with this state directory, or one is just starting; start "
-            "`binfmtd run`, or name its directory with --state-dir"
+            f"{path} does not exist: no daemon has run with this state directory, or a daemon is starting; start "
+            "`binfmtd run`, or name the daemon's state directory with --state-dir"
         ) from None
     except PermissionError as error:
         raise StateError(f"{path}: {error.strerror}: run this as the daemon's user or as root") from None
@@ -121,7 +121,7 @@ def read_status(state_dir: str, name: str = FILE_NAME) -> dict[str, Any]:
     if isinstance(content, dict) and (content.get("schema") != SCHEMA or not content.keys() >= SHAPE.keys()):
         raise StateError(f"{path} was written by another version of binfmtd: restart the daemon")
     if not isinstance(content, dict) or not fits(content, SHAPE):
-        raise StateError(f"{path} is damaged: reload the daemon, which writes it anew")
+        raise StateError(f"{path} is damaged: reload the daemon, which writes it again")
     return content
 
 

@@ -87,5 +87,5 @@ def test_nowhere_to_try_a_program(machine: Machine, binfmt_image: str) -> None:
     done = machine.container(*LEAST, *nothing, *machine.as_first_namespace, binfmt_image)
     assert done.status == 1
     assert done.json["supported"][0] == "linux/amd64"
-    assert done.stderr.startswith("error: there is no directory for programs to try: name one in TMPDIR")
+    assert done.stderr.startswith("error: no directory is usable for the test programs: name one in TMPDIR")
     assert done.stderr.count("\n") == 1

@@ -24,7 +24,7 @@ def test_an_ordinary_container(machine: Machine, image: str) -> None:
     assert machine.container(*machine.as_first_namespace, image, "apply", "--arch", "arm64").status == 0
     found = doctor(machine, image)["mount", "mounted"]
     assert found["level"] == "ok"
-    assert found["text"].endswith("handlers serve all the same: aarch64 run (tried)")
+    assert found["text"].endswith("handlers still work: programs of aarch64 run (tested)")
 
 
 IN_A_POD = "--env=KUBERNETES_SERVICE_HOST=10.96.0.1"
@@ -33,10 +33,10 @@ IN_A_POD = "--env=KUBERNETES_SERVICE_HOST=10.96.0.1"
 def test_an_ordinary_container_of_a_pod(machine: Machine, image: str) -> None:
     """In a pod the remedies are what is to be done on its node, or in its manifest; no word of another manager's."""
     found = doctor(machine, image, IN_A_POD)["mount", "mounted"]
-    assert found["text"].endswith("so on the node:")
+    assert found["text"].endswith("so run this on the node:")
     assert found["remedy"] == f"mount -t binfmt_misc binfmt_misc {MOUNT_POINT}"
     found = doctor(machine, image, IN_A_POD, f"--volume={MOUNT_POINT}:/binfmt_misc:ro")["mount", "read_only"]
-    assert found["text"].endswith("so in the pod's volumeMounts:")
+    assert found["text"].endswith("so write this in the pod's volumeMounts:")
     assert found["remedy"] == "readOnly: false"
 
 

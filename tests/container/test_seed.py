@@ -114,7 +114,7 @@ def test_missing_emulator(machine: Machine, slim_image: str, binding: Binding) -
     """An architecture asked for by name without an emulator in the image: 1, and where to take one from."""
     done = machine.container(*binding, slim_image, "--arch", "arm64")
     assert done.status == 1
-    assert "this image has none: take one with emulators" in done.stderr
+    assert "this image contains no emulators: use an image with emulators" in done.stderr
     assert machine.names() == []
 
 

@@ -263,14 +263,14 @@ def test_beside_a_daemon(instance: Instance, start_daemon: StartDaemon, binfmt: 
     assert lacking.status == 1
     assert supported(lacking) == supported(there)
     last = lacking.stderr.splitlines()[-1]
-    assert last.startswith("error: nothing was written: a daemon keeps this instance ")
+    assert last.startswith("error: nothing was written: a daemon (pid ")
     assert f"(pid {daemon.pid}, " in last
     assert last.endswith(
         f': add "riscv64" to `architectures` in {daemon.config}, '
         f"then run `binfmtd reload --state-dir {daemon.state_directory}`"
     )
     unwanted = binfmt("--uninstall qemu-*")
-    assert (unwanted.status, unwanted.stderr.splitlines()[0]) == (1, "uninstalling: qemu-s390x is still there")
+    assert (unwanted.status, unwanted.stderr.splitlines()[0]) == (1, "uninstalling: qemu-s390x was not removed")
     assert f': add "-s390x" to `architectures` in {daemon.config}, ' in unwanted.stderr.splitlines()[-1]
     assert state(instance) == before
 
@@ -318,7 +318,7 @@ def test_not_mounted(binfmt: DropIn, instance: Instance, tmp_path: Path) -> None
         result = binfmt(f"--mount {tmp_path} {line}")
         assert (result.status, result.json["emulators"]) == (1, None)
         assert "no binfmt_misc is mounted here, and this is a user namespace" in result.stderr.splitlines()[-1]
-        assert result.stderr.splitlines()[-1].endswith("have an own one on purpose with BINFMTD_OWN_INSTANCE=1")
+        assert result.stderr.splitlines()[-1].endswith("instance for this namespace with BINFMTD_OWN_INSTANCE=1")
 
 
 @pytest.mark.usefixtures("instance")

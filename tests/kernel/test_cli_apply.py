@@ -55,7 +55,7 @@ def test_json(cli: Cli) -> None:
     """With --json stdout is one document of what was done and what failed."""
     result = cli("apply", "--json", config=ONE)
     assert (result.status, result.stderr) == (0, "")
-    done = {"action": "register", "entry": "one", "drift": "missing", "reason": "it is not there"}
+    done = {"action": "register", "entry": "one", "drift": "missing", "reason": "the entry is missing"}
     assert result.json == {"actions": [done], "failed": []}
     assert cli("apply", "--json", config=ONE).json == {"actions": [], "failed": []}
 
@@ -131,7 +131,7 @@ def test_the_kernel_refuses(instance: Instance, tmp_path: Path, cli: Cli) -> Non
     assert result.status == 1
     messages = sorted(result.messages)
     assert [message.split(":")[0] for message in messages] == ["busy", "loop", "noexec"]
-    assert f"ETXTBSY: {busy} is being written" in messages[0]
+    assert f"ETXTBSY: {busy} is open for writing in another process" in messages[0]
     assert messages[1] == f"loop: waiting: no executable file at {loop}"
     assert "EACCES" in messages[2]
     assert "noexec" in messages[2].removeprefix("noexec")
@@ -179,7 +179,7 @@ def test_not_mounted(instance: Instance, tmp_path: Path, cli: Cli) -> None:
     # Always with --mount: without, an instance that is mounted elsewhere would do, and that may be the host's.
     instance.shell(f"umount {instance.mount_point}")  # uncovers the empty file system below, never the host's
     covered = cli("apply", "--mount", instance.mount_point, config=ONE)
-    assert covered.message.endswith("a file system of type tmpfs is mounted there, not binfmt_misc: unmount that")
+    assert covered.message.endswith("a file system of type tmpfs is mounted there, not binfmt_misc: unmount it")
     empty = cli("apply", "--mount", str(tmp_path), config=ONE)
     assert empty.message.startswith(f"{tmp_path}: no binfmt_misc is mounted here, and this is a user namespace")
     assert empty.message.endswith("--own-instance")
@@ -195,7 +195,7 @@ def test_state_directory_of_others(instance: Instance, cli: Cli) -> None:
     result = cli("apply", config=ONE)
     assert result.status == 1
     assert result.message.startswith("the state directory is not safe")
-    assert result.message.endswith(f"can be written by others: run chmod go-w '{cli.state_directory}'")
+    assert result.message.endswith(f"is writable by other users: run chmod go-w '{cli.state_directory}'")
     assert instance.names() == []
     assert os.listdir(cli.state_directory) == []
 
@@ -276,7 +276,7 @@ def test_arch_beside_a_daemon(instance: Instance, start_daemon: StartDaemon, tmp
     assert result.status == 1
     assert f': add "s390x" to `architectures` in {daemon.config}, then run' in result.messages[0]
     assert result.messages[0].endswith(f"then run `binfmtd reload --state-dir {daemon.state_directory}`")
-    assert result.messages[1].startswith("qemu-s390x: missing: it is not there")
+    assert result.messages[1].startswith("qemu-s390x: missing: the entry is missing")
     assert instance.names() == ["qemu-arm"]
 
 

@@ -74,7 +74,7 @@ def test_no_room_for_a_stand_in(cli: Cli) -> None:
     interpreter = "/usr/bin/" + "./" * ((rest - len("/usr/bin/true")) // 2) + "true"
     result = cli("check", config=config + f"interpreter = '{interpreter}'\n")
     assert result.status == 0, result.stderr
-    assert result.message.startswith("long: its line is so long that no stand-in fits ")
+    assert result.message.startswith("long: its registration line is too long for a stand-in ")
 
 
 def test_declared_twice(cli: Cli, tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_declared_twice(cli: Cli, tmp_path: Path) -> None:
     later.write_text("[handlers.one]\nextension = 'one'\ninterpreter = '/usr/bin/false'\n")
     result = cli("check", config=ONE)
     assert (result.status, result.stdout) == (0, "valid: 1 handler\n")
-    assert result.message == f"{later}: handlers.one: replaces all of the one in {cli.config}"
+    assert result.message == f"{later}: handlers.one: replaces the whole table of this name in {cli.config}"
     arm = "architectures = ['arm']\n[handlers.qemu-arm]\nextension = 'one'\ninterpreter = '/usr/bin/false'\n"
     later.write_text("")
     result = cli("check", config=arm)
@@ -134,4 +134,4 @@ def test_a_config_on_a_read_only_mount(tmp_path: Path, script: str, status: int)
     filled = f"{VOLUME} && {script}; exit $?".format(volume, config, check)
     result = run([*CONTAINER, "sh", "-c", filled], cwd="/")
     assert result.status == status, result.stderr
-    assert ("can be written by others" in result.stderr) is (status != 0)
+    assert ("is writable by other users" in result.stderr) is (status != 0)

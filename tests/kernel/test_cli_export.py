@@ -166,19 +166,23 @@ def test_what_a_format_cannot_say_is_named(instance: Instance, tmp_path: Path, k
         notes.setdefault(note["entry"], []).append(note["reason"])
     assert [f"{note['entry']}: {note['reason']}" for note in result.json["notes"]] == result.messages
     assert "priority = 3" in notes["priority"][0]
-    assert "force = true cannot be said" in notes["forced"][0]
-    assert notes["off"] == [f"left out: enabled = false cannot be said in {kind}"]
+    assert f"the {kind} format cannot express force = true" in notes["forced"][0]
+    assert notes["off"] == [f"left out: the {kind} format cannot express enabled = false"]
     assert ("o" in notes) == (kind == "debian")
     names = {file["name"] for file in result.json["files"]}
     if kind == "debian":
         assert names == {"priority", "forced", "o", "z", "twin"}
-        assert notes["y"][0].startswith("left out: twin takes the same files before it")
-        assert notes["twin"] == ["should win over z where both match, and debian cannot say so"]
+        assert notes["y"][0].startswith("left out: twin takes the same files first")
+        assert notes["twin"] == ["should win over z where both match, but the debian format cannot express this order"]
         assert notes["priority"][1].startswith("should win over ")
     elif kind == "nixos":  # in the order of the names priority, twin, y, z: the last is the newest
-        assert notes["twin"] == ["should win over z, y where both match, and nixos cannot say so"]
-        assert notes["y"] == ["should win over z where both match, and nixos cannot say so"]
-        assert notes["priority"][1] == "should win over z, y, twin where both match, and nixos cannot say so"
+        assert notes["twin"] == [
+            "should win over z, y where both match, but the nixos format cannot express this order"
+        ]
+        assert notes["y"] == ["should win over z where both match, but the nixos format cannot express this order"]
+        assert notes["priority"][1] == (
+            "should win over z, y, twin where both match, but the nixos format cannot express this order"
+        )
         assert "z" not in notes
     else:
         assert {"twin", "y", "z"}.isdisjoint(notes)
@@ -201,7 +205,7 @@ def test_what_all_lose_is_said_once(instance: Instance, tmp_path: Path) -> None:
     cli = Cli(instance, tmp_path)
     config = fake_emulators(tmp_path / "bin", ["arm", "s390x"]) + "\n"
     result = cli("export", "--format", "debian", "--output", str(tmp_path / "out"), config=config)
-    assert result.message.startswith("qemu-arm, qemu-s390x: flag O cannot be said in debian, ")
+    assert result.message.startswith("qemu-arm, qemu-s390x: the debian format cannot express flag O, ")
 
 
 def test_debians_files(instance: Instance, tmp_path: Path) -> None:

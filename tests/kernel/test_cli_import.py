@@ -71,7 +71,7 @@ def test_what_no_config_can_hold_is_named(instance: Instance, tmp_path: Path) ->
     result = Cli(instance, tmp_path)("import", "--kernel")
     assert (result.status, list(handlers(result.stdout))) == (0, ["fine"])
     mount = instance.mount_point
-    assert result.messages[0] == f"{mount}: all entries are switched off there, which no config says"
+    assert result.messages[0] == f"{mount}: binfmt_misc is switched off as a whole there; a config cannot express that"
     assert {message.partition(": ")[0] for message in result.messages[1:]} == {
         f"{mount}/{name}" for name in ("l\\xe4t", "path", "relative", "dot")
     }
@@ -109,8 +109,8 @@ def test_files_say_what_they_are(cli: Cli, tmp_path: Path) -> None:
     result = cli("import", str(tmp_path))
     assert (result.status, set(handlers(result.stdout))) == (0, expected)
     assert result.message == (
-        f"{tmp_path}: left out, neither *.conf nor Debian's format files: README, X0, X1 and 1 more: "
-        "name a file to import it"
+        f"{tmp_path}: left out, because they are neither *.conf nor Debian's format files: README, X0, X1 and 1 more; "
+        "to import a file, name it"
     )
 
 
@@ -158,7 +158,7 @@ def test_a_name_again(cli: Cli, tmp_path: Path) -> None:
     conf = tmp_path / "a.conf"
     conf.write_text(":a:E::a::/usr/bin/true:\n:b:E::b::/usr/bin/true:\n:a:E::c::/usr/bin/true:\n")
     result = cli("import", str(conf))
-    assert (result.status, result.message) == (0, f"{conf}:3: entry 'a' replaces the one of {conf}:1")
+    assert (result.status, result.message) == (0, f"{conf}:3: entry 'a' replaces the earlier one from {conf}:1")
     assert list(handlers(result.stdout)) == ["b", "a"]
 
 
@@ -168,7 +168,7 @@ def test_what_takes_native_programs_is_named(cli: Cli, tmp_path: Path) -> None:
     conf.write_text(":elf:M::\\x7fELF::/usr/bin/true:\n")
     result = cli("import", str(conf))
     assert (result.status, list(handlers(result.stdout))) == (0, ["elf"])
-    assert "takes native programs of this host: it will be refused" in result.message
+    assert "takes native programs of this host, so binfmtd will refuse it" in result.message
 
 
 def test_as_json(cli: Cli, tmp_path: Path) -> None:

@@ -184,10 +184,10 @@ def test_what_stops_every_exec_is_disabled_all_the_same(
     ("arguments", "says"),
     [
         (["arm46"], "'arm46' is neither an entry nor an architecture here"),
-        (["one", "--for", "ten"], "--for: 'ten' is no duration"),
+        (["one", "--for", "ten"], "--for: 'ten' is not a duration"),
         (
             ["one", "--for", "-5"],
-            "--for: '-5' is no duration: write numbers with units (h, m, s, ms), like 10m; without",
+            "--for: '-5' is not a duration: write numbers with units (h, m, s, ms), like 10m; without",
         ),
         (["one", "--for", "0"], "--for 0 would pause nothing: give a longer time, or leave it out"),
         (["one", "--for", "87600h1ms"], "--for: '87600h1ms' is too long: 87600h at most, or leave it out"),
@@ -209,7 +209,7 @@ def test_one_of_everything_cannot_be_resumed(start_daemon: StartDaemon, cli: Cli
     result = cli("resume", "one")
     assert (result.status, result.message) == (
         2,
-        "everything is paused: `binfmtd resume` without a name ends that",
+        "everything is paused: run `binfmtd resume` without a name, which ends all pauses",
     )
 
 
@@ -219,7 +219,7 @@ def test_without_a_daemon(start_daemon: StartDaemon, cli: Cli, instance: Instanc
     result = cli("pause", "one")
     assert (result.status, result.message) == (
         0,
-        "no daemon runs with this state directory: the next one will obey",
+        "no daemon runs with this state directory: the change takes effect when one starts",
     )
     instance.remove("one")
     daemon = start_daemon(CONFIG)
@@ -267,7 +267,7 @@ def test_a_damaged_file(instance: Instance, start_daemon: StartDaemon, cli: Cli)
     for command in ("pause", "resume"):
         refused = cli(command, "qemu-aarch64")
         assert (refused.status, refused.stdout) == (1, "")
-        assert "`binfmtd resume` without a name ends that, and all pauses" in refused.message
+        assert "run `binfmtd resume` without a name, which writes it anew and ends all pauses" in refused.message
     assert cli("resume").status == 0
     settled(instance, "one", "qemu-aarch64")
     assert daemon.wait_converged()["problem"] is None

@@ -54,7 +54,8 @@ def test_something_to_do(instance: Instance, cli: Cli) -> None:
     ]
     assert as_json.json == {
         "actions": [
-            {"action": "register", "entry": name, "drift": "missing", "reason": "it is not there"} for name in names
+            {"action": "register", "entry": name, "drift": "missing", "reason": "the entry is missing"}
+            for name in names
         ]
     }
     assert instance.names() == []

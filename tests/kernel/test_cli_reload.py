@@ -48,7 +48,7 @@ def test_rejected(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> No
     for times in (1, 2):
         result = cli("reload")
         assert (result.status, result.stdout) == (1, "")
-        assert result.message.startswith("the config was rejected, and the one before it stays in force: ")
+        assert result.message.startswith("the config was rejected, and the previous one stays in force: ")
         assert str(daemon.config) in result.message
         assert "architecturez" in result.message
         assert len(daemon.logs("config_rejected")) == times
@@ -133,7 +133,9 @@ def test_apply_is_no_daemon(cli: Cli) -> None:
     result = cli("reload")
     lock.release()
     assert result.status == 1
-    assert result.message.startswith(f"`binfmtd apply` (pid {os.getpid()})")
+    assert result.message.startswith(
+        f"no daemon runs with the state directory {directory}; `binfmtd apply` (pid {os.getpid()}) uses it"
+    )
 
 
 def test_timeout(start_daemon: StartDaemon, cli: Cli) -> None:

@@ -134,7 +134,7 @@ def test_by_name(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> Non
     document = cli("status", "one", "--json").json
     assert [row["name"] for row in document["handlers"]] == ["one"]
     assert [row["entry"] for row in document["history"]] == ["one"]
-    assert cli("status", "riscv64").stdout.startswith("no handler has this name, and no entry\n")
+    assert cli("status", "riscv64").stdout.startswith("no handler and no entry has this name\n")
     unknown = cli("status", "on")
     assert unknown.status == 2
     assert unknown.message.startswith("'on' is neither an entry nor an architecture here")
@@ -150,7 +150,8 @@ def test_the_history_fits(instance: Instance, start_daemon: StartDaemon, cli: Cl
         daemon.wait_status(lambda status: status["repairs"] == repairs + 32, "the repairs")  # noqa: B023  waited for
     lines = cli.on_a_terminal("status", "--history")
     assert max(map(len, lines)) <= 80
-    assert "32 entries removed at once by another process, repaired in" in re.sub(r"\s+", " ", " ".join(lines))
+    words = "32 entries removed together with all other entries by another process, repaired in"
+    assert words in re.sub(r"\s+", " ", " ".join(lines))
     (line,) = cli("status", "--history").stdout.splitlines()
     assert ", 2 times" in line
     assert re.search(r"(just now|ago) \(20[0-9: -]+ UTC\)  32 entries", line)

@@ -85,7 +85,7 @@ def test_what_cannot_run_is_not_there(instance: Instance, cli: Cli) -> None:
     instance.register(line("aarch64", "/nowhere/at-all", Flags.NONE))
     result = cli("wait", "arm64", "--timeout", "0")  # a bare number means seconds
     assert result.status == 1
-    assert result.message == "not within 0s: aarch64: no enabled entry takes its programs"
+    assert result.message == "timed out after 0s: aarch64: no enabled entry takes its programs"
     instance.remove("some-aarch64")
     instance.register(line("aarch64"))
     assert cli("wait", "arm64", "--timeout", "0s").status == 0
@@ -95,7 +95,7 @@ def test_what_cannot_run_is_not_there(instance: Instance, cli: Cli) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
-    [(["arm46"], "arm46"), (["arm64", "--timeout", "soon"], "--timeout: 'soon' is no duration"), ([], "")],
+    [(["arm46"], "arm46"), (["arm64", "--timeout", "soon"], "--timeout: 'soon' is not a duration"), ([], "")],
 )
 def test_what_is_refused(cli: Cli, arguments: list[str], says: str) -> None:
     """A name that nobody uses, a duration that is none, nothing at all: 2."""

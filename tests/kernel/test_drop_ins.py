@@ -75,7 +75,7 @@ def test_linuxkit_replaces(binfmt: DropIn, instance: Instance, lines: Path) -> N
         ("; systemd's comment", "a registration line has 7 fields"),
         (":two:M::two!::/usr/bin/true:Z", "flag 'Z' is not one of"),
         (":two:M::two!::bin/true:F", "interpreter 'bin/true' must be an absolute path"),
-        (":.binfmtd~two:M::two!::/usr/bin/true:F", "is binfmtd's own"),
+        (":.binfmtd~two:M::two!::/usr/bin/true:F", "is reserved for binfmtd's stand-ins"),
     ],
 )
 def test_linuxkit_bad_line(binfmt: DropIn, instance: Instance, lines: Path, bad: str, why: str) -> None:
@@ -188,7 +188,8 @@ def test_multiarch_without_emulators(instance: Instance, tmp_path: Path) -> None
     (tmp_path / "none").mkdir()
     result = DropIn(instance, tmp_path)("--reset -p yes", QEMU_BIN_DIR=str(tmp_path / "none"))
     assert (result.status, result.stdout) == (1, "")
-    assert result.stderr.startswith(f"error: no architecture has an emulator in {tmp_path}/none, which $QEMU_BIN_DIR")
+    said = f"error: no architecture has an emulator in {tmp_path}/none: correct or unset $QEMU_BIN_DIR"
+    assert result.stderr.startswith(said)
 
 
 # vicamo/binfmt-qemu
@@ -241,7 +242,7 @@ def test_beside_a_daemon(instance: Instance, start_daemon: StartDaemon, binfmt: 
     (lines / "a").write_text(":one:M::oone::/usr/bin/true:\n")
     result = binfmt(f"-dir {lines}")
     assert (result.status, result.stdout) == (1, "")
-    assert result.stderr.startswith(f"error: nothing was written: a daemon keeps this instance (pid {daemon.pid}, ")
+    assert result.stderr.startswith(f"error: nothing was written: a daemon (pid {daemon.pid}, ")
     assert f": declare [handlers.one] in {daemon.config}, " in result.stderr
     assert state(instance) == before
 

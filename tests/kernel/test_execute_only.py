@@ -158,7 +158,7 @@ def test_an_emulator_that_is_a_script(instance: Instance, tmp_path: Path, progra
     assert cli("check", config=f"{handler}'F'\n").status == 0
     refused = cli("check", config=f"{handler}'OF'\n")
     assert refused.status == 78
-    assert "is a script, and with flag O or C every exec would fail with ENOEXEC" in refused.stderr
+    assert "is a script, and with flag O or C every exec through it fails with ENOEXEC" in refused.stderr
     instance.register(encode_line("one", Registration(AARCH64.match, str(wrapper), Flags.parse("POF"))))
     assert instance.run([f"{programs.directory}/plain"], errors="replace").returncode != 42, "ENOEXEC, as is said"
 
@@ -171,4 +171,4 @@ def test_explain(instance: Instance, tmp_path: Path, programs: Programs) -> None
     assert "not read it" not in cli("explain", program).stdout
     assert cli("apply", *OPTIONS, config="[emulators]\nflags = 'PF'\n").status == 0
     said = " ".join(cli("explain", program).stdout.split())
-    assert "fails for users who may execute it and not read it: qemu-aarch64 has no flag O" in said
+    assert "fails for users who may execute but not read it: entry qemu-aarch64 has no flag O" in said

@@ -201,7 +201,7 @@ def test_a_directory_on_the_way_is_away_for_a_while(
     if flags:
         row = daemon.wait_status(lambda status: status["handlers"][0]["reason"], "a reason")["handlers"][0]
         assert (row["state"], instance.names()) == ("registered", ["one"])
-        assert "still serves" in row["reason"]
+        assert "still runs the previous file" in row["reason"]
     else:
         daemon.wait_status(lambda status: status["state"] == "waiting", "state waiting")
         assert instance.names() == []
@@ -240,7 +240,7 @@ def test_a_refusal_that_ends_without_an_event(
         daemon = start_daemon(config(path), ready=False)
         status = daemon.wait_status(lambda status: status["state"] == "degraded", "state degraded")
         assert (status["handlers"][0]["state"], instance.names()) == ("failed", [])
-        assert "is being written" in status["handlers"][0]["reason"]
+        assert "is open for writing in another process" in status["handlers"][0]["reason"]
         first = daemon.wait_for_log("pass_finished")
     wait_until(lambda: instance.names() == ["one"], 20, what="the entry")
     daemon.wait_converged()
@@ -259,7 +259,7 @@ def test_vanishes_with_f(
     path.unlink()
     row = daemon.wait_status(lambda status: status["handlers"][0]["reason"], "a reason")["handlers"][0]
     assert row["state"] == "registered"
-    assert "still serves" in row["reason"]
+    assert "still runs the previous file" in row["reason"]
     assert instance.inode("one") == before
     assert instance.run([str(foreign_file)]).returncode == 0
 

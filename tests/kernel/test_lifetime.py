@@ -66,7 +66,7 @@ def test_it_would_vanish(host: Shell) -> None:
     result = host(container())
     assert result.stdout == "status 1\n"
     assert "nothing was registered" in result.message
-    assert "all would end with" in result.message
+    assert "all entries would vanish when" in result.message
     assert "binfmtd run" in result.message
 
 
@@ -75,7 +75,7 @@ def test_the_host_holds_it(host: Shell) -> None:
     result = host(f"{MOUNT}; {container()}; echo host; ls -A {MOUNT_POINT}")
     assert result.stderr == ""
     assert result.stdout.splitlines()[-9:] == [
-        "registered  one    missing  it is not there",
+        "registered  one    missing  the entry is missing",
         "status 0",
         *("one", "register", "status"),
         "host",
@@ -191,13 +191,13 @@ def test_with_pid_host_the_hosts_binfmt_d_is_written(host: Shell) -> None:
     result = host(f"mkdir -p /etc/binfmt.d; {cover} {{ {in_container}; echo taken back; {taken_back}; }}")
     assert result.stderr == ""
     before, _, after = result.stdout.partition("taken back\n")
-    assert "\nafter a reboot: /proc/1/root/etc/binfmt.d/binfmtd.conf\n" in before
+    assert "\nafter a reboot, the handlers come back through /proc/1/root/etc/binfmt.d/binfmtd.conf\n" in before
     assert sorted(before.splitlines()[-3:]) == [
         "etc/binfmt.d/binfmtd.conf",
         "var/lib/binfmtd/emulators/usr/bin/qemu-aarch64",
         "var/lib/binfmtd/emulators/usr/bin/qemu-arm",  # of the config's handler
     ]
-    assert after.startswith("removed /proc/1/root/etc/binfmt.d/binfmtd.conf and what it points to\n")
+    assert after.startswith("removed /proc/1/root/etc/binfmt.d/binfmtd.conf and its copies of emulators\n")
     assert "emulators" not in after
 
 
@@ -258,16 +258,17 @@ def test_no_autoload(without_module: Callable[[str, str], Result]) -> None:
     result = without_module(LOADS, "--no-autoload")
     assert result.stdout == "status 1\n"
     assert result.message == (
-        "this kernel has no binfmt_misc, and --no-autoload was given: load it with `modprobe binfmt_misc` on the host"
+        "this kernel has no binfmt_misc, and --no-autoload was given: load the module with `modprobe binfmt_misc` on "
+        "the host"
     )
 
 
 @pytest.mark.parametrize(
     ("modprobe", "reason"),
     [
-        ("", "there is no modprobe here"),
+        ("", "modprobe is not installed here"),
         ("echo 'modprobe: FATAL: Module binfmt_misc not found.' >&2; exit 1", "FATAL: Module binfmt_misc not found."),
-        ("exit 3", "ended with status 3"),
+        ("exit 3", "exited with status 3"),
     ],
 )
 def test_the_module_cannot_be_loaded(without_module: Callable[[str, str], Result], modprobe: str, reason: str) -> None:
@@ -275,4 +276,4 @@ def test_the_module_cannot_be_loaded(without_module: Callable[[str, str], Result
     result = without_module(modprobe, "")
     assert result.stdout == "status 1\n"
     assert reason in result.message
-    assert result.message.endswith("load it with `modprobe binfmt_misc` on the host")
+    assert result.message.endswith("load the module with `modprobe binfmt_misc` on the host")

@@ -93,7 +93,7 @@ def test_without_privileges_they_are_named(host: Host) -> None:
     """A container that may not mount is told what it lacks; one that may is not asked for what it has."""
     result = host(f"{MOUNT}; container {UNPRIVILEGED} binfmtd plan")
     assert (result.status, result.stdout) == (0, "status 1\n")
-    assert "start that with --privileged, or bind the host's in (-v " in result.message
+    assert "start the container with --privileged, or bind the host's into it (-v " in result.message
     result = host(f"{MOUNT}; container binfmtd plan --mount /nowhere")
     assert result.stdout == "status 1\n"
     assert "--privileged" not in result.message

@@ -309,7 +309,7 @@ def test_without_descriptors(start_daemon: StartDaemon, http: Http) -> None:
         reason = daemon.wait_for_log("metrics_failed")["reason"]
         resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, limits)
         assert waiting.recv(65536).startswith(b"HTTP/1.1 200 ")
-    assert reason == "[metrics] HTTP: Too many open files"
+    assert reason == "[metrics] HTTP: cannot accept a connection: Too many open files; trying again every second"
     assert len(daemon.logs("metrics_failed")) == 1
 
 

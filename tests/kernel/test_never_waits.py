@@ -191,7 +191,9 @@ def test_an_interpreter_that_does_not_answer(
     far.hang()
     instance.remove("status")
     wait_until(lambda: "one" in instance.names(), what="the other handler")
-    reason = f"{far.directory}/bin/far: its file system does not answer"
+    reason = (
+        f"{far.directory}/bin/far: its file system does not answer, so the handler cannot be registered until it does"
+    )
     status = daemon.wait_status(
         lambda status: reason in [row["reason"] for row in status["handlers"]], "the one that does not answer"
     )

@@ -111,7 +111,7 @@ def test_the_last_valid_config_only_on_purpose(start_daemon: StartDaemon) -> Non
         (lambda path: path.chmod(0o666), "cannot be trusted"),
         (lambda path: path.write_text("[]"), "is damaged"),
         (lambda path: path.write_text('{"schema": 2, "files": []}'), "schema 2 is not 1"),
-        (lambda path: path.unlink(), "is not there"),
+        (lambda path: path.unlink(), "does not exist"),
     ],
     ids=["writable", "damaged", "another-schema", "missing"],
 )

@@ -155,7 +155,7 @@ def test_what_is_no_tree(instance: Instance, tmp_path: Path, what: str) -> None:
         path.symlink_to("/")
     result = sandbox(instance, "--root", str(path), "--", "true")
     assert result.status == 1
-    wanted = "leave --root out" if what == "our own" else "--root wants the root directory of a system"
+    wanted = "leave --root out" if what == "our own" else "--root takes the root directory of a system"
     assert wanted in result.message
 
 

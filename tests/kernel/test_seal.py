@@ -141,7 +141,7 @@ def test_a_writer_that_stays_open(instance: Instance, start_daemon: StartDaemon,
     writer = instance.popen(["cat"], stdin=subprocess.PIPE, stdout=register)
     os.close(register)
     daemon = start_daemon(SEALED)
-    reason = f"{writer.pid} cat has register open"
+    reason = f"process {writer.pid} (cat) has register open"
     unsealed_by(daemon, reason)
     instance.remove("one")
     wait_until(lambda: "one" in instance.names(), what="the repair")
@@ -259,7 +259,7 @@ def test_without_the_capability(instance: Instance, start_daemon: StartDaemon, t
     python = install(tmp_path / "python", f'#!/bin/sh\nexec {" ".join(WITHOUT)} {sys.executable} "$@"\n'.encode())
     daemon = start_daemon(SEALED, python=str(python))
     seal = seal_is(daemon, "impossible")
-    assert "takes CAP_SYS_ADMIN" in seal["reason"]
+    assert "needs CAP_SYS_ADMIN" in seal["reason"]
     assert daemon.status()["state"] == "converged"
     instance.remove("one")
     wait_until(lambda: "one" in instance.names(), what="the repair")
@@ -271,7 +271,7 @@ def test_a_mount_that_is_bound_read_only(instance: Instance, start_daemon: Start
     """The daemon can neither write through it nor tell from it if the superblock is read-only: it says so."""
     assert instance.shell(f"mount --bind {MOUNT_POINT} /mnt && mount -o remount,bind,ro /mnt").returncode == 0
     daemon = start_daemon(SEALED, ("--mount", "/mnt"), ready=False)
-    assert "bind binfmt_misc in writable" in seal_is(daemon, "impossible")["reason"]
+    assert "bind binfmt_misc writable" in seal_is(daemon, "impossible")["reason"]
     assert not read_only(instance)
 
 
@@ -415,7 +415,7 @@ def test_apply_that_may_not_open_it(cli: Cli) -> None:
     cli.config.write_text("sealed = false\n" + CONFIG.replace("/true", "/false"))
     done = run(without_capability(cli.command("apply", "--config", str(cli.config))))
     assert done.status == 1
-    assert "takes CAP_SYS_ADMIN" in done.stderr
+    assert "needs CAP_SYS_ADMIN" in done.stderr
     assert "is sealed" in done.stderr.splitlines()[-1]
 
 
@@ -438,7 +438,7 @@ def test_check(cli: Cli) -> None:
     assert cli("check", config=SEALED).stderr == ""
     done = run(without_capability(cli.command("check", "--config", str(cli.config))))
     assert done.status == 78
-    assert done.stderr.startswith("binfmtd: sealed = true: that takes CAP_SYS_ADMIN")
+    assert done.stderr.startswith("binfmtd: sealed = true: that needs CAP_SYS_ADMIN")
 
 
 def without_capability(command: list[str]) -> list[str]:

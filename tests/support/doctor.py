@@ -22,7 +22,7 @@ FOREIGN = "riscv64" if os.uname().machine == "aarch64" else "aarch64"
 EMULATOR = Path(f"/usr/bin/qemu-{FOREIGN}")
 ONE = "architectures = []\n[handlers.one]\nmagic = '\\x00one'\ninterpreter = '{}'\nflags = 'F'\n"
 
-_WORDS = ("correct [emulators] paths", "put it there again")  # where no command is the remedy
+_WORDS = ("correct [emulators] paths", "put the file there again")  # where no command is the remedy
 NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="takes root: only that may enter from outside")
 
 

@@ -49,7 +49,7 @@ def _places(paths: list[str]) -> str:
 def _missing(scene: Scene) -> Iterator[Finding]:
     native = scene.facts.native(scene.observed)
     missing = [name for name in CATALOG if name not in scene.emulators and name not in native]
-    runs = [f"natively: {' '.join(sorted(native))}"] if native else []
+    runs = [f"run natively: {' '.join(sorted(native))}"] if native else []
     if not missing:
         yield _found("missing", Level.OK, "; ".join(["every architecture has an emulator", *runs]))
     elif not scene.emulators:
@@ -57,4 +57,4 @@ def _missing(scene: Scene) -> Iterator[Finding]:
         remedy = emulators_remedy(None, chain.from_iterable(scene.candidates.values()))
         yield _found("missing", Level.WARNING, *split(f"{text}: {remedy}"))
     else:
-        yield _found("missing", Level.OK, "; ".join([f"none for: {' '.join(missing)}", *runs]))
+        yield _found("missing", Level.OK, "; ".join([f"no emulator for: {' '.join(missing)}", *runs]))

@@ -21,15 +21,15 @@ _FAILURES = frozenset({Fault.NATIVE, Fault.MISSING, Fault.SCRIPT, Fault.P_UNSEEN
 def of_entries(scene: Scene) -> Iterator[Finding]:
     """Report on all entries but stand-ins; ``model/examine.py`` finds their faults."""
     if scene.observed is None:
-        yield _found("overview", Level.UNSEEN, "what is registered: binfmt_misc is not to be seen here")
+        yield _found("overview", Level.UNSEEN, "the entries cannot be read here: see the findings on the mount")
         return
     entries = [entry for entry in scene.observed.entries if not is_stand_in(entry.name)]
     if not scene.observed.switched_on:
         path = shlex.quote(os.path.join(scene.directory, "status"))
-        text = "the instance as a whole is switched off: no entry takes anything"
+        text = "binfmt_misc as a whole is switched off: no entry takes a file"
         yield _found("switched_off", Level.FAILURE, text, f"echo 1 >{path}")
     if not entries:
-        text = "nothing is registered: programs of other architectures do not run"
+        text = "no entry is registered: programs of other architectures do not run"
         yield _found("none", Level.WARNING, text, scene.again("apply"))
         return
     yield _found("overview", Level.OK, _overview(entries))
@@ -47,7 +47,8 @@ def of_entries(scene: Scene) -> Iterator[Finding]:
     yield from map(words.of, verdicts)
     held = [entry for entry in entries if entry.registration and Flags.F in entry.registration.flags]
     if held and scene.pid is None:
-        yield _found("pinned", Level.UNSEEN, "which files flag F opened: whether they work is tried by `binfmtd probe`")
+        text = "the files that flag F opened cannot be seen; `binfmtd probe` tests whether they work"
+        yield _found("pinned", Level.UNSEEN, text)
 
 
 def _found(check: str, level: Level, text: str, remedy: str = "") -> Finding:
@@ -67,20 +68,20 @@ def _overview(entries: list[Entry]) -> str:
 
 
 _TEXTS = {
-    Fault.NATIVE: "takes the {about} of this host: every exec ends in ELOOP",
-    Fault.NEVER: "never takes a file: {about}",
-    Fault.DISABLED: "is disabled",
-    Fault.MISSING: "no executable file at {path}: its programs fail with ENOENT",
-    Fault.GONE: "no executable file at {path} any more: what flag F opened serves until the entry is registered anew",
-    Fault.NO_F: "no flag F: in a chroot or container, {path} is looked for in there",
-    Fault.DYNAMIC: "{path} is dynamic: in a chroot or container, {about} is looked for in there",
-    Fault.SCRIPT: "flag O, and {path} is a script: every exec ends in ENOEXEC",
-    Fault.CREDENTIALS: "flag C: foreign set-uid programs become root through the interpreter",
-    Fault.P_UNSEEN: "flag P cannot be seen by {about}; so each program gets its own name as an argument too many",
-    Fault.P_MISSING: "no flag P, and {path} counts on it: each program loses its first argument",
+    Fault.NATIVE: "takes the {about} of this host: they run through {path}, or fail (ELOOP or ENOEXEC)",
+    Fault.NEVER: "can take no file: {about}",
+    Fault.DISABLED: "is disabled, so it takes no file",
+    Fault.MISSING: "no executable file at {path}: the entry's programs fail with ENOENT",
+    Fault.GONE: "no executable file at {path}: the one that flag F opened serves until the entry is registered again",
+    Fault.NO_F: "no flag F: in a chroot or container, {path} must exist there, too",
+    Fault.DYNAMIC: "{path} is not a static program: in a chroot or container, {about} must exist there, too",
+    Fault.SCRIPT: "flag O, but {path} is a script: the entry's programs fail with ENOEXEC",
+    Fault.CREDENTIALS: "flag C lets foreign set-uid programs run as root",
+    Fault.P_UNSEEN: "flag P is ignored by {about}: each program gets its own name as an extra argument",
+    Fault.P_MISSING: "no flag P, but {path} expects it: each program loses its first argument",
     Fault.UNTRUSTED: "its interpreter {about}",
-    Fault.SHADOWED: "is never asked for its files: the newer entry {about} takes them",
-    Fault.DUPLICATE: "is never asked: the newer entry {about} is for the very same files",
+    Fault.SHADOWED: "does not serve ordinary files of its kind: the newer entry {about} takes them",
+    Fault.DUPLICATE: "never serves: the newer entry {about} has the same match",
 }
 
 
@@ -98,7 +99,7 @@ class _Words:
         entry, fault = verdict.entry, verdict.fault
         registration = entry.registration
         if registration is None:
-            text = f"{entry.name}: says what this version of binfmtd cannot read, so it cannot be judged"
+            text = f"{entry.name}: this version of binfmtd cannot parse the entry, so it was not checked"
             return _found(fault.value, Level.UNSEEN, text)
         about, remedy = verdict.about, self._remedy(verdict, entry, registration)
         if fault is Fault.UNTRUSTED:
@@ -106,12 +107,12 @@ class _Words:
             remedy = command or remedy
         text = _TEXTS[fault].format(about=about, path=registration.interpreter)
         if fault is Fault.NATIVE and not entry.enabled:
-            text = f"is disabled; enabled, it {text}"
+            text = f"is disabled; if enabled, it {text}"
         level = Level.FAILURE if fault in _FAILURES and entry.enabled else Level.WARNING
         if fault is Fault.GONE and in_image():
             level, remedy = Level.OK, ""  # registered outside of this container: its path means nothing here
         elif fault is Fault.GONE and not remedy:  # the entry still serves: never propose its removal
-            architecture, again = architecture_of(registration.match), "put it there again"
+            architecture, again = architecture_of(registration.match), "put the file there again"
             if architecture is not None:
                 again = emulators_remedy(architecture, [registration.interpreter])
             text, remedy = split(f"{text}: {again}")

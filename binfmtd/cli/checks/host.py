@@ -33,26 +33,31 @@ def judge_release(release: str, version: tuple[int, int]) -> Iterator[Finding]:
         return Finding(Section.KERNEL, check, Level.OK, text)
 
     if version == (0, 0):
-        yield Finding(Section.KERNEL, "release", Level.UNSEEN, f"{release} is no version of Linux's that we know")
+        text = f"the kernel's release {release} has no version number that binfmtd can read: its features are unknown"
+        yield Finding(Section.KERNEL, "release", Level.UNSEEN, text)
         return
     has_own = version >= OWN_INSTANCES_FROM
-    own = "an instance for each user namespace that wants one" if has_own else "one instance for the whole host"
+    own = (
+        "an instance for each user namespace that mounts one (from 6.7 on)"
+        if has_own
+        else "one instance for the whole host (before 6.7)"
+    )
     if version < F_FROM:
         yield Finding(
             Section.KERNEL,
             "release",
             Level.FAILURE,
-            f"Linux {release} has no flag F, which came with 4.8: emulators are not found in chroots and containers",
+            f"Linux {release} has no flag F, which came with 4.8: emulators must exist in each chroot and container",
             upgrade(this_system()),
         )
     else:
-        yield ok("release", f"Linux {release}: flag F (from 4.8 on), {own} (from 6.7 on)")
+        yield ok("release", f"Linux {release}: flag F (from 4.8 on), {own}")
     yield ok(
         "lifetime",
-        "all entries go with the last mount of their instance"
+        "the kernel removes all entries of an instance when its last mount ends"
         if has_own
-        else "entries outlast their last mount in the first releases of this series and not in newer ones: which of "
-        "them this is cannot be told from the version; `binfmtd apply` tries it where it matters",
+        else "early releases of this kernel series keep entries when the last mount ends, later ones remove them; "
+        "`binfmtd apply` tests which applies where it matters",
     )
 
 
@@ -60,13 +65,13 @@ def of_module() -> Iterator[Finding]:
     """Report whether the kernel has the file system binfmt_misc now: built in, or as a loaded module."""
     if kernel_has_it():
         loaded = os.path.isdir("/sys/module/binfmt_misc")  # a built-in module without parameters has no directory
-        text = "is loaded" if loaded else "is built in" if os.path.isdir("/sys/module") else "is there"
+        text = "is loaded" if loaded else "is built in" if os.path.isdir("/sys/module") else "is available"
         yield Finding(Section.MODULE, "module", Level.OK, f"binfmt_misc {text}")
         return
     release = os.uname().release
     directory = os.path.join(_MODULES, release)
-    where = "" if os.path.isdir(directory) else f" ({directory} is not here: in a container, on its host)"
-    text = f"the kernel does not know binfmt_misc: its module is not loaded{where}"
+    where = "" if os.path.isdir(directory) else f" (no {directory} here; in a container, load it on the host)"
+    text = f"the kernel has no binfmt_misc: its module is not loaded{where}"
     yield Finding(Section.MODULE, "module", Level.FAILURE, text, "modprobe binfmt_misc")
 
 
@@ -75,7 +80,7 @@ def of_privileges(scene: Scene) -> Iterator[Finding]:
     yield from judge(privileges(scene.mounted.directory if scene.mounted else None))
     yield from _of_namespaces()
     if shares_root_with_init() is None:
-        text = "whether this root directory is the host's: we may not look at process 1's"
+        text = "cannot see whether this root directory is the host's: no permission for /proc/1/root"
         yield Finding(Section.PRIVILEGES, "root", Level.UNSEEN, text)
 
 
@@ -84,14 +89,14 @@ def judge(found: Privileges) -> Iterator[Finding]:
     who = "root" if found.uid == 0 else f"user {found.uid}"
     may = {None: "", True: "may register entries", False: "may not register entries"}[found.may_register]
     if found.uid == 0 and found.may_register is False:
-        may += " (they are sealed or read-only, or belong to root outside of this user namespace)"
+        may += " (binfmt_misc is sealed or read-only, or belongs to root of an outer user namespace)"
     mount = "may mount" if found.may_mount else "may not mount (no CAP_SYS_ADMIN)"
     around = [
         text
         for applies, text in (
             (found.filtered, "under a seccomp filter"),
-            (found.no_new_privileges, "without new privileges: set-uid and flag C give nothing here"),
-            (found.confined_by not in ("", "unconfined"), f"confined as {found.confined_by}"),
+            (found.no_new_privileges, "with no_new_privs (set-uid and flag C have no effect)"),
+            (found.confined_by not in ("", "unconfined"), f"confined by a security module as {found.confined_by}"),
         )
         if applies
     ]
@@ -101,8 +106,8 @@ def judge(found: Privileges) -> Iterator[Finding]:
             Section.PRIVILEGES,
             "code_memory",
             Level.WARNING,
-            "memory that is writable and executable is forbidden here (systemd's MemoryDenyWriteExecute, SELinux's "
-            "execmem): no emulator runs from this process",
+            "this process may not have memory that is both writable and executable (systemd's MemoryDenyWriteExecute, "
+            "SELinux's execmem), so no emulator runs from it",
             "systemd-run -P binfmtd probe",
         )
 
@@ -112,7 +117,7 @@ def _of_namespaces() -> Iterator[Finding]:
         return
     why = own_instance_refused()
     if why is None:
-        text = "an own instance can be made in a new user namespace (tried): `binfmtd sandbox` works"
+        text = "a new user namespace can mount its own instance (tested): `binfmtd sandbox` works"
         yield Finding(Section.PRIVILEGES, "own_instance", Level.OK, text)
         return
     text = f"`binfmtd sandbox` does not work here: {why}"

@@ -19,7 +19,7 @@ from binfmtd.report.status import held_reason
 
 _UNIT = "binfmtd.service"
 # The history names the likely cause of each drift.
-_END_CONTENTION = "stop what does it (`binfmtd status --history` says what that may be), or leave the entry to it:"
+_END_CONTENTION = "stop that program (`binfmtd status --history` shows the likely cause), or leave the entry to it:"
 _WORRIES = {"refused": Level.FAILURE, "failed": Level.FAILURE, "contended": Level.WARNING, "shadowed": Level.WARNING}
 
 
@@ -35,12 +35,15 @@ def of_config(scene: Scene) -> Iterator[Finding]:
         if unreadable:
             yield found("valid", Level.UNSEEN, scene.config_error)
         elif _elsewhere(scene):
-            text = f"{scene.config_path}, the daemon's config: it is not in this container, so in the daemon's"
+            text = (
+                f"the daemon's config {scene.config_path} is not in this container: run `binfmtd doctor` where the "
+                "daemon runs"
+            )
             yield found("valid", Level.UNSEEN, text)
         else:
             yield found("valid", Level.FAILURE, scene.config_error, check)
         return
-    sources = ", ".join(scene.config.sources) or "no file: the defaults"
+    sources = ", ".join(scene.config.sources) or "no config file, the defaults apply"
     count = len(scene.desired.handlers)
     yield found("valid", Level.OK, f"{sources}: {count} handler{'' if count == 1 else 's'} for this host")
     for text in scene.config.warnings:
@@ -76,16 +79,18 @@ def of_daemon(scene: Scene) -> Iterator[Finding]:
 
     if scene.pid is None:
         if _closed(scene.state_dir):
-            yield found("runs", Level.UNSEEN, f"whether it runs: {scene.state_dir} is closed to us")
+            text = f"cannot see whether a daemon runs: no permission for {scene.state_dir}"
+            yield found("runs", Level.UNSEEN, text)
         elif scene.status is not None or scene.status_error:
-            text = f"it has ended, and what it left in {scene.state_dir} is out of date: nobody repairs anything"
+            text = f"the daemon has ended (its files in {scene.state_dir} are out of date): nothing is repaired"
             yield found("runs", Level.FAILURE, text, _start(scene))
         elif in_container() and not shares_first_processes():
-            yield found(
-                "runs", Level.UNSEEN, "whether one keeps the entries: none runs in here, and outside is not seen"
-            )
+            text = "no daemon of this state directory runs in this container; daemons outside of it are not visible"
+            yield found("runs", Level.UNSEEN, text)
         else:
-            text = f"none runs with the state directory {scene.state_dir}: what others undo stays undone"
+            text = (
+                f"no daemon runs with the state directory {scene.state_dir}: changes by other programs are not repaired"
+            )
             yield found("runs", Level.WARNING, text, _start(scene))
         return
     who = f"pid {scene.pid}" if scene.pid else "pid unknown"
@@ -93,7 +98,7 @@ def of_daemon(scene: Scene) -> Iterator[Finding]:
         if "Permission denied" in scene.status_error:
             yield found("status", Level.UNSEEN, f"{who}; {scene.status_error}")
         else:
-            text = scene.status_error or f"it has just started, and has no status in {scene.state_dir} yet"
+            text = scene.status_error or f"the daemon has not written its status to {scene.state_dir} yet"
             yield found("status", Level.WARNING, f"{who}: {text}", scene.again("status"))
         return
     yield from _of_status(scene, who, scene.status)
@@ -111,7 +116,7 @@ def _of_status(scene: Scene, who: str, status: Mapping[str, Any]) -> Iterator[Fi
         text, remedy = split(problem)
         yield found("problem", Level.FAILURE, text, remedy)
     if error := status["config"]["error"]:
-        text = f"it goes on with an older config, since the new one is invalid: {error}"
+        text = f"the daemon keeps the old config in force, because the new one is invalid: {error}"
         yield found("config", Level.FAILURE, text, _check(scene))
     for row in status["handlers"]:
         if (level := _WORRIES.get(row["state"])) is not None:
@@ -120,13 +125,16 @@ def _of_status(scene: Scene, who: str, status: Mapping[str, Any]) -> Iterator[Fi
                 text, remedy = f"{text}; {_END_CONTENTION}", f"{scene.again('pause')} {shlex.quote(row['name'])}"
             yield found(row["state"], level, f"{row['name']} is {row['state']}: {text}", remedy)
     if others := [name for name in status["contended"] if name not in {row["name"] for row in status["handlers"]}]:
-        text = f"another program keeps undoing what it does with {', '.join(others)}: it does that at growing intervals"
+        text = (
+            f"another program keeps undoing the daemon's changes to {', '.join(others)}; the daemon repeats them at "
+            "growing intervals"
+        )
         names = [] if INSTANCE in others else map(shlex.quote, others)
         remedy = " ".join([scene.again("pause"), *names])
         yield found("contended", Level.WARNING, f"{text}; {_END_CONTENTION}", remedy)
     drifting = [row["name"] for row in status["handlers"] if row["state"] == "stand_in"]
     if state == "drifting":
-        text = f"something has drifted, and is being repaired{': ' + ', '.join(drifting) if drifting else ''}"
+        text = f"the daemon is repairing entries{': ' + ', '.join(drifting) if drifting else ' that have drifted'}"
         yield found("drifting", Level.WARNING, text, show)
     seal = status["seal"]
     if seal["state"] == "impossible":
@@ -135,7 +143,7 @@ def _of_status(scene: Scene, who: str, status: Mapping[str, Any]) -> Iterator[Fi
         yield found("seal", Level.WARNING, f"binfmt_misc cannot be sealed: {seal['reason']}", show)
     if status["paused"]:
         names = ["everything" if row["name"] == EVERYTHING else row["name"] for row in status["paused"]]
-        text = f"paused, so not repaired: {', '.join(names)}"
+        text = f"paused by `binfmtd pause`, so not repaired: {', '.join(names)}"
         yield found("paused", Level.WARNING, text, scene.again("resume"))
 
 

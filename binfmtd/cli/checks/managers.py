@@ -41,7 +41,9 @@ def of_managers(scene: Scene) -> Iterator[Finding]:
         *_of_ours(scene),
         *(of_packages(packages_that_register()) if scene.config and scene.config.policy.sealed else ()),
     ]
-    yield from found or [_found("none", Level.OK, "none: neither systemd-binfmt nor update-binfmts is here")]
+    yield from found or [
+        _found("none", Level.OK, "no other manager found: neither systemd-binfmt nor update-binfmts is installed")
+    ]
 
 
 def of_systemd(said: Rules) -> Iterator[Finding]:
@@ -58,16 +60,16 @@ def of_systemd(said: Rules) -> Iterator[Finding]:
     number = len(said.names)
     what = f"{number} rule{'' if number == 1 else 's'} of {_several(said.files)}" if said.files else "no rules"
     if unit is None:
-        text = f"binfmt.d has {what}; systemd-binfmt, which would read binfmt.d, is not here"
+        text = f"binfmt.d has {what}, but systemd-binfmt, which reads it, is not installed"
         yield _found("systemd_binfmt", Level.OK, text)
     elif masked(unit):
-        yield _found("systemd_binfmt", Level.OK, f"systemd-binfmt is masked; {what}")
+        yield _found("systemd_binfmt", Level.OK, f"systemd-binfmt is masked, so systemd does not start it ({what})")
     elif unit_state(_UNIT) == "failed":
-        text = f"systemd-binfmt has failed, so some of its rules may be missing ({what})"
+        text = f"systemd-binfmt has failed, so some of its rules may not be registered ({what})"
         yield _found("systemd_binfmt", Level.WARNING, text, f"systemctl restart {_UNIT}")
     else:
         runs = "" if booted_with_systemd() else " (systemd does not run here)"
-        text = f"systemd-binfmt{runs} removes every entry when it starts, and registers {what}"
+        text = f"systemd-binfmt{runs} removes every entry when it starts, then registers {what}"
         yield _found("systemd_binfmt", Level.OK, text)
 
 
@@ -77,11 +79,11 @@ def of_debian(formats: tuple[str, ...] | None, declared: Collection[str]) -> Ite
         return
     twice = [name for name in formats if name in declared]
     if twice:
-        text = f"update-binfmts keeps what the config declares as well: {_several(twice)}; each replaces the other's"
+        text = f"update-binfmts and the config both declare {_several(twice)}: each replaces the other's entry"
         names = " ".join(map(shlex.quote, twice))
         yield _found("update_binfmts", Level.WARNING, text, f"for f in {names}; do update-binfmts --disable $f; done")
     else:
-        text = f"update-binfmts keeps {_several(formats) if formats else 'no formats'}"
+        text = f"update-binfmts manages {_several(formats) if formats else 'no formats'}"
         yield _found("update_binfmts", Level.OK, text)
 
 
@@ -90,11 +92,12 @@ def of_packages(packages: Collection[str]) -> Iterator[Finding]:
     if not packages:
         return
     text = (
-        "binfmt_misc is to be sealed, and scripts of these packages call update-binfmts, which registers nothing then, "
+        "the config seals binfmt_misc, and scripts of these packages call update-binfmts, which then registers nothing "
         f"and may fail: {_several(packages)}; run `binfmtd pause` before an upgrade, or install the hook for apt"
     )
     if os.path.exists(APT_HOOK):
-        yield _found("packages", Level.OK, f"{_several(packages)} register formats; {APT_HOOK} opens the seal for apt")
+        text = f"scripts of {_several(packages)} call update-binfmts; {APT_HOOK} opens the seal while apt runs them"
+        yield _found("packages", Level.OK, text)
     else:
         examples = next(filter(os.path.isdir, _EXAMPLES), "config/apt")  # the default is their place in a checkout
         hook = f"install -m 755 {examples}/binfmtd-apt /usr/local/sbin/ && install -m 644 {examples}/90binfmtd-sealed"
@@ -105,32 +108,37 @@ def of_desktops(release: str, names: Collection[str], directory: str) -> Iterato
     """Report WSL and Docker Desktop, each recognised by the kernel's ``release`` or by the ``names`` of entries."""
     interop = sorted(name for name in names if name.startswith(_WSL_NAME))
     if interop:
-        text = f"WSL runs Windows programs through {_several(interop)}; the daemon restores it after a flush"
+        text = (
+            f"WSL runs Windows programs through {_several(interop)}; a running daemon restores after a flush what "
+            f"`restore` in its config names (by default {_WSL_NAME}*)"
+        )
         yield _found("wsl", Level.OK, text)
     elif "microsoft" in release.lower():
-        text = f"this is WSL, and its entry {_WSL_NAME} is missing: Windows programs do not start"
+        text = f"this is WSL, but its entry {_WSL_NAME} is missing: Windows programs do not start"
         line = f"printf %s {shlex.quote(_WSL_LINE)} >{shlex.quote(os.path.join(directory, 'register'))}"
         yield _found("wsl", Level.WARNING, text, line)
     if release.endswith("-linuxkit") or "rosetta" in names:
-        text = "this is the machine of Docker Desktop or its like, which registers its own emulators when it starts"
+        text = "this is the virtual machine of Docker Desktop or a similar program, which registers its own emulators"
         yield _found("docker_desktop", Level.OK, text)
 
 
 def _of_ours(scene: Scene) -> Iterator[Finding]:
     others = [] if scene.mounted is None else other_daemons(scene.mounted.device, scene.pid)
     for other in others:
-        text = f"another binfmtd keeps this instance too (pid {other.pid}: {' '.join(other.arguments).strip()})"
+        text = f"another daemon of binfmtd manages this instance (pid {other.pid}: {' '.join(other.arguments).strip()})"
         yield _found("binfmtd", Level.WARNING, text, f"kill {other.pid}")
     if not shares_first_processes():
-        yield _found("binfmtd", Level.UNSEEN, "other daemons of ours: only this container's processes are visible")
+        text = "cannot see whether other daemons of binfmtd run: only this container's processes are visible"
+        yield _found("binfmtd", Level.UNSEEN, text)
     elif not os.path.isdir("/proc/1"):
-        yield _found("binfmtd", Level.UNSEEN, "other daemons of ours: /proc hides others' processes from us")
+        text = "cannot see whether other daemons of binfmtd run: /proc hides the processes of other users"
+        yield _found("binfmtd", Level.UNSEEN, text)
     # Stand-ins of declared handlers serve: they stay.
     needed = {stand_in_name(name) for name in scene.desired.by_name}
     stand_ins = [name for name in _names(scene) if name.startswith(PREFIX) and name not in needed]
     left = [] if others or scene.pid is not None else stand_ins
     if left:
-        text = f"a daemon that ended has left its stand-ins: {_several(left)}"
+        text = f"a daemon that has ended left its stand-ins registered: {_several(left)}"
         yield _found("stand_ins", Level.WARNING, text, scene.again("apply"))
 
 

@@ -33,7 +33,7 @@ def page(findings: Sequence[Finding], width: int | None = None, *, coloured: boo
         seen[key] += 1
         if seen[key] > _MOST:
             if seen[key] == _MOST + 1:
-                lines.append(f"{indent}... and {total[key] - _MOST} more of these: --json has them")
+                lines.append(f"{indent}... and {total[key] - _MOST} more of these: --json lists them all")
             continue
         level = found.level.value.ljust(levels)
         head = f"{_painted(level, found.level, coloured=coloured)}{_GAP}{found.section.value:<{sections}}{_GAP}"
@@ -52,7 +52,7 @@ def _sum(findings: Sequence[Finding], *, coloured: bool) -> str:
         text = f"{number} {word}{plural}"
         parts.append(_painted(text, level, coloured=coloured and number > 0))
     unseen = count(findings, Level.UNSEEN)
-    who = "" if os.geteuid() == 0 else ": as root more may be seen"
+    who = "" if os.geteuid() == 0 else ": root may see more"
     return ", ".join([*parts, *([f"{unseen} not seen{who}"] if unseen else [])])
 
 

@@ -19,9 +19,9 @@ _AUTOMOUNT = "proc-sys-fs-binfmt_misc.automount"
 _PRIVILEGED = "docker run --rm --privileged binfmtd"
 _BOUND_IN = f"docker run --rm -v {DEFAULT_DIRECTORY}:/binfmt_misc binfmtd"
 # In a pod: where to make a change, and which (docs/kubernetes.md).
-_MOUNTED = ("on the node", f"mount -t {FS_TYPE} {FS_TYPE} {DEFAULT_DIRECTORY}")
-_WRITABLE = ("on the node", f"mount -o remount,rw {DEFAULT_DIRECTORY}")
-_NOT_READ_ONLY = ("in the pod's volumeMounts", "readOnly: false")
+_MOUNTED = ("run this on the node", f"mount -t {FS_TYPE} {FS_TYPE} {DEFAULT_DIRECTORY}")
+_WRITABLE = ("run this on the node", f"mount -o remount,rw {DEFAULT_DIRECTORY}")
+_NOT_READ_ONLY = ("write this in the pod's volumeMounts", "readOnly: false")
 
 
 def of_mount(scene: Scene) -> Iterator[Finding]:
@@ -58,17 +58,21 @@ def _from_outside(found: Finding, outside: str, in_a_pod: tuple[str, str]) -> Fi
     if in_pod():
         where, remedy = in_a_pod
         return found._replace(text=f"{found.text}; this container may not mount, so {where}:", remedy=remedy)
-    return found._replace(text=f"{found.text}; this container may not mount, so outside of it:", remedy=outside)
+    return found._replace(
+        text=f"{found.text}; this container may not mount, so run this outside of it:", remedy=outside
+    )
 
 
 def _of_usual_place(usual: Layers) -> Finding:
     """Report what is mounted at the usual place, where other programs expect binfmt_misc; it was found elsewhere."""
     if usual.covered and usual.top is not None:
         text = (
-            f"{DEFAULT_DIRECTORY}: a file system of type {usual.top.fs_type} lies over binfmt_misc, and hides it there"
+            f"{DEFAULT_DIRECTORY}: a file system of type {usual.top.fs_type} is mounted over binfmt_misc and hides it"
         )
         return Finding(Section.MOUNT, "over_mounted", Level.WARNING, text, f"umount {DEFAULT_DIRECTORY}")
-    return Finding(Section.MOUNT, "place", Level.OK, f"it is not at its usual place, {DEFAULT_DIRECTORY}")
+    return Finding(
+        Section.MOUNT, "place", Level.OK, f"binfmt_misc is not mounted at its usual place, {DEFAULT_DIRECTORY}"
+    )
 
 
 def not_mounted(directory: str, found: Layers, why: str) -> Finding:
@@ -76,29 +80,32 @@ def not_mounted(directory: str, found: Layers, why: str) -> Finding:
     place = shlex.quote(directory)
     top = found.top
     if top is not None and top.fs_type == AUTOFS:
-        text = f"{directory}: an automount is in charge, and did not mount it when it was looked at"
+        text = f"{directory}: an automount is configured, but did not mount binfmt_misc on access"
         return Finding(Section.MOUNT, "automount", Level.FAILURE, text, f"systemctl restart {_AUTOMOUNT}")
     if top is not None and top.fs_type not in (FS_TYPE, "proc"):
-        beneath = ": binfmt_misc is mounted beneath" if found.covered else ""
-        text = f"{directory}: a file system of type {top.fs_type} is mounted over it{beneath}"
+        beneath = "over binfmt_misc and hides it" if found.covered else "there instead of binfmt_misc"
+        text = f"{directory}: a file system of type {top.fs_type} is mounted {beneath}"
         return Finding(Section.MOUNT, "over_mounted", Level.FAILURE, text, f"umount {place}")
     if not os.path.isdir(directory):
         if directory == DEFAULT_DIRECTORY:
-            text = f"{directory} is not there: it comes with the module"
+            text = f"{directory} does not exist: the module binfmt_misc creates it"
             return Finding(Section.MOUNT, "mounted", Level.FAILURE, text, "modprobe binfmt_misc")
         mount = f"mkdir -p {place} && mount -t {FS_TYPE} {FS_TYPE} {place}"
-        return Finding(Section.MOUNT, "mounted", Level.FAILURE, f"{directory} is not a directory", mount)
+        return Finding(
+            Section.MOUNT, "mounted", Level.FAILURE, f"{directory} does not exist, or is not a directory", mount
+        )
     if in_user_namespace():
         return Finding(
             Section.MOUNT,
             "mounted",
             Level.FAILURE,
-            f"{directory}: nothing is mounted there, in this user namespace. An own instance hides the host's handlers "
-            f"in here for good; a container can have the host's bound in instead (-v {DEFAULT_DIRECTORY}:/binfmt_misc)",
+            f"{directory}: binfmt_misc is not mounted in this user namespace. An instance of its own hides the host's "
+            "handlers from this namespace for good; a container can bind-mount the host's instance instead (-v "
+            f"{DEFAULT_DIRECTORY}:/binfmt_misc)",
             f"mount -t {FS_TYPE} {FS_TYPE} {place}",
         )
     mount = f"mount -t {FS_TYPE} {FS_TYPE} {place}"
-    text = f"{directory}: nothing is mounted there" if "not mounted" in why else why
+    text = f"{directory}: binfmt_misc is not mounted there" if "not mounted" in why else why
     return Finding(Section.MOUNT, "mounted", Level.FAILURE, text, mount)
 
 
@@ -120,8 +127,8 @@ def _running(scene: Scene) -> list[str]:
 
 def served_all_the_same(directory: str, running: Sequence[str]) -> Finding:
     """Report that handlers serve although binfmt_misc is not mounted here: the programs of ``running`` do run."""
-    text = f"{directory}: nothing is mounted there, so no entry can be seen; handlers serve all the same"
-    return Finding(Section.MOUNT, "mounted", Level.OK, f"{text}: {' '.join(running)} run (tried)")
+    text = f"{directory}: binfmt_misc is not mounted there, so entries are not visible; handlers still work"
+    return Finding(Section.MOUNT, "mounted", Level.OK, f"{text}: programs of {' '.join(running)} run (tested)")
 
 
 def judge_mounted(directory: str, found: Layers, *, read_only: bool) -> Iterator[Finding]:
@@ -137,7 +144,7 @@ def judge_mounted(directory: str, found: Layers, *, read_only: bool) -> Iterator
         Section.MOUNT,
         "read_only",
         Level.FAILURE,
-        f"{directory} is mounted read-only{beneath}: entries serve, and nothing can be registered or repaired through "
+        f"{directory} is mounted read-only{beneath}: entries serve, but no program can register or repair any through "
         f"this mount{also}",
         f"mount -o remount,bind,rw {place}",
     )
@@ -146,12 +153,12 @@ def judge_mounted(directory: str, found: Layers, *, read_only: bool) -> Iterator
 def of_seal(scene: Scene) -> Finding:
     """Report that binfmt_misc is sealed, and how to open it unless a running daemon sealed it."""
     seal = scene.status["seal"] if scene.pid is not None and scene.status is not None else {}
-    what = f"{scene.directory} is sealed (its file system is read-only): entries serve, and no program can change them"
+    what = f"{scene.directory} is sealed (its file system is read-only): entries serve"
     if seal.get("state") == "sealed" and not seal["reason"]:
-        return Finding(Section.MOUNT, "sealed", Level.OK, f"{what} but the daemon, which sealed it")
+        return Finding(Section.MOUNT, "sealed", Level.OK, f"{what}, and only the daemon that sealed it can change them")
     text = (
-        f"{what}. If no daemon of binfmtd keeps it sealed, nothing repairs entries, and none can be registered: open "
-        "it, by this or by `binfmtd apply` with `sealed = false` in the config"
+        f"{what}. If no daemon keeps it sealed, entries can be neither repaired nor registered: open it with this "
+        "command, or with `binfmtd apply` and `sealed = false` in the config"
     )
     return Finding(Section.MOUNT, "sealed", Level.WARNING, text, f"mount -o remount,rw {shlex.quote(scene.directory)}")
 
@@ -163,25 +170,26 @@ def of_user_namespace(scene: Scene) -> Iterator[Finding]:
         return Finding(Section.USER_NAMESPACE, "owner", level, text, remedy)
 
     if not in_user_namespace():
-        yield found(Level.OK, "none of one's own: the host's instance serves here")
+        yield found(Level.OK, "this is the first user namespace: the host's instance serves here")
         return
     name = os.readlink("/proc/self/ns/user")
     if scene.mounted is None:
-        text = f"{name}: who mounted an instance in here before has hidden the host's for good"
-        yield found(Level.UNSEEN, f"{text}: `binfmtd probe` tries which programs run")
+        text = f"{name}: if an instance was ever mounted in this user namespace, the host's is hidden for good"
+        yield found(Level.UNSEEN, f"{text}; `binfmtd probe` tests which programs run")
         return
     owner = owner_of(scene.mounted)
     if owner is Owner.OUTSIDE:
-        yield found(Level.OK, f"{name}: the instance comes from outside, and what is written to it is for all there")
+        text = f"{name}: this is the instance of an outer user namespace: changes to it affect all its users"
+        yield found(Level.OK, text)
     elif owner is Owner.UNKNOWN:
-        yield found(Level.UNSEEN, f"{name}: whose instance this is: that shows outside of this container")
+        yield found(Level.UNSEEN, f"{name}: the owner of this instance cannot be determined inside this container")
     elif scene.observed is not None and not scene.observed.entries:
         yield found(
             Level.WARNING,
-            f"{name} has an instance of its own, which hides the host's: no handler of the host serves in here, and "
-            "there is none in this one",
+            f"{name} has an instance of its own, which hides the host's: the host's handlers do not serve here, and "
+            "this instance has no entries",
             scene.again("apply"),
         )
     else:
-        text = f"{name} has an instance of its own: what it has is for this namespace alone, and the host's is hidden"
+        text = f"{name} has an instance of its own: its entries serve only this namespace, and the host's is hidden"
         yield found(Level.OK, text)

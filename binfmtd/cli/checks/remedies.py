@@ -161,10 +161,10 @@ class Remedies:
             return self._scene.again(f"apply{alone}")
         declared = self._scene.declared.get(entry.name)
         if declared is not None and declared.included:
-            return f"{setting}, said in {declared.source}"
+            return f"in {declared.source}: {setting}"
         files = self._scene.config.sources if self._scene.config else ()
         table = f"emulators.{handler.architecture}" if handler.architecture else f"handlers.{entry.name}"
-        return f"{setting} below [{table}] in {files[-1] if files else self._scene.config_path or 'the config'}"
+        return f"in {files[-1] if files else self._scene.config_path or 'the config'}, under [{table}]: {setting}"
 
     def _has_static_emulator(self, architecture: str) -> bool:
         path = self._scene.emulators.get(architecture)

@@ -131,7 +131,11 @@ class Scene(_Look):
         """
         paths = {*self.interpreters, *self.emulators.values()}
         facts = look_at((path for path in paths if path.startswith("/")), Trust.of_this_process())
-        relative = {path: f"{path!r} is no absolute path" for path in paths if not path.startswith("/")}
+        relative = {
+            path: f"{path!r} is not an absolute path: the working directory decides which file runs"
+            for path in paths
+            if not path.startswith("/")
+        }
         return relative | {path: known.untrusted for path, known in facts.items() if known.untrusted is not None}
 
     @cached_property

@@ -109,7 +109,7 @@ def _all(observed: ObservedState, doomed: Collection[str], native: Collection[st
 def _uninstalled(names: Collection[str], gone: Collection[str]) -> str:
     if not names:
         return "not found"
-    return "OK" if set(names) <= set(gone) else "is still there"
+    return "OK" if set(names) <= set(gone) else "was not removed"
 
 
 def _installed(
@@ -137,4 +137,4 @@ def _wish(words: Iterable[str], doomed: Iterable[str]) -> str:
     """Return the change to the daemon's config that has the effect of this request."""
     rows = [architecture_of(name.rpartition("qemu-")[2]) for name in sorted(doomed)]
     changed = [*words, *(f"-{row.name}" for row in rows if row)]
-    return more_architectures(changed) if changed else "declare no more than is to stay"
+    return more_architectures(changed) if changed else "remove the handlers to uninstall"

@@ -28,7 +28,9 @@ def entry_name(name: str) -> str:
     """Return the entry's name, with the prefix.  Raises UsageError for a prefix that contains a slash."""
     prefix = os.environ.get("QEMU_BINARY_PREFIX", "")
     if "/" in prefix:
-        raise UsageError(f"$QEMU_BINARY_PREFIX is {prefix!r}: it goes before a name, the directory is QEMU_BINARY_PATH")
+        raise UsageError(
+            f"$QEMU_BINARY_PREFIX is {prefix!r}: write a prefix without a slash, and the directory in $QEMU_BINARY_PATH"
+        )
     return f"{prefix}qemu-{name}"
 
 

@@ -150,5 +150,5 @@ def _unable(probed: Attempt) -> Outcome:
 
 def _undone(here: Visit) -> str:
     if here.daemon is not None:
-        return f"a daemon keeps this instance (pid {here.daemon or 'unknown'})"
-    return "somebody else is at work on it: try again"
+        return f"a daemon (pid {here.daemon or 'unknown'}) manages this instance, so nothing was written"
+    return "another program is changing this entry: try again"

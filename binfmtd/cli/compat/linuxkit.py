@@ -25,7 +25,7 @@ from binfmtd.model.standin import is_stand_in
 DIRECTORY = "/etc/binfmt.d"
 FLAGS = (
     Flag("dir", "directory of files with registration lines", DIRECTORY),
-    Flag("mount", "where binfmt_misc is, or gets mounted", "/proc/sys/fs/binfmt_misc"),
+    Flag("mount", "mount point of binfmt_misc, which is mounted there if necessary", "/proc/sys/fs/binfmt_misc"),
 )
 _PATTERNS = ("/usr/bin/qemu-{name}", "/usr/bin/qemu-{name}-static")
 
@@ -93,7 +93,7 @@ def _declaration(line: bytes, source: str) -> Declaration:
         name, registration = decode_line(line)
         check_interpreter(registration.interpreter)
         if is_stand_in(name):
-            raise FormatError(f"name {name!r} is binfmtd's own: choose another")
+            raise FormatError(f"name {name!r} is reserved for binfmtd's stand-ins: choose another")
     except FormatError as error:
         raise FormatError(f"{source}: {error}") from None
     return Declaration(name, registration.match, (registration.interpreter,), registration.flags, source=source)

@@ -21,9 +21,9 @@ from binfmtd.report.printable import printable
 
 USAGE = """usage: [--reset] [-p|--persistent yes|no] [-c|--credential yes|no] [-g|--preserve-argv0 yes|no]
   --reset              first remove every entry whose name begins with qemu-
-  -p, --persistent     flag F: the kernel opens the emulator now
+  -p, --persistent     flag F: the kernel opens the emulator at registration
   -c, --credential     flags O and C: foreign set-uid programs run as root
-  -g, --preserve-argv0 flag P"""
+  -g, --preserve-argv0 flag P: the program keeps its own argv[0]"""
 _SWITCHES = {"p": Flags.F, "c": Flags.O | Flags.C, "g": Flags.P}
 _LONG = {"persistent": "p", "credential": "c", "preserve-argv0": "g"}
 
@@ -58,7 +58,11 @@ def main(arguments: Sequence[str]) -> int:
         elif outcome.fate is Fate.DONE and entry is not None and entry.registration is not None:
             path = printable(entry.registration.interpreter)
             print(f"Setting {path} as binfmt interpreter for {name.removeprefix('qemu-')}")
-    named = f"in {directory}, which $QEMU_BIN_DIR names" if os.environ.get("QEMU_BIN_DIR") else "here"
+    named = (
+        f"in {directory}: correct or unset $QEMU_BIN_DIR, or install emulators"
+        if os.environ.get("QEMU_BIN_DIR")
+        else "here"
+    )
     return conclude(registered.outcomes, named)
 
 
@@ -69,7 +73,7 @@ def _parse(arguments: Sequence[str]) -> dict[str, str]:
     except getopt.GetoptError as error:
         raise UsageError(f"{printable(str(error))}\n{USAGE}") from None
     if rest:
-        raise UsageError(f"{rest[0]!r} is no option\n{USAGE}")
+        raise UsageError(f"{rest[0]!r} is not an option\n{USAGE}")
     options = {}
     for option, value in pairs:
         name = option.lstrip("-")

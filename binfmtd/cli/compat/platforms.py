@@ -25,7 +25,7 @@ ORDER = (
     "loongarch64",
     "arm",
 )
-"""QEMU's names of the architectures that ``supported`` may list, and that ``all`` means."""
+"""The architectures (QEMU's names) that ``--install all`` considers, and that ``supported`` may list."""
 
 
 def architecture_of(token: str) -> Architecture | None:

@@ -21,7 +21,7 @@ from binfmtd.model.handler import Flags
 from binfmtd.model.standin import is_stand_in
 
 Declare = Callable[[Collection[str]], Sequence[Declaration]]
-"""From QEMU's names of what runs natively to the handlers to have."""
+"""A function from the architectures that run natively (QEMU's names) to the handlers to register."""
 
 EVERY = 'write `architectures = ["all"]`'  # the equivalent in a daemon's config
 

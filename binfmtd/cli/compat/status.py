@@ -30,7 +30,10 @@ def document(where: Where) -> tuple[str, BinfmtdError | None]:
     except ProbeError as error:
         problem = error
     if not all(probed.in_chroot for probed in found.values()):
-        log("chroot is not permitted here: supported may list what runs without flag F, and so in no container")
+        log(
+            "chroot is not permitted here: `supported` may include platforms whose entry has no flag F, which do not "
+            "run in containers"
+        )
     emulators: list[str] = []
     try:
         emulators = _emulators(where)

@@ -2,7 +2,6 @@
 
 from binfmtd.cli.options import switch
 from binfmtd.kernel.mount import Where
-from binfmtd.model.handler import Flags
 
 
 def where(directory: str | None = None) -> Where:
@@ -13,11 +12,3 @@ def where(directory: str | None = None) -> Where:
     return Where(
         directory or None, autoload=not switch("BINFMTD_NO_AUTOLOAD"), own_instance=switch("BINFMTD_OWN_INSTANCE")
     )
-
-
-def credentials() -> Flags:
-    """Return flags C and O if ``$BINFMTD_CREDENTIALS`` is on, else none.
-
-    The default is off, since C lets foreign set-uid programs run as root.  Raises UsageError, as ``where`` does.
-    """
-    return Flags.C | Flags.O if switch("BINFMTD_CREDENTIALS") else Flags.NONE

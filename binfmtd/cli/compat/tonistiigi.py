@@ -13,7 +13,7 @@ from binfmtd.errors import BinfmtdError, UsageError
 
 FLAGS = (
     Flag("install", "platforms to install, separated by commas; all: those that have an emulator here and do not run"),
-    Flag("mount", "where binfmt_misc is, or gets mounted", "/proc/sys/fs/binfmt_misc"),
+    Flag("mount", "mount point of binfmt_misc, which is mounted there if necessary", "/proc/sys/fs/binfmt_misc"),
     Flag("strict", "exit with 1 if a platform cannot be installed", default=False),
     Flag("uninstall", "platforms, or names of entries, to remove, separated by commas; globs are allowed"),
     Flag("version", "print the version on stderr, and nothing else", default=False),

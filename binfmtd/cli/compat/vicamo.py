@@ -13,6 +13,6 @@ _PATTERNS = ("/usr/bin/qemu-{name}-static", "/usr/bin/qemu-{name}")
 def main(arguments: Sequence[str]) -> int:
     """Return 0, and print nothing, if every architecture with an emulator is registered; else 1.  Raises UsageError."""
     if arguments:
-        raise UsageError(f"vicamo/binfmt-qemu takes no arguments, and {arguments[0]!r} is one: leave it out")
+        raise UsageError(f"vicamo/binfmt-qemu takes no arguments: leave out {arguments[0]!r}")
     registered = register(where(), lambda native: tuple(every_architecture(native, _PATTERNS, DEFAULT_FLAGS)), EVERY)
     return conclude(registered.outcomes)

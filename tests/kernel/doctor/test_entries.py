@@ -59,8 +59,8 @@ def test_no_f_by_the_config(doctor: Doctor, static: Path, tmp_path: Path) -> Non
     config = ONE.format(static).replace("flags = 'F'", "flags = ''")
     assert doctor("apply", config=config).status == 0
     found = doctor.found("entries", "no_f", config=config)
-    assert found["remedy"] == f'flags = "F" below [handlers.one] in {tmp_path / "binfmtd.toml"}'
-    better = config.replace("flags = ''", found["remedy"].partition(" below")[0])
+    assert found["remedy"] == f'in {tmp_path / "binfmtd.toml"}, under [handlers.one]: flags = "F"'
+    better = config.replace("flags = ''", found["remedy"].rpartition(": ")[2])
     assert doctor("apply", config=better).status == 0
     assert doctor.find("entries", "no_f", config=better) is None
 
@@ -69,7 +69,7 @@ def test_dynamic(doctor: Doctor) -> None:
     """A dynamic interpreter under F: a warning that names what it needs."""
     doctor.register("one", Extension("one"), "/usr/bin/true")
     found = ends(doctor, "dynamic", "warning")
-    assert "/usr/bin/true is dynamic" in found["text"]
+    assert "/usr/bin/true is not a static program" in found["text"]
     assert "/ld-" in found["text"]
 
 
@@ -147,7 +147,7 @@ def test_gone_interpreter(doctor: Doctor, static: Path) -> None:
     static.unlink()
     found = doctor.found("entries", "gone")
     assert (found["level"], found["remedy"]) == ("warning", None)
-    assert found["text"].endswith(": put it there again")
+    assert found["text"].endswith(": put the file there again")
 
 
 def test_shadowed(doctor: Doctor, emulator: Path) -> None:
@@ -269,5 +269,5 @@ def test_o_and_a_script(doctor: Doctor, static: Path) -> None:
     script.chmod(0o755)
     doctor.register("one", Extension("one"), script, "O")
     found = ends(doctor, "script", "failure")
-    assert "every exec ends in ENOEXEC" in found["text"]
+    assert "the entry's programs fail with ENOEXEC" in found["text"]
     assert doctor.instance.read("one") == f"enabled\ninterpreter {script}\nflags: \nextension .one\n"

@@ -94,7 +94,7 @@ def test_unmounted_and_served(doctor: Doctor, emulator: Path, tmp_path: Path) ->
     doctor.register(f"qemu-{FOREIGN}", match_of(FOREIGN), emulator)
     found = doctor.found("mount", "mounted", "--mount", str(tmp_path))
     assert found["level"] == "ok"
-    assert found["text"].endswith(f"handlers serve all the same: {FOREIGN} run (tried)")
+    assert found["text"].endswith(f"handlers still work: programs of {FOREIGN} run (tested)")
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_over_mounted(doctor: Doctor) -> None:
     doctor.type(f"mount -t tmpfs tmpfs {doctor.instance.mount_point}")
     found = doctor.found("mount", "over_mounted")
     assert found["level"] == "failure"
-    assert "type tmpfs is mounted over it: binfmt_misc is mounted beneath" in found["text"]
+    assert "type tmpfs is mounted over binfmt_misc and hides it" in found["text"]
     doctor.type(found["remedy"])
     assert doctor.find("mount", "over_mounted") is None
     assert doctor.found("mount", "mounted")["level"] == "ok"
@@ -157,7 +157,7 @@ def test_an_instance_from_outside(private_instances: None) -> None:  # noqa: ARG
         result = run(instance.entering([*inside, "-m", "binfmtd", "doctor", "--json"]))
     (found,) = (each for each in result.json["findings"] if each["section"] == "user_namespace")
     assert found["level"] == "ok"
-    assert "the instance comes from outside" in found["text"]
+    assert "this is the instance of an outer user namespace" in found["text"]
 
 
 # Privileges
@@ -193,7 +193,7 @@ def test_what_is_closed_to_an_ordinary_user(instance: Instance, tmp_path: Path) 
     assert (result.status, result.stderr) == (0, "")
     unseen = {each["section"]: each["text"] for each in result.json["not_seen"]}
     assert "Permission denied" in unseen["config"]
-    assert unseen["daemon"] == f"whether it runs: {closed} is closed to us"
+    assert unseen["daemon"] == f"cannot see whether a daemon runs: no permission for {closed}"
 
 
 def test_no_user_namespaces(doctor: Doctor, private_instances: None) -> None:  # noqa: ARG001  a condition

@@ -39,7 +39,7 @@ def test_update_binfmts(doctor: Doctor, tmp_path: Path, static: Path) -> None:
     doctor.type(f"{there} && mount --bind {tmp_path}/lib/binfmts /var/lib/binfmts")
     (tmp_path / "lib" / "binfmts" / "jar").write_text("")
     config = ONE.format(static)
-    assert doctor.found("other_managers", "update_binfmts", config=config)["text"] == "update-binfmts keeps jar"
+    assert doctor.found("other_managers", "update_binfmts", config=config)["text"] == "update-binfmts manages jar"
     (tmp_path / "lib" / "binfmts" / "one").write_text("")
     found = doctor.found("other_managers", "update_binfmts", config=config)
     assert found["level"] == "warning"
@@ -95,7 +95,7 @@ def test_a_broken_emulator(doctor: Doctor, tmp_path: Path) -> None:
     doctor.register("one", Extension("one"), broken)
     found = doctor.found("emulators", "broken", config="architectures = []")
     assert found["level"] == "failure"
-    assert found["text"] == f"{broken}: it ended with status 3 and told no version"
+    assert found["text"] == f"{broken}: it exited with status 3 and printed no version"
 
 
 def test_emulators(doctor: Doctor, emulator: Path, tmp_path: Path) -> None:

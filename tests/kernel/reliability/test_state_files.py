@@ -122,5 +122,5 @@ def test_somebody_elses_directory_is_refused(tmp_path: Path) -> None:
         cli.state_directory.mkdir(mode=0o755)
         os.chown(cli.state_directory, 1000, 1000)
         for command in COMMANDS:
-            assert "belongs to somebody else" in cli(*command, config=CONFIG).message
+            assert "belongs to another user" in cli(*command, config=CONFIG).message
         assert instance.names() == []

@@ -10,7 +10,7 @@ from support.cli import BINFMTD, run
 from binfmtd import __version__
 from binfmtd.cli.main import COMMANDS, help_text, module_of
 
-BINFMT = "which comes with binfmtd: run `binfmt {}` (as a container, the image binfmt)"
+BINFMT = "which is part of binfmtd: run `binfmt {}` (in a container, use the image binfmt)"
 BUFFERED = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
 
 

@@ -17,7 +17,7 @@ def test_never_ran(tmp_path: Path, options: tuple[str, ...], expected: int) -> N
     for directory in (tmp_path, tmp_path / "missing"):
         result = status(directory, *options)
         assert (result.status, result.stdout) == (expected, "")
-        assert result.message.startswith(f"{directory}/status.json is not there: ")
+        assert result.message.startswith(f"{directory}/status.json does not exist: ")
         assert "`binfmtd run`" in result.message
 
 
@@ -45,7 +45,7 @@ def test_no_state_directory_at_all() -> None:
     command = ["env", "-u", "XDG_RUNTIME_DIR", "-u", "BINFMTD_STATE_DIR", *unprivileged_python()]
     result = run([*command, "-m", "binfmtd", "status"], cwd="/")
     assert (result.status, result.stdout) == (1, "")
-    assert result.message.startswith("/run/binfmtd/status.json is not there")
+    assert result.message.startswith("/run/binfmtd/status.json does not exist")
     assert result.message.endswith("--state-dir")
 
 

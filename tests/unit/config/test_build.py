@@ -96,7 +96,7 @@ def test_a_source_names_file_and_word(load_text: Load, config: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"), [(["arm64", "-aarch64"], "it is left out"), (["-arm64"], 'write "all" before')]
+    ("words", "said"), [(["arm64", "-aarch64"], "the architecture is excluded"), (["-arm64"], 'add "all" to it')]
 )
 def test_a_selection_that_is_hardly_meant_is_warned_about(load_text: Load, words: list[str], said: str) -> None:
     """Nothing is selected by these, and the warning says why."""

@@ -79,7 +79,7 @@ def test_a_named_file_must_be_there(config: Path) -> None:
 def test_a_link_to_nowhere_is_no_absent_file(config: Path) -> None:
     """A dangling link at the default path is a mistake, and must not mean "all"."""
     config.symlink_to("nowhere")
-    assert "a link that leads nowhere: mend or remove it" in refused(None, default=config)
+    assert "the link leads to no existing file: correct or remove it" in refused(None, default=config)
 
 
 @pytest.mark.parametrize("where", ["main", "conf.d"])
@@ -90,7 +90,7 @@ def test_a_link_to_nowhere_is_no_absent_file(config: Path) -> None:
         (lambda path: path.mkdir(), "a directory"),
         (lambda path: path.write_bytes(b"#" * (MEBIBYTE + 1)), "larger than 1048576 bytes"),
         (lambda path: path.write_bytes(b"keep = []\n# \xff\n"), "line 2 is not UTF-8"),
-        (lambda path: path.symlink_to("nowhere"), "leads nowhere"),
+        (lambda path: path.symlink_to("nowhere"), "leads to no existing file"),
         (lambda path: path.symlink_to(path.name), os.strerror(errno.ELOOP)),
     ],
 )
@@ -119,7 +119,7 @@ def test_conf_d_must_be_a_directory(config: Path) -> None:
 def test_a_link_to_itself(config: Path) -> None:
     """No mode would make it readable."""
     config.symlink_to(config.name)
-    assert refused(config).endswith(": a link that leads back to itself: mend or remove it")
+    assert refused(config).endswith(": the link leads back to itself: correct or remove it")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
@@ -157,7 +157,7 @@ def test_somebody_elses_config_is_refused(config: Path) -> None:
     """Whoever owns the file could change it at any time."""
     config.write_text(ONE)
     os.chown(config, 1000, 1000)
-    assert f"'{config}' (owner 1000, mode 0644) belongs to somebody else" in refused(config, trust=Trust(0))
+    assert f"'{config}' (owner 1000, mode 0644) belongs to another user" in refused(config, trust=Trust(0))
 
 
 class Clock:
@@ -215,7 +215,7 @@ def test_what_was_judged_is_what_is_read(config: Path, monkeypatch: pytest.Monke
             turn(good)
 
     monkeypatch.setattr(load_module, "read_regular", exchanged)
-    assert "was exchanged while it was opened" in refused(config)
+    assert "was replaced while it was read" in refused(config)
 
 
 def test_a_file_that_vanishes_while_it_is_read_is_no_error_if_it_comes_back(
@@ -249,7 +249,7 @@ def test_a_file_that_never_holds_still_is_an_error(config: Path, monkeypatch: py
 
     monkeypatch.setattr(load_module, "read_regular", read_and_meddle)
     message = refused(config)
-    assert message.startswith(f"{config}: still changes after 2 s: write it beside and rename")
+    assert message.startswith(f"{config}: still changes after 2 s: write a temporary file and rename it")
     assert 2.0 <= clock.passed < 2.1
 
 

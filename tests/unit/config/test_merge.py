@@ -64,7 +64,7 @@ def test_a_later_handler_replaces_the_whole_table(load_text: Load, config: Path)
         ("x", ("/new",), 0),
     ]
     (warning,) = loaded.warnings
-    assert warning == f"{config.parent}/conf.d/a.toml: handlers.x: replaces all of the one in {config}"
+    assert warning == f"{config.parent}/conf.d/a.toml: handlers.x: replaces the whole table of this name in {config}"
 
 
 @pytest.mark.parametrize(

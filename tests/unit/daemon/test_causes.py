@@ -41,9 +41,13 @@ def settled(known: Causes, drift: Drift, reason: str = "why", replaced: Iterable
 @pytest.mark.parametrize(
     ("started", "entry", "words"),
     [
-        (0.3, DEBIANS, "replaced by systemd-binfmt.service (with rules of Debian's qemu-user-binfmt)"),
+        (
+            0.3,
+            DEBIANS,
+            "replaced by systemd-binfmt.service (probably with binfmt.d files of Debian's qemu-user-binfmt)",
+        ),
         (0.3, UNKNOWN, "replaced by systemd-binfmt.service"),
-        (3.0, DEBIANS, "replaced by another process (it looks like Debian's qemu-user-binfmt)"),
+        (3.0, DEBIANS, "replaced by another process (probably Debian's qemu-user-binfmt)"),
         (None, UNKNOWN, "replaced by another process"),
     ],
 )
@@ -68,8 +72,8 @@ def test_a_flush_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     known.take_in(reaction(Drift.MISSING), heard(), ())
     assert known.get("one") == "removed by another process"
     known.learn(heard(flushed=True))
-    assert known.get("one") == "removed at once by another process"
-    assert settled(known, Drift.MISSING).full == "removed at once by systemd-binfmt.service"
+    assert known.get("one") == "removed together with all other entries by another process"
+    assert settled(known, Drift.MISSING).full == "removed together with all other entries by systemd-binfmt.service"
     assert known.get("one") is None
 
 

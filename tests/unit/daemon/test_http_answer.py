@@ -30,7 +30,7 @@ DOCUMENT: dict[str, Any] = {
     "repairs": 0,
     "last_pass": None,
 }
-STUCK = b"the loop has not come round in time\n"
+STUCK = b"the daemon's main loop is stuck\n"
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_before_the_first_pass_it_is_healthy_and_not_ready() -> None:
     """So a probe at the start does not kill it."""
     starting = Snapshot(DOCUMENT, Counts(1.5e9), started=False)
     assert get("/healthz", starting)[0] == 200
-    assert get("/readyz", starting)[::2] == (503, b"the first pass has not ended\n")
+    assert get("/readyz", starting)[::2] == (503, b"the daemon is starting: its first pass has not ended\n")
 
 
 def test_before_the_first_pass_the_reason_is_the_logs() -> None:

@@ -9,12 +9,13 @@ def test_one_cause_is_one_line() -> None:
     incidents = Incidents()
     for number in range(31):
         incident = incidents.of(REPAIRED, "warning", "flushed", number * 0.1)
-        incident.add([f"e{number}"], "removed at once by another process", "", "missing", number * 0.1)
+        words = "removed together with all other entries by another process"
+        incident.add([f"e{number}"], words, "", "missing", number * 0.1)
         incident.lasted(0.0001 * number, 0.01 * number)
     assert incidents.close(3.0 + QUIET - 0.01) == []
     (incident,) = incidents.close(3.0 + QUIET)
     assert incident.line() == {
-        "summary": "31 entries removed at once by another process, repaired in 3 ms",
+        "summary": "31 entries removed together with all other entries by another process, repaired in 3 ms",
         "entries": ["e0", "e1", "e2", "e3", "e4"],
         "count": 31,
         "drift": "missing",

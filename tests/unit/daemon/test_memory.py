@@ -85,4 +85,4 @@ def test_a_damaged_file_is_said(tmp_path: Path, damage: Any) -> None:
     assert memory.entries == {}
     assert memory.problem is not None
     assert memory.problem.startswith(f"{path}: ")
-    assert memory.problem.endswith("others' entries may not come back")
+    assert memory.problem.endswith("foreign entries may not be restored after a flush")

@@ -23,9 +23,11 @@ from binfmtd.model.plan import INSTANCE
 from binfmtd.model.standin import stand_in_name
 
 A = Handler("a", Registration(Magic(b"A"), "/i", Flags.NONE))
-REGISTER = Action(Act.REGISTER, "a", Drift.MISSING, "it is not there", A)
+REGISTER = Action(Act.REGISTER, "a", Drift.MISSING, "the entry is missing", A)
 ENABLE = Action(Act.ENABLE, "a", Drift.DISABLED, "it is disabled")
-DRAGGED = Action(Act.REPLACE, "a", Drift.OUT_OF_ORDER, "what is registered anew belongs below it", A, dragged=True)
+DRAGGED = Action(
+    Act.REPLACE, "a", Drift.OUT_OF_ORDER, "an entry that belongs below it is registered again", A, dragged=True
+)
 RENEW = Action(Act.REPLACE, "a", Drift.STALE_INTERPRETER, "another file", A)
 SETTLE = 0.02
 
@@ -306,7 +308,7 @@ def test_flushes_that_nobody_hears_of(world: World) -> None:
 
 def test_what_is_restored_counts_for_the_instance(world: World) -> None:
     """It went with a flush."""
-    restore = Action(Act.RESTORE, "theirs", Drift.MISSING, "it went with everything else", A)
+    restore = Action(Act.RESTORE, "theirs", Drift.MISSING, "a flush removed it", A)
     for _ in range(REPAIRS_OF_ALL):
         world.now += SETTLE
         world.make_pass(restore)
@@ -397,7 +399,7 @@ def test_flushes_that_stand_ins_answer_make_no_longer_pause(world: World) -> Non
 
 def test_another_daemon_that_wants_the_stand_in_we_remove(world: World) -> None:
     """It puts it back each time: that is backed off from."""
-    remove = Action(Act.REMOVE, ".binfmtd~a", Drift.UNWANTED, "a stand-in that is no longer needed")
+    remove = Action(Act.REMOVE, ".binfmtd~a", Drift.UNWANTED, "the stand-in is no longer needed")
     for _ in range(REPAIRS):
         world.now += SETTLE
         world.make_pass(remove)

@@ -39,7 +39,7 @@ def test_a_damaged_one_pauses_nothing_else(tmp_path: Path, text: str) -> None:
     file = PauseFile(str(tmp_path), BOOT)
     assert file.read() == Pauses()
     assert file.problem is not None
-    assert file.problem.endswith("nothing else is paused than before")
+    assert file.problem.endswith("the daemon keeps only the pauses that it has already read")
     before = Pauses({"b": FOREVER, "c": since_boot() - 1})
     assert file.read(before) == Pauses({"b": FOREVER})
     assert file.due_at(before) < time.monotonic() + 5

@@ -75,7 +75,7 @@ def test_one_that_is_somebody_elses_is_refused(tmp_path: Path, monkeypatch: pyte
         os.chown(path, 4711, -1)
     else:
         monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
-    with pytest.raises(StateError, match="belongs to somebody else"):
+    with pytest.raises(StateError, match="belongs to another user"):
         make_state_dir(str(path))
 
 
@@ -84,7 +84,7 @@ def test_what_is_no_directory_of_its_own_is_refused(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
     (tmp_path / "file").touch()
-    with pytest.raises(StateError, match="not a directory of its own"):
+    with pytest.raises(StateError, match="is a symbolic link, or not a directory"):
         make_state_dir(str(tmp_path / "link"))
     with pytest.raises(StateError, match="--state-dir"):
         make_state_dir(str(tmp_path / "file"))
@@ -109,7 +109,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_apply_at_work_is_no_daemon(tmp_path: Path) -> None:
     """Who comes second is told to try again, not to stop anything."""
     lock = Lock(str(tmp_path), APPLY)
-    with pytest.raises(StateError, match="try again when it has ended") as caught:
+    with pytest.raises(StateError, match="try again when it has finished") as caught:
         Lock(str(tmp_path))
     assert not isinstance(caught.value, AlreadyRunningError)
     lock.release()
@@ -221,7 +221,7 @@ def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
     (tmp_path / LOCK_NAME).symlink_to(victim)
-    with pytest.raises(StateError, match="is a link, and none is followed there: remove it"):
+    with pytest.raises(StateError, match="is a symbolic link, which is not allowed there: remove it"):
         Lock(str(tmp_path))
     assert victim.read_text() == "precious"
 

@@ -33,7 +33,7 @@ def test_an_instance_that_cannot_be_opened_from_the_start(tmp_path: Path) -> Non
     assert worker.make_pass("start") is None
     assert attachment.mounted is None
     assert not worker.heard
-    assert "is binfmt_misc still mounted there?" in report.trouble.call_args.args[0]
+    assert "check that binfmt_misc is still mounted there" in report.trouble.call_args.args[0]
     pacing.forget.assert_called_once_with()
 
 

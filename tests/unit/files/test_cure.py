@@ -15,12 +15,12 @@ from binfmtd.files.cure import cure
         (errno.ENOSPC, True, False, "make room"),
         (errno.EDQUOT, False, False, "make room"),
         (errno.EACCES, False, False, "run this as root"),
-        (errno.EACCES, True, False, "something forbids it to root"),
+        (errno.EACCES, True, False, "root is denied as well"),
         (errno.EROFS, True, False, "make it writable"),
         (errno.EROFS, True, True, "start the container with --tmpfs /run"),
         (errno.EFBIG, True, False, "ulimit -f"),
         (errno.EMFILE, True, False, "ulimit -n"),
-        (errno.EIO, True, False, "see that it can be used"),
+        (errno.EIO, True, False, "check its path and its file system"),
     ],
 )
 def test_cure(monkeypatch: pytest.MonkeyPatch, number: int, root: bool, image: bool, says: str) -> None:

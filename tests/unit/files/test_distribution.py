@@ -30,7 +30,7 @@ def test_where_no_command_helps(on: pytest.MonkeyPatch) -> None:
     on.setattr(distribution, "this_system", System)
     assert emulators_remedy().startswith("install QEMU's user mode emulators")
     on.setattr(distribution, "in_image", lambda: True)
-    assert emulators_remedy().startswith("this image has none")
+    assert emulators_remedy().startswith("this image contains no emulators")
     assert install_emulators() == ""
 
 

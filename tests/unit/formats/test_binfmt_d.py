@@ -88,15 +88,15 @@ def test_a_file_of_every_kind_of_line() -> None:
     ("line", "says"),
     [
         (b":a:", "11 to 1920 bytes"),
-        (b":a:M::AAAA::/i", "7 fields, this one 6"),
+        (b":a:M::AAAA::/i", "7 fields, but this line has 6"),
         (b":/bad:M::A::/i:", "must not contain"),
         (b"::M::AAA::/i:", "1 to 255 bytes"),
-        (b":..:M::AA::/i:", "taken by binfmt_misc itself"),
-        (b":register:M::A::/i:", "taken by binfmt_misc itself"),
-        (b":status:M::A::/i:", "taken by binfmt_misc itself"),
+        (b":..:M::AA::/i:", "reserved by binfmt_misc"),
+        (b":register:M::A::/i:", "reserved by binfmt_misc"),
+        (b":status:M::A::/i:", "reserved by binfmt_misc"),
         (b":rel:M::A::i:FF", "must be an absolute path"),
-        (b":.binfmtd~a:M::A::/i:", "a stand-in's"),
-        (b":a:M::AAAAAA\rB::/i:F", "7 fields, this one 4"),  # the line ends at the carriage return
+        (b":.binfmtd~a:M::A::/i:", "reserved for binfmtd's stand-ins"),
+        (b":a:M::AAAAAA\rB::/i:F", "7 fields, but this line has 4"),  # the line ends at the carriage return
     ],
 )
 def test_a_bad_line_is_a_problem_and_the_others_count(line: bytes, says: str) -> None:
@@ -109,7 +109,8 @@ def test_a_bad_line_is_a_problem_and_the_others_count(line: bytes, says: str) ->
 
 def test_a_problem_is_a_value() -> None:
     """It says what anybody needs who knows the file."""
-    assert parse_conf(b"nonsense") == ((), (Problem(1, "a registration line has 11 to 1920 bytes, this one 8"),))
+    problem = Problem(1, "a registration line has 11 to 1920 bytes, but this line has 8")
+    assert parse_conf(b"nonsense") == ((), (problem,))
 
 
 def test_a_written_file_is_fit_to_read() -> None:
@@ -146,8 +147,12 @@ def test_a_long_magic_is_written_in_fewer_bytes() -> None:
         ("a/b", SAYS, "must not contain"),
         ("a", SAYS._replace(interpreter="i"), "absolute path"),
         # The newline that systemd adds makes it 1921 bytes, and the kernel gives EINVAL.
-        ("a", SAYS._replace(interpreter="/" + "i" * (LINE_BYTES - len(":a:M:0:A::/:"))), "systemd takes 1919: shorten"),
-        ("a", SAYS._replace(match=Magic(b"\r" * 250, b"\r" * 250)), "systemd takes 1919: shorten"),
+        (
+            "a",
+            SAYS._replace(interpreter="/" + "i" * (LINE_BYTES - len(":a:M:0:A::/:"))),
+            "systemd accepts at most 1919: shorten",
+        ),
+        ("a", SAYS._replace(match=Magic(b"\r" * 250, b"\r" * 250)), "systemd accepts at most 1919: shorten"),
     ],
 )
 def test_what_such_a_file_cannot_hold_is_refused(name: str, registration: Registration, says: str) -> None:

@@ -87,7 +87,7 @@ def test_an_extension() -> None:
         ),
         (
             b"package p\ninterpreter /i\nextension e\noffset 1\n",
-            Problem(3, "extension: offset goes with magic, and there is an extension: remove offset"),
+            Problem(3, "extension: offset is allowed only with magic, not with extension: remove offset"),
         ),
         (b"package p\ninterpreter /i\nmagic A\noffset x\n", Problem(3, "magic: offset 'x' is not a number up to 255")),
     ],
@@ -100,7 +100,7 @@ def test_what_update_binfmts_could_not_use_is_refused(text: bytes, problem: Prob
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        (b"magic \\x4", "no escape"),
+        (b"magic \\x4", "not an escape"),
         (b"mask \\xff\\xff", "same length"),
         (b"offset " + b"9" * 5000, "not a number"),
         (b"offset 256", "beyond byte 256"),
@@ -120,7 +120,7 @@ def test_what_is_ignored_is_named() -> None:
     assert found is not None
     assert found.registration == A
     assert [(problem.line, problem.reason.split(",")[0]) for problem in problems] == [
-        (5, "magic is given twice: the last counts"),
+        (5, "magic occurs twice: update-binfmts uses the last one"),
         (6, "unknown key 'colour' (and 1 more)"),
         (7, "preserve 'maybe' means no: write yes or no"),
     ]
@@ -179,8 +179,12 @@ def test_a_long_magic_is_written_in_fewer_bytes() -> None:
         ("a", A._replace(match=Extension("e\r")), "ends with a blank"),
         ("a/b", A, "must not contain"),
         ("a", A._replace(interpreter="i"), "absolute path"),
-        ("a", A._replace(interpreter="/" + "i" * (LINE_BYTES - len(":a:M:0:A::/:"))), "has 1921 bytes, over 1920"),
-        ("a", A._replace(match=Extension("e" * 1920)), "over 1920"),
+        (
+            "a",
+            A._replace(interpreter="/" + "i" * (LINE_BYTES - len(":a:M:0:A::/:"))),
+            "has 1921 bytes, but the kernel accepts at most 1920",
+        ),
+        ("a", A._replace(match=Extension("e" * 1920)), "accepts at most 1920"),
     ],
 )
 def test_what_such_a_file_cannot_hold_is_refused(name: str, registration: Registration, says: str) -> None:

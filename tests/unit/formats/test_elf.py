@@ -85,11 +85,11 @@ WHOLE = made((3, LINKER))
     [
         (WHOLE[:40], "cut off within its ELF header"),
         (WHOLE[:70], "cut off within its program headers"),
-        (WHOLE[:-4], "is no path"),
-        (made((3, b"/lib/ld.so")), "is no path"),
-        (made((3, b"\0")), "is no path"),
-        (made(), "not as this kind of file has them"),
-        (WHOLE[:54] + b"\x20\0" + WHOLE[56:], "not as this kind of file has them"),
+        (WHOLE[:-4], "contains no path"),
+        (made((3, b"/lib/ld.so")), "contains no path"),
+        (made((3, b"\0")), "contains no path"),
+        (made(), "program headers have a wrong size or number"),
+        (WHOLE[:54] + b"\x20\0" + WHOLE[56:], "program headers have a wrong size or number"),
     ],
 )
 def test_damage(content: bytes, said: str) -> None:

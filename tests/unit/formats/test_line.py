@@ -46,7 +46,7 @@ def test_what_cannot_be_renamed() -> None:
     """The line would be too long, or the name has its delimiter."""
     registration = Registration(Magic(b"x" * 128), "/" + "i" * (LINE_BYTES - 160), Flags(0))
     line = encode_line("one", registration)
-    with pytest.raises(FormatError, match="the kernel takes 1920"):
+    with pytest.raises(FormatError, match="the kernel accepts at most 1920"):
         rename_line(line, "one" * 20)
     with pytest.raises(FormatError, match="delimiter"):
         rename_line(line, "a:b")
@@ -129,24 +129,24 @@ def test_what_the_kernel_reads_in_a_line(line: bytes, name: str, registration: R
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        (b"", "11 to 1920 bytes, this one 0"),
-        (b":a:M::A::/", "11 to 1920 bytes, this one 10"),
+        (b"", "11 to 1920 bytes, but this line has 0"),
+        (b":a:M::A::/", "11 to 1920 bytes, but this line has 10"),
         (b":a:M::A::/i:" + b"x" * 1920, "11 to 1920 bytes"),
-        (b":a:M::A::/iii", "7 fields, this one 6"),
-        (b":a:M::A::/i:F:", "7 fields, this one 8"),
+        (b":a:M::A::/iii", "7 fields, but this line has 6"),
+        (b":a:M::A::/i:F:", "7 fields, but this line has 8"),
         (b":a:Mx::A::/i:", "neither M nor E"),
         (b":a:B::A::/i:", "neither M nor E"),
         (b":a:M:x:A::/i:", "not a decimal number"),
         (b":a:M:-1:A::/i:", "not a decimal number"),
         (b":a:M:256:A::/i:", "beyond byte 256"),
         (b":a:M::::/iii:", "magic is empty"),
-        (b":a:M::\\x4::/i:", "no escape"),
+        (b":a:M::\\x4::/i:", "not an escape"),
         (b":a:M::AB:A:/i:", "same length"),
-        (b":a:M::A\0B::/i:", "no NUL"),  # the kernel would take it for an A
+        (b":a:M::A\0B::/i:", "must not contain NUL"),  # the kernel would take it for an A
         (b":a:E::::/iii:", "extension"),
         (b":a:E::b/c::/i:", "extension"),
         (b"::M::A::/iii:", "1 to 255 bytes"),
-        (b":register:M::A::/i:", "taken by binfmt_misc itself"),
+        (b":register:M::A::/i:", "reserved by binfmt_misc"),
         (b":a:M::AAAA:::", "interpreter is missing"),
         (b":a:M::A::/i:Q", "is not one of P, O, C, F"),
         (b":a:M::A::/i:\xff", "are not letters"),
@@ -167,7 +167,7 @@ def test_what_cannot_be_a_line_is_refused(line: bytes, says: str) -> None:
         ("a", SAYS._replace(interpreter=""), "absolute path"),
         ("a", SAYS._replace(interpreter="/i\n"), "newline or NUL"),
         ("a", SAYS._replace(interpreter="/i\0"), "newline or NUL"),
-        ("a", SAYS._replace(interpreter="/" + "x" * 1920), "the kernel takes 1920: shorten it"),
+        ("a", SAYS._replace(interpreter="/" + "x" * 1920), "the kernel accepts at most 1920: shorten it"),
         (":|,;@%", SAYS._replace(interpreter="/+=~^!"), "no delimiter"),
     ],
 )

@@ -71,7 +71,7 @@ def test_the_line_that_nixos_makes_of_it_is_the_entry(name: str, registration: R
         ("a", A._replace(match=Extension('"')), "does not quote"),
         ("a", A._replace(interpreter="nix"), "absolute path"),
         ("a/b", A, "must not contain"),
-        ("a", A._replace(match=Magic(b"\0" * 250, b"\0" * 250)), "systemd takes 1919"),
+        ("a", A._replace(match=Magic(b"\0" * 250, b"\0" * 250)), "systemd accepts at most 1919"),
     ],
 )
 def test_what_nixos_could_not_take_is_refused(name: str, registration: Registration, says: str) -> None:

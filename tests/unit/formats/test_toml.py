@@ -63,7 +63,7 @@ def test_as_people_write_it() -> None:
         (A._replace(registration=A.registration._replace(match=Extension("\udcff"))), "is not UTF-8"),
         (A._replace(registration=A.registration._replace(match=Extension("tar.gz"))), "never matches"),
         (A._replace(registration=A.registration._replace(interpreter="i")), "absolute path"),
-        (A._replace(name=stand_in_name("a")), "a stand-in's"),
+        (A._replace(name=stand_in_name("a")), "reserved for binfmtd's stand-ins"),
         (A._replace(name="a/b"), "must not contain"),
     ],
 )

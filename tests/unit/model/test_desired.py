@@ -70,9 +70,9 @@ def test_in_a_container_a_path_without_f_is_not_judged(declared: Declaration, re
 
 def test_an_untrusted_interpreter_is_refused() -> None:
     """With the path that is to blame; also if another one would be trusted, since the first is what would run."""
-    facts = Facts({"/i": InterpreterFacts(FILE, "/i can be written by others"), "/j": THERE})
+    facts = Facts({"/i": InterpreterFacts(FILE, "/i is writable by other users"), "/j": THERE})
     (held,) = resolved(ARM, facts=facts).held
-    assert (held.standing, held.reason) == (Standing.REFUSED, "/i can be written by others")
+    assert (held.standing, held.reason) == (Standing.REFUSED, "/i is writable by other users")
 
 
 def test_what_takes_native_programs_is_refused_unless_forced() -> None:

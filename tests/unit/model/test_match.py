@@ -180,8 +180,8 @@ def test_a_match_of_what_is_given() -> None:
     [
         ({}, "exactly one of magic and extension"),
         ({"magic": b"A", "extension": "jar"}, "exactly one of magic and extension"),
-        ({"extension": "jar", "mask": b"\xff"}, "mask goes with magic"),
-        ({"extension": "jar", "offset": 0}, "offset goes with magic"),
+        ({"extension": "jar", "mask": b"\xff"}, "mask is allowed only with magic"),
+        ({"extension": "jar", "offset": 0}, "offset is allowed only with magic"),
     ],
 )
 def test_no_match_of_what_does_not_go_together(given: dict[str, Any], says: str) -> None:

@@ -80,7 +80,7 @@ def test_in_sync() -> None:
             SAYS._replace(interpreter="/j", flags=Flags.P),
             "interpreter is /j, should be /i; flags are P, should be none",
         ),
-        (None, "it says something that this version does not know"),
+        (None, "it contains something that this version of binfmtd cannot parse"),
     ],
 )
 def test_changed(says: Registration | None, why: str) -> None:
@@ -138,9 +138,10 @@ def test_stale_interpreter(record: Record | None, stale: bool) -> None:
 def test_stale_says_why() -> None:
     """Either another file is there, or nobody knows which one was opened."""
     changed = Surroundings({"a": Record(PINS, 7, FILE._replace(inode=9))})
-    assert reason(desired(WITH_F), entry(says=PINS), around=changed) == "/i is another file than the one F opened"
+    assert reason(desired(WITH_F), entry(says=PINS), around=changed) == "/i has changed since flag F opened it"
     for around in (Surroundings(), Surroundings({"a": Record(PINS, 7)}), Surroundings({"a": Record(PINS, 6, FILE)})):
-        assert "nobody knows which file F has opened" in reason(desired(WITH_F), entry(says=PINS), around=around)
+        stale = reason(desired(WITH_F), entry(says=PINS), around=around)
+        assert "the ledger does not record which file flag F opened" in stale
 
 
 def test_out_of_order() -> None:
@@ -148,7 +149,7 @@ def test_out_of_order() -> None:
     upper = entry("ab", AB.registration)
     assert rows(desired(A, AB), [upper, entry()]) == []
     assert rows(desired(A, AB), [entry(), upper]) == [(Act.REPLACE, "ab", Drift.OUT_OF_ORDER)]
-    assert reason(desired(A, AB), entry(), upper) == "an entry of lower rank is newer"
+    assert reason(desired(A, AB), entry(), upper) == "an entry that belongs below it is newer"
 
 
 def test_what_is_registered_drags_along_what_must_stay_above() -> None:

@@ -56,7 +56,7 @@ def test_it_says_everything(document: dict[str, Any]) -> None:
 def test_what_is_not_listed_is_counted(document: dict[str, Any]) -> None:
     """The document lists some of the foreign entries, and the heading says how many there are."""
     page = Reader(render_page(document | {"foreign_count": {"enabled": 16_000, "disabled": 600}}, []).decode())
-    assert "Entries of others (16600)" in page.words
+    assert "Foreign entries (16600)" in page.words
     assert "and 16598 more" in page.words
 
 
@@ -80,6 +80,6 @@ def test_a_daemon_that_has_nothing_yet(document: dict[str, Any]) -> None:
         "mount": None,
         "last_pass": None,
     }
-    page = Reader(render_page(document | nothing, ["the first pass has not ended"]).decode())
-    assert "the first pass has not ended" in page.words
+    page = Reader(render_page(document | nothing, ["the daemon is starting: its first pass has not ended"]).decode())
+    assert "the daemon is starting: its first pass has not ended" in page.words
     assert page.open == []

@@ -30,7 +30,7 @@ def document(*states: str, repairs: int = 0, problem: str | None = None, error: 
         (document() | {"lacking": "no emulator"}, "0 handlers in order; no emulator"),
         (
             document("registered", error="f: bad"),
-            "1 handler in order; the config is invalid now, and the one before it is in force",
+            "1 handler in order; the config files are invalid now, and the previous config is in force",
         ),
     ],
 )

@@ -27,7 +27,7 @@ from binfmtd.report.status_json import FILE_NAME, fits, read_status, write_statu
 
 SAYS = Registration(Magic(b"A"), "/usr/bin/qemu-arm", Flags.P | Flags.F)
 A = Handler("a", SAYS, 3, architecture="arm")
-MISSING = Action(Act.REGISTER, "a", Drift.MISSING, "it is not there", A)
+MISSING = Action(Act.REGISTER, "a", Drift.MISSING, "the entry is missing", A)
 NOTHING = ObservedState()
 QUIET = Plan()
 
@@ -74,8 +74,8 @@ STOOD_IN = ObservedState((Entry(".binfmtd~a", 1, enabled=True, registration=SAYS
             "growing intervals",
         ),
         ({"planned": Plan(served_elsewhere={"a": "x"})}, "served_elsewhere", "entry x serves it"),
-        ({"planned": Plan((MISSING,)), "observed": STOOD_IN}, "stand_in", "it is not there"),
-        ({"planned": Plan((MISSING,))}, "waiting", "it is not there"),
+        ({"planned": Plan((MISSING,)), "observed": STOOD_IN}, "stand_in", "the entry is missing"),
+        ({"planned": Plan((MISSING,))}, "waiting", "the entry is missing"),
         ({"planned": Plan(shadowed={"a": "x"})}, "shadowed", "entry x takes its files"),
         ({"planned": Plan((MISSING._replace(entry="b"),)), "observed": STOOD_IN}, "registered", ""),
     ],
@@ -122,7 +122,7 @@ def test_a_pinned_file_still_serves(standing: Standing, registration: Registrati
     observed = ObservedState((Entry("h", 1, enabled=True, registration=registration),))
     found = handler_states(DesiredState(held=(held(standing),)), observed, QUIET, Troubles())
     assert [each["state"] for each in found] == states
-    assert all("still serves" in each["reason"] for each in found if each["state"] == "registered")
+    assert all("still runs the previous file" in each["reason"] for each in found if each["state"] == "registered")
 
 
 ARM = Registration(CATALOG["arm"].match, "/theirs", Flags.F)
@@ -131,10 +131,10 @@ ARM = Registration(CATALOG["arm"].match, "/theirs", Flags.F)
 @pytest.mark.parametrize(
     ("entries", "state", "says"),
     [
-        ([], "waiting", "run `apt-get install qemu-user`; if it is meant to be gone, reload the daemon"),
-        ([Entry("h", 1, enabled=True, registration=SAYS)], "registered", "still serves"),
+        ([], "waiting", "run `apt-get install qemu-user`; if you removed it on purpose, reload the daemon"),
+        ([Entry("h", 1, enabled=True, registration=SAYS)], "registered", "still runs the previous file"),
         ([Entry("h", 1, enabled=False, registration=SAYS)], "waiting", "apt-get install qemu-user"),
-        ([Entry(".binfmtd~h", 1, enabled=True, registration=SAYS)], "stand_in", "still serves"),
+        ([Entry(".binfmtd~h", 1, enabled=True, registration=SAYS)], "stand_in", "still runs the previous file"),
         ([Entry("theirs", 1, enabled=True, registration=ARM)], "served_elsewhere", "entry theirs serves it"),
         ([Entry("theirs", 1, enabled=False, registration=ARM)], "waiting", "apt-get install qemu-user"),
         # Its interpreter may be gone as well.

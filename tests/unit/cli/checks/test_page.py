@@ -49,5 +49,5 @@ def test_many_of_a_kind() -> None:
     """The first three of one check are shown, and how many more there are; failures never hide behind warnings."""
     lines = page([found(Level.WARNING, str(n)) for n in range(9)] + [found(Level.FAILURE, "bad")])
     assert sum("warning " in line for line in lines) == 3
-    assert any(line.strip() == "... and 6 more of these: --json has them" for line in lines)
+    assert any(line.strip() == "... and 6 more of these: --json lists them all" for line in lines)
     assert "bad" in lines[0]

@@ -50,10 +50,10 @@ def test_unknown() -> None:
     ("words", "variables", "last"),
     [
         ("", {"BINFMTD_COMPAT": "Tonistiigi"}, "$BINFMTD_COMPAT is 'Tonistiigi': write one of tonistiigi,"),
-        ("x", {"BINFMTD_COMPAT": "vicamo"}, "vicamo/binfmt-qemu takes no arguments, and 'x' is one: leave it out"),
+        ("x", {"BINFMTD_COMPAT": "vicamo"}, "vicamo/binfmt-qemu takes no arguments: leave out 'x'"),
         ("--reset", {"QEMU_BIN_DIR": "bin"}, "$QEMU_BIN_DIR is 'bin': write an absolute path"),
         ("", {"BINFMTD_NO_AUTOLOAD": "maybe"}, "$BINFMTD_NO_AUTOLOAD is 'maybe': write 1 or 0"),
-        ("--version", {"QEMU_BINARY_PREFIX": "a/b"}, "$QEMU_BINARY_PREFIX is 'a/b': it goes before a name,"),
+        ("--version", {"QEMU_BINARY_PREFIX": "a/b"}, "$QEMU_BINARY_PREFIX is 'a/b': write a prefix without a slash,"),
         ("--version", {"QEMU_BINARY_PATH": "bin"}, "$QEMU_BINARY_PATH is 'bin': write an absolute path"),
     ],
 )
