@@ -99,7 +99,7 @@ def main(arguments: Sequence[str]) -> int:
         *config.warnings,
         *(persistence.warnings if persistence is not None else ()),
     ]
-    nothing = nothing_there(config, desired)
+    nothing = nothing_there(desired)
     for problem in (here.reconciler.ledger.problem, nothing, *warnings):
         if problem:
             warn(problem)

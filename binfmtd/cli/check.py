@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
         desired = resolve(config, HostFacts(state_dir_or_none(given)).gather(config, observe(given.mount)))
         handlers = len(desired.handlers)
         warnings += config.warnings
-        if nothing := nothing_there(config, desired):
+        if nothing := nothing_there(desired):
             warnings.append(nothing)
         errors += _held(desired, Standing.REFUSED)
         waiting = len(held := _held(desired, Standing.WAITING))

@@ -48,11 +48,12 @@ def natively(config: Config, desired: DesiredState) -> list[str]:
     ]
 
 
-def nothing_there(config: Config, desired: DesiredState) -> str | None:
+def nothing_there(desired: DesiredState) -> str | None:
     """Return a message if handlers are declared and none is possible here, for want of emulators; else None.
 
     A handler that waits for its own interpreter, or that a guard refused, counts as possible: it has its own message.
+    An architecture that runs natively needs no emulator.
     """
-    if not config.declarations or desired.handlers or any(h.standing is not Standing.ABSENT for h in desired.held):
+    if desired.handlers or {held.standing for held in desired.held} != {Standing.ABSENT}:
         return None
     return no_emulator(desired.held)

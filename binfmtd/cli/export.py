@@ -92,7 +92,7 @@ def main(arguments: Sequence[str]) -> int:
         print_json({"format": given.format, "files": documents, "notes": notes})
     else:
         _print(files, given.output)
-    for text in (*config.warnings, nothing_there(config, desired)):
+    for text in (*config.warnings, nothing_there(desired)):
         if text:
             warn(text)
     alike: dict[str, list[str]] = {}  # one line per reason: all architectures may lose the same flag

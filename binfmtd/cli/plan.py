@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
         look = here.look(instance) if beside_daemon else look_and_try(here, instance)
     if look.plan.actions and not beside_daemon and instance.mounted.sealed and config.policy.sealed is None:
         warn(f"{instance.mounted.directory}: {how_to_open(instance.mounted.directory)}")
-    if nothing := nothing_there(config, look.desired):
+    if nothing := nothing_there(look.desired):
         warn(nothing)
     for text in natively(config, look.desired):
         warn(text)

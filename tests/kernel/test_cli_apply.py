@@ -299,7 +299,12 @@ def test_arch_that_runs_natively(instance: Instance, tmp_path: Path, cli: Cli) -
     assert result.status == 0
     assert result.messages == [f"{name} runs natively: it needs no handler" for name in CATALOG if name in native]
     assert instance.names() == ["qemu-alpha"]
-    assert cli("plan", "--arch", ",".join(native), config=config).status == 0
+    for command in ("apply", "plan"):
+        alone = cli(command, "--arch", ",".join(native), config=config)
+        assert alone.status == 0, "nothing is missing where nothing is needed"
+        assert all("runs natively" in message for message in alone.messages)
+    for command in (("check",), ("export", "--format", "binfmt.d")):
+        assert "no architecture has an emulator" not in cli(*command, "--arch", ",".join(native), config=config).stderr
 
 
 def test_by_environment_alone(instance: Instance, tmp_path: Path, cli: Cli) -> None:
