@@ -149,9 +149,16 @@ def _compared(step: Step, match: Magic) -> bytes:
 
 
 def _others(step: Step) -> list[Rival]:
-    """Return the matching entries that do not take the file, without the second entry of the handler that does."""
+    """Return the matching entries that do not take the file, one for each handler that does not take it either.
+
+    A handler's proper entry and its stand-in are two if they are passed over for different reasons.
+    """
     own = _name(step.taker) if isinstance(step.taker, Entry) else ""
-    return [each for each in step.rivals if _name(each.entry) != own]
+    found: dict[tuple[str, Passed], Rival] = {}
+    for each in step.rivals:
+        if _name(each.entry) != own:
+            found.setdefault((_name(each.entry), each.passed), each)
+    return list(found.values())
 
 
 def _name(entry: Entry) -> str:

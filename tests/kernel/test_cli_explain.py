@@ -20,6 +20,7 @@ from binfmtd.files.distribution import emulators_remedy
 from binfmtd.formats.line import encode_line
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Extension, Magic, Match
+from binfmtd.model.standin import stand_in_name
 
 LINKER = "/lib/ld-linux-aarch64.so.1"
 DYNAMIC = made((3, LINKER.encode() + b"\0"))  # of aarch64
@@ -269,6 +270,17 @@ def test_which_entry_takes_it(cli: Cli, register: Register, tmp_path: Path, prog
     cli.instance.write("taker", b"0")
     step = explain(cli, path)["steps"][0]
     assert (step["entry"], step["extension"]) == ("by-name", "odd")
+
+
+def test_a_handlers_two_entries_are_one_line(cli: Cli, register: Register, tmp_path: Path, program: Path) -> None:
+    """A handler that does not take the file is shown once, unless its entries are passed over for two reasons."""
+    for name in (stand_in_name("ours"), "ours", "taker"):
+        register(name, Magic(b"XY"), program)
+    path = install(tmp_path / "file", b"XY")
+    ours = {"entry": "ours", "because": "shadowed"}
+    assert explain(cli, path)["steps"][0]["passed_over"] == [ours]
+    cli.instance.write("ours", b"0")
+    assert explain(cli, path)["steps"][0]["passed_over"] == [ours | {"because": "disabled"}, ours]
 
 
 def test_disabled_or_switched_off(cli: Cli, register: Register, tmp_path: Path) -> None:
