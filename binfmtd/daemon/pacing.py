@@ -14,7 +14,7 @@ from binfmtd.daemon.look import PassResult
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.settling import Settling
 from binfmtd.daemon.stand_in_budget import StandInBudget
-from binfmtd.kernel.converge import Due
+from binfmtd.kernel.converge import WritePermission
 from binfmtd.model.desired import DesiredState
 from binfmtd.model.drift import Act, Action, Drift
 from binfmtd.model.plan import INSTANCE
@@ -134,14 +134,14 @@ class Pacing:
         """Return the names that we back off from."""
         return self._contention.contended()
 
-    def due(self, name: str) -> Due:
+    def due(self, name: str) -> WritePermission:
         """Return the permission to write the proper entry of a name now."""
         now = time.monotonic()
         if not self.may_switch(name):
-            return Due.HELD
+            return WritePermission.BACKOFF
         if now < self._allowed_at(name):
-            return Due.LATER
-        return Due.FORCED if self._settling.forced(name, now) else Due.QUIET
+            return WritePermission.WAIT
+        return WritePermission.NOW if self._settling.forced(name, now) else WritePermission.IF_UNTOUCHED
 
     def anything_due(self, now: float) -> bool:
         """Return True if a pass is due."""

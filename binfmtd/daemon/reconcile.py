@@ -15,7 +15,7 @@ from binfmtd.daemon.ledger import Ledger
 from binfmtd.daemon.look import Look, PassResult
 from binfmtd.daemon.memory import Memory, can_be_written
 from binfmtd.errors import Again, WriteRefusedError
-from binfmtd.kernel.converge import Convergence, Due, Outcome
+from binfmtd.kernel.converge import Convergence, Outcome, WritePermission
 from binfmtd.kernel.instance import Instance, Observer, ScanInterruptedError
 from binfmtd.kernel.interpreters import cannot_run
 from binfmtd.kernel.write import DISABLE, REMOVE, Writer
@@ -157,7 +157,7 @@ class Reconciler:
         writer: Writer,
         touched: set[str] | None = None,
         *,
-        due: Callable[[str], Due] = lambda _: Due.FORCED,
+        due: Callable[[str], WritePermission] = lambda _: WritePermission.NOW,
         disturbed: Callable[[str], bool] = lambda _: False,
         removed: Callable[[str], bool] = lambda _: False,
         allow: Callable[[Action], bool] = lambda _: True,

@@ -23,6 +23,7 @@ from binfmtd.daemon.persistent import Persistence
 from binfmtd.daemon.probe_report import ProbeReport
 from binfmtd.daemon.reconcile import Reconciler
 from binfmtd.daemon.status_file import StatusFile, now, when
+from binfmtd.daemon.trigger import Trigger
 from binfmtd.daemon.voice import Voice, grouped
 from binfmtd.errors import WriteRefusedError
 from binfmtd.kernel.mount import Mounted
@@ -53,7 +54,6 @@ _PAST = {
 }
 _LOG_FIRST = 0.1  # seconds that the status file waits for the log
 _UNSEALED_SECONDS = 60.0  # seconds from one warning that another process opens the seal to the next
-_ROUTINE = frozenset({"start", "reload"})  # in these passes a registration is no repair: one line sums it up
 
 
 class Reporter:
@@ -113,7 +113,7 @@ class Reporter:
         for _ in reaction.ended:
             self.counts.settled.add(seconds)
 
-    def passed(self, trigger: str, result: PassResult, seconds: float) -> None:
+    def passed(self, trigger: Trigger, result: PassResult, seconds: float) -> None:
         """Report a pass, which took ``seconds``."""
         self.counts.last_pass_at = time.time()
         if not result.look.plan.actions:
@@ -132,7 +132,7 @@ class Reporter:
                 took = self._repaired[action.entry]
                 took = seconds if took is None else took
                 self._tell_repair(action.entry, cause, action.drift, self._stood_in.get(action.entry, took), took)
-            elif not (action.dragged or (trigger in _ROUTINE and action.act in (Act.REGISTER, Act.REPLACE))):
+            elif not (action.dragged or (trigger.sums_up and action.act in (Act.REGISTER, Act.REPLACE))):
                 self._tell_action(trigger, action)
         self._repaired.clear()
         for action in result.done:
@@ -157,16 +157,16 @@ class Reporter:
         self.status.last_pass = {
             "id": pass_id,
             "at": now(),
-            "trigger": trigger,
+            "trigger": trigger.value,
             "actions": len(result.done),
             "duration_us": round(seconds * 1e6),
         }
-        if trigger in _ROUTINE or result.done or news:
+        if trigger.sums_up or result.done or news:
             observed, desired = result.look.observed, result.look.desired
             log.log(
-                LEVELS["info" if trigger in _ROUTINE else "debug"],
+                LEVELS["info" if trigger.sums_up else "debug"],
                 "pass_finished",
-                trigger=trigger,
+                trigger=trigger.value,
                 actions=len(result.done),
                 failed=len(result.failed),
                 registered=len(desired.by_name.keys() & observed.by_name.keys()),
@@ -174,7 +174,7 @@ class Reporter:
                 foreign=len(result.look.foreign()),
                 took_ms=milliseconds(seconds),
             )
-        self.counts.passes[trigger] += 1
+        self.counts.passes[trigger.value] += 1
 
     def _news(self, look: Look, standing: Standing) -> dict[str, Any]:
         """Return the keys of one line for the handlers of this ``standing`` that were not logged yet; empty if none."""
@@ -217,10 +217,10 @@ class Reporter:
         incident.add([name], cause.words, cause.detail, drift.value, moment)
         incident.lasted(served, took)
 
-    def _tell_action(self, trigger: str, action: Action) -> None:
+    def _tell_action(self, trigger: Trigger, action: Action) -> None:
         """Log what a pass did that is no repair."""
         unwanted = action.drift is Drift.UNWANTED
-        if unwanted and trigger not in _ROUTINE:
+        if unwanted and not trigger.sums_up:
             self.counts.unwanted += 1
         level = "error" if unwanted and action.act is Act.DISABLE else "info"
         self._gather(level, _PAST[action.act], action.entry, action.reason, action.drift)

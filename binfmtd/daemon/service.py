@@ -43,6 +43,7 @@ from binfmtd.daemon.state_dir import Lock
 from binfmtd.daemon.state_writer import KEY as STATE_FILES
 from binfmtd.daemon.state_writer import StateWriter, Written
 from binfmtd.daemon.storm import Storm
+from binfmtd.daemon.trigger import Trigger
 from binfmtd.daemon.wait import Wait
 from binfmtd.daemon.watch import Armed, Watch
 from binfmtd.daemon.watchdog import Watchdog
@@ -118,12 +119,12 @@ class Service:
         self._started_by = _NEVER  # when the start ends even if something is not published
         self._loaded = False  # the modules that a reload can need
         self._ready = False
-        self._trigger: str | None = None  # of the search for the mount that is being made
+        self._trigger: Trigger | None = None  # of the search for the mount that is being made
         self._prepared: Config | None = None  # in force as soon as the ledger contains its intents
         self._doubted: frozenset[str] = frozenset()  # interpreters that the kernel has not opened yet
         self._verified_at = float("-inf")  # when interpreters were last looked at during a storm
         self._arrived_at = float("-inf")  # when an interpreter was last put in its place
-        self._after_look: tuple[str, bool] | None = None  # arguments of the pass that waits for interpreters
+        self._after_look: tuple[Trigger, bool] | None = None  # arguments of the pass that waits for interpreters
         self._reload_began = 0.0  # seconds since the boot
         self._reload: Config | None = None  # read, and in force as soon as its interpreters have been looked at
 
@@ -205,7 +206,7 @@ class Service:
             self._reconciler.intend()
             self._state.sync()
             self._background.finish([STATE_FILES], _WRITTEN)
-            self._pass("start", at_once=True)
+            self._pass(Trigger.START, at_once=True)
             self._attachment.looked()
         self._probing.changed = self._sealing.changed = self._tell  # not before there is a status
         self._worker.opens.seconds = OPENING
@@ -263,10 +264,10 @@ class Service:
             self._pacing.look_later(now)
         if heard.overflow:
             self._worker.touched = None
-            self._make_pass("overflow")
+            self._make_pass(Trigger.OVERFLOW)
         if heard.lost:
             self._report.watch_lost()
-            self._look_for_mount("watch_lost")
+            self._look_for_mount(Trigger.WATCH_LOST)
         self._check_seal()  # another process could write only while it was open
         return bool(reaction.bridged or reaction.kept or reaction.ended)
 
@@ -295,9 +296,9 @@ class Service:
             return
         began = time.monotonic()
         with ordinary_time():
-            result = self._worker.make_pass("interpreter")
+            result = self._worker.make_pass(Trigger.INTERPRETER)
         if result is not None:
-            self._report.passed("interpreter", result, time.monotonic() - began)
+            self._report.passed(Trigger.INTERPRETER, result, time.monotonic() - began)
             self._tell(result)
 
     def _obey(self) -> None:
@@ -327,7 +328,7 @@ class Service:
         self._end_start(now)
         if now >= self._mounts.due_at:
             self._mounts.due_at = _NEVER
-            self._look_for_mount("mount")
+            self._look_for_mount(Trigger.MOUNT)
         if now >= self._pauses_due_at():
             self._use_pauses(self._reconciler.pauses.at(since_boot()))
             self._read_pauses()
@@ -341,9 +342,9 @@ class Service:
             self._load_modules()
             self._read_pauses()
             self._worker.touched = None
-            self._look_for_mount("resync")
+            self._look_for_mount(Trigger.RESYNC)
         elif self._after_look is None and self._pacing.anything_due(now):
-            self._make_pass("quiet")
+            self._make_pass(Trigger.QUIET)
         if not (self._interpreters.at_work or self._config_watch.arming or self._background.busy(_STATE_WATCH)):
             self._watch.tidy()
 
@@ -371,50 +372,50 @@ class Service:
 
     # The mount
 
-    def _look_for_mount(self, trigger: str) -> None:
+    def _look_for_mount(self, trigger: Trigger) -> None:
         """Search for the instance in the background; ``trigger`` is the reason."""
-        if trigger == "mount":  # which may call for no look at everything, and must not delay the next one
+        if trigger is Trigger.MOUNT:  # which may call for no look at everything, and must not delay the next one
             self._attachment.open_watch()
         else:
             self._attachment.begin()
-        if self._trigger is None or trigger != "mount":
+        if self._trigger is None or trigger is not Trigger.MOUNT:
             self._trigger = trigger
         began = time.monotonic()
 
         def found(mounted: Mounted | MountError) -> None:
-            trigger, self._trigger = self._trigger or "mount", None
+            trigger, self._trigger = self._trigger or Trigger.MOUNT, None
             self._found_mount(mounted, trigger)
             self._mounts.looked(began)
 
         self._background.run(_MOUNT, self._attachment.find, found)
 
-    def _found_mount(self, found: Mounted | MountError, trigger: str) -> None:
+    def _found_mount(self, found: Mounted | MountError, trigger: Trigger) -> None:
         """Watch the instance, and only then look at it, so that no change goes unnoticed."""
-        if trigger != "mount":
+        if trigger is not Trigger.MOUNT:
             self._sealing.retry()
         before = self._attachment.mounted
         fresh = self._attach(found)
-        if fresh is None or trigger == "stop":
+        if fresh is None or trigger is Trigger.STOP:
             return
-        at_once = fresh and trigger != "resync"
+        at_once = fresh and trigger is not Trigger.RESYNC
         if at_once:
             self._pacing.forget()  # the open drifts were those of another instance
         if fresh or self._watch.exhausted:
             self._worker.touched = None  # no event has named the entries that were touched
         unchanged = not fresh and self._attachment.mounted == before
-        if trigger == "mount" and unchanged and not self._attachment.looks_instead:
+        if trigger is Trigger.MOUNT and unchanged and not self._attachment.looks_instead:
             self._interpreters.look(everything=True)  # one may lie on what was mounted or unmounted
             if self._reconciler.failed:  # perhaps because of a mount's noexec
                 self._reconciler.retry()
                 self._pacing.look_later(time.monotonic())
             return
-        if trigger == "mount":
+        if trigger is Trigger.MOUNT:
             self._attachment.begin()
         self._reconciler.retry()
         self._exporter.retry()
         self._interpreters.look(everything=True)
         # The first pass registers what was never there, however long it waited for the mount: that is no repair.
-        trigger = trigger if self._worker.has_looked else "start"
+        trigger = trigger if self._worker.has_looked else Trigger.START
         if fresh:
             self._worker.look()  # so that the ledger belongs to this instance
             self._reconciler.intend()
@@ -424,7 +425,7 @@ class Service:
             self._make_pass(trigger, at_once=at_once)
         self._attachment.looked()
 
-    def _make_first_pass(self, trigger: str, instance: Mounted | None, *, at_once: bool) -> None:
+    def _make_first_pass(self, trigger: Trigger, instance: Mounted | None, *, at_once: bool) -> None:
         """Make the pass that registers everything in another instance, if the daemon is still attached to that one."""
         if self._attachment.mounted == instance:
             self._make_pass(trigger, at_once=at_once)
@@ -467,7 +468,7 @@ class Service:
 
     # Passes
 
-    def _make_pass(self, trigger: str, *, at_once: bool = False) -> None:
+    def _make_pass(self, trigger: Trigger, *, at_once: bool = False) -> None:
         """Make a pass as soon as the interpreters that may have changed have been looked at."""
         if self._attachment.mounted is None:
             self._pacing.forget()  # open drifts cannot be repaired, and would be due for ever
@@ -479,7 +480,7 @@ class Service:
         else:
             self._pass(trigger, at_once=at_once)
 
-    def _pass(self, trigger: str, *, at_once: bool = False, force: Force = nothing) -> None:
+    def _pass(self, trigger: Trigger, *, at_once: bool = False, force: Force = nothing) -> None:
         """Make a pass now; ``at_once`` and ``force`` as in ``Worker.make_pass``."""
         if self._attachment.mounted is None:
             return
@@ -500,7 +501,7 @@ class Service:
         if answer is not None:
             self._worker.tell(answer)
         self._tell(result)
-        if trigger == "quiet" and result is not None and not result.done:
+        if trigger is Trigger.QUIET and result is not None and not result.done:
             self._storm.passed_for_nothing(time.thread_time() - cpu, time.monotonic())
 
     def _keep_interpreters(self) -> None:
@@ -541,11 +542,11 @@ class Service:
         if pauses == before:
             return
         if pauses.until.keys() - before.until.keys():
-            self._pass("pause", force=pauses.hold)
+            self._pass(Trigger.PAUSE, force=pauses.hold)
         self._reconciler.pauses = pauses
         self._report.paused(pauses, before)
         self._attachment.mounted = self._keep_sealed(self._attachment.mounted)
-        self._pass("pause")
+        self._pass(Trigger.PAUSE)
         self._tell()
 
     def _arm_state_files(self) -> dict[str, Armed]:
@@ -626,7 +627,7 @@ class Service:
         self._config_watch.arm(wanted=config.policy.reload_on_change)
         self._sealing.retry()
         self._attachment.mounted = self._keep_sealed(self._attachment.mounted)
-        self._pass("reload", at_once=True)
+        self._pass(Trigger.RELOAD, at_once=True)
         self._tell_then_ready()
 
     # The end, and publishing
@@ -635,10 +636,10 @@ class Service:
         self._notifier.send("STOPPING=1")
         self._probing.stop()
         if self._attachment.mounted is None:  # binfmt_misc may be mounted again
-            self._look_for_mount("stop")
+            self._look_for_mount(Trigger.STOP)
             self._background.finish([_MOUNT], _STOPPING)
         self._after_look = None
-        self._pass("stop", force=lambda _: True)
+        self._pass(Trigger.STOP, force=lambda _: True)
         if self._reconciler.config.policy.on_stop is OnStop.REMOVE:
             self._worker.remove_owned()
             self._sealing.open_for_good()

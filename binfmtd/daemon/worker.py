@@ -20,10 +20,11 @@ from binfmtd.daemon.reconcile import Reconciler
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.sealing import Sealing
 from binfmtd.daemon.storm import Storm
+from binfmtd.daemon.trigger import Trigger
 from binfmtd.daemon.watch import Watch
 from binfmtd.errors import BinfmtdError, MountError, WriteRefusedError
 from binfmtd.kernel.bounded import BoundedCalls
-from binfmtd.kernel.converge import Due
+from binfmtd.kernel.converge import WritePermission
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.scheduling import urgent_time
 from binfmtd.kernel.write import Writer, Wrote
@@ -270,7 +271,7 @@ class Worker:
         more, self.heard = self.heard, Heard()
         return more
 
-    def make_pass(self, trigger: str, *, at_once: bool = False, force: Force = nothing) -> PassResult | None:
+    def make_pass(self, trigger: Trigger, *, at_once: bool = False, force: Force = nothing) -> PassResult | None:
         """Look at everything and do what is due; return None if that was not possible: the reason has been reported.
 
         ``at_once``: names that had not drifted before need not be quiet, since no other program can be at work on
@@ -281,14 +282,14 @@ class Worker:
             return None
         touched, self.touched = self.touched, set()
         open_before = set(self._pacing.open())
-        only_bridging = trigger == "interpreter"  # everything else waits until it is quiet
+        only_bridging = trigger is Trigger.INTERPRETER  # everything else waits until it is quiet
 
-        def due(name: str) -> Due:
+        def due(name: str) -> WritePermission:
             if force(name):
-                return Due.FORCED
+                return WritePermission.NOW
             if at_once and name not in open_before:
-                return Due.QUIET
-            return min(self._pacing.due(name), Due.LATER) if only_bridging else self._pacing.due(name)
+                return WritePermission.IF_UNTOUCHED
+            return min(self._pacing.due(name), WritePermission.WAIT) if only_bridging else self._pacing.due(name)
 
         def allow(action: Action) -> bool:
             if only_bridging and action.act is not Act.REPLACE:
@@ -329,14 +330,14 @@ class Worker:
                         keeps=partial(self._pacing.may_keep, at_once=at_once),
                         unchanged=self._unchanged,
                         interrupted=interrupted,
-                        last=trigger == "stop",
+                        last=trigger is Trigger.STOP,
                     )
                 finally:
                     self._wrote += writer.take_wrote()
         except MountError as error:
             self.touched = None
             self._attachment.failed(error)
-            if trigger == "watch_lost" or not self.has_looked:
+            if trigger is Trigger.WATCH_LOST or not self.has_looked:
                 # Another search has not helped, or never will: wait for the mount table, or `resync`.
                 self._attachment.mounted = None
                 self._pacing.forget()

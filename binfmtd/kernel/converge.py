@@ -28,13 +28,13 @@ from binfmtd.model.ownership import equal
 from binfmtd.model.standin import stand_in_name
 
 
-class Due(IntEnum):
+class WritePermission(IntEnum):
     """The permission to write the proper entry of a name."""
 
-    HELD = auto()  # we back off from the name
-    LATER = auto()  # another program may still be changing it
-    QUIET = auto()  # yes, unless another program touches the name at the last moment
-    FORCED = auto()  # yes, whatever other programs do
+    BACKOFF = auto()  # we back off from the name
+    WAIT = auto()  # another program may still be changing it
+    IF_UNTOUCHED = auto()  # yes, unless another program touches the name at the last moment
+    NOW = auto()  # yes, whatever other programs do
 
 
 class Outcome:
@@ -66,7 +66,7 @@ class Convergence:
         writer: Writer,
         *,
         unchanged: Callable[[str], bool],
-        due: Callable[[str], Due] = lambda _: Due.FORCED,
+        due: Callable[[str], WritePermission] = lambda _: WritePermission.NOW,
         disturbed: Callable[[str], bool] = lambda _: False,
         removed: Callable[[str], bool] = lambda _: False,
     ) -> None:
@@ -90,12 +90,15 @@ class Convergence:
         waiting = []
         for company in companies(self._planned(Act.REGISTER, Act.REPLACE), self._desired):
             # A dragged entry is written only to stay above another one, so the permission of that one decides.
-            due = {action.entry: Due.QUIET if action.dragged else self._due(action.entry) for action in company}
-            forced = Due.FORCED in due.values()
-            spared = {Due.HELD, Due.LATER} if forced else {Due.HELD}
+            due = {
+                action.entry: WritePermission.IF_UNTOUCHED if action.dragged else self._due(action.entry)
+                for action in company
+            }
+            forced = WritePermission.NOW in due.values()
+            spared = {WritePermission.BACKOFF, WritePermission.WAIT} if forced else {WritePermission.BACKOFF}
             held = [action for action in company if due[action.entry] in spared]
             rest = [action for action in company if due[action.entry] not in spared]
-            if not forced and Due.LATER in due.values():
+            if not forced and WritePermission.WAIT in due.values():
                 waiting.extend(rest)
             elif any(not action.dragged for action in rest):
                 settling.append((company, held, forced))
@@ -131,11 +134,12 @@ class Convergence:
         return [action for action in self._plan.actions if action.act in acts]
 
     def _is_due(self, action: Action) -> bool:
-        due = self._due(action.entry)
-        if due in (Due.HELD, Due.LATER) or (due is Due.QUIET and self._disturbed(action.entry)):
+        permission = self._due(action.entry)
+        if permission is WritePermission.IF_UNTOUCHED:
+            permission = WritePermission.WAIT if self._disturbed(action.entry) else WritePermission.NOW
+        if permission is not WritePermission.NOW:
             self.outcome.left.append(action)
-            return False
-        return True
+        return permission is WritePermission.NOW
 
     def _control(self, action: Action, command: bytes) -> None:
         self._writer.control(action.entry, command)

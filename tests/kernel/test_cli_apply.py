@@ -303,8 +303,8 @@ def test_arch_that_runs_natively(instance: Instance, tmp_path: Path, cli: Cli) -
         alone = cli(command, "--arch", ",".join(native), config=config)
         assert alone.status == 0, "nothing is missing where nothing is needed"
         assert all("runs natively" in message for message in alone.messages)
-    for command in (("check",), ("export", "--format", "binfmt.d")):
-        assert "no architecture has an emulator" not in cli(*command, "--arch", ",".join(native), config=config).stderr
+    for words in (("check",), ("export", "--format", "binfmt.d")):
+        assert "no architecture has an emulator" not in cli(*words, "--arch", ",".join(native), config=config).stderr
 
 
 def test_by_environment_alone(instance: Instance, tmp_path: Path, cli: Cli) -> None:

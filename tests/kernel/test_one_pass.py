@@ -9,7 +9,7 @@ from support.instance import Instance
 from binfmtd.cli.context import reconciler
 from binfmtd.config.load import load
 from binfmtd.files.trust import Trust
-from binfmtd.kernel.converge import Due
+from binfmtd.kernel.converge import WritePermission
 from binfmtd.kernel.instance import Instance as Opened
 from binfmtd.kernel.mount import Mounted
 from binfmtd.kernel.write import Writer
@@ -35,7 +35,7 @@ def test_what_is_undone_meanwhile(instance: Instance, tmp_path: Path, last: bool
 
     with Opened(Mounted(str(instance.directory), os.stat(instance.directory).st_dev, read_only=False)) as opened:
         result = reconciler(config, None).make_pass(
-            opened, Writer(opened), due=lambda _: Due.QUIET, disturbed=disturbed, last=last
+            opened, Writer(opened), due=lambda _: WritePermission.IF_UNTOUCHED, disturbed=disturbed, last=last
         )
     assert len(undone) == 1
     assert {action.entry for action in result.look.plan.actions} == (set() if last else set(undone))

@@ -23,6 +23,7 @@ from binfmtd.daemon.pacing import Pacing
 from binfmtd.daemon.reconcile import Reconciler
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.storm import Storm
+from binfmtd.daemon.trigger import Trigger
 from binfmtd.daemon.watch import Watch
 from binfmtd.kernel import host
 from binfmtd.kernel.write import Wrote
@@ -138,7 +139,7 @@ class SimulatedDaemon:
         self._worker = worker.Worker(
             self.reconciler, self._attachment(), mock.Mock(seal=None), self._watch(), self.pacing, self.storm, self.told
         )
-        self.make_pass("start", at_once=True)
+        self.make_pass(Trigger.START, at_once=True)
         self.passes.clear()
         self.seen.clear()
 
@@ -192,7 +193,7 @@ class SimulatedDaemon:
             yield
         self.seen += [[entry.name for entry in state.entries] for state in opened.seen[1:]]
 
-    def make_pass(self, trigger: str, **options: Any) -> PassResult | None:
+    def make_pass(self, trigger: Trigger, **options: Any) -> PassResult | None:
         with self._at_the_kernel():
             result = self._worker.make_pass(trigger, **options)
             answer = self._worker.repair_first()
@@ -255,5 +256,5 @@ class SimulatedDaemon:
             self.now = max(self.now, due) + 50 * TICK
             self.pacing.end_contentions(self.now)
             if self.pacing.anything_due(self.now):
-                self.make_pass("quiet")
+                self.make_pass(Trigger.QUIET)
         self.now = max(self.now, end)

@@ -11,6 +11,7 @@ from support.simulated_daemon import SimulatedDaemon
 
 from binfmtd.daemon.contention import REPAIRS
 from binfmtd.daemon.settling import LONGEST
+from binfmtd.daemon.trigger import Trigger
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Extension, Magic, Match
 from binfmtd.model.pause import Pauses
@@ -141,7 +142,7 @@ def test_what_was_removed_by_name_during_a_storm(tmp_path: Path, by_name: bool) 
     if by_name:
         daemon.registers("theirs", HIGH.registration)
         daemon.removes("theirs")
-    daemon.make_pass("quiet", force=lambda _: True)
+    daemon.make_pass(Trigger.QUIET, force=lambda _: True)
     daemon.wait(10.0)
     assert ("theirs" in daemon.names()) is not by_name
 
@@ -156,7 +157,7 @@ def test_what_is_not_there_stops_no_other_from_coming_back(tmp_path: Path, how: 
     daemon.wait(1.0)
     if how == "paused":
         daemon.reconciler.pauses = Pauses().with_(["low"], float("inf"))
-        daemon.make_pass("pause")
+        daemon.make_pass(Trigger.PAUSE)
     else:
         daemon.refuses = {"low", stand_in_name("low")}
     daemon.flushes()
@@ -164,7 +165,7 @@ def test_what_is_not_there_stops_no_other_from_coming_back(tmp_path: Path, how: 
     others = {"theirs-above", "theirs-too"} if how == "refused" else set()
     assert set(daemon.names()) == {"jar", "theirs"} | others
     daemon.reconciler.pauses = Pauses()
-    daemon.make_pass("pause")
+    daemon.make_pass(Trigger.PAUSE)
     daemon.wait(10.0)
     ours = [] if how == "refused" else ["low"]
     assert [name for name in daemon.names() if name not in ("jar", "theirs")] == ["theirs-too", "theirs-above", *ours]

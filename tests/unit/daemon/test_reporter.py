@@ -7,6 +7,7 @@ import pytest
 
 from binfmtd.daemon.look import Look, PassResult
 from binfmtd.daemon.reporter import Reporter
+from binfmtd.daemon.trigger import Trigger
 from binfmtd.daemon.voice import Voice
 from binfmtd.errors import Again, WriteRefusedError
 from binfmtd.model.desired import DesiredState
@@ -45,5 +46,5 @@ def test_who_wants_the_same_and_is_faster_is_no_error(
         return True
 
     monkeypatch.setattr(Voice, "failed", failed)
-    reporter.passed("quiet", result, 0.0)
+    reporter.passed(Trigger.QUIET, result, 0.0)
     assert said == told

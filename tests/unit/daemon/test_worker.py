@@ -13,6 +13,7 @@ from binfmtd.daemon.reconcile import Reconciler
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.sealing import Sealing
 from binfmtd.daemon.storm import Storm
+from binfmtd.daemon.trigger import Trigger
 from binfmtd.daemon.watch import Watch
 from binfmtd.daemon.worker import Worker
 from binfmtd.kernel.mount import Mounted
@@ -30,7 +31,7 @@ def test_an_instance_that_cannot_be_opened_from_the_start(tmp_path: Path) -> Non
         mock.create_autospec(each, instance=True) for each in (Reconciler, Sealing, Watch, Pacing, Reporter)
     )
     worker = Worker(reconciler, attachment, sealing, watch, pacing, Storm(), report)
-    assert worker.make_pass("start") is None
+    assert worker.make_pass(Trigger.START) is None
     assert attachment.mounted is None
     assert not worker.heard
     assert "check that binfmt_misc is still mounted there" in report.trouble.call_args.args[0]
@@ -149,7 +150,7 @@ def test_one_that_has_no_stand_in_is_not_waited_with(tmp_path: Path) -> None:
 def test_a_removal_while_a_pass_scans(daemon: SimulatedDaemon) -> None:
     """It is repaired between two slices of the scan, which then begins again and does not take it for ended."""
     daemon.while_scanned.append(lambda: daemon.removes("a"))
-    result = daemon.make_pass("resync")
+    result = daemon.make_pass(Trigger.RESYNC)
     assert daemon.names() == [stand_in_name("a")]
     assert result is not None
     assert [action.entry for action in result.look.plan.actions] == ["a"]
@@ -161,12 +162,12 @@ def test_a_removal_while_a_pass_scans(daemon: SimulatedDaemon) -> None:
 def test_a_removal_while_a_reload_scans(daemon: SimulatedDaemon) -> None:
     """A pass that writes at once does not write at once what another program has removed a moment ago."""
     daemon.while_scanned.append(lambda: daemon.removes("a"))
-    daemon.make_pass("reload", at_once=True)
+    daemon.make_pass(Trigger.RELOAD, at_once=True)
     assert daemon.names() == [stand_in_name("a")]
 
 
 def test_a_scan_is_interrupted_a_few_times_at_most(daemon: SimulatedDaemon) -> None:
     """Another program that never stops does not keep a pass from its end."""
     daemon.while_scanned += [lambda: daemon.touches("a")] * 100
-    assert daemon.make_pass("resync") is not None
+    assert daemon.make_pass(Trigger.RESYNC) is not None
     assert len(daemon.while_scanned) > 90

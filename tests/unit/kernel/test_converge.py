@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support.simulated import SimulatedKernel, Through
 from support.worlds import World, worlds
 
-from binfmtd.kernel.converge import Convergence, Due, Outcome
+from binfmtd.kernel.converge import Convergence, Outcome, WritePermission
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.write import Writer
 from binfmtd.model.config import Policy, StandInPolicy
@@ -29,7 +29,9 @@ def unchanged(_: str) -> bool:
     return True
 
 
-def converged(world: World, kernel: SimulatedKernel, due: Due = Due.FORCED) -> tuple[Through, Outcome]:
+def converged(
+    world: World, kernel: SimulatedKernel, due: WritePermission = WritePermission.NOW
+) -> tuple[Through, Outcome]:
     desired = world.desired()
     through = Through(kernel)
     planned = plan(desired, kernel.observed(), world.surroundings(kernel.observed(), world.records))
@@ -85,7 +87,7 @@ def test_nothing_is_registered_that_is_not_desired(world: World, random: Random)
         cast(Instance, through),
         cast(Writer, through),
         unchanged=lambda _: random.random() < 0.9,
-        due=lambda _: random.choice(list(Due)),
+        due=lambda _: random.choice(list(WritePermission)),
         disturbed=lambda _: random.random() < 0.1,
     ).run()
     for entry in kernel.observed().entries:
@@ -94,8 +96,8 @@ def test_nothing_is_registered_that_is_not_desired(world: World, random: Random)
 
 
 @settings(max_examples=200)
-@given(world=worlds(), due=st.sampled_from([Due.LATER, Due.FORCED]))
-def test_what_shares_no_file_is_never_without_a_handler(world: World, due: Due) -> None:
+@given(world=worlds(), due=st.sampled_from([WritePermission.WAIT, WritePermission.NOW]))
+def test_what_shares_no_file_is_never_without_a_handler(world: World, due: WritePermission) -> None:
     """Once the right entry serves, no write leaves its files without it: neither nobody nor a wrong one takes them."""
     desired = world.desired()
     through, _ = converged(world, world.kernel(), due)
@@ -116,7 +118,7 @@ OLD = Registration(Magic(b"A"), "/old", Flags.NONE)
 def carried_out(
     handlers: Iterable[Handler],
     entries: Iterable[tuple[str, Registration]],
-    due: Due | dict[str, Due] = Due.FORCED,
+    due: WritePermission | dict[str, WritePermission] = WritePermission.NOW,
     *,
     disturbed: bool = False,
     refuse: Collection[str] = (),
@@ -149,7 +151,7 @@ def test_replacing_leaves_no_gap() -> None:
 def test_before_its_turn_a_name_gets_a_stand_in_only() -> None:
     """At once, for what is missing and for what is wrong; the rest is left."""
     for entries in ([], [("a", OLD)]):
-        seen, outcome = carried_out([A], entries, Due.LATER)
+        seen, outcome = carried_out([A], entries, WritePermission.WAIT)
         assert seen == [[".binfmtd~a", *(name for name, _ in entries)]]
         assert outcome.bridged == ["a"]
         assert [action.entry for action in outcome.left] == ["a"]
@@ -158,14 +160,14 @@ def test_before_its_turn_a_name_gets_a_stand_in_only() -> None:
 
 def test_somebody_who_stirs_at_the_last_moment_goes_first() -> None:
     """Nothing is written under a proper name then, unless the longest wait is over."""
-    seen, outcome = carried_out([A], [], Due.QUIET, disturbed=True)
+    seen, outcome = carried_out([A], [], WritePermission.IF_UNTOUCHED, disturbed=True)
     assert (seen, [action.entry for action in outcome.left]) == ([[".binfmtd~a"]], ["a"])
-    assert carried_out([A], [], Due.QUIET)[0] == [["a"]]
-    assert carried_out([A], [], Due.FORCED, disturbed=True)[0] == [["a"]]
+    assert carried_out([A], [], WritePermission.IF_UNTOUCHED)[0] == [["a"]]
+    assert carried_out([A], [], WritePermission.NOW, disturbed=True)[0] == [["a"]]
     unwanted = [(".binfmtd~gone", OLD)]
-    assert carried_out([], unwanted, Due.QUIET, disturbed=True)[0] == []
-    assert carried_out([], unwanted, Due.LATER)[0] == []
-    assert carried_out([], unwanted, Due.QUIET)[0] == [[]]
+    assert carried_out([], unwanted, WritePermission.IF_UNTOUCHED, disturbed=True)[0] == []
+    assert carried_out([], unwanted, WritePermission.WAIT)[0] == []
+    assert carried_out([], unwanted, WritePermission.IF_UNTOUCHED)[0] == [[]]
 
 
 def test_a_stand_in_of_an_earlier_daemon_that_serves_something_else_is_renewed() -> None:
@@ -227,22 +229,22 @@ def test_what_must_stay_below_it_is_not_written_either() -> None:
 
 def test_a_company_waits_for_each_of_its_members() -> None:
     """Others may be at work on one of them: its name is left to them, also when another cannot wait any longer."""
-    missing, due = list[tuple[str, Registration]](), {"a": Due.QUIET, "ab": Due.LATER}
+    missing, due = list[tuple[str, Registration]](), {"a": WritePermission.IF_UNTOUCHED, "ab": WritePermission.WAIT}
     assert carried_out([A, AB], missing, due)[0] == [[".binfmtd~a"], [".binfmtd~ab", ".binfmtd~a"]]
-    due["a"] = Due.FORCED
+    due["a"] = WritePermission.NOW
     assert carried_out([A, AB], missing, due)[0] == [["a"]]
     assert carried_out([A, AB], [(".binfmtd~ab", AB.registration)], due)[0] == [[], ["a"], [".binfmtd~ab", "a"]]
 
 
 def test_what_is_backed_off_from_stays_above_by_its_stand_in() -> None:
     """The lower one is repaired all the same.  What is not there at all waits."""
-    due = {"a": Due.QUIET, "ab": Due.HELD}
+    due = {"a": WritePermission.IF_UNTOUCHED, "ab": WritePermission.BACKOFF}
     seen, outcome = carried_out([A, AB], [(".binfmtd~ab", AB.registration)], due)
     assert seen == [[], ["a"], [".binfmtd~ab", "a"]]
     assert ([action.entry for action in outcome.done], outcome.bridged) == (["a"], [])
     assert carried_out([A, AB], [], due)[0] == [["a"]]
     assert carried_out([A, AB], [("ab", OLD)], due)[0] == [["a", "ab"], [".binfmtd~ab", "a", "ab"]]
-    below = {"a": Due.HELD, "ab": Due.QUIET}
+    below = {"a": WritePermission.BACKOFF, "ab": WritePermission.IF_UNTOUCHED}
     assert carried_out([A, AB], [(".binfmtd~a", A.registration)], below)[0] == [["ab", ".binfmtd~a"]]
     assert carried_out([A, AB], [("ab", AB.registration)], below)[0] == [], "nothing is written that it would move for"
 
