@@ -80,7 +80,7 @@ class Background:
             if self._results:  # one has raised an error, or more came meanwhile
                 os.eventfd_write(self.descriptor, 1)
 
-    def retry(self) -> None:
+    def retry(self, _: float = 0.0) -> None:
         """Start the work for which the kernel refused a thread."""
         self.due_at = float("inf")
         for key in self._waiting.keys() - self._running:

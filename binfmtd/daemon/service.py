@@ -43,6 +43,7 @@ from binfmtd.daemon.state_dir import Lock
 from binfmtd.daemon.state_writer import KEY as STATE_FILES
 from binfmtd.daemon.state_writer import StateWriter, Written
 from binfmtd.daemon.storm import Storm
+from binfmtd.daemon.timers import Timer, Timers
 from binfmtd.daemon.trigger import Trigger
 from binfmtd.daemon.wait import Wait
 from binfmtd.daemon.watch import Armed, Watch
@@ -125,6 +126,7 @@ class Service:
         self._verified_at = float("-inf")  # when interpreters were last looked at during a storm
         self._arrived_at = float("-inf")  # when an interpreter was last put in its place
         self._after_look: tuple[Trigger, bool] | None = None  # arguments of the pass that waits for interpreters
+        self._timers = self._make_timers()
         self._reload_began = 0.0  # seconds since the boot
         self._reload: Config | None = None  # read, and in force as soon as its interpreters have been looked at
 
@@ -149,25 +151,11 @@ class Service:
     def _serve(self) -> None:
         """Run the loop until a signal ends it."""
         while not self._signals.stop:
-            deadline = min(
-                self._look_at(),
-                _NEVER if self._after_look else self._pacing.deadline(),
-                self._background.due_at,
-                self._interpreters.due_at,
-                self._pauses_due_at(),
-                self._mounts.due_at,
-                self._storm.glance_at,
-                self._pacing.restore_at(),
-                self._watchdog.due_at,
-                self._probing.due_at,
-                self._sealing.due_at,
-                self._state.due_at,
-                self._started_by,
-                self._report.due_at(),
-            )
-            listen_at = self._storm.listen_at
+            deadline, listen_at = self._timers.next(), self._storm.listen_at
+            if self._worker.heard:
+                deadline = min(deadline, listen_at)
             began = time.thread_time()  # before the wait, which takes no CPU time: after it a repair may be urgent
-            woken = self._wait.until(min(deadline, listen_at) if self._worker.heard else deadline, listen_at)
+            woken = self._wait.until(deadline, listen_at)
             in_vain = False
             if self._watch.descriptor in woken:
                 self._worker.listen()
@@ -183,7 +171,29 @@ class Service:
                 self._obey()
             if self._mounts.descriptor in woken:
                 self._mounts.drain()
-            self._do_what_is_due()
+            self._timers.run(time.monotonic())
+            self._end_turn()
+
+    def _make_timers(self) -> Timers:
+        """List every deadline of the loop, those first that delay no other."""
+        return Timers(
+            [
+                Timer(lambda: self._watchdog.due_at, self._watchdog.ping),
+                Timer(self._pacing.restore_at, self._restore_withheld),
+                Timer(lambda: self._storm.glance_at, self._check_identities),
+                Timer(lambda: self._background.due_at, self._background.retry),
+                Timer(lambda: self._interpreters.due_at, self._interpreters.step),
+                Timer(lambda: self._state.due_at, self._state.begin_overdue),
+                Timer(lambda: self._started_by, self._end_start),
+                Timer(lambda: self._mounts.due_at, self._mount_table_changed),
+                Timer(self._pauses_due_at, self._end_pauses),
+                Timer(lambda: self._probing.due_at, self._probing.step),
+                Timer(lambda: self._sealing.due_at, self._check_seal),
+                Timer(self._report.due_at, self._tell_due),
+                Timer(self._look_at, self._resync),
+                Timer(lambda: _NEVER if self._after_look else self._pacing.deadline(), self._settle),
+            ]
+        )
 
     def _start(self) -> None:
         """Make the first pass.  No handlers are kept yet, so this may wait for files and for the mount."""
@@ -314,47 +324,16 @@ class Service:
             self._signals.reload = False
             self._ask_for_reload()
 
-    def _do_what_is_due(self) -> None:
-        now = time.monotonic()
-        if now >= self._watchdog.due_at:
-            self._watchdog.ping(now)
-        self._glance(now)
-        if now >= self._background.due_at:
-            self._background.retry()
-        if now >= self._interpreters.due_at:
-            self._interpreters.step(now)
-        self._doubt_interpreters()
-        self._state.begin_overdue(now)
-        self._end_start(now)
-        if now >= self._mounts.due_at:
-            self._mounts.due_at = _NEVER
-            self._look_for_mount(Trigger.MOUNT)
-        if now >= self._pauses_due_at():
-            self._use_pauses(self._reconciler.pauses.at(since_boot()))
-            self._read_pauses()
-        self._probing.step(now)
-        if now >= self._sealing.due_at:
-            self._check_seal()
-        ended, told = self._pacing.end_contentions(now), self._report.tell_due(now)
-        if ended or told:
-            self._tell()
-        if now >= self._look_at():
-            self._load_modules()
-            self._read_pauses()
-            self._worker.touched = None
-            self._look_for_mount(Trigger.RESYNC)
-        elif self._after_look is None and self._pacing.anything_due(now):
-            self._make_pass(Trigger.QUIET)
-        if not (self._interpreters.at_work or self._config_watch.arming or self._background.busy(_STATE_WATCH)):
-            self._watch.tidy()
+    # What is due
 
-    def _glance(self, now: float) -> None:
-        if now >= self._pacing.restore_at():
-            if self._worker.glance(self._pacing.take_withheld()):
-                self._tell()
-            self._pacing.look_later(now)  # a pass repairs entries that exist, but are not as declared
-        if now < self._storm.glance_at:
-            return
+    def _restore_withheld(self, now: float) -> None:
+        """Register the stand-ins that were withheld."""
+        if self._worker.glance(self._pacing.take_withheld()):
+            self._tell()
+        self._pacing.look_later(now)  # a pass repairs entries that exist, but are not as declared
+
+    def _check_identities(self, now: float) -> None:
+        """Compare the inode numbers of the declared names, while no events are read."""
         cpu = time.thread_time()
         if news := self._worker.glance():
             self._tell()
@@ -362,6 +341,39 @@ class Service:
         if now - self._verified_at >= _VERIFIED and not self._interpreters.looking:
             self._verified_at = now
             self._interpreters.look(everything=True)  # events about their files are not read, either
+
+    def _mount_table_changed(self, _: float) -> None:
+        self._mounts.due_at = _NEVER
+        self._look_for_mount(Trigger.MOUNT)
+
+    def _end_pauses(self, _: float) -> None:
+        self._use_pauses(self._reconciler.pauses.at(since_boot()))
+        self._read_pauses()
+
+    def _tell_due(self, now: float) -> None:
+        if self._report.tell_due(now):
+            self._tell()
+
+    def _resync(self, _: float) -> None:
+        self._load_modules()
+        self._read_pauses()
+        self._worker.touched = None
+        self._look_for_mount(Trigger.RESYNC)
+
+    def _settle(self, now: float) -> None:
+        """End backoffs, and write what may be written now."""
+        if self._pacing.end_contentions(now):
+            self._tell()
+        if self._after_look is None and self._pacing.anything_due(now):
+            self._make_pass(Trigger.QUIET)
+
+    def _end_turn(self) -> None:
+        """Do what follows each wake-up."""
+        self._doubt_interpreters()
+        if not self._started:
+            self._end_start(time.monotonic())
+        if not (self._interpreters.at_work or self._config_watch.arming or self._background.busy(_STATE_WATCH)):
+            self._watch.tidy()
 
     def _doubt_interpreters(self) -> None:
         """Look at interpreters that the kernel has not opened in time."""
@@ -452,7 +464,7 @@ class Service:
             self._look_after_seal()
         return None if mounted is None else self._sealing.seen(mounted)
 
-    def _check_seal(self) -> None:
+    def _check_seal(self, _: float = 0.0) -> None:
         if self._sealing.check():
             self._look_after_seal()
 

@@ -1,0 +1,32 @@
+"""The deadlines of the loop, each with its callback.
+
+Each deadline is listed once.  Its value is read whenever the loop needs it, so a component need not report that its own
+has moved.  There are about a dozen: to read them all takes a few microseconds, before the wait.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+
+class Timer(NamedTuple):
+    """A deadline (monotonic, in seconds; infinity: none) and what to call when it has come, with the time."""
+
+    due_at: Callable[[], float]
+    call: Callable[[float], object]
+
+
+class Timers:
+    """The timers, in the order in which those that are due are called."""
+
+    def __init__(self, timers: Sequence[Timer]) -> None:
+        self._timers = timers
+
+    def next(self) -> float:
+        """Return the earliest deadline; infinity if there is none."""
+        return min(timer.due_at() for timer in self._timers)
+
+    def run(self, now: float) -> None:
+        """Call what is due.  Each deadline is read just before, since an earlier callback may have moved it."""
+        for timer in self._timers:
+            if now >= timer.due_at():
+                timer.call(now)
