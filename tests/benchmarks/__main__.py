@@ -30,6 +30,7 @@ PARTS: dict[str, Callable[[float], Part]] = {
     "flush": repair.flush,
     "busy": repair.busy,
     "scraped": repair.scraped,
+    "scan": repair.scan,
     "failures": storm.failures,
     "upgrade": upgrade.upgrade,
     "idle": idle.idle,

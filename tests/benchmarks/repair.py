@@ -3,8 +3,9 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from benchmarks.contestants import (
@@ -29,7 +30,9 @@ from benchmarks.contestants import (
 )
 from benchmarks.figures import Goal, Part, median, quantile, shown
 from support.binfmt_d import put_binfmt_d
+from support.daemon import Daemon
 from support.instance import Instance
+from support.waiting import IN_MODIFY, DirectoryWatch, wait_until
 
 from binfmtd.formats.line import rename_line
 from binfmtd.model.standin import stand_in_name
@@ -111,6 +114,84 @@ def _race(entries: int, rounds: int, cpu: int = CLOCK_CPU) -> tuple[dict[str, li
                 firsts[who].append(first)
                 found[who] += others
     return found, firsts
+
+
+def scan(scale: float) -> Part:
+    """A removal while a pass scans many entries, and what a scan of unchanged entries costs."""
+    rounds = max(A_TURN, int(100 * scale))
+    found = {
+        "50 entries, idle": _while_it_scans(50, rounds, scanning=False),
+        "10,000 entries, idle": _while_it_scans(10_000, rounds, scanning=False),
+        "10,000 entries, in a scan": _while_it_scans(10_000, rounds, scanning=True),
+    }
+    rows = [[what, *_figures(times, found["50 entries, idle"], (0.5, 0.99))] for what, times in found.items()]
+    medians = {what: median(times) for what, times in found.items()}
+    cost = median(_costs_of_scans(10_000, rounds))
+    goals = [
+        Goal(
+            "in a scan of 10,000 entries, to 50 entries",
+            medians["10,000 entries, in a scan"] / medians["50 entries, idle"],
+            1.5,
+        ),
+        Goal("CPU of a pass over 10,000 unchanged entries, median", cost * 1e3, 10, "ms"),
+    ]
+    return Part(("a removal by name, with", "median", "p99"), rows, goals, found)
+
+
+@contextmanager
+def _among(entries: int, instance: Instance) -> Iterator[Daemon]:
+    """A daemon with one handler, among many foreign entries."""
+    for number in range(entries):
+        instance.register(rb":foreign%d:M::\x01f%05d::/usr/bin/true:" % (number, number))
+    with daemon(instance, CONFIG) as running:
+        wait_idle(running)
+        yield running
+
+
+def _while_it_scans(entries: int, rounds: int, *, scanning: bool) -> list[float]:
+    """The seconds from a removal to the registration of the stand-in."""
+    times: list[float] = []
+    with Instance() as instance:
+        while len(times) < rounds:
+            with _among(0 if times else entries, instance) as running:
+                for _ in range(min(A_TURN, rounds - len(times))):
+                    if scanning:
+                        running.reload()
+                        _wait_for_a_scan(running.pid, instance.mount_point)
+                    with DirectoryWatch(instance.directory, IN_MODIFY) as watch:
+                        began = time.perf_counter()
+                        instance.remove(NAME)
+                        watch.wait_for(lambda event: event.name == "register", what="a registration")
+                        times.append(time.perf_counter() - began)
+                    wait_until(lambda: NAME in instance.names(), what="the proper entry")
+                    wait_idle(running)
+    return times
+
+
+def _wait_for_a_scan(pid: int, mount_point: str) -> None:
+    """Return when the daemon has the instance open, as in a pass; ask without a pause, as that takes milliseconds."""
+    while True:
+        for descriptor in os.scandir(f"/proc/{pid}/fd"):
+            with suppress(OSError):
+                if os.readlink(descriptor.path) == mount_point:
+                    return
+
+
+def _costs_of_scans(entries: int, rounds: int) -> list[float]:
+    """The CPU seconds of the loop for an event that changes nothing: it looks, and makes a pass when all is quiet."""
+    with Instance() as instance, _among(entries, instance) as running:
+
+        def spent() -> int:
+            return int(Path(f"/proc/{running.pid}/schedstat").read_text().split()[0])
+
+        costs = []
+        for _ in range(rounds // 4):
+            before = spent()
+            with suppress(OSError):
+                instance.write("register", b"refused")
+            wait_idle(running)
+            costs.append((spent() - before) / 1e9)
+    return costs
 
 
 def flush(scale: float) -> Part:
