@@ -219,7 +219,7 @@ def test_shadowed_is_reported_by_name() -> None:
     assert found.yielding_to == {"a": ("x", "y")}
     outranking = desired(A, policy=OUTRANK)
     assert plan(outranking, ObservedState((entry("x"), entry())), Surroundings()).yielding_to == {}
-    assert reason(outranking, entry("x"), entry()) == "entry x takes its files"
+    assert reason(outranking, entry("x"), entry()) == "the newer entry x takes its files"
 
 
 def test_served_elsewhere() -> None:
