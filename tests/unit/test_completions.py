@@ -43,7 +43,7 @@ def completions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     ids=lambda words: " ".join(words) if isinstance(words, list) else None,
 )
 def test_bash_offers(completions: dict[str, Path], typed: list[str], offered: set[str]) -> None:
-    """Bash itself, asked for what could follow, says what the commands' parsers know."""
+    """Bash offers the words that the commands' parsers have for what was typed."""
     if (bash := shutil.which("bash")) is None:
         pytest.skip("bash is not here")
     done = subprocess.run(
@@ -57,7 +57,7 @@ def test_bash_offers(completions: dict[str, Path], typed: list[str], offered: se
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_each_shell_can_read_its_own(completions: dict[str, Path], shell: str) -> None:
-    """The shell finds no error in it."""
+    """Each shell parses its own completions without an error."""
     if (program := shutil.which(shell)) is None:
         pytest.skip(f"{shell} is not here")
     done = subprocess.run([program, "-n", str(completions[shell])], capture_output=True, text=True, check=False)
@@ -65,7 +65,7 @@ def test_each_shell_can_read_its_own(completions: dict[str, Path], shell: str) -
 
 
 def test_every_command_is_offered(completions: dict[str, Path]) -> None:
-    """All shells know all commands."""
+    """The completions of every shell contain every command."""
     for path in completions.values():
         text = path.read_text()
         assert [name for name in COMMANDS if name not in text] == []

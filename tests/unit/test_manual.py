@@ -1,4 +1,4 @@
-"""The manual pages leave out nothing that there is: they are compared with the code itself."""
+"""The manual pages describe everything that exists: they are compared with the code itself."""
 
 import ast
 import importlib
@@ -38,7 +38,7 @@ def page(name: str) -> str:
 
 
 def sections(text: str, level: str) -> dict[str, str]:
-    """Split it at its headings of one level: heading -> what stands below."""
+    """Return the text below each heading of one level: heading -> text."""
     parts = re.split(rf"(?m)^{level} (.+)$", text)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
@@ -48,7 +48,7 @@ def section(name: str, heading: str) -> str:
 
 
 def terms(text: str) -> set[str]:
-    """What is described: the bold words of the lines that a description follows."""
+    """Return the terms that are described: the bold words of the lines that a description follows."""
     lines = re.findall(r"(?m)^(\S.*)\n:   ", text)
     return {word for line in lines for word in re.findall(r"\*\*(.+?)\*\*", line)}
 
@@ -64,7 +64,7 @@ def test_commands() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_options_of(command: str) -> None:
-    """A command's part names each of its options and no other, and describes those that it does not share."""
+    """A command's part names exactly its options, and describes those that are not shared."""
     text = sections(section("binfmtd.8", "COMMANDS"), "###")[command]
     parser = importlib.import_module(module_of(command)).parser()
     options = {word for action in parser._actions for word in action.option_strings}  # noqa: SLF001
@@ -74,7 +74,7 @@ def test_options_of(command: str) -> None:
 
 
 def test_config_keys() -> None:
-    """Each key of each table is described where it belongs, and nothing that is no key."""
+    """Each key of each table is described in the part of its table, and nothing else is."""
     described = sections(page("binfmtd.toml.5"), "##")
     for name, table in TABLES.items():
         assert terms(described[f"[{name}]"]) == set(table.__annotations__) - {BY_ARCHITECTURE}, name
@@ -90,7 +90,7 @@ def _errors(of: type[BinfmtdError]) -> Iterator[type[BinfmtdError]]:
 
 
 def test_exit_statuses() -> None:
-    """Each error's, and those of the commands' own that are named in capitals."""
+    """The exit status of each error is described, and each one that a command defines itself."""
     described = terms(section("binfmtd.8", "EXIT STATUS"))
     assert {str(error.exit_code) for error in _errors(BinfmtdError)} <= described
     for name in ("plan", "status"):
@@ -100,7 +100,7 @@ def test_exit_statuses() -> None:
         assert {str(value) for value in own} <= described
 
 
-# Others' variables, that are not always read by a plain os.environ.get.
+# Variables of other programs, which are not always read by a plain os.environ.get.
 OTHERS = {"NO_COLOR", "NOTIFY_SOCKET", "JOURNAL_STREAM", "XDG_RUNTIME_DIR", "KUBERNETES_SERVICE_HOST", "container"}
 
 
@@ -118,7 +118,7 @@ def _variables() -> set[str]:
 
 
 def _values(name: ast.expr) -> set[str]:
-    """Return the name of a variable; of an f-string, as listen_fds has it, what its pieces would make."""
+    """Return the name of a variable; for an f-string, as in listen_fds, the names that it makes."""
     if isinstance(name, ast.JoinedStr):
         assert ast.unparse(name) == "f'LISTEN_{key}'"
         return {"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"}
@@ -126,7 +126,7 @@ def _values(name: ast.expr) -> set[str]:
 
 
 def test_environment() -> None:
-    """Each variable that is read is described by one of the two commands."""
+    """Each variable that the code reads is described by one of the two pages."""
     described = terms(section("binfmtd.8", "ENVIRONMENT")) | terms(section("binfmt.1", "ENVIRONMENT"))
     assert _variables() == described
 
@@ -142,6 +142,6 @@ def test_options_of_the_drop_ins(drop_in: str) -> None:
 
 @pytest.mark.parametrize("path", sorted(MANUAL.glob("*.md")), ids=lambda path: path.name)
 def test_title(path: Path) -> None:
-    """A page's first line says what its file's name says, as man(1) shows it above the page."""
+    """The first line of a page has the name and the section of its file, as man(1) shows them."""
     name, _, number = path.stem.rpartition(".")
     assert path.read_text("utf-8").startswith(f"# {name} {number} ")

@@ -1,4 +1,4 @@
-"""What the README says of the measurements is what docs/benchmarks.md has."""
+"""The numbers in the README are those of docs/benchmarks.md."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def rows(file: str, region: str) -> list[list[str]]:
-    """The rows of a table that `make bench` writes, without the multiples in brackets."""
+    """Return the rows of a table that `make bench` writes, without the multiples in brackets."""
     text = (ROOT / file).read_text("utf-8")
     (found,) = re.findall(rf"<!-- bench:{region} -->\n(.*?)<!-- /bench -->", text, re.DOTALL)
     lines = [line.strip("|").split("|") for line in found.splitlines() if line.startswith("|")]
@@ -15,6 +15,6 @@ def rows(file: str, region: str) -> list[list[str]]:
 
 
 def test_for_how_long_programs_fail() -> None:
-    """Median and p99 of binfmtd, after a flush."""
+    """The README has the median and p99 of binfmtd after a flush."""
     (flushed,) = (row[1:3] for row in rows("docs/benchmarks.md", "flush") if row[0] == "binfmtd")
     assert [row[1:] for row in rows("README.md", "pause")] == [flushed]

@@ -1,4 +1,4 @@
-"""Each table over an enum has all of its members: a new drift without a word fails here, and not in the daemon."""
+"""Each table over an enum has all of its members: a new drift without a text fails here, and not in the daemon."""
 
 import importlib
 import pkgutil
@@ -13,7 +13,7 @@ import binfmtd
 PARTIAL = {
     "binfmtd.cli.checks.page._COLOURS",  # what was not checked has no colour
     "binfmtd.cli.checks.entries._TEXTS",  # an opaque entry has no interpreter, and a text of its own
-    "binfmtd.daemon.causes._DEEDS",  # no process does the others
+    "binfmtd.daemon.causes._DEEDS",  # no process causes the other drifts
 }
 
 

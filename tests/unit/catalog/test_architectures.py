@@ -1,4 +1,4 @@
-"""The table: complete, in a fixed order, and without a name that belongs to two."""
+"""The catalog's table: it is complete, has a fixed order, and no name in it means two architectures."""
 
 from collections import Counter
 
@@ -22,7 +22,7 @@ def test_all_targets_in_a_fixed_order() -> None:
 
 
 def test_no_name_belongs_to_two() -> None:
-    """Whatever one types, it means one architecture, in any case and with or without ``linux/``."""
+    """Each name means one architecture, in any case and with or without ``linux/``."""
     names = Counter(
         spelling
         for row in CATALOG.values()
@@ -33,14 +33,14 @@ def test_no_name_belongs_to_two() -> None:
 
 @pytest.mark.parametrize("row", CATALOG.values(), ids=CATALOG)
 def test_aliases_are_distinct_and_other_than_the_name(row: Architecture) -> None:
-    """An alias list can be shown beside the name as it is: nothing twice, nothing in odd spelling."""
+    """Aliases differ from the name and from each other, and are in lower case without blanks."""
     assert row.name not in row.aliases
     assert len(set(row.aliases)) == len(row.aliases)
     assert all(name == name.strip().lower() and name for name in row.aliases)
 
 
 def test_aliases_have_a_stable_order() -> None:
-    """Short names come first, by who uses them, then OCI platforms; what is the same for two users comes once."""
+    """Aliases come in a fixed order: short names by their users, then OCI platforms; none comes twice."""
     row = Architecture(
         "own",
         ElfHeader(64, "little", 1),
@@ -70,12 +70,12 @@ def test_aliases_have_a_stable_order() -> None:
     ],
 )
 def test_platform(name: str, platform: str | None) -> None:
-    """The OCI platform is what ``docker --platform`` takes, without a variant, or None where there is none."""
+    """The OCI platform is the argument of ``docker --platform``, without a variant, or None if there is none."""
     assert CATALOG[name].platform == platform
     assert CATALOG[name].oci[:1] == (() if platform is None else (platform,))
 
 
 def test_catalog_cannot_be_changed() -> None:
-    """Nobody can alter the table at run time."""
+    """The table cannot be changed at run time."""
     with pytest.raises(TypeError):
         CATALOG["x"] = CATALOG["arm"]  # type: ignore[index]

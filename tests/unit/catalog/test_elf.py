@@ -1,4 +1,4 @@
-"""Matches: derived from the header, equal to what QEMU and Debian register, and never in each other's way."""
+"""Matches: derived from the header, equal to those that QEMU and Debian register, and without a common file."""
 
 from itertools import combinations
 from pathlib import Path
@@ -12,7 +12,7 @@ from binfmtd.catalog.elf import GENERAL_RULE, Compared, ElfHeader, derive_match
 from binfmtd.catalog.program import tiny_program
 from binfmtd.model.match import overlap, takes
 
-# Literals, not derived from anything: name, magic and mask as everybody registers them.
+# Literals, not derived from anything: name, magic and mask as QEMU and Debian register them.
 REGISTERED = Path(__file__).with_name("registered.txt").read_text().splitlines()
 EXPECTED = {name: (magic, mask) for name, magic, mask in map(str.split, REGISTERED[1:])}
 
@@ -26,30 +26,30 @@ HEADERS = st.builds(
 
 
 def with_type(program: bytes, header: ElfHeader, e_type: int) -> bytes:
-    """Make the program look as if it were of another e_type."""
+    """Return the program with another e_type."""
     return program[:16] + e_type.to_bytes(2, header.byte_order) + program[18:]
 
 
 def patched(program: bytes, place: int, value: int) -> bytes:
-    """Change one byte of the program."""
+    """Return the program with one byte changed."""
     return program[:place] + bytes((value,)) + program[place + 1 :]
 
 
 def test_table_is_of_the_whole_catalog() -> None:
-    """No architecture's match goes without a literal to be held against."""
+    """Each architecture's match is compared with a literal."""
     assert list(EXPECTED) == list(CATALOG)
 
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_match_is_what_everybody_registers(name: str) -> None:
-    """Byte for byte the magic and mask of QEMU and Debian, so that their entries and ours are in sync."""
+    """Magic and mask equal those of QEMU and Debian byte for byte, so entries of each are in sync with ours."""
     match = CATALOG[name].match
     assert match.mask is not None
     assert (match.magic.hex(), match.mask.hex(), match.offset) == (*EXPECTED[name], 0)
 
 
 def test_twenty_one_follow_the_general_rule() -> None:
-    """A deviation is the exception: nobody gives a row one that it does not need."""
+    """21 architectures follow the general rule, and every deviation from it changes a match."""
     assert sum(row.compared == GENERAL_RULE for row in CATALOG.values()) == 21
     for row in CATALOG.values():
         assert (row.match == derive_match(row.header)) == (row.compared == GENERAL_RULE), row.name
@@ -57,20 +57,20 @@ def test_twenty_one_follow_the_general_rule() -> None:
 
 @pytest.mark.parametrize("name", CATALOG)
 def test_match_takes_its_own_program_and_no_other(name: str) -> None:
-    """Of the 33 tiny programs each match takes exactly one."""
+    """Of the 33 tiny programs each match takes exactly one: its own."""
     taken = [other for other, row in CATALOG.items() if takes(CATALOG[name].match, tiny_program(row))]
     assert taken == [name]
 
 
 def test_no_two_matches_share_a_file() -> None:
-    """Not even a made-up header is taken by two, so the order of the catalog's entries never matters."""
+    """No header, not even an invented one, is taken by two matches, so the order of their entries never matters."""
     for one, other in combinations(CATALOG.values(), 2):
         assert not overlap(one.match, other.match), (one.name, other.name)
 
 
 @pytest.mark.parametrize("name", CATALOG)
 def test_match_takes_programs_and_shared_objects_only(name: str) -> None:
-    """Position independent programs (e_type 3) are taken, object files (1) and core dumps (4) are not."""
+    """A match takes position-independent programs (e_type 3), but no object files (1) or core dumps (4)."""
     row = CATALOG[name]
     program = tiny_program(row)
     taken = [e_type for e_type in range(8) if takes(row.match, with_type(program, row.header, e_type))]
@@ -79,7 +79,7 @@ def test_match_takes_programs_and_shared_objects_only(name: str) -> None:
 
 @pytest.mark.parametrize("name", CATALOG)
 def test_match_takes_what_linkers_mark_as_gnu_or_freestanding(name: str) -> None:
-    """EI_OSABI may be 0 or 3 (Linux), which is what native toolchains write."""
+    """A match takes EI_OSABI 0 and 3 (Linux), the values that native toolchains write."""
     row = CATALOG[name]
     assert all(takes(row.match, patched(tiny_program(row), 7, osabi)) for osabi in (0, 3))
 
@@ -94,7 +94,7 @@ def test_general_rule_tells_headers_apart(header: ElfHeader, other: ElfHeader) -
 
 @given(header=HEADERS, bit=st.integers(0, 31))
 def test_compared_flags_tell_headers_apart(header: ElfHeader, bit: int) -> None:
-    """Where a bit of e_flags is compared, it alone decides between headers that are equal otherwise."""
+    """A bit of e_flags that is compared decides alone between headers that are equal otherwise."""
     match = derive_match(header, Compared(e_flags=1 << bit))
     flipped = ElfHeader(header.bits, header.byte_order, header.e_machine, header.e_flags ^ 1 << bit)
     rest = ElfHeader(header.bits, header.byte_order, header.e_machine, header.e_flags ^ (0xFFFFFFFF & ~(1 << bit)))
@@ -112,7 +112,7 @@ def test_compared_flags_tell_headers_apart(header: ElfHeader, bit: int) -> None:
     ],
 )
 def test_an_uncompared_bit_is_let_through(compared: Compared, place: int) -> None:
-    """Each field of a deviation works on its own byte, and on no other bit of it."""
+    """A bit that a deviation leaves out may differ in its own byte; every other bit still counts."""
     header = ElfHeader(64, "little", 62)
     program = tiny_program(Architecture("any", header, b""))
     lowest = patched(program, place, program[place] ^ 1)

@@ -1,4 +1,4 @@
-"""Levels of an architecture: the real emulators, as CPUs of each kind, decide whether the programs tell them apart."""
+"""Levels of an architecture: real emulators with several CPUs show that the programs distinguish the levels."""
 
 import platform
 import shutil
@@ -27,7 +27,7 @@ CPUS = {
 
 @pytest.mark.parametrize(("name", "cpu"), CPUS)
 def test_exactly_the_levels_of_a_cpu_run(name: str, cpu: str, tmp_path: Path) -> None:
-    """On each kind of CPU exactly the levels that it has exit with 42; on others they end otherwise, and in time."""
+    """On each CPU exactly the programs of its levels exit with 42; those of other levels fail, and in time."""
     emulator = shutil.which(f"qemu-{name}") or shutil.which(f"qemu-{name}-static")
     if emulator is None:
         pytest.skip(f"qemu-{name} is not installed: apt-get install qemu-user")
@@ -43,7 +43,7 @@ def test_exactly_the_levels_of_a_cpu_run(name: str, cpu: str, tmp_path: Path) ->
 
 
 def test_levels_are_variants_of_the_platform() -> None:
-    """Each level is known as a variant of its architecture's OCI platform, and each is another program."""
+    """Each level is a variant of its architecture's OCI platform, and has its own program."""
     for name, levels in LEVELS.items():
         assert set(levels) <= set(CATALOG[name].variants)
         assert len({*levels.values()}) == len(levels)

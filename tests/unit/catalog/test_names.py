@@ -1,4 +1,4 @@
-"""Names: everything that people type is understood, and what is not is answered with what was probably meant."""
+"""Names of architectures: every name in use is understood, and an error suggests near ones for any other."""
 
 import pytest
 from hypothesis import given
@@ -8,7 +8,7 @@ from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.names import did_you_mean, find, nearest
 from binfmtd.errors import FormatError
 
-# Names by who uses them; each must be understood, whatever becomes of the catalog's table.
+# Names in use, by architecture; each must be understood even if the catalog's table changes.
 IN_USE = {
     "aarch64": "arm64 linux/arm64 linux/arm64/v8 arm64/v8 arm64v8 arm64/v8.2 arm64/v9 arm64/8 linux/aarch64",
     "aarch64_be": "arm64be",
@@ -45,7 +45,7 @@ def test_names_in_use(typed: str, name: str) -> None:
     after=st.text(" \t\r\n"),
 )
 def test_case_and_blanks_do_not_matter(known: tuple[str, str], upper: list[bool], before: str, after: str) -> None:
-    """Any alias in any mixture of case, with any blanks around, is the same architecture."""
+    """An alias means its architecture in any mixture of case, with any blanks around it."""
     alias, name = known
     typed = "".join(c.upper() if up else c for c, up in zip(alias, upper, strict=False))
     assert len(typed) == len(alias)
@@ -83,7 +83,7 @@ def test_unknown_name(typed: str, message: str) -> None:
 
 @given(typed=st.text())
 def test_any_text_is_a_name_or_one_line_of_error(typed: str) -> None:
-    """No text whatever raises anything else, and the message is always one printable line."""
+    """Any text is a name or raises FormatError, and the message is one printable line."""
     try:
         message = find(typed).name
     except FormatError as error:
@@ -97,7 +97,7 @@ def test_any_text_is_a_name_or_one_line_of_error(typed: str) -> None:
     choices=st.lists(st.text("abcABC", min_size=1, max_size=8), max_size=8, unique_by=str.lower),
 )
 def test_nearest_are_choices(word: str, choices: list[str]) -> None:
-    """At most three, all of them choices as they are spelled; one that is equal but for case comes first."""
+    """``nearest`` returns at most three choices, as they are spelled; one that is equal but for case comes first."""
     found = nearest(word, choices)
     assert len(found) <= 3
     assert set(found) <= set(choices)
@@ -115,5 +115,5 @@ def test_nearest_are_choices(word: str, choices: list[str]) -> None:
     ],
 )
 def test_did_you_mean(word: str, text: str) -> None:
-    """One, two or no choices make a readable question, or none."""
+    """``did_you_mean`` returns a readable question with one or more choices, or an empty text without any."""
     assert did_you_mean(word, ["settle", "resync", "flags", "flaga", "magic"]) == text

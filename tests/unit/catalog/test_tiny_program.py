@@ -1,4 +1,4 @@
-"""Tiny programs: well-formed by an independent reading of the file, and run by the real emulators."""
+"""Tiny programs: another reader of ELF files finds them well-formed, and the real emulators run them."""
 
 import platform
 import shutil
@@ -17,7 +17,7 @@ from binfmtd.model.guard import NativeHeader
 
 
 def exit_status(architecture: Architecture, directory: Path, *emulator: str) -> tuple[int, bytes]:
-    """Run the tiny program; return its exit status and all that was printed."""
+    """Run the tiny program; return its exit status and its output."""
     path = directory / "tiny"
     path.write_bytes(tiny_program(architecture))
     path.chmod(0o755)
@@ -27,7 +27,7 @@ def exit_status(architecture: Architecture, directory: Path, *emulator: str) -> 
 
 @pytest.mark.parametrize("architecture", CATALOG.values(), ids=CATALOG)
 def test_emulator_runs_it(architecture: Architecture, tmp_path: Path) -> None:
-    """Its own emulator runs it to exit status 42, and nothing is said about it."""
+    """An architecture's own emulator runs its tiny program to exit status 42, without output."""
     emulator = shutil.which(f"qemu-{architecture.name}") or shutil.which(f"qemu-{architecture.name}-static")
     if emulator is None:
         pytest.skip(f"qemu-{architecture.name} is not installed: apt-get install qemu-user")
@@ -35,7 +35,7 @@ def test_emulator_runs_it(architecture: Architecture, tmp_path: Path) -> None:
 
 
 def test_kernel_runs_the_native_one(tmp_path: Path) -> None:
-    """The kernel's own loader takes the file as well: that is how the daemon finds what runs natively."""
+    """The kernel's own loader runs the file as well; by that the daemon finds what runs natively."""
     try:
         native = find(platform.machine())
     except FormatError:
@@ -53,7 +53,7 @@ def test_header_says_the_architecture(architecture: Architecture) -> None:
 
 @pytest.mark.parametrize("architecture", CATALOG.values(), ids=CATALOG)
 def test_size_is_headers_and_code(architecture: Architecture) -> None:
-    """Two headers and the code, with nothing between: so it fits into any page and starts in an instant."""
+    """A tiny program is two headers and the code, so it fits into any page and starts in an instant."""
     program = tiny_program(architecture)
     assert len(program) == {32: 52 + 32, 64: 64 + 56}[architecture.header.bits] + len(architecture.exit42)
     assert 90 <= len(program) <= 132
@@ -68,7 +68,7 @@ def test_size_is_headers_and_code(architecture: Architecture) -> None:
     ],
 )
 def test_entry_point_is_the_code(bits: Any, word: int, places: dict[str, int], order: Any) -> None:
-    """What is loaded is the whole file, and execution starts at its code; places are those of the ABI's tables."""
+    """The whole file is loaded, and execution starts at its code; the offsets are those of the ABI's tables."""
     program = tiny_program(Architecture("any", ElfHeader(bits, order, 0x1234, e_flags=0x12345678), b"the code"))
 
     def number(field: str, size: int = word) -> int:

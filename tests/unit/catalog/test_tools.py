@@ -1,4 +1,4 @@
-"""Who has registered an entry, guessed by what it says."""
+"""Guesses at the tool that registered an entry, by its interpreter and flags."""
 
 import pytest
 
@@ -16,17 +16,17 @@ from binfmtd.model.match import Extension
         ("/usr/bin/qemu-aarch64-static", "F", "multiarch/qemu-user-static, or a distribution's qemu-user-static"),
         ("/usr/bin/qemu-x86_64", "CPF", "tonistiigi/binfmt"),
         ("/usr/bin/qemu-arm", "CF", "linuxkit/binfmt, docker/binfmt or tonistiigi/binfmt"),
-        ("/usr/bin/qemu-arm", "F", None),  # ours, or somebody's who thinks as we do
+        ("/usr/bin/qemu-arm", "F", None),  # ours, or that of a program with the same choice
         ("/opt/qemu-arm", "CF", None),
         ("/usr/bin/python3", "", None),
     ],
 )
 def test_looks_like(interpreter: str, flags: str, tool: str | None) -> None:
-    """Each of the known tools by its interpreter and flags; nobody where anybody could have written it."""
+    """Each known tool is recognised by interpreter and flags; the result is None if any program could be it."""
     kernels = Flags.parse(flags) | (Flags.O if "C" in flags else Flags.NONE)
     assert looks_like(Registration(Extension("x"), interpreter, kernels)) == tool
 
 
 def test_what_nobody_understands() -> None:
-    """An entry that this version cannot read is nobody's."""
+    """An entry that this version cannot parse belongs to no known tool."""
     assert looks_like(None) is None

@@ -31,7 +31,7 @@ def check(config: Path, *options: str) -> Result:
     ],
 )
 def test_a_config_error(tmp_path: Path, text: str, key: str, remedy: str) -> None:
-    """Status 78, nothing on stdout, and one line that names the file, the key and the remedy."""
+    """A config error is status 78, nothing on stdout, and one line that names the file, the key and the remedy."""
     config = tmp_path / "binfmtd.toml"
     config.write_text(text)
     result = check(config)
@@ -41,7 +41,7 @@ def test_a_config_error(tmp_path: Path, text: str, key: str, remedy: str) -> Non
 
 
 def test_what_is_no_config_file(tmp_path: Path) -> None:
-    """What cannot be read, is no regular file or could be written by others is refused without waiting for it."""
+    """A config that is unreadable, not a regular file or writable by other users is refused without a wait."""
     directory = tmp_path / "directory"
     directory.mkdir()
     fifo = tmp_path / "fifo"
@@ -66,7 +66,7 @@ def test_what_is_no_config_file(tmp_path: Path) -> None:
 
 
 def test_a_config_error_as_json(tmp_path: Path) -> None:
-    """With --json the error is among the results, and stderr is empty."""
+    """With --json the error is in the document on stdout, and stderr is empty."""
     config = tmp_path / "binfmtd.toml"
     config.write_text("x = 1")
     result = check(config, "--json")
@@ -78,7 +78,7 @@ def test_a_config_error_as_json(tmp_path: Path) -> None:
 
 
 def test_a_name_that_could_steer_the_terminal(tmp_path: Path) -> None:
-    """Control characters of a config come out escaped."""
+    """Control characters from a config are escaped in messages."""
     config = tmp_path / "binfmtd.toml"
     config.write_text('"\\u001b[31mred" = 1')
     result = check(config)

@@ -1,4 +1,4 @@
-"""What all commands share, as far as no binfmt_misc is needed."""
+"""The behaviour that all commands share, as far as it needs no binfmt_misc."""
 
 import importlib
 import os
@@ -16,7 +16,7 @@ BUFFERED = {key: value for key, value in os.environ.items() if key != "PYTHONUNB
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
 def test_help_lists_the_commands(arguments: list[str]) -> None:
-    """Alone, and when asked for help, it lists every command on stdout and succeeds."""
+    """Without arguments, and when asked for help, `binfmtd` lists every command on stdout and succeeds."""
     result = run([*BINFMTD, *arguments])
     assert (result.status, result.stderr) == (0, "")
     assert result.stdout.startswith("usage: binfmtd COMMAND")
@@ -25,7 +25,7 @@ def test_help_lists_the_commands(arguments: list[str]) -> None:
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_breaks_no_word(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
-    """Options, names and paths with hyphens are whole in 80 columns and more, and no line is longer than it may be."""
+    """Options, names and paths with hyphens stay whole in 80 columns and more, and no line exceeds the width."""
 
     def text(width: int) -> str:
         monkeypatch.setenv("COLUMNS", str(width))
@@ -74,14 +74,14 @@ def test_version() -> None:
     ],
 )
 def test_wrong_usage(arguments: list[str], message: str) -> None:
-    """What does not exist ends with status 2 and one line that says what does, or where to look."""
+    """A word that does not exist ends with status 2 and one line that names the right one, or where to find it."""
     result = run([*BINFMTD, *arguments])
     assert (result.status, result.stdout, result.message) == (2, "", message)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["plan", "--help"]])
 def test_nobody_reads_the_output(arguments: list[str]) -> None:
-    """When the pipe of stdout is closed at its other end, it ends with status 1 and says nothing."""
+    """If the other end of stdout's pipe is closed, `binfmtd` ends with status 1 and prints no message."""
     reading, writing = os.pipe()
     os.close(reading)
     try:
@@ -92,14 +92,14 @@ def test_nobody_reads_the_output(arguments: list[str]) -> None:
 
 
 def test_no_room_for_the_output() -> None:
-    """When stdout cannot be written, it says so in one line."""
+    """If stdout cannot be written, `binfmtd` prints the reason in one line."""
     with Path("/dev/full").open("w") as full:
         result = run([*BINFMTD, "--version"], capture_output=False, stdout=full, stderr=-1, env=BUFFERED)
     assert (result.status, result.message) == (1, "No space left on device: make room")
 
 
 def test_streams_may_be_closed() -> None:
-    """Without a stdout the exit status is the same, and without a stderr messages do not end up among the results."""
+    """A closed stdout does not change the exit status; with a closed stderr no message goes to stdout."""
     result = run(["sh", "-c", '"$@" >&-', "sh", *BINFMTD, "--version"])
     assert (result.status, result.stdout, result.stderr) == (0, "", "")
     result = run(["sh", "-c", '"$@" 2>&-', "sh", *BINFMTD, "stats"])

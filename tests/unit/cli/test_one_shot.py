@@ -1,4 +1,4 @@
-"""The message of `apply` and of the drop-ins, which write nothing beside a daemon."""
+"""The message of `apply` and of the drop-ins, which write nothing while a daemon runs."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ from binfmtd.daemon.state_dir import RUN, Lock
 
 
 def test_the_reload_of_a_daemon_that_can_be_signalled(tmp_path: Path) -> None:
-    """The daemon runs in this process namespace: the command names its state directory."""
+    """If the daemon runs in this pid namespace, the command in the message names its state directory."""
     lock = Lock(str(tmp_path), RUN)
     try:
         said = refused_beside(os.getpid(), str(tmp_path), more_architectures(["arm64", "s390x"]))
@@ -20,6 +20,6 @@ def test_the_reload_of_a_daemon_that_can_be_signalled(tmp_path: Path) -> None:
 
 
 def test_the_reload_of_a_daemon_in_another_container(tmp_path: Path) -> None:
-    """The process id belongs to another process namespace, so `binfmtd reload` cannot signal the daemon from here."""
+    """From another pid namespace `binfmtd reload` cannot signal the daemon: the message names its container."""
     said = refused_beside(os.getpid(), str(tmp_path), more_architectures(["arm64"]))
     assert said.endswith("then run `binfmtd reload` in the daemon's container")

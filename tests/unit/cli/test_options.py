@@ -1,4 +1,4 @@
-"""The seed's options and their variables."""
+"""The options for architectures, mount and log, and their variables."""
 
 import argparse
 import os
@@ -42,9 +42,9 @@ def parse(*arguments: str) -> argparse.Namespace:
     ],
 )
 def test_architectures(arguments: tuple[str, ...], words: tuple[str, ...] | None) -> None:
-    """By any name, separated by commas or blanks, in one argument or several; all, none and -NAME are words, too.
+    """Architectures are given by any name, separated by commas or blanks, in one argument or several.
 
-    Who only leaves out means the rest of all.
+    ``all``, ``none`` and ``-NAME`` are words, too.  A list with nothing but ``-NAME`` means the rest of all.
     """
     assert options.architectures(parse(*arguments)) == words
 
@@ -56,7 +56,7 @@ def test_architectures(arguments: tuple[str, ...], words: tuple[str, ...] | None
 def test_architectures_by_environment(
     monkeypatch: pytest.MonkeyPatch, text: str, words: tuple[str, ...] | None
 ) -> None:
-    """The same words in $BINFMTD_ARCH; an empty one says nothing, and the option beats it."""
+    """$BINFMTD_ARCH takes the words of --arch; an empty one counts as unset, and the option overrides it."""
     monkeypatch.setenv("BINFMTD_ARCH", text)
     assert options.architectures(parse()) == words
     assert options.architectures(parse("--arch", "s390x")) == ("s390x",)
@@ -77,14 +77,14 @@ def test_architectures_by_environment(
     ],
 )
 def test_what_is_no_architecture(arguments: tuple[str, ...], message: str) -> None:
-    """One error, with near names."""
+    """A wrong list of architectures is one error, which suggests near names."""
     with pytest.raises(UsageError) as caught:
         options.architectures(parse(*arguments))
     assert str(caught.value) == message
 
 
 def test_an_architecture_in_the_environment_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error names the variable."""
+    """The error about a wrong architecture names the variable that contains it."""
     monkeypatch.setenv("BINFMTD_ARCH", "armm64")
     with pytest.raises(UsageError, match=r"^\$BINFMTD_ARCH: unknown architecture 'armm64': did you mean arm64"):
         options.architectures(parse())
@@ -101,7 +101,7 @@ def test_a_list_is_missing() -> None:
     [("", False), ("0", False), ("no", False), ("off", False), ("1", True), ("TRUE", True), ("yes", True)],
 )
 def test_switches_by_environment(monkeypatch: pytest.MonkeyPatch, text: str, on: bool) -> None:
-    """What the words 1, true, yes and on mean, and their opposites."""
+    """A variable is on with 1, true, yes or on, in any case, and off with their opposites."""
     for variable in ("PERSISTENT", "NO_AUTOLOAD", "OWN_INSTANCE"):
         monkeypatch.setenv(f"BINFMTD_{variable}", text)
     given = parse("--mount", "/mnt")
@@ -111,7 +111,7 @@ def test_switches_by_environment(monkeypatch: pytest.MonkeyPatch, text: str, on:
 
 
 def test_options_beat_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An option holds whatever the variable says."""
+    """An option overrides its variable."""
     monkeypatch.setenv("BINFMTD_LOG_LEVEL", "error")
     monkeypatch.setenv("BINFMTD_LOG_FORMAT", "json")
     monkeypatch.setenv("BINFMTD_PERSISTENT", "0")
@@ -131,7 +131,7 @@ def test_options_beat_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_variable_says_nonsense(monkeypatch: pytest.MonkeyPatch, variable: str, text: str, message: str) -> None:
-    """One error that names the variable and what may stand there."""
+    """A variable with an invalid value is one error, which names the variable and the valid values."""
     monkeypatch.setenv(variable, text)
     with pytest.raises(UsageError) as caught:
         parse()
@@ -143,7 +143,7 @@ def test_a_variable_says_nonsense(monkeypatch: pytest.MonkeyPatch, variable: str
     [("50", 200, 50), ("", 130, 130), ("", None, 80), ("wide", 60, 60), ("0", 60, 80), ("9" * 5000, 60, 60)],
 )
 def test_how_wide_help_is(monkeypatch: pytest.MonkeyPatch, variable: str, terminal: int | None, widest: int) -> None:
-    """As COLUMNS says, or as the terminal is, or as one was."""
+    """Help is as wide as COLUMNS, else as the terminal; if that is 0 or unknown, 80 columns."""
 
     def size() -> os.terminal_size:
         if terminal is None:
@@ -157,7 +157,7 @@ def test_how_wide_help_is(monkeypatch: pytest.MonkeyPatch, variable: str, termin
 
 
 def test_a_relative_config(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """It is looked for where the command was given, for as long as that runs; a directory that is gone is an error."""
+    """A relative --config means a file in the directory where the command started; if that is gone, it is an error."""
     parser = options.parser("run")
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")

@@ -1,4 +1,4 @@
-"""Which status answers a request for a reload."""
+"""The choice of the status that answers a request for a reload."""
 
 import os
 import time
@@ -48,14 +48,14 @@ def daemon() -> Iterator[int]:
     ],
 )
 def test_answers(tmp_path: Path, daemon: int, document: dict[str, Any], *, is_answer: bool) -> None:
-    """The first that says that a reload began after the request, and what came of it."""
+    """The answer is the first status with a reload that began after the request, whatever its result."""
     write_status(str(tmp_path), document)
     found = answer(str(tmp_path), daemon, SENT, time.monotonic() + 0.1)
     assert (found is not None) == is_answer
 
 
 def test_another_version(tmp_path: Path, daemon: int) -> None:
-    """The status of an older daemon cannot say it."""
+    """The status of an older daemon lacks the time of its reload, so the error asks for a restart."""
     document = status(None)
     del document["config"]["reload_began"]
     write_status(str(tmp_path), document)

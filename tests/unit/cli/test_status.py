@@ -13,7 +13,7 @@ def status(directory: Path, *options: str) -> Result:
 
 @pytest.mark.parametrize(("options", "expected"), [((), 1), (("--json",), 1), (("--check",), 3)])
 def test_never_ran(tmp_path: Path, options: tuple[str, ...], expected: int) -> None:
-    """Where no daemon has ever run it fails, for --check as anything but converged, and says what to start."""
+    """Without a status file it fails, for --check as in any state but converged, and names the command to start."""
     for directory in (tmp_path, tmp_path / "missing"):
         result = status(directory, *options)
         assert (result.status, result.stdout) == (expected, "")
@@ -23,7 +23,7 @@ def test_never_ran(tmp_path: Path, options: tuple[str, ...], expected: int) -> N
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "\udcff", "[" * 5000, '{"schema": 999}'])
 def test_damaged(tmp_path: Path, content: str) -> None:
-    """A status file that cannot be understood is one clear error."""
+    """A status file that cannot be parsed is one clear error."""
     (tmp_path / "status.json").write_text(content, "utf-8", "surrogateescape")
     result = status(tmp_path)
     assert (result.status, result.stdout) == (1, "")
@@ -31,7 +31,7 @@ def test_damaged(tmp_path: Path, content: str) -> None:
 
 
 def test_special_file(tmp_path: Path) -> None:
-    """It does not wait for a FIFO that stands in the status file's place."""
+    """`status` does not wait for a FIFO that stands in the status file's place."""
     os.mkfifo(tmp_path / "status.json")
     result = status(tmp_path)
     assert result.status == 1
@@ -39,7 +39,7 @@ def test_special_file(tmp_path: Path) -> None:
 
 
 def test_no_state_directory_at_all() -> None:
-    """An ordinary user without $XDG_RUNTIME_DIR means root's daemon, and learns how to name another."""
+    """Without $XDG_RUNTIME_DIR an ordinary user means root's daemon; the error names --state-dir."""
     if os.path.exists("/run/binfmtd"):
         pytest.skip("/run/binfmtd is there: root's daemon has run on this machine")
     command = ["env", "-u", "XDG_RUNTIME_DIR", "-u", "BINFMTD_STATE_DIR", *unprivileged_python()]

@@ -1,4 +1,4 @@
-"""Every status that the daemon may write is shown by everything that shows one."""
+"""Every status that the daemon may write is shown by every reader of it."""
 
 import argparse
 import copy
@@ -33,7 +33,7 @@ DRIFTS = st.sampled_from([f"drift_{drift.value}" for drift in Drift])
 
 
 def values(shape: Any, key: str = "") -> st.SearchStrategy[Any]:
-    """Everything of this shape, with the key's own values where it has some."""
+    """Return a strategy for everything of this shape, with the key's own values if it has some."""
     if isinstance(shape, dict):
         return st.fixed_dictionaries({name: values(each, name) for name, each in shape.items()})
     if isinstance(shape, list):
@@ -54,7 +54,7 @@ NOW = 1.8e9  # seconds since the epoch
 
 
 def leaves(document: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Every place in a document."""
+    """Yield every place in a document."""
     if at:
         yield at
     pairs = (
@@ -66,7 +66,7 @@ def leaves(document: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
 
 @given(DOCUMENTS, st.none() | st.integers(1, 200), st.none() | st.integers(1, 60), st.none() | st.integers(0, 9))
 def test_everything_shows_it(document: dict[str, Any], width: int | None, height: int | None, pid: int | None) -> None:
-    """Empty lists, what is null, odd names and every width: no reader fails, and the file brings it as it was."""
+    """No reader fails on empty lists, nulls, odd names or any width, and the file returns the document unchanged."""
     with tempfile.TemporaryDirectory() as directory:
         write_status(directory, document)
         status = read_status(directory)
@@ -87,7 +87,7 @@ def test_everything_shows_it(document: dict[str, Any], width: int | None, height
 
 @given(st.data())
 def test_what_does_not_fit_is_damaged(data: st.DataObject) -> None:
-    """Whatever is exchanged for what no daemon writes: one error from the reading, so no reader meets it."""
+    """A document with a value that no daemon writes is one error of the reading, so no reader meets it."""
     document = data.draw(DOCUMENTS.filter(lambda each: each["handlers"] and each["history"] and each["mount"]))
     damaged = copy.deepcopy(document)
     *path, last = data.draw(st.sampled_from(list(leaves(document))))
@@ -102,7 +102,7 @@ def test_what_does_not_fit_is_damaged(data: st.DataObject) -> None:
 
 
 def test_what_is_missing_is_another_versions(tmp_path: Path) -> None:
-    """A key that another version may not have written is no damage: a restart mends it."""
+    """A missing key is no damage: another version may not write it, and a restart corrects it."""
     (tmp_path / FILE_NAME).write_text(json.dumps({"schema": 1, "state": "converged"}))
     with pytest.raises(StateError, match="another version of binfmtd: restart the daemon"):
         read_status(str(tmp_path))

@@ -10,7 +10,7 @@ WORDS = st.lists(st.text("abc-/", min_size=1, max_size=30), min_size=1, max_size
 
 @given(words=WORDS, width=st.integers(20, 60))
 def test_words_are_whole(words: list[str], width: int) -> None:
-    """Each stands in one line, and a line that is too long is one word."""
+    """A word is never broken: only a line with a single word may be too long."""
     lines = wrapped(" ".join(words), width, "first: ", "  ")
     assert " ".join(line[7:] if place == 0 else line[2:] for place, line in enumerate(lines)).split() == words
     assert all(len(line) <= width or len(line.removeprefix("first: ").split()) <= 1 for line in lines)
@@ -24,7 +24,7 @@ ROWS = [("NAME", "STATE", "WHY"), ("one", "fine", "because of a long story " * 4
 
 
 def test_the_last_column_is_wrapped() -> None:
-    """What does not fit there at all stands below its row; no name is cut."""
+    """A last column that does not fit beside the other columns stands below its row; no name is cut."""
     heading, one, two = table(ROWS, 80)
     assert heading == ["NAME  STATE  WHY"]
     assert len(one) == 2

@@ -13,13 +13,13 @@ Load = Callable[..., Config]
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """Where the config file goes; conf.d is beside it, when a test makes it."""
+    """Return the path of the config file; a test may make conf.d beside it."""
     return tmp_path / "binfmtd.toml"
 
 
 @pytest.fixture
 def load_text(config: Path) -> Load:
-    """Write the text as the config file, and further ones under conf.d, and load them."""
+    """Return a function that writes the config file, and further ones under conf.d, and loads them."""
 
     def write_and_load(text: str, **more: str) -> Config:
         config.write_text(text, "utf-8")

@@ -13,7 +13,7 @@ Load = Callable[..., Config]
 POF = Flags.P | Flags.O | Flags.F
 
 
-EVERY = sorted(CATALOG, key=lambda name: CATALOG[name].platform is None)  # those first that there are images for
+EVERY = sorted(CATALOG, key=lambda name: CATALOG[name].platform is None)  # first those that images exist for
 
 
 def by_name(config: Config) -> dict[str, Declaration]:
@@ -27,7 +27,7 @@ def names(config: Config) -> list[str | None]:
 
 
 def test_an_empty_file_means_all_by_the_defaults(load_text: Load) -> None:
-    """Every architecture, first those that images are made for, with the default paths, name and flags."""
+    """An empty config declares every architecture, first those with images, with default paths, name and flags."""
     loaded = load_text("")
     assert names(loaded) == EVERY
     assert loaded.policy == Policy()
@@ -46,7 +46,7 @@ def test_an_empty_file_means_all_by_the_defaults(load_text: Load) -> None:
 
 
 def test_every_setting_arrives(load_text: Load) -> None:
-    """The policy is what the file says, durations in seconds."""
+    """Each key of the file sets its field of the policy; durations are in seconds."""
     loaded = load_text(
         """
         unmanaged = "remove"
@@ -80,7 +80,7 @@ def test_every_setting_arrives(load_text: Load) -> None:
 def test_architectures_are_selected(
     load_text: Load, words: list[str], expected: list[str], from_all: list[str]
 ) -> None:
-    """By any name and in any order; one asked for by its own name does not come from "all"."""
+    """Architectures are selected by any name, in any order; one asked for by name does not come from "all"."""
     loaded = load_text(f"architectures = {words!r}")
     assert names(loaded) == expected
     assert [d.architecture for d in loaded.declarations if d.from_all] == from_all
@@ -88,7 +88,7 @@ def test_architectures_are_selected(
 
 
 def test_a_source_names_file_and_word(load_text: Load, config: Path) -> None:
-    """Messages can say where a handler comes from, in the words of the file."""
+    """The source of a handler names the file and the word or table that declares it, as they are written."""
     loaded = by_name(load_text("architectures = ['all', 'arm64']\n[handlers.'a b']\nextension='x'\ninterpreter='/x'"))
     assert loaded["qemu-aarch64"].source == f'{config} architectures "arm64"'
     assert loaded["qemu-arm"].source == f'{config} architectures "all"'
@@ -99,7 +99,7 @@ def test_a_source_names_file_and_word(load_text: Load, config: Path) -> None:
     ("words", "said"), [(["arm64", "-aarch64"], "the architecture is excluded"), (["-arm64"], 'add "all" to it')]
 )
 def test_a_selection_that_is_hardly_meant_is_warned_about(load_text: Load, words: list[str], said: str) -> None:
-    """Nothing is selected by these, and the warning says why."""
+    """A selection that selects nothing has a warning with the reason."""
     loaded = load_text(f"architectures = {words!r}")
     assert loaded.declarations == ()
     (warning,) = loaded.warnings
@@ -107,7 +107,7 @@ def test_a_selection_that_is_hardly_meant_is_warned_about(load_text: Load, words
 
 
 def test_one_architecture_differently(load_text: Load) -> None:
-    """Its table takes precedence over [emulators], key by key, and the others are as before."""
+    """An architecture's own table overrides [emulators], key by key, and changes no other architecture."""
     loaded = by_name(
         load_text(
             """
@@ -139,13 +139,13 @@ def test_one_architecture_differently(load_text: Load) -> None:
 
 
 def test_a_table_for_an_architecture_that_is_not_selected_says_nothing(load_text: Load) -> None:
-    """It waits for the day when it is."""
+    """A table for an architecture that is not selected has no effect, and no warning."""
     loaded = load_text("architectures = ['arm']\n[emulators.arm64]\nflags = 'F'")
     assert (names(loaded), loaded.warnings) == (["arm"], ())
 
 
 def test_handlers_come_last_in_the_order_of_the_file(load_text: Load) -> None:
-    """All keys of a handler arrive, and the order of tables is kept."""
+    """Handlers follow the architectures, in the order of their tables, with the values of all keys."""
     loaded = load_text(
         r"""
         architectures = ["arm64"]
@@ -173,13 +173,13 @@ def test_handlers_come_last_in_the_order_of_the_file(load_text: Load) -> None:
 
 
 def test_credentials_are_there_only_when_asked_for(load_text: Load) -> None:
-    """Flag C makes foreign set-uid programs root's: no default has it."""
+    """No default has flag C, which makes foreign set-uid programs root's."""
     loaded = load_text("[handlers.a]\nextension = 'jar'\ninterpreter = '/x'")
     assert not any(Flags.C in declaration.flags for declaration in loaded.declarations)
 
 
 def test_of_two_with_one_name_the_later_holds(load_text: Load, config: Path) -> None:
-    """A handler may take an architecture's entry name: it replaces that one, and a warning names both."""
+    """A handler replaces an architecture's entry of the same name, and a warning names both sources."""
     loaded = load_text("architectures = ['arm64']\n[handlers.qemu-aarch64]\nextension = 'x'\ninterpreter = '/x'")
     (declaration,) = loaded.declarations
     assert declaration.match == Extension("x")
@@ -190,7 +190,7 @@ def test_of_two_with_one_name_the_later_holds(load_text: Load, config: Path) -> 
 
 
 def test_a_long_magic_fits_as_long_as_the_line_does(load_text: Load) -> None:
-    """256 bytes of magic and of mask are accepted, since only what must be is escaped."""
+    """256 bytes of magic and of mask are accepted, since no more is escaped than necessary."""
     magic, mask = "A" * 256, r"\xff" * 256
     loaded = load_text(f"[handlers.a]\nmagic = '{magic}'\nmask = '{mask}'\ninterpreter = '/x'")
     assert by_name(loaded)["a"].match == Magic(b"A" * 256, b"\xff" * 256)

@@ -37,13 +37,13 @@ def uncommented(example: str) -> ConfigFile:
 
 
 def test_the_example_as_it_is_changes_nothing(load_text: Load, example: str) -> None:
-    """Copied without an edit, it means what no file means."""
+    """Copied without an edit, the example has the same effect as no config file."""
     copied, empty = load_text(example), load_text("")
     assert copied == empty
 
 
 def test_the_example_shows_the_defaults(uncommented: ConfigFile) -> None:
-    """Every commented default is the real one."""
+    """Every commented default of the example is the real one."""
     # Without `sealed` it is neither of the two.
     tables = {"architectures", "include", "metrics", "labels", "emulators", "handlers", "sealed"}
     shown: dict[str, Any] = {key: value for key, value in uncommented.items() if key not in tables}
@@ -56,7 +56,7 @@ def test_the_example_shows_the_defaults(uncommented: ConfigFile) -> None:
 
 
 def test_the_example_shows_every_key(uncommented: ConfigFile) -> None:
-    """Nothing has to be looked up elsewhere; extension cannot stand beside magic, so it is shown in words."""
+    """The example has every key; extension cannot stand beside magic, so a comment describes it."""
     assert uncommented.keys() == ConfigFile.__optional_keys__
     assert uncommented["metrics"].keys() == MetricsTable.__optional_keys__
     assert uncommented["emulators"].keys() == EmulatorsTable.__optional_keys__

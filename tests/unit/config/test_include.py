@@ -1,4 +1,4 @@
-"""``include``: rules of others as declared state."""
+"""``include``: rules of binfmt.d files as declared handlers."""
 
 import os
 from collections.abc import Callable
@@ -25,7 +25,7 @@ NONE = "architectures = []\n"
 
 @pytest.fixture
 def rules(tmp_path: Path) -> Path:
-    """A directory to include."""
+    """Return a directory to include."""
     directory = tmp_path / "rules"
     directory.mkdir()
     return directory
@@ -33,7 +33,7 @@ def rules(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    """Two directories in the place of systemd's four; tests/kernel has the real ones."""
+    """Return two directories in the place of systemd's four; tests/kernel has the real ones."""
     etc, lib = tmp_path / "etc", tmp_path / "lib"
     for directory in (etc, lib):
         directory.mkdir()
@@ -46,7 +46,7 @@ def names(config: Config) -> list[str]:
 
 
 def test_a_file_that_is_none_does_not_fill_the_log(load_text: Load, rules: Path) -> None:
-    """Its first lines say enough, and how many more there are."""
+    """A file full of bad lines has a warning for each of the first ten, and one with the number of the rest."""
     (rules / "a.conf").write_text("nothing of the kind\n" * 50_000)
     warnings = load_text(f"{NONE}include = ['{rules}']").warnings
     assert len(warnings) == 11
@@ -54,7 +54,7 @@ def test_a_file_that_is_none_does_not_fill_the_log(load_text: Load, rules: Path)
 
 
 def test_a_rule_is_a_declaration(load_text: Load, rules: Path) -> None:
-    """All that the line says, and where it stands."""
+    """A rule declares everything that its line contains, and its source is the file and the line."""
     (rules / "a.conf").write_text("# comment\n:a:M:1:AB:\\xff\\x00:/i:CF\n")
     config = load_text(f"{NONE}include = ['{rules}']")
     assert config.declarations == (
@@ -70,7 +70,10 @@ def test_a_rule_is_a_declaration(load_text: Load, rules: Path) -> None:
 
 
 def test_what_systemd_registers_itself_is_marked(load_text: Load, rules: Path, systemd: tuple[Path, Path]) -> None:
-    """By the directory, however that was included: `--persistent` need not write for the next boot what is there."""
+    """Rules in systemd's directories are marked as included, whichever word includes them.
+
+    systemd-binfmt registers these at boot, so `--persistent` need not write them for the next boot.
+    """
     for directory in (rules, *systemd):
         (directory / f"{directory.name}.conf").write_text(f":{directory.name}:M::A::/i:\n")
     config = load_text(f"{NONE}include = ['{rules}', '{systemd[0]}']")
@@ -80,7 +83,7 @@ def test_what_systemd_registers_itself_is_marked(load_text: Load, rules: Path, s
 
 
 def test_nothing_is_included_unless_it_says_so(load_text: Load, systemd: tuple[Path, Path]) -> None:
-    """The default is none; and a later file's array replaces the earlier."""
+    """By default nothing is included, and a later file's array replaces the earlier one."""
     (systemd[0] / "a.conf").write_text(":a:M::A::/i:\n")
     assert names(load_text(NONE)) == []
     assert names(load_text(f"{NONE}include = ['binfmt.d']")) == ["a"]
@@ -88,7 +91,7 @@ def test_nothing_is_included_unless_it_says_so(load_text: Load, systemd: tuple[P
 
 
 def test_systemds_precedence(load_text: Load, systemd: tuple[Path, Path]) -> None:
-    """The higher directory's file replaces and masks, and the order is that of the names over all of them."""
+    """The higher directory's file replaces and masks, and files are in order of their names over all directories."""
     etc, lib = systemd
     (etc / "b.conf").write_text(":b:M::B::/etc:\n")
     (etc / "m.conf").symlink_to("/dev/null")
@@ -106,7 +109,10 @@ def test_systemds_precedence(load_text: Load, systemd: tuple[Path, Path]) -> Non
 
 
 def test_the_order_is_catalog_included_handlers(load_text: Load, rules: Path, systemd: tuple[Path, Path]) -> None:
-    """So that of equal priority the admin's own word wins; several words count in their order."""
+    """Included rules come after the catalog and before [handlers], in the order of the words.
+
+    So of equal priority the administrator's own handler wins.
+    """
     (rules / "a.conf").write_text(":rule:M::A::/i:\n")
     (systemd[1] / "z.conf").write_text(":systemd:M::A::/i:\n")
     text = f"architectures = ['arm']\ninclude = ['{rules}', 'binfmt.d']\n"
@@ -115,7 +121,7 @@ def test_the_order_is_catalog_included_handlers(load_text: Load, rules: Path, sy
 
 
 def test_a_bad_line_is_a_warning_and_the_others_count(load_text: Load, rules: Path) -> None:
-    """File, line and reason; the file's other lines are declared."""
+    """A bad line is a warning with file, line and reason; the file's other lines are declared."""
     (rules / "a.conf").write_text(":a:M::A::/i:\n:b:M::\\x4::/i:\n:c:M::C::/i:\n")
     config = load_text(f"{NONE}include = ['{rules}']")
     assert names(config) == ["a", "c"]
@@ -124,7 +130,7 @@ def test_a_bad_line_is_a_warning_and_the_others_count(load_text: Load, rules: Pa
 
 
 def test_a_line_that_we_could_not_write_is_a_warning(load_text: Load, rules: Path) -> None:
-    """Its delimiter is one that we do not use, and all of ours are in its fields."""
+    """A rule whose fields contain all of our delimiters is a warning: it could not be registered."""
     (rules / "b.conf").write_text("\u0001:|,@%+=~^!\u0001M\u0001\u0001A\u0001\u0001/i\u0001\n")
     config = load_text(f"{NONE}include = ['{rules}']")
     (warning,) = config.warnings
@@ -133,7 +139,7 @@ def test_a_line_that_we_could_not_write_is_a_warning(load_text: Load, rules: Pat
 
 
 def test_many_warnings(load_text: Load, rules: Path) -> None:
-    """The first are said, and how many there are beside."""
+    """Of many warnings the first are reported, and the number of the rest."""
     (rules / "a.conf").write_text("".join(f":x:M::{n:04}::/i:\n" for n in range(1000)))
     warnings = load_text(f"{NONE}include = ['{rules}']").warnings
     assert len(warnings) == MOST_WARNINGS + 1
@@ -141,7 +147,7 @@ def test_many_warnings(load_text: Load, rules: Path) -> None:
 
 
 def test_the_same_name_again(load_text: Load, rules: Path) -> None:
-    """The later holds: an included one over the catalog's, [handlers] over the included, with a warning for each."""
+    """The later declaration of a name wins, with a warning: included over catalog, [handlers] over included."""
     (rules / "a.conf").write_text(":qemu-arm:M::A::/i:\n:two:M::B::/i:\n:two:M::C::/i:\n")
     text = f"architectures = ['arm']\ninclude = ['{rules}']\n[handlers.two]\nmagic = 'D'\ninterpreter = '/i'\n"
     config = load_text(text)
@@ -155,14 +161,20 @@ def test_the_same_name_again(load_text: Load, rules: Path) -> None:
 
 
 def test_a_whole_distributions_rules_are_one_warning(load_text: Load, rules: Path) -> None:
-    """Debian's qemu-user-binfmt has the names that "all" yields: that is said once, and no admin's mistake."""
+    """Included rules that replace entries of "all" have one warning together.
+
+    Debian's qemu-user-binfmt has these names, so that is no mistake of an administrator.
+    """
     (rules / "a.conf").write_text(":qemu-arm:M::A::/i:\n:qemu-ppc:M::B::/i:\n")
     (warning,) = load_text(f"include = ['{rules}']").warnings
     assert warning == 'included files replace these entries that "all" declares: qemu-arm, qemu-ppc'
 
 
 def test_our_own_file_is_left_out(load_text: Load, rules: Path) -> None:
-    """It derives from a config: what that has dropped must not come back by it.  Nothing is said of it."""
+    """A file that binfmtd wrote is not included, and raises no warning.
+
+    It derives from a config, and would bring back handlers that the config no longer has.
+    """
     says = Registration(Magic(b"A"), "/i", Flags.NONE)
     (rules / "binfmtd.conf").write_bytes(render_conf([("a", says)]))
     config = load_text(f"{NONE}include = ['{rules}']")
@@ -171,7 +183,10 @@ def test_our_own_file_is_left_out(load_text: Load, rules: Path) -> None:
 
 @pytest.mark.parametrize("what", ["directory", "file"])
 def test_what_others_can_write_is_left_out(load_text: Load, systemd: tuple[Path, Path], what: str) -> None:
-    """With the place and the remedy.  A directory of others cannot even hide what lies in a lower one."""
+    """A file or directory that another user can write is not included; a warning has its path and the remedy.
+
+    A directory that another user can write cannot even hide a file in a lower one.
+    """
     etc, lib = systemd
     for directory in systemd:
         (directory / "a.conf").write_text(f":{directory.name}:M::A::/i:\n")
@@ -197,7 +212,7 @@ def test_what_others_can_write_is_left_out(load_text: Load, systemd: tuple[Path,
 def test_what_cannot_be_read_is_a_warning(
     load_text: Load, rules: Path, make: Callable[[Path], object], says: str
 ) -> None:
-    """It names the file, hangs nobody, and the others count."""
+    """A file that cannot be read is a warning that names it; it blocks nothing, and the other files count."""
     make(rules / "a.conf")
     (rules / "b.conf").write_text(":b:M::B::/i:\n")
     config = load_text(f"{NONE}include = ['{rules}']")
@@ -208,7 +223,7 @@ def test_what_cannot_be_read_is_a_warning(
 
 
 def test_a_missing_directory(load_text: Load, tmp_path: Path) -> None:
-    """Named by its path it is a warning, since somebody meant it; of systemd's, most hosts lack some."""
+    """A missing directory is a warning if a path names it; of systemd's directories most hosts lack some."""
     (warning,) = load_text(f"{NONE}include = ['{tmp_path}/gone']").warnings
     assert warning == f"include: directory {tmp_path}/gone does not exist: create it, or remove it from `include`"
     (tmp_path / "gone").write_text("")
@@ -227,7 +242,7 @@ def test_a_missing_directory(load_text: Load, tmp_path: Path) -> None:
     ],
 )
 def test_anything_else_is_one_error(load_text: Load, config: Path, value: str, says: str) -> None:
-    """It names file, key and remedy."""
+    """Any other value is one error, which names file, key and remedy."""
     with pytest.raises(ConfigError) as caught:
         load_text(f"include = {value.replace(chr(39), chr(34))}")
     message = str(caught.value)
@@ -238,7 +253,10 @@ def test_anything_else_is_one_error(load_text: Load, config: Path, value: str, s
 def test_what_changes_while_it_is_read_is_read_again(
     load_text: Load, rules: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two versions are never mixed: a package that is being unpacked is waited for."""
+    """Files that change while they are read are read again, so two versions are never mixed.
+
+    A package manager may be unpacking them.
+    """
     (rules / "a.conf").write_text(":old:M::A::/i:\n")
     real = include.read
     reads: list[include.Included] = []
@@ -257,7 +275,10 @@ def test_what_changes_while_it_is_read_is_read_again(
 
 
 def test_what_never_holds_still_is_a_warning(load_text: Load, rules: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other people's files are no reason to have no config: what was last seen counts."""
+    """Included files that change without end are a warning, and their last content counts.
+
+    They belong to other programs, so they are no reason to have no config.
+    """
     passed = [0.0]
     monkeypatch.setattr(load_module, "monotonic", lambda: passed[0])
     monkeypatch.setattr(load_module, "sleep", lambda seconds: passed.__setitem__(0, passed[0] + seconds))
@@ -277,7 +298,7 @@ def test_what_never_holds_still_is_a_warning(load_text: Load, rules: Path, monke
 
 
 def test_included_directories_are_watched(config: Path, rules: Path, systemd: tuple[Path, Path]) -> None:
-    """What comes into them, what their links lead to, and a directory that is not there yet."""
+    """Included directories are watched, also missing ones, and so are the targets of links in them."""
     (rules / "link.conf").symlink_to("../elsewhere/a.conf")
     (config.parent / "elsewhere").mkdir()
     systemd[1].rmdir()
@@ -291,13 +312,13 @@ def test_included_directories_are_watched(config: Path, rules: Path, systemd: tu
 
 @pytest.mark.parametrize("text", ["include = 3", "include =", "x = '\u00e4'"])
 def test_an_unreadable_config_is_watched_all_the_same(config: Path, text: str) -> None:
-    """Somebody is about to mend it."""
+    """An invalid config is watched, too: an administrator may be about to correct it."""
     config.write_text(text, "latin-1")
     assert config.name in watched(str(config))[str(config.parent)]
 
 
 def test_a_change_in_an_included_directory_makes_the_config_young(config: Path, rules: Path) -> None:
-    """So a reload waits until nobody has written there for a while."""
+    """The config is as young as its included files, so a reload waits until they have been quiet for a while."""
     config.write_text(f"include = ['{rules}']")
     (rules / "a.conf").write_text("x")
     future = config.stat().st_mtime + 1000

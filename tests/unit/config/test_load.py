@@ -38,7 +38,7 @@ def architectures(config: Config) -> list[str | None]:
 
 
 def test_no_config_file_is_a_config(tmp_path: Path) -> None:
-    """The default path may be absent, and its directory too: that means "all"."""
+    """The default config file and its directory may be absent: that means "all"."""
     for default in (tmp_path / "binfmtd.toml", tmp_path / "missing" / "binfmtd.toml"):
         loaded = load(None, trust=ME, default=str(default))
         assert loaded.sources == ()
@@ -47,7 +47,7 @@ def test_no_config_file_is_a_config(tmp_path: Path) -> None:
 
 
 def test_conf_d_counts_without_a_config_file(tmp_path: Path) -> None:
-    """A package can bring its piece before the admin writes anything."""
+    """conf.d is read without a config file: a package can bring its part before an administrator writes anything."""
     (tmp_path / "conf.d").mkdir()
     (tmp_path / "conf.d" / "a.toml").write_text(ONE)
     loaded = load(None, trust=ME, default=str(tmp_path / "binfmtd.toml"))
@@ -55,7 +55,7 @@ def test_conf_d_counts_without_a_config_file(tmp_path: Path) -> None:
 
 
 def test_only_visible_toml_files_of_conf_d_are_read(load_text: Load, config: Path) -> None:
-    """Backups, editors' locks and anything else lie there without harm."""
+    """Backups, editors' locks and other files in conf.d are not read."""
     (config.parent / "conf.d").mkdir()
     for name in ("a.toml~", ".hidden.toml", "readme", "a.toml.dpkg-old"):
         (config.parent / "conf.d" / name).write_text("no toml")
@@ -64,20 +64,20 @@ def test_only_visible_toml_files_of_conf_d_are_read(load_text: Load, config: Pat
 
 
 def test_a_relative_path_is_shown_whole(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A message is of use in a log, where nobody knows the working directory."""
+    """A relative path is shown as an absolute one: the log does not show the working directory."""
     config.write_text(ONE)
     monkeypatch.chdir(config.parent)
     assert load(config.name, trust=ME).sources == (str(config),)
 
 
 def test_a_named_file_must_be_there(config: Path) -> None:
-    """Whoever names a file does not mean "all"."""
+    """A config file that is named and missing is an error: it does not mean "all"."""
     message = refused(config)
     assert message == f"{config}: cannot be read: No such file or directory: create it, or name another"
 
 
 def test_a_link_to_nowhere_is_no_absent_file(config: Path) -> None:
-    """A dangling link at the default path is a mistake, and must not mean "all"."""
+    """A dangling link at the default path is an error, and does not mean "all"."""
     config.symlink_to("nowhere")
     assert "the link leads to no existing file: correct or remove it" in refused(None, default=config)
 
@@ -97,7 +97,7 @@ def test_a_link_to_nowhere_is_no_absent_file(config: Path) -> None:
 def test_what_cannot_be_a_config_is_one_error(
     config: Path, where: str, make: Callable[[Path], object], said: str
 ) -> None:
-    """A FIFO does not hang, a directory is no traceback, and the file is named."""
+    """A file that cannot be a config is one error that names it; a FIFO does not block, a directory is no traceback."""
     path = config
     if where == "conf.d":
         config.write_text(ONE)
@@ -110,21 +110,21 @@ def test_what_cannot_be_a_config_is_one_error(
 
 
 def test_conf_d_must_be_a_directory(config: Path) -> None:
-    """A file of that name is a mistake that the message names."""
+    """A file with the name conf.d is an error that names it."""
     config.write_text(ONE)
     (config.parent / "conf.d").write_text("")
     assert refused(config).startswith(f"{config.parent}/conf.d: cannot be read: Not a directory")
 
 
 def test_a_link_to_itself(config: Path) -> None:
-    """No mode would make it readable."""
+    """A link that leads to itself is an error with its own remedy, since no mode would make it readable."""
     config.symlink_to(config.name)
     assert refused(config).endswith(": the link leads back to itself: correct or remove it")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
 def test_what_may_not_be_read_is_not_taken_for_absent(config: Path) -> None:
-    """An ordinary user's `check` must not say that root's closed directory means "all"."""
+    """A config that may not be read is an error: for an ordinary user root's closed directory does not mean "all"."""
     (config.parent / "closed").mkdir(mode=0)
     assert "Permission denied" in refused(None, default=config.parent / "closed" / "binfmtd.toml")
     config.write_text(ONE)
@@ -134,7 +134,7 @@ def test_what_may_not_be_read_is_not_taken_for_absent(config: Path) -> None:
 
 @pytest.mark.parametrize("which", ["binfmtd.toml", "conf.d", "conf.d/a.toml"])
 def test_what_others_can_write_is_refused(config: Path, which: str) -> None:
-    """The file, conf.d and what is in it: the message names the place, before the content is even looked at."""
+    """A file or conf.d that another user can write is refused by its path, before any content is read."""
     config.write_text("not toml")
     (config.parent / "conf.d").mkdir()
     (config.parent / "conf.d" / "a.toml").write_text("not toml")
@@ -145,7 +145,7 @@ def test_what_others_can_write_is_refused(config: Path, which: str) -> None:
 
 
 def test_an_empty_conf_d_that_others_can_write_is_refused(config: Path) -> None:
-    """Whoever can put a file there decides what runs here."""
+    """An empty conf.d that another user can write is refused: a file in it would decide what runs here."""
     config.write_text(ONE)
     (config.parent / "conf.d").mkdir()
     (config.parent / "conf.d").chmod(0o777)
@@ -154,14 +154,14 @@ def test_an_empty_conf_d_that_others_can_write_is_refused(config: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 def test_somebody_elses_config_is_refused(config: Path) -> None:
-    """Whoever owns the file could change it at any time."""
+    """Another user's config is refused, since its owner could change it at any time."""
     config.write_text(ONE)
     os.chown(config, 1000, 1000)
     assert f"'{config}' (owner 1000, mode 0644) belongs to another user" in refused(config, trust=Trust(0))
 
 
 class Clock:
-    """Time that passes only in naps, each of which may do something to the files."""
+    """A clock that advances only in naps, each of which may change the files."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, during: Callable[[int], object]) -> None:
         self.passed, self.naps, self.during = 0.0, 0, during
@@ -176,7 +176,7 @@ class Clock:
 
 
 def test_what_changes_while_it_is_read_is_read_again(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two versions are never mixed."""
+    """Files that change while they are read are read again, so two versions are never mixed."""
     config.write_text("architectures = ['arm']\n# old")
     (config.parent / "conf.d").mkdir()
     (config.parent / "conf.d" / "a.toml").write_text("resync = '1m'")
@@ -197,7 +197,7 @@ def test_what_changes_while_it_is_read_is_read_again(config: Path, monkeypatch: 
 
 
 def test_what_was_judged_is_what_is_read(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever turns a link elsewhere between the look and the open, and back, gains nothing."""
+    """A config whose link is turned elsewhere between the look and the open, and back, is refused."""
     good, evil = config.parent / "good", config.parent / "evil"
     good.write_text(ONE)
     evil.write_text("architectures = ['riscv64']")
@@ -221,7 +221,7 @@ def test_what_was_judged_is_what_is_read(config: Path, monkeypatch: pytest.Monke
 def test_a_file_that_vanishes_while_it_is_read_is_no_error_if_it_comes_back(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An error counts only if nothing moved meanwhile."""
+    """An error counts only if no file changed meanwhile."""
     config.write_text(ONE)
     Clock(monkeypatch, lambda nap: nap == 1 and config.write_text(ONE))
     calls = 0
@@ -238,7 +238,7 @@ def test_a_file_that_vanishes_while_it_is_read_is_no_error_if_it_comes_back(
 
 
 def test_a_file_that_never_holds_still_is_an_error(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After two seconds it is given up, and the message says how to write it."""
+    """A file that still changes after two seconds is an error, and the message names the right way to write it."""
     config.write_text(ONE)
     clock = Clock(monkeypatch, lambda _nap: None)
 
@@ -254,6 +254,6 @@ def test_a_file_that_never_holds_still_is_an_error(config: Path, monkeypatch: py
 
 
 def test_importing_is_light() -> None:
-    """pydantic takes longer than all the rest, and comes only with the first load."""
+    """Importing the loader does not import pydantic, which takes longer than all the rest; the first load does."""
     code = "import sys, binfmtd.config.load; sys.exit('pydantic' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -17,7 +17,7 @@ Load = Callable[..., Config]
 
 
 def test_a_later_key_wins_and_an_array_replaces(load_text: Load, config: Path) -> None:
-    """conf.d comes after the main file, in name order; what a file does not say stays."""
+    """conf.d follows the main file, in name order; a later key replaces the earlier one, and other keys stay."""
     loaded = load_text(
         "architectures = ['arm64']\nkeep = ['a', 'b']\nresync = '1m'",
         b="resync = '2m'\narchitectures = ['arm']",
@@ -31,7 +31,7 @@ def test_a_later_key_wins_and_an_array_replaces(load_text: Load, config: Path) -
 
 
 def test_emulators_merge_key_by_key_under_any_name(load_text: Load) -> None:
-    """One file's [emulators.arm64] and another's [emulators.aarch64] are one table."""
+    """[emulators.arm64] of one file and [emulators.aarch64] of another are one table."""
     loaded = load_text(
         "architectures = ['arm64']\n[emulators]\nflags = ''\n[emulators.arm64]\nentry = 'e'\npriority = 1",
         a="[emulators]\npaths = ['/p/{name}']\n[emulators.aarch64]\npriority = 2",
@@ -42,7 +42,7 @@ def test_emulators_merge_key_by_key_under_any_name(load_text: Load) -> None:
 
 
 def test_metrics_merge_key_by_key(load_text: Load) -> None:
-    """One file says where the textfile is, another where HTTP listens; of two that say the same the later holds."""
+    """One file may name the textfile, another the address for HTTP; of one key the later value wins."""
     loaded = load_text(
         "architectures = []\n[metrics]\ntextfile = '/t/a.prom'\nlisten = '127.0.0.1:1'",
         a="[metrics]\nlisten = '127.0.0.1:2'",
@@ -52,7 +52,7 @@ def test_metrics_merge_key_by_key(load_text: Load) -> None:
 
 
 def test_a_later_handler_replaces_the_whole_table(load_text: Load, config: Path) -> None:
-    """Nothing of the earlier one is left, its place is that of the later, and a warning names both files."""
+    """A later table of a handler replaces the whole earlier one, and its place; a warning names both files."""
     loaded = load_text(
         "architectures = []\n"
         "[handlers.x]\nmagic = 'x'\ninterpreter = '/old'\npriority = 5\n"
@@ -77,7 +77,7 @@ def test_a_later_handler_replaces_the_whole_table(load_text: Load, config: Path)
     ],
 )
 def test_an_error_names_the_file_that_is_to_blame(load_text: Load, config: Path, later: str, key: str) -> None:
-    """Even for what is only seen when all is put together."""
+    """An error names the file that caused it, even if it shows only when all files are merged."""
     with pytest.raises(ConfigError) as caught:
         load_text("architectures = ['all']\n[emulators]\nflags = 'F'", a=later, b="settle = '5ms'")
     assert str(caught.value).startswith(f"{config.parent}/conf.d/a.toml: {key}: ")
@@ -105,7 +105,7 @@ EXPECTED: list[object] = [
 def test_the_order_of_the_directory_does_not_matter(
     tmp_path_factory: pytest.TempPathFactory, order: list[str], seed: int
 ) -> None:
-    """However the files came to be, and however the directory lists them, the same Config comes out."""
+    """The Config does not depend on the order in which files were made, or in which the directory lists them."""
     directory = tmp_path_factory.mktemp("order")
     (directory / "conf.d").mkdir()
     for name in order:

@@ -1,4 +1,4 @@
-"""What `import` prints, read as a config."""
+"""The output of `import`, read as a config."""
 
 import os
 from pathlib import Path
@@ -29,7 +29,7 @@ FOUND = st.builds(Found, NAMES, REGISTRATIONS, st.text(max_size=9), st.booleans(
 
 @given(handlers=st.lists(FOUND, max_size=5, unique_by=lambda found: found.name))
 def test_what_is_imported_is_declared(handlers: list[Found]) -> None:
-    """Names, registrations, order and what is disabled come back from the config, and nothing else is declared."""
+    """The config declares exactly what was imported: names, registrations, order, and what is disabled."""
     parsed = parse(render_toml(handlers), "f")
     config = build.build(merge.merge([("f", parsed)]), ("f",))
     assert config.warnings == ()
@@ -39,6 +39,6 @@ def test_what_is_imported_is_declared(handlers: list[Found]) -> None:
 
 
 def test_nothing_imported_declares_nothing(tmp_path: Path) -> None:
-    """An empty import is not the empty config, which would mean "all"."""
+    """An empty import declares nothing, unlike the empty config, which would mean "all"."""
     (tmp_path / "c.toml").write_text(render_toml([]))
     assert load(str(tmp_path / "c.toml"), trust=Trust(os.geteuid())).declarations == ()

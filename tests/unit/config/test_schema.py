@@ -19,7 +19,7 @@ def handler(line: str) -> str:
 
 
 BAD = [
-    # the text, the key that is named, what the message says
+    # the text, the key that the message names, a part of the message
     ("setle = '20ms'", "setle", "unknown key: did you mean settle or sealed?"),
     ("restor = []", "restor", "did you mean restore"),
     ("restore = 'x'", "restore", "'x' must be an array, like"),
@@ -123,7 +123,7 @@ BAD = [
 
 @pytest.mark.parametrize(("text", "key", "said"), BAD, ids=[f"{key}-{n}"[:60] for n, (_, key, _) in enumerate(BAD)])
 def test_a_bad_config_names_file_key_and_remedy(load_text: Load, config: Path, text: str, key: str, said: str) -> None:
-    """One line: the file, the dotted key, what is wrong and what to write instead."""
+    """An invalid value is one line: the file, the dotted key, the fault, and what to write instead."""
     with pytest.raises(ConfigError) as caught:
         load_text(text)
     message = str(caught.value)
@@ -145,7 +145,7 @@ def test_a_bad_config_names_file_key_and_remedy(load_text: Load, config: Path, t
     ],
 )
 def test_a_syntax_error_names_the_line(text: str, said: str) -> None:
-    """Whatever is no TOML is one ConfigError, with the line where the parser knows it."""
+    """Any text that is not TOML is one ConfigError, with the line if the parser reports it."""
     with pytest.raises(ConfigError, match=r"^/etc/b\.toml: not valid TOML: ") as caught:
         parse(text, "/etc/b.toml")
     assert said in str(caught.value)
@@ -157,12 +157,12 @@ def test_a_syntax_error_names_the_line(text: str, said: str) -> None:
     [("5m", 300), ("20ms", 0.02), ("1h30m", 5400), ("90s", 90), ("1h1m1s1ms", 3661.001), ("0s", 0), ("1m5ms", 60.005)],
 )
 def test_durations_are_numbers_with_units(text: str, seconds: float) -> None:
-    """Hours, minutes, seconds and milliseconds, in this order, as seconds."""
+    """A duration has hours, minutes, seconds and milliseconds, in this order; the result is in seconds."""
     assert duration(text, 0, 10_000) == pytest.approx(seconds)
 
 
 def test_every_setting_of_the_policy_has_its_key() -> None:
-    """The keys of the config are the fields of Policy and the tables: nothing is forgotten."""
+    """The keys of the config are exactly the fields of Policy and the tables."""
     tables = {"architectures", "include", "metrics", "labels", "emulators", "handlers"}
     assert set(Policy._fields) | tables == ConfigFile.__optional_keys__
 
@@ -177,5 +177,5 @@ def test_every_setting_of_the_policy_has_its_key() -> None:
     ],
 )
 def test_keys_are_shown_as_toml_writes_them(parts: tuple[str | int, ...], text: str) -> None:
-    """Odd names are quoted, and control characters never reach a message."""
+    """Odd names in a key are quoted, and their control characters are escaped."""
     assert dotted(*parts) == text

@@ -1,4 +1,4 @@
-"""Keys of many parts, which would take hours, are refused; what only has dots in it is not."""
+"""Keys of many parts, which would take hours, are refused; a text that only contains many dots is not."""
 
 import pytest
 
@@ -20,7 +20,7 @@ MANY = 20_000
     ids=["key", "header", "quoted", "inline", "after a text", "below a header"],
 )
 def test_a_key_of_many_parts(text: str) -> None:
-    """However its parts are written; the line is told."""
+    """A key of many parts is refused however its parts are written, and the message has the line."""
     line = 2 if text.startswith("x = {") else 1
     with pytest.raises(ValueError, match=rf"too many keys joined by dots \(at line {line}, \d+ dots\)"):
         tables(text)
@@ -38,5 +38,5 @@ def test_a_key_of_many_parts(text: str) -> None:
     ids=["key", "comment", "array", "handlers", "nothing"],
 )
 def test_what_has_dots(text: str) -> None:
-    """In texts, comments and numbers, and in many tables."""
+    """Dots in texts, comments and numbers, and in many tables, are accepted."""
     tables(text)

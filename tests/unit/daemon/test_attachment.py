@@ -1,4 +1,4 @@
-"""When the daemon looks again without an event."""
+"""The times of looks without an event."""
 
 import errno
 from unittest import mock
@@ -17,7 +17,7 @@ WRITABLE = Mounted("/m", 1, read_only=False)
 
 
 class World:
-    """An attachment, the clock, and what the mount table says."""
+    """An attachment with a clock, and with a mount that stands for the mount table."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
@@ -30,7 +30,7 @@ class World:
         self.look()
 
     def look(self, again: Again | None = None, number: int = errno.ENOMEM, took: float = 0.0) -> float:
-        """Look, which may fail; returns in how many seconds to look again."""
+        """Make a look, which may fail; return the number of seconds until the next one."""
         self.attachment.begin()
         self.attachment.attach(self.attachment.find())
         if again is not None:
@@ -42,12 +42,15 @@ class World:
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    """Return one where all is well."""
+    """Return a world where nothing fails."""
     return World(monkeypatch)
 
 
 def test_what_may_go_better_without_an_event_is_tried_again(world: World) -> None:
-    """At once, then at growing intervals; after a look without a failure everything is as before."""
+    """After a failure that may end without an event a look comes at once, then at growing intervals.
+
+    After a look without a failure the intervals are as before.
+    """
     world.now += 100
     world.attachment.failed(WriteRefusedError("refused", errno.ENOMEM, Again.LATER))
     assert world.attachment.look_at(RESYNC) <= world.now
@@ -58,7 +61,7 @@ def test_what_may_go_better_without_an_event_is_tried_again(world: World) -> Non
 
 @pytest.mark.parametrize("again", [Again.RELOAD, Again.MOUNT, Again.NOW])
 def test_what_an_event_reports_is_waited_for(world: World, again: Again) -> None:
-    """Then nothing is looked at in vain; nor does it hide another failure."""
+    """If an event reports the end of a failure, there are no extra looks; nor does it hide another failure."""
     assert world.look(again) == RESYNC
     world.attachment.failed(WriteRefusedError("refused", errno.ENOMEM, Again.LATER))
     world.attachment.failed(WriteRefusedError("refused", errno.EINVAL, again))
@@ -66,7 +69,7 @@ def test_what_an_event_reports_is_waited_for(world: World, again: Again) -> None
 
 
 def test_read_only(world: World) -> None:
-    """Whether a write was refused or the mount table says so: it is said, and looked for its end."""
+    """A read-only mount, by a refused write or by the mount table, is a problem, and looks search for its end."""
     assert world.look(Again.LATER, errno.EROFS) == 1
     assert world.attachment.problem == "/m is mounted read-only: run `mount -o remount,bind,rw /m`"
     world.mounted = WRITABLE._replace(read_only=True)
@@ -78,12 +81,12 @@ def test_read_only(world: World) -> None:
 
 
 def test_looks_take_a_twentieth_of_a_core(world: World) -> None:
-    """However long one takes; and `resync` is the longest interval."""
+    """However long a look takes, looks take a twentieth of a core; `resync` is the longest interval."""
     assert world.look(Again.LATER, took=1.0) == 20
     assert world.look(Again.LATER, took=100.0) == RESYNC
 
 
 def test_without_inotify_looks_take_the_place_of_events(world: World) -> None:
-    """These do not become rarer."""
+    """Without inotify looks take the place of events, and do not become rarer."""
     world.watch.exhausted = "no inotify watch is left"
     assert [world.look(Again.LATER) for _ in range(3)] == [1, 1, 1]

@@ -1,4 +1,4 @@
-"""Who changed what, from the events and from what stands in an entry's place."""
+"""The cause of a drift, from the events and from the entry in a name's place."""
 
 from collections.abc import Iterable
 
@@ -54,7 +54,10 @@ def settled(known: Causes, drift: Drift, reason: str = "why", replaced: Iterable
 def test_a_flush_and_what_came_after_it(
     monkeypatch: pytest.MonkeyPatch, started: float | None, entry: Entry, words: str
 ) -> None:
-    """Whether the hot path or the pass has met the other entry; systemd says when it started systemd-binfmt."""
+    """A flush and the entry after it are one cause, whether the hot path or only the pass has read that entry.
+
+    systemd reports when it started systemd-binfmt.
+    """
     monkeypatch.setattr(causes, "unit_started", lambda _: started)
     met = Causes()
     met.take_in(reaction(Drift.MISSING), heard(flushed=True), ())
@@ -66,7 +69,7 @@ def test_a_flush_and_what_came_after_it(
 
 
 def test_a_flush_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Heard at once or learned afterwards: everything went at once."""
+    """A flush removes everything at once, whether its event comes with the removal or afterwards."""
     monkeypatch.setattr(causes, "unit_started", lambda _: 0.3)
     known = Causes()
     known.take_in(reaction(Drift.MISSING), heard(), ())
@@ -78,7 +81,7 @@ def test_a_flush_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_removal_by_name_is_no_flush(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though another process flushed just before it."""
+    """An entry that is removed by name was not removed by a flush, even if another process flushed just before."""
     monkeypatch.setattr(causes, "unit_started", lambda _: 0.3)
     known = Causes()
     known.take_in(reaction(Drift.MISSING), heard("one", flushed=True), ())
@@ -86,7 +89,7 @@ def test_a_removal_by_name_is_no_flush(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_no_event_has_told() -> None:
-    """The look at everything finds it: that says what is not as it should be, and nothing of who did it."""
+    """For a drift that only a pass finds, the cause has what is wrong with the entry, and no process."""
     assert settled(Causes(), Drift.MISSING).full == "missing"
     assert settled(Causes(), Drift.CHANGED, "flags are C, should be F").full == (
         "different from the config: flags are C, should be F"
@@ -95,7 +98,7 @@ def test_what_no_event_has_told() -> None:
 
 @pytest.mark.parametrize("drift", Drift)
 def test_each_drift_has_its_words(drift: Drift) -> None:
-    """Found by the hot path, by a pass, or by both one after the other."""
+    """Each drift has words, if the hot path finds it, if a pass does, or if both do one after the other."""
     known = Causes()
     (cause,) = known.take_in(reaction(drift), heard("one"), ()).values()
     assert cause.words

@@ -1,4 +1,4 @@
-"""When a requested reload reads the config: not while another program is writing it."""
+"""The time at which a requested reload reads the config: not while another program is writing it."""
 
 import pytest
 
@@ -11,7 +11,7 @@ CONFIG = Config(())
 
 
 class Written:
-    """A config with these ages, one at each look."""
+    """A config with these ages, one for each look."""
 
     def __init__(self, *ages: float) -> None:
         self.ages = list(ages)
@@ -34,20 +34,20 @@ def test_a_young_config_is_waited_for() -> None:
 
 
 def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A config that never holds still is read all the same."""
+    """A config that changes without end is read all the same."""
     monkeypatch.setattr(config_source, "PATIENCE", 0.05)
     assert Written(CONFIG_AGE - 0.02).source.load_when_quiet().config is CONFIG
 
 
 def test_a_file_from_the_future_is_not_waited_for() -> None:
-    """The wall clock may have gone backwards: a negative age says nothing."""
+    """A negative age is not waited for: the wall clock may have gone backwards."""
     written = Written(-86400, 0.1)
     assert written.source.load_when_quiet().config is CONFIG
     assert written.ages == [0.1]
 
 
 def test_an_invalid_config_is_a_result() -> None:
-    """The loop gets the error, to keep the config in force and to log it."""
+    """The loop gets the error of an invalid config, to keep the config in force and to log it."""
 
     def load() -> Config:
         raise ConfigError("not valid")

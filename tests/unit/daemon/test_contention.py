@@ -1,4 +1,4 @@
-"""Backing off from who keeps undoing repairs; the times are the tests' own."""
+"""Backing off from a name whose repairs another process keeps undoing; each test sets the times."""
 
 from itertools import pairwise
 
@@ -24,7 +24,7 @@ def repaired(times: int, step: float, name: str = "a", start: float = 100.0) -> 
 
 
 def test_the_tenth_repair_within_ten_seconds_begins_it() -> None:
-    """Not the ninth, and only that one says so; it is spaced by 0.1 s."""
+    """The tenth repair begins a backoff, not the ninth, and only the tenth returns True; the next waits 0.1 s."""
     contention, began = repaired(10, 1.0)
     assert began == [False] * 9 + [True]
     assert contention.contended() == {"a"}
@@ -34,27 +34,27 @@ def test_the_tenth_repair_within_ten_seconds_begins_it() -> None:
 
 
 def test_slow_repairs_never_begin_it() -> None:
-    """Ten in more than ten seconds are no contention, however long it goes on."""
+    """Ten repairs in more than ten seconds begin no backoff, however long that goes on."""
     contention, began = repaired(100, WINDOW / (REPAIRS - 1) + 0.01)
     assert not any(began)
     assert contention.contended() == frozenset()
 
 
 def test_pauses_double_up_to_thirty_seconds() -> None:
-    """0.1, 0.2, 0.4 and so on; a repair that comes when it may does not begin a second contention."""
+    """Pauses are 0.1, 0.2, 0.4 s and so on; a repair that comes when it may begins no second backoff."""
     contention, _ = repaired(10, 0.0)
     pauses = []
     now = 100.0
     for _ in range(12):
         pauses.append(contention.allowed_at("a") - now)
         now = contention.allowed_at("a")
-        assert contention.over(now) == []  # whoever is still at it after the longest pause is still contended with
+        assert contention.over(now) == []  # no end as long as repairs follow, even at the longest pause
         assert not contention.repaired("a", now)
     assert pauses == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0, 30.0])
 
 
 def test_other_names_are_not_slowed() -> None:
-    """Each name has a history of its own."""
+    """Each name has its own history."""
     contention, _ = repaired(10, 0.0)
     contention.repaired("b", 100.0)
     assert contention.contended() == {"a"}
@@ -62,7 +62,7 @@ def test_other_names_are_not_slowed() -> None:
 
 
 def test_sixty_seconds_without_a_repair_end_it() -> None:
-    """Then the name begins with a clean slate; names that were never contended are forgotten silently."""
+    """After 60 s without a repair a name has no history; only names that were backed off from are returned."""
     contention, _ = repaired(10, 0.0)
     contention.repaired("b", 100.0)
     assert contention.end_at() == 100.0 + QUIET
@@ -76,7 +76,7 @@ def test_sixty_seconds_without_a_repair_end_it() -> None:
 
 
 def test_the_whole_instance() -> None:
-    """A burst of flushes is what package managers do; who goes on at that rate holds everything up."""
+    """A burst of flushes, as by package managers, begins no backoff; at that rate without end it holds all names."""
     contention, began = repaired(REPAIRS_OF_ALL, 0.02, INSTANCE)
     assert began == [False] * (REPAIRS_OF_ALL - 1) + [True]
     assert contention.allowed_at("any") == contention.allowed_at(INSTANCE) == pytest.approx(100 + 599 * 0.02 + 0.1)
@@ -86,7 +86,7 @@ def test_the_whole_instance() -> None:
 
 @given(gaps=st.lists(st.floats(0, 40), max_size=40))
 def test_once_contended_repairs_are_rare(gaps: list[float]) -> None:
-    """Whatever the other does: who keeps to `allowed_at` makes few repairs a minute, and pauses never shrink."""
+    """A caller that keeps to `allowed_at` makes few repairs a minute, and pauses never shrink."""
     contention, _ = repaired(10, 0.0)
     now, at = 100.0, []
     for gap in gaps:

@@ -39,14 +39,14 @@ RELEVANT = (
 
 
 def test_what_a_plan_looks_at() -> None:
-    """Left out is what shares no file with a handler and takes no program; the listing stays whole."""
+    """Left out are entries that share no file with a handler and take no program; the listing stays whole."""
     observed = ObservedState((BYSTANDER, *RELEVANT, OPAQUE))
     found = EntryIndex([PROGRAM]).without_bystanders(observed, desired(), {})
     assert (found.relevant, found.entries, found.by_name) == (RELEVANT, observed.entries, observed.by_name)
 
 
 def test_what_the_config_removes_or_restores_is_looked_at() -> None:
-    """Under `unmanaged = "remove"` each foreign entry is, and under `restore` those that it names."""
+    """Under `unmanaged = "remove"` each foreign entry is relevant, and under `restore` those that it names."""
     observed, index = ObservedState((BYSTANDER, OPAQUE)), EntryIndex([PROGRAM])
     assert index.without_bystanders(observed, desired(unmanaged=Unmanaged.REMOVE), {}).relevant == observed.entries
     assert index.without_bystanders(observed, desired(restore=("by*",)), {}).relevant == (BYSTANDER,)
@@ -64,14 +64,14 @@ def test_what_we_registered_ourselves_is_looked_at() -> None:
 
 
 def test_an_entry_that_has_changed_is_judged_again() -> None:
-    """Another program registers a bystander's name for files of ours, and registers the first one again."""
+    """A bystander that another program registers for files of ours is relevant, and then may be a bystander again."""
     index, wanted, other = EntryIndex([PROGRAM]), desired(), entry("bystander", Magic(b"ABC"), 2)
     for each, relevant in ((BYSTANDER, ()), (other, (other,)), (BYSTANDER, ())):
         assert index.without_bystanders(ObservedState((each,)), wanted, {}).relevant == relevant
 
 
 def test_nothing_new_is_the_same_object() -> None:
-    """What was made of it lasts: the entries by name, and their places."""
+    """Without a change the same object is returned, so its entries by name and their places are kept."""
     observed, index, wanted = ObservedState((BYSTANDER, *RELEVANT)), EntryIndex([PROGRAM]), desired()
     first = index.without_bystanders(observed, wanted, {})
     assert index.without_bystanders(observed, wanted, {}) is first
@@ -80,7 +80,7 @@ def test_nothing_new_is_the_same_object() -> None:
 @settings(max_examples=300)
 @given(before=worlds(), world=worlds(), changes=st.booleans())
 def test_the_plan_is_the_same(before: World, world: World, changes: bool) -> None:
-    """With bystanders and without them, also where the index knows them from an earlier look."""
+    """The plan with bystanders equals that without them, also if the index has them from an earlier look."""
     index, wanted = EntryIndex([PROGRAM]), world.desired()
     if changes:
         index.without_bystanders(before.observed, wanted, before.records)
@@ -92,7 +92,7 @@ def test_the_plan_is_the_same(before: World, world: World, changes: bool) -> Non
 
 
 def test_a_plan_over_surroundings_of_its_own() -> None:
-    """The example of the module: with a handler for AB, an entry for C changes nothing."""
+    """With a handler for AB, an entry for C changes nothing: the example of the module."""
     observed, wanted = ObservedState((BYSTANDER, *RELEVANT)), desired()
     found = EntryIndex([PROGRAM]).without_bystanders(observed, wanted, {})
     assert plan(wanted, found, Surroundings()) == plan(wanted, observed, Surroundings())

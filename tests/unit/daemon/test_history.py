@@ -12,7 +12,7 @@ from binfmtd.report.happened import REPAIRED
 def row(
     *names: str, reason: str = "removed by another process", minute: int = 0, event: str = REPAIRED
 ) -> dict[str, Any]:
-    """Return what an incident of this minute leaves."""
+    """Return the row of an incident of this minute."""
     incident = Incident(event, "warning", 0.0)
     incident.add(names, reason, "", "missing", 0.0)
     incident.lasted(0.001, 0.04)
@@ -22,7 +22,7 @@ def row(
 
 @given(numbers=st.lists(st.integers(), max_size=3 * LENGTH, unique=True))
 def test_the_last_hundred(numbers: list[int]) -> None:
-    """In the order in which they came."""
+    """The last hundred rows are kept, in the order in which they came."""
     history = History()
     for number in numbers:
         history.add(row(str(number)))
@@ -30,7 +30,7 @@ def test_the_last_hundred(numbers: list[int]) -> None:
 
 
 def test_a_flush_of_thousands_is_one_short_row() -> None:
-    """A hundred names, and how many there were."""
+    """A row has a hundred names at most, and the number of all."""
     history = History()
     history.add(row(*(str(number) for number in range(1000))))
     (found,) = history.rows([])
@@ -38,7 +38,7 @@ def test_a_flush_of_thousands_is_one_short_row() -> None:
 
 
 def test_what_is_repeated_is_one_row() -> None:
-    """With the first and the last time, the names, the number of repeats, and the longest repair."""
+    """A repeated row has the first and the last time, the names, the number of repeats, and the longest repair."""
     history = History()
     history.add(row("a", "b", minute=1))
     history.add(row("c", reason="disabled by another process", minute=2))
@@ -55,7 +55,7 @@ def test_what_is_repeated_is_one_row() -> None:
     [row("b"), row("a", "b"), row("a", reason="disabled"), row("a", event="entry_removed"), row("a", minute=61)],
 )
 def test_what_is_not_the_same_has_a_row_of_its_own(later: dict[str, Any]) -> None:
-    """Other entries, another cause, another event, or more than an hour in between."""
+    """Other entries, another cause, another event, or more than an hour in between make a new row."""
     history = History()
     history.add(row("a"))
     history.add(later)
@@ -63,7 +63,7 @@ def test_what_is_not_the_same_has_a_row_of_its_own(later: dict[str, Any]) -> Non
 
 
 def test_what_is_going_on_is_shown_with_what_it_will_be_merged_with() -> None:
-    """The status is not written with a row that is taken back."""
+    """An open incident is shown merged with the row that it repeats, so the status never takes a row back."""
     history = History([row("a")])
     incident = Incident(REPAIRED, "warning", 0.0)
     incident.add(["a"], "removed by another process", "", "missing", 0.0)
@@ -75,7 +75,7 @@ def test_what_is_going_on_is_shown_with_what_it_will_be_merged_with() -> None:
 
 
 def test_it_is_continued() -> None:
-    """By the next daemon, from what the status file says; what no daemon wrote so is left out."""
+    """The next daemon continues with the rows of the status file; those that no daemon writes are left out."""
     rows = [row("a"), row("b", "c", reason="x")]
     odd: list[Any] = [None, {}, [], row("a") | {"at": "soon"}, row("a") | {"entry": 5}, row("a") | {"times": "2"}]
     assert History([*odd, *rows]).rows([]) == rows

@@ -1,4 +1,4 @@
-"""What the hot path does with what it hears while it looks: a flush goes on, others register again."""
+"""The hot path and the events that arrive while it looks: a flush goes on, other programs register again."""
 
 from collections.abc import Callable, Collection
 from typing import cast
@@ -30,7 +30,7 @@ TEMPORARY = Policy(stand_ins=StandInPolicy.TEMPORARY)
 
 
 class World:
-    """Three handlers in order on a simulated kernel, and the hot path that has seen them."""
+    """Three handlers in order on a simulated kernel, and a hot path made after a look at them."""
 
     def __init__(self) -> None:
         self.kernel = SimulatedKernel()
@@ -43,13 +43,13 @@ class World:
         self.see()
 
     def see(self, may: Callable[[str], bool] = lambda _: True, failed: Collection[str] = ()) -> None:
-        """Look at everything, as a pass does; ``may``: which are not backed off from."""
+        """Look at everything, as a pass does; ``may`` returns False for names that are backed off from."""
         observed = self.kernel.observed()
         look = Look(observed, self.desired, Surroundings(), plan(self.desired, observed, Surroundings()))
         self.hot = HotPath(look, failed, may, may, lambda _: True)
 
     def react(self, heard: Heard, meanwhile: Callable[[], Heard] = Heard) -> Reaction:
-        """Let it answer; ``meanwhile`` happens after its first look."""
+        """Have the hot path handle events; ``meanwhile`` is called after its first look."""
 
         def listen() -> Heard:
             self.listened += 1
@@ -57,12 +57,12 @@ class World:
 
         through = Through(self.kernel, self.refuse)
         self.seen = through.seen
-        if heard.flushed and heard.names:  # as the events look before they are understood
+        if heard.flushed and heard.names:  # as the watch does before it examines the events
             self.hot.rush(cast(Writer, through))
         return self.hot.react(heard, listen, cast(Instance, through), cast(Writer, through))
 
     def flush(self) -> None:
-        """Take the rest away."""
+        """Remove all entries that are left."""
         for entry in self.kernel.observed().entries:
             self.kernel.remove(entry.name)
 
@@ -76,7 +76,7 @@ def world() -> World:
 
 
 def written(name: str) -> Heard:
-    """Somebody wrote to this entry's file."""
+    """Return the event of another program's write to this entry's file."""
     heard = Heard([name])
     heard.written.add(name)
     return heard
@@ -87,7 +87,7 @@ STATUS = Heard(everything=True, flushed=True)
 
 @pytest.mark.parametrize("more", [STATUS, Heard(["a", "b"])], ids=["with status", "without"])
 def test_a_flush_that_goes_on_is_answered_as_a_whole(world: World, more: Heard) -> None:
-    """Heard at its first removal: all get a stand-in at once, in order, and it counts as the flush that it is."""
+    """After the first removal of a flush all handlers get a stand-in at once, in order, and it counts as a flush."""
     world.kernel.remove("c")
     heard = Heard(["c"])
 
@@ -102,7 +102,7 @@ def test_a_flush_that_goes_on_is_answered_as_a_whole(world: World, more: Heard) 
 
 
 def test_one_that_nobody_wrote_to_is_no_flush(world: World) -> None:
-    """As long as another handler has its entry."""
+    """A removal without a write to the file is no flush as long as another handler has its entry."""
     world.kernel.remove("c")
     heard = Heard(["c"])
     assert list(world.react(heard).found) == ["c"]
@@ -110,7 +110,7 @@ def test_one_that_nobody_wrote_to_is_no_flush(world: World) -> None:
 
 
 def test_what_is_known_to_be_gone_proves_no_flush(world: World) -> None:
-    """All were removed by name and have stand-ins: whoever registers something after that has taken nothing away."""
+    """Entries that were removed by name before, and have stand-ins, are no sign of a flush at the next event."""
     for name in "abc":
         world.kernel.remove(name)
         world.react(written(name))
@@ -123,7 +123,7 @@ def test_what_is_known_to_be_gone_proves_no_flush(world: World) -> None:
 
 
 def test_what_is_backed_off_from_proves_no_flush(world: World) -> None:
-    """Nor does it where no stand-in is left."""
+    """Missing entries that are backed off from are no sign of a flush, even if no stand-in is left."""
     world.see(lambda _: False)
     for name in "abc":
         world.kernel.remove(name)
@@ -134,7 +134,7 @@ def test_what_is_backed_off_from_proves_no_flush(world: World) -> None:
 
 
 def test_what_is_kept_disabled_outlasts_no_flush(world: World) -> None:
-    """Its entry is one of ours: while it is there, what else is gone was removed by name."""
+    """While an entry of ours that is kept disabled exists, what else is gone was removed by name."""
     world.desired = DesiredState((A, B._replace(enabled=False)), policy=TEMPORARY)
     world.see()
     world.kernel.remove("a")
@@ -144,7 +144,7 @@ def test_what_is_kept_disabled_outlasts_no_flush(world: World) -> None:
 
 
 def test_a_removal_that_was_written_is_answered_at_once(world: World) -> None:
-    """There is nothing to wait for."""
+    """After a removal with a write to the file no more events are waited for."""
     world.kernel.remove("c")
     world.react(written("c"))
     assert world.names()[0] == stand_in_name("c")
@@ -152,7 +152,7 @@ def test_a_removal_that_was_written_is_answered_at_once(world: World) -> None:
 
 
 def test_what_is_back_meanwhile_has_not_drifted(world: World) -> None:
-    """Its owner registered it again: no stand-in, and nothing is told of it."""
+    """An entry that its owner registers again meanwhile gets no stand-in, and is no drift."""
     world.kernel.remove("c")
 
     def back() -> Heard:
@@ -164,7 +164,7 @@ def test_what_is_back_meanwhile_has_not_drifted(world: World) -> None:
 
 
 def test_what_was_enabled_and_is_removed_meanwhile(world: World) -> None:
-    """The second event names the same entry as the first, and is a removal."""
+    """An entry that is enabled and then removed is missing, although the second event has the name of the first."""
     world.kernel.switch("a", enabled=False)
     world.kernel.remove("c")
     heard = written("a")
@@ -183,7 +183,7 @@ def test_what_was_enabled_and_is_removed_meanwhile(world: World) -> None:
 
 
 def test_out_of_order_is_found_again(world: World) -> None:
-    """Somebody registers the lower one anew while another goes: the higher one gets its stand-in all the same."""
+    """If a lower entry is registered anew while another goes, the higher one still gets its stand-in."""
     world.kernel.remove("c")
 
     def lower_anew() -> Heard:
@@ -203,7 +203,7 @@ THEIRS = C.registration._replace(interpreter="/theirs")
 
 
 def test_a_newer_entry_above_the_stand_in(world: World) -> None:
-    """Another program registers something else under the name: the stand-in is put on top again, without a gap."""
+    """If another program registers something else under the name, the stand-in is put on top again, without a gap."""
     world.kernel.remove("c")
     world.react(written("c"))
     world.kernel.register("c", THEIRS)
@@ -217,7 +217,7 @@ def test_a_newer_entry_above_the_stand_in(world: World) -> None:
 
 
 def test_what_may_lie_above_a_stand_in(world: World) -> None:
-    """What says the same, what is foreign while the config reports that, and what takes none of its files."""
+    """An equal entry, a foreign one that the config only reports, and one for other files may lie above a stand-in."""
     world.kernel.remove("c")
     world.react(written("c"))
     for name, registration in (("c", C.registration), ("foreign", THEIRS), ("other", A.registration)):
@@ -227,7 +227,7 @@ def test_what_may_lie_above_a_stand_in(world: World) -> None:
 
 
 def test_what_is_foreign_and_outranked(world: World) -> None:
-    """With `shadowed = "outrank"` a foreign entry does not win over a stand-in either."""
+    """With `shadowed = "outrank"` a foreign entry may not stay above a stand-in either."""
     world.desired = DesiredState(HANDLERS, policy=TEMPORARY._replace(shadowed=Shadowed.OUTRANK))
     world.see()
     world.kernel.remove("c")
@@ -238,7 +238,7 @@ def test_what_is_foreign_and_outranked(world: World) -> None:
 
 
 def test_stand_ins_are_renewed_in_order(world: World) -> None:
-    """Of two that share files the higher one's comes to lie above; where that one is proper, the lower's stays."""
+    """Of two renewed stand-ins that share files the higher handler's comes to lie above."""
     world.kernel.remove("a")
     world.kernel.remove("b")
     assert world.react(Heard(everything=True)).bridged == ["a", "b"]
@@ -249,7 +249,7 @@ def test_stand_ins_are_renewed_in_order(world: World) -> None:
 
 
 def test_a_stand_in_is_not_renewed_above_a_proper_entry_of_higher_rank(world: World) -> None:
-    """It would take that entry's files."""
+    """A stand-in is not put above a proper entry of higher rank, whose files it would take."""
     world.kernel.remove("b")
     world.kernel.remove("a")
     world.react(written("a"))
@@ -259,7 +259,7 @@ def test_a_stand_in_is_not_renewed_above_a_proper_entry_of_higher_rank(world: Wo
 
 
 def test_who_is_backed_off_from_is_not_renewed(world: World) -> None:
-    """Two programs that fight about an entry do not keep the daemon busy."""
+    """The stand-in of a name that is backed off from is not renewed, so two programs do not keep the daemon busy."""
     world.kernel.remove("c")
     world.react(written("c"))
     world.see(lambda _: False)
@@ -268,7 +268,7 @@ def test_who_is_backed_off_from_is_not_renewed(world: World) -> None:
 
 
 def test_a_stand_in_that_cannot_be_renewed(world: World) -> None:
-    """The kernel refuses it in the middle: what serves is left."""
+    """If the kernel refuses a stand-in in the middle of its renewal, the helper that serves stays."""
     world.kernel.remove("c")
     world.react(written("c"))
     world.kernel.register("c", THEIRS)
@@ -279,7 +279,7 @@ def test_a_stand_in_that_cannot_be_renewed(world: World) -> None:
 
 
 def test_switched_off_while_it_looks(world: World) -> None:
-    """Heard in the middle, undone in the second look."""
+    """If the instance is switched off while it looks, the second look switches it on."""
     world.kernel.remove("c")
 
     def off() -> Heard:
@@ -294,7 +294,7 @@ def test_switched_off_while_it_looks(world: World) -> None:
 
 @pytest.fixture
 def permanent() -> World:
-    """Return one where C, which shares no file, has its permanent stand-in."""
+    """Return a world where C, which shares no file, has its permanent stand-in."""
     world = World()
     world.desired = DesiredState(HANDLERS)
     world.kernel.register(stand_in_name("c"), C.registration)
@@ -303,7 +303,7 @@ def permanent() -> World:
 
 
 def test_the_permanent_stand_in_serves(permanent: World) -> None:
-    """The proper entry is removed by name: nothing has to be written."""
+    """If only the proper entry is removed by name, its permanent stand-in serves, and nothing is written."""
     permanent.kernel.remove("c")
     reaction = permanent.react(written("c"))
     assert (reaction.found, reaction.bridged, reaction.standing) == ({"c": Drift.MISSING}, [], ["c"])
@@ -311,7 +311,7 @@ def test_the_permanent_stand_in_serves(permanent: World) -> None:
 
 
 def test_a_permanent_stand_in_that_is_removed(permanent: World) -> None:
-    """It is registered again at once; the handler has not drifted."""
+    """A permanent stand-in that is removed is registered again at once; its handler has not drifted."""
     permanent.kernel.remove(stand_in_name("c"))
     reaction = permanent.react(written(stand_in_name("c")))
     assert (reaction.found, reaction.kept) == ({}, ["c"])
@@ -319,7 +319,7 @@ def test_a_permanent_stand_in_that_is_removed(permanent: World) -> None:
 
 
 def test_a_permanent_stand_in_that_is_disabled(permanent: World) -> None:
-    """It is enabled at once."""
+    """A permanent stand-in that is disabled is enabled at once."""
     permanent.kernel.switch(stand_in_name("c"), enabled=False)
     reaction = permanent.react(written(stand_in_name("c")))
     assert (reaction.found, reaction.kept) == ({}, ["c"])
@@ -329,7 +329,7 @@ def test_a_permanent_stand_in_that_is_disabled(permanent: World) -> None:
 
 
 def test_a_permanent_stand_in_that_stands_costs_no_budget(permanent: World) -> None:
-    """Another program registers something: a stand-in that is there is not asked for, so it is not withheld."""
+    """If another program registers something, a stand-in that exists costs no budget, so it is not withheld."""
     asked: list[str] = []
 
     def may(name: str) -> bool:
@@ -342,7 +342,7 @@ def test_a_permanent_stand_in_that_stands_costs_no_budget(permanent: World) -> N
 
 
 def test_a_permanent_stand_in_that_was_refused(permanent: World) -> None:
-    """It is not tried again at each event."""
+    """A permanent stand-in that the kernel refused is not tried again at each event."""
     permanent.kernel.remove(stand_in_name("c"))
     permanent.see(failed=[stand_in_name("c")])
     assert permanent.react(Heard(everything=True)).kept == []
@@ -350,7 +350,7 @@ def test_a_permanent_stand_in_that_was_refused(permanent: World) -> None:
 
 
 def test_both_are_removed(permanent: World) -> None:
-    """One stand-in is registered, and the proper entry waits until it is quiet."""
+    """If the proper entry and its stand-in are removed, one stand-in is registered; the entry waits for quiet."""
     permanent.kernel.remove("c")
     permanent.kernel.remove(stand_in_name("c"))
     heard = written("c")
@@ -361,14 +361,17 @@ def test_both_are_removed(permanent: World) -> None:
 
 
 def flushed(*names: str) -> Heard:
-    """Return what a flush reports: each entry that was removed, and `status`."""
+    """Return the events of a flush: each entry that was removed, and `status`."""
     heard = Heard(names, everything=True)
     heard.flushed = True
     return heard
 
 
 def test_a_flush_registers_before_it_looks(permanent: World) -> None:
-    """What shares no file comes first, with lines that were prepared; the others come after a look, by their rank."""
+    """After a flush stand-ins that share no file are registered from prepared lines before any entry is read.
+
+    The remaining ones come after a look, by their rank.
+    """
     permanent.flush()
     reaction = permanent.react(flushed("a", "b", "c", stand_in_name("c")))
     assert [entry.name for entry in permanent.seen[1].entries] == [stand_in_name("c")]
@@ -378,14 +381,14 @@ def test_a_flush_registers_before_it_looks(permanent: World) -> None:
 
 
 def test_a_flush_that_left_the_stand_in(permanent: World) -> None:
-    """EEXIST is no failure: it serves."""
+    """If a flush has left a stand-in, EEXIST is no failure: it serves."""
     permanent.kernel.remove("c")
     reaction = permanent.react(flushed("c"))
     assert (reaction.bridged, reaction.standing, reaction.kept, reaction.refused) == ([], ["c"], [], {})
 
 
 def test_one_removal_of_a_flush(permanent: World) -> None:
-    """No program wrote to the entry's file, and another entry is gone as well: all get their stand-ins, C first."""
+    """A removal without a write, while another entry is gone as well, is a flush: all get their stand-ins, C first."""
     permanent.flush()
     heard = Heard([stand_in_name("c")])
     reaction = permanent.react(heard)
@@ -399,7 +402,7 @@ def test_one_removal_of_a_flush(permanent: World) -> None:
     "heard", [written(stand_in_name("c")), Heard([stand_in_name("c")])], ids=["written", "not yet"]
 )
 def test_a_removal_by_name_is_no_flush(permanent: World, heard: Heard) -> None:
-    """Every other entry is there."""
+    """A removal is no flush as long as every other entry exists."""
     permanent.kernel.remove(stand_in_name("c"))
     reaction = permanent.react(heard)
     assert not heard.flushed
@@ -407,7 +410,7 @@ def test_a_removal_by_name_is_no_flush(permanent: World, heard: Heard) -> None:
 
 
 def test_a_withheld_stand_in_makes_no_flush(permanent: World) -> None:
-    """It is gone, and known to be: another entry that goes next proves nothing."""
+    """A withheld stand-in is known to be missing, so it is no sign of a flush when another entry goes next."""
     permanent.see(lambda _: False)
     permanent.kernel.remove(stand_in_name("c"))
     permanent.react(written(stand_in_name("c")))
@@ -418,7 +421,7 @@ def test_a_withheld_stand_in_makes_no_flush(permanent: World) -> None:
 
 
 def test_a_helper_serves_before_it_looks(permanent: World) -> None:
-    """Another program has registered an entry again: a helper is above it at once, and gone when the stand-in is."""
+    """A helper is put above an entry that another program registered again, and removed when the stand-in is above."""
     permanent.kernel.remove("c")
     permanent.kernel.register("c", C.registration._replace(interpreter="/theirs"))
     heard = written("c")
@@ -434,7 +437,7 @@ def test_a_helper_serves_before_it_looks(permanent: World) -> None:
 
 
 def test_a_helper_that_was_not_needed(permanent: World) -> None:
-    """The entry that was registered again is as declared: the stand-in below it stays, and the helper goes."""
+    """If the entry that was registered again is as declared, the stand-in below it stays, and the helper is removed."""
     permanent.kernel.remove("c")
     permanent.kernel.register("c", C.registration)
     heard = written("c")
@@ -446,7 +449,7 @@ def test_a_helper_that_was_not_needed(permanent: World) -> None:
 
 
 def test_nothing_was_registered_again(permanent: World) -> None:
-    """There is nothing to help."""
+    """If no entry was registered again, no helper is registered."""
     permanent.kernel.remove("c")
     through = Through(permanent.kernel)
     heard = written("c")
@@ -456,7 +459,7 @@ def test_nothing_was_registered_again(permanent: World) -> None:
 
 
 def test_another_entry_in_the_place_of_the_proper_one(permanent: World) -> None:
-    """It is newer than the stand-in and takes its files: the stand-in is put on top, and serves meanwhile."""
+    """If another entry takes the proper one's place, the stand-in is put above it, and a handler serves meanwhile."""
     permanent.kernel.remove("c")
     permanent.kernel.register("c", C.registration._replace(interpreter="/theirs"))
     heard = written("c")
@@ -469,7 +472,7 @@ def test_another_entry_in_the_place_of_the_proper_one(permanent: World) -> None:
 
 
 def test_what_shares_files_has_no_permanent_stand_in(permanent: World) -> None:
-    """A stand-in of the lower would take the files of the higher."""
+    """A handler that shares files has no permanent stand-in: the lower one's would take the files of the higher."""
     permanent.kernel.remove("a")
     reaction = permanent.react(written("a"))
     assert (reaction.found, reaction.bridged, reaction.kept) == ({"a": Drift.MISSING}, [], [])

@@ -1,4 +1,4 @@
-"""What is answered to a request, whatever its bytes are."""
+"""The answer to an HTTP request, whatever its bytes are."""
 
 import sys
 from http import HTTPStatus
@@ -39,7 +39,7 @@ def snapshot() -> Snapshot:
 
 
 def parts(response: bytes) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers and body; the response has to be whole."""
+    """Return status, headers and body; the response has to be whole."""
     head, _, body = response.partition(b"\r\n\r\n")
     first, *lines = head.decode("ascii").split("\r\n")
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
@@ -54,28 +54,28 @@ def get(path: str, snapshot: Snapshot, *, alive: bool = True) -> tuple[int, dict
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
 def test_a_loop_that_does_not_come_round(snapshot: Snapshot, path: str) -> None:
-    """It is neither healthy nor ready, though its last snapshot says that all is well; the rest is told."""
+    """A stuck main loop is neither healthy nor ready, whatever its last snapshot has; the status is still served."""
     assert get(path, snapshot)[::2] == (200, b"ok\n")
     assert get(path, snapshot, alive=False)[::2] == (503, STUCK)
     assert get("/status", snapshot, alive=False)[0] == 200
 
 
 def test_before_the_first_pass_it_is_healthy_and_not_ready() -> None:
-    """So a probe at the start does not kill it."""
+    """Before the first pass the daemon is healthy and not ready, so a probe at the start does not kill it."""
     starting = Snapshot(DOCUMENT, Counts(1.5e9), started=False)
     assert get("/healthz", starting)[0] == 200
     assert get("/readyz", starting)[::2] == (503, b"the daemon is starting: its first pass has not ended\n")
 
 
 def test_before_the_first_pass_the_reason_is_the_logs() -> None:
-    """Where no pass can be made, that is what one has to know."""
+    """If no pass can be made, the daemon is not ready for the reason that is in the log."""
     why = "/m: binfmt_misc is not mounted"
     starting = Snapshot({**DOCUMENT, "problem": why, "mount": None}, Counts(1.5e9), started=False)
     assert get("/readyz", starting)[::2] == (503, f"{why}\n".encode())
 
 
 def test_without_prometheus_client(snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where it is not installed /metrics says how to get it, and everything else is served."""
+    """Without prometheus_client /metrics has the command that installs it, and everything else is served."""
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     monkeypatch.delitem(sys.modules, "binfmtd.report.metrics", raising=False)
     status, _, body = get("/metrics", snapshot)
@@ -86,7 +86,7 @@ def test_without_prometheus_client(snapshot: Snapshot, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("method", ["HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT"])
 def test_only_get(snapshot: Snapshot, method: str) -> None:
-    """And the answer says so."""
+    """Any method but GET is refused, and the answer has the header Allow."""
     status, headers, _ = parts(answer(f"{method} /metrics HTTP/1.1\r\nHost: x\r\n\r\n".encode(), snapshot, alive=True))
     assert (status, headers["allow"]) == (405, "GET")
 
@@ -101,7 +101,7 @@ LINES = st.builds(
 
 @given(line=LINES, rest=st.binary(max_size=60))
 def test_any_bytes(line: bytes, rest: bytes) -> None:
-    """Each gets a whole answer that repeats nothing of it, or none at all."""
+    """Each request gets a whole answer that repeats nothing of it, or none at all."""
     response = answer(line + b"\r\n" + rest + b"\r\n\r\n", Snapshot(DOCUMENT, Counts(1.5e9), started=True), alive=True)
     if response and response.startswith(b"HTTP/1.1"):
         status, headers, _ = parts(response)

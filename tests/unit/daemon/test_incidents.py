@@ -1,11 +1,11 @@
-"""What becomes one line of the log."""
+"""Incidents: everything that becomes one line of the log."""
 
 from binfmtd.daemon.incidents import LONGEST, QUIET, Incidents
 from binfmtd.report.happened import REPAIRED
 
 
 def test_one_cause_is_one_line() -> None:
-    """However many entries and passes it took: told when a second has gone by, with the longest durations."""
+    """One cause is one line, after a second without news, with the longest durations, whatever passes it took."""
     incidents = Incidents()
     for number in range(31):
         incident = incidents.of(REPAIRED, "warning", "flushed", number * 0.1)
@@ -25,7 +25,7 @@ def test_one_cause_is_one_line() -> None:
 
 
 def test_the_details_of_one_entry() -> None:
-    """What differs is told where one entry is concerned: of many it would be as many texts."""
+    """The line has the difference if one entry is concerned: of many it would be as many texts."""
     incident = Incidents().of(REPAIRED, "warning", "x", 0.0)
     incident.add(["one"], "replaced by another process", "flags are C, should be F", "changed", 0.0)
     incident.lasted(0.00034, 0.02)
@@ -41,7 +41,7 @@ def test_the_details_of_one_entry() -> None:
 
 
 def test_a_permanent_stand_in_served() -> None:
-    """No execution failed: the line says so, and not that it was repaired in no time."""
+    """If a permanent stand-in served, no execution failed: the line has that, and not a repair in no time."""
     incident = Incidents().of(REPAIRED, "warning", "x", 0.0)
     incident.add(["one"], "removed by another process", "", "missing", 0.0)
     incident.lasted(0.0, 0.026)
@@ -54,7 +54,7 @@ def test_a_permanent_stand_in_served() -> None:
 
 
 def test_what_replaced_them_says_more_than_that_they_were_missing() -> None:
-    """A flush is followed by the rules of the tool that flushed."""
+    """Words about a replacement win over "removed": a flush is followed by the rules of the tool that flushed."""
     incident = Incidents().of(REPAIRED, "warning", "flushed", 0.0)
     for words, drift in (("removed", "missing"), ("replaced by X", "changed"), ("removed", "missing")):
         incident.add([words], words, "", drift, 0.0)
@@ -63,7 +63,7 @@ def test_what_replaced_them_says_more_than_that_they_were_missing() -> None:
 
 
 def test_what_does_not_end_is_told_all_the_same() -> None:
-    """Every ten seconds."""
+    """An incident that does not end is logged every ten seconds."""
     incidents = Incidents()
     for tenth in range(1000):
         incidents.of(REPAIRED, "warning", "x", tenth / 10).add(["a"], "x", "", None, tenth / 10)
@@ -75,7 +75,7 @@ def test_what_does_not_end_is_told_all_the_same() -> None:
 
 
 def test_what_is_urgent_is_told_at_once() -> None:
-    """And what follows within ten seconds in one more line."""
+    """An urgent incident is logged at once, and what follows within ten seconds in one more line."""
     incidents = Incidents()
     told = []
     for name, now in (("a", 0.0), ("b", 0.0), ("c", 1.0), ("d", 1.5), ("e", 11.0)):

@@ -1,4 +1,4 @@
-"""Looks at interpreters by threads: what is known while they are at work, and if none is left."""
+"""Looks at interpreters by threads: the facts in use meanwhile, and those in use if no thread is left."""
 
 import threading
 import time
@@ -15,7 +15,7 @@ PATHS = [f"/interpreter/{number}" for number in range(4)]
 
 
 class FileSystem:
-    """Answers for a path once its event is set."""
+    """A file system that answers for a path once its event is set."""
 
     def __init__(self) -> None:
         self.answers = {path: threading.Event() for path in PATHS}
@@ -56,7 +56,10 @@ def files(disk: FileSystem, background: Background, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_changed_file_is_not_opened_while_it_is_looked_at(files: InterpreterFiles, disk: FileSystem) -> None:
-    """Its facts are those of the file before: whether the new one can be trusted is not known yet."""
+    """A changed file is not opened while it is looked at: it is not known yet if the new one can be trusted.
+
+    Until then its facts are those of the file before.
+    """
     files.look()
     files.wait(5)
     assert files.unchanged(PATHS[0])
@@ -73,7 +76,7 @@ def test_a_changed_file_is_not_opened_while_it_is_looked_at(files: InterpreterFi
 def test_all_threads_hang(
     files: InterpreterFiles, background: Background, disk: FileSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The look ends all the same; the rest keeps its facts, and is looked at when a thread is free again."""
+    """A look ends even if all threads hang; the rest keeps its facts, and is looked at when a thread is free again."""
     monkeypatch.setattr(interpreter_files, "THREADS", 2)
     files.look()
     files.wait(5)
@@ -99,7 +102,7 @@ def test_all_threads_hang(
 
 
 def test_no_thread_can_be_had(files: InterpreterFiles, background: Background, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was known before is used, and there is no haste."""
+    """If no thread can be started, the facts from before are used, and the next look comes later."""
     files.look()
     files.wait(5)
     monkeypatch.setattr(background, "thread", lambda _: False)

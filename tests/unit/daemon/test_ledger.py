@@ -1,4 +1,4 @@
-"""What binfmtd registered, across restarts, and across what may happen to a file."""
+"""The ledger of registered entries, across restarts, and with a damaged file."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def saved(directory: Path, **records: Record) -> Ledger:
 
 
 def test_what_is_saved_is_known_after_a_restart(tmp_path: Path) -> None:
-    """The registration, the entry's number and what F pinned; whether known or not."""
+    """A record survives a restart: the registration, the inode number and the file that F opened, each if known."""
     records = {"a": Record(SAYS, 7, FILE), "b": Record(SAYS), "l\udce4t \x1b": Record(SAYS, 2**40)}
     assert saved(tmp_path, **records).problem is None
     again = Ledger(str(tmp_path), BOOT)
@@ -40,7 +40,7 @@ def test_what_is_saved_is_known_after_a_restart(tmp_path: Path) -> None:
 
 
 def test_a_great_many_are_known_after_a_restart(tmp_path: Path) -> None:
-    """What is written may be as large as what is read: here several mebibytes."""
+    """A file may be as large when it is read as when it is written: here several mebibytes."""
     says = Registration(Magic(bytes(128), bytes(128)), f"/{'i' * 127}", Flags.F)
     records = {f"handler-{number}": Record(says, number, FILE) for number in range(2_500)}
     saved(tmp_path, **records)
@@ -63,7 +63,7 @@ def has_line(name: str, record: Record) -> bool:
 
 @given(records=st.dictionaries(NAMES, RECORDS, max_size=3))
 def test_every_record_survives(tmp_path_factory: pytest.TempPathFactory, records: dict[str, Record]) -> None:
-    """Whatever the kernel took can be written down."""
+    """Every registration that the kernel takes can be recorded."""
     directory = tmp_path_factory.mktemp("state")
     known = {name: record for name, record in records.items() if has_line(name, record)}
     saved(directory, **known)
@@ -71,7 +71,7 @@ def test_every_record_survives(tmp_path_factory: pytest.TempPathFactory, records
 
 
 def test_no_ledger_is_no_problem(tmp_path: Path) -> None:
-    """A first start knows nothing, and neither does one without a state directory, which keeps nothing either."""
+    """A first start has no records; a daemon without a state directory has none, and keeps none."""
     assert (Ledger(str(tmp_path), BOOT).records, Ledger(str(tmp_path), BOOT).problem) == ({}, None)
     nowhere = Ledger(None, BOOT)
     nowhere.intend([Handler("a", SAYS)])
@@ -79,7 +79,7 @@ def test_no_ledger_is_no_problem(tmp_path: Path) -> None:
 
 
 def test_records_of_another_boot_are_void(tmp_path: Path) -> None:
-    """The numbers of entries begin anew with each boot."""
+    """Records of another boot are void: the numbers of entries begin anew with each boot."""
     saved(tmp_path, a=Record(SAYS, 7))
     other = Ledger(str(tmp_path), "another-boot")
     assert (other.records, other.problem) == ({}, None)
@@ -90,7 +90,7 @@ def observed(*entries: tuple[str, int]) -> ObservedState:
 
 
 def test_the_intent_is_on_disk_before_the_deed(tmp_path: Path) -> None:
-    """A daemon that is killed right after registering finds its entries as its own."""
+    """The entries of a daemon that is killed right after it registered them are recognised as binfmtd's own."""
     Ledger(str(tmp_path), BOOT).intend([Handler("a", SAYS)])
     again = Ledger(str(tmp_path), BOOT)
     again.claim(observed(("a", 7)), 1)
@@ -98,7 +98,7 @@ def test_the_intent_is_on_disk_before_the_deed(tmp_path: Path) -> None:
 
 
 def test_an_intent_is_no_knowledge(tmp_path: Path) -> None:
-    """An entry that was registered anew, and equals the intent, is ours; which file F opened is not known."""
+    """An entry that equals an intent is ours, but the file that F opened is unknown."""
     ledger = saved(tmp_path, a=Record(SAYS, 7, FILE), b=Record(SAYS, 8, FILE))
     ledger.intend([Handler(name, SAYS) for name in "abc"])
     again = Ledger(str(tmp_path), BOOT)
@@ -108,7 +108,7 @@ def test_an_intent_is_no_knowledge(tmp_path: Path) -> None:
 
 
 def test_an_intent_claims_no_other_entry(tmp_path: Path) -> None:
-    """Nor does it after the first look: from then on the daemon knows what it registers."""
+    """An intent claims no different entry, and none after the first look: from then on there are records."""
     other = Registration(Magic(b"B"), "/i", Flags.F)
     Ledger(str(tmp_path), BOOT).intend([Handler("a", other)])
     again = Ledger(str(tmp_path), BOOT)
@@ -120,7 +120,7 @@ def test_an_intent_claims_no_other_entry(tmp_path: Path) -> None:
 
 
 def test_nothing_is_written_when_nothing_has_changed(tmp_path: Path) -> None:
-    """The hot path and an idle daemon leave the disk alone."""
+    """Without a change nothing is written: the hot path and an idle daemon leave the disk alone."""
     ledger = saved(tmp_path, a=Record(SAYS, 7))
     before = (tmp_path / FILE_NAME).stat()
     ledger.intend([])
@@ -132,13 +132,13 @@ def test_nothing_is_written_when_nothing_has_changed(tmp_path: Path) -> None:
 
 
 def test_everybody_may_read_it(tmp_path: Path) -> None:
-    """0644, as DESIGN.md says: `plan` and `status` are for anybody."""
+    """The ledger has mode 0644, since every user may run `plan` and `status`."""
     saved(tmp_path, a=Record(SAYS, 7))
     assert (tmp_path / FILE_NAME).stat().st_mode & 0o7777 == 0o644
 
 
 def test_a_disk_that_cannot_be_written_is_a_problem_and_no_reason_to_stop(tmp_path: Path) -> None:
-    """It is told, and over as soon as a save succeeds."""
+    """A ledger that cannot be written is a problem until a save succeeds, and the records in memory stay."""
     directory = tmp_path / "state"
     ledger = saved(directory, a=Record(SAYS, 7))
     assert str(directory) in str(ledger.problem)
@@ -157,7 +157,7 @@ def content(**changes: object) -> bytes:
 
 
 def test_the_format_stays_readable(tmp_path: Path) -> None:
-    """A ledger as the first version wrote it is understood: a new version must not forget what is ours."""
+    """A ledger of the first version is read, so a new version recognises the entries that are ours."""
     (tmp_path / FILE_NAME).write_bytes(content())
     assert Ledger(str(tmp_path), BOOT).records == {"a": Record(SAYS, 7, FILE)}
 
@@ -189,7 +189,7 @@ def test_the_format_stays_readable(tmp_path: Path) -> None:
     ],
 )
 def test_a_damaged_ledger_costs_nothing_but_knowledge(tmp_path: Path, text: bytes) -> None:
-    """Whatever is wrong with it, the daemon starts, knows nothing, says so in one line, and writes a good one."""
+    """With a damaged ledger the daemon has no records, reports that in one line, and writes a good ledger."""
     (tmp_path / FILE_NAME).write_bytes(text)
     ledger = Ledger(str(tmp_path), BOOT)
     assert ledger.records == {}
@@ -203,13 +203,13 @@ def test_a_damaged_ledger_costs_nothing_but_knowledge(tmp_path: Path, text: byte
 
 
 def test_a_ledger_that_is_no_file_is_damaged_too(tmp_path: Path) -> None:
-    """A fifo would block for ever."""
+    """A FIFO in the place of the ledger counts as damaged, and does not block."""
     os.mkfifo(tmp_path / FILE_NAME)
     assert Ledger(str(tmp_path), BOOT).problem is not None
 
 
 def test_an_intent_claims_nothing_in_another_instance(tmp_path: Path) -> None:
-    """binfmt_misc was unmounted and mounted again: what stands there now was registered by another program."""
+    """After an unmount and a mount, intents are void: another program has registered what exists now."""
     ledger = Ledger(str(tmp_path), BOOT)
     ledger.claim(observed(), 1)
     ledger.intend([Handler("a", SAYS)])

@@ -1,4 +1,4 @@
-"""What is remembered of foreign entries, across restarts, and across what may happen to a file."""
+"""The memory of foreign entries, across restarts, and with a damaged file."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ def saved(directory: Path, entries: dict[str, Remembered], boot: str = BOOT) -> 
 
 @given(entries=st.dictionaries(NAMES, REMEMBERED, max_size=4))
 def test_a_restart_forgets_nothing(tmp_path_factory: pytest.TempPathFactory, entries: dict[str, Remembered]) -> None:
-    """Every entry that a line can say comes back as it was, in the same order."""
+    """Every entry that has a registration line is read back as it was, in the same order."""
     directory = tmp_path_factory.mktemp("state")
     entries = {name: was for name, was in entries.items() if can_be_written(name, was)}
     saved(directory, entries)
@@ -39,7 +39,7 @@ def test_a_restart_forgets_nothing(tmp_path_factory: pytest.TempPathFactory, ent
 
 
 def test_a_great_many_come_back(tmp_path: Path) -> None:
-    """What is written may be as large as what is read."""
+    """A file may be as large when it is read as when it is written."""
     says = SAYS._replace(interpreter=f"/{'i' * 63}")
     entries = {f"entry-{number}": WAS._replace(registration=says, inode=number) for number in range(8_000)}
     saved(tmp_path, entries)
@@ -49,14 +49,14 @@ def test_a_great_many_come_back(tmp_path: Path) -> None:
 
 
 def test_another_boot_knows_nothing(tmp_path: Path) -> None:
-    """What stood before the boot may have been registered by a service that starts later."""
+    """Entries of another boot are forgotten: a service that starts later may register them."""
     saved(tmp_path, {"W": WAS})
     again = Memory(str(tmp_path), "another-boot")
     assert (again.entries, again.problem) == ({}, None)
 
 
 def test_nothing_is_written_when_nothing_changed(tmp_path: Path) -> None:
-    """The file is as old as the last change."""
+    """Without a change the file is not written."""
     memory = saved(tmp_path, {"W": WAS})
     before = (tmp_path / FILE_NAME).stat().st_ino
     memory.entries = dict(memory.entries)
@@ -75,7 +75,7 @@ def test_nothing_is_written_when_nothing_changed(tmp_path: Path) -> None:
     ids=["line", "inode", "enabled", "lost"],
 )
 def test_a_damaged_file_is_said(tmp_path: Path, damage: Any) -> None:
-    """It names the file, and what it means."""
+    """A damaged file is a problem, which names the file and the effect."""
     saved(tmp_path, {"W": WAS})
     path = tmp_path / FILE_NAME
     content = json.loads(path.read_text())

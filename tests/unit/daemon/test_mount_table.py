@@ -1,4 +1,4 @@
-"""When a change of the mount table is looked into."""
+"""The time of the look that follows a change of the mount table."""
 
 import time
 
@@ -8,7 +8,7 @@ from binfmtd.daemon.mount_table import LEAST_REST, MountTable
 
 
 def test_looks_are_rested_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first change is looked into at once; the next when the look's cost has been rested from, and only once."""
+    """The first change is looked at without delay; later ones wait, together, for a rest after that look."""
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     mounts = MountTable()

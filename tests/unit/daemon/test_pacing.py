@@ -1,4 +1,4 @@
-"""Quiet, longest wait and back-off together; and what counts as a repair."""
+"""Quiet, longest wait and backoff together; and the repairs that count."""
 
 import time
 from collections.abc import Collection
@@ -43,7 +43,7 @@ class World:
         self.desired = DesiredState((A,))
 
     def hear(self, *names: str, found: bool = True, flushed: bool = False, bridged: bool = False) -> None:
-        """Somebody touched these; the hot path found them missing, and registered stand-ins."""
+        """Record that another program touched these; ``found``: they are missing, ``bridged``: stand-ins serve."""
         reaction = Reaction()
         reaction.found = dict.fromkeys(names, Drift.MISSING) if found else {}
         reaction.bridged = list(names) if bridged else []
@@ -58,7 +58,7 @@ class World:
         takes: float = 0.0,
         kept: Collection[str] = (),
     ) -> None:
-        """A pass did this, and left that; ``kept``: permanent stand-ins that it wrote."""
+        """Record a pass that did this, and left that; ``kept``: permanent stand-ins that it wrote."""
         look = Look(ObservedState(), self.desired, Surroundings(), Plan(left))
         result = PassResult(look)
         result.done += done
@@ -69,14 +69,17 @@ class World:
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
-    """Return one where the first pass has been made, so that everything is in order."""
+    """Return a world after its first pass, so that everything is in order."""
     world = World(monkeypatch, tmp_path)
     world.make_pass(REGISTER, at_once=True)
     return world
 
 
 def test_what_a_pass_leaves_is_not_due_at_once(world: World) -> None:
-    """Somebody stirred at the last moment, and in a storm that is not heard: not one pass after the other."""
+    """A name that a pass left is due again later, so that passes do not follow one another.
+
+    Another program touched it at the last moment, and in a storm that event is not read.
+    """
     world.hear("a")
     world.now += SETTLE
     assert world.pacing.due("a") is WritePermission.IF_UNTOUCHED
@@ -85,7 +88,7 @@ def test_what_a_pass_leaves_is_not_due_at_once(world: World) -> None:
 
 
 def test_due_when_quiet(world: World) -> None:
-    """A drift waits for `settle`, counted from the last disturbance."""
+    """A drift waits for `settle`, counted from the last event."""
     world.hear("a")
     assert world.pacing.due("a") is WritePermission.WAIT
     world.now += 0.015
@@ -98,7 +101,10 @@ def test_due_when_quiet(world: World) -> None:
 
 
 def test_quiet_begins_when_all_was_heard(world: World) -> None:
-    """What is heard while something is answered may be as late as the end of that; what waits for long began before."""
+    """Events that arrive during a repair may be as late as its end, so quiet counts from there.
+
+    The longest wait counts from the begin of the repair.
+    """
     reaction = Reaction()
     reaction.found = {"a": Drift.MISSING}
     for heard in (Heard(["a"]), Heard(everything=True, flushed=True)):
@@ -109,7 +115,7 @@ def test_quiet_begins_when_all_was_heard(world: World) -> None:
 
 
 def test_due_at_the_latest_after_a_second(world: World) -> None:
-    """However loud it is."""
+    """A drift is due after a second at the latest, however many events come."""
     for _ in range(101):
         world.hear("a")
         world.now += 0.01
@@ -117,7 +123,7 @@ def test_due_at_the_latest_after_a_second(world: World) -> None:
 
 
 def test_nothing_open_means_no_deadline(world: World) -> None:
-    """Idle, there is nothing to wake up for; a repair ends what was open."""
+    """Without an open drift there is no deadline; a repair ends the drift."""
     assert world.pacing.deadline() == float("inf")
     world.hear("a")
     assert world.pacing.deadline() == world.now + SETTLE
@@ -126,7 +132,7 @@ def test_nothing_open_means_no_deadline(world: World) -> None:
 
 
 def test_what_is_a_repair(world: World) -> None:
-    """Only what stood in order can be repaired: neither the first registration nor what a reload changes."""
+    """Only a name that was in order can be repaired: neither a first registration nor a change by a reload counts."""
     assert world.told.repairs == []
     world.hear("a")
     world.make_pass(REGISTER)
@@ -137,7 +143,7 @@ def test_what_is_a_repair(world: World) -> None:
 
 
 def test_what_had_drifted_before_a_reload(world: World) -> None:
-    """It is a repair all the same."""
+    """A drift that is older than a reload counts as a repair."""
     world.hear("a")
     world.pacing.use(SETTLE)
     world.make_pass(left=(REGISTER,), at_once=True)
@@ -150,14 +156,14 @@ def test_what_had_drifted_before_a_reload(world: World) -> None:
 
 
 def test_what_only_moves_with_another_is_not_repaired(world: World) -> None:
-    """Nobody has undone it, however often that happens."""
+    """An entry that only moves with another is not repaired, and leads to no backoff, however often it moves."""
     for _ in range(2 * REPAIRS):
         world.make_pass(DRAGGED)
     assert (world.told.repairs, world.told.quarrels) == ([], [])
 
 
 def test_a_stand_in_is_no_repair(world: World) -> None:
-    """However often it is registered again: the drift counts once, when the proper entry is registered."""
+    """However often a stand-in is registered again, the drift counts once, with the proper entry's registration."""
     for _ in range(2 * REPAIRS):
         world.hear("a", bridged=True)
     assert (world.told.repairs, world.told.quarrels) == ([], [])
@@ -166,7 +172,7 @@ def test_a_stand_in_is_no_repair(world: World) -> None:
 
 
 def test_what_falls_due_during_a_pass_is_not_put_off(world: World) -> None:
-    """It was not left, but not yet asked for."""
+    """A name that falls due during a pass, which did not consider it, is not put off."""
     world.hear("a")
     due_at = world.pacing.deadline()
     world.make_pass(left=(REGISTER,), takes=2 * SETTLE)
@@ -174,7 +180,7 @@ def test_what_falls_due_during_a_pass_is_not_put_off(world: World) -> None:
 
 
 def test_what_a_pass_only_bridges_is_repaired_later(world: World) -> None:
-    """It counts, once, however many passes are made before its proper entry stands."""
+    """A drift counts once, however many passes are made before its proper entry is registered."""
     for _ in range(3):
         world.make_pass(left=(RENEW,))
     assert world.told.repairs == []
@@ -183,7 +189,7 @@ def test_what_a_pass_only_bridges_is_repaired_later(world: World) -> None:
 
 
 def test_contention(world: World) -> None:
-    """Ten repairs in ten seconds begin it: each stand-in is registered at once, and the proper entry later."""
+    """Ten repairs in ten seconds begin a backoff: a stand-in is still registered at once, the proper entry later."""
     for _ in range(REPAIRS):
         world.hear("a")
         world.now += SETTLE
@@ -203,7 +209,7 @@ def test_contention(world: World) -> None:
 
 
 def test_a_stand_in_that_another_daemon_registers_differently(world: World) -> None:
-    """While binfmtd backs off from the proper entry it leaves that; a missing one comes back at once."""
+    """While binfmtd backs off from a name it leaves a stand-in that differs; a missing one comes back at once."""
     assert world.pacing.may_keep("a", Drift.CHANGED)
     test_contention(world)
     world.hear("a", bridged=True)
@@ -220,7 +226,10 @@ def test_a_stand_in_that_another_daemon_registers_differently(world: World) -> N
 
 
 def test_stand_ins_that_two_daemons_exchange(world: World) -> None:
-    """It is the same contention as about the proper entry, counted once a pass; what our own config changes is none."""
+    """An exchange of stand-ins counts towards the backoff of the proper entry, once a pass.
+
+    What our own config changes does not count.
+    """
     kept = {stand_in_name("a")}
     for _ in range(REPAIRS):
         assert world.pacing.may_keep("a", Drift.CHANGED, at_once=True)
@@ -242,7 +251,7 @@ def test_stand_ins_that_two_daemons_exchange(world: World) -> None:
 
 
 def test_a_flush_counts_for_nobody(world: World) -> None:
-    """Neither the repair after it nor the stand-ins that went with it."""
+    """Neither the repair after a flush nor the stand-ins that it removed count towards the backoff of a name."""
     for _ in range(3 * REPAIRS):
         world.hear("a", flushed=True, bridged=True)
         world.hear("a", flushed=True, bridged=True)
@@ -252,7 +261,7 @@ def test_a_flush_counts_for_nobody(world: World) -> None:
 
 
 def test_what_we_want_otherwise_counts_for_nobody(world: World) -> None:
-    """An interpreter that is upgraded often, or comes and goes: nobody undid what we did."""
+    """An interpreter that is often upgraded, or comes and goes, leads to no backoff: no program undid a repair."""
     for number in range(3 * REPAIRS):
         world.desired = DesiredState((A,), fingerprints={"/i": Fingerprint(1, number, 1, 1, 1)})
         world.make_pass(left=(RENEW,))
@@ -264,7 +273,7 @@ def test_what_we_want_otherwise_counts_for_nobody(world: World) -> None:
 
 
 def test_flushes_without_end(world: World) -> None:
-    """They are the instance's contention, begun once, and then every name waits."""
+    """Flushes without end begin one backoff, that of the instance, and then every name waits."""
     for _ in range(REPAIRS_OF_ALL):
         world.hear("a", flushed=True, bridged=True)
         world.now += SETTLE
@@ -278,7 +287,7 @@ def test_flushes_without_end(world: World) -> None:
 
 
 def test_who_flushes_is_met_in_the_midst_of_it(world: World) -> None:
-    """While that is backed off from, what is missing is no quarrel about its name."""
+    """During a backoff of the instance a missing entry does not count towards the backoff of its name."""
     for _ in range(REPAIRS_OF_ALL):
         world.hear("a", flushed=True, bridged=True)
         world.make_pass(REGISTER)
@@ -289,7 +298,7 @@ def test_who_flushes_is_met_in_the_midst_of_it(world: World) -> None:
 
 
 def test_a_flush_during_a_pass(world: World) -> None:
-    """What is open after it is the flush's."""
+    """A drift that is open after a pass with a flush does not count towards the backoff of its name."""
     for _ in range(3 * REPAIRS):
         world.now += SETTLE
         world.make_pass(REGISTER, left=(REGISTER,), flushed=True)
@@ -297,7 +306,7 @@ def test_a_flush_during_a_pass(world: World) -> None:
 
 
 def test_flushes_that_nobody_hears_of(world: World) -> None:
-    """They are a quarrel about the whole, which ends in longer and longer pauses."""
+    """Flushes without an event lead to a backoff of the instance, with longer and longer pauses."""
     for _ in range(REPAIRS_OF_ALL):
         world.now += SETTLE
         world.make_pass(REGISTER, left=(REGISTER,), flushed=True)
@@ -307,7 +316,7 @@ def test_flushes_that_nobody_hears_of(world: World) -> None:
 
 
 def test_what_is_restored_counts_for_the_instance(world: World) -> None:
-    """It went with a flush."""
+    """A restored entry counts towards the backoff of the instance, since a flush removed it."""
     restore = Action(Act.RESTORE, "theirs", Drift.MISSING, "a flush removed it", A)
     for _ in range(REPAIRS_OF_ALL):
         world.now += SETTLE
@@ -316,7 +325,7 @@ def test_what_is_restored_counts_for_the_instance(world: World) -> None:
 
 
 def test_a_write_that_does_not_help_is_not_tried_for_ever(world: World) -> None:
-    """What is still open after it was written counts, and is backed off from."""
+    """A drift that is still open after its write counts, so that it is backed off from."""
     for _ in range(REPAIRS):
         world.now += SETTLE
         world.make_pass(REGISTER, left=(REGISTER,))
@@ -324,7 +333,7 @@ def test_a_write_that_does_not_help_is_not_tried_for_ever(world: World) -> None:
 
 
 def test_what_stops_every_exec_is_disabled_in_any_case(world: World) -> None:
-    """No back-off where nothing runs any more."""
+    """An entry that stops every exec is disabled even during a backoff."""
     test_contention(world)
     world.hear("a", bridged=True)
     world.make_pass(REGISTER)
@@ -334,7 +343,7 @@ def test_what_stops_every_exec_is_disabled_in_any_case(world: World) -> None:
 
 
 def test_the_budget_of_stand_ins(world: World) -> None:
-    """When it is spent stand-ins wait, not longer than it takes to refill what was spent too much."""
+    """When the budget is spent stand-ins wait, and no longer than it takes to refill what was spent too much."""
     assert world.pacing.restore_at() == float("inf")
     world.pacing.spent(CAPACITY + 0.001)
     assert not world.pacing.may_bridge("a")
@@ -346,7 +355,7 @@ def test_the_budget_of_stand_ins(world: World) -> None:
 
 
 def test_twenty_flushes_a_second(world: World) -> None:
-    """A flush that costs a millisecond is answered within 10 ms, without end."""
+    """Twenty flushes a second that cost a millisecond each are answered within 10 ms, without end."""
     for _ in range(2000):
         world.now += 0.05
         assert world.pacing.may_bridge("a") or world.pacing.restore_at() - world.now <= 0.01
@@ -354,7 +363,7 @@ def test_twenty_flushes_a_second(world: World) -> None:
 
 
 def test_many_removed_by_name_count_as_a_flush(world: World) -> None:
-    """A program that removes everything, name by name: no name is backed off from."""
+    """If a program removes every entry by name, no name is backed off from."""
     handlers = tuple(
         A._replace(name=name, registration=Registration(Magic(name.encode()), "/i", Flags.NONE)) for name in "abcd"
     )
@@ -374,7 +383,7 @@ def test_many_removed_by_name_count_as_a_flush(world: World) -> None:
 
 
 def test_the_instance_is_switched_on_in_spite_of_back_off(world: World) -> None:
-    """Nothing serves while it is off; what that may cost is limited by the budget."""
+    """A backoff does not keep the instance off, since nothing serves then; the budget limits what that costs."""
     for _ in range(REPAIRS_OF_ALL + 9):
         world.hear("a", flushed=True, bridged=True)
         world.now += SETTLE
@@ -388,7 +397,7 @@ def test_the_instance_is_switched_on_in_spite_of_back_off(world: World) -> None:
 
 
 def test_flushes_that_stand_ins_answer_make_no_longer_pause(world: World) -> None:
-    """Proper entries come back soon after the last of them."""
+    """Flushes that only stand-ins answer do not lengthen the pause: proper entries come back soon after the last."""
     for _ in range(REPAIRS_OF_ALL + 20):
         world.hear("a", flushed=True, bridged=True)
         world.now += 0.005
@@ -398,7 +407,7 @@ def test_flushes_that_stand_ins_answer_make_no_longer_pause(world: World) -> Non
 
 
 def test_another_daemon_that_wants_the_stand_in_we_remove(world: World) -> None:
-    """It puts it back each time: that is backed off from."""
+    """If another daemon puts back each stand-in that we remove, we back off from removing it."""
     remove = Action(Act.REMOVE, ".binfmtd~a", Drift.UNWANTED, "the stand-in is no longer needed")
     for _ in range(REPAIRS):
         world.now += SETTLE

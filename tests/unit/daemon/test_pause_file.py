@@ -1,4 +1,4 @@
-"""paused.json: what is paused, across restarts."""
+"""paused.json: the pauses, across restarts."""
 
 import time
 from pathlib import Path
@@ -13,7 +13,7 @@ FOREVER = float("inf")
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    """With an end or without; what has ended is not paused any more."""
+    """Pauses are read back, with an end or without; a pause that has ended is left out."""
     pauses = Pauses({"a": FOREVER, "l\udce4t \x1b": since_boot() + 1000})
     assert PauseFile(str(tmp_path), BOOT).write(pauses)
     assert PauseFile(str(tmp_path), BOOT).read() == pauses
@@ -22,7 +22,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 
 def test_another_boot_pauses_nothing(tmp_path: Path) -> None:
-    """Its clock began anew."""
+    """Pauses of another boot are void: its clock began anew."""
     PauseFile(str(tmp_path), BOOT).write(Pauses({"a": FOREVER}))
     assert PauseFile(str(tmp_path), "another").read() == Pauses()
 
@@ -34,7 +34,7 @@ ENDS = ['"x"', "1e300", "-1e300", "9" * 400, "9" * 5000, "NaN", "Infinity", "tru
     "text", ["", "{", "[]", *(f'{{"schema": 1, "boot_id": "a-boot", "until": {{"a": {end}}}}}' for end in ENDS)]
 )
 def test_a_damaged_one_pauses_nothing_else(tmp_path: Path, text: str) -> None:
-    """And says so; what was paused before stays so, and soon it is tried again."""
+    """A damaged file pauses nothing, and is a problem; pauses from before stay, and it is soon read again."""
     (tmp_path / FILE_NAME).write_text(text)
     file = PauseFile(str(tmp_path), BOOT)
     assert file.read() == Pauses()
@@ -50,7 +50,7 @@ def test_a_damaged_one_pauses_nothing_else(tmp_path: Path, text: str) -> None:
 
 
 def test_the_deadline_is_of_the_monotonic_clock(tmp_path: Path) -> None:
-    """Infinitely far where nothing ends by itself."""
+    """The deadline is on the monotonic clock, and infinitely far if no pause ends by itself."""
     file = PauseFile(str(tmp_path), BOOT)
     assert file.due_at(Pauses({"a": FOREVER})) == FOREVER
     early, late = (file.due_at(Pauses({"a": since_boot() + seconds})) for seconds in (1, 3))

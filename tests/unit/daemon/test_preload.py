@@ -1,4 +1,4 @@
-"""What the daemon imports only where it is used is loaded by ``preload``."""
+"""``preload`` loads what the daemon imports only where it is used."""
 
 import ast
 import subprocess
@@ -10,7 +10,7 @@ from binfmtd.daemon import preload
 
 PACKAGE = Path(preload.__file__).parents[1]
 ROOT = "binfmtd.cli.run"
-# When the daemon is ready, the command line is done with.
+# A daemon that is ready no longer needs the command line.
 COMMAND_LINE = "binfmtd.cli."
 
 
@@ -20,7 +20,7 @@ def source(module: str) -> Path | None:
 
 
 def imports(node: ast.AST, *, lazily: bool = False) -> Iterator[tuple[str, bool]]:
-    """Each module that is imported below a node, and whether by a function; without those for the type checker."""
+    """Yield each module that is imported below a node, and True if a function does it; none for the type checker."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import):
             yield from ((name.name, lazily) for name in child.names)
@@ -33,7 +33,7 @@ def imports(node: ast.AST, *, lazily: bool = False) -> Iterator[tuple[str, bool]
 
 
 def imported_by_functions(root: str) -> set[str]:
-    """What any module that can be reached from one imports in a function."""
+    """Return what functions import in any module that can be reached from ``root``."""
     reached, waiting, lazy = set[str](), [root], set[str]()
     while waiting:
         module = waiting.pop()
@@ -49,7 +49,7 @@ def imported_by_functions(root: str) -> set[str]:
 
 
 def test_nothing_is_left_out() -> None:
-    """Each module that a function of the daemon imports is loaded afterwards."""
+    """``preload`` loads each module that a function of the daemon imports."""
     code = f"import sys, {ROOT}; from binfmtd.daemon.preload import preload; preload(sys.exit); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     lazy = imported_by_functions(ROOT)
@@ -58,12 +58,12 @@ def test_nothing_is_left_out() -> None:
 
 
 def test_nothing_is_there_in_vain() -> None:
-    """Each module of the list is imported by a function somewhere in the daemon."""
+    """A function somewhere in the daemon imports each module of the list."""
     assert {*preload.MODULES, *preload.OPTIONAL} - imported_by_functions(ROOT) == set()
 
 
 def test_a_module_that_is_missing() -> None:
-    """It is said in one line that asks for a restart, and the others are loaded."""
+    """A missing module is one line that asks for a restart, and the other modules are loaded."""
     code = "import sys; sys.modules['binfmtd.report.page'] = None; from binfmtd.daemon.preload import preload; "
     code += f"preload(print); assert sys.modules[{preload.MODULES[-1]!r}]"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

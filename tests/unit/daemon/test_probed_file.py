@@ -1,4 +1,4 @@
-"""probed.json: what one process has found and another reads."""
+"""probed.json, which one process writes and another reads."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ PROBED = Probed(7, (ROW,))
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    """As it was, within the boot; in another one it is as good as not there."""
+    """Results are read back as they were within the boot; in another boot there are none."""
     file = ProbedFile(str(tmp_path), "boot")
     assert file.read() is None
     assert file.write(PROBED)
@@ -25,7 +25,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [{"runs": "yes"}, {"entry": 1}, {"more": 1}, {"name": None}, {"duration_us": "5"}])
 def test_what_is_damaged_is_told(tmp_path: Path, damage: dict[str, Any]) -> None:
-    """Nothing of it is believed."""
+    """A damaged file is a problem that names it, and none of its results are used."""
     file = ProbedFile(str(tmp_path), "boot")
     file.write(PROBED)
     content = json.loads((tmp_path / FILE_NAME).read_text())

@@ -1,4 +1,4 @@
-"""Whoever quarrels with the daemon: it comes to rest, in order, and writes no more than it must."""
+"""Other programs undo repairs: the daemon comes to rest, in order, and writes no more than it must."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -36,7 +36,7 @@ def start(tmp_path: Path) -> Start:
 
 
 def quarrel(daemon: SimulatedDaemon, name: str, rounds: int = 2 * REPAIRS) -> None:
-    """Remove an entry as often, each time that it is back; the last one is just being answered."""
+    """Remove an entry this many times, whenever it is back; the last removal has just been handled."""
     for _ in range(rounds):
         while name not in daemon.names():
             daemon.wait(0.2)
@@ -50,7 +50,7 @@ def quarrel(daemon: SimulatedDaemon, name: str, rounds: int = 2 * REPAIRS) -> No
     [([LOW, HIGH], "high", "low"), ([LOW, HIGH], "low", "high"), ([*SOME, JAR], "m0", "m1")],
 )
 def test_two_of_a_company_out_of_phase(start: Start, handlers: list[Handler], first: str, second: str) -> None:
-    """Both are settled when the later one is quiet: they do not wait for each other by turns."""
+    """Both members of a group are written when the later one is quiet: they do not make each other wait again."""
     daemon = start(handlers)
     daemon.removes(first)
     daemon.wait(SETTLE / 4)
@@ -63,7 +63,7 @@ def test_two_of_a_company_out_of_phase(start: Start, handlers: list[Handler], fi
 
 
 def test_what_is_above_one_that_is_backed_off_from(start: Start) -> None:
-    """It stands in order, and is not moved for what is not written."""
+    """An entry above one that is backed off from is in order, and is not moved for what is not written."""
     daemon = start([LOW, HIGH])
     quarrel(daemon, "low")
     before = daemon.written("high")
@@ -74,7 +74,7 @@ def test_what_is_above_one_that_is_backed_off_from(start: Start) -> None:
 
 
 def test_the_stand_in_of_one_that_is_backed_off_from(start: Start) -> None:
-    """Its files have a handler all the time, whatever becomes of others."""
+    """The files of a name that is backed off from have a handler all the time, whatever happens to other names."""
     daemon = start([*SOME, JAR])
     quarrel(daemon, "m0")
     daemon.seen.clear()
@@ -85,7 +85,7 @@ def test_the_stand_in_of_one_that_is_backed_off_from(start: Start) -> None:
 
 
 def test_one_that_was_backed_off_from_and_stands(start: Start) -> None:
-    """It moves with another like any other, and that is nobody's doing: no repair of it, and no longer pause."""
+    """An entry after a backoff moves with another as any entry does: that is no repair, and makes no longer pause."""
     daemon = start([LOW, HIGH])
     quarrel(daemon, "high", REPAIRS + 4)
     while "high" not in daemon.names():
@@ -100,7 +100,7 @@ def test_one_that_was_backed_off_from_and_stands(start: Start) -> None:
 
 
 def test_who_registers_again_while_another_is_forced(start: Start) -> None:
-    """The longest wait of the one is over, the owner of the other is at work: no EEXIST."""
+    """When one name's longest wait is over, the owner of another that registers again gets no EEXIST."""
     daemon = start([LOW, HIGH])
     daemon.removes("low")
     daemon.react()
@@ -118,7 +118,7 @@ def test_who_registers_again_while_another_is_forced(start: Start) -> None:
 
 
 def test_a_stand_in_that_was_not_needed(start: Start) -> None:
-    """It is forgotten with the drift that its owner has ended: the next one counts once."""
+    """A stand-in is forgotten with the drift that the entry's owner has ended: the next drift counts once."""
     daemon = start([LOW])
     for _ in range(3):
         daemon.removes("low")
@@ -133,7 +133,7 @@ def test_a_stand_in_that_was_not_needed(start: Start) -> None:
 
 @pytest.mark.parametrize("by_name", [True, False])
 def test_what_was_removed_by_name_during_a_storm(tmp_path: Path, by_name: bool) -> None:
-    """Its owner registered it again after his flush: removed by name then, it is not restored."""
+    """An entry that its owner registered again after its own flush, and then removed by name, is not restored."""
     daemon = SimulatedDaemon([LOW], tmp_path, SETTLE, restore=("theirs",))
     daemon.registers("theirs", HIGH.registration)
     daemon.wait(1.0)
@@ -149,7 +149,7 @@ def test_what_was_removed_by_name_during_a_storm(tmp_path: Path, by_name: bool) 
 
 @pytest.mark.parametrize("how", ["paused", "refused"])
 def test_what_is_not_there_stops_no_other_from_coming_back(tmp_path: Path, how: str) -> None:
-    """Of what a flush took, only what stood above it waits for it, and not if the kernel refuses it."""
+    """A lost entry waits only for a handler that it was above, and not if the kernel refuses that handler."""
     daemon = SimulatedDaemon([LOW, JAR], tmp_path, SETTLE, restore=("their*",))
     daemon.registers("theirs-above", LOW.registration._replace(interpreter="/theirs"))
     daemon.registers("theirs", Registration(Magic(b"Q"), "/theirs", Flags.NONE))
@@ -172,7 +172,7 @@ def test_what_is_not_there_stops_no_other_from_coming_back(tmp_path: Path, how: 
 
 
 def test_a_stand_in_that_somebody_disables(start: Start) -> None:
-    """It is enabled at once, as it would be registered anew; whoever goes on is backed off from."""
+    """A stand-in that another program disables is enabled at once, as it would be registered again."""
     daemon = start([LOW])
     daemon.removes("low")
     daemon.react()
@@ -208,7 +208,7 @@ def does(daemon: SimulatedDaemon, deed: str, chosen: Handler) -> None:
 @settings(max_examples=75, deadline=None)
 @given(steps=st.lists(STEPS, min_size=5, max_size=60), extension=st.booleans())
 def test_whatever_they_do(steps: list[tuple[float, str, int]], extension: bool, tmp_path_factory: object) -> None:
-    """When they have stopped, all stands in order; no pass writes an entry twice, and none follows without end."""
+    """When other programs stop, all is in order; no pass writes an entry twice, and passes end."""
     handlers = [*MANY, JAR] if extension else MANY
     assert isinstance(tmp_path_factory, pytest.TempPathFactory)
     daemon = SimulatedDaemon(handlers, tmp_path_factory.getbasetemp(), SETTLE)

@@ -1,4 +1,4 @@
-"""What is told of a pass, and what is not."""
+"""The failures of a pass that are reported, and those that are not."""
 
 import errno
 from pathlib import Path
@@ -32,7 +32,10 @@ A = Handler("a", SAYS)
 def test_who_wants_the_same_and_is_faster_is_no_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: Registration | None, number: int, told: list[str]
 ) -> None:
-    """Two daemons replace the same entry: nobody vouches for which file F has opened, so it is replaced once more."""
+    """EEXIST is no error if an equal entry exists: another daemon has just replaced it.
+
+    It is unknown which file its F opened, so it is replaced once more.
+    """
     action = Action(Act.REPLACE, "a", Drift.STALE_INTERPRETER, "another file", A)
     entries = (Entry("a", 7, enabled=True, registration=says),)
     look = Look(ObservedState(entries), DesiredState((A,)), Surroundings(), Plan((action,)))

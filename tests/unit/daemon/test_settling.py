@@ -1,4 +1,4 @@
-"""The clock of the two-step repair; the times are the tests' own."""
+"""The clock of the two-step repair; each test sets the times."""
 
 from binfmtd.daemon.settling import LONGEST, Settling
 
@@ -12,7 +12,7 @@ def drifted(name: str = "a", at: float = 100.0) -> Settling:
 
 
 def test_a_drift_is_due_when_it_has_been_quiet() -> None:
-    """For `settle` after the drift itself, if nobody stirs."""
+    """A drift is due `settle` seconds after it if no other program touches the name."""
     settling = drifted()
     assert settling.pending() == {"a"}
     assert settling.due_at("a") == 100.0 + SETTLE
@@ -28,7 +28,7 @@ def test_whoever_stirs_puts_it_off() -> None:
 
 
 def test_others_names_do_not_put_it_off() -> None:
-    """An event on another name is no reason to wait, and does not make that name pending."""
+    """An event on another name does not delay this one, and does not make that name pending."""
     settling = drifted()
     settling.stirred(["b"], 100.010)
     assert settling.due_at("a") == 100.0 + SETTLE
@@ -36,7 +36,7 @@ def test_others_names_do_not_put_it_off() -> None:
 
 
 def test_a_stir_before_the_drift_counts() -> None:
-    """Somebody who flushed everything may be about to write when the drift is seen."""
+    """An event before the drift counts: a program that has flushed everything may be about to write."""
     settling = Settling(SETTLE)
     settling.stirred([], 100.0, everything=True)
     settling.drifted("a", 99.99)
@@ -44,7 +44,7 @@ def test_a_stir_before_the_drift_counts() -> None:
 
 
 def test_at_the_latest_one_second_after_the_drift() -> None:
-    """However loud it is, and however often it drifts again."""
+    """A drift is due after one second, however many events come, and however often it drifts again."""
     settling = drifted()
     for tenth in range(12):
         now = 100.0 + tenth / 10
@@ -56,7 +56,7 @@ def test_at_the_latest_one_second_after_the_drift() -> None:
 
 
 def test_what_ended_is_forgotten() -> None:
-    """A later drift of the same name has a second of its own."""
+    """A later drift of the same name has its own second."""
     settling = drifted()
     assert settling.ended("a")
     assert not settling.ended("a")
@@ -68,7 +68,7 @@ def test_what_ended_is_forgotten() -> None:
 
 
 def test_what_is_not_pending_is_due_when_everything_is_quiet() -> None:
-    """Removals of unwanted entries, say; at once if nobody ever stirred."""
+    """A name that is not pending (a removal, say) is due when all is quiet; at once if there never was an event."""
     settling = Settling(SETTLE)
     assert settling.due_at("x") == float("-inf")
     settling.stirred(["x"], 100.0)
@@ -78,7 +78,10 @@ def test_what_is_not_pending_is_due_when_everything_is_quiet() -> None:
 
 
 def test_what_was_left_calls_for_another_pass_later() -> None:
-    """Else there would be one after the other.  It is due all the same, and its second is not restarted."""
+    """A name that was left calls for a pass later, so that passes do not follow one another.
+
+    It is due all the same, and its second is not restarted.
+    """
     settling = drifted()
     settling.left("a", 100.5)
     assert (settling.due_at("a"), settling.calls_at("a")) == (100.0 + SETTLE, 100.5 + SETTLE)

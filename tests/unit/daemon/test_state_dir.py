@@ -27,7 +27,7 @@ from binfmtd.errors import AlreadyRunningError, StateError
     ],
 )
 def test_where_it_is(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], uid: int, expected: str) -> None:
-    """$BINFMTD_STATE_DIR, for root /run/binfmtd, else below $XDG_RUNTIME_DIR."""
+    """The state directory is $BINFMTD_STATE_DIR, for root /run/binfmtd, else below $XDG_RUNTIME_DIR."""
     monkeypatch.delenv("BINFMTD_STATE_DIR", raising=False)
     for key, value in environment.items():
         monkeypatch.setenv(key, value)
@@ -36,7 +36,7 @@ def test_where_it_is(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str
 
 
 def test_an_ordinary_user_without_a_session_has_to_name_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message says how."""
+    """Without a session the error of an ordinary user names --state-dir."""
     monkeypatch.delenv("BINFMTD_STATE_DIR", raising=False)
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     monkeypatch.setattr(os, "geteuid", lambda: 1)
@@ -45,7 +45,7 @@ def test_an_ordinary_user_without_a_session_has_to_name_one(monkeypatch: pytest.
 
 
 def test_it_is_made_with_its_parents_and_may_be_there(tmp_path: Path) -> None:
-    """Readable for all, as `status` is, and writable for us alone."""
+    """The directory is readable for all, as `status` is, and writable for us alone."""
     path = tmp_path / "a" / "b"
     before = os.umask(0o022)
     try:
@@ -59,7 +59,7 @@ def test_it_is_made_with_its_parents_and_may_be_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", [0o775, 0o757, 0o1777])
 def test_one_that_others_can_write_is_refused(tmp_path: Path, mode: int) -> None:
-    """Also a sticky one: others could make the ledger there before we do."""
+    """A directory that another user can write is refused, even a sticky one: the ledger could be made there first."""
     path = tmp_path / "state"
     path.mkdir()
     path.chmod(mode)
@@ -68,7 +68,7 @@ def test_one_that_others_can_write_is_refused(tmp_path: Path, mode: int) -> None
 
 
 def test_one_that_is_somebody_elses_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever owns it decides what is in it."""
+    """Another user's directory is refused, since its owner decides what is in it."""
     path = tmp_path / "state"
     path.mkdir()
     if os.geteuid() == 0:
@@ -80,7 +80,7 @@ def test_one_that_is_somebody_elses_is_refused(tmp_path: Path, monkeypatch: pyte
 
 
 def test_what_is_no_directory_of_its_own_is_refused(tmp_path: Path) -> None:
-    """A link could be turned elsewhere; a file cannot hold files."""
+    """A link is refused, since it could be turned elsewhere, and so is a file, which cannot hold files."""
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
     (tmp_path / "file").touch()
@@ -93,7 +93,10 @@ def test_what_is_no_directory_of_its_own_is_refused(tmp_path: Path) -> None:
 
 
 def test_one_below_a_directory_that_others_can_write_is_refused(tmp_path: Path) -> None:
-    """They could put another in its place; the message names the path that is to blame."""
+    """A directory below one that another user can write is refused, since it could be exchanged.
+
+    The error names the path at fault.
+    """
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)
     with pytest.raises(StateError, match=f"not safe: .*{tmp_path}/open"):
@@ -107,7 +110,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_impatient")
 def test_an_apply_at_work_is_no_daemon(tmp_path: Path) -> None:
-    """Who comes second is told to try again, not to stop anything."""
+    """While an `apply` runs the error asks to try again, and not to stop a daemon."""
     lock = Lock(str(tmp_path), APPLY)
     with pytest.raises(StateError, match="try again when it has finished") as caught:
         Lock(str(tmp_path))
@@ -116,7 +119,7 @@ def test_an_apply_at_work_is_no_daemon(tmp_path: Path) -> None:
 
 
 def test_a_lock_that_is_held_for_an_instant_is_waited_for(tmp_path: Path) -> None:
-    """Who asks `running_pid` holds it that long, and must not stop a daemon from starting."""
+    """A lock that `running_pid` holds for an instant does not stop a daemon from starting."""
     descriptor = os.open(tmp_path / LOCK_NAME, os.O_RDWR | os.O_CREAT)
     fcntl.flock(descriptor, fcntl.LOCK_SH)
     letting_go = threading.Timer(0.05, os.close, [descriptor])
@@ -129,7 +132,7 @@ def test_a_lock_that_is_held_for_an_instant_is_waited_for(tmp_path: Path) -> Non
 
 @pytest.mark.usefixtures("_impatient")
 def test_a_second_daemon_is_told_who_the_first_is(tmp_path: Path) -> None:
-    """One daemon a state directory; when the first lets go, another may take it."""
+    """A state directory has one daemon; the error of a second one names the first, and a released lock can be taken."""
     lock = Lock(str(tmp_path))
     assert running_pid(str(tmp_path)) == os.getpid()
     with pytest.raises(AlreadyRunningError, match=rf"{tmp_path} \(pid {os.getpid()}\)") as caught:
@@ -141,14 +144,14 @@ def test_a_second_daemon_is_told_who_the_first_is(tmp_path: Path) -> None:
 
 
 def test_looking_does_not_take_the_lock(tmp_path: Path) -> None:
-    """`status` beside a starting daemon must not make it fail."""
+    """`running_pid` does not take the lock, so `status` does not make a starting daemon fail."""
     Lock(str(tmp_path)).release()
     assert running_pid(str(tmp_path)) is None
     Lock(str(tmp_path)).release()
 
 
 def test_what_has_to_be_done_before_the_lock_is_seen(tmp_path: Path) -> None:
-    """`running_pid` finds no daemon meanwhile, and another daemon's lock keeps it from being done."""
+    """``before`` is called while `running_pid` finds no daemon, and not at all if another daemon has the lock."""
     seen: list[int | None] = []
     lock = Lock(str(tmp_path), before=lambda: seen.append(running_pid(str(tmp_path))))
     assert set(seen) == {None}
@@ -159,14 +162,14 @@ def test_what_has_to_be_done_before_the_lock_is_seen(tmp_path: Path) -> None:
 
 
 def test_nobody_runs_where_nobody_ever_ran(tmp_path: Path) -> None:
-    """Asking makes nothing."""
+    """`running_pid` finds no daemon where none ever ran, and makes no file."""
     assert running_pid(str(tmp_path)) is None
     assert running_pid(str(tmp_path / "missing")) is None
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_killed_daemon_holds_no_lock(tmp_path: Path) -> None:
-    """The kernel lets go of it; the old number in the file means nothing, also where it was longer than ours."""
+    """The kernel releases a killed daemon's lock; its pid in the file does not count, even one longer than ours."""
     script = "import os, sys; from binfmtd.daemon.state_dir import Lock; Lock(sys.argv[1]); os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
     assert (tmp_path / LOCK_NAME).read_text().split()[0].isdigit()
@@ -178,7 +181,7 @@ def test_a_killed_daemon_holds_no_lock(tmp_path: Path) -> None:
 
 
 def test_only_its_owner_may_take_the_lock(tmp_path: Path) -> None:
-    """Else anybody could keep every daemon out; one that an older version left open to all is closed."""
+    """Only we may open the lock, or any user could block every daemon; an older version's open file is closed."""
     (tmp_path / LOCK_NAME).touch(mode=0o644)
     lock = Lock(str(tmp_path))
     assert stat.S_IMODE((tmp_path / LOCK_NAME).stat().st_mode) == 0o600
@@ -186,7 +189,7 @@ def test_only_its_owner_may_take_the_lock(tmp_path: Path) -> None:
 
 
 def test_who_may_not_open_the_lock_asks_the_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who holds it, not who waits for it, and nobody when it is free."""
+    """Without the right to open the lock, /proc/locks names its holder, not a waiting process; None if it is free."""
 
     def closed(path: str, _: int) -> int:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
@@ -207,7 +210,7 @@ def test_who_may_not_open_the_lock_asks_the_kernel(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.usefixtures("_impatient")
 def test_a_holder_that_does_not_say_who_it_is(tmp_path: Path) -> None:
-    """Between taking the lock and writing the number: somebody runs, and nobody knows who."""
+    """Between taking the lock and writing the pid a daemon runs, and its pid is unknown."""
     lock = Lock(str(tmp_path))
     (tmp_path / LOCK_NAME).write_text("")
     assert running_pid(str(tmp_path)) == 0
@@ -217,7 +220,7 @@ def test_a_holder_that_does_not_say_who_it_is(tmp_path: Path) -> None:
 
 
 def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
-    """What it leads to would be truncated."""
+    """A lock that is a link is refused, since its target would be truncated."""
     victim = tmp_path / "victim"
     victim.write_text("precious")
     (tmp_path / LOCK_NAME).symlink_to(victim)
@@ -227,7 +230,7 @@ def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
 
 
 def test_a_removed_directory_is_made_again(tmp_path: Path) -> None:
-    """With its lock, which is held as before; where nothing is missing nothing happens."""
+    """A removed directory is made again with its lock, which stays held; if nothing is missing, nothing happens."""
     directory = tmp_path / "state"
     make_state_dir(str(directory))
     lock = Lock(str(directory))
@@ -241,7 +244,7 @@ def test_a_removed_directory_is_made_again(tmp_path: Path) -> None:
 
 
 def test_one_that_another_daemon_has_taken_meanwhile_is_its_own(tmp_path: Path) -> None:
-    """Said, with the other's process id, and tried again later."""
+    """If another daemon has taken the directory meanwhile, the error has its pid; a later try may succeed."""
     directory = tmp_path / "state"
     make_state_dir(str(directory))
     ours = Lock(str(directory))

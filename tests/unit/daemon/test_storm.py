@@ -1,4 +1,4 @@
-"""How much looking for nothing may cost; the times are the tests' own."""
+"""The limit for the CPU time of looks that find nothing; each test sets the times."""
 
 import pytest
 from hypothesis import given
@@ -8,7 +8,7 @@ from binfmtd.daemon.storm import BUDGET, GLANCE, GLANCES_SHARE, LONGEST_PAUSE, P
 
 
 def test_a_burst_is_listened_to() -> None:
-    """What fits into the budget delays nothing."""
+    """Looks that fit into the budget delay no reading of events."""
     storm = Storm()
     for number in range(100):
         storm.looked_for_nothing(BUDGET / 100, 5 + number / 1e6)
@@ -16,7 +16,10 @@ def test_a_burst_is_listened_to() -> None:
 
 
 def test_whoever_goes_on_is_heard_three_seconds_later_at_most() -> None:
-    """Whatever was spent before; later where a look takes so much that it would cost too much of a core."""
+    """With the budget spent, events are read after three seconds at most, whatever was spent before.
+
+    It takes longer if one look would cost more than its share of a core in that time.
+    """
     storm = Storm()
     for _ in range(100):
         storm.looked_for_nothing(LONGEST_PAUSE * SHARE, 100.0)
@@ -27,19 +30,19 @@ def test_whoever_goes_on_is_heard_three_seconds_later_at_most() -> None:
 
 @pytest.mark.parametrize("cost", [BUDGET, 10 * BUDGET])
 def test_some_passes_are_always_free(cost: float) -> None:
-    """However long one takes; the next has to wait, as long as it takes its share of a core."""
+    """However long passes take, the budget pays for some; the next waits until it takes its share of a core."""
     storm = Storm()
     for _ in range(PASSES):
         storm.passed_for_nothing(cost, 100.0)
         assert storm.listen_at <= 100.0 + 1e-9
     storm.passed_for_nothing(cost, 100.0)
     assert storm.listen_at == pytest.approx(100.0 + cost / SHARE)
-    storm.passed_for_nothing(REFILL, 100.0)  # they take no longer any more: nor does the pause
+    storm.passed_for_nothing(REFILL, 100.0)  # passes have become short again, and so has the pause
     assert storm.listen_at == pytest.approx(100.0 + LONGEST_PAUSE)
 
 
 def test_quiet_pays_it_back() -> None:
-    """After a minute without, there is a minute's worth to spend."""
+    """A minute without looks refills the budget by a minute's worth."""
     storm = Storm()
     storm.looked_for_nothing(BUDGET, 100.0)
     storm.looked_for_nothing(60 * REFILL, 160.0)
@@ -50,7 +53,7 @@ def test_quiet_pays_it_back() -> None:
 
 @given(costs=st.lists(st.floats(0, REFILL * LONGEST_PAUSE), max_size=200))
 def test_over_a_long_time_it_costs_what_refills(costs: list[float]) -> None:
-    """However often there would be something to look at, for whoever keeps to ``listen_at``."""
+    """However often there is something to look at, a caller that keeps to ``listen_at`` spends what refills."""
     storm = Storm()
     now = began = 1000.0
     for cost in costs:
@@ -60,7 +63,7 @@ def test_over_a_long_time_it_costs_what_refills(costs: list[float]) -> None:
 
 
 def test_in_a_storm_the_declared_names_are_glanced_at() -> None:
-    """Ten times a second as long as nobody listens; never otherwise."""
+    """While events are not read, inode numbers are compared ten times a second; never otherwise."""
     storm = Storm()
     assert storm.glance_at == float("inf")
     storm.looked_for_nothing(BUDGET + REFILL, 100.0)  # a second's worth too much
@@ -72,7 +75,7 @@ def test_in_a_storm_the_declared_names_are_glanced_at() -> None:
 
 
 def test_where_glances_take_long_there_are_fewer() -> None:
-    """They take their share of a core and no more; one that takes longer now and then changes little."""
+    """Comparisons take their share of a core and no more; one that takes longer now and then changes little."""
     storm = Storm()
     storm.looked_for_nothing(20.0, 100.0)
     storm.glanced(2 * GLANCE * GLANCES_SHARE, 100.0)

@@ -6,7 +6,7 @@ NEVER = float("inf")
 
 
 def test_the_earliest_is_next_and_all_that_are_due_are_called_in_order() -> None:
-    """A deadline at this very moment is due; one that has not come, or never will, is left."""
+    """A deadline at this very moment is due; one that has not come, or never will, is not called."""
     called: list[tuple[str, float]] = []
     due = {"a": 3.0, "b": NEVER, "c": 2.0, "d": 5.0}
     timers = Timers([Timer(lambda n=n: due[n], lambda now, n=n: called.append((n, now))) for n in due])  # type: ignore[misc]
@@ -18,7 +18,7 @@ def test_the_earliest_is_next_and_all_that_are_due_are_called_in_order() -> None
 
 
 def test_a_callback_may_move_a_later_deadline() -> None:
-    """What an earlier one has done is not done again, and what it has called for is done in the same turn."""
+    """A deadline that an earlier callback moves away is not called, and one that it makes due is."""
     due, called = {"a": 1.0, "b": 1.0, "c": NEVER}, []
 
     def first(_: float) -> None:

@@ -1,4 +1,4 @@
-"""What the watch hears, on ordinary directories: inotify is the same there."""
+"""The events that the watch reads, on ordinary directories: inotify is the same there."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ def watch(tmp_path: Path) -> Iterator[Watch]:
 
 
 def write(path: Path, times: int = 1) -> None:
-    """Write without O_TRUNC, as often, on one descriptor: MODIFY (merged), then CLOSE_WRITE."""
+    """Write ``times`` times without O_TRUNC on one descriptor: MODIFY (merged), then CLOSE_WRITE."""
     descriptor = os.open(path, os.O_WRONLY)
     for _ in range(times):
         os.write(descriptor, b"1")
@@ -34,7 +34,7 @@ def write(path: Path, times: int = 1) -> None:
 
 
 def test_who_touched_what(watch: Watch, tmp_path: Path) -> None:
-    """An entry is named; register concerns everything; status does, too, and means a flush."""
+    """An event on an entry names it; one on register or status concerns everything, and status means a flush."""
     write(tmp_path / "one")
     heard = watch.read()
     assert (heard.names, heard.everything, heard.flushed) == ({"one"}, False, False)
@@ -50,7 +50,7 @@ def test_who_touched_what(watch: Watch, tmp_path: Path) -> None:
     ("gone", "flush"), [(("one", "two", "three"), True), (("one", "two"), True), (("one",), False)], ids=str
 )
 def test_a_flush_that_has_begun(watch: Watch, tmp_path: Path, gone: tuple[str, ...], flush: bool) -> None:
-    """Entries go one after the other without a write to their files: that is known before `status` is named."""
+    """A flush is recognised by removals without a write to their files, before an event names `status`."""
     for name in gone:
         (tmp_path / name).touch()
     watch.read()
@@ -63,7 +63,7 @@ def test_a_flush_that_has_begun(watch: Watch, tmp_path: Path, gone: tuple[str, .
 
 
 def remove(path: Path, *, before: Callable[[], None] = lambda: None) -> None:
-    """Remove by name, as the kernel reports it: DELETE, ``before`` something else, MODIFY and CLOSE_WRITE."""
+    """Remove by name, as the kernel reports it: DELETE, then ``before``, MODIFY and CLOSE_WRITE."""
     descriptor = os.open(path, os.O_WRONLY)
     path.unlink()
     before()
@@ -72,7 +72,7 @@ def remove(path: Path, *, before: Callable[[], None] = lambda: None) -> None:
 
 
 def test_two_removals_by_name_at_the_same_time(watch: Watch, tmp_path: Path) -> None:
-    """Both removals come before both writes: they look like a flush, and are none."""
+    """Two removals by name that come before both of their writes look like a flush, and are none."""
     (tmp_path / "two").touch()
     watch.read()
     remove(tmp_path / "one", before=lambda: remove(tmp_path / "two"))
@@ -83,7 +83,7 @@ def test_two_removals_by_name_at_the_same_time(watch: Watch, tmp_path: Path) -> 
 
 
 def test_no_flush(watch: Watch, tmp_path: Path) -> None:
-    """Entries that are removed by name are written to; and the files of another directory are no entries."""
+    """Entries that are removed by name are written to, and files of another directory are no entries: no flush."""
     for name in ("one", "two"):
         (tmp_path / name).touch()
     watch.read()
@@ -101,7 +101,7 @@ def test_no_flush(watch: Watch, tmp_path: Path) -> None:
 
 
 def test_a_flush_beside_another_change(watch: Watch, tmp_path: Path) -> None:
-    """An interpreter may have changed as well: nothing is registered before that is known."""
+    """If an interpreter may have changed as well, nothing is registered before that event is examined."""
     (tmp_path / "two").touch()
     (tmp_path / "files").mkdir()
     watch.watch_files("/files/interpreter", {str(tmp_path / "files"): ["interpreter"]})
@@ -115,21 +115,21 @@ def test_a_flush_beside_another_change(watch: Watch, tmp_path: Path) -> None:
 
 
 def test_own_writes_are_left_out(watch: Watch, tmp_path: Path) -> None:
-    """What we wrote ourselves is nobody's doing; several writes on one descriptor are merged by the kernel."""
+    """Events of our own writes are left out; the kernel merges those of several writes on one descriptor."""
     write(tmp_path / "one")
     write(tmp_path / "register", times=3)
     assert not watch.read([Wrote("one", 1), Wrote("register", 3)])
 
 
 def test_what_exceeds_our_own_is_somebody_elses(watch: Watch, tmp_path: Path) -> None:
-    """Of two writes to the same file one is ours: the other is heard."""
+    """Of two writes to one file of which one is ours, the other is reported."""
     write(tmp_path / "one")
     write(tmp_path / "one")
     assert watch.read([Wrote("one", 1)]).names == {"one"}
 
 
 def test_own_writes_do_not_excuse_later_ones(watch: Watch, tmp_path: Path) -> None:
-    """What was not found with the first read will not come: it must not swallow somebody else's event."""
+    """The event of an own write that the first reading does not find cancels no later event of another program."""
     write(tmp_path / "one")
     assert not watch.read([Wrote("one", 5, removed=True)])
     write(tmp_path / "one")
@@ -137,7 +137,7 @@ def test_own_writes_do_not_excuse_later_ones(watch: Watch, tmp_path: Path) -> No
 
 
 def test_merged_writes_excuse_nobody_elses(watch: Watch, tmp_path: Path) -> None:
-    """Of our three writes to `register` one event is left: the next one is of somebody who keeps it open."""
+    """Our three merged writes to `register` cancel no event of another program, which keeps the file open."""
     write(tmp_path / "register", times=3)
     descriptor = os.open(tmp_path / "register", os.O_WRONLY)
     os.write(descriptor, b"1")
@@ -146,7 +146,7 @@ def test_merged_writes_excuse_nobody_elses(watch: Watch, tmp_path: Path) -> None
 
 
 def test_what_was_refused_excuses_no_write(watch: Watch, tmp_path: Path) -> None:
-    """It raises CLOSE_WRITE alone, and one for all of a row."""
+    """A refused write raises CLOSE_WRITE alone, and one for several in a row: it cancels no other write."""
     for _ in range(3):
         write(tmp_path / "register", times=0)
     write(tmp_path / "register", times=2)
@@ -159,7 +159,7 @@ def test_what_was_refused_excuses_no_write(watch: Watch, tmp_path: Path) -> None
 
 @pytest.mark.parametrize(("file", "flushed"), [("one", False), ("status", True)])
 def test_thousands_of_events_are_not_read_one_by_one(watch: Watch, tmp_path: Path, file: str, flushed: bool) -> None:
-    """They are taken for an overflow; whether there may have been a flush is known all the same."""
+    """Thousands of events count as an overflow, and a possible flush among them is still reported."""
     for _ in range(3000):
         write(tmp_path / "one")
     write(tmp_path / file)
@@ -169,7 +169,7 @@ def test_thousands_of_events_are_not_read_one_by_one(watch: Watch, tmp_path: Pat
 
 
 def test_thousands_of_events_of_files(watch: Watch, tmp_path: Path) -> None:
-    """Of the kinds of files only those may have changed in whose directories something happened."""
+    """After thousands of events only those kinds of files count as changed whose directories have an event."""
     etc, bin_directory = tmp_path / "etc", tmp_path / "bin"
     etc.mkdir()
     bin_directory.mkdir()
@@ -187,7 +187,7 @@ def test_thousands_of_events_of_files(watch: Watch, tmp_path: Path) -> None:
 
 
 def test_the_end_of_the_instance_is_heard_among_thousands(watch: Watch, tmp_path: Path) -> None:
-    """Its watch ends with it, and that is the last event."""
+    """The end of the instance, which is the last event of its watch, is found among thousands."""
     for _ in range(3000):
         write(tmp_path / "one")
     shutil.rmtree(tmp_path)
@@ -195,7 +195,7 @@ def test_the_end_of_the_instance_is_heard_among_thousands(watch: Watch, tmp_path
 
 
 def test_the_same_instance_is_told_from_another(watch: Watch, tmp_path: Path) -> None:
-    """Arming again on the same directory changes nothing; on another, the old one is heard no more."""
+    """To arm the same directory again changes nothing; after another one, the old one's events are not read."""
     assert not watch.watch_instance(str(tmp_path))
     other = tmp_path / "other"
     other.mkdir()
@@ -206,7 +206,7 @@ def test_the_same_instance_is_told_from_another(watch: Watch, tmp_path: Path) ->
 
 
 def test_files_by_kind(watch: Watch, tmp_path: Path) -> None:
-    """Only the names that were asked for count, each for its kind; ANY_NAME is every name."""
+    """Only watched names count, each for its kind of file; ANY_NAME stands for every name."""
     etc, bin_directory = tmp_path / "etc", tmp_path / "bin"
     etc.mkdir()
     bin_directory.mkdir()
@@ -230,7 +230,7 @@ def test_files_by_kind(watch: Watch, tmp_path: Path) -> None:
 
 
 def test_a_directory_on_the_way_is_watched_as_such(watch: Watch, tmp_path: Path) -> None:
-    """Its move and its mode are reported, and its other files are not, however many come and go."""
+    """A directory on the way reports its move and its mode, but not its other files, however many come and go."""
     (tmp_path / "opt" / "qemu").mkdir(parents=True)
     watch.watch_files("interpreters", {str(tmp_path / "opt"): {ITSELF}, str(tmp_path / "opt" / "qemu"): {"x"}})
     (tmp_path / "opt" / "other").write_bytes(b"")
@@ -244,7 +244,7 @@ def test_a_directory_on_the_way_is_watched_as_such(watch: Watch, tmp_path: Path)
 
 
 def test_where_we_write_ourselves_nothing_is_nobodys(watch: Watch, tmp_path: Path) -> None:
-    """The status lies beside what others write in the state directory, and is replaced with each repair."""
+    """Files of other kinds in the state directory are not noted: the status there is replaced with each repair."""
     (tmp_path / "state").mkdir()
     watch.watch_files("pauses", {str(tmp_path / "state"): {"paused.json"}})
     (tmp_path / "state" / "status.json").write_bytes(b"")
@@ -253,20 +253,23 @@ def test_where_we_write_ourselves_nothing_is_nobodys(watch: Watch, tmp_path: Pat
 
 
 def test_what_is_watched_no_more_is_forgotten(watch: Watch, tmp_path: Path) -> None:
-    """Also where the kernel forgot it first: pyinotify would keep each for ever."""
+    """A directory that is watched no more is forgotten, even if the kernel forgot it first.
+
+    pyinotify would keep each for ever.
+    """
     for _ in range(5):
         (tmp_path / "bin").mkdir()
         watch.watch_files("interpreters", {str(tmp_path / "bin"): {"qemu"}})
         (tmp_path / "bin").rmdir()
         watch.read()
         watch.watch_files("interpreters", {})
-    manager = watch._manager  # noqa: SLF001  nobody else can tell what pyinotify keeps
+    manager = watch._manager  # noqa: SLF001  only the manager has what pyinotify keeps
     assert manager is not None
     assert len(manager.watches) == 1
 
 
 def test_a_directory_that_cannot_be_watched_is_named(watch: Watch, tmp_path: Path) -> None:
-    """The others are watched all the same."""
+    """A directory that cannot be watched is returned, and all other directories are watched."""
     assert watch.watch_files("config", {str(tmp_path / "gone"): {"a"}, str(tmp_path): {"b"}}) == [
         str(tmp_path / "gone")
     ]
@@ -275,7 +278,7 @@ def test_a_directory_that_cannot_be_watched_is_named(watch: Watch, tmp_path: Pat
 
 
 def test_an_interpreter_in_the_instances_own_directory(watch: Watch, tmp_path: Path) -> None:
-    """Watching files there, and no longer, leaves the watch on the instance as it is."""
+    """To watch files in the instance's own directory, and then no longer, leaves the instance's watch as it is."""
     watch.watch_files("interpreters", {str(tmp_path): {"one"}})
     watch.watch_files("interpreters", {})
     assert not watch.read().lost
@@ -284,7 +287,7 @@ def test_an_interpreter_in_the_instances_own_directory(watch: Watch, tmp_path: P
 
 
 def test_the_end_of_the_directory(watch: Watch, tmp_path: Path) -> None:
-    """The watch is lost, and says so once."""
+    """When its directory is removed the watch is lost, and reports that once."""
     for path in tmp_path.iterdir():
         path.unlink()
     watch.read()
@@ -294,7 +297,7 @@ def test_the_end_of_the_directory(watch: Watch, tmp_path: Path) -> None:
 
 
 def test_overflow(watch: Watch, tmp_path: Path) -> None:
-    """Lost events mean that anything may have happened, but only to what is watched at all."""
+    """Lost events mean that anything may have changed, but only among what is watched."""
     limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
     (tmp_path / "two").write_bytes(b"")
     for _ in range(limit // 4 + 100):
@@ -311,7 +314,7 @@ def test_overflow(watch: Watch, tmp_path: Path) -> None:
 
 
 def test_the_descriptor_neither_blocks_nor_is_inherited(watch: Watch) -> None:
-    """Unlike pyinotify's own."""
+    """The descriptor neither blocks nor is inherited, unlike pyinotify's own."""
     assert watch.descriptor is not None
     assert not os.get_blocking(watch.descriptor)
     assert not os.get_inheritable(watch.descriptor)

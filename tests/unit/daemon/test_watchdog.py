@@ -1,4 +1,4 @@
-"""Who is watched, and how often it pings."""
+"""The watchdog: if this process is watched, and how often it pings."""
 
 import os
 import socket
@@ -26,7 +26,7 @@ def watchdog(monkeypatch: pytest.MonkeyPatch, microseconds: str | None, pid: str
 
 @pytest.mark.parametrize("pid", [None, str(os.getpid())], ids=["any process", "this process"])
 def test_pings_at_half_the_interval(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pid: str | None) -> None:
-    """As sd_watchdog_enabled(3) advises; and each ping makes the next one due half an interval later."""
+    """The first ping is due at half the interval, as sd_watchdog_enabled(3) advises, and each next one likewise."""
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as manager:
         manager.bind(str(tmp_path / "notify"))
@@ -43,5 +43,5 @@ def test_pings_at_half_the_interval(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     [(None, None), ("180000000", "1"), ("0", None), ("", None), ("soon", None), ("-5", None), ("9" * 5000, None)],
 )
 def test_not_watched(monkeypatch: pytest.MonkeyPatch, microseconds: str | None, pid: str | None) -> None:
-    """Without an interval, with one that is no number, or with one that is meant for another process: never."""
+    """Without an interval, with an invalid one, or with one for another process, no ping is ever due."""
     assert watchdog(monkeypatch, microseconds, pid).due_at == NEVER

@@ -1,4 +1,4 @@
-"""The worker where nothing can be looked at, and where another program is about to register an entry."""
+"""The worker without an instance that it can open, and beside a program that is about to register an entry."""
 
 import time
 from pathlib import Path
@@ -24,7 +24,7 @@ from binfmtd.model.standin import stand_in_name
 
 
 def test_an_instance_that_cannot_be_opened_from_the_start(tmp_path: Path) -> None:
-    """It is said, and waited for: what has never been seen is not looked for again at once, for ever."""
+    """An instance that cannot be opened is reported and waited for, and not looked for at once again and again."""
     attachment = mock.create_autospec(Attachment, instance=True)
     attachment.mounted = Mounted(str(tmp_path / "closed"), 1, read_only=False)
     reconciler, sealing, watch, pacing, report = (
@@ -44,14 +44,14 @@ HELPER = stand_in_name(stand_in_name("a"))
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> SimulatedDaemon:
-    """Return one with a handler that has its permanent stand-in."""
+    """Return a daemon with a handler that has its permanent stand-in."""
     daemon = SimulatedDaemon([Handler("a", OURS)], tmp_path, 0.02, stand_ins=StandInPolicy.PERMANENT)
     assert daemon.names() == ["a", stand_in_name("a")]
     return daemon
 
 
 def test_another_entry_that_is_registered_a_moment_after_the_removal(daemon: SimulatedDaemon) -> None:
-    """The worker waits for it, and its first write puts an entry above it."""
+    """The worker waits for a registration after a removal, and its first write puts an entry above the new one."""
     daemon.meanwhile = [lambda: daemon.registers("a", OURS._replace(interpreter="/theirs"))]
     daemon.removes("a")
     daemon.react()
@@ -61,7 +61,7 @@ def test_another_entry_that_is_registered_a_moment_after_the_removal(daemon: Sim
 
 
 def test_another_entry_whose_file_is_truncated_first(daemon: SimulatedDaemon) -> None:
-    """A shell does so with `register`: the worker waits until the line has been written."""
+    """A shell truncates `register` before it writes the line: the worker waits until it has written it."""
     daemon.meanwhile = [daemon.stirs, lambda: daemon.registers("a", OURS._replace(interpreter="/theirs"))]
     daemon.removes("a")
     daemon.react()
@@ -70,7 +70,7 @@ def test_another_entry_whose_file_is_truncated_first(daemon: SimulatedDaemon) ->
 
 
 def test_another_entry_that_says_the_same(daemon: SimulatedDaemon) -> None:
-    """A helper was registered before that was known: it goes again."""
+    """A helper above an entry that proves to be equal is removed again."""
     daemon.meanwhile = [lambda: daemon.registers("a", OURS)]
     daemon.removes("a")
     daemon.react()
@@ -78,7 +78,7 @@ def test_another_entry_that_says_the_same(daemon: SimulatedDaemon) -> None:
 
 
 def test_a_helper_is_paid_for(daemon: SimulatedDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the budget of CPU time, also where it was not needed; when that is spent, none is registered."""
+    """A helper is paid from the budget of CPU time, even if not needed; when that is spent, none is registered."""
     monkeypatch.setattr(time, "thread_time", iter(range(99)).__next__)  # a second from each time to the next
     assert daemon.pacing.may_bridge("a")
     daemon.removes("a")
@@ -95,7 +95,7 @@ def test_a_helper_is_paid_for(daemon: SimulatedDaemon, monkeypatch: pytest.Monke
 
 
 def test_another_entry_that_is_registered_much_later(daemon: SimulatedDaemon) -> None:
-    """The worker has waited for 2 ms, once until the next pass; the entry is known to be missing."""
+    """The worker waits 2 ms, once until the next pass; then the entry is known to be missing."""
     daemon.removes("a")
     daemon.react()
     assert (daemon.waits, daemon.seen) == (1, [])
@@ -109,7 +109,7 @@ def test_another_entry_that_is_registered_much_later(daemon: SimulatedDaemon) ->
 
 
 def test_a_stand_in_that_is_removed_is_not_waited_for(daemon: SimulatedDaemon) -> None:
-    """Nothing serves: it is registered at once."""
+    """If the stand-in is removed as well, nothing serves, and it is registered at once."""
     daemon.removes("a")
     daemon.removes(stand_in_name("a"))
     daemon.react()
@@ -117,7 +117,7 @@ def test_a_stand_in_that_is_removed_is_not_waited_for(daemon: SimulatedDaemon) -
 
 
 def test_a_stand_in_that_is_removed_while_the_worker_waits(daemon: SimulatedDaemon) -> None:
-    """The wait ends there."""
+    """The wait ends when the stand-in is removed."""
     daemon.meanwhile = [lambda: daemon.removes(stand_in_name("a")), lambda: pytest.fail("it waits on")]
     daemon.removes("a")
     daemon.react()
@@ -125,7 +125,7 @@ def test_a_stand_in_that_is_removed_while_the_worker_waits(daemon: SimulatedDaem
 
 
 def test_a_stand_in_that_was_written_to_and_is_there(daemon: SimulatedDaemon) -> None:
-    """It is put above the newer entry all the same."""
+    """A stand-in that was written to is still put above a newer entry."""
     daemon.touches(stand_in_name("a"))
     daemon.removes("a")
     daemon.registers("a", OURS._replace(interpreter="/theirs"))
@@ -134,7 +134,7 @@ def test_a_stand_in_that_was_written_to_and_is_there(daemon: SimulatedDaemon) ->
 
 
 def test_one_that_has_no_stand_in_is_not_waited_with(tmp_path: Path) -> None:
-    """Another program removes all: a handler that shares files gets its stand-in at once."""
+    """If another program removes all, a handler that shares files gets its stand-in without a wait."""
     low, high = (
         Handler(name, Registration(Magic(magic), "/i", Flags.NONE)) for name, magic in (("b", b"B"), ("c", b"BC"))
     )
@@ -148,7 +148,7 @@ def test_one_that_has_no_stand_in_is_not_waited_with(tmp_path: Path) -> None:
 
 
 def test_a_removal_while_a_pass_scans(daemon: SimulatedDaemon) -> None:
-    """It is repaired between two slices of the scan, which then begins again and does not take it for ended."""
+    """A removal is repaired between two slices of the scan, which begins again and does not end that drift."""
     daemon.while_scanned.append(lambda: daemon.removes("a"))
     result = daemon.make_pass(Trigger.RESYNC)
     assert daemon.names() == [stand_in_name("a")]
@@ -160,14 +160,14 @@ def test_a_removal_while_a_pass_scans(daemon: SimulatedDaemon) -> None:
 
 
 def test_a_removal_while_a_reload_scans(daemon: SimulatedDaemon) -> None:
-    """A pass that writes at once does not write at once what another program has removed a moment ago."""
+    """A pass that writes at once leaves what another program has removed a moment ago."""
     daemon.while_scanned.append(lambda: daemon.removes("a"))
     daemon.make_pass(Trigger.RELOAD, at_once=True)
     assert daemon.names() == [stand_in_name("a")]
 
 
 def test_a_scan_is_interrupted_a_few_times_at_most(daemon: SimulatedDaemon) -> None:
-    """Another program that never stops does not keep a pass from its end."""
+    """Another program that never stops cannot keep a pass from its end."""
     daemon.while_scanned += [lambda: daemon.touches("a")] * 100
     assert daemon.make_pass(Trigger.RESYNC) is not None
     assert len(daemon.while_scanned) > 90

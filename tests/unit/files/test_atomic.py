@@ -10,7 +10,7 @@ from binfmtd.files.atomic import STATE_LIMIT, read_regular, read_state, write_at
 
 
 def test_a_written_file_has_its_content_and_mode(tmp_path: Path) -> None:
-    """The mode is the one asked for, whatever the umask, and nothing else is left in the directory."""
+    """A written file has the requested mode, whatever the umask, and nothing else is left in the directory."""
     before = os.umask(0o077)
     try:
         write_atomically(str(tmp_path / "status.json"), b"{}")
@@ -24,7 +24,7 @@ def test_a_written_file_has_its_content_and_mode(tmp_path: Path) -> None:
 
 
 def test_state_is_read_as_large_as_it_is_written(tmp_path: Path) -> None:
-    """Up to one limit for both; what is larger is not written, and the old file stays."""
+    """One limit holds for reading and writing state; larger content is not written, and the old file stays."""
     path = str(tmp_path / "state.json")
     largest = bytes(STATE_LIMIT)
     write_state(path, largest)
@@ -36,7 +36,7 @@ def test_state_is_read_as_large_as_it_is_written(tmp_path: Path) -> None:
 
 
 def test_a_reader_keeps_the_old_file(tmp_path: Path) -> None:
-    """Whoever has the old file open reads it whole: it is replaced, not rewritten."""
+    """A process that has the old file open reads it whole: the file is replaced, not rewritten."""
     (tmp_path / "f").write_bytes(b"old")
     with (tmp_path / "f").open("rb") as reader:
         write_atomically(str(tmp_path / "f"), b"new")
@@ -45,7 +45,7 @@ def test_a_reader_keeps_the_old_file(tmp_path: Path) -> None:
 
 
 def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
-    """Somebody's link cannot make us overwrite another file."""
+    """A link at the path is replaced: another user's link cannot make us overwrite another file."""
     (tmp_path / "victim").write_bytes(b"precious")
     (tmp_path / "f").symlink_to("victim")
     write_atomically(str(tmp_path / "f"), b"new")
@@ -54,7 +54,7 @@ def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
 
 
 def test_a_link_at_the_name_beside_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who guesses it gets an error for us, and nothing that we write."""
+    """If another user guesses the temporary name, a link there is an error, and nothing is written through it."""
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
     monkeypatch.setattr(os, "urandom", bytes)
@@ -66,7 +66,7 @@ def test_a_link_at_the_name_beside_is_not_followed(tmp_path: Path, monkeypatch: 
 
 
 def test_after_a_failure_nothing_is_left(tmp_path: Path) -> None:
-    """The target stays as it was, and no temporary file remains."""
+    """After a failed write the target is as it was, and no temporary file remains."""
     (tmp_path / "f").mkdir()
     with pytest.raises(IsADirectoryError):
         write_atomically(str(tmp_path / "f"), b"new")
@@ -74,7 +74,7 @@ def test_after_a_failure_nothing_is_left(tmp_path: Path) -> None:
 
 
 def test_a_regular_file_is_read_whole_up_to_the_limit(tmp_path: Path) -> None:
-    """Exactly the limit is read; one byte more is refused with the limit in the message."""
+    """Exactly the limit is read; one byte more is refused, and the message has the limit."""
     (tmp_path / "f").write_bytes(b"x" * 1000)
     assert read_regular(str(tmp_path / "f"), limit=1000) == b"x" * 1000
     with pytest.raises(FormatError, match="larger than 999 bytes"):
@@ -82,14 +82,14 @@ def test_a_regular_file_is_read_whole_up_to_the_limit(tmp_path: Path) -> None:
 
 
 def test_a_file_without_a_size_is_read(tmp_path: Path) -> None:
-    """Files in /proc say that they have 0 bytes; an empty file has none."""
+    """Files in /proc, whose size is 0, are read whole; an empty file gives no bytes."""
     assert read_regular("/proc/self/status").startswith(b"Name:")
     (tmp_path / "empty").touch()
     assert read_regular(str(tmp_path / "empty")) == b""
 
 
 def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path) -> None:
-    """A FIFO without a writer would block for ever; each message says what it is."""
+    """A file that is not regular is refused by its kind, without a wait: a FIFO would block for ever."""
     os.mkfifo(tmp_path / "fifo")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "socket"))
@@ -104,7 +104,7 @@ def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path) -> N
 
 
 def test_a_file_that_turns_into_a_fifo_does_not_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between the first look and the open anything can happen; it is looked at again, and opened without waiting."""
+    """A file is opened without waiting and looked at again, since it may have changed after the first look."""
     os.mkfifo(tmp_path / "f")
     (tmp_path / "file").touch()
     regular = os.stat(tmp_path / "file")
@@ -114,6 +114,6 @@ def test_a_file_that_turns_into_a_fifo_does_not_block(tmp_path: Path, monkeypatc
 
 
 def test_a_missing_file_is_the_systems_error(tmp_path: Path) -> None:
-    """Absence may be fine: the caller decides."""
+    """A missing file raises FileNotFoundError: the caller decides if that is an error."""
     with pytest.raises(FileNotFoundError):
         read_regular(str(tmp_path / "missing"))

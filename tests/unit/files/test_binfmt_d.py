@@ -1,4 +1,4 @@
-"""Which binfmt.d files count: what systemd-binfmt 257 was seen to do with each of these trees."""
+"""The binfmt.d files that count: as systemd-binfmt 257 was seen to choose them in each of these trees."""
 
 import os
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from binfmtd.files.binfmt_d import conf_files
 
 @pytest.fixture
 def directories(tmp_path: Path) -> list[Path]:
-    """Two directories, the first of the higher precedence."""
+    """Return two directories, the first with the higher precedence."""
     found = [tmp_path / "etc", tmp_path / "lib"]
     for directory in found:
         directory.mkdir()
@@ -25,7 +25,7 @@ def names(*directories: Path) -> list[str]:
 
 
 def test_all_are_sorted_by_name_over_the_directories(directories: list[Path]) -> None:
-    """By their bytes, as strcmp does: capitals come first."""
+    """Files of all directories are sorted by the bytes of their names, as strcmp does: capitals come first."""
     etc, lib = directories
     for path in (etc / "b.conf", etc / "\u00e4.conf", lib / "a.conf", lib / "B.conf", lib / "10.conf"):
         path.write_text("x")
@@ -33,14 +33,14 @@ def test_all_are_sorted_by_name_over_the_directories(directories: list[Path]) ->
 
 
 def test_only_visible_conf_files_count(directories: list[Path]) -> None:
-    """What an editor or a package manager leaves lies there without harm."""
+    """Files that an editor or a package manager leaves there do not count."""
     for name in ("a.conf~", "a.conf.dpkg-new", ".a.conf", "README", "conf"):
         (directories[0] / name).write_text("x")
     assert names(*directories) == []
 
 
 def test_the_higher_replaces_the_whole_file(directories: list[Path]) -> None:
-    """Of the same name only the first counts, and it keeps its place in the order."""
+    """Of two files with one name only the one in the higher directory counts, at its place in the order."""
     for directory in directories:
         (directory / "a.conf").write_text("x")
     assert names(*directories) == ["etc/a.conf"]
@@ -50,7 +50,7 @@ def test_the_higher_replaces_the_whole_file(directories: list[Path]) -> None:
     "make", [lambda path: path.symlink_to("/dev/null"), lambda path: path.write_text(""), lambda path: path.touch()]
 )
 def test_masked(directories: list[Path], make: Callable[[Path], object]) -> None:
-    """A link to /dev/null or an empty file takes the lower one away and says nothing itself."""
+    """A link to /dev/null or an empty file hides the lower one, and does not count itself."""
     make(directories[0] / "a.conf")
     (directories[1] / "a.conf").write_text("x")
     assert names(*directories) == []
@@ -60,20 +60,20 @@ def test_masked(directories: list[Path], make: Callable[[Path], object]) -> None
 def test_what_is_no_file_hides_the_lower_one_all_the_same(
     directories: list[Path], make: Callable[[Path], object]
 ) -> None:
-    """The name decides, before anybody looks at what is there; whoever reads it says what is wrong."""
+    """The name alone hides the lower file, even if no regular file has it; the error comes when it is read."""
     make(directories[0] / "a.conf")
     (directories[1] / "a.conf").write_text("x")
     assert names(*directories) == ["etc/a.conf"]
 
 
 def test_directories_may_be_absent(directories: list[Path], tmp_path: Path) -> None:
-    """Most hosts have two of the four."""
+    """A missing directory is no error: most hosts have two of the four."""
     (directories[0] / "a.conf").write_text("x")
     assert names(tmp_path / "gone", directories[0]) == ["etc/a.conf"]
 
 
 def test_what_is_no_directory_is_an_error_of_its_own(directories: list[Path], tmp_path: Path) -> None:
-    """The others count."""
+    """A path that is no directory is an error beside the result, and the other directories count."""
     (tmp_path / "file").write_text("")
     (directories[0] / "a.conf").write_text("x")
     files, errors = conf_files([str(tmp_path / "file"), str(directories[0])])

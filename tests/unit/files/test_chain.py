@@ -12,18 +12,21 @@ from binfmtd.files.chain import ITSELF, LINKS, Seen, walk
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A directory whose own path has no links in it."""
+    """Return a directory whose own path contains no links."""
     return tmp_path.resolve()
 
 
 def pairs(root: Path, *relative: tuple[str, str]) -> list[tuple[str, str]]:
-    """Each directory on the way to ``root``, itself included, and then these."""
+    """Return each directory on the way to ``root``, itself included, and then these."""
     way = [(str(each), ITSELF) for each in (*reversed(root.parents), root) if each.name]
     return way + [(os.path.normpath(root / directory), name) for directory, name in relative]
 
 
 def test_a_plain_file_is_watched_and_each_directory_above(root: Path) -> None:
-    """The file by its name, and the directories as such: any may be exchanged by rename; every directory is a step."""
+    """A file is watched by its name, and each directory above as such: any of them may be exchanged by rename.
+
+    Every directory is a step.
+    """
     (root / "qemu").write_bytes(b"x")
     chain = walk(str(root / "qemu"))
     assert chain.real == str(root / "qemu")
@@ -34,7 +37,7 @@ def test_a_plain_file_is_watched_and_each_directory_above(root: Path) -> None:
 
 
 def test_each_link_is_watched_and_the_file(root: Path) -> None:
-    """Absolute, relative and chained links: any of them may be pointed elsewhere, so each is watched."""
+    """Absolute, relative and chained links are each watched, since any of them may be pointed elsewhere."""
     (root / "a").mkdir()
     (root / "b").mkdir()
     (root / "b" / "real").write_bytes(b"x")
@@ -48,7 +51,7 @@ def test_each_link_is_watched_and_the_file(root: Path) -> None:
 
 
 def test_a_link_to_a_directory_in_the_middle(root: Path) -> None:
-    """``current -> versions/2``: the link and what is behind it are watched, by their real directories."""
+    """In ``current -> versions/2`` the link and its target are watched, by their real directories."""
     (root / "versions" / "2").mkdir(parents=True)
     (root / "versions" / "2" / "qemu").write_bytes(b"x")
     (root / "current").symlink_to("versions/2/")
@@ -60,7 +63,7 @@ def test_a_link_to_a_directory_in_the_middle(root: Path) -> None:
 
 
 def test_where_dot_dot_comes_from_is_watched(root: Path) -> None:
-    """``a/../b`` leads nowhere without ``a``."""
+    """In ``a/../b`` the directory ``a`` is watched: without it the path leads nowhere."""
     (root / "a").mkdir()
     (root / "b").mkdir()
     assert list(walk(f"{root}/a/../b").watched) == pairs(root, ("a", ITSELF), ("b", ITSELF), (".", "b"))
@@ -68,7 +71,7 @@ def test_where_dot_dot_comes_from_is_watched(root: Path) -> None:
 
 
 def test_dot_dot_goes_up_from_where_a_link_led(root: Path) -> None:
-    """``link/../x`` is beside the link's target, as the kernel sees it, and not beside the link."""
+    """``link/../x`` lies beside the link's target, as for the kernel, and not beside the link."""
     (root / "deep" / "down").mkdir(parents=True)
     (root / "deep" / "x").write_bytes(b"x")
     (root / "link").symlink_to("deep/down")
@@ -88,9 +91,10 @@ def test_dot_dot_goes_up_from_where_a_link_led(root: Path) -> None:
 def test_what_is_missing_is_watched_where_it_would_appear(
     root: Path, path: str, watched: list[tuple[str, str]]
 ) -> None:
-    """The nearest existing directory, with the name of the first component that is not there.
+    """For a missing path the nearest existing directory is watched, with the first name that is missing.
 
-    That directory by its name, too: removed, but open in some process, it would not report its own end.
+    That directory is watched by its own name, too: removed, but open in some process, it would not report its own
+    end.
     """
     root /= "1"
     (root / "there").mkdir(parents=True)
@@ -101,7 +105,7 @@ def test_what_is_missing_is_watched_where_it_would_appear(
 
 
 def test_a_dangling_link_is_watched_at_both_ends(root: Path) -> None:
-    """It comes to life when its target appears, or when it is pointed elsewhere."""
+    """A dangling link is watched at both ends: its target may appear, or the link may be pointed elsewhere."""
     (root / "link").symlink_to("later/qemu")
     chain = walk(str(root / "link"))
     assert chain.errno == errno.ENOENT
@@ -109,7 +113,7 @@ def test_a_dangling_link_is_watched_at_both_ends(root: Path) -> None:
 
 
 def test_a_file_where_a_directory_should_be(root: Path) -> None:
-    """ENOTDIR is a result, and the file that is in the way is watched; a slash at the end asks for a directory."""
+    """A file in the place of a directory gives ENOTDIR, and is watched; a slash at the end asks for a directory."""
     (root / "file").write_bytes(b"x")
     for path in ("file/qemu", "file/..", "file/", "file/."):
         chain = walk(f"{root}/{path}")
@@ -118,7 +122,7 @@ def test_a_file_where_a_directory_should_be(root: Path) -> None:
 
 
 def test_links_that_go_in_circles_end(root: Path) -> None:
-    """A loop is ELOOP, with every link of it watched once."""
+    """A loop of links gives ELOOP, and every link of it is watched once."""
     (root / "a").symlink_to("b")
     (root / "b").symlink_to("a")
     chain = walk(str(root / "a"))
@@ -128,7 +132,7 @@ def test_links_that_go_in_circles_end(root: Path) -> None:
 
 @pytest.mark.parametrize("links", [LINKS, LINKS + 1])
 def test_the_limit_is_the_kernels(root: Path, links: int) -> None:
-    """As many links as the kernel follows, and not one more."""
+    """``walk`` follows as many links as the kernel, and not one more."""
     (root / "0").write_bytes(b"x")
     for number in range(links):
         (root / str(number + 1)).symlink_to(str(number))
@@ -150,7 +154,7 @@ def test_links_to_directories_alone(root: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root searches every directory")
 def test_a_directory_that_may_not_be_searched_is_watched_itself(root: Path) -> None:
-    """chmod on it is what changes the outcome."""
+    """A directory that may not be searched is watched: a chmod of it changes the outcome."""
     (root / "closed").mkdir(mode=0)
     chain = walk(str(root / "closed" / "qemu"))
     assert chain.errno == errno.EACCES
@@ -179,7 +183,7 @@ def test_a_round_looks_at_each_component_once(root: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("path", ["", "usr/bin/qemu", "/usr/\0/bin"])
 def test_only_absolute_paths_are_walked(path: str) -> None:
-    """Anything else is a FormatError that says so."""
+    """Any path that is not absolute is a FormatError."""
     with pytest.raises(FormatError, match="absolute"):
         walk(path)
 
@@ -196,7 +200,7 @@ PARTS = st.lists(st.sampled_from([*NAMES, "..", "."]), min_size=1, max_size=4).m
 def test_a_walk_ends_where_the_kernel_ends(
     tmp_path_factory: pytest.TempPathFactory, links: dict[str, str], files: set[str], path: str
 ) -> None:
-    """For any tangle of links and files, the result is what stat(2) and realpath say, or its errno."""
+    """For any tangle of links and files, the result is that of stat(2) and realpath, or its errno."""
     root = tmp_path_factory.mktemp("tangle").resolve() / "1" / "2" / "3" / "4"  # no `..` leads out
     root.mkdir(parents=True)
     for file in files:
@@ -221,7 +225,7 @@ def test_a_walk_ends_where_the_kernel_ends(
 
 
 def test_a_link_of_the_kernels_own_may_be_more_than_its_text(root: Path) -> None:
-    """Where /proc/PID/fd/N leads is not what it says once the file is gone: there the walk ends, and names it."""
+    """A link /proc/PID/fd/N to a removed file leads elsewhere than its text: the walk ends there, and names it."""
     with (root / "gone").open("wb") as file:
         link = f"/proc/self/fd/{file.fileno()}"
         assert walk(link).real == str(root / "gone")
@@ -234,7 +238,7 @@ def test_a_link_of_the_kernels_own_may_be_more_than_its_text(root: Path) -> None
 
 
 def test_inside_of_a_root(root: Path) -> None:
-    """With a root directory absolute links and ``..`` stay inside, and the paths are those of who lives in there."""
+    """With a root directory absolute links and ``..`` stay inside, and paths are as a process in there sees them."""
     (root / "tree" / "usr" / "bin").mkdir(parents=True)
     (root / "tree" / "usr" / "bin" / "tool").write_bytes(b"x")
     (root / "tree" / "bin").symlink_to("/usr/bin")

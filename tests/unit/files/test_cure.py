@@ -1,4 +1,4 @@
-"""What to do about a file, by what the kernel said."""
+"""The remedy for a file, by the kernel's error."""
 
 import errno
 import os
@@ -24,7 +24,7 @@ from binfmtd.files.cure import cure
     ],
 )
 def test_cure(monkeypatch: pytest.MonkeyPatch, number: int, root: bool, image: bool, says: str) -> None:
-    """Room helps where there is none, and nowhere else."""
+    """Each error of the kernel has its own remedy; it depends on being root and on being in an image."""
     monkeypatch.setattr(os, "geteuid", lambda: 0 if root else 1000)
     monkeypatch.setattr(distribution, "in_image", lambda: image)
     assert says in cure(OSError(number, os.strerror(number), "/run/binfmtd/lock"))

@@ -1,4 +1,4 @@
-"""What to type to have a package, on this system and in this Python."""
+"""The command that installs a package, on this system and for this Python."""
 
 import sys
 
@@ -11,7 +11,7 @@ from binfmtd.formats.os_release import System
 
 @pytest.fixture
 def on(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Return what changes the system."""
+    """Return the monkeypatch by which a test changes the system."""
     monkeypatch.setattr(distribution, "this_system", lambda: System("fedora"))
     monkeypatch.setattr(distribution, "in_image", lambda: False)
     return monkeypatch
@@ -19,12 +19,12 @@ def on(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 @pytest.mark.usefixtures("on")
 def test_on_a_host() -> None:
-    """A command, which can be found in the text."""
+    """On a host the remedy contains the command of its package manager."""
     assert emulators_remedy("arm") == f"run `{install_emulators()}`" == "run `dnf install qemu-user-static`"
 
 
 def test_where_no_command_helps(on: pytest.MonkeyPatch) -> None:
-    """In an image nobody installs anything; on NixOS its configuration says what there is; else none is known."""
+    """The remedy has no command in an image, on NixOS, where it names the option, and on an unknown system."""
     on.setattr(distribution, "this_system", lambda: System("nixos"))
     assert "environment.systemPackages" in emulators_remedy()
     on.setattr(distribution, "this_system", System)
@@ -35,7 +35,10 @@ def test_where_no_command_helps(on: pytest.MonkeyPatch) -> None:
 
 
 def test_a_python_module(on: pytest.MonkeyPatch) -> None:
-    """A virtual environment does not see the system's packages, so pip it is; a system's Python often refuses pip."""
+    """In a virtual environment the remedy is pip; else it is the system's package, if that is known.
+
+    A virtual environment does not see the system's packages, and a system's Python often refuses pip.
+    """
     on.setattr(sys, "base_prefix", sys.prefix)
     assert install_module("structlog") == "dnf install python3-structlog"
     on.setattr(distribution, "this_system", System)
@@ -47,6 +50,6 @@ def test_a_python_module(on: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("on")
 def test_a_place_of_an_administrators_own() -> None:
-    """No package puts an emulator there; of several places one that packages use is enough."""
+    """For a path that no package uses the remedy is to put the emulator there, unless another path is a usual one."""
     assert emulators_remedy("arm", ["/opt/a/qemu-arm"]) == "put the emulator there, or correct [emulators] paths"
     assert emulators_remedy("arm", ["/opt/a/qemu-arm", "/usr/bin/qemu-arm"]) == emulators_remedy("arm")

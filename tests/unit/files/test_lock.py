@@ -1,4 +1,4 @@
-"""A lock for a moment's work."""
+"""A lock for short work on a file."""
 
 import errno
 import fcntl
@@ -17,7 +17,7 @@ def path(tmp_path: Path) -> str:
 
 
 def test_one_at_a_time(path: str) -> None:
-    """Who comes second waits, nobody else may open it, and it is gone with the work."""
+    """A second process waits for the lock; only the owner may open its file, which is removed with the lock."""
     first, second = FileLock(path), FileLock(path)
     assert first.take()
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
@@ -32,7 +32,7 @@ def test_one_at_a_time(path: str) -> None:
 
 
 def test_one_that_was_removed_is_not_taken(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between opening and locking it whoever had it may have given it back, and another made it anew."""
+    """A lock file that its holder removed between our open and our flock is not taken: another may exist by now."""
     flock = fcntl.flock
 
     def late(descriptor: int, operation: int) -> None:
@@ -49,7 +49,7 @@ def test_one_that_was_removed_is_not_taken(path: str, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("fails", ["flock", "lstat"])
 def test_what_cannot_be_locked_leaves_nothing_open(path: str, monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
-    """NFS without a lock daemon, say: else our own descriptor would keep everybody out."""
+    """If locking fails (NFS without a lock daemon, say), no descriptor stays open that would keep the lock."""
 
     def failing(*_: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
@@ -64,7 +64,10 @@ def test_what_cannot_be_locked_leaves_nothing_open(path: str, monkeypatch: pytes
 
 
 def test_where_nobody_can_write_nobody_is_at_work(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever wants to read there what is right already need not wait; nor does he who gets that error himself."""
+    """On a read-only file system the lock counts as taken: no process can write there, so none has to be waited for.
+
+    A process that only reads the result can go on, and one that writes gets that error itself.
+    """
 
     def read_only(*_: object) -> int:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
@@ -76,7 +79,7 @@ def test_where_nobody_can_write_nobody_is_at_work(path: str, monkeypatch: pytest
 
 
 def test_without_a_directory_nobody_is_at_work(tmp_path: Path) -> None:
-    """Nor is it made for that."""
+    """Without its directory the lock counts as taken, and the directory is not made for it."""
     lock = FileLock(str(tmp_path / "nothing" / "lock"))
     assert lock.take()
     lock.give_back()

@@ -1,4 +1,4 @@
-"""Which mounts keep everybody from writing to a file."""
+"""The mounts that keep every process from writing to a file."""
 
 import os
 from pathlib import Path
@@ -70,12 +70,12 @@ OWN = mount(23, DISK, "/srv/config", "/etc/binfmtd", read_only=True)
 def test_a_read_only_mount(
     on: MountLine, path: str, ours: tuple[MountLine, ...], of_init: tuple[MountLine, ...], *, protected: bool
 ) -> None:
-    """It counts unless process 1 of the same container can write to the file in its own mount namespace."""
+    """A read-only mount counts unless process 1 of the container can write to the file in its mount namespace."""
     assert protects(on, path, ours, of_init) is protected
 
 
 def test_what_process_1_mounted_cannot_be_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """With hidepid, or a /proc of which nothing is known, a read-only mount protects nothing."""
+    """If the mounts of process 1 cannot be read, as with hidepid, a read-only mount protects nothing."""
     monkeypatch.setattr(os, "statvfs", lambda _path: SimpleNamespace(f_flag=os.ST_RDONLY))
     seen = []
 

@@ -34,7 +34,10 @@ ME = Trust(os.geteuid())
     ],
 )
 def test_owner_and_mode_decide(uid: int, mode: int, trust: Trust, blamed: str | None) -> None:
-    """Root's or ours, and nobody else's to write; but for sticky directories, links and unmapped owners."""
+    """A file is trusted if root or we own it and no other user may write it.
+
+    Sticky directories and links may have any mode, and an unmapped owner is accepted.
+    """
     reason = judge("/does/not exist", uid, mode, trust)
     if blamed is None:
         assert reason is None
@@ -47,7 +50,7 @@ def test_owner_and_mode_decide(uid: int, mode: int, trust: Trust, blamed: str | 
 
 
 def test_what_cannot_be_written_may_have_any_mode(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A ConfigMap's files have mode 0777; but somebody else's file stays somebody else's."""
+    """A file on a read-only mount may have any mode, as in a ConfigMap (0777), but not another user as its owner."""
     monkeypatch.setattr(trust, "unwritable", lambda _path, *, contained: contained)
     assert judge("/config", 0, FILE | 0o777, Trust(0, contained=True)) is None
     assert judge("/config", 0, FILE | 0o777, Trust(0)) is not None
@@ -55,7 +58,7 @@ def test_what_cannot_be_written_may_have_any_mode(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_offending_directory_is_named(tmp_path: Path) -> None:
-    """A good file in a directory that others can write is not trusted, and the message names the directory."""
+    """A file in a directory that another user can write is not trusted, and the message names the directory."""
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)
     (tmp_path / "open" / "qemu").write_bytes(b"x")
@@ -67,7 +70,7 @@ def test_the_offending_directory_is_named(tmp_path: Path) -> None:
 
 
 def test_the_way_through_a_link_is_judged(tmp_path: Path) -> None:
-    """A trusted directory with a link into an untrusted one is as bad as that one."""
+    """A link in a trusted directory into an untrusted one is not trusted."""
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o775)
     (tmp_path / "open" / "qemu").write_bytes(b"x")
@@ -79,7 +82,7 @@ def test_the_way_through_a_link_is_judged(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 def test_a_sticky_directory_is_as_good_as_the_owner_of_what_lies_in_it(tmp_path: Path) -> None:
-    """Root's file in it passes; another user's file, or another user's link to root's file, does not."""
+    """In a sticky directory root's file passes; another user's file, or another user's link to root's, does not."""
     sticky = tmp_path / "sticky"
     sticky.mkdir()
     sticky.chmod(0o1777)
@@ -96,12 +99,12 @@ def test_a_sticky_directory_is_as_good_as_the_owner_of_what_lies_in_it(tmp_path:
 
 
 def test_what_is_missing_is_not_judged(tmp_path: Path) -> None:
-    """Whether a file is there is somebody else's question."""
+    """A missing file is not untrusted: if it has to exist, the caller checks that."""
     assert untrusted(str(tmp_path / "missing"), ME) is None
 
 
 def test_the_system_says_who_we_are() -> None:
-    """The effective user, and the overflow id only inside a user namespace."""
+    """The trusted user is our effective one; the overflow id is taken only inside a user namespace."""
     trust = Trust.of_this_process()
     assert trust.euid == os.geteuid()
     outside = os.readlink("/proc/self/ns/user") == "user:[4026531837]"
@@ -109,6 +112,6 @@ def test_the_system_says_who_we_are() -> None:
 
 
 def test_in_a_user_namespace_the_overflow_id_is_the_unmapped_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Any other namespace than the initial one counts."""
+    """In any user namespace but the initial one the overflow id is the unmapped owner."""
     monkeypatch.setattr(os, "readlink", lambda _path: "user:[4026532000]")
     assert Trust.of_this_process().unmapped == int(Path("/proc/sys/kernel/overflowuid").read_text("ascii"))

@@ -1,4 +1,4 @@
-"""Where to listen."""
+"""The address for HTTP: an IP address and a port."""
 
 import pytest
 
@@ -17,7 +17,7 @@ from binfmtd.formats.address import parse_address
     ],
 )
 def test_an_address_and_a_port(text: str, address: tuple[str, int]) -> None:
-    """IPv6 stands in brackets."""
+    """An IPv4 address or an IPv6 address in brackets is accepted, with a port."""
     assert parse_address(text) == address
 
 
@@ -30,6 +30,6 @@ def test_an_address_and_a_port(text: str, address: tuple[str, int]) -> None:
     ],
 )
 def test_what_is_none(text: str) -> None:
-    """No names, no guesses; the message says what to write."""
+    """Host names and incomplete addresses are refused, and the message has valid examples."""
     with pytest.raises(FormatError, match=r"write 127\.0\.0\.1:9427 or \[::1\]:9427"):
         parse_address(text)

@@ -1,4 +1,4 @@
-"""binfmt.d files, to and fro."""
+"""binfmt.d files, written and read."""
 
 import pytest
 from hypothesis import given
@@ -18,7 +18,7 @@ ENTRIES = st.lists(st.tuples(NAMES, REGISTRATIONS), max_size=5)
 
 @given(entries=ENTRIES, comments=st.lists(st.text(max_size=20), max_size=3))
 def test_what_is_written_is_read_back(entries: list[tuple[str, Registration]], comments: list[str]) -> None:
-    """Every file that can be written holds exactly its entries, in their order, whatever they and the comments say."""
+    """A written file is read back as exactly its entries, in their order, whatever they and the comments contain."""
     comments = [comment.encode("utf-8", "replace").decode() for comment in comments]
     try:
         text = render_conf(entries, comments)
@@ -32,7 +32,7 @@ def test_what_is_written_is_read_back(entries: list[tuple[str, Registration]], c
 
 @given(entries=ENTRIES)
 def test_no_line_is_taken_for_something_else(entries: list[tuple[str, Registration]]) -> None:
-    """systemd strips blanks, skips comments and ends lines at CR and NUL: none of that touches a registration."""
+    """systemd strips blanks, skips comments and ends lines at CR and NUL: none of that changes a written line."""
     try:
         text = render_conf(entries)
     except FormatError:
@@ -46,7 +46,7 @@ def test_no_line_is_taken_for_something_else(entries: list[tuple[str, Registrati
 
 @given(text=st.binary(max_size=120) | st.text("#;:aME\\x4/i\n\r\0 ", max_size=60).map(str.encode))
 def test_any_bytes_are_a_file(text: bytes) -> None:
-    """Nothing raises: what is no registration is a problem with its line, and lines are counted from 1."""
+    """No bytes raise an error: a line that is no registration is a problem with its number, counted from 1."""
     rules, problems = parse_conf(text)
     last = text.count(b"\n") + 1
     numbers = [rule.line for rule in rules] + [problem.line for problem in problems]
@@ -54,7 +54,7 @@ def test_any_bytes_are_a_file(text: bytes) -> None:
 
 
 def test_a_file_of_every_kind_of_line() -> None:
-    """What systemd-binfmt 257 does with each of these lines, tried with the real one."""
+    """Each kind of line is read as systemd-binfmt 257 reads it, which was tried with the real one."""
     text = (
         b"\n"
         b"# a comment\n"
@@ -100,7 +100,7 @@ def test_a_file_of_every_kind_of_line() -> None:
     ],
 )
 def test_a_bad_line_is_a_problem_and_the_others_count(line: bytes, says: str) -> None:
-    """The number of the line, and the reason; the rules around it are there."""
+    """A bad line is a problem with its number and the reason; the rules around it are read."""
     rules, problems = parse_conf(b":one:M::1::/i:\n" + line + b"\n:two:M::2::/i:\n")
     assert [rule.name for rule in rules] == ["one", "two"]
     assert {problem.line for problem in problems} == {2}
@@ -108,13 +108,13 @@ def test_a_bad_line_is_a_problem_and_the_others_count(line: bytes, says: str) ->
 
 
 def test_a_problem_is_a_value() -> None:
-    """It says what anybody needs who knows the file."""
+    """A problem is the number of a line and a reason; the caller adds the file."""
     problem = Problem(1, "a registration line has 11 to 1920 bytes, but this line has 8")
     assert parse_conf(b"nonsense") == ((), (problem,))
 
 
 def test_a_written_file_is_fit_to_read() -> None:
-    """Printable ASCII where it fits, comments before the lines, and a first line that says who wrote it."""
+    """A written file is printable ASCII if that fits; its first line names binfmtd, and comments precede the lines."""
     registration = Registration(Magic(b"\x7fELF\r:;", b"\xff\xff\xff\xff\xff\xff\x00"), "/usr/bin/i", Flags.parse("FP"))
     text = render_conf([("qemu-x", registration), ("a:b", SAYS)], ["one", "two\n:evil:M::A::/i:\rthree"])
     assert text == (
@@ -130,7 +130,7 @@ def test_a_written_file_is_fit_to_read() -> None:
 
 
 def test_a_long_magic_is_written_in_fewer_bytes() -> None:
-    """Where escapes do not fit, bytes stand as they are, but for those that would end the line."""
+    """If escapes make a line too long, bytes are written as they are, except those that would end the line."""
     magic = Magic(b"\r" + b"\xff" * 200, b"\xff" * 200 + b"\r")
     text = render_conf([("long", SAYS._replace(match=magic))])
     assert b"\r" not in text
@@ -156,7 +156,7 @@ def test_a_long_magic_is_written_in_fewer_bytes() -> None:
     ],
 )
 def test_what_such_a_file_cannot_hold_is_refused(name: str, registration: Registration, says: str) -> None:
-    """The entry is named, and why."""
+    """An entry that such a file cannot hold is an error that names the entry and the reason."""
     with pytest.raises(FormatError) as caught:
         render_conf([("fine", SAYS), (name, registration)])
     assert str(caught.value).startswith(f"entry {name!r}: ")
@@ -164,7 +164,7 @@ def test_what_such_a_file_cannot_hold_is_refused(name: str, registration: Regist
 
 
 def test_the_longest_line() -> None:
-    """1919 bytes register through systemd, and one more does not: seen with systemd 257."""
+    """A line of 1919 bytes registers through systemd, and one byte more does not: seen with systemd 257."""
     longest = SAYS._replace(interpreter="/" + "i" * (LINE_BYTES - 1 - len(":a:M:0:A::/:")))
     assert len(render_conf([("a", longest)]).splitlines()[1]) == 1919
 
@@ -181,10 +181,10 @@ def test_the_longest_line() -> None:
     ],
 )
 def test_our_own_files_are_known_by_their_first_line(text: bytes, generated: bool) -> None:
-    """Only the whole first line counts: an admin's comment about it does not make a file ours."""
+    """Only the whole first line makes a file ours: an administrator's comment about it does not."""
     assert is_generated(text) is generated
 
 
 def test_stand_ins_cannot_come_in_by_a_file() -> None:
-    """Their names are the daemon's own."""
+    """A file cannot declare a stand-in: these names are the daemon's own."""
     assert parse_conf(b":" + stand_in_name("a").encode() + b":M::A::/i:")[0] == ()

@@ -8,12 +8,12 @@ from binfmtd.formats.duration import parse_duration
 
 @pytest.mark.parametrize(("text", "seconds"), [("20ms", 0.02), ("1h30m", 5400), ("1m1s", 61), ("0s", 0)])
 def test_numbers_with_units(text: str, seconds: float) -> None:
-    """The largest first."""
+    """A duration is one number or more with units, the largest unit first."""
     assert parse_duration(text) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("text", ["", "20", "s", "1m1h", "-1m", "1.5s", "1 s", "\u0661s"])
 def test_what_is_none(text: str) -> None:
-    """Nothing is guessed."""
+    """Any other text is refused, without a guess."""
     with pytest.raises(FormatError, match="is not a duration: write numbers with units"):
         parse_duration(text)

@@ -1,4 +1,4 @@
-"""Reading ELF files: real ones of this machine, made ones, and damaged ones."""
+"""Reading ELF files: real ones of this machine, constructed ones, and damaged ones."""
 
 import struct
 import sys
@@ -29,7 +29,7 @@ def level_note(needed: int) -> bytes:
 
 @pytest.mark.parametrize("row", CATALOG.values(), ids=CATALOG)
 def test_each_architecture(row: Architecture) -> None:
-    """Class, byte order and machine are the catalog's, in either class and order; a tiny program is static."""
+    """Class, byte order and machine are read as in the catalog; a tiny program has no dynamic linker."""
     found = parse(tiny_program(row))
     header = row.header
     assert found is not None
@@ -39,7 +39,7 @@ def test_each_architecture(row: Architecture) -> None:
 
 
 def test_a_real_program() -> None:
-    """This Python: of this host's kind, with a linker that is there if it is dynamic."""
+    """The program of this Python is of the host's kind; if it is dynamic, its linker exists."""
     content = Path(sys.executable).resolve().read_bytes()
     found, native = parse(content), NativeHeader.parse(content)
     assert found is not None
@@ -51,7 +51,7 @@ def test_a_real_program() -> None:
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("filler", [0, 100_000])
 def test_the_dynamic_linker(bits: int, order: str, filler: int) -> None:
-    """PT_INTERP's path, wherever it stands in the file; of two the first."""
+    """The dynamic linker is the path of the first PT_INTERP, wherever it stands in the file."""
     found = parse(made((1, bytes(filler)), (3, LINKER), (3, b"/other\0"), bits=bits, order=order))
     assert found is not None
     assert (found.linker, found.damage) == (LINKER[:-1].decode(), None)
@@ -59,7 +59,7 @@ def test_the_dynamic_linker(bits: int, order: str, filler: int) -> None:
 
 @pytest.mark.parametrize(("needed", "level"), [(1, None), (3, "v2"), (7, "v3"), (15, "v4")])
 def test_the_level_it_needs(needed: int, level: str | None) -> None:
-    """x86-64's level, as linkers note it; other machines' notes mean something else."""
+    """The level is x86-64's, as linkers note it; notes of other machines mean something else."""
     note = level_note(needed)
     found = parse(made((0x6474E553, note), machine=62))
     assert found is not None
@@ -71,7 +71,7 @@ def test_the_level_it_needs(needed: int, level: str | None) -> None:
 
 @pytest.mark.parametrize("note", [b"", b"GNU", level_note(15)[:24], level_note(15)[:16], b"x" * 64])
 def test_damaged_notes_say_nothing(note: bytes) -> None:
-    """No level, and no error."""
+    """A damaged note gives no level, and no error."""
     found = parse(made((0x6474E553, note), machine=62))
     assert found is not None
     assert found.level is None
@@ -93,7 +93,7 @@ WHOLE = made((3, LINKER))
     ],
 )
 def test_damage(content: bytes, said: str) -> None:
-    """What no kernel loads, and why; what is known is told all the same."""
+    """A file that no kernel loads has a reason, and its machine and word size are read all the same."""
     found = parse(content)
     assert found is not None
     assert found.damage is not None
@@ -102,7 +102,7 @@ def test_damage(content: bytes, said: str) -> None:
 
 
 def test_an_object_file_has_no_segments() -> None:
-    """That is no damage."""
+    """An object file has no segments, and is not damaged by that."""
     found = parse(made(e_type=ET_REL))
     assert found is not None
     assert (found.e_type, found.damage) == (ET_REL, None)
@@ -112,12 +112,12 @@ def test_an_object_file_has_no_segments() -> None:
     "content", [b"", b"\x7fELF", b"MZ" + bytes(100), b"\x7fELF\x03\x01" + bytes(58), b"\x7fELF\x02\x03" + bytes(58)]
 )
 def test_no_elf_file(content: bytes) -> None:
-    """Another kind, or no class or byte order that there is."""
+    """Another kind of file, or one with an invalid class or byte order, is no ELF file."""
     assert parse(content) is None
 
 
 @given(st.binary(max_size=200), st.integers(0, 90), st.sampled_from([bytes(range(8)), b"\xff" * 8]))
 def test_nothing_ends_in_an_error(noise: bytes, at: int, over: bytes) -> None:
-    """Whatever stands in a file."""
+    """No content of a file raises an error."""
     parse(b"\x7fELF\x02\x01" + noise)
     parse(WHOLE[:at] + over + WHOLE[at + 8 :])

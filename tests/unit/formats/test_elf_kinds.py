@@ -1,4 +1,4 @@
-"""What an ELF file is, in the catalog's words."""
+"""The kind of an ELF file, in the catalog's words."""
 
 import tomllib
 
@@ -32,7 +32,7 @@ ARM64 = tiny_program(CATALOG["aarch64"])
 
 @pytest.mark.parametrize("row", CATALOG.values(), ids=CATALOG)
 def test_each_architecture(row: Architecture) -> None:
-    """Its name, its word size and byte order; QEMU's emulators; and a config line that the config understands."""
+    """A program is described by architecture, word size and byte order; the remedy is QEMU, and a valid config line."""
     found = kind(tiny_program(row))
     assert (found.word, found.architecture) == ("elf", row.name)
     for said in (f"for {row.name}", f"{row.header.bits} bits", f"{row.header.byte_order} endian", "static"):
@@ -59,7 +59,7 @@ def test_each_architecture(row: Architecture) -> None:
     ],
 )
 def test_whose_libc(linker: str, libc: str) -> None:
-    """Told by the dynamic linker's path, which the description names."""
+    """The C library is derived from the path of the dynamic linker, which the description names."""
     assert libc_of(linker) == libc
     said = kind(made((3, linker.encode() + b"\0"), bits=32, machine=40, flags=0x05000000)).description
     assert f"loaded by {linker}" in said
@@ -68,12 +68,15 @@ def test_whose_libc(linker: str, libc: str) -> None:
 
 @pytest.mark.parametrize(("flags", "name"), [(0x05000400, "armhf"), (0x05000200, "armel")])
 def test_the_two_arm_ports(flags: int, name: str) -> None:
-    """Hard and soft float are Debian's armhf and armel."""
+    """Arm programs with hard and soft float are named after Debian's ports armhf and armel."""
     assert f"arm ({name})" in kind(made((3, b"/lib/ld.so\0"), bits=32, machine=40, flags=flags)).description
 
 
 def test_an_appimage() -> None:
-    """QEMU's match wants zeros where it has bytes of its own; the handler that is proposed takes it, and no other."""
+    """The handler that is proposed for an AppImage takes it, and no other architecture's programs.
+
+    QEMU's match does not: it wants zeros where an AppImage has its own bytes.
+    """
     content = changed(ARM64, 8, b"AI\x02")
     found = kind(content)
     assert (found.word, found.architecture) == ("appimage", "aarch64")
@@ -98,7 +101,7 @@ def test_an_appimage() -> None:
     ],
 )
 def test_what_no_emulator_helps(content: bytes, word: str, said: str) -> None:
-    """No program, another system's, an unknown machine, a damaged file: said, and no handler is proposed."""
+    """For a file that no emulator can run the reason is described, and no handler is proposed."""
     found = kind(content)
     assert found.word == word
     assert said in found.description

@@ -1,4 +1,4 @@
-"""The entry file, as the kernel prints it and as newer kernels may."""
+"""The entry file, as the kernel prints it and as newer kernels may print it."""
 
 import pytest
 from hypothesis import given
@@ -11,7 +11,7 @@ from binfmtd.model.match import Extension, Magic
 
 
 def printed(registration: Registration, *, enabled: bool) -> bytes:
-    """fs/binfmt_misc.c, entry_status."""
+    """Return an entry file as the kernel prints it: fs/binfmt_misc.c, entry_status."""
     flags = registration.flags
     letters = "".join(letter for letter in "POCF" if Flags[letter] in flags)
     match = registration.match
@@ -26,13 +26,13 @@ def printed(registration: Registration, *, enabled: bool) -> bytes:
 
 @given(registration=REGISTRATIONS, enabled=st.booleans())
 def test_what_the_kernel_prints_is_read_back(registration: Registration, enabled: bool) -> None:
-    """Whatever was registered, its entry file says so."""
+    """Every registration is read back from the entry file that the kernel prints."""
     assert parse_entry(printed(registration, enabled=enabled)) == (enabled, registration)
 
 
 @given(text=st.binary(max_size=200))
 def test_arbitrary_bytes_are_never_an_error(text: bytes) -> None:
-    """What cannot be understood is opaque."""
+    """Content that cannot be parsed makes an entry opaque, and is no error."""
     enabled, registration = parse_entry(b"enabled\n" + text)
     assert enabled
     assert registration is None or registration.interpreter is not None
@@ -62,7 +62,7 @@ LINES = [
 
 @given(lines=st.lists(st.sampled_from(LINES), max_size=7), first=st.sampled_from([b"enabled", b"disabled", b""]))
 def test_lines_in_any_company_are_never_an_error(lines: list[bytes], first: bytes) -> None:
-    """Nor is what looks nearly like an entry; only a whole one is understood."""
+    """Lines that are nearly an entry are no error, and only a whole entry is parsed."""
     enabled, registration = parse_entry(b"\n".join([first, *lines, b""]))
     assert enabled == (first != b"disabled")
     if registration is not None:
@@ -88,7 +88,7 @@ def test_lines_in_any_company_are_never_an_error(lines: list[bytes], first: byte
         (b"enabled\ninterpreter /i\nflags: \noffset 0\nmagic 41\nnew line\n", None),
         (b"enabled\ninterpreter /i\n\nflags: \noffset 0\nmagic 41\n", None),  # the path ends with a newline
         (b"enabled\ninterpreter /i\nflags: F\nflags: \noffset 0\nmagic 41\n", None),
-        (b"enabled\ninterpreter /i\nmask 00\nflags: \noffset 0\nmagic 41\n", None),  # the path says "mask"
+        (b"enabled\ninterpreter /i\nmask 00\nflags: \noffset 0\nmagic 41\n", None),  # the path contains "mask"
         (b"enabled\ninterpreter /i\nmask ff\nflags: \nextension .jar\n", None),
         (b"enabled\ninterpreter /i\nflags: \noffset 0\nmagic 4\n", None),
         (b"enabled\ninterpreter /i\nflags: \noffset x\nmagic 41\n", None),
@@ -99,5 +99,5 @@ def test_lines_in_any_company_are_never_an_error(lines: list[bytes], first: byte
     ],
 )
 def test_entries_as_they_occur(text: bytes, expected: Registration | None) -> None:
-    """What this version knows is read; a line or flag of a newer kernel, or one too many, makes it opaque."""
+    """A line or flag of a newer kernel, or one line too many, makes an entry opaque; all else is parsed."""
     assert parse_entry(text) == (True, expected)

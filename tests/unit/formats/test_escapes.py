@@ -22,7 +22,7 @@ def test_nothing_that_ends_a_field_or_a_line_is_left(data: bytes, minimal: bool)
 
 @given(st.binary(max_size=256))
 def test_the_readable_text_is_ascii_and_the_minimal_one_is_never_longer(data: bytes) -> None:
-    """Fully escaped text can be printed anywhere; minimal text is what to use where the line is long."""
+    """Fully escaped text can be printed anywhere; minimally escaped text, for long lines, is never longer."""
     readable = encode(data)
     assert readable.decode("ascii").isprintable() or not data
     assert len(encode(data, minimal=True)) <= len(readable)
@@ -52,12 +52,12 @@ def test_text_decodes_as_the_kernel_does_it(text: str, expected: bytes) -> None:
 
 @pytest.mark.parametrize("text", [r"\x7", r"\xzz", r"\x7g", r"\\xzz", "\\x"])
 def test_an_escape_that_the_kernel_refuses_is_refused(text: str) -> None:
-    """Each of these is EINVAL on Linux 6.18; the message says what to write."""
+    """An escape that is EINVAL on Linux 6.18 is refused, and the message has the right form."""
     with pytest.raises(FormatError, match=r"write .*two hexadecimal digits"):
         decode(text)
 
 
 def test_a_lone_surrogate_is_refused() -> None:
-    """A character that stands for no byte is an error, not a traceback."""
+    """A character that stands for no byte is a FormatError, not a traceback."""
     with pytest.raises(FormatError, match="not valid text"):
         decode("\ud800")

@@ -1,4 +1,4 @@
-"""What a file is that nothing takes, by its bytes."""
+"""The kind of a file that no handler takes, by its bytes."""
 
 import io
 import struct
@@ -19,7 +19,7 @@ def kind(content: bytes, name: str = "") -> Kind:
 def pe(
     machine: int = 0x8664, subsystem: int = 3, *, runtime: bool = False, plus: bool = True, directories: int = 16
 ) -> bytes:
-    """Return the headers of a Windows program, at 0x80 as linkers have them."""
+    """Return the headers of a Windows program, at 0x80 as linkers place them."""
     optional = bytearray(240)
     optional[0:2] = b"\x0b\x02" if plus else b"\x0b\x01"
     optional[68:70] = subsystem.to_bytes(2, "little")
@@ -82,7 +82,7 @@ JAR_TOOLS_MARK = b"PK\x03\x04" + bytes(22) + struct.pack("<HH", 5, 4) + b"a.txt"
     ],
 )
 def test_kinds(content: bytes, word: str, said: str) -> None:
-    """Each is told from the others, and what to do about it is said."""
+    """Each kind of file is distinguished from all other kinds, and has a remedy."""
     found = kind(content)
     assert found.word == word
     assert said in found.description
@@ -90,12 +90,12 @@ def test_kinds(content: bytes, word: str, said: str) -> None:
 
 
 def test_a_jar_by_its_name() -> None:
-    """Some tools write the manifest last."""
+    """A ZIP archive named .jar is a jar wherever its manifest is: some tools write that last."""
     assert kind(archive("a.txt"), "tool.jar").word == "jar"
 
 
 def test_the_config_lines_are_a_config() -> None:
-    """What is proposed is TOML that declares a handler, and takes the file that it was proposed for."""
+    """The proposed config is TOML that declares a handler with the magic of the file."""
     for content, magic in ((b"\0asm\x01\0\0\0", "\\x00asm"), (pe(), "MZ"), (b"BC\xc0\xde", "BC\\xc0\\xde")):
         (handler,) = tomllib.loads(kind(content).config)["handlers"].values()
         assert handler["magic"] == magic
@@ -103,11 +103,11 @@ def test_the_config_lines_are_a_config() -> None:
 
 
 def test_a_script_that_is_in_order() -> None:
-    """Has its interpreter, and needs no remedy."""
+    """A script with an interpreter needs no remedy."""
     assert kind(b"#!/bin/sh\n") == Kind("script", "a script")
 
 
 @given(st.binary(max_size=300), st.sampled_from([b"", b"MZ" + bytes(58), b"PK\x03\x04", b"\xca\xfe\xba\xbe"]))
 def test_nothing_ends_in_an_error(noise: bytes, begin: bytes) -> None:
-    """Whatever stands in a file, something is said of it."""
+    """Every file has a description, whatever its content."""
     assert kind(begin + noise).description

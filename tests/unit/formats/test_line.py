@@ -1,4 +1,4 @@
-"""The registration line, to and fro."""
+"""The registration line, encoded and decoded."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,7 @@ SAYS = Registration(Magic(b"A"), "/i", Flags.NONE)
 
 @given(name=NAMES, registration=REGISTRATIONS)
 def test_what_is_encoded_decodes_to_itself(name: str, registration: Registration) -> None:
-    """Every handler that has a line survives it unchanged."""
+    """A registration that has a line is decoded from it unchanged."""
     try:
         line = encode_line(name, registration)
     except FormatError:
@@ -35,7 +35,7 @@ def _try(make: Callable[[], bytes]) -> bytes | None:
 
 @given(NAMES, NAMES, REGISTRATIONS)
 def test_under_another_name(name: str, other: str, registration: Registration) -> None:
-    """A renamed line registers the same under the other name, or is refused."""
+    """A renamed line contains the same registration under the other name, or is refused."""
     line = _try(lambda: encode_line(name, registration))
     renamed = None if line is None else _try(lambda: rename_line(line, other))
     if renamed is not None:
@@ -43,7 +43,7 @@ def test_under_another_name(name: str, other: str, registration: Registration) -
 
 
 def test_what_cannot_be_renamed() -> None:
-    """The line would be too long, or the name has its delimiter."""
+    """A line is not renamed if it would be too long, or if the name contains its delimiter."""
     registration = Registration(Magic(b"x" * 128), "/" + "i" * (LINE_BYTES - 160), Flags(0))
     line = encode_line("one", registration)
     with pytest.raises(FormatError, match="the kernel accepts at most 1920"):
@@ -54,7 +54,7 @@ def test_what_cannot_be_renamed() -> None:
 
 @given(name=NAMES, registration=REGISTRATIONS)
 def test_a_line_keeps_the_kernels_bounds(name: str, registration: Registration) -> None:
-    """11 to 1920 bytes, no NUL, no newline, and the delimiter seven times: once before each field."""
+    """A line has 11 to 1920 bytes, no NUL, no newline, and seven delimiters: one before each field."""
     try:
         line = encode_line(name, registration)
     except FormatError:
@@ -66,7 +66,7 @@ def test_a_line_keeps_the_kernels_bounds(name: str, registration: Registration) 
 
 @given(magic=st.binary(min_size=250, max_size=250), flags=FLAGS)
 def test_a_long_magic_with_its_mask_fits(magic: bytes, flags: Flags) -> None:
-    """Nearly any 250 bytes with a mask have a line, since only what must be is escaped."""
+    """Nearly any 250 bytes with a mask have a line, since no more is escaped than necessary."""
     printable = bytes(b if b > 0x1F and b not in b":\\" else 0x41 for b in magic)
     registration = Registration(Magic(printable, b"\xff" * 250), "/usr/bin/interpreter", flags)
     assert decode_line(encode_line("name", registration)) == ("name", registration)
@@ -83,7 +83,7 @@ def read_or_refuse(line: bytes) -> None:
 
 @given(line=st.binary(max_size=80))
 def test_arbitrary_bytes_are_read_or_refused(line: bytes) -> None:
-    """Nothing but FormatError ever comes of a line, whatever is in it."""
+    """Any bytes are decoded, or refused with a FormatError."""
     read_or_refuse(line)
 
 
@@ -98,7 +98,7 @@ FIELDS = st.lists(
 
 @given(fields=FIELDS, delimiter=st.sampled_from([b":", b"\\", b"x", b"\xff", b"\n", b"M"]))
 def test_bytes_in_the_right_shape_are_read_or_refused(fields: list[bytes], delimiter: bytes) -> None:
-    """The same for what looks nearly like a line."""
+    """Bytes with the number of fields of a line are decoded, or refused with a FormatError."""
     read_or_refuse(delimiter + delimiter.join(fields))
 
 
@@ -122,7 +122,7 @@ def test_bytes_in_the_right_shape_are_read_or_refused(fields: list[bytes], delim
     ],
 )
 def test_what_the_kernel_reads_in_a_line(line: bytes, name: str, registration: Registration) -> None:
-    """Each of these registers and reads back like this on Linux 6.18."""
+    """A line is decoded as the kernel does: each of these registers and reads back like this on Linux 6.18."""
     assert decode_line(line) == (name, registration)
 
 
@@ -153,7 +153,7 @@ def test_what_the_kernel_reads_in_a_line(line: bytes, name: str, registration: R
     ],
 )
 def test_what_cannot_be_a_line_is_refused(line: bytes, says: str) -> None:
-    """EINVAL, EEXIST or not what it looks like in the kernel; the message says why."""
+    """A line that gives EINVAL or EEXIST, or that the kernel reads differently, is refused with the reason."""
     with pytest.raises(FormatError, match=says):
         decode_line(line)
 
@@ -172,13 +172,13 @@ def test_what_cannot_be_a_line_is_refused(line: bytes, says: str) -> None:
     ],
 )
 def test_what_has_no_line_is_refused(name: str, registration: Registration, says: str) -> None:
-    """What the kernel could not take, or would take for something else."""
+    """A registration that the kernel could not take, or would take for something else, has no line."""
     with pytest.raises(FormatError, match=says):
         encode_line(name, registration)
 
 
 def test_a_line_may_be_as_long_as_the_kernel_takes() -> None:
-    """1920 bytes are a line, one more is none."""
+    """A line has at most 1920 bytes, the kernel's limit."""
     longest = SAYS._replace(interpreter="/" + "i" * (LINE_BYTES - len(":a:M:0:A::/:")))
     assert len(encode_line("a", longest)) == LINE_BYTES
     with pytest.raises(FormatError, match="1921 bytes"):
@@ -186,7 +186,7 @@ def test_a_line_may_be_as_long_as_the_kernel_takes() -> None:
 
 
 def test_the_line_is_the_one_that_everybody_writes() -> None:
-    """Colons where nothing speaks against them, no offset left out, flags in the kernel's order."""
+    """The delimiter is a colon if possible, the offset is always written, and flags are in the kernel's order."""
     registration = Registration(Magic(b"\x7fELF:\\\n\0", b"\xff" * 8, 4), "/usr/bin/i", Flags.parse("FPC"))
     expected = b":n:M:4:\x7fELF\\x3a\\x5c\\x0a\\x00:" + b"\xff" * 8 + b":/usr/bin/i:POCF"
     assert encode_line("n", registration) == expected
@@ -195,7 +195,7 @@ def test_the_line_is_the_one_that_everybody_writes() -> None:
 
 @given(name=NAMES, path=PATHS, match=MATCHES)
 def test_the_delimiter_occurs_nowhere_else(name: str, path: str, match: Magic | Extension) -> None:
-    """Whatever the fields contain, another delimiter is found or the handler is refused."""
+    """No field contains the delimiter: another one is chosen, or the registration is refused."""
     try:
         line = encode_line(name, Registration(match, path, Flags.NONE))
     except FormatError:

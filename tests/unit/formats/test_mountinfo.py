@@ -23,12 +23,12 @@ FOUND = MountLine(
     ],
 )
 def test_optional_fields_are_passed_over(line: bytes) -> None:
-    """However many there are, the type comes after the lone dash."""
+    """Optional fields are skipped, however many there are: the type follows the lone dash."""
     assert parse_mountinfo(line + b"\n") == (FOUND,)
 
 
 def test_a_mount_that_follows_another() -> None:
-    """A slave has the optional field ``master``, whatever stands beside it; a type or a source of that name is none."""
+    """A mount with the optional field ``master`` follows another; a type or a source of that name does not count."""
     assert parse_mountinfo(PLAIN.replace(b" - ", b" shared:5 master:1 propagate_from:2 - "))[0].follows
     assert not parse_mountinfo(PLAIN.replace(b" - ", b" shared:5 - master:1 "))[0].follows
 
@@ -38,7 +38,7 @@ def test_a_mount_that_follows_another() -> None:
     [(b"ro,nosuid", b"rw"), (b"rw", b"ro"), (b"nosuid,ro", b"rw,size=1")],
 )
 def test_read_only_by_the_mount_or_the_file_system(options: bytes, of_the_file_system: bytes) -> None:
-    """Either is enough, and only a whole word counts."""
+    """The option of the mount or of the file system makes it read-only, and only a whole word counts."""
     (found,) = parse_mountinfo(b"1 2 0:3 / /m " + options + b" - t s " + of_the_file_system)
     assert found.read_only
     assert found.superblock_read_only is (of_the_file_system == b"ro")
@@ -57,18 +57,21 @@ def test_read_only_by_the_mount_or_the_file_system(options: bytes, of_the_file_s
     ],
 )
 def test_a_mount_point_is_unescaped_once(written: bytes, point: str) -> None:
-    """Octal escapes are the kernel's, and bytes that are not UTF-8 stay what they are."""
+    """The kernel's octal escapes are decoded once, and bytes that are not UTF-8 stay as they are."""
     assert parse_mountinfo(b"1 2 0:3 / " + written + b" rw - t s rw")[0].point == point
 
 
 def test_a_carriage_return_in_a_mount_point_ends_no_line() -> None:
-    """The kernel does not escape it; whoever may mount could hide a mount, or make one up."""
+    """A carriage return ends no line: the kernel does not escape it.
+
+    Otherwise a process that may mount could hide a mount, or invent one.
+    """
     (found,) = parse_mountinfo(b"1 2 0:3 / /a\rb rw - t s rw\n")
     assert found.point == "/a\rb"
 
 
 def test_mounts_keep_their_order_and_what_is_not_understood_is_left_out() -> None:
-    """Oldest first: of several at one place the last is on top."""
+    """Mounts are in the order of the table, the oldest first; of several at one place the last is on top."""
     table = b"\n".join(
         [PLAIN, b"nonsense", b"", b"x" + PLAIN, PLAIN.replace(b"36 ", b"37 "), PLAIN[:40], b"1 2 03 / /m rw - t s rw"]
     )
@@ -77,7 +80,7 @@ def test_mounts_keep_their_order_and_what_is_not_understood_is_left_out() -> Non
 
 @given(text=st.binary(max_size=100))
 def test_arbitrary_bytes_are_never_an_error(text: bytes) -> None:
-    """Nothing that stands in the table raises, and what is there before is still found."""
+    """No bytes in the table raise an error, and the lines before them are parsed."""
     assert parse_mountinfo(PLAIN + b"\n" + text)[0] == FOUND
 
 
@@ -88,5 +91,5 @@ FIELDS = st.lists(
 
 @given(fields=FIELDS)
 def test_fields_in_any_order_are_never_an_error(fields: list[bytes]) -> None:
-    """Nor does what looks nearly like a line."""
+    """Fields that are nearly a line raise no error."""
     assert len(parse_mountinfo(b" ".join(fields))) <= 1

@@ -17,7 +17,7 @@ A = Registration(Magic(b"A"), "/nix/i", Flags.NONE)
 
 
 def test_every_attribute() -> None:
-    """The names are the options' (nixos/modules/system/boot/binfmt.nix), the shell wrapper is off."""
+    """Attributes have the names of the options (nixos/modules/system/boot/binfmt.nix); the shell wrapper is off."""
     full = Registration(Magic(b"\x7f A'$:", b"\xff" * 6, 2), "/nix/store/x-y/bin/q", Flags.parse("POCF"))
     script = Registration(Extension("jar"), "/bin/j", Flags.NONE)
     assert render_nixos([("qemu-x.1", full), ("jar", script)]).decode() == (
@@ -49,7 +49,7 @@ def test_every_attribute() -> None:
 
 @given(name=NAMES, registration=REGISTRATIONS)
 def test_the_line_that_nixos_makes_of_it_is_the_entry(name: str, registration: Registration) -> None:
-    """Put together as the module does it, from what was written, it says the same (the interpreter is linked)."""
+    """The line that the module makes of the attributes registers the same entry (the interpreter is linked)."""
     try:
         text = render_nixos([(name, registration)]).decode()
     except FormatError:
@@ -75,7 +75,7 @@ def test_the_line_that_nixos_makes_of_it_is_the_entry(name: str, registration: R
     ],
 )
 def test_what_nixos_could_not_take_is_refused(name: str, registration: Registration, says: str) -> None:
-    """The entry is named, and why."""
+    """An entry that NixOS could not take is an error that names the entry and the reason."""
     with pytest.raises(FormatError) as caught:
         render_nixos([(name, registration)])
     assert str(caught.value).startswith(f"entry {name!r}: ")

@@ -1,4 +1,4 @@
-"""The distribution, and its words for installing something."""
+"""The distribution, and its commands that install a package."""
 
 import pytest
 
@@ -32,7 +32,7 @@ LEAP = 'ID="opensuse-leap"\nID_LIKE="suse opensuse"\nVERSION_ID="15.6"\n'
     ],
 )
 def test_reading(text: str, system: System, family: str) -> None:
-    """Quoted or not; what is like another has that one's package manager."""
+    """Values may be quoted; a system that is like another one has that one's package manager."""
     assert parse_os_release(text) == system
     assert system.family == family
 
@@ -57,7 +57,7 @@ def test_reading(text: str, system: System, family: str) -> None:
     ],
 )
 def test_emulators(system: System, command: str) -> None:
-    """The static ones, which serve in containers as well."""
+    """The package is the one with static emulators, which serve in containers as well."""
     assert install(system, EMULATORS, "riscv64") == command
 
 
@@ -72,12 +72,12 @@ def test_emulators(system: System, command: str) -> None:
     ],
 )
 def test_a_python_module(system: System, command: str) -> None:
-    """Each has its own way of naming them."""
+    """Each distribution has its own names for packages of Python modules."""
     assert install(system, "prometheus_client") == command
 
 
 def test_again_and_newer() -> None:
-    """What is damaged is installed over itself; a kernel comes with an upgrade of the whole."""
+    """A damaged package is installed over itself; a newer kernel comes with an upgrade of the whole system."""
     assert install(DEBIAN_12, EMULATORS, again=True) == "apt-get install --reinstall qemu-user-static"
     assert install(System("fedora"), "pyinotify") == "dnf install python3-inotify"
     assert (upgrade(DEBIAN_12), upgrade(System())) == ("apt-get full-upgrade", "")

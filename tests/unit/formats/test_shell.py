@@ -1,4 +1,4 @@
-"""The shell script, as far as no kernel is needed; tests/kernel runs it."""
+"""The shell script, as far as it needs no kernel; tests/kernel runs it."""
 
 import shlex
 
@@ -18,7 +18,7 @@ A = Registration(Magic(b"A"), "/i", Flags.NONE)
 
 @given(name=NAMES, registration=REGISTRATIONS)
 def test_the_script_names_the_entry_and_its_line(name: str, registration: Registration) -> None:
-    """Whatever quotes, blanks and bytes are in it, the shell gets the two words that are meant."""
+    """Whatever quotes, blanks and bytes they contain, the shell gets the name and the line as two words."""
     try:
         text = render_script([(name, registration)])
     except FormatError:
@@ -30,17 +30,17 @@ def test_the_script_names_the_entry_and_its_line(name: str, registration: Regist
 
 
 def test_a_script_says_what_it_is() -> None:
-    """A shell runs it, and people see where it comes from."""
+    """A script begins with the line for /bin/sh and a comment that names binfmtd."""
     assert render_script([]).startswith(b"#!/bin/sh\n" + GENERATED + b"\n")
 
 
 def test_a_long_magic_is_written_in_fewer_bytes() -> None:
-    """Where escapes do not fit, bytes stand as they are."""
+    """If escapes make a line too long, bytes are written as they are."""
     long = A._replace(match=Magic(b"\xff" * 250, b"\xff" * 250))
     assert b"\xff" * 250 in render_script([("long", long)])
 
 
 def test_what_the_kernel_could_not_take_is_refused() -> None:
-    """The entry is named, and why."""
+    """An entry that the kernel could not take is an error that names the entry and the reason."""
     with pytest.raises(FormatError, match=r"entry 'a/b': .* must not contain"):
         render_script([("a", A), ("a/b", A)])

@@ -18,7 +18,7 @@ A = Found("a", Registration(Magic(b"A"), "/i", Flags.NONE), "/etc/binfmt.d/a.con
 
 @given(text=st.text(max_size=20), name=NAMES, registration=REGISTRATIONS)
 def test_every_text_is_toml(text: str, name: str, registration: Registration) -> None:
-    """Whatever is in an origin, a name or a path, TOML reads it, and reads the name and the path back."""
+    """With any text as origin, name or path the result is TOML, which has the same name and path."""
     try:
         written = render_toml([Found(name, registration, text)])
     except FormatError:
@@ -29,7 +29,7 @@ def test_every_text_is_toml(text: str, name: str, registration: Registration) ->
 
 
 def test_as_people_write_it() -> None:
-    """Single quotes around escapes, a bare key where it can be, and only what is not the default."""
+    """Escapes are in single quotes, a key is bare if possible, and only values that are not the default are written."""
     elf = Registration(Magic(b"\x7fELF'", b"\xff\xff\xff\xff\x00", 4), "/usr/bin/q", Flags.parse("FP"))
     dotted = Found('py"3.13', Registration(Extension("py"), "/opt/\u00e4 \u202e\U000e0001", Flags.NONE), "the\nkernel")
     assert render_toml([A, Found("elf", elf, "x:2", enabled=False), dotted]).split("architectures = []\n")[1] == (
@@ -68,7 +68,7 @@ def test_as_people_write_it() -> None:
     ],
 )
 def test_what_the_config_could_not_hold_is_refused(found: Found, says: str) -> None:
-    """The entry is named, and why."""
+    """An entry that the config could not hold is an error that names the entry and the reason."""
     with pytest.raises(FormatError) as caught:
         render_toml([A, found])
     assert str(caught.value).startswith(f"entry {found.name!r}: ")

@@ -1,4 +1,4 @@
-"""The two steps of a repair, carried out on a simulated kernel: what others see between any two writes."""
+"""The execution of a plan on a simulated kernel: the entries that programs meet between any two writes."""
 
 import errno
 from collections.abc import Collection, Iterable
@@ -42,7 +42,7 @@ def converged(
 
 
 def alone(handler: Handler, desired: DesiredState, observed: ObservedState) -> bool:
-    """Whether nothing else of its kind could take this handler's files, except under its own names."""
+    """Return True if no other handler, and no entry of another name, of the same kind could take its files."""
     match = handler.registration.match
     others = [other.registration.match for other in desired.handlers if other is not handler]
     names = (handler.name, stand_in_name(handler.name))
@@ -51,7 +51,7 @@ def alone(handler: Handler, desired: DesiredState, observed: ObservedState) -> b
 
 
 def served(handler: Handler, observed: ObservedState) -> bool:
-    """Whether the newest enabled entry for the handler's files does what it should."""
+    """Return True if the newest enabled entry for the handler's files equals the handler."""
     match = handler.registration.match
     for entry in observed.entries:
         if entry.enabled and entry.registration is not None and overlaps(entry.registration.match, match):
@@ -62,7 +62,7 @@ def served(handler: Handler, observed: ObservedState) -> bool:
 @settings(max_examples=100)
 @given(world=worlds())
 def test_all_that_is_due_is_done(world: World) -> None:
-    """What Convergence does ends the plan: no refusal, nothing left, and nothing to do afterwards."""
+    """Convergence ends the whole plan: nothing is refused or left, and the next plan is empty."""
     kernel = world.kernel()
     _, outcome = converged(world, kernel)
     note(f"{outcome}")
@@ -75,7 +75,7 @@ def test_all_that_is_due_is_done(world: World) -> None:
 @settings(max_examples=100)
 @given(world=worlds(), random=st.randoms(use_true_random=False))
 def test_nothing_is_registered_that_is_not_desired(world: World, random: Random) -> None:
-    """The desired handlers are what the ledger calls intended, so whatever a killed daemon made is known as its own."""
+    """Only desired handlers are registered: these are the intents by which a killed daemon's entries are recognised."""
     desired, kernel = world.desired(), world.kernel()
     planned = plan(desired, kernel.observed(), world.surroundings(kernel.observed(), world.records))
     restored = {action.entry for action in planned.actions if action.act is Act.RESTORE}
@@ -98,7 +98,7 @@ def test_nothing_is_registered_that_is_not_desired(world: World, random: Random)
 @settings(max_examples=200)
 @given(world=worlds(), due=st.sampled_from([WritePermission.WAIT, WritePermission.NOW]))
 def test_what_shares_no_file_is_never_without_a_handler(world: World, due: WritePermission) -> None:
-    """Once the right entry serves, no write leaves its files without it: neither nobody nor a wrong one takes them."""
+    """Once the right entry serves, no write leaves its files to no entry or to a wrong one."""
     desired = world.desired()
     through, _ = converged(world, world.kernel(), due)
     for handler in desired.handlers:
@@ -123,7 +123,7 @@ def carried_out(
     disturbed: bool = False,
     refuse: Collection[str] = (),
 ) -> tuple[list[list[str]], Outcome]:
-    """What could be seen after each write (names, newest first), and the outcome."""
+    """Execute a plan; return the names after each write, newest first, and the outcome."""
     desired = DesiredState(tuple(handlers), policy=TEMPORARY)
     found = [Entry(name, number, enabled=True, registration=says) for number, (name, says) in enumerate(entries)]
     through = Through(SimulatedKernel(found), refuse)
@@ -142,14 +142,14 @@ def carried_out(
 
 
 def test_replacing_leaves_no_gap() -> None:
-    """The stand-in comes first and goes last."""
+    """While an entry is replaced its stand-in serves: it is registered first and removed last."""
     seen, outcome = carried_out([A], [("a", OLD)])
     assert seen == [[".binfmtd~a", "a"], [".binfmtd~a"], ["a", ".binfmtd~a"], ["a"]]
     assert outcome.records["a"].registration == A.registration
 
 
 def test_before_its_turn_a_name_gets_a_stand_in_only() -> None:
-    """At once, for what is missing and for what is wrong; the rest is left."""
+    """A name that is not due gets a stand-in at once, if its entry is missing or wrong; the rest is left."""
     for entries in ([], [("a", OLD)]):
         seen, outcome = carried_out([A], entries, WritePermission.WAIT)
         assert seen == [[".binfmtd~a", *(name for name, _ in entries)]]
@@ -159,7 +159,7 @@ def test_before_its_turn_a_name_gets_a_stand_in_only() -> None:
 
 
 def test_somebody_who_stirs_at_the_last_moment_goes_first() -> None:
-    """Nothing is written under a proper name then, unless the longest wait is over."""
+    """A proper name that another program touches at the last moment is not written, unless its longest wait is over."""
     seen, outcome = carried_out([A], [], WritePermission.IF_UNTOUCHED, disturbed=True)
     assert (seen, [action.entry for action in outcome.left]) == ([[".binfmtd~a"]], ["a"])
     assert carried_out([A], [], WritePermission.IF_UNTOUCHED)[0] == [["a"]]
@@ -171,13 +171,19 @@ def test_somebody_who_stirs_at_the_last_moment_goes_first() -> None:
 
 
 def test_a_stand_in_of_an_earlier_daemon_that_serves_something_else_is_renewed() -> None:
-    """It would leave the files without a handler while the entry is replaced."""
+    """An earlier daemon's stand-in that serves something else is renewed before its entry is replaced.
+
+    It would leave the files without a handler meanwhile.
+    """
     seen, _ = carried_out([A], [("a", OLD), (".binfmtd~a", Registration(Magic(b"D"), "/i", Flags.NONE))])
     assert seen == [["a"], [".binfmtd~a", "a"], [".binfmtd~a"], ["a", ".binfmtd~a"], ["a"]]
 
 
 def test_a_company_is_written_back_to_back_in_ascending_rank() -> None:
-    """The lower gets no stand-in, since it would lie above the higher, which has one meanwhile."""
+    """A group is written back to back, lowest rank first; meanwhile a stand-in of the higher member serves.
+
+    The lower one gets no stand-in, since that would lie above the higher one.
+    """
     seen, _ = carried_out([A, AB], [("ab", AB.registration)])
     assert seen == [
         [".binfmtd~ab", "ab"],
@@ -189,7 +195,10 @@ def test_a_company_is_written_back_to_back_in_ascending_rank() -> None:
 
 
 def test_a_company_that_is_replaced_leaves_no_gap() -> None:
-    """Each has a stand-in, in ascending rank: no file is without a handler, not even one that only the lower takes."""
+    """Each member of a group that is replaced has a stand-in, in ascending rank, so no file is without a handler.
+
+    That includes the files that only the lower member takes.
+    """
     seen, _ = carried_out([A, AB], [("ab", AB.registration), ("a", OLD)])
     assert seen == [
         [".binfmtd~a", "ab", "a"],
@@ -204,7 +213,10 @@ def test_a_company_that_is_replaced_leaves_no_gap() -> None:
 
 
 def test_what_the_kernel_refuses_as_a_stand_in_is_not_taken_away() -> None:
-    """An interpreter that is being written, say: nothing is written, and the old entry serves on."""
+    """If the kernel refuses the stand-in, nothing is written, and the old entry still serves.
+
+    It does so while the interpreter is being written.
+    """
     seen, outcome = carried_out([A], [("a", OLD)], refuse=[".binfmtd~a"])
     assert (seen, outcome.done) == ([], [])
     ((action, error),) = outcome.failed
@@ -212,14 +224,14 @@ def test_what_the_kernel_refuses_as_a_stand_in_is_not_taken_away() -> None:
 
 
 def test_what_the_kernel_refuses_keeps_its_stand_in() -> None:
-    """Whatever serves goes on serving."""
+    """If the kernel refuses the proper entry, its stand-in stays and serves."""
     seen, outcome = carried_out([A], [("a", OLD)], refuse=["a"])
     assert seen[-1] == [".binfmtd~a"]
     assert [(action.entry, error.errno) for action, error in outcome.failed] == [("a", errno.ETXTBSY)]
 
 
 def test_what_must_stay_below_it_is_not_written_either() -> None:
-    """The higher one cannot be moved, so the lower would come to lie above it; no stand-in of that is left."""
+    """If a higher entry cannot be moved, a lower one that would get above it is not written, and keeps no stand-in."""
     seen, outcome = carried_out([A, AB], [("ab", AB.registration)], refuse=[".binfmtd~ab"])
     assert (seen, [action.entry for action in outcome.left]) == ([], ["a"])
     assert [(action.entry, error.errno) for action, error in outcome.failed] == [("ab", errno.ETXTBSY)]
@@ -228,7 +240,10 @@ def test_what_must_stay_below_it_is_not_written_either() -> None:
 
 
 def test_a_company_waits_for_each_of_its_members() -> None:
-    """Others may be at work on one of them: its name is left to them, also when another cannot wait any longer."""
+    """A group waits for each member, since another program may still be changing it.
+
+    If one member cannot wait any longer, it is written without the members that wait.
+    """
     missing, due = list[tuple[str, Registration]](), {"a": WritePermission.IF_UNTOUCHED, "ab": WritePermission.WAIT}
     assert carried_out([A, AB], missing, due)[0] == [[".binfmtd~a"], [".binfmtd~ab", ".binfmtd~a"]]
     due["a"] = WritePermission.NOW
@@ -237,7 +252,10 @@ def test_a_company_waits_for_each_of_its_members() -> None:
 
 
 def test_what_is_backed_off_from_stays_above_by_its_stand_in() -> None:
-    """The lower one is repaired all the same.  What is not there at all waits."""
+    """The stand-in of a name that is backed off from stays above a lower entry, which is repaired all the same.
+
+    If the higher one does not exist at all, it waits.
+    """
     due = {"a": WritePermission.IF_UNTOUCHED, "ab": WritePermission.BACKOFF}
     seen, outcome = carried_out([A, AB], [(".binfmtd~ab", AB.registration)], due)
     assert seen == [[], ["a"], [".binfmtd~ab", "a"]]
@@ -250,7 +268,7 @@ def test_what_is_backed_off_from_stays_above_by_its_stand_in() -> None:
 
 
 def test_what_is_refused_at_the_last_moment_is_not_buried() -> None:
-    """Its stand-in serves, so what has just been written above that is taken back."""
+    """If the kernel refuses an entry whose stand-in serves, what was just written above that is removed again."""
     seen, outcome = carried_out([A, AB], [("ab", AB.registration)], refuse=["ab"])
     assert seen == [[".binfmtd~ab", "ab"], [".binfmtd~ab"], ["a", ".binfmtd~ab"], [".binfmtd~ab"]]
     assert ([action.entry for action in outcome.left], outcome.records) == (["a"], {})

@@ -1,4 +1,4 @@
-"""Asking emulators for their versions."""
+"""Versions of emulators, as they print them."""
 
 import errno
 import os
@@ -10,7 +10,7 @@ from binfmtd.kernel.emulator import versions
 
 
 def test_versions(tmp_path: Path) -> None:
-    """One that tells it, and one that cannot be run: the reason is the kernel's."""
+    """An emulator that prints its version has it; one that cannot be run has the kernel's reason."""
     good = tmp_path / "qemu-good"
     good.write_text("#!/bin/sh\necho qemu-good version 10.0.13\n")
     good.chmod(0o755)
@@ -21,7 +21,7 @@ def test_versions(tmp_path: Path) -> None:
 
 
 def test_what_we_lack_is_not_the_emulators_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without descriptors nothing can be said of any emulator."""
+    """Without descriptors the system's error is raised, and no emulator gets a result."""
 
     def pipe2(_: int) -> tuple[int, int]:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
@@ -33,7 +33,7 @@ def test_what_we_lack_is_not_the_emulators_fault(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN])
 def test_a_process_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """As little is it the emulator's fault if there is none for a new process."""
+    """If no process can be made, the system's error is raised: that is no fault of the emulator."""
 
     def popen(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number))

@@ -1,4 +1,4 @@
-"""Ids of user namespaces, and how they are put in another order."""
+"""Ids of user namespaces, and their renumbering."""
 
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -8,7 +8,7 @@ from binfmtd.kernel.ids import Ids, Range
 
 @st.composite
 def ranges(draw: st.DrawFn) -> tuple[Range, ...]:
-    """Ids in a row from 0, in pieces."""
+    """Draw ids in a row from 0, in several ranges."""
     place, found = 0, []
     for count in draw(st.lists(st.integers(1, 40), min_size=1, max_size=4)):
         found.append((place, 1000 + place, count))
@@ -17,7 +17,7 @@ def ranges(draw: st.DrawFn) -> tuple[Range, ...]:
 
 
 def mapped(theirs: tuple[Range, ...]) -> list[int]:
-    """What lies outside of each id from 0 on; none may be left out or twice."""
+    """Return the id outside for each id from 0 on; none may be left out or occur twice."""
     found: dict[int, int] = {}
     for inside, outside, count in theirs:
         for number in range(count):
@@ -29,7 +29,7 @@ def mapped(theirs: tuple[Range, ...]) -> list[int]:
 
 @given(uids=ranges(), owner=st.integers(0, 100))
 def test_the_owner_becomes_root(uids: tuple[Range, ...], owner: int) -> None:
-    """And who follows it keeps following it; whoever came before is still there, behind them."""
+    """The owner becomes 0, the ids after it follow, and the ids before it come after the last one."""
     everybody = [inside for inside, _ in enumerate(mapped(uids))]
     assume(owner in everybody)
     wanted = mapped(Ids(uids, uids).without(owner, owner).uids)

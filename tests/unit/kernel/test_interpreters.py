@@ -1,4 +1,4 @@
-"""What an interpreter needs beside itself, read from its file."""
+"""The file that an interpreter needs to start, read from its own file."""
 
 import struct
 from pathlib import Path
@@ -29,7 +29,7 @@ def with_interpreter(bits: int, order: str) -> bytes:
 @pytest.mark.parametrize("bits", [32, 64])
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_a_dynamic_linker(tmp_path: Path, bits: int, order: str) -> None:
-    """PT_INTERP's text, in either class and byte order."""
+    """A dynamic program needs the path of its PT_INTERP, in either class and byte order."""
     file = tmp_path / "program"
     file.write_bytes(with_interpreter(bits, order))
     assert leans_on(str(file)) == "/lib/ld.so.1"
@@ -49,12 +49,12 @@ def test_a_dynamic_linker(tmp_path: Path, bits: int, order: str) -> None:
     ],
 )
 def test_the_rest(tmp_path: Path, content: bytes, needed: str | None) -> None:
-    """A script needs what its first line names; what is static, cut off or no program needs nothing that we know."""
+    """A script needs what its first line names; a static or damaged program, or another file, needs nothing known."""
     file = tmp_path / "program"
     file.write_bytes(content)
     assert leans_on(str(file)) == needed
 
 
 def test_no_file(tmp_path: Path) -> None:
-    """Nor does what is not there."""
+    """A missing file needs nothing."""
     assert leans_on(str(tmp_path / "missing")) is None

@@ -17,7 +17,7 @@ WORKS = "import select, sys\nwhile not select.select([sys.stdin], [], [], 0)[0]:
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Yield what starts a Python script, and returns when it has come to work."""
+    """Yield a function that starts a Python script, and returns when the script runs."""
     started: list[subprocess.Popen[str]] = []
 
     def start(script: str) -> "subprocess.Popen[str]":
@@ -38,7 +38,7 @@ def start() -> Iterator[Start]:
 
 
 def test_a_child_that_works(start: Start) -> None:
-    """It may take several times the patience: on a busy machine everything does."""
+    """A child that works may take several times the patience, since on a busy machine everything does."""
     process = start(WORKS)
     assert process.stdin is not None
     end = Timer(2 * PATIENCE, process.stdin.close)
@@ -48,10 +48,10 @@ def test_a_child_that_works(start: Start) -> None:
 
 
 def test_a_child_that_does_nothing(start: Start) -> None:
-    """It sleeps, and hangs for all that can be known."""
+    """A child that only sleeps counts as hanging."""
     assert not ends(start("import signal; signal.pause()").pid, PATIENCE)
 
 
 def test_a_child_that_works_for_ever(start: Start) -> None:
-    """There is an end to waiting."""
+    """A child that works for ever is given up in the end."""
     assert not ends(start("while True: pass").pid, PATIENCE)

@@ -1,4 +1,4 @@
-"""Which handlers may have a stand-in at once, and who is registered in whose company."""
+"""The handlers that may have a stand-in at once, and the groups in which entries are registered."""
 
 import pytest
 
@@ -38,12 +38,12 @@ DESIRED = DesiredState((A, AB, ABC, B, JAR))
     ],
 )
 def test_no_stand_in_above_a_higher_one(asked: Handler, present: list[str], allowed: bool) -> None:
-    """A stand-in is the newest: it must not take what an entry of higher rank, or that one's stand-in, serves."""
+    """A handler gets no stand-in, which would be newest, that takes files of a higher entry or of its stand-in."""
     assert may_stand_in(asked, DESIRED, (), present.__contains__) is allowed
 
 
 def other(match: Match) -> Registration:
-    """What another program registers."""
+    """Return a registration as another program makes it."""
     return Registration(match, "/theirs", Flags.NONE)
 
 
@@ -75,14 +75,14 @@ HELD = Held("held", Standing.WAITING, "", None, ("/h",), Flags.NONE, 0)
     ],
 )
 def test_what_takes_the_files_of_a_stand_in_below_it(above: Entry, policy: Policy, answer: bool) -> None:
-    """Only what may not win: neither what says the same or belongs there, nor what the config lets win."""
+    """A stand-in is overtaken by an entry that may not win: not by an equal one, nor by one that may lie there."""
     desired = DesiredState((A, AB, ABC, B, JAR), (HELD,), policy)
     assert overtaken(AB, desired, [above]) is answer
     assert not overtaken(AB, desired, [])
 
 
 def test_no_stand_in_above_a_foreign_entry_that_may_win() -> None:
-    """Only as long as it is there."""
+    """A handler gets no stand-in as long as a foreign entry that may win exists."""
     assert not may_stand_in(B, DESIRED, ["theirs"], ["theirs"].__contains__)
     assert may_stand_in(B, DESIRED, ["theirs"], [].__contains__)
 
@@ -103,12 +103,12 @@ def written(*handlers: Handler) -> list[Action]:
     ],
 )
 def test_a_company_is_as_small_as_its_order_allows(handlers: list[Handler], names: list[list[str]]) -> None:
-    """Those whose order among each other matters stand together, lowest rank first; most stand alone."""
+    """A group contains only handlers whose order matters, lowest rank first; most handlers are alone."""
     assert [[action.entry for action in group] for group in companies(written(*handlers), DESIRED)] == names
 
 
 def test_a_company_holds_together_by_its_highest() -> None:
-    """Two that share no file with each other are still one company if a third one must lie above both."""
+    """Two handlers that share no file are one group if a third one must lie above both."""
     low, other, high = handler("ab", Magic(b"AB")), handler("ac", Magic(b"AC")), handler("a", Magic(b"A"))
     desired = DesiredState((low, other, high))
     assert [[a.entry for a in group] for group in companies(written(low, other, high), desired)] == [["ab", "ac", "a"]]

@@ -1,4 +1,4 @@
-"""From a config and a host's facts to what is to be had there."""
+"""The desired state, from a config and a host's facts."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def resolved(*declared: Declaration, facts: Facts = HOST) -> DesiredState:
 
 
 def test_the_first_interpreter_that_is_there_is_taken() -> None:
-    """In the order of the declaration; its file is what F is expected to pin."""
+    """The first existing interpreter of a declaration is taken; F is expected to open its file."""
     assert resolved(ARM).by_name["qemu-arm"].registration.interpreter == "/i"
     second = resolved(ARM, facts=Facts({"/i": InterpreterFacts(), "/j": THERE}))
     assert second.by_name["qemu-arm"].registration.interpreter == "/j"
@@ -30,7 +30,7 @@ def test_the_first_interpreter_that_is_there_is_taken() -> None:
 
 @pytest.mark.parametrize(("from_all", "standing"), [(True, Standing.ABSENT), (False, Standing.WAITING)])
 def test_without_an_interpreter_it_is_held(from_all: bool, standing: Standing) -> None:
-    """What was asked for by name waits; what "all" brought is just not there.  The reason names every path."""
+    """Without an interpreter a handler waits, or is absent if it comes from "all"; the reason names every path."""
     desired = resolved(ARM._replace(from_all=from_all), facts=Facts({}))
     assert desired.handlers == ()
     (held,) = desired.held
@@ -47,7 +47,7 @@ def test_without_an_interpreter_it_is_held(from_all: bool, standing: Standing) -
     ],
 )
 def test_what_had_an_interpreter_has_lost_it(from_all: bool, had: set[str], standing: Standing) -> None:
-    """An architecture from "all" that was served is not silently absent."""
+    """An architecture from "all" that had an interpreter before is lost, not silently absent."""
     (held,) = resolve(Config((ARM._replace(from_all=from_all),)), Facts({}), had).held
     assert held.standing is standing
     assert resolve(Config((ARM,)), Facts({"/j": THERE}), had).held == ()
@@ -58,25 +58,25 @@ def test_what_had_an_interpreter_has_lost_it(from_all: bool, had: set[str], stan
     [
         (WASM._replace(flags=Flags.NONE), True),
         (WASM, False),  # F opens the file here and now
-        (ARM._replace(flags=Flags.NONE), False),  # nobody asked for it by name
+        (ARM._replace(flags=Flags.NONE), False),  # it comes from "all", not by its own name
         (ARM._replace(flags=Flags.NONE, from_all=False), True),
     ],
 )
 def test_in_a_container_a_path_without_f_is_not_judged(declared: Declaration, registered: bool) -> None:
-    """The kernel looks for it in the root of whoever executes, so that it is not here says nothing."""
+    """Without F the kernel looks in the root of the process that calls exec, so a path missing here is no reason."""
     desired = resolved(declared, facts=Facts({}, judges_paths=False))
     assert [h.registration.interpreter for h in desired.handlers] == (["/i"] if registered else [])
 
 
 def test_an_untrusted_interpreter_is_refused() -> None:
-    """With the path that is to blame; also if another one would be trusted, since the first is what would run."""
+    """An untrusted interpreter is refused with its path, even if a later one is trusted: the first would run."""
     facts = Facts({"/i": InterpreterFacts(FILE, "/i is writable by other users"), "/j": THERE})
     (held,) = resolved(ARM, facts=facts).held
     assert (held.standing, held.reason) == (Standing.REFUSED, "/i is writable by other users")
 
 
 def test_what_takes_native_programs_is_refused_unless_forced() -> None:
-    """The message says what it takes, why that is bad, and where to change it."""
+    """A match that takes native programs is refused unless forced; the reason has what, why, and where to change it."""
     (held,) = resolved(NATIVE).held
     assert held.standing is Standing.REFUSED
     for word in ("native programs", "ELOOP", "force = true", "binfmtd.toml [handlers.wasm]"):
@@ -85,13 +85,13 @@ def test_what_takes_native_programs_is_refused_unless_forced() -> None:
 
 
 def test_the_guard_asks_for_this_hosts_own_header() -> None:
-    """What is native on one machine is foreign on another."""
+    """The guard compares with this host's header: a match that is refused on one machine is allowed on another."""
     arm64 = HOST._replace(header=HOST.header._replace(machine=183))
     assert resolved(NATIVE, facts=arm64).held == ()
 
 
 def test_a_native_architecture_gets_no_handler_from_all() -> None:
-    """By its own name, or forced, it does."""
+    """A native architecture from "all" gets no handler; asked for by name, or forced, it gets one."""
     facts = HOST._replace(native=frozenset({"arm"}))
     assert resolved(ARM, facts=facts) == resolved()
     assert resolved(ARM._replace(from_all=False), facts=facts).handlers
@@ -99,7 +99,7 @@ def test_a_native_architecture_gets_no_handler_from_all() -> None:
 
 
 def test_what_is_declared_as_disabled_needs_nothing() -> None:
-    """No interpreter, no trust, no guard: it is never registered by us."""
+    """A handler declared as disabled needs no interpreter, trust or guard: we never register it."""
     facts = Facts({"/j": InterpreterFacts(FILE, "untrusted")})
     off = NATIVE._replace(enabled=False)
     assert [h.enabled for h in resolved(off, off._replace(name="b", interpreters=("/j",)), facts=facts).handlers] == [
@@ -115,7 +115,7 @@ def test_what_is_declared_as_disabled_needs_nothing() -> None:
 def test_p_is_left_out_where_qemu_cannot_see_it(
     kernel: tuple[int, int], architecture: str | None, letters: str
 ) -> None:
-    """Below Linux 5.12, and only for an architecture: what else an admin declares is taken as it is."""
+    """Below Linux 5.12 an architecture has no flag P; what else an administrator declares is taken as it is."""
     declared = ARM._replace(architecture=architecture, from_all=False)
     desired = resolved(declared, facts=HOST._replace(kernel=kernel))
     assert desired.handlers[0].registration.flags.letters == letters
@@ -133,7 +133,10 @@ def test_p_is_left_out_where_qemu_cannot_see_it(
     ],
 )
 def test_a_script_as_interpreter_has_no_o(architecture: str | None, flags: str, letters: str | None) -> None:
-    """Exec would fail with ENOEXEC: an architecture does without O, what else an admin declares is refused."""
+    """With a script as interpreter an architecture does without O, and another handler with O is refused.
+
+    Exec would fail with ENOEXEC.
+    """
     declared = ARM._replace(architecture=architecture, from_all=False, flags=Flags.parse(flags))
     facts = HOST._replace(interpreters={"/i": InterpreterFacts(FILE, script=True)})
     desired = resolved(declared, facts=facts)
@@ -144,7 +147,7 @@ def test_a_script_as_interpreter_has_no_o(architecture: str | None, flags: str, 
 
 
 def test_rank_is_priority_and_then_the_order_of_declaration() -> None:
-    """Lowest first; of equals the later declared ranks higher."""
+    """Handlers are in order of priority, lowest first; of equal ones the later declared ranks higher."""
     names = [("a", 0), ("b", 1), ("c", -1), ("d", 0)]
     desired = resolved(*(WASM._replace(name=name, priority=priority) for name, priority in names))
     assert [handler.name for handler in desired.handlers] == ["c", "a", "d", "b"]
@@ -152,7 +155,7 @@ def test_rank_is_priority_and_then_the_order_of_declaration() -> None:
 
 
 def test_the_handler_says_what_was_declared() -> None:
-    """Nothing of a declaration is lost on the way."""
+    """A handler has all values of its declaration."""
     (handler,) = resolved(ARM._replace(priority=7)).handlers
     assert (handler.name, handler.priority, handler.enabled, handler.architecture, handler.yields) == (
         "qemu-arm",
@@ -166,7 +169,7 @@ def test_the_handler_says_what_was_declared() -> None:
 
 
 def test_who_overlaps_a_foreign_match() -> None:
-    """Enabled handlers of the same kind that share a file with it, as often as it is asked."""
+    """The handlers that overlap a match are enabled, of its kind, and share a file with it, also if asked again."""
     magic = WASM._replace(name="magic")
     off = WASM._replace(name="off", enabled=False)
     jar = WASM._replace(name="jar", match=Extension("jar"))
@@ -178,13 +181,13 @@ def test_who_overlaps_a_foreign_match() -> None:
 
 
 def test_what_is_disabled_has_no_rank() -> None:
-    """An entry that is kept disabled stands in nobody's way."""
+    """A handler that is kept disabled is in no order with any other handler."""
     desired = resolved(WASM, WASM._replace(name="off", enabled=False))
     assert desired.higher == {"wasm": ()}
 
 
 def test_what_has_changed_since() -> None:
-    """The names whose handler or interpreter's file is another, or that came or went; not the others."""
+    """Changed are the names that came or went, or whose handler or interpreter's file is another one."""
     before = resolved(ARM, WASM)
     assert before.changed_since(before) == resolved(ARM, WASM).changed_since(before) == frozenset()
     assert resolved(ARM).changed_since(before) == {"wasm"}

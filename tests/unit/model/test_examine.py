@@ -31,7 +31,7 @@ def of_one(one: Entry, sight: Sight | None = STATIC, host: Host = HOST) -> set[F
 
 
 def test_an_entry_as_it_should_be() -> None:
-    """A static emulator under F, of a new QEMU with P too, has no fault."""
+    """A static emulator under F has no fault, nor has it with P if its QEMU is new."""
     assert of_one(entry()) == set()
     assert of_one(entry(flags="PF"), Sight(there=True, version=(10, 0, 13))) == set()
     assert of_one(entry(), None) == set()
@@ -55,7 +55,7 @@ def test_an_entry_as_it_should_be() -> None:
         (entry(enabled=False), Sight(there=False), {Fault.DISABLED}),
         (entry(flags="PF"), Sight(there=True, version=(5, 2, 0)), {Fault.P_UNSEEN}),
         (entry(flags="PF"), Sight(there=True, version=(6, 0)), set()),
-        (entry(flags="PF"), Sight(there=True), set()),  # no QEMU, or one that does not tell
+        (entry(flags="PF"), Sight(there=True), set()),  # no QEMU, or one that prints no version
         (entry(flags="PF", path="/arm-binfmt-P"), Sight(there=True, version=(5, 2, 0)), set()),
         (entry(flags="F", path="/arm-binfmt-P"), STATIC, {Fault.P_MISSING}),
         (entry(flags="F", path="/qemu-arm-binfmt"), STATIC, {Fault.P_MISSING}),
@@ -68,7 +68,7 @@ def test_an_entry_as_it_should_be() -> None:
     ],
 )
 def test_a_fault(one: Entry, sight: Sight, expected: set[Fault]) -> None:
-    """Each is found, and nothing else with it."""
+    """Each fault is found, and no other with it."""
     assert of_one(one, sight) == expected
 
 
@@ -82,7 +82,7 @@ IN_THE_TEXT = {Fault.NO_F, Fault.SCRIPT, Fault.CREDENTIALS, Fault.P_UNSEEN, Faul
     sight=st.sampled_from([STATIC, DYNAMIC, SCRIPT, Sight(there=True, version=(5, 2)), Sight(there=False)]),
 )
 def test_mended_is_without_fault(match: Match, letters: set[str], path: str, sight: Sight) -> None:
-    """Whatever is wrong with what an entry says, one other text ends all of it, and brings nothing new."""
+    """One corrected registration ends every fault in an entry's text, and brings no new one."""
     before = entry(match=match, flags="".join(letters), path=path)
     assert before.registration is not None
     faults = of_one(before, sight)
@@ -95,7 +95,7 @@ def test_mended_is_without_fault(match: Match, letters: set[str], path: str, sig
 
 
 def test_what_depends_on_the_host() -> None:
-    """An old kernel tells nobody of P; a container cannot judge paths; what the config says is meant."""
+    """An old kernel does not show P, in a container paths are not judged, and what the config asks for is no fault."""
     assert of_one(entry(flags="PF"), Sight(there=True, version=(8, 0)), Host(NATIVE, (), (5, 10))) == {Fault.P_UNSEEN}
     assert of_one(entry(flags=""), Sight(there=False), Host(NATIVE, (), (6, 1), judges_paths=False)) == set()
     meant = Host(NATIVE, (), (6, 1), forced={"one"}, credentials={"one"}, disabled={"one"})
@@ -104,7 +104,7 @@ def test_what_depends_on_the_host() -> None:
 
 
 def test_who_is_hidden_by_whom() -> None:
-    """The newer of two for the same files hides the older; a wider one shadows; what is disabled hides nobody."""
+    """A newer enabled entry that takes an entry's files shadows it, or makes it a duplicate if their matches equal."""
     newer, older = entry("newer"), entry("older")
     assert faults(newer, older) == [("older", Fault.DUPLICATE)]
     wide = entry("wide", Magic(b"abc"))
@@ -126,7 +126,7 @@ SMALL = st.builds(
 
 @given(st.lists(SMALL, max_size=8))
 def test_hidden_is_what_takes_plain_says(matches: list[Magic]) -> None:
-    """However many there are: exactly those are hidden whose plainest file an enabled newer one takes."""
+    """Exactly those entries are hidden whose plainest file an enabled newer one takes, however many there are."""
     entries = [entry(str(place), match) for place, match in enumerate(matches)]
     found = examine(ObservedState(tuple(entries)), {}, HOST)
     hidden = {v.entry.name: v.about for v in found if v.fault in (Fault.SHADOWED, Fault.DUPLICATE)}
@@ -138,7 +138,7 @@ def test_hidden_is_what_takes_plain_says(matches: list[Magic]) -> None:
 
 
 def test_the_catalog_can_match() -> None:
-    """None of the known architectures is called impossible, and each is for ELF programs."""
+    """No match of the catalog is called impossible, and each is for ELF programs."""
     assert [name for name, row in CATALOG.items() if never_matches(row.match) or not takes_elf(row.match)] == []
 
 
@@ -156,11 +156,11 @@ def test_the_catalog_can_match() -> None:
     ],
 )
 def test_what_can_never_match(match: Match) -> None:
-    """The kernel takes it, and no program has it."""
+    """A match that the kernel accepts, but that no program can have, is found."""
     assert never_matches(match) is not None
 
 
 @pytest.mark.parametrize("match", [Magic(b"\\document"), Magic(b"\x7fELF\x01\x01"), Extension("gz"), Magic(b"MZ")])
 def test_what_can(match: Match) -> None:
-    """Odd, or not for ELF at all, is not impossible."""
+    """A match that is odd, or not for ELF at all, is not called impossible."""
     assert never_matches(match) is None

@@ -1,4 +1,4 @@
-"""The model of exec(2); that the kernel does the same is held by tests/kernel/test_explain_oracle.py."""
+"""The model of exec(2); tests/kernel/test_explain_oracle.py compares it with the kernel."""
 
 from errno import EACCES, ELOOP, ENOENT, ENOEXEC
 
@@ -25,7 +25,7 @@ FILES = {
 
 
 class World:
-    """Files by their content; the native loader takes what begins as native programs do."""
+    """Files by their content; the native loader takes those that begin as native programs do."""
 
     def open(self, path: str) -> Opened | Refusal:
         return Opened(FILES[path], path) if path in FILES else Refusal(ENOENT, f"{path} is not there")
@@ -51,14 +51,14 @@ def takers(execution: Execution) -> list[str | Shebang | None]:
 
 
 def test_native() -> None:
-    """What nobody takes goes to the host's own loader, with its arguments as they are."""
+    """A file that no entry takes goes to the host's own loader, with its arguments as they are."""
     found = run("/native", argv=("name", "one"))
     assert (takers(found), found.argv, found.failure) == ([None], ("name", "one"), None)
     assert found.steps[0].interpreter is None
 
 
 def test_a_script() -> None:
-    """Its path takes the place of argv[0], behind the interpreter and one argument."""
+    """A script's path takes the place of argv[0], after the interpreter and one argument."""
     found = run("/script", argv=("name", "one"))
     assert takers(found) == [Shebang("/native", "-a b"), None]
     assert found.argv == ("/native", "-a b", "/script", "one")
@@ -79,7 +79,7 @@ def test_an_entry(flags: str, argv: tuple[str, ...]) -> None:
 
 
 def test_who_would_have_taken_it() -> None:
-    """The newest enabled one takes it; older ones are shadowed, disabled ones are disabled wherever they stand."""
+    """The newest enabled entry takes the file; older ones are shadowed, and disabled ones are listed as disabled."""
     found = run(
         "/foreign.x",
         entry("new-disabled", Magic(b"F"), enabled=False),
@@ -97,14 +97,14 @@ def test_who_would_have_taken_it() -> None:
 
 
 def test_switched_off() -> None:
-    """Then no entry takes anything, and it is said which would."""
+    """While binfmt_misc is switched off no entry takes a file, and the result lists those that would."""
     found = run("/foreign", entry("e", Magic(b"F1")), on=False)
     assert found.nobody_takes_it
     assert [rival.passed for rival in found.steps[0].rivals] == [Passed.SWITCHED_OFF]
 
 
 def test_what_cannot_be_known() -> None:
-    """An entry of a newer kernel that is asked before the taker may take the file; those after it do not matter."""
+    """An opaque entry above the taker makes the result unclear, since it may take the file; one below does not."""
     opaque, later = (
         Entry("opaque", 1, enabled=True, registration=None),
         Entry("later", 1, enabled=True, registration=None),
@@ -115,21 +115,21 @@ def test_what_cannot_be_known() -> None:
 
 
 def test_binfmt_misc_is_asked_before_scripts_and_native_loaders() -> None:
-    """An entry takes scripts, and native programs: its own interpreter, too."""
+    """An entry may take scripts and native programs, even its own interpreter: binfmt_misc comes first."""
     assert takers(run("/script", entry("e", Magic(b"#!")))) == ["e", None]
     brick = run("/native", entry("e", Magic(b"\x7fELF")))
     assert (len(brick.steps), brick.failure and brick.failure.errno) == (REWRITES + 1, ELOOP)
 
 
 def test_an_interpreter_is_executed_itself() -> None:
-    """A script's interpreter may be foreign, and an entry's may be a script."""
+    """An interpreter is executed in turn: a script's may be foreign, and an entry's may be a script."""
     found = run("/script-of-foreign", entry("e", Magic(b"F1"), "/script-emulator"), argv=("name", "one"))
     assert takers(found) == [Shebang("/foreign"), "e", Shebang("/emulator"), None]
     assert found.argv == ("/emulator", "/script-emulator", "/foreign", "/script-of-foreign", "one")
 
 
 def test_a_descriptor_can_be_passed_once() -> None:
-    """Under flag O or C the interpreter has to be a program: taken itself, the exec fails."""
+    """Under flag O or C the interpreter has to be a program: if it is taken itself, the exec fails."""
     for flags in ("O", "C"):
         found = run("/foreign", entry("e", Magic(b"F1"), "/script-emulator", flags))
         assert found.failure is not None
@@ -138,7 +138,7 @@ def test_a_descriptor_can_be_passed_once() -> None:
 
 
 def test_what_f_opened_counts() -> None:
-    """With F the interpreter is there whatever lies at its path, which is still what an extension is compared with."""
+    """With F the opened file runs whatever lies at its path; an extension is still compared with that path."""
     found = run("/foreign", entry("e", Magic(b"F1"), "/gone.x", "F"))
     assert (found.failure, found.steps[-1].file.place) == (None, "opened: /gone.x")
     again = run("/foreign", entry("x", Extension("x"), "/native"), entry("e", Magic(b"F1"), "/gone.x", "F"))
@@ -146,7 +146,7 @@ def test_what_f_opened_counts() -> None:
 
 
 def test_what_is_missing() -> None:
-    """The file, an entry's interpreter or a script's: the exec fails where it is looked for."""
+    """If the file, an entry's interpreter or a script's is missing, the exec fails where it is looked for."""
     assert run("/nowhere").steps == ()
     assert run("").failure == Refusal(ENOENT, "an empty path leads to no file", "name a file")
     for found in (run("/nowhere"), run("/lost"), run("/foreign", entry("e", Magic(b"F1"), "/nowhere"))):
@@ -155,7 +155,7 @@ def test_what_is_missing() -> None:
 
 
 def test_nobody() -> None:
-    """For want of a handler it is ENOEXEC."""
+    """A file that no handler takes gives ENOEXEC."""
     found = run("/other", entry("e", Magic(b"F1")))
     assert found.nobody_takes_it
     assert not Execution((), (), Refusal(EACCES, "")).nobody_takes_it

@@ -1,4 +1,4 @@
-"""Which matches would take the host's own programs, held against headers written by hand."""
+"""The guard against matches that take the host's own programs, compared with headers written by hand."""
 
 from unittest import mock
 
@@ -33,7 +33,7 @@ PROGRAM = bytes.fromhex("7f454c46020101000000000000000000 0300 3e00") + bytes(23
         (Magic(b"\x01\x00", offset=16), None),  # object files
         (Magic(b"\x09", offset=7), None),  # OSABI of FreeBSD
         (Magic(b"\0" * 4, b"\0" * 4), "native programs"),
-        (Magic(b"A", b"\0", offset=200), "native programs"),  # takes everything, wherever it does not look
+        (Magic(b"A", b"\0", offset=200), "native programs"),  # a mask of zeros takes every file
         (Magic(b"\x7fELF" + bytes(4) + b"AI\x02", b"\xff" * 4 + bytes(4) + b"\xff" * 3), None),  # AppImage
         (Magic(b"AI\x02", offset=8), None),
         (Magic(b"#!"), "scripts"),
@@ -52,12 +52,12 @@ PROGRAM = bytes.fromhex("7f454c46020101000000000000000000 0300 3e00") + bytes(23
     ],
 )
 def test_what_a_match_takes_of_an_amd64_host(match: Match, taken: str | None) -> None:
-    """Its own programs and scripts are guarded; what is another architecture's or another format's is not."""
+    """The host's own programs and scripts are guarded; another architecture's or another format's files are not."""
     assert takes_native(match, AMD64) == taken
 
 
 def test_a_real_program_is_asked_as_it_is() -> None:
-    """What all native programs have beyond the identifying bytes (here e_version) takes them, too."""
+    """A match on bytes that all native programs have beyond the identifying ones (here e_version) is refused, too."""
     head = CATALOG["x86_64"].match.magic + b"\x01\x00\x00\x00" + bytes(232)
     late = Magic(b"\x01\x00\x00\x00", offset=20)
     assert takes_native(late, AMD64) is None
@@ -67,7 +67,7 @@ def test_a_real_program_is_asked_as_it_is() -> None:
 
 @pytest.mark.parametrize("name", CATALOG)
 def test_an_architecture_takes_no_other_hosts_programs(name: str) -> None:
-    """On each host exactly the handler for its own programs is refused, of all in the catalog."""
+    """On each host only handlers for its own kind of program are refused, of all in the catalog."""
     header = CATALOG[name].header
     host = NativeHeader(header.bits // 32, 1 if header.byte_order == "little" else 2, header.e_machine)
     refused = {other for other, row in CATALOG.items() if takes_native(row.match, host)}
@@ -88,7 +88,7 @@ def test_an_architecture_takes_no_other_hosts_programs(name: str) -> None:
     e_type=st.sampled_from([2, 3]),
 )
 def test_no_native_program_is_taken_by_what_passes(magic: bytes, offset: int, osabi: int, e_type: int) -> None:
-    """A match that looks at the identifying bytes and passes takes no program and no script of this host."""
+    """A match on the identifying bytes that passes the guard takes no program and no script of this host."""
     match = Magic(magic, offset=offset)
     program = b"\x7fELF\2\1\1" + bytes((osabi,)) + bytes(8) + bytes((e_type, 0, 62, 0))
     if takes_native(match, AMD64) is None:
@@ -97,21 +97,21 @@ def test_no_native_program_is_taken_by_what_passes(magic: bytes, offset: int, os
 
 
 def test_a_big_endian_host_has_big_endian_headers() -> None:
-    """e_type and e_machine are in the host's own byte order."""
+    """e_type and e_machine are compared in the host's own byte order."""
     assert takes_native(CATALOG["s390x"].match, S390X) == "native programs"
     assert takes_native(Magic(b"\x00\x02\x00\x16", offset=16), S390X) == "native programs"
     assert takes_native(Magic(b"\x02\x00\x16\x00", offset=16), S390X) is None
 
 
 def test_the_header_is_read_from_a_program() -> None:
-    """Class, byte order and machine, the latter in the program's byte order."""
+    """Class, byte order and machine are read from a program, the machine in the program's byte order."""
     assert NativeHeader.parse(PROGRAM) == AMD64
     assert NativeHeader.parse(b"\x7fELF\2\2\1" + bytes(9) + b"\0\2\0\x16") == S390X
 
 
 @pytest.mark.parametrize("head", [b"", b"#!/bin/sh\n" * 9, PROGRAM[:19], b"\x7fELF\2\3" + PROGRAM[6:]])
 def test_what_is_no_elf_program_has_no_header(head: bytes) -> None:
-    """A script, a file that is too short, and a byte order that does not exist."""
+    """A script, a file that is too short, or an invalid byte order is a FormatError."""
     with pytest.raises(FormatError, match="not an ELF program"):
         NativeHeader.parse(head)
 
@@ -129,7 +129,7 @@ def says(match: Match, interpreter: str) -> Registration:
     ("registration", "standing", "files", "stops"),
     [
         (ALL_ELF, (), {"/i": PROGRAM}, True),
-        (ALL_ELF, (), {}, True),  # what F opened, who knows: some program of this host in the end
+        (ALL_ELF, (), {}, True),  # it is unknown what F opened: in the end a program of this host
         (ALL_ELF, (), {"/i": b"#!/bin/sh\n", "/bin/sh": PROGRAM}, True),
         (ALL_ELF, (), {"/i": b"#! \t/a\n", "/a": b"#!/b -x\n", "/b": PROGRAM}, True),
         (ALL_ELF, (), {"/i": b"no program"}, True),
@@ -145,19 +145,22 @@ def says(match: Match, interpreter: str) -> Registration:
         (says(CATALOG["aarch64"].match, "/i"), (), {"/i": PROGRAM}, False),
         (says(CATALOG["i386"].match, "/i"), (), {"/i": PROGRAM}, False),
         (says(Magic(b"AI\x02", offset=8), "/i"), (), {"/i": PROGRAM}, False),
-        (says(Magic(b"#!"), "/i"), (), {"/i": b"#!/i\n"}, False),  # programs run, so somebody can remove it
+        (says(Magic(b"#!"), "/i"), (), {"/i": b"#!/i\n"}, False),  # programs run, so an administrator can remove it
         (says(Extension("11"), "/i.11"), (), {}, False),
     ],
 )
 def test_what_stops_every_exec(
     registration: Registration, standing: tuple[Registration, ...], files: dict[str, bytes], stops: bool
 ) -> None:
-    """What takes our own program and leads to nothing that runs, however long the way there."""
+    """An entry stops every exec if it takes our own program and, however long the way, leads to nothing that runs."""
     assert bricks(registration, lambda: standing, AMD64, [PROGRAM], lambda path: files.get(path, b"")) is stops
 
 
 def test_a_program_of_another_kind_than_our_own_counts() -> None:
-    """An executable that is not position-independent has its headers' addresses elsewhere, and Python may be one."""
+    """The guard tests programs of several kinds: one that is not position-independent has other addresses.
+
+    Python may be such a program.
+    """
     program = PROGRAM[:72].ljust(72, b"\0") + b"\x40" + PROGRAM[73:].ljust(183, b"\0")
     late = says(Magic(b"\x40", offset=72), "/i")
     assert takes_native(late.match, AMD64, [PROGRAM, program]) == "native programs"
@@ -167,12 +170,12 @@ def test_a_program_of_another_kind_than_our_own_counts() -> None:
 
 
 def test_an_entry_that_takes_no_program_costs_nothing() -> None:
-    """The other entries are not even listed: there may be thousands, and each would be compared with each."""
+    """For an entry that takes no program the other entries are not listed: of thousands each would be compared."""
     beside = mock.Mock()
     assert not bricks(says(CATALOG["aarch64"].match, "/i"), beside, AMD64, [PROGRAM], lambda _: b"")
     beside.assert_not_called()
 
 
 def test_without_a_program_of_our_own_nothing_can_be_said() -> None:
-    """Where /proc/self/exe cannot be read, nobody is blamed."""
+    """If /proc/self/exe cannot be read, no entry counts as one that stops every exec."""
     assert not bricks(says(Magic(b"\0"), "/i"), tuple, AMD64, [], lambda _: b"")

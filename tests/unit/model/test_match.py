@@ -1,4 +1,4 @@
-"""Matches against the kernel's own loop, written out in the plainest way."""
+"""Matches, compared with the kernel's own loop, which is written out in the plainest way."""
 
 from copy import deepcopy
 from typing import Any
@@ -25,7 +25,7 @@ HEADS = st.lists(BYTES, max_size=6).map(bytes)
 
 
 def kernel_takes(match: Magic, head: bytes) -> bool:
-    """fs/binfmt_misc.c, search_binfmt_handler: the first 256 bytes, padded with zeros, under the mask."""
+    """Do as fs/binfmt_misc.c, search_binfmt_handler: compare 256 bytes, padded with zeros, under the mask."""
     buffer = head[:HEAD_SIZE].ljust(HEAD_SIZE, b"\0")
     mask = match.mask or b"\xff" * len(match.magic)
     places = range(match.offset, match.offset + len(match.magic))
@@ -48,21 +48,21 @@ def test_only_the_first_256_bytes_count() -> None:
 
 @given(a=magics(), b=magics())
 def test_two_magics_overlap_if_and_only_if_a_file_is_taken_by_both(a: Magic, b: Magic) -> None:
-    """Where they overlap, the bytes of both together are such a file; where not, a byte is asked to be two things."""
+    """Two magics overlap if and only if a file with the bytes of both together is taken by both."""
     both = (a.bits | b.bits).to_bytes(HEAD_SIZE, "little")
     assert overlap(a, b) == overlap(b, a) == (kernel_takes(a, both) and kernel_takes(b, both))
 
 
 @given(a=magics(), b=magics(), head=HEADS)
 def test_what_does_not_overlap_shares_no_file(a: Magic, b: Magic, head: bytes) -> None:
-    """No file at all is taken by two that do not overlap."""
+    """No file is taken by two matches that do not overlap."""
     if not overlap(a, b):
         assert not (kernel_takes(a, head) and kernel_takes(b, head))
 
 
 @given(a=magics(), b=magics(), head=HEADS)
 def test_the_same_match_may_be_written_in_several_ways(a: Magic, b: Magic, head: bytes) -> None:
-    """Two that are the same take the same files, and each overlaps itself."""
+    """Two matches that are the same take the same files, and a match overlaps itself."""
     assert same(a, a)
     if same(a, b):
         assert kernel_takes(a, head) == kernel_takes(b, head)
@@ -86,7 +86,7 @@ def test_the_same_match_may_be_written_in_several_ways(a: Magic, b: Magic, head:
     ],
 )
 def test_same(a: Match, b: Match, expected: bool) -> None:
-    """Equal by what they take, not by how they are written; and nothing else is equal."""
+    """Matches are the same if they take the same files, however they are written."""
     assert same(a, b) is same(b, a) is expected
 
 
@@ -105,12 +105,12 @@ def test_same(a: Match, b: Match, expected: bool) -> None:
     ],
 )
 def test_an_extension_is_the_text_after_the_last_dot(name: str, expected: bool) -> None:
-    """Case-sensitive, wherever the file lies and whatever it contains."""
+    """An extension is case-sensitive, wherever the file lies and whatever it contains."""
     assert takes(Extension("jar"), b"PK", name) is expected
 
 
 def test_extensions_overlap_only_when_equal_and_always_with_a_magic() -> None:
-    """A file may have any bytes and any name at once, but one extension."""
+    """A magic overlaps every extension: a file may have any bytes and any name at once, but one extension."""
     assert overlap(Extension("jar"), Extension("jar"))
     assert not overlap(Extension("jar"), Extension("py"))
     assert overlap(Extension("jar"), Magic(b"A"))
@@ -131,7 +131,7 @@ def test_extensions_overlap_only_when_equal_and_always_with_a_magic() -> None:
     ],
 )
 def test_takes_plain(match: Match, other: Match, expected: bool) -> None:
-    """One serves in another's place if it takes the bytes that the other asks for, with zeros around them."""
+    """A match serves in another's place if it takes that one's bytes, with zeros around them."""
     assert takes_plain(match, other) is expected
 
 
@@ -150,26 +150,26 @@ def test_takes_plain(match: Match, other: Match, expected: bool) -> None:
 def test_a_magic_that_the_kernel_could_not_hold_is_refused(
     magic: bytes, mask: bytes | None, offset: int, says: str
 ) -> None:
-    """Each is EINVAL in the kernel; the message says what is wrong."""
+    """A magic that is EINVAL in the kernel is refused, and the message has the reason."""
     with pytest.raises(FormatError, match=says):
         Magic(magic, mask, offset)
 
 
 @pytest.mark.parametrize(("magic", "offset"), [(b"A" * 256, 0), (b"A", 255), (b"\0", 0)])
 def test_a_magic_at_the_limit_is_taken(magic: bytes, offset: int) -> None:
-    """256 bytes in all are what the kernel reads."""
+    """A magic may end at byte 256, as far as the kernel reads."""
     assert Magic(magic, offset=offset).offset == offset
 
 
 @pytest.mark.parametrize("text", ["", "a/b", "a\nb", "a\0b"])
 def test_an_extension_that_the_kernel_could_not_hold_is_refused(text: str) -> None:
-    """An empty one, and what would end a path, a line or a string."""
+    """An extension is refused if it is empty, or would end a path, a line or a string."""
     with pytest.raises(FormatError, match="extension"):
         Extension(text)
 
 
 def test_a_match_of_what_is_given() -> None:
-    """A magic with what goes with it, or an extension."""
+    """A match is made of a magic with its mask and offset, or of an extension."""
     assert match_of(b"A") == Magic(b"A")
     assert match_of(b"A", b"\xdf", 3) == Magic(b"A", b"\xdf", 3)
     assert match_of(extension="jar") == Extension("jar")
@@ -185,14 +185,14 @@ def test_a_match_of_what_is_given() -> None:
     ],
 )
 def test_no_match_of_what_does_not_go_together(given: dict[str, Any], says: str) -> None:
-    """The key that is to blame is named."""
+    """Values that do not go together are refused, and the message names the key at fault."""
     with pytest.raises(FormatError, match=says):
         match_of(**given)
 
 
 @given(magics())
 def test_a_magic_can_be_copied(magic: Magic) -> None:
-    """And the copy is as whole as it was."""
+    """A copy of a magic has all of its values, computed ones included."""
     copied = deepcopy(magic)
     assert copied == magic
     assert (copied.bits, copied.care) == (magic.bits, magic.care)

@@ -1,4 +1,4 @@
-"""Whose entry it is, and whose files it takes."""
+"""The owner of an entry, and the handlers whose files it takes."""
 
 import pytest
 
@@ -28,7 +28,7 @@ REMOVING = Policy(unmanaged=Unmanaged.REMOVE, keep=("WSLInterop*", "p?t"))
     ],
 )
 def test_equal_is_by_value(found: Registration | None, expected: bool) -> None:
-    """Adopted is what does the same, however its match is written; never what cannot be read."""
+    """An entry that does the same is equal, however its match is written; an opaque one never is."""
     assert equal(found, SAYS) is expected
 
 
@@ -37,14 +37,14 @@ def test_equal_is_by_value(found: Registration | None, expected: bool) -> None:
     [
         (None, False),
         (Record(SAYS, 7), True),
-        (Record(SAYS._replace(interpreter="/j"), 7), True),  # the number alone tells
+        (Record(SAYS._replace(interpreter="/j"), 7), True),  # the number alone decides
         (Record(SAYS, 6), False),  # an earlier entry of that name
         (Record(SAYS), True),  # killed between intent and record
         (Record(SAYS._replace(interpreter="/j")), False),
     ],
 )
 def test_a_record_vouches_for_one_registration(record: Record | None, ours: bool) -> None:
-    """By the entry's number or, where only the intent is known, by what the entry does."""
+    """A record is for one registration, by its inode number or, if only the intent is known, by its value."""
     assert registered_by_us(ENTRY, record) is ours
 
 
@@ -59,7 +59,7 @@ def test_a_record_vouches_for_one_registration(record: Record | None, ours: bool
     ],
 )
 def test_foreign_is_what_nobody_declared_and_no_record_vouches_for(standing: Standing | None, expected: bool) -> None:
-    """A declared name is ours also while it waits; one that "all" would have brought is not."""
+    """A declared name is ours even while it waits; one that "all" would have brought is not."""
     entry = ENTRY._replace(name="b")
     held = () if standing is None else (Held("b", standing, "", None, ("/i",), Flags.F, 0),)
     desired = DESIRED._replace(held=held)
@@ -68,7 +68,7 @@ def test_foreign_is_what_nobody_declared_and_no_record_vouches_for(standing: Sta
 
 
 def test_declared_names_and_stand_ins_are_never_foreign() -> None:
-    """Whatever they say."""
+    """Declared names and stand-ins are never foreign, whatever their entries contain."""
     assert not foreign(ENTRY._replace(registration=None), DESIRED, Surroundings())
     assert not foreign(ENTRY._replace(name=".binfmtd~gone"), DESIRED, Surroundings())
 
@@ -84,7 +84,7 @@ def test_declared_names_and_stand_ins_are_never_foreign() -> None:
     ],
 )
 def test_what_is_spared(name: str, policy: Policy, expected: bool) -> None:
-    """Under "keep" everything; under "remove" what a glob of `keep` matches, case and all."""
+    """Under "keep" every foreign entry stays; under "remove" those that a glob of `keep` matches, case-sensitively."""
     assert spared(ENTRY._replace(name=name), DESIRED._replace(policy=policy)) is expected
 
 
@@ -93,7 +93,7 @@ def theirs(name: str, magic: bytes = b"A", **changes: object) -> Entry:
 
 
 def test_rivals_are_newest_first_and_take_some_of_the_same_files() -> None:
-    """Enabled, foreign and readable; with a magic against a magic, since an extension is another kind."""
+    """Rivals are enabled, foreign, parsed entries that share a file with a handler of their kind, newest first."""
     entries = (
         theirs("newer", b"AB"),
         theirs("a"),
@@ -110,7 +110,7 @@ def test_rivals_are_newest_first_and_take_some_of_the_same_files() -> None:
 
 
 def test_what_is_about_to_go_is_nobodys_rival() -> None:
-    """Neither one that is removed nor one that is disabled by the same plan."""
+    """An entry that the plan removes or disables is no rival."""
     observed = ObservedState((theirs("x"), theirs("WSLInterop")))
     assert [e.name for e in rivals(DESIRED._replace(policy=REMOVING), observed, Surroundings())["a"]] == ["WSLInterop"]
     assert [e.name for e in rivals(DESIRED, observed, Surroundings(bricking=frozenset({"x"})))["a"]] == ["WSLInterop"]
@@ -128,6 +128,6 @@ def test_what_is_about_to_go_is_nobodys_rival() -> None:
     ],
 )
 def test_who_serves_in_a_handlers_place(candidates: list[Entry], broken: str, expected: str | None) -> None:
-    """The newest that takes the handler's plain file, if it works: an older one never gets to see it."""
+    """The newest entry that takes the plain file serves in the handler's place, if it works; no older one can."""
     found = provider(DESIRED.handlers[0], candidates, Surroundings(broken=frozenset({broken})))
     assert (None if found is None else found.name) == expected

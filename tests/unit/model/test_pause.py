@@ -1,4 +1,4 @@
-"""What is paused, and until when."""
+"""Pauses: the names that they hold, and their ends."""
 
 from binfmtd.model.config import Policy, Unmanaged
 from binfmtd.model.desired import DesiredState
@@ -14,7 +14,7 @@ SAYS = Registration(Magic(b"A"), "/i", Flags.NONE)
 
 
 def test_what_holds() -> None:
-    """A name, or everything."""
+    """A pause holds the names that it has, or every name."""
     assert Pauses({"a": 1.0}).hold("a")
     assert not Pauses({"a": 1.0}).hold("b")
     assert Pauses({EVERYTHING: 1.0}).hold("b")
@@ -22,7 +22,7 @@ def test_what_holds() -> None:
 
 
 def test_how_it_begins_and_ends() -> None:
-    """Paused again, the later end counts; what has ended is gone; resumed by name, or altogether."""
+    """A pause of a paused name replaces its end; pauses end in time, or are resumed by name or all together."""
     pauses = Pauses().with_(["a", "b"], 5.0).with_(["a"], 7.0).with_([], FOREVER)
     assert pauses.until == {"a": 7.0, "b": 5.0, EVERYTHING: FOREVER}
     assert pauses.end_at() == 5.0
@@ -33,7 +33,7 @@ def test_how_it_begins_and_ends() -> None:
 
 
 def test_a_plan_leaves_out_what_is_paused() -> None:
-    """Neither registered, enabled nor removed; but for what stops every exec."""
+    """A paused entry is neither registered, enabled nor removed, unless it stops every exec."""
     handlers = tuple(Handler(name, SAYS) for name in ("a", "b"))
     desired = DesiredState(handlers, policy=Policy(unmanaged=Unmanaged.REMOVE))
     entries = (Entry("theirs", 1, enabled=True, registration=SAYS), Entry("brick", 2, enabled=True, registration=SAYS))

@@ -1,4 +1,4 @@
-"""State in, plan out: a table for each drift."""
+"""The plan for given states: a table for each drift."""
 
 from collections.abc import Iterable
 
@@ -55,14 +55,14 @@ UNWANTED = (Act.REMOVE, "a", Drift.UNWANTED)
 
 
 def test_missing() -> None:
-    """What is declared and not there is registered; a stand-in does not count as the entry, and is not removed yet."""
+    """A declared entry that is missing is registered; its stand-in is no substitute, and is not removed yet."""
     assert rows(desired(A), []) == [REGISTER]
     assert rows(desired(A), [entry(".binfmtd~a")]) == [REGISTER]
     assert rows(desired(A._replace(enabled=False)), []) == []
 
 
 def test_in_sync() -> None:
-    """An entry that does what was declared is left alone, whoever registered it and however its match is written."""
+    """An entry that does what was declared is left alone, whichever program registered it, however it is written."""
     assert rows(desired(A), [entry()]) == []
     assert rows(desired(A), [entry(says=SAYS._replace(match=Magic(b"A?", b"\xff\0")))]) == []
 
@@ -84,21 +84,21 @@ def test_in_sync() -> None:
     ],
 )
 def test_changed(says: Registration | None, why: str) -> None:
-    """Another interpreter, flags or match under a declared name is replaced, and the reason says what was found."""
+    """An entry with another interpreter, flags or match is replaced, and the reason has each difference."""
     assert rows(desired(A), [entry(says=says)]) == [CHANGED]
     assert reason(desired(A), entry(says=says)) == why
     assert rows(desired(A), [entry(says=says, enabled=False)]) == [CHANGED]
 
 
 def test_changed_against_flags() -> None:
-    """Where flags are lacking the reason says so too."""
+    """The reason names lacking flags, too."""
     assert (
         reason(desired(A._replace(registration=SAYS._replace(flags=Flags.P))), entry()) == "flags are none, should be P"
     )
 
 
 def test_disabled() -> None:
-    """A disabled entry is enabled in one write; one that is to be disabled is disabled, and never replaced."""
+    """A disabled entry is enabled in one write; one declared as disabled is disabled, and never replaced."""
     off = A._replace(enabled=False)
     assert rows(desired(A), [entry(enabled=False)]) == [(Act.ENABLE, "a", Drift.DISABLED)]
     assert rows(desired(off), [entry()]) == [(Act.DISABLE, "a", Drift.CHANGED)]
@@ -107,7 +107,7 @@ def test_disabled() -> None:
 
 
 def test_switched_off() -> None:
-    """The whole instance is switched on again, once a bricking entry can do no harm."""
+    """The whole instance is switched on again, after an entry that stops every exec is disabled."""
     off = ObservedState((entry("x"),), switched_on=False)
     found = plan(desired(), off, Surroundings(bricking=frozenset({"x"}))).actions
     assert [(action.act, action.entry, action.drift) for action in found] == [
@@ -121,14 +121,14 @@ def test_switched_off() -> None:
     [
         (Record(PINS, 7, FILE), False),
         (Record(PINS, 7, FILE._replace(mtime_ns=9)), True),  # the interpreter was written or replaced
-        (Record(PINS, 6, FILE), True),  # somebody registered it again
+        (Record(PINS, 6, FILE), True),  # another program registered it again
         (Record(PINS, 7, None), True),  # it changed while we registered
         (Record(PINS, None, FILE), True),
         (None, True),
     ],
 )
 def test_stale_interpreter(record: Record | None, stale: bool) -> None:
-    """With F an entry is replaced unless a record vouches that the file it runs is the one at the path."""
+    """With F an entry is replaced unless a record shows that the file it runs is the one at the path."""
     around = Surroundings({} if record is None else {"a": record})
     expected = [(Act.REPLACE, "a", Drift.STALE_INTERPRETER)] if stale else []
     assert rows(desired(WITH_F), [entry(says=PINS)], around) == expected
@@ -136,7 +136,7 @@ def test_stale_interpreter(record: Record | None, stale: bool) -> None:
 
 
 def test_stale_says_why() -> None:
-    """Either another file is there, or nobody knows which one was opened."""
+    """The reason is that the path has another file now, or that the ledger does not record which one was opened."""
     changed = Surroundings({"a": Record(PINS, 7, FILE._replace(inode=9))})
     assert reason(desired(WITH_F), entry(says=PINS), around=changed) == "/i has changed since flag F opened it"
     for around in (Surroundings(), Surroundings({"a": Record(PINS, 7)}), Surroundings({"a": Record(PINS, 6, FILE)})):
@@ -145,7 +145,7 @@ def test_stale_says_why() -> None:
 
 
 def test_out_of_order() -> None:
-    """The higher of two that share a file is registered again where the lower one is newer."""
+    """Of two handlers that share a file the higher is registered again if the lower one's entry is newer."""
     upper = entry("ab", AB.registration)
     assert rows(desired(A, AB), [upper, entry()]) == []
     assert rows(desired(A, AB), [entry(), upper]) == [(Act.REPLACE, "ab", Drift.OUT_OF_ORDER)]
@@ -153,7 +153,7 @@ def test_out_of_order() -> None:
 
 
 def test_what_is_registered_drags_along_what_must_stay_above() -> None:
-    """A missing lower entry comes to lie on top, so the higher follows in the same plan, lowest rank first."""
+    """If a missing lower entry is registered, the higher one follows in the same plan, to stay on top."""
     assert rows(desired(A, AB), [entry("ab", AB.registration)]) == [
         REGISTER,
         (Act.REPLACE, "ab", Drift.OUT_OF_ORDER),
@@ -167,7 +167,7 @@ REFUSED = Surroundings(refused=frozenset({"ab"}))
 
 @pytest.mark.parametrize(("around", "why"), [(PAUSED, "is paused"), (REFUSED, "could not be registered")])
 def test_nothing_comes_to_lie_above_what_must_not_move(around: Surroundings, why: str) -> None:
-    """It would take its files: so what belongs below it waits, and nothing is moved for it."""
+    """An entry that belongs below one that must not move waits, as it would take its files; nothing is moved for it."""
     upper = entry("ab", AB.registration)
     for entries in ([upper], [upper, entry("abc", ABC.registration)], [entry(".binfmtd~ab", AB.registration)]):
         found = plan(desired(A, AB, ABC), ObservedState(tuple(entries)), around)
@@ -182,7 +182,7 @@ def test_nothing_comes_to_lie_above_what_must_not_move(around: Surroundings, why
 
 
 def test_what_takes_no_files_is_in_nobodys_way() -> None:
-    """Disabled, or not there at all; nor does it drag anything along, as it is not written itself."""
+    """A disabled or missing entry blocks no other one, and drags none along, as it is not written itself."""
     for entries in ([], [entry("ab", AB.registration, enabled=False)]):
         assert rows(desired(A, AB), entries, PAUSED) == [REGISTER]
     top = entry("abc", ABC.registration)
@@ -190,7 +190,7 @@ def test_what_takes_no_files_is_in_nobodys_way() -> None:
 
 
 def test_what_is_dragged_along_is_told_from_what_drifted() -> None:
-    """Nobody has undone it."""
+    """An action is marked as dragged if its entry is as declared, and only moves with another."""
     upper = entry("ab", AB.registration)
     for entries, dragged in (([upper], True), ([entry(), upper], False)):
         action = plan(desired(A, AB), ObservedState(tuple(entries)), Surroundings()).actions[-1]
@@ -207,13 +207,13 @@ def test_what_is_dragged_along_is_told_from_what_drifted() -> None:
     ],
 )
 def test_shadowed(policy: Policy, around: Surroundings, expected: list[Row]) -> None:
-    """A newer foreign entry wins or is outranked as the config says; one that goes anyhow is no reason to move."""
+    """A newer foreign entry wins or is outranked, as configured; one that goes anyway is no reason to move."""
     assert rows(desired(A, policy=policy), [entry("x"), entry()], around) == expected
     assert rows(desired(A, policy=policy._replace(unmanaged=Unmanaged.KEEP)), [entry(), entry("x")]) == []
 
 
 def test_shadowed_is_reported_by_name() -> None:
-    """The plan says who is above whom, and who may stay there."""
+    """The plan names the foreign entry above each handler, and those that may stay there."""
     found = plan(desired(A), ObservedState((entry("x"), entry(), entry("y"))), Surroundings())
     assert found.shadowed == {"a": "x"}
     assert found.yielding_to == {"a": ("x", "y")}
@@ -223,14 +223,14 @@ def test_shadowed_is_reported_by_name() -> None:
 
 
 def test_served_elsewhere() -> None:
-    """What "all" brings is left to a working foreign entry; what was asked for by name is not."""
+    """An architecture from "all" is left to a working foreign entry; a handler asked for by name is registered."""
     from_all = A._replace(yields=True)
     found = plan(desired(from_all), ObservedState((entry("x"),)), Surroundings())
     assert (found.actions, found.served_elsewhere) == ((), {"a": "x"})
     assert rows(desired(A), [entry("x")]) == [REGISTER]
     assert rows(desired(from_all), [entry("x")], Surroundings(broken=frozenset({"x"}))) == [REGISTER]
     assert rows(desired(from_all), [entry("x", enabled=False)]) == [REGISTER]
-    assert rows(desired(from_all), [entry("x"), entry()]) == []  # what stands stays
+    assert rows(desired(from_all), [entry("x"), entry()]) == []  # the entry exists, so it stays
 
 
 @pytest.mark.parametrize(
@@ -246,12 +246,12 @@ def test_served_elsewhere() -> None:
     ],
 )
 def test_unwanted(entries: list[Entry], around: Surroundings, policy: Policy, expected: list[Row]) -> None:
-    """Ours that nobody declares any more goes, like a stand-in without a handler; foreign stays as the config says."""
+    """Our entries that are no longer declared, and stand-ins without a handler, go; foreign ones by the config."""
     assert rows(desired(policy=policy), entries, around) == expected
 
 
 def test_stand_ins_of_another_daemon_stay() -> None:
-    """It is at work with them; also when this one takes away all that is its own."""
+    """Another daemon's stand-ins stay, also when this daemon removes everything that is its own."""
     around = Surroundings(others_stand_ins=frozenset({".binfmtd~theirs"}))
     entries = (entry(".binfmtd~theirs"), entry(".binfmtd~left"))
     assert [row[1] for row in rows(desired(), list(entries), around)] == [".binfmtd~left"]
@@ -260,7 +260,7 @@ def test_stand_ins_of_another_daemon_stay() -> None:
 
 
 def test_a_stand_in_goes_when_its_entry_stands() -> None:
-    """And not before: as long as the proper entry is to be written, its stand-in serves."""
+    """A stand-in is removed when its proper entry is as declared, and not while that is to be written."""
     assert rows(desired(A), [entry(".binfmtd~a"), entry()]) == [(Act.REMOVE, ".binfmtd~a", Drift.UNWANTED)]
     assert rows(desired(A), [entry(".binfmtd~a"), entry(says=None)]) == [CHANGED]
 
@@ -282,7 +282,7 @@ def test_a_stand_in_goes_when_its_entry_stands() -> None:
 def test_a_stand_in_whose_interpreter_vanished(
     standing: Standing, says: Registration | None, others: list[Entry], *, stays: bool
 ) -> None:
-    """F has opened it: it serves on, above an entry that may have opened an older file."""
+    """A stand-in with F serves on without its interpreter, above an entry that may have opened an older file."""
     helper = entry(".binfmtd~a", says=says)
     around = Surroundings({"a": Record(PINS, 7)})
     removed = [] if stays else [(Act.REMOVE, ".binfmtd~a", Drift.UNWANTED)]
@@ -297,7 +297,7 @@ def test_a_stand_in_whose_interpreter_vanished(
         (Standing.WAITING, PINS, True, []),  # the file that F opened still serves
         (Standing.WAITING, SAYS._replace(interpreter="/other"), False, []),
         (Standing.WAITING, None, False, []),
-        (Standing.ABSENT, SAYS, False, []),  # somebody else's
+        (Standing.ABSENT, SAYS, False, []),  # another program's
         (Standing.ABSENT, SAYS, True, [UNWANTED]),
         (Standing.ABSENT, PINS, True, []),
         (Standing.LOST, SAYS, False, []),
@@ -309,7 +309,7 @@ def test_a_stand_in_whose_interpreter_vanished(
 def test_an_interpreter_that_vanished(
     standing: Standing, says: Registration | None, recorded: bool, expected: list[Row]
 ) -> None:
-    """Without F our entry goes, since every exec would fail; with F it serves on."""
+    """Without F our entry is removed when its interpreter is gone, since every exec would fail; with F it serves on."""
     around = Surroundings({"a": Record(says, 7)} if recorded and says is not None else {})
     assert rows(desired(held=[held(standing)]), [entry(says=says)], around) == expected
 
@@ -318,13 +318,13 @@ def test_an_interpreter_that_vanished(
     ("standing", "expected"), [(Standing.ABSENT, [UNWANTED]), (Standing.WAITING, []), (Standing.REFUSED, [])]
 )
 def test_remove_takes_what_only_all_would_have_declared(standing: Standing, expected: list[Row]) -> None:
-    """What "all" declares has an emulator: the name of another is nobody's, and a declared one is not foreign."""
+    """Under "remove" an entry goes that has the name of an absent architecture; a declared name is not foreign."""
     wanted = desired(held=[held(standing)], policy=REMOVE)
     assert rows(wanted, [entry(says=SAYS._replace(interpreter="/other"))]) == expected
 
 
 def test_a_bricking_entry_is_disabled_even_if_it_is_kept() -> None:
-    """Nothing can be executed until then; it goes as well if the config says so."""
+    """An entry that stops every exec is disabled even if the config keeps it, and removed if it does not."""
     around = Surroundings(bricking=frozenset({"x"}))
     disable = (Act.DISABLE, "x", Drift.UNWANTED)
     assert rows(desired(), [entry("x")], around) == [disable]
@@ -337,7 +337,10 @@ def test_a_bricking_entry_is_disabled_even_if_it_is_kept() -> None:
 
 
 def test_the_plan_at_the_end_takes_what_is_ours() -> None:
-    """Declared and as declared, known to the ledger, or a stand-in; never what others made of our names."""
+    """The last plan removes what is ours, but no entry that another program registered under our names.
+
+    Ours are entries as declared, those in the ledger, and stand-ins.
+    """
     entries = (
         entry(),
         entry("ab", says=None),
@@ -353,7 +356,7 @@ def test_the_plan_at_the_end_takes_what_is_ours() -> None:
 
 
 def test_in_a_container_nobody_can_tell_that_an_interpreter_is_gone() -> None:
-    """Without F the kernel resolves the path in the root of whoever executes: an entry stays that we cannot judge."""
+    """In a container an entry without F stays: its path is resolved in the root of the process that calls exec."""
     waiting = held(Standing.WAITING)
     assert rows(desired(held=[waiting]), [entry()]) == [(Act.REMOVE, "a", Drift.UNWANTED)]
     assert rows(desired(held=[waiting._replace(judged=False)]), [entry()]) == []

@@ -1,4 +1,4 @@
-"""What holds of every plan, whatever was declared and whatever others did."""
+"""Properties of every plan, whatever is declared and whatever other programs did."""
 
 from fnmatch import fnmatchcase
 
@@ -24,10 +24,10 @@ def steps(planned: Plan) -> Steps:
 @settings(max_examples=200)
 @given(world=worlds())
 def test_a_plan_that_is_carried_out_leaves_nothing_to_do(world: World) -> None:
-    """Applied to the state that it was made for, a plan ends every drift: the next one is empty.
+    """A plan that is executed on its own state ends every drift: the next one is empty.
 
     A stand-in that is registered may come to lie above an entry of higher rank, which the next plan moves, and that
-    may call for one more.
+    may require one more.
     """
     kernel, records = world.kernel(), dict(world.records)
     planned = world.plan()
@@ -43,7 +43,7 @@ def test_a_plan_that_is_carried_out_leaves_nothing_to_do(world: World) -> None:
 @settings(max_examples=125)
 @given(world=worlds())
 def test_what_is_in_sync_is_what_was_declared(world: World) -> None:
-    """After a plan each handler stands as declared, above each lower one that could take the same file."""
+    """After a plan each entry is as declared, above each lower one that could take the same file."""
     kernel, records = world.kernel(), dict(world.records)
     desired = world.desired()
     planned = world.plan()
@@ -113,7 +113,7 @@ def test_under_remove_nothing_undeclared_stays(world: World) -> None:
 @settings(max_examples=125)
 @given(world=worlds(), swaps=st.lists(st.integers(0, 6), max_size=12))
 def test_the_order_of_entries_that_share_no_file_does_not_matter(world: World, swaps: list[int]) -> None:
-    """However the kernel lists entries that have nothing to do with each other, the same is done."""
+    """The plan does not depend on the order in which the kernel lists entries that share no file."""
     entries = list(world.observed.entries)
     for place in swaps:
         if place + 1 < len(entries):
@@ -127,7 +127,7 @@ def test_the_order_of_entries_that_share_no_file_does_not_matter(world: World, s
 @settings(max_examples=125)
 @given(world=worlds(), swaps=st.lists(st.integers(0, 3), max_size=8))
 def test_the_order_of_declarations_that_share_no_file_does_not_matter(world: World, swaps: list[int]) -> None:
-    """Files and tables may come in any order where it says nothing about rank."""
+    """The plan does not depend on the order of declarations where that does not decide their rank."""
     declared = list(world.config.declarations)
     for place in swaps:
         if place + 1 < len(declared):

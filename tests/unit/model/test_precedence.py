@@ -1,4 +1,4 @@
-"""Rank and order: what has to move, and that nothing else does."""
+"""Rank and order: which entries have to move, and that no other entry moves."""
 
 from collections.abc import Iterable
 from itertools import combinations
@@ -34,12 +34,12 @@ def handler(name: str, match: Match, priority: int = 0) -> Handler:
     ],
 )
 def test_whose_order_matters(low: Match, high: Match, priority: int, expected: bool) -> None:
-    """Two that share a file; a magic and an extension only where somebody gave them different priorities."""
+    """The order of two handlers matters if they share a file; a magic and an extension need different priorities."""
     assert contends(handler("low", low), handler("high", high, priority)) is expected
 
 
 def test_a_magic_and_an_extension_are_never_of_one_kind() -> None:
-    """They share files only by chance, so neither withholds the other's stand-in."""
+    """A magic and an extension share files only by chance, so neither withholds the other's stand-in."""
     assert not overlaps(A, JAR)
     assert not overlaps(JAR, A)
     assert overlaps(A, AB)
@@ -51,7 +51,7 @@ Situation = tuple[DesiredState, dict[str, int], frozenset[str], frozenset[str]]
 
 @st.composite
 def situations(draw: st.DrawFn) -> Situation:
-    """Up to five handlers in rank order, some present in any order, some written anyhow, some outranked by others."""
+    """Draw up to five handlers in rank order, some present in any order, some written, some outranked."""
     matches = draw(st.lists(st.sampled_from(KINDS), max_size=5))
     priorities = sorted(draw(st.lists(st.sampled_from([0, 0, 1]), min_size=len(matches), max_size=len(matches))))
     desired = DesiredState(
@@ -68,7 +68,7 @@ def situations(draw: st.DrawFn) -> Situation:
 def right_order(
     desired: DesiredState, position: dict[str, int], written: Iterable[str], shadowed: frozenset[str]
 ) -> bool:
-    """Whether each pair stands as it should once ``written`` are registered again in ascending rank."""
+    """Return True if each pair is in order once ``written`` are registered again in ascending rank."""
     again = [h.name for h in desired.handlers if h.name in written]
     newest_first = [
         *reversed(again),
@@ -86,7 +86,7 @@ def right_order(
 @settings(max_examples=250)
 @given(situation=situations())
 def test_as_few_as_possible_are_moved(situation: Situation) -> None:
-    """What is moved brings the right order, and no smaller set would: all subsets are tried."""
+    """The entries that are moved bring the right order, and no smaller set would: all subsets are tried."""
     desired, position, rewritten, shadowed = situation
     moved = out_of_order(desired.handlers, desired.higher, position, position, rewritten, shadowed)
     assert right_order(desired, position, moved | rewritten, shadowed)
@@ -98,14 +98,14 @@ def test_as_few_as_possible_are_moved(situation: Situation) -> None:
 
 
 def test_a_lower_one_that_is_written_drags_along_the_higher_ones() -> None:
-    """Registered anew it lies on top, so each that must be above it follows, and so on upwards."""
+    """An entry that is registered again lies on top, so each that must be above it follows, and so on upwards."""
     desired = DesiredState((handler("a", A), handler("ab", AB), handler("ab2", AB), handler("b", B)))
     position = {"ab2": 0, "ab": 1, "b": 2}
     assert out_of_order(desired.handlers, desired.higher, position, position, {"a"}, set()) == {"ab", "ab2"}
 
 
 def test_of_a_pair_in_the_wrong_order_the_higher_moves() -> None:
-    """The lower one, moved, would lie on top again."""
+    """Of a pair in the wrong order the higher entry moves; the lower one would lie on top again."""
     desired = DesiredState((handler("a", A), handler("ab", AB)))
     assert out_of_order(desired.handlers, desired.higher, {"a": 0, "ab": 1}, {"a": 0, "ab": 1}, set(), set()) == {"ab"}
     assert (

@@ -1,4 +1,4 @@
-"""What is remembered of foreign entries, when it counts as lost, and how it comes back."""
+"""Foreign entries: when they are remembered, count as lost, and come back."""
 
 from collections.abc import Collection
 
@@ -43,7 +43,7 @@ def remembered(
 
 
 def test_what_restore_names_is_remembered_oldest_first() -> None:
-    """Foreign entries of these names; not ours, not what no line can say, not what stops every exec."""
+    """Foreign entries that restore names are remembered, but none that is ours, opaque or stops every exec."""
     entries = [
         entry("W2", 6, enabled=False),
         entry("other", 5),
@@ -59,7 +59,7 @@ def test_what_restore_names_is_remembered_oldest_first() -> None:
 
 
 def test_whether_it_wins_is_remembered() -> None:
-    """Above or below a handler of ours that shares a file with it; one that shares none does not count."""
+    """It is remembered if an entry is above a handler that shares a file with it; no other handler counts."""
     other = Handler("other", SAYS._replace(match=Magic(b"B")))
     wanted = desired(OURS, other)
     assert remembered({}, entry("W", 2), entry("ours", 1), wanted=wanted)["W"].above
@@ -68,7 +68,7 @@ def test_whether_it_wins_is_remembered() -> None:
 
 
 def test_with_a_flush_it_is_lost() -> None:
-    """Nothing that stood before stands any more: it went with everything else, and stays lost until it is there."""
+    """If no entry of the last pass exists any more, a missing one is lost in a flush, until it exists again."""
     lost = {"W": WAS._replace(lost=True)}
     assert remembered({"W": WAS}, entry("ours", 8), before=(1, 2)) == lost
     assert remembered(lost, entry("ours", 8), before=(8,)) == lost
@@ -76,12 +76,12 @@ def test_with_a_flush_it_is_lost() -> None:
 
 
 def test_removed_by_name_it_is_forgotten() -> None:
-    """Something that stood beside it still stands."""
+    """If an entry of the last pass still exists, one that is gone was removed by name, and is forgotten."""
     assert remembered({"W": WAS}, entry("ours", 2), before=(1, 2)) == {}
 
 
 def test_what_is_no_business_of_ours_is_forgotten() -> None:
-    """A lost entry that restore names no longer, or that the config now declares, does not come back."""
+    """A lost entry that restore no longer names, or that the config now declares, does not come back."""
     lost = {"W": WAS._replace(lost=True)}
     assert remembered(lost, wanted=desired(OURS, policy=Policy(restore=()))) == {}
     assert remembered(lost, wanted=desired(OURS._replace(name="W"))) == {}
@@ -90,14 +90,14 @@ def test_what_is_no_business_of_ours_is_forgotten() -> None:
 
 
 def test_whoever_registers_it_again_may_do_so_differently() -> None:
-    """What stands counts, not what stood."""
+    """An entry that exists again is remembered as it is now, even if another program registered it differently."""
     other = SAYS._replace(interpreter="/j")
     found = remembered({"W": WAS._replace(above=True, lost=True)}, entry("ours", 9), entry("W", 8, other))
     assert found == {"W": Remembered(other, enabled=True, inode=8)}
 
 
 def test_its_place_is_kept_while_it_moves() -> None:
-    """Above ours for a moment, because it came back later, it is known to belong below."""
+    """An entry that is above ours for a moment, because it came back later, still belongs below."""
     lost = {"W": WAS._replace(lost=True)}
     assert not remembered(lost, entry("W", 9), entry("ours", 8))["W"].above
     back = {"W": WAS._replace(inode=9)}
@@ -107,7 +107,7 @@ def test_its_place_is_kept_while_it_moves() -> None:
 
 
 def test_under_remove_it_is_spared() -> None:
-    """What is to be restored is not to be removed."""
+    """Under "remove" an entry that restore names is not removed."""
     wanted = desired(policy=POLICY._replace(unmanaged=Unmanaged.REMOVE))
     actions = plan(wanted, ObservedState((entry("W", 1), entry("y", 2))), Surroundings()).actions
     assert [(action.act, action.entry) for action in actions] == [(Act.REMOVE, "y")]
@@ -123,7 +123,7 @@ def test_what_served_in_our_place_will_do_so_again() -> None:
 
 
 def test_what_belongs_above_waits_until_ours_is_above_what_belongs_below() -> None:
-    """Two lost entries of the same files: ours is moved above the first, and only then does the second come back."""
+    """Of two lost entries one comes back below ours; ours is moved above it, and then the other comes back on top."""
     lost = {"W1": WAS._replace(lost=True), "W2": WAS._replace(above=True, lost=True)}
     ours = entry("ours", 5)
     around = Surroundings(records={"ours": Record(SAYS, 5)}, remembered=lost)
@@ -165,7 +165,7 @@ def pass_once(
 @settings(max_examples=150)
 @given(world=worlds(), lost=st.dictionaries(st.sampled_from(OTHERS), LOST, min_size=1), below=st.integers(0, 5))
 def test_what_is_lost_comes_back_as_it_was(world: World, lost: dict[str, Remembered], below: int) -> None:
-    """Same text, same state, on the same side of ours; and then nothing is left to do."""
+    """A lost entry comes back with its text and state, on the same side of ours, and then nothing is left to do."""
     lost = {name: was._replace(above=place >= below) for place, (name, was) in enumerate(lost.items())}
     policy = world.config.policy._replace(restore=tuple(lost))
     world = world._replace(config=world.config._replace(policy=policy), blamed=world.blamed - lost.keys())

@@ -20,7 +20,7 @@ ANY = st.sampled_from(MATCHES) | SMALL
 
 @given(st.lists(ANY, max_size=12), st.lists(ANY, min_size=1, max_size=4))
 def test_found_are_those_that_overlap(matches: list[Match], asked: list[Match]) -> None:
-    """However the masks differ, and also when asked again: exactly those of the same kind that share a file."""
+    """Found are exactly those of the same kind that share a file, whatever their masks, and also when asked again."""
     shared = SharedFiles((match, place) for place, match in enumerate(matches))
     for match in asked * 2:
         expected = [place for place, other in enumerate(matches) if overlaps(match, other)]

@@ -1,4 +1,4 @@
-"""A script's first line; that the kernel reads it so is held by tests/kernel/test_explain_oracle.py."""
+"""A script's first line; tests/kernel/test_explain_oracle.py compares the result with the kernel."""
 
 import pytest
 from hypothesis import given
@@ -47,13 +47,13 @@ def long_line(size: int, end: bytes) -> bytes:
     ],
 )
 def test_first_line(head: bytes, expected: Shebang | None) -> None:
-    """One path, one argument, blanks at the ends left out; a path that may be cut off is none."""
+    """A first line has one path and one argument, without blanks at the ends; a path that may be cut off is none."""
     assert parse_shebang(head) == expected
 
 
 @given(st.binary(max_size=300), st.binary(max_size=20))
 def test_any_text(text: bytes, more: bytes) -> None:
-    """Whatever follows ``#!``: no error, nothing behind the 256th byte matters, and path and argument have no NUL."""
+    """No text after ``#!`` is an error, and nothing after byte 256 matters; path and argument contain no NUL."""
     found = parse_shebang(b"#!" + text)
     head = (b"#!" + text)[:HEAD_SIZE]
     assert found == parse_shebang(head) == parse_shebang(head.ljust(HEAD_SIZE, b"\0") + more)

@@ -24,7 +24,7 @@ def size(name: str) -> int:
 
 @given(name=NAMES)
 def test_a_stand_in_is_a_name_that_the_kernel_takes(name: str) -> None:
-    """Never over 255 bytes, hidden from ls, and known by its name alone."""
+    """A stand-in's name has at most 255 bytes, is hidden from ls, and identifies it as a stand-in."""
     helper = stand_in_name(name)
     check_name(helper)
     assert helper.startswith(".")
@@ -33,7 +33,7 @@ def test_a_stand_in_is_a_name_that_the_kernel_takes(name: str) -> None:
 
 @given(one=NAMES, other=NAMES)
 def test_distinct_names_have_distinct_stand_ins(one: str, other: str) -> None:
-    """No two handlers ever want the same helper."""
+    """Two handlers never have a stand-in of the same name."""
     assert (stand_in_name(one) == stand_in_name(other)) == (one == other)
 
 
@@ -48,17 +48,17 @@ def test_a_short_name_stays_readable_and_a_long_one_becomes_a_digest() -> None:
 
 
 def test_nothing_else_looks_like_a_stand_in() -> None:
-    """Others' hidden entries are theirs."""
+    """Another program's hidden entry does not count as a stand-in."""
     assert not any(map(is_stand_in, ["qemu-arm", ".binfmtd", ".binfmtd-x", "x.binfmtd~y", ".hidden"]))
 
 
 @pytest.mark.parametrize("name", [".binfmtd~x", stand_in_name("x" * 247), "register", "", "a/b"])
 def test_a_handler_may_not_be_called_so(name: str) -> None:
-    """Neither as a stand-in nor as the kernel would not have it."""
+    """A handler may not have the name of a stand-in, or one that the kernel refuses."""
     with pytest.raises(FormatError, match="name"):
         check_handler_name(name)
 
 
 def test_a_handler_may_have_any_other_name() -> None:
-    """Hidden ones, too."""
+    """A handler may have any other name, even a hidden one."""
     check_handler_name(".binfmtd")

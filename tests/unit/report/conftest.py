@@ -1,4 +1,4 @@
-"""A status document as the daemon writes it, with something of everything in it."""
+"""A status document as the daemon writes it, with a value of every kind."""
 
 from typing import Any
 
@@ -53,7 +53,7 @@ def document() -> dict[str, Any]:
 
 @pytest.fixture
 def counts() -> Counts:
-    """Return some of everything."""
+    """Return counters, each with some counts."""
     counts = Counts(started_at=1.5e9)
     counts.repairs["qemu-registered", Drift.MISSING.value] = 3
     counts.repairs[ODD, Drift.CHANGED.value] = 1

@@ -31,5 +31,5 @@ def test_duration(seconds: float, text: str) -> None:
     [(-50, "just now"), (0.5, "just now"), (1, "1 s ago"), (119, "1 min ago"), (120, "2 min ago"), (90000, "1 d ago")],
 )
 def test_age(later: float, text: str) -> None:
-    """Whole units only; a clock that was set back makes nothing worse."""
+    """An age has whole units only, and a time in the future, after a clock was set back, is just now."""
     assert age(AT, THEN + later) == text

@@ -24,12 +24,12 @@ ARM64 = "feature.node.kubernetes.io/binfmt-arm64=true\n"
     ],
 )
 def test_what_has_a_label(row: Tried, labelled: bool) -> None:
-    """What runs, and in a container too as far as could be found out."""
+    """An architecture has a label if it runs here and, as far as that could be tested, in a container."""
     assert bool(labels(Probed(0, (row,)))) is labelled
 
 
 def test_names_that_kubernetes_takes() -> None:
-    """At most 63 letters, digits, dashes, underscores and dots; none twice."""
+    """A label has at most 63 letters, digits, dashes, underscores and dots, and no two are the same."""
     found = labels(Probed(0, tuple(RUNS._replace(name=name) for name in CATALOG)))
     names = [label.partition("/")[2] for label in found]
     assert len(names) == len(CATALOG)
@@ -37,7 +37,7 @@ def test_names_that_kubernetes_takes() -> None:
 
 
 def test_the_file(tmp_path: Path) -> None:
-    """One label a line, by the names that images have; before anybody has probed there is none."""
+    """The file has one label a line, by the names that images have; before the first probe it has none."""
     path, file = tmp_path / "binfmtd", LabelsFile()
     file.keep(str(path), None, None)
     assert [line[:2] for line in path.read_text().splitlines()] == ["# "]
@@ -48,13 +48,13 @@ def test_the_file(tmp_path: Path) -> None:
 
 
 def test_labels_end_if_nobody_probes_any_more(tmp_path: Path) -> None:
-    """With an interval the file says until when it counts: three times as long, from when it was probed."""
+    """With an interval of probes the file has an expiry time: three intervals after the last probe."""
     LabelsFile().keep(str(tmp_path / "binfmtd"), PROBED, 600.0)
     assert "\n# +expiry-time=2001-09-09T02:16:40Z\n" in (tmp_path / "binfmtd").read_text()
 
 
 def test_it_is_written_when_something_has_changed(tmp_path: Path) -> None:
-    """The same again is not written; one that somebody removed is."""
+    """The file is written when the labels have changed, or when another program has removed it."""
     path, file = tmp_path / "binfmtd", LabelsFile()
     file.keep(str(path), PROBED, None)
     inode = path.stat().st_ino
@@ -66,7 +66,7 @@ def test_it_is_written_when_something_has_changed(tmp_path: Path) -> None:
 
 
 def test_another_path(tmp_path: Path) -> None:
-    """What the config no longer names is taken away."""
+    """A file that the config no longer names is removed."""
     file = LabelsFile()
     file.keep(str(tmp_path / "one"), PROBED, None)
     file.keep(str(tmp_path / "two"), PROBED, None)

@@ -1,4 +1,4 @@
-"""The log as it reaches a terminal, a journal or a collector."""
+"""The log, as a terminal, a journal or a collector gets it."""
 
 import io
 import json
@@ -33,7 +33,7 @@ def logged(log_format: str = "logfmt", level: str = "info", stream: io.StringIO 
 
 
 def test_logfmt_is_one_line_of_keys() -> None:
-    """Time, level and event first, durations with their unit; whatever could break the line is escaped."""
+    """A line has time, level and event first, durations with their unit, and escapes for what could break it."""
     line = logged()
     time, rest = line.split(" ", 1)
     assert time.startswith("timestamp=20")
@@ -46,7 +46,7 @@ def test_logfmt_is_one_line_of_keys() -> None:
 
 
 def test_json_is_one_object_a_line() -> None:
-    """For who collects it: the values are what they were, names that are not UTF-8 included."""
+    """For a collector of logs values are unchanged, and so are names that are not UTF-8."""
     line = logged("json")
     found = json.loads(line)
     assert (found["event"], found["level"], found["entry"], found["took_ms"]) == (
@@ -61,7 +61,7 @@ def test_json_is_one_object_a_line() -> None:
 
 
 def test_the_console_is_not_steered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name cannot move the cursor; without colours no escape reaches the terminal at all."""
+    """A name cannot move the cursor; without colours no escape sequence reaches the terminal at all."""
     monkeypatch.setenv("NO_COLOR", "1")
     out = Terminal()
     set_up("info", "console", out)
@@ -71,7 +71,7 @@ def test_the_console_is_not_steered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if no container's manager had left a sign; where the tests run they may be in one."""
+    """Remove all signs of a container, since the tests may run in one."""
     monkeypatch.setattr("binfmtd.files.whereabouts._CONTAINER_FILES", ())
     for variable in ("container", "KUBERNETES_SERVICE_HOST", "NO_COLOR"):
         monkeypatch.delenv(variable, raising=False)
@@ -89,7 +89,7 @@ def outside(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_auto_fits_who_reads(
     monkeypatch: pytest.MonkeyPatch, stream: Callable[[], io.StringIO], *, container: bool, begins: str
 ) -> None:
-    """A terminal, a pipe, a container."""
+    """The format `auto` depends on the stream being a terminal, and on being in a container."""
     outside(monkeypatch)
     monkeypatch.setenv("TERM", "xterm")
     if container:
@@ -98,7 +98,7 @@ def test_auto_fits_who_reads(
 
 
 def test_a_container_is_told_by_its_manager(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """By a variable, a file in the root, or that we are process 1."""
+    """A container is recognised by a variable, by a file in the root, or by our being process 1."""
     outside(monkeypatch)
     assert not in_container()
     with monkeypatch.context() as inside:
@@ -112,7 +112,7 @@ def test_a_container_is_told_by_its_manager(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not for a pipe, also where the format is asked for by name; nor for $NO_COLOR, unless empty, or dumb."""
+    """Colours need a terminal, even if the format is named, that is not dumb, and no $NO_COLOR, unless empty."""
     outside(monkeypatch)
     monkeypatch.setenv("TERM", "xterm")
     assert "\x1b" in logged("console", stream=Terminal())
@@ -127,7 +127,7 @@ def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_level_is_a_threshold() -> None:
-    """Below it nothing is written, at it everything."""
+    """Below the level nothing is written, and from it on everything."""
     assert logged(level="warning") == ""
     assert logged(level="debug") != ""
 
@@ -136,7 +136,7 @@ def test_the_level_is_a_threshold() -> None:
 def test_under_the_journal_a_line_begins_with_its_priority(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, priority: int
 ) -> None:
-    """As sd-daemon(3) wants it, and without a time: the journal has its own."""
+    """Under the journal a line begins as in sd-daemon(3), without a time, since the journal has its own."""
     with (tmp_path / "journal").open("w+") as out:
         found = os.fstat(out.fileno())
         monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
@@ -147,7 +147,7 @@ def test_under_the_journal_a_line_begins_with_its_priority(
 
 
 def test_somebody_elses_journal_is_none_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A service may have stderr redirected: $JOURNAL_STREAM then names another file."""
+    """If stderr is redirected, $JOURNAL_STREAM names another file, and does not count."""
     monkeypatch.setenv("JOURNAL_STREAM", "1:2")
     with (tmp_path / "file").open("w+") as out:
         set_up("info", "logfmt", out)
@@ -157,7 +157,7 @@ def test_somebody_elses_journal_is_none_of_ours(tmp_path: Path, monkeypatch: pyt
 
 
 def test_without_a_stream_it_is_stderr(capsys: pytest.CaptureFixture[str]) -> None:
-    """Results go to stdout, so that logs never come between."""
+    """Without a stream the log goes to stderr, so it never mixes with results on stdout."""
     set_up("info", "logfmt")
     assert sys.stderr is not None
     get_logger().info("pass_finished")

@@ -1,4 +1,4 @@
-"""docs/logging.md lists every event that the code can log, and no other; their keys are held by each kernel test."""
+"""docs/logging.md lists every event that the code can log, and no other; each kernel test checks the keys."""
 
 import ast
 import re
@@ -16,7 +16,7 @@ TABLES = {"_PAST", "REPAIRED"}
 
 
 def events_of(tree: ast.AST) -> Iterator[str]:
-    """The constants that a log method is called with, and those that have a name."""
+    """Yield the constants that a log method is called with, and those in a table of events."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and node.args:
             named = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
@@ -29,7 +29,7 @@ def events_of(tree: ast.AST) -> Iterator[str]:
 
 
 def test_the_page_is_complete() -> None:
-    """Each event has its row, in the order of the alphabet, and each row its event; all are snake_case."""
+    """The page lists each event once, in alphabetical order, and no other; all are snake_case."""
     logged = {event for path in PACKAGE.rglob("*.py") for event in events_of(ast.parse(path.read_text()))}
     assert logged == documented().keys()
     assert list(documented()) == sorted(documented())
@@ -37,7 +37,7 @@ def test_the_page_is_complete() -> None:
 
 
 def test_what_the_page_does_not_say_is_found() -> None:
-    """What each kernel test asks of each line: event, level and keys."""
+    """An event, a level or a key that the page lacks is found; each kernel test checks each line in this way."""
     line = {"event": "watch_lost", "level": "warning", "timestamp": "2026", "pass": "a-1"}
     assert undocumented(line) is None
     assert undocumented(line | {"event": "watch_found"}) == "no event watch_found"

@@ -1,4 +1,4 @@
-"""The metrics as text: valid, complete, and what the documents around them say."""
+"""The metrics as text: valid, complete, and with the values of the document and the counters."""
 
 import shutil
 import subprocess
@@ -20,7 +20,7 @@ def text(document: dict[str, Any], counts: Counts) -> str:
 
 
 def read(text: str) -> Samples:
-    """Every sample, by name and labels; none may be there twice."""
+    """Return every sample, by name and labels; none may occur twice."""
     found: Samples = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -35,7 +35,7 @@ def value(samples: Samples, name: str, **labels: str) -> float:
 
 
 def test_every_number_is_where_it_belongs(text: str) -> None:
-    """Prometheus' own parser reads it, and finds what the document and the counts say."""
+    """Prometheus' own parser reads the values of the document and of the counters."""
     samples = read(text)
     assert value(samples, "binfmtd_repairs_total", entry="qemu-registered", drift="missing") == 3
     assert value(samples, "binfmtd_repairs_total", entry="", drift="unwanted") == 5
@@ -68,13 +68,13 @@ def test_not_mounted(document: dict[str, Any], counts: Counts, mount: dict[str, 
 
 
 def test_an_odd_name_is_escaped(text: str) -> None:
-    """A name may have quotes, backslashes, line ends and bytes that are no UTF-8."""
+    """Quotes, backslashes, line ends and bytes that are not UTF-8 are escaped in a name."""
     shown = '<b>"odd"\\\\n\\xff'
     assert value(read(text), "binfmtd_repairs_total", entry=shown, drift="changed") == 1
 
 
 def test_histograms_count_upwards(text: str) -> None:
-    """Each bucket has all that took no longer; the last has all, and the sum is in seconds."""
+    """Each bucket counts all durations that are no longer, the last one all; the sum is in seconds."""
     samples = read(text)
     name = "binfmtd_repair_duration_seconds"
     buckets = [value(samples, f"{name}_bucket", le=str(bound)) for bound in BOUNDS]
@@ -84,7 +84,7 @@ def test_histograms_count_upwards(text: str) -> None:
 
 
 def test_bounds_take_what_they_name() -> None:
-    """From 50 us to 30 s; a duration that is a bound itself belongs to it (le: less or equal)."""
+    """Bounds go from 50 us to 30 s; a duration that is a bound itself belongs to it (le: less or equal)."""
     assert (BOUNDS[0], BOUNDS[-1]) == (0.00005, 30.0)
     assert list(BOUNDS) == sorted(BOUNDS)
     durations = Durations()
@@ -94,7 +94,7 @@ def test_bounds_take_what_they_name() -> None:
 
 
 def test_a_copy_stays_as_it_was(counts: Counts) -> None:
-    """What the loop counts later is not in what a thread serves already."""
+    """A copy of the counters, which a thread serves, has nothing that the loop counts later."""
     copy = counts.copy()
     assert copy.__dict__.keys() == counts.__dict__.keys()
     assert (copy.repairs, copy.passes, copy.started_at) == (counts.repairs, counts.passes, counts.started_at)
@@ -108,7 +108,7 @@ def test_a_copy_stays_as_it_was(counts: Counts) -> None:
 
 
 def test_promtool_finds_nothing(text: str) -> None:
-    """Names, units and help are as Prometheus wants them."""
+    """Names, units and help are as Prometheus requires them."""
     if shutil.which("promtool") is None:
         pytest.skip("there is no promtool: apt-get install promtool")
     checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)

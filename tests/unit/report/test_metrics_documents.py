@@ -1,4 +1,4 @@
-"""Manual, alerts and dashboard speak of the metrics that there are, and of all of them."""
+"""Manual, alerts and dashboard name only metrics that exist, and the manual names all of them."""
 
 import json
 import re
@@ -27,7 +27,7 @@ Kinds = dict[str, tuple[str, frozenset[str]]]
 
 @pytest.fixture
 def metrics(document: dict[str, Any], counts: Counts) -> Kinds:
-    """Name as it is asked for -> type and labels."""
+    """Return name, as in a query -> type and labels."""
     text = render_metrics(document, counts, ready=True).decode()
     return {
         family.name + ("_total" if family.type == "counter" else ""): (
@@ -39,13 +39,13 @@ def metrics(document: dict[str, Any], counts: Counts) -> Kinds:
 
 
 def test_the_manual_has_each_metric(metrics: Kinds) -> None:
-    """With its type and its labels, and no other."""
+    """The manual has each metric, with its type and its labels, and no other."""
     told = {name: (kind, frozenset(re.findall(r"`(\w+)`", labels))) for name, kind, labels in ROW.findall(MANUAL)}
     assert told == metrics
 
 
 def test_the_manual_has_each_word() -> None:
-    """Every state and every drift that a label can hold."""
+    """The manual has every state and every drift that a label can hold."""
     for word in (*STATES, *HANDLER_STATES, *(drift.value for drift in Drift)):
         assert re.search(rf"\b{word}\b", MANUAL), word
 
@@ -59,7 +59,7 @@ def test_who_asks_asks_for_what_there_is(metrics: Kinds, path: Path) -> None:
 
 
 def test_the_dashboard_is_whole() -> None:
-    """JSON, with a number of its own for each panel, and an expression in each."""
+    """The dashboard is JSON, with its own number for each panel, and an expression in each."""
     panels = json.loads(DASHBOARD.read_text("utf-8"))["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     assert all(target["expr"] for panel in panels for target in panel["targets"])
@@ -69,7 +69,7 @@ def test_the_dashboard_is_whole() -> None:
     "command", [("check", "rules", "alerts.yaml"), ("test", "rules", "alerts_test.yaml")], ids=lambda words: words[0]
 )
 def test_the_alerts(command: tuple[str, ...]) -> None:
-    """Valid, and each fires when it should, with its words, and not before."""
+    """The alerts are valid, and each fires when it should, with its words, and not before."""
     if shutil.which("promtool") is None:
         pytest.skip("there is no promtool: apt-get install promtool (before Debian 13: prometheus)")
     ran = subprocess.run(["promtool", *command], cwd=ALERTS.parent, capture_output=True, text=True, check=False)
@@ -77,7 +77,7 @@ def test_the_alerts(command: tuple[str, ...]) -> None:
 
 
 def test_each_alert_is_tested() -> None:
-    """There is a test in which it fires, and one in which it does not."""
+    """Each alert has a test in which it fires, and one in which it does not."""
     alerts = re.findall(r"- alert: (\w+)", ALERTS.read_text("utf-8"))
     tests = ALERTS.with_name("alerts_test.yaml").read_text("utf-8")
     for alert in alerts:

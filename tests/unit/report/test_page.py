@@ -9,7 +9,7 @@ CLOSED_BY_THEMSELVES = {"meta", "br"}
 
 
 class Reader(HTMLParser):
-    """Takes the page apart."""
+    """The parts of a page: its tags, links and words."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Reader(HTMLParser):
 
 
 def test_it_says_everything(document: dict[str, Any]) -> None:
-    """Whoever looks sees state, problem, handlers with their reasons, pauses and what belongs to others."""
+    """The page shows state, problem, handlers with their reasons, pauses and foreign entries."""
     page = Reader(render_page(document, ["qemu-waiting is waiting: why"]).decode())
     text = " ".join(page.words)
     for row in document["handlers"]:
@@ -54,14 +54,14 @@ def test_it_says_everything(document: dict[str, Any]) -> None:
 
 
 def test_what_is_not_listed_is_counted(document: dict[str, Any]) -> None:
-    """The document lists some of the foreign entries, and the heading says how many there are."""
+    """Of many foreign entries the page lists some, and the heading has the number of all."""
     page = Reader(render_page(document | {"foreign_count": {"enabled": 16_000, "disabled": 600}}, []).decode())
     assert "Foreign entries (16600)" in page.words
     assert "and 16598 more" in page.words
 
 
 def test_nothing_in_it_acts_or_comes_from_elsewhere(document: dict[str, Any]) -> None:
-    """No script, no image, no address but our own; a name with tags in it stays text."""
+    """The page has no script, no image and no address but our own; a name with tags in it stays text."""
     page = Reader(render_page(document, []).decode())
     assert page.tags <= {
         *("html", "head", "meta", "title", "style", "body", "h1", "h2", "table", "tr", "th", "td", "ul", "li", "p", "a")
@@ -70,7 +70,7 @@ def test_nothing_in_it_acts_or_comes_from_elsewhere(document: dict[str, Any]) ->
 
 
 def test_a_daemon_that_has_nothing_yet(document: dict[str, Any]) -> None:
-    """Before the first pass there is a page, too."""
+    """The page exists before the first pass, too."""
     nothing: dict[str, Any] = {
         "handlers": [],
         "contended": [],

@@ -21,13 +21,13 @@ from binfmtd.report.printable import printable
     ],
 )
 def test_what_could_steer_a_terminal_is_escaped(text: str, shown: str) -> None:
-    """Control characters, raw bytes, what turns the writing around and odd blanks; nothing else."""
+    """Escaped are control characters, raw bytes, what turns the writing around and odd blanks, and nothing else."""
     assert printable(text) == shown
 
 
 @given(raw=st.binary(max_size=50))
 def test_whatever_the_kernel_holds_can_be_shown(raw: bytes) -> None:
-    """Any bytes as a name: the result is printable, can be encoded, and stands on one line."""
+    """Any bytes as a name become text that is printable, can be encoded, and stands on one line."""
     shown = printable(raw.decode("utf-8", "surrogateescape"))
     assert shown.isprintable()
     assert shown.encode("utf-8").decode("utf-8") == shown
@@ -35,6 +35,6 @@ def test_whatever_the_kernel_holds_can_be_shown(raw: bytes) -> None:
 
 @given(text=st.text(max_size=50))
 def test_any_text_can_be_shown(text: str) -> None:
-    """Also characters that no kernel would hold."""
+    """Any text becomes printable, also with characters that no kernel would hold."""
     assert printable(text).isprintable()
     assert printable(printable(text)) == printable(text)

@@ -1,4 +1,4 @@
-"""The sentence of `systemctl status`."""
+"""The sentence that `systemctl status` shows."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ def document(*states: str, repairs: int = 0, problem: str | None = None, error: 
     ],
 )
 def test_what_it_says(given: dict[str, Any], says: str) -> None:
-    """What is in order first, then what is not by its state, then repairs; troubles before, and the config after."""
+    """The sentence has problems first, then handlers in order, other handlers by state, repairs, and the config."""
     assert sentence(given) == says
 
 
@@ -57,15 +57,15 @@ def rows(**reasons: str) -> list[dict[str, str]]:
     ],
 )
 def test_verdict(given: dict[str, Any], says: str) -> None:
-    """A health check gets one line: the sentence, or the first reason why not all is converged."""
+    """A health check gets one line: the sentence, or the first reason why the state is not converged."""
     assert verdict(document("registered") | {"handlers": rows()} | given) == says
 
 
 def test_counted() -> None:
-    """One of them is no plural."""
+    """One of a thing has no plural."""
     assert [counted(1, "pass"), counted(2, "pass"), counted(0, "repair")] == ["1 pass", "2 passes", "0 repairs"]
 
 
 def test_a_newline_cannot_begin_another_state() -> None:
-    """What the kernel or a path says is escaped: sd_notify's states are lines."""
+    """Text from the kernel or a path is escaped: for sd_notify a line is a state."""
     assert "\n" not in sentence(document(problem="x\nWATCHDOG=trigger"))

@@ -1,4 +1,4 @@
-"""The status: one row a handler, and the worst of them."""
+"""The status: one row for each handler, and the worst of their states."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def row(
 
 
 def test_a_row_says_all_of_a_handler() -> None:
-    """The keys of DESIGN.md, with the flags as the kernel prints them."""
+    """A row has all values of a handler, with the flags as the kernel prints them."""
     assert row(troubles=Troubles(repairs={"a": 4})) == {
         "name": "a",
         "architecture": "arm",
@@ -81,7 +81,7 @@ STOOD_IN = ObservedState((Entry(".binfmtd~a", 1, enabled=True, registration=SAYS
     ],
 )
 def test_the_states_of_a_handler(changes: dict[str, Any], state: str, says: str) -> None:
-    """Each word of DESIGN.md, with a reason that a reader can act on."""
+    """Each state has a reason by which a reader can act."""
     found = row(**changes)
     assert found["state"] == state
     assert says in found["reason"]
@@ -94,14 +94,14 @@ def held(standing: Standing) -> Held:
 
 @pytest.mark.parametrize("standing", [Standing.WAITING, Standing.REFUSED])
 def test_what_cannot_be_had_now_has_a_row_too(standing: Standing) -> None:
-    """With the reason, and the first interpreter that would do."""
+    """A handler that waits or is refused has a row, with the reason and the first interpreter that would do."""
     (only,) = handler_states(DesiredState(held=(held(standing),)), NOTHING, QUIET, Troubles())
     assert (only["state"], only["interpreter"]) == (standing.value, "/usr/bin/qemu-arm")
     assert only["reason"].startswith("no executable file at /i")
 
 
 def test_what_nobody_asked_for_by_name_has_none() -> None:
-    """An "all" architecture without an emulator is not worth a line."""
+    """An architecture from "all" without an emulator has no row."""
     assert handler_states(DesiredState(held=(held(Standing.ABSENT),)), NOTHING, QUIET, Troubles()) == []
 
 
@@ -118,7 +118,7 @@ def test_what_nobody_asked_for_by_name_has_none() -> None:
     ],
 )
 def test_a_pinned_file_still_serves(standing: Standing, registration: Registration | None, states: list[str]) -> None:
-    """With F the file that was opened runs on when its path is gone; the reason says both."""
+    """With F the file that was opened runs on when its path is gone; the reason has both."""
     observed = ObservedState((Entry("h", 1, enabled=True, registration=registration),))
     found = handler_states(DesiredState(held=(held(standing),)), observed, QUIET, Troubles())
     assert [each["state"] for each in found] == states
@@ -147,7 +147,7 @@ ARM = Registration(CATALOG["arm"].match, "/theirs", Flags.F)
     ],
 )
 def test_an_emulator_that_is_gone(entries: list[Entry], state: str, says: str) -> None:
-    """An architecture from "all" that had one waits for it, unless something serves it."""
+    """An architecture from "all" whose emulator is gone waits for it, unless an entry serves it."""
     desired = DesiredState(held=(held(Standing.LOST),))
     (only,) = handler_states(desired, ObservedState(tuple(entries)), QUIET, Troubles())
     assert only["state"] == state
@@ -169,7 +169,7 @@ def test_an_emulator_that_is_gone(entries: list[Entry], state: str, says: str) -
     ],
 )
 def test_no_handler_at_all(desired: DesiredState, entries: list[Entry], lacks: bool) -> None:
-    """None for "all" is something to wait for, with what to install; where nothing is declared all is well."""
+    """If "all" finds no emulator, the state is waiting, with what to install; an empty declaration lacks nothing."""
     observed = ObservedState(tuple(entries))
     rows = handler_states(desired, observed, QUIET, Troubles())
     found = lacking(desired, observed)
@@ -182,7 +182,7 @@ def test_no_handler_at_all(desired: DesiredState, entries: list[Entry], lacks: b
 
 
 def test_rows_come_by_name() -> None:
-    """Whatever the ranks are: it is read by people."""
+    """Rows are in order of names, not of ranks, since people read them."""
     desired = DesiredState((A._replace(name="z"), A._replace(name="b")), (held(Standing.WAITING),))
     assert [each["name"] for each in handler_states(desired, NOTHING, QUIET, Troubles())] == ["b", "h", "z"]
 
@@ -203,13 +203,13 @@ def test_rows_come_by_name() -> None:
     ],
 )
 def test_the_whole_is_the_worst_of_its_parts(states: list[str], planned: Plan, troubles: Troubles, whole: str) -> None:
-    """Degraded, contended, drifting, waiting, converged: in this order."""
+    """The whole state is the worst one: degraded, contended, drifting, waiting, converged, in this order."""
     rows = [{"name": name, "state": state} for name, state in zip("abc", states, strict=False)]
     assert whole_state(rows, planned, troubles) == whole
 
 
 def test_of_many_foreign_entries_some_are_listed_and_all_are_counted() -> None:
-    """The newest are listed, and the document does not grow with what others register."""
+    """The newest foreign entries are listed, and the rest is only counted, so the document stays small."""
     enabled = {f"entry-{number}": number % 3 != 0 for number in range(16_600)}
     part = foreign_part(enabled)
     assert [row["name"] for row in part["foreign"]] == list(enabled)[:FOREIGN_LISTED]
@@ -234,7 +234,7 @@ def test_of_many_foreign_entries_some_are_listed_and_all_are_counted() -> None:
     ],
 )
 def test_a_shape(value: object, shape: object, fit: bool) -> None:
-    """Types as JSON has them; more keys than asked for are no fault, fewer are."""
+    """A document fits a shape with the types of JSON; more keys than in the shape are no fault, fewer are."""
     assert fits(value, shape) == fit
 
 
@@ -251,7 +251,7 @@ def test_a_shape(value: object, shape: object, fit: bool) -> None:
     ],
 )
 def test_what_cannot_be_understood_is_said(tmp_path: Path, text: str, says: str) -> None:
-    """In one line that names the file."""
+    """A status that cannot be parsed is an error in one line that names the file."""
     (tmp_path / FILE_NAME).write_text(text)
     with pytest.raises(StateError, match=says) as caught:
         read_status(str(tmp_path))
@@ -259,7 +259,7 @@ def test_what_cannot_be_understood_is_said(tmp_path: Path, text: str, says: str)
 
 
 def test_a_status_that_is_not_there_or_no_file(tmp_path: Path) -> None:
-    """The one says how to get it; the other does not hang."""
+    """For a missing status the error names the command that makes one; a FIFO in its place does not block."""
     with pytest.raises(StateError, match="start `binfmtd run`"):
         read_status(str(tmp_path))
     os.mkfifo(tmp_path / FILE_NAME)
@@ -268,6 +268,6 @@ def test_a_status_that_is_not_there_or_no_file(tmp_path: Path) -> None:
 
 
 def test_a_status_is_plain_json(tmp_path: Path) -> None:
-    """Others read it without binfmtd, jq for instance: ASCII, whatever the names are."""
+    """The status is ASCII, whatever the names are, so programs like jq can read it without binfmtd."""
     write_status(str(tmp_path), {"foreign": ["gr\u00fcn"]})
     assert json.loads((tmp_path / FILE_NAME).read_bytes().decode("ascii"))["foreign"] == ["gr\u00fcn"]

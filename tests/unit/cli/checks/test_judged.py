@@ -1,4 +1,4 @@
-"""What no test can make on this machine: other kernels, WSL, an automount that hangs, a seccomp filter."""
+"""Findings about hosts that no test can provoke here: other kernels, WSL, an automount that hangs, seccomp."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def line(fs_type: str, device: int = 1, point: str = POINT, *, read_only: bool =
     ],
 )
 def test_releases(version: tuple[int, int], level: Level, words: str) -> None:
-    """What is known of a version is said."""
+    """The finding about the kernel names its release, and what that version can do."""
     first = next(judge_release("1.2.3-odd", version))
     assert first.level is level
     assert words in first.text
@@ -41,21 +41,21 @@ def test_releases(version: tuple[int, int], level: Level, words: str) -> None:
 
 
 def test_a_lifetime_is_not_concluded_from_an_old_version() -> None:
-    """Before 6.7 it depends on the release: that is what is said."""
+    """For a kernel before 6.7 the finding states that the lifetime of entries depends on the release."""
     old, new = (list(judge_release("x", version))[-1].text for version in ((6, 1), (6, 7)))
     assert "early releases of this kernel series keep entries" in old
     assert "removes all entries of an instance when its last mount ends" in new
 
 
 def test_an_automount_that_does_not_mount() -> None:
-    """An automount on top, after it was looked at, is a failure of its own."""
+    """An automount that is still on top after a look at it is a failure, with the command that restarts it."""
     found = not_mounted(POINT, Layers((line("autofs"),), ()), "why")
     assert (found.check, found.level) == ("automount", Level.FAILURE)
     assert found.remedy == "systemctl restart proc-sys-fs-binfmt_misc.automount"
 
 
 def test_an_automount_beneath() -> None:
-    """That systemd mounted it, and where else it is, is said."""
+    """The finding states that binfmt_misc lies over an automount, and where else the same instance is mounted."""
     elsewhere = (line("binfmt_misc", 7, "/elsewhere"), line("binfmt_misc", 8, "/another"))
     (found,) = judge_mounted(POINT, Layers((line("autofs"), line("binfmt_misc", 7)), elsewhere), read_only=False)
     assert found.level is Level.OK
@@ -75,7 +75,7 @@ def privileges(uid: int = 0, **others: bool | str | None) -> Privileges:
 
 
 def test_a_sandbox() -> None:
-    """What a sandbox does to us is in the line on privileges."""
+    """The line on privileges names every restriction by a sandbox."""
     around = privileges(filtered=True, no_new_privileges=True, confined_by="docker-default (enforce)", may_mount=False)
     (found,) = judge(around)
     assert found.level is Level.OK
@@ -89,7 +89,7 @@ def test_a_sandbox() -> None:
 
 
 def test_wsl_without_its_entry() -> None:
-    """There it is a warning, and the remedy is a line that the kernel takes."""
+    """On WSL a missing WSLInterop is a warning, and the remedy is a line that the kernel takes."""
     release = "5.15.146.1-microsoft-standard-WSL2"
     (found,) = of_desktops(release, ("qemu-arm",), POINT)
     assert found.level is Level.WARNING
@@ -103,13 +103,13 @@ def test_wsl_without_its_entry() -> None:
 
 @pytest.mark.parametrize(("release", "names"), [("6.10.14-linuxkit", ()), ("6.12", ("rosetta",))])
 def test_docker_desktop(release: str, names: tuple[str, ...]) -> None:
-    """Known by its kernel, or by Rosetta's entry."""
+    """Docker Desktop is recognised by its kernel's release, or by Rosetta's entry."""
     (found,) = of_desktops(release, names, POINT)
     assert (found.check, found.level) == ("docker_desktop", Level.OK)
 
 
 def test_what_of_binfmt_d_cannot_be_read() -> None:
-    """That is no fault of the host, and is said."""
+    """A binfmt.d file that cannot be read is reported as unseen, not as a fault of the host."""
     found = of_systemd(Rules(("/etc/binfmt.d/a.conf",), (), (), (), ("no way",)))
     assert {each.text: each.level for each in found if each.level is not Level.OK} == {"no way": Level.UNSEEN}
 
@@ -126,20 +126,20 @@ def test_what_of_binfmt_d_cannot_be_read() -> None:
     ],
 )
 def test_commands_in_messages(message: str, command: str) -> None:
-    """What our messages say one should run is what is shown to be typed."""
+    """The command in one of our messages becomes the remedy."""
     text, found = split(message)
     assert found == command
     assert message.startswith(text)
 
 
 def test_what_follows_a_command_is_not_lost() -> None:
-    """What a message says beyond the command stays in the text, which is then the whole message."""
+    """If a message goes on after its command, the text of the finding is the whole message."""
     message = "/y is not mounted: run `mount /y` as root; in a container, start that with --privileged, or bind it in"
     assert split(message) == (message, "mount /y")
 
 
 def test_versions(tmp_path: Path) -> None:
-    """What each says of itself; who says nothing, cannot be run or is killed is told from it."""
+    """A version is the one that the emulator prints; one that prints none, cannot be run or is killed has a reason."""
     for name, script in (
         ("qemu-good", "echo qemu-good version 10.0.13 '(Debian)'"),
         ("qemu-silent", "exit 0"),
@@ -164,7 +164,7 @@ def test_versions(tmp_path: Path) -> None:
 
 
 def test_few_emulators_are_asked_at_once(tmp_path: Path) -> None:
-    """Each maps megabytes of its own: in a pod of 128 MiB many of them would keep each other from answering."""
+    """At most two emulators run at once: each maps megabytes, and a pod of 128 MiB has no room for many."""
     (tmp_path / "running").mkdir()
     count = f"touch {tmp_path}/running/$0; ls {tmp_path}/running | wc -l >>{tmp_path}/counts; rm {tmp_path}/running/$0"
     for number in range(32):

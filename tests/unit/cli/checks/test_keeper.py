@@ -1,4 +1,4 @@
-"""What a daemon's status says, as findings: states that take a while to come about."""
+"""Findings made from a daemon's status, for states that take a while to come about."""
 
 import argparse
 from typing import Any
@@ -61,7 +61,7 @@ def row(state: str, reason: str = "why") -> list[dict[str, str]]:
     ],
 )
 def test_states(said: dict[str, Any], check: str, level: Level, remedy: str) -> None:
-    """Each comes as one finding beside the one that it runs; what is to be typed changes something, or is not there."""
+    """Each state is one finding beside the one that the daemon runs; its remedy changes something, or is empty."""
     runs, found = of_daemon(scene(said))
     assert (runs.check, runs.level) == ("runs", Level.OK)
     assert (found.check, found.level) == (check, level)
@@ -69,19 +69,19 @@ def test_states(said: dict[str, Any], check: str, level: Level, remedy: str) -> 
 
 
 def test_states_that_need_nothing() -> None:
-    """Served by others, waiting for an emulator or disabled on purpose is as it should be."""
+    """Handlers that a foreign entry serves, that wait for an emulator or that are disabled make no finding."""
     for state in ("registered", "served_elsewhere", "waiting", "disabled"):
         assert [each.check for each in of_daemon(scene(status(handlers=row(state))))] == ["runs"]
 
 
 def test_what_a_problem_says_to_run_is_the_remedy() -> None:
-    """The daemon's own words are used."""
+    """The text and the remedy of the finding are those of the daemon's own message."""
     _, found = of_daemon(scene(status("degraded", problem="/y is mounted read-only: run `mount -o remount,rw /y`")))
     assert (found.text, found.remedy) == ("/y is mounted read-only", "mount -o remount,rw /y")
 
 
 def test_without_a_status() -> None:
-    """What cannot be read is a warning, and what is closed to us is not seen."""
+    """A missing status is a warning, one that we may not read is unseen, and one of an ended daemon is a failure."""
     (found,) = of_daemon(scene(None, error="/state/status.json: Permission denied: run this as root"))
     assert found.level is Level.UNSEEN
     (found,) = of_daemon(scene(None))
@@ -92,7 +92,11 @@ def test_without_a_status() -> None:
 
 @pytest.mark.parametrize(("contained", "level"), [(True, Level.UNSEEN), (False, Level.FAILURE)])
 def test_the_config_of_a_daemon_elsewhere(monkeypatch: pytest.MonkeyPatch, contained: bool, level: Level) -> None:
-    """Its status names a file in its own container, which another one that shares the state directory cannot read."""
+    """A config that is missing here, and that only a daemon's status names, is unseen in a container.
+
+    The daemon may run in another container that shares the state directory.  On a host the missing config is a
+    failure.
+    """
     monkeypatch.setattr(keeper, "in_container", lambda: contained)
     missing = scene(status())._replace(config_path="/nowhere/binfmtd.toml", config_error="cannot be read")
     (only,) = of_config(Scene(*missing))

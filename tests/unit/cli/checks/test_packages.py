@@ -1,4 +1,4 @@
-"""Packages whose scripts meet a sealed instance."""
+"""Findings about packages whose scripts call update-binfmts while the instance is sealed."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from binfmtd.model.finding import Level
 
 
 def test_which_packages_register(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those with a script that calls update-binfmts, each once, without its architecture."""
+    """A package with a script that calls update-binfmts is listed once, without its architecture."""
     for name, text in (
         ("one.postinst", "update-binfmts --import one"),
         ("one.prerm", "update-binfmts --package one --remove"),
@@ -26,7 +26,7 @@ def test_which_packages_register(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_what_is_said_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A warning that installs the hook for apt; once it is there, nothing is wrong."""
+    """Such packages are a warning with a remedy that installs the hook for apt; with the hook nothing is wrong."""
     monkeypatch.setattr(managers, "APT_HOOK", str(tmp_path / "hook"))
     assert list(of_packages(())) == []
     (found,) = of_packages(("one", "two"))

@@ -1,4 +1,4 @@
-"""Which drop-in is meant, and the errors that come before any work."""
+"""The choice of the drop-in, and the errors that come before any work."""
 
 import os
 import sys
@@ -34,7 +34,7 @@ BINFMT = (sys.executable, "-c", "from binfmtd.cli.compat.main import entry; entr
     ],
 )
 def test_choice(words: str, named: str, chosen: str) -> None:
-    """--reset as the first word tells by itself, then the variable, then -dir."""
+    """``--reset`` as the first word decides alone; without it the variable decides, and then ``-dir``."""
     assert choose(words.split(), {"BINFMTD_COMPAT": named}) == chosen
     if not named:
         assert choose(words.split(), {}) == chosen
@@ -58,7 +58,7 @@ def test_unknown() -> None:
     ],
 )
 def test_odd_surroundings(words: str, variables: dict[str, str], last: str) -> None:
-    """A variable that makes no sense is one clear line, exit status 2, and nothing on stdout."""
+    """A variable with an invalid value is one clear line, exit status 2, and nothing on stdout."""
     result = run([*BINFMT, *words.split()], env=os.environ | variables)
     assert (result.status, result.stdout) == (2, "")
     assert result.stderr.startswith(last)
@@ -67,14 +67,14 @@ def test_odd_surroundings(words: str, variables: dict[str, str], last: str) -> N
 
 @pytest.mark.parametrize("words", ["--reset -p", "--reset -p maybe", "--reset -x", "--reset extra"])
 def test_multiarch_usage(words: str) -> None:
-    """Options that multiarch/qemu-user-static does not have, or without yes or no, end with the usage and 2."""
+    """An option that multiarch/qemu-user-static lacks, or one without yes or no, ends with the usage and 2."""
     result = run([*BINFMT, *words.split()])
     assert (result.status, result.stdout) == (2, "")
     assert "\nusage: [--reset] [-p|--persistent yes|no]" in result.stderr
 
 
 def test_help() -> None:
-    """Help goes to stderr and succeeds, an unknown flag ends with 2 and the same text."""
+    """Help goes to stderr and succeeds; an unknown flag ends with 2 and the help text."""
     wanted = run([*BINFMT, "-help"])
     wrong = run([*BINFMT, "--fix"])
     assert (wanted.status, wanted.stdout, wrong.status, wrong.stdout) == (0, "", 2, "")
@@ -83,7 +83,7 @@ def test_help() -> None:
 
 
 def test_version_without_emulators(tmp_path: Path) -> None:
-    """The version is one line on stderr; without any emulator QEMU's is unknown."""
+    """The version is one line on stderr; without any emulator, QEMU's version is unknown."""
     result = run([*BINFMT, "--version"], env=os.environ | {"QEMU_BINARY_PATH": str(tmp_path)})
     assert (result.status, result.stdout) == (0, "")
     program, qemu, go = result.stderr.split(" ")
@@ -99,7 +99,7 @@ def test_version_without_emulators(tmp_path: Path) -> None:
     ],
 )
 def test_version_of_the_emulators(said: str, version: str, tmp_path: Path) -> None:
-    """QEMU's version is what an emulator that is there says of itself, as in QEMU's tags."""
+    """QEMU's version is the one that an installed emulator prints, written as in QEMU's tags."""
     (tmp_path / "my-qemu-s390x-static").write_text(f"#!/bin/sh\necho '{said}'\n")
     (tmp_path / "my-qemu-s390x-static").chmod(0o755)
     variables = {"QEMU_BINARY_PATH": str(tmp_path), "QEMU_BINARY_PREFIX": "my-"}
@@ -108,7 +108,10 @@ def test_version_of_the_emulators(said: str, version: str, tmp_path: Path) -> No
 
 
 def test_options_are_variables_but_for_those_of_binfmtd(capsys: pytest.CaptureFixture[str]) -> None:
-    """`binfmt` takes no such option, but a variable; a command of `binfmtd` keeps its options, or it would not work."""
+    """A message of `binfmt` names variables in place of options, except within a command of `binfmtd`.
+
+    `binfmt` takes no such option, and the command of `binfmtd` would not work without it.
+    """
     log_error(StateError("name another with --state-dir, then run `binfmtd reload --state-dir /run/binfmtd`"))
     said = "error: name another with BINFMTD_STATE_DIR, then run `binfmtd reload --state-dir /run/binfmtd`\n"
     assert capsys.readouterr().err == said

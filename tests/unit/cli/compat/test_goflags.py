@@ -31,7 +31,7 @@ FLAGS = (Flag("install", "a text"), Flag("mount", "another", "/default"), Flag("
     ],
 )
 def test_values(line: str, texts: dict[str, str], switches: dict[str, bool]) -> None:
-    """One or two dashes, = or a blank, the last one holds; all ends at the first word that is no flag."""
+    """Flags have one or two dashes, = or a blank; the last one counts, and the first word that is no flag ends them."""
     given = parse(line.split(), "binfmt", FLAGS)
     assert (given.texts, given.switches) == (texts, switches)
 
@@ -49,7 +49,7 @@ def test_values(line: str, texts: dict[str, str], switches: dict[str, bool]) -> 
     ],
 )
 def test_errors(words: list[str], message: str) -> None:
-    """What is wrong comes first, in Go's words, then the usage; the exit status is 2."""
+    """The error comes first, in Go's words, then the usage; the exit status is 2."""
     with pytest.raises(UsageError) as raised:
         parse(words, "binfmt", FLAGS)
     first, *usage = str(raised.value).split("\n")

@@ -1,4 +1,4 @@
-"""The list ``supported``, and what platforms are called."""
+"""The list ``supported``, and the names of platforms."""
 
 import pytest
 
@@ -15,7 +15,7 @@ EVERY = [f"{name}/{level}" for name, levels in LEVELS.items() for level in level
 
 
 def platforms(native: str | None, *running: str) -> list[str]:
-    """Return the list where just these run."""
+    """Return the list on a host where exactly these programs run."""
 
     def probe(_: str, program: bytes) -> Attempt:
         runs = PROGRAMS[program] in running
@@ -35,23 +35,23 @@ def platforms(native: str | None, *running: str) -> list[str]:
         ("arm", "arm arm/v6", "arm/v6"),
         ("arm", "arm", "arm/v5"),
         ("alpha", "alpha s390x", "alpha s390x"),  # no OCI platform of its own
-        ("riscv64", "", "riscv64"),  # what we are ourselves does run
+        ("riscv64", "", "riscv64"),  # the native one always runs
         (None, "s390x", "s390x"),
     ],
 )
 def test_supported(native: str | None, running: str, expected: str) -> None:
-    """What we are comes first, with its levels; then what runs, in the original's order; Arm by its versions."""
+    """The native platform comes first, with its levels, then those that run in the original's order; Arm by version."""
     assert platforms(native, *running.split()) == expected.split()
 
 
 def test_the_whole_order() -> None:
-    """Everything at once comes in the order of tonistiigi/binfmt, and nothing beyond its list."""
+    """All platforms come in the order of tonistiigi/binfmt, and none is listed that it does not list."""
     first = ["amd64", "amd64/v2", "amd64/v3", "amd64/v4", "arm64", "riscv64", "ppc64", "ppc64le", "s390x", "386"]
     assert platforms(None, *EVERY) == [*first, "mips64le", "mips64", "loong64", "arm/v7", "arm/v6"]
 
 
 def test_levels_are_not_asked_of_what_does_not_run() -> None:
-    """A level without its architecture is not claimed."""
+    """A level is not listed if its architecture does not run."""
     assert platforms("s390x", "x86_64/v3", "arm/v7") == ["s390x"]
 
 
@@ -60,7 +60,7 @@ def test_levels_are_not_asked_of_what_does_not_run() -> None:
     [("linux/arm64/v8", "arm64"), ("x86_64", "amd64"), ("i386", "386"), ("armhf", "arm"), ("mips64el", "mips64le")],
 )
 def test_names_are_those_of_go(token: str, name: str) -> None:
-    """Whatever spelling was given, the log says Go's name; QEMU's where Go has none."""
+    """The log has Go's name, whatever spelling was given, and QEMU's if Go has none."""
     row = architecture_of(token)
     assert row is not None
     assert go_name(row) == name
@@ -70,6 +70,6 @@ def test_names_are_those_of_go(token: str, name: str) -> None:
 
 @pytest.mark.parametrize("name", ORDER)
 def test_native(name: str) -> None:
-    """What we are ourselves is told by the head of a program."""
+    """The native architecture is that of a program's head."""
     assert native_architecture(tiny_program(CATALOG[name])) == name
     assert native_architecture(b"#!/bin/sh") is None

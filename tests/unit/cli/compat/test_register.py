@@ -1,4 +1,4 @@
-"""Which handlers the images register that know no list of platforms."""
+"""The handlers that the images without a list of platforms register."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from binfmtd.model.handler import Flags
 
 
 def test_every_architecture_with_an_emulator(tmp_path: Path) -> None:
-    """What has an emulator at one of the paths and does not run natively gets a handler; a plain file is none."""
+    """A foreign architecture gets a handler if an executable emulator lies at one of the paths."""
     for name, mode in (("qemu-arm-static", 0o755), ("qemu-mips", 0o755), ("qemu-i386", 0o755), ("qemu-alpha", 0o644)):
         (tmp_path / name).touch(mode)
     patterns = [f"{tmp_path}/qemu-{{name}}-static", f"{tmp_path}/qemu-{{name}}"]
@@ -18,7 +18,7 @@ def test_every_architecture_with_an_emulator(tmp_path: Path) -> None:
 
 
 def test_even_without_emulators() -> None:
-    """For others' roots every architecture is declared, with the path as it is."""
+    """For other root directories every foreign architecture is declared, and its path is not looked at."""
     declared = list(every_architecture({"x86_64"}, ["/nowhere/qemu-{name}-static"], Flags.NONE, even_without=True))
     assert [each.architecture for each in declared] == [name for name in CATALOG if name != "x86_64"]
     assert {each.interpreters for each in declared} >= {("/nowhere/qemu-arm-static",)}

@@ -1,4 +1,4 @@
-"""Which entries a word of --uninstall means."""
+"""The entries that a word of --uninstall selects."""
 
 import pytest
 
@@ -48,24 +48,24 @@ NAMES = (
     ],
 )
 def test_words(words: str, expected: list[tuple[str, list[str]]]) -> None:
-    """A platform is QEMU's name; a glob means what it matches, and what matches nothing those that end in it.
+    """A word is QEMU's name for a platform, and a glob; if it matches no entry, it selects those that end in it.
 
-    WSLInterop and stand-ins are never meant.
+    WSLInterop and stand-ins are never selected.
     """
     assert [(label, list(names)) for label, names in select(words, NAMES)] == expected
 
 
 def test_a_star_means_all_that_may_go() -> None:
-    """``*`` spares WSLInterop and stand-ins."""
+    """``*`` selects every entry but WSLInterop and stand-ins."""
     spared = {"WSLInterop", "WSLInterop-late", ".binfmtd~qemu-arm"}
     assert {name for _, names in select("*", NAMES) for name in names} == set(NAMES) - spared
 
 
 def test_a_name_with_the_characters_of_a_glob() -> None:
-    """Where the glob finds nothing, what is equal to the word is meant."""
+    """If the glob matches nothing, the entry whose name equals the word is selected."""
     assert list(select("odd[1]", ["odd[1]", "x-odd[1]"])) == [("odd[1]", ("odd[1]",))]
 
 
 def test_two_that_end_in_it() -> None:
-    """Where several end in the word all of them go, in one line."""
+    """If several names end in the word, all of them are selected, in one line."""
     assert list(select("arm64", ["b-aarch64", "a-aarch64"])) == [("aarch64", ("a-aarch64", "b-aarch64"))]
