@@ -1,4 +1,4 @@
-"""For tests on the real kernel: an instance of binfmt_misc of their own, and the daemon in it."""
+"""Fixtures for tests on the real kernel: a private instance of binfmt_misc, and the daemon in it."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ from support.daemon import Daemon
 from support.instance import Instance, LentOutError, UnavailableError
 from support.log_events import undocumented
 
-# Nearly half of the time of all kernel tests; `make test` leaves them out, `.ci/run` does not.
+# These take nearly half of the time of all kernel tests. `make test` leaves them out, `.ci/run` does not.
 SLOW = {
     "doctor",
     "test_binfmt.py",
@@ -34,9 +34,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def _instances() -> bool:
-    """Return whether there is one instance for all, the machine's own, lent out to one test after another.
+    """Return True if all tests share one instance, the machine's own, which is lent to one test after another.
 
-    Skips where this machine has none to give; in CI that fails, or nothing would be tested.
+    Skips if this machine has no instance to give. In CI that fails, because nothing would be tested.
     """
     try:
         with Instance() as instance:
@@ -49,14 +49,14 @@ def _instances() -> bool:
 
 @pytest.fixture(scope="session")
 def private_instances(_instances: bool) -> None:
-    """Skip where there is one instance for all: for tests of what only instances of user namespaces have."""
+    """Skip if all tests share one instance: for tests of features that only instances of user namespaces have."""
     if _instances:
         pytest.skip("user namespaces have instances of their own from Linux 6.7 on")
 
 
 @pytest.fixture
 def lent_instance(_instances: bool, instance: Instance) -> Instance:
-    """Return the machine's own instance, in the first user namespace: for tests of what only a host does."""
+    """Return the machine's own instance, in the first user namespace: for tests of what happens only on a host."""
     if not _instances:
         pytest.skip("takes a machine's own instance, which only a virtual machine of `make kernels` lends out")
     return instance
@@ -71,21 +71,21 @@ def _make() -> Instance:
 
 @pytest.fixture
 def instance(_instances: bool) -> Iterator[Instance]:
-    """Yield an empty instance that is this test's alone."""
+    """Yield an empty instance that only this test uses."""
     with _make() as instance:
         yield instance
 
 
 @pytest.fixture(scope="module")
 def module_instance(_instances: bool) -> Iterator[Instance]:
-    """Yield an instance that the tests of one module share: for tests that leave it as they found it."""
+    """Yield an instance that the tests of one module share; each of them leaves it as it found it."""
     with _make() as instance:
         yield instance
 
 
 @pytest.fixture
 def make_instance(_instances: bool) -> Iterator[Callable[[], Instance]]:
-    """Yield what makes one more instance, for tests that need several."""
+    """Yield a function that makes one more instance, for tests that need several."""
     made: list[Instance] = []
 
     def make() -> Instance:
@@ -104,8 +104,8 @@ StartDaemon = Callable[..., Daemon]
 def start_daemon(instance: Instance, tmp_path: Path) -> Iterator[StartDaemon]:
     """Yield ``start(config, options, directory, ready=True, environment=None)``, which starts a daemon in ``instance``.
 
-    The same directory again means the same state. It is killed at the end; of a failed test its log is shown.  Whatever
-    a daemon logged in any test has to be in docs/logging.md.
+    A daemon in the same directory has the same state. All daemons are killed at the end; the log of a failed test is
+    shown. Every event that a daemon logged in any test has to be in docs/logging.md.
     """
     started: list[Daemon] = []
 
@@ -128,7 +128,7 @@ def start_daemon(instance: Instance, tmp_path: Path) -> Iterator[StartDaemon]:
     yield start
     for daemon in started:
         daemon.close()
-        # pytest shows it where the test failed
+        # pytest shows this output if the test failed
         print(f"log of daemon {daemon.pid}, which ended with {daemon.process.returncode}:\n{daemon.log_text()}")
     said = [line for daemon in started for line in daemon.logs() if line["event"] is not None]
     assert not {missing for line in said if (missing := undocumented(line))}, "docs/logging.md lacks these"

@@ -1,4 +1,4 @@
-"""``binfmt``, the drop-in for tonistiigi/binfmt: what it prints and what is registered afterwards."""
+"""``binfmt``, the drop-in for tonistiigi/binfmt: its output, and what is registered afterwards."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def binfmt(instance: Instance, tmp_path: Path) -> DropIn:
 
 
 def document(supported: list[str], emulators: list[str]) -> str:
-    """Return what Go's json.MarshalIndent makes of it, indented by two."""
+    """Return the document as Go's json.MarshalIndent writes it, indented by two."""
 
     def array(names: list[str]) -> str:
         return "[\n" + ",\n".join(f'    "{name}"' for name in names) + "\n  ]" if names else "null"
@@ -38,13 +38,13 @@ def document(supported: list[str], emulators: list[str]) -> str:
 
 
 def supported(result: Result) -> list[str]:
-    """Return that list of the document."""
+    """Return the list ``supported`` of the document."""
     found: list[str] = result.json["supported"]
     return found
 
 
 def test_setup_qemu_action(binfmt: DropIn, instance: Instance) -> None:
-    """The four calls of docker/setup-qemu-action print what they print with tonistiigi/binfmt, and do what they do."""
+    """The four calls of docker/setup-qemu-action print and register the same as with tonistiigi/binfmt."""
     version = binfmt("--version")
     assert (version.status, version.stdout) == (0, "")
     assert re.fullmatch(r"binfmt/\S+ qemu/v\d+\.\d+\S* go/\S+\n", version.stderr)
@@ -75,7 +75,7 @@ def test_setup_qemu_action(binfmt: DropIn, instance: Instance) -> None:
 
 
 def test_names_spellings_and_errors(binfmt: DropIn, instance: Instance) -> None:
-    """Every spelling is understood, the log says Go's name; what is unknown, double, native or missing has its line."""
+    """All spellings are accepted, the log has Go's name; an unknown, repeated, native or missing one has its line."""
     host = os.uname().machine
     result = binfmt(f"-install linux/s390x,S390X,foo,arm64,{host},qemu-s390x")
     first, second, unknown, missing, native, entry = result.stderr.splitlines()
@@ -93,7 +93,7 @@ def test_names_spellings_and_errors(binfmt: DropIn, instance: Instance) -> None:
 
 
 def test_an_architecture_beyond_the_list(binfmt: DropIn, instance: Instance) -> None:
-    """What the original does not know, and QEMU does, is installed by QEMU's name."""
+    """An architecture that only QEMU has, and the original does not, is installed by QEMU's name."""
     binfmt.add("hexagon")
     result = binfmt("--install hexagon")
     assert (result.status, result.stderr) == (0, "installing: hexagon OK\n")
@@ -110,7 +110,7 @@ def test_an_architecture_beyond_the_list(binfmt: DropIn, instance: Instance) -> 
     ],
 )
 def test_variables(binfmt: DropIn, instance: Instance, variables: dict[str, str], entry: str, flags: str) -> None:
-    """The variables of the original say where emulators are, what they and entries are called, and P; ours says C."""
+    """The original's variables set the directory, the prefix of names, and flag P; a variable of binfmtd sets C."""
     (binfmt.emulators / "my-qemu-s390x").hardlink_to(binfmt.emulators / "qemu-s390x")
     result = binfmt("--install s390x", **variables)
     assert result.stderr == "installing: s390x OK\n"
@@ -120,7 +120,7 @@ def test_variables(binfmt: DropIn, instance: Instance, variables: dict[str, str]
 
 
 def test_only_the_static_name(instance: Instance, tmp_path: Path) -> None:
-    """Where an emulator is there under Debian's older name alone, that one is taken."""
+    """An emulator that exists only under Debian's older name (-static) is used."""
     binfmt = DropIn(instance, tmp_path)
     binfmt.add("s390x", suffix="-static")
     assert binfmt("--install all").stderr == "installing: s390x OK\n"
@@ -128,7 +128,7 @@ def test_only_the_static_name(instance: Instance, tmp_path: Path) -> None:
 
 
 def test_uninstall(binfmt: DropIn, instance: Instance) -> None:
-    """An entry goes by platform, by its name or by a glob, and its stand-in with it; WSLInterop stays."""
+    """An entry is removed by platform, by its name or by a glob, with its stand-in; WSLInterop is never removed."""
     binfmt.register("s390x")
     binfmt.register("riscv64")
     binfmt.register("riscv64", entry=".binfmtd~qemu-riscv64")
@@ -149,7 +149,7 @@ def test_uninstall(binfmt: DropIn, instance: Instance) -> None:
 
 
 def test_uninstall_leaves_a_stand_in_that_a_daemon_makes_meanwhile(binfmt: DropIn, instance: Instance) -> None:
-    """Stand-ins are removed before the entries; what a daemon of another state directory registers then, serves."""
+    """Stand-ins are removed before the entries; one that a daemon with another state directory then makes, serves."""
     binfmt.register("riscv64")
     binfmt.register("riscv64", entry=".binfmtd~qemu-riscv64")
     with DirectoryWatch(instance.directory, IN_DELETE) as watch:
@@ -159,7 +159,7 @@ def test_uninstall_leaves_a_stand_in_that_a_daemon_makes_meanwhile(binfmt: DropI
 
 
 def test_emulators_are_what_is_enabled(binfmt: DropIn, instance: Instance) -> None:
-    """``emulators`` is every enabled entry, whoever owns it, by name; stand-ins are none; odd names stay readable."""
+    """``emulators`` lists every enabled entry by name, foreign ones too, but no stand-in; odd names stay readable."""
     for name in (b"b", b"a", b"off", b".binfmtd~a", b"l\xe4t"):
         instance.register(b":%s:E::x%d::/usr/bin/true:" % (name, len(name)))
     instance.write("off", b"0")
@@ -171,13 +171,13 @@ def test_emulators_are_what_is_enabled(binfmt: DropIn, instance: Instance) -> No
     [("--install s390x,foo", 1), ("--install alpha", 1), ("--install all --uninstall nothing", 0)],
 )
 def test_strict(binfmt: DropIn, line: str, status: int) -> None:
-    """With --strict a platform that cannot be installed makes it exit with 1; without, with 0."""
+    """With --strict the exit status is 1 if a platform cannot be installed, otherwise 0."""
     assert binfmt(line).status == 0
     assert binfmt(f"--strict {line}").status == status
 
 
 def test_no_gap_when_both(binfmt: DropIn, instance: Instance) -> None:
-    """Uninstalled and installed in one run, an entry is registered anew with no execution failing meanwhile."""
+    """An entry that is uninstalled and installed in one run is registered anew, and no execution fails meanwhile."""
     assert binfmt("--install s390x").status == 0
     program, going = binfmt.program("s390x"), binfmt.emulators / "going"
     going.touch()
@@ -195,7 +195,7 @@ def test_no_gap_when_both(binfmt: DropIn, instance: Instance) -> None:
 
 
 def test_several_at_once(binfmt: DropIn, instance: Instance) -> None:
-    """Containers that all do the same at the same time, each with its own state, all succeed."""
+    """Four containers that run the same command at once, each with its own state directory, all succeed."""
     for _ in range(3):
         running = [
             instance.popen(
@@ -215,7 +215,7 @@ def test_several_at_once(binfmt: DropIn, instance: Instance) -> None:
 
 
 def test_what_cannot_come_back_goes(binfmt: DropIn, instance: Instance) -> None:
-    """Uninstalled and installed, an entry whose emulator is not there any more is gone, and the log says why."""
+    """An entry that is uninstalled and installed, but whose emulator is gone, is removed; the log has the reason."""
     assert binfmt("--install all").status == 0
     (binfmt.emulators / "qemu-s390x").unlink()
     result = binfmt("--uninstall qemu-* --install riscv64,s390x")
@@ -228,7 +228,7 @@ def test_what_cannot_come_back_goes(binfmt: DropIn, instance: Instance) -> None:
 
 
 def test_all_after_uninstall_of_some(binfmt: DropIn, instance: Instance) -> None:
-    """``all`` means what does not run once the uninstalling is done."""
+    """``all`` means the architectures that do not run after the uninstalling."""
     assert binfmt("--install all").status == 0
     riscv64 = instance.inode("qemu-riscv64")
     result = binfmt("--uninstall s390x --install all")
@@ -240,7 +240,7 @@ def test_all_after_uninstall_of_some(binfmt: DropIn, instance: Instance) -> None
 
 
 def test_switched_off(binfmt: DropIn, instance: Instance) -> None:
-    """An instance that is switched off as a whole is switched on to install, and entries that work are left."""
+    """Installing switches on an instance that is switched off as a whole, and leaves entries that work."""
     assert binfmt("--install all").status == 0
     before = state(instance)
     instance.write("status", b"0")
@@ -252,7 +252,7 @@ def test_switched_off(binfmt: DropIn, instance: Instance) -> None:
 
 
 def test_beside_a_daemon(instance: Instance, start_daemon: StartDaemon, binfmt: DropIn) -> None:
-    """Beside a daemon nothing is written: 0 if what is wanted is there; else 1, and the line that its config lacks."""
+    """Beside a daemon nothing is written: status 0 if all is as asked, else 1 and the line that its config lacks."""
     paths = f"[emulators]\npaths = ['{binfmt.emulators}/qemu-{{name}}']\n"
     daemon = start_daemon(f"architectures = ['s390x']\n{paths}")
     binfmt.state_directory = daemon.state_directory
@@ -280,9 +280,9 @@ def test_beside_a_daemon(instance: Instance, start_daemon: StartDaemon, binfmt: 
     [("remount,bind,ro", ": Read-only file system: "), ("remount,ro", ": binfmt_misc is sealed ")],
 )
 def test_read_only(binfmt: DropIn, instance: Instance, how: str, said: str) -> None:
-    """A read-only mount or a sealed instance: the document is printed, the last line has reason and remedy, and 1.
+    """With a read-only mount or a sealed instance the last line has reason and remedy, and the exit status is 1.
 
-    What is there already is no failure.
+    The document is printed nevertheless. To install an entry that exists is no failure.
     """
     binfmt.register("riscv64")
     instance.shell(f"mount -o {how} {instance.mount_point}")
@@ -298,7 +298,7 @@ def test_read_only(binfmt: DropIn, instance: Instance, how: str, said: str) -> N
 
 
 def test_no_permission(binfmt: DropIn, instance: Instance) -> None:
-    """Without the permission to write it exits with 1, and the last line says what is lacking."""
+    """Without the permission to write the exit status is 1, and the last line names the permission."""
     instance.shell(f"chmod 0 {instance.mount_point}/register")
     unable = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
     command = binfmt.command("--install", "s390x")
@@ -311,8 +311,8 @@ def test_no_permission(binfmt: DropIn, instance: Instance) -> None:
 
 
 def test_not_mounted(binfmt: DropIn, instance: Instance, tmp_path: Path) -> None:
-    """Where none is mounted and none may be: the document with what is known, the reason last, exit status 1."""
-    # Always with --mount: without, an instance that is mounted elsewhere would do, and that may be the host's.
+    """Where none is mounted and none may be, the document has what is known, the reason is last, the status is 1."""
+    # Always with --mount: without it, an instance that is mounted elsewhere would be used, possibly the host's.
     instance.shell(f"umount {instance.mount_point}")  # uncovers the empty file system below, never the host's
     for line in ("--install s390x", ""):
         result = binfmt(f"--mount {tmp_path} {line}")
@@ -323,7 +323,7 @@ def test_not_mounted(binfmt: DropIn, instance: Instance, tmp_path: Path) -> None
 
 @pytest.mark.usefixtures("instance")
 def test_all_would_vanish(tmp_path: Path) -> None:
-    """Where all would end with our own mount nothing is registered: 1 and the reason; only to look is no error."""
+    """If all entries would end with our own mount, nothing is registered: status 1; without options it is no error."""
     mounted, emulators = tmp_path / "mounted", tmp_path / "bin"
     for directory in (mounted, emulators):
         directory.mkdir()
@@ -342,7 +342,7 @@ def test_all_would_vanish(tmp_path: Path) -> None:
 
 
 def test_bound_in_elsewhere(binfmt: DropIn, instance: Instance, tmp_path: Path) -> None:
-    """binfmt_misc that is bound in at another path is found by its type, and named by --mount."""
+    """binfmt_misc that is mounted at another path is found by its type, and can be named by --mount."""
     other = tmp_path / "binfmt_misc"
     other.mkdir()
     instance.shell(f"mount --bind {instance.mount_point} {other} && umount {instance.mount_point}")
@@ -351,7 +351,7 @@ def test_bound_in_elsewhere(binfmt: DropIn, instance: Instance, tmp_path: Path) 
 
 
 def test_closed_outputs(binfmt: DropIn, instance: Instance) -> None:
-    """With stdout closed or full it ends without a traceback, and what was asked for is done."""
+    """With stdout closed or full `binfmt` ends without a traceback, and the entries are registered."""
     command = " ".join(f"'{word}'" for word in binfmt.command("--install", "s390x"))
     closed = run(["sh", "-c", f"{command} >&-"])
     assert (closed.status, closed.stderr) == (0, "installing: s390x OK\n")
@@ -362,7 +362,7 @@ def test_closed_outputs(binfmt: DropIn, instance: Instance) -> None:
 
 
 def test_flags_are_those_of_the_original(binfmt: DropIn, instance: Instance) -> None:
-    """C is left out, as Debian did: a foreign set-uid program does not become root."""
+    """Flag C is left out, as in Debian: a foreign set-uid program does not become root."""
     assert binfmt("--install all").status == 0
     for name in instance.names():
         assert Flags.C.letters not in instance.read(name).splitlines()[2].removeprefix("flags: ")

@@ -1,4 +1,4 @@
-"""``binfmt --install`` where an entry of the name is there: what works is left, what is broken or stale is replaced."""
+"""``binfmt --install`` with an existing entry of the name: one that works is left, a broken or stale one replaced."""
 
 import json
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def equal(binfmt: DropIn) -> None:
 
 
 def same_content(binfmt: DropIn) -> None:
-    """As the same image shows in another container: another file, of the same content."""
+    """Register it, then put another file with the same content there, as in another container of the same image."""
     binfmt.register("s390x")
     binfmt.add("s390x")
 
@@ -48,7 +48,7 @@ def below_one_that_works(binfmt: DropIn) -> None:
 
 @pytest.mark.parametrize("there", [equal, same_content, debians_own, tonistiigis, below_one_that_works])
 def test_what_works_is_left(binfmt: DropIn, instance: Instance, there: Callable[[DropIn], None]) -> None:
-    """An entry of the name through which programs run stays, whatever it says."""
+    """An entry of the name through which programs run stays, whatever its interpreter and flags."""
     there(binfmt)
     before = state(instance)
     result = binfmt("--strict --install s390x")
@@ -58,13 +58,13 @@ def test_what_works_is_left(binfmt: DropIn, instance: Instance, there: Callable[
 
 
 def stale(binfmt: DropIn) -> None:
-    """F goes on with the old emulator after an upgrade."""
+    """Register it with F, then upgrade the emulator: the entry has the old one open."""
     binfmt.register("s390x")
     binfmt.put("s390x", EMULATOR.read_bytes() + b"newer")
 
 
 def stale_of_equal_size(binfmt: DropIn) -> None:
-    """The same size says nothing."""
+    """Register it with F, then put an emulator of equal size there: the size is no proof."""
     binfmt.put("s390x", EMULATOR.read_bytes() + b"older")
     binfmt.register("s390x")
     binfmt.put("s390x", EMULATOR.read_bytes() + b"newer")
@@ -76,7 +76,7 @@ def disabled(binfmt: DropIn) -> None:
 
 
 def not_in_containers(binfmt: DropIn) -> None:
-    """Without F the emulator would have to be in each container."""
+    """Register it without F: the emulator would have to be in each container."""
     binfmt.register("s390x", flags=Flags.NONE)
 
 
@@ -93,7 +93,7 @@ def of_another_architecture(binfmt: DropIn) -> None:
 
 
 def broken_file(binfmt: DropIn) -> None:
-    """The very path that is wanted, and what lay there was no emulator."""
+    """Register the wanted path while the file there is no emulator, then put the emulator there."""
     binfmt.put("s390x", Path("/usr/bin/false").read_bytes())
     binfmt.register("s390x")
     binfmt.add("s390x")
@@ -115,7 +115,7 @@ def broken_file(binfmt: DropIn) -> None:
 def test_what_is_broken_or_stale_is_replaced(
     binfmt: DropIn, instance: Instance, there: Callable[[DropIn], None]
 ) -> None:
-    """Any other entry of the name is replaced by one that works."""
+    """Every other entry of the name is replaced by one that works."""
     there(binfmt)
     result = binfmt("--strict --install s390x")
     assert (result.status, result.stderr) == (0, REPLACED)
@@ -125,7 +125,7 @@ def test_what_is_broken_or_stale_is_replaced(
 
 
 def test_all_replaces_what_is_stale(binfmt: DropIn, instance: Instance) -> None:
-    """``all`` is about what does not run, and replaces a stale entry of its own name, too."""
+    """``all`` is about architectures that do not run, and also replaces a stale entry of its own name."""
     stale(binfmt)
     assert binfmt("--install all").stderr == REPLACED
     before = state(instance)
@@ -135,7 +135,7 @@ def test_all_replaces_what_is_stale(binfmt: DropIn, instance: Instance) -> None:
 
 
 def test_the_trial_outlives_the_ledger(binfmt: DropIn, instance: Instance) -> None:
-    """What a trial found out the ledger vouches for; without the ledger (another container) the next one finds it."""
+    """The ledger has the result of a trial; without it (another container) the next trial has the same result."""
     assert binfmt("--install s390x").stderr == REPLACED
     before = state(instance)
     ledger = binfmt.state_directory / "ledger.json"
@@ -147,7 +147,7 @@ def test_the_trial_outlives_the_ledger(binfmt: DropIn, instance: Instance) -> No
 
 
 def test_an_entry_under_a_broken_one(binfmt: DropIn, instance: Instance) -> None:
-    """Where somebody else's broken entry takes the programs, ours comes to lie above it; the other stays."""
+    """If a broken foreign entry takes the programs, ours is registered above it, and the foreign one stays."""
     binfmt.register("s390x")
     binfmt.register("s390x", "/usr/bin/qemu-riscv64", entry="newer")
     other = state(instance)["newer"]
@@ -159,7 +159,7 @@ def test_an_entry_under_a_broken_one(binfmt: DropIn, instance: Instance) -> None
 
 
 def test_an_emulator_that_is_another_ones(binfmt: DropIn, instance: Instance) -> None:
-    """What is registered and cannot run its programs is a failure, the first time and the next."""
+    """An entry that is registered, but cannot run its programs, is a failure, the first time and the next."""
     binfmt.put("s390x", Path("/usr/bin/qemu-riscv64").read_bytes())
     for _ in range(2):
         result = binfmt("--strict --install s390x")
@@ -171,7 +171,7 @@ def test_an_emulator_that_is_another_ones(binfmt: DropIn, instance: Instance) ->
 
 
 def test_served_by_another_name(binfmt: DropIn, instance: Instance) -> None:
-    """What runs by an entry of another name is none of ``all``; asked for by name it is installed as well."""
+    """``all`` leaves out an architecture that an entry of another name runs; asked for by name it is installed."""
     binfmt.register("s390x", entry="other")
     assert binfmt("--install all").stderr == ""
     assert binfmt("--install s390x").stderr == REPLACED
@@ -179,7 +179,7 @@ def test_served_by_another_name(binfmt: DropIn, instance: Instance) -> None:
 
 
 def test_replacing_leaves_no_gap(binfmt: DropIn, instance: Instance) -> None:
-    """An emulator without flag F that serves outside of containers goes on serving until its successor stands."""
+    """An emulator without flag F that serves outside of containers serves on until its successor stands."""
     not_in_containers(binfmt)
     program = binfmt.program("s390x")
     with (binfmt.emulators / "fails").open("w+") as fails:

@@ -1,4 +1,4 @@
-"""Does a build survive?  The benchmark's disturbances in small numbers, beside two processes that execute."""
+"""A build survives the benchmark's disturbances, in small numbers, beside two processes that execute."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -31,7 +31,7 @@ from binfmtd.model.standin import stand_in_name
 
 StartDaemon = Callable[..., Daemon]
 
-STATUS = 42  # with which the program ends
+STATUS = 42  # the exit status of the program
 REPETITIONS = 3  # ten repairs in ten seconds would be contention
 WRITES = (*BY_NAME, ANOTHER_INTERPRETER, ALL_UNINSTALLED, RESET_BY_NAME, FLUSH, SWITCHED_OFF, UNMOUNTED)
 
@@ -45,7 +45,7 @@ def host(instance: Instance, tmp_path: Path) -> Host:
 
 @contextmanager
 def executing(host: Host) -> Iterator[Callable[[], list[list[Outcome]]]]:
-    """Two processes; yields what ends them and returns their outcomes."""
+    """Execute in two processes; yield a function that ends them and returns their outcomes."""
     program = foreign_program(host.directory / "program", CATALOG[ARCHITECTURE])
     with ExitStack() as stack:
         loops = [stack.enter_context(ExecLoop(host.instance, program)) for _ in range(2)]
@@ -54,7 +54,7 @@ def executing(host: Host) -> Iterator[Callable[[], list[list[Outcome]]]]:
 
 @pytest.mark.parametrize("kind", BY_NAME, ids=lambda kind: kind.what)
 def test_by_name(host: Host, start_daemon: StartDaemon, kind: Disturbance) -> None:
-    """By default nothing that a program does to an entry by its name makes an execution fail."""
+    """By default no execution fails, whatever another program does to an entry by its name."""
     start_daemon(host.config)
     both = {entry for name in EMULATORS for entry in (name, stand_in_name(name))}
     with executing(host) as stop:
@@ -67,7 +67,7 @@ def test_by_name(host: Host, start_daemon: StartDaemon, kind: Disturbance) -> No
 
 
 def test_sealed(host: Host, start_daemon: StartDaemon) -> None:
-    """In a sealed instance nothing makes an execution fail, be it a flush or an unmount."""
+    """In a sealed instance no execution fails, not even during a flush or an unmount."""
     start_daemon("sealed = true\n" + host.config)
     with executing(host) as stop:
         for kind in WRITES:

@@ -1,4 +1,4 @@
-"""Every architecture of the catalog, by running: the tiny program, the real emulator, the real kernel."""
+"""Every architecture of the catalog runs its tiny program with the real emulator on the real kernel."""
 
 import os
 import shutil
@@ -20,13 +20,13 @@ EMULATORS = {name: f"/usr/bin/qemu-{name}" for name in CATALOG}
 
 @pytest.fixture(scope="module")
 def native() -> frozenset[str]:
-    """Return what runs here without an emulator, asked outside of all instances."""
+    """Return the architectures that run here without an emulator, found outside of all instances."""
     return find_native(None)
 
 
 @pytest.fixture(scope="module")
 def registered(module_instance: Instance) -> Iterator[Instance]:
-    """Yield an instance with an entry for every architecture that has an emulator, native ones left out."""
+    """Yield an instance with an entry for every architecture that has an emulator and is not native."""
     native = find_native(None)
     for name, architecture in CATALOG.items():
         if name not in native and os.path.exists(EMULATORS[name]):
@@ -38,7 +38,7 @@ def registered(module_instance: Instance) -> Iterator[Instance]:
 
 @pytest.fixture
 def program(tmp_path: Path, architecture: Architecture) -> Path:
-    """Return the architecture's tiny program, as a file."""
+    """Return a file with the architecture's tiny program."""
     path = tmp_path / "program"
     path.write_bytes(tiny_program(architecture))
     path.chmod(0o755)
@@ -47,7 +47,7 @@ def program(tmp_path: Path, architecture: Architecture) -> Path:
 
 @pytest.mark.parametrize("architecture", CATALOG.values(), ids=lambda architecture: architecture.name)
 def test_runs(registered: Instance, native: frozenset[str], architecture: Architecture, program: Path) -> None:
-    """The kernel runs the program, through the entry or by itself, and its exit status is 42; in a chroot, too."""
+    """The kernel runs the program natively or through its entry, with exit status 42, also in a chroot."""
     name = architecture.name
     if name not in native and not os.path.exists(EMULATORS[name]):
         pytest.skip(f"{EMULATORS[name]} is not installed: apt-get install qemu-user")
@@ -59,11 +59,11 @@ def test_runs(registered: Instance, native: frozenset[str], architecture: Archit
 
 
 def test_runs_only_through_its_entry(instance: Instance, native: frozenset[str], tmp_path: Path) -> None:
-    """Without any entry exactly those run that the test for native architectures names."""
+    """Without any entry exactly those architectures run that the test for native ones returns."""
     for name, architecture in CATALOG.items():
         (tmp_path / name).write_bytes(tiny_program(architecture))
         (tmp_path / name).chmod(0o755)
-    # By execve itself: what goes through execvp or a shell would try the program as a script.
+    # By execve itself: execvp or a shell would try the program as a script.
     script = (
         "import os, sys\n"
         "for path in sys.argv[1:]:\n"
@@ -79,7 +79,7 @@ def test_runs_only_through_its_entry(instance: Instance, native: frozenset[str],
 
 
 def test_native_is_found_behind_entries(registered: Instance, native: frozenset[str]) -> None:
-    """An emulator's answer is not taken for the host's: the test goes to an instance of its own then."""
+    """An emulator's answer is not mistaken for the host's: the test then uses its own instance."""
     script = (
         "from binfmtd.kernel.instance import *; from binfmtd.kernel.mount import find;"
         "from binfmtd.kernel.native import find_native;"

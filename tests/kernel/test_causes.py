@@ -1,4 +1,4 @@
-"""Why something drifted: what log, status and history say of it."""
+"""Log, status and history contain the cause of each drift."""
 
 import json
 import re
@@ -40,7 +40,7 @@ priority = 1
 
 @pytest.fixture
 def why(instance: Instance, start_daemon: StartDaemon) -> Why:
-    """Return what does something to the entries, in one step for the daemon, and returns the repair in its log."""
+    """Return a function that changes entries while the daemon is stopped, and returns its log line of the repair."""
     daemon = start_daemon(CONFIG)
 
     def why(do: Callable[[], object]) -> dict[str, Any]:
@@ -58,12 +58,12 @@ def why(instance: Instance, start_daemon: StartDaemon) -> Why:
 
 
 def cause(line: dict[str, Any]) -> str:
-    """Return what is said of it without the duration."""
+    """Return the summary without the duration."""
     return re.sub(r" (in|after) [0-9.]+ m?s", "", str(line["summary"]))
 
 
 def test_what_another_process_did(instance: Instance, why: Why) -> None:
-    """One removed by its name, all of them flushed, one disabled, the instance switched off, one overtaken."""
+    """The summary is right for an entry removed by name, a flush, a disabled entry and a switched-off instance."""
     served = "its stand-in served, registered again after"
     assert why(lambda: instance.remove("one"))["summary"].startswith(f"one removed by another process, {served} ")
     line = why(lambda: instance.write("status", b"-1"))
@@ -74,7 +74,7 @@ def test_what_another_process_did(instance: Instance, why: Why) -> None:
 
 
 def test_from_what_to_what(instance: Instance, why: Why) -> None:
-    """What is not as it should be, in the words of the config, and who writes such entries."""
+    """The log has the actual and the declared value of what differs, and which program writes such entries."""
 
     def replace() -> None:
         instance.remove("one")
@@ -101,7 +101,7 @@ def rules(interpreter: str) -> list[bytes]:
 
 
 def test_a_restart_of_systemd_binfmt_is_one_line(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
-    """With rules of the same names: a flush, another flush, and 31 entries in the place of ours, each different."""
+    """A restart of systemd-binfmt with rules of the same names (two flushes, 31 other entries) is one line."""
     needs_systemd_binfmt()
     directory = put_binfmt_d(instance, tmp_path / "rules")["/usr/lib/binfmt.d"]
     (directory / "many.conf").write_bytes(b"\n".join(rules("/usr/libexec/qemu-binfmt/many-binfmt-P")) + b"\n")
@@ -125,7 +125,7 @@ def test_a_restart_of_systemd_binfmt_is_one_line(instance: Instance, start_daemo
 def test_entries_that_are_replaced_one_after_the_other_are_one_line(
     instance: Instance, start_daemon: StartDaemon
 ) -> None:
-    """As update-binfmts does it: several passes, one line in the log, one row in the history."""
+    """Entries replaced one by one, as by update-binfmts, are one line in the log and one row in the history."""
     daemon = start_daemon(MANY_CONFIG)
     began = len(daemon.logs())
     for name, rule in zip(MANY, rules("/usr/bin/false"), strict=True):
@@ -154,10 +154,10 @@ def ours_again(instance: Instance, name: str, before: int) -> bool:
 
 
 def test_contention_of_many_is_one_line(instance: Instance, start_daemon: StartDaemon) -> None:
-    """Which names all of them; the repairs that follow are not told one by one."""
+    """Contention of many entries is one line that names them; the repairs that follow have no lines of their own."""
     daemon = start_daemon(MANY_CONFIG)
     began = len(daemon.logs())
-    some = MANY[:10]  # more than half, removed in one go, would count as a flush
+    some = MANY[:10]  # more than half, removed at once, would count as a flush
 
     def remove_some() -> bool:
         for name in some:
@@ -169,12 +169,12 @@ def test_contention_of_many_is_one_line(instance: Instance, start_daemon: StartD
     assert daemon.terminate() == 0
     told = daemon.logs("contention_started")
     assert sum(line.get("count", 1) for line in told) == len(some)
-    assert len(told) <= 2  # one at once, and one of what has followed
+    assert len(told) <= 2  # one at once, and one for those that followed
     assert len(daemon.logs()[began:]) <= 4 + LONGEST_SECONDS_OF_A_TEST // LONGEST
 
 
 def test_history(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
-    """`status --history` shows the repair, why and how long ago; `status` the last of it; the next daemon goes on."""
+    """`status --history` has each repair, its cause and its age, `status` the last one; the next daemon continues."""
     daemon = start_daemon(CONFIG)
     cli = Cli(instance, tmp_path)
     cli.state_directory = daemon.state_directory
@@ -197,7 +197,7 @@ def test_history(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) 
 
 
 def test_handlers_that_cannot_be_had_are_one_line(instance: Instance, start_daemon: StartDaemon) -> None:
-    """All whose interpreters are not there, and all that the kernel refuses for the same reason."""
+    """All handlers without an interpreter are one line."""
     daemon = start_daemon(MANY_CONFIG.replace("/usr/bin/true", "/nowhere/true"))
     (line,) = daemon.logs("handler_waiting")
     assert (line["count"], line["entries"]) == (len(MANY), MANY[:5])

@@ -31,7 +31,7 @@ def cli(instance: Instance, tmp_path: Path) -> Cli:
 
 
 def test_everything_that_has_an_emulator_and_is_not_native(instance: Instance, tmp_path: Path, cli: Cli) -> None:
-    """By default all that has an emulator and does not run natively is registered; the second run finds it so."""
+    """By default each architecture with an emulator is registered, unless native; a second run changes nothing."""
     with_emulator = set(CATALOG) - {"s390x", "sparc"}
     config = fake_emulators(tmp_path / "bin", with_emulator)
     native = {row["name"] for row in cli("arch", "--json", config=config).json if row["native"]}
@@ -52,7 +52,7 @@ def test_everything_that_has_an_emulator_and_is_not_native(instance: Instance, t
 
 
 def test_json(cli: Cli) -> None:
-    """With --json stdout is one document of what was done and what failed."""
+    """With --json stdout is one document with the actions and the failures."""
     result = cli("apply", "--json", config=ONE)
     assert (result.status, result.stderr) == (0, "")
     done = {"action": "register", "entry": "one", "drift": "missing", "reason": "the entry is missing"}
@@ -61,7 +61,7 @@ def test_json(cli: Cli) -> None:
 
 
 def test_leading_options_mean_apply(instance: Instance, cli: Cli) -> None:
-    """Options without a command apply."""
+    """Options without a command mean `apply`."""
     result = cli("--json", config=ONE)
     assert result.status == 0
     assert [action["entry"] for action in result.json["actions"]] == ["one"]
@@ -69,7 +69,7 @@ def test_leading_options_mean_apply(instance: Instance, cli: Cli) -> None:
 
 
 def test_what_is_no_longer_declared_goes(instance: Instance, cli: Cli) -> None:
-    """What an earlier apply registered and the config has no more is removed, also if the kernel knows no file."""
+    """An entry of an earlier `apply` that the config no longer declares is removed."""
     cli("apply", config=ONE)
     result = cli("apply", config="architectures = []")
     assert result.status == 0
@@ -78,7 +78,7 @@ def test_what_is_no_longer_declared_goes(instance: Instance, cli: Cli) -> None:
 
 
 def test_foreign_entries_are_left_alone(instance: Instance, cli: Cli) -> None:
-    """What others registered stays as it is, byte for byte and by identity, whatever it looks like."""
+    """Foreign entries stay as they are, byte for byte and by inode number, whatever they contain."""
     instance.register(b":alien:M::\\x00alien::/usr/bin/true:F")
     instance.register(b":l\xe4t \x1b[31m:E::lat::/nowhere:")
     instance.register(b":same-magic:M::\\x00one::/usr/bin/false:")
@@ -90,7 +90,7 @@ def test_foreign_entries_are_left_alone(instance: Instance, cli: Cli) -> None:
 
 
 def test_a_named_architecture_without_emulator(instance: Instance, tmp_path: Path, cli: Cli) -> None:
-    """What was asked for by name and cannot be had is a failure that says why; the rest is registered."""
+    """A named architecture that has no emulator is a failure with the reason; the rest is registered."""
     config = "architectures = ['arm64', 'all']\n" + fake_emulators(tmp_path / "bin", ["arm", "riscv64"])
     result = cli("apply", config=config)
     assert result.status == 1
@@ -104,7 +104,7 @@ def test_a_named_architecture_without_emulator(instance: Instance, tmp_path: Pat
 
 
 def test_a_refused_handler(instance: Instance, cli: Cli) -> None:
-    """A handler that would take the host's own programs is not registered, and the message says what to do."""
+    """A handler that would take the host's own programs is not registered, and the message has the remedy."""
     result = cli("apply", config=ONE + "[handlers.elf]\nmagic = '\\x7fELF'\ninterpreter = '/usr/bin/true'")
     assert result.status == 1
     assert result.message.startswith("elf: refused: it takes native programs")
@@ -113,7 +113,7 @@ def test_a_refused_handler(instance: Instance, cli: Cli) -> None:
 
 
 def test_the_kernel_refuses(instance: Instance, tmp_path: Path, cli: Cli) -> None:
-    """What the kernel refuses is named once, with errno and meaning; the others go on."""
+    """A registration that the kernel refuses is one message with errno and meaning; the rest is registered."""
     noexec = tmp_path / "noexec"
     noexec.mkdir()
     instance.shell(f"mount -t tmpfs -o noexec,mode=755 tmpfs {noexec} && cp /usr/bin/true {noexec}/program")
@@ -142,7 +142,7 @@ def test_the_kernel_refuses(instance: Instance, tmp_path: Path, cli: Cli) -> Non
 
 
 def test_beside_a_daemon(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
-    """Where a daemon is in charge nothing is written: 0 if all is as wanted, else 1, naming the daemon's pid."""
+    """Beside a daemon nothing is written: status 0 if all is as wanted, else 1 with the daemon's pid."""
     daemon = start_daemon(ONE)
     cli.state_directory = daemon.state_directory
     with DirectoryWatch(instance.directory) as watch:
@@ -175,8 +175,8 @@ def test_read_only(instance: Instance, cli: Cli) -> None:
 
 
 def test_not_mounted(instance: Instance, tmp_path: Path, cli: Cli) -> None:
-    """Where no binfmt_misc is mounted it says so in one line, with the remedy, and mounts none in a user namespace."""
-    # Always with --mount: without, an instance that is mounted elsewhere would do, and that may be the host's.
+    """Without a mount there is one line with the remedy, and nothing is mounted in a user namespace."""
+    # Always with --mount: without it, an instance that is mounted elsewhere would be used, possibly the host's.
     instance.shell(f"umount {instance.mount_point}")  # uncovers the empty file system below, never the host's
     covered = cli("apply", "--mount", instance.mount_point, config=ONE)
     assert covered.message.endswith("a file system of type tmpfs is mounted there, not binfmt_misc: unmount it")
@@ -189,7 +189,7 @@ def test_not_mounted(instance: Instance, tmp_path: Path, cli: Cli) -> None:
 
 
 def test_state_directory_of_others(instance: Instance, cli: Cli) -> None:
-    """A state directory that others can write is refused, before anything is registered."""
+    """A state directory that other users can write to is refused before anything is registered."""
     cli.state_directory.mkdir()
     cli.state_directory.chmod(0o777)
     result = cli("apply", config=ONE)
@@ -201,7 +201,7 @@ def test_state_directory_of_others(instance: Instance, cli: Cli) -> None:
 
 
 def test_invalid_config(instance: Instance, cli: Cli) -> None:
-    """A config error ends with 78, before anything is registered."""
+    """A config error gives exit status 78, before anything is registered."""
     result = cli("apply", config=ONE + "typo = 1")
     assert (result.status, result.stdout) == (78, "")
     assert result.message.startswith(f"{cli.config}: handlers.one.typo: unknown key")
@@ -209,7 +209,7 @@ def test_invalid_config(instance: Instance, cli: Cli) -> None:
 
 
 def test_arch_only_adds(instance: Instance, tmp_path: Path, cli: Cli) -> None:
-    """`--arch` takes the place of the config's architectures, by any name, and removes nothing that was there."""
+    """`--arch` replaces the config's architectures, accepts any of their names, and removes no entry."""
     config = "architectures = ['s390x']\n" + fake_emulators(tmp_path / "bin", ["aarch64", "arm", "s390x", "riscv64"])
     assert cli("apply", config=config).status == 0
     result = cli("--arch", "arm64", "linux/arm/v7", config=config)
@@ -223,14 +223,14 @@ def test_arch_only_adds(instance: Instance, tmp_path: Path, cli: Cli) -> None:
 
 
 def test_arch_leaves_the_rest_of_the_config(instance: Instance, tmp_path: Path, cli: Cli) -> None:
-    """The handlers of the config are declared all the same."""
+    """With `--arch` the handlers of the config are registered as well."""
     config = ONE + fake_emulators(tmp_path / "bin", ["arm"])
     assert cli("--arch", "arm", config=config).status == 0
     assert instance.names() == ["one", "qemu-arm"]
 
 
 def test_nothing_to_be_had(instance: Instance, tmp_path: Path, cli: Cli) -> None:
-    """Where "all" finds no emulator at all, as in an image without any, that is a failure: 1, and one line."""
+    """If "all" finds no emulator, as in an image without any, that is a failure: status 1 and one line."""
     result = cli("apply", config=f"[emulators]\npaths = ['{tmp_path}/bin/qemu-{{name}}']\n")
     assert (result.status, result.stdout) == (1, "")
     assert result.message.startswith("no architecture has an emulator here")
@@ -239,7 +239,7 @@ def test_nothing_to_be_had(instance: Instance, tmp_path: Path, cli: Cli) -> None
 
 
 def test_arch_without_its_emulator(instance: Instance, tmp_path: Path, cli: Cli) -> None:
-    """Named explicitly: exit 1 with the package; by "all" it is no failure."""
+    """An architecture without emulator that `--arch` names gives status 1 with the package; "all" leaves it out."""
     config = fake_emulators(tmp_path / "bin", ["arm"])
     result = cli("--arch", "arm,riscv64", config=config)
     assert result.status == 1
@@ -251,7 +251,7 @@ def test_arch_without_its_emulator(instance: Instance, tmp_path: Path, cli: Cli)
 
 
 def test_arch_that_does_not_exist(instance: Instance, cli: Cli) -> None:
-    """An unknown one is an error that lists near names, before anything is registered."""
+    """An unknown architecture is an error that lists similar names, before anything is registered."""
     result = cli("apply", "--arch", "arm,rscv64", config=ONE)
     assert (result.status, result.stdout) == (2, "")
     assert result.message == "--arch: unknown architecture 'rscv64': did you mean riscv64, sparc64 or riscv32?"
@@ -259,7 +259,7 @@ def test_arch_that_does_not_exist(instance: Instance, cli: Cli) -> None:
 
 
 def test_arch_by_environment(instance: Instance, tmp_path: Path, cli: Cli) -> None:
-    """`$BINFMTD_ARCH` and `$BINFMTD_CONFIG` do as the options do."""
+    """`$BINFMTD_ARCH` and `$BINFMTD_CONFIG` work as the options do."""
     cli.config.write_text("architectures = ['s390x']\n" + fake_emulators(tmp_path / "bin", ["arm", "s390x"]))
     command = ["env", "BINFMTD_ARCH=arm", f"BINFMTD_CONFIG={cli.config}", *cli.command("apply")]
     assert run(command).status == 0
@@ -267,7 +267,7 @@ def test_arch_by_environment(instance: Instance, tmp_path: Path, cli: Cli) -> No
 
 
 def test_arch_beside_a_daemon(instance: Instance, start_daemon: StartDaemon, tmp_path: Path, cli: Cli) -> None:
-    """Nothing is written: the message names the daemon, its config and the line that would do it."""
+    """Beside a daemon `--arch` writes nothing: the message names the daemon, its config and the line to add."""
     emulators = fake_emulators(tmp_path / "bin", ["arm", "s390x"])
     daemon = start_daemon("architectures = ['arm']\n" + emulators)
     cli.state_directory = daemon.state_directory
@@ -281,7 +281,7 @@ def test_arch_beside_a_daemon(instance: Instance, start_daemon: StartDaemon, tmp
 
 
 def test_the_daemon_takes_arch(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
-    """`run --arch` beats the config's architectures, also after a reload."""
+    """`run --arch` overrides the config's architectures, also after a reload."""
     emulators = fake_emulators(tmp_path / "bin", ["arm", "s390x"])
     daemon = start_daemon("architectures = ['s390x']\n" + emulators, ("--arch", "arm"))
     assert instance.names() == ["qemu-arm"]
@@ -292,7 +292,7 @@ def test_the_daemon_takes_arch(instance: Instance, start_daemon: StartDaemon, tm
 
 
 def test_arch_that_runs_natively(instance: Instance, tmp_path: Path, cli: Cli) -> None:
-    """A list for many hosts names their own, too: that needs no handler, and is no failure."""
+    """A native architecture in `--arch`, in a list for many hosts, needs no handler and is no failure."""
     native = {row["name"] for row in cli("arch", "--json").json if row["native"]}
     config = fake_emulators(tmp_path / "bin", [*native, "alpha"])
     result = cli("--arch", ",".join([*sorted(native), "alpha"]), config=config)
@@ -308,7 +308,7 @@ def test_arch_that_runs_natively(instance: Instance, tmp_path: Path, cli: Cli) -
 
 
 def test_by_environment_alone(instance: Instance, tmp_path: Path, cli: Cli) -> None:
-    """Without any word, a variable that asks for something means `apply`; without that, the help."""
+    """Without arguments `$BINFMTD_ARCH` means `apply`; without that variable the help is shown."""
     cli.config.write_text(fake_emulators(tmp_path / "bin", ["arm"]))
     assert run(["env", "BINFMTD_ARCH=arm", f"BINFMTD_CONFIG={cli.config}", *cli.command()]).status == 0
     assert instance.names() == ["qemu-arm"]
@@ -317,9 +317,9 @@ def test_by_environment_alone(instance: Instance, tmp_path: Path, cli: Cli) -> N
 
 
 def test_what_another_container_registered(instance: Instance, tmp_path: Path, cli: Cli) -> None:
-    """Without a ledger an entry is tried: one that runs the very emulator is left, one with another is replaced.
+    """Without a ledger an entry is tried: one that runs the same emulator is left, one with another is replaced.
 
-    ``plan`` says so before, and leaves no trace.
+    ``plan`` predicts this, and leaves no trace.
     """
     config = f"[emulators]\npaths = ['{tmp_path}/bin/qemu-{{name}}']\n"
     emulator = tmp_path / "bin/qemu-aarch64"

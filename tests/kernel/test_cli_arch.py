@@ -12,7 +12,7 @@ from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
 from binfmtd.kernel.host import boot_id
 
-# Prints the names of the programs that start: they exit with 42, or die by SIGSYS under a seccomp filter.
+# Prints the names of the programs that start: these exit with 42, or die by SIGSYS under a seccomp filter.
 START_EACH = """
 import os, sys
 for name in sys.argv[2:]:
@@ -31,7 +31,7 @@ def cli(module_instance: Instance, tmp_path: Path) -> Cli:
 
 
 def test_every_architecture_has_a_row(cli: Cli, tmp_path: Path) -> None:
-    """All of them are listed, whatever the config asks for, with emulator and names."""
+    """All architectures are listed with emulator and names, whichever of them the config declares."""
     config = "architectures = []\n" + fake_emulators(tmp_path / "bin", ["arm"])
     result = cli("arch", config=config)
     assert (result.status, result.stderr) == (0, "")
@@ -42,7 +42,7 @@ def test_every_architecture_has_a_row(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_only_some(cli: Cli, tmp_path: Path) -> None:
-    """By any name one goes by, in the order of asking."""
+    """Given architectures are listed in the given order, by any of their names."""
     config = fake_emulators(tmp_path / "bin", ["aarch64"])
     result = cli("arch", "linux/s390x", "ARM64", config=config)
     assert result.status == 0
@@ -57,7 +57,7 @@ def test_only_some(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_natively_is_what_runs(cli: Cli, tmp_path: Path) -> None:
-    """An architecture is called native if and only if its programs start where no handler is registered."""
+    """An architecture is native if and only if its programs start without any registered handler."""
     for row in CATALOG.values():
         program = tmp_path / row.name
         program.write_bytes(tiny_program(row))
@@ -70,17 +70,17 @@ def test_natively_is_what_runs(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_natively_despite_handlers(instance: Instance, tmp_path: Path) -> None:
-    """A registered emulator, even for the host's own programs of another width, does not make one native or foreign."""
+    """Registered emulators do not change which architectures are native, not even the host's other width."""
     cli = Cli(instance, tmp_path)
     before = {row["name"]: row["native"] for row in cli("arch", "--json", config="").json}
     config = fake_emulators(tmp_path / "bin", CATALOG) + "[emulators.i386]\nforce = true\n"
     assert cli("apply", config=config).status == 0
-    (tmp_path / "state" / "native.json").unlink()  # so that it is found out anew
+    (tmp_path / "state" / "native.json").unlink()  # so that it is tested again
     assert {row["name"]: row["native"] for row in cli("arch", "--json", config="").json} == before
 
 
 def test_recorded_for_a_daemon_that_may_not_try(cli: Cli, tmp_path: Path) -> None:
-    """`--record` prints nothing, reads no config, and leaves the answer where a daemon of this boot takes it from."""
+    """`--record` prints nothing, reads no config, and saves which architectures are native for this boot's daemon."""
     natively = {row["name"] for row in cli("arch", "--json", config="").json if row["native"]}
     kept = tmp_path / "state" / "native.json"
     assert not kept.exists()

@@ -1,4 +1,4 @@
-"""``binfmtd check`` on configs that are valid, and what of them this host cannot take."""
+"""``binfmtd check`` with valid configs, and with handlers that this host cannot register."""
 
 import shlex
 from pathlib import Path
@@ -24,7 +24,7 @@ def cli(module_instance: Instance, tmp_path: Path) -> Cli:
 
 
 def test_valid(cli: Cli) -> None:
-    """A config that this host can take: 0, one line on stdout, and nothing is written anywhere."""
+    """A config that this host can use: status 0, one line on stdout, and nothing is written anywhere."""
     with DirectoryWatch(cli.instance.directory) as watch:
         result = cli("check", config=ONE)
         assert watch.pending() == []
@@ -35,14 +35,14 @@ def test_valid(cli: Cli) -> None:
 
 
 def test_waiting(cli: Cli) -> None:
-    """A handler whose interpreter is not there yet is a warning: 0."""
+    """A handler whose interpreter does not exist yet is a warning: status 0."""
     result = cli("check", config=ONE + LATE)
     assert (result.status, result.stdout) == (0, "valid: 1 handler, 1 waiting\n")
     assert result.message == "late: waiting: no executable file at /nowhere/late"
 
 
 def test_refused(cli: Cli) -> None:
-    """A handler that would take native programs makes the config one that this host cannot take: 78."""
+    """A handler that would take native programs makes the config unusable on this host: status 78."""
     result = cli("check", config=ONE + LATE + ELF)
     assert (result.status, result.stdout) == (78, "")
     late, elf = result.messages
@@ -55,7 +55,7 @@ def test_refused(cli: Cli) -> None:
 
 
 def test_an_interpreter_that_others_can_change(cli: Cli, tmp_path: Path) -> None:
-    """An interpreter that somebody else could replace is refused: 78, with the path and the remedy."""
+    """An interpreter that another user could replace is refused: status 78, with the path and the remedy."""
     program = tmp_path / "program"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o777)
@@ -66,10 +66,10 @@ def test_an_interpreter_that_others_can_change(cli: Cli, tmp_path: Path) -> None
 
 
 def test_no_room_for_a_stand_in(cli: Cli) -> None:
-    """A handler whose line fits, and its stand-in's does not, is named: 0 with a warning."""
+    """A handler whose line fits, but its stand-in's does not, is a warning: status 0."""
     magic, mask = "\\x00" * 230, "\\x0a" * 230  # bytes that the kernel takes as escapes alone
     config = f"architectures = []\n[handlers.long]\nmagic = '{magic}'\nmask = '{mask}'\n"
-    # One write of at most 1920 bytes: the rest of the line is the interpreter's, up to what the helper name needs.
+    # One write of at most 1920 bytes: the interpreter fills the rest of the line, with no room for a stand-in's name.
     rest = 1920 - len(f":long:M:0:{magic}:{mask}::")
     interpreter = "/usr/bin/" + "./" * ((rest - len("/usr/bin/true")) // 2) + "true"
     result = cli("check", config=config + f"interpreter = '{interpreter}'\n")
@@ -78,7 +78,7 @@ def test_no_room_for_a_stand_in(cli: Cli) -> None:
 
 
 def test_declared_twice(cli: Cli, tmp_path: Path) -> None:
-    """A name that two sources declare is a warning that names both; the later holds."""
+    """A name that two sources declare is a warning that names both; the later one is used."""
     (tmp_path / "conf.d").mkdir()
     later = tmp_path / "conf.d" / "50-later.toml"
     later.write_text("[handlers.one]\nextension = 'one'\ninterpreter = '/usr/bin/false'\n")
@@ -96,14 +96,14 @@ def test_declared_twice(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_without_binfmt_misc(instance: Instance, tmp_path: Path) -> None:
-    """A config can be checked where none is mounted."""
+    """A config can be checked where no binfmt_misc is mounted."""
     instance.shell(f"umount {instance.mount_point}")
     result = Cli(instance, tmp_path)("check", "--mount", instance.mount_point, config=ONE)
     assert (result.status, result.stdout, result.stderr) == (0, "valid: 1 handler\n", "")
 
 
 def test_nothing_to_keep(cli: Cli, tmp_path: Path) -> None:
-    """Where "all" finds no emulator, that is said, with what to do."""
+    """If "all" finds no emulator, a warning with the remedy is shown."""
     (tmp_path / "bin").mkdir(exist_ok=True)
     result = cli("check", config=f'[emulators]\npaths = ["{tmp_path}/bin/{{name}}"]\n')
     assert (result.status, result.stdout) == (0, "valid: 0 handlers\n")
@@ -126,7 +126,7 @@ READ_ONLY = "mount -o remount,bind,ro {0}"
     ],
 )
 def test_a_config_on_a_read_only_mount(tmp_path: Path, script: str, status: int) -> None:
-    """In a container it may have any mode, unless process 1 can write to it in a mount namespace of its own."""
+    """In a container a read-only mount may have any mode, unless process 1 can write to it in its mount namespace."""
     config, volume = tmp_path / "binfmtd.toml", tmp_path / "volume"
     config.write_text(ONE)
     volume.mkdir()

@@ -1,4 +1,4 @@
-"""``binfmtd explain``: why a file runs, or not, as the kernel would have it."""
+"""``binfmtd explain``: why the kernel executes a file, or does not."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ LINKER = "/lib/ld-linux-aarch64.so.1"
 DYNAMIC = made((3, LINKER.encode() + b"\0"))  # of aarch64
 ARM64 = CATALOG["aarch64"]
 
-# No shell, which would have a try at what the kernel refuses.
+# No shell, which would try to run a file that the kernel refuses.
 EXEC = """
 import errno, os, sys
 try:
@@ -53,12 +53,12 @@ def register(instance: Instance) -> Register:
 
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
-    """Return a native program that ends with 7."""
+    """Return a native program that exits with 7."""
     return install(tmp_path / "native", exits_with(7))
 
 
 def explain(cli: Cli, *arguments: str | Path) -> dict[str, Any]:
-    """What is said of one file; its exit status has to fit."""
+    """Return the explanation of one file; the exit status has to agree with it."""
     done = cli("explain", "--json", *map(str, arguments))
     (found,) = done.json
     assert done.status == (0 if found["runs"] else 1)
@@ -70,7 +70,7 @@ def script(path: Path, text: str) -> Path:
 
 
 def really(cli: Cli, path: str | Path) -> int | str:
-    """What the kernel has it end with: a status, or an errno's name."""
+    """Execute a file, and return its exit status or the name of the errno."""
     done = run(cli.instance.entering([sys.executable, "-c", EXEC, str(path)]))
     return done.stdout.strip() or done.status
 
@@ -79,7 +79,7 @@ def really(cli: Cli, path: str | Path) -> int | str:
 
 
 def test_a_native_program(cli: Cli, program: Path) -> None:
-    """It runs natively, with its own path for argv[0]; exit status 0."""
+    """A native program runs, with its own path as argv[0]: status 0."""
     found = explain(cli, program)
     assert (found["runs"], found["by"], found["entry"]) == (True, "native", None)
     assert found["argv"] == [str(program)]
@@ -104,7 +104,7 @@ def test_a_native_program(cli: Cli, program: Path) -> None:
 def test_what_cannot_be_executed(
     cli: Cli, tmp_path: Path, make: Callable[[Path], Any], errno: str, said: str, remedy: str | None
 ) -> None:
-    """Missing, no file, a link to nothing, not executable: the kernel's errno, what is to blame, what helps."""
+    """A file that cannot be executed is explained with the kernel's errno, the reason and the remedy."""
     path = tmp_path / "file"
     make(path)
     if not path.is_symlink() and path.is_file():
@@ -117,7 +117,7 @@ def test_what_cannot_be_executed(
 
 
 def test_what_would_be_if_it_were_executable(cli: Cli, tmp_path: Path) -> None:
-    """Besides the mode there may be more that is wrong: that is said, too."""
+    """If more than the mode is wrong with a file, the next problem is shown as well."""
     path = foreign_program(tmp_path / "foreign", ARM64)
     path.chmod(0o644)
     found = explain(cli, path)
@@ -128,7 +128,7 @@ def test_what_would_be_if_it_were_executable(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_a_noexec_mount(cli: Cli, program: Path) -> None:
-    """The mount is named, and what helps."""
+    """A noexec mount is named, with the remedy."""
     cli.instance.shell("mount -t tmpfs -o noexec none /mnt && mkdir /mnt/in", check=True)
     path = Path("/mnt/in/program")
     cli.instance.shell(f"cp {program} {path}", check=True)
@@ -140,7 +140,7 @@ def test_a_noexec_mount(cli: Cli, program: Path) -> None:
 
 @pytest.mark.usefixtures("private_instances")
 def test_for_whom_it_is_judged(program: Path) -> None:
-    """An ordinary user sees the entries; he may not execute what root alone may, nor tell what he may not read."""
+    """An ordinary user sees the entries; a file that only root may execute is EACCES, an unreadable one unknown."""
     if os.geteuid() != 0:
         pytest.skip("takes root, to have somebody else")
     python = unprivileged_python()
@@ -169,7 +169,7 @@ def test_for_whom_it_is_judged(program: Path) -> None:
 
 
 def test_a_chain_of_scripts(cli: Cli, tmp_path: Path, program: Path) -> None:
-    """Each first line is a step; the arguments come as the kernel puts them."""
+    """Each first line of a chain of scripts is a step, with the arguments as the kernel passes them."""
     first = script(tmp_path / "first", f"#!{program} -a  b \n")
     second = script(tmp_path / "second", f"#! {first}\n")
     found = explain(cli, second)
@@ -192,7 +192,7 @@ def test_a_chain_of_scripts(cli: Cli, tmp_path: Path, program: Path) -> None:
     ],
 )
 def test_scripts_that_do_not_run(cli: Cli, tmp_path: Path, text: str, errno: str, reason: str, remedy: str) -> None:
-    """The reason in words, and the kernel's own errno."""
+    """A script that does not run is explained with the reason and the kernel's own errno."""
     path = script(tmp_path / "script", text)
     found = explain(cli, path)
     assert (found["runs"], found["errno"]) == (False, errno)
@@ -202,7 +202,7 @@ def test_scripts_that_do_not_run(cli: Cli, tmp_path: Path, text: str, errno: str
 
 
 def test_what_env_finds(cli: Cli, tmp_path: Path) -> None:
-    """The kernel is content with env(1), which then looks for the word that it is passed: a word with blanks, too."""
+    """A script with env(1) is explained by the program that env looks up, also if its name contains blanks."""
     good = script(tmp_path / "good", "#!/usr/bin/env sh\nexit 5\n")
     lost = script(tmp_path / "lost", "#!/usr/bin/env no-such-program\n")
     blank = script(tmp_path / "blank", "#!/usr/bin/env sh -e\n")
@@ -215,7 +215,7 @@ def test_what_env_finds(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_notes(cli: Cli, register: Register, tmp_path: Path, program: Path) -> None:
-    """A carriage return that is passed on, a set-uid bit that does nothing, and one that does, under flag C."""
+    """Notes are shown for a carriage return in an argument and for a set-uid bit, with and without flag C."""
     crlf = script(tmp_path / "crlf", f"#!{program} -e\r\n")
     (note,) = explain(cli, crlf)["notes"]
     assert "carriage return" in note
@@ -232,7 +232,7 @@ def test_notes(cli: Cli, register: Register, tmp_path: Path, program: Path) -> N
 
 
 def test_which_entry_takes_it(cli: Cli, register: Register, tmp_path: Path, program: Path) -> None:
-    """The newest enabled one, by which bytes; the others would have, and are shadowed or disabled."""
+    """The newest enabled entry that matches takes the file; the other ones are listed as shadowed or disabled."""
     register("older", Magic(b"XY"), program)
     register("disabled", Magic(b"XYZ"), program)
     register("by-name", Extension("odd"), program)
@@ -284,7 +284,7 @@ def test_a_handlers_two_entries_are_one_line(cli: Cli, register: Register, tmp_p
 
 
 def test_disabled_or_switched_off(cli: Cli, register: Register, tmp_path: Path) -> None:
-    """An entry that would take the file, if it were enabled: the remedy is the line to type, and it helps."""
+    """For a disabled entry that would take the file the remedy is the line to type, and it works."""
     register("mine", ARM64.match)
     path = foreign_program(tmp_path / "foreign", ARM64)
     for name in ("mine", "status"):
@@ -298,7 +298,7 @@ def test_disabled_or_switched_off(cli: Cli, register: Register, tmp_path: Path) 
 
 
 def test_an_interpreter_that_is_missing(cli: Cli, register: Register, tmp_path: Path) -> None:
-    """Without F it is looked up now; with F it was opened, and runs though it is gone."""
+    """Without F a missing interpreter is an error; with F it is open, and the file runs."""
     gone = install(tmp_path / "gone", exits_with(9))
     register("opened", Magic(b"OPENED"), gone, "F")
     register("named", Magic(b"NAMED"), gone, "")
@@ -312,7 +312,7 @@ def test_an_interpreter_that_is_missing(cli: Cli, register: Register, tmp_path: 
 
 
 def test_interpreters_that_are_taken_themselves(cli: Cli, register: Register, tmp_path: Path, program: Path) -> None:
-    """Round and round until the kernel gives up; and after flag O nothing may be taken any more."""
+    """Interpreters that are taken again end with ELOOP, and after flag O with ENOEXEC."""
     path = install(tmp_path / "loop", b"LOOP")
     register("loops", Magic(b"LOOP"), path)
     found = explain(cli, path)
@@ -326,7 +326,7 @@ def test_interpreters_that_are_taken_themselves(cli: Cli, register: Register, tm
 
 
 def test_an_interpreter_that_may_not_be_executed(cli: Cli, register: Register, tmp_path: Path, program: Path) -> None:
-    """Its mode is to blame, not the file's."""
+    """If the interpreter's mode forbids execution, the interpreter is named, not the file."""
     register("named", Magic(b"NAMED"), program, "")
     program.chmod(0o644)
     path = install(tmp_path / "file", b"NAMED")
@@ -337,7 +337,7 @@ def test_an_interpreter_that_may_not_be_executed(cli: Cli, register: Register, t
 
 
 def test_inside_of_a_chroot(cli: Cli, register: Register, tmp_path: Path) -> None:
-    """With F a static interpreter serves in any chroot; a dynamic one, or without F, only with its files."""
+    """With F a static interpreter serves in any chroot; a dynamic one, or one without F, only with its files."""
     true = shutil.which("true") or ""
     paths = {}
     for name, interpreter, flags in (
@@ -363,11 +363,11 @@ def test_inside_of_a_chroot(cli: Cli, register: Register, tmp_path: Path) -> Non
     assert "No such file" not in ran["static"]
 
 
-# The host's own loader, and others' C libraries
+# The host's own loader, and foreign C libraries
 
 
 def test_a_dynamic_linker_that_is_missing(cli: Cli, tmp_path: Path) -> None:
-    """PT_INTERP leads nowhere, or to no such file: named, with the kernel's errno."""
+    """A dynamic linker (PT_INTERP) that is missing or invalid is named, with the kernel's errno."""
     native = Path(sys.executable).resolve().read_bytes()
     machine = int.from_bytes(native[18:20], sys.byteorder)
     install(tmp_path / "linker", b"no linker".ljust(64))
@@ -385,14 +385,17 @@ def test_a_dynamic_linker_that_is_missing(cli: Cli, tmp_path: Path) -> None:
 def test_a_foreign_program_needs_its_own_libc(
     cli: Cli, register: Register, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A dynamic one is taken, and fails in QEMU: the path is named; in a tree, or below QEMU's prefix, it helps."""
+    """A foreign dynamic program needs its dynamic linker, whose path is named.
+
+    In a tree that has the linker, or with it below QEMU's prefix, the program runs.
+    """
     register("qemu-aarch64", ARM64.match)
     path = install(tmp_path / "dynamic", DYNAMIC)
     found = explain(cli, path)
     assert (found["runs"], found["by"], found["entry"], found["errno"]) == (False, "entry", "qemu-aarch64", None)
     assert f"its dynamic linker {LINKER} (glibc) is missing" in found["reason"]
     assert "libc6:arm64" in found["remedy"]
-    assert LINKER in run(cli.instance.entering([str(path)])).stderr  # what QEMU itself says
+    assert LINKER in run(cli.instance.entering([str(path)])).stderr  # QEMU's own message
     tree = tmp_path / "tree"
     install_linker = tree / LINKER.lstrip("/")
     install_linker.parent.mkdir(parents=True)
@@ -403,11 +406,11 @@ def test_a_foreign_program_needs_its_own_libc(
     assert explain(cli, path)["runs"]
 
 
-# Nothing takes it
+# No entry takes it
 
 
 def test_the_emulator_is_here(cli: Cli, tmp_path: Path) -> None:
-    """What the file is, and how its emulator would be registered: by the config, or if that leaves it out by a line."""
+    """The file's kind is shown, and how to register its emulator: by the config, or by a line that this leaves out."""
     path = foreign_program(tmp_path / "foreign", CATALOG["riscv64"])
     found = explain(cli, path)
     assert (found["runs"], found["errno"], found["kind"], found["architecture"]) == (False, "ENOEXEC", "elf", "riscv64")
@@ -423,7 +426,7 @@ def test_the_emulator_is_here(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_the_emulator_is_not_here(cli: Cli, tmp_path: Path) -> None:
-    """The remedy is named; a handler of the config that waits for its interpreter is, too."""
+    """The remedy for a missing emulator is shown, and a handler of the config that waits for its interpreter."""
     path = foreign_program(tmp_path / "foreign", CATALOG["riscv64"])
     nowhere = f"[emulators]\npaths = ['{tmp_path}/none/qemu-{{name}}']\n"
     (found,) = cli("explain", "--json", str(path), config=nowhere).json
@@ -436,7 +439,7 @@ def test_the_emulator_is_not_here(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_known_kinds(cli: Cli, tmp_path: Path) -> None:
-    """What is no ELF file is told as well, with what would run it, and the config lines do it."""
+    """A file that is not ELF is recognised too; the explanation has a suitable program, and config lines that work."""
     program = install(tmp_path / "wasmtime", exits_with(9))
     path = install(tmp_path / "module", b"\0asm\x01\0\0\0")
     found = explain(cli, path)
@@ -450,7 +453,7 @@ def test_known_kinds(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_several_files(cli: Cli, tmp_path: Path, program: Path) -> None:
-    """One after the other; exit status 1 if one would not run, and 2 for none."""
+    """Files are explained one after the other; status 1 if one would not run, 2 without a file."""
     foreign = foreign_program(tmp_path / "foreign", ARM64)
     assert cli("explain", str(program), str(program)).status == 0
     done = cli("explain", "--json", str(program), str(foreign), str(tmp_path / "missing"))
@@ -459,7 +462,7 @@ def test_several_files(cli: Cli, tmp_path: Path, program: Path) -> None:
 
 
 def test_a_root_tree(cli: Cli, register: Register, tmp_path: Path, program: Path) -> None:
-    """All paths are those of who lives in the tree, links and interpreters too; a directory means what is in it."""
+    """With --root all paths, links and interpreters are those inside of the tree; a directory means the files in it."""
     register("qemu-aarch64", ARM64.match, flags="")
     tree = tmp_path / "tree"
     (tree / "usr" / "bin").mkdir(parents=True)
@@ -473,7 +476,7 @@ def test_a_root_tree(cli: Cli, register: Register, tmp_path: Path, program: Path
     done = cli("explain", "--json", "--root", str(tree), "/bin")
     assert done.status == 1
     assert {each["file"]: each["runs"] for each in done.json} == {
-        "/bin/foreign": False,  # without F its emulator would have to be in there
+        "/bin/foreign": False,  # without F its emulator would have to be in the tree
         "/bin/lost": False,
         "/bin/native": True,
         "/bin/script": True,
@@ -491,7 +494,7 @@ def test_a_root_tree(cli: Cli, register: Register, tmp_path: Path, program: Path
 
 
 def test_where_binfmt_misc_cannot_be_seen(cli: Cli, tmp_path: Path, program: Path) -> None:
-    """That is said, and the rest goes on; what an entry might take cannot be told."""
+    """If binfmt_misc cannot be read, this is reported, native files are explained, and the rest is unknown."""
     foreign = foreign_program(tmp_path / "foreign", ARM64)
     cli.instance.shell(f"mount -t tmpfs cover {MOUNT_POINT}", check=True)
     done = cli("explain", "--json", str(program), str(foreign))
@@ -502,7 +505,7 @@ def test_where_binfmt_misc_cannot_be_seen(cli: Cli, tmp_path: Path, program: Pat
 
 
 def test_nothing_steers_the_terminal(cli: Cli, tmp_path: Path) -> None:
-    """Names and first lines may have anything in them."""
+    """Control characters in names and first lines do not reach the terminal."""
     path = script(tmp_path / "odd\x1b[31m", "#!/nowhere\x1b[0m\n")
     shown = cli("explain", str(path)).stdout
     assert "\x1b" not in shown
@@ -510,7 +513,7 @@ def test_nothing_steers_the_terminal(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_a_tree_that_is_very_deep(cli: Cli, tmp_path: Path, program: Path) -> None:
-    """As an image may have been packed by somebody who means harm."""
+    """A tree of any depth, as in an image packed by an attacker, is walked to its end."""
     deep = tmp_path / "deep"
     descriptor = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     for name in ["deep", *["a"] * 1200]:
@@ -523,4 +526,4 @@ def test_a_tree_that_is_very_deep(cli: Cli, tmp_path: Path, program: Path) -> No
     done = cli("explain", str(deep))
     assert (done.status, done.stderr) == (0, "")
     assert f"{deep}{'/a' * 1200}/program" in done.stdout
-    subprocess.run(["rm", "-r", str(deep)], check=True)  # shutil, and so pytest, goes down by recursion
+    subprocess.run(["rm", "-r", str(deep)], check=True)  # shutil, and so pytest, would descend recursively

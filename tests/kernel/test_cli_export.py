@@ -1,4 +1,4 @@
-"""``binfmtd export``: what is written really works where it is meant for."""
+"""``binfmtd export``: every exported format works with the program that reads it."""
 
 import shutil
 from pathlib import Path
@@ -27,14 +27,14 @@ flags = "POCF"
 magic = '%s\n'
 interpreter = "/usr/bin/../bin/true"
 """
-# Too long for escapes: the bytes stand as they are, in every value that they can have.
+# Too long for escapes: the line contains the bytes themselves, every value that they can have.
 LONG = "[handlers.long]\nmagic = '{}'\nmask = '{}'\ninterpreter = '/usr/bin/true'\n".format(
     "".join(f"\\x{byte:02x}" for byte in range(1, 256)), "\\xff" * 255
 )
 
 
 def wanted(instance: Instance, tmp_path: Path, config: str) -> tuple[list[str], dict[str, str]]:
-    """Return what `apply` makes of the config: names in order, and texts; the instance is empty again."""
+    """Return names in order, and texts, that `apply` registers for the config; the instance is empty again."""
     result = Cli(instance, tmp_path)("apply", config=config)
     assert result.status == 0, result.stderr
     found = state(instance)
@@ -55,7 +55,7 @@ def exported(instance: Instance, tmp_path: Path, kind: str, config: str) -> str:
 
 
 def test_systemd_binfmt_reads_it(instance: Instance, tmp_path: Path) -> None:
-    """The exported file, in /etc/binfmt.d, makes systemd-binfmt register what `apply` would, in the same order."""
+    """With the exported file in /etc/binfmt.d systemd-binfmt registers what `apply` would, in the same order."""
     needs_systemd_binfmt()
     expected = wanted(instance, tmp_path, TRICKY + LONG)
     etc = put_binfmt_d(instance, tmp_path / "tree")["/etc/binfmt.d"]
@@ -68,7 +68,7 @@ def test_systemd_binfmt_reads_it(instance: Instance, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shell", ["dash", "bash", "busybox"])
 def test_the_script_runs(instance: Instance, tmp_path: Path, shell: str) -> None:
-    """In every shell: it registers what `apply` would, in the same order, again and over what is there."""
+    """In every shell the script registers what `apply` would, in the same order, also over existing entries."""
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not here")
     expected = wanted(instance, tmp_path, TRICKY + LONG)
@@ -83,7 +83,7 @@ def test_the_script_runs(instance: Instance, tmp_path: Path, shell: str) -> None
 
 
 def test_the_script_goes_on_after_a_refusal(instance: Instance, tmp_path: Path) -> None:
-    """One that the kernel refuses is reported by the shell; the others count, and the status is 1."""
+    """A line that the kernel refuses is reported by the shell; the other lines take effect, and the status is 1."""
     late = "[handlers.a]\nextension = 'a'\nflags = 'F'\ninterpreter = '/nowhere'\n"
     late += "[handlers.b]\nextension = 'b'\ninterpreter = '/usr/bin/true'\n"
     result = Cli(instance, tmp_path)("export", "--format", "shell", config="architectures = []\n" + late)
@@ -96,7 +96,7 @@ def test_the_script_goes_on_after_a_refusal(instance: Instance, tmp_path: Path) 
 
 
 def test_the_script_mounts(instance: Instance, tmp_path: Path) -> None:
-    """Where binfmt_misc is not mounted yet, at the path that it is given."""
+    """The script mounts binfmt_misc at its argument if it is not mounted there."""
     (tmp_path / "mount").mkdir()
     one = "architectures = []\n[handlers.a]\nextension = 'a'\ninterpreter = '/usr/bin/true'\n"
     text = exported(instance, tmp_path, "shell", one)
@@ -107,7 +107,7 @@ def test_the_script_mounts(instance: Instance, tmp_path: Path) -> None:
 
 
 def test_all_is_what_is_here(instance: Instance, tmp_path: Path) -> None:
-    """Of "all" only architectures with an emulator, and not the native one: exactly what `apply` registers."""
+    """Of "all" the export has exactly what `apply` registers: architectures with an emulator that are not native."""
     emulators = fake_emulators(tmp_path / "bin", ["aarch64", "arm", "x86_64", "i386"])
     names, _ = wanted(instance, tmp_path, emulators)
     text = exported(instance, tmp_path, "binfmt.d", emulators)
@@ -116,7 +116,7 @@ def test_all_is_what_is_here(instance: Instance, tmp_path: Path) -> None:
 
 
 def test_a_round_trip(instance: Instance, tmp_path: Path) -> None:
-    """Exported and imported again, the config declares the same."""
+    """An exported and imported config declares the same entries."""
     cli = Cli(instance, tmp_path)
     expected = wanted(instance, tmp_path, TRICKY)
     (tmp_path / "a.conf").write_text(exported(instance, tmp_path, "binfmt.d", TRICKY))
@@ -157,7 +157,7 @@ interpreter = "/usr/bin/false"
 
 @pytest.mark.parametrize("kind", ["binfmt.d", "debian", "nixos", "shell"])
 def test_what_a_format_cannot_say_is_named(instance: Instance, tmp_path: Path, kind: str) -> None:
-    """Each loss is a line with its entry, and none of them is a failure."""
+    """Each property that a format cannot express is a note with its entry, and no failure."""
     cli = Cli(instance, tmp_path)
     result = cli("export", "--format", kind, "--json", config=LOSSES)
     assert result.status == 0
@@ -189,7 +189,7 @@ def test_what_a_format_cannot_say_is_named(instance: Instance, tmp_path: Path, k
 
 
 def test_what_is_refused_is_left_out(instance: Instance, tmp_path: Path) -> None:
-    """What would break a host is in no export, nor is what a format cannot hold: status 1, with the reason."""
+    """A handler that is refused, or that a format cannot express, is left out: status 1 with the reason."""
     config = "architectures = []\n[handlers.elf]\nmagic = '\\x7fELF'\ninterpreter = '/usr/bin/true'\n"
     config += "[handlers.'a b']\nextension = 'a'\ninterpreter = '/usr/bin/true'\n"
     result = Cli(instance, tmp_path)("export", "--format", "nixos", config=config)
@@ -201,7 +201,7 @@ def test_what_is_refused_is_left_out(instance: Instance, tmp_path: Path) -> None
 
 
 def test_what_all_lose_is_said_once(instance: Instance, tmp_path: Path) -> None:
-    """The default flags of architectures have O, for which Debian's files have no word."""
+    """A loss that several entries share is one note: architectures have flag O, which Debian's files cannot express."""
     cli = Cli(instance, tmp_path)
     config = fake_emulators(tmp_path / "bin", ["arm", "s390x"]) + "\n"
     result = cli("export", "--format", "debian", "--output", str(tmp_path / "out"), config=config)
@@ -209,7 +209,7 @@ def test_what_all_lose_is_said_once(instance: Instance, tmp_path: Path) -> None:
 
 
 def test_debians_files(instance: Instance, tmp_path: Path) -> None:
-    """A directory with a file for each entry; a single one may go to stdout; nobody else's file is overwritten."""
+    """Debian's format is a directory with a file per entry, or one on stdout; foreign files are not overwritten."""
     cli = Cli(instance, tmp_path)
     two = "architectures = []\n"
     for name in ("a", "b"):
@@ -235,6 +235,6 @@ def test_debians_files(instance: Instance, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [["--format", "shell", "--output", "/"], ["--format", "rpm"], []])
 def test_wrong_usage(instance: Instance, tmp_path: Path, arguments: list[str]) -> None:
-    """Status 2 and one line."""
+    """Wrong usage gives status 2 and one line."""
     result = Cli(instance, tmp_path)("export", *arguments, config="architectures = []\n")
     assert (result.status, result.stdout, len(result.messages)) == (2, "", 1)

@@ -1,4 +1,4 @@
-"""``binfmtd import``, as a user meets it."""
+"""``binfmtd import``: kernel, binfmt.d and Debian's format files become a config."""
 
 import os
 import tomllib
@@ -27,9 +27,9 @@ def handlers(text: str) -> dict[str, dict[str, object]]:
 
 
 def test_what_is_registered_now(instance: Instance, tmp_path: Path) -> None:
-    """`import --kernel` is a config that is in sync with the kernel as it is: `check` accepts it, `plan` has nothing.
+    """`import --kernel` gives a config of the kernel's present state: `check` accepts it, `plan` has nothing to do.
 
-    Order, flags, masks and what is disabled are in it; a stand-in is not, and nothing is said of one.
+    Order, flags, masks and disabled entries are in it; stand-ins are not, without a note.
     """
     cli = Cli(instance, tmp_path)
     lines = [
@@ -49,7 +49,7 @@ def test_what_is_registered_now(instance: Instance, tmp_path: Path) -> None:
     texts = {name: instance.read(name) for name in instance.names()}
     assert list(handlers(result.stdout)) == list(texts)[::-1]
     assert cli("check", config=result.stdout).status == 0
-    assert cli("apply", config=result.stdout).status == 0  # what F pinned is not known: those are registered again
+    assert cli("apply", config=result.stdout).status == 0  # which file F opened is unknown: those are registered again
     names = instance.names()
     assert {name: instance.read(name) for name in names} == texts
     assert names.index("high") < names.index("low")
@@ -58,7 +58,7 @@ def test_what_is_registered_now(instance: Instance, tmp_path: Path) -> None:
 
 
 def test_what_no_config_can_hold_is_named(instance: Instance, tmp_path: Path) -> None:
-    """Names that are not UTF-8, relative paths, extensions with a dot: each is a line, status 0, the rest is there."""
+    """An entry that no config can express (name not UTF-8, relative path, extension with dot) is a note: status 0."""
     for line in (
         b":l\xe4t:E::a::/usr/bin/true:",
         b":path:E::b::/usr/\xe4:",
@@ -79,7 +79,7 @@ def test_what_no_config_can_hold_is_named(instance: Instance, tmp_path: Path) ->
 
 
 def test_without_paths_it_is_systemds_directories(instance: Instance, tmp_path: Path) -> None:
-    """With their precedence; a bad line is named with file and line, and makes the exit status 1."""
+    """Without paths it reads systemd's directories with their precedence; a bad line is named, and gives status 1."""
     etc, _, _, lib = put_binfmt_d(instance, tmp_path / "tree").values()
     (lib / "a.conf").write_text(":lib:E::a::/usr/bin/true:\n")
     (etc / "a.conf").write_text(":etc:E::a::/usr/bin/true:\nbroken\n:too:E::b::/usr/bin/true:F\n")
@@ -95,7 +95,7 @@ def test_without_paths_it_is_systemds_directories(instance: Instance, tmp_path: 
 
 
 def test_files_say_what_they_are(cli: Cli, tmp_path: Path) -> None:
-    """Debian's format files and binfmt.d files are told apart by what is in them, alone and in a directory."""
+    """Debian's format files and binfmt.d files are distinguished by their content, alone and in a directory."""
     (tmp_path / "deb").write_text(DEBIAN)
     (tmp_path / "rules").write_text(":rule:E::a::/usr/bin/true:\n")
     expected = {"deb", "rule"}
@@ -115,7 +115,7 @@ def test_files_say_what_they_are(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_the_format_can_be_forced(cli: Cli, tmp_path: Path) -> None:
-    """For what looks like the other: a comment's first word is enough to be mistaken."""
+    """`--format` decides for a file that looks like the other kind, for example by the first word of a comment."""
     conf = tmp_path / "a.conf"
     conf.write_text("package comes first\n:a:E::a::/usr/bin/true:\n")
     result = cli("import", "--format", "binfmt.d", str(conf))
@@ -136,7 +136,7 @@ def test_the_format_can_be_forced(cli: Cli, tmp_path: Path) -> None:
     ],
 )
 def test_bad_input_is_one_error(cli: Cli, tmp_path: Path, make: Callable[[Path], object], says: str) -> None:
-    """Status 1, one line that names the file, and nothing on stdout: an empty config would be a wrong answer."""
+    """Bad input gives status 1, one line that names the file, and nothing on stdout, since an empty config is wrong."""
     make(tmp_path / "bad")
     result = cli("import", str(tmp_path / "bad"))
     assert (result.status, result.stdout) == (1, "")
@@ -145,7 +145,7 @@ def test_bad_input_is_one_error(cli: Cli, tmp_path: Path, make: Callable[[Path],
 
 
 def test_a_detector_is_named(cli: Cli, tmp_path: Path) -> None:
-    """The kernel cannot ask one, so the entry is left out, with what to do: that was understood, so status 0."""
+    """An entry with a detector, which the kernel cannot run, is left out with a remedy: status 0."""
     (tmp_path / "cli").write_text(f"{DEBIAN}detector /usr/lib/cli/detect\n")
     result = cli("import", str(tmp_path / "cli"))
     assert (result.status, handlers(result.stdout)) == (0, {})
@@ -154,7 +154,7 @@ def test_a_detector_is_named(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_a_name_again(cli: Cli, tmp_path: Path) -> None:
-    """The later replaces the earlier, as in the kernel; both places are named."""
+    """A later entry replaces an earlier one of its name, as in the kernel; both places are named."""
     conf = tmp_path / "a.conf"
     conf.write_text(":a:E::a::/usr/bin/true:\n:b:E::b::/usr/bin/true:\n:a:E::c::/usr/bin/true:\n")
     result = cli("import", str(conf))
@@ -163,7 +163,7 @@ def test_a_name_again(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_what_takes_native_programs_is_named(cli: Cli, tmp_path: Path) -> None:
-    """It is imported as it is, and the warning says what will become of it."""
+    """An entry that takes native programs is imported, with a warning that binfmtd will refuse it."""
     conf = tmp_path / "a.conf"
     conf.write_text(":elf:M::\\x7fELF::/usr/bin/true:\n")
     result = cli("import", str(conf))
@@ -172,7 +172,7 @@ def test_what_takes_native_programs_is_named(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_as_json(cli: Cli, tmp_path: Path) -> None:
-    """The same as one document."""
+    """With --json the config, its handlers and the notes are one document."""
     (tmp_path / "cli").write_text(f"{DEBIAN}detector /d\n")
     (tmp_path / "deb").write_text(DEBIAN)
     document = cli("import", "--json", str(tmp_path / "cli"), str(tmp_path / "deb")).json
@@ -182,5 +182,5 @@ def test_as_json(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_kernel_and_files_are_two_imports(cli: Cli) -> None:
-    """Usage: status 2."""
+    """`--kernel` together with a path is wrong usage: status 2."""
     assert cli("import", "--kernel", "/usr/share/binfmts").status == 2

@@ -1,4 +1,4 @@
-"""``binfmtd pause`` and ``resume``: an admin's maintenance is not undone."""
+"""``binfmtd pause`` and ``resume``: the daemon does not undo an administrator's maintenance."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def state(cli: Cli, name: str) -> str:
 
 
 def test_one_entry(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
-    """What is paused is left as an admin makes it, the rest is repaired; resumed, it is repaired at once."""
+    """A paused entry is left as an administrator makes it, the rest is repaired; `resume` repairs it at once."""
     daemon = start_daemon(CONFIG)
     result = cli("pause", "arm64")
     assert (result.status, result.stdout, result.stderr) == (0, "paused until `binfmtd resume`: qemu-aarch64\n", "")
@@ -68,7 +68,7 @@ def test_one_entry(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> N
 
 @pytest.mark.parametrize("name", ["arm64", "aarch64", "linux/arm64", "qemu-aarch64"])
 def test_twice(start_daemon: StartDaemon, cli: Cli, name: str) -> None:
-    """Under each of its names: a second pause is the same pause, and a second resume ends nothing and says so."""
+    """Under each of its names, a second pause has the same effect as one, and a second resume reports that none was."""
     daemon = start_daemon(CONFIG)
     for _ in range(2):
         result = cli("pause", name)
@@ -83,7 +83,7 @@ def test_twice(start_daemon: StartDaemon, cli: Cli, name: str) -> None:
 
 
 def test_what_is_not_registered_now(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
-    """An architecture without an emulator, a handler that waits, and any name while binfmt_misc is not mounted."""
+    """An architecture without emulator, a handler that waits, and any name while nothing is mounted can be paused."""
     daemon = start_daemon(
         "[emulators]\npaths = ['/nowhere/{name}']\n[handlers.one]\nmagic = '\\x00one'\ninterpreter = '/no'\n"
     )
@@ -97,14 +97,14 @@ def test_what_is_not_registered_now(instance: Instance, start_daemon: StartDaemo
 
 
 def test_a_bare_number_means_seconds(start_daemon: StartDaemon, cli: Cli) -> None:
-    """As with sleep and timeout."""
+    """A number without a unit means seconds, as with sleep and timeout."""
     daemon = start_daemon(CONFIG)
     assert cli("pause", "one", "--for", "1").stdout == "paused for 1s: one\n"
     daemon.wait_for_log("pause_ended", entry="one")
 
 
 def test_everything(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
-    """Flushed, switched off, and what nobody declared: all is left, also by a daemon that is started meanwhile."""
+    """While everything is paused, a flush, a switch-off and an undeclared entry stay, also with a restarted daemon."""
     daemon = start_daemon(CONFIG)
     assert cli("pause").stdout == "paused until `binfmtd resume`: everything\n"
     instance.remove("status")
@@ -122,7 +122,7 @@ def test_everything(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> 
 
 
 def test_it_ends_by_itself(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
-    """After the time that was said, all is repaired, and the log says so."""
+    """After the given time everything is repaired, and the end of the pause is logged."""
     daemon = start_daemon(CONFIG)
     assert cli("pause", "one", "--for", "700ms").status == 0
     instance.remove("one")
@@ -132,7 +132,7 @@ def test_it_ends_by_itself(instance: Instance, start_daemon: StartDaemon, cli: C
 
 
 def test_what_is_open_is_settled_first(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
-    """No stand-in serves while everything is paused; `resume` brings them back."""
+    """No stand-in serves while everything is paused; `resume` registers the stand-ins again."""
     daemon = start_daemon('settle = "1s"\n' + CONFIG)
     instance.remove("one")
     daemon.wait_status(lambda status: status["state"] == "drifting", "state drifting")
@@ -143,7 +143,7 @@ def test_what_is_open_is_settled_first(instance: Instance, start_daemon: StartDa
 
 
 def test_a_quarrel_is_paused(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
-    """The reason to pause, often: what is backed off from is settled like everything else, and leaves no stand-in."""
+    """A pause during contention, a common reason for one, first settles the entry, and leaves no stand-in of it."""
     daemon = start_daemon(CONFIG)
     while not daemon.logs("contention_started"):
         wait_until(lambda: "one" in instance.names(), what="one more repair")
@@ -156,7 +156,7 @@ def test_a_quarrel_is_paused(instance: Instance, start_daemon: StartDaemon, cli:
 
 
 def test_what_belongs_below_it_waits(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
-    """It would take the files of the one that is paused; the status says so, and resuming mends it."""
+    """A handler that belongs below a paused one waits, as the status shows; `resume` restores the order."""
     daemon = start_daemon(CONFIG + "[handlers.above]\nmagic = '\\x00onetwo'\ninterpreter = '/usr/bin/false'\n")
     assert cli("pause", "above").status == 0
     instance.remove("one")
@@ -173,7 +173,7 @@ def test_what_belongs_below_it_waits(instance: Instance, start_daemon: StartDaem
 def test_what_stops_every_exec_is_disabled_all_the_same(
     instance: Instance, start_daemon: StartDaemon, cli: Cli
 ) -> None:
-    """Nobody could end a maintenance in which nothing can be executed."""
+    """An entry that stops every exec is disabled during a pause as well, since otherwise no pause could be ended."""
     start_daemon(CONFIG)
     assert cli("pause").status == 0
     instance.register(rb":brick:M::\x7fELF::/usr/bin/true:")
@@ -194,7 +194,7 @@ def test_what_stops_every_exec_is_disabled_all_the_same(
     ],
 )
 def test_what_is_refused(start_daemon: StartDaemon, cli: Cli, arguments: list[str], says: str) -> None:
-    """A name that nobody knows, and a duration that is none: 2, and nothing is paused."""
+    """An unknown name or an invalid duration gives status 2, and nothing is paused."""
     daemon = start_daemon(CONFIG)
     result = cli("pause", *arguments)
     assert (result.status, result.stdout) == (2, "")
@@ -203,7 +203,7 @@ def test_what_is_refused(start_daemon: StartDaemon, cli: Cli, arguments: list[st
 
 
 def test_one_of_everything_cannot_be_resumed(start_daemon: StartDaemon, cli: Cli) -> None:
-    """That would be another pause than the one that was asked for."""
+    """While everything is paused, a single entry cannot be resumed: that would be another pause than the one made."""
     start_daemon(CONFIG)
     cli("pause")
     result = cli("resume", "one")
@@ -214,7 +214,7 @@ def test_one_of_everything_cannot_be_resumed(start_daemon: StartDaemon, cli: Cli
 
 
 def test_without_a_daemon(start_daemon: StartDaemon, cli: Cli, instance: Instance) -> None:
-    """It is said that the next one obeys, and it does."""
+    """Without a daemon a message announces that the next daemon will apply the pause, and it does."""
     start_daemon(CONFIG).terminate()
     result = cli("pause", "one")
     assert (result.status, result.message) == (
@@ -228,7 +228,7 @@ def test_without_a_daemon(start_daemon: StartDaemon, cli: Cli, instance: Instanc
 
 
 def test_as_another_user(start_daemon: StartDaemon) -> None:
-    """Who may not write to root's state directory is told that, and not to make room."""
+    """A user who may not write to root's state directory gets that error, and no advice about disk space."""
     if os.geteuid() != 0:
         pytest.skip("takes root: the state directory has to be somebody else's")
     with tempfile.TemporaryDirectory() as directory:
@@ -241,7 +241,7 @@ def test_as_another_user(start_daemon: StartDaemon) -> None:
 
 
 def test_many_at_once(instance: Instance, start_daemon: StartDaemon) -> None:
-    """Each pauses its own, and no other is lost."""
+    """Of many pauses or resumes at once, none is lost."""
     names = [f"x{number:02}" for number in range(12)]
     handlers = "".join(f"[handlers.{n}]\nmagic = '\\x00{n}'\ninterpreter = '/usr/bin/true'\n" for n in names)
     daemon = start_daemon("architectures = []\n" + handlers)
@@ -254,7 +254,7 @@ def test_many_at_once(instance: Instance, start_daemon: StartDaemon) -> None:
 
 
 def test_a_damaged_file(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
-    """It ends no maintenance: it is said, and what was paused before stays so until somebody says otherwise."""
+    """A damaged file ends no pause: it is logged, and entries stay paused until the file is written again."""
     daemon = start_daemon(CONFIG)
     assert cli("pause", "one").status == 0
     (daemon.state_directory / "paused.json").write_text("{")
@@ -275,7 +275,7 @@ def test_a_damaged_file(instance: Instance, start_daemon: StartDaemon, cli: Cli)
 
 
 def test_with_a_damaged_status(start_daemon: StartDaemon, cli: Cli) -> None:
-    """One error, and nothing is paused."""
+    """A damaged status is one error, and nothing is paused."""
     daemon = start_daemon(CONFIG)
     daemon.terminate()
     status = daemon.status() | {"handlers": 5}

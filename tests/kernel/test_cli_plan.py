@@ -1,4 +1,4 @@
-"""``binfmtd plan``: what apply would do."""
+"""``binfmtd plan``: what `apply` would do."""
 
 import os
 import shutil
@@ -33,7 +33,7 @@ def cli(instance: Instance, tmp_path: Path) -> Cli:
 
 @pytest.fixture
 def open_directory() -> Iterator[Path]:
-    """Yield a directory that everybody may read: pytest's own are for its user alone."""
+    """Yield a directory that all users may read: pytest's own are for its user alone."""
     path = Path(tempfile.mkdtemp(prefix="cli-"))
     path.chmod(0o755)
     yield path
@@ -41,7 +41,7 @@ def open_directory() -> Iterator[Path]:
 
 
 def test_something_to_do(instance: Instance, cli: Cli) -> None:
-    """It shows what apply would do, ends with 3, and writes neither to the kernel nor to disk."""
+    """`plan` shows what `apply` would do, exits with 3, and writes neither to the kernel nor to disk."""
     with DirectoryWatch(instance.directory) as watch:
         result = cli("plan", config=CONFIG)
         as_json = cli("plan", "--json", config=CONFIG)
@@ -63,7 +63,7 @@ def test_something_to_do(instance: Instance, cli: Cli) -> None:
 
 
 def test_nothing_to_do(cli: Cli) -> None:
-    """After apply there is nothing left to do: 0."""
+    """After `apply` there is nothing left to do: status 0."""
     assert cli("apply", config=CONFIG).status == 0
     result = cli("plan", config=CONFIG)
     assert (result.status, result.stdout, result.stderr) == (0, "nothing to do\n", "")
@@ -71,7 +71,7 @@ def test_nothing_to_do(cli: Cli) -> None:
 
 
 def test_every_drift_has_its_word(instance: Instance, cli: Cli) -> None:
-    """Each kind of drift is called by its name, in snake_case."""
+    """Each kind of drift has its name, in snake_case."""
     cli("apply", config=CONFIG)
     instance.write("one", b"0")
     instance.remove("two")
@@ -92,7 +92,7 @@ def test_every_drift_has_its_word(instance: Instance, cli: Cli) -> None:
 
 
 def test_odd_names_do_not_reach_the_terminal(instance: Instance, cli: Cli) -> None:
-    """A name with control characters and bytes that are no text comes out escaped, in the table and as JSON."""
+    """A name with control characters or invalid UTF-8 is escaped, in the table and as JSON."""
     instance.register(b":a\x1b[31m\xff:E::alien::/usr/bin/true:")
     config = "architectures = []\nunmanaged = 'remove'"
     result = cli("plan", config=config)
@@ -106,7 +106,7 @@ def test_odd_names_do_not_reach_the_terminal(instance: Instance, cli: Cli) -> No
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can show an instance to somebody whose it is not")
 def test_for_an_ordinary_user(instance: Instance, open_directory: Path) -> None:
-    """Who may not write can plan, without any state directory; to apply is one clear error for them."""
+    """A user who may not write can plan, without a state directory; for that user `apply` is one clear error."""
     config = open_directory / "binfmtd.toml"
     config.write_text(CONFIG)
     config.chmod(0o644)
@@ -125,10 +125,10 @@ def test_for_an_ordinary_user(instance: Instance, open_directory: Path) -> None:
 
 @pytest.mark.parametrize("command", ["plan", "check", "arch"])
 def test_start_up_is_light(cli: Cli, command: str) -> None:
-    """What only prints results loads neither pyinotify nor structlog."""
+    """Commands that only print results load neither pyinotify nor structlog."""
     cli.config.write_text(CONFIG)
     python = cli.command()[: -len(("-m", "binfmtd"))]
     result = run([*python, "-X", "importtime", "-m", "binfmtd", command, "--config", str(cli.config)])
     loaded = set(result.stderr.split())
-    assert "pydantic" in loaded  # so this would notice the others
+    assert "pydantic" in loaded  # so this would find the other modules
     assert not {"structlog", "pyinotify"} & loaded

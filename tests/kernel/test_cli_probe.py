@@ -1,4 +1,4 @@
-"""``binfmtd probe``: what runs, through what, and if not, why not."""
+"""``binfmtd probe``: which architectures run, through which entry, and otherwise the reason."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ from binfmtd.catalog.architectures import CATALOG
 from binfmtd.formats.line import encode_line
 from binfmtd.model.handler import Flags, Registration
 
-# PR_SET_MDWE with PR_MDWE_REFUSE_EXEC_GAIN (prctl(2), Linux 6.3): what systemd's MemoryDenyWriteExecute does.
+# PR_SET_MDWE with PR_MDWE_REFUSE_EXEC_GAIN (prctl(2), Linux 6.3): systemd's MemoryDenyWriteExecute sets it.
 FORBID = """
 import ctypes, os, sys
 assert ctypes.CDLL(None).prctl(65, 1, 0, 0, 0) == 0
@@ -31,7 +31,7 @@ def cli(instance: Instance, tmp_path: Path) -> Cli:
 
 @pytest.fixture
 def register(instance: Instance, tmp_path: Path) -> Register:
-    """Return what registers an interpreter for an architecture, or a script that is one."""
+    """Return a function that registers an interpreter, or a script as one, for an architecture."""
 
     def register(name: str, interpreter: str = "", flags: Flags = Flags.F, *, script: str = "") -> None:
         if script:
@@ -48,7 +48,7 @@ def probe(cli: Cli, *names: str) -> dict[str, dict[str, Any]]:
 
 
 def test_what_runs(cli: Cli, register: Register) -> None:
-    """Natively, through an entry in a chroot too, or without F only here; each with its entry and its time."""
+    """An architecture runs natively, through an entry also in a chroot, or without F only here; each has its time."""
     register("alpha", "/usr/bin/qemu-alpha")
     register("hppa", "/usr/bin/qemu-hppa", Flags.NONE)
     native = next(row["name"] for row in cli("arch", "--json").json if row["native"])
@@ -69,7 +69,7 @@ def test_what_runs(cli: Cli, register: Register) -> None:
 
 
 def test_why_not(cli: Cli, register: Register) -> None:
-    """No handler, no interpreter, a crash, and an emulator that hangs, which is killed after a while."""
+    """No handler, no interpreter, a crash, and an emulator that hangs and is killed have each their own reason."""
     register("hppa", "/nowhere/at-all", Flags.NONE)
     register("m68k", script="kill -SEGV $$", flags=Flags.NONE)
     register("or1k", script="exec sleep 1000", flags=Flags.NONE)
@@ -86,7 +86,7 @@ def test_why_not(cli: Cli, register: Register) -> None:
 
 
 def test_exit_status(cli: Cli, register: Register) -> None:
-    """1 if one that was asked for does not run; who asks for all is only told; 2 for what nobody knows."""
+    """Status 1 if a named architecture does not run, 0 without names, and 2 for an unknown name."""
     register("alpha", "/usr/bin/qemu-alpha")
     assert cli("probe", "alpha").status == 0
     assert cli("probe", "alpha", "sh4").status == 1
@@ -98,7 +98,7 @@ def test_exit_status(cli: Cli, register: Register) -> None:
 
 
 def test_write(cli: Cli, register: Register) -> None:
-    """``--write`` prints nothing, and leaves all of it in the state directory."""
+    """``--write`` prints nothing, and writes all results to the state directory."""
     register("alpha", "/usr/bin/qemu-alpha")
     done = cli("probe", "--write")
     assert (done.status, done.stdout, done.stderr) == (0, "", "")
@@ -107,7 +107,7 @@ def test_write(cli: Cli, register: Register) -> None:
 
 
 def test_where_emulators_cannot_work(cli: Cli, register: Register) -> None:
-    """Where no memory may be writable and executable nothing is said of any architecture: 1, with the remedy."""
+    """Where memory cannot be writable and executable, no architecture is judged: status 1 with the remedy."""
     register("alpha", "/usr/bin/qemu-alpha")
     done = run(cli.instance.entering([sys.executable, "-c", FORBID, "probe", "alpha"]))
     assert (done.status, done.stdout) == (1, "")

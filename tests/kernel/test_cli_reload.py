@@ -1,4 +1,4 @@
-"""``binfmtd reload``: the daemon reads its config again, and the exit status says what came of it."""
+"""``binfmtd reload``: the daemon reads its config again, and the exit status is the result of that."""
 
 import os
 import signal
@@ -30,7 +30,7 @@ def cli(instance: Instance, tmp_path: Path) -> Cli:
 
 
 def test_in_force(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
-    """It returns when the handlers of the new config are registered."""
+    """`reload` returns when the handlers of the new config are registered."""
     daemon = start_daemon(ONE)
     for text, name in ((TWO, "two"), (ONE, "one"), (ONE, "one")):
         daemon.config.write_text(text)
@@ -42,7 +42,7 @@ def test_in_force(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> No
 
 
 def test_rejected(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
-    """A config that is rejected is exit status 1 with the reason, also when the reason is the same as before."""
+    """A rejected config gives status 1 with the reason, also if the reason is the same as before."""
     daemon = start_daemon(ONE)
     daemon.config.write_text(BAD)
     for times in (1, 2):
@@ -59,7 +59,7 @@ def test_rejected(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> No
 
 
 def test_a_refused_handler(instance: Instance, start_daemon: StartDaemon, cli: Cli, tmp_path: Path) -> None:
-    """A config that is in force, but not as a whole, is exit status 1 as well, and the message names the handler."""
+    """A config that is in force with a refused handler gives status 1 as well, and the message names the handler."""
     unsafe = tmp_path / "unsafe"
     unsafe.write_bytes(b"")
     unsafe.chmod(0o777)
@@ -73,7 +73,7 @@ def test_a_refused_handler(instance: Instance, start_daemon: StartDaemon, cli: C
 
 
 def test_without_a_mount(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
-    """A config that is in force, but cannot be carried out, is exit status 1 with the reason."""
+    """A config that is in force, but cannot be applied for lack of a mount, gives status 1 with the reason."""
     daemon = start_daemon(ONE, ("--no-autoload",))
     instance.run(["umount", MOUNT_POINT], check=True)
     daemon.wait_for_log("trouble")
@@ -92,15 +92,15 @@ def test_a_daemon_that_is_just_starting(instance: Instance, start_daemon: StartD
 
 
 def test_without_a_daemon(cli: Cli) -> None:
-    """It says which directory it looked at."""
+    """Without a daemon the message names the state directory."""
     result = cli("reload", "--timeout", "0s")
     assert result.status == 1
     assert result.message.startswith(f"no daemon runs with the state directory {cli.state_directory}")
-    assert cli("reload", "--timeout", "1").message == result.message  # without a unit it is seconds
+    assert cli("reload", "--timeout", "1").message == result.message  # a number without a unit means seconds
 
 
 def test_a_daemon_of_another_pid_namespace(cli: Cli) -> None:
-    """The id that the lock names may be any process's here: that one gets no signal."""
+    """A lock with a process id of another pid namespace is an error; the process with that id here gets no signal."""
     directory = cli.state_directory
     directory.mkdir(parents=True)
     with subprocess.Popen(["sleep", "infinity"]) as bystander:
@@ -116,7 +116,7 @@ def test_a_daemon_of_another_pid_namespace(cli: Cli) -> None:
 
 
 def test_from_another_pid_namespace(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
-    """Two containers that share the state directory: from the other one it is refused, and says what to do."""
+    """A daemon in another container with the same state directory gets no signal; the message has the remedy."""
     daemon = start_daemon(ONE)
     apart = ("unshare", "--pid", "--fork", sys.executable, "-m", "binfmtd", "reload")
     result = instance.run([*apart, "--state-dir", str(cli.state_directory)])
@@ -126,7 +126,7 @@ def test_from_another_pid_namespace(instance: Instance, start_daemon: StartDaemo
 
 
 def test_apply_is_no_daemon(cli: Cli) -> None:
-    """SIGHUP would end an `apply` that has the lock; here that is this test."""
+    """An `apply` that has the lock (here: this test) gets no SIGHUP, which would end it."""
     directory = cli.state_directory
     directory.mkdir(parents=True)
     lock = Lock(str(directory), APPLY)
@@ -139,7 +139,7 @@ def test_apply_is_no_daemon(cli: Cli) -> None:
 
 
 def test_timeout(start_daemon: StartDaemon, cli: Cli) -> None:
-    """A daemon that does not answer is exit status 1."""
+    """A daemon that does not answer in time gives status 1."""
     daemon = start_daemon(ONE)
     daemon.process.send_signal(signal.SIGSTOP)
     result = cli("reload", "--timeout", "200ms")
@@ -150,7 +150,7 @@ def test_timeout(start_daemon: StartDaemon, cli: Cli) -> None:
 
 
 def test_the_daemon_ends(start_daemon: StartDaemon, cli: Cli) -> None:
-    """A daemon that ends instead is exit status 1, at once."""
+    """A daemon that ends instead of answering gives status 1 at once."""
     daemon = start_daemon(ONE)
     daemon.process.send_signal(signal.SIGSTOP)
     daemon.process.terminate()

@@ -1,4 +1,4 @@
-"""``binfmtd sandbox``: an instance of one's own with a daemon in it, for one command.
+"""``binfmtd sandbox``: an instance with its own daemon, for one command.
 
 It is started inside a private instance, which stands for the host's.
 """
@@ -28,12 +28,12 @@ architectures = []
 magic = '\\x00one'
 interpreter = "/usr/bin/true"
 """
-# Says who it is, which daemon it has and where, then waits.
+# Prints its own process id and its daemon's, then waits.
 WAITING_COMMAND = 'echo $$; cat "$BINFMTD_STATE_DIR/lock"; exec sleep 600'
 
 
 class Sandbox:
-    """Sandboxes, all with the same config and place for temporary files."""
+    """Sandboxes with one config and one directory for temporary files."""
 
     def __init__(self, instance: Instance, directory: Path) -> None:
         self.instance = instance
@@ -58,7 +58,7 @@ class Sandbox:
 
 @pytest.fixture
 def sandbox(instance: Instance) -> Iterator[Sandbox]:
-    """Yield what makes sandboxes in a directory that everybody may read; nothing may be left behind in there."""
+    """Yield a maker of sandboxes in a directory that all users may read, and assert that no file is left there."""
     directory = Path(tempfile.mkdtemp(prefix="cli-"))
     directory.chmod(0o755)
     sandbox = Sandbox(instance, directory)
@@ -82,13 +82,13 @@ def members(namespace: str) -> list[str]:
 
 
 def test_the_command_sees_the_handlers(sandbox: Sandbox) -> None:
-    """When the command starts everything is registered, in an instance that it shares with its daemon alone."""
+    """Everything is registered when the command starts, in an instance that only it and its daemon have."""
     result = sandbox("ls", MOUNT_POINT)
     assert (result.status, result.stdout.split(), result.stderr) == (0, ["one", "register", "status"], "")
 
 
 def test_the_daemon_is_at_work(sandbox: Sandbox) -> None:
-    """What is removed in there comes back, and `status` finds the daemon without being told where."""
+    """An entry that is removed in the sandbox comes back, and `status` finds the daemon without an option."""
     script = f"echo -1 > {MOUNT_POINT}/one; until [ -e {MOUNT_POINT}/one ]; do :; done; exec $0 -m binfmtd status --all"
     result = sandbox("timeout", "10", "sh", "-c", script, BINFMTD[0])
     assert (result.status, result.stderr.replace("\n", "")) == (0, result.stderr.strip())
@@ -96,7 +96,7 @@ def test_the_daemon_is_at_work(sandbox: Sandbox) -> None:
 
 
 def test_the_host_is_untouched_and_nothing_stays(instance: Instance, sandbox: Sandbox) -> None:
-    """The instance outside hears of nothing, and no process is left in the sandbox's namespace."""
+    """The host's instance gets no event, and no process is left in the sandbox's namespace."""
     with DirectoryWatch(instance.directory) as watch:
         result = sandbox("readlink", "/proc/self/ns/user")
         assert watch.pending() == []
@@ -130,43 +130,43 @@ def test_a_foreign_program_runs(sandbox: Sandbox) -> None:
     ],
 )
 def test_the_exit_status_is_the_commands(sandbox: Sandbox, command: tuple[str, ...], status: int, output: str) -> None:
-    """Its status, or 128 and the signal that ended it; its arguments are its own."""
+    """The exit status is the command's, or 128 plus the signal that ended it; its arguments are passed unchanged."""
     result = sandbox(*command)
     assert (result.status, result.stdout, result.stderr) == (status, output, "")
 
 
 def test_a_command_that_cannot_be_started(sandbox: Sandbox) -> None:
-    """As a shell says it: 127 if there is none, 126 if it is no program."""
-    result = sandbox("nonesuch", env=os.environ | {"PATH": "/usr/bin:/bin"})  # directories that everybody may search
+    """As with a shell, the status is 127 if the command does not exist, and 126 if it is no program."""
+    result = sandbox("nonesuch", env=os.environ | {"PATH": "/usr/bin:/bin"})  # directories that all users may search
     assert (result.status, result.message) == (127, "'nonesuch': not found")
     result = sandbox(str(sandbox.config))
     assert (result.status, result.message) == (126, f"'{sandbox.config}': Permission denied")
 
 
 def test_without_a_command_it_is_a_shell(sandbox: Sandbox) -> None:
-    """$SHELL, which reads its commands from stdin here."""
+    """Without a command $SHELL runs, which here reads its commands from stdin."""
     result = sandbox(input=f"ls {MOUNT_POINT}; exit 5\n", env=os.environ | {"SHELL": "/bin/sh"})
     assert (result.status, result.stdout.split()) == (5, ["one", "register", "status"])
 
 
 def test_a_config_error(sandbox: Sandbox) -> None:
-    """One line, and the status that it has elsewhere; the command does not run."""
+    """A config error is one line, with the same status as in other commands; the command does not run."""
     result = sandbox("echo", "it ran", config="x = 1")
     assert (result.status, result.stdout) == (78, "")
     assert result.message.startswith(f"{sandbox.config}: x: unknown key")
 
 
 def test_modules_of_the_current_directory_are_not_taken(sandbox: Sandbox) -> None:
-    """Files that happen to be called like Python's modules do not get into the daemon."""
+    """Files in the current directory with the names of Python's modules are not loaded by the daemon."""
     (sandbox.directory / "json.py").write_text("raise SystemExit('mine')")
     command = sandbox.command("true")
-    command[command.index("-m") : command.index("-m")] = ["-P"]  # as the installed command is started
+    command[command.index("-m") : command.index("-m")] = ["-P"]  # as the installed command does
     result = run(sandbox.instance.entering(["env", "-C", str(sandbox.directory), *command]))
     assert (result.status, result.stderr) == (0, "")
 
 
 def test_sigterm_ends_command_and_daemon(sandbox: Sandbox) -> None:
-    """SIGTERM is passed on to the command, and with it all is over."""
+    """SIGTERM is passed on to the command, and then command and daemon end."""
     process = sandbox.start("sh", "-c", WAITING_COMMAND)
     assert process.stdout is not None
     processes = [os.pidfd_open(int(process.stdout.readline())) for _ in ("command", "daemon")]
@@ -179,7 +179,7 @@ def test_sigterm_ends_command_and_daemon(sandbox: Sandbox) -> None:
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_sigterm_at_the_start(sandbox: Sandbox, processes: int) -> None:
-    """SIGTERM before the command runs leaves nothing behind either, nor does it while the daemon is being started."""
+    """SIGTERM before the command runs, or while the daemon starts, leaves nothing behind either."""
     for _ in range(5):
         process = sandbox.start("sleep", "600")
         wait_until(lambda: os.listdir(sandbox.temporary), what="a directory for the daemon")
@@ -196,7 +196,7 @@ def _number(namespace: str, number: int) -> bool:
 
 
 def test_the_daemon_does_not_outlive_a_killed_sandbox(sandbox: Sandbox) -> None:
-    """However the sandbox ends, its daemon ends."""
+    """A killed sandbox's daemon ends."""
     process = sandbox.start("sh", "-c", WAITING_COMMAND)
     assert process.stdout is not None
     command, daemon = (os.pidfd_open(int(process.stdout.readline())) for _ in ("command", "daemon"))
@@ -210,7 +210,7 @@ def test_the_daemon_does_not_outlive_a_killed_sandbox(sandbox: Sandbox) -> None:
 
 
 def test_as_an_ordinary_user(sandbox: Sandbox) -> None:
-    """It needs no privileges."""
+    """An ordinary user can use it."""
     python = unprivileged_python()
     sandbox.temporary.chmod(0o1777)
     command = ["env", f"TMPDIR={sandbox.temporary}", *python, "-m", "binfmtd", "sandbox"]

@@ -47,7 +47,7 @@ def cli(instance: Instance, tmp_path: Path) -> Cli:
 
 
 def test_reasons_that_differ_in_the_architecture(start_daemon: StartDaemon, cli: Cli, tmp_path: Path) -> None:
-    """They stand once, below the last handler; where a single one waits, its path is said as it is."""
+    """A reason that differs only in the architecture is shown once, below the last handler."""
     wanted = f'emulators = {{paths = ["{tmp_path}/qemu-{{name}}"]}}\narchitectures = '
     start_daemon(f'{wanted}["riscv64", "s390x"]')
     shown = " ".join(cli("status", "--problems").stdout.split())
@@ -61,7 +61,7 @@ def test_a_reason_of_one(start_daemon: StartDaemon, cli: Cli, tmp_path: Path) ->
 
 
 def test_fresh(start_daemon: StartDaemon, cli: Cli) -> None:
-    """While the daemon runs it shows each handler and the whole, or with --check one line: 0."""
+    """While the daemon runs, all handlers are shown, or with --check one line: status 0."""
     daemon = start_daemon(CONFIG)
     check = cli("status", "--check")
     assert (check.status, check.stdout, check.stderr) == (0, "2 handlers in order\n", "")
@@ -81,7 +81,7 @@ def test_fresh(start_daemon: StartDaemon, cli: Cli) -> None:
 
 
 def test_what_is_in_order_is_a_paragraph(start_daemon: StartDaemon, cli: Cli) -> None:
-    """The state is the first line, then comes what is not in order, and the rest is named."""
+    """The state comes first, then the handlers that are not in order; the rest is only named."""
     daemon = start_daemon(CONFIG + LATE + MANY)
     lines = cli.on_a_terminal("status")
     assert lines[0].startswith("state:     waiting: 33 handlers in order, 1 waiting")
@@ -102,7 +102,7 @@ def test_what_is_in_order_is_a_paragraph(start_daemon: StartDaemon, cli: Cli) ->
 
 
 def test_only_problems(start_daemon: StartDaemon, cli: Cli) -> None:
-    """With --problems there is nothing else, and where there are none it says that."""
+    """With --problems only problems are shown, or one line if there are none."""
     daemon = start_daemon(CONFIG + LATE)
     result = cli("status", "--problems")
     assert "late" in result.stdout
@@ -118,7 +118,7 @@ def test_only_problems(start_daemon: StartDaemon, cli: Cli) -> None:
 
 
 def test_by_name(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
-    """An entry's or an architecture's name: its row and what happened to it; an unknown one is an error."""
+    """With a name of an entry or architecture its row and its history are shown; an unknown name is an error."""
     daemon = start_daemon(ARM64 + CONFIG.replace("architectures = []", ""))
     for name, deed in (("one", b"-1"), ("qemu-aarch64", b"0")):
         repairs = daemon.status()["repairs"]
@@ -142,7 +142,7 @@ def test_by_name(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> Non
 
 
 def test_the_history_fits(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
-    """In 80 columns names are whole, and in a pipe a row is one line; two flushes are one row with a number."""
+    """On 80 columns names are whole, in a pipe a row is one line, and two flushes are one row with a number."""
     daemon = start_daemon(CONFIG + MANY)
     for _ in range(2):
         repairs = daemon.status()["repairs"]
@@ -160,7 +160,7 @@ def test_the_history_fits(instance: Instance, start_daemon: StartDaemon, cli: Cl
 
 
 def test_an_ordinary_user_sees_that_it_runs(start_daemon: StartDaemon) -> None:
-    """Though he may not open the lock, with which he could keep every daemon out."""
+    """An ordinary user sees that the daemon runs, but may not open the lock, which could keep out every daemon."""
     if os.geteuid() != 0:
         pytest.skip("takes root: the lock has to be somebody else's")
     python = unprivileged_python()
@@ -179,7 +179,7 @@ def test_an_ordinary_user_sees_that_it_runs(start_daemon: StartDaemon) -> None:
 
 
 def test_more_foreign_entries_than_are_listed(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
-    """The status says how many there are, and an entry that is only counted can be paused."""
+    """The status has the number of foreign entries, and an entry that is not listed can be paused."""
     number = FOREIGN_LISTED + 100
     for each in range(number):
         instance.register(f":alien-{each:05}:E::{each}::/usr/bin/true:".encode())
@@ -224,7 +224,7 @@ def test_json(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
 
 
 def test_without_handlers(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
-    """No handlers are no damage: where none is declared all is converged, and where none can be it says why."""
+    """With no declared handler the state is converged; if no declared one is possible, the reason is shown."""
     daemon = start_daemon("architectures = []\n")
     result = cli("status", "--check")
     assert (result.status, result.stdout, result.stderr) == (0, "0 handlers in order\n", "")
@@ -245,7 +245,7 @@ def test_without_handlers(instance: Instance, start_daemon: StartDaemon, cli: Cl
 
 
 def test_not_converged(start_daemon: StartDaemon, cli: Cli) -> None:
-    """While something waits, --check says 3, and without it the status is the answer: 0."""
+    """While a handler waits, --check gives status 3; without it the status is 0."""
     start_daemon(CONFIG + LATE)
     result = cli("status")
     assert (result.status, result.stderr) == (0, "")
@@ -258,7 +258,7 @@ def test_not_converged(start_daemon: StartDaemon, cli: Cli) -> None:
 
 
 def test_stale(start_daemon: StartDaemon, cli: Cli) -> None:
-    """After the daemon's end the last status is shown and called that: 1, and 3 with --check."""
+    """After the daemon's end its last status is shown as such: status 1, with --check 3."""
     daemon = start_daemon(CONFIG)
     daemon.kill()
     for options, expected in (((), 1), (("--check",), 3), (("--json",), 1)):
@@ -271,7 +271,7 @@ def test_stale(start_daemon: StartDaemon, cli: Cli) -> None:
 
 
 def test_odd_names_do_not_reach_the_terminal(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
-    """A foreign name with control characters and bytes that are no text comes out escaped, as text and as JSON."""
+    """A foreign name with control characters or invalid UTF-8 is escaped, as text and as JSON."""
     instance.register(b":%b:E::alien::/usr/bin/true:" % ODD)
     start_daemon(CONFIG)
     result = cli("status")
@@ -284,13 +284,13 @@ def test_odd_names_do_not_reach_the_terminal(instance: Instance, start_daemon: S
 
 
 def test_what_the_last_daemon_said_is_not_taken_for_the_next_ones(start_daemon: StartDaemon) -> None:
-    """While a daemon starts it has not converged, whatever the one before it had: their lock is one file."""
+    """The last daemon's status is never taken for that of a daemon that is starting: they share one lock file."""
     daemon = start_daemon(CONFIG)
     daemon.kill()
     status = daemon.state_directory / "status.json"
     status.write_text(BEFORE)
     starting = start_daemon(CONFIG, ready=False)
-    sights = Counter[bool]()  # of what is taken for fresh: is it from before?
+    sights = Counter[bool]()  # of a status that is taken for fresh: is it the old one?
     while "READY=1" not in starting.notifications:
         if running_pid(str(daemon.state_directory)) is not None:
             with suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""``binfmtd status --watch``: each change shown, on a terminal and for scripts."""
+"""``binfmtd status --watch``: each change is shown, on a terminal and for scripts."""
 
 import fcntl
 import json
@@ -37,7 +37,7 @@ MANY = "architectures = []\n" + "".join(
 
 
 class Watching:
-    """The command, and what it has said so far."""
+    """The command, and its output so far."""
 
     def __init__(self, state: Path, *options: str, terminal: tuple[int, int] | None = None, **environment: str) -> None:
         command = [*BINFMTD, "status", "--watch", "--state-dir", str(state), *options]
@@ -57,22 +57,22 @@ class Watching:
         fcntl.ioctl(self.output, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
 
     def read(self) -> str:
-        with suppress(BlockingIOError, OSError):  # a terminal that nobody has open gives EIO
+        with suppress(BlockingIOError, OSError):  # a terminal that no process has open gives EIO
             while got := os.read(self.output, 65536):
                 self.text += got.decode()
         return self.text
 
     @property
     def documents(self) -> list[dict[str, Any]]:
-        """The documents so far; each has a line of its own."""
+        """Return the documents so far; each has its own line."""
         return [json.loads(line) for line in self.read().splitlines(keepends=True) if line.endswith("\n")]
 
     @property
     def drawing(self) -> list[str]:
-        """The lines that were drawn last, without colours; none before it is whole."""
+        """Return the lines that were drawn last, without colours; none before the first drawing is complete."""
         whole = [part for part in self.read().split("\x1b[H")[1:] if part.endswith("\x1b[J")]
         text = re.sub("\x1b\\[[0-9]*[mKJ]", "", whole[-1]) if whole else ""
-        return re.split("\r+\n", text) if text else []  # the terminal puts a \\r of its own before each \\n
+        return re.split("\r+\n", text) if text else []  # the terminal puts its own \\r before each \\n
 
     def wait_for(self, text: str) -> None:
         if self.terminal:
@@ -109,7 +109,7 @@ def paused(instance: Instance, state: Path) -> Iterator[None]:
 
 
 def test_for_scripts(instance: Instance, start_daemon: StartDaemon, watch: Watch) -> None:
-    """With --json each state is one line: before any daemon, as it comes, pauses, is killed, and comes again."""
+    """With --json each state is one line: without a daemon, with one, paused, after a kill, with the next daemon."""
     watching = watch("--json")
     daemon = start_daemon(CONFIG)
     wait_until(lambda: watching.documents, what="the first state")
@@ -126,7 +126,7 @@ def test_for_scripts(instance: Instance, start_daemon: StartDaemon, watch: Watch
 
 
 def test_without_a_terminal(start_daemon: StartDaemon, watch: Watch) -> None:
-    """One state after another, without colours or control characters; who is killed is seen at once."""
+    """In a pipe the states follow each other without control characters; a killed daemon is shown at once."""
     daemon = start_daemon(CONFIG)
     watching = watch()
     watching.wait_for("state:     converged")
@@ -140,7 +140,7 @@ def test_without_a_terminal(start_daemon: StartDaemon, watch: Watch) -> None:
 
 
 def test_on_a_terminal(instance: Instance, start_daemon: StartDaemon, watch: Watch) -> None:
-    """It is drawn anew, in colours, on a screen of its own; ^C gives the other one back."""
+    """A terminal's alternate screen is drawn anew with each change, in colours; ^C restores the previous screen."""
     daemon = start_daemon(CONFIG)
     watching = watch(terminal=(24, 80))
     watching.wait_for("state:     converged")
@@ -157,12 +157,12 @@ def test_on_a_terminal(instance: Instance, start_daemon: StartDaemon, watch: Wat
 
 
 def test_it_fits(start_daemon: StartDaemon, watch: Watch) -> None:
-    """Never wider nor higher than the terminal, also after that has changed; what is left out is counted."""
+    """The drawing never exceeds the terminal, also after a resize; the number of hidden lines is shown."""
     start_daemon(MANY)
     watching = watch(terminal=(24, 80))
     for lines, columns in ((24, 80), (40, 120), (16, 60)):
         watching.resize(lines, columns)
-        watching.process.send_signal(signal.SIGWINCH)  # as the kernel does for who controls the terminal
+        watching.process.send_signal(signal.SIGWINCH)  # as the kernel sends it to the foreground processes
         wait_until(lambda n=lines: len(watching.drawing) == n, what=f"{lines} lines")  # type: ignore[misc]
         assert max(map(len, watching.drawing)) <= columns
         assert any(re.fullmatch(r"\.\.\. [0-9]+ more lines", line) for line in watching.drawing)
@@ -170,7 +170,7 @@ def test_it_fits(start_daemon: StartDaemon, watch: Watch) -> None:
 
 
 def test_no_colour(start_daemon: StartDaemon, watch: Watch) -> None:
-    """$NO_COLOR is heeded; a terminal that cannot be drawn on gets one state after another."""
+    """$NO_COLOR turns off colours; a terminal that cannot be drawn on gets one state after another."""
     start_daemon(CONFIG)
     plain, dumb = watch(terminal=(24, 80), NO_COLOR="1"), watch(terminal=(24, 80), TERM="dumb")
     plain.wait_for("state:     converged")
@@ -181,7 +181,7 @@ def test_no_colour(start_daemon: StartDaemon, watch: Watch) -> None:
 
 @pytest.mark.parametrize("options", [(), ("--json",)])
 def test_nobody_reads(start_daemon: StartDaemon, watch: Watch, options: tuple[str, ...]) -> None:
-    """It ends when its pipe is closed, though nothing changes."""
+    """The command ends when its pipe is closed, though nothing changes."""
     start_daemon(CONFIG)
     watching = watch(*options)
     wait_until(watching.read, what="a state")
@@ -192,7 +192,7 @@ def test_nobody_reads(start_daemon: StartDaemon, watch: Watch, options: tuple[st
 
 
 def test_it_is_not_a_check(watch: Watch) -> None:
-    """One looks once, the other goes on: that is one clear error."""
+    """`--watch` with `--check` is one clear error."""
     watching = watch("--check")
     _, stderr = watching.process.communicate(timeout=60)
     assert watching.process.returncode == 2

@@ -1,4 +1,4 @@
-"""What commands print for people on a terminal of 80 columns: lines end between words, and a pipe gets whole lines."""
+"""On a terminal of 80 columns lines are broken between words; a pipe gets whole lines."""
 
 import os
 from pathlib import Path
@@ -30,7 +30,7 @@ def cli(instance: Instance, tmp_path: Path) -> Cli:
 
 
 def test_plan(instance: Instance, cli: Cli) -> None:
-    """The reasons are wrapped, whatever tool wrote the entry; each names what is, then what should be."""
+    """`plan` wraps its reasons, whatever tool wrote the entry; each has the actual value, then the declared one."""
     instance.register(b":a-handler-with-a-long-name:M::\\x00twice::" + LONG.encode() + b"/other-interpreter:PC")
     cli.config.write_text(CONFIG)
     lines = cli.on_a_terminal("plan", "--config", str(cli.config))
@@ -45,7 +45,7 @@ def test_plan(instance: Instance, cli: Cli) -> None:
 
 
 def test_arch(cli: Cli) -> None:
-    """Of an architecture with many names each is whole."""
+    """`arch` breaks no name of an architecture."""
     lines = cli.on_a_terminal("arch", "arm")
     fits(lines)
     assert set(CATALOG["arm"].aliases) <= set(words(lines))
@@ -53,7 +53,7 @@ def test_arch(cli: Cli) -> None:
 
 
 def test_explain(cli: Cli) -> None:
-    """Its sentences are wrapped; only what is longer than a line has one of its own."""
+    """`explain` wraps its sentences; only a word longer than a line has its own line."""
     foreign = "s390x" if os.uname().machine == "aarch64" else "aarch64"
     with TemporaryDirectory(dir="/tmp") as directory:  # a short path
         program = Path(directory) / "program"
@@ -65,7 +65,7 @@ def test_explain(cli: Cli) -> None:
 
 
 def test_messages(cli: Cli) -> None:
-    """What goes to the standard error, too."""
+    """Messages on standard error are wrapped, too."""
     lines = cli.on_a_terminal("plan", "--config", "/nowhere/at/all/there-is-no-such-file.toml", "--arch", "nonsense")
     fits(lines)
     assert lines[0].startswith("binfmtd: ")

@@ -1,4 +1,4 @@
-"""``binfmtd wait``: until what a script needs is registered."""
+"""``binfmtd wait``: returns when everything that a script needs is registered."""
 
 import subprocess
 import sys
@@ -27,7 +27,7 @@ def cli(instance: Instance, tmp_path: Path) -> Cli:
 
 @pytest.fixture
 def start(instance: Instance) -> Start:
-    """Yield what starts the command, and returns while it waits."""
+    """Return a function that starts the command, and returns while it waits."""
 
     def start(*arguments: str) -> "subprocess.Popen[str]":
         command = [sys.executable, "-m", "binfmtd", "wait", *arguments]
@@ -37,7 +37,7 @@ def start(instance: Instance) -> Start:
 
 
 def test_what_is_there_is_not_waited_for(instance: Instance, cli: Cli) -> None:
-    """Whoever registered it, by any name it goes by; and what runs natively needs nothing."""
+    """`wait` returns at once if any entry takes the programs, foreign or not; a native architecture needs none."""
     instance.register(line("aarch64"))
     native = "amd64" if cli("arch", "amd64", "--json").json[0]["native"] else "arm64"
     result = cli("wait", "linux/arm64", native)
@@ -45,7 +45,7 @@ def test_what_is_there_is_not_waited_for(instance: Instance, cli: Cli) -> None:
 
 
 def test_what_comes_later_is_waited_for(instance: Instance, start: Start) -> None:
-    """It wakes when the last of them is registered, and when it is enabled."""
+    """The command ends when the last of them is registered and enabled."""
     process = start("arm64", "riscv64")
     instance.register(line("riscv64"))
     instance.register(line("aarch64"))
@@ -57,7 +57,7 @@ def test_what_comes_later_is_waited_for(instance: Instance, start: Start) -> Non
 
 
 def test_it_says_what_it_waits_for(instance: Instance, start: Start) -> None:
-    """On stderr: what is missing, and what is still missing when that has changed; nothing when nothing has."""
+    """Missing architectures are printed on stderr, and again each time that they change."""
     process = start("arm64", "riscv64")
     assert process.stderr is not None
     assert process.stderr.readline() == "binfmtd: waiting: aarch64, riscv64: no enabled entry takes their programs\n"
@@ -70,7 +70,7 @@ def test_it_says_what_it_waits_for(instance: Instance, start: Start) -> None:
 
 
 def test_a_mount_is_waited_for(instance: Instance, start: Start) -> None:
-    """Nothing is mounted by it; when somebody does, it looks."""
+    """Without a mount the command waits; it mounts nothing, and examines what another process mounts."""
     instance.shell(f"umount {instance.mount_point}", check=True)
     process = start("arm64")
     with pytest.raises(subprocess.TimeoutExpired):
@@ -81,9 +81,9 @@ def test_a_mount_is_waited_for(instance: Instance, start: Start) -> None:
 
 
 def test_what_cannot_run_is_not_there(instance: Instance, cli: Cli) -> None:
-    """An interpreter that is missing, an instance that is switched off: 1, and it says so."""
+    """An entry with a missing interpreter, and a switched-off instance, do not count: status 1 with the reason."""
     instance.register(line("aarch64", "/nowhere/at-all", Flags.NONE))
-    result = cli("wait", "arm64", "--timeout", "0")  # a bare number means seconds
+    result = cli("wait", "arm64", "--timeout", "0")  # a number without a unit means seconds
     assert result.status == 1
     assert result.message == "timed out after 0s: aarch64: no enabled entry takes its programs"
     instance.remove("some-aarch64")
@@ -98,7 +98,7 @@ def test_what_cannot_run_is_not_there(instance: Instance, cli: Cli) -> None:
     [(["arm46"], "arm46"), (["arm64", "--timeout", "soon"], "--timeout: 'soon' is not a duration"), ([], "")],
 )
 def test_what_is_refused(cli: Cli, arguments: list[str], says: str) -> None:
-    """A name that nobody uses, a duration that is none, nothing at all: 2."""
+    """An unknown name, an invalid duration, and no name at all give status 2."""
     result = cli("wait", *arguments)
     assert result.status == 2
     assert says in result.message

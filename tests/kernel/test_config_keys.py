@@ -1,4 +1,4 @@
-"""Each key of the config does what it says, on the real kernel; those of their own tests are not repeated here."""
+"""Each key of the config has its documented effect on the real kernel; some keys have their own tests elsewhere."""
 
 import shutil
 from collections.abc import Callable
@@ -14,7 +14,7 @@ StartDaemon = Callable[..., Daemon]
 
 @pytest.fixture
 def emulators(tmp_path: Path) -> Path:
-    """Return a directory with something executable under the names of some emulators."""
+    """Return a directory with executable files that have the names of some emulators."""
     directory = tmp_path / "bin"
     directory.mkdir(mode=0o755)
     for name in ("qemu-arm", "qemu-s390x-static", "qemu-s390x", "mine"):
@@ -23,7 +23,7 @@ def emulators(tmp_path: Path) -> Path:
 
 
 def test_emulators(instance: Instance, start_daemon: StartDaemon, emulators: Path) -> None:
-    """`paths`: the first that exists; `entry`, `flags`; and a table for one architecture, by any of its names."""
+    """The first of `paths` that exists is used; `entry`, `flags` and a table for one architecture have their effect."""
     start_daemon(f"""
         architectures = ["all", "-arm"]
         [emulators]
@@ -42,7 +42,7 @@ def test_emulators(instance: Instance, start_daemon: StartDaemon, emulators: Pat
 
 
 def test_no_architectures(instance: Instance, start_daemon: StartDaemon) -> None:
-    """An empty array means none, and removes nothing that is foreign."""
+    """An empty array declares no architecture, and removes no foreign entry."""
     instance.register(rb":qemu-arm:M::arm::/usr/bin/true:")
     daemon = start_daemon("architectures = []")
     assert instance.names() == ["qemu-arm"]
@@ -50,7 +50,7 @@ def test_no_architectures(instance: Instance, start_daemon: StartDaemon) -> None
 
 
 def test_native_is_left_out_unless_forced(instance: Instance, start_daemon: StartDaemon, emulators: Path) -> None:
-    """An architecture that runs natively gets no handler from "all"; i386 on amd64 may be forced, by name."""
+    """A native architecture gets no handler from "all"; i386 on amd64 may be forced, by name."""
     if "i386" not in instance.run(["uname", "-m"]).stdout and "x86_64" not in instance.run(["uname", "-m"]).stdout:
         pytest.skip("this test knows only what x86-64 runs natively")
     shutil.copy("/usr/bin/true", emulators / "qemu-i386")
@@ -73,7 +73,7 @@ def test_force_beats_the_native_guard(instance: Instance, start_daemon: StartDae
 
 
 def test_handler_fields(instance: Instance, start_daemon: StartDaemon) -> None:
-    """`magic`, `mask`, `offset`, `extension`, `flags`, in the kernel's own words."""
+    """`magic`, `mask`, `offset`, `extension` and `flags` appear in the kernel's text of the entry."""
     start_daemon(r"""
         architectures = []
         [handlers."with blank"]
@@ -105,7 +105,7 @@ def test_shadowed_is_reported(instance: Instance, start_daemon: StartDaemon) -> 
 
 
 def test_shadowed_is_outranked(instance: Instance, start_daemon: StartDaemon) -> None:
-    """With shadowed = "outrank" ours is registered again above it."""
+    """With shadowed = "outrank" our entry is registered again above it."""
     daemon = start_daemon('shadowed = "outrank"\n' + SHADOWED)
     instance.register(rb":above:M::\x00o::/usr/bin/false:")
     wait_until(lambda: instance.names() == ["one", "above"], what="ours above")

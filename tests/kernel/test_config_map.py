@@ -1,4 +1,4 @@
-"""A ConfigMap's volume: ``reload_on_change`` sees each new version."""
+"""With ``reload_on_change`` each new version of a ConfigMap's volume is loaded."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ def files(main: str, more: str) -> dict[str, str]:
 
 
 def test_each_version_is_taken(start_daemon: StartDaemon, instance: Instance, tmp_path: Path) -> None:
-    """Both files change in one step; an invalid version is refused, the old stays, and the next one is seen again."""
+    """Both files change in one step; an invalid version is rejected, and the version after it is loaded."""
     config_map = ConfigMap(tmp_path / "config")
     arm, reload = 'architectures = ["arm"]\n', "reload_on_change = true\n"
     config_map.write(files(reload, arm))
@@ -29,4 +29,4 @@ def test_each_version_is_taken(start_daemon: StartDaemon, instance: Instance, tm
     assert instance.names() == ["qemu-riscv64"]
     config_map.write(files(f"{reload}settle = '10ms'\n", arm))
     wait_until(lambda: instance.names() == ["qemu-arm"], 10, "the version after the invalid one")
-    assert not daemon.logs("directory_unwatched")  # the old version is gone, and nobody's business
+    assert not daemon.logs("directory_unwatched")  # the old version was removed, which concerns no watch of ours

@@ -1,7 +1,7 @@
-"""What Debian's real packages ship is imported, and the real update-binfmts reads what is exported.
+"""The files of Debian's real packages are imported, and the real update-binfmts reads exported files.
 
-Needs apt and the network, so it is not run unless asked for: ``pytest -m debian``.  The packages are unpacked into a
-directory; none is installed.
+Needs apt and the network, so it runs only on request: ``pytest -m debian``. The packages are unpacked into a directory;
+none is installed.
 """
 
 import os
@@ -20,7 +20,7 @@ from binfmtd.formats.escapes import decode
 
 pytestmark = pytest.mark.debian
 
-# Where the packages keep what is of interest; all of qemu-user would be 500 MB.
+# The packages' relevant directories; all of qemu-user would be 500 MB.
 WANTED = [
     "./usr/lib/binfmt.d",
     "./usr/share/binfmts",
@@ -29,12 +29,12 @@ WANTED = [
     "./usr/lib/*/libpipeline*",
 ]
 FIXED = ("qemu-user", "qemu-user-binfmt", "jarwrapper", "mono-runtime", "binfmt-support", "libpipeline1")
-NUMBERED = (r"^python3\.[0-9]+-minimal$", r"^llvm-[0-9]+-runtime$")  # the newest that can be had
+NUMBERED = (r"^python3\.[0-9]+-minimal$", r"^llvm-[0-9]+-runtime$")  # the newest that is available
 
 
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Download the packages and unpack them, each into its directory."""
+    """Download the packages and unpack each into its own directory."""
     if missing := [tool for tool in ("apt-get", "apt-cache", "dpkg-deb") if shutil.which(tool) is None]:
         pytest.skip(f"{missing[0]} is not here: this is no Debian")
     directory = tmp_path_factory.mktemp("packages")
@@ -63,7 +63,7 @@ def _download(directory: Path, *packages: str, all_of_them: bool = True) -> None
 
 
 def conf_files(unpacked: Path) -> Iterator[Path]:
-    """Every binfmt.d file; the links of qemu-user-binfmt lead to qemu-user's files."""
+    """Yield every binfmt.d file; the links of qemu-user-binfmt lead to qemu-user's files."""
     yield from (path for path in sorted(unpacked.glob("*/usr/**/binfmt.d/*.conf")) if not path.is_symlink())
 
 
@@ -73,13 +73,13 @@ def imported(result: Result) -> dict[str, dict[str, object]]:
 
 
 def as_bytes(text: str) -> bytes:
-    r"""Magic and mask, read in another way than the program's: hexadecimal after each \x."""
+    r"""Return magic or mask as bytes, decoded in another way than the program does: hexadecimal after each \x."""
     head, *rest = text.split("\\x")
     return head.encode() + b"".join(bytes.fromhex(part[:2]) + part[2:].encode() for part in rest)
 
 
 def test_every_binfmt_d_file(unpacked: Path, module_instance: Instance, tmp_path: Path) -> None:
-    """Each of their lines is a handler that says the same, field by field, and nothing is left out."""
+    """Each line of the packages' binfmt.d files becomes a handler with equal fields, and none is left out."""
     files = list(conf_files(unpacked))
     assert len(files) > 30
     cli = Cli(module_instance, tmp_path)
@@ -96,13 +96,13 @@ def test_every_binfmt_d_file(unpacked: Path, module_instance: Instance, tmp_path
         assert (int(offset or "0"), interpreter) == (handler.get("offset", 0), handler["interpreter"])
         assert set(flags) == set(str(handler.get("flags", "")))
     assert handlers == {}
-    # Of what emulates the host itself it is told that it will be refused; else there is nothing to say.
+    # A rule that emulates the host itself has a warning that it will be refused; there is no other warning.
     assert all(" takes native programs of this host" in message for message in result.messages)
     assert len(result.messages) <= 1
 
 
 def test_every_format_file(unpacked: Path, module_instance: Instance, tmp_path: Path) -> None:
-    """Each of Debian's format files is a handler that says the same, or is named with its detector."""
+    """Each of Debian's format files becomes a handler with equal fields, or is named with its detector."""
     files = sorted(unpacked.glob("*/usr/share/binfmts/*"))
     assert {re.sub(r"[\d.]+", "N", file.name) for file in files} >= {"pythonN", "jarwrapper", "cli"}
     assert any("llvm" in file.name for file in files)
@@ -129,7 +129,7 @@ def test_every_format_file(unpacked: Path, module_instance: Instance, tmp_path: 
 
 
 def update_binfmts(instance: Instance, unpacked: Path, directory: Path, admin: Path) -> str:
-    """Let the real one import a directory, with a database of its own; return what it says."""
+    """Import a directory with the real update-binfmts and its own database; return its standard error."""
     admin.mkdir()
     library = next(unpacked.glob("libpipeline1/usr/lib/*/"))
     program = unpacked / "binfmt-support" / "usr" / "sbin" / "update-binfmts"
@@ -144,11 +144,11 @@ def state(instance: Instance) -> dict[str, str]:
 
 
 def test_the_same_as_update_binfmts(unpacked: Path, instance: Instance, tmp_path: Path) -> None:
-    """Of the packages' format files without a detector, update-binfmts and binfmtd make the same entries."""
+    """From the packages' format files without a detector update-binfmts and binfmtd make equal entries."""
     formats = tmp_path / "formats"
     formats.mkdir()
     for file in unpacked.glob("*/usr/share/binfmts/*"):
-        # The interpreters are not installed, so an entry of them would wait.
+        # The interpreters are not installed, so their handlers would wait.
         text = re.sub(r"(?m)^interpreter .*", "interpreter /usr/bin/true", file.read_text())
         if "detector " not in text:
             (formats / file.name).write_text(text)
@@ -186,7 +186,7 @@ interpreter = "/usr/bin/true"
 
 
 def test_update_binfmts_reads_what_is_exported(unpacked: Path, instance: Instance, tmp_path: Path) -> None:
-    """The exported directory, imported by the real one, makes what `apply` would; again, too, and without a word."""
+    """From the exported directory the real update-binfmts registers what `apply` would, also again, and silently."""
     cli = Cli(instance, tmp_path)
     assert cli("apply", config=EVERYTHING).status == 0
     expected = state(instance)

@@ -1,6 +1,6 @@
-"""Beside Debian's qemu-user-binfmt, whose rules have our names: ours replace them, whenever systemd-binfmt runs.
+"""Our entries replace those of Debian's qemu-user-binfmt, which have the same names, whenever systemd-binfmt runs.
 
-Its rules are files of qemu-user, and the package brings links to them in /usr/lib/binfmt.d, for all that is not native.
+Its rules are files of qemu-user; the package has links to them in /usr/lib/binfmt.d, for all that is not native.
 """
 
 import errno
@@ -28,7 +28,7 @@ StartDaemon = Callable[..., Daemon]
 RULES = Path("/usr/share/qemu/binfmt.d")
 NAME = "qemu-aarch64"
 SETTLE = f"settle = '{min(1000, round(20 * SLOWNESS))}ms'\n"  # the default, on an ordinary machine
-RUNS = 12  # more than the repairs of one entry that would be a contention, if each run were no flush
+RUNS = 12  # more repairs than one entry may have without contention, if each run were no flush
 
 
 @pytest.fixture
@@ -48,14 +48,14 @@ def ruled(instance: Instance, tmp_path: Path) -> Instance:
 
 
 def systemd_binfmt(instance: Instance) -> None:
-    """What `systemctl restart systemd-binfmt` does, and so an upgrade of any package with rules."""
+    """Do what `systemctl restart systemd-binfmt` does, and so an upgrade of any package with rules."""
     for arguments in (["--unregister"], []):
         done = instance.run([str(SYSTEMD_BINFMT), *arguments])
         assert done.returncode == 0, done.stderr
 
 
 def ours(instance: Instance) -> bool:
-    """Whether every entry is ours, and there is one for each rule."""
+    """Return True if every entry is ours, and there is one for each rule."""
     try:
         texts = {name: instance.read(name) for name in instance.names()}
     except FileNotFoundError:  # a stand-in that is removed
@@ -64,7 +64,7 @@ def ours(instance: Instance) -> bool:
 
 
 def test_ours_take_whatever_theirs_take() -> None:
-    """Each of our matches looks at no more bits than Debian's, and at the same values."""
+    """Each of our matches compares no more bits than Debian's rule, and requires the same values."""
     if not RULES.is_dir():
         pytest.skip(f"{RULES} is not here")
     for rule in RULES.glob("*.conf"):
@@ -77,7 +77,7 @@ def test_ours_take_whatever_theirs_take() -> None:
 
 
 def test_ours_replace_them(ruled: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
-    """`plan` says so before; then all are ours, none is foreign, and each is in order."""
+    """`plan` announces the replacement; afterwards all entries are ours, none is foreign, and each is in order."""
     names = set(ruled.names())
     planned = Cli(ruled, tmp_path)("plan")
     assert planned.status == 3
@@ -91,9 +91,9 @@ def test_ours_replace_them(ruled: Instance, start_daemon: StartDaemon, tmp_path:
 
 
 def test_no_quarrel(ruled: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
-    """However often systemd-binfmt runs: ours come back, it is no contention, and then nothing is written any more.
+    """However often systemd-binfmt runs, our entries come back without contention, and then no more is written.
 
-    An execution can fail in the moment between systemd's flush and our stand-in, and in no other.
+    An execution can fail only in the moment between systemd's flush and our stand-in.
     """
     program = foreign_program(tmp_path / "program", CATALOG["aarch64"])
     daemon = start_daemon(SETTLE)

@@ -1,4 +1,4 @@
-"""The main job: whatever drifts is repaired, by a daemon that is a process of its own, on a real instance."""
+"""The main job: a daemon repairs every drift on a real instance."""
 
 import os
 import signal
@@ -44,20 +44,20 @@ THREE = "enabled\ninterpreter /usr/bin/true\nflags: \nextension .three\n"
 
 
 def in_order(instance: Instance) -> bool:
-    """Whether all three are there as declared, and no stand-in is."""
+    """Return True if exactly the three proper entries stand as declared."""
     return sorted(instance.names()) == ["one", "three", "two"] and all(
         instance.read(name) == text for name, text in (("one", ONE), ("two", TWO), ("three", THREE))
     )
 
 
 def repaired(instance: Instance, daemon: Daemon) -> None:
-    """Wait for order in the kernel, and for the status to say so."""
+    """Wait for order in the kernel, and for the status to be converged."""
     wait_until(lambda: in_order(instance), what=f"order instead of {instance.names()}")
     daemon.wait_converged()
 
 
 def test_registers_what_is_declared(instance: Instance, start_daemon: StartDaemon) -> None:
-    """When READY=1 comes, proper entries stand as declared, and a handler with enabled = false is not registered."""
+    """At READY=1 the proper entries stand as declared, and a handler with enabled = false is not registered."""
     daemon = start_daemon(CONFIG)
     assert in_order(instance)
     states = {row["name"]: row["state"] for row in daemon.status()["handlers"]}
@@ -70,7 +70,7 @@ def test_registers_what_is_declared(instance: Instance, start_daemon: StartDaemo
 @pytest.mark.parametrize("name", ["one", "two", "three"])
 @pytest.mark.parametrize("truncate", [True, False])
 def test_removed_entry_comes_back(instance: Instance, start_daemon: StartDaemon, name: str, truncate: bool) -> None:
-    """An entry that is removed is registered again, whether the remover truncates (a shell's >) or not."""
+    """A removed entry is registered again, also if the remover truncates the file first, as a shell's > does."""
     daemon = start_daemon(CONFIG)
     before = instance.inode(name)
     instance.write(name, b"-1", truncate=truncate)
@@ -80,7 +80,7 @@ def test_removed_entry_comes_back(instance: Instance, start_daemon: StartDaemon,
 
 
 def test_a_stand_in_serves_at_once(instance: Instance, start_daemon: StartDaemon) -> None:
-    """While others may be at work on a name, a helper entry of the same match and interpreter takes its files."""
+    """A temporary stand-in with the same match and interpreter serves until the name is quiet."""
     start_daemon("stand_ins = 'temporary'\nsettle = '300ms'\n" + CONFIG)
     with DirectoryWatch(instance.directory, IN_MODIFY | IN_CLOSE_WRITE) as watch:
         instance.remove("two")
@@ -91,7 +91,7 @@ def test_a_stand_in_serves_at_once(instance: Instance, start_daemon: StartDaemon
 
 
 def test_flushed_instance(instance: Instance, start_daemon: StartDaemon) -> None:
-    """After -1 to status, as systemd-binfmt does at each start, everything comes back, and nobody is contended."""
+    """After a flush (-1 to status, as systemd-binfmt does at each start) all entries come back without contention."""
     daemon = start_daemon(CONFIG)
     for _ in range(12):  # more often than what counts as contention for a single name
         instance.remove("status")
@@ -100,7 +100,7 @@ def test_flushed_instance(instance: Instance, start_daemon: StartDaemon) -> None
 
 
 def test_a_flush_that_goes_on_while_it_is_heard(instance: Instance, start_daemon: StartDaemon) -> None:
-    """Many entries go one after the other: the first that is told of it is that each has a stand-in."""
+    """When a flush removes many entries one after the other, the first status has a stand-in for each."""
     # An emulated machine pays for fewer from the budget of CPU time for stand-ins.
     number, flushes = (200, 8) if SLOWNESS == 1 else (20, 2)  # 8 is fewer than contention takes
     names = {f"many{each}" for each in range(number)}
@@ -111,7 +111,7 @@ def test_a_flush_that_goes_on_while_it_is_heard(instance: Instance, start_daemon
         for _ in range(flushes):
             instance.remove("status")
             told: dict[str, Any] = {"state": "converged"}
-            while told["state"] == "converged":  # from before
+            while told["state"] == "converged":  # the old status
                 watch.wait_for(lambda event: event.name == "status.json", what="a status")
                 told = daemon.status()
             assert {row["state"] for row in told["handlers"]} == {"stand_in"}
@@ -120,13 +120,13 @@ def test_a_flush_that_goes_on_while_it_is_heard(instance: Instance, start_daemon
 
 
 def test_a_drift_during_a_pass_is_told(instance: Instance, start_daemon: StartDaemon) -> None:
-    """What is removed when a pass has looked gets its stand-in at once, and the status does not say converged."""
+    """An entry removed after a pass has read it gets its stand-in at once, and the status is not converged."""
     for number in range(5000):  # so that a pass takes long
         instance.register(rb":foreign%d:M::\x01f%05d::/usr/bin/true:" % (number, number))
     daemon = start_daemon("settle = '500ms'\n" + CONFIG)
 
     def looking() -> bool:
-        """Whether it has the instance open, as in a pass."""
+        """Return True if the daemon has the instance open, as in a pass."""
         links = []
         for descriptor in os.scandir(f"/proc/{daemon.pid}/fd"):
             with suppress(OSError):
@@ -136,7 +136,7 @@ def test_a_drift_during_a_pass_is_told(instance: Instance, start_daemon: StartDa
     met, deadline = 0, deadline_in(30)
     while met < 3:
         daemon.process.send_signal(signal.SIGHUP)
-        while not looking():  # without a pause: it takes some milliseconds
+        while not looking():  # without a pause: a pass takes some milliseconds
             assert time.monotonic() < deadline, "no pass that was met in its midst"
         instance.remove("one")
         met += looking()
@@ -146,7 +146,7 @@ def test_a_drift_during_a_pass_is_told(instance: Instance, start_daemon: StartDa
 
 
 def test_disabled_entry(instance: Instance, start_daemon: StartDaemon) -> None:
-    """An entry that is disabled is enabled, without a new registration."""
+    """A disabled entry is enabled, without a new registration."""
     daemon = start_daemon(CONFIG)
     before = instance.inode("one")
     instance.write("one", b"0")
@@ -155,7 +155,7 @@ def test_disabled_entry(instance: Instance, start_daemon: StartDaemon) -> None:
 
 
 def test_instance_switched_off(instance: Instance, start_daemon: StartDaemon) -> None:
-    """0 to status is undone."""
+    """A switched-off instance (0 to status) is switched on."""
     daemon = start_daemon(CONFIG)
     instance.write("status", b"0")
     wait_until(lambda: instance.read("status") == "enabled\n", what="an enabled instance")
@@ -176,8 +176,8 @@ def test_instance_switched_off(instance: Instance, start_daemon: StartDaemon) ->
     ids=["interpreter", "magic", "mask", "offset", "no F", "C", "extension"],
 )
 def test_replaced_entry(instance: Instance, start_daemon: StartDaemon, line: bytes) -> None:
-    """An entry that somebody registers otherwise under a declared name becomes again what is declared."""
-    daemon = start_daemon('settle = "200ms"\n' + CONFIG)  # long enough for a machine that does something else meanwhile
+    """An entry that another program registers differently under a declared name becomes again as declared."""
+    daemon = start_daemon('settle = "200ms"\n' + CONFIG)  # long enough on a busy machine
     instance.remove("one")
     try:
         instance.register(line)
@@ -188,7 +188,7 @@ def test_replaced_entry(instance: Instance, start_daemon: StartDaemon, line: byt
 
 
 def test_same_registration_by_somebody_else(instance: Instance, start_daemon: StartDaemon) -> None:
-    """With F nobody can know which file a foreign registration has opened: it is replaced, once."""
+    """An equal foreign registration with F, whose opened file cannot be determined, is replaced, once."""
     daemon = start_daemon(CONFIG)
     instance.remove("one")
     instance.register(rb":one:M::\x00one::/usr/bin/true:F")
@@ -202,7 +202,7 @@ def test_same_registration_by_somebody_else(instance: Instance, start_daemon: St
 
 
 def test_declared_disabled_is_kept_disabled(instance: Instance, start_daemon: StartDaemon) -> None:
-    """An entry of a name with enabled = false is disabled when it appears and when somebody enables it, not removed."""
+    """An entry with enabled = false is disabled when it appears and when it is enabled, but not removed."""
     start_daemon(CONFIG)
     instance.register(rb":off:M::whatever::/usr/bin/true:")
     wait_until(lambda: instance.read("off").startswith("disabled"), what="a disabled entry")
@@ -212,7 +212,7 @@ def test_declared_disabled_is_kept_disabled(instance: Instance, start_daemon: St
 
 
 def test_several_drifts_in_a_row(instance: Instance, start_daemon: StartDaemon) -> None:
-    """Whatever comes while a repair is under way ends in order as well."""
+    """Drifts that occur during a repair are repaired as well."""
     daemon = start_daemon(CONFIG)
     for name in ("one", "two", "three"):
         instance.remove(name)
@@ -224,7 +224,7 @@ def test_several_drifts_in_a_row(instance: Instance, start_daemon: StartDaemon) 
 
 
 def test_events_are_not_what_counts(instance: Instance, start_daemon: StartDaemon) -> None:
-    """What drifts while the daemon does not look (SIGSTOP) is found when it does."""
+    """A drift that occurs while the daemon is stopped (SIGSTOP) is repaired when it continues."""
     daemon = start_daemon(CONFIG)
     daemon.process.send_signal(19)
     instance.remove("one")
@@ -236,7 +236,7 @@ def test_events_are_not_what_counts(instance: Instance, start_daemon: StartDaemo
 
 
 def test_foreign_program_runs_again(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
-    """The point of it all: a program of another architecture runs, and again after its handler was removed."""
+    """A foreign program runs, and runs again after its handler was removed."""
     name = next((name for name in ("aarch64", "riscv64", "s390x") if os.path.exists(f"/usr/bin/qemu-{name}")), None)
     if name is None:
         pytest.skip("no emulator is installed: apt-get install qemu-user")
@@ -252,7 +252,7 @@ def test_foreign_program_runs_again(instance: Instance, start_daemon: StartDaemo
 
 
 def test_systemd_binfmt_beside_us(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
-    """systemd-binfmt flushes everything and registers its rules, and neither of us fails through the other."""
+    """systemd-binfmt, which flushes and registers its rules, succeeds beside the daemon, and the daemon converges."""
     needs_systemd_binfmt()
     rules = put_binfmt_d(instance, tmp_path / "rules")["/usr/lib/binfmt.d"]
     (rules / "x.conf").write_bytes(

@@ -1,4 +1,4 @@
-"""The drop-ins of linuxkit, multiarch and vicamo: what they print, and what is registered afterwards."""
+"""The drop-ins of linuxkit, multiarch and vicamo: their output, and what is registered afterwards."""
 
 import os
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def everything() -> set[str]:
 
 
 def test_linuxkit(binfmt: DropIn, instance: Instance, lines: Path) -> None:
-    """Every file in the order of its name, comments and empty lines left out; silent; the second run renews each."""
+    """linuxkit's registers each file in order of names, without comments and empty lines, silently, always anew."""
     (lines / "20-no-suffix").write_text(":late:M::late::/usr/bin/true:F")
     (lines / "10.conf").write_text(
         "# a comment\n\n:early:M::early::/usr/bin/true:\n|magic|M|2|\\x00a||/usr/bin/true|P\n"
@@ -55,7 +55,7 @@ def test_linuxkit(binfmt: DropIn, instance: Instance, lines: Path) -> None:
 
 
 def test_linuxkit_replaces(binfmt: DropIn, instance: Instance, lines: Path) -> None:
-    """What has the name already, whoever registered it, is replaced; what has another is left."""
+    """An existing entry of the name is replaced, foreign or not; entries with other names are left."""
     instance.register(b":one:M::other::/usr/bin/false:")
     instance.register(b":other:M::other::/usr/bin/false:")
     other = instance.inode("other")
@@ -79,7 +79,7 @@ def test_linuxkit_replaces(binfmt: DropIn, instance: Instance, lines: Path) -> N
     ],
 )
 def test_linuxkit_bad_line(binfmt: DropIn, instance: Instance, lines: Path, bad: str, why: str) -> None:
-    """The first bad line ends it: one line on stderr with file, line and reason; what came before is registered."""
+    """The first bad line ends it with file, line and reason on stderr; the lines before it are registered."""
     (lines / "a").write_text(f":one:M::oone::/usr/bin/true:\n{bad}\n:three:M::three::/usr/bin/true:\n")
     result = binfmt(f"-dir {lines}")
     assert (result.status, result.stdout) == (1, "")
@@ -90,7 +90,7 @@ def test_linuxkit_bad_line(binfmt: DropIn, instance: Instance, lines: Path, bad:
 
 
 def test_linuxkit_refused_line(binfmt: DropIn, instance: Instance, lines: Path) -> None:
-    """What the kernel refuses ends it, too: what comes after it is not registered."""
+    """A line that the kernel refuses ends it, too: the lines after it are not registered."""
     (lines / "a").write_text(
         ":one:M::oone::/usr/bin/true:\n:two:M::ttwo::/etc/passwd:F\n:three:M::three::/usr/bin/true:\n"
     )
@@ -101,7 +101,7 @@ def test_linuxkit_refused_line(binfmt: DropIn, instance: Instance, lines: Path) 
 
 
 def test_linuxkit_masked(binfmt: DropIn, instance: Instance, lines: Path) -> None:
-    """A link to /dev/null is an empty file, as in systemd's binfmt.d."""
+    """A link to /dev/null counts as an empty file, as in systemd's binfmt.d."""
     (lines / "a.conf").symlink_to("/dev/null")
     (lines / "b.conf").write_text(":one:M::oone::/usr/bin/true:\n")
     result = binfmt(f"-dir {lines}")
@@ -110,7 +110,7 @@ def test_linuxkit_masked(binfmt: DropIn, instance: Instance, lines: Path) -> Non
 
 
 def test_linuxkit_other_errors(binfmt: DropIn, instance: Instance, lines: Path) -> None:
-    """A sub-directory, a missing directory and what the kernel refuses end it with 1 and one line."""
+    """A sub-directory, a missing directory and a missing interpreter end it with status 1 and one line."""
     (lines / "sub").mkdir()
     (lines / "a").write_text(":one:M::oone::/usr/bin/true:\n")
     sub = binfmt(f"-dir {lines}")
@@ -134,7 +134,7 @@ def test_linuxkit_guards(binfmt: DropIn, instance: Instance, lines: Path) -> Non
 
 
 def test_linuxkit_alone(binfmt: DropIn, instance: Instance, lines: Path) -> None:
-    """Without -dir it reads /etc/binfmt.d; where that is empty what has an emulator here is registered."""
+    """Without -dir it reads /etc/binfmt.d; if that is empty, architectures with an emulator are registered."""
     instance.shell(f"mount --bind {lines} /etc/binfmt.d" if os.path.isdir("/etc/binfmt.d") else ":")
     result = binfmt("", BINFMTD_COMPAT="linuxkit")
     assert (result.status, result.stdout, result.stderr) == (0, "", "")
@@ -154,7 +154,7 @@ def test_linuxkit_alone(binfmt: DropIn, instance: Instance, lines: Path) -> None
     [("-p yes", "F"), ("--persistent yes -c no", "F"), ("-p yes --credential=yes -g yes", "POCF"), ("-g yes", "P")],
 )
 def test_multiarch(binfmt: DropIn, instance: Instance, options: str, flags: str) -> None:
-    """--reset removes every qemu-*, then what has an emulator is registered, a line each; -p is F, -c OC, -g P."""
+    """--reset removes every qemu-*, then each emulator is registered, a line each; -p is F, -c is OC, -g is P."""
     binfmt.add("s390x", suffix="-static")
     binfmt.register("riscv64", "/usr/bin/false", entry="qemu-old")
     binfmt.register("s390x", "/usr/bin/false")
@@ -173,7 +173,7 @@ def test_multiarch(binfmt: DropIn, instance: Instance, options: str, flags: str)
 
 
 def test_multiarch_without_reset(binfmt: DropIn, instance: Instance) -> None:
-    """Without --reset what is there and works is left, and named on stderr."""
+    """Without --reset a working entry is left, and named on stderr."""
     binfmt.register("s390x", "/usr/bin/qemu-s390x")
     before = instance.inode("qemu-s390x")
     result = binfmt("-p yes", BINFMTD_COMPAT="multiarch")
@@ -184,7 +184,7 @@ def test_multiarch_without_reset(binfmt: DropIn, instance: Instance) -> None:
 
 
 def test_multiarch_without_emulators(instance: Instance, tmp_path: Path) -> None:
-    """Without any emulator it says where it has looked, and exits with 1."""
+    """Without any emulator the message names the directory that was searched, and the status is 1."""
     (tmp_path / "none").mkdir()
     result = DropIn(instance, tmp_path)("--reset -p yes", QEMU_BIN_DIR=str(tmp_path / "none"))
     assert (result.status, result.stdout) == (1, "")
@@ -196,7 +196,7 @@ def test_multiarch_without_emulators(instance: Instance, tmp_path: Path) -> None
 
 
 def test_vicamo(binfmt: DropIn, instance: Instance) -> None:
-    """Alone it registers every architecture with one of Debian's emulators, anew if need be, and is silent."""
+    """vicamo's silently registers each architecture that has one of Debian's emulators, and replaces entries."""
     binfmt.register("s390x", "/usr/bin/false")
     result = binfmt("", BINFMTD_COMPAT="vicamo")
     assert (result.status, result.stdout, result.stderr) == (0, "", "")
@@ -214,7 +214,7 @@ def test_vicamo(binfmt: DropIn, instance: Instance) -> None:
     [("remount,bind,ro", "Read-only file system: it is mounted read-only"), ("remount,ro", "binfmt_misc is sealed")],
 )
 def test_read_only(binfmt: DropIn, instance: Instance, named: str, how: str, said: str) -> None:
-    """On a read-only mount, or a sealed instance, each ends with 1, and the last line has reason and remedy."""
+    """With a read-only mount or a sealed instance each ends with 1, and the last line has reason and remedy."""
     instance.shell(f"mount -o {how} {instance.mount_point}")
     result = binfmt("", BINFMTD_COMPAT=named)
     assert (result.status, result.stdout) == (1, "")
@@ -223,7 +223,7 @@ def test_read_only(binfmt: DropIn, instance: Instance, named: str, how: str, sai
 
 @pytest.mark.parametrize("named", ["linuxkit", "vicamo"])
 def test_what_is_wanted_is_sealed(binfmt: DropIn, instance: Instance, named: str) -> None:
-    """What replaces working entries by equal ones leaves them, and ends with 0."""
+    """In a sealed instance with equal entries those are left, and the status is 0."""
     assert binfmt("", BINFMTD_COMPAT=named).status == 0
     before = state(instance)
     instance.shell(f"mount -o remount,ro {instance.mount_point}")
@@ -232,7 +232,7 @@ def test_what_is_wanted_is_sealed(binfmt: DropIn, instance: Instance, named: str
 
 
 def test_beside_a_daemon(instance: Instance, start_daemon: StartDaemon, binfmt: DropIn, lines: Path) -> None:
-    """Beside a daemon none writes: 0 if its entries do what is wanted, else 1 with its config's line."""
+    """Beside a daemon none of them writes: status 0 if its entries suffice, else 1 with the line its config lacks."""
     daemon = start_daemon(f"architectures = ['alpha']\n[emulators]\npaths = ['{binfmt.emulators}/qemu-{{name}}']\n")
     binfmt.state_directory = daemon.state_directory
     (binfmt.emulators / "qemu-s390x").unlink()
@@ -248,6 +248,6 @@ def test_beside_a_daemon(instance: Instance, start_daemon: StartDaemon, binfmt: 
 
 
 def test_registered_flags(binfmt: DropIn, instance: Instance) -> None:
-    """Where the image chooses the flags itself they are P, O and F, as binfmtd's own; never C."""
+    """If the image itself chooses the flags, they are P, O and F, as binfmtd's own; never C."""
     assert binfmt("", BINFMTD_COMPAT="vicamo").status == 0
     assert {instance.read(name).splitlines()[2] for name in instance.names()} == {"flags: POF"}

@@ -1,4 +1,4 @@
-"""Programs that a user may execute and not read run under our entries, and so does whatever runs under others'."""
+"""Programs that a user may execute, but not read, run under our entries, and so do all that run under foreign ones."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ ORDINARY = ("setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups")
 
 
 class Programs:
-    """Programs for aarch64, which all end with 42, and how each is run."""
+    """Programs for aarch64, which all exit with 42, and the ways to run each."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -45,7 +45,7 @@ class Programs:
         (self.directory / name).chmod(mode)
 
     def ways(self) -> dict[str, list[str]]:
-        """Return command lines, by what they are."""
+        """Return command lines by their description."""
         found = {f"root {name}": [f"{self.directory}/{name}"] for name in ("plain", "only-executable", "script")}
         for name in ("plain", "only-executable", "set-uid", "script"):
             found[f"a user {name}"] = [*ORDINARY, f"{self.directory}/{name}"]
@@ -58,7 +58,7 @@ class Programs:
 
 @pytest.fixture
 def programs() -> Iterator[Programs]:
-    """Yield them in a directory that every user may search: pytest's own are for its user alone."""
+    """Yield the programs in a directory that every user may search: pytest's own are for its user alone."""
     directory = Path(tempfile.mkdtemp(prefix="execute-only-"))
     yield Programs(directory)
     shutil.rmtree(directory)
@@ -66,7 +66,7 @@ def programs() -> Iterator[Programs]:
 
 @pytest.fixture
 def everybody(private_instances: None) -> Iterator[Instance]:  # noqa: ARG001  it skips
-    """Yield an instance in whose namespace all users are who they are."""
+    """Yield an instance in whose namespace all users have the same user ids as outside."""
     if os.geteuid() != 0:
         pytest.skip("only root has users other than itself")
     with Instance(everybody=True) as instance:
@@ -74,7 +74,7 @@ def everybody(private_instances: None) -> Iterator[Instance]:  # noqa: ARG001  i
 
 
 def test_what_the_owner_may_only_execute(instance: Instance, tmp_path: Path, programs: Programs) -> None:
-    """An emulator of ours gets the program opened, and without O it may not open it."""
+    """With flag O the emulator gets the program opened; without O it may not open a program that is only executable."""
     program = programs.directory / "plain"
     program.chmod(0o111)
     assert Cli(instance, tmp_path)("apply", *OPTIONS).status == 0
@@ -84,8 +84,7 @@ def test_what_the_owner_may_only_execute(instance: Instance, tmp_path: Path, pro
     assert instance.run([*POWERLESS, str(program)]).returncode != 42
 
 
-# What each registers, as its own sources have it (catalog/tools.py, docs/drop-ins.md): flags alone, as the kernel reads
-# them back.
+# The flags that each registers, from its own sources (catalog/tools.py, docs/drop-ins.md), as the kernel shows them.
 PEERS = {
     "Debian's qemu-user-binfmt": "POF",
     "tonistiigi/binfmt": "OCF",
@@ -131,7 +130,10 @@ def test_whatever_runs_elsewhere(
     register: Callable[[Instance, Path], None],
     peers: dict[str, str],
 ) -> None:
-    """Under a peer's flags: for root, for users, as a script, set-uid, in a chroot.  It runs under ours as well."""
+    """A program that runs under a peer's flags runs under ours as well.
+
+    This holds for root and for users, for scripts, set-uid programs and in a chroot.
+    """
     elsewhere: set[str] = set()
     for flags in sorted(set(peers.values())):
         everybody.register(encode_line(NAME, Registration(AARCH64.match, EMULATOR, Flags.parse(flags))))
@@ -144,7 +146,7 @@ def test_whatever_runs_elsewhere(
 
 
 def test_an_emulator_that_is_a_script(instance: Instance, tmp_path: Path, programs: Programs) -> None:
-    """The kernel allows no O with it (ENOEXEC): it is registered without, and runs; O by name is refused."""
+    """A script as emulator is registered without O, which fails with ENOEXEC, and runs; O in the config is refused."""
     wrapper = tmp_path / "qemu-aarch64"
     wrapper.write_text(f'#!/bin/sh\nshift\nexec {EMULATOR} "$@"\n')
     wrapper.chmod(0o755)
@@ -164,7 +166,7 @@ def test_an_emulator_that_is_a_script(instance: Instance, tmp_path: Path, progra
 
 
 def test_explain(instance: Instance, tmp_path: Path, programs: Programs) -> None:
-    """It says who cannot run such a program, where the entry has no O."""
+    """`explain` names the users that cannot run such a program if the entry has no flag O."""
     cli = Cli(instance, tmp_path)
     program = f"{programs.directory}/only-executable"
     assert cli("apply", *OPTIONS).status == 0

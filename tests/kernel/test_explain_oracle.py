@@ -1,6 +1,6 @@
-"""The kernel is the oracle of ``explain``: what it chooses is what the model of it says, whatever is registered.
+"""``explain`` predicts the kernel's choice, whatever is registered: the kernel is the oracle.
 
-``make test`` does 500 examples that are always the same, ``make chaos`` 25,000 with another seed each time.
+``make test`` does 500 examples with a fixed seed, ``make chaos`` 25,000 with a new seed each time.
 """
 
 import errno
@@ -34,14 +34,14 @@ def world(_instances: bool, tmp_path: Path) -> Iterator[World]:
 
 @pytest.fixture
 def waiting_world(_instances: bool, tmp_path: Path) -> Iterator[World]:
-    """The same, and what is executed waits: so that its arguments can be read."""
+    """Yield a world whose programs wait, so that their arguments can be read."""
     world = World(tmp_path, [waits(number) for number in range(1, len(NATIVES) + 2)])
     yield world
     world.close()
 
 
 def examples(request: pytest.FixtureRequest, number: int, check: Check) -> None:
-    """Run so many; a failing one is shrunk, and shown with the seed that makes it again."""
+    """Run so many examples; a failing one is shrunk, and shown with its seed."""
     chosen = request.config.getoption("--seed")
     start = secrets.randbelow(2**32) if chosen == "random" else int(chosen)
     asked = given(registered, executed, SWITCHED_ON)(check)
@@ -55,7 +55,7 @@ def examples(request: pytest.FixtureRequest, number: int, check: Check) -> None:
 
 
 def models(world: World, entries: Sequence[Registered], files: Sequence[Executed], *, on: bool) -> list[Execution]:
-    """What explain's model says of each file, from what it sees of the instance; one path after the other."""
+    """Return the model's result for each file, in order, from the entries as binfmtd reads them."""
     world.register(entries, switched_on=on)
     observed = world.observe()
     programs = Programs("", frozenset)
@@ -63,7 +63,7 @@ def models(world: World, entries: Sequence[Registered], files: Sequence[Executed
 
 
 def put(world: World, files: Sequence[Executed]) -> list[tuple[Executed, str]]:
-    """Make the files, one for each name: the last."""
+    """Make the files and return them with their paths; of several with one name only the last."""
     return [(each, world.put(each)) for each in {each.name: each for each in files}.values()]
 
 
@@ -72,14 +72,14 @@ def _argv(each: Executed, path: str) -> tuple[str, ...]:
 
 
 def outcome(world: World, execution: Execution) -> int | str:
-    """What a program ends with that the model has found."""
+    """Return the exit status or the errno's name that the model predicts."""
     if execution.failure is not None:
         return errno.errorcode[execution.failure.errno]
     return world.native(execution.steps[-1].path)
 
 
 def test_the_kernels_choice(request: pytest.FixtureRequest, times: Times, world: World) -> None:
-    """Which entry takes a file, what runs in the end, and how it fails, are as the kernel has it."""
+    """The model predicts which entry takes a file, what runs in the end, and with which errno it fails."""
 
     def check(entries: Sequence[Registered], files: Sequence[Executed], switched_on: bool) -> None:
         try:
@@ -94,7 +94,7 @@ def test_the_kernels_choice(request: pytest.FixtureRequest, times: Times, world:
 
 
 def test_the_arguments(request: pytest.FixtureRequest, times: Times, waiting_world: World) -> None:
-    """The argument vector that the program in the end gets, under all flags and through scripts, is the kernel's."""
+    """The model predicts the argument vector of the final program, under all flags and through scripts."""
     world = waiting_world
 
     def check(entries: Sequence[Registered], files: Sequence[Executed], switched_on: bool) -> None:

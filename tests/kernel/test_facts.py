@@ -1,4 +1,4 @@
-"""The facts about the kernel that binfmtd is built on (docs/kernel.md), on the kernel that runs the tests."""
+"""The facts about the kernel on which binfmtd relies (docs/kernel.md), on the kernel that runs the tests."""
 
 import os
 import select
@@ -17,7 +17,7 @@ LINE = rb":one:M::\x00one::/usr/bin/true:"
 
 
 def test_one_superblock(instance: Instance) -> None:
-    """What is registered through one mount is there, and reports, through another."""
+    """An entry that is registered through one mount exists, and raises events, in another mount."""
     assert instance.shell("mount -t tmpfs t /mnt && mkdir /mnt/b && mount -t binfmt_misc b /mnt/b").returncode == 0
     with DirectoryWatch(instance.directory) as watch:
         assert instance.shell("printf ':one:E::one::/usr/bin/true:' > /mnt/b/register").returncode == 0
@@ -26,7 +26,7 @@ def test_one_superblock(instance: Instance) -> None:
 
 
 def test_read_only_for_all(instance: Instance) -> None:
-    """The superblock read-only: each mount refuses writes, and only the mount table of that namespace changes."""
+    """A read-only superblock refuses writes through each mount; only the mount table of that namespace changes."""
     elsewhere = f"unshare -m --propagation private mount -o remount,ro {instance.mount_point}"
     instance.register(LINE)
     with open(f"/proc/{instance.pid}/mountinfo", "rb") as table:
@@ -43,7 +43,7 @@ def test_read_only_for_all(instance: Instance) -> None:
 
 
 def test_a_remount_by_mount_is_of_both(instance: Instance) -> None:
-    """`mount -o remount,ro` makes the mount read-only as well: a writable superblock is not enough then."""
+    """`mount -o remount,ro` makes the mount read-only as well: then a writable superblock is not enough."""
     instance.shell(f"mount -o remount,ro {instance.mount_point}", check=True)
     with in_the_mount(instance, "false") as answer:
         assert answer == "writable: False"
@@ -52,7 +52,7 @@ def test_a_remount_by_mount_is_of_both(instance: Instance) -> None:
 
 
 def test_not_while_a_file_is_open_for_writing(instance: Instance) -> None:
-    """EBUSY, until it is closed."""
+    """A file open for writing makes the remount fail with EBUSY, until it is closed."""
     descriptor = os.open(instance.path("register"), os.O_WRONLY)
     refused = instance.shell(f"mount -o remount,ro {instance.mount_point}")
     assert "busy" in refused.stderr
@@ -61,7 +61,7 @@ def test_not_while_a_file_is_open_for_writing(instance: Instance) -> None:
 
 
 def test_fsconfig_wakes_no_poll(instance: Instance) -> None:
-    """A mount of binfmt_misc that is made read-only through its descriptor: no mount table says that it changed."""
+    """A superblock that is made read-only through its descriptor wakes no process that polls a mount table."""
     with open(f"/proc/{instance.pid}/mountinfo", "rb") as table:
         changes = select.poll()
         changes.register(table, select.POLLPRI | select.POLLERR)
@@ -74,7 +74,7 @@ def test_fsconfig_wakes_no_poll(instance: Instance) -> None:
 
 
 def test_a_detached_mount_keeps_the_entries(instance: Instance) -> None:
-    """The last unmount succeeds while one is open, and a later mount shows the same entries."""
+    """The last unmount succeeds while a detached mount is open, and a later mount has the same entries."""
     instance.register(LINE)
     before = instance.inode("one")
     with in_the_mount(instance, "false"):
@@ -99,7 +99,7 @@ sys.stdin.read()
 
 @contextmanager
 def in_the_mount(instance: Instance, read_only: str) -> Iterator[str]:
-    """Hold a detached copy of the mount, make the superblock read-only ("true") or writable; yields what it says."""
+    """Hold a detached mount, set the superblock read-only ("true") or writable, and yield if it can be written to."""
     command = [sys.executable, "-c", IN_THE_MOUNT, instance.mount_point, read_only]
     holder = instance.popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
@@ -113,17 +113,17 @@ def in_the_mount(instance: Instance, read_only: str) -> Iterator[str]:
 
 @pytest.mark.usefixtures("private_instances")
 def test_entries_go_with_the_last_mount(instance: Instance) -> None:
-    """A mount after the last unmount shows an empty instance, and the watch is told."""
+    """A mount after the last unmount shows an empty instance, and the watch gets IN_UNMOUNT and IN_IGNORED."""
     assert mounted_anew(instance) == ([], [IN_UNMOUNT, IN_IGNORED])
 
 
 def test_or_they_outlive_it(lent_instance: Instance) -> None:
-    """Where there is one instance for all, it depends: either so, or entries and watch are what they were."""
+    """With one instance for the machine either happens: an empty instance, or entries and watch are unchanged."""
     assert mounted_anew(lent_instance) in (([], [IN_UNMOUNT, IN_IGNORED]), (["one"], []))
 
 
 def test_when_an_instance_was_created(instance: Instance) -> None:
-    """The times of `status` tell one instance from the next, and no write changes them."""
+    """The times of `status` distinguish one instance from the next, and no write changes them."""
     before = os.stat(instance.path("status")).st_ctime_ns
     for name, data in (("status", b"0"), ("status", b"1"), ("register", LINE), ("one", b"0"), ("status", b"-1")):
         instance.write(name, data)
@@ -134,7 +134,7 @@ def test_when_an_instance_was_created(instance: Instance) -> None:
 
 
 def mounted_anew(instance: Instance) -> tuple[list[str], list[int]]:
-    """Which entries an unmount and a mount leave of one, and what a watch was told."""
+    """Register an entry, unmount and mount; return the entries that are left, and the events of a watch."""
     instance.register(LINE)
     where = instance.mount_point
     with DirectoryWatch(instance.directory, IN_UNMOUNT | IN_IGNORED) as watch:
@@ -152,7 +152,7 @@ def test_a_watch_does_not_keep_it_busy(instance: Instance) -> None:
 
 
 def test_several_on_one_descriptor(instance: Instance) -> None:
-    """Each write on one open `register` is an entry, also after one that was refused."""
+    """Each write to one open `register` is a registration, also after one that was refused."""
     descriptor = os.open(instance.path("register"), os.O_WRONLY)
     try:
         os.write(descriptor, LINE)
@@ -165,7 +165,7 @@ def test_several_on_one_descriptor(instance: Instance) -> None:
 
 
 def test_each_buffer_of_writev_is_a_write(instance: Instance) -> None:
-    """One writev(2) on `register` makes an entry of each buffer, up to the first that is refused."""
+    """One writev(2) to `register` registers each buffer, up to the first that is refused."""
     one, two, three = (LINE.replace(b"one", name) for name in (b"one", b"two", b"three"))
     descriptor = os.open(instance.path("register"), os.O_WRONLY)
     try:
@@ -178,7 +178,7 @@ def test_each_buffer_of_writev_is_a_write(instance: Instance) -> None:
 
 
 def test_f_pins_the_file(instance: Instance, tmp_path: Path) -> None:
-    """With F, after a rename over the interpreter the old one still runs; without, the new one."""
+    """After a rename over the interpreter the old one still runs with F, and the new one without F."""
     (tmp_path / "file").write_bytes(b"\x00one")
     (tmp_path / "file").chmod(0o755)
     for flags, status in (("F", 0), ("", 1)):
@@ -193,7 +193,7 @@ def test_f_pins_the_file(instance: Instance, tmp_path: Path) -> None:
 
 
 def test_newest_first(instance: Instance, tmp_path: Path) -> None:
-    """The newest entry is listed first and asked first; removing it uncovers the older."""
+    """The newest entry is listed first and matched first; its removal uncovers the older one."""
     (tmp_path / "file").write_bytes(b"\x00one")
     (tmp_path / "file").chmod(0o755)
     instance.register(LINE)
@@ -208,7 +208,7 @@ def test_newest_first(instance: Instance, tmp_path: Path) -> None:
 
 
 def test_a_number_for_life(instance: Instance) -> None:
-    """The inode number changes with a registration, and with nothing else."""
+    """The inode number changes with each registration, and with nothing else."""
     instance.register(LINE)
     first = instance.inode("one")
     instance.write("one", b"0")
@@ -223,7 +223,7 @@ def test_a_number_for_life(instance: Instance) -> None:
 
 
 def test_registering_names_only_register(instance: Instance) -> None:
-    """MODIFY and CLOSE_WRITE of `register`; a refused one sends no MODIFY; the entry is never named."""
+    """A registration raises MODIFY and CLOSE_WRITE of `register`, a refused one only CLOSE_WRITE; no entry is named."""
     with DirectoryWatch(instance.directory) as watch:
         instance.register(LINE)
         assert [(event.mask, event.name) for event in watch.pending()] == [
@@ -236,7 +236,7 @@ def test_registering_names_only_register(instance: Instance) -> None:
 
 
 def test_removing_names_the_entry(instance: Instance) -> None:
-    """MODIFY and CLOSE_WRITE of the entry, as for enabling and disabling; others may follow."""
+    """Removing, enabling and disabling raise MODIFY and CLOSE_WRITE of the entry; other events may follow."""
     instance.register(LINE)
     with DirectoryWatch(instance.directory) as watch:
         for command in (b"0", b"1", b"-1"):
@@ -247,7 +247,7 @@ def test_removing_names_the_entry(instance: Instance) -> None:
 
 
 def test_flushing_names_status(instance: Instance) -> None:
-    """MODIFY and CLOSE_WRITE of `status`; no entry is written to."""
+    """A flush raises MODIFY and CLOSE_WRITE of `status`; no entry is named."""
     instance.register(LINE)
     with DirectoryWatch(instance.directory, IN_MODIFY | IN_CLOSE_WRITE) as watch:
         instance.remove("status")
@@ -255,7 +255,10 @@ def test_flushing_names_status(instance: Instance) -> None:
 
 
 def test_a_flush_tells_each_as_it_goes(instance: Instance) -> None:
-    """From 6.18 on: a DELETE for each entry, and all of them before `status`; so a flush is heard while it goes on."""
+    """From Linux 6.18 on a flush raises DELETE for each entry, all before MODIFY of `status`.
+
+    So the events of a flush begin while it goes on.
+    """
     instance.register(LINE)
     with DirectoryWatch(instance.directory, IN_DELETE) as watch:
         instance.remove("one")
@@ -272,7 +275,7 @@ def test_a_flush_tells_each_as_it_goes(instance: Instance) -> None:
 
 
 def test_own_events_are_there_when_the_write_returns(instance: Instance) -> None:
-    """What one has written oneself is in one's queue at once: what is not there by then is somebody else's."""
+    """The events of our own write are queued when it returns: events that come later are another process's."""
     with DirectoryWatch(instance.directory) as watch:
         for _ in range(200):
             instance.register(LINE)

@@ -1,4 +1,4 @@
-"""Entries that belong to others."""
+"""Foreign entries are left alone, unless the config removes them."""
 
 import os
 from collections.abc import Callable
@@ -32,12 +32,12 @@ needs_qemu = pytest.mark.skipif(
 
 
 def snapshot(instance: Instance) -> dict[str, tuple[int, str]]:
-    """Return identity and text of every foreign entry."""
+    """Return inode number and text of every foreign entry."""
     return {name: (instance.inode(name), instance.read(name)) for name in instance.names() if name != "one"}
 
 
 def test_left_alone_byte_for_byte(instance: Instance, start_daemon: StartDaemon) -> None:
-    """Whatever the daemon repairs, foreign entries keep text, identity, order and a disabled state."""
+    """During all repairs foreign entries keep text, inode number, order and a disabled state."""
     for line in FOREIGN:
         instance.register(line)
     instance.write("plain", b"0")
@@ -54,7 +54,7 @@ def test_left_alone_byte_for_byte(instance: Instance, start_daemon: StartDaemon)
 
 
 def test_unmanaged_remove_spares_keep(instance: Instance, start_daemon: StartDaemon) -> None:
-    """With unmanaged = "remove" foreign entries go, at the start and later, but for what keep names."""
+    """With unmanaged = "remove" foreign entries are removed, at the start and later, except those in keep."""
     for line in FOREIGN:
         instance.register(line)
     config = 'architectures = []\nunmanaged = "remove"\nkeep = ["with*", "qemu-*"]\n' + HANDLER
@@ -77,7 +77,7 @@ def test_shown_in_the_status(instance: Instance, start_daemon: StartDaemon) -> N
 
 @needs_qemu
 def test_all_leaves_what_a_foreign_entry_serves(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
-    """From "all" nothing is registered for what a working foreign entry serves, until that goes."""
+    """An architecture from "all" that a working foreign entry serves is not registered until that entry is removed."""
     match = CATALOG["aarch64"].match
     fields = [b"".join(b"\\x%02x" % byte for byte in part or b"") for part in (match.magic, match.mask)]
     instance.register(b":someone:M::%b:%b:%b:F" % (*fields, QEMU.encode()))
@@ -101,7 +101,7 @@ def test_all_leaves_what_a_foreign_entry_serves(instance: Instance, start_daemon
 @needs_qemu
 @pytest.mark.parametrize("how", ["named", "broken", "disabled"])
 def test_what_does_not_serve_is_no_reason(instance: Instance, start_daemon: StartDaemon, how: str) -> None:
-    """An architecture that is named, or whose foreign entry cannot work or is disabled, gets an entry of its own."""
+    """A named architecture is registered, and so is one whose foreign entry cannot work or is disabled."""
     match = CATALOG["aarch64"].match
     fields = [b"".join(b"\\x%02x" % byte for byte in part or b"") for part in (match.magic, match.mask)]
     interpreter = b"/nowhere/qemu" if how == "broken" else QEMU.encode()
@@ -117,7 +117,7 @@ def test_what_does_not_serve_is_no_reason(instance: Instance, start_daemon: Star
 def test_an_interpreter_by_a_relative_path(
     instance: Instance, start_daemon: StartDaemon, flags: str, ours: bool
 ) -> None:
-    """With F it serves, wherever the file lies; without, only those who execute something in the right directory."""
+    """A foreign entry with a relative interpreter path serves with F; without F it does not, and ours is registered."""
     match = CATALOG["aarch64"].match
     fields = ["".join(f"\\x{byte:02x}" for byte in part or b"") for part in (match.magic, match.mask)]
     line = ":".join(("", "someone", "M", "", *fields, Path(QEMU).name, flags))
@@ -132,7 +132,7 @@ def test_an_interpreter_by_a_relative_path(
 
 @needs_qemu
 def test_a_provider_that_loses_its_interpreter(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
-    """A foreign entry without F serves no more when its interpreter goes: then ours is registered."""
+    """If a foreign entry without F loses its interpreter, it serves no more, and ours is registered."""
     theirs = tmp_path / "qemu"
     theirs.write_bytes(Path("/usr/bin/true").read_bytes())
     theirs.chmod(0o755)

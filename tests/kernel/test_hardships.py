@@ -1,4 +1,4 @@
-"""What a hostile review made of the daemon, and what it must not make of it again."""
+"""Regression tests for everything that a hostile review of the daemon found."""
 
 import json
 import os
@@ -29,14 +29,14 @@ flags = "F"
 
 
 def repaired(instance: Instance) -> None:
-    """Wait for the entry, and nothing else of ours."""
+    """Wait until the proper entry stands, without a stand-in of it."""
     wait_until(lambda: [name for name in instance.names() if "one" in name] == ["one"], what="the proper entry alone")
 
 
 def test_an_interpreter_that_blocks_whoever_opens_it(
     instance: Instance, start_daemon: StartDaemon, tmp_path: Path
 ) -> None:
-    """A foreign entry may name a FIFO: it is not opened, and repairs go on."""
+    """A foreign entry whose interpreter is a FIFO does not block the daemon: it is not opened, and repairs go on."""
     os.mkfifo(tmp_path / "fifo")
     daemon = start_daemon(CONFIG)
     instance.register(rf":fifo:M::\x7fELF:\xff\xff\xff\x00:{tmp_path}/fifo:".encode())
@@ -47,7 +47,7 @@ def test_an_interpreter_that_blocks_whoever_opens_it(
 
 
 def test_a_manager_that_does_not_read(instance: Instance, start_daemon: StartDaemon) -> None:
-    """Its full socket must not block the daemon."""
+    """A service manager whose socket is full does not block the daemon."""
     name = f"binfmtd-full-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind("\0" + name)
@@ -63,12 +63,12 @@ def test_a_manager_that_does_not_read(instance: Instance, start_daemon: StartDae
 
 
 def test_a_log_that_nobody_takes(instance: Instance, tmp_path: Path) -> None:
-    """A log reader that dies, or a disk that is full, must not end the daemon."""
+    """A log whose reader has exited does not end the daemon."""
     (tmp_path / "binfmtd.toml").write_text(CONFIG)
     command = [sys.executable, "-m", "binfmtd", "run", "--config", str(tmp_path / "binfmtd.toml")]
     command += ["--state-dir", str(tmp_path / "state")]
     reading, writing = os.pipe()
-    # As usual, and not as where PYTHONUNBUFFERED is set: what nobody took must not cost the exit status.
+    # As usual, without PYTHONUNBUFFERED: unwritten output must not change the exit status.
     daemon = instance.popen(command, stderr=writing, env=os.environ | {"PYTHONUNBUFFERED": ""})
     os.close(writing)
     repaired(instance)
@@ -81,7 +81,7 @@ def test_a_log_that_nobody_takes(instance: Instance, tmp_path: Path) -> None:
 
 
 def test_two_that_agree_live_in_peace(instance: Instance, start_daemon: StartDaemon) -> None:
-    """Two daemons with the same config: after each drift all proper entries stand, and nobody is degraded."""
+    """With two daemons of equal config all proper entries stand after each drift, and both converge."""
     more = "".join(f'[handlers.h{n}]\nmagic = \'h{n}\'\ninterpreter = "/usr/bin/true"\nflags = "F"\n' for n in range(5))
     daemons = [start_daemon(CONFIG + more, directory=name) for name in ("host", "pod")]
     wanted = ["h0", "h1", "h2", "h3", "h4", "one"]
@@ -95,7 +95,7 @@ def test_two_that_agree_live_in_peace(instance: Instance, start_daemon: StartDae
 
 
 def test_a_flush_counts_for_nobody(instance: Instance, start_daemon: StartDaemon) -> None:
-    """However often everything is flushed, also while stand-ins serve: it is repaired at once."""
+    """However often everything is flushed, also while stand-ins serve, it is repaired at once, without contention."""
     daemon = start_daemon("settle = '200ms'\n" + CONFIG)
     for _ in range(25):
         instance.remove("status")
@@ -105,7 +105,7 @@ def test_a_flush_counts_for_nobody(instance: Instance, start_daemon: StartDaemon
 
 
 def test_stopping_in_contention_settles(instance: Instance, start_daemon: StartDaemon) -> None:
-    """At SIGTERM what is open gets its proper entry, back-off or not."""
+    """At SIGTERM every drifting entry gets its proper entry, also while the daemon backs off from its name."""
     daemon = start_daemon(CONFIG)
     while not daemon.logs("contention_started"):
         wait_until(lambda: "one" in instance.names(), what="one more repair")
@@ -117,7 +117,7 @@ def test_stopping_in_contention_settles(instance: Instance, start_daemon: StartD
 
 
 def test_bricked_without_an_interpreter(instance: Instance, start_daemon: StartDaemon) -> None:
-    """An entry that takes every program for an interpreter that is not there stops every exec as well."""
+    """An entry that takes every program for a missing interpreter stops every exec as well, and is disabled."""
     start_daemon(CONFIG)
     instance.register(rb":brick:M::\x7fELF::/nowhere:")
     wait_until(lambda: instance.read("brick").startswith("disabled"), what="a disabled entry")
@@ -125,7 +125,7 @@ def test_bricked_without_an_interpreter(instance: Instance, start_daemon: StartD
 
 
 def test_bricked_under_a_declared_name(instance: Instance, start_daemon: StartDaemon) -> None:
-    """Back-off does not hold for an entry that stops every exec, whatever its name."""
+    """An entry that stops every exec is disabled at once, also if the daemon backs off from its name."""
     daemon = start_daemon(CONFIG)
     while not daemon.logs("contention_started"):
         wait_until(lambda: "one" in instance.names(), what="one more repair")
@@ -142,7 +142,7 @@ def test_bricked_under_a_declared_name(instance: Instance, start_daemon: StartDa
 
 
 def test_overflow_is_no_reload(instance: Instance, start_daemon: StartDaemon) -> None:
-    """More events than the queue holds: everything is looked at, but the config is not read."""
+    """If the event queue overflows, everything is scanned, but the config is not read again."""
     daemon = start_daemon(CONFIG)
     daemon.config.write_text(CONFIG + "[handlers.two]\nmagic = 'two'\ninterpreter = \"/usr/bin/true\"\n")
     daemon.process.send_signal(19)
@@ -162,7 +162,7 @@ def test_overflow_is_no_reload(instance: Instance, start_daemon: StartDaemon) ->
 def test_an_interpreter_that_is_touched_all_the_time(
     instance: Instance, start_daemon: StartDaemon, tmp_path: Path
 ) -> None:
-    """Each touch could mean another file, but not each makes a registration."""
+    """A touched interpreter could be another file, but most of many touches cause no registration."""
     interpreter = tmp_path / "true"
     interpreter.write_bytes(Path("/usr/bin/true").read_bytes())
     interpreter.chmod(0o755)
@@ -175,7 +175,7 @@ def test_an_interpreter_that_is_touched_all_the_time(
 
 
 def test_read_only_is_said_once(instance: Instance, start_daemon: StartDaemon) -> None:
-    """With drift that cannot be repaired, other mounts come and go without another line."""
+    """With drift that cannot be repaired, changes of other mounts cause no further log line."""
     daemon = start_daemon(CONFIG)
     where = instance.mount_point
     assert instance.shell("mount -t tmpfs t /mnt && mkdir /mnt/b && mount -t binfmt_misc b /mnt/b").returncode == 0
@@ -193,7 +193,7 @@ def test_read_only_is_said_once(instance: Instance, start_daemon: StartDaemon) -
 
 
 def test_status_after_everything_was_removed(instance: Instance, start_daemon: StartDaemon) -> None:
-    """After on_stop = "remove" the last status does not claim what is gone."""
+    """After on_stop = "remove" the last status does not claim entries that are removed."""
     daemon = start_daemon('on_stop = "remove"\n' + CONFIG)
     assert daemon.terminate() == 0
     assert instance.names() == []
@@ -203,7 +203,7 @@ def test_status_after_everything_was_removed(instance: Instance, start_daemon: S
 
 
 def test_leftovers_of_a_killed_writer_go(start_daemon: StartDaemon, tmp_path: Path) -> None:
-    """What an earlier daemon was writing when it was killed does not pile up."""
+    """Temporary files of a killed daemon are removed."""
     state = tmp_path / "daemon" / "state"
     state.mkdir(parents=True, mode=0o755)
     (state / ".status.json.0123abcd").write_text("{")
@@ -215,7 +215,7 @@ def test_leftovers_of_a_killed_writer_go(start_daemon: StartDaemon, tmp_path: Pa
 def test_paths_are_bytes_in_any_locale(
     instance: Instance, start_daemon: StartDaemon, tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    """A path that is not ASCII is found, whatever the locale says."""
+    """A path that is not ASCII is found in any locale."""
     interpreter = tmp_path / "prawdziwy-\u0142\u00e9"
     interpreter.write_bytes(Path("/usr/bin/true").read_bytes())
     interpreter.chmod(0o755)
@@ -224,7 +224,7 @@ def test_paths_are_bytes_in_any_locale(
 
 
 def test_children_whose_status_nobody_wants(instance: Instance, tmp_path: Path) -> None:
-    """SIGCHLD inherited as ignored does not upset the test for native architectures."""
+    """An inherited SIGCHLD disposition of SIG_IGN does not disturb the test for native architectures."""
     code = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
     binfmtd = [sys.executable, "-m", "binfmtd"]
     argv = [sys.executable, "-c", code, *binfmtd, "arch", "--json", "--state-dir", str(tmp_path / "s")]
@@ -235,9 +235,9 @@ def test_children_whose_status_nobody_wants(instance: Instance, tmp_path: Path) 
     assert any(row["native"] for row in rows)
 
 
-@pytest.mark.usefixtures("private_instances")  # without one it has to be asked where that somebody is, too
+@pytest.mark.usefixtures("private_instances")  # otherwise the test would need the state of the machine's instance
 def test_a_native_probe_beside_somebody_who_registers(instance: Instance) -> None:
-    """An emulator that is registered while we probe is not taken for the host itself."""
+    """An emulator that is registered during the test for native architectures is not taken for the host itself."""
     emulator = "/usr/bin/qemu-aarch64"
     if not os.path.exists(emulator):
         pytest.skip(f"{emulator} is not installed: apt-get install qemu-user")
@@ -246,7 +246,7 @@ def test_a_native_probe_beside_somebody_who_registers(instance: Instance) -> Non
     instance.register(b":someone:M::%b:%b:%b:OCF" % (*fields, emulator.encode()))
     script = (
         "from binfmtd.kernel.native import find_native; from binfmtd.model.entry import ObservedState;"
-        "print(*sorted(find_native(ObservedState())))"  # looked before somebody registered
+        "print(*sorted(find_native(ObservedState())))"  # read before the emulator was registered
     )
     result = instance.run([sys.executable, "-c", script], stdin=subprocess.DEVNULL)
     assert result.stderr == ""
@@ -254,7 +254,7 @@ def test_a_native_probe_beside_somebody_who_registers(instance: Instance) -> Non
 
 
 def test_bricked_is_not_waited_for(instance: Instance, start_daemon: StartDaemon) -> None:
-    """What stops every exec is disabled before anything settles, and said loudly."""
+    """An entry that stops every exec is disabled before any name settles, and logged as an error."""
     daemon = start_daemon("settle = '1s'\n" + CONFIG)
     instance.register(rb":brick:M::\x7fELF::/usr/bin/env:")
     assert daemon.wait_for_log("entry_disabled", entry="brick")["level"] == "error"
@@ -263,7 +263,7 @@ def test_bricked_is_not_waited_for(instance: Instance, start_daemon: StartDaemon
 
 
 def test_the_status_tells_of_a_stand_in(instance: Instance, start_daemon: StartDaemon) -> None:
-    """While only a stand-in serves, the status does not claim that all is in order."""
+    """While only a stand-in serves, the status is drifting."""
     daemon = start_daemon("settle = '1s'\n" + CONFIG)
     instance.remove("one")
     status = daemon.wait_status(lambda status: status["state"] == "drifting", "drifting")
@@ -273,7 +273,7 @@ def test_the_status_tells_of_a_stand_in(instance: Instance, start_daemon: StartD
 
 
 def test_an_interpreter_that_comes_with_a_mount(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
-    """What is mounted over an interpreter's directory makes it appear, too."""
+    """A handler is registered when a mount over its interpreter's directory makes the interpreter appear."""
     empty, full = tmp_path / "empty", tmp_path / "full"
     empty.mkdir(mode=0o755)
     full.mkdir(mode=0o755)
@@ -286,7 +286,7 @@ def test_an_interpreter_that_comes_with_a_mount(instance: Instance, start_daemon
 
 
 def test_a_damaged_ledger_is_said(start_daemon: StartDaemon) -> None:
-    """Knowledge that is lost is not lost silently."""
+    """A damaged ledger is logged."""
     daemon = start_daemon(CONFIG)
     assert daemon.terminate() == 0
     (daemon.state_directory / "ledger.json").write_text("{broken")
@@ -297,7 +297,7 @@ def test_a_damaged_ledger_is_said(start_daemon: StartDaemon) -> None:
 def test_a_late_magic_may_take_native_programs_too(
     instance: Instance, start_daemon: StartDaemon, offset: int, magic: str
 ) -> None:
-    """The guard asks the host's own programs and scripts, not only the bytes that say what a file is."""
+    """The guard tests a match on the host's own programs and scripts, not only on the bytes that tell the file type."""
     bad = f"[handlers.bad]\noffset = {offset}\nmagic = '{magic}'\ninterpreter = \"/usr/bin/true\"\n"
     daemon = start_daemon(CONFIG + bad)
     assert instance.names() == ["one"]
@@ -305,14 +305,14 @@ def test_a_late_magic_may_take_native_programs_too(
 
 
 def test_credentials_only_by_name(start_daemon: StartDaemon) -> None:
-    """C for every architecture at once is refused; it lets foreign set-uid programs run as root."""
+    """Flag C for all architectures at once is refused, since foreign set-uid programs would run as root."""
     daemon = start_daemon('[emulators]\nflags = "FPC"\n', ready=False)
     assert daemon.wait_exit() == 78
     assert "emulators.flags" in daemon.log_text()
 
 
 def test_no_descriptor_is_left(instance: Instance, start_daemon: StartDaemon) -> None:
-    """However few the daemon may open, it does not end; and when it may again, it goes on by itself."""
+    """A daemon that may open too few descriptors does not end, and repairs again when it may open more."""
     daemon = start_daemon(CONFIG)
     _, most = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
     least = max(map(int, os.listdir(f"/proc/{daemon.pid}/fd"))) + 1
@@ -323,7 +323,7 @@ def test_no_descriptor_is_left(instance: Instance, start_daemon: StartDaemon) ->
     for limit in range(least, least + 4):
         resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (limit, most))
         instance.remove("one")
-        for _ in range(2):  # when the second is taken up, the pass of the first has been made
+        for _ in range(2):  # when the second begins, the pass of the first has been made
             so_far = reloads()
             daemon.reload()
             daemon.wait_status(lambda _: reloads() > so_far, "the reload")  # noqa: B023  asked at once

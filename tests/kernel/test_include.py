@@ -1,4 +1,4 @@
-"""``include``: a host's own rules are kept, and mean what systemd-binfmt makes of them."""
+"""``include``: a host's own rules are kept, with the meaning that systemd-binfmt gives them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,7 @@ def rule(name: str, flags: str = "") -> str:
 
 
 def fill(etc: Path, run: Path, local: Path, lib: Path) -> None:
-    """One tree with every trick of precedence."""
+    """Fill a tree with every case of precedence."""
     (lib / "10-shared.conf").write_text(rule("from-lib") + rule("from-lib-too"))
     (etc / "10-shared.conf").write_text(rule("from-etc"))
     (lib / "20-masked.conf").write_text(rule("masked"))
@@ -52,7 +52,7 @@ def directories(instance: Instance, tmp_path: Path) -> list[Path]:
 
 
 def test_the_same_as_systemd_binfmt(instance: Instance, directories: list[Path], tmp_path: Path) -> None:
-    """Of one tree, systemd-binfmt and `apply` make the same entries in the same order; what is bad is named."""
+    """From one tree systemd-binfmt and `apply` register equal entries in one order; what is invalid is named."""
     needs_systemd_binfmt()
     fill(*directories)
     done = instance.run([str(SYSTEMD_BINFMT)])
@@ -79,7 +79,7 @@ def test_the_same_as_systemd_binfmt(instance: Instance, directories: list[Path],
 def test_a_hosts_rules_are_kept_repaired(
     instance: Instance, directories: list[Path], start_daemon: StartDaemon
 ) -> None:
-    """Removed, flushed or changed, what binfmt.d declares stands again, and the files are as they were."""
+    """Entries of binfmt.d are repaired after a removal or a flush, follow a reload, and the files stay unchanged."""
     etc, _, _, lib = directories
     (lib / "a.conf").write_text(rule("a") + rule("b", "F"))
     daemon = start_daemon(INCLUDE)
@@ -98,7 +98,7 @@ def test_a_hosts_rules_are_kept_repaired(
 def test_changes_are_noticed_without_a_signal(
     instance: Instance, directories: list[Path], start_daemon: StartDaemon
 ) -> None:
-    """With reload_on_change a package that brings, changes or removes a rule needs nobody to send SIGHUP."""
+    """With reload_on_change a rule that a package adds, changes or removes takes effect without SIGHUP."""
     _, _, local, lib = directories
     start_daemon(INCLUDE + "reload_on_change = true\n")
     assert instance.names() == []
@@ -111,7 +111,7 @@ def test_changes_are_noticed_without_a_signal(
 
 
 def test_an_own_word_outranks_an_included_one(instance: Instance, directories: list[Path], tmp_path: Path) -> None:
-    """[handlers] come later: of the same files they win, and of the same name they replace."""
+    """[handlers] come after included rules: they win for the same files, and replace a rule of the same name."""
     (directories[0] / "a.conf").write_text(":low:E::jar::/usr/bin/true:\n:name:E::x::/usr/bin/true:\n")
     own = "[handlers.high]\nextension = 'jar'\ninterpreter = '/usr/bin/false'\n"
     own += "[handlers.name]\nextension = 'y'\ninterpreter = '/usr/bin/false'\n"

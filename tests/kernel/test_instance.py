@@ -1,4 +1,4 @@
-"""The fixture itself: private, real, and gone afterwards."""
+"""The fixture ``instance`` is private and real, and leaves nothing behind."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ def processes_in(namespace: str) -> list[str]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            command = (process / "cmdline").read_text(errors="replace")  # others run what they like
+            command = (process / "cmdline").read_text(errors="replace")  # foreign processes may have any command line
             if command and os.readlink(process / "ns/user") == namespace:  # a zombie has no command line
                 found.append(command)
         except OSError:
@@ -27,7 +27,7 @@ def processes_in(namespace: str) -> list[str]:
 
 
 def test_it_is_the_kernel_itself_and_empty(instance: Instance) -> None:
-    """A new instance has no entries, takes a registration, prints it as the kernel does and refuses nonsense."""
+    """A new instance has no entries, accepts a registration, prints it as the kernel does and refuses nonsense."""
     assert instance.names() == []
     assert instance.read("status") == "enabled\n"
     instance.register(LINE)
@@ -38,7 +38,7 @@ def test_it_is_the_kernel_itself_and_empty(instance: Instance) -> None:
 
 
 def test_names_come_newest_first_and_need_not_be_text(instance: Instance) -> None:
-    """The listing keeps the kernel's order, and a name that is not UTF-8 survives to and fro."""
+    """The listing has the kernel's order, and a name that is not UTF-8 can be read and written."""
     for name in (b"first", b"l\xe4t", b".hidden"):
         instance.register(LINE.replace(b"wasm", name, 1))
     assert instance.names() == [".hidden", "l\udce4t", "first"]
@@ -48,7 +48,7 @@ def test_names_come_newest_first_and_need_not_be_text(instance: Instance) -> Non
 
 @pytest.mark.usefixtures("private_instances")
 def test_two_at_a_time_do_not_see_each_other(make_instance: Callable[[], Instance]) -> None:
-    """What one instance registers, disables or flushes, another does not have."""
+    """An entry, a disabled state or a flush of one instance does not appear in another."""
     one, other = make_instance(), make_instance()
     one.register(LINE)
     assert other.names() == []
@@ -61,7 +61,7 @@ def test_two_at_a_time_do_not_see_each_other(make_instance: Callable[[], Instanc
 
 @pytest.mark.usefixtures("private_instances")
 def test_the_module_wide_one_is_another(instance: Instance, module_instance: Instance) -> None:
-    """The two fixtures can be used together and give two instances."""
+    """The two fixtures can be used together, and are two instances."""
     instance.register(LINE)
     assert module_instance.names() == []
 
@@ -80,7 +80,7 @@ def test_commands_inside_see_it_where_the_host_has_its_own(instance: Instance, t
 
 
 def test_writes_inside_wake_a_watch_outside(instance: Instance) -> None:
-    """A watch through /proc/PID/root hears what happens inside."""
+    """A watch through /proc/PID/root gets the events of writes inside."""
     with DirectoryWatch(instance.directory) as watch:
         instance.shell(f"echo 0 > {MOUNT_POINT}/status")
         heard = watch.wait_for(lambda event: event.mask & IN_CLOSE_WRITE, what="CLOSE_WRITE on status")
@@ -89,10 +89,10 @@ def test_writes_inside_wake_a_watch_outside(instance: Instance) -> None:
 
 @pytest.mark.usefixtures("private_instances")
 def test_what_is_ours_is_refused(instance: Instance) -> None:
-    """A process in our own user namespace, or an instance that is mounted here too, is never taken for private."""
+    """A process in our user namespace, or an instance that is mounted here too, is never accepted as private."""
     with pytest.raises(NotPrivateError, match="our own user namespace"):
         namespace_of_its_own(os.getpid())
-    # To a process inside, its instance is the one that is "mounted here".
+    # To a process inside, its instance is the one that is mounted here.
     script = f"from support.instance import *; refuse_mounted_here(Path({MOUNT_POINT!r}))"
     result = instance.run([sys.executable, "-c", script], env=WITH_SUPPORT)
     assert f"NotPrivateError: {MOUNT_POINT} is an instance that is mounted here too" in result.stderr
@@ -100,7 +100,7 @@ def test_what_is_ours_is_refused(instance: Instance) -> None:
 
 @pytest.mark.usefixtures("private_instances")
 def test_nothing_stays_behind(make_instance: Callable[[], Instance]) -> None:
-    """Closing ends the holder and everything that still runs inside, also what a command left in the background."""
+    """Closing ends the holder and all processes inside, also those that a command left in the background."""
     instance = make_instance()
     namespace = os.readlink(f"/proc/{instance.pid}/ns/user")
     instance.popen(["sleep", "600"])
@@ -127,7 +127,7 @@ def test_it_dies_with_the_test_process() -> None:
 
 @pytest.mark.usefixtures("private_instances")
 def test_a_hundred_are_cheap() -> None:
-    """Instances come and go in numbers, each empty at first."""
+    """A hundred instances in a row are each empty at first."""
     for number in range(100):
         with Instance() as instance:
             assert instance.names() == [], f"instance {number}"
@@ -136,13 +136,13 @@ def test_a_hundred_are_cheap() -> None:
 
 @pytest.mark.usefixtures("private_instances")
 def test_the_host_stays_covered(instance: Instance) -> None:
-    """Nobody inside can unmount what covers the host's instance, however often they try."""
+    """No process inside can unmount the file system that covers the host's instance, however often it tries."""
     script = f"while umount {instance.mount_point}; do :; done; stat -f -c %T {instance.mount_point}"
     assert instance.run(["sh", "-c", script]).stdout.strip() == "tmpfs"
 
 
 def test_a_machine_of_its_own_is_needed_to_lend_it_out() -> None:
-    """No environment variable alone makes a machine lend out its own instance: its kernel has to say so, too."""
+    """No environment variable alone makes a machine lend its own instance: the kernel's command line has to, too."""
     script = "from support.instance import made_for_tests; print(made_for_tests())"
     told = subprocess.run(
         [sys.executable, "-c", script],

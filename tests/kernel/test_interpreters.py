@@ -1,4 +1,4 @@
-"""Interpreters that appear, vanish and change."""
+"""Handlers follow interpreters that appear, vanish and change."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ MAGIC = b"\x00one"
 
 @pytest.fixture
 def bin_directory(tmp_path: Path) -> Path:
-    """Yield a directory that nobody else can write to."""
+    """Return a directory to which only its owner can write."""
     directory = tmp_path / "bin"
     directory.mkdir(mode=0o755)
     return directory
@@ -32,7 +32,7 @@ def bin_directory(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def foreign_file(tmp_path: Path) -> Path:
-    """Yield an executable that only the handler can run."""
+    """Return an executable that only the handler can run."""
     file = tmp_path / "file"
     file.write_bytes(MAGIC)
     file.chmod(0o755)
@@ -40,14 +40,14 @@ def foreign_file(tmp_path: Path) -> Path:
 
 
 def config(interpreter: Path, flags: str = "F") -> str:
-    """One handler."""
+    """Return a config with one handler."""
     return (
         f'architectures = []\n[handlers.one]\nmagic = \'\\x00one\'\ninterpreter = "{interpreter}"\nflags = "{flags}"\n'
     )
 
 
 def install(directory: Path, name: str, program: str) -> Path:
-    """Put a copy of a program there as dpkg does: beside, then renamed over."""
+    """Install a copy of a program as dpkg does: under another name, then renamed."""
     beside = directory / f"{name}.dpkg-new"
     shutil.copy(program, beside)
     os.rename(beside, directory / name)
@@ -72,7 +72,7 @@ def test_appears(instance: Instance, start_daemon: StartDaemon, bin_directory: P
 
 
 def test_appears_with_its_directory(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
-    """The nearest directory that exists is watched, however much of the path is missing."""
+    """The nearest existing directory is watched, however much of the path is missing."""
     path = tmp_path / "a" / "b" / "c" / "true"
     start_daemon(config(path))
     path.parent.mkdir(parents=True)
@@ -81,7 +81,7 @@ def test_appears_with_its_directory(instance: Instance, start_daemon: StartDaemo
 
 
 def test_becomes_executable(instance: Instance, start_daemon: StartDaemon, bin_directory: Path) -> None:
-    """A file without an x bit is no interpreter yet; chmod makes it one."""
+    """A file without an x bit is no interpreter; chmod makes it one."""
     path = install(bin_directory, "true", "/usr/bin/true")
     path.chmod(0o644)
     daemon = start_daemon(config(path))
@@ -93,7 +93,7 @@ def test_becomes_executable(instance: Instance, start_daemon: StartDaemon, bin_d
 def test_upgraded_by_rename(
     instance: Instance, start_daemon: StartDaemon, bin_directory: Path, foreign_file: Path
 ) -> None:
-    """With F the kernel would go on with the old file: the entry is registered anew, and the new one serves."""
+    """After an upgrade the entry with F, which has the old file open, is registered anew, and the new file serves."""
     path = install(bin_directory, "interpreter", "/usr/bin/true")
     daemon = start_daemon(config(path))
     assert instance.run([str(foreign_file)]).returncode == 0
@@ -107,7 +107,7 @@ def test_upgraded_by_rename(
 def test_the_status_says_that_a_stand_in_serves_the_new_one(
     instance: Instance, start_daemon: StartDaemon, bin_directory: Path
 ) -> None:
-    """Until its proper entry stands, it has not converged."""
+    """While a stand-in serves an upgraded interpreter, the status is drifting."""
     path = install(bin_directory, "interpreter", "/usr/bin/true")
     daemon = start_daemon('settle = "1s"\n' + config(path))
     install(bin_directory, "interpreter", "/usr/bin/false")
@@ -121,7 +121,7 @@ def test_the_status_says_that_a_stand_in_serves_the_new_one(
 def test_upgraded_while_nobody_looked(
     instance: Instance, start_daemon: StartDaemon, bin_directory: Path, foreign_file: Path
 ) -> None:
-    """The ledger remembers which file F has opened: a daemon that starts later sees that it is another one now."""
+    """The ledger has the file that F opened, so a daemon that starts after an upgrade replaces the stale entry."""
     path = install(bin_directory, "interpreter", "/usr/bin/true")
     assert start_daemon(config(path)).terminate() == 0
     before = instance.inode("one")
@@ -135,7 +135,7 @@ def test_upgraded_while_nobody_looked(
 def test_a_link_in_the_chain_is_switched(
     instance: Instance, start_daemon: StartDaemon, bin_directory: Path, foreign_file: Path
 ) -> None:
-    """As alternatives do it: a link in the middle of a chain leads to another file."""
+    """A link in the middle of a chain that leads to another file, as with alternatives, changes the interpreter."""
     install(bin_directory, "old", "/usr/bin/true")
     install(bin_directory, "new", "/usr/bin/false")
     etc = bin_directory.parent / "alternatives"
@@ -154,9 +154,9 @@ LEVELS = ["opt", "opt/qemu", "opt/qemu/bin"]
 
 @pytest.fixture
 def exchange(tmp_path: Path) -> Callable[[str], None]:
-    """Return ``exchange(level)``: of a tree with opt/qemu/bin/interpreter, put another for a directory, by two renames.
+    """Return ``exchange(level)``, which replaces a directory above opt/qemu/bin/interpreter by two renames.
 
-    The interpreter of the first tree is true, that of the other is false.
+    The interpreter of the first tree is true, that of the second is false.
     """
     for tree, program in ((tmp_path, "true"), (tmp_path / "new", "false")):
         (tree / "opt/qemu/bin").mkdir(mode=0o755, parents=True)
@@ -178,7 +178,7 @@ def test_a_directory_on_the_way_is_exchanged(
     exchange: Callable[[str], None],
     level: str,
 ) -> None:
-    """``mv opt opt.old; mv opt.new opt``: with F the kernel would go on with the old file, at whatever level."""
+    """After ``mv opt opt.old; mv opt.new opt``, at any level, the entry with F is replaced, and the new file serves."""
     daemon = start_daemon(config(tmp_path / "opt/qemu/bin/interpreter"))
     assert instance.run([str(foreign_file)]).returncode == 0
     exchange(level)
@@ -192,7 +192,10 @@ def test_a_directory_on_the_way_is_exchanged(
 def test_a_directory_on_the_way_is_away_for_a_while(
     instance: Instance, start_daemon: StartDaemon, tmp_path: Path, foreign_file: Path, level: str, flags: str
 ) -> None:
-    """Without F the handler waits meanwhile, with F the file that was opened serves; both follow what comes back."""
+    """While a directory of the path is missing, the handler waits without F, and with F its opened file serves.
+
+    Afterwards both use the file that is there then.
+    """
     bin_directory = tmp_path / "opt/qemu/bin"
     bin_directory.mkdir(mode=0o755, parents=True)
     install(bin_directory, "interpreter", "/usr/bin/true")
@@ -215,7 +218,7 @@ def test_a_directory_on_the_way_is_away_for_a_while(
 def test_a_directory_that_is_removed_while_it_is_open(
     instance: Instance, start_daemon: StartDaemon, bin_directory: Path
 ) -> None:
-    """Some shell stands in it: then it does not report its own end, and the directory above has to."""
+    """A removed directory that a process still has open raises no event of its own; its parent's events are used."""
     daemon = start_daemon(config(bin_directory / "true"))
     daemon.wait_status(lambda status: status["state"] == "waiting", "state waiting")
     shell = os.open(bin_directory, os.O_RDONLY)
@@ -231,7 +234,7 @@ def test_a_directory_that_is_removed_while_it_is_open(
 def test_a_refusal_that_ends_without_an_event(
     instance: Instance, start_daemon: StartDaemon, bin_directory: Path, tmp_path: Path
 ) -> None:
-    """An interpreter that is being written under another name (ETXTBSY): tried again, and said once."""
+    """A registration refused with ETXTBSY, while another process writes the file, is tried again, and logged once."""
     path = install(bin_directory, "true", "/usr/bin/true")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir(mode=0o755)
@@ -252,7 +255,7 @@ def test_a_refusal_that_ends_without_an_event(
 def test_vanishes_with_f(
     instance: Instance, start_daemon: StartDaemon, bin_directory: Path, foreign_file: Path
 ) -> None:
-    """With F the entry stays, since the file that the kernel opened still serves; the status says so."""
+    """With F the entry of a removed interpreter stays, since the opened file still serves; the status shows this."""
     path = install(bin_directory, "interpreter", "/usr/bin/true")
     daemon = start_daemon(config(path))
     before = instance.inode("one")
@@ -265,7 +268,7 @@ def test_vanishes_with_f(
 
 
 def test_vanishes_without_f(instance: Instance, start_daemon: StartDaemon, bin_directory: Path) -> None:
-    """Without F the entry would lead nowhere: it is removed, and the handler waits."""
+    """Without F the entry of a removed interpreter, which leads nowhere, is removed, and the handler waits."""
     path = install(bin_directory, "interpreter", "/usr/bin/true")
     daemon = start_daemon(config(path, flags=""))
     path.unlink()
@@ -276,7 +279,7 @@ def test_vanishes_without_f(instance: Instance, start_daemon: StartDaemon, bin_d
 
 
 def test_all_takes_up_a_new_emulator(instance: Instance, start_daemon: StartDaemon, bin_directory: Path) -> None:
-    """Without any emulator it says so, and what to install; each architecture registers when it has one."""
+    """Without any emulator the status has the remedy; each architecture registers when its emulator appears."""
     daemon = start_daemon(emulators(bin_directory))
     status = daemon.status()
     assert (status["handlers"], status["state"]) == ([], "waiting")
@@ -290,7 +293,7 @@ def test_all_takes_up_a_new_emulator(instance: Instance, start_daemon: StartDaem
 
 
 def emulators(directory: Path) -> str:
-    """A config in which "all" looks for emulators in there."""
+    """Return a config in which "all" searches this directory for emulators."""
     return f'[emulators]\npaths = ["{directory}/qemu-{{name}}"]\n'
 
 
@@ -300,7 +303,7 @@ def states(daemon: Daemon) -> dict[str, str]:
 
 
 def test_all_loses_its_emulators(instance: Instance, start_daemon: StartDaemon, bin_directory: Path) -> None:
-    """As by `apt-get remove`: said at once, in one line; F serves on until the entries go; then each waits."""
+    """If all emulators vanish, one line is logged at once; F serves on until the entries are removed, then all wait."""
     names = ["qemu-arm", "qemu-ppc64le", "qemu-riscv64"]
     paths = [install(bin_directory, name, "/usr/bin/true") for name in names]
     daemon = start_daemon(emulators(bin_directory))
@@ -326,7 +329,7 @@ def test_all_loses_its_emulators(instance: Instance, start_daemon: StartDaemon, 
 
 
 def test_all_loses_some_emulators(instance: Instance, start_daemon: StartDaemon, bin_directory: Path) -> None:
-    """Those wait, also without F, until they are back or the config is read again: then they are meant to be gone."""
+    """Handlers whose emulators vanish wait, also without F; after a reload they are left out on purpose."""
     names = ["qemu-arm", "qemu-riscv64"]
     paths = [install(bin_directory, name, "/usr/bin/true") for name in names]
     daemon = start_daemon(emulators(bin_directory) + 'flags = "P"\n')
@@ -341,7 +344,7 @@ def test_all_loses_some_emulators(instance: Instance, start_daemon: StartDaemon,
 
 
 def test_all_loses_an_emulator_to_another(instance: Instance, start_daemon: StartDaemon, bin_directory: Path) -> None:
-    """A foreign entry, under the same name, that has its emulator open (F) serves the architecture."""
+    """A foreign entry under the same name that has its emulator open (F) serves the architecture."""
     path = install(bin_directory, "qemu-arm", "/usr/bin/true")
     daemon = start_daemon(emulators(bin_directory) + 'flags = "P"\n')
     path.unlink()
@@ -356,7 +359,7 @@ def test_all_loses_an_emulator_to_another(instance: Instance, start_daemon: Star
 def test_writable_by_others_is_refused(
     instance: Instance, start_daemon: StartDaemon, bin_directory: Path, which: str
 ) -> None:
-    """An interpreter that others could exchange is refused, with the path named; once that is mended it registers."""
+    """An interpreter that other users could replace is refused, with the path; once that is corrected it registers."""
     (bin_directory / "qemu").mkdir(mode=0o755)
     path = install(bin_directory / "qemu", "true", "/usr/bin/true")
     culprit = {"file": path, "directory": path.parent, "the directory above": bin_directory}[which]
@@ -372,7 +375,7 @@ def test_writable_by_others_is_refused(
 
 
 def test_through_another_process_is_refused(instance: Instance, start_daemon: StartDaemon) -> None:
-    """What another's mount namespace has at a path, nobody here can follow: refused, and not tried for ever."""
+    """A path through another process's mount namespace, which cannot be followed, is refused, and not tried again."""
     script = "mount -t tmpfs t /mnt && cp /usr/bin/true /mnt/emulator && echo in && read -r _"
     pipe = subprocess.PIPE
     there = instance.popen(["unshare", "-m", "sh", "-c", script], stdin=pipe, stdout=pipe)
@@ -384,4 +387,4 @@ def test_through_another_process_is_refused(instance: Instance, start_daemon: St
     (row,) = daemon.status()["handlers"]
     assert (row["state"], instance.names()) == ("refused", [])
     assert link in row["reason"]
-    there.communicate()  # it has a mount namespace of its own: nobody else would end it where the instance is lent
+    there.communicate()  # in its own mount namespace: nothing else would end it if the instance is lent

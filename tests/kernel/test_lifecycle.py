@@ -1,4 +1,4 @@
-"""The daemon as a citizen: one at a time, idle when there is nothing to do, quiet, as process 1, and with bad input."""
+"""The daemon as a process: one per state directory, idle without work, as process 1, and with bad input."""
 
 import json
 import os
@@ -27,7 +27,7 @@ flags = "F"
 
 
 def test_one_daemon_a_state_directory(instance: Instance, start_daemon: StartDaemon) -> None:
-    """A second one ends with 1 and names the first one's process id; another state directory is another matter."""
+    """A second daemon ends with 1 and the first one's process id; with another state directory it runs."""
     first = start_daemon(CONFIG)
     second = start_daemon(CONFIG, ready=False)
     assert second.wait_exit() == 1
@@ -39,13 +39,13 @@ def test_one_daemon_a_state_directory(instance: Instance, start_daemon: StartDae
 
 
 def test_the_lock_goes_with_its_holder(start_daemon: StartDaemon) -> None:
-    """A killed daemon leaves nothing that keeps the next one from starting."""
+    """A killed daemon leaves nothing that prevents the next one from starting."""
     start_daemon(CONFIG).kill()
     assert start_daemon(CONFIG).terminate() == 0
 
 
 def test_told_to_end_again_and_again(start_daemon: StartDaemon) -> None:
-    """Who sends SIGTERM until it is gone gets the same exit code, also while Python itself is ending."""
+    """SIGTERM sent until the daemon has ended gives exit status 0, also while Python itself is ending."""
     daemon = start_daemon(CONFIG)
 
     def ended() -> bool:
@@ -80,7 +80,7 @@ signal.pthread_sigmask(signal.SIG_BLOCK, [{0}])
 os.kill(os.getpid(), {0})
 os.execv(sys.executable, [sys.executable, "-m", "binfmtd", *sys.argv[1:]])
 """
-# Sends it to itself when it is known which command is meant, and that command's module is not loaded yet.
+# Sends the signal to itself when the command is known, but its module is not loaded yet.
 BEFORE_THE_COMMAND = """
 import importlib, os
 from binfmtd.cli.main import entry
@@ -97,14 +97,14 @@ MOMENTS = {"the interpreter starts": HELD_BY_THE_PARENT, "the command is loaded"
 
 @pytest.mark.parametrize("when", MOMENTS)
 def test_sigterm_while_it_starts(instance: Instance, tmp_path: Path, when: str) -> None:
-    """It is held until the daemon can answer: exit status 0, and neither 143 nor the signal itself."""
+    """SIGTERM during the start is held until the daemon can answer: status 0, and neither 143 nor the signal itself."""
     assert start_with_signal(instance, tmp_path, signal.SIGTERM, when).wait(10 * SLOWNESS) == 0
     assert '"stopped"' in (tmp_path / "log").read_text()
 
 
 @pytest.mark.parametrize("when", MOMENTS)
 def test_sighup_while_it_starts(instance: Instance, tmp_path: Path, when: str) -> None:
-    """It is held until the daemon can answer, which is a reload after the first pass."""
+    """SIGHUP during the start is held until the daemon can answer, and causes a reload after the first pass."""
     daemon = start_with_signal(instance, tmp_path, signal.SIGHUP, when)
     wait_until(
         lambda: "config_reloaded" in (tmp_path / "log").read_text() or daemon.poll() is not None, what="the reload"
@@ -114,14 +114,14 @@ def test_sighup_while_it_starts(instance: Instance, tmp_path: Path, when: str) -
 
 
 def test_a_signal_ends_other_commands_while_they_start(instance: Instance, tmp_path: Path) -> None:
-    """Only the daemon holds it: `wait` for what never comes ends with 143, also if its parent had blocked SIGTERM."""
+    """Other commands hold no signal: `wait` ends with 143, also if its parent had blocked SIGTERM."""
     code = HELD_BY_THE_PARENT.format(int(signal.SIGTERM))
     waiting = instance.popen([sys.executable, "-c", code, "wait", "s390x", "--state-dir", str(tmp_path)])
     assert waiting.wait(10 * SLOWNESS) == 128 + signal.SIGTERM
 
 
 def test_idle_it_sleeps(start_daemon: StartDaemon) -> None:
-    """With nothing to do it is not scheduled at all: no timer but resync."""
+    """Without work the daemon is not scheduled at all: its only timer is resync."""
     daemon = start_daemon(CONFIG)
 
     def switches() -> list[str]:
@@ -129,7 +129,7 @@ def test_idle_it_sleeps(start_daemon: StartDaemon) -> None:
         return [line for line in lines if "ctxt_switches" in line]
 
     def asleep() -> bool:
-        """Whether it sleeps, and did not wake up in a second and a half."""
+        """Return True if the daemon sleeps, and does not wake up for 1.5 seconds."""
         before = switches()
         try:
             daemon.process.wait(1.5)
@@ -141,7 +141,7 @@ def test_idle_it_sleeps(start_daemon: StartDaemon) -> None:
 
 
 def test_resync_finds_what_no_event_told(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
-    """A full look without any event comes every `resync`: here an ancestor of the interpreter is renamed unseen."""
+    """Every `resync` a full scan finds drift without an event: here an ancestor of the interpreter is renamed."""
     directory = tmp_path / "above" / "below"
     directory.mkdir(parents=True)
     (directory / "true").write_bytes(Path("/usr/bin/true").read_bytes())
@@ -155,7 +155,7 @@ def test_resync_finds_what_no_event_told(instance: Instance, start_daemon: Start
 
 
 def test_nothing_is_held_open(instance: Instance, start_daemon: StartDaemon) -> None:
-    """Between passes no descriptor is open on the mount, so that `umount` works; and none leaks in repairs."""
+    """Between passes the daemon has no descriptor on the mount, so that `umount` works; repairs leak none."""
     daemon = start_daemon(CONFIG, ("--log-level", "debug"))
     daemon.wait_for_log("modules_loaded")  # a thread opens their files
 
@@ -181,7 +181,7 @@ def test_nothing_is_held_open(instance: Instance, start_daemon: StartDaemon) -> 
 
 
 def test_state_files_are_plain(start_daemon: StartDaemon) -> None:
-    """Ledger and status are whole JSON documents with mode 0644, in a directory that nobody else can write to."""
+    """Ledger and status are whole JSON documents with mode 0644, in a directory that only the owner can write to."""
     daemon = start_daemon(CONFIG)
     assert os.stat(daemon.state_directory).st_mode & 0o7777 == 0o755
     for name in ("ledger.json", "status.json"):
@@ -200,7 +200,7 @@ def test_state_files_are_plain(start_daemon: StartDaemon) -> None:
     ],
 )
 def test_invalid_config_at_the_start(start_daemon: StartDaemon, config: str, words: list[str]) -> None:
-    """An invalid config is fatal at the start: exit 78, and one line with file, key and remedy."""
+    """An invalid config at the start is fatal: status 78, and one line with file, key and remedy."""
     daemon = start_daemon(config, ready=False)
     assert daemon.wait_exit() == 78
     (line,) = daemon.log_text().splitlines()
@@ -209,7 +209,7 @@ def test_invalid_config_at_the_start(start_daemon: StartDaemon, config: str, wor
 
 
 def test_refused_by_the_kernel(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
-    """A registration that the kernel refuses is reported with what the errno means here; the others go on."""
+    """A registration that the kernel refuses is reported with the meaning of the errno; other handlers register."""
     where = tmp_path / "noexec"
     where.mkdir()
     script = f"mount -t tmpfs -o noexec,mode=0755 t {where} && cp /usr/bin/true {where}"
@@ -230,7 +230,7 @@ def test_refused_by_the_kernel(instance: Instance, start_daemon: StartDaemon, tm
 
 
 def test_takes_native_programs(instance: Instance, start_daemon: StartDaemon) -> None:
-    """A handler that would stop every exec is refused, the others are registered."""
+    """A handler that would stop every exec is refused, the other handlers are registered."""
     daemon = start_daemon(CONFIG + "[handlers.all]\nmagic = '\\x7fELF'\ninterpreter = \"/usr/bin/true\"\n")
     assert instance.names() == ["one"]
     row = next(row for row in daemon.status()["handlers"] if row["name"] == "all")
@@ -240,7 +240,7 @@ def test_takes_native_programs(instance: Instance, start_daemon: StartDaemon) ->
 
 
 def test_as_process_one(instance: Instance, tmp_path: Path) -> None:
-    """As process 1 of a container: handles SIGTERM and SIGHUP, collects orphans, and logs JSON by itself."""
+    """As process 1 of a container the daemon handles SIGTERM and SIGHUP, reaps orphans, and logs JSON by default."""
     (tmp_path / "c.toml").write_text(CONFIG)
     log = tmp_path / "log"
     command = [sys.executable, "-m", "binfmtd", "run", "--config", str(tmp_path / "c.toml")]
@@ -250,7 +250,7 @@ def test_as_process_one(instance: Instance, tmp_path: Path) -> None:
     wait_until(lambda: "one" in instance.names(), what="the entry")
     (daemon,) = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
     enter = ["nsenter", "-t", daemon, "-m", "-p", "--"]
-    # The inner shell ends at once, and what it started becomes the daemon's child.
+    # The inner shell ends at once, and the process that it started becomes the daemon's child.
     orphan = "(sh -c 'exec 3>&-; true' &) ; true"
     instance.run([*enter, "sh", "-c", orphan], check=True)
 
@@ -266,7 +266,7 @@ def test_as_process_one(instance: Instance, tmp_path: Path) -> None:
 
 
 def test_notify_socket_that_nobody_reads(start_daemon: StartDaemon, tmp_path: Path) -> None:
-    """A manager that has gone away is no reason to fail; an abstract socket is understood."""
+    """A service manager that has exited is no error; an abstract socket can be used."""
     name = f"binfmtd-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind("\0" + name)
@@ -281,7 +281,7 @@ def test_notify_socket_that_nobody_reads(start_daemon: StartDaemon, tmp_path: Pa
 
 
 def test_watchdog(start_daemon: StartDaemon) -> None:
-    """Where the service manager watches, the loop pings again and again; else never."""
+    """If the service manager sets a watchdog, the loop pings repeatedly; otherwise never."""
     watched = start_daemon(CONFIG, environment={"WATCHDOG_USEC": "200000"}, directory="watched")
     wait_until(lambda: watched.notifications.count("WATCHDOG=1") >= 3, what="three pings")
     assert watched.terminate() == 0
@@ -291,7 +291,7 @@ def test_watchdog(start_daemon: StartDaemon) -> None:
 
 
 def test_the_status_in_a_sentence(instance: Instance, start_daemon: StartDaemon) -> None:
-    """`systemctl status` shows what is in order, what is not, and how often it was repaired."""
+    """`systemctl status` shows how many handlers are in order, and how many repairs were made."""
     daemon = start_daemon(CONFIG)
     assert "STATUS=1 handler in order" in daemon.notifications
     (name,) = instance.names()
@@ -300,7 +300,7 @@ def test_the_status_in_a_sentence(instance: Instance, start_daemon: StartDaemon)
 
 
 def test_without_the_permission_to_write(instance: Instance, tmp_path: Path) -> None:
-    """Who may not write at all from the start is told so, and not kept waiting."""
+    """A daemon that may not write from the start ends with an error, instead of waiting."""
     (tmp_path / "c.toml").write_text(CONFIG)
     assert instance.shell(f"chmod 0 {instance.mount_point}/register").returncode == 0
     drop = ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override", "--no-new-privs"]

@@ -1,7 +1,7 @@
-"""How long what a container registers lasts, and what is mounted or loaded for it.
+"""How long the entries of a container last, and which mount or module it needs for them.
 
-A "container" is a mount namespace that ends with the command in it, with a process namespace of its own unless it has
-``--pid=host``.  The "host" is the namespace around it, whose process 1 goes on.  Both are in a private user namespace.
+A "container" is a mount namespace that ends with the command in it. It has its own process namespace unless it has
+``--pid=host``. The "host" is the namespace around it, whose process 1 goes on. Both are in a private user namespace.
 """
 
 import os
@@ -39,7 +39,10 @@ Shell = Callable[[str], Result]
 
 @pytest.fixture
 def host(instance: Instance, tmp_path: Path) -> Shell:
-    """Return what runs a script on a "host" without binfmt_misc; ``container`` and ``binfmtd`` are commands there."""
+    """Return a function that runs a script on a "host" without binfmt_misc.
+
+    ``container`` and ``binfmtd`` are commands there.
+    """
     (tmp_path / "binfmtd.toml").write_text(CONFIG)
     (tmp_path / "container").write_text(f"#!/bin/sh{IN_CONTAINER}")
     (tmp_path / "container").chmod(0o755)
@@ -50,19 +53,19 @@ def host(instance: Instance, tmp_path: Path) -> Shell:
 
     def shell(script: str) -> Result:
         setup = f"PATH={tmp_path}:$PATH"
-        # Process 1 is one shell and the script another one's: so, what mounts is none of process 1's children.
+        # Process 1 is one shell, and the script runs in another: so no child of process 1 mounts.
         return run(instance.entering([*HOST, "sh", "-c", f"{setup}; (sh -c {shlex.quote(script)}); exit $?"]))
 
     return shell
 
 
 def container(kind: str = CONTAINER) -> str:
-    """Return the command that starts one."""
+    """Return the command that starts a container."""
     return f"{kind} container"
 
 
 def test_it_would_vanish(host: Shell) -> None:
-    """With no other mount of the instance nothing is registered: exit 1, the remedies, and nothing left mounted."""
+    """Without another mount of the instance nothing is registered: status 1, the remedies, and no mount is left."""
     result = host(container())
     assert result.stdout == "status 1\n"
     assert "nothing was registered" in result.message
@@ -71,7 +74,7 @@ def test_it_would_vanish(host: Shell) -> None:
 
 
 def test_the_host_holds_it(host: Shell) -> None:
-    """Where somebody else has it mounted, entries outlast the container, and the trial leaves no trace."""
+    """If the host has the instance mounted, entries outlast the container, and the trial leaves no trace."""
     result = host(f"{MOUNT}; {container()}; echo host; ls -A {MOUNT_POINT}")
     assert result.stderr == ""
     assert result.stdout.splitlines()[-9:] == [
@@ -84,7 +87,7 @@ def test_the_host_holds_it(host: Shell) -> None:
 
 
 def test_what_reaches_the_host_stays_there(host: Shell) -> None:
-    """What a container mounts on a directory that it shares with the host, as a pod does, outlives it."""
+    """A mount that a container makes in a directory shared with the host, as a pod does, outlasts the container."""
     bind = f"mount --rbind {MOUNT_POINT} /srv && mount -t proc proc /proc"
     apply = "binfmtd apply --own-instance --mount /srv; echo status \\$?"
     bound = f'unshare -m --propagation unchanged --pid --fork sh -c "{bind}; {apply}"'
@@ -95,7 +98,7 @@ def test_what_reaches_the_host_stays_there(host: Shell) -> None:
 
 
 def test_what_reaches_the_host_by_a_directory_above_stays_there(host: Shell) -> None:
-    """The same where the container has the directory above from the host, and sees what comes and goes there."""
+    """A mount made below a shared directory of the host outlasts the container, too."""
     share = "mount --bind /proc/sys/fs /proc/sys/fs && mount --make-shared /proc/sys/fs"
     bind = "mount --rbind /proc/sys/fs /srv && mount -t proc proc /proc"
     apply = "binfmtd apply --own-instance --mount /srv/binfmt_misc; echo status \\$?"
@@ -107,7 +110,7 @@ def test_what_reaches_the_host_by_a_directory_above_stays_there(host: Shell) -> 
 
 
 def test_a_mount_that_holds_it(host: Shell) -> None:
-    """With ``--hold`` it is mounted at a second place, which stays: an unmount at the usual one takes no entry away."""
+    """With ``--hold`` a second mount stays, so an unmount at the usual place removes no entry."""
     result = host(f"""
         mount -t tmpfs tmpfs /mnt
         {MOUNT}
@@ -123,7 +126,7 @@ def test_a_mount_that_holds_it(host: Shell) -> None:
 
 
 def test_with_pid_host_the_hosts_own_mount_is_made(host: Shell) -> None:
-    """With ``--pid=host`` the host gets the mount that it lacks, and entries outlast the container."""
+    """With ``--pid=host`` the missing mount is made on the host, and entries outlast the container."""
     result = host(f"{container(CONTAINER_WITH_PID_HOST)}; echo host; ls -A {MOUNT_POINT}")
     assert result.stderr == ""
     assert "status 0" in result.stdout
@@ -131,7 +134,7 @@ def test_with_pid_host_the_hosts_own_mount_is_made(host: Shell) -> None:
 
 
 def test_with_pid_host_what_cannot_be_mounted_there_is_said(host: Shell) -> None:
-    """If something else lies over the host's path, that is the reason, and nothing is registered."""
+    """If another file system covers the host's path, that is the reason, and nothing is registered."""
     result = host(f"mount -t tmpfs t {MOUNT_POINT}; {container(CONTAINER_WITH_PID_HOST)}; ls -A {MOUNT_POINT}")
     assert result.stdout == "status 1\n"
     assert "nothing was registered" in result.message
@@ -139,7 +142,7 @@ def test_with_pid_host_what_cannot_be_mounted_there_is_said(host: Shell) -> None
 
 
 def test_a_shell_in_between(host: Shell) -> None:
-    """An init and a shell above it do not make a container outlast its end (`docker run --init IMAGE sh -c ...`)."""
+    """A container with an init and a shell (`docker run --init IMAGE sh -c ...`) registers nothing either."""
     result = host(f"{CONTAINER} sh -c '(sh -c container); :'; ls -A {MOUNT_POINT}")
     assert result.stdout == "status 1\n"
     assert "nothing was registered" in result.message
@@ -147,8 +150,8 @@ def test_a_shell_in_between(host: Shell) -> None:
 
 @pytest.mark.usefixtures("host")  # which makes the command
 def test_what_is_mounted_where_others_go_on_stays(instance: Instance, tmp_path: Path) -> None:
-    """Who came into a container that goes on (`docker exec`) may rely on its mount, so nothing has to be tried."""
-    # The container's process 1 waits; we come in beside it, and are none of its children.
+    """A process in a container that goes on (`docker exec`) may rely on the container's mount, without a trial."""
+    # The container's process 1 waits; our command enters beside it, and is none of its children.
     started = instance.popen([*HOST, "sh", "-c", "echo; read _"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert started.stdin is not None
     assert started.stdout is not None
@@ -162,7 +165,7 @@ def test_what_is_mounted_where_others_go_on_stays(instance: Instance, tmp_path: 
 
 
 def test_trials_that_were_killed(host: Shell) -> None:
-    """What a killed trial left is in nobody's way, and goes; that of a neighbour who is at work stays."""
+    """An entry that a killed trial left disturbs no other trial, and is removed; that of a running trial stays."""
     entries = f"(cd {MOUNT_POINT} && ls -A | grep trial)"
     register = f'echo ":.binfmtd-trial~%s-0:E::binfmtd-trial::/nonexistent:" > {MOUNT_POINT}/register'
     now = "$(cut -d. -f1 /proc/uptime)"
@@ -174,7 +177,7 @@ def test_trials_that_were_killed(host: Shell) -> None:
 
 
 def test_pid_host_obeys_the_options(host: Shell, tmp_path: Path) -> None:
-    """Nothing is mounted on the host of a user namespace without --own-instance, and no module loaded unasked."""
+    """Without --own-instance nothing is mounted on the host of a user namespace."""
     (tmp_path / "container").write_text(f"#!/bin/sh{IN_CONTAINER.replace(' --own-instance', '')}")
     result = host(f"{container(CONTAINER_WITH_PID_HOST)}; ls -A {MOUNT_POINT}")
     assert result.stdout == "status 1\n"
@@ -182,7 +185,7 @@ def test_pid_host_obeys_the_options(host: Shell, tmp_path: Path) -> None:
 
 
 def test_with_pid_host_the_hosts_binfmt_d_is_written(host: Shell) -> None:
-    """With ``--pid=host`` `--persistent` needs no bind: it writes through process 1's root, and takes it back there."""
+    """With ``--pid=host`` `--persistent` writes to, and removes from, process 1's root, without a bind mount."""
     apply = f"{APPLY.replace('/mnt/m', MOUNT_POINT)} --persistent --arch"
     cover = "mount -t tmpfs -o mode=755 t /etc/binfmt.d && mount -t tmpfs -o mode=755 t /var/lib && "
     listing = "(cd / && find etc/binfmt.d var/lib -type f)"
@@ -202,7 +205,7 @@ def test_with_pid_host_the_hosts_binfmt_d_is_written(host: Shell) -> None:
 
 
 def test_an_own_instance_only_on_purpose(host: Shell) -> None:
-    """In a user namespace nothing is mounted unless one says so: the error names what it does, and the option."""
+    """In a user namespace nothing is mounted without the option, which the error names, with the consequences."""
     result = host(f"binfmtd apply; echo status $?; ls -A {MOUNT_POINT}")
     assert result.stdout == "status 1\n"
     assert "this is a user namespace, where mounting an instance would hide the host's handlers" in result.message
@@ -210,7 +213,7 @@ def test_an_own_instance_only_on_purpose(host: Shell) -> None:
 
 
 def test_the_daemon_holds_it_itself(host: Shell) -> None:
-    """`run --own-instance` mounts, and serves for as long as it runs, although nobody else has it mounted."""
+    """`run --own-instance` mounts, and serves as long as it runs, although no other process has it mounted."""
     ready = f"until test -e {MOUNT_POINT}/one; do sleep 0.01; done"
     result = host(f"timeout 20 binfmtd run --own-instance & {ready}; ls {MOUNT_POINT}; kill %1; wait %1; echo $?")
     assert result.stdout == "one\nregister\nstatus\n0\n"
@@ -221,7 +224,7 @@ def test_the_daemon_holds_it_itself(host: Shell) -> None:
 
 @pytest.fixture
 def without_module(instance: Instance, tmp_path: Path) -> Callable[[str, str], Result]:
-    """Return what runs our command where /proc/filesystems lacks binfmt_misc; ``modprobe`` is what lies at its path."""
+    """Return a function that runs `apply` where /proc/filesystems lacks binfmt_misc; ``modprobe`` is its script."""
     (tmp_path / "binfmtd.toml").write_text(CONFIG)
     (tmp_path / "filesystems").write_text("nodev\tproc\n\text4\n")
 
@@ -247,14 +250,14 @@ LOADS = 'test "$*" = binfmt_misc && umount /proc/filesystems'
 
 
 def test_the_module_is_loaded(without_module: Callable[[str, str], Result]) -> None:
-    """Where the kernel lacks the file system, modprobe is called, and it is mounted afterwards."""
+    """If the kernel lacks the file system, modprobe is called, and binfmt_misc is mounted afterwards."""
     result = without_module(LOADS, "")
     assert result.stderr == ""
     assert result.stdout.endswith("status 0\n")
 
 
 def test_no_autoload(without_module: Callable[[str, str], Result]) -> None:
-    """With --no-autoload nothing is loaded, and the error says how to."""
+    """With --no-autoload no module is loaded, and the error has the command."""
     result = without_module(LOADS, "--no-autoload")
     assert result.stdout == "status 1\n"
     assert result.message == (
@@ -272,7 +275,7 @@ def test_no_autoload(without_module: Callable[[str, str], Result]) -> None:
     ],
 )
 def test_the_module_cannot_be_loaded(without_module: Callable[[str, str], Result], modprobe: str, reason: str) -> None:
-    """The error says why, and what to do on the host."""
+    """If the module cannot be loaded, the error has the reason, and the command for the host."""
     result = without_module(modprobe, "")
     assert result.stdout == "status 1\n"
     assert reason in result.message

@@ -1,4 +1,4 @@
-"""Every command with less than it needs: at most one line that says what is missing, and never a traceback."""
+"""Every command with less than it needs prints at most one line about what is missing, and never a traceback."""
 
 import os
 import sys
@@ -22,7 +22,7 @@ ARGUMENTS = {
 }
 CONFIG = "architectures = []\n[handlers.one]\nmagic = '\\x00one'\ninterpreter = '/usr/bin/true'\n"
 WITHOUT = "import sys; sys.modules[{module!r}] = None; from binfmtd.cli.main import entry; entry()"
-GOES_ON = ("timeout", "--preserve-status", f"{3 * SLOWNESS}")  # for the daemon, which ends well then
+GOES_ON = ("timeout", "--preserve-status", f"{3 * SLOWNESS}")  # for the daemon, which then ends without an error
 DAEMON = "run"
 
 
@@ -51,7 +51,7 @@ def little(cli: Cli, command: str, setting: str, python: tuple[str, ...] = BINFM
     ],
 )
 def test_less(cli: Cli, tmp_path: Path, command: str, setting: str) -> None:
-    """Hardly any descriptors, no file may grow, closed streams, warnings that are errors and nowhere to be at home."""
+    """No traceback with few descriptors, no growing files, closed streams, warnings as errors, or no home."""
     with (tmp_path / "output").open("w") as output:
         result = little(cli, command, setting, stdout=output, stderr=-1, capture_output=False)
     assert "Traceback" not in result.stderr
@@ -63,7 +63,7 @@ def test_less(cli: Cli, tmp_path: Path, command: str, setting: str) -> None:
     [("pydantic", ["check", "plan", "run"]), ("structlog", ["run"]), ("pyinotify", ["run", "wait"])],
 )
 def test_a_package_is_missing(cli: Cli, module: str, needs: list[str]) -> None:
-    """A command that needs it names it, and how to install it; the others do without."""
+    """A command that needs the package names it and how to install it; the other commands work without it."""
     python = (sys.executable, "-c", WITHOUT.format(module=module))
     for command in needs:
         result = little(cli, command, ":", python)
@@ -73,7 +73,7 @@ def test_a_package_is_missing(cli: Cli, module: str, needs: list[str]) -> None:
 
 
 def test_what_children_get(cli: Cli) -> None:
-    """A closed stream is no file of ours for the command in a sandbox."""
+    """The command in a sandbox gets /dev/null for a closed stream, and none of our files."""
     links = "readlink /proc/self/fd/0 /proc/self/fd/1 /proc/self/fd/2 >'{}'"
     seen = cli.state_directory.parent / "seen"
     command = [*BINFMTD, "sandbox", "--log-level", "error", "--", "sh", "-c", links.format(seen)]

@@ -1,7 +1,7 @@
-"""Commands that only look, in a privileged container where binfmt_misc is not mounted: they see the host's entries.
+"""Read-only commands use the host's entries in a privileged container where binfmt_misc is not mounted.
 
-A "container" is a mount and process namespace with a /proc of its own.  binfmtd takes the user namespace that both are
-in for the kernel's first, as in ``support.containers``: in any other nothing is mounted for looking.
+A "container" is a mount and process namespace with its own /proc. binfmtd takes the user namespace of both for the
+kernel's first, as in ``support.containers``: in any other nothing is mounted for reading.
 """
 
 import os
@@ -40,9 +40,10 @@ Host = Callable[[str], Result]
 
 @pytest.fixture
 def host(instance: Instance, tmp_path: Path) -> Host:
-    """Return what runs a script on a "host"; ``container`` runs a command in one, and ``binfmtd``, ``binfmt`` are ours.
+    """Return a function that runs a script on a "host".
 
-    ``program`` is a file with aarch64's header.
+    ``container`` runs a command in a container; ``binfmtd`` and ``binfmt`` are ours. ``program`` is a file with
+    aarch64's header.
     """
     if os.geteuid() != 0:
         pytest.skip("takes root: in what passes for the first user namespace, nobody owns this host's directories")
@@ -72,7 +73,7 @@ def host(instance: Instance, tmp_path: Path) -> Host:
     ],
 )
 def test_the_hosts_entries_are_seen(host: Host, command: str, status: int, says: str) -> None:
-    """As `apply` in the same place would; nothing stays mounted, and the host's entries are as they were."""
+    """Read-only commands use the same entries as `apply` there; no mount is left, and the entries are unchanged."""
     leaves = f"container sh -c 'binfmtd {command}; echo status $?; ls -A {MOUNT_POINT}'"
     result = host(f"{MOUNT}; {REGISTER}; {leaves}; ls -A {MOUNT_POINT}")
     assert result.stderr == ""
@@ -81,7 +82,7 @@ def test_the_hosts_entries_are_seen(host: Host, command: str, status: int, says:
 
 
 def test_what_comes_later_is_waited_for(host: Host) -> None:
-    """An entry that the host registers while the container waits wakes it."""
+    """An entry that the host registers while `wait` runs in the container ends it."""
     elsewhere = "mount -t tmpfs t /mnt && mkdir /mnt/m && mount -t binfmt_misc binfmt_misc /mnt/m"
     waits = "container sh -c 'umount /mnt/m; exec binfmtd wait arm64 --timeout 30'"
     looks = f"timeout 30 sh -c 'until grep -qs \" {MOUNT_POINT} .* binfmt_misc \" /proc/[0-9]*/mountinfo; do :; done'"
@@ -90,7 +91,7 @@ def test_what_comes_later_is_waited_for(host: Host) -> None:
 
 
 def test_without_privileges_they_are_named(host: Host) -> None:
-    """A container that may not mount is told what it lacks; one that may is not asked for what it has."""
+    """An error names --privileged only if the container may not mount."""
     result = host(f"{MOUNT}; container {UNPRIVILEGED} binfmtd plan")
     assert (result.status, result.stdout) == (0, "status 1\n")
     assert "start the container with --privileged, or bind the host's into it (-v " in result.message
@@ -100,7 +101,7 @@ def test_without_privileges_they_are_named(host: Host) -> None:
 
 
 def test_binfmt_beside_the_daemon(host: Host) -> None:
-    """A container that shares the daemon's state directory has nothing to do where its wish is fulfilled."""
+    """`binfmt` in a container that shares the daemon's state directory has nothing to do if the entries exist."""
     daemon = f"{MOUNT}; binfmtd run --log-level error & binfmtd wait arm64 --timeout 30"
     result = host(f"{daemon}; container binfmt --install arm64; kill $!; wait $!")
     assert "status 0\n" in result.stdout

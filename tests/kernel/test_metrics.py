@@ -1,4 +1,4 @@
-"""``[metrics]``: who is told how the daemon fares, by HTTP and by a file; and that nobody who asks can do harm."""
+"""``[metrics]`` publishes the daemon's state by HTTP and in a file, and no client can harm the daemon."""
 
 import json
 import os
@@ -49,13 +49,13 @@ def config(*metrics: str, top: str = "") -> str:
 
 @pytest.fixture
 def port() -> int:
-    """Return a port that nobody has at the moment."""
+    """Return a port that is free at the moment."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
 
 class Http:
-    """Asks one daemon."""
+    """A client of one daemon."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -71,11 +71,11 @@ class Http:
                 return error.code, error.headers["Content-Type"], error.read().decode()
 
     def sample(self, name: str, **labels: str) -> float:
-        """Return one number of /metrics; 0 if it is not there."""
+        """Return one number of /metrics; 0 if it is missing."""
         return find(self.get("/metrics")[2], name, **labels)
 
     def say(self, data: bytes) -> bytes:
-        """Send this, and return all that comes back."""
+        """Send these bytes, and return the whole answer."""
         with socket.create_connection(("127.0.0.1", self.port), 30 * SLOWNESS) as connection:
             connection.sendall(data)
             parts = []
@@ -99,7 +99,7 @@ def listen(port: int) -> str:
 
 
 def test_paths(start_daemon: StartDaemon, http: Http) -> None:
-    """From READY on there are metrics, health, readiness, and the status for machines and for people."""
+    """From READY=1 on there are metrics, health, readiness, and the status as JSON and as HTML."""
     daemon = start_daemon(config(listen(http.port)))
     assert http.get("/healthz") == (200, "text/plain; charset=utf-8", "ok\n")
     assert http.get("/readyz") == (200, "text/plain; charset=utf-8", "ok\n")
@@ -117,7 +117,7 @@ def test_paths(start_daemon: StartDaemon, http: Http) -> None:
 
 
 def test_each_kind_of_drift_is_counted(instance: Instance, start_daemon: StartDaemon, http: Http) -> None:
-    """Under its entry and its kind; what is not ours has no name there."""
+    """Each kind of drift is counted under its entry; a foreign entry has no name there."""
     start_daemon(config(listen(http.port), top='unmanaged = "remove"'))
 
     def counted(drift: str, entry: str, do: Callable[[], None]) -> None:
@@ -152,7 +152,7 @@ def test_each_kind_of_drift_is_counted(instance: Instance, start_daemon: StartDa
 def test_an_upgraded_interpreter_is_counted(
     instance: Instance, start_daemon: StartDaemon, http: Http, tmp_path: Path
 ) -> None:
-    """As what is repaired then: a stale interpreter."""
+    """A repair after an upgrade of the interpreter is counted as stale_interpreter."""
     (tmp_path / "bin").mkdir(mode=0o755)
     interpreter = install(tmp_path / "bin" / "interpreter", exits_with(1))
     start_daemon(config(listen(http.port)).replace("/usr/bin/true", str(interpreter), 1))
@@ -164,7 +164,7 @@ def test_an_upgraded_interpreter_is_counted(
 
 
 def test_not_ready_while_a_handler_is_not_served(instance: Instance, start_daemon: StartDaemon, http: Http) -> None:
-    """What is asked for by name and is not there keeps builds away, and the answer says which it is."""
+    """A declared handler that is not served makes the daemon unready, and the answer names the handler."""
     missing = '[handlers.absent]\nmagic = "absent"\ninterpreter = "/nowhere/at/all"\n'
     start_daemon(config(listen(http.port)) + missing)
     status, _, body = http.get("/readyz")
@@ -175,7 +175,7 @@ def test_not_ready_while_a_handler_is_not_served(instance: Instance, start_daemo
 
 
 def test_a_reload_changes_who_is_told(start_daemon: StartDaemon, http: Http, tmp_path: Path) -> None:
-    """Without a restart: HTTP on and off, the file made and taken away."""
+    """A reload turns HTTP and the file on and off."""
     file = tmp_path / "out" / "binfmtd.prom"
     file.parent.mkdir()
     daemon = start_daemon(config())
@@ -206,7 +206,7 @@ def answers(http: Http) -> bool:
 
 
 def test_textfile(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
-    """Whole, readable for all, through no link, in step; it goes with the daemon."""
+    """The file is complete, readable for all users, not written through a link, and removed at the daemon's end."""
     file, elsewhere = tmp_path / "binfmtd.prom", tmp_path / "elsewhere"
     elsewhere.write_text("not ours")
     file.symlink_to(elsewhere)
@@ -225,7 +225,7 @@ def test_textfile(instance: Instance, start_daemon: StartDaemon, tmp_path: Path)
 def test_what_cannot_be_had_is_said_once(
     instance: Instance, start_daemon: StartDaemon, port: int, tmp_path: Path
 ) -> None:
-    """A port in use and a directory that is not there end nothing; with a reload both are tried again."""
+    """A port in use and a missing directory are logged once and stop no repair; at each resync both are tried again."""
     file = tmp_path / "later" / "binfmtd.prom"
     with socket.create_server(("127.0.0.1", port)):
         daemon = start_daemon(config(listen(port), f'textfile = "{file}"', top='resync = "1s"'))
@@ -242,7 +242,7 @@ def test_what_cannot_be_had_is_said_once(
 
 
 def test_a_socket_from_systemd(instance: Instance, tmp_path: Path, port: int) -> None:
-    """Served though the config says nothing; no child hears of it, and what is passed under other names is let be."""
+    """A socket from systemd is served without a config key; sockets under other names are ignored."""
     path = tmp_path / "config.toml"
     path.write_text(config())
     command = [sys.executable, "-m", "binfmtd", "run", "--config", str(path), "--state-dir", str(tmp_path / "state")]
@@ -252,7 +252,7 @@ def test_a_socket_from_systemd(instance: Instance, tmp_path: Path, port: int) ->
         daemon = instance.popen(
             ["bash", "-c", script + shlex.join(command)], pass_fds=[number], stderr=subprocess.DEVNULL
         )
-    assert Http(port).get("/healthz")[0] == 200  # it waits in the socket until the daemon is there
+    assert Http(port).get("/healthz")[0] == 200  # the connection waits in the socket until the daemon has started
     assert Http(port).sample("binfmtd_handlers", state="registered") == 3
     daemon.terminate()
     assert daemon.wait(30 * SLOWNESS) == 0
@@ -272,7 +272,7 @@ def hostile(http: Http) -> Iterator[bytes]:
 def test_nobody_who_asks_can_do_harm(
     instance: Instance, start_daemon: StartDaemon, http: Http, times: Callable[[int], int]
 ) -> None:
-    """Junk, huge requests, connections that only wait: repairs go on, others are answered, no descriptor is left."""
+    """After junk, huge requests and idle connections repairs and answers go on, and no descriptor is leaked."""
     daemon = start_daemon(config(listen(http.port)))
     descriptors = Path(f"/proc/{daemon.pid}/fd")
     assert http.get("/metrics")[0] == 200
@@ -280,7 +280,7 @@ def test_nobody_who_asks_can_do_harm(
     for data in hostile(http):
         try:
             answer = http.say(data)
-        except ConnectionError:  # it was told to stop talking
+        except ConnectionError:  # the daemon has closed the connection
             continue
         assert not answer.startswith(b"HTTP/1.1 200")
         assert b"passwd" not in answer
@@ -294,12 +294,12 @@ def test_nobody_who_asks_can_do_harm(
         assert http.get("/healthz") == (200, "text/plain; charset=utf-8", "ok\n")
     wait_until(lambda: len(os.listdir(descriptors)) <= before, 30, what="all descriptors given back")
     assert not daemon.logs("metrics_failed")
-    assert all(line["event"] for line in daemon.logs())  # no traceback, nothing that asyncio says by itself
+    assert all(line["event"] for line in daemon.logs())  # no traceback, no line of asyncio's own
     assert daemon.terminate() == 0
 
 
 def test_without_descriptors(start_daemon: StartDaemon, http: Http) -> None:
-    """Where none is left for one more connection that is said once, and those that waited are served afterwards."""
+    """If no descriptor is free for a connection, that is logged once, and waiting clients are served afterwards."""
     daemon = start_daemon(config(listen(http.port)))
     assert http.get("/healthz")[0] == 200
     limits = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
@@ -314,7 +314,7 @@ def test_without_descriptors(start_daemon: StartDaemon, http: Http) -> None:
 
 
 def test_clients_that_ask_without_a_pause(instance: Instance, start_daemon: StartDaemon, http: Http) -> None:
-    """They are answered at a bounded rate, by a thread of lower priority, and repairs go on."""
+    """Clients without a pause are answered at a bounded rate, by a thread of lower priority, and repairs go on."""
     daemon = start_daemon(config(listen(http.port)))
     answered = 0
     began = time.monotonic()
@@ -339,12 +339,12 @@ def test_clients_that_ask_without_a_pause(instance: Instance, start_daemon: Star
 
 
 def stat_of(task: Path) -> list[str]:
-    """The fields of proc_pid_stat(5) after the name: the state is number 0, the nice value number 16."""
+    """Return the fields of proc_pid_stat(5) after the name: the state is number 0, the nice value number 16."""
     return (task / "stat").read_text().rpartition(")")[2].split()
 
 
 def test_nothing_more_where_nobody_asks(start_daemon: StartDaemon) -> None:
-    """Without [metrics] only the log has a thread that stays, and what serves is loaded only in the end."""
+    """Without [metrics] only the log's thread stays, and `service` does not import the HTTP modules."""
     daemon = start_daemon("architectures = []", ("--log-level", "debug"))
     daemon.wait_for_log("modules_loaded")
     wait_until(lambda: len(os.listdir(f"/proc/{daemon.pid}/task")) <= 2, what="the end of the other threads")

@@ -1,4 +1,4 @@
-"""binfmt_misc comes, goes and is covered, under a running daemon."""
+"""binfmt_misc is mounted, unmounted and covered under a running daemon."""
 
 import os
 import shutil
@@ -28,13 +28,13 @@ UMOUNT = f"umount {MOUNT_POINT}"
 
 
 def shell(instance: Instance, script: str) -> None:
-    """Run a script inside; it must succeed."""
+    """Run a script inside, and assert that it succeeds."""
     result = instance.shell(script)
     assert result.returncode == 0, result.stderr
 
 
 def mount_afresh(instance: Instance) -> None:
-    """Exchange the instance for an empty one; skips where entries outlive their mounts."""
+    """Exchange the instance for an empty one; skip if entries outlive their mounts."""
     shell(instance, f"{UMOUNT} && {MOUNT}")
     if instance.lent and instance.names():
         pytest.skip(f"entries outlive the last mount on some kernels before Linux 6.7 (this is {os.uname().release})")
@@ -42,19 +42,19 @@ def mount_afresh(instance: Instance) -> None:
 
 
 def serves(instance: Instance) -> bool:
-    """Whether the entry is there, proper and alone."""
+    """Return True if the proper entry is the only one."""
     return instance.names() == ["one"]
 
 
 def degraded_because(daemon: Daemon, words: str) -> None:
-    """Wait for the status to say what is wrong."""
+    """Wait for the problem in the status."""
     daemon.wait_status(lambda status: words in (status["problem"] or ""), f"a problem with {words!r}")
     assert daemon.status()["state"] == "degraded"
 
 
 @pytest.mark.usefixtures("private_instances")  # on a host the daemon mounts it itself
 def test_unmounted_and_mounted_again(instance: Instance, start_daemon: StartDaemon) -> None:
-    """`umount` works while the daemon runs; the daemon says what is missing, and converges when it is back."""
+    """`umount` succeeds while the daemon runs; the status has the problem, and after a mount the daemon converges."""
     daemon = start_daemon(CONFIG)
     shell(instance, UMOUNT)
     degraded_because(daemon, "not binfmt_misc")
@@ -76,7 +76,7 @@ def test_lazily_unmounted(instance: Instance, start_daemon: StartDaemon) -> None
 
 
 def test_unmounted_on_a_host(lent_instance: Instance, start_daemon: StartDaemon) -> None:
-    """Outside of user namespaces the daemon mounts it again itself, and all is as it was."""
+    """Outside of user namespaces the daemon itself mounts binfmt_misc again, with all entries."""
     daemon = start_daemon(CONFIG)
     for options in ("", "-l "):
         shell(lent_instance, f"umount {options}{MOUNT_POINT}")
@@ -87,7 +87,7 @@ def test_unmounted_on_a_host(lent_instance: Instance, start_daemon: StartDaemon)
 
 
 def test_a_fresh_instance_between_two_looks(instance: Instance, start_daemon: StartDaemon) -> None:
-    """Unmounted and mounted while the daemon does not look: it sees that this is another instance."""
+    """A new instance that is mounted while the daemon is stopped is recognised as another one."""
     daemon = start_daemon(CONFIG)
     daemon.process.send_signal(19)
     mount_afresh(instance)
@@ -98,7 +98,7 @@ def test_a_fresh_instance_between_two_looks(instance: Instance, start_daemon: St
 
 
 def test_the_ledger_knows_another_instance(instance: Instance, start_daemon: StartDaemon) -> None:
-    """What others register in a fresh instance is theirs, though an entry of that name and text was once ours."""
+    """An entry in a new instance is foreign, though an entry of that name and text was once ours."""
     start_daemon(CONFIG).kill()
     line = b":one:M::\\x00one::/usr/bin/true:F"
     mount_afresh(instance)
@@ -111,7 +111,7 @@ def test_the_ledger_knows_another_instance(instance: Instance, start_daemon: Sta
 
 @pytest.mark.usefixtures("private_instances")  # on a host the daemon mounts it itself
 def test_away_for_long(instance: Instance, start_daemon: StartDaemon) -> None:
-    """While nothing is mounted, others come and go without another word; then it converges."""
+    """While nothing is mounted, other mounts cause no log line; after the mount the daemon converges."""
     daemon = start_daemon(CONFIG)
     shell(instance, UMOUNT)
     degraded_because(daemon, "not binfmt_misc")
@@ -126,7 +126,7 @@ def test_away_for_long(instance: Instance, start_daemon: StartDaemon) -> None:
 
 
 def test_mounted_over(instance: Instance, start_daemon: StartDaemon) -> None:
-    """With something else on top nothing is written there, and it is not taken for an empty instance."""
+    """If another file system covers binfmt_misc, nothing is written there; it does not count as an empty instance."""
     daemon = start_daemon(CONFIG)
     shell(instance, f"mount -t tmpfs cover {MOUNT_POINT}")
     degraded_because(daemon, "a file system of type tmpfs is mounted there")
@@ -137,7 +137,7 @@ def test_mounted_over(instance: Instance, start_daemon: StartDaemon) -> None:
 
 
 def test_stopped_when_it_is_just_back(instance: Instance, start_daemon: StartDaemon) -> None:
-    """It looks once more: what is ours goes with on_stop = "remove", though the last look met something else there."""
+    """With on_stop = "remove" the entries are removed at the end even if the last scan found another file system."""
     for number in range(5):
         daemon = start_daemon('on_stop = "remove"\n' + CONFIG, directory=str(number))
         shell(instance, f"mount -t tmpfs cover {MOUNT_POINT}")
@@ -148,7 +148,7 @@ def test_stopped_when_it_is_just_back(instance: Instance, start_daemon: StartDae
 
 
 def test_remounted_read_only(instance: Instance, start_daemon: StartDaemon) -> None:
-    """Read-only is said, and what drifted meanwhile is repaired when it is writable again."""
+    """A read-only mount is reported, and drift is repaired when it is writable again."""
     daemon = start_daemon(CONFIG)
     shell(instance, "mount -t tmpfs t /mnt && mkdir /mnt/second && mount -t binfmt_misc b /mnt/second")
     shell(instance, f"mount -o remount,bind,ro {MOUNT_POINT}")
@@ -162,9 +162,9 @@ def test_remounted_read_only(instance: Instance, start_daemon: StartDaemon) -> N
 
 @pytest.fixture
 def elsewhere(instance: Instance) -> Callable[[str], None]:
-    """Return ``remount(how)``: remounts the file system itself, in another mount namespace, as a host does it.
+    """Return ``remount(how)``, which remounts the file system in another mount namespace, as a host does it.
 
-    No mount table changes then but that namespace's, so nothing wakes the daemon.
+    Then only the mount table of that namespace changes, so nothing wakes the daemon.
     """
 
     def remount(how: str) -> None:
@@ -178,7 +178,7 @@ def elsewhere(instance: Instance) -> Callable[[str], None]:
 def test_read_only_for_a_while_by_the_host(
     instance: Instance, start_daemon: StartDaemon, elsewhere: Callable[[str], None], tmp_path: Path
 ) -> None:
-    """The status says so once something cannot be written; soon after it is writable again that is made up for."""
+    """A sealed instance is reported after the first refused write; soon after it is writable again, all is repaired."""
     interpreter = tmp_path / "interpreter"
     shutil.copy("/usr/bin/true", interpreter)
     daemon = start_daemon(CONFIG.replace("/usr/bin/true", str(interpreter)))
@@ -200,7 +200,7 @@ def test_read_only_for_a_while_by_the_host(
 def test_a_repair_while_it_is_read_only(
     instance: Instance, start_daemon: StartDaemon, elsewhere: Callable[[str], None]
 ) -> None:
-    """The first write that is refused may be a stand-in's."""
+    """If the first refused write is a stand-in's, the trouble is reported and ended in the same way."""
     daemon = start_daemon(CONFIG)
     os.kill(daemon.pid, signal.SIGSTOP)
     instance.remove("one")
@@ -215,7 +215,7 @@ def test_a_repair_while_it_is_read_only(
 
 
 def test_other_mounts_change_nothing(instance: Instance, start_daemon: StartDaemon) -> None:
-    """A mount elsewhere wakes the daemon and leaves everything as it is."""
+    """A mount elsewhere wakes the daemon, and changes nothing."""
     daemon = start_daemon(CONFIG)
     before = instance.inode("one")
     for _ in range(20):
@@ -227,7 +227,7 @@ def test_other_mounts_change_nothing(instance: Instance, start_daemon: StartDaem
 
 @pytest.mark.usefixtures("private_instances")  # on a host the daemon mounts it itself
 def test_started_before_the_mount(instance: Instance, start_daemon: StartDaemon) -> None:
-    """In a user namespace without an own instance nothing is mounted: the daemon says why, and waits."""
+    """In a user namespace without its own instance nothing is mounted: the daemon logs the reason, and waits."""
     shell(instance, UMOUNT)
     daemon = start_daemon(CONFIG, ready=False)
     assert "mounted there, not binfmt_misc" in daemon.wait_for_log("trouble")["reason"]
@@ -240,7 +240,7 @@ def test_started_before_the_mount(instance: Instance, start_daemon: StartDaemon)
 
 @pytest.mark.usefixtures("private_instances")  # in a user namespace
 def test_never_mounts_in_a_user_namespace(instance: Instance, start_daemon: StartDaemon) -> None:
-    """An own instance would hide the host's handlers for good: the message says so, and how to do it on purpose."""
+    """Nothing is mounted in a user namespace, where it would hide the host's handlers; the message names the option."""
     shell(instance, "mount -t tmpfs t /mnt && mkdir /mnt/empty")
     daemon = start_daemon(CONFIG, ("--mount", "/mnt/empty"), ready=False)
     reason = daemon.wait_for_log("trouble")["reason"]
@@ -265,9 +265,10 @@ def test_bound_in_elsewhere(instance: Instance, start_daemon: StartDaemon, named
 
 
 def test_mounts_where_it_may(instance: Instance) -> None:
-    """Outside of user namespaces, with CAP_SYS_ADMIN, it is mounted where it is not; but never over something else.
+    """Outside of user namespaces binfmt_misc is mounted if it is missing, but never over another file system.
 
-    The first user namespace is the host's, which tests must not touch: here one fact about the place is made up.
+    This takes CAP_SYS_ADMIN. The first user namespace is the host's, which tests must not touch: so the test pretends
+    that this is the first one.
     """
     script = (
         "import sys; from binfmtd.kernel import mount; mount.in_user_namespace = lambda: False\n"
@@ -295,9 +296,9 @@ exec {sys.executable} "$@"' sh "$@"
 
 @pytest.fixture
 def start_container(instance: Instance, tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
-    """Yield what starts a daemon in a "container" that has the mount of its "host", the instance, bound in and follows.
+    """Yield a function that starts a daemon in a "container" with the mount of its "host", the instance, bound in.
 
-    With ``above`` the directory above is bound in as well, and what is mounted and unmounted there arrives.
+    With ``above`` the directory above is bound in as well, and mounts and unmounts there propagate to the container.
     """
     shell(instance, "mount --make-rshared /")
     (tmp_path / "python").write_text(IN_A_CONTAINER)
@@ -318,7 +319,7 @@ def start_container(instance: Instance, tmp_path: Path) -> Iterator[Callable[...
 
 @pytest.mark.usefixtures("private_instances")  # entries go with the last mount
 def test_a_container_keeps_what_its_host_unmounts(instance: Instance, start_container: Callable[..., Daemon]) -> None:
-    """The daemon says at its next look that the host has unmounted it; mounted again there, no entry is missing."""
+    """The daemon reports at its next scan that the host has unmounted it; after a mount there no entry is missing."""
     daemon = start_container('resync = "1s"\n' + CONFIG, above=False)
     shell(instance, UMOUNT)
     degraded_because(daemon, "the host has unmounted binfmt_misc")
@@ -330,7 +331,7 @@ def test_a_container_keeps_what_its_host_unmounts(instance: Instance, start_cont
 
 @pytest.mark.usefixtures("private_instances")  # entries go with the last mount
 def test_a_container_that_sees_what_its_host_mounts(instance: Instance, start_container: Callable[..., Daemon]) -> None:
-    """With the directory above bound in the daemon wakes for the unmount, and for the mount that ends the trouble."""
+    """With the directory above bound in, the daemon wakes for the unmount, and for the mount that ends the trouble."""
     daemon = start_container(CONFIG, above=True)
     shell(instance, UMOUNT)
     degraded_because(daemon, "the host has unmounted binfmt_misc")
@@ -341,7 +342,7 @@ def test_a_container_that_sees_what_its_host_mounts(instance: Instance, start_co
 
 @pytest.mark.usefixtures("private_instances")  # on a host the daemon mounts it itself
 def test_the_status_does_not_claim_what_is_unmounted(instance: Instance, start_daemon: StartDaemon) -> None:
-    """Without an instance no handler is registered, and a reload meanwhile is taken in all the same."""
+    """Without an instance no handler is shown as registered; a reload meanwhile takes effect after the mount."""
     daemon = start_daemon(CONFIG)
     shell(instance, UMOUNT)
     daemon.wait_status(lambda status: status["mount"] is None, "no mount")
@@ -356,7 +357,7 @@ def test_the_status_does_not_claim_what_is_unmounted(instance: Instance, start_d
 
 @pytest.mark.usefixtures("private_instances")  # on a host the daemon mounts it itself
 def test_without_an_instance_nothing_is_due(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
-    """An interpreter that changes while nothing is mounted is no reason to try all the time."""
+    """A changed interpreter causes no repeated attempts while nothing is mounted."""
     interpreter = install(tmp_path / "interpreter", exits_with(0))
     daemon = start_daemon(CONFIG.replace("/usr/bin/true", str(interpreter)))
     shell(instance, UMOUNT)

@@ -1,4 +1,4 @@
-"""Nothing that hangs delays a repair: not the reader of the log, not a disk, not an interpreter's file system."""
+"""A hanging log reader, disk, or file system of an interpreter delays no repair."""
 
 import os
 import socket
@@ -52,7 +52,7 @@ def full_pipe() -> tuple[int, int]:
 
 
 def full_socket() -> tuple[int, int]:
-    """As journald's stream socket when journald is stopped."""
+    """Return a full socket, like journald's stream socket when journald is stopped."""
     reading, writing = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     os.set_blocking(writing.fileno(), False)
     with suppress(BlockingIOError):
@@ -66,7 +66,7 @@ def full_socket() -> tuple[int, int]:
 def test_a_log_that_is_not_read(
     instance: Instance, start_daemon: StartDaemon, full: Callable[[], tuple[int, int]]
 ) -> None:
-    """Start, repairs, reload and end go on; the lines come when they are read, in their order."""
+    """With a full log, start, repairs, reload and end go on; the waiting lines are given up at the end."""
     reading, writing = full()
     daemon = start_daemon(CONFIG, stderr=writing)
     os.close(writing)
@@ -85,7 +85,7 @@ def test_a_log_that_is_not_read(
 
 
 def test_a_log_that_is_read_again(instance: Instance, start_daemon: StartDaemon) -> None:
-    """What was logged meanwhile comes, in its order."""
+    """Lines that were logged while the log was full are written later, in their order."""
     reading, writing = full_pipe()
     daemon = start_daemon(CONFIG, stderr=writing)
     os.close(writing)
@@ -103,7 +103,7 @@ def test_a_log_that_is_read_again(instance: Instance, start_daemon: StartDaemon)
 def test_a_disk_that_hangs_under_the_state_directory(
     instance: Instance, start_daemon: StartDaemon, tmp_path: Path
 ) -> None:
-    """Repairs, a reload and a pause's end go on; the files are written when the disk answers again."""
+    """A hanging state directory delays no repair and no reload; its files are written when the disk answers again."""
     disk = HangingFileSystem(instance, tmp_path / "disk", tmp_path / "backing")
     daemon = start_daemon(CONFIG, ("--state-dir", str(disk.directory / "state")))
     disk.hang()
@@ -124,7 +124,7 @@ def test_a_disk_that_hangs_under_the_state_directory(
 
 
 def test_a_disk_that_hangs_at_the_end(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
-    """SIGTERM is obeyed all the same."""
+    """SIGTERM ends the daemon although the state directory hangs."""
     disk = HangingFileSystem(instance, tmp_path / "disk", tmp_path / "backing")
     daemon = start_daemon(CONFIG, ("--state-dir", str(disk.directory / "state")))
     disk.hang()
@@ -135,7 +135,7 @@ def test_a_disk_that_hangs_at_the_end(instance: Instance, start_daemon: StartDae
 def test_a_disk_that_hangs_under_labels_and_textfile(
     instance: Instance, start_daemon: StartDaemon, tmp_path: Path
 ) -> None:
-    """Each has a thread of its own: the status is written, and repairs go on."""
+    """Labels and textfile that hang have each their own thread: the status is written, and repairs go on."""
     disk = HangingFileSystem(instance, tmp_path / "disk", tmp_path / "backing")
     sinks = f'[metrics]\ntextfile = "{disk.directory}/m.prom"\n[labels]\nfile = "{disk.directory}/labels"\n'
     daemon = start_daemon(CONFIG + sinks)
@@ -158,7 +158,7 @@ def test_a_disk_that_hangs_under_labels_and_textfile(
 def test_a_disk_that_hangs_under_labels_at_the_start(
     instance: Instance, start_daemon: StartDaemon, tmp_path: Path
 ) -> None:
-    """Repairs are made before READY=1, which waits for the labels a little."""
+    """Repairs are made before READY=1, which waits a little for labels that hang."""
     disk = HangingFileSystem(instance, tmp_path / "disk", tmp_path / "backing")
     disk.hang()
     labels = f'[labels]\nfile = "{disk.directory}/labels"\n'
@@ -175,7 +175,7 @@ FAR = '[handlers.far]\nmagic = \'far\'\ninterpreter = "{0}/bin/far"\nflags = "{1
 
 @pytest.fixture
 def far(instance: Instance, tmp_path: Path) -> HangingFileSystem:
-    """A file system that can hang, with an interpreter on it."""
+    """Return a file system that can hang, with an interpreter on it."""
     disk = HangingFileSystem(instance, tmp_path / "disk", tmp_path / "backing")
     (disk.backing / "bin").mkdir()
     install(disk.backing / "bin" / "far", exits_with(7))
@@ -185,7 +185,7 @@ def far(instance: Instance, tmp_path: Path) -> HangingFileSystem:
 def test_an_interpreter_that_does_not_answer(
     instance: Instance, start_daemon: StartDaemon, far: HangingFileSystem
 ) -> None:
-    """A flush: all others are registered again at once, and it is when its file system answers."""
+    """After a flush one hanging interpreter delays no other entry; its own returns when its file system answers."""
     daemon = start_daemon(CONFIG + FAR.format(far.directory, "F"))
     assert sorted(instance.names()) == ["far", "one"]
     far.hang()
@@ -208,7 +208,7 @@ def test_an_interpreter_that_does_not_answer(
 def test_an_interpreter_that_does_not_answer_at_the_start(
     instance: Instance, start_daemon: StartDaemon, far: HangingFileSystem
 ) -> None:
-    """The others are registered, and the daemon is ready."""
+    """At the start a hanging interpreter delays neither the other handlers nor READY=1."""
     far.hang()
     daemon = start_daemon(CONFIG + FAR.format(far.directory, "F"))
     assert instance.names() == ["one"]
@@ -220,7 +220,7 @@ def test_an_interpreter_that_does_not_answer_at_the_start(
 def test_an_entry_whose_interpreter_does_not_answer_stays(
     instance: Instance, start_daemon: StartDaemon, far: HangingFileSystem
 ) -> None:
-    """Without F as well: nobody knows that it is gone."""
+    """The entry of an interpreter that hangs stays, also without F, since it may still exist."""
     daemon = start_daemon(CONFIG + FAR.format(far.directory, ""))
     number = instance.inode("far")
     far.hang()
@@ -237,7 +237,7 @@ def test_an_entry_whose_interpreter_does_not_answer_stays(
 def test_an_upgrade_beside_an_interpreter_that_does_not_answer(
     instance: Instance, start_daemon: StartDaemon, far: HangingFileSystem, tmp_path: Path
 ) -> None:
-    """It serves at once; the other's entry stays as it is."""
+    """An upgraded interpreter serves at once beside one that hangs, whose entry stays as it is."""
     interpreter = install(tmp_path / "near", exits_with(1))
     near = f'[handlers.near]\nmagic = \'near\'\ninterpreter = "{interpreter}"\nflags = "F"\n'
     daemon = start_daemon(CONFIG + FAR.format(far.directory, "F") + near)
@@ -253,7 +253,7 @@ def test_an_upgrade_beside_an_interpreter_that_does_not_answer(
 
 
 def test_a_hung_config_directory(instance: Instance, start_daemon: StartDaemon, far: HangingFileSystem) -> None:
-    """A reload waits, repairs do not."""
+    """A hanging config directory delays a reload, but no repair."""
     (far.backing / "b.toml").write_text(CONFIG)
     daemon = start_daemon(None, ("--config", str(far.directory / "b.toml")))
     far.hang()
@@ -273,7 +273,7 @@ def state_of(status: dict[str, object], name: str) -> str | None:
 
 
 def test_many_log_lines_that_are_not_read(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
-    """They are dropped and counted, in the status as in the metrics, and a line says so when the reader is back."""
+    """Lines beyond the queue are dropped and counted in status and metrics; a line reports them to the next reader."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     reading, writing = full_pipe()
@@ -304,7 +304,7 @@ def test_many_log_lines_that_are_not_read(instance: Instance, start_daemon: Star
 
 
 def test_an_interpreter_on_a_mount_that_is_gone(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
-    """The server of a FUSE file system has died: an error is an answer, and the handler waits."""
+    """An interpreter on a FUSE file system whose server has ended is an error, not a hang, and repairs go on."""
     disk = HangingFileSystem(instance, tmp_path / "disk", tmp_path / "backing")
     (disk.backing / "bin").mkdir()
     install(disk.backing / "bin" / "far", exits_with(7))
@@ -318,7 +318,7 @@ def test_an_interpreter_on_a_mount_that_is_gone(instance: Instance, start_daemon
 
 
 def test_every_thread_has_a_short_slice(start_daemon: StartDaemon) -> None:
-    """None waits until a process of a build has used up its slice, which takes some milliseconds."""
+    """No thread has to wait until a process of a build has used up its slice of some milliseconds."""
     if not kernel_has_slices():
         pytest.skip("this kernel has no slices of single threads: they came with Linux 6.12")
     daemon = start_daemon(CONFIG)

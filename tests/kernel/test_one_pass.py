@@ -1,4 +1,4 @@
-"""One pass, and somebody who undoes part of it in its midst."""
+"""One pass, while another program undoes part of it."""
 
 import os
 from pathlib import Path
@@ -21,13 +21,13 @@ CONFIG = "architectures = []\n" + "".join(
 
 @pytest.mark.parametrize("last", [True, False], ids=["no other pass follows", "another follows"])
 def test_what_is_undone_meanwhile(instance: Instance, tmp_path: Path, last: bool) -> None:
-    """It is done again in a pass that is the last, as `apply` makes; the daemon leaves it to the next one."""
+    """An undone write is repeated within a pass that is the last, as in `apply`; the daemon leaves it to the next."""
     (tmp_path / "binfmtd.toml").write_text(CONFIG)
     config = load(str(tmp_path / "binfmtd.toml"), trust=Trust.of_this_process())
     undone: list[str] = []
 
     def disturbed(_: str) -> bool:
-        """Asked right before an entry is written: remove the other once it is there."""
+        """Remove the other entry once it exists; the pass calls this right before it writes an entry."""
         if not undone and (names := instance.names()):
             undone.extend(names)
             instance.remove(names[0])

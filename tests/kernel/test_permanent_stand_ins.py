@@ -1,4 +1,4 @@
-"""Permanent stand-ins: whatever another program does to entries by name, no execution fails."""
+"""With permanent stand-ins no execution fails, whatever another program does to entries by name."""
 
 import contextlib
 import json
@@ -59,7 +59,7 @@ def all_stand(instance: Instance) -> bool:
 
 
 def test_each_handler_has_two_entries(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
-    """From READY=1 on; commands show one of them, and `import` writes one."""
+    """From READY=1 on each handler has two entries; commands show one of them, and `import` writes one."""
     daemon = start_daemon(CONFIG)
     assert all_stand(instance)
     cli = Cli(instance, tmp_path)
@@ -72,7 +72,7 @@ def test_each_handler_has_two_entries(instance: Instance, start_daemon: StartDae
 
 
 def register(instance: Instance) -> None:
-    """Register it as another program does, which may fail where binfmtd was faster."""
+    """Register the entry as another program does; this may fail if binfmtd was faster."""
     with contextlib.suppress(FileExistsError):
         instance.register(LINE)
 
@@ -85,7 +85,7 @@ def remove_if_there(instance: Instance, name: str = "one") -> None:
 def remove_and_register(seconds: float) -> Disturb:
     def disturb(instance: Instance) -> None:
         remove_if_there(instance)
-        time.sleep(seconds)  # what the other program takes
+        time.sleep(seconds)  # the time that the other program takes
         register(instance)
 
     return disturb
@@ -100,7 +100,7 @@ def disable_the_stand_in(instance: Instance) -> None:
 
 
 def remove_the_stand_in(instance: Instance) -> None:
-    """As `tonistiigi/binfmt --uninstall arm64` does, which meets the name of the stand-in first."""
+    """Remove the stand-in, as `tonistiigi/binfmt --uninstall arm64` does, which finds its name first."""
     instance.remove(ONE)
 
 
@@ -119,7 +119,7 @@ def remove_the_stand_in(instance: Instance) -> None:
 def test_no_execution_fails(
     instance: Instance, start_daemon: StartDaemon, program: Path, disturb: Disturb, times: Times
 ) -> None:
-    """A process executes a program without a pause while another one disturbs its entry again and again."""
+    """No execution fails while another process disturbs the program's entry again and again."""
     daemon = start_daemon(CONFIG)
     rounds = times(200)
     with ExecLoop(instance, program) as loop:
@@ -132,7 +132,7 @@ def test_no_execution_fails(
 
 
 def test_a_missing_stand_in_comes_back_at_once(instance: Instance, start_daemon: StartDaemon) -> None:
-    """It waits for no quiet, and the handler has not drifted."""
+    """A missing stand-in is registered without waiting for quiet, and its handler does not count as drifting."""
     daemon = start_daemon("settle = '1s'\n" + CONFIG)
     instance.remove(ONE)
     wait_until(lambda: ONE in instance.all_names(), 0.9, "the stand-in")
@@ -143,7 +143,7 @@ def test_a_missing_stand_in_comes_back_at_once(instance: Instance, start_daemon:
 
 @pytest.mark.parametrize("line", [b":%s:M::\\x00one::/usr/bin/false:", b":%s:M::other::/usr/bin/true:"])
 def test_another_entry_of_its_name(instance: Instance, start_daemon: StartDaemon, program: Path, line: bytes) -> None:
-    """What another program registers under a stand-in's name is replaced."""
+    """A foreign entry under a stand-in's name is replaced."""
     start_daemon(CONFIG)
     with DirectoryWatch(instance.directory, IN_CREATE | IN_DELETE | IN_MODIFY):
         instance.remove(ONE)
@@ -156,7 +156,7 @@ def test_another_entry_of_its_name(instance: Instance, start_daemon: StartDaemon
 
 
 def test_a_removal_in_spite_of_back_off(instance: Instance, start_daemon: StartDaemon, program: Path) -> None:
-    """A program removes the entry each time: binfmtd registers it ever more slowly, and no execution fails."""
+    """While the daemon backs off from an entry that is removed each time, no execution fails."""
     daemon = start_daemon(CONFIG)
     with ExecLoop(instance, program) as loop:
         for _ in range(13):
@@ -172,7 +172,7 @@ def test_a_removal_in_spite_of_back_off(instance: Instance, start_daemon: StartD
 
 
 def test_both_removed_again_and_again(instance: Instance, start_daemon: StartDaemon) -> None:
-    """The stand-in comes back however often both are removed; the back-off is for the proper entry alone."""
+    """The stand-in returns however often both entries are removed; only the proper entry is subject to backoff."""
     daemon = start_daemon(CONFIG)
     for _ in range(60):
         wait_until(lambda: ONE in instance.all_names(), 1, "the stand-in")
@@ -183,7 +183,7 @@ def test_both_removed_again_and_again(instance: Instance, start_daemon: StartDae
 
 
 def test_an_upgraded_interpreter(instance: Instance, start_daemon: StartDaemon, program: Path, tmp_path: Path) -> None:
-    """With F both entries hold the old file: both are registered anew, the stand-in first."""
+    """After an upgrade both entries, which with F have the old file open, are registered anew, the stand-in first."""
     (tmp_path / "bin").mkdir(mode=0o755)
     path = install(tmp_path / "bin" / "interpreter", exits_with(1))
     config = CONFIG.replace('"/usr/bin/true"', f'"{path}"\nflags = "F"', 1)
@@ -202,7 +202,7 @@ def test_an_upgraded_interpreter(instance: Instance, start_daemon: StartDaemon, 
 
 
 def test_apply_after_a_daemon(instance: Instance, start_daemon: StartDaemon, program: Path, tmp_path: Path) -> None:
-    """The daemon has ended, and its emulator was upgraded: `apply` renews both entries, and makes none."""
+    """After a daemon's end `apply` renews the entries of an upgraded emulator, but makes no missing stand-in."""
     (tmp_path / "bin").mkdir(mode=0o755)
     path = install(tmp_path / "bin" / "interpreter", exits_with(1))
     config = CONFIG.replace('"/usr/bin/true"', f'"{path}"\nflags = "F"', 1)
@@ -219,7 +219,7 @@ def test_apply_after_a_daemon(instance: Instance, start_daemon: StartDaemon, pro
 
 
 def test_a_reload(instance: Instance, start_daemon: StartDaemon) -> None:
-    """`stand_ins` can be changed; what is no longer declared goes with its stand-in."""
+    """A reload can change `stand_ins`; an entry that is no longer declared is removed with its stand-in."""
     daemon = start_daemon(CONFIG)
     daemon.config.write_text('stand_ins = "temporary"\n' + CONFIG)
     daemon.reload()
@@ -234,7 +234,7 @@ def test_a_reload(instance: Instance, start_daemon: StartDaemon) -> None:
 
 @pytest.mark.parametrize("left", ["keep", "remove"])
 def test_a_stop(instance: Instance, start_daemon: StartDaemon, left: str) -> None:
-    """They stay with their entries, and so serve through a restart, or go with them."""
+    """With on_stop = "keep" stand-ins stay through a restart, with "remove" they go with their entries."""
     daemon = start_daemon(f"on_stop = '{left}'\n" + CONFIG)
     before = instance.all_inodes()
     assert daemon.terminate() == 0
@@ -245,7 +245,7 @@ def test_a_stop(instance: Instance, start_daemon: StartDaemon, left: str) -> Non
 
 
 def test_two_daemons_that_agree(instance: Instance, start_daemon: StartDaemon) -> None:
-    """Each takes the other's entries for as good as its own: neither replaces them again and again."""
+    """Two daemons with equal configs accept each other's entries: neither replaces them again and again."""
     config = CONFIG.replace('interpreter = "/usr/bin/true"', 'interpreter = "/usr/bin/true"\nflags = "F"')
     first = start_daemon(config, directory="first")
     second = start_daemon(config, directory="second")
@@ -266,7 +266,7 @@ def _still(instance: Instance, seconds: float = 0.5) -> bool:
 
 
 def test_two_daemons_that_disagree(instance: Instance, start_daemon: StartDaemon) -> None:
-    """They back off from each other, as without stand-ins, and do not fight over these."""
+    """Two daemons with different configs back off from each other, also where stand-ins are concerned."""
     first = start_daemon(CONFIG, directory="first")
     second = start_daemon(CONFIG.replace("true", "false"), directory="second")
     for daemon in (first, second):
@@ -279,7 +279,7 @@ def test_two_daemons_that_disagree(instance: Instance, start_daemon: StartDaemon
 
 
 def test_a_daemon_with_temporary_stand_ins_beside_it(instance: Instance, start_daemon: StartDaemon) -> None:
-    """It removes what the other registers again: it backs off from that, and says so."""
+    """A daemon with temporary stand-ins beside one with permanent ones backs off from removing these, and logs it."""
     first = start_daemon(CONFIG, directory="first")
     second = start_daemon('stand_ins = "temporary"\n' + CONFIG, directory="second")
     second.wait_for_log("contention_started", 20)
@@ -289,7 +289,7 @@ def test_a_daemon_with_temporary_stand_ins_beside_it(instance: Instance, start_d
 
 
 def test_a_left_over_helper_goes(instance: Instance, start_daemon: StartDaemon) -> None:
-    """A daemon was killed while it exchanged a stand-in: the entry that served meanwhile is removed."""
+    """The helper that a daemon left when it was killed during the exchange of a stand-in is removed."""
     daemon = start_daemon(CONFIG)
     helper = stand_in_name(ONE)
     instance.register(b":%s:M::\\x00one::/usr/bin/true:" % helper.encode())
@@ -298,7 +298,7 @@ def test_a_left_over_helper_goes(instance: Instance, start_daemon: StartDaemon) 
 
 
 def test_handlers_that_share_files(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
-    """Their stand-ins are temporary, and `check` says so."""
+    """Handlers that share files have temporary stand-ins, and `check` names them."""
     start_daemon(CONFIG + SHARING)
     assert {stand_in_name("low"), stand_in_name("high")}.isdisjoint(instance.all_names())
     assert {ONE, OTHER} < set(instance.all_names())
@@ -309,7 +309,7 @@ def test_handlers_that_share_files(instance: Instance, start_daemon: StartDaemon
 
 
 def test_a_higher_priority_of_another_kind(instance: Instance, start_daemon: StartDaemon) -> None:
-    """A magic and an extension may take the same file: neither the entry nor the stand-in of the lower is on top."""
+    """If a magic and an extension may share a file, neither entry of the lower handler is above the higher one's."""
     daemon = start_daemon(CONFIG + JAR)
     jars = {"jar", stand_in_name("jar")}
 
@@ -325,7 +325,7 @@ def test_a_higher_priority_of_another_kind(instance: Instance, start_daemon: Sta
 
 
 def test_a_flush(instance: Instance, start_daemon: StartDaemon) -> None:
-    """Stand-ins first, the proper entries when it is quiet; and then each has both again."""
+    """After a flush stand-ins are registered first, and the proper entries when it is quiet; then each has both."""
     daemon = start_daemon("settle = '300ms'\n" + CONFIG)
     with DirectoryWatch(instance.directory, IN_MODIFY) as watch:
         instance.remove("status")

@@ -1,7 +1,7 @@
 """``--persistent``: handlers that come back after a reboot.
 
-The "host" is a file system of the test's own, named by --host-root.  What a boot would make of its binfmt.d is tried
-with the real systemd-binfmt, in the test's own instance.
+The "host" is a file system of the test's own, named by --host-root. The real systemd-binfmt, run in the test's own
+instance, shows what a boot would register from its binfmt.d.
 """
 
 import os
@@ -30,28 +30,28 @@ SYSTEMD_BINFMT = "/usr/lib/systemd/systemd-binfmt"
 
 
 class Host:
-    """A host's root, as a container of the test's instance has it bound in."""
+    """A host's root, as it is bound into a container of the test's instance."""
 
     def __init__(self, instance: Instance, cli: Cli, root: Path) -> None:
         self.instance = instance
         self.cli = cli
         self.root = root
         root.mkdir()
-        # A mount of its own, as what is bound into a container is.
+        # Its own mount, as a directory that is bound into a container is.
         self.shell(f"mount -t tmpfs -o mode=755 tmpfs {root} && mkdir -p {root}/etc/binfmt.d {root}/var/lib/binfmtd")
 
     def shell(self, script: str) -> str:
-        """Run a script inside; it must succeed."""
+        """Run a script inside, and assert that it succeeds."""
         result = self.instance.shell(script)
         assert result.returncode == 0, result.stderr
         return result.stdout
 
     def seen(self, path: str) -> Path:
-        """Return a path of the host as we reach it from outside of the instance."""
+        """Return a path of the host as it is reached from outside of the instance."""
         return Path(f"/proc/{self.instance.pid}/root{self.root}/{path}")
 
     def names(self) -> list[str]:
-        """Return the names that the generated file has, in its order."""
+        """Return the names in the generated file, in its order."""
         rules, problems = parse_conf(self.seen(CONF).read_bytes())
         assert problems == ()
         return [rule.name for rule in rules]
@@ -62,12 +62,12 @@ class Host:
         return sorted(name.removeprefix("./") for name in found)
 
     def versions(self) -> list[tuple[str, int, int]]:
-        """Return every file with what tells whether somebody wrote it."""
+        """Return every file with its inode number and mtime, which change if it is written."""
         found = [(name, self.seen(name).stat()) for name in self.files()]
         return [(name, stat.st_ino, stat.st_mtime_ns) for name, stat in found]
 
     def apply(self, *options: str, config: str | None = None) -> Result:
-        """Apply with --persistent."""
+        """Run `apply --persistent`."""
         return self.cli("apply", "--persistent", "--host-root", str(self.root), *options, config=config)
 
 
@@ -82,7 +82,7 @@ def host(instance: Instance, cli: Cli, tmp_path: Path) -> Host:
 
 
 def test_after_a_reboot(instance: Instance, host: Host, tmp_path: Path) -> None:
-    """The file and the copies alone bring the handlers back: systemd-binfmt registers them, and programs run."""
+    """The file and the copies alone restore the handlers: systemd-binfmt registers them, and programs run."""
     if not os.path.exists(SYSTEMD_BINFMT):
         pytest.skip(f"no {SYSTEMD_BINFMT} here")
     result = host.apply("--arch", "arm64,riscv64")
@@ -109,18 +109,18 @@ def test_after_a_reboot(instance: Instance, host: Host, tmp_path: Path) -> None:
 
 
 def test_entries_have_f(instance: Instance, host: Host) -> None:
-    """Whatever flags the config has for architectures: without F an entry would end with its container."""
+    """Entries of architectures get F whatever the config has: without it they would end with their container."""
     config = "[emulators]\nflags = 'P'\n[handlers.one]\nmagic = '\\x00one'\ninterpreter = '/usr/bin/true'\n"
     assert host.apply("--arch", "arm64", config=config).status == 0
     assert "flags: PF" in instance.read("qemu-aarch64")
     assert "flags: \n" in instance.read("one")
-    # The interpreter of a handler without F is meant in everybody's own root: there is nothing to copy.
+    # The interpreter of a handler without F is looked up in each program's own root: there is nothing to copy.
     assert host.files() == [CONF, f"{COPIES}/usr/bin/qemu-aarch64"]
     assert b":/usr/bin/true:" in host.seen(CONF).read_bytes()
 
 
 def test_an_interpreter_that_is_not_alone(host: Host) -> None:
-    """What is copied and needs a dynamic linker may not work on the host: that is said."""
+    """A warning is shown if a copied interpreter needs a dynamic linker, and so may not work on the host."""
     config = "architectures = []\n[handlers.one]\nmagic = '\\x00one'\ninterpreter = '/usr/bin/true'\nflags = 'F'\n"
     result = host.apply(config=config)
     assert result.status == 0
@@ -129,7 +129,7 @@ def test_an_interpreter_that_is_not_alone(host: Host) -> None:
 
 
 def test_adding_and_converging(host: Host) -> None:
-    """With --arch the file is added to; without, it says what the config says, and other copies go."""
+    """With --arch the file is added to; without it the file follows the config, and other copies are removed."""
     config = "architectures = ['arm']"
     assert host.apply("--arch", "arm64", config=config).status == 0
     assert host.apply("--arch", "riscv64", config=config).status == 0
@@ -140,7 +140,7 @@ def test_adding_and_converging(host: Host) -> None:
 
 
 def test_nothing_changes_the_second_time(host: Host) -> None:
-    """What is in step is left as it is, in whichever order it is asked for."""
+    """A second run changes nothing, in whichever order the architectures are named."""
     host.apply("--arch", "arm64,arm")
     before = host.versions()
     for words in ("arm64", "arm", "arm,arm64"):
@@ -151,7 +151,7 @@ def test_nothing_changes_the_second_time(host: Host) -> None:
 
 
 def test_an_upgraded_emulator_is_copied_again(instance: Instance, host: Host, tmp_path: Path) -> None:
-    """The copy is that of the emulator which is registered."""
+    """After an upgrade the copy is that of the emulator which is registered."""
     emulator = tmp_path / "bin/qemu-aarch64"
     emulator.parent.mkdir()
     shutil.copy2("/usr/bin/qemu-aarch64", emulator)
@@ -166,7 +166,7 @@ def test_an_upgraded_emulator_is_copied_again(instance: Instance, host: Host, tm
 
 
 def test_taken_back(instance: Instance, host: Host) -> None:
-    """`--arch none --persistent` takes the file, the copies and the entries away; what others registered stays."""
+    """`--arch none --persistent` removes file, copies and our entries, but no foreign ones."""
     host.apply("--arch", "arm64,arm")
     instance.register(b":alien:M::\\x00alien::/usr/bin/true:")
     instance.remove("qemu-arm")
@@ -181,7 +181,7 @@ def test_taken_back(instance: Instance, host: Host) -> None:
 
 
 def test_taken_back_from_a_container(instance: Instance, host: Host) -> None:
-    """A container without a mount of its own takes the entries away, too, if anybody has the instance mounted."""
+    """A container without a mount removes the entries, too, if another process has the instance mounted."""
     host.apply("--arch", "arm64,arm")
     words = ["apply", "--arch", "none", "--persistent", "--host-root", str(host.root), "--own-instance"]
     command = ["env", f"BINFMTD_STATE_DIR={host.cli.state_directory}-other", *BINFMTD, *words, "--mount", "/mnt/m"]
@@ -193,7 +193,7 @@ def test_taken_back_from_a_container(instance: Instance, host: Host) -> None:
 
 
 def test_taking_back_begins_with_the_entries(instance: Instance, host: Host) -> None:
-    """Where they cannot be removed the file stays, and still says what there is."""
+    """If the entries cannot be removed, the file stays, and still lists them."""
     host.apply("--arch", "arm64")
     host.shell("mount -o remount,bind,ro /proc/sys/fs/binfmt_misc")
     assert host.apply("--arch", "none").status == 1
@@ -204,7 +204,7 @@ def test_taking_back_begins_with_the_entries(instance: Instance, host: Host) -> 
 
 
 def test_taking_back_spares_other_interpreters(instance: Instance, host: Host) -> None:
-    """What somebody else registered under the name, for the same programs, stays."""
+    """A foreign entry under the same name, for the same programs, stays."""
     host.apply("--arch", "arm64")
     instance.remove("qemu-aarch64")
     theirs = Registration(CATALOG["aarch64"].match, "/usr/bin/qemu-aarch64-of-others", Flags.P)
@@ -214,7 +214,7 @@ def test_taking_back_spares_other_interpreters(instance: Instance, host: Host) -
 
 
 def test_taken_back_by_export(instance: Instance, host: Host) -> None:
-    """`export --remove` does the same."""
+    """`export --remove` removes file, copies and entries as well."""
     host.apply("--arch", "arm64,arm")
     result = host.cli("export", "--remove", "--host-root", str(host.root))
     assert (result.status, result.stderr) == (0, "")
@@ -225,7 +225,7 @@ def test_taken_back_by_export(instance: Instance, host: Host) -> None:
 
 
 def test_copies_that_nobody_needs(host: Host) -> None:
-    """Somebody removed the file and its whole directory: that is not made again for what else is taken away."""
+    """If the generated file and its directory are missing, copies are removed, and the directory is not made again."""
     host.apply("--arch", "arm64")
     host.shell(f"rm -r {host.root}/etc/binfmt.d")
     result = host.cli("export", "--remove", "--host-root", str(host.root))
@@ -235,7 +235,7 @@ def test_copies_that_nobody_needs(host: Host) -> None:
 
 
 def test_somebody_elses_file(instance: Instance, host: Host) -> None:
-    """A file of that name which is not ours is left alone: exit 1 before anything is registered."""
+    """A file of that name that binfmtd did not generate is left alone: status 1 before anything is registered."""
     host.shell(f"echo '# mine' > {host.root}/{CONF}")
     for options in (("--arch", "arm64"), ("--arch", "none"), ()):
         result = host.apply(*options)
@@ -246,7 +246,7 @@ def test_somebody_elses_file(instance: Instance, host: Host) -> None:
 
 
 def test_where_it_would_not_last(cli: Cli, instance: Instance, host: Host) -> None:
-    """Directories that are not the host's, or unwritable ones: exit 1, and what to bind in; what is done is told."""
+    """Directories that are not the host's, or read-only, give status 1 and the mounts to add; actions are listed."""
     host.shell(f"mount -t tmpfs -o ro tmpfs {host.root}/var/lib/binfmtd")
     result = host.apply("--arch", "arm64", "--json")
     assert result.status == 1
@@ -263,7 +263,7 @@ def test_where_it_would_not_last(cli: Cli, instance: Instance, host: Host) -> No
 
 
 def test_interpreters_with_odd_paths(host: Host) -> None:
-    """A copy lies below its directory, whatever the path says, and the line points to it."""
+    """A copy lies below its directory, whatever the interpreter's path is, and the line has the copy's path."""
     config = "architectures = []\n" + "".join(
         f"[handlers.{name}]\nmagic = '\\x00{name}'\ninterpreter = '{path}'\nflags = 'F'\n"
         for name, path in (("one", "/usr/bin/../bin/qemu-arm"), ("two", "//usr//bin/qemu-alpha"))
@@ -288,7 +288,7 @@ def too_long() -> str:
 
 
 def test_what_does_not_fit(host: Host, too_long: str) -> None:
-    """A handler that the file cannot have is a failure of its own; the others come back after a reboot."""
+    """A handler that does not fit into the file is a failure; the other handlers come back after a reboot."""
     result = host.apply(config=too_long)
     assert result.status == 1
     assert result.message.startswith("n" * 76 + f": {host.root}/{CONF} cannot contain it: ")
@@ -296,7 +296,7 @@ def test_what_does_not_fit(host: Host, too_long: str) -> None:
 
 
 def test_the_daemon_lives_with_what_does_not_fit(host: Host, start_daemon: StartDaemon, too_long: str) -> None:
-    """The same for the daemon: it says so once, and goes on."""
+    """The daemon logs once that a handler does not fit into the file, and goes on."""
     daemon = start_daemon(too_long, ("--persistent", "--host-root", str(host.root)))
     daemon.wait_for_log("persistent_file_in_step")
     assert len(daemon.logs("persistent_warning")) == 1
@@ -304,7 +304,7 @@ def test_the_daemon_lives_with_what_does_not_fit(host: Host, start_daemon: Start
 
 
 def test_what_the_kernel_refuses(host: Host, tmp_path: Path) -> None:
-    """A line that the kernel has just refused would fail at each boot: it is left out."""
+    """A line that the kernel has just refused, and would refuse at each boot, is left out."""
     directory = tmp_path / "noexec"
     directory.mkdir()
     host.shell(f"mount -t tmpfs -o noexec,mode=755 tmpfs {directory} && cp /usr/bin/qemu-arm {directory}/program")
@@ -314,7 +314,7 @@ def test_what_the_kernel_refuses(host: Host, tmp_path: Path) -> None:
 
 
 def test_whatever_the_umask(host: Host) -> None:
-    """What root registers at the next boot nobody else can write."""
+    """No other user can write the file or the copies, with any umask: root registers them at the next boot."""
     command = host.cli.command("apply", "--persistent", "--host-root", str(host.root), "--arch", "arm64")
     result = run(["sh", "-c", 'umask 0; exec "$@"', "sh", *command])
     assert (result.status, result.stderr) == (0, "")
@@ -322,7 +322,7 @@ def test_whatever_the_umask(host: Host) -> None:
 
 
 def test_others_could_write_there(instance: Instance, host: Host) -> None:
-    """A directory of the host that others can write is refused, before anything is registered."""
+    """A directory of the host that other users can write to is refused before anything is registered."""
     host.shell(f"chmod 777 {host.root}/etc/binfmt.d")
     result = host.apply("--arch", "arm64")
     assert result.status == 1
@@ -331,7 +331,7 @@ def test_others_could_write_there(instance: Instance, host: Host) -> None:
 
 
 def test_two_at_once(instance: Instance, host: Host) -> None:
-    """Containers that share nothing but the host's directories wait for each other: all is there at the end."""
+    """Containers that share only the host's directories wait for each other's lock: no handler is lost."""
     architectures = ["arm64", "arm", "riscv64", "s390x", "ppc64le", "sh4"]
     running = []
     for name in architectures:
@@ -344,7 +344,7 @@ def test_two_at_once(instance: Instance, host: Host) -> None:
 
 
 def test_all_is_there_and_nothing_may_be_written(host: Host) -> None:
-    """An image whose /etc is read-only, and says already what is wanted: no trouble; what is wanted anew is."""
+    """A read-only /etc is no failure if the file is already as wanted; if it has to change, it is one."""
     assert host.apply("--arch", "arm64").status == 0
     host.shell(f"mount --bind {host.root}/etc/binfmt.d {host.root}/etc/binfmt.d")
     host.shell(f"mount -o remount,bind,ro {host.root}/etc/binfmt.d")
@@ -356,7 +356,7 @@ def test_all_is_there_and_nothing_may_be_written(host: Host) -> None:
 
 
 def test_what_a_killed_one_left(host: Host) -> None:
-    """A half-written copy makes room before new ones are made."""
+    """A half-written copy is removed before new ones are made, and so gives room."""
     host.shell(
         f"mount -t tmpfs -o size=20m,mode=755 tmpfs {host.root}/var/lib/binfmtd; mkdir -p {host.root}/{COPIES}/usr/bin;"
         f"head -c 12000000 /dev/zero > {host.root}/{COPIES}/usr/bin/.qemu-arm.0123abcd"
@@ -369,7 +369,7 @@ def test_what_a_killed_one_left(host: Host) -> None:
 
 
 def test_a_host_without_systemd_binfmt(host: Host) -> None:
-    """If the host's root is there and has nothing that would read the file, that is said."""
+    """A host's root without systemd-binfmt, which would read the file, is an error."""
     host.shell(f"mkdir -p {host.root}/usr/lib/systemd")
     result = host.apply("--arch", "arm64")
     assert result.status == 1
@@ -377,7 +377,7 @@ def test_a_host_without_systemd_binfmt(host: Host) -> None:
 
 
 def test_a_link_that_leads_out(host: Host) -> None:
-    """A link in the host's root would be followed in ours: it is refused."""
+    """A link in the host's root, which would lead into our own root, is refused."""
     host.shell(f"mkdir {host.root}/elsewhere && rm -r {host.root}/etc && ln -s elsewhere {host.root}/etc")
     result = host.apply("--arch", "arm64")
     assert result.status == 1
@@ -385,7 +385,7 @@ def test_a_link_that_leads_out(host: Host) -> None:
 
 
 def test_bound_in_at_the_documented_path(instance: Instance, host: Host) -> None:
-    """Without --host-root it is found at /host, if that is bound in, be it as two directories."""
+    """Without --host-root the host is found at /host, also if only the two directories are bound in."""
     script = f"""
         mount -t tmpfs tmpfs /mnt; mkdir -p /mnt/host/etc/binfmt.d /mnt/host/var/lib/binfmtd
         for directory in /*/; do
@@ -403,7 +403,7 @@ def test_bound_in_at_the_documented_path(instance: Instance, host: Host) -> None
 
 
 def test_beside_a_daemon(host: Host, start_daemon: StartDaemon) -> None:
-    """Nothing is written, and nothing taken away: the daemon is the one to be told."""
+    """Beside a daemon nothing is written and nothing removed; the message names the daemon and its option."""
     daemon = start_daemon("architectures = ['arm64']")
     host.cli.state_directory = daemon.state_directory
     result = host.apply("--arch", "arm64")
@@ -417,7 +417,7 @@ def test_beside_a_daemon(host: Host, start_daemon: StartDaemon) -> None:
 
 
 def test_beside_a_daemon_that_keeps_it(host: Host, start_daemon: StartDaemon) -> None:
-    """What is wanted and there is no failure, and nothing is written, the state directory included."""
+    """If a daemon keeps everything that is asked for, the status is 0, and no file is written."""
     daemon = start_daemon("architectures = ['arm64', 'arm']", ("--persistent", "--host-root", str(host.root)))
     daemon.wait_for_log("persistent_file_in_step")
     host.cli.state_directory = daemon.state_directory
@@ -429,7 +429,7 @@ def test_beside_a_daemon_that_keeps_it(host: Host, start_daemon: StartDaemon) ->
 
 
 def test_passes_do_not_keep_it_from_copying(host: Host, start_daemon: StartDaemon) -> None:
-    """Mounts come and go all the time, each with a pass: the copies are made all the same."""
+    """Frequent passes, caused by other mounts, do not prevent the copies."""
     daemon = start_daemon("architectures = ['all']", ("--persistent", "--host-root", str(host.root)))
 
     def kept() -> bool:
@@ -441,7 +441,7 @@ def test_passes_do_not_keep_it_from_copying(host: Host, start_daemon: StartDaemo
 
 
 def test_the_daemon_keeps_it_in_step(instance: Instance, host: Host, start_daemon: StartDaemon) -> None:
-    """`run --persistent`: the file follows the config with each reload, and a pass brings it back when it is gone."""
+    """With `run --persistent` the file follows the config at each reload, and a pass restores a removed file."""
     options = ("--persistent", "--host-root", str(host.root))
     daemon = start_daemon("architectures = ['arm64']", options)
     daemon.wait_for_log("persistent_file_in_step")
@@ -467,7 +467,7 @@ def test_the_daemon_keeps_it_in_step(instance: Instance, host: Host, start_daemo
 
 
 def test_the_daemon_says_what_it_cannot_keep(host: Host, start_daemon: StartDaemon) -> None:
-    """A full disk is logged once and shown in the status; handlers are repaired all the same."""
+    """A full disk is logged once and shown in the status; repairs go on."""
     host.shell(f"mount -t tmpfs -o size=1m,mode=755 tmpfs {host.root}/var/lib/binfmtd")
     daemon = start_daemon("architectures = ['arm64']", ("--persistent", "--host-root", str(host.root)))
     failure = daemon.wait_for_log("persistent_file_failed")
@@ -479,7 +479,7 @@ def test_the_daemon_says_what_it_cannot_keep(host: Host, start_daemon: StartDaem
 
 
 def test_the_daemon_without_a_host(instance: Instance, start_daemon: StartDaemon) -> None:
-    """`run --persistent` where it cannot be done ends at the start, with the reason."""
+    """`run --persistent` ends at the start with the reason if the host's root does not exist."""
     daemon = start_daemon("", ("--persistent", "--host-root", "/nonexistent"), ready=False)
     assert daemon.wait_exit() == 1
     assert "/nonexistent" in daemon.log_text()
@@ -487,7 +487,7 @@ def test_the_daemon_without_a_host(instance: Instance, start_daemon: StartDaemon
 
 
 def test_json(host: Host) -> None:
-    """The JSON names the file; after taking back, none."""
+    """The JSON names the file; after `--arch none` it is null."""
     document = host.apply("--json", "--arch", "arm64").json
     assert document["persistent"] == f"{host.root}/{CONF}"
     assert host.apply("--json", "--arch", "none").json == {"removed": ["qemu-aarch64"], "persistent": None}

@@ -1,4 +1,4 @@
-"""The probe: what runs, natively or by whom, and what it says where it may not do all it would."""
+"""The probe finds out which architectures run, natively or by which emulator, also with fewer rights."""
 
 import json
 import sys
@@ -15,7 +15,8 @@ from binfmtd.cli.compat.platforms import native_architecture
 from binfmtd.formats.line import encode_line
 from binfmtd.model.handler import Flags, Registration
 
-# A seccomp filter that answers ptrace with EPERM: load the number; if it is ptrace's, EPERM, else allow (seccomp(2)).
+# A seccomp filter that makes ptrace fail with EPERM: load the number; if it is ptrace's, EPERM, else allow
+# (seccomp(2)).
 FORBID_PTRACE = """
 import ctypes, os, struct
 number = {"x86_64": 101, "i686": 26, "armv7l": 26, "s390x": 26, "ppc64le": 26}.get(os.uname().machine, 117)
@@ -42,7 +43,7 @@ Ask = Callable[..., dict[str, dict[str, Any]]]
 
 @pytest.fixture(scope="module")
 def ask(module_instance: Instance, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
-    """Yield what asks about architectures, each with the interpreter that is expected, in an instance with entries."""
+    """Yield a function that probes architectures, each with its expected interpreter, in an instance with entries."""
     for name, path, flags in (
         ("alpha", REAL.format("alpha"), Flags.F),
         ("hppa", REAL.format("hppa"), Flags.NONE),
@@ -68,7 +69,7 @@ def ask(module_instance: Instance, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_who_runs_it(ask: Ask, tmp_path: Path) -> None:
-    """An emulator that F opened is found and known by its content; native programs run natively; reasons are given."""
+    """An emulator that F opened is identified by its content; native programs run natively; failures have reasons."""
     (tmp_path / "copy").write_bytes(Path(REAL.format("alpha")).read_bytes())
     host = native_architecture(Path(sys.executable).read_bytes())
     assert host is not None
@@ -93,7 +94,7 @@ def test_who_runs_it(ask: Ask, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("expected", [REAL.format("hppa"), "/usr/bin/true", "/nowhere"])
 def test_not_the_expected(ask: Ask, expected: str) -> None:
-    """Another file than the one at the path is told; of one that cannot be read nobody knows."""
+    """An emulator that differs from the file at the expected path is reported; for an unreadable path it is unknown."""
     (found,) = ask({"alpha": expected}).values()
     assert (found["runs"], found["as_expected"]) == (True, None if expected == "/nowhere" else False)
 
@@ -102,7 +103,7 @@ NO_CHROOT = "--bounding-set=-sys_chroot"
 
 
 def test_without_the_right_to_chroot(ask: Ask) -> None:
-    """Without CAP_SYS_CHROOT the chroot is made in a user namespace, through which the same entries are asked."""
+    """Without CAP_SYS_CHROOT the chroot is made in a user namespace, where the same entries apply."""
     found = ask({"alpha": REAL.format("alpha"), "hppa": None}, "setpriv", NO_CHROOT, "--inh-caps=-sys_chroot")
     assert {name: (each["in_chroot"], each["runs"]) for name, each in found.items()} == {
         "alpha": (True, True),
@@ -112,7 +113,7 @@ def test_without_the_right_to_chroot(ask: Ask) -> None:
 
 
 def test_where_chroot_is_forbidden(ask: Ask) -> None:
-    """Where a user namespace is forbidden as well it runs in our own root, and says so: without F it runs there."""
+    """Without user namespaces, too, programs run in our own root, which is reported, and entries without F serve."""
     forbid = f'echo 0 > /proc/sys/user/max_user_namespaces\nset -- setpriv {NO_CHROOT} --inh-caps=-sys_chroot "$@"'
     found = ask({"alpha": REAL.format("alpha"), "hppa": None, "or1k": None}, shell=forbid)
     assert {name: (each["in_chroot"], each["runs"]) for name, each in found.items()} == {
@@ -123,7 +124,7 @@ def test_where_chroot_is_forbidden(ask: Ask) -> None:
 
 
 def test_where_ptrace_is_forbidden(ask: Ask) -> None:
-    """Where nobody may see who runs a program it runs all the same, and nothing is claimed about who did it."""
+    """Without ptrace(2) programs still run, but which emulator runs them is unknown."""
     found = ask({"alpha": REAL.format("alpha"), "hppa": None}, first=FORBID_PTRACE)
     assert {name: (each["in_chroot"], each["runs"], each["natively"]) for name, each in found.items()} == {
         "alpha": (True, True, None),
@@ -133,14 +134,14 @@ def test_where_ptrace_is_forbidden(ask: Ask) -> None:
 
 
 def test_a_directory_without_execution(ask: Ask, module_instance: Instance, tmp_path: Path) -> None:
-    """What TMPDIR names is not taken where it is mounted noexec: another one is found, nothing is claimed wrongly."""
+    """A TMPDIR that is mounted noexec is passed over for another directory."""
     module_instance.shell(f"mount -t tmpfs -o noexec tmpfs {tmp_path}")
     (found,) = ask({"alpha": None}, "env", f"TMPDIR={tmp_path}").values()
     assert found["runs"]
 
 
 def test_under_a_hard_limit_of_no_core_dumps(ask: Ask) -> None:
-    """Who may not have core dumps (LimitCORE=0, docker's --ulimit core=0) gets the same answer."""
+    """A hard limit of no core dumps (LimitCORE=0, docker's --ulimit core=0) does not change the result."""
     found = ask({"alpha": REAL.format("alpha"), "or1k": None}, "prlimit", "--core=0:0")
     assert (found["alpha"]["runs"], found["alpha"]["as_expected"]) == (True, True)
     assert found["or1k"]["reason"].startswith("its interpreter does not exist in an empty root directory")
@@ -148,7 +149,7 @@ def test_under_a_hard_limit_of_no_core_dumps(ask: Ask) -> None:
 
 @pytest.mark.usefixtures("ask")
 def test_where_there_is_no_room(module_instance: Instance) -> None:
-    """A directory that is full is passed over for the next."""
+    """A full directory is passed over for the next."""
     script = 'mount -t tmpfs -o size=4k,nr_inodes=2 tmpfs /mnt; exec "$@"'
     command = ["env", "TMPDIR=/mnt", f"PYTHONPATH={CHECKOUT}", sys.executable, "-c", SCRIPT, '{"alpha": null}']
     result = module_instance.run(["unshare", "-m", "sh", "-euc", script, "sh", *command])

@@ -1,4 +1,4 @@
-"""The daemon knows what really runs: by a child of its own or by what others leave it, in status, log and labels."""
+"""The daemon publishes which programs run, from its own child or from `probe --write`, in status, log and labels."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from support.waiting import wait_until
 StartDaemon = Callable[..., Daemon]
 
 LABEL = "feature.node.kubernetes.io/binfmt-arm64=true"
-LONG = 60  # seconds: 33 programs are run
+LONG = 60  # seconds: the probe runs 33 programs
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ paths = ["{emulator.parent}/qemu-{{name}}"]
 
 
 def row(status: dict[str, Any]) -> dict[str, Any] | None:
-    """What the status says of aarch64."""
+    """Return the row of aarch64 in the status."""
     return next((row for row in status["probed"]["architectures"] if row["name"] == "aarch64"), None)
 
 
@@ -56,14 +56,14 @@ def labels(path: Path) -> list[str]:
 
 
 def break_it(emulator: Path) -> None:
-    """Put a program there that ends with another status than the emulated one would."""
+    """Replace the emulator by a program that ends with another status."""
     beside = emulator.with_name("new")
     beside.symlink_to("/usr/bin/true")
     beside.replace(emulator)
 
 
 def test_after_a_repair(start_daemon: StartDaemon, config: str, emulator: Path, tmp_path: Path) -> None:
-    """Once the handler stands it is tried; a broken emulator, once registered, is found, told, and has no label."""
+    """A registered handler is probed; a broken emulator is found, logged, and loses its label."""
     daemon = start_daemon(config)
     status = daemon.wait_status(runs, "aarch64 runs", LONG)
     found = row(status)
@@ -80,7 +80,7 @@ def test_after_a_repair(start_daemon: StartDaemon, config: str, emulator: Path, 
 
 
 def test_what_others_found(start_daemon: StartDaemon, config: str, instance: Instance, tmp_path: Path) -> None:
-    """Off, it probes nothing itself, and takes in what ``probe --write`` leaves in its state directory."""
+    """With probe = "off" the daemon probes nothing, but reads the results of ``probe --write``."""
     daemon = start_daemon(config.replace('"after-repair"', '"off"'))
     assert daemon.status()["probed"] == {"at": None, "error": None, "architectures": []}
     assert labels(tmp_path / "labels") == []
@@ -91,9 +91,9 @@ def test_what_others_found(start_daemon: StartDaemon, config: str, instance: Ins
 
 
 def test_a_child_that_cannot(start_daemon: StartDaemon, config: str, tmp_path: Path) -> None:
-    """What the child complains about is told once, and nothing is claimed; handlers are served all the same."""
+    """The child's error is logged once, no result is published, and handlers are served nevertheless."""
     (tmp_path / "python").mkdir()
-    # A sitecustomize that lets the daemon be, and no other command of ours.
+    # A sitecustomize that affects no command but the child.
     (tmp_path / "python" / "sitecustomize.py").write_text(
         'import os, sys\nif "probe" in sys.orig_argv:\n'
         '    os.write(2, b"binfmtd: no probing today\\n")\n    os._exit(1)\n'
@@ -105,7 +105,7 @@ def test_a_child_that_cannot(start_daemon: StartDaemon, config: str, tmp_path: P
 
 
 def test_a_child_ends_with_the_daemon(start_daemon: StartDaemon, config: str, tmp_path: Path) -> None:
-    """A stop does not wait for it, and leaves nothing behind."""
+    """A stop does not wait for the child, which ends with the daemon."""
     (tmp_path / "python").mkdir()
     (tmp_path / "python" / "sitecustomize.py").write_text(
         "import os, pathlib, sys, time\n"
@@ -120,7 +120,7 @@ def test_a_child_ends_with_the_daemon(start_daemon: StartDaemon, config: str, tm
 
 
 def test_a_child_that_is_at_work_cleans_up(start_daemon: StartDaemon, config: str, tmp_path: Path) -> None:
-    """What it tries lies in a directory of its own, which goes with it."""
+    """The child's temporary directory is removed when the daemon stops during a probe."""
     (tmp_path / "emulators" / "qemu-aarch64").write_text("#!/bin/sh\nexec sleep 1000\n")
     temporary = tmp_path / "temporary"
     temporary.mkdir()
@@ -135,7 +135,7 @@ def read_when_whole(path: Path) -> str:
 
 
 def test_labels_go_with_the_handlers(start_daemon: StartDaemon, config: str, tmp_path: Path) -> None:
-    """Where a stop takes the handlers away it takes the labels away; where those stay, they stay."""
+    """If a stop removes the handlers, it removes the labels; otherwise both stay."""
     daemon = start_daemon(config)
     daemon.wait_status(runs, "aarch64 runs", LONG)
     assert daemon.terminate() == 0
@@ -148,7 +148,7 @@ def test_labels_go_with_the_handlers(start_daemon: StartDaemon, config: str, tmp
 
 
 def test_labels_that_cannot_be_written(start_daemon: StartDaemon, config: str, tmp_path: Path) -> None:
-    """It is said once, and keeps nothing else from working."""
+    """Labels that cannot be written are logged once, and affect nothing else."""
     daemon = start_daemon(config.replace(f"{tmp_path}/labels", f"{tmp_path}/nowhere/labels"))
     daemon.wait_status(runs, "aarch64 runs", LONG)
     assert len(daemon.logs("labels_unwritten")) == 1

@@ -14,17 +14,17 @@ StartDaemon = Callable[..., Daemon]
 
 
 def handler(name: str, flags: str = "F", interpreter: str = "/usr/bin/true", more: str = "") -> str:
-    """One handler's table; its magic is its name."""
+    """Return one handler's table; its magic is its name."""
     return f'[handlers.{name}]\nmagic = \'\\x00{name}\'\ninterpreter = "{interpreter}"\nflags = "{flags}"\n{more}\n'
 
 
 def config(*handlers: str, top: str = "") -> str:
-    """A config of these handlers alone."""
+    """Return a config of only these handlers."""
     return f"architectures = []\n{top}\n" + "".join(handlers)
 
 
 def reloaded(daemon: Daemon, text: str, times: int = 1) -> None:
-    """Write the config, reload, and wait for it to be in force."""
+    """Write the config, reload, and wait until it is in force."""
     daemon.config.write_text(text)
     daemon.reload()
     wait_until(lambda: len(daemon.logs("config_reloaded")) == times, what="config_reloaded")
@@ -32,7 +32,7 @@ def reloaded(daemon: Daemon, text: str, times: int = 1) -> None:
 
 
 def test_touches_only_what_differs(instance: Instance, start_daemon: StartDaemon) -> None:
-    """A reload registers what is new, replaces what changed, removes what is gone, and leaves the rest alone."""
+    """A reload registers new entries, replaces changed ones, removes undeclared ones, and leaves the rest alone."""
     daemon = start_daemon(config(handler("same"), handler("changes"), handler("goes")))
     same, changes = instance.inode("same"), instance.inode("changes")
     reloaded(daemon, config(handler("same"), handler("changes", flags=""), handler("comes")))
@@ -59,7 +59,7 @@ def test_touches_only_what_differs(instance: Instance, start_daemon: StartDaemon
 def test_invalid_config_leaves_the_old_in_force(
     instance: Instance, start_daemon: StartDaemon, text: str, word: str
 ) -> None:
-    """A bad config is logged and shown with file and remedy; what was there is kept repaired."""
+    """An invalid config is logged and shown with file and remedy; the previous config stays in force."""
     daemon = start_daemon(config(handler("one")))
     daemon.config.write_text(text)
     daemon.reload()
@@ -79,7 +79,7 @@ LAST_VALID = ("--last-valid",)
 
 
 def test_a_start_with_the_last_valid_config(instance: Instance, start_daemon: StartDaemon) -> None:
-    """With --last-valid an invalid config does not end a daemon that starts: the last valid one is in force."""
+    """With --last-valid a daemon that starts with an invalid config uses the last valid one."""
     daemon = start_daemon(config(handler("one")), LAST_VALID)
     reloaded(daemon, config(handler("two")))
     daemon.kill()
@@ -97,7 +97,7 @@ def test_a_start_with_the_last_valid_config(instance: Instance, start_daemon: St
 
 
 def test_the_last_valid_config_only_on_purpose(start_daemon: StartDaemon) -> None:
-    """Without the option nothing is kept, and an invalid config ends the start with 78."""
+    """Without the option no config is kept, and an invalid config ends the start with 78."""
     daemon = start_daemon(config(handler("one")))
     daemon.kill()
     assert not (daemon.state_directory / "last-valid.json").exists()
@@ -118,7 +118,7 @@ def test_the_last_valid_config_only_on_purpose(start_daemon: StartDaemon) -> Non
 def test_a_last_valid_config_that_cannot_be_used(
     start_daemon: StartDaemon, spoil: Callable[[Path], None], reason: str
 ) -> None:
-    """What another user could have written, or a damaged file, is refused: 78, and both reasons are named."""
+    """A last valid config that another user could have written, or a damaged one, is refused: 78 with both reasons."""
     daemon = start_daemon(config(handler("one")), LAST_VALID)
     daemon.kill()
     spoil(daemon.state_directory / "last-valid.json")
@@ -129,7 +129,7 @@ def test_a_last_valid_config_that_cannot_be_used(
 
 
 def test_a_config_that_is_being_written(instance: Instance, start_daemon: StartDaemon) -> None:
-    """Truncated and then written: a SIGHUP in between must not read "all" from the empty file."""
+    """A SIGHUP between truncating and writing a config does not load the empty file, which would mean "all"."""
     daemon = start_daemon(config(handler("one")))
     with daemon.config.open("w") as file:
         daemon.reload()
@@ -142,7 +142,7 @@ def test_a_config_that_is_being_written(instance: Instance, start_daemon: StartD
 
 
 def test_many_hangups(instance: Instance, start_daemon: StartDaemon) -> None:
-    """A storm of SIGHUPs ends in one valid state."""
+    """After a storm of SIGHUPs the last config is in force."""
     daemon = start_daemon(config(handler("one")))
     daemon.config.write_text(config(handler("two")))
     for _ in range(500):
@@ -153,7 +153,7 @@ def test_many_hangups(instance: Instance, start_daemon: StartDaemon) -> None:
 
 
 def test_reload_on_change(instance: Instance, start_daemon: StartDaemon) -> None:
-    """With reload_on_change nobody has to send SIGHUP, also where a link is switched as for a ConfigMap."""
+    """With reload_on_change a changed file, or a switched link as of a ConfigMap, is loaded without SIGHUP."""
     daemon = start_daemon(config(handler("one"), top="reload_on_change = true"))
     daemon.config.write_text(config(handler("two"), top="reload_on_change = true"))
     wait_until(lambda: instance.names() == ["two"], what="the changed config")
@@ -174,9 +174,9 @@ def test_reload_on_change(instance: Instance, start_daemon: StartDaemon) -> None
 def test_reload_on_change_of_a_directory_on_the_way(
     instance: Instance, start_daemon: StartDaemon, tmp_path: Path, level: str
 ) -> None:
-    """A directory of the config, or one that it includes, is exchanged by two renames, at whatever level.
+    """A directory above the config, or above an included one, can be exchanged by two renames, at any level.
 
-    What is missing in between is no other config: nothing is rejected, and what both declare stays as it is.
+    A missing directory in between is no other config: nothing is rejected, and entries that both declare stay.
     """
     for tree, name in ((tmp_path, "old"), (tmp_path / "beside", "new")):
         (tree / "etc/binfmtd/conf.d").mkdir(parents=True)
@@ -210,7 +210,7 @@ def test_conf_d(instance: Instance, start_daemon: StartDaemon) -> None:
 
 
 def test_what_others_are_at_work_on_is_left_to_them(instance: Instance, start_daemon: StartDaemon) -> None:
-    """A reload settles what it changes at once; what had drifted before when that is quiet, and it is a repair."""
+    """A reload applies its own changes at once; an earlier drift waits until its name is quiet, and is a repair."""
     top = 'settle = "1s"'
     daemon = start_daemon(config(handler("same"), handler("changes"), top=top))
     instance.remove("same")
@@ -223,7 +223,7 @@ def test_what_others_are_at_work_on_is_left_to_them(instance: Instance, start_da
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stops(instance: Instance, start_daemon: StartDaemon, number: int) -> None:
-    """SIGTERM and SIGINT: STOPPING=1, exit 0, and the entries stay."""
+    """At SIGTERM and SIGINT the daemon sends STOPPING=1, ends with 0, and leaves the entries."""
     daemon = start_daemon(config(handler("one")))
     daemon.process.send_signal(number)
     assert daemon.wait_exit() == 0
@@ -232,7 +232,7 @@ def test_stops(instance: Instance, start_daemon: StartDaemon, number: int) -> No
 
 
 def test_stop_settles_what_is_open(instance: Instance, start_daemon: StartDaemon) -> None:
-    """What a stand-in serves when the daemon is told to stop gets its proper entry first."""
+    """At SIGTERM an entry that only its stand-in serves is registered first."""
     daemon = start_daemon(config(handler("one"), top="settle = '900ms'"))
     instance.remove("one")
     daemon.wait_status(lambda status: status["state"] == "drifting", "state drifting")
@@ -241,7 +241,7 @@ def test_stop_settles_what_is_open(instance: Instance, start_daemon: StartDaemon
 
 
 def test_on_stop_remove(instance: Instance, start_daemon: StartDaemon) -> None:
-    """With on_stop = "remove" all that is ours goes, and nothing else."""
+    """With on_stop = "remove" all our entries are removed, and no foreign one."""
     instance.register(rb":foreign:M::foreign::/usr/bin/true:")
     daemon = start_daemon(config(handler("one"), handler("two"), top="on_stop = 'remove'"))
     assert daemon.terminate() == 0
@@ -249,7 +249,7 @@ def test_on_stop_remove(instance: Instance, start_daemon: StartDaemon) -> None:
 
 
 def test_undeclared_after_a_restart(instance: Instance, start_daemon: StartDaemon) -> None:
-    """What an earlier, killed daemon registered and the config no longer declares is removed, by the ledger."""
+    """Undeclared entries of an earlier, killed daemon are removed, as the ledger contains them."""
     start_daemon(config(handler("one"), handler("two"))).kill()
     instance.register(rb":foreign:M::foreign::/usr/bin/true:")
     start_daemon(config(handler("two")))
@@ -257,7 +257,7 @@ def test_undeclared_after_a_restart(instance: Instance, start_daemon: StartDaemo
 
 
 def test_lost_ledger(instance: Instance, start_daemon: StartDaemon) -> None:
-    """Without the ledger, entries as declared are adopted, and what is no longer declared counts as foreign."""
+    """Without the ledger, entries as declared are adopted, and undeclared ones count as foreign."""
     first = start_daemon(config(handler("one", flags=""), handler("two")))
     before = instance.inode("one")
     assert first.terminate() == 0

@@ -30,12 +30,12 @@ FLUSH = "status"
 
 
 def wait_for(instance: Instance, *names: str) -> None:
-    """Wait until these stand, and no helper does."""
+    """Wait until exactly these entries stand, without stand-ins."""
     wait_until(lambda: sorted(instance.names()) == sorted(names), what=f"the entries {names}")
 
 
 def wait_seen(daemon: Daemon, *names: str) -> None:
-    """Wait until the daemon has looked at these foreign entries, and has nothing to do."""
+    """Wait until the daemon has these foreign entries in its status, and has converged."""
     seen = {"state": "converged", "foreign": list(names)}
     daemon.wait_status(
         lambda s: s["state"] == "converged" and [f["name"] for f in s["foreign"]] == list(names), str(seen)
@@ -47,7 +47,7 @@ def registrations(instance: Instance, *names: str) -> dict[str, str]:
 
 
 def test_after_a_flush(instance: Instance, start_daemon: StartDaemon) -> None:
-    """They come back as they were, disabled or not, in their order; what restore does not name is gone."""
+    """Restored entries have the same text, state and order as before; entries that restore does not name are gone."""
     daemon = start_daemon(CONFIG)
     for line in (WSL, LATE, b":other:M::other::/usr/bin/true:"):
         instance.register(line)
@@ -57,7 +57,7 @@ def test_after_a_flush(instance: Instance, start_daemon: StartDaemon) -> None:
     for _ in range(3):
         instance.remove(FLUSH)
         wait_for(instance, "ours", "WSLInterop", "WSLInterop-late")
-        # The kernel adds entries enabled: what was disabled is so with the next write.
+        # The kernel adds entries enabled: a disabled one is disabled by the next write.
         wait_until(lambda: registrations(instance, "WSLInterop", "WSLInterop-late") == before, what="as they were")
         names = instance.names()
         assert names.index("WSLInterop-late") < names.index("WSLInterop")
@@ -67,7 +67,7 @@ def test_after_a_flush(instance: Instance, start_daemon: StartDaemon) -> None:
 
 
 def test_not_after_a_removal_by_name(instance: Instance, start_daemon: StartDaemon) -> None:
-    """Whoever removes it meant it: it stays away, also after the next flush."""
+    """An entry that was removed by name is not restored, also not after the next flush."""
     instance.register(WSL)
     daemon = start_daemon(CONFIG)
     instance.remove("WSLInterop")
@@ -80,7 +80,7 @@ def test_not_after_a_removal_by_name(instance: Instance, start_daemon: StartDaem
 
 
 def test_the_only_entry_removed_by_name(instance: Instance, start_daemon: StartDaemon) -> None:
-    """Though nothing is left to tell a removal from a flush, the event does."""
+    """A removal by name of the only entry is distinguished from a flush by its event."""
     instance.register(WSL)
     daemon = start_daemon(ALONE)
     instance.remove("WSLInterop")
@@ -93,7 +93,7 @@ def test_the_only_entry_removed_by_name(instance: Instance, start_daemon: StartD
 
 
 def test_removed_and_flushed_while_nobody_looked(instance: Instance, start_daemon: StartDaemon) -> None:
-    """One that was removed by name right before the flush stays away, the other comes back."""
+    """Of two entries, one removed by name right before a flush, only the other is restored."""
     instance.register(WSL)
     instance.register(LATE)
     daemon = start_daemon(CONFIG)
@@ -107,7 +107,7 @@ def test_removed_and_flushed_while_nobody_looked(instance: Instance, start_daemo
 
 
 def test_across_a_restart(instance: Instance, start_daemon: StartDaemon) -> None:
-    """A flush while no daemon ran is found at the next start; a removal by name is told from it there, too."""
+    """A flush while no daemon ran is found at the next start, and distinguished from a removal by name."""
     instance.register(WSL)
     instance.register(LATE)
     start_daemon(CONFIG).kill()
@@ -121,7 +121,7 @@ def test_across_a_restart(instance: Instance, start_daemon: StartDaemon) -> None
 
 @pytest.mark.usefixtures("private_instances")  # on a host the daemon mounts it itself
 def test_with_a_fresh_instance(instance: Instance, start_daemon: StartDaemon) -> None:
-    """The last unmount takes everybody's entries: these come back, too."""
+    """The last unmount removes all entries: those to restore come back in the new instance."""
     instance.register(WSL)
     daemon = start_daemon(CONFIG)
     before = instance.read("WSLInterop")
@@ -133,7 +133,7 @@ def test_with_a_fresh_instance(instance: Instance, start_daemon: StartDaemon) ->
 
 
 def test_its_owner_may_be_faster(instance: Instance, start_daemon: StartDaemon) -> None:
-    """Who registers it again after his own flush meets no EEXIST, and what he registers then is what counts."""
+    """A program that registers its entry again after its own flush gets no EEXIST, and its new entry is kept."""
     daemon = start_daemon(CONFIG)
     for number in range(20):
         line = b":WSLInterop:M::MZ%d::/usr/bin/env:" % number
@@ -149,7 +149,7 @@ def test_its_owner_may_be_faster(instance: Instance, start_daemon: StartDaemon) 
 
 
 def test_on_its_side_of_ours(instance: Instance, start_daemon: StartDaemon) -> None:
-    """Which of two that take the same file wins is as it was before the flush."""
+    """Of two entries that take the same file, the same one wins as before the flush."""
     instance.register(WSL)
     daemon = start_daemon(CONFIG)
     assert instance.names() == ["ours", "WSLInterop"]
@@ -169,7 +169,7 @@ def wait_seen_shadowed(daemon: Daemon) -> None:
 
 
 def test_one_that_cannot_be_restored(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
-    """F needs its interpreter: without it that is said once, everything else comes back, and later it does."""
+    """An entry with F whose interpreter is missing is logged once; the rest is restored, and it follows later."""
     interpreter = tmp_path / "interpreter"
     interpreter.write_bytes(Path("/usr/bin/true").read_bytes())
     interpreter.chmod(0o755)
@@ -187,7 +187,7 @@ def test_one_that_cannot_be_restored(instance: Instance, start_daemon: StartDaem
 
 
 def test_unmanaged_remove_spares_it(instance: Instance, start_daemon: StartDaemon) -> None:
-    """What is to come back is not taken away."""
+    """With unmanaged = "remove" an entry that restore names is not removed."""
     instance.register(b":mine:M::mine::/usr/bin/true:")
     instance.register(b":theirs:M::theirs::/usr/bin/true:")
     start_daemon('unmanaged = "remove"\nrestore = ["mi?e"]\n' + CONFIG)
@@ -197,7 +197,7 @@ def test_unmanaged_remove_spares_it(instance: Instance, start_daemon: StartDaemo
 
 
 def test_a_flush_in_the_middle_of_a_look(instance: Instance) -> None:
-    """Half of a flush would look as if somebody had removed that half by name: nothing of it is seen."""
+    """A flush during a scan gives an empty result, since half of it would look like removals by name."""
     for number in range(3):
         instance.register(b":e%d:E::e%d::/usr/bin/true:" % (number, number))
     where = Mounted(str(instance.directory), os.stat(instance.directory).st_dev, read_only=False)
@@ -207,7 +207,7 @@ def test_a_flush_in_the_middle_of_a_look(instance: Instance) -> None:
 
 
 class FlushedWhileRead(OpenedInstance):
-    """Everything is flushed after the first entry has been read."""
+    """An instance that is flushed after its first entry has been read."""
 
     def __init__(self, where: Mounted, instance: Instance) -> None:
         super().__init__(where)

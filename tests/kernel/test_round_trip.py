@@ -16,7 +16,7 @@ SETTINGS = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
-# Raw bytes, as the kernel has them; what a directory entry or a line cannot hold is left out.
+# Raw bytes, as in the kernel; bytes that a directory entry or a line cannot contain are left out.
 _names = (
     st.binary(min_size=1, max_size=255)
     .filter(lambda name: not set(name) & set(b"/\0\n"))
@@ -42,7 +42,7 @@ def _magics(draw: st.DrawFn) -> Magic:
     return Magic(magic, mask, draw(st.integers(0, HEAD_SIZE - len(magic))))
 
 
-# With F the kernel opens the interpreter at once, so that has to be there.
+# With F the kernel opens the interpreter at once, so it has to exist.
 _pinning = st.builds(
     Registration,
     st.one_of(_magics(), _extensions),
@@ -60,11 +60,11 @@ _registrations = _pinning | st.builds(
 @SETTINGS
 @given(name=_names, registration=_registrations)
 def test_survives_the_kernel(module_instance: Instance, name: str, registration: Registration) -> None:
-    """What is written to register reads back as the same value, whatever bytes are in it."""
+    """A line written to `register` reads back as the same value, whatever bytes it contains."""
     try:
         line = encode_line(name, registration)
     except FormatError:
-        reject()  # too long, or without a delimiter to use: the unit tests say when
+        reject()  # too long, or without a usable delimiter: the unit tests define when
     assert decode_line(line) == (name, registration)
     module_instance.register(line)
     try:

@@ -1,4 +1,4 @@
-"""``binfmtd sandbox``: whose ids there are in it, as whom the command runs, and in which root tree."""
+"""``binfmtd sandbox``: its user ids, the user of the command, and its root tree."""
 
 import os
 import shlex
@@ -16,7 +16,7 @@ from binfmtd.catalog.program import tiny_program
 
 NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root has users other than itself")
 SUBORDINATE = 100_000
-TREES_OWNER = 30_000  # one that `everybody` has
+TREES_OWNER = 30_000  # an id that `everybody` includes
 TREE = ("proc", "dev", "etc", "sys", "tmp", "usr")
 LINKS = ("bin", "lib", "lib64", "sbin")
 
@@ -25,14 +25,14 @@ Sandbox = Callable[..., Result]
 
 @pytest.fixture
 def everybody() -> Iterator[Instance]:
-    """Yield an instance in whose namespace all users are who they are."""
+    """Yield an instance in whose namespace all users have the same user ids as outside."""
     with Instance(everybody=True) as instance:
         yield instance
 
 
 @pytest.fixture
 def tree() -> Iterator[Path]:
-    """Yield a root tree that everybody may look into, with a program for aarch64; this host's /usr is laid into it."""
+    """Yield a root tree that all users may read, with a program for aarch64, and room for this host's /usr."""
     directory = Path(tempfile.mkdtemp(prefix="tree-"))
     directory.chmod(0o755)
     for name in TREE:
@@ -48,21 +48,21 @@ def tree() -> Iterator[Path]:
 
 
 def sandbox(instance: Instance, *arguments: str, tree: Path | None = None) -> Result:
-    """Run it as root, in an instance that stands for the host's."""
+    """Run `sandbox` as root, in an instance that stands for the host's."""
     command = [*BINFMTD, "sandbox", "--arch", "arm64", *arguments]
     laid = "" if tree is None else f"mount --rbind /usr {tree}/usr && "
     return run(instance.entering(["sh", "-c", f"{laid}exec {shlex.join(command)}"]))
 
 
 def as_user(*arguments: str, before: str = "true") -> Result:
-    """Run it as an ordinary user of a machine of its own, which ``before`` makes ready."""
+    """Run `sandbox` as an ordinary user, in a mount namespace that the script ``before`` prepares."""
     python = unprivileged_python()
     command = ["env", "TMPDIR=/tmp", *python, "-m", "binfmtd", "sandbox", "--arch", "arm64", *arguments]
     return run(["unshare", "--mount", "sh", "-c", f"{before}; cd /; exec {shlex.join(command)}"])
 
 
 def given_ids(tmp_path: Path) -> str:
-    """Give the ordinary user subordinate ids, as useradd does."""
+    """Return a script that gives the ordinary user subordinate ids, as useradd does."""
     file = tmp_path / "sub"
     file.write_text(f"nobody:{SUBORDINATE}:65536\n")
     return f"mount --bind {file} /etc/subuid && mount --bind {file} /etc/subgid"
@@ -72,14 +72,14 @@ IDS = ("--", "sh", "-c", "id -u; cat /proc/self/uid_map")
 
 
 def test_arch(instance: Instance) -> None:
-    """`--arch` says which handlers there are, by any name."""
+    """`--arch` names the handlers, by any of their names."""
     result = sandbox(instance, "--", "ls", MOUNT_POINT)
     assert (result.status, result.stdout.split(), result.stderr) == (0, ["qemu-aarch64", "register", "status"], "")
 
 
 @NEEDS_ROOT
 def test_alone(tmp_path: Path) -> None:
-    """Without subordinate ids there is one user: root, who is the caller outside."""
+    """Without subordinate ids there is only one user: root, which outside is the caller."""
     file = tmp_path / "none"
     file.touch()
     result = as_user(*IDS, before=f"mount --bind {file} /etc/subuid && mount --bind {file} /etc/subgid")
@@ -89,7 +89,7 @@ def test_alone(tmp_path: Path) -> None:
 @NEEDS_ROOT
 @pytest.mark.skipif(shutil.which("newuidmap") is None, reason="newuidmap is not here (Debian: apt-get install uidmap)")
 def test_with_subordinate_ids(tmp_path: Path, tree: Path) -> None:
-    """Where /etc/subuid gives some and newuidmap is there, they follow root's: files of other users can be made."""
+    """With subordinate ids (/etc/subuid, newuidmap) other users follow root, and their files can be made."""
     made = tree / "tmp"
     made.chmod(0o777)
     script = f"cat /proc/self/uid_map; touch {made}/file && chown 5:7 {made}/file"
@@ -101,7 +101,7 @@ def test_with_subordinate_ids(tmp_path: Path, tree: Path) -> None:
 
 @NEEDS_ROOT
 def test_keep_user() -> None:
-    """With `--keep-user` the command is who called, sees the handlers, and has no capability."""
+    """With `--keep-user` the command runs as the caller, with the handlers and without capabilities."""
     result = as_user("--keep-user", "--", "sh", "-c", f"id -u; grep CapEff /proc/self/status; ls {MOUNT_POINT}")
     user, _, capabilities, *entries = result.stdout.split()
     assert (result.status, user, int(capabilities, 16), result.stderr) == (0, "65534", 0, "")
@@ -109,7 +109,7 @@ def test_keep_user() -> None:
 
 
 def test_root(instance: Instance, tree: Path) -> None:
-    """`--root` runs the command in the tree, foreign programs too; /proc, /dev and names are there as a build needs."""
+    """`--root` runs the command in the tree, foreign programs too, with /proc, /dev and resolv.conf as for a build."""
     result = sandbox(instance, "--root", str(tree), "--", "/program", tree=tree)
     assert (result.status, result.stderr) == (42, "")
     script = (
@@ -125,7 +125,7 @@ def test_root(instance: Instance, tree: Path) -> None:
 
 
 def test_root_without_a_command_is_a_shell_in_it(instance: Instance, tree: Path) -> None:
-    """Its /bin/sh, whatever $SHELL is out here; its exit status is ours."""
+    """Without a command the tree's /bin/sh runs, whatever $SHELL is outside, and its exit status is returned."""
     command = shlex.join([*BINFMTD, "sandbox", "--arch", "arm64", "--root", str(tree)])
     laid = f"mount --rbind /usr {tree}/usr && echo 'cd /; /program; exit $?' | SHELL=/none {command}"
     assert run(instance.entering(["sh", "-c", laid])).status == 42
@@ -133,7 +133,7 @@ def test_root_without_a_command_is_a_shell_in_it(instance: Instance, tree: Path)
 
 @NEEDS_ROOT
 def test_a_tree_of_subordinate_ids(everybody: Instance, tree: Path) -> None:
-    """Whose root is a subordinate id, as mmdebstrap makes it: that one is root in there, and may write."""
+    """If a subordinate id owns the tree, as mmdebstrap makes it, that id is root inside, and may write."""
     for path in (tree, *tree.iterdir()):
         os.chown(path, TREES_OWNER, TREES_OWNER, follow_symlinks=False)
     script = "id -u; stat -c %u /program; touch /new; chown 9 /new"
@@ -145,7 +145,7 @@ def test_a_tree_of_subordinate_ids(everybody: Instance, tree: Path) -> None:
 
 @pytest.mark.parametrize("what", ["nothing", "no tree", "a file", "our own"])
 def test_what_is_no_tree(instance: Instance, tmp_path: Path, what: str) -> None:
-    """One error that says what is wanted, before anything is mounted or started."""
+    """A --root that is no root tree is one error, before anything is mounted or started."""
     path = tmp_path / "x"
     if what == "no tree":
         path.mkdir()
@@ -160,7 +160,7 @@ def test_what_is_no_tree(instance: Instance, tmp_path: Path, what: str) -> None:
 
 
 def test_a_resolv_conf_that_leads_elsewhere(instance: Instance, tree: Path) -> None:
-    """A link is left alone, though it may dangle in here."""
+    """A resolv.conf that is a link is left alone, though it may dangle inside."""
     (tree / "etc/resolv.conf").symlink_to("../run/systemd/resolve/stub-resolv.conf")
     result = sandbox(instance, "--root", str(tree), "--", "readlink", "/etc/resolv.conf", tree=tree)
     assert (result.status, result.stdout) == (0, "../run/systemd/resolve/stub-resolv.conf\n")

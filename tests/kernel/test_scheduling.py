@@ -1,4 +1,4 @@
-"""Real-time scheduling of the daemon's loop: where it is allowed, where it is not, and what ends it."""
+"""Real-time scheduling of the daemon's loop: if it is allowed, if it is not, and what ends it."""
 
 import os
 import signal
@@ -26,8 +26,8 @@ interpreter = "/usr/bin/true"
 """
 REAL_TIME = ("--real-time",)
 FIFO = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
-# Prints policy, niceness and slice of the thread that asks, of one that it starts as ours, of a process, and of itself
-# in a block without real-time priority, and after it.
+# Prints policy, niceness and slice: of this thread, of another thread of ours, of a process, and of this thread again,
+# in a block without real-time priority and after it.
 POLICIES = """
 import os, subprocess, sys, threading
 sys.path.insert(0, "tests")
@@ -70,7 +70,7 @@ print(time.thread_time() - began)
 
 @pytest.fixture
 def allowed() -> None:
-    """Skip where this process may not have what is tested."""
+    """Skip if this process may not have real-time priority."""
     with suppress(PermissionError):
         before = os.sched_getscheduler(0)
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
@@ -80,7 +80,7 @@ def allowed() -> None:
 
 
 def python(script: str) -> list[str]:
-    """Run it, and return the lines that it prints."""
+    """Run the script, and return the lines that it prints."""
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
@@ -88,7 +88,7 @@ def python(script: str) -> list[str]:
 
 @pytest.fixture
 def privileged_daemon(instance: Instance, tmp_path: Path, allowed: None) -> Iterator[Daemon]:  # noqa: ARG001
-    """Yield a daemon that may have real-time priority, and has."""
+    """Yield a daemon that may have real-time priority, and has it."""
     with closing(Daemon(instance, tmp_path, CONFIG, REAL_TIME, privileged=True)) as daemon:
         daemon.wait_ready()
         daemon.wait_for_log("real_time")
@@ -96,7 +96,7 @@ def privileged_daemon(instance: Instance, tmp_path: Path, allowed: None) -> Iter
 
 
 def policies(daemon: Daemon) -> list[int]:
-    """Return those of its threads, the loop's first."""
+    """Return the policies of the daemon's threads, the loop's first."""
     threads = [daemon.pid, *(int(name) for name in os.listdir(f"/proc/{daemon.pid}/task") if int(name) != daemon.pid)]
     found = []
     for thread in threads:
@@ -107,7 +107,7 @@ def policies(daemon: Daemon) -> list[int]:
 
 @pytest.mark.usefixtures("allowed")
 def test_only_the_thread_that_asks() -> None:
-    """What it starts is scheduled ordinarily, our threads with the niceness and the slice of the process."""
+    """Only the calling thread gets real-time priority; our other threads have the process's niceness and slice."""
     own = SLICE if kernel_has_slices() else 0
     other, fifo = f"{os.SCHED_OTHER} -3 {own}", f"{os.SCHED_FIFO} -3"
     before, real_time, thread, process, block, after = python(POLICIES)
@@ -118,7 +118,7 @@ def test_only_the_thread_that_asks() -> None:
 
 @pytest.mark.usefixtures("allowed")
 def test_without_real_time_the_signal_ends_the_process() -> None:
-    """The kernel sends SIGXCPU for RLIMIT_CPU as well, and its default is not ours to change."""
+    """Without real-time priority SIGXCPU, which the kernel sends for RLIMIT_CPU as well, keeps its default action."""
     script = """
 import signal
 from binfmtd.daemon.signals import Signals
@@ -131,13 +131,13 @@ signal.raise_signal(signal.SIGXCPU)
 
 @pytest.mark.usefixtures("allowed")
 def test_a_thread_that_never_waits_loses_it() -> None:
-    """A fault keeps a core from all others for a moment only."""
+    """A thread that never waits loses real-time priority after a moment, so a fault does not block a core."""
     (seconds,) = python(HOGS)
     assert LONGEST_REAL_TIME / 2 <= float(seconds) <= LONGEST_REAL_TIME * 2
 
 
 def test_the_loop_alone(privileged_daemon: Daemon, instance: Instance) -> None:
-    """The daemon's other threads have no such priority; and it repairs."""
+    """Only the loop has real-time priority, not the daemon's other threads, and not during a pass."""
     wait_until(lambda: policies(privileged_daemon)[0] == FIFO, what="the loop, when it waits")  # but not in a pass
     _, *others = policies(privileged_daemon)
     assert others
@@ -148,7 +148,7 @@ def test_the_loop_alone(privileged_daemon: Daemon, instance: Instance) -> None:
 
 
 def test_after_sigxcpu(privileged_daemon: Daemon, instance: Instance) -> None:
-    """The kernel sends it to a thread that never waits: the daemon goes on with ordinary priority, and logs that."""
+    """After SIGXCPU, as the kernel sends it to a thread that never waits, the daemon has ordinary priority."""
     wait_until(lambda: policies(privileged_daemon)[0] == FIFO, what="the loop, when it waits")
     os.kill(privileged_daemon.pid, signal.SIGXCPU)
     assert "RLIMIT_RTTIME" in privileged_daemon.wait_for_log("real_time_ended")["reason"]
@@ -158,7 +158,7 @@ def test_after_sigxcpu(privileged_daemon: Daemon, instance: Instance) -> None:
 
 
 def test_not_allowed(start_daemon: StartDaemon, instance: Instance) -> None:
-    """The daemon does without, and the log says how to allow it."""
+    """Without the permission the daemon runs with ordinary priority, and the log has the remedy."""
     if instance.lent:
         pytest.skip("root of this machine may have real-time priority; elsewhere the daemon is in a user namespace")
     daemon = start_daemon(CONFIG, REAL_TIME)
@@ -170,7 +170,7 @@ def test_not_allowed(start_daemon: StartDaemon, instance: Instance) -> None:
 
 
 def test_not_asked_for(start_daemon: StartDaemon) -> None:
-    """Without the option nothing is tried, and nothing said."""
+    """Without the option nothing is tried, and nothing is logged."""
     daemon = start_daemon(CONFIG)
     assert policies(daemon)[0] == os.SCHED_OTHER
     assert [line for line in daemon.logs() if line["event"].startswith("real_time")] == []

@@ -51,7 +51,7 @@ def seal_is(daemon: Daemon, state: str) -> dict[str, str]:
 
 
 def unsealed_by(daemon: Daemon, reason: str) -> None:
-    """Wait until the status names the process; before, it says that there is one."""
+    """Wait until the status names the process; before that, it has the fact alone."""
     daemon.wait_status(lambda s: s["seal"] == {"state": "unsealed", "reason": reason}, reason)
 
 
@@ -70,7 +70,7 @@ def cli(instance: Instance, tmp_path: Path) -> Cli:
 
 
 def test_no_program_can_write(instance: Instance, start_daemon: StartDaemon) -> None:
-    """From READY=1 on, through any mount; programs run, and no event reaches the daemon."""
+    """From READY=1 on no program can change entries through any mount; programs run, and no repair is needed."""
     daemon = start_daemon(SEALED)
     inodes = instance.all_inodes()
     assert seal_is(daemon, "sealed") == {"state": "sealed", "reason": ""}
@@ -91,7 +91,7 @@ def test_no_program_can_write(instance: Instance, start_daemon: StartDaemon) -> 
 
 
 def test_the_daemon_writes(instance: Instance, start_daemon: StartDaemon) -> None:
-    """A reload registers and removes; the seal is closed before and afterwards."""
+    """A reload registers and removes entries of a sealed instance, which is sealed before and afterwards."""
     daemon = start_daemon(SEALED)
     daemon.config.write_text(SEALED + HANDLER.replace("one", "two"))
     daemon.reload()
@@ -102,13 +102,13 @@ def test_the_daemon_writes(instance: Instance, start_daemon: StartDaemon) -> Non
 
 
 def test_the_last_unmount_loses_nothing(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
-    """The daemon holds the instance, and mounts it again."""
+    """After the last unmount no entry is lost: the daemon holds the instance, and mounts it again."""
     assert instance.shell("mount -t tmpfs t /mnt && mkdir /mnt/b && mount -t binfmt_misc b /mnt/b").returncode == 0
     start_daemon(SEALED, ("--mount", "/mnt/b", "--own-instance"))
     program = install(tmp_path / "program", b"\0one")
     inodes = instance.all_inodes()
     assert instance.shell(f"umount {MOUNT_POINT}").returncode == 0
-    # The mount table has changed, so the daemon looks at the other mount for a moment, which is busy then.
+    # The mount table has changed, so the daemon reads the other mount for a moment, which is busy then.
     wait_until(lambda: instance.shell("umount /mnt/b").returncode == 0, what="the last unmount")
     assert instance.run([str(program)]).returncode == 0
     instance.directory = Path(f"/proc/{instance.pid}/root/mnt/b")
@@ -118,7 +118,7 @@ def test_the_last_unmount_loses_nothing(instance: Instance, start_daemon: StartD
 
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_remounted_writable(instance: Instance, start_daemon: StartDaemon, elsewhere: bool) -> None:
-    """Another program opens it and changes an entry: that is repaired, reported, and it is sealed again."""
+    """If another program unseals the instance and changes an entry, that is repaired, reported, and sealed again."""
     daemon = start_daemon(SEALED)
     remount(instance, "rw", elsewhere=elsewhere)
     if elsewhere:  # no event reports the remount: the first write does
@@ -135,7 +135,7 @@ def test_remounted_writable(instance: Instance, start_daemon: StartDaemon, elsew
 
 
 def test_a_writer_that_stays_open(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
-    """The seal cannot be closed: the status names the process; what drifts is repaired; it closes with the file."""
+    """While a process has a file open for writing, the status names it, and drift is repaired; then it is sealed."""
     remount(instance, "rw")
     register = os.open(instance.path("register"), os.O_WRONLY)
     writer = instance.popen(["cat"], stdin=subprocess.PIPE, stdout=register)
@@ -155,7 +155,11 @@ def test_a_writer_that_stays_open(instance: Instance, start_daemon: StartDaemon,
 
 
 def test_a_writer_that_the_daemon_may_not_look_at(instance: Instance, start_daemon: StartDaemon) -> None:
-    """A process outside of the daemon's user namespace; on a host, one with more capabilities than the unit has."""
+    """A writer that the daemon may not examine is reported as such.
+
+    Here it is outside of the daemon's user namespace; on a host it is a process with more capabilities than the unit
+    has.
+    """
     remount(instance, "rw")
     with open_for_writing(instance):
         daemon = start_daemon(SEALED)
@@ -164,7 +168,7 @@ def test_a_writer_that_the_daemon_may_not_look_at(instance: Instance, start_daem
 
 
 def test_pause_opens_it(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
-    """For any pause, when `pause` returns; `resume` repairs and seals."""
+    """Any pause unseals the instance before `pause` returns; `resume` repairs and seals."""
     daemon = start_daemon(SEALED)
     cli.state_directory = daemon.state_directory
     assert "every program can change entries" in cli("pause", "one").stdout
@@ -179,7 +183,7 @@ def test_pause_opens_it(instance: Instance, start_daemon: StartDaemon, cli: Cli)
 
 
 def test_a_pause_that_ends_by_itself(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
-    """The seal is closed then."""
+    """At the end of a timed pause the instance is sealed."""
     daemon = start_daemon(SEALED)
     cli.state_directory = daemon.state_directory
     assert cli("pause", "--for", "1s").status == 0
@@ -189,7 +193,7 @@ def test_a_pause_that_ends_by_itself(instance: Instance, start_daemon: StartDaem
 
 @pytest.mark.parametrize("end", ["kill", "terminate"])
 def test_it_outlives_the_daemon(instance: Instance, start_daemon: StartDaemon, end: str) -> None:
-    """After a crash and after a stop; the next daemon writes through it."""
+    """The seal stays after a crash and after a stop; the next daemon writes nevertheless."""
     daemon = start_daemon(SEALED)
     getattr(daemon, end)()
     assert read_only(instance)
@@ -220,7 +224,7 @@ def test_on_stop_remove_opens_it(instance: Instance, start_daemon: StartDaemon) 
 
 
 def test_sealed_by_another_process(instance: Instance, start_daemon: StartDaemon) -> None:
-    """A daemon without the key is content while nothing has to be written, says who could open it, and waits."""
+    """Without the key a foreign seal is no problem until a write is needed; then the status has the remedy."""
     start_daemon(CONFIG, directory="before").terminate()
     remount(instance, "ro")
     daemon = start_daemon(CONFIG, directory="before")
@@ -242,7 +246,7 @@ def test_sealed_by_another_process(instance: Instance, start_daemon: StartDaemon
 
 
 def test_a_start_beside_a_seal(instance: Instance, start_daemon: StartDaemon) -> None:
-    """A handler is missing, and the daemon cannot register it: it is ready all the same, and degraded."""
+    """A daemon that cannot register a missing handler because of a foreign seal is ready, and degraded."""
     start_daemon(CONFIG).terminate()
     remount(instance, "ro")
     daemon = start_daemon(CONFIG + HANDLER.replace("one", "two"), directory="another")
@@ -255,7 +259,7 @@ def test_a_start_beside_a_seal(instance: Instance, start_daemon: StartDaemon) ->
 
 
 def test_without_the_capability(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
-    """One clear error; everything else works."""
+    """Without CAP_SYS_ADMIN there is one clear error, and everything else works."""
     python = install(tmp_path / "python", f'#!/bin/sh\nexec {" ".join(WITHOUT)} {sys.executable} "$@"\n'.encode())
     daemon = start_daemon(SEALED, python=str(python))
     seal = seal_is(daemon, "impossible")
@@ -268,7 +272,7 @@ def test_without_the_capability(instance: Instance, start_daemon: StartDaemon, t
 
 
 def test_a_mount_that_is_bound_read_only(instance: Instance, start_daemon: StartDaemon) -> None:
-    """The daemon can neither write through it nor tell from it if the superblock is read-only: it says so."""
+    """With a mount that is bound read-only sealing is impossible, and the status has the reason."""
     assert instance.shell(f"mount --bind {MOUNT_POINT} /mnt && mount -o remount,bind,ro /mnt").returncode == 0
     daemon = start_daemon(SEALED, ("--mount", "/mnt"), ready=False)
     assert "bind binfmt_misc writable" in seal_is(daemon, "impossible")["reason"]
@@ -285,7 +289,7 @@ for line in sys.stdin:
 
 
 def test_a_writer_that_flushes_again_and_again(instance: Instance, start_daemon: StartDaemon) -> None:
-    """Each is repaired, the log says once that it cannot be sealed, and the status follows at the end."""
+    """Repeated flushes by a process with an open file are repaired, and logged once as unsealed; then it is sealed."""
     remount(instance, "rw")
     command = [sys.executable, "-c", FLUSH_AND_HOLD, MOUNT_POINT]
     writer = instance.popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -309,7 +313,7 @@ def registered_anew(instance: Instance, before: int) -> bool:
 
 
 def test_remounted_read_only_by_an_administrator(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
-    """`mount -o remount,ro` makes the mount read-only as well: the daemon makes that writable, also for a pause."""
+    """After `mount -o remount,ro`, which changes the mount as well, the daemon makes the mount writable again."""
     daemon = start_daemon(SEALED)
     cli.state_directory = daemon.state_directory
     remount(instance, "ro")
@@ -331,7 +335,7 @@ def mount_read_only(instance: Instance) -> bool:
 
 
 def test_opened_while_it_is_mounted_nowhere(instance: Instance, start_daemon: StartDaemon) -> None:
-    """The daemon holds it, and opens it there when the config says so."""
+    """If the instance is mounted nowhere, a reload without `sealed` unseals it through the daemon's own mount."""
     daemon = start_daemon(SEALED)
     assert instance.shell(f"umount {MOUNT_POINT}").returncode == 0
     if not instance.lent:  # else the daemon mounts it again, which it does in no user namespace
@@ -342,7 +346,7 @@ def test_opened_while_it_is_mounted_nowhere(instance: Instance, start_daemon: St
 
 
 def test_a_daemon_in_a_child_user_namespace(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
-    """It may not seal its parent's instance: it says so once, and does not try again and again."""
+    """In a child user namespace, which may not seal its parent's instance, this is logged once and not retried."""
     inner = f'#!/bin/sh\nexec unshare --user --map-root-user --mount {sys.executable} "$@"\n'
     daemon = start_daemon(SEALED, python=str(install(tmp_path / "python", inner.encode())), ready=False)
     assert "CAP_SYS_ADMIN" in seal_is(daemon, "impossible")["reason"]
@@ -359,7 +363,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def test_two_daemons_that_seal(instance: Instance, start_daemon: StartDaemon) -> None:
-    """Each writes through the other's seal."""
+    """Each of two daemons writes although the other has sealed the instance."""
     one, two = start_daemon(SEALED), start_daemon(SEALED, directory="two")
     for number, daemon in enumerate((one, two, one, two)):
         name = f"extra-{number}"
@@ -370,7 +374,7 @@ def test_two_daemons_that_seal(instance: Instance, start_daemon: StartDaemon) ->
 
 
 def test_repairs_cost_little_while_it_is_opened_in_a_loop(instance: Instance, start_daemon: StartDaemon) -> None:
-    """A program that remounts it again and again: the log says so once a minute."""
+    """A program that unseals the instance in a loop is logged once a minute."""
     daemon = start_daemon(SEALED)
     end = time.monotonic() + 2
     while time.monotonic() < end:
@@ -379,19 +383,22 @@ def test_repairs_cost_little_while_it_is_opened_in_a_loop(instance: Instance, st
     assert len(daemon.logs("unsealed", level="warning")) == 1
 
 
-# What commands say beside a sealed instance without a daemon
+# Output of commands with a sealed instance and without a daemon
 
 
 @pytest.fixture
 def sealed_alone(instance: Instance, start_daemon: StartDaemon) -> Instance:
-    """Return an instance that a daemon has sealed, and left."""
+    """Return an instance that a daemon has sealed before its end."""
     start_daemon(SEALED).terminate()
     assert read_only(instance)
     return instance
 
 
 def test_apply_beside_a_seal(sealed_alone: Instance, cli: Cli) -> None:
-    """Exit status 0 if all is as declared, else 1 and what to do; `sealed = false` opens it, `true` writes through."""
+    """With a sealed instance `apply` gives 0 if all is as declared, else 1 and the remedy.
+
+    `sealed = false` unseals it; `sealed = true` registers nevertheless.
+    """
     done = cli("apply", config=CONFIG)
     assert (done.status, done.stdout) == (0, "nothing to do\n")
     two = HANDLER.replace("one", "two")
@@ -411,7 +418,7 @@ def test_apply_beside_a_seal(sealed_alone: Instance, cli: Cli) -> None:
 
 @pytest.mark.usefixtures("sealed_alone")
 def test_apply_that_may_not_open_it(cli: Cli) -> None:
-    """It says which capability it takes."""
+    """Without the capability `apply` names it."""
     cli.config.write_text("sealed = false\n" + CONFIG.replace("/true", "/false"))
     done = run(without_capability(cli.command("apply", "--config", str(cli.config))))
     assert done.status == 1
@@ -421,7 +428,7 @@ def test_apply_that_may_not_open_it(cli: Cli) -> None:
 
 @pytest.mark.usefixtures("sealed_alone")
 def test_plan_and_explain_say_that_it_is_sealed(cli: Cli, tmp_path: Path) -> None:
-    """Where they say that something is to be registered."""
+    """`plan` and `explain` report the seal if an entry has to be registered."""
     assert "sealed" not in cli("plan", config=CONFIG).stderr
     two = CONFIG + HANDLER.replace("one", "two")
     assert "is sealed" in cli("plan", config=two).stderr
@@ -434,7 +441,7 @@ def test_plan_and_explain_say_that_it_is_sealed(cli: Cli, tmp_path: Path) -> Non
 
 
 def test_check(cli: Cli) -> None:
-    """A root without the capability is told so, with exit status 78; else nothing is said."""
+    """Root without the capability gets an error and status 78; otherwise there is no message."""
     assert cli("check", config=SEALED).stderr == ""
     done = run(without_capability(cli.command("check", "--config", str(cli.config))))
     assert done.status == 78

@@ -30,12 +30,12 @@ interpreter = "/usr/bin/true"
 
 
 def order(instance: Instance) -> list[str]:
-    """Return the entries that could take the same file, as the kernel asks them."""
+    """Return the entries that could take the same file, in the order in which the kernel tries them."""
     return [name for name in instance.all_names() if "other" not in name]
 
 
 def test_the_higher_priority_is_newer(instance: Instance, start_daemon: StartDaemon) -> None:
-    """Of two that take the same file the one with the higher priority stands above, after every repair."""
+    """Of two entries that take the same file the one with the higher priority is newer, after every repair."""
     daemon = start_daemon(CONFIG)
     assert order(instance) == ["high", "low"]
     for name in ("low", "high", "low"):
@@ -47,13 +47,13 @@ def test_the_higher_priority_is_newer(instance: Instance, start_daemon: StartDae
 
 
 def daemon_has_settled(instance: Instance, daemon: Daemon) -> None:
-    """Wait for all three, without helpers."""
+    """Wait for all three proper entries, without stand-ins."""
     wait_until(lambda: sorted(instance.all_names()) == ["high", "low", "other"], what="three proper entries")
     daemon.wait_converged()
 
 
 def test_no_stand_in_above_a_higher_one(instance: Instance, start_daemon: StartDaemon) -> None:
-    """The newest entry wins, so a stand-in for the lower must not be registered above the higher."""
+    """A lower handler gets no stand-in above a higher one, since the newest entry wins."""
     start_daemon("settle = '200ms'\n" + CONFIG)
     with DirectoryWatch(instance.directory, IN_MODIFY | IN_CLOSE_WRITE) as watch:
         instance.remove("low")
@@ -66,7 +66,7 @@ def test_no_stand_in_above_a_higher_one(instance: Instance, start_daemon: StartD
 
 
 def test_out_of_order(instance: Instance, start_daemon: StartDaemon) -> None:
-    """An order that somebody has turned round is mended by registering one entry again."""
+    """A reversed order is repaired by registering one entry again."""
     daemon = start_daemon(CONFIG)
     daemon.process.send_signal(19)
     instance.remove("low")
@@ -81,7 +81,7 @@ def test_out_of_order(instance: Instance, start_daemon: StartDaemon) -> None:
 
 
 def test_left_over_stand_ins_go(instance: Instance, start_daemon: StartDaemon) -> None:
-    """After a crash, stand-ins of what is in order, and of what nobody declares, are removed; they are not foreign."""
+    """After a crash, stand-ins without a drift or without a handler are removed, and never count as foreign."""
     instance.register(rb":.binfmtd~gone:M::gone::/usr/bin/true:")
     instance.register(rb":.binfmtd~other:M::\x00other::/usr/bin/false:")
     daemon = start_daemon(CONFIG)
@@ -90,7 +90,7 @@ def test_left_over_stand_ins_go(instance: Instance, start_daemon: StartDaemon) -
 
 
 def test_someone_who_registers_again_is_not_in_our_way(instance: Instance, start_daemon: StartDaemon) -> None:
-    """Remove and register, as systemd-binfmt and update-binfmts do it, never meets EEXIST."""
+    """A program that removes and registers, as systemd-binfmt and update-binfmts do, never gets EEXIST."""
     daemon = start_daemon(CONFIG)
     for _ in range(100):
         instance.remove("other")
@@ -100,9 +100,9 @@ def test_someone_who_registers_again_is_not_in_our_way(instance: Instance, start
 
 
 def test_something_newer_above_the_stand_in(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
-    """Another program removes our entry and later registers its own under the name: the stand-in serves all the same.
+    """If another program removes our entry and later registers its own under the name, the stand-in serves.
 
-    It is put on top again at once, and what the program registered is there for as long as `settle` says.
+    It is put on top again at once; the other program's entry stays until `settle` is over.
     """
     program = tmp_path / "program"
     program.write_bytes(b"\x00other")
@@ -125,7 +125,7 @@ def test_something_newer_above_the_stand_in(instance: Instance, start_daemon: St
 
 
 def test_a_busy_writer_cannot_keep_the_proper_entry_away(instance: Instance, start_daemon: StartDaemon) -> None:
-    """However loud it is: at the latest one second after the drift, the proper entry is registered all the same."""
+    """At the latest one second after the drift the proper entry is registered, however many writes there are."""
     start_daemon(CONFIG)
     instance.remove("other")
     deadline = deadline_in(10)
@@ -142,7 +142,7 @@ def states(daemon: Daemon) -> dict[str, str]:
 
 
 def test_contention(instance: Instance, start_daemon: StartDaemon) -> None:
-    """Somebody who removes an entry each time gets slower and slower answers, said once; the others do not suffer."""
+    """A process that removes an entry each time is answered ever more slowly, and logged once; the rest is not."""
     daemon = start_daemon(CONFIG)
     while not daemon.logs("contention_started"):
         wait_until(lambda: "other" in instance.all_names(), what="one more repair")
@@ -161,7 +161,7 @@ def test_contention(instance: Instance, start_daemon: StartDaemon) -> None:
 
 
 def test_what_belongs_below_it_is_repaired_during_contention(instance: Instance, start_daemon: StartDaemon) -> None:
-    """And does not come to lie above the stand-in that serves meanwhile."""
+    """A lower handler is repaired during contention of a higher one, below the stand-in that serves meanwhile."""
     daemon = start_daemon(CONFIG)
     for _ in range(13):
         wait_until(lambda: "high" in instance.all_names(), what="one more repair")
@@ -176,7 +176,7 @@ def test_what_belongs_below_it_is_repaired_during_contention(instance: Instance,
 
 
 def test_somebody_who_removes_stand_ins(instance: Instance, start_daemon: StartDaemon) -> None:
-    """What serves is put back at once; whoever goes on with that is backed off from as well."""
+    """A removed stand-in is registered again at once; continued removals are contention as well."""
     daemon = start_daemon("settle = '1s'\n" + CONFIG)
     helper = stand_in_name("other")
     instance.remove("other")

@@ -1,4 +1,4 @@
-"""``make uninstall`` on a running system: nothing runs on with its files gone."""
+"""``make uninstall`` on a running system leaves no daemon without its files."""
 
 import os
 import subprocess
@@ -31,13 +31,13 @@ def prefix(tmp_path: Path) -> Path:
 
 def uninstall(prefix: Path, **environment: str) -> Result:
     command = ["make", "-s", "-C", str(CHECKOUT), "uninstall", f"PREFIX={prefix}", f"PACKAGES={prefix}/packages"]
-    # Of a make that runs these tests nothing is passed on.
+    # No variables of the make that runs these tests.
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
     return run(command, env=kept | environment, stdin=subprocess.DEVNULL)
 
 
 def test_a_daemon_runs(start_daemon: StartDaemon, prefix: Path) -> None:
-    """It refuses, and takes nothing away; when that has ended it does."""
+    """While a daemon runs, uninstall refuses and removes nothing; after its end it succeeds."""
     daemon = start_daemon("architectures = []\n")
     refused = uninstall(prefix)
     assert refused.status != 0
@@ -50,7 +50,7 @@ def test_a_daemon_runs(start_daemon: StartDaemon, prefix: Path) -> None:
 
 
 def test_the_service_is_stopped(prefix: Path, tmp_path: Path) -> None:
-    """Units that systemd has from there are stopped and disabled first, and that is said; others are left alone."""
+    """Units that systemd loaded from the prefix are stopped and disabled first, with a message; other units are not."""
     log = tmp_path / "log"
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/systemctl").write_text(SYSTEMCTL.format(log=log, units=prefix / "lib/systemd/system"))

@@ -1,4 +1,4 @@
-"""The package's files are replaced while the daemon runs, as any upgrade does it."""
+"""The daemon goes on while the package's files are replaced, as in an upgrade."""
 
 import importlib.metadata
 import shutil
@@ -16,7 +16,7 @@ from support.waiting import wait_until
 
 from binfmtd.daemon.preload import REMEDY
 
-# Everything that it needs at run time, on some version of Python; with `python -S` there is no other place to find it.
+# All run-time dependencies on some version of Python; with `python -S` there is no other place to find them.
 DISTRIBUTIONS = (
     *("pyinotify", "pyasyncore", "structlog", "prometheus_client"),
     *("pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection"),
@@ -27,7 +27,7 @@ NO_ARCHITECTURE = "architectures = []\n"
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """Return a directory with a copy of the package and of all that it imports but the standard library."""
+    """Return a directory with a copy of the package and of all its dependencies except the standard library."""
     tree = tmp_path / "tree"
     shutil.copytree(CHECKOUT / "binfmtd", tree / "binfmtd", ignore=shutil.ignore_patterns("__pycache__"))
     for name in DISTRIBUTIONS:
@@ -44,7 +44,7 @@ StartFromTree = Callable[[str | None], Daemon]
 
 @pytest.fixture
 def start_from_tree(instance: Instance, tree: Path, tmp_path: Path) -> Iterator[StartFromTree]:
-    """Yield what starts a daemon that has its modules from the tree, and moves that away once it is ready."""
+    """Yield a function that starts a daemon with its modules from the tree, and moves the tree away when ready."""
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nexec {sys.executable} -S -P "$@"\n')
     python.chmod(0o755)
@@ -84,7 +84,7 @@ def reloaded(cli: Cli, daemon: Daemon, config: str) -> None:
 
 
 def test_all_that_a_daemon_does(instance: Instance, start_from_tree: StartFromTree, cli: Cli, tmp_path: Path) -> None:
-    """Reloads with every table, good and bad, repairs, pauses, probes, mounts and the end take no file any more."""
+    """Reloads with every table, repairs, pauses, probes, mounts and the end load no file of the package any more."""
     daemon = start_from_tree(NO_ARCHITECTURE)
     reloaded(cli, daemon, NO_ARCHITECTURE + HANDLER.format("one"))
 
@@ -99,7 +99,7 @@ def test_all_that_a_daemon_does(instance: Instance, start_from_tree: StartFromTr
     textfile, labels = tmp_path / "binfmtd.prom", tmp_path / "labels"
     config = f"architectures = ['arm', 's390x']\ninclude = ['{tmp_path}/rules']\nprobe = 'after-repair'\n"
     config += emulators + f"[metrics]\nlisten = '127.0.0.1:{free_port()}'\ntextfile = '{textfile}'\n"
-    config += f"[labels]\nfile = '{labels}'\n" + HANDLER.format("l" + "o" * 249)  # its stand-in's name takes a hash
+    config += f"[labels]\nfile = '{labels}'\n" + HANDLER.format("l" + "o" * 249)  # its stand-in's name has a hash
     config += HANDLER.format("two")
     reloaded(cli, daemon, config)
     assert {"included", "two", "qemu-arm", "qemu-s390x"} <= set(instance.names())
@@ -115,7 +115,7 @@ def test_all_that_a_daemon_does(instance: Instance, start_from_tree: StartFromTr
     daemon.wait_status(lambda status: status["repairs"] > 4, "the repair of a flush")
     assert cli("pause", "two").status == 0
     assert cli("resume").status == 0
-    daemon.wait_for_log("probed")  # by another process, which finds what is installed by then
+    daemon.wait_for_log("probed")  # by another process, which uses the package that is installed by then
     instance.run(["umount", MOUNT_POINT], check=True)
     daemon.wait_for_log("trouble")
     instance.run(["mount", "-t", "binfmt_misc", "binfmt_misc", MOUNT_POINT], check=True)
@@ -129,10 +129,10 @@ def test_all_that_a_daemon_does(instance: Instance, start_from_tree: StartFromTr
 def test_a_reload_that_needs_a_missing_module(
     instance: Instance, start_from_tree: StartFromTree, cli: Cli, tree: Path
 ) -> None:
-    """It is rejected in a line that asks for a restart, and the daemon goes on."""
+    """A reload that needs a missing module is rejected with a request to restart, and the daemon goes on."""
     (tree / "binfmtd/config/parse.py").unlink()
     instance.shell("mount -t tmpfs -o mode=755 tmpfs /etc; mkdir /etc/binfmtd", check=True)
-    daemon = start_from_tree(None)  # without a config file, which nothing but this module can read
+    daemon = start_from_tree(None)  # without a config file, which only this module can read
     assert daemon.wait_for_log("restart_needed")["reason"].startswith("No module named 'binfmtd.config.parse': ")
     instance.shell("echo 'architectures = []' >/etc/binfmtd/binfmtd.toml", check=True)
     result = cli("reload")
@@ -146,7 +146,7 @@ def test_a_reload_that_needs_a_missing_module(
 
 
 def test_a_repair_that_needs_a_missing_module(instance: Instance, start_from_tree: StartFromTree, tree: Path) -> None:
-    """A line asks for a restart, and the daemon goes on with what needs no such module."""
+    """If a repair needs a missing module, a log line asks for a restart, and everything else goes on."""
     for missing in ("daemon/http_server.py", "kernel/syscalls.py"):
         (tree / "binfmtd" / missing).unlink()
     daemon = start_from_tree(NO_ARCHITECTURE + HANDLER.format("one"))
@@ -155,7 +155,7 @@ def test_a_repair_that_needs_a_missing_module(instance: Instance, start_from_tre
     )
     daemon.reload()
     assert "restart the daemon" in daemon.wait_for_log("metrics_failed")["reason"]
-    instance.run(["umount", MOUNT_POINT], check=True)  # to mount it takes the other one
+    instance.run(["umount", MOUNT_POINT], check=True)  # mounting needs the other module
     daemon.wait_for_log("restart_needed", reason=f"No module named 'binfmtd.kernel.syscalls': {REMEDY}")
     instance.run(["mount", "-t", "binfmt_misc", "binfmt_misc", MOUNT_POINT], check=True)
     wait_until(lambda: instance.names() == ["one"], what="a repair")

@@ -14,18 +14,18 @@ NAMES = ("one", "two", "three", "four", "five")
 
 
 def line(name: str) -> bytes:
-    """Make the line that registers an entry of this name."""
+    """Return the line that registers an entry of this name."""
     return rf":{name}:M::\x00{name}::/usr/bin/true:".encode()
 
 
 def mounted(instance: Instance) -> Mounted:
-    """Tell the daemon's code where the instance is."""
+    """Return the instance's mount for the daemon's code."""
     return Mounted(str(instance.directory), os.stat(instance.directory).st_dev, read_only=False)
 
 
 @pytest.mark.parametrize("there", [(), ("one",), ("two",), ("three", "four"), ("five",), NAMES])
 def test_each_line_has_its_own_outcome(instance: Instance, there: tuple[str, ...]) -> None:
-    """What the kernel refuses stops no other line, whichever it is."""
+    """Each line has its own result: a line that the kernel refuses stops no other line."""
     for name in there:
         instance.register(line(name))
     with Opened(mounted(instance)) as opened:
@@ -41,7 +41,7 @@ def test_each_line_has_its_own_outcome(instance: Instance, there: tuple[str, ...
 
 
 def test_more_lines_than_one_system_call_takes(instance: Instance) -> None:
-    """writev(2) takes 1,024 buffers at most."""
+    """More lines than the 1,024 buffers of one writev(2) are all registered."""
     names = [f"e{number}" for number in range(2_100)]
     with Opened(mounted(instance)) as opened:
         assert set(Writer(opened).register(map(line, names))) == {None}
@@ -49,7 +49,7 @@ def test_more_lines_than_one_system_call_takes(instance: Instance) -> None:
 
 
 def test_by_path(instance: Instance) -> None:
-    """The instance need not be opened; a path that leads to another file system has no file of that name."""
+    """The instance need not be opened; a path on another file system raises FileNotFoundError."""
     there = mounted(instance)
     assert Writer(there).register([line("one")]) == [None]
     with pytest.raises(FileNotFoundError):

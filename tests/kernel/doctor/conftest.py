@@ -1,4 +1,4 @@
-"""A doctor, and what there is for it to find."""
+"""Fixtures for the tests of `binfmtd doctor`: the doctor, interpreters, and a daemon."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def doctor(instance: Instance, tmp_path: Path) -> Doctor:
 
 @pytest.fixture
 def static(tmp_path: Path) -> Path:
-    """Return an interpreter that needs nothing else."""
+    """Return an interpreter that is a static program."""
     return install(tmp_path / "static", exits_with(7))
 
 
@@ -29,7 +29,7 @@ def emulator() -> Path:
 
 @pytest.fixture
 def kept(doctor: Doctor, start_daemon: StartDaemon, static: Path) -> tuple[Doctor, Daemon]:
-    """Return a doctor beside a daemon that has converged."""
+    """Return a doctor and a daemon that has converged."""
     daemon = start_daemon(ONE.format(static))
     doctor.state_directory = daemon.state_directory
     return doctor, daemon

@@ -1,4 +1,4 @@
-"""What may be wrong with an entry: each fault is made, found, and ended by the remedy that is shown for it."""
+"""`doctor` finds each fault that an entry can have, and the remedy that it shows ends the fault."""
 
 import os
 import sys
@@ -17,19 +17,19 @@ from binfmtd.model.match import Extension, Magic
 
 
 def test_switched_off(doctor: Doctor, static: Path) -> None:
-    """The whole instance off: a failure."""
+    """An instance that is switched off as a whole is a failure."""
     doctor.register("one", Extension("one"), static)
     doctor.instance.write("status", b"0")
     ends(doctor, "switched_off", "failure")
 
 
 def test_nothing_registered(doctor: Doctor, static: Path) -> None:
-    """No entry at all: a warning."""
+    """An instance without any entry is a warning."""
     ends(doctor, "none", "warning", ONE.format(static))
 
 
 def test_disabled(doctor: Doctor, static: Path) -> None:
-    """A disabled entry is a warning, unless the config wants it so."""
+    """A disabled entry is a warning, unless the config declares it disabled."""
     doctor.register("one", Extension("one"), static)
     doctor.instance.write("one", b"0")
     wanted = "architectures = []\n[handlers.one]\nextension = 'one'\ninterpreter = '/x'\nenabled = false\n"
@@ -38,14 +38,14 @@ def test_disabled(doctor: Doctor, static: Path) -> None:
 
 
 def test_no_f(doctor: Doctor, static: Path) -> None:
-    """An entry without F whose interpreter could have it: the remedy registers the same with F."""
+    """An entry without F whose interpreter could have it is a warning; the remedy registers it again with F."""
     doctor.register("a 'b'", Extension("one"), static, "P")
     ends(doctor, "no_f", "warning")
     assert f"interpreter {static}\nflags: PF\nextension .one\n" in doctor.instance.read("a 'b'")
 
 
 def test_no_f_of_an_emulator(doctor: Doctor, emulator: Path) -> None:
-    """Of an architecture's entry, whatever its name: the remedy has binfmtd's own in its place."""
+    """The remedy for an architecture's entry without F replaces it, whatever its name, by binfmtd's own entry."""
     doctor.register("odd", match_of(FOREIGN), emulator, "")
     found = doctor.found("entries", "no_f")
     assert found["level"] == "warning"
@@ -55,7 +55,7 @@ def test_no_f_of_an_emulator(doctor: Doctor, emulator: Path) -> None:
 
 
 def test_no_f_by_the_config(doctor: Doctor, static: Path, tmp_path: Path) -> None:
-    """If the config has it so, the remedy is a line of the config, which works."""
+    """If the config leaves out F, the remedy is a line of the config, and that line ends the finding."""
     config = ONE.format(static).replace("flags = 'F'", "flags = ''")
     assert doctor("apply", config=config).status == 0
     found = doctor.found("entries", "no_f", config=config)
@@ -66,7 +66,7 @@ def test_no_f_by_the_config(doctor: Doctor, static: Path, tmp_path: Path) -> Non
 
 
 def test_dynamic(doctor: Doctor) -> None:
-    """A dynamic interpreter under F: a warning that names what it needs."""
+    """A dynamic interpreter under F is a warning that names the loader which it needs."""
     doctor.register("one", Extension("one"), "/usr/bin/true")
     found = ends(doctor, "dynamic", "warning")
     assert "/usr/bin/true is not a static program" in found["text"]
@@ -74,7 +74,7 @@ def test_dynamic(doctor: Doctor) -> None:
 
 
 def test_a_dynamic_emulator(doctor: Doctor, emulator: Path, tmp_path: Path) -> None:  # noqa: ARG001  must be there
-    """Of an architecture's entry where there is a static one as well: the remedy has that."""
+    """The remedy for an architecture's entry with a dynamic emulator registers the static one, if there is one."""
     dynamic = tmp_path / f"qemu-{FOREIGN}"
     dynamic.symlink_to("/usr/bin/true")
     doctor.register("odd", match_of(FOREIGN), dynamic)
@@ -83,7 +83,7 @@ def test_a_dynamic_emulator(doctor: Doctor, emulator: Path, tmp_path: Path) -> N
 
 
 def test_credentials(doctor: Doctor, emulator: Path) -> None:
-    """C is a warning, unless the config asks for it."""
+    """Flag C is a warning, unless the config asks for it."""
     doctor.register(f"qemu-{FOREIGN}", match_of(FOREIGN), emulator, "OCF")
     asked = f"architectures = ['{FOREIGN}']\n[emulators.{FOREIGN}]\nflags = 'CF'\n"
     assert doctor.find("entries", "credentials", config=asked) is None
@@ -92,9 +92,9 @@ def test_credentials(doctor: Doctor, emulator: Path) -> None:
 
 @pytest.mark.parametrize(("version", "levels"), [("5.2.0", ["failure"]), ("6.0.0", [])])
 def test_p_that_qemu_cannot_see(doctor: Doctor, tmp_path: Path, version: str, levels: list[str]) -> None:
-    """P with a QEMU from before 6.0: a failure, and the remedy takes it out."""
+    """Flag P with a QEMU older than 6.0, which cannot see it, is a failure; the remedy registers without P."""
     if kernel_version() < P_VISIBLE_FROM:
-        levels = ["failure"]  # the kernel does not tell anybody
+        levels = ["failure"]  # an older kernel does not report P to any interpreter
     old = install(tmp_path / "qemu-old", f"#!/bin/sh\necho qemu-old version {version}\n".encode())
     doctor.register("one", Extension("one"), old, "PF")
     config = "architectures = []"
@@ -102,10 +102,10 @@ def test_p_that_qemu_cannot_see(doctor: Doctor, tmp_path: Path, version: str, le
     assert [each["level"] for each in found] == levels
     if found:
         ends(doctor, "p_unseen", "failure")
-        assert "flags: \n" in doctor.instance.read("one")  # nor F, which a script under it has no use for
+        assert "flags: \n" in doctor.instance.read("one")  # nor F, which is of no use with a script
 
 
-# Ends with the number of its arguments, its name included, which is where the stack begins (System V ABI).
+# Ends with the number of its arguments, its name included; the stack begins with that number (System V ABI).
 COUNTS = {
     "aarch64": bytes.fromhex("e00340f9 a80b80d2 010000d4"),  # ldr x0, [sp]; mov x8, 93; svc 0
     "riscv64": bytes.fromhex("0265 9308d005 73000000"),  # ld a0, 0(sp); li a7, 93; ecall
@@ -113,7 +113,7 @@ COUNTS = {
 
 
 def test_p_that_qemu_counts_on(doctor: Doctor, emulator: Path, tmp_path: Path) -> None:
-    """Debian's name for an emulator that takes P for granted, without P: an argument is lost, until the remedy."""
+    """An emulator whose Debian name promises P loses an argument without it: a failure, which the remedy ends."""
     named = tmp_path / f"{FOREIGN}-binfmt-P"
     named.symlink_to(emulator)
     architecture = CATALOG[FOREIGN]
@@ -128,20 +128,20 @@ def test_p_that_qemu_counts_on(doctor: Doctor, emulator: Path, tmp_path: Path) -
 
 
 def test_missing_interpreter(doctor: Doctor) -> None:
-    """Without F and without its interpreter no program runs: a failure."""
+    """A missing interpreter without F is a failure, because no program of the entry runs."""
     doctor.register("one", Extension("one"), "/nowhere/one", "")
     assert "/nowhere/one" in ends(doctor, "missing", "failure")["text"]
 
 
 def test_missing_emulator(doctor: Doctor, emulator: Path) -> None:  # noqa: ARG001  must be there
-    """Of an architecture that has an emulator elsewhere: the remedy has that."""
+    """The remedy for an architecture's entry with a missing emulator registers the emulator that is elsewhere."""
     doctor.register("odd", match_of(FOREIGN), "/nowhere/qemu", "")
     ends(doctor, "missing", "failure")
     assert doctor.instance.names() == [f"qemu-{FOREIGN}"]
 
 
 def test_gone_interpreter(doctor: Doctor, static: Path) -> None:
-    """With F what was opened serves on: a warning, and no remedy takes away what serves."""
+    """A removed interpreter that F keeps open is a warning, and no remedy removes the entry, which still serves."""
     doctor.register("one", Extension("one"), static)
     assert doctor.find("entries", "gone") is None
     static.unlink()
@@ -151,11 +151,11 @@ def test_gone_interpreter(doctor: Doctor, static: Path) -> None:
 
 
 def test_shadowed(doctor: Doctor, emulator: Path) -> None:
-    """A newer entry that takes more: a warning, and the remedy takes that away."""
+    """A newer entry that takes all files of another one is a warning; the remedy removes the newer entry."""
     doctor.register("wanted", match_of(FOREIGN), emulator)
     narrow = CATALOG[FOREIGN].match
     assert narrow.mask is not None
-    doctor.register("wide", Magic(narrow.magic[:-1], narrow.mask[:-1]), emulator)  # the last byte counts for nothing
+    doctor.register("wide", Magic(narrow.magic[:-1], narrow.mask[:-1]), emulator)  # the last byte is ignored
     found = doctor.found("entries", "shadowed", config="architectures = []")
     assert found["level"] == "warning"
     assert found["text"].startswith("wanted: ")
@@ -165,7 +165,7 @@ def test_shadowed(doctor: Doctor, emulator: Path) -> None:
 
 
 def test_duplicate(doctor: Doctor, static: Path) -> None:
-    """Two for the same files: a warning; the remedy takes away the one that never serves."""
+    """Two entries for the same files are a warning; the remedy removes the one that never serves."""
     doctor.register("older", Extension("one"), static)
     doctor.register("newer", Extension("one"), static)
     ends(doctor, "duplicate", "warning")
@@ -173,7 +173,7 @@ def test_duplicate(doctor: Doctor, static: Path) -> None:
 
 
 def test_duplicate_that_is_broken(doctor: Doctor, static: Path) -> None:
-    """If the newer one cannot serve, it is that one which goes, by either remedy."""
+    """Of two entries for the same files the remedy removes the newer one if that cannot serve; both findings agree."""
     doctor.register("older", Extension("one"), static)
     doctor.register("newer", Extension("one"), "/nowhere", "")
     assert doctor.found("entries", "missing")["remedy"] == ends(doctor, "duplicate", "warning")["remedy"]
@@ -181,7 +181,7 @@ def test_duplicate_that_is_broken(doctor: Doctor, static: Path) -> None:
 
 
 def test_several_faults_of_one(doctor: Doctor, static: Path) -> None:
-    """What is shown for one fault of an entry ends its others, too."""
+    """All faults of one entry have one remedy, which ends them all."""
     doctor.register("one", Extension("tar.gz"), static, "OC")
     findings = [each for each in doctor.look(config="architectures = []") if each["level"] == "warning"]
     (remedy,) = {each["remedy"] for each in findings if each["section"] == "entries"}
@@ -191,7 +191,7 @@ def test_several_faults_of_one(doctor: Doctor, static: Path) -> None:
 
 
 def test_duplicate_of_a_declared_one(doctor: Doctor, static: Path) -> None:
-    """If the older one is the config's, it is the newer one that goes."""
+    """Of two entries for the same files, the remedy keeps the older one if the config declares it."""
     config = ONE.format(static)
     assert doctor("apply", config=config).status == 0
     doctor.instance.register(b":newer:M::\\x00one::%s:F" % os.fsencode(static))
@@ -200,16 +200,16 @@ def test_duplicate_of_a_declared_one(doctor: Doctor, static: Path) -> None:
 
 
 def test_native(doctor: Doctor, static: Path) -> None:
-    """One that would take the host's own programs: disabled, it is a warning."""
+    """A disabled entry that would take the host's own programs is a warning."""
     doctor.instance.register(b":native:M::\\x7fELF::%s:F" % os.fsencode(static))
-    doctor.instance.write("native", b"0")  # before any program of this host starts in there
+    doctor.instance.write("native", b"0")  # before any program of this host starts in the instance
     found = ends(doctor, "native", "warning")
     assert "native programs of this host" in found["text"]
 
 
 @NEEDS_ROOT
 def test_native_and_enabled(doctor: Doctor, private_instances: None, static: Path) -> None:  # noqa: ARG001  a condition
-    """Enabled it is a failure: seen from the namespace outside, in which programs still run."""
+    """An enabled entry that takes the host's own programs is a failure; seen from outside, where programs still run."""
     doctor.instance.register(b":native:M::\\x7fELF::%s:F" % os.fsencode(static))
     outside = ["nsenter", "-m", "-t", str(doctor.instance.pid), "--", sys.executable, "-m", "binfmtd"]
     result = run([*outside, "doctor", "--json"])
@@ -229,21 +229,21 @@ def test_native_and_enabled(doctor: Doctor, private_instances: None, static: Pat
     ],
 )
 def test_never(doctor: Doctor, static: Path, line: bytes, left: list[str]) -> None:
-    """What the kernel takes, and no file can have: a warning."""
+    """An entry that the kernel accepts, but that no file can match, is a warning."""
     doctor.instance.register(line % os.fsencode(static))
     ends(doctor, "never", "warning")
     assert doctor.instance.names() == left
 
 
 def test_untrusted_interpreter(doctor: Doctor, static: Path) -> None:
-    """An interpreter that others could change: a warning, and the remedy closes it."""
+    """An interpreter that other users could change is a warning; the remedy corrects its mode."""
     static.chmod(0o777)
     doctor.register("one", Extension("one"), static)
     ends(doctor, "untrusted", "warning")
 
 
 def test_nobody_elses_emulator_is_run(doctor: Doctor, tmp_path: Path) -> None:
-    """What others could exchange is not asked for its version."""
+    """`doctor` does not execute an emulator that other users could replace to read its version."""
     trap = install(tmp_path / "qemu-trap", f"#!/bin/sh\ntouch {tmp_path}/ran\n".encode())
     doctor.register("one", Extension("one"), trap)
     trap.chmod(0o777)
@@ -255,7 +255,7 @@ def test_nobody_elses_emulator_is_run(doctor: Doctor, tmp_path: Path) -> None:
 
 
 def test_a_name_that_cannot_be_typed(doctor: Doctor) -> None:
-    """Of an entry with control characters and raw bytes in its name the remedy works all the same."""
+    """The remedy works for an entry with control characters and raw bytes in its name."""
     doctor.instance.register(b":odd\x1b[31m\xff:E::one::/nowhere/one:")
     found = ends(doctor, "missing", "failure")
     assert found["remedy"].isprintable()
@@ -263,7 +263,7 @@ def test_a_name_that_cannot_be_typed(doctor: Doctor) -> None:
 
 
 def test_o_and_a_script(doctor: Doctor, static: Path) -> None:
-    """The kernel runs no script in the place of a file that it has opened for it."""
+    """A script as interpreter with flag O is a failure: the kernel executes no script for a file that it has opened."""
     script = static.with_name("script")
     script.write_text("#!/bin/sh\n")
     script.chmod(0o755)

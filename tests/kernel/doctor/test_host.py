@@ -1,4 +1,4 @@
-"""What a host may lack: kernel, module, mount, privileges."""
+"""`doctor` finds what is wrong with a host: kernel, module, mount, user namespace, privileges."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ from binfmtd.model.match import Extension
 
 
 def test_all_is_well(doctor: Doctor, start_daemon: StartDaemon, static: Path) -> None:
-    """With a daemon that has converged there is no failure and no warning: 0, and each section has its say."""
+    """With a converged daemon there is no failure and no warning, the exit status is 0, and no section is missing."""
     config = ONE.format(static)
     daemon = start_daemon(config)
     doctor.state_directory = daemon.state_directory
@@ -38,11 +38,11 @@ def test_all_is_well(doctor: Doctor, start_daemon: StartDaemon, static: Path) ->
     (runs,) = (found for found in findings if found["section"] == "daemon")
     assert runs["text"].startswith(f"pid {daemon.pid}, converged, ")
     (valid,) = (found for found in findings if found["section"] == "config")
-    assert valid["text"] == f"{daemon.config}: 1 handler for this host"  # the daemon's, without being told
+    assert valid["text"] == f"{daemon.config}: 1 handler for this host"  # the daemon's config, without an option
 
 
 def test_it_changes_nothing(doctor: Doctor, static: Path) -> None:
-    """However much is wrong: what is registered stays, and no state directory is made."""
+    """`doctor` changes no entry and makes no state directory, however much is wrong."""
     doctor.register("one", Extension("a.b"), static)
     doctor.register("two", Extension("one"), "/nowhere", "")
     before = state(doctor.instance)
@@ -55,13 +55,13 @@ def test_it_changes_nothing(doctor: Doctor, static: Path) -> None:
 
 
 def test_kernel(doctor: Doctor) -> None:
-    """It names the release, and what is known of it."""
+    """The findings contain the kernel's release and how long its entries last."""
     assert os.uname().release in doctor.found("kernel", "release")["text"]
     assert "last mount" in doctor.found("kernel", "lifetime")["text"]
 
 
 def test_no_module(doctor: Doctor, tmp_path: Path) -> None:
-    """A kernel that does not know the file system: a failure, with the command that loads it."""
+    """A kernel without the file system binfmt_misc is a failure; the remedy is the command that loads the module."""
     known = tmp_path / "filesystems"
     known.write_text("nodev\ttmpfs\n\text4\n")
     assert doctor.found("module", "module")["level"] == "ok"
@@ -74,7 +74,7 @@ def test_no_module(doctor: Doctor, tmp_path: Path) -> None:
 
 
 def test_unmounted(doctor: Doctor, tmp_path: Path) -> None:
-    """Nothing at the path, or no such path: a failure, and the remedy mounts it."""
+    """A mount point without binfmt_misc, or that does not exist, is a failure; the remedy mounts it."""
     place = tmp_path / "a place"
     found = doctor.found("mount", "mounted", "--mount", str(place))
     assert (found["level"], place.exists()) == ("failure", False)
@@ -88,7 +88,7 @@ def test_unmounted(doctor: Doctor, tmp_path: Path) -> None:
 
 
 def test_unmounted_and_served(doctor: Doctor, emulator: Path, tmp_path: Path) -> None:
-    """A container without a mount of its own is served by the host's: what runs is tried, and that is no failure."""
+    """A container without a mount is no failure if the host's handlers serve it; `doctor` tests which programs run."""
     found = doctor.found("mount", "mounted", "--mount", str(tmp_path))
     assert found["level"] == "failure"
     doctor.register(f"qemu-{FOREIGN}", match_of(FOREIGN), emulator)
@@ -101,7 +101,7 @@ def test_unmounted_and_served(doctor: Doctor, emulator: Path, tmp_path: Path) ->
     ("how", "check", "level"), [("remount,ro", "sealed", "warning"), ("remount,bind,ro", "read_only", "failure")]
 )
 def test_read_only(doctor: Doctor, how: str, check: str, level: str) -> None:
-    """The file system (sealed) or this mount of it is read-only, and the remedy makes it writable."""
+    """A read-only file system (sealed) is a warning, a read-only mount a failure; the remedy makes it writable."""
     doctor.type(f"mount -o {how} {doctor.instance.mount_point}")
     found = doctor.found("mount", check)
     assert found["level"] == level
@@ -112,7 +112,7 @@ def test_read_only(doctor: Doctor, how: str, check: str, level: str) -> None:
 
 
 def test_over_mounted(doctor: Doctor) -> None:
-    """Something else over it: a failure that names its type, and the remedy uncovers binfmt_misc."""
+    """A file system mounted over binfmt_misc is a failure that names its type; the remedy unmounts it."""
     doctor.type(f"mount -t tmpfs tmpfs {doctor.instance.mount_point}")
     found = doctor.found("mount", "over_mounted")
     assert found["level"] == "failure"
@@ -123,7 +123,7 @@ def test_over_mounted(doctor: Doctor) -> None:
 
 
 def test_over_mounted_and_bound_elsewhere(doctor: Doctor, tmp_path: Path) -> None:
-    """Where it can be reached at another place only, that one is looked at, and what hides it is a warning."""
+    """If binfmt_misc is covered but also mounted elsewhere, `doctor` examines that mount; the cover is a warning."""
     point = doctor.instance.mount_point
     doctor.type(f"mount --bind {point} {tmp_path} && mount -t tmpfs tmpfs {point}")
     assert doctor.found("mount", "mounted")["text"].startswith(f"binfmt_misc is mounted at {tmp_path}")
@@ -134,7 +134,7 @@ def test_over_mounted_and_bound_elsewhere(doctor: Doctor, tmp_path: Path) -> Non
 
 
 def test_hidden_host(doctor: Doctor, private_instances: None, static: Path) -> None:  # noqa: ARG001  a condition
-    """An instance of the namespace's own hides the host's: a warning while it is empty, and the remedy fills it."""
+    """A user namespace's own, empty instance hides the host's entries: a warning, and the remedy fills the instance."""
     if os.geteuid() == 0 and not shares_first_processes():
         pytest.skip("where root is the same in all namespaces, only process 1 of the host tells whose it is")
     config = ONE.format(static)
@@ -148,7 +148,7 @@ def test_hidden_host(doctor: Doctor, private_instances: None, static: Path) -> N
 
 
 def test_an_instance_from_outside(private_instances: None) -> None:  # noqa: ARG001  a condition
-    """In a namespace that has none of its own, with another root: whose it is shows by who owns its files."""
+    """In a user namespace without its own instance, the owner of the files shows whose instance it is."""
     python = unprivileged_python()
     if os.geteuid() != 0:
         pytest.skip("takes root: an ordinary user's instance has no second user")
@@ -165,7 +165,7 @@ def test_an_instance_from_outside(private_instances: None) -> None:  # noqa: ARG
 
 @NEEDS_ROOT
 def test_without_privileges(instance: Instance, static: Path) -> None:
-    """An ordinary user gets the page as well; it says what he may not, and what was not seen."""
+    """An ordinary user gets the page as well; it lists what is not permitted and what could not be examined."""
     instance.register(b":odd:E::a.b::%s:F" % os.fsencode(static))
     command = ["nsenter", "-m", "-t", str(instance.pid), "--", *unprivileged_python(), "-m", "binfmtd"]
     result = run([*command, "doctor", "--json"])
@@ -181,7 +181,7 @@ def test_without_privileges(instance: Instance, static: Path) -> None:
 
 
 def test_what_is_closed_to_an_ordinary_user(instance: Instance, tmp_path: Path) -> None:
-    """A config and a state directory that he may not read are said to be so, and are no failure."""
+    """A config and a state directory that an ordinary user may not read are reported as not seen, not as failures."""
     if os.geteuid() != 0:
         pytest.skip("takes root: somebody else has to own them")
     closed = tmp_path / "closed"
@@ -197,7 +197,7 @@ def test_what_is_closed_to_an_ordinary_user(instance: Instance, tmp_path: Path) 
 
 
 def test_no_user_namespaces(doctor: Doctor, private_instances: None) -> None:  # noqa: ARG001  a condition
-    """Where user namespaces are forbidden: a warning, and the remedy allows them."""
+    """A limit of 0 user namespaces is a warning; the remedy raises the limit."""
     assert doctor.found("privileges", "own_instance")["level"] == "ok"
     doctor.type("echo 0 >/proc/sys/user/max_user_namespaces")
     found = doctor.found("privileges", "own_instance")
@@ -206,14 +206,14 @@ def test_no_user_namespaces(doctor: Doctor, private_instances: None) -> None:  #
     assert doctor.found("privileges", "own_instance")["level"] == "ok"
 
 
-# PR_SET_MDWE with PR_MDWE_REFUSE_EXEC_GAIN (prctl(2), Linux 6.3): what systemd's MemoryDenyWriteExecute does.
+# PR_SET_MDWE with PR_MDWE_REFUSE_EXEC_GAIN (prctl(2), Linux 6.3): systemd's MemoryDenyWriteExecute sets it.
 REFUSE = (
     "import ctypes, os, sys; assert not ctypes.CDLL(None).prctl(65, 1, 0, 0, 0); os.execvp(sys.argv[1], sys.argv[1:])"
 )
 
 
 def test_no_code_memory(doctor: Doctor) -> None:
-    """A sandbox in which no emulator runs: a warning."""
+    """A sandbox that forbids writable and executable memory, in which no emulator runs, is a warning."""
     result = run([sys.executable, "-c", REFUSE, *doctor.command("doctor", "--json")])
     if "AssertionError" in result.stderr:
         pytest.skip("PR_SET_MDWE came with Linux 6.3")

@@ -1,4 +1,4 @@
-"""Who else manages binfmt_misc, and what keeps the entries: emulators, config, daemon; and the page as a whole."""
+"""`doctor` reports other managers of binfmt_misc, emulators, config and daemon; and the order of its page."""
 
 import shlex
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from binfmtd.model.match import Extension
 
 
 def test_systemd_binfmt(doctor: Doctor, tmp_path: Path) -> None:
-    """Its rules are counted, a line that is none is a warning, and the remedy takes that out."""
+    """The rules of systemd-binfmt are counted; an invalid line is a warning, and the remedy comments it out."""
     directory = put_binfmt_d(doctor.instance, tmp_path / "tree")["/etc/binfmt.d"]
     file = directory / "some.conf"
     file.write_text("# rules\n:one:E::one::/usr/bin/true:\nnonsense\n")
@@ -32,9 +32,9 @@ def test_systemd_binfmt(doctor: Doctor, tmp_path: Path) -> None:
 
 
 def test_update_binfmts(doctor: Doctor, tmp_path: Path, static: Path) -> None:
-    """Its formats are counted; one that the config declares as well is a warning."""
+    """The formats of update-binfmts are counted; one that the config declares as well is a warning."""
     (tmp_path / "lib" / "binfmts").mkdir(parents=True)
-    # Not an overlay: where Docker has run, the kernel takes no /var/lib for one.
+    # Not an overlay: where Docker has run, the kernel does not accept /var/lib as its lower directory.
     there = "mount -t tmpfs tmpfs /var/lib && mkdir /var/lib/binfmts"
     doctor.type(f"{there} && mount --bind {tmp_path}/lib/binfmts /var/lib/binfmts")
     (tmp_path / "lib" / "binfmts" / "jar").write_text("")
@@ -47,14 +47,14 @@ def test_update_binfmts(doctor: Doctor, tmp_path: Path, static: Path) -> None:
 
 
 def test_wsl(doctor: Doctor) -> None:
-    """WSL is known by its entry."""
+    """WSL is recognised by its entry."""
     assert doctor.find("other_managers", "wsl") is None
     doctor.instance.register(b":WSLInterop:M::MZ::/init:P")
     assert doctor.found("other_managers", "wsl")["level"] == "ok"
 
 
 def test_another_binfmtd(doctor: Doctor, start_daemon: StartDaemon) -> None:
-    """A second daemon on the same instance is named with its process id; the remedy ends it."""
+    """A second daemon on the same instance is a warning with its process id; the remedy ends that daemon."""
     daemon = start_daemon("architectures = []")
     found = doctor.found("other_managers", "binfmtd")
     assert found["level"] == "warning"
@@ -65,7 +65,7 @@ def test_another_binfmtd(doctor: Doctor, start_daemon: StartDaemon) -> None:
 
 
 def test_a_daemon_elsewhere(doctor: Doctor, make_instance: Callable[[], Instance], tmp_path: Path) -> None:
-    """One that keeps another instance is nobody's business."""
+    """A daemon of another instance is not reported."""
     daemon = Daemon(make_instance(), tmp_path / "elsewhere", "architectures = []")
     try:
         daemon.wait_ready()
@@ -75,7 +75,7 @@ def test_a_daemon_elsewhere(doctor: Doctor, make_instance: Callable[[], Instance
 
 
 def test_left_stand_ins(doctor: Doctor, static: Path) -> None:
-    """A stand-in of a daemon that is gone: a warning, and the remedy ends it."""
+    """A stand-in that an ended daemon left is a warning, and the remedy removes it."""
     doctor.register(".binfmtd~other", Extension("other"), static)
     doctor.register(".binfmtd~one", Extension("one"), static)
     config = ONE.format(static)
@@ -90,7 +90,7 @@ def test_left_stand_ins(doctor: Doctor, static: Path) -> None:
 
 
 def test_a_broken_emulator(doctor: Doctor, tmp_path: Path) -> None:
-    """One that does not tell its version: a failure."""
+    """An emulator that fails to print its version is a failure."""
     broken = install(tmp_path / "qemu-broken", b"#!/bin/sh\nexit 3\n")
     doctor.register("one", Extension("one"), broken)
     found = doctor.found("emulators", "broken", config="architectures = []")
@@ -99,7 +99,7 @@ def test_a_broken_emulator(doctor: Doctor, tmp_path: Path) -> None:
 
 
 def test_emulators(doctor: Doctor, emulator: Path, tmp_path: Path) -> None:
-    """The versions are theirs, and what has none is named; where there is no emulator at all, that is a warning."""
+    """Each emulator's version is shown and missing ones are named; no emulator at all is a warning."""
     said = run([str(emulator), "--version"]).stdout.split()[2]
     (tmp_path / "bin").mkdir()
     config = f"architectures = []\n[emulators]\npaths = ['{tmp_path}/bin/qemu-{{name}}']\n"
@@ -119,7 +119,7 @@ def test_emulators(doctor: Doctor, emulator: Path, tmp_path: Path) -> None:
 
 
 def test_bad_config(doctor: Doctor) -> None:
-    """An invalid config: a failure, with the message that `run` would end with, and what shows it mended."""
+    """An invalid config is a failure with the message of `check`; the remedy succeeds once the config is corrected."""
     bad = "architectures = ['amr64']"
     found = doctor.found("config", "valid", config=bad)
     assert found["level"] == "failure"
@@ -129,7 +129,7 @@ def test_bad_config(doctor: Doctor) -> None:
 
 
 def test_refused_and_waiting(doctor: Doctor, static: Path) -> None:
-    """What a guard refuses is a failure, and what has no interpreter a warning."""
+    """A handler that a guard refuses is a failure; one without an interpreter is a warning."""
     static.chmod(0o777)
     config = ONE.format(static) + "[handlers.late]\nextension = 'late'\ninterpreter = '/nowhere/late'\n"
     found = doctor.found("config", "refused", config=config)
@@ -144,7 +144,7 @@ def test_refused_and_waiting(doctor: Doctor, static: Path) -> None:
 
 
 def test_no_daemon(doctor: Doctor) -> None:
-    """None has ever run: a warning, but in a container, where others cannot be seen."""
+    """A host where no daemon has ever run is a warning; in a container, where none can be seen, it is not seen."""
     if in_container() and not shares_first_processes():
         assert [each["text"] for each in doctor.unseen() if each["section"] == "daemon"] != []
         return
@@ -153,7 +153,7 @@ def test_no_daemon(doctor: Doctor) -> None:
 
 
 def test_dead_daemon(kept: tuple[Doctor, Daemon]) -> None:
-    """One that has ended, and left its status: a failure."""
+    """A daemon that ended and left its status file is a failure."""
     doctor, daemon = kept
     assert doctor.found("daemon", "runs")["level"] == "ok"
     daemon.kill()
@@ -163,7 +163,7 @@ def test_dead_daemon(kept: tuple[Doctor, Daemon]) -> None:
 
 
 def test_degraded_daemon(kept: tuple[Doctor, Daemon], static: Path) -> None:
-    """One that refuses a handler: a failure, and the remedy ends it."""
+    """A daemon that refuses a handler is a failure, and the remedy ends it."""
     doctor, daemon = kept
     static.chmod(0o777)
     daemon.wait_status(lambda status: status["state"] == "degraded")
@@ -175,7 +175,7 @@ def test_degraded_daemon(kept: tuple[Doctor, Daemon], static: Path) -> None:
 
 
 def test_a_daemon_that_cannot_write(kept: tuple[Doctor, Daemon]) -> None:
-    """One whose mount has become read-only: a failure, and its remedy works."""
+    """A daemon whose mount has become read-only is a failure, and the remedy makes it writable."""
     doctor, daemon = kept
     doctor.type(f"mount -o remount,bind,ro {doctor.instance.mount_point}")
     daemon.wait_status(lambda status: status["problem"])
@@ -187,7 +187,7 @@ def test_a_daemon_that_cannot_write(kept: tuple[Doctor, Daemon]) -> None:
 
 
 def test_a_daemon_with_an_older_config(kept: tuple[Doctor, Daemon]) -> None:
-    """One that refused a reload: a failure of both, its config and itself."""
+    """A rejected reload is two failures: the config is invalid, and the daemon still uses the older one."""
     doctor, daemon = kept
     daemon.config.write_text("nonsense")
     daemon.reload()
@@ -198,7 +198,7 @@ def test_a_daemon_with_an_older_config(kept: tuple[Doctor, Daemon]) -> None:
 
 
 def test_a_paused_daemon(kept: tuple[Doctor, Daemon]) -> None:
-    """One that an admin has paused: a warning, and the remedy resumes."""
+    """A paused daemon is a warning, and the remedy resumes it."""
     doctor, daemon = kept
     assert doctor("pause", "--state-dir", str(daemon.state_directory)).status == 0
     daemon.wait_status(lambda status: status["state"] == "paused")
@@ -213,7 +213,7 @@ def test_a_paused_daemon(kept: tuple[Doctor, Daemon]) -> None:
 
 
 def test_page(doctor: Doctor, static: Path) -> None:
-    """The worst comes first, what is to be typed stands beneath, many of a kind are three, and the sum is last."""
+    """The worst finding comes first, a remedy stands below its finding, three of a kind are shown, the sum is last."""
     for name in "abcde":
         doctor.register(name, Extension(name), static, "")
     doctor.register("bad", Extension("bad"), "/nowhere/bad", "")

@@ -1,4 +1,4 @@
-"""What a year on a build farm does takes longer than `make test` may: it has a marker of its own."""
+"""The reliability tests take longer than `make test` may, so they have their own marker."""
 
 from pathlib import Path
 

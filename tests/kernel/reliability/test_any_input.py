@@ -1,4 +1,4 @@
-"""Whatever bytes stand in what binfmtd reads: a value or one clear error, no traceback, and in bounded time."""
+"""Any bytes that binfmtd reads give a value or one clear error, without a traceback and in bounded time."""
 
 import json
 import os
@@ -17,8 +17,8 @@ from support.instance import Instance
 from support.many import Command, run_all
 
 SIZE = 1 << 18
-DEADLINE_SECONDS = 60  # each; a quadratic step takes longer by far
-# Each unit fills a file, alone and in every frame that could hold it.
+DEADLINE_SECONDS = 60  # each; a step that takes quadratic time takes much longer
+# Each unit fills a file, alone and in every frame.
 UNITS = (
     *("\n", " ", "\t", "a", "é", "#", "\\", '"', "'", '"\\', "'a", '"""', "'''", "0", "1_", "[", "{", "[[a]]\n", "{a="),
     *(
@@ -51,7 +51,7 @@ FRAMES = (
 
 
 def mutated(seeds: tuple[bytes, ...]) -> st.SearchStrategy[bytes]:
-    """Pieces of what is valid, put together anew, with anything in between."""
+    """Return random bytes, recombined pieces of the valid texts, and valid texts with a part replaced."""
     lines = sorted({piece for seed in seeds for piece in (seed, *seed.splitlines(keepends=True), *seed.split())})
     pieces = st.one_of(st.sampled_from(lines), st.binary(max_size=8), st.sampled_from([b"\n", b" ", b"=", b'"', b"."]))
     cut = st.sampled_from(seeds).flatmap(
@@ -64,7 +64,7 @@ def mutated(seeds: tuple[bytes, ...]) -> st.SearchStrategy[bytes]:
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_anything_is_a_value_or_an_error(name: str) -> None:
-    """Random bytes, pieces of valid texts, and valid ones with a part exchanged."""
+    """Every parser returns a value or its error for random bytes, pieces of valid texts and altered valid texts."""
 
     @given(data=mutated(SEEDS[name]))
     @example(data=b"")
@@ -91,7 +91,7 @@ def test_anything_is_a_value_or_an_error(name: str) -> None:
     ids=["key", "tables", "arrays", "open", "inline", "digits", "priority", "long"],
 )
 def test_what_is_nested_or_long(text: str) -> None:
-    """Deep nesting overflows no stack, and what is long is not repeated whole."""
+    """Deep nesting overflows no stack, and an error does not repeat a long text whole."""
     TARGETS["toml"](text.encode())
     TARGETS["config_file"](text.encode())
 
@@ -107,7 +107,7 @@ print("done")
 
 
 def test_nothing_takes_the_square_of_its_size(times: Callable[[int], int]) -> None:
-    """A file full of one thing, in every place of it."""
+    """No parser takes quadratic time for a file that repeats one unit, in any place of it."""
     cases = [(name, "{}", unit) for name in TARGETS for unit in UNITS]
     cases += [("toml", frame, unit) for frame in FRAMES for unit in UNITS]
     step = len(cases) // times(len(cases))
@@ -153,7 +153,7 @@ GOOD = "architectures = []\n[handlers.a]\nextension = 'a'\ninterpreter = '/usr/b
 
 
 def test_what_is_no_file_to_read(instance: Instance) -> None:
-    """As config, in conf.d, included, to import, or as what an earlier daemon left: an error or a warning, no hang."""
+    """A FIFO, directory, socket, device, huge file or link loop as input is an error or a warning, never a hang."""
     with tempfile.TemporaryDirectory(prefix="binfmtd-") as name:  # a socket's path has at most 107 bytes
         commands: list[Command] = []
         wanted: list[tuple[int, str]] = []

@@ -1,7 +1,7 @@
-"""A foreign entry that stops every exec is disabled at once, and nothing that only looks like one is.
+"""A foreign entry that stops every exec is disabled at once; an entry that only resembles one is left alone.
 
-The instances really are bricked: while the daemon is stopped nothing can be executed in there, so whoever looks does it
-from outside.
+The instances really are bricked: while the daemon is stopped, nothing can be executed in them. So these tests examine
+them from outside.
 """
 
 import os
@@ -35,37 +35,37 @@ interpreter = "/usr/bin/true"
 """
 SETTLE_SECONDS = 1.0
 EVERY = rb":brick:M::\x7fELF::%b:%b"
-ESCAPING = 9  # OSABI of FreeBSD, which Linux runs all the same
+ESCAPING = 9  # OSABI of FreeBSD; Linux executes such files nevertheless
 
 
 @pytest.fixture
 def bin_directory(tmp_path: Path) -> Path:
-    """Yield a directory for interpreters."""
+    """Return a directory for interpreters."""
     directory = tmp_path / "bin"
     directory.mkdir(mode=0o755)
     return directory
 
 
 def itself(instance: Instance, _: Path, flags: bytes) -> None:
-    """Its interpreter is a program like any other."""
+    """Register an entry whose interpreter is an ordinary native program, which the entry takes as well."""
     instance.register(EVERY % (b"/usr/bin/env", flags))
 
 
 def missing(instance: Instance, directory: Path, flags: bytes) -> None:
-    """Its interpreter is not there, or is what F has opened."""
+    """Register an entry and remove its interpreter, which with F the kernel has opened."""
     path = install(directory / "gone", exits_with(1))
     instance.register(EVERY % (os.fsencode(path), flags))
     path.unlink()
 
 
 def script(instance: Instance, directory: Path, flags: bytes) -> None:
-    """Its interpreter is a script, whose shell it takes."""
+    """Register an entry whose interpreter is a script; the entry takes the script's shell."""
     path = install(directory / "script", b"#!/bin/sh\nexit 0\n")
     instance.register(EVERY % (os.fsencode(path), flags))
 
 
 def chain(instance: Instance, directory: Path, flags: bytes) -> None:
-    """Another entry takes its interpreter, and it takes that one's."""
+    """Register two entries, each of which takes the other's interpreter."""
     path = install(directory / "file.odd", b"odd")
     instance.register(b":odd:E::odd::/usr/bin/env:%b" % flags)
     instance.register(EVERY % (os.fsencode(path), flags))
@@ -81,7 +81,7 @@ def test_what_stops_every_exec(
     way: Callable[[Instance, Path, bytes], None],
     flags: bytes,
 ) -> None:
-    """1,000 times in all: disabled long before it is quiet, logged as an error, and everything runs again."""
+    """An entry that stops every exec is disabled long before `settle` is over, and logged as an error, 1,000 times."""
     daemon = start_daemon(f'settle = "{SETTLE_SECONDS:g}s"\n{CONFIG}')
     daemon.process.send_signal(signal.SIGSTOP)
     way(instance, bin_directory, flags)
@@ -98,7 +98,7 @@ def test_what_stops_every_exec(
                 instance.remove("odd")
             began = time.monotonic()
             way(instance, bin_directory, flags)
-        else:  # enabled again it counts at once as well
+        else:  # an entry that is enabled again is disabled at once as well
             began = time.monotonic()
             instance.write("brick", b"1")
         wait_until(disabled, what="a disabled entry")
@@ -111,7 +111,10 @@ def test_what_stops_every_exec(
 
 
 def true_ends_with(instance: Instance) -> int | None:
-    """Execute a native program; None where that cannot even be tried, since a lent instance is that of this process."""
+    """Return the exit status of a native program.
+
+    Returns None if it cannot be started: a lent instance is also that of this process.
+    """
     try:
         return instance.run(["/usr/bin/true"]).returncode
     except OSError:
@@ -127,7 +130,10 @@ def line(name: str, match: Match, interpreter: str) -> bytes:
 
 
 def test_what_matches_loosely_is_left_alone(instance: Instance, start_daemon: StartDaemon, bin_directory: Path) -> None:
-    """AppImages, an i386 handler on amd64, one for scripts that takes its own, and one that lets its interpreter be."""
+    """Entries for AppImages, for i386 on amd64, and for scripts with a script as interpreter stay enabled.
+
+    So do entries whose match includes native programs, but not their own interpreter.
+    """
     daemon = start_daemon(CONFIG)
     native = exits_with(7)
     escaping = install(bin_directory / "escaping", native[:7] + bytes((ESCAPING,)) + native[8:])
@@ -152,7 +158,7 @@ def test_what_matches_loosely_is_left_alone(instance: Instance, start_daemon: St
 
 
 def test_what_would_brick_is_not_restored(instance: Instance, start_daemon: StartDaemon, bin_directory: Path) -> None:
-    """An entry that could stand when it was seen, and now would stop every exec, stays away after a flush."""
+    """A flushed entry that was harmless when it was seen, and would now stop every exec, is not restored."""
     native = exits_with(7)
     path = install(bin_directory / "escaping", native[:7] + bytes((ESCAPING,)) + native[8:])
     daemon = start_daemon(CONFIG)

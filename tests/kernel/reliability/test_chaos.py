@@ -1,7 +1,7 @@
-"""Anything at all happens to a real daemon on a real instance, at random: when it is quiet, what should stand does.
+"""After random actions against a real daemon on a real instance, the desired state stands once it is quiet.
 
-``make chaos`` does 10,000 steps with another seed each time, ``make kernel-slow`` 200 that are always the same.  What
-should stand is computed by a model of the test's own (support.chaos_model).
+``make chaos`` does 10,000 steps with a new seed each time, ``make kernel-slow`` 200 steps with a fixed seed. A model of
+the test's own (support.chaos_model) computes what should stand.
 """
 
 import itertools
@@ -41,22 +41,22 @@ from support.waiting import wait_until
 Times = Callable[[int], int]
 
 STEPS = 10_000
-STEPS_EACH = 50  # on one instance, those that turn out to be none included
+STEPS_EACH = 50  # on one instance, including steps that find nothing to act on
 SECONDS = 30  # until it is quiet, on a busy machine
-ROUNDS = 10  # of looks until nothing happens any more
+ROUNDS = 10  # of reading the entries until they no longer change
 
 SETTINGS = settings(
     stateful_step_count=STEPS_EACH,
-    derandomize=False,  # there is a seed
+    derandomize=False,  # the seed decides
     database=None,
-    phases=[Phase.generate],  # to shrink would take many minutes: the trace has to do
+    phases=[Phase.generate],  # to shrink would take many minutes; the trace has to do
     suppress_health_check=list(HealthCheck),
-    verbosity=Verbosity.quiet,  # the trace says it better
+    verbosity=Verbosity.quiet,  # the trace shows more
 )
 
 
 class Chaos(RuleBasedStateMachine):
-    """The steps.  Most begin while the daemon is still at work on those before."""
+    """The steps; most of them begin before the daemon has finished with the previous ones."""
 
     steps = 0  # of all machines
 
@@ -81,12 +81,12 @@ class Chaos(RuleBasedStateMachine):
         self._trace.append(" ".join(map(str, what)))
 
     def _standing(self, which: int) -> list[str]:
-        """One of the names that should stand; none if nothing should."""
+        """Return one of the names that should stand, in a list; an empty list if none should."""
         names = sorted(self.model.expected())
         return [names[which % len(names)]] if names else []
 
     def _here(self, handler: Handler) -> Handler:
-        """The same with its interpreter in this world."""
+        """Return the handler with its interpreter's path in this world."""
         return replace(handler, interpreter=self.world.path(handler.interpreter))
 
     @initialize(given=declared_at_first, policy=policies, already=there_at_first)
@@ -95,10 +95,10 @@ class Chaos(RuleBasedStateMachine):
         for name, handler in already.items():
             self._put(name, handler)
 
-    # When it is quiet
+    # The quiet moment
 
     def quiet(self) -> None:
-        """Take away what is in the daemon's way, and wait until all is as it should be; AssertionError if not."""
+        """Remove all obstacles and wait until the state is as expected. Raises AssertionError with the trace."""
         self._trace.append("-- quiet")
         try:
             self._until_quiet()
@@ -113,7 +113,7 @@ class Chaos(RuleBasedStateMachine):
         self.world.clear()
         self.world.start()
         seen = self._all_in_order()
-        while seen.status["state"] == "contended":  # its pauses are another test's
+        while seen.status["state"] == "contended":  # another test covers its pauses
             self.world.kill()
             self.world.start()
             seen = self._all_in_order()
@@ -121,7 +121,7 @@ class Chaos(RuleBasedStateMachine):
         for _ in range(ROUNDS):
             if self.world.entries() == seen.entries:
                 break
-            # It had not noticed the last step yet: an interpreter that was removed and created again, say.
+            # The daemon had not seen the last step yet, for example an interpreter that was removed and created again.
             seen = self._all_in_order()
             statuses = self.world.execute(PROGRAMS)
         for (name, content), status in zip(PROGRAMS.items(), statuses, strict=True):
@@ -147,22 +147,22 @@ class Chaos(RuleBasedStateMachine):
         return found
 
     def quiet_if(self, *names: str) -> None:
-        """Wait where what comes of a step for these names hangs on what the daemon has noticed."""
+        """Wait for quiet if the effect of a step on these names depends on what the daemon has seen so far."""
         if self.model.fickle.intersection(names) or self.model.lost.keys() & {*names}:
             self.quiet()
 
     @rule()
     def all_quiet(self) -> None:
-        """No step of its own.  By its name the simplest, of which hypothesis makes its whole first example."""
+        """Add no step. By its name it is the simplest rule, of which hypothesis makes its whole first example."""
         self.quiet()
 
-    # What others do to entries
+    # Changes to entries by other programs
 
     @rule(which=numbers)
     def remove(self, which: int) -> None:
         for name in self._standing(which):
             restorable = name not in self.model.handlers and self.model.policy.restores(name)
-            if restorable:  # it has to be seen before it goes, and its going, too: that is no flush
+            if restorable:  # the daemon has to see it before it is removed, and the removal, which is no flush
                 self.quiet()
             self.quiet_if(name)
             self._did("remove", name)
@@ -193,7 +193,7 @@ class Chaos(RuleBasedStateMachine):
 
     @rule(name=names, handler=others)
     def replace(self, name: str, handler: Handler) -> None:
-        """Somebody else's handler under a name that may be ours, or anybody's."""
+        """Replace an entry, ours or a foreign one, by a foreign handler under the same name."""
         self.quiet_if(name, NOBODY_YET)
         self._replace(name, self._here(handler))
 
@@ -213,7 +213,7 @@ class Chaos(RuleBasedStateMachine):
 
     @rule(name=foreign, handler=others)
     def put(self, name: str, handler: Handler) -> None:
-        """Entries of others, many of which take our files."""
+        """Register a foreign entry; many of these take files of our handlers."""
         self.quiet_if(name, *self.model.fickle)
         self._put(name, handler)
 
@@ -222,11 +222,11 @@ class Chaos(RuleBasedStateMachine):
         if entry := self.world.put(name, self._here(handler)):
             self.model.put(name, entry)
 
-    # What becomes of interpreters
+    # Changes to interpreters
 
     @rule(name=st.sampled_from(OURS), how=st.sampled_from(["rename", "remove and create", "mend"]))
     def upgrade(self, name: str, how: str) -> None:
-        """Another program; or, to mend it, the mode that it should have."""
+        """Install another program at the path; or, to mend it, give it back its mode."""
         self.quiet_if(*self.model.fickle)
         self._did("upgrade", name, how)
         if how == "mend":
@@ -238,7 +238,7 @@ class Chaos(RuleBasedStateMachine):
     @rule(name=st.sampled_from(OURS), how=st.sampled_from(["unlink", "chmod", "untrusted"]))
     def spoil(self, name: str, how: str) -> None:
         if self.world.interpreters[self.world.path(name)].state == "good":
-            self.quiet()  # or it may be gone before F has opened it
+            self.quiet()  # or it may be removed before the kernel has opened it for F
             self._did("spoil", name, how)
             self.world.spoil(self.world.path(name), how)
             self._look_at(name)
@@ -247,7 +247,7 @@ class Chaos(RuleBasedStateMachine):
         path = self.world.path(name)
         self.model.changed(path, self.world.interpreters[path])
 
-    # What the admin does
+    # Changes by the administrator
 
     @rule(
         changes=st.dictionaries(names, st.none() | declared, max_size=3),
@@ -256,7 +256,7 @@ class Chaos(RuleBasedStateMachine):
         by=st.sampled_from(["reload", "reload", "reload", "another daemon"]),
     )
     def configure(self, changes: dict[str, Handler | None], policy: Policy | None, backwards: bool, by: str) -> None:
-        """Some handlers changed, added and gone; of equal priority the later declared wins."""
+        """Change, add and remove some handlers; of two with equal priority the later declared one wins."""
         self.quiet()
         found = dict(self.model.handlers)
         for name, handler in changes.items():
@@ -282,10 +282,10 @@ class Chaos(RuleBasedStateMachine):
 
     @rule(how=st.sampled_from(["kill", "kill", "terminate"]), after=moments)
     def end_the_daemon(self, how: str, after: float) -> None:
-        """The next quiet moment, which may be some steps away, starts it again."""
+        """End the daemon; the next quiet moment, which may be some steps away, starts it again."""
         if how == "kill":
             self._did(how, after)
-            time.sleep(after)  # in the middle of something
+            time.sleep(after)  # in the middle of a pass, perhaps
             self.world.kill()
         else:
             self.quiet()
@@ -294,12 +294,12 @@ class Chaos(RuleBasedStateMachine):
             self.model.stopped()
             assert self.world.entries() == self.model.standing, "after SIGTERM"
 
-    # What is in the daemon's way until the next quiet moment
+    # Obstacles for the daemon until the next quiet moment
 
     @rule(how=st.sampled_from(["pause", "cover", "make_read_only"]), after=moments)
     def hinder(self, how: str, after: float) -> None:
         self._did(how, after)
-        time.sleep(after)  # in the middle of something
+        time.sleep(after)  # in the middle of a pass, perhaps
         getattr(self.world, how)()
 
     @rule(noticed=st.booleans())
@@ -312,7 +312,7 @@ class Chaos(RuleBasedStateMachine):
 
 @pytest.mark.usefixtures("private_instances")
 def test_chaos(request: pytest.FixtureRequest, times: Times) -> None:
-    """Whatever happens: in the end the desired state stands, and nothing of others has changed."""
+    """After any sequence of steps, the desired state stands in the end and no foreign entry has changed."""
     exits_with(1)  # or skip
     number = request.config.getoption("--seed")
     number = secrets.randbelow(2**32) if number == "random" else int(number)
@@ -322,7 +322,7 @@ def test_chaos(request: pytest.FixtureRequest, times: Times) -> None:
     Chaos.steps = 0
     began = time.monotonic()
     for part in itertools.count():
-        # The first example is the simplest, and hardly counts.
+        # The first example is the simplest, and does hardly anything.
         examples = 1 + min(20, max(1, (steps - Chaos.steps) // STEPS_EACH))
         try:
             run_state_machine_as_test(seed(number + part)(Chaos), settings=settings(SETTINGS, max_examples=examples))

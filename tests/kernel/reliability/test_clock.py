@@ -1,4 +1,4 @@
-"""The clock on the wall jumps by years, forth and back: nothing that the daemon does hangs on it."""
+"""The wall clock jumps by years, forth and back: nothing that the daemon does depends on it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +28,7 @@ def libfaketime() -> str:
 
 
 def set_clock(file: Path, offset: str) -> None:
-    """In one step, as it is read at any time."""
+    """Set the fake clock in one step, because the file may be read at any time."""
     new = file.with_suffix(".new")
     new.write_text(offset)
     new.rename(file)
@@ -40,7 +40,7 @@ def repaired(instance: Instance) -> None:
 
 
 def test_the_clock_on_the_wall_jumps(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
-    """After each jump it loads a config anew, ends a pause after the time that was said, and repairs."""
+    """After each jump the daemon reloads its config, ends a pause after the given time, and repairs."""
     clock = tmp_path / "clock"
     set_clock(clock, "+0d")
     faked = {

@@ -1,4 +1,4 @@
-"""Whoever quarrels with the daemon costs it next to nothing, and everybody else nothing at all."""
+"""A program that keeps undoing repairs costs the daemon next to no CPU time, and delays no other repair."""
 
 import subprocess
 import sys
@@ -32,13 +32,16 @@ CONTENDED = {"register_unwanted": "theirs"} | dict.fromkeys(
 )
 STORMS = ["touch", "come_and_go", "replace_blindly"]
 FIGHTS = [name for name in DEEDS if name not in STORMS]
-ALWAYS = {"remove", "switch_off", "touch"}  # the others take time, and make reliability has it
-ENDED = {"remove", "flush"}  # waited for to its end
+ALWAYS = {"remove", "switch_off", "touch"}  # the rest take long, and run only in `make reliability`
+ENDED = {"remove", "flush"}  # these tests wait for the end of the contention
 
 
 @pytest.fixture
 def minute(times: Times, deed: str) -> int:
-    """Return how many seconds a minute has in this run; skips what only a whole run does."""
+    """Return how many seconds this run measures: 60, or fewer outside `make reliability`.
+
+    Skips the deeds that only `make reliability` runs.
+    """
     seconds = times(MINUTE)
     if seconds < MINUTE and deed not in ALWAYS:
         pytest.skip("only in make reliability")
@@ -47,7 +50,7 @@ def minute(times: Times, deed: str) -> int:
 
 @pytest.mark.parametrize("deed", FIGHTS)
 def test_a_fight(instance: Instance, start_daemon: StartDaemon, minute: int, deed: str) -> None:
-    """It is backed off from, said once when it begins and once when it ends, and the status says what it is about."""
+    """The daemon backs off, logs one line when that begins and one when it ends, and the status names the entry."""
     daemon = start_daemon(POLICIES.get(deed, "") + CONFIG, ("--log-level", "debug"))
     about = CONTENDED.get(deed, "other")
     with Adversary(instance, deed) as adversary:
@@ -70,12 +73,12 @@ def test_a_fight(instance: Instance, start_daemon: StartDaemon, minute: int, dee
             assert len(daemon.logs("contention_ended")) == 1
             assert daemon.status()["contended"] == []
     assert len(daemon.logs("contention_started")) == 1
-    for line in daemon.logs("done", action="register"):  # what is undone while a pass is made waits for another one
+    for line in daemon.logs("done", action="register"):  # an entry that is undone during a pass waits for the next pass
         assert len(set(line.get("entries", ()))) == len(line.get("entries", ()))
 
 
 def repaired_at_once(instance: Instance, name: str) -> float:
-    """Remove an entry that nobody quarrels about; seconds until something serves again."""
+    """Remove an entry without contention, and return the seconds until it or its stand-in serves again."""
     began = time.monotonic()
     instance.remove(name)
     wait_until(lambda: {name, stand_in_name(name)} & set(instance.all_names()), what="a repair of another entry")
@@ -84,11 +87,11 @@ def repaired_at_once(instance: Instance, name: str) -> float:
 
 @pytest.mark.parametrize("deed", STORMS)
 def test_a_storm(instance: Instance, start_daemon: StartDaemon, minute: int, deed: str) -> None:
-    """Writes without end that call for nothing are soon listened to less often; others are repaired all the same."""
+    """Endless writes that need no repair soon throttle the reading of events; other entries are still repaired."""
     daemon = start_daemon(CONFIG)
     with Adversary(instance, deed) as adversary:
         wait_until(lambda: shares_of_a_core(0.5, daemon.pid)[0] < 0.3, 30, "a daemon that listens less often")
-        if deed == "replace_blindly":  # whoever stirs all the time: one repair a second, so it takes ten
+        if deed == "replace_blindly":  # each write defers the repair by one second at most: ten take ten seconds
             daemon.wait_for_log("contention_started", BEGIN_SECONDS)
         (share,) = shares_of_a_core(minute, daemon.pid)
         took = sorted(repaired_at_once(instance, name) * 1000 for name in NAMES[:5])
@@ -102,7 +105,7 @@ def test_a_storm(instance: Instance, start_daemon: StartDaemon, minute: int, dee
 
 
 def test_flushes_in_a_storm(instance: Instance, start_daemon: StartDaemon, times: Times) -> None:
-    """A few are no quarrel, though nobody listens while they are repaired: each counts once."""
+    """Flushes during a storm are no contention, although inotify is not read during their repair: each counts once."""
     daemon = start_daemon(CONFIG)
     with Adversary(instance, "touch") as adversary:
         wait_until(lambda: shares_of_a_core(0.5, daemon.pid)[0] < 0.3, 30, "a daemon that listens less often")
@@ -115,13 +118,13 @@ def test_flushes_in_a_storm(instance: Instance, start_daemon: StartDaemon, times
 
 
 def _anew(instance: Instance, before: dict[str, int]) -> bool:
-    """Whether each proper entry has been registered since."""
+    """Return True if each proper entry has been registered again since ``before``."""
     inodes = instance.inodes()
     return all(inodes.get(name, before[name]) != before[name] for name in NAMES)
 
 
 def test_a_busy_directory(instance: Instance, start_daemon: StartDaemon, times: Times, tmp_path: Path) -> None:
-    """Whoever creates and removes files beside an interpreter, as fast as he can, costs next to nothing, too."""
+    """A program that endlessly creates and removes files beside an interpreter costs next to no CPU time either."""
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "emulator").write_bytes(Path("/usr/bin/true").read_bytes())
     (tmp_path / "bin" / "emulator").chmod(0o755)

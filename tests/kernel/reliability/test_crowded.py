@@ -1,4 +1,4 @@
-"""An instance with much that is not ours: odd names, entries that come and go, 20,000 of them."""
+"""An instance full of foreign entries (odd names, entries that come and go, 20,000 of them) disturbs no repair."""
 
 import subprocess
 import time
@@ -43,7 +43,7 @@ def registered_anew(instance: Instance, name: str, inode: int) -> bool:
 
 
 def test_odd_names_of_others(instance: Instance, start_daemon: StartDaemon) -> None:
-    """Blanks, backslashes, newlines, what is not UTF-8: left alone, told in the status, and no reason to fail."""
+    """Foreign entries with blanks, newlines or no UTF-8 in their names are left alone and shown in the status."""
     for number, name in enumerate(ODD):
         instance.register(line(name, f"odd-{number}"))
     before = {name: (instance.inode(name), instance.read(name)) for name in ODD}
@@ -58,7 +58,7 @@ def test_odd_names_of_others(instance: Instance, start_daemon: StartDaemon) -> N
 
 
 def test_odd_names_of_ours(instance: Instance, start_daemon: StartDaemon) -> None:
-    """Whatever the kernel takes and TOML can say is repaired under its own name."""
+    """A handler with any name that the kernel accepts and TOML can express is repaired under that name."""
     ours = [name for name in ODD if "\udcff" not in name and "\n" not in name]
     config = "architectures = []\n"
     for number, name in enumerate(ours):
@@ -76,8 +76,8 @@ def test_odd_names_of_ours(instance: Instance, start_daemon: StartDaemon) -> Non
 
 
 def test_entries_that_vanish_while_they_are_read(instance: Instance, start_daemon: StartDaemon, times: Times) -> None:
-    """Others register and remove all the time: what is gone between the listing and the read was not there."""
-    # With two of ours a flush shows as one even where nobody listens to all that goes on.
+    """An entry that another process removes between the listing and the read counts as absent."""
+    # With two handlers a flush is recognised even while the daemon does not read all events.
     daemon = start_daemon('settle = "0ms"\n' + CONFIG + CONFIG.split("\n", 2)[2].replace("one", "two"))
     churn = f"""
         cd {instance.mount_point}
@@ -89,7 +89,7 @@ def test_entries_that_vanish_while_they_are_read(instance: Instance, start_daemo
     process = instance.popen(["sh", "-c", churn], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     for _ in range(times(100)):
         inode = instance.inode("one")
-        instance.remove("status")  # a flush counts for nobody: no contention
+        instance.remove("status")  # a flush does not count towards the contention of any entry
         wait_until(partial(registered_anew, instance, "one", inode), what="the proper entry")
         wait_until(lambda: "two" in instance.names(), what="the other proper entry")
     assert process.poll() is None, "the churn ended"
@@ -101,7 +101,10 @@ def test_entries_that_vanish_while_they_are_read(instance: Instance, start_daemo
 
 
 def repair_seconds(instance: Instance, daemon: Daemon) -> float:
-    """From a removal to an entry that serves, the median of nine: a tenth would be contention."""
+    """Return the median time in seconds from a removal to an entry that serves.
+
+    Removes the entry nine times: a tenth repair would be contention.
+    """
     took = []
     for _ in range(9):
         daemon.wait_converged()
@@ -115,7 +118,7 @@ def repair_seconds(instance: Instance, daemon: Daemon) -> float:
 
 
 def test_twenty_thousand_foreign_entries(instance: Instance, start_daemon: StartDaemon, times: Times) -> None:
-    """They cost a look at start-up, and hardly anything on the way to a repair."""
+    """20,000 foreign entries cost a scan at start-up, and hardly any time during a repair."""
     daemon = start_daemon(CONFIG)
     alone = repair_seconds(instance, daemon)
     daemon.terminate()
@@ -135,7 +138,7 @@ def test_twenty_thousand_foreign_entries(instance: Instance, start_daemon: Start
 
 
 def test_twenty_thousand_entries_to_restore(instance: Instance, start_daemon: StartDaemon, times: Times) -> None:
-    """They come back after a flush, also with a daemon that knows of them by its file alone."""
+    """20,000 entries to restore come back after a flush, also if the daemon has them only from its file."""
     config = 'architectures = []\nrestore = ["foreign-*"]\n'
     daemon = start_daemon(config)
     number = times(20_000)
@@ -150,8 +153,8 @@ def test_twenty_thousand_entries_to_restore(instance: Instance, start_daemon: St
 
 
 def test_thousands_of_handlers(instance: Instance, start_daemon: StartDaemon, times: Times) -> None:
-    """A daemon that was killed finds its entries again by the ledger: with F, an entry that is unknown is replaced."""
-    number = times(1_600)  # with them the config is nearly as large as it may be, and the ledger is larger
+    """After a kill, thousands of entries are recognised by the ledger: with F an unknown entry would be replaced."""
+    number = times(1_600)  # with these the config is nearly as large as it may be, and the ledger is larger
     mask = "\\xff" * 105 + "\\xfe"
     handlers = "".join(
         f"[handlers.handler-{each}]\nmagic = '\\x00{each:05}{'x' * 100}'\nmask = '{mask}'\n"

@@ -1,4 +1,4 @@
-"""What goes on for ever: repairs without end, storms of signals, a clock that jumps."""
+"""Endless repairs, storms of signals and wrong clocks neither leak anything nor stop the daemon."""
 
 import ast
 import os
@@ -19,7 +19,7 @@ from binfmtd.catalog.architectures import CATALOG
 StartDaemon = Callable[..., Daemon]
 Times = Callable[[int], int]
 
-ARCHITECTURES = [name for name in CATALOG if name not in ("i386", "x86_64")]  # what runs natively gets no handler
+ARCHITECTURES = [name for name in CATALOG if name not in ("i386", "x86_64")]  # native programs get no handler
 ALL = f"""
 architectures = {ARCHITECTURES!r}
 [emulators]
@@ -32,7 +32,7 @@ architectures = []
 magic = '\x00one'
 interpreter = "/usr/bin/true"
 """
-KIBIBYTES_OF_GROWTH = 1024  # over 100,000 repairs: a leak of one small object in each would be ten times that
+KIBIBYTES_OF_GROWTH = 1024  # in 100,000 repairs: a leak of one small object in each would be ten times that
 
 
 def resident_kibibytes(daemon: Daemon) -> int:
@@ -45,13 +45,13 @@ def descriptors(daemon: Daemon) -> int:
 
 
 def stands_again(instance: Instance, gone: set[int]) -> bool:
-    """Whether all proper entries are there, and nothing else; a number is never used twice."""
+    """Return True if exactly the proper entries stand, all registered anew; an inode number is never used twice."""
     found = instance.inodes()
     return found.keys() == {f"qemu-{name}" for name in ARCHITECTURES} and gone.isdisjoint(found.values())
 
 
 def have_repaired(instance: Instance, interpreter: Path, rounds: int) -> None:
-    """Have all entries repaired so many times, by what nobody is fought for: upgrades, and now and then a flush."""
+    """Have all entries repaired so often, by changes that are no contention: upgrades, now and then a flush."""
     for number in range(rounds):
         gone = set(instance.inodes().values())
         if number % 50:
@@ -62,12 +62,12 @@ def have_repaired(instance: Instance, interpreter: Path, rounds: int) -> None:
 
 
 def test_a_soak(instance: Instance, start_daemon: StartDaemon, times: Times, tmp_path: Path) -> None:
-    """100,000 repairs: no growth of memory or descriptors."""
+    """Neither memory nor the number of descriptors grows in 100,000 repairs."""
     (tmp_path / "bin").mkdir(mode=0o755)
     interpreter = install(tmp_path / "bin" / "interpreter", exits_with(0))
     daemon = start_daemon(ALL.format(interpreter=interpreter))
     rounds = times(100_000) // len(ARCHITECTURES) + 1
-    have_repaired(instance, interpreter, rounds // 10 + 10)  # what is made once has been made
+    have_repaired(instance, interpreter, rounds // 10 + 10)  # now everything exists that is made only once
     daemon.wait_converged()
     memory, files = resident_kibibytes(daemon), descriptors(daemon)
     have_repaired(instance, interpreter, rounds)
@@ -80,7 +80,7 @@ def test_a_soak(instance: Instance, start_daemon: StartDaemon, times: Times, tmp
 
 
 def test_a_storm_of_hangups(instance: Instance, start_daemon: StartDaemon) -> None:
-    """10,000 SIGHUPs while the config changes and entries are removed: it ends in the last config, and well."""
+    """After 10,000 SIGHUPs during config changes and flushes the last config is in force, without an error."""
     daemon = start_daemon(ONE.format(name="first"))
     for number in range(10_000):
         if number % 1000 == 0:
@@ -98,7 +98,7 @@ def test_a_storm_of_hangups(instance: Instance, start_daemon: StartDaemon) -> No
 
 @pytest.mark.parametrize("number", [signal.SIGCHLD, signal.SIGPIPE, signal.SIGWINCH, signal.SIGCONT])
 def test_signals_that_mean_nothing(instance: Instance, start_daemon: StartDaemon, number: int) -> None:
-    """System calls that a signal interrupts (EINTR) go on: repairs come all the same."""
+    """A signal that interrupts system calls (EINTR) prevents no repair."""
     daemon = start_daemon(ONE.format(name="one"))
     for _ in range(5):
         instance.remove("one")
@@ -111,7 +111,7 @@ def test_signals_that_mean_nothing(instance: Instance, start_daemon: StartDaemon
 
 @pytest.mark.parametrize("when", [0, 2**32, -(2**31)])
 def test_a_clock_that_was_wrong(instance: Instance, start_daemon: StartDaemon, when: int) -> None:
-    """A config that says it was changed in 1970, in 2106 or before the epoch is loaded like any other."""
+    """A config whose mtime is in 1970, in 2106 or before the epoch is loaded like any other."""
     daemon = start_daemon(ONE.format(name="one"))
     daemon.config.write_text(ONE.format(name="two"))
     os.utime(daemon.config, (when, when))
@@ -121,7 +121,7 @@ def test_a_clock_that_was_wrong(instance: Instance, start_daemon: StartDaemon, w
 
 
 def test_only_monotonic_time_decides() -> None:
-    """The clock on the wall is asked for timestamps, a probe's too, and for how long ago a config was changed."""
+    """Only timestamps, ages and the time since a config change use the wall clock; all else uses monotonic time."""
     asked = set()
     package = Path(binfmtd.__file__).parent
     for path in package.rglob("*.py"):
@@ -136,7 +136,7 @@ def test_only_monotonic_time_decides() -> None:
         "daemon/reporter.py",
         "daemon/status_file.py",
         "cli/probe.py",
-        "cli/status.py",  # ages, for people
+        "cli/status.py",  # ages
         "cli/status_view.py",
         "cli/status_watch.py",
         "config/source.py",

@@ -1,7 +1,7 @@
-"""What a name, a path or a config says reaches neither a terminal nor a log as it is: each command, met with the worst.
+"""No command prints or logs a name, a path or a config's text unescaped; each is tried with the worst texts.
 
-A terminal obeys escape sequences (ESC, or C1 controls like U+009B), U+202E writes backwards, and a newline begins what
-looks like a line of ours.
+A terminal obeys escape sequences (ESC, or C1 controls like U+009B), U+202E reverses the direction of writing, and a
+newline could begin a forged line of output.
 """
 
 import json
@@ -26,11 +26,11 @@ StartDaemon = Callable[..., Daemon]
 EVIL = to_text("\x1b]0;owned\x07\x1b[31m\x7f\u009b31m\u202e\u2028\r".encode() + b"\xff\xfe")
 LINES = "\nbinfmtd: forged\nforged"  # where a newline is allowed
 NAME = f"name{EVIL}"
-TEXT = "".join(c for c in NAME if not "\udc80" <= c <= "\udcff")  # what TOML and JSON can hold
+TEXT = "".join(c for c in NAME if not "\udc80" <= c <= "\udcff")  # the characters that TOML and JSON can contain
 
 
 def quoted(text: str) -> str:
-    """A TOML string."""
+    """Return the text as a TOML string."""
     return '"' + "".join(c if c.isprintable() and c not in '"\\' else f"\\u{ord(c):04x}" for c in text) + '"'
 
 
@@ -53,7 +53,7 @@ def safe(result: Result) -> Result:
 
 @pytest.fixture
 def evil(tmp_path: Path) -> Path:
-    """Yield a directory with everything in its name that a name can have."""
+    """Return a directory whose name has all characters that could do harm."""
     directory = tmp_path / f"directory{EVIL}{LINES}"
     directory.mkdir(mode=0o755)
     return directory
@@ -61,7 +61,7 @@ def evil(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def cli(instance: Instance, evil: Path) -> Cli:
-    """Yield the command line beside evil entries, with an evil config and state directory."""
+    """Return a command line in an instance with such entries, with such a config and such a state directory."""
     for place, end in enumerate((b"", b"F")):
         instance.register(b":%b%d:E::x%d::/usr/bin/true:%b" % (os.fsencode(NAME), place, place, end))
     instance.register(b":plain:E::e%b::/nowhere/%b:" % (os.fsencode(EVIL), os.fsencode(NAME)))
@@ -154,7 +154,7 @@ COMMANDS = (
 
 @pytest.mark.parametrize("wrong", [False, True], ids=["valid", "invalid"])
 def test_commands(cli: Cli, evil: Path, *, wrong: bool) -> None:
-    """Each one, also where it fails; with a config that is wrong, too."""
+    """Every command prints only safe text, also if it fails, with a valid config and with an invalid one."""
     file = evil / "file.conf"
     file.write_bytes(b":%b:E::x::/usr/bin/true:\n:%b:E::x::relative:\n%b\n" % ((os.fsencode(NAME),) * 3))
     (evil / f"debian{EVIL}").write_bytes(
@@ -198,7 +198,7 @@ WRONG = (
 
 
 def test_what_is_wrong_with_a_config(cli: Cli, tmp_path: Path) -> None:
-    """Each kind of value: one message that names it, and nothing of it as it is."""
+    """Each kind of wrong value in a config is rejected, with a message that contains the value only escaped."""
     commands: list[Command] = []
     for number, text in enumerate(WRONG):
         path = tmp_path / f"{number}.toml"
@@ -211,7 +211,7 @@ def test_what_is_wrong_with_a_config(cli: Cli, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("log_format", ["json", "logfmt", "console"])
 def test_the_log(instance: Instance, cli: Cli, start_daemon: StartDaemon, log_format: str) -> None:
-    """In each format, also of a repair, a reload that fails, and what others registered."""
+    """The log is safe in each format, also about a repair, a failed reload and foreign entries."""
     state = cli.config.parent / "state"
     options = ("--log-format", log_format, "--log-level", "debug", "--state-dir", str(state))
     daemon = start_daemon(CONFIG, (*options, "--config", str(cli.config)), environment={"NO_COLOR": "1"})
@@ -235,7 +235,7 @@ def test_the_log(instance: Instance, cli: Cli, start_daemon: StartDaemon, log_fo
 
 
 def test_the_drop_ins(instance: Instance, evil: Path) -> None:
-    """binfmt in each of its four manners; what is no JSON of Go's is a line for each thing."""
+    """`binfmt` prints only safe text in its four modes; all but its JSON, which is Go's, has one line for each item."""
     instance.register(b":%b:E::x::/usr/bin/true:" % os.fsencode(NAME))
     drop_in = DropIn(instance, evil)
     drop_in.put("aarch64", Path("/usr/bin/true").read_bytes())
@@ -272,9 +272,9 @@ def test_the_drop_ins(instance: Instance, evil: Path) -> None:
 
 
 def test_an_export_on_a_terminal(instance: Instance, tmp_path: Path) -> None:
-    """A file has to have the name's own bytes; a terminal is shown them escaped."""
+    """An export to a file has a name's own bytes; on a terminal they are escaped."""
     config = tmp_path / "binfmtd.toml"
-    name = quoted(TEXT.replace("\r", ""))  # which binfmt.d cannot have
+    name = quoted(TEXT.replace("\r", ""))  # binfmt.d cannot have it
     config.write_text(f"architectures = []\n[handlers.{name}]\nextension = 'x'\ninterpreter = '/usr/bin/true'\n")
     for kind in ("binfmt.d", "shell"):
         command = instance.entering([*BINFMTD, "export", "--format", kind, "--config", str(config)])

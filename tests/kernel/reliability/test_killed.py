@@ -1,4 +1,4 @@
-"""Killed at any point of a repair or a reload: the next start finds everything, and leaves nothing behind."""
+"""After a kill at any point of a repair or a reload the next start converges and leaves nothing behind."""
 
 import json
 import random
@@ -35,7 +35,7 @@ FOREIGN = {
 
 
 class World:
-    """What the config says, what stands beside it, and what somebody does to both."""
+    """The config, the foreign entries beside it, and random changes to both."""
 
     def __init__(self, instance: Instance, directory: Path, seed: int) -> None:
         self.instance = instance
@@ -55,7 +55,7 @@ class World:
             self.foreign[name] = (self.instance.inode(name), self.instance.read(name))
 
     def change(self) -> str:
-        """Declare something else, and return the config."""
+        """Declare other handlers at random, and return the config."""
         self.declared = {EXECUTED, *self.random.sample(ARCHITECTURES, 3)}
         flags = self.random.choice(["F", "FP", "OF"])
         config = f'architectures = {json.dumps(sorted(self.declared))}\nsettle = "5ms"\n'
@@ -69,7 +69,7 @@ class World:
         return config
 
     def names(self) -> set[str]:
-        """What should be ours."""
+        """Return the names of all declared entries."""
         return {f"qemu-{name}" for name in self.declared} | ({"high", "low"} if self.ranked else set())
 
     def upgrade(self) -> None:
@@ -77,12 +77,12 @@ class World:
         install(self.interpreter, exits_with(self.version))
 
     def disturb(self, daemon: Daemon) -> None:
-        """Do some of the things that a daemon answers."""
-        if self.random.random() < 0.3:  # first: what is another's when it is no longer declared stays
+        """Make some of the changes to which a daemon reacts."""
+        if self.random.random() < 0.3:  # first: a replaced entry that is no longer declared stays
             daemon.config.write_text(self.change())
             daemon.reload()
         for _ in range(self.random.randrange(1, 4)):
-            with suppress(FileNotFoundError, FileExistsError):  # it is at work on the one before
+            with suppress(FileNotFoundError, FileExistsError):  # the daemon may still be repairing the previous one
                 self._disturb()
 
     def _disturb(self) -> None:
@@ -93,7 +93,7 @@ class World:
             case 1:
                 for name in names:
                     self.instance.remove(name)
-            case 2:  # what others registered goes as well, for good, unless the config restores it
+            case 2:  # a flush removes foreign entries as well, for good, unless the config restores them
                 self.instance.remove("status")
                 self.foreign = {RESTORED: (None, self.foreign[RESTORED][1])}
             case 3:
@@ -104,10 +104,10 @@ class World:
                 self.upgrade()
 
     def check(self, daemon: Daemon) -> None:
-        """All is as it should be at READY=1, and at nothing else."""
+        """Assert that exactly the desired state stands at READY=1."""
         declared = self.names()
         names = self.instance.names()
-        ranked = {stand_in_name(name) for name in ("high", "low")}  # they share files, so they have temporary ones
+        ranked = {stand_in_name(name) for name in ("high", "low")}  # these share files: temporary stand-ins
         stand_ins = {name for name in self.instance.all_names() if is_stand_in(name)}
         assert stand_ins == {stand_in_name(name) for name in declared} - ranked
         assert set(names) == declared | self.foreign.keys()
@@ -122,7 +122,7 @@ class World:
 
 
 def wait_for_events(watch: DirectoryWatch, number: int) -> None:
-    """Until so many events have come, or nothing more is to be expected."""
+    """Wait until so many events have come, or no more are to be expected."""
     deadline = deadline_in(LONGEST_SECONDS)
     while number > 0 and (remaining := deadline - time.monotonic()) > 0:
         select.select([watch], [], [], remaining)
@@ -130,7 +130,10 @@ def wait_for_events(watch: DirectoryWatch, number: int) -> None:
 
 
 def test_killed_at_any_point(instance: Instance, start_daemon: StartDaemon, times: Times, tmp_path: Path) -> None:
-    """1,000 times: it converges, no helper is left, the ledger is whole, and no foreign entry has changed."""
+    """After a kill at any point (1,000 times) the next daemon converges, and no foreign entry has changed.
+
+    No surplus stand-in is left, and the ledger is complete.
+    """
     (tmp_path / "files").mkdir(mode=0o755)
     world = World(instance, tmp_path / "files", SEED)
     for _ in range(times(1000)):
@@ -149,7 +152,10 @@ def test_killed_at_any_point(instance: Instance, start_daemon: StartDaemon, time
 
 @pytest.mark.usefixtures("private_instances")  # on a host the daemon mounts it itself
 def test_killed_in_another_instance(instance: Instance, start_daemon: StartDaemon, times: Times) -> None:
-    """500 times: the next daemon knows all entries as its own, also those registered a moment before the kill."""
+    """After a kill in a new instance (500 times) the next daemon recognises all entries as its own.
+
+    This includes entries that were registered a moment before the kill.
+    """
     config = f'architectures = {json.dumps(ARCHITECTURES)}\n[emulators]\npaths = ["/bin/true"]\n'
     moments = random.Random(SEED)  # noqa: S311  the same kills in each run
     for _ in range(times(500)):

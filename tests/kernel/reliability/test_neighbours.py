@@ -1,4 +1,4 @@
-"""Others who manage the same instance, run beside the daemon: they never fail through it, and its state comes back."""
+"""Other programs that manage the same instance never fail because of the daemon, and its state comes back."""
 
 import os
 import subprocess
@@ -28,16 +28,16 @@ Times = Callable[[int], int]
 
 RUNS = 300
 BUSY_LOOPS = 4  # on two cores
-LONGER = "200ms"  # a process that is held up between its two writes for longer than `settle` meets EEXIST
+LONGER = "200ms"  # a process that is held up between its two writes for longer than `settle` gets EEXIST
 ARCHITECTURES = [name for name in CATALOG if name not in ("i386", "x86_64")]
-NICE = -10  # the unit's; the program that is executed has it as well: what it waits for shall not be a core
-# Each takes its turn, since ten repairs of one entry in ten seconds would be contention.
+NICE = -10  # as in the unit; the executed program has it too, so that it does not wait for a core
+# Each run uses the next name, since ten repairs of one entry in ten seconds would be contention.
 IN_TURN = ("riscv64", *(name for name in ARCHITECTURES if name != "riscv64"))
 
 
 @dataclass(frozen=True)
 class Host:
-    """The daemon's instance with what a neighbour needs."""
+    """An instance with its daemon, and a directory and an interpreter for a neighbour."""
 
     instance: Instance
     daemon: Daemon
@@ -45,12 +45,12 @@ class Host:
     interpreter: Path
 
     def line(self, name: str, interpreter: Path | None = None) -> bytes:
-        """What registers an architecture as the daemon has it, or with another interpreter."""
+        """Return the line that registers an architecture as the daemon does, or with another interpreter."""
         registration = Registration(CATALOG[name].match, str(interpreter or self.interpreter), Flags.F)
         return encode_line(f"qemu-{name}", registration)
 
     def wait_longer(self, settle: str) -> None:
-        """Have the daemon wait longer for those who register again."""
+        """Set `settle`, the time that the daemon waits for a program that registers an entry again."""
         self.daemon.config.write_text(f'settle = "{settle}"\n{self.daemon.config.read_text()}')
         self.daemon.reload()
         self.daemon.wait_for_log("config_reloaded")
@@ -69,7 +69,7 @@ def host(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> Host:
 
 @pytest.fixture(params=["idle", "busy"])
 def load(request: pytest.FixtureRequest, times: Times) -> Iterator[str]:
-    """Have the machine idle, or with four busy loops."""
+    """Keep the machine idle, or run four busy loops, and yield which."""
     if request.param == "busy" and times(RUNS) < RUNS:
         pytest.skip("only in make reliability: what else a machine does must not come on top")
     with ExitStack() as stack:
@@ -80,7 +80,10 @@ def load(request: pytest.FixtureRequest, times: Times) -> Iterator[str]:
 
 
 def run_beside(host: Host, load: str, runs: int, what: str, run: Callable[[int], None]) -> None:
-    """Run it again and again, each time until the daemon's entries stand again, while a foreign program is executed."""
+    """Call ``run`` again and again while a foreign program is executed.
+
+    Waits after each call until the daemon's entries stand again, and asserts that there was no error and no contention.
+    """
     if load == "busy":
         host.wait_longer(LONGER)
     expected = {f"qemu-{name}": host.instance.read(f"qemu-{name}") for name in ARCHITECTURES}
@@ -97,7 +100,7 @@ def run_beside(host: Host, load: str, runs: int, what: str, run: Callable[[int],
 
     with ExecLoop(host.instance, program) as loop:
         if load == "busy":
-            with suppress(PermissionError):  # only root can have what the unit has
+            with suppress(PermissionError):  # only root can set the unit's priority
                 for pid in (host.daemon.pid, loop.pid):
                     os.setpriority(os.PRIO_PROCESS, pid, NICE)
         for number in range(runs):
@@ -115,13 +118,16 @@ def run_beside(host: Host, load: str, runs: int, what: str, run: Callable[[int],
 
 
 def succeed(host: Host, argv: list[str], environment: dict[str, str] | None = None) -> None:
-    """Run it in the instance; it says why if it fails."""
+    """Run a command in the instance; fail with its output if it does not succeed."""
     done = host.instance.run(argv, env=os.environ | (environment or {}))
     assert done.returncode == 0, f"{argv} failed with {done.returncode}: {done.stderr or done.stdout}"
 
 
 def test_systemd_binfmt(host: Host, load: str, times: Times) -> None:
-    """It flushes, then removes and registers rule by rule: what the daemon has, the same differently, and others."""
+    """systemd-binfmt, which flushes and then removes and registers rule by rule, succeeds beside the daemon.
+
+    Its rules are one of the daemon's entries, one with another interpreter, and a foreign one.
+    """
     needs_systemd_binfmt()
     rules = put_binfmt_d(host.instance, host.directory / "tree")["/usr/lib/binfmt.d"]
     other = install(host.directory / "bin" / "other", exits_with(2))
@@ -132,12 +138,12 @@ def test_systemd_binfmt(host: Host, load: str, times: Times) -> None:
 
 
 def test_a_shell(host: Host, load: str, times: Times) -> None:
-    """It removes an entry, or all of them, and registers again within `settle`."""
+    """A shell that removes one entry or all, and registers an entry again within `settle`, succeeds."""
 
     def run(number: int) -> None:
         name = IN_TURN[number % len(IN_TURN)]
         removed = "status" if number % 2 else f"qemu-{name}"
-        # By the shell's own commands: to start another takes longer than `settle` on a busy machine.
+        # By the shell's own commands: starting another program takes longer than `settle` on a busy machine.
         script = f'cd {host.instance.mount_point}; echo -1 >{removed}; printf %s "$1" >register'
         succeed(host, ["sh", "-euc", script, "sh", os.fsdecode(host.line(name))])
 
@@ -145,7 +151,7 @@ def test_a_shell(host: Host, load: str, times: Times) -> None:
 
 
 def test_the_drop_in(host: Host, load: str, times: Times) -> None:
-    """`binfmt --uninstall`, then `--install`, by a process that knows nothing of the daemon."""
+    """`binfmt --uninstall` followed by `binfmt --install` succeeds beside the daemon."""
     directory = host.directory / "drop-in"
     directory.mkdir()
     binfmt = DropIn(host.instance, directory)
@@ -163,7 +169,7 @@ def test_the_drop_in(host: Host, load: str, times: Times) -> None:
 
 @pytest.fixture(scope="module")
 def update_binfmts(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, str]]:
-    """Return the real program and its environment."""
+    """Return the real update-binfmts and its environment."""
     try:
         return binfmt_support.update_binfmts(tmp_path_factory.mktemp("binfmt-support"))
     except binfmt_support.UnavailableError as reason:
@@ -172,8 +178,8 @@ def update_binfmts(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[
 
 @pytest.mark.debian
 def test_update_binfmts(host: Host, load: str, times: Times, update_binfmts: tuple[str, dict[str, str]]) -> None:
-    """`--disable NAME`, then `--enable NAME`: a second process, so the daemon has to wait for it a little longer."""
-    if load == "idle":  # else it does anyway
+    """`--disable NAME`, then `--enable NAME` succeed if `settle` is a little longer, since these are two processes."""
+    if load == "idle":  # if busy, run_beside does this
         host.wait_longer(LONGER)
     program, environment = update_binfmts
     handlers = {f"qemu-{name}": (CATALOG[name].match, str(host.interpreter)) for name in IN_TURN}
@@ -188,7 +194,7 @@ def test_update_binfmts(host: Host, load: str, times: Times, update_binfmts: tup
 
 
 def test_beyond_settle(host: Host) -> None:
-    """Who takes longer than `settle` to register again meets the daemon's entry; a longer `settle` waits for him."""
+    """A program that registers an entry again after more than `settle` gets EEXIST; a longer `settle` prevents that."""
     name, line = "qemu-riscv64", host.line("riscv64")
 
     inode = host.instance.inode(name)

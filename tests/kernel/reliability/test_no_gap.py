@@ -1,4 +1,4 @@
-"""While entries are replaced, not one execution fails, and none reaches a wrong interpreter.
+"""While entries are replaced, no execution fails, and none reaches a wrong interpreter.
 
 Two processes execute foreign programs in a loop, and every single outcome counts.
 """
@@ -25,14 +25,14 @@ StartDaemon = Callable[..., Daemon]
 Times = Callable[[int], int]
 
 STATUSES = range(1, 101)
-ARCHITECTURES = [each for each in CATALOG if each not in ("i386", "x86_64")]  # those that run natively get no handler
+ARCHITECTURES = [each for each in CATALOG if each not in ("i386", "x86_64")]  # native programs get no handler
 EXECUTED = ("aarch64", "riscv64")
 ENTRIES = [f"qemu-{name}" for name in EXECUTED]
 
 
 @contextmanager
 def executing(instance: Instance, programs: list[Path]) -> Iterator[list[list[Outcome]]]:
-    """Execute each of the programs in a loop; at the end the list has what each loop met."""
+    """Execute each of the programs in a loop; at the end the list contains the outcomes of each loop."""
     found: list[list[Outcome]] = []
     with ExitStack() as stack:
         loops = [stack.enter_context(ExecLoop(instance, program)) for program in programs]
@@ -46,13 +46,13 @@ def statuses(outcomes: list[Outcome]) -> list[int | str]:
 
 @pytest.fixture
 def programs(tmp_path: Path) -> list[Path]:
-    """Yield a foreign program for each of the two loops."""
+    """Return a foreign program for each of the two loops."""
     return [foreign_program(tmp_path / name, CATALOG[name]) for name in EXECUTED]
 
 
 @pytest.fixture
 def bin_directory(tmp_path: Path) -> Path:
-    """Yield a directory for interpreters."""
+    """Return a directory for interpreters."""
     directory = tmp_path / "bin"
     directory.mkdir(mode=0o755)
     return directory
@@ -61,7 +61,7 @@ def bin_directory(tmp_path: Path) -> Path:
 def test_a_reload_that_changes_half_of_them(
     instance: Instance, start_daemon: StartDaemon, times: Times, bin_directory: Path, programs: list[Path]
 ) -> None:
-    """1,000 replacements, half of all architectures with each reload: of flags and of interpreters."""
+    """No execution fails in 1,000 replacements, by reloads that change flags or interpreters of every second entry."""
     first, second = (install(bin_directory / str(status), exits_with(status)) for status in (1, 2))
     emulators = f'[emulators]\npaths = ["{first}"]\nflags = "F"\n'
     ways = ('flags = "POCF"\n', f'interpreter = "{second}"\n')
@@ -69,7 +69,7 @@ def test_a_reload_that_changes_half_of_them(
     base = f'architectures = ["{names}"]\n{emulators}'
 
     def changed(number: int) -> str:
-        """Every second one, in turns the even and the odd, differs in a way of its own."""
+        """Return a config that changes the flags or interpreter of every second one, even and odd in turn."""
         which = ARCHITECTURES[number % 2 :: 2]
         return base + "".join(f"[emulators.{name}]\n{ways[(number + place) % 2]}" for place, name in enumerate(which))
 
@@ -95,7 +95,7 @@ def test_a_reload_that_changes_half_of_them(
 def test_a_match_and_an_order_that_change(
     instance: Instance, start_daemon: StartDaemon, times: Times, bin_directory: Path
 ) -> None:
-    """1,000 reloads: of another match that takes the same program, and of the order of two that take it."""
+    """No execution fails in 1,000 reloads that change a match which takes the program, or the order of two handlers."""
     one, two = (install(bin_directory / str(status), exits_with(status)) for status in (1, 2))
     same = install(bin_directory / "same", b"\0onetwo")
     either = install(bin_directory / "either", b"\0threefour")
@@ -135,12 +135,12 @@ def converged_with(generation: int, status: dict[str, Any]) -> bool:
 
 
 def rename_over(directory: Path, content: bytes) -> None:
-    """As dpkg does it."""
+    """Replace the interpreter as dpkg does."""
     install(directory / "interpreter", content)
 
 
 def switch_a_link(directory: Path, content: bytes) -> None:
-    """As update-alternatives does it: a link beside, renamed over, to another file."""
+    """Replace the interpreter as update-alternatives does: rename a link to another file over the old link."""
     link = directory / "chain" / "link"
     versions = sorted(directory.glob("version-*"), key=lambda path: int(path.name[8:]))
     new = install(directory / f"version-{int(versions[-1].name[8:]) + 1}", content)
@@ -151,7 +151,7 @@ def switch_a_link(directory: Path, content: bytes) -> None:
 
 
 def switch_a_directory(directory: Path, content: bytes) -> None:
-    """A directory on the way is a link, and leads elsewhere: as with /opt/tool/current."""
+    """Make a link to a directory on the path point to another directory, as with /opt/tool/current."""
     old = os.readlink(directory / "current")
     new = directory / f"release-{int(old.rpartition('-')[2]) + 1}"
     new.mkdir(mode=0o755)
@@ -161,7 +161,7 @@ def switch_a_directory(directory: Path, content: bytes) -> None:
 
 
 def lay_out(directory: Path, upgrade: Callable[[Path, bytes], None], content: bytes) -> Path:
-    """Make the place where an interpreter of that kind lies, and return the path to configure."""
+    """Create the files for this kind of upgrade, and return the path to configure."""
     if upgrade is switch_a_link:
         (directory / "chain").mkdir(mode=0o755)
         install(directory / "version-0", content)
@@ -187,7 +187,7 @@ def test_an_upgraded_interpreter(
     upgrade: Callable[[Path, bytes], None],
     flags: str,
 ) -> None:
-    """1,000 upgrades in all: the new file serves each time, never the old one again, and never none."""
+    """After each of 1,000 upgrades the new file serves, the old one never again, and no execution fails."""
     path = lay_out(bin_directory, upgrade, exits_with(STATUSES[0]))
     names = '", "'.join(EXECUTED)
     daemon = start_daemon(f'architectures = ["{names}"]\n[emulators]\npaths = ["{path}"]\nflags = "{flags}"\n')
@@ -208,7 +208,7 @@ def test_an_upgraded_interpreter(
 
 
 def registered_anew(instance: Instance, names: list[str], old: list[int]) -> list[int]:
-    """The entries' numbers, once all have been registered anew; until then none."""
+    """Return the entries' inode numbers once all have been registered anew; until then an empty list."""
     found = instance.inodes()
     now = [found.get(name, was) for name, was in zip(names, old, strict=True)]
     return now if all(new != was for new, was in zip(now, old, strict=True)) else []
@@ -219,7 +219,7 @@ def ends_with(instance: Instance, program: Path, expected: int) -> bool:
 
 
 def follow_each_other(met: list[int | str], rounds: int) -> None:
-    """Each status comes from the versions in their order; some may have served for too short a time to be met."""
+    """Assert that the statuses are in the order of the versions, some of which served too briefly to be met."""
     version = 0
     for status in met:
         assert isinstance(status, int), met
@@ -232,7 +232,7 @@ def follow_each_other(met: list[int | str], rounds: int) -> None:
 def test_removed_and_created_again(
     instance: Instance, start_daemon: StartDaemon, times: Times, bin_directory: Path, programs: list[Path], flags: str
 ) -> None:
-    """An interpreter that is away for a moment: the new file serves; with F the old one does until then."""
+    """After an interpreter is removed and created again, the new file serves; with F the old one does until then."""
     path = install(bin_directory / "interpreter", exits_with(STATUSES[0]))
     names = '", "'.join(EXECUTED)
     daemon = start_daemon(f'architectures = ["{names}"]\n[emulators]\npaths = ["{path}"]\nflags = "{flags}"\n')
@@ -256,7 +256,7 @@ def test_removed_and_created_again(
 def test_no_name_that_vanishes_is_a_helper(
     instance: Instance, start_daemon: StartDaemon, times: Times, bin_directory: Path
 ) -> None:
-    """`cat qemu-*` fails on nothing but what somebody else has just removed."""
+    """`cat qemu-*` fails only for entries that another process has just removed."""
     path = install(bin_directory / "interpreter", exits_with(1))
     names = '", "'.join(ARCHITECTURES)
     daemon = start_daemon(f'architectures = ["{names}"]\nsettle = "20ms"\n[emulators]\npaths = ["{path}"]\n')

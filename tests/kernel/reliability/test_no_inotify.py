@@ -1,4 +1,4 @@
-"""No inotify instance and no watch is left: looks take the place of events, and go when there are some again."""
+"""Without a free inotify instance or watch the daemon polls, and it uses events again as soon as there is one."""
 
 import os
 import signal
@@ -23,19 +23,19 @@ magic = '\x00one'
 interpreter = "/usr/bin/true"
 flags = "F"
 """
-# The limits are those of a user in a user namespace; in the first one they would be this test's own, too.
+# The limits are those of a user in a user namespace; in the first one they would apply to this test, too.
 pytestmark = pytest.mark.usefixtures("private_instances")
 LIMITS = {"max_inotify_instances": "max_user_instances", "max_inotify_watches": "max_user_watches"}
 PLENTY = 1000
 
 
 def allow(instance: Instance, limit: str, number: int) -> None:
-    """Set what everybody in the instance's user namespace may have together."""
+    """Set how many of these all processes in the instance's user namespace may have together."""
     instance.shell(f"echo {number} > /proc/sys/user/{limit}", check=True)
 
 
 def stat(daemon: Daemon) -> list[str]:
-    """What proc_pid_stat(5) has from the third field on."""
+    """Return the fields of proc_pid_stat(5) from the third on."""
     return Path(f"/proc/{daemon.pid}/stat").read_text().rpartition(")")[2].split()
 
 
@@ -45,7 +45,7 @@ def cpu_seconds(daemon: Daemon) -> float:
 
 
 def waits(daemon: Daemon) -> bool:
-    """Whether it waits for events, which is the only sleep that it can be woken from."""
+    """Return True if the daemon waits for events, which is its only interruptible sleep."""
     return stat(daemon)[0] == "S"
 
 
@@ -58,7 +58,7 @@ def text_of(instance: Instance, name: str) -> str:
 
 @pytest.mark.parametrize("limit", LIMITS)
 def test_used_up_at_the_start(instance: Instance, start_daemon: StartDaemon, limit: str) -> None:
-    """It starts, says once what is used up and how to have more, repairs all the same, and recovers by itself."""
+    """Without inotify the daemon starts, logs once which limit is reached, repairs, and recovers by itself."""
     allow(instance, limit, 0)
     daemon = start_daemon(CONFIG)
     status = daemon.wait_status(lambda status: status["state"] == "degraded")
@@ -79,25 +79,25 @@ def test_used_up_at_the_start(instance: Instance, start_daemon: StartDaemon, lim
     passes = daemon.status()["passes"]
     instance.remove("one")
     daemon.wait_status(lambda status: status["passes"] > passes and status["state"] == "converged")
-    by_event = "one removed by another process"  # a look at intervals finds only that it is missing
+    by_event = "one removed by another process"  # polling finds only that it is missing
     wait_until(
         lambda: any(by_event in line["summary"] for line in daemon.logs("repaired")), what="a repair by an event"
     )
 
 
 def test_what_it_wrote_unheard(instance: Instance, start_daemon: StartDaemon) -> None:
-    """It is not taken for what somebody else writes alike, once it hears again."""
+    """A write that the daemon made without a watch does not hide an equal write of another process later."""
     allow(instance, "max_inotify_watches", 0)
     daemon = start_daemon(CONFIG)
     instance.write("one", b"0")
     wait_until(lambda: text_of(instance, "one").startswith("enabled"), what="enabled without any event")
-    allow(instance, "max_inotify_watches", 1)  # for the instance, and nothing else that could be heard
+    allow(instance, "max_inotify_watches", 1)  # enough to watch the instance, and nothing else
     wait_until(lambda: watches(daemon) == 1, what="a watch")
     wait_until(lambda: waits(daemon), what="the end of the look that the watch came with, which would find it")
-    daemon.process.send_signal(signal.SIGSTOP)  # what comes is heard in one
+    daemon.process.send_signal(signal.SIGSTOP)  # so that all events are read at once
     instance.write("one", b"0")
     daemon.process.send_signal(signal.SIGCONT)
-    by_an_event = "one disabled by another process"  # a look does not tell that
+    by_an_event = "one disabled by another process"  # polling cannot find that
     wait_until(lambda: any(by_an_event in line["summary"] for line in daemon.logs("repaired")), what=by_an_event)
 
 
@@ -110,7 +110,7 @@ def watches(daemon: Daemon) -> int:
 
 
 def test_used_up_while_it_runs(instance: Instance, start_daemon: StartDaemon) -> None:
-    """An instance that is mounted anew cannot be watched: degraded, not blind."""
+    """A newly mounted instance that cannot be watched is polled, and the state is degraded."""
     daemon = start_daemon(CONFIG)
     allow(instance, "max_inotify_watches", 0)
     instance.shell("umount /proc/sys/fs/binfmt_misc; mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc")
@@ -123,7 +123,7 @@ def test_used_up_while_it_runs(instance: Instance, start_daemon: StartDaemon) ->
 
 
 def test_others_mount_meanwhile(instance: Instance, start_daemon: StartDaemon) -> None:
-    """Somebody who mounts something every half second keeps no entry from being read again."""
+    """A process that mounts something every half second does not keep the daemon from reading entries again."""
     allow(instance, "max_inotify_instances", 0)
     daemon = start_daemon(CONFIG)
     daemon.wait_status(lambda status: status["state"] == "degraded")
@@ -135,7 +135,7 @@ def test_others_mount_meanwhile(instance: Instance, start_daemon: StartDaemon) -
 
 
 def test_looking_is_cheap(instance: Instance, start_daemon: StartDaemon, times: Times) -> None:
-    """Without events, and among many foreign entries, looking takes a twentieth of a core at most."""
+    """Polling takes a twentieth of a core at most, also with many foreign entries."""
     for number in range(times(20_000)):
         instance.register(b":foreign-%d:M::foreign-%d::/usr/bin/true:" % (number, number))
     allow(instance, "max_inotify_instances", 0)
@@ -147,4 +147,4 @@ def test_looking_is_cheap(instance: Instance, start_daemon: StartDaemon, times: 
         wait_until(lambda: "one" in instance.names(), 60, "a repair without any event")
     share = (cpu_seconds(daemon) - used) / (time.monotonic() - began)
     print(f"{times(20_000)} foreign entries: {share:.1%} of a core")
-    assert share < 0.1  # with room for the repairs, and for what this test itself makes it do
+    assert share < 0.1  # with room for the repairs, and for the work that this test causes

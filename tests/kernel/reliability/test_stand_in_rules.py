@@ -1,4 +1,4 @@
-"""Each rule for temporary stand-ins, on the kernel; docs/reliability.md says which tests hold the others."""
+"""Each rule for temporary stand-ins, on the kernel; docs/reliability.md lists the tests of the other rules."""
 
 import os
 import signal
@@ -42,7 +42,7 @@ def cli(instance: Instance, tmp_path: Path) -> Cli:
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """Yield a directory with a program that the handler ``one`` takes, its interpreter, and another one."""
+    """Return a directory with a program that the handler ``one`` takes, its interpreter, and another one."""
     directory = tmp_path / "files"
     directory.mkdir(mode=0o755)
     install(directory / "ours", exits_with(OURS))
@@ -73,7 +73,7 @@ def changed(instance: Instance, files: Path) -> None:
 
 
 def stale(instance: Instance, _: Path) -> None:
-    """Equal, but who knows which file F opened."""
+    """Register an equal entry again: which file the kernel opened for F is then unknown."""
     line = b":one:M::\\x00one::%s:F" % instance.read("one").splitlines()[1].split()[1].encode()
     instance.remove("one")
     instance.register(line)
@@ -96,10 +96,10 @@ priority = -1
 def test_who_gets_one(
     instance: Instance, start_daemon: StartDaemon, files: Path, drift: Callable[[Instance, Path], None]
 ) -> None:
-    """A stand-in at once, on top, so that ours serves; the proper entry when it is quiet."""
+    """A drifting entry gets a stand-in on top at once, so ours serves; the proper entry follows when it is quiet."""
     daemon = start_daemon(config(files, LOW.format(interpreter=files / "theirs")))
     inode = instance.inode("one")
-    daemon.process.send_signal(signal.SIGSTOP)  # or there may be a stand-in before a drift of two writes is complete
+    daemon.process.send_signal(signal.SIGSTOP)  # else the stand-in may come between the two writes of a drift
     drift(instance, files)
     daemon.process.send_signal(signal.SIGCONT)
     wait_until(lambda: instance.all_names()[:1] == [HELPER], what="a stand-in, on top")
@@ -117,7 +117,10 @@ def test_who_gets_one(
 def test_an_upgraded_interpreter_serves_at_once(
     instance: Instance, start_daemon: StartDaemon, files: Path, removed: bool
 ) -> None:
-    """By a stand-in above the proper entry, which stays until the files are quiet; also where it was gone before."""
+    """An upgraded interpreter serves at once, by a stand-in above the proper entry, also if it was removed before.
+
+    The proper entry stays until the files are quiet.
+    """
     start_daemon(config(files, settle="1s"))
     inode = instance.inode("one")
     with DirectoryWatch(instance.directory, IN_MODIFY | IN_CLOSE_WRITE) as watch:
@@ -132,7 +135,10 @@ def test_an_upgraded_interpreter_serves_at_once(
 
 
 def test_what_comes_after_another_upgrade_waits(instance: Instance, start_daemon: StartDaemon, files: Path) -> None:
-    """A package manager replaces one emulator after the other: what is registered next is the proper entry."""
+    """After a second upgrade the next registration is the proper entry, and waits until the files are quiet.
+
+    A package manager replaces one emulator after the other.
+    """
     start_daemon(config(files, settle="1s"))
     inode = instance.inode("one")
     with DirectoryWatch(instance.directory, IN_MODIFY | IN_CLOSE_WRITE) as watch:
@@ -149,7 +155,10 @@ def test_what_comes_after_another_upgrade_waits(instance: Instance, start_daemon
 def test_an_interpreter_that_goes_before_the_proper_entry_stands(
     instance: Instance, start_daemon: StartDaemon, files: Path, *, removed: bool
 ) -> None:
-    """The stand-in has it open (F) and serves on: the proper entry leads to an older one, or is gone."""
+    """A stand-in with F serves on if its interpreter is removed before the proper entry is registered.
+
+    The proper entry still has an older file open, or is missing.
+    """
     daemon = start_daemon(config(files))
     with DirectoryWatch(instance.directory, IN_MODIFY | IN_CLOSE_WRITE) as watch:
         if removed:
@@ -167,7 +176,7 @@ def test_an_interpreter_that_goes_before_the_proper_entry_stands(
 
 @pytest.mark.parametrize("file", ["one", "status"])
 def test_who_needs_none(instance: Instance, start_daemon: StartDaemon, files: Path, file: str) -> None:
-    """Disabled and switched off: one write ends that, at once, and nothing is registered."""
+    """A disabled entry and a switched-off instance are repaired by one write, at once; nothing is registered."""
     start_daemon(config(files, settle="1s"))
     inode = instance.inode("one")
     with DirectoryWatch(instance.directory, IN_MODIFY | IN_CLOSE_WRITE) as watch:
@@ -178,7 +187,7 @@ def test_who_needs_none(instance: Instance, start_daemon: StartDaemon, files: Pa
 
 
 def test_unwanted_waits_for_quiet(instance: Instance, start_daemon: StartDaemon, files: Path) -> None:
-    """What is to go is not taken away from under whoever has just put it there."""
+    """An unwanted entry is removed only when it is quiet, not while the program that registered it may still use it."""
     start_daemon('unmanaged = "remove"\n' + config(files))
     with DirectoryWatch(instance.directory, IN_MODIFY | IN_CLOSE_WRITE) as watch:
         instance.register(b":theirs:M::theirs::/usr/bin/true:")
@@ -189,7 +198,7 @@ def test_unwanted_waits_for_quiet(instance: Instance, start_daemon: StartDaemon,
 
 
 def test_a_foreign_entry_does_not_stay_on_top_of_it(instance: Instance, start_daemon: StartDaemon, files: Path) -> None:
-    """Where the config has ours win, the stand-in is put on top again at once; the proper entry follows."""
+    """With `shadowed = "outrank"` the stand-in is put on top again at once; the proper entry follows."""
     start_daemon('shadowed = "outrank"\n' + config(files))
     instance.remove("one")
     wait_until(lambda: HELPER in instance.all_names(), what="a stand-in")
@@ -210,7 +219,7 @@ priority = {priority}
 
 @pytest.mark.parametrize("priority", [0, 1])
 def test_extension_and_magic(instance: Instance, start_daemon: StartDaemon, files: Path, priority: int) -> None:
-    """They meet in one file only by chance: a stand-in is never withheld, and priorities alone rank them."""
+    """An extension and a magic overlap only by chance: no stand-in is withheld, and priorities decide the order."""
     start_daemon(config(files, RIVAL.format(interpreter=files / "theirs", priority=priority), settle="200ms"))
     instance.remove("one")
     wait_until(lambda: HELPER in instance.all_names(), what="a stand-in")
@@ -220,7 +229,7 @@ def test_extension_and_magic(instance: Instance, start_daemon: StartDaemon, file
 
 
 def test_a_name_too_long(instance: Instance, start_daemon: StartDaemon, files: Path) -> None:
-    """A handler whose name leaves no room for the prefix has a stand-in all the same."""
+    """A handler whose name leaves no room for the prefix has a stand-in nevertheless."""
     name = "long" * 63
     start_daemon(config(files).replace("handlers.one", f"handlers.{name}"))
     instance.remove(name)
@@ -230,14 +239,14 @@ def test_a_name_too_long(instance: Instance, start_daemon: StartDaemon, files: P
 
 
 def test_the_names_are_not_to_be_had(cli: Cli, files: Path) -> None:
-    """A handler may not be called like a stand-in."""
+    """A handler may not have the name of a stand-in."""
     result = cli("check", config=config(files).replace("handlers.one", f'handlers."{HELPER}"'))
     assert result.status == 78
     assert HELPER in result.message
 
 
 def test_what_is_left_of_a_killed_daemon_serves(instance: Instance, start_daemon: StartDaemon, files: Path) -> None:
-    """A stand-in of a declared handler stays until the proper entry stands; not one execution fails meanwhile."""
+    """A killed daemon's stand-in of a declared handler stays until the proper entry stands; no execution fails."""
     daemon = start_daemon(config(files, settle="1s"))
     instance.remove("one")
     wait_until(lambda: instance.all_names() == [HELPER], what="a stand-in")
@@ -249,7 +258,7 @@ def test_what_is_left_of_a_killed_daemon_serves(instance: Instance, start_daemon
 
 
 def test_apply_leaves_none(instance: Instance, start_daemon: StartDaemon, cli: Cli, files: Path) -> None:
-    """`apply` settles what is open before it ends, also what a killed daemon left."""
+    """`apply` ends every drift before it exits, also one that a killed daemon left, and leaves no stand-in."""
     daemon = start_daemon(config(files, settle="1s"))
     instance.remove("one")
     wait_until(lambda: instance.all_names() == [HELPER], what="a stand-in")
@@ -259,7 +268,7 @@ def test_apply_leaves_none(instance: Instance, start_daemon: StartDaemon, cli: C
 
 
 def test_they_are_nobodys_entries(instance: Instance, start_daemon: StartDaemon, cli: Cli, files: Path) -> None:
-    """Neither the status' `foreign` nor `import --kernel` shows one."""
+    """Neither `foreign` in the status nor `import --kernel` contains a stand-in."""
     daemon = start_daemon(config(files, settle="1s"))
     instance.register(b":foreign:M::foreign::/usr/bin/true:")
     instance.remove("one")

@@ -1,4 +1,4 @@
-"""What happens to the state directory under a running daemon: repairs go on, it is said once, and nothing is lost."""
+"""If the state directory is damaged under a running daemon, repairs go on, it is logged once, and nothing is lost."""
 
 import json
 import shutil
@@ -27,13 +27,13 @@ flags = "F"
 
 
 def repair(instance: Instance) -> None:
-    """Whatever happened, an entry that is removed comes back: what is there after a flush was registered after it."""
+    """Flush, and wait for the entry: one that is there after the flush was registered after it."""
     instance.remove("status")
     wait_until(lambda: instance.names() == ["one"], what="the repair")
 
 
 def knows_its_entry(instance: Instance, daemon: Daemon) -> bool:
-    """Whether the ledger tells which entry is ours."""
+    """Return True if the ledger has the inode number of the registered entry."""
     try:
         ledger = json.loads((daemon.state_directory / "ledger.json").read_text())
     except FileNotFoundError:
@@ -43,7 +43,7 @@ def knows_its_entry(instance: Instance, daemon: Daemon) -> bool:
 
 @contextmanager
 def read_only(instance: Instance, state: Path) -> Iterator[None]:
-    """EROFS."""
+    """Mount it read-only: EROFS."""
     instance.shell(f"mount --bind {state} {state} && mount -o remount,bind,ro {state}", check=True)
     yield
     instance.shell(f"umount {state}", check=True)
@@ -51,7 +51,7 @@ def read_only(instance: Instance, state: Path) -> Iterator[None]:
 
 @contextmanager
 def full(instance: Instance, state: Path) -> Iterator[None]:
-    """ENOSPC: a file system of its own, with the files that were there and no room for more."""
+    """Mount a small file system with its files over it, without room for more: ENOSPC."""
     script = f"""
         mkdir -m 755 {state}.on-disk
         mount -t tmpfs -o size=64k,mode=755 tmpfs {state}.on-disk
@@ -66,7 +66,7 @@ def full(instance: Instance, state: Path) -> Iterator[None]:
 
 @contextmanager
 def immutable(_: Instance, state: Path) -> Iterator[None]:
-    """EPERM, also for root: no file can be made, renamed or removed in it (chattr(1))."""
+    """Make it immutable (chattr(1)): EPERM, also for root, for creating, renaming and removing files."""
     flag = subprocess.run(["chattr", "+i", str(state)], capture_output=True, text=True, check=False)
     if flag.returncode != 0:
         pytest.skip(f"takes root of the machine, and a file system with flags: {flag.stderr.strip()}")
@@ -78,7 +78,7 @@ def immutable(_: Instance, state: Path) -> Iterator[None]:
 
 @pytest.mark.parametrize("trouble", [read_only, full, immutable], ids=lambda each: each.__name__)
 def test_it_cannot_be_written(instance: Instance, start_daemon: StartDaemon, trouble: Trouble) -> None:
-    """Said once, however much there is to write; and what could not be written is written when that is over."""
+    """A state directory that cannot be written is logged once, and all is written as soon as it can be."""
     daemon = start_daemon(CONFIG)
     with trouble(instance, daemon.state_directory):
         for _ in range(5):
@@ -92,7 +92,7 @@ def test_it_cannot_be_written(instance: Instance, start_daemon: StartDaemon, tro
 
 
 def test_it_is_removed(instance: Instance, start_daemon: StartDaemon) -> None:
-    """It is made again, with the lock, the status and the ledger; a second daemon is kept out as before."""
+    """A removed state directory is made again, with lock, status and ledger; a second daemon is refused as before."""
     daemon = start_daemon(CONFIG)
     shutil.rmtree(daemon.state_directory)
     repair(instance)
@@ -108,7 +108,7 @@ def test_it_is_removed(instance: Instance, start_daemon: StartDaemon) -> None:
 
 
 def test_the_lock_is_removed_where_there_is_no_room(instance: Instance, start_daemon: StartDaemon) -> None:
-    """It is made again when there is, and trying before that does not keep ourselves out."""
+    """A removed lock is made again once there is room; the attempts before that do not lock out the daemon itself."""
     daemon = start_daemon(CONFIG)
     state = daemon.state_directory
     script = f"rm -f {state}/lock; dd if=/dev/zero of={state}/fill oflag=append conv=notrunc bs=4k || :"
@@ -119,7 +119,7 @@ def test_the_lock_is_removed_where_there_is_no_room(instance: Instance, start_da
         return daemon.logs("state_dir_lost")
 
     with full(instance, state):
-        # A pass between the two commands finds room, and makes the lock again: then once more.
+        # A pass between the two commands finds room, and makes the lock again: then try once more.
         assert "No space left" in wait_until(lost, what="a lock that cannot be made")[0]["reason"]
     made_again = len(daemon.logs("state_dir_made_again"))
     repair(instance)
@@ -128,7 +128,7 @@ def test_the_lock_is_removed_where_there_is_no_room(instance: Instance, start_da
 
 
 def test_files_in_it_are_removed(instance: Instance, start_daemon: StartDaemon) -> None:
-    """What somebody removes is written again with the next pass, changed or not."""
+    """Files that are removed from the state directory are written again with the next pass, changed or not."""
     daemon = start_daemon(CONFIG)
     for path in daemon.state_directory.iterdir():
         path.unlink()
@@ -140,7 +140,7 @@ def test_files_in_it_are_removed(instance: Instance, start_daemon: StartDaemon) 
 
 
 def test_another_takes_its_place(instance: Instance, start_daemon: StartDaemon) -> None:
-    """Whoever makes it anew is not overrun: the first daemon says so, and repairs go on."""
+    """A daemon whose state directory another daemon has made anew leaves it to that one, logs it, and still repairs."""
     daemon = start_daemon(CONFIG)
     shutil.rmtree(daemon.state_directory)
     second = start_daemon(CONFIG)

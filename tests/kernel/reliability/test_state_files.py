@@ -1,4 +1,4 @@
-"""The state directory and its files: whose they are, who may read and write them, and what is not followed."""
+"""The state directory and its files: their owner and modes, and the links in them that are not followed."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def masked(umask: int) -> Iterator[None]:
 
 
 def everything_is_written(instance: Instance, daemon: Daemon) -> None:
-    """Have the daemon write each of its files while it runs."""
+    """Have the running daemon write each of its files."""
     instance.register(b":WSL-1:E::exe::/usr/bin/true:")
     daemon.wait_status(lambda status: any(each["name"] == "WSL-1" for each in status["foreign"]))
     instance.remove("one")
@@ -47,7 +47,7 @@ def everything_is_written(instance: Instance, daemon: Daemon) -> None:
 def test_modes_do_not_depend_on_the_umask(
     instance: Instance, start_daemon: StartDaemon, tmp_path: Path, umask: int
 ) -> None:
-    """Everybody may read them, nobody else may write them or make a file there, or take the lock."""
+    """All users may read the files; only the owner may write them, create files or take the lock, with any umask."""
     (tmp_path / "daemon").mkdir(mode=0o755)
     (tmp_path / "daemon" / "binfmtd.toml").touch(mode=0o644)
     with masked(umask):
@@ -59,7 +59,7 @@ def test_modes_do_not_depend_on_the_umask(
 
 
 def test_planted_links_are_replaced(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
-    """What they lead to is neither written nor has its mode changed."""
+    """The target of a link in place of a state file is not written, and its mode is not changed."""
     state = tmp_path / "daemon" / "state"
     state.mkdir(parents=True, mode=0o755)
     victims = {}
@@ -77,7 +77,7 @@ def test_planted_links_are_replaced(instance: Instance, start_daemon: StartDaemo
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
 def test_what_cannot_hold_the_state_is_one_error(instance: Instance, tmp_path: Path, command: list[str]) -> None:
-    """A lock that is a link or a directory, a state directory that others may write to or that is a link."""
+    """A lock that is a link or directory, and a state directory open to other users or a link, are one error each."""
     cli = Cli(instance, tmp_path)
     state = cli.state_directory
     victim = tmp_path / "victim"
@@ -116,7 +116,7 @@ def test_what_cannot_hold_the_state_is_one_error(instance: Instance, tmp_path: P
 @pytest.mark.usefixtures("private_instances")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives directories away")
 def test_somebody_elses_directory_is_refused(tmp_path: Path) -> None:
-    """He could put another ledger there."""
+    """Another user's state directory is refused, because that user could put another ledger there."""
     with Instance(everybody=True) as instance:
         cli = Cli(instance, tmp_path)
         cli.state_directory.mkdir(mode=0o755)

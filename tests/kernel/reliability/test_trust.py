@@ -1,6 +1,6 @@
-"""An attacker who may write somewhere on the way to an interpreter never gets his own program to serve.
+"""An attacker who may write to part of an interpreter's path never gets his own program to serve.
 
-He runs as another user, and swaps links, directories and files as fast as he can while entries are registered.
+He runs as another user, and swaps links, directories and files as fast as possible while entries are registered.
 """
 
 import os
@@ -27,7 +27,7 @@ Times = Callable[[int], int]
 
 ATTACKER = 1000
 GOOD, EVIL = 7, 66
-# Each gets the place that counts, a good thing and an evil one, and swaps them for ever; the first swap is told.
+# Each script endlessly swaps a good file and an evil one at a path, and prints a line after its first swap.
 BEGIN = f"""
 import os, sys
 os.setgroups([])
@@ -72,14 +72,14 @@ while True:
 
 @pytest.fixture
 def instance(private_instances: None) -> Iterator[Instance]:  # noqa: ARG001  it skips
-    """Yield an instance in which other users are who they are."""
+    """Yield an instance in which all users have the same user ids as outside."""
     with Instance(everybody=True) as instance:
         yield instance
 
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """Yield a directory that every user reaches, with good and evil in it: pytest's own is root's alone."""
+    """Yield a directory that every user can reach, with a good and an evil interpreter; pytest's is root's alone."""
     directory = Path(tempfile.mkdtemp(prefix="binfmtd-"))
     directory.chmod(0o755)
     for name, status in (("good", GOOD), ("evil", EVIL)):
@@ -95,7 +95,7 @@ def place() -> Iterator[Path]:
 
 @contextmanager
 def attacker(code: str, *arguments: Path) -> Iterator[subprocess.Popen[str]]:
-    """Have him at work, beyond his first swap."""
+    """Run this script of the attacker, and kill it at the end."""
     with subprocess.Popen(
         [sys.executable, "-I", "-c", BEGIN + code, *map(str, arguments)], stdout=subprocess.PIPE, text=True
     ) as process:
@@ -121,7 +121,7 @@ flags = "F"
 
 @pytest.fixture
 def program(place: Path) -> Path:
-    """Yield what the handler is for."""
+    """Return a program that the handler takes."""
     return install(place / "program", b"one! and more")
 
 
@@ -135,11 +135,11 @@ def serves(instance: Instance, program: Path, status: int) -> bool:
 def test_who_owns_a_part_of_the_way(
     instance: Instance, tmp_path: Path, times: Times, place: Path, program: Path, code: str, way: str
 ) -> None:
-    """300 looks: whatever he has in its place at that moment, nothing is registered, and the path is named."""
+    """While the attacker owns part of the path, nothing is registered in 300 scans, and the refusal names that part."""
     interpreter = place / "sticky" / way
     owned = place / "sticky" / Path(way).parts[0]
     evil = place / "evil" / "interpreter"
-    if code is DIRECTORY:  # he moves it within what is his
+    if code is DIRECTORY:  # the attacker can move it only within his own directory
         (place / "sticky" / "evil").mkdir()
         evil = Path(shutil.copy(evil, place / "sticky" / "evil" / "interpreter"))
         os.chown(place / "sticky" / "evil", ATTACKER, ATTACKER)
@@ -179,9 +179,9 @@ def test_who_owns_a_part_of_the_way(
 def test_a_directory_that_is_open_for_a_while(
     instance: Instance, tmp_path: Path, times: Times, place: Path, program: Path
 ) -> None:
-    """200 times root opens it and the entry is removed: his program never serves, and the good one does afterwards.
+    """The attacker's program never serves while root opens the directory and the entry is removed, 200 times.
 
-    The mode alone raises no event, so what was judged before is not trusted blindly.
+    Afterwards the good program serves. A change of mode alone raises no event, so an earlier judgement is not trusted.
     """
     opened = place / "good"
     interpreter = opened / "interpreter"

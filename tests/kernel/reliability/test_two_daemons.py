@@ -1,4 +1,4 @@
-"""Two daemons on one instance, a host's and a pod's: who agree live in peace, and who do not cost next to nothing."""
+"""Two daemons on one instance, of a host and of a pod: equal configs come to rest, different ones cost little."""
 
 import select
 import time
@@ -36,7 +36,7 @@ def interpreter(tmp_path: Path) -> Path:
 def test_they_agree(
     instance: Instance, start_daemon: StartDaemon, times: Times, interpreter: Path, tmp_path: Path, flags: str
 ) -> None:
-    """After whatever happens both come to rest, writing nothing more, and no program lacks its handler meanwhile."""
+    """After every change both daemons come to rest and write no more, and no program lacks its handler meanwhile."""
     names = [name for name in CATALOG if name not in ("i386", "x86_64")]
     architectures = '", "'.join(names)
     config = f'architectures = ["{architectures}"]\n[emulators]\npaths = ["{interpreter}"]\nflags = "{flags}"\n'
@@ -45,7 +45,7 @@ def test_they_agree(
     with DirectoryWatch(instance.directory) as watch, ExecLoop(instance, program) as loop:
 
         def in_peace(after: str, gone: Iterable[int] = ()) -> None:
-            """Wait until these numbers are gone, and then until nobody has written anything for a while."""
+            """Wait until these inode numbers are gone, and then until no process has written for a while."""
 
             def all_there() -> bool:
                 return len(set(instance.inodes().values()).difference(gone)) == len(names)
@@ -89,7 +89,10 @@ WANT = {
 
 @pytest.mark.parametrize("about", WANT)
 def test_they_disagree(instance: Instance, start_daemon: StartDaemon, times: Times, about: str) -> None:
-    """It is contention for both, so it costs little; what they agree about stands, and the survivor has its way."""
+    """Configs that differ in one entry are contention for both daemons: it costs little, and equal entries stand.
+
+    Once one daemon has ended, the other one's entry stands.
+    """
     minute = times(MINUTE)
     if minute < MINUTE and about != "interpreter":
         pytest.skip("only in make reliability")
@@ -116,13 +119,13 @@ def test_they_disagree(instance: Instance, start_daemon: StartDaemon, times: Tim
 
 
 def test_the_stand_ins_of_the_other(instance: Instance, start_daemon: StartDaemon) -> None:
-    """One that serves for a handler which this daemon never had is left to the other, also when it stops."""
+    """A stand-in for a handler that this daemon never had is left to the other daemon, also when this one stops."""
     start_daemon("architectures = []\non_stop = 'remove'\n" + other("/usr/bin/true"), directory="host")
     pod = start_daemon("architectures = []\non_stop = 'remove'\n" + ALIKE, directory="pod")
     helper = ".binfmtd~theirs"
     instance.register(b":%b:M::\\x00theirs::/usr/bin/true:" % helper.encode())
     number = instance.inode(helper)
-    instance.remove(NAMES[0])  # whatever makes it look at everything
+    instance.remove(NAMES[0])  # makes it scan everything
     wait_until(lambda: {NAMES[0], stand_in_name(NAMES[0])} < set(instance.all_names()))
     pod.wait_status(lambda status: status["repairs"] == 1 and status["state"] == "converged")
     assert not pod.logs("contention_started"), "it takes the host's stand-in for left over, once"
