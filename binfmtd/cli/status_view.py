@@ -216,7 +216,7 @@ def _details(status: Mapping[str, Any], pid: int | None, page: Page) -> dict[str
 def _read_only(status: Mapping[str, Any]) -> str:
     seal = status["seal"]
     if seal["state"] == "sealed":
-        return f", sealed {seal['reason']}".rstrip()
+        return f", sealed ({seal['reason']})" if seal["reason"] else ", sealed"
     return ", read-only" if status["mount"]["read_only"] else ""
 
 

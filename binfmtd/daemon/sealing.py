@@ -161,7 +161,7 @@ class Sealing:
             self.due_at = time.monotonic() + self._retry
             self._retry = min(2 * self._retry, _CHECK_SECONDS)
         if mounted is not None and mounted.sealed and not self._paused:
-            self._tell(SealStatus("sealed", f"by another process; this daemon cannot change entries: {error}"))
+            self._tell(SealStatus("sealed", f"another process sealed it; this daemon cannot change entries: {error}"))
         else:
             self._tell(SealStatus("impossible", str(error)))
 
