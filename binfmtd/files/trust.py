@@ -73,11 +73,11 @@ def judge(path: str, uid: int, mode: int, trust: Trust) -> str | None:
     what = f"{path!r} (owner {uid}, mode {stat.S_IMODE(mode):04o})"
     if not trust.owner(uid):
         ours = "root" if trust.euid == 0 else f"root or user {trust.euid}"
-        return f"{what} belongs to another user: run chown -h {trust.euid} {path!r}, or use a path that {ours} owns"
+        return f"{what} belongs to another user: run `chown -h {trust.euid} {path!r}`, or use a path that {ours} owns"
     if stat.S_ISLNK(mode) or not mode & OTHERS_MAY_WRITE:
         return None
     if stat.S_ISDIR(mode) and mode & stat.S_ISVTX:
         return None
     if unwritable(path, contained=trust.contained):
         return None
-    return f"{what} is writable by other users: run chmod go-w {path!r}"
+    return f"{what} is writable by other users: run `chmod go-w {path!r}`"

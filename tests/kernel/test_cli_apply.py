@@ -195,7 +195,7 @@ def test_state_directory_of_others(instance: Instance, cli: Cli) -> None:
     result = cli("apply", config=ONE)
     assert result.status == 1
     assert result.message.startswith("the state directory is not safe")
-    assert result.message.endswith(f"is writable by other users: run chmod go-w '{cli.state_directory}'")
+    assert result.message.endswith(f"is writable by other users: run `chmod go-w '{cli.state_directory}'`")
     assert instance.names() == []
     assert os.listdir(cli.state_directory) == []
 

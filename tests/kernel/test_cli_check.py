@@ -62,7 +62,7 @@ def test_an_interpreter_that_others_can_change(cli: Cli, tmp_path: Path) -> None
     result = cli("check", config=ONE.replace("/usr/bin/true", str(program)))
     assert result.status == 78
     assert result.message.startswith("one: refused: ")
-    assert result.message.endswith(f"run chmod go-w '{program}'")
+    assert result.message.endswith(f"run `chmod go-w '{program}'`")
 
 
 def test_no_room_for_a_stand_in(cli: Cli) -> None:

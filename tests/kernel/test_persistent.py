@@ -326,7 +326,7 @@ def test_others_could_write_there(instance: Instance, host: Host) -> None:
     host.shell(f"chmod 777 {host.root}/etc/binfmt.d")
     result = host.apply("--arch", "arm64")
     assert result.status == 1
-    assert f"run chmod go-w '{host.root}/etc/binfmt.d'" in result.message
+    assert f"run `chmod go-w '{host.root}/etc/binfmt.d'`" in result.message
     assert instance.names() == []
 
 

@@ -21,7 +21,7 @@ from binfmtd.model.handler import Registration
 from binfmtd.model.match import Extension, Match, takes_plain
 from binfmtd.model.ownership import equal
 
-_COMMAND = re.compile(r": run (?:`([^`]+)`|([^`]+?)(?:, or .*)?$)")
+_COMMAND = re.compile(r": run `([^`]+)`")
 
 
 def architecture_of(match: Match) -> str | None:
@@ -34,13 +34,12 @@ def architecture_of(match: Match) -> str | None:
 def split(message: str) -> tuple[str, str]:
     """Return the text and the command of one of binfmtd's messages; the command is "" if it contains none.
 
-    A message names a command after ": run ".  If a message continues after a command in backticks, the text is the
-    whole message.
+    A message has a command in backticks after ": run ".  If it continues after that, the text is the whole message.
     """
     found = _COMMAND.search(message)
     if found is None:
         return message, ""
-    return message if found[1] and message[found.end() :] else message[: found.start()], found[1] or found[2]
+    return message if message[found.end() :] else message[: found.start()], found[1]
 
 
 def _setting(mended: Registration, registration: Registration) -> str:

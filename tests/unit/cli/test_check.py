@@ -54,7 +54,7 @@ def test_what_is_no_config_file(tmp_path: Path) -> None:
     expected = {
         directory: "is a directory: put a regular file there",
         fifo: "is a FIFO: put a regular file there",
-        open_to_all: f"is writable by other users: run chmod go-w '{open_to_all}'",
+        open_to_all: f"is writable by other users: run `chmod go-w '{open_to_all}'`",
         dangling: "the link leads to no existing file: correct or remove it",
         tmp_path / "missing.toml": "No such file or directory: create it, or name another",
     }

@@ -197,7 +197,7 @@ def test_what_others_can_write_is_left_out(load_text: Load, systemd: tuple[Path,
     assert names(config) == (["lib", "b"] if what == "directory" else ["b"])
     (warning,) = config.warnings
     assert warning.startswith(f"{bad}: not included: cannot be trusted: ")
-    assert warning.endswith(f"run chmod go-w '{bad}'")
+    assert warning.endswith(f"run `chmod go-w '{bad}'`")
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def test_owner_and_mode_decide(uid: int, mode: int, trust: Trust, blamed: str | 
         assert reason is not None
         assert blamed in reason
         assert f"'/does/not exist' (owner {uid}, mode {stat.S_IMODE(mode):04o})" in reason
-        assert "run ch" in reason
+        assert "run `ch" in reason
         assert "\n" not in reason
 
 

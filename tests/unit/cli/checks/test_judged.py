@@ -117,8 +117,10 @@ def test_what_of_binfmt_d_cannot_be_read() -> None:
 @pytest.mark.parametrize(
     ("message", "command"),
     [
-        ("'/x' is writable by other users: run chmod go-w '/x'", "chmod go-w '/x'"),
-        ("'/x' belongs to another user: run chown -h 0 '/x', or use a path that root owns", "chown -h 0 '/x'"),
+        ("'/x' is writable by other users: run `chmod go-w '/x'`", "chmod go-w '/x'"),
+        ("'/x' belongs to another user: run `chown -h 0 '/x'`, or use a path that root owns", "chown -h 0 '/x'"),
+        ("/z: Permission denied: run this as root", ""),
+        ("/z: Permission denied: run as root, or with CAP_DAC_OVERRIDE", ""),
         ("/y is mounted read-only: run `mount -o remount,rw /y`", "mount -o remount,rw /y"),
         ("/y is not mounted: run `mount /y` as root; or, in a container, start that anew", "mount /y"),
         ("/y is not mounted: run `mount /y`, or start anew", "mount /y"),
