@@ -55,6 +55,22 @@ class FormatError(BinfmtdError):
     """A text, value or file that is malformed, or that binfmt_misc cannot express."""
 
 
+DAMAGE = (FormatError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+
+
+def damage(error: Exception) -> str:
+    """Return in which way one of our own files is damaged; ``error`` is one of DAMAGE, raised by reading it."""
+    if isinstance(error, FormatError):
+        return str(error)
+    if isinstance(error, KeyError):
+        return f"the key {error} is missing"
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8"
+    if (line := getattr(error, "lineno", None)) is not None:  # json.JSONDecodeError, which would have to be imported
+        return f"line {line} is not valid JSON"
+    return "its tables and lists are not arranged as this version writes them"
+
+
 class MountError(BinfmtdError):
     """The lack of a usable binfmt_misc; ``errno``, the kernel's if it refused a call, selects ``again``."""
 

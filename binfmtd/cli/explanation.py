@@ -135,7 +135,8 @@ class Explainer:
         if failure.errno == EACCES and (granting := self._programs.granting(path)):
             then = Explainer(granting, self._observed, self._declared, self._mount, self._sealed)(path)
             if then.execution.steps and not then.runs:
-                found.notes.append(f"if you could execute it, the next problem would be: {then.reason}; {then.remedy}")
+                problem = "; ".join(filter(None, (then.reason, then.remedy)))
+                found.notes.append(f"if you could execute it, the next problem would be: {problem}")
                 found.kind, found.config = then.kind, then.config
         elif failure.errno == ENOENT and self._programs.rooted and os.path.lexists(path):
             found.remedy = "with --root, FILE is a path inside of the tree: leave out the path of the tree itself"

@@ -10,7 +10,7 @@ import os
 
 from binfmtd.config.load import Contents
 from binfmtd.config.look import shown, unreadable
-from binfmtd.errors import ConfigError, FormatError
+from binfmtd.errors import DAMAGE, ConfigError, FormatError, damage
 from binfmtd.files.atomic import read_regular, write_atomically
 from binfmtd.files.chain import walk
 from binfmtd.files.cure import cure
@@ -48,5 +48,5 @@ def read_last_valid(state_dir: str, trust: Trust) -> Contents:
         raise ConfigError(f"{shown(path)} does not exist") from None
     except OSError as error:
         raise unreadable(path, error) from None
-    except (FormatError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ConfigError(f"{shown(path)}: is damaged: {error}") from None
+    except DAMAGE as error:
+        raise ConfigError(f"{shown(path)}: is damaged: {damage(error)}") from None

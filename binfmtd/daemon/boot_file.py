@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from binfmtd.errors import FormatError
+from binfmtd.errors import DAMAGE, FormatError, damage
 from binfmtd.files.atomic import read_state, write_state
 from binfmtd.files.cure import cure
 
@@ -49,8 +49,8 @@ class BootFile:
             return None
         except OSError as error:
             self.problem = f"{self._path}: {error.strerror}: {loss}"
-        except (FormatError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-            self.problem = f"{self._path}: {error}: {loss}"
+        except DAMAGE as error:
+            self.problem = f"{self._path}: {damage(error)}: {loss}"
         return None
 
     def put(self, content: Callable[[], Mapping[str, Any]], loss: str) -> None:

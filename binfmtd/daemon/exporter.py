@@ -5,7 +5,6 @@ they need, only if the config or a socket from systemd asks for them.  Their err
 logged once, and what failed is tried again with the next reload or resync.
 """
 
-import os
 import socket
 import time
 from collections.abc import Mapping
@@ -102,7 +101,7 @@ class Exporter:
         try:
             return _listening(address)
         except OSError as error:
-            why = f"{os.strerror(error.errno or 0)}; the daemon tries again at the next reload or resync"
+            why = f"{error.strerror or error}; the daemon tries again at the next reload or resync"
             self._report.metrics_failed(f'[metrics] listen = "{_shown(address)}": {why}')
             return None
 

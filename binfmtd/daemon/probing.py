@@ -139,7 +139,9 @@ class Probing:
         child.stderr.close()
         self._child = None
         if self._began < _NEVER:  # else ``step`` has reported it
-            ended = complaint or (f"the probe failed with exit status {child.returncode}" if child.returncode else None)
+            status = child.returncode
+            how = f"was killed by signal {-status}" if status < 0 else f"failed with exit status {status}"
+            ended = complaint or (f"the probe {how}" if status else None)
             self._report.failed(ended and ended.removeprefix("binfmtd: "))
         self._rest()
         self.take_in()

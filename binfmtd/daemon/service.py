@@ -357,6 +357,7 @@ class Service:
     def _resync(self, _: float) -> None:
         self._load_modules()
         self._read_pauses()
+        self._exporter.retry()
         self._worker.touched = None
         self._look_for_mount(Trigger.RESYNC)
 

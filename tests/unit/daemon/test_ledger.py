@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,8 @@ def test_a_damaged_ledger_costs_nothing_but_knowledge(tmp_path: Path, text: byte
     assert ledger.problem is not None
     assert ledger.problem.startswith(f"{tmp_path / FILE_NAME}: ")
     assert "\n" not in ledger.problem
+    python = r"indices|object|NoneType|attribute|argument|subscriptable|iterable|unpack|Expecting|codec|int\(\)"
+    assert not re.search(python, ledger.problem), "Python's own words mean nothing to a user"
     ledger.intend([Handler("a", SAYS)])
     again = Ledger(str(tmp_path), BOOT)
     again.claim(observed(("a", 7)), 1)
