@@ -432,16 +432,20 @@ class Service:
         if fresh:
             self._worker.look()  # so that the ledger belongs to this instance
             self._reconciler.intend()
-            instance = self._attachment.mounted
-            self._state.sync(lambda: self._make_first_pass(trigger, instance, at_once=at_once), _WRITTEN)
+            device = self._device()
+            self._state.sync(lambda: self._make_first_pass(trigger, device, at_once=at_once), _WRITTEN)
         else:
             self._make_pass(trigger, at_once=at_once)
         self._attachment.looked()
 
-    def _make_first_pass(self, trigger: Trigger, instance: Mounted | None, *, at_once: bool) -> None:
+    def _make_first_pass(self, trigger: Trigger, device: int | None, *, at_once: bool) -> None:
         """Make the pass that registers everything in another instance, if the daemon is still attached to that one."""
-        if self._attachment.mounted == instance:
+        if self._device() == device:
             self._make_pass(trigger, at_once=at_once)
+
+    def _device(self) -> int | None:
+        """Return the device number of the instance that the daemon is attached to; None if there is none."""
+        return None if self._attachment.mounted is None else self._attachment.mounted.device
 
     def _attach(self, found: Mounted | MountError) -> bool | None:
         """Watch the instance that was found; return True if it is another or newly watched, None if there is none."""
