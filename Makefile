@@ -1,10 +1,10 @@
-# What a developer runs; `make help` lists it.  Everything is set up on the way: a second run finds it all there.
+# Targets for developers; `make help` lists them.  Each installs what it needs; a second run finds it installed.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NEED := .ci/need
-# With it each worker of the tests, and each command that they start, would compile all of its modules anew.
+# With it each worker of the tests, and each command that they start, would compile all modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
 MANUALS := $(notdir $(basename $(wildcard docs/man/*.md))) binfmtd-log.7 binfmtd-metrics.7
@@ -22,13 +22,13 @@ demo: setup ## the main job, on a private instance of binfmt_misc: register, run
 
 NOT_TESTED := build/not-tested
 test: export BINFMTD_NOT_TESTED := $(NOT_TESTED)
-test: test-tools ## what has to pass before a commit: lint, unit tests with the coverage gate, quick kernel tests; three minutes
+test: test-tools ## all checks required before a commit: lint, unit tests with the coverage gate, quick kernel tests; three minutes
 	@$(MAKE) --no-print-directory lint unit kernel-quick; status=$$?; \
 	    if [ -s $(NOT_TESTED) ]; then echo "not tested, by number and reason:"; sort $(NOT_TESTED) | uniq -c | sort -rn; \
 	    elif [ $$status = 0 ]; then echo "nothing was left out"; fi; \
 	    exit $$status
 
-# What some tests take, and are skipped without: where it cannot be installed, the end of `make test` says so.
+# Programs without which some tests are skipped: if they cannot be installed, `make test` lists those tests at its end.
 test-tools:
 	@mkdir -p $(dir $(NOT_TESTED)) && rm -f $(NOT_TESTED)
 	-@$(NEED) promtool 'command -v promtool' zsh 'command -v zsh' fish 'command -v fish' \
@@ -51,27 +51,27 @@ unit: setup ## the unit tests, and the coverage gate on the pure modules
 kernel: SELECTED := not debian and not reliability
 kernel-quick: SELECTED := not debian and not reliability and not slow
 kernel-slow: SELECTED := slow
-kernel: setup ## the tests on the real kernel, in private instances of binfmt_misc; two at a time on each core, as they mostly wait
-kernel-quick: setup ## those of them that `make test` runs
-kernel-slow: setup ## the others
+kernel: setup ## the tests on the real kernel, in private instances of binfmt_misc; two per core in parallel
+kernel-quick: setup ## the kernel tests that `make test` runs
+kernel-slow: setup ## the slow kernel tests, which `make test` leaves out
 kernel kernel-quick kernel-slow:
 	@# Each test starts processes, and all of them would compile at once.
 	@$(BIN)/python -m compileall -q binfmtd
 	$(BIN)/python -m pytest -n $$(( 2 * $$(nproc) )) -m '$(SELECTED)' tests/kernel
 
 SHARE := 1
-reliability: setup ## what a year on a build farm does, in full numbers (CI does 2 % of it, SHARE=0.02)
+reliability: setup ## the reliability suite: as many disturbances as a build farm has in a year (CI does 2 % of it, SHARE=0.02)
 	-@$(NEED) faketime 'ls /usr/lib/*/faketime/libfaketime.so.1' # one test takes it, and is skipped without
 	$(BIN)/python -m pytest -n auto -m '' --share $(SHARE) tests/kernel/reliability
 
 SEED := random
 STEPS := 10000
-chaos: setup ## anything at all happens at random, in 10,000 steps, and `explain` meets the kernel; SEED=number STEPS=number to run one again
+chaos: setup ## 10,000 random actions, and `explain` compared with the kernel; SEED=number STEPS=number repeats a run
 	$(BIN)/python -m pytest -s --seed $(SEED) --steps $(STEPS) --share 1 tests/kernel/reliability/test_chaos.py \
 	    tests/kernel/test_explain_oracle.py
 
 SECONDS := 60
-fuzz: setup ## atheris against everything that reads what others wrote, for SECONDS=60 each; skipped where there is no atheris
+fuzz: setup ## fuzz each parser with atheris for SECONDS=60; skipped if atheris cannot be installed
 	@$(BIN)/python -m pip install --quiet --editable '.[fuzz]' || { \
 	    echo "make: skipped: there is no atheris for $$($(BIN)/python --version) on this machine (above is pip's reason)"; \
 	    exit 0; }; \
@@ -80,7 +80,7 @@ fuzz: setup ## atheris against everything that reads what others wrote, for SECO
 test-formats: setup ## every file of Debian's packages imported, update-binfmts reads our export; needs apt
 	$(BIN)/python -m pytest -m debian tests/kernel
 
-test-containers: setup $(VENV)/.stamp-containers ## the images: build them with podman, and run them; as root
+test-containers: setup $(VENV)/.stamp-containers ## build the images with podman, and run them; needs root
 	@$(NEED) podman 'command -v podman' catatonit 'command -v catatonit || test -x /usr/libexec/podman/catatonit' \
 	    crun 'command -v crun' runc 'command -v runc' mmdebstrap 'command -v mmdebstrap' \
 	    debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*'
@@ -90,7 +90,7 @@ $(VENV)/.stamp-containers: $(VENV)/.stamp
 	@$(BIN)/python -m pip install --quiet --editable '.[container]'
 	@touch $@
 
-test-systemd: setup man completions ## the unit: a Debian with real systemd, booted by systemd-nspawn; as root
+test-systemd: setup man completions ## test the unit in a Debian with real systemd, booted by systemd-nspawn; needs root
 	@$(NEED) systemd-container 'command -v systemd-nspawn' mmdebstrap 'command -v mmdebstrap' dpkg 'command -v dpkg-deb' \
 	    debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*'
 	$(BIN)/python -m pytest tests/systemd
@@ -105,11 +105,11 @@ kernels: setup ## the kernel suite on Linux 5.10, 6.1, 6.12 and 7.2, each in an 
 SCALE := 1
 PARTS :=
 BENCH := build/bench
-bench: setup $(BENCH)/venv/.stamp ## measured against everything else: docs/benchmarks.md, its plots, the README; three hours, on an idle machine
+bench: setup $(BENCH)/venv/.stamp ## compare with the peers, and update docs/benchmarks.md, its plots and the README; some hours, on an idle machine
 	@$(NEED) gcc 'command -v cc' libc6-dev 'test -e /usr/include/stdio.h' systemd 'test -x /usr/lib/systemd/systemd-binfmt'
 	@env -u PYTHONDONTWRITEBYTECODE PYTHONPATH=tests $(BIN)/python -P -m benchmarks --scale $(SCALE) $(PARTS:%=--parts %)
 
-# As a user installs it: without our tools, which pydantic would look through for plugins of its own.
+# As a user installs it: without our tools, which pydantic would search for plugins.
 $(BENCH)/venv/.stamp: pyproject.toml $(shell find binfmtd -name '*.py')
 	@test -x $(BENCH)/venv/bin/pip || $(PYTHON) -m venv $(BENCH)/venv
 	@$(BENCH)/venv/bin/pip install --quiet --upgrade ".[metrics]" && $(BENCH)/venv/bin/pip install --quiet --no-deps --force-reinstall .
@@ -123,7 +123,7 @@ build/man/%: docs/man/%.md
 	@mkdir -p $(@D)
 	go-md2man -in $< -out $@
 
-# Two of docs/ are manual pages as well, under a title and a name that man(1) and apropos(1) know.
+# Two pages of docs/ are manual pages as well, with the title and NAME that man(1) and apropos(1) require.
 build/man/binfmtd-log.7: docs/logging.md
 	$(call titled,binfmtd-log,what the daemon logs)
 build/man/binfmtd-metrics.7: docs/metrics.md
@@ -136,27 +136,27 @@ define titled
 	    sed 1d $< | awk -f docs/man/tables.awk; } | go-md2man -out $@
 endef
 
-completions: setup ## what bash, zsh and fish complete, in build/completions
+completions: setup ## shell completions for bash, zsh and fish, in build/completions
 	@mkdir -p build/completions
 	$(BIN)/python docs/completions.py bash >build/completions/binfmtd
 	$(BIN)/python docs/completions.py zsh >build/completions/_binfmtd
 	$(BIN)/python docs/completions.py fish >build/completions/binfmtd.fish
 
-# For a system's own Python and its packages pydantic, structlog and pyinotify, without a virtual environment.
+# For the system's Python and its packages pydantic, structlog and pyinotify, without a virtual environment.
 PREFIX := /usr/local
 DESTDIR :=
 INSTALL_PYTHON := /usr/bin/python3
 UNITS := $(PREFIX)/lib/systemd/system
 DOC := $(PREFIX)/share/doc/binfmtd
 CONFIG := /etc/binfmtd/binfmtd.toml
-# Where that Python looks: /usr/lib/python3/dist-packages in Debian, with PREFIX=/usr.
+# Where that Python finds packages: /usr/lib/python3/dist-packages in Debian, with PREFIX=/usr.
 PACKAGES = $(shell $(INSTALL_PYTHON) -c 'import site; print(*[p for p in site.getsitepackages() if p.startswith("$(PREFIX)/lib/")][:1])')
 
 MAN := $(PREFIX)/share/man
-# Where each shell looks.
+# Where each shell finds completions.
 COMPLETIONS := bash-completion/completions/binfmtd zsh/site-functions/_binfmtd fish/vendor_completions.d/binfmtd.fish
 
-install: ## the command, unit, docs and what `make man completions` made, below PREFIX=/usr/local (and DESTDIR=); /etc/binfmtd is left as it is
+install: ## the command, unit, docs and what `make man completions` made, below PREFIX=/usr/local (and DESTDIR=); an existing config is kept
 	@test -n "$(PACKAGES)" || { echo "make: $(INSTALL_PYTHON) looks for no packages below $(PREFIX): name another PREFIX" >&2; exit 1; }
 	rm -rf "$(DESTDIR)$(PACKAGES)/binfmtd"
 	install -d "$(DESTDIR)$(PACKAGES)"
@@ -181,9 +181,9 @@ install: ## the command, unit, docs and what `make man completions` made, below 
 	    install -D -m 644 build/completions/$${path##*/} "$(DESTDIR)$(PREFIX)/share/$$path"; done
 	test -e "$(DESTDIR)$(CONFIG)" || install -D -m 644 config/binfmtd.toml "$(DESTDIR)$(CONFIG)"
 
-uninstall: ## what `make install` brought, with the same PREFIX and DESTDIR; its service is stopped and disabled, the config stays
+uninstall: ## remove what `make install` installed (same PREFIX and DESTDIR); stops and disables the service, keeps the config
 	@test -n "$(PACKAGES)" || { echo "make: $(INSTALL_PYTHON) looks for no packages below $(PREFIX): name another PREFIX" >&2; exit 1; }
-	@# With DESTDIR nothing of it runs.  Else its units are known to systemd, unless another PREFIX has units of the same names.
+	@# With DESTDIR nothing runs.  Else systemd has loaded these units, or those of another PREFIX with the same names.
 	@test -n "$(DESTDIR)" || for unit in systemd/binfmtd*; do unit=$${unit#systemd/}; \
 	    ours=$$(systemctl show --property=FragmentPath --value "$$unit" 2>/dev/null) || ours=; \
 	    [ "$$ours" = "$(UNITS)/$$unit" ] || continue; \
@@ -199,9 +199,9 @@ uninstall: ## what `make install` brought, with the same PREFIX and DESTDIR; its
 	@test -n "$(DESTDIR)" || systemctl daemon-reload 2>/dev/null || : # where no systemd runs there is nothing to reload
 	@test -n "$(DESTDIR)" || echo "make: entries stay until the next boot unless on_stop = \"remove\" took them; so does $(CONFIG)"
 
-setup: tools $(VENV)/.stamp ## the virtual environment .venv, and what apt has to bring
+setup: tools $(VENV)/.stamp ## make the virtual environment .venv, and install missing Debian packages
 
-# Asked each time, in a few milliseconds: packages come and go without make's knowledge.
+# Checked each time, in a few milliseconds: apt can remove packages between two runs.
 tools:
 	@$(NEED) util-linux 'command -v unshare && command -v nsenter' \
 	    mount 'command -v mount' \

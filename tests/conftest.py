@@ -1,4 +1,4 @@
-"""For all tests: how hypothesis works here, and how often the reliability suite does everything."""
+"""Settings for all tests: umask, PATH, SIGINT, hypothesis, and the share of the reliability suite's numbers."""
 
 import os
 import signal
@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# The same for every user: Debian's have a umask of 0002, and binfmtd refuses what a group may write to; and their PATH
-# lacks the directory of chroot(8).
+# Debian's users have a umask of 0002, and binfmtd refuses files that a group can write to; their PATH lacks the
+# directory of chroot(8).
 os.umask(0o022)
 os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-# A shell has its jobs in the background ignore ^C, and so would whatever the tests start and then interrupt.
+# A shell lets its background jobs ignore SIGINT, and the processes that tests start and interrupt would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# The time of one example says nothing on a machine that others use too.  The same examples in each run, so that a
-# failure comes from the change that is tested.
+# No deadline, as other processes slow examples down.  Each run has the same examples, so that a failure comes from the
+# change that is tested.
 settings.register_profile("binfmtd", deadline=None, derandomize=True, max_examples=100)
 settings.load_profile("binfmtd")
 
@@ -34,9 +34,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter") -> None:
-    """Note for ``make test``, which says it at its end, why something was not tested."""
+    """Append the reasons of skipped tests to a file, which ``make test`` prints at its end."""
     path = os.environ.get("BINFMTD_NOT_TESTED")
-    if path and "PYTEST_XDIST_WORKER" not in os.environ:  # the others tell the one that started them
+    if path and "PYTEST_XDIST_WORKER" not in os.environ:  # workers report to the main process
         reports = terminalreporter.getreports("skipped")
         with Path(path).open("a", encoding="utf-8") as file:
             file.writelines(f"{report.longrepr[2].removeprefix('Skipped: ')}\n" for report in reports)
@@ -44,6 +44,6 @@ def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter") -> None
 
 @pytest.fixture
 def times(request: pytest.FixtureRequest) -> Callable[[int], int]:
-    """Yield ``times(full)``: how often to do what the whole suite does ``full`` times; always once at least."""
+    """Return ``times(full)``: the number of rounds, ``full`` in the whole suite, and always at least one."""
     share = float(request.config.getoption("--share"))
     return lambda full: max(1, round(full * share))

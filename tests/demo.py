@@ -1,7 +1,7 @@
-"""The main job, shown: run inside ``binfmtd sandbox`` by ``make demo``.
+"""A demonstration of the main job: ``make demo`` runs it inside ``binfmtd sandbox``.
 
 A process executes a foreign program without a pause while its entry is removed, again and again: no execution fails.
-Then everything is removed at once, and it is measured how long the program has no handler, as inotify reports it.
+Then all entries are removed at once, and the time until the first is registered again is measured by inotify events.
 Nothing on the host is touched: this is a private instance of binfmt_misc.
 """
 
@@ -25,12 +25,12 @@ FLUSHES = 9
 
 
 def say(text: str) -> None:
-    """One line of the transcript."""
+    """Print one line of the transcript."""
     print(text, flush=True)
 
 
 def run(program: Path) -> int:
-    """Execute the foreign program; its exit status, or -1 if the kernel cannot."""
+    """Execute the foreign program; return its exit status, or -1 if the kernel cannot."""
     try:
         return subprocess.run([program], check=False).returncode
     except OSError as error:
@@ -46,7 +46,7 @@ def remove(name: str) -> None:
 
 
 def executions_beside_removals(program: Path, name: str) -> tuple[int, int]:
-    """Execute the program in a loop while its entry is removed; how many executions there were, and how many failed."""
+    """Execute the program in a loop while its entry is removed; return the numbers of executions and of failures."""
     outcomes: list[int] = []
     over = threading.Event()
 
@@ -76,7 +76,7 @@ def flush(names: list[str]) -> float:
 
 
 def main() -> int:
-    """Show it; the exit status says whether it worked."""
+    """Run the demonstration; return 0 if every step worked, else 1."""
     registered = sorted(path.name for path in MOUNT.glob("qemu-*"))
     say(f"1. the daemon is ready: {len(registered)} architectures registered in a private binfmt_misc")
     name = next((name for name in ("qemu-aarch64", "qemu-riscv64", *registered) if name in registered), None)

@@ -1,7 +1,7 @@
 """``make bench``: measure, and write the figures into docs/benchmarks.md, its plots and the README.
 
-A SCALE below 1 makes fewer rounds, and leaves the docs alone; PARTS=removal,idle makes some of them, and PARTS=builds
-also what is named builds-*.
+A SCALE below 1 makes fewer rounds, and leaves the docs alone.  PARTS=removal,idle runs only these parts; PARTS=builds
+runs the parts builds-* as well.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1)
     parser.add_argument("--parts", default=",".join(PARTS))
     given = parser.parse_args()
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # nobody starts a daemon without bytecode
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # in use a daemon has bytecode
     compile_programs()
     shutil.rmtree(BUILD / "scratch", ignore_errors=True)
     (BUILD / "scratch").mkdir(mode=0o755)

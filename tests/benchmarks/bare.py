@@ -1,4 +1,4 @@
-"""``bare.py DIR NAME LINE [NAME LINE]...``: the same loop as loop.c, as one writes it with pyinotify alone."""
+"""``bare.py DIR NAME LINE [NAME LINE]...``: the loop of loop.c, in the usual way with pyinotify alone."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ register = os.path.join(directory, "register")
 
 
 class Repair(pyinotify.ProcessEvent):  # type: ignore[misc]  # pyinotify has no types
-    """Register each entry again that is missing, whatever happened."""
+    """Register each missing entry again, whatever the event."""
 
     def process_default(self, _event: object) -> None:
         for name, line in lines.items():

@@ -1,6 +1,6 @@
-"""Does a build survive?  Processes execute a foreign program without a pause beside each kind of disturbance.
+"""The disturbances that break a build: processes execute a foreign program without a pause beside each kind.
 
-A build consists of thousands of executions, and ends with the first that fails.  So what counts is the share of
+A build consists of thousands of executions, and ends with the first that fails.  So the figure is the share of
 disturbances during which at least one execution failed.
 """
 
@@ -86,17 +86,17 @@ BY_PEERS = (REMOVAL, ALL_UNINSTALLED, FLUSH)
 
 
 def builds(scale: float) -> Part:
-    """Five disturbances a second beside two processes."""
+    """Make five disturbances a second beside two processes."""
     return _compare(MODES, disturbances, max(3, int(ROUNDS * scale)), every=0.2)
 
 
 def builds_slow(scale: float) -> Part:
-    """One a second; a quarter of the rounds, since it takes five times as long."""
+    """Make one a second; a quarter of the rounds, since each takes five times as long."""
     return _compare(MODES, disturbances, max(3, int(ROUNDS * scale / 4)), every=1)
 
 
 def builds_cores(scale: float) -> Part:
-    """Five a second beside as many processes as there are cores."""
+    """Make five a second beside as many processes as there are cores."""
     cores = len(os.sched_getaffinity(0))
     if cores == 2:
         raise Skipped("there are two cores, and two processes are what `builds` has")
@@ -104,7 +104,7 @@ def builds_cores(scale: float) -> Part:
 
 
 def builds_peers(scale: float) -> Part:
-    """The peers of the other benchmarks, which only know that an entry is missing."""
+    """Measure the peers of the other benchmarks, which only find out that an entry is missing."""
     return _compare(PEERS, lambda _: BY_PEERS, max(3, int(ROUNDS * scale)), every=0.2)
 
 
@@ -115,7 +115,7 @@ def _compare(
     every: float,
     processes: int = 2,
 ) -> Part:
-    """How many of the disturbances broke a build, of each kind in each mode."""
+    """Count the disturbances that broke a build, of each kind in each mode."""
     broken: dict[Disturbance, dict[str, int]] = {}
     whats: dict[str, Disturbance] = {}
     for mode, contestant in modes.items():
@@ -133,7 +133,7 @@ def _compare(
 
 
 def _goals(broken: Mapping[Disturbance, Mapping[str, int]], rounds: int) -> list[Goal]:
-    """In the default, for all kinds that must never break a build together, and for each other; all in a sealed one."""
+    """Return the goals: in the default one for all kinds of limit 0, and one for each other; if sealed, one for all."""
     goals = []
     if by_name := [found[DEFAULT] for kind, found in broken.items() if DEFAULT in found and kind.limit == 0]:
         goals.append(Goal(f"{DEFAULT}, whatever works by name", sum(by_name), 0, f"of {rounds * len(by_name)}"))
@@ -148,9 +148,10 @@ def _goals(broken: Mapping[Disturbance, Mapping[str, int]], rounds: int) -> list
 
 
 def _count(host: Host, kind: Disturbance, counts: Counts, mode: Mode, rounds: int, every: float) -> int:
-    """How many of the disturbances broke a build.
+    """Count the disturbances that broke a build.
 
-    The daemon starts anew for each turn: after ten repairs in ten seconds the entry would not be there to be disturbed.
+    The daemon starts anew for each turn: after ten repairs in ten seconds it would back off from the entry, which would
+    be missing then.
     """
     broken = 0
     for begin in range(0, rounds, A_TURN):
@@ -162,7 +163,7 @@ def _count(host: Host, kind: Disturbance, counts: Counts, mode: Mode, rounds: in
 
 @contextmanager
 def executing(host: Host, processes: int) -> Iterator[Counts]:
-    """Processes that execute; yields a function of their executions and failures so far."""
+    """Run processes that execute; yield a function that returns their executions and failures so far."""
     program = foreign_program(scratch() / "program", CATALOG[ARCHITECTURE])
     with ExitStack() as stack:
         maps = []
@@ -182,15 +183,15 @@ def executing(host: Host, processes: int) -> Iterator[Counts]:
 
 
 def _breaks(host: Host, kind: Disturbance, counts: Counts, mode: Mode, every: float) -> bool:
-    """Disturb once, and say if an execution failed until the next disturbance.
+    """Disturb once; return True if an execution failed before the next disturbance.
 
-    Where nobody keeps entries, only until the benchmark registers them again.
+    In a mode that does not keep the entries only those before the benchmark registers them again count.
     """
     began = time.monotonic()
     _, before = counts()
     kind.do(host)
     runs, _ = counts()
-    wait_until(lambda: counts()[0] > runs + 1, what="two more executions of each")  # those that met it have ended
+    wait_until(lambda: counts()[0] > runs + 1, what="two more executions of each")  # those that met it are over
     _, after = counts()
     if not mode.keeps:
         host.restore()

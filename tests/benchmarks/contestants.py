@@ -1,4 +1,4 @@
-"""Who takes part, and where: private instances, binfmtd as it is installed, the C programs, the peers."""
+"""The contestants, in private instances: binfmtd as it is installed, the C programs, the peers."""
 
 import json
 import os
@@ -27,7 +27,7 @@ BUILD = HERE.parents[1] / "build" / "bench"
 PYTHON = str(BUILD / "venv" / "bin" / "python")  # where binfmtd is installed as a user does, without our own tools
 BINFMTD = str(BUILD / "venv" / "bin" / "binfmtd")
 SYSTEMD_BINFMT = "/usr/lib/systemd/systemd-binfmt"
-# The least that anybody does with pydantic: the first model brings half as much again.
+# The least use of pydantic: the first model takes half as much again as the import.
 MODEL = "from pydantic import BaseModel\nclass Model(BaseModel):\n    field: int | None = None"
 PACKAGES = "from pydantic import BaseModel; import pyinotify, structlog"  # `import pydantic` alone imports nothing
 EMULATORS = "/usr/bin/qemu-{name}"
@@ -57,15 +57,15 @@ class Skipped(Exception):  # noqa: N818  it is no error
 
 
 def compile_programs() -> None:
-    """The measuring and the measured C program."""
+    """Compile the C programs: the clock, the loop, and the one that executes."""
     BUILD.mkdir(parents=True, exist_ok=True)
     for program in ("measure", "loop", "executes"):
         command = ["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(BUILD / program), str(HERE / f"{program}.c")]
         subprocess.run(command, check=True)
 
 
-# The clock has a CPU of its own, and contestants that a removal wakes have the others: else the scheduler at times puts
-# the clock behind a contestant that has repaired long ago and is writing its log.  One CPU cannot be shared out.
+# The clock has its own CPU, and contestants that a removal wakes run on the other CPUs.  Otherwise the scheduler at
+# times puts the clock behind a contestant that has repaired long ago and is writing its log.  (One CPU is not split.)
 _CPUS = sorted(os.sched_getaffinity(0))
 CLOCK_CPU = _CPUS[-1] if len(_CPUS) > 1 else -1
 _CLOCK_PRIORITY = 5  # above the daemon's 1
@@ -73,7 +73,7 @@ _CLOCK_PRIORITY = 5  # above the daemon's 1
 
 @contextmanager
 def beside_the_clock() -> Iterator[None]:
-    """What is started in this block runs on no CPU that the clock has."""
+    """Keep the processes that this block starts off the clock's CPU."""
     os.sched_setaffinity(0, set(_CPUS) - {CLOCK_CPU})
     try:
         yield
@@ -83,7 +83,7 @@ def beside_the_clock() -> Iterator[None]:
 
 @contextmanager
 def process(instance: Instance, argv: Sequence[str], *, real_time: bool = False) -> Iterator[None]:
-    """A contestant that says ready on its standard output; ``real_time`` takes root."""
+    """Run a contestant, which prints ``ready`` on its standard output; ``real_time`` takes root."""
     command = instance.popen(list(argv), stdout=subprocess.PIPE)
     assert command.stdout is not None
     if command.stdout.readline() != b"ready\n":
@@ -102,10 +102,11 @@ ORDINARY, NICE, AS_THE_UNIT = "as it starts", "Nice=-10", "as the unit has it"
 
 @contextmanager
 def daemon(instance: Instance, config: str | None = ALL, scheduling: str = ORDINARY) -> Iterator[Daemon]:
-    """binfmtd, ready, until the block ends; a config of None is no config file.
+    """Run binfmtd, ready, until the block ends; a config of None is no config file.
 
-    All but ORDINARY take root, and change nothing for others: the unit's Nice=-10, and its real-time priority as well.
-    That one is privileged, since a process of the instance's user namespace may not have it.
+    NICE is the unit's Nice=-10, AS_THE_UNIT its real-time priority as well; both take root, and without root they are
+    ORDINARY.  With AS_THE_UNIT the daemon is privileged, since a process of the instance's user namespace may not have
+    that priority.
     """
     if config is None and Path(DEFAULT_PATH).exists():
         raise Skipped(f"{DEFAULT_PATH} is there, and would count")
@@ -129,24 +130,24 @@ def daemon(instance: Instance, config: str | None = ALL, scheduling: str = ORDIN
 
 
 def wait_idle(running: Daemon) -> None:
-    """Wait until a daemon has nothing to do: after READY=1 it goes on to load modules for a moment."""
+    """Wait until a daemon has nothing to do: after READY=1 it still loads modules for a moment."""
     wait_until(partial(_idle, running.pid), what="an idle daemon")
 
 
 def _idle(pid: int) -> bool:
-    """Whether a process takes no CPU time for a quarter of a second; the kernel counts it in hundredths of one."""
+    """Return True if a process takes no CPU time for a quarter of a second; the kernel counts in hundredths of one."""
     before = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
     time.sleep(0.25)
     return before == Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
 
 
 def loop(instance: Instance, lines: Mapping[str, bytes]) -> list[str]:
-    """The C loop that keeps these entries."""
+    """Return the command of the C loop that keeps these entries."""
     return [str(BUILD / "loop"), *_directory_and_pairs(instance, lines)]
 
 
 def loop_in_python(script: str, instance: Instance, lines: Mapping[str, bytes]) -> list[str]:
-    """The same as one of the scripts here."""
+    """Return the command of such a loop in Python, a script of this directory."""
     return [PYTHON, str(HERE / script), *_directory_and_pairs(instance, lines)]
 
 
@@ -163,7 +164,7 @@ def measure(
     command: str = "",
     cpu: int = CLOCK_CPU,
 ) -> list[float]:
-    """The seconds from a removal until all names have a handler, of some rounds."""
+    """Return for each round the seconds from a removal until all names have a handler."""
     return [last for _, last in measure_both(instance, names, rounds, pause_us, trigger, command, cpu)]
 
 
@@ -178,9 +179,9 @@ def measure_both(
     *,
     real_time: bool = False,
 ) -> list[tuple[float, float]]:
-    """The seconds from a removal until the first name has a handler, and until all have.
+    """Return for each round the seconds from a removal until the first name has a handler, and until all have.
 
-    ``real_time``: the clock is scheduled before all else, which takes root.
+    With ``real_time`` the clock has a higher real-time priority than the daemon, which takes root.
     """
     argv = [str(BUILD / "measure"), str(cpu), MOUNT_POINT, trigger, str(rounds), str(pause_us), command, *names]
     clock = instance.popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -194,7 +195,7 @@ def measure_both(
 
 
 class Clock:
-    """Times commands inside of an instance, by a process that is there: entering it is not counted."""
+    """A stopwatch for commands in an instance: a process inside runs them, so the time to enter is not counted."""
 
     def __init__(self, instance: Instance, environment: Mapping[str, str] = MappingProxyType({})) -> None:
         script = "from benchmarks.contestants import tick; tick()"
@@ -207,7 +208,7 @@ class Clock:
         )
 
     def __call__(self, argv: Sequence[str], *statuses: int) -> float:
-        """The seconds that it takes; its exit status has to be one of these, or 0."""
+        """Return the seconds that the command takes; its exit status has to be one of these, or 0."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print(json.dumps(list(argv)), file=self._process.stdin, flush=True)
@@ -218,7 +219,7 @@ class Clock:
 
 
 def tick() -> None:
-    """The process of a Clock."""
+    """Run the process of a Clock: for each command on standard input it prints seconds, exit status and messages."""
     for line in sys.stdin:
         began = time.perf_counter()
         done = subprocess.run(json.loads(line), capture_output=True, text=True, check=False)
@@ -226,7 +227,7 @@ def tick() -> None:
 
 
 def scratch() -> Path:
-    """A directory of its own, below the one that goes when the benchmarks end."""
+    """Make a new directory, below the one that is removed when the benchmarks end."""
     path = Path(mkdtemp(dir=BUILD / "scratch"))
     path.chmod(0o755)
     return path

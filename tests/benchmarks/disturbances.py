@@ -1,6 +1,6 @@
-"""What other programs do to entries that a build needs, each as the real program does it.
+"""Disturbances of entries that a build needs, each as a real program makes it.
 
-A disturbance writes as that program does, or runs the program itself.  Where it was read:
+A disturbance writes as that program does, or runs the program itself.  Sources:
 
 - tonistiigi/binfmt: cmd/binfmt/main.go at commit 097ba97 (``uninstall``, ``parseUninstall``, ``install``).
 - multiarch/qemu-user-static: containers/latest/register.sh at commit 1530f63, which then executes QEMU's
@@ -14,7 +14,7 @@ A disturbance writes as that program does, or runs the program itself.  Where it
 - systemd-binfmt.service of systemd 257: a restart runs ``systemd-binfmt --unregister``, then ``systemd-binfmt``.  The
   real program runs here.
 
-Each disturbance goes on where the kernel refuses a write, as these programs do.
+Each disturbance goes on if the kernel refuses a write, as these programs do.
 """
 
 import errno
@@ -50,7 +50,7 @@ find {MOUNT_POINT} -type f -name 'qemu-*' -exec sh -c 'echo -1 >"$1"' sh {{}} \\
 
 @contextmanager
 def may_be_refused() -> Iterator[None]:
-    """Go on where the entry is gone or there already, or the instance is sealed, or in use."""
+    """Ignore the error if the entry is missing or exists already, or the instance is sealed or in use."""
     try:
         yield
     except OSError as error:
@@ -59,7 +59,7 @@ def may_be_refused() -> Iterator[None]:
 
 
 class Host:
-    """One instance with an entry for each emulator; that of aarch64 is a file of its own, which can be upgraded."""
+    """One instance with an entry for each emulator; that of aarch64 is a separate file, which can be upgraded."""
 
     def __init__(self, instance: Instance, directory: Path) -> None:
         self.instance = instance
@@ -75,7 +75,7 @@ class Host:
 
     @property
     def config(self) -> str:
-        """What has the daemon keep these entries."""
+        """The config with which the daemon keeps these entries."""
         emulators = f'[emulators]\nflags = "F"\n[emulators.{ARCHITECTURE}]\ninterpreter = "{self.emulator}"\n'
         return f'architectures = ["all"]\n{emulators}'
 
@@ -91,12 +91,12 @@ class Host:
         return os.path.exists(self.instance.path("register"))
 
     def mount(self) -> None:
-        """Mount it if it is not."""
+        """Mount the instance unless it is mounted."""
         if not self.is_mounted():
             self.instance.run(["mount", "-t", "binfmt_misc", "binfmt_misc", MOUNT_POINT])
 
     def restore(self) -> None:
-        """Have all entries as they were, where no daemon has."""
+        """Register all entries as they were, where no daemon does."""
         self.mount()
         self.instance.write("status", b"1")
         for name in EMULATORS:
@@ -119,7 +119,7 @@ class Host:
 
 
 class Disturbance(NamedTuple):
-    """What happens to the entries, and how many of 200 may break a build in the default."""
+    """An action on the entries; in the default at most ``limit`` of 200 may break a build, with None any number."""
 
     what: str
     do: Callable[[Host], object]
@@ -133,32 +133,32 @@ def _remove_and_register(host: Host, seconds: float) -> None:
 
 
 def _uninstall_and_install(host: Host) -> None:
-    """Two processes: the first removes the first name that ends in -aarch64, which is a stand-in where there is one."""
+    """Remove the first name that ends in -aarch64, the stand-in if there is one; another process registers again."""
     names = sorted(name for name in host.instance.all_names() if name.endswith(f"-{ARCHITECTURE}"))
     host.remove(names[0] if names else NAME)
     host.instance.run(["sh", "-c", f"cd {MOUNT_POINT}; {REGISTER_ALL}", "sh", os.fsdecode(host.lines[NAME])])
 
 
 def _uninstall_all(host: Host) -> None:
-    """Remove each name, stand-ins as well, in alphabetical order; each is looked for in a listing of its own."""
+    """Remove each name, stand-ins as well, in alphabetical order; list all names again before each removal."""
     for name in sorted(host.instance.all_names()):
         if name in sorted(host.instance.all_names()):
             host.remove(name)
 
 
 def _another_interpreter(host: Host) -> None:
-    """It is newer than both entries of the daemon."""
+    """Register another interpreter under the name, which is newer than both entries of the daemon."""
     host.remove()
     host.write("register", encode_line(NAME, Registration(MATCHES[NAME], "/usr/bin/false", Flags.F)))
 
 
 def _reset(host: Host) -> None:
-    """Each name that begins with qemu- is removed by a process of its own; stand-ins do not begin so."""
+    """Remove each name that begins with qemu-, in a process each, and register all; stand-ins do not begin so."""
     host.instance.run(["sh", "-c", RESET, "sh", *map(os.fsdecode, host.lines.values())])
 
 
 def _unmount(host: Host) -> None:
-    """Also what is mounted below; the last thing there cannot be unmounted from inside."""
+    """Unmount all mounts at the mount point but the last, which cannot be unmounted from inside."""
     host.instance.run(["sh", "-c", f"while umount {MOUNT_POINT}; do :; done"])
 
 
@@ -183,7 +183,7 @@ UNMOUNTED = Disturbance("unmounted everywhere", _unmount)
 
 
 def disturbances(host: Host) -> list[Disturbance]:
-    """All of them that this machine has the programs for."""
+    """Return all disturbances for which this machine has the programs."""
     found = [
         *BY_NAME,
         *_of_update_binfmts(host),

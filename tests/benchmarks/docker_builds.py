@@ -41,7 +41,7 @@ UNSHARE = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--
 
 
 def docker_builds(scale: float) -> Part:
-    """How many of twenty builds passed beside each group of disturbances."""
+    """Count the builds of twenty that pass beside each group of disturbances."""
     for program in ("dockerd", "docker"):
         if shutil.which(program) is None:
             raise Skipped(f"{program} is not here: apt-get install docker.io docker-cli docker-buildx")
@@ -79,7 +79,7 @@ def _groups(kinds: Sequence[Disturbance]) -> list[tuple[str, list[Disturbance]]]
 
 
 def _builds(docker: Callable[..., int], host: Host, kinds: Sequence[Disturbance], *, keeps: bool) -> bool:
-    """Build once beside these, one after the other; tell if it passed."""
+    """Build once beside these, one after the other; return True if it passed."""
     ended = threading.Event()
 
     def disturb() -> None:
@@ -105,7 +105,7 @@ def _builds(docker: Callable[..., int], host: Host, kinds: Sequence[Disturbance]
 
 @contextmanager
 def _dockerd(instance: Instance) -> Iterator[Callable[..., int]]:
-    """Run an engine; yields a function that runs a command of docker and returns its exit status."""
+    """Run an engine; yield a function that runs a command of docker and returns its exit status."""
     where = scratch() / "docker"
     where.mkdir(exist_ok=True)
     environment = os.environ | {"DOCKER_HOST": f"unix://{where}/socket", "DOCKER_BUILDKIT": "1"}

@@ -1,4 +1,4 @@
-"""What a part of the report consists of: a table, goals with what was measured, and samples to plot."""
+"""The parts of the report: each has a table, goals with measured values, and samples to plot."""
 
 import math
 import statistics
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class Goal(NamedTuple):
-    """What was wanted, and what came of it; ``limit`` is the most that is allowed."""
+    """A goal and the measured value; ``limit`` is the most that is allowed."""
 
     what: str
     value: float
@@ -26,7 +26,7 @@ class Goal(NamedTuple):
 
 
 class Part(NamedTuple):
-    """One of the report's."""
+    """One part of the report."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -35,7 +35,7 @@ class Part(NamedTuple):
 
 
 def shown(value: float) -> str:
-    """With as many digits as mean something."""
+    """Return a number with three significant digits, but whole from 100 on, and with at most three decimals."""
     if value == 0:
         return "0"
     digits = max(0, 2 - math.floor(math.log10(abs(value)))) if abs(value) < 100 else 0
@@ -47,12 +47,12 @@ def median(times: Sequence[float]) -> float:
 
 
 def quantile(times: Sequence[float], share: float) -> float:
-    """The time that this share of them did not exceed."""
+    """Return the time that this share of them did not exceed."""
     return sorted(times)[math.ceil(share * len(times)) - 1]
 
 
 def in_turns(turns: int, runs: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:
-    """Run all of them in turns, since then the machine's mood is the same for all; first each once for nothing."""
+    """Run all of them in turns, so that slow moments affect all alike; a first run of each is not counted."""
     for run in runs.values():
         run()
     found: dict[str, list[T]] = {name: [] for name in runs}

@@ -1,4 +1,4 @@
-"""What the daemon takes when nothing happens: wake-ups, CPU, memory."""
+"""The cost of a daemon when nothing happens: wake-ups, CPU, memory."""
 
 import subprocess
 import time
@@ -14,7 +14,7 @@ SECONDS = 300
 
 
 def idle(scale: float) -> Part:
-    """Without a config file, which means all emulators of this machine."""
+    """Measure a daemon without a config file, which registers all emulators of this machine."""
     seconds = max(5, SECONDS * scale)
     with Instance() as instance, daemon(instance, None) as running:
         time.sleep(3)
@@ -30,7 +30,7 @@ def idle(scale: float) -> Part:
 
 
 def memory(_: float) -> Part:
-    """The same, beside a Python that has imported the packages, and does nothing."""
+    """Measure the memory of idle daemons, beside a Python that has imported the packages, and does nothing."""
     with ExitStack() as stack:
         bare = "import of the three packages"
         pids = {bare: stack.enter_context(_importing(PACKAGES))}
@@ -70,7 +70,7 @@ def _importing(script: str) -> Iterator[int]:
 
 
 def _wakes(pid: int) -> int:
-    """How often its threads were given a core."""
+    """Return how often the kernel gave a core to its threads."""
     found = 0
     for task in Path(f"/proc/{pid}/task").iterdir():
         for line in (task / "status").read_text().splitlines():

@@ -1,4 +1,4 @@
-"""``least.py DIR NAME LINE [NAME LINE]...``: the same loop as loop.c, in the fewest calls that Python needs."""
+"""``least.py DIR NAME LINE [NAME LINE]...``: the loop of loop.c, in the fewest calls that Python needs."""
 
 import os
 import sys

@@ -10,7 +10,7 @@ mpl.use("svg")
 from matplotlib import pyplot as plt
 from matplotlib.ticker import LogLocator, NullLocator
 
-# The same figures give the same file, and one that reads well in light and dark pages.
+# Equal figures give equal files, which are readable on light and dark pages.
 mpl.rcParams |= {
     "svg.hashsalt": "binfmtd",
     "font.size": 9,
@@ -43,7 +43,7 @@ Results = Mapping[str, Mapping[str, Any]]
 
 
 def plot_all(results: Results, directory: Path) -> None:
-    """Draw what was measured."""
+    """Draw the plots for which all parts were measured."""
     directory.mkdir(exist_ok=True)
     if {"builds", "builds-peers"} <= results.keys():
         _builds(results, directory / "builds.svg")
@@ -64,7 +64,7 @@ def _save(figure: Any, path: Path) -> None:
 
 
 def _builds(results: Results, path: Path) -> None:
-    """The share of disturbances that broke a build: a group of bars for each, and a bar for each mode."""
+    """Draw the share of disturbances that broke a build: a group of bars for each, and a bar for each mode."""
     shares = {**results["builds"]["samples"], **results["builds-peers"]["samples"]}
     modes = [*results["builds-peers"]["head"][1:], *(mode for mode in results["builds"]["head"][1:] if mode in COLOURS)]
     modes.sort(key=list(BUILDS).index)
@@ -95,7 +95,7 @@ def _builds(results: Results, path: Path) -> None:
 
 
 def _removal(samples: Mapping[str, Sequence[float]], path: Path) -> None:
-    """Each contestant's times at each number of entries: the middle half as a box, whiskers to p1 and p99."""
+    """Draw each contestant's times at each number of entries: the middle half as a box, whiskers to p1 and p99."""
     counts = sorted({int(name.rpartition(", ")[2]) for name in samples})
     who = list(dict.fromkeys(name.rpartition(", ")[0] for name in samples))
     figure, axes = plt.subplots(figsize=(7, 3.2))
@@ -150,7 +150,7 @@ def _failures(rows: Sequence[Sequence[str]], path: Path) -> None:
 
 
 def _starts(results: Results, path: Path) -> None:
-    """Medians of whole processes."""
+    """Draw the medians of whole processes."""
     figure, axes = plt.subplots(figsize=(7, 5))
     found: dict[str, float] = {}
     for part in ("commands", "one-shot", "start", "sandbox"):

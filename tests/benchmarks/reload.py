@@ -14,7 +14,7 @@ AGE = 0.3  # seconds: a config that was written just now is not read yet
 
 
 def reload(scale: float) -> Part:
-    """From SIGHUP to READY=1: then each entry is registered anew under its own name."""
+    """Measure the time from SIGHUP to READY=1, when each changed entry is registered under its own name."""
     rounds = max(2, int(ROUNDS * scale))
     unchanged: dict[int, list[float]] = {}
     changed: dict[int, list[float]] = {}

@@ -1,4 +1,4 @@
-"""From a removal to a handler again: one entry among many, and all 33 at once."""
+"""The time from a removal to a handler again: one entry among many, and all 33 at once."""
 
 import os
 import subprocess
@@ -58,7 +58,7 @@ Start = Callable[[Instance], AbstractContextManager[object]]
 
 
 def removal(scale: float) -> Part:
-    """One entry, with others beside it."""
+    """Measure the removal of one entry, beside different numbers of foreign entries."""
     rows, medians, samples = [], {}, {}
     goals = []
     for entries, rounds in ENTRIES.items():
@@ -83,14 +83,14 @@ def removal(scale: float) -> Part:
 
 
 def anywhere(scale: float) -> Part:
-    """The same with 50 entries, and nobody has a CPU of his own."""
+    """Measure the removal with 50 entries, and with no CPU reserved for the clock."""
     found, _ = _race(50, max(A_TURN - 1, int(ENTRIES[50] * scale)), cpu=-1)
     rows = [[who, *_figures(times, found["C loop"], (0.5, 0.99))] for who, times in found.items()]
     return Part(("who", "median", "p99"), rows, (), found)
 
 
 def _race(entries: int, rounds: int, cpu: int = CLOCK_CPU) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Who -> the seconds of its rounds, and those of the first after each start."""
+    """Return contestant -> seconds of its rounds, and contestant -> seconds of the first round after each start."""
     start: dict[str, Start] = {
         "C loop": lambda instance: process(instance, loop(instance, {NAME: LINE})),
         "least in Python": lambda instance: process(instance, loop_in_python("least.py", instance, {NAME: LINE})),
@@ -117,7 +117,7 @@ def _race(entries: int, rounds: int, cpu: int = CLOCK_CPU) -> tuple[dict[str, li
 
 
 def scan(scale: float) -> Part:
-    """A removal while a pass scans many entries, and what a scan of unchanged entries costs."""
+    """Measure a removal while a pass scans many entries, and the cost of a scan of unchanged entries."""
     rounds = max(A_TURN, int(100 * scale))
     found = {
         "50 entries, idle": _while_it_scans(50, rounds, scanning=False),
@@ -140,7 +140,7 @@ def scan(scale: float) -> Part:
 
 @contextmanager
 def _among(entries: int, instance: Instance) -> Iterator[Daemon]:
-    """A daemon with one handler, among many foreign entries."""
+    """Run a daemon with one handler, among many foreign entries."""
     for number in range(entries):
         instance.register(rb":foreign%d:M::\x01f%05d::/usr/bin/true:" % (number, number))
     with daemon(instance, CONFIG) as running:
@@ -149,7 +149,7 @@ def _among(entries: int, instance: Instance) -> Iterator[Daemon]:
 
 
 def _while_it_scans(entries: int, rounds: int, *, scanning: bool) -> list[float]:
-    """The seconds from a removal to the registration of the stand-in."""
+    """Return the seconds from each removal to the registration of the stand-in."""
     times: list[float] = []
     with Instance() as instance:
         while len(times) < rounds:
@@ -178,7 +178,7 @@ def _wait_for_a_scan(pid: int, mount_point: str) -> None:
 
 
 def _costs_of_scans(entries: int, rounds: int) -> list[float]:
-    """The CPU seconds of the loop for an event that changes nothing: it looks, and makes a pass when all is quiet."""
+    """Return the loop's CPU seconds for each event that changes nothing: a check, and a pass when all is quiet."""
     with Instance() as instance, _among(entries, instance) as running:
 
         def spent() -> int:
@@ -195,7 +195,7 @@ def _costs_of_scans(entries: int, rounds: int) -> list[float]:
 
 
 def flush(scale: float) -> Part:
-    """All 33 entries at once, by a write of -1 to ``status``: until the last serves, and until the first does."""
+    """Measure a flush of 33 entries by -1 to ``status``: until the last serves again, and until the first does."""
     if not Path(SYSTEMD_BINFMT).exists():
         raise Skipped(f"{SYSTEMD_BINFMT} is not here: install systemd")
     rounds, pause, names = max(5, int(200 * scale)), 50_000, list(LINES)
@@ -251,7 +251,7 @@ def flush(scale: float) -> Part:
 
 
 def busy(scale: float) -> Part:
-    """The same for binfmtd alone, on an idle machine and beside a busy loop for each core, by scheduling.
+    """Measure the flush for binfmtd alone, on an idle machine and beside a busy loop for each core, by scheduling.
 
     The clock has a higher real-time priority than the daemon: it waits for no core.
     """
@@ -283,7 +283,7 @@ def busy(scale: float) -> Part:
 
 
 def scraped(scale: float) -> Part:
-    """One entry, while somebody asks for /metrics as fast as he is answered."""
+    """Measure the removal of one entry while a client requests /metrics as fast as the daemon answers."""
     rounds, config = max(A_TURN - 1, int(200 * scale)), f'{CONFIG}\n[metrics]\nlisten = "127.0.0.1:{PORT}"\n'
     quiet: list[float] = []
     asked: list[float] = []
@@ -305,7 +305,7 @@ def scraped(scale: float) -> Part:
 
 @contextmanager
 def _scraper() -> Iterator[subprocess.Popen[str]]:
-    """It asks until its standard input ends, and then says how often it was answered."""
+    """Run a client that sends requests until its standard input ends, and then prints the number of answers."""
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", SCRAPER], stdin=pipe, stdout=pipe, text=True) as scraper:
         assert scraper.stdout is not None

@@ -1,4 +1,4 @@
-"""From results to the docs: each table stands between two comments, and what stands around them is written by hand."""
+"""Write the results into the docs: each table stands between two comments, and the text around is written by hand."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -15,20 +15,20 @@ PLOTS = ROOT / "docs" / "benchmarks"
 
 
 def table(part: Part) -> str:
-    """As Markdown."""
+    """Return the part's table as Markdown."""
     lines = [part.head, ["---"] * len(part.head), *part.rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def write(results: Mapping[str, Mapping[str, Any]]) -> None:
-    """Put every part that was measured where its comments are, and draw the plots."""
+    """Put every part that was measured between its comments, and draw the plots."""
     plot_all(results, PLOTS)
     regions = {}
     for name, result in results.items():
         part = Part(result["head"], result["rows"], [Goal(**goal) for goal in result["goals"]], result["samples"])
         goals = "".join(map(_verdict, part.goals))
         regions[name] = f"{table(part)}\n{goals}" if goals else table(part)
-    if results.keys() >= SUMMARY.keys():  # else what is there was measured on another machine, or in other parts
+    if results.keys() >= SUMMARY.keys():  # else keep the old ones: not all of their parts were measured now
         machines = dict.fromkeys(result["machine"] for result in results.values())
         regions["machine"] = "".join(f"{machine}.\n" for machine in machines)
         regions["summary"] = _summary(results)
@@ -51,7 +51,7 @@ def _put(regions: Mapping[str, str]) -> Any:
 
 
 def _summary(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """The README's table: a goal a line, the first of each part."""
+    """Return the README's table: a line for the first goal of each part."""
     lines = ["| what | measured | goal |\n", "| --- | --- | --- |\n"]
     for name, what in SUMMARY.items():
         goals = [Goal(**each) for each in results.get(name, {}).get("goals", ())]
@@ -60,7 +60,7 @@ def _summary(results: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def pause(flush: Sequence[Sequence[str]]) -> str:
-    """The README's first table: for how long programs fail after a flush, without the multiples."""
+    """Return the README's first table: for how long programs fail after a flush, without the multiples."""
     figures = next(row[1:3] for row in flush if row[0] == "binfmtd")
     row = ["33 entries are flushed at once", *(figure.partition(" (")[0] for figure in figures)]
     return table(Part(["until all of them serve again, on an idle machine", "median", "p99"], [row]))

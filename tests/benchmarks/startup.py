@@ -1,4 +1,4 @@
-"""Whatever has to start first: the daemon, one pass, what one types, a sandbox.  All as whole processes."""
+"""Start-up times of whole processes: the daemon, ``apply``, the other commands, a sandbox."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -46,11 +46,11 @@ IMPORTS = {
 DRIFT = 3  # the exit status of plan, where there is something to do
 
 Run = Callable[[], float]
-Limits = Mapping[str, tuple[str, float]]  # who -> compared with whom, and the most that is allowed
+Limits = Mapping[str, tuple[str, float]]  # name -> the name that it is compared with, and the highest ratio allowed
 
 
 def start(scale: float) -> Part:
-    """Until READY=1, in an empty instance and without state; the imports until they are done."""
+    """Measure the daemon until READY=1, in an empty instance and without state, and the imports until they are done."""
     with ExitStack() as stack:
         instance = stack.enter_context(Instance())
         clock = Clock(instance)
@@ -74,7 +74,7 @@ def start(scale: float) -> Part:
 
 
 def one_shot(scale: float) -> Part:
-    """``apply`` of 33 handlers, and the peers with as many; each in an instance of its own."""
+    """Measure ``apply`` of 33 handlers, and the peers with as many; each in its own instance."""
     with ExitStack() as stack:
         config = scratch() / "binfmtd.toml"
         config.write_text(ALL)
@@ -119,7 +119,7 @@ def one_shot(scale: float) -> Part:
 
 
 def commands(scale: float) -> Part:
-    """Beside a daemon with 33 handlers that has converged."""
+    """Measure commands beside a daemon with 33 handlers that has converged."""
     with ExitStack() as stack:
         instance = stack.enter_context(Instance())
         running = stack.enter_context(daemon(instance, ALL))
@@ -151,7 +151,7 @@ def commands(scale: float) -> Part:
 
 
 def sandbox(scale: float) -> Part:
-    """Without a config file, and with every emulator of this machine."""
+    """Measure a sandbox without a config file, and with every emulator of this machine."""
     with Instance() as instance:
         clock = Clock(instance)
         found = in_turns(

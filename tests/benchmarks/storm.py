@@ -1,4 +1,4 @@
-"""What programs meet while their handlers are replaced: two processes execute them in a loop."""
+"""Failed executions while handlers are replaced: two processes execute programs in a loop."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -42,7 +42,7 @@ class Replacing:
             self.instance.register(self.line(name))
 
     def executing(self, replace: Callable[[], int], replacements: int) -> tuple[int, int, int]:
-        """Replace again and again; returns how many were, how many executions there were, and how many failed."""
+        """Replace again and again; return the numbers of replacements, of executions, and of failed executions."""
         done = 0
         with ExitStack() as stack:
             loops = [stack.enter_context(ExecLoop(self.instance, program)) for program in self.programs]
@@ -57,7 +57,7 @@ class Replacing:
 
 
 def failures(scale: float) -> Part:
-    """Each in an instance of its own, one after the other: what counts does not depend on the machine's mood."""
+    """Run each contestant in its own instance, one after the other: the counts do not depend on slow moments."""
     if not Path(SYSTEMD_BINFMT).exists():
         raise Skipped(f"{SYSTEMD_BINFMT} is not here: install systemd")
     replacements = max(62, int(REPLACEMENTS * scale))

@@ -19,7 +19,7 @@ NAME = "aarch64"
 
 
 def upgrade(scale: float) -> Part:
-    """One of 31 emulators, each a file of its own; and the same without binfmtd."""
+    """Upgrade one of 31 emulators, each in its own file, with binfmtd and without."""
     rounds = max(5, int(50 * scale))
     directory = scratch()
     emulators = {name: install(directory / f"qemu-{name}", exits_with(1)) for name in ARCHITECTURES}
@@ -44,7 +44,7 @@ flags = "F"
 
 
 def _times(instance: Instance, emulator: Path, rounds: int) -> list[float]:
-    """The seconds from each rename to the first execution that the new file served."""
+    """Return the seconds from each rename to the first execution that the new file served."""
     program = foreign_program(emulator.parent / "program", CATALOG[NAME])
     new = [install(emulator.parent / f"new-{status}", exits_with(status)) for status in range(2, rounds + 2)]
     done = instance.run(
@@ -65,7 +65,7 @@ def _times(instance: Instance, emulator: Path, rounds: int) -> list[float]:
 
 
 def main() -> None:
-    """The process inside of the instance: executes the program all the time."""
+    """Run the process inside the instance: it renames each new file into place, and executes the program meanwhile."""
     program, emulator, *new = sys.argv[1:]
     times = []
     for status, file in enumerate(new, 2):

@@ -56,7 +56,7 @@ StartMachine = Callable[..., Machine]
 
 @pytest.fixture
 def start_machine(_podman: None, tmp_path: Path) -> Iterator[StartMachine]:
-    """Yield what starts a machine, with the options of ``Machine``; it ends with the test."""
+    """Yield a function that starts a machine, with the options of ``Machine``; it ends with the test."""
     started: list[Machine] = []
 
     def start(**options: Any) -> Machine:

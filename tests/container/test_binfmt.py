@@ -1,6 +1,6 @@
-"""The image ``binfmt`` in the place of tonistiigi/binfmt, with what docker/setup-qemu-action runs, in its order.
+"""The image ``binfmt`` in the place of tonistiigi/binfmt, with the commands of docker/setup-qemu-action, in its order.
 
-It runs ``docker run --rm --privileged IMAGE ARGUMENTS`` without any bind.
+The action runs ``docker run --rm --privileged IMAGE ARGUMENTS`` without any bind.
 """
 
 import json
@@ -32,7 +32,7 @@ class Binfmt:
 
 
 def test_setup_qemu_action(binfmt: Binfmt) -> None:
-    """Version, reset, install, and the JSON of which the action reads ``supported``: each call as it makes them."""
+    """The action's calls work: version, reset, install, and the JSON from which it reads ``supported``."""
     version = binfmt("--version")
     assert version.stdout == ""
     assert " qemu/" in version.stderr
@@ -53,7 +53,7 @@ def test_preserves_argv0(binfmt: Binfmt) -> None:
 
 
 def test_reset_spares_others(binfmt: Binfmt) -> None:
-    """``--uninstall qemu-*`` removes QEMU's entries and nobody else's."""
+    """``--uninstall qemu-*`` removes QEMU's entries and no other."""
     binfmt.machine.instance.register(b":python3:E::py::/usr/bin/python3:")
     binfmt("--install", "arm64")
     left = binfmt("--uninstall", "qemu-*")
@@ -62,7 +62,7 @@ def test_reset_spares_others(binfmt: Binfmt) -> None:
 
 
 def test_another_container_leaves_what_works(binfmt: Binfmt) -> None:
-    """The same emulators in another container are other files of the same content: nothing is registered anew."""
+    """A second container has its emulators in other files of equal content, and registers nothing anew."""
     binfmt("--install", "all")
     before = state(binfmt.machine.instance)
     assert binfmt("--install", "all").stderr == ""
@@ -82,7 +82,7 @@ def test_the_truth_without_core_dumps(machine: Machine, binfmt_image: str) -> No
 
 
 def test_nowhere_to_try_a_program(machine: Machine, binfmt_image: str) -> None:
-    """Where nothing can be written that may be executed, that is the last line; the JSON comes all the same."""
+    """If no directory can hold the test programs, ``binfmt`` still prints the JSON, and one error line."""
     nothing = ("--read-only", "--read-only-tmpfs=false")
     done = machine.container(*LEAST, *nothing, *machine.as_first_namespace, binfmt_image)
     assert done.status == 1

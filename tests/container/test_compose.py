@@ -22,7 +22,7 @@ services:
 
 @pytest.fixture
 def compose(machine: Machine, image: str) -> Compose:
-    """Return what runs podman-compose on the machine, with the tests' image in place of the file's."""
+    """Return a function that runs podman-compose on the machine, with the tests' image in place of the file's."""
     override = machine.directory / "override.yaml"
     override.write_text(OVERRIDE.format(image=image, volume=machine.as_first_namespace[1]))
     files = [f"--file={CHECKOUT}/config/compose.yaml", f"--file={override}"]
@@ -45,7 +45,7 @@ def test_once(machine: Machine, compose: Compose) -> None:
 
 
 def test_daemon(machine: Machine, compose: Compose) -> None:
-    """``up`` alone starts the daemon, and only that; it gets healthy, and ``down`` ends it."""
+    """``up`` alone starts the daemon and no other service; the daemon becomes healthy, and ``down`` ends it."""
     compose("up", "--no-build", "--detach")
     assert len(machine.containers) == 1
     daemon = Container(machine, "binfmtd_binfmtd_1")

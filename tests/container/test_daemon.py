@@ -30,7 +30,7 @@ def test_run(machine: Machine, daemon: Container) -> None:
 
 
 def test_repair(machine: Machine, daemon: Container) -> None:
-    """What is removed on the host comes back."""
+    """The daemon registers an entry again that the host removes."""
     identity = machine.instance.inode("qemu-arm")
     machine.instance.remove("qemu-arm")
 
@@ -54,7 +54,7 @@ def test_sighup_reloads(machine: Machine, daemon: Container) -> None:
 
 
 def test_reload(machine: Machine, daemon: Container) -> None:
-    """``podman exec binfmtd binfmtd reload`` returns when the new config is in force, or says why it was rejected."""
+    """``podman exec binfmtd binfmtd reload`` returns when the new config is in force, or prints why it was rejected."""
     config = machine.directory / "binfmtd.toml"
     config.write_text('architectures = ["arm", "riscv64"]\n')
     assert daemon.execute("binfmtd", "reload").status == 0
@@ -72,7 +72,7 @@ def test_sigterm_ends_it(machine: Machine, daemon: Container) -> None:
 
 
 def test_it_starts_again(machine: Machine, daemon: Container) -> None:
-    """A killed container that is started again takes up where it was."""
+    """A killed container that is started again registers the missing entries."""
     daemon.kill(signal.SIGKILL)
     daemon.wait_exit()
     machine.instance.remove("status")
@@ -82,7 +82,7 @@ def test_it_starts_again(machine: Machine, daemon: Container) -> None:
 
 
 def test_health(machine: Machine, daemon: Container) -> None:
-    """The health check tells a daemon that has converged from one that has not."""
+    """The health check succeeds once the daemon has converged, and fails while a handler waits."""
     assert daemon.healthy
     config = machine.directory / "binfmtd.toml"
     config.write_text('architectures = ["arm"]\n[handlers.waits]\nextension = "x"\ninterpreter = "/nonexistent"\n')
@@ -92,7 +92,7 @@ def test_health(machine: Machine, daemon: Container) -> None:
 
 
 def test_apply_beside_it(machine: Machine, image: str, daemon: Container) -> None:
-    """A second container has a state directory of its own, and agrees with the daemon that wants the same."""
+    """``apply`` in a second container, with its own state directory, leaves a daemon with the same handlers healthy."""
     assert machine.container(BIND, image, "--arch", "arm,arm64").status == 0
     assert set(machine.names()) == {"qemu-arm", "qemu-aarch64"}
     assert daemon.healthy

@@ -1,4 +1,4 @@
-"""``binfmtd doctor`` in containers: what it says of the host's handlers, and what is to be typed outside."""
+"""``binfmtd doctor`` in containers: its findings about the host's handlers, and its remedies for the host."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def doctor(machine: Machine, image: str, *options: str) -> dict[tuple[str, str],
 
 
 def test_an_ordinary_container(machine: Machine, image: str) -> None:
-    """It has nothing mounted, and may not mount: a failure, with what brings handlers from outside; then none."""
+    """A container that may not mount gets a failure, with a command for the host; after that command it gets none."""
     found = doctor(machine, image)["mount", "mounted"]
     assert found["level"] == "failure"
     assert found["remedy"] == "docker run --rm --privileged binfmtd"
@@ -31,7 +31,7 @@ IN_A_POD = "--env=KUBERNETES_SERVICE_HOST=10.96.0.1"
 
 
 def test_an_ordinary_container_of_a_pod(machine: Machine, image: str) -> None:
-    """In a pod the remedies are what is to be done on its node, or in its manifest; no word of another manager's."""
+    """In a pod the remedies are a command for its node or a line for its manifest, and no docker command."""
     found = doctor(machine, image, IN_A_POD)["mount", "mounted"]
     assert found["text"].endswith("so run this on the node:")
     assert found["remedy"] == f"mount -t binfmt_misc binfmt_misc {MOUNT_POINT}"
@@ -41,7 +41,7 @@ def test_an_ordinary_container_of_a_pod(machine: Machine, image: str) -> None:
 
 
 def test_a_daemon_in_a_pod_that_has_no_mount(machine: Machine, image: str) -> None:
-    """What the daemon lacks is said with a remedy that is whole, and for the node."""
+    """Doctor reports the daemon's problem in a pod with a complete remedy, for the node."""
     options = ("--cap-drop=all", "--detach", "--name=pod", "--env=BINFMTD_STATE_DIR=/dev/shm/binfmtd")
     arguments = ("run", *options, *machine.as_first_namespace, IN_A_POD, image, "run")
     assert machine.podman(*arguments).status == 0
@@ -54,7 +54,7 @@ def test_a_daemon_in_a_pod_that_has_no_mount(machine: Machine, image: str) -> No
 
 
 def test_bound_in(machine: Machine, image: str) -> None:
-    """Bound in read-only it is a failure, with what to bind instead; bound in as that says, there is none."""
+    """A read-only bind of binfmt_misc is a failure, with the bind to use instead; that bind gives no failure."""
     found = doctor(machine, image, f"--volume={MOUNT_POINT}:/binfmt_misc:ro")["mount", "read_only"]
     assert found["level"] == "failure"
     assert found["remedy"] == f"docker run --rm -v {MOUNT_POINT}:/binfmt_misc binfmtd"

@@ -1,6 +1,6 @@
 """The lines of the documentation, as a reader would copy them: one after the other, on one machine.
 
-What they do is held by the other tests; here it is that each ends with 0.
+Other tests check what the lines do; this one checks that each exits with 0.
 """
 
 import re
@@ -22,7 +22,7 @@ def lines(page: str) -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_each_line_works(page: str, machine: Machine, image: str, binfmt_image: str) -> None:
-    """Every ``docker`` and ``podman`` line ends with 0; the host's directories are the test's own."""
+    """Every ``docker`` and ``podman`` line exits with 0; the host's directories are the test's own."""
     machine.name_images({"binfmtd": image, "binfmt": binfmt_image})
     host = machine.directory / "host"
     for directory in HOST_DIRECTORIES:

@@ -1,4 +1,4 @@
-"""Containerfile and Compose file, as those judge them who know their formats."""
+"""The Containerfile and the Compose file, checked by hadolint and by Compose's schema."""
 
 import shutil
 import sysconfig
@@ -17,20 +17,20 @@ def tool(name: str) -> str:
 
 
 def test_hadolint() -> None:
-    """hadolint has nothing to say about the Containerfile."""
+    """hadolint reports nothing about the Containerfile."""
     said = run([tool("hadolint"), str(CHECKOUT / "Containerfile")])
     assert (said.status, said.stdout) == (0, "")
 
 
 def test_compose_schema() -> None:
-    """The Compose file is what Compose's own schema allows."""
+    """Compose's own schema allows the Compose file."""
     schema = ["--builtin-schema", "vendor.compose-spec"]
     said = run([tool("check-jsonschema"), *schema, str(CHECKOUT / "config/compose.yaml")])
     assert said.status == 0, said.stdout + said.stderr
 
 
 def test_compose_builds_from_the_containerfile() -> None:
-    """Docker looks for a Dockerfile unless told: each service names the file that is there."""
+    """Each service names its build file, which exists: by default Docker looks for a Dockerfile."""
     yaml = pytest.importorskip("yaml", reason="PyYAML is not here: `make test-containers` installs it")
     services = yaml.safe_load((CHECKOUT / "config/compose.yaml").read_text())["services"]
     for service in services.values():

@@ -1,4 +1,4 @@
-"""What is in the images, and what is not."""
+"""The images: their files, layers, labels and health checks."""
 
 import json
 from typing import Any
@@ -49,20 +49,20 @@ def test_the_port_of_metrics(machine: Machine, image: str, slim_image: str, binf
 
 
 def test_emulators_can_be_chosen(machine: Machine) -> None:
-    """The build argument EMULATORS takes names of QEMU and of Debian; those are in the image, and no others."""
+    """The build argument EMULATORS takes names of QEMU and of Debian; the image has those emulators and no other."""
     chosen = images.build("binfmtd", emulators="aarch64,armhf riscv64")
     assert emulators(machine, chosen) == {"/usr/bin/qemu-aarch64", "/usr/bin/qemu-arm", "/usr/bin/qemu-riscv64"}
 
 
 @pytest.mark.usefixtures("_podman")
 def test_an_unknown_emulator_ends_the_build() -> None:
-    """Who asks for an emulator that does not exist gets no image, and reads which."""
+    """A build with an unknown emulator fails, and its message names the emulator."""
     with pytest.raises(images.BuildError, match="qemu-vax"):
         images.build("binfmtd", emulators="vax")
 
 
 def test_nothing_of_the_build_is_left(machine: Machine, slim_image: str) -> None:
-    """No pip, no compiler, no package lists, no logs and caches of the installation."""
+    """The image has no pip, no compiler, no package lists, and no logs and caches of the installation."""
     everything = files(machine, slim_image, "/")
     names = {path.rpartition("/")[2] for path in everything}
     assert not names & {"pip", "pip3", "ensurepip", "cc", "gcc", "make", "git"}
@@ -72,7 +72,7 @@ def test_nothing_of_the_build_is_left(machine: Machine, slim_image: str) -> None
 
 
 def test_layers_without_emulators_are_small(machine: Machine, slim_image: str) -> None:
-    """What slim puts on top of its base stays under 40 MB: Python, its library, and binfmtd."""
+    """The layers that slim adds to its base stay under 40 MB: Python, its library, and binfmtd."""
     history = json.loads(machine.podman("history", "--format=json", slim_image).stdout)
     base = json.loads(machine.podman("history", "--format=json", config_base(machine, slim_image)).stdout)
     assert sum(layer["size"] for layer in history) - sum(layer["size"] for layer in base) < 40_000_000
@@ -84,7 +84,7 @@ def config_base(machine: Machine, image: str) -> str:
 
 
 def test_starting_compiles_nothing(machine: Machine, image: str) -> None:
-    """All the bytecode that the daemon needs is there: it starts fast, also where nobody may write."""
+    """The image has all bytecode that the daemon needs: it starts fast, also on a read-only root."""
     config = machine.directory / "binfmtd.toml"
     config.write_text('architectures = ["arm"]')
     binds = [f"--volume={MOUNT_POINT}:/binfmt_misc", f"--volume={config}:/etc/binfmtd/binfmtd.toml:ro"]
@@ -97,13 +97,13 @@ def test_starting_compiles_nothing(machine: Machine, image: str) -> None:
 
 @pytest.mark.parametrize("target", ["image", "slim_image", "binfmt_image"])
 def test_labels(target: str, machine: Machine, request: pytest.FixtureRequest) -> None:
-    """Each image says what it is in the OCI's words, with a value to each."""
+    """Each image has the OCI's labels, each with a value."""
     labels = config(machine, request.getfixturevalue(target))["Labels"]
     assert all(labels[f"org.opencontainers.image.{name}"] for name in LABELS)
 
 
 def test_only_daemons_have_a_health_check(machine: Machine, image: str, slim_image: str, binfmt_image: str) -> None:
-    """``binfmtd`` and ``slim`` ask for the daemon's health, ``binfmt`` ends at once and has none."""
+    """``binfmtd`` and ``slim`` have a health check, which asks the daemon; ``binfmt`` ends at once and has none."""
     for each in (image, slim_image):
         check = config(machine, each)["Healthcheck"]
         assert "status --check" in check["Test"][-1]

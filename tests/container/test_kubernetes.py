@@ -1,4 +1,4 @@
-"""config/kubernetes: built by kustomize, held against the API's schemas, and the DaemonSet's pod played by podman."""
+"""config/kubernetes: built by kustomize, checked against the API's schemas, and the DaemonSet's pod run by podman."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.container
 
 KUBERNETES = CHECKOUT / "config/kubernetes"
 KUSTOMIZATIONS = sorted(path.parent for path in KUBERNETES.rglob("kustomization.yaml"))
-# The oldest that kubernetes-validate has, the one that the overlay `sidecar` takes, and a later one.
+# The oldest that kubernetes-validate has, the one that the overlay `sidecar` needs, and a later one.
 VERSIONS = ("1.25", "1.33", "1.36")
 SINCE = {"sidecar": "1.33"}
 # Its schema comes with its operator, not with Kubernetes.
@@ -61,7 +61,7 @@ def one(documents: Documents, kind: str) -> dict[str, Any]:
     ],
 )
 def test_schemas(directory: Path, version: str, tmp_path: Path) -> None:
-    """Everything that kustomize builds is what the API takes: no unknown key, no wrong type."""
+    """The API's schemas accept everything that kustomize builds: no unknown key, no wrong type."""
     if directory in KUSTOMIZATIONS:
         documents = build(directory)
     else:
@@ -78,7 +78,7 @@ def test_schemas(directory: Path, version: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("directory", [path for path in KUSTOMIZATIONS if path.name != "sidecar"], ids=lambda p: p.name)
 def test_the_config_is_valid(directory: Path, tmp_path: Path) -> None:
-    """The ConfigMap's files, where the DaemonSet has them, are a config without a warning, and it reloads itself."""
+    """The ConfigMap's files, at the DaemonSet's paths, are a config without a warning, with ``reload_on_change``."""
     documents = build(directory)
     data = one(documents, "ConfigMap")["data"]
     volumes = one(documents, "DaemonSet")["spec"]["template"]["spec"]["volumes"]
@@ -95,7 +95,7 @@ def test_the_config_is_valid(directory: Path, tmp_path: Path) -> None:
 
 
 def pod_specs() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Everything that describes pods, built, with where it comes from."""
+    """Yield each pod's spec, as kustomize builds it, after the name of its source."""
     for directory in KUSTOMIZATIONS:
         for document in build(directory):
             if document["kind"] in ("DaemonSet", "Pod"):
@@ -107,7 +107,7 @@ def pod_specs() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def test_a_pod_says_why_it_failed() -> None:
-    """The last lines of each container of ours are in the pod's status, where `kubectl describe` shows them."""
+    """The last lines of each of our containers are in the pod's status, where `kubectl describe` shows them."""
     ours = [
         (place, container["name"], container.get("terminationMessagePolicy"))
         for place, spec in pod_specs()
@@ -119,7 +119,7 @@ def test_a_pod_says_why_it_failed() -> None:
 
 
 def test_the_sidecar_is_waited_for() -> None:
-    """The kubelet starts containers in order, the next one after postStart: binfmtd is first, and waits for its own."""
+    """binfmtd is the first container, and its postStart waits for the handler: the kubelet then starts the next."""
     first, build = yaml.safe_load((KUBERNETES / "examples/sidecar-pod.yaml").read_text())["spec"]["containers"]
     *_, architecture = first["args"]
     assert first["lifecycle"]["postStart"]["exec"]["command"][:3] == ["binfmtd", "wait", architecture]
@@ -127,7 +127,7 @@ def test_the_sidecar_is_waited_for() -> None:
 
 
 def test_without_propagation_nothing_is_mounted() -> None:
-    """Where mounts are not shared Kubernetes refuses Bidirectional and HostToContainer: that overlay asks for none."""
+    """The overlay for private mounts has no propagation: there Kubernetes refuses Bidirectional and HostToContainer."""
     pod = one(build(KUBERNETES / "overlays/private-mounts"), "DaemonSet")["spec"]["template"]["spec"]
     assert not pod["initContainers"]
     asked = {mount.get("mountPropagation", "None") for each in pod["containers"] for mount in each["volumeMounts"]}
@@ -148,7 +148,7 @@ def test_only_the_mounting_is_privileged() -> None:
 
 
 def test_sealing_takes_one_capability() -> None:
-    """It is all that differs from the base, but for what Kubernetes does not allow beside it."""
+    """The sealed overlay adds one capability, and drops the key that Kubernetes does not allow beside it."""
     base, sealed = (
         one(build(KUBERNETES / directory), "DaemonSet")["spec"]["template"]["spec"]["containers"][0]["securityContext"]
         for directory in ("base", "overlays/sealed")
@@ -161,7 +161,7 @@ def test_sealing_takes_one_capability() -> None:
     }
 
 
-# What podman is given
+# The pod, run by podman
 
 
 Play = Callable[..., Container]
@@ -169,7 +169,7 @@ Play = Callable[..., Container]
 
 @pytest.fixture
 def play(image: str) -> Iterator[Play]:
-    """Yield what has podman play the pod of an overlay, by default the one with labels; it returns the daemon."""
+    """Yield a function that runs an overlay's pod by podman, by default the one with labels, and returns the daemon."""
     played: list[tuple[Machine, Path]] = []
 
     def play(machine: Machine, overlay: str = "node-feature-discovery") -> Container:
@@ -191,7 +191,7 @@ def play(image: str) -> Iterator[Play]:
 
 
 def _adapt(pod: dict[str, Any], machine: Machine, image: str) -> None:
-    """What differs on a machine of ours: the name of the image, where the host is, and whose namespace it is."""
+    """Adapt a pod to our machine: image, host directories and namespace; drop the keys that podman lacks."""
     first = "first-namespace.pth"
     place = machine.as_first_namespace[1].split(":")[1]
     for container in (*pod["initContainers"], *pod["containers"]):
@@ -211,7 +211,7 @@ def _adapt(pod: dict[str, Any], machine: Machine, image: str) -> None:
 
 
 def _lay_out(pod: dict[str, Any], data: dict[str, str], machine: Machine) -> None:
-    """Have the config as the kubelet has it; podman cannot do so with a file in a directory (conf.d)."""
+    """Lay out the config as the kubelet does; podman cannot place a file in a directory (conf.d)."""
     (volume,) = (volume for volume in pod["volumes"] if volume["name"] == "config")
     directory = machine.directory / "config-map"
     ConfigMap(directory).write({item["path"]: data[item["key"]] for item in volume.pop("configMap")["items"]})
@@ -237,7 +237,7 @@ def labels(machine: Machine) -> list[str]:
 
 
 def test_played(machine: Machine, play: Play) -> None:
-    """The pod registers, serves its probes, and labels what it found to run, with the privileges that it has."""
+    """The pod registers handlers, answers its probes, and labels what it found to run, with its own privileges."""
     daemon = play(machine)
     wait_until(lambda: in_chroot(machine) == 42, 120, "a handler")
     wait_until(lambda: get(daemon, "/readyz") == "200", 120, "readiness")
@@ -248,7 +248,7 @@ def test_played(machine: Machine, play: Play) -> None:
 
 
 def test_an_unmount_on_the_node(bare_machine: Machine, play: Play) -> None:
-    """The pod is not ready while the node has it unmounted, no program fails, and a mount on the node ends that."""
+    """After an unmount on the node no program fails, but the pod is not ready until the node mounts it again."""
     assert bare_machine.run("mount", "--make-rshared", "/").status == 0
     daemon = play(bare_machine)
     wait_until(lambda: get(daemon, "/readyz") == "200", 120, "readiness")
@@ -261,7 +261,7 @@ def test_an_unmount_on_the_node(bare_machine: Machine, play: Play) -> None:
 
 
 def test_played_where_nobody_has_it_mounted(bare_machine: Machine, play: Play) -> None:
-    """The pod mounts it for the machine, and what it registered serves on when the pod is gone."""
+    """Without a mount on the machine the pod mounts it there, and its entries serve on when the pod is gone."""
     assert bare_machine.run("mount", "--make-rshared", "/").status == 0
     play(bare_machine)
     wait_until(lambda: in_chroot(bare_machine) == 42, 120, "a handler")
@@ -272,12 +272,12 @@ def test_played_where_nobody_has_it_mounted(bare_machine: Machine, play: Play) -
 
 
 def write(machine: Machine, entry: str, command: str) -> str:
-    """Write to an entry as root of the machine does; what the shell says to that."""
+    """Write to an entry as root of the machine, and return the shell's error message."""
     return machine.run("sh", "-c", f"echo {command} >{MOUNT_POINT}/{entry}").stderr
 
 
 def test_sealed(machine: Machine, play: Play) -> None:
-    """The pod keeps the node's instance read-only for everybody, and is ready; another pod goes on in its place."""
+    """The pod keeps the node's instance read-only for every process, and is ready; so does a restarted container."""
     assert machine.run("mount", "--make-rshared", "/").status == 0
     daemon = play(machine, "sealed")
     wait_until(lambda: get(daemon, "/readyz") == "200", 120, "readiness")
@@ -296,7 +296,7 @@ def test_sealed(machine: Machine, play: Play) -> None:
 
 
 def test_sealed_and_unmounted_on_the_node(bare_machine: Machine, play: Play) -> None:
-    """No program fails, and a mount on the node is sealed as the one before."""
+    """After an unmount on the node no program fails, and the next mount is sealed as well."""
     assert bare_machine.run("mount", "--make-rshared", "/").status == 0
     daemon = play(bare_machine, "sealed")
     wait_until(lambda: get(daemon, "/readyz") == "200", 120, "readiness")

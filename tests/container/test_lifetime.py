@@ -1,4 +1,4 @@
-"""What a container registered, after it has ended."""
+"""The entries of a container, after it has ended."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ ARCH = ("--arch", "aarch64")
 
 
 def in_chroot(machine: Machine) -> int:
-    """Run an aarch64 program on the machine, in a root that has nothing but this program: its exit status."""
+    """Run an aarch64 program on the machine, in a root with this program only; return its exit status."""
     root = machine.directory / "root"
     root.mkdir(exist_ok=True)
     program = root / "program"
@@ -37,7 +37,7 @@ def test_pinned_emulators_serve_on(machine: Machine, image: str) -> None:
 
 
 def test_an_instance_that_nobody_else_holds(bare_machine: Machine, image: str) -> None:
-    """What would end with the container is not registered: 1, with the reason and each remedy."""
+    """A container registers no entry that would end with it: exit status 1, with the reason and each remedy."""
     done = bare_machine.container(*bare_machine.as_first_namespace, image)
     assert done.status == 1
     assert done.stdout == ""
@@ -56,7 +56,7 @@ def test_an_instance_that_no_other_mount_on_a_node_holds(bare_machine: Machine, 
 
 
 def test_pid_host_mounts_on_the_host(start_machine: StartMachine, image: str) -> None:
-    """With --pid=host the host's own mount is made, and entries last."""
+    """With --pid=host the container mounts binfmt_misc on the host, and the entries last."""
     machine = start_machine(mounted=False, cgroups=True)
     done = machine.container("--pid=host", *machine.as_first_namespace, image, *ARCH)
     assert (done.status, done.stderr) == (0, "")
@@ -65,7 +65,7 @@ def test_pid_host_mounts_on_the_host(start_machine: StartMachine, image: str) ->
 
 
 def test_a_user_namespace_gets_no_instance_unasked(bare_machine: Machine, image: str) -> None:
-    """In a user namespace nothing is mounted: 1, with what mounting would do, and the option that does it."""
+    """In a user namespace nothing is mounted: exit status 1, with the effect of a mount, and the option for it."""
     done = bare_machine.container(image)
     assert done.status == 1
     assert "would hide the host's handlers" in done.message
@@ -80,7 +80,7 @@ def test_own_instance(machine: Machine, image: str) -> None:
 
 
 def test_own_instance_that_nobody_else_holds(bare_machine: Machine, image: str) -> None:
-    """Nor does --own-instance register what would end with the container."""
+    """--own-instance does not register entries that would end with the container either."""
     done = bare_machine.container(image, "--own-instance", *ARCH)
     assert done.status == 1
     assert "nothing was registered" in done.message
@@ -88,9 +88,9 @@ def test_own_instance_that_nobody_else_holds(bare_machine: Machine, image: str) 
 
 @pytest.mark.parametrize("namespace", ["the first one", "its own"])
 def test_the_daemon_holds_the_instance(bare_machine: Machine, image: str, namespace: str) -> None:
-    """Where nobody has binfmt_misc mounted, the daemon's container does: handlers serve for as long as it runs.
+    """If nothing else has binfmt_misc mounted, the daemon's container does: handlers serve for as long as it runs.
 
-    They serve the other containers of the same user namespace too, as those of a pod, or of a user without root.
+    They serve the other containers of the same user namespace too, such as those of a pod, or of a user without root.
     """
     if namespace == "its own":
         daemon = bare_machine.start(image, "run", "--own-instance", *ARCH)

@@ -1,4 +1,4 @@
-"""``sealed = true`` in a container: what docs/containers.md says that it takes is enough."""
+"""``sealed = true`` in a container: the options of docs/containers.md are enough."""
 
 from typing import Any
 
@@ -31,12 +31,12 @@ def seal(container: Container) -> dict[str, Any]:
 
 
 def removing(machine: Machine) -> str:
-    """Remove the entry, as root of the machine: what the shell says to that."""
+    """Remove the entry as root of the machine, and return the shell's error message."""
     return machine.run("sh", "-c", f"echo -1 >{MOUNT_POINT}/qemu-aarch64").stderr
 
 
 def test_with_one_capability(machine: Machine, image: str) -> None:
-    """Bound in, with CAP_SYS_ADMIN and no other; a stop leaves it sealed, and another container goes on."""
+    """With a bind and CAP_SYS_ADMIN alone the daemon seals; a restart and a stop leave the instance sealed."""
     daemon = start(machine, image, *BOUND_IN, "--cap-add=SYS_ADMIN")
     assert seal(daemon)["state"] == "sealed"
     assert "Read-only file system" in removing(machine)
@@ -48,14 +48,14 @@ def test_with_one_capability(machine: Machine, image: str) -> None:
 
 
 def test_privileged(machine: Machine, image: str) -> None:
-    """Privileged, the container mounts it for itself, and seals it for the host."""
+    """A privileged container mounts the instance for itself, and seals it for the host."""
     daemon = start(machine, image, "--privileged", *machine.as_first_namespace)
     assert seal(daemon)["state"] == "sealed"
     assert "Read-only file system" in removing(machine)
 
 
 def test_without_the_capability(machine: Machine, image: str) -> None:
-    """It says so and what to add, is healthy, and repairs."""
+    """Without the capability the status names the option to add; the daemon is healthy, and repairs."""
     daemon = start(machine, image, *BOUND_IN)
     assert seal(daemon)["state"] == "impossible"
     assert "--cap-add SYS_ADMIN" in seal(daemon)["reason"]

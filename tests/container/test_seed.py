@@ -1,7 +1,7 @@
-"""``docker run`` as people know it from linuxkit/binfmt: register, and exit.
+"""``docker run`` as with linuxkit/binfmt: register, and exit.
 
-In each way of binding binfmt_misc in that there is.  Without any, the container mounts it by itself, as it does on a
-host, where it is in no user namespace.
+Most tests run with each way to bind binfmt_misc in.  Without a bind the container mounts it itself, as on a host, where
+the container is in no user namespace.
 """
 
 import os
@@ -23,7 +23,7 @@ StartMachine = Callable[..., Machine]
 
 @pytest.fixture(params=["at its place", "elsewhere", "not at all"])
 def binding(request: pytest.FixtureRequest, machine: Machine) -> Binding:
-    """Return the options by which a container comes to the machine's binfmt_misc."""
+    """Return the options by which a container reaches the machine's binfmt_misc."""
     ways = {
         "at its place": [f"--volume={MOUNT_POINT}:{MOUNT_POINT}"],
         "elsewhere": [f"--volume={MOUNT_POINT}:/binfmt_misc"],
@@ -64,7 +64,7 @@ def test_no_autoload(machine: Machine, image: str, binding: Binding) -> None:
 
 
 def test_environment(machine: Machine, image: str, binding: Binding) -> None:
-    """The environment says the same as the options."""
+    """Environment variables have the effect of the options."""
     variables = ["--env=BINFMTD_ARCH=arm,arm64", "--env=BINFMTD_NO_AUTOLOAD=1"]
     succeeded(machine.container(*binding, *variables, image))
     assert set(machine.names()) == CHOSEN
@@ -95,7 +95,7 @@ def test_persistent(machine: Machine, image: str, binding: Binding, by_environme
 
 
 def test_persistent_without_the_host(machine: Machine, image: str, binding: Binding) -> None:
-    """``--persistent`` with nowhere to write to ends with 1 and says what to mount, and nothing is registered."""
+    """``--persistent`` without a host directory ends with 1 and names the mount to add; it registers nothing."""
     done = machine.container(*binding, image, "--arch", "arm", "--persistent")
     assert done.status == 1
     assert "-v /etc/binfmt.d:/host/etc/binfmt.d" in done.message
@@ -111,7 +111,7 @@ def test_unknown_architecture(machine: Machine, image: str, binding: Binding) ->
 
 
 def test_missing_emulator(machine: Machine, slim_image: str, binding: Binding) -> None:
-    """An architecture asked for by name without an emulator in the image: 1, and where to take one from."""
+    """For an architecture without an emulator in the image: exit status 1, and the way to get one."""
     done = machine.container(*binding, slim_image, "--arch", "arm64")
     assert done.status == 1
     assert "this image contains no emulators: use an image with emulators" in done.stderr
@@ -126,7 +126,7 @@ def test_without_privileges(machine: Machine, image: str) -> None:
 
 
 def test_emulators_of_the_host(machine: Machine, slim_image: str, binding: Binding) -> None:
-    """``slim`` registers what is bound into it."""
+    """``slim`` registers an emulator that is bound into it."""
     emulator = shutil.which("qemu-aarch64")
     assert emulator is not None
     succeeded(machine.container(*binding, f"--volume={emulator}:/usr/bin/qemu-aarch64:ro", slim_image))

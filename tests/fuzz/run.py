@@ -1,4 +1,4 @@
-"""atheris against everything that reads what others wrote: one process for each target, for so many seconds each.
+"""atheris against every parser of text from outside: one process for each target, for so many seconds each.
 
 ``run.py SECONDS [TARGET...]``; the exit status is 1 if any of them failed, and its input is kept as ``crash-*``.
 """
@@ -16,7 +16,7 @@ SLOW_SECONDS = 20  # for one input
 
 
 def fuzz(name: str, seconds: int) -> bool:
-    """Run one target in a process of its own, and say how it went."""
+    """Run one target in its own process, print its number of executions, and return True if it succeeded."""
     with TemporaryDirectory(prefix="binfmtd-fuzz-") as corpus:
         done = subprocess.run(
             [sys.executable, __file__, "--one", name, str(seconds), corpus], capture_output=True, text=True, check=False
@@ -29,7 +29,7 @@ def fuzz(name: str, seconds: int) -> bool:
 
 
 def one(name: str, seconds: str, corpus: str) -> None:
-    """Be that process."""
+    """Fuzz one target: the process that ``fuzz`` starts."""
     import atheris
 
     sys.path.insert(0, str(TESTS))

@@ -2,8 +2,8 @@
 
     python -m kernels [VERSION ...] [-- ARGUMENT ...]
 
-The versions are those of ``images.KERNELS``; the arguments are pytest's, in place of the suite's files.  What the
-machines say stays in ``build/kernels``.  Exit 1 where a test failed, or a machine did not come to its end.
+The versions are those of ``images.KERNELS``; the arguments are pytest's, in place of the suite's files.  The
+machines' output stays in ``build/kernels``.  The exit status is 1 if a test failed, or a machine did not finish.
 """
 
 import sys
@@ -14,7 +14,7 @@ from kernels.table import table
 
 BUILD = CHECKOUT / "build" / "kernels"
 SECONDS = 5400  # for one machine
-# What depends on the kernel: entries, drift, reload, replacement under a storm of executions, kill -9.
+# The tests that depend on the kernel: entries, drift, reload, replacement under a storm of executions, kill -9.
 SUITE = (
     *(f"test_{name}.py" for name in ("instance", "facts", "drift", "stand_ins", "reload", "foreign", "restore")),
     *(f"test_{name}.py" for name in ("interpreters", "lifecycle", "mount", "hardships", "seal")),
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
 
 
 def workers(version: str) -> list[str]:
-    """Two at a time where each test has an instance of its own, which is from 6.7 on."""
+    """Return the option for two tests at a time, if each test has its own instance: from Linux 6.7 on."""
     own = tuple(map(int, version.split("."))) >= (6, 7)
     return ["-n", "2"] if own else []
 

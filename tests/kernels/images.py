@@ -1,7 +1,7 @@
-"""What a virtual machine boots from: one root file system for all, and for each kernel the kernel and a small initrd.
+"""Files to boot virtual machines from: one root file system for all, and for each kernel the kernel and a small initrd.
 
-All of it comes from Debian by mmdebstrap and is made once; it is made anew where this file has changed.  The root file
-system has today's Python also under a kernel of 2020: only the kernel is old.
+mmdebstrap makes them from Debian's packages once, and anew if this file has changed.  The root file system has today's
+Python also under a kernel of 2020: only the kernel is old.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-# Of a suite the newest kernel of today, so a run says which one that was; but of 5.10 an older one, 5.10.223, whose
+# The newest kernel of each suite; the results name its exact version.  Only 5.10 is an older one, 5.10.223, whose
 # entries outlive their mounts: on later ones they go with the last mount, as from 6.7 on.
 KERNELS = {
     "5.10": ("bullseye", "linux-image-5.10.0-32-amd64"),
@@ -40,7 +40,7 @@ PACKAGES = (
 ROOT_SIZE = "3G"  # sparse
 # Modules in Debian's kernels; what they depend on comes with them.  ext4 asks for crc32c without depending on it.
 MODULES = ("virtio_pci", "virtio_blk", "virtio_rng", "crc32c_generic", "ext4", "overlay", "binfmt_misc")
-# A mirror that has stood still for a while is as good.
+# A mirror that is out of date is accepted.
 MMDEBSTRAP = ("mmdebstrap", "--quiet", '--aptopt=Acquire::Check-Valid-Until "false"')
 # The first disk is the root file system, the second a tar file with what to do there.
 FIRST_PROCESS = """#!/busybox sh
@@ -111,7 +111,7 @@ def _make_kernel(suite: str, package: str, made: Image, busybox: Path, scratch: 
 
 
 def _modules(tree: Path) -> Iterator[bytes]:
-    """Yield MODULES, each after those that it depends on; what has no file is part of the kernel."""
+    """Yield MODULES, each after those that it depends on; a module without a file is built into the kernel."""
     paths = {path.name.partition(".")[0].replace("-", "_"): path for path in tree.rglob("*.ko*")}
     order: dict[str, bytes] = {}
 

@@ -1,7 +1,7 @@
 """A virtual machine with a kernel of our choice: boots, runs tests of this checkout, and powers itself off.
 
-Emulated, so that it takes no KVM: some ten times slower than the machine that it runs on.  Nothing of that machine is
-shared with it: the checkout goes in on a disk, the results come out on one, and what it writes otherwise is dropped.
+It is emulated, so it needs no KVM, and is some ten times slower than its host.  It shares nothing with the host: it
+gets the checkout on one disk, and returns the results on another; all its other writes are dropped.
 """
 
 import io
@@ -22,13 +22,13 @@ CHECKOUT = Path(__file__).parents[2]
 SLOWNESS = os.environ.get("BINFMTD_TEST_SLOWNESS", "10")
 RESULTS_BYTES = 1 << 24
 WITH_US = ("setpriv", "--pdeathsig", "TERM")  # it ends when we do
-# The word by which a test knows that it may use this machine's own instance (support/instance.py).
+# The first word permits a test to use this machine's own instance (support/instance.py).
 COMMAND_LINE = "binfmtd.test-machine console=ttyS0 panic=-1 loglevel=3"
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a machine left: its kernel's release, the results as JUnit's XML; empty where it did not come to its end."""
+    """A machine's kernel release, its results as JUnit's XML, both empty if it did not finish, and its duration."""
 
     release: str
     xml: bytes
@@ -36,9 +36,9 @@ class Outcome:
 
 
 def run_tests(image: Image, arguments: Sequence[str], seconds: float, log: Path) -> Outcome:
-    """Run pytest in there with these arguments.
+    """Run pytest in a machine with these arguments.
 
-    What it says goes to our standard output and to ``log``; after ``seconds`` the machine is switched off.
+    Its output goes to our standard output and to ``log``; after ``seconds`` the machine is switched off.
     """
     since = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:

@@ -10,7 +10,7 @@ from kernels.machine import Outcome
 
 @dataclass(slots=True)
 class Results:
-    """What one machine's tests came to; the skipped by their reasons."""
+    """The results of one machine's tests; the skipped by their reasons."""
 
     passed: int = 0
     failed: list[str] = field(default_factory=list)
@@ -18,7 +18,7 @@ class Results:
 
 
 def table(outcomes: Mapping[str, Outcome]) -> tuple[str, bool]:
-    """Return the tables, and whether every machine came to its end without a failed test."""
+    """Return the tables, and True if every machine finished without a failed test."""
     results = {version: _read(outcome.xml) for version, outcome in outcomes.items()}
     rows = ["| kernel | which it was | passed | failed | skipped | minutes |", "| --- | --- | --- | --- | --- | --- |"]
     for version, outcome in outcomes.items():

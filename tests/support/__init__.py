@@ -1,1 +1,1 @@
-"""What the tests share: private instances of binfmt_misc, the daemon as a process, and ways to wait."""
+"""Helpers that the tests share: private instances of binfmt_misc, the daemon as a process, and ways to wait."""

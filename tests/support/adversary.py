@@ -1,6 +1,7 @@
-"""Somebody who quarrels with the daemon, as a process of his own: he undoes each of its repairs, or never rests.
+"""Another program that keeps undoing the daemon's repairs, as a process of its own.
 
-``OTHER`` is the handler that he quarrels about, and ``DEEDS`` says what he can do.
+``OTHER`` is the handler that both write to.  ``DEEDS`` has the actions by name: those of EACH_TIME follow each inotify
+event, those of WITHOUT_END repeat without a pause.
 """
 
 import os
@@ -27,7 +28,7 @@ STAND_IN = ".binfmtd~other"
 
 
 class Adversary:
-    """The process, from its first deed to ``stop``."""
+    """The process, from its start to ``stop``."""
 
     def __init__(self, instance: Instance, deed: str) -> None:
         command = [sys.executable, "-c", "from support.adversary import main; main()", deed, str(instance.directory)]
@@ -49,14 +50,14 @@ class Adversary:
         self._process.communicate()
 
     def stop(self) -> int:
-        """End it, and return how often it did its deed."""
+        """End the process, and return how often its action changed something."""
         output, _ = self._process.communicate(timeout=30 * SLOWNESS)
         return int(output)
 
 
 @dataclass(frozen=True)
 class _Entries:
-    """What he sees and does; his deeds answer whether they changed anything."""
+    """The entries, as the process reads and writes them; each action below returns True if it changed something."""
 
     directory: str
 
@@ -87,22 +88,22 @@ class _Entries:
 
 
 def remove(entries: _Entries) -> bool:
-    """The proper entry; what stands in for it is left."""
+    """Remove the proper entry, and leave its stand-in."""
     return entries.write("other", b"-1")
 
 
 def remove_whatever_serves(entries: _Entries) -> bool:
-    """Stand-ins as well."""
+    """Remove the proper entry and its stand-in."""
     return entries.write("other", b"-1") | entries.write(STAND_IN, b"-1")
 
 
 def disable(entries: _Entries) -> bool:
-    """The proper entry."""
+    """Disable the proper entry, unless it is disabled."""
     return entries.says("other", "enabled") and entries.write("other", b"0")
 
 
 def replace(entries: _Entries) -> bool:
-    """Put something else under its name."""
+    """Register another interpreter under the name, unless the entry has it already."""
     if entries.says("other", "/usr/bin/false"):
         return False
     entries.write("other", b"-1")
@@ -110,7 +111,7 @@ def replace(entries: _Entries) -> bool:
 
 
 def overtake(entries: _Entries) -> bool:
-    """Put something else above whatever serves, also above a stand-in."""
+    """Register another interpreter under the name, above all other entries, the stand-in included."""
     if entries.newest() == "other" and entries.says("other", "/usr/bin/false"):
         return False
     entries.write("other", b"-1")
@@ -118,12 +119,12 @@ def overtake(entries: _Entries) -> bool:
 
 
 def register_unwanted(entries: _Entries) -> bool:
-    """What the config does not want there."""
+    """Register an entry that the config does not declare."""
     return not entries.there("theirs") and entries.write("register", b":theirs:M::theirs::/usr/bin/false:")
 
 
 def shadow(entries: _Entries) -> bool:
-    """Take its files with an entry above it."""
+    """Register a newer entry under another name, which takes the same files."""
     if entries.newest() == "theirs":
         return False
     entries.write("theirs", b"-1")
@@ -131,43 +132,43 @@ def shadow(entries: _Entries) -> bool:
 
 
 def switch_off(entries: _Entries) -> bool:
-    """The instance as a whole."""
+    """Switch the instance off, unless it is off."""
     return entries.says("status", "enabled") and entries.write("status", b"0")
 
 
 def flush(entries: _Entries) -> bool:
-    """Remove everything."""
+    """Remove all entries, unless there is none."""
     return entries.newest() != "" and entries.write("status", b"-1")
 
 
 def touch(entries: _Entries) -> bool:
-    """A write that changes nothing."""
+    """Write 1 to ``status``, which changes nothing."""
     return entries.write("status", b"1")
 
 
 def come_and_go(entries: _Entries) -> bool:
-    """An entry that concerns nobody."""
+    """Register an entry that takes no handler's files, and remove it."""
     return entries.write("register", b":theirs:M::theirs::/usr/bin/false:") and entries.write("theirs", b"-1")
 
 
 def disable_blindly(entries: _Entries) -> bool:
-    """Whether it is enabled or not."""
+    """Disable the proper entry, even if it is disabled."""
     return entries.write("other", b"0")
 
 
 def replace_blindly(entries: _Entries) -> bool:
-    """Whatever stands there."""
+    """Register another interpreter under the name, even if the entry has it already."""
     entries.write("other", b"-1")
     return entries.write("register", THEIRS % b"other")
 
 
 def flush_blindly(entries: _Entries) -> bool:
-    """Whether anything is there or not."""
+    """Remove all entries, even if there is none."""
     return entries.write("status", b"-1")
 
 
 def switch_off_blindly(entries: _Entries) -> bool:
-    """Whether it is on or not."""
+    """Switch the instance off, even if it is off."""
     return entries.write("status", b"0")
 
 
@@ -194,7 +195,7 @@ DEEDS = {deed.__name__: deed for deed in EACH_TIME + WITHOUT_END}
 
 
 def main() -> None:
-    """The process: its deed and the instance are its arguments, and the end of its standard input ends it."""
+    """Run the process: its arguments are the action and the instance's directory; it ends with its standard input."""
     deed, entries = DEEDS[sys.argv[1]], _Entries(sys.argv[2])
     with DirectoryWatch(Path(entries.directory)) as watch:
         done = int(deed(entries))

@@ -1,6 +1,7 @@
-"""Every text that comes from outside, as functions of bytes: each ends with a value or one error of ours.
+"""The parsers of every text that comes from outside, each as a function of bytes.
 
-hypothesis (tests/unit/test_any_input.py) and atheris (tests/fuzz/run.py) call the same ones.
+A function returns if its parser gives a value or raises one readable error of ours; any other exception is a bug.
+hypothesis (tests/unit/test_any_input.py) and atheris (tests/fuzz/run.py) call the same functions.
 """
 
 import json
@@ -48,7 +49,7 @@ def _is_one_clear(error: BinfmtdError) -> None:
 
 
 def toml(data: bytes) -> None:
-    """One text as the config."""
+    """Parse a text as the config, and resolve it."""
     try:
         config = build.build(merge.merge([("file", parse(data.decode("utf-8", "replace"), "file"))]), ("file",))
         resolve(config, Facts({}))
@@ -57,7 +58,7 @@ def toml(data: bytes) -> None:
 
 
 def config_file(data: bytes) -> None:
-    """A file, its encoding included, with one in conf.d and whatever it includes."""
+    """Load a file as the config: its encoding, its text and what it includes."""
     path = Path(_directory.name) / "binfmtd.toml"
     path.write_bytes(data)
     try:
@@ -67,7 +68,7 @@ def config_file(data: bytes) -> None:
 
 
 def binfmt_d(data: bytes) -> None:
-    """A file of binfmt.d: every rule that is understood can be written again."""
+    """Parse a file of binfmt.d; writing its rules again works, or raises FormatError."""
     is_generated(data)
     rules, problems = parse_conf(data)
     for problem in problems:
@@ -80,7 +81,7 @@ def binfmt_d(data: bytes) -> None:
 
 
 def debian(data: bytes) -> None:
-    """One of Debian's format files."""
+    """Parse one of Debian's format files."""
     is_format(data)
     _, problems = parse_format(data)
     for problem in problems:
@@ -88,7 +89,7 @@ def debian(data: bytes) -> None:
 
 
 def line(data: bytes) -> None:
-    """A registration line."""
+    """Parse a registration line, and encode it again."""
     try:
         name, registration = decode_line(data)
         encode_line(name, registration)
@@ -97,17 +98,17 @@ def line(data: bytes) -> None:
 
 
 def entry(data: bytes) -> None:
-    """The text of an entry."""
+    """Parse the text of an entry's file."""
     parse_entry(data)
 
 
 def mount_table(data: bytes) -> None:
-    """The mount table."""
+    """Parse the mount table."""
     parse_mountinfo(data)
 
 
 def ledger(data: bytes) -> None:
-    """What an earlier daemon wrote down: also of others' entries."""
+    """Read ledger.json and foreign.json, as an earlier daemon may have left them."""
     for name, read in (("ledger.json", Ledger), ("foreign.json", Memory)):
         (Path(_directory.name) / name).write_bytes(data)
         problem = read(_directory.name, "boot").problem
@@ -115,7 +116,7 @@ def ledger(data: bytes) -> None:
 
 
 def status(data: bytes) -> None:
-    """The status file, as the command shows it."""
+    """Read status.json, and render each view of it."""
     (Path(_directory.name) / "status.json").write_bytes(data)
     try:
         document = read_status(_directory.name)
@@ -130,7 +131,7 @@ def status(data: bytes) -> None:
 
 
 def executable(data: bytes) -> None:
-    """A file that somebody asks to have explained: something is said of it, whatever it is."""
+    """Describe a file as ``explain`` does: any content has a description."""
 
     def read(offset: int, size: int) -> bytes:
         return data[offset : offset + size]

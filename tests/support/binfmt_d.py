@@ -1,4 +1,4 @@
-"""systemd's four binfmt.d directories as a test wants them, inside its instance's mount namespace alone."""
+"""Replacements of systemd's four binfmt.d directories, in the mount namespace of a test's instance only."""
 
 from pathlib import Path
 
@@ -17,9 +17,10 @@ def needs_systemd_binfmt() -> None:
 
 
 def put_binfmt_d(instance: Instance, tree: Path) -> dict[str, Path]:
-    """Put four empty directories in the place of systemd's, and return them by theirs.
+    """Put four empty directories in place of systemd's, and return systemd's path -> the directory.
 
-    ``tree`` gets them.  What this host lacks is laid over its parent, since nothing is made on the host.
+    They are made in ``tree``.  If the host lacks one of systemd's directories, an overlay over the parent adds it:
+    nothing is made on the host.
     """
     found = {}
     for directory in DIRECTORIES:

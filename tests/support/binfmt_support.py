@@ -1,4 +1,4 @@
-"""Debian's update-binfmts, as it is installed or unpacked from its package, beside the host."""
+"""Debian's update-binfmts: the installed program, or one unpacked from its package without installing it."""
 
 import shutil
 import subprocess
@@ -7,11 +7,11 @@ from pathlib import Path
 
 from binfmtd.model.match import Magic
 
-PACKAGE = "binfmtd"  # whose formats these are: another package's cannot be replaced
+PACKAGE = "binfmtd"  # owns the formats: update-binfmts does not replace those of another package
 
 
 class UnavailableError(Exception):
-    """It cannot be had here; the message says why."""
+    """update-binfmts is not installed and cannot be downloaded; the message has the reason."""
 
 
 def update_binfmts(directory: Path) -> tuple[str, dict[str, str]]:

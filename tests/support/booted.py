@@ -1,8 +1,7 @@
-"""A Debian with real systemd as process 1, booted by systemd-nspawn, with binfmtd as `make install` puts it there.
+"""A Debian with real systemd as process 1, booted by systemd-nspawn, with binfmtd as `make install` installs it.
 
-It boots in a user namespace of its own, and so mounts a binfmt_misc of its own.  The tree comes from Debian by
-mmdebstrap, is made once and kept in build/systemd; each machine gets a copy.  Its Python and what binfmtd needs of it
-are Debian's packages.
+It boots in its own user namespace, and so mounts its own binfmt_misc.  mmdebstrap makes the tree from Debian's packages
+once and keeps it in build/systemd; each machine gets a copy.  Python and binfmtd's dependencies are Debian's packages.
 """
 
 import hashlib
@@ -35,7 +34,7 @@ MOUNT_POINT = "/proc/sys/fs/binfmt_misc"
 PROGRAM = "/root/foreign"
 CONFIG = "/etc/binfmtd/binfmtd.toml"
 DROP_INS = f"/etc/systemd/system/{UNIT}.d"
-# systemd-nspawn makes /proc/sys read-only, and the automount cannot be had in a user namespace.
+# systemd-nspawn makes /proc/sys read-only, and an automount does not work in a user namespace.
 MOUNTING = f"""
 [Unit]
 DefaultDependencies=no
@@ -46,7 +45,7 @@ RemainAfterExit=yes
 ExecStart=mount -o remount,bind,rw /proc/sys
 ExecStart=mount -t binfmt_misc binfmt_misc {MOUNT_POINT}
 """
-# Control groups as they are on a host of today, whatever this one has; in a mount namespace, and cleaned up at the end.
+# Control groups of version 2, whatever this host mounts; in a mount namespace, and removed at the end.
 BOOT = """
 mount -t cgroup2 none /sys/fs/cgroup
 group=/sys/fs/cgroup/binfmtd-test-$$
@@ -106,7 +105,7 @@ class Booted:
         self.close()
 
     def close(self) -> None:
-        """End it as a power cut does: with its process 1 the kernel ends all others."""
+        """Kill process 1 of the machine, as a power cut would; the kernel then kills its other processes."""
         for pid in _children(self._nspawn.pid):  # the shell's only one is systemd-nspawn
             for leader in _children(pid):
                 os.kill(leader, 9)
@@ -115,7 +114,7 @@ class Booted:
         shutil.rmtree(self.root)
 
     def _find_leader(self) -> int:
-        """Its process id here, or 0."""
+        """Return the id of the machine's process 1 in our namespace, or 0."""
         assert self._nspawn.poll() is None, Path(self._log.name).read_text(errors="replace")
         leaders = [leader for pid in _children(self._nspawn.pid) for leader in _children(pid)]
         return leaders[0] if leaders and Path(f"/proc/{leaders[0]}/comm").read_text() == "systemd\n" else 0
@@ -123,7 +122,7 @@ class Booted:
     def _is_up(self) -> bool:
         return self.run("systemctl", "is-system-running", "--wait").stdout.strip() in ("running", "degraded")
 
-    # What is done on it
+    # Actions on the machine
 
     def run(self, *argv: str) -> Result:
         """Run a command on it to its end, as root."""
@@ -131,7 +130,7 @@ class Booted:
         return run([*entering, *argv], timeout=300 * SLOWNESS)
 
     def systemctl(self, *arguments: str) -> Result:
-        """``systemctl ARGUMENT...``, which has to succeed."""
+        """Run ``systemctl ARGUMENT...``, and assert that it succeeds."""
         done = self.run("systemctl", *arguments)
         assert done.status == 0, (done.stderr, self.run("journalctl", "--unit", UNIT, "--lines=30").stdout)
         return done
@@ -147,21 +146,21 @@ class Booted:
         return [line for line in found if not event or f"event={event}" in str(line["MESSAGE"]).split()]
 
     def entries(self) -> list[str]:
-        """List what is registered, also by Debian's own packages."""
+        """List all entries, those of Debian's own packages as well."""
         return sorted({*self.run("ls", MOUNT_POINT).stdout.split()} - {"register", "status"})
 
     def answer(self) -> int:
-        """Execute the foreign program: the exit status is the emulator's, or what a shell makes of it without one."""
+        """Run the foreign program in a shell; return the emulator's exit status, or the shell's without a handler."""
         return self.run("sh", "-c", PROGRAM).status
 
     def write(self, path: str, text: str) -> None:
-        """Write a file below /etc or the like, which are the same from here."""
+        """Write a file of the machine, in a directory such as /etc that no mount covers there."""
         file = self.root / path.lstrip("/")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
 
     def install_emulator(self, status: int) -> None:
-        """Install or upgrade a package with dpkg; its emulator for riscv64 answers with this exit status."""
+        """Install or upgrade a package with dpkg; its emulator for riscv64 exits with this status."""
         content = self._packages / f"emulator-{status}"
         (content / "DEBIAN").mkdir(parents=True, exist_ok=True)
         (content / "usr/bin").mkdir(parents=True, exist_ok=True)

@@ -1,14 +1,16 @@
-"""What should stand on an instance after anything at all has happened to it: the chaos test's own idea of that.
+"""The chaos test's own model: the entries that an instance should have after any sequence of actions.
 
-It asks nothing of binfmtd, and knows no events and no order of events: only what was declared, which interpreters are
-there, what others registered, and what stood when it was quiet.
+It uses none of binfmtd's decisions, no events and no order of events.  Its input is: the declared handlers, the
+interpreters that exist, the entries that other programs registered, and the entries when it was quiet last.
 
-* A handler that is enabled, with its interpreter there, stands as declared.  Any other is left as it was found: where
-  its interpreter is missing, only an entry without F that leads to just that goes; ``enabled = false`` is switched off.
-* What others registered under a name that nobody declares is theirs: it stays, number and text, unless ``unmanaged``
-  takes it away.  What the daemon registered there goes.
-* What ``restore`` names comes back after a flush, as it was.
-* Who takes a program: the newest.  Of declared ones that is the higher priority, then the later declared.
+* An enabled handler whose interpreter exists has its entry as declared.  The entry of any other handler stays as it was
+  found, with two exceptions.  If the interpreter is missing, an entry without F that leads to it goes.  If the config
+  has ``enabled = false``, the entry is disabled.
+* An entry that another program registered under an undeclared name stays, with its number and text, unless
+  ``unmanaged`` removes it.  An entry that the daemon registered under such a name goes.
+* An entry that ``restore`` names comes back after a flush, as it was.
+* The newest entry takes a program.  Of declared entries that is the one with the higher priority, then the one declared
+  later.
 """
 
 import errno
@@ -21,12 +23,12 @@ from binfmtd.model.standin import stand_in_name
 
 Match = str | frozenset[tuple[int, int, int]]  # an extension, or (place, mask, byte) for each byte that matters
 
-NOBODY_YET = ""  # in ``fickle``: whoever comes now may still be treated by the old policy
+NOBODY_YET = ""  # in ``fickle``: any new name, since the daemon may still apply the old policy to it
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A match as it is written."""
+    """A match as a registration has it: magic, mask and offset, or an extension."""
 
     magic: bytes = b""
     mask: bytes = b""
@@ -50,7 +52,7 @@ def takes(match: Match, file_name: str, content: bytes) -> bool:
 
 @dataclass(frozen=True)
 class Handler:
-    """What the config says of one name."""
+    """The declaration of one name."""
 
     kind: Kind
     interpreter: str
@@ -61,7 +63,7 @@ class Handler:
 
 @dataclass(frozen=True)
 class Entry:
-    """What the kernel holds; ``inode`` 0 stands for any number."""
+    """An entry of the kernel; ``inode`` 0 stands for any number."""
 
     inode: int
     enabled: bool
@@ -82,7 +84,7 @@ class Entry:
         return cls(inode, first == "enabled", found["interpreter"], found["flags:"], kind.match)
 
     def does(self, handler: Handler) -> bool:
-        """Whether it is just what is declared."""
+        """Return True if interpreter, flags and match are those of the handler."""
         wanted = (handler.interpreter, handler.flags, handler.kind.match)
         return (self.interpreter, self.flags, self.match) == wanted
 
@@ -110,7 +112,7 @@ class Policy:
 
 @dataclass(frozen=True)
 class Interpreter:
-    """What lies at a path: a program that ends with ``status``, and ``good``, ``absent`` or ``untrusted``."""
+    """The program at a path: it exits with ``status``; ``state`` is ``good``, ``absent`` or ``untrusted``."""
 
     status: int
     state: str = "good"
@@ -118,7 +120,7 @@ class Interpreter:
 
 @dataclass(frozen=True)
 class Seen:
-    """One look at everything: the entries newest first, what the daemon says of itself, and what it wrote down."""
+    """A snapshot of the entries, newest first, and of the daemon's state files."""
 
     entries: dict[str, Entry]
     switched_on: bool
@@ -131,25 +133,25 @@ class Seen:
 
 @dataclass
 class Model:
-    """What was done, as far as it matters.
+    """The actions so far, reduced to their effect.
 
-    ``fickle`` are the names whose fate depends on what the daemon has noticed so far: nothing more is done to them
-    before it is quiet.
+    ``fickle`` are the names whose state depends on how much the daemon has noticed so far.  The test does nothing more
+    to them before the daemon is quiet.
     """
 
     handlers: dict[str, Handler]
     policy: Policy
     interpreters: dict[str, Interpreter]
     standing: dict[str, Entry] = field(default_factory=dict)
-    theirs: set[int] = field(default_factory=set)  # numbers of what others registered
-    lost: dict[str, Entry] = field(default_factory=dict)  # what has to come back
+    theirs: set[int] = field(default_factory=set)  # inode numbers of the entries that other programs registered
+    lost: dict[str, Entry] = field(default_factory=dict)  # entries that the daemon has to restore
     pinned: dict[int, int] = field(default_factory=dict)  # number -> status of the program that F opened
     fickle: set[str] = field(default_factory=set)
 
-    # What was done
+    # Actions
 
     def put(self, name: str, entry: Entry) -> None:
-        """Others registered it."""
+        """Record that another program registered an entry."""
         self.lost.pop(name, None)
         self.standing[name] = entry
         self.theirs.add(entry.inode)
@@ -163,21 +165,21 @@ class Model:
         self.lost.pop(name, None)
 
     def switched(self, name: str, *, enabled: bool) -> None:
-        """Somebody enabled or disabled an entry."""
+        """Record that another program enabled or disabled an entry."""
         if name in self.standing:
             self.standing[name] = replace(self.standing[name], enabled=enabled)
             if self.policy.restores(name):
                 self.fickle.add(name)
 
     def flushed(self) -> None:
-        """Everything is gone, with the instance or without it."""
+        """Record that all entries are gone, by a flush or with the instance."""
         for name, entry in self.standing.items():
             if name not in self.handlers and entry.inode in self.theirs and self.policy.restores(name):
                 self.lost[name] = replace(entry, inode=0)
         self.standing.clear()
 
     def declared(self, handlers: dict[str, Handler], policy: Policy) -> None:
-        """Another config comes into force."""
+        """Record that another config is in force."""
         old = dict(self.handlers)
         before = {name for name in old if self.must_stand(name)}
         if policy != self.policy:
@@ -188,20 +190,20 @@ class Model:
         self.lost = {name: was for name, was in self.lost.items() if name not in handlers and policy.restores(name)}
 
     def changed(self, path: str, interpreter: Interpreter) -> None:
-        """Something else lies at the path now."""
+        """Record another program, or another state of it, at the path."""
         if self.interpreters[path].state != interpreter.state:
             self.fickle |= {name for name, handler in self.handlers.items() if handler.interpreter == path}
         self.interpreters[path] = interpreter
 
     def stopped(self) -> None:
-        """The daemon ended in good order: with ``on_stop = "remove"`` all that is ours has gone."""
+        """Record that the daemon ended by SIGTERM: with ``on_stop = "remove"`` it has removed its entries."""
         if self.policy.on_stop == "remove":
             for name, entry in list(self.standing.items()):
                 as_declared = self.must_stand(name) and entry.does(self.handlers[name])
                 if as_declared or entry.inode not in self.theirs:
                     del self.standing[name]
 
-    # What should stand
+    # The expected state
 
     def state(self, name: str) -> str:
         return self.interpreters[self.handlers[name].interpreter].state
@@ -215,13 +217,16 @@ class Model:
         return found | {name: self._left(name, entry) for name, entry in left.items()}
 
     def _left(self, name: str, entry: Entry) -> Entry:
-        """As it was found, but switched off where the config says so; ours may have been registered anew before."""
+        """Return an entry as it was found, but disabled if the config disables it.
+
+        The number of an entry of the daemon's is 0, since it may have been registered anew before.
+        """
         switched_off = name in self.handlers and not self.handlers[name].enabled
         number = entry.inode if entry.inode in self.theirs else 0
         return replace(entry, inode=number, enabled=entry.enabled and not switched_off)
 
     def stays(self, name: str, entry: Entry) -> bool:
-        """Whether what nobody wants there, or cannot have now, is left as it was found."""
+        """Return True if an entry that is not declared, or cannot be as declared now, is left as it was found."""
         handler = self.handlers.get(name)
         if handler is None:
             return entry.inode in self.theirs and self.policy.spares(name)
@@ -229,7 +234,7 @@ class Model:
         return not (handler.enabled and self.state(name) == "absent" and useless)
 
     def differences(self, seen: Seen) -> list[str]:
-        """What is not as it should be, in words."""
+        """Return the differences from the expected state, in words."""
         found = [f"{name} stands, and should not" for name in seen.entries.keys() - self.expected().keys()]
         for name, wanted in self.expected().items():
             is_ = seen.entries.get(name)
@@ -241,7 +246,10 @@ class Model:
         return found or self._misremembered(seen)
 
     def _wrong_stand_ins(self, seen: Seen) -> list[str]:
-        """A stand-in says what its handler does; under "temporary" none is left, but where F serves a lost file."""
+        """Return the stand-ins that should not exist or that differ from their handler, in words.
+
+        With ``stand_ins = "temporary"`` none is left, except where the interpreter is gone and F keeps serving.
+        """
         of = {stand_in_name(name): name for name in self.handlers}
         found = []
         for name, entry in seen.stand_ins.items():
@@ -258,7 +266,7 @@ class Model:
         return [name for name in seen.entries if name not in self.handlers]
 
     def _misremembered(self, seen: Seen) -> list[str]:
-        """What the status, the ledger and the memory say that is not so."""
+        """Return the errors in the status, the ledger and the memory, in words."""
         found = []
         states = {self._row(name, seen.entries.get(name)) for name, each in self.handlers.items() if each.enabled}
         wanted = "degraded" if "refused" in states else "waiting" if "waiting" in states else "converged"
@@ -292,12 +300,12 @@ class Model:
         return "registered" if pinned else "waiting"
 
     def settle(self, seen: Seen) -> None:
-        """It is quiet, and all is as it should be: go on from here."""
+        """Continue from this snapshot of a quiet daemon, which had no differences."""
         for name, entry in seen.entries.items():
             if name in self.lost:
                 self.theirs.add(entry.inode)
             if self.must_stand(name) and "F" in entry.flags:
-                self.theirs.discard(entry.inode)  # the daemon vouches for it
+                self.theirs.discard(entry.inode)  # the daemon counts it as its own now
                 self.pinned[entry.inode] = self.interpreters[entry.interpreter].status
             elif entry.inode not in self.theirs:
                 self.pinned.setdefault(entry.inode, self.interpreters[entry.interpreter].status)
@@ -305,13 +313,16 @@ class Model:
         self.lost.clear()
         self.fickle.clear()
 
-    # Who takes what
+    # Which entry takes a program
 
     def serving(self, seen: Seen, file_name: str, content: bytes) -> tuple[int | str, list[str]]:
-        """What the program should end with (a status, or an error where nobody takes it), and who wrongly takes it."""
+        """Return the expected end of a program, and in words each entry that wrongly takes it.
+
+        The end is an exit status, or the text of an error if no entry takes the program.
+        """
 
         def serves(name: str, entry: Entry) -> bool:
-            """By its proper entry or by its stand-in, which F keeps serving when the interpreter has gone."""
+            """Return True if the proper entry or its stand-in takes it; with F a stand-in outlives its interpreter."""
             both = (entry, seen.stand_ins.get(stand_in_name(name)))
             return any(each is not None and each.enabled and takes(each.match, file_name, content) for each in both)
 
@@ -320,7 +331,7 @@ class Model:
         rank = {name: (handler.priority, place) for place, (name, handler) in enumerate(self.handlers.items())}
 
         def outranks(one: str, other: str) -> bool:
-            """An extension and a magic have an order only by their priorities."""
+            """Return True if ``one`` belongs above ``other``; only priorities order an extension and a magic."""
             alike = isinstance(seen.entries[one].match, str) == isinstance(seen.entries[other].match, str)
             priorities = self.handlers[one].priority, self.handlers[other].priority
             return rank[one] > rank[other] and (alike or priorities[0] != priorities[1])

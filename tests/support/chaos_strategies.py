@@ -1,4 +1,4 @@
-"""What the chaos test draws from: few names, matches and interpreters, so that collisions are the rule."""
+"""The values that the chaos test draws: few names, matches and interpreters, so that collisions are the rule."""
 
 from hypothesis import strategies as st
 
@@ -56,7 +56,7 @@ def handlers(interpreters: tuple[str, ...]) -> st.SearchStrategy[Handler]:
 declared = handlers(OURS)
 others = handlers(THEIRS)
 foreign = st.sampled_from(FOREIGN)
-numbers = st.integers(0, 19)  # which of those that stand
+numbers = st.integers(0, 19)  # an index into the existing entries
 moments = st.sampled_from([0.0, 0.001, 0.002, 0.005, 0.010, 0.021, 0.025])  # seconds
 mostly_not = st.sampled_from([False, False, True])
 there_at_first = st.dictionaries(foreign, others)

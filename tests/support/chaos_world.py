@@ -1,7 +1,7 @@
-"""The real thing that the chaos test is at: an instance, the daemon in it, and interpreters.
+"""The system under the chaos test: an instance, the daemon in it, and interpreters.
 
-The instance is mounted at a second place too, where only the test looks: what covers the first, or makes it read-only,
-is in the daemon's way alone.
+The instance is mounted a second time, for the test only.  So a mount that covers the first one, or makes it read-only,
+hinders only the daemon.
 """
 
 import contextlib
@@ -27,7 +27,10 @@ MOUNT = f"mount -t binfmt_misc binfmt_misc {MOUNT_POINT} && mount -t binfmt_misc
 
 
 class World:
-    """One instance and one daemon, from their start to ``close``; ``interpreters`` are our handlers', others' stay."""
+    """One instance and one daemon, from their start to ``close``.
+
+    ``names`` are the handlers' interpreters, which a test may change, ``others`` those of foreign entries.
+    """
 
     def __init__(self, directory: Path, names: tuple[str, ...], others: tuple[str, ...]) -> None:
         self._directory = directory
@@ -63,7 +66,7 @@ class World:
         self._instance.close()
 
     def path(self, name: str) -> str:
-        """Where an interpreter of that name is."""
+        """Return the path of an interpreter."""
         return str(self._directory / "bin" / name)
 
     # The daemon
@@ -77,7 +80,7 @@ class World:
             self.daemon.config.write_text(self._config)
 
     def start(self) -> None:
-        """Unless it runs."""
+        """Start the daemon unless it runs, and wait until it is ready."""
         if self.daemon is not None:
             return
         self.daemon = Daemon(self._instance, self._directory / "daemon", self._config, ("--mount", MOUNT_POINT))
@@ -92,7 +95,7 @@ class World:
         self.daemon, self._stopped = None, False
 
     def terminate(self) -> None:
-        """End it in good order."""
+        """End the daemon by SIGTERM, and assert that it exits with 0."""
         assert self.daemon is not None
         assert self.daemon.terminate(60) == 0, self.daemon.log_text()
         self.kill()
@@ -108,7 +111,7 @@ class World:
             self.generation += 1
 
     def reload_refused(self, text: str) -> None:
-        """Ask for a config that is none; on the disk it is mended at once, or nothing could start."""
+        """Reload an invalid config, and write the valid one back, or no daemon could start."""
         assert self.daemon is not None
         known = len(self.daemon.logs("config_rejected"))
         self.daemon.config.write_text(text)
@@ -120,7 +123,7 @@ class World:
     # The instance
 
     def put(self, name: str, handler: Handler) -> Entry | None:
-        """Register as somebody else; None if the name is taken, or its interpreter is not there."""
+        """Register as another program; None if the kernel refuses, or the daemon has replaced the entry already."""
         try:
             self._instance.register(line(name, handler))
             entry = Entry.parse(self._instance.inode(name), self._instance.read(name))
@@ -143,7 +146,7 @@ class World:
             self._read_only = True
 
     def clear(self) -> None:
-        """Take away what is in the daemon's way."""
+        """Undo ``cover``, ``make_read_only`` and ``pause``."""
         if self._covered:
             self._shell(f"umount {MOUNT_POINT}")
         if self._read_only:
@@ -153,9 +156,9 @@ class World:
         self._stopped = self._covered = self._read_only = False
 
     def another_instance(self, *, noticed: bool) -> None:
-        """The last mount goes and all entries with it; mounted again, at once or after the daemon has said so."""
+        """Unmount the instance, which drops all entries, and mount another: at once, or once the status shows it."""
         self.clear()
-        umount = f"umount {MOUNT_POINT}"  # busy while the daemon looks at it
+        umount = f"umount {MOUNT_POINT}"  # busy while the daemon has it open
         wait_until(lambda: self._instance.shell(umount).returncode == 0, 60, umount)
         self._shell(f"umount {SIDE}")
         if noticed and self.daemon is not None:
@@ -168,7 +171,7 @@ class World:
     # Interpreters
 
     def upgrade(self, path: str, *, by_rename: bool) -> None:
-        """Another program at the path, as dpkg or alternatives do it, or with a moment in between where none is."""
+        """Put another program at the path, as dpkg or alternatives do, or with a moment in between without a file."""
         self._statuses = self._statuses % 250 + 1
         content = exits_with(self._statuses)
         self.interpreters[path] = Interpreter(self._statuses)
@@ -185,7 +188,7 @@ class World:
             Path(path).chmod(0o755)
 
     def mend(self, path: str) -> None:
-        """Give it the mode that it should have; what is not there comes back as another program."""
+        """Restore the interpreter's mode; a missing one comes back as another program."""
         if os.path.exists(path):
             Path(path).chmod(0o755)
             self.interpreters[path] = Interpreter(self.interpreters[path].status)
@@ -193,7 +196,7 @@ class World:
             self.upgrade(path, by_rename=True)
 
     def spoil(self, path: str, how: str) -> None:
-        """Take it away, its x bits, or the trust in it."""
+        """Remove the interpreter or its x bits, or make it writable by all users."""
         if how == "unlink":
             os.unlink(os.path.realpath(path))
         else:
@@ -201,10 +204,10 @@ class World:
         state = "untrusted" if how == "untrusted" else "absent"
         self.interpreters[path] = Interpreter(self.interpreters[path].status, state)
 
-    # What there is to see
+    # Observation
 
     def look(self) -> Seen | None:
-        """Everything; None while a reload is under way."""
+        """Return a snapshot, or None while a reload is under way."""
         assert self.daemon is not None
         assert self.daemon.process.poll() is None, "the daemon has ended"
         if self.daemon.status()["config"]["generation"] != self.generation:
@@ -220,7 +223,10 @@ class World:
         )
 
     def entries(self) -> dict[str, Entry]:
-        """Newest first, each at the place of its stand-in where that is newer; what vanishes meanwhile is left out."""
+        """Return the proper entries, newest first; one with a newer stand-in has the place of that.
+
+        Entries that vanish meanwhile are left out.
+        """
         listed = self._instance.all_names()
         owners = {stand_in_name(name): name for name in listed}
         names = dict.fromkeys(owners.get(name, name) for name in listed)
@@ -236,7 +242,7 @@ class World:
         return found
 
     def execute(self, programs: Mapping[str, bytes]) -> list[int | str]:
-        """What each of these ends with."""
+        """Return the exit status of each program, or the text of its error."""
         for name, content in programs.items():
             if not (self._programs / name).exists():
                 install(self._programs / name, content)
@@ -256,14 +262,14 @@ class World:
 
 
 def execute_all() -> None:
-    """The process that executes: a list of programs a line, and a line of what they ended with for each."""
+    """Run the process that executes: it reads a list of programs per line, and prints a list of their outcomes."""
     for request in sys.stdin:
         sys.stdout.write(json.dumps([execute(program) for program in json.loads(request)]) + "\n")
         sys.stdout.flush()
 
 
 def line(name: str, handler: Handler) -> bytes:
-    """What is written to ``register``."""
+    """Return the line to write to ``register``."""
     kind = handler.kind
     fields = ["", name, "M", str(kind.offset), _escaped(kind.magic), _escaped(kind.mask)]
     if kind.extension:
@@ -272,7 +278,7 @@ def line(name: str, handler: Handler) -> bytes:
 
 
 def _name(text: str) -> str:
-    """The name in a registration line: its first character is what separates."""
+    """Return the name in a registration line, whose first character is the delimiter."""
     return text.split(text[0])[1]
 
 

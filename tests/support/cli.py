@@ -1,4 +1,4 @@
-"""The command line as a user meets it: each command a process, with its exit status, results and messages."""
+"""The command line as a user runs it: each command a process, with its exit status, results and messages."""
 
 import fcntl
 import json
@@ -29,7 +29,7 @@ NOBODY = "65534"
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a command left: its exit status, its results on stdout, its messages on stderr."""
+    """The exit status of a command, its results on stdout and its messages on stderr."""
 
     status: int
     stdout: str
@@ -106,7 +106,7 @@ class Cli:
 def fake_emulators(directory: Path, names: Iterable[str]) -> str:
     """Make a program for each architecture, and return the config that has emulators there and nowhere else.
 
-    None of them emulates anything: for tests that register and look, and execute nothing.
+    None of them emulates anything: they are for tests that execute no foreign program.
     """
     directory.mkdir()
     for name in names:
@@ -115,14 +115,14 @@ def fake_emulators(directory: Path, names: Iterable[str]) -> str:
 
 
 def state(instance: Instance) -> dict[str, tuple[int, str]]:
-    """Return every entry with its identity and its text: equal states mean that nobody touched anything."""
+    """Return every entry with its inode number and text: equal states mean that no program changed anything."""
     return {name: (instance.inode(name), instance.read(name)) for name in instance.names()}
 
 
 def unprivileged_python() -> list[str]:
-    """Return the command line of a Python that has binfmtd and runs as somebody without privileges.
+    """Return the command line of a Python that can import binfmtd and has no privileges.
 
-    As root, that is the user nobody, who may not be allowed to read this Python or this checkout: then skip.
+    If the tests run as root, it runs as the user ``nobody``.  Skip if that user can read no such Python or checkout.
     """
     if os.geteuid() != 0:
         return [sys.executable]

@@ -18,7 +18,7 @@ class ConfigMap:
         directory.mkdir()
 
     def write(self, files: Mapping[str, str]) -> None:
-        """Put these, by their paths, in the place of what is there."""
+        """Replace the volume's files by these: path -> text."""
         old = self.directory / f"..version_{self._version}"
         self._version += 1
         new = self.directory / f"..version_{self._version}"

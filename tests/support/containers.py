@@ -1,11 +1,11 @@
-"""A machine to run containers on: podman in a private instance of binfmt_misc, for which this stands as the host.
+"""A machine to run containers on: podman with a private instance of binfmt_misc, in the place of a host's.
 
-Around ``support.instance`` there are a process namespace and a mount namespace; everything that podman writes lies in
-tmpfs in there, and the machine's own files are read-only.  So whatever the containers do goes with the machine, and
-``podman run --privileged`` shares the instance with this machine, as it would share the host's with the host.  One
-thing must not be done: to bind the root directory in (``-v /:/host``), since a runtime makes that writable again.
+To ``support.instance`` it adds a process namespace and a mount namespace.  podman writes to tmpfs only, and the other
+files are read-only there, so all that containers change ends with the machine.  ``podman run --privileged`` shares the
+instance with the machine, as it shares the host's on a host.  Never bind the root directory in (``-v /:/host``): a
+runtime makes it writable again.
 
-The containers are in a user namespace, which binfmtd can tell; ``as_first_namespace`` hides that from it.
+The containers are in a user namespace, which binfmtd detects; ``as_first_namespace`` hides that.
 """
 
 import errno
@@ -26,8 +26,8 @@ from support.waiting import wait_until
 
 RUN_SECONDS = 120
 CGROUPS = "/sys/fs/cgroup"
-# Process 1 inherits what podman leaves behind; with SIGCHLD ignored the kernel buries that.  (dash's `read` would end
-# with the first one.)
+# Process 1 inherits the processes that podman leaves behind; with SIGCHLD ignored the kernel reaps them.  (dash's
+# `read` would end with the first one.)
 WAIT = """
 import signal, sys
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -61,7 +61,7 @@ runroot = "/run/containers/storage"
 [storage.options]
 additionalimagestores = ["{images}"]
 """
-# So that a line of the documentation can be run as it is.
+# With it a line of the documentation runs unchanged.
 DOCKER = """#!/bin/sh
 command=$1
 shift
@@ -76,11 +76,11 @@ import os, binfmtd.files.whereabouts; binfmtd.files.whereabouts._INITIAL_USER = 
 
 
 class Machine:
-    """One machine, from its start to ``close``; ``directory`` is the part of its files that can be written.
+    """One machine, from its start to ``close``; ``directory`` is the writable part of its files.
 
-    With ``mounted=False`` nobody but the containers holds the instance.  There are no control groups, as they would be
-    this machine's; with ``cgroups=True``, for which podman asks where a container has no processes of its own, they are
-    made, and removed at the end.
+    With ``mounted=False`` only the containers mount the instance.  There are no control groups, as they would be those
+    of the real machine.  ``cgroups=True`` makes some, and removes them at the end: podman requires them for a container
+    without its own process namespace.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class Machine:
         self.close()
 
     def close(self) -> None:
-        """End it with all that runs on it: the kernel kills the processes, and drops the mounts and the entries."""
+        """End the machine: the kernel kills its processes, and drops its mounts and entries."""
         self._holder.kill()  # --kill-child: and with it process 1
         self.instance.close()
         if self._cgroups is not None:
@@ -166,25 +166,25 @@ class Machine:
         return self.run("podman", *arguments)
 
     def container(self, *arguments: str) -> Result:
-        """``podman run --rm --privileged ARGUMENT...``, as users do: options, the image, its arguments."""
+        """Run ``podman run --rm --privileged ARGUMENT...``: options, the image, its arguments."""
         return self.podman("run", "--rm", "--privileged", *arguments)
 
     def start(self, *arguments: str) -> "Container":
-        """``podman run --detach --privileged ARGUMENT...``."""
+        """Run ``podman run --detach --privileged ARGUMENT...``, and return the container."""
         started = self.podman("run", "--detach", "--privileged", *arguments)
         assert started.status == 0, started.stderr
         return Container(self, started.stdout.strip())
 
     @property
     def containers(self) -> list[str]:
-        """The containers that are left, running or not."""
+        """The ids of all containers, running or not."""
         return self.podman("ps", "--all", "--quiet").stdout.split()
 
     @property
     def as_first_namespace(self) -> list[str]:
-        """The options with which binfmtd takes its user namespace for the kernel's first: the host's, that is.
+        """The options with which binfmtd takes its user namespace for the kernel's first one, as on a host.
 
-        It cannot be had otherwise without the real host's instance; everything that follows from it is real.
+        Only the real host's instance is in the first namespace, so this is faked; all that follows from it is real.
         """
         return ["--volume", f"{self.directory}/first-namespace.pth:{SITE_PACKAGES}/first-namespace.pth:ro"]
 
@@ -217,14 +217,14 @@ def _removed(name: str, parent: int | None) -> bool:
 
 
 class Container:
-    """A container that runs on its own."""
+    """A container that runs in the background."""
 
     def __init__(self, machine: Machine, name: str) -> None:
         self._machine = machine
         self.name = name
 
     def podman(self, command: str, *arguments: str) -> Result:
-        """``podman COMMAND ARGUMENT... CONTAINER``."""
+        """Run ``podman COMMAND ARGUMENT... CONTAINER``."""
         return self._machine.podman(command, *arguments, self.name)
 
     def execute(self, *argv: str) -> Result:
@@ -253,13 +253,13 @@ class Container:
         return int(waited.stdout)
 
     def stop(self) -> int:
-        """``podman stop``, which sends SIGTERM, and SIGKILL 30 seconds later; its exit status."""
+        """Run ``podman stop``: SIGTERM, and SIGKILL 30 seconds later; return the container's exit status."""
         stopped = self.podman("stop", "--time=30")
         assert stopped.status == 0, stopped.stderr
         return self.wait_exit()
 
     def inspect(self, *keys: str) -> Any:
-        """Return what podman knows of it, under one key after the other."""
+        """Return a value of ``podman inspect``, under one key after the other."""
         (found,) = self.podman("inspect").json
         for key in keys:
             found = found[key]
@@ -267,12 +267,12 @@ class Container:
 
     @property
     def state(self) -> Any:
-        """What podman says of it: running, exited ..."""
+        """The state of the container, by podman: running, exited ..."""
         return self.inspect("State", "Status")
 
     @property
     def healthy(self) -> bool:
-        """What the image's health check says now: podman asks on its own only where systemd is."""
+        """True if the image's health check succeeds now; podman runs it by itself only under systemd."""
         return self.podman("healthcheck", "run").status == 0
 
     def wait_healthy(self) -> None:

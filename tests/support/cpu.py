@@ -1,4 +1,4 @@
-"""What a process costs."""
+"""The CPU time that processes use, as a share of a core."""
 
 import os
 import time
@@ -6,12 +6,12 @@ from pathlib import Path
 
 from support.waiting import wait_until
 
-MINUTE = 60  # seconds: over a shorter time it says little
-MOST = 0.02  # of a core, over a minute, is what a quarrel may cost
+MINUTE = 60  # seconds; a shorter measurement is not reliable
+MOST = 0.02  # of a core, over a minute: the limit while another program undoes repairs
 
 
 def shares_of_a_core(seconds: float, *pids: int) -> list[float]:
-    """What each process uses in the next seconds, in itself and in the kernel."""
+    """Return the share of a core that each process uses in the next seconds, user and kernel time together."""
     before, began = [_cpu_seconds(pid) for pid in pids], time.monotonic()
     wait_until(lambda: time.monotonic() - began >= seconds, seconds + 10, "the time to be over")
     took = time.monotonic() - began

@@ -1,4 +1,4 @@
-"""The daemon from outside: a process in a private instance, its log, its status file and what it tells systemd."""
+"""The daemon from outside: a process in a private instance, its log, status file and notifications to systemd."""
 
 import json
 import os
@@ -25,8 +25,8 @@ DEADLINE_SECONDS = 10
 class Daemon:
     """``binfmtd run`` in an instance, from its start to ``close``.
 
-    ``directory`` gets its config (``binfmtd.toml``), ``state`` and a log; the config is there to be rewritten.  Where
-    it is None the daemon has the host's own, or none.
+    ``directory`` gets its config (``binfmtd.toml``), ``state`` and a log; a test may rewrite the config.  With a
+    ``config`` of None the daemon uses the host's, or none.
     """
 
     def __init__(
@@ -41,13 +41,13 @@ class Daemon:
         *,
         privileged: bool = False,
     ) -> None:
-        """``privileged``: with what the caller may do outside of the instance, in its mount namespace alone."""
+        """Start it; with ``privileged`` in the instance's mount namespace only, so with the caller's own privileges."""
         directory.mkdir(parents=True, exist_ok=True)
         self.config = directory / "binfmtd.toml"
         self.state_directory = directory / "state"
         if config is not None:
             self.config.write_text(config)
-        log, path = tempfile.mkstemp(prefix="log-", dir=directory)  # one each, as a directory may see several daemons
+        log, path = tempfile.mkstemp(prefix="log-", dir=directory)  # one each: several daemons may use a directory
         self.log = Path(path)
         # Not under ``directory``: a socket's path has at most 107 bytes, and a test's name alone may have as many.
         self._socket_directory = tempfile.TemporaryDirectory(prefix="binfmtd-")
@@ -78,7 +78,7 @@ class Daemon:
         self._socket.close()
         self._socket_directory.cleanup()
 
-    # What it says
+    # Its log, status and notifications
 
     def log_text(self) -> str:
         """Return everything that it wrote to its standard output and error so far."""
@@ -103,7 +103,7 @@ class Daemon:
 
     @property
     def notifications(self) -> list[str]:
-        """Every line that came to NOTIFY_SOCKET so far."""
+        """The lines that NOTIFY_SOCKET has received so far."""
         while True:
             try:
                 self._notifications += self._socket.recv(4096).decode().splitlines()
@@ -127,7 +127,7 @@ class Daemon:
         def look() -> dict[str, Any] | None:
             try:
                 status = self.status()
-            except FileNotFoundError:  # it comes with the first pass
+            except FileNotFoundError:  # the first pass writes it
                 return None
             return status if condition(status) else None
 
@@ -136,9 +136,9 @@ class Daemon:
         return found
 
     def wait_converged(self, deadline_seconds: float = DEADLINE_SECONDS) -> dict[str, Any]:
-        """Return the status once it says converged.
+        """Return the status once its state is converged.
 
-        It may say so from before a drift that the daemon has not met yet: wait for what ended the drift first.
+        The status may be older than a drift that the daemon has not noticed yet: first wait for the repair's result.
         """
         return self.wait_status(lambda status: status["state"] == "converged", "state converged", deadline_seconds)
 
@@ -147,7 +147,7 @@ class Daemon:
         self.wait_notified("READY=1", 1, deadline_seconds)
 
     def wait_notified(self, line: str, times: int, deadline_seconds: float = DEADLINE_SECONDS) -> None:
-        """Wait until it has told systemd this so many times; AssertionError as before."""
+        """Wait until it has sent this line to systemd so many times; AssertionError as in ``wait_ready``."""
         deadline = deadline_in(deadline_seconds)
         ended = os.pidfd_open(self.pid)
         try:
@@ -161,10 +161,10 @@ class Daemon:
         finally:
             os.close(ended)
 
-    # What one says to it
+    # Signals to it
 
     def reload(self) -> None:
-        """Send SIGHUP; the log says what came of it."""
+        """Send SIGHUP; the log has the result."""
         self.process.send_signal(signal.SIGHUP)
 
     def wait_exit(self, deadline_seconds: float = DEADLINE_SECONDS) -> int:
@@ -182,10 +182,10 @@ class Daemon:
         self.process.wait()
 
     def _wait(self, condition: Callable[[], T], what: str, deadline_seconds: float) -> T:
-        """Wait, but not for a daemon that has ended."""
+        """Wait until the condition is true; AssertionError once the daemon has ended."""
 
         def ask() -> T:
-            ended = self.process.poll() is not None  # before the look: what it wrote last counts
+            ended = self.process.poll() is not None  # asked first, so that its last output counts
             answer = condition()
             if ended and not answer:
                 raise AssertionError(f"the daemon ended with {self.process.returncode} before {what}")

@@ -1,4 +1,4 @@
-"""``binfmtd doctor`` in a private instance, and the remedies that it shows, typed there."""
+"""``binfmtd doctor`` in a private instance, and a shell there that runs its remedies."""
 
 import os
 import sys
@@ -27,10 +27,10 @@ NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="takes root: only that
 
 
 class Doctor(Cli):
-    """It, in a private instance, and a shell there to which its remedies are typed."""
+    """``binfmtd doctor`` in a private instance, and a shell there that runs its remedies."""
 
     def look(self, *arguments: str, config: str | None = None) -> list[Finding]:
-        """Return what it found; the exit status has to go with it."""
+        """Return the findings, and check the counts and the exit status against them."""
         result = self("doctor", "--json", *arguments, config=config)
         assert result.stderr == ""
         document = result.json
@@ -63,7 +63,7 @@ class Doctor(Cli):
         return found
 
     def type(self, remedy: str) -> None:
-        """Type it into a shell in there, as it stands."""
+        """Run a remedy in a shell in the instance, unchanged."""
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         environment = ["env", f"PATH={path}", f"BINFMTD_STATE_DIR={self.state_directory}"]
         done = self.instance.run([*environment, "sh", "-euc", remedy])
@@ -78,7 +78,7 @@ def match_of(architecture: str) -> Match:
 
 
 def ends(doctor: Doctor, check: str, level: str, config: str = "architectures = []") -> Finding:
-    """See that the fault is found as one of this level, and that what is to be typed ends it."""
+    """Assert that doctor finds a fault of this level, and that its remedy ends it; return the finding."""
     found = doctor.found("entries", check, config=config)
     assert found["level"] == level
     doctor.type(found["remedy"])

@@ -27,12 +27,12 @@ class DropIn:
         self._programs.mkdir()
 
     def add(self, *names: str, suffix: str = "") -> None:
-        """Put real emulators into the directory, as files of their own."""
+        """Copy real emulators into the directory."""
         for name in names:
             self.put(name, Path(f"/usr/bin/qemu-{name}").read_bytes(), suffix)
 
     def put(self, name: str, content: bytes, suffix: str = "") -> None:
-        """Put anything there as an emulator; the file is another one than before."""
+        """Put any content there as an emulator, in a new file with its own inode."""
         path = self.emulators / f"qemu-{name}{suffix}"
         beside = self.emulators / "new"
         beside.write_bytes(content)
@@ -40,11 +40,11 @@ class DropIn:
         beside.rename(path)
 
     def command(self, *words: str, variables: Mapping[str, str] | None = None) -> list[str]:
-        """Return the command line that enters the instance and runs it there."""
+        """Return the command line that enters the instance and runs ``binfmt`` there."""
         return self.instance.entering(self.command_inside(*words, variables=variables))
 
     def command_inside(self, *words: str, variables: Mapping[str, str] | None = None) -> list[str]:
-        """Return the command line that runs it, for somebody who is in the instance."""
+        """Return the command line that runs ``binfmt``, for a process that is in the instance already."""
         given: dict[str, str] = {
             "BINFMTD_STATE_DIR": str(self.state_directory),
             "QEMU_BINARY_PATH": str(self.emulators),
@@ -60,7 +60,7 @@ class DropIn:
     def register(
         self, name: str, interpreter: str | None = None, flags: Flags = Flags.O | Flags.F, entry: str = ""
     ) -> None:
-        """Register an architecture's entry as another container would; by default it says what `--install` does."""
+        """Register an architecture's entry as another container would; by default as `--install` does."""
         path = interpreter or str(self.emulators / f"qemu-{name}")
         self.instance.register(encode_line(entry or f"qemu-{name}", Registration(CATALOG[name].match, path, flags)))
 
@@ -72,7 +72,7 @@ class DropIn:
         return path
 
     def runs(self, name: str) -> bool:
-        """Whether the architecture's programs run in the instance, in a chroot with no emulator inside."""
+        """Return True if the architecture's programs run in the instance, in a chroot without an emulator."""
         root = self._programs / f"root-{name}"
         root.mkdir(exist_ok=True)
         shutil.copy(self.program(name), root / "program")

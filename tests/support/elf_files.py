@@ -1,4 +1,4 @@
-"""ELF files made of headers and segments: for who reads them, not to be run."""
+"""ELF files of headers and segments, to be parsed and not to be run."""
 
 import struct
 

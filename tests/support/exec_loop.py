@@ -1,4 +1,4 @@
-"""A program executed again and again by a process of its own: every single outcome, in order."""
+"""A process that executes a program again and again, and records every outcome in order."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from support.instance import Instance
 from support.waiting import SLOWNESS
 
 TESTS = Path(__file__).parents[1]
-Outcome = tuple[int | str, int]  # an exit status or the name of an errno, and how many times in a row
+Outcome = tuple[int | str, int]  # an exit status or the text of an errno, and how many times in a row
 
 
 class ExecLoop:
@@ -48,14 +48,14 @@ class ExecLoop:
         self._process.wait()
 
     def stop(self) -> list[Outcome]:
-        """End it, and return what it met; equal neighbours are counted."""
+        """End the process, and return the outcomes in order; equal neighbours are counted."""
         output, _ = self._process.communicate(timeout=30 * SLOWNESS)
         found, self.longest_gap = json.loads(output)
         return [(outcome, count) for outcome, count in found]
 
 
 def execute(program: str) -> int | str:
-    """Run it; posix_spawn says which errno the exec gave, and no shell has a try at it afterwards."""
+    """Execute it; return its exit status or the text of the exec's errno.  posix_spawn tries no shell on ENOEXEC."""
     try:
         pid = os.posix_spawn(program, [program], {})
     except OSError as error:
@@ -64,7 +64,7 @@ def execute(program: str) -> int | str:
 
 
 def main() -> None:
-    """The process: the program is its argument, and the end of its standard input ends it."""
+    """Run the process: its argument is the program; it ends with its standard input."""
     program = sys.argv[1]
     found: list[list[Any]] = []
     longest_gap, succeeded, failing = 0.0, time.monotonic(), False

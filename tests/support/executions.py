@@ -1,7 +1,7 @@
 """Random entries, files and interpreters, and a process that executes: the kernel as the oracle of ``explain``.
 
 Few bytes, offsets, masks and extensions, so that collisions are the rule.  Interpreters are native programs; some are
-scripts, and some are data that an entry may take again.  Nothing is spared: an entry may take native programs, too.
+scripts, and some are data that an entry may take again.  Any match is allowed: an entry may take native programs, too.
 """
 
 import errno
@@ -43,7 +43,7 @@ SCRIPTS = {"script": b"#!%s/2\n", "script.A": b"#! \t%s/5 \t arg ument \t\n", "d
 }
 DATA = {"AB": b"AB", "A.b": b"\0A", "empty": b""}
 MISSING = "missing"
-GONE = "gone"  # a native program, which is there when entries are registered, and not when they are used
+GONE = "gone"  # a native program, which is removed after the registrations
 INTERPRETERS = (*NATIVES, *NATIVES, *SCRIPTS, *DATA, GONE, GONE, MISSING)
 FILE_NAMES = ("x", "x.A", "x.b", "x.a", "A", ".A", "x.", "x.b.A", "x.A.b", "dir.A/x", "dir.A/x.b")
 _BYTES = (0, 0, ord("A"), ord("B"), 0x7F, 0xFF)
@@ -64,7 +64,7 @@ class Registered:
 
 @dataclass(frozen=True, slots=True)
 class Executed:
-    """One file, and what it is executed with; ``size``: a script's first line begins with blanks up to that length."""
+    """One file and its arguments; ``size``: blanks after ``#!`` lengthen a script's first line to so many bytes."""
 
     name: str
     content: bytes
@@ -93,7 +93,10 @@ matches = st.one_of(
 
 
 def _that_can_be_foreseen(entries: list[Registered]) -> list[Registered]:
-    """What is gone is taken for a program of this host's, which is like others in its first bytes alone."""
+    """Keep only matches of the first four bytes if GONE is among the interpreters.
+
+    ``explain`` takes a missing file for a native program, and all native programs share only their first bytes.
+    """
     if all(each.interpreter != GONE for each in entries):
         return entries
     return [each for each in entries if isinstance(each.match, Extension) or each.match.offset < 4]
@@ -123,7 +126,7 @@ def _contents(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def _first_lines(draw: st.DrawFn) -> bytes:
-    """Scripts, the long ones around the last byte that the kernel reads; %s is the world's directory."""
+    """Draw the first line of a script; %s is the directory of the world's interpreters."""
     blanks = st.text(" \t", max_size=2).map(str.encode)
     deep = [f"%s/{name}".encode() for name in DEEP]
     word = draw(st.sampled_from((*_WORDS, *deep)))
@@ -136,7 +139,7 @@ contents = st.one_of(
     _contents(),
     _first_lines(),
     st.sampled_from((b"", b"\x7fELF")),
-    st.sampled_from((b"B" * 255 + b"A", b"\0" * 254 + b"BAB", b"#" * 255 + b"A")),  # the last bytes that are looked at
+    st.sampled_from((b"B" * 255 + b"A", b"\0" * 254 + b"BAB", b"#" * 255 + b"A")),  # the last bytes that are compared
 )
 executed = st.lists(
     st.builds(
@@ -174,11 +177,11 @@ class World:
         )
 
     def close(self) -> None:
-        self.clear()  # with some entries the executor's end would be nobody's, but our own commands could not run
+        self.clear()  # while an entry takes native programs, our own commands cannot run
         self._instance.close()
 
     def native(self, path: str) -> int:
-        """The place of a native program, from one on."""
+        """Return the place of a native program, counted from one."""
         return (*NATIVES, GONE).index(os.path.basename(path)) + 1
 
     def register(self, entries: Sequence[Registered], *, switched_on: bool) -> None:
@@ -193,12 +196,12 @@ class World:
         os.unlink(gone)
 
     def clear(self) -> None:
-        """Take every entry away."""
+        """Switch the instance on, and remove all entries."""
         self._instance.write("status", b"1")
         self._instance.remove("status")
 
     def observe(self) -> ObservedState:
-        """What is registered, as binfmtd itself sees it."""
+        """Return the entries as binfmtd's own code reads them."""
         directory = str(self._instance.directory)
         with Opened(Mounted(directory, os.stat(directory).st_dev, read_only=False)) as opened:
             return Observer().look(opened)
@@ -212,7 +215,7 @@ class World:
         return self._put(each.name, content)
 
     def execute(self, paths: Sequence[str], argvs: Sequence[Sequence[str]], *, wait: bool = True) -> list[Any]:
-        """What each ends with, an exit status or an errno's name; without ``wait``, its command line and its file."""
+        """Return each exit status or errno's name; without ``wait`` each command line and the file that runs."""
         assert self._executor.stdin is not None
         assert self._executor.stdout is not None
         self._executor.stdin.write(json.dumps([list(paths), [list(argv) for argv in argvs], wait]) + "\n")
@@ -234,7 +237,7 @@ class World:
 
 
 def execute_all() -> None:
-    """The process that executes; it needs no other program, so entries that take native ones do not stop it."""
+    """Run the process that executes; it needs no other program, so entries that take native ones do not stop it."""
     for request in sys.stdin:
         paths, argvs, wait = json.loads(request)
         found = [_execute(path, argv, wait=wait) for path, argv in zip(paths, argvs, strict=True)]
@@ -250,7 +253,7 @@ def _execute(path: str, argv: list[str], *, wait: bool) -> int | str | tuple[lis
     if wait:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     try:
-        # posix_spawn comes back in the midst of the exec, when the arguments are not yet where /proc shows them.
+        # posix_spawn returns during the exec, before /proc shows the arguments.
         wait_until(line := Path(f"/proc/{pid}/cmdline").read_bytes, 30, "a command line")
         words = line().removesuffix(b"\0").split(b"\0")
         return [os.fsdecode(word) for word in words], os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)")

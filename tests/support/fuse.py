@@ -12,7 +12,7 @@ SERVER = Path(__file__).with_name("fuse_server.py")
 
 
 class HangingFileSystem:
-    """Mounted at ``directory``, as the processes in the instance see it; its files lie in ``backing``."""
+    """The file system, at ``directory`` for the processes in the instance; its files lie in ``backing``."""
 
     def __init__(self, instance: Instance, directory: Path, backing: Path) -> None:
         directory.mkdir(exist_ok=True)
@@ -35,7 +35,7 @@ class HangingFileSystem:
         self._say("hang")
 
     def answer(self) -> None:
-        """Answer again, also what was asked meanwhile."""
+        """Answer again, the requests of the meantime as well."""
         self._say("answer")
 
     def _say(self, word: str) -> None:

@@ -1,9 +1,9 @@
 """A FUSE file system that can be made to hang, as a process of its own: ``fuse_server.py MOUNT_POINT BACKING``.
 
 It passes everything through to the directory BACKING.  A line ``hang`` on its standard input stops all answers, until
-``answer`` comes.  Nothing is cached by the kernel, so each stat(2) and open(2) asks here.
+``answer`` comes.  The kernel caches nothing, so each stat(2) and open(2) sends a request.
 
-Source: include/uapi/linux/fuse.h.  It opens /dev/fuse itself, since the kernel wants the same user namespace as that of
+Source: include/uapi/linux/fuse.h.  It opens /dev/fuse itself, since the kernel requires the user namespace of
 the mount (fs/fuse/inode.c, fuse_fill_super).
 """
 
@@ -18,7 +18,7 @@ IN = struct.Struct("IIQQIIII")
 OUT = struct.Struct("IiQ")
 ATTR = struct.Struct("QQQQQQIIIIIIIIII")
 BUFFER = 1 << 20
-NOFLUSH = 1 << 5  # FOPEN_NOFLUSH: close(2) asks nothing
+NOFLUSH = 1 << 5  # FOPEN_NOFLUSH: close(2) sends no request
 DIRECT_IO = 1 << 0
 
 

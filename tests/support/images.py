@@ -1,9 +1,9 @@
 """The images that the tests run: built by podman from the Containerfile, and kept for the next run.
 
-podman's own cache decides what has to be built anew; all that is kept bears the prefix, also the two stages that the
-images are made from, so that what no image needs any more can be told from it and is removed.
+podman's own cache decides what is built anew.  Each image that is needed has a name with the prefix, the two stages
+included; an image that lost its name to a newer one is removed.
 
-No registry is asked: mmdebstrap makes the base from Debian's packages, as bare as Debian's slim image.
+No registry is used: mmdebstrap makes the base from Debian's packages, as bare as Debian's slim image.
 """
 
 import ast
@@ -80,13 +80,13 @@ def _limits() -> Iterator[str]:
 
 
 def _pip_options() -> Iterator[str]:
-    """Hand on how pip reaches its packages here, by whatever file or variable it was told."""
+    """Yield the build options that give pip its settings here, from its files and variables."""
     found: dict[str, str] = {}
     for line in _checked(sys.executable, "-m", "pip", "config", "list").splitlines():
         key, _, value = line.partition("=")
         found[key.rpartition(".")[2]] = str(ast.literal_eval(value))
     if certificates := found.get("cert"):
-        # Not where they lie here: there Debian's package of certificates wants to write.
+        # Not at their path here, where Debian's package of certificates writes.
         found["cert"] = "/mnt/pip.crt"
         yield f"--volume={certificates}:{found['cert']}:ro"
     for option in PIP_OPTIONS:

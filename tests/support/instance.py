@@ -1,15 +1,16 @@
-"""A real binfmt_misc of the test's own, in a user namespace of its own; never the host's.
+"""A private instance of the real binfmt_misc for a test, in its own user namespace; never the host's.
 
-A *holder* process stands in a new user and mount namespace, where binfmt_misc is mounted over an empty file system:
-without that a child namespace sees, and may write to, the instance that it inherits.  The empty file system is mounted
-in a namespace above the holder's, so nobody inside can unmount it: whatever a test does, the host's stays covered.  The
-holder blocks on its standard input, so it goes when the test process goes, and the instance and its entries with it.
+A *holder* process runs in a new user and mount namespace, where binfmt_misc is mounted over an empty file system.
+Without that cover a child namespace would see, and could write to, the instance that it inherits.  The cover is mounted
+in a namespace above the holder's, so no process inside can unmount it: whatever a test does, the host's instance stays
+hidden.  The holder blocks on its standard input, so it ends with the test process; the kernel then drops the instance
+and its entries.
 
-From outside everything is reached through ``/proc/PID/root``, also by an ordinary user; commands run inside by nsenter.
+Tests reach the instance through ``/proc/PID/root``, also as an ordinary user; nsenter runs commands inside.
 
-Instances per user namespace exist from Linux 6.7 on.  Before, there is one for the whole machine.  A virtual machine
-that was made for these tests lends it to one test after another: the holder then stands in a mount namespace only, the
-rest is the same.  No other machine's own instance is ever used.
+Linux 6.7 and later have an instance per user namespace; older kernels have one for the whole machine.  A virtual
+machine that was made for these tests lends its own to one test after another; the holder then has a mount namespace
+only.  The instance of any other machine is never used.
 """
 
 import fcntl
@@ -52,7 +53,7 @@ echo 1 > {MOUNT_POINT}/status
 
 
 class UnavailableError(Exception):
-    """This machine does not lend out instances; the message says why."""
+    """This machine can give a test no instance; the message has the reason."""
 
 
 class LentOutError(UnavailableError):
@@ -60,17 +61,17 @@ class LentOutError(UnavailableError):
 
 
 class NotPrivateError(Exception):
-    """What was started is not an instance of its own: a test must not touch it."""
+    """The instance is not private: a test must not touch it."""
 
 
 class Instance:
     """One private instance, from its mount to ``close``.
 
-    Whoever runs the test is root in there, and alone; with ``everybody``, which takes root, all of this machine's users
-    are who they are.  Raises UnavailableError where this machine forbids it, and NotPrivateError where the instance is
-    not one of its own.
+    The user who runs the test is root inside, and the only user; with ``everybody``, which takes root, all of this
+    machine's users keep their ids.  Raises UnavailableError if this machine forbids it, and NotPrivateError if the
+    instance is not private.
 
-    ``lent`` is true where it is a test machine's own: then there is one at a time, root is the machine's root, and the
+    ``lent`` is true if it is a test machine's own: then there is one at a time, root is the machine's root, and the
     user namespace is the first.
     """
 
@@ -97,14 +98,14 @@ class Instance:
 
     def _private(self, *, everybody: bool) -> list[str]:
         unshare = [*UNSHARE, *(EVERYBODY if everybody else ROOT_ALONE)]
-        # With --map-users unshare has a helper, which outlives it where it fails, and holds our pipes open for ever.
+        # With --map-users unshare starts a child process, which outlives a failed unshare and keeps our pipes open.
         refused = subprocess.run([*UNSHARE, *ROOT_ALONE, "true"], capture_output=True, text=True, check=False)
         if refused.returncode != 0:
             raise UnavailableError(f"a new user namespace could not be made: {refused.stderr.strip()}")
         return [*unshare, "sh", "-c", COVER, "sh", *unshare]
 
     def _hold(self, command: list[str]) -> None:
-        """Start the holder, and see that what it holds is nobody else's."""
+        """Start the holder, and check that its instance is private and empty."""
         pipe = subprocess.PIPE
         self._holder = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
         assert self._holder.stdout is not None
@@ -150,7 +151,7 @@ class Instance:
         if self._lock is not None:
             with suppress(OSError):  # it may be unmounted
                 self.shell(f"mount -o remount,rw {MOUNT_POINT}")
-                self.remove("status")  # first by ourselves: with some entries nobody can execute anything any more
+                self.remove("status")  # by our own write first: some entries let every exec fail
             subprocess.run([*UNSHARE_MOUNTS, "sh", "-euc", CLEAN], check=True)
         self._end_holder()
         if self._lock is not None:
@@ -185,21 +186,21 @@ class Instance:
             os.close(descriptor)
 
     def inode(self, name: str) -> int:
-        """Return the entry's identity: new with every registration."""
+        """Return the entry's inode number: new with every registration."""
         return os.stat(self.path(name)).st_ino
 
     def inodes(self) -> dict[str, int]:
-        """Name -> identity, without stand-ins, from one listing: so nothing vanishes in between."""
+        """Return name -> inode number, without stand-ins, from one listing: so none vanishes in between."""
         return {name: inode for name, inode in self.all_inodes().items() if not is_stand_in(name)}
 
     def all_inodes(self) -> dict[str, int]:
-        """Name -> identity, with stand-ins."""
+        """Return name -> inode number, with stand-ins."""
         with os.scandir(os.fsencode(self.directory)) as listing:
             found = {entry.name.decode("utf-8", "surrogateescape"): entry.inode() for entry in listing}
         return {name: inode for name, inode in found.items() if name not in CONTROL_FILES}
 
     def write(self, name: str, data: bytes, *, truncate: bool = False) -> None:
-        """Write once; with ``truncate`` as a shell's ``>`` does, which sends a MODIFY before anything is written."""
+        """Write once; with ``truncate`` as a shell's ``>`` does, which raises IN_MODIFY before the write."""
         descriptor = os.open(self.path(name), os.O_WRONLY | (os.O_TRUNC if truncate else 0))
         try:
             written = os.write(descriptor, data)
@@ -228,7 +229,7 @@ class Instance:
     def popen(self, argv: list[str], *, privileged: bool = False, **options: Any) -> subprocess.Popen[Any]:
         """Start a command inside; its process id is the command's own, and ``close`` ends it.
 
-        ``privileged``: in the mount namespace alone, so that it may do outside what the caller may.
+        With ``privileged`` it enters the mount namespace only, and so keeps the caller's privileges.
         """
         entering = ["nsenter", f"--mount=/proc/{self.pid}/ns/mnt", "--", *argv] if privileged else self.entering(argv)
         command = subprocess.Popen(entering, **options)
@@ -241,13 +242,13 @@ class Instance:
 
 
 def made_for_tests() -> bool:
-    """Whether this machine is a virtual one of tests/kernels: its runner says so, and so does its kernel."""
+    """Return True on a virtual machine of tests/kernels: its runner and its kernel's command line have the mark."""
     told = os.environ.get("BINFMTD_TEST_MACHINE") == "1"
     return told and "binfmtd.test-machine" in Path("/proc/cmdline").read_text().split()
 
 
 def _lend() -> int:
-    """Return the lock of the machine's own instance; who closes it gives it back."""
+    """Lock the machine's own instance; return the lock, whose closing gives it back.  Raises LentOutError."""
     lock = os.open(LENT_LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -286,7 +287,7 @@ def _members(namespace: str) -> set[int]:
         try:
             if _namespace(name, kind) == namespace:
                 found.add(int(name))
-        except OSError:  # it ended meanwhile, or is somebody else's
+        except OSError:  # it ended meanwhile, or is another user's
             continue
     return found
 
@@ -297,7 +298,7 @@ def _kill_member(pid: int, namespace: str) -> None:
     except ProcessLookupError:
         return
     try:
-        # Asked again with the descriptor in hand: the number may have gone to another process.
+        # Checked again with the pidfd open: before that another process may have got the number.
         if _namespace(pid, namespace.partition(":")[0]) == namespace:
             signal.pidfd_send_signal(descriptor, signal.SIGKILL)
     except OSError:

@@ -1,4 +1,4 @@
-"""What docs/logging.md says of the log: each event with its levels and keys."""
+"""The table of docs/logging.md: each log event with its levels and keys."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -28,7 +28,7 @@ def documented() -> dict[str, Documented]:
 
 
 def undocumented(line: dict[str, Any]) -> str | None:
-    """What of a log line the page does not say; None if it says all of it."""
+    """Return the part of a log line that the page lacks, in words, or None."""
     said = documented().get(line["event"])
     if said is None:
         return f"no event {line['event']}"

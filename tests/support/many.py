@@ -1,4 +1,4 @@
-"""Many command lines in an instance, fast: each in a process of its own that has everything imported already."""
+"""Many command lines in an instance, fast: each in a fork of a process that has imported everything already."""
 
 import json
 import sys
@@ -43,7 +43,7 @@ sys.stdout.write(json.dumps(results))
 
 
 def run_all(instance: Instance, commands: Sequence[Command]) -> list[Result]:
-    """Run them one after the other; what hangs ends the test."""
+    """Run them one after the other; a command that hangs fails the test after COMMAND_SECONDS."""
     done = instance.run([sys.executable, "-X", "utf8", "-c", _DRIVER], input=json.dumps(commands))
     assert done.returncode == 0, done.stderr
     return [Result(*result) for result in json.loads(done.stdout)]

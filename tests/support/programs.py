@@ -1,4 +1,4 @@
-"""Tiny native programs that exit with a status of one's choice: interpreters whose answer tells which of them ran."""
+"""Tiny native programs with a chosen exit status: as interpreters they show which of them ran."""
 
 import os
 from collections.abc import Callable
@@ -17,12 +17,12 @@ _EXITS: dict[str, Callable[[int], bytes]] = {
         bytes.fromhex("a80b80d2") + (0xD2800000 | status << 5).to_bytes(4, "little") + bytes.fromhex("010000d4")
     ),
 }
-# The same of waiting for ever: pause(), or where there is none ppoll() of nothing (registers are zero after an exec).
+# Machine code of waiting for ever: pause(), or where that is missing ppoll() of nothing (an exec zeroes registers).
 _WAITS = {"x86_64": b"\xb8\x22\0\0\0\x0f\x05", "aarch64": bytes.fromhex("280980d2 010000d4")}
 
 
 def exits_with(status: int) -> bytes:
-    """Return a native program; skips where this machine's code is not known here."""
+    """Return a native program; skip on a machine whose code is missing here."""
     machine = os.uname().machine
     if machine not in _EXITS:
         pytest.skip(f"no machine code for exit on {machine}: only for {', '.join(_EXITS)}")
@@ -30,7 +30,7 @@ def exits_with(status: int) -> bytes:
 
 
 def waits(number: int) -> bytes:
-    """Return a native program that waits for ever; each number's is another file."""
+    """Return a native program that waits for ever; its content differs for each number."""
     machine = os.uname().machine
     if machine not in _WAITS:
         pytest.skip(f"no machine code for waiting on {machine}: only for {', '.join(_WAITS)}")
@@ -44,7 +44,7 @@ def _program(machine: str, code: bytes) -> bytes:
 
 
 def install(path: Path, content: bytes) -> Path:
-    """Put an executable there as dpkg does: beside, then renamed over."""
+    """Install an executable as dpkg does: write it beside the path, then rename it."""
     beside = path.with_name(path.name + ".dpkg-new")
     beside.write_bytes(content)
     beside.chmod(0o755)
@@ -53,5 +53,5 @@ def install(path: Path, content: bytes) -> Path:
 
 
 def foreign_program(path: Path, architecture: Architecture) -> Path:
-    """Put a program of that architecture there, which its emulator would end with 42."""
+    """Install a program of that architecture, which exits with 42 in its emulator."""
     return install(path, tiny_program(architecture))

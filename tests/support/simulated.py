@@ -1,4 +1,4 @@
-"""binfmt_misc as a value: what KERNEL.md says of registering, enabling, removing and the order, and nothing else."""
+"""binfmt_misc as a value: registering, enabling, removing and the order of entries, as docs/kernel.md has them."""
 
 import errno
 import os
@@ -15,7 +15,7 @@ from binfmtd.model.standin import stand_in_name
 
 
 class SimulatedKernel:
-    """One instance.  Entries come at the head, with a number that was never used before, and enabled."""
+    """One instance.  A new entry comes first, is enabled, and has a number that was never used before."""
 
     def __init__(self, entries: Iterable[Entry] = (), *, switched_on: bool = True) -> None:
         self.entries = list(entries)
@@ -58,7 +58,7 @@ class SimulatedKernel:
 
 
 class Through:
-    """Instance and Writer in one, on a simulated kernel; keeps what could be seen after each write."""
+    """Instance and Writer in one, on a simulated kernel; ``seen`` has the state after each write."""
 
     def __init__(self, kernel: SimulatedKernel, refuse: Collection[str] = ()) -> None:
         self.kernel = kernel
@@ -116,7 +116,7 @@ class Through:
 def carry_out(
     planned: Plan, kernel: SimulatedKernel, desired: DesiredState, records: MutableMapping[str, Record]
 ) -> None:
-    """Do what a plan says, in its order and with no regard for gaps; the ledger follows as the daemon's does."""
+    """Carry out a plan in its order, without avoiding gaps, and update the records as the daemon does."""
     for action in planned.stand_ins:
         if action.act is Act.ENABLE:
             kernel.switch(action.entry, enabled=True)

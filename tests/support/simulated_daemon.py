@@ -1,7 +1,7 @@
-"""The daemon's hands on a simulated kernel, with a clock that is set by hand: what days of quarrels come to.
+"""The daemon's repairs on a simulated kernel and a simulated clock, so that a test covers days of contention.
 
-Worker, reconciler, pacing, hot path and convergence are the real ones.  What they are told of others' deeds is what
-the watch would have heard.
+Worker, reconciler, pacing, hot path and convergence are the real ones.  The watch is simulated: the methods that act as
+another program queue the events that inotify would report.
 """
 
 import time
@@ -34,12 +34,12 @@ from binfmtd.model.handler import Handler, Registration
 from support.simulated import SimulatedKernel, Through
 
 START = 1000.0  # seconds, monotonic
-TICK = 1e-6  # what asking for the time takes
+TICK = 1e-6  # seconds that pass with each reading of the clock
 FILE = Fingerprint(1, 2, 3, 4, 5)
 
 
 class _Interpreters:
-    """Every interpreter is there, and never changes."""
+    """Interpreters that all exist and never change."""
 
     def unchanged(self, _: str) -> bool:
         return True
@@ -67,7 +67,7 @@ class _Facts:
 
 
 class Told(Reporter):
-    """Remembers repairs and quarrels."""
+    """A reporter that records repairs and contentions."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(str(directory), "config")
@@ -100,7 +100,7 @@ class _Opened(Through):
 
 
 class SimulatedDaemon:
-    """One daemon that has made its first pass, and what others do beside it."""
+    """One daemon that has made its first pass, and methods that act as another program."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class SimulatedDaemon:
         self.passes: list[list[Action]] = []  # what each pass did
         self.seen: list[list[str]] = []  # names, newest first, after each write of the daemon's
         self.told = Told(directory)
-        self.refuses: set[str] = set()  # what the kernel will not register
+        self.refuses: set[str] = set()  # names that the kernel refuses to register
         self.meanwhile: list[Callable[[], None]] = []  # what other programs do while the worker waits for them
         self.while_scanned: list[Callable[[], None]] = []  # what other programs do while a pass scans all entries
         self.waits = 0
@@ -177,7 +177,7 @@ class SimulatedDaemon:
         return cast(Watch, watch)
 
     def monotonic(self) -> float:
-        """The time, which goes on a little each time that somebody asks."""
+        """Return the time, which advances by TICK with each call."""
         self.now += TICK
         return self.now
 
@@ -203,53 +203,53 @@ class SimulatedDaemon:
         return result
 
     def names(self) -> list[str]:
-        """The entries, newest first."""
+        """Return the names of the entries, newest first."""
         return [entry.name for entry in self.kernel.entries]
 
     def written(self, name: str) -> int:
-        """How often passes have registered this name."""
+        """Return how often passes have registered this name."""
         registered = (Act.REGISTER, Act.REPLACE)
         return sum(action.entry == name and action.act in registered for done in self.passes for action in done)
 
-    # What others do
+    # Actions of another program
 
     def removes(self, name: str) -> None:
-        """Somebody removes an entry by name, if it is there."""
+        """Remove an entry by name, if it exists."""
         if name in self.names():
             self.kernel.remove(name)
             self.touches(name)
 
     def registers(self, name: str, registration: Registration) -> None:
-        """Somebody registers an entry; FileExistsError as from the kernel."""
+        """Register an entry; FileExistsError as from the kernel."""
         self.kernel.register(name, registration)
         self.stirs()
 
     def touches(self, name: str) -> None:
-        """Somebody writes to an entry, and it changes nothing."""
+        """Write to an entry without changing it: only the event is queued."""
         heard = Heard([name])
         heard.written.add(name)
         self._heard.append(heard)
 
     def stirs(self, *, flushed: bool = False) -> None:
-        """Somebody writes to `register`, or to `status`, and it changes nothing."""
+        """Write to `register`, or to `status`, without changing anything: only the event is queued."""
         self._heard.append(Heard(everything=True, flushed=flushed))
 
     def flushes(self) -> None:
-        """Somebody removes everything at once."""
+        """Remove all entries at once."""
         self.kernel.entries.clear()
         self.stirs(flushed=True)
 
-    # How time goes by
+    # Time
 
     def react(self) -> None:
-        """Hear of it."""
+        """Let the daemon read the queued events and make the urgent repairs."""
         with self._at_the_kernel():
             self._worker.listen()
             if self._worker.heard:
                 self._worker.repair()
 
     def wait(self, seconds: float) -> None:
-        """Let time go by: what falls due is done."""
+        """Advance the clock, and make each pass that falls due."""
         end = self.now + seconds
         self.react()
         while (due := self.pacing.deadline()) <= end:

@@ -17,7 +17,7 @@ print(struct.unpack_from("Q", attributes, 24)[0])
 
 
 def slice_of(thread: int) -> int:
-    """Return it; ProcessLookupError if there is no such thread."""
+    """Return the slice in nanoseconds; ProcessLookupError if there is no such thread."""
     done = subprocess.run([sys.executable, "-c", PRINT_SLICE, str(thread)], capture_output=True, text=True, check=False)
     if done.returncode:
         raise ProcessLookupError(done.stderr)
@@ -25,5 +25,5 @@ def slice_of(thread: int) -> int:
 
 
 def kernel_has_slices() -> bool:
-    """Whether a thread can have a slice of its own: from Linux 6.12 on the kernel tells the default, before 0."""
+    """Return True if a thread can have its own slice: Linux 6.12 and later report the default, older kernels 0."""
     return slice_of(os.getpid()) > 0

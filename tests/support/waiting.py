@@ -1,6 +1,6 @@
 """The ways to wait in tests: for a condition, or for inotify events.  Both have a deadline; nothing else may sleep.
 
-Deadlines are written for an ordinary machine; BINFMTD_TEST_SLOWNESS says how many times slower this one is.
+Deadlines are written for an ordinary machine; BINFMTD_TEST_SLOWNESS is the factor by which this one is slower.
 """
 
 import ctypes
@@ -37,9 +37,9 @@ def deadline_in(seconds: float) -> float:
 
 
 def wait_until(condition: Callable[[], T], deadline_seconds: float = 10, what: str = "a condition") -> T:
-    """Ask until the answer is true, and return it; AssertionError with ``what`` after the deadline.
+    """Call ``condition`` until its result is true, and return that; AssertionError with ``what`` after the deadline.
 
-    To look up a missing entry takes the directory's lock each time: fine in a test, wrong in a benchmark.
+    A lookup of a missing entry takes the directory's lock each time: fine in a test, wrong in a benchmark.
     """
     deadline = deadline_in(deadline_seconds)
     pause = FIRST_PAUSE_SECONDS
@@ -61,7 +61,7 @@ class Event:
 
 
 class DirectoryWatch:
-    """An inotify watch on one directory, armed when made; by itself, since pyinotify is what is tested."""
+    """An inotify watch on one directory, armed when made; without pyinotify, which is under test."""
 
     def __init__(self, directory: Path, mask: int = IN_MODIFY | IN_CLOSE_WRITE | IN_CREATE | IN_DELETE) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
@@ -79,15 +79,15 @@ class DirectoryWatch:
         self.close()
 
     def close(self) -> None:
-        """Give the watch back."""
+        """Close the watch."""
         os.close(self._descriptor)
 
     def fileno(self) -> int:
-        """The descriptor, for select."""
+        """Return the descriptor, for select."""
         return self._descriptor
 
     def pending(self) -> list[Event]:
-        """Return what has come since the last look, without waiting."""
+        """Return the events since the last call, without waiting."""
         events: list[Event] = []
         while True:
             try:

@@ -1,4 +1,4 @@
-"""Worlds for hypothesis: configs that overlap in every way, hosts that lack things, kernels that others have been at.
+"""Worlds for hypothesis: configs that overlap in every way, hosts that lack files, kernels with foreign entries.
 
 Few names, matches and interpreters, so that collisions are the rule.
 """
@@ -52,7 +52,7 @@ _SAYS = st.sampled_from([None] * 20 + [Registration(*each) for each in product(M
 _INTERPRETER = st.sampled_from(
     [*map(InterpreterFacts, _FILES * 2), InterpreterFacts(), InterpreterFacts(_FILES[0], "others can write it")]
 )
-# By _replace: of a NamedTuple's own fields hypothesis would make up those that are not given.
+# By _replace: hypothesis would invent values for the missing fields of a NamedTuple.
 FACTS = st.builds(
     Facts({})._replace,
     interpreters=st.fixed_dictionaries(dict.fromkeys(PATHS, _INTERPRETER)),
@@ -90,7 +90,7 @@ def declarations(draw: st.DrawFn) -> tuple[Declaration, ...]:
 
 
 class World(NamedTuple):
-    """Everything that a plan is made of."""
+    """The input of a plan."""
 
     config: Config
     facts: Facts
@@ -103,7 +103,7 @@ class World(NamedTuple):
         return resolve(self.config, self.facts)
 
     def surroundings(self, observed: ObservedState, records: dict[str, Record]) -> Surroundings:
-        """What the daemon would find out about these entries."""
+        """Return the surroundings that the daemon would determine for these entries."""
         desired = self.desired()
         blamed = frozenset(
             entry.name
@@ -134,7 +134,7 @@ def worlds(draw: st.DrawFn) -> World:
     for number, name in enumerate(draw(st.permutations(names))):
         says = (wanted | stand_ins).get(name)
         if says is None and wanted and draw(_RARELY):
-            says = draw(st.sampled_from(list(wanted.values())))  # somebody else serves the same
+            says = draw(st.sampled_from(list(wanted.values())))  # a foreign entry with a handler's registration
         elif says is None or draw(_RARELY):
             says = draw(_SAYS)
         # Numbers in no order: places in the listing must not follow from them.
@@ -152,5 +152,5 @@ def worlds(draw: st.DrawFn) -> World:
 
 
 def listed(world: World, entries: tuple[Entry, ...]) -> World:
-    """The same world, with its entries in another order."""
+    """Return the world with its entries in another order."""
     return world._replace(observed=world.observed._replace(entries=entries))

@@ -22,7 +22,7 @@ def _unavailable(reason: str) -> None:
 
 @pytest.fixture(scope="session")
 def booting() -> type[Booted]:
-    """Return what boots a machine; skip where none can be booted."""
+    """Return the class that boots a machine; skip on a host where it cannot."""
     if missing := [program for program in NEEDED if shutil.which(program) is None]:
         _unavailable(f"not here: {', '.join(missing)}; `make test-systemd` installs them")
     if os.geteuid() != 0:

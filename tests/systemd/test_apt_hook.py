@@ -18,7 +18,7 @@ HOOK = "/usr/local/sbin/binfmtd-apt"
 HOOKED = "/etc/apt/apt.conf.d/90binfmtd-sealed"
 DPKG_HOOKED = "/etc/dpkg/dpkg.cfg.d/binfmtd-sealed"
 NAME = "a-format"
-# What debhelper's scripts and those of Debian's packages do; with `set -e`, so a failure is the package's.
+# As in debhelper's scripts and those of Debian's packages: with `set -e`, so a failure fails the package.
 REGISTERS = f"update-binfmts --package a-package --install {NAME} /usr/bin/true --extension {NAME}\n"
 KILLS_APT = "for each in $(pidof apt-get); do kill -KILL $each; done\n"
 READ_ONLY = "Read-only file system"
@@ -38,7 +38,7 @@ def debian(machine: Booted, tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture
 def sealed(service: Booted) -> Iterator[Booted]:
-    """Yield it with a sealed instance and the hook, and without the package; opened at the end."""
+    """Yield the service with a sealed instance and the hook, without the package; unseal at the end."""
     service.write(f"{DROP_INS}/sealed.conf", (CHECKOUT / "systemd/drop-ins/sealed.conf").read_text())
     service.write(CONFIG, 'architectures = ["riscv64"]\nsealed = true\n')
     service.systemctl("daemon-reload")
@@ -56,7 +56,7 @@ def sealed(service: Booted) -> Iterator[Booted]:
 
 
 def install(machine: Booted, script: str, *more: str, environment: str = "A=b") -> Result:
-    """Have apt install packages whose postinst does this; all are told of at once."""
+    """Install packages whose postinst runs these scripts, by one call of apt."""
     packages = [_build(machine, name, each) for name, each in zip(_NAMES, (script, *more), strict=False)]
     command = ("apt-get", "install", "--yes", "--quiet", "--reinstall", "--allow-downgrades", *packages)
     return machine.run("env", "DEBIAN_FRONTEND=noninteractive", environment, *command)
@@ -82,7 +82,7 @@ def _build(machine: Booted, name: str, script: str) -> str:
 
 
 def refused(machine: Booted) -> bool:
-    """Tell if it is sealed: a write that changes nothing is refused."""
+    """Return True if the instance is sealed: the kernel refuses a write that would change nothing."""
     return READ_ONLY in machine.run("sh", "-c", f"echo 1 >{MOUNT_POINT}/{ENTRY}").stderr
 
 
@@ -92,7 +92,7 @@ def paused(machine: Booted) -> list[str]:
 
 
 def test_without_the_hook(sealed: Booted) -> None:
-    """The package's script fails, and apt with it."""
+    """Without the hook the package's script fails, and apt with it."""
     (sealed.root / HOOKED.lstrip("/")).unlink()
     done = install(sealed, REGISTERS)
     assert done.status == 100
@@ -100,7 +100,7 @@ def test_without_the_hook(sealed: Booted) -> None:
 
 
 def test_with_the_hook(sealed: Booted) -> None:
-    """The package is installed and its format registered; then it is sealed again, and nothing is paused."""
+    """With the hook the package registers its format; then the instance is sealed again, and nothing is paused."""
     done = install(sealed, REGISTERS)
     assert done.status == 0, done.stdout + done.stderr
     assert NAME in sealed.entries()
@@ -109,13 +109,13 @@ def test_with_the_hook(sealed: Booted) -> None:
 
 
 def test_it_says_nothing(sealed: Booted) -> None:
-    """Nothing of it is in what apt prints."""
+    """The hook adds nothing to apt's output."""
     done = install(sealed, "true\n")
     assert not re.search("pause|resume|binfmtd", done.stdout + done.stderr)
 
 
 def test_a_failing_package(sealed: Booted) -> None:
-    """It is sealed again after a run that failed."""
+    """The instance is sealed again after a failed run."""
     assert install(sealed, "exit 1\n").status == 100
     assert refused(sealed)
     assert paused(sealed) == []
@@ -123,7 +123,7 @@ def test_a_failing_package(sealed: Booted) -> None:
 
 @pytest.mark.parametrize("names", [(), (ENTRY,)], ids=["everything", "a-name"])
 def test_what_an_administrator_had_paused_stays_so(sealed: Booted, names: tuple[str, ...]) -> None:
-    """A pause of before opens the seal by itself, and goes on after the run."""
+    """An earlier pause opens the seal by itself, and goes on after the run."""
     assert sealed.run("binfmtd", "pause", *names).status == 0
     before = paused(sealed)
     done = install(sealed, REGISTERS)
@@ -133,28 +133,28 @@ def test_what_an_administrator_had_paused_stays_so(sealed: Booted, names: tuple[
 
 
 def test_what_an_administrator_pauses_meanwhile_stays_so(sealed: Booted) -> None:
-    """The run's own pause then goes on as well, until its time is over."""
+    """If an administrator pauses a name during the run, the run's own pause goes on until its time limit."""
     assert install(sealed, f"binfmtd pause {ENTRY}\n", environment="BINFMTD_APT_PAUSE=6s").status == 0
     assert ENTRY in paused(sealed)
     wait_until(lambda: paused(sealed) == [ENTRY], 30, "the end of the run's own pause")
 
 
 def test_what_an_administrator_resumes_meanwhile_is_not_paused_again(sealed: Booted) -> None:
-    """Nor does the end of the run say anything against it."""
+    """If an administrator resumes during the run, apt succeeds, and nothing is paused afterwards."""
     assert install(sealed, "binfmtd resume\n").status == 0
     assert paused(sealed) == []
     assert refused(sealed)
 
 
 def test_a_run_that_is_killed(sealed: Booted) -> None:
-    """apt does not get to its Post-Invoke: the pause ends by itself, and it is sealed."""
+    """A killed apt does not run its Post-Invoke: the pause ends at its time limit, and the daemon seals again."""
     install(sealed, KILLS_APT, environment="BINFMTD_APT_PAUSE=8s")
     assert paused(sealed) == ["*"]
     wait_until(lambda: refused(sealed), 30, "the seal")
 
 
 def test_the_run_after_one_that_was_killed(sealed: Booted) -> None:
-    """Its pause begins anew, so it has its time, and ends with the run."""
+    """The run after a killed one begins its pause anew, and ends it."""
     install(sealed, KILLS_APT, environment="BINFMTD_APT_PAUSE=1h")
     wait_until(lambda: sealed.run("pidof", "dpkg").status != 0, 30, "the end of dpkg")
     sealed.run("dpkg", "--configure", "--pending")
@@ -166,7 +166,7 @@ def test_the_run_after_one_that_was_killed(sealed: Booted) -> None:
 
 
 def test_several_calls_of_dpkg(sealed: Booted) -> None:
-    """apt calls dpkg to unpack, and then to configure: the seal is open in each of the calls."""
+    """apt calls dpkg to unpack, and then to configure: the seal is open during each call."""
     log = sealed.root / "var/log/dpkg.log"
     before = log.read_text().count(" startup ")
     done = install(sealed, REGISTERS, f"echo 1 >{MOUNT_POINT}/{ENTRY}\n")
@@ -178,7 +178,7 @@ def test_several_calls_of_dpkg(sealed: Booted) -> None:
 
 @pytest.mark.parametrize("script", [REGISTERS, "exit 1\n"], ids=["succeeds", "fails"])
 def test_dpkg_without_apt(sealed: Booted, script: str) -> None:
-    """With the hook in dpkg's configuration as well, what is installed by dpkg alone has the seal opened, too."""
+    """A hook in dpkg's configuration opens the seal for dpkg without apt, too."""
     assert sealed.run("dpkg", "--install", _build(sealed, _NAMES[0], REGISTERS)).status == 1, "without the hook"
     sealed.write(DPKG_HOOKED, (CHECKOUT / "config/apt/dpkg-binfmtd-sealed").read_text())
     archive = _build(sealed, _NAMES[0], script)
@@ -190,7 +190,7 @@ def test_dpkg_without_apt(sealed: Booted, script: str) -> None:
 
 
 def test_apt_and_dpkg_with_the_hook(sealed: Booted) -> None:
-    """Beside each other they open it for each call of dpkg, and seal it in the end."""
+    """Both hooks together open the seal for each call of dpkg, and close it at the end."""
     sealed.write(DPKG_HOOKED, (CHECKOUT / "config/apt/dpkg-binfmtd-sealed").read_text())
     done = install(sealed, REGISTERS, f"echo 1 >{MOUNT_POINT}/{ENTRY}\n")
     assert done.status == 0, done.stdout + done.stderr
@@ -199,7 +199,7 @@ def test_apt_and_dpkg_with_the_hook(sealed: Booted) -> None:
 
 
 def test_without_a_daemon(sealed: Booted) -> None:
-    """The hook does nothing, and apt does what it would do without it."""
+    """Without a daemon the hook does nothing, and apt behaves as without the hook."""
     sealed.systemctl("stop", UNIT)
     assert install(sealed, "true\n").status == 0
     assert refused(sealed), "a daemon that has ended leaves it sealed"
@@ -207,14 +207,14 @@ def test_without_a_daemon(sealed: Booted) -> None:
 
 
 def test_binfmtd_is_restarted_in_that_run(sealed: Booted) -> None:
-    """As by its own upgrade: the new daemon obeys the pause, and seals at its end."""
+    """A daemon that restarts during the run, as in its own upgrade, obeys the pause, and seals at its end."""
     done = install(sealed, f"systemctl restart {UNIT}\n{REGISTERS}")
     assert done.status == 0, done.stdout + done.stderr
     assert refused(sealed)
 
 
 def test_binfmtd_is_removed_in_that_run(sealed: Booted) -> None:
-    """Neither the hook's script nor the command is there at the end, and apt succeeds."""
+    """apt succeeds if its run removes the hook's script and the command."""
     away = f"systemctl stop {UNIT}\nmv /usr/bin/binfmtd /root/binfmtd.away\nmv {HOOK} /root/hook.away\n"
     try:
         assert install(sealed, away).status == 0
@@ -224,7 +224,7 @@ def test_binfmtd_is_removed_in_that_run(sealed: Booted) -> None:
 
 
 def test_only_the_command_is_removed(sealed: Booted) -> None:
-    """The hook's script, a file of the administrator's, stays: it does nothing without the command."""
+    """The hook's script, which an administrator installed, does nothing once the command is removed."""
     try:
         assert install(sealed, f"systemctl stop {UNIT}\nmv /usr/bin/binfmtd /root/binfmtd.away\n").status == 0
         assert install(sealed, "true\n").status == 0
@@ -233,7 +233,7 @@ def test_only_the_command_is_removed(sealed: Booted) -> None:
 
 
 def test_not_sealed(sealed: Booted) -> None:
-    """Where the config wants no seal nothing is paused: repairs go on during the run."""
+    """If the config has no seal, the hook pauses nothing: repairs go on during the run."""
     sealed.write(CONFIG, 'architectures = ["riscv64"]\nsealed = false\n')
     sealed.systemctl("reload", UNIT)
     assert install(sealed, 'test "$(binfmtd status --json | grep -c until)" = 0\n').status == 0

@@ -1,4 +1,4 @@
-"""``binfmtd doctor`` where systemd runs: what it says of units, and that what it shows can be typed."""
+"""``binfmtd doctor`` under systemd: its findings about units, and remedies that work as they are shown."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def doctor(machine: Booted, section: str, check: str) -> dict[str, Any] | None:
 
 
 def ends(machine: Booted, section: str, check: str, level: str) -> str:
-    """See that it is found, and that what is shown ends it; returns that."""
+    """Assert that doctor finds it, and that its remedy ends it; return the remedy."""
     found = doctor(machine, section, check)
     assert found is not None
     assert found["level"] == level
@@ -31,7 +31,7 @@ def ends(machine: Booted, section: str, check: str, level: str) -> str:
 
 
 def test_a_service_that_was_stopped(service: Booted) -> None:
-    """Stopped, it is a failure; the remedy starts the unit."""
+    """A stopped service is a failure; the remedy starts the unit."""
     running = doctor(service, "daemon", "runs")
     assert running is not None
     assert running["level"] == "ok"
@@ -41,7 +41,7 @@ def test_a_service_that_was_stopped(service: Booted) -> None:
 
 
 def test_a_systemd_binfmt_that_fails(service: Booted) -> None:
-    """A rule that the kernel refuses makes it fail: the remedies, in their order, take that out and start it again."""
+    """If systemd-binfmt fails on a rule, the remedies, in their order, remove the rule and start the unit again."""
     service.write(RULES, ":good:E::good::/usr/bin/true:\n:bad:E::bad::/usr/bin/true:Z\n")
     try:
         assert service.run("systemctl", "restart", "systemd-binfmt").status != 0
@@ -54,7 +54,7 @@ def test_a_systemd_binfmt_that_fails(service: Booted) -> None:
 
 
 def test_a_masked_systemd_binfmt(service: Booted) -> None:
-    """Masked, it will flush nothing, and that is said."""
+    """Doctor reports a masked systemd-binfmt, which will flush nothing."""
     service.systemctl("mask", "systemd-binfmt")
     try:
         found = doctor(service, "other_managers", "systemd_binfmt")

@@ -1,4 +1,4 @@
-"""What `make install` puts there, as systemd and an admin judge it."""
+"""The files that `make install` installs, checked by systemd's own tools and by path."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ DROP_IN_FILES = sorted((CHECKOUT / "systemd" / "drop-ins").glob("*.conf"))
 
 
 def test_files(machine: Booted) -> None:
-    """Command, package with bytecode, unit, config and examples are where a distribution has them, for all to read."""
+    """Command, package with bytecode, unit, config and examples are at a distribution's paths, readable by all."""
     package = "usr/lib/python3/dist-packages/binfmtd"
     share = "usr/share"
     expected = [
@@ -31,7 +31,7 @@ def test_files(machine: Booted) -> None:
 
 
 def test_exposure(machine: Booted) -> None:
-    """`systemd-analyze security` says at most 1.2."""
+    """`systemd-analyze security` rates the unit at 1.2 or less."""
     judged = machine.run(
         *("systemd-analyze", "security", "--offline=yes", f"--threshold={HIGHEST_EXPOSURE}"),
         f"/usr/lib/systemd/system/{UNIT}",
@@ -40,14 +40,14 @@ def test_exposure(machine: Booted) -> None:
 
 
 def test_the_unit_is_understood(machine: Booted) -> None:
-    """`systemd-analyze verify` has nothing to say."""
+    """`systemd-analyze verify` reports nothing about the unit."""
     judged = machine.run("systemd-analyze", "verify", "--man=no", f"/usr/lib/systemd/system/{UNIT}")
     assert (judged.status, judged.stdout, judged.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize("drop_in", DROP_IN_FILES, ids=lambda path: path.stem)
 def test_the_drop_ins_are_understood(machine: Booted, drop_in: Path) -> None:
-    """Each is valid beside the unit, and does not take the place of what another one says."""
+    """`systemd-analyze verify` reports nothing about the unit with any one of the drop-ins."""
     path = f"{DROP_INS}/{drop_in.name}"
     machine.write(path, drop_in.read_text())
     try:
@@ -58,7 +58,7 @@ def test_the_drop_ins_are_understood(machine: Booted, drop_in: Path) -> None:
 
 
 def test_exposure_with_the_seal(machine: Booted) -> None:
-    """With `sealed.conf` it is at most 1.6: one capability more, and four system calls, in the same sandbox."""
+    """With `sealed.conf` the rating is 1.6 or less: one capability more and four system calls, in the same sandbox."""
     path = f"{DROP_INS}/sealed.conf"
     machine.write(path, (CHECKOUT / "systemd/drop-ins/sealed.conf").read_text())
     try:
@@ -75,7 +75,7 @@ def test_exposure_with_the_seal(machine: Booted) -> None:
 
 
 def test_a_daemon_that_mounts_is_not_in_a_mount_namespace(machine: Booted) -> None:
-    """With `mount.conf` it sees the host's own mount table: what it mounts is there for all."""
+    """With `mount.conf` the daemon is in the host's mount namespace, so its mounts appear on the host."""
     path = f"{DROP_INS}/mount.conf"
     machine.write(path, (CHECKOUT / "systemd/drop-ins/mount.conf").read_text())
     try:
@@ -90,7 +90,7 @@ def test_a_daemon_that_mounts_is_not_in_a_mount_namespace(machine: Booted) -> No
 
 
 def test_uninstall_leaves_the_config(tmp_path: Path) -> None:
-    """What `make install` brought, manual pages and completions too, `make uninstall` takes back but for the config."""
+    """`make uninstall` removes what `make install` installed, manual pages and completions too, but not the config."""
     command = ("make", "-C", str(CHECKOUT), f"DESTDIR={tmp_path}", "PREFIX=/usr")
     assert run([*command, "install"]).status == 0
     assert run([*command, "uninstall"]).status == 0

@@ -1,4 +1,4 @@
-"""``sealed = true`` under real systemd: what `sealed.conf` allows is enough, in the sandbox that the unit has."""
+"""``sealed = true`` under real systemd: `sealed.conf` allows enough, within the unit's sandbox."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ Seal = Callable[..., Booted]
 
 @pytest.fixture
 def seal(service: Booted) -> Iterator[Seal]:
-    """Yield what starts the service with ``sealed = true`` and the drop-ins of these names; opened at the end."""
+    """Yield a function that starts the service with ``sealed = true`` and these drop-ins; unseal at the end."""
 
     def seal(*drop_ins: str) -> Booted:
         for name in drop_ins:
@@ -45,7 +45,7 @@ def mounted(machine: Booted) -> bool:
 
 
 def read_only(machine: Booted) -> bool:
-    """Tell if the superblock is read-only, which the mount table says in its last field."""
+    """Return True if the superblock is read-only, by the last field of the mount table."""
     (last, *_) = [line for line in machine.run("cat", "/proc/self/mountinfo").stdout.splitlines() if FS_TYPE in line]
     return "ro" in last.split()[-1].split(",")
 
@@ -59,7 +59,7 @@ def status(machine: Booted) -> Any:
 
 
 def test_sealed(seal: Seal) -> None:
-    """With one drop-in it is sealed once the unit has started; nothing can be removed, and programs run."""
+    """With one drop-in the instance is sealed once the unit has started; no entry can be removed, and programs run."""
     machine = seal("sealed.conf")
     assert read_only(machine)
     assert "Read-only file system" in remove_entry(machine)
@@ -71,7 +71,7 @@ def test_sealed(seal: Seal) -> None:
 
 
 def test_as_the_manual_says(seal: Seal) -> None:
-    """The commands of docs/systemd.md, as they are typed, have it sealed; and systemd-binfmt is skipped."""
+    """The commands of docs/systemd.md, run unchanged, seal the instance; systemd then skips systemd-binfmt."""
     section = (CHECKOUT / "docs/systemd.md").read_text().partition("\n## Sealed\n")[2]
     commands = section.partition("```sh\n")[2].partition("```")[0]
     machine = seal()
@@ -99,7 +99,7 @@ def test_its_own_writes(seal: Seal) -> None:
 
 
 def test_restart_and_stop(seal: Seal) -> None:
-    """Neither opens it, and the daemon that starts beside its own seal has nothing to say against it."""
+    """Neither a restart nor a stop opens the seal, and a daemon that starts under its own seal reports no problem."""
     machine = seal("sealed.conf")
     machine.systemctl("restart", UNIT)
     assert read_only(machine)
@@ -111,7 +111,7 @@ def test_restart_and_stop(seal: Seal) -> None:
 
 
 def test_sealed_by_mount_before_the_daemon_starts(seal: Seal) -> None:
-    """`mount -o remount,ro` makes the host's mount read-only as well; the daemon starts beside that, and can write."""
+    """The daemon can write after `mount -o remount,ro`, which makes the host's mount read-only as well."""
     machine = seal("sealed.conf")
     machine.systemctl("stop", UNIT)
     assert machine.run("mount", "-o", "remount,rw", MOUNT_POINT).status == 0
@@ -132,7 +132,7 @@ def test_pause(seal: Seal) -> None:
 
 
 def test_systemd_binfmt(seal: Seal) -> None:
-    """Its restart ends well, and leaves what is registered."""
+    """A restart of systemd-binfmt succeeds, and leaves the entries."""
     machine = seal("sealed.conf")
     inode = machine.run("stat", "--format=%i", f"{MOUNT_POINT}/{ENTRY}").stdout
     machine.systemctl("restart", "systemd-binfmt.service")
@@ -140,7 +140,7 @@ def test_systemd_binfmt(seal: Seal) -> None:
 
 
 def test_unmounted_on_the_host(seal: Seal) -> None:
-    """Programs run on without any mount on the host, and a mount shows the same entries, sealed."""
+    """Programs still run after an unmount on the host, and the next mount shows the same entries, sealed."""
     machine = seal("sealed.conf")
     inode = machine.run("stat", "--format=%i", f"{MOUNT_POINT}/{ENTRY}").stdout
     assert machine.run("umount", MOUNT_POINT).status == 0
@@ -154,7 +154,7 @@ def test_unmounted_on_the_host(seal: Seal) -> None:
 
 
 def test_mounted_again(seal: Seal) -> None:
-    """With `mount.conf`, too, the daemon mounts it for the host, and no program fails meanwhile."""
+    """With `mount.conf` as well, the daemon mounts the instance on the host again, and no program fails meanwhile."""
     seal("sealed.conf", "mount.conf").write(f"{DROP_INS}/own.conf", "[Service]\nEnvironment=BINFMTD_OWN_INSTANCE=1\n")
     machine = seal()
     assert machine.run("umount", MOUNT_POINT).status == 0
@@ -165,7 +165,7 @@ def test_mounted_again(seal: Seal) -> None:
 
 
 def test_without_the_drop_in(seal: Seal) -> None:
-    """The daemon says once that it cannot seal, and what to install; it registers and repairs as ever."""
+    """Without the drop-in the status has the reason for not sealing, with the file to install; repairs go on."""
     machine = seal()
     assert status(machine)["seal"]["state"] == "impossible"
     assert "sealed.conf" in status(machine)["seal"]["reason"]

@@ -45,7 +45,7 @@ except BlockingIOError:
 
 
 def test_starts(service: Booted) -> None:
-    """It is ready with every handler registered, says so in a sentence, and has no capability at all."""
+    """The unit is ready when every handler is registered, its status text counts them, and it has no capability."""
     assert service.show("ActiveState") == "active"
     assert service.show("Type") == "notify"
     assert service.show("StatusText") == "1 handler in order"
@@ -56,7 +56,7 @@ def test_starts(service: Booted) -> None:
 
 
 def test_short_slices(service: Booted) -> None:
-    """The unit's sandbox allows the daemon to ask for them."""
+    """The unit's sandbox allows the daemon to set short slices of CPU time."""
     if not kernel_has_slices():
         pytest.skip("this kernel has no slices of single threads: they came with Linux 6.12")
     assert service.run("python3", "-c", PRINT_SLICE, service.show("MainPID")).stdout == f"{SLICE}\n"
@@ -65,7 +65,7 @@ def test_short_slices(service: Booted) -> None:
 def test_real_time(service: Booted) -> None:
     """The unit allows the loop real-time priority.  In the test's user namespace the kernel refuses it; that is logged.
 
-    What the sandbox forbids would be refused in the same way, so the system call is tried in it with another policy.
+    A sandbox that forbids the system call would have the same effect, so it is called there with another policy.
     """
     assert (service.show("LimitRTPRIO"), service.show("RestrictRealtime")) == ("1", "no")
     (line,) = wait_until(lambda: service.journal("real_time_refused")[-1:], DEADLINE_SECONDS, "the refusal told")
@@ -77,7 +77,7 @@ def test_real_time(service: Booted) -> None:
 
 
 def test_starts_with_the_system(service: Booted) -> None:
-    """`systemctl enable` has it started by multi-user.target, after systemd-binfmt and before what builds."""
+    """After `systemctl enable` multi-user.target starts it, after systemd-binfmt and before the services that build."""
     service.systemctl("enable", UNIT)
     assert UNIT in service.systemctl("show", "--property=Wants", "multi-user.target").stdout
     assert "systemd-binfmt.service" in service.show("After")
@@ -85,7 +85,7 @@ def test_starts_with_the_system(service: Booted) -> None:
 
 
 def test_repairs(service: Booted) -> None:
-    """What is removed comes back, in spite of the sandbox; the sentence and the journal say so, with priorities."""
+    """The sandboxed daemon registers a removed entry again; status text and journal report it, with priorities."""
     before = len(service.journal("repaired"))
     assert service.run("sh", "-c", f"echo -1 >{MOUNT_POINT}/{ENTRY}").status == 0
     wait_until(lambda: service.show("StatusText") == "1 handler in order, 1 repair", DEADLINE_SECONDS, "the repair")
@@ -107,7 +107,7 @@ def test_reload(service: Booted) -> None:
 
 
 def test_reload_of_a_bad_config(service: Booted) -> None:
-    """It fails and says why, and the old config serves."""
+    """A reload of an invalid config fails, the journal has the reason, and the old config stays in force."""
     before = len(service.journal("config_rejected"))
     service.write(CONFIG, "architecturez = []\n")
     reload = service.run("systemctl", "reload", UNIT)
@@ -123,7 +123,7 @@ def test_reload_of_a_bad_config(service: Booted) -> None:
 
 
 def test_what_others_can_change_is_refused(service: Booted) -> None:
-    """As by `check`: the service's own view of the files is read-only, and all others can write to them."""
+    """The service refuses files that other users can write to, as `check` does, though its own view is read-only."""
     interpreter, line = "/usr/local/bin/open", f"{ONE_HANDLER}[handlers.x]\nextension = 'x'\n"
     service.write(interpreter, "#!/bin/sh\n")
     service.run("chmod", "777", interpreter)
@@ -146,7 +146,7 @@ def test_what_others_can_change_is_refused(service: Booted) -> None:
 
 
 def test_a_stopped_journal(service: Booted) -> None:
-    """Nothing reads the log any more: repairs, a reload and the end go on."""
+    """If nothing reads the log any more, repairs, a reload and a stop still work."""
     service.systemctl("kill", "--signal=STOP", "systemd-journald.service")
     try:
         assert service.run("python3", "-c", FILL_STDERR, service.show("MainPID")).stdout == "full\n"
@@ -162,7 +162,7 @@ def test_a_stopped_journal(service: Booted) -> None:
 
 
 def test_restart(service: Booted) -> None:
-    """No execution fails while the service restarts, and the new daemon knows the entries for its own."""
+    """No execution fails while the service restarts, and the new daemon recognises the entries as its own."""
     inode = service.run("stat", "--format=%i", f"{MOUNT_POINT}/{ENTRY}").stdout
     service.write("/etc/storm.sh", RUN_ALL_THE_TIME)
     service.systemctl("reset-failed")
@@ -180,7 +180,7 @@ def test_restart(service: Booted) -> None:
 
 
 def test_watchdog(service: Booted) -> None:
-    """A daemon that does not go on is killed and started again; one that does pings and lives."""
+    """systemd kills and restarts a daemon that hangs; a daemon that runs sends its pings."""
     service.write(f"{DROP_INS}/watchdog.conf", f"[Service]\nWatchdogSec={WATCHDOG_SECONDS}s\n")
     service.systemctl("daemon-reload")
     service.systemctl("restart", UNIT)
@@ -198,7 +198,7 @@ def test_watchdog(service: Booted) -> None:
 
 
 def test_stops_at_once(service: Booted) -> None:
-    """Stopping takes less than a second by systemd's own clock; on a slow machine, than 50 starts of Python."""
+    """Stopping takes less than a second by systemd's own clock; on a slow machine, less than 50 starts of Python."""
     timed = service.run("sh", "-c", "t=$(date +%s%N); /usr/bin/python3 -I -c pass; echo $(($(date +%s%N) - t))")
     service.systemctl("stop", UNIT)
     stopping, stopped = (_last_said(service, word) for word in ("Stopping", "Stopped"))
@@ -215,7 +215,7 @@ def test_stopped_while_it_starts(service: Booted) -> None:
     service.systemctl("start", "--no-block", UNIT)
 
     def waits() -> bool:
-        """Return whether that command runs, and has a handler for SIGTERM."""
+        """Return True if that command runs and has a handler for SIGTERM."""
         status = service.run("cat", f"/proc/{service.show('ControlPID')}/status").stdout
         command = service.run("cat", f"/proc/{service.show('ControlPID')}/cmdline").stdout
         caught = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigCgt:")]
@@ -227,7 +227,7 @@ def test_stopped_while_it_starts(service: Booted) -> None:
 
 
 def test_stopped_before_a_command_handles_sigterm(service: Booted) -> None:
-    """Nor has it failed if SIGTERM kills a command before the daemon, as it kills a Python that has just started."""
+    """A unit has not failed if SIGTERM kills a command before the daemon, such as a Python that has just started."""
     service.write(f"{DROP_INS}/slow.conf", "[Service]\nExecStartPre=/bin/sleep 1h\n")
     service.systemctl("daemon-reload")
     service.systemctl("stop", UNIT)
@@ -242,7 +242,7 @@ def test_stopped_before_a_command_handles_sigterm(service: Booted) -> None:
 
 
 def test_a_signal_before_python_has_started(service: Booted) -> None:
-    """The kernel keeps SIGHUP until the daemon answers it, and reads its config again."""
+    """The kernel keeps a SIGHUP that comes before Python has started; the daemon then reads its config again."""
     start = service.show("ExecStart").partition("argv[]=")[2].partition(" ;")[0]
     early = start.replace("/usr/bin/binfmtd run", "/bin/sh -c 'kill -HUP $$$$; exec /usr/bin/binfmtd run'")
     assert early != start
@@ -255,13 +255,13 @@ def test_a_signal_before_python_has_started(service: Booted) -> None:
 
 
 def _last_said(service: Booted, word: str) -> float:
-    """Return when systemd last said so, in seconds."""
+    """Return the monotonic time of systemd's last message with this word, in seconds."""
     said = [line for line in service.journal() if line["MESSAGE"].startswith(f"{word} {UNIT}")]
     return int(said[-1]["__MONOTONIC_TIMESTAMP"]) / 1e6
 
 
 def test_systemd_binfmt_restarts(service: Booted) -> None:
-    """systemd-binfmt, which flushes everything, ends well, all is there again, and the journal says who it was."""
+    """A restart of systemd-binfmt, which flushes all, succeeds; the entries come back, and the journal names it."""
     before = len(service.journal("repaired"))
     inode = service.run("stat", "--format=%i", f"{MOUNT_POINT}/{ENTRY}").stdout
     service.systemctl("restart", "systemd-binfmt.service")
@@ -278,7 +278,7 @@ def test_systemd_binfmt_restarts(service: Booted) -> None:
 
 
 def test_debians_rule_of_the_same_name(service: Booted) -> None:
-    """Registered by systemd-binfmt, it is replaced by ours after each restart, and then nothing more happens."""
+    """After each restart of systemd-binfmt the daemon replaces the entry of Debian's rule once, without contention."""
     rule, link = f"/usr/lib/binfmt.d/{ENTRY}.conf", "/usr/libexec/qemu-binfmt/riscv64-binfmt-P"
     line = encode_line(ENTRY, Registration(CATALOG["riscv64"].match, link, Flags.P | Flags.O | Flags.F), readable=True)
     service.run("mkdir", "-p", os.path.dirname(link))
@@ -325,7 +325,7 @@ def test_unmounted_on_the_host(service: Booted) -> None:
 
 
 def test_what_runs_natively_was_asked_outside_of_the_sandbox(service: Booted) -> None:
-    """The answer is in the state directory before the daemon starts, and is what holds without a sandbox."""
+    """native.json exists before the daemon starts, and has the result of a test outside of the sandbox."""
     kept = service.run("cat", "/run/binfmtd/native.json").stdout
     assert f'"{os.uname().machine}"' in kept
     service.systemctl("stop", UNIT)
@@ -335,7 +335,7 @@ def test_what_runs_natively_was_asked_outside_of_the_sandbox(service: Booted) ->
 
 
 def test_what_is_registered_is_tried(service: Booted) -> None:
-    """`binfmtd-probe.path` has it tried by a unit of its own whenever it was registered anew, and the status has it."""
+    """`binfmtd-probe.path` starts a unit that probes whenever an entry was registered; the status has the result."""
 
     def probed() -> dict[str, Any]:
         document = json.loads(service.run("cat", "/run/binfmtd/status.json").stdout)
@@ -348,7 +348,7 @@ def test_what_is_registered_is_tried(service: Booted) -> None:
         service.install_emulator(UPGRADED)
         wait_until(lambda: probed() != {}, 60, "what was found")
         assert probed()["entry"] == ENTRY
-        assert probed()["runs"] is False  # the emulator of this test answers with a status of its own
+        assert probed()["runs"] is False  # this test's emulator exits with its own status
         assert service.run("systemctl", "show", "--property=Result", "--value", PROBE).stdout == "success\n"
     finally:
         service.systemctl("stop", "binfmtd-probe.path", PROBE)

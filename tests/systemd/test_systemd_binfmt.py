@@ -1,6 +1,6 @@
-"""What systemd-binfmt.service does beside a read-only instance, with and without our drop-in for it.
+"""systemd-binfmt.service on a read-only instance, with and without our drop-in for it.
 
-The superblock is made read-only by mount(8) here: no daemon runs.
+mount(8) makes the superblock read-only here: no daemon runs.
 """
 
 from collections.abc import Iterator
@@ -17,12 +17,12 @@ DROP_IN = f"systemd/drop-ins/{UNIT}.d/binfmtd-sealed.conf"
 INSTALLED = f"/etc/systemd/system/{UNIT}.d/binfmtd-sealed.conf"
 RULE = "/etc/binfmt.d/a-rule.conf"
 ENTRY = "a-rule"
-# Debian 13's 257 and Debian 12's 252, which binfmtd itself is not installed beside.
+# Debian 13 with systemd 257, and Debian 12 with 252, where binfmtd itself is not installed.
 SUITES = ("trixie", "bookworm")
 
 
 class Outcome(NamedTuple):
-    """What came of a command: its exit status, and the unit's state."""
+    """The exit status of a systemctl command, and the unit's state and result after it."""
 
     status: int
     state: str
@@ -51,9 +51,9 @@ def system(
 
 @pytest.fixture
 def sealed(system: Booted) -> Iterator[Booted]:
-    """Yield it with the unit active, as after a boot, and then the superblock read-only."""
+    """Yield the machine with the unit active, as after a boot, and then the superblock read-only."""
     system.write(RULE, f":{ENTRY}:E::x-{ENTRY}::/usr/bin/true:\n")
-    system.run("systemctl", "reset-failed", UNIT)  # and so, how often other tests have started it
+    system.run("systemctl", "reset-failed", UNIT)  # also resets the start limit, which other tests use up
     system.run("systemctl", "restart", UNIT)
     assert ENTRY in system.entries()
     assert system.run("mount", "-o", "remount,ro", MOUNT_POINT).status == 0
@@ -78,14 +78,14 @@ def done(system: Booted, verb: str) -> Outcome:
 
 
 def test_without_the_drop_in(sealed: Booted, suite: str) -> None:
-    """That of 257 skips by itself; that of 252 fails, and `systemctl restart` with it.  No entry goes."""
+    """Without it systemd-binfmt 257 skips by itself; 252 fails, and `systemctl restart` with it.  No entry goes."""
     outcome = done(sealed, "restart")
     assert outcome == (Outcome(0, "active", "success") if suite == "trixie" else Outcome(1, "failed", "exit-code"))
     assert ENTRY in sealed.entries()
 
 
 def test_with_the_drop_in(sealed: Booted) -> None:
-    """Both are skipped, by every verb that packages and administrators use, and nothing is said to have failed."""
+    """With the drop-in systemd skips both versions, for each verb in use, and reports no failure."""
     sealed.write(INSTALLED, (CHECKOUT / DROP_IN).read_text())
     verified = sealed.run("systemd-analyze", "verify", "--man=no", UNIT)
     assert (verified.status, verified.stdout, verified.stderr) == (0, "", "")
@@ -97,7 +97,7 @@ def test_with_the_drop_in(sealed: Booted) -> None:
 
 
 def test_with_the_drop_in_and_a_writable_instance(sealed: Booted) -> None:
-    """It does what it does without the drop-in: it registers, and it unregisters."""
+    """On a writable instance systemd-binfmt registers and unregisters, as without the drop-in."""
     sealed.write(INSTALLED, (CHECKOUT / DROP_IN).read_text())
     sealed.run("systemctl", "daemon-reload")
     assert sealed.run("mount", "-o", "remount,rw", MOUNT_POINT).status == 0
