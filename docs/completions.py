@@ -15,7 +15,7 @@ from binfmtd.cli.main import COMMANDS, module_of
 
 _ENTRIES = "/proc/sys/fs/binfmt_misc"
 _FISH_ENTRIES = f"(command ls {_ENTRIES} 2>/dev/null | string match -v register | string match -v status)"
-# What a shell calls for the name of an entry: those that are registered now.
+# Functions that a shell calls to complete the name of an entry: they list the entries that are registered now.
 _PREAMBLE = {
     "bash": f"""
 _binfmtd_entries() {{
@@ -45,13 +45,13 @@ _OF_ARCHITECTURES = {("arch", "NAME"), ("wait", "ARCH"), ("probe", "ARCH")}
 
 
 def main() -> None:
-    """Print one shell's; its name is the argument."""
+    """Print the completions for the shell that the argument names."""
     (shell,) = sys.argv[1:]
     sys.stdout.write(shtab.complete(whole_parser(), shell, preamble=_PREAMBLE[shell]) + "\n")
 
 
 def whole_parser() -> argparse.ArgumentParser:
-    """All commands as one parser; leading options without a command are those of apply."""
+    """Return all commands as one parser; options without a command are those of apply."""
     whole = argparse.ArgumentParser("binfmtd", parents=[_parser("apply")], add_help=False)
     whole.add_argument("-V", "--version", action="version", version=__version__, help="the version")
     commands = whole.add_subparsers(dest="command")
@@ -61,7 +61,7 @@ def whole_parser() -> argparse.ArgumentParser:
 
 
 def _parser(name: str) -> argparse.ArgumentParser:
-    """A command's own parser, with what each of its arguments completes to."""
+    """Return the parser of a command, with the kind of completion for each of its arguments."""
     found: argparse.ArgumentParser = importlib.import_module(module_of(name)).parser()
     for action in found._actions:  # noqa: SLF001  argparse has no other way to list them, and shtab takes the same
         if action.choices is None and isinstance(action.metavar, str):

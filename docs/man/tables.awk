@@ -1,4 +1,4 @@
-# Markdown's tables as definition lists: a manual page has 80 columns, and a table in it as many as it wants.
+# Turn Markdown's tables into definition lists: a manual page has 80 columns, and a table may need more.
 /^\|/ {
     line = $0
     sub(/^\| */, "", line)
