@@ -22,7 +22,7 @@ from binfmtd.report.printable import printable
 from binfmtd.report.status import held_reason
 
 if TYPE_CHECKING:
-    from binfmtd.daemon.persistent import Persistence
+    from binfmtd.daemon.boot_persistence import Persistence
 
 DONE = 0
 FAILED = 1
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str]) -> int:
         return take_back(given)
     persistence, config = None, load_config(given, wanted)
     if given.persistent:
-        from binfmtd.daemon.persistent import Persistence, find_host, outlasting
+        from binfmtd.daemon.boot_persistence import Persistence, find_host, outlasting
 
         persistence, config = Persistence(find_host(given.host_root)), outlasting(config)
         persistence.check_reader()

@@ -10,7 +10,7 @@ from binfmtd.cli.check import observe
 from binfmtd.cli.context import load_config
 from binfmtd.cli.output import print_json, print_table
 from binfmtd.cli.state import state_dir, state_dir_or_none
-from binfmtd.daemon.facts import HostFacts
+from binfmtd.daemon.host_facts import HostFacts
 from binfmtd.daemon.state_dir import make_state_dir
 from binfmtd.errors import FormatError, UsageError
 from binfmtd.kernel.interpreters import fingerprint

@@ -8,7 +8,7 @@ from binfmtd.cli import options
 from binfmtd.cli.context import load_config, nothing_there
 from binfmtd.cli.output import print_json, warn
 from binfmtd.cli.state import state_dir_or_none
-from binfmtd.daemon.facts import HostFacts
+from binfmtd.daemon.host_facts import HostFacts
 from binfmtd.errors import ConfigError, FormatError, MountError
 from binfmtd.formats.line import encode_line
 from binfmtd.kernel.host import may_mount

@@ -4,10 +4,10 @@ import argparse
 from collections.abc import Sequence
 
 from binfmtd.config.load import load
-from binfmtd.daemon.facts import HostFacts
+from binfmtd.daemon.foreign_entries import Memory
+from binfmtd.daemon.host_facts import HostFacts
 from binfmtd.daemon.ledger import Ledger
-from binfmtd.daemon.memory import Memory
-from binfmtd.daemon.reconcile import Reconciler
+from binfmtd.daemon.reconciler import Reconciler
 from binfmtd.files.trust import Trust
 from binfmtd.kernel.host import boot_id
 from binfmtd.model.config import Config

@@ -64,7 +64,7 @@ class Declared:
 
     @cached_property
     def _desired(self) -> DesiredState:
-        from binfmtd.daemon.facts import HostFacts
+        from binfmtd.daemon.host_facts import HostFacts
         from binfmtd.model.desired import DesiredState, resolve
 
         if isinstance(self._config, ConfigError):

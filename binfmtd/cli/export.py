@@ -15,7 +15,7 @@ from binfmtd.cli.check import observe
 from binfmtd.cli.context import load_config, nothing_there
 from binfmtd.cli.output import print_json, warn
 from binfmtd.cli.state import state_dir_or_none
-from binfmtd.daemon.facts import HostFacts
+from binfmtd.daemon.host_facts import HostFacts
 from binfmtd.errors import FormatError, UsageError
 from binfmtd.files.atomic import read_regular, write_atomically
 from binfmtd.formats import debian

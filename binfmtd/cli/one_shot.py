@@ -11,14 +11,14 @@ from binfmtd.cli.context import reconciler
 from binfmtd.cli.output import warn
 from binfmtd.cli.trial import look_and_try
 from binfmtd.daemon.look import Look, PassResult
-from binfmtd.daemon.reconcile import Reconciler
+from binfmtd.daemon.reconciler import Reconciler
 from binfmtd.daemon.state_dir import APPLY, Lock, is_holder, make_state_dir
 from binfmtd.errors import AlreadyRunningError, SealError, StateError
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.lifetime import find_or_mount_to_last, hold
 from binfmtd.kernel.mount import Mounted, Where, find_to_look, is_mounted
 from binfmtd.kernel.seal import Seal
-from binfmtd.kernel.write import Writer
+from binfmtd.kernel.writer import Writer
 from binfmtd.model.config import Config
 from binfmtd.model.drift import Action, Drift, Record
 from binfmtd.report.status_json import read_status

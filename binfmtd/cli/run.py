@@ -12,8 +12,8 @@ from binfmtd.cli.check import observe
 from binfmtd.cli.context import reconciler
 from binfmtd.cli.state import state_dir
 from binfmtd.config.load import Contents, make, read
+from binfmtd.daemon.boot_persistence import Persistence, find_host, outlasting
 from binfmtd.daemon.pause_file import PauseFile
-from binfmtd.daemon.persistent import Persistence, find_host, outlasting
 from binfmtd.daemon.state_dir import Lock, make_state_dir
 from binfmtd.errors import ConfigError
 from binfmtd.files.atomic import remove_unfinished
@@ -143,10 +143,10 @@ def main(arguments: Sequence[str]) -> int:
     from binfmtd.config.source import age, watched
     from binfmtd.daemon.background import Background
     from binfmtd.daemon.config_source import ConfigSource
-    from binfmtd.daemon.facts import needs_native
-    from binfmtd.daemon.history import History
+    from binfmtd.daemon.host_facts import needs_native
+    from binfmtd.daemon.probe_runner import Probing
     from binfmtd.daemon.probed_file import ProbedFile
-    from binfmtd.daemon.probing import Probing
+    from binfmtd.daemon.recent_events import History
     from binfmtd.daemon.reporter import Reporter
     from binfmtd.daemon.service import Service
     from binfmtd.files.distribution import emulators_remedy

@@ -11,7 +11,7 @@ from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
 from binfmtd.daemon.ledger import Ledger
 from binfmtd.daemon.look import Look
-from binfmtd.daemon.reconcile import Reconciler
+from binfmtd.daemon.reconciler import Reconciler
 from binfmtd.errors import ProbeError
 from binfmtd.kernel.instance import Instance
 from binfmtd.model.drift import Drift, Record

@@ -15,9 +15,9 @@ from binfmtd.catalog.program import tiny_program
 from binfmtd.cli import options
 from binfmtd.cli.output import warn
 from binfmtd.cli.state import state_dir_or_none
-from binfmtd.daemon.attachment import Attachment
-from binfmtd.daemon.facts import HostFacts
-from binfmtd.daemon.mount_table import MountTable
+from binfmtd.daemon.host_facts import HostFacts
+from binfmtd.daemon.instance_watch import Attachment
+from binfmtd.daemon.mount_watcher import MountTable
 from binfmtd.errors import FormatError, MountError, UsageError
 from binfmtd.kernel.instance import Instance, Observer
 from binfmtd.kernel.interpreters import cannot_run
@@ -63,8 +63,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def wait(wanted: list[Architecture], directory: str | None, facts: HostFacts, deadline: float) -> str | None:
     """Wait until each architecture runs, and return None; at the deadline (monotonic, in seconds) what is missing."""
-    from binfmtd.daemon.wait import Wait
-    from binfmtd.daemon.watch import Watch
+    from binfmtd.daemon.inotify import Watch
+    from binfmtd.daemon.poller import Wait
 
     gc.enable()
     watch, mounts = Watch(), MountTable()

@@ -16,8 +16,8 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from binfmtd.catalog.tools import looks_like
-from binfmtd.daemon.heard import Heard
-from binfmtd.daemon.hot_path import Reaction
+from binfmtd.daemon.events import Heard
+from binfmtd.daemon.fast_repair import Reaction
 from binfmtd.kernel.service_manager import unit_started
 from binfmtd.model.difference import difference
 from binfmtd.model.drift import Action, Drift

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection
 
 from binfmtd.daemon.background import Background
-from binfmtd.daemon.watch import Armed, Watch
+from binfmtd.daemon.inotify import Armed, Watch
 
 KEY = "config's files"
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from binfmtd.daemon.background import Background
 from binfmtd.daemon.listen_fds import passed_socket
+from binfmtd.daemon.poller import Wait
 from binfmtd.daemon.preload import cannot_load
 from binfmtd.daemon.reporter import Reporter
-from binfmtd.daemon.wait import Wait
 from binfmtd.model.config import Metrics
 from binfmtd.report.snapshot import Snapshot
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from binfmtd.daemon.background import Background
-from binfmtd.daemon.watch import Armed, Watch
+from binfmtd.daemon.inotify import Armed, Watch
 from binfmtd.files.chain import walk
 from binfmtd.files.trust import Trust
 from binfmtd.kernel.bounded import BoundedCalls

@@ -7,14 +7,14 @@ in seconds) is an argument, or read from the clock at the moment of a decision.
 import time
 from collections.abc import Collection
 
-from binfmtd.daemon.contention import Contention
-from binfmtd.daemon.heard import Heard
-from binfmtd.daemon.hot_path import Reaction
+from binfmtd.daemon.backoff import Contention
+from binfmtd.daemon.events import Heard
+from binfmtd.daemon.fast_repair import Reaction
 from binfmtd.daemon.look import PassResult
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.settling import Settling
 from binfmtd.daemon.stand_in_budget import StandInBudget
-from binfmtd.kernel.converge import WritePermission
+from binfmtd.kernel.executor import WritePermission
 from binfmtd.model.desired import DesiredState
 from binfmtd.model.drift import Act, Action, Drift
 from binfmtd.model.plan import INSTANCE

@@ -10,8 +10,8 @@ from typing import Any
 from binfmtd.daemon.background import Background
 from binfmtd.daemon.exporter import KEY as METRICS
 from binfmtd.daemon.exporter import Exporter
-from binfmtd.daemon.notify import Notifier
 from binfmtd.daemon.probe_report import ProbeReport
+from binfmtd.daemon.sd_notify import Notifier
 from binfmtd.daemon.state_writer import KEY as STATE
 from binfmtd.daemon.state_writer import StateWriter
 from binfmtd.model.config import Config

@@ -13,18 +13,18 @@ import time
 from collections.abc import Collection
 from typing import Any
 
+from binfmtd.daemon.boot_persistence import Persistence
 from binfmtd.daemon.causes import Cause, Causes
-from binfmtd.daemon.heard import Heard
-from binfmtd.daemon.history import History
-from binfmtd.daemon.hot_path import Reaction
+from binfmtd.daemon.event_log import Voice, grouped
+from binfmtd.daemon.events import Heard
+from binfmtd.daemon.fast_repair import Reaction
 from binfmtd.daemon.incidents import MOST_NAMES, Incident, named
 from binfmtd.daemon.look import Look, PassResult
-from binfmtd.daemon.persistent import Persistence
 from binfmtd.daemon.probe_report import ProbeReport
-from binfmtd.daemon.reconcile import Reconciler
+from binfmtd.daemon.recent_events import History
+from binfmtd.daemon.reconciler import Reconciler
 from binfmtd.daemon.status_file import StatusFile, now, when
 from binfmtd.daemon.trigger import Trigger
-from binfmtd.daemon.voice import Voice, grouped
 from binfmtd.errors import WriteRefusedError
 from binfmtd.kernel.mount import Mounted
 from binfmtd.model.config import Config

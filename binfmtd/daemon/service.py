@@ -17,36 +17,36 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from binfmtd.daemon.attachment import Attachment
 from binfmtd.daemon.background import Background
+from binfmtd.daemon.boot_persistence import Persistence
 from binfmtd.daemon.config_source import ConfigSource, ReadConfig
 from binfmtd.daemon.config_watch import KEY as CONFIG_FILES
 from binfmtd.daemon.config_watch import ConfigWatch
 from binfmtd.daemon.exporter import Exporter
-from binfmtd.daemon.facts import needs_native, paths_of
+from binfmtd.daemon.host_facts import needs_native, paths_of
+from binfmtd.daemon.inotify import Armed, Watch
+from binfmtd.daemon.instance_watch import Attachment
 from binfmtd.daemon.interpreter_files import InterpreterFiles
 from binfmtd.daemon.look import PassResult
-from binfmtd.daemon.mount_table import MountTable
-from binfmtd.daemon.notify import Notifier
+from binfmtd.daemon.mount_watcher import MountTable
 from binfmtd.daemon.pacing import Pacing
 from binfmtd.daemon.pause_file import PauseFile, since_boot
-from binfmtd.daemon.persistent import Persistence
+from binfmtd.daemon.poller import Wait
 from binfmtd.daemon.preload import cannot_load, preload
-from binfmtd.daemon.probing import Probing
+from binfmtd.daemon.probe_runner import Probing
 from binfmtd.daemon.publisher import KEYS as PUBLISHED
 from binfmtd.daemon.publisher import Publisher
-from binfmtd.daemon.reconcile import Reconciler
+from binfmtd.daemon.reconciler import Reconciler
 from binfmtd.daemon.reporter import Reporter
+from binfmtd.daemon.sd_notify import Notifier
 from binfmtd.daemon.sealing import Sealing
 from binfmtd.daemon.signals import Signals, reap_orphans
 from binfmtd.daemon.state_dir import Lock
 from binfmtd.daemon.state_writer import KEY as STATE_FILES
 from binfmtd.daemon.state_writer import StateWriter, Written
-from binfmtd.daemon.storm import Storm
+from binfmtd.daemon.throttle import Storm
 from binfmtd.daemon.timers import Timer, Timers
 from binfmtd.daemon.trigger import Trigger
-from binfmtd.daemon.wait import Wait
-from binfmtd.daemon.watch import Armed, Watch
 from binfmtd.daemon.watchdog import Watchdog
 from binfmtd.daemon.worker import OPENING, Force, Worker, nothing
 from binfmtd.errors import ConfigError, MountError

@@ -11,7 +11,7 @@ from typing import Any
 from binfmtd.daemon.look import Look
 from binfmtd.daemon.pause_file import since_boot
 from binfmtd.daemon.probe_report import ProbeReport
-from binfmtd.daemon.reconcile import Reconciler
+from binfmtd.daemon.reconciler import Reconciler
 from binfmtd.kernel.mount import Mounted
 from binfmtd.model.standin import PREFIX
 from binfmtd.report.counts import Counts

@@ -8,7 +8,7 @@ import os
 import re
 import time
 
-from binfmtd.daemon.notify import Notifier
+from binfmtd.daemon.sd_notify import Notifier
 
 
 class Watchdog:

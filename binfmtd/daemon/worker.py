@@ -11,23 +11,23 @@ from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
-from binfmtd.daemon.attachment import Attachment
-from binfmtd.daemon.heard import Heard
-from binfmtd.daemon.hot_path import HotPath, Reaction
+from binfmtd.daemon.events import Heard
+from binfmtd.daemon.fast_repair import HotPath, Reaction
+from binfmtd.daemon.inotify import Watch
+from binfmtd.daemon.instance_watch import Attachment
 from binfmtd.daemon.look import PassResult
 from binfmtd.daemon.pacing import Pacing
-from binfmtd.daemon.reconcile import Reconciler
+from binfmtd.daemon.reconciler import Reconciler
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.sealing import Sealing
-from binfmtd.daemon.storm import Storm
+from binfmtd.daemon.throttle import Storm
 from binfmtd.daemon.trigger import Trigger
-from binfmtd.daemon.watch import Watch
 from binfmtd.errors import BinfmtdError, MountError, WriteRefusedError
 from binfmtd.kernel.bounded import BoundedCalls
-from binfmtd.kernel.converge import WritePermission
+from binfmtd.kernel.executor import WritePermission
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.scheduling import urgent_time
-from binfmtd.kernel.write import Writer, Wrote
+from binfmtd.kernel.writer import Writer, Wrote
 from binfmtd.model.drift import Act, Action
 from binfmtd.model.plan import INSTANCE
 from binfmtd.model.standin import stand_in_name

@@ -20,7 +20,7 @@ from binfmtd.kernel.child import in_a_child
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.module import DEFAULT_DIRECTORY, FS_TYPE
 from binfmtd.kernel.mount import BIND, PARENT, Mounted, Where, device_at, find, find_or_mount, is_mounted
-from binfmtd.kernel.write import REMOVE, Writer
+from binfmtd.kernel.writer import REMOVE, Writer
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Extension
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from binfmtd.errors import Again, FormatError, WriteRefusedError
 from binfmtd.formats.line import encode_line, rename_line
 from binfmtd.kernel.instance import Instance
-from binfmtd.kernel.write import REMOVE, Writer, refusal
+from binfmtd.kernel.writer import REMOVE, Writer, refusal
 from binfmtd.model.bridge import may_stand_in, overtaken
 from binfmtd.model.desired import DesiredState
 from binfmtd.model.entry import Entry

@@ -9,10 +9,10 @@ from support.instance import Instance
 from binfmtd.cli.context import reconciler
 from binfmtd.config.load import load
 from binfmtd.files.trust import Trust
-from binfmtd.kernel.converge import WritePermission
+from binfmtd.kernel.executor import WritePermission
 from binfmtd.kernel.instance import Instance as Opened
 from binfmtd.kernel.mount import Mounted
-from binfmtd.kernel.write import Writer
+from binfmtd.kernel.writer import Writer
 
 CONFIG = "architectures = []\n" + "".join(
     f"[handlers.{name}]\nmagic = '\\x00{name}'\ninterpreter = '/usr/bin/true'\n" for name in ("first", "second")

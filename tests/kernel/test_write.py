@@ -8,7 +8,7 @@ from support.instance import Instance
 
 from binfmtd.kernel.instance import Instance as Opened
 from binfmtd.kernel.mount import Mounted
-from binfmtd.kernel.write import Writer, Wrote
+from binfmtd.kernel.writer import Writer, Wrote
 
 NAMES = ("one", "two", "three", "four", "five")
 

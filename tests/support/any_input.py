@@ -17,8 +17,8 @@ from binfmtd.cli.status_view import Page, history_view, named_view, narrowed, pr
 from binfmtd.config import build, merge
 from binfmtd.config.load import load
 from binfmtd.config.parse import parse
+from binfmtd.daemon.foreign_entries import Memory
 from binfmtd.daemon.ledger import Ledger
-from binfmtd.daemon.memory import Memory
 from binfmtd.errors import BinfmtdError, ConfigError, FormatError, StateError
 from binfmtd.files.trust import Trust
 from binfmtd.formats.binfmt_d import is_generated, parse_conf, render_conf

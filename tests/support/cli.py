@@ -132,6 +132,9 @@ def unprivileged_python() -> list[str]:
     same = f"python{sys.version_info.major}.{sys.version_info.minor}"
     for python in (sys.executable, f"/usr/bin/{same}", f"/usr/local/bin/{same}"):
         command = [*user, python]
-        if run([*command, "-c", "import binfmtd.config.schema, binfmtd.daemon.watch, structlog"], cwd="/").status == 0:
+        if (
+            run([*command, "-c", "import binfmtd.config.schema, binfmtd.daemon.inotify, structlog"], cwd="/").status
+            == 0
+        ):
             return command
     pytest.skip(f"nobody may not read this Python ({os.path.realpath(sys.executable)}) or this checkout")

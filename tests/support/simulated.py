@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, MutableMapping
 
 from binfmtd.formats.line import decode_line
-from binfmtd.kernel.write import ENABLE, REMOVE
+from binfmtd.kernel.writer import ENABLE, REMOVE
 from binfmtd.model.desired import DesiredState
 from binfmtd.model.drift import Act, Action, Plan, Record
 from binfmtd.model.entry import Entry, ObservedState

@@ -13,20 +13,20 @@ from typing import Any, Self, cast
 from unittest import mock
 
 from binfmtd.daemon import worker
-from binfmtd.daemon.attachment import Attachment
-from binfmtd.daemon.facts import HostFacts
-from binfmtd.daemon.heard import Heard
+from binfmtd.daemon.events import Heard
+from binfmtd.daemon.foreign_entries import Memory
+from binfmtd.daemon.host_facts import HostFacts
+from binfmtd.daemon.inotify import Watch
+from binfmtd.daemon.instance_watch import Attachment
 from binfmtd.daemon.ledger import Ledger
 from binfmtd.daemon.look import PassResult
-from binfmtd.daemon.memory import Memory
 from binfmtd.daemon.pacing import Pacing
-from binfmtd.daemon.reconcile import Reconciler
+from binfmtd.daemon.reconciler import Reconciler
 from binfmtd.daemon.reporter import Reporter
-from binfmtd.daemon.storm import Storm
+from binfmtd.daemon.throttle import Storm
 from binfmtd.daemon.trigger import Trigger
-from binfmtd.daemon.watch import Watch
 from binfmtd.kernel import host
-from binfmtd.kernel.write import Wrote
+from binfmtd.kernel.writer import Wrote
 from binfmtd.model.config import Config, Declaration, Policy, StandInPolicy
 from binfmtd.model.desired import Facts, Fingerprint, InterpreterFacts
 from binfmtd.model.drift import Act, Action, Drift

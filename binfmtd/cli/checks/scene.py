@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Self
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.cli.state import state_dir_to_read
-from binfmtd.daemon.facts import HostFacts
+from binfmtd.daemon.host_facts import HostFacts
 from binfmtd.daemon.state_dir import running_pid
 from binfmtd.errors import ConfigError, MountError, StateError
 from binfmtd.files.trust import Trust

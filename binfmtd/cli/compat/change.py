@@ -16,7 +16,7 @@ from binfmtd.cli.compat.platforms import ORDER, architecture_of, go_name
 from binfmtd.cli.compat.selection import select
 from binfmtd.cli.one_shot import more_architectures, refused_beside, visit
 from binfmtd.cli.trial import server
-from binfmtd.daemon.facts import HostFacts
+from binfmtd.daemon.host_facts import HostFacts
 from binfmtd.daemon.state_dir import default_state_dir
 from binfmtd.errors import StateError
 from binfmtd.kernel.interpreters import cannot_run, fingerprint

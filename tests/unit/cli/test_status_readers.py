@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from binfmtd.cli.checks.keeper import of_daemon
 from binfmtd.cli.checks.scene import Scene
 from binfmtd.cli.status_view import Page, history_view, named_view, narrowed, problems_view, view
-from binfmtd.daemon.facts import HostFacts
+from binfmtd.daemon.host_facts import HostFacts
 from binfmtd.errors import StateError
 from binfmtd.model.drift import Drift
 from binfmtd.report.counts import Counts

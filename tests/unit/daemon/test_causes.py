@@ -6,8 +6,8 @@ import pytest
 
 from binfmtd.daemon import causes
 from binfmtd.daemon.causes import Cause, Causes
-from binfmtd.daemon.heard import Heard
-from binfmtd.daemon.hot_path import Reaction
+from binfmtd.daemon.events import Heard
+from binfmtd.daemon.fast_repair import Reaction
 from binfmtd.model.drift import Act, Action, Drift
 from binfmtd.model.entry import Entry
 from binfmtd.model.handler import Flags, Registration

@@ -8,8 +8,8 @@ import pytest
 
 from binfmtd.daemon import interpreter_files
 from binfmtd.daemon.background import Background
+from binfmtd.daemon.inotify import Armed, Watch
 from binfmtd.daemon.interpreter_files import InterpreterFiles
-from binfmtd.daemon.watch import Armed, Watch
 
 PATHS = [f"/interpreter/{number}" for number in range(4)]
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from support.simulated_daemon import Told
 
-from binfmtd.daemon.contention import REPAIRS, REPAIRS_OF_ALL
-from binfmtd.daemon.heard import Heard
-from binfmtd.daemon.hot_path import Reaction
+from binfmtd.daemon.backoff import REPAIRS, REPAIRS_OF_ALL
+from binfmtd.daemon.events import Heard
+from binfmtd.daemon.fast_repair import Reaction
 from binfmtd.daemon.look import Look, PassResult
 from binfmtd.daemon.pacing import Pacing
 from binfmtd.daemon.stand_in_budget import CAPACITY, REFILL
-from binfmtd.kernel.converge import WritePermission
+from binfmtd.kernel.executor import WritePermission
 from binfmtd.model.desired import DesiredState, Fingerprint
 from binfmtd.model.drift import Act, Action, Drift, Plan, Surroundings
 from binfmtd.model.entry import ObservedState

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.simulated_daemon import SimulatedDaemon
 
-from binfmtd.daemon.contention import REPAIRS
+from binfmtd.daemon.backoff import REPAIRS
 from binfmtd.daemon.settling import LONGEST
 from binfmtd.daemon.trigger import Trigger
 from binfmtd.model.handler import Flags, Handler, Registration

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from binfmtd.daemon.event_log import Voice
 from binfmtd.daemon.look import Look, PassResult
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.trigger import Trigger
-from binfmtd.daemon.voice import Voice
 from binfmtd.errors import Again, WriteRefusedError
 from binfmtd.model.desired import DesiredState
 from binfmtd.model.drift import Act, Action, Drift, Plan, Surroundings

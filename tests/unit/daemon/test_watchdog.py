@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from binfmtd.daemon.notify import Notifier
+from binfmtd.daemon.sd_notify import Notifier
 from binfmtd.daemon.watchdog import Watchdog
 
 NEVER = float("inf")

@@ -7,14 +7,14 @@ from unittest import mock
 import pytest
 from support.simulated_daemon import SimulatedDaemon
 
-from binfmtd.daemon.attachment import Attachment
+from binfmtd.daemon.inotify import Watch
+from binfmtd.daemon.instance_watch import Attachment
 from binfmtd.daemon.pacing import Pacing
-from binfmtd.daemon.reconcile import Reconciler
+from binfmtd.daemon.reconciler import Reconciler
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.sealing import Sealing
-from binfmtd.daemon.storm import Storm
+from binfmtd.daemon.throttle import Storm
 from binfmtd.daemon.trigger import Trigger
-from binfmtd.daemon.watch import Watch
 from binfmtd.daemon.worker import Worker
 from binfmtd.kernel.mount import Mounted
 from binfmtd.model.config import StandInPolicy

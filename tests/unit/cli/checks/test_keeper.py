@@ -8,7 +8,7 @@ import pytest
 from binfmtd.cli.checks import keeper
 from binfmtd.cli.checks.keeper import of_config, of_daemon
 from binfmtd.cli.checks.scene import Scene
-from binfmtd.daemon.facts import HostFacts
+from binfmtd.daemon.host_facts import HostFacts
 from binfmtd.model.finding import Level
 from binfmtd.model.plan import INSTANCE
 

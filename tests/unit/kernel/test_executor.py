@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from support.simulated import SimulatedKernel, Through
 from support.worlds import World, worlds
 
-from binfmtd.kernel.converge import Convergence, Outcome, WritePermission
+from binfmtd.kernel.executor import Convergence, Outcome, WritePermission
 from binfmtd.kernel.instance import Instance
-from binfmtd.kernel.write import Writer
+from binfmtd.kernel.writer import Writer
 from binfmtd.model.config import Policy, StandInPolicy
 from binfmtd.model.desired import DesiredState
 from binfmtd.model.drift import Act, Surroundings

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from binfmtd.daemon.history import LENGTH, History
 from binfmtd.daemon.incidents import MOST_NAMES, Incident
+from binfmtd.daemon.recent_events import LENGTH, History
 from binfmtd.report.happened import REPAIRED
 
 

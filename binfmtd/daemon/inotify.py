@@ -26,10 +26,10 @@ from typing import NamedTuple
 
 import pyinotify
 
-from binfmtd.daemon.heard import Heard
+from binfmtd.daemon.events import Heard
 from binfmtd.files.chain import ANY_NAME, ITSELF
 from binfmtd.formats.line import to_text
-from binfmtd.kernel.write import Wrote
+from binfmtd.kernel.writer import Wrote
 
 # When it is imported, pyinotify begins to log to stderr; it reports errors there that it also returns.
 logging.getLogger("pyinotify").handlers.clear()

@@ -19,9 +19,9 @@ its ``master``.  No poll wakes for that, so the next look finds it.
 import errno
 import time
 
-from binfmtd.daemon.mount_table import LEAST_REST
-from binfmtd.daemon.wait import Wait
-from binfmtd.daemon.watch import Watch
+from binfmtd.daemon.inotify import Watch
+from binfmtd.daemon.mount_watcher import LEAST_REST
+from binfmtd.daemon.poller import Wait
 from binfmtd.errors import Again, BinfmtdError, MountError, WriteRefusedError
 from binfmtd.kernel.module import DEFAULT_DIRECTORY
 from binfmtd.kernel.mount import Mounted, Where, find_or_mount, find_to_look, is_sealed

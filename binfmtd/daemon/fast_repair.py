@@ -15,12 +15,12 @@ and programs run again.  Proper entries and the other stand-ins follow.
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from binfmtd.daemon.heard import Heard
+from binfmtd.daemon.events import Heard
 from binfmtd.daemon.look import Look
 from binfmtd.errors import WriteRefusedError
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.stand_ins import StandIns
-from binfmtd.kernel.write import DISABLE, ENABLE, Writer
+from binfmtd.kernel.writer import DISABLE, ENABLE, Writer
 from binfmtd.model.drift import Drift
 from binfmtd.model.entry import Entry
 from binfmtd.model.handler import Flags, Handler, Registration

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from binfmtd.daemon.mount_table import LEAST_REST, MountTable
+from binfmtd.daemon.mount_watcher import LEAST_REST, MountTable
 
 
 def test_looks_are_rested_from(monkeypatch: pytest.MonkeyPatch) -> None:

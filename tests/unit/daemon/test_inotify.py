@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from binfmtd.daemon.watch import Watch
+from binfmtd.daemon.inotify import Watch
 from binfmtd.files.chain import ANY_NAME, ITSELF
-from binfmtd.kernel.write import Wrote
+from binfmtd.kernel.writer import Wrote
 
 
 @pytest.fixture

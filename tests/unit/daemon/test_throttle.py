@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from binfmtd.daemon.storm import BUDGET, GLANCE, GLANCES_SHARE, LONGEST_PAUSE, PASSES, REFILL, SHARE, Storm
+from binfmtd.daemon.throttle import BUDGET, GLANCE, GLANCES_SHARE, LONGEST_PAUSE, PASSES, REFILL, SHARE, Storm
 
 
 def test_a_burst_is_listened_to() -> None:

@@ -19,7 +19,7 @@ from binfmtd.errors import WriteRefusedError
 from binfmtd.formats.line import encode_line
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.stand_ins import StandIns
-from binfmtd.kernel.write import DISABLE, ENABLE, REMOVE, Writer, refusal
+from binfmtd.kernel.writer import DISABLE, ENABLE, REMOVE, Writer, refusal
 from binfmtd.model.bridge import companies
 from binfmtd.model.desired import DesiredState
 from binfmtd.model.drift import Act, Action, Plan, Record

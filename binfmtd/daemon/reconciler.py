@@ -10,15 +10,15 @@ from errno import ETIMEDOUT
 from functools import cache
 
 from binfmtd.daemon.entry_index import EntryIndex
-from binfmtd.daemon.facts import HostFacts
+from binfmtd.daemon.foreign_entries import Memory, can_be_written
+from binfmtd.daemon.host_facts import HostFacts
 from binfmtd.daemon.ledger import Ledger
 from binfmtd.daemon.look import Look, PassResult
-from binfmtd.daemon.memory import Memory, can_be_written
 from binfmtd.errors import Again, WriteRefusedError
-from binfmtd.kernel.converge import Convergence, Outcome, WritePermission
+from binfmtd.kernel.executor import Convergence, Outcome, WritePermission
 from binfmtd.kernel.instance import Instance, Observer, ScanInterruptedError
 from binfmtd.kernel.interpreters import cannot_run
-from binfmtd.kernel.write import DISABLE, REMOVE, Writer
+from binfmtd.kernel.writer import DISABLE, REMOVE, Writer
 from binfmtd.model.config import Config
 from binfmtd.model.desired import DesiredState, resolve
 from binfmtd.model.drift import Act, Action, Drift, Record, Surroundings

@@ -5,10 +5,10 @@ from unittest import mock
 
 import pytest
 
-from binfmtd.daemon import attachment
-from binfmtd.daemon.attachment import Attachment
-from binfmtd.daemon.wait import Wait
-from binfmtd.daemon.watch import Watch
+from binfmtd.daemon.inotify import Watch
+from binfmtd.daemon import instance_watch
+from binfmtd.daemon.instance_watch import Attachment
+from binfmtd.daemon.poller import Wait
 from binfmtd.errors import Again, WriteRefusedError
 from binfmtd.kernel.mount import Mounted, Where
 
@@ -23,7 +23,7 @@ class World:
         self.now = 1000.0
         self.mounted = WRITABLE
         monkeypatch.setattr("time.monotonic", lambda: self.now)
-        monkeypatch.setattr(attachment, "find_or_mount", lambda _: self.mounted)
+        monkeypatch.setattr(instance_watch, "find_or_mount", lambda _: self.mounted)
         self.watch = mock.create_autospec(Watch, instance=True)
         self.watch.open.return_value, self.watch.exhausted = None, None
         self.attachment = Attachment(Where(), self.watch, mock.create_autospec(Wait, instance=True))

@@ -4,8 +4,8 @@ import os
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from binfmtd.daemon.history import History
 from binfmtd.daemon.incidents import Incident, Incidents, named
+from binfmtd.daemon.recent_events import History
 from binfmtd.errors import WriteRefusedError
 from binfmtd.report.counts import Counts
 from binfmtd.report.happened import REPAIRED

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from binfmtd.daemon.background import Background
-from binfmtd.daemon.mount_table import LEAST_REST
+from binfmtd.daemon.mount_watcher import LEAST_REST
 from binfmtd.daemon.probe_report import ProbeReport
 from binfmtd.daemon.probed_file import ProbedFile
 from binfmtd.model.config import Probe

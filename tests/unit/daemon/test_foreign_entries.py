@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.registrations import NAMES, REGISTRATIONS
 
-from binfmtd.daemon.memory import FILE_NAME, Memory, can_be_written
+from binfmtd.daemon.foreign_entries import FILE_NAME, Memory, can_be_written
 from binfmtd.model.drift import Remembered
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Magic

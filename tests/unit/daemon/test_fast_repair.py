@@ -6,11 +6,11 @@ from typing import cast
 import pytest
 from support.simulated import SimulatedKernel, Through
 
-from binfmtd.daemon.heard import Heard
-from binfmtd.daemon.hot_path import HotPath, Reaction
+from binfmtd.daemon.events import Heard
+from binfmtd.daemon.fast_repair import HotPath, Reaction
 from binfmtd.daemon.look import Look
 from binfmtd.kernel.instance import Instance
-from binfmtd.kernel.write import Writer
+from binfmtd.kernel.writer import Writer
 from binfmtd.model.config import Policy, Shadowed, StandInPolicy
 from binfmtd.model.desired import DesiredState
 from binfmtd.model.drift import Drift, Surroundings

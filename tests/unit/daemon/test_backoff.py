@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from binfmtd.daemon.contention import (
+from binfmtd.daemon.backoff import (
     LONGEST_PAUSE,
     QUIET,
     REPAIRS,
