@@ -14,7 +14,7 @@ from binfmtd.cli.one_shot import Visit, more_architectures, refused_beside, visi
 from binfmtd.cli.output import print_json, print_table, warn
 from binfmtd.cli.plan import describe
 from binfmtd.cli.state import state_dir
-from binfmtd.daemon.look import PassResult
+from binfmtd.daemon.look import ReconcileResult
 from binfmtd.errors import PersistenceError
 from binfmtd.model.desired import Standing
 from binfmtd.model.drift import Act, additive
@@ -22,7 +22,7 @@ from binfmtd.report.printable import printable
 from binfmtd.report.status import held_reason
 
 if TYPE_CHECKING:
-    from binfmtd.daemon.boot_persistence import Persistence
+    from binfmtd.daemon.boot_persistence import BootPersistence
 
 DONE = 0
 FAILED = 1
@@ -78,9 +78,9 @@ def main(arguments: Sequence[str]) -> int:
         return take_back(given)
     persistence, config = None, load_config(given, wanted)
     if given.persistent:
-        from binfmtd.daemon.boot_persistence import Persistence, find_host, outlasting
+        from binfmtd.daemon.boot_persistence import BootPersistence, find_host, outlasting
 
-        persistence, config = Persistence(find_host(given.host_root)), outlasting(config)
+        persistence, config = BootPersistence(find_host(given.host_root)), outlasting(config)
         persistence.check_reader()
     directory = state_dir(given)
     with visit(config, directory, options.where(given), given.hold) as here:
@@ -111,7 +111,7 @@ def main(arguments: Sequence[str]) -> int:
     return FAILED if failures or nothing else DONE
 
 
-def _keep(persistence: "Persistence", *, write: bool) -> list[Failure]:
+def _keep(persistence: "BootPersistence", *, write: bool) -> list[Failure]:
     """Write the file that brings the handlers back after a reboot; return what it would not bring back.
 
     Without ``write``, beside a daemon, only compare the file with what is wanted: writing it is the daemon's task.
@@ -132,7 +132,7 @@ def _keep(persistence: "Persistence", *, write: bool) -> list[Failure]:
     return failures
 
 
-def _failures(here: Visit, result: PassResult, *, only_adding: bool) -> list[Failure]:
+def _failures(here: Visit, result: ReconcileResult, *, only_adding: bool) -> list[Failure]:
     refused = {action.entry: error for action, error in result.failed}
     sources = {declared.name: declared.source for declared in here.reconciler.config.declarations}
     held = [held for held in result.look.desired.held if held.standing is not Standing.ABSENT]
@@ -152,7 +152,7 @@ def _failures(here: Visit, result: PassResult, *, only_adding: bool) -> list[Fai
 
 
 def _print(
-    result: PassResult,
+    result: ReconcileResult,
     failures: Sequence[Failure],
     mounted: Sequence[str],
     kept: str | None,

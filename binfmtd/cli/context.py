@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from binfmtd.config.load import load
-from binfmtd.daemon.foreign_entries import Memory
+from binfmtd.daemon.foreign_entries import ForeignEntryStore
 from binfmtd.daemon.host_facts import HostFacts
 from binfmtd.daemon.ledger import Ledger
 from binfmtd.daemon.reconciler import Reconciler
@@ -32,7 +32,9 @@ def reconciler(
     ``beside_daemon``: a daemon runs with this state directory, and the stand-ins that exist are its own.
     """
     boot = boot_id()
-    found = Reconciler(config, HostFacts(directory, writes=writes), Ledger(directory, boot), Memory(directory, boot))
+    found = Reconciler(
+        config, HostFacts(directory, writes=writes), Ledger(directory, boot), ForeignEntryStore(directory, boot)
+    )
     if beside_daemon:
         found.leave_stand_ins()
     return found

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from binfmtd.cli.context import reconciler
 from binfmtd.cli.output import warn
 from binfmtd.cli.trial import look_and_try
-from binfmtd.daemon.look import Look, PassResult
+from binfmtd.daemon.look import Look, ReconcileResult
 from binfmtd.daemon.reconciler import Reconciler
 from binfmtd.daemon.state_dir import APPLY, Lock, is_holder, make_state_dir
 from binfmtd.errors import AlreadyRunningError, SealError, StateError
@@ -43,13 +43,13 @@ class Visit(NamedTuple):
         """Observe the instance and plan, without a write."""
         return self.reconciler.look(self.instance)
 
-    def converge(self, allow: Callable[[Action], bool] = lambda _: True) -> PassResult:
+    def converge(self, allow: Callable[[Action], bool] = lambda _: True) -> ReconcileResult:
         """Make a pass with the actions that ``allow`` accepts; beside a daemon only look.  Raises WriteRefusedError.
 
         An entry that looks as wanted but is not in the ledger is tried first; it stays if it runs the same emulator.
         """
         if self.daemon is not None:
-            return PassResult(self.look())
+            return ReconcileResult(self.look())
         look_and_try(self.reconciler, self.instance)
         # A daemon that ended may have left stand-ins: one with an older emulator is replaced, and none is added.
         return self.reconciler.make_pass(self.instance, self._writer(), allow=allow, keeps=_is_there)

@@ -12,7 +12,7 @@ from binfmtd.cli.check import observe
 from binfmtd.cli.context import reconciler
 from binfmtd.cli.state import state_dir
 from binfmtd.config.load import Contents, make, read
-from binfmtd.daemon.boot_persistence import Persistence, find_host, outlasting
+from binfmtd.daemon.boot_persistence import BootPersistence, find_host, outlasting
 from binfmtd.daemon.pause_file import PauseFile
 from binfmtd.daemon.state_dir import Lock, make_state_dir
 from binfmtd.errors import ConfigError
@@ -131,7 +131,7 @@ def main(arguments: Sequence[str]) -> int:
     signals = Signals()  # first of all: it unblocks the signals that were sent meanwhile, and handles them
     _ask_for_short_slices()
     wanted = options.architectures(given)
-    persistence = Persistence(find_host(given.host_root) if given.persistent else None)
+    persistence = BootPersistence(find_host(given.host_root) if given.persistent else None)
     persistence.check_reader()
 
     files = _Files(given, wanted)
@@ -144,9 +144,9 @@ def main(arguments: Sequence[str]) -> int:
     from binfmtd.daemon.background import Background
     from binfmtd.daemon.config_source import ConfigSource
     from binfmtd.daemon.host_facts import needs_native
-    from binfmtd.daemon.probe_runner import Probing
+    from binfmtd.daemon.probe_runner import ProbeRunner
     from binfmtd.daemon.probed_file import ProbedFile
-    from binfmtd.daemon.recent_events import History
+    from binfmtd.daemon.recent_events import RecentEvents
     from binfmtd.daemon.reporter import Reporter
     from binfmtd.daemon.service import Service
     from binfmtd.files.distribution import emulators_remedy
@@ -158,7 +158,7 @@ def main(arguments: Sequence[str]) -> int:
         kept.facts.native(observe(given.mount))  # found by child processes, so before the first thread starts
     emulators_remedy()  # what it reads of this system is cached, so that the loop reads no file for it
     lines = log.set_up_queue(given.log_level, given.log_format)
-    reporter = Reporter(directory, os.path.abspath(given.config or DEFAULT_PATH), lines, History(history))
+    reporter = Reporter(directory, os.path.abspath(given.config or DEFAULT_PATH), lines, RecentEvents(history))
     reporter.config_loaded(files.kept(config) if rejected is None else config)
     if rejected is not None:
         reporter.last_valid_in_force(rejected)
@@ -172,7 +172,7 @@ def main(arguments: Sequence[str]) -> int:
     boot = boot_id()
     pauses = PauseFile(directory, boot)
     background = Background()
-    probing = Probing(
+    probing = ProbeRunner(
         ProbedFile(directory, boot), directory, given.mount, config.policy.probe, reporter.probe, background
     )
     try:

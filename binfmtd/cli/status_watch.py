@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 from binfmtd.cli.output import warn
 from binfmtd.cli.status_view import NO_DAEMON, Page, view
 from binfmtd.cli.table import size_of
-from binfmtd.daemon.inotify import Watch
+from binfmtd.daemon.inotify import InotifyWatcher
 from binfmtd.daemon.state_dir import LOCK_NAME, running_pid
 from binfmtd.errors import StateError
 from binfmtd.kernel.interpreters import watched
@@ -71,7 +71,7 @@ class _Changes:
         """``ages``: the text shows how long ago something was, so it is shown again every second."""
         self._paths = paths
         self._ages = ages
-        self._watch = Watch()
+        self._watch = InotifyWatcher()
         self._unheard = False
         self._once_more = False
         self._poll = select.poll()

@@ -10,7 +10,7 @@ from binfmtd.cli import options
 from binfmtd.cli.one_shot import Visit, visit
 from binfmtd.cli.output import print_json, warn
 from binfmtd.cli.state import state_dir
-from binfmtd.daemon.boot_persistence import Persistence, find_host, is_copy_of
+from binfmtd.daemon.boot_persistence import BootPersistence, find_host, is_copy_of
 from binfmtd.errors import MountError, VanishError
 from binfmtd.model.config import Config
 from binfmtd.model.handler import Registration
@@ -26,7 +26,7 @@ def take_back(given: argparse.Namespace) -> int:
 
     Return 1 if a daemon runs, which would do it again (nothing is then removed), or if entries may be left.
     """
-    persistence = Persistence(find_host(given.host_root, to_take_back=True))
+    persistence = BootPersistence(find_host(given.host_root, to_take_back=True))
     rules = persistence.rules()
     directory = state_dir(given)
     removed: list[str] = []

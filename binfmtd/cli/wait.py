@@ -16,8 +16,8 @@ from binfmtd.cli import options
 from binfmtd.cli.output import warn
 from binfmtd.cli.state import state_dir_or_none
 from binfmtd.daemon.host_facts import HostFacts
-from binfmtd.daemon.instance_watch import Attachment
-from binfmtd.daemon.mount_watcher import MountTable
+from binfmtd.daemon.instance_watch import InstanceWatch
+from binfmtd.daemon.mount_watcher import MountWatcher
 from binfmtd.errors import FormatError, MountError, UsageError
 from binfmtd.kernel.instance import Instance, Observer
 from binfmtd.kernel.interpreters import cannot_run
@@ -63,13 +63,13 @@ def main(arguments: Sequence[str]) -> int:
 
 def wait(wanted: list[Architecture], directory: str | None, facts: HostFacts, deadline: float) -> str | None:
     """Wait until each architecture runs, and return None; at the deadline (monotonic, in seconds) what is missing."""
-    from binfmtd.daemon.inotify import Watch
-    from binfmtd.daemon.poller import Wait
+    from binfmtd.daemon.inotify import InotifyWatcher
+    from binfmtd.daemon.poller import Poller
 
     gc.enable()
-    watch, mounts = Watch(), MountTable()
-    waiting = Wait(mounts.descriptor)
-    attachment = Attachment(Where(directory, autoload=False), watch, waiting)
+    watch, mounts = InotifyWatcher(), MountWatcher()
+    waiting = Poller(mounts.descriptor)
+    attachment = InstanceWatch(Where(directory, autoload=False), watch, waiting)
     observer = Observer()
     said = None
     while True:
@@ -94,7 +94,7 @@ def wait(wanted: list[Architecture], directory: str | None, facts: HostFacts, de
         watch.read()
 
 
-def _look(attachment: Attachment, observer: Observer) -> ObservedState:
+def _look(attachment: InstanceWatch, observer: Observer) -> ObservedState:
     if attachment.mounted is None:
         raise MountError("binfmt_misc is not mounted")
     with Instance(attachment.mounted) as instance:

@@ -31,7 +31,7 @@ class _History:
         self.pause = 0.0  # seconds from a repair to the next one; 0: no backoff
 
 
-class Contention:
+class Backoff:
     """The last repairs of each name, and the names that the daemon backs off from."""
 
     def __init__(self) -> None:

@@ -24,7 +24,7 @@ from binfmtd.files.lock import AGAIN, FileLock
 from binfmtd.formats.binfmt_d import GENERATED, is_generated, parse_conf, render_conf
 from binfmtd.kernel.interpreters import leans_on
 from binfmtd.model.config import Config
-from binfmtd.model.desired import Fingerprint
+from binfmtd.model.desired import FileIdentity
 from binfmtd.model.handler import Flags, Registration
 
 DIRECTORY = "etc/binfmt.d"
@@ -54,7 +54,7 @@ def find_host(named: str | None, *, to_take_back: bool = False) -> HostRoot:
     return HostRoot.find(named, DIRECTORY, BINDS, booted=not to_take_back)
 
 
-class Persistence:
+class BootPersistence:
     """The generated file of one host, kept in step with the desired state; without a host it does nothing."""
 
     def __init__(self, host: HostRoot | None = None) -> None:
@@ -105,7 +105,7 @@ class Persistence:
         skipped = included.union(failed, look.plan.served_elsewhere)
         lines: dict[str, Registration] = {}
         copies: dict[str, str] = {}
-        versions: list[Fingerprint | None] = []
+        versions: list[FileIdentity | None] = []
         self.left_out = {}
         for handler in look.desired.handlers:
             if not handler.enabled or handler.name in skipped:

@@ -16,8 +16,8 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from binfmtd.catalog.tools import looks_like
-from binfmtd.daemon.events import Heard
-from binfmtd.daemon.fast_repair import Reaction
+from binfmtd.daemon.events import PendingEvents
+from binfmtd.daemon.fast_repair import FastRepairResult
 from binfmtd.kernel.service_manager import unit_started
 from binfmtd.model.difference import difference
 from binfmtd.model.drift import Action, Drift
@@ -84,7 +84,7 @@ class Causes:
         found = self._open.get(name)
         return None if found is None else _cause(found, _ANOTHER).full
 
-    def take_in(self, reaction: Reaction, heard: Heard, pending: Collection[str]) -> dict[str, Cause]:
+    def take_in(self, reaction: FastRepairResult, heard: PendingEvents, pending: Collection[str]) -> dict[str, Cause]:
         """Return the cause of each drift that the hot path found or ended, and keep those of the open ones.
 
         ``heard`` are the events that it answered; the ``pending`` names had drifted before.
@@ -100,7 +100,7 @@ class Causes:
                 self._open[name] = found[name]._replace(flushed=before.flushed or found[name].flushed)
         return {name: _cause(each, _ANOTHER) for name, each in found.items()}
 
-    def learn(self, heard: Heard) -> None:
+    def learn(self, heard: PendingEvents) -> None:
         """Refine the findings by events that came after the drift.
 
         The kernel raises the event of a write only when the write has had its effect.
@@ -132,7 +132,7 @@ class Causes:
         return causes
 
     @staticmethod
-    def _found(name: str, drift: Drift, reaction: Reaction, heard: Heard) -> _Found:
+    def _found(name: str, drift: Drift, reaction: FastRepairResult, heard: PendingEvents) -> _Found:
         by_name = name in heard.written
         entry, wanted = reaction.instead.get(name), reaction.wanted.get(name)
         detail = _difference(entry, wanted) if drift is Drift.CHANGED else ""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection
 
 from binfmtd.daemon.background import Background
-from binfmtd.daemon.inotify import Armed, Watch
+from binfmtd.daemon.inotify import Armed, InotifyWatcher
 
 KEY = "config's files"
 
@@ -14,7 +14,7 @@ class ConfigWatch:
     def __init__(
         self,
         background: Background,
-        watch: Watch,
+        watch: InotifyWatcher,
         files: Callable[[], dict[str, set[str]]],
         unwatched: Callable[[Collection[str]], None],
         changed: Callable[[], None],

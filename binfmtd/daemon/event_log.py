@@ -5,7 +5,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from binfmtd.daemon.incidents import Incident, Incidents, named
-from binfmtd.daemon.recent_events import History
+from binfmtd.daemon.recent_events import RecentEvents
 from binfmtd.errors import WriteRefusedError
 from binfmtd.report.counts import Counts
 from binfmtd.report.happened import REPAIRED
@@ -15,10 +15,10 @@ _T = TypeVar("_T")
 _K = TypeVar("_K", bound=Hashable)
 
 
-class Voice:
+class EventLog:
     """The log, and the history that the status contains."""
 
-    def __init__(self, counts: Counts, history: History) -> None:
+    def __init__(self, counts: Counts, history: RecentEvents) -> None:
         """Number the passes by ``counts``, and continue ``history``."""
         self.log = get_logger()
         self._counts = counts

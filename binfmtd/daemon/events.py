@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 
-class Heard:
+class PendingEvents:
     """Changes by other processes since the last repair, as far as inotify reports them."""
 
     def __init__(self, names: Iterable[str] = (), *, everything: bool = False, flushed: bool = False) -> None:
@@ -24,14 +24,14 @@ class Heard:
         """The paths of interpreters whose files may have changed."""
         return {owner for owner in self.files if owner.startswith("/")}
 
-    def beside_entries(self) -> "Heard":
+    def beside_entries(self) -> "PendingEvents":
         """Return all of it but the changes to entries."""
-        rest = Heard()
+        rest = PendingEvents()
         rest.overflow, rest.lost = self.overflow, self.lost
         rest.files, rest.arrived = self.files, self.arrived
         return rest
 
-    def add(self, other: "Heard") -> None:
+    def add(self, other: "PendingEvents") -> None:
         """Add later changes to these."""
         self.names |= other.names
         self.written |= other.written

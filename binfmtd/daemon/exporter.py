@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from binfmtd.daemon.background import Background
 from binfmtd.daemon.listen_fds import passed_socket
-from binfmtd.daemon.poller import Wait
+from binfmtd.daemon.poller import Poller
 from binfmtd.daemon.preload import cannot_load
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.model.config import Metrics
@@ -29,7 +29,7 @@ _LAST_SECONDS = 0.5  # seconds that the daemon's end waits for an import
 class Exporter:
     """The textfile and the HTTP server, opened and closed as the config asks."""
 
-    def __init__(self, report: Reporter, wait: Wait, background: Background) -> None:
+    def __init__(self, report: Reporter, wait: Poller, background: Background) -> None:
         """``wait`` contains the time by which a loop that is not stuck waits again, for the health check."""
         self._report = report
         self._background = background

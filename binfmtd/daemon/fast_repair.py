@@ -15,7 +15,7 @@ and programs run again.  Proper entries and the other stand-ins follow.
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from binfmtd.daemon.events import Heard
+from binfmtd.daemon.events import PendingEvents
 from binfmtd.daemon.look import Look
 from binfmtd.errors import WriteRefusedError
 from binfmtd.kernel.instance import Instance
@@ -29,7 +29,7 @@ from binfmtd.model.plan import INSTANCE
 from binfmtd.model.standin import is_stand_in, stand_in_name
 
 
-class Reaction:
+class FastRepairResult:
     """The drifts that the hot path found, by name, and what it wrote."""
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Reaction:
         self.wanted: dict[str, Registration] = {}  # what the name should have instead
 
 
-class HotPath:
+class FastRepair:
     """The declared handlers and the entries at the last pass, prepared for fast repairs; each pass makes a new one."""
 
     def __init__(
@@ -95,13 +95,15 @@ class HotPath:
         self._rushed: list[str] = []  # handlers whose stand-in was registered before any entry was read
         self._gone = {name for name in self._prepared if name not in self._inodes}  # proper entries that are missing
 
-    def react(self, heard: Heard, listen: Callable[[], Heard], instance: Instance, writer: Writer) -> Reaction:
+    def react(
+        self, heard: PendingEvents, listen: Callable[[], PendingEvents], instance: Instance, writer: Writer
+    ) -> FastRepairResult:
         """Read the entries that were touched, and write what makes programs run again.
 
         ``listen`` returns the events that came since; they are added to ``heard``.
         Raises WriteRefusedError and MountError.
         """
-        reaction = Reaction()
+        reaction = FastRepairResult()
         if heard.names:  # one that `rush` has registered is looked up; the others count as missing
             self._stand_ins.touched(heard.names.difference(map(stand_in_name, self._rushed)))
         if self._flush_has_begun(heard, instance):
@@ -124,7 +126,12 @@ class HotPath:
         return reaction
 
     def _answer(
-        self, heard: Heard, listen: Callable[[], Heard], instance: Instance, writer: Writer, reaction: Reaction
+        self,
+        heard: PendingEvents,
+        listen: Callable[[], PendingEvents],
+        instance: Instance,
+        writer: Writer,
+        reaction: FastRepairResult,
     ) -> None:
         without = self._look(heard, instance, writer, reaction)
         if reaction.found and not heard.names <= heard.written:
@@ -159,7 +166,7 @@ class HotPath:
         if self._permanent and (heard.names or heard.everything):
             self._keep(heard, instance, writer, reaction)
 
-    def _is_overlaid(self, handler: Handler, reaction: Reaction) -> bool:
+    def _is_overlaid(self, handler: Handler, reaction: FastRepairResult) -> bool:
         """Return True if another program's entry has the handler's name and match, and was not met before."""
         name, entry = handler.name, reaction.instead.get(handler.name)
         if entry is None or entry.registration is None or entry.registration.match != handler.registration.match:
@@ -168,12 +175,12 @@ class HotPath:
         self._overlaid_by[name] = entry.inode
         return new
 
-    def is_served(self, heard: Heard) -> bool:
+    def is_served(self, heard: PendingEvents) -> bool:
         """Return True if other programs have touched only proper entries, and a stand-in serves each of these."""
         alone = heard.names <= self._prepared.keys() and not (heard.flushed or heard.overflow)
         return alone and bool(heard.written) and all(self._stand_ins.has_met(stand_in_name(n)) for n in heard.names)
 
-    def help(self, heard: Heard, instance: Instance, writer: Writer) -> bool:
+    def help(self, heard: PendingEvents, instance: Instance, writer: Writer) -> bool:
         """Register a helper above each proper entry that another program has removed, and then registered again.
 
         The helper serves until ``react`` has read the entry.  Return True if there is such an entry.
@@ -188,7 +195,7 @@ class HotPath:
             self._helped |= back
         return bool(back)
 
-    def _flush_has_begun(self, heard: Heard, instance: Instance) -> bool:
+    def _flush_has_begun(self, heard: PendingEvents, instance: Instance) -> bool:
         """Return True if a flush has removed more entries than the events have named so far.
 
         A removal by name comes with a write to the entry's own file, a flush does not.  A flush removes the newest
@@ -230,7 +237,7 @@ class HotPath:
         entry = instance.entry(stand_in_name(handler.name))
         return entry is not None and entry.enabled and equal(entry.registration, handler.registration)
 
-    def _keep(self, heard: Heard, instance: Instance, writer: Writer, reaction: Reaction) -> None:
+    def _keep(self, heard: PendingEvents, instance: Instance, writer: Writer, reaction: FastRepairResult) -> None:
         """Register or enable the permanent stand-ins of handlers that are in order themselves."""
         missing = []
         for handler in self._concerned(heard):
@@ -250,7 +257,9 @@ class HotPath:
         if missing:
             reaction.kept += self._stand_ins.bridge(missing, instance, writer)[0]
 
-    def _look(self, heard: Heard, instance: Instance, writer: Writer, reaction: Reaction) -> list[Handler]:
+    def _look(
+        self, heard: PendingEvents, instance: Instance, writer: Writer, reaction: FastRepairResult
+    ) -> list[Handler]:
         """End the drifts that one write ends; return the handlers that need a stand-in, in ascending rank."""
         if heard.flushed and not self._switch_paused:
             if instance.switched_on():
@@ -290,7 +299,7 @@ class HotPath:
         drifts = [found.get(name) for name, handler in self._handlers.items() if handler.enabled]
         return len(self._handlers) > 1 and set(drifts) == {Drift.MISSING}
 
-    def _concerned(self, heard: Heard) -> Iterable[Handler]:
+    def _concerned(self, heard: PendingEvents) -> Iterable[Handler]:
         if heard.everything:
             return self._handlers.values()
         if len(heard.names) == 1:
@@ -299,7 +308,9 @@ class HotPath:
         touched = {self._by_file[name].name for name in heard.names if name in self._by_file}
         return [handler for name, handler in self._handlers.items() if name in touched]
 
-    def _lacks(self, handler: Handler, heard: Heard, instance: Instance, writer: Writer, reaction: Reaction) -> bool:
+    def _lacks(
+        self, handler: Handler, heard: PendingEvents, instance: Instance, writer: Writer, reaction: FastRepairResult
+    ) -> bool:
         """Return True if the handler needs a stand-in; record its drift, and end it if one write does."""
         name = handler.name
         inode = instance.inode(name)
@@ -333,7 +344,7 @@ class HotPath:
             return Drift.STALE_INTERPRETER  # registered by another process: it is not known which file F opened
         return None
 
-    def _enabled_again(self, handler: Handler, heard: Heard, instance: Instance, writer: Writer) -> bool:
+    def _enabled_again(self, handler: Handler, heard: PendingEvents, instance: Instance, writer: Writer) -> bool:
         """Enable the handler's stand-in if another program has disabled it; return True if so.
 
         It is not read if events may concern all entries and none names it, as after a flush: then there is none.
@@ -345,7 +356,7 @@ class HotPath:
         writer.control(name, ENABLE)
         return True
 
-    def _overtaken(self, heard: Heard, instance: Instance, reaction: Reaction) -> list[Handler]:
+    def _overtaken(self, heard: PendingEvents, instance: Instance, reaction: FastRepairResult) -> list[Handler]:
         """Return the handlers that belong above one which another program has just registered anew."""
         found: dict[str, Handler] = {}
         if not heard.everything:
@@ -357,7 +368,7 @@ class HotPath:
         reaction.found |= dict.fromkeys(found, Drift.OUT_OF_ORDER)
         return list(found.values())
 
-    def _deserted(self, heard: Heard, instance: Instance, reaction: Reaction) -> list[Handler]:
+    def _deserted(self, heard: PendingEvents, instance: Instance, reaction: FastRepairResult) -> list[Handler]:
         """Return the handlers whose files a foreign entry served that is now gone or disabled."""
         found = []
         for handler, by in self._served:

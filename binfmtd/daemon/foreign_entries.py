@@ -15,7 +15,7 @@ FILE_NAME = "foreign.json"
 SCHEMA = 1
 
 
-class Memory:
+class ForeignEntryStore:
     """The foreign entries of this boot that may have to be restored, oldest first."""
 
     def __init__(self, state_dir: str | None, boot_id: str) -> None:

@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import pyinotify
 
-from binfmtd.daemon.events import Heard
+from binfmtd.daemon.events import PendingEvents
 from binfmtd.files.chain import ANY_NAME, ITSELF
 from binfmtd.formats.line import to_text
 from binfmtd.kernel.writer import Wrote
@@ -73,7 +73,7 @@ class Armed(NamedTuple):
     unwatched: tuple[str, ...]
 
 
-class Watch:
+class InotifyWatcher:
     """The one inotify instance of the daemon.
 
     Where the kernel has no inotify instance or no watch left, ``exhausted`` is the reason with the remedy; the next
@@ -201,8 +201,11 @@ class Watch:
         return list(armed.unwatched)
 
     def read(
-        self, wrote: Sequence[Wrote] = (), heard: Heard | None = None, flushed: Callable[[], None] = lambda: None
-    ) -> Heard:
+        self,
+        wrote: Sequence[Wrote] = (),
+        heard: PendingEvents | None = None,
+        flushed: Callable[[], None] = lambda: None,
+    ) -> PendingEvents:
         """Read all pending events, and leave out those that our own writes since the last call must have raised.
 
         The events of other programs are added to ``heard``, or to a new one; return it.  ``flushed`` is called before
@@ -213,7 +216,7 @@ class Watch:
         begins = self._first_removals(data)
         if (begins or (_STATUS in data and len(data) > _FEW_BYTES)) and self._only_of_instance(data):
             flushed()
-        heard = Heard() if heard is None else heard
+        heard = PendingEvents() if heard is None else heard
         self.nobodys = False
         own = _Own(wrote) if wrote else None
         if len(data) > _MOST_BYTES:
@@ -276,11 +279,11 @@ class Watch:
         others = {_LOST, *self._files} - {self._instance}
         return others.isdisjoint(memoryview(data).cast("i")[::4])
 
-    def _hear_anything(self, heard: Heard) -> None:
+    def _hear_anything(self, heard: PendingEvents) -> None:
         heard.overflow = heard.everything = True
         heard.files.update(self._names)
 
-    def _hear_storm(self, heard: Heard, data: bytes) -> None:
+    def _hear_storm(self, heard: PendingEvents, data: bytes) -> None:
         """Treat thousands of events as an overflow: to examine each would take longer than to look at everything.
 
         Watched files may have changed only in directories that have an event.  Events are a multiple of 16 bytes long
@@ -297,7 +300,7 @@ class Watch:
             heard.lost = True
             self.forget_instance()
 
-    def _hear_instance(self, heard: Heard, own: "_Own | None", mask: int, name: bytes) -> None:
+    def _hear_instance(self, heard: PendingEvents, own: "_Own | None", mask: int, name: bytes) -> None:
         if mask & _GONE:
             heard.lost = heard.everything = True
             self.forget_instance()

@@ -19,9 +19,9 @@ its ``master``.  No poll wakes for that, so the next look finds it.
 import errno
 import time
 
-from binfmtd.daemon.inotify import Watch
+from binfmtd.daemon.inotify import InotifyWatcher
 from binfmtd.daemon.mount_watcher import LEAST_REST
-from binfmtd.daemon.poller import Wait
+from binfmtd.daemon.poller import Poller
 from binfmtd.errors import Again, BinfmtdError, MountError, WriteRefusedError
 from binfmtd.kernel.module import DEFAULT_DIRECTORY
 from binfmtd.kernel.mount import Mounted, Where, find_or_mount, find_to_look, is_sealed
@@ -31,10 +31,10 @@ UNWATCHED_SECONDS = 1.0
 LONGEST_SECONDS = 10.0
 
 
-class Attachment:
+class InstanceWatch:
     """The mounted instance, if any, and when the daemon has to look at it without an event."""
 
-    def __init__(self, where: Where, watch: Watch, wait: Wait) -> None:
+    def __init__(self, where: Where, watch: InotifyWatcher, wait: Poller) -> None:
         """Attach to nothing yet; ``where`` binfmt_misc is, or is to be mounted."""
         self.mounted: Mounted | None = None
         self._where = where

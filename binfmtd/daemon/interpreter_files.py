@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from binfmtd.daemon.background import Background
-from binfmtd.daemon.inotify import Armed, Watch
+from binfmtd.daemon.inotify import Armed, InotifyWatcher
 from binfmtd.files.chain import walk
 from binfmtd.files.trust import Trust
 from binfmtd.kernel.bounded import BoundedCalls
@@ -80,7 +80,7 @@ class InterpreterFiles:
     def __init__(
         self,
         background: Background,
-        watch: Watch,
+        watch: InotifyWatcher,
         looked: Callable[[bool], None],
         unwatched: Callable[[Collection[str]], None],
     ) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from binfmtd.daemon.boot_file import BootFile
 from binfmtd.errors import FormatError
 from binfmtd.formats.line import decode_line, encode_line, to_bytes, to_text
-from binfmtd.model.desired import Fingerprint
+from binfmtd.model.desired import FileIdentity
 from binfmtd.model.drift import Record
 from binfmtd.model.entry import ObservedState
 from binfmtd.model.handler import Handler, Registration
@@ -110,7 +110,7 @@ def _from_json(name: str, content: dict[str, Any]) -> Record:
     numbers = [inode, *(pinned or [])]
     if not all(number is None or type(number) is int for number in numbers):
         raise FormatError(f"the file's record of entry {name!r} is invalid")
-    return Record(registration, inode, Fingerprint(*pinned) if pinned else None)
+    return Record(registration, inode, FileIdentity(*pinned) if pinned else None)
 
 
 def _line(name: str, line: str) -> Registration:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from binfmtd.errors import WriteRefusedError
 from binfmtd.model.desired import DesiredState
-from binfmtd.model.drift import Action, Plan, Surroundings
+from binfmtd.model.drift import Action, Plan, PlanContext
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.ownership import foreign
 
@@ -15,7 +15,7 @@ class Look(NamedTuple):
 
     observed: ObservedState
     desired: DesiredState
-    surroundings: Surroundings
+    surroundings: PlanContext
     plan: Plan
 
     def foreign(self) -> dict[str, bool]:
@@ -34,7 +34,7 @@ class Look(NamedTuple):
         return sorted(path for path in paths if path.startswith("/"))
 
 
-class PassResult:
+class ReconcileResult:
     """The actions of a pass, and its last look.  ``began`` (monotonic, in seconds): when its first look had ended."""
 
     def __init__(self, look: Look) -> None:

@@ -14,7 +14,7 @@ from binfmtd.kernel.mount import MOUNT_TABLE
 LEAST_REST = 20  # the rest after a look, as a multiple of the time that the look took
 
 
-class MountTable:
+class MountWatcher:
     """The mount table; ``descriptor`` is readable after any mount, unmount or remount in this mount namespace.
 
     Container hosts mount all day long.  After a change one look is due, at ``due_at``.  The next look is due only after

@@ -7,10 +7,10 @@ in seconds) is an argument, or read from the clock at the moment of a decision.
 import time
 from collections.abc import Collection
 
-from binfmtd.daemon.backoff import Contention
-from binfmtd.daemon.events import Heard
-from binfmtd.daemon.fast_repair import Reaction
-from binfmtd.daemon.look import PassResult
+from binfmtd.daemon.backoff import Backoff
+from binfmtd.daemon.events import PendingEvents
+from binfmtd.daemon.fast_repair import FastRepairResult
+from binfmtd.daemon.look import ReconcileResult
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.settling import Settling
 from binfmtd.daemon.stand_in_budget import StandInBudget
@@ -31,7 +31,7 @@ class Pacing:
     def __init__(self, settle: float, report: Reporter) -> None:
         """Start with ``settle`` as in the config, in seconds."""
         self._settling = Settling(settle)
-        self._contention = Contention()
+        self._contention = Backoff()
         # Open drifts that do not count towards the backoff of their names: a flush or our own new config caused them.
         self._free: set[str] = set()
         self._budget = StandInBudget()
@@ -55,7 +55,7 @@ class Pacing:
         self._settling.stirred([EVERYTHING], now)
         self._settling.drifted(EVERYTHING, now)
 
-    def noted(self, heard: Heard, reaction: Reaction, began: float, ended: float) -> None:
+    def noted(self, heard: PendingEvents, reaction: FastRepairResult, began: float, ended: float) -> None:
         """Record the events of other programs, and what the hot path did about them from ``began`` to ``ended``."""
         if heard.flushed:
             self._free |= reaction.found.keys() - {INSTANCE}
@@ -69,7 +69,7 @@ class Pacing:
             self._settling.stirred(heard.names, ended, everything=heard.everything)
             self.look_later(ended)
 
-    def passed(self, result: PassResult, failed: Collection[str], *, at_once: bool, flushed: bool = False) -> None:
+    def passed(self, result: ReconcileResult, failed: Collection[str], *, at_once: bool, flushed: bool = False) -> None:
         """Record which drifts a pass ended, and which are still open; ``flushed``: a flush came while it was made."""
         now = time.monotonic()
         self._settling.ended(EVERYTHING)

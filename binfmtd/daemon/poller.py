@@ -7,7 +7,7 @@ import time
 LONGEST_WORK = 60.0  # seconds from one wait to the next, at most; after more the loop counts as stuck
 
 
-class Wait:
+class Poller:
     """A wait until one of the descriptors is readable, or a deadline has come.
 
     ``back_at`` (monotonic, in seconds) is when the loop has come back for its next wait at the latest, unless it is

@@ -32,7 +32,7 @@ KEY = "probe"
 FILE_KEY = "probed.json"
 
 
-class Probing:
+class ProbeRunner:
     """A schedule of probes, one child process at a time.  ``step`` is to be called at ``due_at``."""
 
     def __init__(

@@ -17,7 +17,7 @@ _HOUR = 3600.0  # seconds
 _LONGEST = ("served_ms", "took_ms")
 
 
-class History:
+class RecentEvents:
     """The rows, 100 at most; the latest is the last."""
 
     def __init__(self, rows: Iterable[Any] = ()) -> None:

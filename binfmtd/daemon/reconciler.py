@@ -10,18 +10,18 @@ from errno import ETIMEDOUT
 from functools import cache
 
 from binfmtd.daemon.entry_index import EntryIndex
-from binfmtd.daemon.foreign_entries import Memory, can_be_written
+from binfmtd.daemon.foreign_entries import ForeignEntryStore, can_be_written
 from binfmtd.daemon.host_facts import HostFacts
 from binfmtd.daemon.ledger import Ledger
-from binfmtd.daemon.look import Look, PassResult
+from binfmtd.daemon.look import Look, ReconcileResult
 from binfmtd.errors import Again, WriteRefusedError
-from binfmtd.kernel.executor import Convergence, Outcome, WritePermission
+from binfmtd.kernel.executor import Outcome, PlanExecutor, WritePermission
 from binfmtd.kernel.instance import Instance, Observer, ScanInterruptedError
 from binfmtd.kernel.interpreters import cannot_run
 from binfmtd.kernel.writer import DISABLE, REMOVE, Writer
 from binfmtd.model.config import Config
 from binfmtd.model.desired import DesiredState, resolve
-from binfmtd.model.drift import Act, Action, Drift, Record, Surroundings
+from binfmtd.model.drift import Act, Action, Drift, PlanContext, Record
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.guard import bricks
 from binfmtd.model.handler import Handler, Registration
@@ -47,7 +47,7 @@ def never_interrupted() -> None:
 class Reconciler:
     """The state between passes: the config, what is known of this host, and what binfmtd has registered."""
 
-    def __init__(self, config: Config, facts: HostFacts, ledger: Ledger, memory: Memory) -> None:
+    def __init__(self, config: Config, facts: HostFacts, ledger: Ledger, memory: ForeignEntryStore) -> None:
         self.config = config
         self.ledger = ledger
         self.memory = memory
@@ -165,7 +165,7 @@ class Reconciler:
         unchanged: Callable[[str], bool] | None = None,
         interrupted: Interrupted = never_interrupted,
         last: bool = True,
-    ) -> PassResult:
+    ) -> ReconcileResult:
         """Write what is due, and observe again until nothing due is left to do.
 
         ``due``, ``disturbed`` and ``removed`` as in Convergence; ``unchanged``, too, by default the interpreters' own.
@@ -180,7 +180,7 @@ class Reconciler:
         Raises MountError, and WriteRefusedError where nothing can be written.
         """
         look = self.look(instance, touched, interrupted)
-        result = PassResult(look)
+        result = ReconcileResult(look)
         for _ in range(_ROUNDS):
             owners = {stand_in.name: name for name, stand_in in look.desired.permanent.items()}
             undone = set() if last else {a.entry for a in result.done if a.act in (Act.REGISTER, Act.REPLACE)}
@@ -200,7 +200,7 @@ class Reconciler:
             self.ledger.intend(look.desired.handlers)
             result.replaced |= {a.entry: look.observed.by_name[a.entry] for a in actions if a.act is Act.REPLACE}
             todo = look.plan._replace(actions=actions, stand_ins=stand_ins)
-            convergence = Convergence(
+            convergence = PlanExecutor(
                 todo,
                 look.desired,
                 instance,
@@ -258,7 +258,7 @@ class Reconciler:
         look = self.look(instance)
         removal = removal_plan(look.desired, look.observed, look.surroundings)
         unchanged = self.facts.interpreters.unchanged
-        outcome = Convergence(removal, look.desired, instance, writer, unchanged=unchanged).run()
+        outcome = PlanExecutor(removal, look.desired, instance, writer, unchanged=unchanged).run()
         for action in outcome.done:
             self.ledger.records.pop(action.entry, None)
         self.ledger.save()
@@ -345,7 +345,7 @@ class Reconciler:
         pinned = desired.fingerprints.get(handler.registration.interpreter)
         self.ledger.records[entry.name] = Record(handler.registration, entry.inode, pinned)
 
-    def _take_in(self, outcome: Outcome, result: PassResult) -> None:
+    def _take_in(self, outcome: Outcome, result: ReconcileResult) -> None:
         self.ledger.records |= outcome.records
         for action in outcome.done:
             if action.act is Act.REMOVE:
@@ -370,8 +370,8 @@ class Reconciler:
             if entry is None or record.inode not in (None, entry.inode):
                 del self.ledger.records[name]
 
-    def _surroundings(self, observed: ObservedState, desired: DesiredState) -> Surroundings:
-        others = Surroundings(self.ledger.records)
+    def _surroundings(self, observed: ObservedState, desired: DesiredState) -> PlanContext:
+        others = PlanContext(self.ledger.records)
         standing = _in_force(observed)
         broken = set()
         bricking = set()
@@ -384,7 +384,7 @@ class Reconciler:
             rival = entry.enabled and desired.overlapping(registration.match) and foreign(entry, desired, others)
             if rival and cannot_run(entry, self.facts.interpreters.can_run):
                 broken.add(entry.name)
-        return Surroundings(self.ledger.records, frozenset(broken), frozenset(bricking))
+        return PlanContext(self.ledger.records, frozenset(broken), frozenset(bricking))
 
     def _is_bricking(self, entry: Entry, standing: InForce, desired: DesiredState) -> bool:
         """Return True if this entry stops every exec, or would if it were enabled.

@@ -13,15 +13,15 @@ import time
 from collections.abc import Collection
 from typing import Any
 
-from binfmtd.daemon.boot_persistence import Persistence
+from binfmtd.daemon.boot_persistence import BootPersistence
 from binfmtd.daemon.causes import Cause, Causes
-from binfmtd.daemon.event_log import Voice, grouped
-from binfmtd.daemon.events import Heard
-from binfmtd.daemon.fast_repair import Reaction
+from binfmtd.daemon.event_log import EventLog, grouped
+from binfmtd.daemon.events import PendingEvents
+from binfmtd.daemon.fast_repair import FastRepairResult
 from binfmtd.daemon.incidents import MOST_NAMES, Incident, named
-from binfmtd.daemon.look import Look, PassResult
+from binfmtd.daemon.look import Look, ReconcileResult
 from binfmtd.daemon.probe_report import ProbeReport
-from binfmtd.daemon.recent_events import History
+from binfmtd.daemon.recent_events import RecentEvents
 from binfmtd.daemon.reconciler import Reconciler
 from binfmtd.daemon.status_file import StatusFile, now, when
 from binfmtd.daemon.trigger import Trigger
@@ -60,7 +60,7 @@ class Reporter:
     """Log, counters and status of one daemon, and the memory of what it has reported."""
 
     def __init__(
-        self, state_dir: str, config_path: str, lines: LogQueue | None = None, history: History | None = None
+        self, state_dir: str, config_path: str, lines: LogQueue | None = None, history: RecentEvents | None = None
     ) -> None:
         """Report through the queue ``lines``, which leads to stderr, and continue an earlier daemon's ``history``."""
         self._lines = lines
@@ -80,10 +80,12 @@ class Reporter:
         self._lost: set[str] = set()  # handlers whose emulator existed and is gone
         self._lacking: str | None = None  # why there is no handler at all
         self._invalid: str | None = None  # why the last valid config is in force, since the start
-        self._voice = Voice(self.counts, history or History())
+        self._voice = EventLog(self.counts, history or RecentEvents())
         self.status = StatusFile(state_dir, config_path, self.counts, self.probe)
 
-    def reacted(self, reaction: Reaction, heard: Heard, seconds: float, pending: frozenset[str]) -> None:
+    def reacted(
+        self, reaction: FastRepairResult, heard: PendingEvents, seconds: float, pending: frozenset[str]
+    ) -> None:
         """Report what the hot path did about the events ``heard``; the names in ``pending`` had drifted before."""
         self._causes.learn(heard)
         if not (reaction.found or reaction.ended or reaction.bridged or reaction.refused):
@@ -113,7 +115,7 @@ class Reporter:
         for _ in reaction.ended:
             self.counts.settled.add(seconds)
 
-    def passed(self, trigger: Trigger, result: PassResult, seconds: float) -> None:
+    def passed(self, trigger: Trigger, result: ReconcileResult, seconds: float) -> None:
         """Report a pass, which took ``seconds``."""
         self.counts.last_pass_at = time.time()
         if not result.look.plan.actions:
@@ -260,7 +262,7 @@ class Reporter:
         self.counts.unwanted += 1
         self._tell_at_once("error", "entry_disabled", [name], BRICKS, Drift.UNWANTED)
 
-    def kept_for_reboot(self, persistence: Persistence) -> None:
+    def kept_for_reboot(self, persistence: BootPersistence) -> None:
         """Log that the file which brings the handlers back after a reboot is up to date, or why it cannot be."""
         problem = persistence.problem
         for warning in (*persistence.warnings, *(f"{name}: {why}" for name, why in persistence.left_out.items())):

@@ -18,22 +18,22 @@ from functools import partial
 from typing import Any
 
 from binfmtd.daemon.background import Background
-from binfmtd.daemon.boot_persistence import Persistence
+from binfmtd.daemon.boot_persistence import BootPersistence
 from binfmtd.daemon.config_source import ConfigSource, ReadConfig
 from binfmtd.daemon.config_watch import KEY as CONFIG_FILES
 from binfmtd.daemon.config_watch import ConfigWatch
 from binfmtd.daemon.exporter import Exporter
 from binfmtd.daemon.host_facts import needs_native, paths_of
-from binfmtd.daemon.inotify import Armed, Watch
-from binfmtd.daemon.instance_watch import Attachment
+from binfmtd.daemon.inotify import Armed, InotifyWatcher
+from binfmtd.daemon.instance_watch import InstanceWatch
 from binfmtd.daemon.interpreter_files import InterpreterFiles
-from binfmtd.daemon.look import PassResult
-from binfmtd.daemon.mount_watcher import MountTable
+from binfmtd.daemon.look import ReconcileResult
+from binfmtd.daemon.mount_watcher import MountWatcher
 from binfmtd.daemon.pacing import Pacing
 from binfmtd.daemon.pause_file import PauseFile, since_boot
-from binfmtd.daemon.poller import Wait
+from binfmtd.daemon.poller import Poller
 from binfmtd.daemon.preload import cannot_load, preload
-from binfmtd.daemon.probe_runner import Probing
+from binfmtd.daemon.probe_runner import ProbeRunner
 from binfmtd.daemon.publisher import KEYS as PUBLISHED
 from binfmtd.daemon.publisher import Publisher
 from binfmtd.daemon.reconciler import Reconciler
@@ -44,7 +44,7 @@ from binfmtd.daemon.signals import Signals, reap_orphans
 from binfmtd.daemon.state_dir import Lock
 from binfmtd.daemon.state_writer import KEY as STATE_FILES
 from binfmtd.daemon.state_writer import StateWriter, Written
-from binfmtd.daemon.throttle import Storm
+from binfmtd.daemon.throttle import EventThrottle
 from binfmtd.daemon.timers import Timer, Timers
 from binfmtd.daemon.trigger import Trigger
 from binfmtd.daemon.watchdog import Watchdog
@@ -80,10 +80,10 @@ class Service:
         reconciler: Reconciler,
         reporter: Reporter,
         signals: Signals,
-        persistence: Persistence,
+        persistence: BootPersistence,
         lock: Lock,
         pauses: PauseFile,
-        probing: Probing,
+        probing: ProbeRunner,
         background: Background,
     ) -> None:
         """Prepare the loop; ``where`` binfmt_misc is mounted, or is to be mounted."""
@@ -97,18 +97,18 @@ class Service:
         self._background = background
         self._notifier = Notifier()
         self._watchdog = Watchdog(self._notifier)
-        self._watch = Watch()
+        self._watch = InotifyWatcher()
         self._interpreters = InterpreterFiles(background, self._watch, self._looked_at_interpreters, reporter.unwatched)
         reconciler.facts.interpreters = self._interpreters
         self._config_watch = ConfigWatch(
             background, self._watch, source.watched, reporter.unwatched, self._ask_for_reload
         )
-        self._mounts = MountTable()
-        self._wait = Wait(self._mounts.descriptor, self._signals.descriptor, background.descriptor)
-        self._attachment = Attachment(where, self._watch, self._wait)
+        self._mounts = MountWatcher()
+        self._wait = Poller(self._mounts.descriptor, self._signals.descriptor, background.descriptor)
+        self._attachment = InstanceWatch(where, self._watch, self._wait)
         self._sealing = Sealing(background, reporter)
         self._pacing = Pacing(reconciler.config.policy.settle, reporter)
-        self._storm = Storm()
+        self._storm = EventThrottle()
         self._worker = Worker(
             reconciler, self._attachment, self._sealing, self._watch, self._pacing, self._storm, reporter
         )
@@ -526,7 +526,7 @@ class Service:
         configs = [self._reconciler.config, *([] if self._reload is None else [self._reload])]
         self._interpreters.keep(path for config in configs for path in paths_of(config))
 
-    def _keep_for_reboot(self, result: PassResult) -> None:
+    def _keep_for_reboot(self, result: ReconcileResult) -> None:
         if self._persistence.off:
             return
         look, config, failed = result.look, self._reconciler.config, frozenset(self._reconciler.failed)
@@ -667,7 +667,7 @@ class Service:
     def _document(self) -> Mapping[str, Any]:
         return self._report.document(self._reconciler, self._attachment.mounted, self._pacing.contended())
 
-    def _tell(self, result: PassResult | None = None) -> None:
+    def _tell(self, result: ReconcileResult | None = None) -> None:
         """Publish the status; send READY=1 as well after the first pass that leaves no drift open."""
         first = not self._ready and result is not None and not self._pacing.open()
         self._ready |= first

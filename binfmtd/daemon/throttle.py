@@ -24,7 +24,7 @@ GLANCES_SHARE = 0.004  # of a core, for the comparisons of inode numbers
 _MANY = 10  # comparisons, over which their cost is averaged: now and then one takes ten times as long
 
 
-class Storm:
+class EventThrottle:
     """A token bucket over the CPU time of looks that found nothing to do."""
 
     def __init__(self) -> None:

@@ -11,16 +11,16 @@ from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
-from binfmtd.daemon.events import Heard
-from binfmtd.daemon.fast_repair import HotPath, Reaction
-from binfmtd.daemon.inotify import Watch
-from binfmtd.daemon.instance_watch import Attachment
-from binfmtd.daemon.look import PassResult
+from binfmtd.daemon.events import PendingEvents
+from binfmtd.daemon.fast_repair import FastRepair, FastRepairResult
+from binfmtd.daemon.inotify import InotifyWatcher
+from binfmtd.daemon.instance_watch import InstanceWatch
+from binfmtd.daemon.look import ReconcileResult
 from binfmtd.daemon.pacing import Pacing
 from binfmtd.daemon.reconciler import Reconciler
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.sealing import Sealing
-from binfmtd.daemon.throttle import Storm
+from binfmtd.daemon.throttle import EventThrottle
 from binfmtd.daemon.trigger import Trigger
 from binfmtd.errors import BinfmtdError, MountError, WriteRefusedError
 from binfmtd.kernel.bounded import BoundedCalls
@@ -47,9 +47,9 @@ def nothing(_: str) -> bool:
 class Answer(NamedTuple):
     """An urgent repair that has been made, and has still to be reported; ``began`` (monotonic), in seconds."""
 
-    look_for: Heard
-    heard: Heard
-    reaction: Reaction
+    look_for: PendingEvents
+    heard: PendingEvents
+    reaction: FastRepairResult
     bricking: list[str]
     began: float
     seconds: float
@@ -61,15 +61,15 @@ class Worker:
     def __init__(
         self,
         reconciler: Reconciler,
-        attachment: Attachment,
+        attachment: InstanceWatch,
         sealing: Sealing,
-        watch: Watch,
+        watch: InotifyWatcher,
         pacing: Pacing,
-        storm: Storm,
+        storm: EventThrottle,
         report: Reporter,
     ) -> None:
         self.opens = BoundedCalls(OPENING_AT_START)  # of interpreters, by the kernel, whose file systems may hang
-        self.heard = Heard()  # events that no repair has handled yet
+        self.heard = PendingEvents()  # events that no repair has handled yet
         self.touched: set[str] | None = None  # entries to read again at the next pass; None: all
         self._reconciler = reconciler
         self._attachment = attachment
@@ -78,8 +78,8 @@ class Worker:
         self._pacing = pacing
         self._storm = storm
         self._report = report
-        self._hot: HotPath | None = None
-        self._waited: HotPath | None = None
+        self._hot: FastRepair | None = None
+        self._waited: FastRepair | None = None
         self._wrote: list[Wrote] = []
         self._is_another = False  # instance than the one of which the hot path knows the entries
 
@@ -128,12 +128,12 @@ class Worker:
         interpreters = self._reconciler.facts.interpreters
         return interpreters.unchanged(path) and (not self._storming() or interpreters.same(path))
 
-    def repair(self) -> tuple[Heard, Reaction]:
+    def repair(self) -> tuple[PendingEvents, FastRepairResult]:
         """Repair what the events call for, then report it; return the events and the repair.
 
         The kernel comes first: stand-ins, drifts that one write ends, and entries that stop every exec.
         """
-        heard, self.heard = self.heard, Heard()
+        heard, self.heard = self.heard, PendingEvents()
         if self._hot is not None and self._hot is not self._waited:
             self._await_registration(heard, self._hot)
         answer = self._answer(heard, heard)
@@ -150,7 +150,7 @@ class Worker:
         self.listen()
         if not (self.heard.names or self.heard.everything):
             return None
-        heard, self.heard = self.heard, Heard()
+        heard, self.heard = self.heard, PendingEvents()
         answer = self._answer(heard, heard)
         self.heard.add(heard.beside_entries())
         return answer
@@ -175,14 +175,14 @@ class Worker:
         For a storm, in which events are not read, and for stand-ins that were withheld.
         """
         known = self._pacing.open()
-        look_for = Heard({*names, *map(stand_in_name, names)}, everything=not names)
+        look_for = PendingEvents({*names, *map(stand_in_name, names)}, everything=not names)
         look_for.written |= look_for.names  # as if removed by name: no more events are to be read
         look_for.flushed = INSTANCE in names
-        answer = self._answer(look_for, Heard())
+        answer = self._answer(look_for, PendingEvents())
         self.tell(answer)
         return bool(answer.reaction.found.keys() - known or answer.reaction.bridged or answer.reaction.kept)
 
-    def _answer(self, look_for: Heard, heard: Heard) -> Answer:
+    def _answer(self, look_for: PendingEvents, heard: PendingEvents) -> Answer:
         began = time.monotonic()
         reaction, bricking = self._repair(look_for)
         heard.flushed |= look_for.flushed  # only the look has found it, if there were no events
@@ -200,8 +200,8 @@ class Worker:
         if self.touched is not None:
             self.touched |= answer.heard.names
 
-    def _repair(self, heard: Heard) -> tuple[Reaction, list[str]]:
-        reaction, bricking = Reaction(), list[str]()
+    def _repair(self, heard: PendingEvents) -> tuple[FastRepairResult, list[str]]:
+        reaction, bricking = FastRepairResult(), list[str]()
         if self._hot is None or self._attachment.mounted is None or not (heard.names or heard.everything):
             return reaction, bricking
         try:
@@ -228,7 +228,7 @@ class Worker:
             self._report.trouble(self._attachment.problem or str(error))
         return reaction, bricking
 
-    def _await_registration(self, heard: Heard, hot: HotPath) -> None:
+    def _await_registration(self, heard: PendingEvents, hot: FastRepair) -> None:
         """Wait up to 2 ms, once between two passes, for a program that removed an entry by name to register another.
 
         The new entry is newer than the stand-in, and serves until the stand-in is above it.  When the registration
@@ -245,9 +245,9 @@ class Worker:
             self._watch.wait(left)
             self.listen()
             heard.add(self.heard)
-            self.heard = Heard()
+            self.heard = PendingEvents()
 
-    def _help(self, heard: Heard, hot: HotPath) -> bool:
+    def _help(self, heard: PendingEvents, hot: FastRepair) -> bool:
         """Have a helper serve if an entry was registered again; return True if so, or if no write is possible."""
         if self._attachment.mounted is None:
             return True
@@ -263,15 +263,15 @@ class Worker:
             return found
         return True
 
-    def _more(self, writer: Writer) -> Heard:
+    def _more(self, writer: Writer) -> PendingEvents:
         """Return the events of other programs since the last reading; the caller has to handle them."""
         if not self._storming():
             self._wrote += writer.take_wrote()
             self.listen()
-        more, self.heard = self.heard, Heard()
+        more, self.heard = self.heard, PendingEvents()
         return more
 
-    def make_pass(self, trigger: Trigger, *, at_once: bool = False, force: Force = nothing) -> PassResult | None:
+    def make_pass(self, trigger: Trigger, *, at_once: bool = False, force: Force = nothing) -> ReconcileResult | None:
         """Look at everything and do what is due; return None if that was not possible: the reason has been reported.
 
         ``at_once``: names that had not drifted before need not be quiet, since no other program can be at work on
@@ -355,18 +355,18 @@ class Worker:
             # Entries that serve go on serving.  A seal may last, so the start does not wait for its end.
             with suppress(MountError), Instance(self._attachment.mounted) as instance:
                 look = self._report.status.look = self._reconciler.look(instance)
-                return PassResult(look) if self._attachment.mounted.sealed else None
+                return ReconcileResult(look) if self._attachment.mounted.sealed else None
             return None
         self._take_in(result, at_once=at_once)
         return result
 
-    def _take_in(self, result: PassResult, *, at_once: bool) -> None:
+    def _take_in(self, result: ReconcileResult, *, at_once: bool) -> None:
         """Give the hot path and the clocks what a pass found and did."""
         failed, pacing = self._reconciler.failed, self._pacing
         self._is_another = False
         for error in failed.values():
             self._attachment.failed(error)
-        self._hot = HotPath(
+        self._hot = FastRepair(
             result.look,
             {*failed, *result.look.plan.blocked},
             pacing.may_bridge,

@@ -50,7 +50,7 @@ class Outcome:
         self.interpreters_moved = False  # an interpreter is not the file in the desired state
 
 
-class Convergence:
+class PlanExecutor:
     """One plan, to be executed on one opened instance.
 
     ``unchanged`` returns True if the file at an interpreter's path is still the one that was judged.  ``due`` returns

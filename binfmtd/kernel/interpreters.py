@@ -9,7 +9,7 @@ from binfmtd.files.atomic import read_start
 from binfmtd.files.chain import Seen, walk
 from binfmtd.files.trust import Trust, way_untrusted
 from binfmtd.formats.elf import parse_elf
-from binfmtd.model.desired import Fingerprint, InterpreterFacts
+from binfmtd.model.desired import FileIdentity, InterpreterFacts
 from binfmtd.model.entry import Entry
 from binfmtd.model.guard import NativeHeader
 from binfmtd.model.handler import Flags
@@ -19,7 +19,7 @@ HEAD_BYTES = 256
 _HEADERS_BYTES = 4096  # linkers put the program headers and PT_INTERP's text right behind the ELF header
 
 
-def fingerprint(path: str) -> Fingerprint | None:
+def fingerprint(path: str) -> FileIdentity | None:
     """Return the identity of the file at the path, links followed; None unless it is an executable file.
 
     Takes about 3 us, or as long as the file system takes to answer.
@@ -30,10 +30,10 @@ def fingerprint(path: str) -> Fingerprint | None:
         return None
 
 
-def _of_executable(found: os.stat_result | None) -> Fingerprint | None:
+def _of_executable(found: os.stat_result | None) -> FileIdentity | None:
     if found is None or not stat.S_ISREG(found.st_mode) or not found.st_mode & 0o111:
         return None
-    return Fingerprint(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return FileIdentity(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def look_at(paths: Iterable[str], trust: Trust) -> dict[str, InterpreterFacts]:

@@ -31,7 +31,7 @@ _SCRIPT_WITH_O = (
 )
 
 
-class Fingerprint(NamedTuple):
+class FileIdentity(NamedTuple):
     """The identity and version of a file.  Times are in nanoseconds, the size is in bytes."""
 
     device: int
@@ -44,7 +44,7 @@ class Fingerprint(NamedTuple):
 class InterpreterFacts(NamedTuple):
     """The facts about the file at one interpreter's path."""
 
-    fingerprint: Fingerprint | None = None  # None: no executable file exists there
+    fingerprint: FileIdentity | None = None  # None: no executable file exists there
     untrusted: str | None = None  # which other user could change it, with the path at fault and a remedy
     problem: str | None = None  # why the file at the path cannot be determined
     remote: bool = False  # on a file system that may not respond (network, FUSE): opening it may block
@@ -88,7 +88,7 @@ class _Desired(NamedTuple):
     handlers: tuple[Handler, ...] = ()
     held: tuple[Held, ...] = ()
     policy: Policy = Policy()
-    fingerprints: Mapping[str, Fingerprint] = MappingProxyType({})
+    fingerprints: Mapping[str, FileIdentity] = MappingProxyType({})
     remote: frozenset[str] = frozenset()  # interpreters on a file system that may not respond
 
 
@@ -181,7 +181,7 @@ class DesiredState(_Desired):
         return frozenset(name for name in names if self.wanted.get(name) != before.wanted.get(name))
 
     @cached_property
-    def wanted(self) -> dict[str, tuple[Handler, Fingerprint | None]]:
+    def wanted(self) -> dict[str, tuple[Handler, FileIdentity | None]]:
         """A map from a name to the handler and the identity of its interpreter's file."""
         return {h.name: (h, self.fingerprints.get(h.registration.interpreter)) for h in self.handlers}
 

@@ -5,7 +5,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import NamedTuple
 
-from binfmtd.model.desired import Fingerprint
+from binfmtd.model.desired import FileIdentity
 from binfmtd.model.handler import Handler, Registration
 from binfmtd.model.pause import Pauses
 from binfmtd.model.standin import is_stand_in
@@ -62,7 +62,7 @@ class Record(NamedTuple):
 
     registration: Registration
     inode: int | None = None
-    pinned: Fingerprint | None = None
+    pinned: FileIdentity | None = None
 
 
 class Remembered(NamedTuple):
@@ -78,7 +78,7 @@ class Remembered(NamedTuple):
     lost: bool = False
 
 
-class Surroundings(NamedTuple):
+class PlanContext(NamedTuple):
     """The inputs of a plan besides the desired and the observed state."""
 
     records: Mapping[str, Record] = MappingProxyType({})

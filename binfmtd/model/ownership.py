@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from binfmtd.model.config import Unmanaged
 from binfmtd.model.desired import DesiredState, Standing
-from binfmtd.model.drift import Record, Surroundings
+from binfmtd.model.drift import PlanContext, Record
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Handler, Registration
 from binfmtd.model.match import same, takes_plain
@@ -34,7 +34,7 @@ def registered_by_us(entry: Entry, record: Record | None) -> bool:
     return record.inode == entry.inode
 
 
-def foreign(entry: Entry, desired: DesiredState, surroundings: Surroundings) -> bool:
+def foreign(entry: Entry, desired: DesiredState, surroundings: PlanContext) -> bool:
     """Return True if the entry is foreign.
 
     The name of a handler from "all" without an interpreter (ABSENT, LOST) does not make an entry binfmtd's own, since
@@ -56,7 +56,7 @@ def spared(entry: Entry, desired: DesiredState) -> bool:
     )
 
 
-def rivals(desired: DesiredState, observed: ObservedState, surroundings: Surroundings) -> dict[str, list[Entry]]:
+def rivals(desired: DesiredState, observed: ObservedState, surroundings: PlanContext) -> dict[str, list[Entry]]:
     """Return, by handler name, the enabled foreign entries that take some of the handler's files, newest first.
 
     An entry that the plan removes or disables is left out.
@@ -72,7 +72,7 @@ def rivals(desired: DesiredState, observed: ObservedState, surroundings: Surroun
     return found
 
 
-def provider(handler: Handler, candidates: list[Entry], surroundings: Surroundings) -> Entry | None:
+def provider(handler: Handler, candidates: list[Entry], surroundings: PlanContext) -> Entry | None:
     """Return the foreign entry that serves the handler's files in its place, or None.
 
     It is the first of ``candidates`` that takes the handler's plainest file, if its interpreter can be executed.

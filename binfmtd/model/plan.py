@@ -21,7 +21,7 @@ from functools import partial
 from binfmtd.model.config import Shadowed
 from binfmtd.model.desired import DesiredState, Held, Standing
 from binfmtd.model.difference import difference
-from binfmtd.model.drift import Act, Action, Drift, Plan, Surroundings
+from binfmtd.model.drift import Act, Action, Drift, Plan, PlanContext
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.guard import BRICKS
 from binfmtd.model.handler import Flags, Handler
@@ -33,7 +33,7 @@ from binfmtd.model.standin import is_stand_in, stand_in_name
 INSTANCE = "status"  # the file that switches the whole instance on and off
 
 
-def plan(desired: DesiredState, observed: ObservedState, surroundings: Surroundings) -> Plan:
+def plan(desired: DesiredState, observed: ObservedState, surroundings: PlanContext) -> Plan:
     """Return the plan that turns the observed state into the desired state."""
     reporting = desired.policy.shadowed is Shadowed.REPORT
     foreign_rivals = rivals(desired, observed, surroundings)
@@ -94,7 +94,7 @@ def plan(desired: DesiredState, observed: ObservedState, surroundings: Surroundi
     return Plan(wanted, served, shadowed, yielding_to, blocked, stand_ins)
 
 
-def _paused(action: Action, surroundings: Surroundings) -> bool:
+def _paused(action: Action, surroundings: PlanContext) -> bool:
     """Return True if an administrator has paused the action's entry.
 
     Two kinds of action are never paused.  An entry that breaks every exec is disabled.  A stand-in is removed, since it
@@ -105,7 +105,7 @@ def _paused(action: Action, surroundings: Surroundings) -> bool:
     return surroundings.pauses.hold(action.entry)
 
 
-def _coming_back(surroundings: Surroundings) -> list[Entry]:
+def _coming_back(surroundings: PlanContext) -> list[Entry]:
     """Return the foreign entries that will be restored; once registered, they serve as before."""
     lost = [(name, was) for name, was in surroundings.remembered.items() if was.lost and was.enabled]
     return [Entry(name, was.inode, was.enabled, was.registration) for name, was in lost]
@@ -121,7 +121,7 @@ def _above(foreign_rivals: Mapping[str, list[Entry]], observed: ObservedState) -
     return {name: entries for name, entries in found.items() if entries}
 
 
-def _present(handler: Handler, entry: Entry, desired: DesiredState, surroundings: Surroundings) -> Action | None:
+def _present(handler: Handler, entry: Entry, desired: DesiredState, surroundings: PlanContext) -> Action | None:
     """Return the action that ends the drift of a handler's existing entry, or None if it has not drifted."""
     if not handler.enabled:
         reason = "it is enabled, but the config has enabled = false"
@@ -136,7 +136,7 @@ def _present(handler: Handler, entry: Entry, desired: DesiredState, surroundings
     return None
 
 
-def _stale(handler: Handler, entry: Entry, desired: DesiredState, surroundings: Surroundings) -> str | None:
+def _stale(handler: Handler, entry: Entry, desired: DesiredState, surroundings: PlanContext) -> str | None:
     """Return the reason why an entry with F may run another file than the one at the interpreter's path, or None."""
     if Flags.F not in handler.registration.flags:
         return None
@@ -152,7 +152,7 @@ def _put_in_order(
     observed: ObservedState,
     writes: dict[str, Action],
     outranked: Mapping[str, str],
-    surroundings: Surroundings,
+    surroundings: PlanContext,
 ) -> dict[str, str]:
     """Add to ``writes`` the entries that have to move up; return the names that are blocked, with the reasons."""
     pauses, refused = surroundings.pauses, surroundings.refused
@@ -202,7 +202,7 @@ def _yielding(yielding_to: Mapping[str, Collection[str]], observed: ObservedStat
 
 
 def _stand_ins(
-    desired: DesiredState, observed: ObservedState, surroundings: Surroundings, writable: Mapping[str, Handler]
+    desired: DesiredState, observed: ObservedState, surroundings: PlanContext, writable: Mapping[str, Handler]
 ) -> Iterator[Action]:
     """Yield the writes that bring the ``writable`` stand-ins, keyed by handler name, into the desired state.
 
@@ -245,7 +245,7 @@ def _blocked(
     observed: ObservedState,
     names: Collection[str],
     fixed: Collection[str],
-    surroundings: Surroundings,
+    surroundings: PlanContext,
 ) -> dict[str, str]:
     """Return the reason for each of ``names`` that would get above a ``fixed`` handler of higher rank that serves.
 
@@ -269,7 +269,7 @@ def _blocked(
 
 
 def _removals(
-    desired: DesiredState, observed: ObservedState, surroundings: Surroundings, bridged: Collection[str]
+    desired: DesiredState, observed: ObservedState, surroundings: PlanContext, bridged: Collection[str]
 ) -> Iterator[Action]:
     """Yield the removals.
 
@@ -316,7 +316,7 @@ def _useless(held: Held, entry: Entry) -> bool:
     return entry.registration.interpreter in held.interpreters
 
 
-def removal_plan(desired: DesiredState, observed: ObservedState, surroundings: Surroundings) -> Plan:
+def removal_plan(desired: DesiredState, observed: ObservedState, surroundings: PlanContext) -> Plan:
     """Return the plan that removes all of binfmtd's own entries.
 
     These are the entries that are as the config declares them, those that the ledger records, and the stand-ins.

@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 
 from binfmtd.model.config import Policy, Shadowed
 from binfmtd.model.desired import DesiredState
-from binfmtd.model.drift import Remembered, Surroundings
+from binfmtd.model.drift import PlanContext, Remembered
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Handler, Registration
 from binfmtd.model.match import Match, overlap
@@ -32,7 +32,7 @@ def remember(
     known: Mapping[str, Remembered],
     observed: ObservedState,
     desired: DesiredState,
-    surroundings: Surroundings,
+    surroundings: PlanContext,
     before: Collection[int],
 ) -> dict[str, Remembered]:
     """Return the entries to remember after a pass has observed the instance, oldest first.
@@ -67,7 +67,7 @@ def _stands_above(entry: Entry, says: Registration, observed: ObservedState, des
     return any(place < observed.position.get(ours.name, -1) for ours in desired.overlapping(says.match))
 
 
-def restorable(desired: DesiredState, surroundings: Surroundings, written: AbstractSet[str]) -> list[Handler]:
+def restorable(desired: DesiredState, surroundings: PlanContext, written: AbstractSet[str]) -> list[Handler]:
     """Return the lost entries to register again now, oldest first.
 
     ``written`` are the names of the declared handlers that this plan registers.  An entry that belongs above one of
@@ -95,7 +95,7 @@ def restorable(desired: DesiredState, surroundings: Surroundings, written: Abstr
     return now
 
 
-def misplaced(entry: Entry, surroundings: Surroundings) -> bool:
+def misplaced(entry: Entry, surroundings: PlanContext) -> bool:
     """Return True if a foreign entry came back above a handler that it was below before."""
     was = surroundings.remembered.get(entry.name)
     return was is not None and was.inode == entry.inode and not was.above

@@ -22,7 +22,7 @@ from support.instance import Instance
 from support.waiting import wait_until
 
 StartDaemon = Callable[..., Daemon]
-Watch = Callable[..., "Watching"]
+InotifyWatcher = Callable[..., "Watching"]
 
 CONFIG = """
 architectures = []
@@ -87,7 +87,7 @@ class Watching:
 
 
 @pytest.fixture
-def watch(tmp_path: Path) -> Iterator[Watch]:
+def watch(tmp_path: Path) -> Iterator[InotifyWatcher]:
     started: list[Watching] = []
 
     def start(*options: str, **how: Any) -> Watching:
@@ -108,7 +108,7 @@ def paused(instance: Instance, state: Path) -> Iterator[None]:
     assert cli("resume").status == 0
 
 
-def test_for_scripts(instance: Instance, start_daemon: StartDaemon, watch: Watch) -> None:
+def test_for_scripts(instance: Instance, start_daemon: StartDaemon, watch: InotifyWatcher) -> None:
     """With --json each state is one line: without a daemon, with one, paused, after a kill, with the next daemon."""
     watching = watch("--json")
     daemon = start_daemon(CONFIG)
@@ -125,7 +125,7 @@ def test_for_scripts(instance: Instance, start_daemon: StartDaemon, watch: Watch
     assert all(before != after for before, after in pairwise(documents))
 
 
-def test_without_a_terminal(start_daemon: StartDaemon, watch: Watch) -> None:
+def test_without_a_terminal(start_daemon: StartDaemon, watch: InotifyWatcher) -> None:
     """In a pipe the states follow each other without control characters; a killed daemon is shown at once."""
     daemon = start_daemon(CONFIG)
     watching = watch()
@@ -139,7 +139,7 @@ def test_without_a_terminal(start_daemon: StartDaemon, watch: Watch) -> None:
     assert (watching.process.returncode, stderr.count("\n")) == (130, 1), stderr
 
 
-def test_on_a_terminal(instance: Instance, start_daemon: StartDaemon, watch: Watch) -> None:
+def test_on_a_terminal(instance: Instance, start_daemon: StartDaemon, watch: InotifyWatcher) -> None:
     """A terminal's alternate screen is drawn anew with each change, in colours; ^C restores the previous screen."""
     daemon = start_daemon(CONFIG)
     watching = watch(terminal=(24, 80))
@@ -156,7 +156,7 @@ def test_on_a_terminal(instance: Instance, start_daemon: StartDaemon, watch: Wat
     assert watching.process.stderr.read() == ""
 
 
-def test_it_fits(start_daemon: StartDaemon, watch: Watch) -> None:
+def test_it_fits(start_daemon: StartDaemon, watch: InotifyWatcher) -> None:
     """The drawing never exceeds the terminal, also after a resize; the number of hidden lines is shown."""
     start_daemon(MANY)
     watching = watch(terminal=(24, 80))
@@ -169,7 +169,7 @@ def test_it_fits(start_daemon: StartDaemon, watch: Watch) -> None:
         assert watching.drawing[0].startswith("state:     waiting")
 
 
-def test_no_colour(start_daemon: StartDaemon, watch: Watch) -> None:
+def test_no_colour(start_daemon: StartDaemon, watch: InotifyWatcher) -> None:
     """$NO_COLOR turns off colours; a terminal that cannot be drawn on gets one state after another."""
     start_daemon(CONFIG)
     plain, dumb = watch(terminal=(24, 80), NO_COLOR="1"), watch(terminal=(24, 80), TERM="dumb")
@@ -180,7 +180,7 @@ def test_no_colour(start_daemon: StartDaemon, watch: Watch) -> None:
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)])
-def test_nobody_reads(start_daemon: StartDaemon, watch: Watch, options: tuple[str, ...]) -> None:
+def test_nobody_reads(start_daemon: StartDaemon, watch: InotifyWatcher, options: tuple[str, ...]) -> None:
     """The command ends when its pipe is closed, though nothing changes."""
     start_daemon(CONFIG)
     watching = watch(*options)
@@ -191,7 +191,7 @@ def test_nobody_reads(start_daemon: StartDaemon, watch: Watch, options: tuple[st
     assert (watching.process.returncode, stderr) == (1, "")
 
 
-def test_it_is_not_a_check(watch: Watch) -> None:
+def test_it_is_not_a_check(watch: InotifyWatcher) -> None:
     """`--watch` with `--check` is one clear error."""
     watching = watch("--check")
     _, stderr = watching.process.communicate(timeout=60)

@@ -17,7 +17,7 @@ from binfmtd.cli.status_view import Page, history_view, named_view, narrowed, pr
 from binfmtd.config import build, merge
 from binfmtd.config.load import load
 from binfmtd.config.parse import parse
-from binfmtd.daemon.foreign_entries import Memory
+from binfmtd.daemon.foreign_entries import ForeignEntryStore
 from binfmtd.daemon.ledger import Ledger
 from binfmtd.errors import BinfmtdError, ConfigError, FormatError, StateError
 from binfmtd.files.trust import Trust
@@ -109,7 +109,7 @@ def mount_table(data: bytes) -> None:
 
 def ledger(data: bytes) -> None:
     """Read ledger.json and foreign.json, as an earlier daemon may have left them."""
-    for name, read in (("ledger.json", Ledger), ("foreign.json", Memory)):
+    for name, read in (("ledger.json", Ledger), ("foreign.json", ForeignEntryStore)):
         (Path(_directory.name) / name).write_bytes(data)
         problem = read(_directory.name, "boot").problem
         assert problem is None or problem.startswith(_directory.name)

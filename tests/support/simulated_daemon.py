@@ -13,29 +13,29 @@ from typing import Any, Self, cast
 from unittest import mock
 
 from binfmtd.daemon import worker
-from binfmtd.daemon.events import Heard
-from binfmtd.daemon.foreign_entries import Memory
+from binfmtd.daemon.events import PendingEvents
+from binfmtd.daemon.foreign_entries import ForeignEntryStore
 from binfmtd.daemon.host_facts import HostFacts
-from binfmtd.daemon.inotify import Watch
-from binfmtd.daemon.instance_watch import Attachment
+from binfmtd.daemon.inotify import InotifyWatcher
+from binfmtd.daemon.instance_watch import InstanceWatch
 from binfmtd.daemon.ledger import Ledger
-from binfmtd.daemon.look import PassResult
+from binfmtd.daemon.look import ReconcileResult
 from binfmtd.daemon.pacing import Pacing
 from binfmtd.daemon.reconciler import Reconciler
 from binfmtd.daemon.reporter import Reporter
-from binfmtd.daemon.throttle import Storm
+from binfmtd.daemon.throttle import EventThrottle
 from binfmtd.daemon.trigger import Trigger
 from binfmtd.kernel import host
 from binfmtd.kernel.writer import Wrote
 from binfmtd.model.config import Config, Declaration, Policy, StandInPolicy
-from binfmtd.model.desired import Facts, Fingerprint, InterpreterFacts
+from binfmtd.model.desired import Facts, FileIdentity, InterpreterFacts
 from binfmtd.model.drift import Act, Action, Drift
 from binfmtd.model.handler import Handler, Registration
 from support.simulated import SimulatedKernel, Through
 
 START = 1000.0  # seconds, monotonic
 TICK = 1e-6  # seconds that pass with each reading of the clock
-FILE = Fingerprint(1, 2, 3, 4, 5)
+FILE = FileIdentity(1, 2, 3, 4, 5)
 
 
 class _Interpreters:
@@ -132,10 +132,10 @@ class SimulatedDaemon:
         )
         config = Config(declared, Policy(settle=settle, restore=restore, stand_ins=stand_ins))
         facts = cast(HostFacts, _Facts())
-        self.reconciler = Reconciler(config, facts, Ledger(None, "boot"), Memory(None, "boot"))
+        self.reconciler = Reconciler(config, facts, Ledger(None, "boot"), ForeignEntryStore(None, "boot"))
         self.pacing = Pacing(settle, self.told)
-        self.storm = Storm()
-        self._heard: list[Heard] = []
+        self.storm = EventThrottle()
+        self._heard: list[PendingEvents] = []
         self._worker = worker.Worker(
             self.reconciler, self._attachment(), mock.Mock(seal=None), self._watch(), self.pacing, self.storm, self.told
         )
@@ -143,14 +143,14 @@ class SimulatedDaemon:
         self.passes.clear()
         self.seen.clear()
 
-    def _attachment(self) -> Attachment:
-        attachment = mock.create_autospec(Attachment, instance=True)
+    def _attachment(self) -> InstanceWatch:
+        attachment = mock.create_autospec(InstanceWatch, instance=True)
         attachment.mounted = "there"
-        return cast(Attachment, attachment)
+        return cast(InstanceWatch, attachment)
 
-    def _watch(self) -> Watch:
-        def read(_: object, flushed: Callable[[], None]) -> Heard:
-            heard = Heard()
+    def _watch(self) -> InotifyWatcher:
+        def read(_: object, flushed: Callable[[], None]) -> PendingEvents:
+            heard = PendingEvents()
             for each in self._heard:
                 heard.add(each)
             self._heard.clear()
@@ -170,11 +170,11 @@ class SimulatedDaemon:
                 self.while_scanned.pop(0)()
             return bool(self._heard)
 
-        watch = mock.create_autospec(Watch, instance=True)
+        watch = mock.create_autospec(InotifyWatcher, instance=True)
         watch.pending.side_effect = pending
         watch.read.side_effect = read
         watch.wait.side_effect = wait
-        return cast(Watch, watch)
+        return cast(InotifyWatcher, watch)
 
     def monotonic(self) -> float:
         """Return the time, which advances by TICK with each call."""
@@ -193,7 +193,7 @@ class SimulatedDaemon:
             yield
         self.seen += [[entry.name for entry in state.entries] for state in opened.seen[1:]]
 
-    def make_pass(self, trigger: Trigger, **options: Any) -> PassResult | None:
+    def make_pass(self, trigger: Trigger, **options: Any) -> ReconcileResult | None:
         with self._at_the_kernel():
             result = self._worker.make_pass(trigger, **options)
             answer = self._worker.repair_first()
@@ -226,13 +226,13 @@ class SimulatedDaemon:
 
     def touches(self, name: str) -> None:
         """Write to an entry without changing it: only the event is queued."""
-        heard = Heard([name])
+        heard = PendingEvents([name])
         heard.written.add(name)
         self._heard.append(heard)
 
     def stirs(self, *, flushed: bool = False) -> None:
         """Write to `register`, or to `status`, without changing anything: only the event is queued."""
-        self._heard.append(Heard(everything=True, flushed=flushed))
+        self._heard.append(PendingEvents(everything=True, flushed=flushed))
 
     def flushes(self) -> None:
         """Remove all entries at once."""

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from hypothesis import strategies as st
 
 from binfmtd.model.config import Config, Declaration, Policy, Shadowed, StandInPolicy, Unmanaged
-from binfmtd.model.desired import DesiredState, Facts, Fingerprint, InterpreterFacts, resolve
-from binfmtd.model.drift import Plan, Record, Surroundings
+from binfmtd.model.desired import DesiredState, Facts, FileIdentity, InterpreterFacts, resolve
+from binfmtd.model.drift import Plan, PlanContext, Record
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Extension, Magic, Match
@@ -39,7 +39,7 @@ PATHS = ("/i", "/j", "/k")
 FLAGS = (Flags.NONE, Flags.F, Flags.F | Flags.P, Flags.parse("C"))
 
 # Drawn in one go where nothing depends on it: a draw costs more than a plan.
-_FILES = tuple(Fingerprint(1, inode, 9, 0, 0) for inode in (1, 2, 3))
+_FILES = tuple(FileIdentity(1, inode, 9, 0, 0) for inode in (1, 2, 3))
 _MATCH = st.sampled_from(MATCHES)
 _FLAGS = st.sampled_from(FLAGS)
 _PATHS = st.sampled_from([found for size in (1, 2) for found in permutations(PATHS, size)])
@@ -102,16 +102,16 @@ class World(NamedTuple):
     def desired(self) -> DesiredState:
         return resolve(self.config, self.facts)
 
-    def surroundings(self, observed: ObservedState, records: dict[str, Record]) -> Surroundings:
+    def surroundings(self, observed: ObservedState, records: dict[str, Record]) -> PlanContext:
         """Return the surroundings that the daemon would determine for these entries."""
         desired = self.desired()
         blamed = frozenset(
             entry.name
             for entry in observed.entries
-            if entry.name in self.blamed and entry.enabled and foreign(entry, desired, Surroundings(records))
+            if entry.name in self.blamed and entry.enabled and foreign(entry, desired, PlanContext(records))
         )
         nobody: frozenset[str] = frozenset()
-        return Surroundings(records, nobody if self.bricking else blamed, blamed if self.bricking else nobody)
+        return PlanContext(records, nobody if self.bricking else blamed, blamed if self.bricking else nobody)
 
     def plan(self) -> Plan:
         return plan(self.desired(), self.observed, self.surroundings(self.observed, self.records))

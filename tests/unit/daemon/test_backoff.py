@@ -13,13 +13,13 @@ from binfmtd.daemon.backoff import (
     REPAIRS_OF_ALL,
     WINDOW,
     WINDOW_OF_ALL,
-    Contention,
+    Backoff,
 )
 from binfmtd.model.plan import INSTANCE
 
 
-def repaired(times: int, step: float, name: str = "a", start: float = 100.0) -> tuple[Contention, list[bool]]:
-    contention = Contention()
+def repaired(times: int, step: float, name: str = "a", start: float = 100.0) -> tuple[Backoff, list[bool]]:
+    contention = Backoff()
     return contention, [contention.repaired(name, start + n * step) for n in range(times)]
 
 

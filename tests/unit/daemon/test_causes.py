@@ -6,8 +6,8 @@ import pytest
 
 from binfmtd.daemon import causes
 from binfmtd.daemon.causes import Cause, Causes
-from binfmtd.daemon.events import Heard
-from binfmtd.daemon.fast_repair import Reaction
+from binfmtd.daemon.events import PendingEvents
+from binfmtd.daemon.fast_repair import FastRepairResult
 from binfmtd.model.drift import Act, Action, Drift
 from binfmtd.model.entry import Entry
 from binfmtd.model.handler import Flags, Registration
@@ -18,14 +18,14 @@ DEBIANS = Entry("one", 9, enabled=True, registration=OURS._replace(interpreter="
 UNKNOWN = Entry("one", 9, enabled=True, registration=OURS._replace(interpreter="/x"))
 
 
-def heard(*written: str, flushed: bool = False) -> Heard:
-    found = Heard(written, flushed=flushed)
+def heard(*written: str, flushed: bool = False) -> PendingEvents:
+    found = PendingEvents(written, flushed=flushed)
     found.written = set(written)
     return found
 
 
-def reaction(drift: Drift, entry: Entry | None = None) -> Reaction:
-    found = Reaction()
+def reaction(drift: Drift, entry: Entry | None = None) -> FastRepairResult:
+    found = FastRepairResult()
     found.found["one"] = drift
     if entry is not None:
         found.instead["one"], found.wanted["one"] = entry, OURS

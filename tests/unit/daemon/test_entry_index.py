@@ -9,7 +9,7 @@ from support.worlds import World, worlds
 from binfmtd.daemon.entry_index import EntryIndex
 from binfmtd.model.config import Policy, Unmanaged
 from binfmtd.model.desired import DesiredState
-from binfmtd.model.drift import Record, Surroundings
+from binfmtd.model.drift import PlanContext, Record
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Extension, Magic
@@ -95,4 +95,4 @@ def test_a_plan_over_surroundings_of_its_own() -> None:
     """With a handler for AB, an entry for C changes nothing: the example of the module."""
     observed, wanted = ObservedState((BYSTANDER, *RELEVANT)), desired()
     found = EntryIndex([PROGRAM]).without_bystanders(observed, wanted, {})
-    assert plan(wanted, found, Surroundings()) == plan(wanted, observed, Surroundings())
+    assert plan(wanted, found, PlanContext()) == plan(wanted, observed, PlanContext())

@@ -6,14 +6,14 @@ from typing import cast
 import pytest
 from support.simulated import SimulatedKernel, Through
 
-from binfmtd.daemon.events import Heard
-from binfmtd.daemon.fast_repair import HotPath, Reaction
+from binfmtd.daemon.events import PendingEvents
+from binfmtd.daemon.fast_repair import FastRepair, FastRepairResult
 from binfmtd.daemon.look import Look
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.writer import Writer
 from binfmtd.model.config import Policy, Shadowed, StandInPolicy
 from binfmtd.model.desired import DesiredState
-from binfmtd.model.drift import Drift, Surroundings
+from binfmtd.model.drift import Drift, PlanContext
 from binfmtd.model.entry import ObservedState
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Magic
@@ -45,13 +45,13 @@ class World:
     def see(self, may: Callable[[str], bool] = lambda _: True, failed: Collection[str] = ()) -> None:
         """Look at everything, as a pass does; ``may`` returns False for names that are backed off from."""
         observed = self.kernel.observed()
-        look = Look(observed, self.desired, Surroundings(), plan(self.desired, observed, Surroundings()))
-        self.hot = HotPath(look, failed, may, may, lambda _: True)
+        look = Look(observed, self.desired, PlanContext(), plan(self.desired, observed, PlanContext()))
+        self.hot = FastRepair(look, failed, may, may, lambda _: True)
 
-    def react(self, heard: Heard, meanwhile: Callable[[], Heard] = Heard) -> Reaction:
+    def react(self, heard: PendingEvents, meanwhile: Callable[[], PendingEvents] = PendingEvents) -> FastRepairResult:
         """Have the hot path handle events; ``meanwhile`` is called after its first look."""
 
-        def listen() -> Heard:
+        def listen() -> PendingEvents:
             self.listened += 1
             return meanwhile()
 
@@ -75,23 +75,23 @@ def world() -> World:
     return World()
 
 
-def written(name: str) -> Heard:
+def written(name: str) -> PendingEvents:
     """Return the event of another program's write to this entry's file."""
-    heard = Heard([name])
+    heard = PendingEvents([name])
     heard.written.add(name)
     return heard
 
 
-STATUS = Heard(everything=True, flushed=True)
+STATUS = PendingEvents(everything=True, flushed=True)
 
 
-@pytest.mark.parametrize("more", [STATUS, Heard(["a", "b"])], ids=["with status", "without"])
-def test_a_flush_that_goes_on_is_answered_as_a_whole(world: World, more: Heard) -> None:
+@pytest.mark.parametrize("more", [STATUS, PendingEvents(["a", "b"])], ids=["with status", "without"])
+def test_a_flush_that_goes_on_is_answered_as_a_whole(world: World, more: PendingEvents) -> None:
     """After the first removal of a flush all handlers get a stand-in at once, in order, and it counts as a flush."""
     world.kernel.remove("c")
-    heard = Heard(["c"])
+    heard = PendingEvents(["c"])
 
-    def rest() -> Heard:
+    def rest() -> PendingEvents:
         world.flush()
         return more
 
@@ -104,7 +104,7 @@ def test_a_flush_that_goes_on_is_answered_as_a_whole(world: World, more: Heard) 
 def test_one_that_nobody_wrote_to_is_no_flush(world: World) -> None:
     """A removal without a write to the file is no flush as long as another handler has its entry."""
     world.kernel.remove("c")
-    heard = Heard(["c"])
+    heard = PendingEvents(["c"])
     assert list(world.react(heard).found) == ["c"]
     assert not heard.flushed
 
@@ -114,7 +114,7 @@ def test_what_is_known_to_be_gone_proves_no_flush(world: World) -> None:
     for name in "abc":
         world.kernel.remove(name)
         world.react(written(name))
-    heard = Heard(everything=True)
+    heard = PendingEvents(everything=True)
     assert set(world.react(heard).found) == {"a", "b", "c"}
     assert not heard.flushed
     world.flush()
@@ -128,7 +128,7 @@ def test_what_is_backed_off_from_proves_no_flush(world: World) -> None:
     for name in "abc":
         world.kernel.remove(name)
         world.react(written(name))
-    heard = Heard(everything=True)
+    heard = PendingEvents(everything=True)
     world.react(heard)
     assert not heard.flushed
 
@@ -138,7 +138,7 @@ def test_what_is_kept_disabled_outlasts_no_flush(world: World) -> None:
     world.desired = DesiredState((A, B._replace(enabled=False)), policy=TEMPORARY)
     world.see()
     world.kernel.remove("a")
-    heard = Heard(everything=True)
+    heard = PendingEvents(everything=True)
     assert list(world.react(heard).found) == ["a"]
     assert not heard.flushed
 
@@ -155,11 +155,11 @@ def test_what_is_back_meanwhile_has_not_drifted(world: World) -> None:
     """An entry that its owner registers again meanwhile gets no stand-in, and is no drift."""
     world.kernel.remove("c")
 
-    def back() -> Heard:
+    def back() -> PendingEvents:
         world.kernel.register("c", C.registration)
-        return Heard(everything=True)
+        return PendingEvents(everything=True)
 
-    reaction = world.react(Heard(["c"]), back)
+    reaction = world.react(PendingEvents(["c"]), back)
     assert (reaction.found, reaction.bridged) == ({}, [])
 
 
@@ -170,7 +170,7 @@ def test_what_was_enabled_and_is_removed_meanwhile(world: World) -> None:
     heard = written("a")
     heard.names.add("c")
 
-    def gone() -> Heard:
+    def gone() -> PendingEvents:
         assert world.kernel.observed().by_name["a"].enabled
         world.kernel.remove("a")
         return written("a")
@@ -186,12 +186,12 @@ def test_out_of_order_is_found_again(world: World) -> None:
     """If a lower entry is registered anew while another goes, the higher one still gets its stand-in."""
     world.kernel.remove("c")
 
-    def lower_anew() -> Heard:
+    def lower_anew() -> PendingEvents:
         world.kernel.remove("a")
         world.kernel.register("a", A.registration)
-        return Heard(everything=True)
+        return PendingEvents(everything=True)
 
-    heard = Heard(["c"], everything=True)
+    heard = PendingEvents(["c"], everything=True)
     world.kernel.remove("a")
     world.kernel.register("a", A.registration)
     reaction = world.react(heard, lower_anew)
@@ -207,12 +207,12 @@ def test_a_newer_entry_above_the_stand_in(world: World) -> None:
     world.kernel.remove("c")
     world.react(written("c"))
     world.kernel.register("c", THEIRS)
-    reaction = world.react(Heard(everything=True))
+    reaction = world.react(PendingEvents(everything=True))
     assert world.names()[:2] == [stand_in_name("c"), "c"]
     assert (reaction.found, reaction.bridged) == ({"c": Drift.CHANGED}, ["c"])
     serving = [next(e for e in state.entries if e.registration in (C.registration, THEIRS)) for state in world.seen]
     assert [entry.registration for entry in serving] == [THEIRS, *[C.registration] * 4]
-    reaction = world.react(Heard(everything=True))
+    reaction = world.react(PendingEvents(everything=True))
     assert (reaction.bridged, world.seen[1:]) == ([], [])
 
 
@@ -222,7 +222,7 @@ def test_what_may_lie_above_a_stand_in(world: World) -> None:
     world.react(written("c"))
     for name, registration in (("c", C.registration), ("foreign", THEIRS), ("other", A.registration)):
         world.kernel.register(name, registration)
-        assert world.react(Heard(everything=True)).bridged == []
+        assert world.react(PendingEvents(everything=True)).bridged == []
     assert stand_in_name("c") in world.names()
 
 
@@ -233,7 +233,7 @@ def test_what_is_foreign_and_outranked(world: World) -> None:
     world.kernel.remove("c")
     world.react(written("c"))
     world.kernel.register("foreign", THEIRS)
-    assert world.react(Heard(everything=True)).bridged == ["c"]
+    assert world.react(PendingEvents(everything=True)).bridged == ["c"]
     assert world.names()[:2] == [stand_in_name("c"), "foreign"]
 
 
@@ -241,10 +241,10 @@ def test_stand_ins_are_renewed_in_order(world: World) -> None:
     """Of two renewed stand-ins that share files the higher handler's comes to lie above."""
     world.kernel.remove("a")
     world.kernel.remove("b")
-    assert world.react(Heard(everything=True)).bridged == ["a", "b"]
+    assert world.react(PendingEvents(everything=True)).bridged == ["a", "b"]
     for name, registration in (("a", A.registration), ("b", B.registration)):
         world.kernel.register(name, registration._replace(interpreter="/theirs"))
-    assert world.react(Heard(everything=True)).bridged == ["a", "b"]
+    assert world.react(PendingEvents(everything=True)).bridged == ["a", "b"]
     assert world.names()[:2] == [stand_in_name("b"), stand_in_name("a")]
 
 
@@ -255,7 +255,7 @@ def test_a_stand_in_is_not_renewed_above_a_proper_entry_of_higher_rank(world: Wo
     world.react(written("a"))
     world.kernel.register("b", B.registration)
     world.kernel.register("a", A.registration._replace(interpreter="/theirs"))
-    assert world.react(Heard(everything=True)).bridged == ["b"]
+    assert world.react(PendingEvents(everything=True)).bridged == ["b"]
 
 
 def test_who_is_backed_off_from_is_not_renewed(world: World) -> None:
@@ -264,7 +264,7 @@ def test_who_is_backed_off_from_is_not_renewed(world: World) -> None:
     world.react(written("c"))
     world.see(lambda _: False)
     world.kernel.register("c", THEIRS)
-    assert world.react(Heard(everything=True)).bridged == []
+    assert world.react(PendingEvents(everything=True)).bridged == []
 
 
 def test_a_stand_in_that_cannot_be_renewed(world: World) -> None:
@@ -273,7 +273,7 @@ def test_a_stand_in_that_cannot_be_renewed(world: World) -> None:
     world.react(written("c"))
     world.kernel.register("c", THEIRS)
     world.refuse = [stand_in_name("c")]
-    reaction = world.react(Heard(everything=True))
+    reaction = world.react(PendingEvents(everything=True))
     assert (reaction.bridged, list(reaction.refused)) == ([], ["c"])
     assert world.names()[0] == stand_in_name(stand_in_name("c"))
 
@@ -282,11 +282,11 @@ def test_switched_off_while_it_looks(world: World) -> None:
     """If the instance is switched off while it looks, the second look switches it on."""
     world.kernel.remove("c")
 
-    def off() -> Heard:
+    def off() -> PendingEvents:
         world.kernel.switched_on = False
         return STATUS
 
-    reaction = world.react(Heard(["c"]), off)
+    reaction = world.react(PendingEvents(["c"]), off)
     assert world.kernel.switched_on
     assert reaction.ended == {INSTANCE: Drift.SWITCHED_OFF}
     assert reaction.bridged == ["c"]
@@ -337,7 +337,7 @@ def test_a_permanent_stand_in_that_stands_costs_no_budget(permanent: World) -> N
         return False
 
     permanent.see(may)
-    assert permanent.react(Heard(everything=True)).kept == []
+    assert permanent.react(PendingEvents(everything=True)).kept == []
     assert asked == []
 
 
@@ -345,7 +345,7 @@ def test_a_permanent_stand_in_that_was_refused(permanent: World) -> None:
     """A permanent stand-in that the kernel refused is not tried again at each event."""
     permanent.kernel.remove(stand_in_name("c"))
     permanent.see(failed=[stand_in_name("c")])
-    assert permanent.react(Heard(everything=True)).kept == []
+    assert permanent.react(PendingEvents(everything=True)).kept == []
     assert stand_in_name("c") not in permanent.names()
 
 
@@ -360,9 +360,9 @@ def test_both_are_removed(permanent: World) -> None:
     assert permanent.names().count(stand_in_name("c")) == 1
 
 
-def flushed(*names: str) -> Heard:
+def flushed(*names: str) -> PendingEvents:
     """Return the events of a flush: each entry that was removed, and `status`."""
-    heard = Heard(names, everything=True)
+    heard = PendingEvents(names, everything=True)
     heard.flushed = True
     return heard
 
@@ -390,7 +390,7 @@ def test_a_flush_that_left_the_stand_in(permanent: World) -> None:
 def test_one_removal_of_a_flush(permanent: World) -> None:
     """A removal without a write, while another entry is gone as well, is a flush: all get their stand-ins, C first."""
     permanent.flush()
-    heard = Heard([stand_in_name("c")])
+    heard = PendingEvents([stand_in_name("c")])
     reaction = permanent.react(heard)
     assert heard.flushed
     assert [entry.name for entry in permanent.seen[1].entries] == [stand_in_name("c")]
@@ -399,9 +399,9 @@ def test_one_removal_of_a_flush(permanent: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "heard", [written(stand_in_name("c")), Heard([stand_in_name("c")])], ids=["written", "not yet"]
+    "heard", [written(stand_in_name("c")), PendingEvents([stand_in_name("c")])], ids=["written", "not yet"]
 )
-def test_a_removal_by_name_is_no_flush(permanent: World, heard: Heard) -> None:
+def test_a_removal_by_name_is_no_flush(permanent: World, heard: PendingEvents) -> None:
     """A removal is no flush as long as every other entry exists."""
     permanent.kernel.remove(stand_in_name("c"))
     reaction = permanent.react(heard)
@@ -415,7 +415,7 @@ def test_a_withheld_stand_in_makes_no_flush(permanent: World) -> None:
     permanent.kernel.remove(stand_in_name("c"))
     permanent.react(written(stand_in_name("c")))
     assert stand_in_name("c") not in permanent.names()
-    heard = Heard(["foreign"])
+    heard = PendingEvents(["foreign"])
     permanent.react(heard)
     assert not heard.flushed
 

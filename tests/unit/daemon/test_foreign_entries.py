@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.registrations import NAMES, REGISTRATIONS
 
-from binfmtd.daemon.foreign_entries import FILE_NAME, Memory, can_be_written
+from binfmtd.daemon.foreign_entries import FILE_NAME, ForeignEntryStore, can_be_written
 from binfmtd.model.drift import Remembered
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Magic
@@ -22,8 +22,8 @@ REMEMBERED = st.builds(
 )
 
 
-def saved(directory: Path, entries: dict[str, Remembered], boot: str = BOOT) -> Memory:
-    memory = Memory(str(directory), boot)
+def saved(directory: Path, entries: dict[str, Remembered], boot: str = BOOT) -> ForeignEntryStore:
+    memory = ForeignEntryStore(str(directory), boot)
     memory.entries = entries
     memory.save()
     return memory
@@ -35,7 +35,7 @@ def test_a_restart_forgets_nothing(tmp_path_factory: pytest.TempPathFactory, ent
     directory = tmp_path_factory.mktemp("state")
     entries = {name: was for name, was in entries.items() if can_be_written(name, was)}
     saved(directory, entries)
-    assert list(Memory(str(directory), BOOT).entries.items()) == list(entries.items())
+    assert list(ForeignEntryStore(str(directory), BOOT).entries.items()) == list(entries.items())
 
 
 def test_a_great_many_come_back(tmp_path: Path) -> None:
@@ -44,14 +44,14 @@ def test_a_great_many_come_back(tmp_path: Path) -> None:
     entries = {f"entry-{number}": WAS._replace(registration=says, inode=number) for number in range(8_000)}
     saved(tmp_path, entries)
     assert (tmp_path / FILE_NAME).stat().st_size > 1 << 20
-    again = Memory(str(tmp_path), BOOT)
+    again = ForeignEntryStore(str(tmp_path), BOOT)
     assert (again.entries, again.problem) == (entries, None)
 
 
 def test_another_boot_knows_nothing(tmp_path: Path) -> None:
     """Entries of another boot are forgotten: a service that starts later may register them."""
     saved(tmp_path, {"W": WAS})
-    again = Memory(str(tmp_path), "another-boot")
+    again = ForeignEntryStore(str(tmp_path), "another-boot")
     assert (again.entries, again.problem) == ({}, None)
 
 
@@ -81,7 +81,7 @@ def test_a_damaged_file_is_said(tmp_path: Path, damage: Any) -> None:
     content = json.loads(path.read_text())
     damage(content["entries"][0])
     path.write_text(json.dumps(content))
-    memory = Memory(str(tmp_path), BOOT)
+    memory = ForeignEntryStore(str(tmp_path), BOOT)
     assert memory.entries == {}
     assert memory.problem is not None
     assert memory.problem.startswith(f"{path}: ")

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from binfmtd.daemon.inotify import Watch
+from binfmtd.daemon.inotify import InotifyWatcher
 from binfmtd.files.chain import ANY_NAME, ITSELF
 from binfmtd.kernel.writer import Wrote
 
 
 @pytest.fixture
-def watch(tmp_path: Path) -> Iterator[Watch]:
+def watch(tmp_path: Path) -> Iterator[InotifyWatcher]:
     """Yield a watch on a directory with the files that an instance has."""
     for name in ("register", "status", "one"):
         (tmp_path / name).write_bytes(b"")
-    watch = Watch()
+    watch = InotifyWatcher()
     descriptor = watch.open()
     assert descriptor is not None
     assert watch.watch_instance(str(tmp_path))
@@ -33,7 +33,7 @@ def write(path: Path, times: int = 1) -> None:
     os.close(descriptor)
 
 
-def test_who_touched_what(watch: Watch, tmp_path: Path) -> None:
+def test_who_touched_what(watch: InotifyWatcher, tmp_path: Path) -> None:
     """An event on an entry names it; one on register or status concerns everything, and status means a flush."""
     write(tmp_path / "one")
     heard = watch.read()
@@ -49,7 +49,7 @@ def test_who_touched_what(watch: Watch, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("gone", "flush"), [(("one", "two", "three"), True), (("one", "two"), True), (("one",), False)], ids=str
 )
-def test_a_flush_that_has_begun(watch: Watch, tmp_path: Path, gone: tuple[str, ...], flush: bool) -> None:
+def test_a_flush_that_has_begun(watch: InotifyWatcher, tmp_path: Path, gone: tuple[str, ...], flush: bool) -> None:
     """A flush is recognised by removals without a write to their files, before an event names `status`."""
     for name in gone:
         (tmp_path / name).touch()
@@ -71,7 +71,7 @@ def remove(path: Path, *, before: Callable[[], None] = lambda: None) -> None:
     os.close(descriptor)
 
 
-def test_two_removals_by_name_at_the_same_time(watch: Watch, tmp_path: Path) -> None:
+def test_two_removals_by_name_at_the_same_time(watch: InotifyWatcher, tmp_path: Path) -> None:
     """Two removals by name that come before both of their writes look like a flush, and are none."""
     (tmp_path / "two").touch()
     watch.read()
@@ -82,7 +82,7 @@ def test_two_removals_by_name_at_the_same_time(watch: Watch, tmp_path: Path) -> 
     assert heard.written == {"one", "two"}
 
 
-def test_no_flush(watch: Watch, tmp_path: Path) -> None:
+def test_no_flush(watch: InotifyWatcher, tmp_path: Path) -> None:
     """Entries that are removed by name are written to, and files of another directory are no entries: no flush."""
     for name in ("one", "two"):
         (tmp_path / name).touch()
@@ -100,7 +100,7 @@ def test_no_flush(watch: Watch, tmp_path: Path) -> None:
     assert not watch.read(flushed=lambda: pytest.fail("that is no flush")).flushed
 
 
-def test_a_flush_beside_another_change(watch: Watch, tmp_path: Path) -> None:
+def test_a_flush_beside_another_change(watch: InotifyWatcher, tmp_path: Path) -> None:
     """If an interpreter may have changed as well, nothing is registered before that event is examined."""
     (tmp_path / "two").touch()
     (tmp_path / "files").mkdir()
@@ -114,21 +114,21 @@ def test_a_flush_beside_another_change(watch: Watch, tmp_path: Path) -> None:
     assert heard.interpreters == {"/files/interpreter"}
 
 
-def test_own_writes_are_left_out(watch: Watch, tmp_path: Path) -> None:
+def test_own_writes_are_left_out(watch: InotifyWatcher, tmp_path: Path) -> None:
     """Events of our own writes are left out; the kernel merges those of several writes on one descriptor."""
     write(tmp_path / "one")
     write(tmp_path / "register", times=3)
     assert not watch.read([Wrote("one", 1), Wrote("register", 3)])
 
 
-def test_what_exceeds_our_own_is_somebody_elses(watch: Watch, tmp_path: Path) -> None:
+def test_what_exceeds_our_own_is_somebody_elses(watch: InotifyWatcher, tmp_path: Path) -> None:
     """Of two writes to one file of which one is ours, the other is reported."""
     write(tmp_path / "one")
     write(tmp_path / "one")
     assert watch.read([Wrote("one", 1)]).names == {"one"}
 
 
-def test_own_writes_do_not_excuse_later_ones(watch: Watch, tmp_path: Path) -> None:
+def test_own_writes_do_not_excuse_later_ones(watch: InotifyWatcher, tmp_path: Path) -> None:
     """The event of an own write that the first reading does not find cancels no later event of another program."""
     write(tmp_path / "one")
     assert not watch.read([Wrote("one", 5, removed=True)])
@@ -136,7 +136,7 @@ def test_own_writes_do_not_excuse_later_ones(watch: Watch, tmp_path: Path) -> No
     assert watch.read().names == {"one"}
 
 
-def test_merged_writes_excuse_nobody_elses(watch: Watch, tmp_path: Path) -> None:
+def test_merged_writes_excuse_nobody_elses(watch: InotifyWatcher, tmp_path: Path) -> None:
     """Our three merged writes to `register` cancel no event of another program, which keeps the file open."""
     write(tmp_path / "register", times=3)
     descriptor = os.open(tmp_path / "register", os.O_WRONLY)
@@ -145,7 +145,7 @@ def test_merged_writes_excuse_nobody_elses(watch: Watch, tmp_path: Path) -> None
     os.close(descriptor)
 
 
-def test_what_was_refused_excuses_no_write(watch: Watch, tmp_path: Path) -> None:
+def test_what_was_refused_excuses_no_write(watch: InotifyWatcher, tmp_path: Path) -> None:
     """A refused write raises CLOSE_WRITE alone, and one for several in a row: it cancels no other write."""
     for _ in range(3):
         write(tmp_path / "register", times=0)
@@ -158,7 +158,9 @@ def test_what_was_refused_excuses_no_write(watch: Watch, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("file", "flushed"), [("one", False), ("status", True)])
-def test_thousands_of_events_are_not_read_one_by_one(watch: Watch, tmp_path: Path, file: str, flushed: bool) -> None:
+def test_thousands_of_events_are_not_read_one_by_one(
+    watch: InotifyWatcher, tmp_path: Path, file: str, flushed: bool
+) -> None:
     """Thousands of events count as an overflow, and a possible flush among them is still reported."""
     for _ in range(3000):
         write(tmp_path / "one")
@@ -168,7 +170,7 @@ def test_thousands_of_events_are_not_read_one_by_one(watch: Watch, tmp_path: Pat
     assert (heard.flushed, heard.lost) == (flushed, False)
 
 
-def test_thousands_of_events_of_files(watch: Watch, tmp_path: Path) -> None:
+def test_thousands_of_events_of_files(watch: InotifyWatcher, tmp_path: Path) -> None:
     """After thousands of events only those kinds of files count as changed whose directories have an event."""
     etc, bin_directory = tmp_path / "etc", tmp_path / "bin"
     etc.mkdir()
@@ -186,7 +188,7 @@ def test_thousands_of_events_of_files(watch: Watch, tmp_path: Path) -> None:
     assert watch.read().files == {"interpreters", "config"}
 
 
-def test_the_end_of_the_instance_is_heard_among_thousands(watch: Watch, tmp_path: Path) -> None:
+def test_the_end_of_the_instance_is_heard_among_thousands(watch: InotifyWatcher, tmp_path: Path) -> None:
     """The end of the instance, which is the last event of its watch, is found among thousands."""
     for _ in range(3000):
         write(tmp_path / "one")
@@ -194,7 +196,7 @@ def test_the_end_of_the_instance_is_heard_among_thousands(watch: Watch, tmp_path
     assert watch.read().lost
 
 
-def test_the_same_instance_is_told_from_another(watch: Watch, tmp_path: Path) -> None:
+def test_the_same_instance_is_told_from_another(watch: InotifyWatcher, tmp_path: Path) -> None:
     """To arm the same directory again changes nothing; after another one, the old one's events are not read."""
     assert not watch.watch_instance(str(tmp_path))
     other = tmp_path / "other"
@@ -205,7 +207,7 @@ def test_the_same_instance_is_told_from_another(watch: Watch, tmp_path: Path) ->
     assert not watch.read()
 
 
-def test_files_by_kind(watch: Watch, tmp_path: Path) -> None:
+def test_files_by_kind(watch: InotifyWatcher, tmp_path: Path) -> None:
     """Only watched names count, each for its kind of file; ANY_NAME stands for every name."""
     etc, bin_directory = tmp_path / "etc", tmp_path / "bin"
     etc.mkdir()
@@ -229,7 +231,7 @@ def test_files_by_kind(watch: Watch, tmp_path: Path) -> None:
     assert not watch.read()
 
 
-def test_a_directory_on_the_way_is_watched_as_such(watch: Watch, tmp_path: Path) -> None:
+def test_a_directory_on_the_way_is_watched_as_such(watch: InotifyWatcher, tmp_path: Path) -> None:
     """A directory on the way reports its move and its mode, but not its other files, however many come and go."""
     (tmp_path / "opt" / "qemu").mkdir(parents=True)
     watch.watch_files("interpreters", {str(tmp_path / "opt"): {ITSELF}, str(tmp_path / "opt" / "qemu"): {"x"}})
@@ -243,7 +245,7 @@ def test_a_directory_on_the_way_is_watched_as_such(watch: Watch, tmp_path: Path)
     assert watch.read().files == {"interpreters"}
 
 
-def test_where_we_write_ourselves_nothing_is_nobodys(watch: Watch, tmp_path: Path) -> None:
+def test_where_we_write_ourselves_nothing_is_nobodys(watch: InotifyWatcher, tmp_path: Path) -> None:
     """Files of other kinds in the state directory are not noted: the status there is replaced with each repair."""
     (tmp_path / "state").mkdir()
     watch.watch_files("pauses", {str(tmp_path / "state"): {"paused.json"}})
@@ -252,7 +254,7 @@ def test_where_we_write_ourselves_nothing_is_nobodys(watch: Watch, tmp_path: Pat
     assert not watch.nobodys
 
 
-def test_what_is_watched_no_more_is_forgotten(watch: Watch, tmp_path: Path) -> None:
+def test_what_is_watched_no_more_is_forgotten(watch: InotifyWatcher, tmp_path: Path) -> None:
     """A directory that is watched no more is forgotten, even if the kernel forgot it first.
 
     pyinotify would keep each for ever.
@@ -268,7 +270,7 @@ def test_what_is_watched_no_more_is_forgotten(watch: Watch, tmp_path: Path) -> N
     assert len(manager.watches) == 1
 
 
-def test_a_directory_that_cannot_be_watched_is_named(watch: Watch, tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_watched_is_named(watch: InotifyWatcher, tmp_path: Path) -> None:
     """A directory that cannot be watched is returned, and all other directories are watched."""
     assert watch.watch_files("config", {str(tmp_path / "gone"): {"a"}, str(tmp_path): {"b"}}) == [
         str(tmp_path / "gone")
@@ -277,7 +279,7 @@ def test_a_directory_that_cannot_be_watched_is_named(watch: Watch, tmp_path: Pat
     assert watch.read()
 
 
-def test_an_interpreter_in_the_instances_own_directory(watch: Watch, tmp_path: Path) -> None:
+def test_an_interpreter_in_the_instances_own_directory(watch: InotifyWatcher, tmp_path: Path) -> None:
     """To watch files in the instance's own directory, and then no longer, leaves the instance's watch as it is."""
     watch.watch_files("interpreters", {str(tmp_path): {"one"}})
     watch.watch_files("interpreters", {})
@@ -286,7 +288,7 @@ def test_an_interpreter_in_the_instances_own_directory(watch: Watch, tmp_path: P
     assert watch.read().names == {"one"}
 
 
-def test_the_end_of_the_directory(watch: Watch, tmp_path: Path) -> None:
+def test_the_end_of_the_directory(watch: InotifyWatcher, tmp_path: Path) -> None:
     """When its directory is removed the watch is lost, and reports that once."""
     for path in tmp_path.iterdir():
         path.unlink()
@@ -296,7 +298,7 @@ def test_the_end_of_the_directory(watch: Watch, tmp_path: Path) -> None:
     assert not watch.read()
 
 
-def test_overflow(watch: Watch, tmp_path: Path) -> None:
+def test_overflow(watch: InotifyWatcher, tmp_path: Path) -> None:
     """Lost events mean that anything may have changed, but only among what is watched."""
     limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
     (tmp_path / "two").write_bytes(b"")
@@ -313,7 +315,7 @@ def test_overflow(watch: Watch, tmp_path: Path) -> None:
     assert heard.files == {"interpreters"}
 
 
-def test_the_descriptor_neither_blocks_nor_is_inherited(watch: Watch) -> None:
+def test_the_descriptor_neither_blocks_nor_is_inherited(watch: InotifyWatcher) -> None:
     """The descriptor neither blocks nor is inherited, unlike pyinotify's own."""
     assert watch.descriptor is not None
     assert not os.get_blocking(watch.descriptor)

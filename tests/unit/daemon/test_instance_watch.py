@@ -5,10 +5,10 @@ from unittest import mock
 
 import pytest
 
-from binfmtd.daemon.inotify import Watch
 from binfmtd.daemon import instance_watch
-from binfmtd.daemon.instance_watch import Attachment
-from binfmtd.daemon.poller import Wait
+from binfmtd.daemon.inotify import InotifyWatcher
+from binfmtd.daemon.instance_watch import InstanceWatch
+from binfmtd.daemon.poller import Poller
 from binfmtd.errors import Again, WriteRefusedError
 from binfmtd.kernel.mount import Mounted, Where
 
@@ -24,9 +24,9 @@ class World:
         self.mounted = WRITABLE
         monkeypatch.setattr("time.monotonic", lambda: self.now)
         monkeypatch.setattr(instance_watch, "find_or_mount", lambda _: self.mounted)
-        self.watch = mock.create_autospec(Watch, instance=True)
+        self.watch = mock.create_autospec(InotifyWatcher, instance=True)
         self.watch.open.return_value, self.watch.exhausted = None, None
-        self.attachment = Attachment(Where(), self.watch, mock.create_autospec(Wait, instance=True))
+        self.attachment = InstanceWatch(Where(), self.watch, mock.create_autospec(Poller, instance=True))
         self.look()
 
     def look(self, again: Again | None = None, number: int = errno.ENOMEM, took: float = 0.0) -> float:

@@ -8,7 +8,7 @@ import pytest
 
 from binfmtd.daemon import interpreter_files
 from binfmtd.daemon.background import Background
-from binfmtd.daemon.inotify import Armed, Watch
+from binfmtd.daemon.inotify import Armed, InotifyWatcher
 from binfmtd.daemon.interpreter_files import InterpreterFiles
 
 PATHS = [f"/interpreter/{number}" for number in range(4)]
@@ -48,7 +48,7 @@ def background() -> Background:
 
 @pytest.fixture
 def files(disk: FileSystem, background: Background, monkeypatch: pytest.MonkeyPatch) -> InterpreterFiles:
-    watch = Watch()
+    watch = InotifyWatcher()
     monkeypatch.setattr(watch, "arm_all", disk.look)
     files = InterpreterFiles(background, watch, lambda _: None, lambda _: None)
     files.keep(PATHS)

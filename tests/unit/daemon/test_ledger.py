@@ -14,14 +14,14 @@ from support.registrations import NAMES, REGISTRATIONS
 from binfmtd.daemon.ledger import FILE_NAME, Ledger
 from binfmtd.errors import FormatError
 from binfmtd.formats.line import encode_line
-from binfmtd.model.desired import Fingerprint
+from binfmtd.model.desired import FileIdentity
 from binfmtd.model.drift import Record
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Magic
 
 SAYS = Registration(Magic(b"A"), "/i", Flags.F)
-FILE = Fingerprint(1, 2, 3, 4, 5)
+FILE = FileIdentity(1, 2, 3, 4, 5)
 BOOT = "a-boot"
 
 
@@ -50,7 +50,7 @@ def test_a_great_many_are_known_after_a_restart(tmp_path: Path) -> None:
     assert (again.records, again.problem) == (records, None)
 
 
-FINGERPRINTS = st.builds(Fingerprint, *[st.integers(0, 2**63)] * 5)
+FINGERPRINTS = st.builds(FileIdentity, *[st.integers(0, 2**63)] * 5)
 RECORDS = st.builds(Record, REGISTRATIONS, st.none() | st.integers(1, 2**63), st.none() | FINGERPRINTS)
 
 

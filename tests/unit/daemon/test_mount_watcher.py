@@ -4,14 +4,14 @@ import time
 
 import pytest
 
-from binfmtd.daemon.mount_watcher import LEAST_REST, MountTable
+from binfmtd.daemon.mount_watcher import LEAST_REST, MountWatcher
 
 
 def test_looks_are_rested_from(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first change is looked at without delay; later ones wait, together, for a rest after that look."""
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    mounts = MountTable()
+    mounts = MountWatcher()
     assert mounts.due_at == float("inf")
     mounts.drain()
     assert mounts.due_at == now

@@ -8,14 +8,14 @@ import pytest
 from support.simulated_daemon import Told
 
 from binfmtd.daemon.backoff import REPAIRS, REPAIRS_OF_ALL
-from binfmtd.daemon.events import Heard
-from binfmtd.daemon.fast_repair import Reaction
-from binfmtd.daemon.look import Look, PassResult
+from binfmtd.daemon.events import PendingEvents
+from binfmtd.daemon.fast_repair import FastRepairResult
+from binfmtd.daemon.look import Look, ReconcileResult
 from binfmtd.daemon.pacing import Pacing
 from binfmtd.daemon.stand_in_budget import CAPACITY, REFILL
 from binfmtd.kernel.executor import WritePermission
-from binfmtd.model.desired import DesiredState, Fingerprint
-from binfmtd.model.drift import Act, Action, Drift, Plan, Surroundings
+from binfmtd.model.desired import DesiredState, FileIdentity
+from binfmtd.model.drift import Act, Action, Drift, Plan, PlanContext
 from binfmtd.model.entry import ObservedState
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Magic
@@ -44,10 +44,10 @@ class World:
 
     def hear(self, *names: str, found: bool = True, flushed: bool = False, bridged: bool = False) -> None:
         """Record that another program touched these; ``found``: they are missing, ``bridged``: stand-ins serve."""
-        reaction = Reaction()
+        reaction = FastRepairResult()
         reaction.found = dict.fromkeys(names, Drift.MISSING) if found else {}
         reaction.bridged = list(names) if bridged else []
-        self.pacing.noted(Heard(set(names), everything=flushed, flushed=flushed), reaction, self.now, self.now)
+        self.pacing.noted(PendingEvents(set(names), everything=flushed, flushed=flushed), reaction, self.now, self.now)
 
     def make_pass(
         self,
@@ -59,8 +59,8 @@ class World:
         kept: Collection[str] = (),
     ) -> None:
         """Record a pass that did this, and left that; ``kept``: permanent stand-ins that it wrote."""
-        look = Look(ObservedState(), self.desired, Surroundings(), Plan(left))
-        result = PassResult(look)
+        look = Look(ObservedState(), self.desired, PlanContext(), Plan(left))
+        result = ReconcileResult(look)
         result.done += done
         result.kept |= set(kept)
         self.now += takes
@@ -105,9 +105,9 @@ def test_quiet_begins_when_all_was_heard(world: World) -> None:
 
     The longest wait counts from the begin of the repair.
     """
-    reaction = Reaction()
+    reaction = FastRepairResult()
     reaction.found = {"a": Drift.MISSING}
-    for heard in (Heard(["a"]), Heard(everything=True, flushed=True)):
+    for heard in (PendingEvents(["a"]), PendingEvents(everything=True, flushed=True)):
         world.pacing.noted(heard, reaction, world.now, world.now + 0.05)
         assert world.pacing.deadline() == world.now + 0.05 + SETTLE
     world.now += 1.0
@@ -263,7 +263,7 @@ def test_a_flush_counts_for_nobody(world: World) -> None:
 def test_what_we_want_otherwise_counts_for_nobody(world: World) -> None:
     """An interpreter that is often upgraded, or comes and goes, leads to no backoff: no program undid a repair."""
     for number in range(3 * REPAIRS):
-        world.desired = DesiredState((A,), fingerprints={"/i": Fingerprint(1, number, 1, 1, 1)})
+        world.desired = DesiredState((A,), fingerprints={"/i": FileIdentity(1, number, 1, 1, 1)})
         world.make_pass(left=(RENEW,))
         world.now += SETTLE
         world.make_pass(RENEW)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from binfmtd.daemon.incidents import MOST_NAMES, Incident
-from binfmtd.daemon.recent_events import LENGTH, History
+from binfmtd.daemon.recent_events import LENGTH, RecentEvents
 from binfmtd.report.happened import REPAIRED
 
 
@@ -23,7 +23,7 @@ def row(
 @given(numbers=st.lists(st.integers(), max_size=3 * LENGTH, unique=True))
 def test_the_last_hundred(numbers: list[int]) -> None:
     """The last hundred rows are kept, in the order in which they came."""
-    history = History()
+    history = RecentEvents()
     for number in numbers:
         history.add(row(str(number)))
     assert [each["entry"] for each in history.rows([])] == [str(number) for number in numbers[-LENGTH:]]
@@ -31,7 +31,7 @@ def test_the_last_hundred(numbers: list[int]) -> None:
 
 def test_a_flush_of_thousands_is_one_short_row() -> None:
     """A row has a hundred names at most, and the number of all."""
-    history = History()
+    history = RecentEvents()
     history.add(row(*(str(number) for number in range(1000))))
     (found,) = history.rows([])
     assert (len(found["entries"]), found["count"], found["drift"]) == (MOST_NAMES, 1000, "missing")
@@ -39,7 +39,7 @@ def test_a_flush_of_thousands_is_one_short_row() -> None:
 
 def test_what_is_repeated_is_one_row() -> None:
     """A repeated row has the first and the last time, the names, the number of repeats, and the longest repair."""
-    history = History()
+    history = RecentEvents()
     history.add(row("a", "b", minute=1))
     history.add(row("c", reason="disabled by another process", minute=2))
     history.add(row("b", "a", minute=3) | {"took_ms": 700.0})
@@ -56,7 +56,7 @@ def test_what_is_repeated_is_one_row() -> None:
 )
 def test_what_is_not_the_same_has_a_row_of_its_own(later: dict[str, Any]) -> None:
     """Other entries, another cause, another event, or more than an hour in between make a new row."""
-    history = History()
+    history = RecentEvents()
     history.add(row("a"))
     history.add(later)
     assert history.rows([]) == [row("a"), later]
@@ -64,7 +64,7 @@ def test_what_is_not_the_same_has_a_row_of_its_own(later: dict[str, Any]) -> Non
 
 def test_what_is_going_on_is_shown_with_what_it_will_be_merged_with() -> None:
     """An open incident is shown merged with the row that it repeats, so the status never takes a row back."""
-    history = History([row("a")])
+    history = RecentEvents([row("a")])
     incident = Incident(REPAIRED, "warning", 0.0)
     incident.add(["a"], "removed by another process", "", "missing", 0.0)
     incident.first_at = incident.last_at = "2026-01-02T00:01:00.000+00:00"
@@ -78,4 +78,4 @@ def test_it_is_continued() -> None:
     """The next daemon continues with the rows of the status file; those that no daemon writes are left out."""
     rows = [row("a"), row("b", "c", reason="x")]
     odd: list[Any] = [None, {}, [], row("a") | {"at": "soon"}, row("a") | {"entry": 5}, row("a") | {"times": "2"}]
-    assert History([*odd, *rows]).rows([]) == rows
+    assert RecentEvents([*odd, *rows]).rows([]) == rows

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from binfmtd.daemon.event_log import Voice
-from binfmtd.daemon.look import Look, PassResult
+from binfmtd.daemon.event_log import EventLog
+from binfmtd.daemon.look import Look, ReconcileResult
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.trigger import Trigger
 from binfmtd.errors import Again, WriteRefusedError
 from binfmtd.model.desired import DesiredState
-from binfmtd.model.drift import Act, Action, Drift, Plan, Surroundings
+from binfmtd.model.drift import Act, Action, Drift, Plan, PlanContext
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Magic
@@ -38,16 +38,16 @@ def test_who_wants_the_same_and_is_faster_is_no_error(
     """
     action = Action(Act.REPLACE, "a", Drift.STALE_INTERPRETER, "another file", A)
     entries = (Entry("a", 7, enabled=True, registration=says),)
-    look = Look(ObservedState(entries), DesiredState((A,)), Surroundings(), Plan((action,)))
-    result = PassResult(look)
+    look = Look(ObservedState(entries), DesiredState((A,)), PlanContext(), Plan((action,)))
+    result = ReconcileResult(look)
     result.failed = [(action, WriteRefusedError("refused", number, Again.LATER))]
     reporter = Reporter(str(tmp_path), "config")
     said: list[str] = []
 
-    def failed(_: Voice, failures: list[tuple[str, WriteRefusedError]]) -> bool:
+    def failed(_: EventLog, failures: list[tuple[str, WriteRefusedError]]) -> bool:
         said.extend(name for name, _ in failures)
         return True
 
-    monkeypatch.setattr(Voice, "failed", failed)
+    monkeypatch.setattr(EventLog, "failed", failed)
     reporter.passed(Trigger.QUIET, result, 0.0)
     assert said == told

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from binfmtd.daemon.throttle import BUDGET, GLANCE, GLANCES_SHARE, LONGEST_PAUSE, PASSES, REFILL, SHARE, Storm
+from binfmtd.daemon.throttle import BUDGET, GLANCE, GLANCES_SHARE, LONGEST_PAUSE, PASSES, REFILL, SHARE, EventThrottle
 
 
 def test_a_burst_is_listened_to() -> None:
     """Looks that fit into the budget delay no reading of events."""
-    storm = Storm()
+    storm = EventThrottle()
     for number in range(100):
         storm.looked_for_nothing(BUDGET / 100, 5 + number / 1e6)
         assert storm.listen_at <= 5 + number / 1e6 + 1e-9
@@ -20,7 +20,7 @@ def test_whoever_goes_on_is_heard_three_seconds_later_at_most() -> None:
 
     It takes longer if one look would cost more than its share of a core in that time.
     """
-    storm = Storm()
+    storm = EventThrottle()
     for _ in range(100):
         storm.looked_for_nothing(LONGEST_PAUSE * SHARE, 100.0)
     assert storm.listen_at == pytest.approx(100.0 + LONGEST_PAUSE)
@@ -31,7 +31,7 @@ def test_whoever_goes_on_is_heard_three_seconds_later_at_most() -> None:
 @pytest.mark.parametrize("cost", [BUDGET, 10 * BUDGET])
 def test_some_passes_are_always_free(cost: float) -> None:
     """However long passes take, the budget pays for some; the next waits until it takes its share of a core."""
-    storm = Storm()
+    storm = EventThrottle()
     for _ in range(PASSES):
         storm.passed_for_nothing(cost, 100.0)
         assert storm.listen_at <= 100.0 + 1e-9
@@ -43,7 +43,7 @@ def test_some_passes_are_always_free(cost: float) -> None:
 
 def test_quiet_pays_it_back() -> None:
     """A minute without looks refills the budget by a minute's worth."""
-    storm = Storm()
+    storm = EventThrottle()
     storm.looked_for_nothing(BUDGET, 100.0)
     storm.looked_for_nothing(60 * REFILL, 160.0)
     assert storm.listen_at <= 160.0 + 1e-9
@@ -54,7 +54,7 @@ def test_quiet_pays_it_back() -> None:
 @given(costs=st.lists(st.floats(0, REFILL * LONGEST_PAUSE), max_size=200))
 def test_over_a_long_time_it_costs_what_refills(costs: list[float]) -> None:
     """However often there is something to look at, a caller that keeps to ``listen_at`` spends what refills."""
-    storm = Storm()
+    storm = EventThrottle()
     now = began = 1000.0
     for cost in costs:
         storm.looked_for_nothing(cost, now)
@@ -64,7 +64,7 @@ def test_over_a_long_time_it_costs_what_refills(costs: list[float]) -> None:
 
 def test_in_a_storm_the_declared_names_are_glanced_at() -> None:
     """While events are not read, inode numbers are compared ten times a second; never otherwise."""
-    storm = Storm()
+    storm = EventThrottle()
     assert storm.glance_at == float("inf")
     storm.looked_for_nothing(BUDGET + REFILL, 100.0)  # a second's worth too much
     assert storm.glance_at == 100.0 + GLANCE
@@ -76,7 +76,7 @@ def test_in_a_storm_the_declared_names_are_glanced_at() -> None:
 
 def test_where_glances_take_long_there_are_fewer() -> None:
     """Comparisons take their share of a core and no more; one that takes longer now and then changes little."""
-    storm = Storm()
+    storm = EventThrottle()
     storm.looked_for_nothing(20.0, 100.0)
     storm.glanced(2 * GLANCE * GLANCES_SHARE, 100.0)
     assert storm.glance_at == 100.0 + GLANCE

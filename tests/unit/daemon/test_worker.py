@@ -7,13 +7,13 @@ from unittest import mock
 import pytest
 from support.simulated_daemon import SimulatedDaemon
 
-from binfmtd.daemon.inotify import Watch
-from binfmtd.daemon.instance_watch import Attachment
+from binfmtd.daemon.inotify import InotifyWatcher
+from binfmtd.daemon.instance_watch import InstanceWatch
 from binfmtd.daemon.pacing import Pacing
 from binfmtd.daemon.reconciler import Reconciler
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.sealing import Sealing
-from binfmtd.daemon.throttle import Storm
+from binfmtd.daemon.throttle import EventThrottle
 from binfmtd.daemon.trigger import Trigger
 from binfmtd.daemon.worker import Worker
 from binfmtd.kernel.mount import Mounted
@@ -25,12 +25,12 @@ from binfmtd.model.standin import stand_in_name
 
 def test_an_instance_that_cannot_be_opened_from_the_start(tmp_path: Path) -> None:
     """An instance that cannot be opened is reported and waited for, and not looked for at once again and again."""
-    attachment = mock.create_autospec(Attachment, instance=True)
+    attachment = mock.create_autospec(InstanceWatch, instance=True)
     attachment.mounted = Mounted(str(tmp_path / "closed"), 1, read_only=False)
     reconciler, sealing, watch, pacing, report = (
-        mock.create_autospec(each, instance=True) for each in (Reconciler, Sealing, Watch, Pacing, Reporter)
+        mock.create_autospec(each, instance=True) for each in (Reconciler, Sealing, InotifyWatcher, Pacing, Reporter)
     )
-    worker = Worker(reconciler, attachment, sealing, watch, pacing, Storm(), report)
+    worker = Worker(reconciler, attachment, sealing, watch, pacing, EventThrottle(), report)
     assert worker.make_pass(Trigger.START) is None
     assert attachment.mounted is None
     assert not worker.heard

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from support.simulated import SimulatedKernel, Through
 from support.worlds import World, worlds
 
-from binfmtd.kernel.executor import Convergence, Outcome, WritePermission
+from binfmtd.kernel.executor import Outcome, PlanExecutor, WritePermission
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.writer import Writer
 from binfmtd.model.config import Policy, StandInPolicy
 from binfmtd.model.desired import DesiredState
-from binfmtd.model.drift import Act, Surroundings
+from binfmtd.model.drift import Act, PlanContext
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Magic
@@ -35,7 +35,7 @@ def converged(
     desired = world.desired()
     through = Through(kernel)
     planned = plan(desired, kernel.observed(), world.surroundings(kernel.observed(), world.records))
-    outcome = Convergence(
+    outcome = PlanExecutor(
         planned, desired, cast(Instance, through), cast(Writer, through), unchanged=unchanged, due=lambda _: due
     ).run()
     return through, outcome
@@ -81,7 +81,7 @@ def test_nothing_is_registered_that_is_not_desired(world: World, random: Random)
     restored = {action.entry for action in planned.actions if action.act is Act.RESTORE}
     through = Through(kernel)
     known = {entry.inode for entry in kernel.observed().entries}
-    Convergence(
+    PlanExecutor(
         planned,
         desired,
         cast(Instance, through),
@@ -127,9 +127,9 @@ def carried_out(
     desired = DesiredState(tuple(handlers), policy=TEMPORARY)
     found = [Entry(name, number, enabled=True, registration=says) for number, (name, says) in enumerate(entries)]
     through = Through(SimulatedKernel(found), refuse)
-    planned = plan(desired, ObservedState(tuple(found)), Surroundings())
+    planned = plan(desired, ObservedState(tuple(found)), PlanContext())
     instance, writer = cast(Instance, through), cast(Writer, through)
-    outcome = Convergence(
+    outcome = PlanExecutor(
         planned,
         desired,
         instance,

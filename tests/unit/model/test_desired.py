@@ -4,11 +4,11 @@ import pytest
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.model.config import Config, Declaration, Policy, Unmanaged
-from binfmtd.model.desired import DesiredState, Facts, Fingerprint, InterpreterFacts, Standing, resolve
+from binfmtd.model.desired import DesiredState, Facts, FileIdentity, InterpreterFacts, Standing, resolve
 from binfmtd.model.handler import Flags
 from binfmtd.model.match import Extension, Magic
 
-FILE = Fingerprint(1, 2, 3, 4, 5)
+FILE = FileIdentity(1, 2, 3, 4, 5)
 THERE = InterpreterFacts(FILE)
 HOST = Facts({"/i": THERE, "/j": THERE})
 WASM = Declaration("wasm", Magic(b"\0asm"), ("/i",), Flags.F, source="binfmtd.toml [handlers.wasm]")

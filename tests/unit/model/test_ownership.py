@@ -4,7 +4,7 @@ import pytest
 
 from binfmtd.model.config import Policy, Unmanaged
 from binfmtd.model.desired import DesiredState, Held, Standing
-from binfmtd.model.drift import Record, Surroundings
+from binfmtd.model.drift import PlanContext, Record
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Extension, Magic
@@ -63,14 +63,14 @@ def test_foreign_is_what_nobody_declared_and_no_record_vouches_for(standing: Sta
     entry = ENTRY._replace(name="b")
     held = () if standing is None else (Held("b", standing, "", None, ("/i",), Flags.F, 0),)
     desired = DESIRED._replace(held=held)
-    assert foreign(entry, desired, Surroundings()) is expected
-    assert not foreign(entry, desired, Surroundings({"b": Record(SAYS, 7)}))
+    assert foreign(entry, desired, PlanContext()) is expected
+    assert not foreign(entry, desired, PlanContext({"b": Record(SAYS, 7)}))
 
 
 def test_declared_names_and_stand_ins_are_never_foreign() -> None:
     """Declared names and stand-ins are never foreign, whatever their entries contain."""
-    assert not foreign(ENTRY._replace(registration=None), DESIRED, Surroundings())
-    assert not foreign(ENTRY._replace(name=".binfmtd~gone"), DESIRED, Surroundings())
+    assert not foreign(ENTRY._replace(registration=None), DESIRED, PlanContext())
+    assert not foreign(ENTRY._replace(name=".binfmtd~gone"), DESIRED, PlanContext())
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_rivals_are_newest_first_and_take_some_of_the_same_files() -> None:
         theirs("ours, by the ledger"),
         theirs("older"),
     )
-    surroundings = Surroundings({"ours, by the ledger": Record(SAYS, 7)})
+    surroundings = PlanContext({"ours, by the ledger": Record(SAYS, 7)})
     found = rivals(DESIRED, ObservedState(entries), surroundings)
     assert {name: [e.name for e in each] for name, each in found.items()} == {"a": ["newer", "older"]}
 
@@ -112,8 +112,8 @@ def test_rivals_are_newest_first_and_take_some_of_the_same_files() -> None:
 def test_what_is_about_to_go_is_nobodys_rival() -> None:
     """An entry that the plan removes or disables is no rival."""
     observed = ObservedState((theirs("x"), theirs("WSLInterop")))
-    assert [e.name for e in rivals(DESIRED._replace(policy=REMOVING), observed, Surroundings())["a"]] == ["WSLInterop"]
-    assert [e.name for e in rivals(DESIRED, observed, Surroundings(bricking=frozenset({"x"})))["a"]] == ["WSLInterop"]
+    assert [e.name for e in rivals(DESIRED._replace(policy=REMOVING), observed, PlanContext())["a"]] == ["WSLInterop"]
+    assert [e.name for e in rivals(DESIRED, observed, PlanContext(bricking=frozenset({"x"})))["a"]] == ["WSLInterop"]
 
 
 @pytest.mark.parametrize(
@@ -129,5 +129,5 @@ def test_what_is_about_to_go_is_nobodys_rival() -> None:
 )
 def test_who_serves_in_a_handlers_place(candidates: list[Entry], broken: str, expected: str | None) -> None:
     """The newest entry that takes the plain file serves in the handler's place, if it works; no older one can."""
-    found = provider(DESIRED.handlers[0], candidates, Surroundings(broken=frozenset({broken})))
+    found = provider(DESIRED.handlers[0], candidates, PlanContext(broken=frozenset({broken})))
     assert (None if found is None else found.name) == expected

@@ -2,7 +2,7 @@
 
 from binfmtd.model.config import Policy, Unmanaged
 from binfmtd.model.desired import DesiredState
-from binfmtd.model.drift import Act, Surroundings
+from binfmtd.model.drift import Act, PlanContext
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Magic
@@ -40,7 +40,7 @@ def test_a_plan_leaves_out_what_is_paused() -> None:
     observed = ObservedState(entries, switched_on=False)
 
     def planned(pauses: Pauses) -> set[tuple[Act, str]]:
-        surroundings = Surroundings(bricking=frozenset({"brick"}), pauses=pauses)
+        surroundings = PlanContext(bricking=frozenset({"brick"}), pauses=pauses)
         return {(action.act, action.entry) for action in plan(desired, observed, surroundings).actions}
 
     everything = planned(Pauses())

@@ -5,15 +5,15 @@ from collections.abc import Iterable
 import pytest
 
 from binfmtd.model.config import Policy, Shadowed, StandInPolicy, Unmanaged
-from binfmtd.model.desired import DesiredState, Fingerprint, Held, Standing
-from binfmtd.model.drift import Act, Drift, Record, Surroundings
+from binfmtd.model.desired import DesiredState, FileIdentity, Held, Standing
+from binfmtd.model.drift import Act, Drift, PlanContext, Record
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Extension, Magic
 from binfmtd.model.pause import Pauses
 from binfmtd.model.plan import plan, removal_plan
 
-FILE = Fingerprint(1, 2, 3, 4, 5)
+FILE = FileIdentity(1, 2, 3, 4, 5)
 SAYS = Registration(Magic(b"A"), "/i", Flags.NONE)
 PINS = SAYS._replace(flags=Flags.F)
 A = Handler("a", SAYS)
@@ -39,13 +39,13 @@ def held(standing: Standing, name: str = "a") -> Held:
     return Held(name, standing, "because", None, ("/i",), Flags.NONE, 0)
 
 
-def rows(wanted: DesiredState, entries: Iterable[Entry], around: Surroundings | None = None) -> list[Row]:
-    found = plan(wanted, ObservedState(tuple(entries)), around or Surroundings()).actions
+def rows(wanted: DesiredState, entries: Iterable[Entry], around: PlanContext | None = None) -> list[Row]:
+    found = plan(wanted, ObservedState(tuple(entries)), around or PlanContext()).actions
     return [(action.act, action.entry, action.drift) for action in found]
 
 
-def reason(wanted: DesiredState, *entries: Entry, around: Surroundings | None = None) -> str:
-    (action,) = plan(wanted, ObservedState(entries), around or Surroundings()).actions
+def reason(wanted: DesiredState, *entries: Entry, around: PlanContext | None = None) -> str:
+    (action,) = plan(wanted, ObservedState(entries), around or PlanContext()).actions
     return action.reason
 
 
@@ -109,7 +109,7 @@ def test_disabled() -> None:
 def test_switched_off() -> None:
     """The whole instance is switched on again, after an entry that stops every exec is disabled."""
     off = ObservedState((entry("x"),), switched_on=False)
-    found = plan(desired(), off, Surroundings(bricking=frozenset({"x"}))).actions
+    found = plan(desired(), off, PlanContext(bricking=frozenset({"x"}))).actions
     assert [(action.act, action.entry, action.drift) for action in found] == [
         (Act.DISABLE, "x", Drift.UNWANTED),
         (Act.ENABLE, "status", Drift.SWITCHED_OFF),
@@ -129,7 +129,7 @@ def test_switched_off() -> None:
 )
 def test_stale_interpreter(record: Record | None, stale: bool) -> None:
     """With F an entry is replaced unless a record shows that the file it runs is the one at the path."""
-    around = Surroundings({} if record is None else {"a": record})
+    around = PlanContext({} if record is None else {"a": record})
     expected = [(Act.REPLACE, "a", Drift.STALE_INTERPRETER)] if stale else []
     assert rows(desired(WITH_F), [entry(says=PINS)], around) == expected
     assert rows(desired(A), [entry()], around) == []  # without F the path is looked up at each exec
@@ -137,9 +137,9 @@ def test_stale_interpreter(record: Record | None, stale: bool) -> None:
 
 def test_stale_says_why() -> None:
     """The reason is that the path has another file now, or that the ledger does not record which one was opened."""
-    changed = Surroundings({"a": Record(PINS, 7, FILE._replace(inode=9))})
+    changed = PlanContext({"a": Record(PINS, 7, FILE._replace(inode=9))})
     assert reason(desired(WITH_F), entry(says=PINS), around=changed) == "/i has changed since flag F opened it"
-    for around in (Surroundings(), Surroundings({"a": Record(PINS, 7)}), Surroundings({"a": Record(PINS, 6, FILE)})):
+    for around in (PlanContext(), PlanContext({"a": Record(PINS, 7)}), PlanContext({"a": Record(PINS, 6, FILE)})):
         stale = reason(desired(WITH_F), entry(says=PINS), around=around)
         assert "the ledger does not record which file flag F opened" in stale
 
@@ -161,12 +161,12 @@ def test_what_is_registered_drags_along_what_must_stay_above() -> None:
 
 
 ABC = Handler("abc", SAYS._replace(match=Magic(b"ABC")))
-PAUSED = Surroundings(pauses=Pauses({"ab": float("inf")}))
-REFUSED = Surroundings(refused=frozenset({"ab"}))
+PAUSED = PlanContext(pauses=Pauses({"ab": float("inf")}))
+REFUSED = PlanContext(refused=frozenset({"ab"}))
 
 
 @pytest.mark.parametrize(("around", "why"), [(PAUSED, "is paused"), (REFUSED, "could not be registered")])
-def test_nothing_comes_to_lie_above_what_must_not_move(around: Surroundings, why: str) -> None:
+def test_nothing_comes_to_lie_above_what_must_not_move(around: PlanContext, why: str) -> None:
     """An entry that belongs below one that must not move waits, as it would take its files; nothing is moved for it."""
     upper = entry("ab", AB.registration)
     for entries in ([upper], [upper, entry("abc", ABC.registration)], [entry(".binfmtd~ab", AB.registration)]):
@@ -193,20 +193,20 @@ def test_what_is_dragged_along_is_told_from_what_drifted() -> None:
     """An action is marked as dragged if its entry is as declared, and only moves with another."""
     upper = entry("ab", AB.registration)
     for entries, dragged in (([upper], True), ([entry(), upper], False)):
-        action = plan(desired(A, AB), ObservedState(tuple(entries)), Surroundings()).actions[-1]
+        action = plan(desired(A, AB), ObservedState(tuple(entries)), PlanContext()).actions[-1]
         assert (action.entry, action.dragged) == ("ab", dragged)
 
 
 @pytest.mark.parametrize(
     ("policy", "around", "expected"),
     [
-        (DEFAULT, Surroundings(), []),
-        (OUTRANK, Surroundings(), [(Act.REPLACE, "a", Drift.OUT_OF_ORDER)]),
-        (OUTRANK._replace(unmanaged=Unmanaged.REMOVE), Surroundings(), [(Act.REMOVE, "x", Drift.UNWANTED)]),
-        (OUTRANK, Surroundings(bricking=frozenset({"x"})), [(Act.DISABLE, "x", Drift.UNWANTED)]),
+        (DEFAULT, PlanContext(), []),
+        (OUTRANK, PlanContext(), [(Act.REPLACE, "a", Drift.OUT_OF_ORDER)]),
+        (OUTRANK._replace(unmanaged=Unmanaged.REMOVE), PlanContext(), [(Act.REMOVE, "x", Drift.UNWANTED)]),
+        (OUTRANK, PlanContext(bricking=frozenset({"x"})), [(Act.DISABLE, "x", Drift.UNWANTED)]),
     ],
 )
-def test_shadowed(policy: Policy, around: Surroundings, expected: list[Row]) -> None:
+def test_shadowed(policy: Policy, around: PlanContext, expected: list[Row]) -> None:
     """A newer foreign entry wins or is outranked, as configured; one that goes anyway is no reason to move."""
     assert rows(desired(A, policy=policy), [entry("x"), entry()], around) == expected
     assert rows(desired(A, policy=policy._replace(unmanaged=Unmanaged.KEEP)), [entry(), entry("x")]) == []
@@ -214,21 +214,21 @@ def test_shadowed(policy: Policy, around: Surroundings, expected: list[Row]) -> 
 
 def test_shadowed_is_reported_by_name() -> None:
     """The plan names the foreign entry above each handler, and those that may stay there."""
-    found = plan(desired(A), ObservedState((entry("x"), entry(), entry("y"))), Surroundings())
+    found = plan(desired(A), ObservedState((entry("x"), entry(), entry("y"))), PlanContext())
     assert found.shadowed == {"a": "x"}
     assert found.yielding_to == {"a": ("x", "y")}
     outranking = desired(A, policy=OUTRANK)
-    assert plan(outranking, ObservedState((entry("x"), entry())), Surroundings()).yielding_to == {}
+    assert plan(outranking, ObservedState((entry("x"), entry())), PlanContext()).yielding_to == {}
     assert reason(outranking, entry("x"), entry()) == "the newer entry x takes its files"
 
 
 def test_served_elsewhere() -> None:
     """An architecture from "all" is left to a working foreign entry; a handler asked for by name is registered."""
     from_all = A._replace(yields=True)
-    found = plan(desired(from_all), ObservedState((entry("x"),)), Surroundings())
+    found = plan(desired(from_all), ObservedState((entry("x"),)), PlanContext())
     assert (found.actions, found.served_elsewhere) == ((), {"a": "x"})
     assert rows(desired(A), [entry("x")]) == [REGISTER]
-    assert rows(desired(from_all), [entry("x")], Surroundings(broken=frozenset({"x"}))) == [REGISTER]
+    assert rows(desired(from_all), [entry("x")], PlanContext(broken=frozenset({"x"}))) == [REGISTER]
     assert rows(desired(from_all), [entry("x", enabled=False)]) == [REGISTER]
     assert rows(desired(from_all), [entry("x"), entry()]) == []  # the entry exists, so it stays
 
@@ -236,23 +236,23 @@ def test_served_elsewhere() -> None:
 @pytest.mark.parametrize(
     ("entries", "around", "policy", "expected"),
     [
-        ([entry("x")], Surroundings(), DEFAULT, []),
-        ([entry("x", None)], Surroundings(), DEFAULT, []),
-        ([entry("x")], Surroundings({"x": Record(SAYS, 7)}), DEFAULT, [(Act.REMOVE, "x", Drift.UNWANTED)]),
-        ([entry("x")], Surroundings({"x": Record(SAYS, 6)}), DEFAULT, []),
-        ([entry("x")], Surroundings(), REMOVE, [(Act.REMOVE, "x", Drift.UNWANTED)]),
-        ([entry("x")], Surroundings(), Policy(unmanaged=Unmanaged.REMOVE, keep=("x*",)), []),
-        ([entry(".binfmtd~x")], Surroundings(), DEFAULT, [(Act.REMOVE, ".binfmtd~x", Drift.UNWANTED)]),
+        ([entry("x")], PlanContext(), DEFAULT, []),
+        ([entry("x", None)], PlanContext(), DEFAULT, []),
+        ([entry("x")], PlanContext({"x": Record(SAYS, 7)}), DEFAULT, [(Act.REMOVE, "x", Drift.UNWANTED)]),
+        ([entry("x")], PlanContext({"x": Record(SAYS, 6)}), DEFAULT, []),
+        ([entry("x")], PlanContext(), REMOVE, [(Act.REMOVE, "x", Drift.UNWANTED)]),
+        ([entry("x")], PlanContext(), Policy(unmanaged=Unmanaged.REMOVE, keep=("x*",)), []),
+        ([entry(".binfmtd~x")], PlanContext(), DEFAULT, [(Act.REMOVE, ".binfmtd~x", Drift.UNWANTED)]),
     ],
 )
-def test_unwanted(entries: list[Entry], around: Surroundings, policy: Policy, expected: list[Row]) -> None:
+def test_unwanted(entries: list[Entry], around: PlanContext, policy: Policy, expected: list[Row]) -> None:
     """Our entries that are no longer declared, and stand-ins without a handler, go; foreign ones by the config."""
     assert rows(desired(policy=policy), entries, around) == expected
 
 
 def test_stand_ins_of_another_daemon_stay() -> None:
     """Another daemon's stand-ins stay, also when this daemon removes everything that is its own."""
-    around = Surroundings(others_stand_ins=frozenset({".binfmtd~theirs"}))
+    around = PlanContext(others_stand_ins=frozenset({".binfmtd~theirs"}))
     entries = (entry(".binfmtd~theirs"), entry(".binfmtd~left"))
     assert [row[1] for row in rows(desired(), list(entries), around)] == [".binfmtd~left"]
     found = removal_plan(desired(), ObservedState(entries), around)
@@ -284,7 +284,7 @@ def test_a_stand_in_whose_interpreter_vanished(
 ) -> None:
     """A stand-in with F serves on without its interpreter, above an entry that may have opened an older file."""
     helper = entry(".binfmtd~a", says=says)
-    around = Surroundings({"a": Record(PINS, 7)})
+    around = PlanContext({"a": Record(PINS, 7)})
     removed = [] if stays else [(Act.REMOVE, ".binfmtd~a", Drift.UNWANTED)]
     assert rows(desired(held=[held(standing)]), [helper, *others], around) == removed
 
@@ -310,7 +310,7 @@ def test_an_interpreter_that_vanished(
     standing: Standing, says: Registration | None, recorded: bool, expected: list[Row]
 ) -> None:
     """Without F our entry is removed when its interpreter is gone, since every exec would fail; with F it serves on."""
-    around = Surroundings({"a": Record(says, 7)} if recorded and says is not None else {})
+    around = PlanContext({"a": Record(says, 7)} if recorded and says is not None else {})
     assert rows(desired(held=[held(standing)]), [entry(says=says)], around) == expected
 
 
@@ -325,7 +325,7 @@ def test_remove_takes_what_only_all_would_have_declared(standing: Standing, expe
 
 def test_a_bricking_entry_is_disabled_even_if_it_is_kept() -> None:
     """An entry that stops every exec is disabled even if the config keeps it, and removed if it does not."""
-    around = Surroundings(bricking=frozenset({"x"}))
+    around = PlanContext(bricking=frozenset({"x"}))
     disable = (Act.DISABLE, "x", Drift.UNWANTED)
     assert rows(desired(), [entry("x")], around) == [disable]
     assert rows(desired(), [entry("x", enabled=False)], around) == []
@@ -350,7 +350,7 @@ def test_the_plan_at_the_end_takes_what_is_ours() -> None:
         entry("off", enabled=False),
     )
     off = A._replace(name="off", enabled=False)
-    found = removal_plan(desired(A, AB, off), ObservedState(entries), Surroundings({"recorded": Record(SAYS, 7)}))
+    found = removal_plan(desired(A, AB, off), ObservedState(entries), PlanContext({"recorded": Record(SAYS, 7)}))
     assert [action.entry for action in found.actions] == ["a", "recorded", ".binfmtd~a"]
     assert {action.act for action in found.actions} == {Act.REMOVE}
 

@@ -9,7 +9,7 @@ from support.worlds import FLAGS, MATCHES, OTHERS, World, worlds
 
 from binfmtd.model.config import Policy, Shadowed, Unmanaged
 from binfmtd.model.desired import DesiredState, Held, Standing
-from binfmtd.model.drift import Act, Plan, Record, Remembered, Surroundings
+from binfmtd.model.drift import Act, Plan, PlanContext, Record, Remembered
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Magic
@@ -36,9 +36,9 @@ def remembered(
     *entries: Entry,
     before: Collection[int] = (),
     wanted: DesiredState | None = None,
-    around: Surroundings | None = None,
+    around: PlanContext | None = None,
 ) -> dict[str, Remembered]:
-    around = around or Surroundings()
+    around = around or PlanContext()
     return remember(known, ObservedState(entries), wanted or desired(OURS), around, before)
 
 
@@ -51,10 +51,10 @@ def test_what_restore_names_is_remembered_oldest_first() -> None:
         entry("Wopaque", 3, None),
         entry("W1", 2),
     ]
-    around = Surroundings(bricking=frozenset({"Wbricks"}))
+    around = PlanContext(bricking=frozenset({"Wbricks"}))
     found = remembered({}, *entries, around=around)
     assert list(found.items()) == [("W1", WAS._replace(inode=2)), ("W2", Remembered(SAYS, enabled=False, inode=6))]
-    mine = Surroundings(records={"W1": Record(SAYS, 2)})
+    mine = PlanContext(records={"W1": Record(SAYS, 2)})
     assert "W1" not in remembered({}, *entries, around=mine)
 
 
@@ -109,14 +109,14 @@ def test_its_place_is_kept_while_it_moves() -> None:
 def test_under_remove_it_is_spared() -> None:
     """Under "remove" an entry that restore names is not removed."""
     wanted = desired(policy=POLICY._replace(unmanaged=Unmanaged.REMOVE))
-    actions = plan(wanted, ObservedState((entry("W", 1), entry("y", 2))), Surroundings()).actions
+    actions = plan(wanted, ObservedState((entry("W", 1), entry("y", 2))), PlanContext()).actions
     assert [(action.act, action.entry) for action in actions] == [(Act.REMOVE, "y")]
 
 
 def test_what_served_in_our_place_will_do_so_again() -> None:
     """A handler from "all" that left its files to a foreign entry does not register while that comes back."""
     ours = OURS._replace(yields=True)
-    around = Surroundings(remembered={"W": WAS._replace(lost=True)})
+    around = PlanContext(remembered={"W": WAS._replace(lost=True)})
     found = plan(desired(ours), ObservedState(), around)
     assert found.served_elsewhere == {"ours": "W"}
     assert [(action.act, action.entry) for action in found.actions] == [(Act.RESTORE, "W")]
@@ -126,7 +126,7 @@ def test_what_belongs_above_waits_until_ours_is_above_what_belongs_below() -> No
     """Of two lost entries one comes back below ours; ours is moved above it, and then the other comes back on top."""
     lost = {"W1": WAS._replace(lost=True), "W2": WAS._replace(above=True, lost=True)}
     ours = entry("ours", 5)
-    around = Surroundings(records={"ours": Record(SAYS, 5)}, remembered=lost)
+    around = PlanContext(records={"ours": Record(SAYS, 5)}, remembered=lost)
     first = plan(desired(OURS), ObservedState((ours,)), around)
     assert [action.entry for action in first.actions if action.act is Act.RESTORE] == ["W1"]
     again = around._replace(remembered=lost | {"W1": WAS._replace(inode=6)}, records={"ours": Record(SAYS, 7)})
