@@ -76,20 +76,20 @@ def main(arguments: Sequence[str]) -> int:
         from binfmtd.cli.take_back import take_back
 
         return take_back(given)
-    persistence, config = None, load_config(given, wanted)
+    boot_persistence, config = None, load_config(given, wanted)
     if given.persistent:
         from binfmtd.daemon.boot_persistence import BootPersistence, find_host, outlasting
 
-        persistence, config = BootPersistence(find_host(given.host_root)), outlasting(config)
-        persistence.check_reader()
+        boot_persistence, config = BootPersistence(find_host(given.host_root)), outlasting(config)
+        boot_persistence.check_reader()
     directory = state_dir(given)
     with visit(config, directory, options.where(given), given.hold) as here:
         result = here.converge(additive if wanted is not None else lambda _: True)
     failures = _failures(here, result, only_adding=wanted is not None)
-    if persistence is not None:
+    if boot_persistence is not None:
         refused = {action.entry for action, _ in result.failed}
-        persistence.want(result.look, config, refused, adding=wanted is not None)
-        failures += _keep(persistence, write=here.daemon is None)
+        boot_persistence.want(result.look, config, refused, adding=wanted is not None)
+        failures += _keep(boot_persistence, write=here.daemon is None)
     if failures and here.daemon is not None:
         wish = more_architectures(wanted) if wanted else "change the handlers that are listed below"
         warn(refused_beside(here.daemon, directory, wish))
@@ -97,13 +97,13 @@ def main(arguments: Sequence[str]) -> int:
     warnings = [
         *natively(config, desired),
         *config.warnings,
-        *(persistence.warnings if persistence is not None else ()),
+        *(boot_persistence.warnings if boot_persistence is not None else ()),
     ]
     nothing = nothing_there(desired)
     for problem in (here.reconciler.ledger.problem, nothing, *warnings):
         if problem:
             warn(problem)
-    kept = persistence.file if persistence is not None else None
+    kept = boot_persistence.file if boot_persistence is not None else None
     opened = here.instance.mounted.directory if here.opened else None
     _print(result, failures, here.mounted, kept, as_json=given.json, idle=not nothing, opened=opened)
     for failure in failures:
@@ -111,24 +111,24 @@ def main(arguments: Sequence[str]) -> int:
     return FAILED if failures or nothing else DONE
 
 
-def _keep(persistence: "BootPersistence", *, write: bool) -> list[Failure]:
+def _keep(boot_persistence: "BootPersistence", *, write: bool) -> list[Failure]:
     """Write the file that brings the handlers back after a reboot; return what it would not bring back.
 
     Without ``write``, beside a daemon, only compare the file with what is wanted: writing it is the daemon's task.
     """
-    failures = [Failure(name, reason) for name, reason in persistence.left_out.items()]
+    failures = [Failure(name, reason) for name, reason in boot_persistence.left_out.items()]
     try:
         if write:
-            persistence.finish()
-        elif not persistence.in_step():
+            boot_persistence.finish()
+        elif not boot_persistence.in_step():
             failures.append(
                 Failure(
-                    persistence.file,
+                    boot_persistence.file,
                     "differs from the config; start the daemon with --persistent (binfmtd run), which then updates it",
                 )
             )
     except PersistenceError as error:
-        failures.append(Failure(persistence.file, str(error)))
+        failures.append(Failure(boot_persistence.file, str(error)))
     return failures
 
 

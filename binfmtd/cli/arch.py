@@ -13,7 +13,7 @@ from binfmtd.cli.state import state_dir, state_dir_or_none
 from binfmtd.daemon.host_facts import HostFacts
 from binfmtd.daemon.state_dir import make_state_dir
 from binfmtd.errors import FormatError, UsageError
-from binfmtd.kernel.interpreters import fingerprint
+from binfmtd.kernel.interpreters import file_identity
 
 
 def parser() -> argparse.ArgumentParser:
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _first_there(paths: Sequence[str]) -> str | None:
-    return next((path for path in paths if fingerprint(path) is not None), None)
+    return next((path for path in paths if file_identity(path) is not None), None)
 
 
 def _document(architecture: Architecture, emulator: str | None, *, native: bool) -> dict[str, object]:

@@ -75,7 +75,7 @@ class Declared:
     def _emulator(self, architecture: str) -> str | None:
         """Return the path of an existing emulator for an architecture that the config leaves out, or None."""
         from binfmtd.cli.context import load_config
-        from binfmtd.kernel.interpreters import fingerprint
+        from binfmtd.kernel.interpreters import file_identity
 
         everything = load_config(self.given, architectures=("all",))
         paths = (
@@ -84,4 +84,4 @@ class Declared:
             if declared.architecture == architecture
             for path in declared.interpreters
         )
-        return next((path for path in paths if fingerprint(path) is not None), None)
+        return next((path for path in paths if file_identity(path) is not None), None)

@@ -52,7 +52,7 @@ class Visit(NamedTuple):
             return ReconcileResult(self.look())
         look_and_try(self.reconciler, self.instance)
         # A daemon that ended may have left stand-ins: one with an older emulator is replaced, and none is added.
-        return self.reconciler.make_pass(self.instance, self._writer(), allow=allow, keeps=_is_there)
+        return self.reconciler.reconcile(self.instance, self._writer(), allow=allow, keeps=_is_there)
 
     def remove(self, names: Collection[str]) -> list[str]:
         """Remove these entries, also foreign ones; return those that existed.  Beside a daemon, remove none.

@@ -131,8 +131,8 @@ def main(arguments: Sequence[str]) -> int:
     signals = Signals()  # first of all: it unblocks the signals that were sent meanwhile, and handles them
     _ask_for_short_slices()
     wanted = options.architectures(given)
-    persistence = BootPersistence(find_host(given.host_root) if given.persistent else None)
-    persistence.check_reader()
+    boot_persistence = BootPersistence(find_host(given.host_root) if given.persistent else None)
+    boot_persistence.check_reader()
 
     files = _Files(given, wanted)
     config, rejected = files.load_at_start()
@@ -153,7 +153,7 @@ def main(arguments: Sequence[str]) -> int:
     from binfmtd.report import log
 
     kept = reconciler(config, directory)
-    kept.ledger.file.deferred = kept.memory.file.deferred = True
+    kept.ledger.file.deferred = kept.foreign_entries.file.deferred = True
     if needs_native(config):
         kept.facts.native(observe(given.mount))  # found by child processes, so before the first thread starts
     emulators_remedy()  # what it reads of this system is cached, so that the loop reads no file for it
@@ -172,12 +172,21 @@ def main(arguments: Sequence[str]) -> int:
     boot = boot_id()
     pauses = PauseFile(directory, boot)
     background = Background()
-    probing = ProbeRunner(
+    probe_runner = ProbeRunner(
         ProbedFile(directory, boot), directory, given.mount, config.policy.probe, reporter.probe, background
     )
     try:
         service = Service(
-            source, options.where(given), kept, reporter, signals, persistence, lock, pauses, probing, background
+            source,
+            options.where(given),
+            kept,
+            reporter,
+            signals,
+            boot_persistence,
+            lock,
+            pauses,
+            probe_runner,
+            background,
         )
         service.run(real_time=given.real_time)
     finally:

@@ -26,8 +26,8 @@ def take_back(given: argparse.Namespace) -> int:
 
     Return 1 if a daemon runs, which would do it again (nothing is then removed), or if entries may be left.
     """
-    persistence = BootPersistence(find_host(given.host_root, to_take_back=True))
-    rules = persistence.rules()
+    boot_persistence = BootPersistence(find_host(given.host_root, to_take_back=True))
+    rules = boot_persistence.rules()
     directory = state_dir(given)
     removed: list[str] = []
     status = DONE
@@ -46,11 +46,11 @@ def take_back(given: argparse.Namespace) -> int:
         if rules:
             warn(f"entries may still be registered: {error}")
             status = FAILED
-    there = persistence.take_back()
+    there = boot_persistence.take_back()
     if given.json:
         print_json({"removed": removed, "persistent": None})
     elif there or removed:
-        for what in (f"{persistence.file} and its copies of emulators", *removed):
+        for what in (f"{boot_persistence.file} and its copies of emulators", *removed):
             print(printable(f"removed {what}"))
     else:
         print("nothing to do")

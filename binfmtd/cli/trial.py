@@ -58,11 +58,11 @@ def _vouch(look: Look, ledger: Ledger) -> bool:
                 architecture, path = handler.architecture or "", handler.registration.interpreter
                 entry = look.observed.by_name[handler.name]
                 serving = server(look.observed, architecture, without={stand_in_name(handler.name)})
-                pinned = look.desired.fingerprints.get(path)
-                if serving is not entry or pinned is None:
+                opened_file = look.desired.file_identities.get(path)
+                if serving is not entry or opened_file is None:
                     continue
                 if probe(architecture, tiny_program(CATALOG[architecture]), path).as_expected:
-                    ledger.records[handler.name] = Record(handler.registration, entry.inode, pinned)
+                    ledger.records[handler.name] = Record(handler.registration, entry.inode, opened_file)
     except ProbeError:
         pass
     return len(ledger.records) > before

@@ -69,35 +69,35 @@ def wait(wanted: list[Architecture], directory: str | None, facts: HostFacts, de
     gc.enable()
     watch, mounts = InotifyWatcher(), MountWatcher()
     waiting = Poller(mounts.descriptor)
-    attachment = InstanceWatch(Where(directory, autoload=False), watch, waiting)
+    instance_watch = InstanceWatch(Where(directory, autoload=False), watch, waiting)
     observer = Observer()
     said = None
     while True:
         try:
-            attachment.begin()
-            attachment.attach(attachment.find_only())
-            observed = _look(attachment, observer)
+            instance_watch.begin()
+            instance_watch.attach(instance_watch.find_only())
+            observed = _look(instance_watch, observer)
             missing = [each.name for each in wanted if not _runs(each, observed, facts)]
             whose = "its" if len(missing) == 1 else "their"
             problem = f"{', '.join(missing)}: no enabled entry takes {whose} programs" if missing else None
         except MountError as error:
             problem = str(error)
-        attachment.looked()
+        instance_watch.looked()
         now = time.monotonic()
         if problem is None or now >= deadline:
             return problem
         if problem != said:
             warn(f"waiting: {problem}")
             said = problem
-        waiting.until(min(deadline, attachment.look_at(_LONGEST_SLEEP)))
+        waiting.until(min(deadline, instance_watch.look_at(_LONGEST_SLEEP)))
         mounts.drain()
         watch.read()
 
 
-def _look(attachment: InstanceWatch, observer: Observer) -> ObservedState:
-    if attachment.mounted is None:
+def _look(instance_watch: InstanceWatch, observer: Observer) -> ObservedState:
+    if instance_watch.mounted is None:
         raise MountError("binfmt_misc is not mounted")
-    with Instance(attachment.mounted) as instance:
+    with Instance(instance_watch.mounted) as instance:
         return observer.look(instance)
 
 

@@ -122,7 +122,7 @@ class BootPersistence:
             lines[handler.name] = registration
             if copied:
                 copies[registration.interpreter] = handler.registration.interpreter
-                versions.append(look.desired.fingerprints.get(handler.registration.interpreter))
+                versions.append(look.desired.file_identities.get(handler.registration.interpreter))
         if (lines, versions) == self._failed and time.monotonic() < self._retry_at:
             return
         if (lines, versions) == self._wanted and (self._steps is not None or self._in_step_or_unreadable()):

@@ -84,13 +84,14 @@ class Causes:
         found = self._open.get(name)
         return None if found is None else _cause(found, _ANOTHER).full
 
-    def take_in(self, reaction: FastRepairResult, heard: PendingEvents, pending: Collection[str]) -> dict[str, Cause]:
-        """Return the cause of each drift that the hot path found or ended, and keep those of the open ones.
+    def take_in(self, reaction: FastRepairResult, events: PendingEvents, pending: Collection[str]) -> dict[str, Cause]:
+        """Return the cause of each drift that a fast repair found or ended, and keep those of the open ones.
 
-        ``heard`` are the events that it answered; the ``pending`` names had drifted before.
+        ``events`` are the events that it answered; the ``pending`` names had drifted before.
         """
         found = {
-            name: self._found(name, drift, reaction, heard) for name, drift in (reaction.ended | reaction.found).items()
+            name: self._found(name, drift, reaction, events)
+            for name, drift in (reaction.ended | reaction.found).items()
         }
         for name in reaction.found:
             before = self._open.get(name)
@@ -100,15 +101,15 @@ class Causes:
                 self._open[name] = found[name]._replace(flushed=before.flushed or found[name].flushed)
         return {name: _cause(each, _ANOTHER) for name, each in found.items()}
 
-    def learn(self, heard: PendingEvents) -> None:
+    def learn(self, events: PendingEvents) -> None:
         """Refine the findings by events that came after the drift.
 
         The kernel raises the event of a write only when the write has had its effect.
         """
         for name, found in self._open.items():
             if found.drift is Drift.MISSING and not found.by_name and not found.flushed:
-                by_name = name in heard.written
-                self._open[name] = found._replace(by_name=by_name, flushed=heard.flushed and not by_name)
+                by_name = name in events.written
+                self._open[name] = found._replace(by_name=by_name, flushed=events.flushed and not by_name)
 
     def settled(
         self, actions: Iterable[Action], replaced: Mapping[str, Entry], still_open: Collection[str]
@@ -132,11 +133,11 @@ class Causes:
         return causes
 
     @staticmethod
-    def _found(name: str, drift: Drift, reaction: FastRepairResult, heard: PendingEvents) -> _Found:
-        by_name = name in heard.written
+    def _found(name: str, drift: Drift, reaction: FastRepairResult, events: PendingEvents) -> _Found:
+        by_name = name in events.written
         entry, wanted = reaction.instead.get(name), reaction.wanted.get(name)
         detail = _difference(entry, wanted) if drift is Drift.CHANGED else ""
-        flushed = heard.flushed and not by_name and drift not in (Drift.DISABLED, Drift.SWITCHED_OFF)
+        flushed = events.flushed and not by_name and drift not in (Drift.DISABLED, Drift.SWITCHED_OFF)
         return _Found(drift, by_name, flushed, _tool(entry), detail)
 
 

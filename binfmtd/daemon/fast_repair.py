@@ -30,7 +30,7 @@ from binfmtd.model.standin import is_stand_in, stand_in_name
 
 
 class FastRepairResult:
-    """The drifts that the hot path found, by name, and what it wrote."""
+    """The drifts that a fast repair found, by name, and what it wrote."""
 
     def __init__(self) -> None:
         self.found: dict[str, Drift] = {}  # drifts that a pass has to end
@@ -51,18 +51,18 @@ class FastRepair:
         self,
         look: Look,
         failed: Collection[str],
-        may_bridge: Callable[[str], bool],
+        may_add_stand_in: Callable[[str], bool],
         may_switch: Callable[[str], bool],
         unchanged: Callable[[str], bool],
     ) -> None:
         """Prepare for the events that follow this look; ``failed`` names are left alone.
 
-        ``may_bridge`` returns True if a stand-in may be registered now.  ``may_switch`` returns True if an entry may be
-        enabled or disabled: not while the daemon backs off from it.  ``unchanged`` returns True if the file at an
-        interpreter's path is still the one that was judged.
+        ``may_add_stand_in`` returns True if a stand-in may be registered now.  ``may_switch`` returns True if an entry
+        may be enabled or disabled: not while the daemon backs off from it.  ``unchanged`` returns True if the file at
+        an interpreter's path is still the one that was judged.
         """
         served = look.plan.served_elsewhere
-        pauses = look.surroundings.pauses
+        pauses = look.context.pauses
         skipped = {*served, *failed, *(handler.name for handler in look.desired.handlers if pauses.hold(handler.name))}
         # In ascending rank, the order in which stand-ins are registered: the newest entry wins.
         self._handlers = {handler.name: handler for handler in look.desired.handlers if handler.name not in skipped}
@@ -80,7 +80,7 @@ class FastRepair:
         self._switch_paused = pauses.hold(INSTANCE)
         self._permanent = look.desired.permanent
         self._failed = frozenset(failed)
-        self._may_bridge = may_bridge
+        self._may_add_stand_in = may_add_stand_in
         self._may_switch = may_switch
         self._unchanged = unchanged
         self._stand_ins = StandIns(look.desired, look.plan.yielding_to, self._inodes)
@@ -96,62 +96,62 @@ class FastRepair:
         self._gone = {name for name in self._prepared if name not in self._inodes}  # proper entries that are missing
 
     def react(
-        self, heard: PendingEvents, listen: Callable[[], PendingEvents], instance: Instance, writer: Writer
+        self, events: PendingEvents, read_more: Callable[[], PendingEvents], instance: Instance, writer: Writer
     ) -> FastRepairResult:
         """Read the entries that were touched, and write what makes programs run again.
 
-        ``listen`` returns the events that came since; they are added to ``heard``.
+        ``read_more`` returns the events that came since; they are added to ``events``.
         Raises WriteRefusedError and MountError.
         """
         reaction = FastRepairResult()
-        if heard.names:  # one that `rush` has registered is looked up; the others count as missing
-            self._stand_ins.touched(heard.names.difference(map(stand_in_name, self._rushed)))
-        if self._flush_has_begun(heard, instance):
-            heard.everything = heard.flushed = True
+        if events.names:  # one that `rush` has registered is looked up; the others count as missing
+            self._stand_ins.touched(events.names.difference(map(stand_in_name, self._rushed)))
+        if self._flush_has_begun(events, instance):
+            events.everything = events.flushed = True
             self.rush(writer)
-        if not heard.flushed:
-            self._rush_stand_ins(heard.names, writer)
-            if heard.everything and not self._helped:
-                self.help(heard, instance, writer)
+        if not events.flushed:
+            self._rush_stand_ins(events.names, writer)
+            if events.everything and not self._helped:
+                self.help(events, instance, writer)
         try:
-            self._answer(heard, listen, instance, writer, reaction)
+            self._answer(events, read_more, instance, writer, reaction)
         finally:
             self._stand_ins.end_help(writer)
             reaction.helped, self._helped = bool(self._helped), set()
         self._gone.update(name for name, d in reaction.found.items() if d is Drift.MISSING and name in self._prepared)
         self._there.difference_update(name for name, drift in reaction.found.items() if drift is Drift.MISSING)
-        if not heard.flushed:  # a stand-in may be missing because `may_bridge` has withheld it
-            self._there -= {name for name in self._there & heard.names if instance.inode(name) is None}
+        if not events.flushed:  # a stand-in may be missing because `may_bridge` has withheld it
+            self._there -= {name for name in self._there & events.names if instance.inode(name) is None}
         self._there.update(map(stand_in_name, (*reaction.bridged, *reaction.kept)))
         return reaction
 
     def _answer(
         self,
-        heard: PendingEvents,
-        listen: Callable[[], PendingEvents],
+        events: PendingEvents,
+        read_more: Callable[[], PendingEvents],
         instance: Instance,
         writer: Writer,
         reaction: FastRepairResult,
     ) -> None:
-        without = self._look(heard, instance, writer, reaction)
-        if reaction.found and not heard.names <= heard.written:
+        without = self._look(events, instance, writer, reaction)
+        if reaction.found and not events.names <= events.written:
             # An entry is gone, and no process wrote to its file: perhaps a flush.  From Linux 6.18 on a flush raises
             # an event for each entry, and removes all of them under one lock, for which the lookup of a missing name
             # waits.  So all events of the flush are in the queue by now: read it once more.
-            more = listen()
+            more = read_more()
             again = more.everything or not more.names <= {handler.name for handler in without}
-            heard.add(more)
+            events.add(more)
             if again:
                 for before in (reaction.found, reaction.instead, reaction.wanted):
                     before.clear()
-                without = self._look(heard, instance, writer, reaction)
+                without = self._look(events, instance, writer, reaction)
         rushed, self._rushed = self._rushed, []
-        if not heard.written and self._all_gone(reaction.found, instance):
-            heard.flushed = True  # even without an event of it: none is read in a storm, or it is yet to come
+        if not events.written and self._all_gone(reaction.found, instance):
+            events.flushed = True  # even without its event, which may be unread or yet to come
         without = [handler for handler in without if self._may_open(handler.registration)]
         if without:
-            allowed = [handler for handler in without if self._may_bridge(handler.name)]
-            enabled = [each.name for each in allowed if self._enabled_again(each, heard, instance, writer)]
+            allowed = [handler for handler in without if self._may_add_stand_in(handler.name)]
+            enabled = [each.name for each in allowed if self._enabled_again(each, events, instance, writer)]
             # Another program has registered a newer entry for the same files: it wins, so the order need not be read.
             overlaid = (h.name for h in allowed if h.name in self._prepared and self._is_overlaid(h, reaction))
             certain = set(overlaid).difference(rushed)
@@ -163,8 +163,8 @@ class FastRepair:
             stood = set(reaction.bridged)
             reaction.standing = [h.name for h in without if h.name not in stood and self._stands(h, instance)]
         reaction.kept = [name for name in rushed if name not in reaction.bridged]
-        if self._permanent and (heard.names or heard.everything):
-            self._keep(heard, instance, writer, reaction)
+        if self._permanent and (events.names or events.everything):
+            self._keep(events, instance, writer, reaction)
 
     def _is_overlaid(self, handler: Handler, reaction: FastRepairResult) -> bool:
         """Return True if another program's entry has the handler's name and match, and was not met before."""
@@ -175,35 +175,35 @@ class FastRepair:
         self._overlaid_by[name] = entry.inode
         return new
 
-    def is_served(self, heard: PendingEvents) -> bool:
+    def is_served(self, events: PendingEvents) -> bool:
         """Return True if other programs have touched only proper entries, and a stand-in serves each of these."""
-        alone = heard.names <= self._prepared.keys() and not (heard.flushed or heard.overflow)
-        return alone and bool(heard.written) and all(self._stand_ins.has_met(stand_in_name(n)) for n in heard.names)
+        alone = events.names <= self._prepared.keys() and not (events.flushed or events.overflow)
+        return alone and bool(events.written) and all(self._stand_ins.has_met(stand_in_name(n)) for n in events.names)
 
-    def help(self, heard: PendingEvents, instance: Instance, writer: Writer) -> bool:
+    def help(self, events: PendingEvents, instance: Instance, writer: Writer) -> bool:
         """Register a helper above each proper entry that another program has removed, and then registered again.
 
         The helper serves until ``react`` has read the entry.  Return True if there is such an entry.
         Raises WriteRefusedError.
         """
-        missing = self._gone | (heard.written & self._prepared.keys())
+        missing = self._gone | (events.written & self._prepared.keys())
         back = {name for name in missing if instance.inode(name) not in (None, self._inodes.get(name))}
         helped = [self._handlers[name] for name in back.difference(self._rushed) if self._may_open_of(name)]
-        if helped and self._may_bridge(helped[0].name):
+        if helped and self._may_add_stand_in(helped[0].name):
             self._stand_ins.help(helped, writer)
             self._gone -= back
             self._helped |= back
         return bool(back)
 
-    def _flush_has_begun(self, heard: PendingEvents, instance: Instance) -> bool:
+    def _flush_has_begun(self, events: PendingEvents, instance: Instance) -> bool:
         """Return True if a flush has removed more entries than the events have named so far.
 
         A removal by name comes with a write to the entry's own file, a flush does not.  A flush removes the newest
         entries first, so the newest entry that no event has named is looked up.
         """
-        if heard.flushed or heard.written or heard.everything or not heard.names:
+        if events.flushed or events.written or events.everything or not events.names:
             return False
-        other = next((name for name in self._newest_first if name in self._there and name not in heard.names), None)
+        other = next((name for name in self._newest_first if name in self._there and name not in events.names), None)
         return other is not None and instance.inode(other) is None
 
     def rush(self, writer: Writer) -> None:
@@ -215,7 +215,7 @@ class FastRepair:
         prepared, rushed = self._prepared, self._rushed
         if rushed:
             prepared = {name: line for name, line in prepared.items() if name not in rushed}
-        if prepared and self._may_bridge(next(iter(prepared))):
+        if prepared and self._may_add_stand_in(next(iter(prepared))):
             self._rushed += self._stand_ins.rush(prepared, self._may_open_of, writer)
 
     def _rush_stand_ins(self, names: Collection[str], writer: Writer) -> None:
@@ -226,7 +226,7 @@ class FastRepair:
         ours = (name for name in names if is_stand_in(name) and name in self._by_file and name not in self._failed)
         touched = [name for name in (self._by_file[each].name for each in ours) if self._may_switch(name)]
         lines = {name: self._prepared[name] for name in touched if name in self._prepared}
-        if lines and self._may_bridge(touched[0]):
+        if lines and self._may_add_stand_in(touched[0]):
             self._rushed += self._stand_ins.rush(lines, self._may_open_of, writer)
 
     def _may_open_of(self, name: str) -> bool:
@@ -237,20 +237,20 @@ class FastRepair:
         entry = instance.entry(stand_in_name(handler.name))
         return entry is not None and entry.enabled and equal(entry.registration, handler.registration)
 
-    def _keep(self, heard: PendingEvents, instance: Instance, writer: Writer, reaction: FastRepairResult) -> None:
+    def _keep(self, events: PendingEvents, instance: Instance, writer: Writer, reaction: FastRepairResult) -> None:
         """Register or enable the permanent stand-ins of handlers that are in order themselves."""
         missing = []
-        for handler in self._concerned(heard):
+        for handler in self._concerned(events):
             name = stand_in_name(handler.name)
-            asked = name in heard.names or not heard.names
+            asked = name in events.names or not events.names
             if not asked or handler.name in reaction.found or handler.name not in self._permanent:
                 continue
-            touched = name in heard.written or not heard.everything
+            touched = name in events.written or not events.everything
             if name in self._failed or (not touched and instance.inode(name) is not None):
                 continue
-            if self._stands(handler, instance) or not self._may_bridge(handler.name):
+            if self._stands(handler, instance) or not self._may_add_stand_in(handler.name):
                 continue
-            if self._enabled_again(handler, heard, instance, writer):
+            if self._enabled_again(handler, events, instance, writer):
                 reaction.kept.append(handler.name)
             elif instance.inode(name) is None and self._may_open(handler.registration):
                 missing.append(handler)
@@ -258,24 +258,24 @@ class FastRepair:
             reaction.kept += self._stand_ins.bridge(missing, instance, writer)[0]
 
     def _look(
-        self, heard: PendingEvents, instance: Instance, writer: Writer, reaction: FastRepairResult
+        self, events: PendingEvents, instance: Instance, writer: Writer, reaction: FastRepairResult
     ) -> list[Handler]:
         """End the drifts that one write ends; return the handlers that need a stand-in, in ascending rank."""
-        if heard.flushed and not self._switch_paused:
+        if events.flushed and not self._switch_paused:
             if instance.switched_on():
-                if not heard.names and not self._rushed:  # before Linux 6.18 the events of a flush name no entry
+                if not events.names and not self._rushed:  # before Linux 6.18 the events of a flush name no entry
                     self.rush(writer)
-            elif self._may_bridge(INSTANCE):
+            elif self._may_add_stand_in(INSTANCE):
                 writer.control(INSTANCE, ENABLE)
                 reaction.ended[INSTANCE] = Drift.SWITCHED_OFF
             else:
                 reaction.found[INSTANCE] = Drift.SWITCHED_OFF
         without = [
-            handler for handler in self._concerned(heard) if self._lacks(handler, heard, instance, writer, reaction)
+            handler for handler in self._concerned(events) if self._lacks(handler, events, instance, writer, reaction)
         ]
-        also = self._overtaken(heard, instance, reaction)
+        also = self._overtaken(events, instance, reaction)
         if self._served:
-            also += self._deserted(heard, instance, reaction)
+            also += self._deserted(events, instance, reaction)
         if also:
             without = sorted([*without, *also], key=lambda handler: self._rank[handler.name])
         return without
@@ -299,22 +299,22 @@ class FastRepair:
         drifts = [found.get(name) for name, handler in self._handlers.items() if handler.enabled]
         return len(self._handlers) > 1 and set(drifts) == {Drift.MISSING}
 
-    def _concerned(self, heard: PendingEvents) -> Iterable[Handler]:
-        if heard.everything:
+    def _concerned(self, events: PendingEvents) -> Iterable[Handler]:
+        if events.everything:
             return self._handlers.values()
-        if len(heard.names) == 1:
-            (name,) = heard.names
+        if len(events.names) == 1:
+            (name,) = events.names
             return [self._by_file[name]] if name in self._by_file else []
-        touched = {self._by_file[name].name for name in heard.names if name in self._by_file}
+        touched = {self._by_file[name].name for name in events.names if name in self._by_file}
         return [handler for name, handler in self._handlers.items() if name in touched]
 
     def _lacks(
-        self, handler: Handler, heard: PendingEvents, instance: Instance, writer: Writer, reaction: FastRepairResult
+        self, handler: Handler, events: PendingEvents, instance: Instance, writer: Writer, reaction: FastRepairResult
     ) -> bool:
         """Return True if the handler needs a stand-in; record its drift, and end it if one write does."""
         name = handler.name
         inode = instance.inode(name)
-        if inode is not None and inode == self._inodes.get(name) and name not in heard.names:
+        if inode is not None and inode == self._inodes.get(name) and name not in events.names:
             return False
         entry = None if inode is None else instance.entry(name)
         drift = self._drift(handler, entry)
@@ -344,22 +344,22 @@ class FastRepair:
             return Drift.STALE_INTERPRETER  # registered by another process: it is not known which file F opened
         return None
 
-    def _enabled_again(self, handler: Handler, heard: PendingEvents, instance: Instance, writer: Writer) -> bool:
+    def _enabled_again(self, handler: Handler, events: PendingEvents, instance: Instance, writer: Writer) -> bool:
         """Enable the handler's stand-in if another program has disabled it; return True if so.
 
         It is not read if events may concern all entries and none names it, as after a flush: then there is none.
         """
         name = stand_in_name(handler.name)
-        entry = instance.entry(name) if name in heard.written or not heard.everything else None
+        entry = instance.entry(name) if name in events.written or not events.everything else None
         if entry is None or entry.enabled or not equal(entry.registration, handler.registration):
             return False
         writer.control(name, ENABLE)
         return True
 
-    def _overtaken(self, heard: PendingEvents, instance: Instance, reaction: FastRepairResult) -> list[Handler]:
+    def _overtaken(self, events: PendingEvents, instance: Instance, reaction: FastRepairResult) -> list[Handler]:
         """Return the handlers that belong above one which another program has just registered anew."""
         found: dict[str, Handler] = {}
-        if not heard.everything:
+        if not events.everything:
             return []  # the event of a registration names no entry
         for low, higher in self._higher.items():
             inode = instance.inode(low)
@@ -368,11 +368,11 @@ class FastRepair:
         reaction.found |= dict.fromkeys(found, Drift.OUT_OF_ORDER)
         return list(found.values())
 
-    def _deserted(self, heard: PendingEvents, instance: Instance, reaction: FastRepairResult) -> list[Handler]:
+    def _deserted(self, events: PendingEvents, instance: Instance, reaction: FastRepairResult) -> list[Handler]:
         """Return the handlers whose files a foreign entry served that is now gone or disabled."""
         found = []
         for handler, by in self._served:
-            if heard.everything or by in heard.names:
+            if events.everything or by in events.names:
                 entry = instance.entry(by)
                 if entry is None or not entry.enabled:
                     reaction.found[handler.name] = Drift.MISSING

@@ -10,7 +10,7 @@ from binfmtd.errors import FormatError
 from binfmtd.files.atomic import read_state, write_state
 from binfmtd.files.trust import Trust
 from binfmtd.kernel import host
-from binfmtd.kernel.interpreters import fingerprint, head, look_at, program_heads
+from binfmtd.kernel.interpreters import file_identity, head, look_at, program_heads
 from binfmtd.model.config import Config
 from binfmtd.model.desired import Facts, InterpreterFacts
 from binfmtd.model.entry import ObservedState
@@ -57,7 +57,7 @@ class InterpretersNow:
 
     def unchanged(self, path: str) -> bool:
         """Return True if the path is known, and its file is the same now."""
-        return path in self._known and fingerprint(path) == self._known[path].fingerprint
+        return path in self._known and file_identity(path) == self._known[path].file_identity
 
     same = unchanged
 
@@ -66,7 +66,7 @@ class InterpretersNow:
 
     def can_run(self, path: str) -> bool:
         """Return True if an executable file is at the path now."""
-        return fingerprint(path) is not None
+        return file_identity(path) is not None
 
     def head(self, path: str) -> bytes:
         """Read the first 256 bytes of the file; none if it cannot be read."""

@@ -83,7 +83,9 @@ class InotifyWatcher:
     def __init__(self) -> None:
         self.descriptor: int | None = None
         self.exhausted: str | None = None
-        self.nobodys = False  # the last reading met files that no owner watches, beside interpreters or the config
+        self.saw_unrelated = (
+            False  # the last reading met files that no owner watches, beside interpreters or the config
+        )
         self._manager: pyinotify.WatchManager | None = None
         self._instance: int | None = None
         self.unknown = 0  # events of directories that were armed, but not in use yet
@@ -203,12 +205,12 @@ class InotifyWatcher:
     def read(
         self,
         wrote: Sequence[Wrote] = (),
-        heard: PendingEvents | None = None,
+        events: PendingEvents | None = None,
         flushed: Callable[[], None] = lambda: None,
     ) -> PendingEvents:
         """Read all pending events, and leave out those that our own writes since the last call must have raised.
 
-        The events of other programs are added to ``heard``, or to a new one; return it.  ``flushed`` is called before
+        The events of other programs are added to ``events``, or to a new one; return it.  ``flushed`` is called before
         the events are examined one by one, if they look like those of a flush and no other file has changed.
         The events of our own write are in the queue when it returns, so those that are missing now will not come.
         """
@@ -216,35 +218,35 @@ class InotifyWatcher:
         begins = self._first_removals(data)
         if (begins or (_STATUS in data and len(data) > _FEW_BYTES)) and self._only_of_instance(data):
             flushed()
-        heard = PendingEvents() if heard is None else heard
-        self.nobodys = False
+        events = PendingEvents() if events is None else events
+        self.saw_unrelated = False
         own = _Own(wrote) if wrote else None
         if len(data) > _MOST_BYTES:
-            self._hear_storm(heard, data)
-            return heard
+            self._hear_storm(events, data)
+            return events
         offset, end = 0, len(data)
         while offset < end:
             descriptor, mask, _, length = _EVENT.unpack_from(data, offset)
             offset += _EVENT.size + length
             name = data[offset - length : offset].rstrip(b"\0")
             if descriptor == self._instance:
-                self._hear_instance(heard, own, mask, name)
+                self._hear_instance(events, own, mask, name)
             elif mask & pyinotify.IN_Q_OVERFLOW:
-                self._hear_anything(heard)
+                self._hear_anything(events)
             elif descriptor in self._files:
                 names = self._files[descriptor]
                 found = set(names.get(to_text(name), ())) if name else set().union(*names.values())
                 if not name.startswith(b"."):  # in directories of configs these are editors' files and our locks
                     found |= names.get(ANY_NAME, set())
-                self.nobodys |= not found and descriptor in self._others_write
-                heard.files |= found
-                heard.arrived |= bool(found - _KINDS and mask & _ARRIVALS)
+                self.saw_unrelated |= not found and descriptor in self._others_write
+                events.files |= found
+                events.arrived |= bool(found - _KINDS and mask & _ARRIVALS)
             elif not mask & pyinotify.IN_IGNORED:
                 self.unknown += 1
         # Two entries may be removed by name at the same time: both DELETEs may then come before both writes.
-        if begins and begins <= heard.names and not begins & heard.written:
-            heard.everything = heard.flushed = True
-        return heard
+        if begins and begins <= events.names and not begins & events.written:
+            events.everything = events.flushed = True
+        return events
 
     def wait(self, seconds: float) -> None:
         """Wait until an event is pending, ``seconds`` at most."""
@@ -279,42 +281,42 @@ class InotifyWatcher:
         others = {_LOST, *self._files} - {self._instance}
         return others.isdisjoint(memoryview(data).cast("i")[::4])
 
-    def _hear_anything(self, heard: PendingEvents) -> None:
-        heard.overflow = heard.everything = True
-        heard.files.update(self._names)
+    def _hear_anything(self, events: PendingEvents) -> None:
+        events.overflow = events.everything = True
+        events.files.update(self._names)
 
-    def _hear_storm(self, heard: PendingEvents, data: bytes) -> None:
+    def _hear_storm(self, events: PendingEvents, data: bytes) -> None:
         """Treat thousands of events as an overflow: to examine each would take longer than to look at everything.
 
         Watched files may have changed only in directories that have an event.  Events are a multiple of 16 bytes long
         (inotify(7)), and begin with the watch's descriptor; a part of a name may be taken for one.
         """
-        heard.overflow = heard.everything = True
+        events.overflow = events.everything = True
         descriptors = set(memoryview(data).cast("i")[::4])
         if _LOST in descriptors:
-            self._hear_anything(heard)
+            self._hear_anything(events)
         for descriptor in descriptors & self._files.keys():
-            heard.files.update(*self._files[descriptor].values())
-        heard.flushed |= b"status\0" in data
+            events.files.update(*self._files[descriptor].values())
+        events.flushed |= b"status\0" in data
         if self._instance is not None and any(_HEAD.pack(self._instance, gone) in data for gone in _ENDS):
-            heard.lost = True
+            events.lost = True
             self.forget_instance()
 
-    def _hear_instance(self, heard: PendingEvents, own: "_Own | None", mask: int, name: bytes) -> None:
+    def _hear_instance(self, events: PendingEvents, own: "_Own | None", mask: int, name: bytes) -> None:
         if mask & _GONE:
-            heard.lost = heard.everything = True
+            events.lost = events.everything = True
             self.forget_instance()
         elif own is not None and own.raised(name, mask):
             pass
         elif name == b"register":
-            heard.everything = True
+            events.everything = True
         elif name == b"status":
-            heard.everything = heard.flushed = True
+            events.everything = events.flushed = True
         else:
             entry = to_text(name)
-            heard.names.add(entry)
+            events.names.add(entry)
             if mask & ~pyinotify.IN_DELETE:
-                heard.written.add(entry)
+                events.written.add(entry)
 
     def _add(self, directory: str, mask: int) -> int:
         if self._manager is None:

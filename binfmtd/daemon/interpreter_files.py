@@ -24,7 +24,7 @@ from binfmtd.daemon.inotify import Armed, InotifyWatcher
 from binfmtd.files.chain import walk
 from binfmtd.files.trust import Trust
 from binfmtd.kernel.bounded import BoundedCalls
-from binfmtd.kernel.interpreters import fingerprint, head, look_at, watched
+from binfmtd.kernel.interpreters import file_identity, head, look_at, watched
 from binfmtd.kernel.mount import remote_devices
 from binfmtd.model.desired import InterpreterFacts
 
@@ -130,8 +130,8 @@ class InterpreterFiles:
         20 ms, return False and mark the path as out of date.
         """
         known = self._paths.get(path)
-        there = self._fingerprints.call(path, lambda: fingerprint(path), otherwise=None)
-        same = known is not None and there is not None and there == known.facts.fingerprint
+        there = self._fingerprints.call(path, lambda: file_identity(path), otherwise=None)
+        same = known is not None and there is not None and there == known.facts.file_identity
         if not same:
             self.changed([path])
         return same
@@ -143,7 +143,7 @@ class InterpreterFiles:
         """
         self._foreign.add(path)
         known = self._paths.get(path)
-        return known is None or not known.answered or known.facts.fingerprint is not None
+        return known is None or not known.answered or known.facts.file_identity is not None
 
     def head(self, path: str) -> bytes:
         """Return the first 256 bytes of an interpreter, or those of our own program if it does not answer in 50 ms.

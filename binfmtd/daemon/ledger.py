@@ -96,21 +96,22 @@ def _parse(content: Any) -> _Content:
 
 
 def _to_json(name: str, record: Record) -> dict[str, Any]:
-    pinned = record.pinned
+    opened_file = record.opened_file
     return {
         "line": to_text(encode_line(name, record.registration)),
         "inode": record.inode,
-        "pinned": pinned and [pinned.device, pinned.inode, pinned.size, pinned.mtime_ns, pinned.ctime_ns],
+        "pinned": opened_file
+        and [opened_file.device, opened_file.inode, opened_file.size, opened_file.mtime_ns, opened_file.ctime_ns],
     }
 
 
 def _from_json(name: str, content: dict[str, Any]) -> Record:
     registration = _line(name, content["line"])
-    inode, pinned = content["inode"], content["pinned"]
-    numbers = [inode, *(pinned or [])]
+    inode, opened_file = content["inode"], content["pinned"]
+    numbers = [inode, *(opened_file or [])]
     if not all(number is None or type(number) is int for number in numbers):
         raise FormatError(f"the file's record of entry {name!r} is invalid")
-    return Record(registration, inode, FileIdentity(*pinned) if pinned else None)
+    return Record(registration, inode, FileIdentity(*opened_file) if opened_file else None)
 
 
 def _line(name: str, line: str) -> Registration:

@@ -15,12 +15,12 @@ class Look(NamedTuple):
 
     observed: ObservedState
     desired: DesiredState
-    surroundings: PlanContext
+    context: PlanContext
     plan: Plan
 
     def foreign(self) -> dict[str, bool]:
         """Return the foreign entries, newest first: name -> True if it is enabled."""
-        ours = {e.name for e in self.observed.relevant if not foreign(e, self.desired, self.surroundings)}
+        ours = {e.name for e in self.observed.relevant if not foreign(e, self.desired, self.context)}
         return {entry.name: entry.enabled for entry in self.observed.entries if entry.name not in ours}
 
     def providers(self) -> list[str]:

@@ -31,7 +31,7 @@ class Pacing:
     def __init__(self, settle: float, report: Reporter) -> None:
         """Start with ``settle`` as in the config, in seconds."""
         self._settling = Settling(settle)
-        self._contention = Backoff()
+        self._backoff = Backoff()
         # Open drifts that do not count towards the backoff of their names: a flush or our own new config caused them.
         self._free: set[str] = set()
         self._budget = StandInBudget()
@@ -52,12 +52,12 @@ class Pacing:
 
     def look_later(self, now: float) -> None:
         """Plan a look at everything for when it is quiet: something may have changed."""
-        self._settling.stirred([EVERYTHING], now)
+        self._settling.record_touch([EVERYTHING], now)
         self._settling.drifted(EVERYTHING, now)
 
-    def noted(self, heard: PendingEvents, reaction: FastRepairResult, began: float, ended: float) -> None:
-        """Record the events of other programs, and what the hot path did about them from ``began`` to ``ended``."""
-        if heard.flushed:
+    def record_fast_repair(self, events: PendingEvents, reaction: FastRepairResult, began: float, ended: float) -> None:
+        """Record the events of other programs, and what the fast repair did about them from ``began`` to ``ended``."""
+        if events.flushed:
             self._free |= reaction.found.keys() - {INSTANCE}
             if reaction.bridged:
                 self._contend(INSTANCE, ended)
@@ -65,8 +65,8 @@ class Pacing:
             self._settling.drifted(name, began)
         for name, drift in reaction.ended.items():
             self._count(name, drift, ended)
-        if heard.names or heard.everything:
-            self._settling.stirred(heard.names, ended, everything=heard.everything)
+        if events.names or events.everything:
+            self._settling.record_touch(events.names, ended, everything=events.everything)
             self.look_later(ended)
 
     def passed(self, result: ReconcileResult, failed: Collection[str], *, at_once: bool, flushed: bool = False) -> None:
@@ -74,7 +74,9 @@ class Pacing:
         now = time.monotonic()
         self._settling.ended(EVERYTHING)
         # An entry that only moves along with another is as declared.
-        still_open = {a.entry: a.drift for a in result.look.plan.actions if a.entry not in failed and not a.dragged}
+        still_open = {
+            a.entry: a.drift for a in result.look.plan.actions if a.entry not in failed and not a.for_order_only
+        }
         # Names that were written, also without success, and names that were refused and have the same drift still.
         # Otherwise we would try for ever.
         written = {action.entry: action.drift for action in result.done}
@@ -82,7 +84,9 @@ class Pacing:
         restored = {action.entry for action in result.done if action.act is Act.RESTORE}
         if restored and not at_once:
             self._contend(INSTANCE, now)  # another program flushed everything
-        repairs = {action.entry for action in (*result.done, *(a for a, _ in result.failed)) if not action.dragged}
+        repairs = {
+            action.entry for action in (*result.done, *(a for a, _ in result.failed)) if not action.for_order_only
+        }
         counted = {name for name in (repairs & written.keys()) - restored if not is_stand_in(name)}
         desired = result.look.desired
         removed = {name for name in counted if written[name] is Drift.MISSING and not (at_once or name in self._free)}
@@ -118,7 +122,7 @@ class Pacing:
         repairing = self._in_order & still_open.keys()  # their repairs are still to come
         self._in_order = repairing | (declared - still_open.keys() - result.look.plan.served_elsewhere.keys())
 
-    def flushed_again(self) -> None:
+    def record_unseen_flush(self) -> None:
         """Count a flush of which no event was read: everything that a pass registered is gone again."""
         self._contend(INSTANCE, time.monotonic())
 
@@ -132,7 +136,7 @@ class Pacing:
 
     def contended(self) -> frozenset[str]:
         """Return the names that we back off from."""
-        return self._contention.contended()
+        return self._backoff.contended()
 
     def due(self, name: str) -> WritePermission:
         """Return the permission to write the proper entry of a name now."""
@@ -149,20 +153,20 @@ class Pacing:
 
     def deadline(self) -> float:
         """Return when the next name is due or a backoff may end; infinity if nothing is open."""
-        return min([self._contention.end_at(), *(self._calls_at(name) for name in self._settling.pending())])
+        return min([self._backoff.end_at(), *(self._calls_at(name) for name in self._settling.pending())])
 
     def end_contentions(self, now: float) -> bool:
         """End the backoff of names that have been quiet for long enough; return True if there were any."""
-        over = self._contention.over(now)
+        over = self._backoff.over(now)
         for name in over:
             self._report.contention_ended(name)
         return bool(over)
 
     def may_switch(self, name: str) -> bool:
         """Return True if the entry may be enabled, disabled or removed now: not while we back off from the name."""
-        return time.monotonic() >= self._contention.allowed_at(name)
+        return time.monotonic() >= self._backoff.allowed_at(name)
 
-    def may_bridge(self, name: str) -> bool:
+    def may_add_stand_in(self, name: str) -> bool:
         """Return True if a stand-in may be registered, or the instance switched on, within the budget of CPU time.
 
         Otherwise the name is kept for ``take_withheld``.
@@ -182,9 +186,9 @@ class Pacing:
         """
         disputed = drift is Drift.CHANGED and not at_once and name not in self._free
         if disputed and not self.may_switch(name):
-            self._withheld[name] = self._contention.allowed_at(name)
+            self._withheld[name] = self._backoff.allowed_at(name)
             return False
-        if not self.may_bridge(name):
+        if not self.may_add_stand_in(name):
             return False
         if disputed:
             self._disputed.add(name)
@@ -211,22 +215,22 @@ class Pacing:
         if action.act is Act.DISABLE and action.drift is Drift.UNWANTED:
             return True  # the entry stops every exec: no backoff
         if action.entry == INSTANCE:
-            return self.may_bridge(INSTANCE)
+            return self.may_add_stand_in(INSTANCE)
         return action.act in (Act.REGISTER, Act.REPLACE) or self.may_switch(action.entry)  # for these `due` decides
 
     def _allowed_at(self, name: str) -> float:
-        return max(self._settling.due_at(name), self._contention.allowed_at(name))
+        return max(self._settling.due_at(name), self._backoff.allowed_at(name))
 
     def _calls_at(self, name: str) -> float:
-        return max(self._settling.calls_at(name), self._contention.allowed_at(name))
+        return max(self._settling.calls_at(name), self._backoff.allowed_at(name))
 
     def _count(self, name: str, drift: Drift, now: float, took: float | None = None, *, free: bool = False) -> None:
         if name in self._in_order or name == INSTANCE:
             self._report.repaired(name, drift, took)
         # A pass may come in the middle of repeated flushes: what is missing then belongs to the instance's backoff.
-        if not free and not (drift is Drift.MISSING and INSTANCE in self._contention.contended()):
+        if not free and not (drift is Drift.MISSING and INSTANCE in self._backoff.contended()):
             self._contend(name, now)
 
     def _contend(self, name: str, now: float) -> None:
-        if self._contention.repaired(name, now):
+        if self._backoff.repaired(name, now):
             self._report.contention_started(name)

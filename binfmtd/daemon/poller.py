@@ -23,18 +23,18 @@ class Poller:
             self.add(descriptor)
 
     def add(self, descriptor: int) -> None:
-        """Wait for this descriptor as well, but not during a storm."""
+        """Wait for this descriptor as well, but not while the throttle is closed."""
         self._all.register(descriptor, select.EPOLLIN)
 
-    def until(self, deadline: float, listen_at: float = -math.inf) -> dict[int, int]:
+    def until(self, deadline: float, read_at: float = -math.inf) -> dict[int, int]:
         """Return the readable descriptors, with their events; none if ``deadline`` (monotonic, or infinity) has come.
 
         Before ``listen_at`` only the descriptors that the constructor was given count, and ``listen_at`` itself is a
         deadline.
         """
         now = time.monotonic()
-        storming = now < listen_at
-        epoll, deadline = (self._always, min(deadline, listen_at)) if storming else (self._all, deadline)
+        throttled = now < read_at
+        epoll, deadline = (self._always, min(deadline, read_at)) if throttled else (self._all, deadline)
         # epoll counts in milliseconds, and Python rounds up: it never returns early, so the loop does not spin.
         timeout = None if deadline == math.inf else max(0.0, deadline - now)
         self.back_at = deadline + LONGEST_WORK

@@ -1,7 +1,8 @@
 """Probes: a child process, ``binfmtd probe --write``, tries the registered entries.  No repair waits for it.
 
 * A probe is due one second after an entry was registered or repaired, also at the start, and at the intervals that the
-  config sets.  After a probe comes a rest of twenty times its CPU time: a storm of repairs causes no storm of probes.
+  config sets.  After a probe comes a rest of twenty times its CPU time.  So probes take a twentieth of a core at most,
+  however many repairs there are.
 * When the child process ends, SIGCHLD wakes the loop; when the file with its result was written, inotify does.  Its
   error messages come through a pipe, which is read when it has ended.
 """

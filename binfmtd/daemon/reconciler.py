@@ -23,7 +23,7 @@ from binfmtd.model.config import Config
 from binfmtd.model.desired import DesiredState, resolve
 from binfmtd.model.drift import Act, Action, Drift, PlanContext, Record
 from binfmtd.model.entry import Entry, ObservedState
-from binfmtd.model.guard import bricks
+from binfmtd.model.guard import breaks_exec
 from binfmtd.model.handler import Handler, Registration
 from binfmtd.model.match import takes
 from binfmtd.model.ownership import equal, foreign
@@ -47,10 +47,10 @@ def never_interrupted() -> None:
 class Reconciler:
     """The state between passes: the config, what is known of this host, and what binfmtd has registered."""
 
-    def __init__(self, config: Config, facts: HostFacts, ledger: Ledger, memory: ForeignEntryStore) -> None:
+    def __init__(self, config: Config, facts: HostFacts, ledger: Ledger, foreign_entries: ForeignEntryStore) -> None:
         self.config = config
         self.ledger = ledger
-        self.memory = memory
+        self.foreign_entries = foreign_entries
         self.pauses = Pauses()
         self.failed: dict[str, WriteRefusedError] = {}  # until something changes, or `resync`: see `refused`
         self.facts = facts
@@ -105,30 +105,30 @@ class Reconciler:
         ``interrupted`` is called about every 0.1 ms.  If another program has touched entries meanwhile, it returns
         their names, and the look begins again, three times at most.
         """
-        before = (self._observer.inodes() or self._known_inodes()) if self.memory.entries else ()
+        before = (self._observer.inodes() or self._known_inodes()) if self.foreign_entries.entries else ()
         observed, desired = self._observe(instance, touched, interrupted, _INTERRUPTIONS)
         if self._stand_ins is not None:
             self._adopt_stand_ins(observed, desired)
         others_stand_ins = self._others_stand_ins(observed, desired)
         self._agree(observed, desired)
-        surroundings = self._surroundings(observed, desired)
-        known = remember(self.memory.entries, observed, desired, surroundings, before)
+        context = self._context(observed, desired)
+        known = remember(self.foreign_entries.entries, observed, desired, context, before)
         standing = _in_force(observed)
-        self.memory.entries = {
+        self.foreign_entries.entries = {
             name: was
             for name, was in known.items()
-            if can_be_written(name, was) and not (was.lost and self._bricks(was.registration, standing))
+            if can_be_written(name, was) and not (was.lost and self._breaks_exec(was.registration, standing))
         }
-        to_restore = {name: was for name, was in self.memory.entries.items() if name not in self.failed}
-        surroundings = surroundings._replace(
+        to_restore = {name: was for name, was in self.foreign_entries.entries.items() if name not in self.failed}
+        context = context._replace(
             remembered=to_restore,
             others_stand_ins=others_stand_ins,
             pauses=self.pauses,
             refused=frozenset(self.failed),
         )
-        planned = plan(desired, observed, surroundings)
+        planned = plan(desired, observed, context)
         self._had |= {h.name for h in desired.handlers if h.yields} - planned.served_elsewhere.keys()
-        return Look(observed, desired, surroundings, planned)
+        return Look(observed, desired, context, planned)
 
     def _observe(
         self, instance: Instance, touched: set[str] | None, interrupted: Interrupted, times: int
@@ -151,7 +151,7 @@ class Reconciler:
             return self._observe(instance, touched, interrupted, times - 1)
         return relevant, self._desired
 
-    def make_pass(
+    def reconcile(
         self,
         instance: Instance,
         writer: Writer,
@@ -196,11 +196,11 @@ class Reconciler:
             )
             if not actions and not stand_ins:
                 break
-            self.memory.save()
+            self.foreign_entries.save()
             self.ledger.intend(look.desired.handlers)
             result.replaced |= {a.entry: look.observed.by_name[a.entry] for a in actions if a.act is Act.REPLACE}
             todo = look.plan._replace(actions=actions, stand_ins=stand_ins)
-            convergence = PlanExecutor(
+            executor = PlanExecutor(
                 todo,
                 look.desired,
                 instance,
@@ -211,27 +211,27 @@ class Reconciler:
                 unchanged=unchanged or self.facts.interpreters.unchanged,
             )
             try:
-                outcome = convergence.run()
+                outcome = executor.run()
             finally:  # what was registered before an error is ours, too
-                self._take_in(convergence.outcome, result)
+                self._take_in(executor.outcome, result)
             if outcome.interpreters_moved:
                 self._desired = None
-            judged = look.desired.fingerprints
+            judged = look.desired.file_identities
             look = result.look = self.look(instance, {action.entry for action in (*actions, *stand_ins)})
-            if not outcome.done and not outcome.kept and look.desired.fingerprints == judged:
+            if not outcome.done and not outcome.kept and look.desired.file_identities == judged:
                 break
         self._forget_void(look.observed)
         # A daemon may register them again at any moment, and its ledger is written later than that.
         self.ledger.save(_to_be_registered(look.plan.actions) if last else look.desired.handlers)
-        self.memory.save()
+        self.foreign_entries.save()
         return result
 
     def removed_by_name(self, names: Collection[str], instance: Instance) -> None:
         """Forget those of these entries that are gone: a program wrote to their own files, so they are not restored."""
-        remembered = [name for name in names if name in self.memory.entries]
-        self.memory.forget([name for name in remembered if instance.inode(name) is None])
+        remembered = [name for name in names if name in self.foreign_entries.entries]
+        self.foreign_entries.forget([name for name in remembered if instance.inode(name) is None])
 
-    def disable_bricking(
+    def disable_exec_breaking(
         self, instance: Instance, writer: Writer, touched: Collection[str], *, everything: bool
     ) -> list[str]:
         """Disable entries that stop every exec, without waiting for quiet; return their names.
@@ -245,10 +245,10 @@ class Reconciler:
         if not suspects or self._desired is None:
             return []
         standing = _in_force(Observer().look(instance))
-        bricking = [entry.name for entry in suspects if self._is_bricking(entry, standing, self._desired)]
-        for name in bricking:
+        exec_breaking = [entry.name for entry in suspects if self._is_exec_breaking(entry, standing, self._desired)]
+        for name in exec_breaking:
             writer.control(name, DISABLE)
-        return bricking
+        return exec_breaking
 
     def remove_owned(self, instance: Instance, writer: Writer) -> tuple[list[Action], Look]:
         """Remove every entry that is ours (`on_stop = "remove"`); return what was done, and a look at what is left.
@@ -256,7 +256,7 @@ class Reconciler:
         Raises as make_pass.
         """
         look = self.look(instance)
-        removal = removal_plan(look.desired, look.observed, look.surroundings)
+        removal = removal_plan(look.desired, look.observed, look.context)
         unchanged = self.facts.interpreters.unchanged
         outcome = PlanExecutor(removal, look.desired, instance, writer, unchanged=unchanged).run()
         for action in outcome.done:
@@ -278,7 +278,7 @@ class Reconciler:
     def _known_inodes(self) -> set[int]:
         """Return the inode numbers of the entries that an earlier daemon recorded."""
         ours = {record.inode for record in self.ledger.records.values() if record.inode is not None}
-        return ours | {was.inode for was in self.memory.entries.values()}
+        return ours | {was.inode for was in self.foreign_entries.entries.values()}
 
     def _others_stand_ins(self, observed: ObservedState, desired: DesiredState) -> frozenset[str]:
         """Return the stand-ins of another daemon: they came after our first look, for names never declared here."""
@@ -335,15 +335,15 @@ class Reconciler:
             if stand_in is None:
                 continue
             path = stand_in.registration.interpreter
-            pinned = self._desired.fingerprints.get(path) if unchanged(path) else None
+            opened_file = self._desired.file_identities.get(path) if unchanged(path) else None
             inode = instance.inode(stand_in.name)
             if inode is not None:
-                self.ledger.records[stand_in.name] = Record(stand_in.registration, inode, pinned)
+                self.ledger.records[stand_in.name] = Record(stand_in.registration, inode, opened_file)
 
     def _adopt(self, entry: Entry, handler: Handler, desired: DesiredState) -> None:
         """Record an entry as ours, assuming that F has opened the file that is at its interpreter's path."""
-        pinned = desired.fingerprints.get(handler.registration.interpreter)
-        self.ledger.records[entry.name] = Record(handler.registration, entry.inode, pinned)
+        opened_file = desired.file_identities.get(handler.registration.interpreter)
+        self.ledger.records[entry.name] = Record(handler.registration, entry.inode, opened_file)
 
     def _take_in(self, outcome: Outcome, result: ReconcileResult) -> None:
         self.ledger.records |= outcome.records
@@ -370,28 +370,28 @@ class Reconciler:
             if entry is None or record.inode not in (None, entry.inode):
                 del self.ledger.records[name]
 
-    def _surroundings(self, observed: ObservedState, desired: DesiredState) -> PlanContext:
+    def _context(self, observed: ObservedState, desired: DesiredState) -> PlanContext:
         others = PlanContext(self.ledger.records)
         standing = _in_force(observed)
         broken = set()
-        bricking = set()
+        exec_breaking = set()
         for entry in observed.relevant:
             registration = entry.registration
             if registration is None:
                 continue
-            if self._is_bricking(entry, standing, desired):
-                bricking.add(entry.name)
+            if self._is_exec_breaking(entry, standing, desired):
+                exec_breaking.add(entry.name)
             rival = entry.enabled and desired.overlapping(registration.match) and foreign(entry, desired, others)
             if rival and cannot_run(entry, self.facts.interpreters.can_run):
                 broken.add(entry.name)
-        return PlanContext(self.ledger.records, frozenset(broken), frozenset(bricking))
+        return PlanContext(self.ledger.records, frozenset(broken), frozenset(exec_breaking))
 
-    def _is_bricking(self, entry: Entry, standing: InForce, desired: DesiredState) -> bool:
+    def _is_exec_breaking(self, entry: Entry, standing: InForce, desired: DesiredState) -> bool:
         """Return True if this entry stops every exec, or would if it were enabled.
 
         A declared entry does not count: ``force`` allows it.
         """
-        if entry.registration is None or not self._bricks(entry.registration, standing):
+        if entry.registration is None or not self._breaks_exec(entry.registration, standing):
             return False
         return not any(equal(entry.registration, handler.registration) for handler in desired.handlers)
 
@@ -399,8 +399,8 @@ class Reconciler:
         said = entry.registration
         return said is not None and any(takes(said.match, head) for head in self.facts.heads)
 
-    def _bricks(self, registration: Registration, standing: InForce) -> bool:
-        return bricks(registration, standing, self.facts.header, self.facts.heads, self.facts.interpreters.head)
+    def _breaks_exec(self, registration: Registration, standing: InForce) -> bool:
+        return breaks_exec(registration, standing, self.facts.header, self.facts.heads, self.facts.interpreters.head)
 
 
 def _to_be_registered(actions: Iterable[Action]) -> list[Handler]:

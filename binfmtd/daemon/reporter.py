@@ -31,7 +31,7 @@ from binfmtd.model.config import Config
 from binfmtd.model.desired import Held, Standing
 from binfmtd.model.drift import Act, Action, Drift
 from binfmtd.model.entry import Entry
-from binfmtd.model.guard import BRICKS
+from binfmtd.model.guard import BREAKS_EXEC
 from binfmtd.model.ownership import equal
 from binfmtd.model.pause import Pauses
 from binfmtd.model.plan import INSTANCE
@@ -80,21 +80,21 @@ class Reporter:
         self._lost: set[str] = set()  # handlers whose emulator existed and is gone
         self._lacking: str | None = None  # why there is no handler at all
         self._invalid: str | None = None  # why the last valid config is in force, since the start
-        self._voice = EventLog(self.counts, history or RecentEvents())
+        self._event_log = EventLog(self.counts, history or RecentEvents())
         self.status = StatusFile(state_dir, config_path, self.counts, self.probe)
 
     def reacted(
-        self, reaction: FastRepairResult, heard: PendingEvents, seconds: float, pending: frozenset[str]
+        self, reaction: FastRepairResult, events: PendingEvents, seconds: float, pending: frozenset[str]
     ) -> None:
-        """Report what the hot path did about the events ``heard``; the names in ``pending`` had drifted before."""
-        self._causes.learn(heard)
+        """Report what the fast repair did about ``events``; the names in ``pending`` had drifted before."""
+        self._causes.learn(events)
         if not (reaction.found or reaction.ended or reaction.bridged or reaction.refused):
             return  # the usual case when other programs write
-        why = self._causes.take_in(reaction, heard, pending)
+        why = self._causes.take_in(reaction, events, pending)
         serving = {*reaction.bridged, *reaction.standing}
         for name in reaction.found:
             self._bridged[name] = self._bridged.get(name, False) or name in serving
-        found, log = reaction.found, self._voice.pass_log
+        found, log = reaction.found, self._event_log.pass_log
         fresh = [name for name in found if name not in pending]
         for (drift, served, words), names in grouped(fresh, lambda n: (found[n], n in serving, why[n].words)):
             if not served and not self._backs_off(names):  # programs fail until the repair
@@ -105,7 +105,7 @@ class Reporter:
                 log.debug("drift_found", **named(names, MOST_NAMES), **details)
         for name, drift in reaction.ended.items():
             self._tell_repair(name, why[name], drift, seconds, seconds)
-        self._voice.failed(reaction.refused.items())
+        self._event_log.failed(reaction.refused.items())
         for name in reaction.bridged:  # also if the stand-in had served before another program's entry took its files
             self._stood_in[name] = max(seconds, self._stood_in.get(name, 0.0))
         for name in reaction.standing:
@@ -120,7 +120,7 @@ class Reporter:
         self.counts.last_pass_at = time.time()
         if not result.look.plan.actions:
             self.counts.last_success_at = self.counts.last_pass_at
-        log, pass_id = self._voice.pass_log, self._voice.pass_id
+        log, pass_id = self._event_log.pass_log, self._event_log.pass_id
         self.status.look = result.look
         self._bridged.clear()
         told = [action for action in result.done if not is_stand_in(action.entry)]
@@ -134,11 +134,11 @@ class Reporter:
                 took = self._repaired[action.entry]
                 took = seconds if took is None else took
                 self._tell_repair(action.entry, cause, action.drift, self._stood_in.get(action.entry, took), took)
-            elif not (action.dragged or (trigger.sums_up and action.act in (Act.REGISTER, Act.REPLACE))):
+            elif not (action.for_order_only or (trigger.sums_up and action.act in (Act.REGISTER, Act.REPLACE))):
                 self._tell_action(trigger, action)
         self._repaired.clear()
         for action in result.done:
-            self._voice.went_well(action.entry)
+            self._event_log.went_well(action.entry)
             self.probe.registered(action.entry)
         self._stood_in = {name: served for name, served in self._stood_in.items() if name in still_open}
         failures = []
@@ -150,7 +150,7 @@ class Reporter:
             not_restored = action.act is Act.RESTORE and entry is None
             if (not_restored or action.entry in still_open) and not _was_faster(entry, action, error):
                 failures.append((action.entry, error))
-        news = self._voice.failed(failures)
+        news = self._event_log.failed(failures)
         self._lost_emulators([held for held in result.look.desired.held if held.standing is Standing.LOST])
         if refused := self._news(result.look, Standing.REFUSED):
             log.warning("handler_refused", **refused)
@@ -181,7 +181,7 @@ class Reporter:
     def _news(self, look: Look, standing: Standing) -> dict[str, Any]:
         """Return the keys of one line for the handlers of this ``standing`` that were not logged yet; empty if none."""
         held = [each for each in look.desired.held if each.standing is standing]
-        news = [each for each in held if self._voice.is_news(f"{standing} {each.name}")]
+        news = [each for each in held if self._event_log.is_news(f"{standing} {each.name}")]
         if not news:
             return {}
         first, *others = news
@@ -203,19 +203,19 @@ class Reporter:
         moment = time.monotonic()
         incident = Incident(event, level, moment)
         incident.add(names, words, detail, drift.value, moment)
-        incident.pass_id = self._voice.pass_id
-        self._voice.tell(incident)
+        incident.pass_id = self._event_log.pass_id
+        self._event_log.tell(incident)
 
     def _gather(self, level: str, event: str, name: str, reason: str, drift: Drift | None = None) -> None:
         """Log what may happen to many entries in one line; a warning is logged at once."""
         moment = time.monotonic()
-        incident = self._voice.incident(level, event, reason, moment, urgent=level == "warning")
+        incident = self._event_log.incident(level, event, reason, moment, urgent=level == "warning")
         incident.add([name], reason, "", drift, moment)
 
     def _tell_repair(self, name: str, cause: Cause, drift: Drift, served: float, took: float) -> None:
         """Log a repair; ``served``: seconds until programs ran again; ``took``: until the entry was as declared."""
         moment = time.monotonic()
-        incident = self._voice.incident("warning", REPAIRED, cause.key, moment)
+        incident = self._event_log.incident("warning", REPAIRED, cause.key, moment)
         incident.add([name], cause.words, cause.detail, drift.value, moment)
         incident.lasted(served, took)
 
@@ -229,11 +229,11 @@ class Reporter:
 
     def tell_due(self, now: float) -> bool:
         """Log the incidents that are over by ``now`` (infinity: all); return True if that changes the status."""
-        return self._voice.tell_due(now, self._contended)
+        return self._event_log.tell_due(now, self._contended)
 
     def due_at(self) -> float:
         """Return when the next incident is to be logged (monotonic, in seconds); infinity if none is."""
-        return self._voice.due_at()
+        return self._event_log.due_at()
 
     def _backs_off(self, names: Collection[str]) -> bool:
         return INSTANCE in self._contended or self._contended.keys() >= set(names)
@@ -253,30 +253,33 @@ class Reporter:
             return
         self._trouble = problem
         if problem is None:
-            self._voice.pass_log.info("trouble_over")
+            self._event_log.pass_log.info("trouble_over")
         else:
-            self._voice.pass_log.error("trouble", reason=problem)
+            self._event_log.pass_log.error("trouble", reason=problem)
 
     def bricked(self, name: str) -> None:
         """Log at once that an entry which stopped every exec was disabled."""
         self.counts.unwanted += 1
-        self._tell_at_once("error", "entry_disabled", [name], BRICKS, Drift.UNWANTED)
+        self._tell_at_once("error", "entry_disabled", [name], BREAKS_EXEC, Drift.UNWANTED)
 
-    def kept_for_reboot(self, persistence: BootPersistence) -> None:
+    def kept_for_reboot(self, boot_persistence: BootPersistence) -> None:
         """Log that the file which brings the handlers back after a reboot is up to date, or why it cannot be."""
-        problem = persistence.problem
-        for warning in (*persistence.warnings, *(f"{name}: {why}" for name, why in persistence.left_out.items())):
-            self._voice.once(warning, "persistent_warning", reason=warning)
+        problem = boot_persistence.problem
+        for warning in (
+            *boot_persistence.warnings,
+            *(f"{name}: {why}" for name, why in boot_persistence.left_out.items()),
+        ):
+            self._event_log.once(warning, "persistent_warning", reason=warning)
         if problem is None:
-            self._voice.log.info("persistent_file_in_step", file=persistence.file)
+            self._event_log.log.info("persistent_file_in_step", file=boot_persistence.file)
         elif problem != self._unpersistent:
-            self._voice.log.error("persistent_file_failed", reason=problem)
+            self._event_log.log.error("persistent_file_failed", reason=problem)
         self._unpersistent = problem
 
     def seal(self, seal: SealStatus, *, by_config: bool) -> None:
         """Log that binfmt_misc was sealed or opened, or cannot be; ``by_config``: this daemon opened it."""
         before, self._seal = self._seal, seal
-        log = self._voice.log
+        log = self._event_log.log
         reason = {"reason": seal.reason} if seal.reason else {}
         if seal.state == "sealed":
             log.info("sealed", **reason)
@@ -291,24 +294,24 @@ class Reporter:
         level, moment = "debug", time.monotonic()
         if moment - self._unsealed_at >= _UNSEALED_SECONDS:
             level, self._unsealed_at = "warning", moment
-        self._voice.log.log(LEVELS[level], "unsealed", reason=reason)
+        self._event_log.log.log(LEVELS[level], "unsealed", reason=reason)
 
     def watch_lost(self) -> None:
         """Log that the instance under the watch is gone."""
-        self._voice.pass_log.warning("watch_lost")
+        self._event_log.pass_log.warning("watch_lost")
 
     def state_dir_made_again(self) -> None:
         """Log that another program had removed the state directory, or the lock in it."""
-        self._voice.log.warning("state_dir_made_again", directory=self._state_dir)
+        self._event_log.log.warning("state_dir_made_again", directory=self._state_dir)
 
     def state_dir_lost(self, problem: str) -> None:
         """Log once why the state directory cannot be made again."""
-        self._voice.once(f"state {problem}", "state_dir_lost", reason=problem)
+        self._event_log.once(f"state {problem}", "state_dir_lost", reason=problem)
 
     def unwatched(self, directories: Collection[str]) -> None:
         """Log once each directory whose changes go unnoticed until `resync`."""
         for directory in directories:
-            self._voice.once(f"unwatched {directory}", "directory_unwatched", directory=directory)
+            self._event_log.once(f"unwatched {directory}", "directory_unwatched", directory=directory)
 
     def contention_started(self, name: str) -> None:
         """Log that another process keeps undoing the repairs of this name; INSTANCE: of all names."""
@@ -329,9 +332,9 @@ class Reporter:
             if before.until.get(name) != end:
                 moment = when(end)
                 limit = {} if moment is None else {"until": moment}
-                self._voice.pass_log.warning("pause_started", entry=name, **limit)
+                self._event_log.pass_log.warning("pause_started", entry=name, **limit)
         for name in before.until.keys() - pauses.until.keys():
-            self._voice.pass_log.info("pause_ended", entry=name)
+            self._event_log.pass_log.info("pause_ended", entry=name)
 
     def pauses_unread(self, problem: str | None) -> bool:
         """Log once why the pauses cannot be read (None: they can); return True if that has changed."""
@@ -339,24 +342,24 @@ class Reporter:
             return False
         self._unread = problem
         if problem is not None:
-            self._voice.pass_log.error("pauses_unread", reason=problem)
+            self._event_log.pass_log.error("pauses_unread", reason=problem)
         return True
 
     def ledger_lost(self, problem: str) -> None:
         """Log why the ledger of an earlier daemon cannot be used."""
-        self._voice.log.warning("ledger_lost", reason=problem)
+        self._event_log.log.warning("ledger_lost", reason=problem)
 
     def config_loaded(self, config: Config) -> None:
         """Log the warnings of a config."""
         for warning in config.warnings:
-            self._voice.log.warning("config_warning", reason=warning)
+            self._event_log.log.warning("config_warning", reason=warning)
 
     def config_reloaded(self, config: Config, began: float) -> None:
         """Log that another config is in force; its reload ``began`` at this time since the boot, in seconds."""
         self.status.config_loaded(began)
         self._invalid = None
-        self._voice.forget_said()
-        self._voice.pass_log.info("config_reloaded", generation=self.status.generation, files=list(config.sources))
+        self._event_log.forget_said()
+        self._event_log.pass_log.info("config_reloaded", generation=self.status.generation, files=list(config.sources))
         self.config_loaded(config)
 
     def last_valid_in_force(self, error: str) -> None:
@@ -372,22 +375,22 @@ class Reporter:
 
     def _rejected(self, error: str) -> None:
         self.counts.reload_failures += 1
-        self._voice.log.error("config_rejected", reason=error, generation=self.status.generation)
+        self._event_log.log.error("config_rejected", reason=error, generation=self.status.generation)
 
     def removed(self, actions: list[Action], look: Look) -> None:
         """Log the entries that `on_stop = "remove"` removed; ``look`` found what is left."""
         self.status.look = look
         self.probe.found(None)
-        self._voice.log.info("entries_removed", entries=[action.entry for action in actions])
+        self._event_log.log.info("entries_removed", entries=[action.entry for action in actions])
 
     def stopped(self) -> None:
         """Log the open incidents, and the end of the daemon."""
         self.tell_due(float("inf"))
-        self._voice.log.info("stopped", passes=self.counts.passes.total(), repairs=self.counts.repairs.total())
+        self._event_log.log.info("stopped", passes=self.counts.passes.total(), repairs=self.counts.repairs.total())
 
     def real_time(self) -> None:
         """Log that the loop has real-time priority."""
-        self._voice.log.info("real_time")
+        self._event_log.log.info("real_time")
 
     def real_time_refused(self, error: OSError) -> None:
         """Log why the loop has no real-time priority, with the remedy."""
@@ -395,7 +398,7 @@ class Reporter:
             why = "RLIMIT_RTPRIO allows it, but the kernel (CONFIG_RT_GROUP_SCHED) or a seccomp filter does not"
         else:
             why = "allow it with LimitRTPRIO=1 (systemd) or the capability SYS_NICE (a container), or omit --real-time"
-        self._voice.log.info("real_time_refused", reason=f"{error.strerror or error}: {why}")
+        self._event_log.log.info("real_time_refused", reason=f"{error.strerror or error}: {why}")
 
     def real_time_ended(self) -> None:
         """Log that the loop has lost its real-time priority, since it went too long without a wait."""
@@ -403,23 +406,23 @@ class Reporter:
             "the loop ran without a pause for longer than RLIMIT_RTTIME allows: it runs without real-time priority "
             "from now on"
         )
-        self._voice.log.warning("real_time_ended", reason=reason)
+        self._event_log.log.warning("real_time_ended", reason=reason)
 
     def restart_needed(self, reason: str) -> None:
         """Log once that a module could not be loaded.  Any thread may call it."""
-        self._voice.once(f"restart {reason}", "restart_needed", reason=reason)
+        self._event_log.once(f"restart {reason}", "restart_needed", reason=reason)
 
     def modules_loaded(self) -> None:
         """Log that all modules are loaded: from now on the files of the package may be replaced."""
-        self._voice.log.debug("modules_loaded")
+        self._event_log.log.debug("modules_loaded")
 
     def listening(self, address: str) -> None:
         """Log the address at which HTTP is served.  Any thread may call it."""
-        self._voice.log.info("listening", address=address)
+        self._event_log.log.info("listening", address=address)
 
     def metrics_failed(self, reason: str) -> None:
         """Log once why the metrics cannot be published.  Any thread may call it."""
-        self._voice.once(f"metrics {reason}", "metrics_failed", reason=reason)
+        self._event_log.once(f"metrics {reason}", "metrics_failed", reason=reason)
 
     def document(self, reconciler: Reconciler, mounted: Mounted | None, contended: Collection[str]) -> dict[str, Any]:
         """Return the status document of this moment, and make it the content of the status file."""
@@ -428,10 +431,10 @@ class Reporter:
         troubles = (self._trouble, self._invalid, self._unpersistent, self._unread)
         bridged = {name: (served, self._causes.get(name)) for name, served in self._bridged.items()}
         document = self.status.document(
-            reconciler, mounted, contended, bridged, troubles, self._voice.history(), self._seal
+            reconciler, mounted, contended, bridged, troubles, self._event_log.history(), self._seal
         )
         if document["lacking"] and not self._lacking and not self._lost:  # else `emulators_gone` was logged
-            self._voice.log.warning("emulators_missing", reason=document["lacking"])
+            self._event_log.log.warning("emulators_missing", reason=document["lacking"])
         self._lacking = document["lacking"]
         self.status.put(document)
         return document
@@ -444,7 +447,7 @@ class Reporter:
     def state_written(self) -> None:
         """Log once why the status file could not be written; a full disk is no reason to stop repairing."""
         if (error := self.status.error) is not None:
-            self._voice.once(
+            self._event_log.once(
                 f"status {error.errno}", "status_unwritten", directory=self._state_dir, reason=error.strerror
             )
 

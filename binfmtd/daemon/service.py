@@ -80,10 +80,10 @@ class Service:
         reconciler: Reconciler,
         reporter: Reporter,
         signals: Signals,
-        persistence: BootPersistence,
+        boot_persistence: BootPersistence,
         lock: Lock,
         pauses: PauseFile,
-        probing: ProbeRunner,
+        probe_runner: ProbeRunner,
         background: Background,
     ) -> None:
         """Prepare the loop; ``where`` binfmt_misc is mounted, or is to be mounted."""
@@ -91,9 +91,9 @@ class Service:
         self._reconciler = reconciler
         self._report = reporter
         self._signals = signals
-        self._persistence = persistence
+        self._boot_persistence = boot_persistence
         self._pauses = pauses
-        self._probing = probing
+        self._probe_runner = probe_runner
         self._background = background
         self._notifier = Notifier()
         self._watchdog = Watchdog(self._notifier)
@@ -105,14 +105,14 @@ class Service:
         )
         self._mounts = MountWatcher()
         self._wait = Poller(self._mounts.descriptor, self._signals.descriptor, background.descriptor)
-        self._attachment = InstanceWatch(where, self._watch, self._wait)
+        self._instance_watch = InstanceWatch(where, self._watch, self._wait)
         self._sealing = Sealing(background, reporter)
         self._pacing = Pacing(reconciler.config.policy.settle, reporter)
-        self._storm = EventThrottle()
+        self._throttle = EventThrottle()
         self._worker = Worker(
-            reconciler, self._attachment, self._sealing, self._watch, self._pacing, self._storm, reporter
+            reconciler, self._instance_watch, self._sealing, self._watch, self._pacing, self._throttle, reporter
         )
-        files = (reconciler.ledger.file, reconciler.memory.file, reporter.status)
+        files = (reconciler.ledger.file, reconciler.foreign_entries.file, reporter.status)
         self._exporter = Exporter(reporter, self._wait, background)
         self._state = StateWriter(background, lock, files, self._state_written, reporter.flush)
         self._publisher = Publisher(background, self._notifier, self._state, self._exporter, reporter.probe)
@@ -123,7 +123,7 @@ class Service:
         self._trigger: Trigger | None = None  # of the search for the mount that is being made
         self._prepared: Config | None = None  # in force as soon as the ledger contains its intents
         self._doubted: frozenset[str] = frozenset()  # interpreters that the kernel has not opened yet
-        self._verified_at = float("-inf")  # when interpreters were last looked at during a storm
+        self._verified_at = float("-inf")  # when interpreters were last looked at while no events were read
         self._arrived_at = float("-inf")  # when an interpreter was last put in its place
         self._after_look: tuple[Trigger, bool] | None = None  # arguments of the pass that waits for interpreters
         self._timers = self._make_timers()
@@ -151,20 +151,20 @@ class Service:
     def _serve(self) -> None:
         """Run the loop until a signal ends it."""
         while not self._signals.stop:
-            deadline, listen_at = self._timers.next(), self._storm.listen_at
-            if self._worker.heard:
-                deadline = min(deadline, listen_at)
+            deadline, read_at = self._timers.next(), self._throttle.read_at
+            if self._worker.events:
+                deadline = min(deadline, read_at)
             began = time.thread_time()  # before the wait, which takes no CPU time: after it a repair may be urgent
-            woken = self._wait.until(deadline, listen_at)
-            in_vain = False
+            woken = self._wait.until(deadline, read_at)
+            wasted = False
             if self._watch.descriptor in woken:
-                self._worker.listen()
-                in_vain = self._watch.nobodys
+                self._worker.read_events()
+                wasted = self._watch.saw_unrelated
             now = time.monotonic()
-            if self._worker.heard:
-                in_vain = now >= listen_at and not self._react()
-            if in_vain:
-                self._storm.looked_for_nothing(time.thread_time() - began, now)
+            if self._worker.events:
+                wasted = now >= read_at and not self._react()
+            if wasted:
+                self._throttle.charge_look(time.thread_time() - began, now)
             if self._background.descriptor in woken:
                 self._background.deliver()
             if self._signals.descriptor in woken:
@@ -180,14 +180,14 @@ class Service:
             [
                 Timer(lambda: self._watchdog.due_at, self._watchdog.ping),
                 Timer(self._pacing.restore_at, self._restore_withheld),
-                Timer(lambda: self._storm.glance_at, self._check_identities),
+                Timer(lambda: self._throttle.check_at, self._check_identities),
                 Timer(lambda: self._background.due_at, self._background.retry),
                 Timer(lambda: self._interpreters.due_at, self._interpreters.step),
                 Timer(lambda: self._state.due_at, self._state.begin_overdue),
                 Timer(lambda: self._started_by, self._end_start),
                 Timer(lambda: self._mounts.due_at, self._mount_table_changed),
                 Timer(self._pauses_due_at, self._end_pauses),
-                Timer(lambda: self._probing.due_at, self._probing.step),
+                Timer(lambda: self._probe_runner.due_at, self._probe_runner.step),
                 Timer(lambda: self._sealing.due_at, self._check_seal),
                 Timer(self._report.due_at, self._tell_due),
                 Timer(self._look_at, self._resync),
@@ -200,13 +200,13 @@ class Service:
         sys.setswitchinterval(_SWITCH_SECONDS)
         self._reconciler.pauses = self._pauses.read()
         self._report.pauses_unread(self._pauses.problem)
-        self._probing.begin()
-        self._attachment.begin()
+        self._probe_runner.begin()
+        self._instance_watch.begin()
         self._use_state_files(self._arm_state_files())
         self._config_watch.arm(wanted=self._reconciler.config.policy.reload_on_change)
         self._keep_interpreters()
         self._interpreters.look()
-        found = self._attachment.find()
+        found = self._instance_watch.find()
         self._interpreters.wait(_FIRST_LOOK)
         if self._attach(found) is not None:
             self._worker.look()  # foreign entries name more interpreters
@@ -217,8 +217,8 @@ class Service:
             self._state.sync()
             self._background.finish([STATE_FILES], _WRITTEN)
             self._pass(Trigger.START, at_once=True)
-            self._attachment.looked()
-        self._probing.changed = self._sealing.changed = self._tell  # not before there is a status
+            self._instance_watch.looked()
+        self._probe_runner.changed = self._sealing.changed = self._tell  # not before there is a status
         self._worker.opens.seconds = OPENING
         self._started_by = time.monotonic() + _FIRST_PUBLISHED
         self._end_start(time.monotonic())
@@ -256,26 +256,26 @@ class Service:
 
     def _react(self) -> bool:
         """Handle the events that were read; return False if they called for no write to the instance."""
-        heard, reaction = self._worker.repair()
+        events, reaction = self._worker.repair()
         now = time.monotonic()
         if reaction.found:
-            self._probing.want()
+            self._probe_runner.want()
             self._tell()
-        if "pauses" in heard.files:
+        if "pauses" in events.files:
             self._read_pauses()
-        if "probed" in heard.files:
-            self._probing.take_in()
-        if "config" in heard.files:
+        if "probed" in events.files:
+            self._probe_runner.take_in()
+        if "config" in events.files:
             self._ask_for_reload()
-        if heard.interpreters:
-            first, self._arrived_at = now - self._arrived_at >= CALM, now if heard.arrived else self._arrived_at
-            if (heard.arrived and first) or self._pacing.drifting():
+        if events.interpreters:
+            first, self._arrived_at = now - self._arrived_at >= CALM, now if events.arrived else self._arrived_at
+            if (events.arrived and first) or self._pacing.drifting():
                 self._interpreters.look()
             self._pacing.look_later(now)
-        if heard.overflow:
+        if events.overflow:
             self._worker.touched = None
-            self._make_pass(Trigger.OVERFLOW)
-        if heard.lost:
+            self._reconcile(Trigger.OVERFLOW)
+        if events.lost:
             self._report.watch_lost()
             self._look_for_mount(Trigger.WATCH_LOST)
         self._check_seal()  # another process could write only while it was open
@@ -302,11 +302,11 @@ class Service:
 
     def _serve_upgraded(self) -> None:
         """Register stand-ins for what is stale or missing, after a look at interpreters; the rest waits for quiet."""
-        if self._attachment.mounted is None or not self._worker.has_looked:
+        if self._instance_watch.mounted is None or not self._worker.has_looked:
             return
         began = time.monotonic()
         with ordinary_time():
-            result = self._worker.make_pass(Trigger.INTERPRETER)
+            result = self._worker.reconcile(Trigger.INTERPRETER)
         if result is not None:
             self._report.passed(Trigger.INTERPRETER, result, time.monotonic() - began)
             self._tell(result)
@@ -315,7 +315,7 @@ class Service:
         self._signals.drain()
         if self._signals.child:
             self._signals.child = False
-            self._probing.reap()
+            self._probe_runner.reap()
             reap_orphans()
         if self._signals.real_time_ended:
             self._signals.real_time_ended = False
@@ -328,16 +328,16 @@ class Service:
 
     def _restore_withheld(self, now: float) -> None:
         """Register the stand-ins that were withheld."""
-        if self._worker.glance(self._pacing.take_withheld()):
+        if self._worker.check_identities(self._pacing.take_withheld()):
             self._tell()
         self._pacing.look_later(now)  # a pass repairs entries that exist, but are not as declared
 
     def _check_identities(self, now: float) -> None:
         """Compare the inode numbers of the declared names, while no events are read."""
         cpu = time.thread_time()
-        if news := self._worker.glance():
+        if news := self._worker.check_identities():
             self._tell()
-        self._storm.glanced(0.0 if news else time.thread_time() - cpu, now)
+        self._throttle.checked(0.0 if news else time.thread_time() - cpu, now)
         if now - self._verified_at >= _VERIFIED and not self._interpreters.looking:
             self._verified_at = now
             self._interpreters.look(everything=True)  # events about their files are not read, either
@@ -366,7 +366,7 @@ class Service:
         if self._pacing.end_contentions(now):
             self._tell()
         if self._after_look is None and self._pacing.anything_due(now):
-            self._make_pass(Trigger.QUIET)
+            self._reconcile(Trigger.QUIET)
 
     def _end_turn(self) -> None:
         """Do what follows each wake-up."""
@@ -388,9 +388,9 @@ class Service:
     def _look_for_mount(self, trigger: Trigger) -> None:
         """Search for the instance in the background; ``trigger`` is the reason."""
         if trigger is Trigger.MOUNT:  # which may call for no look at everything, and must not delay the next one
-            self._attachment.open_watch()
+            self._instance_watch.open_watch()
         else:
-            self._attachment.begin()
+            self._instance_watch.begin()
         if self._trigger is None or trigger is not Trigger.MOUNT:
             self._trigger = trigger
         began = time.monotonic()
@@ -400,13 +400,13 @@ class Service:
             self._found_mount(mounted, trigger)
             self._mounts.looked(began)
 
-        self._background.run(_MOUNT, self._attachment.find, found)
+        self._background.run(_MOUNT, self._instance_watch.find, found)
 
     def _found_mount(self, found: Mounted | MountError, trigger: Trigger) -> None:
         """Watch the instance, and only then look at it, so that no change goes unnoticed."""
         if trigger is not Trigger.MOUNT:
             self._sealing.retry()
-        before = self._attachment.mounted
+        before = self._instance_watch.mounted
         fresh = self._attach(found)
         if fresh is None or trigger is Trigger.STOP:
             return
@@ -415,15 +415,15 @@ class Service:
             self._pacing.forget()  # the open drifts were those of another instance
         if fresh or self._watch.exhausted:
             self._worker.touched = None  # no event has named the entries that were touched
-        unchanged = not fresh and self._attachment.mounted == before
-        if trigger is Trigger.MOUNT and unchanged and not self._attachment.looks_instead:
+        unchanged = not fresh and self._instance_watch.mounted == before
+        if trigger is Trigger.MOUNT and unchanged and not self._instance_watch.looks_instead:
             self._interpreters.look(everything=True)  # one may lie on what was mounted or unmounted
             if self._reconciler.failed:  # perhaps because of a mount's noexec
                 self._reconciler.retry()
                 self._pacing.look_later(time.monotonic())
             return
         if trigger is Trigger.MOUNT:
-            self._attachment.begin()
+            self._instance_watch.begin()
         self._reconciler.retry()
         self._exporter.retry()
         self._interpreters.look(everything=True)
@@ -435,31 +435,31 @@ class Service:
             device = self._device()
             self._state.sync(lambda: self._make_first_pass(trigger, device, at_once=at_once), _WRITTEN)
         else:
-            self._make_pass(trigger, at_once=at_once)
-        self._attachment.looked()
+            self._reconcile(trigger, at_once=at_once)
+        self._instance_watch.looked()
 
     def _make_first_pass(self, trigger: Trigger, device: int | None, *, at_once: bool) -> None:
         """Make the pass that registers everything in another instance, if the daemon is still attached to that one."""
         if self._device() == device:
-            self._make_pass(trigger, at_once=at_once)
+            self._reconcile(trigger, at_once=at_once)
 
     def _device(self) -> int | None:
         """Return the device number of the instance that the daemon is attached to; None if there is none."""
-        return None if self._attachment.mounted is None else self._attachment.mounted.device
+        return None if self._instance_watch.mounted is None else self._instance_watch.mounted.device
 
     def _attach(self, found: Mounted | MountError) -> bool | None:
         """Watch the instance that was found; return True if it is another or newly watched, None if there is none."""
         try:
             seen = found if isinstance(found, MountError) else self._keep_sealed(found) or found
-            fresh = self._attachment.attach(seen)
+            fresh = self._instance_watch.attach(seen)
         except MountError as error:
             self._pacing.forget()
-            self._probing.want()
+            self._probe_runner.want()
             self._report.trouble(str(error))
             self._tell()
             return None
         if fresh:
-            self._worker.forget_own()
+            self._worker.forget_own_writes()
         return fresh
 
     def _keep_sealed(self, mounted: Mounted | None) -> Mounted | None:
@@ -481,13 +481,13 @@ class Service:
     def _look_at(self) -> float:
         if self._trigger is not None:
             return _NEVER  # a look is under way
-        return self._attachment.look_at(self._reconciler.config.policy.resync)
+        return self._instance_watch.look_at(self._reconciler.config.policy.resync)
 
     # Passes
 
-    def _make_pass(self, trigger: Trigger, *, at_once: bool = False) -> None:
+    def _reconcile(self, trigger: Trigger, *, at_once: bool = False) -> None:
         """Make a pass as soon as the interpreters that may have changed have been looked at."""
-        if self._attachment.mounted is None:
+        if self._instance_watch.mounted is None:
             self._pacing.forget()  # open drifts cannot be repaired, and would be due for ever
             return
         if self._interpreters.out_of_date:
@@ -499,27 +499,27 @@ class Service:
 
     def _pass(self, trigger: Trigger, *, at_once: bool = False, force: Force = nothing) -> None:
         """Make a pass now; ``at_once`` and ``force`` as in ``Worker.make_pass``."""
-        if self._attachment.mounted is None:
+        if self._instance_watch.mounted is None:
             return
         began, cpu = time.monotonic(), time.thread_time()
         with ordinary_time():  # what is urgent has been done
-            result = self._worker.make_pass(trigger, at_once=at_once, force=force)
+            result = self._worker.reconcile(trigger, at_once=at_once, force=force)
         self._check_seal()  # a write may have left it open
-        answer = self._worker.repair_first() if force is nothing else None  # with `force` its stand-ins would stay
+        answer = self._worker.repair_pending() if force is nothing else None  # with `force` its stand-ins would stay
         if result is not None:
             if result.done or not self._ready:
-                self._probing.want()
+                self._probe_runner.want()
             self._keep_interpreters()
             if self._interpreters.out_of_date:  # a foreign entry names one that was not looked at
                 self._pacing.look_later(time.monotonic())
             self._keep_for_reboot(result)
-            self._report.trouble(self._attachment.problem)
+            self._report.trouble(self._instance_watch.problem)
             self._report.passed(trigger, result, time.monotonic() - began)
         if answer is not None:
             self._worker.tell(answer)
         self._tell(result)
         if trigger is Trigger.QUIET and result is not None and not result.done:
-            self._storm.passed_for_nothing(time.thread_time() - cpu, time.monotonic())
+            self._throttle.charge_pass(time.thread_time() - cpu, time.monotonic())
 
     def _keep_interpreters(self) -> None:
         """Keep facts about the interpreters of the config in force, and of one that is about to be."""
@@ -527,16 +527,16 @@ class Service:
         self._interpreters.keep(path for config in configs for path in paths_of(config))
 
     def _keep_for_reboot(self, result: ReconcileResult) -> None:
-        if self._persistence.off:
+        if self._boot_persistence.off:
             return
         look, config, failed = result.look, self._reconciler.config, frozenset(self._reconciler.failed)
 
         def done(worked: bool) -> None:  # noqa: FBT001  a callback's only argument
             if worked:
-                self._report.kept_for_reboot(self._persistence)
+                self._report.kept_for_reboot(self._boot_persistence)
                 self._tell()
 
-        self._background.run(_PERSISTENT, lambda: self._persistence.bring(look, config, failed), done)
+        self._background.run(_PERSISTENT, lambda: self._boot_persistence.bring(look, config, failed), done)
 
     # Pauses
 
@@ -562,13 +562,13 @@ class Service:
             self._pass(Trigger.PAUSE, force=pauses.hold)
         self._reconciler.pauses = pauses
         self._report.paused(pauses, before)
-        self._attachment.mounted = self._keep_sealed(self._attachment.mounted)
+        self._instance_watch.mounted = self._keep_sealed(self._instance_watch.mounted)
         self._pass(Trigger.PAUSE)
         self._tell()
 
     def _arm_state_files(self) -> dict[str, Armed]:
         """Arm the watches on files that commands write in the state directory; in a thread once the daemon runs."""
-        files = {"pauses": self._pauses.watched, "probed": self._probing.watched}
+        files = {"pauses": self._pauses.watched, "probed": self._probe_runner.watched}
         return {owner: self._watch.arm_all(partial(dict, directories)) for owner, directories in files.items()}
 
     def _use_state_files(self, files: dict[str, Armed]) -> None:
@@ -584,7 +584,7 @@ class Service:
             self._report.state_dir_made_again()
             self._background.run(_STATE_WATCH, self._arm_state_files, self._use_state_files)  # it is another directory
             self._read_pauses()  # which may contain pauses already
-            self._probing.take_in()
+            self._probe_runner.take_in()
 
     # The config
 
@@ -637,13 +637,13 @@ class Service:
             return
         self._prepared = None
         self._report.config_reloaded(config, self._reload_began)
-        self._persistence.retry()
+        self._boot_persistence.retry()
         self._exporter.retry()
         self._pacing.use(config.policy.settle)
-        self._probing.use(config.policy.probe)
+        self._probe_runner.use(config.policy.probe)
         self._config_watch.arm(wanted=config.policy.reload_on_change)
         self._sealing.retry()
-        self._attachment.mounted = self._keep_sealed(self._attachment.mounted)
+        self._instance_watch.mounted = self._keep_sealed(self._instance_watch.mounted)
         self._pass(Trigger.RELOAD, at_once=True)
         self._tell_then_ready()
 
@@ -651,8 +651,8 @@ class Service:
 
     def _stop(self) -> None:
         self._notifier.send("STOPPING=1")
-        self._probing.stop()
-        if self._attachment.mounted is None:  # binfmt_misc may be mounted again
+        self._probe_runner.stop()
+        if self._instance_watch.mounted is None:  # binfmt_misc may be mounted again
             self._look_for_mount(Trigger.STOP)
             self._background.finish([_MOUNT], _STOPPING)
         self._after_look = None
@@ -665,7 +665,7 @@ class Service:
         self._report.stopped()
 
     def _document(self) -> Mapping[str, Any]:
-        return self._report.document(self._reconciler, self._attachment.mounted, self._pacing.contended())
+        return self._report.document(self._reconciler, self._instance_watch.mounted, self._pacing.contended())
 
     def _tell(self, result: ReconcileResult | None = None) -> None:
         """Publish the status; send READY=1 as well after the first pass that leaves no drift open."""

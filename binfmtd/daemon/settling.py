@@ -15,9 +15,9 @@ LONGEST = 1.0  # seconds after the drift: then the proper entry is registered ev
 
 
 class _Pending:
-    def __init__(self, since: float, stirred: float) -> None:
+    def __init__(self, since: float, record_touch: float) -> None:
         self.since = since
-        self.stirred = stirred
+        self.record_touch = record_touch
         self.again = float("-inf")
 
 
@@ -33,14 +33,14 @@ class Settling:
         """Record a drift of this name; nothing changes if one is known already."""
         self._pending.setdefault(name, _Pending(now, now))
 
-    def stirred(self, names: Iterable[str], now: float, *, everything: bool = False) -> None:
+    def record_touch(self, names: Iterable[str], now: float, *, everything: bool = False) -> None:
         """Record that another program touched these names.
 
         ``everything``: it touched ``register`` or ``status``, which concern every name.
         """
         for name in names:
             if name in self._pending:
-                self._pending[name].stirred = now
+                self._pending[name].record_touch = now
         if everything:
             self._everything_stirred = now
 
@@ -71,7 +71,7 @@ class Settling:
         found = self._pending.get(name)
         if found is None:
             return self._everything_stirred + self.settle
-        quiet = max(found.stirred, self._everything_stirred) + self.settle
+        quiet = max(found.record_touch, self._everything_stirred) + self.settle
         return min(quiet, found.since + LONGEST)
 
     def calls_at(self, name: str) -> float:

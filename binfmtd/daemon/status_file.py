@@ -88,10 +88,10 @@ class StatusFile:
         failed = {name: str(error) for name, error in reconciler.failed.items()}
         unrestored = [
             f"{name}: this foreign entry cannot be restored: {failed[name]}"
-            for name in reconciler.memory.entries
+            for name in reconciler.foreign_entries.entries
             if name in failed
         ]
-        problems = (*troubles, reconciler.ledger.problem, reconciler.memory.problem, *unrestored)
+        problems = (*troubles, reconciler.ledger.problem, reconciler.foreign_entries.problem, *unrestored)
         problem = next(filter(None, problems), None)
         what = Troubles(failed, contended, self._counts.repairs_by_entry(), problem, reconciler.pauses)
         look = self.look if mounted is not None else None  # what was observed before an unmount exists no more

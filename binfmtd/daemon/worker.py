@@ -48,9 +48,9 @@ class Answer(NamedTuple):
     """An urgent repair that has been made, and has still to be reported; ``began`` (monotonic), in seconds."""
 
     look_for: PendingEvents
-    heard: PendingEvents
+    events: PendingEvents
     reaction: FastRepairResult
-    bricking: list[str]
+    exec_breaking: list[str]
     began: float
     seconds: float
 
@@ -61,98 +61,101 @@ class Worker:
     def __init__(
         self,
         reconciler: Reconciler,
-        attachment: InstanceWatch,
+        instance_watch: InstanceWatch,
         sealing: Sealing,
         watch: InotifyWatcher,
         pacing: Pacing,
-        storm: EventThrottle,
+        throttle: EventThrottle,
         report: Reporter,
     ) -> None:
         self.opens = BoundedCalls(OPENING_AT_START)  # of interpreters, by the kernel, whose file systems may hang
-        self.heard = PendingEvents()  # events that no repair has handled yet
+        self.events = PendingEvents()  # events that no repair has handled yet
         self.touched: set[str] | None = None  # entries to read again at the next pass; None: all
         self._reconciler = reconciler
-        self._attachment = attachment
+        self._instance_watch = instance_watch
         self._sealing = sealing
         self._watch = watch
         self._pacing = pacing
-        self._storm = storm
+        self._throttle = throttle
         self._report = report
-        self._hot: FastRepair | None = None
+        self._fast_repair: FastRepair | None = None
         self._waited: FastRepair | None = None
         self._wrote: list[Wrote] = []
-        self._is_another = False  # instance than the one of which the hot path knows the entries
+        self._is_another = False  # instance than the one of which `FastRepair` has the entries
 
     @property
     def has_looked(self) -> bool:
         """True if a pass has been made."""
-        return self._hot is not None
+        return self._fast_repair is not None
 
     def look(self) -> None:
         """Look at everything without writing, before the first pass: the entries may call for facts about this host."""
-        if self._attachment.mounted is not None:
-            with suppress(MountError), Instance(self._attachment.mounted) as instance:  # the pass reports the reason
+        if self._instance_watch.mounted is not None:
+            with (
+                suppress(MountError),
+                Instance(self._instance_watch.mounted) as instance,
+            ):  # the pass reports the reason
                 self._reconciler.look(instance)
 
-    def listen(self) -> None:
+    def read_events(self) -> None:
         """Read the events that other programs raised."""
         wrote, self._wrote = self._wrote, []
-        heard = self._watch.read(wrote, flushed=self._rush)
-        if heard.files:  # first, so that no write lets F open a file that was exchanged a moment ago
-            self._reconciler.facts.interpreters.changed(heard.interpreters)
-        self.heard.add(heard)
+        events = self._watch.read(wrote, flushed=self._rush)
+        if events.files:  # first, so that no write lets F open a file that was exchanged a moment ago
+            self._reconciler.facts.interpreters.changed(events.interpreters)
+        self.events.add(events)
 
     def _rush(self) -> None:
         """Register the permanent stand-ins before the events are examined, which look like those of a flush."""
-        if self._hot is None or self._attachment.mounted is None or self._storming():
+        if self._fast_repair is None or self._instance_watch.mounted is None or self._throttled():
             return
         cpu = time.thread_time()
-        writer = Writer(self._attachment.mounted, seal=self._sealing.seal)
+        writer = Writer(self._instance_watch.mounted, seal=self._sealing.seal)
         with suppress(FileNotFoundError, WriteRefusedError):  # `react` comes next, and reports the reason
             try:
-                self._hot.rush(writer)
+                self._fast_repair.rush(writer)
             finally:
                 self._pacing.spent(time.thread_time() - cpu)
                 self._wrote += writer.take_wrote()
 
-    def forget_own(self) -> None:
+    def forget_own_writes(self) -> None:
         """Forget our writes: the watch is new, and an event that resembles them is another program's."""
         self._wrote.clear()
         self._is_another = True
 
-    def _storming(self) -> bool:
-        return time.monotonic() < self._storm.listen_at
+    def _throttled(self) -> bool:
+        return time.monotonic() < self._throttle.read_at
 
     def _unchanged(self, path: str) -> bool:
-        """Return True if an interpreter is the file that was judged, by its events and, in a storm, by a look."""
+        """Return True if an interpreter is still the judged file, by its events or, while none are read, by a look."""
         interpreters = self._reconciler.facts.interpreters
-        return interpreters.unchanged(path) and (not self._storming() or interpreters.same(path))
+        return interpreters.unchanged(path) and (not self._throttled() or interpreters.same(path))
 
     def repair(self) -> tuple[PendingEvents, FastRepairResult]:
         """Repair what the events call for, then report it; return the events and the repair.
 
         The kernel comes first: stand-ins, drifts that one write ends, and entries that stop every exec.
         """
-        heard, self.heard = self.heard, PendingEvents()
-        if self._hot is not None and self._hot is not self._waited:
-            self._await_registration(heard, self._hot)
-        answer = self._answer(heard, heard)
+        events, self.events = self.events, PendingEvents()
+        if self._fast_repair is not None and self._fast_repair is not self._waited:
+            self._await_registration(events, self._fast_repair)
+        answer = self._answer(events, events)
         self.tell(answer)
-        return heard, answer.reaction
+        return events, answer.reaction
 
-    def repair_first(self) -> Answer | None:
+    def repair_pending(self) -> Answer | None:
         """Repair what another program did to entries during a pass; all other events are left for ``repair``.
 
         The caller reports the answer (``tell``) after the pass, whose result does not contain it.
         """
-        if self._storming():
+        if self._throttled():
             return None  # else one pass would lead to the next
-        self.listen()
-        if not (self.heard.names or self.heard.everything):
+        self.read_events()
+        if not (self.events.names or self.events.everything):
             return None
-        heard, self.heard = self.heard, PendingEvents()
-        answer = self._answer(heard, heard)
-        self.heard.add(heard.beside_entries())
+        events, self.events = self.events, PendingEvents()
+        answer = self._answer(events, events)
+        self.events.add(events.beside_entries())
         return answer
 
     def _repair_in_between(self) -> set[str] | None:
@@ -160,19 +163,19 @@ class Worker:
 
         None if it has touched no entry.
         """
-        if self._is_another or self._storming() or not self._watch.pending():
+        if self._is_another or self._throttled() or not self._watch.pending():
             return None
         with urgent_time():
-            answer = self.repair_first()
+            answer = self.repair_pending()
         if answer is None:
             return None
         self.tell(answer)
-        return answer.heard.names
+        return answer.events.names
 
-    def glance(self, names: Collection[str] = ()) -> bool:
+    def check_identities(self, names: Collection[str] = ()) -> bool:
         """Look at these handlers, or at all, without any event, and repair; return True if something new was found.
 
-        For a storm, in which events are not read, and for stand-ins that were withheld.
+        For the time in which the throttle keeps events unread, and for stand-ins that were withheld.
         """
         known = self._pacing.open()
         look_for = PendingEvents({*names, *map(stand_in_name, names)}, everything=not names)
@@ -182,53 +185,53 @@ class Worker:
         self.tell(answer)
         return bool(answer.reaction.found.keys() - known or answer.reaction.bridged or answer.reaction.kept)
 
-    def _answer(self, look_for: PendingEvents, heard: PendingEvents) -> Answer:
+    def _answer(self, look_for: PendingEvents, events: PendingEvents) -> Answer:
         began = time.monotonic()
-        reaction, bricking = self._repair(look_for)
-        heard.flushed |= look_for.flushed  # only the look has found it, if there were no events
-        return Answer(look_for, heard, reaction, bricking, began, time.monotonic() - began)
+        reaction, exec_breaking = self._repair(look_for)
+        events.flushed |= look_for.flushed  # only the look has found it, if there were no events
+        return Answer(look_for, events, reaction, exec_breaking, began, time.monotonic() - began)
 
     def tell(self, answer: Answer) -> None:
         """Report an urgent repair.  The kernel has its handlers again: from here on nothing is urgent."""
-        for name in answer.bricking:
+        for name in answer.exec_breaking:
             self._report.bricked(name)
         self._report.reacted(answer.reaction, answer.look_for, answer.seconds, self._pacing.open())
-        self._pacing.noted(answer.heard, answer.reaction, answer.began, answer.began + answer.seconds)
+        self._pacing.record_fast_repair(answer.events, answer.reaction, answer.began, answer.began + answer.seconds)
         for name, refusal in answer.reaction.refused.items():
             self._reconciler.refused(name, refusal)
-            self._attachment.failed(refusal)
+            self._instance_watch.failed(refusal)
         if self.touched is not None:
-            self.touched |= answer.heard.names
+            self.touched |= answer.events.names
 
-    def _repair(self, heard: PendingEvents) -> tuple[FastRepairResult, list[str]]:
-        reaction, bricking = FastRepairResult(), list[str]()
-        if self._hot is None or self._attachment.mounted is None or not (heard.names or heard.everything):
-            return reaction, bricking
+    def _repair(self, events: PendingEvents) -> tuple[FastRepairResult, list[str]]:
+        reaction, exec_breaking = FastRepairResult(), list[str]()
+        if self._fast_repair is None or self._instance_watch.mounted is None or not (events.names or events.everything):
+            return reaction, exec_breaking
         try:
-            with Instance(self._attachment.mounted) as instance:
+            with Instance(self._instance_watch.mounted) as instance:
                 writer = Writer(instance, self.opens, self._sealing.seal)
                 cpu = time.thread_time()
                 try:
-                    reaction = self._hot.react(heard, lambda: self._more(writer), instance, writer)
+                    reaction = self._fast_repair.react(events, lambda: self._more(writer), instance, writer)
                     if reaction.bridged or reaction.kept or reaction.helped or INSTANCE in reaction.ended:
                         self._pacing.spent(time.thread_time() - cpu)
                     stood_in = [*reaction.bridged, *reaction.kept]
                     self._reconciler.stood_in(stood_in, instance, self._unchanged)
-                    self._reconciler.removed_by_name(heard.written, instance)
-                    bricking = self._reconciler.disable_bricking(
-                        instance, writer, heard.names, everything=heard.everything
+                    self._reconciler.removed_by_name(events.written, instance)
+                    exec_breaking = self._reconciler.disable_exec_breaking(
+                        instance, writer, events.names, everything=events.everything
                     )
                 finally:
                     self._wrote += writer.take_wrote()
         except MountError as error:
-            heard.lost = True
-            self._attachment.failed(error)
+            events.lost = True
+            self._instance_watch.failed(error)
         except WriteRefusedError as error:
-            self._attachment.failed(error)
-            self._report.trouble(self._attachment.problem or str(error))
-        return reaction, bricking
+            self._instance_watch.failed(error)
+            self._report.trouble(self._instance_watch.problem or str(error))
+        return reaction, exec_breaking
 
-    def _await_registration(self, heard: PendingEvents, hot: FastRepair) -> None:
+    def _await_registration(self, events: PendingEvents, hot: FastRepair) -> None:
         """Wait up to 2 ms, once between two passes, for a program that removed an entry by name to register another.
 
         The new entry is newer than the stand-in, and serves until the stand-in is above it.  When the registration
@@ -238,24 +241,24 @@ class Worker:
         A shell truncates `register` before it writes the line, and the event of that comes first.
         """
         until = time.monotonic() + _REGISTERS_AGAIN
-        while hot.is_served(heard) and not self._storming() and (left := until - time.monotonic()) > 0:
-            if heard.everything and self._help(heard, hot):
+        while hot.is_served(events) and not self._throttled() and (left := until - time.monotonic()) > 0:
+            if events.everything and self._help(events, hot):
                 return
             self._waited = hot
             self._watch.wait(left)
-            self.listen()
-            heard.add(self.heard)
-            self.heard = PendingEvents()
+            self.read_events()
+            events.add(self.events)
+            self.events = PendingEvents()
 
-    def _help(self, heard: PendingEvents, hot: FastRepair) -> bool:
+    def _help(self, events: PendingEvents, hot: FastRepair) -> bool:
         """Have a helper serve if an entry was registered again; return True if so, or if no write is possible."""
-        if self._attachment.mounted is None:
+        if self._instance_watch.mounted is None:
             return True
         cpu = time.thread_time()
-        with suppress(MountError, WriteRefusedError), Instance(self._attachment.mounted) as instance:
+        with suppress(MountError, WriteRefusedError), Instance(self._instance_watch.mounted) as instance:
             writer = Writer(instance, seal=self._sealing.seal)
             try:
-                found = hot.help(heard, instance, writer)
+                found = hot.help(events, instance, writer)
             finally:
                 self._wrote += writer.take_wrote()
             if found:
@@ -265,20 +268,20 @@ class Worker:
 
     def _more(self, writer: Writer) -> PendingEvents:
         """Return the events of other programs since the last reading; the caller has to handle them."""
-        if not self._storming():
+        if not self._throttled():
             self._wrote += writer.take_wrote()
-            self.listen()
-        more, self.heard = self.heard, PendingEvents()
+            self.read_events()
+        more, self.events = self.events, PendingEvents()
         return more
 
-    def make_pass(self, trigger: Trigger, *, at_once: bool = False, force: Force = nothing) -> ReconcileResult | None:
+    def reconcile(self, trigger: Trigger, *, at_once: bool = False, force: Force = nothing) -> ReconcileResult | None:
         """Look at everything and do what is due; return None if that was not possible: the reason has been reported.
 
         ``at_once``: names that had not drifted before need not be quiet, since no other program can be at work on
         them.  ``force`` returns True for names that are written whatever other programs do.
         Raises WriteRefusedError if this process may not write at all.
         """
-        if self._attachment.mounted is None:
+        if self._instance_watch.mounted is None:
             return None
         touched, self.touched = self.touched, set()
         open_before = set(self._pacing.open())
@@ -297,29 +300,29 @@ class Worker:
             return force(action.entry) or self._pacing.allow(action)
 
         def disturbed(name: str) -> bool:
-            if self._storming():
-                return True  # in a storm any name may be
-            hear()
-            return self.heard.everything or name in self.heard.names
+            if self._throttled():
+                return True  # while no events are read, any name may be
+            read_queue()
+            return self.events.everything or name in self.events.names
 
         def removed(name: str) -> bool:
-            hear()  # also in a storm: only an event distinguishes it from what went with a flush
-            return name in self.heard.written
+            read_queue()  # also while throttled: only an event distinguishes it from what went with a flush
+            return name in self.events.written
 
         def interrupted() -> set[str] | None:
             names = self._repair_in_between()
             open_before.update(self._pacing.open())
             return names
 
-        def hear() -> None:
+        def read_queue() -> None:
             self._wrote += writer.take_wrote()
-            self.listen()
+            self.read_events()
 
         try:
-            with Instance(self._attachment.mounted) as instance:
+            with Instance(self._instance_watch.mounted) as instance:
                 writer = Writer(instance, self.opens, self._sealing.seal)
                 try:
-                    result = self._reconciler.make_pass(
+                    result = self._reconciler.reconcile(
                         instance,
                         writer,
                         touched,
@@ -336,57 +339,57 @@ class Worker:
                     self._wrote += writer.take_wrote()
         except MountError as error:
             self.touched = None
-            self._attachment.failed(error)
+            self._instance_watch.failed(error)
             if trigger is Trigger.WATCH_LOST or not self.has_looked:
                 # Another search has not helped, or never will: wait for the mount table, or `resync`.
-                self._attachment.mounted = None
+                self._instance_watch.mounted = None
                 self._pacing.forget()
                 self._report.trouble(str(error))
             else:
-                self.heard.lost = True  # the loop reacts to it
+                self.events.lost = True  # the loop reacts to it
             return None
         except WriteRefusedError as error:
             if not self.has_looked and error.errno in (errno.EACCES, errno.EPERM):
                 raise  # no write was ever allowed, and waiting will not change that
             self.touched = None
-            self._attachment.failed(error)
-            self._report.trouble(self._attachment.problem or str(error))
+            self._instance_watch.failed(error)
+            self._report.trouble(self._instance_watch.problem or str(error))
             self._pacing.forget()
             # Entries that serve go on serving.  A seal may last, so the start does not wait for its end.
-            with suppress(MountError), Instance(self._attachment.mounted) as instance:
+            with suppress(MountError), Instance(self._instance_watch.mounted) as instance:
                 look = self._report.status.look = self._reconciler.look(instance)
-                return ReconcileResult(look) if self._attachment.mounted.sealed else None
+                return ReconcileResult(look) if self._instance_watch.mounted.sealed else None
             return None
         self._take_in(result, at_once=at_once)
         return result
 
     def _take_in(self, result: ReconcileResult, *, at_once: bool) -> None:
-        """Give the hot path and the clocks what a pass found and did."""
+        """Make the next `FastRepair`, and record what a pass found and did."""
         failed, pacing = self._reconciler.failed, self._pacing
         self._is_another = False
         for error in failed.values():
-            self._attachment.failed(error)
-        self._hot = FastRepair(
+            self._instance_watch.failed(error)
+        self._fast_repair = FastRepair(
             result.look,
             {*failed, *result.look.plan.blocked},
-            pacing.may_bridge,
+            pacing.may_add_stand_in,
             pacing.may_switch,
             self._unchanged,
         )
         still_open = {action.entry: action.drift for action in result.look.plan.actions}
         registered = any(action.act in (Act.REGISTER, Act.REPLACE) for action in result.done)
         # A flush while events were not read: what this pass has registered is gone again, as is all else.
-        unheard = registered and self._storming() and self._hot.nothing_left(still_open)
-        pacing.passed(result, failed, at_once=at_once, flushed=self.heard.flushed or unheard)
-        if unheard:
-            pacing.flushed_again()
+        unseen = registered and self._throttled() and self._fast_repair.nothing_left(still_open)
+        pacing.passed(result, failed, at_once=at_once, flushed=self.events.flushed or unseen)
+        if unseen:
+            pacing.record_unseen_flush()
 
     def remove_owned(self) -> None:
         """Remove all entries that are ours (`on_stop = "remove"`); report the result."""
-        if self._attachment.mounted is None:
+        if self._instance_watch.mounted is None:
             return
         try:
-            with Instance(self._attachment.mounted) as instance:
+            with Instance(self._instance_watch.mounted) as instance:
                 writer = Writer(instance, seal=self._sealing.seal)
                 self._report.removed(*self._reconciler.remove_owned(instance, writer))
         except BinfmtdError as error:

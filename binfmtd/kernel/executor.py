@@ -88,28 +88,30 @@ class PlanExecutor:
         self._keep_stand_ins()
         settling = []
         waiting = []
-        for company in companies(self._planned(Act.REGISTER, Act.REPLACE), self._desired):
+        for group in companies(self._planned(Act.REGISTER, Act.REPLACE), self._desired):
             # A dragged entry is written only to stay above another one, so the permission of that one decides.
             due = {
-                action.entry: WritePermission.IF_UNTOUCHED if action.dragged else self._due(action.entry)
-                for action in company
+                action.entry: WritePermission.IF_UNTOUCHED if action.for_order_only else self._due(action.entry)
+                for action in group
             }
             forced = WritePermission.NOW in due.values()
             spared = {WritePermission.BACKOFF, WritePermission.WAIT} if forced else {WritePermission.BACKOFF}
-            held = [action for action in company if due[action.entry] in spared]
-            rest = [action for action in company if due[action.entry] not in spared]
+            held = [action for action in group if due[action.entry] in spared]
+            rest = [action for action in group if due[action.entry] not in spared]
             if not forced and WritePermission.WAIT in due.values():
                 waiting.extend(rest)
-            elif any(not action.dragged for action in rest):
-                settling.append((company, held, forced))
+            elif any(not action.for_order_only for action in rest):
+                settling.append((group, held, forced))
         self._renew_stand_ins(waiting)
-        self._bridge([action for action in waiting if not action.dragged and not self._moved(action)], renew=True)
+        self._bridge(
+            [action for action in waiting if not action.for_order_only and not self._moved(action)], renew=True
+        )
         self.outcome.left.extend(waiting)
         for action in self._planned(Act.RESTORE):
             if self._is_due(action) and not self._removed(action.entry):
                 self._restore(action)
-        for company, held, forced in settling:
-            self._settle(company, held, forced=forced)
+        for group, held, forced in settling:
+            self._settle(group, held, forced=forced)
         for action in self._planned(Act.REMOVE):
             if self._is_due(action):
                 self._control(action, REMOVE)
@@ -146,14 +148,14 @@ class PlanExecutor:
         self.outcome.done.append(action)
 
     def _bridge(
-        self, actions: Iterable[Action], company: Iterable[Action] = (), *, renew: bool = False
+        self, actions: Iterable[Action], group: Iterable[Action] = (), *, renew: bool = False
     ) -> dict[str, WriteRefusedError]:
         """Register stand-ins, and return the refusals by name.
 
         With ``renew``, stand-ins that lie below a newer entry are also put on top again.
         """
         handlers = [action.handler for action in actions if action.handler is not None]
-        names = [action.entry for action in company]
+        names = [action.entry for action in group]
         if renew:
             self.outcome.bridged.extend(self._stand_ins.renew(handlers, self._instance, self._writer)[0])
         bridged, refused = self._stand_ins.bridge(handlers, self._instance, self._writer, names)
@@ -166,22 +168,22 @@ class PlanExecutor:
         A ``held`` member gets no proper entry.  If it has an entry or a stand-in now, its stand-in is registered again
         with the group, so that it stays above the members of lower rank.
         """
-        company = [action for action in members if action not in held]
+        group = [action for action in members if action not in held]
         if any(self._moved(action) for action in members):
-            self.outcome.left.extend(company)
+            self.outcome.left.extend(group)
             return
-        replaced = [action for action in company if action.act is Act.REPLACE]
+        replaced = [action for action in group if action.act is Act.REPLACE]
         self._renew_stand_ins(replaced)
         bridged_before = len(self.outcome.bridged)
         refused = self._bridge(replaced, replaced)
         if refused:
-            self._give_up(company, refused, self.outcome.bridged[bridged_before:])
+            self._give_up(group, refused, self.outcome.bridged[bridged_before:])
             return
-        if not forced and any(self._disturbed(action.entry) for action in company):
-            self._bridge(company)
-            self.outcome.left.extend(company)
+        if not forced and any(self._disturbed(action.entry) for action in group):
+            self._bridge(group)
+            self.outcome.left.extend(group)
             return
-        lines = {action.entry: encode_line(action.entry, _handler(action).registration) for action in company}
+        lines = {action.entry: encode_line(action.entry, _handler(action).registration) for action in group}
         for action in replaced:
             self._writer.control(action.entry, REMOVE)
         for action in held:
@@ -219,7 +221,7 @@ class PlanExecutor:
         """Return True if a stand-in serves for a refused entry; False for EEXIST: another program was faster."""
         return error.errno != errno.EEXIST and self._instance.inode(stand_in_name(action.entry)) is not None
 
-    def _give_up(self, company: list[Action], refused: dict[str, WriteRefusedError], bridged: list[str]) -> None:
+    def _give_up(self, group: list[Action], refused: dict[str, WriteRefusedError], bridged: list[str]) -> None:
         """Replace no member of the group, since one was refused its stand-in; remove the stand-ins just registered.
 
         Otherwise members of lower rank would come to lie above that one.
@@ -227,7 +229,7 @@ class PlanExecutor:
         for name in bridged:
             self._writer.control(stand_in_name(name), REMOVE)
             self.outcome.bridged.remove(name)
-        for action in company:
+        for action in group:
             if error := refused.get(action.entry):
                 self.outcome.failed.append((action, error))
             else:
@@ -269,13 +271,13 @@ class PlanExecutor:
         It names the file that F opened only if the judged file is still at the path.
         """
         path = handler.registration.interpreter
-        pinned = None
+        opened_file = None
         if Flags.F in handler.registration.flags:
             if self._unchanged(path):
-                pinned = self._desired.fingerprints.get(path)
+                opened_file = self._desired.file_identities.get(path)
             else:
                 self.outcome.interpreters_moved = True
-        return Record(handler.registration, self._instance.inode(handler.name), pinned)
+        return Record(handler.registration, self._instance.inode(handler.name), opened_file)
 
 
 def _handler(action: Action) -> Handler:

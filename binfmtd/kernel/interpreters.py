@@ -19,7 +19,7 @@ HEAD_BYTES = 256
 _HEADERS_BYTES = 4096  # linkers put the program headers and PT_INTERP's text right behind the ELF header
 
 
-def fingerprint(path: str) -> FileIdentity | None:
+def file_identity(path: str) -> FileIdentity | None:
     """Return the identity of the file at the path, links followed; None unless it is an executable file.
 
     Takes about 3 us, or as long as the file system takes to answer.
@@ -43,7 +43,7 @@ def look_at(paths: Iterable[str], trust: Trust) -> dict[str, InterpreterFacts]:
     for path in paths:
         way = walk(path, seen)
         if way.magic is not None:
-            facts[path] = InterpreterFacts(fingerprint(path), _magic(way.magic))
+            facts[path] = InterpreterFacts(file_identity(path), _magic(way.magic))
             continue
         found = _of_executable(way.stat)
         if found is None:
@@ -110,7 +110,7 @@ def leans_on(path: str) -> str | None:
 
 def is_executable(path: str) -> bool:
     """Return True if an executable file is at the path now."""
-    return fingerprint(path) is not None
+    return file_identity(path) is not None
 
 
 def cannot_run(entry: Entry, there: Callable[[str], bool] = is_executable) -> bool:

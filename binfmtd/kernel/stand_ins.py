@@ -119,7 +119,7 @@ class StandIns:
         return self._lines[name]
 
     def bridge(
-        self, handlers: Iterable[Handler], instance: Instance, writer: Writer, company: Collection[str] = ()
+        self, handlers: Iterable[Handler], instance: Instance, writer: Writer, group: Collection[str] = ()
     ) -> tuple[list[str], dict[str, WriteRefusedError]]:
         """Register the stand-ins that are allowed and missing, for handlers in ascending rank.
 
@@ -129,7 +129,7 @@ class StandIns:
 
         Returns the names that got a stand-in, and the refusals.  Raises WriteRefusedError if nothing can be written.
         """
-        bridged_too = {name for name in company if instance.inode(stand_in_name(name)) is None}
+        bridged_too = {name for name in group if instance.inode(stand_in_name(name)) is None}
 
         def present(name: str) -> bool:
             if name in bridged_too:

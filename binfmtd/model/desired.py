@@ -44,7 +44,7 @@ class FileIdentity(NamedTuple):
 class InterpreterFacts(NamedTuple):
     """The facts about the file at one interpreter's path."""
 
-    fingerprint: FileIdentity | None = None  # None: no executable file exists there
+    file_identity: FileIdentity | None = None  # None: no executable file exists there
     untrusted: str | None = None  # which other user could change it, with the path at fault and a remedy
     problem: str | None = None  # why the file at the path cannot be determined
     remote: bool = False  # on a file system that may not respond (network, FUSE): opening it may block
@@ -88,7 +88,7 @@ class _Desired(NamedTuple):
     handlers: tuple[Handler, ...] = ()
     held: tuple[Held, ...] = ()
     policy: Policy = Policy()
-    fingerprints: Mapping[str, FileIdentity] = MappingProxyType({})
+    file_identities: Mapping[str, FileIdentity] = MappingProxyType({})
     remote: frozenset[str] = frozenset()  # interpreters on a file system that may not respond
 
 
@@ -183,7 +183,7 @@ class DesiredState(_Desired):
     @cached_property
     def wanted(self) -> dict[str, tuple[Handler, FileIdentity | None]]:
         """A map from a name to the handler and the identity of its interpreter's file."""
-        return {h.name: (h, self.fingerprints.get(h.registration.interpreter)) for h in self.handlers}
+        return {h.name: (h, self.file_identities.get(h.registration.interpreter)) for h in self.handlers}
 
     def overlapping(self, match: Match) -> tuple[Handler, ...]:
         """Return the enabled handlers that share a file with ``match`` and are of its kind (magic or extension)."""
@@ -220,13 +220,13 @@ def resolve(config: Config, facts: Facts, had: Collection[str] = ()) -> DesiredS
         else:
             handlers.append(found)
     chosen = {handler.registration.interpreter for handler in handlers}
-    fingerprints = {
-        path: known.fingerprint
+    file_identities = {
+        path: known.file_identity
         for path, known in facts.interpreters.items()
-        if known.fingerprint is not None and path in chosen
+        if known.file_identity is not None and path in chosen
     }
     remote = frozenset(path for path in chosen if facts.interpreters.get(path, InterpreterFacts()).remote)
-    return DesiredState(tuple(handlers), tuple(held), config.policy, fingerprints, remote)
+    return DesiredState(tuple(handlers), tuple(held), config.policy, file_identities, remote)
 
 
 def _choose(declared: Declaration, facts: Facts, had: Collection[str]) -> Handler | Held:
@@ -254,7 +254,7 @@ def _choose(declared: Declaration, facts: Facts, had: Collection[str]) -> Handle
         )
     for path in declared.interpreters:
         known = facts.interpreters.get(path, InterpreterFacts())
-        if known.fingerprint is None:
+        if known.file_identity is None:
             continue
         if known.untrusted is not None and declared.enabled:
             return hold(Standing.REFUSED, known.untrusted)

@@ -37,7 +37,7 @@ class Act(StrEnum):
 class Action(NamedTuple):
     """One step of a plan, with the drift that it ends.  ``handler`` is set for register, replace and restore.
 
-    ``dragged``: the entry itself is in order; it moves only to stay above an entry that is registered again.
+    ``for_order_only``: the entry itself is in order; it moves only to stay above an entry that is registered again.
     """
 
     act: Act
@@ -45,7 +45,7 @@ class Action(NamedTuple):
     drift: Drift
     reason: str
     handler: Handler | None = None
-    dragged: bool = False
+    for_order_only: bool = False
 
 
 def additive(action: Action) -> bool:
@@ -56,13 +56,13 @@ def additive(action: Action) -> bool:
 class Record(NamedTuple):
     """The ledger's record of one entry that binfmtd registered.
 
-    ``inode`` is None from the recorded intent until the registration is recorded.  ``pinned`` is the file that F
+    ``inode`` is None from the recorded intent until the registration is recorded.  ``opened_file`` is the file that F
     opened.  It is None if that file is not certain, and the entry then counts as stale.
     """
 
     registration: Registration
     inode: int | None = None
-    pinned: FileIdentity | None = None
+    opened_file: FileIdentity | None = None
 
 
 class Remembered(NamedTuple):
@@ -83,7 +83,7 @@ class PlanContext(NamedTuple):
 
     records: Mapping[str, Record] = MappingProxyType({})
     broken: frozenset[str] = frozenset()  # foreign entries whose interpreter cannot be executed
-    bricking: frozenset[str] = frozenset()  # entries, not as declared, that break every exec, or would if enabled
+    exec_breaking: frozenset[str] = frozenset()  # entries, not as declared, that break every exec, or would if enabled
     remembered: Mapping[str, Remembered] = MappingProxyType({})  # foreign entries to restore, oldest first
     others_stand_ins: frozenset[str] = frozenset()  # stand-ins of another daemon on this instance
     pauses: Pauses = Pauses()  # entries that are left as they are

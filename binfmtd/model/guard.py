@@ -18,7 +18,9 @@ from binfmtd.model.shebang import parse_shebang
 _OSABI = (0, 3)
 _E_TYPE = (2, 3)
 _IDENTIFYING = (1 << 8 * 20) - 1  # the first 20 bytes identify the kind of a file: up to e_machine
-BRICKS = "it takes this host's own programs, and no interpreter can run for them: every exec fails (ELOOP or ENOEXEC)"
+BREAKS_EXEC = (
+    "it takes this host's own programs, and no interpreter can run for them: every exec fails (ELOOP or ENOEXEC)"
+)
 _EXEC_STEPS = 6  # fs/exec.c, exec_binprm: a program and five interpreters, then ELOOP
 
 
@@ -92,7 +94,7 @@ def takes_native(match: Match, native: NativeHeader, heads: Sequence[bytes] = ()
     return "scripts" if any(takes(match, script) for script in _SCRIPTS) else None
 
 
-def bricks(
+def breaks_exec(
     registration: Registration,
     standing: Callable[[], Sequence[Registration]],
     native: NativeHeader,

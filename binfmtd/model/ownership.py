@@ -34,7 +34,7 @@ def registered_by_us(entry: Entry, record: Record | None) -> bool:
     return record.inode == entry.inode
 
 
-def foreign(entry: Entry, desired: DesiredState, surroundings: PlanContext) -> bool:
+def foreign(entry: Entry, desired: DesiredState, context: PlanContext) -> bool:
     """Return True if the entry is foreign.
 
     The name of a handler from "all" without an interpreter (ABSENT, LOST) does not make an entry binfmtd's own, since
@@ -45,7 +45,7 @@ def foreign(entry: Entry, desired: DesiredState, surroundings: PlanContext) -> b
     held = desired.held_by_name.get(entry.name)
     if held is not None and held.standing not in (Standing.ABSENT, Standing.LOST):
         return False
-    return not registered_by_us(entry, surroundings.records.get(entry.name))
+    return not registered_by_us(entry, context.records.get(entry.name))
 
 
 def spared(entry: Entry, desired: DesiredState) -> bool:
@@ -56,28 +56,28 @@ def spared(entry: Entry, desired: DesiredState) -> bool:
     )
 
 
-def rivals(desired: DesiredState, observed: ObservedState, surroundings: PlanContext) -> dict[str, list[Entry]]:
+def rivals(desired: DesiredState, observed: ObservedState, context: PlanContext) -> dict[str, list[Entry]]:
     """Return, by handler name, the enabled foreign entries that take some of the handler's files, newest first.
 
     An entry that the plan removes or disables is left out.
     """
     found: dict[str, list[Entry]] = {}
     for entry in observed.relevant:
-        if not entry.enabled or entry.registration is None or not foreign(entry, desired, surroundings):
+        if not entry.enabled or entry.registration is None or not foreign(entry, desired, context):
             continue
-        if entry.name in surroundings.bricking or not spared(entry, desired):
+        if entry.name in context.exec_breaking or not spared(entry, desired):
             continue
         for handler in desired.overlapping(entry.registration.match):
             found.setdefault(handler.name, []).append(entry)
     return found
 
 
-def provider(handler: Handler, candidates: list[Entry], surroundings: PlanContext) -> Entry | None:
+def provider(handler: Handler, candidates: list[Entry], context: PlanContext) -> Entry | None:
     """Return the foreign entry that serves the handler's files in its place, or None.
 
     It is the first of ``candidates`` that takes the handler's plainest file, if its interpreter can be executed.
     """
     for entry in candidates:
         if entry.registration is not None and takes_plain(entry.registration.match, handler.registration.match):
-            return None if entry.name in surroundings.broken else entry
+            return None if entry.name in context.broken else entry
     return None

@@ -23,33 +23,33 @@ from binfmtd.model.desired import DesiredState, Held, Standing
 from binfmtd.model.difference import difference
 from binfmtd.model.drift import Act, Action, Drift, Plan, PlanContext
 from binfmtd.model.entry import Entry, ObservedState
-from binfmtd.model.guard import BRICKS
+from binfmtd.model.guard import BREAKS_EXEC
 from binfmtd.model.handler import Flags, Handler
 from binfmtd.model.ownership import equal, foreign, provider, registered_by_us, rivals, spared
-from binfmtd.model.precedence import out_of_order, overlaps, turned_round
+from binfmtd.model.precedence import inversions, out_of_order, overlaps
 from binfmtd.model.restore import misplaced, restorable
 from binfmtd.model.standin import is_stand_in, stand_in_name
 
 INSTANCE = "status"  # the file that switches the whole instance on and off
 
 
-def plan(desired: DesiredState, observed: ObservedState, surroundings: PlanContext) -> Plan:
+def plan(desired: DesiredState, observed: ObservedState, context: PlanContext) -> Plan:
     """Return the plan that turns the observed state into the desired state."""
     reporting = desired.policy.shadowed is Shadowed.REPORT
-    foreign_rivals = rivals(desired, observed, surroundings)
+    foreign_rivals = rivals(desired, observed, context)
     above = _above(foreign_rivals, observed)
     shadowed = {name: entries[0].name for name, entries in above.items()}
     outranked = {
         name: entry.name
         for name, entries in above.items()
         for entry in reversed(entries)
-        if not reporting or misplaced(entry, surroundings)
+        if not reporting or misplaced(entry, context)
     }
-    coming_back = _coming_back(surroundings)
+    coming_back = _coming_back(context)
     served: dict[str, str] = {}
     switches = [
-        Action(Act.DISABLE, name, Drift.UNWANTED, BRICKS)
-        for name in sorted(surroundings.bricking)
+        Action(Act.DISABLE, name, Drift.UNWANTED, BREAKS_EXEC)
+        for name in sorted(context.exec_breaking)
         if name in observed.by_name and observed.by_name[name].enabled
     ]
     if not observed.switched_on:
@@ -61,53 +61,52 @@ def plan(desired: DesiredState, observed: ObservedState, surroundings: PlanConte
             if not handler.enabled:
                 continue
             candidates = [*foreign_rivals.get(handler.name, []), *coming_back]
-            elsewhere = provider(handler, candidates, surroundings)
+            elsewhere = provider(handler, candidates, context)
             if handler.yields and elsewhere is not None:
                 served[handler.name] = elsewhere.name
             else:
                 reason = "the entry is missing"
                 writes[handler.name] = Action(Act.REGISTER, handler.name, Drift.MISSING, reason, handler)
-        elif action := _present(handler, entry, desired, surroundings):
+        elif action := _present(handler, entry, desired, context):
             if action.handler is None:
                 switches.append(action)
             else:
                 writes[handler.name] = action
-    blocked = _put_in_order(desired, observed, writes, outranked, surroundings)
+    blocked = _put_in_order(desired, observed, writes, outranked, context)
     permanent = {
         name: stand_in
         for name, stand_in in desired.permanent.items()
-        if name not in served and not surroundings.pauses.hold(name)
+        if name not in served and not context.pauses.hold(name)
     }
-    removals = _removals(desired, observed, surroundings, writes.keys() | permanent.keys())
+    removals = _removals(desired, observed, context, writes.keys() | permanent.keys())
     in_rank = [writes[h.name] for h in desired.handlers if h.name in writes and h.name not in blocked]
     reason = "a flush removed it, and the config's `restore` names it"
     restores = [
-        Action(Act.RESTORE, was.name, Drift.MISSING, reason, was)
-        for was in restorable(desired, surroundings, writes.keys())
+        Action(Act.RESTORE, was.name, Drift.MISSING, reason, was) for was in restorable(desired, context, writes.keys())
     ]
     yielding_to = {name: tuple(e.name for e in found) for name, found in foreign_rivals.items() if reporting}
     actions = (*switches, *restores, *in_rank, *removals)
-    left_alone = {*surroundings.refused, *blocked, *_yielding(yielding_to, observed)}
+    left_alone = {*context.refused, *blocked, *_yielding(yielding_to, observed)}
     writable = {n: each for n, each in permanent.items() if not left_alone & {n, each.name}}
-    stand_ins = tuple(_stand_ins(desired, observed, surroundings, writable))
-    wanted = tuple(a for a in actions if not _paused(a, surroundings))
+    stand_ins = tuple(_stand_ins(desired, observed, context, writable))
+    wanted = tuple(a for a in actions if not _paused(a, context))
     return Plan(wanted, served, shadowed, yielding_to, blocked, stand_ins)
 
 
-def _paused(action: Action, surroundings: PlanContext) -> bool:
+def _paused(action: Action, context: PlanContext) -> bool:
     """Return True if an administrator has paused the action's entry.
 
     Two kinds of action are never paused.  An entry that breaks every exec is disabled.  A stand-in is removed, since it
     would otherwise serve instead of the entry that the administrator changes.
     """
-    if is_stand_in(action.entry) or action.entry in surroundings.bricking:
+    if is_stand_in(action.entry) or action.entry in context.exec_breaking:
         return False
-    return surroundings.pauses.hold(action.entry)
+    return context.pauses.hold(action.entry)
 
 
-def _coming_back(surroundings: PlanContext) -> list[Entry]:
+def _coming_back(context: PlanContext) -> list[Entry]:
     """Return the foreign entries that will be restored; once registered, they serve as before."""
-    lost = [(name, was) for name, was in surroundings.remembered.items() if was.lost and was.enabled]
+    lost = [(name, was) for name, was in context.remembered.items() if was.lost and was.enabled]
     return [Entry(name, was.inode, was.enabled, was.registration) for name, was in lost]
 
 
@@ -121,7 +120,7 @@ def _above(foreign_rivals: Mapping[str, list[Entry]], observed: ObservedState) -
     return {name: entries for name, entries in found.items() if entries}
 
 
-def _present(handler: Handler, entry: Entry, desired: DesiredState, surroundings: PlanContext) -> Action | None:
+def _present(handler: Handler, entry: Entry, desired: DesiredState, context: PlanContext) -> Action | None:
     """Return the action that ends the drift of a handler's existing entry, or None if it has not drifted."""
     if not handler.enabled:
         reason = "it is enabled, but the config has enabled = false"
@@ -129,22 +128,26 @@ def _present(handler: Handler, entry: Entry, desired: DesiredState, surroundings
     if not equal(entry.registration, handler.registration):
         reason = difference(entry.registration, handler.registration)
         return Action(Act.REPLACE, handler.name, Drift.CHANGED, reason, handler)
-    if stale := _stale(handler, entry, desired, surroundings):
+    if stale := _stale(handler, entry, desired, context):
         return Action(Act.REPLACE, handler.name, Drift.STALE_INTERPRETER, stale, handler)
     if not entry.enabled:
         return Action(Act.ENABLE, handler.name, Drift.DISABLED, "it is disabled")
     return None
 
 
-def _stale(handler: Handler, entry: Entry, desired: DesiredState, surroundings: PlanContext) -> str | None:
+def _stale(handler: Handler, entry: Entry, desired: DesiredState, context: PlanContext) -> str | None:
     """Return the reason why an entry with F may run another file than the one at the interpreter's path, or None."""
     if Flags.F not in handler.registration.flags:
         return None
-    record = surroundings.records.get(handler.name)
+    record = context.records.get(handler.name)
     path = handler.registration.interpreter
-    if record is None or record.inode != entry.inode or record.pinned is None:
+    if record is None or record.inode != entry.inode or record.opened_file is None:
         return "the ledger does not record which file flag F opened (another program may have registered the entry)"
-    return None if record.pinned == desired.fingerprints.get(path) else f"{path} has changed since flag F opened it"
+    return (
+        None
+        if record.opened_file == desired.file_identities.get(path)
+        else f"{path} has changed since flag F opened it"
+    )
 
 
 def _put_in_order(
@@ -152,22 +155,22 @@ def _put_in_order(
     observed: ObservedState,
     writes: dict[str, Action],
     outranked: Mapping[str, str],
-    surroundings: PlanContext,
+    context: PlanContext,
 ) -> dict[str, str]:
     """Add to ``writes`` the entries that have to move up; return the names that are blocked, with the reasons."""
-    pauses, refused = surroundings.pauses, surroundings.refused
+    pauses, refused = context.pauses, context.refused
     fixed = {handler.name for handler in desired.handlers if pauses.hold(handler.name) or handler.name in refused}
     newest = _newest(desired, observed)
     order = partial(out_of_order, desired.handlers, desired.higher, observed.position, newest)
     moved = order(writes.keys() - fixed, outranked, fixed)
     blocked: dict[str, str] = {}
     if fixed:
-        blocked = _blocked(desired, observed, (writes.keys() | moved) - fixed, fixed, surroundings)
+        blocked = _blocked(desired, observed, (writes.keys() | moved) - fixed, fixed, context)
         stuck = fixed | blocked.keys()
         moved = order(writes.keys() - stuck, outranked, stuck) - stuck
     turned = frozenset[str]()
     if moved or blocked:
-        turned = turned_round(desired.handlers, desired.higher, observed.position, newest)
+        turned = inversions(desired.handlers, desired.higher, observed.position, newest)
     for name in moved:
         if by := outranked.get(name):
             reason = f"the newer entry {by} takes its files"
@@ -175,8 +178,8 @@ def _put_in_order(
             reason = "an entry that belongs below it is newer"
         else:
             reason = "an entry that belongs below it is registered again"
-        dragged = name not in turned and name not in outranked
-        writes[name] = Action(Act.REPLACE, name, Drift.OUT_OF_ORDER, reason, desired.by_name[name], dragged)
+        for_order_only = name not in turned and name not in outranked
+        writes[name] = Action(Act.REPLACE, name, Drift.OUT_OF_ORDER, reason, desired.by_name[name], for_order_only)
     # A blocked entry that is in order needs nothing.
     return {name: why for name, why in blocked.items() if name in writes or name in turned or name in outranked}
 
@@ -202,7 +205,7 @@ def _yielding(yielding_to: Mapping[str, Collection[str]], observed: ObservedStat
 
 
 def _stand_ins(
-    desired: DesiredState, observed: ObservedState, surroundings: PlanContext, writable: Mapping[str, Handler]
+    desired: DesiredState, observed: ObservedState, context: PlanContext, writable: Mapping[str, Handler]
 ) -> Iterator[Action]:
     """Yield the writes that bring the ``writable`` stand-ins, keyed by handler name, into the desired state.
 
@@ -225,7 +228,7 @@ def _stand_ins(
         entry = observed.by_name.get(stand_in.name)
         if entry is None:
             yield Action(Act.REGISTER, stand_in.name, Drift.MISSING, "the stand-in is missing", stand_in)
-        elif action := _present(stand_in, entry, desired, surroundings):
+        elif action := _present(stand_in, entry, desired, context):
             yield action
             if action.act is Act.ENABLE:
                 continue
@@ -245,7 +248,7 @@ def _blocked(
     observed: ObservedState,
     names: Collection[str],
     fixed: Collection[str],
-    surroundings: PlanContext,
+    context: PlanContext,
 ) -> dict[str, str]:
     """Return the reason for each of ``names`` that would get above a ``fixed`` handler of higher rank that serves.
 
@@ -263,13 +266,13 @@ def _blocked(
             if low and low.enabled and observed.position[name] < min(serving, default=0):
                 continue  # it is above already, so its content can be corrected all the same
             if (high.name in fixed or high.name in found) and serving:
-                why = "is paused" if surroundings.pauses.hold(high.name) else "could not be registered"
+                why = "is paused" if context.pauses.hold(high.name) else "could not be registered"
                 found[name] = found.get(high.name, f"it belongs below {high.name}, which {why}")
     return found
 
 
 def _removals(
-    desired: DesiredState, observed: ObservedState, surroundings: PlanContext, bridged: Collection[str]
+    desired: DesiredState, observed: ObservedState, context: PlanContext, bridged: Collection[str]
 ) -> Iterator[Action]:
     """Yield the removals.
 
@@ -281,11 +284,11 @@ def _removals(
     for entry in observed.relevant:
         if is_stand_in(entry.name):
             needed = entry.name in serving or _bridges(waiting.get(entry.name), entry)
-            if not needed and entry.name not in surroundings.others_stand_ins:
+            if not needed and entry.name not in context.others_stand_ins:
                 yield Action(Act.REMOVE, entry.name, Drift.UNWANTED, "the stand-in is no longer needed")
         elif entry.name in desired.by_name:
             continue
-        elif foreign(entry, desired, surroundings):
+        elif foreign(entry, desired, context):
             if not spared(entry, desired):
                 reason = 'the config does not declare it, and `unmanaged` is "remove"'
                 yield Action(Act.REMOVE, entry.name, Drift.UNWANTED, reason)
@@ -316,7 +319,7 @@ def _useless(held: Held, entry: Entry) -> bool:
     return entry.registration.interpreter in held.interpreters
 
 
-def removal_plan(desired: DesiredState, observed: ObservedState, surroundings: PlanContext) -> Plan:
+def removal_plan(desired: DesiredState, observed: ObservedState, context: PlanContext) -> Plan:
     """Return the plan that removes all of binfmtd's own entries.
 
     These are the entries that are as the config declares them, those that the ledger records, and the stand-ins.
@@ -327,8 +330,8 @@ def removal_plan(desired: DesiredState, observed: ObservedState, surroundings: P
     for entry in observed.entries:
         handler = desired.by_name.get(entry.name)
         declared = handler is not None and handler.enabled and equal(entry.registration, handler.registration)
-        ours = registered_by_us(entry, surroundings.records.get(entry.name))
-        helper = is_stand_in(entry.name) and entry.name not in surroundings.others_stand_ins
+        ours = registered_by_us(entry, context.records.get(entry.name))
+        helper = is_stand_in(entry.name) and entry.name not in context.others_stand_ins
         if declared or ours or helper:
             actions.append(Action(Act.REMOVE, entry.name, Drift.UNWANTED, reason))
     return Plan(tuple(actions))

@@ -25,7 +25,7 @@ def contends(low: Handler, high: Handler) -> bool:
     return overlap(a, b) if low.priority != high.priority else overlaps(a, b)
 
 
-def turned_round(
+def inversions(
     handlers: Collection[Handler],
     higher: Mapping[str, tuple[Handler, ...]],
     position: Mapping[str, int],
@@ -62,7 +62,7 @@ def out_of_order(
     The result is the smallest such set.  Of a pair in the wrong order, only the higher one can correct the order by a
     move.  When a handler moves to the top, those that must stay above it move, too.
     """
-    moved = {*rewritten, *shadowed, *turned_round(handlers, higher, position, newest)}.difference(stuck)
+    moved = {*rewritten, *shadowed, *inversions(handlers, higher, position, newest)}.difference(stuck)
     pending = list(moved)
     while pending:
         for high in higher.get(pending.pop(), ()):

@@ -32,7 +32,7 @@ def remember(
     known: Mapping[str, Remembered],
     observed: ObservedState,
     desired: DesiredState,
-    surroundings: PlanContext,
+    context: PlanContext,
     before: Collection[int],
 ) -> dict[str, Remembered]:
     """Return the entries to remember after a pass has observed the instance, oldest first.
@@ -49,9 +49,9 @@ def remember(
     }
     for entry in reversed(observed.relevant):
         says = entry.registration
-        if says is None or entry.name in surroundings.bricking or not to_be_remembered(entry.name, desired.policy):
+        if says is None or entry.name in context.exec_breaking or not to_be_remembered(entry.name, desired.policy):
             continue
-        if foreign(entry, desired, surroundings):
+        if foreign(entry, desired, context):
             above = _stands_above(entry, says, observed, desired)
             was = known.get(entry.name)
             if was is not None and was.inode == entry.inode:
@@ -67,7 +67,7 @@ def _stands_above(entry: Entry, says: Registration, observed: ObservedState, des
     return any(place < observed.position.get(ours.name, -1) for ours in desired.overlapping(says.match))
 
 
-def restorable(desired: DesiredState, surroundings: PlanContext, written: AbstractSet[str]) -> list[Handler]:
+def restorable(desired: DesiredState, context: PlanContext, written: AbstractSet[str]) -> list[Handler]:
     """Return the lost entries to register again now, oldest first.
 
     ``written`` are the names of the declared handlers that this plan registers.  An entry that belongs above one of
@@ -75,14 +75,14 @@ def restorable(desired: DesiredState, surroundings: PlanContext, written: Abstra
     one waits, too, since the newest wins.  Under ``shadowed = "outrank"`` no entry waits.
     """
     # Handlers that this plan registers after the restored entries: those it writes, and those it moves above one.
-    to_come = set(written - surroundings.refused)
+    to_come = set(written - context.refused)
 
     def waits(was: Remembered) -> bool:
         above = was.above and desired.policy.shadowed is Shadowed.REPORT
         return above and any(ours.name in to_come for ours in desired.overlapping(was.registration.match))
 
     now, waiting = list[Handler](), list[Match]()
-    for name, was in surroundings.remembered.items():
+    for name, was in context.remembered.items():
         match = was.registration.match
         if not was.lost:
             continue
@@ -90,12 +90,12 @@ def restorable(desired: DesiredState, surroundings: PlanContext, written: Abstra
             waiting.append(match)
         else:
             now.append(Handler(name, was.registration, enabled=was.enabled))
-            if was.enabled and not was.above and name not in surroundings.refused:
+            if was.enabled and not was.above and name not in context.refused:
                 to_come.update(ours.name for ours in desired.overlapping(match))
     return now
 
 
-def misplaced(entry: Entry, surroundings: PlanContext) -> bool:
+def misplaced(entry: Entry, context: PlanContext) -> bool:
     """Return True if a foreign entry came back above a handler that it was below before."""
-    was = surroundings.remembered.get(entry.name)
+    was = context.remembered.get(entry.name)
     return was is not None and was.inode == entry.inode and not was.above

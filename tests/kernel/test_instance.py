@@ -83,8 +83,8 @@ def test_writes_inside_wake_a_watch_outside(instance: Instance) -> None:
     """A watch through /proc/PID/root gets the events of writes inside."""
     with DirectoryWatch(instance.directory) as watch:
         instance.shell(f"echo 0 > {MOUNT_POINT}/status")
-        heard = watch.wait_for(lambda event: event.mask & IN_CLOSE_WRITE, what="CLOSE_WRITE on status")
-    assert heard.name == "status"
+        events = watch.wait_for(lambda event: event.mask & IN_CLOSE_WRITE, what="CLOSE_WRITE on status")
+    assert events.name == "status"
 
 
 @pytest.mark.usefixtures("private_instances")

@@ -34,7 +34,7 @@ def test_what_is_undone_meanwhile(instance: Instance, tmp_path: Path, last: bool
         return False
 
     with Opened(Mounted(str(instance.directory), os.stat(instance.directory).st_dev, read_only=False)) as opened:
-        result = reconciler(config, None).make_pass(
+        result = reconciler(config, None).reconcile(
             opened, Writer(opened), due=lambda _: WritePermission.IF_UNTOUCHED, disturbed=disturbed, last=last
         )
     assert len(undone) == 1

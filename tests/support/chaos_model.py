@@ -126,7 +126,7 @@ class Seen:
     switched_on: bool
     status: dict[str, Any]
     ledger: dict[str, Any]
-    memory: dict[str, Any]  # name -> record
+    foreign_entries: dict[str, Any]  # name -> record
     files: dict[str, list[int] | None]  # path of an interpreter -> fingerprint
     stand_ins: dict[str, Entry]
 
@@ -145,7 +145,7 @@ class Model:
     standing: dict[str, Entry] = field(default_factory=dict)
     theirs: set[int] = field(default_factory=set)  # inode numbers of the entries that other programs registered
     lost: dict[str, Entry] = field(default_factory=dict)  # entries that the daemon has to restore
-    pinned: dict[int, int] = field(default_factory=dict)  # number -> status of the program that F opened
+    opened_file: dict[int, int] = field(default_factory=dict)  # number -> status of the program that F opened
     fickle: set[str] = field(default_factory=set)
 
     # Actions
@@ -156,7 +156,7 @@ class Model:
         self.standing[name] = entry
         self.theirs.add(entry.inode)
         if known := self.interpreters.get(entry.interpreter):
-            self.pinned[entry.inode] = known.status
+            self.opened_file[entry.inode] = known.status
         if name not in self.handlers and self.policy.restores(name):
             self.fickle.add(name)  # has to be seen before it can come back
 
@@ -284,9 +284,9 @@ class Model:
                 if name not in seen.ledger:
                     found.append(f"the ledger lacks {name}")
                 elif "F" in entry.flags and seen.ledger[name]["pinned"] != seen.files[entry.interpreter]:
-                    found.append(f"F has opened {seen.ledger[name]['pinned']} for {name}")
+                    found.append(f"F has opened {seen.ledger[name]['opened_file']} for {name}")
         restorable = {name: seen.entries[name].inode for name in self.foreign(seen) if self.policy.restores(name)}
-        remembered = {name: record["inode"] for name, record in seen.memory.items()}
+        remembered = {name: record["inode"] for name, record in seen.foreign_entries.items()}
         if remembered != restorable:
             found.append(f"remembered are {remembered} instead of {restorable}")
         return found
@@ -296,8 +296,8 @@ class Model:
             return "registered"
         if self.state(name) == "untrusted":
             return "refused"
-        pinned = entry is not None and "F" in entry.flags and entry.interpreter == self.handlers[name].interpreter
-        return "registered" if pinned else "waiting"
+        opened_file = entry is not None and "F" in entry.flags and entry.interpreter == self.handlers[name].interpreter
+        return "registered" if opened_file else "waiting"
 
     def settle(self, seen: Seen) -> None:
         """Continue from this snapshot of a quiet daemon, which had no differences."""
@@ -306,9 +306,9 @@ class Model:
                 self.theirs.add(entry.inode)
             if self.must_stand(name) and "F" in entry.flags:
                 self.theirs.discard(entry.inode)  # the daemon counts it as its own now
-                self.pinned[entry.inode] = self.interpreters[entry.interpreter].status
+                self.opened_file[entry.inode] = self.interpreters[entry.interpreter].status
             elif entry.inode not in self.theirs:
-                self.pinned.setdefault(entry.inode, self.interpreters[entry.interpreter].status)
+                self.opened_file.setdefault(entry.inode, self.interpreters[entry.interpreter].status)
         self.standing = dict(seen.entries)
         self.lost.clear()
         self.fickle.clear()
@@ -346,8 +346,8 @@ class Model:
         if not takers:
             return os.strerror(errno.ENOEXEC), wrong
         top = seen.entries[takers[0]]
-        if "F" in top.flags and top.inode in self.pinned:
-            return self.pinned[top.inode], wrong
+        if "F" in top.flags and top.inode in self.opened_file:
+            return self.opened_file[top.inode], wrong
         return self.interpreters[top.interpreter].status, wrong
 
 

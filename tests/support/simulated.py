@@ -146,5 +146,5 @@ def _register(
     entry = kernel.register(action.entry, wanted)
     if kernel.entry(stand_in_name(action.entry)) is not None and action.entry not in desired.permanent:
         kernel.remove(stand_in_name(action.entry))
-    pinned = desired.fingerprints[wanted.interpreter] if Flags.F in wanted.flags else None
-    records[action.entry] = Record(wanted, entry.inode, pinned)
+    opened_file = desired.file_identities[wanted.interpreter] if Flags.F in wanted.flags else None
+    records[action.entry] = Record(wanted, entry.inode, opened_file)

@@ -134,29 +134,35 @@ class SimulatedDaemon:
         facts = cast(HostFacts, _Facts())
         self.reconciler = Reconciler(config, facts, Ledger(None, "boot"), ForeignEntryStore(None, "boot"))
         self.pacing = Pacing(settle, self.told)
-        self.storm = EventThrottle()
-        self._heard: list[PendingEvents] = []
+        self.throttle = EventThrottle()
+        self._events: list[PendingEvents] = []
         self._worker = worker.Worker(
-            self.reconciler, self._attachment(), mock.Mock(seal=None), self._watch(), self.pacing, self.storm, self.told
+            self.reconciler,
+            self._instance_watch(),
+            mock.Mock(seal=None),
+            self._watch(),
+            self.pacing,
+            self.throttle,
+            self.told,
         )
-        self.make_pass(Trigger.START, at_once=True)
+        self.reconcile(Trigger.START, at_once=True)
         self.passes.clear()
         self.seen.clear()
 
-    def _attachment(self) -> InstanceWatch:
-        attachment = mock.create_autospec(InstanceWatch, instance=True)
-        attachment.mounted = "there"
-        return cast(InstanceWatch, attachment)
+    def _instance_watch(self) -> InstanceWatch:
+        instance_watch = mock.create_autospec(InstanceWatch, instance=True)
+        instance_watch.mounted = "there"
+        return cast(InstanceWatch, instance_watch)
 
     def _watch(self) -> InotifyWatcher:
         def read(_: object, flushed: Callable[[], None]) -> PendingEvents:
-            heard = PendingEvents()
-            for each in self._heard:
-                heard.add(each)
-            self._heard.clear()
-            if heard.flushed and heard.names:
+            events = PendingEvents()
+            for each in self._events:
+                events.add(each)
+            self._events.clear()
+            if events.flushed and events.names:
                 flushed()
-            return heard
+            return events
 
         def wait(seconds: float) -> None:
             self.waits += 1
@@ -168,7 +174,7 @@ class SimulatedDaemon:
         def pending() -> bool:
             if self.while_scanned:
                 self.while_scanned.pop(0)()
-            return bool(self._heard)
+            return bool(self._events)
 
         watch = mock.create_autospec(InotifyWatcher, instance=True)
         watch.pending.side_effect = pending
@@ -193,10 +199,10 @@ class SimulatedDaemon:
             yield
         self.seen += [[entry.name for entry in state.entries] for state in opened.seen[1:]]
 
-    def make_pass(self, trigger: Trigger, **options: Any) -> ReconcileResult | None:
+    def reconcile(self, trigger: Trigger, **options: Any) -> ReconcileResult | None:
         with self._at_the_kernel():
-            result = self._worker.make_pass(trigger, **options)
-            answer = self._worker.repair_first()
+            result = self._worker.reconcile(trigger, **options)
+            answer = self._worker.repair_pending()
             if answer is not None:
                 self._worker.tell(answer)
         self.passes.append([] if result is None else result.done)
@@ -226,13 +232,13 @@ class SimulatedDaemon:
 
     def touches(self, name: str) -> None:
         """Write to an entry without changing it: only the event is queued."""
-        heard = PendingEvents([name])
-        heard.written.add(name)
-        self._heard.append(heard)
+        events = PendingEvents([name])
+        events.written.add(name)
+        self._events.append(events)
 
     def stirs(self, *, flushed: bool = False) -> None:
         """Write to `register`, or to `status`, without changing anything: only the event is queued."""
-        self._heard.append(PendingEvents(everything=True, flushed=flushed))
+        self._events.append(PendingEvents(everything=True, flushed=flushed))
 
     def flushes(self) -> None:
         """Remove all entries at once."""
@@ -244,8 +250,8 @@ class SimulatedDaemon:
     def react(self) -> None:
         """Let the daemon read the queued events and make the urgent repairs."""
         with self._at_the_kernel():
-            self._worker.listen()
-            if self._worker.heard:
+            self._worker.read_events()
+            if self._worker.events:
                 self._worker.repair()
 
     def wait(self, seconds: float) -> None:
@@ -256,5 +262,5 @@ class SimulatedDaemon:
             self.now = max(self.now, due) + 50 * TICK
             self.pacing.end_contentions(self.now)
             if self.pacing.anything_due(self.now):
-                self.make_pass(Trigger.QUIET)
+                self.reconcile(Trigger.QUIET)
         self.now = max(self.now, end)

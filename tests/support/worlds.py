@@ -97,12 +97,12 @@ class World(NamedTuple):
     observed: ObservedState
     records: dict[str, Record]
     blamed: frozenset[str]  # names whose entries, where they are foreign and enabled, are broken or bricking
-    bricking: bool
+    exec_breaking: bool
 
     def desired(self) -> DesiredState:
         return resolve(self.config, self.facts)
 
-    def surroundings(self, observed: ObservedState, records: dict[str, Record]) -> PlanContext:
+    def context(self, observed: ObservedState, records: dict[str, Record]) -> PlanContext:
         """Return the surroundings that the daemon would determine for these entries."""
         desired = self.desired()
         blamed = frozenset(
@@ -111,10 +111,10 @@ class World(NamedTuple):
             if entry.name in self.blamed and entry.enabled and foreign(entry, desired, PlanContext(records))
         )
         nobody: frozenset[str] = frozenset()
-        return PlanContext(records, nobody if self.bricking else blamed, blamed if self.bricking else nobody)
+        return PlanContext(records, nobody if self.exec_breaking else blamed, blamed if self.exec_breaking else nobody)
 
     def plan(self) -> Plan:
-        return plan(self.desired(), self.observed, self.surroundings(self.observed, self.records))
+        return plan(self.desired(), self.observed, self.context(self.observed, self.records))
 
     def kernel(self) -> SimulatedKernel:
         return SimulatedKernel(self.observed.entries, switched_on=self.observed.switched_on)
@@ -142,9 +142,9 @@ def worlds(draw: st.DrawFn) -> World:
         entries.append(entry)
         if says is not None and draw(st.booleans()):
             inode = draw(st.sampled_from([entry.inode, entry.inode, 1, None]))
-            current = facts.interpreters[says.interpreter].fingerprint
-            pinned = draw(st.sampled_from([current, current, None, _FILES[0]])) if Flags.F in says.flags else None
-            records[name] = Record(says, inode, pinned)
+            current = facts.interpreters[says.interpreter].file_identity
+            opened_file = draw(st.sampled_from([current, current, None, _FILES[0]])) if Flags.F in says.flags else None
+            records[name] = Record(says, inode, opened_file)
     switched_on = draw(_MOSTLY)
     blamed = frozenset(draw(st.lists(st.sampled_from(OTHERS), max_size=2)))
     observed = ObservedState(tuple(entries), switched_on)

@@ -18,7 +18,7 @@ from binfmtd.errors import ConfigError, MountError, StateError
 from binfmtd.files.trust import Trust
 from binfmtd.kernel.emulator import is_qemu, versions
 from binfmtd.kernel.instance import Instance, Observer
-from binfmtd.kernel.interpreters import begins_as_script, fingerprint, leans_on, look_at
+from binfmtd.kernel.interpreters import begins_as_script, file_identity, leans_on, look_at
 from binfmtd.kernel.module import DEFAULT_DIRECTORY
 from binfmtd.kernel.mount import Mounted, find
 from binfmtd.model.config import Config, Declaration
@@ -114,7 +114,7 @@ class Scene(_Look):
     @cached_property
     def emulators(self) -> dict[str, str]:
         """Architecture -> the first of its candidates that is an executable file; without those that have none."""
-        there = ((name, next(filter(fingerprint, paths), None)) for name, paths in self.candidates.items())
+        there = ((name, next(filter(file_identity, paths), None)) for name, paths in self.candidates.items())
         return {name: path for name, path in there if path is not None}
 
     @cached_property
@@ -145,7 +145,7 @@ class Scene(_Look):
         Untrusted files are not run.
         """
         paths = {*self.interpreters, *self.emulators.values()} - self.untrusted.keys()
-        return versions(path for path in paths if is_qemu(path) and fingerprint(path) is not None)
+        return versions(path for path in paths if is_qemu(path) and file_identity(path) is not None)
 
     @cached_property
     def sights(self) -> dict[str, Sight]:
@@ -155,7 +155,7 @@ class Scene(_Look):
     def _sight(self, path: str) -> Sight:
         version = self.versions.get(path, ())
         return Sight(
-            fingerprint(path) is not None,
+            file_identity(path) is not None,
             leans_on(path),
             self.untrusted.get(path),
             version if isinstance(version, tuple) else (),

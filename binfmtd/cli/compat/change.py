@@ -19,7 +19,7 @@ from binfmtd.cli.trial import server
 from binfmtd.daemon.host_facts import HostFacts
 from binfmtd.daemon.state_dir import default_state_dir
 from binfmtd.errors import StateError
-from binfmtd.kernel.interpreters import cannot_run, fingerprint
+from binfmtd.kernel.interpreters import cannot_run, file_identity
 from binfmtd.kernel.mount import Where
 from binfmtd.kernel.probe import Prober
 from binfmtd.model.config import Config, Declaration
@@ -92,7 +92,7 @@ def _all(observed: ObservedState, doomed: Collection[str], native: Collection[st
     without = {*doomed, *map(stand_in_name, doomed)}
     for row in map(CATALOG.__getitem__, ORDER):
         declared = declaration(row)
-        if row.name in native or not any(map(fingerprint, declared.interpreters)):
+        if row.name in native or not any(map(file_identity, declared.interpreters)):
             continue
         serving = server(observed, row.name)
         left = server(observed, row.name, without)

@@ -12,7 +12,7 @@ from binfmtd.daemon.host_facts import HostFacts
 from binfmtd.daemon.state_dir import default_state_dir
 from binfmtd.errors import StateError
 from binfmtd.files.distribution import emulators_remedy
-from binfmtd.kernel.interpreters import fingerprint
+from binfmtd.kernel.interpreters import file_identity
 from binfmtd.kernel.mount import Where
 from binfmtd.kernel.probe import Prober
 from binfmtd.model.config import Config, Declaration
@@ -64,7 +64,7 @@ def every_architecture(
     """
     for row in CATALOG.values():
         paths = tuple(pattern.replace("{name}", row.name) for pattern in patterns)
-        if row.name not in native and (even_without or any(map(fingerprint, paths))):
+        if row.name not in native and (even_without or any(map(file_identity, paths))):
             name = f"qemu-{row.name}"
             yield Declaration(name, row.match, paths, flags, architecture=row.name, source=name)
 

@@ -69,11 +69,11 @@ def test_a_soak(instance: Instance, start_daemon: StartDaemon, times: Times, tmp
     rounds = times(100_000) // len(ARCHITECTURES) + 1
     have_repaired(instance, interpreter, rounds // 10 + 10)  # now everything exists that is made only once
     daemon.wait_converged()
-    memory, files = resident_kibibytes(daemon), descriptors(daemon)
+    foreign_entries, files = resident_kibibytes(daemon), descriptors(daemon)
     have_repaired(instance, interpreter, rounds)
     status = daemon.wait_converged()
-    grown = resident_kibibytes(daemon) - memory
-    print(f"{status['repairs']} repairs: {memory} KiB, and {grown} more at the end; {files} descriptors")
+    grown = resident_kibibytes(daemon) - foreign_entries
+    print(f"{status['repairs']} repairs: {foreign_entries} KiB, and {grown} more at the end; {files} descriptors")
     assert status["repairs"] >= rounds * len(ARCHITECTURES)
     assert grown <= KIBIBYTES_OF_GROWTH
     wait_until(lambda: descriptors(daemon) <= files, what="no more descriptors than before")

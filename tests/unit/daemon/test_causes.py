@@ -18,7 +18,7 @@ DEBIANS = Entry("one", 9, enabled=True, registration=OURS._replace(interpreter="
 UNKNOWN = Entry("one", 9, enabled=True, registration=OURS._replace(interpreter="/x"))
 
 
-def heard(*written: str, flushed: bool = False) -> PendingEvents:
+def events(*written: str, flushed: bool = False) -> PendingEvents:
     found = PendingEvents(written, flushed=flushed)
     found.written = set(written)
     return found
@@ -60,10 +60,10 @@ def test_a_flush_and_what_came_after_it(
     """
     monkeypatch.setattr(causes, "unit_started", lambda _: started)
     met = Causes()
-    met.take_in(reaction(Drift.MISSING), heard(flushed=True), ())
-    met.take_in(reaction(Drift.CHANGED, entry), heard(), {"one"})
+    met.take_in(reaction(Drift.MISSING), events(flushed=True), ())
+    met.take_in(reaction(Drift.CHANGED, entry), events(), {"one"})
     unmet = Causes()
-    unmet.take_in(reaction(Drift.MISSING), heard(flushed=True), ())
+    unmet.take_in(reaction(Drift.MISSING), events(flushed=True), ())
     for cause in (settled(met, Drift.CHANGED), settled(unmet, Drift.CHANGED, replaced=[entry])):
         assert (cause.key, cause.words) == ("flushed", words)
 
@@ -72,9 +72,9 @@ def test_a_flush_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A flush removes everything at once, whether its event comes with the removal or afterwards."""
     monkeypatch.setattr(causes, "unit_started", lambda _: 0.3)
     known = Causes()
-    known.take_in(reaction(Drift.MISSING), heard(), ())
+    known.take_in(reaction(Drift.MISSING), events(), ())
     assert known.get("one") == "removed by another process"
-    known.learn(heard(flushed=True))
+    known.learn(events(flushed=True))
     assert known.get("one") == "removed together with all other entries by another process"
     assert settled(known, Drift.MISSING).full == "removed together with all other entries by systemd-binfmt.service"
     assert known.get("one") is None
@@ -84,7 +84,7 @@ def test_a_removal_by_name_is_no_flush(monkeypatch: pytest.MonkeyPatch) -> None:
     """An entry that is removed by name was not removed by a flush, even if another process flushed just before."""
     monkeypatch.setattr(causes, "unit_started", lambda _: 0.3)
     known = Causes()
-    known.take_in(reaction(Drift.MISSING), heard("one", flushed=True), ())
+    known.take_in(reaction(Drift.MISSING), events("one", flushed=True), ())
     assert settled(known, Drift.MISSING).full == "removed by another process"
 
 
@@ -100,7 +100,7 @@ def test_what_no_event_has_told() -> None:
 def test_each_drift_has_its_words(drift: Drift) -> None:
     """Each drift has words, if the hot path finds it, if a pass does, or if both do one after the other."""
     known = Causes()
-    (cause,) = known.take_in(reaction(drift), heard("one"), ()).values()
+    (cause,) = known.take_in(reaction(drift), events("one"), ()).values()
     assert cause.words
     assert settled(known, drift).words
     assert settled(Causes(), drift).words

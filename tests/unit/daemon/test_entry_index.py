@@ -85,7 +85,7 @@ def test_the_plan_is_the_same(before: World, world: World, changes: bool) -> Non
     if changes:
         index.without_bystanders(before.observed, wanted, before.records)
     found = index.without_bystanders(world.observed, wanted, world.records)
-    around = world.surroundings(world.observed, world.records)
+    around = world.context(world.observed, world.records)
     assert plan(wanted, found, around) == plan(wanted, world.observed, around)
     known = [remember({}, each, wanted, around, ()) for each in (found, world.observed)]
     assert known[0] == known[1]

@@ -48,7 +48,7 @@ class World:
         look = Look(observed, self.desired, PlanContext(), plan(self.desired, observed, PlanContext()))
         self.hot = FastRepair(look, failed, may, may, lambda _: True)
 
-    def react(self, heard: PendingEvents, meanwhile: Callable[[], PendingEvents] = PendingEvents) -> FastRepairResult:
+    def react(self, events: PendingEvents, meanwhile: Callable[[], PendingEvents] = PendingEvents) -> FastRepairResult:
         """Have the hot path handle events; ``meanwhile`` is called after its first look."""
 
         def listen() -> PendingEvents:
@@ -57,9 +57,9 @@ class World:
 
         through = Through(self.kernel, self.refuse)
         self.seen = through.seen
-        if heard.flushed and heard.names:  # as the watch does before it examines the events
+        if events.flushed and events.names:  # as the watch does before it examines the events
             self.hot.rush(cast(Writer, through))
-        return self.hot.react(heard, listen, cast(Instance, through), cast(Writer, through))
+        return self.hot.react(events, listen, cast(Instance, through), cast(Writer, through))
 
     def flush(self) -> None:
         """Remove all entries that are left."""
@@ -77,9 +77,9 @@ def world() -> World:
 
 def written(name: str) -> PendingEvents:
     """Return the event of another program's write to this entry's file."""
-    heard = PendingEvents([name])
-    heard.written.add(name)
-    return heard
+    events = PendingEvents([name])
+    events.written.add(name)
+    return events
 
 
 STATUS = PendingEvents(everything=True, flushed=True)
@@ -89,24 +89,24 @@ STATUS = PendingEvents(everything=True, flushed=True)
 def test_a_flush_that_goes_on_is_answered_as_a_whole(world: World, more: PendingEvents) -> None:
     """After the first removal of a flush all handlers get a stand-in at once, in order, and it counts as a flush."""
     world.kernel.remove("c")
-    heard = PendingEvents(["c"])
+    events = PendingEvents(["c"])
 
     def rest() -> PendingEvents:
         world.flush()
         return more
 
-    reaction = world.react(heard, rest)
+    reaction = world.react(events, rest)
     assert world.names() == [stand_in_name(name) for name in ("c", "b", "a")]
     assert reaction.found == dict.fromkeys("abc", Drift.MISSING)
-    assert heard.flushed
+    assert events.flushed
 
 
 def test_one_that_nobody_wrote_to_is_no_flush(world: World) -> None:
     """A removal without a write to the file is no flush as long as another handler has its entry."""
     world.kernel.remove("c")
-    heard = PendingEvents(["c"])
-    assert list(world.react(heard).found) == ["c"]
-    assert not heard.flushed
+    events = PendingEvents(["c"])
+    assert list(world.react(events).found) == ["c"]
+    assert not events.flushed
 
 
 def test_what_is_known_to_be_gone_proves_no_flush(world: World) -> None:
@@ -114,12 +114,12 @@ def test_what_is_known_to_be_gone_proves_no_flush(world: World) -> None:
     for name in "abc":
         world.kernel.remove(name)
         world.react(written(name))
-    heard = PendingEvents(everything=True)
-    assert set(world.react(heard).found) == {"a", "b", "c"}
-    assert not heard.flushed
+    events = PendingEvents(everything=True)
+    assert set(world.react(events).found) == {"a", "b", "c"}
+    assert not events.flushed
     world.flush()
-    assert len(world.react(heard).bridged) == 3
-    assert heard.flushed
+    assert len(world.react(events).bridged) == 3
+    assert events.flushed
 
 
 def test_what_is_backed_off_from_proves_no_flush(world: World) -> None:
@@ -128,9 +128,9 @@ def test_what_is_backed_off_from_proves_no_flush(world: World) -> None:
     for name in "abc":
         world.kernel.remove(name)
         world.react(written(name))
-    heard = PendingEvents(everything=True)
-    world.react(heard)
-    assert not heard.flushed
+    events = PendingEvents(everything=True)
+    world.react(events)
+    assert not events.flushed
 
 
 def test_what_is_kept_disabled_outlasts_no_flush(world: World) -> None:
@@ -138,9 +138,9 @@ def test_what_is_kept_disabled_outlasts_no_flush(world: World) -> None:
     world.desired = DesiredState((A, B._replace(enabled=False)), policy=TEMPORARY)
     world.see()
     world.kernel.remove("a")
-    heard = PendingEvents(everything=True)
-    assert list(world.react(heard).found) == ["a"]
-    assert not heard.flushed
+    events = PendingEvents(everything=True)
+    assert list(world.react(events).found) == ["a"]
+    assert not events.flushed
 
 
 def test_a_removal_that_was_written_is_answered_at_once(world: World) -> None:
@@ -167,15 +167,15 @@ def test_what_was_enabled_and_is_removed_meanwhile(world: World) -> None:
     """An entry that is enabled and then removed is missing, although the second event has the name of the first."""
     world.kernel.switch("a", enabled=False)
     world.kernel.remove("c")
-    heard = written("a")
-    heard.names.add("c")
+    events = written("a")
+    events.names.add("c")
 
     def gone() -> PendingEvents:
         assert world.kernel.observed().by_name["a"].enabled
         world.kernel.remove("a")
         return written("a")
 
-    reaction = world.react(heard, gone)
+    reaction = world.react(events, gone)
     assert reaction.ended == {"a": Drift.DISABLED}
     assert reaction.found["a"] is Drift.MISSING
     # B is above it and there, so what takes B's files must not come on top.
@@ -191,10 +191,10 @@ def test_out_of_order_is_found_again(world: World) -> None:
         world.kernel.register("a", A.registration)
         return PendingEvents(everything=True)
 
-    heard = PendingEvents(["c"], everything=True)
+    events = PendingEvents(["c"], everything=True)
     world.kernel.remove("a")
     world.kernel.register("a", A.registration)
-    reaction = world.react(heard, lower_anew)
+    reaction = world.react(events, lower_anew)
     assert reaction.found["b"] is Drift.OUT_OF_ORDER
     assert set(reaction.bridged) == {"b", "c"}
 
@@ -353,18 +353,18 @@ def test_both_are_removed(permanent: World) -> None:
     """If the proper entry and its stand-in are removed, one stand-in is registered; the entry waits for quiet."""
     permanent.kernel.remove("c")
     permanent.kernel.remove(stand_in_name("c"))
-    heard = written("c")
-    heard.add(written(stand_in_name("c")))
-    reaction = permanent.react(heard)
+    events = written("c")
+    events.add(written(stand_in_name("c")))
+    reaction = permanent.react(events)
     assert (reaction.found, reaction.bridged, reaction.kept) == ({"c": Drift.MISSING}, ["c"], [])
     assert permanent.names().count(stand_in_name("c")) == 1
 
 
 def flushed(*names: str) -> PendingEvents:
     """Return the events of a flush: each entry that was removed, and `status`."""
-    heard = PendingEvents(names, everything=True)
-    heard.flushed = True
-    return heard
+    events = PendingEvents(names, everything=True)
+    events.flushed = True
+    return events
 
 
 def test_a_flush_registers_before_it_looks(permanent: World) -> None:
@@ -390,22 +390,22 @@ def test_a_flush_that_left_the_stand_in(permanent: World) -> None:
 def test_one_removal_of_a_flush(permanent: World) -> None:
     """A removal without a write, while another entry is gone as well, is a flush: all get their stand-ins, C first."""
     permanent.flush()
-    heard = PendingEvents([stand_in_name("c")])
-    reaction = permanent.react(heard)
-    assert heard.flushed
+    events = PendingEvents([stand_in_name("c")])
+    reaction = permanent.react(events)
+    assert events.flushed
     assert [entry.name for entry in permanent.seen[1].entries] == [stand_in_name("c")]
     assert set(permanent.names()) == {stand_in_name(name) for name in "abc"}
     assert reaction.found == dict.fromkeys("abc", Drift.MISSING)
 
 
 @pytest.mark.parametrize(
-    "heard", [written(stand_in_name("c")), PendingEvents([stand_in_name("c")])], ids=["written", "not yet"]
+    "events", [written(stand_in_name("c")), PendingEvents([stand_in_name("c")])], ids=["written", "not yet"]
 )
-def test_a_removal_by_name_is_no_flush(permanent: World, heard: PendingEvents) -> None:
+def test_a_removal_by_name_is_no_flush(permanent: World, events: PendingEvents) -> None:
     """A removal is no flush as long as every other entry exists."""
     permanent.kernel.remove(stand_in_name("c"))
-    reaction = permanent.react(heard)
-    assert not heard.flushed
+    reaction = permanent.react(events)
+    assert not events.flushed
     assert (reaction.found, reaction.kept) == ({}, ["c"])
 
 
@@ -415,22 +415,22 @@ def test_a_withheld_stand_in_makes_no_flush(permanent: World) -> None:
     permanent.kernel.remove(stand_in_name("c"))
     permanent.react(written(stand_in_name("c")))
     assert stand_in_name("c") not in permanent.names()
-    heard = PendingEvents(["foreign"])
-    permanent.react(heard)
-    assert not heard.flushed
+    events = PendingEvents(["foreign"])
+    permanent.react(events)
+    assert not events.flushed
 
 
 def test_a_helper_serves_before_it_looks(permanent: World) -> None:
     """A helper is put above an entry that another program registered again, and removed when the stand-in is above."""
     permanent.kernel.remove("c")
     permanent.kernel.register("c", C.registration._replace(interpreter="/theirs"))
-    heard = written("c")
-    heard.everything = True
+    events = written("c")
+    events.everything = True
     through = Through(permanent.kernel)
-    assert permanent.hot.help(heard, cast(Instance, through), cast(Writer, through))
+    assert permanent.hot.help(events, cast(Instance, through), cast(Writer, through))
     helper = stand_in_name(stand_in_name("c"))
     assert permanent.names()[0] == helper
-    reaction = permanent.react(heard)
+    reaction = permanent.react(events)
     assert (reaction.helped, reaction.bridged) == (True, ["c"])
     assert permanent.names()[0] == stand_in_name("c")
     assert helper not in permanent.names()
@@ -440,11 +440,11 @@ def test_a_helper_that_was_not_needed(permanent: World) -> None:
     """If the entry that was registered again is as declared, the stand-in below it stays, and the helper is removed."""
     permanent.kernel.remove("c")
     permanent.kernel.register("c", C.registration)
-    heard = written("c")
-    heard.everything = True
+    events = written("c")
+    events.everything = True
     through = Through(permanent.kernel)
-    assert permanent.hot.help(heard, cast(Instance, through), cast(Writer, through))
-    permanent.react(heard)
+    assert permanent.hot.help(events, cast(Instance, through), cast(Writer, through))
+    permanent.react(events)
     assert sorted(permanent.names()) == [stand_in_name("c"), "a", "b", "c"]
 
 
@@ -452,9 +452,9 @@ def test_nothing_was_registered_again(permanent: World) -> None:
     """If no entry was registered again, no helper is registered."""
     permanent.kernel.remove("c")
     through = Through(permanent.kernel)
-    heard = written("c")
-    heard.everything = True
-    assert not permanent.hot.help(heard, cast(Instance, through), cast(Writer, through))
+    events = written("c")
+    events.everything = True
+    assert not permanent.hot.help(events, cast(Instance, through), cast(Writer, through))
     assert len(through.seen) == 1, "no write"
 
 
@@ -462,9 +462,9 @@ def test_another_entry_in_the_place_of_the_proper_one(permanent: World) -> None:
     """If another entry takes the proper one's place, the stand-in is put above it, and a handler serves meanwhile."""
     permanent.kernel.remove("c")
     permanent.kernel.register("c", C.registration._replace(interpreter="/theirs"))
-    heard = written("c")
-    heard.everything = True
-    reaction = permanent.react(heard)
+    events = written("c")
+    events.everything = True
+    reaction = permanent.react(events)
     assert reaction.bridged == ["c"]
     assert permanent.names()[0] == stand_in_name("c")
     for observed in permanent.seen:

@@ -23,10 +23,10 @@ REMEMBERED = st.builds(
 
 
 def saved(directory: Path, entries: dict[str, Remembered], boot: str = BOOT) -> ForeignEntryStore:
-    memory = ForeignEntryStore(str(directory), boot)
-    memory.entries = entries
-    memory.save()
-    return memory
+    foreign_entries = ForeignEntryStore(str(directory), boot)
+    foreign_entries.entries = entries
+    foreign_entries.save()
+    return foreign_entries
 
 
 @given(entries=st.dictionaries(NAMES, REMEMBERED, max_size=4))
@@ -57,10 +57,10 @@ def test_another_boot_knows_nothing(tmp_path: Path) -> None:
 
 def test_nothing_is_written_when_nothing_changed(tmp_path: Path) -> None:
     """Without a change the file is not written."""
-    memory = saved(tmp_path, {"W": WAS})
+    foreign_entries = saved(tmp_path, {"W": WAS})
     before = (tmp_path / FILE_NAME).stat().st_ino
-    memory.entries = dict(memory.entries)
-    memory.save()
+    foreign_entries.entries = dict(foreign_entries.entries)
+    foreign_entries.save()
     assert (tmp_path / FILE_NAME).stat().st_ino == before
 
 
@@ -81,8 +81,8 @@ def test_a_damaged_file_is_said(tmp_path: Path, damage: Any) -> None:
     content = json.loads(path.read_text())
     damage(content["entries"][0])
     path.write_text(json.dumps(content))
-    memory = ForeignEntryStore(str(tmp_path), BOOT)
-    assert memory.entries == {}
-    assert memory.problem is not None
-    assert memory.problem.startswith(f"{path}: ")
-    assert memory.problem.endswith("foreign entries may not be restored after a flush")
+    foreign_entries = ForeignEntryStore(str(tmp_path), BOOT)
+    assert foreign_entries.entries == {}
+    assert foreign_entries.problem is not None
+    assert foreign_entries.problem.startswith(f"{path}: ")
+    assert foreign_entries.problem.endswith("foreign entries may not be restored after a flush")

@@ -36,11 +36,11 @@ def write(path: Path, times: int = 1) -> None:
 def test_who_touched_what(watch: InotifyWatcher, tmp_path: Path) -> None:
     """An event on an entry names it; one on register or status concerns everything, and status means a flush."""
     write(tmp_path / "one")
-    heard = watch.read()
-    assert (heard.names, heard.everything, heard.flushed) == ({"one"}, False, False)
+    events = watch.read()
+    assert (events.names, events.everything, events.flushed) == ({"one"}, False, False)
     write(tmp_path / "register")
-    heard = watch.read()
-    assert (heard.names, heard.everything, heard.flushed) == (set(), True, False)
+    events = watch.read()
+    assert (events.names, events.everything, events.flushed) == (set(), True, False)
     write(tmp_path / "status")
     assert watch.read().flushed
     assert not watch.read()
@@ -57,9 +57,9 @@ def test_a_flush_that_has_begun(watch: InotifyWatcher, tmp_path: Path, gone: tup
     for name in gone:
         (tmp_path / name).unlink()
     called: list[bool] = []
-    heard = watch.read(flushed=lambda: called.append(True))
-    assert (heard.flushed, called) == (flush, [True] * flush)
-    assert heard.names == set(gone)
+    events = watch.read(flushed=lambda: called.append(True))
+    assert (events.flushed, called) == (flush, [True] * flush)
+    assert events.names == set(gone)
 
 
 def remove(path: Path, *, before: Callable[[], None] = lambda: None) -> None:
@@ -77,9 +77,9 @@ def test_two_removals_by_name_at_the_same_time(watch: InotifyWatcher, tmp_path: 
     watch.read()
     remove(tmp_path / "one", before=lambda: remove(tmp_path / "two"))
     called: list[bool] = []
-    heard = watch.read(flushed=lambda: called.append(True))
-    assert (called, heard.flushed, heard.names) == ([True], False, {"one", "two"})
-    assert heard.written == {"one", "two"}
+    events = watch.read(flushed=lambda: called.append(True))
+    assert (called, events.flushed, events.names) == ([True], False, {"one", "two"})
+    assert events.written == {"one", "two"}
 
 
 def test_no_flush(watch: InotifyWatcher, tmp_path: Path) -> None:
@@ -93,8 +93,8 @@ def test_no_flush(watch: InotifyWatcher, tmp_path: Path) -> None:
     watch.watch_files("config", {str(tmp_path / "files"): [ANY_NAME]})
     for name in ("one", "two"):
         (tmp_path / "files" / name).touch()
-    heard = watch.read(flushed=lambda: pytest.fail("that is no flush"))
-    assert not heard.flushed
+    events = watch.read(flushed=lambda: pytest.fail("that is no flush"))
+    assert not events.flushed
     for name in ("one", "two"):
         (tmp_path / "files" / name).unlink()
     assert not watch.read(flushed=lambda: pytest.fail("that is no flush")).flushed
@@ -109,9 +109,9 @@ def test_a_flush_beside_another_change(watch: InotifyWatcher, tmp_path: Path) ->
     for name in ("one", "two"):
         (tmp_path / name).unlink()
     (tmp_path / "files/interpreter").touch()
-    heard = watch.read(flushed=lambda: pytest.fail("an interpreter has changed"))
-    assert heard.flushed
-    assert heard.interpreters == {"/files/interpreter"}
+    events = watch.read(flushed=lambda: pytest.fail("an interpreter has changed"))
+    assert events.flushed
+    assert events.interpreters == {"/files/interpreter"}
 
 
 def test_own_writes_are_left_out(watch: InotifyWatcher, tmp_path: Path) -> None:
@@ -165,9 +165,9 @@ def test_thousands_of_events_are_not_read_one_by_one(
     for _ in range(3000):
         write(tmp_path / "one")
     write(tmp_path / file)
-    heard = watch.read()
-    assert (heard.names, heard.everything, heard.overflow) == (set(), True, True)
-    assert (heard.flushed, heard.lost) == (flushed, False)
+    events = watch.read()
+    assert (events.names, events.everything, events.overflow) == (set(), True, True)
+    assert (events.flushed, events.lost) == (flushed, False)
 
 
 def test_thousands_of_events_of_files(watch: InotifyWatcher, tmp_path: Path) -> None:
@@ -179,8 +179,8 @@ def test_thousands_of_events_of_files(watch: InotifyWatcher, tmp_path: Path) -> 
     watch.watch_files("config", {str(etc): {ANY_NAME}})
     for number in range(3000):
         (bin_directory / f"{number}").write_bytes(b"")
-    heard = watch.read()
-    assert (heard.overflow, heard.files, heard.lost) == (True, {"interpreters"}, False)
+    events = watch.read()
+    assert (events.overflow, events.files, events.lost) == (True, {"interpreters"}, False)
     for number in range(3000):
         (bin_directory / f"{number}").unlink()
         (bin_directory / f"{number}").write_bytes(b"")
@@ -216,7 +216,7 @@ def test_files_by_kind(watch: InotifyWatcher, tmp_path: Path) -> None:
     assert watch.watch_files("config", {str(etc): {ANY_NAME}, str(bin_directory): {"link"}}) == []
     (bin_directory / "something").write_bytes(b"")
     assert not watch.read()
-    assert watch.nobodys
+    assert watch.saw_unrelated
     (bin_directory / "qemu").write_bytes(b"")
     assert watch.read().files == {"interpreters"}
     (bin_directory / "link").symlink_to("qemu")
@@ -238,7 +238,7 @@ def test_a_directory_on_the_way_is_watched_as_such(watch: InotifyWatcher, tmp_pa
     (tmp_path / "opt" / "other").write_bytes(b"")
     (tmp_path / "opt" / "other").unlink()
     assert not watch.read()
-    assert not watch.nobodys
+    assert not watch.saw_unrelated
     (tmp_path / "opt").chmod(0o700)
     assert watch.read().files == {"interpreters"}
     (tmp_path / "opt").rename(tmp_path / "old")
@@ -251,7 +251,7 @@ def test_where_we_write_ourselves_nothing_is_nobodys(watch: InotifyWatcher, tmp_
     watch.watch_files("pauses", {str(tmp_path / "state"): {"paused.json"}})
     (tmp_path / "state" / "status.json").write_bytes(b"")
     assert not watch.read()
-    assert not watch.nobodys
+    assert not watch.saw_unrelated
 
 
 def test_what_is_watched_no_more_is_forgotten(watch: InotifyWatcher, tmp_path: Path) -> None:
@@ -307,12 +307,12 @@ def test_overflow(watch: InotifyWatcher, tmp_path: Path) -> None:
         write(tmp_path / "two")
     watch.watch_files("interpreters", {str(tmp_path.parent): {"x"}})
     watch.watch_files("config", {})
-    heard = watch.read()
-    while not heard.overflow and (more := watch.read()):
-        heard.add(more)
-    assert heard.overflow
-    assert heard.everything
-    assert heard.files == {"interpreters"}
+    events = watch.read()
+    while not events.overflow and (more := watch.read()):
+        events.add(more)
+    assert events.overflow
+    assert events.everything
+    assert events.files == {"interpreters"}
 
 
 def test_the_descriptor_neither_blocks_nor_is_inherited(watch: InotifyWatcher) -> None:

@@ -26,18 +26,18 @@ class World:
         monkeypatch.setattr(instance_watch, "find_or_mount", lambda _: self.mounted)
         self.watch = mock.create_autospec(InotifyWatcher, instance=True)
         self.watch.open.return_value, self.watch.exhausted = None, None
-        self.attachment = InstanceWatch(Where(), self.watch, mock.create_autospec(Poller, instance=True))
+        self.instance_watch = InstanceWatch(Where(), self.watch, mock.create_autospec(Poller, instance=True))
         self.look()
 
     def look(self, again: Again | None = None, number: int = errno.ENOMEM, took: float = 0.0) -> float:
         """Make a look, which may fail; return the number of seconds until the next one."""
-        self.attachment.begin()
-        self.attachment.attach(self.attachment.find())
+        self.instance_watch.begin()
+        self.instance_watch.attach(self.instance_watch.find())
         if again is not None:
-            self.attachment.failed(WriteRefusedError("refused", number, again))
+            self.instance_watch.failed(WriteRefusedError("refused", number, again))
         self.now += took
-        self.attachment.looked()
-        return self.attachment.look_at(RESYNC) - self.now
+        self.instance_watch.looked()
+        return self.instance_watch.look_at(RESYNC) - self.now
 
 
 @pytest.fixture
@@ -52,8 +52,8 @@ def test_what_may_go_better_without_an_event_is_tried_again(world: World) -> Non
     After a look without a failure the intervals are as before.
     """
     world.now += 100
-    world.attachment.failed(WriteRefusedError("refused", errno.ENOMEM, Again.LATER))
-    assert world.attachment.look_at(RESYNC) <= world.now
+    world.instance_watch.failed(WriteRefusedError("refused", errno.ENOMEM, Again.LATER))
+    assert world.instance_watch.look_at(RESYNC) <= world.now
     assert [world.look(Again.LATER) for _ in range(5)] == [2, 4, 8, 10, 10]
     assert world.look() == RESYNC
     assert world.look(Again.LATER) == 1
@@ -63,21 +63,21 @@ def test_what_may_go_better_without_an_event_is_tried_again(world: World) -> Non
 def test_what_an_event_reports_is_waited_for(world: World, again: Again) -> None:
     """If an event reports the end of a failure, there are no extra looks; nor does it hide another failure."""
     assert world.look(again) == RESYNC
-    world.attachment.failed(WriteRefusedError("refused", errno.ENOMEM, Again.LATER))
-    world.attachment.failed(WriteRefusedError("refused", errno.EINVAL, again))
-    assert world.attachment.look_at(RESYNC) == world.now + 1
+    world.instance_watch.failed(WriteRefusedError("refused", errno.ENOMEM, Again.LATER))
+    world.instance_watch.failed(WriteRefusedError("refused", errno.EINVAL, again))
+    assert world.instance_watch.look_at(RESYNC) == world.now + 1
 
 
 def test_read_only(world: World) -> None:
     """A read-only mount, by a refused write or by the mount table, is a problem, and looks search for its end."""
     assert world.look(Again.LATER, errno.EROFS) == 1
-    assert world.attachment.problem == "/m is mounted read-only: run `mount -o remount,bind,rw /m`"
+    assert world.instance_watch.problem == "/m is mounted read-only: run `mount -o remount,bind,rw /m`"
     world.mounted = WRITABLE._replace(read_only=True)
     assert [world.look(), world.look()] == [2, 4]
     world.mounted = WRITABLE
     world.look()
     assert world.look() == RESYNC
-    assert world.attachment.problem is None
+    assert world.instance_watch.problem is None
 
 
 def test_looks_take_a_twentieth_of_a_core(world: World) -> None:

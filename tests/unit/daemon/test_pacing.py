@@ -26,7 +26,7 @@ A = Handler("a", Registration(Magic(b"A"), "/i", Flags.NONE))
 REGISTER = Action(Act.REGISTER, "a", Drift.MISSING, "the entry is missing", A)
 ENABLE = Action(Act.ENABLE, "a", Drift.DISABLED, "it is disabled")
 DRAGGED = Action(
-    Act.REPLACE, "a", Drift.OUT_OF_ORDER, "an entry that belongs below it is registered again", A, dragged=True
+    Act.REPLACE, "a", Drift.OUT_OF_ORDER, "an entry that belongs below it is registered again", A, for_order_only=True
 )
 RENEW = Action(Act.REPLACE, "a", Drift.STALE_INTERPRETER, "another file", A)
 SETTLE = 0.02
@@ -47,9 +47,11 @@ class World:
         reaction = FastRepairResult()
         reaction.found = dict.fromkeys(names, Drift.MISSING) if found else {}
         reaction.bridged = list(names) if bridged else []
-        self.pacing.noted(PendingEvents(set(names), everything=flushed, flushed=flushed), reaction, self.now, self.now)
+        self.pacing.record_fast_repair(
+            PendingEvents(set(names), everything=flushed, flushed=flushed), reaction, self.now, self.now
+        )
 
-    def make_pass(
+    def reconcile(
         self,
         *done: Action,
         left: tuple[Action, ...] = (),
@@ -71,7 +73,7 @@ class World:
 def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
     """Return a world after its first pass, so that everything is in order."""
     world = World(monkeypatch, tmp_path)
-    world.make_pass(REGISTER, at_once=True)
+    world.reconcile(REGISTER, at_once=True)
     return world
 
 
@@ -83,7 +85,7 @@ def test_what_a_pass_leaves_is_not_due_at_once(world: World) -> None:
     world.hear("a")
     world.now += SETTLE
     assert world.pacing.due("a") is WritePermission.IF_UNTOUCHED
-    world.make_pass(left=(REGISTER,))
+    world.reconcile(left=(REGISTER,))
     assert world.pacing.deadline() == world.now + SETTLE
 
 
@@ -107,8 +109,8 @@ def test_quiet_begins_when_all_was_heard(world: World) -> None:
     """
     reaction = FastRepairResult()
     reaction.found = {"a": Drift.MISSING}
-    for heard in (PendingEvents(["a"]), PendingEvents(everything=True, flushed=True)):
-        world.pacing.noted(heard, reaction, world.now, world.now + 0.05)
+    for events in (PendingEvents(["a"]), PendingEvents(everything=True, flushed=True)):
+        world.pacing.record_fast_repair(events, reaction, world.now, world.now + 0.05)
         assert world.pacing.deadline() == world.now + 0.05 + SETTLE
     world.now += 1.0
     assert world.pacing.due("a") is WritePermission.NOW
@@ -127,7 +129,7 @@ def test_nothing_open_means_no_deadline(world: World) -> None:
     assert world.pacing.deadline() == float("inf")
     world.hear("a")
     assert world.pacing.deadline() == world.now + SETTLE
-    world.make_pass(REGISTER)
+    world.reconcile(REGISTER)
     assert world.pacing.open() == frozenset()
 
 
@@ -135,10 +137,10 @@ def test_what_is_a_repair(world: World) -> None:
     """Only a name that was in order can be repaired: neither a first registration nor a change by a reload counts."""
     assert world.told.repairs == []
     world.hear("a")
-    world.make_pass(REGISTER)
+    world.reconcile(REGISTER)
     assert world.told.repairs == ["a"]
     world.pacing.use(SETTLE)
-    world.make_pass(REGISTER, at_once=True)
+    world.reconcile(REGISTER, at_once=True)
     assert world.told.repairs == ["a"]
 
 
@@ -146,19 +148,19 @@ def test_what_had_drifted_before_a_reload(world: World) -> None:
     """A drift that is older than a reload counts as a repair."""
     world.hear("a")
     world.pacing.use(SETTLE)
-    world.make_pass(left=(REGISTER,), at_once=True)
-    world.make_pass(REGISTER)
+    world.reconcile(left=(REGISTER,), at_once=True)
+    world.reconcile(REGISTER)
     assert world.told.repairs == ["a"]
     for _ in range(REPAIRS):
         world.hear("a")
-        world.make_pass(REGISTER, at_once=True)
+        world.reconcile(REGISTER, at_once=True)
     assert world.told.quarrels == ["a"]
 
 
 def test_what_only_moves_with_another_is_not_repaired(world: World) -> None:
     """An entry that only moves with another is not repaired, and leads to no backoff, however often it moves."""
     for _ in range(2 * REPAIRS):
-        world.make_pass(DRAGGED)
+        world.reconcile(DRAGGED)
     assert (world.told.repairs, world.told.quarrels) == ([], [])
 
 
@@ -167,7 +169,7 @@ def test_a_stand_in_is_no_repair(world: World) -> None:
     for _ in range(2 * REPAIRS):
         world.hear("a", bridged=True)
     assert (world.told.repairs, world.told.quarrels) == ([], [])
-    world.make_pass(REGISTER)
+    world.reconcile(REGISTER)
     assert world.told.repairs == ["a"]
 
 
@@ -175,16 +177,16 @@ def test_what_falls_due_during_a_pass_is_not_put_off(world: World) -> None:
     """A name that falls due during a pass, which did not consider it, is not put off."""
     world.hear("a")
     due_at = world.pacing.deadline()
-    world.make_pass(left=(REGISTER,), takes=2 * SETTLE)
+    world.reconcile(left=(REGISTER,), takes=2 * SETTLE)
     assert world.pacing.deadline() == due_at
 
 
 def test_what_a_pass_only_bridges_is_repaired_later(world: World) -> None:
     """A drift counts once, however many passes are made before its proper entry is registered."""
     for _ in range(3):
-        world.make_pass(left=(RENEW,))
+        world.reconcile(left=(RENEW,))
     assert world.told.repairs == []
-    world.make_pass(RENEW)
+    world.reconcile(RENEW)
     assert world.told.repairs == ["a"]
 
 
@@ -193,13 +195,13 @@ def test_contention(world: World) -> None:
     for _ in range(REPAIRS):
         world.hear("a")
         world.now += SETTLE
-        world.make_pass(REGISTER)
+        world.reconcile(REGISTER)
     assert world.told.quarrels == ["a"]
     assert world.pacing.contended() == {"a"}
-    assert world.pacing.may_bridge("a")
+    assert world.pacing.may_add_stand_in("a")
     assert not world.pacing.may_switch("a")
     world.hear("a", bridged=True)
-    assert world.pacing.may_bridge("a"), "taken away again, too"
+    assert world.pacing.may_add_stand_in("a"), "taken away again, too"
     world.now += SETTLE
     assert world.pacing.due("a") is WritePermission.BACKOFF
     assert not world.pacing.allow(ENABLE)
@@ -213,7 +215,7 @@ def test_a_stand_in_that_another_daemon_registers_differently(world: World) -> N
     assert world.pacing.may_keep("a", Drift.CHANGED)
     test_contention(world)
     world.hear("a", bridged=True)
-    world.make_pass(REGISTER)
+    world.reconcile(REGISTER)
     assert world.pacing.may_keep("a", Drift.MISSING)
     assert world.pacing.may_keep("b", Drift.CHANGED), "a handler that nobody disputes"
     assert not world.pacing.may_keep("a", Drift.CHANGED)
@@ -234,17 +236,17 @@ def test_stand_ins_that_two_daemons_exchange(world: World) -> None:
     for _ in range(REPAIRS):
         assert world.pacing.may_keep("a", Drift.CHANGED, at_once=True)
         assert world.pacing.may_keep("a", Drift.MISSING)
-        world.make_pass(kept=kept)
+        world.reconcile(kept=kept)
         assert world.pacing.may_keep("a", Drift.CHANGED)
-        world.make_pass()  # it was not written
+        world.reconcile()  # it was not written
     assert world.told.quarrels == []
     for _ in range(REPAIRS - 1):
         assert world.pacing.may_keep("a", Drift.CHANGED)
         assert world.pacing.may_keep("a", Drift.CHANGED), "in the second round of the same pass"
-        world.make_pass(REGISTER, kept=kept)
+        world.reconcile(REGISTER, kept=kept)
     assert world.told.quarrels == []
     assert world.pacing.may_keep("a", Drift.CHANGED)
-    world.make_pass(kept=kept)
+    world.reconcile(kept=kept)
     assert world.told.quarrels == ["a"]
     assert not world.pacing.may_keep("a", Drift.CHANGED)
     assert world.pacing.may_keep("a", Drift.CHANGED, at_once=True)
@@ -256,19 +258,19 @@ def test_a_flush_counts_for_nobody(world: World) -> None:
         world.hear("a", flushed=True, bridged=True)
         world.hear("a", flushed=True, bridged=True)
         world.now += SETTLE
-        world.make_pass(REGISTER)
+        world.reconcile(REGISTER)
     assert world.told.quarrels == []
 
 
 def test_what_we_want_otherwise_counts_for_nobody(world: World) -> None:
     """An interpreter that is often upgraded, or comes and goes, leads to no backoff: no program undid a repair."""
     for number in range(3 * REPAIRS):
-        world.desired = DesiredState((A,), fingerprints={"/i": FileIdentity(1, number, 1, 1, 1)})
-        world.make_pass(left=(RENEW,))
+        world.desired = DesiredState((A,), file_identities={"/i": FileIdentity(1, number, 1, 1, 1)})
+        world.reconcile(left=(RENEW,))
         world.now += SETTLE
-        world.make_pass(RENEW)
+        world.reconcile(RENEW)
         world.desired = DesiredState()
-        world.make_pass(Action(Act.REMOVE, "a", Drift.UNWANTED, "its interpreter is gone"))
+        world.reconcile(Action(Act.REMOVE, "a", Drift.UNWANTED, "its interpreter is gone"))
     assert world.told.quarrels == []
 
 
@@ -277,12 +279,12 @@ def test_flushes_without_end(world: World) -> None:
     for _ in range(REPAIRS_OF_ALL):
         world.hear("a", flushed=True, bridged=True)
         world.now += SETTLE
-        world.make_pass(REGISTER)
+        world.reconcile(REGISTER)
     assert world.told.quarrels == [INSTANCE]
     world.hear("a", flushed=True, bridged=True)
     world.now += SETTLE
     assert not world.pacing.may_switch("any")
-    assert world.pacing.may_bridge("a")
+    assert world.pacing.may_add_stand_in("a")
     assert world.pacing.due("a") is WritePermission.BACKOFF
 
 
@@ -290,10 +292,10 @@ def test_who_flushes_is_met_in_the_midst_of_it(world: World) -> None:
     """During a backoff of the instance a missing entry does not count towards the backoff of its name."""
     for _ in range(REPAIRS_OF_ALL):
         world.hear("a", flushed=True, bridged=True)
-        world.make_pass(REGISTER)
+        world.reconcile(REGISTER)
     for _ in range(REPAIRS + 1):
         world.hear("a")
-        world.make_pass(REGISTER)
+        world.reconcile(REGISTER)
     assert world.told.quarrels == [INSTANCE]
 
 
@@ -301,7 +303,7 @@ def test_a_flush_during_a_pass(world: World) -> None:
     """A drift that is open after a pass with a flush does not count towards the backoff of its name."""
     for _ in range(3 * REPAIRS):
         world.now += SETTLE
-        world.make_pass(REGISTER, left=(REGISTER,), flushed=True)
+        world.reconcile(REGISTER, left=(REGISTER,), flushed=True)
     assert world.told.quarrels == []
 
 
@@ -309,8 +311,8 @@ def test_flushes_that_nobody_hears_of(world: World) -> None:
     """Flushes without an event lead to a backoff of the instance, with longer and longer pauses."""
     for _ in range(REPAIRS_OF_ALL):
         world.now += SETTLE
-        world.make_pass(REGISTER, left=(REGISTER,), flushed=True)
-        world.pacing.flushed_again()
+        world.reconcile(REGISTER, left=(REGISTER,), flushed=True)
+        world.pacing.record_unseen_flush()
     assert world.told.quarrels == [INSTANCE]
     assert world.pacing.due("a") is WritePermission.BACKOFF
 
@@ -320,7 +322,7 @@ def test_what_is_restored_counts_for_the_instance(world: World) -> None:
     restore = Action(Act.RESTORE, "theirs", Drift.MISSING, "a flush removed it", A)
     for _ in range(REPAIRS_OF_ALL):
         world.now += SETTLE
-        world.make_pass(restore)
+        world.reconcile(restore)
     assert world.told.quarrels == [INSTANCE]
 
 
@@ -328,7 +330,7 @@ def test_a_write_that_does_not_help_is_not_tried_for_ever(world: World) -> None:
     """A drift that is still open after its write counts, so that it is backed off from."""
     for _ in range(REPAIRS):
         world.now += SETTLE
-        world.make_pass(REGISTER, left=(REGISTER,))
+        world.reconcile(REGISTER, left=(REGISTER,))
     assert world.told.quarrels == ["a"]
 
 
@@ -336,7 +338,7 @@ def test_what_stops_every_exec_is_disabled_in_any_case(world: World) -> None:
     """An entry that stops every exec is disabled even during a backoff."""
     test_contention(world)
     world.hear("a", bridged=True)
-    world.make_pass(REGISTER)
+    world.reconcile(REGISTER)
     assert not world.pacing.may_switch("a")
     assert world.pacing.allow(Action(Act.DISABLE, "a", Drift.UNWANTED, "every exec fails"))
     assert not world.pacing.allow(Action(Act.DISABLE, "a", Drift.CHANGED, "enabled = false"))
@@ -346,10 +348,10 @@ def test_the_budget_of_stand_ins(world: World) -> None:
     """When the budget is spent stand-ins wait, and no longer than it takes to refill what was spent too much."""
     assert world.pacing.restore_at() == float("inf")
     world.pacing.spent(CAPACITY + 0.001)
-    assert not world.pacing.may_bridge("a")
+    assert not world.pacing.may_add_stand_in("a")
     assert world.pacing.restore_at() == pytest.approx(world.now + 0.001 / REFILL)
     world.now += 0.001 / REFILL + 0.001
-    assert world.pacing.may_bridge("a")
+    assert world.pacing.may_add_stand_in("a")
     assert world.pacing.take_withheld() == {"a"}
     assert world.pacing.restore_at() == float("inf")
 
@@ -358,7 +360,7 @@ def test_twenty_flushes_a_second(world: World) -> None:
     """Twenty flushes a second that cost a millisecond each are answered within 10 ms, without end."""
     for _ in range(2000):
         world.now += 0.05
-        assert world.pacing.may_bridge("a") or world.pacing.restore_at() - world.now <= 0.01
+        assert world.pacing.may_add_stand_in("a") or world.pacing.restore_at() - world.now <= 0.01
         world.pacing.spent(0.001)
 
 
@@ -369,16 +371,16 @@ def test_many_removed_by_name_count_as_a_flush(world: World) -> None:
     )
     world.desired = DesiredState(handlers)
     register = [REGISTER._replace(entry=each.name, handler=each) for each in handlers]
-    world.make_pass(*register, at_once=True)
+    world.reconcile(*register, at_once=True)
     for _ in range(2 * REPAIRS):
         world.hear("a", "b", "c", "d")
         world.now += SETTLE
-        world.make_pass(*register)
+        world.reconcile(*register)
     assert world.told.quarrels == []
     for _ in range(REPAIRS_OF_ALL):
         world.hear("a", "b", "c", "d")
         world.now += SETTLE
-        world.make_pass(*register)
+        world.reconcile(*register)
     assert world.told.quarrels == [INSTANCE]
 
 
@@ -387,7 +389,7 @@ def test_the_instance_is_switched_on_in_spite_of_back_off(world: World) -> None:
     for _ in range(REPAIRS_OF_ALL + 9):
         world.hear("a", flushed=True, bridged=True)
         world.now += SETTLE
-        world.make_pass(REGISTER)
+        world.reconcile(REGISTER)
     assert not world.pacing.may_switch(INSTANCE)
     switch_on = Action(Act.ENABLE, INSTANCE, Drift.SWITCHED_OFF, "it is switched off")
     assert world.pacing.allow(switch_on)
@@ -411,6 +413,6 @@ def test_another_daemon_that_wants_the_stand_in_we_remove(world: World) -> None:
     remove = Action(Act.REMOVE, ".binfmtd~a", Drift.UNWANTED, "the stand-in is no longer needed")
     for _ in range(REPAIRS):
         world.now += SETTLE
-        world.make_pass(remove)
+        world.reconcile(remove)
     assert world.told.quarrels == [".binfmtd~a"]
     assert not world.pacing.allow(remove)

@@ -137,12 +137,12 @@ def test_what_was_removed_by_name_during_a_storm(tmp_path: Path, by_name: bool) 
     daemon = SimulatedDaemon([LOW], tmp_path, SETTLE, restore=("theirs",))
     daemon.registers("theirs", HIGH.registration)
     daemon.wait(1.0)
-    daemon.storm.looked_for_nothing(10.0, daemon.now)
+    daemon.throttle.charge_look(10.0, daemon.now)
     daemon.flushes()
     if by_name:
         daemon.registers("theirs", HIGH.registration)
         daemon.removes("theirs")
-    daemon.make_pass(Trigger.QUIET, force=lambda _: True)
+    daemon.reconcile(Trigger.QUIET, force=lambda _: True)
     daemon.wait(10.0)
     assert ("theirs" in daemon.names()) is not by_name
 
@@ -157,7 +157,7 @@ def test_what_is_not_there_stops_no_other_from_coming_back(tmp_path: Path, how: 
     daemon.wait(1.0)
     if how == "paused":
         daemon.reconciler.pauses = Pauses().with_(["low"], float("inf"))
-        daemon.make_pass(Trigger.PAUSE)
+        daemon.reconcile(Trigger.PAUSE)
     else:
         daemon.refuses = {"low", stand_in_name("low")}
     daemon.flushes()
@@ -165,7 +165,7 @@ def test_what_is_not_there_stops_no_other_from_coming_back(tmp_path: Path, how: 
     others = {"theirs-above", "theirs-too"} if how == "refused" else set()
     assert set(daemon.names()) == {"jar", "theirs"} | others
     daemon.reconciler.pauses = Pauses()
-    daemon.make_pass(Trigger.PAUSE)
+    daemon.reconcile(Trigger.PAUSE)
     daemon.wait(10.0)
     ours = [] if how == "refused" else ["low"]
     assert [name for name in daemon.names() if name not in ("jar", "theirs")] == ["theirs-too", "theirs-above", *ours]

@@ -21,16 +21,16 @@ def test_a_drift_is_due_when_it_has_been_quiet() -> None:
 def test_whoever_stirs_puts_it_off() -> None:
     """Quiet begins anew with each event on the name, and with each on `register` or `status`."""
     settling = drifted()
-    settling.stirred(["a", "b"], 100.010)
+    settling.record_touch(["a", "b"], 100.010)
     assert settling.due_at("a") == 100.010 + SETTLE
-    settling.stirred([], 100.015, everything=True)
+    settling.record_touch([], 100.015, everything=True)
     assert settling.due_at("a") == 100.015 + SETTLE
 
 
 def test_others_names_do_not_put_it_off() -> None:
     """An event on another name does not delay this one, and does not make that name pending."""
     settling = drifted()
-    settling.stirred(["b"], 100.010)
+    settling.record_touch(["b"], 100.010)
     assert settling.due_at("a") == 100.0 + SETTLE
     assert settling.pending() == {"a"}
 
@@ -38,7 +38,7 @@ def test_others_names_do_not_put_it_off() -> None:
 def test_a_stir_before_the_drift_counts() -> None:
     """An event before the drift counts: a program that has flushed everything may be about to write."""
     settling = Settling(SETTLE)
-    settling.stirred([], 100.0, everything=True)
+    settling.record_touch([], 100.0, everything=True)
     settling.drifted("a", 99.99)
     assert settling.due_at("a") == 100.0 + SETTLE
 
@@ -48,7 +48,7 @@ def test_at_the_latest_one_second_after_the_drift() -> None:
     settling = drifted()
     for tenth in range(12):
         now = 100.0 + tenth / 10
-        settling.stirred(["a"], now, everything=True)
+        settling.record_touch(["a"], now, everything=True)
         settling.drifted("a", now)
     assert settling.due_at("a") == 100.0 + LONGEST == 101.0
     assert not settling.forced("a", 100.999)
@@ -71,9 +71,9 @@ def test_what_is_not_pending_is_due_when_everything_is_quiet() -> None:
     """A name that is not pending (a removal, say) is due when all is quiet; at once if there never was an event."""
     settling = Settling(SETTLE)
     assert settling.due_at("x") == float("-inf")
-    settling.stirred(["x"], 100.0)
+    settling.record_touch(["x"], 100.0)
     assert settling.due_at("x") == float("-inf")
-    settling.stirred([], 100.0, everything=True)
+    settling.record_touch([], 100.0, everything=True)
     assert settling.due_at("x") == 100.0 + SETTLE
 
 

@@ -4,15 +4,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from binfmtd.daemon.throttle import BUDGET, GLANCE, GLANCES_SHARE, LONGEST_PAUSE, PASSES, REFILL, SHARE, EventThrottle
+from binfmtd.daemon.throttle import (
+    BUDGET,
+    CHECK_SECONDS,
+    CHECKS_SHARE,
+    LONGEST_PAUSE,
+    PASSES,
+    REFILL,
+    SHARE,
+    EventThrottle,
+)
 
 
 def test_a_burst_is_listened_to() -> None:
     """Looks that fit into the budget delay no reading of events."""
-    storm = EventThrottle()
+    throttle = EventThrottle()
     for number in range(100):
-        storm.looked_for_nothing(BUDGET / 100, 5 + number / 1e6)
-        assert storm.listen_at <= 5 + number / 1e6 + 1e-9
+        throttle.charge_look(BUDGET / 100, 5 + number / 1e6)
+        assert throttle.read_at <= 5 + number / 1e6 + 1e-9
 
 
 def test_whoever_goes_on_is_heard_three_seconds_later_at_most() -> None:
@@ -20,66 +29,66 @@ def test_whoever_goes_on_is_heard_three_seconds_later_at_most() -> None:
 
     It takes longer if one look would cost more than its share of a core in that time.
     """
-    storm = EventThrottle()
+    throttle = EventThrottle()
     for _ in range(100):
-        storm.looked_for_nothing(LONGEST_PAUSE * SHARE, 100.0)
-    assert storm.listen_at == pytest.approx(100.0 + LONGEST_PAUSE)
-    storm.looked_for_nothing(0.06, 103.0)
-    assert storm.listen_at == pytest.approx(103.0 + 0.06 / SHARE)
+        throttle.charge_look(LONGEST_PAUSE * SHARE, 100.0)
+    assert throttle.read_at == pytest.approx(100.0 + LONGEST_PAUSE)
+    throttle.charge_look(0.06, 103.0)
+    assert throttle.read_at == pytest.approx(103.0 + 0.06 / SHARE)
 
 
 @pytest.mark.parametrize("cost", [BUDGET, 10 * BUDGET])
 def test_some_passes_are_always_free(cost: float) -> None:
     """However long passes take, the budget pays for some; the next waits until it takes its share of a core."""
-    storm = EventThrottle()
+    throttle = EventThrottle()
     for _ in range(PASSES):
-        storm.passed_for_nothing(cost, 100.0)
-        assert storm.listen_at <= 100.0 + 1e-9
-    storm.passed_for_nothing(cost, 100.0)
-    assert storm.listen_at == pytest.approx(100.0 + cost / SHARE)
-    storm.passed_for_nothing(REFILL, 100.0)  # passes have become short again, and so has the pause
-    assert storm.listen_at == pytest.approx(100.0 + LONGEST_PAUSE)
+        throttle.charge_pass(cost, 100.0)
+        assert throttle.read_at <= 100.0 + 1e-9
+    throttle.charge_pass(cost, 100.0)
+    assert throttle.read_at == pytest.approx(100.0 + cost / SHARE)
+    throttle.charge_pass(REFILL, 100.0)  # passes have become short again, and so has the pause
+    assert throttle.read_at == pytest.approx(100.0 + LONGEST_PAUSE)
 
 
 def test_quiet_pays_it_back() -> None:
     """A minute without looks refills the budget by a minute's worth."""
-    storm = EventThrottle()
-    storm.looked_for_nothing(BUDGET, 100.0)
-    storm.looked_for_nothing(60 * REFILL, 160.0)
-    assert storm.listen_at <= 160.0 + 1e-9
-    storm.looked_for_nothing(REFILL / 2, 160.0)
-    assert 160.4 < storm.listen_at < 160.6
+    throttle = EventThrottle()
+    throttle.charge_look(BUDGET, 100.0)
+    throttle.charge_look(60 * REFILL, 160.0)
+    assert throttle.read_at <= 160.0 + 1e-9
+    throttle.charge_look(REFILL / 2, 160.0)
+    assert 160.4 < throttle.read_at < 160.6
 
 
 @given(costs=st.lists(st.floats(0, REFILL * LONGEST_PAUSE), max_size=200))
 def test_over_a_long_time_it_costs_what_refills(costs: list[float]) -> None:
     """However often there is something to look at, a caller that keeps to ``listen_at`` spends what refills."""
-    storm = EventThrottle()
+    throttle = EventThrottle()
     now = began = 1000.0
     for cost in costs:
-        storm.looked_for_nothing(cost, now)
-        now = max(now, storm.listen_at)
+        throttle.charge_look(cost, now)
+        now = max(now, throttle.read_at)
     assert sum(costs) <= BUDGET + REFILL * (now - began) + 1e-6
 
 
 def test_in_a_storm_the_declared_names_are_glanced_at() -> None:
     """While events are not read, inode numbers are compared ten times a second; never otherwise."""
-    storm = EventThrottle()
-    assert storm.glance_at == float("inf")
-    storm.looked_for_nothing(BUDGET + REFILL, 100.0)  # a second's worth too much
-    assert storm.glance_at == 100.0 + GLANCE
-    storm.glanced(0.0, 100.5)
-    assert storm.glance_at == 100.5 + GLANCE
-    storm.glanced(0.0, 100.95)
-    assert storm.glance_at == float("inf"), "it is listened to first"
+    throttle = EventThrottle()
+    assert throttle.check_at == float("inf")
+    throttle.charge_look(BUDGET + REFILL, 100.0)  # a second's worth too much
+    assert throttle.check_at == 100.0 + CHECK_SECONDS
+    throttle.checked(0.0, 100.5)
+    assert throttle.check_at == 100.5 + CHECK_SECONDS
+    throttle.checked(0.0, 100.95)
+    assert throttle.check_at == float("inf"), "it is listened to first"
 
 
 def test_where_glances_take_long_there_are_fewer() -> None:
     """Comparisons take their share of a core and no more; one that takes longer now and then changes little."""
-    storm = EventThrottle()
-    storm.looked_for_nothing(20.0, 100.0)
-    storm.glanced(2 * GLANCE * GLANCES_SHARE, 100.0)
-    assert storm.glance_at == 100.0 + GLANCE
+    throttle = EventThrottle()
+    throttle.charge_look(20.0, 100.0)
+    throttle.checked(2 * CHECK_SECONDS * CHECKS_SHARE, 100.0)
+    assert throttle.check_at == 100.0 + CHECK_SECONDS
     for _ in range(100):
-        storm.glanced(2 * GLANCE * GLANCES_SHARE, 100.0)
-    assert storm.glance_at == pytest.approx(100.0 + 2 * GLANCE, rel=1e-3)
+        throttle.checked(2 * CHECK_SECONDS * CHECKS_SHARE, 100.0)
+    assert throttle.check_at == pytest.approx(100.0 + 2 * CHECK_SECONDS, rel=1e-3)

@@ -25,15 +25,15 @@ from binfmtd.model.standin import stand_in_name
 
 def test_an_instance_that_cannot_be_opened_from_the_start(tmp_path: Path) -> None:
     """An instance that cannot be opened is reported and waited for, and not looked for at once again and again."""
-    attachment = mock.create_autospec(InstanceWatch, instance=True)
-    attachment.mounted = Mounted(str(tmp_path / "closed"), 1, read_only=False)
+    instance_watch = mock.create_autospec(InstanceWatch, instance=True)
+    instance_watch.mounted = Mounted(str(tmp_path / "closed"), 1, read_only=False)
     reconciler, sealing, watch, pacing, report = (
         mock.create_autospec(each, instance=True) for each in (Reconciler, Sealing, InotifyWatcher, Pacing, Reporter)
     )
-    worker = Worker(reconciler, attachment, sealing, watch, pacing, EventThrottle(), report)
-    assert worker.make_pass(Trigger.START) is None
-    assert attachment.mounted is None
-    assert not worker.heard
+    worker = Worker(reconciler, instance_watch, sealing, watch, pacing, EventThrottle(), report)
+    assert worker.reconcile(Trigger.START) is None
+    assert instance_watch.mounted is None
+    assert not worker.events
     assert "check that binfmt_misc is still mounted there" in report.trouble.call_args.args[0]
     pacing.forget.assert_called_once_with()
 
@@ -80,7 +80,7 @@ def test_another_entry_that_says_the_same(daemon: SimulatedDaemon) -> None:
 def test_a_helper_is_paid_for(daemon: SimulatedDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
     """A helper is paid from the budget of CPU time, even if not needed; when that is spent, none is registered."""
     monkeypatch.setattr(time, "thread_time", iter(range(99)).__next__)  # a second from each time to the next
-    assert daemon.pacing.may_bridge("a")
+    assert daemon.pacing.may_add_stand_in("a")
     daemon.removes("a")
     daemon.registers("a", OURS)
     daemon.react()
@@ -150,7 +150,7 @@ def test_one_that_has_no_stand_in_is_not_waited_with(tmp_path: Path) -> None:
 def test_a_removal_while_a_pass_scans(daemon: SimulatedDaemon) -> None:
     """A removal is repaired between two slices of the scan, which begins again and does not end that drift."""
     daemon.while_scanned.append(lambda: daemon.removes("a"))
-    result = daemon.make_pass(Trigger.RESYNC)
+    result = daemon.reconcile(Trigger.RESYNC)
     assert daemon.names() == [stand_in_name("a")]
     assert result is not None
     assert [action.entry for action in result.look.plan.actions] == ["a"]
@@ -162,12 +162,12 @@ def test_a_removal_while_a_pass_scans(daemon: SimulatedDaemon) -> None:
 def test_a_removal_while_a_reload_scans(daemon: SimulatedDaemon) -> None:
     """A pass that writes at once leaves what another program has removed a moment ago."""
     daemon.while_scanned.append(lambda: daemon.removes("a"))
-    daemon.make_pass(Trigger.RELOAD, at_once=True)
+    daemon.reconcile(Trigger.RELOAD, at_once=True)
     assert daemon.names() == [stand_in_name("a")]
 
 
 def test_a_scan_is_interrupted_a_few_times_at_most(daemon: SimulatedDaemon) -> None:
     """Another program that never stops cannot keep a pass from its end."""
     daemon.while_scanned += [lambda: daemon.touches("a")] * 100
-    assert daemon.make_pass(Trigger.RESYNC) is not None
+    assert daemon.reconcile(Trigger.RESYNC) is not None
     assert len(daemon.while_scanned) > 90

@@ -34,7 +34,7 @@ def converged(
 ) -> tuple[Through, Outcome]:
     desired = world.desired()
     through = Through(kernel)
-    planned = plan(desired, kernel.observed(), world.surroundings(kernel.observed(), world.records))
+    planned = plan(desired, kernel.observed(), world.context(kernel.observed(), world.records))
     outcome = PlanExecutor(
         planned, desired, cast(Instance, through), cast(Writer, through), unchanged=unchanged, due=lambda _: due
     ).run()
@@ -69,7 +69,7 @@ def test_all_that_is_due_is_done(world: World) -> None:
     assert (outcome.failed, outcome.left) == ([], [])
     after = kernel.observed()
     records = {**world.records, **outcome.records}
-    assert plan(world.desired(), after, world.surroundings(after, records)).actions == ()
+    assert plan(world.desired(), after, world.context(after, records)).actions == ()
 
 
 @settings(max_examples=100)
@@ -77,7 +77,7 @@ def test_all_that_is_due_is_done(world: World) -> None:
 def test_nothing_is_registered_that_is_not_desired(world: World, random: Random) -> None:
     """Only desired handlers are registered: these are the intents by which a killed daemon's entries are recognised."""
     desired, kernel = world.desired(), world.kernel()
-    planned = plan(desired, kernel.observed(), world.surroundings(kernel.observed(), world.records))
+    planned = plan(desired, kernel.observed(), world.context(kernel.observed(), world.records))
     restored = {action.entry for action in planned.actions if action.act is Act.RESTORE}
     through = Through(kernel)
     known = {entry.inode for entry in kernel.observed().entries}

@@ -25,7 +25,7 @@ def test_the_first_interpreter_that_is_there_is_taken() -> None:
     assert resolved(ARM).by_name["qemu-arm"].registration.interpreter == "/i"
     second = resolved(ARM, facts=Facts({"/i": InterpreterFacts(), "/j": THERE}))
     assert second.by_name["qemu-arm"].registration.interpreter == "/j"
-    assert second.fingerprints == {"/j": FILE}
+    assert second.file_identities == {"/j": FILE}
 
 
 @pytest.mark.parametrize(("from_all", "standing"), [(True, Standing.ABSENT), (False, Standing.WAITING)])

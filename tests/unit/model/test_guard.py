@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.errors import FormatError
-from binfmtd.model.guard import NativeHeader, bricks, takes_native
+from binfmtd.model.guard import NativeHeader, breaks_exec, takes_native
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Extension, Magic, Match, takes
 
@@ -153,7 +153,7 @@ def test_what_stops_every_exec(
     registration: Registration, standing: tuple[Registration, ...], files: dict[str, bytes], stops: bool
 ) -> None:
     """An entry stops every exec if it takes our own program and, however long the way, leads to nothing that runs."""
-    assert bricks(registration, lambda: standing, AMD64, [PROGRAM], lambda path: files.get(path, b"")) is stops
+    assert breaks_exec(registration, lambda: standing, AMD64, [PROGRAM], lambda path: files.get(path, b"")) is stops
 
 
 def test_a_program_of_another_kind_than_our_own_counts() -> None:
@@ -164,18 +164,18 @@ def test_a_program_of_another_kind_than_our_own_counts() -> None:
     program = PROGRAM[:72].ljust(72, b"\0") + b"\x40" + PROGRAM[73:].ljust(183, b"\0")
     late = says(Magic(b"\x40", offset=72), "/i")
     assert takes_native(late.match, AMD64, [PROGRAM, program]) == "native programs"
-    assert bricks(late, tuple, AMD64, [PROGRAM, program], lambda _: program)
-    assert not bricks(late, tuple, AMD64, [PROGRAM, program], lambda _: PROGRAM)
-    assert not bricks(late, tuple, AMD64, [PROGRAM], lambda _: program)
+    assert breaks_exec(late, tuple, AMD64, [PROGRAM, program], lambda _: program)
+    assert not breaks_exec(late, tuple, AMD64, [PROGRAM, program], lambda _: PROGRAM)
+    assert not breaks_exec(late, tuple, AMD64, [PROGRAM], lambda _: program)
 
 
 def test_an_entry_that_takes_no_program_costs_nothing() -> None:
     """For an entry that takes no program the other entries are not listed: of thousands each would be compared."""
     beside = mock.Mock()
-    assert not bricks(says(CATALOG["aarch64"].match, "/i"), beside, AMD64, [PROGRAM], lambda _: b"")
+    assert not breaks_exec(says(CATALOG["aarch64"].match, "/i"), beside, AMD64, [PROGRAM], lambda _: b"")
     beside.assert_not_called()
 
 
 def test_without_a_program_of_our_own_nothing_can_be_said() -> None:
     """If /proc/self/exe cannot be read, no entry counts as one that stops every exec."""
-    assert not bricks(says(Magic(b"\0"), "/i"), tuple, AMD64, [], lambda _: b"")
+    assert not breaks_exec(says(Magic(b"\0"), "/i"), tuple, AMD64, [], lambda _: b"")

@@ -104,8 +104,8 @@ def test_rivals_are_newest_first_and_take_some_of_the_same_files() -> None:
         theirs("ours, by the ledger"),
         theirs("older"),
     )
-    surroundings = PlanContext({"ours, by the ledger": Record(SAYS, 7)})
-    found = rivals(DESIRED, ObservedState(entries), surroundings)
+    context = PlanContext({"ours, by the ledger": Record(SAYS, 7)})
+    found = rivals(DESIRED, ObservedState(entries), context)
     assert {name: [e.name for e in each] for name, each in found.items()} == {"a": ["newer", "older"]}
 
 
@@ -113,7 +113,9 @@ def test_what_is_about_to_go_is_nobodys_rival() -> None:
     """An entry that the plan removes or disables is no rival."""
     observed = ObservedState((theirs("x"), theirs("WSLInterop")))
     assert [e.name for e in rivals(DESIRED._replace(policy=REMOVING), observed, PlanContext())["a"]] == ["WSLInterop"]
-    assert [e.name for e in rivals(DESIRED, observed, PlanContext(bricking=frozenset({"x"})))["a"]] == ["WSLInterop"]
+    assert [e.name for e in rivals(DESIRED, observed, PlanContext(exec_breaking=frozenset({"x"})))["a"]] == [
+        "WSLInterop"
+    ]
 
 
 @pytest.mark.parametrize(

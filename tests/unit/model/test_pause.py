@@ -40,8 +40,8 @@ def test_a_plan_leaves_out_what_is_paused() -> None:
     observed = ObservedState(entries, switched_on=False)
 
     def planned(pauses: Pauses) -> set[tuple[Act, str]]:
-        surroundings = PlanContext(bricking=frozenset({"brick"}), pauses=pauses)
-        return {(action.act, action.entry) for action in plan(desired, observed, surroundings).actions}
+        context = PlanContext(exec_breaking=frozenset({"brick"}), pauses=pauses)
+        return {(action.act, action.entry) for action in plan(desired, observed, context).actions}
 
     everything = planned(Pauses())
     assert {(Act.REGISTER, "a"), (Act.REGISTER, "b"), (Act.REMOVE, "theirs"), (Act.ENABLE, "status")} < everything

@@ -109,7 +109,7 @@ def test_disabled() -> None:
 def test_switched_off() -> None:
     """The whole instance is switched on again, after an entry that stops every exec is disabled."""
     off = ObservedState((entry("x"),), switched_on=False)
-    found = plan(desired(), off, PlanContext(bricking=frozenset({"x"}))).actions
+    found = plan(desired(), off, PlanContext(exec_breaking=frozenset({"x"}))).actions
     assert [(action.act, action.entry, action.drift) for action in found] == [
         (Act.DISABLE, "x", Drift.UNWANTED),
         (Act.ENABLE, "status", Drift.SWITCHED_OFF),
@@ -192,9 +192,9 @@ def test_what_takes_no_files_is_in_nobodys_way() -> None:
 def test_what_is_dragged_along_is_told_from_what_drifted() -> None:
     """An action is marked as dragged if its entry is as declared, and only moves with another."""
     upper = entry("ab", AB.registration)
-    for entries, dragged in (([upper], True), ([entry(), upper], False)):
+    for entries, for_order_only in (([upper], True), ([entry(), upper], False)):
         action = plan(desired(A, AB), ObservedState(tuple(entries)), PlanContext()).actions[-1]
-        assert (action.entry, action.dragged) == ("ab", dragged)
+        assert (action.entry, action.for_order_only) == ("ab", for_order_only)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_what_is_dragged_along_is_told_from_what_drifted() -> None:
         (DEFAULT, PlanContext(), []),
         (OUTRANK, PlanContext(), [(Act.REPLACE, "a", Drift.OUT_OF_ORDER)]),
         (OUTRANK._replace(unmanaged=Unmanaged.REMOVE), PlanContext(), [(Act.REMOVE, "x", Drift.UNWANTED)]),
-        (OUTRANK, PlanContext(bricking=frozenset({"x"})), [(Act.DISABLE, "x", Drift.UNWANTED)]),
+        (OUTRANK, PlanContext(exec_breaking=frozenset({"x"})), [(Act.DISABLE, "x", Drift.UNWANTED)]),
     ],
 )
 def test_shadowed(policy: Policy, around: PlanContext, expected: list[Row]) -> None:
@@ -325,7 +325,7 @@ def test_remove_takes_what_only_all_would_have_declared(standing: Standing, expe
 
 def test_a_bricking_entry_is_disabled_even_if_it_is_kept() -> None:
     """An entry that stops every exec is disabled even if the config keeps it, and removed if it does not."""
-    around = PlanContext(bricking=frozenset({"x"}))
+    around = PlanContext(exec_breaking=frozenset({"x"}))
     disable = (Act.DISABLE, "x", Drift.UNWANTED)
     assert rows(desired(), [entry("x")], around) == [disable]
     assert rows(desired(), [entry("x", enabled=False)], around) == []

@@ -36,7 +36,7 @@ def test_a_plan_that_is_carried_out_leaves_nothing_to_do(world: World) -> None:
         note(f"{planned.stand_ins} {planned.actions}")
         carry_out(planned, kernel, world.desired(), records)
         after = kernel.observed()
-        planned = plan(world.desired(), after, world.surroundings(after, records))
+        planned = plan(world.desired(), after, world.context(after, records))
     assert (planned.actions, planned.stand_ins) == ((), ())
 
 
@@ -49,7 +49,7 @@ def test_what_is_in_sync_is_what_was_declared(world: World) -> None:
     planned = world.plan()
     for _ in range(3):
         carry_out(planned, kernel, desired, records)
-        planned = plan(desired, kernel.observed(), world.surroundings(kernel.observed(), records))
+        planned = plan(desired, kernel.observed(), world.context(kernel.observed(), records))
     after = kernel.observed()
     assert after.switched_on
     for handler in desired.handlers:
@@ -83,18 +83,18 @@ def test_what_is_in_sync_is_what_was_declared(world: World) -> None:
 def test_no_plan_touches_what_is_foreign(world: World) -> None:
     """Under "keep" a foreign entry is only ever disabled, if it stops every exec; "remove" spares what `keep` names."""
     desired = world.desired()
-    surroundings = world.surroundings(world.observed, world.records)
-    theirs = {entry.name for entry in world.observed.entries if foreign(entry, desired, surroundings)}
-    for action in plan(desired, world.observed, surroundings).actions:
+    context = world.context(world.observed, world.records)
+    theirs = {entry.name for entry in world.observed.entries if foreign(entry, desired, context)}
+    for action in plan(desired, world.observed, context).actions:
         if action.entry not in theirs:
             continue
         if action.act is Act.DISABLE:
-            assert action.entry in surroundings.bricking
+            assert action.entry in context.exec_breaking
         else:
             assert action.act is Act.REMOVE
             assert desired.policy.unmanaged is Unmanaged.REMOVE
             assert not any(fnmatchcase(action.entry, glob) for glob in desired.policy.keep)
-    for action in removal_plan(desired, world.observed, surroundings).actions:
+    for action in removal_plan(desired, world.observed, context).actions:
         assert action.entry not in theirs
 
 
@@ -104,8 +104,8 @@ def test_under_remove_nothing_undeclared_stays(world: World) -> None:
     """With `unmanaged = "remove"` every foreign entry goes, but for those that `keep` names."""
     policy = world.config.policy._replace(unmanaged=Unmanaged.REMOVE)
     world = world._replace(config=world.config._replace(policy=policy))
-    surroundings = world.surroundings(world.observed, world.records)
-    theirs = {e.name for e in world.observed.entries if foreign(e, world.desired(), surroundings)}
+    context = world.context(world.observed, world.records)
+    theirs = {e.name for e in world.observed.entries if foreign(e, world.desired(), context)}
     removed = {action.entry for action in world.plan().actions if action.act is Act.REMOVE}
     assert theirs - removed == {name for name in theirs if any(fnmatchcase(name, glob) for glob in policy.keep)}
 

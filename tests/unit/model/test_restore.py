@@ -51,7 +51,7 @@ def test_what_restore_names_is_remembered_oldest_first() -> None:
         entry("Wopaque", 3, None),
         entry("W1", 2),
     ]
-    around = PlanContext(bricking=frozenset({"Wbricks"}))
+    around = PlanContext(exec_breaking=frozenset({"Wbricks"}))
     found = remembered({}, *entries, around=around)
     assert list(found.items()) == [("W1", WAS._replace(inode=2)), ("W2", Remembered(SAYS, enabled=False, inode=6))]
     mine = PlanContext(records={"W1": Record(SAYS, 2)})
@@ -155,7 +155,7 @@ def pass_once(
     known: dict[str, Remembered],
 ) -> tuple[Plan, dict[str, Remembered]]:
     observed = kernel.observed()
-    around = world.surroundings(observed, records)
+    around = world.context(observed, records)
     known = remember(known, observed, wanted, around, [each.inode for each in observed.entries])
     planned = plan(wanted, observed, around._replace(remembered=known))
     carry_out(planned, kernel, wanted, records)
