@@ -107,7 +107,7 @@ def test_a_refused_handler(instance: Instance, cli: Cli) -> None:
     """A handler that would take the host's own programs is not registered, and the message has the remedy."""
     result = cli("apply", config=ONE + "[handlers.elf]\nmagic = '\\x7fELF'\ninterpreter = '/usr/bin/true'")
     assert result.status == 1
-    assert result.message.startswith("elf: refused: it takes native programs")
+    assert result.message.startswith("elf: refused: it takes this host's native programs")
     assert "set force = true" in result.message
     assert instance.names() == ["one"]
 

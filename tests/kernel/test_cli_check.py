@@ -47,7 +47,7 @@ def test_refused(cli: Cli) -> None:
     assert (result.status, result.stdout) == (78, "")
     late, elf = result.messages
     assert late.startswith("late: waiting: ")
-    assert elf.startswith("elf: refused: it takes native programs")
+    assert elf.startswith("elf: refused: it takes this host's native programs")
     assert elf.endswith(f"({cli.config} [handlers.elf])")
     document = cli("check", "--json", config=ONE + LATE + ELF).json
     assert (document["valid"], document["warnings"], document["errors"]) == (False, [late], [elf])

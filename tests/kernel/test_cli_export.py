@@ -195,7 +195,7 @@ def test_what_is_refused_is_left_out(instance: Instance, tmp_path: Path) -> None
     result = Cli(instance, tmp_path)("export", "--format", "nixos", config=config)
     assert result.status == 1
     elf, blank = sorted(result.messages, reverse=True)
-    assert elf.startswith("elf: left out: refused: it takes native programs")
+    assert elf.startswith("elf: left out: refused: it takes this host's native programs")
     assert blank.startswith("a b: left out: 'a b' has characters that NixOS does not quote")
     assert "elf" not in result.stdout
 

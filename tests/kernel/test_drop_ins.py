@@ -130,7 +130,7 @@ def test_linuxkit_guards(binfmt: DropIn, instance: Instance, lines: Path) -> Non
     (lines / "a").write_text(":elf:M::\\x7fELF::/usr/bin/true:\n")
     result = binfmt(f"-dir {lines}")
     assert (result.status, instance.names()) == (1, [])
-    assert "it takes native programs of this host" in result.stderr
+    assert "it takes this host's native programs" in result.stderr
 
 
 def test_linuxkit_alone(binfmt: DropIn, instance: Instance, lines: Path) -> None:

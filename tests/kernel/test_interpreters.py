@@ -313,7 +313,7 @@ def test_all_loses_its_emulators(instance: Instance, start_daemon: StartDaemon, 
     assert "[emulators] paths" in gone["reason"], "no package puts one into this directory"
     status = daemon.wait_status(lambda status: status["state"] == "waiting", "state waiting")
     assert states(daemon) == dict.fromkeys(names, "registered")
-    assert "any more" in status["lacking"]
+    assert "emulators that were installed before are missing" in status["lacking"]
     assert unready(status) == [], "programs run, and do not after a restart"
     instance.remove("status")
     daemon.wait_status(unready, "handlers that wait")

@@ -230,7 +230,7 @@ def test_sealed_by_another_process(instance: Instance, start_daemon: StartDaemon
     daemon = start_daemon(CONFIG, directory="before")
     status = daemon.wait_converged()
     assert status["seal"]["state"] == "sealed"
-    assert "by another process" in status["seal"]["reason"]
+    assert "another process sealed it" in status["seal"]["reason"]
     daemon.config.write_text(CONFIG.replace("/usr/bin/true", "/usr/bin/false"))
     daemon.reload()
     status = daemon.wait_status(lambda s: s["problem"], "the problem")
