@@ -176,7 +176,7 @@ def _dispatch(arguments: list[str]) -> int:
 
 def module_of(command: str) -> str:
     """Return the name of the module that implements a command."""
-    return f"binfmtd.cli.{_MODULES.get(command, command)}"
+    return f"binfmtd.cli.commands.{_MODULES.get(command, command)}"
 
 
 def help_text() -> str:

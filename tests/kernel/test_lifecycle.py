@@ -86,7 +86,7 @@ import importlib, os
 from binfmtd.cli.main import entry
 load = importlib.import_module
 def kill_and_load(name, package=None):
-    if name == "binfmtd.cli.run":
+    if name == "binfmtd.cli.commands.run":
         os.kill(os.getpid(), {0})
     return load(name, package)
 importlib.import_module = kill_and_load

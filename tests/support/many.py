@@ -13,7 +13,8 @@ _DRIVER = """
 import io, json, os, sys, tempfile, traceback
 from binfmtd.cli import main as plain
 from binfmtd.cli.compat import main as compat
-import binfmtd.cli.apply, binfmtd.config.build, binfmtd.kernel.probe, binfmtd.cli.import_, binfmtd.cli.export
+import binfmtd.cli.commands.apply, binfmtd.cli.commands.import_, binfmtd.cli.commands.export
+import binfmtd.config.build, binfmtd.kernel.probe
 results = []
 for which, words, variables in json.load(sys.stdin):
     files = [tempfile.TemporaryFile(), tempfile.TemporaryFile()]

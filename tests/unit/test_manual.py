@@ -94,7 +94,7 @@ def test_exit_statuses() -> None:
     described = terms(section("binfmtd.8", "EXIT STATUS"))
     assert {str(error.exit_code) for error in _errors(BinfmtdError)} <= described
     for name in ("plan", "status"):
-        module = importlib.import_module(f"binfmtd.cli.{name}")
+        module = importlib.import_module(f"binfmtd.cli.commands.{name}")
         own = {value for key, value in vars(module).items() if key.isupper() and isinstance(value, int)}
         assert own
         assert {str(value) for value in own} <= described

@@ -11,8 +11,8 @@ import pytest
 import binfmtd
 
 PARTIAL = {
-    "binfmtd.cli.checks.page._COLOURS",  # what was not checked has no colour
-    "binfmtd.cli.checks.entries._TEXTS",  # an opaque entry has no interpreter, and a text of its own
+    "binfmtd.cli.doctor.render._COLOURS",  # what was not checked has no colour
+    "binfmtd.cli.doctor.entries._TEXTS",  # an opaque entry has no interpreter, and a text of its own
     "binfmtd.daemon.causes._DEEDS",  # no process causes the other drifts
 }
 

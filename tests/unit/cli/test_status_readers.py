@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from binfmtd.cli.checks.keeper import of_daemon
-from binfmtd.cli.checks.scene import Scene
+from binfmtd.cli.doctor.config_and_daemon import of_daemon
+from binfmtd.cli.doctor.snapshot import Snapshot
 from binfmtd.cli.status_view import Page, history_view, named_view, narrowed, problems_view, view
 from binfmtd.daemon.host_facts import HostFacts
 from binfmtd.errors import StateError
@@ -81,8 +81,8 @@ def test_everything_shows_it(document: dict[str, Any], width: int | None, height
     assert render_metrics(status, Counts(0.0), ready=not unready(status))
     namespace = argparse.Namespace(config=None, mount=None, state_dir="/state")
     facts = HostFacts(None, writes=False)
-    scene = Scene(namespace, "/mount", None, "", None, "/state", pid or 7, status, "", None, None, "", facts)
-    assert next(each.check for each in of_daemon(scene)) == "runs"
+    snapshot = Snapshot(namespace, "/mount", None, "", None, "/state", pid or 7, status, "", None, None, "", facts)
+    assert next(each.check for each in of_daemon(snapshot)) == "runs"
 
 
 @given(st.data())

@@ -9,7 +9,7 @@ from pathlib import Path
 from binfmtd.daemon import preload
 
 PACKAGE = Path(preload.__file__).parents[1]
-ROOT = "binfmtd.cli.run"
+ROOT = "binfmtd.cli.commands.run"
 # A daemon that is ready no longer needs the command line.
 COMMAND_LINE = "binfmtd.cli."
 

@@ -8,7 +8,7 @@ import os
 import shlex
 from collections.abc import Collection, Iterator
 
-from binfmtd.cli.checks.scene import Scene
+from binfmtd.cli.doctor.snapshot import Snapshot
 from binfmtd.daemon.others import other_daemons
 from binfmtd.files.managers import Rules, debian_formats, masked, packages_that_register, rules, unit_file
 from binfmtd.files.whereabouts import booted_with_systemd, shares_first_processes
@@ -32,14 +32,14 @@ def _found(check: str, level: Level, text: str, remedy: str = "") -> Finding:
     return Finding(Section.MANAGERS, check, level, text, remedy)
 
 
-def of_managers(scene: Scene) -> Iterator[Finding]:
+def of_managers(snapshot: Snapshot) -> Iterator[Finding]:
     """Report every manager that is found; one finding if there is none."""
     found = [
         *of_systemd(rules()),
-        *of_debian(debian_formats(), scene.declared.keys()),
-        *of_desktops(os.uname().release, _names(scene), scene.directory),
-        *_of_ours(scene),
-        *(of_packages(packages_that_register()) if scene.config and scene.config.policy.sealed else ()),
+        *of_debian(debian_formats(), snapshot.declared.keys()),
+        *of_desktops(os.uname().release, _names(snapshot), snapshot.directory),
+        *_of_ours(snapshot),
+        *(of_packages(packages_that_register()) if snapshot.config and snapshot.config.policy.sealed else ()),
     ]
     yield from found or [
         _found("none", Level.OK, "no other manager found: neither systemd-binfmt nor update-binfmts is installed")
@@ -122,8 +122,8 @@ def of_desktops(release: str, names: Collection[str], directory: str) -> Iterato
         yield _found("docker_desktop", Level.OK, text)
 
 
-def _of_ours(scene: Scene) -> Iterator[Finding]:
-    others = [] if scene.mounted is None else other_daemons(scene.mounted.device, scene.pid)
+def _of_ours(snapshot: Snapshot) -> Iterator[Finding]:
+    others = [] if snapshot.mounted is None else other_daemons(snapshot.mounted.device, snapshot.pid)
     for other in others:
         text = f"another daemon of binfmtd manages this instance (pid {other.pid}: {' '.join(other.arguments).strip()})"
         yield _found("binfmtd", Level.WARNING, text, f"kill {other.pid}")
@@ -134,16 +134,16 @@ def _of_ours(scene: Scene) -> Iterator[Finding]:
         text = "cannot see whether other daemons of binfmtd run: /proc hides the processes of other users"
         yield _found("binfmtd", Level.UNSEEN, text)
     # Stand-ins of declared handlers serve: they stay.
-    needed = {stand_in_name(name) for name in scene.desired.by_name}
-    stand_ins = [name for name in _names(scene) if name.startswith(PREFIX) and name not in needed]
-    left = [] if others or scene.pid is not None else stand_ins
+    needed = {stand_in_name(name) for name in snapshot.desired.by_name}
+    stand_ins = [name for name in _names(snapshot) if name.startswith(PREFIX) and name not in needed]
+    left = [] if others or snapshot.pid is not None else stand_ins
     if left:
         text = f"a daemon that has ended left its stand-ins registered: {_several(left)}"
-        yield _found("stand_ins", Level.WARNING, text, scene.again("apply"))
+        yield _found("stand_ins", Level.WARNING, text, snapshot.again("apply"))
 
 
-def _names(scene: Scene) -> tuple[str, ...]:
-    return () if scene.observed is None else tuple(scene.observed.by_name)
+def _names(snapshot: Snapshot) -> tuple[str, ...]:
+    return () if snapshot.observed is None else tuple(snapshot.observed.by_name)
 
 
 def _several(names: Collection[str]) -> str:

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from binfmtd.cli.checks import keeper
-from binfmtd.cli.checks.keeper import of_config, of_daemon
-from binfmtd.cli.checks.scene import Scene
+from binfmtd.cli.doctor import config_and_daemon as keeper
+from binfmtd.cli.doctor.config_and_daemon import of_config, of_daemon
+from binfmtd.cli.doctor.snapshot import Snapshot
 from binfmtd.daemon.host_facts import HostFacts
 from binfmtd.model.finding import Level
 from binfmtd.model.plan import INSTANCE
@@ -15,10 +15,10 @@ from binfmtd.model.plan import INSTANCE
 PAUSE, RESUME = "binfmtd pause --state-dir /state", "binfmtd resume --state-dir /state"
 
 
-def scene(status: dict[str, Any] | None, pid: int | None = 7, error: str = "") -> Scene:
+def snapshot(status: dict[str, Any] | None, pid: int | None = 7, error: str = "") -> Snapshot:
     given = argparse.Namespace(config=None, mount=None, state_dir="/state")
     facts = HostFacts(None, writes=False)
-    return Scene(given, "/mount", None, "", None, "/state", pid, status, error, None, None, "", facts)
+    return Snapshot(given, "/mount", None, "", None, "/state", pid, status, error, None, None, "", facts)
 
 
 def status(state: str = "converged", **others: object) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def row(state: str, reason: str = "why") -> list[dict[str, str]]:
 )
 def test_states(said: dict[str, Any], check: str, level: Level, remedy: str) -> None:
     """Each state is one finding beside the one that the daemon runs; its remedy changes something, or is empty."""
-    runs, found = of_daemon(scene(said))
+    runs, found = of_daemon(snapshot(said))
     assert (runs.check, runs.level) == ("runs", Level.OK)
     assert (found.check, found.level) == (check, level)
     assert found.remedy == remedy
@@ -71,22 +71,22 @@ def test_states(said: dict[str, Any], check: str, level: Level, remedy: str) -> 
 def test_states_that_need_nothing() -> None:
     """Handlers that a foreign entry serves, that wait for an emulator or that are disabled make no finding."""
     for state in ("registered", "served_elsewhere", "waiting", "disabled"):
-        assert [each.check for each in of_daemon(scene(status(handlers=row(state))))] == ["runs"]
+        assert [each.check for each in of_daemon(snapshot(status(handlers=row(state))))] == ["runs"]
 
 
 def test_what_a_problem_says_to_run_is_the_remedy() -> None:
     """The text and the remedy of the finding are those of the daemon's own message."""
-    _, found = of_daemon(scene(status("degraded", problem="/y is mounted read-only: run `mount -o remount,rw /y`")))
+    _, found = of_daemon(snapshot(status("degraded", problem="/y is mounted read-only: run `mount -o remount,rw /y`")))
     assert (found.text, found.remedy) == ("/y is mounted read-only", "mount -o remount,rw /y")
 
 
 def test_without_a_status() -> None:
     """A missing status is a warning, one that we may not read is unseen, and one of an ended daemon is a failure."""
-    (found,) = of_daemon(scene(None, error="/state/status.json: Permission denied: run this as root"))
+    (found,) = of_daemon(snapshot(None, error="/state/status.json: Permission denied: run this as root"))
     assert found.level is Level.UNSEEN
-    (found,) = of_daemon(scene(None))
+    (found,) = of_daemon(snapshot(None))
     assert found.level is Level.WARNING
-    (found,) = of_daemon(scene(None, pid=None, error="/state/status.json is damaged"))
+    (found,) = of_daemon(snapshot(None, pid=None, error="/state/status.json is damaged"))
     assert found.level is Level.FAILURE
 
 
@@ -98,6 +98,6 @@ def test_the_config_of_a_daemon_elsewhere(monkeypatch: pytest.MonkeyPatch, conta
     failure.
     """
     monkeypatch.setattr(keeper, "in_container", lambda: contained)
-    missing = scene(status())._replace(config_path="/nowhere/binfmtd.toml", config_error="cannot be read")
-    (only,) = of_config(Scene(*missing))
+    missing = snapshot(status())._replace(config_path="/nowhere/binfmtd.toml", config_error="cannot be read")
+    (only,) = of_config(Snapshot(*missing))
     assert only.level is level

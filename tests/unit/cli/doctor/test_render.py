@@ -1,4 +1,4 @@
-from binfmtd.cli.checks.page import page
+from binfmtd.cli.doctor.render import page
 from binfmtd.model.finding import Finding, Level, Section
 
 LONG = "word " * 30

@@ -16,7 +16,7 @@ from binfmtd.catalog.architectures import CATALOG, Architecture
 from binfmtd.catalog.names import find as find_architecture
 from binfmtd.catalog.program import tiny_program
 from binfmtd.cli import options
-from binfmtd.cli.check import observe
+from binfmtd.cli.commands.check import observe
 from binfmtd.cli.output import print_json, print_table
 from binfmtd.cli.state import state_dir
 from binfmtd.cli.trial import server

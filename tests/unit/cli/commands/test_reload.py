@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from binfmtd.cli.reload import answer
+from binfmtd.cli.commands.reload import answer
 from binfmtd.errors import StateError
 from binfmtd.report.status_json import write_status
 

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from binfmtd.cli import options
-from binfmtd.cli.pause import add_names, change, entries, obeyed
+from binfmtd.cli.commands.pause import add_names, change, entries, obeyed
 from binfmtd.cli.state import state_dir_to_read
 from binfmtd.errors import UsageError
 from binfmtd.model.pause import EVERYTHING, Pauses

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 
-from binfmtd.cli.checks.scene import Scene
+from binfmtd.cli.doctor.snapshot import Snapshot
 from binfmtd.files.distribution import this_system
 from binfmtd.files.whereabouts import shares_root_with_init
 from binfmtd.formats.os_release import upgrade
@@ -75,9 +75,9 @@ def of_module() -> Iterator[Finding]:
     yield Finding(Section.MODULE, "module", Level.FAILURE, text, "modprobe binfmt_misc")
 
 
-def of_privileges(scene: Scene) -> Iterator[Finding]:
+def of_privileges(snapshot: Snapshot) -> Iterator[Finding]:
     """Report what this process may do, what a sandbox forbids it, and whether an own instance can be made (tried)."""
-    yield from judge(privileges(scene.mounted.directory if scene.mounted else None))
+    yield from judge(privileges(snapshot.mounted.directory if snapshot.mounted else None))
     yield from _of_namespaces()
     if shares_root_with_init() is None:
         text = "cannot see whether this root directory is the host's: no permission for /proc/1/root"

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from binfmtd.cli.checks.host import judge, judge_release
-from binfmtd.cli.checks.managers import of_desktops, of_systemd
-from binfmtd.cli.checks.place import judge_mounted, not_mounted
-from binfmtd.cli.checks.remedies import split
+from binfmtd.cli.doctor.host import judge, judge_release
+from binfmtd.cli.doctor.managers import of_desktops, of_systemd
+from binfmtd.cli.doctor.mounts import judge_mounted, not_mounted
+from binfmtd.cli.doctor.remedies import split
 from binfmtd.files.managers import Rules
 from binfmtd.formats.line import decode_line
 from binfmtd.formats.mountinfo import MountLine

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from binfmtd.cli.checks import managers
-from binfmtd.cli.checks.managers import of_packages
+from binfmtd.cli.doctor import managers
+from binfmtd.cli.doctor.managers import of_packages
 from binfmtd.files import managers as files
 from binfmtd.files.managers import packages_that_register
 from binfmtd.model.finding import Level

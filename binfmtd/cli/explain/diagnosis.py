@@ -10,7 +10,7 @@ from shlex import quote
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.cli.declared import Declared
-from binfmtd.cli.reach import Reach, reach
+from binfmtd.cli.explain.reach import Reach, reach
 from binfmtd.errors import FormatError
 from binfmtd.files.distribution import this_system
 from binfmtd.formats.elf import ElfFile

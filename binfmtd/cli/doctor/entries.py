@@ -5,8 +5,8 @@ import shlex
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
-from binfmtd.cli.checks.remedies import Remedies, architecture_of, split
-from binfmtd.cli.checks.scene import Scene
+from binfmtd.cli.doctor.remedies import Remedies, architecture_of, split
+from binfmtd.cli.doctor.snapshot import Snapshot
 from binfmtd.files.distribution import emulators_remedy, in_image
 from binfmtd.kernel.host import judges_paths, kernel_version
 from binfmtd.model.entry import Entry
@@ -18,35 +18,35 @@ from binfmtd.model.standin import is_stand_in
 _FAILURES = frozenset({Fault.NATIVE, Fault.MISSING, Fault.SCRIPT, Fault.P_UNSEEN, Fault.P_MISSING})
 
 
-def of_entries(scene: Scene) -> Iterator[Finding]:
+def of_entries(snapshot: Snapshot) -> Iterator[Finding]:
     """Report on all entries but stand-ins; ``model/examine.py`` finds their faults."""
-    if scene.observed is None:
+    if snapshot.observed is None:
         yield _found("overview", Level.UNSEEN, "the entries cannot be read here: see the findings on the mount")
         return
-    entries = [entry for entry in scene.observed.entries if not is_stand_in(entry.name)]
-    if not scene.observed.switched_on:
-        path = shlex.quote(os.path.join(scene.directory, "status"))
+    entries = [entry for entry in snapshot.observed.entries if not is_stand_in(entry.name)]
+    if not snapshot.observed.switched_on:
+        path = shlex.quote(os.path.join(snapshot.directory, "status"))
         text = "binfmt_misc as a whole is switched off: no entry takes a file"
         yield _found("switched_off", Level.FAILURE, text, f"echo 1 >{path}")
     if not entries:
         text = "no entry is registered: programs of other architectures do not run"
-        yield _found("none", Level.WARNING, text, scene.again("apply"))
+        yield _found("none", Level.WARNING, text, snapshot.again("apply"))
         return
     yield _found("overview", Level.OK, _overview(entries))
     host = Host(
-        scene.facts.header,
-        scene.facts.heads,
+        snapshot.facts.header,
+        snapshot.facts.heads,
         kernel_version(),
         judges_paths(),
-        forced=frozenset(name for name, each in scene.declared.items() if each.force),
-        credentials=scene.asks_for(Flags.C),
-        disabled=frozenset(name for name, each in scene.declared.items() if not each.enabled),
+        forced=frozenset(name for name, each in snapshot.declared.items() if each.force),
+        credentials=snapshot.asks_for(Flags.C),
+        disabled=frozenset(name for name, each in snapshot.declared.items() if not each.enabled),
     )
-    verdicts = examine(scene.observed, scene.sights, host)
-    words = _Words(scene, Remedies(scene), verdicts)
+    verdicts = examine(snapshot.observed, snapshot.sights, host)
+    words = _Words(snapshot, Remedies(snapshot), verdicts)
     yield from map(words.of, verdicts)
     held = [entry for entry in entries if entry.registration and Flags.F in entry.registration.flags]
-    if held and scene.pid is None:
+    if held and snapshot.pid is None:
         text = "the files that flag F opened cannot be seen; `binfmtd probe` tests whether they work"
         yield _found("pinned", Level.UNSEEN, text)
 
@@ -88,8 +88,8 @@ _TEXTS = {
 class _Words:
     """Findings for faults: text, level and command."""
 
-    def __init__(self, scene: Scene, remedies: Remedies, verdicts: Sequence[Verdict]) -> None:
-        self._scene = scene
+    def __init__(self, snapshot: Snapshot, remedies: Remedies, verdicts: Sequence[Verdict]) -> None:
+        self._snapshot = snapshot
         self._remedies = remedies
         self._faults: defaultdict[str, set[Fault]] = defaultdict(set)
         for verdict in verdicts:
@@ -146,7 +146,7 @@ class _Words:
         """
         older, above = verdict.entry, verdict.about
         broken = bool(self._faults[above] & {Fault.MISSING, Fault.NATIVE})
-        wanted = older.name in self._scene.declared and above not in self._scene.declared
-        if self._scene.observed is not None and (broken or wanted or verdict.fault is Fault.SHADOWED):
-            return self._scene.observed.by_name[above]
+        wanted = older.name in self._snapshot.declared and above not in self._snapshot.declared
+        if self._snapshot.observed is not None and (broken or wanted or verdict.fault is Fault.SHADOWED):
+            return self._snapshot.observed.by_name[above]
         return older

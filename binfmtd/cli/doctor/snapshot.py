@@ -47,7 +47,7 @@ class _Look(NamedTuple):
     facts: HostFacts
 
 
-class Scene(_Look):
+class Snapshot(_Look):
     """The facts at one moment.  A field is None if the thing is missing or unreadable: see its ``..._error``."""
 
     @classmethod

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from binfmtd.cli import options
+from binfmtd.cli.commands.plan import describe
 from binfmtd.cli.context import load_config, natively, nothing_there
 from binfmtd.cli.one_shot import Visit, more_architectures, refused_beside, visit
 from binfmtd.cli.output import print_json, print_table, warn
-from binfmtd.cli.plan import describe
 from binfmtd.cli.state import state_dir
 from binfmtd.daemon.look import ReconcileResult
 from binfmtd.errors import PersistenceError

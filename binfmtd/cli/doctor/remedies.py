@@ -10,7 +10,7 @@ import shlex
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.names import find
-from binfmtd.cli.checks.scene import Scene
+from binfmtd.cli.doctor.snapshot import Snapshot
 from binfmtd.errors import FormatError
 from binfmtd.files.distribution import install_emulators
 from binfmtd.formats.line import encode_line, to_text
@@ -56,16 +56,16 @@ class Remedies:
     present one, ``mended`` the one without the faults that a registration can have.
     """
 
-    def __init__(self, scene: Scene) -> None:
-        self._scene = scene
-        self._register = shlex.quote(os.path.join(scene.directory, "register"))
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        self._register = shlex.quote(os.path.join(snapshot.directory, "register"))
 
     def control(self, entry: Entry, value: str) -> str:
         """Return the command that writes ``value`` to the entry: 1 enables, 0 disables, -1 removes it."""
         if entry.name.isprintable():
-            return f"echo {value} >{shlex.quote(os.path.join(self._scene.directory, entry.name))}"
+            return f"echo {value} >{shlex.quote(os.path.join(self._snapshot.directory, entry.name))}"
         # A name that cannot be typed is found by its inode number.
-        where = shlex.quote(self._scene.directory)
+        where = shlex.quote(self._snapshot.directory)
         return f"find {where} -inum {entry.inode} -exec sh -c 'echo {value} >\"$0\"' {{}} \\;"
 
     def remove(self, entry: Entry) -> str:
@@ -96,7 +96,7 @@ class Remedies:
         if architecture is None:
             return self.mend(entry, registration, mended)
         if self._has_static_emulator(architecture):
-            static = self._scene.emulators[architecture]
+            static = self._snapshot.emulators[architecture]
             line = self._in_config(entry, registration, f'interpreter = "{static}"')
             return line if line is not None else self.renew(entry, architecture)
         return install_emulators(architecture)
@@ -104,22 +104,22 @@ class Remedies:
     def there(self, entry: Entry, registration: Registration) -> str:
         """Return the command that registers the entry with an emulator that exists here, or else removes it."""
         architecture = architecture_of(registration.match)
-        if architecture is not None and architecture in self._scene.emulators:
+        if architecture is not None and architecture in self._snapshot.emulators:
             return self.renew(entry, architecture)
         return self.remove(entry)
 
     def back(self, entry: Entry, registration: Registration) -> str:
         """Return the command that replaces the emulator that F opened by one that exists here; "" if there is none."""
         architecture = architecture_of(registration.match)
-        return self.renew(entry, architecture) if architecture in self._scene.emulators else ""
+        return self.renew(entry, architecture) if architecture in self._snapshot.emulators else ""
 
     def renew(self, entry: Entry, architecture: str) -> str:
         """Return the command that replaces the entry by binfmtd's own for this architecture."""
-        if self._scene.pid is not None and any(
-            each.architecture == architecture for each in self._scene.declared.values()
+        if self._snapshot.pid is not None and any(
+            each.architecture == architecture for each in self._snapshot.declared.values()
         ):
             return self.remove(entry)  # the daemon registers its own
-        return f"{self.remove(entry)} && {self._scene.again(f'apply --arch {architecture}')}"
+        return f"{self.remove(entry)} && {self._snapshot.again(f'apply --arch {architecture}')}"
 
     def rewrite(self, entry: Entry, registration: Registration) -> str:
         """Return the command that registers this under the entry's name; if it cannot be typed, that of ``remove``."""
@@ -151,20 +151,20 @@ class Remedies:
         If the entry differs from that, return the command that registers it as declared.  Return None if this host
         has no declared handler of that name.
         """
-        handler = self._scene.desired.by_name.get(entry.name)
+        handler = self._snapshot.desired.by_name.get(entry.name)
         if handler is None:
             return None
         if not equal(registration, handler.registration):
             # Without a config "all" is the default, not a request: apply only this architecture.
-            alone = f" --arch {handler.architecture}" if handler.yields and self._scene.pid is None else ""
-            return self._scene.again(f"apply{alone}")
-        declared = self._scene.declared.get(entry.name)
+            alone = f" --arch {handler.architecture}" if handler.yields and self._snapshot.pid is None else ""
+            return self._snapshot.again(f"apply{alone}")
+        declared = self._snapshot.declared.get(entry.name)
         if declared is not None and declared.included:
             return f"in {declared.source}: {setting}"
-        files = self._scene.config.sources if self._scene.config else ()
+        files = self._snapshot.config.sources if self._snapshot.config else ()
         table = f"emulators.{handler.architecture}" if handler.architecture else f"handlers.{entry.name}"
-        return f"in {files[-1] if files else self._scene.config_path or 'the config'}, under [{table}]: {setting}"
+        return f"in {files[-1] if files else self._snapshot.config_path or 'the config'}, under [{table}]: {setting}"
 
     def _has_static_emulator(self, architecture: str) -> bool:
-        path = self._scene.emulators.get(architecture)
+        path = self._snapshot.emulators.get(architecture)
         return path is not None and leans_on(path) is None

@@ -5,8 +5,8 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from binfmtd.cli.checks.remedies import split
-from binfmtd.cli.checks.scene import Scene
+from binfmtd.cli.doctor.remedies import split
+from binfmtd.cli.doctor.snapshot import Snapshot
 from binfmtd.daemon.state_dir import LOCK_NAME
 from binfmtd.files.managers import unit_file
 from binfmtd.files.whereabouts import booted_with_systemd, in_container, shares_first_processes
@@ -23,32 +23,32 @@ _END_CONTENTION = "stop that program (`binfmtd status --history` shows the likel
 _WORRIES = {"refused": Level.FAILURE, "failed": Level.FAILURE, "contended": Level.WARNING, "shadowed": Level.WARNING}
 
 
-def of_config(scene: Scene) -> Iterator[Finding]:
+def of_config(snapshot: Snapshot) -> Iterator[Finding]:
     """Report whether the config is valid, its warnings, and the handlers that are refused or waiting on this host."""
 
     def found(check: str, level: Level, text: str, remedy: str = "") -> Finding:
         return Finding(Section.CONFIG, check, level, text, remedy)
 
-    check = _check(scene)
-    if scene.config is None:
-        unreadable = os.geteuid() != 0 and "Permission denied" in scene.config_error
+    check = _check(snapshot)
+    if snapshot.config is None:
+        unreadable = os.geteuid() != 0 and "Permission denied" in snapshot.config_error
         if unreadable:
-            yield found("valid", Level.UNSEEN, scene.config_error)
-        elif _elsewhere(scene):
+            yield found("valid", Level.UNSEEN, snapshot.config_error)
+        elif _elsewhere(snapshot):
             text = (
-                f"the daemon's config {scene.config_path} is not in this container: run `binfmtd doctor` where the "
+                f"the daemon's config {snapshot.config_path} is not in this container: run `binfmtd doctor` where the "
                 "daemon runs"
             )
             yield found("valid", Level.UNSEEN, text)
         else:
-            yield found("valid", Level.FAILURE, scene.config_error, check)
+            yield found("valid", Level.FAILURE, snapshot.config_error, check)
         return
-    sources = ", ".join(scene.config.sources) or "no config file, the defaults apply"
-    count = len(scene.desired.handlers)
+    sources = ", ".join(snapshot.config.sources) or "no config file, the defaults apply"
+    count = len(snapshot.desired.handlers)
     yield found("valid", Level.OK, f"{sources}: {count} handler{'' if count == 1 else 's'} for this host")
-    for text in scene.config.warnings:
+    for text in snapshot.config.warnings:
         yield found("warning", Level.WARNING, text, check)
-    for held in scene.desired.held:
+    for held in snapshot.desired.held:
         if held.standing is Standing.REFUSED:
             text, remedy = split(held_reason(held))
             yield found("refused", Level.FAILURE, f"{held.name}: {text}", remedy or check)
@@ -57,59 +57,58 @@ def of_config(scene: Scene) -> Iterator[Finding]:
             yield found("waiting", Level.WARNING, f"{held.name}: {text}", remedy or f"ls -l {held.interpreters[0]}")
 
 
-def _elsewhere(scene: Scene) -> bool:
+def _elsewhere(snapshot: Snapshot) -> bool:
     """Return True if the config's path comes from the status of a daemon in another container, and is not in ours."""
-    named_by_daemon = scene.given.config is None and scene.pid is not None
-    return named_by_daemon and in_container() and not os.path.lexists(scene.config_path or "")
+    named_by_daemon = snapshot.given.config is None and snapshot.pid is not None
+    return named_by_daemon and in_container() and not os.path.lexists(snapshot.config_path or "")
 
 
-def _check(scene: Scene) -> str:
+def _check(snapshot: Snapshot) -> str:
     """Return the command that checks the config in use, also if its path comes from the daemon's status."""
-    command = scene.again("check")
-    if scene.given.config is None and scene.config_path is not None:
-        return f"{command} --config {scene.config_path}"
+    command = snapshot.again("check")
+    if snapshot.given.config is None and snapshot.config_path is not None:
+        return f"{command} --config {snapshot.config_path}"
     return command
 
 
-def of_daemon(scene: Scene) -> Iterator[Finding]:
+def of_daemon(snapshot: Snapshot) -> Iterator[Finding]:
     """Report whether a daemon runs with this state directory, and the problems that its status contains."""
 
     def found(check: str, level: Level, text: str, remedy: str = "") -> Finding:
         return Finding(Section.DAEMON, check, level, text, remedy)
 
-    if scene.pid is None:
-        if _closed(scene.state_dir):
-            text = f"cannot see whether a daemon runs: no permission for {scene.state_dir}"
+    if snapshot.pid is None:
+        if _closed(snapshot.state_dir):
+            text = f"cannot see whether a daemon runs: no permission for {snapshot.state_dir}"
             yield found("runs", Level.UNSEEN, text)
-        elif scene.status is not None or scene.status_error:
-            text = f"the daemon has ended (its files in {scene.state_dir} are out of date): nothing is repaired"
-            yield found("runs", Level.FAILURE, text, _start(scene))
+        elif snapshot.status is not None or snapshot.status_error:
+            text = f"the daemon has ended (its files in {snapshot.state_dir} are out of date): nothing is repaired"
+            yield found("runs", Level.FAILURE, text, _start(snapshot))
         elif in_container() and not shares_first_processes():
             text = "no daemon of this state directory runs in this container; daemons outside of it are not visible"
             yield found("runs", Level.UNSEEN, text)
         else:
-            text = (
-                f"no daemon runs with the state directory {scene.state_dir}: changes by other programs are not repaired"
-            )
-            yield found("runs", Level.WARNING, text, _start(scene))
+            place = snapshot.state_dir
+            text = f"no daemon runs with the state directory {place}: changes by other programs are not repaired"
+            yield found("runs", Level.WARNING, text, _start(snapshot))
         return
-    who = f"pid {scene.pid}" if scene.pid else "pid unknown"
-    if scene.status is None:
-        if "Permission denied" in scene.status_error:
-            yield found("status", Level.UNSEEN, f"{who}; {scene.status_error}")
+    who = f"pid {snapshot.pid}" if snapshot.pid else "pid unknown"
+    if snapshot.status is None:
+        if "Permission denied" in snapshot.status_error:
+            yield found("status", Level.UNSEEN, f"{who}; {snapshot.status_error}")
         else:
-            text = scene.status_error or f"the daemon has not written its status to {scene.state_dir} yet"
-            yield found("status", Level.WARNING, f"{who}: {text}", scene.again("status"))
+            text = snapshot.status_error or f"the daemon has not written its status to {snapshot.state_dir} yet"
+            yield found("status", Level.WARNING, f"{who}: {text}", snapshot.again("status"))
         return
-    yield from _of_status(scene, who, scene.status)
+    yield from _of_status(snapshot, who, snapshot.status)
 
 
-def _of_status(scene: Scene, who: str, status: Mapping[str, Any]) -> Iterator[Finding]:
+def _of_status(snapshot: Snapshot, who: str, status: Mapping[str, Any]) -> Iterator[Finding]:
     def found(check: str, level: Level, text: str, remedy: str = "") -> Finding:
         return Finding(Section.DAEMON, check, level, text, remedy)
 
     state, problem = status["state"], status["problem"]
-    show = scene.again("status")
+    show = snapshot.again("status")
     done = f"{counted(status['repairs'], 'repair')} in {counted(status['passes'], 'pass')}"
     yield found("runs", Level.OK, f"{who}, {state}, {done}")
     if problem:
@@ -117,12 +116,12 @@ def _of_status(scene: Scene, who: str, status: Mapping[str, Any]) -> Iterator[Fi
         yield found("problem", Level.FAILURE, text, remedy)
     if error := status["config"]["error"]:
         text = f"the daemon keeps the old config in force, because the new one is invalid: {error}"
-        yield found("config", Level.FAILURE, text, _check(scene))
+        yield found("config", Level.FAILURE, text, _check(snapshot))
     for row in status["handlers"]:
         if (level := _WORRIES.get(row["state"])) is not None:
             text, remedy = split(row["reason"])
             if row["state"] == "contended":
-                text, remedy = f"{text}; {_END_CONTENTION}", f"{scene.again('pause')} {shlex.quote(row['name'])}"
+                text, remedy = f"{text}; {_END_CONTENTION}", f"{snapshot.again('pause')} {shlex.quote(row['name'])}"
             yield found(row["state"], level, f"{row['name']} is {row['state']}: {text}", remedy)
     if others := [name for name in status["contended"] if name not in {row["name"] for row in status["handlers"]}]:
         text = (
@@ -130,7 +129,7 @@ def _of_status(scene: Scene, who: str, status: Mapping[str, Any]) -> Iterator[Fi
             "growing intervals"
         )
         names = [] if INSTANCE in others else map(shlex.quote, others)
-        remedy = " ".join([scene.again("pause"), *names])
+        remedy = " ".join([snapshot.again("pause"), *names])
         yield found("contended", Level.WARNING, f"{text}; {_END_CONTENTION}", remedy)
     drifting = [row["name"] for row in status["handlers"] if row["state"] == "stand_in"]
     if state == "drifting":
@@ -144,7 +143,7 @@ def _of_status(scene: Scene, who: str, status: Mapping[str, Any]) -> Iterator[Fi
     if status["paused"]:
         names = ["everything" if row["name"] == EVERYTHING else row["name"] for row in status["paused"]]
         text = f"paused by `binfmtd pause`, so not repaired: {', '.join(names)}"
-        yield found("paused", Level.WARNING, text, scene.again("resume"))
+        yield found("paused", Level.WARNING, text, snapshot.again("resume"))
 
 
 def _closed(state_dir: str) -> bool:
@@ -156,8 +155,8 @@ def _closed(state_dir: str) -> bool:
     return False
 
 
-def _start(scene: Scene) -> str:
-    usual = scene.given.state_dir is None and "BINFMTD_STATE_DIR" not in os.environ
+def _start(snapshot: Snapshot) -> str:
+    usual = snapshot.given.state_dir is None and "BINFMTD_STATE_DIR" not in os.environ
     if usual and booted_with_systemd() and unit_file(_UNIT) is not None:
         return "systemctl enable --now binfmtd"
-    return scene.again("run")
+    return snapshot.again("run")

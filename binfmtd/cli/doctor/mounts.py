@@ -4,7 +4,7 @@ import os
 import shlex
 from collections.abc import Iterator, Sequence
 
-from binfmtd.cli.checks.scene import Scene
+from binfmtd.cli.doctor.snapshot import Snapshot
 from binfmtd.errors import ProbeError
 from binfmtd.files.whereabouts import in_container, in_pod, in_user_namespace
 from binfmtd.kernel.host import may_mount
@@ -24,27 +24,29 @@ _WRITABLE = ("run this on the node", f"mount -o remount,rw {DEFAULT_DIRECTORY}")
 _NOT_READ_ONLY = ("write this in the pod's volumeMounts", "readOnly: false")
 
 
-def of_mount(scene: Scene) -> Iterator[Finding]:
+def of_mount(snapshot: Snapshot) -> Iterator[Finding]:
     """Report what is mounted at the path, what covers it, and whether entries can be written and listed there."""
-    found = layers(scene.directory)
-    if scene.mounted is None:
-        missing = not_mounted(scene.directory, found, scene.mount_error)
-        running = _running(scene) if missing.check == "mounted" else []
+    found = layers(snapshot.directory)
+    if snapshot.mounted is None:
+        missing = not_mounted(snapshot.directory, found, snapshot.mount_error)
+        running = _running(snapshot) if missing.check == "mounted" else []
         yield (
-            served_all_the_same(scene.directory, running) if running else _from_outside(missing, _PRIVILEGED, _MOUNTED)
+            served_all_the_same(snapshot.directory, running)
+            if running
+            else _from_outside(missing, _PRIVILEGED, _MOUNTED)
         )
         return
-    if scene.mounted.sealed:
-        judged, writable = [of_seal(scene)], _WRITABLE
+    if snapshot.mounted.sealed:
+        judged, writable = [of_seal(snapshot)], _WRITABLE
     else:
-        judged = list(judge_mounted(scene.directory, found, read_only=scene.mounted.read_only))
+        judged = list(judge_mounted(snapshot.directory, found, read_only=snapshot.mounted.read_only))
         writable = _NOT_READ_ONLY
     for each in judged:
         yield _from_outside(each, _BOUND_IN, writable) if each.remedy else each
-    if scene.given.mount is None and scene.directory != DEFAULT_DIRECTORY:
+    if snapshot.given.mount is None and snapshot.directory != DEFAULT_DIRECTORY:
         yield _of_usual_place(layers(DEFAULT_DIRECTORY))
-    if scene.observed is None:
-        text = f"{scene.mount_error}"
+    if snapshot.observed is None:
+        text = f"{snapshot.mount_error}"
         yield Finding(Section.MOUNT, "listing", Level.FAILURE, text, "dmesg | tail")
 
 
@@ -109,15 +111,15 @@ def not_mounted(directory: str, found: Layers, why: str) -> Finding:
     return Finding(Section.MOUNT, "mounted", Level.FAILURE, text, mount)
 
 
-def _running(scene: Scene) -> list[str]:
+def _running(snapshot: Snapshot) -> list[str]:
     """Return the names of the usual foreign architectures (those that Go has) whose programs run here, by trying.
 
     The host's handlers serve in a container even if binfmt_misc is not mounted there.
     """
     from binfmtd.catalog.architectures import CATALOG
-    from binfmtd.cli.probe import probe
+    from binfmtd.cli.commands.probe import probe
 
-    native = scene.facts.native(None)
+    native = snapshot.facts.native(None)
     usual = [row for row in CATALOG.values() if row.goarch is not None and row.name not in native]
     try:
         return [tried.name for tried in probe(usual, None) if tried.runs and not tried.natively]
@@ -150,20 +152,22 @@ def judge_mounted(directory: str, found: Layers, *, read_only: bool) -> Iterator
     )
 
 
-def of_seal(scene: Scene) -> Finding:
+def of_seal(snapshot: Snapshot) -> Finding:
     """Report that binfmt_misc is sealed, and how to open it unless a running daemon sealed it."""
-    seal = scene.status["seal"] if scene.pid is not None and scene.status is not None else {}
-    what = f"{scene.directory} is sealed (its file system is read-only): entries serve"
+    seal = snapshot.status["seal"] if snapshot.pid is not None and snapshot.status is not None else {}
+    what = f"{snapshot.directory} is sealed (its file system is read-only): entries serve"
     if seal.get("state") == "sealed" and not seal["reason"]:
         return Finding(Section.MOUNT, "sealed", Level.OK, f"{what}, and only the daemon that sealed it can change them")
     text = (
         f"{what}. If no daemon keeps it sealed, entries can be neither repaired nor registered: open it with this "
         "command, or with `binfmtd apply` and `sealed = false` in the config"
     )
-    return Finding(Section.MOUNT, "sealed", Level.WARNING, text, f"mount -o remount,rw {shlex.quote(scene.directory)}")
+    return Finding(
+        Section.MOUNT, "sealed", Level.WARNING, text, f"mount -o remount,rw {shlex.quote(snapshot.directory)}"
+    )
 
 
-def of_user_namespace(scene: Scene) -> Iterator[Finding]:
+def of_user_namespace(snapshot: Snapshot) -> Iterator[Finding]:
     """Report whether the host's handlers serve here, or this user namespace's own instance hides them."""
 
     def found(level: Level, text: str, remedy: str = "") -> Finding:
@@ -173,22 +177,22 @@ def of_user_namespace(scene: Scene) -> Iterator[Finding]:
         yield found(Level.OK, "this is the first user namespace: the host's instance serves here")
         return
     name = os.readlink("/proc/self/ns/user")
-    if scene.mounted is None:
+    if snapshot.mounted is None:
         text = f"{name}: if an instance was ever mounted in this user namespace, the host's is hidden for good"
         yield found(Level.UNSEEN, f"{text}; `binfmtd probe` tests which programs run")
         return
-    owner = owner_of(scene.mounted)
+    owner = owner_of(snapshot.mounted)
     if owner is Owner.OUTSIDE:
         text = f"{name}: this is the instance of an outer user namespace: changes to it affect all its users"
         yield found(Level.OK, text)
     elif owner is Owner.UNKNOWN:
         yield found(Level.UNSEEN, f"{name}: the owner of this instance cannot be determined inside this container")
-    elif scene.observed is not None and not scene.observed.entries:
+    elif snapshot.observed is not None and not snapshot.observed.entries:
         yield found(
             Level.WARNING,
             f"{name} has an instance of its own, which hides the host's: the host's handlers do not serve here, and "
             "this instance has no entries",
-            scene.again("apply"),
+            snapshot.again("apply"),
         )
     else:
         text = f"{name} has an instance of its own: its entries serve only this namespace, and the host's is hidden"

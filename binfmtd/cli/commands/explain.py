@@ -47,8 +47,8 @@ def main(arguments: Sequence[str]) -> int:
     if root and not os.path.isdir(root):
         raise UsageError(f"--root {given.root} is not a directory: name the root of a tree")
     from binfmtd.cli.declared import Declared
-    from binfmtd.cli.explain_view import brief, document, full
-    from binfmtd.cli.explanation import Explainer
+    from binfmtd.cli.explain.diagnosis import Explainer
+    from binfmtd.cli.explain.render import brief, document, full
 
     observed, mount, sealed = _look(given)
     programs = Programs(root, lambda: _native(given, observed))

@@ -6,20 +6,20 @@ from collections.abc import Iterator
 from itertools import chain
 
 from binfmtd.catalog.architectures import CATALOG
-from binfmtd.cli.checks.remedies import split
-from binfmtd.cli.checks.scene import Scene
+from binfmtd.cli.doctor.remedies import split
+from binfmtd.cli.doctor.snapshot import Snapshot
 from binfmtd.files.distribution import emulators_remedy, install_emulators
 from binfmtd.model.finding import Finding, Level, Section
 
 
-def of_emulators(scene: Scene) -> Iterator[Finding]:
+def of_emulators(snapshot: Snapshot) -> Iterator[Finding]:
     """Report QEMU's emulators on this host, used by an entry or not.
 
     One finding a version, one for each emulator that does not report its version or that another user could change,
     and one for the architectures without an emulator.
     """
     by_version: defaultdict[tuple[int, ...], list[str]] = defaultdict(list)
-    for path, version in scene.versions.items():
+    for path, version in snapshot.versions.items():
         if isinstance(version, tuple):
             by_version[version].append(path)
         else:
@@ -28,10 +28,10 @@ def of_emulators(scene: Scene) -> Iterator[Finding]:
     for version, paths in sorted(by_version.items(), reverse=True):
         text = f"QEMU {'.'.join(map(str, version))}: {_places(paths)}"
         yield _found("version", Level.OK, text)
-    unsafe = sorted(path for path in scene.untrusted if path in scene.emulators.values())
+    unsafe = sorted(path for path in snapshot.untrusted if path in snapshot.emulators.values())
     for path in unsafe:
-        yield _found("untrusted", Level.WARNING, *split(scene.untrusted[path]))
-    yield from _missing(scene)
+        yield _found("untrusted", Level.WARNING, *split(snapshot.untrusted[path]))
+    yield from _missing(snapshot)
 
 
 def _found(check: str, level: Level, text: str, remedy: str = "") -> Finding:
@@ -46,15 +46,15 @@ def _places(paths: list[str]) -> str:
     return paths[0] if len(paths) == 1 else f"{len(paths)} emulators, like {min(paths)}"
 
 
-def _missing(scene: Scene) -> Iterator[Finding]:
-    native = scene.facts.native(scene.observed)
-    missing = [name for name in CATALOG if name not in scene.emulators and name not in native]
+def _missing(snapshot: Snapshot) -> Iterator[Finding]:
+    native = snapshot.facts.native(snapshot.observed)
+    missing = [name for name in CATALOG if name not in snapshot.emulators and name not in native]
     runs = [f"run natively: {' '.join(sorted(native))}"] if native else []
     if not missing:
         yield _found("missing", Level.OK, "; ".join(["every architecture has an emulator", *runs]))
-    elif not scene.emulators:
+    elif not snapshot.emulators:
         text = "; ".join(["no architecture has an emulator here", *runs])
-        remedy = emulators_remedy(None, chain.from_iterable(scene.candidates.values()))
+        remedy = emulators_remedy(None, chain.from_iterable(snapshot.candidates.values()))
         yield _found("missing", Level.WARNING, *split(f"{text}: {remedy}"))
     else:
         yield _found("missing", Level.OK, "; ".join([f"no emulator for: {' '.join(missing)}", *runs]))

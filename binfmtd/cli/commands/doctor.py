@@ -9,8 +9,10 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from binfmtd.cli import options
-from binfmtd.cli.checks import emulators, entries, host, keeper, managers, place
-from binfmtd.cli.checks.scene import Scene
+from binfmtd.cli.doctor import config_and_daemon as keeper
+from binfmtd.cli.doctor import emulators, entries, host, managers
+from binfmtd.cli.doctor import mounts as place
+from binfmtd.cli.doctor.snapshot import Snapshot
 from binfmtd.cli.output import print_json
 from binfmtd.model.finding import Finding, Level, count, exit_status
 
@@ -31,11 +33,11 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     """Print the findings; return 1 if one of them is a failure, else 0."""
     given = parser().parse_args(arguments)
-    findings = list(look(Scene.gather(given)))
+    findings = list(look(Snapshot.gather(given)))
     if given.json:
         print_json(_document(findings))
     else:
-        from binfmtd.cli.checks.page import page
+        from binfmtd.cli.doctor.render import page
         from binfmtd.cli.table import size_of
         from binfmtd.report.colour import takes_colours
 
@@ -45,18 +47,18 @@ def main(arguments: Sequence[str]) -> int:
     return exit_status(findings)
 
 
-def look(scene: Scene) -> Iterator[Finding]:
+def look(snapshot: Snapshot) -> Iterator[Finding]:
     """Yield every finding, section by section."""
     yield from host.of_kernel()
     yield from host.of_module()
-    yield from place.of_mount(scene)
-    yield from place.of_user_namespace(scene)
-    yield from host.of_privileges(scene)
-    yield from managers.of_managers(scene)
-    yield from entries.of_entries(scene)
-    yield from emulators.of_emulators(scene)
-    yield from keeper.of_config(scene)
-    yield from keeper.of_daemon(scene)
+    yield from place.of_mount(snapshot)
+    yield from place.of_user_namespace(snapshot)
+    yield from host.of_privileges(snapshot)
+    yield from managers.of_managers(snapshot)
+    yield from entries.of_entries(snapshot)
+    yield from emulators.of_emulators(snapshot)
+    yield from keeper.of_config(snapshot)
+    yield from keeper.of_daemon(snapshot)
 
 
 def _document(findings: Sequence[Finding]) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from binfmtd.cli.explanation import Explanation
+from binfmtd.cli.explain.diagnosis import Explanation
 from binfmtd.cli.table import wrapped
 from binfmtd.model.entry import Entry
 from binfmtd.model.execution import Passed, Rival, Step

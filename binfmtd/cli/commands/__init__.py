@@ -1,0 +1,1 @@
+"""One module for each command, with ``parser`` and ``main``; ``binfmtd.cli.main`` lists them."""
