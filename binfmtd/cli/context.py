@@ -9,7 +9,7 @@ from binfmtd.daemon.host_facts import HostFacts
 from binfmtd.daemon.ledger import Ledger
 from binfmtd.daemon.reconciler import Reconciler
 from binfmtd.files.trust import Trust
-from binfmtd.kernel.host import boot_id
+from binfmtd.host.facts import boot_id
 from binfmtd.model.config import Config
 from binfmtd.model.desired import DesiredState, Standing
 from binfmtd.report.status import no_emulator

@@ -75,7 +75,7 @@ class Declared:
     def _emulator(self, architecture: str) -> str | None:
         """Return the path of an existing emulator for an architecture that the config leaves out, or None."""
         from binfmtd.cli.context import load_config
-        from binfmtd.kernel.interpreters import file_identity
+        from binfmtd.host.interpreters import file_identity
 
         everything = load_config(self.given, architectures=("all",))
         paths = (

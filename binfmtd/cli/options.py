@@ -10,7 +10,7 @@ from binfmtd.cli.main import COMMANDS
 from binfmtd.cli.table import help_width
 from binfmtd.config.look import DEFAULT_PATH
 from binfmtd.errors import FormatError, UsageError
-from binfmtd.kernel.module import DEFAULT_DIRECTORY
+from binfmtd.host.kernel_module import DEFAULT_DIRECTORY
 
 if TYPE_CHECKING:
     from binfmtd.kernel.mount import Where

@@ -25,7 +25,7 @@ from binfmtd.cli.table import size_of
 from binfmtd.daemon.inotify import InotifyWatcher
 from binfmtd.daemon.state_dir import LOCK_NAME, running_pid
 from binfmtd.errors import StateError
-from binfmtd.kernel.interpreters import watched
+from binfmtd.host.interpreters import watched
 from binfmtd.report.colour import takes_colours
 from binfmtd.report.printable import even
 from binfmtd.report.status_json import FILE_NAME, read_status

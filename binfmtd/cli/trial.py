@@ -50,7 +50,7 @@ def _vouch(look: Look, ledger: Ledger) -> bool:
     tried = [handler for handler in unknown if handler.architecture is not None]
     if not tried:
         return False
-    from binfmtd.kernel.probe import Prober
+    from binfmtd.host.probe import Prober
 
     try:
         with Prober() as probe:

@@ -18,8 +18,8 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from binfmtd.kernel.bounded import Result
-from binfmtd.kernel.scheduling import begin_thread
+from binfmtd.host.bounded import Result
+from binfmtd.host.scheduling import begin_thread
 
 T = TypeVar("T")
 

@@ -22,7 +22,7 @@ from binfmtd.files.cure import cure
 from binfmtd.files.host_root import HostRoot
 from binfmtd.files.lock import AGAIN, FileLock
 from binfmtd.formats.binfmt_d import GENERATED, is_generated, parse_conf, render_conf
-from binfmtd.kernel.interpreters import leans_on
+from binfmtd.host.interpreters import leans_on
 from binfmtd.model.config import Config
 from binfmtd.model.desired import FileIdentity
 from binfmtd.model.handler import Flags, Registration

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from binfmtd.catalog.tools import looks_like
 from binfmtd.daemon.events import PendingEvents
 from binfmtd.daemon.fast_repair import FastRepairResult
-from binfmtd.kernel.service_manager import unit_started
+from binfmtd.host.systemd import unit_started
 from binfmtd.model.difference import difference
 from binfmtd.model.drift import Action, Drift
 from binfmtd.model.entry import Entry

@@ -9,8 +9,8 @@ from typing import Protocol
 from binfmtd.errors import FormatError
 from binfmtd.files.atomic import read_state, write_state
 from binfmtd.files.trust import Trust
-from binfmtd.kernel import host
-from binfmtd.kernel.interpreters import file_identity, head, look_at, program_heads
+from binfmtd.host import facts as host
+from binfmtd.host.interpreters import file_identity, head, look_at, program_heads
 from binfmtd.model.config import Config
 from binfmtd.model.desired import Facts, InterpreterFacts
 from binfmtd.model.entry import ObservedState
@@ -108,7 +108,7 @@ class HostFacts:
         if self._native is None:
             self._native = self._load()
         if self._native is None:
-            from binfmtd.kernel.native import find_native
+            from binfmtd.host.native import find_native
 
             self._native = find_native(observed)
             self._save(self._native)

@@ -21,7 +21,7 @@ from http import HTTPStatus
 from typing import Any
 
 from binfmtd.daemon.http_answer import refusal
-from binfmtd.kernel.scheduling import begin_thread
+from binfmtd.host.scheduling import begin_thread
 
 SECONDS = 5.0
 RATE = 100.0  # connections a second

@@ -23,7 +23,7 @@ from binfmtd.daemon.inotify import InotifyWatcher
 from binfmtd.daemon.mount_watcher import LEAST_REST
 from binfmtd.daemon.poller import Poller
 from binfmtd.errors import Again, BinfmtdError, MountError, WriteRefusedError
-from binfmtd.kernel.module import DEFAULT_DIRECTORY
+from binfmtd.host.kernel_module import DEFAULT_DIRECTORY
 from binfmtd.kernel.mount import Mounted, Where, find_or_mount, find_to_look, is_sealed
 from binfmtd.kernel.seal import how_to_open
 

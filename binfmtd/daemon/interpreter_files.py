@@ -23,8 +23,8 @@ from binfmtd.daemon.background import Background
 from binfmtd.daemon.inotify import Armed, InotifyWatcher
 from binfmtd.files.chain import walk
 from binfmtd.files.trust import Trust
-from binfmtd.kernel.bounded import BoundedCalls
-from binfmtd.kernel.interpreters import file_identity, head, look_at, watched
+from binfmtd.host.bounded import BoundedCalls
+from binfmtd.host.interpreters import file_identity, head, look_at, watched
 from binfmtd.kernel.mount import remote_devices
 from binfmtd.model.desired import InterpreterFacts
 

@@ -7,7 +7,7 @@ import os
 from typing import NamedTuple
 
 from binfmtd.formats.mountinfo import parse_mountinfo
-from binfmtd.kernel.module import FS_TYPE
+from binfmtd.host.kernel_module import FS_TYPE
 
 
 class Other(NamedTuple):

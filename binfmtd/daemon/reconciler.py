@@ -15,9 +15,9 @@ from binfmtd.daemon.host_facts import HostFacts
 from binfmtd.daemon.ledger import Ledger
 from binfmtd.daemon.look import Look, ReconcileResult
 from binfmtd.errors import Again, WriteRefusedError
+from binfmtd.host.interpreters import cannot_run
 from binfmtd.kernel.executor import Outcome, PlanExecutor, WritePermission
 from binfmtd.kernel.instance import Instance, Observer, ScanInterruptedError
-from binfmtd.kernel.interpreters import cannot_run
 from binfmtd.kernel.writer import DISABLE, REMOVE, Writer
 from binfmtd.model.config import Config
 from binfmtd.model.desired import DesiredState, resolve

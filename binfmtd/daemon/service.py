@@ -50,8 +50,8 @@ from binfmtd.daemon.trigger import Trigger
 from binfmtd.daemon.watchdog import Watchdog
 from binfmtd.daemon.worker import OPENING, Force, Worker, nothing
 from binfmtd.errors import ConfigError, MountError
+from binfmtd.host.scheduling import ordinary_time, use_real_time
 from binfmtd.kernel.mount import Mounted, Where
-from binfmtd.kernel.scheduling import ordinary_time, use_real_time
 from binfmtd.model.config import Config, OnStop
 from binfmtd.model.pause import Pauses
 

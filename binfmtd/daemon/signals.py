@@ -4,7 +4,7 @@ import os
 import signal
 from types import FrameType
 
-from binfmtd.kernel.scheduling import end_real_time
+from binfmtd.host.scheduling import end_real_time
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
 HELD = (*_STOP, signal.SIGHUP)  # blocked from our first line on, until their handlers are installed

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from binfmtd.daemon.preload import cannot_load
 from binfmtd.files.atomic import write_atomically
-from binfmtd.kernel.scheduling import begin_thread
+from binfmtd.host.scheduling import begin_thread
 from binfmtd.report.snapshot import Snapshot
 
 _REST = 1.0  # seconds from one write to the next

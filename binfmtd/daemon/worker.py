@@ -23,10 +23,10 @@ from binfmtd.daemon.sealing import Sealing
 from binfmtd.daemon.throttle import EventThrottle
 from binfmtd.daemon.trigger import Trigger
 from binfmtd.errors import BinfmtdError, MountError, WriteRefusedError
-from binfmtd.kernel.bounded import BoundedCalls
+from binfmtd.host.bounded import BoundedCalls
+from binfmtd.host.scheduling import urgent_time
 from binfmtd.kernel.executor import WritePermission
 from binfmtd.kernel.instance import Instance
-from binfmtd.kernel.scheduling import urgent_time
 from binfmtd.kernel.writer import Writer, Wrote
 from binfmtd.model.drift import Act, Action
 from binfmtd.model.plan import INSTANCE

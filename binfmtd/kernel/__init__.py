@@ -1,1 +1,1 @@
-"""Access to the kernel: binfmt_misc, interpreter files, and the architectures that this host runs natively."""
+"""binfmt_misc and nothing else: mounting, reading, writing and sealing an instance."""

@@ -16,9 +16,9 @@ from binfmtd.errors import MountError, VanishError
 from binfmtd.files.whereabouts import in_pod, in_user_namespace, init_lives_elsewhere, mounts_outlive_us
 from binfmtd.formats.line import encode_line
 from binfmtd.formats.mountinfo import parse_mountinfo
-from binfmtd.kernel.child import in_a_child
+from binfmtd.host.forked import in_a_child
+from binfmtd.host.kernel_module import DEFAULT_DIRECTORY, FS_TYPE
 from binfmtd.kernel.instance import Instance
-from binfmtd.kernel.module import DEFAULT_DIRECTORY, FS_TYPE
 from binfmtd.kernel.mount import BIND, PARENT, Mounted, Where, device_at, find, find_or_mount, is_mounted
 from binfmtd.kernel.writer import REMOVE, Writer
 from binfmtd.model.handler import Flags, Registration
@@ -51,7 +51,7 @@ def find_or_mount_to_last(where: Where) -> Mounted:
         if below is not None:
             os.close(below)
         if not lasts:
-            from binfmtd.kernel.syscalls import unmount
+            from binfmtd.host.syscalls import unmount
 
             with suppress(OSError):
                 unmount(mounted.directory)
@@ -105,7 +105,7 @@ def _survives(mounted: Mounted, below: int | None) -> bool:
 
     Leaves the instance mounted, without the entry.  Raises MountError, WriteRefusedError.
     """
-    from binfmtd.kernel.syscalls import MS_PRIVATE, mount, unmount
+    from binfmtd.host.syscalls import MS_PRIVATE, mount, unmount
 
     name = f"{_TRIAL}{time.clock_gettime(time.CLOCK_BOOTTIME):.0f}-{os.urandom(4).hex()}"
     with Instance(mounted) as instance:
@@ -155,7 +155,7 @@ def _mount_there(where: Where) -> None:
     """Enter process 1's mount namespace, for good, and mount binfmt_misc there."""
     import subprocess  # noqa: F401  loading a module takes it, and our own files are out of reach later
 
-    from binfmtd.kernel.syscalls import enter_mount_namespace
+    from binfmtd.host.syscalls import enter_mount_namespace
 
     enter_mount_namespace(1)
     find_or_mount(where._replace(directory=None))

@@ -17,8 +17,8 @@ from binfmtd.errors import PASSING, MountError
 from binfmtd.files.cure import cure
 from binfmtd.files.whereabouts import in_pod, in_user_namespace
 from binfmtd.formats.mountinfo import MountLine, parse_mountinfo
-from binfmtd.kernel.host import may_mount
-from binfmtd.kernel.module import DEFAULT_DIRECTORY, FS_TYPE, kernel_has_it, load
+from binfmtd.host.facts import may_mount
+from binfmtd.host.kernel_module import DEFAULT_DIRECTORY, FS_TYPE, kernel_has_it, load
 
 _REMOTE = re.compile(
     rb" - (?:nfs4?|cifs|smb3|9p|ceph|fuse\S*|afs|lustre|gfs2|ocfs2|orangefs|coda|virtiofs|vboxsf|prl_fs|acfs) "
@@ -84,7 +84,7 @@ def find_to_look(directory: str | None = None) -> Mounted:
         wanted = directory or DEFAULT_DIRECTORY
         if not may_mount() or in_user_namespace() or not os.path.isdir(wanted) or _cover(wanted, _mount_table(wanted)):
             raise
-    from binfmtd.kernel import syscalls
+    from binfmtd.host import syscalls
 
     try:
         syscalls.unshare(syscalls.CLONE_NEWNS)
@@ -122,7 +122,7 @@ def find_or_mount(where: Where) -> Mounted:
 
 
 def _mount(directory: str) -> Mounted:
-    from binfmtd.kernel.syscalls import mount
+    from binfmtd.host.syscalls import mount
 
     try:
         mount(FS_TYPE, directory, FS_TYPE)

@@ -42,7 +42,7 @@ class Seal:
 
     def __init__(self, mounted: Mounted) -> None:
         """Hold the instance; its superblock stays as it is.  Raises SealError."""
-        from binfmtd.kernel.syscalls import clone_mount
+        from binfmtd.host.syscalls import clone_mount
 
         self.directory = mounted.directory
         if mounted.mount_read_only and not mounted.sealed:
@@ -61,7 +61,7 @@ class Seal:
 
     def free_mount(self, mounted: Mounted) -> None:
         """Make the mount itself writable, since ``mount -o remount,ro`` changes both.  Raises SealError."""
-        from binfmtd.kernel.syscalls import make_mount_writable
+        from binfmtd.host.syscalls import make_mount_writable
 
         if mounted.mount_read_only:
             try:
@@ -105,7 +105,7 @@ class Seal:
                 self.left_open = not self._set("sealed", read_only=True)
 
     def _set(self, what: str, *, read_only: bool) -> bool:
-        from binfmtd.kernel.syscalls import set_read_only
+        from binfmtd.host.syscalls import set_read_only
 
         try:
             set_read_only(self._mount, read_only)

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from binfmtd.errors import Again, WriteRefusedError
-from binfmtd.kernel.bounded import BoundedCalls
+from binfmtd.host.bounded import BoundedCalls
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.mount import Mounted, is_sealed
 from binfmtd.kernel.seal import Seal, how_to_open

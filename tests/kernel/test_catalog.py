@@ -12,7 +12,7 @@ from support.instance import Instance
 from binfmtd.catalog.architectures import CATALOG, Architecture
 from binfmtd.catalog.program import tiny_program
 from binfmtd.formats.line import encode_line
-from binfmtd.kernel.native import EXIT_STATUS, find_native
+from binfmtd.host.native import EXIT_STATUS, find_native
 from binfmtd.model.handler import Flags, Registration
 
 EMULATORS = {name: f"/usr/bin/qemu-{name}" for name in CATALOG}
@@ -82,7 +82,7 @@ def test_native_is_found_behind_entries(registered: Instance, native: frozenset[
     """An emulator's answer is not mistaken for the host's: the test then uses its own instance."""
     script = (
         "from binfmtd.kernel.instance import *; from binfmtd.kernel.mount import find;"
-        "from binfmtd.kernel.native import find_native;"
+        "from binfmtd.host.native import find_native;"
         "print(*sorted(find_native(Observer().look(Instance(find())))))"
     )
     result = registered.run([sys.executable, "-c", script])

@@ -10,7 +10,7 @@ from support.instance import Instance
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
-from binfmtd.kernel.host import boot_id
+from binfmtd.host.facts import boot_id
 
 # Prints the names of the programs that start: these exit with 42, or die by SIGSYS under a seccomp filter.
 START_EACH = """

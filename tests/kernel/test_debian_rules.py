@@ -20,7 +20,7 @@ from support.waiting import SLOWNESS, wait_until
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.formats.binfmt_d import parse_conf
-from binfmtd.kernel.native import find_native
+from binfmtd.host.native import find_native
 from binfmtd.model.match import Magic
 
 StartDaemon = Callable[..., Daemon]

@@ -11,7 +11,7 @@ from support.drop_in import DropIn
 from support.instance import Instance
 
 from binfmtd.catalog.architectures import CATALOG
-from binfmtd.kernel.native import find_native
+from binfmtd.host.native import find_native
 
 StartDaemon = Callable[..., Daemon]
 

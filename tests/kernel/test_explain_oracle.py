@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from support.executions import NATIVES, Executed, Registered, World, executed, registered
 from support.programs import exits_with, waits
 
-from binfmtd.kernel.program import Programs
+from binfmtd.host.exec_files import Programs
 from binfmtd.model.execution import Execution, execute
 
 Times = Callable[[int], int]

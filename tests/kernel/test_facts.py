@@ -85,7 +85,7 @@ def test_a_detached_mount_keeps_the_entries(instance: Instance) -> None:
 
 IN_THE_MOUNT = """
 import os, sys
-from binfmtd.kernel.syscalls import clone_mount, set_read_only
+from binfmtd.host.syscalls import clone_mount, set_read_only
 mount = clone_mount(sys.argv[1])
 set_read_only(mount, sys.argv[2] == "true")
 try:

@@ -245,7 +245,7 @@ def test_a_native_probe_beside_somebody_who_registers(instance: Instance) -> Non
     fields = [b"".join(b"\\x%02x" % byte for byte in part or b"") for part in (match.magic, match.mask)]
     instance.register(b":someone:M::%b:%b:%b:OCF" % (*fields, emulator.encode()))
     script = (
-        "from binfmtd.kernel.native import find_native; from binfmtd.model.entry import ObservedState;"
+        "from binfmtd.host.native import find_native; from binfmtd.model.entry import ObservedState;"
         "print(*sorted(find_native(ObservedState())))"  # read before the emulator was registered
     )
     result = instance.run([sys.executable, "-c", script], stdin=subprocess.DEVNULL)

@@ -30,7 +30,7 @@ SCRIPT = """
 import json, os, sys
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
-from binfmtd.kernel.probe import Prober
+from binfmtd.host.probe import Prober
 names = json.loads(sys.argv[1])
 with Prober() as probe:
     found = [probe(name, tiny_program(CATALOG[name]), expected) for name, expected in names.items()]

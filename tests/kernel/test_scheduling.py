@@ -14,7 +14,7 @@ from support.instance import Instance
 from support.slices import SLICE, kernel_has_slices
 from support.waiting import wait_until
 
-from binfmtd.kernel.scheduling import LONGEST_REAL_TIME
+from binfmtd.host.scheduling import LONGEST_REAL_TIME
 
 StartDaemon = Callable[..., Daemon]
 
@@ -32,7 +32,7 @@ POLICIES = """
 import os, subprocess, sys, threading
 sys.path.insert(0, "tests")
 from support.slices import slice_of
-from binfmtd.kernel.scheduling import begin_thread, ordinary_time, use_real_time, use_short_slices
+from binfmtd.host.scheduling import begin_thread, ordinary_time, use_real_time, use_short_slices
 def show():
     policy = os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK
     print(policy, os.getpriority(os.PRIO_PROCESS, 0), slice_of(threading.get_native_id()), flush=True)
@@ -56,7 +56,7 @@ show()
 HOGS = """
 import os, time
 from binfmtd.daemon.signals import Signals
-from binfmtd.kernel.scheduling import use_real_time
+from binfmtd.host.scheduling import use_real_time
 signals = Signals()
 use_real_time()
 signals.expect_real_time_to_end()

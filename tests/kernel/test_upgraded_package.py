@@ -147,7 +147,7 @@ def test_a_reload_that_needs_a_missing_module(
 
 def test_a_repair_that_needs_a_missing_module(instance: Instance, start_from_tree: StartFromTree, tree: Path) -> None:
     """If a repair needs a missing module, a log line asks for a restart, and everything else goes on."""
-    for missing in ("daemon/http_server.py", "kernel/syscalls.py"):
+    for missing in ("daemon/http_server.py", "host/syscalls.py"):
         (tree / "binfmtd" / missing).unlink()
     daemon = start_from_tree(NO_ARCHITECTURE + HANDLER.format("one"))
     daemon.config.write_text(
@@ -156,7 +156,7 @@ def test_a_repair_that_needs_a_missing_module(instance: Instance, start_from_tre
     daemon.reload()
     assert "restart the daemon" in daemon.wait_for_log("metrics_failed")["reason"]
     instance.run(["umount", MOUNT_POINT], check=True)  # mounting needs the other module
-    daemon.wait_for_log("restart_needed", reason=f"No module named 'binfmtd.kernel.syscalls': {REMEDY}")
+    daemon.wait_for_log("restart_needed", reason=f"No module named 'binfmtd.host.syscalls': {REMEDY}")
     instance.run(["mount", "-t", "binfmt_misc", "binfmt_misc", MOUNT_POINT], check=True)
     wait_until(lambda: instance.names() == ["one"], what="a repair")
     assert daemon.terminate() == 0

@@ -14,7 +14,7 @@ import io, json, os, sys, tempfile, traceback
 from binfmtd.cli import main as plain
 from binfmtd.cli.compat import main as compat
 import binfmtd.cli.commands.apply, binfmtd.cli.commands.import_, binfmtd.cli.commands.export
-import binfmtd.config.build, binfmtd.kernel.probe
+import binfmtd.config.build, binfmtd.host.probe
 results = []
 for which, words, variables in json.load(sys.stdin):
     files = [tempfile.TemporaryFile(), tempfile.TemporaryFile()]

@@ -25,7 +25,7 @@ from binfmtd.daemon.reconciler import Reconciler
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.throttle import EventThrottle
 from binfmtd.daemon.trigger import Trigger
-from binfmtd.kernel import host
+from binfmtd.host import facts as host
 from binfmtd.kernel.writer import Wrote
 from binfmtd.model.config import Config, Declaration, Policy, StandInPolicy
 from binfmtd.model.desired import Facts, FileIdentity, InterpreterFacts

@@ -13,7 +13,7 @@ from binfmtd.cli.state import state_dir, state_dir_or_none
 from binfmtd.daemon.host_facts import HostFacts
 from binfmtd.daemon.state_dir import make_state_dir
 from binfmtd.errors import FormatError, UsageError
-from binfmtd.kernel.interpreters import file_identity
+from binfmtd.host.interpreters import file_identity
 
 
 def parser() -> argparse.ArgumentParser:

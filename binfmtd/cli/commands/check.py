@@ -11,7 +11,7 @@ from binfmtd.cli.state import state_dir_or_none
 from binfmtd.daemon.host_facts import HostFacts
 from binfmtd.errors import ConfigError, FormatError, MountError
 from binfmtd.formats.line import encode_line
-from binfmtd.kernel.host import may_mount
+from binfmtd.host.facts import may_mount
 from binfmtd.kernel.instance import Instance, Observer
 from binfmtd.kernel.mount import find
 from binfmtd.kernel.seal import TAKES_CAPABILITY

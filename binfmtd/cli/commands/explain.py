@@ -16,8 +16,8 @@ from binfmtd.cli.output import print_json, warn
 from binfmtd.cli.state import state_dir_or_none
 from binfmtd.cli.table import width_of
 from binfmtd.errors import MountError, UsageError
-from binfmtd.kernel.module import DEFAULT_DIRECTORY
-from binfmtd.kernel.program import Programs
+from binfmtd.host.exec_files import Programs
+from binfmtd.host.kernel_module import DEFAULT_DIRECTORY
 from binfmtd.model.entry import ObservedState
 
 RUN = 0
@@ -74,8 +74,8 @@ def _look(given: argparse.Namespace) -> tuple[ObservedState | None, str, str]:
 
     Where the entries cannot be read, warn; the first is then None, or empty if the kernel has no binfmt_misc.
     """
+    from binfmtd.host.kernel_module import kernel_has_it
     from binfmtd.kernel.instance import Instance, Observer
-    from binfmtd.kernel.module import kernel_has_it
     from binfmtd.kernel.mount import find_to_look
     from binfmtd.kernel.seal import how_to_open
 

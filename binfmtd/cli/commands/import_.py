@@ -15,9 +15,9 @@ from binfmtd.files.binfmt_d import DIRECTORIES, conf_files, masks
 from binfmtd.formats.binfmt_d import Problem, parse_conf
 from binfmtd.formats.debian import is_format, parse_format
 from binfmtd.formats.toml import Found, check_toml, render_toml
-from binfmtd.kernel import host
+from binfmtd.host import facts as host
+from binfmtd.host.interpreters import program_heads
 from binfmtd.kernel.instance import Instance, Observer
-from binfmtd.kernel.interpreters import program_heads
 from binfmtd.kernel.mount import find_to_look
 from binfmtd.model.guard import takes_native
 from binfmtd.model.standin import is_stand_in

@@ -21,7 +21,7 @@ from binfmtd.daemon.state_dir import make_state_dir, running_pid
 from binfmtd.errors import FormatError, StateError, UsageError
 from binfmtd.files.cure import cure
 from binfmtd.files.lock import FileLock
-from binfmtd.kernel.host import boot_id
+from binfmtd.host.facts import boot_id
 from binfmtd.model.pause import Pauses
 from binfmtd.report.printable import printable
 from binfmtd.report.status_json import read_status

@@ -23,8 +23,8 @@ from binfmtd.cli.trial import server
 from binfmtd.daemon.probed_file import ProbedFile
 from binfmtd.daemon.state_dir import make_state_dir
 from binfmtd.errors import FormatError, StateError, UsageError
-from binfmtd.kernel.host import boot_id
-from binfmtd.kernel.probe import PATIENCE, Prober, refuse_without_code_memory
+from binfmtd.host.facts import boot_id
+from binfmtd.host.probe import PATIENCE, Prober, refuse_without_code_memory
 from binfmtd.model.entry import ObservedState
 from binfmtd.model.probed import Probed, Tried
 from binfmtd.model.standin import PREFIX as STAND_IN
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
         raise UsageError(str(error)) from None
     refuse_without_code_memory()
     if given.write:
-        from binfmtd.kernel.scheduling import use_short_slices
+        from binfmtd.host.scheduling import use_short_slices
 
         # The daemon starts this command, and its own priority is for repairs.
         with suppress(OSError):

@@ -18,7 +18,7 @@ from binfmtd.daemon.state_dir import Lock, make_state_dir
 from binfmtd.errors import ConfigError
 from binfmtd.files.atomic import remove_unfinished
 from binfmtd.files.trust import Trust
-from binfmtd.kernel.host import boot_id
+from binfmtd.host.facts import boot_id
 from binfmtd.model.config import Config
 from binfmtd.report.status_json import set_aside, take_history
 
@@ -116,7 +116,7 @@ def _ask_for_short_slices() -> None:
 
     Where that is forbidden, the daemon waits longer for a core of a busy machine.
     """
-    from binfmtd.kernel.scheduling import use_short_slices
+    from binfmtd.host.scheduling import use_short_slices
 
     with suppress(OSError):
         use_short_slices()

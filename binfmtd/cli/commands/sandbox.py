@@ -19,10 +19,10 @@ from types import FrameType
 
 from binfmtd.cli import options
 from binfmtd.errors import SandboxError, UsageError
-from binfmtd.kernel.ids import Ids, enter, one
-from binfmtd.kernel.module import DEFAULT_DIRECTORY
-from binfmtd.kernel.namespace import enter_own_instance
-from binfmtd.kernel.tree import check_tree, furnish
+from binfmtd.host.id_maps import Ids, enter, one
+from binfmtd.host.kernel_module import DEFAULT_DIRECTORY
+from binfmtd.host.root_tree import check_tree, furnish
+from binfmtd.host.sandbox import enter_own_instance
 
 START_SECONDS = 30.0
 STOP_SECONDS = 5.0
@@ -98,7 +98,7 @@ def _entering(root: str | None, user: tuple[int, int] | None, ids: Ids) -> Calla
         return None
 
     def enter_tree() -> None:
-        from binfmtd.kernel.syscalls import CLONE_NEWUSER
+        from binfmtd.host.syscalls import CLONE_NEWUSER
 
         if wanted is not None and (why := enter(CLONE_NEWUSER, wanted)) is not None:
             raise OSError(why)
@@ -152,7 +152,7 @@ def _directory() -> Iterator[str]:
 @contextmanager
 def _daemon(directory: str, arguments: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
     """Run the daemon; yield it when it is ready, or has ended with a message.  Raises SandboxError."""
-    from binfmtd.kernel.syscalls import signal_when_parent_dies
+    from binfmtd.host.syscalls import signal_when_parent_dies
 
     address = os.path.join(directory, "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel, ExitStack() as stack:

@@ -19,8 +19,8 @@ from binfmtd.daemon.host_facts import HostFacts
 from binfmtd.daemon.instance_watch import InstanceWatch
 from binfmtd.daemon.mount_watcher import MountWatcher
 from binfmtd.errors import FormatError, MountError, UsageError
+from binfmtd.host.interpreters import cannot_run
 from binfmtd.kernel.instance import Instance, Observer
-from binfmtd.kernel.interpreters import cannot_run
 from binfmtd.kernel.mount import Where
 from binfmtd.model.entry import ObservedState
 from binfmtd.model.match import takes

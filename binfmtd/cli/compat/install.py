@@ -15,7 +15,7 @@ from binfmtd.catalog.program import tiny_program
 from binfmtd.cli.one_shot import Visit
 from binfmtd.cli.trial import server
 from binfmtd.daemon.look import Look
-from binfmtd.kernel.probe import Attempt, Prober
+from binfmtd.host.probe import Attempt, Prober
 from binfmtd.model.config import Config, Declaration
 from binfmtd.model.drift import additive
 from binfmtd.model.handler import Flags

@@ -14,7 +14,7 @@ from binfmtd.cli.compat.main import log
 from binfmtd.cli.compat.register import EVERY, conclude, every_architecture, register
 from binfmtd.cli.compat.surroundings import where
 from binfmtd.errors import UsageError
-from binfmtd.kernel.host import judges_paths
+from binfmtd.host.facts import judges_paths
 from binfmtd.model.config import Declaration
 from binfmtd.model.handler import Flags
 from binfmtd.report.printable import printable

@@ -12,9 +12,9 @@ from binfmtd.daemon.host_facts import HostFacts
 from binfmtd.daemon.state_dir import default_state_dir
 from binfmtd.errors import StateError
 from binfmtd.files.distribution import emulators_remedy
-from binfmtd.kernel.interpreters import file_identity
+from binfmtd.host.interpreters import file_identity
+from binfmtd.host.probe import Prober
 from binfmtd.kernel.mount import Where
-from binfmtd.kernel.probe import Prober
 from binfmtd.model.config import Config, Declaration
 from binfmtd.model.entry import ObservedState
 from binfmtd.model.handler import Flags

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from binfmtd.cli.doctor.remedies import Remedies, architecture_of, split
 from binfmtd.cli.doctor.snapshot import Snapshot
 from binfmtd.files.distribution import emulators_remedy, in_image
-from binfmtd.kernel.host import judges_paths, kernel_version
+from binfmtd.host.facts import judges_paths, kernel_version
 from binfmtd.model.entry import Entry
 from binfmtd.model.examine import Fault, Host, Verdict, examine, mended
 from binfmtd.model.finding import Finding, Level, Section

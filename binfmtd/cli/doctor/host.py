@@ -7,10 +7,10 @@ from binfmtd.cli.doctor.snapshot import Snapshot
 from binfmtd.files.distribution import this_system
 from binfmtd.files.whereabouts import shares_root_with_init
 from binfmtd.formats.os_release import upgrade
-from binfmtd.kernel.host import kernel_version
-from binfmtd.kernel.module import kernel_has_it
-from binfmtd.kernel.namespace import forbidding_switch, own_instance_refused
-from binfmtd.kernel.privileges import Privileges, privileges
+from binfmtd.host.facts import kernel_version
+from binfmtd.host.kernel_module import kernel_has_it
+from binfmtd.host.privileges import Privileges, privileges
+from binfmtd.host.sandbox import forbidding_switch, own_instance_refused
 from binfmtd.model.finding import Finding, Level, Section
 
 F_FROM = (4, 8)

@@ -13,7 +13,7 @@ from binfmtd.daemon.others import other_daemons
 from binfmtd.files.managers import Rules, debian_formats, masked, packages_that_register, rules, unit_file
 from binfmtd.files.whereabouts import booted_with_systemd, shares_first_processes
 from binfmtd.formats.line import encode_line, to_text
-from binfmtd.kernel.service_manager import unit_state
+from binfmtd.host.systemd import unit_state
 from binfmtd.model.finding import Finding, Level, Section
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Magic

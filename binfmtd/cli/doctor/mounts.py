@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from binfmtd.cli.doctor.snapshot import Snapshot
 from binfmtd.errors import ProbeError
 from binfmtd.files.whereabouts import in_container, in_pod, in_user_namespace
-from binfmtd.kernel.host import may_mount
-from binfmtd.kernel.layers import AUTOFS, Layers, Owner, layers, owner_of
-from binfmtd.kernel.module import DEFAULT_DIRECTORY, FS_TYPE
+from binfmtd.host.facts import may_mount
+from binfmtd.host.kernel_module import DEFAULT_DIRECTORY, FS_TYPE
+from binfmtd.kernel.mount_layers import AUTOFS, Layers, Owner, layers, owner_of
 from binfmtd.model.finding import Finding, Level, Section
 
 _AUTOMOUNT = "proc-sys-fs-binfmt_misc.automount"

@@ -14,7 +14,7 @@ from binfmtd.cli.doctor.snapshot import Snapshot
 from binfmtd.errors import FormatError
 from binfmtd.files.distribution import install_emulators
 from binfmtd.formats.line import encode_line, to_text
-from binfmtd.kernel.interpreters import leans_on
+from binfmtd.host.interpreters import leans_on
 from binfmtd.model.entry import Entry
 from binfmtd.model.examine import takes_elf
 from binfmtd.model.handler import Registration

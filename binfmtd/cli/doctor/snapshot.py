@@ -16,10 +16,10 @@ from binfmtd.daemon.host_facts import HostFacts
 from binfmtd.daemon.state_dir import running_pid
 from binfmtd.errors import ConfigError, MountError, StateError
 from binfmtd.files.trust import Trust
-from binfmtd.kernel.emulator import is_qemu, versions
+from binfmtd.host.interpreters import begins_as_script, file_identity, leans_on, look_at
+from binfmtd.host.kernel_module import DEFAULT_DIRECTORY
+from binfmtd.host.qemu_versions import is_qemu, versions
 from binfmtd.kernel.instance import Instance, Observer
-from binfmtd.kernel.interpreters import begins_as_script, file_identity, leans_on, look_at
-from binfmtd.kernel.module import DEFAULT_DIRECTORY
 from binfmtd.kernel.mount import Mounted, find
 from binfmtd.model.config import Config, Declaration
 from binfmtd.model.desired import DesiredState, resolve

@@ -16,7 +16,7 @@ from binfmtd.files.distribution import this_system
 from binfmtd.formats.elf import ElfFile
 from binfmtd.formats.elf_kinds import elf_kind, libc_of
 from binfmtd.formats.kinds import Kind, kind_of
-from binfmtd.kernel.program import UNSEEN, Programs, reading
+from binfmtd.host.exec_files import UNSEEN, Programs, reading
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.execution import REWRITES, Execution, Passed, Refusal, Step, execute
 from binfmtd.model.handler import Flags

@@ -6,7 +6,7 @@ dynamic linker there, and a script the interpreter that its first line names.
 
 from typing import NamedTuple
 
-from binfmtd.kernel.program import Programs
+from binfmtd.host.exec_files import Programs
 from binfmtd.model.entry import Entry
 from binfmtd.model.execution import Opened, Refusal
 from binfmtd.model.handler import Flags, Registration

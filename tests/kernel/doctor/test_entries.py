@@ -11,7 +11,7 @@ from support.programs import install
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
-from binfmtd.kernel.host import kernel_version
+from binfmtd.host.facts import kernel_version
 from binfmtd.model.desired import P_VISIBLE_FROM
 from binfmtd.model.match import Extension, Magic
 

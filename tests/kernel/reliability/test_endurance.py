@@ -135,11 +135,11 @@ def test_only_monotonic_time_decides() -> None:
     wanted = {
         "daemon/reporter.py",
         "daemon/status_file.py",
-        "cli/probe.py",
-        "cli/status.py",  # ages
+        "cli/commands/probe.py",
+        "cli/commands/status.py",  # ages
         "cli/status_view.py",
         "cli/status_watch.py",
         "config/source.py",
-        "kernel/service_manager.py",
+        "host/systemd.py",
     }
     assert asked == wanted

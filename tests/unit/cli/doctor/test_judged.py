@@ -11,9 +11,9 @@ from binfmtd.cli.doctor.remedies import split
 from binfmtd.files.managers import Rules
 from binfmtd.formats.line import decode_line
 from binfmtd.formats.mountinfo import MountLine
-from binfmtd.kernel.emulator import is_qemu, versions
-from binfmtd.kernel.layers import Layers
-from binfmtd.kernel.privileges import Privileges
+from binfmtd.host.privileges import Privileges
+from binfmtd.host.qemu_versions import is_qemu, versions
+from binfmtd.kernel.mount_layers import Layers
 from binfmtd.model.finding import Level
 
 POINT = "/proc/sys/fs/binfmt_misc"

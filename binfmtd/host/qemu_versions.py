@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from errno import EAGAIN, EMFILE, ENFILE, ENOMEM
 
-from binfmtd.kernel.progress import ends
+from binfmtd.host.progress import ends
 
 _SECONDS = 5.0  # without progress, after which an emulator is killed; one that works, after 6 times that (`ends`)
 _AT_ONCE = 2  # each maps some 5 MiB: several doctors in one pod of 128 MiB must not exhaust its memory

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from binfmtd.kernel.emulator import versions
+from binfmtd.host.qemu_versions import versions
 
 
 def test_versions(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def _memory_file(program: bytes) -> int:
 
 def _ask_in_namespace(architectures: Iterable[Architecture]) -> dict[str, bool]:
     """Try all in a child process with its own, empty instance; return which ones ran, nothing if that is forbidden."""
-    from binfmtd.kernel.namespace import enter_as_nobody
+    from binfmtd.host.sandbox import enter_as_nobody
 
     reading, writing = os.pipe2(os.O_CLOEXEC)
     child = os.fork()

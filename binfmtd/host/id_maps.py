@@ -58,7 +58,7 @@ def enter(flags: int, ids: Ids) -> str | None:
 
     If they cannot, the new user namespace has no ids yet.  Raises OSError if there can be no such namespace.
     """
-    from binfmtd.kernel.syscalls import unshare
+    from binfmtd.host.syscalls import unshare
 
     us, go, going = os.getpid(), *os.pipe2(os.O_CLOEXEC)
     said, saying = os.pipe2(os.O_CLOEXEC)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from binfmtd.files.whereabouts import in_user_namespace, shares_first_processes
 from binfmtd.formats.mountinfo import MountLine, parse_mountinfo
-from binfmtd.kernel.module import FS_TYPE
+from binfmtd.host.kernel_module import FS_TYPE
 from binfmtd.kernel.mount import MOUNT_TABLE, Mounted
 
 AUTOFS = "autofs"

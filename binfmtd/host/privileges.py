@@ -4,8 +4,8 @@ import os
 from typing import NamedTuple
 
 from binfmtd.errors import ProbeError
-from binfmtd.kernel.host import may_mount
-from binfmtd.kernel.probe import refuse_without_code_memory
+from binfmtd.host.facts import may_mount
+from binfmtd.host.probe import refuse_without_code_memory
 
 _FILTERED = "2"  # SECCOMP_MODE_FILTER
 

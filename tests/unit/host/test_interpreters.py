@@ -7,7 +7,7 @@ import pytest
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
-from binfmtd.kernel.interpreters import leans_on
+from binfmtd.host.interpreters import leans_on
 
 LINKER = b"/lib/ld.so.1\0"
 

@@ -36,7 +36,7 @@ def check_tree(root: str) -> os.stat_result:
 
 def furnish(root: str) -> None:
     """Mount /proc, /sys, /dev and this host's resolv.conf in the tree.  Raises SandboxError."""
-    from binfmtd.kernel.syscalls import MS_BIND, MS_NOSUID, MS_REC, mount
+    from binfmtd.host.syscalls import MS_BIND, MS_NOSUID, MS_REC, mount
 
     try:
         mount("/proc", f"{root}/proc", None, MS_BIND | MS_REC)
@@ -64,7 +64,7 @@ def _resolve_names(root: str) -> None:
 
     A symbolic link is left alone: its target is up to the tree, and may lie outside of it.
     """
-    from binfmtd.kernel.syscalls import MS_BIND, mount
+    from binfmtd.host.syscalls import MS_BIND, mount
 
     inside = root + _RESOLV_CONF
     if not os.path.exists(_RESOLV_CONF) or not os.path.isdir(f"{root}/etc") or os.path.islink(f"{root}/etc"):

@@ -3,7 +3,7 @@
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from binfmtd.kernel.ids import Ids, Range
+from binfmtd.host.id_maps import Ids, Range
 
 
 @st.composite

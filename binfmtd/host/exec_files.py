@@ -17,8 +17,8 @@ from binfmtd.catalog.architectures import CATALOG
 from binfmtd.errors import FormatError
 from binfmtd.files.chain import Chain, walk
 from binfmtd.formats.elf import ET_DYN, ET_EXEC, ElfFile, Read, parse_elf
-from binfmtd.kernel.host import native_header
-from binfmtd.kernel.interpreters import HEAD_BYTES, head
+from binfmtd.host.facts import native_header
+from binfmtd.host.interpreters import HEAD_BYTES, head
 from binfmtd.model.entry import Entry
 from binfmtd.model.execution import Opened, Refusal
 

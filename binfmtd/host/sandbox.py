@@ -11,9 +11,9 @@ import os
 from binfmtd.errors import PASSING, SandboxError
 from binfmtd.files.cure import cure
 from binfmtd.files.whereabouts import in_pod
-from binfmtd.kernel.child import in_a_child
-from binfmtd.kernel.ids import Ids, enter, one, to_be_had
-from binfmtd.kernel.module import DEFAULT_DIRECTORY, FS_TYPE
+from binfmtd.host.forked import in_a_child
+from binfmtd.host.id_maps import Ids, enter, one, to_be_had
+from binfmtd.host.kernel_module import DEFAULT_DIRECTORY, FS_TYPE
 
 
 def enter_own_instance(directory: str = DEFAULT_DIRECTORY) -> Ids:
@@ -73,7 +73,7 @@ def forbidding_switch() -> tuple[str, str] | None:
 
 def _enter_namespace() -> None:
     """Enter new user and mount namespaces, and make all mounts private."""
-    from binfmtd.kernel import syscalls
+    from binfmtd.host import syscalls
 
     syscalls.unshare(syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS)
     syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
@@ -85,7 +85,7 @@ def _many(ids: Ids) -> bool:
 
 def _enter_as_root(wanted: Ids | None, uid: int, gid: int) -> Ids:
     """Enter new namespaces as root, with the ids ``wanted`` or, if that fails, only with our own; return the ids."""
-    from binfmtd.kernel import syscalls
+    from binfmtd.host import syscalls
 
     flags = syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS
     why_not = "" if wanted is None else enter(flags, wanted)
@@ -106,13 +106,13 @@ def _become_root(uid: int, gid: int) -> None:
 
 
 def _cover(directory: str) -> None:
-    from binfmtd.kernel import syscalls
+    from binfmtd.host import syscalls
 
     syscalls.mount("tmpfs", directory, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC)
 
 
 def _mount_instance(directory: str) -> None:
-    from binfmtd.kernel import syscalls
+    from binfmtd.host import syscalls
 
     syscalls.mount(FS_TYPE, directory, FS_TYPE)
 

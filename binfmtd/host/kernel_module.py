@@ -30,7 +30,7 @@ def load() -> str | None:
     if modprobe := shutil.which("modprobe", path=_SYSTEM_PATH):
         said = _run(modprobe)
     if not kernel_has_it():
-        from binfmtd.kernel.syscalls import make_kernel_know
+        from binfmtd.host.syscalls import make_kernel_know
 
         with suppress(OSError):  # fsopen(2) needs Linux 5.2, and CAP_SYS_ADMIN
             make_kernel_know(FS_TYPE)

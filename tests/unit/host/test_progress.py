@@ -8,7 +8,7 @@ from threading import Timer
 import pytest
 from support.waiting import SLOWNESS
 
-from binfmtd.kernel.progress import ends
+from binfmtd.host.progress import ends
 
 Start = Callable[[str], "subprocess.Popen[str]"]
 PATIENCE = 0.5 * SLOWNESS

@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from binfmtd.errors import ProbeError
-from binfmtd.kernel.progress import ends
+from binfmtd.host.progress import ends
 
 EXIT_STATUS = 42
 PATIENCE = 10.0  # seconds without progress, after which a program is killed; an emulator starts in some 20 ms
@@ -169,7 +169,7 @@ class _Attempt:
     def run(self, name: str, expected: str | None) -> Attempt:
         natively = as_expected = None
         began = time.monotonic()
-        from binfmtd.kernel import syscalls
+        from binfmtd.host import syscalls
 
         reading, writing = os.pipe2(os.O_CLOEXEC)
         parent = os.getpid()
@@ -223,7 +223,7 @@ class _Attempt:
 
     def _be(self, writing: int, parent: int) -> None:
         """Become the program, in the child process; if that fails, write the reason to the pipe ``writing``."""
-        from binfmtd.kernel import syscalls
+        from binfmtd.host import syscalls
 
         said = b"0"
         try:
@@ -258,7 +258,7 @@ class _Attempt:
 
 
 def _change_root(directory: str) -> None:
-    from binfmtd.kernel import syscalls
+    from binfmtd.host import syscalls
 
     try:
         os.chroot(directory)

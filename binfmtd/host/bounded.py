@@ -9,7 +9,7 @@ import _thread
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from binfmtd.kernel.scheduling import begin_thread
+from binfmtd.host.scheduling import begin_thread
 
 T = TypeVar("T")
 
