@@ -92,7 +92,7 @@ def test_what_cannot_hold_the_state_is_one_error(instance: Instance, tmp_path: P
 
     state.mkdir(mode=0o755)
     (state / "lock").symlink_to(victim)
-    refused(str(state / "lock"), "is a link")
+    refused(str(state / "lock"), "is a symbolic link")
     (state / "lock").unlink()
     (state / "lock").mkdir()
     refused(str(state / "lock"))
