@@ -118,7 +118,7 @@ def test_reload_of_a_bad_config(service: Booted) -> None:
     assert len(rejected) == before + 1
     assert rejected[-1]["PRIORITY"] == "3"
     assert service.show("ActiveState") == "active"
-    assert service.show("StatusText").startswith("1 handler in order; the config is invalid now")
+    assert service.show("StatusText").startswith("1 handler in order; the config files are invalid now")
     assert service.answer() == 51
 
 
