@@ -39,12 +39,15 @@ class Pacing:
         self._disputed: set[str] = set()  # handlers whose stand-in is another program's; a pass may exchange it
         self._desired: DesiredState | None = None  # at the last pass
         self._in_order: frozenset[str] = frozenset()  # names that were as declared: only these can be repaired
+        # The same under the config before, until the pass that follows: another program may undo it meanwhile.
+        self._until_now: frozenset[str] = frozenset()
         self._report = report
 
     def use(self, settle: float) -> None:
         """Use another config: what it changes counts as no repair, but what had drifted before does."""
         self._settling.settle = settle
-        self._in_order &= self._settling.pending()
+        self._until_now = self._in_order
+        self._in_order = self._in_order & self._settling.pending()
 
     def forget(self) -> None:
         """Forget all open drifts, since nothing can be written, or another instance is mounted."""
@@ -61,6 +64,7 @@ class Pacing:
             self._free |= reaction.found.keys() - {INSTANCE}
             if reaction.bridged:
                 self._contend(INSTANCE, ended)
+        self._in_order = self._in_order.union(reaction.found.keys() & self._until_now)
         for name in reaction.found:
             self._settling.drifted(name, began)
         for name, drift in reaction.ended.items():
@@ -71,6 +75,7 @@ class Pacing:
 
     def passed(self, result: ReconcileResult, failed: Collection[str], *, at_once: bool, flushed: bool = False) -> None:
         """Record which drifts a pass ended, and which are still open; ``flushed``: a flush came while it was made."""
+        self._until_now = frozenset()
         now = time.monotonic()
         self._settling.ended(EVERYTHING)
         # An entry that only moves along with another is as declared.
@@ -120,7 +125,8 @@ class Pacing:
             self._free |= still_open.keys() - {INSTANCE}
         declared = desired.by_name.keys()
         repairing = self._in_order & still_open.keys()  # their repairs are still to come
-        self._in_order = repairing | (declared - still_open.keys() - result.look.plan.served_elsewhere.keys())
+        served = result.look.plan.served_elsewhere.keys()
+        self._in_order = frozenset(repairing | (declared - still_open.keys() - served))
 
     def record_unseen_flush(self) -> None:
         """Count a flush of which no event was read: everything that a pass registered is gone again."""

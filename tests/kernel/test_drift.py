@@ -123,7 +123,7 @@ def test_a_drift_during_a_pass_is_told(instance: Instance, start_daemon: StartDa
     """An entry removed after a pass has read it gets its stand-in at once, and the status is not converged."""
     for number in range(5000):  # so that a pass takes long
         instance.register(rb":foreign%d:M::\x01f%05d::/usr/bin/true:" % (number, number))
-    daemon = start_daemon("settle = '500ms'\n" + CONFIG)
+    daemon = start_daemon("settle = '1s'\n" + CONFIG)
 
     def looking() -> bool:
         """Return True if the daemon has the instance open, as in a pass."""
@@ -143,6 +143,8 @@ def test_a_drift_during_a_pass_is_told(instance: Instance, start_daemon: StartDa
         daemon.wait_status(lambda status: status["state"] != "converged", "a state that says so")
         wait_until(lambda: "one" in instance.names(), what="the proper entry")
         daemon.wait_converged()
+    repaired = daemon.wait_for_log("repaired")
+    assert repaired["summary"].startswith("one removed by another process, its stand-in served")
 
 
 def test_disabled_entry(instance: Instance, start_daemon: StartDaemon) -> None:

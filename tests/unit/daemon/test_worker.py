@@ -160,10 +160,13 @@ def test_a_removal_while_a_pass_scans(daemon: SimulatedDaemon) -> None:
 
 
 def test_a_removal_while_a_reload_scans(daemon: SimulatedDaemon) -> None:
-    """A pass that writes at once leaves what another program has removed a moment ago."""
+    """A pass that writes at once leaves what another program has removed a moment ago; its repair is counted."""
     daemon.while_scanned.append(lambda: daemon.removes("a"))
+    daemon.pacing.use(0.02)
     daemon.reconcile(Trigger.RELOAD, at_once=True)
     assert daemon.names() == [stand_in_name("a")]
+    daemon.wait(1.0)
+    assert (daemon.names(), daemon.told.repairs) == (["a", stand_in_name("a")], ["a"])
 
 
 def test_a_scan_is_interrupted_a_few_times_at_most(daemon: SimulatedDaemon) -> None:
