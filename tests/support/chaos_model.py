@@ -284,7 +284,7 @@ class Model:
                 if name not in seen.ledger:
                     found.append(f"the ledger lacks {name}")
                 elif "F" in entry.flags and seen.ledger[name]["pinned"] != seen.files[entry.interpreter]:
-                    found.append(f"F has opened {seen.ledger[name]['opened_file']} for {name}")
+                    found.append(f"F has opened {seen.ledger[name]['pinned']} for {name}")
         restorable = {name: seen.entries[name].inode for name in self.foreign(seen) if self.policy.restores(name)}
         remembered = {name: record["inode"] for name, record in seen.foreign_entries.items()}
         if remembered != restorable:
