@@ -10,7 +10,6 @@ The verdict depends on the entry and on the desired state.  So it is kept until 
 
 from collections.abc import Mapping, Sequence
 
-from binfmtd.kernel.instance import Pause, go_on
 from binfmtd.model.config import Unmanaged
 from binfmtd.model.desired import DesiredState
 from binfmtd.model.drift import Record
@@ -18,8 +17,6 @@ from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.guard import programs_taken
 from binfmtd.model.restore import to_be_remembered
 from binfmtd.model.standin import is_stand_in
-
-_A_SLICE = 50  # entries
 
 
 class EntryIndex:
@@ -33,12 +30,9 @@ class EntryIndex:
         self._last = ObservedState(), ObservedState()  # before and after bystanders were left out
 
     def without_bystanders(
-        self, observed: ObservedState, desired: DesiredState, records: Mapping[str, Record], pause: Pause = go_on
+        self, observed: ObservedState, desired: DesiredState, records: Mapping[str, Record]
     ) -> ObservedState:
-        """Return the observed state with its ``relevant`` entries.  ``records``: what binfmtd registered itself.
-
-        ``pause`` is called after each slice of about 0.1 ms, and may raise an exception.
-        """
+        """Return the observed state with its ``relevant`` entries.  ``records``: what binfmtd registered itself."""
         if desired is not self._desired:
             self._desired = desired
             self._bystanders.clear()
@@ -51,14 +45,12 @@ class EntryIndex:
             self._bystanders = bystanders = {e.name: e for e in observed.entries if bystanders.get(e.name) == e}
         relevant = []
         unknown = [entry for entry in observed.entries if bystanders.get(entry.name) is not entry]
-        for number, entry in enumerate(unknown, 1):
+        for entry in unknown:
             known = bystanders.get(entry.name) == entry
             if known or (entry.name not in records and self._is_bystander(entry, desired)):
                 bystanders[entry.name] = entry
             else:
                 relevant.append(entry)
-            if number % _A_SLICE == 0:
-                pause()
         before, after = self._last
         if observed is not before or after.relevant != tuple(relevant):
             after = observed._replace(known_relevant=tuple(relevant))

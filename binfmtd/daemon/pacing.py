@@ -39,14 +39,11 @@ class Pacing:
         self._disputed: set[str] = set()  # handlers whose stand-in is another program's; a pass may exchange it
         self._desired: DesiredState | None = None  # at the last pass
         self._in_order: frozenset[str] = frozenset()  # names that were as declared: only these can be repaired
-        # The same under the config before, until the pass that follows: another program may undo it meanwhile.
-        self._until_now: frozenset[str] = frozenset()
         self._report = report
 
     def use(self, settle: float) -> None:
         """Use another config: what it changes counts as no repair, but what had drifted before does."""
         self._settling.settle = settle
-        self._until_now = self._in_order
         self._in_order = self._in_order & self._settling.pending()
 
     def forget(self) -> None:
@@ -64,7 +61,6 @@ class Pacing:
             self._free |= reaction.found.keys() - {INSTANCE}
             if reaction.bridged:
                 self._contend(INSTANCE, ended)
-        self._in_order = self._in_order.union(reaction.found.keys() & self._until_now)
         for name in reaction.found:
             self._settling.drifted(name, began)
         for name, drift in reaction.ended.items():
@@ -75,7 +71,6 @@ class Pacing:
 
     def passed(self, result: ReconcileResult, failed: Collection[str], *, at_once: bool, flushed: bool = False) -> None:
         """Record which drifts a pass ended, and which are still open; ``flushed``: a flush came while it was made."""
-        self._until_now = frozenset()
         now = time.monotonic()
         self._settling.ended(EVERYTHING)
         # An entry that only moves along with another is as declared.

@@ -17,7 +17,7 @@ from binfmtd.daemon.look import Look, ReconcileResult
 from binfmtd.errors import Again, WriteRefusedError
 from binfmtd.host.interpreters import cannot_run
 from binfmtd.kernel.executor import Outcome, PlanExecutor, WritePermission
-from binfmtd.kernel.instance import Instance, Observer, ScanInterruptedError
+from binfmtd.kernel.instance import Instance, Observer
 from binfmtd.kernel.writer import DISABLE, REMOVE, Writer
 from binfmtd.model.config import Config
 from binfmtd.model.desired import DesiredState, resolve
@@ -32,16 +32,10 @@ from binfmtd.model.plan import plan, removal_plan
 from binfmtd.model.restore import remember
 from binfmtd.model.standin import is_stand_in, stand_in_name
 
-Interrupted = Callable[[], Collection[str] | None]
 InForce = Callable[[], Sequence[Registration]]
 
 _INSISTING = 10.0  # seconds after our replacing an entry in which an equal one, registered again, is adopted
-_INTERRUPTIONS = 3  # of one look
 _ROUNDS = 4  # at most; the second finds nothing to do, unless another program writes meanwhile
-
-
-def never_interrupted() -> None:
-    """Let a look go on."""
 
 
 class Reconciler:
@@ -96,17 +90,18 @@ class Reconciler:
         if error.again is not Again.NOW:
             self.failed[name] = error
 
-    def look(
-        self, instance: Instance, touched: set[str] | None = None, interrupted: Interrupted = never_interrupted
-    ) -> Look:
+    def look(self, instance: Instance, touched: set[str] | None = None) -> Look:
         """Observe the instance and plan.  Raises MountError.
 
         ``touched``: the entries to read again although their inode numbers are the same; None: all.
-        ``interrupted`` is called about every 0.1 ms.  If another program has touched entries meanwhile, it returns
-        their names, and the look begins again, three times at most.
         """
         before = (self._observer.inodes() or self._known_inodes()) if self.foreign_entries.entries else ()
-        observed, desired = self._observe(instance, touched, interrupted, _INTERRUPTIONS)
+        observed = self._observer.look(instance, touched)
+        self.ledger.claim(observed, instance.created())
+        if self._desired is None:
+            self._desired = resolve(self.config, self.facts.gather(self.config, observed), self._had)
+        desired = self._desired
+        observed = self._index.without_bystanders(observed, desired, self.ledger.records)
         if self._stand_ins is not None:
             self._adopt_stand_ins(observed, desired)
         others_stand_ins = self._others_stand_ins(observed, desired)
@@ -130,27 +125,6 @@ class Reconciler:
         self._had |= {h.name for h in desired.handlers if h.yields} - planned.served_elsewhere.keys()
         return Look(observed, desired, context, planned)
 
-    def _observe(
-        self, instance: Instance, touched: set[str] | None, interrupted: Interrupted, times: int
-    ) -> tuple[ObservedState, DesiredState]:
-        """Observe; begin again when it is interrupted, but so many ``times`` at most."""
-
-        def pause() -> None:
-            if times > 0 and (names := interrupted()) is not None:
-                raise ScanInterruptedError(names)
-
-        try:
-            observed = self._observer.look(instance, touched, pause)
-            self.ledger.claim(observed, instance.created())
-            if self._desired is None:
-                self._desired = resolve(self.config, self.facts.gather(self.config, observed), self._had)
-            relevant = self._index.without_bystanders(observed, self._desired, self.ledger.records, pause)
-        except ScanInterruptedError as interruption:
-            self._observer.forget(interruption.names)
-            touched = None if touched is None else touched.union(interruption.names)
-            return self._observe(instance, touched, interrupted, times - 1)
-        return relevant, self._desired
-
     def reconcile(
         self,
         instance: Instance,
@@ -163,7 +137,6 @@ class Reconciler:
         allow: Callable[[Action], bool] = lambda _: True,
         keeps: Callable[[str, Drift], bool] = lambda *_: False,
         unchanged: Callable[[str], bool] | None = None,
-        interrupted: Interrupted = never_interrupted,
         last: bool = True,
     ) -> ReconcileResult:
         """Write what is due, and observe again until nothing due is left to do.
@@ -173,13 +146,11 @@ class Reconciler:
         handler's permanent stand-in that has drifted in this way may be written: the daemon keeps permanent stand-ins,
         a single pass does not.
 
-        ``interrupted`` is passed to the first ``look`` only: later ones see entries that the caller does not know yet.
-
         An entry that this pass has registered may be gone again meanwhile.  Only a pass that is the ``last`` registers
         it anew; otherwise it waits for the next pass.
         Raises MountError, and WriteRefusedError where nothing can be written.
         """
-        look = self.look(instance, touched, interrupted)
+        look = self.look(instance, touched)
         result = ReconcileResult(look)
         for _ in range(_ROUNDS):
             owners = {stand_in.name: name for name, stand_in in look.desired.permanent.items()}

@@ -24,7 +24,6 @@ from binfmtd.daemon.throttle import EventThrottle
 from binfmtd.daemon.trigger import Trigger
 from binfmtd.errors import BinfmtdError, MountError, WriteRefusedError
 from binfmtd.host.bounded import BoundedCalls
-from binfmtd.host.scheduling import urgent_time
 from binfmtd.kernel.executor import WritePermission
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.writer import Writer, Wrote
@@ -81,7 +80,6 @@ class Worker:
         self._fast_repair: FastRepair | None = None
         self._waited: FastRepair | None = None
         self._wrote: list[Wrote] = []
-        self._is_another = False  # instance than the one of which `FastRepair` has the entries
 
     @property
     def has_looked(self) -> bool:
@@ -121,7 +119,6 @@ class Worker:
     def forget_own_writes(self) -> None:
         """Forget our writes: the watch is new, and an event that resembles them is another program's."""
         self._wrote.clear()
-        self._is_another = True
 
     def _throttled(self) -> bool:
         return time.monotonic() < self._throttle.read_at
@@ -157,20 +154,6 @@ class Worker:
         answer = self._answer(events, events)
         self.events.add(events.beside_entries())
         return answer
-
-    def _repair_in_between(self) -> set[str] | None:
-        """Repair at once what another program does while a pass scans many entries; returns the names it has touched.
-
-        None if it has touched no entry.
-        """
-        if self._is_another or self._throttled() or not self._watch.pending():
-            return None
-        with urgent_time():
-            answer = self.repair_pending()
-        if answer is None:
-            return None
-        self.tell(answer)
-        return answer.events.names
 
     def check_identities(self, names: Collection[str] = ()) -> bool:
         """Look at these handlers, or at all, without any event, and repair; return True if something new was found.
@@ -284,7 +267,7 @@ class Worker:
         if self._instance_watch.mounted is None:
             return None
         touched, self.touched = self.touched, set()
-        open_before = set(self._pacing.open())
+        open_before = self._pacing.open()
         only_bridging = trigger is Trigger.INTERPRETER  # everything else waits until it is quiet
 
         def due(name: str) -> WritePermission:
@@ -309,11 +292,6 @@ class Worker:
             read_queue()  # also while throttled: only an event distinguishes it from what went with a flush
             return name in self.events.written
 
-        def interrupted() -> set[str] | None:
-            names = self._repair_in_between()
-            open_before.update(self._pacing.open())
-            return names
-
         def read_queue() -> None:
             self._wrote += writer.take_wrote()
             self.read_events()
@@ -332,7 +310,6 @@ class Worker:
                         allow=allow,
                         keeps=partial(self._pacing.may_keep, at_once=at_once),
                         unchanged=self._unchanged,
-                        interrupted=interrupted,
                         last=trigger is Trigger.STOP,
                     )
                 finally:
@@ -366,7 +343,6 @@ class Worker:
     def _take_in(self, result: ReconcileResult, *, at_once: bool) -> None:
         """Make the next `FastRepair`, and record what a pass found and did."""
         failed, pacing = self._reconciler.failed, self._pacing
-        self._is_another = False
         for error in failed.values():
             self._instance_watch.failed(error)
         self._fast_repair = FastRepair(

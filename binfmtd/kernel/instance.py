@@ -8,9 +8,9 @@ cli/main.py makes it use UTF-8 under any locale).
 """
 
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice, takewhile
+from itertools import takewhile
 from types import TracebackType
 from typing import Self
 
@@ -22,23 +22,6 @@ from binfmtd.model.entry import Entry, ObservedState
 
 _ENTRY_BYTES = 8192  # the kernel prints an entry into one page
 _CONTROL_FILES = frozenset({"register", "status"})
-_LISTED = 200  # entries in a slice of a listing, about 0.1 ms
-_READ = 10  # entries that are read in a slice, about 0.1 ms
-
-Pause = Callable[[], None]
-
-
-def go_on() -> None:
-    """Do not interrupt the work."""
-
-
-class ScanInterruptedError(Exception):
-    """Entries were touched while they were scanned; the scan has to begin again."""
-
-    def __init__(self, names: Collection[str]) -> None:
-        """``names``: the entries that were touched, as far as they are known by name."""
-        super().__init__()
-        self.names = names
 
 
 class Instance:
@@ -72,17 +55,10 @@ class Instance:
         except OSError:
             return None
 
-    def inodes(self, pause: Pause = go_on) -> list[tuple[str, int]]:
-        """Return name and inode number of all entries, newest first.  Takes about 0.5 us an entry.
-
-        ``pause`` is called after each slice of the listing.  Raises MountError, and what ``pause`` raises.
-        """
-        found: list[tuple[str, int]] = []
+    def inodes(self) -> list[tuple[str, int]]:
+        """Return name and inode number of all entries, newest first; about 0.5 us an entry.  Raises MountError."""
         with self._listing() as listing:
-            while listed := [(entry.name, entry.inode()) for entry in islice(listing, _LISTED)]:
-                found += listed
-                pause()
-        return [each for each in found if each[0] not in _CONTROL_FILES]
+            return [(entry.name, entry.inode()) for entry in listing if entry.name not in _CONTROL_FILES]
 
     def newest_first(self) -> Iterator[tuple[str, int]]:
         """Yield name and inode number of the entries, for a caller that needs the first few.  Raises MountError."""
@@ -147,48 +123,35 @@ class Observer:
         self._known: dict[str, Entry] = {}
         self._listed: list[tuple[str, int]] = []  # what was listed at the last look
         self._observed = ObservedState()
-        self._read: dict[str, Entry] = {}  # by a scan of all entries that was interrupted
 
-    def look(self, instance: Instance, touched: set[str] | None = None, pause: Pause = go_on) -> ObservedState:
+    def look(self, instance: Instance, touched: set[str] | None = None) -> ObservedState:
         """Observe the instance; ``touched`` are the names to read again, None for all of them.  Raises MountError.
 
         Of the entries that a flush removes meanwhile, the result has all or none: half of them missing would look like
         removals by name.  If nothing has changed since the last look, the same object is returned.
-
-        ``pause`` is called after each slice of about 0.1 ms.  An exception that it raises ends the look.  If that is a
-        ScanInterruptedError, call ``forget``; the next look then uses the entries that this one has read.
         """
-        known = self._known if touched is not None else self._read
+        known = self._known if touched is not None else {}
         again = touched or set()
-        listed = instance.inodes(pause)
+        listed = instance.inodes()
         if touched is not None and listed == self._listed and again.isdisjoint(known):
             switched_on = instance.switched_on()
             if switched_on != self._observed.switched_on:
                 self._observed = self._observed._replace(switched_on=switched_on)
             return self._observed
-        entries, read = [], 0
+        entries = []
         for name, inode in listed:
             entry = known.get(name)
             if entry is None or entry.inode != inode or name in again:
-                entry, read = instance.entry(name), read + 1
-                if touched is None and entry is not None:
-                    known[name] = entry
-                if read % _READ == 0:
-                    pause()
+                entry = instance.entry(name)
             if entry is not None:
                 entries.append(entry)
         if len(entries) < len(listed):
             standing = set(instance.inodes())
             entries = [entry for entry in entries if (entry.name, entry.inode) in standing]
             listed = [(entry.name, entry.inode) for entry in entries]
-        self._known, self._listed, self._read = {entry.name: entry for entry in entries}, listed, {}
+        self._known, self._listed = {entry.name: entry for entry in entries}, listed
         self._observed = ObservedState(tuple(entries), instance.switched_on())
         return self._observed
-
-    def forget(self, names: Collection[str]) -> None:
-        """Have these entries read again by the look that follows one that was interrupted."""
-        for name in names:
-            self._read.pop(name, None)
 
     def inodes(self) -> frozenset[int]:
         """Return the inode numbers of the entries at the last look."""
