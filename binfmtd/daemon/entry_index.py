@@ -5,7 +5,7 @@ neither removes nor restores.  The plan is the same with it and without it.  For
 Docker an entry for `.jar` files is a bystander, and one for `\x7fELF` is not.
 
 The verdict depends on the entry and on the desired state.  So it is kept until one of the two changes, and a look at
-10,000 entries that nobody has touched costs little more than listing them.
+10,000 entries that no program has touched costs little more than listing them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,8 +44,7 @@ class EntryIndex:
         if len(bystanders) > len(observed.entries):
             self._bystanders = bystanders = {e.name: e for e in observed.entries if bystanders.get(e.name) == e}
         relevant = []
-        unknown = [entry for entry in observed.entries if bystanders.get(entry.name) is not entry]
-        for entry in unknown:
+        for entry in [entry for entry in observed.entries if bystanders.get(entry.name) is not entry]:
             known = bystanders.get(entry.name) == entry
             if known or (entry.name not in records and self._is_bystander(entry, desired)):
                 bystanders[entry.name] = entry

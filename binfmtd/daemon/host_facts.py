@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import Protocol
 
-from binfmtd.errors import FormatError
+from binfmtd.errors import DAMAGE
 from binfmtd.files.atomic import read_state, write_state
 from binfmtd.files.trust import Trust
 from binfmtd.host import facts as host
@@ -122,7 +122,7 @@ class HostFacts:
             if content["boot_id"] != self._boot_id:
                 return None
             return frozenset(str(name) for name in content["native"])
-        except (OSError, FormatError, ValueError, KeyError, TypeError, RecursionError):
+        except (OSError, *DAMAGE):
             return None  # it can be found out again
 
     def _save(self, native: Iterable[str]) -> None:

@@ -80,9 +80,7 @@ class ProbeRunner:
             self._wanted_at = min(self._wanted_at, max(time.monotonic() + DELAY, self._rested_at))
 
     def step(self, now: float) -> None:
-        """Start the child, or kill it, if that is due."""
-        if now < self.due_at:
-            return
+        """Start the child, or kill it: whichever is due."""
         if self._child is not None:
             self._child.kill()  # SIGCHLD reports its end; the program that it tries ends with it
             self._began = _NEVER

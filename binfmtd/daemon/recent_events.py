@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from binfmtd.daemon.incidents import MOST_NAMES, Incident, named
+from binfmtd.errors import DAMAGE
 from binfmtd.report.happened import happened, names_of
 
 LENGTH = 100
@@ -74,7 +75,7 @@ def _is_row(row: Any) -> bool:
         times, texts = (row["first_at"], row["at"]), (row["event"], row["reason"], *names_of(row))
         [_seconds(at) for at in times]
         numbers = [row[key] for key in _LONGEST]
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+    except DAMAGE:
         return False
     return (
         all(isinstance(text, str) for text in texts)

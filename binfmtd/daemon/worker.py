@@ -89,10 +89,8 @@ class Worker:
     def look(self) -> None:
         """Look at everything without writing, before the first pass: the entries may call for facts about this host."""
         if self._instance_watch.mounted is not None:
-            with (
-                suppress(MountError),
-                Instance(self._instance_watch.mounted) as instance,
-            ):  # the pass reports the reason
+            # The pass reports the reason of an error.
+            with suppress(MountError), Instance(self._instance_watch.mounted) as instance:
                 self._reconciler.look(instance)
 
     def read_events(self) -> None:
