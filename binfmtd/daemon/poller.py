@@ -29,7 +29,7 @@ class Poller:
     def until(self, deadline: float, read_at: float = -math.inf) -> dict[int, int]:
         """Return the readable descriptors, with their events; none if ``deadline`` (monotonic, or infinity) has come.
 
-        Before ``listen_at`` only the descriptors that the constructor was given count, and ``listen_at`` itself is a
+        Before ``read_at`` only the descriptors that the constructor was given count, and ``read_at`` itself is a
         deadline.
         """
         now = time.monotonic()

@@ -141,7 +141,7 @@ class Reconciler:
     ) -> ReconcileResult:
         """Write what is due, and observe again until nothing due is left to do.
 
-        ``due``, ``disturbed`` and ``removed`` as in Convergence; ``unchanged``, too, by default the interpreters' own.
+        ``due``, ``disturbed`` and ``removed`` as in PlanExecutor; ``unchanged``, too, by default the interpreters' own.
         ``allow`` returns False for an action that this pass leaves out altogether.  ``keeps`` returns True if a
         handler's permanent stand-in that has drifted in this way may be written: the daemon keeps permanent stand-ins,
         a single pass does not.
@@ -224,7 +224,7 @@ class Reconciler:
     def remove_owned(self, instance: Instance, writer: Writer) -> tuple[list[Action], Look]:
         """Remove every entry that is ours (`on_stop = "remove"`); return what was done, and a look at what is left.
 
-        Raises as make_pass.
+        Raises as ``reconcile``.
         """
         look = self.look(instance)
         removal = removal_plan(look.desired, look.observed, look.context)

@@ -498,7 +498,7 @@ class Service:
             self._pass(trigger, at_once=at_once)
 
     def _pass(self, trigger: Trigger, *, at_once: bool = False, force: Force = nothing) -> None:
-        """Make a pass now; ``at_once`` and ``force`` as in ``Worker.make_pass``."""
+        """Make a pass now; ``at_once`` and ``force`` as in ``Worker.reconcile``."""
         if self._instance_watch.mounted is None:
             return
         began, cpu = time.monotonic(), time.thread_time()

@@ -124,7 +124,7 @@ class StandIns:
         """Register the stand-ins that are allowed and missing, for handlers in ascending rank.
 
         A handler gets none while an entry that should win over it takes the same files (``may_stand_in``).  Entries of
-        ``company`` are about to be registered again.  Those that get a stand-in now, too, do not count: it lies above.
+        ``group`` are about to be registered again.  Those that get a stand-in now, too, do not count: it lies above.
         If they did, files that only the lower handler takes would have no handler meanwhile.
 
         Returns the names that got a stand-in, and the refusals.  Raises WriteRefusedError if nothing can be written.

@@ -55,7 +55,7 @@ def out_of_order(
 ) -> frozenset[str]:
     """Return the handlers that have to be registered again, beyond ``rewritten``, so that all are in order of rank.
 
-    ``position`` and ``newest`` are as in ``turned_round``.  ``rewritten`` are registered again anyway, and so move to
+    ``position`` and ``newest`` are as in ``inversions``.  ``rewritten`` are registered again anyway, and so move to
     the top in order of rank.  ``shadowed`` have a foreign entry above them that must not be there.  ``stuck`` cannot
     move.
 

@@ -1,7 +1,7 @@
 """The daemon's repairs on a simulated kernel and a simulated clock, so that a test covers days of contention.
 
-Worker, reconciler, pacing, hot path and convergence are the real ones.  The watch is simulated: the methods that act as
-another program queue the events that inotify would report.
+Worker, reconciler, pacing, FastRepair and PlanExecutor are the real ones.  The watch is simulated: the methods that act
+as another program queue the events that inotify would report.
 """
 
 import time

@@ -96,7 +96,7 @@ class World(NamedTuple):
     facts: Facts
     observed: ObservedState
     records: dict[str, Record]
-    blamed: frozenset[str]  # names whose entries, where they are foreign and enabled, are broken or bricking
+    blamed: frozenset[str]  # names whose entries, where they are foreign and enabled, are broken or stop every exec
     exec_breaking: bool
 
     def desired(self) -> DesiredState:

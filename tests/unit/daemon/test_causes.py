@@ -54,7 +54,7 @@ def settled(known: Causes, drift: Drift, reason: str = "why", replaced: Iterable
 def test_a_flush_and_what_came_after_it(
     monkeypatch: pytest.MonkeyPatch, started: float | None, entry: Entry, words: str
 ) -> None:
-    """A flush and the entry after it are one cause, whether the hot path or only the pass has read that entry.
+    """A flush and the entry after it are one cause, whether a fast repair or only the pass has read that entry.
 
     systemd reports when it started systemd-binfmt.
     """
@@ -98,7 +98,7 @@ def test_what_no_event_has_told() -> None:
 
 @pytest.mark.parametrize("drift", Drift)
 def test_each_drift_has_its_words(drift: Drift) -> None:
-    """Each drift has words, if the hot path finds it, if a pass does, or if both do one after the other."""
+    """Each drift has words, if a fast repair finds it, if a pass does, or if both do one after the other."""
     known = Causes()
     (cause,) = known.take_in(reaction(drift), events("one"), ()).values()
     assert cause.words

@@ -1,4 +1,4 @@
-"""The hot path and the events that arrive while it looks: a flush goes on, other programs register again."""
+"""Fast repairs and the events that arrive while one looks: a flush goes on, other programs register again."""
 
 from collections.abc import Callable, Collection
 from typing import cast
@@ -30,7 +30,7 @@ TEMPORARY = Policy(stand_ins=StandInPolicy.TEMPORARY)
 
 
 class World:
-    """Three handlers in order on a simulated kernel, and a hot path made after a look at them."""
+    """Three handlers in order on a simulated kernel, and a FastRepair made after a look at them."""
 
     def __init__(self) -> None:
         self.kernel = SimulatedKernel()
@@ -49,7 +49,7 @@ class World:
         self.hot = FastRepair(look, failed, may, may, lambda _: True)
 
     def react(self, events: PendingEvents, meanwhile: Callable[[], PendingEvents] = PendingEvents) -> FastRepairResult:
-        """Have the hot path handle events; ``meanwhile`` is called after its first look."""
+        """Have FastRepair handle events; ``meanwhile`` is called after its first look."""
 
         def listen() -> PendingEvents:
             self.listened += 1

@@ -121,7 +121,7 @@ def test_an_intent_claims_no_other_entry(tmp_path: Path) -> None:
 
 
 def test_nothing_is_written_when_nothing_has_changed(tmp_path: Path) -> None:
-    """Without a change nothing is written: the hot path and an idle daemon leave the disk alone."""
+    """Without a change nothing is written: fast repairs and an idle daemon leave the disk alone."""
     ledger = saved(tmp_path, a=Record(SAYS, 7))
     before = (tmp_path / FILE_NAME).stat()
     ledger.intend([])

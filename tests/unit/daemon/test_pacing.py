@@ -80,7 +80,7 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
 def test_what_a_pass_leaves_is_not_due_at_once(world: World) -> None:
     """A name that a pass left is due again later, so that passes do not follow one another.
 
-    Another program touched it at the last moment, and in a storm that event is not read.
+    Another program touched it at the last moment, and while the throttle is closed that event is not read.
     """
     world.hear("a")
     world.now += SETTLE

@@ -62,7 +62,7 @@ def test_quiet_pays_it_back() -> None:
 
 @given(costs=st.lists(st.floats(0, REFILL * LONGEST_PAUSE), max_size=200))
 def test_over_a_long_time_it_costs_what_refills(costs: list[float]) -> None:
-    """However often there is something to look at, a caller that keeps to ``listen_at`` spends what refills."""
+    """However often there is something to look at, a caller that keeps to ``read_at`` spends what refills."""
     throttle = EventThrottle()
     now = began = 1000.0
     for cost in costs:

@@ -62,7 +62,7 @@ def served(handler: Handler, observed: ObservedState) -> bool:
 @settings(max_examples=100)
 @given(world=worlds())
 def test_all_that_is_due_is_done(world: World) -> None:
-    """Convergence ends the whole plan: nothing is refused or left, and the next plan is empty."""
+    """The executor carries out the whole plan: nothing is refused or left, and the next plan is empty."""
     kernel = world.kernel()
     _, outcome = converged(world, kernel)
     note(f"{outcome}")
