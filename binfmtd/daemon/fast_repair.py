@@ -72,6 +72,7 @@ class FastRepair:
         higher = {
             low: [high for high in above if high.name in self._handlers] for low, above in look.desired.higher.items()
         }
+        self._alone = {low for low, above in look.desired.higher.items() if not above}  # none belongs above them
         self._higher = {low: above for low, above in higher.items() if above and low in self._handlers}
         self._served = [(look.desired.by_name[name], by) for name, by in served.items() if not pauses.hold(name)]
         self._inodes = {entry.name: entry.inode for entry in look.observed.relevant}
@@ -238,7 +239,10 @@ class FastRepair:
         return entry is not None and entry.enabled and equal(entry.registration, handler.registration)
 
     def _keep(self, events: PendingEvents, instance: Instance, writer: Writer, reaction: FastRepairResult) -> None:
-        """Register or enable the permanent stand-ins of handlers that are in order themselves."""
+        """Register or enable the permanent stand-ins of handlers that are in order themselves.
+
+        A stand-in that belongs below another handler's entry is left to the pass, which puts that one on top again.
+        """
         missing = []
         for handler in self._concerned(events):
             name = stand_in_name(handler.name)
@@ -252,7 +256,7 @@ class FastRepair:
                 continue
             if self._enabled_again(handler, events, instance, writer):
                 reaction.kept.append(handler.name)
-            elif instance.inode(name) is None and self._may_open(handler.registration):
+            elif handler.name in self._alone and instance.inode(name) is None and self._may_open(handler.registration):
                 missing.append(handler)
         if missing:
             reaction.kept += self._stand_ins.bridge(missing, instance, writer)[0]

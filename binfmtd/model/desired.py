@@ -125,22 +125,22 @@ class DesiredState(_Desired):
         """A map from a handler's name to its stand-in, for each handler that has one at all times.
 
         A handler and its stand-in have the same match and interpreter, so it does not matter which of them is newer.
-        Among handlers that share files the order does matter, and a stand-in that is registered again lies above all
-        of them.  So these handlers have temporary stand-ins.
         """
         if self.policy.stand_ins is StandInPolicy.TEMPORARY:
             return {}
         return {
             handler.name: handler._replace(name=stand_in_name(handler.name))
             for handler in self.handlers
-            if handler.enabled and handler.name not in self.sharing
+            if handler.enabled and handler.name not in self.kept_temporary
         }
 
     @cached_property
-    def sharing(self) -> dict[str, str]:
-        """A map from a handler's name to another handler's name, if both take some of the same files.
+    def kept_temporary(self) -> dict[str, str]:
+        """A map from each handler that can have only a temporary stand-in to another handler that prevents more.
 
-        A magic and an extension are two kinds of match, and count as sharing no files.
+        A stand-in that is registered again lies above all other entries.  So two handlers that take some of the same
+        files have temporary ones.  A magic and an extension may each have a permanent one, since the higher one's is
+        registered again as well: but only if the higher one has one.
         """
         found: dict[str, str] = {}
         for low, others in self.higher.items():
@@ -148,6 +148,10 @@ class DesiredState(_Desired):
                 if overlaps(self.by_name[low].registration.match, high.registration.match):
                     found.setdefault(low, high.name)
                     found.setdefault(high.name, low)
+        for low in reversed(self.higher):  # highest rank first
+            for high in self.higher[low]:
+                if high.name in found:
+                    found.setdefault(low, high.name)
         return found
 
     @cached_property

@@ -305,7 +305,7 @@ def test_handlers_that_share_files(instance: Instance, start_daemon: StartDaemon
     assert instance.names().index("high") < instance.names().index("low")
     result = Cli(instance, tmp_path)("check", config=CONFIG + SHARING)
     assert [line.split(":")[0] for line in result.messages] == ["high", "low"]
-    assert "takes some of the files of low, so its stand-in is temporary" in result.messages[0]
+    assert "can take the same files as low, so its stand-in is temporary" in result.messages[0]
 
 
 def test_a_higher_priority_of_another_kind(instance: Instance, start_daemon: StartDaemon) -> None:

@@ -92,9 +92,9 @@ def _with_temporary_stand_ins(desired: DesiredState) -> list[str]:
     if desired.policy.stand_ins is StandInPolicy.TEMPORARY:
         return []
     return [
-        f"{name}: takes some of the files of {other}, so its stand-in is temporary: executions fail for a moment when "
+        f"{name}: can take the same files as {other}, so its stand-in is temporary: executions fail for a moment when "
         "another program removes its entry"
-        for name, other in sorted(desired.sharing.items())
+        for name, other in sorted(desired.kept_temporary.items())
     ]
 
 

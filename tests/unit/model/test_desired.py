@@ -154,6 +154,19 @@ def test_rank_is_priority_and_then_the_order_of_declaration() -> None:
     assert [high.name for high in desired.higher["a"]] == ["d", "b"]
 
 
+def test_which_stand_ins_are_temporary() -> None:
+    """Handlers that take some of the same files have temporary stand-ins, and so has each one that belongs below them.
+
+    A magic and an extension of different priority have permanent ones.
+    """
+    low, high = WASM._replace(name="low"), WASM._replace(name="high", priority=1)
+    jar = WASM._replace(name="jar", match=Extension("jar"), priority=-1)
+    py = WASM._replace(name="py", match=Extension("py"), priority=2)
+    assert resolved(high, jar, py).kept_temporary == {}
+    assert resolved(low, high, jar, py).kept_temporary == {"low": "high", "high": "low", "jar": "low"}
+    assert resolved(low, high, jar, py).permanent.keys() == {"py"}
+
+
 def test_the_handler_says_what_was_declared() -> None:
     """A handler has all values of its declaration."""
     (handler,) = resolved(ARM._replace(priority=7)).handlers

@@ -1,0 +1,84 @@
+"""Properties of every fast repair, whatever is declared and whichever entries another program touches."""
+
+from typing import cast
+
+from hypothesis import assume, given, note, settings
+from hypothesis import strategies as st
+from support.simulated import SimulatedKernel, Through, carry_out
+from support.worlds import World, worlds
+
+from binfmtd.daemon.events import PendingEvents
+from binfmtd.daemon.fast_repair import FastRepair
+from binfmtd.daemon.look import Look
+from binfmtd.kernel.instance import Instance
+from binfmtd.kernel.writer import Writer
+from binfmtd.model.handler import Handler
+from binfmtd.model.ownership import equal
+from binfmtd.model.plan import plan
+from binfmtd.model.precedence import overlaps
+from binfmtd.model.standin import stand_in_name
+
+
+def serves(kernel: SimulatedKernel, handler: Handler) -> bool:
+    """Return True if the handler's proper entry or its stand-in is enabled and as declared."""
+    entries = (kernel.entry(handler.name), kernel.entry(stand_in_name(handler.name)))
+    return any(
+        entry is not None and entry.enabled and equal(entry.registration, handler.registration) for entry in entries
+    )
+
+
+def converged(world: World, kernel: SimulatedKernel) -> Look:
+    """Execute plans until nothing is left to do; return the last look."""
+    desired, records = world.desired(), dict(world.records)
+    while True:
+        observed = kernel.observed()
+        context = world.context(observed, records)
+        look = Look(observed, desired, context, plan(desired, observed, context))
+        if not (look.plan.actions or look.plan.stand_ins):
+            return look
+        carry_out(look.plan, kernel, desired, records)
+
+
+@settings(max_examples=300)
+@given(
+    world=worlds(),
+    which=st.lists(st.integers(0, 11), min_size=1, max_size=3),
+    registers=st.booleans(),
+    told=st.booleans(),
+)
+def test_no_fast_repair_puts_a_stand_in_above_a_higher_handler(
+    world: World, which: list[int], registers: bool, told: bool
+) -> None:
+    """A handler gets no new stand-in above an entry of higher rank that serves.
+
+    The exception is a handler that nothing serves, below one whose match is of the other kind: a file hardly ever has
+    both the bytes of a magic and the name of an extension.
+    """
+    desired, kernel = world.desired(), world.kernel()
+    look = converged(world, kernel)
+    observed = look.observed
+    repair = FastRepair(look, (), lambda _: True, lambda _: True, lambda _: True)
+    ours = [name for h in desired.handlers for name in (h.name, stand_in_name(h.name)) if name in observed.by_name]
+    assume(ours)
+    removed = {ours[place % len(ours)] for place in which}
+    for name in removed:
+        kernel.remove(name)
+    served = {handler.name for handler in desired.handlers if serves(kernel, handler)}
+    events = PendingEvents(removed if told else (), everything=registers or not told)
+    events.written |= events.names
+    note(f"{removed} {kernel.observed().entries}")
+    through = Through(kernel)
+    repair.react(events, PendingEvents, cast(Instance, through), cast(Writer, through))
+    after = kernel.observed()
+    note(f"{after.entries}")
+    for low, higher in desired.higher.items():
+        stand_in = after.by_name.get(stand_in_name(low))
+        if stand_in is None or observed.by_name.get(stand_in.name) == stand_in:
+            continue
+        for high in higher:
+            both_kinds = not overlaps(desired.by_name[low].registration.match, high.registration.match)
+            if high.name not in served or (both_kinds and low not in served):
+                continue
+            entries = [after.by_name.get(name) for name in (high.name, stand_in_name(high.name))]
+            places = [after.position[entry.name] for entry in entries if entry is not None and entry.enabled]
+            assert min(places) < after.position[stand_in.name], f"{low} above {high.name}"
