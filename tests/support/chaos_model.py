@@ -268,7 +268,7 @@ class Model:
     def _misremembered(self, seen: Seen) -> list[str]:
         """Return the errors in the status, the ledger and the memory, in words."""
         found = []
-        states = {self._row(name, seen.entries.get(name)) for name, each in self.handlers.items() if each.enabled}
+        states = {self._row(name, seen) for name, each in self.handlers.items() if each.enabled}
         wanted = "degraded" if "refused" in states else "waiting" if "waiting" in states else "converged"
         if seen.status["state"] not in (wanted, "contended"):
             found.append(f"the status says {seen.status['state']} instead of {wanted}")
@@ -291,13 +291,16 @@ class Model:
             found.append(f"remembered are {remembered} instead of {restorable}")
         return found
 
-    def _row(self, name: str, entry: Entry | None) -> str:
+    def _row(self, name: str, seen: Seen) -> str:
+        """Return the handler's state.  A file that F has opened still serves, by the entry or by its stand-in."""
         if self.state(name) == "good":
             return "registered"
         if self.state(name) == "untrusted":
             return "refused"
-        opened_file = entry is not None and "F" in entry.flags and entry.interpreter == self.handlers[name].interpreter
-        return "registered" if opened_file else "waiting"
+        entries = (seen.entries.get(name), seen.stand_ins.get(stand_in_name(name)))
+        path = self.handlers[name].interpreter
+        opened = any(each and each.enabled and "F" in each.flags and each.interpreter == path for each in entries)
+        return "registered" if opened else "waiting"
 
     def settle(self, seen: Seen) -> None:
         """Continue from this snapshot of a quiet daemon, which had no differences."""

@@ -147,23 +147,26 @@ class World:
 
     def clear(self) -> None:
         """Undo ``cover``, ``make_read_only`` and ``pause``."""
-        if self._covered:
-            self._shell(f"umount {MOUNT_POINT}")
-        if self._read_only:
-            self._shell(f"mount -o remount,bind,rw {MOUNT_POINT}")
         if self._stopped and self.daemon is not None:
             self.daemon.process.send_signal(signal.SIGCONT)
+        if self._covered:
+            self._unmount()
+        if self._read_only:
+            self._shell(f"mount -o remount,bind,rw {MOUNT_POINT}")
         self._stopped = self._covered = self._read_only = False
 
     def another_instance(self, *, noticed: bool) -> None:
         """Unmount the instance, which drops all entries, and mount another: at once, or once the status shows it."""
         self.clear()
-        umount = f"umount {MOUNT_POINT}"  # busy while the daemon has it open
-        wait_until(lambda: self._instance.shell(umount).returncode == 0, 60, umount)
+        self._unmount()
         self._shell(f"umount {SIDE}")
         if noticed and self.daemon is not None:
             self.daemon.wait_status(lambda status: status["mount"] is None, "no mount", 60)
         self._shell(MOUNT)
+
+    def _unmount(self) -> None:
+        umount = f"umount {MOUNT_POINT}"  # busy while the daemon has it open
+        wait_until(lambda: self._instance.shell(umount).returncode == 0, 60, umount)
 
     def _shell(self, script: str) -> None:
         self._instance.shell(script, check=True)
