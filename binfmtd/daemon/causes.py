@@ -12,15 +12,17 @@ replacement when systemd-binfmt has registered its own rules.
 The loop asks for causes when programs run again, so this may take its time.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from binfmtd.catalog.tools import looks_like
+from binfmtd.daemon.entry_state import OPEN, StateTable
 from binfmtd.daemon.events import PendingEvents
 from binfmtd.daemon.fast_repair import FastRepairResult
+from binfmtd.daemon.look import EndedDrift
 from binfmtd.host.systemd import unit_started
 from binfmtd.model.difference import difference
-from binfmtd.model.drift import Action, Drift
+from binfmtd.model.drift import Action, Drift, DriftFacts
 from binfmtd.model.entry import Entry
 from binfmtd.model.handler import Registration
 
@@ -63,82 +65,74 @@ class Cause(NamedTuple):
         return f"{self.words}: {self.detail}" if self.detail else self.words
 
 
-class _Found(NamedTuple):
-    """The findings so far about one open drift."""
-
-    drift: Drift
-    by_name: bool  # a process wrote to its own file
-    flushed: bool
-    tool: str | None = None  # the tool that registers entries like the one in its place
-    detail: str = ""
-
-
 class Causes:
-    """The findings about each drift that is not settled, by name."""
+    """The cause of each drift, from the facts that the state table has about it."""
 
-    def __init__(self) -> None:
-        self._open: dict[str, _Found] = {}
+    def __init__(self, states: StateTable) -> None:
+        self._states = states
 
     def get(self, name: str) -> str | None:
         """Return why this name has drifted; None if it has not, or the cause is not known."""
-        found = self._open.get(name)
-        return None if found is None else _cause(found, _ANOTHER).full
+        facts = self._states[name].facts
+        return None if facts is None else _cause(facts, _ANOTHER).full
 
-    def take_in(self, reaction: FastRepairResult, events: PendingEvents, pending: Collection[str]) -> dict[str, Cause]:
-        """Return the cause of each drift that a fast repair found or ended, and keep those of the open ones.
+    def take_in(self, reaction: FastRepairResult, events: PendingEvents) -> dict[str, Cause]:
+        """Return the cause of each drift that a fast repair found or ended, and keep the facts about the open ones.
 
-        ``events`` are the events that it answered; the ``pending`` names had drifted before.
+        ``events`` are the events that it answered.
         """
         found = {
-            name: self._found(name, drift, reaction, events)
+            name: self._facts(name, drift, reaction, events)
             for name, drift in (reaction.ended | reaction.found).items()
         }
         for name in reaction.found:
-            before = self._open.get(name)
-            if name not in pending or before is None:
-                self._open[name] = found[name]
-            elif before.drift is not found[name].drift:
-                self._open[name] = found[name]._replace(flushed=before.flushed or found[name].flushed)
-        return {name: _cause(each, _ANOTHER) for name, each in found.items()}
+            state, facts = self._states[name], found[name]
+            before = state.facts if state.phase in OPEN else None
+            if before is None:
+                state.facts = facts
+            elif before.drift is not facts.drift:
+                state.facts = facts._replace(flushed=before.flushed or facts.flushed)
+        return {name: _cause(facts, _ANOTHER) for name, facts in found.items()}
 
-    def learn(self, events: PendingEvents) -> None:
-        """Refine the findings by events that came after the drift.
+    def refine(self, events: PendingEvents) -> None:
+        """Refine the facts by events that came after the drift.
 
         The kernel raises the event of a write only when the write has had its effect.
         """
-        for name, found in self._open.items():
-            if found.drift is Drift.MISSING and not found.by_name and not found.flushed:
+        for name, state in self._states.items():
+            facts = state.facts
+            if facts is not None and facts.drift is Drift.MISSING and not facts.by_name and not facts.flushed:
                 by_name = name in events.written
-                self._open[name] = found._replace(by_name=by_name, flushed=events.flushed and not by_name)
+                state.facts = facts._replace(by_name=by_name, flushed=events.flushed and not by_name)
 
-    def settled(
-        self, actions: Iterable[Action], replaced: Mapping[str, Entry], still_open: Collection[str]
+    def ended(
+        self, actions: Iterable[Action], replaced: Mapping[str, Entry], ended: Mapping[str, EndedDrift]
     ) -> list[Cause]:
-        """Return the cause for each of these actions of a pass; forget the drifts that are not ``still_open``.
+        """Return the cause for each of these actions of a pass.
 
-        ``replaced`` are the entries that the pass replaced, by name.
+        ``replaced`` are the entries that the pass replaced, ``ended`` the drifts that it has ended, by name.
         """
-        agent = _agent() if any(found.flushed for found in self._open.values()) else _ANOTHER
+        known = [*(each.facts for each in ended.values()), *(state.facts for _, state in self._states.items())]
+        agent = _agent() if any(facts is not None and facts.flushed for facts in known) else _ANOTHER
         causes = []
         for action in actions:
-            found = self._open.get(action.entry)
-            if found is None:
+            facts = ended[action.entry].facts if action.entry in ended else None
+            if facts is None:
                 causes.append(_seen(action))
                 continue
-            if found.drift is not action.drift:  # it drifted once more before it was quiet
+            if facts.drift is not action.drift:  # it drifted once more before it was quiet
                 tool = _tool(replaced.get(action.entry))
-                found = found._replace(drift=action.drift, tool=tool, detail=_detail(action))
-            causes.append(_cause(found, agent))
-        self._open = {name: found for name, found in self._open.items() if name in still_open}
+                facts = facts._replace(drift=action.drift, tool=tool, detail=_detail(action))
+            causes.append(_cause(facts, agent))
         return causes
 
     @staticmethod
-    def _found(name: str, drift: Drift, reaction: FastRepairResult, events: PendingEvents) -> _Found:
+    def _facts(name: str, drift: Drift, reaction: FastRepairResult, events: PendingEvents) -> DriftFacts:
         by_name = name in events.written
         entry, wanted = reaction.instead.get(name), reaction.wanted.get(name)
         detail = _difference(entry, wanted) if drift is Drift.CHANGED else ""
         flushed = events.flushed and not by_name and drift not in (Drift.DISABLED, Drift.SWITCHED_OFF)
-        return _Found(drift, by_name, flushed, _tool(entry), detail)
+        return DriftFacts(drift, by_name, flushed, _tool(entry), detail)
 
 
 def _tool(entry: Entry | None) -> str | None:
@@ -151,18 +145,18 @@ def _difference(entry: Entry | None, wanted: Registration | None) -> str:
     return difference(entry.registration, wanted)
 
 
-def _cause(found: _Found, agent: str) -> Cause:
+def _cause(facts: DriftFacts, agent: str) -> Cause:
     """Return the cause in words; ``agent`` is the process that flushed, if there was a flush."""
-    deed = _DEEDS.get(found.drift)
+    deed = _DEEDS.get(facts.drift)
     if deed is None:
-        return Cause(found.drift.value, _FOUND[found.drift], found.detail)
-    if found.drift is Drift.MISSING and found.flushed:
+        return Cause(facts.drift.value, _FOUND[facts.drift], facts.detail)
+    if facts.drift is Drift.MISSING and facts.flushed:
         deed = "removed together with all other entries"
-    by = agent if found.flushed else _ANOTHER
-    if found.tool is not None:
-        by += f" (probably {found.tool})" if by == _ANOTHER else f" (probably with binfmt.d files of {found.tool})"
+    by = agent if facts.flushed else _ANOTHER
+    if facts.tool is not None:
+        by += f" (probably {facts.tool})" if by == _ANOTHER else f" (probably with binfmt.d files of {facts.tool})"
     words = f"{deed} by {by}"
-    return Cause("flushed" if found.flushed else words, words, found.detail)
+    return Cause("flushed" if facts.flushed else words, words, facts.detail)
 
 
 def _seen(action: Action) -> Cause:

@@ -1,9 +1,10 @@
 """Lines of the log: with the id of a pass, one line for all that one cause did, and one for a problem that lasts."""
 
 import os
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable
 from typing import Any, TypeVar
 
+from binfmtd.daemon.entry_state import StateTable
 from binfmtd.daemon.incidents import Incident, Incidents, named
 from binfmtd.daemon.recent_events import RecentEvents
 from binfmtd.errors import WriteRefusedError
@@ -18,15 +19,15 @@ _K = TypeVar("_K", bound=Hashable)
 class EventLog:
     """The log, and the history that the status contains."""
 
-    def __init__(self, counts: Counts, history: RecentEvents) -> None:
-        """Number the passes by ``counts``, and continue ``history``."""
+    def __init__(self, counts: Counts, history: RecentEvents, states: StateTable) -> None:
+        """Number the passes by ``counts``, and continue ``history``; ``states`` has the last refusal of each entry."""
         self.log = get_logger()
         self._counts = counts
         self._history = history
         self._incidents = Incidents()
         self._run = os.urandom(3).hex()  # makes the ids of our passes differ from another daemon's
         self._said: set[str] = set()
-        self._failures: dict[str, str] = {}  # entry -> the refusal that was logged
+        self._states = states
 
     @property
     def pass_id(self) -> str:
@@ -49,14 +50,14 @@ class EventLog:
         getattr(self.log, incident.level)(incident.event, **incident.line())
         self._history.add(incident.row())
 
-    def tell_due(self, now: float, silent: Mapping[str, object]) -> bool:
+    def tell_due(self, now: float, silent: Collection[str]) -> bool:
         """Log the incidents that are over; return True if there were any.
 
         Repairs of ``silent`` names alone get the level debug: the log has announced that more of them will come.
         """
         over = self._incidents.close(now)
         for incident in over:
-            if incident.event == REPAIRED and incident.names.keys() <= silent.keys():
+            if incident.event == REPAIRED and incident.names.keys() <= set(silent):
                 incident.level = "debug"
             self.tell(incident)
         return bool(over)
@@ -86,8 +87,9 @@ class EventLog:
 
     def failed(self, failures: Iterable[tuple[str, WriteRefusedError]]) -> bool:
         """Log refusals, but no refusal that repeats the last one of its entry; return True if any was logged."""
-        news = [(name, error) for name, error in failures if self._failures.get(name) != str(error)]
-        self._failures |= {name: str(error) for name, error in news}
+        news = [(name, error) for name, error in failures if self._states[name].refusal_logged != str(error)]
+        for name, error in news:
+            self._states[name].refusal_logged = str(error)
         for (number, reason), refused in grouped(news, lambda each: (each[1].errno, str(each[1]))):
             names = named([name for name, _ in refused])
             self.pass_log.error("registration_failed", **names, errno=number, reason=reason)
@@ -95,7 +97,7 @@ class EventLog:
 
     def went_well(self, name: str) -> None:
         """Forget the last refusal of this entry, since a write has succeeded: the next refusal is logged."""
-        self._failures.pop(name, None)
+        self._states[name].refusal_logged = None
 
 
 def grouped(items: Iterable[_T], key: Callable[[_T], _K]) -> list[tuple[_K, list[_T]]]:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from binfmtd.errors import WriteRefusedError
 from binfmtd.model.desired import DesiredState
-from binfmtd.model.drift import Action, Plan, PlanContext
+from binfmtd.model.drift import Action, DriftFacts, Plan, PlanContext
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.ownership import foreign
 
@@ -34,14 +34,29 @@ class Look(NamedTuple):
         return sorted(path for path in paths if path.startswith("/"))
 
 
-class ReconcileResult:
-    """The actions of a pass, and its last look.  ``began`` (monotonic, in seconds): when its first look had ended."""
+class EndedDrift(NamedTuple):
+    """A drift that a pass has ended.  The times are in seconds, from the begin of the drift; None if not known."""
 
-    def __init__(self, look: Look) -> None:
+    is_repair: bool  # the entry was in order before the drift
+    took: float | None  # until the entry was as declared
+    served_after: float | None  # until a stand-in served
+    facts: DriftFacts | None  # about its cause
+
+
+class ReconcileResult:
+    """The actions of a pass, and its last look.
+
+    The times are monotonic, in seconds: ``began`` is when its first look had ended, ``observed_at`` when its last one
+    began.
+    """
+
+    def __init__(self, look: Look, observed_at: float) -> None:
         self.look = look
+        self.observed_at = observed_at
         self.done: list[Action] = []
         self.began = time.monotonic()
         self.failed: list[tuple[Action, WriteRefusedError]] = []
         self.bridged: list[str] = []  # names that got a stand-in
         self.kept: set[str] = set()  # permanent stand-ins that were written
         self.replaced: dict[str, Entry] = {}  # entries that the pass replaced
+        self.ended: dict[str, EndedDrift] = {}  # by name, once `Pacing.passed` has taken the result in

@@ -1,78 +1,83 @@
 """The pacing of writes: a name is written when it is quiet or has waited long enough, and no backoff delays it.
 
-Keeps the open drifts and what began them, counts repairs, and computes when the next name is due.  The time (monotonic,
-in seconds) is an argument, or read from the clock at the moment of a decision.
+Records in the state table what fast repairs and passes have found and done, counts repairs, and computes when the next
+name is due.  The time (monotonic, in seconds) is an argument, or read from the clock at the moment of a decision.
 """
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
-from binfmtd.daemon.backoff import Backoff
+from binfmtd.daemon.entry_state import Event, StateTable
 from binfmtd.daemon.events import PendingEvents
 from binfmtd.daemon.fast_repair import FastRepairResult
-from binfmtd.daemon.look import ReconcileResult
+from binfmtd.daemon.look import EndedDrift, ReconcileResult
 from binfmtd.daemon.reporter import Reporter
-from binfmtd.daemon.settling import Settling
 from binfmtd.daemon.stand_in_budget import StandInBudget
 from binfmtd.kernel.executor import WritePermission
 from binfmtd.model.desired import DesiredState
 from binfmtd.model.drift import Act, Action, Drift
+from binfmtd.model.ownership import stand_in_serves
 from binfmtd.model.plan import INSTANCE
-from binfmtd.model.standin import is_stand_in
+from binfmtd.model.standin import is_stand_in, stand_in_name
 
 _MANY = 3  # handlers: if a pass repairs so many removals by name, and of more than half of all, that counts as a flush
 _NEVER = float("-inf")
-EVERYTHING = ""  # in Settling: the look at everything
 
 
 class Pacing:
-    """The clocks, backoffs and budgets of all names."""
+    """Decides when each name may be written, by the states of all names and a budget for stand-ins."""
 
-    def __init__(self, settle: float, report: Reporter) -> None:
+    def __init__(self, states: StateTable, settle: float, report: Reporter) -> None:
         """Start with ``settle`` as in the config, in seconds."""
-        self._settling = Settling(settle)
-        self._backoff = Backoff()
-        # Open drifts that do not count towards the backoff of their names: a flush or our own new config caused them.
-        self._free: set[str] = set()
+        self._states = states
+        states.settle = settle
         self._budget = StandInBudget()
-        self._withheld: dict[str, float] = {}  # handlers whose stand-ins wait -> when their backoff allows them
         self._disputed: set[str] = set()  # handlers whose stand-in is another program's; a pass may exchange it
         self._desired: DesiredState | None = None  # at the last pass
-        self._in_order: frozenset[str] = frozenset()  # names that were as declared: only these can be repaired
         self._report = report
 
     def use(self, settle: float) -> None:
         """Use another config: what it changes counts as no repair, but what had drifted before does."""
-        self._settling.settle = settle
-        self._in_order = self._in_order & self._settling.pending()
+        self._states.settle = settle
+        self._states.apply_all(Event.RELOADED)
 
     def forget(self) -> None:
         """Forget all open drifts, since nothing can be written, or another instance is mounted."""
-        self._settling = Settling(self._settling.settle)
+        self._states.apply_all(Event.FORGOTTEN)
+        self._states.looked()
 
     def look_later(self, now: float) -> None:
         """Plan a look at everything for when it is quiet: something may have changed."""
-        self._settling.record_touch([EVERYTHING], now)
-        self._settling.drifted(EVERYTHING, now)
+        self._states.plan_look(now)
+
+    # What was found and done
 
     def record_fast_repair(self, events: PendingEvents, reaction: FastRepairResult, began: float, ended: float) -> None:
         """Record the events of other programs, and what the fast repair did about them from ``began`` to ``ended``."""
-        if events.flushed:
-            self._free |= reaction.found.keys() - {INSTANCE}
-            if reaction.bridged:
-                self._contend(INSTANCE, ended)
+        apply, serving = self._states.apply, {*reaction.bridged, *reaction.standing}
         for name in reaction.found:
-            self._settling.drifted(name, began)
+            apply(name, Event.DRIFTED, began)
+            if name in serving:
+                apply(name, Event.STAND_IN_SERVES)
+            elif not self._states.is_withheld(name):
+                apply(name, Event.NO_STAND_IN)
+            if events.flushed and name != INSTANCE:
+                apply(name, Event.EXEMPTED)
+        if events.flushed and reaction.bridged:
+            self._contend(INSTANCE, ended)
         for name, drift in reaction.ended.items():
             self._count(name, drift, ended)
         if events.names or events.everything:
-            self._settling.record_touch(events.names, ended, everything=events.everything)
+            for name in events.names:
+                apply(name, Event.TOUCHED, ended)
+            if events.everything:
+                self._states.touch_all(ended)
             self.look_later(ended)
 
     def passed(self, result: ReconcileResult, failed: Collection[str], *, at_once: bool, flushed: bool = False) -> None:
         """Record which drifts a pass ended, and which are still open; ``flushed``: a flush came while it was made."""
         now = time.monotonic()
-        self._settling.ended(EVERYTHING)
+        self._states.looked()
         # An entry that only moves along with another is as declared.
         still_open = {
             a.entry: a.drift for a in result.look.plan.actions if a.entry not in failed and not a.for_order_only
@@ -81,63 +86,116 @@ class Pacing:
         # Otherwise we would try for ever.
         written = {action.entry: action.drift for action in result.done}
         written |= {a.entry: a.drift for a, _ in result.failed if still_open.get(a.entry) is a.drift}
+        desired = result.look.desired
+        changed = frozenset[str]() if self._desired is None else desired.changed_since(self._desired)
+        self._desired = desired
+        self._count_repairs(result, written, changed, at_once=at_once, now=now)
+        self._count_exchanges(result, written, changed, at_once=at_once, now=now)
+        self._end_drifts(result, written, still_open)
+        self._keep_open(result, still_open, changed - written.keys(), flushed=flushed, now=now)
+
+    def _count_repairs(
+        self,
+        result: ReconcileResult,
+        written: Mapping[str, Drift],
+        changed: Collection[str],
+        *,
+        at_once: bool,
+        now: float,
+    ) -> None:
+        """Count the repairs that the pass has made, and put into the result which drifts it has ended."""
         restored = {action.entry for action in result.done if action.act is Act.RESTORE}
         if restored and not at_once:
             self._contend(INSTANCE, now)  # another program flushed everything
-        repairs = {
-            action.entry for action in (*result.done, *(a for a, _ in result.failed)) if not action.for_order_only
-        }
-        counted = {name for name in (repairs & written.keys()) - restored if not is_stand_in(name)}
+        moved = {a.entry for a in (*result.done, *(a for a, _ in result.failed)) if not a.for_order_only}
+        counted = {name for name in (moved & written.keys()) - restored if not is_stand_in(name)}
+        exempt = {name for name in written if self._states[name].exempt}
+        removed = {n for n in counted if written[n] is Drift.MISSING and not (at_once or n in exempt)}
         desired = result.look.desired
-        removed = {name for name in counted if written[name] is Drift.MISSING and not (at_once or name in self._free)}
         if len(removed) >= _MANY and 2 * len(removed) > len(desired.permanent or desired.handlers):
-            self._free |= removed  # another program removes everything, name by name: that counts as a flush
+            exempt |= removed  # another program removes everything, name by name: that counts as a flush
             self._contend(INSTANCE, now)
-        changed = frozenset[str]() if self._desired is None else desired.changed_since(self._desired)
-        self._free |= changed & (written.keys() | still_open.keys())
-        self._desired = desired
+        exempt |= written.keys() & changed
         for name, drift in written.items():
+            state = self._states[name]
+            since = None if state.debounce is None else state.debounce.since
+            took = None if since is None else now - since
+            is_repair = name in counted and (state.was_in_order or name == INSTANCE)
+            result.ended[name] = EndedDrift(is_repair, took, state.served_after, state.facts)
             if name in counted:
-                since = self._settling.since(name)
-                took = None if since is None else now - since
-                self._count(name, drift, now, took, free=(at_once and since is None) or name in self._free)
-        disputed, self._disputed = self._disputed - counted - changed, set()
-        for name in disputed & desired.permanent.keys():
-            if desired.permanent[name].name in result.kept:
+                self._count(name, drift, now, took, free=(at_once and since is None) or name in exempt)
+
+    def _count_exchanges(
+        self,
+        result: ReconcileResult,
+        written: Mapping[str, Drift],
+        changed: Collection[str],
+        *,
+        at_once: bool,
+        now: float,
+    ) -> None:
+        """Count towards the backoff what another daemon, with another config, makes this one do again and again."""
+        permanent = result.look.desired.permanent
+        disputed, self._disputed = self._disputed.difference(written, changed), set()
+        for name in disputed & permanent.keys():
+            if permanent[name].name in result.kept:
                 self._contend(name, now)
         for action in result.done:
             # Another daemon may keep this stand-in and register it again: one of the two has to back off.
             if action.act is Act.REMOVE and is_stand_in(action.entry) and not at_once:
                 self._contend(action.entry, now)
-        for name in (self._settling.pending() - still_open.keys()) | written.keys():
-            self._settling.ended(name)
-            self._free.discard(name)
+
+    def _end_drifts(self, result: ReconcileResult, written: Collection[str], still_open: Mapping[str, Drift]) -> None:
+        """Record the entries that are in order, and those that have no proper entry now."""
+        apply, desired, plan = self._states.apply, result.look.desired, result.look.plan
+        for name in written:
+            apply(name, Event.IN_ORDER, result.observed_at)
+        ours = {*desired.by_name, *(stand_in_name(name) for name in desired.by_name)}
+        for name in desired.by_name.keys() - still_open.keys():
+            served = name in plan.served_elsewhere
+            apply(name, Event.SERVED_ELSEWHERE if served else Event.IN_ORDER, result.observed_at)
+        for name in [name for name, _ in self._states.items() if name not in ours and name not in still_open]:
+            apply(name, Event.IN_ORDER if name == INSTANCE else Event.UNDECLARED, result.observed_at)
+        self._states.prune(ours)
+
+    def _keep_open(
+        self,
+        result: ReconcileResult,
+        still_open: Mapping[str, Drift],
+        changed: Collection[str],
+        *,
+        flushed: bool,
+        now: float,
+    ) -> None:
+        """Record the drifts that the pass has left."""
+        apply, look = self._states.apply, result.look
         for name in still_open:
-            self._settling.drifted(name, now)
+            apply(name, Event.DRIFTED, now)
+            handler = look.desired.by_name.get(name)
+            serves = handler is not None and stand_in_serves(handler, look.observed)
+            apply(name, Event.STAND_IN_SERVES if serves else Event.NO_STAND_IN)
             if result.began >= self._allowed_at(name):
-                self._settling.left(name, now)
-        if flushed:
-            self._free |= still_open.keys() - {INSTANCE}
-        declared = desired.by_name.keys()
-        repairing = self._in_order & still_open.keys()  # their repairs are still to come
-        served = result.look.plan.served_elsewhere.keys()
-        self._in_order = frozenset(repairing | (declared - still_open.keys() - served))
+                apply(name, Event.DEFERRED, now)
+            if name in changed or (flushed and name != INSTANCE):
+                apply(name, Event.EXEMPTED)
 
     def record_unseen_flush(self) -> None:
         """Count a flush of which no event was read: everything that a pass registered is gone again."""
         self._contend(INSTANCE, time.monotonic())
 
-    def open(self) -> frozenset[str]:
-        """Return the names with an open drift; EVERYTHING if a look at everything is planned."""
-        return self._settling.pending()
+    # What is open, and when it is due
+
+    def is_settled(self) -> bool:
+        """Return True if no drift is open and no look at everything is planned."""
+        return not (self._states.open() or self._states.look_planned)
 
     def drifting(self) -> frozenset[str]:
-        """Return the names with an open drift, without EVERYTHING."""
-        return self._settling.pending() - {EVERYTHING}
+        """Return the names with an open drift."""
+        return self._states.open()
 
     def contended(self) -> frozenset[str]:
         """Return the names that we back off from."""
-        return self._backoff.contended()
+        return self._states.contended()
 
     def due(self, name: str) -> WritePermission:
         """Return the permission to write the proper entry of a name now."""
@@ -146,26 +204,28 @@ class Pacing:
             return WritePermission.BACKOFF
         if now < self._allowed_at(name):
             return WritePermission.WAIT
-        return WritePermission.NOW if self._settling.forced(name, now) else WritePermission.IF_UNTOUCHED
+        return WritePermission.NOW if self._states.is_overdue(name, now) else WritePermission.IF_UNTOUCHED
 
     def anything_due(self, now: float) -> bool:
         """Return True if a pass is due."""
-        return any(now >= self._calls_at(name) for name in self._settling.pending())
+        return now >= self._states.calls_at()
 
     def deadline(self) -> float:
         """Return when the next name is due or a backoff may end; infinity if nothing is open."""
-        return min([self._backoff.end_at(), *(self._calls_at(name) for name in self._settling.pending())])
+        return min(self._states.calls_at(), self._states.next_calm_at())
 
     def end_contentions(self, now: float) -> bool:
         """End the backoff of names that have been quiet for long enough; return True if there were any."""
-        over = self._backoff.over(now)
+        over = self._states.end_backoffs(now)
         for name in over:
             self._report.contention_ended(name)
         return bool(over)
 
     def may_switch(self, name: str) -> bool:
         """Return True if the entry may be enabled, disabled or removed now: not while we back off from the name."""
-        return time.monotonic() >= self._backoff.allowed_at(name)
+        return time.monotonic() >= self._states.allowed_at(name)
+
+    # Stand-ins
 
     def may_add_stand_in(self, name: str) -> bool:
         """Return True if a stand-in may be registered, or the instance switched on, within the budget of CPU time.
@@ -174,7 +234,7 @@ class Pacing:
         """
         if time.monotonic() >= self._budget.free_at():
             return True
-        self._withheld[name] = _NEVER
+        self._states.withhold(name, _NEVER)
         return False
 
     def may_keep(self, name: str, drift: Drift, *, at_once: bool = False) -> bool:
@@ -185,9 +245,10 @@ class Pacing:
         stand-in: otherwise the two daemons would exchange stand-ins for ever.  ``at_once``: our own config, or the
         instance, is another one.
         """
-        disputed = drift is Drift.CHANGED and not at_once and name not in self._free
+        state = self._states[name]
+        disputed = drift is Drift.CHANGED and not at_once and not state.exempt
         if disputed and not self.may_switch(name):
-            self._withheld[name] = self._backoff.allowed_at(name)
+            self._states.withhold(name, self._states.allowed_at(name))
             return False
         if not self.may_add_stand_in(name):
             return False
@@ -197,15 +258,11 @@ class Pacing:
 
     def restore_at(self) -> float:
         """Return when a stand-in that was withheld may be registered; infinity if none was."""
-        return max(self._budget.free_at(), min(self._withheld.values(), default=float("inf")))
+        return max(self._budget.free_at(), self._states.withheld_until())
 
     def take_withheld(self) -> set[str]:
         """Return, and forget, the handlers whose stand-ins were withheld and may be registered now."""
-        now = time.monotonic()
-        taken = {name for name, allowed_at in self._withheld.items() if now >= allowed_at}
-        for name in taken:
-            del self._withheld[name]
-        return taken
+        return self._states.take_withheld(time.monotonic())
 
     def spent(self, cost: float) -> None:
         """Pay for stand-ins that were registered; ``cost`` in seconds of CPU time."""
@@ -220,18 +277,16 @@ class Pacing:
         return action.act in (Act.REGISTER, Act.REPLACE) or self.may_switch(action.entry)  # for these `due` decides
 
     def _allowed_at(self, name: str) -> float:
-        return max(self._settling.due_at(name), self._backoff.allowed_at(name))
-
-    def _calls_at(self, name: str) -> float:
-        return max(self._settling.calls_at(name), self._backoff.allowed_at(name))
+        return max(self._states.due_at(name), self._states.allowed_at(name))
 
     def _count(self, name: str, drift: Drift, now: float, took: float | None = None, *, free: bool = False) -> None:
-        if name in self._in_order or name == INSTANCE:
-            self._report.repaired(name, drift, took)
+        state = self._states[name]
+        if state.was_in_order or name == INSTANCE:
+            self._report.repaired(name, drift, took, bridged=state.served_after is not None)
         # A pass may come in the middle of repeated flushes: what is missing then belongs to the instance's backoff.
-        if not free and not (drift is Drift.MISSING and INSTANCE in self._backoff.contended()):
+        if not free and not (drift is Drift.MISSING and self._states.is_contended(INSTANCE)):
             self._contend(name, now)
 
     def _contend(self, name: str, now: float) -> None:
-        if self._backoff.repaired(name, now):
+        if self._states.repaired(name, now):
             self._report.contention_started(name)

@@ -10,6 +10,7 @@ from errno import ETIMEDOUT
 from functools import cache
 
 from binfmtd.daemon.entry_index import EntryIndex
+from binfmtd.daemon.entry_state import Event, StateTable
 from binfmtd.daemon.foreign_entries import ForeignEntryStore, can_be_written
 from binfmtd.daemon.host_facts import HostFacts
 from binfmtd.daemon.ledger import Ledger
@@ -46,30 +47,33 @@ class Reconciler:
         self.ledger = ledger
         self.foreign_entries = foreign_entries
         self.pauses = Pauses()
-        self.failed: dict[str, WriteRefusedError] = {}  # until something changes, or `resync`: see `refused`
+        self.states = StateTable()
         self.facts = facts
         self._had: set[str] = set()  # handlers from "all" that had an interpreter under this config
         self._desired: DesiredState | None = None  # None: config or interpreters have changed; it caches what overlaps
         self._observer = Observer()
         self._index = EntryIndex(facts.heads)
-        self._stand_ins: set[str] | None = None  # ours, or left over by an earlier daemon; None: not looked yet
-        self._late: set[str] = set()  # entries that the kernel may still register for us (Writer.register)
-        self._took_over: dict[str, float] = {}  # F entries that we replaced -> when (monotonic)
+        self._knows_stand_ins = False  # which of them are ours, or left over by an earlier daemon (EntryState.ours)
+
+    @property
+    def failed(self) -> dict[str, WriteRefusedError]:
+        """The refusals of the names that are not tried again until something changes, or `resync` (see `refused`)."""
+        return self.states.failed()
 
     def use(self, config: Config) -> None:
         """Use another config, whose interpreters have been looked at."""
         self.config = config
-        self.failed.clear()
+        self.states.apply_all(Event.RETRIED)
         self._had.clear()
         self._desired = resolve(config, self.facts.gather(config, None))
 
     def leave_stand_ins(self) -> None:
         """Regard all present stand-ins as another daemon's, except those of handlers that are declared here, too."""
-        self._stand_ins = set()
+        self._knows_stand_ins = True
 
     def retry(self, *, interpreters: bool = False) -> None:
         """Let what failed be tried again; ``interpreters``: also gather facts anew, since interpreters have changed."""
-        self.failed.clear()
+        self.states.apply_all(Event.RETRIED)
         if interpreters:
             self._desired = None
 
@@ -88,7 +92,7 @@ class Reconciler:
         A refusal that the next try may end (Again.NOW) is not recorded.
         """
         if error.again is not Again.NOW:
-            self.failed[name] = error
+            self.states.apply(name, Event.REFUSED, error=error)
 
     def look(self, instance: Instance, touched: set[str] | None = None) -> Look:
         """Observe the instance and plan.  Raises MountError.
@@ -102,9 +106,9 @@ class Reconciler:
             self._desired = resolve(self.config, self.facts.gather(self.config, observed), self._had)
         desired = self._desired
         observed = self._index.without_bystanders(observed, desired, self.ledger.records)
-        if self._stand_ins is not None:
+        if self._knows_stand_ins:
             self._adopt_stand_ins(observed, desired)
-        others_stand_ins = self._others_stand_ins(observed, desired)
+        failed, others_stand_ins = self.failed, self._others_stand_ins(observed, desired)
         self._agree(observed, desired)
         context = self._context(observed, desired)
         known = remember(self.foreign_entries.entries, observed, desired, context, before)
@@ -114,12 +118,12 @@ class Reconciler:
             for name, was in known.items()
             if can_be_written(name, was) and not (was.lost and self._breaks_exec(was.registration, standing))
         }
-        to_restore = {name: was for name, was in self.foreign_entries.entries.items() if name not in self.failed}
+        to_restore = {name: was for name, was in self.foreign_entries.entries.items() if name not in failed}
         context = context._replace(
             remembered=to_restore,
             others_stand_ins=others_stand_ins,
             pauses=self.pauses,
-            refused=frozenset(self.failed),
+            refused=frozenset(failed),
         )
         planned = plan(desired, observed, context)
         self._had |= {h.name for h in desired.handlers if h.yields} - planned.served_elsewhere.keys()
@@ -150,15 +154,17 @@ class Reconciler:
         it anew; otherwise it waits for the next pass.
         Raises MountError, and WriteRefusedError where nothing can be written.
         """
+        began = time.monotonic()
         look = self.look(instance, touched)
-        result = ReconcileResult(look)
+        result = ReconcileResult(look, began)
         for _ in range(_ROUNDS):
+            failed = self.failed
             owners = {stand_in.name: name for name, stand_in in look.desired.permanent.items()}
             undone = set() if last else {a.entry for a in result.done if a.act in (Act.REGISTER, Act.REPLACE)}
             actions = tuple(
                 a
                 for a in look.plan.actions
-                if a.entry not in self.failed and allow(a) and not (a.drift is Drift.MISSING and a.entry in undone)
+                if a.entry not in failed and allow(a) and not (a.drift is Drift.MISSING and a.entry in undone)
             )
             stand_ins = tuple(
                 a
@@ -188,6 +194,7 @@ class Reconciler:
             if outcome.interpreters_moved:
                 self._desired = None
             judged = look.desired.file_identities
+            result.observed_at = time.monotonic()
             look = result.look = self.look(instance, {action.entry for action in (*actions, *stand_ins)})
             if not outcome.done and not outcome.kept and look.desired.file_identities == judged:
                 break
@@ -254,11 +261,12 @@ class Reconciler:
     def _others_stand_ins(self, observed: ObservedState, desired: DesiredState) -> frozenset[str]:
         """Return the stand-ins of another daemon: they came after our first look, for names never declared here."""
         found = {entry.name for entry in observed.relevant if is_stand_in(entry.name)}
-        if self._stand_ins is None:
-            self._stand_ins = set(found)
         ours = {stand_in_name(name) for name in desired.by_name}
-        self._stand_ins |= ours | {stand_in_name(name) for name in ours}  # helpers, which serve during an exchange
-        return frozenset(found - self._stand_ins)
+        ours |= {stand_in_name(name) for name in ours}  # helpers, which serve during an exchange
+        for name in ours if self._knows_stand_ins else ours | found:
+            self.states[name].ours = True
+        self._knows_stand_ins = True
+        return frozenset(name for name in found if not self.states[name].ours)
 
     def _agree(self, observed: ObservedState, desired: DesiredState) -> None:
         """Adopt an identical entry that was registered again within 10 s of our replacing it.
@@ -267,21 +275,17 @@ class Reconciler:
         does so, too, and the two would replace each other's entry for ever.  Adopt also an identical entry whose
         registration the kernel has completed after we had given it up.
         """
-        for name in list(self._late):
-            entry, handler = observed.by_name.get(name), desired.by_name.get(name)
-            if entry is not None and handler is not None:
-                self._late.discard(name)
-                if equal(entry.registration, handler.registration):
-                    self._adopt(entry, handler, desired)
         now = time.monotonic()
-        for name, since in list(self._took_over.items()):
-            entry, handler = observed.by_name.get(name), desired.by_name.get(name)
-            record = self.ledger.records.get(name)
-            if now - since > _INSISTING:
-                del self._took_over[name]
+        for name, state in self.states.items():
+            if state.replaced_at is not None and now - state.replaced_at > _INSISTING:
+                state.replaced_at = None
+            if not state.late and state.replaced_at is None:
                 continue
+            entry, handler = observed.by_name.get(name), desired.by_name.get(name)
             if entry is None or handler is None:
                 continue
+            state.late = False
+            record = self.ledger.records.get(name)
             if (record is None or record.inode != entry.inode) and equal(entry.registration, handler.registration):
                 self._adopt(entry, handler, desired)
 
@@ -321,14 +325,13 @@ class Reconciler:
         for action in outcome.done:
             if action.act is Act.REMOVE:
                 self.ledger.records.pop(action.entry, None)
-                if self._stand_ins is not None:  # if it comes back, another daemon keeps it: it is no leftover
-                    self._stand_ins.discard(action.entry)
+                self.states[action.entry].ours = False  # if it comes back, another daemon keeps it: it is no leftover
             elif action.drift is Drift.STALE_INTERPRETER:
-                self._took_over[action.entry] = time.monotonic()
+                self.states[action.entry].replaced_at = time.monotonic()
         for action, error in outcome.failed:
             self.refused(action.entry, error)
             if error.errno == ETIMEDOUT:
-                self._late.add(action.entry)
+                self.states[action.entry].late = True
         result.done += outcome.done
         result.failed += outcome.failed
         result.bridged += outcome.bridged

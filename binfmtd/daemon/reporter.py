@@ -15,6 +15,7 @@ from typing import Any
 
 from binfmtd.daemon.boot_persistence import BootPersistence
 from binfmtd.daemon.causes import Cause, Causes
+from binfmtd.daemon.entry_state import OPEN, Phase, StateTable
 from binfmtd.daemon.event_log import EventLog, grouped
 from binfmtd.daemon.events import PendingEvents
 from binfmtd.daemon.fast_repair import FastRepairResult
@@ -60,9 +61,15 @@ class Reporter:
     """Log, counters and status of one daemon, and the memory of what it has reported."""
 
     def __init__(
-        self, state_dir: str, config_path: str, lines: LogQueue | None = None, history: RecentEvents | None = None
+        self,
+        states: StateTable,
+        state_dir: str,
+        config_path: str,
+        lines: LogQueue | None = None,
+        history: RecentEvents | None = None,
     ) -> None:
         """Report through the queue ``lines``, which leads to stderr, and continue an earlier daemon's ``history``."""
+        self._states = states
         self._lines = lines
         self._state_dir = state_dir
         self.counts = Counts(time.time())
@@ -70,32 +77,24 @@ class Reporter:
         self._trouble: str | None = None
         self._seal = OFF
         self._unsealed_at = float("-inf")  # monotonic, in seconds: the last warning
-        self._bridged: dict[str, bool] = {}  # drifts since the last pass -> True if a stand-in serves
-        self._stood_in: dict[str, float] = {}  # drifts that are not settled -> seconds until a stand-in served
-        self._repaired: dict[str, float | None] = {}  # repairs since the last pass -> seconds until they were made
-        self._contended: dict[str, None] = {}
-        self._causes = Causes()
+        self._causes = Causes(states)
         self._unpersistent: str | None = None  # why a reboot would lose the handlers
         self._unread: str | None = None  # why paused.json cannot be read
         self._lost: set[str] = set()  # handlers whose emulator existed and is gone
         self._lacking: str | None = None  # why there is no handler at all
         self._invalid: str | None = None  # why the last valid config is in force, since the start
-        self._event_log = EventLog(self.counts, history or RecentEvents())
+        self._event_log = EventLog(self.counts, history or RecentEvents(), states)
         self.status = StatusFile(state_dir, config_path, self.counts, self.probe)
 
-    def reacted(
-        self, reaction: FastRepairResult, events: PendingEvents, seconds: float, pending: frozenset[str]
-    ) -> None:
-        """Report what the fast repair did about ``events``; the names in ``pending`` had drifted before."""
-        self._causes.learn(events)
+    def reacted(self, reaction: FastRepairResult, events: PendingEvents, seconds: float) -> None:
+        """Report what the fast repair did about ``events``, before its drifts are recorded in the state table."""
+        self._causes.refine(events)
         if not (reaction.found or reaction.ended or reaction.bridged or reaction.refused):
             return  # the usual case when other programs write
-        why = self._causes.take_in(reaction, events, pending)
+        why = self._causes.take_in(reaction, events)
         serving = {*reaction.bridged, *reaction.standing}
-        for name in reaction.found:
-            self._bridged[name] = self._bridged.get(name, False) or name in serving
         found, log = reaction.found, self._event_log.pass_log
-        fresh = [name for name in found if name not in pending]
+        fresh = [name for name in found if self._states[name].phase not in OPEN]
         for (drift, served, words), names in grouped(fresh, lambda n: (found[n], n in serving, why[n].words)):
             if not served and not self._backs_off(names):  # programs fail until the repair
                 self._tell_at_once("warning", "drift_found", names, words, drift, why[names[0]].detail)
@@ -107,9 +106,9 @@ class Reporter:
             self._tell_repair(name, why[name], drift, seconds, seconds)
         self._event_log.failed(reaction.refused.items())
         for name in reaction.bridged:  # also if the stand-in had served before another program's entry took its files
-            self._stood_in[name] = max(seconds, self._stood_in.get(name, 0.0))
+            self._states[name].served_after = max(seconds, self._states[name].served_after or 0.0)
         for name in reaction.standing:
-            self._stood_in.setdefault(name, 0.0)
+            self._states[name].served_after = self._states[name].served_after or 0.0
         for _ in (*reaction.bridged, *reaction.ended):
             self.counts.served.add(seconds)
         for _ in reaction.ended:
@@ -122,25 +121,23 @@ class Reporter:
             self.counts.last_success_at = self.counts.last_pass_at
         log, pass_id = self._event_log.pass_log, self._event_log.pass_id
         self.status.look = result.look
-        self._bridged.clear()
         told = [action for action in result.done if not is_stand_in(action.entry)]
         still_open = {action.entry for action in result.look.plan.actions}
-        steps = list(zip(told, self._causes.settled(told, result.replaced, still_open), strict=True))
+        steps = list(zip(told, self._causes.ended(told, result.replaced, result.ended), strict=True))
         for (act, drift, words), done in grouped(steps, lambda step: (step[0].act, step[0].drift, step[1].words)):
             names = [action.entry for action, _ in done]
             log.debug("done", action=act.value, **named(names, MOST_NAMES), drift=drift.value, reason=words)
         for action, cause in steps:
-            if action.entry in self._repaired and action.act is not Act.RESTORE:
-                took = self._repaired[action.entry]
-                took = seconds if took is None else took
-                self._tell_repair(action.entry, cause, action.drift, self._stood_in.get(action.entry, took), took)
+            ended = result.ended.get(action.entry)
+            if ended and ended.is_repair and action.act is not Act.RESTORE:
+                took = seconds if ended.took is None else ended.took
+                served = took if ended.served_after is None else ended.served_after
+                self._tell_repair(action.entry, cause, action.drift, served, took)
             elif not (action.for_order_only or (trigger.sums_up and action.act in (Act.REGISTER, Act.REPLACE))):
                 self._tell_action(trigger, action)
-        self._repaired.clear()
         for action in result.done:
             self._event_log.went_well(action.entry)
             self.probe.registered(action.entry)
-        self._stood_in = {name: served for name, served in self._stood_in.items() if name in still_open}
         failures = []
         for action, error in result.failed:
             if is_stand_in(action.entry):
@@ -229,22 +226,24 @@ class Reporter:
 
     def tell_due(self, now: float) -> bool:
         """Log the incidents that are over by ``now`` (infinity: all); return True if that changes the status."""
-        return self._event_log.tell_due(now, self._contended)
+        return self._event_log.tell_due(now, self._states.contended())
 
     def due_at(self) -> float:
         """Return when the next incident is to be logged (monotonic, in seconds); infinity if none is."""
         return self._event_log.due_at()
 
     def _backs_off(self, names: Collection[str]) -> bool:
-        return INSTANCE in self._contended or self._contended.keys() >= set(names)
+        return self._states.is_contended(INSTANCE) or all(map(self._states.is_contended, names))
 
-    def repaired(self, name: str, drift: Drift, seconds: float | None = None) -> None:
-        """Count the repair of one drift; ``seconds`` after its first event, if a pass ended it and that is known."""
+    def repaired(self, name: str, drift: Drift, seconds: float | None = None, *, bridged: bool = False) -> None:
+        """Count the repair of one drift.
+
+        ``seconds`` after its first event, if a pass ended it and that is known; ``bridged``: a stand-in served before.
+        """
         self.counts.repairs[name, drift.value] += 1
-        self._repaired[name] = seconds
         if seconds is not None:
             self.counts.settled.add(seconds)
-            if name not in self._stood_in:
+            if not bridged:
                 self.counts.served.add(seconds)
 
     def trouble(self, problem: str | None) -> None:
@@ -316,14 +315,12 @@ class Reporter:
     def contention_started(self, name: str) -> None:
         """Log that another process keeps undoing the repairs of this name; INSTANCE: of all names."""
         self.counts.contentions += 1
-        self._contended[name] = None
         undone = "removing all entries or switching binfmt_misc off" if name == INSTANCE else "undoing repairs"
         reason = f"another process keeps {undone}: the daemon makes repairs at growing intervals"
         self._gather("warning", "contention_started", name.removeprefix(PREFIX), reason)
 
     def contention_ended(self, name: str) -> None:
         """Log that no repair of this name was needed for a minute."""
-        self._contended.pop(name, None)
         self._gather("info", "contention_ended", name.removeprefix(PREFIX), "no repair was needed for a minute")
 
     def paused(self, pauses: Pauses, before: Pauses) -> None:
@@ -429,7 +426,8 @@ class Reporter:
         if self._lines is not None:
             self.counts.log_lines_dropped = self._lines.dropped
         troubles = (self._trouble, self._invalid, self._unpersistent, self._unread)
-        bridged = {name: (served, self._causes.get(name)) for name, served in self._bridged.items()}
+        phases = self._states.phases()
+        bridged = {name: (phase is Phase.BRIDGED, self._causes.get(name)) for name, phase in phases.items()}
         document = self.status.document(
             reconciler, mounted, contended, bridged, troubles, self._event_log.history(), self._seal
         )

@@ -107,7 +107,7 @@ class Service:
         self._wait = Poller(self._mounts.descriptor, self._signals.descriptor, background.descriptor)
         self._instance_watch = InstanceWatch(where, self._watch, self._wait)
         self._sealing = Sealing(background, reporter)
-        self._pacing = Pacing(reconciler.config.policy.settle, reporter)
+        self._pacing = Pacing(reconciler.states, reconciler.config.policy.settle, reporter)
         self._throttle = EventThrottle()
         self._worker = Worker(
             reconciler, self._instance_watch, self._sealing, self._watch, self._pacing, self._throttle, reporter
@@ -669,7 +669,7 @@ class Service:
 
     def _tell(self, result: ReconcileResult | None = None) -> None:
         """Publish the status; send READY=1 as well after the first pass that leaves no drift open."""
-        first = not self._ready and result is not None and not self._pacing.open()
+        first = not self._ready and result is not None and self._pacing.is_settled()
         self._ready |= first
         if first:
             self._tell_then_ready()

@@ -158,7 +158,7 @@ class Worker:
 
         For the time in which the throttle keeps events unread, and for stand-ins that were withheld.
         """
-        known = self._pacing.open()
+        known = self._pacing.drifting()
         look_for = PendingEvents({*names, *map(stand_in_name, names)}, everything=not names)
         look_for.written |= look_for.names  # as if removed by name: no more events are to be read
         look_for.flushed = INSTANCE in names
@@ -176,7 +176,7 @@ class Worker:
         """Report an urgent repair.  The kernel has its handlers again: from here on nothing is urgent."""
         for name in answer.exec_breaking:
             self._report.bricked(name)
-        self._report.reacted(answer.reaction, answer.look_for, answer.seconds, self._pacing.open())
+        self._report.reacted(answer.reaction, answer.look_for, answer.seconds)
         self._pacing.record_fast_repair(answer.events, answer.reaction, answer.began, answer.began + answer.seconds)
         for name, refusal in answer.reaction.refused.items():
             self._reconciler.refused(name, refusal)
@@ -265,7 +265,7 @@ class Worker:
         if self._instance_watch.mounted is None:
             return None
         touched, self.touched = self.touched, set()
-        open_before = self._pacing.open()
+        open_before = self._pacing.drifting()
         only_bridging = trigger is Trigger.INTERPRETER  # everything else waits until it is quiet
 
         def due(name: str) -> WritePermission:
@@ -332,8 +332,9 @@ class Worker:
             self._pacing.forget()
             # Entries that serve go on serving.  A seal may last, so the start does not wait for its end.
             with suppress(MountError), Instance(self._instance_watch.mounted) as instance:
+                began = time.monotonic()
                 look = self._report.status.look = self._reconciler.look(instance)
-                return ReconcileResult(look) if self._instance_watch.mounted.sealed else None
+                return ReconcileResult(look, began) if self._instance_watch.mounted.sealed else None
             return None
         self._take_in(result, at_once=at_once)
         return result

@@ -23,6 +23,16 @@ class Drift(StrEnum):
     SWITCHED_OFF = "switched_off"
 
 
+class DriftFacts(NamedTuple):
+    """What is known of the cause of one open drift."""
+
+    drift: Drift
+    by_name: bool  # a process wrote to the entry's own file
+    flushed: bool
+    tool: str | None = None  # the tool that registers entries like the one in its place
+    detail: str = ""  # how the entry differs
+
+
 class Act(StrEnum):
     """A kind of change to one entry."""
 

@@ -12,7 +12,7 @@ from binfmtd.model.drift import PlanContext, Record
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Handler, Registration
 from binfmtd.model.match import same, takes_plain
-from binfmtd.model.standin import is_stand_in
+from binfmtd.model.standin import is_stand_in, stand_in_name
 
 
 def equal(registration: Registration | None, wanted: Registration) -> bool:
@@ -23,6 +23,12 @@ def equal(registration: Registration | None, wanted: Registration) -> bool:
         and registration.flags == wanted.flags
         and same(registration.match, wanted.match)
     )
+
+
+def stand_in_serves(handler: Handler, observed: ObservedState) -> bool:
+    """Return True if the handler's stand-in is registered and enabled, and as the handler is declared."""
+    entry = observed.by_name.get(stand_in_name(handler.name))
+    return entry is not None and entry.enabled and equal(entry.registration, handler.registration)
 
 
 def registered_by_us(entry: Entry, record: Record | None) -> bool:

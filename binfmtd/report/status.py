@@ -12,7 +12,7 @@ from binfmtd.model.drift import Action, Plan
 from binfmtd.model.entry import ObservedState
 from binfmtd.model.handler import Flags, Handler
 from binfmtd.model.match import takes_plain
-from binfmtd.model.ownership import equal
+from binfmtd.model.ownership import stand_in_serves
 from binfmtd.model.pause import Pauses
 from binfmtd.model.standin import stand_in_name
 
@@ -156,7 +156,7 @@ def _handler_row(
         state, reason = "waiting", planned.blocked[name]
     elif name in planned.served_elsewhere:
         state, reason = "served_elsewhere", f"entry {planned.served_elsewhere[name]} serves it"
-    elif action and _stands_in(handler, observed):
+    elif action and stand_in_serves(handler, observed):
         state, reason = "stand_in", f"{action.reason}; {_KEEPS}" if name in troubles.contended else action.reason
     elif action and name in troubles.contended:
         state, reason = "contended", f"{action.reason}; {_KEEPS}"
@@ -178,11 +178,6 @@ def _handler_row(
         handler.priority,
         troubles,
     )
-
-
-def _stands_in(handler: Handler, observed: ObservedState) -> bool:
-    stand_in = observed.by_name.get(stand_in_name(handler.name))
-    return stand_in is not None and stand_in.enabled and equal(stand_in.registration, handler.registration)
 
 
 def _held_row(held: Held, observed: ObservedState, troubles: Troubles) -> dict[str, Any] | None:

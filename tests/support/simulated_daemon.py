@@ -13,6 +13,7 @@ from typing import Any, Self, cast
 from unittest import mock
 
 from binfmtd.daemon import worker
+from binfmtd.daemon.entry_state import StateTable
 from binfmtd.daemon.events import PendingEvents
 from binfmtd.daemon.foreign_entries import ForeignEntryStore
 from binfmtd.daemon.host_facts import HostFacts
@@ -69,12 +70,12 @@ class _Facts:
 class Told(Reporter):
     """A reporter that records repairs and contentions."""
 
-    def __init__(self, directory: Path) -> None:
-        super().__init__(str(directory), "config")
+    def __init__(self, states: StateTable, directory: Path) -> None:
+        super().__init__(states, str(directory), "config")
         self.repairs: list[str] = []
         self.quarrels: list[str] = []
 
-    def repaired(self, name: str, drift: Drift, seconds: float | None = None) -> None:  # noqa: ARG002
+    def repaired(self, name: str, drift: Drift, seconds: float | None = None, *, bridged: bool = False) -> None:  # noqa: ARG002
         self.repairs.append(name)
 
     def contention_started(self, name: str) -> None:
@@ -114,7 +115,6 @@ class SimulatedDaemon:
         self.kernel = SimulatedKernel()
         self.passes: list[list[Action]] = []  # what each pass did
         self.seen: list[list[str]] = []  # names, newest first, after each write of the daemon's
-        self.told = Told(directory)
         self.refuses: set[str] = set()  # names that the kernel refuses to register
         self.meanwhile: list[Callable[[], None]] = []  # what other programs do while the worker waits for them
         self.waits = 0
@@ -132,7 +132,8 @@ class SimulatedDaemon:
         config = Config(declared, Policy(settle=settle, restore=restore, stand_ins=stand_ins))
         facts = cast(HostFacts, _Facts())
         self.reconciler = Reconciler(config, facts, Ledger(None, "boot"), ForeignEntryStore(None, "boot"))
-        self.pacing = Pacing(settle, self.told)
+        self.told = Told(self.reconciler.states, directory)
+        self.pacing = Pacing(self.reconciler.states, settle, self.told)
         self.throttle = EventThrottle()
         self._events: list[PendingEvents] = []
         self._worker = worker.Worker(

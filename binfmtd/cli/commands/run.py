@@ -158,7 +158,8 @@ def main(arguments: Sequence[str]) -> int:
         kept.facts.native(observe(given.mount))  # found by child processes, so before the first thread starts
     emulators_remedy()  # what it reads of this system is cached, so that the loop reads no file for it
     lines = log.set_up_queue(given.log_level, given.log_format)
-    reporter = Reporter(directory, os.path.abspath(given.config or DEFAULT_PATH), lines, RecentEvents(history))
+    path = os.path.abspath(given.config or DEFAULT_PATH)
+    reporter = Reporter(kept.states, directory, path, lines, RecentEvents(history))
     reporter.config_loaded(files.kept(config) if rejected is None else config)
     if rejected is not None:
         reporter.last_valid_in_force(rejected)

@@ -13,73 +13,73 @@ from binfmtd.daemon.backoff import (
     REPAIRS_OF_ALL,
     WINDOW,
     WINDOW_OF_ALL,
-    Backoff,
 )
+from binfmtd.daemon.entry_state import StateTable
 from binfmtd.model.plan import INSTANCE
 
 
-def repaired(times: int, step: float, name: str = "a", start: float = 100.0) -> tuple[Backoff, list[bool]]:
-    contention = Backoff()
-    return contention, [contention.repaired(name, start + n * step) for n in range(times)]
+def repaired(times: int, step: float, name: str = "a", start: float = 100.0) -> tuple[StateTable, list[bool]]:
+    states = StateTable()
+    return states, [states.repaired(name, start + n * step) for n in range(times)]
 
 
 def test_the_tenth_repair_within_ten_seconds_begins_it() -> None:
     """The tenth repair begins a backoff, not the ninth, and only the tenth returns True; the next waits 0.1 s."""
-    contention, began = repaired(10, 1.0)
+    states, began = repaired(10, 1.0)
     assert began == [False] * 9 + [True]
-    assert contention.contended() == {"a"}
-    assert contention.allowed_at("a") == 109.0 + 0.1
+    assert states.contended() == {"a"}
+    assert states.allowed_at("a") == 109.0 + 0.1
     assert repaired(9, 0.001)[0].contended() == frozenset()
     assert repaired(9, 0.001)[0].allowed_at("a") == float("-inf")
 
 
 def test_slow_repairs_never_begin_it() -> None:
     """Ten repairs in more than ten seconds begin no backoff, however long that goes on."""
-    contention, began = repaired(100, WINDOW / (REPAIRS - 1) + 0.01)
+    states, began = repaired(100, WINDOW / (REPAIRS - 1) + 0.01)
     assert not any(began)
-    assert contention.contended() == frozenset()
+    assert states.contended() == frozenset()
 
 
 def test_pauses_double_up_to_thirty_seconds() -> None:
     """Pauses are 0.1, 0.2, 0.4 s and so on; a repair that comes when it may begins no second backoff."""
-    contention, _ = repaired(10, 0.0)
+    states, _ = repaired(10, 0.0)
     pauses = []
     now = 100.0
     for _ in range(12):
-        pauses.append(contention.allowed_at("a") - now)
-        now = contention.allowed_at("a")
-        assert contention.over(now) == []  # no end as long as repairs follow, even at the longest pause
-        assert not contention.repaired("a", now)
+        pauses.append(states.allowed_at("a") - now)
+        now = states.allowed_at("a")
+        assert states.end_backoffs(now) == []  # no end as long as repairs follow, even at the longest pause
+        assert not states.repaired("a", now)
     assert pauses == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0, 30.0])
 
 
 def test_other_names_are_not_slowed() -> None:
     """Each name has its own history."""
-    contention, _ = repaired(10, 0.0)
-    contention.repaired("b", 100.0)
-    assert contention.contended() == {"a"}
-    assert contention.allowed_at("b") == contention.allowed_at("never seen") == float("-inf")
+    states, _ = repaired(10, 0.0)
+    states.repaired("b", 100.0)
+    assert states.contended() == {"a"}
+    assert states.allowed_at("b") == states.allowed_at("never seen") == float("-inf")
 
 
 def test_sixty_seconds_without_a_repair_end_it() -> None:
     """After 60 s without a repair a name has no history; only names that were backed off from are returned."""
-    contention, _ = repaired(10, 0.0)
-    contention.repaired("b", 100.0)
-    assert contention.end_at() == 100.0 + QUIET
-    assert contention.over(100.0 + QUIET - 0.001) == []
-    assert contention.over(100.0 + QUIET) == ["a"]
-    assert contention.over(1000.0) == []
-    assert contention.end_at() == float("inf")
-    assert contention.contended() == frozenset()
-    assert contention.allowed_at("a") == float("-inf")
-    assert not contention.repaired("a", 161.0)
+    states, _ = repaired(10, 0.0)
+    states.repaired("b", 100.0)
+    assert states.next_calm_at() == 100.0 + QUIET
+    assert states.end_backoffs(100.0 + QUIET - 0.001) == []
+    assert states.end_backoffs(100.0 + QUIET) == ["a"]
+    assert states.end_backoffs(1000.0) == []
+    assert states.next_calm_at() == float("inf")
+    assert states.contended() == frozenset()
+    assert states.allowed_at("a") == float("-inf")
+    assert not states.repaired("a", 161.0)
 
 
 def test_the_whole_instance() -> None:
     """A burst of flushes, as by package managers, begins no backoff; at that rate without end it holds all names."""
-    contention, began = repaired(REPAIRS_OF_ALL, 0.02, INSTANCE)
+    states, began = repaired(REPAIRS_OF_ALL, 0.02, INSTANCE)
     assert began == [False] * (REPAIRS_OF_ALL - 1) + [True]
-    assert contention.allowed_at("any") == contention.allowed_at(INSTANCE) == pytest.approx(100 + 599 * 0.02 + 0.1)
+    assert states.allowed_at("any") == states.allowed_at(INSTANCE) == pytest.approx(100 + 599 * 0.02 + 0.1)
     _, began = repaired(2 * REPAIRS_OF_ALL, WINDOW_OF_ALL / (REPAIRS_OF_ALL - 1) + 0.01, INSTANCE)
     assert not any(began)
 
@@ -87,11 +87,11 @@ def test_the_whole_instance() -> None:
 @given(gaps=st.lists(st.floats(0, 40), max_size=40))
 def test_once_contended_repairs_are_rare(gaps: list[float]) -> None:
     """A caller that keeps to `allowed_at` makes few repairs a minute, and pauses never shrink."""
-    contention, _ = repaired(10, 0.0)
+    states, _ = repaired(10, 0.0)
     now, at = 100.0, []
     for gap in gaps:
-        now = max(now + gap, contention.allowed_at("a"))
-        contention.repaired("a", now)
+        now = max(now + gap, states.allowed_at("a"))
+        states.repaired("a", now)
         at.append(now)
     assert all(
         later - earlier >= min(0.2 * 2**n, LONGEST_PAUSE) * 0.999 for n, (earlier, later) in enumerate(pairwise(at))

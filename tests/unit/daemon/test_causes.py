@@ -6,8 +6,10 @@ import pytest
 
 from binfmtd.daemon import causes
 from binfmtd.daemon.causes import Cause, Causes
+from binfmtd.daemon.entry_state import Event, StateTable
 from binfmtd.daemon.events import PendingEvents
 from binfmtd.daemon.fast_repair import FastRepairResult
+from binfmtd.daemon.look import EndedDrift
 from binfmtd.model.drift import Act, Action, Drift
 from binfmtd.model.entry import Entry
 from binfmtd.model.handler import Flags, Registration
@@ -32,10 +34,28 @@ def reaction(drift: Drift, entry: Entry | None = None) -> FastRepairResult:
     return found
 
 
-def settled(known: Causes, drift: Drift, reason: str = "why", replaced: Iterable[Entry] = ()) -> Cause:
-    action = Action(Act.REPLACE, "one", drift, reason)
-    (cause,) = known.settled([action], {entry.name: entry for entry in replaced}, set())
-    return cause
+class World:
+    """A state table, and the causes that it leads to."""
+
+    def __init__(self) -> None:
+        self.states = StateTable()
+        self.causes = Causes(self.states)
+
+    def finds(self, reaction: FastRepairResult, events: PendingEvents) -> dict[str, Cause]:
+        """Take in a fast repair, and record its drifts as the daemon does."""
+        found = self.causes.take_in(reaction, events)
+        for name in reaction.found:
+            self.states.apply(name, Event.DRIFTED, 0.0)
+        return found
+
+    def ends(self, drift: Drift, reason: str = "why", replaced: Iterable[Entry] = ()) -> Cause:
+        """Have a pass end the drift; return its cause."""
+        facts = self.states["one"].facts
+        self.states.apply("one", Event.IN_ORDER)
+        action = Action(Act.REPLACE, "one", drift, reason)
+        ended = {"one": EndedDrift(is_repair=True, took=None, served_after=None, facts=facts)}
+        (cause,) = self.causes.ended([action], {entry.name: entry for entry in replaced}, ended)
+        return cause
 
 
 @pytest.mark.parametrize(
@@ -59,39 +79,39 @@ def test_a_flush_and_what_came_after_it(
     systemd reports when it started systemd-binfmt.
     """
     monkeypatch.setattr(causes, "unit_started", lambda _: started)
-    met = Causes()
-    met.take_in(reaction(Drift.MISSING), events(flushed=True), ())
-    met.take_in(reaction(Drift.CHANGED, entry), events(), {"one"})
-    unmet = Causes()
-    unmet.take_in(reaction(Drift.MISSING), events(flushed=True), ())
-    for cause in (settled(met, Drift.CHANGED), settled(unmet, Drift.CHANGED, replaced=[entry])):
+    met = World()
+    met.finds(reaction(Drift.MISSING), events(flushed=True))
+    met.finds(reaction(Drift.CHANGED, entry), events())
+    unmet = World()
+    unmet.finds(reaction(Drift.MISSING), events(flushed=True))
+    for cause in (met.ends(Drift.CHANGED), unmet.ends(Drift.CHANGED, replaced=[entry])):
         assert (cause.key, cause.words) == ("flushed", words)
 
 
 def test_a_flush_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A flush removes everything at once, whether its event comes with the removal or afterwards."""
     monkeypatch.setattr(causes, "unit_started", lambda _: 0.3)
-    known = Causes()
-    known.take_in(reaction(Drift.MISSING), events(), ())
-    assert known.get("one") == "removed by another process"
-    known.learn(events(flushed=True))
-    assert known.get("one") == "removed together with all other entries by another process"
-    assert settled(known, Drift.MISSING).full == "removed together with all other entries by systemd-binfmt.service"
-    assert known.get("one") is None
+    world = World()
+    world.finds(reaction(Drift.MISSING), events())
+    assert world.causes.get("one") == "removed by another process"
+    world.causes.refine(events(flushed=True))
+    assert world.causes.get("one") == "removed together with all other entries by another process"
+    assert world.ends(Drift.MISSING).full == "removed together with all other entries by systemd-binfmt.service"
+    assert world.causes.get("one") is None
 
 
 def test_a_removal_by_name_is_no_flush(monkeypatch: pytest.MonkeyPatch) -> None:
     """An entry that is removed by name was not removed by a flush, even if another process flushed just before."""
     monkeypatch.setattr(causes, "unit_started", lambda _: 0.3)
-    known = Causes()
-    known.take_in(reaction(Drift.MISSING), events("one", flushed=True), ())
-    assert settled(known, Drift.MISSING).full == "removed by another process"
+    world = World()
+    world.finds(reaction(Drift.MISSING), events("one", flushed=True))
+    assert world.ends(Drift.MISSING).full == "removed by another process"
 
 
 def test_what_no_event_has_told() -> None:
     """For a drift that only a pass finds, the cause has what is wrong with the entry, and no process."""
-    assert settled(Causes(), Drift.MISSING).full == "missing"
-    assert settled(Causes(), Drift.CHANGED, "flags are C, should be F").full == (
+    assert World().ends(Drift.MISSING).full == "missing"
+    assert World().ends(Drift.CHANGED, "flags are C, should be F").full == (
         "different from the config: flags are C, should be F"
     )
 
@@ -99,8 +119,8 @@ def test_what_no_event_has_told() -> None:
 @pytest.mark.parametrize("drift", Drift)
 def test_each_drift_has_its_words(drift: Drift) -> None:
     """Each drift has words, if a fast repair finds it, if a pass does, or if both do one after the other."""
-    known = Causes()
-    (cause,) = known.take_in(reaction(drift), events("one"), ()).values()
+    world = World()
+    (cause,) = world.finds(reaction(drift), events("one")).values()
     assert cause.words
-    assert settled(known, drift).words
-    assert settled(Causes(), drift).words
+    assert world.ends(drift).words
+    assert World().ends(drift).words

@@ -8,6 +8,7 @@ import pytest
 from support.simulated_daemon import Told
 
 from binfmtd.daemon.backoff import REPAIRS, REPAIRS_OF_ALL
+from binfmtd.daemon.entry_state import StateTable
 from binfmtd.daemon.events import PendingEvents
 from binfmtd.daemon.fast_repair import FastRepairResult
 from binfmtd.daemon.look import Look, ReconcileResult
@@ -38,8 +39,9 @@ class World:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
         self.now = 100.0
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
-        self.told = Told(directory)
-        self.pacing = Pacing(SETTLE, self.told)
+        states = StateTable()
+        self.told = Told(states, directory)
+        self.pacing = Pacing(states, SETTLE, self.told)
         self.desired = DesiredState((A,))
 
     def hear(self, *names: str, found: bool = True, flushed: bool = False, bridged: bool = False) -> None:
@@ -62,7 +64,7 @@ class World:
     ) -> None:
         """Record a pass that did this, and left that; ``kept``: permanent stand-ins that it wrote."""
         look = Look(ObservedState(), self.desired, PlanContext(), Plan(left))
-        result = ReconcileResult(look)
+        result = ReconcileResult(look, self.now)
         result.done += done
         result.kept |= set(kept)
         self.now += takes
@@ -130,7 +132,7 @@ def test_nothing_open_means_no_deadline(world: World) -> None:
     world.hear("a")
     assert world.pacing.deadline() == world.now + SETTLE
     world.reconcile(REGISTER)
-    assert world.pacing.open() == frozenset()
+    assert world.pacing.is_settled()
 
 
 def test_what_is_a_repair(world: World) -> None:

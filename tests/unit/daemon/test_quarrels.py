@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support.simulated_daemon import SimulatedDaemon
 
 from binfmtd.daemon.backoff import REPAIRS
-from binfmtd.daemon.settling import LONGEST
+from binfmtd.daemon.debounce import LONGEST
 from binfmtd.daemon.trigger import Trigger
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Extension, Magic, Match

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from binfmtd.daemon.entry_state import StateTable
 from binfmtd.daemon.event_log import EventLog
 from binfmtd.daemon.look import Look, ReconcileResult
 from binfmtd.daemon.reporter import Reporter
@@ -39,9 +40,9 @@ def test_who_wants_the_same_and_is_faster_is_no_error(
     action = Action(Act.REPLACE, "a", Drift.STALE_INTERPRETER, "another file", A)
     entries = (Entry("a", 7, enabled=True, registration=says),)
     look = Look(ObservedState(entries), DesiredState((A,)), PlanContext(), Plan((action,)))
-    result = ReconcileResult(look)
+    result = ReconcileResult(look, 0.0)
     result.failed = [(action, WriteRefusedError("refused", number, Again.LATER))]
-    reporter = Reporter(str(tmp_path), "config")
+    reporter = Reporter(StateTable(), str(tmp_path), "config")
     said: list[str] = []
 
     def failed(_: EventLog, failures: list[tuple[str, WriteRefusedError]]) -> bool:
