@@ -58,13 +58,13 @@ class Ledger:
                 self.records[name] = Record(registration, entry.inode)
 
     def intend(self, handlers: Iterable[Handler]) -> None:
-        """Write down that these handlers may be registered, beside those that are intended already."""
-        self._intents = self._intents | {handler.name: handler.registration for handler in handlers}
+        """Write down that the enabled ones of these may be registered, beside those that are intended already."""
+        self._intents = self._intents | _registrations(handlers)
         self._put()
 
     def save(self, intended: Iterable[Handler] = ()) -> None:
-        """Write down the records; from now on the ``intended`` handlers, and no others, may still be registered."""
-        self._intents = {handler.name: handler.registration for handler in intended}
+        """Write down the records; from now on the enabled ones of ``intended``, and no others, may be registered."""
+        self._intents = _registrations(intended)
         self._put()
 
     def _put(self) -> None:
@@ -81,6 +81,11 @@ class Ledger:
             },
             "after a restart of the daemon, entries of binfmtd that differ from the config may count as foreign",
         )
+
+
+def _registrations(handlers: Iterable[Handler]) -> dict[str, Registration]:
+    """Return the registrations that may be written; a handler with ``enabled = false`` is never registered."""
+    return {handler.name: handler.registration for handler in handlers if handler.enabled}
 
 
 _Content = tuple[dict[str, Record], dict[str, Registration], int | None]

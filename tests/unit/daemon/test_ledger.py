@@ -120,6 +120,17 @@ def test_an_intent_claims_no_other_entry(tmp_path: Path) -> None:
     assert again.records == {}
 
 
+def test_a_disabled_handler_is_no_intent(tmp_path: Path) -> None:
+    """A handler with `enabled = false` is never registered, so an equal entry is another program's."""
+    disabled = Handler("a", SAYS, enabled=False)
+    ledger = Ledger(str(tmp_path), BOOT)
+    ledger.intend([disabled, Handler("b", SAYS)])
+    ledger.save([disabled, Handler("b", SAYS)])
+    again = Ledger(str(tmp_path), BOOT)
+    again.claim(observed(("a", 7), ("b", 8)), 1)
+    assert again.records == {"b": Record(SAYS, 8)}
+
+
 def test_nothing_is_written_when_nothing_has_changed(tmp_path: Path) -> None:
     """Without a change nothing is written: fast repairs and an idle daemon leave the disk alone."""
     ledger = saved(tmp_path, a=Record(SAYS, 7))
