@@ -129,6 +129,7 @@ class Seen:
     foreign_entries: dict[str, Any]  # name -> record
     files: dict[str, list[int] | None]  # path of an interpreter -> fingerprint
     stand_ins: dict[str, Entry]
+    listed: tuple[str, ...]  # the names of all entries and stand-ins, newest first
 
 
 @dataclass
@@ -324,18 +325,22 @@ class Model:
         The end is an exit status, or the text of an error if no entry takes the program.
         """
 
-        def serves(name: str, entry: Entry) -> bool:
+        def serves(name: str) -> bool:
             """Return True if the proper entry or its stand-in takes it; with F a stand-in outlives its interpreter."""
-            both = (entry, seen.stand_ins.get(stand_in_name(name)))
+            both = (seen.entries.get(name), seen.stand_ins.get(stand_in_name(name)))
             return any(each is not None and each.enabled and takes(each.match, file_name, content) for each in both)
 
-        takers = [name for name, entry in seen.entries.items() if serves(name, entry)]
+        owners = {stand_in_name(name): name for name in (*self.handlers, *seen.entries)}
+        names = dict.fromkeys(owners.get(name, name) for name in seen.listed)
+        entries = {name: seen.entries.get(name) or seen.stand_ins.get(stand_in_name(name)) for name in names}
+        present = {name: entry for name, entry in entries.items() if entry is not None}
+        takers = [name for name in present if serves(name)]
         ranked = [name for name in takers if self.must_stand(name)]
         rank = {name: (handler.priority, place) for place, (name, handler) in enumerate(self.handlers.items())}
 
         def outranks(one: str, other: str) -> bool:
             """Return True if ``one`` belongs above ``other``; only priorities order an extension and a magic."""
-            alike = isinstance(seen.entries[one].match, str) == isinstance(seen.entries[other].match, str)
+            alike = _by_name(present[one]) == _by_name(present[other])
             priorities = self.handlers[one].priority, self.handlers[other].priority
             return rank[one] > rank[other] and (alike or priorities[0] != priorities[1])
 
@@ -344,11 +349,11 @@ class Model:
             for place, name in enumerate(takers):
                 if name not in self.handlers:
                     below = [each for each in takers[place + 1 :] if each in ranked]
-                    kin = [e for e in below if isinstance(seen.entries[e].match, str) == _by_name(seen.entries[name])]
+                    kin = [each for each in below if _by_name(present[each]) == _by_name(present[name])]
                     wrong += [f"foreign {name} takes {file_name} from {each}" for each in kin]
         if not takers:
             return os.strerror(errno.ENOEXEC), wrong
-        top = seen.entries[takers[0]]
+        top = present[takers[0]]
         if "F" in top.flags and top.inode in self.opened_file:
             return self.opened_file[top.inode], wrong
         return self.interpreters[top.interpreter].status, wrong

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from binfmtd.model.standin import is_stand_in, stand_in_name
+from binfmtd.model.standin import is_stand_in
 from support.chaos_model import Entry, Handler, Interpreter, Kind, Policy, Seen
 from support.daemon import Daemon
 from support.exec_loop import TESTS, execute
@@ -223,17 +223,12 @@ class World:
             {_name(record["line"]): record for record in self._document("foreign.json").get("entries", [])},
             {path: _fingerprint(path) for path in self.interpreters},
             self._entries(filter(is_stand_in, self._instance.all_names())),
+            tuple(self._instance.all_names()),
         )
 
     def entries(self) -> dict[str, Entry]:
-        """Return the proper entries, newest first; one with a newer stand-in has the place of that.
-
-        Entries that vanish meanwhile are left out.
-        """
-        listed = self._instance.all_names()
-        owners = {stand_in_name(name): name for name in listed}
-        names = dict.fromkeys(owners.get(name, name) for name in listed)
-        return self._entries(name for name in names if not is_stand_in(name))
+        """Return the proper entries, newest first; those that vanish meanwhile are left out."""
+        return self._entries(self._instance.names())
 
     def _entries(self, names: Iterable[str]) -> dict[str, Entry]:
         found = {}
