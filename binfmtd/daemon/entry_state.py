@@ -11,6 +11,7 @@ EXPOSED BRIDGED SETTLING STAND_IN_SERVES  BRIDGED
 EXPOSED                  NO_STAND_IN      SETTLING
 any but FAILED           IN_ORDER         CONVERGED
 any but FAILED           SERVED_ELSEWHERE YIELDING
+any but FAILED           BLOCKED          BLOCKED
 any but FAILED           UNDECLARED       UNKNOWN
 any                      REFUSED          FAILED
 FAILED                   RETRIED          UNKNOWN
@@ -26,6 +27,7 @@ Other events leave the phase as it is.  The phases:
 * BRIDGED: the stand-in serves until the entry is written.
 * SETTLING: the drift needs no stand-in, or may have none; the entry is written when its name is quiet.
 * YIELDING: a foreign entry serves.
+* BLOCKED: a handler that belongs above it is paused or refused, so the entry cannot be written at its rank.
 * FAILED: the kernel has refused the entry, and nothing has changed since.
 
 ``debounce`` says when an open drift is due.  ``backoff`` is independent of the phase: it delays the repairs of a name
@@ -56,6 +58,7 @@ class Phase(Enum):
     BRIDGED = auto()
     SETTLING = auto()
     YIELDING = auto()
+    BLOCKED = auto()
     FAILED = auto()
 
 
@@ -73,6 +76,7 @@ class Event(Enum):
     EXEMPTED = auto()  # a flush or our own config caused the open drift
     IN_ORDER = auto()  # it is as declared, or was written
     SERVED_ELSEWHERE = auto()  # a foreign entry serves
+    BLOCKED = auto()  # a handler that belongs above it cannot be written
     UNDECLARED = auto()  # the config does not declare it, or it has no interpreter
     REFUSED = auto()  # the kernel refused it, and would refuse the next try as well
     RETRIED = auto()  # config, interpreter or mount have changed, or ``resync`` is over
@@ -90,6 +94,7 @@ _TO: dict[Event, tuple[Iterable[Phase], Phase] | None] = {
     Event.EXEMPTED: None,
     Event.IN_ORDER: (_NOT_FAILED, Phase.CONVERGED),
     Event.SERVED_ELSEWHERE: (_NOT_FAILED, Phase.YIELDING),
+    Event.BLOCKED: (_NOT_FAILED, Phase.BLOCKED),
     Event.UNDECLARED: (_NOT_FAILED, Phase.UNKNOWN),
     Event.REFUSED: (Phase, Phase.FAILED),
     Event.RETRIED: ({Phase.FAILED}, Phase.UNKNOWN),

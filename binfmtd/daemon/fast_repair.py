@@ -21,6 +21,7 @@ from binfmtd.errors import WriteRefusedError
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.stand_ins import StandIns
 from binfmtd.kernel.writer import DISABLE, ENABLE, Writer
+from binfmtd.model.desired import DesiredState
 from binfmtd.model.drift import Drift
 from binfmtd.model.entry import Entry
 from binfmtd.model.handler import Flags, Handler, Registration
@@ -72,7 +73,8 @@ class FastRepair:
         higher = {
             low: [high for high in above if high.name in self._handlers] for low, above in look.desired.higher.items()
         }
-        self._alone = {low for low, above in look.desired.higher.items() if not above}  # none belongs above them
+        self._above = _all_above(look.desired)
+        self._yielding = look.plan.yielding_to
         self._higher = {low: above for low, above in higher.items() if above and low in self._handlers}
         self._served = [(look.desired.by_name[name], by) for name, by in served.items() if not pauses.hold(name)]
         self._inodes = {entry.name: entry.inode for entry in look.observed.relevant}
@@ -84,7 +86,7 @@ class FastRepair:
         self._may_add_stand_in = may_add_stand_in
         self._may_switch = may_switch
         self._unchanged = unchanged
-        self._stand_ins = StandIns(look.desired, look.plan.yielding_to, self._inodes)
+        self._stand_ins = StandIns(look.desired, self._yielding, self._inodes)
         for handler in look.desired.handlers:
             self._stand_ins.line(handler)  # encoded now, not within a repair
         kept = [handler for name, handler in self._handlers.items() if name in self._permanent]
@@ -241,7 +243,8 @@ class FastRepair:
     def _keep(self, events: PendingEvents, instance: Instance, writer: Writer, reaction: FastRepairResult) -> None:
         """Register or enable the permanent stand-ins of handlers that are in order themselves.
 
-        A stand-in that belongs below another handler's entry is left to the pass, which puts that one on top again.
+        The stand-ins that belong above a missing one are registered again after it.  If one of these may not be
+        written, the missing one is left to the pass.
         """
         missing = []
         for handler in self._concerned(events):
@@ -256,10 +259,21 @@ class FastRepair:
                 continue
             if self._enabled_again(handler, events, instance, writer):
                 reaction.kept.append(handler.name)
-            elif handler.name in self._alone and instance.inode(name) is None and self._may_open(handler.registration):
+            elif instance.inode(name) is None and self._may_open(handler.registration):
                 missing.append(handler)
-        if missing:
-            reaction.kept += self._stand_ins.bridge(missing, instance, writer)[0]
+        alone = [handler for handler in missing if not self._above[handler.name]]
+        if alone:
+            reaction.kept += self._stand_ins.bridge(alone, instance, writer)[0]
+        names = {name for each in missing if each not in alone for name in (each.name, *self._above[each.name])}
+        if names and all(map(self._may_move, names)):
+            again = [self._permanent[name] for name in sorted(names, key=self._rank.__getitem__)]
+            done, _ = self._stand_ins.keep(again, instance, writer)
+            reaction.kept += [handler.name for handler in missing if stand_in_name(handler.name) in done]
+
+    def _may_move(self, name: str) -> bool:
+        """Return True if the handler's permanent stand-in may be registered on top of all other entries."""
+        kept = name in self._handlers and name in self._permanent and name not in self._yielding
+        return kept and self._may_open(self._handlers[name].registration)
 
     def _look(
         self, events: PendingEvents, instance: Instance, writer: Writer, reaction: FastRepairResult
@@ -382,3 +396,12 @@ class FastRepair:
                     reaction.found[handler.name] = Drift.MISSING
                     found.append(handler)
         return found
+
+
+def _all_above(desired: DesiredState) -> dict[str, frozenset[str]]:
+    """Return, by handler, the names of those that belong above it, and of those that belong above these."""
+    found: dict[str, frozenset[str]] = {}
+    for handler in reversed(desired.handlers):  # highest rank first
+        direct = [high.name for high in desired.higher.get(handler.name, ())]
+        found[handler.name] = frozenset(direct).union(*(found[name] for name in direct))
+    return found

@@ -152,8 +152,12 @@ class Pacing:
             apply(name, Event.IN_ORDER, result.observed_at)
         ours = {*desired.by_name, *(stand_in_name(name) for name in desired.by_name)}
         for name in desired.by_name.keys() - still_open.keys():
-            served = name in plan.served_elsewhere
-            apply(name, Event.SERVED_ELSEWHERE if served else Event.IN_ORDER, result.observed_at)
+            if name in plan.served_elsewhere:
+                apply(name, Event.SERVED_ELSEWHERE)
+            elif name in plan.blocked:
+                apply(name, Event.BLOCKED)
+            else:
+                apply(name, Event.IN_ORDER, result.observed_at)
         for name in [name for name, _ in self._states.items() if name not in ours and name not in still_open]:
             apply(name, Event.IN_ORDER if name == INSTANCE else Event.UNDECLARED, result.observed_at)
         self._states.prune(ours)

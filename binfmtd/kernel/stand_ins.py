@@ -205,6 +205,8 @@ class StandIns:
             if there and helper is not None:
                 helpers[name] = stand_in, helper
         done, refused = self._exchange(lines, helpers, writer) if lines else ([], {})
+        if self._met is not None:
+            self._met.update(done)
         return done, refused | too_long
 
     def _exchange(
