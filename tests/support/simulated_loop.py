@@ -1,0 +1,330 @@
+"""The daemon's real loop on a simulated kernel, a simulated clock and a simulated wait.
+
+Loop, worker, reconciler, pacing, FastRepair, PlanExecutor, InterpreterFiles, timers and reporter are the real ones.
+Simulated are the kernel, inotify, the wait, threads, signals, the mount table, the interpreters' files and the files of
+the state directory.  ``at`` puts what other programs do into the agenda.
+
+Example: ``loop.at(1.0, loop.removes, "a")`` and ``loop.run(3.0)`` have another program remove an entry one second after
+the start, and SIGTERM come two seconds later.  Then ``trace`` has everything that happened, in order.
+"""
+
+import gc
+import os
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from itertools import combinations
+from types import TracebackType
+from typing import Any, Self, cast
+from unittest import mock
+
+from binfmtd.daemon import causes, event_log, instance_watch, interpreter_files, probe_report, service, status_file
+from binfmtd.daemon import worker as workers
+from binfmtd.daemon.boot_persistence import BootPersistence
+from binfmtd.daemon.config_source import ConfigSource
+from binfmtd.daemon.foreign_entries import ForeignEntryStore
+from binfmtd.daemon.host_facts import HostFacts, Interpreters, paths_of
+from binfmtd.daemon.ledger import Ledger
+from binfmtd.daemon.pause_file import PauseFile
+from binfmtd.daemon.probe_runner import ProbeRunner
+from binfmtd.daemon.probed_file import ProbedFile
+from binfmtd.daemon.reconciler import Reconciler
+from binfmtd.daemon.reporter import Reporter
+from binfmtd.daemon.sd_notify import Notifier
+from binfmtd.daemon.signals import Signals
+from binfmtd.daemon.state_dir import Lock
+from binfmtd.errors import ConfigError, MountError
+from binfmtd.formats.line import decode_line
+from binfmtd.kernel.mount import Mounted, Where
+from binfmtd.kernel.writer import DISABLE, ENABLE, Wrote
+from binfmtd.model.config import Config, Declaration, Probe
+from binfmtd.model.desired import Facts, InterpreterFacts
+from binfmtd.model.guard import NativeHeader
+from binfmtd.model.handler import Handler, Registration
+from binfmtd.model.pause import Pauses
+from binfmtd.model.precedence import overlaps
+from binfmtd.model.standin import stand_in_name
+from support.simulated import Through
+from support.simulated_time import START
+from support.simulated_wait import INOTIFY, MOUNTS, SIGNALS, SimulatedBackground, SimulatedPoller
+from support.simulated_world import SimulatedWorld
+
+_WRITE_SECONDS = 1e-4  # of CPU time, too
+_COMMANDS = {ENABLE: "enable", DISABLE: "disable"}
+_LEVELS = {10: "debug", 20: "info", 30: "warning", 40: "error"}
+_STATES = ("READY=1", "RELOADING=1", "STOPPING=1")
+
+
+def declared(handlers: Iterable[Handler]) -> tuple[Declaration, ...]:
+    return tuple(
+        Declaration(
+            handler.name,
+            handler.registration.match,
+            (handler.registration.interpreter,),
+            handler.registration.flags,
+            priority=handler.priority,
+            enabled=handler.enabled,
+        )
+        for handler in handlers
+    )
+
+
+class _Logger:
+    """The methods of structlog's logger that the daemon calls."""
+
+    def __init__(self, world: SimulatedWorld) -> None:
+        self._world = world
+
+    def bind(self, **_: object) -> Self:
+        return self
+
+    def log(self, level: int, event: str, **details: Any) -> None:
+        entries = details.get("entries", [details["entry"]] if "entry" in details else [])
+        self._world.add("log", f"{_LEVELS[level]} {event}", " ".join(sorted(entries)))
+
+    def debug(self, event: str, **details: Any) -> None:
+        self.log(10, event, **details)
+
+    def info(self, event: str, **details: Any) -> None:
+        self.log(20, event, **details)
+
+    def warning(self, event: str, **details: Any) -> None:
+        self.log(30, event, **details)
+
+    def error(self, event: str, **details: Any) -> None:
+        self.log(40, event, **details)
+
+
+class _Facts:
+    """HostFacts of a host on which no handler's match takes a native program."""
+
+    header = NativeHeader(2, 1, 62)
+    heads = (b"\x7fELF" + bytes(252),)
+    interpreters: Interpreters  # the loop's own
+
+    def gather(self, config: Config, _: object) -> Facts:
+        return Facts(self.interpreters.facts(paths_of(config)), header=self.header, heads=self.heads)
+
+
+class _PausedFile:
+    """The file paused.json, read from the world."""
+
+    problem: str | None = None
+
+    def __init__(self, world: SimulatedWorld) -> None:
+        self._world = world
+
+    def read(self, _: object, __: str) -> Pauses:
+        return self._world.paused
+
+
+class _PauseFile(PauseFile):
+    def __init__(self, world: SimulatedWorld) -> None:
+        super().__init__(None, "boot")
+        self.watched = {"/state": {"paused.json"}}
+        self._file = _PausedFile(world)  # type: ignore[assignment]
+
+
+class _AtOnce:
+    """BoundedCalls without a thread."""
+
+    def __init__(self, _: float) -> None: ...
+
+    def call(self, _: str, work: Callable[[], Any], otherwise: object) -> Any:  # noqa: ARG002
+        return work()
+
+
+class _Opened(Through):
+    """The kernel as the worker opens it: instance and writer."""
+
+    def __init__(self, loop: "SimulatedLoop") -> None:
+        super().__init__(loop.kernel, loop.refuses)
+        self._loop = loop
+        self._created = loop.device
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def created(self) -> int:
+        return self._created
+
+    def take_wrote(self) -> list[Wrote]:
+        return []
+
+    def register(self, lines: Iterable[bytes], _: object = None) -> list[OSError | None]:
+        """Register the lines in their order, but in that of their names where no order is any better.
+
+        The daemon writes stand-ins that share no file in the order of a set, which differs between two processes.
+        """
+        batch = [(line, *decode_line(line)) for line in lines]
+        places = list(range(len(batch)))
+        if self._loop.in_any_order({name: registration for _, name, registration in batch}):
+            places.sort(key=lambda place: batch[place][1])
+        outcome: list[OSError | None] = [None] * len(batch)
+        for place in places:
+            line, name, _ = batch[place]
+            (outcome[place],) = errors = super().register([line])
+            self._loop.wrote("register" if errors[0] is None else f"register, error {errors[0].errno}", name)
+        return outcome
+
+    def control(self, name: str, command: bytes) -> bool:
+        found = super().control(name, command)
+        act = _COMMANDS.get(command, "remove")
+        self._loop.wrote(act if found else f"{act}, not found", name)
+        return found
+
+
+class _Unreachable:
+    """A writer whose path leads to another instance."""
+
+    def register(self, *_: object) -> list[OSError | None]:
+        raise FileNotFoundError
+
+    def take_wrote(self) -> list[Wrote]:
+        return []
+
+
+class SimulatedLoop(SimulatedWorld):
+    """One daemon from its start to SIGTERM, in a world of its own."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        delay: float = 0.0,
+        write_seconds: float = _WRITE_SECONDS,
+        reports_removals: bool = True,
+        missing: Collection[str] = (),
+    ) -> None:
+        """``delay``: seconds that each piece of work in a thread takes; ``write_seconds``: what a write takes."""
+        super().__init__(config, reports_removals=reports_removals, missing=missing)
+        self.document: dict[str, Any] = {}  # the content of the status file
+        self.poller: SimulatedPoller
+        self._write_seconds = write_seconds
+        with self._in_force():
+            self._background = SimulatedBackground(self.clock, delay)
+            self._loop = self._make(config)
+
+    def run(self, seconds: float) -> None:
+        """Run the daemon, and send SIGTERM ``seconds`` after the start."""
+        self.clock.at(START + seconds, self._end)
+        try:
+            with self._in_force():
+                self._loop.run()
+        finally:
+            os.close(self._background.descriptor)
+
+    def wrote(self, act: str, name: str) -> None:
+        """Add a write of the daemon's to the trace; meanwhile other programs go on."""
+        self.add("kernel", act, name)
+        self.clock.spend(self._write_seconds, _WRITE_SECONDS)
+
+    def in_any_order(self, batch: Mapping[str, Registration]) -> bool:
+        """Return True if these are stand-ins, and it does not matter in which order they are registered."""
+        declarations = self.config.declarations if isinstance(self.config, Config) else ()
+        priorities = {stand_in_name(each.name): each.priority for each in declarations}
+        if not batch.keys() <= priorities.keys() or len({priorities[name] for name in batch}) != 1:
+            return False
+        return not any(overlaps(one.match, other.match) for one, other in combinations(batch.values(), 2))
+
+    def _make(self, config: Config) -> service.Service:
+        facts = cast(HostFacts, _Facts())
+        reporter = Reporter("/state", "/config")
+        lock = mock.create_autospec(Lock, instance=True)
+        lock.keep.return_value = False
+        return service.Service(
+            ConfigSource(self._load, lambda: 1.0, lambda: {"/etc": {"binfmtd.toml"}}),
+            Where(),
+            Reconciler(config, facts, Ledger(None, "boot"), ForeignEntryStore(None, "boot")),
+            reporter,
+            cast(Signals, self.signals),
+            BootPersistence(),
+            lock,
+            _PauseFile(self),
+            ProbeRunner(ProbedFile(None, "boot"), "/state", None, Probe.OFF, reporter.probe, self._background),
+            self._background,
+        )
+
+    def _end(self) -> None:
+        """Send SIGTERM; add the status and the entries of this moment to the trace."""
+        for row in self.document["handlers"]:
+            self.add("status", row["state"], row["name"])
+        self.add("status", self.document["state"])
+        self.add("entries", "newest first", " ".join(self.names()))
+        self.signals.raise_stop()
+
+    def _load(self) -> Config:
+        if isinstance(self.config, ConfigError):
+            raise self.config
+        return self.config
+
+    def _find(self, _: Where) -> Mounted:
+        if self.mounted is None:
+            raise MountError("binfmt_misc is not mounted")
+        return self.mounted
+
+    def _open(self, mounted: Mounted) -> _Opened:
+        if self.mounted is None or self.mounted.device != mounted.device:
+            raise MountError("another instance is mounted there")
+        return _Opened(self)
+
+    def _writer(self, instance: _Opened | Mounted, *_: object, **__: object) -> _Opened | _Unreachable:
+        if isinstance(instance, _Opened):
+            return instance
+        try:
+            return self._open(instance)
+        except MountError:
+            return _Unreachable()
+
+    def _look_at(self, paths: Iterable[str], _: object) -> dict[str, InterpreterFacts]:
+        return {path: InterpreterFacts(self.identity(path)) for path in paths}
+
+    def _poll(self, *descriptors: int) -> SimulatedPoller:
+        ready = {
+            MOUNTS: lambda: self.mounts.changed,
+            SIGNALS: lambda: self.signals.pending,
+            INOTIFY: self.watch.pending,
+            self._background.descriptor: self._background.ready,
+        }
+        self.poller = SimulatedPoller(self.clock, ready, descriptors)
+        return self.poller
+
+    def _sent(self, *states: str) -> None:
+        for state in states:
+            if state in _STATES:
+                self.add("systemd", state)
+
+    def _write_status(self, _: str, document: dict[str, Any]) -> None:
+        self.document = document
+
+    @contextmanager
+    def _in_force(self) -> Iterator[None]:
+        """Have the daemon's modules use what is simulated."""
+        replaced: list[tuple[Any, Mapping[str, object]]] = [
+            (workers, {"Instance": self._open, "Writer": self._writer}),
+            (
+                service,
+                {"InotifyWatcher": lambda: self.watch, "MountWatcher": lambda: self.mounts, "Poller": self._poll},
+            ),
+            (service, {"preload": lambda _: True}),
+            (instance_watch, {"find_or_mount": self._find}),
+            (interpreter_files, {"BoundedCalls": _AtOnce, "file_identity": self.identity, "head": lambda _: b""}),
+            (interpreter_files, {"look_at": self._look_at, "watched": lambda paths: {path: {path} for path in paths}}),
+            (interpreter_files, {"remote_devices": frozenset, "walk": lambda _: mock.Mock(steps=())}),
+            (status_file, {"write_status": self._write_status, "status_written": lambda _: True}),
+            (event_log, {"get_logger": lambda: _Logger(self)}),
+            (probe_report, {"get_logger": lambda: _Logger(self)}),
+            (causes, {"unit_started": lambda _: None}),
+            (Notifier, {"send": lambda _, *states: self._sent(*states)}),
+            (gc, {"freeze": lambda: None}),
+            (sys, {"setswitchinterval": lambda _: None}),
+        ]
+        with ExitStack() as patches, self.clock.in_force():
+            for where, names in replaced:
+                for name, new in names.items():
+                    patches.enter_context(mock.patch.object(where, name, new))
+            yield

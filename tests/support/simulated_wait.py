@@ -1,0 +1,171 @@
+"""What the daemon's loop waits for: inotify, the mount table, signals and results of threads, on a simulated clock."""
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from typing import NamedTuple
+from unittest import mock
+
+from binfmtd.daemon.background import Background
+from binfmtd.daemon.events import PendingEvents
+from binfmtd.daemon.inotify import Armed
+from binfmtd.daemon.mount_watcher import MountWatcher
+from support.simulated_time import SimulatedTime
+
+WAKING = 5e-5  # seconds from an event or a deadline until the loop runs
+MOUNTS, SIGNALS, INOTIFY = -11, -12, -13  # simulated descriptors
+_MOST_TURNS = 20000
+
+
+class SimulatedWatch:
+    """The InotifyWatcher.  ``queue`` holds what other programs did; our own writes raise no event here."""
+
+    def __init__(self, clock: SimulatedTime, device: Callable[[], int | None]) -> None:
+        """``device`` returns the number of the instance that is mounted now."""
+        self.descriptor: int | None = None
+        self.exhausted: str | None = None
+        self.saw_unrelated = False
+        self.unknown = 0
+        self.queue: list[PendingEvents] = []
+        self.instance: int | None = None
+        self.owners: set[str] = set()
+        self.cost = 0.0  # seconds of CPU time that the next reading takes
+        self.unrelated = False  # files that no owner watches have changed
+        self._clock = clock
+        self._device = device
+
+    def open(self) -> int | None:
+        if self.descriptor is not None:
+            return None
+        self.descriptor = INOTIFY
+        return self.descriptor
+
+    def watch_instance(self, _: str) -> bool:
+        before, self.instance = self.instance, self._device()
+        return self.instance not in (None, before)
+
+    def forget_instance(self) -> None:
+        self.instance = None
+
+    def arm_all(self, find: Callable[[], Mapping[str, Collection[str]]]) -> Armed:
+        return Armed({1: {name for names in find().values() for name in names}}, ())
+
+    def use(self, owner: str, names: Mapping[int, Collection[str]]) -> None:
+        (self.owners.add if any(names.values()) else self.owners.discard)(owner)
+
+    def tidy(self) -> None: ...
+
+    def read(self, _: object = (), *, flushed: Callable[[], None]) -> PendingEvents:
+        events = PendingEvents()
+        for each in self.queue:
+            events.add(each)
+        self.queue.clear()
+        self.saw_unrelated, self.unrelated = self.unrelated, False
+        self._clock.cpu += self.cost
+        self.cost = 0.0
+        if events.flushed and events.names and not events.written and not events.files:
+            flushed()
+        if events.lost:
+            self.instance = None
+        return events
+
+    def wait(self, seconds: float) -> None:
+        self._clock.advance(self._clock.now + seconds, self.pending)
+
+    def pending(self) -> bool:
+        return bool(self.queue or self.unrelated)
+
+
+class SimulatedMounts(MountWatcher):
+    """The mount table: ``changed`` until the loop has drained it."""
+
+    def __init__(self) -> None:
+        self.due_at = math.inf
+        self._rested_at = -math.inf
+        self.descriptor = MOUNTS
+        self.changed = False
+        self._epoll = mock.Mock()
+        self._epoll.poll.side_effect = self._polled
+
+    def _polled(self, _: float) -> None:
+        self.changed = False
+
+
+class SimulatedSignals:
+    """The signals: each sets its flag, and is ``pending`` until the loop has drained them."""
+
+    def __init__(self) -> None:
+        self.stop = self.reload = self.child = self.real_time_ended = False
+        self.descriptor = SIGNALS
+        self.pending = False
+
+    def drain(self) -> None:
+        self.pending = False
+
+    def raise_stop(self) -> None:
+        self.stop = self.pending = True
+
+    def raise_reload(self) -> None:
+        self.reload = self.pending = True
+
+
+class SimulatedBackground(Background):
+    """The real one without threads: the clock's agenda does each piece of work, ``delay`` seconds after its start."""
+
+    def __init__(self, clock: SimulatedTime, delay: float) -> None:
+        super().__init__()
+        self._clock = clock
+        self._delay = delay
+
+    def thread(self, work: Callable[[], None]) -> bool:
+        self._clock.at(self._clock.now + self._delay, lambda: self._guarded(work))
+        return True
+
+    def wait(self, seconds: float) -> None:
+        self._clock.advance(self._clock.now + seconds, self.ready)
+
+    def ready(self) -> bool:
+        return bool(self._results)
+
+
+class Turn(NamedTuple):
+    """One wait of the loop; the times are in seconds, monotonic."""
+
+    began: float
+    deadline: float
+    ended: float
+    woken: frozenset[int]
+
+
+class SimulatedPoller:
+    """The Poller.  ``spun`` is the longest run of turns that each found a deadline which had passed already."""
+
+    def __init__(
+        self, clock: SimulatedTime, ready: Mapping[int, Callable[[], bool]], descriptors: Collection[int]
+    ) -> None:
+        """``ready``: descriptor -> a function that returns True if it is readable."""
+        self.back_at = math.inf
+        self.turns: list[Turn] = []
+        self._clock = clock
+        self._ready = ready
+        self._always = list(descriptors)
+        self._all = list(descriptors)
+        self.spun = 0
+        self._at_once = 0
+
+    def add(self, descriptor: int) -> None:
+        self._all.append(descriptor)
+
+    def until(self, deadline: float, read_at: float = -math.inf) -> dict[int, int]:
+        now = self._clock.now
+        descriptors = self._all
+        if now < read_at:
+            descriptors, deadline = self._always, min(deadline, read_at)
+        waiting = [(descriptor, self._ready[descriptor]) for descriptor in descriptors]
+        self._clock.advance(deadline, lambda: any(ready() for _, ready in waiting))
+        woken = {descriptor: 1 for descriptor, ready in waiting if ready()}
+        self._at_once = self._at_once + 1 if deadline <= now and not woken else 0
+        self._clock.spend(WAKING, 0.0)
+        self.turns.append(Turn(now, deadline, self._clock.now, frozenset(woken)))
+        self.spun = max(self.spun, self._at_once)
+        assert len(self.turns) <= _MOST_TURNS, "the loop spins"
+        return woken
