@@ -18,7 +18,7 @@ from binfmtd.model.desired import DesiredState
 from binfmtd.model.drift import Act, Action, Drift
 from binfmtd.model.ownership import stand_in_serves
 from binfmtd.model.plan import INSTANCE
-from binfmtd.model.standin import is_stand_in, stand_in_name
+from binfmtd.model.standin import is_stand_in
 
 _MANY = 3  # handlers: if a pass repairs so many removals by name, and of more than half of all, that counts as a flush
 _NEVER = float("-inf")
@@ -150,7 +150,6 @@ class Pacing:
         apply, desired, plan = self._states.apply, result.look.desired, result.look.plan
         for name in written:
             apply(name, Event.IN_ORDER, result.observed_at)
-        ours = {*desired.by_name, *(stand_in_name(name) for name in desired.by_name)}
         for name in desired.by_name.keys() - still_open.keys():
             if name in plan.served_elsewhere:
                 apply(name, Event.SERVED_ELSEWHERE)
@@ -158,9 +157,9 @@ class Pacing:
                 apply(name, Event.BLOCKED)
             else:
                 apply(name, Event.IN_ORDER, result.observed_at)
-        for name in [name for name, _ in self._states.items() if name not in ours and name not in still_open]:
+        for name in [n for n, _ in self._states.items() if n not in desired.by_name and n not in still_open]:
             apply(name, Event.IN_ORDER if name == INSTANCE else Event.UNDECLARED, result.observed_at)
-        self._states.prune(ours)
+        self._states.prune(desired.by_name)
 
     def _keep_open(
         self,
@@ -175,6 +174,9 @@ class Pacing:
         apply, look = self._states.apply, result.look
         for name in still_open:
             apply(name, Event.DRIFTED, now)
+            if name in result.ended:  # it drifted once more while the pass was made: by the same cause, it seems
+                state, ended = self._states[name], result.ended[name]
+                state.facts, state.served_after = ended.facts, ended.served_after
             handler = look.desired.by_name.get(name)
             serves = handler is not None and stand_in_serves(handler, look.observed)
             apply(name, Event.STAND_IN_SERVES if serves else Event.NO_STAND_IN)

@@ -233,13 +233,14 @@ class SimulatedLoop(SimulatedWorld):
 
     def _make(self, config: Config) -> service.Service:
         facts = cast(HostFacts, _Facts())
-        reporter = Reporter("/state", "/config")
+        reconciler = Reconciler(config, facts, Ledger(None, "boot"), ForeignEntryStore(None, "boot"))
+        reporter = Reporter(reconciler.states, "/state", "/config")
         lock = mock.create_autospec(Lock, instance=True)
         lock.keep.return_value = False
         return service.Service(
             ConfigSource(self._load, lambda: 1.0, lambda: {"/etc": {"binfmtd.toml"}}),
             Where(),
-            Reconciler(config, facts, Ledger(None, "boot"), ForeignEntryStore(None, "boot")),
+            reconciler,
             reporter,
             cast(Signals, self.signals),
             BootPersistence(),
