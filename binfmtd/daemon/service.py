@@ -219,7 +219,7 @@ class Service:
             self._pass(Trigger.START, at_once=True)
             self._instance_watch.looked()
         self._probe_runner.changed = self._sealing.changed = self._tell  # not before there is a status
-        self._worker.opens.seconds = OPENING
+        self._worker.limit_opens(OPENING)
         self._started_by = time.monotonic() + _FIRST_PUBLISHED
         self._end_start(time.monotonic())
 
@@ -273,7 +273,7 @@ class Service:
                 self._interpreters.look()
             self._pacing.look_later(now)
         if events.overflow:
-            self._worker.touched = None
+            self._worker.read_all_next()
             self._reconcile(Trigger.OVERFLOW)
         if events.lost:
             self._report.watch_lost()
@@ -358,7 +358,7 @@ class Service:
         self._load_modules()
         self._read_pauses()
         self._exporter.retry()
-        self._worker.touched = None
+        self._worker.read_all_next()
         self._look_for_mount(Trigger.RESYNC)
 
     def _settle(self, now: float) -> None:
@@ -414,7 +414,7 @@ class Service:
         if at_once:
             self._pacing.forget()  # the open drifts were those of another instance
         if fresh or self._watch.exhausted:
-            self._worker.touched = None  # no event has named the entries that were touched
+            self._worker.read_all_next()
         unchanged = not fresh and self._instance_watch.mounted == before
         if trigger is Trigger.MOUNT and unchanged and not self._instance_watch.looks_instead:
             self._interpreters.look(everything=True)  # one may lie on what was mounted or unmounted
@@ -475,7 +475,7 @@ class Service:
 
     def _look_after_seal(self) -> None:
         """Plan a look at everything: another process had opened the seal."""
-        self._worker.touched = None
+        self._worker.read_all_next()
         self._pacing.look_later(time.monotonic())
 
     def _look_at(self) -> float:

@@ -86,6 +86,14 @@ class Worker:
         """True if a pass has been made."""
         return self._fast_repair is not None
 
+    def read_all_next(self) -> None:
+        """Have the next pass read every entry: no event has named those that were touched."""
+        self.touched = None
+
+    def limit_opens(self, seconds: float) -> None:
+        """Wait no longer than this for an interpreter's file system, from now on."""
+        self.opens.seconds = seconds
+
     def look(self) -> None:
         """Look at everything without writing, before the first pass: the entries may call for facts about this host."""
         if self._instance_watch.mounted is not None:
