@@ -92,6 +92,10 @@ class HostFacts:
         self._kernel = host.kernel_version()
         self._judges_paths = host.judges_paths()
 
+    def use(self, interpreters: Interpreters) -> None:
+        """Take the facts about interpreters from here."""
+        self.interpreters = interpreters
+
     def gather(self, config: Config, observed: ObservedState | None) -> Facts:
         """Return the facts that this config needs; ``observed`` is None if the entries are not known."""
         return Facts(

@@ -90,6 +90,10 @@ class InstanceWatch:
         self.mounted = self._compared(found)
         return self._watch.watch_instance(found.directory) or self.mounted != before
 
+    def regard_as(self, mounted: Mounted | None) -> None:
+        """Regard the instance as this: its seal has changed."""
+        self.mounted = mounted
+
     def _compared(self, found: Mounted) -> Mounted:
         """Return ``found``, with ``host_unmounted`` if it followed the host's mount before and no longer does."""
         if found.follows:

@@ -34,6 +34,10 @@ class MountWatcher:
         self._epoll.poll(0)
         self.due_at = min(self.due_at, max(time.monotonic(), self._rested_at))
 
+    def begin(self) -> None:
+        """Record that the look that was due begins."""
+        self.due_at = float("inf")
+
     def looked(self, began: float) -> None:
         """Begin the rest after a look that ``began`` at this time (monotonic, in seconds)."""
         now = time.monotonic()

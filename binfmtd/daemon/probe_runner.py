@@ -46,8 +46,8 @@ class ProbeRunner:
         background: Background,
     ) -> None:
         """Schedule probes as ``probe`` has it; if that is OFF, only the file is read."""
-        self.changed: Callable[[], None] = lambda: None  # called when the report has changed
         self.watched = file.watched
+        self._changed: Callable[[], None] = lambda: None
         self._file = file
         self._background = background
         where = ["--state-dir", state_dir, *(["--mount", mount] if mount else [])]
@@ -67,6 +67,10 @@ class ProbeRunner:
         if self._background.busy(KEY):
             return _NEVER
         return self._wanted_at if self._child is None else self._began + LONGEST
+
+    def on_change(self, changed: Callable[[], None]) -> None:
+        """Call this from now on when the report has changed."""
+        self._changed = changed
 
     def use(self, probe: Probe | float) -> None:
         """Use the value of another config, and schedule a probe unless it is OFF."""
@@ -109,7 +113,7 @@ class ProbeRunner:
         if isinstance(child, OSError):
             self._report.failed(f"the probe cannot be started: {self._command[0]}: {child.strerror}")
             self._rest()
-            self.changed()
+            self._changed()
         else:
             self._child = child
             self.reap()  # its SIGCHLD may have come before
@@ -126,7 +130,7 @@ class ProbeRunner:
         self._report.found(probed)
         if self._file.problem:
             self._report.failed(self._file.problem)
-        self.changed()
+        self._changed()
 
     def reap(self) -> None:
         """Take in the end of the child and its error message; does nothing if another child process has ended."""

@@ -67,6 +67,10 @@ class Reconciler:
         self._had.clear()
         self._desired = resolve(config, self.facts.gather(config, None))
 
+    def use_pauses(self, pauses: Pauses) -> None:
+        """Put these pauses in force, and no others."""
+        self.pauses = pauses
+
     def leave_stand_ins(self) -> None:
         """Regard all present stand-ins as another daemon's, except those of handlers that are declared here, too."""
         self._knows_stand_ins = True

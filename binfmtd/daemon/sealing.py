@@ -34,8 +34,8 @@ class Sealing:
 
     def __init__(self, background: Background, report: Reporter) -> None:
         self.seal: Seal | None = None  # for a Writer; None: the instance is not held
-        self.changed: Callable[[], None] = lambda: None  # called when the status has changed
         self.due_at = _NEVER  # monotonic, in seconds: when to check
+        self._changed: Callable[[], None] = lambda: None
         self._background = background
         self._report = report
         self._wanted: bool | None = None
@@ -44,6 +44,10 @@ class Sealing:
         self._retry = _FIRST_RETRY
         self._scan_at = float("-inf")  # when to search again for processes that have files open
         self._given_up: int | None = None  # the device of an instance that cannot be sealed
+
+    def on_change(self, changed: Callable[[], None]) -> None:
+        """Call this from now on when the status has changed."""
+        self._changed = changed
 
     def retry(self) -> None:
         """Try again to seal an instance that could not be sealed: the config was read again, or `resync` is due."""
@@ -174,4 +178,4 @@ class Sealing:
         if status != self._status:
             self._status = status
             self._report.seal(status, by_config=self._wanted is not None or self.seal is not None)
-            self.changed()
+            self._changed()

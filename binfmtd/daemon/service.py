@@ -99,7 +99,7 @@ class Service:
         self._watchdog = Watchdog(self._notifier)
         self._watch = InotifyWatcher()
         self._interpreters = InterpreterFiles(background, self._watch, self._looked_at_interpreters, reporter.unwatched)
-        reconciler.facts.interpreters = self._interpreters
+        reconciler.facts.use(self._interpreters)
         self._config_watch = ConfigWatch(
             background, self._watch, source.watched, reporter.unwatched, self._ask_for_reload
         )
@@ -198,7 +198,7 @@ class Service:
     def _start(self) -> None:
         """Make the first pass.  No handlers are kept yet, so this may wait for files and for the mount."""
         sys.setswitchinterval(_SWITCH_SECONDS)
-        self._reconciler.pauses = self._pauses.read()
+        self._reconciler.use_pauses(self._pauses.read())
         self._report.pauses_unread(self._pauses.problem)
         self._probe_runner.begin()
         self._instance_watch.begin()
@@ -218,7 +218,8 @@ class Service:
             self._background.finish([STATE_FILES], _WRITTEN)
             self._pass(Trigger.START, at_once=True)
             self._instance_watch.looked()
-        self._probe_runner.changed = self._sealing.changed = self._tell  # not before there is a status
+        for part in (self._probe_runner, self._sealing):
+            part.on_change(self._tell)  # not before there is a status
         self._worker.limit_opens(OPENING)
         self._started_by = time.monotonic() + _FIRST_PUBLISHED
         self._end_start(time.monotonic())
@@ -313,15 +314,12 @@ class Service:
 
     def _obey(self) -> None:
         self._signals.drain()
-        if self._signals.child:
-            self._signals.child = False
+        if self._signals.take_child():
             self._probe_runner.reap()
             reap_orphans()
-        if self._signals.real_time_ended:
-            self._signals.real_time_ended = False
+        if self._signals.take_real_time_ended():
             self._report.real_time_ended()
-        if self._signals.reload:
-            self._signals.reload = False
+        if self._signals.take_reload():
             self._ask_for_reload()
 
     # What is due
@@ -343,7 +341,7 @@ class Service:
             self._interpreters.look(everything=True)  # events about their files are not read, either
 
     def _mount_table_changed(self, _: float) -> None:
-        self._mounts.due_at = _NEVER
+        self._mounts.begin()
         self._look_for_mount(Trigger.MOUNT)
 
     def _end_pauses(self, _: float) -> None:
@@ -560,9 +558,9 @@ class Service:
             return
         if pauses.until.keys() - before.until.keys():
             self._pass(Trigger.PAUSE, force=pauses.hold)
-        self._reconciler.pauses = pauses
+        self._reconciler.use_pauses(pauses)
         self._report.paused(pauses, before)
-        self._instance_watch.mounted = self._keep_sealed(self._instance_watch.mounted)
+        self._instance_watch.regard_as(self._keep_sealed(self._instance_watch.mounted))
         self._pass(Trigger.PAUSE)
         self._tell()
 
@@ -643,7 +641,7 @@ class Service:
         self._probe_runner.use(config.policy.probe)
         self._config_watch.arm(wanted=config.policy.reload_on_change)
         self._sealing.retry()
-        self._instance_watch.mounted = self._keep_sealed(self._instance_watch.mounted)
+        self._instance_watch.regard_as(self._keep_sealed(self._instance_watch.mounted))
         self._pass(Trigger.RELOAD, at_once=True)
         self._tell_then_ready()
 

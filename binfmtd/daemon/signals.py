@@ -25,12 +25,33 @@ class Signals:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
 
     def drain(self) -> None:
-        """Empty the pipe; a flag stays set until the loop clears it."""
+        """Empty the pipe; a flag stays set until the loop takes it."""
         try:
             while os.read(self.descriptor, 4096):
                 pass
         except BlockingIOError:
             pass
+
+    def take_reload(self) -> bool:
+        """Return True if SIGHUP has come since the last call."""
+        found = self.reload
+        if found:  # cleared only then, since a signal may come in between
+            self.reload = False
+        return found
+
+    def take_child(self) -> bool:
+        """Return True if SIGCHLD has come since the last call."""
+        found = self.child
+        if found:
+            self.child = False
+        return found
+
+    def take_real_time_ended(self) -> bool:
+        """Return True if SIGXCPU has ended real-time scheduling since the last call."""
+        found = self.real_time_ended
+        if found:
+            self.real_time_ended = False
+        return found
 
     def ignore(self) -> None:
         """Ignore SIGTERM, SIGINT and SIGHUP from here on: a second signal must not interrupt Python's own end."""

@@ -102,6 +102,9 @@ class _Facts:
     heads = (b"\x7fELF" + bytes(252),)
     interpreters: Interpreters  # the loop's own
 
+    def use(self, interpreters: Interpreters) -> None:
+        self.interpreters = interpreters
+
     def gather(self, config: Config, _: object) -> Facts:
         return Facts(self.interpreters.facts(paths_of(config)), header=self.header, heads=self.heads)
 

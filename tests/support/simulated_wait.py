@@ -94,18 +94,28 @@ class SimulatedSignals:
     """The signals: each sets its flag, and is ``pending`` until the loop has drained them."""
 
     def __init__(self) -> None:
-        self.stop = self.reload = self.child = self.real_time_ended = False
+        self.stop = self._reload = False
         self.descriptor = SIGNALS
         self.pending = False
 
     def drain(self) -> None:
         self.pending = False
 
+    def take_reload(self) -> bool:
+        reload, self._reload = self._reload, False
+        return reload
+
+    def take_child(self) -> bool:
+        return False
+
+    def take_real_time_ended(self) -> bool:
+        return False
+
     def raise_stop(self) -> None:
         self.stop = self.pending = True
 
     def raise_reload(self) -> None:
-        self.reload = self.pending = True
+        self._reload = self.pending = True
 
 
 class SimulatedBackground(Background):
