@@ -19,6 +19,7 @@ from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.lifetime import find_or_mount_to_last, hold
 from binfmtd.kernel.mount import Mounted, Where, find_to_look, is_mounted
 from binfmtd.kernel.seal import Seal
+from binfmtd.kernel.write_gate import WriteGate
 from binfmtd.kernel.writer import Writer
 from binfmtd.model.config import Config
 from binfmtd.model.drift import Action, Drift, Record
@@ -53,7 +54,7 @@ class Visit(NamedTuple):
             return ReconcileResult(self.look(), time.monotonic())
         look_and_try(self.reconciler, self.instance)
         # A daemon that ended may have left stand-ins: one with an older emulator is replaced, and none is added.
-        return self.reconciler.reconcile(self.instance, self._writer(), allow=allow, keeps=_is_there)
+        return self.reconciler.reconcile(self.instance, self._writer(), gate=_Gate(allow))
 
     def remove(self, names: Collection[str]) -> list[str]:
         """Remove these entries, also foreign ones; return those that existed.  Beside a daemon, remove none.
@@ -149,6 +150,15 @@ def more_architectures(words: Iterable[str]) -> str:
     return "add " + ", ".join(f'"{word}"' for word in words) + " to `architectures`"
 
 
-def _is_there(_: str, drift: Drift) -> bool:
-    """Return True if a permanent stand-in exists: a single pass repairs those that do, and registers no missing one."""
-    return drift is not Drift.MISSING
+class _Gate(WriteGate):
+    """Allows the actions that a command accepts, at once."""
+
+    def __init__(self, allow: Callable[[Action], bool]) -> None:
+        self._allow = allow
+
+    def considers(self, action: Action) -> bool:
+        return self._allow(action)
+
+    def may_keep(self, _: str, drift: Drift) -> bool:
+        """A single pass repairs the permanent stand-ins that exist, and registers no missing one."""
+        return drift is not Drift.MISSING

@@ -13,7 +13,7 @@ from binfmtd.daemon.fast_repair import FastRepairResult
 from binfmtd.daemon.look import EndedDrift, ReconcileResult
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.stand_in_budget import StandInBudget
-from binfmtd.kernel.executor import WritePermission
+from binfmtd.kernel.write_gate import WritePermission
 from binfmtd.model.desired import DesiredState
 from binfmtd.model.drift import Act, Action, Drift
 from binfmtd.model.ownership import stand_in_serves
@@ -203,7 +203,7 @@ class Pacing:
         """Return the names that we back off from."""
         return self._states.contended()
 
-    def due(self, name: str) -> WritePermission:
+    def permission(self, name: str) -> WritePermission:
         """Return the permission to write the proper entry of a name now."""
         now = time.monotonic()
         if not self.may_switch(name):
@@ -280,7 +280,8 @@ class Pacing:
             return True  # the entry stops every exec: no backoff
         if action.entry == INSTANCE:
             return self.may_add_stand_in(INSTANCE)
-        return action.act in (Act.REGISTER, Act.REPLACE) or self.may_switch(action.entry)  # for these `due` decides
+        # The permission decides about registrations.
+        return action.act in (Act.REGISTER, Act.REPLACE) or self.may_switch(action.entry)
 
     def _allowed_at(self, name: str) -> float:
         return max(self._states.due_at(name), self._states.allowed_at(name))

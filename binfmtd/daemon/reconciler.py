@@ -17,8 +17,9 @@ from binfmtd.daemon.ledger import Ledger
 from binfmtd.daemon.look import Look, ReconcileResult
 from binfmtd.errors import Again, WriteRefusedError
 from binfmtd.host.interpreters import cannot_run
-from binfmtd.kernel.executor import Outcome, PlanExecutor, WritePermission
+from binfmtd.kernel.executor import Outcome, PlanExecutor
 from binfmtd.kernel.instance import Instance, Observer
+from binfmtd.kernel.write_gate import WriteGate
 from binfmtd.kernel.writer import DISABLE, REMOVE, Writer
 from binfmtd.model.config import Config
 from binfmtd.model.desired import DesiredState, resolve
@@ -139,25 +140,21 @@ class Reconciler:
         writer: Writer,
         touched: set[str] | None = None,
         *,
-        due: Callable[[str], WritePermission] = lambda _: WritePermission.NOW,
-        disturbed: Callable[[str], bool] = lambda _: False,
-        removed: Callable[[str], bool] = lambda _: False,
-        allow: Callable[[Action], bool] = lambda _: True,
-        keeps: Callable[[str, Drift], bool] = lambda *_: False,
+        gate: WriteGate | None = None,
         unchanged: Callable[[str], bool] | None = None,
         last: bool = True,
     ) -> ReconcileResult:
         """Write what is due, and observe again until nothing due is left to do.
 
-        ``due``, ``disturbed`` and ``removed`` as in PlanExecutor; ``unchanged``, too, by default the interpreters' own.
-        ``allow`` returns False for an action that this pass leaves out altogether.  ``keeps`` returns True if a
-        handler's permanent stand-in that has drifted in this way may be written: the daemon keeps permanent stand-ins,
-        a single pass does not.
+        ``gate`` is asked before each write; by default it allows all but permanent stand-ins.  ``unchanged`` as in
+        PlanExecutor; by default the interpreters' own.
 
         An entry that this pass has registered may be gone again meanwhile.  Only a pass that is the ``last`` registers
         it anew; otherwise it waits for the next pass.
         Raises MountError, and WriteRefusedError where nothing can be written.
         """
+        gate = gate or WriteGate()
+        unchanged = unchanged or self.facts.interpreters.unchanged
         began = time.monotonic()
         look = self.look(instance, touched)
         result = ReconcileResult(look, began)
@@ -168,12 +165,12 @@ class Reconciler:
             actions = tuple(
                 a
                 for a in look.plan.actions
-                if a.entry not in failed and allow(a) and not (a.drift is Drift.MISSING and a.entry in undone)
+                if a.entry not in failed and gate.considers(a) and not (a.drift is Drift.MISSING and a.entry in undone)
             )
             stand_ins = tuple(
                 a
                 for a in look.plan.stand_ins
-                if keeps(owners[a.entry], a.drift) and not (a.drift is Drift.MISSING and a.entry in result.kept)
+                if gate.may_keep(owners[a.entry], a.drift) and not (a.drift is Drift.MISSING and a.entry in result.kept)
             )
             if not actions and not stand_ins:
                 break
@@ -181,16 +178,7 @@ class Reconciler:
             self.ledger.intend(look.desired.handlers)
             result.replaced |= {a.entry: look.observed.by_name[a.entry] for a in actions if a.act is Act.REPLACE}
             todo = look.plan._replace(actions=actions, stand_ins=stand_ins)
-            executor = PlanExecutor(
-                todo,
-                look.desired,
-                instance,
-                writer,
-                due=due,
-                disturbed=disturbed,
-                removed=removed,
-                unchanged=unchanged or self.facts.interpreters.unchanged,
-            )
+            executor = PlanExecutor(todo, look.desired, instance, writer, gate, unchanged)
             try:
                 outcome = executor.run()
             finally:  # what was registered before an error is ours, too
@@ -240,7 +228,7 @@ class Reconciler:
         look = self.look(instance)
         removal = removal_plan(look.desired, look.observed, look.context)
         unchanged = self.facts.interpreters.unchanged
-        outcome = PlanExecutor(removal, look.desired, instance, writer, unchanged=unchanged).run()
+        outcome = PlanExecutor(removal, look.desired, instance, writer, WriteGate(), unchanged).run()
         for action in outcome.done:
             self.ledger.records.pop(action.entry, None)
         self.ledger.save()

@@ -30,6 +30,7 @@ from binfmtd.daemon.interpreter_files import InterpreterFiles
 from binfmtd.daemon.look import ReconcileResult
 from binfmtd.daemon.mount_watcher import MountWatcher
 from binfmtd.daemon.pacing import Pacing
+from binfmtd.daemon.pass_gate import Force, nothing
 from binfmtd.daemon.pause_file import PauseFile, since_boot
 from binfmtd.daemon.poller import Poller
 from binfmtd.daemon.preload import cannot_load, preload
@@ -48,7 +49,7 @@ from binfmtd.daemon.throttle import EventThrottle
 from binfmtd.daemon.timers import Timer, Timers
 from binfmtd.daemon.trigger import Trigger
 from binfmtd.daemon.watchdog import Watchdog
-from binfmtd.daemon.worker import OPENING, Force, Worker, nothing
+from binfmtd.daemon.worker import OPENING, Worker
 from binfmtd.errors import ConfigError, MountError
 from binfmtd.host.scheduling import ordinary_time, use_real_time
 from binfmtd.kernel.mount import Mounted, Where

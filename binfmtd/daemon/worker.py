@@ -6,9 +6,8 @@ until the queue has been read after it.
 
 import errno
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from contextlib import suppress
-from functools import partial
 from typing import NamedTuple
 
 from binfmtd.daemon.events import PendingEvents
@@ -17,6 +16,7 @@ from binfmtd.daemon.inotify import InotifyWatcher
 from binfmtd.daemon.instance_watch import InstanceWatch
 from binfmtd.daemon.look import ReconcileResult
 from binfmtd.daemon.pacing import Pacing
+from binfmtd.daemon.pass_gate import Force, PassGate, nothing
 from binfmtd.daemon.reconciler import Reconciler
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.sealing import Sealing
@@ -24,23 +24,15 @@ from binfmtd.daemon.throttle import EventThrottle
 from binfmtd.daemon.trigger import Trigger
 from binfmtd.errors import BinfmtdError, MountError, WriteRefusedError
 from binfmtd.host.bounded import BoundedCalls
-from binfmtd.kernel.executor import WritePermission
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.writer import Writer, Wrote
-from binfmtd.model.drift import Act, Action
+from binfmtd.model.drift import Act
 from binfmtd.model.plan import INSTANCE
 from binfmtd.model.standin import stand_in_name
 
 OPENING_AT_START = 2.0  # seconds that the first pass waits for an interpreter's file system
 OPENING = 0.02  # seconds that a repair waits for it
 _REGISTERS_AGAIN = 0.002  # seconds from a removal by name to a registration by the same program, at most
-
-Force = Callable[[str], bool]
-
-
-def nothing(_: str) -> bool:
-    """Return False: force no name."""
-    return False
 
 
 class Answer(NamedTuple):
@@ -266,42 +258,19 @@ class Worker:
     def reconcile(self, trigger: Trigger, *, at_once: bool = False, force: Force = nothing) -> ReconcileResult | None:
         """Look at everything and do what is due; return None if that was not possible: the reason has been reported.
 
-        ``at_once``: names that had not drifted before need not be quiet, since no other program can be at work on
-        them.  ``force`` returns True for names that are written whatever other programs do.
+        ``at_once`` and ``force`` as in PassGate.
         Raises WriteRefusedError if this process may not write at all.
         """
         if self._instance_watch.mounted is None:
             return None
         touched, self.touched = self.touched, set()
-        open_before = self._pacing.drifting()
-        only_bridging = trigger is Trigger.INTERPRETER  # everything else waits until it is quiet
 
-        def due(name: str) -> WritePermission:
-            if force(name):
-                return WritePermission.NOW
-            if at_once and name not in open_before:
-                return WritePermission.IF_UNTOUCHED
-            return min(self._pacing.due(name), WritePermission.WAIT) if only_bridging else self._pacing.due(name)
-
-        def allow(action: Action) -> bool:
-            if only_bridging and action.act is not Act.REPLACE:
-                return False
-            return force(action.entry) or self._pacing.allow(action)
-
-        def disturbed(name: str) -> bool:
-            if self._throttled():
-                return True  # while no events are read, any name may be
-            read_queue()
-            return self.events.everything or name in self.events.names
-
-        def removed(name: str) -> bool:
-            read_queue()  # also while throttled: only an event distinguishes it from what went with a flush
-            return name in self.events.written
-
-        def read_queue() -> None:
+        def read_queue() -> PendingEvents:
             self._wrote += writer.take_wrote()
             self.read_events()
+            return self.events
 
+        gate = PassGate(self._pacing, trigger, read_queue, self._throttled, at_once=at_once, force=force)
         try:
             with Instance(self._instance_watch.mounted) as instance:
                 writer = Writer(instance, self.opens, self._sealing.seal)
@@ -310,11 +279,7 @@ class Worker:
                         instance,
                         writer,
                         touched,
-                        due=due,
-                        disturbed=disturbed,
-                        removed=removed,
-                        allow=allow,
-                        keeps=partial(self._pacing.may_keep, at_once=at_once),
+                        gate=gate,
                         unchanged=self._unchanged,
                         last=trigger is Trigger.STOP,
                     )

@@ -13,12 +13,12 @@ entry is removed.  A temporary stand-in is removed last.
 
 import errno
 from collections.abc import Callable, Iterable
-from enum import IntEnum, auto
 
 from binfmtd.errors import WriteRefusedError
 from binfmtd.formats.line import encode_line
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.stand_ins import StandIns
+from binfmtd.kernel.write_gate import WriteGate, WritePermission
 from binfmtd.kernel.writer import DISABLE, ENABLE, REMOVE, Writer, refusal
 from binfmtd.model.bridge import companies
 from binfmtd.model.desired import DesiredState
@@ -26,15 +26,6 @@ from binfmtd.model.drift import Act, Action, Plan, Record
 from binfmtd.model.handler import Flags, Handler
 from binfmtd.model.ownership import equal
 from binfmtd.model.standin import stand_in_name
-
-
-class WritePermission(IntEnum):
-    """The permission to write the proper entry of a name."""
-
-    BACKOFF = auto()  # we back off from the name
-    WAIT = auto()  # another program may still be changing it
-    IF_UNTOUCHED = auto()  # yes, unless another program touches the name at the last moment
-    NOW = auto()  # yes, whatever other programs do
 
 
 class Outcome:
@@ -53,9 +44,8 @@ class Outcome:
 class PlanExecutor:
     """One plan, to be executed on one opened instance.
 
-    ``unchanged`` returns True if the file at an interpreter's path is still the one that was judged.  ``due`` returns
-    the permission to write a name.  ``disturbed`` returns True if another program has just touched the name.
-    ``removed`` returns True if another program wrote to the entry's own file, so the entry did not go in a flush.
+    ``gate`` is asked before each write.  ``unchanged`` returns True if the file at an interpreter's path is still the
+    one that was judged.
     """
 
     def __init__(
@@ -64,11 +54,8 @@ class PlanExecutor:
         desired: DesiredState,
         instance: Instance,
         writer: Writer,
-        *,
+        gate: WriteGate,
         unchanged: Callable[[str], bool],
-        due: Callable[[str], WritePermission] = lambda _: WritePermission.NOW,
-        disturbed: Callable[[str], bool] = lambda _: False,
-        removed: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._plan = plan
         self._desired = desired
@@ -76,9 +63,7 @@ class PlanExecutor:
         self._instance = instance
         self._writer = writer
         self._unchanged = unchanged
-        self._due = due
-        self._disturbed = disturbed
-        self._removed = removed
+        self._gate = gate
         self.outcome = Outcome()
 
     def run(self) -> Outcome:
@@ -89,11 +74,7 @@ class PlanExecutor:
         settling = []
         waiting = []
         for group in companies(self._planned(Act.REGISTER, Act.REPLACE), self._desired):
-            # A dragged entry is written only to stay above another one, so the permission of that one decides.
-            due = {
-                action.entry: WritePermission.IF_UNTOUCHED if action.for_order_only else self._due(action.entry)
-                for action in group
-            }
+            due = {action.entry: self._permission(action) for action in group}
             forced = WritePermission.NOW in due.values()
             spared = {WritePermission.BACKOFF, WritePermission.WAIT} if forced else {WritePermission.BACKOFF}
             held = [action for action in group if due[action.entry] in spared]
@@ -108,7 +89,7 @@ class PlanExecutor:
         )
         self.outcome.left.extend(waiting)
         for action in self._planned(Act.RESTORE):
-            if self._is_due(action) and not self._removed(action.entry):
+            if self._is_due(action) and not self._gate.removed_by_name(action.entry):
                 self._restore(action)
         for group, held, forced in settling:
             self._settle(group, held, forced=forced)
@@ -132,13 +113,20 @@ class PlanExecutor:
             self.outcome.records[name] = self._record(again[name])
         self.outcome.failed.extend((a, refused[a.entry]) for a in self._plan.stand_ins if a.entry in refused)
 
+    def _permission(self, action: Action) -> WritePermission:
+        """Return the permission for one member of a group.
+
+        An entry that moves only to stay above another one is written with that one, whose permission decides.
+        """
+        return WritePermission.IF_UNTOUCHED if action.for_order_only else self._gate.permission(action.entry)
+
     def _planned(self, *acts: Act) -> list[Action]:
         return [action for action in self._plan.actions if action.act in acts]
 
     def _is_due(self, action: Action) -> bool:
-        permission = self._due(action.entry)
+        permission = self._gate.permission(action.entry)
         if permission is WritePermission.IF_UNTOUCHED:
-            permission = WritePermission.WAIT if self._disturbed(action.entry) else WritePermission.NOW
+            permission = WritePermission.WAIT if self._gate.touched_since_read(action.entry) else WritePermission.NOW
         if permission is not WritePermission.NOW:
             self.outcome.left.append(action)
         return permission is WritePermission.NOW
@@ -179,7 +167,7 @@ class PlanExecutor:
         if refused:
             self._give_up(group, refused, self.outcome.bridged[bridged_before:])
             return
-        if not forced and any(self._disturbed(action.entry) for action in group):
+        if not forced and any(self._gate.touched_since_read(action.entry) for action in group):
             self._bridge(group)
             self.outcome.left.extend(group)
             return

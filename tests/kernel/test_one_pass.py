@@ -9,9 +9,9 @@ from support.instance import Instance
 from binfmtd.cli.context import reconciler
 from binfmtd.config.load import load
 from binfmtd.files.trust import Trust
-from binfmtd.kernel.executor import WritePermission
 from binfmtd.kernel.instance import Instance as Opened
 from binfmtd.kernel.mount import Mounted
+from binfmtd.kernel.write_gate import WriteGate, WritePermission
 from binfmtd.kernel.writer import Writer
 
 CONFIG = "architectures = []\n" + "".join(
@@ -26,17 +26,19 @@ def test_what_is_undone_meanwhile(instance: Instance, tmp_path: Path, last: bool
     config = load(str(tmp_path / "binfmtd.toml"), trust=Trust.of_this_process())
     undone: list[str] = []
 
-    def disturbed(_: str) -> bool:
-        """Remove the other entry once it exists; the pass calls this right before it writes an entry."""
-        if not undone and (names := instance.names()):
-            undone.extend(names)
-            instance.remove(names[0])
-        return False
+    class Gate(WriteGate):
+        def permission(self, _: str) -> WritePermission:
+            return WritePermission.IF_UNTOUCHED
+
+        def touched_since_read(self, _: str) -> bool:
+            """Remove the other entry once it exists; the pass calls this right before it writes an entry."""
+            if not undone and (names := instance.names()):
+                undone.extend(names)
+                instance.remove(names[0])
+            return False
 
     with Opened(Mounted(str(instance.directory), os.stat(instance.directory).st_dev, read_only=False)) as opened:
-        result = reconciler(config, None).reconcile(
-            opened, Writer(opened), due=lambda _: WritePermission.IF_UNTOUCHED, disturbed=disturbed, last=last
-        )
+        result = reconciler(config, None).reconcile(opened, Writer(opened), gate=Gate(), last=last)
     assert len(undone) == 1
     assert {action.entry for action in result.look.plan.actions} == (set() if last else set(undone))
     assert ({"first", "second"} == set(instance.names())) is last

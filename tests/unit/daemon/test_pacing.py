@@ -14,7 +14,7 @@ from binfmtd.daemon.fast_repair import FastRepairResult
 from binfmtd.daemon.look import Look, ReconcileResult
 from binfmtd.daemon.pacing import Pacing
 from binfmtd.daemon.stand_in_budget import CAPACITY, REFILL
-from binfmtd.kernel.executor import WritePermission
+from binfmtd.kernel.write_gate import WritePermission
 from binfmtd.model.desired import DesiredState, FileIdentity
 from binfmtd.model.drift import Act, Action, Drift, Plan, PlanContext
 from binfmtd.model.entry import ObservedState
@@ -86,7 +86,7 @@ def test_what_a_pass_leaves_is_not_due_at_once(world: World) -> None:
     """
     world.hear("a")
     world.now += SETTLE
-    assert world.pacing.due("a") is WritePermission.IF_UNTOUCHED
+    assert world.pacing.permission("a") is WritePermission.IF_UNTOUCHED
     world.reconcile(left=(REGISTER,))
     assert world.pacing.deadline() == world.now + SETTLE
 
@@ -94,13 +94,13 @@ def test_what_a_pass_leaves_is_not_due_at_once(world: World) -> None:
 def test_due_when_quiet(world: World) -> None:
     """A drift waits for `settle`, counted from the last event."""
     world.hear("a")
-    assert world.pacing.due("a") is WritePermission.WAIT
+    assert world.pacing.permission("a") is WritePermission.WAIT
     world.now += 0.015
     world.hear("a")
     world.now += 0.015
-    assert world.pacing.due("a") is WritePermission.WAIT
+    assert world.pacing.permission("a") is WritePermission.WAIT
     world.now += 0.006
-    assert world.pacing.due("a") is WritePermission.IF_UNTOUCHED
+    assert world.pacing.permission("a") is WritePermission.IF_UNTOUCHED
     assert world.pacing.anything_due(world.now)
 
 
@@ -115,7 +115,7 @@ def test_quiet_begins_when_all_was_heard(world: World) -> None:
         world.pacing.record_fast_repair(events, reaction, world.now, world.now + 0.05)
         assert world.pacing.deadline() == world.now + 0.05 + SETTLE
     world.now += 1.0
-    assert world.pacing.due("a") is WritePermission.NOW
+    assert world.pacing.permission("a") is WritePermission.NOW
 
 
 def test_due_at_the_latest_after_a_second(world: World) -> None:
@@ -123,7 +123,7 @@ def test_due_at_the_latest_after_a_second(world: World) -> None:
     for _ in range(101):
         world.hear("a")
         world.now += 0.01
-    assert world.pacing.due("a") is WritePermission.NOW
+    assert world.pacing.permission("a") is WritePermission.NOW
 
 
 def test_nothing_open_means_no_deadline(world: World) -> None:
@@ -205,11 +205,11 @@ def test_contention(world: World) -> None:
     world.hear("a", bridged=True)
     assert world.pacing.may_add_stand_in("a"), "taken away again, too"
     world.now += SETTLE
-    assert world.pacing.due("a") is WritePermission.BACKOFF
+    assert world.pacing.permission("a") is WritePermission.BACKOFF
     assert not world.pacing.allow(ENABLE)
     world.now += 60
     assert world.pacing.allow(ENABLE)
-    assert world.pacing.due("a") is WritePermission.NOW
+    assert world.pacing.permission("a") is WritePermission.NOW
 
 
 def test_a_stand_in_that_another_daemon_registers_differently(world: World) -> None:
@@ -287,7 +287,7 @@ def test_flushes_without_end(world: World) -> None:
     world.now += SETTLE
     assert not world.pacing.may_switch("any")
     assert world.pacing.may_add_stand_in("a")
-    assert world.pacing.due("a") is WritePermission.BACKOFF
+    assert world.pacing.permission("a") is WritePermission.BACKOFF
 
 
 def test_who_flushes_is_met_in_the_midst_of_it(world: World) -> None:
@@ -316,7 +316,7 @@ def test_flushes_that_nobody_hears_of(world: World) -> None:
         world.reconcile(REGISTER, left=(REGISTER,), flushed=True)
         world.pacing.record_unseen_flush()
     assert world.told.quarrels == [INSTANCE]
-    assert world.pacing.due("a") is WritePermission.BACKOFF
+    assert world.pacing.permission("a") is WritePermission.BACKOFF
 
 
 def test_what_is_restored_counts_for_the_instance(world: World) -> None:

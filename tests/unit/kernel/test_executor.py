@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from support.simulated import SimulatedKernel, Through
 from support.worlds import World, worlds
 
-from binfmtd.kernel.executor import Outcome, PlanExecutor, WritePermission
+from binfmtd.kernel.executor import Outcome, PlanExecutor
 from binfmtd.kernel.instance import Instance
+from binfmtd.kernel.write_gate import WriteGate, WritePermission
 from binfmtd.kernel.writer import Writer
 from binfmtd.model.config import Policy, StandInPolicy
 from binfmtd.model.desired import DesiredState
@@ -29,15 +30,41 @@ def unchanged(_: str) -> bool:
     return True
 
 
+class Gate(WriteGate):
+    """Gives each name the same permission, or each its own; ``touched``: at the last moment each is touched."""
+
+    def __init__(self, due: WritePermission | dict[str, WritePermission], *, touched: bool = False) -> None:
+        self._due = due
+        self._touched = touched
+
+    def permission(self, name: str) -> WritePermission:
+        return self._due[name] if isinstance(self._due, dict) else self._due
+
+    def touched_since_read(self, _: str) -> bool:
+        return self._touched
+
+
+class RandomGate(WriteGate):
+    """Gives any permission, and touches one name in ten."""
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+
+    def permission(self, _: str) -> WritePermission:
+        return self._random.choice(list(WritePermission))
+
+    def touched_since_read(self, _: str) -> bool:
+        return self._random.random() < 0.1
+
+
 def converged(
     world: World, kernel: SimulatedKernel, due: WritePermission = WritePermission.NOW
 ) -> tuple[Through, Outcome]:
     desired = world.desired()
     through = Through(kernel)
     planned = plan(desired, kernel.observed(), world.context(kernel.observed(), world.records))
-    outcome = PlanExecutor(
-        planned, desired, cast(Instance, through), cast(Writer, through), unchanged=unchanged, due=lambda _: due
-    ).run()
+    instance, writer = cast(Instance, through), cast(Writer, through)
+    outcome = PlanExecutor(planned, desired, instance, writer, Gate(due), unchanged).run()
     return through, outcome
 
 
@@ -86,9 +113,8 @@ def test_nothing_is_registered_that_is_not_desired(world: World, random: Random)
         desired,
         cast(Instance, through),
         cast(Writer, through),
-        unchanged=lambda _: random.random() < 0.9,
-        due=lambda _: random.choice(list(WritePermission)),
-        disturbed=lambda _: random.random() < 0.1,
+        RandomGate(random),
+        lambda _: random.random() < 0.9,
     ).run()
     for entry in kernel.observed().entries:
         if entry.inode not in known and entry.name not in restored and not is_stand_in(entry.name):
@@ -129,15 +155,7 @@ def carried_out(
     through = Through(SimulatedKernel(found), refuse)
     planned = plan(desired, ObservedState(tuple(found)), PlanContext())
     instance, writer = cast(Instance, through), cast(Writer, through)
-    outcome = PlanExecutor(
-        planned,
-        desired,
-        instance,
-        writer,
-        unchanged=unchanged,
-        due=lambda name: due[name] if isinstance(due, dict) else due,
-        disturbed=lambda _: disturbed,
-    ).run()
+    outcome = PlanExecutor(planned, desired, instance, writer, Gate(due, touched=disturbed), unchanged).run()
     return [[entry.name for entry in seen.entries] for seen in through.seen[1:]], outcome
 
 

@@ -1,0 +1,75 @@
+"""The write gate of one pass of the daemon: it waits for quiet names, backs off, and reads events before each write."""
+
+from collections.abc import Callable
+
+from binfmtd.daemon.events import PendingEvents
+from binfmtd.daemon.pacing import Pacing
+from binfmtd.daemon.trigger import Trigger
+from binfmtd.kernel.write_gate import WriteGate, WritePermission
+from binfmtd.model.drift import Act, Action, Drift
+
+Force = Callable[[str], bool]
+
+
+def nothing(_: str) -> bool:
+    """Return False: force no name."""
+    return False
+
+
+class PassGate(WriteGate):
+    """What one pass may write."""
+
+    def __init__(
+        self,
+        pacing: Pacing,
+        trigger: Trigger,
+        read_events: Callable[[], PendingEvents],
+        throttled: Callable[[], bool],
+        *,
+        at_once: bool = False,
+        force: Force = nothing,
+    ) -> None:
+        """Prepare for a pass.
+
+        ``read_events`` reads the queue, and returns the events that no repair has handled; ``throttled`` returns True
+        while the loop leaves the queue unread.  ``at_once``: names that had not drifted before the pass need not be
+        quiet, since no other program can be at work on them.  ``force`` returns True for names that are written
+        whatever other programs do.
+        """
+        self._pacing = pacing
+        self._only_bridges = trigger is Trigger.INTERPRETER  # everything else waits until it is quiet
+        self._read_events = read_events
+        self._throttled = throttled
+        self._at_once = at_once
+        self._force = force
+        self._open_before = pacing.drifting()
+
+    def considers(self, action: Action) -> bool:
+        """Return False if the daemon backs off from the action's name."""
+        if self._only_bridges and action.act is not Act.REPLACE:
+            return False
+        return self._force(action.entry) or self._pacing.allow(action)
+
+    def permission(self, name: str) -> WritePermission:
+        """Return the permission by quiet and backoff."""
+        if self._force(name):
+            return WritePermission.NOW
+        if self._at_once and name not in self._open_before:
+            return WritePermission.IF_UNTOUCHED
+        permission = self._pacing.permission(name)
+        return min(permission, WritePermission.WAIT) if self._only_bridges else permission
+
+    def may_keep(self, name: str, drift: Drift) -> bool:
+        """Return True within the budget for stand-ins, and unless another daemon keeps exchanging this one."""
+        return self._pacing.may_keep(name, drift, at_once=self._at_once)
+
+    def touched_since_read(self, name: str) -> bool:
+        """Read the queue, and return True if it had an event that concerns the name."""
+        if self._throttled():
+            return True  # while no events are read, any name may be
+        events = self._read_events()
+        return events.everything or name in events.names
+
+    def removed_by_name(self, name: str) -> bool:
+        """Read the queue, also while throttled: only an event distinguishes the removal from one by a flush."""
+        return name in self._read_events().written
