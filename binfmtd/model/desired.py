@@ -17,7 +17,7 @@ from typing import NamedTuple
 from binfmtd.model.config import Config, Declaration, Policy, StandInPolicy
 from binfmtd.model.guard import NativeHeader, takes_native
 from binfmtd.model.handler import Flags, Handler, Registration
-from binfmtd.model.match import Match
+from binfmtd.model.match import Match, overlap
 from binfmtd.model.precedence import contends, overlaps
 from binfmtd.model.shared_files import SharedFiles
 from binfmtd.model.standin import stand_in_name
@@ -75,6 +75,7 @@ class Held(NamedTuple):
     """A declared handler that stays unregistered, with the reason."""
 
     name: str
+    match: Match
     standing: Standing
     reason: str
     architecture: str | None
@@ -141,6 +142,8 @@ class DesiredState(_Desired):
         A stand-in that is registered again lies above all other entries.  So two handlers that take some of the same
         files have temporary ones.  A magic and an extension may each have a permanent one, since the higher one's is
         registered again as well: but only if the higher one has one.
+
+        A handler whose interpreter is missing cannot be registered again, but its entry with F may still serve.
         """
         found: dict[str, str] = {}
         for low, others in self.higher.items():
@@ -148,6 +151,11 @@ class DesiredState(_Desired):
                 if overlaps(self.by_name[low].registration.match, high.registration.match):
                     found.setdefault(low, high.name)
                     found.setdefault(high.name, low)
+        for held in self.held:
+            if held.standing in (Standing.WAITING, Standing.LOST):
+                for handler in self.handlers:
+                    if handler.enabled and _belongs_below(handler, held):
+                        found.setdefault(handler.name, held.name)
         for low in reversed(self.higher):  # highest rank first
             for high in self.higher[low]:
                 if high.name in found:
@@ -207,6 +215,13 @@ class DesiredState(_Desired):
         return {}
 
 
+def _belongs_below(handler: Handler, held: Held) -> bool:
+    """Return True if the handler could take files of one that cannot be registered now, and perhaps ranks below it."""
+    if overlaps(handler.registration.match, held.match):
+        return True
+    return held.priority > handler.priority and overlap(handler.registration.match, held.match)
+
+
 def resolve(config: Config, facts: Facts, had: Collection[str] = ()) -> DesiredState:
     """Choose an interpreter for each declaration, apply the guards, and put the handlers in order of rank.
 
@@ -241,6 +256,7 @@ def _choose(declared: Declaration, facts: Facts, had: Collection[str]) -> Handle
     def hold(standing: Standing, reason: str, *, judged: bool = True) -> Held:
         return Held(
             declared.name,
+            declared.match,
             standing,
             reason,
             declared.architecture,

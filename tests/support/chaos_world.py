@@ -223,12 +223,16 @@ class World:
             {_name(record["line"]): record for record in self._document("foreign.json").get("entries", [])},
             {path: _fingerprint(path) for path in self.interpreters},
             self._entries(filter(is_stand_in, self._instance.all_names())),
-            tuple(self._instance.all_names()),
+            self.listed(),
         )
 
     def entries(self) -> dict[str, Entry]:
         """Return the proper entries, newest first; those that vanish meanwhile are left out."""
         return self._entries(self._instance.names())
+
+    def listed(self) -> tuple[str, ...]:
+        """Return the names of all entries and stand-ins, newest first."""
+        return tuple(self._instance.all_names())
 
     def _entries(self, names: Iterable[str]) -> dict[str, Entry]:
         found = {}

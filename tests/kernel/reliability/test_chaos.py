@@ -119,7 +119,7 @@ class Chaos(RuleBasedStateMachine):
             seen = self._all_in_order()
         statuses = self.world.execute(PROGRAMS)
         for _ in range(ROUNDS):
-            if self.world.entries() == seen.entries:
+            if self.world.listed() == seen.listed and self.world.entries() == seen.entries:
                 break
             # The daemon had not seen the last step yet, for example an interpreter that was removed and created again.
             seen = self._all_in_order()

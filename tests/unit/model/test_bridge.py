@@ -52,7 +52,7 @@ def entry(name: str, registration: Registration | None, *, enabled: bool = True)
 
 
 OUTRANK = Policy(shadowed=Shadowed.OUTRANK)
-HELD = Held("held", Standing.WAITING, "", None, ("/h",), Flags.NONE, 0)
+HELD = Held("held", Magic(b"held"), Standing.WAITING, "", None, ("/h",), Flags.NONE, 0)
 
 
 @pytest.mark.parametrize(

@@ -167,6 +167,19 @@ def test_which_stand_ins_are_temporary() -> None:
     assert resolved(low, high, jar, py).permanent.keys() == {"py"}
 
 
+def test_the_stand_in_of_one_below_a_missing_interpreter() -> None:
+    """A handler that shares files with one whose interpreter is missing has a temporary stand-in.
+
+    With F the entry of that one still serves, and a new stand-in would lie above it.
+    """
+    low, high = WASM._replace(name="low"), WASM._replace(name="high", priority=1, interpreters=("/gone",))
+    jar = WASM._replace(name="jar", match=Extension("jar"))
+    above = jar._replace(name="above", match=Extension("py"), priority=2)
+    desired = resolved(low, high, jar, above)
+    assert [held.name for held in desired.held] == ["high"]
+    assert desired.kept_temporary == {"low": "high", "jar": "high"}
+
+
 def test_the_handler_says_what_was_declared() -> None:
     """A handler has all values of its declaration."""
     (handler,) = resolved(ARM._replace(priority=7)).handlers

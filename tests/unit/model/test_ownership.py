@@ -61,7 +61,7 @@ def test_a_record_vouches_for_one_registration(record: Record | None, ours: bool
 def test_foreign_is_what_nobody_declared_and_no_record_vouches_for(standing: Standing | None, expected: bool) -> None:
     """A declared name is ours even while it waits; one that "all" would have brought is not."""
     entry = ENTRY._replace(name="b")
-    held = () if standing is None else (Held("b", standing, "", None, ("/i",), Flags.F, 0),)
+    held = () if standing is None else (Held("b", Magic(b"held"), standing, "", None, ("/i",), Flags.F, 0),)
     desired = DESIRED._replace(held=held)
     assert foreign(entry, desired, PlanContext()) is expected
     assert not foreign(entry, desired, PlanContext({"b": Record(SAYS, 7)}))

@@ -36,7 +36,7 @@ def desired(*handlers: Handler, held: Iterable[Held] = (), policy: Policy = DEFA
 
 
 def held(standing: Standing, name: str = "a") -> Held:
-    return Held(name, standing, "because", None, ("/i",), Flags.NONE, 0)
+    return Held(name, Magic(b"held"), standing, "because", None, ("/i",), Flags.NONE, 0)
 
 
 def rows(wanted: DesiredState, entries: Iterable[Entry], around: PlanContext | None = None) -> list[Row]:

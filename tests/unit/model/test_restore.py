@@ -85,7 +85,7 @@ def test_what_is_no_business_of_ours_is_forgotten() -> None:
     lost = {"W": WAS._replace(lost=True)}
     assert remembered(lost, wanted=desired(OURS, policy=Policy(restore=()))) == {}
     assert remembered(lost, wanted=desired(OURS._replace(name="W"))) == {}
-    waits = Held("W", Standing.WAITING, "", None, ("/i",), Flags.NONE, 0)
+    waits = Held("W", Magic(b"held"), Standing.WAITING, "", None, ("/i",), Flags.NONE, 0)
     assert remembered(lost, wanted=desired(held=(waits,))) == {}
 
 

@@ -89,7 +89,7 @@ def test_the_states_of_a_handler(changes: dict[str, Any], state: str, says: str)
 
 def held(standing: Standing) -> Held:
     paths = ("/usr/bin/qemu-arm", "/usr/bin/qemu-arm-static")
-    return Held("h", standing, "no executable file at /i", "arm", paths, Flags.F, 1)
+    return Held("h", Magic(b"held"), standing, "no executable file at /i", "arm", paths, Flags.F, 1)
 
 
 @pytest.mark.parametrize("standing", [Standing.WAITING, Standing.REFUSED])
