@@ -17,7 +17,7 @@ from typing import NamedTuple
 from binfmtd.model.config import Config, Declaration, Policy, StandInPolicy
 from binfmtd.model.guard import NativeHeader, takes_native
 from binfmtd.model.handler import Flags, Handler, Registration
-from binfmtd.model.match import Match, overlap
+from binfmtd.model.match import Match
 from binfmtd.model.precedence import contends, overlaps
 from binfmtd.model.shared_files import SharedFiles
 from binfmtd.model.standin import stand_in_name
@@ -143,7 +143,7 @@ class DesiredState(_Desired):
         files have temporary ones.  A magic and an extension may each have a permanent one, since the higher one's is
         registered again as well: but only if the higher one has one.
 
-        A handler whose interpreter is missing cannot be registered again, but its entry with F may still serve.
+        Nor may a new stand-in lie above the entry of a handler whose interpreter is missing: with F that still serves.
         """
         found: dict[str, str] = {}
         for low, others in self.higher.items():
@@ -154,7 +154,7 @@ class DesiredState(_Desired):
         for held in self.held:
             if held.standing in (Standing.WAITING, Standing.LOST):
                 for handler in self.handlers:
-                    if handler.enabled and _belongs_below(handler, held):
+                    if handler.enabled and overlaps(handler.registration.match, held.match):
                         found.setdefault(handler.name, held.name)
         for low in reversed(self.higher):  # highest rank first
             for high in self.higher[low]:
@@ -213,13 +213,6 @@ class DesiredState(_Desired):
     def _overlapping(self) -> dict[Match, tuple[Handler, ...]]:
         # A cache: with 10,000 foreign entries the comparisons take most of the time of a full pass.
         return {}
-
-
-def _belongs_below(handler: Handler, held: Held) -> bool:
-    """Return True if the handler could take files of one that cannot be registered now, and perhaps ranks below it."""
-    if overlaps(handler.registration.match, held.match):
-        return True
-    return held.priority > handler.priority and overlap(handler.registration.match, held.match)
 
 
 def resolve(config: Config, facts: Facts, had: Collection[str] = ()) -> DesiredState:
