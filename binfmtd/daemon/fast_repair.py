@@ -21,6 +21,7 @@ from binfmtd.errors import WriteRefusedError
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.stand_ins import StandIns
 from binfmtd.kernel.writer import DISABLE, ENABLE, Writer
+from binfmtd.model.classify import classify_drift, one_write_ends
 from binfmtd.model.desired import DesiredState
 from binfmtd.model.drift import Drift
 from binfmtd.model.entry import Entry
@@ -335,32 +336,22 @@ class FastRepair:
         if inode is not None and inode == self._inodes.get(name) and name not in events.names:
             return False
         entry = None if inode is None else instance.entry(name)
-        drift = self._drift(handler, entry)
-        if drift is not None:
-            reaction.found[name] = drift
-            if entry is not None:
-                reaction.instead[name] = entry
-                reaction.wanted[name] = handler.registration
-            return True
-        if entry is not None and entry.enabled != handler.enabled:
-            drift = Drift.DISABLED if handler.enabled else Drift.CHANGED
+        # Another program has registered a new entry: it is not known which file F has opened.
+        drift = classify_drift(handler, entry, stale=entry is not None and entry.inode != self._inodes.get(name))
+        if drift is None:
+            return False
+        if one_write_ends(drift, handler):
             if self._may_switch(name):
                 writer.control(name, ENABLE if handler.enabled else DISABLE)
                 reaction.ended[name] = drift
             else:
                 reaction.found[name] = drift
-        return False
-
-    def _drift(self, handler: Handler, entry: Entry | None) -> Drift | None:
-        if not handler.enabled:
-            return None
-        if entry is None:
-            return Drift.MISSING
-        if not equal(entry.registration, handler.registration):
-            return Drift.CHANGED
-        if Flags.F in handler.registration.flags and entry.inode != self._inodes.get(handler.name):
-            return Drift.STALE_INTERPRETER  # registered by another process: it is not known which file F opened
-        return None
+            return False
+        reaction.found[name] = drift
+        if entry is not None:
+            reaction.instead[name] = entry
+            reaction.wanted[name] = handler.registration
+        return True
 
     def _enabled_again(self, handler: Handler, events: PendingEvents, instance: Instance, writer: Writer) -> bool:
         """Enable the handler's stand-in if another program has disabled it; return True if so.

@@ -18,6 +18,7 @@ plan is: enable ``qemu-s390x``, register ``qemu-arm``, remove ``qemu-sparc``.
 from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 
+from binfmtd.model.classify import classify_drift, one_write_ends
 from binfmtd.model.config import Shadowed
 from binfmtd.model.desired import DesiredState, Held, Standing
 from binfmtd.model.difference import difference
@@ -122,23 +123,20 @@ def _above(foreign_rivals: Mapping[str, list[Entry]], observed: ObservedState) -
 
 def _present(handler: Handler, entry: Entry, desired: DesiredState, context: PlanContext) -> Action | None:
     """Return the action that ends the drift of a handler's existing entry, or None if it has not drifted."""
-    if not handler.enabled:
-        reason = "it is enabled, but the config has enabled = false"
-        return Action(Act.DISABLE, handler.name, Drift.CHANGED, reason) if entry.enabled else None
-    if not equal(entry.registration, handler.registration):
-        reason = difference(entry.registration, handler.registration)
-        return Action(Act.REPLACE, handler.name, Drift.CHANGED, reason, handler)
-    if stale := _stale(handler, entry, desired, context):
-        return Action(Act.REPLACE, handler.name, Drift.STALE_INTERPRETER, stale, handler)
-    if not entry.enabled:
-        return Action(Act.ENABLE, handler.name, Drift.DISABLED, "it is disabled")
-    return None
+    stale = _stale(handler, entry, desired, context)
+    drift = classify_drift(handler, entry, stale=stale is not None)
+    if drift is None:
+        return None
+    if drift is Drift.DISABLED:
+        return Action(Act.ENABLE, handler.name, drift, "it is disabled")
+    if one_write_ends(drift, handler):
+        return Action(Act.DISABLE, handler.name, drift, "it is enabled, but the config has enabled = false")
+    reason = difference(entry.registration, handler.registration) if drift is Drift.CHANGED else stale or ""
+    return Action(Act.REPLACE, handler.name, drift, reason, handler)
 
 
 def _stale(handler: Handler, entry: Entry, desired: DesiredState, context: PlanContext) -> str | None:
-    """Return the reason why an entry with F may run another file than the one at the interpreter's path, or None."""
-    if Flags.F not in handler.registration.flags:
-        return None
+    """Return the reason why an entry, if it has F, may run another file than the one at the interpreter's path."""
     record = context.records.get(handler.name)
     path = handler.registration.interpreter
     if record is None or record.inode != entry.inode or record.opened_file is None:

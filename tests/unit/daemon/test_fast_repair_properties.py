@@ -12,7 +12,9 @@ from binfmtd.daemon.fast_repair import FastRepair
 from binfmtd.daemon.look import Look
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.writer import Writer
-from binfmtd.model.handler import Handler
+from binfmtd.model.drift import Drift
+from binfmtd.model.handler import Flags, Handler, Registration
+from binfmtd.model.match import Magic
 from binfmtd.model.ownership import equal
 from binfmtd.model.plan import plan
 from binfmtd.model.precedence import overlaps
@@ -82,3 +84,39 @@ def test_no_fast_repair_puts_a_stand_in_above_a_higher_handler(
             entries = [after.by_name.get(name) for name in (high.name, stand_in_name(high.name))]
             places = [after.position[entry.name] for entry in entries if entry is not None and entry.enabled]
             assert min(places) < after.position[stand_in.name], f"{low} above {high.name}"
+
+
+CHANGES = ("remove", "disable", "enable", "replace", "register again")
+
+
+@settings(max_examples=300)
+@given(world=worlds(), which=st.integers(0, 11), how=st.sampled_from(CHANGES))
+def test_plan_and_fast_repair_agree(world: World, which: int, how: str) -> None:
+    """The fast repair finds the same kind of drift as the plan of the next pass."""
+    desired, kernel = world.desired(), world.kernel()
+    look = converged(world, kernel)
+    names = [h.name for h in desired.handlers if kernel.entry(h.name) and h.name not in look.plan.blocked]
+    assume(names)
+    handler = desired.by_name[names[which % len(names)]]
+    entry = kernel.entry(handler.name)
+    assert entry is not None
+    if how in ("disable", "enable"):
+        kernel.switch(handler.name, enabled=how == "enable")
+    else:
+        kernel.remove(handler.name)
+    if how == "replace":
+        kernel.register(handler.name, Registration(Magic(b"other"), "/other", Flags.F))
+    elif how == "register again":
+        kernel.register(handler.name, handler.registration)
+    observed = kernel.observed()
+    context = world.context(observed, dict(look.context.records))
+    after = plan(desired, observed, context)
+    assume(handler.name not in after.served_elsewhere)  # once it is missing, a foreign entry may serve instead
+    planned = {action.entry: action.drift for action in after.actions}
+    repair = FastRepair(look, (), lambda _: True, lambda _: True, lambda _: True)
+    events = PendingEvents([handler.name])
+    events.written |= events.names
+    through = Through(kernel)
+    found = repair.react(events, PendingEvents, cast(Instance, through), cast(Writer, through))
+    order_only = planned.get(handler.name) is Drift.OUT_OF_ORDER
+    assert (found.found | found.ended).get(handler.name) is (None if order_only else planned.get(handler.name))
