@@ -45,6 +45,7 @@ from binfmtd.errors import WriteRefusedError
 from binfmtd.model.drift import DriftFacts
 from binfmtd.model.plan import INSTANCE
 
+NOT_READ = 0  # EntryState.inode of an entry that exists, but whose inode number was not read
 _NEVER = float("-inf")
 _INFINITY = float("inf")
 
@@ -114,6 +115,7 @@ class EntryState:
         "error",
         "exempt",
         "facts",
+        "inode",
         "late",
         "ours",
         "phase",
@@ -133,6 +135,7 @@ class EntryState:
         self.facts: DriftFacts | None = None  # about its cause, for the log
         self.served_after: float | None = None  # seconds from the drift until a stand-in served, for the log
         # At any time:
+        self.inode: int | None = None  # at the last look, or as noticed since then; None: the entry does not exist
         self.backoff: Backoff | None = None  # None: no repair was counted within the last minute
         self.refusal_logged: str | None = None  # the last refusal in the log, until a write succeeds
         self.replaced_at: float | None = None  # when we replaced an F entry whose opened file was not known
@@ -142,9 +145,8 @@ class EntryState:
     @property
     def is_blank(self) -> bool:
         """True if nothing is known of the name that a new state would lack."""
-        return self.phase is Phase.UNKNOWN and not (
-            self.backoff or self.refusal_logged or self.replaced_at is not None or self.late or self.ours
-        )
+        known = (self.backoff, self.refusal_logged, self.replaced_at, self.inode)
+        return self.phase is Phase.UNKNOWN and not (self.late or self.ours) and all(each is None for each in known)
 
 
 class StateTable:

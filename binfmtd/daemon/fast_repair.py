@@ -14,7 +14,9 @@ and programs run again.  Proper entries and the other stand-ins follow.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Protocol
 
+from binfmtd.daemon.entry_state import NOT_READ, StateTable
 from binfmtd.daemon.events import PendingEvents
 from binfmtd.daemon.look import Look
 from binfmtd.errors import WriteRefusedError
@@ -29,6 +31,16 @@ from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.ownership import equal
 from binfmtd.model.plan import INSTANCE
 from binfmtd.model.standin import is_stand_in, stand_in_name
+
+
+class Gate(Protocol):
+    """The permissions that a fast repair needs."""
+
+    def may_add_stand_in(self, name: str) -> bool:
+        """Return True if a stand-in may be registered now."""
+
+    def may_switch(self, name: str) -> bool:
+        """Return True if an entry may be enabled or disabled: not while the daemon backs off from it."""
 
 
 class FastRepairResult:
@@ -52,17 +64,16 @@ class FastRepair:
     def __init__(
         self,
         look: Look,
-        failed: Collection[str],
-        may_add_stand_in: Callable[[str], bool],
-        may_switch: Callable[[str], bool],
+        states: StateTable,
+        gate: Gate,
         unchanged: Callable[[str], bool],
     ) -> None:
-        """Prepare for the events that follow this look; ``failed`` names are left alone.
+        """Prepare for the events that follow this look; names that were refused, or are blocked, are left alone.
 
-        ``may_add_stand_in`` returns True if a stand-in may be registered now.  ``may_switch`` returns True if an entry
-        may be enabled or disabled: not while the daemon backs off from it.  ``unchanged`` returns True if the file at
-        an interpreter's path is still the one that was judged.
+        Records in the state table which entries the look has found.  ``unchanged`` returns True if the file at an
+        interpreter's path is still the one that was judged.
         """
+        failed = states.failed().keys() | look.plan.blocked.keys()
         served = look.plan.served_elsewhere
         pauses = look.context.pauses
         skipped = {*served, *failed, *(handler.name for handler in look.desired.handlers if pauses.hold(handler.name))}
@@ -78,16 +89,18 @@ class FastRepair:
         self._yielding = look.plan.yielding_to
         self._higher = {low: above for low, above in higher.items() if above and low in self._handlers}
         self._served = [(look.desired.by_name[name], by) for name, by in served.items() if not pauses.hold(name)]
-        self._inodes = {entry.name: entry.inode for entry in look.observed.relevant}
-        self._there = self._by_file.keys() & self._inodes.keys()  # that exist, as far as was noticed
-        self._newest_first = [name for name in self._inodes if name in self._there]
+        inodes = {entry.name: entry.inode for entry in look.observed.relevant}
+        self._states = {name: states[name] for name in self._by_file}
+        for name, state in states.items():
+            state.inode = inodes.get(name) if name in self._states else None
+        self._newest_first = [name for name in inodes if name in self._states]
         self._switch_paused = pauses.hold(INSTANCE)
         self._permanent = look.desired.permanent
         self._failed = frozenset(failed)
-        self._may_add_stand_in = may_add_stand_in
-        self._may_switch = may_switch
+        self._may_add_stand_in = gate.may_add_stand_in
+        self._may_switch = gate.may_switch
         self._unchanged = unchanged
-        self._stand_ins = StandIns(look.desired, self._yielding, self._inodes)
+        self._stand_ins = StandIns(look.desired, self._yielding, inodes)
         for handler in look.desired.handlers:
             self._stand_ins.line(handler)  # encoded now, not within a repair
         kept = [handler for name, handler in self._handlers.items() if name in self._permanent]
@@ -97,7 +110,7 @@ class FastRepair:
         self._overlaid_by: dict[str, int] = {}  # handler -> inode of the other entry above which its stand-in was put
         self._helped: set[str] = set()  # handlers whose helper serves until their proper entry has been read
         self._rushed: list[str] = []  # handlers whose stand-in was registered before any entry was read
-        self._gone = {name for name in self._prepared if name not in self._inodes}  # proper entries that are missing
+        self._gone = {name for name in self._prepared if name not in inodes}  # proper entries that are missing
 
     def react(
         self, events: PendingEvents, read_more: Callable[[], PendingEvents], instance: Instance, writer: Writer
@@ -123,10 +136,12 @@ class FastRepair:
             self._stand_ins.end_help(writer)
             reaction.helped, self._helped = bool(self._helped), set()
         self._gone.update(name for name, d in reaction.found.items() if d is Drift.MISSING and name in self._prepared)
-        self._there.difference_update(name for name, drift in reaction.found.items() if drift is Drift.MISSING)
-        if not events.flushed:  # a stand-in may be missing because `may_bridge` has withheld it
-            self._there -= {name for name in self._there & events.names if instance.inode(name) is None}
-        self._there.update(map(stand_in_name, (*reaction.bridged, *reaction.kept)))
+        self._mark_missing(name for name, drift in reaction.found.items() if drift is Drift.MISSING)
+        if not events.flushed:  # a stand-in may be missing because it was withheld
+            touched = events.names & self._states.keys()
+            self._mark_missing(name for name in touched if self._exists(name) and instance.inode(name) is None)
+        for name in (*reaction.bridged, *reaction.kept):
+            self._states[stand_in_name(name)].inode = NOT_READ
         return reaction
 
     def _answer(
@@ -175,7 +190,7 @@ class FastRepair:
         name, entry = handler.name, reaction.instead.get(handler.name)
         if entry is None or entry.registration is None or entry.registration.match != handler.registration.match:
             return False
-        new = entry.inode not in (self._inodes.get(name), self._overlaid_by.get(name))
+        new = entry.inode not in (self._states[name].inode, self._overlaid_by.get(name))
         self._overlaid_by[name] = entry.inode
         return new
 
@@ -191,7 +206,7 @@ class FastRepair:
         Raises WriteRefusedError.
         """
         missing = self._gone | (events.written & self._prepared.keys())
-        back = {name for name in missing if instance.inode(name) not in (None, self._inodes.get(name))}
+        back = {name for name in missing if instance.inode(name) not in (None, self._states[name].inode)}
         helped = [self._handlers[name] for name in back.difference(self._rushed) if self._may_open_of(name)]
         if helped and self._may_add_stand_in(helped[0].name):
             self._stand_ins.help(helped, writer)
@@ -207,7 +222,7 @@ class FastRepair:
         """
         if events.flushed or events.written or events.everything or not events.names:
             return False
-        other = next((name for name in self._newest_first if name in self._there and name not in events.names), None)
+        other = next((name for name in self._newest_first if self._exists(name) and name not in events.names), None)
         return other is not None and instance.inode(other) is None
 
     def rush(self, writer: Writer) -> None:
@@ -306,12 +321,22 @@ class FastRepair:
         """Return True if a flush has just removed our last entry: not even a stand-in is left."""
         if not self._all_missing(found):
             return False
-        before, self._there = self._there, {n for n in self._there - found.keys() if instance.inode(n) is not None}
-        return bool(before) and not self._there
+        before = [name for name in self._states if self._exists(name)]
+        self._mark_missing(name for name in before if name in found or instance.inode(name) is None)
+        return bool(before) and not any(map(self._exists, before))
 
     def nothing_left(self, found: Mapping[str, Drift]) -> bool:
         """Return True if the last look met no entry of ours; ``found`` are the drifts that it found."""
-        return self._all_missing(found) and not self._there
+        return self._all_missing(found) and not any(map(self._exists, self._states))
+
+    def _exists(self, name: str) -> bool:
+        """Return True if the entry exists, as far as was noticed."""
+        return self._states[name].inode is not None
+
+    def _mark_missing(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name in self._states:
+                self._states[name].inode = None
 
     def _all_missing(self, found: Mapping[str, Drift]) -> bool:
         """Return True if there are several handlers, and all that are enabled were found to have no entry."""
@@ -333,11 +358,11 @@ class FastRepair:
         """Return True if the handler needs a stand-in; record its drift, and end it if one write does."""
         name = handler.name
         inode = instance.inode(name)
-        if inode is not None and inode == self._inodes.get(name) and name not in events.names:
+        if inode is not None and inode == self._states[name].inode and name not in events.names:
             return False
         entry = None if inode is None else instance.entry(name)
         # Another program has registered a new entry: it is not known which file F has opened.
-        drift = classify_drift(handler, entry, stale=entry is not None and entry.inode != self._inodes.get(name))
+        drift = classify_drift(handler, entry, stale=entry is not None and entry.inode != self._states[name].inode)
         if drift is None:
             return False
         if one_write_ends(drift, handler):
@@ -372,7 +397,7 @@ class FastRepair:
             return []  # the event of a registration names no entry
         for low, higher in self._higher.items():
             inode = instance.inode(low)
-            if inode is not None and inode != self._inodes.get(low):
+            if inode is not None and inode != self._states[low].inode:
                 found |= {high.name: high for high in higher if high.name not in reaction.found}
         reaction.found |= dict.fromkeys(found, Drift.OUT_OF_ORDER)
         return list(found.values())

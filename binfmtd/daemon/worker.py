@@ -317,13 +317,7 @@ class Worker:
         failed, pacing = self._reconciler.failed, self._pacing
         for error in failed.values():
             self._instance_watch.failed(error)
-        self._fast_repair = FastRepair(
-            result.look,
-            {*failed, *result.look.plan.blocked},
-            pacing.may_add_stand_in,
-            pacing.may_switch,
-            self._unchanged,
-        )
+        self._fast_repair = FastRepair(result.look, self._reconciler.states, pacing, self._unchanged)
         still_open = {action.entry: action.drift for action in result.look.plan.actions}
         registered = any(action.act in (Act.REGISTER, Act.REPLACE) for action in result.done)
         # A flush while events were not read: what this pass has registered is gone again, as is all else.

@@ -6,9 +6,11 @@ from typing import cast
 import pytest
 from support.simulated import SimulatedKernel, Through
 
+from binfmtd.daemon.entry_state import Event, StateTable
 from binfmtd.daemon.events import PendingEvents
 from binfmtd.daemon.fast_repair import FastRepair, FastRepairResult
 from binfmtd.daemon.look import Look
+from binfmtd.errors import Again, WriteRefusedError
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.writer import Writer
 from binfmtd.model.config import Policy, Shadowed, StandInPolicy
@@ -29,6 +31,19 @@ HANDLERS = (A, B, C)
 TEMPORARY = Policy(stand_ins=StandInPolicy.TEMPORARY)
 
 
+class Gate:
+    """Asks one function for everything."""
+
+    def __init__(self, may: Callable[[str], bool]) -> None:
+        self._may = may
+
+    def may_add_stand_in(self, name: str) -> bool:
+        return self._may(name)
+
+    def may_switch(self, name: str) -> bool:
+        return self._may(name)
+
+
 class World:
     """Three handlers in order on a simulated kernel, and a FastRepair made after a look at them."""
 
@@ -46,7 +61,10 @@ class World:
         """Look at everything, as a pass does; ``may`` returns False for names that are backed off from."""
         observed = self.kernel.observed()
         look = Look(observed, self.desired, PlanContext(), plan(self.desired, observed, PlanContext()))
-        self.hot = FastRepair(look, failed, may, may, lambda _: True)
+        states = StateTable()
+        for name in failed:
+            states.apply(name, Event.REFUSED, error=WriteRefusedError("refused", 8, Again.RELOAD))
+        self.hot = FastRepair(look, states, Gate(may), lambda _: True)
 
     def react(self, events: PendingEvents, meanwhile: Callable[[], PendingEvents] = PendingEvents) -> FastRepairResult:
         """Have FastRepair handle events; ``meanwhile`` is called after its first look."""

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from support.simulated import SimulatedKernel, Through, carry_out
 from support.worlds import World, worlds
 
+from binfmtd.daemon.entry_state import StateTable
 from binfmtd.daemon.events import PendingEvents
 from binfmtd.daemon.fast_repair import FastRepair
 from binfmtd.daemon.look import Look
@@ -27,6 +28,16 @@ def serves(kernel: SimulatedKernel, handler: Handler) -> bool:
     return any(
         entry is not None and entry.enabled and equal(entry.registration, handler.registration) for entry in entries
     )
+
+
+class Open:
+    """A gate that allows everything."""
+
+    def may_add_stand_in(self, _: str) -> bool:
+        return True
+
+    def may_switch(self, _: str) -> bool:
+        return True
 
 
 def converged(world: World, kernel: SimulatedKernel) -> Look:
@@ -59,7 +70,7 @@ def test_no_fast_repair_puts_a_stand_in_above_a_higher_handler(
     desired, kernel = world.desired(), world.kernel()
     look = converged(world, kernel)
     observed = look.observed
-    repair = FastRepair(look, (), lambda _: True, lambda _: True, lambda _: True)
+    repair = FastRepair(look, StateTable(), Open(), lambda _: True)
     ours = [name for h in desired.handlers for name in (h.name, stand_in_name(h.name)) if name in observed.by_name]
     assume(ours)
     removed = {ours[place % len(ours)] for place in which}
@@ -113,7 +124,7 @@ def test_plan_and_fast_repair_agree(world: World, which: int, how: str) -> None:
     after = plan(desired, observed, context)
     assume(handler.name not in after.served_elsewhere)  # once it is missing, a foreign entry may serve instead
     planned = {action.entry: action.drift for action in after.actions}
-    repair = FastRepair(look, (), lambda _: True, lambda _: True, lambda _: True)
+    repair = FastRepair(look, StateTable(), Open(), lambda _: True)
     events = PendingEvents([handler.name])
     events.written |= events.names
     through = Through(kernel)
