@@ -140,8 +140,9 @@ class FastRepair:
         if not events.flushed:  # a stand-in may be missing because it was withheld
             touched = events.names & self._states.keys()
             self._mark_missing(name for name in touched if self._exists(name) and instance.inode(name) is None)
-        for name in (*reaction.bridged, *reaction.kept):
-            self._states[stand_in_name(name)].inode = NOT_READ
+        for name in map(stand_in_name, (*reaction.bridged, *reaction.kept)):
+            if name in self._states:  # else a foreign entry has served instead of the handler until now
+                self._states[name].inode = NOT_READ
         return reaction
 
     def _answer(
