@@ -228,8 +228,9 @@ class Reporter:
         """Log the incidents that are over by ``now`` (infinity: all); return True if that changes the status."""
         return self._event_log.tell_due(now, self._states.contended())
 
+    @property
     def due_at(self) -> float:
-        """Return when the next incident is to be logged (monotonic, in seconds); infinity if none is."""
+        """The time when the next incident is to be logged (monotonic, in seconds); infinity if none is."""
         return self._event_log.due_at()
 
     def _backs_off(self, names: Collection[str]) -> bool:

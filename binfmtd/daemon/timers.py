@@ -5,13 +5,21 @@ has moved.  There are about a dozen: to read them all takes a few microseconds, 
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+
+
+class HasDeadline(Protocol):
+    """A component that has to be called at some time."""
+
+    @property
+    def due_at(self) -> float:
+        """The time (monotonic, in seconds); infinity: never."""
 
 
 class Timer(NamedTuple):
-    """A deadline (monotonic, in seconds; infinity: none) and what to call when it has come, with the time."""
+    """The owner of a deadline, and what to call when it has come, with the time."""
 
-    due_at: Callable[[], float]
+    owner: HasDeadline
     call: Callable[[float], object]
 
 
@@ -23,10 +31,10 @@ class Timers:
 
     def next(self) -> float:
         """Return the earliest deadline; infinity if there is none."""
-        return min(timer.due_at() for timer in self._timers)
+        return min(timer.owner.due_at for timer in self._timers)
 
     def run(self, now: float) -> None:
         """Call what is due.  Each deadline is read just before, since an earlier callback may have moved it."""
         for timer in self._timers:
-            if now >= timer.due_at():
+            if now >= timer.owner.due_at:
                 timer.call(now)

@@ -349,6 +349,6 @@ def test_nothing_more_where_nobody_asks(start_daemon: StartDaemon) -> None:
     daemon.wait_for_log("modules_loaded")
     wait_until(lambda: len(os.listdir(f"/proc/{daemon.pid}/task")) <= 2, what="the end of the other threads")
     loaded = "[name for name in ('http.server', 'prometheus_client') if name in sys.modules]"
-    check = f"import sys, binfmtd.daemon.service; print({loaded})"
+    check = f"import sys, binfmtd.daemon.loop; print({loaded})"
     ran = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert ran.stdout == "[]\n"

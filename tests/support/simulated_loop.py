@@ -18,13 +18,15 @@ from types import TracebackType
 from typing import Any, Self, cast
 from unittest import mock
 
-from binfmtd.daemon import causes, event_log, instance_watch, interpreter_files, probe_report, service, status_file
+from binfmtd.daemon import causes, event_log, instance_watch, interpreter_files, probe_report, readiness, status_file
+from binfmtd.daemon import parts as all_parts
 from binfmtd.daemon import worker as workers
 from binfmtd.daemon.boot_persistence import BootPersistence
 from binfmtd.daemon.config_source import ConfigSource
 from binfmtd.daemon.foreign_entries import ForeignEntryStore
 from binfmtd.daemon.host_facts import HostFacts, Interpreters, paths_of
 from binfmtd.daemon.ledger import Ledger
+from binfmtd.daemon.loop import Loop
 from binfmtd.daemon.pause_file import PauseFile
 from binfmtd.daemon.probe_runner import ProbeRunner
 from binfmtd.daemon.probed_file import ProbedFile
@@ -234,13 +236,13 @@ class SimulatedLoop(SimulatedWorld):
             return False
         return not any(overlaps(one.match, other.match) for one, other in combinations(batch.values(), 2))
 
-    def _make(self, config: Config) -> service.Service:
+    def _make(self, config: Config) -> Loop:
         facts = cast(HostFacts, _Facts())
         reconciler = Reconciler(config, facts, Ledger(None, "boot"), ForeignEntryStore(None, "boot"))
         reporter = Reporter(reconciler.states, "/state", "/config")
         lock = mock.create_autospec(Lock, instance=True)
         lock.keep.return_value = False
-        return service.Service(
+        parts = all_parts.Parts(
             ConfigSource(self._load, lambda: 1.0, lambda: {"/etc": {"binfmtd.toml"}}),
             Where(),
             reconciler,
@@ -252,6 +254,7 @@ class SimulatedLoop(SimulatedWorld):
             ProbeRunner(ProbedFile(None, "boot"), "/state", None, Probe.OFF, reporter.probe, self._background),
             self._background,
         )
+        return Loop(parts)
 
     def _end(self) -> None:
         """Send SIGTERM; add the status and the entries of this moment to the trace."""
@@ -311,10 +314,10 @@ class SimulatedLoop(SimulatedWorld):
         replaced: list[tuple[Any, Mapping[str, object]]] = [
             (workers, {"Instance": self._open, "Writer": self._writer}),
             (
-                service,
+                all_parts,
                 {"InotifyWatcher": lambda: self.watch, "MountWatcher": lambda: self.mounts, "Poller": self._poll},
             ),
-            (service, {"preload": lambda _: True}),
+            (readiness, {"preload": lambda _: True}),
             (instance_watch, {"find_or_mount": self._find}),
             (interpreter_files, {"BoundedCalls": _AtOnce, "file_identity": self.identity, "head": lambda _: b""}),
             (interpreter_files, {"look_at": self._look_at, "watched": lambda paths: {path: {path} for path in paths}}),

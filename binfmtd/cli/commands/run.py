@@ -144,11 +144,12 @@ def main(arguments: Sequence[str]) -> int:
     from binfmtd.daemon.background import Background
     from binfmtd.daemon.config_source import ConfigSource
     from binfmtd.daemon.host_facts import needs_native
+    from binfmtd.daemon.loop import Loop
+    from binfmtd.daemon.parts import Parts
     from binfmtd.daemon.probe_runner import ProbeRunner
     from binfmtd.daemon.probed_file import ProbedFile
     from binfmtd.daemon.recent_events import RecentEvents
     from binfmtd.daemon.reporter import Reporter
-    from binfmtd.daemon.service import Service
     from binfmtd.files.distribution import emulators_remedy
     from binfmtd.report import log
 
@@ -158,8 +159,9 @@ def main(arguments: Sequence[str]) -> int:
         kept.facts.native(observe(given.mount))  # found by child processes, so before the first thread starts
     emulators_remedy()  # what it reads of this system is cached, so that the loop reads no file for it
     lines = log.set_up_queue(given.log_level, given.log_format)
-    path = os.path.abspath(given.config or DEFAULT_PATH)
-    reporter = Reporter(kept.states, directory, path, lines, RecentEvents(history))
+    reporter = Reporter(
+        kept.states, directory, os.path.abspath(given.config or DEFAULT_PATH), lines, RecentEvents(history)
+    )
     reporter.config_loaded(files.kept(config) if rejected is None else config)
     if rejected is not None:
         reporter.last_valid_in_force(rejected)
@@ -177,7 +179,7 @@ def main(arguments: Sequence[str]) -> int:
         ProbedFile(directory, boot), directory, given.mount, config.policy.probe, reporter.probe, background
     )
     try:
-        service = Service(
+        parts = Parts(
             source,
             options.where(given),
             kept,
@@ -189,7 +191,7 @@ def main(arguments: Sequence[str]) -> int:
             probe_runner,
             background,
         )
-        service.run(real_time=given.real_time)
+        Loop(parts).run(real_time=given.real_time)
     finally:
         signals.ignore()
         lines.flush(_LAST_LINES)

@@ -1,0 +1,122 @@
+"""Inotify events: the urgent repair first, then everything else that they call for.
+
+``repair`` reads the events, and makes the urgent repair.  ``handle`` has one method for each kind of event, and charges
+the throttle for events that called for nothing.
+"""
+
+import time
+from typing import NamedTuple
+
+from binfmtd.daemon.events import PendingEvents
+from binfmtd.daemon.fast_repair import FastRepairResult
+from binfmtd.daemon.inotify import InotifyWatcher
+from binfmtd.daemon.interpreter_looks import InterpreterLooks
+from binfmtd.daemon.mount_search import MountSearch
+from binfmtd.daemon.passes import Passes
+from binfmtd.daemon.pause_control import PauseControl
+from binfmtd.daemon.probe_runner import ProbeRunner
+from binfmtd.daemon.readiness import Readiness
+from binfmtd.daemon.reload import Reload
+from binfmtd.daemon.reporter import Reporter
+from binfmtd.daemon.seal_keeper import SealKeeper
+from binfmtd.daemon.throttle import EventThrottle
+from binfmtd.daemon.trigger import Trigger
+from binfmtd.daemon.worker import Worker
+
+
+class Repaired(NamedTuple):
+    """The events of one turn of the loop, and the urgent repair."""
+
+    at: float  # monotonic, in seconds: when they had been read
+    events: PendingEvents | None = None  # None: there were none, or they are not to be handled yet
+    result: FastRepairResult | None = None
+    unrelated: bool = False  # there were only events of files that no part of the daemon watches
+
+
+class EventHandler:
+    """The reader of events, and what follows each kind of them."""
+
+    def __init__(
+        self,
+        watch: InotifyWatcher,
+        worker: Worker,
+        throttle: EventThrottle,
+        pauses: PauseControl,
+        reload: Reload,
+        looks: InterpreterLooks,
+        passes: Passes,
+        mount_search: MountSearch,
+        seal: SealKeeper,
+        probe_runner: ProbeRunner,
+        report: Reporter,
+        readiness: Readiness,
+    ) -> None:
+        self._watch = watch
+        self._worker = worker
+        self._throttle = throttle
+        self._pauses = pauses
+        self._reload = reload
+        self._looks = looks
+        self._passes = passes
+        self._mount_search = mount_search
+        self._seal = seal
+        self._probe_runner = probe_runner
+        self._report = report
+        self._readiness = readiness
+
+    def deadline(self, deadline: float) -> float:
+        """Return ``deadline``, or earlier when events that were put off are to be handled."""
+        return min(deadline, self._throttle.read_at) if self._worker.events else deadline
+
+    def repair(self, read_at: float, *, readable: bool) -> Repaired:
+        """Read the events if there are any, and repair what is urgent; before ``read_at`` put events off."""
+        if readable:
+            self._worker.read_events()
+        now = time.monotonic()
+        if not self._worker.events:
+            return Repaired(now, unrelated=readable and self._watch.saw_unrelated)
+        if now < read_at:
+            return Repaired(now)
+        return Repaired(now, *self._worker.repair())
+
+    def handle(self, repaired: Repaired, cpu: float) -> None:
+        """Do what else the events call for; ``cpu``: this thread's CPU time before they were read, in seconds."""
+        wasted = repaired.unrelated
+        if repaired.events is not None and repaired.result is not None:
+            wasted = not self._handle(repaired.events, repaired.result)
+        if wasted:
+            self._throttle.charge_look(time.thread_time() - cpu, repaired.at)
+
+    def _handle(self, events: PendingEvents, result: FastRepairResult) -> bool:
+        """Return False if the events called for no write to the instance."""
+        if result.found:
+            self._drift_found()
+        self._files_changed(events)
+        if events.overflow:
+            self._events_lost()
+        if events.lost:
+            self._watch_lost()
+        self._seal.check()  # another process could write only while it was open
+        return bool(result.bridged or result.kept or result.ended)
+
+    def _drift_found(self) -> None:
+        self._probe_runner.want()
+        self._readiness.publish()
+
+    def _files_changed(self, events: PendingEvents) -> None:
+        if "pauses" in events.files:
+            self._pauses.read()
+        if "probed" in events.files:
+            self._probe_runner.take_in()
+        if "config" in events.files:
+            self._reload.begin()
+        if events.interpreters:
+            self._looks.read(events)
+
+    def _events_lost(self) -> None:
+        self._worker.read_all_next()
+        self._passes.request(Trigger.OVERFLOW)
+
+    def _watch_lost(self) -> None:
+        self._report.watch_lost()
+        self._mount_search.begin(Trigger.WATCH_LOST)

@@ -1,0 +1,56 @@
+"""Comparisons of inode numbers that no event calls for: each registration gives an entry a new number.
+
+* While the throttle keeps events unread, the numbers of all declared names are compared every 0.1 s.
+* A stand-in that was withheld, since the budget of CPU time was spent, is looked up when it may be registered.
+"""
+
+import time
+
+from binfmtd.daemon.interpreter_looks import InterpreterLooks
+from binfmtd.daemon.pacing import Pacing
+from binfmtd.daemon.readiness import Readiness
+from binfmtd.daemon.throttle import EventThrottle
+from binfmtd.daemon.worker import Worker
+
+
+class IdentityChecks:
+    """The comparisons while no events are read."""
+
+    def __init__(self, worker: Worker, throttle: EventThrottle, looks: InterpreterLooks, readiness: Readiness) -> None:
+        self._worker = worker
+        self._throttle = throttle
+        self._looks = looks
+        self._readiness = readiness
+
+    @property
+    def due_at(self) -> float:
+        """The time of the next comparison (monotonic, in seconds); infinity while events are read."""
+        return self._throttle.check_at
+
+    def check(self, now: float) -> None:
+        """Compare the inode numbers of the declared names, and repair."""
+        cpu = time.thread_time()
+        if news := self._worker.check_identities():
+            self._readiness.publish()
+        self._throttle.checked(0.0 if news else time.thread_time() - cpu, now)
+        self._looks.verify(now)  # events about interpreters' files are not read, either
+
+
+class WithheldStandIns:
+    """The stand-ins that wait for the budget of CPU time."""
+
+    def __init__(self, worker: Worker, pacing: Pacing, readiness: Readiness) -> None:
+        self._worker = worker
+        self._pacing = pacing
+        self._readiness = readiness
+
+    @property
+    def due_at(self) -> float:
+        """The time when the next may be registered (monotonic, in seconds); infinity if none waits."""
+        return self._pacing.restore_at()
+
+    def restore(self, now: float) -> None:
+        """Register the stand-ins that were withheld."""
+        if self._worker.check_identities(self._pacing.take_withheld()):
+            self._readiness.publish()
+        self._pacing.look_later(now)  # a pass repairs entries that exist, but are not as declared

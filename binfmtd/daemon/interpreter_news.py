@@ -1,0 +1,54 @@
+"""What follows a look at interpreters' files: whatever has waited for it goes on.
+
+In this order, the first that applies: a new config is prepared; the pass that waited is made; what is stale gets its
+stand-in at once, and everything else waits until it is quiet.
+"""
+
+import time
+
+from binfmtd.daemon.interpreter_files import InterpreterFiles
+from binfmtd.daemon.interpreter_looks import InterpreterLooks
+from binfmtd.daemon.pacing import Pacing
+from binfmtd.daemon.passes import Passes
+from binfmtd.daemon.reconciler import Reconciler
+from binfmtd.daemon.reload import Reload
+
+
+class InterpreterNews:
+    """The handler of the end of a look."""
+
+    def __init__(
+        self,
+        interpreters: InterpreterFiles,
+        looks: InterpreterLooks,
+        reconciler: Reconciler,
+        pacing: Pacing,
+        passes: Passes,
+        reload: Reload,
+    ) -> None:
+        self._interpreters = interpreters
+        self._looks = looks
+        self._reconciler = reconciler
+        self._pacing = pacing
+        self._passes = passes
+        self._reload = reload
+
+    def looked(self, *, news: bool) -> None:
+        """Continue what waited for the interpreters' files; ``news``: some of them have changed."""
+        config = self._looks.take_prepared()
+        if config is not None:
+            self._passes.cancel_waiting()
+            self._reload.prepare(config)
+        elif not self._passes.make_waiting(news=news):
+            if news:
+                self._upgrade()
+            elif self._pacing.drifting():
+                self._passes.bridge_upgraded()
+        if self._interpreters.out_of_date:  # another event came meanwhile
+            self._pacing.look_later(time.monotonic())
+
+    def _upgrade(self) -> None:
+        self._reconciler.interpreter_arrived()
+        self._passes.bridge_upgraded()
+        self._reconciler.retry(interpreters=True)
+        self._pacing.look_later(time.monotonic())

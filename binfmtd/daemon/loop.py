@@ -1,0 +1,54 @@
+"""The loop: one wait, and the order of work after it.
+
+The order is by urgency.  First come stand-ins, without which programs fail.  Then comes everything else that the events
+call for, then results of threads, signals, deadlines and, last, what is tidied after each turn.
+
+Example: another program removes an entry.  inotify wakes the loop, ``repair`` registers its stand-in, and ``handle``
+has the status published.  20 ms later the next wait ends at a deadline, and ``run_due`` makes a pass.
+"""
+
+import gc
+import time
+
+from binfmtd.daemon.controller import Controller
+from binfmtd.daemon.parts import Parts
+
+_REST_SECONDS = 1.0  # after a module could not be loaded
+
+
+class Loop:
+    """The thread that makes all repairs."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._controller = Controller(parts)
+        self._events = parts.events
+        self._poller = parts.poller
+        self._signals = parts.signals
+        self._throttle = parts.throttle
+        self._watch = parts.watch
+
+    def run(self, *, real_time: bool = False) -> None:
+        """Run until SIGTERM or SIGINT.  Raises WriteRefusedError if this process may not write to binfmt_misc at all.
+
+        ``real_time``: wait, and repair, with real-time priority if that is allowed.
+        """
+        self._controller.start(real_time=real_time)
+        gc.freeze()  # what is loaded by now is no garbage, so a collection in a repair need not scan it
+        gc.enable()
+        while not self._signals.stop:
+            try:
+                self._turn()
+            except ImportError as error:
+                self._controller.module_missing(error)
+                self._poller.until(time.monotonic() + _REST_SECONDS)  # what is due stays due
+        self._controller.stop()
+
+    def _turn(self) -> None:
+        deadline, read_at = self._events.deadline(self._controller.due_at()), self._throttle.read_at
+        cpu = time.thread_time()  # before the wait, which takes no CPU time: after it a repair may be urgent
+        woken = self._poller.until(deadline, read_at)
+        repaired = self._events.repair(read_at, readable=self._watch.descriptor in woken)
+        self._events.handle(repaired, cpu)
+        self._controller.handle(woken)
+        self._controller.run_due()
+        self._controller.end_turn()

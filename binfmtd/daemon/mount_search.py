@@ -1,0 +1,167 @@
+"""The search for the mounted instance, and what follows when it is found.
+
+A thread searches, since finding or mounting may block.  The instance that it finds is watched first, and only then
+looked at, so that no change is missed.  The reason for the search decides what follows:
+
+* MOUNT, the mount table has changed: nothing if the instance is the same, but interpreters may lie on what was mounted;
+* WATCH_LOST and RESYNC: a pass that reads every entry;
+* any reason, and another instance is found: a pass that registers everything there at once.  The ledger is written
+  before.
+"""
+
+import time
+from functools import partial
+
+from binfmtd.daemon.background import Background
+from binfmtd.daemon.exporter import Exporter
+from binfmtd.daemon.inotify import InotifyWatcher
+from binfmtd.daemon.instance_watch import InstanceWatch
+from binfmtd.daemon.interpreter_files import InterpreterFiles
+from binfmtd.daemon.mount_watcher import MountWatcher
+from binfmtd.daemon.pacing import Pacing
+from binfmtd.daemon.passes import Passes
+from binfmtd.daemon.probe_runner import ProbeRunner
+from binfmtd.daemon.readiness import Readiness
+from binfmtd.daemon.reconciler import Reconciler
+from binfmtd.daemon.reporter import Reporter
+from binfmtd.daemon.seal_keeper import SealKeeper
+from binfmtd.daemon.state_writer import StateWriter
+from binfmtd.daemon.trigger import Trigger
+from binfmtd.daemon.worker import Worker
+from binfmtd.errors import MountError
+from binfmtd.kernel.mount import Mounted
+
+WRITTEN = 0.2  # seconds that the start, a new config and another instance wait for the ledger
+_STOPPING = 0.5  # seconds that the end searches for an instance that may be mounted again
+_MOUNT = "mount"  # key of the work in the background
+_NEVER = float("inf")
+
+
+class MountSearch:
+    """The search that is under way, if any, and its result."""
+
+    def __init__(
+        self,
+        background: Background,
+        mounts: MountWatcher,
+        watch: InotifyWatcher,
+        instance_watch: InstanceWatch,
+        seal: SealKeeper,
+        worker: Worker,
+        reconciler: Reconciler,
+        pacing: Pacing,
+        passes: Passes,
+        interpreters: InterpreterFiles,
+        state: StateWriter,
+        exporter: Exporter,
+        probe_runner: ProbeRunner,
+        report: Reporter,
+        readiness: Readiness,
+    ) -> None:
+        self._background = background
+        self._mounts = mounts
+        self._watch = watch
+        self._instance_watch = instance_watch
+        self._seal = seal
+        self._worker = worker
+        self._reconciler = reconciler
+        self._pacing = pacing
+        self._passes = passes
+        self._interpreters = interpreters
+        self._state = state
+        self._exporter = exporter
+        self._probe_runner = probe_runner
+        self._report = report
+        self._readiness = readiness
+        self._trigger: Trigger | None = None  # of the search that is under way
+
+    @property
+    def due_at(self) -> float:
+        """The time of the next look without an event (monotonic, in seconds); infinity while a search is under way."""
+        if self._trigger is not None:
+            return _NEVER
+        return self._instance_watch.look_at(self._reconciler.config.policy.resync)
+
+    def begin(self, trigger: Trigger) -> None:
+        """Search for the instance in the background; ``trigger`` is the reason."""
+        if trigger is Trigger.MOUNT:  # which may call for no look at everything, and must not delay the next one
+            self._instance_watch.open_watch()
+        else:
+            self._instance_watch.begin()
+        if self._trigger is None or trigger is not Trigger.MOUNT:
+            self._trigger = trigger
+        self._background.run(_MOUNT, self._instance_watch.find, partial(self._ended, time.monotonic()))
+
+    def finish_at_end(self) -> None:
+        """Search once more when the daemon ends without an instance; waits half a second at most."""
+        if self._instance_watch.mounted is None:  # binfmt_misc may be mounted again
+            self.begin(Trigger.STOP)
+            self._background.finish([_MOUNT], _STOPPING)
+
+    def attach(self, found: Mounted | MountError) -> bool | None:
+        """Watch the instance that was found; return True if it is another or newly watched, None if there is none."""
+        try:
+            seen = found if isinstance(found, MountError) else self._seal.keep(found) or found
+            fresh = self._instance_watch.attach(seen)
+        except MountError as error:
+            self._pacing.forget()
+            self._probe_runner.want()
+            self._report.trouble(str(error))
+            self._readiness.publish()
+            return None
+        if fresh:
+            self._worker.forget_own_writes()
+        return fresh
+
+    def _ended(self, began: float, mounted: Mounted | MountError) -> None:
+        trigger, self._trigger = self._trigger or Trigger.MOUNT, None
+        self._found(mounted, trigger)
+        self._mounts.looked(began)
+
+    def _found(self, found: Mounted | MountError, trigger: Trigger) -> None:
+        """Watch the instance, and only then look at it, so that no change goes unnoticed."""
+        if trigger is not Trigger.MOUNT:
+            self._seal.retry()
+        before = self._instance_watch.mounted
+        fresh = self.attach(found)
+        if fresh is None or trigger is Trigger.STOP:
+            return
+        at_once = fresh and trigger is not Trigger.RESYNC
+        if at_once:
+            self._pacing.forget()  # the open drifts were those of another instance
+        if fresh or self._watch.exhausted:
+            self._worker.read_all_next()
+        unchanged = not fresh and self._instance_watch.mounted == before
+        if trigger is Trigger.MOUNT and unchanged and not self._instance_watch.looks_instead:
+            self._look_at_interpreters()
+            return
+        if trigger is Trigger.MOUNT:
+            self._instance_watch.begin()
+        self._reconciler.retry()
+        self._exporter.retry()
+        self._interpreters.look(everything=True)
+        # The first pass registers what was never there, however long it waited for the mount: that is no repair.
+        trigger = trigger if self._worker.has_looked else Trigger.START
+        if fresh:
+            self._worker.look()  # so that the ledger belongs to this instance
+            self._reconciler.intend()
+            self._state.sync(partial(self._make_first_pass, trigger, self._device(), at_once=at_once), WRITTEN)
+        else:
+            self._passes.request(trigger, at_once=at_once)
+        self._instance_watch.looked()
+
+    def _look_at_interpreters(self) -> None:
+        """Look at interpreters, which may lie on what was mounted or unmounted, and try again what failed."""
+        self._interpreters.look(everything=True)
+        if self._reconciler.failed:  # perhaps because of a mount's noexec
+            self._reconciler.retry()
+            self._pacing.look_later(time.monotonic())
+
+    def _make_first_pass(self, trigger: Trigger, device: int | None, *, at_once: bool) -> None:
+        """Make the pass that registers everything in another instance, if the daemon is still attached to that one."""
+        if self._device() == device:
+            self._passes.request(trigger, at_once=at_once)
+
+    def _device(self) -> int | None:
+        """Return the device number of the instance that the daemon is attached to; None if there is none."""
+        return None if self._instance_watch.mounted is None else self._instance_watch.mounted.device

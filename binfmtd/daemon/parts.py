@@ -1,0 +1,163 @@
+"""The parts of the daemon, and how they are connected.
+
+Each part gets the parts that it calls.  Two parts are called back by a later one: a look at interpreters and a round of
+written files end with what was connected after them.
+"""
+
+from binfmtd.daemon.background import Background
+from binfmtd.daemon.boot_persistence import BootPersistence
+from binfmtd.daemon.config_source import ConfigSource
+from binfmtd.daemon.event_handler import EventHandler
+from binfmtd.daemon.exporter import Exporter
+from binfmtd.daemon.identity_checks import IdentityChecks, WithheldStandIns
+from binfmtd.daemon.inotify import InotifyWatcher
+from binfmtd.daemon.instance_watch import InstanceWatch
+from binfmtd.daemon.interpreter_files import InterpreterFiles
+from binfmtd.daemon.interpreter_looks import InterpreterLooks
+from binfmtd.daemon.interpreter_news import InterpreterNews
+from binfmtd.daemon.mount_search import MountSearch
+from binfmtd.daemon.mount_watcher import MountWatcher
+from binfmtd.daemon.pacing import Pacing
+from binfmtd.daemon.passes import Passes
+from binfmtd.daemon.pause_control import PauseControl
+from binfmtd.daemon.pause_file import PauseFile
+from binfmtd.daemon.poller import Poller
+from binfmtd.daemon.probe_runner import ProbeRunner
+from binfmtd.daemon.publisher import Publisher
+from binfmtd.daemon.readiness import Readiness
+from binfmtd.daemon.reconciler import Reconciler
+from binfmtd.daemon.reload import Reload
+from binfmtd.daemon.reporter import Reporter
+from binfmtd.daemon.sd_notify import Notifier
+from binfmtd.daemon.seal_keeper import SealKeeper
+from binfmtd.daemon.sealing import Sealing
+from binfmtd.daemon.signals import Signals
+from binfmtd.daemon.state_dir import Lock
+from binfmtd.daemon.state_watch import StateWatch
+from binfmtd.daemon.state_writer import StateWriter, Written
+from binfmtd.daemon.throttle import EventThrottle
+from binfmtd.daemon.watchdog import Watchdog
+from binfmtd.daemon.worker import Worker
+from binfmtd.kernel.mount import Where
+
+
+class Parts:
+    """All that lives as long as the daemon."""
+
+    def __init__(
+        self,
+        source: ConfigSource,
+        where: Where,
+        reconciler: Reconciler,
+        reporter: Reporter,
+        signals: Signals,
+        boot_persistence: BootPersistence,
+        lock: Lock,
+        pause_file: PauseFile,
+        probe_runner: ProbeRunner,
+        background: Background,
+    ) -> None:
+        """Connect the parts; ``where`` binfmt_misc is mounted, or is to be mounted."""
+        self.signals = signals
+        self.watch = InotifyWatcher()
+        self.throttle = EventThrottle()
+        self.reconciler = reconciler
+        self.report = reporter
+        self.probe_runner = probe_runner
+        self.background = background
+        self.notifier = Notifier()
+        self.watchdog = Watchdog(self.notifier)
+        self.mounts = MountWatcher()
+        self.poller = Poller(self.mounts.descriptor, signals.descriptor, background.descriptor)
+        self.interpreters = InterpreterFiles(background, self.watch, self._looked_at_interpreters, reporter.unwatched)
+        reconciler.facts.use(self.interpreters)
+        self.instance_watch = InstanceWatch(where, self.watch, self.poller)
+        self.sealing = Sealing(background, reporter)
+        self.pacing = pacing = Pacing(reconciler.states, reconciler.config.policy.settle, reporter)
+        self.worker = worker = Worker(
+            reconciler, self.instance_watch, self.sealing, self.watch, pacing, self.throttle, reporter
+        )
+        self.exporter = Exporter(reporter, self.poller, background)
+        files = (reconciler.ledger.file, reconciler.foreign_entries.file, reporter.status)
+        self.state = StateWriter(background, lock, files, self._state_written, reporter.flush)
+        publisher = Publisher(background, self.notifier, self.state, self.exporter, reporter.probe)
+        self.readiness = readiness = Readiness(
+            background, self.notifier, publisher, reporter, reconciler, self.instance_watch, pacing
+        )
+        seal = self.seal = SealKeeper(self.sealing, reconciler, self.instance_watch, worker, pacing)
+        looks = self.looks = InterpreterLooks(self.interpreters, reconciler, worker, pacing)
+        passes = self.passes = Passes(
+            worker,
+            reconciler,
+            pacing,
+            self.throttle,
+            self.instance_watch,
+            seal,
+            self.interpreters,
+            looks,
+            reporter,
+            readiness,
+            probe_runner,
+            boot_persistence,
+            background,
+        )
+        self.mount_search = MountSearch(
+            background,
+            self.mounts,
+            self.watch,
+            self.instance_watch,
+            seal,
+            worker,
+            reconciler,
+            pacing,
+            passes,
+            self.interpreters,
+            self.state,
+            self.exporter,
+            probe_runner,
+            reporter,
+            readiness,
+        )
+        self.reload = Reload(
+            source,
+            background,
+            self.watch,
+            self.notifier,
+            reconciler,
+            looks,
+            self._looked_at_interpreters,
+            self.state,
+            seal,
+            pacing,
+            passes,
+            probe_runner,
+            boot_persistence,
+            self.exporter,
+            reporter,
+            readiness,
+        )
+        self.pauses = PauseControl(pause_file, background, reconciler, seal, passes, reporter, readiness)
+        self.state_watch = StateWatch(background, self.watch, pause_file, self.pauses, probe_runner, reporter)
+        self.identity_checks = IdentityChecks(worker, self.throttle, looks, readiness)
+        self.withheld = WithheldStandIns(worker, pacing, readiness)
+        self.interpreter_news = InterpreterNews(self.interpreters, looks, reconciler, pacing, passes, self.reload)
+        self.events = EventHandler(
+            self.watch,
+            worker,
+            self.throttle,
+            self.pauses,
+            self.reload,
+            looks,
+            passes,
+            self.mount_search,
+            seal,
+            probe_runner,
+            reporter,
+            readiness,
+        )
+
+    def _looked_at_interpreters(self, news: bool) -> None:  # noqa: FBT001  a callback's only argument
+        self.interpreter_news.looked(news=news)
+
+    def _state_written(self, written: Written) -> None:
+        self.state_watch.written(written)

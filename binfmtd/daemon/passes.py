@@ -1,0 +1,154 @@
+"""Passes: when one may be made, and what follows it.
+
+A pass waits for looks at interpreters that may have changed (``request``).  After it come the urgent repairs of what
+other programs did meanwhile, then the reports.  A pass has ordinary priority: what is urgent has been done before.
+
+Example: an entry was removed, and its name is quiet now.  ``settle`` requests a pass with the trigger QUIET.  If an
+interpreter's file has changed, a thread looks at that file first, and ``make_waiting`` makes the pass.
+"""
+
+import time
+
+from binfmtd.daemon.background import Background
+from binfmtd.daemon.boot_persistence import BootPersistence
+from binfmtd.daemon.instance_watch import InstanceWatch
+from binfmtd.daemon.interpreter_files import InterpreterFiles
+from binfmtd.daemon.interpreter_looks import InterpreterLooks
+from binfmtd.daemon.look import ReconcileResult
+from binfmtd.daemon.pacing import Pacing
+from binfmtd.daemon.pass_gate import Force, nothing
+from binfmtd.daemon.probe_runner import ProbeRunner
+from binfmtd.daemon.readiness import Readiness
+from binfmtd.daemon.reconciler import Reconciler
+from binfmtd.daemon.reporter import Reporter
+from binfmtd.daemon.seal_keeper import SealKeeper
+from binfmtd.daemon.throttle import EventThrottle
+from binfmtd.daemon.trigger import Trigger
+from binfmtd.daemon.worker import Worker
+from binfmtd.host.scheduling import ordinary_time
+
+_PERSISTENT = "persistent"  # key of the work in the background
+_NEVER = float("inf")
+
+
+class Passes:
+    """The maker of passes, and the pass that waits for interpreters, if any."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        reconciler: Reconciler,
+        pacing: Pacing,
+        throttle: EventThrottle,
+        instance_watch: InstanceWatch,
+        seal: SealKeeper,
+        interpreters: InterpreterFiles,
+        looks: InterpreterLooks,
+        report: Reporter,
+        readiness: Readiness,
+        probe_runner: ProbeRunner,
+        boot_persistence: BootPersistence,
+        background: Background,
+    ) -> None:
+        self._worker = worker
+        self._reconciler = reconciler
+        self._pacing = pacing
+        self._throttle = throttle
+        self._instance_watch = instance_watch
+        self._seal = seal
+        self._interpreters = interpreters
+        self._looks = looks
+        self._report = report
+        self._readiness = readiness
+        self._probe_runner = probe_runner
+        self._boot_persistence = boot_persistence
+        self._background = background
+        self._waiting: tuple[Trigger, bool] | None = None  # arguments of the pass that waits for interpreters
+
+    @property
+    def due_at(self) -> float:
+        """The time of the next ``settle`` (monotonic, in seconds); infinity while a pass waits for interpreters."""
+        return _NEVER if self._waiting else self._pacing.deadline()
+
+    def settle(self, now: float) -> None:
+        """End backoffs, and write what may be written now."""
+        if self._pacing.end_contentions(now):
+            self._readiness.publish()
+        if self._waiting is None and self._pacing.anything_due(now):
+            self.request(Trigger.QUIET)
+
+    def request(self, trigger: Trigger, *, at_once: bool = False) -> None:
+        """Make a pass as soon as the interpreters that may have changed have been looked at."""
+        if self._instance_watch.mounted is None:
+            self._pacing.forget()  # open drifts cannot be repaired, and would be due for ever
+            return
+        if self._interpreters.out_of_date:
+            self._interpreters.look()
+        if self._interpreters.looking:
+            self._waiting = (trigger, at_once or bool(self._waiting and self._waiting[1]))
+        else:
+            self.make(trigger, at_once=at_once)
+
+    def cancel_waiting(self) -> None:
+        """Forget the pass that waits for interpreters: another pass comes before."""
+        self._waiting = None
+
+    def make_waiting(self, *, news: bool) -> bool:
+        """Make the pass that waited for interpreters; return False if none did.  ``news``: some files have changed."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is None:
+            return False
+        self._reconciler.retry(interpreters=news)
+        self.make(waiting[0], at_once=waiting[1])
+        return True
+
+    def make(self, trigger: Trigger, *, at_once: bool = False, force: Force = nothing) -> None:
+        """Make a pass now; ``at_once`` and ``force`` as in ``Worker.reconcile``."""
+        if self._instance_watch.mounted is None:
+            return
+        began, cpu = time.monotonic(), time.thread_time()
+        with ordinary_time():  # what is urgent has been done
+            result = self._worker.reconcile(trigger, at_once=at_once, force=force)
+        self._seal.check()  # a write may have left it open
+        answer = self._worker.repair_pending() if force is nothing else None  # with `force` its stand-ins would stay
+        if result is not None:
+            self._take_in(trigger, result, began)
+        if answer is not None:
+            self._worker.tell(answer)
+        self._readiness.publish(result)
+        if trigger is Trigger.QUIET and result is not None and not result.done:
+            self._throttle.charge_pass(time.thread_time() - cpu, time.monotonic())
+
+    def bridge_upgraded(self) -> None:
+        """Register stand-ins for what is stale or missing, after a look at interpreters; the rest waits for quiet."""
+        if self._instance_watch.mounted is None or not self._worker.has_looked:
+            return
+        began = time.monotonic()
+        with ordinary_time():
+            result = self._worker.reconcile(Trigger.INTERPRETER)
+        if result is not None:
+            self._report.passed(Trigger.INTERPRETER, result, time.monotonic() - began)
+            self._readiness.publish(result)
+
+    def _take_in(self, trigger: Trigger, result: ReconcileResult, began: float) -> None:
+        """Report a pass, and begin the work in the background that follows from it."""
+        if result.done or not self._readiness.ready:
+            self._probe_runner.want()
+        self._looks.keep()
+        if self._interpreters.out_of_date:  # a foreign entry names one that was not looked at
+            self._pacing.look_later(time.monotonic())
+        self._keep_for_reboot(result)
+        self._report.trouble(self._instance_watch.problem)
+        self._report.passed(trigger, result, time.monotonic() - began)
+
+    def _keep_for_reboot(self, result: ReconcileResult) -> None:
+        if self._boot_persistence.off:
+            return
+        look, config, failed = result.look, self._reconciler.config, frozenset(self._reconciler.failed)
+
+        def done(worked: bool) -> None:  # noqa: FBT001  a callback's only argument
+            if worked:
+                self._report.kept_for_reboot(self._boot_persistence)
+                self._readiness.publish()
+
+        self._background.run(_PERSISTENT, lambda: self._boot_persistence.bring(look, config, failed), done)

@@ -1,0 +1,110 @@
+"""READY=1 and the published status: the daemon is ready when other programs can rely on what they read about it.
+
+* READY=1 is sent once the first pass that leaves no drift open has been made, and what other programs read has been
+  written.  A disk that hangs delays it by five seconds at most.
+* After a reload READY=1 follows once the new status has been written, or after one second without that.
+* The modules that a reload can need are loaded after the start, so that neither the start nor a repair waits for them.
+
+Example: the first pass registers everything at 10 ms, and the status file is written at 12 ms: READY=1 is sent then.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from binfmtd.daemon.background import Background
+from binfmtd.daemon.config_watch import KEY as CONFIG_FILES
+from binfmtd.daemon.instance_watch import InstanceWatch
+from binfmtd.daemon.look import ReconcileResult
+from binfmtd.daemon.pacing import Pacing
+from binfmtd.daemon.preload import preload
+from binfmtd.daemon.publisher import KEYS as PUBLISHED
+from binfmtd.daemon.publisher import Publisher
+from binfmtd.daemon.reconciler import Reconciler
+from binfmtd.daemon.reporter import Reporter
+from binfmtd.daemon.sd_notify import Notifier
+
+_FIRST_PUBLISHED = 5.0  # seconds that the first READY=1 waits for watches, status file, textfile and HTTP
+_MODULES = "modules"  # key of the work in the background
+_NEVER = float("inf")
+
+
+class Readiness:
+    """The state of the start, and the publishing of the status.
+
+    ``due_at`` (monotonic, in seconds) is when the start ends even if something is not published.
+    """
+
+    def __init__(
+        self,
+        background: Background,
+        notifier: Notifier,
+        publisher: Publisher,
+        report: Reporter,
+        reconciler: Reconciler,
+        instance_watch: InstanceWatch,
+        pacing: Pacing,
+    ) -> None:
+        self.ready = False  # a pass has left no drift open
+        self.due_at = _NEVER
+        self._started = False
+        self._loaded = False  # the modules that a reload can need
+        self._background = background
+        self._notifier = notifier
+        self._publisher = publisher
+        self._report = report
+        self._reconciler = reconciler
+        self._instance_watch = instance_watch
+        self._pacing = pacing
+
+    def publish(self, result: ReconcileResult | None = None) -> None:
+        """Publish the status; send READY=1 as well after the first pass that leaves no drift open."""
+        first = not self.ready and result is not None and self._pacing.is_settled()
+        self.ready |= first
+        if first:
+            self.publish_then_ready()
+        else:
+            self._publisher.publish(self._document(), self._reconciler.config, started=self.ready)
+
+    def publish_then_ready(self) -> None:
+        """Publish the status, and send READY=1 when that has been written, or after a second without that."""
+        ready = self.ready and self._started  # the start itself waits until all is published
+        then = self._send_ready if ready else None
+        self._publisher.publish(self._document(), self._reconciler.config, started=self.ready, then=then)
+
+    def await_published(self) -> None:
+        """Let the start end when all is published, or after five seconds: the first pass has been made."""
+        now = time.monotonic()
+        self.due_at = now + _FIRST_PUBLISHED
+        self.end_start(now)
+
+    def end_start(self, now: float) -> None:
+        """Send READY=1 when all that other programs read has been written, or after five seconds without that."""
+        if self._started or (now < self.due_at and any(map(self._background.busy, (CONFIG_FILES, *PUBLISHED)))):
+            return
+        self.due_at, self._started = _NEVER, True
+        if self.ready:
+            self._send_ready()
+        self.load_modules()
+
+    def load_modules(self) -> None:
+        """Load what a reload can need, unless that has been done: an upgrade may replace its files."""
+
+        def loaded(all_of_them: bool) -> None:  # noqa: FBT001  a callback's only argument
+            self._loaded = all_of_them
+            if all_of_them:
+                self._report.modules_loaded()
+
+        if not self._loaded:
+            self._background.run(_MODULES, lambda: preload(self._report.restart_needed), loaded)
+
+    def end(self) -> None:
+        """Publish the last status, and close what publishes it."""
+        self.publish()
+        self._publisher.close()
+
+    def _document(self) -> Mapping[str, Any]:
+        return self._report.document(self._reconciler, self._instance_watch.mounted, self._pacing.contended())
+
+    def _send_ready(self) -> None:
+        self._notifier.send("READY=1")

@@ -1,0 +1,65 @@
+"""The watches on files that commands write in the state directory: paused.json and probed.json.
+
+Another program may remove the directory.  The thread that writes our own files makes it again, and then the watches are
+armed anew, since it is another directory.
+"""
+
+from functools import partial
+
+from binfmtd.daemon.background import Background
+from binfmtd.daemon.inotify import Armed, InotifyWatcher
+from binfmtd.daemon.pause_control import PauseControl
+from binfmtd.daemon.pause_file import PauseFile
+from binfmtd.daemon.probe_runner import ProbeRunner
+from binfmtd.daemon.reporter import Reporter
+from binfmtd.daemon.state_writer import Written
+
+_KEY = "state directory's watches"  # of the work in the background
+
+
+class StateWatch:
+    """The watches, and what follows when the state directory is another one."""
+
+    def __init__(
+        self,
+        background: Background,
+        watch: InotifyWatcher,
+        file: PauseFile,
+        pauses: PauseControl,
+        probe_runner: ProbeRunner,
+        report: Reporter,
+    ) -> None:
+        self._background = background
+        self._watch = watch
+        self._files = {"pauses": file.watched, "probed": probe_runner.watched}
+        self._pauses = pauses
+        self._probe_runner = probe_runner
+        self._report = report
+
+    @property
+    def arming(self) -> bool:
+        """True if a thread is arming the watches, or is about to."""
+        return self._background.busy(_KEY)
+
+    def begin(self) -> None:
+        """Arm the watches now, before the first pass."""
+        self._use(self._arm())
+
+    def written(self, written: Written) -> None:
+        """Take in that our own files were written in the state directory."""
+        self._report.state_written()
+        if written.problem is not None:
+            self._report.state_dir_lost(written.problem)
+        if written.made_again:
+            self._report.state_dir_made_again()
+            self._background.run(_KEY, self._arm, self._use)
+            self._pauses.read()  # the directory may contain pauses already
+            self._probe_runner.take_in()
+
+    def _arm(self) -> dict[str, Armed]:
+        return {owner: self._watch.arm_all(partial(dict, files)) for owner, files in self._files.items()}
+
+    def _use(self, files: dict[str, Armed]) -> None:
+        for owner, armed in files.items():
+            self._watch.use(owner, armed.names)
+            self._report.unwatched(armed.unwatched)
