@@ -90,6 +90,8 @@ class MountSearch:
             self._instance_watch.begin()
         if self._trigger is None or trigger is not Trigger.MOUNT:
             self._trigger = trigger
+        if trigger is Trigger.WATCH_LOST:
+            self._passes.instance_lost()
         self._background.run(_MOUNT, self._instance_watch.find, partial(self._ended, time.monotonic()))
 
     def finish_at_end(self) -> None:
@@ -115,6 +117,7 @@ class MountSearch:
 
     def _ended(self, began: float, mounted: Mounted | MountError) -> None:
         trigger, self._trigger = self._trigger or Trigger.MOUNT, None
+        self._passes.instance_searched()
         self._found(mounted, trigger)
         self._mounts.looked(began)
 

@@ -64,11 +64,23 @@ class Passes:
         self._boot_persistence = boot_persistence
         self._background = background
         self._waiting: tuple[Trigger, bool] | None = None  # arguments of the pass that waits for interpreters
+        self._lost = False  # the instance cannot be opened, and a search for it is under way or comes next
 
     @property
     def due_at(self) -> float:
-        """The time of the next ``settle`` (monotonic, in seconds); infinity while a pass waits for interpreters."""
-        return _NEVER if self._waiting else self._pacing.deadline()
+        """The time of the next ``settle`` (monotonic, in seconds).
+
+        Infinity while a pass waits for interpreters, or the search for a lost instance has not ended.
+        """
+        return _NEVER if self._waiting or self._lost else self._pacing.deadline()
+
+    def instance_lost(self) -> None:
+        """Settle nothing before the next search has ended: until then each pass would fail, and be due again."""
+        self._lost = True
+
+    def instance_searched(self) -> None:
+        """Settle again what is due: a search has ended."""
+        self._lost = False
 
     def settle(self, now: float) -> None:
         """End backoffs, and write what may be written now."""
@@ -109,6 +121,8 @@ class Passes:
         began, cpu = time.monotonic(), time.thread_time()
         with ordinary_time():  # what is urgent has been done
             result = self._worker.reconcile(trigger, at_once=at_once, force=force)
+        if result is None and self._worker.events.lost:
+            self.instance_lost()
         self._seal.check()  # a write may have left it open
         answer = self._worker.repair_pending() if force is nothing else None  # with `force` its stand-ins would stay
         if result is not None:

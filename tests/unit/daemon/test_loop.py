@@ -159,6 +159,17 @@ def test_no_instance_for_a_while(loop: SimulatedLoop) -> None:
     assert not [turn for turn in loop.poller.turns if START + 3.0 < turn.ended < START + 30.0]
 
 
+def test_an_instance_that_is_lost_before_a_repair() -> None:
+    """While a thread searches for a lost instance, no pass is made, and the loss is logged once."""
+    loop = SimulatedLoop(config(A), delay=0.5)
+    loop.at(5.0, loop.removes, "a")
+    loop.at(5.01, loop.mounts_another)
+    loop.run(10.0)
+    assert len(loop.when("log", "warning watch_lost")) == 1
+    assert loop.poller.spun == 0
+    assert 5.5 <= loop.when("kernel", "register", "a")[1] <= 6.1, "after the search, and a look at the interpreter"
+
+
 def test_the_end() -> None:
     """SIGTERM with ``on_stop = "remove"`` removes all entries; with "keep" it settles what is open and leaves them."""
     loop = SimulatedLoop(config(A, B, policy=POLICY._replace(on_stop=OnStop.REMOVE)))
