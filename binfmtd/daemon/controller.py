@@ -56,8 +56,8 @@ class Controller:
             parts.background.finish([STATE_FILES], WRITTEN)
             parts.passes.make(Trigger.START, at_once=True)
             parts.instance_watch.looked()
-        parts.probe_runner.on_change(parts.readiness.publish)  # not before there is a status
-        parts.sealing.on_change(parts.readiness.publish)
+        parts.probe_runner.on_change(parts.readiness.changed)  # not before there is a status
+        parts.sealing.on_change(parts.readiness.changed)
         parts.worker.limit_opens(OPENING)
         parts.readiness.await_published()
         if real_time:
@@ -161,7 +161,7 @@ class Controller:
 
     def _log_due(self, now: float) -> None:
         if self._parts.report.tell_due(now):
-            self._parts.readiness.publish()
+            self._parts.readiness.changed()
 
     def _resync(self, _: float) -> None:
         parts = self._parts

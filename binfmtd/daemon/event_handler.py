@@ -101,7 +101,7 @@ class EventHandler:
 
     def _drift_found(self) -> None:
         self._probe_runner.want()
-        self._readiness.publish()
+        self._readiness.changed()
 
     def _files_changed(self, events: PendingEvents) -> None:
         if "pauses" in events.files:

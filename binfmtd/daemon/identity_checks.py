@@ -31,7 +31,7 @@ class IdentityChecks:
         """Compare the inode numbers of the declared names, and repair."""
         cpu = time.thread_time()
         if news := self._worker.check_identities():
-            self._readiness.publish()
+            self._readiness.changed()
         self._throttle.checked(0.0 if news else time.thread_time() - cpu, now)
         self._looks.verify(now)  # events about interpreters' files are not read, either
 
@@ -52,5 +52,5 @@ class WithheldStandIns:
     def restore(self, now: float) -> None:
         """Register the stand-ins that were withheld."""
         if self._worker.check_identities(self._pacing.take_withheld()):
-            self._readiness.publish()
+            self._readiness.changed()
         self._pacing.look_later(now)  # a pass repairs entries that exist, but are not as declared

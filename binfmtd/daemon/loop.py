@@ -1,10 +1,10 @@
 """The loop: one wait, and the order of work after it.
 
 The order is by urgency.  First come stand-ins, without which programs fail.  Then comes everything else that the events
-call for, then results of threads, signals, deadlines and, last, what is tidied after each turn.
+call for, then results of threads, signals and deadlines.  The status is published once in each turn, after all of it.
 
-Example: another program removes an entry.  inotify wakes the loop, ``repair`` registers its stand-in, and ``handle``
-has the status published.  20 ms later the next wait ends at a deadline, and ``run_due`` makes a pass.
+Example: another program removes an entry.  inotify wakes the loop, ``repair`` registers its stand-in, and ``publish``
+has that written to the status file.  20 ms later a wait ends at a deadline, and ``run_due`` makes a pass.
 """
 
 import gc
@@ -23,6 +23,7 @@ class Loop:
         self._controller = Controller(parts)
         self._events = parts.events
         self._poller = parts.poller
+        self._readiness = parts.readiness
         self._signals = parts.signals
         self._throttle = parts.throttle
         self._watch = parts.watch
@@ -51,4 +52,5 @@ class Loop:
         self._events.handle(repaired, cpu)
         self._controller.handle(woken)
         self._controller.run_due()
+        self._readiness.publish()
         self._controller.end_turn()

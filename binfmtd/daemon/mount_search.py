@@ -109,7 +109,7 @@ class MountSearch:
             self._pacing.forget()
             self._probe_runner.want()
             self._report.trouble(str(error))
-            self._readiness.publish()
+            self._readiness.changed()
             return None
         if fresh:
             self._worker.forget_own_writes()

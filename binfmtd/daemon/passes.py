@@ -85,7 +85,7 @@ class Passes:
     def settle(self, now: float) -> None:
         """End backoffs, and write what may be written now."""
         if self._pacing.end_contentions(now):
-            self._readiness.publish()
+            self._readiness.changed()
         if self._waiting is None and self._pacing.anything_due(now):
             self.request(Trigger.QUIET)
 
@@ -129,7 +129,7 @@ class Passes:
             self._take_in(trigger, result, began)
         if answer is not None:
             self._worker.tell(answer)
-        self._readiness.publish(result)
+        self._readiness.changed(result)
         if trigger is Trigger.QUIET and result is not None and not result.done:
             self._throttle.charge_pass(time.thread_time() - cpu, time.monotonic())
 
@@ -142,7 +142,7 @@ class Passes:
             result = self._worker.reconcile(Trigger.INTERPRETER)
         if result is not None:
             self._report.passed(Trigger.INTERPRETER, result, time.monotonic() - began)
-            self._readiness.publish(result)
+            self._readiness.changed(result)
 
     def _take_in(self, trigger: Trigger, result: ReconcileResult, began: float) -> None:
         """Report a pass, and begin the work in the background that follows from it."""
@@ -163,6 +163,6 @@ class Passes:
         def done(worked: bool) -> None:  # noqa: FBT001  a callback's only argument
             if worked:
                 self._report.kept_for_reboot(self._boot_persistence)
-                self._readiness.publish()
+                self._readiness.changed()
 
         self._background.run(_PERSISTENT, lambda: self._boot_persistence.bring(look, config, failed), done)

@@ -55,7 +55,7 @@ class PauseControl:
 
         def use(pauses: Pauses) -> None:
             if self._report.pauses_unread(self._file.problem):
-                self._readiness.publish()
+                self._readiness.changed()
             self._use(pauses)
 
         self._background.run(_PAUSES, lambda: self._file.read(before), use)
@@ -75,4 +75,4 @@ class PauseControl:
         self._report.paused(pauses, before)
         self._seal.apply()
         self._passes.make(Trigger.PAUSE)
-        self._readiness.publish()
+        self._readiness.changed()

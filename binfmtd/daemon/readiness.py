@@ -2,6 +2,7 @@
 
 * READY=1 is sent once the first pass that leaves no drift open has been made, and what other programs read has been
   written.  A disk that hangs delays it by five seconds at most.
+* The status is published once in each turn of the loop in which it has changed.
 * After a reload READY=1 follows once the new status has been written, or after one second without that.
 * The modules that a reload can need are loaded after the start, so that neither the start nor a repair waits for them.
 
@@ -47,6 +48,8 @@ class Readiness:
     ) -> None:
         self.ready = False  # a pass has left no drift open
         self.due_at = _NEVER
+        self._changed = False  # since the status was published
+        self._ready_next = False  # READY=1 follows when the status has been published
         self._started = False
         self._loaded = False  # the modules that a reload can need
         self._background = background
@@ -57,23 +60,31 @@ class Readiness:
         self._instance_watch = instance_watch
         self._pacing = pacing
 
-    def publish(self, result: ReconcileResult | None = None) -> None:
-        """Publish the status; send READY=1 as well after the first pass that leaves no drift open."""
-        first = not self.ready and result is not None and self._pacing.is_settled()
-        self.ready |= first
-        if first:
-            self.publish_then_ready()
-        else:
-            self._publisher.publish(self._document(), self._reconciler.config, started=self.ready)
+    def changed(self, result: ReconcileResult | None = None) -> None:
+        """Have the status published at the end of this turn; ``result``: of the pass that has changed it.
 
-    def publish_then_ready(self) -> None:
-        """Publish the status, and send READY=1 when that has been written, or after a second without that."""
-        ready = self.ready and self._started  # the start itself waits until all is published
+        READY=1 follows the first pass that leaves no drift open.
+        """
+        self._changed = True
+        if not self.ready and result is not None and self._pacing.is_settled():
+            self.ready = self._ready_next = True
+
+    def reloaded(self) -> None:
+        """Have the status published, and READY=1 sent when that has been written, or after a second without that."""
+        self._changed = self._ready_next = True
+
+    def publish(self) -> None:
+        """Publish the status if it has changed in this turn."""
+        if not self._changed:
+            return
+        ready = self._ready_next and self.ready and self._started  # the start itself waits until all is published
+        self._changed = self._ready_next = False
         then = self._send_ready if ready else None
         self._publisher.publish(self._document(), self._reconciler.config, started=self.ready, then=then)
 
     def await_published(self) -> None:
         """Let the start end when all is published, or after five seconds: the first pass has been made."""
+        self.publish()
         now = time.monotonic()
         self.due_at = now + _FIRST_PUBLISHED
         self.end_start(now)
@@ -100,6 +111,7 @@ class Readiness:
 
     def end(self) -> None:
         """Publish the last status, and close what publishes it."""
+        self._changed = True
         self.publish()
         self._publisher.close()
 

@@ -128,7 +128,7 @@ class Reload:
             self._use(self._prepared)
         self._report.config_rejected(str(error), began)
         self.watch_files()
-        self._readiness.publish_then_ready()
+        self._readiness.reloaded()
 
     def _use(self, config: Config) -> None:
         """Put a prepared config in force, unless that has been done or another one has been prepared."""
@@ -144,4 +144,4 @@ class Reload:
         self._seal.retry()
         self._seal.apply()
         self._passes.make(Trigger.RELOAD, at_once=True)
-        self._readiness.publish_then_ready()
+        self._readiness.reloaded()

@@ -1,0 +1,66 @@
+"""The status is published once in each turn of the loop, and READY=1 follows it."""
+
+from unittest import mock
+
+from binfmtd.daemon.background import Background
+from binfmtd.daemon.instance_watch import InstanceWatch
+from binfmtd.daemon.look import ReconcileResult
+from binfmtd.daemon.pacing import Pacing
+from binfmtd.daemon.publisher import Publisher
+from binfmtd.daemon.readiness import Readiness
+from binfmtd.daemon.reconciler import Reconciler
+from binfmtd.daemon.reporter import Reporter
+from binfmtd.daemon.sd_notify import Notifier
+
+
+class Started:
+    """A daemon whose disks answer at once."""
+
+    def __init__(self, *, open_drifts: bool = False) -> None:
+        make = mock.create_autospec
+        self.background = make(Background, instance=True)
+        self.background.busy.return_value = False
+        self.notifier, self.publisher = make(Notifier, instance=True), make(Publisher, instance=True)
+        pacing = make(Pacing, instance=True)
+        pacing.open.return_value = frozenset({"a"} if open_drifts else ())
+        reconciler = make(Reconciler, instance=True, config=None)
+        watch = make(InstanceWatch, instance=True, mounted=None)
+        self.readiness = Readiness(
+            self.background, self.notifier, self.publisher, make(Reporter, instance=True), reconciler, watch, pacing
+        )
+        self.readiness.changed(make(ReconcileResult, instance=True))
+        self.readiness.await_published()
+
+    def sent(self) -> list[str]:
+        return [call.args[0] for call in self.notifier.send.call_args_list]
+
+
+def test_ready_after_the_first_pass() -> None:
+    """READY=1 is sent when the first pass has left no drift open and all is published; otherwise after a later pass."""
+    assert Started().sent() == ["READY=1"]
+    daemon = Started(open_drifts=True)
+    assert daemon.sent() == []
+    assert not daemon.readiness.ready
+
+
+def test_one_status_for_each_turn() -> None:
+    """However much changes in a turn, one status is published, and none if nothing has changed."""
+    daemon = Started()
+    daemon.publisher.publish.reset_mock()
+    daemon.readiness.publish()
+    daemon.publisher.publish.assert_not_called()
+    daemon.readiness.changed()
+    daemon.readiness.changed()
+    daemon.readiness.publish()
+    daemon.publisher.publish.assert_called_once()
+    assert daemon.publisher.publish.call_args.kwargs["then"] is None
+
+
+def test_ready_after_a_reload() -> None:
+    """READY=1 after a reload is left to the publisher, which calls back when the status has been written."""
+    daemon = Started()
+    daemon.readiness.reloaded()
+    daemon.readiness.publish()
+    assert daemon.sent() == ["READY=1"]
+    daemon.publisher.publish.call_args.kwargs["then"]()
+    assert daemon.sent() == ["READY=1", "READY=1"]
