@@ -241,7 +241,7 @@ class SimulatedLoop(SimulatedWorld):
         reconciler = Reconciler(config, facts, Ledger(None, "boot"), ForeignEntryStore(None, "boot"))
         reporter = Reporter(reconciler.states, "/state", "/config")
         lock = mock.create_autospec(Lock, instance=True)
-        lock.keep.return_value = False
+        lock.keep.side_effect = self._keep_state_dir
         parts = all_parts.Parts(
             ConfigSource(self._load, lambda: 1.0, lambda: {"/etc": {"binfmtd.toml"}}),
             Where(),
@@ -263,6 +263,10 @@ class SimulatedLoop(SimulatedWorld):
         self.add("status", self.document["state"])
         self.add("entries", "newest first", " ".join(self.names()))
         self.signals.raise_stop()
+
+    def _keep_state_dir(self) -> bool:
+        made_again, self.has_state_dir = not self.has_state_dir, True
+        return made_again
 
     def _load(self) -> Config:
         if isinstance(self.config, ConfigError):

@@ -45,6 +45,7 @@ class SimulatedWorld:
         """
         self.clock = SimulatedTime()
         self.trace: list[Happened] = []
+        self.has_state_dir = True
         self.refuses: set[str] = set()  # names that the kernel refuses to register
         self.config: Config | ConfigError = config  # the content of the config's files
         self.paused = Pauses()  # the content of paused.json
@@ -173,6 +174,13 @@ class SimulatedWorld:
     def mounts_elsewhere(self) -> None:
         """Mount a file system that has nothing to do with binfmt_misc."""
         self.mounts.changed = True
+
+    def removes_state_dir(self) -> None:
+        self.has_state_dir = False
+
+    def removes_module(self) -> None:
+        """Have the daemon fail to import a module in this turn, since an upgrade has replaced its files."""
+        raise ImportError("No module named 'binfmtd.gone'")
 
     # The administrator
 

@@ -181,6 +181,41 @@ def test_the_end() -> None:
     assert set(loop.names()) == {"a", "b", stand_in_name("a"), stand_in_name("b")}
 
 
+def test_the_end_without_an_instance(loop: SimulatedLoop) -> None:
+    """SIGTERM ends the daemon although no instance is mounted, after a last search for one."""
+    loop.at(1.0, loop.unmounts)
+    loop.run(2.0)
+    assert loop.happened("systemd")[-1] == "STOPPING=1"
+    assert loop.happened("log")[-1] == "info stopped"
+
+
+def test_an_instance_that_is_mounted_again_just_before_the_end(loop: SimulatedLoop) -> None:
+    """The last search finds an instance whose mount has not been noticed yet, and the handlers are registered there."""
+    loop.at(1.0, loop.unmounts)
+    loop.at(2.0, loop.mounts_another)
+    loop.run(2.0)
+    assert {"a", "b"} <= set(loop.names())
+
+
+def test_a_state_directory_that_is_removed(loop: SimulatedLoop) -> None:
+    """The next write makes the directory again; that is logged once, and pauses in it are put in force."""
+    loop.at(1.0, loop.removes_state_dir)
+    loop.at(2.0, loop.removes, "a")
+    loop.at(3.0, loop.pauses, ["b"], float("inf"))
+    loop.run(5.0)
+    assert len(loop.when("log", "warning state_dir_made_again")) == 1
+    assert loop.when("log", "warning pause_started", "b")
+
+
+def test_a_module_that_is_gone(loop: SimulatedLoop) -> None:
+    """A module that cannot be imported is logged, and repairs go on."""
+    loop.at(1.0, loop.removes_module)
+    loop.at(1.5, loop.flushes)
+    loop.run(5.0)
+    assert loop.when("log", "warning restart_needed")
+    assert loop.when("kernel", "register", stand_in_name("a"))[1] <= 1.5 + SOON
+
+
 def test_endless_writes(loop: SimulatedLoop) -> None:
     """Events that call for nothing, and take much CPU time, are not read for three seconds at most."""
     loop.at(1.0, loop.writes_endlessly, "a", 10.0)
