@@ -131,6 +131,10 @@ class Seen:
     stand_ins: dict[str, Entry]
     listed: tuple[str, ...]  # the names of all entries and stand-ins, newest first
 
+    def text(self) -> str:
+        """Return all entries and stand-ins, newest first, in words."""
+        return "; ".join(f"{name}: {self.entries.get(name) or self.stand_ins.get(name)}" for name in self.listed)
+
 
 @dataclass
 class Model:

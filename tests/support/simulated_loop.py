@@ -11,7 +11,7 @@ the start, and SIGTERM come two seconds later.  Then ``trace`` has everything th
 import gc
 import os
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from itertools import combinations
 from types import TracebackType
@@ -24,10 +24,9 @@ from binfmtd.daemon import worker as workers
 from binfmtd.daemon.boot_persistence import BootPersistence
 from binfmtd.daemon.config_source import ConfigSource
 from binfmtd.daemon.foreign_entries import ForeignEntryStore
-from binfmtd.daemon.host_facts import HostFacts, Interpreters, paths_of
+from binfmtd.daemon.host_facts import HostFacts
 from binfmtd.daemon.ledger import Ledger
 from binfmtd.daemon.loop import Loop
-from binfmtd.daemon.pause_file import PauseFile
 from binfmtd.daemon.probe_runner import ProbeRunner
 from binfmtd.daemon.probed_file import ProbedFile
 from binfmtd.daemon.reconciler import Reconciler
@@ -40,20 +39,18 @@ from binfmtd.formats.line import decode_line
 from binfmtd.kernel.mount import Mounted, Where
 from binfmtd.kernel.writer import DISABLE, ENABLE, Wrote
 from binfmtd.model.config import Config, Declaration, Probe
-from binfmtd.model.desired import Facts, InterpreterFacts
-from binfmtd.model.guard import NativeHeader
+from binfmtd.model.desired import InterpreterFacts
 from binfmtd.model.handler import Handler, Registration
-from binfmtd.model.pause import Pauses
 from binfmtd.model.precedence import overlaps
 from binfmtd.model.standin import stand_in_name
 from support.simulated import Through
+from support.simulated_parts import AtOnce, RecordingLogger, SimulatedFacts, SimulatedPauseFile, Unreachable
 from support.simulated_time import START
 from support.simulated_wait import INOTIFY, MOUNTS, SIGNALS, SimulatedBackground, SimulatedPoller
 from support.simulated_world import SimulatedWorld
 
 _WRITE_SECONDS = 1e-4  # of CPU time, too
 _COMMANDS = {ENABLE: "enable", DISABLE: "disable"}
-_LEVELS = {10: "debug", 20: "info", 30: "warning", 40: "error"}
 _STATES = ("READY=1", "RELOADING=1", "STOPPING=1")
 
 
@@ -69,74 +66,6 @@ def declared(handlers: Iterable[Handler]) -> tuple[Declaration, ...]:
         )
         for handler in handlers
     )
-
-
-class _Logger:
-    """The methods of structlog's logger that the daemon calls."""
-
-    def __init__(self, world: SimulatedWorld) -> None:
-        self._world = world
-
-    def bind(self, **_: object) -> Self:
-        return self
-
-    def log(self, level: int, event: str, **details: Any) -> None:
-        entries = details.get("entries", [details["entry"]] if "entry" in details else [])
-        self._world.add("log", f"{_LEVELS[level]} {event}", " ".join(sorted(entries)))
-
-    def debug(self, event: str, **details: Any) -> None:
-        self.log(10, event, **details)
-
-    def info(self, event: str, **details: Any) -> None:
-        self.log(20, event, **details)
-
-    def warning(self, event: str, **details: Any) -> None:
-        self.log(30, event, **details)
-
-    def error(self, event: str, **details: Any) -> None:
-        self.log(40, event, **details)
-
-
-class _Facts:
-    """HostFacts of a host on which no handler's match takes a native program."""
-
-    header = NativeHeader(2, 1, 62)
-    heads = (b"\x7fELF" + bytes(252),)
-    interpreters: Interpreters  # the loop's own
-
-    def use(self, interpreters: Interpreters) -> None:
-        self.interpreters = interpreters
-
-    def gather(self, config: Config, _: object) -> Facts:
-        return Facts(self.interpreters.facts(paths_of(config)), header=self.header, heads=self.heads)
-
-
-class _PausedFile:
-    """The file paused.json, read from the world."""
-
-    problem: str | None = None
-
-    def __init__(self, world: SimulatedWorld) -> None:
-        self._world = world
-
-    def read(self, _: object, __: str) -> Pauses:
-        return self._world.paused
-
-
-class _PauseFile(PauseFile):
-    def __init__(self, world: SimulatedWorld) -> None:
-        super().__init__(None, "boot")
-        self.watched = {"/state": {"paused.json"}}
-        self._file = _PausedFile(world)  # type: ignore[assignment]
-
-
-class _AtOnce:
-    """BoundedCalls without a thread."""
-
-    def __init__(self, _: float) -> None: ...
-
-    def call(self, _: str, work: Callable[[], Any], otherwise: object) -> Any:  # noqa: ARG002
-        return work()
 
 
 class _Opened(Through):
@@ -183,16 +112,6 @@ class _Opened(Through):
         return found
 
 
-class _Unreachable:
-    """A writer whose path leads to another instance."""
-
-    def register(self, *_: object) -> list[OSError | None]:
-        raise FileNotFoundError
-
-    def take_wrote(self) -> list[Wrote]:
-        return []
-
-
 class SimulatedLoop(SimulatedWorld):
     """One daemon from its start to SIGTERM, in a world of its own."""
 
@@ -237,7 +156,7 @@ class SimulatedLoop(SimulatedWorld):
         return not any(overlaps(one.match, other.match) for one, other in combinations(batch.values(), 2))
 
     def _make(self, config: Config) -> Loop:
-        facts = cast(HostFacts, _Facts())
+        facts = cast(HostFacts, SimulatedFacts())
         reconciler = Reconciler(config, facts, Ledger(None, "boot"), ForeignEntryStore(None, "boot"))
         reporter = Reporter(reconciler.states, "/state", "/config")
         lock = mock.create_autospec(Lock, instance=True)
@@ -250,7 +169,7 @@ class SimulatedLoop(SimulatedWorld):
             cast(Signals, self.signals),
             BootPersistence(),
             lock,
-            _PauseFile(self),
+            SimulatedPauseFile(self),
             ProbeRunner(ProbedFile(None, "boot"), "/state", None, Probe.OFF, reporter.probe, self._background),
             self._background,
         )
@@ -283,13 +202,13 @@ class SimulatedLoop(SimulatedWorld):
             raise MountError("another instance is mounted there")
         return _Opened(self)
 
-    def _writer(self, instance: _Opened | Mounted, *_: object, **__: object) -> _Opened | _Unreachable:
+    def _writer(self, instance: _Opened | Mounted, *_: object, **__: object) -> _Opened | Unreachable:
         if isinstance(instance, _Opened):
             return instance
         try:
             return self._open(instance)
         except MountError:
-            return _Unreachable()
+            return Unreachable()
 
     def _look_at(self, paths: Iterable[str], _: object) -> dict[str, InterpreterFacts]:
         return {path: InterpreterFacts(self.identity(path)) for path in paths}
@@ -323,12 +242,12 @@ class SimulatedLoop(SimulatedWorld):
             ),
             (readiness, {"preload": lambda _: True}),
             (instance_watch, {"find_or_mount": self._find}),
-            (interpreter_files, {"BoundedCalls": _AtOnce, "file_identity": self.identity, "head": lambda _: b""}),
+            (interpreter_files, {"BoundedCalls": AtOnce, "file_identity": self.identity, "head": lambda _: b""}),
             (interpreter_files, {"look_at": self._look_at, "watched": lambda paths: {path: {path} for path in paths}}),
             (interpreter_files, {"remote_devices": frozenset, "walk": lambda _: mock.Mock(steps=())}),
             (status_file, {"write_status": self._write_status, "status_written": lambda _: True}),
-            (event_log, {"get_logger": lambda: _Logger(self)}),
-            (probe_report, {"get_logger": lambda: _Logger(self)}),
+            (event_log, {"get_logger": lambda: RecordingLogger(self)}),
+            (probe_report, {"get_logger": lambda: RecordingLogger(self)}),
             (causes, {"unit_started": lambda _: None}),
             (Notifier, {"send": lambda _, *states: self._sent(*states)}),
             (gc, {"freeze": lambda: None}),

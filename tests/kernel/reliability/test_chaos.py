@@ -126,7 +126,7 @@ class Chaos(RuleBasedStateMachine):
             statuses = self.world.execute(PROGRAMS)
         for (name, content), status in zip(PROGRAMS.items(), statuses, strict=True):
             expected, _ = self.model.serving(seen, name, content)
-            assert status == expected, f"{name} ended with {status} instead of {expected}: {seen.entries}"
+            assert status == expected, f"{name} ended with {status} instead of {expected}: {seen.text()}"
         self.model.settle(seen)
 
     def _all_in_order(self) -> Seen:
