@@ -22,7 +22,7 @@ class Started:
         self.background.busy.return_value = False
         self.notifier, self.publisher = make(Notifier, instance=True), make(Publisher, instance=True)
         pacing = make(Pacing, instance=True)
-        pacing.open.return_value = frozenset({"a"} if open_drifts else ())
+        pacing.is_settled.return_value = not open_drifts
         reconciler = make(Reconciler, instance=True, config=None)
         watch = make(InstanceWatch, instance=True, mounted=None)
         self.readiness = Readiness(
