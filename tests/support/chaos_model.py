@@ -277,6 +277,11 @@ class Model:
         wanted = "degraded" if "refused" in states else "waiting" if "waiting" in states else "converged"
         if seen.status["state"] not in (wanted, "contended"):
             found.append(f"the status says {seen.status['state']} instead of {wanted}")
+        reasons = {row["name"]: row["reason"] for row in seen.status["handlers"]}
+        for name, handler in self.handlers.items():  # the state alone can be the same before and after
+            is_missing = "executable file" in reasons.get(name, "")
+            if handler.enabled and is_missing is not (self.state(name) == "absent"):
+                found.append(f"the status says of {name}, whose interpreter is {self.state(name)}: {reasons}")
         foreign = [{"name": name, "enabled": seen.entries[name].enabled} for name in self.foreign(seen)]
         if seen.status["foreign"] != foreign:
             found.append(f"the status names {seen.status['foreign']} as foreign instead of {foreign}")
@@ -328,17 +333,13 @@ class Model:
 
         The end is an exit status, or the text of an error if no entry takes the program.
         """
-
-        def serves(name: str) -> bool:
-            """Return True if the proper entry or its stand-in takes it; with F a stand-in outlives its interpreter."""
-            both = (seen.entries.get(name), seen.stand_ins.get(stand_in_name(name)))
-            return any(each is not None and each.enabled and takes(each.match, file_name, content) for each in both)
-
         owners = {stand_in_name(name): name for name in (*self.handlers, *seen.entries)}
-        names = dict.fromkeys(owners.get(name, name) for name in seen.listed)
-        entries = {name: seen.entries.get(name) or seen.stand_ins.get(stand_in_name(name)) for name in names}
-        present = {name: entry for name, entry in entries.items() if entry is not None}
-        takers = [name for name in present if serves(name)]
+        present: dict[str, Entry] = {}  # handler or foreign entry -> the newer of its entries that take the program
+        for name in seen.listed:
+            entry = seen.entries.get(name) or seen.stand_ins.get(name)
+            if entry is not None and entry.enabled and takes(entry.match, file_name, content):
+                present.setdefault(owners.get(name, name), entry)
+        takers = list(present)
         ranked = [name for name in takers if self.must_stand(name)]
         rank = {name: (handler.priority, place) for place, (name, handler) in enumerate(self.handlers.items())}
 
