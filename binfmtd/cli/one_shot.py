@@ -3,7 +3,6 @@
 While a daemon runs with the same state directory nothing is written, because the daemon's config decides.
 """
 
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -51,7 +50,7 @@ class Visit(NamedTuple):
         An entry that looks as wanted but is not in the ledger is tried first; it stays if it runs the same emulator.
         """
         if self.daemon is not None:
-            return ReconcileResult(self.look(), time.monotonic())
+            return ReconcileResult(self.look())
         look_and_try(self.reconciler, self.instance)
         # A daemon that ended may have left stand-ins: one with an older emulator is replaced, and none is added.
         return self.reconciler.reconcile(self.instance, self._writer(), gate=_Gate(allow))

@@ -10,6 +10,7 @@ The verdict depends on the entry and on the desired state.  So it is kept until 
 
 from collections.abc import Mapping, Sequence
 
+from binfmtd.kernel.instance import Pause, no_pause
 from binfmtd.model.config import Unmanaged
 from binfmtd.model.desired import DesiredState
 from binfmtd.model.drift import Record
@@ -17,6 +18,8 @@ from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.guard import programs_taken
 from binfmtd.model.restore import to_be_remembered
 from binfmtd.model.standin import is_stand_in
+
+_A_SLICE = 50  # entries
 
 
 class EntryIndex:
@@ -28,11 +31,18 @@ class EntryIndex:
         self._desired: DesiredState | None = None
         self._bystanders: dict[str, Entry] = {}
         self._last = ObservedState(), ObservedState()  # before and after bystanders were left out
+        self._recorded: frozenset[str] = frozenset()  # names in the ledger then
 
     def without_bystanders(
-        self, observed: ObservedState, desired: DesiredState, records: Mapping[str, Record]
+        self, observed: ObservedState, desired: DesiredState, records: Mapping[str, Record], pause: Pause = no_pause
     ) -> ObservedState:
-        """Return the observed state with its ``relevant`` entries.  ``records``: what binfmtd registered itself."""
+        """Return the observed state with its ``relevant`` entries.  ``records``: what binfmtd registered itself.
+
+        ``pause`` is called after each slice of about 0.1 ms.
+        """
+        if observed is self._last[0] and desired is self._desired and records.keys() == self._recorded:
+            return self._last[1]
+        self._recorded = frozenset(records)
         if desired is not self._desired:
             self._desired = desired
             self._bystanders.clear()
@@ -44,7 +54,11 @@ class EntryIndex:
         if len(bystanders) > len(observed.entries):
             self._bystanders = bystanders = {e.name: e for e in observed.entries if bystanders.get(e.name) == e}
         relevant = []
-        for entry in [entry for entry in observed.entries if bystanders.get(entry.name) is not entry]:
+        pause()
+        unknown = [entry for entry in observed.entries if bystanders.get(entry.name) is not entry]
+        for number, entry in enumerate(unknown, 1):
+            if number % _A_SLICE == 0:
+                pause()
             known = bystanders.get(entry.name) == entry
             if known or (entry.name not in records and self._is_bystander(entry, desired)):
                 bystanders[entry.name] = entry
@@ -52,7 +66,7 @@ class EntryIndex:
                 relevant.append(entry)
         before, after = self._last
         if observed is not before or after.relevant != tuple(relevant):
-            after = observed._replace(known_relevant=tuple(relevant))
+            after = observed.with_relevant(tuple(relevant))
             self._last = observed, after
         return after
 

@@ -1,6 +1,7 @@
 """The result of a look at all entries, and the result of a pass."""
 
 import time
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from binfmtd.errors import WriteRefusedError
@@ -11,17 +12,23 @@ from binfmtd.model.ownership import foreign
 
 
 class Look(NamedTuple):
-    """The observed state, the desired state, and the plan that leads from one to the other."""
+    """The observed state, the desired state, and the plan that leads from one to the other.
+
+    ``observed_at`` (monotonic, in seconds): when the entries that other programs have touched were read.
+    """
 
     observed: ObservedState
     desired: DesiredState
     context: PlanContext
     plan: Plan
+    observed_at: float = float("inf")
 
-    def foreign(self) -> dict[str, bool]:
+    def foreign(self) -> Mapping[str, bool]:
         """Return the foreign entries, newest first: name -> True if it is enabled."""
-        ours = {e.name for e in self.observed.relevant if not foreign(e, self.desired, self.context)}
-        return {entry.name: entry.enabled for entry in self.observed.entries if entry.name not in ours}
+        relevant = self.observed.relevant
+        return self.observed.other_than(
+            frozenset(e.name for e in relevant if not foreign(e, self.desired, self.context))
+        )
 
     def providers(self) -> list[str]:
         """Return the absolute paths of the interpreters of the foreign entries that serve in our place, sorted.
@@ -44,15 +51,10 @@ class EndedDrift(NamedTuple):
 
 
 class ReconcileResult:
-    """The actions of a pass, and its last look.
+    """The actions of a pass, and its last look.  ``began`` (monotonic, in seconds): when its first look had ended."""
 
-    The times are monotonic, in seconds: ``began`` is when its first look had ended, ``observed_at`` when its last one
-    began.
-    """
-
-    def __init__(self, look: Look, observed_at: float) -> None:
+    def __init__(self, look: Look) -> None:
         self.look = look
-        self.observed_at = observed_at
         self.done: list[Action] = []
         self.began = time.monotonic()
         self.failed: list[tuple[Action, WriteRefusedError]] = []

@@ -34,12 +34,13 @@ class Pacing:
         self._budget = StandInBudget()
         self._disputed: set[str] = set()  # handlers whose stand-in is another program's; a pass may exchange it
         self._desired: DesiredState | None = None  # at the last pass
+        self._reloaded = False  # since the last pass, which does not count what another config changes
         self._report = report
 
     def use(self, settle: float) -> None:
         """Use another config: what it changes counts as no repair, but what had drifted before does."""
         self._states.settle = settle
-        self._states.apply_all(Event.RELOADED)
+        self._reloaded = True
 
     def forget(self) -> None:
         """Forget all open drifts, since nothing can be written, or another instance is mounted."""
@@ -77,6 +78,9 @@ class Pacing:
     def passed(self, result: ReconcileResult, failed: Collection[str], *, at_once: bool, flushed: bool = False) -> None:
         """Record which drifts a pass ended, and which are still open; ``flushed``: a flush came while it was made."""
         now = time.monotonic()
+        if self._reloaded:  # not earlier: what another program undid before this pass counts
+            self._states.apply_all(Event.RELOADED)
+            self._reloaded = False
         self._states.looked()
         # An entry that only moves along with another is as declared.
         still_open = {
@@ -149,16 +153,16 @@ class Pacing:
         """Record the entries that are in order, and those that have no proper entry now."""
         apply, desired, plan = self._states.apply, result.look.desired, result.look.plan
         for name in written:
-            apply(name, Event.IN_ORDER, result.observed_at)
+            apply(name, Event.IN_ORDER, result.look.observed_at)
         for name in desired.by_name.keys() - still_open.keys():
             if name in plan.served_elsewhere:
                 apply(name, Event.SERVED_ELSEWHERE)
             elif name in plan.blocked:
                 apply(name, Event.BLOCKED)
             else:
-                apply(name, Event.IN_ORDER, result.observed_at)
+                apply(name, Event.IN_ORDER, result.look.observed_at)
         for name in [n for n, _ in self._states.items() if n not in desired.by_name and n not in still_open]:
-            apply(name, Event.IN_ORDER if name == INSTANCE else Event.UNDECLARED, result.observed_at)
+            apply(name, Event.IN_ORDER if name == INSTANCE else Event.UNDECLARED, result.look.observed_at)
         self._states.prune(desired.by_name)
 
     def _keep_open(
@@ -194,6 +198,10 @@ class Pacing:
     def is_settled(self) -> bool:
         """Return True if no drift is open and no look at everything is planned."""
         return not (self._states.open() or self._states.look_planned)
+
+    def has_drifted(self, name: str) -> bool:
+        """Return True if the name has an open drift."""
+        return self._states[name].debounce is not None
 
     def drifting(self) -> frozenset[str]:
         """Return the names with an open drift."""

@@ -32,8 +32,8 @@ class PassGate(WriteGate):
         """Prepare for a pass.
 
         ``read_events`` reads the queue, and returns the events that no repair has handled; ``throttled`` returns True
-        while the loop leaves the queue unread.  ``at_once``: names that had not drifted before the pass need not be
-        quiet, since no other program can be at work on them.  ``force`` returns True for names that are written
+        while the loop leaves the queue unread.  ``at_once``: names that no other program has changed
+        need not be quiet.  ``force`` returns True for names that are written
         whatever other programs do.
         """
         self._pacing = pacing
@@ -42,7 +42,6 @@ class PassGate(WriteGate):
         self._throttled = throttled
         self._at_once = at_once
         self._force = force
-        self._open_before = pacing.drifting()
 
     def considers(self, action: Action) -> bool:
         """Return False if the daemon backs off from the action's name."""
@@ -54,7 +53,7 @@ class PassGate(WriteGate):
         """Return the permission by quiet and backoff."""
         if self._force(name):
             return WritePermission.NOW
-        if self._at_once and name not in self._open_before:
+        if self._at_once and not self._pacing.has_drifted(name):
             return WritePermission.IF_UNTOUCHED
         permission = self._pacing.permission(name)
         return min(permission, WritePermission.WAIT) if self._only_bridges else permission

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from errno import ETIMEDOUT
 from functools import cache
+from typing import Protocol
 
 from binfmtd.daemon.entry_index import EntryIndex
 from binfmtd.daemon.entry_state import Event, StateTable
@@ -18,7 +19,7 @@ from binfmtd.daemon.look import Look, ReconcileResult
 from binfmtd.errors import Again, WriteRefusedError
 from binfmtd.host.interpreters import cannot_run
 from binfmtd.kernel.executor import Outcome, PlanExecutor
-from binfmtd.kernel.instance import Instance, Observer
+from binfmtd.kernel.instance import Instance, Observer, no_pause
 from binfmtd.kernel.write_gate import WriteGate
 from binfmtd.kernel.writer import DISABLE, REMOVE, Writer
 from binfmtd.model.config import Config
@@ -38,6 +39,16 @@ InForce = Callable[[], Sequence[Registration]]
 
 _INSISTING = 10.0  # seconds after our replacing an entry in which an equal one, registered again, is adopted
 _ROUNDS = 4  # at most; the second finds nothing to do, unless another program writes meanwhile
+
+
+class Interlude(Protocol):
+    """The daemon's other work between two slices of a look: urgent repairs."""
+
+    def pause(self) -> None:
+        """Do what is urgent."""
+
+    def touched(self) -> set[str] | None:
+        """Return the entries that other programs or a repair have touched; None if no entry can have changed."""
 
 
 class Reconciler:
@@ -99,17 +110,25 @@ class Reconciler:
         if error.again is not Again.NOW:
             self.states.apply(name, Event.REFUSED, error=error)
 
-    def look(self, instance: Instance, touched: set[str] | None = None) -> Look:
+    def look(self, instance: Instance, touched: set[str] | None = None, interlude: Interlude | None = None) -> Look:
         """Observe the instance and plan.  Raises MountError.
 
-        ``touched``: the entries to read again although their inode numbers are the same; None: all.
+        ``touched``: the entries to read again although their inode numbers are the same; None: all.  Between two slices
+        the ``interlude`` is called, and afterwards the entries that were touched meanwhile are read again.
         """
         before = (self._observer.inodes() or self._known_inodes()) if self.foreign_entries.entries else ()
-        observed = self._observer.look(instance, touched)
+        pause = no_pause if interlude is None else interlude.pause
+        observed_at = time.monotonic()
+        observed = self._observer.look(instance, touched, pause)
         self.ledger.claim(observed, instance.created())
         if self._desired is None:
             self._desired = resolve(self.config, self.facts.gather(self.config, observed), self._had)
         desired = self._desired
+        if interlude is not None:
+            self._index.without_bystanders(observed, desired, self.ledger.records, pause)
+            if (meanwhile := interlude.touched()) is not None:
+                observed_at = time.monotonic()
+                observed = self._observer.look(instance, meanwhile)
         observed = self._index.without_bystanders(observed, desired, self.ledger.records)
         if self._knows_stand_ins:
             self._adopt_stand_ins(observed, desired)
@@ -132,7 +151,7 @@ class Reconciler:
         )
         planned = plan(desired, observed, context)
         self._had |= {h.name for h in desired.handlers if h.yields} - planned.served_elsewhere.keys()
-        return Look(observed, desired, context, planned)
+        return Look(observed, desired, context, planned, observed_at)
 
     def reconcile(
         self,
@@ -141,12 +160,14 @@ class Reconciler:
         touched: set[str] | None = None,
         *,
         gate: WriteGate | None = None,
+        interlude: Interlude | None = None,
         unchanged: Callable[[str], bool] | None = None,
         last: bool = True,
     ) -> ReconcileResult:
         """Write what is due, and observe again until nothing due is left to do.
 
-        ``gate`` is asked before each write; by default it allows all but permanent stand-ins.  ``unchanged`` as in
+        ``gate`` is asked before each write; by default it allows all but permanent stand-ins.  ``interlude``: for the
+        first look; later ones see entries that the caller does not know yet.  ``unchanged`` as in
         PlanExecutor; by default the interpreters' own.
 
         An entry that this pass has registered may be gone again meanwhile.  Only a pass that is the ``last`` registers
@@ -155,9 +176,8 @@ class Reconciler:
         """
         gate = gate or WriteGate()
         unchanged = unchanged or self.facts.interpreters.unchanged
-        began = time.monotonic()
-        look = self.look(instance, touched)
-        result = ReconcileResult(look, began)
+        look = self.look(instance, touched, interlude)
+        result = ReconcileResult(look)
         for _ in range(_ROUNDS):
             failed = self.failed
             owners = {stand_in.name: name for name, stand_in in look.desired.permanent.items()}
@@ -186,7 +206,6 @@ class Reconciler:
             if outcome.interpreters_moved:
                 self._desired = None
             judged = look.desired.file_identities
-            result.observed_at = time.monotonic()
             look = result.look = self.look(instance, {action.entry for action in (*actions, *stand_ins)})
             if not outcome.done and not outcome.kept and look.desired.file_identities == judged:
                 break

@@ -24,6 +24,7 @@ from binfmtd.daemon.throttle import EventThrottle
 from binfmtd.daemon.trigger import Trigger
 from binfmtd.errors import BinfmtdError, MountError, WriteRefusedError
 from binfmtd.host.bounded import BoundedCalls
+from binfmtd.host.scheduling import urgent_time
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.writer import Writer, Wrote
 from binfmtd.model.drift import Act
@@ -44,6 +45,24 @@ class Answer(NamedTuple):
     exec_breaking: list[str]
     began: float
     seconds: float
+
+
+class RepairsBetweenSlices:
+    """The urgent repairs that are made while a pass scans many entries."""
+
+    def __init__(self, worker: "Worker") -> None:
+        self._worker = worker
+        self._touched: set[str] | None = None
+
+    def pause(self) -> None:
+        """Repair what other programs have done since the last slice."""
+        touched = self._worker.repair_between_slices()
+        if touched is not None:
+            self._touched = touched.union(self._touched or ())
+
+    def touched(self) -> set[str] | None:
+        """Return the entries that other programs or a repair have touched; None if no entry can have changed."""
+        return self._touched
 
 
 class Worker:
@@ -72,6 +91,7 @@ class Worker:
         self._fast_repair: FastRepair | None = None
         self._waited: FastRepair | None = None
         self._wrote: list[Wrote] = []
+        self._is_another = False  # instance than the one of which `FastRepair` has the entries
 
     @property
     def has_looked(self) -> bool:
@@ -117,6 +137,7 @@ class Worker:
     def forget_own_writes(self) -> None:
         """Forget our writes: the watch is new, and an event that resembles them is another program's."""
         self._wrote.clear()
+        self._is_another = True
 
     def _throttled(self) -> bool:
         return time.monotonic() < self._throttle.read_at
@@ -152,6 +173,21 @@ class Worker:
         answer = self._answer(events, events)
         self.events.add(events.beside_entries())
         return answer
+
+    def repair_between_slices(self) -> set[str] | None:
+        """Repair at once what another program does while a pass scans.
+
+        Return the entries that were touched; None if no entry can have changed.
+        """
+        if self._throttled() or not self._watch.pending():
+            return None
+        with urgent_time():
+            answer = self.repair_pending()
+        if answer is None:
+            return None
+        self.tell(answer)
+        touched = {*answer.events.names, *answer.reaction.found, *answer.reaction.ended, *answer.reaction.kept}
+        return touched | {stand_in_name(name) for name in touched}
 
     def check_identities(self, names: Collection[str] = ()) -> bool:
         """Look at these handlers, or at all, without any event, and repair; return True if something new was found.
@@ -280,6 +316,7 @@ class Worker:
                         writer,
                         touched,
                         gate=gate,
+                        interlude=None if self._is_another else RepairsBetweenSlices(self),
                         unchanged=self._unchanged,
                         last=trigger is Trigger.STOP,
                     )
@@ -305,9 +342,8 @@ class Worker:
             self._pacing.forget()
             # Entries that serve go on serving.  A seal may last, so the start does not wait for its end.
             with suppress(MountError), Instance(self._instance_watch.mounted) as instance:
-                began = time.monotonic()
                 look = self._report.status.look = self._reconciler.look(instance)
-                return ReconcileResult(look, began) if self._instance_watch.mounted.sealed else None
+                return ReconcileResult(look) if self._instance_watch.mounted.sealed else None
             return None
         self._take_in(result, at_once=at_once)
         return result
@@ -315,6 +351,7 @@ class Worker:
     def _take_in(self, result: ReconcileResult, *, at_once: bool) -> None:
         """Make the next `FastRepair`, and record what a pass found and did."""
         failed, pacing = self._reconciler.failed, self._pacing
+        self._is_another = False
         for error in failed.values():
             self._instance_watch.failed(error)
         self._fast_repair = FastRepair(result.look, self._reconciler.states, pacing, self._unchanged)

@@ -102,6 +102,20 @@ def ordinary_time() -> Iterator[None]:
                 _use_fifo()
 
 
+@contextmanager
+def urgent_time() -> Iterator[None]:
+    """Do something urgent in a block of ``ordinary_time``: in this one the thread has real-time priority again."""
+    if not _Process.real_time:
+        yield
+        return
+    with suppress(OSError):
+        _use_fifo()
+    try:
+        yield
+    finally:
+        _use_ordinary()
+
+
 def begin_thread() -> None:
     """Give a new thread the process's niceness and slices, which a real-time thread does not pass on."""
     if _Process.niceness is None:

@@ -8,9 +8,9 @@ cli/main.py makes it use UTF-8 under any locale).
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import takewhile
+from itertools import islice, takewhile
 from types import TracebackType
 from typing import Self
 
@@ -22,6 +22,14 @@ from binfmtd.model.entry import Entry, ObservedState
 
 _ENTRY_BYTES = 8192  # the kernel prints an entry into one page
 _CONTROL_FILES = frozenset({"register", "status"})
+_LISTED = 200  # entries in a slice of a listing, about 0.1 ms
+_READ = 10  # entries that are read in a slice, about 0.1 ms
+
+Pause = Callable[[], None]
+
+
+def no_pause() -> None:
+    """Do nothing between two slices of a look."""
 
 
 class Instance:
@@ -55,10 +63,17 @@ class Instance:
         except OSError:
             return None
 
-    def inodes(self) -> list[tuple[str, int]]:
-        """Return name and inode number of all entries, newest first; about 0.5 us an entry.  Raises MountError."""
+    def inodes(self, pause: Pause = no_pause) -> list[tuple[str, int]]:
+        """Return name and inode number of all entries, newest first; about 0.5 us an entry.  Raises MountError.
+
+        ``pause`` is called after each slice of the listing.
+        """
+        found: list[tuple[str, int]] = []
         with self._listing() as listing:
-            return [(entry.name, entry.inode()) for entry in listing if entry.name not in _CONTROL_FILES]
+            while listed := [(entry.name, entry.inode()) for entry in islice(listing, _LISTED)]:
+                found += [each for each in listed if each[0] not in _CONTROL_FILES]
+                pause()
+        return found
 
     def newest_first(self) -> Iterator[tuple[str, int]]:
         """Yield name and inode number of the entries, for a caller that needs the first few.  Raises MountError."""
@@ -124,33 +139,41 @@ class Observer:
         self._listed: list[tuple[str, int]] = []  # what was listed at the last look
         self._observed = ObservedState()
 
-    def look(self, instance: Instance, touched: set[str] | None = None) -> ObservedState:
+    def look(self, instance: Instance, touched: set[str] | None = None, pause: Pause = no_pause) -> ObservedState:
         """Observe the instance; ``touched`` are the names to read again, None for all of them.  Raises MountError.
 
         Of the entries that a flush removes meanwhile, the result has all or none: half of them missing would look like
         removals by name.  If nothing has changed since the last look, the same object is returned.
+
+        ``pause`` is called after each slice of about 0.1 ms.  Entries that are changed meanwhile may be in the result
+        as they were: look once more, with their names.
         """
         known = self._known if touched is not None else {}
         again = touched or set()
-        listed = instance.inodes()
+        listed = instance.inodes(pause)
         if touched is not None and listed == self._listed and again.isdisjoint(known):
             switched_on = instance.switched_on()
             if switched_on != self._observed.switched_on:
                 self._observed = self._observed._replace(switched_on=switched_on)
             return self._observed
-        entries = []
+        entries, read = [], 0
         for name, inode in listed:
             entry = known.get(name)
             if entry is None or entry.inode != inode or name in again:
-                entry = instance.entry(name)
+                entry, read = instance.entry(name), read + 1
+                if read % _READ == 0:
+                    pause()
             if entry is not None:
                 entries.append(entry)
         if len(entries) < len(listed):
             standing = set(instance.inodes())
             entries = [entry for entry in entries if (entry.name, entry.inode) in standing]
             listed = [(entry.name, entry.inode) for entry in entries]
+        pause()
         self._known, self._listed = {entry.name: entry for entry in entries}, listed
+        pause()
         self._observed = ObservedState(tuple(entries), instance.switched_on())
+        self._observed.by_name = self._known
         return self._observed
 
     def inodes(self) -> frozenset[int]:

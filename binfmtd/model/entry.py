@@ -1,5 +1,6 @@
 """The observed state: the entries that the kernel has in one instance."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import NamedTuple
 
@@ -32,6 +33,12 @@ class ObservedState(_Observed):
     ``known_relevant``: those that a plan has to look at, if that is known (daemon/entry_index.py).
     """
 
+    def with_relevant(self, entries: tuple[Entry, ...]) -> "ObservedState":
+        """Return the same state, of which a plan has to look only at these entries."""
+        found = self._replace(known_relevant=entries)
+        found.by_name = self.by_name
+        return found
+
     @property
     def relevant(self) -> tuple[Entry, ...]:
         """The entries that a plan looks at, newest first: all of them if no index has left out bystanders."""
@@ -41,6 +48,20 @@ class ObservedState(_Observed):
     def by_name(self) -> dict[str, Entry]:
         """Every entry by its name, stand-ins included."""
         return {entry.name: entry for entry in self.entries}
+
+    def other_than(self, names: frozenset[str]) -> Mapping[str, bool]:
+        """Return the entries without these, newest first: name -> True if it is enabled."""
+        found = self._other_than.get(names)
+        if found is None:
+            self._other_than.clear()
+            found = {entry.name: entry.enabled for entry in self.entries if entry.name not in names}
+            self._other_than[names] = found
+        return found
+
+    @cached_property
+    def _other_than(self) -> dict[frozenset[str], dict[str, bool]]:
+        # A cache of the last answer: with 10,000 entries it takes most of the time of a status document.
+        return {}
 
     @cached_property
     def position(self) -> dict[str, int]:

@@ -34,7 +34,11 @@ from support.daemon import Daemon
 from support.instance import Instance
 from support.waiting import IN_MODIFY, DirectoryWatch, wait_until
 
+from binfmtd.cli.context import reconciler as made
 from binfmtd.formats.line import rename_line
+from binfmtd.kernel.instance import Instance as Opened
+from binfmtd.kernel.mount import Mounted
+from binfmtd.model.config import Config
 from binfmtd.model.standin import stand_in_name
 
 NAME = "bench"
@@ -134,6 +138,7 @@ def scan(scale: float) -> Part:
             1.5,
         ),
         Goal("CPU of a pass over 10,000 unchanged entries, median", cost * 1e3, 10, "ms"),
+        Goal("CPU between two reads of events in a scan of 10,000, median of the longest", _longest() * 1e3, 2, "ms"),
     ]
     return Part(("a removal by name, with", "median", "p99"), rows, goals, found)
 
@@ -192,6 +197,39 @@ def _costs_of_scans(entries: int, rounds: int) -> list[float]:
             wait_idle(running)
             costs.append((spent() - before) / 1e9)
     return costs
+
+
+def _longest() -> float:
+    """Return the median of the longest CPU time, in seconds, in which a scan of all entries reads no events."""
+    with Instance() as instance:
+        for number in range(10_000):
+            instance.register(rb":foreign%d:M::\x01f%05d::/usr/bin/true:" % (number, number))
+        mounted = Mounted(str(instance.directory), os.stat(instance.directory).st_dev, read_only=False)
+        reconciler = made(Config(()), None)
+        longest = []
+        for _ in range(20):
+            clock = Slices()
+            with Opened(mounted) as opened:
+                reconciler.look(opened, None, clock)
+            clock.pause()
+            longest.append(max(clock.slices))
+    return median(longest)
+
+
+class Slices:
+    """The CPU time of each slice of a scan, in seconds."""
+
+    def __init__(self) -> None:
+        self.slices: list[float] = []
+        self._began = time.thread_time()
+
+    def pause(self) -> None:
+        now = time.thread_time()
+        self.slices.append(now - self._began)
+        self._began = now
+
+    def touched(self) -> None:
+        """Return None: no other program changes an entry."""
 
 
 def flush(scale: float) -> Part:

@@ -117,6 +117,7 @@ class SimulatedDaemon:
         self.seen: list[list[str]] = []  # names, newest first, after each write of the daemon's
         self.refuses: set[str] = set()  # names that the kernel refuses to register
         self.meanwhile: list[Callable[[], None]] = []  # what other programs do while the worker waits for them
+        self.while_scanned: list[Callable[[], None]] = []  # what other programs do while a pass scans all entries
         self.waits = 0
         declared = tuple(
             Declaration(
@@ -171,7 +172,13 @@ class SimulatedDaemon:
             else:
                 self.now += seconds
 
+        def pending() -> bool:
+            if self.while_scanned:
+                self.while_scanned.pop(0)()
+            return bool(self._events)
+
         watch = mock.create_autospec(InotifyWatcher, instance=True)
+        watch.pending.side_effect = pending
         watch.read.side_effect = read
         watch.wait.side_effect = wait
         return cast(InotifyWatcher, watch)

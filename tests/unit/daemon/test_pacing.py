@@ -64,7 +64,7 @@ class World:
     ) -> None:
         """Record a pass that did this, and left that; ``kept``: permanent stand-ins that it wrote."""
         look = Look(ObservedState(), self.desired, PlanContext(), Plan(left))
-        result = ReconcileResult(look, self.now)
+        result = ReconcileResult(look)
         result.done += done
         result.kept |= set(kept)
         self.now += takes

@@ -40,7 +40,7 @@ def test_who_wants_the_same_and_is_faster_is_no_error(
     action = Action(Act.REPLACE, "a", Drift.STALE_INTERPRETER, "another file", A)
     entries = (Entry("a", 7, enabled=True, registration=says),)
     look = Look(ObservedState(entries), DesiredState((A,)), PlanContext(), Plan((action,)))
-    result = ReconcileResult(look, 0.0)
+    result = ReconcileResult(look)
     result.failed = [(action, WriteRefusedError("refused", number, Again.LATER))]
     reporter = Reporter(StateTable(), str(tmp_path), "config")
     said: list[str] = []

@@ -145,3 +145,25 @@ def test_one_that_has_no_stand_in_is_not_waited_with(tmp_path: Path) -> None:
     daemon.react()
     assert daemon.waits == 0
     assert {stand_in_name("b"), stand_in_name("c")} <= set(daemon.names())
+
+
+def test_a_removal_while_a_pass_scans(daemon: SimulatedDaemon) -> None:
+    """A removal is repaired between two slices of the scan, which begins again and does not end that drift."""
+    daemon.while_scanned.append(lambda: daemon.removes("a"))
+    result = daemon.reconcile(Trigger.RESYNC)
+    assert daemon.names() == [stand_in_name("a")]
+    assert result is not None
+    assert [action.entry for action in result.look.plan.actions] == ["a"]
+    assert daemon.pacing.drifting() == {"a"}
+    daemon.wait(1.0)
+    assert daemon.names() == ["a", stand_in_name("a")]
+
+
+def test_a_removal_while_a_reload_scans(daemon: SimulatedDaemon) -> None:
+    """A pass that writes at once leaves what another program has removed a moment ago; its repair is counted."""
+    daemon.while_scanned.append(lambda: daemon.removes("a"))
+    daemon.pacing.use(0.02)
+    daemon.reconcile(Trigger.RELOAD, at_once=True)
+    assert daemon.names() == [stand_in_name("a")]
+    daemon.wait(1.0)
+    assert (daemon.names(), daemon.told.repairs) == (["a", stand_in_name("a")], ["a"])
