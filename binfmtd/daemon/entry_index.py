@@ -54,16 +54,15 @@ class EntryIndex:
         if len(bystanders) > len(observed.entries):
             self._bystanders = bystanders = {e.name: e for e in observed.entries if bystanders.get(e.name) == e}
         relevant = []
-        pause()
-        unknown = [entry for entry in observed.entries if bystanders.get(entry.name) is not entry]
-        for number, entry in enumerate(unknown, 1):
-            if number % _A_SLICE == 0:
-                pause()
-            known = bystanders.get(entry.name) == entry
-            if known or (entry.name not in records and self._is_bystander(entry, desired)):
-                bystanders[entry.name] = entry
-            else:
-                relevant.append(entry)
+        for begin in range(0, len(observed.entries), _A_SLICE):
+            entries = observed.entries[begin : begin + _A_SLICE]
+            for entry in [entry for entry in entries if bystanders.get(entry.name) is not entry]:
+                known = bystanders.get(entry.name) == entry
+                if known or (entry.name not in records and self._is_bystander(entry, desired)):
+                    bystanders[entry.name] = entry
+                else:
+                    relevant.append(entry)
+            pause()
         before, after = self._last
         if observed is not before or after.relevant != tuple(relevant):
             after = observed.with_relevant(tuple(relevant))

@@ -148,33 +148,38 @@ class Observer:
         ``pause`` is called after each slice of about 0.1 ms.  Entries that are changed meanwhile may be in the result
         as they were: look once more, with their names.
         """
-        known = self._known if touched is not None else {}
         again = touched or set()
         listed = instance.inodes(pause)
-        if touched is not None and listed == self._listed and again.isdisjoint(known):
-            switched_on = instance.switched_on()
-            if switched_on != self._observed.switched_on:
-                self._observed = self._observed._replace(switched_on=switched_on)
-            return self._observed
-        entries, read = [], 0
-        for name, inode in listed:
-            entry = known.get(name)
-            if entry is None or entry.inode != inode or name in again:
-                entry, read = instance.entry(name), read + 1
-                if read % _READ == 0:
-                    pause()
-            if entry is not None:
-                entries.append(entry)
+        changed = listed != self._listed
+        if touched is None or changed or not again.isdisjoint(self._known):
+            entries, read = dict[str, Entry](), 0
+            for name, inode in listed:
+                entry = before = self._known.get(name)
+                if touched is None or before is None or before.inode != inode or name in again:
+                    entry, read = instance.entry(name), read + 1
+                    if entry == before:
+                        entry = before  # the same object, so that what is known of it need not be found out again
+                    if read % _READ == 0:
+                        pause()
+                changed |= entry is not before
+                if entry is not None:
+                    entries[name] = entry
+            if changed:
+                self._take_in(entries, listed, instance)
+        switched_on = instance.switched_on()
+        if switched_on != self._observed.switched_on:
+            self._observed = self._observed.switched(enabled=switched_on)
+        return self._observed
+
+    def _take_in(self, entries: dict[str, Entry], listed: list[tuple[str, int]], instance: Instance) -> None:
+        """Make these entries the observed ones, but leave out what a flush has removed since they were ``listed``."""
         if len(entries) < len(listed):
             standing = set(instance.inodes())
-            entries = [entry for entry in entries if (entry.name, entry.inode) in standing]
-            listed = [(entry.name, entry.inode) for entry in entries]
-        pause()
-        self._known, self._listed = {entry.name: entry for entry in entries}, listed
-        pause()
-        self._observed = ObservedState(tuple(entries), instance.switched_on())
-        self._observed.by_name = self._known
-        return self._observed
+            entries = {name: entry for name, entry in entries.items() if (name, entry.inode) in standing}
+            listed = [(name, entry.inode) for name, entry in entries.items()]
+        self._known, self._listed = entries, listed
+        self._observed = ObservedState(tuple(entries.values()), self._observed.switched_on)
+        self._observed.by_name = entries
 
     def inodes(self) -> frozenset[int]:
         """Return the inode numbers of the entries at the last look."""

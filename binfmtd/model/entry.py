@@ -39,6 +39,12 @@ class ObservedState(_Observed):
         found.by_name = self.by_name
         return found
 
+    def switched(self, *, enabled: bool) -> "ObservedState":
+        """Return the same entries, of an instance that is enabled or disabled as a whole."""
+        found = self._replace(switched_on=enabled)
+        found.by_name = self.by_name
+        return found
+
     @property
     def relevant(self) -> tuple[Entry, ...]:
         """The entries that a plan looks at, newest first: all of them if no index has left out bystanders."""
