@@ -83,9 +83,9 @@ class Causes:
         """
         found = {
             name: self._facts(name, drift, reaction, events)
-            for name, drift in (reaction.ended | reaction.found).items()
+            for name, drift in (reaction.fixed | reaction.drifts).items()
         }
-        for name in reaction.found:
+        for name in reaction.drifts:
             state, facts = self._states[name], found[name]
             before = state.facts if state.phase in OPEN else None
             if before is None:
@@ -102,7 +102,7 @@ class Causes:
         for name, state in self._states.items():
             facts = state.facts
             if facts is not None and facts.drift is Drift.MISSING and not facts.by_name and not facts.flushed:
-                by_name = name in events.written
+                by_name = name in events.entries_written
                 state.facts = facts._replace(by_name=by_name, flushed=events.flushed and not by_name)
 
     def ended(
@@ -128,8 +128,8 @@ class Causes:
 
     @staticmethod
     def _facts(name: str, drift: Drift, reaction: FastRepairResult, events: PendingEvents) -> DriftFacts:
-        by_name = name in events.written
-        entry, wanted = reaction.instead.get(name), reaction.wanted.get(name)
+        by_name = name in events.entries_written
+        entry, wanted = reaction.actual.get(name), reaction.expected.get(name)
         detail = _difference(entry, wanted) if drift is Drift.CHANGED else ""
         flushed = events.flushed and not by_name and drift not in (Drift.DISABLED, Drift.SWITCHED_OFF)
         return DriftFacts(drift, by_name, flushed, _tool(entry), detail)

@@ -89,26 +89,26 @@ class EventHandler:
 
     def _handle(self, events: PendingEvents, result: FastRepairResult) -> bool:
         """Return False if the events called for no write to the instance."""
-        if result.found:
+        if result.drifts:
             self._drift_found()
         self._files_changed(events)
         if events.overflow:
             self._events_lost()
-        if events.lost:
+        if events.watch_removed:
             self._watch_lost()
         self._seal.check()  # another process could write only while it was open
-        return bool(result.bridged or result.kept or result.ended)
+        return bool(result.bridged or result.kept or result.fixed)
 
     def _drift_found(self) -> None:
         self._probe_runner.want()
         self._readiness.changed()
 
     def _files_changed(self, events: PendingEvents) -> None:
-        if "pauses" in events.files:
+        if "pauses" in events.changed_files:
             self._pauses.read()
-        if "probed" in events.files:
+        if "probed" in events.changed_files:
             self._probe_runner.take_in()
-        if "config" in events.files:
+        if "config" in events.changed_files:
             self._reload.begin()
         if events.interpreters:
             self._looks.read(events)

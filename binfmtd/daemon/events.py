@@ -6,38 +6,38 @@ from collections.abc import Iterable
 class PendingEvents:
     """Changes by other processes since the last repair, as far as inotify reports them."""
 
-    def __init__(self, names: Iterable[str] = (), *, everything: bool = False, flushed: bool = False) -> None:
-        self.names = set(names)  # entries that another process touched
-        self.written: set[str] = set()  # entries whose own file was written to: a flush does not do that
-        self.everything = everything  # register or status was touched, or events were lost: any entry may have changed
+    def __init__(self, entries: Iterable[str] = (), *, any_entry: bool = False, flushed: bool = False) -> None:
+        self.entries = set(entries)  # entries that another process touched
+        self.entries_written: set[str] = set()  # entries whose own file was written to: a flush does not do that
+        self.any_entry = any_entry  # register or status was touched, or events were lost: any entry may have changed
         self.flushed = flushed  # status was touched, or all declared entries are gone at once
         self.overflow = False  # events were lost
-        self.lost = False  # the watch on the instance is gone
-        self.files: set[str] = set()  # owners of watched files that changed (Watch.use)
-        self.arrived = False  # an interpreter was installed: renamed into place, or written and closed
+        self.watch_removed = False  # the watch on the instance is gone
+        self.changed_files: set[str] = set()  # owners of watched files that changed (Watch.use)
+        self.interpreter_installed = False  # an interpreter was installed: renamed into place, or written and closed
 
     def __bool__(self) -> bool:
-        return bool(self.names or self.everything or self.overflow or self.lost or self.files)
+        return bool(self.entries or self.any_entry or self.overflow or self.watch_removed or self.changed_files)
 
     @property
     def interpreters(self) -> set[str]:
         """The paths of interpreters whose files may have changed."""
-        return {owner for owner in self.files if owner.startswith("/")}
+        return {owner for owner in self.changed_files if owner.startswith("/")}
 
     def beside_entries(self) -> "PendingEvents":
         """Return all of it but the changes to entries."""
         rest = PendingEvents()
-        rest.overflow, rest.lost = self.overflow, self.lost
-        rest.files, rest.arrived = self.files, self.arrived
+        rest.overflow, rest.watch_removed = self.overflow, self.watch_removed
+        rest.changed_files, rest.interpreter_installed = self.changed_files, self.interpreter_installed
         return rest
 
     def add(self, other: "PendingEvents") -> None:
         """Add later changes to these."""
-        self.names |= other.names
-        self.written |= other.written
-        self.everything |= other.everything
+        self.entries |= other.entries
+        self.entries_written |= other.entries_written
+        self.any_entry |= other.any_entry
         self.flushed |= other.flushed
         self.overflow |= other.overflow
-        self.lost |= other.lost
-        self.files |= other.files
-        self.arrived |= other.arrived
+        self.watch_removed |= other.watch_removed
+        self.changed_files |= other.changed_files
+        self.interpreter_installed |= other.interpreter_installed

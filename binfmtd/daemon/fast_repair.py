@@ -47,15 +47,15 @@ class FastRepairResult:
     """The drifts that a fast repair found, by name, and what it wrote."""
 
     def __init__(self) -> None:
-        self.found: dict[str, Drift] = {}  # drifts that a pass has to end
-        self.ended: dict[str, Drift] = {}  # drifts that one write has ended
+        self.drifts: dict[str, Drift] = {}  # that a pass has to end
+        self.fixed: dict[str, Drift] = {}  # drifts that one write has ended
         self.bridged: list[str] = []  # handlers whose stand-in was registered, enabled or put on top now
         self.standing: list[str] = []  # handlers whose stand-in was there before, and serves
         self.kept: list[str] = []  # handlers in order but for their permanent stand-in, which was written
         self.helped = False  # a helper was registered before the entry below it was read
         self.refused: dict[str, WriteRefusedError] = {}
-        self.instead: dict[str, Entry] = {}  # the entry under a name, if it is not as declared
-        self.wanted: dict[str, Registration] = {}  # what the name should have instead
+        self.actual: dict[str, Entry] = {}  # the entry under a name, if it is not as declared
+        self.expected: dict[str, Registration] = {}  # what the name should have instead
 
 
 class FastRepair:
@@ -121,24 +121,24 @@ class FastRepair:
         Raises WriteRefusedError and MountError.
         """
         reaction = FastRepairResult()
-        if events.names:  # one that `rush` has registered is looked up; the others count as missing
-            self._stand_ins.touched(events.names.difference(map(stand_in_name, self._rushed)))
+        if events.entries:  # one that `rush` has registered is looked up; the others count as missing
+            self._stand_ins.touched(events.entries.difference(map(stand_in_name, self._rushed)))
         if self._flush_has_begun(events, instance):
-            events.everything = events.flushed = True
+            events.any_entry = events.flushed = True
             self.rush(writer)
         if not events.flushed:
-            self._rush_stand_ins(events.names, writer)
-            if events.everything and not self._helped:
+            self._rush_stand_ins(events.entries, writer)
+            if events.any_entry and not self._helped:
                 self.help(events, instance, writer)
         try:
             self._answer(events, read_more, instance, writer, reaction)
         finally:
             self._stand_ins.end_help(writer)
             reaction.helped, self._helped = bool(self._helped), set()
-        self._gone.update(name for name, d in reaction.found.items() if d is Drift.MISSING and name in self._prepared)
-        self._mark_missing(name for name, drift in reaction.found.items() if drift is Drift.MISSING)
+        self._gone.update(name for name, d in reaction.drifts.items() if d is Drift.MISSING and name in self._prepared)
+        self._mark_missing(name for name, drift in reaction.drifts.items() if drift is Drift.MISSING)
         if not events.flushed:  # a stand-in may be missing because it was withheld
-            touched = events.names & self._states.keys()
+            touched = events.entries & self._states.keys()
             self._mark_missing(name for name in touched if self._exists(name) and instance.inode(name) is None)
         for name in map(stand_in_name, (*reaction.bridged, *reaction.kept)):
             if name in self._states:  # else a foreign entry has served instead of the handler until now
@@ -154,19 +154,19 @@ class FastRepair:
         reaction: FastRepairResult,
     ) -> None:
         without = self._look(events, instance, writer, reaction)
-        if reaction.found and not events.names <= events.written:
+        if reaction.drifts and not events.entries <= events.entries_written:
             # An entry is gone, and no process wrote to its file: perhaps a flush.  From Linux 6.18 on a flush raises
             # an event for each entry, and removes all of them under one lock, for which the lookup of a missing name
             # waits.  So all events of the flush are in the queue by now: read it once more.
             more = read_more()
-            again = more.everything or not more.names <= {handler.name for handler in without}
+            again = more.any_entry or not more.entries <= {handler.name for handler in without}
             events.add(more)
             if again:
-                for before in (reaction.found, reaction.instead, reaction.wanted):
+                for before in (reaction.drifts, reaction.actual, reaction.expected):
                     before.clear()
                 without = self._look(events, instance, writer, reaction)
         rushed, self._rushed = self._rushed, []
-        if not events.written and self._all_gone(reaction.found, instance):
+        if not events.entries_written and self._all_gone(reaction.drifts, instance):
             events.flushed = True  # even without its event, which may be unread or yet to come
         without = [handler for handler in without if self._may_open(handler.registration)]
         if without:
@@ -177,18 +177,18 @@ class FastRepair:
             certain = set(overlaid).difference(rushed)
             overtaken = self._stand_ins.renew(allowed, instance, writer, certain)
             bridged = self._stand_ins.bridge(allowed, instance, writer)
-            new = [name for name in rushed if name in reaction.found]
+            new = [name for name in rushed if name in reaction.drifts]
             reaction.bridged = [*new, *bridged[0], *enabled, *overtaken[0]]
             reaction.refused = bridged[1] | overtaken[1]
             stood = set(reaction.bridged)
             reaction.standing = [h.name for h in without if h.name not in stood and self._stands(h, instance)]
         reaction.kept = [name for name in rushed if name not in reaction.bridged]
-        if self._permanent and (events.names or events.everything):
+        if self._permanent and (events.entries or events.any_entry):
             self._keep(events, instance, writer, reaction)
 
     def _is_overlaid(self, handler: Handler, reaction: FastRepairResult) -> bool:
         """Return True if another program's entry has the handler's name and match, and was not met before."""
-        name, entry = handler.name, reaction.instead.get(handler.name)
+        name, entry = handler.name, reaction.actual.get(handler.name)
         if entry is None or entry.registration is None or entry.registration.match != handler.registration.match:
             return False
         new = entry.inode not in (self._states[name].inode, self._overlaid_by.get(name))
@@ -197,8 +197,10 @@ class FastRepair:
 
     def is_served(self, events: PendingEvents) -> bool:
         """Return True if other programs have touched only proper entries, and a stand-in serves each of these."""
-        alone = events.names <= self._prepared.keys() and not (events.flushed or events.overflow)
-        return alone and bool(events.written) and all(self._stand_ins.has_met(stand_in_name(n)) for n in events.names)
+        alone = events.entries <= self._prepared.keys() and not (events.flushed or events.overflow)
+        if not (alone and events.entries_written):
+            return False
+        return all(self._stand_ins.has_met(stand_in_name(name)) for name in events.entries)
 
     def help(self, events: PendingEvents, instance: Instance, writer: Writer) -> bool:
         """Register a helper above each proper entry that another program has removed, and then registered again.
@@ -206,7 +208,7 @@ class FastRepair:
         The helper serves until ``react`` has read the entry.  Return True if there is such an entry.
         Raises WriteRefusedError.
         """
-        missing = self._gone | (events.written & self._prepared.keys())
+        missing = self._gone | (events.entries_written & self._prepared.keys())
         back = {name for name in missing if instance.inode(name) not in (None, self._states[name].inode)}
         helped = [self._handlers[name] for name in back.difference(self._rushed) if self._may_open_of(name)]
         if helped and self._may_add_stand_in(helped[0].name):
@@ -221,9 +223,9 @@ class FastRepair:
         A removal by name comes with a write to the entry's own file, a flush does not.  A flush removes the newest
         entries first, so the newest entry that no event has named is looked up.
         """
-        if events.flushed or events.written or events.everything or not events.names:
+        if events.flushed or events.entries_written or events.any_entry or not events.entries:
             return False
-        other = next((name for name in self._newest_first if self._exists(name) and name not in events.names), None)
+        other = next((name for name in self._newest_first if self._exists(name) and name not in events.entries), None)
         return other is not None and instance.inode(other) is None
 
     def rush(self, writer: Writer) -> None:
@@ -266,10 +268,10 @@ class FastRepair:
         missing = []
         for handler in self._concerned(events):
             name = stand_in_name(handler.name)
-            asked = name in events.names or not events.names
-            if not asked or handler.name in reaction.found or handler.name not in self._permanent:
+            asked = name in events.entries or not events.entries
+            if not asked or handler.name in reaction.drifts or handler.name not in self._permanent:
                 continue
-            touched = name in events.written or not events.everything
+            touched = name in events.entries_written or not events.any_entry
             if name in self._failed or (not touched and instance.inode(name) is not None):
                 continue
             if self._stands(handler, instance) or not self._may_add_stand_in(handler.name):
@@ -298,13 +300,13 @@ class FastRepair:
         """End the drifts that one write ends; return the handlers that need a stand-in, in ascending rank."""
         if events.flushed and not self._switch_paused:
             if instance.switched_on():
-                if not events.names and not self._rushed:  # before Linux 6.18 the events of a flush name no entry
+                if not events.entries and not self._rushed:  # before Linux 6.18 the events of a flush name no entry
                     self.rush(writer)
             elif self._may_add_stand_in(INSTANCE):
                 writer.control(INSTANCE, ENABLE)
-                reaction.ended[INSTANCE] = Drift.SWITCHED_OFF
+                reaction.fixed[INSTANCE] = Drift.SWITCHED_OFF
             else:
-                reaction.found[INSTANCE] = Drift.SWITCHED_OFF
+                reaction.drifts[INSTANCE] = Drift.SWITCHED_OFF
         without = [
             handler for handler in self._concerned(events) if self._lacks(handler, events, instance, writer, reaction)
         ]
@@ -345,12 +347,12 @@ class FastRepair:
         return len(self._handlers) > 1 and set(drifts) == {Drift.MISSING}
 
     def _concerned(self, events: PendingEvents) -> Iterable[Handler]:
-        if events.everything:
+        if events.any_entry:
             return self._handlers.values()
-        if len(events.names) == 1:
-            (name,) = events.names
+        if len(events.entries) == 1:
+            (name,) = events.entries
             return [self._by_file[name]] if name in self._by_file else []
-        touched = {self._by_file[name].name for name in events.names if name in self._by_file}
+        touched = {self._by_file[name].name for name in events.entries if name in self._by_file}
         return [handler for name, handler in self._handlers.items() if name in touched]
 
     def _lacks(
@@ -359,7 +361,7 @@ class FastRepair:
         """Return True if the handler needs a stand-in; record its drift, and end it if one write does."""
         name = handler.name
         inode = instance.inode(name)
-        if inode is not None and inode == self._states[name].inode and name not in events.names:
+        if inode is not None and inode == self._states[name].inode and name not in events.entries:
             return False
         entry = None if inode is None else instance.entry(name)
         # Another program has registered a new entry: it is not known which file F has opened.
@@ -369,14 +371,14 @@ class FastRepair:
         if one_write_ends(drift, handler):
             if self._may_switch(name):
                 writer.control(name, ENABLE if handler.enabled else DISABLE)
-                reaction.ended[name] = drift
+                reaction.fixed[name] = drift
             else:
-                reaction.found[name] = drift
+                reaction.drifts[name] = drift
             return False
-        reaction.found[name] = drift
+        reaction.drifts[name] = drift
         if entry is not None:
-            reaction.instead[name] = entry
-            reaction.wanted[name] = handler.registration
+            reaction.actual[name] = entry
+            reaction.expected[name] = handler.registration
         return True
 
     def _enabled_again(self, handler: Handler, events: PendingEvents, instance: Instance, writer: Writer) -> bool:
@@ -385,7 +387,7 @@ class FastRepair:
         It is not read if events may concern all entries and none names it, as after a flush: then there is none.
         """
         name = stand_in_name(handler.name)
-        entry = instance.entry(name) if name in events.written or not events.everything else None
+        entry = instance.entry(name) if name in events.entries_written or not events.any_entry else None
         if entry is None or entry.enabled or not equal(entry.registration, handler.registration):
             return False
         writer.control(name, ENABLE)
@@ -394,23 +396,23 @@ class FastRepair:
     def _overtaken(self, events: PendingEvents, instance: Instance, reaction: FastRepairResult) -> list[Handler]:
         """Return the handlers that belong above one which another program has just registered anew."""
         found: dict[str, Handler] = {}
-        if not events.everything:
+        if not events.any_entry:
             return []  # the event of a registration names no entry
         for low, higher in self._higher.items():
             inode = instance.inode(low)
             if inode is not None and inode != self._states[low].inode:
-                found |= {high.name: high for high in higher if high.name not in reaction.found}
-        reaction.found |= dict.fromkeys(found, Drift.OUT_OF_ORDER)
+                found |= {high.name: high for high in higher if high.name not in reaction.drifts}
+        reaction.drifts |= dict.fromkeys(found, Drift.OUT_OF_ORDER)
         return list(found.values())
 
     def _deserted(self, events: PendingEvents, instance: Instance, reaction: FastRepairResult) -> list[Handler]:
         """Return the handlers whose files a foreign entry served that is now gone or disabled."""
         found = []
         for handler, by in self._served:
-            if events.everything or by in events.names:
+            if events.any_entry or by in events.entries:
                 entry = instance.entry(by)
                 if entry is None or not entry.enabled:
-                    reaction.found[handler.name] = Drift.MISSING
+                    reaction.drifts[handler.name] = Drift.MISSING
                     found.append(handler)
         return found
 

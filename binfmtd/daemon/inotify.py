@@ -239,13 +239,13 @@ class InotifyWatcher:
                 if not name.startswith(b"."):  # in directories of configs these are editors' files and our locks
                     found |= names.get(ANY_NAME, set())
                 self.saw_unrelated |= not found and descriptor in self._others_write
-                events.files |= found
-                events.arrived |= bool(found - _KINDS and mask & _ARRIVALS)
+                events.changed_files |= found
+                events.interpreter_installed |= bool(found - _KINDS and mask & _ARRIVALS)
             elif not mask & pyinotify.IN_IGNORED:
                 self.unknown += 1
         # Two entries may be removed by name at the same time: both DELETEs may then come before both writes.
-        if begins and begins <= events.names and not begins & events.written:
-            events.everything = events.flushed = True
+        if begins and begins <= events.entries and not begins & events.entries_written:
+            events.any_entry = events.flushed = True
         return events
 
     def wait(self, seconds: float) -> None:
@@ -282,8 +282,8 @@ class InotifyWatcher:
         return others.isdisjoint(memoryview(data).cast("i")[::4])
 
     def _hear_anything(self, events: PendingEvents) -> None:
-        events.overflow = events.everything = True
-        events.files.update(self._names)
+        events.overflow = events.any_entry = True
+        events.changed_files.update(self._names)
 
     def _hear_storm(self, events: PendingEvents, data: bytes) -> None:
         """Treat thousands of events as an overflow: to examine each would take longer than to look at everything.
@@ -291,32 +291,32 @@ class InotifyWatcher:
         Watched files may have changed only in directories that have an event.  Events are a multiple of 16 bytes long
         (inotify(7)), and begin with the watch's descriptor; a part of a name may be taken for one.
         """
-        events.overflow = events.everything = True
+        events.overflow = events.any_entry = True
         descriptors = set(memoryview(data).cast("i")[::4])
         if _LOST in descriptors:
             self._hear_anything(events)
         for descriptor in descriptors & self._files.keys():
-            events.files.update(*self._files[descriptor].values())
+            events.changed_files.update(*self._files[descriptor].values())
         events.flushed |= b"status\0" in data
         if self._instance is not None and any(_HEAD.pack(self._instance, gone) in data for gone in _ENDS):
-            events.lost = True
+            events.watch_removed = True
             self.forget_instance()
 
     def _hear_instance(self, events: PendingEvents, own: "_Own | None", mask: int, name: bytes) -> None:
         if mask & _GONE:
-            events.lost = events.everything = True
+            events.watch_removed = events.any_entry = True
             self.forget_instance()
         elif own is not None and own.raised(name, mask):
             pass
         elif name == b"register":
-            events.everything = True
+            events.any_entry = True
         elif name == b"status":
-            events.everything = events.flushed = True
+            events.any_entry = events.flushed = True
         else:
             entry = to_text(name)
-            events.names.add(entry)
+            events.entries.add(entry)
             if mask & ~pyinotify.IN_DELETE:
-                events.written.add(entry)
+                events.entries_written.add(entry)
 
     def _add(self, directory: str, mask: int) -> int:
         if self._manager is None:

@@ -55,8 +55,10 @@ class InterpreterLooks:
     def read(self, events: PendingEvents) -> None:
         """Look at interpreters that these events name, or have the next pass do so."""
         now = time.monotonic()
-        first, self._arrived_at = now - self._arrived_at >= _CALM, now if events.arrived else self._arrived_at
-        if (events.arrived and first) or self._pacing.drifting():
+        first = now - self._arrived_at >= _CALM
+        if events.interpreter_installed:
+            self._arrived_at = now
+        if (events.interpreter_installed and first) or self._pacing.drifting():
             self._interpreters.look()
         self._pacing.look_later(now)
 

@@ -56,7 +56,7 @@ class Pacing:
     def record_fast_repair(self, events: PendingEvents, reaction: FastRepairResult, began: float, ended: float) -> None:
         """Record the events of other programs, and what the fast repair did about them from ``began`` to ``ended``."""
         apply, serving = self._states.apply, {*reaction.bridged, *reaction.standing}
-        for name in reaction.found:
+        for name in reaction.drifts:
             apply(name, Event.DRIFTED, began)
             if name in serving:
                 apply(name, Event.STAND_IN_SERVES)
@@ -66,12 +66,12 @@ class Pacing:
                 apply(name, Event.EXEMPTED)
         if events.flushed and reaction.bridged:
             self._contend(INSTANCE, ended)
-        for name, drift in reaction.ended.items():
+        for name, drift in reaction.fixed.items():
             self._count(name, drift, ended)
-        if events.names or events.everything:
-            for name in events.names:
+        if events.entries or events.any_entry:
+            for name in events.entries:
                 apply(name, Event.TOUCHED, ended)
-            if events.everything:
+            if events.any_entry:
                 self._states.touch_all(ended)
             self.look_later(ended)
 

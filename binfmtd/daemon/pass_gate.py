@@ -67,8 +67,8 @@ class PassGate(WriteGate):
         if self._throttled():
             return True  # while no events are read, any name may be
         events = self._read_events()
-        return events.everything or name in events.names
+        return events.any_entry or name in events.entries
 
     def removed_by_name(self, name: str) -> bool:
         """Read the queue, also while throttled: only an event distinguishes the removal from one by a flush."""
-        return name in self._read_events().written
+        return name in self._read_events().entries_written

@@ -121,7 +121,7 @@ class Passes:
         began, cpu = time.monotonic(), time.thread_time()
         with ordinary_time():  # what is urgent has been done
             result = self._worker.reconcile(trigger, at_once=at_once, force=force)
-        if result is None and self._worker.events.lost:
+        if result is None and self._worker.events.watch_removed:
             self.instance_lost()
         self._seal.check()  # a write may have left it open
         answer = self._worker.repair_pending() if force is nothing else None  # with `force` its stand-ins would stay

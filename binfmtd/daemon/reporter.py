@@ -89,11 +89,11 @@ class Reporter:
     def reacted(self, reaction: FastRepairResult, events: PendingEvents, seconds: float) -> None:
         """Report what the fast repair did about ``events``, before its drifts are recorded in the state table."""
         self._causes.refine(events)
-        if not (reaction.found or reaction.ended or reaction.bridged or reaction.refused):
+        if not (reaction.drifts or reaction.fixed or reaction.bridged or reaction.refused):
             return  # the usual case when other programs write
         why = self._causes.take_in(reaction, events)
         serving = {*reaction.bridged, *reaction.standing}
-        found, log = reaction.found, self._event_log.pass_log
+        found, log = reaction.drifts, self._event_log.pass_log
         fresh = [name for name in found if self._states[name].phase not in OPEN]
         for (drift, served, words), names in grouped(fresh, lambda n: (found[n], n in serving, why[n].words)):
             if not served and not self._backs_off(names):  # programs fail until the repair
@@ -102,16 +102,16 @@ class Reporter:
                 reason = why[names[0]].full if len(names) == 1 else words
                 details = {"drift": drift.value, "reason": reason, "took_ms": milliseconds(seconds)}
                 log.debug("drift_found", **named(names, MOST_NAMES), **details)
-        for name, drift in reaction.ended.items():
+        for name, drift in reaction.fixed.items():
             self._tell_repair(name, why[name], drift, seconds, seconds)
         self._event_log.failed(reaction.refused.items())
         for name in reaction.bridged:  # also if the stand-in had served before another program's entry took its files
             self._states[name].served_after = max(seconds, self._states[name].served_after or 0.0)
         for name in reaction.standing:
             self._states[name].served_after = self._states[name].served_after or 0.0
-        for _ in (*reaction.bridged, *reaction.ended):
+        for _ in (*reaction.bridged, *reaction.fixed):
             self.counts.served.add(seconds)
-        for _ in reaction.ended:
+        for _ in reaction.fixed:
             self.counts.settled.add(seconds)
 
     def passed(self, trigger: Trigger, result: ReconcileResult, seconds: float) -> None:

@@ -117,7 +117,7 @@ class Worker:
         """Read the events that other programs raised."""
         wrote, self._wrote = self._wrote, []
         events = self._watch.read(wrote, flushed=self._rush)
-        if events.files:  # first, so that no write lets F open a file that was exchanged a moment ago
+        if events.changed_files:  # first, so that no write lets F open a file that was exchanged a moment ago
             self._reconciler.facts.interpreters.changed(events.interpreters)
         self.events.add(events)
 
@@ -167,7 +167,7 @@ class Worker:
         if self._throttled():
             return None  # else one pass would lead to the next
         self.read_events()
-        if not (self.events.names or self.events.everything):
+        if not (self.events.entries or self.events.any_entry):
             return None
         events, self.events = self.events, PendingEvents()
         answer = self._answer(events, events)
@@ -186,7 +186,7 @@ class Worker:
         if answer is None:
             return None
         self.tell(answer)
-        touched = {*answer.events.names, *answer.reaction.found, *answer.reaction.ended, *answer.reaction.kept}
+        touched = {*answer.events.entries, *answer.reaction.drifts, *answer.reaction.fixed, *answer.reaction.kept}
         return touched | {stand_in_name(name) for name in touched}
 
     def check_identities(self, names: Collection[str] = ()) -> bool:
@@ -195,12 +195,12 @@ class Worker:
         For the time in which the throttle keeps events unread, and for stand-ins that were withheld.
         """
         known = self._pacing.drifting()
-        look_for = PendingEvents({*names, *map(stand_in_name, names)}, everything=not names)
-        look_for.written |= look_for.names  # as if removed by name: no more events are to be read
+        look_for = PendingEvents({*names, *map(stand_in_name, names)}, any_entry=not names)
+        look_for.entries_written |= look_for.entries  # as if removed by name: no more events are to be read
         look_for.flushed = INSTANCE in names
         answer = self._answer(look_for, PendingEvents())
         self.tell(answer)
-        return bool(answer.reaction.found.keys() - known or answer.reaction.bridged or answer.reaction.kept)
+        return bool(answer.reaction.drifts.keys() - known or answer.reaction.bridged or answer.reaction.kept)
 
     def _answer(self, look_for: PendingEvents, events: PendingEvents) -> Answer:
         began = time.monotonic()
@@ -218,11 +218,15 @@ class Worker:
             self._reconciler.refused(name, refusal)
             self._instance_watch.failed(refusal)
         if self.touched is not None:
-            self.touched |= answer.events.names
+            self.touched |= answer.events.entries
 
     def _repair(self, events: PendingEvents) -> tuple[FastRepairResult, list[str]]:
         reaction, exec_breaking = FastRepairResult(), list[str]()
-        if self._fast_repair is None or self._instance_watch.mounted is None or not (events.names or events.everything):
+        if (
+            self._fast_repair is None
+            or self._instance_watch.mounted is None
+            or not (events.entries or events.any_entry)
+        ):
             return reaction, exec_breaking
         try:
             with Instance(self._instance_watch.mounted) as instance:
@@ -230,18 +234,18 @@ class Worker:
                 cpu = time.thread_time()
                 try:
                     reaction = self._fast_repair.react(events, lambda: self._more(writer), instance, writer)
-                    if reaction.bridged or reaction.kept or reaction.helped or INSTANCE in reaction.ended:
+                    if reaction.bridged or reaction.kept or reaction.helped or INSTANCE in reaction.fixed:
                         self._pacing.spent(time.thread_time() - cpu)
                     stood_in = [*reaction.bridged, *reaction.kept]
                     self._reconciler.stood_in(stood_in, instance, self._unchanged)
-                    self._reconciler.removed_by_name(events.written, instance)
+                    self._reconciler.removed_by_name(events.entries_written, instance)
                     exec_breaking = self._reconciler.disable_exec_breaking(
-                        instance, writer, events.names, everything=events.everything
+                        instance, writer, events.entries, everything=events.any_entry
                     )
                 finally:
                     self._wrote += writer.take_wrote()
         except MountError as error:
-            events.lost = True
+            events.watch_removed = True
             self._instance_watch.failed(error)
         except WriteRefusedError as error:
             self._instance_watch.failed(error)
@@ -259,7 +263,7 @@ class Worker:
         """
         until = time.monotonic() + _REGISTERS_AGAIN
         while hot.is_served(events) and not self._throttled() and (left := until - time.monotonic()) > 0:
-            if events.everything and self._help(events, hot):
+            if events.any_entry and self._help(events, hot):
                 return
             self._waited = hot
             self._watch.wait(left)
@@ -331,7 +335,7 @@ class Worker:
                 self._pacing.forget()
                 self._report.trouble(str(error))
             else:
-                self.events.lost = True  # the loop reacts to it
+                self.events.watch_removed = True  # the loop reacts to it
             return None
         except WriteRefusedError as error:
             if not self.has_looked and error.errno in (errno.EACCES, errno.EPERM):

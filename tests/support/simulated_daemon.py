@@ -161,7 +161,7 @@ class SimulatedDaemon:
             for each in self._events:
                 events.add(each)
             self._events.clear()
-            if events.flushed and events.names:
+            if events.flushed and events.entries:
                 flushed()
             return events
 
@@ -234,12 +234,12 @@ class SimulatedDaemon:
     def touches(self, name: str) -> None:
         """Write to an entry without changing it: only the event is queued."""
         events = PendingEvents([name])
-        events.written.add(name)
+        events.entries_written.add(name)
         self._events.append(events)
 
     def stirs(self, *, flushed: bool = False) -> None:
         """Write to `register`, or to `status`, without changing anything: only the event is queued."""
-        self._events.append(PendingEvents(everything=True, flushed=flushed))
+        self._events.append(PendingEvents(any_entry=True, flushed=flushed))
 
     def flushes(self) -> None:
         """Remove all entries at once."""

@@ -62,9 +62,9 @@ class SimulatedWatch:
         self.saw_unrelated, self.unrelated = self.unrelated, False
         self._clock.cpu += self.cost
         self.cost = 0.0
-        if events.flushed and events.names and not events.written and not events.files:
+        if events.flushed and events.entries and not events.entries_written and not events.changed_files:
             flushed()
-        if events.lost:
+        if events.watch_removed:
             self.instance = None
         return events
 

@@ -110,7 +110,7 @@ class SimulatedWorld:
         """Register an entry, unless its name is taken."""
         if name not in self.names():
             self.kernel.register(name, registration)
-        self._raises(PendingEvents(everything=True))
+        self._raises(PendingEvents(any_entry=True))
 
     def replaces(self, name: str, registration: Registration) -> None:
         self.removes(name)
@@ -119,18 +119,18 @@ class SimulatedWorld:
     def touches(self, name: str) -> None:
         """Write to an entry without changing it."""
         events = PendingEvents([name])
-        events.written.add(name)
+        events.entries_written.add(name)
         self._raises(events)
 
     def flushes(self) -> None:
         """Remove all entries at once."""
         names = self.names() if self._reports_removals else []
         self.kernel.entries.clear()
-        self._raises(PendingEvents(names, everything=True, flushed=True))
+        self._raises(PendingEvents(names, any_entry=True, flushed=True))
 
     def switches_off(self) -> None:
         self.kernel.switch(INSTANCE, enabled=False)
-        self._raises(PendingEvents(everything=True, flushed=True))
+        self._raises(PendingEvents(any_entry=True, flushed=True))
 
     def writes_endlessly(self, name: str, cpu: float) -> None:
         """Write so often to an entry, in vain, that reading the events takes ``cpu`` seconds of CPU time."""
@@ -139,9 +139,9 @@ class SimulatedWorld:
 
     def overflows(self) -> None:
         """Raise more events than the kernel's queue holds."""
-        events = PendingEvents(everything=True)
+        events = PendingEvents(any_entry=True)
         events.overflow = True
-        events.files |= self.watch.owners
+        events.changed_files |= self.watch.owners
         self._raises(events)
 
     def mounts_another(self) -> None:
@@ -158,8 +158,8 @@ class SimulatedWorld:
         self.mounts.changed = True
 
     def unmounts(self) -> None:
-        events = PendingEvents(everything=True)
-        events.lost = True
+        events = PendingEvents(any_entry=True)
+        events.watch_removed = True
         self._raises(events)
         self.mounted = None
         self.mounts.changed = True
@@ -220,6 +220,6 @@ class SimulatedWorld:
     def _changes(self, owner: str, *, arrived: bool = False) -> None:
         if owner in self.watch.owners:
             events = PendingEvents()
-            events.files.add(owner)
-            events.arrived = arrived
+            events.changed_files.add(owner)
+            events.interpreter_installed = arrived
             self.watch.queue.append(events)

@@ -22,15 +22,15 @@ UNKNOWN = Entry("one", 9, enabled=True, registration=OURS._replace(interpreter="
 
 def events(*written: str, flushed: bool = False) -> PendingEvents:
     found = PendingEvents(written, flushed=flushed)
-    found.written = set(written)
+    found.entries_written = set(written)
     return found
 
 
 def reaction(drift: Drift, entry: Entry | None = None) -> FastRepairResult:
     found = FastRepairResult()
-    found.found["one"] = drift
+    found.drifts["one"] = drift
     if entry is not None:
-        found.instead["one"], found.wanted["one"] = entry, OURS
+        found.actual["one"], found.expected["one"] = entry, OURS
     return found
 
 
@@ -44,7 +44,7 @@ class World:
     def finds(self, reaction: FastRepairResult, events: PendingEvents) -> dict[str, Cause]:
         """Take in a fast repair, and record its drifts as the daemon does."""
         found = self.causes.take_in(reaction, events)
-        for name in reaction.found:
+        for name in reaction.drifts:
             self.states.apply(name, Event.DRIFTED, 0.0)
         return found
 

@@ -75,7 +75,7 @@ class World:
 
         through = Through(self.kernel, self.refuse)
         self.seen = through.seen
-        if events.flushed and events.names:  # as the watch does before it examines the events
+        if events.flushed and events.entries:  # as the watch does before it examines the events
             self.hot.rush(cast(Writer, through))
         return self.hot.react(events, listen, cast(Instance, through), cast(Writer, through))
 
@@ -96,11 +96,11 @@ def world() -> World:
 def written(name: str) -> PendingEvents:
     """Return the event of another program's write to this entry's file."""
     events = PendingEvents([name])
-    events.written.add(name)
+    events.entries_written.add(name)
     return events
 
 
-STATUS = PendingEvents(everything=True, flushed=True)
+STATUS = PendingEvents(any_entry=True, flushed=True)
 
 
 @pytest.mark.parametrize("more", [STATUS, PendingEvents(["a", "b"])], ids=["with status", "without"])
@@ -115,7 +115,7 @@ def test_a_flush_that_goes_on_is_answered_as_a_whole(world: World, more: Pending
 
     reaction = world.react(events, rest)
     assert world.names() == [stand_in_name(name) for name in ("c", "b", "a")]
-    assert reaction.found == dict.fromkeys("abc", Drift.MISSING)
+    assert reaction.drifts == dict.fromkeys("abc", Drift.MISSING)
     assert events.flushed
 
 
@@ -123,7 +123,7 @@ def test_one_that_nobody_wrote_to_is_no_flush(world: World) -> None:
     """A removal without a write to the file is no flush as long as another handler has its entry."""
     world.kernel.remove("c")
     events = PendingEvents(["c"])
-    assert list(world.react(events).found) == ["c"]
+    assert list(world.react(events).drifts) == ["c"]
     assert not events.flushed
 
 
@@ -132,8 +132,8 @@ def test_what_is_known_to_be_gone_proves_no_flush(world: World) -> None:
     for name in "abc":
         world.kernel.remove(name)
         world.react(written(name))
-    events = PendingEvents(everything=True)
-    assert set(world.react(events).found) == {"a", "b", "c"}
+    events = PendingEvents(any_entry=True)
+    assert set(world.react(events).drifts) == {"a", "b", "c"}
     assert not events.flushed
     world.flush()
     assert len(world.react(events).bridged) == 3
@@ -146,7 +146,7 @@ def test_what_is_backed_off_from_proves_no_flush(world: World) -> None:
     for name in "abc":
         world.kernel.remove(name)
         world.react(written(name))
-    events = PendingEvents(everything=True)
+    events = PendingEvents(any_entry=True)
     world.react(events)
     assert not events.flushed
 
@@ -156,8 +156,8 @@ def test_what_is_kept_disabled_outlasts_no_flush(world: World) -> None:
     world.desired = DesiredState((A, B._replace(enabled=False)), policy=TEMPORARY)
     world.see()
     world.kernel.remove("a")
-    events = PendingEvents(everything=True)
-    assert list(world.react(events).found) == ["a"]
+    events = PendingEvents(any_entry=True)
+    assert list(world.react(events).drifts) == ["a"]
     assert not events.flushed
 
 
@@ -175,10 +175,10 @@ def test_what_is_back_meanwhile_has_not_drifted(world: World) -> None:
 
     def back() -> PendingEvents:
         world.kernel.register("c", C.registration)
-        return PendingEvents(everything=True)
+        return PendingEvents(any_entry=True)
 
     reaction = world.react(PendingEvents(["c"]), back)
-    assert (reaction.found, reaction.bridged) == ({}, [])
+    assert (reaction.drifts, reaction.bridged) == ({}, [])
 
 
 def test_what_was_enabled_and_is_removed_meanwhile(world: World) -> None:
@@ -186,7 +186,7 @@ def test_what_was_enabled_and_is_removed_meanwhile(world: World) -> None:
     world.kernel.switch("a", enabled=False)
     world.kernel.remove("c")
     events = written("a")
-    events.names.add("c")
+    events.entries.add("c")
 
     def gone() -> PendingEvents:
         assert world.kernel.observed().by_name["a"].enabled
@@ -194,8 +194,8 @@ def test_what_was_enabled_and_is_removed_meanwhile(world: World) -> None:
         return written("a")
 
     reaction = world.react(events, gone)
-    assert reaction.ended == {"a": Drift.DISABLED}
-    assert reaction.found["a"] is Drift.MISSING
+    assert reaction.fixed == {"a": Drift.DISABLED}
+    assert reaction.drifts["a"] is Drift.MISSING
     # B is above it and there, so what takes B's files must not come on top.
     assert reaction.bridged == ["c"]
 
@@ -207,13 +207,13 @@ def test_out_of_order_is_found_again(world: World) -> None:
     def lower_anew() -> PendingEvents:
         world.kernel.remove("a")
         world.kernel.register("a", A.registration)
-        return PendingEvents(everything=True)
+        return PendingEvents(any_entry=True)
 
-    events = PendingEvents(["c"], everything=True)
+    events = PendingEvents(["c"], any_entry=True)
     world.kernel.remove("a")
     world.kernel.register("a", A.registration)
     reaction = world.react(events, lower_anew)
-    assert reaction.found["b"] is Drift.OUT_OF_ORDER
+    assert reaction.drifts["b"] is Drift.OUT_OF_ORDER
     assert set(reaction.bridged) == {"b", "c"}
 
 
@@ -225,12 +225,12 @@ def test_a_newer_entry_above_the_stand_in(world: World) -> None:
     world.kernel.remove("c")
     world.react(written("c"))
     world.kernel.register("c", THEIRS)
-    reaction = world.react(PendingEvents(everything=True))
+    reaction = world.react(PendingEvents(any_entry=True))
     assert world.names()[:2] == [stand_in_name("c"), "c"]
-    assert (reaction.found, reaction.bridged) == ({"c": Drift.CHANGED}, ["c"])
+    assert (reaction.drifts, reaction.bridged) == ({"c": Drift.CHANGED}, ["c"])
     serving = [next(e for e in state.entries if e.registration in (C.registration, THEIRS)) for state in world.seen]
     assert [entry.registration for entry in serving] == [THEIRS, *[C.registration] * 4]
-    reaction = world.react(PendingEvents(everything=True))
+    reaction = world.react(PendingEvents(any_entry=True))
     assert (reaction.bridged, world.seen[1:]) == ([], [])
 
 
@@ -240,7 +240,7 @@ def test_what_may_lie_above_a_stand_in(world: World) -> None:
     world.react(written("c"))
     for name, registration in (("c", C.registration), ("foreign", THEIRS), ("other", A.registration)):
         world.kernel.register(name, registration)
-        assert world.react(PendingEvents(everything=True)).bridged == []
+        assert world.react(PendingEvents(any_entry=True)).bridged == []
     assert stand_in_name("c") in world.names()
 
 
@@ -251,7 +251,7 @@ def test_what_is_foreign_and_outranked(world: World) -> None:
     world.kernel.remove("c")
     world.react(written("c"))
     world.kernel.register("foreign", THEIRS)
-    assert world.react(PendingEvents(everything=True)).bridged == ["c"]
+    assert world.react(PendingEvents(any_entry=True)).bridged == ["c"]
     assert world.names()[:2] == [stand_in_name("c"), "foreign"]
 
 
@@ -259,10 +259,10 @@ def test_stand_ins_are_renewed_in_order(world: World) -> None:
     """Of two renewed stand-ins that share files the higher handler's comes to lie above."""
     world.kernel.remove("a")
     world.kernel.remove("b")
-    assert world.react(PendingEvents(everything=True)).bridged == ["a", "b"]
+    assert world.react(PendingEvents(any_entry=True)).bridged == ["a", "b"]
     for name, registration in (("a", A.registration), ("b", B.registration)):
         world.kernel.register(name, registration._replace(interpreter="/theirs"))
-    assert world.react(PendingEvents(everything=True)).bridged == ["a", "b"]
+    assert world.react(PendingEvents(any_entry=True)).bridged == ["a", "b"]
     assert world.names()[:2] == [stand_in_name("b"), stand_in_name("a")]
 
 
@@ -273,7 +273,7 @@ def test_a_stand_in_is_not_renewed_above_a_proper_entry_of_higher_rank(world: Wo
     world.react(written("a"))
     world.kernel.register("b", B.registration)
     world.kernel.register("a", A.registration._replace(interpreter="/theirs"))
-    assert world.react(PendingEvents(everything=True)).bridged == ["b"]
+    assert world.react(PendingEvents(any_entry=True)).bridged == ["b"]
 
 
 def test_who_is_backed_off_from_is_not_renewed(world: World) -> None:
@@ -282,7 +282,7 @@ def test_who_is_backed_off_from_is_not_renewed(world: World) -> None:
     world.react(written("c"))
     world.see(lambda _: False)
     world.kernel.register("c", THEIRS)
-    assert world.react(PendingEvents(everything=True)).bridged == []
+    assert world.react(PendingEvents(any_entry=True)).bridged == []
 
 
 def test_a_stand_in_that_cannot_be_renewed(world: World) -> None:
@@ -291,7 +291,7 @@ def test_a_stand_in_that_cannot_be_renewed(world: World) -> None:
     world.react(written("c"))
     world.kernel.register("c", THEIRS)
     world.refuse = [stand_in_name("c")]
-    reaction = world.react(PendingEvents(everything=True))
+    reaction = world.react(PendingEvents(any_entry=True))
     assert (reaction.bridged, list(reaction.refused)) == ([], ["c"])
     assert world.names()[0] == stand_in_name(stand_in_name("c"))
 
@@ -306,7 +306,7 @@ def test_switched_off_while_it_looks(world: World) -> None:
 
     reaction = world.react(PendingEvents(["c"]), off)
     assert world.kernel.switched_on
-    assert reaction.ended == {INSTANCE: Drift.SWITCHED_OFF}
+    assert reaction.fixed == {INSTANCE: Drift.SWITCHED_OFF}
     assert reaction.bridged == ["c"]
 
 
@@ -324,7 +324,7 @@ def test_the_permanent_stand_in_serves(permanent: World) -> None:
     """If only the proper entry is removed by name, its permanent stand-in serves, and nothing is written."""
     permanent.kernel.remove("c")
     reaction = permanent.react(written("c"))
-    assert (reaction.found, reaction.bridged, reaction.standing) == ({"c": Drift.MISSING}, [], ["c"])
+    assert (reaction.drifts, reaction.bridged, reaction.standing) == ({"c": Drift.MISSING}, [], ["c"])
     assert len(permanent.seen) == 1, "no write"
 
 
@@ -332,7 +332,7 @@ def test_a_permanent_stand_in_that_is_removed(permanent: World) -> None:
     """A permanent stand-in that is removed is registered again at once; its handler has not drifted."""
     permanent.kernel.remove(stand_in_name("c"))
     reaction = permanent.react(written(stand_in_name("c")))
-    assert (reaction.found, reaction.kept) == ({}, ["c"])
+    assert (reaction.drifts, reaction.kept) == ({}, ["c"])
     assert stand_in_name("c") in permanent.names()
 
 
@@ -340,7 +340,7 @@ def test_a_permanent_stand_in_that_is_disabled(permanent: World) -> None:
     """A permanent stand-in that is disabled is enabled at once."""
     permanent.kernel.switch(stand_in_name("c"), enabled=False)
     reaction = permanent.react(written(stand_in_name("c")))
-    assert (reaction.found, reaction.kept) == ({}, ["c"])
+    assert (reaction.drifts, reaction.kept) == ({}, ["c"])
     entry = permanent.kernel.entry(stand_in_name("c"))
     assert entry is not None
     assert entry.enabled
@@ -355,7 +355,7 @@ def test_a_permanent_stand_in_that_stands_costs_no_budget(permanent: World) -> N
         return False
 
     permanent.see(may)
-    assert permanent.react(PendingEvents(everything=True)).kept == []
+    assert permanent.react(PendingEvents(any_entry=True)).kept == []
     assert asked == []
 
 
@@ -363,7 +363,7 @@ def test_a_permanent_stand_in_that_was_refused(permanent: World) -> None:
     """A permanent stand-in that the kernel refused is not tried again at each event."""
     permanent.kernel.remove(stand_in_name("c"))
     permanent.see(failed=[stand_in_name("c")])
-    assert permanent.react(PendingEvents(everything=True)).kept == []
+    assert permanent.react(PendingEvents(any_entry=True)).kept == []
     assert stand_in_name("c") not in permanent.names()
 
 
@@ -374,13 +374,13 @@ def test_both_are_removed(permanent: World) -> None:
     events = written("c")
     events.add(written(stand_in_name("c")))
     reaction = permanent.react(events)
-    assert (reaction.found, reaction.bridged, reaction.kept) == ({"c": Drift.MISSING}, ["c"], [])
+    assert (reaction.drifts, reaction.bridged, reaction.kept) == ({"c": Drift.MISSING}, ["c"], [])
     assert permanent.names().count(stand_in_name("c")) == 1
 
 
 def flushed(*names: str) -> PendingEvents:
     """Return the events of a flush: each entry that was removed, and `status`."""
-    events = PendingEvents(names, everything=True)
+    events = PendingEvents(names, any_entry=True)
     events.flushed = True
     return events
 
@@ -394,7 +394,7 @@ def test_a_flush_registers_before_it_looks(permanent: World) -> None:
     reaction = permanent.react(flushed("a", "b", "c", stand_in_name("c")))
     assert [entry.name for entry in permanent.seen[1].entries] == [stand_in_name("c")]
     assert permanent.names() == [stand_in_name(name) for name in ("b", "a", "c")]
-    assert reaction.found == dict.fromkeys("abc", Drift.MISSING)
+    assert reaction.drifts == dict.fromkeys("abc", Drift.MISSING)
     assert sorted(reaction.bridged) == ["a", "b", "c"]
 
 
@@ -413,7 +413,7 @@ def test_one_removal_of_a_flush(permanent: World) -> None:
     assert events.flushed
     assert [entry.name for entry in permanent.seen[1].entries] == [stand_in_name("c")]
     assert set(permanent.names()) == {stand_in_name(name) for name in "abc"}
-    assert reaction.found == dict.fromkeys("abc", Drift.MISSING)
+    assert reaction.drifts == dict.fromkeys("abc", Drift.MISSING)
 
 
 @pytest.mark.parametrize(
@@ -424,7 +424,7 @@ def test_a_removal_by_name_is_no_flush(permanent: World, events: PendingEvents) 
     permanent.kernel.remove(stand_in_name("c"))
     reaction = permanent.react(events)
     assert not events.flushed
-    assert (reaction.found, reaction.kept) == ({}, ["c"])
+    assert (reaction.drifts, reaction.kept) == ({}, ["c"])
 
 
 def test_a_withheld_stand_in_makes_no_flush(permanent: World) -> None:
@@ -443,7 +443,7 @@ def test_a_helper_serves_before_it_looks(permanent: World) -> None:
     permanent.kernel.remove("c")
     permanent.kernel.register("c", C.registration._replace(interpreter="/theirs"))
     events = written("c")
-    events.everything = True
+    events.any_entry = True
     through = Through(permanent.kernel)
     assert permanent.hot.help(events, cast(Instance, through), cast(Writer, through))
     helper = stand_in_name(stand_in_name("c"))
@@ -459,7 +459,7 @@ def test_a_helper_that_was_not_needed(permanent: World) -> None:
     permanent.kernel.remove("c")
     permanent.kernel.register("c", C.registration)
     events = written("c")
-    events.everything = True
+    events.any_entry = True
     through = Through(permanent.kernel)
     assert permanent.hot.help(events, cast(Instance, through), cast(Writer, through))
     permanent.react(events)
@@ -471,7 +471,7 @@ def test_nothing_was_registered_again(permanent: World) -> None:
     permanent.kernel.remove("c")
     through = Through(permanent.kernel)
     events = written("c")
-    events.everything = True
+    events.any_entry = True
     assert not permanent.hot.help(events, cast(Instance, through), cast(Writer, through))
     assert len(through.seen) == 1, "no write"
 
@@ -481,7 +481,7 @@ def test_another_entry_in_the_place_of_the_proper_one(permanent: World) -> None:
     permanent.kernel.remove("c")
     permanent.kernel.register("c", C.registration._replace(interpreter="/theirs"))
     events = written("c")
-    events.everything = True
+    events.any_entry = True
     reaction = permanent.react(events)
     assert reaction.bridged == ["c"]
     assert permanent.names()[0] == stand_in_name("c")
@@ -493,4 +493,4 @@ def test_what_shares_files_has_no_permanent_stand_in(permanent: World) -> None:
     """A handler that shares files has no permanent stand-in: the lower one's would take the files of the higher."""
     permanent.kernel.remove("a")
     reaction = permanent.react(written("a"))
-    assert (reaction.found, reaction.bridged, reaction.kept) == ({"a": Drift.MISSING}, [], [])
+    assert (reaction.drifts, reaction.bridged, reaction.kept) == ({"a": Drift.MISSING}, [], [])

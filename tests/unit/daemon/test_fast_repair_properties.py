@@ -77,8 +77,8 @@ def test_no_fast_repair_puts_a_stand_in_above_a_higher_handler(
     for name in removed:
         kernel.remove(name)
     served = {handler.name for handler in desired.handlers if serves(kernel, handler)}
-    events = PendingEvents(removed if told else (), everything=registers or not told)
-    events.written |= events.names
+    events = PendingEvents(removed if told else (), any_entry=registers or not told)
+    events.entries_written |= events.entries
     note(f"{removed} {kernel.observed().entries}")
     through = Through(kernel)
     repair.react(events, PendingEvents, cast(Instance, through), cast(Writer, through))
@@ -126,8 +126,8 @@ def test_plan_and_fast_repair_agree(world: World, which: int, how: str) -> None:
     planned = {action.entry: action.drift for action in after.actions}
     repair = FastRepair(look, StateTable(), Open(), lambda _: True)
     events = PendingEvents([handler.name])
-    events.written |= events.names
+    events.entries_written |= events.entries
     through = Through(kernel)
     found = repair.react(events, PendingEvents, cast(Instance, through), cast(Writer, through))
     order_only = planned.get(handler.name) is Drift.OUT_OF_ORDER
-    assert (found.found | found.ended).get(handler.name) is (None if order_only else planned.get(handler.name))
+    assert (found.drifts | found.fixed).get(handler.name) is (None if order_only else planned.get(handler.name))

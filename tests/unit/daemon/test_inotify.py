@@ -37,10 +37,10 @@ def test_who_touched_what(watch: InotifyWatcher, tmp_path: Path) -> None:
     """An event on an entry names it; one on register or status concerns everything, and status means a flush."""
     write(tmp_path / "one")
     events = watch.read()
-    assert (events.names, events.everything, events.flushed) == ({"one"}, False, False)
+    assert (events.entries, events.any_entry, events.flushed) == ({"one"}, False, False)
     write(tmp_path / "register")
     events = watch.read()
-    assert (events.names, events.everything, events.flushed) == (set(), True, False)
+    assert (events.entries, events.any_entry, events.flushed) == (set(), True, False)
     write(tmp_path / "status")
     assert watch.read().flushed
     assert not watch.read()
@@ -59,7 +59,7 @@ def test_a_flush_that_has_begun(watch: InotifyWatcher, tmp_path: Path, gone: tup
     called: list[bool] = []
     events = watch.read(flushed=lambda: called.append(True))
     assert (events.flushed, called) == (flush, [True] * flush)
-    assert events.names == set(gone)
+    assert events.entries == set(gone)
 
 
 def remove(path: Path, *, before: Callable[[], None] = lambda: None) -> None:
@@ -78,8 +78,8 @@ def test_two_removals_by_name_at_the_same_time(watch: InotifyWatcher, tmp_path: 
     remove(tmp_path / "one", before=lambda: remove(tmp_path / "two"))
     called: list[bool] = []
     events = watch.read(flushed=lambda: called.append(True))
-    assert (called, events.flushed, events.names) == ([True], False, {"one", "two"})
-    assert events.written == {"one", "two"}
+    assert (called, events.flushed, events.entries) == ([True], False, {"one", "two"})
+    assert events.entries_written == {"one", "two"}
 
 
 def test_no_flush(watch: InotifyWatcher, tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_what_exceeds_our_own_is_somebody_elses(watch: InotifyWatcher, tmp_path:
     """Of two writes to one file of which one is ours, the other is reported."""
     write(tmp_path / "one")
     write(tmp_path / "one")
-    assert watch.read([Wrote("one", 1)]).names == {"one"}
+    assert watch.read([Wrote("one", 1)]).entries == {"one"}
 
 
 def test_own_writes_do_not_excuse_later_ones(watch: InotifyWatcher, tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_own_writes_do_not_excuse_later_ones(watch: InotifyWatcher, tmp_path: Pa
     write(tmp_path / "one")
     assert not watch.read([Wrote("one", 5, removed=True)])
     write(tmp_path / "one")
-    assert watch.read().names == {"one"}
+    assert watch.read().entries == {"one"}
 
 
 def test_merged_writes_excuse_nobody_elses(watch: InotifyWatcher, tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_merged_writes_excuse_nobody_elses(watch: InotifyWatcher, tmp_path: Path
     write(tmp_path / "register", times=3)
     descriptor = os.open(tmp_path / "register", os.O_WRONLY)
     os.write(descriptor, b"1")
-    assert watch.read([Wrote("register", 3)]).everything
+    assert watch.read([Wrote("register", 3)]).any_entry
     os.close(descriptor)
 
 
@@ -154,7 +154,7 @@ def test_what_was_refused_excuses_no_write(watch: InotifyWatcher, tmp_path: Path
     assert not watch.read(own)
     for times in (0, 0, 1):
         write(tmp_path / "register", times=times)
-    assert watch.read(own[:2]).everything
+    assert watch.read(own[:2]).any_entry
 
 
 @pytest.mark.parametrize(("file", "flushed"), [("one", False), ("status", True)])
@@ -166,8 +166,8 @@ def test_thousands_of_events_are_not_read_one_by_one(
         write(tmp_path / "one")
     write(tmp_path / file)
     events = watch.read()
-    assert (events.names, events.everything, events.overflow) == (set(), True, True)
-    assert (events.flushed, events.lost) == (flushed, False)
+    assert (events.entries, events.any_entry, events.overflow) == (set(), True, True)
+    assert (events.flushed, events.watch_removed) == (flushed, False)
 
 
 def test_thousands_of_events_of_files(watch: InotifyWatcher, tmp_path: Path) -> None:
@@ -180,12 +180,12 @@ def test_thousands_of_events_of_files(watch: InotifyWatcher, tmp_path: Path) -> 
     for number in range(3000):
         (bin_directory / f"{number}").write_bytes(b"")
     events = watch.read()
-    assert (events.overflow, events.files, events.lost) == (True, {"interpreters"}, False)
+    assert (events.overflow, events.changed_files, events.watch_removed) == (True, {"interpreters"}, False)
     for number in range(3000):
         (bin_directory / f"{number}").unlink()
         (bin_directory / f"{number}").write_bytes(b"")
     (etc / "new.toml").write_bytes(b"")
-    assert watch.read().files == {"interpreters", "config"}
+    assert watch.read().changed_files == {"interpreters", "config"}
 
 
 def test_the_end_of_the_instance_is_heard_among_thousands(watch: InotifyWatcher, tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_the_end_of_the_instance_is_heard_among_thousands(watch: InotifyWatcher,
     for _ in range(3000):
         write(tmp_path / "one")
     shutil.rmtree(tmp_path)
-    assert watch.read().lost
+    assert watch.read().watch_removed
 
 
 def test_the_same_instance_is_told_from_another(watch: InotifyWatcher, tmp_path: Path) -> None:
@@ -218,14 +218,14 @@ def test_files_by_kind(watch: InotifyWatcher, tmp_path: Path) -> None:
     assert not watch.read()
     assert watch.saw_unrelated
     (bin_directory / "qemu").write_bytes(b"")
-    assert watch.read().files == {"interpreters"}
+    assert watch.read().changed_files == {"interpreters"}
     (bin_directory / "link").symlink_to("qemu")
     (etc / "new.toml").write_bytes(b"")
-    assert watch.read().files == {"config"}
+    assert watch.read().changed_files == {"config"}
     (etc / ".new.toml.lock").write_bytes(b"")
     assert not watch.read(), "no config, whatever it is"
     bin_directory.chmod(0o700)
-    assert watch.read().files == {"interpreters", "config"}, "of the directory itself: all that is in it"
+    assert watch.read().changed_files == {"interpreters", "config"}, "of the directory itself: all that is in it"
     watch.watch_files("interpreters", {})
     (bin_directory / "qemu").unlink()
     assert not watch.read()
@@ -240,9 +240,9 @@ def test_a_directory_on_the_way_is_watched_as_such(watch: InotifyWatcher, tmp_pa
     assert not watch.read()
     assert not watch.saw_unrelated
     (tmp_path / "opt").chmod(0o700)
-    assert watch.read().files == {"interpreters"}
+    assert watch.read().changed_files == {"interpreters"}
     (tmp_path / "opt").rename(tmp_path / "old")
-    assert watch.read().files == {"interpreters"}
+    assert watch.read().changed_files == {"interpreters"}
 
 
 def test_where_we_write_ourselves_nothing_is_nobodys(watch: InotifyWatcher, tmp_path: Path) -> None:
@@ -283,9 +283,9 @@ def test_an_interpreter_in_the_instances_own_directory(watch: InotifyWatcher, tm
     """To watch files in the instance's own directory, and then no longer, leaves the instance's watch as it is."""
     watch.watch_files("interpreters", {str(tmp_path): {"one"}})
     watch.watch_files("interpreters", {})
-    assert not watch.read().lost
+    assert not watch.read().watch_removed
     write(tmp_path / "one")
-    assert watch.read().names == {"one"}
+    assert watch.read().entries == {"one"}
 
 
 def test_the_end_of_the_directory(watch: InotifyWatcher, tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ def test_the_end_of_the_directory(watch: InotifyWatcher, tmp_path: Path) -> None
         path.unlink()
     watch.read()
     tmp_path.rmdir()
-    assert watch.read().lost
+    assert watch.read().watch_removed
     assert not watch.read()
 
 
@@ -311,8 +311,8 @@ def test_overflow(watch: InotifyWatcher, tmp_path: Path) -> None:
     while not events.overflow and (more := watch.read()):
         events.add(more)
     assert events.overflow
-    assert events.everything
-    assert events.files == {"interpreters"}
+    assert events.any_entry
+    assert events.changed_files == {"interpreters"}
 
 
 def test_the_descriptor_neither_blocks_nor_is_inherited(watch: InotifyWatcher) -> None:

@@ -47,10 +47,10 @@ class World:
     def hear(self, *names: str, found: bool = True, flushed: bool = False, bridged: bool = False) -> None:
         """Record that another program touched these; ``found``: they are missing, ``bridged``: stand-ins serve."""
         reaction = FastRepairResult()
-        reaction.found = dict.fromkeys(names, Drift.MISSING) if found else {}
+        reaction.drifts = dict.fromkeys(names, Drift.MISSING) if found else {}
         reaction.bridged = list(names) if bridged else []
         self.pacing.record_fast_repair(
-            PendingEvents(set(names), everything=flushed, flushed=flushed), reaction, self.now, self.now
+            PendingEvents(set(names), any_entry=flushed, flushed=flushed), reaction, self.now, self.now
         )
 
     def reconcile(
@@ -110,8 +110,8 @@ def test_quiet_begins_when_all_was_heard(world: World) -> None:
     The longest wait counts from the begin of the repair.
     """
     reaction = FastRepairResult()
-    reaction.found = {"a": Drift.MISSING}
-    for events in (PendingEvents(["a"]), PendingEvents(everything=True, flushed=True)):
+    reaction.drifts = {"a": Drift.MISSING}
+    for events in (PendingEvents(["a"]), PendingEvents(any_entry=True, flushed=True)):
         world.pacing.record_fast_repair(events, reaction, world.now, world.now + 0.05)
         assert world.pacing.deadline() == world.now + 0.05 + SETTLE
     world.now += 1.0
