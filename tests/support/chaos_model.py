@@ -279,8 +279,9 @@ class Model:
             found.append(f"the status says {seen.status['state']} instead of {wanted}")
         reasons = {row["name"]: row["reason"] for row in seen.status["handlers"]}
         for name, handler in self.handlers.items():  # the state alone can be the same before and after
-            is_missing = "executable file" in reasons.get(name, "")
-            if handler.enabled and is_missing is not (self.state(name) == "absent"):
+            faults = {"absent": "no executable file", "untrusted": "writable by other users"}
+            told = {state for state, words in faults.items() if words in reasons.get(name, "")}
+            if handler.enabled and told != faults.keys() & {self.state(name)}:
                 found.append(f"the status says of {name}, whose interpreter is {self.state(name)}: {reasons}")
         foreign = [{"name": name, "enabled": seen.entries[name].enabled} for name in self.foreign(seen)]
         if seen.status["foreign"] != foreign:
