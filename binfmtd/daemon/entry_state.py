@@ -19,13 +19,14 @@ CONVERGED                RELOADED         UNKNOWN
 EXPOSED BRIDGED SETTLING FORGOTTEN        UNKNOWN
 ======================== ================ =========
 
-Other events leave the phase as it is.  The phases:
+Other events leave the phase as it is.  After STAND_IN_REFUSED the drift stays open until the next pass, which applies
+REFUSED.  The phases:
 
 * UNKNOWN: not observed since the handler was declared, or since a refusal.
 * CONVERGED: as declared.
-* EXPOSED: neither the entry nor its stand-in serves.  Only this phase is urgent.
+* EXPOSED: neither the entry nor its stand-in serves; the stand-in is registered at once, or when the budget allows it.
 * BRIDGED: the stand-in serves until the entry is written.
-* SETTLING: the drift needs no stand-in, or may have none; the entry is written when its name is quiet.
+* SETTLING: no stand-in was registered for the drift; the entry is written when its name is quiet.
 * YIELDING: a foreign entry serves.
 * BLOCKED: a handler that belongs above it is paused or refused, so the entry cannot be written at its rank.
 * FAILED: the kernel has refused the entry, and nothing has changed since.
@@ -64,6 +65,7 @@ class Phase(Enum):
 
 
 OPEN = frozenset({Phase.EXPOSED, Phase.BRIDGED, Phase.SETTLING})
+_WITH_ERROR = OPEN | {Phase.FAILED}
 
 
 class Event(Enum):
@@ -80,6 +82,7 @@ class Event(Enum):
     BLOCKED = auto()  # a handler that belongs above it cannot be written
     UNDECLARED = auto()  # the config does not declare it, or it has no interpreter
     REFUSED = auto()  # the kernel refused it, and would refuse the next try as well
+    STAND_IN_REFUSED = auto()  # the kernel refused its stand-in in a fast repair
     RETRIED = auto()  # config, interpreter or mount have changed, or ``resync`` is over
     RELOADED = auto()  # another config is in force
     FORGOTTEN = auto()  # another instance is mounted, or nothing can be written
@@ -98,6 +101,7 @@ _TO: dict[Event, tuple[Iterable[Phase], Phase] | None] = {
     Event.BLOCKED: (_NOT_FAILED, Phase.BLOCKED),
     Event.UNDECLARED: (_NOT_FAILED, Phase.UNKNOWN),
     Event.REFUSED: (Phase, Phase.FAILED),
+    Event.STAND_IN_REFUSED: None,
     Event.RETRIED: ({Phase.FAILED}, Phase.UNKNOWN),
     Event.RELOADED: ({Phase.CONVERGED}, Phase.UNKNOWN),
     Event.FORGOTTEN: (OPEN, Phase.UNKNOWN),
@@ -107,7 +111,7 @@ TRANSITIONS = {(phase, event): to[1] for event, to in _TO.items() if to is not N
 
 
 class EntryState:
-    """All that is true of one name.  ``StateTable.apply`` alone changes the phase and what belongs to an open drift."""
+    """All that is true of one name.  ``StateTable.apply`` alone changes the phase, and resets what a drift leaves."""
 
     __slots__ = (
         "backoff",
@@ -127,7 +131,7 @@ class EntryState:
 
     def __init__(self) -> None:
         self.phase = Phase.UNKNOWN
-        self.error: WriteRefusedError | None = None  # the refusal, while FAILED
+        self.error: WriteRefusedError | None = None  # the refusal of the entry, while FAILED, or of its stand-in
         # While a drift is open:
         self.debounce: Debounce | None = None
         self.was_in_order = False  # before the drift: then ending it is a repair
@@ -177,21 +181,25 @@ class StateTable:
         """Make the transition of a name.
 
         ``at``: when the event happened; for IN_ORDER, when the entry was read: a drift that began later stays open.
-        ``error`` comes with REFUSED.
+        ``error`` comes with REFUSED and STAND_IN_REFUSED.
         """
+        if event is Event.TOUCHED and name not in self._open:
+            return  # often the name of a foreign entry, which needs no state
         state = self[name]
         if event is Event.IN_ORDER and state.debounce is not None and state.debounce.since > at:
             return
         phase = state.phase = TRANSITIONS.get((state.phase, event), state.phase)
-        if event is Event.REFUSED or phase is not Phase.FAILED:
+        if event in (Event.REFUSED, Event.STAND_IN_REFUSED):
             state.error = error
+        elif event is Event.RETRIED or phase not in _WITH_ERROR:
+            state.error = None
         if event in (Event.SERVED_ELSEWHERE, Event.UNDECLARED) or (event is Event.RELOADED and phase not in OPEN):
             state.was_in_order = False
         if phase not in OPEN:
             state.was_in_order |= phase is Phase.CONVERGED
             state.debounce, state.exempt = None, False
             self._open.pop(name, None)
-            if event in _ENDS:
+            if event in _ENDS and phase is not Phase.FAILED:
                 state.facts, state.served_after = None, None
         elif state.debounce is None:
             state.debounce = self._open[name] = Debounce(at)

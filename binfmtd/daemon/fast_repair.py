@@ -24,7 +24,6 @@ from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.stand_ins import StandIns
 from binfmtd.kernel.writer import DISABLE, ENABLE, Writer
 from binfmtd.model.classify import classify_drift, one_write_ends
-from binfmtd.model.desired import DesiredState
 from binfmtd.model.drift import Drift
 from binfmtd.model.entry import Entry
 from binfmtd.model.handler import Flags, Handler, Registration
@@ -85,7 +84,7 @@ class FastRepair:
         higher = {
             low: [high for high in above if high.name in self._handlers] for low, above in look.desired.higher.items()
         }
-        self._above = _all_above(look.desired)
+        self._above = look.desired.all_higher
         self._yielding = look.plan.yielding_to
         self._higher = {low: above for low, above in higher.items() if above and low in self._handlers}
         self._served = [(look.desired.by_name[name], by) for name, by in served.items() if not pauses.hold(name)]
@@ -285,9 +284,9 @@ class FastRepair:
             reaction.kept += self._stand_ins.bridge(alone, instance, writer)[0]
         names = {name for each in missing if each not in alone for name in (each.name, *self._above[each.name])}
         if names and all(map(self._may_move, names)):
-            again = [self._permanent[name] for name in sorted(names, key=self._rank.__getitem__)]
-            done, _ = self._stand_ins.keep(again, instance, writer)
-            reaction.kept += [handler.name for handler in missing if stand_in_name(handler.name) in done]
+            ranked = sorted(names, key=self._rank.__getitem__)
+            done, _ = self._stand_ins.keep([self._permanent[name] for name in ranked], instance, writer)
+            reaction.kept += [name for name in ranked if stand_in_name(name) in done]
 
     def _may_move(self, name: str) -> bool:
         """Return True if the handler's permanent stand-in may be registered on top of all other entries."""
@@ -415,12 +414,3 @@ class FastRepair:
                     reaction.drifts[handler.name] = Drift.MISSING
                     found.append(handler)
         return found
-
-
-def _all_above(desired: DesiredState) -> dict[str, frozenset[str]]:
-    """Return, by handler, the names of those that belong above it, and of those that belong above these."""
-    found: dict[str, frozenset[str]] = {}
-    for handler in reversed(desired.handlers):  # highest rank first
-        direct = [high.name for high in desired.higher.get(handler.name, ())]
-        found[handler.name] = frozenset(direct).union(*(found[name] for name in direct))
-    return found

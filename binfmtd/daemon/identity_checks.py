@@ -37,7 +37,7 @@ class IdentityChecks:
 
 
 class WithheldStandIns:
-    """The stand-ins that wait for the budget of CPU time."""
+    """The stand-ins that wait for the budget of CPU time, or for the end of a backoff."""
 
     def __init__(self, worker: Worker, pacing: Pacing, readiness: Readiness) -> None:
         self._worker = worker

@@ -75,13 +75,16 @@ class Pacing:
                 self._states.touch_all(ended)
             self.look_later(ended)
 
-    def passed(self, result: ReconcileResult, failed: Collection[str], *, at_once: bool, flushed: bool = False) -> None:
+    def passed(self, result: ReconcileResult, *, at_once: bool, flushed: bool = False) -> None:
         """Record which drifts a pass ended, and which are still open; ``flushed``: a flush came while it was made."""
         now = time.monotonic()
         if self._reloaded:  # not earlier: what another program undid before this pass counts
             self._states.apply_all(Event.RELOADED)
             self._reloaded = False
         self._states.looked()
+        failed = self._states.failed()
+        for name, error in failed.items():
+            self._states.apply(name, Event.REFUSED, error=error)
         # An entry that only moves along with another is as declared.
         still_open = {
             a.entry: a.drift for a in result.look.plan.actions if a.entry not in failed and not a.for_order_only
@@ -93,8 +96,8 @@ class Pacing:
         desired = result.look.desired
         changed = frozenset[str]() if self._desired is None else desired.changed_since(self._desired)
         self._desired = desired
-        self._count_repairs(result, written, changed, at_once=at_once, now=now)
-        self._count_exchanges(result, written, changed, at_once=at_once, now=now)
+        counted = self._count_repairs(result, written, changed, at_once=at_once, now=now)
+        self._count_exchanges(result, counted | changed, at_once=at_once, now=now)
         self._end_drifts(result, written, still_open)
         self._keep_open(result, still_open, changed - written.keys(), flushed=flushed, now=now)
 
@@ -106,8 +109,11 @@ class Pacing:
         *,
         at_once: bool,
         now: float,
-    ) -> None:
-        """Count the repairs that the pass has made, and put into the result which drifts it has ended."""
+    ) -> set[str]:
+        """Count the repairs that the pass has made, and put into the result which drifts it has ended.
+
+        Return the names that count.
+        """
         restored = {action.entry for action in result.done if action.act is Act.RESTORE}
         if restored and not at_once:
             self._contend(INSTANCE, now)  # another program flushed everything
@@ -128,19 +134,12 @@ class Pacing:
             result.ended[name] = EndedDrift(is_repair, took, state.served_after, state.facts)
             if name in counted:
                 self._count(name, drift, now, took, free=(at_once and since is None) or name in exempt)
+        return counted
 
-    def _count_exchanges(
-        self,
-        result: ReconcileResult,
-        written: Mapping[str, Drift],
-        changed: Collection[str],
-        *,
-        at_once: bool,
-        now: float,
-    ) -> None:
+    def _count_exchanges(self, result: ReconcileResult, counted: Collection[str], *, at_once: bool, now: float) -> None:
         """Count towards the backoff what another daemon, with another config, makes this one do again and again."""
         permanent = result.look.desired.permanent
-        disputed, self._disputed = self._disputed.difference(written, changed), set()
+        disputed, self._disputed = self._disputed.difference(counted), set()
         for name in disputed & permanent.keys():
             if permanent[name].name in result.kept:
                 self._contend(name, now)
@@ -152,9 +151,10 @@ class Pacing:
     def _end_drifts(self, result: ReconcileResult, written: Collection[str], still_open: Mapping[str, Drift]) -> None:
         """Record the entries that are in order, and those that have no proper entry now."""
         apply, desired, plan = self._states.apply, result.look.desired, result.look.plan
-        for name in written:
-            apply(name, Event.IN_ORDER, result.look.observed_at)
-        for name in desired.by_name.keys() - still_open.keys():
+        done = {action.entry for action in result.done}
+        for name in written:  # what was written without success has drifted anew
+            apply(name, Event.IN_ORDER if name in done else Event.FORGOTTEN, result.look.observed_at)
+        for name in desired.by_name.keys() - still_open.keys() - self._states.failed().keys():
             if name in plan.served_elsewhere:
                 apply(name, Event.SERVED_ELSEWHERE)
             elif name in plan.blocked:

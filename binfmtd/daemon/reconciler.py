@@ -102,6 +102,11 @@ class Reconciler:
         """Use new facts about interpreters; what failed is not tried again before everything is quiet."""
         self._desired = None
 
+    def stand_in_refused(self, name: str, error: WriteRefusedError) -> None:
+        """Record that the kernel has refused a handler's stand-in, as in ``refused``."""
+        if error.again is not Again.NOW:
+            self.states.apply(name, Event.STAND_IN_REFUSED, error=error)
+
     def refused(self, name: str, error: WriteRefusedError) -> None:
         """Record a refusal by the kernel: no new try before something changes, or a while has passed.
 

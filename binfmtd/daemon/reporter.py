@@ -1,6 +1,6 @@
 """The daemon's reports: what happened, as log events, counters and the status document.
 
-* Nothing is logged when nothing happens.  A problem that lasts is logged once (`voice`).
+* Nothing is logged when nothing happens.  A problem that lasts is logged once (`event_log`).
 * Everything that one cause brought about is one line, logged when it is repaired (`incidents`).  Its steps are logged
   at the level debug.
 

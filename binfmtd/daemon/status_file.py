@@ -82,8 +82,8 @@ class StatusFile:
     ) -> dict[str, Any]:
         """Return the status document.
 
-        ``bridged``: each name that drifted since the last pass -> True if a stand-in serves, and why it drifted, if
-        that is known.  ``troubles``: why the daemon cannot do its work or a part of it, the worst first.
+        ``bridged``: each name with an open drift -> True if a stand-in serves, and why it drifted, if that is known.
+        ``troubles``: why the daemon cannot do its work or a part of it, the worst first.
         """
         failed = {name: str(error) for name, error in reconciler.failed.items()}
         unrestored = [

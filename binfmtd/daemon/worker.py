@@ -215,7 +215,7 @@ class Worker:
         self._report.reacted(answer.reaction, answer.look_for, answer.seconds)
         self._pacing.record_fast_repair(answer.events, answer.reaction, answer.began, answer.began + answer.seconds)
         for name, refusal in answer.reaction.refused.items():
-            self._reconciler.refused(name, refusal)
+            self._reconciler.stand_in_refused(name, refusal)
             self._instance_watch.failed(refusal)
         if self.touched is not None:
             self.touched |= answer.events.entries
@@ -363,7 +363,7 @@ class Worker:
         registered = any(action.act in (Act.REGISTER, Act.REPLACE) for action in result.done)
         # A flush while events were not read: what this pass has registered is gone again, as is all else.
         unseen = registered and self._throttled() and self._fast_repair.nothing_left(still_open)
-        pacing.passed(result, failed, at_once=at_once, flushed=self.events.flushed or unseen)
+        pacing.passed(result, at_once=at_once, flushed=self.events.flushed or unseen)
         if unseen:
             pacing.record_unseen_flush()
 

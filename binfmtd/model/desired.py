@@ -122,6 +122,15 @@ class DesiredState(_Desired):
         return found
 
     @cached_property
+    def all_higher(self) -> dict[str, frozenset[str]]:
+        """A map from each handler's name to those that belong above it, and to those that belong above these."""
+        found: dict[str, frozenset[str]] = {}
+        for handler in reversed(self.handlers):  # highest rank first
+            direct = [high.name for high in self.higher.get(handler.name, ())]
+            found[handler.name] = frozenset(direct).union(*(found[name] for name in direct))
+        return found
+
+    @cached_property
     def permanent(self) -> dict[str, Handler]:
         """A map from a handler's name to its stand-in, for each handler that has one at all times.
 
@@ -152,9 +161,10 @@ class DesiredState(_Desired):
                     found.setdefault(low, high.name)
                     found.setdefault(high.name, low)
         for held in self.held:
-            if held.standing in (Standing.WAITING, Standing.LOST):
+            if held.standing in (Standing.WAITING, Standing.LOST) and Flags.F in held.flags:
                 for handler in self.handlers:
-                    if handler.enabled and overlaps(handler.registration.match, held.match):
+                    below = handler.enabled and handler.priority <= held.priority
+                    if below and overlaps(handler.registration.match, held.match):
                         found.setdefault(handler.name, held.name)
         for low in reversed(self.higher):  # highest rank first
             for high in self.higher[low]:

@@ -40,7 +40,8 @@ def test_the_documented_table() -> None:
 def test_each_phase_and_event_is_documented() -> None:
     """The docstring describes each phase; each event leads somewhere, or leaves every phase as it is."""
     assert all(f"* {phase.name}: " in str(entry_state.__doc__) for phase in Phase)
-    assert {event for _, event in TRANSITIONS} == set(Event) - {Event.TOUCHED, Event.DEFERRED, Event.EXEMPTED}
+    leaving = {Event.TOUCHED, Event.DEFERRED, Event.EXEMPTED, Event.STAND_IN_REFUSED}
+    assert {event for _, event in TRANSITIONS} == set(Event) - leaving
 
 
 def drifted(at: float = 100.0) -> StateTable:
@@ -112,6 +113,15 @@ def test_a_refusal_lasts_until_something_changes() -> None:
     assert states.open() == {"a"}
 
 
+def test_a_refused_stand_in_leaves_the_drift_open() -> None:
+    """If the kernel refuses the stand-in, the drift keeps its time, and no new try is made until something changes."""
+    states = drifted()
+    states.apply("a", Event.STAND_IN_REFUSED, error=REFUSED)
+    assert (states.failed(), states.due_at("a")) == ({"a": REFUSED}, 100.0 + SETTLE)
+    states.apply("a", Event.RETRIED)
+    assert (states.failed(), states.open()) == ({}, {"a"})
+
+
 def test_which_end_of_a_drift_is_a_repair() -> None:
     """Only a name that was in order before its drift is repaired.
 
@@ -152,13 +162,13 @@ def test_whatever_happens(steps: list[tuple[str, Event, float, float]]) -> None:
         now += later
         before = states[name].debounce
         observed_at = now - age
-        error = REFUSED if event is Event.REFUSED else None
+        error = REFUSED if event in (Event.REFUSED, Event.STAND_IN_REFUSED) else None
         states.apply(name, event, observed_at if event is Event.IN_ORDER else now, error)
         if event is Event.IN_ORDER and before is not None and before.since > observed_at:
             assert states[name].debounce is before
         for each, state in states.items():
             assert (state.debounce is not None) is (state.phase in OPEN) is (each in states.open())
-            assert (state.error is not None) is (state.phase is Phase.FAILED)
+            assert state.error is not None or state.phase is not Phase.FAILED
             assert not (state.exempt and state.phase not in OPEN)
             if state.debounce is not None:
                 assert states.due_at(each) <= state.debounce.since + LONGEST

@@ -18,7 +18,7 @@ from binfmtd.model.desired import DesiredState
 from binfmtd.model.drift import Drift, PlanContext
 from binfmtd.model.entry import ObservedState
 from binfmtd.model.handler import Flags, Handler, Registration
-from binfmtd.model.match import Magic
+from binfmtd.model.match import Extension, Magic
 from binfmtd.model.plan import INSTANCE, plan
 from binfmtd.model.standin import stand_in_name
 
@@ -365,6 +365,21 @@ def test_a_permanent_stand_in_that_was_refused(permanent: World) -> None:
     permanent.see(failed=[stand_in_name("c")])
     assert permanent.react(PendingEvents(any_entry=True)).kept == []
     assert stand_in_name("c") not in permanent.names()
+
+
+def test_a_stand_in_below_one_of_another_kind() -> None:
+    """A stand-in that is removed comes back below the one of higher priority; both are reported, for the ledger."""
+    jar = Handler("jar", Registration(Extension("jar"), "/i", Flags.NONE), 1)
+    world = World()
+    world.desired = DesiredState((C, jar))
+    for handler in (C, jar):
+        world.kernel.register(stand_in_name(handler.name), handler.registration)
+    world.kernel.register("jar", jar.registration)
+    world.see()
+    world.kernel.remove(stand_in_name("c"))
+    reaction = world.react(written(stand_in_name("c")))
+    assert reaction.kept == ["c", "jar"]
+    assert world.names()[:2] == [stand_in_name("jar"), stand_in_name("c")]
 
 
 def test_both_are_removed(permanent: World) -> None:

@@ -14,6 +14,7 @@ from binfmtd.daemon.fast_repair import FastRepairResult
 from binfmtd.daemon.look import Look, ReconcileResult
 from binfmtd.daemon.pacing import Pacing
 from binfmtd.daemon.stand_in_budget import CAPACITY, REFILL
+from binfmtd.errors import Again, WriteRefusedError
 from binfmtd.kernel.write_gate import WritePermission
 from binfmtd.model.desired import DesiredState, FileIdentity
 from binfmtd.model.drift import Act, Action, Drift, Plan, PlanContext
@@ -61,14 +62,19 @@ class World:
         flushed: bool = False,
         takes: float = 0.0,
         kept: Collection[str] = (),
+        failed: Collection[Action] = (),
     ) -> None:
-        """Record a pass that did this, and left that; ``kept``: permanent stand-ins that it wrote."""
+        """Record a pass that did this, and left that; ``kept``: permanent stand-ins that it wrote.
+
+        ``failed``: what the kernel has refused, but may accept at the next try.
+        """
         look = Look(ObservedState(), self.desired, PlanContext(), Plan(left))
         result = ReconcileResult(look)
         result.done += done
         result.kept |= set(kept)
+        result.failed += [(action, WriteRefusedError("timed out", 110, Again.NOW)) for action in failed]
         self.now += takes
-        self.pacing.passed(result, (), at_once=at_once, flushed=flushed)
+        self.pacing.passed(result, at_once=at_once, flushed=flushed)
 
 
 @pytest.fixture
@@ -190,6 +196,17 @@ def test_what_a_pass_only_bridges_is_repaired_later(world: World) -> None:
     assert world.told.repairs == []
     world.reconcile(RENEW)
     assert world.told.repairs == ["a"]
+
+
+def test_a_first_registration_that_fails_is_no_repair(world: World) -> None:
+    """An entry that was never registered is not repaired, however often its registration is tried."""
+    b = A._replace(name="b")
+    world.desired = DesiredState((A, b))
+    register = REGISTER._replace(entry="b", handler=b)
+    for _ in range(3):
+        world.reconcile(left=(register,), failed=(register,))
+    world.reconcile(register)
+    assert "b" not in world.told.repairs
 
 
 def test_contention(world: World) -> None:

@@ -172,12 +172,17 @@ def test_the_stand_in_of_one_below_a_missing_interpreter() -> None:
 
     With F the entry of that one still serves, and a new stand-in would lie above it.
     """
-    low, high = WASM._replace(name="low"), WASM._replace(name="high", priority=1, interpreters=("/gone",))
+    low, high = (
+        WASM._replace(name="low"),
+        WASM._replace(name="high", priority=1, interpreters=("/gone",), flags=Flags.F),
+    )
     jar = WASM._replace(name="jar", match=Extension("jar"))
     above = jar._replace(name="above", match=Extension("py"), priority=2)
     desired = resolved(low, high, jar, above)
     assert [held.name for held in desired.held] == ["high"]
     assert desired.kept_temporary == {"low": "high"}
+    assert resolved(low, high._replace(flags=Flags.NONE)).kept_temporary == {}
+    assert resolved(low._replace(priority=2), high).kept_temporary == {}
 
 
 def test_the_handler_says_what_was_declared() -> None:
