@@ -40,14 +40,14 @@ class EntryIndex:
 
         ``pause`` is called after each slice of about 0.1 ms.
         """
+        if desired.policy.unmanaged is not Unmanaged.KEEP:
+            return observed
         if observed is self._last[0] and desired is self._desired and records.keys() == self._recorded:
             return self._last[1]
         self._recorded = frozenset(records)
         if desired is not self._desired:
             self._desired = desired
             self._bystanders.clear()
-        if desired.policy.unmanaged is not Unmanaged.KEEP:
-            return observed
         bystanders = self._bystanders
         for name in records:
             bystanders.pop(name, None)
