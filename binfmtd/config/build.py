@@ -8,7 +8,7 @@
 * An entry that the kernel could not take is refused here, for every interpreter that could come to be used.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -116,12 +116,10 @@ def _architecture(merged: Merged, name: str, source: str, asked: Origin, *, from
         name=entry.replace(PLACEHOLDER, name),
         match=CATALOG[name].match,
         interpreters=tuple(dict.fromkeys(pattern.replace(PLACEHOLDER, name) for pattern in patterns)),
-        flags=flags,
-        priority=table.get("priority", 0),
-        force=table.get("force", False),
         architecture=name,
         from_all=from_all,
         source=source,
+        **{**_fields(table), "flags": flags},
     )
     try:
         check_handler_name(declaration.name)
@@ -129,6 +127,11 @@ def _architecture(merged: Merged, name: str, source: str, asked: Origin, *, from
         raise origin((name, "entry"), ("entry",)).refuse(error) from error
     _check_lines(declaration, origin((name, "interpreter"), ("paths",), (name, "entry"), ("entry",)))
     return declaration
+
+
+def _fields(table: Mapping[str, object]) -> dict[str, Any]:
+    """Return the keys of a table that a Declaration has under the same name; it has the defaults of the others."""
+    return {key: value for key, value in table.items() if key in Declaration._fields}
 
 
 def _included(included: Included, warnings: list[str]) -> Iterator[Declaration]:
@@ -152,11 +155,8 @@ def _handlers(merged: Merged) -> Iterator[Declaration]:
             name=name,
             match=match_of(table.get("magic"), table.get("mask"), table.get("offset"), table.get("extension")),
             interpreters=(table["interpreter"],),  # the schema refuses a table without one
-            flags=table.get("flags", Flags.NONE),
-            priority=table.get("priority", 0),
-            enabled=table.get("enabled", True),
-            force=table.get("force", False),
             source=f"{origin.file} [{origin.key}]",
+            **{"flags": Flags.NONE, **_fields(table)},
         )
         _check_lines(declaration, origin)
         yield declaration

@@ -363,10 +363,11 @@ class FastRepair:
         if inode is not None and inode == self._states[name].inode and name not in events.entries:
             return False
         entry = None if inode is None else instance.entry(name)
-        # Another program has registered a new entry: it is not known which file F has opened.
-        drift = classify_drift(handler, entry, stale=entry is not None and entry.inode != self._states[name].inode)
-        if drift is None:
+        is_new = entry is not None and entry.inode != self._states[name].inode
+        found = classify_drift(handler, entry, "another program has registered the entry" if is_new else None)
+        if found is None:
             return False
+        drift = found[0]
         if one_write_ends(drift, handler):
             if self._may_switch(name):
                 writer.control(name, ENABLE if handler.enabled else DISABLE)

@@ -12,6 +12,7 @@ from collections.abc import Collection
 from typing import Any
 
 from binfmtd.daemon.status_file import now as on_the_wall
+from binfmtd.model.drift import Drift
 from binfmtd.report.durations import milliseconds
 from binfmtd.report.happened import REPAIRED, happened
 
@@ -41,7 +42,7 @@ class Incident:
     def add(self, names: Collection[str], words: str, detail: str, drift: str | None, now: float) -> None:
         """Add entries that the same cause changed."""
         # After a flush entries are missing, and then other entries may take their place: keep the words about those.
-        if not self.words or drift != "missing":
+        if not self.words or drift != Drift.MISSING.value:
             self.words, self.detail = words, detail
         for name in names:
             self.names[name] = self.names.get(name, 0) + 1

@@ -21,7 +21,6 @@ from functools import partial
 from binfmtd.model.classify import classify_drift, one_write_ends
 from binfmtd.model.config import Shadowed
 from binfmtd.model.desired import DesiredState, Held, Standing
-from binfmtd.model.difference import difference
 from binfmtd.model.drift import Act, Action, Drift, Plan, PlanContext
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.guard import BREAKS_EXEC
@@ -123,15 +122,12 @@ def _above(foreign_rivals: Mapping[str, list[Entry]], observed: ObservedState) -
 
 def _present(handler: Handler, entry: Entry, desired: DesiredState, context: PlanContext) -> Action | None:
     """Return the action that ends the drift of a handler's existing entry, or None if it has not drifted."""
-    stale = _stale(handler, entry, desired, context)
-    drift = classify_drift(handler, entry, stale=stale is not None)
-    if drift is None:
+    found = classify_drift(handler, entry, _stale(handler, entry, desired, context))
+    if found is None:
         return None
-    if drift is Drift.DISABLED:
-        return Action(Act.ENABLE, handler.name, drift, "it is disabled")
+    drift, reason = found
     if one_write_ends(drift, handler):
-        return Action(Act.DISABLE, handler.name, drift, "it is enabled, but the config has enabled = false")
-    reason = difference(entry.registration, handler.registration) if drift is Drift.CHANGED else stale or ""
+        return Action(Act.ENABLE if handler.enabled else Act.DISABLE, handler.name, drift, reason)
     return Action(Act.REPLACE, handler.name, drift, reason, handler)
 
 
