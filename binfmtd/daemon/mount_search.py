@@ -13,10 +13,10 @@ import time
 from functools import partial
 
 from binfmtd.daemon.background import Background
-from binfmtd.daemon.exporter import Exporter
 from binfmtd.daemon.inotify import InotifyWatcher
 from binfmtd.daemon.instance_watch import InstanceWatch
 from binfmtd.daemon.interpreter_files import InterpreterFiles
+from binfmtd.daemon.metrics.exporter import Exporter
 from binfmtd.daemon.mount_watcher import MountWatcher
 from binfmtd.daemon.pacing import Pacing
 from binfmtd.daemon.passes import Passes

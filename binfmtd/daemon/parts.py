@@ -8,13 +8,13 @@ from binfmtd.daemon.background import Background
 from binfmtd.daemon.boot_persistence import BootPersistence
 from binfmtd.daemon.config_source import ConfigSource
 from binfmtd.daemon.event_handler import EventHandler
-from binfmtd.daemon.exporter import Exporter
 from binfmtd.daemon.identity_checks import IdentityChecks, WithheldStandIns
 from binfmtd.daemon.inotify import InotifyWatcher
 from binfmtd.daemon.instance_watch import InstanceWatch
 from binfmtd.daemon.interpreter_files import InterpreterFiles
 from binfmtd.daemon.interpreter_looks import InterpreterLooks
 from binfmtd.daemon.interpreter_news import InterpreterNews
+from binfmtd.daemon.metrics.exporter import Exporter
 from binfmtd.daemon.mount_search import MountSearch
 from binfmtd.daemon.mount_watcher import MountWatcher
 from binfmtd.daemon.pacing import Pacing

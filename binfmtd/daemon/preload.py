@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 MODULES = (
     "binfmtd.config.parse",
-    "binfmtd.daemon.http_answer",
-    "binfmtd.daemon.http_server",
-    "binfmtd.daemon.textfile",
+    "binfmtd.daemon.metrics.http_answer",
+    "binfmtd.daemon.metrics.http_server",
+    "binfmtd.daemon.metrics.textfile",
     "binfmtd.files.trust",
     "binfmtd.host.sandbox",
     "binfmtd.host.native",

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from binfmtd.daemon.background import Background
-from binfmtd.daemon.exporter import KEY as METRICS
-from binfmtd.daemon.exporter import Exporter
+from binfmtd.daemon.metrics.exporter import KEY as METRICS
+from binfmtd.daemon.metrics.exporter import Exporter
 from binfmtd.daemon.probe_report import ProbeReport
 from binfmtd.daemon.sd_notify import Notifier
 from binfmtd.daemon.state_writer import KEY as STATE

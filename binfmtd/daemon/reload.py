@@ -17,10 +17,10 @@ from binfmtd.daemon.background import Background
 from binfmtd.daemon.boot_persistence import BootPersistence
 from binfmtd.daemon.config_source import ConfigSource, ReadConfig
 from binfmtd.daemon.config_watch import ConfigWatch
-from binfmtd.daemon.exporter import Exporter
 from binfmtd.daemon.host_facts import needs_native
 from binfmtd.daemon.inotify import InotifyWatcher
 from binfmtd.daemon.interpreter_looks import InterpreterLooks
+from binfmtd.daemon.metrics.exporter import Exporter
 from binfmtd.daemon.mount_search import WRITTEN
 from binfmtd.daemon.pacing import Pacing
 from binfmtd.daemon.passes import Passes

@@ -22,7 +22,7 @@ from support.instance import Instance
 from support.programs import exits_with, install
 from support.waiting import SLOWNESS, wait_until
 
-from binfmtd.daemon.http_server import BURST, CONNECTIONS, RATE
+from binfmtd.daemon.metrics.http_server import BURST, CONNECTIONS, RATE
 
 StartDaemon = Callable[..., Daemon]
 

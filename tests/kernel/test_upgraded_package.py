@@ -147,7 +147,7 @@ def test_a_reload_that_needs_a_missing_module(
 
 def test_a_repair_that_needs_a_missing_module(instance: Instance, start_from_tree: StartFromTree, tree: Path) -> None:
     """If a repair needs a missing module, a log line asks for a restart, and everything else goes on."""
-    for missing in ("daemon/http_server.py", "host/syscalls.py"):
+    for missing in ("daemon/metrics/http_server.py", "host/syscalls.py"):
         (tree / "binfmtd" / missing).unlink()
     daemon = start_from_tree(NO_ARCHITECTURE + HANDLER.format("one"))
     daemon.config.write_text(

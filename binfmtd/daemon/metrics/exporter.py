@@ -19,8 +19,8 @@ from binfmtd.model.config import Metrics
 from binfmtd.report.snapshot import Snapshot
 
 if TYPE_CHECKING:
-    from binfmtd.daemon.http_server import HttpServer
-    from binfmtd.daemon.textfile import Textfile
+    from binfmtd.daemon.metrics.http_server import HttpServer
+    from binfmtd.daemon.metrics.textfile import Textfile
 
 KEY = "metrics"
 _LAST_SECONDS = 0.5  # seconds that the daemon's end waits for an import
@@ -74,14 +74,14 @@ class Exporter:
                 self._textfile.close()
                 self._textfile = None
             if wanted.textfile is not None and self._textfile is None:
-                from binfmtd.daemon.textfile import Textfile
+                from binfmtd.daemon.metrics.textfile import Textfile
 
                 self._textfile = Textfile(wanted.textfile, self._report.metrics_failed)
             if self._passed is None and wanted.listen != before.listen and self._server is not None:
                 self._server.close()
                 self._server = None
             if self._server is None and (listener := self._passed or self._listen(wanted.listen)) is not None:
-                from binfmtd.daemon.http_server import HttpServer
+                from binfmtd.daemon.metrics.http_server import HttpServer
 
                 self._server = HttpServer(listener, self._answer, self._report.metrics_failed)
                 self._report.listening(_shown(listener.getsockname()))
@@ -106,7 +106,7 @@ class Exporter:
             return None
 
     def _answer(self, request: bytes) -> bytes:
-        from binfmtd.daemon.http_answer import answer
+        from binfmtd.daemon.metrics.http_answer import answer
 
         assert self._snapshot is not None  # noqa: S101  for the type checker: it is set before the server starts
         return answer(request, self._snapshot, alive=time.monotonic() < self._wait.back_at)

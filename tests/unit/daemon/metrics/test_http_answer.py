@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from binfmtd.daemon.http_answer import answer
+from binfmtd.daemon.metrics.http_answer import answer
 from binfmtd.files.distribution import install_module
 from binfmtd.report.counts import Counts
 from binfmtd.report.snapshot import Snapshot

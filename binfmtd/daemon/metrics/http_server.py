@@ -20,7 +20,7 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
-from binfmtd.daemon.http_answer import refusal
+from binfmtd.daemon.metrics.http_answer import refusal
 from binfmtd.host.scheduling import begin_thread
 
 SECONDS = 5.0

@@ -1,0 +1,1 @@
+"""Publishing metrics: over HTTP, and as a file for node_exporter."""
