@@ -22,7 +22,7 @@ from binfmtd.files.trust import Trust, untrusted, way_untrusted
 from binfmtd.formats.binfmt_d import Rule, is_generated, parse_conf
 
 SYSTEMD = "binfmt.d"
-_TOLD = 10  # bad lines of a file that are reported; a mebibyte can have half a million
+_LISTED = 10  # bad lines of a file that are reported; a mebibyte can have half a million
 
 
 class Included(NamedTuple):
@@ -74,9 +74,9 @@ def read(words: Iterable[str], trust: Trust) -> Included:
                 continue
             good, bad = parse_conf(data)
             rules += ((file, rule) for rule in good)
-            told = bad[:_TOLD]
-            warnings += (f"{shown(file)}:{problem.line}: not included: {problem.reason}" for problem in told)
-            if more := len(bad) - len(told):
+            listed = bad[:_LISTED]
+            warnings += (f"{shown(file)}:{problem.line}: not included: {problem.reason}" for problem in listed)
+            if more := len(bad) - len(listed):
                 remedy = "check that this is a binfmt.d file"
                 warnings.append(f"{shown(file)}: {more} more bad lines were not included: {remedy}")
     return Included(tuple(rules), tuple(warnings))

@@ -160,7 +160,7 @@ class Controller:
         self._parts.mount_search.begin(Trigger.MOUNT)
 
     def _log_due(self, now: float) -> None:
-        if self._parts.report.tell_due(now):
+        if self._parts.report.log_due(now):
             self._parts.readiness.changed()
 
     def _resync(self, _: float) -> None:

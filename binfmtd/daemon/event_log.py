@@ -45,12 +45,12 @@ class EventLog:
         incident.pass_id = self.pass_id
         return incident
 
-    def tell(self, incident: Incident) -> None:
+    def log_incident(self, incident: Incident) -> None:
         """Log an incident, and add it to the history."""
         getattr(self.log, incident.level)(incident.event, **incident.line())
         self._history.add(incident.row())
 
-    def tell_due(self, now: float, silent: Collection[str]) -> bool:
+    def log_due(self, now: float, silent: Collection[str]) -> bool:
         """Log the incidents that are over; return True if there were any.
 
         Repairs of ``silent`` names alone get the level debug: the log has announced that more of them will come.
@@ -59,7 +59,7 @@ class EventLog:
         for incident in over:
             if incident.event == REPAIRED and incident.names.keys() <= set(silent):
                 incident.level = "debug"
-            self.tell(incident)
+            self.log_incident(incident)
         return bool(over)
 
     def due_at(self) -> float:

@@ -222,7 +222,7 @@ class InotifyWatcher:
         self.saw_unrelated = False
         own = _Own(wrote) if wrote else None
         if len(data) > _MOST_BYTES:
-            self._hear_storm(events, data)
+            self._read_many(events, data)
             return events
         offset, end = 0, len(data)
         while offset < end:
@@ -230,9 +230,9 @@ class InotifyWatcher:
             offset += _EVENT.size + length
             name = data[offset - length : offset].rstrip(b"\0")
             if descriptor == self._instance:
-                self._hear_instance(events, own, mask, name)
+                self._read_instance_event(events, own, mask, name)
             elif mask & pyinotify.IN_Q_OVERFLOW:
-                self._hear_anything(events)
+                self._record_overflow(events)
             elif descriptor in self._files:
                 names = self._files[descriptor]
                 found = set(names.get(to_text(name), ())) if name else set().union(*names.values())
@@ -281,11 +281,11 @@ class InotifyWatcher:
         others = {_LOST, *self._files} - {self._instance}
         return others.isdisjoint(memoryview(data).cast("i")[::4])
 
-    def _hear_anything(self, events: PendingEvents) -> None:
+    def _record_overflow(self, events: PendingEvents) -> None:
         events.overflow = events.any_entry = True
         events.changed_files.update(self._names)
 
-    def _hear_storm(self, events: PendingEvents, data: bytes) -> None:
+    def _read_many(self, events: PendingEvents, data: bytes) -> None:
         """Treat thousands of events as an overflow: to examine each would take longer than to look at everything.
 
         Watched files may have changed only in directories that have an event.  Events are a multiple of 16 bytes long
@@ -294,7 +294,7 @@ class InotifyWatcher:
         events.overflow = events.any_entry = True
         descriptors = set(memoryview(data).cast("i")[::4])
         if _LOST in descriptors:
-            self._hear_anything(events)
+            self._record_overflow(events)
         for descriptor in descriptors & self._files.keys():
             events.changed_files.update(*self._files[descriptor].values())
         events.flushed |= b"status\0" in data
@@ -302,7 +302,7 @@ class InotifyWatcher:
             events.watch_removed = True
             self.forget_instance()
 
-    def _hear_instance(self, events: PendingEvents, own: "_Own | None", mask: int, name: bytes) -> None:
+    def _read_instance_event(self, events: PendingEvents, own: "_Own | None", mask: int, name: bytes) -> None:
         if mask & _GONE:
             events.watch_removed = events.any_entry = True
             self.forget_instance()

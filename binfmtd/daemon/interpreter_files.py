@@ -290,7 +290,7 @@ class InterpreterFiles:
             self._report_unwatched(sorted(set(unwatched)))
         if late:
             if news:
-                self._tell()
+                self._report_looked()
         elif not batch.open:
             self._end(batch)
 
@@ -315,8 +315,8 @@ class InterpreterFiles:
             self.changed()
         if not self._batches:
             self.due_at = self._again_at if self._again_at > time.monotonic() else float("inf")
-            self._tell()
+            self._report_looked()
 
-    def _tell(self) -> None:
+    def _report_looked(self) -> None:
         news, self._news = self._news, False
         self._looked(news)

@@ -128,7 +128,7 @@ class Passes:
         if result is not None:
             self._take_in(trigger, result, began)
         if answer is not None:
-            self._worker.tell(answer)
+            self._worker.report(answer)
         self._readiness.changed(result)
         if trigger is Trigger.QUIET and result is not None and not result.done:
             self._throttle.charge_pass(time.thread_time() - cpu, time.monotonic())

@@ -49,7 +49,7 @@ class Publisher:
         ``started``: the handlers are registered under their proper names.  ``then`` is called in the loop when the
         status file has been written or could not be written, or after one second.
         """
-        self._notifier.tell(sentence(document))
+        self._notifier.send_status(sentence(document))
         self._exporter.show(document, config.metrics, started=started)
         self._state.sync(then, _THEN_SECONDS)
         if config.labels is not None or self._labelled is not None:

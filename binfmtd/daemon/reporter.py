@@ -97,13 +97,13 @@ class Reporter:
         fresh = [name for name in found if self._states[name].phase not in OPEN]
         for (drift, served, words), names in grouped(fresh, lambda n: (found[n], n in serving, why[n].words)):
             if not served and not self._backs_off(names):  # programs fail until the repair
-                self._tell_at_once("warning", "drift_found", names, words, drift, why[names[0]].detail)
+                self._log_at_once("warning", "drift_found", names, words, drift, why[names[0]].detail)
             else:
                 reason = why[names[0]].full if len(names) == 1 else words
                 details = {"drift": drift.value, "reason": reason, "took_ms": milliseconds(seconds)}
                 log.debug("drift_found", **named(names, MOST_NAMES), **details)
         for name, drift in reaction.fixed.items():
-            self._tell_repair(name, why[name], drift, seconds, seconds)
+            self._log_repair(name, why[name], drift, seconds, seconds)
         self._event_log.failed(reaction.refused.items())
         for name in reaction.bridged:  # also if the stand-in had served before another program's entry took its files
             self._states[name].served_after = max(seconds, self._states[name].served_after or 0.0)
@@ -121,9 +121,9 @@ class Reporter:
             self.counts.last_success_at = self.counts.last_pass_at
         log, pass_id = self._event_log.pass_log, self._event_log.pass_id
         self.status.look = result.look
-        told = [action for action in result.done if not is_stand_in(action.entry)]
+        reported = [action for action in result.done if not is_stand_in(action.entry)]
         still_open = {action.entry for action in result.look.plan.actions}
-        steps = list(zip(told, self._causes.ended(told, result.replaced, result.ended), strict=True))
+        steps = list(zip(reported, self._causes.ended(reported, result.replaced, result.ended), strict=True))
         for (act, drift, words), done in grouped(steps, lambda step: (step[0].act, step[0].drift, step[1].words)):
             names = [action.entry for action, _ in done]
             log.debug("done", action=act.value, **named(names, MOST_NAMES), drift=drift.value, reason=words)
@@ -132,9 +132,9 @@ class Reporter:
             if ended and ended.is_repair and action.act is not Act.RESTORE:
                 took = seconds if ended.took is None else ended.took
                 served = took if ended.served_after is None else ended.served_after
-                self._tell_repair(action.entry, cause, action.drift, served, took)
+                self._log_repair(action.entry, cause, action.drift, served, took)
             elif not (action.for_order_only or (trigger.sums_up and action.act in (Act.REGISTER, Act.REPLACE))):
-                self._tell_action(trigger, action)
+                self._log_action(trigger, action)
         for action in result.done:
             self._event_log.went_well(action.entry)
             self.probe.registered(action.entry)
@@ -194,14 +194,14 @@ class Reporter:
                 self._gather("warning", "emulators_gone", held.name, gone(lost))
         self._lost = {held.name for held in lost}
 
-    def _tell_at_once(
+    def _log_at_once(
         self, level: str, event: str, names: list[str], words: str, drift: Drift, detail: str = ""
     ) -> None:
         moment = time.monotonic()
         incident = Incident(event, level, moment)
         incident.add(names, words, detail, drift.value, moment)
         incident.pass_id = self._event_log.pass_id
-        self._event_log.tell(incident)
+        self._event_log.log_incident(incident)
 
     def _gather(self, level: str, event: str, name: str, reason: str, drift: Drift | None = None) -> None:
         """Log what may happen to many entries in one line; a warning is logged at once."""
@@ -209,14 +209,14 @@ class Reporter:
         incident = self._event_log.incident(level, event, reason, moment, urgent=level == "warning")
         incident.add([name], reason, "", drift, moment)
 
-    def _tell_repair(self, name: str, cause: Cause, drift: Drift, served: float, took: float) -> None:
+    def _log_repair(self, name: str, cause: Cause, drift: Drift, served: float, took: float) -> None:
         """Log a repair; ``served``: seconds until programs ran again; ``took``: until the entry was as declared."""
         moment = time.monotonic()
         incident = self._event_log.incident("warning", REPAIRED, cause.key, moment)
         incident.add([name], cause.words, cause.detail, drift.value, moment)
         incident.lasted(served, took)
 
-    def _tell_action(self, trigger: Trigger, action: Action) -> None:
+    def _log_action(self, trigger: Trigger, action: Action) -> None:
         """Log what a pass did that is no repair."""
         unwanted = action.drift is Drift.UNWANTED
         if unwanted and not trigger.sums_up:
@@ -224,9 +224,9 @@ class Reporter:
         level = "error" if unwanted and action.act is Act.DISABLE else "info"
         self._gather(level, _PAST[action.act], action.entry, action.reason, action.drift)
 
-    def tell_due(self, now: float) -> bool:
+    def log_due(self, now: float) -> bool:
         """Log the incidents that are over by ``now`` (infinity: all); return True if that changes the status."""
-        return self._event_log.tell_due(now, self._states.contended())
+        return self._event_log.log_due(now, self._states.contended())
 
     @property
     def due_at(self) -> float:
@@ -257,10 +257,10 @@ class Reporter:
         else:
             self._event_log.pass_log.error("trouble", reason=problem)
 
-    def bricked(self, name: str) -> None:
+    def exec_breaking_disabled(self, name: str) -> None:
         """Log at once that an entry which stopped every exec was disabled."""
         self.counts.unwanted += 1
-        self._tell_at_once("error", "entry_disabled", [name], BREAKS_EXEC, Drift.UNWANTED)
+        self._log_at_once("error", "entry_disabled", [name], BREAKS_EXEC, Drift.UNWANTED)
 
     def kept_for_reboot(self, boot_persistence: BootPersistence) -> None:
         """Log that the file which brings the handlers back after a reboot is up to date, or why it cannot be."""
@@ -383,7 +383,7 @@ class Reporter:
 
     def stopped(self) -> None:
         """Log the open incidents, and the end of the daemon."""
-        self.tell_due(float("inf"))
+        self.log_due(float("inf"))
         self._event_log.log.info("stopped", passes=self.counts.passes.total(), repairs=self.counts.repairs.total())
 
     def real_time(self) -> None:

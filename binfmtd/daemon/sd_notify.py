@@ -26,7 +26,7 @@ class Notifier:
         except (OSError, ValueError):
             pass
 
-    def tell(self, sentence: str) -> None:
+    def send_status(self, sentence: str) -> None:
         """Have `systemctl status` show this sentence; sends nothing if it is the same as the last one.
 
         It must not contain a newline, which would begin another assignment.

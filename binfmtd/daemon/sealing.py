@@ -98,7 +98,7 @@ class Sealing:
         elif self._wanted or (self._wanted is False and mounted.sealed):
             self.seal = Seal(mounted)
         else:
-            self._tell(BY_ANOTHER if mounted.sealed else OFF)
+            self._report_status(BY_ANOTHER if mounted.sealed else OFF)
 
     def _bring(self) -> bool:
         seal = self.seal
@@ -110,7 +110,7 @@ class Sealing:
             self.due_at = _NEVER
             if not self._wanted:
                 self._release()
-            self._tell(PAUSED if self._wanted else OFF)
+            self._report_status(PAUSED if self._wanted else OFF)
             return False
         known = self._status == SEALED or self._status.state == "unsealed"
         if seal.closed and seal.is_read_only():
@@ -129,12 +129,12 @@ class Sealing:
         seal.left_open = False
         self._retry, self._scan_at = _FIRST_RETRY, float("-inf")
         self.due_at = time.monotonic() + _CHECK_SECONDS
-        self._tell(SEALED)
+        self._report_status(SEALED)
 
     def _is_busy(self, seal: Seal) -> None:
         """Report that a file is open for writing, and search for the processes, but not at each event."""
         if self._status.state != "unsealed":
-            self._tell(BUSY)
+            self._report_status(BUSY)
         now = time.monotonic()
         if now >= self.due_at or self.due_at > now + self._retry:
             self.due_at = now + self._retry
@@ -152,7 +152,7 @@ class Sealing:
         def named(who: str) -> None:
             if seal is self.seal and self._status.state == "unsealed":
                 self._report.unsealed(who)
-                self._tell(SealStatus("unsealed", who))
+                self._report_status(SealStatus("unsealed", who))
 
         self._background.run(_WRITERS, lambda: writers(device, entries), named)
 
@@ -165,16 +165,17 @@ class Sealing:
             self.due_at = time.monotonic() + self._retry
             self._retry = min(2 * self._retry, _CHECK_SECONDS)
         if mounted is not None and mounted.sealed and not self._paused:
-            self._tell(SealStatus("sealed", f"another process sealed it; this daemon cannot change entries: {error}"))
+            why = f"another process sealed it; this daemon cannot change entries: {error}"
+            self._report_status(SealStatus("sealed", why))
         else:
-            self._tell(SealStatus("impossible", str(error)))
+            self._report_status(SealStatus("impossible", str(error)))
 
     def _release(self) -> None:
         if self.seal is not None:
             self.seal.release()
             self.seal = None
 
-    def _tell(self, status: SealStatus) -> None:
+    def _report_status(self, status: SealStatus) -> None:
         if status != self._status:
             self._status = status
             self._report.seal(status, by_config=self._wanted is not None or self.seal is not None)

@@ -156,13 +156,13 @@ class Worker:
         if self._fast_repair is not None and self._fast_repair is not self._waited:
             self._await_registration(events, self._fast_repair)
         answer = self._answer(events, events)
-        self.tell(answer)
+        self.report(answer)
         return events, answer.reaction
 
     def repair_pending(self) -> Answer | None:
         """Repair what another program did to entries during a pass; all other events are left for ``repair``.
 
-        The caller reports the answer (``tell``) after the pass, whose result does not contain it.
+        The caller reports the answer (``report``) after the pass, whose result does not contain it.
         """
         if self._throttled():
             return None  # else one pass would lead to the next
@@ -185,7 +185,7 @@ class Worker:
             answer = self.repair_pending()
         if answer is None:
             return None
-        self.tell(answer)
+        self.report(answer)
         touched = {*answer.events.entries, *answer.reaction.drifts, *answer.reaction.fixed, *answer.reaction.kept}
         return touched | {stand_in_name(name) for name in touched}
 
@@ -199,7 +199,7 @@ class Worker:
         look_for.entries_written |= look_for.entries  # as if removed by name: no more events are to be read
         look_for.flushed = INSTANCE in names
         answer = self._answer(look_for, PendingEvents())
-        self.tell(answer)
+        self.report(answer)
         return bool(answer.reaction.drifts.keys() - known or answer.reaction.bridged or answer.reaction.kept)
 
     def _answer(self, look_for: PendingEvents, events: PendingEvents) -> Answer:
@@ -208,10 +208,10 @@ class Worker:
         events.flushed |= look_for.flushed  # only the look has found it, if there were no events
         return Answer(look_for, events, reaction, exec_breaking, began, time.monotonic() - began)
 
-    def tell(self, answer: Answer) -> None:
+    def report(self, answer: Answer) -> None:
         """Report an urgent repair.  The kernel has its handlers again: from here on nothing is urgent."""
         for name in answer.exec_breaking:
-            self._report.bricked(name)
+            self._report.exec_breaking_disabled(name)
         self._report.reacted(answer.reaction, answer.look_for, answer.seconds)
         self._pacing.record_fast_repair(answer.events, answer.reaction, answer.began, answer.began + answer.seconds)
         for name, refusal in answer.reaction.refused.items():

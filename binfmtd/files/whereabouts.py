@@ -72,8 +72,8 @@ def in_container() -> bool:
     ``$container`` (systemd's container interface); Kubernetes sets its own variable in each pod.  On a host, process 1
     is never ours.
     """
-    told = any(os.environ.get(variable) for variable in _CONTAINER_VARIABLES)
-    return os.getpid() == 1 or told or any(map(os.path.exists, _CONTAINER_FILES))
+    is_named = any(os.environ.get(variable) for variable in _CONTAINER_VARIABLES)
+    return os.getpid() == 1 or is_named or any(map(os.path.exists, _CONTAINER_FILES))
 
 
 def in_pod() -> bool:

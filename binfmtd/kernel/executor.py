@@ -71,7 +71,7 @@ class PlanExecutor:
         for action in self._planned(Act.ENABLE, Act.DISABLE):
             self._control(action, ENABLE if action.act is Act.ENABLE else DISABLE)
         self._keep_stand_ins()
-        settling = []
+        due_groups = []
         waiting = []
         for group in companies(self._planned(Act.REGISTER, Act.REPLACE), self._desired):
             due = {action.entry: self._permission(action) for action in group}
@@ -82,7 +82,7 @@ class PlanExecutor:
             if not forced and WritePermission.WAIT in due.values():
                 waiting.extend(rest)
             elif any(not action.for_order_only for action in rest):
-                settling.append((group, held, forced))
+                due_groups.append((group, held, forced))
         self._renew_stand_ins(waiting)
         self._bridge(
             [action for action in waiting if not action.for_order_only and not self._moved(action)], renew=True
@@ -91,7 +91,7 @@ class PlanExecutor:
         for action in self._planned(Act.RESTORE):
             if self._is_due(action) and not self._gate.removed_by_name(action.entry):
                 self._restore(action)
-        for group, held, forced in settling:
+        for group, held, forced in due_groups:
             self._settle(group, held, forced=forced)
         for action in self._planned(Act.REMOVE):
             if self._is_due(action):

@@ -67,19 +67,19 @@ class _Facts:
         return Facts({path: InterpreterFacts(FILE) for path in paths})
 
 
-class Told(Reporter):
+class RecordingReporter(Reporter):
     """A reporter that records repairs and contentions."""
 
     def __init__(self, states: StateTable, directory: Path) -> None:
         super().__init__(states, str(directory), "config")
         self.repairs: list[str] = []
-        self.quarrels: list[str] = []
+        self.contentions: list[str] = []
 
     def repaired(self, name: str, drift: Drift, seconds: float | None = None, *, bridged: bool = False) -> None:  # noqa: ARG002
         self.repairs.append(name)
 
     def contention_started(self, name: str) -> None:
-        self.quarrels.append(name)
+        self.contentions.append(name)
 
     def contention_ended(self, name: str) -> None: ...
 
@@ -133,8 +133,8 @@ class SimulatedDaemon:
         config = Config(declared, Policy(settle=settle, restore=restore, stand_ins=stand_ins))
         facts = cast(HostFacts, _Facts())
         self.reconciler = Reconciler(config, facts, Ledger(None, "boot"), ForeignEntryStore(None, "boot"))
-        self.told = Told(self.reconciler.states, directory)
-        self.pacing = Pacing(self.reconciler.states, settle, self.told)
+        self.reporter = RecordingReporter(self.reconciler.states, directory)
+        self.pacing = Pacing(self.reconciler.states, settle, self.reporter)
         self.throttle = EventThrottle()
         self._events: list[PendingEvents] = []
         self._worker = worker.Worker(
@@ -144,7 +144,7 @@ class SimulatedDaemon:
             self._watch(),
             self.pacing,
             self.throttle,
-            self.told,
+            self.reporter,
         )
         self.reconcile(Trigger.START, at_once=True)
         self.passes.clear()
@@ -205,7 +205,7 @@ class SimulatedDaemon:
             result = self._worker.reconcile(trigger, **options)
             answer = self._worker.repair_pending()
             if answer is not None:
-                self._worker.tell(answer)
+                self._worker.report(answer)
         self.passes.append([] if result is None else result.done)
         return result
 

@@ -85,8 +85,8 @@ def _look(given: argparse.Namespace) -> tuple[ObservedState | None, str, str]:
             return Observer().look(instance), found.directory, sealed
     except MountError as error:
         nothing = not kernel_has_it()  # then no entry can exist
-        told = "so no entry is registered" if nothing else "so the entries cannot be read from here"
-        warn(f"{error} ({told})")
+        consequence = "so no entry is registered" if nothing else "so the entries cannot be read from here"
+        warn(f"{error} ({consequence})")
         return ObservedState() if nothing else None, given.mount or DEFAULT_DIRECTORY, ""
 
 

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 import pytest
-from support.simulated_daemon import Told
+from support.simulated_daemon import RecordingReporter
 
 from binfmtd.daemon.backoff import REPAIRS, REPAIRS_OF_ALL
 from binfmtd.daemon.entry_state import StateTable
@@ -41,11 +41,11 @@ class World:
         self.now = 100.0
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
         states = StateTable()
-        self.told = Told(states, directory)
-        self.pacing = Pacing(states, SETTLE, self.told)
+        self.reporter = RecordingReporter(states, directory)
+        self.pacing = Pacing(states, SETTLE, self.reporter)
         self.desired = DesiredState((A,))
 
-    def hear(self, *names: str, found: bool = True, flushed: bool = False, bridged: bool = False) -> None:
+    def touch(self, *names: str, found: bool = True, flushed: bool = False, bridged: bool = False) -> None:
         """Record that another program touched these; ``found``: they are missing, ``bridged``: stand-ins serve."""
         reaction = FastRepairResult()
         reaction.drifts = dict.fromkeys(names, Drift.MISSING) if found else {}
@@ -90,7 +90,7 @@ def test_what_a_pass_leaves_is_not_due_at_once(world: World) -> None:
 
     Another program touched it at the last moment, and while the throttle is closed that event is not read.
     """
-    world.hear("a")
+    world.touch("a")
     world.now += SETTLE
     assert world.pacing.permission("a") is WritePermission.IF_UNTOUCHED
     world.reconcile(left=(REGISTER,))
@@ -99,10 +99,10 @@ def test_what_a_pass_leaves_is_not_due_at_once(world: World) -> None:
 
 def test_due_when_quiet(world: World) -> None:
     """A drift waits for `settle`, counted from the last event."""
-    world.hear("a")
+    world.touch("a")
     assert world.pacing.permission("a") is WritePermission.WAIT
     world.now += 0.015
-    world.hear("a")
+    world.touch("a")
     world.now += 0.015
     assert world.pacing.permission("a") is WritePermission.WAIT
     world.now += 0.006
@@ -127,7 +127,7 @@ def test_quiet_begins_when_all_was_heard(world: World) -> None:
 def test_due_at_the_latest_after_a_second(world: World) -> None:
     """A drift is due after a second at the latest, however many events come."""
     for _ in range(101):
-        world.hear("a")
+        world.touch("a")
         world.now += 0.01
     assert world.pacing.permission("a") is WritePermission.NOW
 
@@ -135,7 +135,7 @@ def test_due_at_the_latest_after_a_second(world: World) -> None:
 def test_nothing_open_means_no_deadline(world: World) -> None:
     """Without an open drift there is no deadline; a repair ends the drift."""
     assert world.pacing.deadline() == float("inf")
-    world.hear("a")
+    world.touch("a")
     assert world.pacing.deadline() == world.now + SETTLE
     world.reconcile(REGISTER)
     assert world.pacing.is_settled()
@@ -143,47 +143,47 @@ def test_nothing_open_means_no_deadline(world: World) -> None:
 
 def test_what_is_a_repair(world: World) -> None:
     """Only a name that was in order can be repaired: neither a first registration nor a change by a reload counts."""
-    assert world.told.repairs == []
-    world.hear("a")
+    assert world.reporter.repairs == []
+    world.touch("a")
     world.reconcile(REGISTER)
-    assert world.told.repairs == ["a"]
+    assert world.reporter.repairs == ["a"]
     world.pacing.use(SETTLE)
     world.reconcile(REGISTER, at_once=True)
-    assert world.told.repairs == ["a"]
+    assert world.reporter.repairs == ["a"]
 
 
 def test_what_had_drifted_before_a_reload(world: World) -> None:
     """A drift that is older than a reload counts as a repair."""
-    world.hear("a")
+    world.touch("a")
     world.pacing.use(SETTLE)
     world.reconcile(left=(REGISTER,), at_once=True)
     world.reconcile(REGISTER)
-    assert world.told.repairs == ["a"]
+    assert world.reporter.repairs == ["a"]
     for _ in range(REPAIRS):
-        world.hear("a")
+        world.touch("a")
         world.reconcile(REGISTER, at_once=True)
-    assert world.told.quarrels == ["a"]
+    assert world.reporter.contentions == ["a"]
 
 
 def test_what_only_moves_with_another_is_not_repaired(world: World) -> None:
     """An entry that only moves with another is not repaired, and leads to no backoff, however often it moves."""
     for _ in range(2 * REPAIRS):
         world.reconcile(DRAGGED)
-    assert (world.told.repairs, world.told.quarrels) == ([], [])
+    assert (world.reporter.repairs, world.reporter.contentions) == ([], [])
 
 
 def test_a_stand_in_is_no_repair(world: World) -> None:
     """However often a stand-in is registered again, the drift counts once, with the proper entry's registration."""
     for _ in range(2 * REPAIRS):
-        world.hear("a", bridged=True)
-    assert (world.told.repairs, world.told.quarrels) == ([], [])
+        world.touch("a", bridged=True)
+    assert (world.reporter.repairs, world.reporter.contentions) == ([], [])
     world.reconcile(REGISTER)
-    assert world.told.repairs == ["a"]
+    assert world.reporter.repairs == ["a"]
 
 
 def test_what_falls_due_during_a_pass_is_not_put_off(world: World) -> None:
     """A name that falls due during a pass, which did not consider it, is not put off."""
-    world.hear("a")
+    world.touch("a")
     due_at = world.pacing.deadline()
     world.reconcile(left=(REGISTER,), takes=2 * SETTLE)
     assert world.pacing.deadline() == due_at
@@ -193,9 +193,9 @@ def test_what_a_pass_only_bridges_is_repaired_later(world: World) -> None:
     """A drift counts once, however many passes are made before its proper entry is registered."""
     for _ in range(3):
         world.reconcile(left=(RENEW,))
-    assert world.told.repairs == []
+    assert world.reporter.repairs == []
     world.reconcile(RENEW)
-    assert world.told.repairs == ["a"]
+    assert world.reporter.repairs == ["a"]
 
 
 def test_a_first_registration_that_fails_is_no_repair(world: World) -> None:
@@ -206,20 +206,20 @@ def test_a_first_registration_that_fails_is_no_repair(world: World) -> None:
     for _ in range(3):
         world.reconcile(left=(register,), failed=(register,))
     world.reconcile(register)
-    assert "b" not in world.told.repairs
+    assert "b" not in world.reporter.repairs
 
 
 def test_contention(world: World) -> None:
     """Ten repairs in ten seconds begin a backoff: a stand-in is still registered at once, the proper entry later."""
     for _ in range(REPAIRS):
-        world.hear("a")
+        world.touch("a")
         world.now += SETTLE
         world.reconcile(REGISTER)
-    assert world.told.quarrels == ["a"]
+    assert world.reporter.contentions == ["a"]
     assert world.pacing.contended() == {"a"}
     assert world.pacing.may_add_stand_in("a")
     assert not world.pacing.may_switch("a")
-    world.hear("a", bridged=True)
+    world.touch("a", bridged=True)
     assert world.pacing.may_add_stand_in("a"), "taken away again, too"
     world.now += SETTLE
     assert world.pacing.permission("a") is WritePermission.BACKOFF
@@ -233,7 +233,7 @@ def test_a_stand_in_that_another_daemon_registers_differently(world: World) -> N
     """While binfmtd backs off from a name it leaves a stand-in that differs; a missing one comes back at once."""
     assert world.pacing.may_keep("a", Drift.CHANGED)
     test_contention(world)
-    world.hear("a", bridged=True)
+    world.touch("a", bridged=True)
     world.reconcile(REGISTER)
     assert world.pacing.may_keep("a", Drift.MISSING)
     assert world.pacing.may_keep("b", Drift.CHANGED), "a handler that nobody disputes"
@@ -258,15 +258,15 @@ def test_stand_ins_that_two_daemons_exchange(world: World) -> None:
         world.reconcile(kept=kept)
         assert world.pacing.may_keep("a", Drift.CHANGED)
         world.reconcile()  # it was not written
-    assert world.told.quarrels == []
+    assert world.reporter.contentions == []
     for _ in range(REPAIRS - 1):
         assert world.pacing.may_keep("a", Drift.CHANGED)
         assert world.pacing.may_keep("a", Drift.CHANGED), "in the second round of the same pass"
         world.reconcile(REGISTER, kept=kept)
-    assert world.told.quarrels == []
+    assert world.reporter.contentions == []
     assert world.pacing.may_keep("a", Drift.CHANGED)
     world.reconcile(kept=kept)
-    assert world.told.quarrels == ["a"]
+    assert world.reporter.contentions == ["a"]
     assert not world.pacing.may_keep("a", Drift.CHANGED)
     assert world.pacing.may_keep("a", Drift.CHANGED, at_once=True)
 
@@ -274,11 +274,11 @@ def test_stand_ins_that_two_daemons_exchange(world: World) -> None:
 def test_a_flush_counts_for_nobody(world: World) -> None:
     """Neither the repair after a flush nor the stand-ins that it removed count towards the backoff of a name."""
     for _ in range(3 * REPAIRS):
-        world.hear("a", flushed=True, bridged=True)
-        world.hear("a", flushed=True, bridged=True)
+        world.touch("a", flushed=True, bridged=True)
+        world.touch("a", flushed=True, bridged=True)
         world.now += SETTLE
         world.reconcile(REGISTER)
-    assert world.told.quarrels == []
+    assert world.reporter.contentions == []
 
 
 def test_what_we_want_otherwise_counts_for_nobody(world: World) -> None:
@@ -290,17 +290,17 @@ def test_what_we_want_otherwise_counts_for_nobody(world: World) -> None:
         world.reconcile(RENEW)
         world.desired = DesiredState()
         world.reconcile(Action(Act.REMOVE, "a", Drift.UNWANTED, "its interpreter is gone"))
-    assert world.told.quarrels == []
+    assert world.reporter.contentions == []
 
 
 def test_flushes_without_end(world: World) -> None:
     """Flushes without end begin one backoff, that of the instance, and then every name waits."""
     for _ in range(REPAIRS_OF_ALL):
-        world.hear("a", flushed=True, bridged=True)
+        world.touch("a", flushed=True, bridged=True)
         world.now += SETTLE
         world.reconcile(REGISTER)
-    assert world.told.quarrels == [INSTANCE]
-    world.hear("a", flushed=True, bridged=True)
+    assert world.reporter.contentions == [INSTANCE]
+    world.touch("a", flushed=True, bridged=True)
     world.now += SETTLE
     assert not world.pacing.may_switch("any")
     assert world.pacing.may_add_stand_in("a")
@@ -310,12 +310,12 @@ def test_flushes_without_end(world: World) -> None:
 def test_who_flushes_is_met_in_the_midst_of_it(world: World) -> None:
     """During a backoff of the instance a missing entry does not count towards the backoff of its name."""
     for _ in range(REPAIRS_OF_ALL):
-        world.hear("a", flushed=True, bridged=True)
+        world.touch("a", flushed=True, bridged=True)
         world.reconcile(REGISTER)
     for _ in range(REPAIRS + 1):
-        world.hear("a")
+        world.touch("a")
         world.reconcile(REGISTER)
-    assert world.told.quarrels == [INSTANCE]
+    assert world.reporter.contentions == [INSTANCE]
 
 
 def test_a_flush_during_a_pass(world: World) -> None:
@@ -323,7 +323,7 @@ def test_a_flush_during_a_pass(world: World) -> None:
     for _ in range(3 * REPAIRS):
         world.now += SETTLE
         world.reconcile(REGISTER, left=(REGISTER,), flushed=True)
-    assert world.told.quarrels == []
+    assert world.reporter.contentions == []
 
 
 def test_flushes_that_nobody_hears_of(world: World) -> None:
@@ -332,7 +332,7 @@ def test_flushes_that_nobody_hears_of(world: World) -> None:
         world.now += SETTLE
         world.reconcile(REGISTER, left=(REGISTER,), flushed=True)
         world.pacing.record_unseen_flush()
-    assert world.told.quarrels == [INSTANCE]
+    assert world.reporter.contentions == [INSTANCE]
     assert world.pacing.permission("a") is WritePermission.BACKOFF
 
 
@@ -342,7 +342,7 @@ def test_what_is_restored_counts_for_the_instance(world: World) -> None:
     for _ in range(REPAIRS_OF_ALL):
         world.now += SETTLE
         world.reconcile(restore)
-    assert world.told.quarrels == [INSTANCE]
+    assert world.reporter.contentions == [INSTANCE]
 
 
 def test_a_write_that_does_not_help_is_not_tried_for_ever(world: World) -> None:
@@ -350,13 +350,13 @@ def test_a_write_that_does_not_help_is_not_tried_for_ever(world: World) -> None:
     for _ in range(REPAIRS):
         world.now += SETTLE
         world.reconcile(REGISTER, left=(REGISTER,))
-    assert world.told.quarrels == ["a"]
+    assert world.reporter.contentions == ["a"]
 
 
 def test_what_stops_every_exec_is_disabled_in_any_case(world: World) -> None:
     """An entry that stops every exec is disabled even during a backoff."""
     test_contention(world)
-    world.hear("a", bridged=True)
+    world.touch("a", bridged=True)
     world.reconcile(REGISTER)
     assert not world.pacing.may_switch("a")
     assert world.pacing.allow(Action(Act.DISABLE, "a", Drift.UNWANTED, "every exec fails"))
@@ -392,21 +392,21 @@ def test_many_removed_by_name_count_as_a_flush(world: World) -> None:
     register = [REGISTER._replace(entry=each.name, handler=each) for each in handlers]
     world.reconcile(*register, at_once=True)
     for _ in range(2 * REPAIRS):
-        world.hear("a", "b", "c", "d")
+        world.touch("a", "b", "c", "d")
         world.now += SETTLE
         world.reconcile(*register)
-    assert world.told.quarrels == []
+    assert world.reporter.contentions == []
     for _ in range(REPAIRS_OF_ALL):
-        world.hear("a", "b", "c", "d")
+        world.touch("a", "b", "c", "d")
         world.now += SETTLE
         world.reconcile(*register)
-    assert world.told.quarrels == [INSTANCE]
+    assert world.reporter.contentions == [INSTANCE]
 
 
 def test_the_instance_is_switched_on_in_spite_of_back_off(world: World) -> None:
     """A backoff does not keep the instance off, since nothing serves then; the budget limits what that costs."""
     for _ in range(REPAIRS_OF_ALL + 9):
-        world.hear("a", flushed=True, bridged=True)
+        world.touch("a", flushed=True, bridged=True)
         world.now += SETTLE
         world.reconcile(REGISTER)
     assert not world.pacing.may_switch(INSTANCE)
@@ -420,7 +420,7 @@ def test_the_instance_is_switched_on_in_spite_of_back_off(world: World) -> None:
 def test_flushes_that_stand_ins_answer_make_no_longer_pause(world: World) -> None:
     """Flushes that only stand-ins answer do not lengthen the pause: proper entries come back soon after the last."""
     for _ in range(REPAIRS_OF_ALL + 20):
-        world.hear("a", flushed=True, bridged=True)
+        world.touch("a", flushed=True, bridged=True)
         world.now += 0.005
     assert world.pacing.contended() == {INSTANCE}
     world.now += 0.2
@@ -433,5 +433,5 @@ def test_another_daemon_that_wants_the_stand_in_we_remove(world: World) -> None:
     for _ in range(REPAIRS):
         world.now += SETTLE
         world.reconcile(remove)
-    assert world.told.quarrels == [".binfmtd~a"]
+    assert world.reporter.contentions == [".binfmtd~a"]
     assert not world.pacing.allow(remove)

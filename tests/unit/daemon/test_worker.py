@@ -166,4 +166,4 @@ def test_a_removal_while_a_reload_scans(daemon: SimulatedDaemon) -> None:
     daemon.reconcile(Trigger.RELOAD, at_once=True)
     assert daemon.names() == [stand_in_name("a")]
     daemon.wait(1.0)
-    assert (daemon.names(), daemon.told.repairs) == (["a", stand_in_name("a")], ["a"])
+    assert (daemon.names(), daemon.reporter.repairs) == (["a", stand_in_name("a")], ["a"])

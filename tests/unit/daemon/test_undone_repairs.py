@@ -35,7 +35,7 @@ def start(tmp_path: Path) -> Start:
     return lambda handlers: SimulatedDaemon(handlers, tmp_path, SETTLE)
 
 
-def quarrel(daemon: SimulatedDaemon, name: str, rounds: int = 2 * REPAIRS) -> None:
+def contend(daemon: SimulatedDaemon, name: str, rounds: int = 2 * REPAIRS) -> None:
     """Remove an entry this many times, whenever it is back; the last removal has just been handled."""
     for _ in range(rounds):
         while name not in daemon.names():
@@ -65,18 +65,18 @@ def test_two_of_a_company_out_of_phase(start: Start, handlers: list[Handler], fi
 def test_what_is_above_one_that_is_backed_off_from(start: Start) -> None:
     """An entry above one that is backed off from is in order, and is not moved for what is not written."""
     daemon = start([LOW, HIGH])
-    quarrel(daemon, "low")
+    contend(daemon, "low")
     before = daemon.written("high")
     passes = len(daemon.passes)
     daemon.wait(20.0)  # of the 30 seconds
     assert (daemon.written("high") - before, len(daemon.passes) - passes <= 3) == (0, True)
-    assert daemon.told.quarrels == ["low"]
+    assert daemon.reporter.contentions == ["low"]
 
 
 def test_the_stand_in_of_one_that_is_backed_off_from(start: Start) -> None:
     """The files of a name that is backed off from have a handler all the time, whatever happens to other names."""
     daemon = start([*SOME, JAR])
-    quarrel(daemon, "m0")
+    contend(daemon, "m0")
     daemon.seen.clear()
     daemon.removes("m1")
     daemon.wait(1.0)
@@ -87,16 +87,16 @@ def test_the_stand_in_of_one_that_is_backed_off_from(start: Start) -> None:
 def test_one_that_was_backed_off_from_and_stands(start: Start) -> None:
     """An entry after a backoff moves with another as any entry does: that is no repair, and makes no longer pause."""
     daemon = start([LOW, HIGH])
-    quarrel(daemon, "high", REPAIRS + 4)
+    contend(daemon, "high", REPAIRS + 4)
     while "high" not in daemon.names():
         daemon.wait(0.05)
     daemon.wait(0.1)
-    repairs = daemon.told.repairs.count("high")
+    repairs = daemon.reporter.repairs.count("high")
     daemon.removes("low")
     daemon.wait(1.5 * SETTLE)
     assert daemon.names() == ["high", "low"]
     daemon.wait(30.0)
-    assert daemon.told.repairs.count("high") == repairs
+    assert daemon.reporter.repairs.count("high") == repairs
 
 
 def test_who_registers_again_while_another_is_forced(start: Start) -> None:
@@ -125,10 +125,10 @@ def test_a_stand_in_that_was_not_needed(start: Start) -> None:
         daemon.react()
         daemon.registers("low", LOW.registration)
         daemon.wait(1.0)
-    assert (daemon.names(), daemon.told.repairs) == (["low"], [])
+    assert (daemon.names(), daemon.reporter.repairs) == (["low"], [])
     daemon.removes("low")
     daemon.wait(1.0)
-    assert daemon.told.repairs == ["low"]
+    assert daemon.reporter.repairs == ["low"]
 
 
 @pytest.mark.parametrize("by_name", [True, False])
