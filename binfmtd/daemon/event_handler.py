@@ -89,13 +89,13 @@ class EventHandler:
 
     def _handle(self, events: PendingEvents, result: FastRepairResult) -> bool:
         """Return False if the events called for no write to the instance."""
+        if events.watch_removed:  # first: the rest may fail (ImportError), and no later event would call for this
+            self._watch_lost()
         if result.drifts:
             self._drift_found()
         self._files_changed(events)
         if events.overflow:
             self._events_lost()
-        if events.watch_removed:
-            self._watch_lost()
         self._seal.check()  # another process could write only while it was open
         return bool(result.bridged or result.kept or result.fixed)
 

@@ -8,6 +8,8 @@ from support.simulated_time import START
 from support.simulated_wait import INOTIFY, WAKING
 
 from binfmtd.daemon.backoff import REPAIRS
+from binfmtd.daemon.events import PendingEvents
+from binfmtd.daemon.probe_runner import ProbeRunner
 from binfmtd.daemon.throttle import LONGEST_PAUSE
 from binfmtd.errors import ConfigError
 from binfmtd.model.config import Config, OnStop, Policy, StandInPolicy
@@ -214,6 +216,26 @@ def test_a_module_that_is_gone(loop: SimulatedLoop) -> None:
     loop.run(5.0)
     assert loop.when("log", "warning restart_needed")
     assert loop.when("kernel", "register", stand_in_name("a"))[1] <= 1.5 + SOON
+
+
+def test_an_instance_that_is_lost_when_a_module_is_gone(loop: SimulatedLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search for another instance begins although the rest of the turn fails to import a module."""
+
+    def fails(_: ProbeRunner) -> None:
+        monkeypatch.undo()
+        raise ImportError("No module named 'binfmtd.gone'")
+
+    def lose() -> None:
+        loop.removes("a")
+        lost = PendingEvents()
+        lost.watch_removed = True
+        loop.watch.queue.append(lost)
+        monkeypatch.setattr(ProbeRunner, "want", fails)
+
+    loop.at(1.0, lose)
+    loop.run(20.0)
+    assert loop.when("log", "warning restart_needed")
+    assert loop.when("log", "warning watch_lost")
 
 
 def test_endless_writes(loop: SimulatedLoop) -> None:
