@@ -24,7 +24,7 @@ def test_files(machine: Booted) -> None:
         *(f"{share}/bash-completion/completions/binfmtd", f"{share}/zsh/site-functions/_binfmtd"),
         *("usr/bin/binfmtd", "usr/bin/binfmt", "usr/lib/systemd/system/binfmtd.service", "etc/binfmtd/binfmtd.toml"),
         *("usr/share/doc/binfmtd/README.md", "usr/share/doc/binfmtd/examples/drop-ins/mount.conf"),
-        *(f"{package}/daemon/service.py", f"{package}/daemon/__pycache__/service.cpython-313.pyc"),
+        *(f"{package}/daemon/loop.py", f"{package}/daemon/__pycache__/loop.cpython-313.pyc"),
     ]
     assert [path for path in expected if not (machine.root / path).is_file()] == []
     assert machine.run("setpriv", "--reuid=1000", "--clear-groups", "binfmtd", "arch", "riscv64").status == 0
