@@ -167,6 +167,20 @@ def test_which_stand_ins_are_temporary() -> None:
     assert resolved(low, high, jar, py).permanent.keys() == {"py"}
 
 
+def test_all_that_belong_above() -> None:
+    """Above a handler belong those that share its files, and those that belong above these."""
+    low, high = WASM._replace(name="low"), WASM._replace(name="high", priority=1)
+    jar = WASM._replace(name="jar", match=Extension("jar"), priority=2)
+    apart = WASM._replace(name="apart", match=Extension("py"), priority=2)
+    found = resolved(low, high, jar, apart).all_higher
+    assert found == {
+        "low": {"high", "jar", "apart"},
+        "high": {"jar", "apart"},
+        "jar": frozenset(),
+        "apart": frozenset(),
+    }
+
+
 def test_the_stand_in_of_one_below_a_missing_interpreter() -> None:
     """A handler that shares files with one whose interpreter is missing has a temporary stand-in.
 

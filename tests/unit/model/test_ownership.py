@@ -8,7 +8,8 @@ from binfmtd.model.drift import PlanContext, Record
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Extension, Magic
-from binfmtd.model.ownership import equal, foreign, provider, registered_by_us, rivals, spared
+from binfmtd.model.ownership import equal, foreign, provider, registered_by_us, rivals, spared, stand_in_serves
+from binfmtd.model.standin import stand_in_name
 
 SAYS = Registration(Magic(b"A"), "/i", Flags.F)
 ENTRY = Entry("a", 7, enabled=True, registration=SAYS)
@@ -133,3 +134,17 @@ def test_who_serves_in_a_handlers_place(candidates: list[Entry], broken: str, ex
     """The newest entry that takes the plain file serves in the handler's place, if it works; no older one can."""
     found = provider(DESIRED.handlers[0], candidates, PlanContext(broken=frozenset({broken})))
     assert (None if found is None else found.name) == expected
+
+
+def test_which_stand_in_serves() -> None:
+    """A stand-in serves if it is enabled, and as its handler is declared."""
+    handler = Handler("a", Registration(Magic(b"A"), "/i", Flags.NONE))
+    stand_in = Entry(stand_in_name("a"), 1, enabled=True, registration=handler.registration)
+    other = stand_in._replace(registration=handler.registration._replace(interpreter="/j"))
+    for entries, serves in (
+        ((stand_in,), True),
+        ((), False),
+        ((stand_in._replace(enabled=False),), False),
+        ((other,), False),
+    ):
+        assert stand_in_serves(handler, ObservedState(entries)) is serves
