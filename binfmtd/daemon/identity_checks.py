@@ -1,7 +1,8 @@
 """Comparisons of inode numbers that no event calls for: each registration gives an entry a new number.
 
 * While the throttle keeps events unread, the numbers of all declared names are compared every 0.1 s.
-* A stand-in that was withheld, since the budget of CPU time was spent, is looked up when it may be registered.
+* A stand-in that was withheld is looked up when it may be registered: when the budget of CPU time has been refilled, or
+  when a backoff allows it.
 """
 
 import time
