@@ -121,7 +121,7 @@ def test_a_flush_that_goes_on_while_it_is_heard(instance: Instance, start_daemon
 
 def test_a_drift_during_a_pass_is_told(instance: Instance, start_daemon: StartDaemon) -> None:
     """An entry removed after a pass has read it gets its stand-in at once, and the status is not converged."""
-    for number in range(5000):  # so that a pass takes long
+    for number in range(round(5000 / SLOWNESS)):  # so that a pass takes long, but less than the second of `settle`
         instance.register(rb":foreign%d:M::\x01f%05d::/usr/bin/true:" % (number, number))
     daemon = start_daemon("settle = '1s'\n" + CONFIG)
 
