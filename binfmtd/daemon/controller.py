@@ -29,7 +29,7 @@ _FIRST_LOOK = 2.0  # seconds that the start waits for interpreters
 
 
 class Controller:
-    """What follows what, from the start to the end."""
+    """Runs the start and the end, and handles what wakes the loop besides inotify."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts

@@ -1,7 +1,10 @@
-"""What follows a look at interpreters' files: whatever has waited for it goes on.
+"""Continues what has waited for a look at the files of interpreters.
 
-In this order, the first that applies: a new config is prepared; the pass that waited is made; what is stale gets its
-stand-in at once, and everything else waits until it is quiet.
+The first of these that applies:
+
+1. A new config is prepared.
+2. The pass that has waited is made.
+3. Stale entries get their stand-ins at once, and everything else waits until it is quiet.
 """
 
 import time

@@ -17,7 +17,7 @@ def nothing(_: str) -> bool:
 
 
 class PassGate(WriteGate):
-    """What one pass may write."""
+    """The permissions of one pass."""
 
     def __init__(
         self,

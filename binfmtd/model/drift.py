@@ -24,7 +24,7 @@ class Drift(StrEnum):
 
 
 class DriftFacts(NamedTuple):
-    """What is known of the cause of one open drift."""
+    """The known facts about the cause of one open drift."""
 
     drift: Drift
     by_name: bool  # a process wrote to the entry's own file

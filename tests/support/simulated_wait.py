@@ -1,4 +1,4 @@
-"""What the daemon's loop waits for: inotify, the mount table, signals and results of threads, on a simulated clock."""
+"""The wait of the daemon's loop on a simulated clock: inotify, the mount table, signals and results of threads."""
 
 import math
 from collections.abc import Callable, Collection, Mapping
