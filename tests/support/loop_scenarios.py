@@ -11,7 +11,8 @@ from binfmtd.errors import ConfigError
 from binfmtd.model.config import Config, OnStop, Policy, Shadowed, StandInPolicy, Unmanaged
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Extension, Magic
-from support.simulated_loop import SimulatedLoop, declared
+from support.simulated import declared
+from support.simulated_loop import SimulatedLoop
 
 _PATHS = ("/i/one", "/i/two", "/i/three")
 _THEIRS = "/their/interpreter"

@@ -6,12 +6,28 @@ from collections.abc import Callable, Collection, Iterable, Iterator, MutableMap
 
 from binfmtd.formats.line import decode_line
 from binfmtd.kernel.writer import ENABLE, REMOVE
+from binfmtd.model.config import Declaration
 from binfmtd.model.desired import DesiredState
 from binfmtd.model.drift import Act, Action, Plan, Record
 from binfmtd.model.entry import Entry, ObservedState
-from binfmtd.model.handler import Flags, Registration
+from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.plan import INSTANCE
 from binfmtd.model.standin import stand_in_name
+
+
+def declared(handlers: Iterable[Handler]) -> tuple[Declaration, ...]:
+    """Return the declarations that lead to these handlers."""
+    return tuple(
+        Declaration(
+            handler.name,
+            handler.registration.match,
+            (handler.registration.interpreter,),
+            handler.registration.flags,
+            priority=handler.priority,
+            enabled=handler.enabled,
+        )
+        for handler in handlers
+    )
 
 
 class SimulatedKernel:

@@ -28,11 +28,11 @@ from binfmtd.daemon.throttle import EventThrottle
 from binfmtd.daemon.trigger import Trigger
 from binfmtd.host import facts as host
 from binfmtd.kernel.writer import Wrote
-from binfmtd.model.config import Config, Declaration, Policy, StandInPolicy
+from binfmtd.model.config import Config, Policy, StandInPolicy
 from binfmtd.model.desired import Facts, FileIdentity, InterpreterFacts
 from binfmtd.model.drift import Act, Action, Drift
 from binfmtd.model.handler import Handler, Registration
-from support.simulated import SimulatedKernel, Through
+from support.simulated import SimulatedKernel, Through, declared
 
 START = 1000.0  # seconds, monotonic
 TICK = 1e-6  # seconds that pass with each reading of the clock
@@ -119,18 +119,7 @@ class SimulatedDaemon:
         self.meanwhile: list[Callable[[], None]] = []  # what other programs do while the worker waits for them
         self.while_scanned: list[Callable[[], None]] = []  # what other programs do while a pass scans all entries
         self.waits = 0
-        declared = tuple(
-            Declaration(
-                handler.name,
-                handler.registration.match,
-                (handler.registration.interpreter,),
-                handler.registration.flags,
-                priority=handler.priority,
-                enabled=handler.enabled,
-            )
-            for handler in handlers
-        )
-        config = Config(declared, Policy(settle=settle, restore=restore, stand_ins=stand_ins))
+        config = Config(declared(handlers), Policy(settle=settle, restore=restore, stand_ins=stand_ins))
         facts = cast(HostFacts, _Facts())
         self.reconciler = Reconciler(config, facts, Ledger(None, "boot"), ForeignEntryStore(None, "boot"))
         self.reporter = RecordingReporter(self.reconciler.states, directory)

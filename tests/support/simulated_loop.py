@@ -38,9 +38,9 @@ from binfmtd.errors import ConfigError, MountError
 from binfmtd.formats.line import decode_line
 from binfmtd.kernel.mount import Mounted, Where
 from binfmtd.kernel.writer import DISABLE, ENABLE, Wrote
-from binfmtd.model.config import Config, Declaration, Probe
+from binfmtd.model.config import Config, Probe
 from binfmtd.model.desired import InterpreterFacts
-from binfmtd.model.handler import Handler, Registration
+from binfmtd.model.handler import Registration
 from binfmtd.model.precedence import overlaps
 from binfmtd.model.standin import stand_in_name
 from support.simulated import Through
@@ -52,20 +52,6 @@ from support.simulated_world import SimulatedWorld
 _WRITE_SECONDS = 1e-4  # of CPU time, too
 _COMMANDS = {ENABLE: "enable", DISABLE: "disable"}
 _STATES = ("READY=1", "RELOADING=1", "STOPPING=1")
-
-
-def declared(handlers: Iterable[Handler]) -> tuple[Declaration, ...]:
-    return tuple(
-        Declaration(
-            handler.name,
-            handler.registration.match,
-            (handler.registration.interpreter,),
-            handler.registration.flags,
-            priority=handler.priority,
-            enabled=handler.enabled,
-        )
-        for handler in handlers
-    )
 
 
 class _Opened(Through):

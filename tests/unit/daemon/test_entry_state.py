@@ -22,7 +22,9 @@ def documented() -> dict[tuple[Phase, Event], Phase]:
     assert rows[first + 1].split() == ["in", "on", "next"]
     found: dict[tuple[Phase, Event], Phase] = {}
     for row in rows[second + 1 : third]:
-        phases, event, after = re.fullmatch(r"(.*?) +([A-Z_]+) +([A-Z]+)", row).groups()  # type: ignore[union-attr]
+        parts = re.fullmatch(r"(.*?) +([A-Z_]+) +([A-Z]+)", row)
+        assert parts is not None, row
+        phases, event, after = parts.groups()
         any_but = re.fullmatch(r"any(?: but (\w+))?", phases)
         if any_but:
             left = [phase for phase in Phase if phase.name != any_but[1]]

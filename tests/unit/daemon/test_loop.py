@@ -3,7 +3,8 @@
 from itertools import pairwise
 
 import pytest
-from support.simulated_loop import SimulatedLoop, declared
+from support.simulated import declared
+from support.simulated_loop import SimulatedLoop
 from support.simulated_time import START
 from support.simulated_wait import INOTIFY, WAKING
 
