@@ -99,7 +99,8 @@ class Causes:
 
         The kernel raises the event of a write only when the write has had its effect.
         """
-        for name, state in self._states.items():
+        for name in self._states.open():
+            state = self._states[name]
             facts = state.facts
             if facts is not None and facts.drift is Drift.MISSING and not facts.by_name and not facts.flushed:
                 by_name = name in events.entries_written

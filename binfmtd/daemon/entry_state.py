@@ -162,7 +162,8 @@ class StateTable:
         # Indexes of the states, so that no turn of the loop has to search all of them:
         self._open: dict[str, Debounce] = {}
         self._contended: dict[str, Backoff] = {}
-        self._withheld: dict[str, float] = {}  # handlers whose stand-ins wait -> when they may be registered
+        # Apart from them, since a handler and the instance wait here whatever their phases:
+        self._withheld: dict[str, float] = {}  # names whose stand-ins wait -> when they may be registered
         self._look: Debounce | None = None  # of the look at everything that is planned
         self._all_touched_at = _NEVER
 

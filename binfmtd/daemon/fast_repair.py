@@ -282,7 +282,8 @@ class FastRepair:
         alone = [handler for handler in missing if not self._above[handler.name]]
         if alone:
             reaction.kept += self._stand_ins.bridge(alone, instance, writer)[0]
-        names = {name for each in missing if each not in alone for name in (each.name, *self._above[each.name])}
+        below = [handler.name for handler in missing if self._above[handler.name]]
+        names = {*below, *(name for low in below for name in self._above[low])}
         if names and all(map(self._may_move, names)):
             ranked = sorted(names, key=self._rank.__getitem__)
             done, _ = self._stand_ins.keep([self._permanent[name] for name in ranked], instance, writer)

@@ -30,16 +30,6 @@ class Look(NamedTuple):
             frozenset(e.name for e in relevant if not foreign(e, self.desired, self.context))
         )
 
-    def providers(self) -> list[str]:
-        """Return the absolute paths of the interpreters of the foreign entries that serve in our place, sorted.
-
-        A relative path is left out.  The kernel resolves it in the working directory of the process that registers the
-        entry (with flag F) or that executes a file (without F).
-        """
-        entries = (self.observed.by_name.get(name) for name in self.plan.served_elsewhere.values())
-        paths = {entry.registration.interpreter for entry in entries if entry and entry.registration}
-        return sorted(path for path in paths if path.startswith("/"))
-
 
 class EndedDrift(NamedTuple):
     """A drift that a pass has ended.  The times are in seconds, from the begin of the drift; None if not known."""

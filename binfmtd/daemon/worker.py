@@ -331,7 +331,7 @@ class Worker:
             self._instance_watch.failed(error)
             if trigger is Trigger.WATCH_LOST or not self.has_looked:
                 # Another search has not helped, or never will: wait for the mount table, or `resync`.
-                self._instance_watch.mounted = None
+                self._instance_watch.regard_as(None)
                 self._pacing.forget()
                 self._report.trouble(str(error))
             else:

@@ -32,7 +32,7 @@ def test_an_instance_that_cannot_be_opened_from_the_start(tmp_path: Path) -> Non
     )
     worker = Worker(reconciler, instance_watch, sealing, watch, pacing, EventThrottle(), report)
     assert worker.reconcile(Trigger.START) is None
-    assert instance_watch.mounted is None
+    instance_watch.regard_as.assert_called_once_with(None)
     assert not worker.events
     assert "check that binfmt_misc is still mounted there" in report.trouble.call_args.args[0]
     pacing.forget.assert_called_once_with()
