@@ -2,7 +2,10 @@
 
 * ``start`` and ``stop`` are the beginning and the end.
 * ``handle`` takes what has woken the loop, besides inotify: a result of a thread, a signal, the mount table.
-* The list of deadlines has each once, with the method that it leads to.
+* The lists of deadlines have each once, with the method that it leads to.
+
+While a pass is under way, results of threads and most deadlines wait for its end: they may change the config, the
+pauses, the instance or the facts on which it is based.
 
 After the start the loop's thread touches only binfmt_misc, inotify and memory.  Other threads do everything else that
 may block (`background`): they read and write files, look at interpreters, find or mount binfmt_misc, and write the log.
@@ -33,7 +36,7 @@ class Controller:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._timers = self._make_timers()
+        self._urgent_timers, self._timers = self._make_urgent_timers(), self._make_timers()
 
     def start(self, *, real_time: bool) -> None:
         """Make the first pass.  No handlers are kept yet, so this may wait for files and for the mount."""
@@ -55,6 +58,7 @@ class Controller:
             parts.state.sync()
             parts.background.finish([STATE_FILES], WRITTEN)
             parts.passes.make(Trigger.START, at_once=True)
+            parts.passes.finish()
             parts.instance_watch.looked()
         parts.probe_runner.on_change(parts.readiness.changed)  # not before there is a status
         parts.sealing.on_change(parts.readiness.changed)
@@ -68,9 +72,11 @@ class Controller:
         parts = self._parts
         parts.notifier.send("STOPPING=1")
         parts.probe_runner.stop()
-        parts.mount_search.finish_at_end()
         parts.passes.cancel_waiting()
+        parts.passes.finish()
+        parts.mount_search.finish_at_end()
         parts.passes.make(Trigger.STOP, force=lambda _: True)
+        parts.passes.finish()
         if parts.reconciler.config.policy.on_stop is OnStop.REMOVE:
             parts.worker.remove_owned()
             parts.sealing.open_for_good()
@@ -79,12 +85,12 @@ class Controller:
 
     def due_at(self) -> float:
         """Return the earliest deadline (monotonic, in seconds); infinity if there is none."""
-        return self._timers.next()
+        return min(self._urgent_timers.next(), self._timers.next())
 
     def handle(self, woken: Collection[int]) -> None:
         """Handle what has woken the loop, besides inotify, by descriptor."""
         parts = self._parts
-        if parts.background.descriptor in woken:
+        if parts.background.descriptor in woken and not parts.passes.under_way:
             parts.background.deliver()
         if parts.signals.descriptor in woken:
             self._signals_came()
@@ -93,7 +99,10 @@ class Controller:
 
     def run_due(self) -> None:
         """Do what is due."""
-        self._timers.run(time.monotonic())
+        now = time.monotonic()
+        self._urgent_timers.run(now)
+        if not self._parts.passes.under_way:
+            self._timers.run(now)
 
     def end_turn(self) -> None:
         """Do what follows each wake-up."""
@@ -107,8 +116,8 @@ class Controller:
         """Report that a module could not be loaded."""
         self._parts.report.restart_needed(cannot_load(error))
 
-    def _make_timers(self) -> Timers:
-        """List every deadline of the loop, those first that delay no other."""
+    def _make_urgent_timers(self) -> Timers:
+        """List the deadlines that do not wait for the end of a pass."""
         parts = self._parts
         return Timers(
             [
@@ -116,6 +125,14 @@ class Controller:
                 Timer(parts.withheld, parts.withheld.restore),
                 Timer(parts.identity_checks, parts.identity_checks.check),
                 Timer(parts.background, parts.background.retry),
+            ]
+        )
+
+    def _make_timers(self) -> Timers:
+        """List the other deadlines, those first that delay no other."""
+        parts = self._parts
+        return Timers(
+            [
                 Timer(parts.interpreters, parts.interpreters.step),
                 Timer(parts.state, parts.state.begin_overdue),
                 Timer(parts.readiness, parts.readiness.end_start),

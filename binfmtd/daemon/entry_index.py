@@ -10,7 +10,7 @@ The verdict depends on the entry and on the desired state.  So it is kept until 
 
 from collections.abc import Mapping, Sequence
 
-from binfmtd.kernel.instance import Pause, no_pause
+from binfmtd.kernel.steps import Steps
 from binfmtd.model.config import Unmanaged
 from binfmtd.model.desired import DesiredState
 from binfmtd.model.drift import Record
@@ -34,11 +34,11 @@ class EntryIndex:
         self._recorded: frozenset[str] = frozenset()  # names in the ledger then
 
     def without_bystanders(
-        self, observed: ObservedState, desired: DesiredState, records: Mapping[str, Record], pause: Pause = no_pause
-    ) -> ObservedState:
-        """Return the observed state with its ``relevant`` entries.  ``records``: what binfmtd registered itself.
+        self, observed: ObservedState, desired: DesiredState, records: Mapping[str, Record]
+    ) -> Steps[ObservedState]:
+        """Find the ``relevant`` entries of the observed state, in slices of about 0.1 ms.
 
-        ``pause`` is called after each slice of about 0.1 ms.
+        ``records``: what binfmtd registered itself.
         """
         if desired.policy.unmanaged is not Unmanaged.KEEP:
             return observed
@@ -62,7 +62,7 @@ class EntryIndex:
                     bystanders[entry.name] = entry
                 else:
                     relevant.append(entry)
-            pause()
+            yield
         before, after = self._last
         if observed is not before or after.relevant != tuple(relevant):
             after = observed.with_relevant(tuple(relevant))

@@ -253,10 +253,6 @@ class InotifyWatcher:
         if self.descriptor is not None:
             select.select([self.descriptor], [], [], seconds)
 
-    def pending(self) -> bool:
-        """Return True if an event is pending."""
-        return self.descriptor is not None and bool(select.select([self.descriptor], [], [], 0)[0])
-
     def _first_removals(self, data: bytes) -> set[str]:
         """Return the names of the first two events, if both are removals with no write before them; else no name.
 

@@ -52,6 +52,8 @@ class InterpreterNews:
 
     def _upgrade(self) -> None:
         self._reconciler.interpreter_arrived()
-        self._passes.bridge_upgraded()
+        self._passes.bridge_upgraded(self._try_again)
+
+    def _try_again(self) -> None:
         self._reconciler.retry(interpreters=True)
         self._pacing.look_later(time.monotonic())

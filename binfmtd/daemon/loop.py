@@ -1,19 +1,24 @@
 """The loop: one wait, and the order of work after it.
 
 The order is by urgency.  First come stand-ins, without which programs fail.  Then comes everything else that the events
-call for, then results of threads, signals and deadlines.  The status is published once in each turn, after all of it.
+call for, then results of threads, signals and deadlines, then the pass that is under way.  A pass is continued for 1 ms
+at most, and until a descriptor is readable.  The status is published once in each turn, after all of it.
 
 Example: another program removes an entry.  inotify wakes the loop, ``repair`` registers its stand-in, and ``publish``
-has that written to the status file.  20 ms later a wait ends at a deadline, and ``run_due`` makes a pass.
+has that written to the status file.  20 ms later a wait ends at a deadline, ``run_due`` begins a pass, and
+``_continue_pass`` makes it.
 """
 
 import gc
 import time
+from math import inf
 
 from binfmtd.daemon.controller import Controller
 from binfmtd.daemon.parts import Parts
+from binfmtd.host.scheduling import ordinary_time
 
 _REST_SECONDS = 1.0  # after a module could not be loaded
+_PASS_SECONDS = 0.001  # in which a turn continues a pass
 
 
 class Loop:
@@ -22,6 +27,7 @@ class Loop:
     def __init__(self, parts: Parts) -> None:
         self._controller = Controller(parts)
         self._events = parts.events
+        self._passes = parts.passes
         self._poller = parts.poller
         self._readiness = parts.readiness
         self._signals = parts.signals
@@ -45,12 +51,23 @@ class Loop:
         self._controller.stop()
 
     def _turn(self) -> None:
-        deadline, read_at = self._events.deadline(self._controller.due_at()), self._throttle.read_at
+        read_at = self._throttle.read_at
+        deadline = -inf if self._passes.under_way else self._events.deadline(self._controller.due_at())
         cpu = time.thread_time()  # before the wait, which takes no CPU time: after it a repair may be urgent
         woken = self._poller.until(deadline, read_at)
         repaired = self._events.repair(read_at, readable=self._watch.descriptor in woken)
         self._events.handle(repaired, cpu)
         self._controller.handle(woken)
         self._controller.run_due()
+        if self._passes.under_way:
+            self._continue_pass()
         self._readiness.publish()
         self._controller.end_turn()
+
+    def _continue_pass(self) -> None:
+        until = time.monotonic() + _PASS_SECONDS
+        with ordinary_time():  # what is urgent has been done
+            while self._passes.under_way:
+                self._passes.step()
+                if time.monotonic() >= until or self._poller.readable(self._throttle.read_at):
+                    break

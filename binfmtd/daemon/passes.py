@@ -1,13 +1,15 @@
 """Passes: when one may be made, and what follows it.
 
-A pass waits for looks at interpreters that may have changed (``request``).  After it come the urgent repairs of what
-other programs did meanwhile, then the reports.  A pass has ordinary priority: what is urgent has been done before.
+A pass waits for looks at interpreters that may have changed (``request``).  It begins with a scan of all entries.  The
+loop makes one slice of it after another (``step``), and makes urgent repairs between them.  The last step writes what
+is due.  After it come the urgent repairs of what other programs did meanwhile, then the reports.
 
 Example: an entry was removed, and its name is quiet now.  ``settle`` requests a pass with the trigger QUIET.  If an
 interpreter's file has changed, a thread looks at that file first, and ``make_waiting`` makes the pass.
 """
 
 import time
+from collections.abc import Callable
 
 from binfmtd.daemon.background import Background
 from binfmtd.daemon.boot_persistence import BootPersistence
@@ -25,14 +27,15 @@ from binfmtd.daemon.seal_keeper import SealKeeper
 from binfmtd.daemon.throttle import EventThrottle
 from binfmtd.daemon.trigger import Trigger
 from binfmtd.daemon.worker import Worker
-from binfmtd.host.scheduling import ordinary_time
+from binfmtd.host.scheduling import urgent_time
+from binfmtd.kernel.steps import Steps
 
 _PERSISTENT = "persistent"  # key of the work in the background
 _NEVER = float("inf")
 
 
 class Passes:
-    """The maker of passes, and the pass that waits for interpreters, if any."""
+    """The maker of passes: at most one is under way, and at most one waits for it or for interpreters."""
 
     def __init__(
         self,
@@ -63,16 +66,24 @@ class Passes:
         self._probe_runner = probe_runner
         self._boot_persistence = boot_persistence
         self._background = background
-        self._waiting: tuple[Trigger, bool] | None = None  # arguments of the pass that waits for interpreters
+        self._waiting: tuple[Trigger, bool] | None = None  # arguments of the pass that waits
+        self._under_way: Steps[None] | None = None
+        self._then: Callable[[], None] | None = None  # to be called after the pass that is under way
+        self._spent = 0.0  # seconds of CPU time that its steps have taken
         self._lost = False  # the instance cannot be opened, and a search for it is under way or comes next
 
     @property
     def due_at(self) -> float:
         """The time of the next ``settle`` (monotonic, in seconds).
 
-        Infinity while a pass waits for interpreters, or the search for a lost instance has not ended.
+        Infinity while a pass is under way or waits, or the search for a lost instance has not ended.
         """
-        return _NEVER if self._waiting or self._lost else self._pacing.deadline()
+        return _NEVER if self.under_way or self._waiting or self._lost else self._pacing.deadline()
+
+    @property
+    def under_way(self) -> bool:
+        """True if ``step`` has anything to do."""
+        return self._under_way is not None
 
     def instance_lost(self) -> None:
         """Settle nothing before the next search has ended: until then each pass would fail, and be due again."""
@@ -90,13 +101,16 @@ class Passes:
             self.request(Trigger.QUIET)
 
     def request(self, trigger: Trigger, *, at_once: bool = False) -> None:
-        """Make a pass as soon as the interpreters that may have changed have been looked at."""
+        """Make a pass as soon as the interpreters that may have changed have been looked at.
+
+        It comes after the pass that is under way.
+        """
         if self._instance_watch.mounted is None:
             self._pacing.forget()  # open drifts cannot be repaired, and would be due for ever
             return
         if self._interpreters.out_of_date:
             self._interpreters.look()
-        if self._interpreters.looking:
+        if self._interpreters.looking or self.under_way:
             self._waiting = (trigger, at_once or bool(self._waiting and self._waiting[1]))
         else:
             self.make(trigger, at_once=at_once)
@@ -114,35 +128,65 @@ class Passes:
         self.make(waiting[0], at_once=waiting[1])
         return True
 
-    def make(self, trigger: Trigger, *, at_once: bool = False, force: Force = nothing) -> None:
-        """Make a pass now; ``at_once`` and ``force`` as in ``Worker.reconcile``."""
+    def bridge_upgraded(self, then: Callable[[], None] | None = None) -> None:
+        """Register stand-ins for what is stale or missing, after a look at interpreters; the rest waits for quiet."""
+        if self._worker.has_looked:
+            self.make(Trigger.INTERPRETER, then=then)
+        elif then is not None:
+            then()
+
+    def make(
+        self,
+        trigger: Trigger,
+        *,
+        at_once: bool = False,
+        force: Force = nothing,
+        then: Callable[[], None] | None = None,
+    ) -> None:
+        """Begin a pass; ``then`` is called after it.  ``at_once`` and ``force`` as in ``Worker.reconcile``."""
+        self.finish()  # nothing begins a pass while another one is under way, but SIGTERM
+        self._then, self._spent = then, 0.0
+        self._under_way = self._pass(trigger, at_once=at_once, force=force)
+
+    def step(self) -> None:
+        """Continue the pass that is under way, for about 0.1 ms; its last step writes."""
+        if self._under_way is None:
+            return
+        steps, self._under_way, began = self._under_way, None, time.thread_time()
+        for _ in steps:
+            self._under_way = steps
+            self._spent += time.thread_time() - began
+            return
+        then, self._then = self._then, None
+        if then is not None:
+            then()
+        if self._waiting is not None and not (self.under_way or self._interpreters.looking):
+            (trigger, at_once), self._waiting = self._waiting, None
+            self.request(trigger, at_once=at_once)
+
+    def finish(self) -> None:
+        """Make all steps of the pass that is under way."""
+        while self.under_way:
+            self.step()
+
+    def _pass(self, trigger: Trigger, *, at_once: bool, force: Force) -> Steps[None]:
         if self._instance_watch.mounted is None:
             return
-        began, cpu = time.monotonic(), time.thread_time()
-        with ordinary_time():  # what is urgent has been done
-            result = self._worker.reconcile(trigger, at_once=at_once, force=force)
+        began = time.monotonic()
+        result = yield from self._worker.reconcile(trigger, at_once=at_once, force=force)
+        cpu = time.thread_time()
         if result is None and self._worker.events.watch_removed:
             self.instance_lost()
         self._seal.check()  # a write may have left it open
-        answer = self._worker.repair_pending() if force is nothing else None  # with `force` its stand-ins would stay
+        with urgent_time():
+            answer = self._worker.repair_pending() if force is nothing else None  # with it, its stand-ins would stay
         if result is not None:
             self._take_in(trigger, result, began)
         if answer is not None:
             self._worker.report(answer)
         self._readiness.changed(result)
         if trigger is Trigger.QUIET and result is not None and not result.done:
-            self._throttle.charge_pass(time.thread_time() - cpu, time.monotonic())
-
-    def bridge_upgraded(self) -> None:
-        """Register stand-ins for what is stale or missing, after a look at interpreters; the rest waits for quiet."""
-        if self._instance_watch.mounted is None or not self._worker.has_looked:
-            return
-        began = time.monotonic()
-        with ordinary_time():
-            result = self._worker.reconcile(Trigger.INTERPRETER)
-        if result is not None:
-            self._report.passed(Trigger.INTERPRETER, result, time.monotonic() - began)
-            self._readiness.changed(result)
+            self._throttle.charge_pass(self._spent + time.thread_time() - cpu, time.monotonic())
 
     def _take_in(self, trigger: Trigger, result: ReconcileResult, began: float) -> None:
         """Report a pass, and begin the work in the background that follows from it."""

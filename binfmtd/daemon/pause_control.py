@@ -4,6 +4,8 @@ A pass comes before, which writes what is open for the names that are newly paus
 Another pass comes after, which repairs what is no longer paused.
 """
 
+from functools import partial
+
 from binfmtd.daemon.background import Background
 from binfmtd.daemon.passes import Passes
 from binfmtd.daemon.pause_file import PauseFile, since_boot
@@ -69,8 +71,13 @@ class PauseControl:
         before = self._reconciler.pauses
         if pauses == before:
             return
+        put_in_force = partial(self._put_in_force, pauses, before)
         if pauses.until.keys() - before.until.keys():
-            self._passes.make(Trigger.PAUSE, force=pauses.hold)
+            self._passes.make(Trigger.PAUSE, force=pauses.hold, then=put_in_force)
+        else:
+            put_in_force()
+
+    def _put_in_force(self, pauses: Pauses, before: Pauses) -> None:
         self._reconciler.use_pauses(pauses)
         self._report.paused(pauses, before)
         self._seal.apply()

@@ -41,3 +41,8 @@ class Poller:
         woken = epoll.poll(timeout)
         self.back_at = time.monotonic() + LONGEST_WORK
         return dict(woken)
+
+    def readable(self, read_at: float = -math.inf) -> bool:
+        """Return True if ``until`` would return a descriptor at once."""
+        epoll = self._always if time.monotonic() < read_at else self._all
+        return bool(epoll.poll(0))

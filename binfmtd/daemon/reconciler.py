@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from errno import ETIMEDOUT
 from functools import cache
-from typing import Protocol
+from typing import NamedTuple
 
 from binfmtd.daemon.entry_index import EntryIndex
 from binfmtd.daemon.entry_state import Event, StateTable
@@ -19,7 +19,8 @@ from binfmtd.daemon.look import Look, ReconcileResult
 from binfmtd.errors import Again, WriteRefusedError
 from binfmtd.host.interpreters import cannot_run
 from binfmtd.kernel.executor import Outcome, PlanExecutor
-from binfmtd.kernel.instance import Instance, Observer, no_pause
+from binfmtd.kernel.instance import Instance, Observer
+from binfmtd.kernel.steps import Steps, in_one_go
 from binfmtd.kernel.write_gate import WriteGate
 from binfmtd.kernel.writer import DISABLE, REMOVE, Writer
 from binfmtd.model.config import Config
@@ -41,14 +42,13 @@ _INSISTING = 10.0  # seconds after our replacing an entry in which an equal one,
 _ROUNDS = 4  # at most; the second finds nothing to do, unless another program writes meanwhile
 
 
-class Interlude(Protocol):
-    """The daemon's other work between two slices of a look: urgent repairs."""
+class Scanned(NamedTuple):
+    """The entries, as a scan has found them."""
 
-    def pause(self) -> None:
-        """Do what is urgent."""
-
-    def touched(self) -> set[str] | None:
-        """Return the entries that other programs or a repair have touched; None if no entry can have changed."""
+    observed: ObservedState
+    desired: DesiredState
+    at: float  # monotonic, in seconds: when the scan began
+    before: Collection[int]  # the inode numbers of the entries that were known before it
 
 
 class Reconciler:
@@ -115,32 +115,39 @@ class Reconciler:
         if error.again is not Again.NOW:
             self.states.apply(name, Event.REFUSED, error=error)
 
-    def look(self, instance: Instance, touched: set[str] | None = None, interlude: Interlude | None = None) -> Look:
+    def look(self, instance: Instance, touched: set[str] | None = None) -> Look:
         """Observe the instance and plan.  Raises MountError.
 
-        ``touched``: the entries to read again although their inode numbers are the same; None: all.  Between two slices
-        the ``interlude`` is called, and afterwards the entries that were touched meanwhile are read again.
+        ``touched``: the entries to read again although their inode numbers are the same; None: all.
+        """
+        return self._assess(in_one_go(self.scan(instance, touched)))
+
+    def scan(self, instance: Instance, touched: set[str] | None = None) -> Steps[Scanned]:
+        """Observe the instance in slices of about 0.1 ms; ``touched`` as in ``look``.  Raises MountError.
+
+        What other programs change between two slices calls for another scan (``rescan``).
         """
         before = (self._observer.inodes() or self._known_inodes()) if self.foreign_entries.entries else ()
-        pause = no_pause if interlude is None else interlude.pause
-        observed_at = time.monotonic()
-        observed = self._observer.look(instance, touched, pause)
+        at = time.monotonic()
+        observed = yield from self._observer.scan(instance, touched)
         self.ledger.claim(observed, instance.created())
-        if self._desired is None:
-            self._desired = resolve(self.config, self.facts.gather(self.config, observed), self._had)
-        desired = self._desired
-        if interlude is not None:
-            self._index.without_bystanders(observed, desired, self.ledger.records, pause)
-            if (meanwhile := interlude.touched()) is not None:
-                observed_at = time.monotonic()
-                observed = self._observer.look(instance, meanwhile)
-        observed = self._index.without_bystanders(observed, desired, self.ledger.records)
+        if (desired := self._desired) is None:
+            desired = self._desired = resolve(self.config, self.facts.gather(self.config, observed), self._had)
+        observed = yield from self._index.without_bystanders(observed, desired, self.ledger.records)
+        return Scanned(observed, desired, at, before)
+
+    def rescan(self, instance: Instance, scanned: Scanned, touched: set[str]) -> Scanned:
+        """Observe the instance again, of which another program has ``touched`` these entries during the scan."""
+        return in_one_go(self.scan(instance, touched))._replace(before=scanned.before)
+
+    def _assess(self, scanned: Scanned) -> Look:
+        observed, desired = scanned.observed, scanned.desired
         if self._knows_stand_ins:
             self._adopt_stand_ins(observed, desired)
         failed, others_stand_ins = self.failed, self._others_stand_ins(observed, desired)
         self._agree(observed, desired)
         context = self._context(observed, desired)
-        known = remember(self.foreign_entries.entries, observed, desired, context, before)
+        known = remember(self.foreign_entries.entries, observed, desired, context, scanned.before)
         standing = _in_force(observed)
         self.foreign_entries.entries = {
             name: was
@@ -156,24 +163,23 @@ class Reconciler:
         )
         planned = plan(desired, observed, context)
         self._had |= {h.name for h in desired.handlers if h.yields} - planned.served_elsewhere.keys()
-        return Look(observed, desired, context, planned, observed_at)
+        return Look(observed, desired, context, planned, scanned.at)
 
     def reconcile(
         self,
         instance: Instance,
         writer: Writer,
-        touched: set[str] | None = None,
+        scanned: Scanned | None = None,
         *,
         gate: WriteGate | None = None,
-        interlude: Interlude | None = None,
         unchanged: Callable[[str], bool] | None = None,
         last: bool = True,
     ) -> ReconcileResult:
         """Write what is due, and observe again until nothing due is left to do.
 
-        ``gate`` is asked before each write; by default it allows all but permanent stand-ins.  ``interlude``: for the
-        first look; later ones see entries that the caller does not know yet.  ``unchanged`` as in
-        PlanExecutor; by default the interpreters' own.
+        ``scanned`` is a scan that has just been made; by default this method makes one.  ``gate`` is asked before each
+        write; by default it allows all but permanent stand-ins.  ``unchanged`` as in PlanExecutor; by default the
+        interpreters' own.
 
         An entry that this pass has registered may be gone again meanwhile.  Only a pass that is the ``last`` registers
         it anew; otherwise it waits for the next pass.
@@ -181,7 +187,7 @@ class Reconciler:
         """
         gate = gate or WriteGate()
         unchanged = unchanged or self.facts.interpreters.unchanged
-        look = self.look(instance, touched, interlude)
+        look = self._assess(scanned or in_one_go(self.scan(instance)))
         result = ReconcileResult(look)
         for _ in range(_ROUNDS):
             failed = self.failed

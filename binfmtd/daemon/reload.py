@@ -143,5 +143,4 @@ class Reload:
         self._config_watch.arm(wanted=config.policy.reload_on_change)
         self._seal.retry()
         self._seal.apply()
-        self._passes.make(Trigger.RELOAD, at_once=True)
-        self._readiness.reloaded()
+        self._passes.make(Trigger.RELOAD, at_once=True, then=self._readiness.reloaded)

@@ -24,8 +24,8 @@ from binfmtd.daemon.throttle import EventThrottle
 from binfmtd.daemon.trigger import Trigger
 from binfmtd.errors import BinfmtdError, MountError, WriteRefusedError
 from binfmtd.host.bounded import BoundedCalls
-from binfmtd.host.scheduling import urgent_time
 from binfmtd.kernel.instance import Instance
+from binfmtd.kernel.steps import Steps, in_one_go
 from binfmtd.kernel.writer import Writer, Wrote
 from binfmtd.model.drift import Act
 from binfmtd.model.plan import INSTANCE
@@ -45,24 +45,6 @@ class Answer(NamedTuple):
     exec_breaking: list[str]
     began: float
     seconds: float
-
-
-class RepairsBetweenSlices:
-    """The urgent repairs that are made while a pass scans many entries."""
-
-    def __init__(self, worker: "Worker") -> None:
-        self._worker = worker
-        self._touched: set[str] | None = None
-
-    def pause(self) -> None:
-        """Repair what other programs have done since the last slice."""
-        touched = self._worker.repair_between_slices()
-        if touched is not None:
-            self._touched = touched.union(self._touched or ())
-
-    def touched(self) -> set[str] | None:
-        """Return the entries that other programs or a repair have touched; None if no entry can have changed."""
-        return self._touched
 
 
 class Worker:
@@ -91,6 +73,7 @@ class Worker:
         self._fast_repair: FastRepair | None = None
         self._waited: FastRepair | None = None
         self._wrote: list[Wrote] = []
+        self._meanwhile: set[str] | None = None  # what was touched since the scan began; None: nothing can have changed
         self._is_another = False  # instance than the one of which `FastRepair` has the entries
 
     @property
@@ -174,21 +157,6 @@ class Worker:
         self.events.add(events.beside_entries())
         return answer
 
-    def repair_between_slices(self) -> set[str] | None:
-        """Repair at once what another program does while a pass scans.
-
-        Return the entries that were touched; None if no entry can have changed.
-        """
-        if self._throttled() or not self._watch.pending():
-            return None
-        with urgent_time():
-            answer = self.repair_pending()
-        if answer is None:
-            return None
-        self.report(answer)
-        touched = {*answer.events.entries, *answer.reaction.drifts, *answer.reaction.fixed, *answer.reaction.kept}
-        return touched | {stand_in_name(name) for name in touched}
-
     def check_identities(self, names: Collection[str] = ()) -> bool:
         """Look at these handlers, or at all, without any event, and repair; return True if something new was found.
 
@@ -219,6 +187,9 @@ class Worker:
             self._instance_watch.failed(refusal)
         if self.touched is not None:
             self.touched |= answer.events.entries
+        if answer.look_for.entries or answer.look_for.any_entry:
+            touched = {*answer.events.entries, *answer.reaction.drifts, *answer.reaction.fixed, *answer.reaction.kept}
+            self._meanwhile = touched.union(map(stand_in_name, touched), self._meanwhile or ())
 
     def _repair(self, events: PendingEvents) -> tuple[FastRepairResult, list[str]]:
         reaction, exec_breaking = FastRepairResult(), list[str]()
@@ -295,15 +266,23 @@ class Worker:
         more, self.events = self.events, PendingEvents()
         return more
 
-    def reconcile(self, trigger: Trigger, *, at_once: bool = False, force: Force = nothing) -> ReconcileResult | None:
-        """Look at everything and do what is due; return None if that was not possible: the reason has been reported.
+    def _begin_scan(self) -> set[str] | None:
+        """Return the entries to read again (None: all), and begin to record those that are touched from now on."""
+        touched, self.touched, self._meanwhile = self.touched, set(), None
+        return touched
 
-        ``at_once`` and ``force`` as in PassGate.
+    def reconcile(
+        self, trigger: Trigger, *, at_once: bool = False, force: Force = nothing
+    ) -> Steps[ReconcileResult | None]:
+        """Look at everything in slices, and then do what is due.
+
+        The result is None if that was not possible: the reason has been reported.  Between two slices the caller may
+        make urgent repairs.  ``at_once`` and ``force`` as in PassGate.
         Raises WriteRefusedError if this process may not write at all.
         """
         if self._instance_watch.mounted is None:
             return None
-        touched, self.touched = self.touched, set()
+        touched = self._begin_scan()
 
         def read_queue() -> PendingEvents:
             self._wrote += writer.take_wrote()
@@ -315,12 +294,16 @@ class Worker:
             with Instance(self._instance_watch.mounted) as instance:
                 writer = Writer(instance, self.opens, self._sealing.seal)
                 try:
+                    scan = self._reconciler.scan(instance, touched)
+                    # `FastRepair` does not know the entries of another instance.
+                    scanned = in_one_go(scan) if self._is_another else (yield from scan)
+                    if self._meanwhile is not None:
+                        scanned = self._reconciler.rescan(instance, scanned, self._meanwhile)
                     result = self._reconciler.reconcile(
                         instance,
                         writer,
-                        touched,
+                        scanned,
                         gate=gate,
-                        interlude=None if self._is_another else RepairsBetweenSlices(self),
                         unchanged=self._unchanged,
                         last=trigger is Trigger.STOP,
                     )

@@ -8,7 +8,7 @@ cli/main.py makes it use UTF-8 under any locale).
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice, takewhile
 from types import TracebackType
@@ -18,18 +18,13 @@ from binfmtd.errors import PASSING, MountError
 from binfmtd.files.cure import cure
 from binfmtd.formats.entryfile import parse_entry
 from binfmtd.kernel.mount import Mounted
+from binfmtd.kernel.steps import Steps, in_one_go
 from binfmtd.model.entry import Entry, ObservedState
 
 _ENTRY_BYTES = 8192  # the kernel prints an entry into one page
 _CONTROL_FILES = frozenset({"register", "status"})
 _LISTED = 200  # entries in a slice of a listing, about 0.1 ms
 _READ = 10  # entries that are read in a slice, about 0.1 ms
-
-Pause = Callable[[], None]
-
-
-def no_pause() -> None:
-    """Do nothing between two slices of a look."""
 
 
 class Instance:
@@ -63,17 +58,15 @@ class Instance:
         except OSError:
             return None
 
-    def inodes(self, pause: Pause = no_pause) -> list[tuple[str, int]]:
-        """Return name and inode number of all entries, newest first; about 0.5 us an entry.  Raises MountError.
+    def inodes(self) -> list[tuple[str, int]]:
+        """Return name and inode number of all entries, newest first; about 0.5 us an entry.  Raises MountError."""
+        return [listed for part in self.inodes_in_slices() for listed in part]
 
-        ``pause`` is called after each slice of the listing.
-        """
-        found: list[tuple[str, int]] = []
+    def inodes_in_slices(self) -> Iterator[list[tuple[str, int]]]:
+        """Yield the same in slices of about 0.1 ms."""
         with self._listing() as listing:
             while listed := [(entry.name, entry.inode()) for entry in islice(listing, _LISTED)]:
-                found += [each for each in listed if each[0] not in _CONTROL_FILES]
-                pause()
-        return found
+                yield [each for each in listed if each[0] not in _CONTROL_FILES]
 
     def newest_first(self) -> Iterator[tuple[str, int]]:
         """Yield name and inode number of the entries, for a caller that needs the first few.  Raises MountError."""
@@ -139,17 +132,24 @@ class Observer:
         self._listed: list[tuple[str, int]] = []  # what was listed at the last look
         self._observed = ObservedState()
 
-    def look(self, instance: Instance, touched: set[str] | None = None, pause: Pause = no_pause) -> ObservedState:
+    def look(self, instance: Instance, touched: set[str] | None = None) -> ObservedState:
         """Observe the instance; ``touched`` are the names to read again, None for all of them.  Raises MountError.
 
         Of the entries that a flush removes meanwhile, the result has all or none: half of them missing would look like
         removals by name.  If nothing has changed since the last look, the same object is returned.
+        """
+        return in_one_go(self.scan(instance, touched))
 
-        ``pause`` is called after each slice of about 0.1 ms.  Entries that are changed meanwhile may be in the result
-        as they were: look once more, with their names.
+    def scan(self, instance: Instance, touched: set[str] | None) -> Steps[ObservedState]:
+        """Observe the instance in slices of about 0.1 ms, as ``look`` does in one go.
+
+        Entries that are changed between two slices may be in the result as they were: look again, with their names.
         """
         again = touched or set()
-        listed = instance.inodes(pause)
+        listed: list[tuple[str, int]] = []
+        for part in instance.inodes_in_slices():
+            listed += part
+            yield
         changed = listed != self._listed
         if touched is None or changed or not again.isdisjoint(self._known):
             entries, read = dict[str, Entry](), 0
@@ -160,7 +160,7 @@ class Observer:
                     if entry == before:
                         entry = before  # the same object, so that what is known of it need not be found out again
                     if read % _READ == 0:
-                        pause()
+                        yield
                 changed |= entry is not before
                 if entry is not None:
                     entries[name] = entry

@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, MutableMapping
+from collections.abc import Collection, Iterable, Iterator, MutableMapping
 
 from binfmtd.formats.line import decode_line
 from binfmtd.kernel.writer import ENABLE, REMOVE
@@ -94,10 +94,11 @@ class Through:
         entry = self.kernel.entry(name)
         return None if entry is None else entry.inode
 
-    def inodes(self, pause: Callable[[], None] = lambda: None) -> list[tuple[str, int]]:
-        found = [(entry.name, entry.inode) for entry in self.kernel.entries]
-        pause()
-        return found
+    def inodes(self) -> list[tuple[str, int]]:
+        return [(entry.name, entry.inode) for entry in self.kernel.entries]
+
+    def inodes_in_slices(self) -> Iterator[list[tuple[str, int]]]:
+        yield self.inodes()
 
     def newest_first(self) -> Iterator[tuple[str, int]]:
         return iter(self.inodes())

@@ -27,6 +27,7 @@ from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.throttle import EventThrottle
 from binfmtd.daemon.trigger import Trigger
 from binfmtd.host import facts as host
+from binfmtd.kernel.steps import Steps
 from binfmtd.kernel.writer import Wrote
 from binfmtd.model.config import Config, Policy, StandInPolicy
 from binfmtd.model.desired import Facts, FileIdentity, InterpreterFacts
@@ -161,13 +162,7 @@ class SimulatedDaemon:
             else:
                 self.now += seconds
 
-        def pending() -> bool:
-            if self.while_scanned:
-                self.while_scanned.pop(0)()
-            return bool(self._events)
-
         watch = mock.create_autospec(InotifyWatcher, instance=True)
-        watch.pending.side_effect = pending
         watch.read.side_effect = read
         watch.wait.side_effect = wait
         return cast(InotifyWatcher, watch)
@@ -191,12 +186,25 @@ class SimulatedDaemon:
 
     def reconcile(self, trigger: Trigger, **options: Any) -> ReconcileResult | None:
         with self._at_the_kernel():
-            result = self._worker.reconcile(trigger, **options)
+            result = self._in_slices(self._worker.reconcile(trigger, **options))
             answer = self._worker.repair_pending()
             if answer is not None:
                 self._worker.report(answer)
         self.passes.append([] if result is None else result.done)
         return result
+
+    def _in_slices(self, steps: Steps[ReconcileResult | None]) -> ReconcileResult | None:
+        """Make a pass as the loop does, with urgent repairs between two slices of its scan."""
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return cast(ReconcileResult | None, end.value)
+            if self.while_scanned:
+                self.while_scanned.pop(0)()
+            if self._events and self.now >= self.throttle.read_at:
+                self._worker.read_events()
+                self._worker.repair()
 
     def names(self) -> list[str]:
         """Return the names of the entries, newest first."""

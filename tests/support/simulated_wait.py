@@ -179,3 +179,7 @@ class SimulatedPoller:
         self.spun = max(self.spun, self._at_once)
         assert len(self.turns) <= _MOST_TURNS, "the loop spins"
         return woken
+
+    def readable(self, read_at: float = -math.inf) -> bool:
+        descriptors = self._always if self._clock.now < read_at else self._all
+        return any(self._ready[descriptor]() for descriptor in descriptors)

@@ -1,5 +1,6 @@
 """Bystanders are left out of a plan, and the plan stays the same."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from hypothesis import given, settings
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 from support.worlds import World, worlds
 
 from binfmtd.daemon.entry_index import EntryIndex
+from binfmtd.kernel.steps import in_one_go
 from binfmtd.model.config import Policy, Unmanaged
 from binfmtd.model.desired import DesiredState
 from binfmtd.model.drift import PlanContext, Record
@@ -29,6 +31,12 @@ def desired(**policy: Any) -> DesiredState:
     return DesiredState((OURS,), (), Policy()._replace(**policy))
 
 
+def relevant_of(
+    index: EntryIndex, observed: ObservedState, wanted: DesiredState, records: Mapping[str, Record]
+) -> ObservedState:
+    return in_one_go(index.without_bystanders(observed, wanted, records))
+
+
 BYSTANDER, OPAQUE = entry("bystander", Magic(b"C")), entry("opaque", None)
 RELEVANT = (
     entry(OURS.name, Extension("x")),
@@ -41,7 +49,7 @@ RELEVANT = (
 def test_what_a_plan_looks_at() -> None:
     """Left out are entries that share no file with a handler and take no program; the listing stays whole."""
     observed = ObservedState((BYSTANDER, *RELEVANT, OPAQUE))
-    found = EntryIndex([PROGRAM]).without_bystanders(observed, desired(), {})
+    found = relevant_of(EntryIndex([PROGRAM]), observed, desired(), {})
     assert (found.relevant, found.entries, found.by_name) == (RELEVANT, observed.entries, observed.by_name)
 
 
@@ -51,7 +59,7 @@ def test_what_the_config_removes_or_restores_is_looked_at() -> None:
     keep, remove, restore = desired(), desired(unmanaged=Unmanaged.REMOVE), desired(restore=("by*",))
     for wanted, relevant in ((keep, ()), (remove, observed.entries), (restore, (BYSTANDER,)), (keep, ())):
         for _ in range(2):  # the second time nothing has changed
-            assert index.without_bystanders(observed, wanted, {}).relevant == relevant
+            assert relevant_of(index, observed, wanted, {}).relevant == relevant
 
 
 def test_what_we_registered_ourselves_is_looked_at() -> None:
@@ -61,21 +69,21 @@ def test_what_we_registered_ourselves_is_looked_at() -> None:
     records = {"bystander": Record(BYSTANDER.registration, BYSTANDER.inode)}
     wanted = desired()
     for known, relevant in (({}, ()), (records, (BYSTANDER,)), ({}, ())):
-        assert index.without_bystanders(observed, wanted, known).relevant == relevant
+        assert relevant_of(index, observed, wanted, known).relevant == relevant
 
 
 def test_an_entry_that_has_changed_is_judged_again() -> None:
     """A bystander that another program registers for files of ours is relevant, and then may be a bystander again."""
     index, wanted, other = EntryIndex([PROGRAM]), desired(), entry("bystander", Magic(b"ABC"), 2)
     for each, relevant in ((BYSTANDER, ()), (other, (other,)), (BYSTANDER, ())):
-        assert index.without_bystanders(ObservedState((each,)), wanted, {}).relevant == relevant
+        assert relevant_of(index, ObservedState((each,)), wanted, {}).relevant == relevant
 
 
 def test_nothing_new_is_the_same_object() -> None:
     """Without a change the same object is returned, so its entries by name and their places are kept."""
     observed, index, wanted = ObservedState((BYSTANDER, *RELEVANT)), EntryIndex([PROGRAM]), desired()
-    first = index.without_bystanders(observed, wanted, {})
-    assert index.without_bystanders(observed, wanted, {}) is first
+    first = relevant_of(index, observed, wanted, {})
+    assert relevant_of(index, observed, wanted, {}) is first
 
 
 @settings(max_examples=300)
@@ -84,8 +92,8 @@ def test_the_plan_is_the_same(before: World, world: World, changes: bool) -> Non
     """The plan with bystanders equals that without them, also if the index has them from an earlier look."""
     index, wanted = EntryIndex([PROGRAM]), world.desired()
     if changes:
-        index.without_bystanders(before.observed, wanted, before.records)
-    found = index.without_bystanders(world.observed, wanted, world.records)
+        relevant_of(index, before.observed, wanted, before.records)
+    found = relevant_of(index, world.observed, wanted, world.records)
     around = world.context(world.observed, world.records)
     assert plan(wanted, found, around) == plan(wanted, world.observed, around)
     known = [remember({}, each, wanted, around, ()) for each in (found, world.observed)]
@@ -95,5 +103,5 @@ def test_the_plan_is_the_same(before: World, world: World, changes: bool) -> Non
 def test_a_plan_over_surroundings_of_its_own() -> None:
     """With a handler for AB, an entry for C changes nothing: the example of the module."""
     observed, wanted = ObservedState((BYSTANDER, *RELEVANT)), desired()
-    found = EntryIndex([PROGRAM]).without_bystanders(observed, wanted, {})
+    found = relevant_of(EntryIndex([PROGRAM]), observed, wanted, {})
     assert plan(wanted, found, PlanContext()) == plan(wanted, observed, PlanContext())

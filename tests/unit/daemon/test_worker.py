@@ -17,6 +17,7 @@ from binfmtd.daemon.throttle import EventThrottle
 from binfmtd.daemon.trigger import Trigger
 from binfmtd.daemon.worker import Worker
 from binfmtd.kernel.mount import Mounted
+from binfmtd.kernel.steps import in_one_go
 from binfmtd.model.config import StandInPolicy
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Magic
@@ -31,7 +32,7 @@ def test_an_instance_that_cannot_be_opened_from_the_start(tmp_path: Path) -> Non
         mock.create_autospec(each, instance=True) for each in (Reconciler, Sealing, InotifyWatcher, Pacing, Reporter)
     )
     worker = Worker(reconciler, instance_watch, sealing, watch, pacing, EventThrottle(), report)
-    assert worker.reconcile(Trigger.START) is None
+    assert in_one_go(worker.reconcile(Trigger.START)) is None
     instance_watch.regard_as.assert_called_once_with(None)
     assert not worker.events
     assert "check that binfmt_misc is still mounted there" in report.trouble.call_args.args[0]
