@@ -31,6 +31,7 @@ PARTS: dict[str, Callable[[float], Part]] = {
     "busy": repair.busy,
     "scraped": repair.scraped,
     "scan": repair.scan,
+    "turns": repair.turns,
     "failures": storm.failures,
     "upgrade": upgrade.upgrade,
     "idle": idle.idle,

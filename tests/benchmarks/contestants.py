@@ -101,7 +101,12 @@ ORDINARY, NICE, AS_THE_UNIT = "as it starts", "Nice=-10", "as the unit has it"
 
 
 @contextmanager
-def daemon(instance: Instance, config: str | None = ALL, scheduling: str = ORDINARY) -> Iterator[Daemon]:
+def daemon(
+    instance: Instance,
+    config: str | None = ALL,
+    scheduling: str = ORDINARY,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Daemon]:
     """Run binfmtd, ready, until the block ends; a config of None is no config file.
 
     NICE is the unit's Nice=-10, AS_THE_UNIT its real-time priority as well; both take root, and without root they are
@@ -117,7 +122,7 @@ def daemon(instance: Instance, config: str | None = ALL, scheduling: str = ORDIN
         os.setpriority(os.PRIO_PROCESS, 0, -10)  # which the daemon inherits
     try:
         options = ["--real-time"] if real_time else []
-        running = Daemon(instance, scratch(), config, options, python=PYTHON, privileged=real_time)
+        running = Daemon(instance, scratch(), config, options, dict(environment), python=PYTHON, privileged=real_time)
     finally:
         os.setpriority(os.PRIO_PROCESS, 0, before)
     try:

@@ -4,9 +4,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
+from types import MappingProxyType
 
 from benchmarks.contestants import (
     ALL,
@@ -34,11 +35,7 @@ from support.daemon import Daemon
 from support.instance import Instance
 from support.waiting import IN_MODIFY, DirectoryWatch, wait_until
 
-from binfmtd.cli.context import reconciler as made
 from binfmtd.formats.line import rename_line
-from binfmtd.kernel.instance import Instance as Opened
-from binfmtd.kernel.mount import Mounted
-from binfmtd.model.config import Config
 from binfmtd.model.standin import stand_in_name
 
 NAME = "bench"
@@ -54,6 +51,7 @@ flags = ""
 BOTH_ENTRIES = ALL.replace('stand_ins = "temporary"', 'stand_ins = "permanent"')  # the default
 LOOP_OF_66 = "C loop, two entries each"
 PORT = 19427
+SCAN, RELOAD, REPAIR = "an event that changes nothing", "SIGHUP", "a removal, with its repair"
 A_TURN = 9  # rounds; ten repairs of one entry in ten seconds are contention, and the daemon starts anew for each turn
 ENTRIES = {1: 150, 50: 150, 1_000: 100, 10_000: 100}  # and the rounds of each
 PAUSE_US = 200_000  # between two, for all: the longer it is the colder are the caches
@@ -138,17 +136,16 @@ def scan(scale: float) -> Part:
             1.5,
         ),
         Goal("CPU of a pass over 10,000 unchanged entries, median", cost * 1e3, 10, "ms"),
-        Goal("CPU between two reads of events in a scan of 10,000, median of the longest", _longest() * 1e3, 2, "ms"),
     ]
     return Part(("a removal by name, with", "median", "p99"), rows, goals, found)
 
 
 @contextmanager
-def _among(entries: int, instance: Instance) -> Iterator[Daemon]:
+def _among(entries: int, instance: Instance, environment: Mapping[str, str] = MappingProxyType({})) -> Iterator[Daemon]:
     """Run a daemon with one handler, among many foreign entries."""
     for number in range(entries):
         instance.register(rb":foreign%d:M::\x01f%05d::/usr/bin/true:" % (number, number))
-    with daemon(instance, CONFIG) as running:
+    with daemon(instance, CONFIG, environment=environment) as running:
         wait_idle(running)
         yield running
 
@@ -199,37 +196,49 @@ def _costs_of_scans(entries: int, rounds: int) -> list[float]:
     return costs
 
 
-def _longest() -> float:
-    """Return the median of the longest CPU time, in seconds, in which a scan of all entries reads no events."""
-    with Instance() as instance:
-        for number in range(10_000):
-            instance.register(rb":foreign%d:M::\x01f%05d::/usr/bin/true:" % (number, number))
-        mounted = Mounted(str(instance.directory), os.stat(instance.directory).st_dev, read_only=False)
-        reconciler = made(Config(()), None)
-        longest = []
-        for _ in range(20):
-            clock = Slices()
-            with Opened(mounted) as opened:
-                reconciler.look(opened, None, clock)
-            clock.pause()
-            longest.append(max(clock.slices))
-    return median(longest)
+def turns(scale: float) -> Part:
+    """Measure the longest turn of the loop, in CPU time, in each scan of 10,000 foreign entries."""
+    rounds = max(5, int(40 * scale))
+    with Instance() as instance, ExitStack() as stack:
+        written = scratch() / "turns"
+        environment = {"PYTHONPATH": str(Path(__file__).with_name("turns")), "TURNS": str(written)}
+        running = stack.enter_context(_among(10_000, instance, environment))
+
+        def nothing() -> None:
+            with suppress(OSError):
+                instance.write("register", b"refused")
+
+        def removal() -> None:
+            instance.remove(NAME)
+            wait_until(lambda: NAME in instance.names(), what="the proper entry")
+
+        spans = {
+            SCAN: _spans(running, nothing, rounds),
+            RELOAD: _spans(running, running.reload, rounds),
+            REPAIR: _spans(running, removal, min(A_TURN, rounds)),
+        }
+        running.terminate()
+        made = [tuple(map(float, line.split())) for line in written.read_text().splitlines()]
+    found = {
+        what: [max(cpu for at, cpu in made if began <= at <= ended) for began, ended in of]
+        for what, of in spans.items()
+    }
+    rows = [[what, f"{median(of) * 1e3:.2f} ms", f"{max(of) * 1e3:.2f} ms"] for what, of in found.items()]
+    goals = [
+        Goal(f"{what}, median of the longest turns", median(found[what]) * 1e3, 2, "ms") for what in (SCAN, RELOAD)
+    ]
+    return Part(("the longest turn of the loop after", "median", "longest"), rows, goals, found)
 
 
-class Slices:
-    """The CPU time of each slice of a scan, in seconds."""
-
-    def __init__(self) -> None:
-        self.slices: list[float] = []
-        self._began = time.thread_time()
-
-    def pause(self) -> None:
-        now = time.thread_time()
-        self.slices.append(now - self._began)
-        self._began = now
-
-    def touched(self) -> None:
-        """Return None: no other program changes an entry."""
+def _spans(running: Daemon, act: Callable[[], object], rounds: int) -> list[tuple[float, float]]:
+    """Return when each round began and ended (monotonic, in seconds): the act, and all that the daemon does then."""
+    spans = []
+    for _ in range(rounds):
+        began = time.monotonic()
+        act()
+        wait_idle(running)
+        spans.append((began, time.monotonic()))
+    return spans
 
 
 def flush(scale: float) -> Part:
