@@ -1,8 +1,8 @@
 """The loop: one wait, and the order of work after it.
 
 The order is by urgency.  First come stand-ins, without which programs fail.  Then comes everything else that the events
-call for, then results of threads, signals and deadlines, then the pass that is under way.  A pass is continued for 1 ms
-at most, and until a descriptor is readable.  The status is published once in each turn, after all of it.
+call for, then results of threads, signals and deadlines.  After that the status is published, if it has changed, and
+the pass that is under way is continued, for 1 ms at most and until a descriptor is readable.
 
 Example: another program removes an entry.  inotify wakes the loop, ``repair`` registers its stand-in, and ``publish``
 has that written to the status file.  20 ms later a wait ends at a deadline, ``run_due`` begins a pass, and
@@ -18,7 +18,7 @@ from binfmtd.daemon.parts import Parts
 from binfmtd.host.scheduling import ordinary_time
 
 _REST_SECONDS = 1.0  # after a module could not be loaded
-_PASS_SECONDS = 0.001  # in which a turn continues a pass
+PASS_SECONDS = 0.001  # in which a turn continues a pass
 
 
 class Loop:
@@ -52,20 +52,21 @@ class Loop:
 
     def _turn(self) -> None:
         read_at = self._throttle.read_at
-        deadline = -inf if self._passes.under_way else self._events.deadline(self._controller.due_at())
+        idle = not (self._passes.under_way or self._readiness.unpublished)
+        deadline = self._events.deadline(self._controller.due_at()) if idle else -inf
         cpu = time.thread_time()  # before the wait, which takes no CPU time: after it a repair may be urgent
         woken = self._poller.until(deadline, read_at)
         repaired = self._events.repair(read_at, readable=self._watch.descriptor in woken)
         self._events.handle(repaired, cpu)
         self._controller.handle(woken)
         self._controller.run_due()
+        self._readiness.publish()
         if self._passes.under_way:
             self._continue_pass()
-        self._readiness.publish()
         self._controller.end_turn()
 
     def _continue_pass(self) -> None:
-        until = time.monotonic() + _PASS_SECONDS
+        until = time.monotonic() + PASS_SECONDS
         with ordinary_time():  # what is urgent has been done
             while self._passes.under_way:
                 self._passes.step()

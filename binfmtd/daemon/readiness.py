@@ -2,7 +2,7 @@
 
 * READY=1 is sent once the first pass that leaves no drift open has been made, and what other programs read has been
   written.  A disk that hangs delays it by five seconds at most.
-* The status is published once in each turn of the loop in which it has changed.
+* The status is published in the turn of the loop in which it has changed, or in the next one, which comes at once.
 * After a reload READY=1 follows once the new status has been written, or after one second without that.
 * The modules that a reload can need are loaded after the start, so that neither the start nor a repair waits for them.
 
@@ -60,8 +60,13 @@ class Readiness:
         self._instance_watch = instance_watch
         self._pacing = pacing
 
+    @property
+    def unpublished(self) -> bool:
+        """True if ``publish`` has anything to do."""
+        return self._changed
+
     def changed(self, result: ReconcileResult | None = None) -> None:
-        """Have the status published at the end of this turn; ``result``: of the pass that has changed it.
+        """Have the status published; ``result``: of the pass that has changed it.
 
         READY=1 follows the first pass that leaves no drift open.
         """
@@ -74,7 +79,7 @@ class Readiness:
         self._changed = self._ready_next = True
 
     def publish(self) -> None:
-        """Publish the status if it has changed in this turn."""
+        """Publish the status if it has changed."""
         if not self._changed:
             return
         ready = self._ready_next and self.ready and self._started  # the start itself waits until all is published
