@@ -1,7 +1,7 @@
 """The result of a look at all entries, and the result of a pass."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from binfmtd.errors import WriteRefusedError
@@ -23,12 +23,19 @@ class Look(NamedTuple):
     plan: Plan
     observed_at: float = float("inf")
 
-    def foreign(self) -> Mapping[str, bool]:
-        """Return the foreign entries, newest first: name -> True if it is enabled."""
-        relevant = self.observed.relevant
-        return self.observed.other_than(
-            frozenset(e.name for e in relevant if not foreign(e, self.desired, self.context))
-        )
+    def foreign(self) -> Iterator[Entry]:
+        """Yield the foreign entries, newest first."""
+        own = {entry.name for entry in self._own()}
+        return (entry for entry in self.observed.entries if entry.name not in own)
+
+    def foreign_count(self) -> tuple[int, int]:
+        """Return the numbers of the foreign entries that are enabled, and of those that are disabled."""
+        own = self._own()
+        enabled = self.observed.enabled - sum(entry.enabled for entry in own)
+        return enabled, len(self.observed.entries) - len(own) - enabled
+
+    def _own(self) -> list[Entry]:
+        return [entry for entry in self.observed.relevant if not foreign(entry, self.desired, self.context)]
 
 
 class EndedDrift(NamedTuple):

@@ -170,7 +170,7 @@ class Reporter:
                 failed=len(result.failed),
                 registered=len(desired.by_name.keys() & observed.by_name.keys()),
                 waiting=sum(held.standing in (Standing.WAITING, Standing.LOST) for held in desired.held),
-                foreign=len(result.look.foreign()),
+                foreign=sum(result.look.foreign_count()),
                 took_ms=milliseconds(seconds),
             )
         self.counts.passes[trigger.value] += 1

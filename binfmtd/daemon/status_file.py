@@ -131,7 +131,7 @@ class StatusFile:
             "contended": sorted({name.removeprefix(PREFIX) for name in contended}),
             "paused": [{"name": name, "until": when(end)} for name, end in sorted(reconciler.pauses.until.items())],
             "probed": self._probe.document(),
-            **foreign_part({} if look is None else look.foreign()),
+            **(foreign_part((), (0, 0)) if look is None else foreign_part(look.foreign(), look.foreign_count())),
             "passes": self._counts.passes.total(),
             "repairs": self._counts.repairs.total(),
             "log_lines_dropped": self._counts.log_lines_dropped,

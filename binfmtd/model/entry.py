@@ -1,6 +1,6 @@
 """The observed state: the entries that the kernel has in one instance."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -36,13 +36,45 @@ class ObservedState(_Observed):
     def with_relevant(self, entries: tuple[Entry, ...]) -> "ObservedState":
         """Return the same state, of which a plan has to look only at these entries."""
         found = self._replace(known_relevant=entries)
-        found.by_name = self.by_name
+        found.by_name, found.enabled = self.by_name, self.enabled
         return found
 
     def switched(self, *, enabled: bool) -> "ObservedState":
         """Return the same entries, of an instance that is enabled or disabled as a whole."""
         found = self._replace(switched_on=enabled)
-        found.by_name = self.by_name
+        found.by_name, found.enabled = self.by_name, self.enabled
+        return found
+
+    def after(
+        self, newest: Sequence[Entry], changed: Mapping[str, Entry | None], *, switched_on: bool
+    ) -> "ObservedState":
+        """Return the state after writes that concern only relevant entries.
+
+        ``newest``: the entries that were registered since, newest first.  ``changed``: older entries that were enabled
+        or disabled, or are gone (None).  This takes far less time than a new state with 10,000 entries.
+        """
+        moved = {entry.name: entry for entry in newest}
+
+        def changes(entries: Iterable[Entry]) -> Iterator[Entry]:
+            yield from newest
+            for entry in entries:
+                now = changed.get(entry.name, entry)
+                if now is not None and entry.name not in moved:
+                    yield now
+
+        by_name = self.by_name.copy()
+        for name in moved.keys() | changed.keys():
+            now = changed.get(name)
+            if now is None or name in moved:
+                by_name.pop(name, None)
+            else:
+                by_name[name] = now
+        by_name = moved | by_name
+        relevant = None if self.known_relevant is None else tuple(changes(self.known_relevant))
+        found = ObservedState(tuple(by_name.values()), switched_on, relevant)
+        found.by_name = by_name
+        touched = moved.keys() | changed.keys()
+        found.enabled = self.enabled + _enabled(by_name, touched) - _enabled(self.by_name, touched)
         return found
 
     @property
@@ -55,21 +87,17 @@ class ObservedState(_Observed):
         """Every entry by its name, stand-ins included."""
         return {entry.name: entry for entry in self.entries}
 
-    def other_than(self, names: frozenset[str]) -> Mapping[str, bool]:
-        """Return the entries without these, newest first: name -> True if it is enabled."""
-        found = self._other_than.get(names)
-        if found is None:
-            self._other_than.clear()
-            found = {entry.name: entry.enabled for entry in self.entries if entry.name not in names}
-            self._other_than[names] = found
-        return found
-
     @cached_property
-    def _other_than(self) -> dict[frozenset[str], dict[str, bool]]:
-        # A cache of the last answer: with 10,000 entries it takes most of the time of a status document.
-        return {}
+    def enabled(self) -> int:
+        """The number of entries that are enabled."""
+        return sum(entry.enabled for entry in self.entries)
 
     @cached_property
     def position(self) -> dict[str, int]:
         """A map from a name to its position among the relevant entries, in the kernel's order; the lower one wins."""
         return {entry.name: place for place, entry in enumerate(self.relevant)}
+
+
+def _enabled(by_name: Mapping[str, Entry], names: Iterable[str]) -> int:
+    """Return the number of these entries that exist and are enabled."""
+    return sum(entry is not None and entry.enabled for entry in map(by_name.get, names))

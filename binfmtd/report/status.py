@@ -9,7 +9,7 @@ from binfmtd.catalog.architectures import CATALOG
 from binfmtd.files.distribution import emulators_remedy
 from binfmtd.model.desired import DesiredState, Held, Standing
 from binfmtd.model.drift import Action, Plan
-from binfmtd.model.entry import ObservedState
+from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Flags, Handler
 from binfmtd.model.match import takes_plain
 from binfmtd.model.ownership import stand_in_serves
@@ -109,16 +109,15 @@ def whole_state(
     return "waiting" if lacks or "waiting" in states else "converged"
 
 
-def foreign_part(enabled: Mapping[str, bool]) -> dict[str, Any]:
+def foreign_part(entries: Iterable[Entry], count: tuple[int, int]) -> dict[str, Any]:
     """Return the document's part about foreign entries: a list of the newest, and the numbers of all.
 
-    ``enabled`` has all foreign entries by name, newest first.
+    ``entries`` are all of them, newest first; ``count``: how many of them are enabled, and disabled.
     """
-    listed = islice(enabled.items(), FOREIGN_LISTED)
-    on = sum(enabled.values())
+    enabled, disabled = count
     return {
-        "foreign": [{"name": name, "enabled": is_enabled} for name, is_enabled in listed],
-        "foreign_count": {"enabled": on, "disabled": len(enabled) - on},
+        "foreign": [{"name": entry.name, "enabled": entry.enabled} for entry in islice(entries, FOREIGN_LISTED)],
+        "foreign_count": {"enabled": enabled, "disabled": disabled},
     }
 
 

@@ -210,9 +210,9 @@ def test_the_whole_is_the_worst_of_its_parts(states: list[str], planned: Plan, t
 
 def test_of_many_foreign_entries_some_are_listed_and_all_are_counted() -> None:
     """The newest foreign entries are listed, and the rest is only counted, so the document stays small."""
-    enabled = {f"entry-{number}": number % 3 != 0 for number in range(16_600)}
-    part = foreign_part(enabled)
-    assert [row["name"] for row in part["foreign"]] == list(enabled)[:FOREIGN_LISTED]
+    entries = [Entry(f"entry-{number}", number, number % 3 != 0, None) for number in range(16_600)]
+    part = foreign_part(entries, (11_066, 5_534))
+    assert [row["name"] for row in part["foreign"]] == [entry.name for entry in entries[:FOREIGN_LISTED]]
     assert part["foreign"][:2] == [{"name": "entry-0", "enabled": False}, {"name": "entry-1", "enabled": True}]
     assert part["foreign_count"] == {"enabled": 11_066, "disabled": 5_534}
 
