@@ -25,7 +25,7 @@ from binfmtd.kernel.write_gate import WriteGate
 from binfmtd.kernel.writer import DISABLE, REMOVE, Writer
 from binfmtd.model.config import Config
 from binfmtd.model.desired import DesiredState, resolve
-from binfmtd.model.drift import Act, Action, Drift, PlanContext, Record
+from binfmtd.model.drift import Act, Action, Drift, Plan, PlanContext, Record
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.guard import breaks_exec
 from binfmtd.model.handler import Handler, Registration
@@ -217,7 +217,7 @@ class Reconciler:
             if outcome.interpreters_moved:
                 self._desired = None
             judged = look.desired.file_identities
-            look = result.look = self.look(instance, {action.entry for action in (*actions, *stand_ins)})
+            look = result.look = self._look_after(instance, look, todo, outcome, last=last)
             if not outcome.done and not outcome.kept and look.desired.file_identities == judged:
                 break
         self._forget_void(look.observed)
@@ -225,6 +225,20 @@ class Reconciler:
         self.ledger.save(_to_be_registered(look.plan.actions) if last else look.desired.handlers)
         self.foreign_entries.save()
         return result
+
+    def _look_after(self, instance: Instance, look: Look, executed: Plan, outcome: Outcome, *, last: bool) -> Look:
+        """Look at what was written; at everything if another program has removed any of it, or no pass follows."""
+        at, actions = time.monotonic(), (*executed.actions, *executed.stand_ins)
+        before = self._observer.inodes() if self.foreign_entries.entries else ()
+        written = {action.entry for action in actions}
+        written |= {name for entry in written for name in (stand_in_name(entry), stand_in_name(stand_in_name(entry)))}
+        there = {a.entry for a in outcome.done if a.act in (Act.REGISTER, Act.REPLACE, Act.RESTORE)}
+        there.update(outcome.kept)
+        observed = None if last else self._observer.refresh(instance, look.observed, written)
+        if observed is None or self._desired is not look.desired or not there <= observed.by_name.keys():
+            return self.look(instance, written)
+        self.ledger.claim(observed, instance.created())
+        return self._assess(Scanned(observed, look.desired, at, before))
 
     def removed_by_name(self, names: Collection[str], instance: Instance) -> None:
         """Forget those of these entries that are gone: a program wrote to their own files, so they are not restored."""

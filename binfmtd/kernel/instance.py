@@ -9,6 +9,7 @@ cli/main.py makes it use UTF-8 under any locale).
 
 import os
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from itertools import islice, takewhile
 from types import TracebackType
@@ -60,13 +61,13 @@ class Instance:
 
     def inodes(self) -> list[tuple[str, int]]:
         """Return name and inode number of all entries, newest first; about 0.5 us an entry.  Raises MountError."""
-        return [listed for part in self.inodes_in_slices() for listed in part]
+        return [listed for part in self.files_in_slices() for listed in part if listed[0] not in _CONTROL_FILES]
 
-    def inodes_in_slices(self) -> Iterator[list[tuple[str, int]]]:
-        """Yield the same in slices of about 0.1 ms."""
+    def files_in_slices(self) -> Iterator[list[tuple[str, int]]]:
+        """Yield the same in slices of about 0.1 ms, with `register` and `status`."""
         with self._listing() as listing:
             while listed := [(entry.name, entry.inode()) for entry in islice(listing, _LISTED)]:
-                yield [each for each in listed if each[0] not in _CONTROL_FILES]
+                yield listed
 
     def newest_first(self) -> Iterator[tuple[str, int]]:
         """Yield name and inode number of the entries, for a caller that needs the first few.  Raises MountError."""
@@ -129,7 +130,7 @@ class Observer:
 
     def __init__(self) -> None:
         self._known: dict[str, Entry] = {}
-        self._listed: list[tuple[str, int]] = []  # what was listed at the last look
+        self._parts: list[list[tuple[str, int]]] = []  # of the listing at the last look; empty: not known
         self._observed = ObservedState()
 
     def look(self, instance: Instance, touched: set[str] | None = None) -> ObservedState:
@@ -145,45 +146,75 @@ class Observer:
 
         Entries that are changed between two slices may be in the result as they were: look again, with their names.
         """
-        again = touched or set()
-        listed: list[tuple[str, int]] = []
-        for part in instance.inodes_in_slices():
-            listed += part
+        again, last = touched or set(), iter(self._parts)
+        parts, changed = [], not self._parts
+        for part in instance.files_in_slices():
+            changed |= part != next(last, None)
+            parts.append(part)
             yield
-        changed = listed != self._listed
+        changed |= next(last, None) is not None
         if touched is None or changed or not again.isdisjoint(self._known):
-            entries, read = dict[str, Entry](), 0
-            for name, inode in listed:
-                entry = before = self._known.get(name)
-                if touched is None or before is None or before.inode != inode or name in again:
-                    entry, read = instance.entry(name), read + 1
-                    if entry == before:
-                        entry = before  # the same object, so that what is known of it need not be found out again
-                    if read % _READ == 0:
-                        yield
-                changed |= entry is not before
-                if entry is not None:
-                    entries[name] = entry
+            entries = dict[str, Entry]()
+            for part in parts:
+                known, read = self._known, 0
+                for name, inode in part:
+                    entry = before = known.get(name)
+                    if touched is None or before is None or before.inode != inode or name in again:
+                        if name in _CONTROL_FILES:
+                            continue
+                        entry, read = instance.entry(name), read + 1
+                        if entry == before:
+                            entry = before  # the same object, so that what is known of it need not be found out again
+                        if read % _READ == 0:
+                            yield
+                    changed |= entry is not before
+                    if entry is not None:
+                        entries[name] = entry
+                yield
             if changed:
-                self._take_in(entries, listed, instance)
+                self._take_in(entries, parts, instance)
         switched_on = instance.switched_on()
         if switched_on != self._observed.switched_on:
             self._observed = self._observed.switched(enabled=switched_on)
         return self._observed
 
-    def _take_in(self, entries: dict[str, Entry], listed: list[tuple[str, int]], instance: Instance) -> None:
-        """Make these entries the observed ones, but leave out what a flush has removed since they were ``listed``."""
-        if len(entries) < len(listed):
+    def refresh(self, instance: Instance, observed: ObservedState, written: AbstractSet[str]) -> ObservedState | None:
+        """Observe the instance again, after writes that concern only these relevant entries of ``observed``.
+
+        Reads the entries that were registered since, and those that were ``written``.  Return None if that is not
+        enough: no older entry exists any more, as after a flush, or one was changed at this moment.  Raises MountError.
+        """
+        newest, survivor = [], not self._known
+        for name, inode in instance.newest_first():
+            if (before := self._known.get(name)) is not None and before.inode == inode:
+                survivor = True  # nothing below it is new
+                break
+            entry = instance.entry(name)
+            if entry is None or entry.inode != inode:
+                return None
+            newest.append(entry)
+        if not survivor:
+            return None
+        changed = {name: instance.entry(name) for name in self._known.keys() & written - {e.name for e in newest}}
+        if any(entry is not None and entry.inode != self._known[name].inode for name, entry in changed.items()):
+            return None
+        self._observed = observed.after(newest, changed, switched_on=instance.switched_on())
+        self._known, self._parts = self._observed.by_name, []
+        return self._observed
+
+    def _take_in(self, entries: dict[str, Entry], parts: list[list[tuple[str, int]]], instance: Instance) -> None:
+        """Make these entries the observed ones, but leave out what a flush has removed since they were listed."""
+        if len(entries) < sum(map(len, parts)) - len(_CONTROL_FILES):
             standing = set(instance.inodes())
             entries = {name: entry for name, entry in entries.items() if (name, entry.inode) in standing}
-            listed = [(name, entry.inode) for name, entry in entries.items()]
-        self._known, self._listed = entries, listed
+            parts = []
+        self._known, self._parts = entries, parts
         self._observed = ObservedState(tuple(entries.values()), self._observed.switched_on)
         self._observed.by_name = entries
 
     def inodes(self) -> frozenset[int]:
         """Return the inode numbers of the entries at the last look."""
-        return frozenset(inode for _, inode in self._listed)
+        return frozenset(entry.inode for entry in self._known.values())
 
     def newcomers(self, instance: Instance) -> list[Entry]:
         """Return the entries registered since the last look, which stays the last look.  Raises MountError."""

@@ -97,8 +97,9 @@ class Through:
     def inodes(self) -> list[tuple[str, int]]:
         return [(entry.name, entry.inode) for entry in self.kernel.entries]
 
-    def inodes_in_slices(self) -> Iterator[list[tuple[str, int]]]:
-        yield self.inodes()
+    def files_in_slices(self) -> Iterator[list[tuple[str, int]]]:
+        for listed in (*self.inodes(), ("register", 0), ("status", 0)):
+            yield [listed]
 
     def newest_first(self) -> Iterator[tuple[str, int]]:
         return iter(self.inodes())

@@ -11,6 +11,7 @@ from binfmtd.daemon.inotify import Armed
 from binfmtd.daemon.mount_watcher import MountWatcher
 from support.simulated_time import SimulatedTime
 
+SLICE = 1e-4  # seconds of CPU time that a slice of a scan takes, here one entry
 WAKING = 5e-5  # seconds from an event or a deadline until the loop runs
 MOUNTS, SIGNALS, INOTIFY = -11, -12, -13  # simulated descriptors
 _MOST_TURNS = 20000
@@ -147,7 +148,10 @@ class Turn(NamedTuple):
 
 
 class SimulatedPoller:
-    """The Poller.  ``spun`` is the longest run of turns that each found a deadline which had passed already."""
+    """The Poller.  ``spun`` is the longest run of turns that each found a deadline which had passed already.
+
+    The deadline is minus infinity while a pass is under way: such a turn does not wait at all.
+    """
 
     def __init__(
         self, clock: SimulatedTime, ready: Mapping[int, Callable[[], bool]], descriptors: Collection[int]
@@ -173,7 +177,7 @@ class SimulatedPoller:
         waiting = [(descriptor, self._ready[descriptor]) for descriptor in descriptors]
         self._clock.advance(deadline, lambda: any(ready() for _, ready in waiting))
         woken = {descriptor: 1 for descriptor, ready in waiting if ready()}
-        self._at_once = self._at_once + 1 if deadline <= now and not woken else 0
+        self._at_once = self._at_once + 1 if -math.inf < deadline <= now and not woken else 0
         self._clock.spend(WAKING, 0.0)
         self.turns.append(Turn(now, deadline, self._clock.now, frozenset(woken)))
         self.spun = max(self.spun, self._at_once)
@@ -181,5 +185,6 @@ class SimulatedPoller:
         return woken
 
     def readable(self, read_at: float = -math.inf) -> bool:
+        self._clock.spend(SLICE, SLICE)  # what the loop did since the last call
         descriptors = self._always if self._clock.now < read_at else self._all
         return any(self._ready[descriptor]() for descriptor in descriptors)

@@ -1,6 +1,7 @@
 """The real loop on a simulated kernel and clock: what it writes, what it logs, and when."""
 
 from itertools import pairwise
+from math import inf
 
 import pytest
 from support.simulated import declared
@@ -256,11 +257,13 @@ def test_every_deadline_is_kept(loop: SimulatedLoop) -> None:
     loop.at(2.0, loop.removes, "b")
     loop.at(7.0, loop.flushes)
     loop.run(1000.0)
-    for turn in loop.poller.turns:
+    waits = [turn for turn in loop.poller.turns if turn.deadline != -inf]  # else a pass is under way
+    for turn in waits:
         assert turn.deadline > turn.began, "the loop handles everything that is due before it waits"
         assert turn.ended <= turn.deadline + 2 * WAKING
         assert turn.woken or turn.ended >= turn.deadline
-    assert len(loop.poller.turns) < 50
+    assert len(waits) < 50
+    assert len(loop.poller.turns) < 100
 
 
 def test_interpreter_that_is_replaced() -> None:
