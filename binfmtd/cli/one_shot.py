@@ -10,7 +10,7 @@ from typing import NamedTuple
 from binfmtd.cli.context import reconciler
 from binfmtd.cli.output import warn
 from binfmtd.cli.trial import look_and_try
-from binfmtd.daemon.look import Look, ReconcileResult
+from binfmtd.daemon.assessment import Assessment, ReconcileResult
 from binfmtd.daemon.reconciler import Reconciler
 from binfmtd.daemon.state_dir import APPLY, Lock, is_holder, make_state_dir
 from binfmtd.errors import AlreadyRunningError, SealError, StateError
@@ -40,9 +40,9 @@ class Visit(NamedTuple):
         """True if entries can be changed: no daemon manages the instance, and it is not sealed."""
         return self.daemon is None and not self.instance.mounted.sealed
 
-    def look(self) -> Look:
+    def assess(self) -> Assessment:
         """Observe the instance and plan, without a write."""
-        return self.reconciler.look(self.instance)
+        return self.reconciler.assess(self.instance)
 
     def converge(self, allow: Callable[[Action], bool] = lambda _: True) -> ReconcileResult:
         """Make a pass with the actions that ``allow`` accepts; beside a daemon only look.  Raises WriteRefusedError.
@@ -50,7 +50,7 @@ class Visit(NamedTuple):
         An entry that looks as wanted but is not in the ledger is tried first; it stays if it runs the same emulator.
         """
         if self.daemon is not None:
-            return ReconcileResult(self.look())
+            return ReconcileResult(self.assess())
         look_and_try(self.reconciler, self.instance)
         # A daemon that ended may have left stand-ins: one with an older emulator is replaced, and none is added.
         return self.reconciler.reconcile(self.instance, self._writer(), gate=_Gate(allow))
@@ -66,7 +66,7 @@ class Visit(NamedTuple):
 
     def renew(self, names: Collection[str]) -> None:
         """Make the next ``converge`` register these again, without a gap: the file that F opened counts as unknown."""
-        there = self.look().observed.by_name
+        there = self.assess().observed.by_name
         for name in names:
             if (entry := there.get(name)) is not None and entry.registration is not None:
                 self.reconciler.ledger.records[name] = Record(entry.registration, entry.inode)

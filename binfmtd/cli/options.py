@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from binfmtd.cli.main import COMMANDS
 from binfmtd.cli.table import help_width
-from binfmtd.config.look import DEFAULT_PATH
+from binfmtd.config.file_versions import DEFAULT_PATH
 from binfmtd.errors import FormatError, UsageError
 from binfmtd.host.kernel_module import DEFAULT_DIRECTORY
 

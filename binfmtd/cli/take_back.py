@@ -59,7 +59,7 @@ def take_back(given: argparse.Namespace) -> int:
 
 def _ours(here: Visit, rules: Mapping[str, Registration]) -> list[str]:
     """Return the entries of these rules, without those that another program registered under their names since."""
-    there = here.look().observed.by_name
+    there = here.assess().observed.by_name
     return [
         name
         for name, rule in rules.items()

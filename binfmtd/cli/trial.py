@@ -9,8 +9,8 @@ from collections.abc import Collection
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
+from binfmtd.daemon.assessment import Assessment
 from binfmtd.daemon.ledger import Ledger
-from binfmtd.daemon.look import Look
 from binfmtd.daemon.reconciler import Reconciler
 from binfmtd.errors import ProbeError
 from binfmtd.kernel.instance import Instance
@@ -30,21 +30,21 @@ def server(observed: ObservedState, architecture: str, without: Collection[str] 
     return None
 
 
-def look_and_try(reconciler: Reconciler, instance: Instance) -> Look:
+def look_and_try(reconciler: Reconciler, instance: Instance) -> Assessment:
     """Look; try the entries that are not in the ledger; look again if some of them need no replacement.
 
     Where programs cannot be tried, these entries count as unknown, and the plan registers them again.
     """
-    look = reconciler.look(instance)
-    return reconciler.look(instance) if _vouch(look, reconciler.ledger) else look
+    assessment = reconciler.assess(instance)
+    return reconciler.assess(instance) if _vouch(assessment, reconciler.ledger) else assessment
 
 
-def _vouch(look: Look, ledger: Ledger) -> bool:
+def _vouch(assessment: Assessment, ledger: Ledger) -> bool:
     """Try the entries that are not in the ledger, and record those that are as good as ours; False if none is."""
     before = len(ledger.records)
     unknown = [
         action.handler
-        for action in look.plan.actions
+        for action in assessment.plan.actions
         if action.drift is Drift.STALE_INTERPRETER and action.handler and action.entry not in ledger.records
     ]
     tried = [handler for handler in unknown if handler.architecture is not None]
@@ -56,9 +56,9 @@ def _vouch(look: Look, ledger: Ledger) -> bool:
         with Prober() as probe:
             for handler in tried:
                 architecture, path = handler.architecture or "", handler.registration.interpreter
-                entry = look.observed.by_name[handler.name]
-                serving = server(look.observed, architecture, without={stand_in_name(handler.name)})
-                opened_file = look.desired.file_identities.get(path)
+                entry = assessment.observed.by_name[handler.name]
+                serving = server(assessment.observed, architecture, without={stand_in_name(handler.name)})
+                opened_file = assessment.desired.file_identities.get(path)
                 if serving is not entry or opened_file is None:
                     continue
                 if probe(architecture, tiny_program(CATALOG[architecture]), path).as_expected:

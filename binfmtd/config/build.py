@@ -14,8 +14,8 @@ from typing import Any
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.names import find
+from binfmtd.config.file_versions import shown
 from binfmtd.config.include import NOTHING, Included, of_systemd
-from binfmtd.config.look import shown
 from binfmtd.config.merge import Merged, Origin
 from binfmtd.errors import FormatError
 from binfmtd.files.distribution import install_module

@@ -13,7 +13,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from binfmtd.catalog.names import did_you_mean
-from binfmtd.config.look import Look, look_at, shown, unreadable
+from binfmtd.config.file_versions import FileVersions, look_at, shown, unreadable
 from binfmtd.errors import FormatError
 from binfmtd.files.atomic import read_regular
 from binfmtd.files.binfmt_d import DIRECTORIES, conf_files
@@ -56,7 +56,7 @@ def of_systemd(file: str) -> bool:
     return os.path.dirname(file) in DIRECTORIES
 
 
-def look_for(words: Iterable[str]) -> Look:
+def look_for(words: Iterable[str]) -> FileVersions:
     """Look at all files and directories whose change could change the included rules."""
     directories = tuple(dict.fromkeys(chain.from_iterable(map(_directories, words))))
     return look_at(chain.from_iterable(conf_files([each])[0] for each in directories), directories)

@@ -8,8 +8,8 @@ used.
 import json
 import os
 
+from binfmtd.config.file_versions import shown, unreadable
 from binfmtd.config.load import Contents
-from binfmtd.config.look import shown, unreadable
 from binfmtd.errors import DAMAGE, ConfigError, FormatError, damage
 from binfmtd.files.atomic import read_regular, write_atomically
 from binfmtd.files.chain import walk

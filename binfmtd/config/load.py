@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from binfmtd.config import include, merge
 from binfmtd.config.build import build
-from binfmtd.config.look import DEFAULT_PATH, Look, shown, unreadable
+from binfmtd.config.file_versions import DEFAULT_PATH, FileVersions, shown, unreadable
 from binfmtd.config.source import look_for
 from binfmtd.errors import ConfigError, FormatError
 from binfmtd.files.atomic import read_regular
@@ -62,7 +62,7 @@ def make(contents: Contents, *, trust: Trust, architectures: Sequence[str] | Non
     return config if architectures is None else _where_they_help(config)
 
 
-def _read_when_still(look: Callable[[], Look], read: Callable[[Look], T]) -> T:
+def _read_when_still(look: Callable[[], FileVersions], read: Callable[[FileVersions], T]) -> T:
     """Repeat ``read`` until nothing changed meanwhile.  An error of it counts only if nothing changed.
 
     Raises _StillChangesError after PATIENCE seconds.
@@ -110,7 +110,7 @@ def _included(words: Sequence[str], trust: Trust) -> include.Included:
         return found._replace(warnings=(*found.warnings, str(error)))
 
 
-def _read(look: Look, trust: Trust) -> Contents:
+def _read(look: FileVersions, trust: Trust) -> Contents:
     seen: Seen = {}
     ways = {path: walk(path, seen) for path in (*look.directories, *look.files)}
     for path, way in ways.items():

@@ -11,14 +11,14 @@ from collections.abc import Iterable
 from time import time
 
 from binfmtd.config import include
-from binfmtd.config.look import DEFAULT_PATH, Look, look_at, unreadable
+from binfmtd.config.file_versions import DEFAULT_PATH, FileVersions, look_at, unreadable
 from binfmtd.config.tables import tables
 from binfmtd.errors import ConfigError, FormatError
 from binfmtd.files.atomic import read_regular
 from binfmtd.files.chain import ANY_NAME, Seen, walk
 
 
-def look_for(path: str | None, default: str = DEFAULT_PATH) -> Look:
+def look_for(path: str | None, default: str = DEFAULT_PATH) -> FileVersions:
     """Find the files of the config at ``path``, or at ``default`` if that is None.  Raises ConfigError."""
     main = os.path.abspath(default if path is None else path)
     directory = os.path.join(os.path.dirname(main), "conf.d")

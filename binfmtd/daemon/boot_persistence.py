@@ -15,7 +15,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 
-from binfmtd.daemon.look import Look
+from binfmtd.daemon.assessment import Assessment
 from binfmtd.errors import FormatError, PersistenceError
 from binfmtd.files.atomic import copy_in_steps, make_directories, read_regular, remove_unfinished, write_atomically
 from binfmtd.files.cure import cure
@@ -93,7 +93,9 @@ class BootPersistence:
         """True if nothing is to come back after a reboot."""
         return self._off
 
-    def want(self, look: Look, config: Config, failed: Collection[str] = (), *, adding: bool = False) -> None:
+    def want(
+        self, assessment: Assessment, config: Config, failed: Collection[str] = (), *, adding: bool = False
+    ) -> None:
         """Set what should come back after a reboot: the desired handlers, but not those that were refused (``failed``).
 
         ``adding``: the rules that the file contains already stay.  A rule that the config includes from this host's
@@ -102,12 +104,12 @@ class BootPersistence:
         if self._off:
             return
         included = {each.name for each in config.declarations if each.included and not self._host.foreign}
-        skipped = included.union(failed, look.plan.served_elsewhere)
+        skipped = included.union(failed, assessment.plan.served_elsewhere)
         lines: dict[str, Registration] = {}
         copies: dict[str, str] = {}
         versions: list[FileIdentity | None] = []
         self.left_out = {}
-        for handler in look.desired.handlers:
+        for handler in assessment.desired.handlers:
             if not handler.enabled or handler.name in skipped:
                 continue
             registration = handler.registration
@@ -122,7 +124,7 @@ class BootPersistence:
             lines[handler.name] = registration
             if copied:
                 copies[registration.interpreter] = handler.registration.interpreter
-                versions.append(look.desired.file_identities.get(handler.registration.interpreter))
+                versions.append(assessment.desired.file_identities.get(handler.registration.interpreter))
         if (lines, versions) == self._failed and time.monotonic() < self._retry_at:
             return
         if (lines, versions) == self._wanted and (self._steps is not None or self._in_step_or_unreadable()):
@@ -135,8 +137,8 @@ class BootPersistence:
             for source in copies.values()
             if (needed := leans_on(source)) is not None
         ]
-        if look.plan.served_elsewhere:
-            served = ", ".join(f"{name} (by {by})" for name, by in sorted(look.plan.served_elsewhere.items()))
+        if assessment.plan.served_elsewhere:
+            served = ", ".join(f"{name} (by {by})" for name, by in sorted(assessment.plan.served_elsewhere.items()))
             self.warnings.append(f"a reboot may remove the foreign entries that serve these handlers: {served}")
 
     def step(self) -> bool:
@@ -177,9 +179,9 @@ class BootPersistence:
         if self.problem is not None:
             raise PersistenceError(self.problem)
 
-    def bring(self, look: Look, config: Config, failed: Collection[str]) -> bool:
+    def bring(self, assessment: Assessment, config: Config, failed: Collection[str]) -> bool:
         """Do all of the work for a daemon, in a thread; return False if there was none.  A failure is a ``problem``."""
-        self.want(look, config, failed)
+        self.want(assessment, config, failed)
         if self._steps is None:
             return False
         with suppress(PersistenceError):

@@ -16,10 +16,10 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from binfmtd.catalog.tools import looks_like
+from binfmtd.daemon.assessment import EndedDrift
 from binfmtd.daemon.entry_state import OPEN, StateTable
 from binfmtd.daemon.events import PendingEvents
 from binfmtd.daemon.fast_repair import FastRepairResult
-from binfmtd.daemon.look import EndedDrift
 from binfmtd.host.systemd import unit_started
 from binfmtd.model.difference import difference
 from binfmtd.model.drift import Action, Drift, DriftFacts

@@ -51,7 +51,7 @@ class Controller:
         found = parts.instance_watch.find()
         parts.interpreters.wait(_FIRST_LOOK)
         if parts.mount_search.attach(found) is not None:
-            parts.worker.look()  # foreign entries name more interpreters
+            parts.worker.assess()  # foreign entries name more interpreters
             self._look_at_interpreters_first()
             parts.interpreters.wait(_FIRST_LOOK)
             parts.reconciler.intend()

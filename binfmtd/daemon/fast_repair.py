@@ -16,9 +16,9 @@ and programs run again.  Proper entries and the other stand-ins follow.
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Protocol
 
+from binfmtd.daemon.assessment import Assessment
 from binfmtd.daemon.entry_state import NOT_READ, StateTable
 from binfmtd.daemon.events import PendingEvents
-from binfmtd.daemon.look import Look
 from binfmtd.errors import WriteRefusedError
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.stand_ins import StandIns
@@ -62,45 +62,52 @@ class FastRepair:
 
     def __init__(
         self,
-        look: Look,
+        assessment: Assessment,
         states: StateTable,
         gate: Gate,
         unchanged: Callable[[str], bool],
     ) -> None:
-        """Prepare for the events that follow this look; names that were refused, or are blocked, are left alone.
+        """Prepare for the events that follow this assessment; names that were refused, or are blocked, are left alone.
 
-        Records in the state table which entries the look has found.  ``unchanged`` returns True if the file at an
+        Records in the state table which entries it has found.  ``unchanged`` returns True if the file at an
         interpreter's path is still the one that was judged.
         """
-        failed = states.failed().keys() | look.plan.blocked.keys()
-        served = look.plan.served_elsewhere
-        pauses = look.context.pauses
-        skipped = {*served, *failed, *(handler.name for handler in look.desired.handlers if pauses.hold(handler.name))}
+        failed = states.failed().keys() | assessment.plan.blocked.keys()
+        served = assessment.plan.served_elsewhere
+        pauses = assessment.context.pauses
+        skipped = {
+            *served,
+            *failed,
+            *(handler.name for handler in assessment.desired.handlers if pauses.hold(handler.name)),
+        }
         # In ascending rank, the order in which stand-ins are registered: the newest entry wins.
-        self._handlers = {handler.name: handler for handler in look.desired.handlers if handler.name not in skipped}
+        self._handlers = {
+            handler.name: handler for handler in assessment.desired.handlers if handler.name not in skipped
+        }
         # An event on a stand-in concerns its handler, too: the stand-in may be what serves.
         self._by_file = {stand_in_name(name): handler for name, handler in self._handlers.items()} | self._handlers
-        self._rank = {handler.name: place for place, handler in enumerate(look.desired.handlers)}
+        self._rank = {handler.name: place for place, handler in enumerate(assessment.desired.handlers)}
         higher = {
-            low: [high for high in above if high.name in self._handlers] for low, above in look.desired.higher.items()
+            low: [high for high in above if high.name in self._handlers]
+            for low, above in assessment.desired.higher.items()
         }
-        self._above = look.desired.all_higher
-        self._yielding = look.plan.yielding_to
+        self._above = assessment.desired.all_higher
+        self._yielding = assessment.plan.yielding_to
         self._higher = {low: above for low, above in higher.items() if above and low in self._handlers}
-        self._served = [(look.desired.by_name[name], by) for name, by in served.items() if not pauses.hold(name)]
-        inodes = {entry.name: entry.inode for entry in look.observed.relevant}
+        self._served = [(assessment.desired.by_name[name], by) for name, by in served.items() if not pauses.hold(name)]
+        inodes = {entry.name: entry.inode for entry in assessment.observed.relevant}
         self._states = {name: states[name] for name in self._by_file}
         for name, state in states.items():
             state.inode = inodes.get(name) if name in self._states else None
         self._newest_first = [name for name in inodes if name in self._states]
         self._switch_paused = pauses.hold(INSTANCE)
-        self._permanent = look.desired.permanent
+        self._permanent = assessment.desired.permanent
         self._failed = frozenset(failed)
         self._may_add_stand_in = gate.may_add_stand_in
         self._may_switch = gate.may_switch
         self._unchanged = unchanged
-        self._stand_ins = StandIns(look.desired, self._yielding, inodes)
-        for handler in look.desired.handlers:
+        self._stand_ins = StandIns(assessment.desired, self._yielding, inodes)
+        for handler in assessment.desired.handlers:
             self._stand_ins.line(handler)  # encoded now, not within a repair
         kept = [handler for name, handler in self._handlers.items() if name in self._permanent]
         self._prepared = self._stand_ins.independent(kept)
@@ -329,7 +336,7 @@ class FastRepair:
         return bool(before) and not any(map(self._exists, before))
 
     def nothing_left(self, found: Mapping[str, Drift]) -> bool:
-        """Return True if the last look met no entry of ours; ``found`` are the drifts that it found."""
+        """Return True if the assessment found no entry of ours; ``found`` are the drifts that it found."""
         return self._all_missing(found) and not any(map(self._exists, self._states))
 
     def _exists(self, name: str) -> bool:

@@ -146,7 +146,7 @@ class MountSearch:
         # The first pass registers what was never there, however long it waited for the mount: that is no repair.
         trigger = trigger if self._worker.has_looked else Trigger.START
         if fresh:
-            self._worker.look()  # so that the ledger belongs to this instance
+            self._worker.assess()  # so that the ledger belongs to this instance
             self._reconciler.intend()
             self._state.sync(partial(self._make_first_pass, trigger, self._device(), at_once=at_once), WRITTEN)
         else:

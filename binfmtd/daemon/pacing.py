@@ -7,10 +7,10 @@ name is due.  The time (monotonic, in seconds) is an argument, or read from the 
 import time
 from collections.abc import Collection, Mapping
 
+from binfmtd.daemon.assessment import EndedDrift, ReconcileResult
 from binfmtd.daemon.entry_state import Event, StateTable
 from binfmtd.daemon.events import PendingEvents
 from binfmtd.daemon.fast_repair import FastRepairResult
-from binfmtd.daemon.look import EndedDrift, ReconcileResult
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.stand_in_budget import StandInBudget
 from binfmtd.kernel.write_gate import WritePermission
@@ -87,13 +87,13 @@ class Pacing:
             self._states.apply(name, Event.REFUSED, error=error)
         # An entry that only moves along with another is as declared.
         still_open = {
-            a.entry: a.drift for a in result.look.plan.actions if a.entry not in failed and not a.for_order_only
+            a.entry: a.drift for a in result.assessment.plan.actions if a.entry not in failed and not a.for_order_only
         }
         # Names that were written, also without success, and names that were refused and have the same drift still.
         # Otherwise we would try for ever.
         written = {action.entry: action.drift for action in result.done}
         written |= {a.entry: a.drift for a, _ in result.failed if still_open.get(a.entry) is a.drift}
-        desired = result.look.desired
+        desired = result.assessment.desired
         changed = frozenset[str]() if self._desired is None else desired.changed_since(self._desired)
         self._desired = desired
         counted = self._count_repairs(result, written, changed, at_once=at_once, now=now)
@@ -121,7 +121,7 @@ class Pacing:
         counted = {name for name in (moved & written.keys()) - restored if not is_stand_in(name)}
         exempt = {name for name in written if self._states[name].exempt}
         removed = {n for n in counted if written[n] is Drift.MISSING and not (at_once or n in exempt)}
-        desired = result.look.desired
+        desired = result.assessment.desired
         if len(removed) >= _MANY and 2 * len(removed) > len(desired.permanent or desired.handlers):
             exempt |= removed  # another program removes everything, name by name: that counts as a flush
             self._contend(INSTANCE, now)
@@ -138,7 +138,7 @@ class Pacing:
 
     def _count_exchanges(self, result: ReconcileResult, counted: Collection[str], *, at_once: bool, now: float) -> None:
         """Count towards the backoff what another daemon, with another config, makes this one do again and again."""
-        permanent = result.look.desired.permanent
+        permanent = result.assessment.desired.permanent
         disputed, self._disputed = self._disputed.difference(counted), set()
         for name in disputed & permanent.keys():
             if permanent[name].name in result.kept:
@@ -150,19 +150,19 @@ class Pacing:
 
     def _end_drifts(self, result: ReconcileResult, written: Collection[str], still_open: Mapping[str, Drift]) -> None:
         """Record the entries that are in order, and those that have no proper entry now."""
-        apply, desired, plan = self._states.apply, result.look.desired, result.look.plan
+        apply, desired, plan = self._states.apply, result.assessment.desired, result.assessment.plan
         done = {action.entry for action in result.done}
         for name in written:  # what was written without success has drifted anew
-            apply(name, Event.IN_ORDER if name in done else Event.FORGOTTEN, result.look.observed_at)
+            apply(name, Event.IN_ORDER if name in done else Event.FORGOTTEN, result.assessment.observed_at)
         for name in desired.by_name.keys() - still_open.keys() - self._states.failed().keys():
             if name in plan.served_elsewhere:
                 apply(name, Event.SERVED_ELSEWHERE)
             elif name in plan.blocked:
                 apply(name, Event.BLOCKED)
             else:
-                apply(name, Event.IN_ORDER, result.look.observed_at)
+                apply(name, Event.IN_ORDER, result.assessment.observed_at)
         for name in [n for n, _ in self._states.items() if n not in desired.by_name and n not in still_open]:
-            apply(name, Event.IN_ORDER if name == INSTANCE else Event.UNDECLARED, result.look.observed_at)
+            apply(name, Event.IN_ORDER if name == INSTANCE else Event.UNDECLARED, result.assessment.observed_at)
         self._states.prune(desired.by_name)
 
     def _keep_open(
@@ -175,14 +175,14 @@ class Pacing:
         now: float,
     ) -> None:
         """Record the drifts that the pass has left."""
-        apply, look = self._states.apply, result.look
+        apply, assessment = self._states.apply, result.assessment
         for name in still_open:
             apply(name, Event.DRIFTED, now)
             if name in result.ended:  # it drifted once more while the pass was made: by the same cause, it seems
                 state, ended = self._states[name], result.ended[name]
                 state.facts, state.served_after = ended.facts, ended.served_after
-            handler = look.desired.by_name.get(name)
-            serves = handler is not None and stand_in_serves(handler, look.observed)
+            handler = assessment.desired.by_name.get(name)
+            serves = handler is not None and stand_in_serves(handler, assessment.observed)
             apply(name, Event.STAND_IN_SERVES if serves else Event.NO_STAND_IN)
             if result.began >= self._allowed_at(name):
                 apply(name, Event.DEFERRED, now)

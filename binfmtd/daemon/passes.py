@@ -11,12 +11,12 @@ interpreter's file has changed, a thread looks at that file first, and ``make_wa
 import time
 from collections.abc import Callable
 
+from binfmtd.daemon.assessment import ReconcileResult
 from binfmtd.daemon.background import Background
 from binfmtd.daemon.boot_persistence import BootPersistence
 from binfmtd.daemon.instance_watch import InstanceWatch
 from binfmtd.daemon.interpreter_files import InterpreterFiles
 from binfmtd.daemon.interpreter_looks import InterpreterLooks
-from binfmtd.daemon.look import ReconcileResult
 from binfmtd.daemon.pacing import Pacing
 from binfmtd.daemon.pass_gate import Force, nothing
 from binfmtd.daemon.probe_runner import ProbeRunner
@@ -202,11 +202,11 @@ class Passes:
     def _keep_for_reboot(self, result: ReconcileResult) -> None:
         if self._boot_persistence.off:
             return
-        look, config, failed = result.look, self._reconciler.config, frozenset(self._reconciler.failed)
+        assessment, config, failed = result.assessment, self._reconciler.config, frozenset(self._reconciler.failed)
 
         def done(worked: bool) -> None:  # noqa: FBT001  a callback's only argument
             if worked:
                 self._report.kept_for_reboot(self._boot_persistence)
                 self._readiness.changed()
 
-        self._background.run(_PERSISTENT, lambda: self._boot_persistence.bring(look, config, failed), done)
+        self._background.run(_PERSISTENT, lambda: self._boot_persistence.bring(assessment, config, failed), done)

@@ -13,10 +13,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from binfmtd.daemon.assessment import ReconcileResult
 from binfmtd.daemon.background import Background
 from binfmtd.daemon.config_watch import KEY as CONFIG_FILES
 from binfmtd.daemon.instance_watch import InstanceWatch
-from binfmtd.daemon.look import ReconcileResult
 from binfmtd.daemon.pacing import Pacing
 from binfmtd.daemon.preload import preload
 from binfmtd.daemon.publisher import KEYS as PUBLISHED

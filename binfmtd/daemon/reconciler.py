@@ -10,12 +10,12 @@ from errno import ETIMEDOUT
 from functools import cache
 from typing import NamedTuple
 
+from binfmtd.daemon.assessment import Assessment, ReconcileResult
 from binfmtd.daemon.entry_index import EntryIndex
 from binfmtd.daemon.entry_state import Event, StateTable
 from binfmtd.daemon.foreign_entries import ForeignEntryStore, can_be_written
 from binfmtd.daemon.host_facts import HostFacts
 from binfmtd.daemon.ledger import Ledger
-from binfmtd.daemon.look import Look, ReconcileResult
 from binfmtd.errors import Again, WriteRefusedError
 from binfmtd.host.interpreters import cannot_run
 from binfmtd.kernel.executor import Outcome, PlanExecutor
@@ -115,7 +115,7 @@ class Reconciler:
         if error.again is not Again.NOW:
             self.states.apply(name, Event.REFUSED, error=error)
 
-    def look(self, instance: Instance, touched: set[str] | None = None) -> Look:
+    def assess(self, instance: Instance, touched: set[str] | None = None) -> Assessment:
         """Observe the instance and plan.  Raises MountError.
 
         ``touched``: the entries to read again although their inode numbers are the same; None: all.
@@ -123,7 +123,7 @@ class Reconciler:
         return self._assess(in_one_go(self.scan(instance, touched)))
 
     def scan(self, instance: Instance, touched: set[str] | None = None) -> Steps[Scanned]:
-        """Observe the instance in slices of about 0.1 ms; ``touched`` as in ``look``.  Raises MountError.
+        """Observe the instance in slices of about 0.1 ms; ``touched`` as in ``assess``.  Raises MountError.
 
         What other programs change between two slices calls for another scan (``rescan``).
         """
@@ -140,7 +140,7 @@ class Reconciler:
         """Observe the instance again, of which another program has ``touched`` these entries during the scan."""
         return in_one_go(self.scan(instance, touched))._replace(before=scanned.before)
 
-    def _assess(self, scanned: Scanned) -> Look:
+    def _assess(self, scanned: Scanned) -> Assessment:
         observed, desired = scanned.observed, scanned.desired
         if self._knows_stand_ins:
             self._adopt_stand_ins(observed, desired)
@@ -163,7 +163,7 @@ class Reconciler:
         )
         planned = plan(desired, observed, context)
         self._had |= {h.name for h in desired.handlers if h.yields} - planned.served_elsewhere.keys()
-        return Look(observed, desired, context, planned, scanned.at)
+        return Assessment(observed, desired, context, planned, scanned.at)
 
     def reconcile(
         self,
@@ -187,46 +187,48 @@ class Reconciler:
         """
         gate = gate or WriteGate()
         unchanged = unchanged or self.facts.interpreters.unchanged
-        look = self._assess(scanned or in_one_go(self.scan(instance)))
-        result = ReconcileResult(look)
+        assessment = self._assess(scanned or in_one_go(self.scan(instance)))
+        result = ReconcileResult(assessment)
         for _ in range(_ROUNDS):
             failed = self.failed
-            owners = {stand_in.name: name for name, stand_in in look.desired.permanent.items()}
+            owners = {stand_in.name: name for name, stand_in in assessment.desired.permanent.items()}
             undone = set() if last else {a.entry for a in result.done if a.act in (Act.REGISTER, Act.REPLACE)}
             actions = tuple(
                 a
-                for a in look.plan.actions
+                for a in assessment.plan.actions
                 if a.entry not in failed and gate.considers(a) and not (a.drift is Drift.MISSING and a.entry in undone)
             )
             stand_ins = tuple(
                 a
-                for a in look.plan.stand_ins
+                for a in assessment.plan.stand_ins
                 if gate.may_keep(owners[a.entry], a.drift) and not (a.drift is Drift.MISSING and a.entry in result.kept)
             )
             if not actions and not stand_ins:
                 break
             self.foreign_entries.save()
-            self.ledger.intend(look.desired.handlers)
-            result.replaced |= {a.entry: look.observed.by_name[a.entry] for a in actions if a.act is Act.REPLACE}
-            todo = look.plan._replace(actions=actions, stand_ins=stand_ins)
-            executor = PlanExecutor(todo, look.desired, instance, writer, gate, unchanged)
+            self.ledger.intend(assessment.desired.handlers)
+            result.replaced |= {a.entry: assessment.observed.by_name[a.entry] for a in actions if a.act is Act.REPLACE}
+            todo = assessment.plan._replace(actions=actions, stand_ins=stand_ins)
+            executor = PlanExecutor(todo, assessment.desired, instance, writer, gate, unchanged)
             try:
                 outcome = executor.run()
             finally:  # what was registered before an error is ours, too
                 self._take_in(executor.outcome, result)
             if outcome.interpreters_moved:
                 self._desired = None
-            judged = look.desired.file_identities
-            look = result.look = self._look_after(instance, look, todo, outcome, last=last)
-            if not outcome.done and not outcome.kept and look.desired.file_identities == judged:
+            judged = assessment.desired.file_identities
+            assessment = result.assessment = self._look_after(instance, assessment, todo, outcome, last=last)
+            if not outcome.done and not outcome.kept and assessment.desired.file_identities == judged:
                 break
-        self._forget_void(look.observed)
+        self._forget_void(assessment.observed)
         # A daemon may register them again at any moment, and its ledger is written later than that.
-        self.ledger.save(_to_be_registered(look.plan.actions) if last else look.desired.handlers)
+        self.ledger.save(_to_be_registered(assessment.plan.actions) if last else assessment.desired.handlers)
         self.foreign_entries.save()
         return result
 
-    def _look_after(self, instance: Instance, look: Look, executed: Plan, outcome: Outcome, *, last: bool) -> Look:
+    def _look_after(
+        self, instance: Instance, assessment: Assessment, executed: Plan, outcome: Outcome, *, last: bool
+    ) -> Assessment:
         """Look at what was written; at everything if another program has removed any of it, or no pass follows."""
         at, actions = time.monotonic(), (*executed.actions, *executed.stand_ins)
         before = self._observer.inodes() if self.foreign_entries.entries else ()
@@ -234,11 +236,11 @@ class Reconciler:
         written |= {name for entry in written for name in (stand_in_name(entry), stand_in_name(stand_in_name(entry)))}
         there = {a.entry for a in outcome.done if a.act in (Act.REGISTER, Act.REPLACE, Act.RESTORE)}
         there.update(outcome.kept)
-        observed = None if last else self._observer.refresh(instance, look.observed, written)
-        if observed is None or self._desired is not look.desired or not there <= observed.by_name.keys():
-            return self.look(instance, written)
+        observed = None if last else self._observer.refresh(instance, assessment.observed, written)
+        if observed is None or self._desired is not assessment.desired or not there <= observed.by_name.keys():
+            return self.assess(instance, written)
         self.ledger.claim(observed, instance.created())
-        return self._assess(Scanned(observed, look.desired, at, before))
+        return self._assess(Scanned(observed, assessment.desired, at, before))
 
     def removed_by_name(self, names: Collection[str], instance: Instance) -> None:
         """Forget those of these entries that are gone: a program wrote to their own files, so they are not restored."""
@@ -258,25 +260,25 @@ class Reconciler:
         suspects = [each for each in found if each.enabled and self._takes_programs(each)]
         if not suspects or self._desired is None:
             return []
-        standing = _in_force(Observer().look(instance))
+        standing = _in_force(Observer().observe(instance))
         exec_breaking = [entry.name for entry in suspects if self._is_exec_breaking(entry, standing, self._desired)]
         for name in exec_breaking:
             writer.control(name, DISABLE)
         return exec_breaking
 
-    def remove_owned(self, instance: Instance, writer: Writer) -> tuple[list[Action], Look]:
-        """Remove every entry that is ours (`on_stop = "remove"`); return what was done, and a look at what is left.
+    def remove_owned(self, instance: Instance, writer: Writer) -> tuple[list[Action], Assessment]:
+        """Remove every entry that is ours (`on_stop = "remove"`); return what was done, and an assessment of what is left.
 
         Raises as ``reconcile``.
         """
-        look = self.look(instance)
-        removal = removal_plan(look.desired, look.observed, look.context)
+        assessment = self.assess(instance)
+        removal = removal_plan(assessment.desired, assessment.observed, assessment.context)
         unchanged = self.facts.interpreters.unchanged
-        outcome = PlanExecutor(removal, look.desired, instance, writer, WriteGate(), unchanged).run()
+        outcome = PlanExecutor(removal, assessment.desired, instance, writer, WriteGate(), unchanged).run()
         for action in outcome.done:
             self.ledger.records.pop(action.entry, None)
         self.ledger.save()
-        return outcome.done, self.look(instance)
+        return outcome.done, self.assess(instance)
 
     def remove(self, names: Collection[str], writer: Writer) -> list[str]:
         """Remove entries, also foreign ones, for an administrator's command; return the names of those that existed.

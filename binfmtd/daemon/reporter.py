@@ -13,6 +13,7 @@ import time
 from collections.abc import Collection
 from typing import Any
 
+from binfmtd.daemon.assessment import Assessment, ReconcileResult
 from binfmtd.daemon.boot_persistence import BootPersistence
 from binfmtd.daemon.causes import Cause, Causes
 from binfmtd.daemon.entry_state import OPEN, Phase, StateTable
@@ -20,7 +21,6 @@ from binfmtd.daemon.event_log import EventLog, grouped
 from binfmtd.daemon.events import PendingEvents
 from binfmtd.daemon.fast_repair import FastRepairResult
 from binfmtd.daemon.incidents import MOST_NAMES, Incident, named
-from binfmtd.daemon.look import Look, ReconcileResult
 from binfmtd.daemon.probe_report import ProbeReport
 from binfmtd.daemon.recent_events import RecentEvents
 from binfmtd.daemon.reconciler import Reconciler
@@ -117,12 +117,12 @@ class Reporter:
     def passed(self, trigger: Trigger, result: ReconcileResult, seconds: float) -> None:
         """Report a pass, which took ``seconds``."""
         self.counts.last_pass_at = time.time()
-        if not result.look.plan.actions:
+        if not result.assessment.plan.actions:
             self.counts.last_success_at = self.counts.last_pass_at
         log, pass_id = self._event_log.pass_log, self._event_log.pass_id
-        self.status.look = result.look
+        self.status.assessment = result.assessment
         reported = [action for action in result.done if not is_stand_in(action.entry)]
-        still_open = {action.entry for action in result.look.plan.actions}
+        still_open = {action.entry for action in result.assessment.plan.actions}
         steps = list(zip(reported, self._causes.ended(reported, result.replaced, result.ended), strict=True))
         for (act, drift, words), done in grouped(steps, lambda step: (step[0].act, step[0].drift, step[1].words)):
             names = [action.entry for action, _ in done]
@@ -142,16 +142,16 @@ class Reporter:
         for action, error in result.failed:
             if is_stand_in(action.entry):
                 continue  # its handler has failed, too, or is served all the same
-            entry = result.look.observed.by_name.get(action.entry)
+            entry = result.assessment.observed.by_name.get(action.entry)
             # No later plan contains a restore that has failed.
             not_restored = action.act is Act.RESTORE and entry is None
             if (not_restored or action.entry in still_open) and not _was_faster(entry, action, error):
                 failures.append((action.entry, error))
         news = self._event_log.failed(failures)
-        self._lost_emulators([held for held in result.look.desired.held if held.standing is Standing.LOST])
-        if refused := self._news(result.look, Standing.REFUSED):
+        self._lost_emulators([held for held in result.assessment.desired.held if held.standing is Standing.LOST])
+        if refused := self._news(result.assessment, Standing.REFUSED):
             log.warning("handler_refused", **refused)
-        if waiting := self._news(result.look, Standing.WAITING):
+        if waiting := self._news(result.assessment, Standing.WAITING):
             log.warning("handler_waiting", **waiting)
         self.status.last_pass = {
             "id": pass_id,
@@ -161,7 +161,7 @@ class Reporter:
             "duration_us": round(seconds * 1e6),
         }
         if trigger.sums_up or result.done or news:
-            observed, desired = result.look.observed, result.look.desired
+            observed, desired = result.assessment.observed, result.assessment.desired
             log.log(
                 LEVELS["info" if trigger.sums_up else "debug"],
                 "pass_finished",
@@ -170,14 +170,14 @@ class Reporter:
                 failed=len(result.failed),
                 registered=len(desired.by_name.keys() & observed.by_name.keys()),
                 waiting=sum(held.standing in (Standing.WAITING, Standing.LOST) for held in desired.held),
-                foreign=sum(result.look.foreign_count()),
+                foreign=sum(result.assessment.foreign_count()),
                 took_ms=milliseconds(seconds),
             )
         self.counts.passes[trigger.value] += 1
 
-    def _news(self, look: Look, standing: Standing) -> dict[str, Any]:
+    def _news(self, assessment: Assessment, standing: Standing) -> dict[str, Any]:
         """Return the keys of one line for the handlers of this ``standing`` that were not logged yet; empty if none."""
-        held = [each for each in look.desired.held if each.standing is standing]
+        held = [each for each in assessment.desired.held if each.standing is standing]
         news = [each for each in held if self._event_log.is_news(f"{standing} {each.name}")]
         if not news:
             return {}
@@ -375,9 +375,9 @@ class Reporter:
         self.counts.reload_failures += 1
         self._event_log.log.error("config_rejected", reason=error, generation=self.status.generation)
 
-    def removed(self, actions: list[Action], look: Look) -> None:
-        """Log the entries that `on_stop = "remove"` removed; ``look`` found what is left."""
-        self.status.look = look
+    def removed(self, actions: list[Action], assessment: Assessment) -> None:
+        """Log the entries that `on_stop = "remove"` removed; the ``assessment`` has what is left."""
+        self.status.assessment = assessment
         self.probe.found(None)
         self._event_log.log.info("entries_removed", entries=[action.entry for action in actions])
 

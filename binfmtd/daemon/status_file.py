@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from binfmtd.daemon.look import Look
+from binfmtd.daemon.assessment import Assessment
 from binfmtd.daemon.pause_file import since_boot
 from binfmtd.daemon.probe_report import ProbeReport
 from binfmtd.daemon.reconciler import Reconciler
@@ -32,7 +32,7 @@ class StatusFile:
         self.config_error: str | None = None
         self._loaded_at = now()
         self._reload_began: float | None = None
-        self.look: Look | None = None
+        self.assessment: Assessment | None = None
         self.last_pass: dict[str, Any] | None = None
         self.error: OSError | None = None  # why the file could not be written
         self._wanted: dict[str, Any] | None = None
@@ -94,8 +94,12 @@ class StatusFile:
         problems = (*troubles, reconciler.ledger.problem, reconciler.foreign_entries.problem, *unrestored)
         problem = next(filter(None, problems), None)
         what = Troubles(failed, contended, self._counts.repairs_by_entry(), problem, reconciler.pauses)
-        look = self.look if mounted is not None else None  # what was observed before an unmount exists no more
-        rows = [] if look is None else handler_states(look.desired, look.observed, look.plan, what)
+        assessment = (
+            self.assessment if mounted is not None else None
+        )  # what was observed before an unmount exists no more
+        rows = (
+            [] if assessment is None else handler_states(assessment.desired, assessment.observed, assessment.plan, what)
+        )
         for row in rows:
             if row["name"] in bridged and row["state"] == "registered":
                 served, why = bridged[row["name"]]
@@ -105,11 +109,11 @@ class StatusFile:
                     "process changes it"
                 )
             self._probe.judge(row)
-        lacks = None if look is None else lacking(look.desired, look.observed)
+        lacks = None if assessment is None else lacking(assessment.desired, assessment.observed)
         return {
             "state": "degraded"
-            if look is None
-            else whole_state(rows, look.plan, what, drifting=bool(bridged), lacks=lacks is not None),
+            if assessment is None
+            else whole_state(rows, assessment.plan, what, drifting=bool(bridged), lacks=lacks is not None),
             "problem": problem,
             "lacking": lacks,
             "mount": mounted
@@ -131,7 +135,11 @@ class StatusFile:
             "contended": sorted({name.removeprefix(PREFIX) for name in contended}),
             "paused": [{"name": name, "until": when(end)} for name, end in sorted(reconciler.pauses.until.items())],
             "probed": self._probe.document(),
-            **(foreign_part((), (0, 0)) if look is None else foreign_part(look.foreign(), look.foreign_count())),
+            **(
+                foreign_part((), (0, 0))
+                if assessment is None
+                else foreign_part(assessment.foreign(), assessment.foreign_count())
+            ),
             "passes": self._counts.passes.total(),
             "repairs": self._counts.repairs.total(),
             "log_lines_dropped": self._counts.log_lines_dropped,

@@ -10,11 +10,11 @@ from collections.abc import Collection
 from contextlib import suppress
 from typing import NamedTuple
 
+from binfmtd.daemon.assessment import ReconcileResult
 from binfmtd.daemon.events import PendingEvents
 from binfmtd.daemon.fast_repair import FastRepair, FastRepairResult
 from binfmtd.daemon.inotify import InotifyWatcher
 from binfmtd.daemon.instance_watch import InstanceWatch
-from binfmtd.daemon.look import ReconcileResult
 from binfmtd.daemon.pacing import Pacing
 from binfmtd.daemon.pass_gate import Force, PassGate, nothing
 from binfmtd.daemon.reconciler import Reconciler
@@ -89,12 +89,12 @@ class Worker:
         """Wait no longer than this for an interpreter's file system, from now on."""
         self.opens.seconds = seconds
 
-    def look(self) -> None:
+    def assess(self) -> None:
         """Look at everything without writing, before the first pass: the entries may call for facts about this host."""
         if self._instance_watch.mounted is not None:
             # The pass reports the reason of an error.
             with suppress(MountError), Instance(self._instance_watch.mounted) as instance:
-                self._reconciler.look(instance)
+                self._reconciler.assess(instance)
 
     def read_events(self) -> None:
         """Read the events that other programs raised."""
@@ -329,8 +329,8 @@ class Worker:
             self._pacing.forget()
             # Entries that serve go on serving.  A seal may last, so the start does not wait for its end.
             with suppress(MountError), Instance(self._instance_watch.mounted) as instance:
-                look = self._report.status.look = self._reconciler.look(instance)
-                return ReconcileResult(look) if self._instance_watch.mounted.sealed else None
+                assessment = self._report.status.assessment = self._reconciler.assess(instance)
+                return ReconcileResult(assessment) if self._instance_watch.mounted.sealed else None
             return None
         self._take_in(result, at_once=at_once)
         return result
@@ -341,8 +341,8 @@ class Worker:
         self._is_another = False
         for error in failed.values():
             self._instance_watch.failed(error)
-        self._fast_repair = FastRepair(result.look, self._reconciler.states, pacing, self._unchanged)
-        still_open = {action.entry: action.drift for action in result.look.plan.actions}
+        self._fast_repair = FastRepair(result.assessment, self._reconciler.states, pacing, self._unchanged)
+        still_open = {action.entry: action.drift for action in result.assessment.plan.actions}
         registered = any(action.act in (Act.REGISTER, Act.REPLACE) for action in result.done)
         # A flush while events were not read: what this pass has registered is gone again, as is all else.
         unseen = registered and self._throttled() and self._fast_repair.nothing_left(still_open)

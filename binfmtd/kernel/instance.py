@@ -133,7 +133,7 @@ class Observer:
         self._parts: list[list[tuple[str, int]]] = []  # of the listing at the last look; empty: not known
         self._observed = ObservedState()
 
-    def look(self, instance: Instance, touched: set[str] | None = None) -> ObservedState:
+    def observe(self, instance: Instance, touched: set[str] | None = None) -> ObservedState:
         """Observe the instance; ``touched`` are the names to read again, None for all of them.  Raises MountError.
 
         Of the entries that a flush removes meanwhile, the result has all or none: half of them missing would look like

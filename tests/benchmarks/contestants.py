@@ -17,7 +17,7 @@ from support.instance import MOUNT_POINT, Instance
 from support.waiting import wait_until
 
 from binfmtd.catalog.architectures import CATALOG
-from binfmtd.config.look import DEFAULT_PATH
+from binfmtd.config.file_versions import DEFAULT_PATH
 from binfmtd.formats.line import encode_line
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Magic

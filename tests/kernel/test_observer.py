@@ -27,7 +27,7 @@ def opened(instance: Instance) -> Iterator[Opened]:
 @pytest.fixture
 def before(observer: Observer, opened: Opened) -> ObservedState:
     """Return the state at the first look."""
-    return observer.look(opened)
+    return observer.observe(opened)
 
 
 @pytest.fixture
@@ -50,9 +50,9 @@ def test_all_kinds_of_writes(instance: Instance, opened: Opened, observer: Obser
     instance.write("status", b"0")
     written = {"new", "e5", "e7", "e9", "never"}
     found = observer.refresh(opened, before, written)
-    assert found == Observer().look(opened)
+    assert found == Observer().observe(opened)
     assert found is not None
-    assert (found.by_name, found.enabled) == (Observer().look(opened).by_name, ENTRIES - 1)
+    assert (found.by_name, found.enabled) == (Observer().observe(opened).by_name, ENTRIES - 1)
 
 
 def test_the_look_after_it(instance: Instance, opened: Opened, observer: Observer, before: ObservedState) -> None:
@@ -62,7 +62,7 @@ def test_the_look_after_it(instance: Instance, opened: Opened, observer: Observe
     found = observer.refresh(opened, before, {"new"})
     assert found is not None
     assert "e3" in found.by_name
-    assert observer.look(opened, set()) == Observer().look(opened)
+    assert observer.observe(opened, set()) == Observer().observe(opened)
 
 
 def test_a_flush_since_the_first_look(
@@ -72,15 +72,15 @@ def test_a_flush_since_the_first_look(
     instance.remove(FLUSH)
     instance.register(line(b"new", b"new"))
     assert observer.refresh(opened, before, {"new"}) is None
-    assert [entry.name for entry in observer.look(opened, set()).entries] == ["new"]
+    assert [entry.name for entry in observer.observe(opened, set()).entries] == ["new"]
 
 
 def test_an_instance_that_was_empty(instance: Instance, observer: Observer) -> None:
     """Without any older entry nothing is missing."""
     with Opened(Mounted(str(instance.directory), os.stat(instance.directory).st_dev, read_only=False)) as opened:
-        before = observer.look(opened)
+        before = observer.observe(opened)
         instance.register(line(b"new", b"new"))
-        assert observer.refresh(opened, before, {"new"}) == Observer().look(opened)
+        assert observer.refresh(opened, before, {"new"}) == Observer().observe(opened)
 
 
 def test_slices(opened: Opened) -> None:

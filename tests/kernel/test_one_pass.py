@@ -40,5 +40,5 @@ def test_what_is_undone_meanwhile(instance: Instance, tmp_path: Path, last: bool
     with Opened(Mounted(str(instance.directory), os.stat(instance.directory).st_dev, read_only=False)) as opened:
         result = reconciler(config, None).reconcile(opened, Writer(opened), gate=Gate(), last=last)
     assert len(undone) == 1
-    assert {action.entry for action in result.look.plan.actions} == (set() if last else set(undone))
+    assert {action.entry for action in result.assessment.plan.actions} == (set() if last else set(undone))
     assert ({"first", "second"} == set(instance.names())) is last

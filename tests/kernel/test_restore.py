@@ -203,7 +203,7 @@ def test_a_flush_in_the_middle_of_a_look(instance: Instance) -> None:
     where = Mounted(str(instance.directory), os.stat(instance.directory).st_dev, read_only=False)
     observer = Observer()
     with FlushedWhileRead(where, instance) as flushed:
-        assert observer.look(flushed) == ObservedState()
+        assert observer.observe(flushed) == ObservedState()
 
 
 class FlushedWhileRead(OpenedInstance):

@@ -204,7 +204,7 @@ class World:
         """Return the entries as binfmtd's own code reads them."""
         directory = str(self._instance.directory)
         with Opened(Mounted(directory, os.stat(directory).st_dev, read_only=False)) as opened:
-            return Observer().look(opened)
+            return Observer().observe(opened)
 
     def put(self, each: Executed) -> str:
         """Make the file, and return its path."""

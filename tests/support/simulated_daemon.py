@@ -13,6 +13,7 @@ from typing import Any, Self, cast
 from unittest import mock
 
 from binfmtd.daemon import worker
+from binfmtd.daemon.assessment import ReconcileResult
 from binfmtd.daemon.entry_state import StateTable
 from binfmtd.daemon.events import PendingEvents
 from binfmtd.daemon.foreign_entries import ForeignEntryStore
@@ -20,7 +21,6 @@ from binfmtd.daemon.host_facts import HostFacts
 from binfmtd.daemon.inotify import InotifyWatcher
 from binfmtd.daemon.instance_watch import InstanceWatch
 from binfmtd.daemon.ledger import Ledger
-from binfmtd.daemon.look import ReconcileResult
 from binfmtd.daemon.pacing import Pacing
 from binfmtd.daemon.reconciler import Reconciler
 from binfmtd.daemon.reporter import Reporter

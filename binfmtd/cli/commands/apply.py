@@ -14,7 +14,7 @@ from binfmtd.cli.context import load_config, natively, nothing_there
 from binfmtd.cli.one_shot import Visit, more_architectures, refused_beside, visit
 from binfmtd.cli.output import print_json, print_table, warn
 from binfmtd.cli.state import state_dir
-from binfmtd.daemon.look import ReconcileResult
+from binfmtd.daemon.assessment import ReconcileResult
 from binfmtd.errors import PersistenceError
 from binfmtd.model.desired import Standing
 from binfmtd.model.drift import Act, additive
@@ -88,12 +88,12 @@ def main(arguments: Sequence[str]) -> int:
     failures = _failures(here, result, only_adding=wanted is not None)
     if boot_persistence is not None:
         refused = {action.entry for action, _ in result.failed}
-        boot_persistence.want(result.look, config, refused, adding=wanted is not None)
+        boot_persistence.want(result.assessment, config, refused, adding=wanted is not None)
         failures += _keep(boot_persistence, write=here.daemon is None)
     if failures and here.daemon is not None:
         wish = more_architectures(wanted) if wanted else "change the handlers that are listed below"
         warn(refused_beside(here.daemon, directory, wish))
-    desired = result.look.desired
+    desired = result.assessment.desired
     warnings = [
         *natively(config, desired),
         *config.warnings,
@@ -135,11 +135,11 @@ def _keep(boot_persistence: "BootPersistence", *, write: bool) -> list[Failure]:
 def _failures(here: Visit, result: ReconcileResult, *, only_adding: bool) -> list[Failure]:
     refused = {action.entry: error for action, error in result.failed}
     sources = {declared.name: declared.source for declared in here.reconciler.config.declarations}
-    held = [held for held in result.look.desired.held if held.standing is not Standing.ABSENT]
+    held = [held for held in result.assessment.desired.held if held.standing is not Standing.ABSENT]
     failures = [Failure(each.name, f"{each.standing.value}: {held_reason(each)}") for each in held]
     failures += [Failure(name, str(error), error.errno) for name, error in refused.items()]
-    failures += [Failure(name, reason) for name, reason in result.look.plan.blocked.items()]
-    for action in result.look.plan.actions:
+    failures += [Failure(name, reason) for name, reason in result.assessment.plan.blocked.items()]
+    for action in result.assessment.plan.actions:
         if action.entry in refused or (only_adding and not additive(action)):
             continue
         if here.daemon is None:

@@ -79,7 +79,7 @@ def observe(directory: str | None) -> ObservedState | None:
     """
     try:
         with Instance(find(directory)) as instance:
-            return Observer().look(instance)
+            return Observer().observe(instance)
     except MountError:
         return None
 

@@ -82,7 +82,7 @@ def _look(given: argparse.Namespace) -> tuple[ObservedState | None, str, str]:
     try:
         with Instance(found := find_to_look(given.mount)) as instance:
             sealed = how_to_open(found.directory) if found.sealed else ""
-            return Observer().look(instance), found.directory, sealed
+            return Observer().observe(instance), found.directory, sealed
     except MountError as error:
         nothing = not kernel_has_it()  # then no entry can exist
         consequence = "so no entry is registered" if nothing else "so the entries cannot be read from here"

@@ -121,7 +121,7 @@ class _Collected:
 def _from_kernel(mount: str | None, collected: _Collected) -> None:
     mounted = find_to_look(mount)
     with Instance(mounted) as instance:
-        observed = Observer().look(instance)
+        observed = Observer().observe(instance)
     if not observed.switched_on:
         collected.note(mounted.directory, "binfmt_misc is switched off as a whole there; a config cannot express that")
     for entry in reversed(observed.entries):  # the newest wins in the kernel, and the last in a config

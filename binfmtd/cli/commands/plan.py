@@ -41,17 +41,17 @@ def main(arguments: Sequence[str]) -> int:
     here = reconciler(config, directory, writes=False, beside_daemon=beside_daemon)
     with Instance(find_to_look(given.mount)) as instance:
         # Beside a daemon `apply` writes nothing, and the daemon itself tries no entry before a pass.
-        look = here.look(instance) if beside_daemon else look_and_try(here, instance)
-    if look.plan.actions and not beside_daemon and instance.mounted.sealed and config.policy.sealed is None:
+        assessment = here.assess(instance) if beside_daemon else look_and_try(here, instance)
+    if assessment.plan.actions and not beside_daemon and instance.mounted.sealed and config.policy.sealed is None:
         warn(f"{instance.mounted.directory}: {how_to_open(instance.mounted.directory)}")
-    if nothing := nothing_there(look.desired):
+    if nothing := nothing_there(assessment.desired):
         warn(nothing)
-    for text in natively(config, look.desired):
+    for text in natively(config, assessment.desired):
         warn(text)
-    for held in look.desired.held:
+    for held in assessment.desired.held:
         if held.standing is not Standing.ABSENT:
             warn(f"{held.name}: {held.standing.value}: {held_reason(held)}")
-    actions = [action for action in look.plan.actions if wanted is None or additive(action)]
+    actions = [action for action in assessment.plan.actions if wanted is None or additive(action)]
     if given.json:
         print_json({"actions": [describe(action) for action in actions]})
     elif actions:

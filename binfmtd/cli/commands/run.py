@@ -139,7 +139,7 @@ def main(arguments: Sequence[str]) -> int:
     directory = files.state_dir
     lock, history = _take(directory)
 
-    from binfmtd.config.look import DEFAULT_PATH
+    from binfmtd.config.file_versions import DEFAULT_PATH
     from binfmtd.config.source import age, watched
     from binfmtd.daemon.background import Background
     from binfmtd.daemon.config_source import ConfigSource

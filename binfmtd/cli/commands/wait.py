@@ -98,7 +98,7 @@ def _look(instance_watch: InstanceWatch, observer: Observer) -> ObservedState:
     if instance_watch.mounted is None:
         raise MountError("binfmt_misc is not mounted")
     with Instance(instance_watch.mounted) as instance:
-        return observer.look(instance)
+        return observer.observe(instance)
 
 
 def _runs(architecture: Architecture, observed: ObservedState, facts: HostFacts) -> bool:

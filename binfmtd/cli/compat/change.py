@@ -49,7 +49,7 @@ def change(uninstall: str, to_install: str, where: Where) -> bool:
     """
     directory = default_state_dir()
     with visit(Config(()), directory, where) as here, Prober() as probe:
-        observed = here.look().observed
+        observed = here.assess().observed
         selected = list(select(uninstall, observed.by_name))
         doomed = {name for _, names in selected for name in names}
         requests: list[Request] = []
@@ -59,7 +59,7 @@ def change(uninstall: str, to_install: str, where: Where) -> bool:
             requests += _all(observed, doomed, native, probe) if everything else _each(to_install, native)
         declared = {each.declared.name: each.declared for each in requests if each.declared}
         gone, outcomes = exchange(here, probe, doomed, tuple(declared.values()))
-        gone |= doomed - here.look().observed.by_name.keys()  # another program may have removed it first
+        gone |= doomed - here.assess().observed.by_name.keys()  # another program may have removed it first
         for label, names in selected:
             log(f"uninstalling: {label} {_uninstalled(names, gone)}")
         for line in _installed(requests, outcomes, here.instance.mounted.directory, quiet=to_install == ALL):

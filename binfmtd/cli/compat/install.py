@@ -14,7 +14,7 @@ from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
 from binfmtd.cli.one_shot import Visit
 from binfmtd.cli.trial import server
-from binfmtd.daemon.look import Look
+from binfmtd.daemon.assessment import Assessment
 from binfmtd.host.probe import Attempt, Prober
 from binfmtd.model.config import Config, Declaration
 from binfmtd.model.drift import additive
@@ -76,20 +76,20 @@ def _install(here: Visit, probe: Prober, renewed: Collection[str]) -> dict[str, 
         return {}
     if here.writes:
         here.renew(renewed)
-        if not here.look().observed.switched_on:  # while it is off, no program would run
+        if not here.assess().observed.switched_on:  # while it is off, no program would run
             here.converge(lambda action: action.entry == INSTANCE)
-    look = here.look()
+    assessment = here.assess()
     settled: dict[str, Outcome] = {}
     for declared in declarations:
         if declared.name in renewed and here.writes:
             continue
-        if outcome := _judge(here, look, declared, probe):
+        if outcome := _judge(here, assessment, declared, probe):
             settled[declared.name] = outcome
     result = here.converge(lambda action: action.entry not in settled and additive(action))
-    reasons = {action.entry: _undone(here) for action in result.look.plan.actions}
+    reasons = {action.entry: _undone(here) for action in result.assessment.plan.actions}
     reasons |= {action.entry: str(error) for action, error in result.failed}
-    reasons |= {held.name: held_reason(held) for held in result.look.desired.held}
-    there = result.look.observed.by_name
+    reasons |= {held.name: held_reason(held) for held in result.assessment.desired.held}
+    there = result.assessment.observed.by_name
     raced = {action.entry for action, error in result.failed if error.errno == EEXIST and action.entry in there}
     done = {action.entry for action in result.done}
     outcomes: dict[str, Outcome] = {}
@@ -120,21 +120,21 @@ def _tried(declared: Declaration, probe: Prober) -> Outcome:
     return Outcome(Fate.DONE) if probed.runs else _unable(probed)
 
 
-def _judge(here: Visit, look: Look, declared: Declaration, probe: Prober) -> Outcome | None:
+def _judge(here: Visit, assessment: Assessment, declared: Declaration, probe: Prober) -> Outcome | None:
     """Return the outcome if the existing entry decides it; None leaves the handler to the ordinary plan.
 
     Another entry may take the programs and fail: then this name is marked for registration anew, above that entry.
     """
     architecture = declared.architecture
-    entry = look.observed.by_name.get(declared.name)
+    entry = assessment.observed.by_name.get(declared.name)
     if architecture is None or (here.writes and (entry is None or not entry.enabled)):
         return None
-    handler = look.desired.by_name.get(declared.name)
+    handler = assessment.desired.by_name.get(declared.name)
     path = handler.registration.interpreter if handler else None
     probed = probe(architecture, tiny_program(CATALOG[architecture]), path)
     if entry is None or not here.writes:
         return THERE if probed.runs else None
-    serving = server(look.observed, architecture)
+    serving = server(assessment.observed, architecture)
     if serving is not None and serving.name not in (entry.name, stand_in_name(entry.name)):
         if not probed.runs:  # so that the new entry is above the serving one
             here.renew({entry.name})

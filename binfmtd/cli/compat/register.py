@@ -43,7 +43,7 @@ def register(where: Where, declare: Declare, wish: str, reset: str | None = None
     """
     directory = default_state_dir()
     with visit(Config(()), directory, where) as here, Prober() as probe:
-        observed = here.look().observed
+        observed = here.assess().observed
         declarations = declare(HostFacts(directory).native(observed))
         doomed = {name for name in observed.by_name if fnmatchcase(name, reset or "") and not is_stand_in(name)}
         _, outcomes = exchange(here, probe, doomed, declarations, anew=reset is None)
@@ -51,7 +51,7 @@ def register(where: Where, declare: Declare, wish: str, reset: str | None = None
         failed = any(outcome.fate is Fate.FAILED for outcome in outcomes.values())
         if here.daemon is not None and (left or failed):
             raise StateError(refused_beside(here.daemon, directory, wish))
-        return Registered(outcomes, here.look().observed)
+        return Registered(outcomes, here.assess().observed)
 
 
 def every_architecture(

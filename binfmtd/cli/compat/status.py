@@ -54,7 +54,7 @@ def _emulators(where: Where) -> list[str]:
     with Instance(find_to_look(where.directory)) as instance:
         names = [
             to_bytes(entry.name)
-            for entry in Observer().look(instance).entries
+            for entry in Observer().observe(instance).entries
             if entry.enabled and not is_stand_in(entry.name)
         ]
     return [name.decode("utf-8", "replace") for name in sorted(names)]

@@ -174,7 +174,7 @@ def _instance(named: str | None) -> tuple[Mounted | None, str, ObservedState | N
         return None, str(error), None
     try:
         with Instance(mounted) as instance:
-            return mounted, "", Observer().look(instance)
+            return mounted, "", Observer().observe(instance)
     except MountError as error:
         return mounted, str(error), None
 

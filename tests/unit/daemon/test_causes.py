@@ -5,11 +5,11 @@ from collections.abc import Iterable
 import pytest
 
 from binfmtd.daemon import causes
+from binfmtd.daemon.assessment import EndedDrift
 from binfmtd.daemon.causes import Cause, Causes
 from binfmtd.daemon.entry_state import Event, StateTable
 from binfmtd.daemon.events import PendingEvents
 from binfmtd.daemon.fast_repair import FastRepairResult
-from binfmtd.daemon.look import EndedDrift
 from binfmtd.model.drift import Act, Action, Drift
 from binfmtd.model.entry import Entry
 from binfmtd.model.handler import Flags, Registration

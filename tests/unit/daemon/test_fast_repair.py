@@ -6,10 +6,10 @@ from typing import cast
 import pytest
 from support.simulated import SimulatedKernel, Through
 
+from binfmtd.daemon.assessment import Assessment
 from binfmtd.daemon.entry_state import Event, StateTable
 from binfmtd.daemon.events import PendingEvents
 from binfmtd.daemon.fast_repair import FastRepair, FastRepairResult
-from binfmtd.daemon.look import Look
 from binfmtd.errors import Again, WriteRefusedError
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.writer import Writer
@@ -60,11 +60,11 @@ class World:
     def see(self, may: Callable[[str], bool] = lambda _: True, failed: Collection[str] = ()) -> None:
         """Look at everything, as a pass does; ``may`` returns False for names that are backed off from."""
         observed = self.kernel.observed()
-        look = Look(observed, self.desired, PlanContext(), plan(self.desired, observed, PlanContext()))
+        assessment = Assessment(observed, self.desired, PlanContext(), plan(self.desired, observed, PlanContext()))
         states = StateTable()
         for name in failed:
             states.apply(name, Event.REFUSED, error=WriteRefusedError("refused", 8, Again.RELOAD))
-        self.hot = FastRepair(look, states, Gate(may), lambda _: True)
+        self.hot = FastRepair(assessment, states, Gate(may), lambda _: True)
 
     def react(self, events: PendingEvents, meanwhile: Callable[[], PendingEvents] = PendingEvents) -> FastRepairResult:
         """Have FastRepair handle events; ``meanwhile`` is called after its first look."""

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from support.simulated import SimulatedKernel, Through, carry_out
 from support.worlds import World, worlds
 
+from binfmtd.daemon.assessment import Assessment
 from binfmtd.daemon.entry_state import StateTable
 from binfmtd.daemon.events import PendingEvents
 from binfmtd.daemon.fast_repair import FastRepair
-from binfmtd.daemon.look import Look
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.writer import Writer
 from binfmtd.model.drift import Drift
@@ -40,16 +40,16 @@ class Open:
         return True
 
 
-def converged(world: World, kernel: SimulatedKernel) -> Look:
+def converged(world: World, kernel: SimulatedKernel) -> Assessment:
     """Execute plans until nothing is left to do; return the last look."""
     desired, records = world.desired(), dict(world.records)
     while True:
         observed = kernel.observed()
         context = world.context(observed, records)
-        look = Look(observed, desired, context, plan(desired, observed, context))
-        if not (look.plan.actions or look.plan.stand_ins):
-            return look
-        carry_out(look.plan, kernel, desired, records)
+        assessment = Assessment(observed, desired, context, plan(desired, observed, context))
+        if not (assessment.plan.actions or assessment.plan.stand_ins):
+            return assessment
+        carry_out(assessment.plan, kernel, desired, records)
 
 
 @settings(max_examples=300)
@@ -68,9 +68,9 @@ def test_no_fast_repair_puts_a_stand_in_above_a_higher_handler(
     both the bytes of a magic and the name of an extension.
     """
     desired, kernel = world.desired(), world.kernel()
-    look = converged(world, kernel)
-    observed = look.observed
-    repair = FastRepair(look, StateTable(), Open(), lambda _: True)
+    assessment = converged(world, kernel)
+    observed = assessment.observed
+    repair = FastRepair(assessment, StateTable(), Open(), lambda _: True)
     ours = [name for h in desired.handlers for name in (h.name, stand_in_name(h.name)) if name in observed.by_name]
     assume(ours)
     removed = {ours[place % len(ours)] for place in which}
@@ -105,8 +105,8 @@ CHANGES = ("remove", "disable", "enable", "replace", "register again")
 def test_plan_and_fast_repair_agree(world: World, which: int, how: str) -> None:
     """The fast repair finds the same kind of drift as the plan of the next pass."""
     desired, kernel = world.desired(), world.kernel()
-    look = converged(world, kernel)
-    names = [h.name for h in desired.handlers if kernel.entry(h.name) and h.name not in look.plan.blocked]
+    assessment = converged(world, kernel)
+    names = [h.name for h in desired.handlers if kernel.entry(h.name) and h.name not in assessment.plan.blocked]
     assume(names)
     handler = desired.by_name[names[which % len(names)]]
     entry = kernel.entry(handler.name)
@@ -120,11 +120,11 @@ def test_plan_and_fast_repair_agree(world: World, which: int, how: str) -> None:
     elif how == "register again":
         kernel.register(handler.name, handler.registration)
     observed = kernel.observed()
-    context = world.context(observed, dict(look.context.records))
+    context = world.context(observed, dict(assessment.context.records))
     after = plan(desired, observed, context)
     assume(handler.name not in after.served_elsewhere)  # once it is missing, a foreign entry may serve instead
     planned = {action.entry: action.drift for action in after.actions}
-    repair = FastRepair(look, StateTable(), Open(), lambda _: True)
+    repair = FastRepair(assessment, StateTable(), Open(), lambda _: True)
     events = PendingEvents([handler.name])
     events.entries_written |= events.entries
     through = Through(kernel)

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from support.simulated_daemon import RecordingReporter
 
+from binfmtd.daemon.assessment import Assessment, ReconcileResult
 from binfmtd.daemon.backoff import REPAIRS, REPAIRS_OF_ALL
 from binfmtd.daemon.entry_state import StateTable
 from binfmtd.daemon.events import PendingEvents
 from binfmtd.daemon.fast_repair import FastRepairResult
-from binfmtd.daemon.look import Look, ReconcileResult
 from binfmtd.daemon.pacing import Pacing
 from binfmtd.daemon.stand_in_budget import CAPACITY, REFILL
 from binfmtd.errors import Again, WriteRefusedError
@@ -68,8 +68,8 @@ class World:
 
         ``failed``: what the kernel has refused, but may accept at the next try.
         """
-        look = Look(ObservedState(), self.desired, PlanContext(), Plan(left))
-        result = ReconcileResult(look)
+        assessment = Assessment(ObservedState(), self.desired, PlanContext(), Plan(left))
+        result = ReconcileResult(assessment)
         result.done += done
         result.kept |= set(kept)
         result.failed += [(action, WriteRefusedError("timed out", 110, Again.NOW)) for action in failed]

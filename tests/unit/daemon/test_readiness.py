@@ -2,9 +2,9 @@
 
 from unittest import mock
 
+from binfmtd.daemon.assessment import ReconcileResult
 from binfmtd.daemon.background import Background
 from binfmtd.daemon.instance_watch import InstanceWatch
-from binfmtd.daemon.look import ReconcileResult
 from binfmtd.daemon.pacing import Pacing
 from binfmtd.daemon.publisher import Publisher
 from binfmtd.daemon.readiness import Readiness

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from binfmtd.daemon.assessment import Assessment, ReconcileResult
 from binfmtd.daemon.entry_state import StateTable
 from binfmtd.daemon.event_log import EventLog
-from binfmtd.daemon.look import Look, ReconcileResult
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.trigger import Trigger
 from binfmtd.errors import Again, WriteRefusedError
@@ -39,8 +39,8 @@ def test_who_wants_the_same_and_is_faster_is_no_error(
     """
     action = Action(Act.REPLACE, "a", Drift.STALE_INTERPRETER, "another file", A)
     entries = (Entry("a", 7, enabled=True, registration=says),)
-    look = Look(ObservedState(entries), DesiredState((A,)), PlanContext(), Plan((action,)))
-    result = ReconcileResult(look)
+    assessment = Assessment(ObservedState(entries), DesiredState((A,)), PlanContext(), Plan((action,)))
+    result = ReconcileResult(assessment)
     result.failed = [(action, WriteRefusedError("refused", number, Again.LATER))]
     reporter = Reporter(StateTable(), str(tmp_path), "config")
     said: list[str] = []

@@ -154,7 +154,7 @@ def test_a_removal_while_a_pass_scans(daemon: SimulatedDaemon) -> None:
     result = daemon.reconcile(Trigger.RESYNC)
     assert daemon.names() == [stand_in_name("a")]
     assert result is not None
-    assert [action.entry for action in result.look.plan.actions] == ["a"]
+    assert [action.entry for action in result.assessment.plan.actions] == ["a"]
     assert daemon.pacing.drifting() == {"a"}
     daemon.wait(1.0)
     assert daemon.names() == ["a", stand_in_name("a")]

@@ -1,4 +1,4 @@
-"""The result of a look at all entries, and the result of a pass."""
+"""The assessment of an instance, which a plan is a part of, and the result of a pass."""
 
 import time
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.ownership import foreign
 
 
-class Look(NamedTuple):
+class Assessment(NamedTuple):
     """The observed state, the desired state, and the plan that leads from one to the other.
 
     ``observed_at`` (monotonic, in seconds): when the entries that other programs have touched were read.
@@ -48,10 +48,10 @@ class EndedDrift(NamedTuple):
 
 
 class ReconcileResult:
-    """The actions of a pass, and its last look.  ``began`` (monotonic, in seconds): when its first look had ended."""
+    """The actions of a pass, and its last assessment.  ``began`` (monotonic, in seconds): when it had made its first."""
 
-    def __init__(self, look: Look) -> None:
-        self.look = look
+    def __init__(self, assessment: Assessment) -> None:
+        self.assessment = assessment
         self.done: list[Action] = []
         self.began = time.monotonic()
         self.failed: list[tuple[Action, WriteRefusedError]] = []

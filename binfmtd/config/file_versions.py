@@ -11,7 +11,7 @@ from binfmtd.files.cure import cure
 DEFAULT_PATH = "/etc/binfmtd/binfmtd.toml"
 
 
-class Look(NamedTuple):
+class FileVersions(NamedTuple):
     """The files at one moment.  ``identities`` differ from another look's if anything changed in between."""
 
     files: tuple[str, ...]
@@ -20,7 +20,7 @@ class Look(NamedTuple):
     newest: float  # the latest change, in seconds since the epoch
 
 
-def look_at(files: Iterable[str], directories: Iterable[str] = (), others: Iterable[str] = ()) -> Look:
+def look_at(files: Iterable[str], directories: Iterable[str] = (), others: Iterable[str] = ()) -> FileVersions:
     """Look at all of these; ``others`` count only for ``identities`` and ``newest``."""
     files, directories = tuple(files), tuple(directories)
     identities: list[tuple[int, ...] | None] = []
@@ -33,7 +33,7 @@ def look_at(files: Iterable[str], directories: Iterable[str] = (), others: Itera
             continue
         identities.append((found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
         newest = max(newest, found.st_mtime_ns, found.st_ctime_ns)
-    return Look(files, directories, tuple(identities), newest / 1e9)
+    return FileVersions(files, directories, tuple(identities), newest / 1e9)
 
 
 def unreadable(path: str, error: OSError) -> ConfigError:
