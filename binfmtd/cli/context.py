@@ -11,7 +11,7 @@ from binfmtd.daemon.reconciler import Reconciler
 from binfmtd.files.trust import Trust
 from binfmtd.host.facts import boot_id
 from binfmtd.model.config import Config
-from binfmtd.model.desired import DesiredState, Standing
+from binfmtd.model.desired import DesiredState, UnavailableReason
 from binfmtd.report.status import no_emulator
 
 
@@ -42,10 +42,10 @@ def reconciler(
 
 def natively(config: Config, desired: DesiredState) -> list[str]:
     """Return a message for each architecture that the command line names and that needs no handler here."""
-    known = desired.by_name.keys() | desired.held_by_name.keys()
+    known = desired.by_name.keys() | desired.unavailable_by_name.keys()
     return [
         f"{declared.architecture} runs natively: it needs no handler"
-        for declared in config.declarations
+        for declared in config.specs
         if declared.unless_native and not declared.from_all and declared.name not in known
     ]
 
@@ -56,6 +56,6 @@ def nothing_there(desired: DesiredState) -> str | None:
     A handler that waits for its own interpreter, or that a guard refused, counts as possible: it has its own message.
     An architecture that runs natively needs no emulator.
     """
-    if desired.handlers or {held.standing for held in desired.held} != {Standing.ABSENT}:
+    if desired.handlers or {unavailable.cause for unavailable in desired.unavailable} != {UnavailableReason.ABSENT}:
         return None
-    return no_emulator(desired.held)
+    return no_emulator(desired.unavailable)

@@ -32,15 +32,13 @@ class Declared:
         """Return what would make such a file run: a sentence, and config lines that declare a handler, or ""."""
         if isinstance(self._config, ConfigError):
             return f"{kind.remedy} (the config may have a handler for it, but is invalid: {self._config})", kind.config
-        fitting = [each for each in self._config.declarations if each.enabled and takes(each.match, head, path)]
+        fitting = [each for each in self._config.specs if each.enabled and takes(each.match, head, path)]
         for declared in sorted(fitting, key=lambda declared: declared.priority, reverse=True):
-            from binfmtd.report.status import held_reason
+            from binfmtd.report.status import unavailable_reason
 
-            if held := self._desired.held_by_name.get(declared.name):
-                return (
-                    f"the config has handler {declared.name} for it, but this is {held.standing}: {held_reason(held)}",
-                    "",
-                )
+            if unavailable := self._desired.unavailable_by_name.get(declared.name):
+                reason = f"{unavailable.cause}: {unavailable_reason(unavailable)}"
+                return f"the config has handler {declared.name} for it, but this is {reason}", ""
             if declared.name in self._desired.by_name:
                 register = "run `binfmtd apply` as root or, if a daemon runs, see `binfmtd status`"
                 return f"the config has handler {declared.name} for it, but this is not registered: {register}", ""
@@ -80,7 +78,7 @@ class Declared:
         everything = load_config(self.given, architectures=("all",))
         paths = (
             path
-            for declared in everything.declarations
+            for declared in everything.specs
             if declared.architecture == architecture
             for path in declared.interpreters
         )

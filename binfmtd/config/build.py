@@ -1,4 +1,4 @@
-"""From the merged files to a Config: architectures and ``[handlers]`` become declarations.
+"""From the merged files to a Config: architectures and ``[handlers]`` become specs.
 
 * Of two declarations with equal priority the later wins.  Their order: architectures (those with images first), then
   included rules, then handlers in the order of the files.
@@ -20,7 +20,7 @@ from binfmtd.config.merge import Merged, Origin
 from binfmtd.errors import FormatError
 from binfmtd.files.distribution import install_module
 from binfmtd.formats.line import encode_line
-from binfmtd.model.config import PLACEHOLDER, Config, Declaration, Metrics, Policy
+from binfmtd.model.config import PLACEHOLDER, Config, HandlerSpec, Metrics, Policy
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import match_of
 from binfmtd.model.standin import check_handler_name
@@ -39,9 +39,9 @@ def build(merged: Merged, sources: tuple[str, ...], included: Included = NOTHING
     given: dict[str, Any] = {key: value for key, value in merged.top.items() if key in Policy._fields}
     given |= {key: tuple(value) for key, value in given.items() if isinstance(value, list)}
     of_others = list(_included(included, warnings))
-    declarations = [*_architectures(merged, sources, warnings), *of_others, *_handlers(merged)]
+    specs = [*_architectures(merged, sources, warnings), *of_others, *_handlers(merged)]
     return Config(
-        tuple(_one_for_each_name(declarations, {declared.source for declared in of_others}, warnings)),
+        tuple(_one_for_each_name(specs, {declared.source for declared in of_others}, warnings)),
         Policy()._replace(**given),
         _metrics(merged),
         sources,
@@ -67,7 +67,7 @@ def _metrics(merged: Merged) -> Metrics:
     return wanted
 
 
-def _architectures(merged: Merged, sources: tuple[str, ...], warnings: list[str]) -> Iterator[Declaration]:
+def _architectures(merged: Merged, sources: tuple[str, ...], warnings: list[str]) -> Iterator[HandlerSpec]:
     nowhere = Origin(sources[-1] if sources else "no config file", "architectures")
     origin = merged.origins.get(("architectures",), nowhere)
     words = merged.top.get("architectures", DEFAULT_ARCHITECTURES)
@@ -99,7 +99,7 @@ def _architectures(merged: Merged, sources: tuple[str, ...], warnings: list[str]
             yield _architecture(merged, name, source, origin, from_all=wanted[name] == ALL)
 
 
-def _architecture(merged: Merged, name: str, source: str, asked: Origin, *, from_all: bool) -> Declaration:
+def _architecture(merged: Merged, name: str, source: str, asked: Origin, *, from_all: bool) -> HandlerSpec:
     table, emulators = merged.architectures.get(name, {}), merged.emulators
 
     def origin(*keys: tuple[str, ...]) -> Origin:
@@ -112,7 +112,7 @@ def _architecture(merged: Merged, name: str, source: str, asked: Origin, *, from
         raise origin(("flags",)).refuse(
             "C lets set-uid programs of other architectures run as root: set it for one of them, in [emulators.NAME]"
         )
-    declaration = Declaration(
+    spec = HandlerSpec(
         name=entry.replace(PLACEHOLDER, name),
         match=CATALOG[name].match,
         interpreters=tuple(dict.fromkeys(pattern.replace(PLACEHOLDER, name) for pattern in patterns)),
@@ -122,19 +122,19 @@ def _architecture(merged: Merged, name: str, source: str, asked: Origin, *, from
         **{**_fields(table), "flags": flags},
     )
     try:
-        check_handler_name(declaration.name)
+        check_handler_name(spec.name)
     except FormatError as error:
         raise origin((name, "entry"), ("entry",)).refuse(error) from error
-    _check_lines(declaration, origin((name, "interpreter"), ("paths",), (name, "entry"), ("entry",)))
-    return declaration
+    _check_lines(spec, origin((name, "interpreter"), ("paths",), (name, "entry"), ("entry",)))
+    return spec
 
 
 def _fields(table: Mapping[str, object]) -> dict[str, Any]:
     """Return the keys of a table that a Declaration has under the same name; it has the defaults of the others."""
-    return {key: value for key, value in table.items() if key in Declaration._fields}
+    return {key: value for key, value in table.items() if key in HandlerSpec._fields}
 
 
-def _included(included: Included, warnings: list[str]) -> Iterator[Declaration]:
+def _included(included: Included, warnings: list[str]) -> Iterator[HandlerSpec]:
     for file, rule in included.rules:
         says = rule.registration
         place = f"{shown(file)}:{rule.line}"
@@ -143,39 +143,39 @@ def _included(included: Included, warnings: list[str]) -> Iterator[Declaration]:
         except FormatError as error:  # for example if it has a delimiter that is not among ours
             warnings.append(f"{place}: not included: {error}")
             continue
-        yield Declaration(
+        yield HandlerSpec(
             rule.name, says.match, (says.interpreter,), says.flags, included=of_systemd(file), source=place
         )
 
 
-def _handlers(merged: Merged) -> Iterator[Declaration]:
+def _handlers(merged: Merged) -> Iterator[HandlerSpec]:
     for name, table in merged.handlers.items():
         origin = merged.origins["handlers", name]
-        declaration = Declaration(
+        spec = HandlerSpec(
             name=name,
             match=match_of(table.get("magic"), table.get("mask"), table.get("offset"), table.get("extension")),
             interpreters=(table["interpreter"],),  # the schema refuses a table without one
             source=f"{origin.file} [{origin.key}]",
             **{"flags": Flags.NONE, **_fields(table)},
         )
-        _check_lines(declaration, origin)
-        yield declaration
+        _check_lines(spec, origin)
+        yield spec
 
 
-def _check_lines(declaration: Declaration, origin: Origin) -> None:
-    for path in declaration.interpreters:
+def _check_lines(spec: HandlerSpec, origin: Origin) -> None:
+    for path in spec.interpreters:
         try:
-            encode_line(declaration.name, Registration(declaration.match, path, declaration.flags))
+            encode_line(spec.name, Registration(spec.match, path, spec.flags))
         except FormatError as error:
             raise origin.refuse(error) from error
 
 
 def _one_for_each_name(
-    declarations: Iterable[Declaration], of_others: Collection[str], warnings: list[str]
-) -> Iterable[Declaration]:
-    by_name: dict[str, Declaration] = {}
+    specs: Iterable[HandlerSpec], of_others: Collection[str], warnings: list[str]
+) -> Iterable[HandlerSpec]:
+    by_name: dict[str, HandlerSpec] = {}
     nobody_asked: list[str] = []
-    for later in declarations:
+    for later in specs:
         earlier = by_name.pop(later.name, None)
         if earlier and earlier.from_all and later.source in of_others:
             nobody_asked.append(later.name)

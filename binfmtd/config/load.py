@@ -94,8 +94,8 @@ def _where_they_help(config: Config) -> Config:
 
     A list for many hosts (a CI's, say) contains their own architecture, too.  In one host's config it would be meant.
     """
-    declarations = (each._replace(unless_native=each.architecture is not None) for each in config.declarations)
-    return config._replace(declarations=tuple(declarations))
+    specs = (each._replace(unless_native=each.architecture is not None) for each in config.specs)
+    return config._replace(specs=tuple(specs))
 
 
 class _StillChangesError(ConfigError):

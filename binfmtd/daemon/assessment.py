@@ -48,7 +48,10 @@ class EndedDrift(NamedTuple):
 
 
 class ReconcileResult:
-    """The actions of a pass, and its last assessment.  ``began`` (monotonic, in seconds): when it had made its first."""
+    """The actions of a pass, and its last assessment.
+
+    ``began`` (monotonic, in seconds): when it had made its first assessment.
+    """
 
     def __init__(self, assessment: Assessment) -> None:
         self.assessment = assessment

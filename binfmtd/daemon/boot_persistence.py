@@ -22,7 +22,7 @@ from binfmtd.files.cure import cure
 from binfmtd.files.host_root import HostRoot
 from binfmtd.files.lock import AGAIN, FileLock
 from binfmtd.formats.binfmt_d import GENERATED, is_generated, parse_conf, render_conf
-from binfmtd.host.interpreters import leans_on
+from binfmtd.host.interpreters import required_loader
 from binfmtd.model.config import Config
 from binfmtd.model.desired import FileIdentity
 from binfmtd.model.handler import Flags, Registration
@@ -42,11 +42,11 @@ _AGAIN_AFTER_FAILURE = 60.0  # seconds until what failed is tried again, unless 
 
 def outlasting(config: Config) -> Config:
     """Return the config with F for each architecture: without F no entry outlasts the container of its interpreter."""
-    declarations = (
+    specs = (
         declared._replace(flags=declared.flags | Flags.F) if declared.architecture else declared
-        for declared in config.declarations
+        for declared in config.specs
     )
-    return config._replace(declarations=tuple(declarations))
+    return config._replace(specs=tuple(specs))
 
 
 def find_host(named: str | None, *, to_take_back: bool = False) -> HostRoot:
@@ -103,7 +103,7 @@ class BootPersistence:
         """
         if self._off:
             return
-        included = {each.name for each in config.declarations if each.included and not self._host.foreign}
+        included = {each.name for each in config.specs if each.included and not self._host.foreign}
         skipped = included.union(failed, assessment.plan.served_elsewhere)
         lines: dict[str, Registration] = {}
         copies: dict[str, str] = {}
@@ -135,7 +135,7 @@ class BootPersistence:
         self.warnings = [
             f"{source} needs {needed}, which is not copied: after a reboot {source} works only if the host has {needed}"
             for source in copies.values()
-            if (needed := leans_on(source)) is not None
+            if (needed := required_loader(source)) is not None
         ]
         if assessment.plan.served_elsewhere:
             served = ", ".join(f"{name} (by {by})" for name, by in sorted(assessment.plan.served_elsewhere.items()))

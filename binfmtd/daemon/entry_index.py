@@ -71,7 +71,7 @@ class EntryIndex:
 
     def _is_bystander(self, entry: Entry, desired: DesiredState) -> bool:
         name, registration = entry.name, entry.registration
-        if is_stand_in(name) or name in desired.by_name or name in desired.held_by_name:
+        if is_stand_in(name) or name in desired.by_name or name in desired.unavailable_by_name:
             return False
         if to_be_remembered(name, desired.policy):
             return False

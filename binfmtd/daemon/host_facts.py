@@ -139,9 +139,9 @@ class HostFacts:
 
 def paths_of(config: Config) -> list[str]:
     """Return the paths of all interpreters that this config may use."""
-    return list(dict.fromkeys(path for declared in config.declarations for path in declared.interpreters))
+    return list(dict.fromkeys(path for declared in config.specs for path in declared.interpreters))
 
 
 def needs_native(config: Config) -> bool:
     """Return True if this config depends on which architectures run natively."""
-    return any(declared.from_all or declared.unless_native for declared in config.declarations)
+    return any(declared.from_all or declared.unless_native for declared in config.specs)

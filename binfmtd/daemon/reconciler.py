@@ -267,7 +267,7 @@ class Reconciler:
         return exec_breaking
 
     def remove_owned(self, instance: Instance, writer: Writer) -> tuple[list[Action], Assessment]:
-        """Remove every entry that is ours (`on_stop = "remove"`); return what was done, and an assessment of what is left.
+        """Remove every entry that is ours (`on_stop = "remove"`); return the removals, and an assessment of the rest.
 
         Raises as ``reconcile``.
         """
@@ -393,8 +393,8 @@ class Reconciler:
                 continue
             if self._is_exec_breaking(entry, standing, desired):
                 exec_breaking.add(entry.name)
-            rival = entry.enabled and desired.overlapping(registration.match) and foreign(entry, desired, others)
-            if rival and cannot_run(entry, self.facts.interpreters.can_run):
+            competes = entry.enabled and desired.overlapping(registration.match) and foreign(entry, desired, others)
+            if competes and cannot_run(entry, self.facts.interpreters.can_run):
                 broken.add(entry.name)
         return PlanContext(self.ledger.records, frozenset(broken), frozenset(exec_breaking))
 

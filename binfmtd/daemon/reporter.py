@@ -29,7 +29,7 @@ from binfmtd.daemon.trigger import Trigger
 from binfmtd.errors import WriteRefusedError
 from binfmtd.kernel.mount import Mounted
 from binfmtd.model.config import Config
-from binfmtd.model.desired import Held, Standing
+from binfmtd.model.desired import Unavailable, UnavailableReason
 from binfmtd.model.drift import Act, Action, Drift
 from binfmtd.model.entry import Entry
 from binfmtd.model.guard import BREAKS_EXEC
@@ -43,7 +43,7 @@ from binfmtd.report.happened import REPAIRED
 from binfmtd.report.log import LEVELS
 from binfmtd.report.log_queue import LogQueue
 from binfmtd.report.seal import OFF, SealStatus
-from binfmtd.report.status import gone, held_reason
+from binfmtd.report.status import gone, unavailable_reason
 
 _PAST = {
     Act.REGISTER: "entry_registered",
@@ -148,10 +148,16 @@ class Reporter:
             if (not_restored or action.entry in still_open) and not _was_faster(entry, action, error):
                 failures.append((action.entry, error))
         news = self._event_log.failed(failures)
-        self._lost_emulators([held for held in result.assessment.desired.held if held.standing is Standing.LOST])
-        if refused := self._news(result.assessment, Standing.REFUSED):
+        self._lost_emulators(
+            [
+                unavailable
+                for unavailable in result.assessment.desired.unavailable
+                if unavailable.cause is UnavailableReason.LOST
+            ]
+        )
+        if refused := self._news(result.assessment, UnavailableReason.REFUSED):
             log.warning("handler_refused", **refused)
-        if waiting := self._news(result.assessment, Standing.WAITING):
+        if waiting := self._news(result.assessment, UnavailableReason.WAITING):
             log.warning("handler_waiting", **waiting)
         self.status.last_pass = {
             "id": pass_id,
@@ -169,30 +175,33 @@ class Reporter:
                 actions=len(result.done),
                 failed=len(result.failed),
                 registered=len(desired.by_name.keys() & observed.by_name.keys()),
-                waiting=sum(held.standing in (Standing.WAITING, Standing.LOST) for held in desired.held),
+                waiting=sum(
+                    unavailable.cause in (UnavailableReason.WAITING, UnavailableReason.LOST)
+                    for unavailable in desired.unavailable
+                ),
                 foreign=sum(result.assessment.foreign_count()),
                 took_ms=milliseconds(seconds),
             )
         self.counts.passes[trigger.value] += 1
 
-    def _news(self, assessment: Assessment, standing: Standing) -> dict[str, Any]:
-        """Return the keys of one line for the handlers of this ``standing`` that were not logged yet; empty if none."""
-        held = [each for each in assessment.desired.held if each.standing is standing]
-        news = [each for each in held if self._event_log.is_news(f"{standing} {each.name}")]
+    def _news(self, assessment: Assessment, cause: UnavailableReason) -> dict[str, Any]:
+        """Return the keys of one line for the handlers of this ``cause`` that were not logged yet; empty if none."""
+        unavailable = [each for each in assessment.desired.unavailable if each.cause is cause]
+        news = [each for each in unavailable if self._event_log.is_news(f"{cause} {each.name}")]
         if not news:
             return {}
         first, *others = news
-        reason = held_reason(first)
+        reason = unavailable_reason(first)
         if others:
             reason = f"{first.name}: {reason}; and {len(others)} more, see `binfmtd status`"
         return {**named([each.name for each in news]), "reason": reason}
 
-    def _lost_emulators(self, lost: list[Held]) -> None:
+    def _lost_emulators(self, lost: list[Unavailable]) -> None:
         """Log the handlers whose emulators are gone since the last pass, all in one line."""
-        for held in lost:
-            if held.name not in self._lost:
-                self._gather("warning", "emulators_gone", held.name, gone(lost))
-        self._lost = {held.name for held in lost}
+        for unavailable in lost:
+            if unavailable.name not in self._lost:
+                self._gather("warning", "emulators_gone", unavailable.name, gone(lost))
+        self._lost = {unavailable.name for unavailable in lost}
 
     def _log_at_once(
         self, level: str, event: str, names: list[str], words: str, drift: Drift, detail: str = ""

@@ -93,7 +93,7 @@ def program_heads(native: NativeHeader) -> tuple[bytes, ...]:
     return tuple(dict.fromkeys(each for each in found if native.is_of(each)))
 
 
-def leans_on(path: str) -> str | None:
+def required_loader(path: str) -> str | None:
     """Return the file without which an interpreter cannot run: its dynamic linker, or the program in its ``#!`` line.
 
     Returns None if there is no such file, or if the interpreter cannot be read.

@@ -20,7 +20,7 @@ from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.stand_ins import StandIns
 from binfmtd.kernel.write_gate import WriteGate, WritePermission
 from binfmtd.kernel.writer import DISABLE, ENABLE, REMOVE, Writer, refusal
-from binfmtd.model.bridge import companies
+from binfmtd.model.bridge import ordering_groups
 from binfmtd.model.desired import DesiredState
 from binfmtd.model.drift import Act, Action, Plan, Record
 from binfmtd.model.handler import Flags, Handler
@@ -73,16 +73,16 @@ class PlanExecutor:
         self._keep_stand_ins()
         due_groups = []
         waiting = []
-        for group in companies(self._planned(Act.REGISTER, Act.REPLACE), self._desired):
+        for group in ordering_groups(self._planned(Act.REGISTER, Act.REPLACE), self._desired):
             due = {action.entry: self._permission(action) for action in group}
             forced = WritePermission.NOW in due.values()
-            spared = {WritePermission.BACKOFF, WritePermission.WAIT} if forced else {WritePermission.BACKOFF}
-            held = [action for action in group if due[action.entry] in spared]
-            rest = [action for action in group if due[action.entry] not in spared]
+            not_now = {WritePermission.BACKOFF, WritePermission.WAIT} if forced else {WritePermission.BACKOFF}
+            backing_off = [action for action in group if due[action.entry] in not_now]
+            rest = [action for action in group if due[action.entry] not in not_now]
             if not forced and WritePermission.WAIT in due.values():
                 waiting.extend(rest)
             elif any(not action.for_order_only for action in rest):
-                due_groups.append((group, held, forced))
+                due_groups.append((group, backing_off, forced))
         self._renew_stand_ins(waiting)
         self._bridge(
             [action for action in waiting if not action.for_order_only and not self._moved(action)], renew=True
@@ -91,8 +91,8 @@ class PlanExecutor:
         for action in self._planned(Act.RESTORE):
             if self._is_due(action) and not self._gate.removed_by_name(action.entry):
                 self._restore(action)
-        for group, held, forced in due_groups:
-            self._settle(group, held, forced=forced)
+        for group, backing_off, forced in due_groups:
+            self._register_group(group, backing_off, forced=forced)
         for action in self._planned(Act.REMOVE):
             if self._is_due(action):
                 self._control(action, REMOVE)
@@ -150,13 +150,13 @@ class PlanExecutor:
         self.outcome.bridged.extend(bridged)
         return refused
 
-    def _settle(self, members: list[Action], held: list[Action], *, forced: bool) -> None:
+    def _register_group(self, members: list[Action], backing_off: list[Action], *, forced: bool) -> None:
         """Register the proper entries of an ordering group, in ascending rank and back to back.
 
-        A ``held`` member gets no proper entry.  If it has an entry or a stand-in now, its stand-in is registered again
-        with the group, so that it stays above the members of lower rank.
+        A member in ``backing_off`` gets no proper entry.  If it has an entry or a stand-in now, its stand-in is
+        registered again with the group, so that it stays above the members of lower rank.
         """
-        group = [action for action in members if action not in held]
+        group = [action for action in members if action not in backing_off]
         if any(self._moved(action) for action in members):
             self.outcome.left.extend(group)
             return
@@ -174,7 +174,7 @@ class PlanExecutor:
         lines = {action.entry: encode_line(action.entry, _handler(action).registration) for action in group}
         for action in replaced:
             self._writer.control(action.entry, REMOVE)
-        for action in held:
+        for action in backing_off:
             if not any(_handler(action) in self._desired.higher.get(name, ()) for name in lines):
                 continue  # no entry of lower rank is written
             served = self._writer.control(stand_in_name(action.entry), REMOVE)
@@ -187,7 +187,7 @@ class PlanExecutor:
         results = self._writer.register([lines[action.entry] for action in ranked], opening)
         too_low = [n for n, error in enumerate(results) if error and self._serves_by_stand_in(ranked[n], error)]
         for number, (action, error) in enumerate(zip(ranked, results, strict=True)):
-            if error is None and action in held:
+            if error is None and action in backing_off:
                 continue
             if error is None and number < max(too_low, default=0):
                 self._writer.control(action.entry, REMOVE)  # it lies above the stand-in of a refused higher entry

@@ -15,7 +15,7 @@ from binfmtd.model.desired import DesiredState
 from binfmtd.model.drift import Action
 from binfmtd.model.entry import Entry
 from binfmtd.model.handler import Handler, Registration
-from binfmtd.model.ownership import equal, spared
+from binfmtd.model.ownership import equal, is_kept
 from binfmtd.model.precedence import overlaps
 from binfmtd.model.standin import is_stand_in, stand_in_name
 
@@ -54,15 +54,15 @@ def _may_lie_above(entry: Entry, said: Registration, handler: Handler, desired: 
     It may if it is a stand-in, if it equals the handler, or if it has the name of a handler that is not registered now.
     It also may if it is the entry of a handler of higher rank, as declared, or foreign and the config lets it win.
     """
-    if is_stand_in(entry.name) or entry.name in desired.held_by_name or equal(said, handler.registration):
+    if is_stand_in(entry.name) or entry.name in desired.unavailable_by_name or equal(said, handler.registration):
         return True
     if entry.name in desired.by_name:
         higher = {high.name: high.registration for high in desired.higher.get(handler.name, ())}
         return entry.name in higher and equal(said, higher[entry.name])
-    return desired.policy.shadowed is Shadowed.REPORT and spared(entry, desired)
+    return desired.policy.shadowed is Shadowed.REPORT and is_kept(entry, desired)
 
 
-def companies(writes: Sequence[Action], desired: DesiredState) -> list[list[Action]]:
+def ordering_groups(writes: Sequence[Action], desired: DesiredState) -> list[list[Action]]:
     """Split registrations into the smallest groups within which the order matters; each group is lowest rank first.
 
     The members of a group are written back to back; most groups have one member.  ``writes`` is lowest rank first.

@@ -47,8 +47,8 @@ class Probe(StrEnum):
     AFTER_REPAIR = "after-repair"
 
 
-class Declaration(NamedTuple):
-    """One handler as the config declares it, before its interpreter is looked up on this host."""
+class HandlerSpec(NamedTuple):
+    """A handler as the config declares it, before its interpreter is looked up on this host."""
 
     name: str
     match: Match
@@ -88,9 +88,9 @@ class Metrics(NamedTuple):
 
 
 class Config(NamedTuple):
-    """The content of all config files.  ``declarations`` are in declared order, one for each name."""
+    """The content of all config files.  ``specs`` are in declared order, one for each name."""
 
-    declarations: tuple[Declaration, ...]
+    specs: tuple[HandlerSpec, ...]
     policy: Policy = Policy()
     metrics: Metrics = Metrics()
     sources: tuple[str, ...] = ()  # the files that were read, in order

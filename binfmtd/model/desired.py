@@ -14,11 +14,11 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import NamedTuple
 
-from binfmtd.model.config import Config, Declaration, Policy, StandInPolicy
+from binfmtd.model.config import Config, HandlerSpec, Policy, StandInPolicy
 from binfmtd.model.guard import NativeHeader, takes_native
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Match
-from binfmtd.model.precedence import contends, overlaps
+from binfmtd.model.precedence import order_matters, overlaps
 from binfmtd.model.shared_files import SharedFiles
 from binfmtd.model.standin import stand_in_name
 
@@ -62,7 +62,7 @@ class Facts(NamedTuple):
     judges_paths: bool = True  # False: other processes resolve paths in another root (we are in a container)
 
 
-class Standing(StrEnum):
+class UnavailableReason(StrEnum):
     """The reason why a declared handler is not registered now."""
 
     WAITING = "waiting"  # its interpreter does not exist yet, or cannot be determined
@@ -71,12 +71,12 @@ class Standing(StrEnum):
     REFUSED = "refused"  # a guard refused it
 
 
-class Held(NamedTuple):
+class Unavailable(NamedTuple):
     """A declared handler that stays unregistered, with the reason."""
 
     name: str
     match: Match
-    standing: Standing
+    cause: UnavailableReason
     reason: str
     architecture: str | None
     interpreters: tuple[str, ...]
@@ -87,7 +87,7 @@ class Held(NamedTuple):
 
 class _Desired(NamedTuple):
     handlers: tuple[Handler, ...] = ()
-    held: tuple[Held, ...] = ()
+    unavailable: tuple[Unavailable, ...] = ()
     policy: Policy = Policy()
     file_identities: Mapping[str, FileIdentity] = MappingProxyType({})
     remote: frozenset[str] = frozenset()  # interpreters on a file system that may not respond
@@ -102,9 +102,9 @@ class DesiredState(_Desired):
         return {handler.name: handler for handler in self.handlers}
 
     @cached_property
-    def held_by_name(self) -> dict[str, Held]:
+    def unavailable_by_name(self) -> dict[str, Unavailable]:
         """The handlers that cannot be registered now, by name."""
-        return {held.name: held for held in self.held}
+        return {unavailable.name: unavailable for unavailable in self.unavailable}
 
     @cached_property
     def higher(self) -> dict[str, tuple[Handler, ...]]:
@@ -117,7 +117,7 @@ class DesiredState(_Desired):
             if self._mixed:  # those of higher priority are at the end
                 first = bisect_right(self.handlers, low.priority, key=lambda handler: handler.priority)
                 above = enumerate(self.handlers[first:], first)
-                others |= {other for other, high in above if high.enabled and contends(low, high)}
+                others |= {other for other, high in above if high.enabled and order_matters(low, high)}
             found[low.name] = tuple(self.handlers[other] for other in sorted(others))
         return found
 
@@ -160,12 +160,15 @@ class DesiredState(_Desired):
                 if overlaps(self.by_name[low].registration.match, high.registration.match):
                     found.setdefault(low, high.name)
                     found.setdefault(high.name, low)
-        for held in self.held:
-            if held.standing in (Standing.WAITING, Standing.LOST) and Flags.F in held.flags:
+        for unavailable in self.unavailable:
+            if (
+                unavailable.cause in (UnavailableReason.WAITING, UnavailableReason.LOST)
+                and Flags.F in unavailable.flags
+            ):
                 for handler in self.handlers:
-                    below = handler.enabled and handler.priority <= held.priority
-                    if below and overlaps(handler.registration.match, held.match):
-                        found.setdefault(handler.name, held.name)
+                    below = handler.enabled and handler.priority <= unavailable.priority
+                    if below and overlaps(handler.registration.match, unavailable.match):
+                        found.setdefault(handler.name, unavailable.name)
         for low in reversed(self.higher):  # highest rank first
             for high in self.higher[low]:
                 if high.name in found:
@@ -226,19 +229,19 @@ class DesiredState(_Desired):
 
 
 def resolve(config: Config, facts: Facts, had: Collection[str] = ()) -> DesiredState:
-    """Choose an interpreter for each declaration, apply the guards, and put the handlers in order of rank.
+    """Choose an interpreter for each declared handler, apply the guards, and put the handlers in order of rank.
 
     ``had``: the names of the handlers from "all" that had an interpreter before.  Without one now, they are LOST.
     """
     handlers: list[Handler] = []
-    held: list[Held] = []
-    for declared in sorted(config.declarations, key=lambda declared: declared.priority):
+    unavailable: list[Unavailable] = []
+    for declared in sorted(config.specs, key=lambda declared: declared.priority):
         optional = declared.from_all or declared.unless_native
         if optional and declared.architecture in facts.native and not declared.force:
             continue
         found = _choose(declared, facts, had)
-        if isinstance(found, Held):
-            held.append(found)
+        if isinstance(found, Unavailable):
+            unavailable.append(found)
         else:
             handlers.append(found)
     chosen = {handler.registration.interpreter for handler in handlers}
@@ -248,19 +251,19 @@ def resolve(config: Config, facts: Facts, had: Collection[str] = ()) -> DesiredS
         if known.file_identity is not None and path in chosen
     }
     remote = frozenset(path for path in chosen if facts.interpreters.get(path, InterpreterFacts()).remote)
-    return DesiredState(tuple(handlers), tuple(held), config.policy, file_identities, remote)
+    return DesiredState(tuple(handlers), tuple(unavailable), config.policy, file_identities, remote)
 
 
-def _choose(declared: Declaration, facts: Facts, had: Collection[str]) -> Handler | Held:
+def _choose(declared: HandlerSpec, facts: Facts, had: Collection[str]) -> Handler | Unavailable:
     flags = declared.flags
     if declared.architecture is not None and facts.kernel < P_VISIBLE_FROM:
         flags &= ~Flags.P
 
-    def hold(standing: Standing, reason: str, *, judged: bool = True) -> Held:
-        return Held(
+    def hold(cause: UnavailableReason, reason: str, *, judged: bool = True) -> Unavailable:
+        return Unavailable(
             declared.name,
             declared.match,
-            standing,
+            cause,
             reason,
             declared.architecture,
             declared.interpreters,
@@ -271,7 +274,7 @@ def _choose(declared: Declaration, facts: Facts, had: Collection[str]) -> Handle
 
     if declared.enabled and not declared.force and (taken := takes_native(declared.match, facts.header, facts.heads)):
         return hold(
-            Standing.REFUSED,
+            UnavailableReason.REFUSED,
             f"it takes this host's {taken}, so each exec of one would fail with ELOOP or run its interpreter instead: "
             f"narrow its magic and mask, or set force = true to register it anyway ({declared.source})",
         )
@@ -280,10 +283,10 @@ def _choose(declared: Declaration, facts: Facts, had: Collection[str]) -> Handle
         if known.file_identity is None:
             continue
         if known.untrusted is not None and declared.enabled:
-            return hold(Standing.REFUSED, known.untrusted)
+            return hold(UnavailableReason.REFUSED, known.untrusted)
         if known.script and Flags.O in flags and declared.enabled and not declared.force:
             if declared.architecture is None or Flags.C in flags:
-                return hold(Standing.REFUSED, _SCRIPT_WITH_O.format(path, declared.source))
+                return hold(UnavailableReason.REFUSED, _SCRIPT_WITH_O.format(path, declared.source))
             flags &= ~Flags.O
         break
     else:
@@ -292,12 +295,12 @@ def _choose(declared: Declaration, facts: Facts, had: Collection[str]) -> Handle
         elsewhere = not facts.judges_paths and Flags.F not in flags and not declared.from_all
         if declared.enabled and not elsewhere:
             missing = " and ".join(declared.interpreters)
-            without = Standing.LOST if declared.name in had else Standing.ABSENT
-            standing = without if declared.from_all else Standing.WAITING
+            without = UnavailableReason.LOST if declared.name in had else UnavailableReason.ABSENT
+            cause = without if declared.from_all else UnavailableReason.WAITING
             for each in declared.interpreters:
                 if problem := facts.interpreters.get(each, InterpreterFacts()).problem:
-                    return hold(Standing.WAITING, f"{each}: {problem}", judged=False)
-            return hold(standing, f"no executable file at {missing}")
+                    return hold(UnavailableReason.WAITING, f"{each}: {problem}", judged=False)
+            return hold(cause, f"no executable file at {missing}")
     return Handler(
         declared.name,
         Registration(declared.match, path, flags),

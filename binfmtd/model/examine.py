@@ -52,7 +52,7 @@ class Sight(NamedTuple):
     """The facts about the file at one interpreter's path."""
 
     there: bool
-    leans_on: str | None = None  # the file that it needs to start: its dynamic linker, or what its #! names
+    required_loader: str | None = None  # the file that it needs to start: its dynamic linker, or what its #! names
     untrusted: str | None = None
     version: tuple[int, ...] = ()  # QEMU's; empty if it is not QEMU or reports none
     script: bool = False
@@ -143,10 +143,10 @@ def _of_its_interpreter(entry: Entry, registration: Registration, sight: Sight) 
     if sight.script and Flags.O in registration.flags:
         yield Verdict(Fault.SCRIPT, entry)
     # An interpreter that is not an emulator (of scripts, of class files) needs other files of its root anyway.
-    if not holds and (sight.leans_on is None or takes_elf(registration.match)):
+    if not holds and (sight.required_loader is None or takes_elf(registration.match)):
         yield Verdict(Fault.NO_F, entry)
-    if sight.leans_on is not None and (holds or takes_elf(registration.match)):
-        yield Verdict(Fault.DYNAMIC, entry, sight.leans_on)
+    if sight.required_loader is not None and (holds or takes_elf(registration.match)):
+        yield Verdict(Fault.DYNAMIC, entry, sight.required_loader)
     if sight.untrusted is not None:
         yield Verdict(Fault.UNTRUSTED, entry, sight.untrusted)
 

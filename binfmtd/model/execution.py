@@ -69,7 +69,7 @@ class Passed(StrEnum):
     SWITCHED_OFF = "switched_off"  # the instance as a whole
 
 
-class Rival(NamedTuple):
+class PassedOver(NamedTuple):
     """An entry that matches the file but does not take it."""
 
     entry: Entry
@@ -86,7 +86,7 @@ class Step(NamedTuple):
     path: str
     file: Opened
     taker: Entry | Shebang | None
-    rivals: tuple[Rival, ...] = ()
+    passed_over: tuple[PassedOver, ...] = ()
     unclear: tuple[Entry, ...] = ()
 
     @property
@@ -155,7 +155,7 @@ _NAME_A_PROGRAM = "narrow the magic and mask of the entry that takes the interpr
 
 def _search(path: str, file: Opened, observed: ObservedState) -> Step:
     taker: Entry | Shebang | None = None
-    rivals: list[Rival] = []
+    passed_over: list[PassedOver] = []
     unclear: list[Entry] = []
     for entry in observed.entries:
         if entry.registration is None:
@@ -163,14 +163,14 @@ def _search(path: str, file: Opened, observed: ObservedState) -> Step:
                 unclear.append(entry)
         elif takes(entry.registration.match, file.head, path):
             if not observed.switched_on:
-                rivals.append(Rival(entry, Passed.SWITCHED_OFF))
+                passed_over.append(PassedOver(entry, Passed.SWITCHED_OFF))
             elif not entry.enabled:
-                rivals.append(Rival(entry, Passed.DISABLED))
+                passed_over.append(PassedOver(entry, Passed.DISABLED))
             elif taker is None:
                 taker = entry
             else:
-                rivals.append(Rival(entry, Passed.SHADOWED))
-    return Step(path, file, taker or parse_shebang(file.head), tuple(rivals), tuple(unclear))
+                passed_over.append(PassedOver(entry, Passed.SHADOWED))
+    return Step(path, file, taker or parse_shebang(file.head), tuple(passed_over), tuple(unclear))
 
 
 def _rewritten(argv: list[str], step: Step, interpreter: str) -> list[str]:

@@ -7,7 +7,7 @@ All other entries, except stand-ins, are foreign.
 from fnmatch import fnmatchcase
 
 from binfmtd.model.config import Unmanaged
-from binfmtd.model.desired import DesiredState, Standing
+from binfmtd.model.desired import DesiredState, UnavailableReason
 from binfmtd.model.drift import PlanContext, Record
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Handler, Registration
@@ -48,13 +48,13 @@ def foreign(entry: Entry, desired: DesiredState, context: PlanContext) -> bool:
     """
     if is_stand_in(entry.name) or entry.name in desired.by_name:
         return False
-    held = desired.held_by_name.get(entry.name)
-    if held is not None and held.standing not in (Standing.ABSENT, Standing.LOST):
+    unavailable = desired.unavailable_by_name.get(entry.name)
+    if unavailable is not None and unavailable.cause not in (UnavailableReason.ABSENT, UnavailableReason.LOST):
         return False
     return not registered_by_us(entry, context.records.get(entry.name))
 
 
-def spared(entry: Entry, desired: DesiredState) -> bool:
+def is_kept(entry: Entry, desired: DesiredState) -> bool:
     """Return True if a foreign entry stays: by ``unmanaged``, or since its name is in ``keep`` or ``restore``."""
     policy = desired.policy
     return policy.unmanaged is Unmanaged.KEEP or any(
@@ -62,7 +62,7 @@ def spared(entry: Entry, desired: DesiredState) -> bool:
     )
 
 
-def rivals(desired: DesiredState, observed: ObservedState, context: PlanContext) -> dict[str, list[Entry]]:
+def overlapping_foreign(desired: DesiredState, observed: ObservedState, context: PlanContext) -> dict[str, list[Entry]]:
     """Return, by handler name, the enabled foreign entries that take some of the handler's files, newest first.
 
     An entry that the plan removes or disables is left out.
@@ -71,7 +71,7 @@ def rivals(desired: DesiredState, observed: ObservedState, context: PlanContext)
     for entry in observed.relevant:
         if not entry.enabled or entry.registration is None or not foreign(entry, desired, context):
             continue
-        if entry.name in context.exec_breaking or not spared(entry, desired):
+        if entry.name in context.exec_breaking or not is_kept(entry, desired):
             continue
         for handler in desired.overlapping(entry.registration.match):
             found.setdefault(handler.name, []).append(entry)

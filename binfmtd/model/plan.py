@@ -20,12 +20,12 @@ from functools import partial
 
 from binfmtd.model.classify import classify_drift, one_write_ends
 from binfmtd.model.config import Shadowed
-from binfmtd.model.desired import DesiredState, Held, Standing
+from binfmtd.model.desired import DesiredState, Unavailable, UnavailableReason
 from binfmtd.model.drift import Act, Action, Drift, Plan, PlanContext
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.guard import BREAKS_EXEC
 from binfmtd.model.handler import Flags, Handler
-from binfmtd.model.ownership import equal, foreign, provider, registered_by_us, rivals, spared
+from binfmtd.model.ownership import equal, foreign, is_kept, overlapping_foreign, provider, registered_by_us
 from binfmtd.model.precedence import inversions, out_of_order, overlaps
 from binfmtd.model.restore import misplaced, restorable
 from binfmtd.model.standin import is_stand_in, stand_in_name
@@ -36,8 +36,8 @@ INSTANCE = "status"  # the file that switches the whole instance on and off
 def plan(desired: DesiredState, observed: ObservedState, context: PlanContext) -> Plan:
     """Return the plan that turns the observed state into the desired state."""
     reporting = desired.policy.shadowed is Shadowed.REPORT
-    foreign_rivals = rivals(desired, observed, context)
-    above = _above(foreign_rivals, observed)
+    foreign_above = overlapping_foreign(desired, observed, context)
+    above = _above(foreign_above, observed)
     shadowed = {name: entries[0].name for name, entries in above.items()}
     outranked = {
         name: entry.name
@@ -60,7 +60,7 @@ def plan(desired: DesiredState, observed: ObservedState, context: PlanContext) -
         if entry is None:
             if not handler.enabled:
                 continue
-            candidates = [*foreign_rivals.get(handler.name, []), *coming_back]
+            candidates = [*foreign_above.get(handler.name, []), *coming_back]
             elsewhere = provider(handler, candidates, context)
             if handler.yields and elsewhere is not None:
                 served[handler.name] = elsewhere.name
@@ -84,7 +84,7 @@ def plan(desired: DesiredState, observed: ObservedState, context: PlanContext) -
     restores = [
         Action(Act.RESTORE, was.name, Drift.MISSING, reason, was) for was in restorable(desired, context, writes.keys())
     ]
-    yielding_to = {name: tuple(e.name for e in found) for name, found in foreign_rivals.items() if reporting}
+    yielding_to = {name: tuple(e.name for e in found) for name, found in foreign_above.items() if reporting}
     actions = (*switches, *restores, *in_rank, *removals)
     left_alone = {*context.refused, *blocked, *_yielding(yielding_to, observed)}
     writable = {n: each for n, each in permanent.items() if not left_alone & {n, each.name}}
@@ -110,12 +110,15 @@ def _coming_back(context: PlanContext) -> list[Entry]:
     return [Entry(name, was.inode, was.enabled, was.registration) for name, was in lost]
 
 
-def _above(foreign_rivals: Mapping[str, list[Entry]], observed: ObservedState) -> dict[str, list[Entry]]:
-    """Return, by handler name, the rivals that are above its entry, newest first; names without any are left out."""
+def _above(foreign_above: Mapping[str, list[Entry]], observed: ObservedState) -> dict[str, list[Entry]]:
+    """Return, by handler name, the overlapping foreign entries above its entry, newest first.
+
+    Names without any are left out.
+    """
     place = observed.position
     found = {
         name: [entry for entry in entries if place[entry.name] < place.get(name, -1)]
-        for name, entries in foreign_rivals.items()
+        for name, entries in foreign_above.items()
     }
     return {name: entries for name, entries in found.items() if entries}
 
@@ -274,7 +277,11 @@ def _removals(
     handler in ``bridged`` needs, and foreign entries under `unmanaged = "remove"`.
     """
     serving = {stand_in_name(name) for name in bridged}
-    waiting = {stand_in_name(h.name): h for h in desired.held if h.standing in (Standing.WAITING, Standing.LOST)}
+    waiting = {
+        stand_in_name(h.name): h
+        for h in desired.unavailable
+        if h.cause in (UnavailableReason.WAITING, UnavailableReason.LOST)
+    }
     for entry in observed.relevant:
         if is_stand_in(entry.name):
             needed = entry.name in serving or _bridges(waiting.get(entry.name), entry)
@@ -283,16 +290,16 @@ def _removals(
         elif entry.name in desired.by_name:
             continue
         elif foreign(entry, desired, context):
-            if not spared(entry, desired):
+            if not is_kept(entry, desired):
                 reason = 'the config does not declare it, and `unmanaged` is "remove"'
                 yield Action(Act.REMOVE, entry.name, Drift.UNWANTED, reason)
-        elif (held := desired.held_by_name.get(entry.name)) is None:
+        elif (unavailable := desired.unavailable_by_name.get(entry.name)) is None:
             yield Action(Act.REMOVE, entry.name, Drift.UNWANTED, "the config no longer declares it")
-        elif _useless(held, entry):
-            yield Action(Act.REMOVE, entry.name, Drift.UNWANTED, held.reason)
+        elif _useless(unavailable, entry):
+            yield Action(Act.REMOVE, entry.name, Drift.UNWANTED, unavailable.reason)
 
 
-def _bridges(waiting: Held | None, stand_in: Entry) -> bool:
+def _bridges(waiting: Unavailable | None, stand_in: Entry) -> bool:
     """Return True if a stand-in serves a handler whose interpreter disappeared before the proper entry was registered.
 
     That takes flag F: the kernel has opened the interpreter's file.
@@ -301,16 +308,16 @@ def _bridges(waiting: Held | None, stand_in: Entry) -> bool:
     return bool(waiting and said and Flags.F in said.flags and said.interpreter in waiting.interpreters)
 
 
-def _useless(held: Held, entry: Entry) -> bool:
+def _useless(unavailable: Unavailable, entry: Entry) -> bool:
     """Return True if the entry, one of binfmtd's own, has certainly lost its interpreter.
 
     With F it would still serve, and False is returned.  The entry of a refused handler stays, too.
     """
-    if held.standing is Standing.REFUSED or not held.judged:
+    if unavailable.cause is UnavailableReason.REFUSED or not unavailable.judged:
         return False
     if entry.registration is None or Flags.F in entry.registration.flags:
         return False
-    return entry.registration.interpreter in held.interpreters
+    return entry.registration.interpreter in unavailable.interpreters
 
 
 def removal_plan(desired: DesiredState, observed: ObservedState, context: PlanContext) -> Plan:

@@ -19,7 +19,7 @@ def overlaps(a: Match, b: Match) -> bool:
     return isinstance(a, Magic) == isinstance(b, Magic) and overlap(a, b)
 
 
-def contends(low: Handler, high: Handler) -> bool:
+def order_matters(low: Handler, high: Handler) -> bool:
     """Return True if the order of these two matters.  ``high`` is the one of higher rank."""
     a, b = low.registration.match, high.registration.match
     return overlap(a, b) if low.priority != high.priority else overlaps(a, b)

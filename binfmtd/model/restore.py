@@ -45,7 +45,7 @@ def remember(
         for name, was in known.items()
         if (was.lost or flushed) and name not in observed.by_name and to_be_remembered(name, desired.policy)
         # The plan registers a declared handler itself.
-        if name not in desired.by_name and name not in desired.held_by_name
+        if name not in desired.by_name and name not in desired.unavailable_by_name
     }
     for entry in reversed(observed.relevant):
         says = entry.registration

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.files.distribution import emulators_remedy
-from binfmtd.model.desired import DesiredState, Held, Standing
+from binfmtd.model.desired import DesiredState, Unavailable, UnavailableReason
 from binfmtd.model.drift import Action, Plan
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Flags, Handler
@@ -24,7 +24,7 @@ IF_MEANT = "if you removed it on purpose, reload the daemon"
 HANDLER_STATES = (*SERVED, "disabled", "waiting", "paused", "contended", "refused", "failed")
 
 
-def gone(lost: Iterable[Held]) -> str:
+def gone(lost: Iterable[Unavailable]) -> str:
     """Return what to do about emulators that were removed."""
     serves = "entries with flag F still run the removed files until the entries are removed"
     meant = "if you removed the emulators on purpose, take their architectures out of `architectures`"
@@ -32,15 +32,15 @@ def gone(lost: Iterable[Held]) -> str:
     return f"emulators that were installed before are missing: {remedy}; {serves}; {meant}"
 
 
-def no_emulator(absent: Iterable[Held]) -> str:
+def no_emulator(absent: Iterable[Unavailable]) -> str:
     """Return what to do where no architecture has an emulator."""
     remedy = emulators_remedy(None, _paths(absent))
     where = "" if "[emulators] paths" in remedy else ", or name their paths in [emulators] paths"
     return f"no architecture has an emulator here: {remedy}{where}"
 
 
-def _paths(held: Iterable[Held]) -> list[str]:
-    return [path for each in held for path in each.interpreters]
+def _paths(unavailable: Iterable[Unavailable]) -> list[str]:
+    return [path for each in unavailable for path in each.interpreters]
 
 
 class Troubles(NamedTuple):
@@ -53,11 +53,11 @@ class Troubles(NamedTuple):
     pauses: Pauses = Pauses()
 
 
-def held_reason(held: Held) -> str:
+def unavailable_reason(unavailable: Unavailable) -> str:
     """Return why a handler cannot be registered now and, for an architecture's emulator, how to install it here."""
-    if held.architecture is None or held.standing is Standing.REFUSED:
-        return held.reason
-    return f"{held.reason}: {emulators_remedy(held.architecture, held.interpreters)}"
+    if unavailable.architecture is None or unavailable.cause is UnavailableReason.REFUSED:
+        return unavailable.reason
+    return f"{unavailable.reason}: {emulators_remedy(unavailable.architecture, unavailable.interpreters)}"
 
 
 def handler_states(
@@ -68,7 +68,9 @@ def handler_states(
     for action in planned.actions:
         actions.setdefault(action.entry, action)
     rows = [_handler_row(h, observed, planned, actions.get(h.name), troubles) for h in desired.handlers]
-    rows += [row for held in desired.held if (row := _held_row(held, observed, troubles)) is not None]
+    rows += [
+        row for unavailable in desired.unavailable if (row := _held_row(unavailable, observed, troubles)) is not None
+    ]
     return sorted(rows, key=lambda row: str(row["name"]))
 
 
@@ -78,14 +80,14 @@ def lacking(desired: DesiredState, observed: ObservedState) -> str | None:
     A foreign entry that serves an architecture counts as one.  An entry that serves only because F has opened an
     emulator before it was removed does not.
     """
-    standings = {held.standing for held in desired.held}
-    if desired.handlers or not standings or standings - {Standing.ABSENT, Standing.LOST}:
+    causes = {unavailable.cause for unavailable in desired.unavailable}
+    if desired.handlers or not causes or causes - {UnavailableReason.ABSENT, UnavailableReason.LOST}:
         return None
-    by_foreign = ((by, held) for held in desired.held if (by := _server(held, observed)))
-    if any(not _pins(by, held, observed) for by, held in by_foreign):
+    by_foreign = ((by, unavailable) for unavailable in desired.unavailable if (by := _server(unavailable, observed)))
+    if any(not _pins(by, unavailable, observed) for by, unavailable in by_foreign):
         return None
-    lost = [held for held in desired.held if held.standing is Standing.LOST]
-    return gone(lost) if lost else no_emulator(desired.held)
+    lost = [unavailable for unavailable in desired.unavailable if unavailable.cause is UnavailableReason.LOST]
+    return gone(lost) if lost else no_emulator(desired.unavailable)
 
 
 def whole_state(
@@ -179,36 +181,48 @@ def _handler_row(
     )
 
 
-def _held_row(held: Held, observed: ObservedState, troubles: Troubles) -> dict[str, Any] | None:
-    state, reason = held.standing.value, held_reason(held)
-    names = {"registered": held.name, "stand_in": stand_in_name(held.name)}
-    serving = next((each for each, name in names.items() if _pins(name, held, observed)), None)
-    if serving and held.standing is not Standing.REFUSED:
-        state, reason = serving, f"{held.reason}; the entry still runs the previous file, which flag F keeps open"
-    elif held.standing is Standing.ABSENT:
+def _held_row(unavailable: Unavailable, observed: ObservedState, troubles: Troubles) -> dict[str, Any] | None:
+    state, reason = unavailable.cause.value, unavailable_reason(unavailable)
+    names = {"registered": unavailable.name, "stand_in": stand_in_name(unavailable.name)}
+    serving = next((each for each, name in names.items() if _pins(name, unavailable, observed)), None)
+    if serving and unavailable.cause is not UnavailableReason.REFUSED:
+        state, reason = (
+            serving,
+            f"{unavailable.reason}; the entry still runs the previous file, which flag F keeps open",
+        )
+    elif unavailable.cause is UnavailableReason.ABSENT:
         return None  # no administrator asked for it by name
-    elif held.standing is Standing.LOST:
-        by = _server(held, observed)
+    elif unavailable.cause is UnavailableReason.LOST:
+        by = _server(unavailable, observed)
         state, reason = ("served_elsewhere", f"entry {by} serves it") if by else ("waiting", f"{reason}; {IF_MEANT}")
-    interpreter = held.interpreters[0]
-    return _row(held.name, held.architecture, state, reason, interpreter, held.flags, held.priority, troubles)
+    interpreter = unavailable.interpreters[0]
+    return _row(
+        unavailable.name,
+        unavailable.architecture,
+        state,
+        reason,
+        interpreter,
+        unavailable.flags,
+        unavailable.priority,
+        troubles,
+    )
 
 
-def _pins(name: str, held: Held, observed: ObservedState) -> bool:
+def _pins(name: str, unavailable: Unavailable, observed: ObservedState) -> bool:
     """Return True if this entry serves a handler by an interpreter that was removed after F had opened it."""
     entry = observed.by_name.get(name)
     said = entry.registration if entry is not None and entry.enabled else None
-    return said is not None and Flags.F in said.flags and said.interpreter in held.interpreters
+    return said is not None and Flags.F in said.flags and said.interpreter in unavailable.interpreters
 
 
-def _server(held: Held, observed: ObservedState) -> str | None:
+def _server(unavailable: Unavailable, observed: ObservedState) -> str | None:
     """Return the entry that serves an architecture without an emulator here, or None.
 
     The newest enabled entry that takes its programs counts, and only if it has opened its own interpreter (F).
     """
-    if held.architecture is None:
+    if unavailable.architecture is None:
         return None
-    match = CATALOG[held.architecture].match
+    match = CATALOG[unavailable.architecture].match
     for entry in observed.entries:
         said = entry.registration
         if said is not None and entry.enabled and takes_plain(said.match, match):

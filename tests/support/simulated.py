@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, MutableMapping
 
 from binfmtd.formats.line import decode_line
 from binfmtd.kernel.writer import ENABLE, REMOVE
-from binfmtd.model.config import Declaration
+from binfmtd.model.config import HandlerSpec
 from binfmtd.model.desired import DesiredState
 from binfmtd.model.drift import Act, Action, Plan, Record
 from binfmtd.model.entry import Entry, ObservedState
@@ -15,10 +15,10 @@ from binfmtd.model.plan import INSTANCE
 from binfmtd.model.standin import stand_in_name
 
 
-def declared(handlers: Iterable[Handler]) -> tuple[Declaration, ...]:
+def declared(handlers: Iterable[Handler]) -> tuple[HandlerSpec, ...]:
     """Return the declarations that lead to these handlers."""
     return tuple(
-        Declaration(
+        HandlerSpec(
             handler.name,
             handler.registration.match,
             (handler.registration.interpreter,),

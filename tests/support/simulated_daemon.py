@@ -64,7 +64,7 @@ class _Facts:
     heads = (b"\x7fELF" + bytes(252),)
 
     def gather(self, config: Config, _: object) -> Facts:
-        paths = {path for declaration in config.declarations for path in declaration.interpreters}
+        paths = {path for spec in config.specs for path in spec.interpreters}
         return Facts({path: InterpreterFacts(FILE) for path in paths})
 
 

@@ -135,8 +135,8 @@ class SimulatedLoop(SimulatedWorld):
 
     def in_any_order(self, batch: Mapping[str, Registration]) -> bool:
         """Return True if these are stand-ins, and it does not matter in which order they are registered."""
-        declarations = self.config.declarations if isinstance(self.config, Config) else ()
-        priorities = {stand_in_name(each.name): each.priority for each in declarations}
+        specs = self.config.specs if isinstance(self.config, Config) else ()
+        priorities = {stand_in_name(each.name): each.priority for each in specs}
         if not batch.keys() <= priorities.keys() or len({priorities[name] for name in batch}) != 1:
             return False
         return not any(overlaps(one.match, other.match) for one, other in combinations(batch.values(), 2))

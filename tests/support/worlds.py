@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from hypothesis import strategies as st
 
-from binfmtd.model.config import Config, Declaration, Policy, Shadowed, StandInPolicy, Unmanaged
+from binfmtd.model.config import Config, HandlerSpec, Policy, Shadowed, StandInPolicy, Unmanaged
 from binfmtd.model.desired import DesiredState, Facts, FileIdentity, InterpreterFacts, resolve
 from binfmtd.model.drift import Plan, PlanContext, Record
 from binfmtd.model.entry import Entry, ObservedState
@@ -69,12 +69,12 @@ POLICIES = st.builds(
 
 
 @st.composite
-def declarations(draw: st.DrawFn) -> tuple[Declaration, ...]:
+def specs(draw: st.DrawFn) -> tuple[HandlerSpec, ...]:
     found = []
     for name in draw(_NAMES):
         architecture, from_all = draw(_ARCHITECTURE)
         found.append(
-            Declaration(
+            HandlerSpec(
                 name,
                 draw(_MATCH),
                 draw(_PATHS),
@@ -122,7 +122,7 @@ class World(NamedTuple):
 
 @st.composite
 def worlds(draw: st.DrawFn) -> World:
-    config = Config(draw(declarations()), draw(POLICIES))
+    config = Config(draw(specs()), draw(POLICIES))
     facts = draw(FACTS)
     by_name = resolve(config, facts).by_name
     wanted = {name: handler.registration for name, handler in by_name.items()}

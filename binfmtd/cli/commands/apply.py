@@ -16,10 +16,10 @@ from binfmtd.cli.output import print_json, print_table, warn
 from binfmtd.cli.state import state_dir
 from binfmtd.daemon.assessment import ReconcileResult
 from binfmtd.errors import PersistenceError
-from binfmtd.model.desired import Standing
+from binfmtd.model.desired import UnavailableReason
 from binfmtd.model.drift import Act, additive
 from binfmtd.report.printable import printable
-from binfmtd.report.status import held_reason
+from binfmtd.report.status import unavailable_reason
 
 if TYPE_CHECKING:
     from binfmtd.daemon.boot_persistence import BootPersistence
@@ -134,9 +134,13 @@ def _keep(boot_persistence: "BootPersistence", *, write: bool) -> list[Failure]:
 
 def _failures(here: Visit, result: ReconcileResult, *, only_adding: bool) -> list[Failure]:
     refused = {action.entry: error for action, error in result.failed}
-    sources = {declared.name: declared.source for declared in here.reconciler.config.declarations}
-    held = [held for held in result.assessment.desired.held if held.standing is not Standing.ABSENT]
-    failures = [Failure(each.name, f"{each.standing.value}: {held_reason(each)}") for each in held]
+    sources = {declared.name: declared.source for declared in here.reconciler.config.specs}
+    unavailable = [
+        unavailable
+        for unavailable in result.assessment.desired.unavailable
+        if unavailable.cause is not UnavailableReason.ABSENT
+    ]
+    failures = [Failure(each.name, f"{each.cause.value}: {unavailable_reason(each)}") for each in unavailable]
     failures += [Failure(name, str(error), error.errno) for name, error in refused.items()]
     failures += [Failure(name, reason) for name, reason in result.assessment.plan.blocked.items()]
     for action in result.assessment.plan.actions:

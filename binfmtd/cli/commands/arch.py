@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
         raise UsageError(str(error)) from None
     config = load_config(given, architectures=("all",))
     native = HostFacts(state_dir_or_none(given)).native(observe(given.mount))
-    candidates = {declared.architecture: declared.interpreters for declared in config.declarations}
+    candidates = {declared.architecture: declared.interpreters for declared in config.specs}
     emulators = {a.name: _first_there(candidates.get(a.name, ())) for a in wanted}
     if given.json:
         print_json([_document(a, emulators[a.name], native=a.name in native) for a in wanted])

@@ -16,10 +16,10 @@ from binfmtd.kernel.instance import Instance, Observer
 from binfmtd.kernel.mount import find
 from binfmtd.kernel.seal import TAKES_CAPABILITY
 from binfmtd.model.config import Config, StandInPolicy
-from binfmtd.model.desired import DesiredState, Standing, resolve
+from binfmtd.model.desired import DesiredState, UnavailableReason, resolve
 from binfmtd.model.entry import ObservedState
 from binfmtd.model.standin import stand_in_name
-from binfmtd.report.status import held_reason
+from binfmtd.report.status import unavailable_reason
 
 VALID = 0
 
@@ -52,9 +52,9 @@ def main(arguments: Sequence[str]) -> int:
         warnings += config.warnings
         if nothing := nothing_there(desired):
             warnings.append(nothing)
-        errors += _held(desired, Standing.REFUSED)
-        waiting = len(held := _held(desired, Standing.WAITING))
-        warnings += held
+        errors += _unavailable(desired, UnavailableReason.REFUSED)
+        waiting = len(unavailable := _unavailable(desired, UnavailableReason.WAITING))
+        warnings += unavailable
         warnings += _without_stand_in(config)
         warnings += _with_temporary_stand_ins(desired)
         if config.policy.sealed and not may_mount():
@@ -84,8 +84,12 @@ def observe(directory: str | None) -> ObservedState | None:
         return None
 
 
-def _held(desired: DesiredState, standing: Standing) -> list[str]:
-    return [f"{held.name}: {standing.value}: {held_reason(held)}" for held in desired.held if held.standing is standing]
+def _unavailable(desired: DesiredState, cause: UnavailableReason) -> list[str]:
+    return [
+        f"{unavailable.name}: {cause.value}: {unavailable_reason(unavailable)}"
+        for unavailable in desired.unavailable
+        if unavailable.cause is cause
+    ]
 
 
 def _with_temporary_stand_ins(desired: DesiredState) -> list[str]:
@@ -102,7 +106,7 @@ def _without_stand_in(config: Config) -> list[str]:
     from binfmtd.model.handler import Registration
 
     found = []
-    for declared in config.declarations:
+    for declared in config.specs:
         registration = Registration(declared.match, declared.interpreters[0], declared.flags)
         try:
             encode_line(stand_in_name(declared.name), registration)

@@ -23,10 +23,10 @@ from binfmtd.formats.binfmt_d import is_generated, render_conf
 from binfmtd.formats.line import to_text
 from binfmtd.formats.nixos import render_nixos
 from binfmtd.formats.shell import render_script
-from binfmtd.model.config import Config, Declaration
-from binfmtd.model.desired import DesiredState, Standing, resolve
+from binfmtd.model.config import Config, HandlerSpec
+from binfmtd.model.desired import DesiredState, UnavailableReason, resolve
 from binfmtd.model.handler import Flags, Handler, Registration
-from binfmtd.model.precedence import contends
+from binfmtd.model.precedence import order_matters
 from binfmtd.report.printable import printable
 
 DONE = 0
@@ -122,18 +122,18 @@ class _Exported:
 
 def _handlers(config: Config, desired: DesiredState, kind: str, exported: _Exported) -> Iterator[Handler]:
     """Yield what to write, lowest rank first: the order in which to register, since the newest entry wins."""
-    for declared in sorted(config.declarations, key=lambda declared: declared.priority):
+    for declared in sorted(config.specs, key=lambda declared: declared.priority):
         if handler := desired.by_name.get(declared.name):
             registration = handler.registration
         else:
-            held = desired.held_by_name.get(declared.name)
-            if held is None or held.standing is Standing.ABSENT:
+            unavailable = desired.unavailable_by_name.get(declared.name)
+            if unavailable is None or unavailable.cause is UnavailableReason.ABSENT:
                 continue  # it runs natively; or it is from "all", without an emulator
-            if held.standing is Standing.REFUSED:
-                exported.fail(declared.name, f"refused: {held.reason}")
+            if unavailable.cause is UnavailableReason.REFUSED:
+                exported.fail(declared.name, f"refused: {unavailable.reason}")
                 continue
-            exported.note(declared.name, f"{held.reason} yet")
-            registration = Registration(declared.match, declared.interpreters[0], held.flags)
+            exported.note(declared.name, f"{unavailable.reason} yet")
+            registration = Registration(declared.match, declared.interpreters[0], unavailable.flags)
         if not declared.enabled:
             exported.note(declared.name, f"left out: the {kind} format cannot express enabled = false")
             continue
@@ -154,7 +154,7 @@ def _holds(name: str, registration: Registration, kind: str, exported: _Exported
     return True
 
 
-def _note_losses(declared: Declaration, registration: Registration, kind: str, exported: _Exported) -> None:
+def _note_losses(declared: HandlerSpec, registration: Registration, kind: str, exported: _Exported) -> None:
     if declared.priority and kind in (DEBIAN, NIXOS):
         exported.note(declared.name, f"the {kind} format cannot express priority = {declared.priority}")
     elif declared.priority:
@@ -191,7 +191,7 @@ def _note_order(handlers: Sequence[Handler], kind: str, exported: _Exported) -> 
     """
     lower: dict[str, list[str]] = {}
     for low, high in combinations(handlers, 2):
-        if contends(low, high) and (kind == DEBIAN or high.name < low.name):
+        if order_matters(low, high) and (kind == DEBIAN or high.name < low.name):
             lower.setdefault(high.name, []).append(low.name)
     for name, names in lower.items():
         exported.note(

@@ -12,9 +12,9 @@ from binfmtd.daemon.state_dir import running_pid
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.mount import find_to_look
 from binfmtd.kernel.seal import how_to_open
-from binfmtd.model.desired import Standing
+from binfmtd.model.desired import UnavailableReason
 from binfmtd.model.drift import Action, additive
-from binfmtd.report.status import held_reason
+from binfmtd.report.status import unavailable_reason
 
 IN_SYNC = 0
 DRIFT = 3
@@ -48,9 +48,9 @@ def main(arguments: Sequence[str]) -> int:
         warn(nothing)
     for text in natively(config, assessment.desired):
         warn(text)
-    for held in assessment.desired.held:
-        if held.standing is not Standing.ABSENT:
-            warn(f"{held.name}: {held.standing.value}: {held_reason(held)}")
+    for unavailable in assessment.desired.unavailable:
+        if unavailable.cause is not UnavailableReason.ABSENT:
+            warn(f"{unavailable.name}: {unavailable.cause.value}: {unavailable_reason(unavailable)}")
     actions = [action for action in assessment.plan.actions if wanted is None or additive(action)]
     if given.json:
         print_json({"actions": [describe(action) for action in actions]})

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
-from binfmtd.cli.compat.emulators import declaration
+from binfmtd.cli.compat.emulators import spec
 from binfmtd.cli.compat.install import THERE, Fate, Outcome, exchange
 from binfmtd.cli.compat.main import log
 from binfmtd.cli.compat.platforms import ORDER, architecture_of, go_name
@@ -22,7 +22,7 @@ from binfmtd.errors import StateError
 from binfmtd.host.interpreters import cannot_run, file_identity
 from binfmtd.host.probe import Prober
 from binfmtd.kernel.mount import Where
-from binfmtd.model.config import Config, Declaration
+from binfmtd.model.config import Config, HandlerSpec
 from binfmtd.model.entry import ObservedState
 from binfmtd.model.standin import stand_in_name
 
@@ -36,7 +36,7 @@ class Request(NamedTuple):
     """
 
     label: str
-    declared: Declaration | None
+    declared: HandlerSpec | None
     instead: str = ""
     bad: bool = False
 
@@ -81,7 +81,7 @@ def _each(words: str, native: Collection[str]) -> Iterator[Request]:
         elif row.name in native:
             yield Request(go_name(row), None, "already runs natively")
         else:
-            yield Request(go_name(row), declaration(row))
+            yield Request(go_name(row), spec(row))
 
 
 def _all(observed: ObservedState, doomed: Collection[str], native: Collection[str], probe: Prober) -> Iterator[Request]:
@@ -91,7 +91,7 @@ def _all(observed: ObservedState, doomed: Collection[str], native: Collection[st
     """
     without = {*doomed, *map(stand_in_name, doomed)}
     for row in map(CATALOG.__getitem__, ORDER):
-        declared = declaration(row)
+        declared = spec(row)
         if row.name in native or not any(map(file_identity, declared.interpreters)):
             continue
         serving = server(observed, row.name)

@@ -11,7 +11,7 @@ import os
 from binfmtd.catalog.architectures import Architecture
 from binfmtd.errors import FormatError, UsageError
 from binfmtd.formats.line import encode_line
-from binfmtd.model.config import Declaration
+from binfmtd.model.config import HandlerSpec
 from binfmtd.model.handler import Flags, Registration
 
 
@@ -34,7 +34,7 @@ def entry_name(name: str) -> str:
     return f"{prefix}qemu-{name}"
 
 
-def declaration(architecture: Architecture) -> Declaration:
+def spec(architecture: Architecture) -> HandlerSpec:
     """Return the handler that an architecture gets.  Raises UsageError for variables that no entry can express."""
     from binfmtd.cli.options import switch
 
@@ -50,4 +50,4 @@ def declaration(architecture: Architecture) -> Declaration:
             encode_line(name, Registration(architecture.match, path, flags))
     except FormatError as error:
         raise UsageError(f"$QEMU_BINARY_PREFIX or $QEMU_BINARY_PATH: {error}") from None
-    return Declaration(name, architecture.match, interpreters, flags, architecture=architecture.name, source=name)
+    return HandlerSpec(name, architecture.match, interpreters, flags, architecture=architecture.name, source=name)

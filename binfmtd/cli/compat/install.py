@@ -16,13 +16,13 @@ from binfmtd.cli.one_shot import Visit
 from binfmtd.cli.trial import server
 from binfmtd.daemon.assessment import Assessment
 from binfmtd.host.probe import Attempt, Prober
-from binfmtd.model.config import Config, Declaration
+from binfmtd.model.config import Config, HandlerSpec
 from binfmtd.model.drift import additive
 from binfmtd.model.handler import Flags
 from binfmtd.model.ownership import equal
 from binfmtd.model.plan import INSTANCE
 from binfmtd.model.standin import stand_in_name
-from binfmtd.report.status import held_reason
+from binfmtd.report.status import unavailable_reason
 
 
 class Fate(Enum):
@@ -44,7 +44,7 @@ THERE = Outcome(Fate.THERE)
 
 
 def exchange(
-    here: Visit, probe: Prober, doomed: Collection[str], declarations: Sequence[Declaration], *, anew: bool = False
+    here: Visit, probe: Prober, doomed: Collection[str], specs: Sequence[HandlerSpec], *, anew: bool = False
 ) -> tuple[set[str], dict[str, Outcome]]:
     """Remove the ``doomed`` entries, foreign ones too, and install the declared handlers; ``anew`` replaces them all.
 
@@ -52,10 +52,10 @@ def exchange(
     that are gone, and the outcome of each declared handler.  While a daemon keeps the instance nothing is written, and
     each handler that is not in place has failed.  Raises WriteRefusedError and ProbeError.
     """
-    declared = {each.name for each in declarations}
+    declared = {each.name for each in specs}
     both = declared.intersection(doomed)
     gone = _remove(here, set(doomed) - declared)
-    here.reconciler.use(Config(tuple(declarations)))
+    here.reconciler.use(Config(tuple(specs)))
     outcomes = _install(here, probe, declared if anew else both)
     _remove(here, {name for name in both if outcomes[name].fate is Fate.FAILED})
     return (gone | both if here.writes else gone), outcomes
@@ -71,8 +71,8 @@ def _remove(here: Visit, names: Collection[str]) -> set[str]:
 
 
 def _install(here: Visit, probe: Prober, renewed: Collection[str]) -> dict[str, Outcome]:
-    declarations = here.reconciler.config.declarations
-    if not declarations:
+    specs = here.reconciler.config.specs
+    if not specs:
         return {}
     if here.writes:
         here.renew(renewed)
@@ -80,7 +80,7 @@ def _install(here: Visit, probe: Prober, renewed: Collection[str]) -> dict[str, 
             here.converge(lambda action: action.entry == INSTANCE)
     assessment = here.assess()
     settled: dict[str, Outcome] = {}
-    for declared in declarations:
+    for declared in specs:
         if declared.name in renewed and here.writes:
             continue
         if outcome := _judge(here, assessment, declared, probe):
@@ -88,12 +88,14 @@ def _install(here: Visit, probe: Prober, renewed: Collection[str]) -> dict[str, 
     result = here.converge(lambda action: action.entry not in settled and additive(action))
     reasons = {action.entry: _undone(here) for action in result.assessment.plan.actions}
     reasons |= {action.entry: str(error) for action, error in result.failed}
-    reasons |= {held.name: held_reason(held) for held in result.assessment.desired.held}
+    reasons |= {
+        unavailable.name: unavailable_reason(unavailable) for unavailable in result.assessment.desired.unavailable
+    }
     there = result.assessment.observed.by_name
     raced = {action.entry for action, error in result.failed if error.errno == EEXIST and action.entry in there}
     done = {action.entry for action in result.done}
     outcomes: dict[str, Outcome] = {}
-    for declared in declarations:
+    for declared in specs:
         name = declared.name
         if name in settled:
             outcomes[name] = settled[name]
@@ -109,7 +111,7 @@ def _install(here: Visit, probe: Prober, renewed: Collection[str]) -> dict[str, 
     return outcomes
 
 
-def _tried(declared: Declaration, probe: Prober) -> Outcome:
+def _tried(declared: HandlerSpec, probe: Prober) -> Outcome:
     """Return the outcome of a registration by trying it: a program may fail although the kernel accepted the entry.
 
     Without flag F, or without an architecture, it cannot be tried in a chroot and counts as done.
@@ -120,7 +122,7 @@ def _tried(declared: Declaration, probe: Prober) -> Outcome:
     return Outcome(Fate.DONE) if probed.runs else _unable(probed)
 
 
-def _judge(here: Visit, assessment: Assessment, declared: Declaration, probe: Prober) -> Outcome | None:
+def _judge(here: Visit, assessment: Assessment, declared: HandlerSpec, probe: Prober) -> Outcome | None:
     """Return the outcome if the existing entry decides it; None leaves the handler to the ordinary plan.
 
     Another entry may take the programs and fail: then this name is marked for registration anew, above that entry.

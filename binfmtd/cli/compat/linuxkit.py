@@ -19,7 +19,7 @@ from binfmtd.errors import FormatError
 from binfmtd.files.atomic import read_regular
 from binfmtd.files.binfmt_d import masks
 from binfmtd.formats.line import check_interpreter, decode_line
-from binfmtd.model.config import Declaration
+from binfmtd.model.config import HandlerSpec
 from binfmtd.model.standin import is_stand_in
 
 DIRECTORY = "/etc/binfmt.d"
@@ -38,26 +38,26 @@ def main(arguments: Sequence[str]) -> int:
     if named is None and not _has_files(DIRECTORY):
         registered = register(there, lambda native: tuple(every_architecture(native, _PATTERNS, DEFAULT_FLAGS)), EVERY)
         return conclude(registered.outcomes)
-    declared: dict[str, Declaration] = {}
+    declared: dict[str, HandlerSpec] = {}
     problem: FormatError | None = None
     try:
-        for declaration in _declarations(named or DIRECTORY):
-            declared.pop(declaration.name, None)  # the later line of a name replaces the earlier one
-            declared[declaration.name] = declaration
+        for spec in _declarations(named or DIRECTORY):
+            declared.pop(spec.name, None)  # the later line of a name replaces the earlier one
+            declared[spec.name] = spec
     except FormatError as error:
         problem = error
-    for name, declaration in declared.items():
-        outcome = register(there, _just(declaration), f"declare [handlers.{name}]").outcomes[name]
+    for name, spec in declared.items():
+        outcome = register(there, _just(spec), f"declare [handlers.{name}]").outcomes[name]
         if outcome.reason:
-            raise FormatError(f"{declaration.source}: {name}: {outcome.reason}")
+            raise FormatError(f"{spec.source}: {name}: {outcome.reason}")
     if problem is not None:
         raise problem
     return 0
 
 
-def _just(declaration: Declaration) -> Declare:
+def _just(spec: HandlerSpec) -> Declare:
     """Return the function that declares this handler alone, so that the run ends at the first refused line."""
-    return lambda _: (declaration,)
+    return lambda _: (spec,)
 
 
 def _has_files(directory: str) -> bool:
@@ -69,7 +69,7 @@ def _has_files(directory: str) -> bool:
         return True  # reading it raises the error
 
 
-def _declarations(directory: str) -> Iterator[Declaration]:
+def _declarations(directory: str) -> Iterator[HandlerSpec]:
     """Read the handlers, in the order of the lines.  Raises FormatError at the first bad line or unreadable file."""
     try:
         names = sorted(os.listdir(os.fsencode(directory)))
@@ -88,7 +88,7 @@ def _declarations(directory: str) -> Iterator[Declaration]:
                 yield _declaration(line, f"{path}:{number}")
 
 
-def _declaration(line: bytes, source: str) -> Declaration:
+def _declaration(line: bytes, source: str) -> HandlerSpec:
     try:
         name, registration = decode_line(line)
         check_interpreter(registration.interpreter)
@@ -96,4 +96,4 @@ def _declaration(line: bytes, source: str) -> Declaration:
             raise FormatError(f"name {name!r} is reserved for binfmtd's stand-ins: choose another")
     except FormatError as error:
         raise FormatError(f"{source}: {error}") from None
-    return Declaration(name, registration.match, (registration.interpreter,), registration.flags, source=source)
+    return HandlerSpec(name, registration.match, (registration.interpreter,), registration.flags, source=source)

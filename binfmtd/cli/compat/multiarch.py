@@ -15,7 +15,7 @@ from binfmtd.cli.compat.register import EVERY, conclude, every_architecture, reg
 from binfmtd.cli.compat.surroundings import where
 from binfmtd.errors import UsageError
 from binfmtd.host.facts import judges_paths
-from binfmtd.model.config import Declaration
+from binfmtd.model.config import HandlerSpec
 from binfmtd.model.handler import Flags
 from binfmtd.report.printable import printable
 
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     if not directory.startswith("/"):
         raise UsageError(f"$QEMU_BIN_DIR is {directory!r}: write an absolute path")
 
-    def declare(native: Collection[str]) -> tuple[Declaration, ...]:
+    def declare(native: Collection[str]) -> tuple[HandlerSpec, ...]:
         patterns = [f"{directory}/qemu-{{name}}-static", f"{directory}/qemu-{{name}}"]
         for_others = Flags.F not in flags and not judges_paths()
         return tuple(

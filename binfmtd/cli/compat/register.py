@@ -15,12 +15,12 @@ from binfmtd.files.distribution import emulators_remedy
 from binfmtd.host.interpreters import file_identity
 from binfmtd.host.probe import Prober
 from binfmtd.kernel.mount import Where
-from binfmtd.model.config import Config, Declaration
+from binfmtd.model.config import Config, HandlerSpec
 from binfmtd.model.entry import ObservedState
 from binfmtd.model.handler import Flags
 from binfmtd.model.standin import is_stand_in
 
-Declare = Callable[[Collection[str]], Sequence[Declaration]]
+Declare = Callable[[Collection[str]], Sequence[HandlerSpec]]
 """A function from the architectures that run natively (QEMU's names) to the handlers to register."""
 
 EVERY = 'write `architectures = ["all"]`'  # the equivalent in a daemon's config
@@ -44,10 +44,10 @@ def register(where: Where, declare: Declare, wish: str, reset: str | None = None
     directory = default_state_dir()
     with visit(Config(()), directory, where) as here, Prober() as probe:
         observed = here.assess().observed
-        declarations = declare(HostFacts(directory).native(observed))
+        specs = declare(HostFacts(directory).native(observed))
         doomed = {name for name in observed.by_name if fnmatchcase(name, reset or "") and not is_stand_in(name)}
-        _, outcomes = exchange(here, probe, doomed, declarations, anew=reset is None)
-        left = doomed.difference(each.name for each in declarations)
+        _, outcomes = exchange(here, probe, doomed, specs, anew=reset is None)
+        left = doomed.difference(each.name for each in specs)
         failed = any(outcome.fate is Fate.FAILED for outcome in outcomes.values())
         if here.daemon is not None and (left or failed):
             raise StateError(refused_beside(here.daemon, directory, wish))
@@ -56,7 +56,7 @@ def register(where: Where, declare: Declare, wish: str, reset: str | None = None
 
 def every_architecture(
     native: Collection[str], patterns: Sequence[str], flags: Flags, *, even_without: bool = False
-) -> Iterator[Declaration]:
+) -> Iterator[HandlerSpec]:
     """Return a handler for each architecture that does not run natively and has an emulator here.
 
     ``even_without`` includes architectures without an emulator.  ``patterns`` are the paths of the emulators, with
@@ -66,7 +66,7 @@ def every_architecture(
         paths = tuple(pattern.replace("{name}", row.name) for pattern in patterns)
         if row.name not in native and (even_without or any(map(file_identity, paths))):
             name = f"qemu-{row.name}"
-            yield Declaration(name, row.match, paths, flags, architecture=row.name, source=name)
+            yield HandlerSpec(name, row.match, paths, flags, architecture=row.name, source=name)
 
 
 def conclude(outcomes: Mapping[str, Outcome], place: str = "here") -> int:

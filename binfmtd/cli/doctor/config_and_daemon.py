@@ -10,12 +10,12 @@ from binfmtd.cli.doctor.snapshot import Snapshot
 from binfmtd.daemon.state_dir import LOCK_NAME
 from binfmtd.files.managers import unit_file
 from binfmtd.files.whereabouts import booted_with_systemd, in_container, shares_first_processes
-from binfmtd.model.desired import Standing
+from binfmtd.model.desired import UnavailableReason
 from binfmtd.model.finding import Finding, Level, Section
 from binfmtd.model.pause import EVERYTHING
 from binfmtd.model.plan import INSTANCE
 from binfmtd.report.sentence import counted
-from binfmtd.report.status import held_reason
+from binfmtd.report.status import unavailable_reason
 
 _UNIT = "binfmtd.service"
 # The history names the likely cause of each drift.
@@ -48,13 +48,18 @@ def of_config(snapshot: Snapshot) -> Iterator[Finding]:
     yield found("valid", Level.OK, f"{sources}: {count} handler{'' if count == 1 else 's'} for this host")
     for text in snapshot.config.warnings:
         yield found("warning", Level.WARNING, text, check)
-    for held in snapshot.desired.held:
-        if held.standing is Standing.REFUSED:
-            text, remedy = split(held_reason(held))
-            yield found("refused", Level.FAILURE, f"{held.name}: {text}", remedy or check)
-        elif held.standing is Standing.WAITING:
-            text, remedy = split(held_reason(held))
-            yield found("waiting", Level.WARNING, f"{held.name}: {text}", remedy or f"ls -l {held.interpreters[0]}")
+    for unavailable in snapshot.desired.unavailable:
+        if unavailable.cause is UnavailableReason.REFUSED:
+            text, remedy = split(unavailable_reason(unavailable))
+            yield found("refused", Level.FAILURE, f"{unavailable.name}: {text}", remedy or check)
+        elif unavailable.cause is UnavailableReason.WAITING:
+            text, remedy = split(unavailable_reason(unavailable))
+            yield found(
+                "waiting",
+                Level.WARNING,
+                f"{unavailable.name}: {text}",
+                remedy or f"ls -l {unavailable.interpreters[0]}",
+            )
 
 
 def _elsewhere(snapshot: Snapshot) -> bool:

@@ -14,7 +14,7 @@ from binfmtd.cli.doctor.snapshot import Snapshot
 from binfmtd.errors import FormatError
 from binfmtd.files.distribution import install_emulators
 from binfmtd.formats.line import encode_line, to_text
-from binfmtd.host.interpreters import leans_on
+from binfmtd.host.interpreters import required_loader
 from binfmtd.model.entry import Entry
 from binfmtd.model.examine import takes_elf
 from binfmtd.model.handler import Registration
@@ -167,4 +167,4 @@ class Remedies:
 
     def _has_static_emulator(self, architecture: str) -> bool:
         path = self._snapshot.emulators.get(architecture)
-        return path is not None and leans_on(path) is None
+        return path is not None and required_loader(path) is None

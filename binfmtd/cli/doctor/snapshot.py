@@ -16,12 +16,12 @@ from binfmtd.daemon.host_facts import HostFacts
 from binfmtd.daemon.state_dir import running_pid
 from binfmtd.errors import ConfigError, MountError, StateError
 from binfmtd.files.trust import Trust
-from binfmtd.host.interpreters import begins_as_script, file_identity, leans_on, look_at
+from binfmtd.host.interpreters import begins_as_script, file_identity, look_at, required_loader
 from binfmtd.host.kernel_module import DEFAULT_DIRECTORY
 from binfmtd.host.qemu_versions import is_qemu, versions
 from binfmtd.kernel.instance import Instance, Observer
 from binfmtd.kernel.mount import Mounted, find
-from binfmtd.model.config import Config, Declaration
+from binfmtd.model.config import Config, HandlerSpec
 from binfmtd.model.desired import DesiredState, resolve
 from binfmtd.model.entry import ObservedState
 from binfmtd.model.examine import Sight
@@ -88,9 +88,9 @@ class Snapshot(_Look):
         return shlex.join(words)
 
     @cached_property
-    def declared(self) -> dict[str, Declaration]:
-        """The config's declarations, by entry name; empty without a valid config."""
-        return {} if self.config is None else {each.name: each for each in self.config.declarations}
+    def declared(self) -> dict[str, HandlerSpec]:
+        """The config's handlers, by entry name; empty without a valid config."""
+        return {} if self.config is None else {each.name: each for each in self.config.specs}
 
     @cached_property
     def desired(self) -> DesiredState:
@@ -108,7 +108,7 @@ class Snapshot(_Look):
             config = load(self.config_path, trust=Trust.of_this_process(), architectures=("all",))
         except ConfigError:
             config = load(None, trust=Trust.of_this_process(), default=_NO_CONFIG, architectures=("all",))
-        found = {each.architecture: each.interpreters for each in config.declarations}
+        found = {each.architecture: each.interpreters for each in config.specs}
         return {name: found.get(name, ()) for name in CATALOG}
 
     @cached_property
@@ -156,7 +156,7 @@ class Snapshot(_Look):
         version = self.versions.get(path, ())
         return Sight(
             file_identity(path) is not None,
-            leans_on(path),
+            required_loader(path),
             self.untrusted.get(path),
             version if isinstance(version, tuple) else (),
             begins_as_script(path),

@@ -151,8 +151,8 @@ class Explainer:
         if self._is_ours(step):
             found.reason, found.remedy = f"{step.path} is {kind.description}", kind.remedy
             return
-        off = [rival for rival in step.rivals if rival.passed is Passed.SWITCHED_OFF and rival.entry.enabled]
-        disabled = [rival for rival in step.rivals if not rival.entry.enabled]
+        off = [other for other in step.passed_over if other.passed is Passed.SWITCHED_OFF and other.entry.enabled]
+        disabled = [other for other in step.passed_over if not other.entry.enabled]
         found.reason = f"{step.path} is {kind.description}, and no entry takes it"
         if off:
             found.reason += f": entry {_name(off[0].entry)} would, but binfmt_misc is switched off as a whole"

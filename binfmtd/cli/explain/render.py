@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from binfmtd.cli.explain.diagnosis import Explanation
 from binfmtd.cli.table import wrapped
 from binfmtd.model.entry import Entry
-from binfmtd.model.execution import Passed, Rival, Step
+from binfmtd.model.execution import Passed, PassedOver, Step
 from binfmtd.model.match import Extension, Magic
 from binfmtd.model.shebang import Shebang
 from binfmtd.model.standin import PREFIX as STAND_IN
@@ -148,14 +148,14 @@ def _compared(step: Step, match: Magic) -> bytes:
     return step.file.head[match.offset : match.offset + size].ljust(size, b"\0")
 
 
-def _others(step: Step) -> list[Rival]:
+def _others(step: Step) -> list[PassedOver]:
     """Return the matching entries that do not take the file, one for each handler that does not take it either.
 
     A handler's proper entry and its stand-in are two if they are passed over for different reasons.
     """
     own = _name(step.taker) if isinstance(step.taker, Entry) else ""
-    found: dict[tuple[str, Passed], Rival] = {}
-    for each in step.rivals:
+    found: dict[tuple[str, Passed], PassedOver] = {}
+    for each in step.passed_over:
         if _name(each.entry) != own:
             found.setdefault((_name(each.entry), each.passed), each)
     return list(found.values())

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from binfmtd.catalog.architectures import CATALOG
-from binfmtd.model.config import Config, Declaration, OnStop, Policy, Shadowed, Unmanaged
+from binfmtd.model.config import Config, HandlerSpec, OnStop, Policy, Shadowed, Unmanaged
 from binfmtd.model.handler import Flags
 from binfmtd.model.match import Extension, Magic
 
@@ -16,14 +16,14 @@ POF = Flags.P | Flags.O | Flags.F
 EVERY = sorted(CATALOG, key=lambda name: CATALOG[name].platform is None)  # first those that images exist for
 
 
-def by_name(config: Config) -> dict[str, Declaration]:
-    found = {declaration.name: declaration for declaration in config.declarations}
-    assert len(found) == len(config.declarations)
+def by_name(config: Config) -> dict[str, HandlerSpec]:
+    found = {spec.name: spec for spec in config.specs}
+    assert len(found) == len(config.specs)
     return found
 
 
 def names(config: Config) -> list[str | None]:
-    return [declaration.architecture for declaration in config.declarations]
+    return [spec.architecture for spec in config.specs]
 
 
 def test_an_empty_file_means_all_by_the_defaults(load_text: Load) -> None:
@@ -33,7 +33,7 @@ def test_an_empty_file_means_all_by_the_defaults(load_text: Load) -> None:
     assert loaded.policy == Policy()
     assert loaded.warnings == ()
     arm64 = by_name(loaded)["qemu-aarch64"]
-    assert arm64 == Declaration(
+    assert arm64 == HandlerSpec(
         "qemu-aarch64",
         CATALOG["aarch64"].match,
         ("/usr/bin/qemu-aarch64-static", "/usr/bin/qemu-aarch64"),
@@ -83,7 +83,7 @@ def test_architectures_are_selected(
     """Architectures are selected by any name, in any order; one asked for by name does not come from "all"."""
     loaded = load_text(f"architectures = {words!r}")
     assert names(loaded) == expected
-    assert [d.architecture for d in loaded.declarations if d.from_all] == from_all
+    assert [d.architecture for d in loaded.specs if d.from_all] == from_all
     assert loaded.warnings == ()
 
 
@@ -101,7 +101,7 @@ def test_a_source_names_file_and_word(load_text: Load, config: Path) -> None:
 def test_a_selection_that_is_hardly_meant_is_warned_about(load_text: Load, words: list[str], said: str) -> None:
     """A selection that selects nothing has a warning with the reason."""
     loaded = load_text(f"architectures = {words!r}")
-    assert loaded.declarations == ()
+    assert loaded.specs == ()
     (warning,) = loaded.warnings
     assert said in warning
 
@@ -163,8 +163,8 @@ def test_handlers_come_last_in_the_order_of_the_file(load_text: Load) -> None:
         interpreter = "/usr/bin/a"
         """
     )
-    assert [declaration.name for declaration in loaded.declarations] == ["qemu-aarch64", "z", "a"]
-    z, a = loaded.declarations[1:]
+    assert [spec.name for spec in loaded.specs] == ["qemu-aarch64", "z", "a"]
+    z, a = loaded.specs[1:]
     assert z.match == Magic(b"\0asm", b"\xff\xff\0\xff", 4)
     assert (z.interpreters, z.flags) == (("/usr/bin/z",), Flags.F | Flags.C | Flags.O)
     assert (z.priority, z.enabled, z.force, z.architecture) == (-3, False, True, None)
@@ -175,14 +175,14 @@ def test_handlers_come_last_in_the_order_of_the_file(load_text: Load) -> None:
 def test_credentials_are_there_only_when_asked_for(load_text: Load) -> None:
     """No default has flag C, which makes foreign set-uid programs root's."""
     loaded = load_text("[handlers.a]\nextension = 'jar'\ninterpreter = '/x'")
-    assert not any(Flags.C in declaration.flags for declaration in loaded.declarations)
+    assert not any(Flags.C in spec.flags for spec in loaded.specs)
 
 
 def test_of_two_with_one_name_the_later_holds(load_text: Load, config: Path) -> None:
     """A handler replaces an architecture's entry of the same name, and a warning names both sources."""
     loaded = load_text("architectures = ['arm64']\n[handlers.qemu-aarch64]\nextension = 'x'\ninterpreter = '/x'")
-    (declaration,) = loaded.declarations
-    assert declaration.match == Extension("x")
+    (spec,) = loaded.specs
+    assert spec.match == Extension("x")
     (warning,) = loaded.warnings
     assert "'qemu-aarch64'" in warning
     assert f"{config} [handlers.qemu-aarch64]" in warning

@@ -71,7 +71,7 @@ def test_each_preset_loads(tmp_path: Path, path: Path) -> None:
     (tmp_path / "conf.d").mkdir()
     (tmp_path / "conf.d" / path.name).write_bytes(path.read_bytes())
     loaded = load(None, trust=Trust(os.geteuid()), default=str(tmp_path / "binfmtd.toml"))
-    own = [declaration for declaration in loaded.declarations if declaration.architecture is None]
+    own = [spec for spec in loaded.specs if spec.architecture is None]
     assert own
-    assert not any(Flags.C in declaration.flags for declaration in own)
+    assert not any(Flags.C in spec.flags for spec in own)
     assert loaded.warnings == ()

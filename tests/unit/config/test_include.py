@@ -14,7 +14,7 @@ from binfmtd.config.source import age, watched
 from binfmtd.errors import ConfigError
 from binfmtd.files.chain import ANY_NAME
 from binfmtd.formats.binfmt_d import render_conf
-from binfmtd.model.config import Config, Declaration
+from binfmtd.model.config import Config, HandlerSpec
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Magic
 
@@ -42,7 +42,7 @@ def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path
 
 
 def names(config: Config) -> list[str]:
-    return [declaration.name for declaration in config.declarations]
+    return [spec.name for spec in config.specs]
 
 
 def test_a_file_that_is_none_does_not_fill_the_log(load_text: Load, rules: Path) -> None:
@@ -57,8 +57,8 @@ def test_a_rule_is_a_declaration(load_text: Load, rules: Path) -> None:
     """A rule declares everything that its line contains, and its source is the file and the line."""
     (rules / "a.conf").write_text("# comment\n:a:M:1:AB:\\xff\\x00:/i:CF\n")
     config = load_text(f"{NONE}include = ['{rules}']")
-    assert config.declarations == (
-        Declaration(
+    assert config.specs == (
+        HandlerSpec(
             "a",
             Magic(b"AB", b"\xff\0", 1),
             ("/i",),
@@ -77,9 +77,9 @@ def test_what_systemd_registers_itself_is_marked(load_text: Load, rules: Path, s
     for directory in (rules, *systemd):
         (directory / f"{directory.name}.conf").write_text(f":{directory.name}:M::A::/i:\n")
     config = load_text(f"{NONE}include = ['{rules}', '{systemd[0]}']")
-    assert {d.name: d.included for d in config.declarations} == {"rules": False, "etc": True}
+    assert {d.name: d.included for d in config.specs} == {"rules": False, "etc": True}
     config = load_text(f"{NONE}include = ['binfmt.d']")
-    assert {d.name: d.included for d in config.declarations} == {"etc": True, "lib": True}
+    assert {d.name: d.included for d in config.specs} == {"etc": True, "lib": True}
 
 
 def test_nothing_is_included_unless_it_says_so(load_text: Load, systemd: tuple[Path, Path]) -> None:
@@ -98,7 +98,7 @@ def test_systemds_precedence(load_text: Load, systemd: tuple[Path, Path]) -> Non
     for name in ("c", "b", "m", "a"):
         (lib / f"{name}.conf").write_text(f":{name}:M::{name}::/lib:\n:{name}2:M::{name}2::/lib:\n")
     config = load_text(f"{NONE}include = ['{SYSTEMD}']")
-    assert [(d.name, d.interpreters[0]) for d in config.declarations] == [
+    assert [(d.name, d.interpreters[0]) for d in config.specs] == [
         ("a", "/lib"),
         ("a2", "/lib"),
         ("b", "/etc"),
@@ -151,7 +151,7 @@ def test_the_same_name_again(load_text: Load, rules: Path) -> None:
     (rules / "a.conf").write_text(":qemu-arm:M::A::/i:\n:two:M::B::/i:\n:two:M::C::/i:\n")
     text = f"architectures = ['arm']\ninclude = ['{rules}']\n[handlers.two]\nmagic = 'D'\ninterpreter = '/i'\n"
     config = load_text(text)
-    assert [d.match for d in config.declarations] == [Magic(b"A"), Magic(b"D")]
+    assert [d.match for d in config.specs] == [Magic(b"A"), Magic(b"D")]
     assert [warning.partition(":")[0] for warning in config.warnings] == [
         "entry 'qemu-arm' is declared twice",
         "entry 'two' is declared twice",
@@ -178,7 +178,7 @@ def test_our_own_file_is_left_out(load_text: Load, rules: Path) -> None:
     says = Registration(Magic(b"A"), "/i", Flags.NONE)
     (rules / "binfmtd.conf").write_bytes(render_conf([("a", says)]))
     config = load_text(f"{NONE}include = ['{rules}']")
-    assert (config.declarations, config.warnings) == ((), ())
+    assert (config.specs, config.warnings) == ((), ())
 
 
 @pytest.mark.parametrize("what", ["directory", "file"])

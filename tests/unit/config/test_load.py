@@ -34,7 +34,7 @@ def refused(path: Path | None, *, default: Path | None = None, trust: Trust = ME
 
 
 def architectures(config: Config) -> list[str | None]:
-    return [declaration.architecture for declaration in config.declarations]
+    return [spec.architecture for spec in config.specs]
 
 
 def test_no_config_file_is_a_config(tmp_path: Path) -> None:
@@ -42,8 +42,8 @@ def test_no_config_file_is_a_config(tmp_path: Path) -> None:
     for default in (tmp_path / "binfmtd.toml", tmp_path / "missing" / "binfmtd.toml"):
         loaded = load(None, trust=ME, default=str(default))
         assert loaded.sources == ()
-        assert len(loaded.declarations) > 30
-        assert {declaration.source for declaration in loaded.declarations} == {'"all" (default, no config file)'}
+        assert len(loaded.specs) > 30
+        assert {spec.source for spec in loaded.specs} == {'"all" (default, no config file)'}
 
 
 def test_conf_d_counts_without_a_config_file(tmp_path: Path) -> None:

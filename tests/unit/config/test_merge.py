@@ -24,9 +24,9 @@ def test_a_later_key_wins_and_an_array_replaces(load_text: Load, config: Path) -
         a="resync = '3m'\nkeep = ['c']",
     )
     assert (loaded.policy.resync, loaded.policy.keep) == (120.0, ("c",))
-    (declaration,) = loaded.declarations
-    assert declaration.architecture == "arm"
-    assert declaration.source == f'{config.parent}/conf.d/b.toml architectures "arm"'
+    (spec,) = loaded.specs
+    assert spec.architecture == "arm"
+    assert spec.source == f'{config.parent}/conf.d/b.toml architectures "arm"'
     assert loaded.sources == (str(config), f"{config.parent}/conf.d/a.toml", f"{config.parent}/conf.d/b.toml")
 
 
@@ -36,9 +36,9 @@ def test_emulators_merge_key_by_key_under_any_name(load_text: Load) -> None:
         "architectures = ['arm64']\n[emulators]\nflags = ''\n[emulators.arm64]\nentry = 'e'\npriority = 1",
         a="[emulators]\npaths = ['/p/{name}']\n[emulators.aarch64]\npriority = 2",
     )
-    (declaration,) = loaded.declarations
-    assert (declaration.name, declaration.priority, declaration.flags) == ("e", 2, Flags.NONE)
-    assert declaration.interpreters == ("/p/aarch64",)
+    (spec,) = loaded.specs
+    assert (spec.name, spec.priority, spec.flags) == ("e", 2, Flags.NONE)
+    assert spec.interpreters == ("/p/aarch64",)
 
 
 def test_metrics_merge_key_by_key(load_text: Load) -> None:
@@ -59,7 +59,7 @@ def test_a_later_handler_replaces_the_whole_table(load_text: Load, config: Path)
         "[handlers.y]\nmagic = 'y'\ninterpreter = '/y'",
         a="[handlers.x]\nextension = 'x'\ninterpreter = '/new'",
     )
-    assert [(d.name, d.interpreters, d.priority) for d in loaded.declarations] == [
+    assert [(d.name, d.interpreters, d.priority) for d in loaded.specs] == [
         ("y", ("/y",), 0),
         ("x", ("/new",), 0),
     ]
@@ -132,7 +132,5 @@ def test_the_order_of_the_directory_does_not_matter(
 
 
 def _without_directory(loaded: Config, directory: Path) -> list[object]:
-    shown: list[object] = [
-        (d.name, d.interpreters, d.source.removeprefix(f"{directory}/")) for d in loaded.declarations
-    ]
+    shown: list[object] = [(d.name, d.interpreters, d.source.removeprefix(f"{directory}/")) for d in loaded.specs]
     return [*shown, loaded.policy.resync]

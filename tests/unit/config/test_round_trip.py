@@ -33,7 +33,7 @@ def test_what_is_imported_is_declared(handlers: list[Found]) -> None:
     parsed = parse(render_toml(handlers), "f")
     config = build.build(merge.merge([("f", parsed)]), ("f",))
     assert config.warnings == ()
-    assert [(d.name, Registration(d.match, d.interpreters[0], d.flags), d.enabled) for d in config.declarations] == [
+    assert [(d.name, Registration(d.match, d.interpreters[0], d.flags), d.enabled) for d in config.specs] == [
         (found.name, found.registration, found.enabled) for found in handlers
     ]
 
@@ -41,4 +41,4 @@ def test_what_is_imported_is_declared(handlers: list[Found]) -> None:
 def test_nothing_imported_declares_nothing(tmp_path: Path) -> None:
     """An empty import declares nothing, unlike the empty config, which would mean "all"."""
     (tmp_path / "c.toml").write_text(render_toml([]))
-    assert load(str(tmp_path / "c.toml"), trust=Trust(os.geteuid())).declarations == ()
+    assert load(str(tmp_path / "c.toml"), trust=Trust(os.geteuid())).specs == ()

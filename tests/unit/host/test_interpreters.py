@@ -7,7 +7,7 @@ import pytest
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
-from binfmtd.host.interpreters import leans_on
+from binfmtd.host.interpreters import required_loader
 
 LINKER = b"/lib/ld.so.1\0"
 
@@ -32,7 +32,7 @@ def test_a_dynamic_linker(tmp_path: Path, bits: int, order: str) -> None:
     """A dynamic program needs the path of its PT_INTERP, in either class and byte order."""
     file = tmp_path / "program"
     file.write_bytes(with_interpreter(bits, order))
-    assert leans_on(str(file)) == "/lib/ld.so.1"
+    assert required_loader(str(file)) == "/lib/ld.so.1"
 
 
 @pytest.mark.parametrize(
@@ -52,9 +52,9 @@ def test_the_rest(tmp_path: Path, content: bytes, needed: str | None) -> None:
     """A script needs what its first line names; a static or damaged program, or another file, needs nothing known."""
     file = tmp_path / "program"
     file.write_bytes(content)
-    assert leans_on(str(file)) == needed
+    assert required_loader(str(file)) == needed
 
 
 def test_no_file(tmp_path: Path) -> None:
     """A missing file needs nothing."""
-    assert leans_on(str(tmp_path / "missing")) is None
+    assert required_loader(str(tmp_path / "missing")) is None

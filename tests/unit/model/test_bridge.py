@@ -2,9 +2,9 @@
 
 import pytest
 
-from binfmtd.model.bridge import companies, may_stand_in, overtaken
+from binfmtd.model.bridge import may_stand_in, ordering_groups, overtaken
 from binfmtd.model.config import Policy, Shadowed, Unmanaged
-from binfmtd.model.desired import DesiredState, Held, Standing
+from binfmtd.model.desired import DesiredState, Unavailable, UnavailableReason
 from binfmtd.model.drift import Act, Action, Drift
 from binfmtd.model.entry import Entry
 from binfmtd.model.handler import Flags, Handler, Registration
@@ -52,7 +52,7 @@ def entry(name: str, registration: Registration | None, *, enabled: bool = True)
 
 
 OUTRANK = Policy(shadowed=Shadowed.OUTRANK)
-HELD = Held("held", Magic(b"held"), Standing.WAITING, "", None, ("/h",), Flags.NONE, 0)
+HELD = Unavailable("held", Magic(b"held"), UnavailableReason.WAITING, "", None, ("/h",), Flags.NONE, 0)
 
 
 @pytest.mark.parametrize(
@@ -104,11 +104,13 @@ def written(*handlers: Handler) -> list[Action]:
 )
 def test_a_company_is_as_small_as_its_order_allows(handlers: list[Handler], names: list[list[str]]) -> None:
     """A group contains only handlers whose order matters, lowest rank first; most handlers are alone."""
-    assert [[action.entry for action in group] for group in companies(written(*handlers), DESIRED)] == names
+    assert [[action.entry for action in group] for group in ordering_groups(written(*handlers), DESIRED)] == names
 
 
 def test_a_company_holds_together_by_its_highest() -> None:
     """Two handlers that share no file are one group if a third one must lie above both."""
     low, other, high = handler("ab", Magic(b"AB")), handler("ac", Magic(b"AC")), handler("a", Magic(b"A"))
     desired = DesiredState((low, other, high))
-    assert [[a.entry for a in group] for group in companies(written(low, other, high), desired)] == [["ab", "ac", "a"]]
+    assert [[a.entry for a in group] for group in ordering_groups(written(low, other, high), desired)] == [
+        ["ab", "ac", "a"]
+    ]

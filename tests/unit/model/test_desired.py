@@ -3,20 +3,20 @@
 import pytest
 
 from binfmtd.catalog.architectures import CATALOG
-from binfmtd.model.config import Config, Declaration, Policy, Unmanaged
-from binfmtd.model.desired import DesiredState, Facts, FileIdentity, InterpreterFacts, Standing, resolve
+from binfmtd.model.config import Config, HandlerSpec, Policy, Unmanaged
+from binfmtd.model.desired import DesiredState, Facts, FileIdentity, InterpreterFacts, UnavailableReason, resolve
 from binfmtd.model.handler import Flags
 from binfmtd.model.match import Extension, Magic
 
 FILE = FileIdentity(1, 2, 3, 4, 5)
 THERE = InterpreterFacts(FILE)
 HOST = Facts({"/i": THERE, "/j": THERE})
-WASM = Declaration("wasm", Magic(b"\0asm"), ("/i",), Flags.F, source="binfmtd.toml [handlers.wasm]")
-ARM = Declaration("qemu-arm", CATALOG["arm"].match, ("/i", "/j"), Flags.F | Flags.P, architecture="arm", from_all=True)
+WASM = HandlerSpec("wasm", Magic(b"\0asm"), ("/i",), Flags.F, source="binfmtd.toml [handlers.wasm]")
+ARM = HandlerSpec("qemu-arm", CATALOG["arm"].match, ("/i", "/j"), Flags.F | Flags.P, architecture="arm", from_all=True)
 NATIVE = WASM._replace(name="native", match=CATALOG["x86_64"].match)
 
 
-def resolved(*declared: Declaration, facts: Facts = HOST) -> DesiredState:
+def resolved(*declared: HandlerSpec, facts: Facts = HOST) -> DesiredState:
     return resolve(Config(declared), facts)
 
 
@@ -28,29 +28,31 @@ def test_the_first_interpreter_that_is_there_is_taken() -> None:
     assert second.file_identities == {"/j": FILE}
 
 
-@pytest.mark.parametrize(("from_all", "standing"), [(True, Standing.ABSENT), (False, Standing.WAITING)])
-def test_without_an_interpreter_it_is_held(from_all: bool, standing: Standing) -> None:
+@pytest.mark.parametrize(
+    ("from_all", "standing"), [(True, UnavailableReason.ABSENT), (False, UnavailableReason.WAITING)]
+)
+def test_without_an_interpreter_it_is_held(from_all: bool, standing: UnavailableReason) -> None:
     """Without an interpreter a handler waits, or is absent if it comes from "all"; the reason names every path."""
     desired = resolved(ARM._replace(from_all=from_all), facts=Facts({}))
     assert desired.handlers == ()
-    (held,) = desired.held
-    assert (held.standing, held.reason) == (standing, "no executable file at /i and /j")
-    assert desired.held_by_name == {"qemu-arm": held}
+    (unavailable,) = desired.unavailable
+    assert (unavailable.cause, unavailable.reason) == (standing, "no executable file at /i and /j")
+    assert desired.unavailable_by_name == {"qemu-arm": unavailable}
 
 
 @pytest.mark.parametrize(
     ("from_all", "had", "standing"),
     [
-        (True, {"qemu-arm"}, Standing.LOST),
-        (True, {"qemu-arm64"}, Standing.ABSENT),
-        (False, {"qemu-arm"}, Standing.WAITING),
+        (True, {"qemu-arm"}, UnavailableReason.LOST),
+        (True, {"qemu-arm64"}, UnavailableReason.ABSENT),
+        (False, {"qemu-arm"}, UnavailableReason.WAITING),
     ],
 )
-def test_what_had_an_interpreter_has_lost_it(from_all: bool, had: set[str], standing: Standing) -> None:
+def test_what_had_an_interpreter_has_lost_it(from_all: bool, had: set[str], standing: UnavailableReason) -> None:
     """An architecture from "all" that had an interpreter before is lost, not silently absent."""
-    (held,) = resolve(Config((ARM._replace(from_all=from_all),)), Facts({}), had).held
-    assert held.standing is standing
-    assert resolve(Config((ARM,)), Facts({"/j": THERE}), had).held == ()
+    (unavailable,) = resolve(Config((ARM._replace(from_all=from_all),)), Facts({}), had).unavailable
+    assert unavailable.cause is standing
+    assert resolve(Config((ARM,)), Facts({"/j": THERE}), had).unavailable == ()
 
 
 @pytest.mark.parametrize(
@@ -62,7 +64,7 @@ def test_what_had_an_interpreter_has_lost_it(from_all: bool, had: set[str], stan
         (ARM._replace(flags=Flags.NONE, from_all=False), True),
     ],
 )
-def test_in_a_container_a_path_without_f_is_not_judged(declared: Declaration, registered: bool) -> None:
+def test_in_a_container_a_path_without_f_is_not_judged(declared: HandlerSpec, registered: bool) -> None:
     """Without F the kernel looks in the root of the process that calls exec, so a path missing here is no reason."""
     desired = resolved(declared, facts=Facts({}, judges_paths=False))
     assert [h.registration.interpreter for h in desired.handlers] == (["/i"] if registered else [])
@@ -71,23 +73,23 @@ def test_in_a_container_a_path_without_f_is_not_judged(declared: Declaration, re
 def test_an_untrusted_interpreter_is_refused() -> None:
     """An untrusted interpreter is refused with its path, even if a later one is trusted: the first would run."""
     facts = Facts({"/i": InterpreterFacts(FILE, "/i is writable by other users"), "/j": THERE})
-    (held,) = resolved(ARM, facts=facts).held
-    assert (held.standing, held.reason) == (Standing.REFUSED, "/i is writable by other users")
+    (unavailable,) = resolved(ARM, facts=facts).unavailable
+    assert (unavailable.cause, unavailable.reason) == (UnavailableReason.REFUSED, "/i is writable by other users")
 
 
 def test_what_takes_native_programs_is_refused_unless_forced() -> None:
     """A match that takes native programs is refused unless forced; the reason has what, why, and where to change it."""
-    (held,) = resolved(NATIVE).held
-    assert held.standing is Standing.REFUSED
+    (unavailable,) = resolved(NATIVE).unavailable
+    assert unavailable.cause is UnavailableReason.REFUSED
     for word in ("native programs", "ELOOP", "force = true", "binfmtd.toml [handlers.wasm]"):
-        assert word in held.reason
-    assert resolved(NATIVE._replace(force=True)).held == ()
+        assert word in unavailable.reason
+    assert resolved(NATIVE._replace(force=True)).unavailable == ()
 
 
 def test_the_guard_asks_for_this_hosts_own_header() -> None:
     """The guard compares with this host's header: a match that is refused on one machine is allowed on another."""
     arm64 = HOST._replace(header=HOST.header._replace(machine=183))
-    assert resolved(NATIVE, facts=arm64).held == ()
+    assert resolved(NATIVE, facts=arm64).unavailable == ()
 
 
 def test_a_native_architecture_gets_no_handler_from_all() -> None:
@@ -141,7 +143,7 @@ def test_a_script_as_interpreter_has_no_o(architecture: str | None, flags: str, 
     facts = HOST._replace(interpreters={"/i": InterpreterFacts(FILE, script=True)})
     desired = resolved(declared, facts=facts)
     assert [handler.registration.flags.letters for handler in desired.handlers] == ([letters] if letters else [])
-    assert all("/i is a script" in held.reason for held in desired.held)
+    assert all("/i is a script" in unavailable.reason for unavailable in desired.unavailable)
     (forced,) = resolved(declared._replace(force=True), facts=facts).handlers
     assert forced.registration.flags == Flags.parse(flags)
 
@@ -193,7 +195,7 @@ def test_the_stand_in_of_one_below_a_missing_interpreter() -> None:
     jar = WASM._replace(name="jar", match=Extension("jar"))
     above = jar._replace(name="above", match=Extension("py"), priority=2)
     desired = resolved(low, high, jar, above)
-    assert [held.name for held in desired.held] == ["high"]
+    assert [unavailable.name for unavailable in desired.unavailable] == ["high"]
     assert desired.kept_temporary == {"low": "high"}
     assert resolved(low, high._replace(flags=Flags.NONE)).kept_temporary == {}
     assert resolved(low._replace(priority=2), high).kept_temporary == {}

@@ -13,8 +13,8 @@ NATIVE = NativeHeader(2, 1, 62)
 HOST = Host(NATIVE, (), (6, 18))
 ARM = CATALOG["arm"].match
 STATIC = Sight(there=True)
-DYNAMIC = Sight(there=True, leans_on="/lib64/ld.so")
-SCRIPT = Sight(there=True, leans_on="/bin/sh", script=True)
+DYNAMIC = Sight(there=True, required_loader="/lib64/ld.so")
+SCRIPT = Sight(there=True, required_loader="/bin/sh", script=True)
 
 
 def entry(name: str = "one", match: Match = ARM, flags: str = "F", path: str = "/q", *, enabled: bool = True) -> Entry:

@@ -89,7 +89,7 @@ def test_who_would_have_taken_it() -> None:
         entry("old-disabled", Magic(b"F1"), enabled=False),
     )
     assert takers(found) == ["taker", None]
-    assert [(rival.entry.name, rival.passed) for rival in found.steps[0].rivals] == [
+    assert [(other.entry.name, other.passed) for other in found.steps[0].passed_over] == [
         ("new-disabled", Passed.DISABLED),
         ("old", Passed.SHADOWED),
         ("old-disabled", Passed.DISABLED),
@@ -100,7 +100,7 @@ def test_switched_off() -> None:
     """While binfmt_misc is switched off no entry takes a file, and the result lists those that would."""
     found = run("/foreign", entry("e", Magic(b"F1")), on=False)
     assert found.nobody_takes_it
-    assert [rival.passed for rival in found.steps[0].rivals] == [Passed.SWITCHED_OFF]
+    assert [other.passed for other in found.steps[0].passed_over] == [Passed.SWITCHED_OFF]
 
 
 def test_what_cannot_be_known() -> None:

@@ -3,12 +3,20 @@
 import pytest
 
 from binfmtd.model.config import Policy, Unmanaged
-from binfmtd.model.desired import DesiredState, Held, Standing
+from binfmtd.model.desired import DesiredState, Unavailable, UnavailableReason
 from binfmtd.model.drift import PlanContext, Record
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Extension, Magic
-from binfmtd.model.ownership import equal, foreign, provider, registered_by_us, rivals, spared, stand_in_serves
+from binfmtd.model.ownership import (
+    equal,
+    foreign,
+    is_kept,
+    overlapping_foreign,
+    provider,
+    registered_by_us,
+    stand_in_serves,
+)
 from binfmtd.model.standin import stand_in_name
 
 SAYS = Registration(Magic(b"A"), "/i", Flags.F)
@@ -53,17 +61,21 @@ def test_a_record_vouches_for_one_registration(record: Record | None, ours: bool
     ("standing", "expected"),
     [
         (None, True),
-        (Standing.ABSENT, True),
-        (Standing.LOST, True),
-        (Standing.WAITING, False),
-        (Standing.REFUSED, False),
+        (UnavailableReason.ABSENT, True),
+        (UnavailableReason.LOST, True),
+        (UnavailableReason.WAITING, False),
+        (UnavailableReason.REFUSED, False),
     ],
 )
-def test_foreign_is_what_nobody_declared_and_no_record_vouches_for(standing: Standing | None, expected: bool) -> None:
+def test_foreign_is_what_nobody_declared_and_no_record_vouches_for(
+    standing: UnavailableReason | None, expected: bool
+) -> None:
     """A declared name is ours even while it waits; one that "all" would have brought is not."""
     entry = ENTRY._replace(name="b")
-    held = () if standing is None else (Held("b", Magic(b"held"), standing, "", None, ("/i",), Flags.F, 0),)
-    desired = DESIRED._replace(held=held)
+    unavailable = (
+        () if standing is None else (Unavailable("b", Magic(b"held"), standing, "", None, ("/i",), Flags.F, 0),)
+    )
+    desired = DESIRED._replace(unavailable=unavailable)
     assert foreign(entry, desired, PlanContext()) is expected
     assert not foreign(entry, desired, PlanContext({"b": Record(SAYS, 7)}))
 
@@ -86,7 +98,7 @@ def test_declared_names_and_stand_ins_are_never_foreign() -> None:
 )
 def test_what_is_spared(name: str, policy: Policy, expected: bool) -> None:
     """Under "keep" every foreign entry stays; under "remove" those that a glob of `keep` matches, case-sensitively."""
-    assert spared(ENTRY._replace(name=name), DESIRED._replace(policy=policy)) is expected
+    assert is_kept(ENTRY._replace(name=name), DESIRED._replace(policy=policy)) is expected
 
 
 def theirs(name: str, magic: bytes = b"A", **changes: object) -> Entry:
@@ -106,17 +118,19 @@ def test_rivals_are_newest_first_and_take_some_of_the_same_files() -> None:
         theirs("older"),
     )
     context = PlanContext({"ours, by the ledger": Record(SAYS, 7)})
-    found = rivals(DESIRED, ObservedState(entries), context)
+    found = overlapping_foreign(DESIRED, ObservedState(entries), context)
     assert {name: [e.name for e in each] for name, each in found.items()} == {"a": ["newer", "older"]}
 
 
 def test_what_is_about_to_go_is_nobodys_rival() -> None:
-    """An entry that the plan removes or disables is no rival."""
+    """An entry that the plan removes or disables is no other."""
     observed = ObservedState((theirs("x"), theirs("WSLInterop")))
-    assert [e.name for e in rivals(DESIRED._replace(policy=REMOVING), observed, PlanContext())["a"]] == ["WSLInterop"]
-    assert [e.name for e in rivals(DESIRED, observed, PlanContext(exec_breaking=frozenset({"x"})))["a"]] == [
+    assert [e.name for e in overlapping_foreign(DESIRED._replace(policy=REMOVING), observed, PlanContext())["a"]] == [
         "WSLInterop"
     ]
+    assert [
+        e.name for e in overlapping_foreign(DESIRED, observed, PlanContext(exec_breaking=frozenset({"x"})))["a"]
+    ] == ["WSLInterop"]
 
 
 @pytest.mark.parametrize(

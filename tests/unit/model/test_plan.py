@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pytest
 
 from binfmtd.model.config import Policy, Shadowed, StandInPolicy, Unmanaged
-from binfmtd.model.desired import DesiredState, FileIdentity, Held, Standing
+from binfmtd.model.desired import DesiredState, FileIdentity, Unavailable, UnavailableReason
 from binfmtd.model.drift import Act, Drift, PlanContext, Record
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Flags, Handler, Registration
@@ -31,12 +31,12 @@ def entry(name: str = "a", says: Registration | None = SAYS, inode: int = 7, *, 
     return Entry(name, inode, enabled, says)
 
 
-def desired(*handlers: Handler, held: Iterable[Held] = (), policy: Policy = DEFAULT) -> DesiredState:
-    return DesiredState(handlers, tuple(held), policy, {"/i": FILE})
+def desired(*handlers: Handler, unavailable: Iterable[Unavailable] = (), policy: Policy = DEFAULT) -> DesiredState:
+    return DesiredState(handlers, tuple(unavailable), policy, {"/i": FILE})
 
 
-def held(standing: Standing, name: str = "a") -> Held:
-    return Held(name, Magic(b"held"), standing, "because", None, ("/i",), Flags.NONE, 0)
+def unavailable(standing: UnavailableReason, name: str = "a") -> Unavailable:
+    return Unavailable(name, Magic(b"held"), standing, "because", None, ("/i",), Flags.NONE, 0)
 
 
 def rows(wanted: DesiredState, entries: Iterable[Entry], around: PlanContext | None = None) -> list[Row]:
@@ -268,58 +268,59 @@ def test_a_stand_in_goes_when_its_entry_stands() -> None:
 @pytest.mark.parametrize(
     ("standing", "says", "stays"),
     [
-        (Standing.WAITING, PINS, True),
-        (Standing.WAITING, SAYS, False),
-        (Standing.WAITING, PINS._replace(interpreter="/other"), False),  # of another config
-        (Standing.WAITING, None, False),
-        (Standing.ABSENT, PINS, False),
-        (Standing.LOST, PINS, True),
-        (Standing.LOST, SAYS, False),
-        (Standing.REFUSED, PINS, False),
+        (UnavailableReason.WAITING, PINS, True),
+        (UnavailableReason.WAITING, SAYS, False),
+        (UnavailableReason.WAITING, PINS._replace(interpreter="/other"), False),  # of another config
+        (UnavailableReason.WAITING, None, False),
+        (UnavailableReason.ABSENT, PINS, False),
+        (UnavailableReason.LOST, PINS, True),
+        (UnavailableReason.LOST, SAYS, False),
+        (UnavailableReason.REFUSED, PINS, False),
     ],
 )
 @pytest.mark.parametrize("others", [[], [entry(says=PINS)]])
 def test_a_stand_in_whose_interpreter_vanished(
-    standing: Standing, says: Registration | None, others: list[Entry], *, stays: bool
+    standing: UnavailableReason, says: Registration | None, others: list[Entry], *, stays: bool
 ) -> None:
     """A stand-in with F serves on without its interpreter, above an entry that may have opened an older file."""
     helper = entry(".binfmtd~a", says=says)
     around = PlanContext({"a": Record(PINS, 7)})
     removed = [] if stays else [(Act.REMOVE, ".binfmtd~a", Drift.UNWANTED)]
-    assert rows(desired(held=[held(standing)]), [helper, *others], around) == removed
+    assert rows(desired(unavailable=[unavailable(standing)]), [helper, *others], around) == removed
 
 
 @pytest.mark.parametrize(
     ("standing", "says", "recorded", "expected"),
     [
-        (Standing.WAITING, SAYS, False, [UNWANTED]),
-        (Standing.WAITING, SAYS, True, [UNWANTED]),
-        (Standing.WAITING, PINS, True, []),  # the file that F opened still serves
-        (Standing.WAITING, SAYS._replace(interpreter="/other"), False, []),
-        (Standing.WAITING, None, False, []),
-        (Standing.ABSENT, SAYS, False, []),  # another program's
-        (Standing.ABSENT, SAYS, True, [UNWANTED]),
-        (Standing.ABSENT, PINS, True, []),
-        (Standing.LOST, SAYS, False, []),
-        (Standing.LOST, SAYS, True, [UNWANTED]),
-        (Standing.LOST, PINS, True, []),
-        (Standing.REFUSED, SAYS, False, []),
+        (UnavailableReason.WAITING, SAYS, False, [UNWANTED]),
+        (UnavailableReason.WAITING, SAYS, True, [UNWANTED]),
+        (UnavailableReason.WAITING, PINS, True, []),  # the file that F opened still serves
+        (UnavailableReason.WAITING, SAYS._replace(interpreter="/other"), False, []),
+        (UnavailableReason.WAITING, None, False, []),
+        (UnavailableReason.ABSENT, SAYS, False, []),  # another program's
+        (UnavailableReason.ABSENT, SAYS, True, [UNWANTED]),
+        (UnavailableReason.ABSENT, PINS, True, []),
+        (UnavailableReason.LOST, SAYS, False, []),
+        (UnavailableReason.LOST, SAYS, True, [UNWANTED]),
+        (UnavailableReason.LOST, PINS, True, []),
+        (UnavailableReason.REFUSED, SAYS, False, []),
     ],
 )
 def test_an_interpreter_that_vanished(
-    standing: Standing, says: Registration | None, recorded: bool, expected: list[Row]
+    standing: UnavailableReason, says: Registration | None, recorded: bool, expected: list[Row]
 ) -> None:
     """Without F our entry is removed when its interpreter is gone, since every exec would fail; with F it serves on."""
     around = PlanContext({"a": Record(says, 7)} if recorded and says is not None else {})
-    assert rows(desired(held=[held(standing)]), [entry(says=says)], around) == expected
+    assert rows(desired(unavailable=[unavailable(standing)]), [entry(says=says)], around) == expected
 
 
 @pytest.mark.parametrize(
-    ("standing", "expected"), [(Standing.ABSENT, [UNWANTED]), (Standing.WAITING, []), (Standing.REFUSED, [])]
+    ("standing", "expected"),
+    [(UnavailableReason.ABSENT, [UNWANTED]), (UnavailableReason.WAITING, []), (UnavailableReason.REFUSED, [])],
 )
-def test_remove_takes_what_only_all_would_have_declared(standing: Standing, expected: list[Row]) -> None:
+def test_remove_takes_what_only_all_would_have_declared(standing: UnavailableReason, expected: list[Row]) -> None:
     """Under "remove" an entry goes that has the name of an absent architecture; a declared name is not foreign."""
-    wanted = desired(held=[held(standing)], policy=REMOVE)
+    wanted = desired(unavailable=[unavailable(standing)], policy=REMOVE)
     assert rows(wanted, [entry(says=SAYS._replace(interpreter="/other"))]) == expected
 
 
@@ -357,6 +358,6 @@ def test_the_plan_at_the_end_takes_what_is_ours() -> None:
 
 def test_in_a_container_nobody_can_tell_that_an_interpreter_is_gone() -> None:
     """In a container an entry without F stays: its path is resolved in the root of the process that calls exec."""
-    waiting = held(Standing.WAITING)
-    assert rows(desired(held=[waiting]), [entry()]) == [(Act.REMOVE, "a", Drift.UNWANTED)]
-    assert rows(desired(held=[waiting._replace(judged=False)]), [entry()]) == []
+    waiting = unavailable(UnavailableReason.WAITING)
+    assert rows(desired(unavailable=[waiting]), [entry()]) == [(Act.REMOVE, "a", Drift.UNWANTED)]
+    assert rows(desired(unavailable=[waiting._replace(judged=False)]), [entry()]) == []

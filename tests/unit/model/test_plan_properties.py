@@ -128,13 +128,13 @@ def test_the_order_of_entries_that_share_no_file_does_not_matter(world: World, s
 @given(world=worlds(), swaps=st.lists(st.integers(0, 3), max_size=8))
 def test_the_order_of_declarations_that_share_no_file_does_not_matter(world: World, swaps: list[int]) -> None:
     """The plan does not depend on the order of declarations where that does not decide their rank."""
-    declared = list(world.config.declarations)
+    declared = list(world.config.specs)
     for place in swaps:
         if place + 1 < len(declared):
             one, other = declared[place : place + 2]
             if one.priority != other.priority or not overlap(one.match, other.match):
                 declared[place : place + 2] = other, one
-    shuffled = world._replace(config=world.config._replace(declarations=tuple(declared)))
+    shuffled = world._replace(config=world.config._replace(specs=tuple(declared)))
     assert steps(shuffled.plan()) == steps(world.plan())
 
 

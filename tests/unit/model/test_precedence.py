@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from binfmtd.model.desired import DesiredState
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Extension, Magic, Match
-from binfmtd.model.precedence import contends, out_of_order, overlaps
+from binfmtd.model.precedence import order_matters, out_of_order, overlaps
 
 A, AB, AC, B, JAR, PY = Magic(b"A"), Magic(b"AB"), Magic(b"AC"), Magic(b"B"), Extension("jar"), Extension("py")
 KINDS: tuple[Match, ...] = (A, AB, AC, B, JAR)
@@ -35,7 +35,7 @@ def handler(name: str, match: Match, priority: int = 0) -> Handler:
 )
 def test_whose_order_matters(low: Match, high: Match, priority: int, expected: bool) -> None:
     """The order of two handlers matters if they share a file; a magic and an extension need different priorities."""
-    assert contends(handler("low", low), handler("high", high, priority)) is expected
+    assert order_matters(handler("low", low), handler("high", high, priority)) is expected
 
 
 def test_a_magic_and_an_extension_are_never_of_one_kind() -> None:

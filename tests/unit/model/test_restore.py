@@ -8,7 +8,7 @@ from support.simulated import SimulatedKernel, carry_out
 from support.worlds import FLAGS, MATCHES, OTHERS, World, worlds
 
 from binfmtd.model.config import Policy, Shadowed, Unmanaged
-from binfmtd.model.desired import DesiredState, Held, Standing
+from binfmtd.model.desired import DesiredState, Unavailable, UnavailableReason
 from binfmtd.model.drift import Act, Plan, PlanContext, Record, Remembered
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Flags, Handler, Registration
@@ -23,8 +23,8 @@ POLICY = Policy(restore=("W*", "x"))
 WAS = Remembered(SAYS, enabled=True, inode=1)
 
 
-def desired(*handlers: Handler, held: tuple[Held, ...] = (), policy: Policy = POLICY) -> DesiredState:
-    return DesiredState(handlers, held, policy)
+def desired(*handlers: Handler, unavailable: tuple[Unavailable, ...] = (), policy: Policy = POLICY) -> DesiredState:
+    return DesiredState(handlers, unavailable, policy)
 
 
 def entry(name: str, inode: int, says: Registration | None = SAYS, *, enabled: bool = True) -> Entry:
@@ -85,8 +85,8 @@ def test_what_is_no_business_of_ours_is_forgotten() -> None:
     lost = {"W": WAS._replace(lost=True)}
     assert remembered(lost, wanted=desired(OURS, policy=Policy(restore=()))) == {}
     assert remembered(lost, wanted=desired(OURS._replace(name="W"))) == {}
-    waits = Held("W", Magic(b"held"), Standing.WAITING, "", None, ("/i",), Flags.NONE, 0)
-    assert remembered(lost, wanted=desired(held=(waits,))) == {}
+    waits = Unavailable("W", Magic(b"held"), UnavailableReason.WAITING, "", None, ("/i",), Flags.NONE, 0)
+    assert remembered(lost, wanted=desired(unavailable=(waits,))) == {}
 
 
 def test_whoever_registers_it_again_may_do_so_differently() -> None:

@@ -7,7 +7,7 @@ from support.worlds import MATCHES
 from binfmtd.model.desired import DesiredState
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Magic, Match
-from binfmtd.model.precedence import contends, overlaps
+from binfmtd.model.precedence import order_matters, overlaps
 from binfmtd.model.shared_files import SharedFiles
 
 SMALL = st.builds(
@@ -36,7 +36,7 @@ def test_higher_are_those_that_contend(declared: list[tuple[Match, int, bool]]) 
         insort(handlers, handler, key=lambda each: each.priority)
     enabled = [handler for handler in handlers if handler.enabled]
     expected = {
-        low.name: tuple(high for high in enabled[place + 1 :] if contends(low, high))
+        low.name: tuple(high for high in enabled[place + 1 :] if order_matters(low, high))
         for place, low in enumerate(enabled)
     }
     assert DesiredState(tuple(handlers)).higher == expected

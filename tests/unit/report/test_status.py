@@ -9,7 +9,7 @@ import pytest
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.errors import StateError
-from binfmtd.model.desired import DesiredState, Held, Standing
+from binfmtd.model.desired import DesiredState, Unavailable, UnavailableReason
 from binfmtd.model.drift import Act, Action, Drift, Plan
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Flags, Handler, Registration
@@ -87,40 +87,45 @@ def test_the_states_of_a_handler(changes: dict[str, Any], state: str, says: str)
     assert says in found["reason"]
 
 
-def held(standing: Standing) -> Held:
+def unavailable(standing: UnavailableReason) -> Unavailable:
     paths = ("/usr/bin/qemu-arm", "/usr/bin/qemu-arm-static")
-    return Held("h", Magic(b"held"), standing, "no executable file at /i", "arm", paths, Flags.F, 1)
+    return Unavailable("h", Magic(b"held"), standing, "no executable file at /i", "arm", paths, Flags.F, 1)
 
 
-@pytest.mark.parametrize("standing", [Standing.WAITING, Standing.REFUSED])
-def test_what_cannot_be_had_now_has_a_row_too(standing: Standing) -> None:
+@pytest.mark.parametrize("standing", [UnavailableReason.WAITING, UnavailableReason.REFUSED])
+def test_what_cannot_be_had_now_has_a_row_too(standing: UnavailableReason) -> None:
     """A handler that waits or is refused has a row, with the reason and the first interpreter that would do."""
-    (only,) = handler_states(DesiredState(held=(held(standing),)), NOTHING, QUIET, Troubles())
+    (only,) = handler_states(DesiredState(unavailable=(unavailable(standing),)), NOTHING, QUIET, Troubles())
     assert (only["state"], only["interpreter"]) == (standing.value, "/usr/bin/qemu-arm")
     assert only["reason"].startswith("no executable file at /i")
 
 
 def test_what_nobody_asked_for_by_name_has_none() -> None:
     """An architecture from "all" without an emulator has no row."""
-    assert handler_states(DesiredState(held=(held(Standing.ABSENT),)), NOTHING, QUIET, Troubles()) == []
+    assert (
+        handler_states(DesiredState(unavailable=(unavailable(UnavailableReason.ABSENT),)), NOTHING, QUIET, Troubles())
+        == []
+    )
 
 
 @pytest.mark.parametrize(
     ("standing", "registration", "states"),
     [
-        (Standing.WAITING, SAYS, ["registered"]),
-        (Standing.ABSENT, SAYS, ["registered"]),
-        (Standing.REFUSED, SAYS, ["refused"]),
-        (Standing.WAITING, SAYS._replace(flags=Flags.NONE), ["waiting"]),
-        (Standing.WAITING, SAYS._replace(interpreter="/other"), ["waiting"]),
-        (Standing.WAITING, None, ["waiting"]),
-        (Standing.ABSENT, None, []),
+        (UnavailableReason.WAITING, SAYS, ["registered"]),
+        (UnavailableReason.ABSENT, SAYS, ["registered"]),
+        (UnavailableReason.REFUSED, SAYS, ["refused"]),
+        (UnavailableReason.WAITING, SAYS._replace(flags=Flags.NONE), ["waiting"]),
+        (UnavailableReason.WAITING, SAYS._replace(interpreter="/other"), ["waiting"]),
+        (UnavailableReason.WAITING, None, ["waiting"]),
+        (UnavailableReason.ABSENT, None, []),
     ],
 )
-def test_a_pinned_file_still_serves(standing: Standing, registration: Registration | None, states: list[str]) -> None:
+def test_a_pinned_file_still_serves(
+    standing: UnavailableReason, registration: Registration | None, states: list[str]
+) -> None:
     """With F the file that was opened runs on when its path is gone; the reason has both."""
     observed = ObservedState((Entry("h", 1, enabled=True, registration=registration),))
-    found = handler_states(DesiredState(held=(held(standing),)), observed, QUIET, Troubles())
+    found = handler_states(DesiredState(unavailable=(unavailable(standing),)), observed, QUIET, Troubles())
     assert [each["state"] for each in found] == states
     assert all("still runs the previous file" in each["reason"] for each in found if each["state"] == "registered")
 
@@ -148,7 +153,7 @@ ARM = Registration(CATALOG["arm"].match, "/theirs", Flags.F)
 )
 def test_an_emulator_that_is_gone(entries: list[Entry], state: str, says: str) -> None:
     """An architecture from "all" whose emulator is gone waits for it, unless an entry serves it."""
-    desired = DesiredState(held=(held(Standing.LOST),))
+    desired = DesiredState(unavailable=(unavailable(UnavailableReason.LOST),))
     (only,) = handler_states(desired, ObservedState(tuple(entries)), QUIET, Troubles())
     assert only["state"] == state
     assert says in only["reason"]
@@ -157,14 +162,26 @@ def test_an_emulator_that_is_gone(entries: list[Entry], state: str, says: str) -
 @pytest.mark.parametrize(
     ("desired", "entries", "lacks"),
     [
-        (DesiredState(held=(held(Standing.ABSENT),)), [], True),
-        (DesiredState(held=(held(Standing.ABSENT),)), [Entry("theirs", 1, enabled=True, registration=ARM)], False),
-        (DesiredState(held=(held(Standing.ABSENT),)), [Entry("h", 1, enabled=True, registration=SAYS)], True),
-        (DesiredState(held=(held(Standing.LOST),)), [Entry("h", 1, enabled=True, registration=SAYS)], True),
-        (DesiredState(held=(held(Standing.LOST),)), [], True),
-        (DesiredState(held=(held(Standing.ABSENT)._replace(architecture=None),)), [], True),
-        (DesiredState((A,), (held(Standing.ABSENT),)), [], False),
-        (DesiredState(held=(held(Standing.WAITING),)), [], False),
+        (DesiredState(unavailable=(unavailable(UnavailableReason.ABSENT),)), [], True),
+        (
+            DesiredState(unavailable=(unavailable(UnavailableReason.ABSENT),)),
+            [Entry("theirs", 1, enabled=True, registration=ARM)],
+            False,
+        ),
+        (
+            DesiredState(unavailable=(unavailable(UnavailableReason.ABSENT),)),
+            [Entry("h", 1, enabled=True, registration=SAYS)],
+            True,
+        ),
+        (
+            DesiredState(unavailable=(unavailable(UnavailableReason.LOST),)),
+            [Entry("h", 1, enabled=True, registration=SAYS)],
+            True,
+        ),
+        (DesiredState(unavailable=(unavailable(UnavailableReason.LOST),)), [], True),
+        (DesiredState(unavailable=(unavailable(UnavailableReason.ABSENT)._replace(architecture=None),)), [], True),
+        (DesiredState((A,), (unavailable(UnavailableReason.ABSENT),)), [], False),
+        (DesiredState(unavailable=(unavailable(UnavailableReason.WAITING),)), [], False),
         (DesiredState(), [], False),
     ],
 )
@@ -183,7 +200,7 @@ def test_no_handler_at_all(desired: DesiredState, entries: list[Entry], lacks: b
 
 def test_rows_come_by_name() -> None:
     """Rows are in order of names, not of ranks, since people read them."""
-    desired = DesiredState((A._replace(name="z"), A._replace(name="b")), (held(Standing.WAITING),))
+    desired = DesiredState((A._replace(name="z"), A._replace(name="b")), (unavailable(UnavailableReason.WAITING),))
     assert [each["name"] for each in handler_states(desired, NOTHING, QUIET, Troubles())] == ["b", "h", "z"]
 
 

@@ -57,8 +57,8 @@ def test_words(words: str, expected: list[tuple[str, list[str]]]) -> None:
 
 def test_a_star_means_all_that_may_go() -> None:
     """``*`` selects every entry but WSLInterop and stand-ins."""
-    spared = {"WSLInterop", "WSLInterop-late", ".binfmtd~qemu-arm"}
-    assert {name for _, names in select("*", NAMES) for name in names} == set(NAMES) - spared
+    is_kept = {"WSLInterop", "WSLInterop-late", ".binfmtd~qemu-arm"}
+    assert {name for _, names in select("*", NAMES) for name in names} == set(NAMES) - is_kept
 
 
 def test_a_name_with_the_characters_of_a_glob() -> None:
