@@ -15,7 +15,7 @@ from binfmtd.model.match import takes
 if TYPE_CHECKING:
     import argparse
 
-    from binfmtd.formats.kinds import Kind
+    from binfmtd.formats.file_types import Kind
     from binfmtd.model.config import Config
     from binfmtd.model.desired import DesiredState
     from binfmtd.model.entry import ObservedState

@@ -17,7 +17,7 @@ from binfmtd.kernel.instance import Instance
 from binfmtd.model.drift import Drift, Record
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.match import takes
-from binfmtd.model.standin import stand_in_name
+from binfmtd.model.stand_in import stand_in_name
 
 
 def server(observed: ObservedState, architecture: str, without: Collection[str] = ()) -> Entry | None:

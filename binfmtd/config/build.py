@@ -19,11 +19,11 @@ from binfmtd.config.include import NOTHING, Included, of_systemd
 from binfmtd.config.merge import Merged, Origin
 from binfmtd.errors import FormatError
 from binfmtd.files.distribution import install_module
-from binfmtd.formats.line import encode_line
+from binfmtd.formats.register_line import encode_line
 from binfmtd.model.config import PLACEHOLDER, Config, HandlerSpec, Metrics, Policy
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import match_of
-from binfmtd.model.standin import check_handler_name
+from binfmtd.model.stand_in import check_handler_name
 
 DEFAULT_ARCHITECTURES = ("all",)
 DEFAULT_PATHS = ("/usr/bin/qemu-{name}-static", "/usr/bin/qemu-{name}")

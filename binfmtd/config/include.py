@@ -17,7 +17,7 @@ from binfmtd.config.file_versions import FileVersions, look_at, shown, unreadabl
 from binfmtd.errors import FormatError
 from binfmtd.files.atomic import read_regular
 from binfmtd.files.binfmt_d import DIRECTORIES, conf_files
-from binfmtd.files.chain import Seen, walk
+from binfmtd.files.paths import Seen, walk
 from binfmtd.files.trust import Trust, untrusted, way_untrusted
 from binfmtd.formats.binfmt_d import Rule, is_generated, parse_conf
 

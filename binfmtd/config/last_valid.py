@@ -12,7 +12,7 @@ from binfmtd.config.file_versions import shown, unreadable
 from binfmtd.config.load import Contents
 from binfmtd.errors import DAMAGE, ConfigError, FormatError, damage
 from binfmtd.files.atomic import read_regular, write_atomically
-from binfmtd.files.chain import walk
+from binfmtd.files.paths import walk
 from binfmtd.files.cure import cure
 from binfmtd.files.trust import Trust, way_untrusted
 

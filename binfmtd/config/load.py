@@ -17,7 +17,7 @@ from binfmtd.config.file_versions import DEFAULT_PATH, FileVersions, shown, unre
 from binfmtd.config.source import look_for
 from binfmtd.errors import ConfigError, FormatError
 from binfmtd.files.atomic import read_regular
-from binfmtd.files.chain import Seen, walk
+from binfmtd.files.paths import Seen, walk
 from binfmtd.files.trust import Trust, way_untrusted
 from binfmtd.model.config import Config
 

@@ -20,11 +20,11 @@ from binfmtd.errors import FormatError
 from binfmtd.formats.address import parse_address
 from binfmtd.formats.duration import parse_duration
 from binfmtd.formats.escapes import decode
-from binfmtd.formats.line import check_interpreter
+from binfmtd.formats.register_line import check_interpreter
 from binfmtd.model.config import PLACEHOLDER, OnStop, Probe, Shadowed, StandInPolicy, Unmanaged
 from binfmtd.model.handler import Flags
 from binfmtd.model.match import match_of
-from binfmtd.model.standin import check_handler_name
+from binfmtd.model.stand_in import check_handler_name
 
 BY_ARCHITECTURE = "by_architecture"
 

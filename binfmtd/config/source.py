@@ -15,7 +15,7 @@ from binfmtd.config.file_versions import DEFAULT_PATH, FileVersions, look_at, un
 from binfmtd.config.tables import tables
 from binfmtd.errors import ConfigError, FormatError
 from binfmtd.files.atomic import read_regular
-from binfmtd.files.chain import ANY_NAME, Seen, walk
+from binfmtd.files.paths import ANY_NAME, Seen, walk
 
 
 def look_for(path: str | None, default: str = DEFAULT_PATH) -> FileVersions:

@@ -17,7 +17,7 @@ from binfmtd.model.drift import Record
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.guard import programs_taken
 from binfmtd.model.restore import to_be_remembered
-from binfmtd.model.standin import is_stand_in
+from binfmtd.model.stand_in import is_stand_in
 
 _A_SLICE = 50  # entries
 

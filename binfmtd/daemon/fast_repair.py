@@ -29,7 +29,7 @@ from binfmtd.model.entry import Entry
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.ownership import equal
 from binfmtd.model.plan import INSTANCE
-from binfmtd.model.standin import is_stand_in, stand_in_name
+from binfmtd.model.stand_in import is_stand_in, stand_in_name
 
 
 class Gate(Protocol):

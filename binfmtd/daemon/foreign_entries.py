@@ -8,7 +8,7 @@ from typing import Any
 
 from binfmtd.daemon.boot_file import BootFile
 from binfmtd.errors import FormatError
-from binfmtd.formats.line import decode_line, encode_line, to_bytes, to_text
+from binfmtd.formats.register_line import decode_line, encode_line, to_bytes, to_text
 from binfmtd.model.drift import Remembered
 
 FILE_NAME = "foreign.json"

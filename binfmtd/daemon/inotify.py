@@ -27,8 +27,8 @@ from typing import NamedTuple
 import pyinotify
 
 from binfmtd.daemon.events import PendingEvents
-from binfmtd.files.chain import ANY_NAME, ITSELF
-from binfmtd.formats.line import to_text
+from binfmtd.files.paths import ANY_NAME, ITSELF
+from binfmtd.formats.register_line import to_text
 from binfmtd.kernel.writer import Wrote
 
 # When it is imported, pyinotify begins to log to stderr; it reports errors there that it also returns.

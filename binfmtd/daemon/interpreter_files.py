@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from binfmtd.daemon.background import Background
 from binfmtd.daemon.inotify import Armed, InotifyWatcher
-from binfmtd.files.chain import walk
+from binfmtd.files.paths import walk
 from binfmtd.files.trust import Trust
 from binfmtd.host.bounded import BoundedCalls
 from binfmtd.host.interpreters import file_identity, head, look_at, watched

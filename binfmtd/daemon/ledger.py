@@ -13,7 +13,7 @@ from typing import Any
 
 from binfmtd.daemon.boot_file import BootFile
 from binfmtd.errors import FormatError
-from binfmtd.formats.line import decode_line, encode_line, to_bytes, to_text
+from binfmtd.formats.register_line import decode_line, encode_line, to_bytes, to_text
 from binfmtd.model.desired import FileIdentity
 from binfmtd.model.drift import Record
 from binfmtd.model.entry import ObservedState

@@ -18,7 +18,7 @@ from binfmtd.model.desired import DesiredState
 from binfmtd.model.drift import Act, Action, Drift
 from binfmtd.model.ownership import stand_in_serves
 from binfmtd.model.plan import INSTANCE
-from binfmtd.model.standin import is_stand_in
+from binfmtd.model.stand_in import is_stand_in
 
 _MANY = 3  # handlers: if a pass repairs so many removals by name, and of more than half of all, that counts as a flush
 _NEVER = float("-inf")

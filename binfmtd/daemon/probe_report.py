@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from binfmtd.model.config import Config
-from binfmtd.model.probed import Probed
+from binfmtd.model.probe_result import Probed
 from binfmtd.report.labels import LabelsFile
 from binfmtd.report.log import get_logger
 

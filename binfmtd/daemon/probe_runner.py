@@ -20,7 +20,7 @@ from binfmtd.daemon.mount_watcher import LEAST_REST
 from binfmtd.daemon.probe_report import ProbeReport
 from binfmtd.daemon.probed_file import ProbedFile
 from binfmtd.model.config import Probe
-from binfmtd.model.probed import Probed
+from binfmtd.model.probe_result import Probed
 
 if TYPE_CHECKING:
     import subprocess

@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 
 from binfmtd.daemon.boot_file import BootFile
 from binfmtd.errors import FormatError
-from binfmtd.model.probed import Probed, Tried
+from binfmtd.model.probe_result import Probed, Tried
 
 FILE_NAME = "probed.json"
 SCHEMA = 1

@@ -34,7 +34,7 @@ from binfmtd.model.ownership import equal, foreign
 from binfmtd.model.pause import Pauses
 from binfmtd.model.plan import plan, removal_plan
 from binfmtd.model.restore import remember
-from binfmtd.model.standin import is_stand_in, stand_in_name
+from binfmtd.model.stand_in import is_stand_in, stand_in_name
 
 InForce = Callable[[], Sequence[Registration]]
 

@@ -36,7 +36,7 @@ from binfmtd.model.guard import BREAKS_EXEC
 from binfmtd.model.ownership import equal
 from binfmtd.model.pause import Pauses
 from binfmtd.model.plan import INSTANCE
-from binfmtd.model.standin import PREFIX, is_stand_in
+from binfmtd.model.stand_in import PREFIX, is_stand_in
 from binfmtd.report.counts import Counts
 from binfmtd.report.durations import milliseconds
 from binfmtd.report.happened import REPAIRED

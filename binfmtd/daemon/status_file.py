@@ -13,7 +13,7 @@ from binfmtd.daemon.pause_file import since_boot
 from binfmtd.daemon.probe_report import ProbeReport
 from binfmtd.daemon.reconciler import Reconciler
 from binfmtd.kernel.mount import Mounted
-from binfmtd.model.standin import PREFIX
+from binfmtd.model.stand_in import PREFIX
 from binfmtd.report.counts import Counts
 from binfmtd.report.seal import OFF, SealStatus
 from binfmtd.report.status import Troubles, foreign_part, handler_states, lacking, whole_state

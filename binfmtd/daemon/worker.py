@@ -29,7 +29,7 @@ from binfmtd.kernel.steps import Steps, in_one_go
 from binfmtd.kernel.writer import Writer, Wrote
 from binfmtd.model.drift import Act
 from binfmtd.model.plan import INSTANCE
-from binfmtd.model.standin import stand_in_name
+from binfmtd.model.stand_in import stand_in_name
 
 OPENING_AT_START = 2.0  # seconds that the first pass waits for an interpreter's file system
 OPENING = 0.02  # seconds that a repair waits for it

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable
 from functools import cache
 
-from binfmtd.files.whereabouts import booted_with_systemd, in_container
+from binfmtd.files.environment import booted_with_systemd, in_container
 from binfmtd.formats.os_release import EMULATORS, System, install, parse_os_release
 
 _PACKAGED = frozenset({"/usr/bin", "/usr/libexec/qemu-binfmt"})  # where distributions install emulators

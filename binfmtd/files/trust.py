@@ -14,9 +14,9 @@ import stat
 from contextlib import suppress
 from typing import NamedTuple
 
-from binfmtd.files.chain import Chain, Seen, walk
+from binfmtd.files.paths import Chain, Seen, walk
 from binfmtd.files.read_only import unwritable
-from binfmtd.files.whereabouts import in_user_namespace, shares_root_with_init
+from binfmtd.files.environment import in_user_namespace, shares_root_with_init
 
 OTHERS_MAY_WRITE = 0o022
 

@@ -23,7 +23,7 @@ from typing import NamedTuple
 from binfmtd.errors import FormatError
 from binfmtd.formats.binfmt_d import GENERATED, Problem
 from binfmtd.formats.escapes import decode, encode
-from binfmtd.formats.line import LINE_BYTES, check_interpreter, to_bytes, to_text
+from binfmtd.formats.register_line import LINE_BYTES, check_interpreter, to_bytes, to_text
 from binfmtd.model.handler import Flags, Registration, check_name
 from binfmtd.model.match import Extension, Magic, Match
 

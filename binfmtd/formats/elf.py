@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from binfmtd.catalog.elf import ELF
-from binfmtd.formats.line import to_text
+from binfmtd.formats.register_line import to_text
 
 Read = Callable[[int, int], bytes]  # offset and size -> the bytes there, fewer at the end of the file
 

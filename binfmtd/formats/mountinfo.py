@@ -8,7 +8,7 @@ octal escapes.
 import re
 from typing import NamedTuple
 
-from binfmtd.formats.line import to_text
+from binfmtd.formats.register_line import to_text
 
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 

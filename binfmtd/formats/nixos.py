@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from binfmtd.errors import FormatError
 from binfmtd.formats.binfmt_d import FILE_LINE_BYTES, GENERATED
 from binfmtd.formats.escapes import encode
-from binfmtd.formats.line import check_interpreter
+from binfmtd.formats.register_line import check_interpreter
 from binfmtd.model.handler import Flags, Registration, check_name
 from binfmtd.model.match import Extension
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from binfmtd.errors import FormatError
 from binfmtd.formats.binfmt_d import GENERATED
-from binfmtd.formats.line import encode_line, to_bytes
+from binfmtd.formats.register_line import encode_line, to_bytes
 from binfmtd.model.handler import Registration
 
 _HEAD = (

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from binfmtd.errors import FormatError
 from binfmtd.formats.escapes import encode
-from binfmtd.formats.line import check_interpreter, encode_line
+from binfmtd.formats.register_line import check_interpreter, encode_line
 from binfmtd.model.handler import Registration
 from binfmtd.model.match import Extension
-from binfmtd.model.standin import is_stand_in
+from binfmtd.model.stand_in import is_stand_in
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 

@@ -15,7 +15,7 @@ from shlex import quote
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.errors import FormatError
-from binfmtd.files.chain import Chain, walk
+from binfmtd.files.paths import Chain, walk
 from binfmtd.formats.elf import ET_DYN, ET_EXEC, ElfFile, Read, parse_elf
 from binfmtd.host.facts import native_header
 from binfmtd.host.interpreters import HEAD_BYTES, head

@@ -5,7 +5,7 @@ import re
 import sys
 
 from binfmtd.errors import FormatError
-from binfmtd.files.whereabouts import in_user_namespace, shares_root_with_init
+from binfmtd.files.environment import in_user_namespace, shares_root_with_init
 from binfmtd.model.guard import NativeHeader
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from binfmtd.errors import FormatError
 from binfmtd.files.atomic import read_start
-from binfmtd.files.chain import Seen, walk
+from binfmtd.files.paths import Seen, walk
 from binfmtd.files.trust import Trust, way_untrusted
 from binfmtd.formats.elf import parse_elf
 from binfmtd.model.desired import FileIdentity, InterpreterFacts

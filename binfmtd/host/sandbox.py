@@ -10,7 +10,7 @@ import os
 
 from binfmtd.errors import PASSING, SandboxError
 from binfmtd.files.cure import cure
-from binfmtd.files.whereabouts import in_pod
+from binfmtd.files.environment import in_pod
 from binfmtd.host.forked import in_a_child
 from binfmtd.host.id_maps import Ids, enter, one, to_be_had
 from binfmtd.host.kernel_module import DEFAULT_DIRECTORY, FS_TYPE

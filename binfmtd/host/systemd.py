@@ -3,7 +3,7 @@
 import os
 import time
 
-from binfmtd.files.whereabouts import booted_with_systemd
+from binfmtd.files.environment import booted_with_systemd
 
 _SECONDS = 5.0
 

@@ -15,7 +15,7 @@ import errno
 from collections.abc import Callable, Iterable
 
 from binfmtd.errors import WriteRefusedError
-from binfmtd.formats.line import encode_line
+from binfmtd.formats.register_line import encode_line
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.stand_ins import StandIns
 from binfmtd.kernel.write_gate import WriteGate, WritePermission
@@ -25,7 +25,7 @@ from binfmtd.model.desired import DesiredState
 from binfmtd.model.drift import Act, Action, Plan, Record
 from binfmtd.model.handler import Flags, Handler
 from binfmtd.model.ownership import equal
-from binfmtd.model.standin import stand_in_name
+from binfmtd.model.stand_in import stand_in_name
 
 
 class Outcome:

@@ -17,7 +17,7 @@ from typing import Self
 
 from binfmtd.errors import PASSING, MountError
 from binfmtd.files.cure import cure
-from binfmtd.formats.entryfile import parse_entry
+from binfmtd.formats.entry_file import parse_entry
 from binfmtd.kernel.mount import Mounted
 from binfmtd.kernel.steps import Steps, in_one_go
 from binfmtd.model.entry import Entry, ObservedState

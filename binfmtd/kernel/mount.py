@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from binfmtd.errors import PASSING, MountError
 from binfmtd.files.cure import cure
-from binfmtd.files.whereabouts import in_pod, in_user_namespace
+from binfmtd.files.environment import in_pod, in_user_namespace
 from binfmtd.formats.mountinfo import MountLine, parse_mountinfo
 from binfmtd.host.facts import may_mount
 from binfmtd.host.kernel_module import DEFAULT_DIRECTORY, FS_TYPE, kernel_has_it, load

@@ -10,7 +10,7 @@ import os
 from enum import StrEnum
 from typing import NamedTuple
 
-from binfmtd.files.whereabouts import in_user_namespace, shares_first_processes
+from binfmtd.files.environment import in_user_namespace, shares_first_processes
 from binfmtd.formats.mountinfo import MountLine, parse_mountinfo
 from binfmtd.host.kernel_module import FS_TYPE
 from binfmtd.kernel.mount import MOUNT_TABLE, Mounted

@@ -1,11 +1,11 @@
-"""Writing stand-ins, the first step of a repair (model/standin.py defines them)."""
+"""Writing stand-ins, the first step of a repair (model/stand_in.py defines them)."""
 
 import errno
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 
 from binfmtd.errors import Again, FormatError, WriteRefusedError
-from binfmtd.formats.line import encode_line, rename_line
+from binfmtd.formats.register_line import encode_line, rename_line
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.writer import REMOVE, Writer, refusal
 from binfmtd.model.bridge import may_stand_in, overtaken
@@ -13,7 +13,7 @@ from binfmtd.model.desired import DesiredState
 from binfmtd.model.entry import Entry
 from binfmtd.model.handler import Handler
 from binfmtd.model.ownership import equal
-from binfmtd.model.standin import stand_in_name
+from binfmtd.model.stand_in import stand_in_name
 
 
 class StandIns:

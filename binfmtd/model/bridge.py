@@ -17,7 +17,7 @@ from binfmtd.model.entry import Entry
 from binfmtd.model.handler import Handler, Registration
 from binfmtd.model.ownership import equal, is_kept
 from binfmtd.model.precedence import overlaps
-from binfmtd.model.standin import is_stand_in, stand_in_name
+from binfmtd.model.stand_in import is_stand_in, stand_in_name
 
 
 def may_stand_in(

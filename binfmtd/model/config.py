@@ -34,7 +34,7 @@ class OnStop(StrEnum):
 
 
 class StandInPolicy(StrEnum):
-    """The time during which a handler has its stand-in (model/standin.py)."""
+    """The time during which a handler has its stand-in (model/stand_in.py)."""
 
     PERMANENT = "permanent"  # at all times
     TEMPORARY = "temporary"  # from a drift until the proper entry is registered again

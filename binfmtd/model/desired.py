@@ -20,7 +20,7 @@ from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Match
 from binfmtd.model.precedence import order_matters, overlaps
 from binfmtd.model.shared_files import SharedFiles
-from binfmtd.model.standin import stand_in_name
+from binfmtd.model.stand_in import stand_in_name
 
 P_VISIBLE_FROM = (5, 12)  # AT_FLAGS_PRESERVE_ARGV0: from this kernel on, QEMU can see that argv[0] was preserved
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from binfmtd.model.desired import FileIdentity
 from binfmtd.model.handler import Handler, Registration
 from binfmtd.model.pause import Pauses
-from binfmtd.model.standin import is_stand_in
+from binfmtd.model.stand_in import is_stand_in
 
 
 class Drift(StrEnum):

@@ -19,7 +19,7 @@ from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.guard import NativeHeader, takes_native
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Extension, Magic, Match, same
-from binfmtd.model.standin import is_stand_in
+from binfmtd.model.stand_in import is_stand_in
 
 QEMU_SEES_P_FROM = (6, 0)
 _P_BY_NAME = ("-binfmt-P", "-binfmt")

@@ -12,7 +12,7 @@ from binfmtd.model.drift import PlanContext, Record
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Handler, Registration
 from binfmtd.model.match import same, takes_plain
-from binfmtd.model.standin import is_stand_in, stand_in_name
+from binfmtd.model.stand_in import is_stand_in, stand_in_name
 
 
 def equal(registration: Registration | None, wanted: Registration) -> bool:

@@ -28,7 +28,7 @@ from binfmtd.model.handler import Flags, Handler
 from binfmtd.model.ownership import equal, foreign, is_kept, overlapping_foreign, provider, registered_by_us
 from binfmtd.model.precedence import inversions, out_of_order, overlaps
 from binfmtd.model.restore import misplaced, restorable
-from binfmtd.model.standin import is_stand_in, stand_in_name
+from binfmtd.model.stand_in import is_stand_in, stand_in_name
 
 INSTANCE = "status"  # the file that switches the whole instance on and off
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.files.atomic import write_atomically
-from binfmtd.model.probed import Probed
+from binfmtd.model.probe_result import Probed
 
 PREFIX = "feature.node.kubernetes.io/binfmt-"
 MISSED = 3  # probes that may be missed before the labels end

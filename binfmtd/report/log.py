@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 import structlog
 
-from binfmtd.files.whereabouts import in_container
+from binfmtd.files.environment import in_container
 from binfmtd.report.colour import takes_colours
 from binfmtd.report.durations import duration
 from binfmtd.report.log_queue import LogQueue

@@ -14,7 +14,7 @@ from binfmtd.model.handler import Flags, Handler
 from binfmtd.model.match import takes_plain
 from binfmtd.model.ownership import stand_in_serves
 from binfmtd.model.pause import Pauses
-from binfmtd.model.standin import stand_in_name
+from binfmtd.model.stand_in import stand_in_name
 
 STATES = ("converged", "waiting", "paused", "drifting", "contended", "degraded")  # of the whole, the worst last
 SERVED = ("registered", "stand_in", "served_elsewhere", "shadowed")  # programs run, by this handler or a foreign entry

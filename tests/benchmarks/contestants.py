@@ -18,7 +18,7 @@ from support.waiting import wait_until
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.config.file_versions import DEFAULT_PATH
-from binfmtd.formats.line import encode_line
+from binfmtd.formats.register_line import encode_line
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Magic
 

@@ -32,7 +32,7 @@ from support import binfmt_support
 from support.binfmt_d import put_binfmt_d
 from support.instance import MOUNT_POINT, Instance
 
-from binfmtd.formats.line import encode_line
+from binfmtd.formats.register_line import encode_line
 from binfmtd.model.handler import Flags, Registration
 
 ARCHITECTURE = "aarch64"

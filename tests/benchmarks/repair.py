@@ -35,8 +35,8 @@ from support.daemon import Daemon
 from support.instance import Instance
 from support.waiting import IN_MODIFY, DirectoryWatch, wait_until
 
-from binfmtd.formats.line import rename_line
-from binfmtd.model.standin import stand_in_name
+from binfmtd.formats.register_line import rename_line
+from binfmtd.model.stand_in import stand_in_name
 
 NAME = "bench"
 LINE = rb":bench:M::\x00bench::/usr/bin/true:"

@@ -16,7 +16,7 @@ from support.programs import exits_with, foreign_program, install
 from support.waiting import wait_until
 
 from binfmtd.catalog.architectures import CATALOG
-from binfmtd.formats.line import encode_line
+from binfmtd.formats.register_line import encode_line
 from binfmtd.model.handler import Flags, Registration
 
 EXECUTED = ("aarch64", "riscv64")

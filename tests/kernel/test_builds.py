@@ -27,7 +27,7 @@ from support.programs import foreign_program
 from support.waiting import wait_until
 
 from binfmtd.catalog.architectures import CATALOG
-from binfmtd.model.standin import stand_in_name
+from binfmtd.model.stand_in import stand_in_name
 
 StartDaemon = Callable[..., Daemon]
 

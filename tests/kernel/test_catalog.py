@@ -11,7 +11,7 @@ from support.instance import Instance
 
 from binfmtd.catalog.architectures import CATALOG, Architecture
 from binfmtd.catalog.program import tiny_program
-from binfmtd.formats.line import encode_line
+from binfmtd.formats.register_line import encode_line
 from binfmtd.host.native import EXIT_STATUS, find_native
 from binfmtd.model.handler import Flags, Registration
 

@@ -17,10 +17,10 @@ from support.programs import exits_with, foreign_program, install
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.files.distribution import emulators_remedy
-from binfmtd.formats.line import encode_line
+from binfmtd.formats.register_line import encode_line
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Extension, Magic, Match
-from binfmtd.model.standin import stand_in_name
+from binfmtd.model.stand_in import stand_in_name
 
 LINKER = "/lib/ld-linux-aarch64.so.1"
 DYNAMIC = made((3, LINKER.encode() + b"\0"))  # of aarch64

@@ -10,8 +10,8 @@ from support.binfmt_d import put_binfmt_d
 from support.cli import Cli
 from support.instance import Instance
 
-from binfmtd.formats.line import to_bytes
-from binfmtd.model.standin import stand_in_name
+from binfmtd.formats.register_line import to_bytes
+from binfmtd.model.stand_in import stand_in_name
 
 DEBIAN = "package p\ninterpreter /usr/bin/true\nmagic \\x00deb\nfix_binary yes\n"
 

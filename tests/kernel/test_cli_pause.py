@@ -13,7 +13,7 @@ from support.daemon import Daemon
 from support.instance import Instance
 from support.waiting import wait_until
 
-from binfmtd.model.standin import stand_in_name
+from binfmtd.model.stand_in import stand_in_name
 
 StartDaemon = Callable[..., Daemon]
 

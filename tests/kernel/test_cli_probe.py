@@ -11,7 +11,7 @@ from support.cli import Cli, run
 from support.instance import Instance
 
 from binfmtd.catalog.architectures import CATALOG
-from binfmtd.formats.line import encode_line
+from binfmtd.formats.register_line import encode_line
 from binfmtd.model.handler import Flags, Registration
 
 # PR_SET_MDWE with PR_MDWE_REFUSE_EXEC_GAIN (prctl(2), Linux 6.3): systemd's MemoryDenyWriteExecute sets it.

@@ -10,7 +10,7 @@ from support.cli import Cli
 from support.instance import Instance
 
 from binfmtd.catalog.architectures import CATALOG
-from binfmtd.formats.line import encode_line
+from binfmtd.formats.register_line import encode_line
 from binfmtd.model.handler import Flags, Registration
 
 Start = Callable[..., "subprocess.Popen[str]"]

@@ -13,7 +13,7 @@ from support.instance import Instance
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
-from binfmtd.formats.line import encode_line
+from binfmtd.formats.register_line import encode_line
 from binfmtd.model.handler import Flags, Registration
 
 AARCH64 = CATALOG["aarch64"]

@@ -12,9 +12,9 @@ from support.instance import Instance
 from support.waiting import wait_until
 
 from binfmtd.catalog.architectures import CATALOG
-from binfmtd.formats.line import encode_line
+from binfmtd.formats.register_line import encode_line
 from binfmtd.model.handler import Flags, Registration
-from binfmtd.model.standin import stand_in_name
+from binfmtd.model.stand_in import stand_in_name
 from binfmtd.report.status import unready
 
 StartDaemon = Callable[..., Daemon]

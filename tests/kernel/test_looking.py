@@ -15,7 +15,7 @@ from support.cli import Result, run
 from support.instance import MOUNT_POINT, Instance
 
 from binfmtd.catalog.architectures import CATALOG
-from binfmtd.formats.line import encode_line
+from binfmtd.formats.register_line import encode_line
 from binfmtd.model.handler import Flags, Registration
 
 HOST = ("unshare", "-Urm", "--propagation", "private", "--pid", "--fork", "--mount-proc", "sh", "-euc")
@@ -23,7 +23,7 @@ CONTAINER = "unshare -m --pid --fork --mount-proc"
 MOUNT = f"mount -t binfmt_misc binfmt_misc {MOUNT_POINT}"
 AS_FIRST = """
 import os
-import binfmtd.files.whereabouts as w
+import binfmtd.files.environment as w
 w._INITIAL_USER = os.readlink("/proc/self/ns/user")
 from binfmtd.cli.{module} import entry
 entry()

@@ -15,7 +15,7 @@ from support.instance import Instance
 from support.programs import exits_with, install
 from support.waiting import IN_CREATE, IN_DELETE, IN_MODIFY, DirectoryWatch, wait_until
 
-from binfmtd.model.standin import stand_in_name
+from binfmtd.model.stand_in import stand_in_name
 
 StartDaemon = Callable[..., Daemon]
 Times = Callable[[int], int]

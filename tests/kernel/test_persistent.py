@@ -19,7 +19,7 @@ from support.waiting import wait_until
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
 from binfmtd.formats.binfmt_d import parse_conf
-from binfmtd.formats.line import encode_line
+from binfmtd.formats.register_line import encode_line
 from binfmtd.model.handler import Flags, Registration
 
 StartDaemon = Callable[..., Daemon]

@@ -12,7 +12,7 @@ from support.instance import Instance
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.cli.compat.platforms import native_architecture
-from binfmtd.formats.line import encode_line
+from binfmtd.formats.register_line import encode_line
 from binfmtd.model.handler import Flags, Registration
 
 # A seccomp filter that makes ptrace fail with EPERM: load the number; if it is ptrace's, EPERM, else allow

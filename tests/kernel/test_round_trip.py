@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from support.instance import Instance
 
 from binfmtd.errors import FormatError
-from binfmtd.formats.entryfile import parse_entry
-from binfmtd.formats.line import decode_line, encode_line
+from binfmtd.formats.entry_file import parse_entry
+from binfmtd.formats.register_line import decode_line, encode_line
 from binfmtd.model.handler import RESERVED_NAMES, Flags, Registration
 from binfmtd.model.match import HEAD_SIZE, Extension, Magic
 

@@ -17,7 +17,7 @@ from support.programs import install
 from support.waiting import wait_until
 
 from binfmtd.kernel.seal import UNSEEN
-from binfmtd.model.standin import stand_in_name
+from binfmtd.model.stand_in import stand_in_name
 
 StartDaemon = Callable[..., Daemon]
 

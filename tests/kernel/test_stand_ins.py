@@ -9,7 +9,7 @@ from support.daemon import Daemon
 from support.instance import Instance
 from support.waiting import IN_CLOSE_WRITE, IN_MODIFY, DirectoryWatch, deadline_in, wait_until
 
-from binfmtd.model.standin import stand_in_name
+from binfmtd.model.stand_in import stand_in_name
 
 StartDaemon = Callable[..., Daemon]
 

@@ -24,10 +24,10 @@ from binfmtd.files.trust import Trust
 from binfmtd.formats.binfmt_d import is_generated, parse_conf, render_conf
 from binfmtd.formats.debian import is_format, parse_format
 from binfmtd.formats.elf import parse_elf
-from binfmtd.formats.elf_kinds import elf_kind
-from binfmtd.formats.entryfile import parse_entry
-from binfmtd.formats.kinds import kind_of
-from binfmtd.formats.line import decode_line, encode_line
+from binfmtd.formats.elf_types import elf_kind
+from binfmtd.formats.entry_file import parse_entry
+from binfmtd.formats.file_types import kind_of
+from binfmtd.formats.register_line import decode_line, encode_line
 from binfmtd.formats.mountinfo import parse_mountinfo
 from binfmtd.formats.toml import check_toml
 from binfmtd.model.desired import Facts, resolve

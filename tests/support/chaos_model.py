@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from binfmtd.model.standin import stand_in_name
+from binfmtd.model.stand_in import stand_in_name
 
 Match = str | frozenset[tuple[int, int, int]]  # an extension, or (place, mask, byte) for each byte that matters
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from binfmtd.model.standin import is_stand_in
+from binfmtd.model.stand_in import is_stand_in
 from support.chaos_model import Entry, Handler, Interpreter, Kind, Policy, Seen
 from support.daemon import Daemon
 from support.exec_loop import TESTS, execute

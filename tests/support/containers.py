@@ -71,7 +71,7 @@ exec podman "$command" "$@"
 # Of the base that support.images makes.
 SITE_PACKAGES = "/opt/binfmtd/lib/python3.13/site-packages"
 FIRST_NAMESPACE = """\
-import os, binfmtd.files.whereabouts; binfmtd.files.whereabouts._INITIAL_USER = os.readlink("/proc/self/ns/user")
+import os, binfmtd.files.environment; binfmtd.files.environment._INITIAL_USER = os.readlink("/proc/self/ns/user")
 """
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from binfmtd.catalog.architectures import CATALOG
-from binfmtd.formats.line import encode_line
+from binfmtd.formats.register_line import encode_line
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Match
 from support.cli import Cli

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
-from binfmtd.formats.line import encode_line
+from binfmtd.formats.register_line import encode_line
 from binfmtd.model.handler import Flags, Registration
 from support.cli import Result, run
 from support.instance import Instance

@@ -18,7 +18,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from binfmtd.formats.line import encode_line
+from binfmtd.formats.register_line import encode_line
 from binfmtd.kernel.instance import Instance as Opened
 from binfmtd.kernel.instance import Observer
 from binfmtd.kernel.mount import Mounted

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from binfmtd.model.standin import is_stand_in
+from binfmtd.model.stand_in import is_stand_in
 from support.waiting import SLOWNESS
 
 MOUNT_POINT = "/proc/sys/fs/binfmt_misc"

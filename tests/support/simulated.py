@@ -4,7 +4,7 @@ import errno
 import os
 from collections.abc import Collection, Iterable, Iterator, MutableMapping
 
-from binfmtd.formats.line import decode_line
+from binfmtd.formats.register_line import decode_line
 from binfmtd.kernel.writer import ENABLE, REMOVE
 from binfmtd.model.config import HandlerSpec
 from binfmtd.model.desired import DesiredState
@@ -12,7 +12,7 @@ from binfmtd.model.drift import Act, Action, Plan, Record
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.plan import INSTANCE
-from binfmtd.model.standin import stand_in_name
+from binfmtd.model.stand_in import stand_in_name
 
 
 def declared(handlers: Iterable[Handler]) -> tuple[HandlerSpec, ...]:

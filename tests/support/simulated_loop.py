@@ -35,14 +35,14 @@ from binfmtd.daemon.sd_notify import Notifier
 from binfmtd.daemon.signals import Signals
 from binfmtd.daemon.state_dir import Lock
 from binfmtd.errors import ConfigError, MountError
-from binfmtd.formats.line import decode_line
+from binfmtd.formats.register_line import decode_line
 from binfmtd.kernel.mount import Mounted, Where
 from binfmtd.kernel.writer import DISABLE, ENABLE, Wrote
 from binfmtd.model.config import Config, Probe
 from binfmtd.model.desired import InterpreterFacts
 from binfmtd.model.handler import Registration
 from binfmtd.model.precedence import overlaps
-from binfmtd.model.standin import stand_in_name
+from binfmtd.model.stand_in import stand_in_name
 from support.simulated import Through
 from support.simulated_parts import AtOnce, RecordingLogger, SimulatedFacts, SimulatedPauseFile, Unreachable
 from support.simulated_time import START

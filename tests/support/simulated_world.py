@@ -15,7 +15,7 @@ from binfmtd.model.desired import FileIdentity
 from binfmtd.model.handler import Registration
 from binfmtd.model.pause import Pauses
 from binfmtd.model.plan import INSTANCE
-from binfmtd.model.standin import stand_in_name
+from binfmtd.model.stand_in import stand_in_name
 from support.simulated import SimulatedKernel
 from support.simulated_time import START, SimulatedTime
 from support.simulated_wait import SimulatedMounts, SimulatedSignals, SimulatedWatch

@@ -16,7 +16,7 @@ from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Extension, Magic, Match
 from binfmtd.model.ownership import foreign
 from binfmtd.model.plan import plan
-from binfmtd.model.standin import stand_in_name
+from binfmtd.model.stand_in import stand_in_name
 from support.simulated import SimulatedKernel
 
 LONG = "l" * 250  # its stand-in's name is a digest

@@ -11,7 +11,7 @@ from support.slices import PRINT_SLICE, SLICE, kernel_has_slices
 from support.waiting import SLOWNESS, wait_until
 
 from binfmtd.catalog.architectures import CATALOG
-from binfmtd.formats.line import encode_line
+from binfmtd.formats.register_line import encode_line
 from binfmtd.model.handler import Flags, Registration
 
 pytestmark = pytest.mark.systemd

@@ -10,7 +10,7 @@ from binfmtd.cli.output import print_json, warn
 from binfmtd.cli.state import state_dir_or_none
 from binfmtd.daemon.host_facts import HostFacts
 from binfmtd.errors import ConfigError, FormatError, MountError
-from binfmtd.formats.line import encode_line
+from binfmtd.formats.register_line import encode_line
 from binfmtd.host.facts import may_mount
 from binfmtd.kernel.instance import Instance, Observer
 from binfmtd.kernel.mount import find
@@ -18,7 +18,7 @@ from binfmtd.kernel.seal import TAKES_CAPABILITY
 from binfmtd.model.config import Config, StandInPolicy
 from binfmtd.model.desired import DesiredState, UnavailableReason, resolve
 from binfmtd.model.entry import ObservedState
-from binfmtd.model.standin import stand_in_name
+from binfmtd.model.stand_in import stand_in_name
 from binfmtd.report.status import unavailable_reason
 
 VALID = 0

@@ -20,7 +20,7 @@ from binfmtd.host.interpreters import program_heads
 from binfmtd.kernel.instance import Instance, Observer
 from binfmtd.kernel.mount import find_to_look
 from binfmtd.model.guard import takes_native
-from binfmtd.model.standin import is_stand_in
+from binfmtd.model.stand_in import is_stand_in
 
 DONE = 0
 FAILED = 1

@@ -26,8 +26,8 @@ from binfmtd.errors import FormatError, StateError, UsageError
 from binfmtd.host.facts import boot_id
 from binfmtd.host.probe import PATIENCE, Prober, refuse_without_code_memory
 from binfmtd.model.entry import ObservedState
-from binfmtd.model.probed import Probed, Tried
-from binfmtd.model.standin import PREFIX as STAND_IN
+from binfmtd.model.probe_result import Probed, Tried
+from binfmtd.model.stand_in import PREFIX as STAND_IN
 
 MORE_PATIENCE = 60.0  # seconds for one program with --write: on a busy host an emulator takes some seconds to start
 DONE = 0

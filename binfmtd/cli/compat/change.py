@@ -24,7 +24,7 @@ from binfmtd.host.probe import Prober
 from binfmtd.kernel.mount import Where
 from binfmtd.model.config import Config, HandlerSpec
 from binfmtd.model.entry import ObservedState
-from binfmtd.model.standin import stand_in_name
+from binfmtd.model.stand_in import stand_in_name
 
 ALL = "all"
 

@@ -10,7 +10,7 @@ import os
 
 from binfmtd.catalog.architectures import Architecture
 from binfmtd.errors import FormatError, UsageError
-from binfmtd.formats.line import encode_line
+from binfmtd.formats.register_line import encode_line
 from binfmtd.model.config import HandlerSpec
 from binfmtd.model.handler import Flags, Registration
 

@@ -21,7 +21,7 @@ from binfmtd.model.drift import additive
 from binfmtd.model.handler import Flags
 from binfmtd.model.ownership import equal
 from binfmtd.model.plan import INSTANCE
-from binfmtd.model.standin import stand_in_name
+from binfmtd.model.stand_in import stand_in_name
 from binfmtd.report.status import unavailable_reason
 
 

@@ -18,9 +18,9 @@ from binfmtd.config.build import DEFAULT_FLAGS
 from binfmtd.errors import FormatError
 from binfmtd.files.atomic import read_regular
 from binfmtd.files.binfmt_d import masks
-from binfmtd.formats.line import check_interpreter, decode_line
+from binfmtd.formats.register_line import check_interpreter, decode_line
 from binfmtd.model.config import HandlerSpec
-from binfmtd.model.standin import is_stand_in
+from binfmtd.model.stand_in import is_stand_in
 
 DIRECTORY = "/etc/binfmt.d"
 FLAGS = (

@@ -18,7 +18,7 @@ from binfmtd.kernel.mount import Where
 from binfmtd.model.config import Config, HandlerSpec
 from binfmtd.model.entry import ObservedState
 from binfmtd.model.handler import Flags
-from binfmtd.model.standin import is_stand_in
+from binfmtd.model.stand_in import is_stand_in
 
 Declare = Callable[[Collection[str]], Sequence[HandlerSpec]]
 """A function from the architectures that run natively (QEMU's names) to the handlers to register."""

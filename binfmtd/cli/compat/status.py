@@ -5,12 +5,12 @@ import json
 from binfmtd.cli.compat.main import log
 from binfmtd.cli.compat.platforms import native_architecture, supported, survey
 from binfmtd.errors import BinfmtdError, MountError, ProbeError
-from binfmtd.formats.line import to_bytes
+from binfmtd.formats.register_line import to_bytes
 from binfmtd.host.interpreters import head
 from binfmtd.host.probe import Attempt, Prober
 from binfmtd.kernel.instance import Instance, Observer
 from binfmtd.kernel.mount import Where, find_to_look
-from binfmtd.model.standin import is_stand_in
+from binfmtd.model.stand_in import is_stand_in
 
 _ESCAPED_BY_GO = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 

@@ -13,7 +13,7 @@ from binfmtd.model.entry import Entry
 from binfmtd.model.examine import Fault, Host, Verdict, examine, mended
 from binfmtd.model.finding import Finding, Level, Section
 from binfmtd.model.handler import Flags, Registration
-from binfmtd.model.standin import is_stand_in
+from binfmtd.model.stand_in import is_stand_in
 
 _FAILURES = frozenset({Fault.NATIVE, Fault.MISSING, Fault.SCRIPT, Fault.P_UNSEEN, Fault.P_MISSING})
 

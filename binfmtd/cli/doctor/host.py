@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from binfmtd.cli.doctor.snapshot import Snapshot
 from binfmtd.files.distribution import this_system
-from binfmtd.files.whereabouts import shares_root_with_init
+from binfmtd.files.environment import shares_root_with_init
 from binfmtd.formats.os_release import upgrade
 from binfmtd.host.facts import kernel_version
 from binfmtd.host.kernel_module import kernel_has_it

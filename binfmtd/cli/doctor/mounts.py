@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from binfmtd.cli.doctor.snapshot import Snapshot
 from binfmtd.errors import ProbeError
-from binfmtd.files.whereabouts import in_container, in_pod, in_user_namespace
+from binfmtd.files.environment import in_container, in_pod, in_user_namespace
 from binfmtd.host.facts import may_mount
 from binfmtd.host.kernel_module import DEFAULT_DIRECTORY, FS_TYPE
 from binfmtd.kernel.mount_layers import AUTOFS, Layers, Owner, layers, owner_of

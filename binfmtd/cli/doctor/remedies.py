@@ -13,7 +13,7 @@ from binfmtd.catalog.names import find
 from binfmtd.cli.doctor.snapshot import Snapshot
 from binfmtd.errors import FormatError
 from binfmtd.files.distribution import install_emulators
-from binfmtd.formats.line import encode_line, to_text
+from binfmtd.formats.register_line import encode_line, to_text
 from binfmtd.host.interpreters import required_loader
 from binfmtd.model.entry import Entry
 from binfmtd.model.examine import takes_elf

@@ -14,14 +14,14 @@ from binfmtd.cli.explain.reach import Reach, reach
 from binfmtd.errors import FormatError
 from binfmtd.files.distribution import this_system
 from binfmtd.formats.elf import ElfFile
-from binfmtd.formats.elf_kinds import elf_kind, libc_of
-from binfmtd.formats.kinds import Kind, kind_of
+from binfmtd.formats.elf_types import elf_kind, libc_of
+from binfmtd.formats.file_types import Kind, kind_of
 from binfmtd.host.exec_files import UNSEEN, Programs, reading
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.execution import REWRITES, Execution, Passed, Refusal, Step, execute
 from binfmtd.model.handler import Flags
 from binfmtd.model.shebang import Shebang
-from binfmtd.model.standin import PREFIX as STAND_IN
+from binfmtd.model.stand_in import PREFIX as STAND_IN
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # a login's; used in a root tree
 _QEMU = "qemu-"  # the names of all of QEMU's emulators begin so

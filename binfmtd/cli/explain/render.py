@@ -8,7 +8,7 @@ from binfmtd.model.entry import Entry
 from binfmtd.model.execution import Passed, PassedOver, Step
 from binfmtd.model.match import Extension, Magic
 from binfmtd.model.shebang import Shebang
-from binfmtd.model.standin import PREFIX as STAND_IN
+from binfmtd.model.stand_in import PREFIX as STAND_IN
 from binfmtd.report.printable import printable
 
 _PASSED = {

@@ -9,7 +9,7 @@ from support.cli import run, state, unprivileged_python
 from support.doctor import FOREIGN, NEEDS_ROOT, ONE, Doctor, StartDaemon, match_of
 from support.instance import Instance
 
-from binfmtd.files.whereabouts import shares_first_processes
+from binfmtd.files.environment import shares_first_processes
 from binfmtd.model.match import Extension
 
 

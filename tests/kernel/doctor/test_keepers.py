@@ -11,7 +11,7 @@ from support.doctor import FOREIGN, ONE, Doctor, StartDaemon
 from support.instance import Instance
 from support.programs import install
 
-from binfmtd.files.whereabouts import in_container, shares_first_processes
+from binfmtd.files.environment import in_container, shares_first_processes
 from binfmtd.model.match import Extension
 
 # Other managers

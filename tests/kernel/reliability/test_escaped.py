@@ -19,7 +19,7 @@ from support.drop_in import DropIn
 from support.instance import Instance
 from support.many import Command, run_all
 
-from binfmtd.formats.line import to_text
+from binfmtd.formats.register_line import to_text
 
 StartDaemon = Callable[..., Daemon]
 

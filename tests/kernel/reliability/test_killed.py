@@ -16,7 +16,7 @@ from support.programs import exits_with, foreign_program, install
 from support.waiting import DirectoryWatch, deadline_in
 
 from binfmtd.catalog.architectures import CATALOG
-from binfmtd.model.standin import is_stand_in, stand_in_name
+from binfmtd.model.stand_in import is_stand_in, stand_in_name
 
 StartDaemon = Callable[..., Daemon]
 Times = Callable[[int], int]

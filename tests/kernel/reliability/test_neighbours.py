@@ -19,9 +19,9 @@ from support.programs import exits_with, foreign_program, install
 from support.waiting import wait_until
 
 from binfmtd.catalog.architectures import CATALOG
-from binfmtd.formats.line import encode_line
+from binfmtd.formats.register_line import encode_line
 from binfmtd.model.handler import Flags, Registration
-from binfmtd.model.standin import is_stand_in
+from binfmtd.model.stand_in import is_stand_in
 
 StartDaemon = Callable[..., Daemon]
 Times = Callable[[int], int]

@@ -14,7 +14,7 @@ from support.instance import Instance
 from support.programs import exits_with, install
 from support.waiting import IN_CLOSE_WRITE, IN_MODIFY, DirectoryWatch, Event, wait_until
 
-from binfmtd.model.standin import is_stand_in, stand_in_name
+from binfmtd.model.stand_in import is_stand_in, stand_in_name
 
 StartDaemon = Callable[..., Daemon]
 

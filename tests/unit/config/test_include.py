@@ -12,7 +12,7 @@ from binfmtd.config.build import MOST_WARNINGS
 from binfmtd.config.include import SYSTEMD
 from binfmtd.config.source import age, watched
 from binfmtd.errors import ConfigError
-from binfmtd.files.chain import ANY_NAME
+from binfmtd.files.paths import ANY_NAME
 from binfmtd.formats.binfmt_d import render_conf
 from binfmtd.model.config import Config, HandlerSpec
 from binfmtd.model.handler import Flags, Registration

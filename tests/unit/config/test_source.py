@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from binfmtd.config.source import age, look_for, watched
-from binfmtd.files.chain import ANY_NAME
+from binfmtd.files.paths import ANY_NAME
 
 
 def put(path: Path, seconds_ago: float) -> None:

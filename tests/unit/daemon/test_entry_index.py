@@ -17,7 +17,7 @@ from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Extension, Magic
 from binfmtd.model.plan import plan
 from binfmtd.model.restore import remember
-from binfmtd.model.standin import stand_in_name
+from binfmtd.model.stand_in import stand_in_name
 
 PROGRAM = b"\x7fELF" + bytes(252)
 OURS = Handler("ours", Registration(Magic(b"AB"), "/i", Flags.NONE))

@@ -20,7 +20,7 @@ from binfmtd.model.entry import ObservedState
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Extension, Magic
 from binfmtd.model.plan import INSTANCE, plan
-from binfmtd.model.standin import stand_in_name
+from binfmtd.model.stand_in import stand_in_name
 
 # Both of A and B take what begins with AB; C takes nothing that they do.
 A, B, C = (

@@ -19,7 +19,7 @@ from binfmtd.model.match import Magic
 from binfmtd.model.ownership import equal
 from binfmtd.model.plan import plan
 from binfmtd.model.precedence import overlaps
-from binfmtd.model.standin import stand_in_name
+from binfmtd.model.stand_in import stand_in_name
 
 
 def serves(kernel: SimulatedKernel, handler: Handler) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from binfmtd.daemon.inotify import InotifyWatcher
-from binfmtd.files.chain import ANY_NAME, ITSELF
+from binfmtd.files.paths import ANY_NAME, ITSELF
 from binfmtd.kernel.writer import Wrote
 
 

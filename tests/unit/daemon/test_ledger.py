@@ -13,7 +13,7 @@ from support.registrations import NAMES, REGISTRATIONS
 
 from binfmtd.daemon.ledger import FILE_NAME, Ledger
 from binfmtd.errors import FormatError
-from binfmtd.formats.line import encode_line
+from binfmtd.formats.register_line import encode_line
 from binfmtd.model.desired import FileIdentity
 from binfmtd.model.drift import Record
 from binfmtd.model.entry import Entry, ObservedState

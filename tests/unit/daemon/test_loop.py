@@ -17,7 +17,7 @@ from binfmtd.errors import ConfigError
 from binfmtd.model.config import Config, OnStop, Policy, StandInPolicy
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Magic
-from binfmtd.model.standin import stand_in_name
+from binfmtd.model.stand_in import stand_in_name
 
 SETTLE = 0.02
 SOON = 0.005  # seconds: some writes, and what the loop takes to wake

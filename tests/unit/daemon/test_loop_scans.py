@@ -16,7 +16,7 @@ from binfmtd.daemon.loop import PASS_SECONDS
 from binfmtd.model.config import Config, Policy
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Extension, Magic
-from binfmtd.model.standin import stand_in_name
+from binfmtd.model.stand_in import stand_in_name
 
 SETTLE = 0.02
 ENTRIES = 300

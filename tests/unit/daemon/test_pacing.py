@@ -22,7 +22,7 @@ from binfmtd.model.entry import ObservedState
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Magic
 from binfmtd.model.plan import INSTANCE
-from binfmtd.model.standin import stand_in_name
+from binfmtd.model.stand_in import stand_in_name
 
 A = Handler("a", Registration(Magic(b"A"), "/i", Flags.NONE))
 REGISTER = Action(Act.REGISTER, "a", Drift.MISSING, "the entry is missing", A)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from binfmtd.daemon.probed_file import FILE_NAME, ProbedFile
-from binfmtd.model.probed import Probed, Tried
+from binfmtd.model.probe_result import Probed, Tried
 
 ROW = Tried("arm", runs=True, natively=None, entry=None, in_chroot=None, reason="", duration_us=5)
 PROBED = Probed(7, (ROW,))

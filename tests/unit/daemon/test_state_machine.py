@@ -14,7 +14,7 @@ from binfmtd.model.config import StandInPolicy
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Extension, Magic, Match
 from binfmtd.model.ownership import equal
-from binfmtd.model.standin import stand_in_name
+from binfmtd.model.stand_in import stand_in_name
 
 SETTLE = 0.02
 

@@ -15,7 +15,7 @@ from binfmtd.daemon.trigger import Trigger
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Extension, Magic, Match
 from binfmtd.model.pause import Pauses
-from binfmtd.model.standin import stand_in_name
+from binfmtd.model.stand_in import stand_in_name
 
 SETTLE = 0.02
 Start = Callable[[Iterable[Handler]], SimulatedDaemon]

@@ -21,7 +21,7 @@ from binfmtd.kernel.steps import in_one_go
 from binfmtd.model.config import StandInPolicy
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Magic
-from binfmtd.model.standin import stand_in_name
+from binfmtd.model.stand_in import stand_in_name
 
 
 def test_an_instance_that_cannot_be_opened_from_the_start(tmp_path: Path) -> None:

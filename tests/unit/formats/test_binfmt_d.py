@@ -7,10 +7,10 @@ from support.registrations import NAMES, REGISTRATIONS
 
 from binfmtd.errors import FormatError
 from binfmtd.formats.binfmt_d import GENERATED, Problem, Rule, is_generated, parse_conf, render_conf
-from binfmtd.formats.line import LINE_BYTES
+from binfmtd.formats.register_line import LINE_BYTES
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Extension, Magic
-from binfmtd.model.standin import stand_in_name
+from binfmtd.model.stand_in import stand_in_name
 
 SAYS = Registration(Magic(b"A"), "/i", Flags.NONE)
 ENTRIES = st.lists(st.tuples(NAMES, REGISTRATIONS), max_size=5)

@@ -8,7 +8,7 @@ from support.registrations import NAMES, REGISTRATIONS
 from binfmtd.errors import FormatError
 from binfmtd.formats.binfmt_d import Problem, is_generated
 from binfmtd.formats.debian import SAYS, is_format, parse_format, render_format
-from binfmtd.formats.line import LINE_BYTES
+from binfmtd.formats.register_line import LINE_BYTES
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Extension, Magic
 

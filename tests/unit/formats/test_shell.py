@@ -8,7 +8,7 @@ from support.registrations import NAMES, REGISTRATIONS
 
 from binfmtd.errors import FormatError
 from binfmtd.formats.binfmt_d import GENERATED
-from binfmtd.formats.line import decode_line, to_bytes
+from binfmtd.formats.register_line import decode_line, to_bytes
 from binfmtd.formats.shell import render_script
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Magic

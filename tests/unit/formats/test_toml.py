@@ -11,7 +11,7 @@ from binfmtd.errors import FormatError
 from binfmtd.formats.toml import Found, render_toml
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Extension, Magic
-from binfmtd.model.standin import stand_in_name
+from binfmtd.model.stand_in import stand_in_name
 
 A = Found("a", Registration(Magic(b"A"), "/i", Flags.NONE), "/etc/binfmt.d/a.conf:1")
 

@@ -23,7 +23,7 @@ from binfmtd.model.match import Magic
 from binfmtd.model.ownership import equal
 from binfmtd.model.plan import plan
 from binfmtd.model.precedence import overlaps
-from binfmtd.model.standin import is_stand_in, stand_in_name
+from binfmtd.model.stand_in import is_stand_in, stand_in_name
 
 
 def unchanged(_: str) -> bool:

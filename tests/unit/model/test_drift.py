@@ -3,7 +3,7 @@
 import pytest
 
 from binfmtd.model.drift import Act, Action, Drift, additive
-from binfmtd.model.standin import stand_in_name
+from binfmtd.model.stand_in import stand_in_name
 
 
 @pytest.mark.parametrize("act", list(Act))

@@ -17,7 +17,7 @@ from binfmtd.model.ownership import (
     registered_by_us,
     stand_in_serves,
 )
-from binfmtd.model.standin import stand_in_name
+from binfmtd.model.stand_in import stand_in_name
 
 SAYS = Registration(Magic(b"A"), "/i", Flags.F)
 ENTRY = Entry("a", 7, enabled=True, registration=SAYS)

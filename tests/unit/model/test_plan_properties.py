@@ -12,7 +12,7 @@ from binfmtd.model.drift import Act, Drift, Plan
 from binfmtd.model.match import overlap
 from binfmtd.model.ownership import equal, foreign
 from binfmtd.model.plan import plan, removal_plan
-from binfmtd.model.standin import is_stand_in, stand_in_name
+from binfmtd.model.stand_in import is_stand_in, stand_in_name
 
 Steps = frozenset[tuple[Act, str, Drift]]
 

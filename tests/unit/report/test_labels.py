@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from binfmtd.catalog.architectures import CATALOG
-from binfmtd.model.probed import Probed, Tried
+from binfmtd.model.probe_result import Probed, Tried
 from binfmtd.report.labels import LabelsFile, labels
 
 RUNS = Tried("aarch64", runs=True, natively=False, entry="qemu-aarch64", in_chroot=True, reason="", duration_us=1)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from binfmtd.files.whereabouts import in_container
+from binfmtd.files.environment import in_container
 from binfmtd.report.log import get_logger, set_up
 
 
@@ -72,7 +72,7 @@ def test_the_console_is_not_steered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove all signs of a container, since the tests may run in one."""
-    monkeypatch.setattr("binfmtd.files.whereabouts._CONTAINER_FILES", ())
+    monkeypatch.setattr("binfmtd.files.environment._CONTAINER_FILES", ())
     for variable in ("container", "KUBERNETES_SERVICE_HOST", "NO_COLOR"):
         monkeypatch.delenv(variable, raising=False)
 
@@ -105,7 +105,7 @@ def test_a_container_is_told_by_its_manager(monkeypatch: pytest.MonkeyPatch, tmp
         inside.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
         assert in_container()
     with monkeypatch.context() as inside:
-        inside.setattr("binfmtd.files.whereabouts._CONTAINER_FILES", (str(tmp_path),))
+        inside.setattr("binfmtd.files.environment._CONTAINER_FILES", (str(tmp_path),))
         assert in_container()
     monkeypatch.setattr(os, "getpid", lambda: 1)
     assert in_container()

@@ -9,9 +9,9 @@ from binfmtd.catalog.architectures import CATALOG, Architecture
 from binfmtd.catalog.names import find
 from binfmtd.catalog.program import tiny_program
 from binfmtd.formats.elf import parse_elf
-from binfmtd.formats.elf_kinds import architecture_of, elf_kind, libc_of
+from binfmtd.formats.elf_types import architecture_of, elf_kind, libc_of
 from binfmtd.formats.escapes import decode
-from binfmtd.formats.kinds import Kind
+from binfmtd.formats.file_types import Kind
 from binfmtd.model.match import Magic, takes
 
 HEAD = 256

@@ -3,7 +3,7 @@
 from binfmtd.catalog.architectures import CATALOG, Architecture
 from binfmtd.formats.elf import ET_CORE, ET_DYN, ET_EXEC, ET_REL, ElfFile
 from binfmtd.formats.escapes import encode
-from binfmtd.formats.kinds import Kind
+from binfmtd.formats.file_types import Kind
 from binfmtd.model.match import takes
 
 # How a dynamic linker's file name begins, and the C library that it belongs to.

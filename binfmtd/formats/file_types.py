@@ -1,7 +1,7 @@
 """The kinds of files that no handler takes, and the programs that usually run them.
 
 A kind follows from a file's first bytes, as a match of the kernel does.  Sources: the formats' own specifications, and
-for Debian's handlers the packages' files in /usr/share/binfmts.  The kinds of ELF files are in ``elf_kinds``.
+for Debian's handlers the packages' files in /usr/share/binfmts.  The kinds of ELF files are in ``elf_types``.
 """
 
 from shlex import quote

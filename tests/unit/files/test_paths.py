@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from binfmtd.errors import FormatError
-from binfmtd.files.chain import ITSELF, LINKS, Seen, walk
+from binfmtd.files.paths import ITSELF, LINKS, Seen, walk
 
 
 @pytest.fixture

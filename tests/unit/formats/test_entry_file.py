@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.registrations import REGISTRATIONS
 
-from binfmtd.formats.entryfile import parse_entry
+from binfmtd.formats.entry_file import parse_entry
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Extension, Magic
 

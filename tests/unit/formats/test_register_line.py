@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from support.registrations import FLAGS, MATCHES, NAMES, PATHS, REGISTRATIONS
 
 from binfmtd.errors import FormatError
-from binfmtd.formats.line import LINE_BYTES, decode_line, encode_line, rename_line
+from binfmtd.formats.register_line import LINE_BYTES, decode_line, encode_line, rename_line
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Extension, Magic
 

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from binfmtd.errors import FormatError
 from binfmtd.model.handler import NAME_BYTES, check_name
-from binfmtd.model.standin import check_handler_name, is_stand_in, stand_in_name
+from binfmtd.model.stand_in import check_handler_name, is_stand_in, stand_in_name
 
 # As the kernel may have them: bytes other than NUL and '/', newline left out as check_name does.
 RAW = st.binary(min_size=1, max_size=NAME_BYTES).map(

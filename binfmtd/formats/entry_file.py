@@ -7,7 +7,7 @@ order of the lines: a path may contain a newline, and the text after it would pa
 """
 
 from binfmtd.errors import FormatError
-from binfmtd.formats.line import to_text
+from binfmtd.formats.register_line import to_text
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Extension, Magic, Match
 

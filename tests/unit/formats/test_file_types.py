@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from binfmtd.formats.kinds import Kind, kind_of
+from binfmtd.formats.file_types import Kind, kind_of
 
 
 def kind(content: bytes, name: str = "") -> Kind:

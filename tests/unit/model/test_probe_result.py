@@ -1,6 +1,6 @@
 import pytest
 
-from binfmtd.model.probed import Tried
+from binfmtd.model.probe_result import Tried
 
 
 @pytest.mark.parametrize(
