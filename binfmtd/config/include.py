@@ -17,7 +17,7 @@ from binfmtd.config.file_versions import FileVersions, look_at, shown, unreadabl
 from binfmtd.errors import FormatError
 from binfmtd.files.atomic import read_regular
 from binfmtd.files.binfmt_d import DIRECTORIES, conf_files
-from binfmtd.files.paths import Seen, walk
+from binfmtd.files.paths import Seen, resolve
 from binfmtd.files.trust import Trust, untrusted, way_untrusted
 from binfmtd.formats.binfmt_d import Rule, is_generated, parse_conf
 
@@ -102,7 +102,7 @@ def _files(word: str, trust: Trust, seen: Seen, warnings: list[str]) -> Sequence
 
 
 def _read(file: str, trust: Trust, seen: Seen, warnings: list[str]) -> bytes | None:
-    way = walk(file, seen)
+    way = resolve(file, seen)
     if reason := way_untrusted(way, trust):
         warnings.append(f"{shown(file)}: not included: cannot be trusted: {reason}")
         return None

@@ -12,8 +12,8 @@ from binfmtd.config.file_versions import shown, unreadable
 from binfmtd.config.load import Contents
 from binfmtd.errors import DAMAGE, ConfigError, FormatError, damage
 from binfmtd.files.atomic import read_regular, write_atomically
-from binfmtd.files.paths import walk
 from binfmtd.files.cure import cure
+from binfmtd.files.paths import resolve
 from binfmtd.files.trust import Trust, way_untrusted
 
 FILE_NAME = "last-valid.json"
@@ -36,7 +36,7 @@ def keep_last_valid(state_dir: str, contents: Contents) -> str | None:
 def read_last_valid(state_dir: str, trust: Trust) -> Contents:
     """Return the files as they were when they were valid.  Raises ConfigError if there is no usable copy."""
     path = os.path.join(state_dir, FILE_NAME)
-    way = walk(path)
+    way = resolve(path)
     if reason := way_untrusted(way, trust):
         raise ConfigError(f"{shown(path)}: cannot be trusted: {reason}")
     try:

@@ -17,7 +17,7 @@ from binfmtd.config.file_versions import DEFAULT_PATH, FileVersions, shown, unre
 from binfmtd.config.source import look_for
 from binfmtd.errors import ConfigError, FormatError
 from binfmtd.files.atomic import read_regular
-from binfmtd.files.paths import Seen, walk
+from binfmtd.files.paths import Seen, resolve
 from binfmtd.files.trust import Trust, way_untrusted
 from binfmtd.model.config import Config
 
@@ -112,7 +112,7 @@ def _included(words: Sequence[str], trust: Trust) -> include.Included:
 
 def _read(look: FileVersions, trust: Trust) -> Contents:
     seen: Seen = {}
-    ways = {path: walk(path, seen) for path in (*look.directories, *look.files)}
+    ways = {path: resolve(path, seen) for path in (*look.directories, *look.files)}
     for path, way in ways.items():
         if reason := way_untrusted(way, trust):
             raise ConfigError(f"{shown(path)}: cannot be trusted: {reason}")

@@ -15,7 +15,7 @@ from binfmtd.config.file_versions import DEFAULT_PATH, FileVersions, look_at, un
 from binfmtd.config.tables import tables
 from binfmtd.errors import ConfigError, FormatError
 from binfmtd.files.atomic import read_regular
-from binfmtd.files.paths import ANY_NAME, Seen, walk
+from binfmtd.files.paths import ANY_NAME, Seen, resolve
 
 
 def look_for(path: str | None, default: str = DEFAULT_PATH) -> FileVersions:
@@ -48,7 +48,7 @@ def _is_there(path: str) -> bool:
 
 def _nearest(path: str, seen: Seen | None = None) -> str:
     """Return the last existing directory on the way to a path that does not exist."""
-    return walk(path, seen).steps[-1].directory
+    return resolve(path, seen).steps[-1].directory
 
 
 def age(path: str | None) -> float:
@@ -83,7 +83,7 @@ def watched(path: str | None) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     seen: Seen = {}
     for name in {main, *directories, *files, *also.files}:
-        for parent, child in walk(name, seen).watched:
+        for parent, child in resolve(name, seen).watched:
             found.setdefault(parent, set()).add(child)
     for directory in directories:
         if os.path.isdir(directory):

@@ -61,4 +61,6 @@ class ReconcileResult:
         self.bridged: list[str] = []  # names that got a stand-in
         self.kept: set[str] = set()  # permanent stand-ins that were written
         self.replaced: dict[str, Entry] = {}  # entries that the pass replaced
-        self.ended: dict[str, EndedDrift] = {}  # by name, once `Pacing.passed` has taken the result in
+        self.ended: dict[
+            str, EndedDrift
+        ] = {}  # by name, once `RepairSchedule.record_reconcile` has taken the result in

@@ -8,8 +8,8 @@
 import time
 
 from binfmtd.daemon.interpreter_looks import InterpreterLooks
-from binfmtd.daemon.pacing import Pacing
 from binfmtd.daemon.readiness import Readiness
+from binfmtd.daemon.repair_schedule import RepairSchedule
 from binfmtd.daemon.throttle import EventThrottle
 from binfmtd.daemon.worker import Worker
 
@@ -40,18 +40,18 @@ class IdentityChecks:
 class WithheldStandIns:
     """The stand-ins that wait for the budget of CPU time, or for the end of a backoff."""
 
-    def __init__(self, worker: Worker, pacing: Pacing, readiness: Readiness) -> None:
+    def __init__(self, worker: Worker, schedule: RepairSchedule, readiness: Readiness) -> None:
         self._worker = worker
-        self._pacing = pacing
+        self._schedule = schedule
         self._readiness = readiness
 
     @property
     def due_at(self) -> float:
         """The time when the next may be registered (monotonic, in seconds); infinity if none waits."""
-        return self._pacing.restore_at()
+        return self._schedule.restore_at()
 
     def restore(self, now: float) -> None:
         """Register the stand-ins that were withheld."""
-        if self._worker.check_identities(self._pacing.take_withheld()):
+        if self._worker.check_identities(self._schedule.take_withheld()):
             self._readiness.changed()
-        self._pacing.look_later(now)  # a pass repairs entries that exist, but are not as declared
+        self._schedule.look_later(now)  # a pass repairs entries that exist, but are not as declared

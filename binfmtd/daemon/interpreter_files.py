@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from binfmtd.daemon.background import Background
 from binfmtd.daemon.inotify import Armed, InotifyWatcher
-from binfmtd.files.paths import walk
+from binfmtd.files.paths import resolve
 from binfmtd.files.trust import Trust
 from binfmtd.host.bounded import BoundedCalls
 from binfmtd.host.interpreters import file_identity, head, look_at, watched
@@ -264,7 +264,7 @@ class InterpreterFiles:
         devices = self._remote_devices
         if devices is None:
             devices = self._remote_devices = remote_devices()
-        remote = any(step.stat is not None and step.stat.st_dev in devices for step in walk(path).steps)
+        remote = any(step.stat is not None and step.stat.st_dev in devices for step in resolve(path).steps)
         return Answer(facts._replace(remote=remote), armed)
 
     def _thread_ended(self) -> None:

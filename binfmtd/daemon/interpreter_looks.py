@@ -13,8 +13,8 @@ import time
 from binfmtd.daemon.events import PendingEvents
 from binfmtd.daemon.host_facts import paths_of
 from binfmtd.daemon.interpreter_files import InterpreterFiles
-from binfmtd.daemon.pacing import Pacing
 from binfmtd.daemon.reconciler import Reconciler
+from binfmtd.daemon.repair_schedule import RepairSchedule
 from binfmtd.daemon.worker import Worker
 from binfmtd.model.config import Config
 
@@ -25,11 +25,13 @@ _VERIFIED = 1.0  # seconds from one look at interpreters to the next, while no e
 class InterpreterLooks:
     """The times of the last looks, and the config that waits for one."""
 
-    def __init__(self, interpreters: InterpreterFiles, reconciler: Reconciler, worker: Worker, pacing: Pacing) -> None:
+    def __init__(
+        self, interpreters: InterpreterFiles, reconciler: Reconciler, worker: Worker, schedule: RepairSchedule
+    ) -> None:
         self._interpreters = interpreters
         self._reconciler = reconciler
         self._worker = worker
-        self._pacing = pacing
+        self._schedule = schedule
         self._next: Config | None = None  # read, and in force as soon as its interpreters have been looked at
         self._slow: frozenset[str] = frozenset()  # interpreters that the kernel has not opened yet
         self._verified_at = float("-inf")  # when interpreters were last looked at while no events were read
@@ -58,9 +60,9 @@ class InterpreterLooks:
         first = now - self._arrived_at >= _CALM
         if events.interpreter_installed:
             self._arrived_at = now
-        if (events.interpreter_installed and first) or self._pacing.drifting():
+        if (events.interpreter_installed and first) or self._schedule.drifting():
             self._interpreters.look()
-        self._pacing.look_later(now)
+        self._schedule.look_later(now)
 
     def verify(self, now: float) -> None:
         """Look at all interpreters, once a second, while events about their files are not read."""

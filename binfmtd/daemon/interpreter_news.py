@@ -11,10 +11,10 @@ import time
 
 from binfmtd.daemon.interpreter_files import InterpreterFiles
 from binfmtd.daemon.interpreter_looks import InterpreterLooks
-from binfmtd.daemon.pacing import Pacing
 from binfmtd.daemon.passes import Passes
 from binfmtd.daemon.reconciler import Reconciler
 from binfmtd.daemon.reload import Reload
+from binfmtd.daemon.repair_schedule import RepairSchedule
 
 
 class InterpreterNews:
@@ -25,14 +25,14 @@ class InterpreterNews:
         interpreters: InterpreterFiles,
         looks: InterpreterLooks,
         reconciler: Reconciler,
-        pacing: Pacing,
+        schedule: RepairSchedule,
         passes: Passes,
         reload: Reload,
     ) -> None:
         self._interpreters = interpreters
         self._looks = looks
         self._reconciler = reconciler
-        self._pacing = pacing
+        self._schedule = schedule
         self._passes = passes
         self._reload = reload
 
@@ -45,10 +45,10 @@ class InterpreterNews:
         elif not self._passes.make_waiting(news=news):
             if news:
                 self._upgrade()
-            elif self._pacing.drifting():
+            elif self._schedule.drifting():
                 self._passes.bridge_upgraded()
         if self._interpreters.out_of_date:  # another event came meanwhile
-            self._pacing.look_later(time.monotonic())
+            self._schedule.look_later(time.monotonic())
 
     def _upgrade(self) -> None:
         self._reconciler.interpreter_arrived()
@@ -56,4 +56,4 @@ class InterpreterNews:
 
     def _try_again(self) -> None:
         self._reconciler.retry(interpreters=True)
-        self._pacing.look_later(time.monotonic())
+        self._schedule.look_later(time.monotonic())

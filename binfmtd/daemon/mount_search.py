@@ -18,11 +18,11 @@ from binfmtd.daemon.instance_watch import InstanceWatch
 from binfmtd.daemon.interpreter_files import InterpreterFiles
 from binfmtd.daemon.metrics.exporter import Exporter
 from binfmtd.daemon.mount_watcher import MountWatcher
-from binfmtd.daemon.pacing import Pacing
 from binfmtd.daemon.passes import Passes
 from binfmtd.daemon.probe_runner import ProbeRunner
 from binfmtd.daemon.readiness import Readiness
 from binfmtd.daemon.reconciler import Reconciler
+from binfmtd.daemon.repair_schedule import RepairSchedule
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.seal_keeper import SealKeeper
 from binfmtd.daemon.state_writer import StateWriter
@@ -49,7 +49,7 @@ class MountSearch:
         seal: SealKeeper,
         worker: Worker,
         reconciler: Reconciler,
-        pacing: Pacing,
+        schedule: RepairSchedule,
         passes: Passes,
         interpreters: InterpreterFiles,
         state: StateWriter,
@@ -65,7 +65,7 @@ class MountSearch:
         self._seal = seal
         self._worker = worker
         self._reconciler = reconciler
-        self._pacing = pacing
+        self._schedule = schedule
         self._passes = passes
         self._interpreters = interpreters
         self._state = state
@@ -106,7 +106,7 @@ class MountSearch:
             seen = found if isinstance(found, MountError) else self._seal.keep(found) or found
             fresh = self._instance_watch.attach(seen)
         except MountError as error:
-            self._pacing.forget()
+            self._schedule.forget()
             self._probe_runner.want()
             self._report.trouble(str(error))
             self._readiness.changed()
@@ -131,7 +131,7 @@ class MountSearch:
             return
         at_once = fresh and trigger is not Trigger.RESYNC
         if at_once:
-            self._pacing.forget()  # the open drifts were those of another instance
+            self._schedule.forget()  # the open drifts were those of another instance
         if fresh or self._watch.exhausted:
             self._worker.read_all_next()
         unchanged = not fresh and self._instance_watch.mounted == before
@@ -158,7 +158,7 @@ class MountSearch:
         self._interpreters.look(everything=True)
         if self._reconciler.failed:  # perhaps because of a mount's noexec
             self._reconciler.retry()
-            self._pacing.look_later(time.monotonic())
+            self._schedule.look_later(time.monotonic())
 
     def _make_first_pass(self, trigger: Trigger, device: int | None, *, at_once: bool) -> None:
         """Make the pass that registers everything in another instance, if the daemon is still attached to that one."""

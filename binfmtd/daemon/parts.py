@@ -17,7 +17,6 @@ from binfmtd.daemon.interpreter_news import InterpreterNews
 from binfmtd.daemon.metrics.exporter import Exporter
 from binfmtd.daemon.mount_search import MountSearch
 from binfmtd.daemon.mount_watcher import MountWatcher
-from binfmtd.daemon.pacing import Pacing
 from binfmtd.daemon.passes import Passes
 from binfmtd.daemon.pause_control import PauseControl
 from binfmtd.daemon.pause_file import PauseFile
@@ -27,6 +26,7 @@ from binfmtd.daemon.publisher import Publisher
 from binfmtd.daemon.readiness import Readiness
 from binfmtd.daemon.reconciler import Reconciler
 from binfmtd.daemon.reload import Reload
+from binfmtd.daemon.repair_schedule import RepairSchedule
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.sd_notify import Notifier
 from binfmtd.daemon.seal_keeper import SealKeeper
@@ -73,23 +73,23 @@ class Parts:
         reconciler.facts.use(self.interpreters)
         self.instance_watch = InstanceWatch(where, self.watch, self.poller)
         self.sealing = Sealing(background, reporter)
-        self.pacing = pacing = Pacing(reconciler.states, reconciler.config.policy.settle, reporter)
+        self.schedule = schedule = RepairSchedule(reconciler.states, reconciler.config.policy.settle, reporter)
         self.worker = worker = Worker(
-            reconciler, self.instance_watch, self.sealing, self.watch, pacing, self.throttle, reporter
+            reconciler, self.instance_watch, self.sealing, self.watch, schedule, self.throttle, reporter
         )
         self.exporter = Exporter(reporter, self.poller, background)
         files = (reconciler.ledger.file, reconciler.foreign_entries.file, reporter.status)
         self.state = StateWriter(background, lock, files, self._state_written, reporter.flush)
         publisher = Publisher(background, self.notifier, self.state, self.exporter, reporter.probe)
         self.readiness = readiness = Readiness(
-            background, self.notifier, publisher, reporter, reconciler, self.instance_watch, pacing
+            background, self.notifier, publisher, reporter, reconciler, self.instance_watch, schedule
         )
-        seal = self.seal = SealKeeper(self.sealing, reconciler, self.instance_watch, worker, pacing)
-        looks = self.looks = InterpreterLooks(self.interpreters, reconciler, worker, pacing)
+        seal = self.seal = SealKeeper(self.sealing, reconciler, self.instance_watch, worker, schedule)
+        looks = self.looks = InterpreterLooks(self.interpreters, reconciler, worker, schedule)
         passes = self.passes = Passes(
             worker,
             reconciler,
-            pacing,
+            schedule,
             self.throttle,
             self.instance_watch,
             seal,
@@ -109,7 +109,7 @@ class Parts:
             seal,
             worker,
             reconciler,
-            pacing,
+            schedule,
             passes,
             self.interpreters,
             self.state,
@@ -128,7 +128,7 @@ class Parts:
             self._looked_at_interpreters,
             self.state,
             seal,
-            pacing,
+            schedule,
             passes,
             probe_runner,
             boot_persistence,
@@ -139,8 +139,8 @@ class Parts:
         self.pauses = PauseControl(pause_file, background, reconciler, seal, passes, reporter, readiness)
         self.state_watch = StateWatch(background, self.watch, pause_file, self.pauses, probe_runner, reporter)
         self.identity_checks = IdentityChecks(worker, self.throttle, looks, readiness)
-        self.withheld = WithheldStandIns(worker, pacing, readiness)
-        self.interpreter_news = InterpreterNews(self.interpreters, looks, reconciler, pacing, passes, self.reload)
+        self.withheld = WithheldStandIns(worker, schedule, readiness)
+        self.interpreter_news = InterpreterNews(self.interpreters, looks, reconciler, schedule, passes, self.reload)
         self.events = EventHandler(
             self.watch,
             worker,

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from binfmtd.daemon.events import PendingEvents
-from binfmtd.daemon.pacing import Pacing
+from binfmtd.daemon.repair_schedule import RepairSchedule
 from binfmtd.daemon.trigger import Trigger
 from binfmtd.kernel.write_gate import WriteGate, WritePermission
 from binfmtd.model.drift import Act, Action, Drift
@@ -21,7 +21,7 @@ class PassGate(WriteGate):
 
     def __init__(
         self,
-        pacing: Pacing,
+        schedule: RepairSchedule,
         trigger: Trigger,
         read_events: Callable[[], PendingEvents],
         throttled: Callable[[], bool],
@@ -36,7 +36,7 @@ class PassGate(WriteGate):
         need not be quiet.  ``force`` returns True for names that are written
         whatever other programs do.
         """
-        self._pacing = pacing
+        self._schedule = schedule
         self._only_bridges = trigger is Trigger.INTERPRETER  # everything else waits until it is quiet
         self._read_events = read_events
         self._throttled = throttled
@@ -47,20 +47,20 @@ class PassGate(WriteGate):
         """Return False if the daemon backs off from the action's name."""
         if self._only_bridges and action.act is not Act.REPLACE:
             return False
-        return self._force(action.entry) or self._pacing.allow(action)
+        return self._force(action.entry) or self._schedule.allow(action)
 
     def permission(self, name: str) -> WritePermission:
         """Return the permission by quiet and backoff."""
         if self._force(name):
             return WritePermission.NOW
-        if self._at_once and not self._pacing.has_drifted(name):
+        if self._at_once and not self._schedule.has_drifted(name):
             return WritePermission.IF_UNTOUCHED
-        permission = self._pacing.permission(name)
+        permission = self._schedule.permission(name)
         return min(permission, WritePermission.WAIT) if self._only_bridges else permission
 
     def may_keep(self, name: str, drift: Drift) -> bool:
         """Return True within the budget for stand-ins, and unless another daemon keeps exchanging this one."""
-        return self._pacing.may_keep(name, drift, at_once=self._at_once)
+        return self._schedule.may_keep(name, drift, at_once=self._at_once)
 
     def touched_since_read(self, name: str) -> bool:
         """Read the queue, and return True if it had an event that concerns the name."""

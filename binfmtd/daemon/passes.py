@@ -17,11 +17,11 @@ from binfmtd.daemon.boot_persistence import BootPersistence
 from binfmtd.daemon.instance_watch import InstanceWatch
 from binfmtd.daemon.interpreter_files import InterpreterFiles
 from binfmtd.daemon.interpreter_looks import InterpreterLooks
-from binfmtd.daemon.pacing import Pacing
 from binfmtd.daemon.pass_gate import Force, nothing
 from binfmtd.daemon.probe_runner import ProbeRunner
 from binfmtd.daemon.readiness import Readiness
 from binfmtd.daemon.reconciler import Reconciler
+from binfmtd.daemon.repair_schedule import RepairSchedule
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.seal_keeper import SealKeeper
 from binfmtd.daemon.throttle import EventThrottle
@@ -41,7 +41,7 @@ class Passes:
         self,
         worker: Worker,
         reconciler: Reconciler,
-        pacing: Pacing,
+        schedule: RepairSchedule,
         throttle: EventThrottle,
         instance_watch: InstanceWatch,
         seal: SealKeeper,
@@ -55,7 +55,7 @@ class Passes:
     ) -> None:
         self._worker = worker
         self._reconciler = reconciler
-        self._pacing = pacing
+        self._schedule = schedule
         self._throttle = throttle
         self._instance_watch = instance_watch
         self._seal = seal
@@ -78,7 +78,7 @@ class Passes:
 
         Infinity while a pass is under way or waits, or the search for a lost instance has not ended.
         """
-        return _NEVER if self.under_way or self._waiting or self._lost else self._pacing.deadline()
+        return _NEVER if self.under_way or self._waiting or self._lost else self._schedule.deadline()
 
     @property
     def under_way(self) -> bool:
@@ -95,9 +95,9 @@ class Passes:
 
     def settle(self, now: float) -> None:
         """End backoffs, and write what may be written now."""
-        if self._pacing.end_contentions(now):
+        if self._schedule.end_contentions(now):
             self._readiness.changed()
-        if self._waiting is None and self._pacing.anything_due(now):
+        if self._waiting is None and self._schedule.anything_due(now):
             self.request(Trigger.QUIET)
 
     def request(self, trigger: Trigger, *, at_once: bool = False) -> None:
@@ -106,7 +106,7 @@ class Passes:
         It comes after the pass that is under way.
         """
         if self._instance_watch.mounted is None:
-            self._pacing.forget()  # open drifts cannot be repaired, and would be due for ever
+            self._schedule.forget()  # open drifts cannot be repaired, and would be due for ever
             return
         if self._interpreters.out_of_date:
             self._interpreters.look()
@@ -194,7 +194,7 @@ class Passes:
             self._probe_runner.want()
         self._looks.keep()
         if self._interpreters.out_of_date:  # a foreign entry names one that was not looked at
-            self._pacing.look_later(time.monotonic())
+            self._schedule.look_later(time.monotonic())
         self._keep_for_reboot(result)
         self._report.trouble(self._instance_watch.problem)
         self._report.passed(trigger, result, time.monotonic() - began)

@@ -17,11 +17,11 @@ from binfmtd.daemon.assessment import ReconcileResult
 from binfmtd.daemon.background import Background
 from binfmtd.daemon.config_watch import KEY as CONFIG_FILES
 from binfmtd.daemon.instance_watch import InstanceWatch
-from binfmtd.daemon.pacing import Pacing
 from binfmtd.daemon.preload import preload
 from binfmtd.daemon.publisher import KEYS as PUBLISHED
 from binfmtd.daemon.publisher import Publisher
 from binfmtd.daemon.reconciler import Reconciler
+from binfmtd.daemon.repair_schedule import RepairSchedule
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.sd_notify import Notifier
 
@@ -44,7 +44,7 @@ class Readiness:
         report: Reporter,
         reconciler: Reconciler,
         instance_watch: InstanceWatch,
-        pacing: Pacing,
+        schedule: RepairSchedule,
     ) -> None:
         self.ready = False  # a pass has left no drift open
         self.due_at = _NEVER
@@ -58,7 +58,7 @@ class Readiness:
         self._report = report
         self._reconciler = reconciler
         self._instance_watch = instance_watch
-        self._pacing = pacing
+        self._schedule = schedule
 
     @property
     def unpublished(self) -> bool:
@@ -71,7 +71,7 @@ class Readiness:
         READY=1 follows the first pass that leaves no drift open.
         """
         self._changed = True
-        if not self.ready and result is not None and self._pacing.is_settled():
+        if not self.ready and result is not None and self._schedule.is_settled():
             self.ready = self._ready_next = True
 
     def reloaded(self) -> None:
@@ -121,7 +121,7 @@ class Readiness:
         self._publisher.close()
 
     def _document(self) -> Mapping[str, Any]:
-        return self._report.document(self._reconciler, self._instance_watch.mounted, self._pacing.contended())
+        return self._report.document(self._reconciler, self._instance_watch.mounted, self._schedule.contended())
 
     def _send_ready(self) -> None:
         self._notifier.send("READY=1")

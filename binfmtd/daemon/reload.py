@@ -22,11 +22,11 @@ from binfmtd.daemon.inotify import InotifyWatcher
 from binfmtd.daemon.interpreter_looks import InterpreterLooks
 from binfmtd.daemon.metrics.exporter import Exporter
 from binfmtd.daemon.mount_search import WRITTEN
-from binfmtd.daemon.pacing import Pacing
 from binfmtd.daemon.passes import Passes
 from binfmtd.daemon.probe_runner import ProbeRunner
 from binfmtd.daemon.readiness import Readiness
 from binfmtd.daemon.reconciler import Reconciler
+from binfmtd.daemon.repair_schedule import RepairSchedule
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.sd_notify import Notifier
 from binfmtd.daemon.seal_keeper import SealKeeper
@@ -52,7 +52,7 @@ class Reload:
         looked: Callable[[bool], None],
         state: StateWriter,
         seal: SealKeeper,
-        pacing: Pacing,
+        schedule: RepairSchedule,
         passes: Passes,
         probe_runner: ProbeRunner,
         boot_persistence: BootPersistence,
@@ -69,7 +69,7 @@ class Reload:
         self._looked = looked
         self._state = state
         self._seal = seal
-        self._pacing = pacing
+        self._schedule = schedule
         self._passes = passes
         self._probe_runner = probe_runner
         self._boot_persistence = boot_persistence
@@ -138,7 +138,7 @@ class Reload:
         self._report.config_reloaded(config, self._began)
         self._boot_persistence.retry()
         self._exporter.retry()
-        self._pacing.use(config.policy.settle)
+        self._schedule.use(config.policy.settle)
         self._probe_runner.use(config.policy.probe)
         self._config_watch.arm(wanted=config.policy.reload_on_change)
         self._seal.retry()

@@ -7,8 +7,8 @@ event may have named what that process wrote.
 import time
 
 from binfmtd.daemon.instance_watch import InstanceWatch
-from binfmtd.daemon.pacing import Pacing
 from binfmtd.daemon.reconciler import Reconciler
+from binfmtd.daemon.repair_schedule import RepairSchedule
 from binfmtd.daemon.sealing import Sealing
 from binfmtd.daemon.worker import Worker
 from binfmtd.kernel.mount import Mounted
@@ -23,13 +23,13 @@ class SealKeeper:
         reconciler: Reconciler,
         instance_watch: InstanceWatch,
         worker: Worker,
-        pacing: Pacing,
+        schedule: RepairSchedule,
     ) -> None:
         self._sealing = sealing
         self._reconciler = reconciler
         self._instance_watch = instance_watch
         self._worker = worker
-        self._pacing = pacing
+        self._schedule = schedule
 
     def apply(self) -> None:
         """Seal the attached instance or open it: config or pauses have changed."""
@@ -53,4 +53,4 @@ class SealKeeper:
 
     def _look_at_everything(self) -> None:
         self._worker.read_all_next()
-        self._pacing.look_later(time.monotonic())
+        self._schedule.look_later(time.monotonic())

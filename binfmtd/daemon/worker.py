@@ -15,9 +15,9 @@ from binfmtd.daemon.events import PendingEvents
 from binfmtd.daemon.fast_repair import FastRepair, FastRepairResult
 from binfmtd.daemon.inotify import InotifyWatcher
 from binfmtd.daemon.instance_watch import InstanceWatch
-from binfmtd.daemon.pacing import Pacing
 from binfmtd.daemon.pass_gate import Force, PassGate, nothing
 from binfmtd.daemon.reconciler import Reconciler
+from binfmtd.daemon.repair_schedule import RepairSchedule
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.sealing import Sealing
 from binfmtd.daemon.throttle import EventThrottle
@@ -56,7 +56,7 @@ class Worker:
         instance_watch: InstanceWatch,
         sealing: Sealing,
         watch: InotifyWatcher,
-        pacing: Pacing,
+        schedule: RepairSchedule,
         throttle: EventThrottle,
         report: Reporter,
     ) -> None:
@@ -67,7 +67,7 @@ class Worker:
         self._instance_watch = instance_watch
         self._sealing = sealing
         self._watch = watch
-        self._pacing = pacing
+        self._schedule = schedule
         self._throttle = throttle
         self._report = report
         self._fast_repair: FastRepair | None = None
@@ -114,7 +114,7 @@ class Worker:
             try:
                 self._fast_repair.rush(writer)
             finally:
-                self._pacing.spent(time.thread_time() - cpu)
+                self._schedule.spent(time.thread_time() - cpu)
                 self._wrote += writer.take_wrote()
 
     def forget_own_writes(self) -> None:
@@ -162,7 +162,7 @@ class Worker:
 
         For the time in which the throttle keeps events unread, and for stand-ins that were withheld.
         """
-        known = self._pacing.drifting()
+        known = self._schedule.drifting()
         look_for = PendingEvents({*names, *map(stand_in_name, names)}, any_entry=not names)
         look_for.entries_written |= look_for.entries  # as if removed by name: no more events are to be read
         look_for.flushed = INSTANCE in names
@@ -181,7 +181,7 @@ class Worker:
         for name in answer.exec_breaking:
             self._report.exec_breaking_disabled(name)
         self._report.reacted(answer.reaction, answer.look_for, answer.seconds)
-        self._pacing.record_fast_repair(answer.events, answer.reaction, answer.began, answer.began + answer.seconds)
+        self._schedule.record_fast_repair(answer.events, answer.reaction, answer.began, answer.began + answer.seconds)
         for name, refusal in answer.reaction.refused.items():
             self._reconciler.stand_in_refused(name, refusal)
             self._instance_watch.failed(refusal)
@@ -206,7 +206,7 @@ class Worker:
                 try:
                     reaction = self._fast_repair.react(events, lambda: self._more(writer), instance, writer)
                     if reaction.bridged or reaction.kept or reaction.helped or INSTANCE in reaction.fixed:
-                        self._pacing.spent(time.thread_time() - cpu)
+                        self._schedule.spent(time.thread_time() - cpu)
                     stood_in = [*reaction.bridged, *reaction.kept]
                     self._reconciler.stood_in(stood_in, instance, self._unchanged)
                     self._reconciler.removed_by_name(events.entries_written, instance)
@@ -254,7 +254,7 @@ class Worker:
             finally:
                 self._wrote += writer.take_wrote()
             if found:
-                self._pacing.spent(time.thread_time() - cpu)
+                self._schedule.spent(time.thread_time() - cpu)
             return found
         return True
 
@@ -289,7 +289,7 @@ class Worker:
             self.read_events()
             return self.events
 
-        gate = PassGate(self._pacing, trigger, read_queue, self._throttled, at_once=at_once, force=force)
+        gate = PassGate(self._schedule, trigger, read_queue, self._throttled, at_once=at_once, force=force)
         try:
             with Instance(self._instance_watch.mounted) as instance:
                 writer = Writer(instance, self.opens, self._sealing.seal)
@@ -315,7 +315,7 @@ class Worker:
             if trigger is Trigger.WATCH_LOST or not self.has_looked:
                 # Another search has not helped, or never will: wait for the mount table, or `resync`.
                 self._instance_watch.regard_as(None)
-                self._pacing.forget()
+                self._schedule.forget()
                 self._report.trouble(str(error))
             else:
                 self.events.watch_removed = True  # the loop reacts to it
@@ -326,7 +326,7 @@ class Worker:
             self.touched = None
             self._instance_watch.failed(error)
             self._report.trouble(self._instance_watch.problem or str(error))
-            self._pacing.forget()
+            self._schedule.forget()
             # Entries that serve go on serving.  A seal may last, so the start does not wait for its end.
             with suppress(MountError), Instance(self._instance_watch.mounted) as instance:
                 assessment = self._report.status.assessment = self._reconciler.assess(instance)
@@ -337,18 +337,18 @@ class Worker:
 
     def _take_in(self, result: ReconcileResult, *, at_once: bool) -> None:
         """Make the next `FastRepair`, and record what a pass found and did."""
-        failed, pacing = self._reconciler.failed, self._pacing
+        failed, schedule = self._reconciler.failed, self._schedule
         self._is_another = False
         for error in failed.values():
             self._instance_watch.failed(error)
-        self._fast_repair = FastRepair(result.assessment, self._reconciler.states, pacing, self._unchanged)
+        self._fast_repair = FastRepair(result.assessment, self._reconciler.states, schedule, self._unchanged)
         still_open = {action.entry: action.drift for action in result.assessment.plan.actions}
         registered = any(action.act in (Act.REGISTER, Act.REPLACE) for action in result.done)
         # A flush while events were not read: what this pass has registered is gone again, as is all else.
         unseen = registered and self._throttled() and self._fast_repair.nothing_left(still_open)
-        pacing.passed(result, at_once=at_once, flushed=self.events.flushed or unseen)
+        schedule.record_reconcile(result, at_once=at_once, flushed=self.events.flushed or unseen)
         if unseen:
-            pacing.record_unseen_flush()
+            schedule.record_unseen_flush()
 
     def remove_owned(self) -> None:
         """Remove all entries that are ours (`on_stop = "remove"`); report the result."""

@@ -14,8 +14,8 @@ import stat
 from typing import NamedTuple
 
 from binfmtd.errors import PersistenceError
-from binfmtd.files.trust import Trust, judge
 from binfmtd.files.environment import booted_with_systemd, init_lives_elsewhere, shares_root_with_init
+from binfmtd.files.trust import Trust, judge
 from binfmtd.formats.mountinfo import parse_mountinfo
 
 HOST = "/host"

@@ -58,7 +58,7 @@ class Chain(NamedTuple):
     magic: str | None = None  # the kernel's magic link that leads elsewhere than its text
 
 
-def walk(path: str, seen: Seen | None = None, root: str = "") -> Chain:
+def resolve(path: str, seen: Seen | None = None, root: str = "") -> Chain:
     """Follow ``path`` and return its chain.  Raises FormatError if it is not an absolute path.
 
     With a ``root``, follow it as a process with that root directory does (chroot(2)): no link and no ``..`` leads out

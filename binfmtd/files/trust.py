@@ -14,9 +14,9 @@ import stat
 from contextlib import suppress
 from typing import NamedTuple
 
-from binfmtd.files.paths import Chain, Seen, walk
-from binfmtd.files.read_only import unwritable
 from binfmtd.files.environment import in_user_namespace, shares_root_with_init
+from binfmtd.files.paths import Chain, Seen, resolve
+from binfmtd.files.read_only import unwritable
 
 OTHERS_MAY_WRITE = 0o022
 
@@ -51,7 +51,7 @@ def untrusted(path: str, trust: Trust, seen: Seen | None = None) -> str | None:
     Only existing files are judged.  ``seen`` are the lstat results of this round.  Raises FormatError if ``path`` is
     not absolute.
     """
-    return way_untrusted(walk(path, seen), trust)
+    return way_untrusted(resolve(path, seen), trust)
 
 
 def way_untrusted(way: Chain, trust: Trust) -> str | None:

@@ -15,7 +15,7 @@ from shlex import quote
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.errors import FormatError
-from binfmtd.files.paths import Chain, walk
+from binfmtd.files.paths import Chain, resolve
 from binfmtd.formats.elf import ET_DYN, ET_EXEC, ElfFile, Read, parse_elf
 from binfmtd.host.facts import native_header
 from binfmtd.host.interpreters import HEAD_BYTES, head
@@ -57,7 +57,7 @@ class Programs:
 
     def open(self, path: str) -> Opened | Refusal:
         """Return the file that a path leads to, or the kernel's refusal; ``UNSEEN`` if we may not read the file."""
-        way = self.walk(path)
+        way = self.resolve(path)
         if way is None:
             return Refusal(EACCES, "an empty path means the current directory", "name a file")
         if way.errno == EXDEV and not self._root:  # a magic link (proc(5)): the kernel follows it, and so does stat
@@ -92,11 +92,11 @@ class Programs:
             return Refusal(ELIBBAD, f"its dynamic linker {elf.linker} is for another machine", "reinstall it")
         return None
 
-    def walk(self, path: str) -> Chain | None:
+    def resolve(self, path: str) -> Chain | None:
         """Walk to a path; a relative one begins in our directory, or in a given root.  None for an empty path."""
         if not path:
             return None
-        return walk(os.path.join("/" if self._root else os.getcwd(), path), root=self._root)
+        return resolve(os.path.join("/" if self._root else os.getcwd(), path), root=self._root)
 
     def place(self, way: Chain) -> str:
         """Return the path at which this process finds the file that a walk leads to."""

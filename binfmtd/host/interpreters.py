@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from binfmtd.errors import FormatError
 from binfmtd.files.atomic import read_start
-from binfmtd.files.paths import Seen, walk
+from binfmtd.files.paths import Seen, resolve
 from binfmtd.files.trust import Trust, way_untrusted
 from binfmtd.formats.elf import parse_elf
 from binfmtd.model.desired import FileIdentity, InterpreterFacts
@@ -41,7 +41,7 @@ def look_at(paths: Iterable[str], trust: Trust) -> dict[str, InterpreterFacts]:
     facts = {}
     seen: Seen = {}
     for path in paths:
-        way = walk(path, seen)
+        way = resolve(path, seen)
         if way.magic is not None:
             facts[path] = InterpreterFacts(file_identity(path), _magic(way.magic))
             continue
@@ -65,7 +65,7 @@ def watched(paths: Iterable[str]) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     seen: Seen = {}
     for path in paths:
-        for directory, name in walk(path, seen).watched:
+        for directory, name in resolve(path, seen).watched:
             found.setdefault(directory, set()).add(name)
     return found
 

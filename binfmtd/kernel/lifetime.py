@@ -14,8 +14,8 @@ from contextlib import suppress
 
 from binfmtd.errors import MountError, VanishError
 from binfmtd.files.environment import in_pod, in_user_namespace, init_lives_elsewhere, mounts_outlive_us
-from binfmtd.formats.register_line import encode_line
 from binfmtd.formats.mountinfo import parse_mountinfo
+from binfmtd.formats.register_line import encode_line
 from binfmtd.host.forked import in_a_child
 from binfmtd.host.kernel_module import DEFAULT_DIRECTORY, FS_TYPE
 from binfmtd.kernel.instance import Instance

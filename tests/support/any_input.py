@@ -27,8 +27,8 @@ from binfmtd.formats.elf import parse_elf
 from binfmtd.formats.elf_types import elf_kind
 from binfmtd.formats.entry_file import parse_entry
 from binfmtd.formats.file_types import kind_of
-from binfmtd.formats.register_line import decode_line, encode_line
 from binfmtd.formats.mountinfo import parse_mountinfo
+from binfmtd.formats.register_line import decode_line, encode_line
 from binfmtd.formats.toml import check_toml
 from binfmtd.model.desired import Facts, resolve
 from binfmtd.model.match import HEAD_SIZE

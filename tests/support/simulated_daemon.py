@@ -1,7 +1,7 @@
 """The daemon's repairs on a simulated kernel and a simulated clock, so that a test covers days of contention.
 
-Worker, reconciler, pacing, FastRepair and PlanExecutor are the real ones.  The watch is simulated: the methods that act
-as another program queue the events that inotify would report.
+Worker, reconciler, RepairSchedule, FastRepair and PlanExecutor are the real ones.  The watch is simulated: the methods
+that act as another program queue the events that inotify would report.
 """
 
 import time
@@ -21,8 +21,8 @@ from binfmtd.daemon.host_facts import HostFacts
 from binfmtd.daemon.inotify import InotifyWatcher
 from binfmtd.daemon.instance_watch import InstanceWatch
 from binfmtd.daemon.ledger import Ledger
-from binfmtd.daemon.pacing import Pacing
 from binfmtd.daemon.reconciler import Reconciler
+from binfmtd.daemon.repair_schedule import RepairSchedule
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.throttle import EventThrottle
 from binfmtd.daemon.trigger import Trigger
@@ -124,7 +124,7 @@ class SimulatedDaemon:
         facts = cast(HostFacts, _Facts())
         self.reconciler = Reconciler(config, facts, Ledger(None, "boot"), ForeignEntryStore(None, "boot"))
         self.reporter = RecordingReporter(self.reconciler.states, directory)
-        self.pacing = Pacing(self.reconciler.states, settle, self.reporter)
+        self.schedule = RepairSchedule(self.reconciler.states, settle, self.reporter)
         self.throttle = EventThrottle()
         self._events: list[PendingEvents] = []
         self._worker = worker.Worker(
@@ -132,7 +132,7 @@ class SimulatedDaemon:
             self._instance_watch(),
             mock.Mock(seal=None),
             self._watch(),
-            self.pacing,
+            self.schedule,
             self.throttle,
             self.reporter,
         )
@@ -256,9 +256,9 @@ class SimulatedDaemon:
         """Advance the clock, and make each pass that falls due."""
         end = self.now + seconds
         self.react()
-        while (due := self.pacing.deadline()) <= end:
+        while (due := self.schedule.deadline()) <= end:
             self.now = max(self.now, due) + 50 * TICK
-            self.pacing.end_contentions(self.now)
-            if self.pacing.anything_due(self.now):
+            self.schedule.end_contentions(self.now)
+            if self.schedule.anything_due(self.now):
                 self.reconcile(Trigger.QUIET)
         self.now = max(self.now, end)

@@ -99,7 +99,7 @@ def _native(given: argparse.Namespace, observed: ObservedState | None) -> frozen
 def _files(named: Sequence[str], programs: Programs) -> Iterator[tuple[str, bool]]:
     """Yield each file, with True if it was named itself and False if it lies below a named directory."""
     for file in named:
-        way = programs.walk(file)
+        way = programs.resolve(file)
         if way is None or way.stat is None or not stat.S_ISDIR(way.stat.st_mode):
             yield file, True
             continue

@@ -20,8 +20,8 @@ from binfmtd.errors import FormatError, UsageError
 from binfmtd.files.atomic import read_regular, write_atomically
 from binfmtd.formats import debian
 from binfmtd.formats.binfmt_d import is_generated, render_conf
-from binfmtd.formats.register_line import to_text
 from binfmtd.formats.nixos import render_nixos
+from binfmtd.formats.register_line import to_text
 from binfmtd.formats.shell import render_script
 from binfmtd.model.config import Config, HandlerSpec
 from binfmtd.model.desired import DesiredState, UnavailableReason, resolve

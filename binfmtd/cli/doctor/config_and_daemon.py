@@ -8,8 +8,8 @@ from typing import Any
 from binfmtd.cli.doctor.remedies import split
 from binfmtd.cli.doctor.snapshot import Snapshot
 from binfmtd.daemon.state_dir import LOCK_NAME
-from binfmtd.files.managers import unit_file
 from binfmtd.files.environment import booted_with_systemd, in_container, shares_first_processes
+from binfmtd.files.managers import unit_file
 from binfmtd.model.desired import UnavailableReason
 from binfmtd.model.finding import Finding, Level, Section
 from binfmtd.model.pause import EVERYTHING

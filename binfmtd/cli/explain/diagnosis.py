@@ -277,7 +277,7 @@ class Explainer:
         found.fails(Refusal(0, reason, _bring_libc(elf)))
 
     def _there(self, path: str) -> bool:
-        way = self._programs.walk(path)
+        way = self._programs.resolve(path)
         return way is not None and way.real is not None
 
 

@@ -5,10 +5,10 @@ from unittest import mock
 from binfmtd.daemon.assessment import ReconcileResult
 from binfmtd.daemon.background import Background
 from binfmtd.daemon.instance_watch import InstanceWatch
-from binfmtd.daemon.pacing import Pacing
 from binfmtd.daemon.publisher import Publisher
 from binfmtd.daemon.readiness import Readiness
 from binfmtd.daemon.reconciler import Reconciler
+from binfmtd.daemon.repair_schedule import RepairSchedule
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.sd_notify import Notifier
 
@@ -21,12 +21,12 @@ class Started:
         self.background = make(Background, instance=True)
         self.background.busy.return_value = False
         self.notifier, self.publisher = make(Notifier, instance=True), make(Publisher, instance=True)
-        pacing = make(Pacing, instance=True)
-        pacing.is_settled.return_value = not open_drifts
+        schedule = make(RepairSchedule, instance=True)
+        schedule.is_settled.return_value = not open_drifts
         reconciler = make(Reconciler, instance=True, config=None)
         watch = make(InstanceWatch, instance=True, mounted=None)
         self.readiness = Readiness(
-            self.background, self.notifier, self.publisher, make(Reporter, instance=True), reconciler, watch, pacing
+            self.background, self.notifier, self.publisher, make(Reporter, instance=True), reconciler, watch, schedule
         )
         self.readiness.changed(make(ReconcileResult, instance=True))
         self.readiness.await_published()

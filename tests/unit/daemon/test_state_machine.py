@@ -124,7 +124,7 @@ class Daemon(RuleBasedStateMachine):
     def rest(self) -> None:
         """When no other program acts any more, every entry is in order, and the daemon comes to rest."""
         self.daemon.reconciler.retry()
-        self.daemon.pacing.look_later(self.daemon.now)
+        self.daemon.schedule.look_later(self.daemon.now)
         self.daemon.wait(100.0)
         states = self.daemon.reconciler.states
         assert not states.open()

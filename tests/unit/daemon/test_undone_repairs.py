@@ -42,7 +42,7 @@ def contend(daemon: SimulatedDaemon, name: str, rounds: int = 2 * REPAIRS) -> No
             daemon.wait(0.2)
         daemon.removes(name)
         daemon.react()
-    assert name in daemon.pacing.contended()
+    assert name in daemon.schedule.contended()
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from support.simulated_daemon import SimulatedDaemon
 
 from binfmtd.daemon.inotify import InotifyWatcher
 from binfmtd.daemon.instance_watch import InstanceWatch
-from binfmtd.daemon.pacing import Pacing
 from binfmtd.daemon.reconciler import Reconciler
+from binfmtd.daemon.repair_schedule import RepairSchedule
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.sealing import Sealing
 from binfmtd.daemon.throttle import EventThrottle
@@ -28,15 +28,16 @@ def test_an_instance_that_cannot_be_opened_from_the_start(tmp_path: Path) -> Non
     """An instance that cannot be opened is reported and waited for, and not looked for at once again and again."""
     instance_watch = mock.create_autospec(InstanceWatch, instance=True)
     instance_watch.mounted = Mounted(str(tmp_path / "closed"), 1, read_only=False)
-    reconciler, sealing, watch, pacing, report = (
-        mock.create_autospec(each, instance=True) for each in (Reconciler, Sealing, InotifyWatcher, Pacing, Reporter)
+    reconciler, sealing, watch, schedule, report = (
+        mock.create_autospec(each, instance=True)
+        for each in (Reconciler, Sealing, InotifyWatcher, RepairSchedule, Reporter)
     )
-    worker = Worker(reconciler, instance_watch, sealing, watch, pacing, EventThrottle(), report)
+    worker = Worker(reconciler, instance_watch, sealing, watch, schedule, EventThrottle(), report)
     assert in_one_go(worker.reconcile(Trigger.START)) is None
     instance_watch.regard_as.assert_called_once_with(None)
     assert not worker.events
     assert "check that binfmt_misc is still mounted there" in report.trouble.call_args.args[0]
-    pacing.forget.assert_called_once_with()
+    schedule.forget.assert_called_once_with()
 
 
 OURS = Registration(Magic(b"A"), "/ours", Flags.NONE)
@@ -81,18 +82,18 @@ def test_another_entry_that_says_the_same(daemon: SimulatedDaemon) -> None:
 def test_a_helper_is_paid_for(daemon: SimulatedDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
     """A helper is paid from the budget of CPU time, even if not needed; when that is spent, none is registered."""
     monkeypatch.setattr(time, "thread_time", iter(range(99)).__next__)  # a second from each time to the next
-    assert daemon.pacing.may_add_stand_in("a")
+    assert daemon.schedule.may_add_stand_in("a")
     daemon.removes("a")
     daemon.registers("a", OURS)
     daemon.react()
     assert daemon.seen[0][0] == HELPER
     daemon.seen.clear()
-    assert daemon.pacing.restore_at() == float("inf")
+    assert daemon.schedule.restore_at() == float("inf")
     daemon.removes("a")
     daemon.registers("a", OURS)
     daemon.react()
     assert daemon.seen == []
-    assert daemon.pacing.restore_at() > daemon.now
+    assert daemon.schedule.restore_at() > daemon.now
 
 
 def test_another_entry_that_is_registered_much_later(daemon: SimulatedDaemon) -> None:
@@ -155,7 +156,7 @@ def test_a_removal_while_a_pass_scans(daemon: SimulatedDaemon) -> None:
     assert daemon.names() == [stand_in_name("a")]
     assert result is not None
     assert [action.entry for action in result.assessment.plan.actions] == ["a"]
-    assert daemon.pacing.drifting() == {"a"}
+    assert daemon.schedule.drifting() == {"a"}
     daemon.wait(1.0)
     assert daemon.names() == ["a", stand_in_name("a")]
 
@@ -163,7 +164,7 @@ def test_a_removal_while_a_pass_scans(daemon: SimulatedDaemon) -> None:
 def test_a_removal_while_a_reload_scans(daemon: SimulatedDaemon) -> None:
     """A pass that writes at once leaves what another program has removed a moment ago; its repair is counted."""
     daemon.while_scanned.append(lambda: daemon.removes("a"))
-    daemon.pacing.use(0.02)
+    daemon.schedule.use(0.02)
     daemon.reconcile(Trigger.RELOAD, at_once=True)
     assert daemon.names() == [stand_in_name("a")]
     daemon.wait(1.0)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from binfmtd.errors import FormatError
-from binfmtd.files.paths import ITSELF, LINKS, Seen, walk
+from binfmtd.files.paths import ITSELF, LINKS, Seen, resolve
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_a_plain_file_is_watched_and_each_directory_above(root: Path) -> None:
     Every directory is a step.
     """
     (root / "qemu").write_bytes(b"x")
-    chain = walk(str(root / "qemu"))
+    chain = resolve(str(root / "qemu"))
     assert chain.real == str(root / "qemu")
     assert chain.stat == os.stat(root / "qemu")
     assert list(chain.watched) == pairs(root, (".", "qemu"))
@@ -43,7 +43,7 @@ def test_each_link_is_watched_and_the_file(root: Path) -> None:
     (root / "b" / "real").write_bytes(b"x")
     (root / "b" / "second").symlink_to("real")
     (root / "a" / "first").symlink_to(root / "b" / "second")
-    chain = walk(str(root / "a" / "first"))
+    chain = resolve(str(root / "a" / "first"))
     assert chain.real == str(root / "b" / "real")
     assert list(chain.watched) == pairs(
         root, ("a", ITSELF), ("a", "first"), ("b", ITSELF), ("b", "second"), ("b", "real")
@@ -55,7 +55,7 @@ def test_a_link_to_a_directory_in_the_middle(root: Path) -> None:
     (root / "versions" / "2").mkdir(parents=True)
     (root / "versions" / "2" / "qemu").write_bytes(b"x")
     (root / "current").symlink_to("versions/2/")
-    chain = walk(str(root / "current" / "qemu"))
+    chain = resolve(str(root / "current" / "qemu"))
     assert chain.real == str(root / "versions" / "2" / "qemu")
     assert list(chain.watched) == pairs(
         root, (".", "current"), ("versions", ITSELF), ("versions/2", ITSELF), ("versions/2", "qemu")
@@ -66,8 +66,8 @@ def test_where_dot_dot_comes_from_is_watched(root: Path) -> None:
     """In ``a/../b`` the directory ``a`` is watched: without it the path leads nowhere."""
     (root / "a").mkdir()
     (root / "b").mkdir()
-    assert list(walk(f"{root}/a/../b").watched) == pairs(root, ("a", ITSELF), ("b", ITSELF), (".", "b"))
-    assert (f"{root}/a", ITSELF) in walk(f"{root}/a/..").watched
+    assert list(resolve(f"{root}/a/../b").watched) == pairs(root, ("a", ITSELF), ("b", ITSELF), (".", "b"))
+    assert (f"{root}/a", ITSELF) in resolve(f"{root}/a/..").watched
 
 
 def test_dot_dot_goes_up_from_where_a_link_led(root: Path) -> None:
@@ -75,8 +75,8 @@ def test_dot_dot_goes_up_from_where_a_link_led(root: Path) -> None:
     (root / "deep" / "down").mkdir(parents=True)
     (root / "deep" / "x").write_bytes(b"x")
     (root / "link").symlink_to("deep/down")
-    assert walk(f"{root}/link/../x").real == str(root / "deep" / "x")
-    assert walk("/../../").real == "/"
+    assert resolve(f"{root}/link/../x").real == str(root / "deep" / "x")
+    assert resolve("/../../").real == "/"
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_what_is_missing_is_watched_where_it_would_appear(
     """
     root /= "1"
     (root / "there").mkdir(parents=True)
-    chain = walk(f"{root}/{path}")
+    chain = resolve(f"{root}/{path}")
     assert (chain.real, chain.stat, chain.errno) == (None, None, errno.ENOENT)
     assert list(chain.watched) == pairs(root, *watched)
     assert chain.steps[-1].stat is None
@@ -107,7 +107,7 @@ def test_what_is_missing_is_watched_where_it_would_appear(
 def test_a_dangling_link_is_watched_at_both_ends(root: Path) -> None:
     """A dangling link is watched at both ends: its target may appear, or the link may be pointed elsewhere."""
     (root / "link").symlink_to("later/qemu")
-    chain = walk(str(root / "link"))
+    chain = resolve(str(root / "link"))
     assert chain.errno == errno.ENOENT
     assert list(chain.watched) == pairs(root, (".", "link"), ("..", root.name), (".", "later"))
 
@@ -116,7 +116,7 @@ def test_a_file_where_a_directory_should_be(root: Path) -> None:
     """A file in the place of a directory gives ENOTDIR, and is watched; a slash at the end asks for a directory."""
     (root / "file").write_bytes(b"x")
     for path in ("file/qemu", "file/..", "file/", "file/."):
-        chain = walk(f"{root}/{path}")
+        chain = resolve(f"{root}/{path}")
         assert (chain.real, chain.errno) == (None, errno.ENOTDIR)
         assert list(chain.watched) == pairs(root, (".", "file"))
 
@@ -125,7 +125,7 @@ def test_links_that_go_in_circles_end(root: Path) -> None:
     """A loop of links gives ELOOP, and every link of it is watched once."""
     (root / "a").symlink_to("b")
     (root / "b").symlink_to("a")
-    chain = walk(str(root / "a"))
+    chain = resolve(str(root / "a"))
     assert (chain.real, chain.errno) == (None, errno.ELOOP)
     assert list(chain.watched) == pairs(root, (".", "a"), (".", "b"))
 
@@ -141,22 +141,22 @@ def test_the_limit_is_the_kernels(root: Path, links: int) -> None:
         expected = 0
     except OSError as error:
         expected = error.errno or 0
-    assert walk(str(root / str(links))).errno == expected
+    assert resolve(str(root / str(links))).errno == expected
 
 
 def test_links_to_directories_alone(root: Path) -> None:
     """A path that ends in a link to a directory, or to the root, leads there."""
     (root / "up").symlink_to("..")
     (root / "top").symlink_to("/")
-    assert walk(str(root / "up")).real == str(root.parent)
-    assert walk(str(root / "top")).real == "/"
+    assert resolve(str(root / "up")).real == str(root.parent)
+    assert resolve(str(root / "top")).real == "/"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root searches every directory")
 def test_a_directory_that_may_not_be_searched_is_watched_itself(root: Path) -> None:
     """A directory that may not be searched is watched: a chmod of it changes the outcome."""
     (root / "closed").mkdir(mode=0)
-    chain = walk(str(root / "closed" / "qemu"))
+    chain = resolve(str(root / "closed" / "qemu"))
     assert chain.errno == errno.EACCES
     assert list(chain.watched) == pairs(root, ("closed", ITSELF), (".", "closed"))
 
@@ -175,8 +175,8 @@ def test_a_round_looks_at_each_component_once(root: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(os, "lstat", counted)
     seen: Seen = {}
     for number in range(5):
-        walk(str(root / str(number)), seen)
-        walk(str(root / f"missing{number}"), seen)
+        resolve(str(root / str(number)), seen)
+        resolve(str(root / f"missing{number}"), seen)
     monkeypatch.undo()
     assert len(looked_at) == len(set(looked_at))
 
@@ -185,7 +185,7 @@ def test_a_round_looks_at_each_component_once(root: Path, monkeypatch: pytest.Mo
 def test_only_absolute_paths_are_walked(path: str) -> None:
     """Any path that is not absolute is a FormatError."""
     with pytest.raises(FormatError, match="absolute"):
-        walk(path)
+        resolve(path)
 
 
 NAMES = ["a", "b", "c"]
@@ -209,7 +209,7 @@ def test_a_walk_ends_where_the_kernel_ends(
     for name, target in links.items():
         if not (root / name).exists():
             (root / name).symlink_to(target)
-    chain = walk(f"{root}/{path}")
+    chain = resolve(f"{root}/{path}")
     expected: os.stat_result | int | None
     try:
         expected = os.stat(f"{root}/{path}")
@@ -228,11 +228,11 @@ def test_a_link_of_the_kernels_own_may_be_more_than_its_text(root: Path) -> None
     """A link /proc/PID/fd/N to a removed file leads elsewhere than its text: the walk ends there, and names it."""
     with (root / "gone").open("wb") as file:
         link = f"/proc/self/fd/{file.fileno()}"
-        assert walk(link).real == str(root / "gone")
-        assert walk(link).magic is None
+        assert resolve(link).real == str(root / "gone")
+        assert resolve(link).magic is None
         (root / "gone").unlink()
         os.stat(link)
-        chain = walk(link)
+        chain = resolve(link)
         assert (chain.real, chain.errno) == (None, errno.EXDEV)
         assert chain.magic == f"/proc/{os.getpid()}/fd/{file.fileno()}"
 
@@ -245,8 +245,8 @@ def test_inside_of_a_root(root: Path) -> None:
     (root / "tree" / "out").symlink_to("../../../usr/bin/tool")
     tree = str(root / "tree")
     for path in ("/bin/tool", "/../../bin/tool", "/out", "/usr/bin/../../bin/tool"):
-        chain = walk(path, root=tree)
+        chain = resolve(path, root=tree)
         assert (chain.real, chain.errno) == ("/usr/bin/tool", 0), path
         assert chain.stat == os.stat(root / "tree" / "usr" / "bin" / "tool")
-    assert walk("/bin/sh", root=tree).errno == errno.ENOENT
-    assert walk("/..", root=tree).stat == os.stat(tree)
+    assert resolve("/bin/sh", root=tree).errno == errno.ENOENT
+    assert resolve("/..", root=tree).stat == os.stat(tree)

@@ -8,8 +8,8 @@ from support.registrations import NAMES, REGISTRATIONS
 
 from binfmtd.errors import FormatError
 from binfmtd.formats.escapes import decode
-from binfmtd.formats.register_line import decode_line
 from binfmtd.formats.nixos import render_nixos
+from binfmtd.formats.register_line import decode_line
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Extension, Magic
 

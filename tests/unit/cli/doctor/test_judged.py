@@ -9,8 +9,8 @@ from binfmtd.cli.doctor.managers import of_desktops, of_systemd
 from binfmtd.cli.doctor.mounts import judge_mounted, not_mounted
 from binfmtd.cli.doctor.remedies import split
 from binfmtd.files.managers import Rules
-from binfmtd.formats.register_line import decode_line
 from binfmtd.formats.mountinfo import MountLine
+from binfmtd.formats.register_line import decode_line
 from binfmtd.host.privileges import Privileges
 from binfmtd.host.qemu_versions import is_qemu, versions
 from binfmtd.kernel.mount_layers import Layers

@@ -1,4 +1,4 @@
-"""The pacing of writes: a name is written when it is quiet or has waited long enough, and no backoff delays it.
+"""When each name may be written: when it is quiet or has waited long enough, and no backoff delays it.
 
 Records in the state table what fast repairs and passes have found and done, counts repairs, and computes when the next
 name is due.  The time (monotonic, in seconds) is an argument, or read from the clock at the moment of a decision.
@@ -24,7 +24,7 @@ _MANY = 3  # handlers: if a pass repairs so many removals by name, and of more t
 _NEVER = float("-inf")
 
 
-class Pacing:
+class RepairSchedule:
     """Decides when each name may be written, by the states of all names and a budget for stand-ins."""
 
     def __init__(self, states: StateTable, settle: float, report: Reporter) -> None:
@@ -75,7 +75,7 @@ class Pacing:
                 self._states.touch_all(ended)
             self.look_later(ended)
 
-    def passed(self, result: ReconcileResult, *, at_once: bool, flushed: bool = False) -> None:
+    def record_reconcile(self, result: ReconcileResult, *, at_once: bool, flushed: bool = False) -> None:
         """Record which drifts a pass ended, and which are still open; ``flushed``: a flush came while it was made."""
         now = time.monotonic()
         if self._reloaded:  # not earlier: what another program undid before this pass counts

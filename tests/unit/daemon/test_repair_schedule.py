@@ -12,7 +12,7 @@ from binfmtd.daemon.backoff import REPAIRS, REPAIRS_OF_ALL
 from binfmtd.daemon.entry_state import StateTable
 from binfmtd.daemon.events import PendingEvents
 from binfmtd.daemon.fast_repair import FastRepairResult
-from binfmtd.daemon.pacing import Pacing
+from binfmtd.daemon.repair_schedule import RepairSchedule
 from binfmtd.daemon.stand_in_budget import CAPACITY, REFILL
 from binfmtd.errors import Again, WriteRefusedError
 from binfmtd.kernel.write_gate import WritePermission
@@ -35,14 +35,14 @@ SETTLE = 0.02
 
 
 class World:
-    """A pacing with a clock that is set by hand."""
+    """A schedule with a clock that is set by hand."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
         self.now = 100.0
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
         states = StateTable()
         self.reporter = RecordingReporter(states, directory)
-        self.pacing = Pacing(states, SETTLE, self.reporter)
+        self.schedule = RepairSchedule(states, SETTLE, self.reporter)
         self.desired = DesiredState((A,))
 
     def touch(self, *names: str, found: bool = True, flushed: bool = False, bridged: bool = False) -> None:
@@ -50,7 +50,7 @@ class World:
         reaction = FastRepairResult()
         reaction.drifts = dict.fromkeys(names, Drift.MISSING) if found else {}
         reaction.bridged = list(names) if bridged else []
-        self.pacing.record_fast_repair(
+        self.schedule.record_fast_repair(
             PendingEvents(set(names), any_entry=flushed, flushed=flushed), reaction, self.now, self.now
         )
 
@@ -74,7 +74,7 @@ class World:
         result.kept |= set(kept)
         result.failed += [(action, WriteRefusedError("timed out", 110, Again.NOW)) for action in failed]
         self.now += takes
-        self.pacing.passed(result, at_once=at_once, flushed=flushed)
+        self.schedule.record_reconcile(result, at_once=at_once, flushed=flushed)
 
 
 @pytest.fixture
@@ -92,22 +92,22 @@ def test_what_a_pass_leaves_is_not_due_at_once(world: World) -> None:
     """
     world.touch("a")
     world.now += SETTLE
-    assert world.pacing.permission("a") is WritePermission.IF_UNTOUCHED
+    assert world.schedule.permission("a") is WritePermission.IF_UNTOUCHED
     world.reconcile(left=(REGISTER,))
-    assert world.pacing.deadline() == world.now + SETTLE
+    assert world.schedule.deadline() == world.now + SETTLE
 
 
 def test_due_when_quiet(world: World) -> None:
     """A drift waits for `settle`, counted from the last event."""
     world.touch("a")
-    assert world.pacing.permission("a") is WritePermission.WAIT
+    assert world.schedule.permission("a") is WritePermission.WAIT
     world.now += 0.015
     world.touch("a")
     world.now += 0.015
-    assert world.pacing.permission("a") is WritePermission.WAIT
+    assert world.schedule.permission("a") is WritePermission.WAIT
     world.now += 0.006
-    assert world.pacing.permission("a") is WritePermission.IF_UNTOUCHED
-    assert world.pacing.anything_due(world.now)
+    assert world.schedule.permission("a") is WritePermission.IF_UNTOUCHED
+    assert world.schedule.anything_due(world.now)
 
 
 def test_quiet_begins_when_all_was_heard(world: World) -> None:
@@ -118,10 +118,10 @@ def test_quiet_begins_when_all_was_heard(world: World) -> None:
     reaction = FastRepairResult()
     reaction.drifts = {"a": Drift.MISSING}
     for events in (PendingEvents(["a"]), PendingEvents(any_entry=True, flushed=True)):
-        world.pacing.record_fast_repair(events, reaction, world.now, world.now + 0.05)
-        assert world.pacing.deadline() == world.now + 0.05 + SETTLE
+        world.schedule.record_fast_repair(events, reaction, world.now, world.now + 0.05)
+        assert world.schedule.deadline() == world.now + 0.05 + SETTLE
     world.now += 1.0
-    assert world.pacing.permission("a") is WritePermission.NOW
+    assert world.schedule.permission("a") is WritePermission.NOW
 
 
 def test_due_at_the_latest_after_a_second(world: World) -> None:
@@ -129,16 +129,16 @@ def test_due_at_the_latest_after_a_second(world: World) -> None:
     for _ in range(101):
         world.touch("a")
         world.now += 0.01
-    assert world.pacing.permission("a") is WritePermission.NOW
+    assert world.schedule.permission("a") is WritePermission.NOW
 
 
 def test_nothing_open_means_no_deadline(world: World) -> None:
     """Without an open drift there is no deadline; a repair ends the drift."""
-    assert world.pacing.deadline() == float("inf")
+    assert world.schedule.deadline() == float("inf")
     world.touch("a")
-    assert world.pacing.deadline() == world.now + SETTLE
+    assert world.schedule.deadline() == world.now + SETTLE
     world.reconcile(REGISTER)
-    assert world.pacing.is_settled()
+    assert world.schedule.is_settled()
 
 
 def test_what_is_a_repair(world: World) -> None:
@@ -147,7 +147,7 @@ def test_what_is_a_repair(world: World) -> None:
     world.touch("a")
     world.reconcile(REGISTER)
     assert world.reporter.repairs == ["a"]
-    world.pacing.use(SETTLE)
+    world.schedule.use(SETTLE)
     world.reconcile(REGISTER, at_once=True)
     assert world.reporter.repairs == ["a"]
 
@@ -155,7 +155,7 @@ def test_what_is_a_repair(world: World) -> None:
 def test_what_had_drifted_before_a_reload(world: World) -> None:
     """A drift that is older than a reload counts as a repair."""
     world.touch("a")
-    world.pacing.use(SETTLE)
+    world.schedule.use(SETTLE)
     world.reconcile(left=(REGISTER,), at_once=True)
     world.reconcile(REGISTER)
     assert world.reporter.repairs == ["a"]
@@ -184,9 +184,9 @@ def test_a_stand_in_is_no_repair(world: World) -> None:
 def test_what_falls_due_during_a_pass_is_not_put_off(world: World) -> None:
     """A name that falls due during a pass, which did not consider it, is not put off."""
     world.touch("a")
-    due_at = world.pacing.deadline()
+    due_at = world.schedule.deadline()
     world.reconcile(left=(REGISTER,), takes=2 * SETTLE)
-    assert world.pacing.deadline() == due_at
+    assert world.schedule.deadline() == due_at
 
 
 def test_what_a_pass_only_bridges_is_repaired_later(world: World) -> None:
@@ -216,34 +216,34 @@ def test_contention(world: World) -> None:
         world.now += SETTLE
         world.reconcile(REGISTER)
     assert world.reporter.contentions == ["a"]
-    assert world.pacing.contended() == {"a"}
-    assert world.pacing.may_add_stand_in("a")
-    assert not world.pacing.may_switch("a")
+    assert world.schedule.contended() == {"a"}
+    assert world.schedule.may_add_stand_in("a")
+    assert not world.schedule.may_switch("a")
     world.touch("a", bridged=True)
-    assert world.pacing.may_add_stand_in("a"), "taken away again, too"
+    assert world.schedule.may_add_stand_in("a"), "taken away again, too"
     world.now += SETTLE
-    assert world.pacing.permission("a") is WritePermission.BACKOFF
-    assert not world.pacing.allow(ENABLE)
+    assert world.schedule.permission("a") is WritePermission.BACKOFF
+    assert not world.schedule.allow(ENABLE)
     world.now += 60
-    assert world.pacing.allow(ENABLE)
-    assert world.pacing.permission("a") is WritePermission.NOW
+    assert world.schedule.allow(ENABLE)
+    assert world.schedule.permission("a") is WritePermission.NOW
 
 
 def test_a_stand_in_that_another_daemon_registers_differently(world: World) -> None:
     """While binfmtd backs off from a name it leaves a stand-in that differs; a missing one comes back at once."""
-    assert world.pacing.may_keep("a", Drift.CHANGED)
+    assert world.schedule.may_keep("a", Drift.CHANGED)
     test_contention(world)
     world.touch("a", bridged=True)
     world.reconcile(REGISTER)
-    assert world.pacing.may_keep("a", Drift.MISSING)
-    assert world.pacing.may_keep("b", Drift.CHANGED), "a handler that nobody disputes"
-    assert not world.pacing.may_keep("a", Drift.CHANGED)
-    assert world.now < world.pacing.restore_at() < float("inf"), "it is looked for when the back-off has ended"
-    assert world.pacing.take_withheld() == set(), "not before"
-    world.now = world.pacing.restore_at()
-    assert world.pacing.take_withheld() == {"a"}
-    assert world.pacing.restore_at() == float("inf")
-    assert world.pacing.may_keep("a", Drift.CHANGED)
+    assert world.schedule.may_keep("a", Drift.MISSING)
+    assert world.schedule.may_keep("b", Drift.CHANGED), "a handler that nobody disputes"
+    assert not world.schedule.may_keep("a", Drift.CHANGED)
+    assert world.now < world.schedule.restore_at() < float("inf"), "it is looked for when the back-off has ended"
+    assert world.schedule.take_withheld() == set(), "not before"
+    world.now = world.schedule.restore_at()
+    assert world.schedule.take_withheld() == {"a"}
+    assert world.schedule.restore_at() == float("inf")
+    assert world.schedule.may_keep("a", Drift.CHANGED)
 
 
 def test_stand_ins_that_two_daemons_exchange(world: World) -> None:
@@ -253,22 +253,22 @@ def test_stand_ins_that_two_daemons_exchange(world: World) -> None:
     """
     kept = {stand_in_name("a")}
     for _ in range(REPAIRS):
-        assert world.pacing.may_keep("a", Drift.CHANGED, at_once=True)
-        assert world.pacing.may_keep("a", Drift.MISSING)
+        assert world.schedule.may_keep("a", Drift.CHANGED, at_once=True)
+        assert world.schedule.may_keep("a", Drift.MISSING)
         world.reconcile(kept=kept)
-        assert world.pacing.may_keep("a", Drift.CHANGED)
+        assert world.schedule.may_keep("a", Drift.CHANGED)
         world.reconcile()  # it was not written
     assert world.reporter.contentions == []
     for _ in range(REPAIRS - 1):
-        assert world.pacing.may_keep("a", Drift.CHANGED)
-        assert world.pacing.may_keep("a", Drift.CHANGED), "in the second round of the same pass"
+        assert world.schedule.may_keep("a", Drift.CHANGED)
+        assert world.schedule.may_keep("a", Drift.CHANGED), "in the second round of the same pass"
         world.reconcile(REGISTER, kept=kept)
     assert world.reporter.contentions == []
-    assert world.pacing.may_keep("a", Drift.CHANGED)
+    assert world.schedule.may_keep("a", Drift.CHANGED)
     world.reconcile(kept=kept)
     assert world.reporter.contentions == ["a"]
-    assert not world.pacing.may_keep("a", Drift.CHANGED)
-    assert world.pacing.may_keep("a", Drift.CHANGED, at_once=True)
+    assert not world.schedule.may_keep("a", Drift.CHANGED)
+    assert world.schedule.may_keep("a", Drift.CHANGED, at_once=True)
 
 
 def test_a_flush_counts_for_nobody(world: World) -> None:
@@ -302,9 +302,9 @@ def test_flushes_without_end(world: World) -> None:
     assert world.reporter.contentions == [INSTANCE]
     world.touch("a", flushed=True, bridged=True)
     world.now += SETTLE
-    assert not world.pacing.may_switch("any")
-    assert world.pacing.may_add_stand_in("a")
-    assert world.pacing.permission("a") is WritePermission.BACKOFF
+    assert not world.schedule.may_switch("any")
+    assert world.schedule.may_add_stand_in("a")
+    assert world.schedule.permission("a") is WritePermission.BACKOFF
 
 
 def test_who_flushes_is_met_in_the_midst_of_it(world: World) -> None:
@@ -331,9 +331,9 @@ def test_flushes_that_nobody_hears_of(world: World) -> None:
     for _ in range(REPAIRS_OF_ALL):
         world.now += SETTLE
         world.reconcile(REGISTER, left=(REGISTER,), flushed=True)
-        world.pacing.record_unseen_flush()
+        world.schedule.record_unseen_flush()
     assert world.reporter.contentions == [INSTANCE]
-    assert world.pacing.permission("a") is WritePermission.BACKOFF
+    assert world.schedule.permission("a") is WritePermission.BACKOFF
 
 
 def test_what_is_restored_counts_for_the_instance(world: World) -> None:
@@ -358,29 +358,29 @@ def test_what_stops_every_exec_is_disabled_in_any_case(world: World) -> None:
     test_contention(world)
     world.touch("a", bridged=True)
     world.reconcile(REGISTER)
-    assert not world.pacing.may_switch("a")
-    assert world.pacing.allow(Action(Act.DISABLE, "a", Drift.UNWANTED, "every exec fails"))
-    assert not world.pacing.allow(Action(Act.DISABLE, "a", Drift.CHANGED, "enabled = false"))
+    assert not world.schedule.may_switch("a")
+    assert world.schedule.allow(Action(Act.DISABLE, "a", Drift.UNWANTED, "every exec fails"))
+    assert not world.schedule.allow(Action(Act.DISABLE, "a", Drift.CHANGED, "enabled = false"))
 
 
 def test_the_budget_of_stand_ins(world: World) -> None:
     """When the budget is spent stand-ins wait, and no longer than it takes to refill what was spent too much."""
-    assert world.pacing.restore_at() == float("inf")
-    world.pacing.spent(CAPACITY + 0.001)
-    assert not world.pacing.may_add_stand_in("a")
-    assert world.pacing.restore_at() == pytest.approx(world.now + 0.001 / REFILL)
+    assert world.schedule.restore_at() == float("inf")
+    world.schedule.spent(CAPACITY + 0.001)
+    assert not world.schedule.may_add_stand_in("a")
+    assert world.schedule.restore_at() == pytest.approx(world.now + 0.001 / REFILL)
     world.now += 0.001 / REFILL + 0.001
-    assert world.pacing.may_add_stand_in("a")
-    assert world.pacing.take_withheld() == {"a"}
-    assert world.pacing.restore_at() == float("inf")
+    assert world.schedule.may_add_stand_in("a")
+    assert world.schedule.take_withheld() == {"a"}
+    assert world.schedule.restore_at() == float("inf")
 
 
 def test_twenty_flushes_a_second(world: World) -> None:
     """Twenty flushes a second that cost a millisecond each are answered within 10 ms, without end."""
     for _ in range(2000):
         world.now += 0.05
-        assert world.pacing.may_add_stand_in("a") or world.pacing.restore_at() - world.now <= 0.01
-        world.pacing.spent(0.001)
+        assert world.schedule.may_add_stand_in("a") or world.schedule.restore_at() - world.now <= 0.01
+        world.schedule.spent(0.001)
 
 
 def test_many_removed_by_name_count_as_a_flush(world: World) -> None:
@@ -409,12 +409,12 @@ def test_the_instance_is_switched_on_in_spite_of_back_off(world: World) -> None:
         world.touch("a", flushed=True, bridged=True)
         world.now += SETTLE
         world.reconcile(REGISTER)
-    assert not world.pacing.may_switch(INSTANCE)
+    assert not world.schedule.may_switch(INSTANCE)
     switch_on = Action(Act.ENABLE, INSTANCE, Drift.SWITCHED_OFF, "it is switched off")
-    assert world.pacing.allow(switch_on)
-    world.pacing.spent(100.0)
-    assert not world.pacing.allow(switch_on)
-    assert world.pacing.restore_at() <= world.now + CAPACITY / REFILL, "the debt has a limit"
+    assert world.schedule.allow(switch_on)
+    world.schedule.spent(100.0)
+    assert not world.schedule.allow(switch_on)
+    assert world.schedule.restore_at() <= world.now + CAPACITY / REFILL, "the debt has a limit"
 
 
 def test_flushes_that_stand_ins_answer_make_no_longer_pause(world: World) -> None:
@@ -422,9 +422,9 @@ def test_flushes_that_stand_ins_answer_make_no_longer_pause(world: World) -> Non
     for _ in range(REPAIRS_OF_ALL + 20):
         world.touch("a", flushed=True, bridged=True)
         world.now += 0.005
-    assert world.pacing.contended() == {INSTANCE}
+    assert world.schedule.contended() == {INSTANCE}
     world.now += 0.2
-    assert world.pacing.may_switch("a")
+    assert world.schedule.may_switch("a")
 
 
 def test_another_daemon_that_wants_the_stand_in_we_remove(world: World) -> None:
@@ -434,4 +434,4 @@ def test_another_daemon_that_wants_the_stand_in_we_remove(world: World) -> None:
         world.now += SETTLE
         world.reconcile(remove)
     assert world.reporter.contentions == [".binfmtd~a"]
-    assert not world.pacing.allow(remove)
+    assert not world.schedule.allow(remove)
