@@ -22,7 +22,6 @@ from binfmtd.daemon.signals import reap_orphans
 from binfmtd.daemon.state_writer import KEY as STATE_FILES
 from binfmtd.daemon.timers import Timer, Timers
 from binfmtd.daemon.trigger import Trigger
-from binfmtd.daemon.worker import OPENING
 from binfmtd.host.scheduling import use_real_time
 from binfmtd.model.config import OnStop
 
@@ -51,7 +50,7 @@ class Controller:
         found = parts.instance_watch.find()
         parts.interpreters.wait(_FIRST_LOOK)
         if parts.mount_search.attach(found) is not None:
-            parts.worker.assess()  # foreign entries name more interpreters
+            parts.instance_reconciler.assess()  # foreign entries name more interpreters
             self._look_at_interpreters_first()
             parts.interpreters.wait(_FIRST_LOOK)
             parts.reconciler.intend()
@@ -62,7 +61,7 @@ class Controller:
             parts.instance_watch.looked()
         parts.probe_runner.on_change(parts.readiness.changed)  # not before there is a status
         parts.sealing.on_change(parts.readiness.changed)
-        parts.worker.limit_opens(OPENING)
+        parts.access.end_start()
         parts.readiness.await_published()
         if real_time:
             self._use_real_time()
@@ -78,7 +77,7 @@ class Controller:
         parts.passes.make(Trigger.STOP, force=lambda _: True)
         parts.passes.finish()
         if parts.reconciler.config.policy.on_stop is OnStop.REMOVE:
-            parts.worker.remove_owned()
+            parts.instance_reconciler.remove_owned()
             parts.sealing.open_for_good()
         parts.readiness.end()
         parts.report.stopped()
@@ -185,5 +184,5 @@ class Controller:
         parts.readiness.load_modules()
         parts.pauses.read()
         parts.exporter.retry()
-        parts.worker.read_all_next()
+        parts.instance_reconciler.read_all_next()
         parts.mount_search.begin(Trigger.RESYNC)

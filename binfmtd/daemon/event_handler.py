@@ -7,9 +7,11 @@ the throttle for events that called for nothing.
 import time
 from typing import NamedTuple
 
+from binfmtd.daemon.event_reader import EventReader
 from binfmtd.daemon.events import PendingEvents
 from binfmtd.daemon.fast_repair import FastRepairResult
 from binfmtd.daemon.inotify import InotifyWatcher
+from binfmtd.daemon.instance_reconciler import InstanceReconciler
 from binfmtd.daemon.interpreter_looks import InterpreterLooks
 from binfmtd.daemon.mount_search import MountSearch
 from binfmtd.daemon.passes import Passes
@@ -21,7 +23,7 @@ from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.seal_keeper import SealKeeper
 from binfmtd.daemon.throttle import EventThrottle
 from binfmtd.daemon.trigger import Trigger
-from binfmtd.daemon.worker import Worker
+from binfmtd.daemon.urgent_repairs import UrgentRepairs
 
 
 class Repaired(NamedTuple):
@@ -39,7 +41,9 @@ class EventHandler:
     def __init__(
         self,
         watch: InotifyWatcher,
-        worker: Worker,
+        events: EventReader,
+        urgent: UrgentRepairs,
+        instance_reconciler: InstanceReconciler,
         throttle: EventThrottle,
         pauses: PauseControl,
         reload: Reload,
@@ -52,7 +56,9 @@ class EventHandler:
         readiness: Readiness,
     ) -> None:
         self._watch = watch
-        self._worker = worker
+        self._events = events
+        self._urgent = urgent
+        self._instance_reconciler = instance_reconciler
         self._throttle = throttle
         self._pauses = pauses
         self._reload = reload
@@ -66,18 +72,18 @@ class EventHandler:
 
     def deadline(self, deadline: float) -> float:
         """Return ``deadline``, or earlier when events that were put off are to be handled."""
-        return min(deadline, self._throttle.read_at) if self._worker.events else deadline
+        return min(deadline, self._throttle.read_at) if self._events.pending else deadline
 
     def repair(self, read_at: float, *, readable: bool) -> Repaired:
         """Read the events if there are any, and repair what is urgent; before ``read_at`` put events off."""
         if readable:
-            self._worker.read_events()
+            self._events.read()
         now = time.monotonic()
-        if not self._worker.events:
+        if not self._events.pending:
             return Repaired(now, unrelated=readable and self._watch.saw_unrelated)
         if now < read_at:
             return Repaired(now)
-        return Repaired(now, *self._worker.repair())
+        return Repaired(now, *self._urgent.repair())
 
     def handle(self, repaired: Repaired, cpu: float) -> None:
         """Do what else the events call for; ``cpu``: this thread's CPU time before they were read, in seconds."""
@@ -114,7 +120,7 @@ class EventHandler:
             self._looks.read(events)
 
     def _events_lost(self) -> None:
-        self._worker.read_all_next()
+        self._instance_reconciler.read_all_next()
         self._passes.request(Trigger.OVERFLOW)
 
     def _watch_lost(self) -> None:

@@ -11,14 +11,16 @@ from binfmtd.daemon.interpreter_looks import InterpreterLooks
 from binfmtd.daemon.readiness import Readiness
 from binfmtd.daemon.repair_schedule import RepairSchedule
 from binfmtd.daemon.throttle import EventThrottle
-from binfmtd.daemon.worker import Worker
+from binfmtd.daemon.urgent_repairs import UrgentRepairs
 
 
 class IdentityChecks:
     """The comparisons while no events are read."""
 
-    def __init__(self, worker: Worker, throttle: EventThrottle, looks: InterpreterLooks, readiness: Readiness) -> None:
-        self._worker = worker
+    def __init__(
+        self, urgent: UrgentRepairs, throttle: EventThrottle, looks: InterpreterLooks, readiness: Readiness
+    ) -> None:
+        self._urgent = urgent
         self._throttle = throttle
         self._looks = looks
         self._readiness = readiness
@@ -31,7 +33,7 @@ class IdentityChecks:
     def check(self, now: float) -> None:
         """Compare the inode numbers of the declared names, and repair."""
         cpu = time.thread_time()
-        if news := self._worker.check_identities():
+        if news := self._urgent.check_identities():
             self._readiness.changed()
         self._throttle.checked(0.0 if news else time.thread_time() - cpu, now)
         self._looks.verify(now)  # events about interpreters' files are not read, either
@@ -40,8 +42,8 @@ class IdentityChecks:
 class WithheldStandIns:
     """The stand-ins that wait for the budget of CPU time, or for the end of a backoff."""
 
-    def __init__(self, worker: Worker, schedule: RepairSchedule, readiness: Readiness) -> None:
-        self._worker = worker
+    def __init__(self, urgent: UrgentRepairs, schedule: RepairSchedule, readiness: Readiness) -> None:
+        self._urgent = urgent
         self._schedule = schedule
         self._readiness = readiness
 
@@ -52,6 +54,6 @@ class WithheldStandIns:
 
     def restore(self, now: float) -> None:
         """Register the stand-ins that were withheld."""
-        if self._worker.check_identities(self._schedule.take_withheld()):
+        if self._urgent.check_identities(self._schedule.take_withheld()):
             self._readiness.changed()
         self._schedule.look_later(now)  # a pass repairs entries that exist, but are not as declared

@@ -12,10 +12,10 @@ import time
 
 from binfmtd.daemon.events import PendingEvents
 from binfmtd.daemon.host_facts import paths_of
+from binfmtd.daemon.instance_access import InstanceAccess
 from binfmtd.daemon.interpreter_files import InterpreterFiles
 from binfmtd.daemon.reconciler import Reconciler
 from binfmtd.daemon.repair_schedule import RepairSchedule
-from binfmtd.daemon.worker import Worker
 from binfmtd.model.config import Config
 
 _CALM = 1.0  # seconds: of interpreters that arrive at shorter intervals, only the first is looked at at once
@@ -26,11 +26,11 @@ class InterpreterLooks:
     """The times of the last looks, and the config that waits for one."""
 
     def __init__(
-        self, interpreters: InterpreterFiles, reconciler: Reconciler, worker: Worker, schedule: RepairSchedule
+        self, interpreters: InterpreterFiles, reconciler: Reconciler, access: InstanceAccess, schedule: RepairSchedule
     ) -> None:
         self._interpreters = interpreters
         self._reconciler = reconciler
-        self._worker = worker
+        self._access = access
         self._schedule = schedule
         self._next: Config | None = None  # read, and in force as soon as its interpreters have been looked at
         self._slow: frozenset[str] = frozenset()  # interpreters that the kernel has not opened yet
@@ -72,7 +72,7 @@ class InterpreterLooks:
 
     def look_at_slow(self) -> None:
         """Look at interpreters that the kernel has not opened in time."""
-        hanging = self._worker.opens.hanging()
+        hanging = self._access.opens.hanging()
         if new := hanging - self._slow:
             self._interpreters.doubt(new)
         self._slow = hanging

@@ -14,6 +14,7 @@ from functools import partial
 
 from binfmtd.daemon.background import Background
 from binfmtd.daemon.inotify import InotifyWatcher
+from binfmtd.daemon.instance_reconciler import InstanceReconciler
 from binfmtd.daemon.instance_watch import InstanceWatch
 from binfmtd.daemon.interpreter_files import InterpreterFiles
 from binfmtd.daemon.metrics.exporter import Exporter
@@ -27,7 +28,6 @@ from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.seal_keeper import SealKeeper
 from binfmtd.daemon.state_writer import StateWriter
 from binfmtd.daemon.trigger import Trigger
-from binfmtd.daemon.worker import Worker
 from binfmtd.errors import MountError
 from binfmtd.kernel.mount import Mounted
 
@@ -47,7 +47,7 @@ class MountSearch:
         watch: InotifyWatcher,
         instance_watch: InstanceWatch,
         seal: SealKeeper,
-        worker: Worker,
+        instance_reconciler: InstanceReconciler,
         reconciler: Reconciler,
         schedule: RepairSchedule,
         passes: Passes,
@@ -63,7 +63,7 @@ class MountSearch:
         self._watch = watch
         self._instance_watch = instance_watch
         self._seal = seal
-        self._worker = worker
+        self._instance_reconciler = instance_reconciler
         self._reconciler = reconciler
         self._schedule = schedule
         self._passes = passes
@@ -112,7 +112,7 @@ class MountSearch:
             self._readiness.changed()
             return None
         if fresh:
-            self._worker.forget_own_writes()
+            self._instance_reconciler.instance_changed()
         return fresh
 
     def _ended(self, began: float, mounted: Mounted | MountError) -> None:
@@ -133,7 +133,7 @@ class MountSearch:
         if at_once:
             self._schedule.forget()  # the open drifts were those of another instance
         if fresh or self._watch.exhausted:
-            self._worker.read_all_next()
+            self._instance_reconciler.read_all_next()
         unchanged = not fresh and self._instance_watch.mounted == before
         if trigger is Trigger.MOUNT and unchanged and not self._instance_watch.looks_instead:
             self._look_at_interpreters()
@@ -144,9 +144,9 @@ class MountSearch:
         self._exporter.retry()
         self._interpreters.look(everything=True)
         # The first pass registers what was never there, however long it waited for the mount: that is no repair.
-        trigger = trigger if self._worker.has_looked else Trigger.START
+        trigger = trigger if self._instance_reconciler.has_reconciled else Trigger.START
         if fresh:
-            self._worker.assess()  # so that the ledger belongs to this instance
+            self._instance_reconciler.assess()  # so that the ledger belongs to this instance
             self._reconciler.intend()
             self._state.sync(partial(self._make_first_pass, trigger, self._device(), at_once=at_once), WRITTEN)
         else:

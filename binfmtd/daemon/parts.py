@@ -8,8 +8,11 @@ from binfmtd.daemon.background import Background
 from binfmtd.daemon.boot_persistence import BootPersistence
 from binfmtd.daemon.config_source import ConfigSource
 from binfmtd.daemon.event_handler import EventHandler
+from binfmtd.daemon.event_reader import EventReader, TouchedEntries
 from binfmtd.daemon.identity_checks import IdentityChecks, WithheldStandIns
 from binfmtd.daemon.inotify import InotifyWatcher
+from binfmtd.daemon.instance_access import InstanceAccess
+from binfmtd.daemon.instance_reconciler import InstanceReconciler
 from binfmtd.daemon.instance_watch import InstanceWatch
 from binfmtd.daemon.interpreter_files import InterpreterFiles
 from binfmtd.daemon.interpreter_looks import InterpreterLooks
@@ -36,8 +39,8 @@ from binfmtd.daemon.state_dir import Lock
 from binfmtd.daemon.state_watch import StateWatch
 from binfmtd.daemon.state_writer import StateWriter, Written
 from binfmtd.daemon.throttle import EventThrottle
+from binfmtd.daemon.urgent_repairs import UrgentRepairs
 from binfmtd.daemon.watchdog import Watchdog
-from binfmtd.daemon.worker import Worker
 from binfmtd.kernel.mount import Where
 
 
@@ -74,8 +77,12 @@ class Parts:
         self.instance_watch = InstanceWatch(where, self.watch, self.poller)
         self.sealing = Sealing(background, reporter)
         self.schedule = schedule = RepairSchedule(reconciler.states, reconciler.config.policy.settle, reporter)
-        self.worker = worker = Worker(
-            reconciler, self.instance_watch, self.sealing, self.watch, schedule, self.throttle, reporter
+        reader = EventReader(self.watch, reconciler.facts, self.throttle)
+        touched = TouchedEntries()
+        access = self.access = InstanceAccess(self.instance_watch, self.sealing, reader, reconciler.facts)
+        urgent = UrgentRepairs(access, reader, touched, reconciler, schedule, self.instance_watch, reporter)
+        self.instance_reconciler = InstanceReconciler(
+            access, reader, touched, urgent, reconciler, schedule, self.instance_watch, reporter
         )
         self.exporter = Exporter(reporter, self.poller, background)
         files = (reconciler.ledger.file, reconciler.foreign_entries.file, reporter.status)
@@ -84,10 +91,12 @@ class Parts:
         self.readiness = readiness = Readiness(
             background, self.notifier, publisher, reporter, reconciler, self.instance_watch, schedule
         )
-        seal = self.seal = SealKeeper(self.sealing, reconciler, self.instance_watch, worker, schedule)
-        looks = self.looks = InterpreterLooks(self.interpreters, reconciler, worker, schedule)
+        seal = self.seal = SealKeeper(self.sealing, reconciler, self.instance_watch, touched, schedule)
+        looks = self.looks = InterpreterLooks(self.interpreters, reconciler, access, schedule)
         passes = self.passes = Passes(
-            worker,
+            reader,
+            urgent,
+            self.instance_reconciler,
             reconciler,
             schedule,
             self.throttle,
@@ -107,7 +116,7 @@ class Parts:
             self.watch,
             self.instance_watch,
             seal,
-            worker,
+            self.instance_reconciler,
             reconciler,
             schedule,
             passes,
@@ -138,12 +147,14 @@ class Parts:
         )
         self.pauses = PauseControl(pause_file, background, reconciler, seal, passes, reporter, readiness)
         self.state_watch = StateWatch(background, self.watch, pause_file, self.pauses, probe_runner, reporter)
-        self.identity_checks = IdentityChecks(worker, self.throttle, looks, readiness)
-        self.withheld = WithheldStandIns(worker, schedule, readiness)
+        self.identity_checks = IdentityChecks(urgent, self.throttle, looks, readiness)
+        self.withheld = WithheldStandIns(urgent, schedule, readiness)
         self.interpreter_news = InterpreterNews(self.interpreters, looks, reconciler, schedule, passes, self.reload)
         self.events = EventHandler(
             self.watch,
-            worker,
+            reader,
+            urgent,
+            self.instance_reconciler,
             self.throttle,
             self.pauses,
             self.reload,

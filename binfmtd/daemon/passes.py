@@ -14,6 +14,8 @@ from collections.abc import Callable
 from binfmtd.daemon.assessment import ReconcileResult
 from binfmtd.daemon.background import Background
 from binfmtd.daemon.boot_persistence import BootPersistence
+from binfmtd.daemon.event_reader import EventReader
+from binfmtd.daemon.instance_reconciler import InstanceReconciler
 from binfmtd.daemon.instance_watch import InstanceWatch
 from binfmtd.daemon.interpreter_files import InterpreterFiles
 from binfmtd.daemon.interpreter_looks import InterpreterLooks
@@ -26,7 +28,7 @@ from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.seal_keeper import SealKeeper
 from binfmtd.daemon.throttle import EventThrottle
 from binfmtd.daemon.trigger import Trigger
-from binfmtd.daemon.worker import Worker
+from binfmtd.daemon.urgent_repairs import UrgentRepairs
 from binfmtd.host.scheduling import urgent_time
 from binfmtd.kernel.steps import Steps
 
@@ -39,7 +41,9 @@ class Passes:
 
     def __init__(
         self,
-        worker: Worker,
+        events: EventReader,
+        urgent: UrgentRepairs,
+        instance_reconciler: InstanceReconciler,
         reconciler: Reconciler,
         schedule: RepairSchedule,
         throttle: EventThrottle,
@@ -53,7 +57,9 @@ class Passes:
         boot_persistence: BootPersistence,
         background: Background,
     ) -> None:
-        self._worker = worker
+        self._events = events
+        self._urgent = urgent
+        self._instance_reconciler = instance_reconciler
         self._reconciler = reconciler
         self._schedule = schedule
         self._throttle = throttle
@@ -130,7 +136,7 @@ class Passes:
 
     def bridge_upgraded(self, then: Callable[[], None] | None = None) -> None:
         """Register stand-ins for what is stale or missing, after a look at interpreters; the rest waits for quiet."""
-        if self._worker.has_looked:
+        if self._urgent.prepared:
             self.make(Trigger.INTERPRETER, then=then)
         elif then is not None:
             then()
@@ -143,7 +149,7 @@ class Passes:
         force: Force = nothing,
         then: Callable[[], None] | None = None,
     ) -> None:
-        """Begin a pass; ``then`` is called after it.  ``at_once`` and ``force`` as in ``Worker.reconcile``."""
+        """Begin a pass; ``then`` is called after it.  ``at_once`` and ``force`` as in PassGate."""
         self.finish()  # nothing begins a pass while another one is under way, but SIGTERM
         self._then, self._spent = then, 0.0
         self._under_way = self._pass(trigger, at_once=at_once, force=force)
@@ -173,17 +179,17 @@ class Passes:
         if self._instance_watch.mounted is None:
             return
         began = time.monotonic()
-        result = yield from self._worker.reconcile(trigger, at_once=at_once, force=force)
+        result = yield from self._instance_reconciler.reconcile(trigger, at_once=at_once, force=force)
         cpu = time.thread_time()
-        if result is None and self._worker.events.watch_removed:
+        if result is None and self._events.pending.watch_removed:
             self.instance_lost()
         self._seal.check()  # a write may have left it open
         with urgent_time():
-            answer = self._worker.repair_pending() if force is nothing else None  # with it, its stand-ins would stay
+            answer = self._urgent.repair_pending() if force is nothing else None  # with it, its stand-ins would stay
         if result is not None:
             self._take_in(trigger, result, began)
         if answer is not None:
-            self._worker.report(answer)
+            self._urgent.report(answer)
         self._readiness.changed(result)
         if trigger is Trigger.QUIET and result is not None and not result.done:
             self._throttle.charge_pass(self._spent + time.thread_time() - cpu, time.monotonic())

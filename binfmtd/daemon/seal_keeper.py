@@ -6,11 +6,11 @@ event may have named what that process wrote.
 
 import time
 
+from binfmtd.daemon.event_reader import TouchedEntries
 from binfmtd.daemon.instance_watch import InstanceWatch
 from binfmtd.daemon.reconciler import Reconciler
 from binfmtd.daemon.repair_schedule import RepairSchedule
 from binfmtd.daemon.sealing import Sealing
-from binfmtd.daemon.worker import Worker
 from binfmtd.kernel.mount import Mounted
 
 
@@ -22,13 +22,13 @@ class SealKeeper:
         sealing: Sealing,
         reconciler: Reconciler,
         instance_watch: InstanceWatch,
-        worker: Worker,
+        touched: TouchedEntries,
         schedule: RepairSchedule,
     ) -> None:
         self._sealing = sealing
         self._reconciler = reconciler
         self._instance_watch = instance_watch
-        self._worker = worker
+        self._touched = touched
         self._schedule = schedule
 
     def apply(self) -> None:
@@ -52,5 +52,5 @@ class SealKeeper:
             self._look_at_everything()
 
     def _look_at_everything(self) -> None:
-        self._worker.read_all_next()
+        self._touched.read_all()
         self._schedule.look_later(time.monotonic())

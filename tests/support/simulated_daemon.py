@@ -1,7 +1,7 @@
 """The daemon's repairs on a simulated kernel and a simulated clock, so that a test covers days of contention.
 
-Worker, reconciler, RepairSchedule, FastRepair and PlanExecutor are the real ones.  The watch is simulated: the methods
-that act as another program queue the events that inotify would report.
+UrgentRepairs, the reconcilers, RepairSchedule, FastRepair and PlanExecutor are the real ones.  The watch is simulated:
+the methods that act as another program queue the events that inotify would report.
 """
 
 import time
@@ -12,13 +12,16 @@ from types import TracebackType
 from typing import Any, Self, cast
 from unittest import mock
 
-from binfmtd.daemon import worker
+from binfmtd.daemon import instance_access
 from binfmtd.daemon.assessment import ReconcileResult
 from binfmtd.daemon.entry_state import StateTable
+from binfmtd.daemon.event_reader import EventReader, TouchedEntries
 from binfmtd.daemon.events import PendingEvents
 from binfmtd.daemon.foreign_entries import ForeignEntryStore
 from binfmtd.daemon.host_facts import HostFacts
 from binfmtd.daemon.inotify import InotifyWatcher
+from binfmtd.daemon.instance_access import InstanceAccess
+from binfmtd.daemon.instance_reconciler import InstanceReconciler
 from binfmtd.daemon.instance_watch import InstanceWatch
 from binfmtd.daemon.ledger import Ledger
 from binfmtd.daemon.reconciler import Reconciler
@@ -26,6 +29,7 @@ from binfmtd.daemon.repair_schedule import RepairSchedule
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.throttle import EventThrottle
 from binfmtd.daemon.trigger import Trigger
+from binfmtd.daemon.urgent_repairs import UrgentRepairs
 from binfmtd.host import facts as host
 from binfmtd.kernel.steps import Steps
 from binfmtd.kernel.writer import Wrote
@@ -88,7 +92,7 @@ class RecordingReporter(Reporter):
 
 
 class _Opened(Through):
-    """The kernel as the worker opens it: instance and writer."""
+    """The kernel as the daemon opens it: instance and writer."""
 
     def __enter__(self) -> Self:
         return self
@@ -117,7 +121,7 @@ class SimulatedDaemon:
         self.passes: list[list[Action]] = []  # what each pass did
         self.seen: list[list[str]] = []  # names, newest first, after each write of the daemon's
         self.refuses: set[str] = set()  # names that the kernel refuses to register
-        self.meanwhile: list[Callable[[], None]] = []  # what other programs do while the worker waits for them
+        self.meanwhile: list[Callable[[], None]] = []  # what other programs do while a repair waits for them
         self.while_scanned: list[Callable[[], None]] = []  # what other programs do while a pass scans all entries
         self.waits = 0
         config = Config(declared(handlers), Policy(settle=settle, restore=restore, stand_ins=stand_ins))
@@ -127,14 +131,14 @@ class SimulatedDaemon:
         self.schedule = RepairSchedule(self.reconciler.states, settle, self.reporter)
         self.throttle = EventThrottle()
         self._events: list[PendingEvents] = []
-        self._worker = worker.Worker(
-            self.reconciler,
-            self._instance_watch(),
-            mock.Mock(seal=None),
-            self._watch(),
-            self.schedule,
-            self.throttle,
-            self.reporter,
+        instance_watch, touched = self._instance_watch(), TouchedEntries()
+        self._reader = EventReader(self._watch(), facts, self.throttle)
+        access = InstanceAccess(instance_watch, mock.Mock(seal=None), self._reader, facts)
+        self._urgent = UrgentRepairs(
+            access, self._reader, touched, self.reconciler, self.schedule, instance_watch, self.reporter
+        )
+        self._instance_reconciler = InstanceReconciler(
+            access, self._reader, touched, self._urgent, self.reconciler, self.schedule, instance_watch, self.reporter
         )
         self.reconcile(Trigger.START, at_once=True)
         self.passes.clear()
@@ -177,8 +181,8 @@ class SimulatedDaemon:
         opened = _Opened(self.kernel)
         opened.refuse = self.refuses
         with (
-            mock.patch.object(worker, "Instance", return_value=opened),
-            mock.patch.object(worker, "Writer", return_value=opened),
+            mock.patch.object(instance_access, "Instance", return_value=opened),
+            mock.patch.object(instance_access, "Writer", return_value=opened),
             mock.patch.object(time, "monotonic", self.monotonic),
         ):
             yield
@@ -186,10 +190,10 @@ class SimulatedDaemon:
 
     def reconcile(self, trigger: Trigger, **options: Any) -> ReconcileResult | None:
         with self._at_the_kernel():
-            result = self._in_slices(self._worker.reconcile(trigger, **options))
-            answer = self._worker.repair_pending()
+            result = self._in_slices(self._instance_reconciler.reconcile(trigger, **options))
+            answer = self._urgent.repair_pending()
             if answer is not None:
-                self._worker.report(answer)
+                self._urgent.report(answer)
         self.passes.append([] if result is None else result.done)
         return result
 
@@ -203,8 +207,8 @@ class SimulatedDaemon:
             if self.while_scanned:
                 self.while_scanned.pop(0)()
             if self._events and self.now >= self.throttle.read_at:
-                self._worker.read_events()
-                self._worker.repair()
+                self._reader.read()
+                self._urgent.repair()
 
     def names(self) -> list[str]:
         """Return the names of the entries, newest first."""
@@ -248,9 +252,9 @@ class SimulatedDaemon:
     def react(self) -> None:
         """Let the daemon read the queued events and make the urgent repairs."""
         with self._at_the_kernel():
-            self._worker.read_events()
-            if self._worker.events:
-                self._worker.repair()
+            self._reader.read()
+            if self._reader.pending:
+                self._urgent.repair()
 
     def wait(self, seconds: float) -> None:
         """Advance the clock, and make each pass that falls due."""

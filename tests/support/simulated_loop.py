@@ -1,8 +1,8 @@
 """The daemon's real loop on a simulated kernel, a simulated clock and a simulated wait.
 
-Loop, worker, reconciler, RepairSchedule, FastRepair, PlanExecutor, InterpreterFiles, timers and reporter are the real
-ones.  Simulated are the kernel, inotify, the wait, threads, signals, the mount table, the interpreters' files and the
-files of the state directory.  ``at`` puts what other programs do into the agenda.
+Loop, UrgentRepairs, the reconcilers, RepairSchedule, FastRepair, PlanExecutor, InterpreterFiles, timers and reporter
+are the real ones.  Simulated are the kernel, inotify, the wait, threads, signals, the mount table, the interpreters' files
+and the files of the state directory.  ``at`` puts what other programs do into the agenda.
 
 Example: ``loop.at(1.0, loop.removes, "a")`` and ``loop.run(3.0)`` have another program remove an entry one second after
 the start, and SIGTERM come two seconds later.  Then ``trace`` has everything that happened, in order.
@@ -18,9 +18,17 @@ from types import TracebackType
 from typing import Any, Self, cast
 from unittest import mock
 
-from binfmtd.daemon import causes, event_log, instance_watch, interpreter_files, probe_report, readiness, status_file
+from binfmtd.daemon import (
+    causes,
+    event_log,
+    instance_access,
+    instance_watch,
+    interpreter_files,
+    probe_report,
+    readiness,
+    status_file,
+)
 from binfmtd.daemon import parts as all_parts
-from binfmtd.daemon import worker as workers
 from binfmtd.daemon.boot_persistence import BootPersistence
 from binfmtd.daemon.config_source import ConfigSource
 from binfmtd.daemon.foreign_entries import ForeignEntryStore
@@ -55,7 +63,7 @@ _STATES = ("READY=1", "RELOADING=1", "STOPPING=1")
 
 
 class _Opened(Through):
-    """The kernel as the worker opens it: instance and writer."""
+    """The kernel as the daemon opens it: instance and writer."""
 
     def __init__(self, loop: "SimulatedLoop") -> None:
         super().__init__(loop.kernel, loop.refuses)
@@ -221,7 +229,7 @@ class SimulatedLoop(SimulatedWorld):
     def _in_force(self) -> Iterator[None]:
         """Have the daemon's modules use what is simulated."""
         replaced: list[tuple[Any, Mapping[str, object]]] = [
-            (workers, {"Instance": self._open, "Writer": self._writer}),
+            (instance_access, {"Instance": self._open, "Writer": self._writer}),
             (
                 all_parts,
                 {"InotifyWatcher": lambda: self.watch, "MountWatcher": lambda: self.mounts, "Poller": self._poll},
@@ -230,7 +238,7 @@ class SimulatedLoop(SimulatedWorld):
             (instance_watch, {"find_or_mount": self._find}),
             (interpreter_files, {"BoundedCalls": AtOnce, "file_identity": self.identity, "head": lambda _: b""}),
             (interpreter_files, {"look_at": self._look_at, "watched": lambda paths: {path: {path} for path in paths}}),
-            (interpreter_files, {"remote_devices": frozenset, "walk": lambda _: mock.Mock(steps=())}),
+            (interpreter_files, {"remote_devices": frozenset, "resolve": lambda _: mock.Mock(steps=())}),
             (status_file, {"write_status": self._write_status, "status_written": lambda _: True}),
             (event_log, {"get_logger": lambda: RecordingLogger(self)}),
             (probe_report, {"get_logger": lambda: RecordingLogger(self)}),

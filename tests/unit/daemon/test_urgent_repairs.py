@@ -1,4 +1,4 @@
-"""The worker without an instance that it can open, and beside a program that is about to register an entry."""
+"""Repairs without an instance that can be opened, and beside a program that is about to register an entry."""
 
 import time
 from pathlib import Path
@@ -7,7 +7,11 @@ from unittest import mock
 import pytest
 from support.simulated_daemon import SimulatedDaemon
 
+from binfmtd.daemon.event_reader import EventReader, TouchedEntries
+from binfmtd.daemon.host_facts import HostFacts
 from binfmtd.daemon.inotify import InotifyWatcher
+from binfmtd.daemon.instance_access import InstanceAccess
+from binfmtd.daemon.instance_reconciler import InstanceReconciler
 from binfmtd.daemon.instance_watch import InstanceWatch
 from binfmtd.daemon.reconciler import Reconciler
 from binfmtd.daemon.repair_schedule import RepairSchedule
@@ -15,7 +19,7 @@ from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.sealing import Sealing
 from binfmtd.daemon.throttle import EventThrottle
 from binfmtd.daemon.trigger import Trigger
-from binfmtd.daemon.worker import Worker
+from binfmtd.daemon.urgent_repairs import UrgentRepairs
 from binfmtd.kernel.mount import Mounted
 from binfmtd.kernel.steps import in_one_go
 from binfmtd.model.config import StandInPolicy
@@ -32,10 +36,14 @@ def test_an_instance_that_cannot_be_opened_from_the_start(tmp_path: Path) -> Non
         mock.create_autospec(each, instance=True)
         for each in (Reconciler, Sealing, InotifyWatcher, RepairSchedule, Reporter)
     )
-    worker = Worker(reconciler, instance_watch, sealing, watch, schedule, EventThrottle(), report)
-    assert in_one_go(worker.reconcile(Trigger.START)) is None
+    facts, touched = mock.create_autospec(HostFacts, instance=True), TouchedEntries()
+    events = EventReader(watch, facts, EventThrottle())
+    access = InstanceAccess(instance_watch, sealing, events, facts)
+    urgent = UrgentRepairs(access, events, touched, reconciler, schedule, instance_watch, report)
+    passes = InstanceReconciler(access, events, touched, urgent, reconciler, schedule, instance_watch, report)
+    assert in_one_go(passes.reconcile(Trigger.START)) is None
     instance_watch.regard_as.assert_called_once_with(None)
-    assert not worker.events
+    assert not events.pending
     assert "check that binfmt_misc is still mounted there" in report.trouble.call_args.args[0]
     schedule.forget.assert_called_once_with()
 
@@ -53,7 +61,7 @@ def daemon(tmp_path: Path) -> SimulatedDaemon:
 
 
 def test_another_entry_that_is_registered_a_moment_after_the_removal(daemon: SimulatedDaemon) -> None:
-    """The worker waits for a registration after a removal, and its first write puts an entry above the new one."""
+    """The daemon waits for a registration after a removal, and its first write puts an entry above the new one."""
     daemon.meanwhile = [lambda: daemon.registers("a", OURS._replace(interpreter="/theirs"))]
     daemon.removes("a")
     daemon.react()
@@ -63,7 +71,7 @@ def test_another_entry_that_is_registered_a_moment_after_the_removal(daemon: Sim
 
 
 def test_another_entry_whose_file_is_truncated_first(daemon: SimulatedDaemon) -> None:
-    """A shell truncates `register` before it writes the line: the worker waits until it has written it."""
+    """A shell truncates `register` before it writes the line: the daemon waits until it has written it."""
     daemon.meanwhile = [daemon.stirs, lambda: daemon.registers("a", OURS._replace(interpreter="/theirs"))]
     daemon.removes("a")
     daemon.react()
@@ -97,7 +105,7 @@ def test_a_helper_is_paid_for(daemon: SimulatedDaemon, monkeypatch: pytest.Monke
 
 
 def test_another_entry_that_is_registered_much_later(daemon: SimulatedDaemon) -> None:
-    """The worker waits 2 ms, once until the next pass; then the entry is known to be missing."""
+    """The daemon waits 2 ms, once until the next pass; then the entry is known to be missing."""
     daemon.removes("a")
     daemon.react()
     assert (daemon.waits, daemon.seen) == (1, [])
@@ -118,7 +126,7 @@ def test_a_stand_in_that_is_removed_is_not_waited_for(daemon: SimulatedDaemon) -
     assert (daemon.waits, daemon.names()) == (0, [stand_in_name("a")])
 
 
-def test_a_stand_in_that_is_removed_while_the_worker_waits(daemon: SimulatedDaemon) -> None:
+def test_a_stand_in_that_is_removed_while_the_daemon_waits(daemon: SimulatedDaemon) -> None:
     """The wait ends when the stand-in is removed."""
     daemon.meanwhile = [lambda: daemon.removes(stand_in_name("a")), lambda: pytest.fail("it waits on")]
     daemon.removes("a")
