@@ -1,8 +1,8 @@
 """The daemon's real loop on a simulated kernel, a simulated clock and a simulated wait.
 
 Loop, UrgentRepairs, the reconcilers, RepairSchedule, FastRepair, PlanExecutor, InterpreterFiles, timers and reporter
-are the real ones.  Simulated are the kernel, inotify, the wait, threads, signals, the mount table, the interpreters' files
-and the files of the state directory.  ``at`` puts what other programs do into the agenda.
+are the real ones.  Simulated are the kernel, inotify, the wait, threads, signals, the mount table, interpreters and the
+files of the state directory.  ``at`` puts what other programs do into the agenda.
 
 Example: ``loop.at(1.0, loop.removes, "a")`` and ``loop.run(3.0)`` have another program remove an entry one second after
 the start, and SIGTERM come two seconds later.  Then ``trace`` has everything that happened, in order.
