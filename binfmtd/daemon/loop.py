@@ -1,8 +1,9 @@
 """The loop: one wait, and the order of work after it.
 
 The order is by urgency.  First come stand-ins, without which programs fail.  Then comes everything else that the events
-call for, then results of threads, signals and deadlines.  After that the status is published, if it has changed, and
-the pass that is under way is continued, for 1 ms at most and until a descriptor is readable.
+call for, then results of threads, signals and deadlines, then the pass that is under way: a turn continues it for 1 ms
+at most, and until a descriptor is readable.  The status is published when no pass is under way.  So a config or a pause
+in it is one that a pass has put into effect.
 
 Example: another program removes an entry.  inotify wakes the loop, ``repair`` registers its stand-in, and ``publish``
 has that written to the status file.  20 ms later a wait ends at a deadline, ``run_due`` begins a pass, and
@@ -60,9 +61,10 @@ class Loop:
         self._events.handle(repaired, cpu)
         self._controller.handle(woken)
         self._controller.run_due()
-        self._readiness.publish()
         if self._passes.under_way:
             self._continue_pass()
+        else:
+            self._readiness.publish()
         self._controller.end_turn()
 
     def _continue_pass(self) -> None:

@@ -2,7 +2,7 @@
 
 * READY=1 is sent once the first pass that leaves no drift open has been made, and what other programs read has been
   written.  A disk that hangs delays it by five seconds at most.
-* The status is published in the turn of the loop in which it has changed, or in the next one, which comes at once.
+* The status is published in the turn of the loop in which it has changed, or after the pass that is under way.
 * After a reload READY=1 follows once the new status has been written, or after one second without that.
 * The modules that a reload can need are loaded after the start, so that neither the start nor a repair waits for them.
 

@@ -40,10 +40,10 @@ def test_touches_only_what_differs(instance: Instance, start_daemon: StartDaemon
     assert instance.inode("same") == same
     assert instance.inode("changes") != changes
     assert "flags: \n" in instance.read("changes")
+    wait_until(lambda: daemon.notifications.count("READY=1") == 2, what="READY=1 after the status")
     notifications = daemon.notifications
     assert "RELOADING=1" in notifications
     assert any(line.startswith("MONOTONIC_USEC=") for line in notifications)
-    assert notifications.count("READY=1") == 2
     assert notifications.index("RELOADING=1") < len(notifications) - 1 - notifications[::-1].index("READY=1")
 
 
