@@ -31,9 +31,9 @@ def help_width() -> int:
 
     shutil has a function for this, but imports all of Python's compression modules.
     """
-    said = os.environ.get("COLUMNS", "")
+    variable = os.environ.get("COLUMNS", "")
     try:
-        columns = int(said) if said.isdecimal() and len(said) < 6 else os.get_terminal_size().columns
+        columns = int(variable) if variable.isdecimal() and len(variable) < 6 else os.get_terminal_size().columns
     except OSError:
         columns = 0  # no terminal
     return columns or 80

@@ -136,15 +136,20 @@ def _fields(table: Mapping[str, object]) -> dict[str, Any]:
 
 def _included(included: Included, warnings: list[str]) -> Iterator[HandlerSpec]:
     for file, rule in included.rules:
-        says = rule.registration
+        registration = rule.registration
         place = f"{shown(file)}:{rule.line}"
         try:
-            encode_line(rule.name, says)
+            encode_line(rule.name, registration)
         except FormatError as error:  # for example if it has a delimiter that is not among ours
             warnings.append(f"{place}: not included: {error}")
             continue
         yield HandlerSpec(
-            rule.name, says.match, (says.interpreter,), says.flags, included=of_systemd(file), source=place
+            rule.name,
+            registration.match,
+            (registration.interpreter,),
+            registration.flags,
+            included=of_systemd(file),
+            source=place,
         )
 
 

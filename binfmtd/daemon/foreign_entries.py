@@ -43,19 +43,19 @@ class ForeignEntryStore:
             return
         self._saved = known
         self.file.put(
-            lambda: {"entries": [_to_json(name, was) for name, was in known]},
+            lambda: {"entries": [_to_json(name, remembered) for name, remembered in known]},
             "after a restart of the daemon, foreign entries may not be restored",
         )
 
 
-def can_be_written(name: str, was: Remembered) -> bool:
+def can_be_written(name: str, remembered: Remembered) -> bool:
     """Return True if a registration line can express the entry.
 
     It cannot if the line would be too long, or if the entry contains every delimiter that we use: another program may
     have registered it with an unusual one.
     """
     try:
-        encode_line(name, was.registration)
+        encode_line(name, remembered.registration)
     except FormatError:
         return False
     return True
@@ -65,13 +65,13 @@ def _parse(content: Any) -> dict[str, Remembered]:
     return dict(_from_json(entry) for entry in content["entries"])
 
 
-def _to_json(name: str, was: Remembered) -> dict[str, Any]:
+def _to_json(name: str, remembered: Remembered) -> dict[str, Any]:
     return {
-        "line": to_text(encode_line(name, was.registration)),
-        "inode": was.inode,
-        "enabled": was.enabled,
-        "above": was.above,
-        "lost": was.lost,
+        "line": to_text(encode_line(name, remembered.registration)),
+        "inode": remembered.inode,
+        "enabled": remembered.enabled,
+        "above": remembered.above,
+        "lost": remembered.lost,
     }
 
 

@@ -150,11 +150,14 @@ class Reconciler:
         known = remember(self.foreign_entries.entries, observed, desired, context, scanned.before)
         standing = _in_force(observed)
         self.foreign_entries.entries = {
-            name: was
-            for name, was in known.items()
-            if can_be_written(name, was) and not (was.lost and self._breaks_exec(was.registration, standing))
+            name: remembered
+            for name, remembered in known.items()
+            if can_be_written(name, remembered)
+            and not (remembered.lost and self._breaks_exec(remembered.registration, standing))
         }
-        to_restore = {name: was for name, was in self.foreign_entries.entries.items() if name not in failed}
+        to_restore = {
+            name: remembered for name, remembered in self.foreign_entries.entries.items() if name not in failed
+        }
         context = context._replace(
             remembered=to_restore,
             others_stand_ins=others_stand_ins,
@@ -294,7 +297,7 @@ class Reconciler:
     def _known_inodes(self) -> set[int]:
         """Return the inode numbers of the entries that an earlier daemon recorded."""
         ours = {record.inode for record in self.ledger.records.values() if record.inode is not None}
-        return ours | {was.inode for was in self.foreign_entries.entries.values()}
+        return ours | {remembered.inode for remembered in self.foreign_entries.entries.values()}
 
     def _others_stand_ins(self, observed: ObservedState, desired: DesiredState) -> frozenset[str]:
         """Return the stand-ins of another daemon: they came after our first look, for names never declared here."""
@@ -408,8 +411,8 @@ class Reconciler:
         return not any(equal(entry.registration, handler.registration) for handler in desired.handlers)
 
     def _takes_programs(self, entry: Entry) -> bool:
-        said = entry.registration
-        return said is not None and any(takes(said.match, head) for head in self.facts.heads)
+        registration = entry.registration
+        return registration is not None and any(takes(registration.match, head) for head in self.facts.heads)
 
     def _breaks_exec(self, registration: Registration, standing: InForce) -> bool:
         return breaks_exec(registration, standing, self.facts.header, self.facts.heads, self.facts.interpreters.head)

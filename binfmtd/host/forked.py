@@ -15,17 +15,17 @@ def in_a_child(work: Callable[[], object]) -> str | None:
     reading, writing = os.pipe2(os.O_CLOEXEC)
     child = os.fork()
     if child == 0:
-        said = "the child process failed with an unexpected error"
+        message = "the child process failed with an unexpected error"
         try:
             work()
-            said = ""
+            message = ""
         except (OSError, BinfmtdError) as error:
-            said = str(error)
+            message = str(error)
         finally:
-            os.write(writing, said.encode("utf-8", "backslashreplace"))
+            os.write(writing, message.encode("utf-8", "backslashreplace"))
             os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as file:
-        said = file.read().decode()
+        message = file.read().decode()
     os.waitpid(child, 0)
-    return said or None
+    return message or None

@@ -61,15 +61,15 @@ def enter(flags: int, ids: Ids) -> str | None:
     from binfmtd.host.syscalls import unshare
 
     us, go, going = os.getpid(), *os.pipe2(os.O_CLOEXEC)
-    said, saying = os.pipe2(os.O_CLOEXEC)
+    reading, writing = os.pipe2(os.O_CLOEXEC)
     helper = os.fork()
     if helper == 0:
         os.close(going)
-        os.close(said)
-        _help(us, ids, go, saying)
+        os.close(reading)
+        _help(us, ids, go, writing)
     os.close(go)
-    os.close(saying)
-    with os.fdopen(said, "rb") as answer:
+    os.close(writing)
+    with os.fdopen(reading, "rb") as answer:
         try:
             unshare(flags)
             os.write(going, b".")
@@ -80,11 +80,11 @@ def enter(flags: int, ids: Ids) -> str | None:
     return why or None
 
 
-def _help(whose: int, ids: Ids, go: int, saying: int) -> None:
+def _help(whose: int, ids: Ids, go: int, writing: int) -> None:
     """Write the maps of process ``whose`` once it has its namespace, then end this process."""
     try:
         if os.read(go, 1):
-            os.write(saying, _write(whose, ids).encode())
+            os.write(writing, _write(whose, ids).encode())
     finally:
         os._exit(0)
 

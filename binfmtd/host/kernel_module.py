@@ -26,15 +26,15 @@ def load() -> str | None:
     """Load the module; return None if the kernel has the file system afterwards, else the reason why not."""
     import shutil
 
-    said = "modprobe is not installed here"
+    reason = "modprobe is not installed here"
     if modprobe := shutil.which("modprobe", path=_SYSTEM_PATH):
-        said = _run(modprobe)
+        reason = _run(modprobe)
     if not kernel_has_it():
         from binfmtd.host.syscalls import make_kernel_know
 
         with suppress(OSError):  # fsopen(2) needs Linux 5.2, and CAP_SYS_ADMIN
             make_kernel_know(FS_TYPE)
-    return None if kernel_has_it() else said
+    return None if kernel_has_it() else reason
 
 
 def _run(modprobe: str) -> str:

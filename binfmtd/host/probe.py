@@ -186,14 +186,14 @@ class _Attempt:
                 syscalls.go_on(child)
                 status = self._end(child)
             with open(reading, "rb", closefd=False) as file:
-                said = file.read()
+                answer = file.read()
         finally:
             os.close(reading)
-        if said == _BROKEN:
+        if answer == _BROKEN:
             raise ProbeError("no program can be tried here: the child process failed before it could start one")
-        if said in (_CHROOT, _TRACE):
-            self.forbidden = said
-        refusal = int(said) if said.isdigit() else None
+        if answer in (_CHROOT, _TRACE):
+            self.forbidden = answer
+        refusal = int(answer) if answer.isdigit() else None
         reason = self._why(status, refusal)
         duration = time.monotonic() - began
         return Attempt(name, not reason, natively, self._in_chroot, reason, duration, as_expected, refusal)
@@ -225,7 +225,7 @@ class _Attempt:
         """Become the program, in the child process; if that fails, write the reason to the pipe ``writing``."""
         from binfmtd.host import syscalls
 
-        said = b"0"
+        answer = b"0"
         try:
             nowhere = os.open(os.devnull, os.O_RDWR)
             for descriptor in range(3):
@@ -235,25 +235,25 @@ class _Attempt:
             with suppress(ValueError):
                 resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
             if self._in_chroot:
-                said = _CHROOT
+                answer = _CHROOT
                 _change_root(os.path.dirname(self._path))
-            said = b"0"
+            answer = b"0"
             # Before getppid: an orphan's tracer would be process 1, which never lets it continue.
             syscalls.signal_when_parent_dies(signal.SIGKILL)
             if os.getppid() != parent:
                 os._exit(1)
             if self._traced:
-                said = _TRACE
+                answer = _TRACE
                 syscalls.stop_at_exec()
-            said = b"0"
+            answer = b"0"
             os.execve(f"/{_NAME}" if self._in_chroot else self._path, [_NAME], {})  # noqa: S606  this is the probe itself
         except OSError as error:
-            if said == b"0":
-                said = str(error.errno).encode()
+            if answer == b"0":
+                answer = str(error.errno).encode()
         except BaseException:  # noqa: BLE001  no error may look like a result of the program
-            said = _BROKEN
+            answer = _BROKEN
         finally:
-            os.write(writing, said)
+            os.write(writing, answer)
             os._exit(1)
 
 

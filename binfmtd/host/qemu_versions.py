@@ -37,7 +37,7 @@ def versions(paths: Iterable[str]) -> dict[str, tuple[int, ...] | str]:
 
 
 def _ask(path: str) -> tuple[int, ...] | str:
-    said = b""
+    output = b""
     reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         process = subprocess.Popen(
@@ -53,7 +53,7 @@ def _ask(path: str) -> tuple[int, ...] | str:
             return f"it made no progress for {_SECONDS:.0f} s, or ran for more than {6 * _SECONDS:.0f} s"
         status = process.wait()
         with suppress(BlockingIOError):  # it has printed nothing
-            said = os.read(reading, _MOST_BYTES)
+            output = os.read(reading, _MOST_BYTES)
     except OSError as error:
         if error.errno in _OURS:
             raise
@@ -63,7 +63,7 @@ def _ask(path: str) -> tuple[int, ...] | str:
         os.close(writing)
     if status < 0:
         return f"it was killed by signal {-status}"
-    found = _VERSION.match(said)
+    found = _VERSION.match(output)
     if found is None:
         return f"it exited with status {status} and printed no version"
     return tuple(map(int, found[1].split(b".")))

@@ -133,8 +133,8 @@ _SWITCHES = (
 def _forbidden_by() -> str:
     if found := forbidding_switch():
         path, _ = found
-        ((said, remedy),) = ((said, remedy) for name, said, _, remedy in _SWITCHES if name == path)
-        return f"{path} is {said}: {remedy}"
+        ((state, remedy),) = ((state, remedy) for name, state, _, remedy in _SWITCHES if name == path)
+        return f"{path} is {state}: {remedy}"
     allowing = (
         "in a pod: seccompProfile Unconfined" if in_pod() else "in a container: --security-opt seccomp=unconfined"
     )

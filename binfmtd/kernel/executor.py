@@ -225,15 +225,15 @@ class PlanExecutor:
 
     def _restore(self, action: Action) -> None:
         """Register a foreign entry as it was; without a stand-in, and without a record, so it stays foreign."""
-        was = _handler(action)
-        (error,) = self._writer.register([encode_line(was.name, was.registration)])
+        foreign = _handler(action)
+        (error,) = self._writer.register([encode_line(foreign.name, foreign.registration)])
         if error is not None and error.errno == errno.EEXIST:
             return  # another program was faster
         if error is not None:
-            self.outcome.failed.append((action, refusal(was.registration, error)))
+            self.outcome.failed.append((action, refusal(foreign.registration, error)))
             return
-        if not was.enabled:
-            self._writer.control(was.name, DISABLE)
+        if not foreign.enabled:
+            self._writer.control(foreign.name, DISABLE)
         self.outcome.done.append(action)
 
     def _renew_stand_ins(self, actions: list[Action]) -> None:

@@ -156,13 +156,13 @@ def _open_for_writing(pid: str, device: int, names: Collection[str]) -> list[str
 def _written_device(pid: str, descriptor: str) -> int | None:
     """Return the device that a descriptor writes to, from its mount (proc_pid_fdinfo(5)); None if it only reads."""
     with open(f"/proc/{pid}/fdinfo/{descriptor}", encoding="ascii", errors="replace") as file:
-        said = dict(line.split(":", 1) for line in file if ":" in line)
-    flags = int(said.get("flags", "0"), 8)
+        fdinfo = dict(line.split(":", 1) for line in file if ":" in line)
+    flags = int(fdinfo.get("flags", "0"), 8)
     if not flags & os.O_ACCMODE or flags & os.O_PATH:  # O_PATH does not open the file itself
         return None
     with open(f"/proc/{pid}/mountinfo", "rb") as table:
         mounts = {line.mount_id: line.device for line in parse_mountinfo(table.read())}
-    numbers = mounts.get(int(said.get("mnt_id", "-1")))
+    numbers = mounts.get(int(fdinfo.get("mnt_id", "-1")))
     return None if numbers is None else os.makedev(*numbers)
 
 

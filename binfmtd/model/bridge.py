@@ -48,17 +48,21 @@ def overtaken(handler: Handler, desired: DesiredState, above: Iterable[Entry]) -
     )
 
 
-def _may_lie_above(entry: Entry, said: Registration, handler: Handler, desired: DesiredState) -> bool:
+def _may_lie_above(entry: Entry, registration: Registration, handler: Handler, desired: DesiredState) -> bool:
     """Return True if ``entry`` may stay above the handler's stand-in.
 
     It may if it is a stand-in, if it equals the handler, or if it has the name of a handler that is not registered now.
     It also may if it is the entry of a handler of higher rank, as declared, or foreign and the config lets it win.
     """
-    if is_stand_in(entry.name) or entry.name in desired.unavailable_by_name or equal(said, handler.registration):
+    if (
+        is_stand_in(entry.name)
+        or entry.name in desired.unavailable_by_name
+        or equal(registration, handler.registration)
+    ):
         return True
     if entry.name in desired.by_name:
         higher = {high.name: high.registration for high in desired.higher.get(handler.name, ())}
-        return entry.name in higher and equal(said, higher[entry.name])
+        return entry.name in higher and equal(registration, higher[entry.name])
     return desired.policy.shadowed is Shadowed.REPORT and is_kept(entry, desired)
 
 

@@ -21,9 +21,9 @@ def difference(found: Registration | None, wanted: Registration) -> str:
 def _matches(found: Match, wanted: Match) -> list[str]:
     if not (isinstance(found, Magic) and isinstance(wanted, Magic)):
         return [f"{_words(found, ' is ')}, should be {_words(wanted, ' ')}"]
-    said = (("magic", found.magic.hex(), wanted.magic.hex()), ("offset", found.offset, wanted.offset))
+    pairs = (("magic", found.magic.hex(), wanted.magic.hex()), ("offset", found.offset, wanted.offset))
     masks = [match.mask.hex() if match.mask else "none" for match in (found, wanted)]
-    return [f"{key} is {is_}, should be {meant}" for key, is_, meant in (*said, ("mask", *masks)) if is_ != meant]
+    return [f"{key} is {is_}, should be {meant}" for key, is_, meant in (*pairs, ("mask", *masks)) if is_ != meant]
 
 
 def _words(match: Match, verb: str) -> str:

@@ -304,8 +304,10 @@ def _bridges(waiting: Unavailable | None, stand_in: Entry) -> bool:
 
     That takes flag F: the kernel has opened the interpreter's file.
     """
-    said = stand_in.registration
-    return bool(waiting and said and Flags.F in said.flags and said.interpreter in waiting.interpreters)
+    registration = stand_in.registration
+    return bool(
+        waiting and registration and Flags.F in registration.flags and registration.interpreter in waiting.interpreters
+    )
 
 
 def _useless(unavailable: Unavailable, entry: Entry) -> bool:

@@ -41,30 +41,34 @@ def remember(
     """
     flushed = bool(known) and not any(entry.inode in before for entry in observed.entries)
     found = {
-        name: was._replace(lost=True)
-        for name, was in known.items()
-        if (was.lost or flushed) and name not in observed.by_name and to_be_remembered(name, desired.policy)
+        name: remembered._replace(lost=True)
+        for name, remembered in known.items()
+        if (remembered.lost or flushed) and name not in observed.by_name and to_be_remembered(name, desired.policy)
         # The plan registers a declared handler itself.
         if name not in desired.by_name and name not in desired.unavailable_by_name
     }
     for entry in reversed(observed.relevant):
-        says = entry.registration
-        if says is None or entry.name in context.exec_breaking or not to_be_remembered(entry.name, desired.policy):
+        registration = entry.registration
+        if (
+            registration is None
+            or entry.name in context.exec_breaking
+            or not to_be_remembered(entry.name, desired.policy)
+        ):
             continue
         if foreign(entry, desired, context):
-            above = _stands_above(entry, says, observed, desired)
-            was = known.get(entry.name)
-            if was is not None and was.inode == entry.inode:
-                above &= was.above  # of the two only the handler's entry is ever moved, and only upwards
-            elif was is not None and was.lost and equal(says, was.registration):
-                above = was.above
-            found[entry.name] = Remembered(says, entry.enabled, entry.inode, above)
+            above = _stands_above(entry, registration, observed, desired)
+            remembered = known.get(entry.name)
+            if remembered is not None and remembered.inode == entry.inode:
+                above &= remembered.above  # of the two only the handler's entry is ever moved, and only upwards
+            elif remembered is not None and remembered.lost and equal(registration, remembered.registration):
+                above = remembered.above
+            found[entry.name] = Remembered(registration, entry.enabled, entry.inode, above)
     return found
 
 
-def _stands_above(entry: Entry, says: Registration, observed: ObservedState, desired: DesiredState) -> bool:
+def _stands_above(entry: Entry, registration: Registration, observed: ObservedState, desired: DesiredState) -> bool:
     place = observed.position[entry.name]
-    return any(place < observed.position.get(ours.name, -1) for ours in desired.overlapping(says.match))
+    return any(place < observed.position.get(ours.name, -1) for ours in desired.overlapping(registration.match))
 
 
 def restorable(desired: DesiredState, context: PlanContext, written: AbstractSet[str]) -> list[Handler]:
@@ -77,25 +81,25 @@ def restorable(desired: DesiredState, context: PlanContext, written: AbstractSet
     # Handlers that this plan registers after the restored entries: those it writes, and those it moves above one.
     to_come = set(written - context.refused)
 
-    def waits(was: Remembered) -> bool:
-        above = was.above and desired.policy.shadowed is Shadowed.REPORT
-        return above and any(ours.name in to_come for ours in desired.overlapping(was.registration.match))
+    def waits(remembered: Remembered) -> bool:
+        above = remembered.above and desired.policy.shadowed is Shadowed.REPORT
+        return above and any(ours.name in to_come for ours in desired.overlapping(remembered.registration.match))
 
     now, waiting = list[Handler](), list[Match]()
-    for name, was in context.remembered.items():
-        match = was.registration.match
-        if not was.lost:
+    for name, remembered in context.remembered.items():
+        match = remembered.registration.match
+        if not remembered.lost:
             continue
-        if waits(was) or any(overlap(match, each) for each in waiting):
+        if waits(remembered) or any(overlap(match, each) for each in waiting):
             waiting.append(match)
         else:
-            now.append(Handler(name, was.registration, enabled=was.enabled))
-            if was.enabled and not was.above and name not in context.refused:
+            now.append(Handler(name, remembered.registration, enabled=remembered.enabled))
+            if remembered.enabled and not remembered.above and name not in context.refused:
                 to_come.update(ours.name for ours in desired.overlapping(match))
     return now
 
 
 def misplaced(entry: Entry, context: PlanContext) -> bool:
     """Return True if a foreign entry came back above a handler that it was below before."""
-    was = context.remembered.get(entry.name)
-    return was is not None and was.inode == entry.inode and not was.above
+    remembered = context.remembered.get(entry.name)
+    return remembered is not None and remembered.inode == entry.inode and not remembered.above

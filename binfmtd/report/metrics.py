@@ -43,18 +43,18 @@ def _whole(document: Mapping[str, Any], *, ready: bool) -> Iterator[Metric]:
     info = GaugeMetricFamily("binfmtd_build_info", "The version of binfmtd that runs.", labels=["version"])
     info.add_metric([__version__], 1)
     yield info
-    says = "1 for the present state of the daemon, 0 for the other states."
-    state = GaugeMetricFamily("binfmtd_state", says, labels=["state"])
+    description = "1 for the present state of the daemon, 0 for the other states."
+    state = GaugeMetricFamily("binfmtd_state", description, labels=["state"])
     for name in STATES:
         state.add_metric([name], document["state"] == name)
     yield state
     yield _gauge("binfmtd_ready", "1 if builds may be sent to this host, as /readyz reports, else 0.", ready)
     mount = document["mount"]
     mounted = mount is not None and not mount["host_unmounted"]
-    says = "1 if binfmt_misc is mounted here and, for a daemon in a container, on its host, else 0."
-    yield _gauge("binfmtd_mounted", says, mounted)
-    says = "1 for the present state of the seal, 0 for the other states."
-    seal = GaugeMetricFamily("binfmtd_seal", says, labels=["state"])
+    description = "1 if binfmt_misc is mounted here and, for a daemon in a container, on its host, else 0."
+    yield _gauge("binfmtd_mounted", description, mounted)
+    description = "1 for the present state of the seal, 0 for the other states."
+    seal = GaugeMetricFamily("binfmtd_seal", description, labels=["state"])
     for name in SEAL_STATES:
         seal.add_metric([name], document["seal"]["state"] == name)
     yield seal
@@ -96,8 +96,8 @@ def _entries(document: Mapping[str, Any]) -> Iterator[Metric]:
     for pause in document["paused"]:
         paused.add_metric([printable(pause["name"])], _moment(pause["until"]))
     yield paused
-    says = "Number of foreign entries (neither declared nor registered by binfmtd)."
-    foreign = GaugeMetricFamily("binfmtd_foreign_entries", says, labels=["enabled"])
+    description = "Number of foreign entries (neither declared nor registered by binfmtd)."
+    foreign = GaugeMetricFamily("binfmtd_foreign_entries", description, labels=["enabled"])
     count = document["foreign_count"]
     for answer, number in (("true", count["enabled"]), ("false", count["disabled"])):
         foreign.add_metric([answer], number)
@@ -111,8 +111,8 @@ def _counted(counts: Counts) -> Iterator[Metric]:
         repairs.add_metric([printable(entry), drift], number)
     repairs.add_metric(["", Drift.UNWANTED.value], counts.unwanted)
     yield repairs
-    says = "Passes made: comparisons of all of binfmt_misc with the config."
-    passes = CounterMetricFamily("binfmtd_passes", says, labels=["trigger"])
+    description = "Passes made: comparisons of all of binfmt_misc with the config."
+    passes = CounterMetricFamily("binfmtd_passes", description, labels=["trigger"])
     for trigger, number in sorted(counts.passes.items()):
         passes.add_metric([trigger], number)
     yield passes
@@ -141,14 +141,14 @@ def _counted(counts: Counts) -> Iterator[Metric]:
     )
 
 
-def _gauge(name: str, says: str, value: float) -> GaugeMetricFamily:
-    return GaugeMetricFamily(name, says, value)
+def _gauge(name: str, description: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, description, value)
 
 
-def _histogram(name: str, says: str, durations: Durations) -> HistogramMetricFamily:
+def _histogram(name: str, description: str, durations: Durations) -> HistogramMetricFamily:
     bounds = [*map(str, BOUNDS), "+Inf"]
     buckets = list(zip(bounds, accumulate(durations.counts), strict=True))
-    return HistogramMetricFamily(name, says, buckets, durations.total)
+    return HistogramMetricFamily(name, description, buckets, durations.total)
 
 
 def _moment(text: str | None) -> float:

@@ -211,8 +211,12 @@ def _held_row(unavailable: Unavailable, observed: ObservedState, troubles: Troub
 def _pins(name: str, unavailable: Unavailable, observed: ObservedState) -> bool:
     """Return True if this entry serves a handler by an interpreter that was removed after F had opened it."""
     entry = observed.by_name.get(name)
-    said = entry.registration if entry is not None and entry.enabled else None
-    return said is not None and Flags.F in said.flags and said.interpreter in unavailable.interpreters
+    registration = entry.registration if entry is not None and entry.enabled else None
+    return (
+        registration is not None
+        and Flags.F in registration.flags
+        and registration.interpreter in unavailable.interpreters
+    )
 
 
 def _server(unavailable: Unavailable, observed: ObservedState) -> str | None:
@@ -224,9 +228,9 @@ def _server(unavailable: Unavailable, observed: ObservedState) -> str | None:
         return None
     match = CATALOG[unavailable.architecture].match
     for entry in observed.entries:
-        said = entry.registration
-        if said is not None and entry.enabled and takes_plain(said.match, match):
-            return entry.name if Flags.F in said.flags else None
+        registration = entry.registration
+        if registration is not None and entry.enabled and takes_plain(registration.match, match):
+            return entry.name if Flags.F in registration.flags else None
     return None
 
 

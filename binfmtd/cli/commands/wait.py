@@ -71,7 +71,7 @@ def wait(wanted: list[Architecture], directory: str | None, facts: HostFacts, de
     waiting = Poller(mounts.descriptor)
     instance_watch = InstanceWatch(Where(directory, autoload=False), watch, waiting)
     observer = Observer()
-    said = None
+    reported = None
     while True:
         try:
             instance_watch.begin()
@@ -86,9 +86,9 @@ def wait(wanted: list[Architecture], directory: str | None, facts: HostFacts, de
         now = time.monotonic()
         if problem is None or now >= deadline:
             return problem
-        if problem != said:
+        if problem != reported:
             warn(f"waiting: {problem}")
-            said = problem
+            reported = problem
         waiting.until(min(deadline, instance_watch.look_at(_LONGEST_SLEEP)))
         mounts.drain()
         watch.read()

@@ -116,19 +116,19 @@ def _installed(
     requests: Iterable[Request], outcomes: Mapping[str, Outcome], directory: str, *, quiet: bool
 ) -> Iterator[str]:
     """Return the log lines about what was installed; ``quiet`` leaves out entries that existed before."""
-    said = dict(outcomes)
+    outcome_of = dict(outcomes)
     for each in requests:
         line = f"installing: {each.label}"
         if each.declared is None:
             yield f"{line} {each.instead}"
             continue
         name = each.declared.name
-        if said[name].fate is Fate.DONE:
-            said[name] = THERE  # for a second request of the same, like arm/v7,arm/v6
+        if outcome_of[name].fate is Fate.DONE:
+            outcome_of[name] = THERE  # for a second request of the same, like arm/v7,arm/v6
             yield f"{line} OK"
-        elif said[name].fate is Fate.FAILED:
+        elif outcome_of[name].fate is Fate.FAILED:
             path = each.declared.interpreters[0]
-            yield f'{line} cannot register "{path}" to {directory}/register: {said[name].reason}'
+            yield f'{line} cannot register "{path}" to {directory}/register: {outcome_of[name].reason}'
         elif not quiet:
             yield f"{line} {name} already registered"
 

@@ -24,9 +24,9 @@ def _qemu() -> str:
             if not os.access(path, os.X_OK):
                 continue
             try:
-                said = subprocess.run([path, "--version"], capture_output=True, timeout=_SECONDS, check=False).stdout
+                output = subprocess.run([path, "--version"], capture_output=True, timeout=_SECONDS, check=False).stdout
             except (OSError, subprocess.TimeoutExpired):
                 continue
-            if found := re.search(rb"version ([0-9][\w.+~-]*)", said):
+            if found := re.search(rb"version ([0-9][\w.+~-]*)", output):
                 return f"v{found[1].decode('ascii', 'replace')}"
     return "unknown"

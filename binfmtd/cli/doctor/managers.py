@@ -46,19 +46,19 @@ def of_managers(snapshot: Snapshot) -> Iterator[Finding]:
     ]
 
 
-def of_systemd(said: Rules) -> Iterator[Finding]:
+def of_systemd(rules: Rules) -> Iterator[Finding]:
     """Report the state of systemd-binfmt, and the rules in its binfmt.d directories with their faults."""
     unit = unit_file(_UNIT)
-    if unit is None and not said.files:
+    if unit is None and not rules.files:
         return
-    for problem in said.problems:  # first, since systemd-binfmt fails until it is corrected
+    for problem in rules.problems:  # first, since systemd-binfmt fails until it is corrected
         path, _, place = problem.partition(":")
         line = place.partition(":")[0]
         yield _found("binfmt_d", Level.WARNING, problem, f"sed -i '{line}s/^/#/' {shlex.quote(path)}")
-    for text in said.unreadable:
+    for text in rules.unreadable:
         yield _found("binfmt_d", Level.UNSEEN, text)
-    number = len(said.names)
-    what = f"{number} rule{'' if number == 1 else 's'} of {_several(said.files)}" if said.files else "no rules"
+    number = len(rules.names)
+    what = f"{number} rule{'' if number == 1 else 's'} of {_several(rules.files)}" if rules.files else "no rules"
     if unit is None:
         text = f"binfmt.d has {what}, but systemd-binfmt, which reads it, is not installed"
         yield _found("systemd_binfmt", Level.OK, text)
