@@ -78,6 +78,10 @@ def _explain(problem: ErrorDetails) -> tuple[str, str]:
         reason = f"{shown(value)} is not valid: write {problem['ctx']['expected']}"
     elif kind == "too_short":
         reason = "is empty: give at least one item, or remove the key"
+    elif kind == "greater_than_equal":
+        reason = f"{shown(value)} is too small: write {problem['ctx']['ge']} or more"
+    elif kind == "less_than":
+        reason = f"{shown(value)} is too large: write {problem['ctx']['lt'] - 1} or less"
     elif kind == "too_long":
         reason = f"has more than {problem['ctx']['max_length']} items: write fewer"
     else:

@@ -8,6 +8,8 @@
 
 import os
 from collections.abc import Callable
+from datetime import date
+from datetime import time as clock_time
 from functools import partial
 from typing import Annotated, Any
 
@@ -30,9 +32,12 @@ BY_ARCHITECTURE = "by_architecture"
 
 
 def shown(value: object) -> str:
-    """Return a value as text for an error, of at most 60 characters."""
+    """Return a value as text for an error, of at most 60 characters, as TOML has it where Python differs."""
     try:
-        text = repr(value)
+        if isinstance(value, bool):
+            text = str(value).lower()
+        else:
+            text = value.isoformat() if isinstance(value, date | clock_time) else repr(value)
     except RecursionError:
         return "a value that is nested too deeply"
     except ValueError:  # sys.set_int_max_str_digits

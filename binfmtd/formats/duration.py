@@ -12,5 +12,5 @@ def parse_duration(text: str) -> float:
     """Return the duration in seconds; raises FormatError."""
     found = _DURATION.fullmatch(text)
     if not text or found is None:
-        raise FormatError("is not a duration: write numbers with units (h, m, s, ms)")
+        raise FormatError("is not a duration: write whole numbers with units (h, m, s, ms)")
     return sum(int(number) * unit for number, unit in zip(found.groups(), _UNITS, strict=True) if number)

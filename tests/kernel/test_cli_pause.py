@@ -187,7 +187,7 @@ def test_what_stops_every_exec_is_disabled_all_the_same(
         (["one", "--for", "ten"], "--for: 'ten' is not a duration"),
         (
             ["one", "--for", "-5"],
-            "--for: '-5' is not a duration: write numbers with units (h, m, s, ms), like 10m; a number without",
+            "--for: '-5' is not a duration: write whole numbers with units (h, m, s, ms), like 10m; a number without",
         ),
         (["one", "--for", "0"], "--for 0 would pause nothing: give a longer time, or leave it out"),
         (["one", "--for", "87600h1ms"], "--for: '87600h1ms' is too long: 87600h at most, or leave it out"),

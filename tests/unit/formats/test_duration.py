@@ -15,5 +15,5 @@ def test_numbers_with_units(text: str, seconds: float) -> None:
 @pytest.mark.parametrize("text", ["", "20", "s", "1m1h", "-1m", "1.5s", "1 s", "\u0661s"])
 def test_what_is_none(text: str) -> None:
     """Any other text is refused, without a guess."""
-    with pytest.raises(FormatError, match="is not a duration: write numbers with units"):
+    with pytest.raises(FormatError, match="is not a duration: write whole numbers with units"):
         parse_duration(text)
