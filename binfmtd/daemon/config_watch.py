@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection
 
 from binfmtd.daemon.background import Background
+from binfmtd.daemon.events import WatchKind
 from binfmtd.daemon.inotify import Armed, InotifyWatcher
 
 KEY = "config's files"
@@ -39,7 +40,7 @@ class ConfigWatch:
         unknown = self._watch.unknown
 
         def use(armed: Armed) -> None:
-            self._watch.use("config", armed.names)
+            self._watch.use(WatchKind.CONFIG, armed.names)
             self._unwatched(armed.unwatched)
             if self._watch.unknown != unknown:
                 self._changed()
@@ -48,4 +49,4 @@ class ConfigWatch:
             find = self._files if wanted else dict
             self._background.run(KEY, lambda: self._watch.arm_all(find), use)
         else:
-            self._watch.use("config", {})
+            self._watch.use(WatchKind.CONFIG, {})

@@ -5,10 +5,11 @@ the throttle for events that called for nothing.
 """
 
 import time
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from binfmtd.daemon.event_reader import EventReader
-from binfmtd.daemon.events import PendingEvents
+from binfmtd.daemon.events import PendingEvents, WatchKind
 from binfmtd.daemon.fast_repair import FastRepairResult
 from binfmtd.daemon.inotify import InotifyWatcher
 from binfmtd.daemon.instance_reconciler import InstanceReconciler
@@ -60,8 +61,6 @@ class EventHandler:
         self._urgent = urgent
         self._instance_reconciler = instance_reconciler
         self._throttle = throttle
-        self._pauses = pauses
-        self._reload = reload
         self._looks = looks
         self._passes = passes
         self._mount_search = mount_search
@@ -69,6 +68,11 @@ class EventHandler:
         self._probe_runner = probe_runner
         self._report = report
         self._readiness = readiness
+        self._on_change: Mapping[WatchKind, Callable[[], None]] = {
+            WatchKind.PAUSES: pauses.read,
+            WatchKind.PROBED: probe_runner.take_in,
+            WatchKind.CONFIG: reload.begin,
+        }
 
     def deadline(self, deadline: float) -> float:
         """Return ``deadline``, or earlier when events that were put off are to be handled."""
@@ -110,12 +114,9 @@ class EventHandler:
         self._readiness.changed()
 
     def _files_changed(self, events: PendingEvents) -> None:
-        if "pauses" in events.changed_files:
-            self._pauses.read()
-        if "probed" in events.changed_files:
-            self._probe_runner.take_in()
-        if "config" in events.changed_files:
-            self._reload.begin()
+        for kind, take_in in self._on_change.items():
+            if kind in events.changed_files:
+                take_in()
         if events.interpreters:
             self._looks.read(events)
 

@@ -1,6 +1,15 @@
 """Inotify events caused by other processes, merged until the next repair handles them."""
 
 from collections.abc import Iterable
+from enum import StrEnum, auto
+
+
+class WatchKind(StrEnum):
+    """The kinds of watched files, besides the files of interpreters, each of which has its path in place of a kind."""
+
+    PAUSES = auto()  # written by `binfmtd pause` and `resume`
+    PROBED = auto()  # the result of `binfmtd probe`
+    CONFIG = auto()  # all files of the config, with `reload_on_change`
 
 
 class PendingEvents:
@@ -13,7 +22,7 @@ class PendingEvents:
         self.flushed = flushed  # status was touched, or all declared entries are gone at once
         self.overflow = False  # events were lost
         self.watch_removed = False  # the watch on the instance is gone
-        self.changed_files: set[str] = set()  # owners of watched files that changed (Watch.use)
+        self.changed_files: set[str] = set()  # a WatchKind, or an interpreter's path, each
         self.interpreter_installed = False  # an interpreter was installed: renamed into place, or written and closed
 
     def __bool__(self) -> bool:

@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import pyinotify
 
-from binfmtd.daemon.events import PendingEvents
+from binfmtd.daemon.events import PendingEvents, WatchKind
 from binfmtd.files.paths import ANY_NAME, ITSELF
 from binfmtd.formats.register_line import to_text
 from binfmtd.kernel.writer import Wrote
@@ -47,8 +47,8 @@ _FILE_MASK = (
     | _DIRECTORY_MASK
 )
 _ARRIVALS = pyinotify.IN_MOVED_TO | pyinotify.IN_CLOSE_WRITE
-_STATE_FILES = frozenset({"pauses", "probed"})
-_KINDS = _STATE_FILES | {"config"}
+_STATE_FILES = frozenset({WatchKind.PAUSES, WatchKind.PROBED})
+_KINDS = frozenset(WatchKind)
 _ENDS = (pyinotify.IN_UNMOUNT, pyinotify.IN_IGNORED)
 _GONE = pyinotify.IN_UNMOUNT | pyinotify.IN_IGNORED
 _HEAD = struct.Struct("iI")
@@ -166,7 +166,7 @@ class InotifyWatcher:
     def use(self, owner: str, names: Mapping[int, Collection[str]]) -> None:
         """Report events on these names of armed directories under ``owner``, and no longer on its earlier names.
 
-        An owner is a kind of file, such as ``config``, or the absolute path of an interpreter.
+        An owner is a WatchKind, or the absolute path of an interpreter.
         """
         before = self._names.pop(owner, {})
         if names:

@@ -7,6 +7,7 @@ armed anew, since it is another directory.
 from functools import partial
 
 from binfmtd.daemon.background import Background
+from binfmtd.daemon.events import WatchKind
 from binfmtd.daemon.inotify import Armed, InotifyWatcher
 from binfmtd.daemon.pause_control import PauseControl
 from binfmtd.daemon.pause_file import PauseFile
@@ -31,7 +32,7 @@ class StateWatch:
     ) -> None:
         self._background = background
         self._watch = watch
-        self._files = {"pauses": file.watched, "probed": probe_runner.watched}
+        self._files = {WatchKind.PAUSES: file.watched, WatchKind.PROBED: probe_runner.watched}
         self._pauses = pauses
         self._probe_runner = probe_runner
         self._report = report
@@ -56,10 +57,10 @@ class StateWatch:
             self._pauses.read()  # the directory may contain pauses already
             self._probe_runner.take_in()
 
-    def _arm(self) -> dict[str, Armed]:
+    def _arm(self) -> dict[WatchKind, Armed]:
         return {owner: self._watch.arm_all(partial(dict, files)) for owner, files in self._files.items()}
 
-    def _use(self, files: dict[str, Armed]) -> None:
+    def _use(self, files: dict[WatchKind, Armed]) -> None:
         for owner, armed in files.items():
             self._watch.use(owner, armed.names)
             self._report.unwatched(armed.unwatched)

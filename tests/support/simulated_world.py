@@ -7,7 +7,7 @@ order: acts of other programs and, added by the daemon's side, writes to the ker
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
-from binfmtd.daemon.events import PendingEvents
+from binfmtd.daemon.events import PendingEvents, WatchKind
 from binfmtd.errors import ConfigError
 from binfmtd.kernel.mount import Mounted
 from binfmtd.model.config import Config
@@ -187,7 +187,7 @@ class SimulatedWorld:
     def edits(self, config: Config | ConfigError) -> None:
         """Write another config; the daemon may watch its files."""
         self.config = config
-        self._changes("config")
+        self._changes(WatchKind.CONFIG)
 
     def reloads(self, config: Config | ConfigError) -> None:
         """Write another config, and send SIGHUP."""
@@ -197,11 +197,11 @@ class SimulatedWorld:
     def pauses(self, names: list[str], seconds: float) -> None:
         """Pause these entries, or all of them if ``names`` is empty."""
         self.paused = self.paused.with_(names, self.clock.since_boot() + seconds)
-        self._changes("pauses")
+        self._changes(WatchKind.PAUSES)
 
     def resumes(self, names: list[str]) -> None:
         self.paused = self.paused.without(names)
-        self._changes("pauses")
+        self._changes(WatchKind.PAUSES)
 
     def installs(self, path: str) -> None:
         """Put another file in the place of an interpreter."""
