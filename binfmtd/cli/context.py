@@ -36,7 +36,7 @@ def reconciler(
         config, HostFacts(directory, writes=writes), Ledger(directory, boot), ForeignEntryStore(directory, boot)
     )
     if beside_daemon:
-        found.leave_stand_ins()
+        found.adoption.leave_stand_ins()
     return found
 
 

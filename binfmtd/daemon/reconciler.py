@@ -10,6 +10,7 @@ from errno import ETIMEDOUT
 from functools import cache
 from typing import NamedTuple
 
+from binfmtd.daemon.adoption import Adoption
 from binfmtd.daemon.assessment import Assessment, ReconcileResult
 from binfmtd.daemon.entry_index import EntryIndex
 from binfmtd.daemon.entry_state import Event, StateTable
@@ -34,11 +35,10 @@ from binfmtd.model.ownership import equal, foreign
 from binfmtd.model.pause import Pauses
 from binfmtd.model.plan import plan, removal_plan
 from binfmtd.model.restore import remember
-from binfmtd.model.stand_in import is_stand_in, stand_in_name
+from binfmtd.model.stand_in import stand_in_name
 
 InForce = Callable[[], Sequence[Registration]]
 
-_INSISTING = 10.0  # seconds after our replacing an entry in which an equal one, registered again, is adopted
 _ROUNDS = 4  # at most; the second finds nothing to do, unless another program writes meanwhile
 
 
@@ -60,12 +60,12 @@ class Reconciler:
         self.foreign_entries = foreign_entries
         self.pauses = Pauses()
         self.states = StateTable()
+        self.adoption = Adoption(self.states, ledger)
         self.facts = facts
         self._had: set[str] = set()  # handlers from "all" that had an interpreter under this config
         self._desired: DesiredState | None = None  # None: config or interpreters have changed; it caches what overlaps
         self._observer = Observer()
         self._index = EntryIndex(facts.heads)
-        self._knows_stand_ins = False  # which of them are ours, or left over by an earlier daemon (EntryState.ours)
 
     @property
     def failed(self) -> dict[str, WriteRefusedError]:
@@ -82,10 +82,6 @@ class Reconciler:
     def use_pauses(self, pauses: Pauses) -> None:
         """Put these pauses in force, and no others."""
         self.pauses = pauses
-
-    def leave_stand_ins(self) -> None:
-        """Regard all present stand-ins as another daemon's, except those of handlers that are declared here, too."""
-        self._knows_stand_ins = True
 
     def retry(self, *, interpreters: bool = False) -> None:
         """Let what failed be tried again; ``interpreters``: also gather facts anew, since interpreters have changed."""
@@ -142,10 +138,7 @@ class Reconciler:
 
     def _assess(self, scanned: Scanned) -> Assessment:
         observed, desired = scanned.observed, scanned.desired
-        if self._knows_stand_ins:
-            self._adopt_stand_ins(observed, desired)
-        failed, others_stand_ins = self.failed, self._others_stand_ins(observed, desired)
-        self._agree(observed, desired)
+        failed, others_stand_ins = self.failed, self.adoption.adopt(observed, desired)
         context = self._context(observed, desired)
         known = remember(self.foreign_entries.entries, observed, desired, context, scanned.before)
         standing = _in_force(observed)
@@ -299,49 +292,6 @@ class Reconciler:
         ours = {record.inode for record in self.ledger.records.values() if record.inode is not None}
         return ours | {remembered.inode for remembered in self.foreign_entries.entries.values()}
 
-    def _others_stand_ins(self, observed: ObservedState, desired: DesiredState) -> frozenset[str]:
-        """Return the stand-ins of another daemon: they came after our first look, for names never declared here."""
-        found = {entry.name for entry in observed.relevant if is_stand_in(entry.name)}
-        ours = {stand_in_name(name) for name in desired.by_name}
-        ours |= {stand_in_name(name) for name in ours}  # helpers, which serve during an exchange
-        for name in ours if self._knows_stand_ins else ours | found:
-            self.states[name].ours = True
-        self._knows_stand_ins = True
-        return frozenset(name for name in found if not self.states[name].ours)
-
-    def _agree(self, observed: ObservedState, desired: DesiredState) -> None:
-        """Adopt an identical entry that was registered again within 10 s of our replacing it.
-
-        An F entry is replaced once if it is not known which file F has opened.  A second daemon with the same config
-        does so, too, and the two would replace each other's entry for ever.  Adopt also an identical entry whose
-        registration the kernel has completed after we had given it up.
-        """
-        now = time.monotonic()
-        for name, state in self.states.items():
-            if state.replaced_at is not None and now - state.replaced_at > _INSISTING:
-                state.replaced_at = None
-            if not state.late and state.replaced_at is None:
-                continue
-            entry, handler = observed.by_name.get(name), desired.by_name.get(name)
-            if entry is None or handler is None:
-                continue
-            state.late = False
-            record = self.ledger.records.get(name)
-            if (record is None or record.inode != entry.inode) and equal(entry.registration, handler.registration):
-                self._adopt(entry, handler, desired)
-
-    def _adopt_stand_ins(self, observed: ObservedState, desired: DesiredState) -> None:
-        """Adopt identical stand-ins that another daemon with the same config has registered since the last look.
-
-        Otherwise the two daemons would replace each other's stand-ins for ever.
-        """
-        for stand_in in desired.permanent.values():
-            entry, record = observed.by_name.get(stand_in.name), self.ledger.records.get(stand_in.name)
-            if entry is None or not equal(entry.registration, stand_in.registration):
-                continue
-            if record is None or record.inode != entry.inode:
-                self._adopt(entry, stand_in, desired)
-
     def stood_in(self, names: Iterable[str], instance: Instance, unchanged: Callable[[str], bool]) -> None:
         """Record in the ledger the stand-ins that were registered for these handlers just now."""
         if self._desired is None:
@@ -355,11 +305,6 @@ class Reconciler:
             inode = instance.inode(stand_in.name)
             if inode is not None:
                 self.ledger.records[stand_in.name] = Record(stand_in.registration, inode, opened_file)
-
-    def _adopt(self, entry: Entry, handler: Handler, desired: DesiredState) -> None:
-        """Record an entry as ours, assuming that F has opened the file that is at its interpreter's path."""
-        opened_file = desired.file_identities.get(handler.registration.interpreter)
-        self.ledger.records[entry.name] = Record(handler.registration, entry.inode, opened_file)
 
     def _take_in(self, outcome: Outcome, result: ReconcileResult) -> None:
         self.ledger.records |= outcome.records

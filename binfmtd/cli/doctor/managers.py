@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Collection, Iterator
 
 from binfmtd.cli.doctor.snapshot import Snapshot
-from binfmtd.daemon.others import other_daemons
+from binfmtd.daemon.other_daemons import other_daemons
 from binfmtd.files.environment import booted_with_systemd, shares_first_processes
 from binfmtd.files.managers import Rules, debian_formats, masked, packages_that_register, rules, unit_file
 from binfmtd.formats.register_line import encode_line, to_text

@@ -1,0 +1,87 @@
+"""Two daemons of binfmtd on one instance: which entries of the other this one regards as its own.
+
+Two daemons with the same config would replace each other's entries for ever.  So each adopts an entry that is identical
+to its own.  With different configs, neither touches a stand-in that only the other one keeps.
+
+Example: a daemon on the host and one in a container both keep ``qemu-arm`` with flag F.  Both replace the entry once,
+since neither knows which file the other's entry has opened, and then adopt it.
+"""
+
+import time
+
+from binfmtd.daemon.entry_state import StateTable
+from binfmtd.daemon.ledger import Ledger
+from binfmtd.model.desired import DesiredState
+from binfmtd.model.drift import Record
+from binfmtd.model.entry import Entry, ObservedState
+from binfmtd.model.handler import Handler
+from binfmtd.model.ownership import equal
+from binfmtd.model.stand_in import is_stand_in, stand_in_name
+
+_INSISTING = 10.0  # seconds after our replacing an entry in which an equal one, registered again, is adopted
+
+
+class Adoption:
+    """The entries that are adopted, and the stand-ins that are another daemon's."""
+
+    def __init__(self, states: StateTable, ledger: Ledger) -> None:
+        self._states = states
+        self._ledger = ledger
+        self._knows_stand_ins = False  # which of them are ours, or left over by an earlier daemon (EntryState.ours)
+
+    def leave_stand_ins(self) -> None:
+        """Regard all present stand-ins as another daemon's, except those of handlers that are declared here, too."""
+        self._knows_stand_ins = True
+
+    def adopt(self, observed: ObservedState, desired: DesiredState) -> frozenset[str]:
+        """Adopt what is identical to ours, and return the stand-ins of another daemon."""
+        if self._knows_stand_ins:
+            self._adopt_stand_ins(observed, desired)
+        others = self._others_stand_ins(observed, desired)
+        self._adopt_entries(observed, desired)
+        return others
+
+    def _others_stand_ins(self, observed: ObservedState, desired: DesiredState) -> frozenset[str]:
+        """Return the stand-ins of another daemon: they came after our first look, for names never declared here."""
+        found = {entry.name for entry in observed.relevant if is_stand_in(entry.name)}
+        ours = {stand_in_name(name) for name in desired.by_name}
+        ours |= {stand_in_name(name) for name in ours}  # helpers, which serve while a stand-in is replaced
+        for name in ours if self._knows_stand_ins else ours | found:
+            self._states[name].ours = True
+        self._knows_stand_ins = True
+        return frozenset(name for name in found if not self._states[name].ours)
+
+    def _adopt_entries(self, observed: ObservedState, desired: DesiredState) -> None:
+        """Adopt an identical entry that was registered again within 10 s of our replacing it.
+
+        An F entry is replaced once if it is not known which file F has opened.  Adopt also an identical entry whose
+        registration the kernel has completed after we had given it up.
+        """
+        now = time.monotonic()
+        for name, state in self._states.items():
+            if state.replaced_at is not None and now - state.replaced_at > _INSISTING:
+                state.replaced_at = None
+            if not state.late and state.replaced_at is None:
+                continue
+            entry, handler = observed.by_name.get(name), desired.by_name.get(name)
+            if entry is None or handler is None:
+                continue
+            state.late = False
+            if self._is_new(entry) and equal(entry.registration, handler.registration):
+                self._record(entry, handler, desired)
+
+    def _adopt_stand_ins(self, observed: ObservedState, desired: DesiredState) -> None:
+        """Adopt identical stand-ins that another daemon with the same config has registered since the last look."""
+        for stand_in in desired.permanent.values():
+            entry = observed.by_name.get(stand_in.name)
+            if entry is not None and equal(entry.registration, stand_in.registration) and self._is_new(entry):
+                self._record(entry, stand_in, desired)
+
+    def _is_new(self, entry: Entry) -> bool:
+        record = self._ledger.records.get(entry.name)
+        return record is None or record.inode != entry.inode
+
+    def _record(self, entry: Entry, handler: Handler, desired: DesiredState) -> None:
+        """Record an entry as ours, assuming that F has opened the file that is at its interpreter's path."""
+        opened_file = desired.file_identities.get(handler.registration.interpreter)
+        self._ledger.records[entry.name] = Record(handler.registration, entry.inode, opened_file)
