@@ -78,7 +78,7 @@ class InstanceWatch:
     def attach(self, found: Mounted | MountError) -> bool:
         """Watch the instance that was found, before a pass reads it.
 
-        Return True if the watch is new, or if anything about the mount differs from before.
+        Return True if it is another instance than before, or the watch is new.
         Raises the MountError if no instance was found.
         """
         before = self.mounted
@@ -88,7 +88,8 @@ class InstanceWatch:
             self.failed(found)
             raise found
         self.mounted = self._compared(found)
-        return self._watch.watch_instance(found.directory) or self.mounted != before
+        is_another = before is None or before.device != found.device
+        return self._watch.watch_instance(found.directory) or is_another
 
     def regard_as(self, mounted: Mounted | None) -> None:
         """Regard the instance as this: its seal has changed."""
