@@ -45,12 +45,12 @@ def build(merged: Merged, sources: tuple[str, ...], included: Included = NOTHING
         Policy()._replace(**given),
         _metrics(merged),
         sources,
-        _told(warnings),
+        _limited(warnings),
         labels=merged.labels.get("file"),
     )
 
 
-def _told(warnings: Sequence[str]) -> tuple[str, ...]:
+def _limited(warnings: Sequence[str]) -> tuple[str, ...]:
     """Return the first MOST_WARNINGS, and one more with the number of the rest: thousands would not be read."""
     more = len(warnings) - MOST_WARNINGS
     return (*warnings[:MOST_WARNINGS], *([f"and {more} more warnings, which are not shown"] if more > 0 else []))
@@ -130,7 +130,7 @@ def _architecture(merged: Merged, name: str, source: str, asked: Origin, *, from
 
 
 def _fields(table: Mapping[str, object]) -> dict[str, Any]:
-    """Return the keys of a table that a Declaration has under the same name; it has the defaults of the others."""
+    """Return the keys of a table that HandlerSpec has under the same name; it has the defaults of the others."""
     return {key: value for key, value in table.items() if key in HandlerSpec._fields}
 
 
@@ -179,14 +179,14 @@ def _one_for_each_name(
     specs: Iterable[HandlerSpec], of_others: Collection[str], warnings: list[str]
 ) -> Iterable[HandlerSpec]:
     by_name: dict[str, HandlerSpec] = {}
-    nobody_asked: list[str] = []
+    only_in_all: list[str] = []
     for later in specs:
         earlier = by_name.pop(later.name, None)
         if earlier and earlier.from_all and later.source in of_others:
-            nobody_asked.append(later.name)
+            only_in_all.append(later.name)
         elif earlier:
             warnings.append(f"entry {later.name!r} is declared twice: {later.source} replaces {earlier.source}")
         by_name[later.name] = later
-    if nobody_asked:
-        warnings.append(f'included files replace these entries that "all" declares: {", ".join(nobody_asked)}')
+    if only_in_all:
+        warnings.append(f'included files replace these entries that "all" declares: {", ".join(only_in_all)}')
     return by_name.values()

@@ -131,7 +131,7 @@ class Causes:
     def _facts(name: str, drift: Drift, reaction: FastRepairResult, events: PendingEvents) -> DriftFacts:
         by_name = name in events.entries_written
         entry, wanted = reaction.actual.get(name), reaction.expected.get(name)
-        detail = _difference(entry, wanted) if drift is Drift.CHANGED else ""
+        detail = _difference(entry, wanted) if drift.differs else ""
         flushed = events.flushed and not by_name and drift not in (Drift.DISABLED, Drift.SWITCHED_OFF)
         return DriftFacts(drift, by_name, flushed, _tool(entry), detail)
 

@@ -37,7 +37,7 @@ class Incident:
         self.took: float | None = None  # seconds until everything was in order
         self.first_at = self.last_at = on_the_wall()
         self.began = self.last = now
-        self.quiet = QUIET  # seconds without anything new after which it is closed
+        self.closed_after = QUIET  # seconds without anything new
 
     def add(self, names: Collection[str], words: str, detail: str, drift: str | None, now: float) -> None:
         """Add entries that the same cause changed."""
@@ -58,7 +58,7 @@ class Incident:
     @property
     def due_at(self) -> float:
         """The time at which it is closed if nothing is added (monotonic, in seconds)."""
-        return min(self.last + self.quiet, self.began + LONGEST)
+        return min(self.last + self.closed_after, self.began + LONGEST)
 
     def line(self) -> dict[str, Any]:
         """Return the keys and values of its line in the log."""
@@ -108,7 +108,7 @@ class Incidents:
         if incident is None:
             incident = self._open[event, key] = Incident(event, level, now)
             if urgent and now >= self._urgent_from.get(event, now):
-                incident.quiet = 0.0
+                incident.closed_after = 0.0
                 self._urgent_from[event] = now + LONGEST
         return incident
 

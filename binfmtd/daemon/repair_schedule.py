@@ -254,13 +254,13 @@ class RepairSchedule:
     def may_keep(self, name: str, drift: Drift, *, at_once: bool = False) -> bool:
         """Return True if a pass may now write the permanent stand-in of the handler ``name``, which has this ``drift``.
 
-        Another daemon with another config registers the stand-in differently, and the proper entry as well.  So an
-        exchange of the stand-in counts like a repair of the entry, and a pass that backs off from the entry leaves the
-        stand-in: otherwise the two daemons would exchange stand-ins for ever.  ``at_once``: our own config, or the
+        Another daemon with another config registers the stand-in differently, and the proper entry as well.  So
+        replacing its stand-in counts like a repair of the entry, and a pass that backs off from the entry leaves the
+        stand-in: otherwise the two daemons would replace each other's for ever.  ``at_once``: our own config, or the
         instance, is another one.
         """
         state = self._states[name]
-        disputed = drift is Drift.CHANGED and not at_once and not state.exempt
+        disputed = drift.differs and not at_once and not state.exempt
         if disputed and not self.may_switch(name):
             self._states.withhold(name, self._states.allowed_at(name))
             return False

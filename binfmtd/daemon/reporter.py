@@ -213,7 +213,7 @@ class Reporter:
         self._event_log.log_incident(incident)
 
     def _gather(self, level: str, event: str, name: str, reason: str, drift: Drift | None = None) -> None:
-        """Log what may happen to many entries in one line; a warning is logged at once."""
+        """Log an event that may concern many entries: one line for all of them, at once if it is a warning."""
         moment = time.monotonic()
         incident = self._event_log.incident(level, event, reason, moment, urgent=level == "warning")
         incident.add([name], reason, "", drift, moment)

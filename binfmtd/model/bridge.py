@@ -51,8 +51,12 @@ def overtaken(handler: Handler, desired: DesiredState, above: Iterable[Entry]) -
 def _may_lie_above(entry: Entry, registration: Registration, handler: Handler, desired: DesiredState) -> bool:
     """Return True if ``entry`` may stay above the handler's stand-in.
 
-    It may if it is a stand-in, if it equals the handler, or if it has the name of a handler that is not registered now.
-    It also may if it is the entry of a handler of higher rank, as declared, or foreign and the config lets it win.
+    It may if it
+
+    * is a stand-in, or equals the handler;
+    * has the name of a handler that is not registered now;
+    * is the entry of a handler of higher rank, as declared;
+    * is foreign, and the config lets foreign entries win.
     """
     if (
         is_stand_in(entry.name)

@@ -1,7 +1,7 @@
 """Turn a config and the facts about this host into the desired state.
 
-For each declaration, ``resolve`` takes the first interpreter that exists and applies the guards.  The result is a
-Handler to register, or a Held with the reason why it cannot be registered now.  For example, a handler with two
+For each declared handler, ``resolve`` takes the first interpreter that exists and applies the guards.  The result is a
+Handler to register, or an Unavailable with the reason why it cannot be registered now.  For example, a handler with two
 possible paths of which only the second exists gets that one; if neither exists, it is WAITING.
 
 This module makes no system calls: the caller passes the facts (which interpreters exist, what runs natively).

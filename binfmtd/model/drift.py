@@ -22,6 +22,14 @@ class Drift(StrEnum):
     STALE_INTERPRETER = "stale_interpreter"
     SWITCHED_OFF = "switched_off"
 
+    @property
+    def differs(self) -> bool:
+        """True if an entry exists under the name, and its registration is not the declared one."""
+        return self in _DIFFERS
+
+
+_DIFFERS = frozenset({Drift.CHANGED})
+
 
 class DriftFacts(NamedTuple):
     """The known facts about the cause of one open drift."""

@@ -11,3 +11,8 @@ def test_who_only_adds_removes_nothing_but_stand_ins(act: Act) -> None:
     """An action is additive unless it removes an entry other than a left-over stand-in."""
     assert additive(Action(act, "one", Drift.UNWANTED, "")) is (act is not Act.REMOVE)
     assert additive(Action(act, stand_in_name("one"), Drift.UNWANTED, ""))
+
+
+def test_drifts_of_a_registration() -> None:
+    """Only of these is it said how the entry differs, and two daemons could replace each other's for ever."""
+    assert [drift for drift in Drift if drift.differs] == [Drift.CHANGED]

@@ -356,7 +356,7 @@ def test_the_plan_at_the_end_takes_what_is_ours() -> None:
     assert {action.act for action in found.actions} == {Act.REMOVE}
 
 
-def test_in_a_container_nobody_can_tell_that_an_interpreter_is_gone() -> None:
+def test_in_a_container_an_interpreter_that_is_gone_is_not_seen() -> None:
     """In a container an entry without F stays: its path is resolved in the root of the process that calls exec."""
     waiting = unavailable(UnavailableReason.WAITING)
     assert rows(desired(unavailable=[waiting]), [entry()]) == [(Act.REMOVE, "a", Drift.UNWANTED)]
