@@ -69,15 +69,20 @@ class Background:
         """Wait until there is a result, for ``seconds`` at most."""
         select.select([self.descriptor], [], [], seconds)
 
-    def deliver(self) -> None:
-        """Call the results that are there, oldest first.  Raises what their work or they themselves raise."""
+    def deliver(self, until: Callable[[], bool] = lambda: False) -> None:
+        """Call the results that are there, oldest first; those that come after ``until`` returns True stay there.
+
+        Raises what their work or they themselves raise.
+        """
         with suppress(BlockingIOError):
             os.eventfd_read(self.descriptor)
         try:
             for _ in range(len(self._results)):
                 self._results.popleft()()
+                if until():
+                    break
         finally:
-            if self._results:  # one has raised an error, or more came meanwhile
+            if self._results:
                 os.eventfd_write(self.descriptor, 1)
 
     def retry(self, _: float = 0.0) -> None:

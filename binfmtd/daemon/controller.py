@@ -1,11 +1,10 @@
 """The order of the daemon's beginning and end, and what each descriptor and each deadline leads to.
 
 * ``start`` and ``stop`` are the beginning and the end.
-* ``handle`` takes what has woken the loop, besides inotify: a result of a thread, a signal, the mount table.
+* ``handle`` takes signals and changes of the mount table, and does what is due even while a pass is under way.
+* ``between_passes`` takes results of threads, and does everything else that is due.  Both wait for the end of a pass:
+  they may change the config, the pauses, the instance or the facts on which it is based.
 * The lists of deadlines have each once, with the method that it leads to.
-
-While a pass is under way, results of threads and most deadlines wait for its end: they may change the config, the
-pauses, the instance or the facts on which it is based.
 
 After the start the loop's thread touches only binfmt_misc, inotify and memory.  Other threads do everything else that
 may block (`background`): they read and write files, look at interpreters, find or mount binfmt_misc, and write the log.
@@ -36,6 +35,7 @@ class Controller:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._urgent_timers, self._timers = self._make_urgent_timers(), self._make_timers()
+        self._timers_first = False  # a result of a thread has begun the last pass, so the deadlines come first next
 
     def start(self, *, real_time: bool) -> None:
         """Make the first pass.  No handlers are kept yet, so this may wait for files and for the mount."""
@@ -87,21 +87,34 @@ class Controller:
         return min(self._urgent_timers.next(), self._timers.next())
 
     def handle(self, woken: Collection[int]) -> None:
-        """Handle what has woken the loop, besides inotify, by descriptor."""
+        """Handle the signals and the mount table, by descriptor, and do what is due even while a pass is under way."""
         parts = self._parts
-        if parts.background.descriptor in woken and not parts.passes.under_way:
-            parts.background.deliver()
         if parts.signals.descriptor in woken:
             self._signals_came()
         if parts.mounts.descriptor in woken:
             parts.mounts.drain()
+        self._urgent_timers.run(time.monotonic())
 
-    def run_due(self) -> None:
-        """Do what is due."""
-        now = time.monotonic()
-        self._urgent_timers.run(now)
-        if not self._parts.passes.under_way:
-            self._timers.run(now)
+    def between_passes(self, woken: Collection[int]) -> None:
+        """Take in results of threads and do what is due, until one of them begins a pass.
+
+        After a pass that results have begun, the deadlines come first, so neither waits for ever.
+        """
+        parts, timers_first = self._parts, self._timers_first
+        self._timers_first = False
+        if timers_first:
+            self._run_timers()
+        if parts.background.descriptor in woken and not parts.passes.under_way:
+            parts.background.deliver(self._pass_begun)
+            self._timers_first = parts.passes.under_way
+        if not (timers_first or parts.passes.under_way):
+            self._run_timers()
+
+    def _run_timers(self) -> None:
+        self._timers.run(time.monotonic(), self._pass_begun)
+
+    def _pass_begun(self) -> bool:
+        return self._parts.passes.under_way
 
     def end_turn(self) -> None:
         """Do what follows each wake-up."""
@@ -141,7 +154,7 @@ class Controller:
                 Timer(parts.sealing, parts.seal.check),
                 Timer(parts.report, self._log_due),
                 Timer(parts.mount_search, self._resync),
-                Timer(parts.passes, parts.passes.settle),
+                Timer(parts.passes, parts.passes.begin_due),
             ]
         )
 

@@ -70,6 +70,11 @@ class TouchedEntries:
         self._names: set[str] | None = None  # since the begin of the last scan; None: all
         self._during_scan: set[str] | None = None
 
+    @property
+    def all_next(self) -> bool:
+        """True if the next scan reads every entry."""
+        return self._names is None
+
     def read_all(self) -> None:
         """Have the next scan read every entry: no event has named those that were touched."""
         self._names = None

@@ -28,6 +28,7 @@ from binfmtd.model.drift import Drift
 from binfmtd.model.entry import Entry
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.ownership import equal
+from binfmtd.model.pause import Pauses
 from binfmtd.model.plan import INSTANCE
 from binfmtd.model.stand_in import is_stand_in, stand_in_name
 
@@ -73,50 +74,58 @@ class FastRepair:
         interpreter's path is still the one that was judged.
         """
         failed = states.failed().keys() | assessment.plan.blocked.keys()
-        served = assessment.plan.served_elsewhere
-        pauses = assessment.context.pauses
-        skipped = {
-            *served,
-            *failed,
-            *(handler.name for handler in assessment.desired.handlers if pauses.hold(handler.name)),
-        }
-        # In ascending rank, the order in which stand-ins are registered: the newest entry wins.
-        self._handlers = {
-            handler.name: handler for handler in assessment.desired.handlers if handler.name not in skipped
-        }
-        # An event on a stand-in concerns its handler, too: the stand-in may be what serves.
-        self._by_file = {stand_in_name(name): handler for name, handler in self._handlers.items()} | self._handlers
-        self._rank = {handler.name: place for place, handler in enumerate(assessment.desired.handlers)}
-        higher = {
-            low: [high for high in above if high.name in self._handlers]
-            for low, above in assessment.desired.higher.items()
-        }
-        self._above = assessment.desired.all_higher
-        self._yielding = assessment.plan.yielding_to
-        self._higher = {low: above for low, above in higher.items() if above and low in self._handlers}
-        self._served = [(assessment.desired.by_name[name], by) for name, by in served.items() if not pauses.hold(name)]
+        desired, served, pauses = assessment.desired, assessment.plan.served_elsewhere, assessment.context.pauses
         inodes = {entry.name: entry.inode for entry in assessment.observed.relevant}
-        self._states = {name: states[name] for name in self._by_file}
-        for name, state in states.items():
-            state.inode = inodes.get(name) if name in self._states else None
-        self._newest_first = [name for name in inodes if name in self._states]
-        self._switch_paused = pauses.hold(INSTANCE)
-        self._permanent = assessment.desired.permanent
+        self._desired = desired
+        self._all_states = states
+        self._inodes = inodes
+        self._rank = {handler.name: place for place, handler in enumerate(desired.handlers)}
+        self._above = desired.all_higher
+        self._yielding = assessment.plan.yielding_to
+        self._permanent = desired.permanent
         self._failed = frozenset(failed)
         self._may_add_stand_in = gate.may_add_stand_in
         self._may_switch = gate.may_switch
         self._unchanged = unchanged
-        self._stand_ins = StandIns(assessment.desired, self._yielding, inodes)
-        for handler in assessment.desired.handlers:
+        self._stand_ins = StandIns(desired, self._yielding, inodes)
+        for handler in desired.handlers:
             self._stand_ins.line(handler)  # encoded now, not within a repair
+        self._overlaid_by: dict[str, int] = {}  # handler -> inode of the other entry above which its stand-in was put
+        self._helped: set[str] = set()  # handlers whose helper serves until their proper entry has been read
+        self._rushed: list[str] = []  # handlers whose stand-in was registered before any entry was read
+        # In ascending rank, the order in which stand-ins are registered: the newest entry wins.
+        self._handlers = {
+            handler.name: handler
+            for handler in desired.handlers
+            if handler.name not in served and handler.name not in failed
+        }
+        self._served = [(desired.by_name[name], by) for name, by in served.items()]
+        self._switch_paused = False
+        self._gone = {handler.name for handler in desired.handlers if handler.name not in inodes}  # whose proper entry
+        self.hold(pauses)
+        for name, state in states.items():
+            state.inode = inodes.get(name) if name in self._states else None
+
+    def hold(self, pauses: Pauses) -> None:
+        """Leave alone what these pauses hold, from now on."""
+        self._handlers = {name: handler for name, handler in self._handlers.items() if not pauses.hold(name)}
+        self._served = [(handler, by) for handler, by in self._served if not pauses.hold(handler.name)]
+        self._switch_paused |= pauses.hold(INSTANCE)
+        # An event on a stand-in concerns its handler, too: the stand-in may be what serves.
+        self._by_file = {stand_in_name(name): handler for name, handler in self._handlers.items()} | self._handlers
+        higher = {
+            low: [high for high in above if high.name in self._handlers]
+            for low, above in self._desired.higher.items()
+            if low in self._handlers
+        }
+        self._higher = {low: above for low, above in higher.items() if above}
+        self._states = {name: self._all_states[name] for name in self._by_file}
+        self._newest_first = [name for name in self._inodes if name in self._states]
         kept = [handler for name, handler in self._handlers.items() if name in self._permanent]
         self._prepared = self._stand_ins.independent(kept)
         registrations = {name: handler.registration for name, handler in self._handlers.items()}
         self._opened = {n: each.interpreter for n, each in registrations.items() if Flags.F in each.flags}
-        self._overlaid_by: dict[str, int] = {}  # handler -> inode of the other entry above which its stand-in was put
-        self._helped: set[str] = set()  # handlers whose helper serves until their proper entry has been read
-        self._rushed: list[str] = []  # handlers whose stand-in was registered before any entry was read
-        self._gone = {name for name in self._prepared if name not in inodes}  # proper entries that are missing
+        self._gone &= self._prepared.keys()
 
     def react(
         self, events: PendingEvents, read_more: Callable[[], PendingEvents], instance: Instance, writer: Writer

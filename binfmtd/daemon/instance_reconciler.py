@@ -5,6 +5,7 @@ each write, and entries that were touched during the scan are read again after i
 """
 
 import errno
+import time
 from contextlib import suppress
 
 from binfmtd.daemon.assessment import ReconcileResult
@@ -98,6 +99,9 @@ class InstanceReconciler:
                     unchanged=self._access.unchanged,
                     last=trigger is Trigger.STOP,
                 )
+        except GeneratorExit:  # the pass begins anew later
+            self._touched.read_all()
+            raise
         except MountError as error:
             self._lost(error, trigger)
             return None
@@ -156,3 +160,5 @@ class InstanceReconciler:
         schedule.record_reconcile(result, at_once=at_once, flushed=self._events.pending.flushed or unseen)
         if unseen:
             schedule.record_unseen_flush()
+        if self._touched.all_next:  # something during the scan called for it, such as a broken seal
+            schedule.look_later(time.monotonic())

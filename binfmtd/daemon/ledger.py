@@ -2,7 +2,8 @@
 
 Before an entry may be registered, the ledger gets an intent: name and registration, no inode number.  Afterwards it
 gets a record with the number.  A daemon has intents for all its handlers.  So the next daemon recognises the entries of
-one that was killed: an entry that equals an intent was registered by it.
+one that was killed: an entry that equals an intent was registered by it, unless the ledger has its number as that of a
+foreign entry.
 
 Records of another boot are void.  Without a ledger, entries that equal the desired state are adopted, and all others
 are foreign.
@@ -32,9 +33,10 @@ class Ledger:
         found = self.file.read(
             _parse, "its records are lost: entries that equal the config count as binfmtd's, all others as foreign"
         )
-        self.records, self._earlier_intents, self._instance = found or ({}, {}, None)
+        self.records, self._earlier_intents, self._instance, self._earlier_foreign = found or ({}, {}, None, {})
         self._intents: dict[str, Registration] = {}
-        self._saved: _Content | None = None if found else ({}, {}, None)
+        self._foreign: dict[str, int] = {}  # name -> inode of an entry that another program registered under it
+        self._saved: _Content | None = None if found else ({}, {}, None, {})
 
     @property
     def problem(self) -> str | None:
@@ -54,7 +56,9 @@ class Ledger:
         for name, registration in intents.items():
             entry, record = observed.by_name.get(name), self.records.get(name)
             recorded = entry is not None and record is not None and record.inode in (None, entry.inode)
-            if entry is not None and not recorded and equal(entry.registration, registration):
+            if entry is None or recorded or entry.inode == self._earlier_foreign.get(name):
+                continue
+            if equal(entry.registration, registration):
                 self.records[name] = Record(registration, entry.inode)
 
     def intend(self, handlers: Iterable[Handler]) -> None:
@@ -62,22 +66,31 @@ class Ledger:
         self._intents = self._intents | _registrations(handlers)
         self._put()
 
-    def save(self, intended: Iterable[Handler] = ()) -> None:
-        """Write down the records; from now on the enabled ones of ``intended``, and no others, may be registered."""
+    def save(self, intended: Iterable[Handler] = (), observed: ObservedState | None = None) -> None:
+        """Write down the records; from now on the enabled ones of ``intended``, and no others, may be registered.
+
+        ``observed``: the entries now; those with such a name and without a record are another program's.
+        """
         self._intents = _registrations(intended)
+        entries = {} if observed is None else observed.by_name
+        self._foreign = {
+            name: entries[name].inode for name in self._intents.keys() & entries.keys() - self.records.keys()
+        }
         self._put()
 
     def _put(self) -> None:
         """Bring the file up to date; unchanged content is written again only if the file lacks it."""
-        if (self.records, self._intents, self._instance) == self._saved:
+        if (self.records, self._intents, self._instance, self._foreign) == self._saved:
             self.file.put_again()
             return
-        self._saved = records, intents, instance = dict(self.records), self._intents, self._instance
+        self._saved = dict(self.records), self._intents, self._instance, self._foreign
+        records, intents, instance, foreign = self._saved
         self.file.put(
             lambda: {
                 "instance": instance,
                 "entries": {name: _to_json(name, record) for name, record in sorted(records.items())},
                 "intents": {name: to_text(encode_line(name, each)) for name, each in sorted(intents.items())},
+                "foreign": dict(sorted(foreign.items())),
             },
             "after a restart of the daemon, entries of binfmtd that differ from the config may count as foreign",
         )
@@ -88,7 +101,7 @@ def _registrations(handlers: Iterable[Handler]) -> dict[str, Registration]:
     return {handler.name: handler.registration for handler in handlers if handler.enabled}
 
 
-_Content = tuple[dict[str, Record], dict[str, Registration], int | None]
+_Content = tuple[dict[str, Record], dict[str, Registration], int | None, dict[str, int]]
 
 
 def _parse(content: Any) -> _Content:
@@ -97,7 +110,10 @@ def _parse(content: Any) -> _Content:
     instance = content.get("instance")
     if instance is not None and type(instance) is not int:
         raise FormatError('the key "instance" is not a number')
-    return records, intents, instance
+    foreign = dict(content.get("foreign", {}))  # missing in the file of an earlier version
+    if not all(type(number) is int for number in foreign.values()):
+        raise FormatError('a number in "foreign" is invalid')
+    return records, intents, instance, foreign
 
 
 def _to_json(name: str, record: Record) -> dict[str, Any]:

@@ -1,12 +1,15 @@
 """The loop: one wait, and the order of work after it.
 
-The order is by urgency.  First come stand-ins, without which programs fail.  Then comes everything else that the events
-call for, then results of threads, signals and deadlines, then the pass that is under way: a turn continues it for 1 ms
-at most, and until a descriptor is readable.  The status is published when no pass is under way.  So a config or a pause
-in it is one that a pass has put into effect.
+The order is by urgency:
+
+1. Stand-ins, without which programs fail, then everything else that the events call for.
+2. Signals, and the deadlines that do not wait for a pass.
+3. Unless a pass is under way: the status is published, results of threads are taken in, and what is due is done, until
+   one of these begins a pass.  So a config or a pause in the status is one that a pass has put into effect.
+4. The pass that is under way, for 1 ms at most, and until an event or a signal comes.
 
 Example: another program removes an entry.  inotify wakes the loop, ``repair`` registers its stand-in, and ``publish``
-has that written to the status file.  20 ms later a wait ends at a deadline, ``run_due`` begins a pass, and
+has that written to the status file.  20 ms later a wait ends at a deadline, ``between_passes`` begins a pass, and
 ``_continue_pass`` makes it.
 """
 
@@ -27,6 +30,7 @@ class Loop:
 
     def __init__(self, parts: Parts) -> None:
         self._controller = Controller(parts)
+        self._background = parts.background
         self._events = parts.events
         self._passes = parts.passes
         self._poller = parts.poller
@@ -48,6 +52,7 @@ class Loop:
                 self._turn()
             except ImportError as error:
                 self._controller.module_missing(error)
+                self._passes.restart()  # nothing stays open meanwhile
                 self._poller.until(time.monotonic() + _REST_SECONDS)  # what is due stays due
         self._controller.stop()
 
@@ -60,11 +65,11 @@ class Loop:
         repaired = self._events.repair(read_at, readable=self._watch.descriptor in woken)
         self._events.handle(repaired, cpu)
         self._controller.handle(woken)
-        self._controller.run_due()
+        if not self._passes.under_way:
+            self._readiness.publish()
+            self._controller.between_passes(woken)
         if self._passes.under_way:
             self._continue_pass()
-        else:
-            self._readiness.publish()
         self._controller.end_turn()
 
     def _continue_pass(self) -> None:
@@ -72,5 +77,7 @@ class Loop:
         with ordinary_time():  # what is urgent has been done
             while self._passes.under_way:
                 self._passes.step()
-                if time.monotonic() >= until or self._poller.readable(self._throttle.read_at):
+                if time.monotonic() >= until:
+                    break
+                if self._poller.readable(self._throttle.read_at, but=self._background.descriptor):
                     break

@@ -145,7 +145,7 @@ class Parts:
             reporter,
             readiness,
         )
-        self.pauses = PauseControl(pause_file, background, reconciler, seal, passes, reporter, readiness)
+        self.pauses = PauseControl(pause_file, background, reconciler, urgent, seal, passes, reporter, readiness)
         self.state_watch = StateWatch(background, self.watch, pause_file, self.pauses, probe_runner, reporter)
         self.identity_checks = IdentityChecks(urgent, self.throttle, looks, readiness)
         self.withheld = WithheldStandIns(urgent, schedule, readiness)

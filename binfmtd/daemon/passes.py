@@ -4,12 +4,13 @@ A pass waits for looks at interpreters that may have changed (``request``).  It 
 loop makes one slice of it after another (``step``), and makes urgent repairs between them.  The last step writes what
 is due.  After it come the urgent repairs of what other programs did meanwhile, then the reports.
 
-Example: an entry was removed, and its name is quiet now.  ``settle`` requests a pass with the trigger QUIET.  If an
-interpreter's file has changed, a thread looks at that file first, and ``make_waiting`` makes the pass.
+Example: an entry was removed, and its name is quiet now.  ``begin_due`` begins a pass with the trigger QUIET.  If an
+interpreter's file has changed, a thread looks at that file first, and ``make_waiting`` begins the pass.
 """
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 from binfmtd.daemon.assessment import ReconcileResult
 from binfmtd.daemon.background import Background
@@ -29,7 +30,7 @@ from binfmtd.daemon.seal_keeper import SealKeeper
 from binfmtd.daemon.throttle import EventThrottle
 from binfmtd.daemon.trigger import Trigger
 from binfmtd.daemon.urgent_repairs import UrgentRepairs
-from binfmtd.host.scheduling import urgent_time
+from binfmtd.host.scheduling import ordinary_time, urgent_time
 from binfmtd.kernel.steps import Steps
 
 _PERSISTENT = "persistent"  # key of the work in the background
@@ -75,16 +76,20 @@ class Passes:
         self._waiting: tuple[Trigger, bool] | None = None  # arguments of the pass that waits
         self._under_way: Steps[None] | None = None
         self._then: Callable[[], None] | None = None  # to be called after the pass that is under way
-        self._spent = 0.0  # seconds of CPU time that its steps have taken
+        self._spent = 0.0  # seconds of CPU time that its earlier steps have taken
+        self._step_began = 0.0  # CPU time of this thread, in seconds
+        self._again: Callable[[], Steps[None]] | None = None  # begins the pass that is under way anew
         self._lost = False  # the instance cannot be opened, and a search for it is under way or comes next
 
     @property
     def due_at(self) -> float:
-        """The time of the next ``settle`` (monotonic, in seconds).
+        """The time of the next ``begin_due`` (monotonic, in seconds).
 
-        Infinity while a pass is under way or waits, or the search for a lost instance has not ended.
+        Infinity while a pass is under way or waits for interpreters, or the search for a lost instance has not ended.
         """
-        return _NEVER if self.under_way or self._waiting or self._lost else self._schedule.deadline()
+        if self.under_way or self._lost or (self._waiting and self._interpreters.looking):
+            return _NEVER
+        return -_NEVER if self._waiting else self._schedule.deadline()
 
     @property
     def under_way(self) -> bool:
@@ -99,27 +104,27 @@ class Passes:
         """Settle again what is due: a search has ended."""
         self._lost = False
 
-    def settle(self, now: float) -> None:
-        """End backoffs, and write what may be written now."""
+    def begin_due(self, now: float) -> None:
+        """End backoffs, and begin the pass that waits, or one that writes what may be written now."""
         if self._schedule.end_contentions(now):
             self._readiness.changed()
         if self._waiting is None and self._schedule.anything_due(now):
             self.request(Trigger.QUIET)
+        if self._waiting is not None and not (self.under_way or self._interpreters.looking):
+            (trigger, at_once), self._waiting = self._waiting, None
+            self.make(trigger, at_once=at_once)
 
     def request(self, trigger: Trigger, *, at_once: bool = False) -> None:
-        """Make a pass as soon as the interpreters that may have changed have been looked at.
+        """Have a pass begin when the interpreters that may have changed have been looked at.
 
-        It comes after the pass that is under way.
+        It comes after the pass that is under way, and after what else is due by then.
         """
         if self._instance_watch.mounted is None:
             self._schedule.forget()  # open drifts cannot be repaired, and would be due for ever
             return
         if self._interpreters.out_of_date:
             self._interpreters.look()
-        if self._interpreters.looking or self.under_way:
-            self._waiting = (trigger, at_once or bool(self._waiting and self._waiting[1]))
-        else:
-            self.make(trigger, at_once=at_once)
+        self._waiting = (trigger, at_once or bool(self._waiting and self._waiting[1]))
 
     def cancel_waiting(self) -> None:
         """Forget the pass that waits for interpreters: another pass comes before."""
@@ -150,37 +155,45 @@ class Passes:
         then: Callable[[], None] | None = None,
     ) -> None:
         """Begin a pass; ``then`` is called after it.  ``at_once`` and ``force`` as in PassGate."""
-        self.finish()  # nothing begins a pass while another one is under way, but SIGTERM
+        self.finish()  # there is none: results and deadlines wait for its end
         self._then, self._spent = then, 0.0
-        self._under_way = self._pass(trigger, at_once=at_once, force=force)
+        self._again = partial(self._pass, trigger, at_once=at_once, force=force)
+        self._under_way = self._again()
 
     def step(self) -> None:
         """Continue the pass that is under way, for about 0.1 ms; its last step writes."""
-        if self._under_way is None:
+        steps, self._under_way = self._under_way, None
+        if steps is None:
             return
-        steps, self._under_way, began = self._under_way, None, time.thread_time()
-        for _ in steps:
-            self._under_way = steps
-            self._spent += time.thread_time() - began
-            return
-        then, self._then = self._then, None
-        if then is not None:
-            then()
-        if self._waiting is not None and not (self.under_way or self._interpreters.looking):
-            (trigger, at_once), self._waiting = self._waiting, None
-            self.request(trigger, at_once=at_once)
+        self._step_began = time.thread_time()
+        try:
+            for _ in steps:
+                self._under_way = steps
+                self._spent += time.thread_time() - self._step_began
+                return
+        finally:
+            then = None if self.under_way else self._then
+            if then is not None:  # also after an error
+                self._then = None
+                then()
 
     def finish(self) -> None:
-        """Make all steps of the pass that is under way."""
-        while self.under_way:
-            self.step()
+        """Make all steps of the pass that is under way, and of those that follow from it."""
+        with ordinary_time():
+            while self.under_way:
+                self.step()
+
+    def restart(self) -> None:
+        """Begin the pass that is under way anew, so that nothing is open until its next step."""
+        if self._under_way is not None and self._again is not None:
+            self._under_way.close()
+            self._under_way = self._again()
 
     def _pass(self, trigger: Trigger, *, at_once: bool, force: Force) -> Steps[None]:
         if self._instance_watch.mounted is None:
             return
         began = time.monotonic()
         result = yield from self._instance_reconciler.reconcile(trigger, at_once=at_once, force=force)
-        cpu = time.thread_time()
         if result is None and self._events.pending.watch_removed:
             self.instance_lost()
         self._seal.check()  # a write may have left it open
@@ -192,7 +205,7 @@ class Passes:
             self._urgent.report(answer)
         self._readiness.changed(result)
         if trigger is Trigger.QUIET and result is not None and not result.done:
-            self._throttle.charge_pass(self._spent + time.thread_time() - cpu, time.monotonic())
+            self._throttle.charge_pass(self._spent + time.thread_time() - self._step_began, time.monotonic())
 
     def _take_in(self, trigger: Trigger, result: ReconcileResult, began: float) -> None:
         """Report a pass, and begin the work in the background that follows from it."""

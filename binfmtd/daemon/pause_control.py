@@ -14,6 +14,7 @@ from binfmtd.daemon.reconciler import Reconciler
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.seal_keeper import SealKeeper
 from binfmtd.daemon.trigger import Trigger
+from binfmtd.daemon.urgent_repairs import UrgentRepairs
 from binfmtd.model.pause import Pauses
 
 _PAUSES = "pauses"  # key of the work in the background
@@ -28,6 +29,7 @@ class PauseControl:
         file: PauseFile,
         background: Background,
         reconciler: Reconciler,
+        urgent: UrgentRepairs,
         seal: SealKeeper,
         passes: Passes,
         report: Reporter,
@@ -36,6 +38,7 @@ class PauseControl:
         self._file = file
         self._background = background
         self._reconciler = reconciler
+        self._urgent = urgent
         self._seal = seal
         self._passes = passes
         self._report = report
@@ -79,6 +82,7 @@ class PauseControl:
 
     def _put_in_force(self, pauses: Pauses, before: Pauses) -> None:
         self._reconciler.use_pauses(pauses)
+        self._urgent.hold(pauses)
         self._report.paused(pauses, before)
         self._seal.apply()
         self._passes.make(Trigger.PAUSE)

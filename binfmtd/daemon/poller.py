@@ -37,12 +37,12 @@ class Poller:
         epoll, deadline = (self._always, min(deadline, read_at)) if throttled else (self._all, deadline)
         # epoll counts in milliseconds, and Python rounds up: it never returns early, so the loop does not spin.
         timeout = None if deadline == math.inf else max(0.0, deadline - now)
-        self.back_at = deadline + LONGEST_WORK
+        self.back_at = max(now, deadline) + LONGEST_WORK
         woken = epoll.poll(timeout)
         self.back_at = time.monotonic() + LONGEST_WORK
         return dict(woken)
 
-    def readable(self, read_at: float = -math.inf) -> bool:
-        """Return True if ``until`` would return a descriptor at once."""
+    def readable(self, read_at: float, but: int) -> bool:
+        """Return True if ``until`` would return a descriptor at once, other than ``but``."""
         epoll = self._always if time.monotonic() < read_at else self._all
-        return bool(epoll.poll(0))
+        return any(descriptor != but for descriptor, _ in epoll.poll(0))

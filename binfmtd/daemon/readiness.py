@@ -51,6 +51,7 @@ class Readiness:
         self._changed = False  # since the status was published
         self._ready_next = False  # READY=1 follows when the status has been published
         self._started = False
+        self._ended = False
         self._loaded = False  # the modules that a reload can need
         self._background = background
         self._notifier = notifier
@@ -116,7 +117,7 @@ class Readiness:
 
     def end(self) -> None:
         """Publish the last status, and close what publishes it."""
-        self._changed = True
+        self._changed = self._ended = True
         self.publish()
         self._publisher.close()
 
@@ -124,4 +125,6 @@ class Readiness:
         return self._report.document(self._reconciler, self._instance_watch.mounted, self._schedule.contended())
 
     def _send_ready(self) -> None:
+        if self._ended:
+            return  # systemd has got STOPPING=1
         self._notifier.send("READY=1")

@@ -218,7 +218,8 @@ class Reconciler:
                 break
         self._forget_void(assessment.observed)
         # A daemon may register them again at any moment, and its ledger is written later than that.
-        self.ledger.save(_to_be_registered(assessment.plan.actions) if last else assessment.desired.handlers)
+        intended = _to_be_registered(assessment.plan.actions) if last else assessment.desired.handlers
+        self.ledger.save(intended, assessment.observed)
         self.foreign_entries.save()
         return result
 

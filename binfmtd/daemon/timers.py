@@ -28,13 +28,22 @@ class Timers:
 
     def __init__(self, timers: Sequence[Timer]) -> None:
         self._timers = timers
+        self._first = 0  # the place of the timer that comes first
 
     def next(self) -> float:
         """Return the earliest deadline; infinity if there is none."""
         return min(timer.owner.due_at for timer in self._timers)
 
-    def run(self, now: float) -> None:
-        """Call what is due.  Each deadline is read just before, since an earlier callback may have moved it."""
-        for timer in self._timers:
+    def run(self, now: float, until: Callable[[], bool] = lambda: False) -> None:
+        """Call what is due.  Each deadline is read just before, since an earlier callback may have moved it.
+
+        If ``until`` returns True after one of them, the next run begins with the others.
+        """
+        first, self._first = self._first, 0
+        for place in range(first, first + len(self._timers)):
+            timer = self._timers[place % len(self._timers)]
             if now >= timer.owner.due_at:
                 timer.call(now)
+                if until():
+                    self._first = (place + 1) % len(self._timers)
+                    return

@@ -22,6 +22,7 @@ from binfmtd.daemon.repair_schedule import RepairSchedule
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.errors import MountError, WriteRefusedError
 from binfmtd.kernel.writer import Writer
+from binfmtd.model.pause import Pauses
 from binfmtd.model.plan import INSTANCE
 from binfmtd.model.stand_in import stand_in_name
 
@@ -73,6 +74,11 @@ class UrgentRepairs:
         """Use what a pass has found."""
         self._fast_repair = fast_repair
         self.knows_instance = True
+
+    def hold(self, pauses: Pauses) -> None:
+        """Leave alone what these pauses hold, also before the next pass."""
+        if self._fast_repair is not None:
+            self._fast_repair.hold(pauses)
 
     def instance_changed(self) -> None:
         """Take in that another instance is attached, or the same one is watched anew."""

@@ -184,7 +184,7 @@ class SimulatedPoller:
         assert len(self.turns) <= _MOST_TURNS, "the loop spins"
         return woken
 
-    def readable(self, read_at: float = -math.inf) -> bool:
+    def readable(self, read_at: float, but: int) -> bool:
         self._clock.spend(SLICE, SLICE)  # what the loop did since the last call
         descriptors = self._always if self._clock.now < read_at else self._all
-        return any(self._ready[descriptor]() for descriptor in descriptors)
+        return any(self._ready[descriptor]() for descriptor in descriptors if descriptor != but)

@@ -108,6 +108,16 @@ def test_an_intent_is_no_knowledge(tmp_path: Path) -> None:
     assert again.records == {"a": Record(SAYS, 9), "b": Record(SAYS, 8, FILE)}
 
 
+def test_an_intent_claims_no_entry_that_was_foreign(tmp_path: Path) -> None:
+    """Another program's identical entry stays foreign after a crash; one registered later counts as the daemon's."""
+    ledger = Ledger(str(tmp_path), BOOT)
+    ledger.save([Handler(name, SAYS) for name in "ab"], observed(("a", 7), ("b", 8)))
+    ledger.intend([Handler("c", SAYS)])
+    again = Ledger(str(tmp_path), BOOT)
+    again.claim(observed(("a", 7), ("b", 9)), 1)
+    assert again.records == {"b": Record(SAYS, 9)}
+
+
 def test_an_intent_claims_no_other_entry(tmp_path: Path) -> None:
     """An intent claims no different entry, and none after the first look: from then on there are records."""
     other = Registration(Magic(b"B"), "/i", Flags.F)
