@@ -83,7 +83,7 @@ def test_native_is_found_behind_entries(registered: Instance, native: frozenset[
     script = (
         "from binfmtd.kernel.instance import *; from binfmtd.kernel.mount import find;"
         "from binfmtd.host.native import find_native;"
-        "print(*sorted(find_native(Observer().look(Instance(find())))))"
+        "print(*sorted(find_native(Observer().observe(Instance(find())))))"
     )
     result = registered.run([sys.executable, "-c", script])
     assert result.stderr == ""
