@@ -110,9 +110,12 @@ class Passes:
             self._readiness.changed()
         if self._waiting is None and self._schedule.anything_due(now):
             self.request(Trigger.QUIET)
-        if self._waiting is not None and not (self.under_way or self._interpreters.looking):
-            (trigger, at_once), self._waiting = self._waiting, None
-            self.make(trigger, at_once=at_once)
+        if self._waiting is not None and not self.under_way:
+            if self._interpreters.out_of_date:
+                self._interpreters.look()
+            if not self._interpreters.looking:
+                (trigger, at_once), self._waiting = self._waiting, None
+                self.make(trigger, at_once=at_once)
 
     def request(self, trigger: Trigger, *, at_once: bool = False) -> None:
         """Have a pass begin when the interpreters that may have changed have been looked at.
@@ -122,8 +125,6 @@ class Passes:
         if self._instance_watch.mounted is None:
             self._schedule.forget()  # open drifts cannot be repaired, and would be due for ever
             return
-        if self._interpreters.out_of_date:
-            self._interpreters.look()
         self._waiting = (trigger, at_once or bool(self._waiting and self._waiting[1]))
 
     def cancel_waiting(self) -> None:
@@ -155,7 +156,8 @@ class Passes:
         then: Callable[[], None] | None = None,
     ) -> None:
         """Begin a pass; ``then`` is called after it.  ``at_once`` and ``force`` as in PassGate."""
-        self.finish()  # there is none: results and deadlines wait for its end
+        if self.under_way:  # never: results and deadlines wait for its end
+            self.finish()
         self._then, self._spent = then, 0.0
         self._again = partial(self._pass, trigger, at_once=at_once, force=force)
         self._under_way = self._again()
