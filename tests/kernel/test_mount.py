@@ -12,7 +12,7 @@ from support.cpu import shares_of_a_core
 from support.daemon import Daemon
 from support.instance import MOUNT_POINT, Instance
 from support.programs import exits_with, install
-from support.waiting import wait_until
+from support.waiting import SLOWNESS, wait_until
 
 StartDaemon = Callable[..., Daemon]
 
@@ -158,6 +158,19 @@ def test_remounted_read_only(instance: Instance, start_daemon: StartDaemon) -> N
     shell(instance, f"mount -o remount,bind,rw {MOUNT_POINT}")
     wait_until(lambda: serves(instance), what="the entry")
     daemon.wait_converged()
+
+
+def test_covered_within_a_scan(instance: Instance, start_daemon: StartDaemon) -> None:
+    """The kernel reports a change of the mount table once; the daemon misses none while a pass scans many entries."""
+    for number in range(round(2000 / SLOWNESS)):
+        instance.register(b":other%d:E::other%d::/usr/bin/true:" % (number, number))
+    daemon = start_daemon(CONFIG)
+    for number in range(9):  # ten repairs in ten seconds would be contention
+        daemon.reload()
+        pause = 0.002 * number
+        shell(instance, f"mount -t tmpfs cover {MOUNT_POINT}; sleep {pause}; umount {MOUNT_POINT}")
+        instance.remove("one")
+        wait_until(lambda: "one" in instance.names(), what="a repair after the cover is gone")
 
 
 @pytest.fixture

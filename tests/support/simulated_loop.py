@@ -209,7 +209,7 @@ class SimulatedLoop(SimulatedWorld):
 
     def _poll(self, *descriptors: int) -> SimulatedPoller:
         ready = {
-            MOUNTS: lambda: self.mounts.changed,
+            MOUNTS: self.mounts.poll,
             SIGNALS: lambda: self.signals.pending,
             INOTIFY: self.watch.pending,
             self._background.descriptor: self._background.ready,

@@ -77,7 +77,7 @@ class SimulatedWatch:
 
 
 class SimulatedMounts(MountWatcher):
-    """The mount table: ``changed`` until the loop has drained it."""
+    """The mount table: ``changed`` until the loop has polled it, once."""
 
     def __init__(self) -> None:
         self.due_at = math.inf
@@ -85,10 +85,10 @@ class SimulatedMounts(MountWatcher):
         self.descriptor = MOUNTS
         self.changed = False
         self._epoll = mock.Mock()
-        self._epoll.poll.side_effect = self._polled
 
-    def _polled(self, _: float) -> None:
-        self.changed = False
+    def poll(self) -> bool:
+        changed, self.changed = self.changed, False
+        return changed
 
 
 class SimulatedSignals:
@@ -165,6 +165,7 @@ class SimulatedPoller:
         self._all = list(descriptors)
         self.spun = 0
         self._at_once = 0
+        self._found: set[int] = set()
 
     def add(self, descriptor: int) -> None:
         self._all.append(descriptor)
@@ -174,9 +175,8 @@ class SimulatedPoller:
         descriptors = self._all
         if now < read_at:
             descriptors, deadline = self._always, min(deadline, read_at)
-        waiting = [(descriptor, self._ready[descriptor]) for descriptor in descriptors]
-        self._clock.advance(deadline, lambda: any(ready() for _, ready in waiting))
-        woken = {descriptor: 1 for descriptor, ready in waiting if ready()}
+        self._clock.advance(deadline, lambda: bool(self._poll(descriptors)))
+        woken, self._found = dict.fromkeys(self._poll(descriptors), 1), set()
         self._at_once = self._at_once + 1 if -math.inf < deadline <= now and not woken else 0
         self._clock.spend(WAKING, 0.0)
         self.turns.append(Turn(now, deadline, self._clock.now, frozenset(woken)))
@@ -187,4 +187,9 @@ class SimulatedPoller:
     def readable(self, read_at: float, but: int) -> bool:
         self._clock.spend(SLICE, SLICE)  # what the loop did since the last call
         descriptors = self._always if self._clock.now < read_at else self._all
-        return any(self._ready[descriptor]() for descriptor in descriptors if descriptor != but)
+        return any(descriptor != but for descriptor in self._poll(descriptors))
+
+    def _poll(self, descriptors: Collection[int]) -> set[int]:
+        """Return what is readable, and what an earlier poll has found since the last wait."""
+        self._found.update(descriptor for descriptor in descriptors if self._ready[descriptor]())
+        return self._found

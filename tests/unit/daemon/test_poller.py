@@ -43,7 +43,18 @@ def test_readable(descriptor: int) -> None:
     poller.add(added)
     assert poller.readable(-math.inf, but=descriptor)
     assert not poller.readable(-math.inf, but=added)
+    assert added in poller.until(-math.inf)
     assert not poller.readable(math.inf, but=descriptor)
     os.eventfd_write(descriptor, 1)
     assert poller.readable(math.inf, but=added)
     os.close(added)
+
+
+def test_what_only_one_poll_finds(descriptor: int) -> None:
+    """A change that the kernel reports once, and that ``readable`` has found, is in the next ``until``."""
+    poller = Poller(descriptor)
+    os.eventfd_write(descriptor, 1)
+    assert poller.readable(-math.inf, but=-1)
+    os.eventfd_read(descriptor)
+    assert descriptor in poller.until(math.inf)
+    assert poller.until(0.0) == {}
