@@ -142,7 +142,9 @@ class World:
 
     def make_read_only(self) -> None:
         if not self._read_only and not self._covered:
-            self._shell(f"mount -o remount,bind,ro {MOUNT_POINT}")
+            # The kernel refuses it with EBUSY while a file is open for writing, as in a write of the daemon's.
+            remount = f"mount -o remount,bind,ro {MOUNT_POINT}"
+            wait_until(lambda: self._instance.shell(remount).returncode == 0, what=remount)
             self._read_only = True
 
     def clear(self) -> None:
