@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
-from itertools import islice, takewhile
+from itertools import islice
 from types import TracebackType
 from typing import Self
 
@@ -142,7 +142,7 @@ class Observer:
         return in_one_go(self.scan(instance, touched))
 
     def scan(self, instance: Instance, touched: set[str] | None) -> Steps[ObservedState]:
-        """Observe the instance in slices of about 0.1 ms, as ``look`` does in one go.
+        """Observe the instance in slices of about 0.1 ms, as ``observe`` does in one go.
 
         Entries that are changed between two slices may be in the result as they were: look again, with their names.
         """
@@ -184,16 +184,10 @@ class Observer:
         Reads the entries that were registered since, and those that were ``written``.  Return None if that is not
         enough: no older entry exists any more, as after a flush, or one was changed at this moment.  Raises MountError.
         """
-        newest, survivor = [], not self._known
-        for name, inode in instance.newest_first():
-            if (before := self._known.get(name)) is not None and before.inode == inode:
-                survivor = True  # nothing below it is new
-                break
-            entry = instance.entry(name)
-            if entry is None or entry.inode != inode:
-                return None
-            newest.append(entry)
-        if not survivor:
+        listed, survivor = self._registered_since(instance)
+        read = ((instance.entry(name), inode) for name, inode in listed)
+        newest = [entry for entry, inode in read if entry is not None and entry.inode == inode]
+        if len(newest) < len(listed) or (self._known and not survivor):
             return None
         changed = {name: instance.entry(name) for name in self._known.keys() & written - {e.name for e in newest}}
         if any(entry is not None and entry.inode != self._known[name].inode for name, entry in changed.items()):
@@ -218,11 +212,17 @@ class Observer:
 
     def newcomers(self, instance: Instance) -> list[Entry]:
         """Return the entries registered since the last look, which stays the last look.  Raises MountError."""
-        known = self._known
+        listed, _ = self._registered_since(instance)
+        return [entry for name, _ in listed if (entry := instance.entry(name)) is not None]
 
-        def is_new(named: tuple[str, int]) -> bool:
-            name, inode = named
-            return name not in known or known[name].inode != inode
+    def _registered_since(self, instance: Instance) -> tuple[list[tuple[str, int]], bool]:
+        """Return name and inode number of the entries registered since the last look, and True if an older one is left.
 
-        fresh = takewhile(is_new, instance.newest_first())  # below an entry that was there nothing is new
-        return [entry for name, _ in list(fresh) if (entry := instance.entry(name)) is not None]
+        They are the newest ones: below an older entry nothing is new.
+        """
+        found: list[tuple[str, int]] = []
+        for name, inode in instance.newest_first():
+            if (before := self._known.get(name)) is not None and before.inode == inode:
+                return found, True
+            found.append((name, inode))
+        return found, False

@@ -1,6 +1,6 @@
 """The observed state: the entries that the kernel has in one instance."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -55,25 +55,20 @@ class ObservedState(_Observed):
         """
         moved = {entry.name: entry for entry in newest}
 
-        def changes(entries: Iterable[Entry]) -> Iterator[Entry]:
-            yield from newest
-            for entry in entries:
-                now = changed.get(entry.name, entry)
-                if now is not None and entry.name not in moved:
-                    yield now
-
-        by_name = self.by_name.copy()
-        for name in moved.keys() | changed.keys():
+        touched = moved.keys() | changed.keys()
+        older = self.by_name.copy()
+        for name in touched:
             now = changed.get(name)
             if now is None or name in moved:
-                by_name.pop(name, None)
+                older.pop(name, None)
             else:
-                by_name[name] = now
-        by_name = moved | by_name
-        relevant = None if self.known_relevant is None else tuple(changes(self.known_relevant))
+                older[name] = now
+        by_name = moved | older
+        relevant = self.known_relevant
+        if relevant is not None:
+            relevant = (*newest, *(older[entry.name] for entry in relevant if entry.name in older))
         found = ObservedState(tuple(by_name.values()), switched_on, relevant)
         found.by_name = by_name
-        touched = moved.keys() | changed.keys()
         found.enabled = self.enabled + _enabled(by_name, touched) - _enabled(self.by_name, touched)
         return found
 
