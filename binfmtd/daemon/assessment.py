@@ -50,7 +50,8 @@ class EndedDrift(NamedTuple):
 class ReconcileResult:
     """The actions of a pass, and its last assessment.
 
-    ``began`` (monotonic, in seconds): when it had made its first assessment.
+    ``began`` (monotonic, in seconds): when it had made its first assessment.  ``RepairSchedule.record_reconcile`` sets
+    ``ended``: the drifts that the pass has ended, by name.
     """
 
     def __init__(self, assessment: Assessment) -> None:
@@ -61,6 +62,4 @@ class ReconcileResult:
         self.bridged: list[str] = []  # names that got a stand-in
         self.kept: set[str] = set()  # permanent stand-ins that were written
         self.replaced: dict[str, Entry] = {}  # entries that the pass replaced
-        self.ended: dict[
-            str, EndedDrift
-        ] = {}  # by name, once `RepairSchedule.record_reconcile` has taken the result in
+        self.ended: dict[str, EndedDrift] = {}

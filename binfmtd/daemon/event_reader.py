@@ -24,9 +24,8 @@ class EventReader:
 
     def __init__(self, watch: InotifyWatcher, facts: HostFacts, throttle: EventThrottle) -> None:
         self.pending = PendingEvents()
-        self.on_flush: Callable[[], None] = (
-            _nothing  # called before events that look like those of a flush are examined
-        )
+        # Called before events that look like those of a flush are examined.
+        self.on_flush: Callable[[], None] = _nothing
         self._watch = watch
         self._facts = facts
         self._throttle = throttle

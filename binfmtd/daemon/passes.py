@@ -156,7 +156,7 @@ class Passes:
         then: Callable[[], None] | None = None,
     ) -> None:
         """Begin a pass; ``then`` is called after it.  ``at_once`` and ``force`` as in PassGate."""
-        if self.under_way:  # never: results and deadlines wait for its end
+        if self.under_way:  # a guard: results and deadlines wait for its end, so there is none
             self.finish()
         self._then, self._spent = then, 0.0
         self._again = partial(self._pass, trigger, at_once=at_once, force=force)

@@ -236,7 +236,7 @@ def test_a_stand_in_that_another_daemon_registers_differently(world: World) -> N
     world.touch("a", bridged=True)
     world.reconcile(REGISTER)
     assert world.schedule.may_keep("a", Drift.MISSING)
-    assert world.schedule.may_keep("b", Drift.CHANGED), "a handler that nobody disputes"
+    assert world.schedule.may_keep("b", Drift.CHANGED), "no other program replaces the stand-in of this handler"
     assert not world.schedule.may_keep("a", Drift.CHANGED)
     assert world.now < world.schedule.restore_at() < float("inf"), "it is looked for when the back-off has ended"
     assert world.schedule.take_withheld() == set(), "not before"
