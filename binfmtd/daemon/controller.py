@@ -48,11 +48,11 @@ class Controller:
         parts.reload.watch_files()
         self._look_at_interpreters_first()
         found = parts.instance_watch.find()
-        parts.interpreters.wait(_FIRST_LOOK)
+        parts.interpreters.wait()
         if parts.mount_search.attach(found) is not None:
             parts.instance_reconciler.assess()  # foreign entries name more interpreters
             self._look_at_interpreters_first()
-            parts.interpreters.wait(_FIRST_LOOK)
+            parts.interpreters.wait()
             parts.reconciler.intend()
             parts.state.sync()
             parts.background.finish([STATE_FILES], WRITTEN)
@@ -160,7 +160,7 @@ class Controller:
 
     def _look_at_interpreters_first(self) -> None:
         self._parts.looks.keep()
-        self._parts.interpreters.look()
+        self._parts.interpreters.look(patience=_FIRST_LOOK)
 
     def _use_real_time(self) -> None:
         try:

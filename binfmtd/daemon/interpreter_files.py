@@ -5,7 +5,10 @@ loop uses the last facts, and an inotify event marks those of its path as out of
 in ``same`` (20 ms at most) and in ``head`` (50 ms at most).
 
 * A look at some paths is one batch.  A thread takes one path after the other.  If a path does not answer within 50 ms,
-  another thread takes the rest, and the batch ends without that path; its answer is taken in when it comes.
+  another thread takes the rest, and the batch ends without that path, unless the caller of ``look`` has more patience.
+  The answer is taken in when it comes.
+* A path keeps its last facts for a second after the look has begun.  If it has not answered by then, it hangs, and its
+  handler waits.  So a slow or busy processor changes nothing.
 * If 64 threads hang, or the kernel refuses another, the batch ends without the paths that no thread has taken.  They
   keep their facts, and are looked at a second later.
 * A path that is out of date keeps its facts, but no entry with flag F is registered for it until it was looked at
@@ -28,7 +31,8 @@ from binfmtd.host.interpreters import file_identity, head, look_at, watched
 from binfmtd.kernel.mount import remote_devices
 from binfmtd.model.desired import InterpreterFacts
 
-PATIENCE = 0.05  # seconds that a path has for its answer
+PATIENCE = 0.05  # seconds that the other paths of a batch wait for one
+HANGS = 1.0  # seconds without an answer after which the last facts about a path are no longer used
 _SHORT = 0.02  # seconds that the loop waits for an answer in ``same``
 THREADS = 64  # at most, hanging ones included
 _AGAIN = 1.0  # seconds until paths are looked at for which no thread was left
@@ -48,12 +52,14 @@ class Answer(NamedTuple):
 class _Path:
     """The facts about one path, and how current they are."""
 
-    __slots__ = ("answered", "asked", "changes", "facts", "looking", "seen")
+    __slots__ = ("answered", "asked", "began", "changes", "facts", "hangs", "looking", "seen")
 
     def __init__(self) -> None:
         self.facts = _UNKNOWN
         self.answered = False
         self.looking = False
+        self.began = 0.0  # monotonic, in seconds: when the last look began
+        self.hangs = False
         self.changes = 0  # counts events and other reasons to look again
         self.asked = -1  # ``changes`` when the last look began
         self.seen = -1  # ``changes`` when the look began that gave the last answer
@@ -64,18 +70,16 @@ class _Path:
 
 
 class _Batch:
-    def __init__(self, paths: Iterable[str]) -> None:
+    def __init__(self, paths: Iterable[str], patient_until: float) -> None:
         self.queue = deque(paths)
+        self.patient_until = patient_until  # monotonic, in seconds: the batch does not end before without an answer
         self.open = set(self.queue)  # paths without an answer
         self.left = len(self.open)  # as of the last ``step``
         self.answers: deque[tuple[str, Answer]] = deque()
 
 
 class InterpreterFiles:
-    """All paths that the config or a foreign entry names.
-
-    ``due_at`` (monotonic, in seconds) is when the loop has to call ``step`` for a batch that does not answer.
-    """
+    """All paths that the config or a foreign entry names."""
 
     def __init__(
         self,
@@ -88,7 +92,6 @@ class InterpreterFiles:
 
         ``unwatched`` gets the directories that cannot be watched.
         """
-        self.due_at = float("inf")
         self._background = background
         self._watch = watch
         self._looked = looked
@@ -97,6 +100,8 @@ class InterpreterFiles:
         self._paths: dict[str, _Path] = {}
         self._foreign: set[str] = set()  # paths of foreign entries that were asked for since ``keep``
         self._batches: list[_Batch] = []
+        self._step_at = float("inf")  # when to see which batches do not answer
+        self._late: set[str] = set()  # paths without an answer whose batch has ended; they do not hang yet
         self._threads = 0
         self._again_at = float("-inf")  # when to look again at paths that no thread has taken
         self._unknown_events = watch.unknown
@@ -109,12 +114,12 @@ class InterpreterFiles:
     # The facts
 
     def facts(self, paths: Collection[str]) -> Mapping[str, InterpreterFacts]:
-        """Return the last facts about these paths; one that does not answer now has only a ``problem``."""
+        """Return the last facts about these paths; one that hangs, or never answered, has only a ``problem``."""
         return {path: self._facts(path) for path in paths}
 
     def _facts(self, path: str) -> InterpreterFacts:
         known = self._paths.get(path)
-        if known is None or not known.answered or (known.looking and not self._is_open(path)):
+        if known is None or not known.answered or known.hangs:
             return _UNANSWERED
         return known.facts
 
@@ -155,6 +160,12 @@ class InterpreterFiles:
     # The looks
 
     @property
+    def due_at(self) -> float:
+        """The time of the next ``step`` (monotonic, in seconds), for a path that does not answer."""
+        hangs_at = min((self._paths[path].began for path in self._late), default=float("inf")) + HANGS
+        return min(self._step_at, hangs_at)
+
+    @property
     def looking(self) -> bool:
         """True if a batch has not ended yet."""
         return bool(self._batches)
@@ -177,6 +188,7 @@ class InterpreterFiles:
         self._foreign = set()
         for path in self._paths.keys() - wanted:
             del self._paths[path]
+            self._late.discard(path)
             self._watch.use(path, {})
         for path in wanted - self._paths.keys():
             self._paths[path] = _Path()
@@ -192,29 +204,35 @@ class InterpreterFiles:
         self.changed(paths)
         self.look()
 
-    def look(self, *, everything: bool = False) -> None:
-        """Begin a look at the paths that are out of date, or at ``everything``; the last facts stay in use."""
+    def look(self, *, everything: bool = False, patience: float = 0.0) -> None:
+        """Begin a look at the paths that are out of date, or at ``everything``; the last facts stay in use.
+
+        ``patience``: seconds that the end of the look waits for a path that does not answer.
+        """
         idle = ((path, known) for path, known in self._paths.items() if not known.looking)
         paths = [path for path, known in idle if everything or not known.current]
         if not paths:
             return
-        batch = _Batch(paths)
+        now = time.monotonic()
+        batch = _Batch(paths, now + patience)
         for path in paths:
-            self._paths[path].looking = True
-            self._paths[path].asked = self._paths[path].changes
+            known = self._paths[path]
+            known.looking, known.began, known.asked = True, now, known.changes
         self._batches.append(batch)
         self._remote_devices = None
-        self.due_at = min(self.due_at, time.monotonic() + PATIENCE)
+        self._step_at = min(self._step_at, now + PATIENCE)
         self._start(batch)
 
-    def step(self, now: float, *, patient: bool = False) -> None:
-        """Have another thread take the rest of a batch that hangs; end the batch if nothing is left to take.
+    def step(self, now: float) -> None:
+        """Do what is due because a path does not answer.
 
-        For a ``patient`` caller the batch does not end: it waits longer for the answers.
+        Another thread takes the rest of its batch, or the batch ends if nothing is left to take; a second after the
+        look began, the path's last facts are no longer used.
         """
-        if now < self.due_at:
+        self._stop_using_facts(now)
+        if now < self._step_at:
             return
-        self.due_at = float("inf")
+        self._step_at = float("inf")
         if not self._batches:
             self.look()  # at the paths that no thread has taken
         for batch in list(self._batches):
@@ -222,23 +240,30 @@ class InterpreterFiles:
             if batch not in self._batches:
                 continue
             slow, batch.left = len(batch.open) == batch.left, len(batch.open)
-            if not slow or (batch.queue and self._start(batch)) or patient:
-                self.due_at = now + PATIENCE
+            if not slow or (batch.queue and self._start(batch)) or now < batch.patient_until:
+                self._step_at = now + PATIENCE
             else:
                 self._give_back(batch, now)
                 self._end(batch)
 
-    def wait(self, seconds: float) -> None:
-        """Wait until no batch is open; each path has ``seconds`` for its answer.  For the daemon's start only."""
-        end = time.monotonic() + seconds
+    def wait(self) -> None:
+        """Wait until no batch is open.  For the daemon's start only."""
         while self._batches:
             self._background.wait(PATIENCE)
             self._background.deliver()
-            now = time.monotonic()
-            self.step(now, patient=now < end)
+            self.step(time.monotonic())
 
-    def _is_open(self, path: str) -> bool:
-        return any(path in batch.open for batch in self._batches)
+    def _stop_using_facts(self, now: float) -> None:
+        """Stop using the facts about paths that have not answered for a second."""
+        hanging = {path for path in self._late if now >= self._paths[path].began + HANGS}
+        if not hanging:
+            return
+        self._late -= hanging
+        for path in hanging:
+            self._paths[path].hangs = True
+        self._news = True
+        if not self._batches:
+            self._report_looked()
 
     def _start(self, batch: _Batch) -> bool:
         """Start one more thread; return False if 64 exist, or the kernel refuses one."""
@@ -281,16 +306,17 @@ class InterpreterFiles:
             known = self._paths.get(path)
             if known is None:
                 continue
-            news |= late or not known.answered or known.facts != answer.facts
+            news |= known.hangs or not known.answered or known.facts != answer.facts
             known.facts, known.answered, known.looking, known.seen = answer.facts, True, False, known.asked
+            known.hangs = False
+            self._late.discard(path)
             self._watch.use(path, answer.armed.names)
             unwatched += answer.armed.unwatched
         self._news |= news
         if unwatched:
             self._report_unwatched(sorted(set(unwatched)))
         if late:
-            if news:
-                self._report_looked()
+            self._report_looked()
         elif not batch.open:
             self._end(batch)
 
@@ -308,13 +334,13 @@ class InterpreterFiles:
 
     def _end(self, batch: _Batch) -> None:
         self._batches.remove(batch)
-        self._news |= bool(batch.open)  # the facts about a path that does not answer are no longer used
+        self._late |= batch.open & self._paths.keys()
         batch.open.clear()
         if self._unknown_events != self._watch.unknown:  # events of directories that were not in use yet
             self._unknown_events = self._watch.unknown
             self.changed()
         if not self._batches:
-            self.due_at = self._again_at if self._again_at > time.monotonic() else float("inf")
+            self._step_at = self._again_at if self._again_at > time.monotonic() else float("inf")
             self._report_looked()
 
     def _report_looked(self) -> None:

@@ -19,6 +19,7 @@ class FileSystem:
 
     def __init__(self) -> None:
         self.answers = {path: threading.Event() for path in PATHS}
+        self.looked: list[bool] = []  # the calls of InterpreterFiles' callback
         for event in self.answers.values():
             event.set()
 
@@ -50,7 +51,7 @@ def background() -> Background:
 def files(disk: FileSystem, background: Background, monkeypatch: pytest.MonkeyPatch) -> InterpreterFiles:
     watch = InotifyWatcher()
     monkeypatch.setattr(watch, "arm_all", disk.look)
-    files = InterpreterFiles(background, watch, lambda _: None, lambda _: None)
+    files = InterpreterFiles(background, watch, disk.looked.append, lambda _: None)
     files.keep(PATHS)
     return files
 
@@ -60,8 +61,8 @@ def test_a_changed_file_is_not_opened_while_it_is_looked_at(files: InterpreterFi
 
     Until then its facts are those of the file before.
     """
-    files.look()
-    files.wait(5)
+    files.look(patience=5)
+    files.wait()
     assert files.unchanged(PATHS[0])
     disk.answers[PATHS[0]].clear()
     files.changed([PATHS[0]])
@@ -69,8 +70,73 @@ def test_a_changed_file_is_not_opened_while_it_is_looked_at(files: InterpreterFi
     assert not files.unchanged(PATHS[0])
     assert files.unchanged(PATHS[1])
     disk.answers[PATHS[0]].set()
-    files.wait(5)
+    files.wait()
     assert files.unchanged(PATHS[0])
+
+
+def step_until(files: InterpreterFiles, background: Background, condition: Callable[[], bool]) -> None:
+    """Do what the loop does, until the condition is true."""
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        background.wait(max(0.0, min(0.05, files.due_at - time.monotonic())))
+        background.deliver()
+        files.step(time.monotonic())
+
+
+def test_a_slow_file_keeps_its_facts(files: InterpreterFiles, background: Background, disk: FileSystem) -> None:
+    """A path that does not answer at once keeps its facts; a second later it counts as hanging, until it answers."""
+    files.look(patience=5)
+    files.wait()
+    before = files.facts(PATHS)
+    disk.answers[PATHS[0]].clear()
+    files.changed(PATHS[:1])
+    disk.looked.clear()
+    files.look()
+    began = time.monotonic()
+    step_until(files, background, lambda: not files.looking)
+    if time.monotonic() < began + interpreter_files.HANGS:  # else this machine is too slow to tell
+        assert files.facts(PATHS) == before
+        assert disk.looked == [False]
+    assert not files.unchanged(PATHS[0]), "no entry with F is registered for it"
+    step_until(files, background, lambda: disk.looked[-1])
+    assert time.monotonic() >= began + interpreter_files.HANGS
+    assert "does not answer" in str(files.facts(PATHS)[PATHS[0]].problem)
+    assert {path: files.facts(PATHS)[path] for path in PATHS[1:]} == {path: before[path] for path in PATHS[1:]}
+    disk.looked.clear()
+    disk.answers[PATHS[0]].set()
+    step_until(files, background, lambda: bool(disk.looked))
+    assert disk.looked == [True]
+    assert files.facts(PATHS) == before
+
+
+def test_a_late_answer_continues_what_waits(
+    files: InterpreterFiles, background: Background, disk: FileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that comes late, and says that nothing has changed, is reported too: an entry with F waits for it."""
+    monkeypatch.setattr(interpreter_files, "HANGS", 60)
+    files.look(patience=5)
+    files.wait()
+    disk.answers[PATHS[0]].clear()
+    files.changed(PATHS[:1])
+    files.look()
+    step_until(files, background, lambda: not files.looking)
+    disk.looked.clear()
+    disk.answers[PATHS[0]].set()
+    step_until(files, background, lambda: files.unchanged(PATHS[0]))
+    assert disk.looked == [False]
+
+
+def test_a_reload_waits_for_a_slow_file(files: InterpreterFiles, background: Background, disk: FileSystem) -> None:
+    """A look with patience does not end without the path, but another thread looks at the others meanwhile."""
+    disk.answers[PATHS[0]].clear()
+    files.look(patience=60)
+    step_until(files, background, lambda: all(map(files.unchanged, PATHS[1:])))
+    assert files.looking
+    disk.answers[PATHS[0]].set()
+    step_until(files, background, lambda: not files.looking)
+    assert disk.looked == [True]
+    assert all(map(files.unchanged, PATHS))
 
 
 def test_all_threads_hang(
@@ -78,40 +144,35 @@ def test_all_threads_hang(
 ) -> None:
     """A look ends even if all threads hang; the rest keeps its facts, and is looked at when a thread is free again."""
     monkeypatch.setattr(interpreter_files, "THREADS", 2)
-    files.look()
-    files.wait(5)
+    files.look(patience=5)
+    files.wait()
     for event in disk.answers.values():
         event.clear()
     files.changed()
-    files.look()
-    files.wait(0.1)
+    files.look(patience=0.1)
+    files.wait()
     assert not files.looking
-    unanswered = [path for path, facts in files.facts(PATHS).items() if facts.problem is not None]
-    assert 1 <= len(unanswered) <= 2
     assert not any(map(files.unchanged, PATHS))
     assert not files.out_of_date, "for a second"
+    step_until(files, background, lambda: any(facts.problem for facts in files.facts(PATHS).values()))
+    unanswered = [path for path, facts in files.facts(PATHS).items() if facts.problem is not None]
+    assert 1 <= len(unanswered) <= 2
     for event in disk.answers.values():
         event.set()
-    end = time.monotonic() + 30
-    while not all(map(files.unchanged, PATHS)) and time.monotonic() < end:
-        time.sleep(max(0.0, min(0.05, files.due_at - time.monotonic())))
-        files.step(time.monotonic())
-        files.wait(5)
-        background.deliver()
-    assert all(map(files.unchanged, PATHS))
+    step_until(files, background, lambda: all(map(files.unchanged, PATHS)))
 
 
 def test_no_thread_can_be_had(files: InterpreterFiles, background: Background, monkeypatch: pytest.MonkeyPatch) -> None:
     """If no thread can be started, the facts from before are used, and the next look comes later."""
-    files.look()
-    files.wait(5)
+    files.look(patience=5)
+    files.wait()
     monkeypatch.setattr(background, "thread", lambda _: False)
-    files.look(everything=True)
-    files.wait(0.1)
+    files.look(everything=True, patience=0.1)
+    files.wait()
     assert not files.looking
     assert all(map(files.unchanged, PATHS))
     files.changed()
-    files.look()
-    files.wait(0.1)
+    files.look(patience=0.1)
+    files.wait()
     assert not files.out_of_date
     assert files.due_at > time.monotonic() + 0.5
