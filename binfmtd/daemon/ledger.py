@@ -73,18 +73,19 @@ class Ledger:
         """
         self._intents = _registrations(intended)
         entries = {} if observed is None else observed.by_name
-        self._foreign = {
-            name: entries[name].inode for name in self._intents.keys() & entries.keys() - self.records.keys()
-        }
+        unrecorded = self._intents.keys() - self.records.keys()
+        self._foreign = {name: entries[name].inode for name in unrecorded if name in entries}
         self._put()
 
     def _put(self) -> None:
         """Bring the file up to date; unchanged content is written again only if the file lacks it."""
-        if (self.records, self._intents, self._instance, self._foreign) == self._saved:
+        content = dict(self.records), self._intents, self._instance, self._foreign
+        unchanged = content == self._saved
+        self._saved = content  # even if it is equal: two objects are compared faster if they are the same one
+        if unchanged:
             self.file.put_again()
             return
-        self._saved = dict(self.records), self._intents, self._instance, self._foreign
-        records, intents, instance, foreign = self._saved
+        records, intents, instance, foreign = content
         self.file.put(
             lambda: {
                 "instance": instance,
