@@ -300,7 +300,8 @@ class InterpreterFiles:
         late = batch not in self._batches
         news = False
         unwatched: list[str] = []
-        for _ in range(len(batch.answers)):
+        answers = len(batch.answers)
+        for _ in range(answers):
             path, answer = batch.answers.popleft()
             batch.open.discard(path)
             known = self._paths.get(path)
@@ -316,7 +317,8 @@ class InterpreterFiles:
         if unwatched:
             self._report_unwatched(sorted(set(unwatched)))
         if late:
-            self._report_looked()
+            if answers:
+                self._report_looked()
         elif not batch.open:
             self._end(batch)
 

@@ -149,12 +149,10 @@ class Observer:
         again, last = touched or set(), iter(self._parts)
         parts, changed = [], not self._parts
         for part in instance.files_in_slices():
-            before = next(last, None)
-            if before is not None and part == before:
-                parts.append(before)  # so the new list is freed now: to free 10,000 tuples at once would take about 1 ms
-            else:
-                parts.append(part)
-                changed = True
+            part_before = next(last, None)
+            same = part == part_before
+            changed |= not same
+            parts.append(part_before if same and part_before else part)  # frees an equal part now, not all at the end
             yield
         changed |= next(last, None) is not None
         if touched is None or changed or not again.isdisjoint(self._known):
