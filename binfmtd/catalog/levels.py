@@ -37,7 +37,7 @@ def _x86_64(level: str) -> bytes:
     levels = ("v2", "v3", "v4")[: int(level[1:]) - 1]
 
     def bits(table: Mapping[str, int]) -> bytes:
-        return sum(table.get(each, 0) for each in levels).to_bytes(4, "little")
+        return sum(table.get(name, 0) for name in levels).to_bytes(4, "little")
 
     def cpuid(leaf: int) -> bytes:
         return _code("b8") + leaf.to_bytes(4, "little") + _code("31c9 0fa2")  # mov eax, leaf; xor ecx, ecx; cpuid

@@ -21,13 +21,13 @@ def find(name: str) -> Architecture:
     """
     wanted = name.strip().lower().removeprefix("linux/")
     plain, slash, variant = wanted.partition("/")
-    found = _BY_NAME.get(plain)
-    if found is None:
+    architecture = _BY_NAME.get(plain)
+    if architecture is None:
         choices = [word for row in CATALOG.values() for word in (row.name, row.goarch, *row.debian, *row.gnu) if word]
-    elif not slash or _is_variant(found, variant):
-        return found
+    elif not slash or _is_variant(architecture, variant):
+        return architecture
     else:
-        choices = [plain, *(f"{plain}/{known}" for known in found.variants)]
+        choices = [plain, *(f"{plain}/{known}" for known in architecture.variants)]
     hint = did_you_mean(wanted, choices) or "`binfmtd arch` lists the known ones"
     raise FormatError(f"unknown architecture {name.strip()!r}: {hint}")
 
