@@ -86,10 +86,10 @@ def parse_format(text: bytes) -> tuple[FormatFile | None, tuple[Problem, ...]]:
         if values.get(key, "no") not in ("yes", "no")
     )
     try:
-        found = _format(values)
+        format_file = _format(values)
     except _WrongValueError as error:
         return None, (*problems, Problem(lines.get(error.key, 1), str(error)))
-    return found, tuple(problems)
+    return format_file, tuple(problems)
 
 
 class _WrongValueError(FormatError):
@@ -176,11 +176,11 @@ def _render(name: str, registration: Registration) -> bytes:
 
 
 def _escaped(match: Magic, *, minimal: bool) -> dict[str, bytes]:
-    found = {"magic": match.magic} | ({} if match.mask is None else {"mask": match.mask})
+    fields = {"magic": match.magic} | ({} if match.mask is None else {"mask": match.mask})
     return {
         # Blanks, too: update-binfmts removes one at the end, and one at the beginning is easily overlooked.
         key: _BLANK.sub(lambda blank: b"\\x%02x" % blank[0][0], encode(data, minimal=minimal))
-        for key, data in found.items()
+        for key, data in fields.items()
     }
 
 

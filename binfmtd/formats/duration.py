@@ -10,7 +10,7 @@ _UNITS = (3600.0, 60.0, 1.0, 0.001)
 
 def parse_duration(text: str) -> float:
     """Return the duration in seconds; raises FormatError."""
-    found = _DURATION.fullmatch(text)
-    if not text or found is None:
+    match = _DURATION.fullmatch(text)
+    if not text or match is None:
         raise FormatError("is not a duration: write whole numbers with units (h, m, s, ms)")
-    return sum(int(number) * unit for number, unit in zip(found.groups(), _UNITS, strict=True) if number)
+    return sum(int(number) * unit for number, unit in zip(match.groups(), _UNITS, strict=True) if number)

@@ -54,35 +54,35 @@ def parse_elf(read: Read) -> ElfFile | None:  # noqa: PLR0911  each case has its
     kind, order = head[4], "<" if head[5] == 1 else ">"
     e_type, machine = struct.unpack_from(order + "HH", head, 16)
 
-    def found(flags: int = 0, entry: int = 0, **rest: str | None) -> ElfFile:
+    def elf_file(flags: int = 0, entry: int = 0, **rest: str | None) -> ElfFile:
         bits: Literal[32, 64] = 32 if kind == 1 else 64
         byte_order: Literal["little", "big"] = "little" if order == "<" else "big"
         return ElfFile(bits, byte_order, head[7], e_type, machine, flags, entry, **rest)
 
     if len(head) < _HEADER_SIZE[kind]:
-        return found(damage="it is cut off within its ELF header")
+        return elf_file(damage="it is cut off within its ELF header")
     word = "I" if kind == 1 else "Q"
     entry, table = struct.unpack_from(f"{order}2{word}", head, 24)
     at = _E_FLAGS_AT[kind]
-    flags, _, each, count = struct.unpack_from(order + "IHHH", head, at)
+    flags, _, phentsize, count = struct.unpack_from(order + "IHHH", head, at)
     if e_type not in (ET_EXEC, ET_DYN):
-        return found(flags, entry)
-    if each != _PHENTSIZE[kind] or not 0 < each * count <= _TABLE_BYTES:
-        return found(flags, entry, damage="its program headers have a wrong size or number")
-    segments = read(table, each * count)
-    if len(segments) < each * count:
-        return found(flags, entry, damage="it is cut off within its program headers")
+        return elf_file(flags, entry)
+    if phentsize != _PHENTSIZE[kind] or not 0 < phentsize * count <= _TABLE_BYTES:
+        return elf_file(flags, entry, damage="its program headers have a wrong size or number")
+    segments = read(table, phentsize * count)
+    if len(segments) < phentsize * count:
+        return elf_file(flags, entry, damage="it is cut off within its program headers")
     linker = level = None
-    for place in range(0, len(segments), each):
+    for place in range(0, len(segments), phentsize):
         segment, offset, size = struct.unpack_from(order + _P_TYPE_OFFSET_FILESZ[kind], segments, place)
         if segment == _PT_INTERP and linker is None:
             path = read(offset, size) if 2 <= size <= _PATH_BYTES else b""
             if len(path) < size or not path.endswith(b"\0"):
-                return found(flags, entry, damage="its PT_INTERP, which names its dynamic linker, contains no path")
+                return elf_file(flags, entry, damage="its PT_INTERP, which names its dynamic linker, contains no path")
             linker = to_text(path.partition(b"\0")[0])
         elif segment == _PT_GNU_PROPERTY and machine == _EM_X86_64:
             level = _level(read(offset, min(size, _NOTE_BYTES)), 8 if kind == 2 else 4)
-    return found(flags, entry, linker=linker, level=level)
+    return elf_file(flags, entry, linker=linker, level=level)
 
 
 def _level(notes: bytes, align: int) -> str | None:

@@ -23,21 +23,21 @@ def parse_entry(text: bytes) -> tuple[bool, Registration | None]:
 
 
 def _registration(lines: list[bytes]) -> Registration | None:
-    found: dict[bytes, bytes] = {}
+    values: dict[bytes, bytes] = {}
     for line in lines:
         key, _, value = line.partition(b" ")
-        if key in found:
+        if key in values:
             return None
-        found[key] = value
+        values[key] = value
     match: Match
-    if tuple(found) == _WITH_EXTENSION:
-        match = Extension(to_text(found[b"extension"].removeprefix(b".")))
-    elif tuple(found) in (_WITH_MAGIC, (*_WITH_MAGIC, b"mask")):
-        mask = bytes.fromhex(found[b"mask"].decode("ascii")) if b"mask" in found else None
-        match = Magic(bytes.fromhex(found[b"magic"].decode("ascii")), mask, int(found[b"offset"]))
+    if tuple(values) == _WITH_EXTENSION:
+        match = Extension(to_text(values[b"extension"].removeprefix(b".")))
+    elif tuple(values) in (_WITH_MAGIC, (*_WITH_MAGIC, b"mask")):
+        mask = bytes.fromhex(values[b"mask"].decode("ascii")) if b"mask" in values else None
+        match = Magic(bytes.fromhex(values[b"magic"].decode("ascii")), mask, int(values[b"offset"]))
     else:
         return None
-    return Registration(match, to_text(found[b"interpreter"]), Flags.parse(found[b"flags:"].decode("ascii")))
+    return Registration(match, to_text(values[b"interpreter"]), Flags.parse(values[b"flags:"].decode("ascii")))
 
 
 _WITH_EXTENSION = (b"interpreter", b"flags:", b"extension")

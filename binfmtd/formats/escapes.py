@@ -33,7 +33,7 @@ def decode(text: str) -> bytes:
         seen = raw[broken.start() : broken.start() + 4].decode("ascii", "backslashreplace")
         write = "write \\x and two hexadecimal digits, or \\x5cx for a backslash and x"
         raise FormatError(f"{seen} is not an escape: {write}")
-    return _ESCAPE.sub(lambda found: bytes.fromhex(found[1].decode()) if found[1] else found[0], raw)
+    return _ESCAPE.sub(lambda match: bytes.fromhex(match[1].decode()) if match[1] else match[0], raw)
 
 
 def encode(data: bytes, *, minimal: bool = False) -> bytes:
@@ -42,4 +42,4 @@ def encode(data: bytes, *, minimal: bool = False) -> bytes:
     With ``minimal``, only the bytes of the line's own syntax are escaped, and all others stay as they are: a line has
     at most 1920 bytes, and an escape takes four for one.
     """
-    return (_MUST if minimal else _UNREADABLE).sub(lambda found: b"\\x%02x" % found[0][0], data)
+    return (_MUST if minimal else _UNREADABLE).sub(lambda match: b"\\x%02x" % match[0][0], data)

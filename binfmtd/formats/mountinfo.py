@@ -35,7 +35,7 @@ class MountLine(NamedTuple):
 
 def parse_mountinfo(text: bytes) -> tuple[MountLine, ...]:
     """Read the table, oldest mount first; lines that cannot be parsed are left out."""
-    found = []
+    mounts = []
     for line in text.split(b"\n"):  # a directory's name may contain a carriage return, which is not escaped
         fields = line.split(b" ")
         try:
@@ -43,7 +43,7 @@ def parse_mountinfo(text: bytes) -> tuple[MountLine, ...]:
             major, minor = fields[2].split(b":")
             of_superblock = b"ro" in fields[dash + 3].split(b",")
             of_mount = b"ro" in fields[5].split(b",")
-            found.append(
+            mounts.append(
                 MountLine(
                     int(fields[0]),
                     (int(major), int(minor)),
@@ -58,8 +58,8 @@ def parse_mountinfo(text: bytes) -> tuple[MountLine, ...]:
             )
         except (ValueError, IndexError):
             continue
-    return tuple(found)
+    return tuple(mounts)
 
 
 def _unescape(field: bytes) -> str:
-    return to_text(_OCTAL.sub(lambda found: bytes((int(found[1], 8) & 0xFF,)), field))
+    return to_text(_OCTAL.sub(lambda match: bytes((int(match[1], 8) & 0xFF,)), field))

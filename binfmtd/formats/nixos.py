@@ -88,4 +88,4 @@ def _indented(data: bytes) -> str:
 
 def _escaped(data: bytes) -> str:
     text = encode(data).decode("ascii")
-    return re.sub(r"[ '$]", lambda found: f"\\x{ord(found[0]):02x}", text)
+    return re.sub(r"[ '$]", lambda match: f"\\x{ord(match[0]):02x}", text)

@@ -69,10 +69,10 @@ class System(NamedTuple):
 
 def parse_os_release(text: str) -> System:
     """Read the file; unknown keys, and lines that are no assignments, are ignored."""
-    found = {match[1]: match[3] for line in text.splitlines() if (match := _ASSIGNMENT.fullmatch(line.strip()))}
-    version = re.match(r"[\d.]+", found.get("VERSION_ID", ""))
+    values = {match[1]: match[3] for line in text.splitlines() if (match := _ASSIGNMENT.fullmatch(line.strip()))}
+    version = re.match(r"[\d.]+", values.get("VERSION_ID", ""))
     numbers = tuple(int(part) for part in version[0].split(".") if part) if version else ()
-    return System(found.get("ID", ""), tuple(found.get("ID_LIKE", "").split()), numbers)
+    return System(values.get("ID", ""), tuple(values.get("ID_LIKE", "").split()), numbers)
 
 
 def install(system: System, package: str, architecture: str = "aarch64", *, again: bool = False) -> str:

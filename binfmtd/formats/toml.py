@@ -33,12 +33,12 @@ def render_toml(handlers: Iterable[Found]) -> str:
     Raises FormatError, which names the entry, for one that ``check_toml`` refuses.
     """
     tables = []
-    for found in handlers:
+    for entry in handlers:
         try:
-            check_toml(found.name, found.registration)
+            check_toml(entry.name, entry.registration)
         except FormatError as error:
-            raise FormatError(f"entry {found.name!r}: {error}") from error
-        tables.append(_table(found))
+            raise FormatError(f"entry {entry.name!r}: {error}") from error
+        tables.append(_table(entry))
     return "".join([_HEAD, *tables])
 
 
@@ -72,10 +72,10 @@ architectures = []
 """
 
 
-def _table(found: Found) -> str:
-    match = found.registration.match
-    lines = ["", f"# {''.join(c if c.isprintable() else '?' for c in found.origin)}"]
-    lines.append(f"[handlers.{found.name if _BARE.fullmatch(found.name) else _quoted(found.name)}]")
+def _table(entry: Found) -> str:
+    match = entry.registration.match
+    lines = ["", f"# {''.join(c if c.isprintable() else '?' for c in entry.origin)}"]
+    lines.append(f"[handlers.{entry.name if _BARE.fullmatch(entry.name) else _quoted(entry.name)}]")
     if isinstance(match, Extension):
         lines.append(f"extension = {_quoted(match.text)}")
     else:
@@ -84,10 +84,10 @@ def _table(found: Found) -> str:
             lines.append(f"mask = {_escaped(match.mask)}")
         if match.offset:
             lines.append(f"offset = {match.offset}")
-    lines.append(f"interpreter = {_quoted(found.registration.interpreter)}")
-    if letters := found.registration.flags.letters:
+    lines.append(f"interpreter = {_quoted(entry.registration.interpreter)}")
+    if letters := entry.registration.flags.letters:
         lines.append(f"flags = {_quoted(letters)}")
-    if not found.enabled:
+    if not entry.enabled:
         lines.append("enabled = false")
     return "".join(line + "\n" for line in lines)
 
