@@ -56,10 +56,10 @@ def copy_in_steps(source: str, target: str) -> Iterator[None]:
     is.  Raises OSError.
     """
     with open(source, "rb", buffering=0) as file:
-        found = os.fstat(file.fileno())
+        source_status = os.fstat(file.fileno())
         with suppress(FileNotFoundError):
             there = os.stat(target)
-            if (there.st_size, there.st_mtime_ns) == (found.st_size, found.st_mtime_ns):
+            if (there.st_size, there.st_mtime_ns) == (source_status.st_size, source_status.st_mtime_ns):
                 return
         make_directories(os.path.dirname(target))
         try:
@@ -67,7 +67,7 @@ def copy_in_steps(source: str, target: str) -> Iterator[None]:
                 while os.sendfile(descriptor, file.fileno(), None, MEBIBYTE):
                     os.fdatasync(descriptor)  # after each step, so that the fsync at the end is short
                     yield
-                os.utime(descriptor, ns=(found.st_mtime_ns, found.st_mtime_ns))
+                os.utime(descriptor, ns=(source_status.st_mtime_ns, source_status.st_mtime_ns))
         except OSError as error:
             error.filename = target  # instead of a descriptor or the temporary file
             raise

@@ -42,9 +42,9 @@ def conf_files(directories: Iterable[str]) -> tuple[tuple[str, ...], tuple[OSErr
 def masks(path: str) -> bool:
     """Return True if this file has no rules and only masks the files of its name in later directories."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return False  # reading the file reports the reason
-    if stat.S_ISCHR(found.st_mode):
-        return found.st_rdev == _DEV_NULL
-    return stat.S_ISREG(found.st_mode) and found.st_size == 0
+    if stat.S_ISCHR(status.st_mode):
+        return status.st_rdev == _DEV_NULL
+    return stat.S_ISREG(status.st_mode) and status.st_size == 0

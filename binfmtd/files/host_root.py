@@ -74,15 +74,15 @@ class HostRoot(NamedTuple):
         for name in directory.split("/"):
             path = os.path.join(path, name)
             try:
-                found = os.lstat(path)
+                status = os.lstat(path)
             except FileNotFoundError:
                 return  # we make it
             except OSError as error:
                 raise PersistenceError(f"{path}: {error.strerror}: make it accessible") from None
-            if stat.S_ISLNK(found.st_mode) and self.foreign:
+            if stat.S_ISLNK(status.st_mode) and self.foreign:
                 elsewhere = "which names another place in this container than on the host"
                 raise PersistenceError(f"{path} is a link, {elsewhere}: bind-mount the real directory there")
-            if reason := judge(path, found.st_uid, found.st_mode, trust):
+            if reason := judge(path, status.st_uid, status.st_mode, trust):
                 raise PersistenceError(reason)
 
 

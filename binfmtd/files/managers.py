@@ -54,8 +54,8 @@ def rules() -> Rules:
             continue
         if is_generated(text):
             ours.append(path)
-        found, wrong = parse_conf(text)
-        names |= dict.fromkeys(rule.name for rule in found)
+        file_rules, wrong = parse_conf(text)
+        names |= dict.fromkeys(rule.name for rule in file_rules)
         problems += [f"{path}:{problem.line}: {problem.reason}" for problem in wrong]
     return Rules(tuple(files), tuple(names), tuple(ours), tuple(problems), tuple(unreadable))
 
@@ -65,14 +65,14 @@ def packages_that_register() -> tuple[str, ...]:
 
     dpkg keeps the scripts as /var/lib/dpkg/info/PACKAGE.postinst and so on (deb-postinst(5)).
     """
-    found = set()
+    packages = set()
     for path in glob.glob(f"{_SCRIPTS}/*.p*"):
         name, kind = os.path.splitext(os.path.basename(path))
         if kind in _KINDS:
             with suppress(OSError), open(path, "rb") as file:
                 if b"update-binfmts" in file.read():
-                    found.add(name.partition(":")[0])
-    return tuple(sorted(found))
+                    packages.add(name.partition(":")[0])
+    return tuple(sorted(packages))
 
 
 def debian_formats() -> tuple[str, ...] | None:

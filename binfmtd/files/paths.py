@@ -74,10 +74,10 @@ def resolve(path: str, seen: Seen | None = None, root: str = "") -> Chain:
     magic: str | None = None
     pending = _names(path)
 
-    def ends(errno: int, found: os.stat_result | None = None) -> Chain:
-        if magic is not None and not _same(root + path, found):
+    def ends(errno: int, status: os.stat_result | None = None) -> Chain:
+        if magic is not None and not _same(root + path, status):
             return Chain(path, tuple(steps), None, None, tuple(watched), EXDEV, magic)
-        return Chain(path, tuple(steps), None if found is None else real, found, tuple(watched), errno)
+        return Chain(path, tuple(steps), None if status is None else real, status, tuple(watched), errno)
 
     while pending:
         name = pending.pop()
@@ -122,13 +122,13 @@ def resolve(path: str, seen: Seen | None = None, root: str = "") -> Chain:
     return ends(final) if isinstance(final, int) else ends(0, final)
 
 
-def _same(path: str, found: os.stat_result | None) -> bool:
+def _same(path: str, status: os.stat_result | None) -> bool:
     """Return True if stat(2), too, finds this file at ``path``; None stands for no file."""
     try:
         there = os.stat(path)
     except OSError:
-        return found is None
-    return found is not None and os.path.samestat(there, found)
+        return status is None
+    return status is not None and os.path.samestat(there, status)
 
 
 def _names(path: str) -> list[str]:
@@ -140,15 +140,15 @@ def _names(path: str) -> list[str]:
 
 
 def _lstat(path: str, seen: Seen) -> os.stat_result | int:
-    found = seen.get(path)
-    if found is None:
+    result = seen.get(path)
+    if result is None:
         try:
-            found = os.lstat(path)
+            result = os.lstat(path)
         except OSError as error:
-            found = error.errno or ENOENT
-        seen[path] = found
-    return found
+            result = error.errno or ENOENT
+        seen[path] = result
+    return result
 
 
-def _or_none(found: os.stat_result | int) -> os.stat_result | None:
-    return None if isinstance(found, int) else found
+def _or_none(result: os.stat_result | int) -> os.stat_result | None:
+    return None if isinstance(result, int) else result
