@@ -103,7 +103,7 @@ def _architecture(merged: Merged, name: str, source: str, asked: Origin, *, from
     table, emulators = merged.architectures.get(name, {}), merged.emulators
 
     def origin(*keys: tuple[str, ...]) -> Origin:
-        return next((found for key in keys if (found := merged.origins.get(("emulators", *key)))), asked)
+        return next((key_origin for key in keys if (key_origin := merged.origins.get(("emulators", *key)))), asked)
 
     patterns = (table["interpreter"],) if "interpreter" in table else emulators.get("paths", DEFAULT_PATHS)
     entry = table.get("entry", emulators.get("entry", DEFAULT_ENTRY))

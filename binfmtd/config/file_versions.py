@@ -27,12 +27,12 @@ def look_at(files: Iterable[str], directories: Iterable[str] = (), others: Itera
     newest = 0
     for name in (*others, *directories, *files):
         try:
-            found = os.stat(name)
+            status = os.stat(name)
         except OSError:
             identities.append(None)  # reading the file reports the reason
             continue
-        identities.append((found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
-        newest = max(newest, found.st_mtime_ns, found.st_ctime_ns)
+        identities.append((status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+        newest = max(newest, status.st_mtime_ns, status.st_ctime_ns)
     return FileVersions(files, directories, tuple(identities), newest / 1e9)
 
 

@@ -59,7 +59,7 @@ def of_systemd(file: str) -> bool:
 def look_for(words: Iterable[str]) -> FileVersions:
     """Look at all files and directories whose change could change the included rules."""
     directories = tuple(dict.fromkeys(chain.from_iterable(map(_directories, words))))
-    return look_at(chain.from_iterable(conf_files([each])[0] for each in directories), directories)
+    return look_at(chain.from_iterable(conf_files([directory])[0] for directory in directories), directories)
 
 
 def read(words: Iterable[str], trust: Trust) -> Included:

@@ -94,7 +94,7 @@ def _where_they_help(config: Config) -> Config:
 
     A list for many hosts (a CI's, say) contains their own architecture, too.  In one host's config it would be meant.
     """
-    specs = (each._replace(unless_native=each.architecture is not None) for each in config.specs)
+    specs = (spec._replace(unless_native=spec.architecture is not None) for spec in config.specs)
     return config._replace(specs=tuple(specs))
 
 
@@ -106,8 +106,8 @@ def _included(words: Sequence[str], trust: Trust) -> include.Included:
     try:
         return _read_when_still(lambda: include.look_for(words), lambda _: include.read(words, trust))
     except _StillChangesError as error:  # a package manager writes there, which must not leave us without a config
-        found = include.read(words, trust)
-        return found._replace(warnings=(*found.warnings, str(error)))
+        included = include.read(words, trust)
+        return included._replace(warnings=(*included.warnings, str(error)))
 
 
 def _read(look: FileVersions, trust: Trust) -> Contents:

@@ -80,15 +80,15 @@ def watched(path: str | None) -> dict[str, set[str]]:
         files = ()
     also = include.look_for(included(files))
     directories = (os.path.join(os.path.dirname(main), "conf.d"), *also.directories)
-    found: dict[str, set[str]] = {}
+    names_by_directory: dict[str, set[str]] = {}
     seen: Seen = {}
     for name in {main, *directories, *files, *also.files}:
         for parent, child in resolve(name, seen).watched:
-            found.setdefault(parent, set()).add(child)
+            names_by_directory.setdefault(parent, set()).add(child)
     for directory in directories:
         if os.path.isdir(directory):
-            found.setdefault(os.path.realpath(directory), set()).add(ANY_NAME)
-    return found
+            names_by_directory.setdefault(os.path.realpath(directory), set()).add(ANY_NAME)
+    return names_by_directory
 
 
 def included(files: Iterable[str]) -> tuple[str, ...]:
@@ -99,8 +99,8 @@ def included(files: Iterable[str]) -> tuple[str, ...]:
     words: list[object] = []
     for file in files:
         try:
-            found = tables(read_regular(file).decode()).get("include")
+            value = tables(read_regular(file).decode()).get("include")
         except (OSError, FormatError, ValueError, RecursionError):
             continue
-        words = found if isinstance(found, list) else words
+        words = value if isinstance(value, list) else words
     return tuple(word for word in words if isinstance(word, str) and include.is_word(word))
