@@ -109,7 +109,7 @@ class DesiredState(_Desired):
     @cached_property
     def higher(self) -> dict[str, tuple[Handler, ...]]:
         """A map from each enabled handler's name to the handlers of higher rank that could take the same file."""
-        found = {}
+        higher = {}
         for place, low in enumerate(self.handlers):
             if not low.enabled:
                 continue
@@ -118,17 +118,17 @@ class DesiredState(_Desired):
                 first = bisect_right(self.handlers, low.priority, key=lambda handler: handler.priority)
                 above = enumerate(self.handlers[first:], first)
                 others |= {other for other, high in above if high.enabled and order_matters(low, high)}
-            found[low.name] = tuple(self.handlers[other] for other in sorted(others))
-        return found
+            higher[low.name] = tuple(self.handlers[other] for other in sorted(others))
+        return higher
 
     @cached_property
     def all_higher(self) -> dict[str, frozenset[str]]:
         """A map from each handler's name to those that belong above it, and to those that belong above these."""
-        found: dict[str, frozenset[str]] = {}
+        above: dict[str, frozenset[str]] = {}
         for handler in reversed(self.handlers):  # highest rank first
             direct = [high.name for high in self.higher.get(handler.name, ())]
-            found[handler.name] = frozenset(direct).union(*(found[name] for name in direct))
-        return found
+            above[handler.name] = frozenset(direct).union(*(above[name] for name in direct))
+        return above
 
     @cached_property
     def permanent(self) -> dict[str, Handler]:
@@ -154,12 +154,12 @@ class DesiredState(_Desired):
 
         Nor may a new stand-in lie above the entry of a handler whose interpreter is missing: with F that still serves.
         """
-        found: dict[str, str] = {}
+        prevented_by: dict[str, str] = {}
         for low, others in self.higher.items():
             for high in others:
                 if overlaps(self.by_name[low].registration.match, high.registration.match):
-                    found.setdefault(low, high.name)
-                    found.setdefault(high.name, low)
+                    prevented_by.setdefault(low, high.name)
+                    prevented_by.setdefault(high.name, low)
         for unavailable in self.unavailable:
             if (
                 unavailable.cause in (UnavailableReason.WAITING, UnavailableReason.LOST)
@@ -168,21 +168,21 @@ class DesiredState(_Desired):
                 for handler in self.handlers:
                     below = handler.enabled and handler.priority <= unavailable.priority
                     if below and overlaps(handler.registration.match, unavailable.match):
-                        found.setdefault(handler.name, unavailable.name)
+                        prevented_by.setdefault(handler.name, unavailable.name)
         for low in reversed(self.higher):  # highest rank first
             for high in self.higher[low]:
-                if high.name in found:
-                    found.setdefault(low, high.name)
-        return found
+                if high.name in prevented_by:
+                    prevented_by.setdefault(low, high.name)
+        return prevented_by
 
     @cached_property
     def lower(self) -> dict[str, tuple[Handler, ...]]:
         """A map from a handler's name to the handlers of lower rank that could take the same file."""
-        found: dict[str, list[Handler]] = {}
+        lower: dict[str, list[Handler]] = {}
         for low, others in self.higher.items():
             for high in others:
-                found.setdefault(high.name, []).append(self.by_name[low])
-        return {name: tuple(handlers) for name, handlers in found.items()}
+                lower.setdefault(high.name, []).append(self.by_name[low])
+        return {name: tuple(handlers) for name, handlers in lower.items()}
 
     @cached_property
     def _mixed(self) -> bool:
@@ -212,11 +212,11 @@ class DesiredState(_Desired):
 
     def overlapping(self, match: Match) -> tuple[Handler, ...]:
         """Return the enabled handlers that share a file with ``match`` and are of its kind (magic or extension)."""
-        found = self._overlapping.get(match)
-        if found is None:
-            found = tuple(self.handlers[place] for place in sorted(self._kin.with_(match)))
-            self._overlapping[match] = found
-        return found
+        handlers = self._overlapping.get(match)
+        if handlers is None:
+            handlers = tuple(self.handlers[place] for place in sorted(self._kin.with_(match)))
+            self._overlapping[match] = handlers
+        return handlers
 
     @cached_property
     def _kin(self) -> SharedFiles[int]:
@@ -239,11 +239,11 @@ def resolve(config: Config, facts: Facts, had: Collection[str] = ()) -> DesiredS
         optional = declared.from_all or declared.unless_native
         if optional and declared.architecture in facts.native and not declared.force:
             continue
-        found = _choose(declared, facts, had)
-        if isinstance(found, Unavailable):
-            unavailable.append(found)
+        choice = _choose(declared, facts, had)
+        if isinstance(choice, Unavailable):
+            unavailable.append(choice)
         else:
-            handlers.append(found)
+            handlers.append(choice)
     chosen = {handler.registration.interpreter for handler in handlers}
     file_identities = {
         path: known.file_identity
@@ -297,9 +297,9 @@ def _choose(declared: HandlerSpec, facts: Facts, had: Collection[str]) -> Handle
             missing = " and ".join(declared.interpreters)
             without = UnavailableReason.LOST if declared.name in had else UnavailableReason.ABSENT
             cause = without if declared.from_all else UnavailableReason.WAITING
-            for each in declared.interpreters:
-                if problem := facts.interpreters.get(each, InterpreterFacts()).problem:
-                    return hold(UnavailableReason.WAITING, f"{each}: {problem}", judged=False)
+            for interpreter in declared.interpreters:
+                if problem := facts.interpreters.get(interpreter, InterpreterFacts()).problem:
+                    return hold(UnavailableReason.WAITING, f"{interpreter}: {problem}", judged=False)
             return hold(cause, f"no executable file at {missing}")
     return Handler(
         declared.name,

@@ -35,15 +35,15 @@ class ObservedState(_Observed):
 
     def with_relevant(self, entries: tuple[Entry, ...]) -> "ObservedState":
         """Return the same state, of which a plan has to look only at these entries."""
-        found = self._replace(known_relevant=entries)
-        found.by_name, found.enabled = self.by_name, self.enabled
-        return found
+        state = self._replace(known_relevant=entries)
+        state.by_name, state.enabled = self.by_name, self.enabled
+        return state
 
     def switched(self, *, enabled: bool) -> "ObservedState":
         """Return the same entries, of an instance that is enabled or disabled as a whole."""
-        found = self._replace(switched_on=enabled)
-        found.by_name, found.enabled = self.by_name, self.enabled
-        return found
+        state = self._replace(switched_on=enabled)
+        state.by_name, state.enabled = self.by_name, self.enabled
+        return state
 
     def after(
         self, newest: Sequence[Entry], changed: Mapping[str, Entry | None], *, switched_on: bool
@@ -67,10 +67,10 @@ class ObservedState(_Observed):
         relevant = self.known_relevant
         if relevant is not None:
             relevant = (*newest, *(older[entry.name] for entry in relevant if entry.name in older))
-        found = ObservedState(tuple(by_name.values()), switched_on, relevant)
-        found.by_name = by_name
-        found.enabled = self.enabled + _enabled(by_name, touched) - _enabled(self.by_name, touched)
-        return found
+        state = ObservedState(tuple(by_name.values()), switched_on, relevant)
+        state.by_name = by_name
+        state.enabled = self.enabled + _enabled(by_name, touched) - _enabled(self.by_name, touched)
+        return state
 
     @property
     def relevant(self) -> tuple[Entry, ...]:

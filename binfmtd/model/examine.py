@@ -81,13 +81,13 @@ class Verdict(NamedTuple):
 def examine(observed: ObservedState, sights: Mapping[str, Sight], host: Host) -> tuple[Verdict, ...]:
     """Return every fault of every entry but stand-ins, in the kernel's order; SHADOWED and DUPLICATE come last."""
     entries = [entry for entry in observed.entries if not is_stand_in(entry.name)]
-    found = []
+    verdicts = []
     for entry in entries:
         if entry.registration is None:
-            found.append(Verdict(Fault.OPAQUE, entry))
+            verdicts.append(Verdict(Fault.OPAQUE, entry))
         else:
-            found += _of_one(entry, entry.registration, sights.get(entry.registration.interpreter), host)
-    return (*found, *_hidden([entry for entry in entries if entry.enabled]))
+            verdicts += _of_one(entry, entry.registration, sights.get(entry.registration.interpreter), host)
+    return (*verdicts, *_hidden([entry for entry in entries if entry.enabled]))
 
 
 def mended(registration: Registration, faults: Collection[Fault]) -> Registration:

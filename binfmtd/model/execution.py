@@ -136,15 +136,15 @@ def execute(path: str, observed: ObservedState, files: Files, argv: Sequence[str
         entry = step.taker if isinstance(step.taker, Entry) else None
         flags = entry.registration.flags if entry and entry.registration else Flags.NONE
         wants_descriptor = Flags.O in flags
-        found = files.opened_by(entry) if entry and Flags.F in flags else files.open(step.interpreter)
-        if isinstance(found, Refusal):
-            return course.end(found)
+        next_file = files.opened_by(entry) if entry and Flags.F in flags else files.open(step.interpreter)
+        if isinstance(next_file, Refusal):
+            return course.end(next_file)
         if put_aside:
             return course.end(Refusal(ENOEXEC, _TWICE, _NO_DESCRIPTOR))
         put_aside = wants_descriptor
         if len(course.steps) > REWRITES:
             return course.end(Refusal(ELOOP, _AGAIN, _NAME_A_PROGRAM))
-        path, file = step.interpreter, found
+        path, file = step.interpreter, next_file
 
 
 _TWICE = "the entry has flag O, but an entry or a #! line takes its interpreter: flag O requires a native program there"

@@ -46,12 +46,12 @@ class Finding(NamedTuple):
 def worst_first(findings: Iterable[Finding]) -> list[Finding]:
     """Sort findings by level, the worst first, and within a level by section."""
     levels, sections = list(Level), list(Section)
-    return sorted(findings, key=lambda found: (levels.index(found.level), sections.index(found.section)))
+    return sorted(findings, key=lambda finding: (levels.index(finding.level), sections.index(finding.section)))
 
 
 def count(findings: Sequence[Finding], level: Level) -> int:
     """Return the number of findings of this level."""
-    return sum(found.level is level for found in findings)
+    return sum(finding.level is level for finding in findings)
 
 
 def exit_status(findings: Sequence[Finding]) -> int:

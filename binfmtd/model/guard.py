@@ -128,7 +128,7 @@ def _leads_nowhere(
 ) -> bool:
     head, path = own_head, ""
     for _ in range(_EXEC_STEPS):
-        taker = next((each for each in asked if takes(each.match, head, path)), None)
+        taker = next((registration for registration in asked if takes(registration.match, head, path)), None)
         if taker is not None:
             path = taker.interpreter
         elif script := parse_shebang(head):

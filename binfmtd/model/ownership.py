@@ -67,15 +67,15 @@ def overlapping_foreign(desired: DesiredState, observed: ObservedState, context:
 
     An entry that the plan removes or disables is left out.
     """
-    found: dict[str, list[Entry]] = {}
+    entries: dict[str, list[Entry]] = {}
     for entry in observed.relevant:
         if not entry.enabled or entry.registration is None or not foreign(entry, desired, context):
             continue
         if entry.name in context.exec_breaking or not is_kept(entry, desired):
             continue
         for handler in desired.overlapping(entry.registration.match):
-            found.setdefault(handler.name, []).append(entry)
-    return found
+            entries.setdefault(handler.name, []).append(entry)
+    return entries
 
 
 def provider(handler: Handler, candidates: list[Entry], context: PlanContext) -> Entry | None:

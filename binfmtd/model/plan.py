@@ -82,12 +82,13 @@ def plan(desired: DesiredState, observed: ObservedState, context: PlanContext) -
     in_rank = [writes[h.name] for h in desired.handlers if h.name in writes and h.name not in blocked]
     reason = "a flush removed it, and the config's `restore` names it"
     restores = [
-        Action(Act.RESTORE, was.name, Drift.MISSING, reason, was) for was in restorable(desired, context, writes.keys())
+        Action(Act.RESTORE, restored.name, Drift.MISSING, reason, restored)
+        for restored in restorable(desired, context, writes.keys())
     ]
-    yielding_to = {name: tuple(e.name for e in found) for name, found in foreign_above.items() if reporting}
+    yielding_to = {name: tuple(e.name for e in entries) for name, entries in foreign_above.items() if reporting}
     actions = (*switches, *restores, *in_rank, *removals)
     left_alone = {*context.refused, *blocked, *_yielding(yielding_to, observed)}
-    writable = {n: each for n, each in permanent.items() if not left_alone & {n, each.name}}
+    writable = {n: stand_in for n, stand_in in permanent.items() if not left_alone & {n, stand_in.name}}
     stand_ins = tuple(_stand_ins(desired, observed, context, writable))
     wanted = tuple(a for a in actions if not _paused(a, context))
     return Plan(wanted, served, shadowed, yielding_to, blocked, stand_ins)
@@ -106,8 +107,10 @@ def _paused(action: Action, context: PlanContext) -> bool:
 
 def _coming_back(context: PlanContext) -> list[Entry]:
     """Return the foreign entries that will be restored; once registered, they serve as before."""
-    lost = [(name, was) for name, was in context.remembered.items() if was.lost and was.enabled]
-    return [Entry(name, was.inode, was.enabled, was.registration) for name, was in lost]
+    lost = [
+        (name, remembered) for name, remembered in context.remembered.items() if remembered.lost and remembered.enabled
+    ]
+    return [Entry(name, remembered.inode, remembered.enabled, remembered.registration) for name, remembered in lost]
 
 
 def _above(foreign_above: Mapping[str, list[Entry]], observed: ObservedState) -> dict[str, list[Entry]]:
@@ -116,19 +119,19 @@ def _above(foreign_above: Mapping[str, list[Entry]], observed: ObservedState) ->
     Names without any are left out.
     """
     place = observed.position
-    found = {
+    above = {
         name: [entry for entry in entries if place[entry.name] < place.get(name, -1)]
         for name, entries in foreign_above.items()
     }
-    return {name: entries for name, entries in found.items() if entries}
+    return {name: entries for name, entries in above.items() if entries}
 
 
 def _present(handler: Handler, entry: Entry, desired: DesiredState, context: PlanContext) -> Action | None:
     """Return the action that ends the drift of a handler's existing entry, or None if it has not drifted."""
-    found = classify_drift(handler, entry, _stale(handler, entry, desired, context))
-    if found is None:
+    classification = classify_drift(handler, entry, _stale(handler, entry, desired, context))
+    if classification is None:
         return None
-    drift, reason = found
+    drift, reason = classification
     if one_write_ends(drift, handler):
         return Action(Act.ENABLE if handler.enabled else Act.DISABLE, handler.name, drift, reason)
     return Action(Act.REPLACE, handler.name, drift, reason, handler)
@@ -184,20 +187,20 @@ def _put_in_order(
 def _newest(desired: DesiredState, observed: ObservedState) -> dict[str, int]:
     """Return, by handler name, the position of the newer of its proper entry and its permanent stand-in, if enabled."""
     place = observed.position
-    found = {handler.name: place[handler.name] for handler in desired.handlers if handler.name in place}
+    newest = {handler.name: place[handler.name] for handler in desired.handlers if handler.name in place}
     if desired.higher.keys() & desired.permanent.keys():
         for name, stand_in in desired.permanent.items():
             entry = observed.by_name.get(stand_in.name)
             if entry is not None and entry.enabled:
-                found[name] = min(place[entry.name], found.get(name, place[entry.name]))
-    return found
+                newest[name] = min(place[entry.name], newest.get(name, place[entry.name]))
+    return newest
 
 
 def _yielding(yielding_to: Mapping[str, Collection[str]], observed: ObservedState) -> Iterator[str]:
     """Yield the handlers whose stand-in, if registered now, would take files of a foreign entry that may win."""
     place = observed.position
     for name, foreign_names in yielding_to.items():
-        if any(place[each] < place.get(name, len(place)) for each in foreign_names):
+        if any(place[foreign_name] < place.get(name, len(place)) for foreign_name in foreign_names):
             yield name
 
 
@@ -251,21 +254,21 @@ def _blocked(
 
     A handler below one that is blocked itself is blocked for the same reason.
     """
-    found: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     for name in (handler.name for handler in reversed(desired.handlers) if handler.name in names):
         for high in desired.higher.get(name, ()):
             # A file could always match both a magic and an extension: so these never block each other.
             if not overlaps(desired.by_name[name].registration.match, high.registration.match):
                 continue
-            there = [observed.by_name.get(each) for each in (high.name, stand_in_name(high.name))]
+            there = [observed.by_name.get(entry_name) for entry_name in (high.name, stand_in_name(high.name))]
             serving = [observed.position[entry.name] for entry in there if entry and entry.enabled]
             low = observed.by_name.get(name)
             if low and low.enabled and observed.position[name] < min(serving, default=0):
                 continue  # it is above already, so its content can be corrected all the same
-            if (high.name in fixed or high.name in found) and serving:
+            if (high.name in fixed or high.name in reasons) and serving:
                 why = "is paused" if context.pauses.hold(high.name) else "could not be registered"
-                found[name] = found.get(high.name, f"it belongs below {high.name}, which {why}")
-    return found
+                reasons[name] = reasons.get(high.name, f"it belongs below {high.name}, which {why}")
+    return reasons
 
 
 def _removals(

@@ -40,7 +40,7 @@ def remember(
     ``before`` contains the inode numbers of the entries at the previous pass.
     """
     flushed = bool(known) and not any(entry.inode in before for entry in observed.entries)
-    found = {
+    entries = {
         name: remembered._replace(lost=True)
         for name, remembered in known.items()
         if (remembered.lost or flushed) and name not in observed.by_name and to_be_remembered(name, desired.policy)
@@ -62,8 +62,8 @@ def remember(
                 above &= remembered.above  # of the two only the handler's entry is ever moved, and only upwards
             elif remembered is not None and remembered.lost and equal(registration, remembered.registration):
                 above = remembered.above
-            found[entry.name] = Remembered(registration, entry.enabled, entry.inode, above)
-    return found
+            entries[entry.name] = Remembered(registration, entry.enabled, entry.inode, above)
+    return entries
 
 
 def _stands_above(entry: Entry, registration: Registration, observed: ObservedState, desired: DesiredState) -> bool:
@@ -90,7 +90,7 @@ def restorable(desired: DesiredState, context: PlanContext, written: AbstractSet
         match = remembered.registration.match
         if not remembered.lost:
             continue
-        if waits(remembered) or any(overlap(match, each) for each in waiting):
+        if waits(remembered) or any(overlap(match, other) for other in waiting):
             waiting.append(match)
         else:
             now.append(Handler(name, remembered.registration, enabled=remembered.enabled))
