@@ -51,10 +51,10 @@ class Counts:
 
     def repairs_by_entry(self) -> Counter[str]:
         """Return the number of repairs of each entry, of all kinds of drift together."""
-        found: Counter[str] = Counter()
+        by_entry: Counter[str] = Counter()
         for (entry, _), number in self.repairs.items():
-            found[entry] += number
-        return found
+            by_entry[entry] += number
+        return by_entry
 
     def copy(self) -> Self:
         """Return a copy, which later counting does not change."""

@@ -100,7 +100,7 @@ def _escape(_logger: object, _method: str, event: _Event) -> _Event:
         if isinstance(value, str):
             event[key] = printable(value)
         elif isinstance(value, (list, tuple, set, frozenset)):
-            event[key] = printable(",".join(str(each) for each in value))
+            event[key] = printable(",".join(str(item) for item in value))
         elif key.endswith("_ms"):
             event[key.removesuffix("_ms")] = duration(event.pop(key) / 1e3).replace(" ", "")
     return event
@@ -113,7 +113,7 @@ def _put_priority(_logger: object, method: str, line: str) -> str:
 def _is_journal(out: TextIO) -> bool:
     """Return True if ``out`` is the socket of the journal, which is in $JOURNAL_STREAM (systemd.exec(5))."""
     try:
-        found = os.fstat(out.fileno())
+        status = os.fstat(out.fileno())
     except (OSError, ValueError):
         return False
-    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"

@@ -76,12 +76,12 @@ def _entries(document: Mapping[str, Any]) -> Iterator[Metric]:
     for name in HANDLER_STATES:
         handlers.add_metric([name], number[name])
     yield handlers
-    each = GaugeMetricFamily(
+    handler_state = GaugeMetricFamily(
         "binfmtd_handler_state", "1 for the present state of each handler.", labels=["entry", "architecture", "state"]
     )
     for row in rows:
-        each.add_metric([printable(row["name"]), printable(row["architecture"] or ""), row["state"]], 1)
-    yield each
+        handler_state.add_metric([printable(row["name"]), printable(row["architecture"] or ""), row["state"]], 1)
+    yield handler_state
     contended = GaugeMetricFamily(
         "binfmtd_contended", "1 for each entry whose repairs another process keeps undoing.", labels=["entry"]
     )

@@ -32,7 +32,7 @@ def render_page(document: Mapping[str, Any], unready: Sequence[str]) -> bytes:
         _table(["", ""], _facts(document)),
         f"<h2>Handlers ({len(document['handlers'])})</h2>",
         _table(_HANDLER, [[row[key] for key in _HANDLER] for row in document["handlers"]]),
-        *_list("Paused", [f"{each['name']} until {each['until'] or 'resumed'}" for each in document["paused"]]),
+        *_list("Paused", [f"{pause['name']} until {pause['until'] or 'resumed'}" for pause in document["paused"]]),
         *_list("Contended", document["contended"]),
         *_list("Foreign entries", _foreign(document), sum(document["foreign_count"].values())),
         '<p><a href="/status.json">JSON</a> · <a href="/metrics">metrics</a></p>',

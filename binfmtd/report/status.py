@@ -40,7 +40,7 @@ def no_emulator(absent: Iterable[Unavailable]) -> str:
 
 
 def _paths(unavailable: Iterable[Unavailable]) -> list[str]:
-    return [path for each in unavailable for path in each.interpreters]
+    return [path for handler in unavailable for path in handler.interpreters]
 
 
 class Troubles(NamedTuple):
@@ -184,7 +184,7 @@ def _handler_row(
 def _held_row(unavailable: Unavailable, observed: ObservedState, troubles: Troubles) -> dict[str, Any] | None:
     state, reason = unavailable.cause.value, unavailable_reason(unavailable)
     names = {"registered": unavailable.name, "stand_in": stand_in_name(unavailable.name)}
-    serving = next((each for each, name in names.items() if _pins(name, unavailable, observed)), None)
+    serving = next((kind for kind, name in names.items() if _pins(name, unavailable, observed)), None)
     if serving and unavailable.cause is not UnavailableReason.REFUSED:
         state, reason = (
             serving,

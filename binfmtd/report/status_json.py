@@ -132,7 +132,9 @@ def fits(value: object, shape: Any) -> bool:
     if isinstance(shape, type):
         return type(value) is shape
     if isinstance(shape, tuple):
-        return any(fits(value, each) for each in shape)
+        return any(fits(value, alternative) for alternative in shape)
     if isinstance(shape, list):
         return isinstance(value, list) and all(fits(item, shape[0]) for item in value)
-    return isinstance(value, dict) and all(key in value and fits(value[key], each) for key, each in shape.items())
+    return isinstance(value, dict) and all(
+        key in value and fits(value[key], value_shape) for key, value_shape in shape.items()
+    )
