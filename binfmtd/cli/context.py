@@ -32,12 +32,12 @@ def reconciler(
     ``beside_daemon``: a daemon runs with this state directory, and the stand-ins that exist are its own.
     """
     boot = boot_id()
-    found = Reconciler(
+    result = Reconciler(
         config, HostFacts(directory, writes=writes), Ledger(directory, boot), ForeignEntryStore(directory, boot)
     )
     if beside_daemon:
-        found.adoption.leave_stand_ins()
-    return found
+        result.adoption.leave_stand_ins()
+    return result
 
 
 def natively(config: Config, desired: DesiredState) -> list[str]:

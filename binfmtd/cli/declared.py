@@ -32,7 +32,7 @@ class Declared:
         """Return what would make such a file run: a sentence, and config lines that declare a handler, or ""."""
         if isinstance(self._config, ConfigError):
             return f"{kind.remedy} (the config may have a handler for it, but is invalid: {self._config})", kind.config
-        fitting = [each for each in self._config.specs if each.enabled and takes(each.match, head, path)]
+        fitting = [spec for spec in self._config.specs if spec.enabled and takes(spec.match, head, path)]
         for declared in sorted(fitting, key=lambda declared: declared.priority, reverse=True):
             from binfmtd.report.status import unavailable_reason
 

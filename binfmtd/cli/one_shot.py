@@ -91,13 +91,13 @@ def visit(config: Config, directory: str, where: Where, held: str | None = None)
         return
     try:
         was_there = is_mounted(where.directory)
-        found = find_or_mount_to_last(where)
-        mounted: tuple[str, ...] = () if was_there else (found.directory,)
+        mount = find_or_mount_to_last(where)
+        mounted: tuple[str, ...] = () if was_there else (mount.directory,)
         if held is not None and hold(held, where):
             mounted += (held,)
-        found, seal = _through_seal(found, config.policy.sealed)
+        mount, seal = _through_seal(mount, config.policy.sealed)
         try:
-            with Instance(found) as instance:
+            with Instance(mount) as instance:
                 opened = config.policy.sealed is False and seal is not None
                 yield Visit(reconciler(config, directory), instance, None, mounted, seal, opened)
         finally:
@@ -107,16 +107,16 @@ def visit(config: Config, directory: str, where: Where, held: str | None = None)
         lock.release()
 
 
-def _through_seal(found: Mounted, sealed: bool | None) -> tuple[Mounted, Seal | None]:  # noqa: FBT001
+def _through_seal(mounted: Mounted, sealed: bool | None) -> tuple[Mounted, Seal | None]:  # noqa: FBT001
     """Open a sealed instance if ``sealed`` is False; write through its seal if it is True; None: leave it alone.
 
     Where that cannot be done, warn and leave the instance as it is: the kernel then refuses each write.
     """
-    if not found.sealed or sealed is None:
-        return found, None
+    if not mounted.sealed or sealed is None:
+        return mounted, None
     seal = None
     try:
-        seal = Seal(found)
+        seal = Seal(mounted)
         if sealed:
             seal.close()
         else:
@@ -125,8 +125,8 @@ def _through_seal(found: Mounted, sealed: bool | None) -> tuple[Mounted, Seal | 
         if seal is not None:
             seal.release()
         warn(str(error))
-        return found, None
-    return found._replace(read_only=False, sealed=False, mount_read_only=False), seal
+        return mounted, None
+    return mounted._replace(read_only=False, sealed=False, mount_read_only=False), seal
 
 
 def refused_beside(pid: int, directory: str, wish: str) -> str:

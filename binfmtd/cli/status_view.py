@@ -99,8 +99,8 @@ def named_view(status: Mapping[str, Any], page: Page) -> list[str]:
     """Return the handlers of a status that was narrowed to some names, and the end of their history."""
     table = _handlers(status["handlers"], page)
     foreign = {"foreign": _foreign(status["foreign"], len(status["foreign"]))} if status["foreign"] else {}
-    found = [*table, *_labelled(foreign, page)] or ["no handler and no entry has this name"]
-    return [*found, "", *history_view({"history": status["history"][-_LAST_ROWS:]}, page)]
+    lines = [*table, *_labelled(foreign, page)] or ["no handler and no entry has this name"]
+    return [*lines, "", *history_view({"history": status["history"][-_LAST_ROWS:]}, page)]
 
 
 def narrowed(status: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
@@ -145,7 +145,11 @@ def _with_reasons(handlers: Sequence[Mapping[str, Any]], lines: Sequence[Sequenc
         for number, _ in rows:
             yield from lines[number]
         row = rows[0][1]
-        if reason := str(row["reason"]) if len({each["reason"] for _, each in rows}) == 1 else _general_reason(row):
+        if (
+            reason := str(row["reason"])
+            if len({handler["reason"] for _, handler in rows}) == 1
+            else _general_reason(row)
+        ):
             yield from wrapped(reason, page.width, "  ", "  ")
 
 
@@ -181,11 +185,11 @@ def _troubles(status: Mapping[str, Any]) -> dict[str, str | None]:
 
 def _in_order(handlers: Sequence[Mapping[str, Any]], page: Page) -> dict[str, str]:
     """Return a paragraph of names for each state that is in order; on a terminal it has _MOST_LINES at most."""
-    found: dict[str, list[str]] = {}
+    names: dict[str, list[str]] = {}
     for row in handlers:
         if not _has_a_row(row):
-            found.setdefault(_IN_ORDER[row["state"]], []).append(str(row["name"]))
-    return {key: _list(found[key], page) for key in _IN_ORDER.values() if key in found}
+            names.setdefault(_IN_ORDER[row["state"]], []).append(str(row["name"]))
+    return {key: _list(names[key], page) for key in _IN_ORDER.values() if key in names}
 
 
 def _list(names: Sequence[str], page: Page) -> str:

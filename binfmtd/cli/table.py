@@ -16,8 +16,8 @@ def size_of(stream: TextIO) -> os.terminal_size | None:
     """Return the columns and lines of a terminal; None for any other stream, which has no limits."""
     if not stream.isatty():
         return None
-    found = os.get_terminal_size(stream.fileno())
-    return found if found.columns and found.lines else os.terminal_size((80, 24))  # a serial line has neither
+    size = os.get_terminal_size(stream.fileno())
+    return size if size.columns and size.lines else os.terminal_size((80, 24))  # a serial line has neither
 
 
 def width_of(stream: TextIO) -> int | None:
@@ -78,7 +78,7 @@ def table(
     cells = [[even(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)][:-1]
     if width is not None:
-        widths = [min(each, width // 2) for each in widths]
+        widths = [min(column_width, width // 2) for column_width in widths]
     start = sum(widths) + len(_GAP) * len(widths)
     return [_lines(row, widths, start, width, paint) for row in cells]
 

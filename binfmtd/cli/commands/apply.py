@@ -140,7 +140,9 @@ def _failures(here: Visit, result: ReconcileResult, *, only_adding: bool) -> lis
         for unavailable in result.assessment.desired.unavailable
         if unavailable.cause is not UnavailableReason.ABSENT
     ]
-    failures = [Failure(each.name, f"{each.cause.value}: {unavailable_reason(each)}") for each in unavailable]
+    failures = [
+        Failure(handler.name, f"{handler.cause.value}: {unavailable_reason(handler)}") for handler in unavailable
+    ]
     failures += [Failure(name, str(error), error.errno) for name, error in refused.items()]
     failures += [Failure(name, reason) for name, reason in result.assessment.plan.blocked.items()]
     for action in result.assessment.plan.actions:

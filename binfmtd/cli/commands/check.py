@@ -105,14 +105,14 @@ def _with_temporary_stand_ins(desired: DesiredState) -> list[str]:
 def _without_stand_in(config: Config) -> list[str]:
     from binfmtd.model.handler import Registration
 
-    found = []
+    warnings = []
     for declared in config.specs:
         registration = Registration(declared.match, declared.interpreters[0], declared.flags)
         try:
             encode_line(stand_in_name(declared.name), registration)
         except FormatError:
-            found.append(
+            warnings.append(
                 f"{declared.name}: its registration line is too long for a stand-in ({declared.source}): after a drift "
                 "its files cannot run until no other program touches the entry; shorten name, magic or mask"
             )
-    return found
+    return warnings

@@ -68,18 +68,18 @@ def _document(findings: Sequence[Finding]) -> dict[str, object]:
         "warnings": count(findings, Level.WARNING),
         "findings": [
             {
-                "section": found.section.value.replace(" ", "_"),
-                "check": found.check,
-                "level": found.level.value,
-                "text": found.text,
-                "remedy": found.remedy or None,
+                "section": finding.section.value.replace(" ", "_"),
+                "check": finding.check,
+                "level": finding.level.value,
+                "text": finding.text,
+                "remedy": finding.remedy or None,
             }
-            for found in findings
-            if found.level is not Level.UNSEEN
+            for finding in findings
+            if finding.level is not Level.UNSEEN
         ],
         "not_seen": [
-            {"section": found.section.value.replace(" ", "_"), "check": found.check, "text": found.text}
-            for found in findings
-            if found.level is Level.UNSEEN
+            {"section": finding.section.value.replace(" ", "_"), "check": finding.check, "text": finding.text}
+            for finding in findings
+            if finding.level is Level.UNSEEN
         ],
     }

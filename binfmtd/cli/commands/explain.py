@@ -56,13 +56,13 @@ def main(arguments: Sequence[str]) -> int:
     documents = []
     status, width = RUN, width_of(sys.stdout)
     for file, named in _files(given.files, programs):
-        found = explain(file)
-        if not found.runs:
+        explanation = explain(file)
+        if not explanation.runs:
             status = ONE_DOES_NOT_RUN
         if given.json:
-            documents.append(document(found))
+            documents.append(document(explanation))
         else:
-            for line in full(found, width) if named else [brief(found)]:
+            for line in full(explanation, width) if named else [brief(explanation)]:
                 print(line)
     if given.json:
         print_json(documents)
@@ -80,9 +80,9 @@ def _look(given: argparse.Namespace) -> tuple[ObservedState | None, str, str]:
     from binfmtd.kernel.seal import how_to_open
 
     try:
-        with Instance(found := find_to_look(given.mount)) as instance:
-            sealed = how_to_open(found.directory) if found.sealed else ""
-            return Observer().observe(instance), found.directory, sealed
+        with Instance(mounted := find_to_look(given.mount)) as instance:
+            sealed = how_to_open(mounted.directory) if mounted.sealed else ""
+            return Observer().observe(instance), mounted.directory, sealed
     except MountError as error:
         nothing = not kernel_has_it()  # then no entry can exist
         consequence = "so no entry is registered" if nothing else "so the entries cannot be read from here"
@@ -103,11 +103,11 @@ def _files(named: Sequence[str], programs: Programs) -> Iterator[tuple[str, bool
         if way is None or way.stat is None or not stat.S_ISDIR(way.stat.st_mode):
             yield file, True
             continue
-        found = False
+        yielded = False
         for path in _below(programs.place(way), file.rstrip("/"), way.stat.st_dev):
-            found = True
+            yielded = True
             yield path, False
-        if not found:
+        if not yielded:
             warn(f"{file}: no executable file below this directory")
 
 

@@ -64,12 +64,12 @@ def main(arguments: Sequence[str]) -> int:
         _from_conf_files(DIRECTORIES, collected)
     for where, reason in collected.notes:
         warn(f"{where}: {reason}")
-    if collected.failed and not collected.found:
+    if collected.failed and not collected.entries:
         return FAILED  # an empty config would declare that no handler is wanted
-    text = render_toml(collected.found.values())
+    text = render_toml(collected.entries.values())
     if given.json:
         notes = [{"where": where, "reason": reason} for where, reason in collected.notes]
-        print_json({"toml": text, "handlers": list(collected.found), "notes": notes})
+        print_json({"toml": text, "handlers": list(collected.entries), "notes": notes})
     else:
         print(text, end="")
     return FAILED if collected.failed else DONE
@@ -79,27 +79,27 @@ class _Collected:
     """The entries that were found, in the order of registration, and notes, each with the place that it is about."""
 
     def __init__(self) -> None:
-        self.found: dict[str, Found] = {}
+        self.entries: dict[str, Found] = {}
         self.notes: list[tuple[str, str]] = []
         self.failed = False
         native = host.native_header()
         self.native = native, program_heads(native)
 
-    def add(self, found: Found) -> None:
+    def add(self, entry: Found) -> None:
         """Add an entry in place of an earlier one of the same name; leave it out if a config cannot express it."""
         try:
-            check_toml(found.name, found.registration)
+            check_toml(entry.name, entry.registration)
         except FormatError as error:
-            self.note(found.origin, f"entry {found.name!r} left out: {error}")
+            self.note(entry.origin, f"entry {entry.name!r} left out: {error}")
             return
-        if earlier := self.found.pop(found.name, None):
-            self.note(found.origin, f"entry {found.name!r} replaces the earlier one from {earlier.origin}")
-        self.found[found.name] = found
-        taken = takes_native(found.registration.match, *self.native)
-        if taken and found.enabled:
+        if earlier := self.entries.pop(entry.name, None):
+            self.note(entry.origin, f"entry {entry.name!r} replaces the earlier one from {earlier.origin}")
+        self.entries[entry.name] = entry
+        taken = takes_native(entry.registration.match, *self.native)
+        if taken and entry.enabled:
             self.note(
-                found.origin,
-                f"entry {found.name!r} takes {taken} of this host, so binfmtd will refuse it: remove it, or narrow its "
+                entry.origin,
+                f"entry {entry.name!r} takes {taken} of this host, so binfmtd will refuse it: remove it, or narrow its "
                 "mask",
             )
 
@@ -218,15 +218,15 @@ def _from_file(path: str, kind: str, collected: _Collected) -> None:
 
 def _from_debian(path: str, text: bytes, collected: _Collected) -> None:
     name = os.path.basename(path)
-    found, problems = parse_format(text)
+    format_file, problems = parse_format(text)
     collected.problems(path, problems)
-    if found is None:
+    if format_file is None:
         return
-    if found.detector is not None:
+    if format_file.detector is not None:
         collected.note(
             path,
-            f"entry {name!r} left out: the kernel cannot run its detector {found.detector!r}, which decides for each "
-            f"file; to give all such files to its interpreter, declare [handlers.{name}] by hand",
+            f"entry {name!r} left out: the kernel cannot run its detector {format_file.detector!r}, which decides for "
+            f"each file; to give all such files to its interpreter, declare [handlers.{name}] by hand",
         )
         return
-    collected.add(Found(name, found.registration, f"{path} (package {found.package})"))
+    collected.add(Found(name, format_file.registration, f"{path} (package {format_file.package})"))

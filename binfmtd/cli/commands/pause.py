@@ -105,21 +105,21 @@ def entries(names: Sequence[str], directory: str) -> list[str]:
     for row in status["handlers"]:
         of_architecture.get(row["architecture"], []).append(row["name"])
     known = {row["name"] for row in (*status["handlers"], *status["foreign"])}
-    known |= {entry for each in of_architecture.values() for entry in each}
+    known |= {entry for entry_names in of_architecture.values() for entry in entry_names}
     known |= set(_unlisted(status))
     known |= PauseFile(directory, boot_id()).read().until.keys()
-    found: list[str] = []
+    chosen_entries: list[str] = []
     for name in names:
         if name in known:
-            found.append(name)
+            chosen_entries.append(name)
         elif (architecture := _architecture(name)) is not None:
-            found += of_architecture[architecture]
+            chosen_entries += of_architecture[architecture]
         elif status["mount"] is None:
-            found.append(name)
+            chosen_entries.append(name)
         else:
             hint = did_you_mean(name, tuple(known)) or "`binfmtd status` lists the entries"
             raise UsageError(f"{name!r} is neither an entry nor an architecture here: {hint}")
-    return found
+    return chosen_entries
 
 
 def _unlisted(status: Mapping[str, Any]) -> list[str]:

@@ -72,10 +72,10 @@ def main(arguments: Sequence[str]) -> int:
         return DONE
     tried = list(probe(wanted, observe(given.mount)))
     if given.json:
-        print_json({"architectures": [each._asdict() for each in tried]})
+        print_json({"architectures": [result._asdict() for result in tried]})
     else:
         print_table([("ARCHITECTURE", "RUNS", "IN A CHROOT", "TIME", "REASON"), *map(_row, tried)])
-    return DONE if all(each.runs for each in tried) or not given.names else DOES_NOT_RUN
+    return DONE if all(result.runs for result in tried) or not given.names else DOES_NOT_RUN
 
 
 def probe(
@@ -88,15 +88,15 @@ def probe(
     with Prober(patience=patience) as alone, Prober(in_chroot=False, patience=patience) as here:
         for architecture in wanted:
             name, program = architecture.name, tiny_program(architecture)
-            found = alone(name, program)
-            in_chroot = found.runs if found.in_chroot else None
-            reason = found.reason
-            if found.in_chroot and found.errno == errno.ENOENT:
-                found = here(name, program)
-                reason = f"not in a chroot: {reason}" if found.runs else found.reason
-            serving = None if observed is None or found.natively else server(observed, name)
+            attempt = alone(name, program)
+            in_chroot = attempt.runs if attempt.in_chroot else None
+            reason = attempt.reason
+            if attempt.in_chroot and attempt.errno == errno.ENOENT:
+                attempt = here(name, program)
+                reason = f"not in a chroot: {reason}" if attempt.runs else attempt.reason
+            serving = None if observed is None or attempt.natively else server(observed, name)
             entry = serving.name.removeprefix(STAND_IN) if serving else None  # a stand-in's handler
-            yield Tried(name, found.runs, found.natively, entry, in_chroot, reason, round(found.duration * 1e6))
+            yield Tried(name, attempt.runs, attempt.natively, entry, in_chroot, reason, round(attempt.duration * 1e6))
 
 
 def _write(directory: str, tried: tuple[Tried, ...]) -> None:

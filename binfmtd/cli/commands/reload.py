@@ -79,11 +79,11 @@ def _daemon(directory: str, deadline: float) -> int:
 
     Wait for a daemon that is just starting until the deadline (monotonic, in seconds).  Raises StateError.
     """
-    while (found := holder(directory)) is None and time.monotonic() < deadline:
+    while (lock_holder := holder(directory)) is None and time.monotonic() < deadline:
         time.sleep(_INTERVAL_MS / 1000)
-    if found is None:
+    if lock_holder is None:
         raise StateError(f"no daemon runs with the state directory {directory}: name the daemon's own with --state-dir")
-    pid, purpose = found
+    pid, purpose = lock_holder
     if purpose == APPLY:
         raise StateError(
             f"no daemon runs with the state directory {directory}; `binfmtd apply` (pid {pid}) uses it at the moment: "

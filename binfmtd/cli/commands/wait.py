@@ -77,7 +77,7 @@ def wait(wanted: list[Architecture], directory: str | None, facts: HostFacts, de
             instance_watch.begin()
             instance_watch.attach(instance_watch.find_only())
             observed = _look(instance_watch, observer)
-            missing = [each.name for each in wanted if not _runs(each, observed, facts)]
+            missing = [architecture.name for architecture in wanted if not _runs(architecture, observed, facts)]
             whose = "its" if len(missing) == 1 else "their"
             problem = f"{', '.join(missing)}: no enabled entry takes {whose} programs" if missing else None
         except MountError as error:

@@ -56,8 +56,8 @@ def change(uninstall: str, to_install: str, where: Where) -> bool:
         if to_install:
             native = HostFacts(directory).native(observed)
             everything = to_install == ALL
-            requests += _all(observed, doomed, native, probe) if everything else _each(to_install, native)
-        declared = {each.declared.name: each.declared for each in requests if each.declared}
+            requests += _all(observed, doomed, native, probe) if everything else _listed(to_install, native)
+        declared = {request.declared.name: request.declared for request in requests if request.declared}
         gone, outcomes = exchange(here, probe, doomed, tuple(declared.values()))
         gone |= doomed - here.assess().observed.by_name.keys()  # another program may have removed it first
         for label, names in selected:
@@ -67,12 +67,12 @@ def change(uninstall: str, to_install: str, where: Where) -> bool:
         failed = {name for name, outcome in outcomes.items() if outcome.fate is Fate.FAILED}
         unwanted = doomed - declared.keys()
         if here.daemon is not None and (failed or unwanted):
-            words = [each.label for each in requests if each.declared and each.declared.name in failed]
+            words = [request.label for request in requests if request.declared and request.declared.name in failed]
             raise StateError(refused_beside(here.daemon, directory, _wish(words, unwanted)))
-    return bool(failed) or any(each.bad for each in requests)
+    return bool(failed) or any(request.bad for request in requests)
 
 
-def _each(words: str, native: Collection[str]) -> Iterator[Request]:
+def _listed(words: str, native: Collection[str]) -> Iterator[Request]:
     """Return the platforms in the comma list ``words``, with their handlers or the reason why they get none."""
     for word in words.split(","):
         row = architecture_of(word)
@@ -117,17 +117,17 @@ def _installed(
 ) -> Iterator[str]:
     """Return the log lines about what was installed; ``quiet`` leaves out entries that existed before."""
     outcome_of = dict(outcomes)
-    for each in requests:
-        line = f"installing: {each.label}"
-        if each.declared is None:
-            yield f"{line} {each.instead}"
+    for request in requests:
+        line = f"installing: {request.label}"
+        if request.declared is None:
+            yield f"{line} {request.instead}"
             continue
-        name = each.declared.name
+        name = request.declared.name
         if outcome_of[name].fate is Fate.DONE:
             outcome_of[name] = THERE  # for a second request of the same, like arm/v7,arm/v6
             yield f"{line} OK"
         elif outcome_of[name].fate is Fate.FAILED:
-            path = each.declared.interpreters[0]
+            path = request.declared.interpreters[0]
             yield f'{line} cannot register "{path}" to {directory}/register: {outcome_of[name].reason}'
         elif not quiet:
             yield f"{line} {name} already registered"

@@ -52,7 +52,7 @@ def exchange(
     that are gone, and the outcome of each declared handler.  While a daemon keeps the instance nothing is written, and
     each handler that is not in place has failed.  Raises WriteRefusedError and ProbeError.
     """
-    declared = {each.name for each in specs}
+    declared = {spec.name for spec in specs}
     both = declared.intersection(doomed)
     gone = _remove(here, set(doomed) - declared)
     here.reconciler.use(Config(tuple(specs)))

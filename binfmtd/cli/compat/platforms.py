@@ -48,19 +48,19 @@ def native_architecture(own_head: bytes) -> str | None:
 
 def survey(native: str | None, probe: Probe) -> dict[str, Attempt]:
     """Try each platform and the levels of those that run; return name, ``name/level`` -> result.  Raises ProbeError."""
-    found: dict[str, Attempt] = {}
+    attempts: dict[str, Attempt] = {}
     for name in dict.fromkeys(name for name in (native, *ORDER) if name):
-        found[name] = probe(name, tiny_program(CATALOG[name]))
-        if found[name].runs:
-            found |= {f"{name}/{level}": probe(level, program) for level, program in LEVELS.get(name, {}).items()}
-    return found
+        attempts[name] = probe(name, tiny_program(CATALOG[name]))
+        if attempts[name].runs:
+            attempts |= {f"{name}/{level}": probe(level, program) for level, program in LEVELS.get(name, {}).items()}
+    return attempts
 
 
-def supported(native: str | None, found: Mapping[str, Attempt]) -> list[str]:
+def supported(native: str | None, attempts: Mapping[str, Attempt]) -> list[str]:
     """Return the list ``supported`` from ``survey``'s results: our own platform first, even if its trial failed."""
 
     def runs(name: str) -> bool:
-        return name in found and found[name].runs
+        return name in attempts and attempts[name].runs
 
     platforms: list[str] = []
     for name in dict.fromkeys(name for name in (native, *ORDER) if name):

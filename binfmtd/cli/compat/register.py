@@ -47,7 +47,7 @@ def register(where: Where, declare: Declare, wish: str, reset: str | None = None
         specs = declare(HostFacts(directory).native(observed))
         doomed = {name for name in observed.by_name if fnmatchcase(name, reset or "") and not is_stand_in(name)}
         _, outcomes = exchange(here, probe, doomed, specs, anew=reset is None)
-        left = doomed.difference(each.name for each in specs)
+        left = doomed.difference(spec.name for spec in specs)
         failed = any(outcome.fate is Fate.FAILED for outcome in outcomes.values())
         if here.daemon is not None and (left or failed):
             raise StateError(refused_beside(here.daemon, directory, wish))

@@ -23,13 +23,13 @@ def document(where: Where) -> tuple[str, BinfmtdError | None]:
     """
     problem: BinfmtdError | None = None
     native = native_architecture(head("/proc/self/exe"))
-    found: dict[str, Attempt] = {}
+    attempts: dict[str, Attempt] = {}
     try:
         with Prober() as probe:
-            found = survey(native, probe)
+            attempts = survey(native, probe)
     except ProbeError as error:
         problem = error
-    if not all(probed.in_chroot for probed in found.values()):
+    if not all(probed.in_chroot for probed in attempts.values()):
         log(
             "chroot is not permitted here: `supported` may include platforms whose entry has no flag F, which do not "
             "run in containers"
@@ -39,7 +39,7 @@ def document(where: Where) -> tuple[str, BinfmtdError | None]:
         emulators = _emulators(where)
     except MountError as error:
         problem = error
-    content = {"supported": supported(native, found), "emulators": emulators or None}
+    content = {"supported": supported(native, attempts), "emulators": emulators or None}
     text = json.dumps(content, indent=2, ensure_ascii=False)
     # Go writes control characters that a terminal would obey unescaped.  Escaped, the JSON has the same value.
     shown = "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)

@@ -27,6 +27,6 @@ def _qemu() -> str:
                 output = subprocess.run([path, "--version"], capture_output=True, timeout=_SECONDS, check=False).stdout
             except (OSError, subprocess.TimeoutExpired):
                 continue
-            if found := re.search(rb"version ([0-9][\w.+~-]*)", output):
-                return f"v{found[1].decode('ascii', 'replace')}"
+            if match := re.search(rb"version ([0-9][\w.+~-]*)", output):
+                return f"v{match[1].decode('ascii', 'replace')}"
     return "unknown"

@@ -26,35 +26,35 @@ _WORRIES = {"refused": Level.FAILURE, "failed": Level.FAILURE, "contended": Leve
 def of_config(snapshot: Snapshot) -> Iterator[Finding]:
     """Report whether the config is valid, its warnings, and the handlers that are refused or waiting on this host."""
 
-    def found(check: str, level: Level, text: str, remedy: str = "") -> Finding:
+    def finding(check: str, level: Level, text: str, remedy: str = "") -> Finding:
         return Finding(Section.CONFIG, check, level, text, remedy)
 
     check = _check(snapshot)
     if snapshot.config is None:
         unreadable = os.geteuid() != 0 and "Permission denied" in snapshot.config_error
         if unreadable:
-            yield found("valid", Level.UNSEEN, snapshot.config_error)
+            yield finding("valid", Level.UNSEEN, snapshot.config_error)
         elif _elsewhere(snapshot):
             text = (
                 f"the daemon's config {snapshot.config_path} is not in this container: run `binfmtd doctor` where the "
                 "daemon runs"
             )
-            yield found("valid", Level.UNSEEN, text)
+            yield finding("valid", Level.UNSEEN, text)
         else:
-            yield found("valid", Level.FAILURE, snapshot.config_error, check)
+            yield finding("valid", Level.FAILURE, snapshot.config_error, check)
         return
     sources = ", ".join(snapshot.config.sources) or "no config file, the defaults apply"
     count = len(snapshot.desired.handlers)
-    yield found("valid", Level.OK, f"{sources}: {count} handler{'' if count == 1 else 's'} for this host")
+    yield finding("valid", Level.OK, f"{sources}: {count} handler{'' if count == 1 else 's'} for this host")
     for text in snapshot.config.warnings:
-        yield found("warning", Level.WARNING, text, check)
+        yield finding("warning", Level.WARNING, text, check)
     for unavailable in snapshot.desired.unavailable:
         if unavailable.cause is UnavailableReason.REFUSED:
             text, remedy = split(unavailable_reason(unavailable))
-            yield found("refused", Level.FAILURE, f"{unavailable.name}: {text}", remedy or check)
+            yield finding("refused", Level.FAILURE, f"{unavailable.name}: {text}", remedy or check)
         elif unavailable.cause is UnavailableReason.WAITING:
             text, remedy = split(unavailable_reason(unavailable))
-            yield found(
+            yield finding(
                 "waiting",
                 Level.WARNING,
                 f"{unavailable.name}: {text}",
@@ -79,55 +79,55 @@ def _check(snapshot: Snapshot) -> str:
 def of_daemon(snapshot: Snapshot) -> Iterator[Finding]:
     """Report whether a daemon runs with this state directory, and the problems that its status contains."""
 
-    def found(check: str, level: Level, text: str, remedy: str = "") -> Finding:
+    def finding(check: str, level: Level, text: str, remedy: str = "") -> Finding:
         return Finding(Section.DAEMON, check, level, text, remedy)
 
     if snapshot.pid is None:
         if _closed(snapshot.state_dir):
             text = f"cannot see whether a daemon runs: no permission for {snapshot.state_dir}"
-            yield found("runs", Level.UNSEEN, text)
+            yield finding("runs", Level.UNSEEN, text)
         elif snapshot.status is not None or snapshot.status_error:
             text = f"the daemon has ended (its files in {snapshot.state_dir} are out of date): nothing is repaired"
-            yield found("runs", Level.FAILURE, text, _start(snapshot))
+            yield finding("runs", Level.FAILURE, text, _start(snapshot))
         elif in_container() and not shares_first_processes():
             text = "no daemon of this state directory runs in this container; daemons outside of it are not visible"
-            yield found("runs", Level.UNSEEN, text)
+            yield finding("runs", Level.UNSEEN, text)
         else:
             place = snapshot.state_dir
             text = f"no daemon runs with the state directory {place}: changes by other programs are not repaired"
-            yield found("runs", Level.WARNING, text, _start(snapshot))
+            yield finding("runs", Level.WARNING, text, _start(snapshot))
         return
     who = f"pid {snapshot.pid}" if snapshot.pid else "pid unknown"
     if snapshot.status is None:
         if "Permission denied" in snapshot.status_error:
-            yield found("status", Level.UNSEEN, f"{who}; {snapshot.status_error}")
+            yield finding("status", Level.UNSEEN, f"{who}; {snapshot.status_error}")
         else:
             text = snapshot.status_error or f"the daemon has not written its status to {snapshot.state_dir} yet"
-            yield found("status", Level.WARNING, f"{who}: {text}", snapshot.again("status"))
+            yield finding("status", Level.WARNING, f"{who}: {text}", snapshot.again("status"))
         return
     yield from _of_status(snapshot, who, snapshot.status)
 
 
 def _of_status(snapshot: Snapshot, who: str, status: Mapping[str, Any]) -> Iterator[Finding]:
-    def found(check: str, level: Level, text: str, remedy: str = "") -> Finding:
+    def finding(check: str, level: Level, text: str, remedy: str = "") -> Finding:
         return Finding(Section.DAEMON, check, level, text, remedy)
 
     state, problem = status["state"], status["problem"]
     show = snapshot.again("status")
     done = f"{counted(status['repairs'], 'repair')} in {counted(status['passes'], 'pass')}"
-    yield found("runs", Level.OK, f"{who}, {state}, {done}")
+    yield finding("runs", Level.OK, f"{who}, {state}, {done}")
     if problem:
         text, remedy = split(problem)
-        yield found("problem", Level.FAILURE, text, remedy)
+        yield finding("problem", Level.FAILURE, text, remedy)
     if error := status["config"]["error"]:
         text = f"the daemon keeps the old config in force, because the new one is invalid: {error}"
-        yield found("config", Level.FAILURE, text, _check(snapshot))
+        yield finding("config", Level.FAILURE, text, _check(snapshot))
     for row in status["handlers"]:
         if (level := _WORRIES.get(row["state"])) is not None:
             text, remedy = split(row["reason"])
             if row["state"] == "contended":
                 text, remedy = f"{text}; {_END_CONTENTION}", f"{snapshot.again('pause')} {shlex.quote(row['name'])}"
-            yield found(row["state"], level, f"{row['name']} is {row['state']}: {text}", remedy)
+            yield finding(row["state"], level, f"{row['name']} is {row['state']}: {text}", remedy)
     if others := [name for name in status["contended"] if name not in {row["name"] for row in status["handlers"]}]:
         text = (
             f"another program keeps undoing the daemon's changes to {', '.join(others)}; the daemon repeats them at "
@@ -135,20 +135,20 @@ def _of_status(snapshot: Snapshot, who: str, status: Mapping[str, Any]) -> Itera
         )
         names = [] if INSTANCE in others else map(shlex.quote, others)
         remedy = " ".join([snapshot.again("pause"), *names])
-        yield found("contended", Level.WARNING, f"{text}; {_END_CONTENTION}", remedy)
+        yield finding("contended", Level.WARNING, f"{text}; {_END_CONTENTION}", remedy)
     drifting = [row["name"] for row in status["handlers"] if row["state"] == "stand_in"]
     if state == "drifting":
         text = f"the daemon is repairing entries{': ' + ', '.join(drifting) if drifting else ' that have drifted'}"
-        yield found("drifting", Level.WARNING, text, show)
+        yield finding("drifting", Level.WARNING, text, show)
     seal = status["seal"]
     if seal["state"] == "impossible":
-        yield found("seal", Level.FAILURE, seal["reason"], show)
+        yield finding("seal", Level.FAILURE, seal["reason"], show)
     elif seal["state"] == "unsealed":
-        yield found("seal", Level.WARNING, f"binfmt_misc cannot be sealed: {seal['reason']}", show)
+        yield finding("seal", Level.WARNING, f"binfmt_misc cannot be sealed: {seal['reason']}", show)
     if status["paused"]:
         names = ["everything" if row["name"] == EVERYTHING else row["name"] for row in status["paused"]]
         text = f"paused by `binfmtd pause`, so not repaired: {', '.join(names)}"
-        yield found("paused", Level.WARNING, text, snapshot.again("resume"))
+        yield finding("paused", Level.WARNING, text, snapshot.again("resume"))
 
 
 def _closed(state_dir: str) -> bool:

@@ -24,17 +24,17 @@ def of_emulators(snapshot: Snapshot) -> Iterator[Finding]:
             by_version[version].append(path)
         else:
             remedy = install_emulators(_architecture(path), again=True)
-            yield _found("broken", Level.FAILURE, f"{path}: {version}", remedy)
+            yield _finding("broken", Level.FAILURE, f"{path}: {version}", remedy)
     for version, paths in sorted(by_version.items(), reverse=True):
         text = f"QEMU {'.'.join(map(str, version))}: {_places(paths)}"
-        yield _found("version", Level.OK, text)
+        yield _finding("version", Level.OK, text)
     unsafe = sorted(path for path in snapshot.untrusted if path in snapshot.emulators.values())
     for path in unsafe:
-        yield _found("untrusted", Level.WARNING, *split(snapshot.untrusted[path]))
+        yield _finding("untrusted", Level.WARNING, *split(snapshot.untrusted[path]))
     yield from _missing(snapshot)
 
 
-def _found(check: str, level: Level, text: str, remedy: str = "") -> Finding:
+def _finding(check: str, level: Level, text: str, remedy: str = "") -> Finding:
     return Finding(Section.EMULATORS, check, level, text, remedy)
 
 
@@ -51,10 +51,10 @@ def _missing(snapshot: Snapshot) -> Iterator[Finding]:
     missing = [name for name in CATALOG if name not in snapshot.emulators and name not in native]
     runs = [f"run natively: {' '.join(sorted(native))}"] if native else []
     if not missing:
-        yield _found("missing", Level.OK, "; ".join(["every architecture has an emulator", *runs]))
+        yield _finding("missing", Level.OK, "; ".join(["every architecture has an emulator", *runs]))
     elif not snapshot.emulators:
         text = "; ".join(["no architecture has an emulator here", *runs])
         remedy = emulators_remedy(None, chain.from_iterable(snapshot.candidates.values()))
-        yield _found("missing", Level.WARNING, *split(f"{text}: {remedy}"))
+        yield _finding("missing", Level.WARNING, *split(f"{text}: {remedy}"))
     else:
-        yield _found("missing", Level.OK, "; ".join([f"no emulator for: {' '.join(missing)}", *runs]))
+        yield _finding("missing", Level.OK, "; ".join([f"no emulator for: {' '.join(missing)}", *runs]))

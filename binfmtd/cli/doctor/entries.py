@@ -21,26 +21,26 @@ _FAILURES = frozenset({Fault.NATIVE, Fault.MISSING, Fault.SCRIPT, Fault.P_UNSEEN
 def of_entries(snapshot: Snapshot) -> Iterator[Finding]:
     """Report on all entries but stand-ins; ``model/examine.py`` finds their faults."""
     if snapshot.observed is None:
-        yield _found("overview", Level.UNSEEN, "the entries cannot be read here: see the findings on the mount")
+        yield _finding("overview", Level.UNSEEN, "the entries cannot be read here: see the findings on the mount")
         return
     entries = [entry for entry in snapshot.observed.entries if not is_stand_in(entry.name)]
     if not snapshot.observed.switched_on:
         path = shlex.quote(os.path.join(snapshot.directory, "status"))
         text = "binfmt_misc as a whole is switched off: no entry takes a file"
-        yield _found("switched_off", Level.FAILURE, text, f"echo 1 >{path}")
+        yield _finding("switched_off", Level.FAILURE, text, f"echo 1 >{path}")
     if not entries:
         text = "no entry is registered: programs of other architectures do not run"
-        yield _found("none", Level.WARNING, text, snapshot.again("apply"))
+        yield _finding("none", Level.WARNING, text, snapshot.again("apply"))
         return
-    yield _found("overview", Level.OK, _overview(entries))
+    yield _finding("overview", Level.OK, _overview(entries))
     host = Host(
         snapshot.facts.header,
         snapshot.facts.heads,
         kernel_version(),
         judges_paths(),
-        forced=frozenset(name for name, each in snapshot.declared.items() if each.force),
+        forced=frozenset(name for name, spec in snapshot.declared.items() if spec.force),
         credentials=snapshot.asks_for(Flags.C),
-        disabled=frozenset(name for name, each in snapshot.declared.items() if not each.enabled),
+        disabled=frozenset(name for name, spec in snapshot.declared.items() if not spec.enabled),
     )
     verdicts = examine(snapshot.observed, snapshot.sights, host)
     words = _Words(snapshot, Remedies(snapshot), verdicts)
@@ -48,20 +48,20 @@ def of_entries(snapshot: Snapshot) -> Iterator[Finding]:
     held = [entry for entry in entries if entry.registration and Flags.F in entry.registration.flags]
     if held and snapshot.pid is None:
         text = "the files that flag F opened cannot be seen; `binfmtd probe` tests whether they work"
-        yield _found("pinned", Level.UNSEEN, text)
+        yield _finding("pinned", Level.UNSEEN, text)
 
 
-def _found(check: str, level: Level, text: str, remedy: str = "") -> Finding:
+def _finding(check: str, level: Level, text: str, remedy: str = "") -> Finding:
     return Finding(Section.ENTRIES, check, level, text, remedy)
 
 
 def _overview(entries: list[Entry]) -> str:
     known = [entry.registration for entry in entries if entry.registration]
-    architectures = sorted({name for each in known if (name := architecture_of(each.match))})
+    architectures = sorted({name for registration in known if (name := architecture_of(registration.match))})
     counts = [
         f"{len(entries)} {'entry' if len(entries) == 1 else 'entries'}",
         f"{sum(entry.enabled for entry in entries)} enabled",
-        f"{sum(Flags.F in each.flags for each in known)} with flag F",
+        f"{sum(Flags.F in registration.flags for registration in known)} with flag F",
     ]
     serves = f"; architectures: {' '.join(architectures)}" if architectures else ""
     return ", ".join(counts) + serves
@@ -100,7 +100,7 @@ class _Words:
         registration = entry.registration
         if registration is None:
             text = f"{entry.name}: this version of binfmtd cannot parse the entry, so it was not checked"
-            return _found(fault.value, Level.UNSEEN, text)
+            return _finding(fault.value, Level.UNSEEN, text)
         about, remedy = verdict.about, self._remedy(verdict, entry, registration)
         if fault is Fault.UNTRUSTED:
             about, command = split(about)
@@ -116,7 +116,7 @@ class _Words:
             if architecture is not None:
                 again = emulators_remedy(architecture, [registration.interpreter])
             text, remedy = split(f"{text}: {again}")
-        return _found(fault.value, level, f"{entry.name}: {text}", remedy)
+        return _finding(fault.value, level, f"{entry.name}: {text}", remedy)
 
     def _remedy(self, verdict: Verdict, entry: Entry, registration: Registration) -> str:
         remedies = self._remedies

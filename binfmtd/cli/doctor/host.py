@@ -84,24 +84,24 @@ def of_privileges(snapshot: Snapshot) -> Iterator[Finding]:
         yield Finding(Section.PRIVILEGES, "root", Level.UNSEEN, text)
 
 
-def judge(found: Privileges) -> Iterator[Finding]:
+def judge(rights: Privileges) -> Iterator[Finding]:
     """Report the user and its rights in one finding, and forbidden code memory in a second."""
-    who = "root" if found.uid == 0 else f"user {found.uid}"
-    may = {None: "", True: "may register entries", False: "may not register entries"}[found.may_register]
-    if found.uid == 0 and found.may_register is False:
+    who = "root" if rights.uid == 0 else f"user {rights.uid}"
+    may = {None: "", True: "may register entries", False: "may not register entries"}[rights.may_register]
+    if rights.uid == 0 and rights.may_register is False:
         may += " (binfmt_misc is sealed or read-only, or belongs to root of an outer user namespace)"
-    mount = "may mount" if found.may_mount else "may not mount (no CAP_SYS_ADMIN)"
+    mount = "may mount" if rights.may_mount else "may not mount (no CAP_SYS_ADMIN)"
     around = [
         text
         for applies, text in (
-            (found.filtered, "under a seccomp filter"),
-            (found.no_new_privileges, "with no_new_privs (set-uid and flag C have no effect)"),
-            (found.confined_by not in ("", "unconfined"), f"confined by a security module as {found.confined_by}"),
+            (rights.filtered, "under a seccomp filter"),
+            (rights.no_new_privileges, "with no_new_privs (set-uid and flag C have no effect)"),
+            (rights.confined_by not in ("", "unconfined"), f"confined by a security module as {rights.confined_by}"),
         )
         if applies
     ]
     yield Finding(Section.PRIVILEGES, "register", Level.OK, ", ".join([who, *([may] if may else []), mount, *around]))
-    if not found.code_memory:
+    if not rights.code_memory:
         yield Finding(
             Section.PRIVILEGES,
             "code_memory",

@@ -28,21 +28,21 @@ APT_HOOK = "/etc/apt/apt.conf.d/90binfmtd-sealed"
 _EXAMPLES = ("/usr/share/doc/binfmtd/examples/config/apt", "/usr/local/share/doc/binfmtd/examples/config/apt")
 
 
-def _found(check: str, level: Level, text: str, remedy: str = "") -> Finding:
+def _finding(check: str, level: Level, text: str, remedy: str = "") -> Finding:
     return Finding(Section.MANAGERS, check, level, text, remedy)
 
 
 def of_managers(snapshot: Snapshot) -> Iterator[Finding]:
     """Report every manager that is found; one finding if there is none."""
-    found = [
+    findings = [
         *of_systemd(rules()),
         *of_debian(debian_formats(), snapshot.declared.keys()),
         *of_desktops(os.uname().release, _names(snapshot), snapshot.directory),
         *_of_ours(snapshot),
         *(of_packages(packages_that_register()) if snapshot.config and snapshot.config.policy.sealed else ()),
     ]
-    yield from found or [
-        _found("none", Level.OK, "no other manager found: neither systemd-binfmt nor update-binfmts is installed")
+    yield from findings or [
+        _finding("none", Level.OK, "no other manager found: neither systemd-binfmt nor update-binfmts is installed")
     ]
 
 
@@ -54,23 +54,23 @@ def of_systemd(rules: Rules) -> Iterator[Finding]:
     for problem in rules.problems:  # first, since systemd-binfmt fails until it is corrected
         path, _, place = problem.partition(":")
         line = place.partition(":")[0]
-        yield _found("binfmt_d", Level.WARNING, problem, f"sed -i '{line}s/^/#/' {shlex.quote(path)}")
+        yield _finding("binfmt_d", Level.WARNING, problem, f"sed -i '{line}s/^/#/' {shlex.quote(path)}")
     for text in rules.unreadable:
-        yield _found("binfmt_d", Level.UNSEEN, text)
+        yield _finding("binfmt_d", Level.UNSEEN, text)
     number = len(rules.names)
     what = f"{number} rule{'' if number == 1 else 's'} of {_several(rules.files)}" if rules.files else "no rules"
     if unit is None:
         text = f"binfmt.d has {what}, but systemd-binfmt, which reads it, is not installed"
-        yield _found("systemd_binfmt", Level.OK, text)
+        yield _finding("systemd_binfmt", Level.OK, text)
     elif masked(unit):
-        yield _found("systemd_binfmt", Level.OK, f"systemd-binfmt is masked, so systemd does not start it ({what})")
+        yield _finding("systemd_binfmt", Level.OK, f"systemd-binfmt is masked, so systemd does not start it ({what})")
     elif unit_state(_UNIT) == "failed":
         text = f"systemd-binfmt has failed, so some of its rules may not be registered ({what})"
-        yield _found("systemd_binfmt", Level.WARNING, text, f"systemctl restart {_UNIT}")
+        yield _finding("systemd_binfmt", Level.WARNING, text, f"systemctl restart {_UNIT}")
     else:
         runs = "" if booted_with_systemd() else " (systemd does not run here)"
         text = f"systemd-binfmt{runs} removes every entry when it starts, then registers {what}"
-        yield _found("systemd_binfmt", Level.OK, text)
+        yield _finding("systemd_binfmt", Level.OK, text)
 
 
 def of_debian(formats: tuple[str, ...] | None, declared: Collection[str]) -> Iterator[Finding]:
@@ -81,10 +81,10 @@ def of_debian(formats: tuple[str, ...] | None, declared: Collection[str]) -> Ite
     if twice:
         text = f"update-binfmts and the config both declare {_several(twice)}: each replaces the other's entry"
         names = " ".join(map(shlex.quote, twice))
-        yield _found("update_binfmts", Level.WARNING, text, f"for f in {names}; do update-binfmts --disable $f; done")
+        yield _finding("update_binfmts", Level.WARNING, text, f"for f in {names}; do update-binfmts --disable $f; done")
     else:
         text = f"update-binfmts manages {_several(formats) if formats else 'no formats'}"
-        yield _found("update_binfmts", Level.OK, text)
+        yield _finding("update_binfmts", Level.OK, text)
 
 
 def of_packages(packages: Collection[str]) -> Iterator[Finding]:
@@ -97,11 +97,11 @@ def of_packages(packages: Collection[str]) -> Iterator[Finding]:
     )
     if os.path.exists(APT_HOOK):
         text = f"scripts of {_several(packages)} call update-binfmts; {APT_HOOK} opens the seal while apt runs them"
-        yield _found("packages", Level.OK, text)
+        yield _finding("packages", Level.OK, text)
     else:
         examples = next(filter(os.path.isdir, _EXAMPLES), "config/apt")  # the default is their place in a checkout
         hook = f"install -m 755 {examples}/binfmtd-apt /usr/local/sbin/ && install -m 644 {examples}/90binfmtd-sealed"
-        yield _found("packages", Level.WARNING, text, f"{hook} {os.path.dirname(APT_HOOK)}/")
+        yield _finding("packages", Level.WARNING, text, f"{hook} {os.path.dirname(APT_HOOK)}/")
 
 
 def of_desktops(release: str, names: Collection[str], directory: str) -> Iterator[Finding]:
@@ -112,34 +112,34 @@ def of_desktops(release: str, names: Collection[str], directory: str) -> Iterato
             f"WSL runs Windows programs through {_several(interop)}; a running daemon restores after a flush what "
             f"`restore` in its config names (by default {_WSL_NAME}*)"
         )
-        yield _found("wsl", Level.OK, text)
+        yield _finding("wsl", Level.OK, text)
     elif "microsoft" in release.lower():
         text = f"this is WSL, but its entry {_WSL_NAME} is missing: Windows programs do not start"
         line = f"printf %s {shlex.quote(_WSL_LINE)} >{shlex.quote(os.path.join(directory, 'register'))}"
-        yield _found("wsl", Level.WARNING, text, line)
+        yield _finding("wsl", Level.WARNING, text, line)
     if release.endswith("-linuxkit") or "rosetta" in names:
         text = "this is the virtual machine of Docker Desktop or a similar program, which registers its own emulators"
-        yield _found("docker_desktop", Level.OK, text)
+        yield _finding("docker_desktop", Level.OK, text)
 
 
 def _of_ours(snapshot: Snapshot) -> Iterator[Finding]:
     others = [] if snapshot.mounted is None else other_daemons(snapshot.mounted.device, snapshot.pid)
     for other in others:
         text = f"another daemon of binfmtd manages this instance (pid {other.pid}: {' '.join(other.arguments).strip()})"
-        yield _found("binfmtd", Level.WARNING, text, f"kill {other.pid}")
+        yield _finding("binfmtd", Level.WARNING, text, f"kill {other.pid}")
     if not shares_first_processes():
         text = "cannot see whether other daemons of binfmtd run: only this container's processes are visible"
-        yield _found("binfmtd", Level.UNSEEN, text)
+        yield _finding("binfmtd", Level.UNSEEN, text)
     elif not os.path.isdir("/proc/1"):
         text = "cannot see whether other daemons of binfmtd run: /proc hides the processes of other users"
-        yield _found("binfmtd", Level.UNSEEN, text)
+        yield _finding("binfmtd", Level.UNSEEN, text)
     # Stand-ins of declared handlers serve: they stay.
     needed = {stand_in_name(name) for name in snapshot.desired.by_name}
     stand_ins = [name for name in _names(snapshot) if name.startswith(PREFIX) and name not in needed]
     left = [] if others or snapshot.pid is not None else stand_ins
     if left:
         text = f"a daemon that has ended left its stand-ins registered: {_several(left)}"
-        yield _found("stand_ins", Level.WARNING, text, snapshot.again("apply"))
+        yield _finding("stand_ins", Level.WARNING, text, snapshot.again("apply"))
 
 
 def _names(snapshot: Snapshot) -> tuple[str, ...]:

@@ -26,9 +26,9 @@ _NOT_READ_ONLY = ("write this in the pod's volumeMounts", "readOnly: false")
 
 def of_mount(snapshot: Snapshot) -> Iterator[Finding]:
     """Report what is mounted at the path, what covers it, and whether entries can be written and listed there."""
-    found = layers(snapshot.directory)
+    mounts = layers(snapshot.directory)
     if snapshot.mounted is None:
-        missing = not_mounted(snapshot.directory, found, snapshot.mount_error)
+        missing = not_mounted(snapshot.directory, mounts, snapshot.mount_error)
         running = _running(snapshot) if missing.check == "mounted" else []
         yield (
             served_all_the_same(snapshot.directory, running)
@@ -39,10 +39,10 @@ def of_mount(snapshot: Snapshot) -> Iterator[Finding]:
     if snapshot.mounted.sealed:
         judged, writable = [of_seal(snapshot)], _WRITABLE
     else:
-        judged = list(judge_mounted(snapshot.directory, found, read_only=snapshot.mounted.read_only))
+        judged = list(judge_mounted(snapshot.directory, mounts, read_only=snapshot.mounted.read_only))
         writable = _NOT_READ_ONLY
-    for each in judged:
-        yield _from_outside(each, _BOUND_IN, writable) if each.remedy else each
+    for finding in judged:
+        yield _from_outside(finding, _BOUND_IN, writable) if finding.remedy else finding
     if snapshot.given.mount is None and snapshot.directory != DEFAULT_DIRECTORY:
         yield _of_usual_place(layers(DEFAULT_DIRECTORY))
     if snapshot.observed is None:
@@ -50,18 +50,18 @@ def of_mount(snapshot: Snapshot) -> Iterator[Finding]:
         yield Finding(Section.MOUNT, "listing", Level.FAILURE, text, "dmesg | tail")
 
 
-def _from_outside(found: Finding, outside: str, in_a_pod: tuple[str, str]) -> Finding:
+def _from_outside(finding: Finding, outside: str, in_a_pod: tuple[str, str]) -> Finding:
     """Return the finding, in a container that may not mount with a command to run outside of it.
 
     ``in_a_pod`` is the place and the command for a pod, ``outside`` the command for any other container.
     """
     if may_mount() or not in_container():
-        return found
+        return finding
     if in_pod():
         where, remedy = in_a_pod
-        return found._replace(text=f"{found.text}; this container may not mount, so {where}:", remedy=remedy)
-    return found._replace(
-        text=f"{found.text}; this container may not mount, so run this outside of it:", remedy=outside
+        return finding._replace(text=f"{finding.text}; this container may not mount, so {where}:", remedy=remedy)
+    return finding._replace(
+        text=f"{finding.text}; this container may not mount, so run this outside of it:", remedy=outside
     )
 
 
@@ -77,15 +77,15 @@ def _of_usual_place(usual: Layers) -> Finding:
     )
 
 
-def not_mounted(directory: str, found: Layers, why: str) -> Finding:
+def not_mounted(directory: str, mounts: Layers, why: str) -> Finding:
     """Report why binfmt_misc is not visible at ``directory``, and what mounts it; ``why`` is the error of ``find``."""
     place = shlex.quote(directory)
-    top = found.top
+    top = mounts.top
     if top is not None and top.fs_type == AUTOFS:
         text = f"{directory}: an automount is configured, but did not mount binfmt_misc on access"
         return Finding(Section.MOUNT, "automount", Level.FAILURE, text, f"systemctl restart {_AUTOMOUNT}")
     if top is not None and top.fs_type not in (FS_TYPE, "proc"):
-        beneath = "over binfmt_misc and hides it" if found.covered else "there instead of binfmt_misc"
+        beneath = "over binfmt_misc and hides it" if mounts.covered else "there instead of binfmt_misc"
         text = f"{directory}: a file system of type {top.fs_type} is mounted {beneath}"
         return Finding(Section.MOUNT, "over_mounted", Level.FAILURE, text, f"umount {place}")
     if not os.path.isdir(directory):
@@ -133,11 +133,11 @@ def served_all_the_same(directory: str, running: Sequence[str]) -> Finding:
     return Finding(Section.MOUNT, "mounted", Level.OK, f"{text}: programs of {' '.join(running)} run (tested)")
 
 
-def judge_mounted(directory: str, found: Layers, *, read_only: bool) -> Iterator[Finding]:
+def judge_mounted(directory: str, mounts: Layers, *, read_only: bool) -> Iterator[Finding]:
     """Report where binfmt_misc is mounted, and a failure if that mount is read-only."""
     place = shlex.quote(directory)
-    beneath = ", over an automount" if found.automounted else ""
-    beyond = [line.point for line in found.elsewhere if found.top is None or line.device == found.top.device]
+    beneath = ", over an automount" if mounts.automounted else ""
+    beyond = [line.point for line in mounts.elsewhere if mounts.top is None or line.device == mounts.top.device]
     also = f"; also at {', '.join(dict.fromkeys(beyond))}" if beyond else ""
     if not read_only:
         yield Finding(Section.MOUNT, "mounted", Level.OK, f"binfmt_misc is mounted at {directory}{beneath}{also}")
@@ -170,25 +170,25 @@ def of_seal(snapshot: Snapshot) -> Finding:
 def of_user_namespace(snapshot: Snapshot) -> Iterator[Finding]:
     """Report whether the host's handlers serve here, or this user namespace's own instance hides them."""
 
-    def found(level: Level, text: str, remedy: str = "") -> Finding:
+    def finding(level: Level, text: str, remedy: str = "") -> Finding:
         return Finding(Section.USER_NAMESPACE, "owner", level, text, remedy)
 
     if not in_user_namespace():
-        yield found(Level.OK, "this is the first user namespace: the host's instance serves here")
+        yield finding(Level.OK, "this is the first user namespace: the host's instance serves here")
         return
     name = os.readlink("/proc/self/ns/user")
     if snapshot.mounted is None:
         text = f"{name}: if an instance was ever mounted in this user namespace, the host's is hidden for good"
-        yield found(Level.UNSEEN, f"{text}; `binfmtd probe` tests which programs run")
+        yield finding(Level.UNSEEN, f"{text}; `binfmtd probe` tests which programs run")
         return
     owner = owner_of(snapshot.mounted)
     if owner is Owner.OUTSIDE:
         text = f"{name}: this is the instance of an outer user namespace: changes to it affect all its users"
-        yield found(Level.OK, text)
+        yield finding(Level.OK, text)
     elif owner is Owner.UNKNOWN:
-        yield found(Level.UNSEEN, f"{name}: the owner of this instance cannot be determined inside this container")
+        yield finding(Level.UNSEEN, f"{name}: the owner of this instance cannot be determined inside this container")
     elif snapshot.observed is not None and not snapshot.observed.entries:
-        yield found(
+        yield finding(
             Level.WARNING,
             f"{name} has an instance of its own, which hides the host's: the host's handlers do not serve here, and "
             "this instance has no entries",
@@ -196,4 +196,4 @@ def of_user_namespace(snapshot: Snapshot) -> Iterator[Finding]:
         )
     else:
         text = f"{name} has an instance of its own: its entries serve only this namespace, and the host's is hidden"
-        yield found(Level.OK, text)
+        yield finding(Level.OK, text)

@@ -36,10 +36,10 @@ def split(message: str) -> tuple[str, str]:
 
     A message has a command in backticks after ": run ".  If it continues after that, the text is the whole message.
     """
-    found = _COMMAND.search(message)
-    if found is None:
+    match = _COMMAND.search(message)
+    if match is None:
         return message, ""
-    return message if message[found.end() :] else message[: found.start()], found[1]
+    return message if message[match.end() :] else message[: match.start()], match[1]
 
 
 def _setting(mended: Registration, registration: Registration) -> str:
@@ -116,7 +116,7 @@ class Remedies:
     def renew(self, entry: Entry, architecture: str) -> str:
         """Return the command that replaces the entry by binfmtd's own for this architecture."""
         if self._snapshot.pid is not None and any(
-            each.architecture == architecture for each in self._snapshot.declared.values()
+            spec.architecture == architecture for spec in self._snapshot.declared.values()
         ):
             return self.remove(entry)  # the daemon registers its own
         return f"{self.remove(entry)} && {self._snapshot.again(f'apply --arch {architecture}')}"

@@ -23,24 +23,24 @@ def page(findings: Sequence[Finding], width: int | None = None, *, coloured: boo
     """
     shown = worst_first(findings)
     levels = max(len(level.value) for level in Level)
-    sections = max((len(found.section.value) for found in shown), default=0)
+    sections = max((len(finding.section.value) for finding in shown), default=0)
     indent = " " * (levels + sections + 2 * len(_GAP))
     lines = []
     seen: Counter[tuple[str, str, Level]] = Counter()
-    total = Counter((found.section.value, found.check, found.level) for found in shown)
-    for found in shown:
-        key = (found.section.value, found.check, found.level)
+    total = Counter((finding.section.value, finding.check, finding.level) for finding in shown)
+    for finding in shown:
+        key = (finding.section.value, finding.check, finding.level)
         seen[key] += 1
         if seen[key] > _MOST:
             if seen[key] == _MOST + 1:
                 lines.append(f"{indent}... and {total[key] - _MOST} more of these: --json lists them all")
             continue
-        level = found.level.value.ljust(levels)
-        head = f"{_painted(level, found.level, coloured=coloured)}{_GAP}{found.section.value:<{sections}}{_GAP}"
-        first, *others = wrapped(found.text, None if width is None else max(width - len(indent), _NARROWEST))
+        level = finding.level.value.ljust(levels)
+        head = f"{_painted(level, finding.level, coloured=coloured)}{_GAP}{finding.section.value:<{sections}}{_GAP}"
+        first, *others = wrapped(finding.text, None if width is None else max(width - len(indent), _NARROWEST))
         lines += [head + first, *(indent + line for line in others)]
-        if found.remedy:
-            lines.append(f"{indent}{_TYPE}{even(found.remedy)}")
+        if finding.remedy:
+            lines.append(f"{indent}{_TYPE}{even(finding.remedy)}")
     return [*lines, "", _sum(shown, coloured=coloured)]
 
 

@@ -90,7 +90,7 @@ class Snapshot(_Look):
     @cached_property
     def declared(self) -> dict[str, HandlerSpec]:
         """The config's handlers, by entry name; empty without a valid config."""
-        return {} if self.config is None else {each.name: each for each in self.config.specs}
+        return {} if self.config is None else {spec.name: spec for spec in self.config.specs}
 
     @cached_property
     def desired(self) -> DesiredState:
@@ -108,8 +108,8 @@ class Snapshot(_Look):
             config = load(self.config_path, trust=Trust.of_this_process(), architectures=("all",))
         except ConfigError:
             config = load(None, trust=Trust.of_this_process(), default=_NO_CONFIG, architectures=("all",))
-        found = {each.architecture: each.interpreters for each in config.specs}
-        return {name: found.get(name, ()) for name in CATALOG}
+        paths = {spec.architecture: spec.interpreters for spec in config.specs}
+        return {name: paths.get(name, ()) for name in CATALOG}
 
     @cached_property
     def emulators(self) -> dict[str, str]:
@@ -164,7 +164,7 @@ class Snapshot(_Look):
 
     def asks_for(self, flag: Flags) -> frozenset[str]:
         """Return the names of the entries for which the config asks for ``flag``."""
-        return frozenset(name for name, each in self.declared.items() if flag in each.flags)
+        return frozenset(name for name, spec in self.declared.items() if flag in spec.flags)
 
 
 def _instance(named: str | None) -> tuple[Mounted | None, str, ObservedState | None]:

@@ -81,29 +81,29 @@ class Explainer:
     def __call__(self, file: str) -> Explanation:
         """Return the answer about a file."""
         execution = execute(file, self._observed or ObservedState(), self._programs)
-        found = Explanation(file, execution)
+        explanation = Explanation(file, execution)
         if execution.steps:
-            found.kind = self._kind(execution.steps[0])
+            explanation.kind = self._kind(execution.steps[0])
         for step in execution.steps:
-            self._look_at(step, found)
+            self._look_at(step, explanation)
         if execution.failure is not None:
-            found.fails(execution.failure)
+            explanation.fails(execution.failure)
             if not execution.steps:
-                self._not_even_opened(found, execution.failure)
+                self._not_even_opened(explanation, execution.failure)
             elif execution.nobody_takes_it:
-                self._nobody(found, execution.steps[-1])
+                self._nobody(explanation, execution.steps[-1])
             elif execution.failure.errno != ENOEXEC and len(execution.steps) <= REWRITES:
-                self._interpreter_fails(found, execution.steps[-1], execution.failure)
+                self._interpreter_fails(explanation, execution.steps[-1], execution.failure)
         else:
             for step in execution.steps:
                 if isinstance(step.taker, Entry):
-                    self._needs_its_own(found, step)
+                    self._needs_its_own(explanation, step)
                 elif step.taker is not None:
-                    self._finds_what_it_names(found, step, step.taker)
-        return found
+                    self._finds_what_it_names(explanation, step, step.taker)
+        return explanation
 
-    def _look_at(self, step: Step, found: Explanation) -> None:
-        found.notes += [
+    def _look_at(self, step: Step, explanation: Explanation) -> None:
+        explanation.notes += [
             f"entry {entry.name} comes first and has content that this version of binfmtd cannot read: it may take "
             f"{step.path}"
             for entry in step.unclear
@@ -111,69 +111,69 @@ class Explainer:
         entry = step.taker
         if not isinstance(entry, Entry) or entry.registration is None:
             return
-        found.reach[entry.name] = reach(self._programs, entry, entry.registration)
+        explanation.reach[entry.name] = reach(self._programs, entry, entry.registration)
         if Flags.C in entry.registration.flags:
-            found.notes.append(
+            explanation.notes.append(
                 f"entry {_name(entry)} has flag C: for a set-uid file, its interpreter runs with the rights of the "
                 "file's owner"
             )
         elif self._programs.is_set_id(step.file):
-            found.notes.append(f"its set-uid or set-gid bit has no effect: entry {_name(entry)} has no flag C")
+            explanation.notes.append(f"its set-uid or set-gid bit has no effect: entry {_name(entry)} has no flag C")
         if Flags.O not in entry.registration.flags and self._programs.is_execute_only(step.file):
-            found.notes.append(
+            explanation.notes.append(
                 f"it fails for users who may execute but not read it: entry {_name(entry)} has no flag O, so the "
                 "interpreter itself has to open the file"
             )
 
     # Why it does not run
 
-    def _not_even_opened(self, found: Explanation, failure: Refusal) -> None:
+    def _not_even_opened(self, explanation: Explanation, failure: Refusal) -> None:
         """Add what helps where the file itself cannot be opened."""
         import shutil
 
-        path = found.file
+        path = explanation.file
         if failure.errno == EACCES and (granting := self._programs.granting(path)):
             then = Explainer(granting, self._observed, self._declared, self._mount, self._sealed)(path)
             if then.execution.steps and not then.runs:
                 problem = "; ".join(filter(None, (then.reason, then.remedy)))
-                found.notes.append(f"if you could execute it, the next problem would be: {problem}")
-                found.kind, found.config = then.kind, then.config
+                explanation.notes.append(f"if you could execute it, the next problem would be: {problem}")
+                explanation.kind, explanation.config = then.kind, then.config
         elif failure.errno == ENOENT and self._programs.rooted and os.path.lexists(path):
-            found.remedy = "with --root, FILE is a path inside of the tree: leave out the path of the tree itself"
+            explanation.remedy = "with --root, FILE is a path inside of the tree: leave out the path of the tree itself"
         elif failure.errno == ENOENT and "/" not in path and (elsewhere := shutil.which(path)):
-            found.remedy = f"give its path: a shell finds this program at {elsewhere}"
+            explanation.remedy = f"give its path: a shell finds this program at {elsewhere}"
 
-    def _nobody(self, found: Explanation, step: Step) -> None:
+    def _nobody(self, explanation: Explanation, step: Step) -> None:
         """Explain that nothing takes the file, or an interpreter: what it is, and which handler would take it."""
         if self._sealed:
-            found.notes.append(self._sealed)
-        found.kind = kind = self._kind(step)
+            explanation.notes.append(self._sealed)
+        explanation.kind = kind = self._kind(step)
         if self._is_ours(step):
-            found.reason, found.remedy = f"{step.path} is {kind.description}", kind.remedy
+            explanation.reason, explanation.remedy = f"{step.path} is {kind.description}", kind.remedy
             return
         off = [other for other in step.passed_over if other.passed is Passed.SWITCHED_OFF and other.entry.enabled]
         disabled = [other for other in step.passed_over if not other.entry.enabled]
-        found.reason = f"{step.path} is {kind.description}, and no entry takes it"
+        explanation.reason = f"{step.path} is {kind.description}, and no entry takes it"
         if off:
-            found.reason += f": entry {_name(off[0].entry)} would, but binfmt_misc is switched off as a whole"
-            found.remedy = f"as root: echo 1 > {self._mount}/status"
+            explanation.reason += f": entry {_name(off[0].entry)} would, but binfmt_misc is switched off as a whole"
+            explanation.remedy = f"as root: echo 1 > {self._mount}/status"
             return
         if disabled:
-            found.reason += f": entry {_name(disabled[0].entry)} would, but is disabled"
-            found.remedy = f"as root: echo 1 > {quote(f'{self._mount}/{disabled[0].entry.name}')}"
+            explanation.reason += f": entry {_name(disabled[0].entry)} would, but is disabled"
+            explanation.remedy = f"as root: echo 1 > {quote(f'{self._mount}/{disabled[0].entry.name}')}"
             return
         if self._observed is None:
-            found.runs = None
-            found.reason = (
+            explanation.runs = None
+            explanation.reason = (
                 f"{step.path} is {kind.description}; the entries cannot be read from here, so it is unknown whether "
                 "one takes it"
             )
             if kind.architecture is not None:
-                found.remedy = f"run `binfmtd probe {kind.architecture}`, which tries to run such a program"
+                explanation.remedy = f"run `binfmtd probe {kind.architecture}`, which tries to run such a program"
                 return
         if step.unclear:
-            found.runs = None
-        found.remedy, found.config = self._declared.remedy(kind, step.file.head, step.path)
+            explanation.runs = None
+        explanation.remedy, explanation.config = self._declared.remedy(kind, step.file.head, step.path)
 
     def _is_ours(self, step: Step) -> bool:
         """Return True if the file is a native program: as the kernel cannot load it, no handler would help."""
@@ -190,43 +190,43 @@ class Explainer:
         except (OSError, FormatError):
             return kind_of(lambda offset, size: step.file.head[offset : offset + size], step.path)
 
-    def _interpreter_fails(self, found: Explanation, step: Step, failure: Refusal) -> None:
+    def _interpreter_fails(self, explanation: Explanation, step: Step, failure: Refusal) -> None:
         """Explain that an entry's or a script's interpreter, or a program's dynamic linker, cannot be used."""
         missing = failure.errno == ENOENT
         if isinstance(step.taker, Shebang):
             path = step.taker.interpreter
-            found.reason = f"the first line of {step.path} names {path!r}: {failure.reason}"
+            explanation.reason = f"the first line of {step.path} names {path!r}: {failure.reason}"
             if missing and path.endswith("\r"):
-                found.reason = (
+                explanation.reason = (
                     f"the first line of {step.path} ends with a carriage return, which the kernel takes for a part of "
                     f"the interpreter's path {path!r}"
                 )
-                found.remedy = _convert(step.path)
+                explanation.remedy = _convert(step.path)
             elif missing:
-                found.remedy = f"install {path}, or name another interpreter in the first line"
+                explanation.remedy = f"install {path}, or name another interpreter in the first line"
         elif isinstance(step.taker, Entry):
             lost = "its interpreter is missing" if missing else "its interpreter cannot be executed"
-            found.reason = f"entry {_name(step.taker)} takes {step.path}, but {lost}: {failure.reason}"
+            explanation.reason = f"entry {_name(step.taker)} takes {step.path}, but {lost}: {failure.reason}"
             if missing:
-                found.remedy = (
+                explanation.remedy = (
                     "install it there, or register the entry with flag F, so that the kernel opens it beforehand"
                 )
         else:
-            found.reason = f"{step.path}: {failure.reason}"
+            explanation.reason = f"{step.path}: {failure.reason}"
             elf = self._programs.elf(step.file.place)
             if elf and missing:
-                found.remedy = _bring_libc(elf)
+                explanation.remedy = _bring_libc(elf)
 
     # Why it fails although the exec succeeds
 
-    def _finds_what_it_names(self, found: Explanation, step: Step, script: Shebang) -> None:
+    def _finds_what_it_names(self, explanation: Explanation, step: Step, script: Shebang) -> None:
         """Check that env(1) finds the program that a script's first line passes to it.
 
         Also note an argument that ends with a carriage return, which the kernel does not count as a blank.
         """
         word = script.argument or ""
         if word.endswith("\r"):
-            found.notes.append(
+            explanation.notes.append(
                 "the first line ends with a carriage return, which the kernel passes to the interpreter: "
                 f"{_convert(step.path)}"
             )
@@ -239,13 +239,13 @@ class Explainer:
         remedy = "install that program, or name another one in the first line"
         if " " in word:
             remedy = f"the kernel passes all of it as one argument: write {script.interpreter} -S {word}"
-        found.fails(
+        explanation.fails(
             Refusal(
                 0, f"{script.interpreter}, which the first line of {step.path} names, finds no program {word!r}", remedy
             )
         )
 
-    def _needs_its_own(self, found: Explanation, step: Step) -> None:
+    def _needs_its_own(self, explanation: Explanation, step: Step) -> None:
         """Check that a dynamic program finds its own dynamic linker, where QEMU looks for it.
 
         An emulator other than QEMU may bring its own, so there a missing one is only noted.
@@ -256,7 +256,7 @@ class Explainer:
         emulator = os.path.basename(step.interpreter)
         if not emulator.startswith(_QEMU):
             if not self._there(elf.linker):
-                found.notes.append(
+                explanation.notes.append(
                     f"it is dynamically linked, and its dynamic linker {elf.linker} is missing: it runs only if "
                     f"{step.interpreter} has its own"
                 )
@@ -265,16 +265,16 @@ class Explainer:
         prefixes = [f"/usr/gnemul/qemu-{name}", f"/etc/qemu-binfmt/{name}"]  # QEMU's own, and Debian's up to 12
         if prefix := os.environ.get("QEMU_LD_PREFIX"):
             prefixes = [prefix]
-        for path in (*(each + elf.linker for each in prefixes), elf.linker):
+        for path in (*(directory + elf.linker for directory in prefixes), elf.linker):
             if self._there(path):
-                found.notes.append(f"it is dynamically linked, and its dynamic linker exists: {path}")
+                explanation.notes.append(f"it is dynamically linked, and its dynamic linker exists: {path}")
                 return
         whose = f" ({libc})" if (libc := libc_of(elf.linker)) else ""
         reason = (
             f"it is dynamically linked, and its dynamic linker {elf.linker}{whose} is missing, also below "
             f"{' and '.join(prefixes)}: {emulator} would start, and end with an error"
         )
-        found.fails(Refusal(0, reason, _bring_libc(elf)))
+        explanation.fails(Refusal(0, reason, _bring_libc(elf)))
 
     def _there(self, path: str) -> bool:
         way = self._programs.resolve(path)

@@ -18,39 +18,39 @@ _PASSED = {
 }
 
 
-def document(found: Explanation) -> dict[str, object]:
+def document(explanation: Explanation) -> dict[str, object]:
     """Return what ``--json`` prints about one file."""
-    entry = found.entry
+    entry = explanation.entry
     return {
-        "file": found.file,
-        "runs": found.runs,
-        "by": found.by,
+        "file": explanation.file,
+        "runs": explanation.runs,
+        "by": explanation.by,
         "entry": _name(entry) if entry else None,
-        "interpreter": next((step.interpreter for step in found.execution.steps if step.interpreter), None),
-        "argv": list(found.execution.argv),
-        "reason": found.reason or None,
-        "remedy": found.remedy or None,
-        "config": found.config or None,
-        "errno": found.errno,
-        "executable": bool(found.execution.steps),
-        "kind": found.kind.word if found.kind else None,
-        "architecture": found.kind.architecture if found.kind else None,
-        "steps": [_step(step, found) for step in found.execution.steps],
-        "notes": found.notes,
+        "interpreter": next((step.interpreter for step in explanation.execution.steps if step.interpreter), None),
+        "argv": list(explanation.execution.argv),
+        "reason": explanation.reason or None,
+        "remedy": explanation.remedy or None,
+        "config": explanation.config or None,
+        "errno": explanation.errno,
+        "executable": bool(explanation.execution.steps),
+        "kind": explanation.kind.word if explanation.kind else None,
+        "architecture": explanation.kind.architecture if explanation.kind else None,
+        "steps": [_step(step, explanation) for step in explanation.execution.steps],
+        "notes": explanation.notes,
     }
 
 
-def _step(step: Step, found: Explanation) -> dict[str, object]:
+def _step(step: Step, explanation: Explanation) -> dict[str, object]:
     taker = step.taker
-    ours = "native" if step is found.execution.steps[-1] and found.execution.failure is None else None
+    ours = "native" if step is explanation.execution.steps[-1] and explanation.execution.failure is None else None
     answer: dict[str, object] = {
         "path": step.path,
         "taken_by": "entry" if isinstance(taker, Entry) else "script" if taker else ours,
         "interpreter": step.interpreter,
-        "passed_over": [{"entry": _name(each.entry), "because": each.passed.value} for each in _others(step)],
+        "passed_over": [{"entry": _name(other.entry), "because": other.passed.value} for other in _others(step)],
     }
     if isinstance(taker, Entry) and taker.registration is not None:
-        match, reach = taker.registration.match, found.reach.get(taker.name)
+        match, reach = taker.registration.match, explanation.reach.get(taker.name)
         answer |= {"entry": _name(taker), "flags": taker.registration.flags.letters}
         if isinstance(match, Extension):
             answer["extension"] = match.text
@@ -68,49 +68,57 @@ def _step(step: Step, found: Explanation) -> dict[str, object]:
     return answer
 
 
-def brief(found: Explanation) -> str:
+def brief(explanation: Explanation) -> str:
     """Return the answer in one line."""
-    return printable(f"{found.file}: {_verdict(found)}" + (f": {found.reason}" if found.reason else ""))
+    return printable(
+        f"{explanation.file}: {_verdict(explanation)}" + (f": {explanation.reason}" if explanation.reason else "")
+    )
 
 
-def full(found: Explanation, width: int | None) -> Iterator[str]:
+def full(explanation: Explanation, width: int | None) -> Iterator[str]:
     """Yield the whole explanation, line by line; ``width`` is the terminal's in columns, or None for no limit."""
-    yield from wrapped(f"{found.file}: {_verdict(found)}", width, "", _MORE)
-    if found.execution.steps and found.kind and not found.execution.nobody_takes_it:
-        yield from wrapped(f"it is {found.kind.description}, and may be executed", width, "  ", _MORE)
-    for number, step in enumerate(found.execution.steps, 1):
-        last = number == len(found.execution.steps)
-        for place, line in enumerate(_told(step, found, last=last)):
+    yield from wrapped(f"{explanation.file}: {_verdict(explanation)}", width, "", _MORE)
+    if explanation.execution.steps and explanation.kind and not explanation.execution.nobody_takes_it:
+        yield from wrapped(f"it is {explanation.kind.description}, and may be executed", width, "  ", _MORE)
+    for number, step in enumerate(explanation.execution.steps, 1):
+        last = number == len(explanation.execution.steps)
+        for place, line in enumerate(_told(step, explanation, last=last)):
             text = line.lstrip(" ")
             front = f"  {f'{number}.' if place == 0 else '':<3}{' ' * (len(line) - len(text))}"
             yield from wrapped(text, width, front, " " * 7)
-    if found.execution.steps and found.execution.failure is None:
-        yield from wrapped(f"argv: {' '.join(map(_quoted, found.execution.argv))}", width, "  ", _MORE)
-    labelled = [("why", found.reason), ("remedy", found.remedy), *(("note", note) for note in found.notes)]
+    if explanation.execution.steps and explanation.execution.failure is None:
+        yield from wrapped(f"argv: {' '.join(map(_quoted, explanation.execution.argv))}", width, "  ", _MORE)
+    labelled = [
+        ("why", explanation.reason),
+        ("remedy", explanation.remedy),
+        *(("note", note) for note in explanation.notes),
+    ]
     for label, text in labelled:
         if text:
             yield from wrapped(f"{label}: {text}", width, "  ", _MORE)
-    if found.config:
+    if explanation.config:
         yield "  config:"
-        for line in found.config.splitlines():
+        for line in explanation.config.splitlines():
             yield printable(f"    {line}")
 
 
-def _verdict(found: Explanation) -> str:
-    if found.runs is None:
+def _verdict(explanation: Explanation) -> str:
+    if explanation.runs is None:
         return "unknown whether it runs"
-    error = f" ({found.errno})" if found.errno else ""
-    if not found.runs:
+    error = f" ({explanation.errno})" if explanation.errno else ""
+    if not explanation.runs:
         return f"does not run{error}"
-    through = [f"entry {_name(s.taker)}" if isinstance(s.taker, Entry) else s.interpreter for s in _rewritten(found)]
+    through = [
+        f"entry {_name(s.taker)}" if isinstance(s.taker, Entry) else s.interpreter for s in _rewritten(explanation)
+    ]
     return f"runs through {', then '.join(map(str, through))}" if through else "runs natively"
 
 
-def _rewritten(found: Explanation) -> list[Step]:
-    return [step for step in found.execution.steps if step.taker is not None]
+def _rewritten(explanation: Explanation) -> list[Step]:
+    return [step for step in explanation.execution.steps if step.taker is not None]
 
 
-def _told(step: Step, found: Explanation, *, last: bool) -> Iterator[str]:
+def _told(step: Step, explanation: Explanation, *, last: bool) -> Iterator[str]:
     taker = step.taker
     if isinstance(taker, Entry) and taker.registration is not None:
         match = taker.registration.match
@@ -123,19 +131,19 @@ def _told(step: Step, found: Explanation, *, last: bool) -> Iterator[str]:
             if match.mask:
                 yield f"{'under the mask':>{_WIDTH}}: {match.mask.hex()}"
         yield f"flags: {taker.registration.flags.letters or 'none'}"
-        if reach := found.reach.get(taker.name):
+        if reach := explanation.reach.get(taker.name):
             here = "is usable here" if reach.here else "is not usable here"
             chroot = "in a chroot too" if reach.in_chroot else "in a chroot only if the chroot contains what it needs"
             yield f"its interpreter {here}" + (f", {chroot}: {reach.why}" if reach.here else f": {reach.why}")
     elif isinstance(taker, Shebang):
         argument = f", with the argument {_quoted(taker.argument)}" if taker.argument is not None else ""
         yield f"{step.path}: a script; its first line names {taker.interpreter}{argument}"
-    elif last and found.execution.failure is None:
+    elif last and explanation.execution.failure is None:
         yield f"{step.path}: a native program, which the kernel loads itself"
     else:
         yield f"{step.path}: no entry takes it"
-    for each in _others(step):
-        yield f"entry {_name(each.entry)}: {_PASSED[each.passed]}"
+    for other in _others(step):
+        yield f"entry {_name(other.entry)}: {_PASSED[other.passed]}"
 
 
 _MORE = " " * 4  # in front of a continuation line
@@ -154,11 +162,11 @@ def _others(step: Step) -> list[PassedOver]:
     A handler's proper entry and its stand-in are two if they are passed over for different reasons.
     """
     own = _name(step.taker) if isinstance(step.taker, Entry) else ""
-    found: dict[tuple[str, Passed], PassedOver] = {}
-    for each in step.passed_over:
-        if _name(each.entry) != own:
-            found.setdefault((_name(each.entry), each.passed), each)
-    return list(found.values())
+    others: dict[tuple[str, Passed], PassedOver] = {}
+    for other in step.passed_over:
+        if _name(other.entry) != own:
+            others.setdefault((_name(other.entry), other.passed), other)
+    return list(others.values())
 
 
 def _name(entry: Entry) -> str:
