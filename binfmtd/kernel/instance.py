@@ -222,9 +222,9 @@ class Observer:
 
         They are the newest ones: below an older entry nothing is new.
         """
-        found: list[tuple[str, int]] = []
+        registered: list[tuple[str, int]] = []
         for name, inode in instance.newest_first():
             if (before := self._known.get(name)) is not None and before.inode == inode:
-                return found, True
-            found.append((name, inode))
-        return found, False
+                return registered, True
+            registered.append((name, inode))
+        return registered, False

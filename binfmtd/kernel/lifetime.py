@@ -126,7 +126,7 @@ def _survives(mounted: Mounted, below: int | None) -> bool:
         ) from None
     with Instance(find(mounted.directory)) as instance:
         writer = Writer(instance)
-        for left in (each for each, _ in instance.inodes() if _left_behind(each)):
+        for left in (entry_name for entry_name, _ in instance.inodes() if _left_behind(entry_name)):
             writer.control(left, REMOVE)
         return writer.control(name, REMOVE)
 

@@ -63,12 +63,12 @@ def find(directory: str | None = None) -> Mounted:
     wanted = directory or DEFAULT_DIRECTORY
     _trigger_automount(wanted)
     table = _mount_table(wanted)
-    if found := _at(wanted, table):
-        return found
+    if mounted := _at(wanted, table):
+        return mounted
     if directory is None:
         for line in reversed(table):
-            if line.fs_type == FS_TYPE and (found := _at(line.point, table)):
-                return found
+            if line.fs_type == FS_TYPE and (mounted := _at(line.point, table)):
+                return mounted
     raise MountError(_what_is_missing(wanted, table))
 
 
@@ -252,7 +252,7 @@ def _mount_table(directory: str) -> tuple[MountLine, ...]:
     needles = [FS_TYPE.encode(), *([place.encode()] if re.fullmatch(r"[\w.-]+", place, re.ASCII) else [b""])]
     try:
         with open(MOUNT_TABLE, "rb") as file:
-            lines = [line for line in file.read().split(b"\n") if any(each in line for each in needles)]
+            lines = [line for line in file.read().split(b"\n") if any(needle in line for needle in needles)]
         return parse_mountinfo(b"\n".join(lines))
     except OSError as error:
         remedy = cure(error) if error.errno in PASSING else "/proc must be mounted to find binfmt_misc"

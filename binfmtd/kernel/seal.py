@@ -123,14 +123,14 @@ def writers(device: int, entries: Collection[str]) -> str:
     might not answer.
     """
     names = _CONTROL_FILES.union(entries)
-    found: list[str] = []
+    descriptions: list[str] = []
     with suppress(OSError):
         for pid in filter(str.isdecimal, os.listdir("/proc")):
-            found += [f"{_command(pid)} has {name} open" for name in _open_for_writing(pid, device, names)]
-    if not found:
+            descriptions += [f"{_command(pid)} has {name} open" for name in _open_for_writing(pid, device, names)]
+    if not descriptions:
         return UNSEEN
-    more = f"; and {len(found) - _MOST_WRITERS} more" if len(found) > _MOST_WRITERS else ""
-    return "; ".join(found[:_MOST_WRITERS]) + more
+    more = f"; and {len(descriptions) - _MOST_WRITERS} more" if len(descriptions) > _MOST_WRITERS else ""
+    return "; ".join(descriptions[:_MOST_WRITERS]) + more
 
 
 def how_to_open(directory: str) -> str:
@@ -143,14 +143,14 @@ def how_to_open(directory: str) -> str:
 
 
 def _open_for_writing(pid: str, device: int, names: Collection[str]) -> list[str]:
-    found = []
+    open_names = []
     with suppress(OSError):  # the process has ended, or we may not read this
         for descriptor in os.listdir(f"/proc/{pid}/fd"):
             with suppress(OSError):
                 name = os.path.basename(os.readlink(f"/proc/{pid}/fd/{descriptor}").removesuffix(" (deleted)"))
                 if name in names and device == _written_device(pid, descriptor):
-                    found.append(name)
-    return found
+                    open_names.append(name)
+    return open_names
 
 
 def _written_device(pid: str, descriptor: str) -> int | None:

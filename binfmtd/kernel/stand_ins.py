@@ -40,13 +40,13 @@ class StandIns:
         No other handler and no foreign entry that wins takes their files.  F opens no interpreter of theirs on a file
         system that may not answer.
         """
-        found = {}
+        lines = {}
         for handler in handlers:
             line, name = self.line(handler), handler.name
             alone = not (self._desired.higher.get(name) or self._desired.lower.get(name) or name in self._yielding_to)
             if line is not None and alone and self._desired.opens(handler.registration) is None:
-                found[name] = line
-        return found
+                lines[name] = line
+        return lines
 
     def rush(self, prepared: Mapping[str, bytes], may: Callable[[str], bool], writer: Writer) -> list[str]:
         """Write the lines of ``independent`` back to back; return the handlers whose stand-in was missing.
@@ -231,7 +231,7 @@ class StandIns:
 
     def _overtaken(self, standing: Mapping[str, Handler], instance: Instance) -> set[str]:
         """Return the enabled stand-ins that lie below an entry which takes their files."""
-        found, above, left = set[str](), list[Entry](), set(standing)
+        below, above, left = set[str](), list[Entry](), set(standing)
         for name, inode in instance.newest_first():
             if inode in self._apart:
                 continue
@@ -243,14 +243,14 @@ class StandIns:
                 handler = standing[name]
                 ours = entry.enabled and equal(entry.registration, handler.registration)
                 if ours and overtaken(handler, self._desired, above):
-                    found.add(name)
+                    below.add(name)
                 if not left:
                     break
             elif self._desired.overlapping(entry.registration.match):
                 above.append(entry)
             else:
                 self._apart.add(inode)
-        return found
+        return below
 
     def _register(
         self, wanted: Mapping[str, tuple[Handler, bytes]], writer: Writer
