@@ -10,7 +10,7 @@ from binfmtd.errors import DAMAGE
 from binfmtd.files.atomic import read_state, write_state
 from binfmtd.files.trust import Trust
 from binfmtd.host import facts as host
-from binfmtd.host.interpreters import file_identity, head, look_at, program_heads
+from binfmtd.host.interpreters import file_identity, look_at, program_heads, read_head
 from binfmtd.model.config import Config
 from binfmtd.model.desired import Facts, InterpreterFacts
 from binfmtd.model.entry import ObservedState
@@ -70,7 +70,7 @@ class InterpretersNow:
 
     def head(self, path: str) -> bytes:
         """Read the first 256 bytes of the file; none if it cannot be read."""
-        return head(path)
+        return read_head(path)
 
 
 class HostFacts:

@@ -27,7 +27,7 @@ from binfmtd.daemon.inotify import Armed, InotifyWatcher
 from binfmtd.files.paths import resolve
 from binfmtd.files.trust import Trust
 from binfmtd.host.bounded import BoundedCalls
-from binfmtd.host.interpreters import file_identity, head, look_at, watched
+from binfmtd.host.interpreters import file_identity, look_at, read_head, watched
 from binfmtd.kernel.mount import remote_devices
 from binfmtd.model.desired import InterpreterFacts
 
@@ -108,7 +108,7 @@ class InterpreterFiles:
         self._remote_devices: frozenset[int] | None = None  # read by the first look of a batch; None: not read yet
         self._heads = BoundedCalls(PATIENCE)
         self._fingerprints = BoundedCalls(_SHORT)
-        self._own_head = head("/proc/self/exe")
+        self._own_head = read_head("/proc/self/exe")
         self._news = False  # facts have changed since ``looked`` was called
 
     # The facts
@@ -155,7 +155,7 @@ class InterpreterFiles:
 
         So an entry that takes native programs and whose interpreter hangs counts as one that stops every exec: it does.
         """
-        return self._heads.call(path, lambda: head(path), otherwise=self._own_head)
+        return self._heads.call(path, lambda: read_head(path), otherwise=self._own_head)
 
     # The looks
 

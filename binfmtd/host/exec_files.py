@@ -18,7 +18,7 @@ from binfmtd.errors import FormatError
 from binfmtd.files.paths import Chain, resolve
 from binfmtd.formats.elf import ET_DYN, ET_EXEC, ElfFile, Read, parse_elf
 from binfmtd.host.facts import native_header
-from binfmtd.host.interpreters import HEAD_BYTES, head
+from binfmtd.host.interpreters import HEAD_BYTES, read_head
 from binfmtd.model.entry import Entry
 from binfmtd.model.execution import Opened, Refusal
 
@@ -69,7 +69,7 @@ class Programs:
     def opened_by(self, entry: Entry) -> Opened | Refusal:
         """Return the file now at the interpreter's path, as if F had opened it; if there is none, our own program."""
         path = entry.registration.interpreter if entry.registration else ""
-        return Opened(head(path), path) if os.path.isfile(path) else Opened(head("/proc/self/exe"), "")
+        return Opened(read_head(path), path) if os.path.isfile(path) else Opened(read_head("/proc/self/exe"), "")
 
     def load(self, file: Opened) -> Refusal | None:  # noqa: PLR0911  each case has its own result
         """Return None if the ELF loader runs the program, else its refusal."""
@@ -87,8 +87,8 @@ class Programs:
             return Refusal(linker.errno, f"its dynamic linker (PT_INTERP): {linker.reason}", linker.remedy)
         if os.stat(linker.place).st_size < (64 if elf.bits == 64 else 52):
             return Refusal(EIO, f"its dynamic linker {elf.linker} is cut off", "reinstall it")
-        found = self.elf(linker.place)
-        if found is None or (found.bits, found.byte_order, found.machine) != (elf.bits, elf.byte_order, elf.machine):
+        ld_so = self.elf(linker.place)
+        if ld_so is None or (ld_so.bits, ld_so.byte_order, ld_so.machine) != (elf.bits, elf.byte_order, elf.machine):
             return Refusal(ELIBBAD, f"its dynamic linker {elf.linker} is for another machine", "reinstall it")
         return None
 
@@ -136,11 +136,11 @@ class Programs:
         ]
         return bool(rows) and any(row.name in self._native() for row in rows)
 
-    def _opened(self, path: str, place: str, found: os.stat_result) -> Opened | Refusal:
-        if not stat.S_ISREG(found.st_mode):
-            return _no_file(path, found.st_mode)
+    def _opened(self, path: str, place: str, status: os.stat_result) -> Opened | Refusal:
+        if not stat.S_ISREG(status.st_mode):
+            return _no_file(path, status.st_mode)
         try:
-            if path != self._granted and (refusal := _forbidden(path, place, found)):
+            if path != self._granted and (refusal := _forbidden(path, place, status)):
                 return refusal
             with reading(place) as read:
                 return Opened(read(0, HEAD_BYTES), place)
@@ -180,7 +180,7 @@ def reading(place: str) -> Iterator[Read]:
         os.close(descriptor)
 
 
-def _forbidden(path: str, place: str, found: os.stat_result) -> Refusal | None:
+def _forbidden(path: str, place: str, status: os.stat_result) -> Refusal | None:
     """Return why we may not execute an existing file; None if we may.  Raises OSError."""
     if os.statvfs(place).f_flag & os.ST_NOEXEC:
         point = place
@@ -190,10 +190,10 @@ def _forbidden(path: str, place: str, found: os.stat_result) -> Refusal | None:
         return Refusal(EACCES, f"{path} lies on {point}, which is mounted noexec", remedy)
     if os.access(place, os.X_OK, effective_ids=os.access in os.supports_effective_ids):
         return None
-    mode = f"mode {stat.S_IMODE(found.st_mode):04o}"
-    if not found.st_mode & 0o111:
+    mode = f"mode {stat.S_IMODE(status.st_mode):04o}"
+    if not status.st_mode & 0o111:
         return Refusal(EACCES, f"{path} has no execute permission ({mode})", f"chmod +x {quote(path)}")
-    owner = f"owner {found.st_uid}, group {found.st_gid}"
+    owner = f"owner {status.st_uid}, group {status.st_gid}"
     return Refusal(EACCES, f"{path} is not executable for you ({mode}, {owner})", "have its owner allow it")
 
 

@@ -11,8 +11,8 @@ from binfmtd.model.guard import NativeHeader
 
 def kernel_version() -> tuple[int, int]:
     """Return the major and minor version of the running kernel; (0, 0) if its release begins with no such numbers."""
-    found = re.match(r"(\d+)\.(\d+)", os.uname().release)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
+    version = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    return (int(version[1]), int(version[2])) if version else (0, 0)
 
 
 def boot_id() -> str:

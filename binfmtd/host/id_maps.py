@@ -92,7 +92,7 @@ def _help(whose: int, ids: Ids, go: int, writing: int) -> None:
 def _write(whose: int, ids: Ids) -> str:
     for kind, ranges in (("uid", ids.uids), ("gid", ids.gids)):
         if ids.helpers:
-            command = [_HELPERS[kind], str(whose), *(str(number) for each in ranges for number in each)]
+            command = [_HELPERS[kind], str(whose), *(str(number) for id_range in ranges for number in id_range)]
             try:
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
             except OSError as error:
@@ -142,8 +142,8 @@ def _shifted(ranges: Sequence[Range], first: int) -> tuple[Range, ...]:
             after.append((max(inside, first), end))
         if inside < first:
             before.append((inside, min(end, first)))
-    found, place = [], 0
+    shifted, place = [], 0
     for start, end in (*after, *before):
-        found.append((place, start, end - start))
+        shifted.append((place, start, end - start))
         place += end - start
-    return tuple(found)
+    return tuple(shifted)

@@ -30,10 +30,10 @@ def file_identity(path: str) -> FileIdentity | None:
         return None
 
 
-def _of_executable(found: os.stat_result | None) -> FileIdentity | None:
-    if found is None or not stat.S_ISREG(found.st_mode) or not found.st_mode & 0o111:
+def _of_executable(status: os.stat_result | None) -> FileIdentity | None:
+    if status is None or not stat.S_ISREG(status.st_mode) or not status.st_mode & 0o111:
         return None
-    return FileIdentity(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return FileIdentity(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def look_at(paths: Iterable[str], trust: Trust) -> dict[str, InterpreterFacts]:
@@ -45,11 +45,11 @@ def look_at(paths: Iterable[str], trust: Trust) -> dict[str, InterpreterFacts]:
         if way.magic is not None:
             facts[path] = InterpreterFacts(file_identity(path), _magic(way.magic))
             continue
-        found = _of_executable(way.stat)
-        if found is None:
+        identity = _of_executable(way.stat)
+        if identity is None:
             facts[path] = InterpreterFacts()
         else:
-            facts[path] = InterpreterFacts(found, way_untrusted(way, trust), script=begins_as_script(path))
+            facts[path] = InterpreterFacts(identity, way_untrusted(way, trust), script=begins_as_script(path))
     return facts
 
 
@@ -62,15 +62,15 @@ def _magic(link: str) -> str:
 
 def watched(paths: Iterable[str]) -> dict[str, set[str]]:
     """Return directory -> names in it to watch, so that each change of what these paths lead to raises an event."""
-    found: dict[str, set[str]] = {}
+    by_directory: dict[str, set[str]] = {}
     seen: Seen = {}
     for path in paths:
         for directory, name in resolve(path, seen).watched:
-            found.setdefault(directory, set()).add(name)
-    return found
+            by_directory.setdefault(directory, set()).add(name)
+    return by_directory
 
 
-def head(path: str) -> bytes:
+def read_head(path: str) -> bytes:
     """Return the first 256 bytes of a file, which the kernel compares with the matches; empty if it cannot be read."""
     try:
         return read_start(path, HEAD_BYTES)
@@ -80,7 +80,7 @@ def head(path: str) -> bytes:
 
 def begins_as_script(path: str) -> bool:
     """Return True if the file begins with ``#!``: the kernel executes the program in its first line instead."""
-    return parse_shebang(head(path)) is not None
+    return parse_shebang(read_head(path)) is not None
 
 
 def program_heads(native: NativeHeader) -> tuple[bytes, ...]:
@@ -89,8 +89,8 @@ def program_heads(native: NativeHeader) -> tuple[bytes, ...]:
     Most programs have the same head even in fields that may differ, such as the offset of the program headers.
     Python's may be an exception.
     """
-    found = (head("/proc/self/exe"), head("/bin/sh"))
-    return tuple(dict.fromkeys(each for each in found if native.is_of(each)))
+    heads = (read_head("/proc/self/exe"), read_head("/bin/sh"))
+    return tuple(dict.fromkeys(head for head in heads if native.is_of(head)))
 
 
 def required_loader(path: str) -> str | None:

@@ -63,7 +63,7 @@ def _ask(path: str) -> tuple[int, ...] | str:
         os.close(writing)
     if status < 0:
         return f"it was killed by signal {-status}"
-    found = _VERSION.match(output)
-    if found is None:
+    version = _VERSION.match(output)
+    if version is None:
         return f"it exited with status {status} and printed no version"
-    return tuple(map(int, found[1].split(b".")))
+    return tuple(map(int, version[1].split(b".")))

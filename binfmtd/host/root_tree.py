@@ -21,8 +21,8 @@ def check_tree(root: str) -> os.stat_result:
     Raises SandboxError unless it looks like a root directory, and another than ours.
     """
     try:
-        found = os.stat(root)
-        if os.path.samestat(found, os.stat("/")):
+        status = os.stat(root)
+        if os.path.samestat(status, os.stat("/")):
             raise SandboxError(f"{root} is this system's own root directory: leave --root out")
         for name in ("proc", "dev"):
             if not stat.S_ISDIR(os.lstat(os.path.join(root, name)).st_mode):
@@ -31,7 +31,7 @@ def check_tree(root: str) -> os.stat_result:
         raise SandboxError(
             f"{error.filename}: {error.strerror}: --root takes the root directory of a system, with proc and dev in it"
         ) from None
-    return found
+    return status
 
 
 def furnish(root: str) -> None:

@@ -131,8 +131,8 @@ _SWITCHES = (
 
 
 def _forbidden_by() -> str:
-    if found := forbidding_switch():
-        path, _ = found
+    if switch := forbidding_switch():
+        path, _ = switch
         ((state, remedy),) = ((state, remedy) for name, state, _, remedy in _SWITCHES if name == path)
         return f"{path} is {state}: {remedy}"
     allowing = (

@@ -236,7 +236,7 @@ class SimulatedLoop(SimulatedWorld):
             ),
             (readiness, {"preload": lambda _: True}),
             (instance_watch, {"find_or_mount": self._find}),
-            (interpreter_files, {"BoundedCalls": AtOnce, "file_identity": self.identity, "head": lambda _: b""}),
+            (interpreter_files, {"BoundedCalls": AtOnce, "file_identity": self.identity, "read_head": lambda _: b""}),
             (interpreter_files, {"look_at": self._look_at, "watched": lambda paths: {path: {path} for path in paths}}),
             (interpreter_files, {"remote_devices": frozenset, "resolve": lambda _: mock.Mock(steps=())}),
             (status_file, {"write_status": self._write_status, "status_written": lambda _: True}),

@@ -6,7 +6,7 @@ from binfmtd.cli.compat.main import log
 from binfmtd.cli.compat.platforms import native_architecture, supported, survey
 from binfmtd.errors import BinfmtdError, MountError, ProbeError
 from binfmtd.formats.register_line import to_bytes
-from binfmtd.host.interpreters import head
+from binfmtd.host.interpreters import read_head
 from binfmtd.host.probe import Attempt, Prober
 from binfmtd.kernel.instance import Instance, Observer
 from binfmtd.kernel.mount import Where, find_to_look
@@ -22,7 +22,7 @@ def document(where: Where) -> tuple[str, BinfmtdError | None]:
     is null.
     """
     problem: BinfmtdError | None = None
-    native = native_architecture(head("/proc/self/exe"))
+    native = native_architecture(read_head("/proc/self/exe"))
     attempts: dict[str, Attempt] = {}
     try:
         with Prober() as probe:
