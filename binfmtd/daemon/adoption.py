@@ -43,13 +43,13 @@ class Adoption:
 
     def _others_stand_ins(self, observed: ObservedState, desired: DesiredState) -> frozenset[str]:
         """Return the stand-ins of another daemon: they came after our first look, for names never declared here."""
-        found = {entry.name for entry in observed.relevant if is_stand_in(entry.name)}
+        stand_ins = {entry.name for entry in observed.relevant if is_stand_in(entry.name)}
         ours = {stand_in_name(name) for name in desired.by_name}
         ours |= {stand_in_name(name) for name in ours}  # helpers, which serve while a stand-in is replaced
-        for name in ours if self._knows_stand_ins else ours | found:
+        for name in ours if self._knows_stand_ins else ours | stand_ins:
             self._states[name].ours = True
         self._knows_stand_ins = True
-        return frozenset(name for name in found if not self._states[name].ours)
+        return frozenset(name for name in stand_ins if not self._states[name].ours)
 
     def _adopt_entries(self, observed: ObservedState, desired: DesiredState) -> None:
         """Adopt an identical entry that was registered again within 10 s of our replacing it.

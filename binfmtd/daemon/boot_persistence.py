@@ -81,7 +81,7 @@ class BootPersistence:
         if (
             not self._off
             and os.path.isdir(self._host.below("usr/lib/systemd"))
-            and not any(os.path.exists(self._host.below(each)) for each in _SYSTEMD_BINFMT)
+            and not any(os.path.exists(self._host.below(path)) for path in _SYSTEMD_BINFMT)
         ):
             raise PersistenceError(
                 f"{self._host.below(_SYSTEMD_BINFMT[0])} is missing, so no program would read {CONF} at boot: install "
@@ -103,7 +103,7 @@ class BootPersistence:
         """
         if self._off:
             return
-        included = {each.name for each in config.specs if each.included and not self._host.foreign}
+        included = {declared.name for declared in config.specs if declared.included and not self._host.foreign}
         skipped = included.union(failed, assessment.plan.served_elsewhere)
         lines: dict[str, Registration] = {}
         copies: dict[str, str] = {}
@@ -266,7 +266,7 @@ class BootPersistence:
             elif list(lines.items()) != list(there.items()):
                 write_atomically(self.file, render_conf(lines.items(), _COMMENTS), durable=True)
             yield True
-            _clean(emulators, {self._host.below(each.interpreter) for each in lines.values()})
+            _clean(emulators, {self._host.below(registration.interpreter) for registration in lines.values()})
         finally:
             lock.give_back()
 

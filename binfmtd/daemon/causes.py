@@ -38,7 +38,7 @@ _DEEDS = {
     Drift.SWITCHED_OFF: "switched off",
 }
 # Drifts that a pass finds: no event hints at a process.
-_FOUND = {
+_CONDITIONS = {
     Drift.MISSING: "missing",
     Drift.CHANGED: "different from the config",
     Drift.DISABLED: "disabled",
@@ -81,18 +81,18 @@ class Causes:
 
         ``events`` are the events that it answered.
         """
-        found = {
+        all_facts = {
             name: self._facts(name, drift, reaction, events)
             for name, drift in (reaction.fixed | reaction.drifts).items()
         }
         for name in reaction.drifts:
-            state, facts = self._states[name], found[name]
+            state, facts = self._states[name], all_facts[name]
             before = state.facts if state.phase in OPEN else None
             if before is None:
                 state.facts = facts
             elif before.drift is not facts.drift:
                 state.facts = facts._replace(flushed=before.flushed or facts.flushed)
-        return {name: _cause(facts, _ANOTHER) for name, facts in found.items()}
+        return {name: _cause(facts, _ANOTHER) for name, facts in all_facts.items()}
 
     def refine(self, events: PendingEvents) -> None:
         """Refine the facts by events that came after the drift.
@@ -113,7 +113,7 @@ class Causes:
 
         ``replaced`` are the entries that the pass replaced, ``ended`` the drifts that it has ended, by name.
         """
-        known = [*(each.facts for each in ended.values()), *(state.facts for _, state in self._states.items())]
+        known = [*(drift.facts for drift in ended.values()), *(state.facts for _, state in self._states.items())]
         agent = _agent() if any(facts is not None and facts.flushed for facts in known) else _ANOTHER
         causes = []
         for action in actions:
@@ -150,7 +150,7 @@ def _cause(facts: DriftFacts, agent: str) -> Cause:
     """Return the cause in words; ``agent`` is the process that flushed, if there was a flush."""
     deed = _DEEDS.get(facts.drift)
     if deed is None:
-        return Cause(facts.drift.value, _FOUND[facts.drift], facts.detail)
+        return Cause(facts.drift.value, _CONDITIONS[facts.drift], facts.detail)
     if facts.drift is Drift.MISSING and facts.flushed:
         deed = "removed together with all other entries"
     by = agent if facts.flushed else _ANOTHER
@@ -162,7 +162,7 @@ def _cause(facts: DriftFacts, agent: str) -> Cause:
 
 def _seen(action: Action) -> Cause:
     """Return the cause of a drift that only a pass has found."""
-    words = _FOUND[action.drift]
+    words = _CONDITIONS[action.drift]
     return Cause(words, words, _detail(action))
 
 

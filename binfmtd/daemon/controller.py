@@ -47,9 +47,9 @@ class Controller:
         parts.state_watch.begin()
         parts.reload.watch_files()
         self._look_at_interpreters_first()
-        found = parts.instance_watch.find()
+        mounted = parts.instance_watch.find()
         parts.interpreters.wait()
-        if parts.mount_search.attach(found) is not None:
+        if parts.mount_search.attach(mounted) is not None:
             parts.instance_reconciler.assess()  # foreign entries name more interpreters
             self._look_at_interpreters_first()
             parts.interpreters.wait()

@@ -150,7 +150,7 @@ class EntryState:
     def is_blank(self) -> bool:
         """True if nothing is known of the name that a new state would lack."""
         known = (self.backoff, self.refusal_logged, self.replaced_at, self.inode)
-        return self.phase is Phase.UNKNOWN and not (self.late or self.ours) and all(each is None for each in known)
+        return self.phase is Phase.UNKNOWN and not (self.late or self.ours) and all(value is None for value in known)
 
 
 class StateTable:
@@ -249,13 +249,13 @@ class StateTable:
 
     def calls_at(self) -> float:
         """Return when the next pass is due; infinity if nothing is open and no look is planned."""
-        found = _INFINITY
+        earliest = _INFINITY
         if self._look is not None:
-            found = max(self._look.calls_at(self.settle, self._all_touched_at), self._backoff_ends_at(INSTANCE))
+            earliest = max(self._look.calls_at(self.settle, self._all_touched_at), self._backoff_ends_at(INSTANCE))
         for name, debounce in self._open.items():
             called_at = debounce.calls_at(self.settle, self._all_touched_at)
-            found = min(found, max(called_at, self.allowed_at(name)))
-        return found
+            earliest = min(earliest, max(called_at, self.allowed_at(name)))
+        return earliest
 
     # The look at everything
 

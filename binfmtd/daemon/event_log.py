@@ -90,7 +90,7 @@ class EventLog:
         news = [(name, error) for name, error in failures if self._states[name].refusal_logged != str(error)]
         for name, error in news:
             self._states[name].refusal_logged = str(error)
-        for (number, reason), refused in grouped(news, lambda each: (each[1].errno, str(each[1]))):
+        for (number, reason), refused in grouped(news, lambda failure: (failure[1].errno, str(failure[1]))):
             names = named([name for name, _ in refused])
             self.pass_log.error("registration_failed", **names, errno=number, reason=reason)
         return bool(news)

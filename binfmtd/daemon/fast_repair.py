@@ -124,7 +124,9 @@ class FastRepair:
         kept = [handler for name, handler in self._handlers.items() if name in self._permanent]
         self._prepared = self._stand_ins.independent(kept)
         registrations = {name: handler.registration for name, handler in self._handlers.items()}
-        self._opened = {n: each.interpreter for n, each in registrations.items() if Flags.F in each.flags}
+        self._opened = {
+            n: registration.interpreter for n, registration in registrations.items() if Flags.F in registration.flags
+        }
         self._gone &= self._prepared.keys()
 
     def react(
@@ -186,7 +188,7 @@ class FastRepair:
         without = [handler for handler in without if self._may_open(handler.registration)]
         if without:
             allowed = [handler for handler in without if self._may_add_stand_in(handler.name)]
-            enabled = [each.name for each in allowed if self._enabled_again(each, events, instance, writer)]
+            enabled = [handler.name for handler in allowed if self._enabled_again(handler, events, instance, writer)]
             # Another program has registered a newer entry for the same files: it wins, so the order need not be read.
             overlaid = (h.name for h in allowed if h.name in self._prepared and self._is_overlaid(h, reaction))
             certain = set(overlaid).difference(rushed)
@@ -261,7 +263,7 @@ class FastRepair:
         While the daemon backs off from a handler, its stand-in is read first: another daemon may be exchanging it.
         """
         ours = (name for name in names if is_stand_in(name) and name in self._by_file and name not in self._failed)
-        touched = [name for name in (self._by_file[each].name for each in ours) if self._may_switch(name)]
+        touched = [name for name in (self._by_file[stand_in].name for stand_in in ours) if self._may_switch(name)]
         lines = {name: self._prepared[name] for name in touched if name in self._prepared}
         if lines and self._may_add_stand_in(touched[0]):
             self._rushed += self._stand_ins.rush(lines, self._may_open_of, writer)
@@ -336,17 +338,17 @@ class FastRepair:
     def _may_open(self, registration: Registration) -> bool:
         return Flags.F not in registration.flags or self._unchanged(registration.interpreter)
 
-    def _all_gone(self, found: Mapping[str, Drift], instance: Instance) -> bool:
+    def _all_gone(self, drifts: Mapping[str, Drift], instance: Instance) -> bool:
         """Return True if a flush has just removed our last entry: not even a stand-in is left."""
-        if not self._all_missing(found):
+        if not self._all_missing(drifts):
             return False
         before = [name for name in self._states if self._exists(name)]
-        self._mark_missing(name for name in before if name in found or instance.inode(name) is None)
+        self._mark_missing(name for name in before if name in drifts or instance.inode(name) is None)
         return bool(before) and not any(map(self._exists, before))
 
-    def nothing_left(self, found: Mapping[str, Drift]) -> bool:
-        """Return True if the assessment found no entry of ours; ``found`` are the drifts that it found."""
-        return self._all_missing(found) and not any(map(self._exists, self._states))
+    def nothing_left(self, drifts: Mapping[str, Drift]) -> bool:
+        """Return True if the assessment found no entry of ours; ``drifts`` are those that it found."""
+        return self._all_missing(drifts) and not any(map(self._exists, self._states))
 
     def _exists(self, name: str) -> bool:
         """Return True if the entry exists, as far as was noticed."""
@@ -357,10 +359,10 @@ class FastRepair:
             if name in self._states:
                 self._states[name].inode = None
 
-    def _all_missing(self, found: Mapping[str, Drift]) -> bool:
+    def _all_missing(self, drifts: Mapping[str, Drift]) -> bool:
         """Return True if there are several handlers, and all that are enabled were found to have no entry."""
-        drifts = [found.get(name) for name, handler in self._handlers.items() if handler.enabled]
-        return len(self._handlers) > 1 and set(drifts) == {Drift.MISSING}
+        of_enabled = [drifts.get(name) for name, handler in self._handlers.items() if handler.enabled]
+        return len(self._handlers) > 1 and set(of_enabled) == {Drift.MISSING}
 
     def _concerned(self, events: PendingEvents) -> Iterable[Handler]:
         if events.any_entry:
@@ -381,10 +383,10 @@ class FastRepair:
             return False
         entry = None if inode is None else instance.entry(name)
         is_new = entry is not None and entry.inode != self._states[name].inode
-        found = classify_drift(handler, entry, "another program has registered the entry" if is_new else None)
-        if found is None:
+        drift_and_words = classify_drift(handler, entry, "another program has registered the entry" if is_new else None)
+        if drift_and_words is None:
             return False
-        drift = found[0]
+        drift = drift_and_words[0]
         if one_write_ends(drift, handler):
             if self._may_switch(name):
                 writer.control(name, ENABLE if handler.enabled else DISABLE)
@@ -412,23 +414,23 @@ class FastRepair:
 
     def _overtaken(self, events: PendingEvents, instance: Instance, reaction: FastRepairResult) -> list[Handler]:
         """Return the handlers that belong above one which another program has just registered anew."""
-        found: dict[str, Handler] = {}
+        overtaken: dict[str, Handler] = {}
         if not events.any_entry:
             return []  # the event of a registration names no entry
         for low, higher in self._higher.items():
             inode = instance.inode(low)
             if inode is not None and inode != self._states[low].inode:
-                found |= {high.name: high for high in higher if high.name not in reaction.drifts}
-        reaction.drifts |= dict.fromkeys(found, Drift.OUT_OF_ORDER)
-        return list(found.values())
+                overtaken |= {high.name: high for high in higher if high.name not in reaction.drifts}
+        reaction.drifts |= dict.fromkeys(overtaken, Drift.OUT_OF_ORDER)
+        return list(overtaken.values())
 
     def _deserted(self, events: PendingEvents, instance: Instance, reaction: FastRepairResult) -> list[Handler]:
         """Return the handlers whose files a foreign entry served that is now gone or disabled."""
-        found = []
+        deserted = []
         for handler, by in self._served:
             if events.any_entry or by in events.entries:
                 entry = instance.entry(by)
                 if entry is None or not entry.enabled:
                     reaction.drifts[handler.name] = Drift.MISSING
-                    found.append(handler)
-        return found
+                    deserted.append(handler)
+        return deserted

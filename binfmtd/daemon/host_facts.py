@@ -39,7 +39,7 @@ class Interpreters(Protocol):
     def can_run(self, path: str) -> bool:
         """Return True if a foreign entry's interpreter exists, or if that is not known yet."""
 
-    def head(self, path: str) -> bytes:
+    def read_head(self, path: str) -> bytes:
         """Return the first 256 bytes of an interpreter, as the kernel reads them."""
 
 
@@ -68,7 +68,7 @@ class InterpretersNow:
         """Return True if an executable file is at the path now."""
         return file_identity(path) is not None
 
-    def head(self, path: str) -> bytes:
+    def read_head(self, path: str) -> bytes:
         """Read the first 256 bytes of the file; none if it cannot be read."""
         return read_head(path)
 

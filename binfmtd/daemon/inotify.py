@@ -235,12 +235,12 @@ class InotifyWatcher:
                 self._record_overflow(events)
             elif descriptor in self._files:
                 names = self._files[descriptor]
-                found = set(names.get(to_text(name), ())) if name else set().union(*names.values())
+                changed = set(names.get(to_text(name), ())) if name else set().union(*names.values())
                 if not name.startswith(b"."):  # in directories of configs these are editors' files and our locks
-                    found |= names.get(ANY_NAME, set())
-                self.saw_unrelated |= not found and descriptor in self._others_write
-                events.changed_files |= found
-                events.interpreter_installed |= bool(found - _KINDS and mask & _ARRIVALS)
+                    changed |= names.get(ANY_NAME, set())
+                self.saw_unrelated |= not changed and descriptor in self._others_write
+                events.changed_files |= changed
+                events.interpreter_installed |= bool(changed - _KINDS and mask & _ARRIVALS)
             elif not mask & pyinotify.IN_IGNORED:
                 self.unknown += 1
         # Two entries may be removed by name at the same time: both DELETEs may then come before both writes.
@@ -358,10 +358,10 @@ class _Own:
     def __init__(self, wrote: Iterable[Wrote]) -> None:
         self._writes: dict[bytes, deque[int]] = defaultdict(deque)  # for each time that the file was open
         self._removals: dict[bytes, int] = defaultdict(int)
-        for each in wrote:
-            name = each.file.encode("utf-8", "surrogateescape")
-            self._writes[name].append(each.writes or _REFUSED)
-            self._removals[name] += each.removed
+        for opening in wrote:
+            name = opening.file.encode("utf-8", "surrogateescape")
+            self._writes[name].append(opening.writes or _REFUSED)
+            self._removals[name] += opening.removed
 
     def raised(self, name: bytes, mask: int) -> bool:
         """Return True if this event may be one of them; it is then counted off."""

@@ -75,31 +75,31 @@ class InstanceWatch:
         except MountError as error:
             return error
 
-    def attach(self, found: Mounted | MountError) -> bool:
+    def attach(self, result: Mounted | MountError) -> bool:
         """Watch the instance that was found, before a pass reads it.
 
         Return True if it is another instance than before, or the watch is new.
         Raises the MountError if no instance was found.
         """
         before = self.mounted
-        if isinstance(found, MountError):
+        if isinstance(result, MountError):
             self.mounted = None
             self._watch.forget_instance()
-            self.failed(found)
-            raise found
-        self.mounted = self._compared(found)
-        is_another = before is None or before.device != found.device
-        return self._watch.watch_instance(found.directory) or is_another
+            self.failed(result)
+            raise result
+        self.mounted = self._compared(result)
+        is_another = before is None or before.device != result.device
+        return self._watch.watch_instance(result.directory) or is_another
 
     def regard_as(self, mounted: Mounted | None) -> None:
         """Regard the instance as this: its seal has changed."""
         self.mounted = mounted
 
-    def _compared(self, found: Mounted) -> Mounted:
-        """Return ``found``, with ``host_unmounted`` if it followed the host's mount before and no longer does."""
-        if found.follows:
-            self._followed = found.device
-        return found._replace(host_unmounted=not found.follows and found.device == self._followed)
+    def _compared(self, mounted: Mounted) -> Mounted:
+        """Return ``mounted``, with ``host_unmounted`` if it followed the host's mount before and no longer does."""
+        if mounted.follows:
+            self._followed = mounted.device
+        return mounted._replace(host_unmounted=not mounted.follows and mounted.device == self._followed)
 
     def failed(self, error: BinfmtdError) -> None:
         """Take in the error of a look or of a write.  After EROFS the mount counts as read-only."""

@@ -2,7 +2,7 @@
 
 A file system that does not answer (NFS without its server, a FUSE process that hangs) stops each stat(2) on it.  So the
 loop uses the last facts, and an inotify event marks those of its path as out of date.  The loop waits for a file only
-in ``same`` (20 ms at most) and in ``head`` (50 ms at most).
+in ``same`` (20 ms at most) and in ``read_head`` (50 ms at most).
 
 * A look at some paths is one batch.  A thread takes one path after the other.  If a path does not answer within 50 ms,
   another thread takes the rest, and the batch ends without that path, unless the caller of ``look`` has more patience.
@@ -150,7 +150,7 @@ class InterpreterFiles:
         known = self._paths.get(path)
         return known is None or not known.answered or known.facts.file_identity is not None
 
-    def head(self, path: str) -> bytes:
+    def read_head(self, path: str) -> bytes:
         """Return the first 256 bytes of an interpreter, or those of our own program if it does not answer in 50 ms.
 
         So an entry that takes native programs and whose interpreter hangs counts as one that stops every exec: it does.

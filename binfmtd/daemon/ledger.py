@@ -30,13 +30,13 @@ class Ledger:
 
     def __init__(self, state_dir: str | None, boot_id: str) -> None:
         self.file = BootFile(state_dir, FILE_NAME, SCHEMA, boot_id)
-        found = self.file.read(
+        content = self.file.read(
             _parse, "its records are lost: entries that equal the config count as binfmtd's, all others as foreign"
         )
-        self.records, self._earlier_intents, self._instance, self._earlier_foreign = found or ({}, {}, None, {})
+        self.records, self._earlier_intents, self._instance, self._earlier_foreign = content or ({}, {}, None, {})
         self._intents: dict[str, Registration] = {}
         self._foreign: dict[str, int] = {}  # name -> inode of an entry that another program registered under it
-        self._saved: _Content | None = None if found else ({}, {}, None, {})
+        self._saved: _Content | None = None if content else ({}, {}, None, {})
 
     @property
     def problem(self) -> str | None:
@@ -90,7 +90,7 @@ class Ledger:
             lambda: {
                 "instance": instance,
                 "entries": {name: _to_json(name, record) for name, record in sorted(records.items())},
-                "intents": {name: to_text(encode_line(name, each)) for name, each in sorted(intents.items())},
+                "intents": {name: to_text(encode_line(name, intent)) for name, intent in sorted(intents.items())},
                 "foreign": dict(sorted(foreign.items())),
             },
             "after a restart of the daemon, entries of binfmtd that differ from the config may count as foreign",

@@ -100,10 +100,10 @@ class MountSearch:
             self.begin(Trigger.STOP)
             self._background.finish([_MOUNT], _STOPPING)
 
-    def attach(self, found: Mounted | MountError) -> bool | None:
+    def attach(self, mounted: Mounted | MountError) -> bool | None:
         """Watch the instance that was found; return True if it is another or newly watched, None if there is none."""
         try:
-            seen = found if isinstance(found, MountError) else self._seal.keep(found) or found
+            seen = mounted if isinstance(mounted, MountError) else self._seal.keep(mounted) or mounted
             fresh = self._instance_watch.attach(seen)
         except MountError as error:
             self._schedule.forget()
@@ -121,12 +121,12 @@ class MountSearch:
         self._found(mounted, trigger)
         self._mounts.looked(began)
 
-    def _found(self, found: Mounted | MountError, trigger: Trigger) -> None:
+    def _found(self, mounted: Mounted | MountError, trigger: Trigger) -> None:
         """Watch the instance, and only then look at it, so that no change goes unnoticed."""
         if trigger is not Trigger.MOUNT:
             self._seal.retry()
         before = self._instance_watch.mounted
-        fresh = self.attach(found)
+        fresh = self.attach(mounted)
         if fresh is None or trigger is Trigger.STOP:
             return
         at_once = fresh and trigger is not Trigger.RESYNC

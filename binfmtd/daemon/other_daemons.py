@@ -20,7 +20,7 @@ class Other(NamedTuple):
 def other_daemons(device: int, ours: int | None) -> list[Other]:
     """Return the daemons, of all users, that have the instance of this device number mounted, except ``ours``."""
     number = (os.major(device), os.minor(device))
-    found = []
+    daemons = []
     for name in filter(str.isdecimal, os.listdir("/proc")):
         if int(name) in (ours, os.getpid()):
             continue
@@ -34,8 +34,8 @@ def other_daemons(device: int, ours: int | None) -> list[Other]:
         except OSError:  # the process has ended, or we may not read its files
             continue
         if any(line.fs_type == FS_TYPE and line.device == number for line in table):
-            found.append(Other(int(name), words))
-    return found
+            daemons.append(Other(int(name), words))
+    return daemons
 
 
 def _is_daemon(words: tuple[str, ...]) -> bool:

@@ -46,10 +46,10 @@ class PauseFile:
         maintenance.
         """
         self._file.problem = None
-        found = self._file.read(_parse, _LOSS) or Pauses()
+        pauses = self._file.read(_parse, _LOSS) or Pauses()
         failed = self.problem is not None
         self._again_at = time.monotonic() + _AGAIN if failed else float("inf")
-        return (before if failed else found).at(since_boot())
+        return (before if failed else pauses).at(since_boot())
 
     def due_at(self, pauses: Pauses) -> float:
         """Return when the next of these ends, or an unreadable file is to be read again (monotonic, in seconds)."""

@@ -19,7 +19,7 @@ class Poller:
 
     def __init__(self, *descriptors: int) -> None:
         self.back_at = time.monotonic() + LONGEST_WORK
-        self._found: dict[int, int] = {}  # by ``readable``, for the next ``until``
+        self._ready: dict[int, int] = {}  # found by ``readable``, for the next ``until``
         self._all = select.epoll(flags=select.EPOLL_CLOEXEC)
         self._always = select.epoll(flags=select.EPOLL_CLOEXEC)
         for descriptor in descriptors:
@@ -41,14 +41,14 @@ class Poller:
         epoll, deadline = (self._always, min(deadline, read_at)) if throttled else (self._all, deadline)
         # epoll counts in milliseconds, and Python rounds up: it never returns early, so the loop does not spin.
         timeout = None if deadline == math.inf else max(0.0, deadline - now)
-        found, self._found = self._found, {}
+        ready, self._ready = self._ready, {}
         self.back_at = max(now, deadline) + LONGEST_WORK
-        woken = epoll.poll(0.0 if found else timeout)
+        woken = epoll.poll(0.0 if ready else timeout)
         self.back_at = time.monotonic() + LONGEST_WORK
-        return found | dict(woken)
+        return ready | dict(woken)
 
     def readable(self, read_at: float, but: int) -> bool:
         """Return True if ``until`` would return a descriptor at once, other than ``but``."""
         epoll = self._always if time.monotonic() < read_at else self._all
-        self._found |= epoll.poll(0)
-        return any(descriptor != but for descriptor in self._found)
+        self._ready |= epoll.poll(0)
+        return any(descriptor != but for descriptor in self._ready)

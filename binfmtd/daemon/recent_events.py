@@ -38,8 +38,8 @@ class RecentEvents:
 
 
 def _with(rows: list[dict[str, Any]], row: Mapping[str, Any]) -> list[dict[str, Any]]:
-    before = next((each for each in reversed(rows) if _same(each, row)), None)
-    others = [each for each in rows if each is not before]
+    before = next((earlier for earlier in reversed(rows) if _same(earlier, row)), None)
+    others = [other for other in rows if other is not before]
     return [*others, dict(row) if before is None else _merged(before, row)][-LENGTH:]
 
 
@@ -65,7 +65,7 @@ def _merged(before: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]
     if "count" in merged:
         merged["count"] = max(len(names), before.get("count", 1), row.get("count", 1))
     for key in _LONGEST:
-        merged[key] = max((each[key] for each in (before, row) if each[key] is not None), default=None)
+        merged[key] = max((source[key] for source in (before, row) if source[key] is not None), default=None)
     return merged
 
 

@@ -252,9 +252,9 @@ class Reconciler:
         Examines the entries that were ``touched`` and, with ``everything``, those that are new.  Raises MountError and
         WriteRefusedError.
         """
-        found = [entry for name in touched if (entry := instance.entry(name)) is not None]
-        found += self._observer.newcomers(instance) if everything else []
-        suspects = [each for each in found if each.enabled and self._takes_programs(each)]
+        entries = [entry for name in touched if (entry := instance.entry(name)) is not None]
+        entries += self._observer.newcomers(instance) if everything else []
+        suspects = [entry for entry in entries if entry.enabled and self._takes_programs(entry)]
         if not suspects or self._desired is None:
             return []
         standing = _in_force(Observer().observe(instance))
@@ -361,7 +361,9 @@ class Reconciler:
         return registration is not None and any(takes(registration.match, head) for head in self.facts.heads)
 
     def _breaks_exec(self, registration: Registration, standing: InForce) -> bool:
-        return breaks_exec(registration, standing, self.facts.header, self.facts.heads, self.facts.interpreters.head)
+        return breaks_exec(
+            registration, standing, self.facts.header, self.facts.heads, self.facts.interpreters.read_head
+        )
 
 
 def _to_be_registered(actions: Iterable[Action]) -> list[Handler]:

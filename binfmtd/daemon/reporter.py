@@ -93,9 +93,9 @@ class Reporter:
             return  # the usual case when other programs write
         why = self._causes.take_in(reaction, events)
         serving = {*reaction.bridged, *reaction.standing}
-        found, log = reaction.drifts, self._event_log.pass_log
-        fresh = [name for name in found if self._states[name].phase not in OPEN]
-        for (drift, served, words), names in grouped(fresh, lambda n: (found[n], n in serving, why[n].words)):
+        drifts, log = reaction.drifts, self._event_log.pass_log
+        fresh = [name for name in drifts if self._states[name].phase not in OPEN]
+        for (drift, served, words), names in grouped(fresh, lambda n: (drifts[n], n in serving, why[n].words)):
             if not served and not self._backs_off(names):  # programs fail until the repair
                 self._log_at_once("warning", "drift_found", names, words, drift, why[names[0]].detail)
             else:
@@ -186,15 +186,15 @@ class Reporter:
 
     def _news(self, assessment: Assessment, cause: UnavailableReason) -> dict[str, Any]:
         """Return the keys of one line for the handlers of this ``cause`` that were not logged yet; empty if none."""
-        unavailable = [each for each in assessment.desired.unavailable if each.cause is cause]
-        news = [each for each in unavailable if self._event_log.is_news(f"{cause} {each.name}")]
+        of_cause = [unavailable for unavailable in assessment.desired.unavailable if unavailable.cause is cause]
+        news = [unavailable for unavailable in of_cause if self._event_log.is_news(f"{cause} {unavailable.name}")]
         if not news:
             return {}
         first, *others = news
         reason = unavailable_reason(first)
         if others:
             reason = f"{first.name}: {reason}; and {len(others)} more, see `binfmtd status`"
-        return {**named([each.name for each in news]), "reason": reason}
+        return {**named([unavailable.name for unavailable in news]), "reason": reason}
 
     def _lost_emulators(self, lost: list[Unavailable]) -> None:
         """Log the handlers whose emulators are gone since the last pass, all in one line."""

@@ -75,12 +75,12 @@ class Sealing:
             self._failed(error, None)
             return False
 
-    def seen(self, found: Mounted) -> Mounted:
+    def seen(self, mounted: Mounted) -> Mounted:
         """Return the instance as the daemon has to see it: its own seal does not prevent its writes."""
         opened = self._wanted is False and self._status == OFF
-        if not found.sealed or not (self.seal or opened):
-            return found
-        return found._replace(read_only=found.mount_read_only, sealed=False)
+        if not mounted.sealed or not (self.seal or opened):
+            return mounted
+        return mounted._replace(read_only=mounted.mount_read_only, sealed=False)
 
     def open_for_good(self) -> None:
         """Open the instance if we have sealed it, and release it: the daemon ends, and has removed its entries."""

@@ -34,24 +34,24 @@ class Signals:
 
     def take_reload(self) -> bool:
         """Return True if SIGHUP has come since the last call."""
-        found = self.reload
-        if found:  # cleared only then, since a signal may come in between
+        has_come = self.reload
+        if has_come:  # cleared only then, since a signal may come in between
             self.reload = False
-        return found
+        return has_come
 
     def take_child(self) -> bool:
         """Return True if SIGCHLD has come since the last call."""
-        found = self.child
-        if found:
+        has_come = self.child
+        if has_come:
             self.child = False
-        return found
+        return has_come
 
     def take_real_time_ended(self) -> bool:
         """Return True if SIGXCPU has ended real-time scheduling since the last call."""
-        found = self.real_time_ended
-        if found:
+        has_ended = self.real_time_ended
+        if has_ended:
             self.real_time_ended = False
-        return found
+        return has_ended
 
     def ignore(self) -> None:
         """Ignore SIGTERM, SIGINT and SIGHUP from here on: a second signal must not interrupt Python's own end."""

@@ -35,16 +35,16 @@ def make_state_dir(path: str) -> None:
 
     try:
         make_directories(path)
-        found = os.lstat(path)
+        directory = os.lstat(path)
     except OSError as error:
         raise StateError(f"{path}: {error.strerror}: {cure(error)}, or name another with --state-dir") from None
-    if not stat.S_ISDIR(found.st_mode):
+    if not stat.S_ISDIR(directory.st_mode):
         raise StateError(f"{path} is a symbolic link, or not a directory: name another with --state-dir")
     if reason := untrusted(os.path.abspath(path), Trust.of_this_process()):
         raise StateError(f"the state directory is not safe: {reason}")
-    if found.st_mode & 0o022:  # not even a sticky one is safe: another user could make the ledger there first
+    if directory.st_mode & 0o022:  # not even a sticky one is safe: another user could make the ledger there first
         raise StateError(
-            f"other users can write to {path} (mode {found.st_mode & 0o7777:04o}): run `chmod go-w {path}`"
+            f"other users can write to {path} (mode {directory.st_mode & 0o7777:04o}): run `chmod go-w {path}`"
         )
 
 
@@ -70,10 +70,10 @@ class Lock:
         """
         held = os.fstat(self._descriptor)
         try:
-            found = os.lstat(self._path)
+            there = os.lstat(self._path)
         except OSError:
-            found = None
-        if found is not None and (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino):
+            there = None
+        if there is not None and (there.st_dev, there.st_ino) == (held.st_dev, held.st_ino):
             return False
         make_state_dir(self._state_dir)
         old, self._descriptor = self._descriptor, self._acquire(0, lambda: None)
@@ -107,8 +107,8 @@ class Lock:
 
 def running_pid(state_dir: str) -> int | None:
     """Return the process id of the lock's holder as `holder` does; None if the lock is free."""
-    found = holder(state_dir)
-    return found and found[0]
+    pid_and_purpose = holder(state_dir)
+    return pid_and_purpose and pid_and_purpose[0]
 
 
 def holder(state_dir: str) -> tuple[int, str] | None:
@@ -165,12 +165,12 @@ def _same(one: str, other: str) -> bool:
 def _listed(path: str) -> int | None:
     """Return the holder's process id in /proc/locks (proc_locks(5)); an arrow there marks a process that only waits."""
     try:
-        found = os.lstat(path)
+        lock = os.lstat(path)
         with open("/proc/locks", encoding="ascii", errors="replace") as locks:
             lines = [line.split() for line in locks]
     except OSError:
         return None
-    file = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    file = f"{os.major(lock.st_dev):02x}:{os.minor(lock.st_dev):02x}:{lock.st_ino}"
     for _, kind, _, access, pid, locked, *_ in (line for line in lines if len(line) > 5):
         if (kind, access, locked) == ("FLOCK", "WRITE", file) and pid.isdigit():
             return int(pid)

@@ -77,12 +77,12 @@ class StateWriter:
     @property
     def due_at(self) -> float:
         """The time when the next waiting work begins without its files (monotonic, in seconds); infinity if none is."""
-        return min((each.by for each in self._waiting), default=float("inf"))
+        return min((work.by for work in self._waiting), default=float("inf"))
 
     def begin_overdue(self, now: float) -> None:
         """Begin the work that has waited for long enough."""
-        for each in [each for each in self._waiting if now >= each.by]:
-            self._begin(each)
+        for work in [work for work in self._waiting if now >= work.by]:
+            self._begin(work)
 
     def _begin(self, waiting: _Waiting) -> None:
         if waiting in self._waiting:
@@ -92,8 +92,8 @@ class StateWriter:
     def _done(self, outcome: tuple[Written, list[_Waiting]]) -> None:
         written, waiting = outcome
         self._written(written)
-        for each in waiting:
-            self._begin(each)
+        for work in waiting:
+            self._begin(work)
 
     def _write(self) -> tuple[Written, list[_Waiting]]:
         self._before()

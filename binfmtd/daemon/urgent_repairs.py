@@ -203,10 +203,10 @@ class UrgentRepairs:
         """Have a helper serve if an entry was registered again; return True if so, or if no write is possible."""
         cpu = time.thread_time()
         with suppress(MountError, WriteRefusedError), self._access.open() as (instance, writer):
-            found = prepared.help(events, instance, writer)
-            if found:
+            registered_again = prepared.help(events, instance, writer)
+            if registered_again:
                 self._schedule.spent(time.thread_time() - cpu)
-            return found
+            return registered_again
         return True
 
     def _more(self, writer: Writer) -> PendingEvents:

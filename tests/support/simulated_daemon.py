@@ -58,7 +58,7 @@ class _Interpreters:
     def can_run(self, _: str) -> bool:
         return True
 
-    def head(self, _: str) -> bytes:
+    def read_head(self, _: str) -> bytes:
         return b""
 
 

@@ -61,9 +61,9 @@ class Exporter:
     def close(self) -> None:
         """Close the textfile and the server; wait for an import half a second at most."""
         self._background.finish([KEY], _LAST_SECONDS)
-        for each in (self._textfile, self._server):
-            if each is not None:
-                each.close()
+        for output in (self._textfile, self._server):
+            if output is not None:
+                output.close()
         self._textfile = self._server = None
 
     def _use(self, wanted: Metrics) -> None:
