@@ -1,7 +1,8 @@
 """Two daemons of binfmtd on one instance: which entries of the other this one regards as its own.
 
 Two daemons with the same config would replace each other's entries for ever.  So each adopts an entry that is identical
-to its own.  With different configs, neither touches a stand-in that only the other one keeps.
+to its own.  With different configs, neither touches a stand-in that only the other one keeps.  The same goes for a
+command beside a daemon, such as `docker run ... binfmt --install arm64` beside the daemon of the host.
 
 Example: a daemon on the host and one in a container both keep ``qemu-arm`` with flag F.  Both replace the entry once,
 since neither knows which file the other's entry has opened, and then adopt it.
@@ -27,28 +28,33 @@ class Adoption:
     def __init__(self, states: StateTable, ledger: Ledger) -> None:
         self._states = states
         self._ledger = ledger
-        self._knows_stand_ins = False  # which of them are ours, or left over by an earlier daemon (EntryState.ours)
+        self._has_looked = False  # so the stand-ins that an earlier daemon left are known (EntryState.ours)
 
     def leave_stand_ins(self) -> None:
         """Regard all present stand-ins as another daemon's, except those of handlers that are declared here, too."""
-        self._knows_stand_ins = True
+        self._has_looked = True
 
     def adopt(self, observed: ObservedState, desired: DesiredState) -> frozenset[str]:
         """Adopt what is identical to ours, and return the stand-ins of another daemon."""
-        if self._knows_stand_ins:
+        if self._has_looked:
             self._adopt_stand_ins(observed, desired)
         others = self._others_stand_ins(observed, desired)
         self._adopt_entries(observed, desired)
         return others
 
     def _others_stand_ins(self, observed: ObservedState, desired: DesiredState) -> frozenset[str]:
-        """Return the stand-ins of another daemon: they came after our first look, for names never declared here."""
-        stand_ins = {entry.name for entry in observed.relevant if is_stand_in(entry.name)}
-        ours = {stand_in_name(name) for name in desired.by_name}
+        """Return the stand-ins of names that were never declared here, nor recorded by an earlier daemon.
+
+        A daemon in another container keeps them, and cannot be seen from here.  Or it has ended, and left them with the
+        proper entries of the same names, which are foreign, too.
+        """
+        names = desired.by_name.keys() if self._has_looked else desired.by_name.keys() | self._ledger.earlier_names
+        self._has_looked = True
+        ours = {stand_in_name(name) for name in names}
         ours |= {stand_in_name(name) for name in ours}  # helpers, which serve while a stand-in is replaced
-        for name in ours if self._knows_stand_ins else ours | stand_ins:
+        for name in ours:
             self._states[name].ours = True
-        self._knows_stand_ins = True
+        stand_ins = (entry.name for entry in observed.relevant if is_stand_in(entry.name))
         return frozenset(name for name in stand_ins if not self._states[name].ours)
 
     def _adopt_entries(self, observed: ObservedState, desired: DesiredState) -> None:

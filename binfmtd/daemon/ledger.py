@@ -35,6 +35,8 @@ class Ledger:
         )
         self.records, self._earlier_intents, self._instance, self._earlier_foreign = content or ({}, {}, None, {})
         self._intents: dict[str, Registration] = {}
+        # Those that an earlier daemon may have registered, unless that was in another instance.
+        self.earlier_names = self.records.keys() | self._earlier_intents.keys()
         self._foreign: dict[str, int] = {}  # name -> inode of an entry that another program registered under it
         self._saved: _Content | None = None if content else ({}, {}, None, {})
 
@@ -51,7 +53,7 @@ class Ledger:
         """
         intents, self._earlier_intents = self._earlier_intents, {}
         if self._instance not in (None, created):
-            intents = {}
+            intents, self.earlier_names = {}, set()
         self._instance = created
         for name, registration in intents.items():
             entry, record = observed.by_name.get(name), self.records.get(name)

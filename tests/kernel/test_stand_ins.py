@@ -5,6 +5,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
+from support.cli import Cli
 from support.daemon import Daemon
 from support.instance import Instance
 from support.waiting import IN_CLOSE_WRITE, IN_MODIFY, DirectoryWatch, deadline_in, wait_until
@@ -81,12 +83,40 @@ def test_out_of_order(instance: Instance, start_daemon: StartDaemon) -> None:
 
 
 def test_left_over_stand_ins_go(instance: Instance, start_daemon: StartDaemon) -> None:
-    """After a crash, stand-ins without a drift or without a handler are removed, and never count as foreign."""
+    """A stand-in that a killed daemon left is removed if its handler is no longer declared, or needs none."""
+    former = start_daemon(CONFIG + "[handlers.gone]\nmagic = 'gone'\ninterpreter = '/usr/bin/true'\n")
+    former.process.kill()
+    former.process.wait()
     instance.register(rb":.binfmtd~gone:M::gone::/usr/bin/true:")
     instance.register(rb":.binfmtd~other:M::\x00other::/usr/bin/false:")
     daemon = start_daemon(CONFIG)
     daemon_has_settled(instance, daemon)
-    assert daemon.status()["foreign"] == []
+    assert ".binfmtd~gone" not in instance.all_names()
+
+
+@pytest.mark.parametrize("command", ["run", "apply"])
+def test_stand_ins_of_another_daemon_stay(
+    instance: Instance, start_daemon: StartDaemon, tmp_path: Path, command: str
+) -> None:
+    """A stand-in that no ledger of ours has may be that of a daemon in another container: it stays, and is not shown.
+
+    It serves there when a program removes the proper entry.
+    """
+    config = "architectures = []\n[handlers.theirs]\nmagic = 'T'\ninterpreter = '/usr/bin/true'\n"
+    theirs = start_daemon(config, directory="theirs")
+    wait_until(lambda: stand_in_name("theirs") in instance.all_names(), what="their stand-in")
+    before = instance.all_inodes()
+    if command == "run":
+        daemon = start_daemon(CONFIG)
+        daemon.wait_converged()
+        assert [entry["name"] for entry in daemon.status()["foreign"]] == ["theirs"]
+        assert daemon.terminate() == 0
+    else:
+        done = Cli(instance, tmp_path)("apply", config=CONFIG)
+        assert done.status == 0, done.stderr
+        assert ".binfmtd" not in done.stdout + done.stderr
+    assert before.items() <= instance.all_inodes().items()
+    assert theirs.logs("repaired") == []
 
 
 def test_someone_who_registers_again_is_not_in_our_way(instance: Instance, start_daemon: StartDaemon) -> None:
