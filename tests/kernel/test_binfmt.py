@@ -11,11 +11,13 @@ import pytest
 from support.cli import Result, run, state
 from support.daemon import Daemon
 from support.drop_in import BINFMT, DropIn
+from support.exec_loop import ExecLoop
 from support.instance import Instance
-from support.waiting import IN_DELETE, DirectoryWatch
+from support.waiting import IN_DELETE, IN_MODIFY, DirectoryWatch
 
 from binfmtd.files.distribution import emulators_remedy
 from binfmtd.model.handler import Flags
+from binfmtd.model.stand_in import stand_in_name
 
 StartDaemon = Callable[..., Daemon]
 
@@ -156,6 +158,31 @@ def test_uninstall_leaves_a_stand_in_that_a_daemon_makes_meanwhile(binfmt: DropI
         assert binfmt("--uninstall qemu-*").status == 0
         removed = [event.name for event in watch.pending()]
     assert removed == [".binfmtd~qemu-riscv64", "qemu-riscv64"]
+
+
+def test_no_gap_beside_a_daemon_of_another_container(
+    binfmt: DropIn, instance: Instance, start_daemon: StartDaemon
+) -> None:
+    """Beside a daemon that ``binfmt`` cannot see, an entry is removed only when its stand-in is there again.
+
+    All other stand-ins of the daemon stay as they are.
+    """
+    emulators = f"[emulators]\npaths = ['{binfmt.emulators}/qemu-{{name}}']\n"
+    daemon = start_daemon(f"settle = '1s'\narchitectures = ['s390x', 'riscv64']\n{emulators}")
+    stand_in, other = (stand_in_name(f"qemu-{name}") for name in ("s390x", "riscv64"))
+    before = instance.inode(other)
+    with ExecLoop(instance, binfmt.program("s390x")) as loop:
+        for _ in range(3):
+            daemon.wait_converged()
+            with DirectoryWatch(instance.directory, IN_DELETE | IN_MODIFY) as watch:
+                assert binfmt("--uninstall qemu-s390x").status == 0
+                names = [event.name for event in watch.pending()]
+            removed = names.index(stand_in), names.index("qemu-s390x")
+            assert "register" in names[slice(*removed)], names
+            assert binfmt("--install s390x").status == 0
+            assert instance.inode(other) == before
+        outcomes = [outcome for outcome, _ in loop.stop()]
+    assert outcomes == [42]
 
 
 def test_emulators_are_what_is_enabled(binfmt: DropIn, instance: Instance) -> None:

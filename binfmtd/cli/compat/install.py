@@ -5,6 +5,7 @@ at the path now; the ledger records that, or the trial before each pass finds it
 plan leaves an entry that is as desired, and replaces a stale one.
 """
 
+import time
 from collections.abc import Collection, Sequence
 from enum import Enum, auto
 from errno import EEXIST
@@ -41,6 +42,8 @@ class Outcome(NamedTuple):
 
 
 THERE = Outcome(Fate.THERE)
+_RESTORED = 0.25  # seconds in which a daemon registers its stand-ins again; it takes less than 1 ms on an idle machine
+_POLLED = 0.005  # seconds between two looks for them
 
 
 def exchange(
@@ -64,10 +67,14 @@ def exchange(
 def _remove(here: Visit, names: Collection[str]) -> set[str]:
     """Remove entries and their stand-ins; return the names of the entries that existed.
 
-    The stand-ins are removed first.  A daemon of another state directory registers a new one when the entry is gone;
-    that one would otherwise be removed, and it serves.
+    The stand-ins are removed first.  A daemon in another container registers them again at once, and only then are the
+    entries removed: so programs can be executed all the while.  Without a daemon the stand-ins do not come back.
     """
-    return set(here.remove([*map(stand_in_name, names), *names])) & set(names)
+    stand_ins = here.remove([stand_in_name(name) for name in names])
+    give_up = time.monotonic() + _RESTORED
+    while any(here.instance.inode(name) is None for name in stand_ins) and time.monotonic() < give_up:
+        time.sleep(_POLLED)
+    return set(here.remove(names))
 
 
 def _install(here: Visit, probe: Prober, renewed: Collection[str]) -> dict[str, Outcome]:
