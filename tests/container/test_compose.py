@@ -51,6 +51,6 @@ def test_daemon(machine: Machine, compose: Compose) -> None:
     daemon = Container(machine, "binfmtd_binfmtd_1")
     daemon.wait_healthy()
     assert "qemu-aarch64" in machine.names()
-    assert daemon.inspect("HostConfig", "RestartPolicy")["Name"] == "unless-stopped"
+    assert daemon.inspect("HostConfig", "RestartPolicy")["Name"] == "always"
     compose("down")
     assert machine.containers == []
