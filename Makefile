@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 MANUALS := $(notdir $(basename $(wildcard docs/man/*.md))) binfmtd-log.7 binfmtd-metrics.7
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit kernel kernel-quick kernel-slow reliability chaos fuzz test-formats test-containers test-systemd kernels bench \
+.PHONY: help demo test lint unit kernel kernel-quick kernel-slow reliability chaos fuzz test-formats test-containers test-docker test-systemd kernels bench \
     man completions install uninstall setup tools test-tools clean
 .SUFFIXES:
 
@@ -89,6 +89,14 @@ test-containers: setup $(VENV)/.stamp-containers ## build the images with podman
 $(VENV)/.stamp-containers: $(VENV)/.stamp
 	@$(BIN)/python -m pip install --quiet --editable '.[container]'
 	@touch $@
+
+test-docker: setup ## run the images with a real Docker Engine, which has networks, files and binfmt_misc of its own; needs root
+	@$(NEED) docker.io 'command -v dockerd' docker-cli 'command -v docker' docker-buildx 'docker buildx version' \
+	    docker-compose 'docker compose version' docker-registry 'command -v docker-registry' iptables 'command -v iptables' \
+	    slirp4netns 'command -v slirp4netns' gcc-riscv64-linux-gnu 'command -v riscv64-linux-gnu-gcc' \
+	    libc6-dev-riscv64-cross 'test -e /usr/riscv64-linux-gnu/include/stdio.h' mmdebstrap 'command -v mmdebstrap' \
+	    debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*'
+	$(BIN)/python -m pytest -m '' tests/docker
 
 test-systemd: setup man completions ## test the unit in a Debian with real systemd, booted by systemd-nspawn; needs root
 	@$(NEED) systemd-container 'command -v systemd-nspawn' mmdebstrap 'command -v mmdebstrap' dpkg 'command -v dpkg-deb' \

@@ -140,7 +140,7 @@ class Machine:
         self._holder.kill()  # --kill-child: and with it process 1
         self.instance.close()
         if self._cgroups is not None:
-            wait_until(lambda: _removed("libpod_parent", self._cgroups), what="podman's control groups empty")
+            wait_until(lambda: removed("libpod_parent", self._cgroups), what="podman's control groups empty")
             os.close(self._cgroups)
 
     def entering(self, argv: Sequence[str]) -> list[str]:
@@ -200,7 +200,7 @@ class Machine:
         return [name for name in found.stdout.split() if name not in ("register", "status")]
 
 
-def _removed(name: str, parent: int | None) -> bool:
+def removed(name: str, parent: int | None) -> bool:
     """Remove a control group with those below it; False as long as there are processes in one."""
     try:
         for path, groups, _, _ in os.fwalk(name, topdown=False, dir_fd=parent):

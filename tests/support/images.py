@@ -80,18 +80,25 @@ def _limits() -> Iterator[str]:
 
 
 def _pip_options() -> Iterator[str]:
-    """Yield the build options that give pip its settings here, from its files and variables."""
-    found: dict[str, str] = {}
+    """Yield the build options that give pip its settings here."""
+    settings = pip_settings()
+    if certificates := settings.get("cert"):
+        # Not at their path here, where Debian's package of certificates writes.
+        settings["cert"] = "/mnt/pip.crt"
+        yield f"--volume={certificates}:{settings['cert']}:ro"
+    for option, value in settings.items():
+        yield f"--build-arg=PIP_{option.upper().replace('-', '_')}={value}"
+
+
+def pip_settings() -> dict[str, str]:
+    """Return those settings of pip, from its files and variables here, that it may need to reach its packages."""
+    settings: dict[str, str] = {}
     for line in _checked(sys.executable, "-m", "pip", "config", "list").splitlines():
         key, _, value = line.partition("=")
-        found[key.rpartition(".")[2]] = str(ast.literal_eval(value))
-    if certificates := found.get("cert"):
-        # Not at their path here, where Debian's package of certificates writes.
-        found["cert"] = "/mnt/pip.crt"
-        yield f"--volume={certificates}:{found['cert']}:ro"
-    for option in PIP_OPTIONS:
-        if option in found:
-            yield f"--build-arg=PIP_{option.upper().replace('-', '_')}={found[option]}"
+        option = key.rpartition(".")[2]
+        if option in PIP_OPTIONS:
+            settings[option] = str(ast.literal_eval(value))
+    return settings
 
 
 def _podman(*arguments: str) -> str:

@@ -1,0 +1,47 @@
+"""Every command of Docker in the documents, as it is written there, with a real Docker Engine.
+
+The commands of a page run one after the other on one machine, as a reader would copy them.  Other tests check what they
+do; this one checks that each exits with 0.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.documents import fragments, pages
+from support.engine import Engine
+
+pytestmark = pytest.mark.docker
+
+StartEngine = Callable[..., Engine]
+
+
+def test_pages() -> None:
+    """The pages on Docker are among those that are tested, and each mark has a reason that says something."""
+    assert {"README.md", "docs/containers.md", "docs/ci.md", "config/compose.yaml"} <= set(pages())
+    reasons = [fragment.reason for page in pages() for fragment in fragments(page) if fragment.reason is not None]
+    assert all(len(reason.split()) > 2 for reason in reasons)
+
+
+@pytest.mark.parametrize("page", pages())
+def test_each_command_works(page: str, start_engine: StartEngine, checkout: Path) -> None:
+    """Each command exits with 0."""
+    if page == "docs/ci.md":
+        pytest.skip("its builds take the containerd image store: test_builds.py runs them")
+    engine = start_engine()
+    directory = checkout / "config" if page.startswith("config/") else checkout
+    engine.hide_namespace_in_compose(checkout / "config")
+    ran = 0
+    for fragment in fragments(page):
+        if fragment.reason is None:
+            start_its_container(engine, fragment.text)
+            engine.run_line(fragment.text, directory)
+            ran += 1
+    assert ran or all(fragment.reason for fragment in fragments(page))
+
+
+def start_its_container(engine: Engine, line: str) -> None:
+    """Start the container of a ``docker exec``, which an earlier line of the page may have stopped."""
+    if container := re.match(r"docker exec (\S+) ", line):
+        engine.checked("start", container[1])
