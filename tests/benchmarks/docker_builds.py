@@ -1,24 +1,22 @@
 """Whole builds by a real Docker Engine (`docker build --platform linux/arm64`) beside disturbances, one a second.
 
-dockerd runs in the private instance, so its containers share it.  A build is a RUN line that executes a program for
+dockerd runs with the private instance, so its containers share it.  A build is a RUN line that executes a program for
 arm64 several thousand times and ends with the first that fails.  Skipped where Docker or an arm64 busybox is missing.
 """
 
-import os
 import shutil
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from benchmarks.builds import DEFAULT, MODES, SEALED
-from benchmarks.contestants import BUILD, Skipped, process, scratch
+from benchmarks.contestants import BUILD, Skipped, scratch
 from benchmarks.disturbances import Disturbance, Host, disturbances
 from benchmarks.figures import Goal, Part
-from support.instance import Instance
-from support.waiting import wait_until
+from support.engine import Engine
 
 BUILDS = 20
 EXECUTIONS = 3000
@@ -31,27 +29,23 @@ DOCKERFILE = f"""
 FROM arm64base
 RUN i=0; while [ $i -lt {EXECUTIONS} ]; do /bin/true || exit 1; i=$((i+1)); done
 """
-# No network, and a /run of its own.
-DOCKERD = (
-    "mount -t tmpfs run /run && echo ready && exec dockerd --data-root {0}/data --exec-root /run/docker "
-    "--host unix://{0}/socket --pidfile {0}/pid --bridge=none --iptables=false --ip6tables=false --ip-forward=false "
-    ">{0}/dockerd 2>&1"
-)
-UNSHARE = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c")
 
 
 def docker_builds(scale: float) -> Part:
     """Count the builds of twenty that pass beside each group of disturbances."""
-    for program in ("dockerd", "docker"):
+    for program in ("dockerd", "docker", "slirp4netns"):
         if shutil.which(program) is None:
-            raise Skipped(f"{program} is not here: apt-get install docker.io docker-cli docker-buildx")
+            raise Skipped(
+                f"{program} is not here: apt-get install docker.io docker-cli docker-buildx iptables slirp4netns"
+            )
     root = _root_tree()
     number = max(2, int(BUILDS * scale))
     modes = (NO_DAEMON, DEFAULT, SEALED)
     passed: dict[str, dict[str, int]] = {}
     for mode in modes:
-        with Instance(everybody=True) as instance, _dockerd(instance) as docker:
-            host = Host(instance, scratch())
+        with _engine() as engine:
+            docker = partial(_logged, engine)
+            host = Host(engine.instance, scratch())
             host.restore()
             _import(docker, root)
             kinds = disturbances(host)
@@ -104,23 +98,22 @@ def _builds(docker: Callable[..., int], host: Host, kinds: Sequence[Disturbance]
 
 
 @contextmanager
-def _dockerd(instance: Instance) -> Iterator[Callable[..., int]]:
-    """Run an engine; yield a function that runs a command of docker and returns its exit status."""
+def _engine() -> Iterator[Engine]:
+    """Run an engine that starts with no images; its directories go with it."""
     where = scratch() / "docker"
-    where.mkdir(exist_ok=True)
-    environment = os.environ | {"DOCKER_HOST": f"unix://{where}/socket", "DOCKER_BUILDKIT": "1"}
-
-    def docker(*words: str) -> int:
-        with (BUILD / "docker.log").open("ab") as log:
-            return subprocess.run(["docker", *words], env=environment, stdout=log, stderr=log, check=False).returncode
-
     try:
-        with process(instance, [*UNSHARE, DOCKERD.format(where)]):
-            wait_until(lambda: (where / "socket").exists() and docker("version") == 0, 60, "dockerd")
-            yield docker
+        with Engine(where / "engine", where / "data") as engine:
+            yield engine
     finally:
-        time.sleep(0.5)  # what it had mounted goes with its mount namespace
         shutil.rmtree(where, ignore_errors=True)
+
+
+def _logged(engine: Engine, *words: str) -> int:
+    """Run a command of docker, and return its exit status; its output goes to a file."""
+    done = engine.docker(*words)
+    with (BUILD / "docker.log").open("a", encoding="utf-8") as log:
+        log.write(done.stdout + done.stderr)
+    return done.status
 
 
 def _root_tree() -> Path:
