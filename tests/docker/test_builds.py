@@ -16,6 +16,8 @@ pytestmark = pytest.mark.docker
 
 StartEngine = Callable[..., Engine]
 
+CONTAINERD = {"features": {"containerd-snapshotter": True}}
+
 ARM64_WORK = r"""
 RUN test "$(uname -m)" = aarch64
 RUN seq 20000 | awk '{ s += $1 } END { exit s != 200010000 }' \
@@ -45,16 +47,24 @@ def project(tmp_path: Path) -> Path:
     return directory
 
 
+@pytest.fixture(scope="session")
+def stored(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Copy the images to an engine that keeps them in containerd's store; return its data directory."""
+    data, names = images.with_name("data-containerd"), ("registry.example.org/binfmtd", "registry.example.org/binfmt")
+    with Engine(tmp_path_factory.mktemp("save") / "engine", images) as engine:
+        archive = engine.directory / "images.tar"
+        engine.checked("save", "--output", str(archive), *names, "root-arm64", "root-riscv64")
+    with Engine(tmp_path_factory.mktemp("load") / "engine", data, settings=CONTAINERD) as engine:
+        shutil.move(archive, engine.directory / archive.name)
+        engine.remove_containers()
+        engine.checked("load", "--input", str(engine.directory / archive.name))
+    return data
+
+
 @pytest.fixture
-def containerd(start_engine: StartEngine, engine: Engine, images: Path) -> Engine:
-    """Return an engine that keeps its images in containerd's store, which has images for several platforms."""
-    archive = engine.directory / "images.tar"
-    names = ["registry.example.org/binfmtd", "registry.example.org/binfmt", "root-arm64", "root-riscv64"]
-    engine.checked("save", "--output", str(archive), *names)
-    stored = start_engine(images.with_name("data-containerd"), settings={"features": {"containerd-snapshotter": True}})
-    shutil.move(archive, stored.directory / archive.name)
-    stored.checked("load", "--input", str(stored.directory / archive.name))
-    return stored
+def containerd(start_engine: StartEngine, stored: Path) -> Engine:
+    """Return an engine whose images are in containerd's store, which has images for several platforms."""
+    return start_engine(stored, settings=CONTAINERD)
 
 
 def test_platform(engine: Engine, project: Path) -> None:

@@ -122,7 +122,7 @@ def test_dockerd_restarts(engine: Engine, arm64: Path) -> None:
 
 @pytest.mark.usefixtures("config")
 def test_dockerd_is_killed(engine: Engine, arm64: Path) -> None:
-    """The same after a crash of dockerd."""
+    """When dockerd has crashed and is started again, the container comes back; its entries serve all the while."""
     start(engine, *BIND)
     before = engine.process_of(NAME)
     with engine.executing(arm64):
