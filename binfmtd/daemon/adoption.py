@@ -16,7 +16,7 @@ from binfmtd.model.desired import DesiredState
 from binfmtd.model.drift import Record
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Handler
-from binfmtd.model.ownership import equal
+from binfmtd.model.ownership import equal, registered_by_us
 from binfmtd.model.stand_in import is_stand_in, stand_in_name
 
 _INSISTING = 10.0  # seconds after our replacing an entry in which an equal one, registered again, is adopted
@@ -43,19 +43,24 @@ class Adoption:
         return others
 
     def _others_stand_ins(self, observed: ObservedState, desired: DesiredState) -> frozenset[str]:
-        """Return the stand-ins of names that were never declared here, nor recorded by an earlier daemon.
+        """Return the stand-ins of handlers that were never declared here, and that no earlier daemon of ours has left.
 
         A daemon in another container keeps them, and cannot be seen from here.  Or it has ended, and left them with the
         proper entries of the same names, which are foreign, too.
         """
-        names = desired.by_name.keys() if self._has_looked else desired.by_name.keys() | self._ledger.earlier_names
-        self._has_looked = True
+        stand_ins = [entry for entry in observed.relevant if is_stand_in(entry.name)]
+        names = set(desired.by_name)
+        if not self._has_looked:
+            self._has_looked = True
+            names |= self._ledger.earlier_intents
+            for entry in stand_ins:
+                if registered_by_us(entry, self._ledger.records.get(entry.name)):
+                    self._states[entry.name].ours = True
         ours = {stand_in_name(name) for name in names}
         ours |= {stand_in_name(name) for name in ours}  # helpers, which serve while a stand-in is replaced
         for name in ours:
             self._states[name].ours = True
-        stand_ins = (entry.name for entry in observed.relevant if is_stand_in(entry.name))
-        return frozenset(name for name in stand_ins if not self._states[name].ours)
+        return frozenset(entry.name for entry in stand_ins if not self._states[entry.name].ours)
 
     def _adopt_entries(self, observed: ObservedState, desired: DesiredState) -> None:
         """Adopt an identical entry that was registered again within 10 s of our replacing it.

@@ -35,8 +35,7 @@ class Ledger:
         )
         self.records, self._earlier_intents, self._instance, self._earlier_foreign = content or ({}, {}, None, {})
         self._intents: dict[str, Registration] = {}
-        # Those that an earlier daemon may have registered, unless that was in another instance.
-        self.earlier_names = self.records.keys() | self._earlier_intents.keys()
+        self.earlier_intents = frozenset(self._earlier_intents)  # names; none if they are for another instance
         self._foreign: dict[str, int] = {}  # name -> inode of an entry that another program registered under it
         self._saved: _Content | None = None if content else ({}, {}, None, {})
 
@@ -53,7 +52,7 @@ class Ledger:
         """
         intents, self._earlier_intents = self._earlier_intents, {}
         if self._instance not in (None, created):
-            intents, self.earlier_names = {}, set()
+            intents, self.earlier_intents = {}, frozenset()
         self._instance = created
         for name, registration in intents.items():
             entry, record = observed.by_name.get(name), self.records.get(name)

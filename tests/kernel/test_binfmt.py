@@ -165,8 +165,9 @@ def test_no_gap_beside_a_daemon_of_another_container(
 ) -> None:
     """Beside a daemon that ``binfmt`` cannot see, an entry is removed only when its stand-in is there again.
 
-    All other stand-ins of the daemon stay as they are.
+    All other stand-ins of the daemon stay as they are, also if ``binfmt`` had registered an entry of that name before.
     """
+    assert binfmt("--install riscv64").status == 0
     emulators = f"[emulators]\npaths = ['{binfmt.emulators}/qemu-{{name}}']\n"
     daemon = start_daemon(f"settle = '1s'\narchitectures = ['s390x', 'riscv64']\n{emulators}")
     stand_in, other = (stand_in_name(f"qemu-{name}") for name in ("s390x", "riscv64"))
@@ -180,7 +181,7 @@ def test_no_gap_beside_a_daemon_of_another_container(
             removed = names.index(stand_in), names.index("qemu-s390x")
             assert "register" in names[slice(*removed)], names
             assert binfmt("--install s390x").status == 0
-            assert instance.inode(other) == before
+            assert instance.inode(other) == before, "of riscv64, which the ledger of binfmt has"
         outcomes = [outcome for outcome, _ in loop.stop()]
     assert outcomes == [42]
 

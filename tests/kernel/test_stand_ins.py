@@ -1,5 +1,6 @@
 """Temporary stand-ins: the two steps of a repair, and processes that undo it again and again."""
 
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -92,6 +93,23 @@ def test_left_over_stand_ins_go(instance: Instance, start_daemon: StartDaemon) -
     daemon = start_daemon(CONFIG)
     daemon_has_settled(instance, daemon)
     assert ".binfmtd~gone" not in instance.all_names()
+
+
+def test_a_left_over_stand_in_without_interpreter_goes(
+    instance: Instance, start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    """The stand-in of an uninstalled emulator with F goes when its handler is dropped while no daemon runs."""
+    interpreter = tmp_path / "interpreter"
+    shutil.copy("/usr/bin/true", interpreter)
+    handler = f"[handlers.gone]\nmagic = 'gone'\ninterpreter = '{interpreter}'\nflags = 'F'\n"
+    former = start_daemon("architectures = []\n" + handler)
+    wait_until(lambda: stand_in_name("gone") in instance.all_names(), what="its stand-in")
+    interpreter.unlink()
+    instance.remove("gone")
+    former.wait_for_log("handler_waiting", entry="gone")
+    assert instance.all_names() == [stand_in_name("gone")]
+    assert former.terminate() == 0
+    daemon_has_settled(instance, start_daemon(CONFIG))
 
 
 @pytest.mark.parametrize("command", ["run", "apply"])
