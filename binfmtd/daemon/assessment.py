@@ -63,3 +63,4 @@ class ReconcileResult:
         self.kept: set[str] = set()  # permanent stand-ins that were written
         self.replaced: dict[str, Entry] = {}  # entries that the pass replaced
         self.ended: dict[str, EndedDrift] = {}
+        self.interpreters_moved = False  # a write was left out, since the file of an interpreter has to be looked at

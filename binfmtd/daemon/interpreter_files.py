@@ -70,11 +70,14 @@ class _Path:
 
 
 class _Batch:
-    def __init__(self, paths: Iterable[str], patient_until: float) -> None:
+    """One look at some paths.  ``open`` has those without an answer, ``left`` their number at the last ``step``."""
+
+    def __init__(self, paths: Mapping[str, _Path], patient_until: float) -> None:
+        self.paths = paths
         self.queue = deque(paths)
         self.patient_until = patient_until  # monotonic, in seconds: the batch does not end before without an answer
-        self.open = set(self.queue)  # paths without an answer
-        self.left = len(self.open)  # as of the last ``step``
+        self.open = set(self.queue)
+        self.left = len(self.open)
         self.answers: deque[tuple[str, Answer]] = deque()
 
 
@@ -214,7 +217,7 @@ class InterpreterFiles:
         if not paths:
             return
         now = time.monotonic()
-        batch = _Batch(paths, now + patience)
+        batch = _Batch({path: self._paths[path] for path in paths}, now + patience)
         for path in paths:
             known = self._paths[path]
             known.looking, known.began, known.asked = True, now, known.changes
@@ -279,8 +282,9 @@ class InterpreterFiles:
             except IndexError:
                 break
             batch.answers.append((path, self._answer(path)))
-            if not batch.queue or path not in batch.open:
+            if path not in batch.open:
                 self._background.post(lambda: self._collect(batch))
+        self._background.post(lambda: self._collect(batch))
         self._background.post(self._thread_ended)
 
     def _answer(self, path: str) -> Answer:
@@ -304,9 +308,9 @@ class InterpreterFiles:
         for _ in range(answers):
             path, answer = batch.answers.popleft()
             batch.open.discard(path)
-            known = self._paths.get(path)
-            if known is None:
-                continue
+            known = batch.paths[path]
+            if known is not self._paths.get(path):
+                continue  # forgotten, or kept again since: then another look has begun, or comes
             news |= known.hangs or not known.answered or known.facts != answer.facts
             known.facts, known.answered, known.looking, known.seen = answer.facts, True, False, known.asked
             known.hangs = False
@@ -317,7 +321,7 @@ class InterpreterFiles:
         if unwatched:
             self._report_unwatched(sorted(set(unwatched)))
         if late:
-            if answers:
+            if answers and not self._batches:
                 self._report_looked()
         elif not batch.open:
             self._end(batch)
@@ -331,12 +335,11 @@ class InterpreterFiles:
                 return
             self._again_at = now + _AGAIN
             batch.open.discard(path)
-            if (known := self._paths.get(path)) is not None:
-                known.looking = False
+            batch.paths[path].looking = False
 
     def _end(self, batch: _Batch) -> None:
         self._batches.remove(batch)
-        self._late |= batch.open & self._paths.keys()
+        self._late.update(path for path in batch.open if batch.paths[path] is self._paths.get(path))
         batch.open.clear()
         if self._unknown_events != self._watch.unknown:  # events of directories that were not in use yet
             self._unknown_events = self._watch.unknown

@@ -19,7 +19,6 @@ from binfmtd.daemon.repair_schedule import RepairSchedule
 from binfmtd.model.config import Config
 
 _CALM = 1.0  # seconds: of interpreters that arrive at shorter intervals, only the first is looked at at once
-_PREPARED = 1.0  # seconds that a reload waits for an interpreter that does not answer
 _VERIFIED = 1.0  # seconds from one look at interpreters to the next, while no events are read
 
 
@@ -47,7 +46,7 @@ class InterpreterLooks:
         """Look at the interpreters of the next config, and at all others; return False if there is none to look at."""
         self._next = config
         self.keep()
-        self._interpreters.look(everything=True, patience=_PREPARED)
+        self._interpreters.look(everything=True)
         return self._interpreters.looking
 
     def take_prepared(self) -> Config | None:

@@ -212,6 +212,7 @@ class Reconciler:
                 self._take_in(executor.outcome, result)
             if outcome.interpreters_moved:
                 self._desired = None
+                result.interpreters_moved = True
             judged = assessment.desired.file_identities
             assessment = result.assessment = self._look_after(instance, assessment, todo, outcome, last=last)
             if not outcome.done and not outcome.kept and assessment.desired.file_identities == judged:

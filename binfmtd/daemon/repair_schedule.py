@@ -22,6 +22,7 @@ from binfmtd.model.stand_in import is_stand_in
 
 _MANY = 3  # handlers: if a pass repairs so many removals by name, and of more than half of all, that counts as a flush
 _NEVER = float("-inf")
+_LOOK = 0.05  # seconds that a look at an interpreter takes if it takes long
 
 
 class RepairSchedule:
@@ -185,7 +186,8 @@ class RepairSchedule:
             serves = handler is not None and stand_in_serves(handler, assessment.observed)
             apply(name, Event.STAND_IN_SERVES if serves else Event.NO_STAND_IN)
             if result.began >= self._allowed_at(name):
-                apply(name, Event.DEFERRED, now)
+                # The end of a look calls for a pass by itself, so do not make one after the other until then.
+                apply(name, Event.DEFERRED, now + _LOOK if result.interpreters_moved else now)
             if name in changed or (flushed and name != INSTANCE):
                 apply(name, Event.EXEMPTED)
 

@@ -14,11 +14,23 @@ from binfmtd.daemon.interpreter_files import InterpreterFiles
 PATHS = [f"/interpreter/{number}" for number in range(4)]
 
 
+class Hanging(threading.Event):
+    """The answer of a path; ``begun`` is set when a thread waits for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = threading.Event()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.begun.set()
+        return super().wait(timeout)
+
+
 class FileSystem:
     """A file system that answers for a path once its event is set."""
 
     def __init__(self) -> None:
-        self.answers = {path: threading.Event() for path in PATHS}
+        self.answers: dict[str, threading.Event] = {path: threading.Event() for path in PATHS}
         self.looked: list[bool] = []  # the calls of InterpreterFiles' callback
         for event in self.answers.values():
             event.set()
@@ -127,7 +139,58 @@ def test_a_late_answer_continues_what_waits(
     assert disk.looked == [False]
 
 
-def test_a_reload_waits_for_a_slow_file(files: InterpreterFiles, background: Background, disk: FileSystem) -> None:
+def test_a_late_answer_does_not_end_another_look(
+    files: InterpreterFiles, background: Background, disk: FileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A late answer is reported when no look is open: what waits for the open one has to wait for its end."""
+    monkeypatch.setattr(interpreter_files, "HANGS", 60)
+    files.look(patience=5)
+    files.wait()
+    for path in PATHS[:2]:
+        disk.answers[path].clear()
+    files.changed(PATHS[:1])
+    files.look()
+    step_until(files, background, lambda: not files.looking)
+    disk.looked.clear()
+    files.changed(PATHS[1:2])
+    files.look(patience=60)
+    disk.answers[PATHS[0]].set()
+    step_until(files, background, lambda: files.unchanged(PATHS[0]))
+    assert disk.looked == []
+    disk.answers[PATHS[1]].set()
+    step_until(files, background, lambda: files.unchanged(PATHS[1]))
+    assert disk.looked == [False]
+
+
+def test_a_path_that_is_kept_again(
+    files: InterpreterFiles, background: Background, disk: FileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The look at a path that was forgotten says nothing about the same path, kept again."""
+    monkeypatch.setattr(interpreter_files, "HANGS", 0.2)
+    files.look(patience=5)
+    files.wait()
+    stuck = disk.answers[PATHS[0]] = Hanging()
+    files.changed(PATHS[:1])
+    files.look()
+    assert stuck.begun.wait(30)
+    disk.answers[PATHS[0]] = threading.Event()
+    disk.answers[PATHS[0]].set()  # as on another file system that was mounted there
+    files.keep(PATHS[1:])
+    files.keep(PATHS)
+    files.look()
+    step_until(files, background, lambda: files.unchanged(PATHS[0]) and not files.looking)
+    step_until(files, background, lambda: files.due_at == float("inf"))
+    assert files.facts(PATHS)[PATHS[0]].problem is None
+    assert files.unchanged(PATHS[0])
+    files.changed(PATHS[:1])
+    stuck.set()
+    step_until(files, background, lambda: not files.at_work)
+    assert not files.unchanged(PATHS[0]), "the old answer is not that of the last change"
+
+
+def test_a_look_with_patience_waits_for_a_slow_file(
+    files: InterpreterFiles, background: Background, disk: FileSystem
+) -> None:
     """A look with patience does not end without the path, but another thread looks at the others meanwhile."""
     disk.answers[PATHS[0]].clear()
     files.look(patience=60)
