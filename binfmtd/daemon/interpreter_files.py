@@ -5,8 +5,8 @@ loop uses the last facts, and an inotify event marks those of its path as out of
 in ``same`` (20 ms at most) and in ``read_head`` (50 ms at most).
 
 * A look at some paths is one batch.  A thread takes one path after the other.  If a path does not answer within 50 ms,
-  another thread takes the rest, and the batch ends without that path, unless the caller of ``look`` has more patience.
-  The answer is taken in when it comes.
+  another thread takes the rest, and the batch ends without that path (at the daemon's start it waits longer).  The
+  answer is taken in when it comes.
 * A path keeps its last facts for a second after the look has begun.  If it has not answered by then, it hangs, and its
   handler waits.  So a slow or busy processor changes nothing.
 * If 64 threads hang, or the kernel refuses another, the batch ends without the paths that no thread has taken.  They
@@ -210,7 +210,8 @@ class InterpreterFiles:
     def look(self, *, everything: bool = False, patience: float = 0.0) -> None:
         """Begin a look at the paths that are out of date, or at ``everything``; the last facts stay in use.
 
-        ``patience``: seconds that the end of the look waits for a path that does not answer.
+        ``patience``: seconds that the end of the look waits for a path that does not answer.  Passes and other looks
+        wait for that end, too.
         """
         idle = ((path, known) for path, known in self._paths.items() if not known.looking)
         paths = [path for path, known in idle if everything or not known.current]
