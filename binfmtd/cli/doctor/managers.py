@@ -127,7 +127,8 @@ def _of_ours(snapshot: Snapshot) -> Iterator[Finding]:
     for other in others:
         text = f"another daemon of binfmtd manages this instance (pid {other.pid}: {' '.join(other.arguments).strip()})"
         yield _finding("binfmtd", Level.WARNING, text, f"kill {other.pid}")
-    if not shares_first_processes():
+    sees_others = shares_first_processes()
+    if not sees_others:
         text = "cannot see whether other daemons of binfmtd run: only this container's processes are visible"
         yield _finding("binfmtd", Level.UNSEEN, text)
     elif not os.path.isdir("/proc/1"):
@@ -136,10 +137,11 @@ def _of_ours(snapshot: Snapshot) -> Iterator[Finding]:
     # Stand-ins of declared handlers serve: they stay.
     needed = {stand_in_name(name) for name in snapshot.desired.by_name}
     stand_ins = [name for name in _names(snapshot) if name.startswith(PREFIX) and name not in needed]
-    left = [] if others or snapshot.pid is not None else stand_ins
-    if left:
-        text = f"a daemon that has ended left its stand-ins registered: {_several(left)}"
-        yield _finding("stand_ins", Level.WARNING, text, snapshot.again("apply"))
+    if stand_ins and sees_others and not others and snapshot.mounted is not None and snapshot.pid is None:
+        text = f"a daemon that has ended left its stand-ins registered: {_several(stand_ins)}"
+        entries = os.path.join(shlex.quote(snapshot.mounted.directory), '"$name"')
+        words = " ".join(map(shlex.quote, stand_ins))
+        yield _finding("stand_ins", Level.WARNING, text, f"for name in {words}; do echo -1 >{entries}; done")
 
 
 def _names(snapshot: Snapshot) -> tuple[str, ...]:
