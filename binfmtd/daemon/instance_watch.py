@@ -102,11 +102,15 @@ class InstanceWatch:
         return mounted._replace(host_unmounted=not mounted.follows and mounted.device == self._followed)
 
     def failed(self, error: BinfmtdError) -> None:
-        """Take in the error of a look or of a write.  After EROFS the mount counts as read-only."""
+        """Take in the error of a look or of a write.  After EROFS the mount counts as read-only.
+
+        A sealed instance may have been opened since the write; the next look finds that out.
+        """
         self._short |= error.again is Again.LATER
         if self.mounted is not None and isinstance(error, WriteRefusedError) and error.errno == errno.EROFS:
             self._refused = True
-            self.mounted = self.mounted._replace(read_only=True, sealed=is_sealed(self.mounted))
+            sealed = self.mounted.sealed or is_sealed(self.mounted)
+            self.mounted = self.mounted._replace(read_only=True, sealed=sealed)
 
     def looked(self) -> None:
         """Record that the look has ended."""

@@ -68,6 +68,19 @@ def test_what_an_event_reports_is_waited_for(world: World, again: Again) -> None
     assert world.instance_watch.look_at(RESYNC) == world.now + 1
 
 
+def test_opened_between_the_write_and_the_look(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A seal that another program has opened since the refused write counts until the next look."""
+    monkeypatch.setattr(instance_watch, "is_sealed", lambda _: True)
+    world.look(Again.LATER, errno.EROFS)
+    sealed = str(world.instance_watch.problem)
+    assert "sealed" in sealed
+    monkeypatch.setattr(instance_watch, "is_sealed", lambda _: False)
+    world.instance_watch.failed(WriteRefusedError("refused", errno.EROFS, Again.LATER))
+    assert world.instance_watch.problem == sealed
+    assert world.look() == RESYNC
+    assert world.instance_watch.problem is None
+
+
 def test_read_only(world: World) -> None:
     """A read-only mount, by a refused write or by the mount table, is a problem, and looks search for its end."""
     assert world.look(Again.LATER, errno.EROFS) == 1
