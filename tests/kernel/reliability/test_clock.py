@@ -27,6 +27,9 @@ def libfaketime() -> str:
     pytest.skip("libfaketime is not there (Debian: apt-get install faketime)")
 
 
+STALLED = 60  # seconds: under libfaketime a thread of Python may wait for seconds after a jump
+
+
 def set_clock(file: Path, offset: str) -> None:
     """Set the fake clock in one step, because the file may be read at any time."""
     new = file.with_suffix(".new")
@@ -57,10 +60,10 @@ def test_the_clock_on_the_wall_jumps(instance: Instance, start_daemon: StartDaem
         set_clock(clock, jump)
         so_far = len(daemon.logs("config_reloaded"))
         daemon.reload()
-        wait_until(lambda n=so_far: len(daemon.logs("config_reloaded")) > n, what="the reload")  # type: ignore[misc]
+        wait_until(lambda n=so_far: len(daemon.logs("config_reloaded")) > n, STALLED, "the reload")  # type: ignore[misc]
         so_far = len(daemon.logs("pause_ended"))
         assert cli("pause", "one", "--for", "2s").status == 0
-        wait_until(lambda n=so_far: len(daemon.logs("pause_ended")) > n, what="the pause's end")  # type: ignore[misc]
+        wait_until(lambda n=so_far: len(daemon.logs("pause_ended")) > n, STALLED, "the pause's end")  # type: ignore[misc]
         repaired(instance)
     assert daemon.wait_converged()["paused"] == []
     years = {line["timestamp"][:4] for line in daemon.logs()}
