@@ -198,6 +198,8 @@ class Passes:
         result = yield from self._instance_reconciler.reconcile(trigger, at_once=at_once, force=force)
         if result is None and self._events.pending.watch_removed:
             self.instance_lost()
+        if trigger is Trigger.RESYNC:
+            self._instance_watch.looked()  # the pass belongs to the look, and takes most of its time
         self._seal.check()  # a write may have left it open
         with urgent_time():
             answer = self._urgent.repair_pending() if force is nothing else None  # with it, its stand-ins would stay
