@@ -11,6 +11,7 @@ from binfmtd.daemon.assessment import EndedDrift, ReconcileResult
 from binfmtd.daemon.entry_state import Event, StateTable
 from binfmtd.daemon.events import PendingEvents
 from binfmtd.daemon.fast_repair import FastRepairResult
+from binfmtd.daemon.interpreter_files import PATIENCE
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.stand_in_budget import StandInBudget
 from binfmtd.kernel.write_gate import WritePermission
@@ -22,7 +23,6 @@ from binfmtd.model.stand_in import is_stand_in
 
 _MANY = 3  # handlers: if a pass repairs so many removals by name, and of more than half of all, that counts as a flush
 _NEVER = float("-inf")
-_LOOK = 0.05  # seconds that a look at an interpreter takes if it takes long
 
 
 class RepairSchedule:
@@ -187,7 +187,7 @@ class RepairSchedule:
             apply(name, Event.STAND_IN_SERVES if serves else Event.NO_STAND_IN)
             if result.began >= self._allowed_at(name):
                 # The end of a look calls for a pass by itself, so do not make one after the other until then.
-                apply(name, Event.DEFERRED, now + _LOOK if result.interpreters_moved else now)
+                apply(name, Event.DEFERRED, now + PATIENCE if result.interpreters_moved else now)
             if name in changed or (flushed and name != INSTANCE):
                 apply(name, Event.EXEMPTED)
 

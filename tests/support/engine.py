@@ -99,12 +99,12 @@ class Engine:
         with os.fdopen(ready, "rb") as pipe:
             assert pipe.read(1) == b"1", (self.directory / "slirp4netns.log").read_text()
 
-    def start(self, *options: str) -> None:
+    def start(self) -> None:
         """Start dockerd, and wait until it answers."""
         command = ["dockerd", f"--data-root={self._data}", f"--host=unix://{SOCKET}", f"--pidfile={PID_FILE}"]
         path = self.directory / "dockerd.log"
         with path.open("ab") as log:
-            dockerd = subprocess.Popen([*self._limits, *self.entering([*command, *options])], stdout=log, stderr=log)
+            dockerd = subprocess.Popen([*self._limits, *self.entering(command)], stdout=log, stderr=log)
         self._dockerd = dockerd
 
         def answers() -> bool:
