@@ -130,7 +130,8 @@ class Observer:
 
     def __init__(self) -> None:
         self._known: dict[str, Entry] = {}
-        self._parts: list[list[tuple[str, int]]] = []  # of the listing at the last look; empty: not known
+        self._parts: list[list[tuple[str, int]]] = []  # of the last listing
+        self._parts_known = False  # False: the last look read more than that listing has
         self._observed = ObservedState()
 
     def observe(self, instance: Instance, touched: set[str] | None = None) -> ObservedState:
@@ -147,7 +148,7 @@ class Observer:
         Entries that are changed between two slices may be in the result as they were: look again, with their names.
         """
         again, last = touched or set(), iter(self._parts)
-        parts, changed = [], not self._parts
+        parts, changed, enabled = [], not self._parts_known, 0
         for part in instance.files_in_slices():
             part_before = next(last, None)
             same = part == part_before
@@ -172,9 +173,10 @@ class Observer:
                     changed |= entry is not before
                     if entry is not None:
                         entries[name] = entry
+                        enabled += entry.enabled
                 yield
             if changed:
-                self._take_in(entries, parts, instance)
+                self._take_in(entries, enabled, parts, instance)
         switched_on = instance.switched_on()
         if switched_on != self._observed.switched_on:
             self._observed = self._observed.switched(enabled=switched_on)
@@ -195,18 +197,21 @@ class Observer:
         if any(entry is not None and entry.inode != self._known[name].inode for name, entry in changed.items()):
             return None
         self._observed = observed.after(newest, changed, switched_on=instance.switched_on())
-        self._known, self._parts = self._observed.by_name, []
+        self._known, self._parts_known = self._observed.by_name, False
         return self._observed
 
-    def _take_in(self, entries: dict[str, Entry], parts: list[list[tuple[str, int]]], instance: Instance) -> None:
+    def _take_in(
+        self, entries: dict[str, Entry], enabled: int, parts: list[list[tuple[str, int]]], instance: Instance
+    ) -> None:
         """Make these entries the observed ones, but leave out what a flush has removed since they were listed."""
-        if len(entries) < sum(map(len, parts)) - len(_CONTROL_FILES):
+        complete = len(entries) == sum(map(len, parts)) - len(_CONTROL_FILES)
+        if not complete:
             standing = set(instance.inodes())
             entries = {name: entry for name, entry in entries.items() if (name, entry.inode) in standing}
-            parts = []
-        self._known, self._parts = entries, parts
+            enabled = sum(entry.enabled for entry in entries.values())
+        self._known, self._parts, self._parts_known = entries, parts, complete
         self._observed = ObservedState(tuple(entries.values()), self._observed.switched_on)
-        self._observed.by_name = entries
+        self._observed.by_name, self._observed.enabled = entries, enabled
 
     def inodes(self) -> frozenset[int]:
         """Return the inode numbers of the entries at the last look."""
