@@ -47,6 +47,7 @@ class InstanceReconciler:
         self._schedule = schedule
         self._instance_watch = instance_watch
         self._report = report
+        self.writes_next = False  # True while a pass has ended its scan, and has not written yet
 
     @property
     def has_reconciled(self) -> bool:
@@ -77,7 +78,7 @@ class InstanceReconciler:
         """
         if self._access.mounted is None:
             return None
-        touched = self._touched.begin_scan()
+        touched, self.writes_next = self._touched.begin_scan(), False
 
         def read_queue() -> PendingEvents:
             self._events.leave_out(writer)
@@ -88,7 +89,13 @@ class InstanceReconciler:
         try:
             with self._access.open() as (instance, writer):
                 scan = self._reconciler.scan(instance, touched)
-                scanned = (yield from scan) if self._urgent.knows_instance else in_one_go(scan)
+                if self._urgent.knows_instance:
+                    scanned = yield from scan
+                    self.writes_next = True
+                    yield
+                    self.writes_next = False
+                else:
+                    scanned = in_one_go(scan)
                 if self._touched.during_scan is not None:
                     scanned = self._reconciler.rescan(instance, scanned, self._touched.during_scan)
                 result = self._reconciler.reconcile(

@@ -6,7 +6,8 @@ The order is by urgency:
 2. Signals, and the deadlines that do not wait for a pass.
 3. Unless a pass is under way: the status is published, results of threads are taken in, and what is due is done, until
    one of these begins a pass.  So a config or a pause in the status is one that a pass has put into effect.
-4. The pass that is under way, for 1 ms at most, and until an event or a signal comes.
+4. The pass that is under way, for 1 ms at most, and until an event or a signal comes.  Its last step, which writes, has
+   a turn of its own if the scan took most of this one.
 
 Example: another program removes an entry.  inotify wakes the loop, ``repair`` registers its stand-in, and ``publish``
 has that written to the status file.  20 ms later a wait ends at a deadline, ``between_passes`` begins a pass, and
@@ -23,6 +24,7 @@ from binfmtd.host.scheduling import ordinary_time
 
 _REST_SECONDS = 1.0  # after a module could not be loaded
 PASS_SECONDS = 0.001  # in which a turn continues a pass
+WRITE_SECONDS = 0.0003  # of a pass in one turn, after which the step that writes begins another turn
 
 
 class Loop:
@@ -73,11 +75,11 @@ class Loop:
         self._controller.end_turn()
 
     def _continue_pass(self) -> None:
-        until = time.monotonic() + PASS_SECONDS
+        began = time.monotonic()
         with ordinary_time():  # what is urgent has been done
             while self._passes.under_way:
                 self._passes.step()
-                if time.monotonic() >= until:
+                if time.monotonic() - began >= (WRITE_SECONDS if self._passes.writes_next else PASS_SECONDS):
                     break
                 if self._poller.readable(self._throttle.read_at, but=self._background.descriptor):
                     break

@@ -96,6 +96,11 @@ class Passes:
         """True if ``step`` has anything to do."""
         return self._under_way is not None
 
+    @property
+    def writes_next(self) -> bool:
+        """True if the next step is the last one of the pass that is under way, which writes and reports."""
+        return self.under_way and self._instance_reconciler.writes_next
+
     def instance_lost(self) -> None:
         """Settle nothing before the next search has ended: until then each pass would fail, and be due again."""
         self._lost = True

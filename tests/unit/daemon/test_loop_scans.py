@@ -14,7 +14,7 @@ from support.simulated_time import START
 from support.simulated_wait import SLICE, WAKING
 
 from binfmtd.daemon.interpreter_looks import InterpreterLooks
-from binfmtd.daemon.loop import PASS_SECONDS
+from binfmtd.daemon.loop import PASS_SECONDS, WRITE_SECONDS
 from binfmtd.daemon.repair_schedule import RepairSchedule
 from binfmtd.daemon.sealing import Sealing
 from binfmtd.daemon.throttle import EventThrottle
@@ -56,6 +56,18 @@ def test_no_turn_is_long(loop: SimulatedLoop) -> None:
     turns = turns_in_the_scan(loop)
     assert turns[-1] - turns[0] >= 0.9 * SCAN_SECONDS
     assert max(b - a for a, b in pairwise(turns)) <= PASS_SECONDS + SLICE + WAKING
+
+
+@pytest.mark.parametrize("foreign", range(0, 30, 3))
+def test_a_write_after_a_scan(loop: SimulatedLoop, foreign: int) -> None:
+    """The step that writes begins a turn of its own, wherever the scan of some more entries ends within one."""
+    for number in range(foreign):
+        loop.kernel.register(f"more{number}", Registration(Extension(f"y{number}"), "/i/x", Flags.NONE))
+    loop.at(WITHIN, loop.removes, "a")
+    loop.run(5.0)
+    repaired = loop.when("kernel", "register", "a")[1]
+    began = max(turn for turn in turns_in_the_scan(loop) if turn <= repaired)
+    assert repaired - began <= WRITE_SECONDS + SLICE + WAKING
 
 
 @pytest.mark.parametrize("place", [0.0, 0.5, 0.95])
