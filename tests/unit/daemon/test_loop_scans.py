@@ -13,8 +13,10 @@ from support.simulated_loop import SimulatedLoop
 from support.simulated_time import START
 from support.simulated_wait import SLICE, WAKING
 
+from binfmtd.daemon.instance_watch import UNWATCHED_SECONDS
 from binfmtd.daemon.interpreter_looks import InterpreterLooks
 from binfmtd.daemon.loop import PASS_SECONDS, WRITE_SECONDS
+from binfmtd.daemon.mount_watcher import LEAST_REST
 from binfmtd.daemon.repair_schedule import RepairSchedule
 from binfmtd.daemon.sealing import Sealing
 from binfmtd.daemon.throttle import EventThrottle
@@ -251,3 +253,16 @@ def test_the_throttle_pays_for_the_whole_pass(loop: SimulatedLoop, monkeypatch: 
     monkeypatch.setattr(EventThrottle, "charge_pass", lambda _, cost, __: charged.append(cost))
     loop.run(5.0)
     assert charged == [pytest.approx(0.01)]  # in the simulation only this step takes CPU time within itself
+
+
+def test_looks_without_inotify_leave_time_for_others(loop: SimulatedLoop) -> None:
+    """The pause between two looks grows with the time that a pass over many entries takes."""
+    for number in range(ENTRIES, 3 * ENTRIES):
+        loop.kernel.register(f"foreign{number}", Registration(Extension(f"x{number}"), "/i/x", Flags.NONE))
+    loop.watch.exhausted = "inotify: no watches left"
+    loop.run(20.0)
+    turns = [turn.began for turn in loop.poller.turns if turn.deadline == -inf]
+    gaps = [b - a for a, b in pairwise(turns)]
+    rests = [gap for gap in gaps if gap > UNWATCHED_SECONDS / 2]
+    assert len(rests) > 3
+    assert sum(gaps) - sum(rests) <= (len(rests) + 1) * min(rests) / LEAST_REST * 1.1
