@@ -9,8 +9,9 @@ since neither knows which file the other's entry has opened, and then adopt it.
 """
 
 import time
+from math import inf
 
-from binfmtd.daemon.entry_state import StateTable
+from binfmtd.daemon.entry_state import Expected, StateTable
 from binfmtd.daemon.ledger import Ledger
 from binfmtd.model.desired import DesiredState
 from binfmtd.model.drift import Record
@@ -19,7 +20,7 @@ from binfmtd.model.handler import Handler
 from binfmtd.model.ownership import equal, registered_by_us
 from binfmtd.model.stand_in import is_stand_in, stand_in_name
 
-_INSISTING = 10.0  # seconds after our replacing an entry in which an equal one, registered again, is adopted
+_INSISTING = 10.0  # seconds after our replacing an entry in which one that equals ours is adopted
 
 
 class Adoption:
@@ -62,23 +63,27 @@ class Adoption:
             self._states[name].ours = True
         return frozenset(entry.name for entry in stand_ins if not self._states[entry.name].ours)
 
-    def _adopt_entries(self, observed: ObservedState, desired: DesiredState) -> None:
-        """Adopt an identical entry that was registered again within 10 s of our replacing it.
+    def replaced(self, handler: Handler) -> None:
+        """Expect that another daemon replaces our entry, as we did its own: an F entry whose file is not known."""
+        self._states[handler.name].expected = Expected(handler.registration, time.monotonic() + _INSISTING)
 
-        An F entry is replaced once if it is not known which file F has opened.  Adopt also an identical entry whose
-        registration the kernel has completed after we had given it up.
-        """
+    def given_up(self, handler: Handler) -> None:
+        """Expect that the kernel completes a registration that we have given up."""
+        self._states[handler.name].expected = Expected(handler.registration, inf)
+
+    def _adopt_entries(self, observed: ObservedState, desired: DesiredState) -> None:
+        """Adopt the expected entries that the config still wants as they are."""
         now = time.monotonic()
         for name, state in self._states.items():
-            if state.replaced_at is not None and now - state.replaced_at > _INSISTING:
-                state.replaced_at = None
-            if not state.late and state.replaced_at is None:
+            expected, entry, handler = state.expected, observed.by_name.get(name), desired.by_name.get(name)
+            if expected is None or entry is None:
                 continue
-            entry, handler = observed.by_name.get(name), desired.by_name.get(name)
-            if entry is None or handler is None:
+            if now > expected.until or expected.until == inf:
+                state.expected = None
+            if now > expected.until or handler is None or not handler.enabled:
                 continue
-            state.late = False
-            if self._is_new(entry) and equal(entry.registration, handler.registration):
+            wanted = equal(expected.registration, handler.registration)
+            if wanted and equal(entry.registration, handler.registration) and self._is_new(entry):
                 self._record(entry, handler, desired)
 
     def _adopt_stand_ins(self, observed: ObservedState, desired: DesiredState) -> None:

@@ -39,11 +39,13 @@ Pure: the caller passes the time (monotonic, in seconds).
 
 from collections.abc import Container, Iterable
 from enum import Enum, auto
+from typing import NamedTuple
 
 from binfmtd.daemon.backoff import Backoff
 from binfmtd.daemon.debounce import Debounce
 from binfmtd.errors import WriteRefusedError
 from binfmtd.model.drift import DriftFacts
+from binfmtd.model.handler import Registration
 from binfmtd.model.plan import INSTANCE
 
 NOT_READ = 0  # EntryState.inode of an entry that exists, but whose inode number was not read
@@ -110,6 +112,13 @@ _ENDS = frozenset({Event.IN_ORDER, Event.SERVED_ELSEWHERE, Event.UNDECLARED, Eve
 TRANSITIONS = {(phase, event): to[1] for event, to in _TO.items() if to is not None for phase in to[0]}
 
 
+class Expected(NamedTuple):
+    """A registration that counts as ours if an entry with it appears: see daemon/adoption.py."""
+
+    registration: Registration
+    until: float  # monotonic, in seconds; infinity: until the name has an entry
+
+
 class EntryState:
     """All that is true of one name.  ``StateTable.apply`` alone changes the phase, and resets what a drift leaves."""
 
@@ -118,13 +127,12 @@ class EntryState:
         "debounce",
         "error",
         "exempt",
+        "expected",
         "facts",
         "inode",
-        "late",
         "ours",
         "phase",
         "refusal_logged",
-        "replaced_at",
         "served_after",
         "was_in_order",
     )
@@ -142,15 +150,14 @@ class EntryState:
         self.inode: int | None = None  # at the last look, or as noticed since then; None: the entry does not exist
         self.backoff: Backoff | None = None  # None: no repair was counted within the last minute
         self.refusal_logged: str | None = None  # the last refusal in the log, until a write succeeds
-        self.replaced_at: float | None = None  # when we replaced an F entry whose opened file was not known
-        self.late = False  # the kernel may still complete a registration that we have given up
+        self.expected: Expected | None = None
         self.ours = False  # a stand-in of this daemon, or one that was left over by an earlier one
 
     @property
     def is_blank(self) -> bool:
         """True if nothing is known of the name that a new state would lack."""
-        known = (self.backoff, self.refusal_logged, self.replaced_at, self.inode)
-        return self.phase is Phase.UNKNOWN and not (self.late or self.ours) and all(value is None for value in known)
+        known = (self.backoff, self.refusal_logged, self.expected, self.inode)
+        return self.phase is Phase.UNKNOWN and not self.ours and all(value is None for value in known)
 
 
 class StateTable:

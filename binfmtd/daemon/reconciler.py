@@ -314,12 +314,12 @@ class Reconciler:
             if action.act is Act.REMOVE:
                 self.ledger.records.pop(action.entry, None)
                 self.states[action.entry].ours = False  # if it comes back, another daemon keeps it: it is no leftover
-            elif action.drift is Drift.STALE_INTERPRETER:
-                self.states[action.entry].replaced_at = time.monotonic()
+            elif action.drift is Drift.STALE_INTERPRETER and action.handler is not None:
+                self.adoption.replaced(action.handler)
         for action, error in outcome.failed:
             self.refused(action.entry, error)
-            if error.errno == ETIMEDOUT:
-                self.states[action.entry].late = True
+            if error.errno == ETIMEDOUT and action.handler is not None:
+                self.adoption.given_up(action.handler)
         result.done += outcome.done
         result.failed += outcome.failed
         result.bridged += outcome.bridged

@@ -266,3 +266,30 @@ def test_lost_ledger(instance: Instance, start_daemon: StartDaemon) -> None:
     assert instance.inode("one") == before
     assert sorted(instance.names()) == ["one", "two"]
     assert [entry["name"] for entry in second.status()["foreign"]] == ["two"]
+
+
+def test_an_equal_entry_under_a_name_that_we_replaced(instance: Instance, start_daemon: StartDaemon) -> None:
+    """An entry is adopted only if it equals the one that we registered under its name within the last ten seconds.
+
+    Here the config has changed meanwhile: the entry equals a handler with ``enabled = false``, which binfmtd never
+    registers.  So it is disabled, and it stays when the config no longer declares it.
+    """
+    disabled = handler("one", interpreter="/usr/bin/false", more="enabled = false")
+    daemon = start_daemon(config(handler("one"), handler("two")))
+    theirs = replace(instance, daemon, rb":one:M::\x00one::/usr/bin/true:F")
+    wait_until(lambda: instance.inode("one") != theirs, what="our entry in place of the equal one")
+    reloaded(daemon, config(disabled, handler("two")))
+    theirs = replace(instance, daemon, rb":one:M::\x00one::/usr/bin/false:F")
+    wait_until(lambda: instance.read("one").startswith("disabled"), what="a disabled entry")
+    reloaded(daemon, config(handler("two")), times=2)
+    assert instance.inode("one") == theirs
+
+
+def replace(instance: Instance, daemon: Daemon, line: bytes) -> int:
+    """Replace entry ``one`` while the daemon is stopped (SIGSTOP); return the new inode number."""
+    daemon.process.send_signal(signal.SIGSTOP)
+    instance.remove("one")
+    instance.register(line)
+    inode = instance.inode("one")
+    daemon.process.send_signal(signal.SIGCONT)
+    return inode
