@@ -41,6 +41,7 @@ from support.waiting import wait_until
 Times = Callable[[int], int]
 
 STEPS = 10_000
+PARTS = 10_000  # of a run, at most
 STEPS_EACH = 50  # on one instance, including steps that find nothing to act on
 SECONDS = 30  # until it is quiet, on a busy machine
 ROUNDS = 10  # of reading the entries until they no longer change
@@ -325,7 +326,8 @@ def test_chaos(request: pytest.FixtureRequest, times: Times) -> None:
         # The first example is the simplest, and does hardly anything.
         examples = 1 + min(20, max(1, (steps - Chaos.steps) // STEPS_EACH))
         try:
-            run_state_machine_as_test(seed(number + part)(Chaos), settings=settings(SETTINGS, max_examples=examples))
+            one = seed(number * PARTS + part)(Chaos)  # no two runs share one
+            run_state_machine_as_test(one, settings=settings(SETTINGS, max_examples=examples))
         except BaseException as error:
             error.add_note(f"after {Chaos.steps} steps; to run it again: {again}")
             raise
