@@ -12,6 +12,7 @@ import pytest
 from support.binfmt_d import SYSTEMD_BINFMT, needs_systemd_binfmt, put_binfmt_d
 from support.daemon import Daemon
 from support.instance import Instance
+from support.programs import FOREIGN
 from support.waiting import IN_CLOSE_WRITE, IN_MODIFY, IN_MOVED_TO, SLOWNESS, DirectoryWatch, deadline_in, wait_until
 
 from binfmtd.catalog.architectures import CATALOG
@@ -239,16 +240,15 @@ def test_events_are_not_what_counts(instance: Instance, start_daemon: StartDaemo
 
 def test_foreign_program_runs_again(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
     """A foreign program runs, and runs again after its handler was removed."""
-    name = next((name for name in ("aarch64", "riscv64", "s390x") if os.path.exists(f"/usr/bin/qemu-{name}")), None)
-    if name is None:
+    if not os.path.exists(f"/usr/bin/qemu-{FOREIGN}"):
         pytest.skip("no emulator is installed: apt-get install qemu-user")
     program = tmp_path / "program"
-    program.write_bytes(tiny_program(CATALOG[name]))
+    program.write_bytes(tiny_program(CATALOG[FOREIGN]))
     program.chmod(0o755)
-    start_daemon(f'architectures = ["{name}"]')
+    start_daemon(f'architectures = ["{FOREIGN}"]')
     assert instance.run([str(program)]).returncode == 42
     with DirectoryWatch(instance.directory, IN_MODIFY) as watch:
-        instance.remove(f"qemu-{name}")
+        instance.remove(f"qemu-{FOREIGN}")
         watch.wait_for(lambda event: event.name == "register", what="a registration")
     assert instance.run([str(program)]).returncode == 42
 

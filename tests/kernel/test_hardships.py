@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from support.daemon import Daemon
 from support.instance import Instance
+from support.programs import FOREIGN
 from support.waiting import IN_Q_OVERFLOW, SLOWNESS, DirectoryWatch, wait_until
 
 from binfmtd.catalog.architectures import CATALOG
@@ -236,12 +237,12 @@ def test_children_whose_status_nobody_wants(instance: Instance, tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("private_instances")  # otherwise the test would need the state of the machine's instance
-def test_a_native_probe_beside_somebody_who_registers(instance: Instance) -> None:
+def test_a_native_probe_beside_a_registration(instance: Instance) -> None:
     """An emulator that is registered during the test for native architectures is not taken for the host itself."""
-    emulator = "/usr/bin/qemu-aarch64"
+    emulator = f"/usr/bin/qemu-{FOREIGN}"
     if not os.path.exists(emulator):
         pytest.skip(f"{emulator} is not installed: apt-get install qemu-user")
-    match = CATALOG["aarch64"].match
+    match = CATALOG[FOREIGN].match
     fields = [b"".join(b"\\x%02x" % byte for byte in part or b"") for part in (match.magic, match.mask)]
     instance.register(b":someone:M::%b:%b:%b:OCF" % (*fields, emulator.encode()))
     script = (
@@ -250,7 +251,7 @@ def test_a_native_probe_beside_somebody_who_registers(instance: Instance) -> Non
     )
     result = instance.run([sys.executable, "-c", script], stdin=subprocess.DEVNULL)
     assert result.stderr == ""
-    assert "aarch64" not in result.stdout.split()
+    assert FOREIGN not in result.stdout.split()
 
 
 def test_bricked_is_not_waited_for(instance: Instance, start_daemon: StartDaemon) -> None:

@@ -10,11 +10,14 @@ import pytest
 from support.cli import BINFMTD, run
 from support.daemon import Daemon
 from support.instance import Instance
+from support.programs import FOREIGN
 from support.waiting import wait_until
 
 StartDaemon = Callable[..., Daemon]
 
-LABEL = "feature.node.kubernetes.io/binfmt-arm64=true"
+NAME = f"qemu-{FOREIGN}"
+PLATFORM = "arm64" if FOREIGN == "aarch64" else FOREIGN
+LABEL = f"feature.node.kubernetes.io/binfmt-{PLATFORM}=true"
 LONG = 60  # seconds: the probe runs 33 programs
 
 
@@ -23,8 +26,8 @@ def emulator(tmp_path: Path) -> Path:
     """Return the path of an emulator that a test may break."""
     directory = tmp_path / "emulators"
     directory.mkdir()
-    path = directory / "qemu-aarch64"
-    path.write_bytes(Path("/usr/bin/qemu-aarch64").read_bytes())
+    path = directory / NAME
+    path.write_bytes(Path("/usr/bin", NAME).read_bytes())
     path.chmod(0o755)
     return path
 
@@ -32,7 +35,7 @@ def emulator(tmp_path: Path) -> Path:
 @pytest.fixture
 def config(tmp_path: Path, emulator: Path) -> str:
     return f"""
-architectures = ["arm64"]
+architectures = ["{FOREIGN}"]
 probe = "after-repair"
 [labels]
 file = "{tmp_path}/labels"
@@ -42,8 +45,8 @@ paths = ["{emulator.parent}/qemu-{{name}}"]
 
 
 def row(status: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the row of aarch64 in the status."""
-    return next((row for row in status["probed"]["architectures"] if row["name"] == "aarch64"), None)
+    """Return the row of the foreign architecture in the status."""
+    return next((row for row in status["probed"]["architectures"] if row["name"] == FOREIGN), None)
 
 
 def runs(status: dict[str, Any]) -> bool | None:
@@ -52,7 +55,7 @@ def runs(status: dict[str, Any]) -> bool | None:
 
 
 def labels(path: Path) -> list[str]:
-    return [line for line in path.read_text().splitlines() if "arm64" in line]
+    return [line for line in path.read_text().splitlines() if PLATFORM in line]
 
 
 def break_it(emulator: Path) -> None:
@@ -65,17 +68,17 @@ def break_it(emulator: Path) -> None:
 def test_after_a_repair(start_daemon: StartDaemon, config: str, emulator: Path, tmp_path: Path) -> None:
     """A registered handler is probed; a broken emulator is found, logged, and loses its label."""
     daemon = start_daemon(config)
-    status = daemon.wait_status(runs, "aarch64 runs", LONG)
+    status = daemon.wait_status(runs, "its programs run", LONG)
     found = row(status)
     assert found is not None
-    assert (found["entry"], found["natively"], found["in_chroot"]) == ("qemu-aarch64", False, True)
+    assert (found["entry"], found["natively"], found["in_chroot"]) == (NAME, False, True)
     wait_until(lambda: labels(tmp_path / "labels") == [LABEL], what="the label")
     break_it(emulator)
-    status = daemon.wait_status(lambda status: runs(status) is False, "aarch64 does not run", LONG)
+    status = daemon.wait_status(lambda status: runs(status) is False, "its programs do not run", LONG)
     (handler,) = status["handlers"]
     assert (handler["state"], status["state"]) == ("failed", "degraded")
     assert handler["reason"] == "its programs do not run: its exit status is 0, should be 42"
-    assert daemon.wait_for_log("programs_fail")["entry"] == "qemu-aarch64"
+    assert daemon.wait_for_log("programs_fail")["entry"] == NAME
     wait_until(lambda: labels(tmp_path / "labels") == [], what="the end of the label")
 
 
@@ -86,7 +89,7 @@ def test_what_others_found(start_daemon: StartDaemon, config: str, instance: Ins
     assert labels(tmp_path / "labels") == []
     state = ("--state-dir", str(daemon.state_directory))
     assert run(instance.entering([*BINFMTD, "probe", "--write", *state])).status == 0
-    daemon.wait_status(runs, "aarch64 runs")
+    daemon.wait_status(runs, "its programs run")
     wait_until(lambda: labels(tmp_path / "labels") == [LABEL], what="the label")
 
 
@@ -121,7 +124,7 @@ def test_a_child_ends_with_the_daemon(start_daemon: StartDaemon, config: str, tm
 
 def test_a_child_that_is_at_work_cleans_up(start_daemon: StartDaemon, config: str, tmp_path: Path) -> None:
     """The child's temporary directory is removed when the daemon stops during a probe."""
-    (tmp_path / "emulators" / "qemu-aarch64").write_text("#!/bin/sh\nexec sleep 1000\n")
+    (tmp_path / "emulators" / NAME).write_text("#!/bin/sh\nexec sleep 1000\n")
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     daemon = start_daemon(config, environment={"TMPDIR": str(temporary)})
@@ -137,7 +140,7 @@ def read_when_whole(path: Path) -> str:
 def test_labels_go_with_the_handlers(start_daemon: StartDaemon, config: str, tmp_path: Path) -> None:
     """If a stop removes the handlers, it removes the labels; otherwise both stay."""
     daemon = start_daemon(config)
-    daemon.wait_status(runs, "aarch64 runs", LONG)
+    daemon.wait_status(runs, "its programs run", LONG)
     assert daemon.terminate() == 0
     assert labels(tmp_path / "labels") == [LABEL]
     daemon = start_daemon(f'on_stop = "remove"\n{config}')
@@ -150,5 +153,5 @@ def test_labels_go_with_the_handlers(start_daemon: StartDaemon, config: str, tmp
 def test_labels_that_cannot_be_written(start_daemon: StartDaemon, config: str, tmp_path: Path) -> None:
     """Labels that cannot be written are logged once, and affect nothing else."""
     daemon = start_daemon(config.replace(f"{tmp_path}/labels", f"{tmp_path}/nowhere/labels"))
-    daemon.wait_status(runs, "aarch64 runs", LONG)
+    daemon.wait_status(runs, "its programs run", LONG)
     assert len(daemon.logs("labels_unwritten")) == 1

@@ -14,11 +14,11 @@ from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Match
 from support.cli import Cli
 from support.daemon import Daemon
+from support.programs import FOREIGN
 
 StartDaemon = Callable[..., Daemon]
 Finding = dict[str, Any]
 
-FOREIGN = "riscv64" if os.uname().machine == "aarch64" else "aarch64"
 EMULATOR = Path(f"/usr/bin/qemu-{FOREIGN}")
 ONE = "architectures = []\n[handlers.one]\nmagic = '\\x00one'\ninterpreter = '{}'\nflags = 'F'\n"
 

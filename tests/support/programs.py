@@ -10,6 +10,9 @@ from binfmtd.catalog.architecture import Architecture
 from binfmtd.catalog.names import find
 from binfmtd.catalog.program import tiny_program
 
+# An architecture whose programs this machine does not run by itself.
+FOREIGN = "riscv64" if os.uname().machine == "aarch64" else "aarch64"
+
 # Machine code of exit(status), where the catalog's has 42.
 _EXITS: dict[str, Callable[[int], bytes]] = {
     "x86_64": lambda status: b"\xb8\x3c\0\0\0\xbf" + status.to_bytes(4, "little") + b"\x0f\x05",

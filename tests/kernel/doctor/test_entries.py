@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from support.cli import run
-from support.doctor import EMULATOR, FOREIGN, NEEDS_ROOT, ONE, Doctor, ends, match_of
-from support.programs import install
+from support.doctor import EMULATOR, NEEDS_ROOT, ONE, Doctor, ends, match_of
+from support.programs import FOREIGN, install
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program

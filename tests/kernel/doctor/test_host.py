@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from support.cli import run, state, unprivileged_python
-from support.doctor import FOREIGN, NEEDS_ROOT, ONE, Doctor, StartDaemon, match_of
+from support.doctor import NEEDS_ROOT, ONE, Doctor, StartDaemon, match_of
 from support.instance import Instance
+from support.programs import FOREIGN
 
 from binfmtd.files.environment import shares_first_processes
 from binfmtd.model.match import Extension

@@ -7,9 +7,9 @@ from pathlib import Path
 from support.binfmt_d import put_binfmt_d
 from support.cli import Result, run
 from support.daemon import Daemon
-from support.doctor import FOREIGN, ONE, Doctor, StartDaemon
+from support.doctor import ONE, Doctor, StartDaemon
 from support.instance import Instance
-from support.programs import install
+from support.programs import FOREIGN, install
 
 from binfmtd.files.environment import in_container, shares_first_processes
 from binfmtd.model.match import Extension
