@@ -1,7 +1,5 @@
 """For tests with containers: the images, and machines to run them on, each with a binfmt_misc of its own."""
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,28 +7,14 @@ from typing import Any
 import pytest
 from support import images
 from support.containers import Machine
-from support.instance import Instance, UnavailableError
+from support.required import require
 
 NEEDED = ("podman", "crun", "mmdebstrap")
 
 
-def _unavailable(reason: str) -> None:
-    """Skip; in CI fail, or nothing would be tested."""
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
 @pytest.fixture(scope="session")
 def _podman() -> None:
-    if missing := [program for program in NEEDED if shutil.which(program) is None]:
-        _unavailable(f"not here: {', '.join(missing)}; `make test-containers` installs them")
-    if os.geteuid() != 0:
-        _unavailable("images and machines have all users, which takes root: run this as root")
-    try:
-        Instance(everybody=True).close()
-    except UnavailableError as error:
-        _unavailable(str(error))
+    require("test-containers", NEEDED, "images and machines have all users")
 
 
 @pytest.fixture(scope="session")

@@ -1,36 +1,21 @@
 """For tests with real systemd: a booted Debian, and the daemon as its service."""
 
-import os
 import shutil
 from collections.abc import Iterator
 
 import pytest
 from support.booted import CONFIG, DROP_INS, ENTRY, UNIT, Booted
-from support.instance import Instance, UnavailableError
+from support.required import require
 
 NEEDED = ("systemd-nspawn", "mmdebstrap", "dpkg-deb", "make")
 FIRST_ANSWER = 51
 ONE_HANDLER = 'architectures = ["riscv64"]\n'
 
 
-def _unavailable(reason: str) -> None:
-    """Skip; in CI fail, or nothing would be tested."""
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
 @pytest.fixture(scope="session")
 def booting() -> type[Booted]:
     """Return the class that boots a machine; skip on a host where it cannot."""
-    if missing := [program for program in NEEDED if shutil.which(program) is None]:
-        _unavailable(f"not here: {', '.join(missing)}; `make test-systemd` installs them")
-    if os.geteuid() != 0:
-        _unavailable("systemd-nspawn takes root: run this as root")
-    try:
-        Instance(everybody=True).close()
-    except UnavailableError as error:
-        _unavailable(str(error))
+    require("test-systemd", NEEDED, "systemd-nspawn boots a machine")
     return Booted
 
 

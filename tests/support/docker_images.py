@@ -1,0 +1,62 @@
+"""The images that tests run with Docker or Kubernetes: built by a Docker Engine, with the README's commands.
+
+The engines use one data directory, one after the other, so the next run finds Docker's cache in build/docker.
+"""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+from support.cli import CHECKOUT
+from support.documents import fragments
+from support.engine import OUR_IMAGES, Engine
+from support.foreign_tree import CROSS_COMPILER
+from support.images import DEBOOTSTRAP, pip_settings
+
+NEEDED = ("dockerd", "docker", "slirp4netns", "iptables", "mmdebstrap", CROSS_COMPILER)
+BUILD = CHECKOUT / "build" / "docker"
+DATA = BUILD / "data"
+BASE = "debian:trixie-slim"  # of the Containerfile
+
+
+def copy_checkout(into: Path) -> Path:
+    """Copy the files that a commit would have now; return their directory, in which the documents' lines run."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    listed = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    for name in filter(None, listed.stdout.split("\0")):
+        if (CHECKOUT / name).is_file():
+            (into / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(CHECKOUT / name, into / name)
+    return into
+
+
+def build_images(engine: Engine, checkout: Path) -> None:
+    """Build our images with the README's commands, on the base that the Containerfile names."""
+    engine.remove_containers()
+    if engine.docker("image", "inspect", BASE).status != 0:
+        engine.import_tree(_base(), BASE, "linux/amd64")
+    for fragment in fragments("README.md"):
+        if fragment.text.startswith("docker build "):
+            engine.run_line(fragment.text, checkout)
+
+
+def name_images(engine: Engine, registry: str, tag: str = "latest") -> list[str]:
+    """Give our images the names of a registry; return them."""
+    names = [f"{registry}/{name}:{tag}" for name in OUR_IMAGES]
+    for name, full in zip(OUR_IMAGES, names, strict=True):
+        engine.checked("tag", name, full)
+    return names
+
+
+def _base() -> Path:
+    """Return the archive of a base as bare as Debian's slim image, with the settings that pip needs on this machine."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    archive = BUILD / "base.tar"
+    settings, hooks = pip_settings(), []
+    if certificates := settings.pop("cert", None):
+        settings["cert"] = "/usr/local/share/pip.crt"
+        hooks.append(f"--customize-hook=install -m 644 {certificates} $1{settings['cert']}")
+    lines = "\\n".join(["[global]", *(f"{key} = {value}" for key, value in settings.items())])
+    hooks.append(f"--customize-hook=printf '{lines}\\n' >$1/etc/pip.conf")
+    subprocess.run([*DEBOOTSTRAP, *hooks, str(archive)], check=True)
+    return archive
