@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 MANUALS := $(notdir $(basename $(wildcard docs/man/*.md))) binfmtd-log.7 binfmtd-metrics.7
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit kernel kernel-quick kernel-slow reliability chaos fuzz test-formats test-containers test-docker test-systemd kernels bench \
+.PHONY: help demo test lint unit kernel kernel-quick kernel-slow reliability chaos fuzz test-formats test-containers test-docker test-cluster test-systemd kernels bench \
     man completions install uninstall setup tools test-tools clean
 .SUFFIXES:
 
@@ -98,13 +98,24 @@ test-docker: setup ## run the images with a real Docker Engine, which has networ
 	    debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*'
 	$(BIN)/python -m pytest -m '' tests/docker
 
+test-cluster: setup ## test the DaemonSet on a real Kubernetes 1.20 node, which is built once (7 minutes); 20 minutes, needs root
+	@$(NEED) docker.io 'command -v dockerd' docker-cli 'command -v docker' docker-buildx 'docker buildx version' \
+	    containerd 'command -v containerd' runc 'command -v runc' iptables 'command -v iptables' \
+	    slirp4netns 'command -v slirp4netns' golang-go 'command -v go' dpkg-dev 'command -v dpkg-source' \
+	    openssl 'command -v openssl' procps 'command -v pgrep' gcc-riscv64-linux-gnu 'command -v riscv64-linux-gnu-gcc' \
+	    libc6-dev-riscv64-cross 'test -e /usr/riscv64-linux-gnu/include/stdio.h' mmdebstrap 'command -v mmdebstrap' \
+	    debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*'
+	$(BIN)/python -m pytest -m '' tests/cluster
+
 test-systemd: setup man completions ## test the unit in a Debian with real systemd, booted by systemd-nspawn; needs root
 	@$(NEED) systemd-container 'command -v systemd-nspawn' mmdebstrap 'command -v mmdebstrap' dpkg 'command -v dpkg-deb' \
 	    debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*'
 	$(BIN)/python -m pytest tests/systemd
 
 KERNELS :=
-kernels: setup ## the kernel suite on Linux 5.10, 6.1, 6.12 and 7.2, each in an emulated machine; KERNELS=6.1 for one
+kernels: setup ## the kernel suite on Linux 5.10, 6.1, 6.12 and 7.2, each in an emulated machine; KERNELS=6.1 for one, arm64, arm64-16k and s390x for others
+	@$(if $(filter arm64%,$(KERNELS)),$(NEED) qemu-system-arm 'command -v qemu-system-aarch64')
+	@$(if $(filter s390x,$(KERNELS)),$(NEED) qemu-system-s390x 'command -v qemu-system-s390x')
 	@$(NEED) qemu-system-x86 'command -v qemu-system-x86_64' seabios 'test -e /usr/share/seabios/bios-256k.bin' \
 	    mmdebstrap 'command -v mmdebstrap' e2fsprogs 'command -v mke2fs || test -x /usr/sbin/mke2fs' \
 	    debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*'
