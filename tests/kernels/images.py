@@ -11,21 +11,47 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+
+
+class Kernel(NamedTuple):
+    """A kernel of Debian's: suite, package, and Debian's name of the architecture.
+
+    ``root``: the packages that the root file system has besides PACKAGES.  ``parameters``: for the command line.
+    """
+
+    suite: str
+    package: str
+    architecture: str = "amd64"
+    root: tuple[str, ...] = ()
+    parameters: str = ""
+
 
 # The newest kernel of each suite; the results name its exact version.  Only 5.10 is an older one, 5.10.223, whose
 # entries outlive their mounts: on later ones they go with the last mount, as from 6.7 on.
 KERNELS = {
-    "5.10": ("bullseye", "linux-image-5.10.0-32-amd64"),
-    "6.1": ("bookworm", "linux-image-amd64"),
-    "6.12": ("trixie", "linux-image-amd64"),
-    "7.2": ("sid", "linux-image-amd64"),
+    "5.10": Kernel("bullseye", "linux-image-5.10.0-32-amd64"),
+    "6.1": Kernel("bookworm", "linux-image-amd64"),
+    "6.12": Kernel("trixie", "linux-image-amd64"),
+    "7.2": Kernel("sid", "linux-image-amd64"),
+    "arm64": Kernel("trixie", "linux-image-arm64", "arm64"),
+    "arm64-16k": Kernel("trixie", "linux-image-arm64-16k", "arm64"),  # pages of 16 KiB
+    "s390x": Kernel("sid", "linux-image-s390x", "s390x"),  # big-endian
+    "apparmor": Kernel("trixie", "linux-image-amd64", root=("apparmor",), parameters="apparmor=1 security=apparmor"),
+    "selinux": Kernel(
+        "trixie",
+        "linux-image-amd64",
+        root=("policycoreutils", "selinux-policy-default", "selinux-utils"),
+        parameters="selinux=1 security=selinux",
+    ),
 }
-ROOT_SUITE = "trixie"
+ROOT_SUITES = {"amd64": "trixie", "arm64": "trixie", "s390x": "sid"}  # not all mirrors have trixie's updates for s390x
 PACKAGES = (
     "busybox-static",  # for the initrd
+    "make",
     "mount",
     "procps",
     "python3-hypothesis",
@@ -37,11 +63,23 @@ PACKAGES = (
     "qemu-user",
     "systemd",  # for systemd-binfmt; process 1 is a script of ours
 )
+# The root of another architecture is unpacked but not configured, which would execute its programs.  So no package
+# brings those that Debian takes for granted.
+ESSENTIAL = (
+    *("base-files", "base-passwd", "bash", "bsdutils", "coreutils", "dash", "debianutils", "diffutils", "findutils"),
+    *("grep", "gzip", "hostname", "libc-bin", "login", "mawk", "ncurses-bin", "sed", "tar", "util-linux"),
+)
+CONFIGURE = (
+    '--customize-hook=for file in passwd group; do cp "$1/usr/share/base-passwd/$file.master" "$1/etc/$file"; done',
+    '--customize-hook=ln -s mawk "$1/usr/bin/awk"; mkdir -p "$1/mnt" "$1/root" "$1/tmp" "$1/home"',
+)
 ROOT_SIZE = "3G"  # sparse
 # Modules in Debian's kernels; what they depend on comes with them.  ext4 asks for crc32c without depending on it.
-MODULES = ("virtio_pci", "virtio_blk", "virtio_rng", "crc32c_generic", "ext4", "overlay", "binfmt_misc")
+MODULES = ("virtio_pci", "virtio_mmio", "virtio_blk", "virtio_rng", "crc32c_generic", "ext4", "overlay", "binfmt_misc")
 # A mirror that is out of date is accepted.
 MMDEBSTRAP = ("mmdebstrap", "--quiet", '--aptopt=Acquire::Check-Valid-Until "false"')
+MIRROR = "deb http://deb.debian.org/debian {suite} main"  # for others: not all mirrors have their security updates
+NATIVE = "amd64"  # the architecture of the machine that makes the images
 # The first disk is the root file system, the second a tar file with what to do there.
 FIRST_PROCESS = """#!/busybox sh
 for directory in proc sys dev root; do /busybox mkdir -p "/$directory"; done
@@ -59,11 +97,12 @@ exec /busybox switch_root /root /bin/sh /work/job
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """The files to boot one kernel from."""
+    """The files to boot a kernel from."""
 
     root: Path
     kernel: Path
     initrd: Path
+    of: Kernel
 
 
 def image(version: str, directory: Path) -> Image:
@@ -74,40 +113,54 @@ def image(version: str, directory: Path) -> Image:
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
         stamp.write_text(recipe)
-    made = Image(directory / "root.ext4", directory / f"vmlinuz-{version}", directory / f"initrd-{version}")
-    busybox = directory / "busybox"
+    kernel = KERNELS[version]
+    name = "-".join(("root", kernel.architecture, *kernel.root[:1]))
+    root, busybox = directory / f"{name}.ext4", directory / f"busybox-{kernel.architecture}"
+    made = Image(root, directory / f"vmlinuz-{version}", directory / f"initrd-{version}", kernel)
     with tempfile.TemporaryDirectory(dir=directory) as scratch:
         if not made.root.exists():
-            _make_root(made.root, busybox, Path(scratch))
+            _make_root(made, busybox, Path(scratch))
         if not made.initrd.exists():
-            _make_kernel(*KERNELS[version], made, busybox, Path(scratch))
+            _make_kernel(made, busybox, Path(scratch))
     return made
 
 
-def _make_root(root: Path, busybox: Path, scratch: Path) -> None:
-    archive, unfinished = scratch / "root.tar", scratch / root.name
-    _run(*MMDEBSTRAP, "--variant=minbase", f"--include={','.join(PACKAGES)}", ROOT_SUITE, str(archive))
+def _make_root(made: Image, busybox: Path, scratch: Path) -> None:
+    archive, unfinished = scratch / "root.tar", scratch / made.root.name
+    architecture, packages = made.of.architecture, (*PACKAGES, *made.of.root)
+    suite = ROOT_SUITES[architecture]
+    if architecture == NATIVE:
+        _run(*MMDEBSTRAP, "--variant=minbase", f"--include={','.join(packages)}", suite, str(archive))
+    else:
+        _extract((*ESSENTIAL, *packages), architecture, suite, archive, *CONFIGURE)
     with tarfile.open(archive) as files:
         content = files.extractfile("./usr/bin/busybox")
         assert content is not None
         busybox.write_bytes(content.read())
     _run("mke2fs", "-q", "-t", "ext4", "-d", str(archive), str(unfinished), ROOT_SIZE)
-    unfinished.rename(root)
+    unfinished.rename(made.root)
 
 
-def _make_kernel(suite: str, package: str, made: Image, busybox: Path, scratch: Path) -> None:
+def _make_kernel(made: Image, busybox: Path, scratch: Path) -> None:
     archive, tree = scratch / "kernel.tar", scratch / "tree"
-    _run(*MMDEBSTRAP, "--variant=extract", f"--include={package}", suite, str(archive))
+    _extract([made.of.package], made.of.architecture, made.of.suite, archive)
     with tarfile.open(archive) as files:
         wanted = (member for member in files if re.match(r"\./(boot/vmlinuz-|(usr/)?lib/modules/.)", member.name))
         files.extractall(tree, wanted, filter="data")
-    (kernel,) = (*tree.glob("boot/vmlinuz-*"), *tree.glob("usr/lib/modules/*/vmlinuz"))
+    (file,) = (*tree.glob("boot/vmlinuz-*"), *tree.glob("usr/lib/modules/*/vmlinuz"))
     content = {"init": FIRST_PROCESS.encode(), "busybox": busybox.read_bytes()}
     content |= {f"modules/{number:02}": module for number, module in enumerate(_modules(tree))}
-    shutil.copy(kernel, made.kernel)
+    shutil.copy(file, made.kernel)
     unfinished = scratch / "initrd"
     unfinished.write_bytes(b"".join(_cpio(content)))
     unfinished.rename(made.initrd)
+
+
+def _extract(packages: Sequence[str], architecture: str, suite: str, archive: Path, *options: str) -> None:
+    """Unpack packages of any architecture, with those that they depend on."""
+    mirror = [] if architecture == NATIVE else [MIRROR.format(suite=suite)]
+    what = ["--variant=extract", f"--architectures={architecture}", f"--include={','.join(packages)}"]
+    _run(*MMDEBSTRAP, *what, *options, suite, str(archive), *mirror)
 
 
 def _modules(tree: Path) -> Iterator[bytes]:

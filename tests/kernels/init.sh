@@ -14,13 +14,8 @@ mount -t devpts devpts /dev/pts
 mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 
-# As an editable installation has it.
-echo "$checkout" > /usr/lib/python3/dist-packages/binfmtd.pth
-for module in cli cli.compat; do
-    name=$([ $module = cli ] && echo binfmtd || echo binfmt)
-    printf '#!/usr/bin/python3\nfrom binfmtd.%s.main import entry\nentry()\n' $module > /usr/local/bin/$name
-    chmod 755 /usr/local/bin/$name
-done
+# As a user installs it.
+make -C "$checkout" install > /run/install.log 2>&1 || cat /run/install.log
 
 cd "$checkout" || exit
 echo "== $(uname -sr), $(python3 --version), a slowness of $BINFMTD_TEST_SLOWNESS"

@@ -23,7 +23,13 @@ SLOWNESS = os.environ.get("BINFMTD_TEST_SLOWNESS", "10")
 RESULTS_BYTES = 1 << 24
 WITH_US = ("setpriv", "--pdeathsig", "TERM")  # it ends when we do
 # The first word permits a test to use this machine's own instance (support/instance.py).
-COMMAND_LINE = "binfmtd.test-machine console=ttyS0 panic=-1 loglevel=3"
+COMMAND_LINE = "binfmtd.test-machine console={console} panic=-1 loglevel=3"
+# The emulator with its machine, and the console, of each architecture.
+MACHINES = {
+    "amd64": (("qemu-system-x86_64", "-cpu", "max"), "ttyS0"),
+    "arm64": (("qemu-system-aarch64", "-machine", "virt", "-cpu", "cortex-a76"), "ttyAMA0"),
+    "s390x": (("qemu-system-s390x", "-cpu", "max"), "ttysclp0"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +100,13 @@ def _command(image: Image, job: Path, results: Path) -> list[str]:
     def disk(path: Path, *options: str) -> list[str]:
         return ["-drive", ",".join((f"file={path}", "format=raw", "if=virtio", "cache=unsafe", *options))]
 
+    emulator, console = MACHINES[image.of.architecture]
+    random = "virtio-rng-ccw" if image.of.architecture == "s390x" else "virtio-rng-pci"
     return [
-        *("qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048"),
-        *("-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio", "-device", "virtio-rng-pci"),
-        *("-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", COMMAND_LINE),
+        *(*emulator, "-accel", "tcg,thread=multi", "-smp", "2", "-m", "2048"),
+        *("-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio", "-device", random),
+        *("-kernel", str(image.kernel), "-initrd", str(image.initrd)),
+        *("-append", f"{COMMAND_LINE.format(console=console)} {image.of.parameters}"),
         *disk(image.root, "snapshot=on"),
         *disk(job, "readonly=on"),
         *disk(results),
