@@ -304,7 +304,7 @@ def states(daemon: Daemon) -> dict[str, str]:
 
 def test_all_loses_its_emulators(instance: Instance, start_daemon: StartDaemon, bin_directory: Path) -> None:
     """If all emulators vanish, one line is logged at once; F serves on until the entries are removed, then all wait."""
-    names = ["qemu-alpha", "qemu-ppc64le", "qemu-riscv64"]
+    names = ["qemu-mips", "qemu-ppc64le", "qemu-riscv64"]
     paths = [install(bin_directory, name, "/usr/bin/true") for name in names]
     daemon = start_daemon(emulators(bin_directory))
     away = bin_directory.rename(bin_directory.with_name("away"))
@@ -325,17 +325,17 @@ def test_all_loses_its_emulators(instance: Instance, start_daemon: StartDaemon, 
     wait_until(lambda: sorted(instance.names()) == names, what="the entries")
     daemon.wait_converged()
     paths[0].unlink()
-    daemon.wait_for_log("emulators_gone", entry="qemu-alpha")
+    daemon.wait_for_log("emulators_gone", entry="qemu-mips")
 
 
 def test_all_loses_some_emulators(instance: Instance, start_daemon: StartDaemon, bin_directory: Path) -> None:
     """Handlers whose emulators vanish wait, also without F; after a reload they are left out on purpose."""
-    names = ["qemu-alpha", "qemu-riscv64"]
+    names = ["qemu-mips", "qemu-riscv64"]
     paths = [install(bin_directory, name, "/usr/bin/true") for name in names]
     daemon = start_daemon(emulators(bin_directory) + 'flags = "P"\n')
     paths[0].unlink()
     daemon.wait_status(lambda status: status["state"] == "waiting", "state waiting")
-    assert states(daemon) == {"qemu-alpha": "waiting", "qemu-riscv64": "registered"}
+    assert states(daemon) == {"qemu-mips": "waiting", "qemu-riscv64": "registered"}
     assert instance.names() == ["qemu-riscv64"]
     daemon.reload()
     daemon.wait_for_log("config_reloaded")
@@ -345,14 +345,14 @@ def test_all_loses_some_emulators(instance: Instance, start_daemon: StartDaemon,
 
 def test_all_loses_an_emulator_to_another(instance: Instance, start_daemon: StartDaemon, bin_directory: Path) -> None:
     """A foreign entry under the same name that has its emulator open (F) serves the architecture."""
-    path = install(bin_directory, "qemu-alpha", "/usr/bin/true")
+    path = install(bin_directory, "qemu-mips", "/usr/bin/true")
     daemon = start_daemon(emulators(bin_directory) + 'flags = "P"\n')
     path.unlink()
     wait_until(lambda: instance.names() == [], what="the end of the entry")
-    instance.register(encode_line("qemu-alpha", Registration(CATALOG["alpha"].match, "/usr/bin/true", Flags.F)))
+    instance.register(encode_line("qemu-mips", Registration(CATALOG["mips"].match, "/usr/bin/true", Flags.F)))
     daemon.wait_status(lambda status: [row["state"] for row in status["handlers"]] == ["served_elsewhere"])
     daemon.wait_converged()
-    assert daemon.status()["foreign"] == [{"name": "qemu-alpha", "enabled": True}]
+    assert daemon.status()["foreign"] == [{"name": "qemu-mips", "enabled": True}]
 
 
 @pytest.mark.parametrize("which", ["file", "directory", "the directory above"])
