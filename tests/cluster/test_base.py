@@ -33,7 +33,7 @@ def test_ready(cluster: Cluster, install: Install, arm64: Path, *, mounted: bool
 
 @pytest.mark.parametrize("how", ["removed", "disabled", "flushed", "replaced"])
 def test_drift(cluster: Cluster, install: Install, arm64: Path, how: str) -> None:
-    """What other programs on the node change is repaired, and the pod stays ready."""
+    """The daemon repairs the changes of other programs on the node, and the pod stays ready."""
     pods = install()
     before = cluster.entries()
     if how == "removed":
@@ -138,7 +138,7 @@ def test_memory_limit(cluster: Cluster, install: Install) -> None:
 
 
 def test_removed(cluster: Cluster, install: Install, arm64: Path) -> None:
-    """What is left on the node after ``kubectl delete -k`` is what docs/kubernetes.md names."""
+    """After ``kubectl delete -k`` the node has the entries and mounts that docs/kubernetes.md names, and no others."""
     pods = install()
     entries = cluster.entries()
     with cluster.executing(arm64):
