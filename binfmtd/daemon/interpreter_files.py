@@ -318,6 +318,9 @@ class InterpreterFiles:
             self._late.discard(path)
             self._watch.use(path, answer.armed.names)
             unwatched += answer.armed.unwatched
+        if answers and self._unknown_events != self._watch.unknown:  # events about names that were not in use yet
+            self._unknown_events = self._watch.unknown
+            self.changed()
         self._news |= news
         if unwatched:
             self._report_unwatched(sorted(set(unwatched)))
@@ -342,9 +345,6 @@ class InterpreterFiles:
         self._batches.remove(batch)
         self._late.update(path for path in batch.open if batch.paths[path] is self._paths.get(path))
         batch.open.clear()
-        if self._unknown_events != self._watch.unknown:  # events of directories that were not in use yet
-            self._unknown_events = self._watch.unknown
-            self.changed()
         if not self._batches:
             self._step_at = self._again_at if self._again_at > time.monotonic() else float("inf")
             self._report_looked()

@@ -32,6 +32,7 @@ class FileSystem:
     def __init__(self) -> None:
         self.answers: dict[str, threading.Event] = {path: threading.Event() for path in PATHS}
         self.looked: list[bool] = []  # the calls of InterpreterFiles' callback
+        self.watch = InotifyWatcher()
         for event in self.answers.values():
             event.set()
 
@@ -61,9 +62,8 @@ def background() -> Background:
 
 @pytest.fixture
 def files(disk: FileSystem, background: Background, monkeypatch: pytest.MonkeyPatch) -> InterpreterFiles:
-    watch = InotifyWatcher()
-    monkeypatch.setattr(watch, "arm_all", disk.look)
-    files = InterpreterFiles(background, watch, disk.looked.append, lambda _: None)
+    monkeypatch.setattr(disk.watch, "arm_all", disk.look)
+    files = InterpreterFiles(background, disk.watch, disk.looked.append, lambda _: None)
     files.keep(PATHS)
     return files
 
@@ -137,6 +137,27 @@ def test_a_late_answer_continues_what_waits(
     disk.answers[PATHS[0]].set()
     step_until(files, background, lambda: files.unchanged(PATHS[0]))
     assert disk.looked == [False]
+
+
+def test_an_event_during_a_slow_look(
+    files: InterpreterFiles, background: Background, disk: FileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A late answer may be older than an event about a name that was not watched for: the path is out of date."""
+    monkeypatch.setattr(interpreter_files, "HANGS", 60)
+    files.look(patience=5)
+    files.wait()
+    disk.answers[PATHS[0]].clear()
+    files.changed(PATHS[:1])
+    files.look()
+    step_until(files, background, lambda: not files.looking)
+    disk.watch.unknown += 1
+    disk.looked.clear()
+    disk.answers[PATHS[0]].set()
+    step_until(files, background, lambda: bool(disk.looked))
+    assert not files.unchanged(PATHS[0])
+    assert files.out_of_date
+    files.look()
+    step_until(files, background, lambda: files.unchanged(PATHS[0]))
 
 
 def test_a_late_answer_does_not_end_another_look(
