@@ -152,6 +152,8 @@ class Model:
     lost: dict[str, Entry] = field(default_factory=dict)  # entries that the daemon has to restore
     opened_file: dict[int, int] = field(default_factory=dict)  # number -> status of the program that F opened
     fickle: set[str] = field(default_factory=set)
+    new: set[int] = field(default_factory=set)  # those of ``theirs`` since it was quiet
+    was_killed: bool = False  # since it was quiet
 
     # Actions
 
@@ -160,6 +162,7 @@ class Model:
         self.lost.pop(name, None)
         self.standing[name] = entry
         self.theirs.add(entry.inode)
+        self.new.add(entry.inode)
         if known := self.interpreters.get(entry.interpreter):
             self.opened_file[entry.inode] = known.status
         if name not in self.handlers and self.policy.restores(name):
@@ -199,6 +202,14 @@ class Model:
         if self.interpreters[path].state != interpreter.state:
             self.fickle |= {name for name, handler in self.handlers.items() if handler.interpreter == path}
         self.interpreters[path] = interpreter
+
+    def killed(self) -> None:
+        """Record that the daemon was killed.
+
+        The next daemon cannot know who registered an entry that the killed one had not recorded.  It counts as its own
+        an entry that is as the killed daemon would have registered it.
+        """
+        self.was_killed = True
 
     def stopped(self) -> None:
         """Record that the daemon ended by SIGTERM: with ``on_stop = "remove"`` it has removed its entries."""
@@ -318,6 +329,8 @@ class Model:
         for name, entry in seen.entries.items():
             if name in self.lost:
                 self.theirs.add(entry.inode)
+            if self.was_killed and entry.inode in self.new and self.must_stand(name) and name in seen.ledger:
+                self.theirs.discard(entry.inode)
             if self.must_stand(name) and "F" in entry.flags:
                 self.theirs.discard(entry.inode)  # the daemon counts it as its own now
                 self.opened_file[entry.inode] = self.interpreters[entry.interpreter].status
@@ -326,6 +339,8 @@ class Model:
         self.standing = dict(seen.entries)
         self.lost.clear()
         self.fickle.clear()
+        self.new.clear()
+        self.was_killed = False
 
     # Which entry takes a program
 

@@ -267,6 +267,7 @@ class Chaos(RuleBasedStateMachine):
         if by == "another daemon":
             self._did("kill")
             self.world.kill()
+            self.model.killed()
         self._configure(dict(reversed(found.items())) if backwards else found, policy or self.model.policy)
 
     def _configure(self, found: dict[str, Handler], policy: Policy) -> None:
@@ -288,6 +289,7 @@ class Chaos(RuleBasedStateMachine):
             self._did(how, after)
             time.sleep(after)  # in the middle of a pass, perhaps
             self.world.kill()
+            self.model.killed()
         else:
             self.quiet()
             self._did(how)
