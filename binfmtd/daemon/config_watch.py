@@ -37,16 +37,15 @@ class ConfigWatch:
 
     def arm(self, *, wanted: bool) -> None:
         """Watch the files that the config has now, or none if no watches are ``wanted``."""
-        unknown = self._watch.unknown
 
         def use(armed: Armed) -> None:
-            self._watch.use(WatchKind.CONFIG, armed.names)
+            changed = self._watch.use(WatchKind.CONFIG, armed)
             self._unwatched(armed.unwatched)
-            if self._watch.unknown != unknown:
+            if changed:
                 self._changed()
 
         if wanted or self.arming:
             find = self._files if wanted else dict
             self._background.run(KEY, lambda: self._watch.arm_all(find), use)
         else:
-            self._watch.use(WatchKind.CONFIG, {})
+            self._watch.use(WatchKind.CONFIG, Armed())

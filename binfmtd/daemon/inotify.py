@@ -22,6 +22,8 @@ import struct
 import termios
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import takewhile
+from types import MappingProxyType
 from typing import NamedTuple
 
 import pyinotify
@@ -63,14 +65,19 @@ _REST_BYTES = 65536
 _WALKS = 3  # at most, of paths whose directories are exchanged during the walk
 _REFUSED = -1
 _LOST = -1  # IN_Q_OVERFLOW belongs to no watch
+_RECENT = 1000  # events that are kept, at most
 _LARGEST_EVENT = _EVENT.size + 256  # a name has up to 255 bytes and a NUL
 
 
 class Armed(NamedTuple):
-    """Names to watch by watch descriptor, for ``use``, and directories that can never be watched."""
+    """Names to watch by watch descriptor, for ``use``, and directories that can never be watched.
 
-    names: Mapping[int, Collection[str]]
-    unwatched: tuple[str, ...]
+    ``since`` is the number of the last event that was read before the arming.
+    """
+
+    names: Mapping[int, Collection[str]] = MappingProxyType({})
+    unwatched: tuple[str, ...] = ()
+    since: int = 0
 
 
 class InotifyWatcher:
@@ -88,7 +95,7 @@ class InotifyWatcher:
         )
         self._manager: pyinotify.WatchManager | None = None
         self._instance: int | None = None
-        self.unknown = 0  # events of directories that were armed, but not in use yet
+        self._recent = _RecentEvents()
         self._files: dict[int, dict[str, set[str]]] = {}  # watch descriptor -> name -> owners
         self._names: dict[str, Mapping[int, Collection[str]]] = {}  # owner -> watch descriptor -> names
         self._unused: set[int] = set()  # watch descriptors
@@ -147,7 +154,7 @@ class InotifyWatcher:
         Any thread may call it.
         """
         directories: Mapping[str, Collection[str]] = {}
-        armed = Armed({}, ())
+        armed, since = Armed(), self._recent.number
         for _ in range(_WALKS):
             before, directories = directories, find()
             if directories == before:
@@ -160,15 +167,16 @@ class InotifyWatcher:
                     names.setdefault(self.arm(directory, wanted), set()).update(wanted)
                 except OSError:
                     failed.append(directory)
-            armed = Armed(names, () if self.exhausted else tuple(failed))
+            armed = Armed(names, () if self.exhausted else tuple(failed), since)
         return armed
 
-    def use(self, owner: str, names: Mapping[int, Collection[str]]) -> None:
-        """Report events on these names of armed directories under ``owner``, and no longer on its earlier names.
+    def use(self, owner: str, armed: Armed) -> bool:
+        """Report events on the armed names under ``owner``, and no longer on its earlier names.
 
-        An owner is a WatchKind, or the absolute path of an interpreter.
+        An owner is a WatchKind, or the absolute path of an interpreter.  Return True if an event that was read since
+        the arming concerns one of the names: it may not have been reported under this owner.
         """
-        before = self._names.pop(owner, {})
+        names, before = armed.names, self._names.pop(owner, {})
         if names:
             self._names[owner] = names
         for descriptor, gone in before.items():
@@ -188,6 +196,7 @@ class InotifyWatcher:
                 del self._files[descriptor]
                 self._others_write.discard(descriptor)
                 self._unused.add(descriptor)
+        return self._recent.concern(armed)
 
     def tidy(self) -> None:
         """Stop watching directories that no owner uses.  Not to be called while a thread may have armed one."""
@@ -198,7 +207,7 @@ class InotifyWatcher:
     def watch_files(self, owner: str, directories: Mapping[str, Collection[str]]) -> list[str]:
         """Arm these directories and use these names in them; return the directories that can never be watched."""
         armed = self.arm_all(lambda: directories)
-        self.use(owner, armed.names)
+        self.use(owner, armed)
         self.tidy()
         return list(armed.unwatched)
 
@@ -235,14 +244,13 @@ class InotifyWatcher:
                 self._record_overflow(events)
             elif descriptor in self._files:
                 names = self._files[descriptor]
-                changed = set(names.get(to_text(name), ())) if name else set().union(*names.values())
-                if not name.startswith(b"."):  # in directories of configs these are editors' files and our locks
-                    changed |= names.get(ANY_NAME, set())
+                changed = set[str]().union(*(names[known] for known in _concerned(to_text(name), names)))
+                self._recent.add(descriptor, name)
                 self.saw_unrelated |= not changed and descriptor in self._others_write
                 events.changed_files |= changed
                 events.interpreter_installed |= bool(changed - _KINDS and mask & _ARRIVALS)
             elif not mask & pyinotify.IN_IGNORED:
-                self.unknown += 1
+                self._recent.add(descriptor, name)
         # Two entries may be removed by name at the same time: both DELETEs may then come before both writes.
         if begins and begins <= events.entries and not begins & events.entries_written:
             events.any_entry = events.flushed = True
@@ -280,6 +288,7 @@ class InotifyWatcher:
     def _record_overflow(self, events: PendingEvents) -> None:
         events.overflow = events.any_entry = True
         events.changed_files.update(self._names)
+        self._recent.lose()
 
     def _read_many(self, events: PendingEvents, data: bytes) -> None:
         """Treat thousands of events as an overflow: to examine each would take longer than to look at everything.
@@ -288,6 +297,7 @@ class InotifyWatcher:
         (inotify(7)), and begin with the watch's descriptor; a part of a name may be taken for one.
         """
         events.overflow = events.any_entry = True
+        self._recent.lose()
         descriptors = set(memoryview(data).cast("i")[::4])
         if _LOST in descriptors:
             self._record_overflow(events)
@@ -378,3 +388,39 @@ class _Own:
             writes[0] -= 1
             return True
         return False
+
+
+def _concerned(name: str, names: Collection[str]) -> list[str]:
+    """Return those of the watched ``names`` of a directory that an event concerns; it has no name if it is about it."""
+    if not name:
+        return list(names)
+    hidden = name.startswith(".")  # in directories of configs these are editors' files and our locks
+    return [known for known in (name, *(() if hidden else (ANY_NAME,))) if known in names]
+
+
+class _RecentEvents:
+    """The last events about files: a thread may have armed their names for an owner that does not use them yet."""
+
+    def __init__(self) -> None:
+        self.number = 0  # of the last event
+        self._kept: deque[tuple[int, int, str]] = deque(maxlen=_RECENT)  # number, watch descriptor, name
+        self._lost = 0  # number of the last event that is not known
+
+    def add(self, descriptor: int, name: bytes) -> None:
+        """Keep an event, and drop the oldest one if there are more than a thousand."""
+        self.number += 1
+        if len(self._kept) == _RECENT:
+            self._lost = self._kept[0][0]
+        self._kept.append((self.number, descriptor, to_text(name)))
+
+    def lose(self) -> None:
+        """Record that events were lost, whose names are not known."""
+        self.number += 1
+        self._lost = self.number
+
+    def concern(self, armed: Armed) -> bool:
+        """Return True if an event since the arming concerns one of the names, or may have concerned it and is lost."""
+        if not armed.names or self._lost > armed.since:
+            return bool(armed.names)
+        new = takewhile(lambda event: event[0] > armed.since, reversed(self._kept))
+        return any(_concerned(name, armed.names.get(descriptor, ())) for _, descriptor, name in new)

@@ -107,7 +107,6 @@ class InterpreterFiles:
         self._late: set[str] = set()  # paths without an answer whose batch has ended; they do not hang yet
         self._threads = 0
         self._again_at = float("-inf")  # when to look again at paths that no thread has taken
-        self._unknown_events = watch.unknown
         self._remote_devices: frozenset[int] | None = None  # read by the first look of a batch; None: not read yet
         self._heads = BoundedCalls(PATIENCE)
         self._fingerprints = BoundedCalls(_SHORT)
@@ -192,7 +191,7 @@ class InterpreterFiles:
         for path in self._paths.keys() - wanted:
             del self._paths[path]
             self._late.discard(path)
-            self._watch.use(path, {})
+            self._watch.use(path, Armed())
         for path in wanted - self._paths.keys():
             self._paths[path] = _Path()
 
@@ -316,11 +315,9 @@ class InterpreterFiles:
             known.facts, known.answered, known.looking, known.seen = answer.facts, True, False, known.asked
             known.hangs = False
             self._late.discard(path)
-            self._watch.use(path, answer.armed.names)
+            if self._watch.use(path, answer.armed):
+                known.changes += 1  # perhaps since it was looked at
             unwatched += answer.armed.unwatched
-        if answers and self._unknown_events != self._watch.unknown:  # events about names that were not in use yet
-            self._unknown_events = self._watch.unknown
-            self.changed()
         self._news |= news
         if unwatched:
             self._report_unwatched(sorted(set(unwatched)))

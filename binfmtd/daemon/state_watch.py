@@ -54,13 +54,18 @@ class StateWatch:
         if written.made_again:
             self._report.state_dir_made_again()
             self._background.run(_KEY, self._arm, self._use)
-            self._pauses.read()  # the directory may contain pauses already
-            self._probe_runner.take_in()
+            self._take_in()  # the directory may contain pauses already
+
+    def _take_in(self) -> None:
+        self._pauses.read()
+        self._probe_runner.take_in()
 
     def _arm(self) -> dict[WatchKind, Armed]:
         return {owner: self._watch.arm_all(partial(dict, files)) for owner, files in self._files.items()}
 
     def _use(self, files: dict[WatchKind, Armed]) -> None:
-        for owner, armed in files.items():
-            self._watch.use(owner, armed.names)
+        changed = {owner for owner, armed in files.items() if self._watch.use(owner, armed)}
+        for armed in files.values():
             self._report.unwatched(armed.unwatched)
+        if changed:
+            self._take_in()

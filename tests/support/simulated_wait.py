@@ -25,7 +25,6 @@ class SimulatedWatch:
         self.descriptor: int | None = None
         self.exhausted: str | None = None
         self.saw_unrelated = False
-        self.unknown = 0
         self.queue: list[PendingEvents] = []
         self.instance: int | None = None
         self.owners: set[str] = set()
@@ -50,8 +49,9 @@ class SimulatedWatch:
     def arm_all(self, find: Callable[[], Mapping[str, Collection[str]]]) -> Armed:
         return Armed({1: {name for names in find().values() for name in names}}, ())
 
-    def use(self, owner: str, names: Mapping[int, Collection[str]]) -> None:
-        (self.owners.add if any(names.values()) else self.owners.discard)(owner)
+    def use(self, owner: str, armed: Armed) -> bool:
+        (self.owners.add if any(armed.names.values()) else self.owners.discard)(owner)
+        return False
 
     def tidy(self) -> None: ...
 

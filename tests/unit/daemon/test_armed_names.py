@@ -1,0 +1,91 @@
+"""The inotify watches on files: events between the arming of a directory by a thread and the use of its names."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from binfmtd.daemon import inotify
+from binfmtd.daemon.inotify import Armed, InotifyWatcher
+from binfmtd.files.paths import ANY_NAME
+
+OWNER = "/an/interpreter"
+
+
+@pytest.fixture
+def watch(tmp_path: Path) -> Iterator[InotifyWatcher]:
+    """Return a watcher that already watches one name in the directory, for another owner."""
+    watch = InotifyWatcher()
+    watch.open()
+    watch.use("/another", watch.arm_all(lambda: {str(tmp_path): {"known"}}))
+    yield watch
+    close(watch)
+
+
+def close(watch: InotifyWatcher) -> None:
+    assert watch.descriptor is not None
+    os.close(watch.descriptor)
+
+
+def write(watch: InotifyWatcher, path: Path) -> set[str]:
+    """Change a file, and return the owners to which the event is reported."""
+    path.write_text("changed")
+    return watch.read().changed_files
+
+
+@pytest.mark.parametrize(
+    ("name", "names", "concerns"),
+    [
+        pytest.param("new", {"new"}, True, id="the name"),
+        pytest.param("known", {"known"}, True, id="a name of another owner"),
+        pytest.param("other", {"new"}, False, id="another name"),
+        pytest.param("other", {ANY_NAME}, True, id="any name"),
+        pytest.param(".hidden", {ANY_NAME}, False, id="any name but a hidden one"),
+    ],
+)
+def test_an_event_between_arming_and_use(
+    watch: InotifyWatcher, tmp_path: Path, name: str, names: set[str], concerns: bool
+) -> None:
+    """The event is not reported to the owner, so ``use`` returns True; from then on it is reported."""
+    armed = watch.arm_all(lambda: {str(tmp_path): names})
+    assert OWNER not in write(watch, tmp_path / name)
+    assert watch.use(OWNER, armed) is concerns
+    assert (OWNER in write(watch, tmp_path / name)) is concerns
+
+
+def test_a_new_directory(watch: InotifyWatcher, tmp_path: Path) -> None:
+    """The same holds for a directory that no owner has watched before."""
+    (tmp_path / "below").mkdir()
+    watch.read()
+    armed = watch.arm_all(lambda: {str(tmp_path / "below"): {"new"}})
+    assert write(watch, tmp_path / "below" / "new") == set()
+    assert watch.use(OWNER, armed)
+
+
+def test_an_event_before_the_arming(watch: InotifyWatcher, tmp_path: Path) -> None:
+    """An event that was read before the arming is older than the look at the file."""
+    write(watch, tmp_path / "new")
+    assert not watch.use(OWNER, watch.arm_all(lambda: {str(tmp_path): {"new"}}))
+
+
+def test_too_many_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If more events came than are kept, any of them may have concerned the name; a later arming is not concerned."""
+    monkeypatch.setattr(inotify, "_RECENT", 10)
+    watch = InotifyWatcher()
+    watch.open()
+    armed = watch.arm_all(lambda: {str(tmp_path): {"new"}})
+    for number in range(10):
+        write(watch, tmp_path / f"other{number}")
+    assert watch.use(OWNER, armed)
+    assert not watch.use(OWNER, watch.arm_all(lambda: {str(tmp_path): {"new"}}))
+    close(watch)
+
+
+def test_lost_events(watch: InotifyWatcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After so many events at once that their names were not examined, any may have concerned the name."""
+    armed = watch.arm_all(lambda: {str(tmp_path): {"new"}})
+    monkeypatch.setattr(inotify, "_MOST_BYTES", 0)
+    write(watch, tmp_path / "other")
+    assert watch.use(OWNER, armed)
+    assert not watch.use(OWNER, Armed())
