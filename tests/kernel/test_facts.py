@@ -13,6 +13,9 @@ import pytest
 from support.instance import Instance
 from support.waiting import IN_CLOSE_WRITE, IN_DELETE, IN_IGNORED, IN_MODIFY, IN_UNMOUNT, DirectoryWatch
 
+from binfmtd.kernel.instance import Instance as OpenedInstance
+from binfmtd.kernel.mount import Mounted
+
 LINE = rb":one:M::\x00one::/usr/bin/true:"
 
 
@@ -123,14 +126,24 @@ def test_or_they_outlive_it(lent_instance: Instance) -> None:
 
 
 def test_when_an_instance_was_created(instance: Instance) -> None:
-    """The times of `status` distinguish one instance from the next, and no write changes them."""
-    before = os.stat(instance.path("status")).st_ctime_ns
-    for name, data in (("status", b"0"), ("status", b"1"), ("register", LINE), ("one", b"0"), ("status", b"-1")):
-        instance.write(name, data)
-    assert os.stat(instance.path("status")).st_ctime_ns == before
+    """The time of access of `register` distinguishes one instance from the next; no write and no read changes it."""
+    before = created(instance)
+    writes = (("status", b"0"), ("status", b"1"), ("register", LINE), ("one", b"0"), ("status", b"-1"))
+    for truncate in (False, True):
+        for name, data in writes:
+            instance.write(name, data, truncate=truncate)
+    assert instance.run(["cat", f"{instance.mount_point}/register"]).returncode != 0
+    assert created(instance) == before
     if not instance.lent:
         mounted_anew(instance)
-        assert os.stat(instance.path("status")).st_ctime_ns > before
+        assert created(instance) > before
+
+
+def created(instance: Instance) -> int:
+    """Return when the daemon takes the instance to have been created."""
+    directory = os.fspath(instance.directory)
+    with OpenedInstance(Mounted(directory, os.stat(directory).st_dev, read_only=False)) as opened:
+        return opened.created()
 
 
 def mounted_anew(instance: Instance) -> tuple[list[str], list[int]]:
