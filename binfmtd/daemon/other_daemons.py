@@ -38,6 +38,19 @@ def other_daemons(device: int, ours: int | None) -> list[Other]:
     return daemons
 
 
+def daemon_of(user: int) -> int | None:
+    """Return the process id of a daemon that this user runs; None if /proc shows none."""
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/cmdline", "rb") as file:
+                words = tuple(os.fsdecode(word) for word in file.read().split(b"\0"))
+                if _is_daemon(words) and os.fstat(file.fileno()).st_uid == user:
+                    return int(name)
+        except OSError:  # the process has ended
+            continue
+    return None
+
+
 def _is_daemon(words: tuple[str, ...]) -> bool:
     """Return True for ``python -m binfmtd run ...``, or a script named binfmtd."""
     for place, word in enumerate(words[:-1]):

@@ -15,6 +15,7 @@ ROOT_STATE_DIR = "/run/binfmtd"
 LOCK_NAME = "lock"
 RUN = "run"
 APPLY = "apply"
+_LOCKS = "/proc/locks"
 PATIENCE = 0.5  # seconds that a start waits for the lock
 
 
@@ -116,14 +117,17 @@ def holder(state_dir: str) -> tuple[int, str] | None:
 
     The holder writes both: the id is the one in its own pid namespace, and 0 if it is not written yet.  Where we may
     not open the lock, the id comes from /proc/locks, and the purpose is taken to be RUN.  That list leaves out
-    processes outside of our pid namespace, and names files on btrfs by another device than stat(2) does.
+    processes outside of our pid namespace, and names files on btrfs by another device than stat(2) does.  Where it does
+    not exist (mount option subset=pid), a daemon of the lock's owner counts as the holder.
     """
     path = os.path.join(state_dir, LOCK_NAME)
     try:
         # O_NONBLOCK: if a FIFO lies there, which is no lock, open(2) would wait for its other end.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except PermissionError:
-        listed = _listed(path)
+        from binfmtd.daemon.other_daemons import daemon_of
+
+        listed = _listed(path) if os.path.exists(_LOCKS) else daemon_of(os.lstat(path).st_uid)
         return None if listed is None else (listed, RUN)
     except OSError:
         return None
@@ -166,7 +170,7 @@ def _listed(path: str) -> int | None:
     """Return the holder's process id in /proc/locks (proc_locks(5)); an arrow there marks a process that only waits."""
     try:
         lock = os.lstat(path)
-        with open("/proc/locks", encoding="ascii", errors="replace") as locks:
+        with open(_LOCKS, encoding="ascii", errors="replace") as locks:
             lines = [line.split() for line in locks]
     except OSError:
         return None

@@ -19,6 +19,7 @@ from binfmtd.files.paths import Chain, Seen, resolve
 from binfmtd.files.read_only import unwritable
 
 OTHERS_MAY_WRITE = 0o022
+_DEFAULT_OVERFLOW = 65534  # DEFAULT_OVERFLOWUID in include/linux/highuid.h
 
 
 class Trust(NamedTuple):
@@ -36,6 +37,7 @@ class Trust(NamedTuple):
         """Return the values for this process, from the system."""
         unmapped = None
         if in_user_namespace():
+            unmapped = _DEFAULT_OVERFLOW  # where /proc lacks that file (mount option subset=pid)
             with suppress(OSError, ValueError), open("/proc/sys/kernel/overflowuid", "rb") as file:
                 unmapped = int(file.read())
         return cls(os.geteuid(), unmapped, shares_root_with_init() is False)

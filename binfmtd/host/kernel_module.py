@@ -5,6 +5,7 @@
   fsopen(2) asks for it.  mount(2) would, too, but needs a directory that exists only once the module is loaded.
 """
 
+import os
 from contextlib import suppress
 
 FS_TYPE = "binfmt_misc"
@@ -20,6 +21,16 @@ def kernel_has_it() -> bool:
             return any(line.split()[-1:] == [FS_TYPE] for line in file)
     except OSError:
         return True
+
+
+def why_no_directory() -> str:
+    """Return why DEFAULT_DIRECTORY does not exist, with the remedy."""
+    if not os.path.isdir("/proc/sys"):
+        return (
+            "/proc has no directory sys, because it was mounted with subset=pid: mount or bind binfmt_misc at another "
+            "directory (binfmtd finds it there), or mount /proc without that option"
+        )
+    return "load the kernel's module with `modprobe binfmt_misc`"
 
 
 def load() -> str | None:

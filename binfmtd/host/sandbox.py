@@ -13,7 +13,7 @@ from binfmtd.files.cure import cure
 from binfmtd.files.environment import in_pod
 from binfmtd.host.forked import in_a_child
 from binfmtd.host.id_maps import Ids, enter, one, to_be_had
-from binfmtd.host.kernel_module import DEFAULT_DIRECTORY, FS_TYPE
+from binfmtd.host.kernel_module import DEFAULT_DIRECTORY, FS_TYPE, why_no_directory
 
 
 def enter_own_instance(directory: str = DEFAULT_DIRECTORY) -> Ids:
@@ -29,6 +29,8 @@ def enter_own_instance(directory: str = DEFAULT_DIRECTORY) -> Ids:
         inside = Ids(tuple((i, i, n) for i, _, n in ids.uids), tuple((i, i, n) for i, _, n in ids.gids))
         _enter_as_root(inside if _many(inside) else None, 0, 0)
     except OSError as error:
+        if error.filename == DEFAULT_DIRECTORY and not os.path.isdir(DEFAULT_DIRECTORY):
+            raise SandboxError(f"{DEFAULT_DIRECTORY} does not exist: {why_no_directory()}") from None
         where = error.filename or "unshare"
         raise SandboxError(
             f"cannot create a user namespace ({where}: {error.strerror}): "

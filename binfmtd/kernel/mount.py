@@ -18,7 +18,7 @@ from binfmtd.files.cure import cure
 from binfmtd.files.environment import in_pod, in_user_namespace
 from binfmtd.formats.mountinfo import MountLine, parse_mountinfo
 from binfmtd.host.facts import may_mount
-from binfmtd.host.kernel_module import DEFAULT_DIRECTORY, FS_TYPE, kernel_has_it, load
+from binfmtd.host.kernel_module import DEFAULT_DIRECTORY, FS_TYPE, kernel_has_it, load, why_no_directory
 
 _REMOTE = re.compile(
     rb" - (?:nfs4?|cifs|smb3|9p|ceph|fuse\S*|afs|lustre|gfs2|ocfs2|orangefs|coda|virtiofs|vboxsf|prl_fs|acfs) "
@@ -208,8 +208,8 @@ def _cover(directory: str, table: tuple[MountLine, ...]) -> str | None:
 def _what_is_missing(directory: str, table: tuple[MountLine, ...]) -> str:
     mounting = f"`mount -t binfmt_misc binfmt_misc {directory}`"
     if not os.path.isdir(directory):
-        if directory == DEFAULT_DIRECTORY and not kernel_has_it():
-            return f"{directory} does not exist: load the kernel's module with `modprobe binfmt_misc`"
+        if directory == DEFAULT_DIRECTORY and not (kernel_has_it() and os.path.isdir("/proc/sys")):
+            return f"{directory} does not exist: {why_no_directory()}"
         return (
             f"{directory} is not a directory: name one with --mount, or create it and mount binfmt_misc there with "
             f"{mounting}"

@@ -8,7 +8,7 @@ from binfmtd.cli.doctor.snapshot import Snapshot
 from binfmtd.errors import ProbeError
 from binfmtd.files.environment import in_container, in_pod, in_user_namespace
 from binfmtd.host.facts import may_mount
-from binfmtd.host.kernel_module import DEFAULT_DIRECTORY, FS_TYPE
+from binfmtd.host.kernel_module import DEFAULT_DIRECTORY, FS_TYPE, why_no_directory
 from binfmtd.kernel.mount_layers import AUTOFS, Layers, Owner, layers, owner_of
 from binfmtd.model.finding import Finding, Level, Section
 
@@ -81,6 +81,8 @@ def not_mounted(directory: str, mounts: Layers, why: str) -> Finding:
     """Report why binfmt_misc is not visible at ``directory``, and what mounts it; ``why`` is the error of ``find``."""
     place = shlex.quote(directory)
     top = mounts.top
+    if directory == DEFAULT_DIRECTORY and not os.path.isdir("/proc/sys"):
+        return _no_directory(directory)  # what is mounted there is below another /proc
     if top is not None and top.fs_type == AUTOFS:
         text = f"{directory}: an automount is configured, but did not mount binfmt_misc on access"
         return Finding(Section.MOUNT, "automount", Level.FAILURE, text, f"systemctl restart {_AUTOMOUNT}")
@@ -89,13 +91,7 @@ def not_mounted(directory: str, mounts: Layers, why: str) -> Finding:
         text = f"{directory}: a file system of type {top.fs_type} is mounted {beneath}"
         return Finding(Section.MOUNT, "over_mounted", Level.FAILURE, text, f"umount {place}")
     if not os.path.isdir(directory):
-        if directory == DEFAULT_DIRECTORY:
-            text = f"{directory} does not exist: the module binfmt_misc creates it"
-            return Finding(Section.MOUNT, "mounted", Level.FAILURE, text, "modprobe binfmt_misc")
-        mount = f"mkdir -p {place} && mount -t {FS_TYPE} {FS_TYPE} {place}"
-        return Finding(
-            Section.MOUNT, "mounted", Level.FAILURE, f"{directory} does not exist, or is not a directory", mount
-        )
+        return _no_directory(directory)
     if in_user_namespace():
         return Finding(
             Section.MOUNT,
@@ -108,6 +104,18 @@ def not_mounted(directory: str, mounts: Layers, why: str) -> Finding:
         )
     mount = f"mount -t {FS_TYPE} {FS_TYPE} {place}"
     text = f"{directory}: binfmt_misc is not mounted there" if "not mounted" in why else why
+    return Finding(Section.MOUNT, "mounted", Level.FAILURE, text, mount)
+
+
+def _no_directory(directory: str) -> Finding:
+    if directory == DEFAULT_DIRECTORY and os.path.isdir("/proc/sys"):
+        text = f"{directory} does not exist: the module binfmt_misc creates it"
+        return Finding(Section.MOUNT, "mounted", Level.FAILURE, text, "modprobe binfmt_misc")
+    text = f"{directory} does not exist, or is not a directory"
+    if directory == DEFAULT_DIRECTORY:
+        directory, text = "/run/binfmt_misc", f"{directory} does not exist: {why_no_directory()}"
+    place = shlex.quote(directory)
+    mount = f"mkdir -p {place} && mount -t {FS_TYPE} {FS_TYPE} {place}"
     return Finding(Section.MOUNT, "mounted", Level.FAILURE, text, mount)
 
 
