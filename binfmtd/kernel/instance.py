@@ -105,8 +105,18 @@ class Instance:
 
     def switched_on(self) -> bool:
         """Return True if the instance as a whole is enabled, or if its ``status`` cannot be read."""
-        text = self._read("status")
+        text = None if self.status_covered() else self._read("status")
         return text is None or text[0].strip() != b"disabled"
+
+    def status_covered(self) -> bool:
+        """Return True if a file of another file system is mounted over `status`, so that its content means nothing.
+
+        WSL does that: no program of a distribution can then remove all entries (pull request 40621 of microsoft/WSL).
+        """
+        try:
+            return os.stat("status", dir_fd=self.descriptor).st_dev != self.mounted.device
+        except OSError:
+            return False
 
     def _read(self, name: str) -> tuple[bytes, int] | None:
         try:

@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 from binfmtd.cli.doctor.remedies import Remedies, architecture_of, split
 from binfmtd.cli.doctor.snapshot import Snapshot
+from binfmtd.errors import MountError
 from binfmtd.files.distribution import emulators_remedy, in_image
 from binfmtd.host.facts import judges_paths, kernel_version
+from binfmtd.kernel.instance import Instance
+from binfmtd.kernel.mount import Mounted
 from binfmtd.model.entry import Entry
 from binfmtd.model.examine import Fault, Host, Verdict, examine, mended
 from binfmtd.model.finding import Finding, Level, Section
@@ -28,6 +31,12 @@ def of_entries(snapshot: Snapshot) -> Iterator[Finding]:
         path = shlex.quote(os.path.join(snapshot.directory, "status"))
         text = "binfmt_misc as a whole is switched off: no entry takes a file"
         yield _finding("switched_off", Level.FAILURE, text, f"echo 1 >{path}")
+    if snapshot.mounted is not None and _status_covered(snapshot.mounted):
+        text = (
+            "a file of another file system is mounted over `status`, as WSL does it: it cannot be seen whether "
+            "binfmt_misc as a whole is switched off; `binfmtd probe` tests which programs run"
+        )
+        yield _finding("status_covered", Level.UNSEEN, text)
     if not entries:
         text = "no entry is registered: programs of other architectures do not run"
         yield _finding("none", Level.WARNING, text, snapshot.again("apply"))
@@ -49,6 +58,14 @@ def of_entries(snapshot: Snapshot) -> Iterator[Finding]:
     if held and snapshot.pid is None:
         text = "the files that flag F opened cannot be seen; `binfmtd probe` tests whether they work"
         yield _finding("pinned", Level.UNSEEN, text)
+
+
+def _status_covered(mounted: Mounted) -> bool:
+    try:
+        with Instance(mounted) as instance:
+            return instance.status_covered()
+    except MountError:
+        return False
 
 
 def _finding(check: str, level: Level, text: str, remedy: str = "") -> Finding:
