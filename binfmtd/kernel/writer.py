@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from binfmtd.errors import Again, WriteRefusedError
+from binfmtd.files.environment import in_user_namespace
 from binfmtd.host.bounded import BoundedCalls
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.mount import Mounted, is_sealed
@@ -146,7 +147,7 @@ class Writer:
         number, where = error.errno or 0, self._mounted.directory
         remedy = {
             errno.EROFS: "it is mounted read-only: remount it with `mount -o remount,bind,rw`, or bind it writable",
-            errno.EACCES: "run as root, or with CAP_DAC_OVERRIDE",
+            errno.EACCES: _denied(self._mounted),
             errno.EPERM: "do this as root of the user namespace that owns this instance",
             errno.EMFILE: "raise this process's limit of open files (systemd: LimitNOFILE=)",
             errno.ENFILE: "raise fs.file-max with sysctl",
@@ -155,6 +156,17 @@ class Writer:
             return WriteRefusedError(f"{where}/{name}: {how_to_open(where)}", number, Again.LATER)
         # LATER also for EROFS: if the host remounts the superblock, only its own mount namespace gets an event.
         return WriteRefusedError(f"{where}/{name}: {error.strerror}: {remedy}", number, Again.LATER)
+
+
+def _denied(mounted: Mounted) -> str:
+    from binfmtd.kernel.mount_layers import Owner, owner_of
+
+    if os.geteuid() == 0 and in_user_namespace() and owner_of(mounted) is Owner.OUTSIDE:
+        return (
+            "this instance belongs to an outer user namespace, and only root of that one may write to it: run binfmtd "
+            "there (its handlers serve here as well), or mount a separate instance with --own-instance"
+        )
+    return "run as root, or with CAP_DAC_OVERRIDE"
 
 
 def _write(descriptor: int, line: bytes) -> OSError | None:
