@@ -216,6 +216,11 @@ def _what_is_missing(directory: str, table: tuple[MountLine, ...]) -> str:
         )
     if over := _cover(directory, table):
         return f"{directory}: a file system of type {over} is mounted there, not binfmt_misc: unmount it"
+    if _hidden_from_service():
+        return (
+            f"{directory}: this service of systemd does not see the binfmt_misc that process 1 has mounted: systemd "
+            "before 253 mounts a new /proc over it; install drop-ins/before-253.conf (docs/systemd.md)"
+        )
     if in_user_namespace():
         bind = f"in a pod: a hostPath volume of {PARENT}" if in_pod() else f"in a container: {BIND}"
         return (
@@ -224,6 +229,18 @@ def _what_is_missing(directory: str, table: tuple[MountLine, ...]) -> str:
             "instance for this namespace with --own-instance"
         )
     return _how_to_mount(directory, mounting)
+
+
+def _hidden_from_service() -> bool:
+    """Return True in a service of systemd (systemd.exec(5), INVOCATION_ID) if process 1 has binfmt_misc mounted."""
+    if "INVOCATION_ID" not in os.environ:
+        return False
+    try:
+        with open("/proc/1/mountinfo", "rb") as file:
+            lines = parse_mountinfo(file.read())
+    except OSError:
+        return False
+    return any(line.fs_type == FS_TYPE for line in lines)
 
 
 def _how_to_mount(directory: str, mounting: str) -> str:

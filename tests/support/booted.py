@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,10 +24,8 @@ from support.waiting import SLOWNESS, wait_until
 BUILD = CHECKOUT / "build" / "systemd"
 PACKAGES = ("dbus", "python3-pydantic", "python3-pyinotify", "python3-structlog", "systemd", "systemd-sysv")
 SUITE = "trixie"  # has what binfmtd takes; another suite's systemd can be tried without it
-MMDEBSTRAP = (
-    *("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}"),
-    *("--dpkgopt=force-unsafe-io", '--aptopt=Acquire::Check-Valid-Until "false"'),
-)
+MMDEBSTRAP = ("mmdebstrap", "--quiet", "--variant=minbase")
+APT_OPTIONS = ("--dpkgopt=force-unsafe-io", '--aptopt=Acquire::Check-Valid-Until "false"')
 MAKE_SECONDS = 900 * SLOWNESS
 UNIT = "binfmtd.service"
 ENTRY = "qemu-riscv64"
@@ -65,13 +64,18 @@ NSPAWN = (
 
 
 class Booted:
-    """One machine, from its boot to ``close``; ``root`` is its root directory, seen from here."""
+    """One machine, from its boot to ``close``; ``root`` is its root directory, seen from here.
 
-    def __init__(self, directory: Path, suite: str = SUITE) -> None:
+    Its Debian has these ``packages``; ``options`` are more options of mmdebstrap.
+    """
+
+    def __init__(
+        self, directory: Path, suite: str = SUITE, packages: Sequence[str] = PACKAGES, options: Sequence[str] = ()
+    ) -> None:
         self.root = directory / "root"
         self._packages = directory / "packages"
         self.root.mkdir(parents=True)
-        _checked("tar", "--extract", f"--file={_tree(suite)}", f"--directory={self.root}")
+        _checked("tar", "--extract", f"--file={_tree(suite, packages, options)}", f"--directory={self.root}")
         if suite == SUITE:
             _checked("make", "-C", str(CHECKOUT), "install", "PREFIX=/usr", f"DESTDIR={self.root}")
         self.write("/etc/systemd/system/mounting.service", MOUNTING)
@@ -177,13 +181,14 @@ class Booted:
         assert done.status == 0, done.stderr
 
 
-def _tree(suite: str) -> Path:
-    recipe = hashlib.sha256("\0".join((*MMDEBSTRAP, suite)).encode()).hexdigest()[:12]
+def _tree(suite: str, packages: Sequence[str], options: Sequence[str]) -> Path:
+    command = (*MMDEBSTRAP, f"--include={','.join(packages)}", *APT_OPTIONS, *options, suite)
+    recipe = hashlib.sha256("\0".join(command).encode()).hexdigest()[:12]
     tree = BUILD / f"{recipe}.tar"
     if not tree.exists():
         BUILD.mkdir(parents=True, exist_ok=True)
         unfinished = tree.with_suffix(".unfinished.tar")
-        _checked(*MMDEBSTRAP, suite, str(unfinished))
+        _checked(*command, str(unfinished))
         unfinished.rename(tree)
     return tree
 
