@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 MANUALS := $(notdir $(basename $(wildcard docs/man/*.md))) binfmtd-log.7 binfmtd-metrics.7
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit kernel kernel-quick kernel-slow reliability chaos fuzz test-formats test-containers test-docker test-cluster test-systemd kernels bench \
+.PHONY: help demo test lint unit kernel kernel-quick kernel-slow reliability chaos fuzz test-formats test-containers test-docker test-cluster test-systemd test-hosts kernels bench \
     man completions install uninstall setup tools test-tools clean
 .SUFFIXES:
 
@@ -111,6 +111,15 @@ test-systemd: setup man completions ## test the unit in a Debian with real syste
 	@$(NEED) systemd-container 'command -v systemd-nspawn' mmdebstrap 'command -v mmdebstrap' dpkg 'command -v dpkg-deb' \
 	    debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*'
 	$(BIN)/python -m pytest tests/systemd
+
+test-hosts: setup ## test old and odd hosts: Debian 12, WSL, rootless podman and BuildKit, nesting, /proc, musl; three minutes, needs root
+	@$(NEED) systemd-container 'command -v systemd-nspawn' mmdebstrap 'command -v mmdebstrap' dpkg 'command -v dpkg-deb' \
+	    debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*' \
+	    podman 'command -v podman' catatonit 'command -v catatonit || test -x /usr/libexec/podman/catatonit' \
+	    crun 'command -v crun' uidmap 'command -v newuidmap' docker.io 'command -v dockerd' docker-cli 'command -v docker' \
+	    docker-buildx 'docker buildx version' rootlesskit 'command -v rootlesskit' slirp4netns 'command -v slirp4netns' \
+	    iptables 'command -v iptables' gcc-aarch64-linux-gnu 'command -v aarch64-linux-gnu-gcc'
+	$(BIN)/python -m pytest tests/hosts
 
 KERNELS :=
 kernels: setup ## the kernel suite on Linux 5.10, 6.1, 6.12 and 7.2, each in an emulated machine; KERNELS=6.1 for one, arm64, arm64-16k and s390x for others

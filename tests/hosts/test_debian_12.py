@@ -3,7 +3,6 @@
 Its python3-pydantic has version 1, so binfmtd is in a virtual environment.  The document's lines run in the machine.
 """
 
-import re
 import shutil
 from collections.abc import Callable, Iterator
 
@@ -28,8 +27,7 @@ DEADLINE_SECONDS = 30
 def documented_lines() -> list[str]:
     """Return the lines of the section on Debian 12, without that of apt-get: the machine has these packages."""
     section = (CHECKOUT / "docs" / "systemd.md").read_text().partition("\n## Debian 12\n")[2].partition("\n## ")[0]
-    (block,) = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
-    packages, *lines = block.splitlines()
+    packages, *lines = section.partition("```sh\n")[2].partition("```")[0].splitlines()
     assert packages.split()[:2] == ["apt-get", "install"]
     assert set(packages.split()[2:]) <= set(PACKAGES)
     return lines
