@@ -17,16 +17,17 @@ from support.waiting import wait_until
 
 UID = 1000
 RUNTIME = f"/run/user/{UID}"
-# /tmp is read-only on a private host, and rootlesskit writes there.  The host's directory is below /tmp.
+# /tmp is read-only on a private host, and rootlesskit writes there.  The host's directory may be below /tmp, and so may
+# this Python.
 PREPARE = f"""
 echo 'builder:x:{UID}:{UID}::$1/home:/bin/sh' >>/etc/passwd
 echo 'builder:x:{UID}:' >>/etc/group
 echo 'builder:10000:50000' >>/etc/subuid
 echo 'builder:10000:50000' >>/etc/subgid
-mkdir -p /run/kept {RUNTIME}
+mkdir -p /run/kept /run/upper /run/work {RUNTIME}
 mount --bind "$1" /run/kept
-mount -t tmpfs -o mode=1777 tmpfs /tmp
-mkdir -p "$1"
+chmod 1777 /run/upper
+mount -t overlay -o userxattr,lowerdir=/tmp,upperdir=/run/upper,workdir=/run/work overlay /tmp
 mount --bind /run/kept "$1"
 mkdir "$1/home"
 chown {UID}:{UID} "$1/home" {RUNTIME}
