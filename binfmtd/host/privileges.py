@@ -6,6 +6,7 @@ from typing import NamedTuple
 from binfmtd.errors import ProbeError
 from binfmtd.host.facts import may_mount
 from binfmtd.host.probe import refuse_without_code_memory
+from binfmtd.host.security_modules import label_of_process
 
 _FILTERED = "2"  # SECCOMP_MODE_FILTER
 
@@ -40,7 +41,7 @@ def privileges(directory: str | None) -> Privileges:
         status.get("Seccomp") == _FILTERED,
         status.get("NoNewPrivs") == "1",
         code_memory,
-        _confinement(),
+        label_of_process(),
     )
 
 
@@ -50,11 +51,3 @@ def _status() -> dict[str, str]:
             return {key: value.strip() for key, _, value in (line.partition(":") for line in file)}
     except OSError:
         return {}
-
-
-def _confinement() -> str:
-    try:
-        with open("/proc/self/attr/current", "rb") as file:
-            return file.read().decode("utf-8", "replace").strip("\0\n ")
-    except OSError:  # no security module
-        return ""
