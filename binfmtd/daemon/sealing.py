@@ -44,6 +44,7 @@ class Sealing:
         self._retry = _FIRST_RETRY
         self._scan_at = float("-inf")  # when to search again for processes that have files open
         self._given_up: int | None = None  # the device of an instance that cannot be sealed
+        self._ended = False  # open for good
 
     def on_change(self, changed: Callable[[], None]) -> None:
         """Call this from now on when the status has changed."""
@@ -58,6 +59,8 @@ class Sealing:
 
         ``wanted`` as in Policy.  This applies to an instance that is held, but mounted nowhere now, as well.
         """
+        if self._ended:  # results of threads still come in while the daemon publishes its end
+            return False
         self._wanted, self._paused = wanted, paused
         try:
             if mounted is not None:
@@ -84,7 +87,7 @@ class Sealing:
 
     def open_for_good(self) -> None:
         """Open the instance if we have sealed it, and release it: the daemon ends, and has removed its entries."""
-        self._wanted = None
+        self._wanted, self._ended = None, True
         self.check()
 
     def _take(self, mounted: Mounted) -> None:

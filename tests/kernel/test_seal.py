@@ -223,6 +223,26 @@ def test_on_stop_remove_opens_it(instance: Instance, start_daemon: StartDaemon) 
     assert daemon.status()["seal"]["state"] == "off"
 
 
+# A result of a thread that comes in after the seal was opened for good asks for the seal once more.
+LATE = """
+from types import SimpleNamespace
+from binfmtd.daemon.background import Background
+from binfmtd.daemon.sealing import Sealing
+from binfmtd.kernel.mount import find
+
+sealing = Sealing(Background(), SimpleNamespace(seal=lambda status, by_config: print(status.state)))
+sealing.use(find(None), wanted=True, paused=False)
+sealing.open_for_good()
+sealing.use(find(None), wanted=True, paused=False)
+"""
+
+
+def test_it_stays_open_at_the_end(instance: Instance) -> None:
+    """What comes in while the daemon ends does not seal an instance whose entries it has removed."""
+    assert instance.run([sys.executable, "-c", LATE]).stdout.split() == ["sealed", "off"]
+    assert not read_only(instance)
+
+
 def test_sealed_by_another_process(instance: Instance, start_daemon: StartDaemon) -> None:
     """Without the key a foreign seal is no problem until a write is needed; then the status has the remedy."""
     start_daemon(CONFIG, directory="before").terminate()
