@@ -20,7 +20,9 @@ from binfmtd.files.cure import cure
 from binfmtd.formats.mountinfo import parse_mountinfo
 from binfmtd.kernel.mount import Mounted
 
-LASTING = frozenset({errno.EPERM, errno.ENOSYS, errno.EINVAL})  # errors that an immediate retry does not end
+LASTING = frozenset(
+    {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EINVAL}
+)  # errors that an immediate retry does not end
 UNSEEN = (
     "a process has a file of binfmt_misc open for writing, and the daemon has no permission to inspect that process"
 )
@@ -53,7 +55,11 @@ class Seal:
             self._mount = clone_mount(self.directory)
         except OSError as error:
             raise _cannot("sealed", self.directory, error) from None
-        self.device = os.fstat(self._mount).st_dev
+        try:
+            self.device = os.fstat(self._mount).st_dev
+        except OSError as error:  # AppArmor, whose profile does not allow what is attached nowhere
+            self.release()
+            raise _cannot("sealed", self.directory, error) from None
         self.closed = self.left_open = False
         if self.device != mounted.device:
             self.release()
@@ -180,6 +186,10 @@ def _cannot(what: str, directory: str, error: OSError) -> SealError:
     """Return the error for an instance that cannot be sealed or opened, with the remedy."""
     why = {
         errno.EPERM: TAKES_CAPABILITY,
+        errno.EACCES: (
+            "a security module forbids it, and dmesg has what it denied; a profile of AppArmor needs the flag "
+            "attach_disconnected, as in config/apparmor"
+        ),
         errno.ENOSYS: (
             f"that needs Linux 5.2 or later (here {os.uname().release}), and a seccomp profile that allows "
             "open_tree(2) and fspick(2)"
