@@ -69,9 +69,17 @@ def refuse_without_code_memory() -> None:
     try:
         mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC).close()
     except OSError as error:
+        from binfmtd.formats.selinux import is_context
+        from binfmtd.host.security_modules import label_of_process
+
+        why = f"memory that is writable and executable is forbidden here ({error.strerror}), and emulators need it"
+        if is_context(label := label_of_process()):
+            raise ProbeError(
+                f"{why}: SELinux forbids it in the domain {label}, unless MemoryDenyWriteExecute= does: run the probe "
+                "as an administrator, or allow it to all domains with `setsebool -P allow_execmem on`"
+            ) from None
         raise ProbeError(
-            f"memory that is writable and executable is forbidden here ({error.strerror}), and emulators need it: "
-            "under systemd, let binfmtd-probe.service run the probe (systemctl enable --now binfmtd-probe.path)"
+            f"{why}: under systemd, let binfmtd-probe.service run the probe (systemctl enable --now binfmtd-probe.path)"
         ) from None
 
 

@@ -11,9 +11,11 @@ import os
 from binfmtd.errors import PASSING, SandboxError
 from binfmtd.files.cure import cure
 from binfmtd.files.environment import in_pod
+from binfmtd.formats.apparmor import enforced_profile
 from binfmtd.host.forked import in_a_child
 from binfmtd.host.id_maps import Ids, enter, one, to_be_had
 from binfmtd.host.kernel_module import DEFAULT_DIRECTORY, FS_TYPE, why_no_directory
+from binfmtd.host.security_modules import label_of_process
 
 
 def enter_own_instance(directory: str = DEFAULT_DIRECTORY) -> Ids:
@@ -127,7 +129,7 @@ _SWITCHES = (
         "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
         "1",
         "0",
-        "allow user namespaces in AppArmor, or do this as root",
+        "load config/apparmor/binfmtd-sandbox, which allows them to /usr/bin/binfmtd, or do this as root",
     ),
 )
 
@@ -137,6 +139,12 @@ def _forbidden_by() -> str:
         path, _ = switch
         ((state, remedy),) = ((state, remedy) for name, state, _, remedy in _SWITCHES if name == path)
         return f"{path} is {state}: {remedy}"
+    if profile := enforced_profile(label_of_process()):
+        return (
+            f"AppArmor's profile {profile} confines this process and forbids it, unless a seccomp filter does: add the "
+            "rules `userns,` and `mount,` to the profile, or run this without it (in a container: --security-opt "
+            "apparmor=unconfined --security-opt seccomp=unconfined)"
+        )
     allowing = (
         "in a pod: seccompProfile Unconfined" if in_pod() else "in a container: --security-opt seccomp=unconfined"
     )

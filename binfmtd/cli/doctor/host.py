@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from binfmtd.cli.doctor.snapshot import Snapshot
 from binfmtd.files.distribution import this_system
 from binfmtd.files.environment import shares_root_with_init
+from binfmtd.formats.apparmor import confines
 from binfmtd.formats.os_release import upgrade
+from binfmtd.formats.selinux import is_context
 from binfmtd.host.facts import kernel_version
 from binfmtd.host.kernel_module import kernel_has_it
 from binfmtd.host.privileges import Privileges, privileges
@@ -16,6 +18,7 @@ from binfmtd.model.finding import Finding, Level, Section
 F_FROM = (4, 8)
 OWN_INSTANCES_FROM = (6, 7)
 _MODULES = "/lib/modules"
+_ALLOW_EXECMEM = "setsebool -P allow_execmem on"
 
 
 def of_kernel() -> Iterator[Finding]:
@@ -96,7 +99,7 @@ def judge(rights: Privileges) -> Iterator[Finding]:
         for applies, text in (
             (rights.filtered, "under a seccomp filter"),
             (rights.no_new_privileges, "with no_new_privs (set-uid and flag C have no effect)"),
-            (rights.confined_by not in ("", "unconfined"), f"confined by a security module as {rights.confined_by}"),
+            (confines(rights.confined_by), f"confined by a security module as {rights.confined_by}"),
         )
         if applies
     ]
@@ -108,7 +111,7 @@ def judge(rights: Privileges) -> Iterator[Finding]:
             Level.WARNING,
             "this process may not have memory that is both writable and executable (systemd's MemoryDenyWriteExecute, "
             "SELinux's execmem), so no emulator runs from it",
-            "systemd-run -P binfmtd probe",
+            _ALLOW_EXECMEM if is_context(rights.confined_by) else "systemd-run -P binfmtd probe",
         )
 
 

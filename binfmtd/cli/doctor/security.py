@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from binfmtd.cli.bound_emulators import bound_emulators, problem, remedy
 from binfmtd.cli.doctor.snapshot import Snapshot
+from binfmtd.formats.apparmor import confines
 from binfmtd.formats.denial import Denial
 from binfmtd.host.security_modules import denials, label_of_process
 from binfmtd.model.finding import Finding, Level, Section
@@ -26,7 +27,7 @@ def of_denials(snapshot: Snapshot) -> Iterator[Finding]:
     try:
         found = denials()
     except OSError as error:
-        if snapshot.pid and label_of_process(snapshot.pid) not in ("", "unconfined"):
+        if snapshot.pid and confines(label_of_process(snapshot.pid)):
             text = f"what a security module denied the daemon cannot be seen: the kernel's log: {error.strerror}"
             yield Finding(Section.DAEMON, "denied", Level.UNSEEN, text)
         return
