@@ -238,7 +238,7 @@ sealing.use(find(None), wanted=True, paused=False)
 
 
 def test_it_stays_open_at_the_end(instance: Instance) -> None:
-    """What comes in while the daemon ends does not seal an instance whose entries it has removed."""
+    """A result that comes in while the daemon ends does not seal the instance whose entries it has removed."""
     assert instance.run([sys.executable, "-c", LATE]).stdout.split() == ["sealed", "off"]
     assert not read_only(instance)
 

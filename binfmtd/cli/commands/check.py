@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 
 from binfmtd.cli import options
-from binfmtd.cli.bound_emulators import bound_emulators, problem
+from binfmtd.cli.bound_emulators import bound_emulators
 from binfmtd.cli.context import load_config, nothing_there
 from binfmtd.cli.output import print_json, warn
 from binfmtd.cli.state import state_dir_or_none
@@ -58,8 +58,7 @@ def main(arguments: Sequence[str]) -> int:
         warnings += unavailable
         warnings += _without_stand_in(config)
         warnings += _with_temporary_stand_ins(desired)
-        bound = bound_emulators(handler.registration for handler in desired.handlers)
-        warnings += [problem(path, label) for path, label in bound.items()]
+        warnings += [bound.problem for bound in bound_emulators(handler.registration for handler in desired.handlers)]
         if config.policy.sealed and not may_mount():
             # An ordinary user checks the config for a daemon that has more privileges.
             (errors if os.geteuid() == 0 else warnings).append(f"sealed = true: {TAKES_CAPABILITY}")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from binfmtd.cli.bound_emulators import bound_emulators, problem, remedy
+from binfmtd.cli.bound_emulators import bound_emulators
 from binfmtd.cli.doctor.snapshot import Snapshot
 from binfmtd.formats.apparmor import confines
 from binfmtd.formats.denial import Denial
@@ -17,9 +17,8 @@ _ALLOW = f"ausearch -m avc -c {_COMMAND} --raw | audit2allow -M {_COMMAND} && se
 def of_labels(snapshot: Snapshot) -> Iterator[Finding]:
     """Report the emulators of entries that SELinux does not let every container execute."""
     entries = () if snapshot.observed is None else snapshot.observed.entries
-    bound = bound_emulators(entry.registration for entry in entries if entry.registration)
-    for path, label in bound.items():
-        yield Finding(Section.ENTRIES, "label", Level.WARNING, problem(path, label), remedy(path))
+    for bound in bound_emulators(entry.registration for entry in entries if entry.registration):
+        yield Finding(Section.ENTRIES, "label", Level.WARNING, bound.problem, bound.remedy)
 
 
 def of_denials(snapshot: Snapshot) -> Iterator[Finding]:

@@ -1,6 +1,8 @@
 """Findings of `doctor` about denials and labels of AppArmor and SELinux."""
 
-from binfmtd.cli.bound_emulators import problem
+import pytest
+
+from binfmtd.cli.bound_emulators import judge
 from binfmtd.cli.doctor.security import judge_denials
 from binfmtd.formats.denial import Denial
 from binfmtd.model.finding import Level
@@ -36,8 +38,27 @@ def test_denials_of_selinux() -> None:
     assert "audit2allow" in found.remedy
 
 
-def test_the_problem_names_the_label_and_its_categories() -> None:
-    """The text about an emulator of a container names the file, its label and the categories."""
-    text = problem("/usr/bin/qemu-arm", "system_u:object_r:container_file_t:s0:c1,c2")
-    assert "/usr/bin/qemu-arm has the SELinux label system_u:object_r:container_file_t:s0:c1,c2" in text
-    assert "the categories c1,c2:" in text
+CONTAINERS = "system_u:object_r:container_file_t:s0:c1,c2"
+
+
+@pytest.mark.parametrize(
+    ("label", "executable", "problem", "remedy"),
+    [
+        (CONTAINERS, False, f"the SELinux label {CONTAINERS} with the categories c1,c2:", "chcon -l s0 /opt/qemu-arm"),
+        (CONTAINERS, None, "with the categories c1,c2:", "chcon -l s0 /opt/qemu-arm"),  # in a container
+        ("a:b:var_lib_t:s0", False, "the policy lets no container execute it", "chcon -t bin_t /opt/qemu-arm"),
+    ],
+)
+def test_labels(label: str, executable: bool | None, problem: str, remedy: str) -> None:
+    """Categories count in any case, else the policy's answer; the remedy changes only that part of the label."""
+    found = judge("/opt/qemu-arm", label, executable)
+    assert found is not None
+    assert found.problem.startswith(f"/opt/qemu-arm has the SELinux label {label}")
+    assert problem in found.problem
+    assert found.remedy == remedy
+
+
+@pytest.mark.parametrize("executable", [True, None])
+def test_labels_without_a_problem(executable: bool | None) -> None:
+    """If the policy cannot be asked, a label without categories is no problem."""
+    assert judge("/opt/qemu-arm", "a:b:bin_t:s0", executable) is None
