@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 MANUALS := $(notdir $(basename $(wildcard docs/man/*.md))) binfmtd-log.7 binfmtd-metrics.7
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit kernel kernel-quick kernel-slow reliability chaos fuzz test-formats test-containers test-docker test-cluster test-systemd test-hosts kernels bench \
+.PHONY: help demo test lint unit kernel kernel-quick kernel-slow reliability chaos fuzz test-formats test-containers test-docker test-cluster test-systemd test-hosts test-security kernels bench \
     man completions install uninstall setup tools test-tools clean
 .SUFFIXES:
 
@@ -121,13 +121,22 @@ test-hosts: setup ## test old and odd hosts: Debian 12, WSL, rootless podman and
 	    iptables 'command -v iptables' gcc-aarch64-linux-gnu 'command -v aarch64-linux-gnu-gcc'
 	$(BIN)/python -m pytest tests/hosts
 
+# The programs that all virtual machines require.
+define need-machines
+	@$(NEED) qemu-system-x86 'command -v qemu-system-x86_64' seabios 'test -e /usr/share/seabios/bios-256k.bin' \
+	    mmdebstrap 'command -v mmdebstrap' e2fsprogs 'command -v mke2fs || test -x /usr/sbin/mke2fs' \
+	    debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*'
+endef
+
+test-security: setup ## the daemon under AppArmor and under SELinux, enforcing, in two emulated machines; twenty minutes
+	$(need-machines)
+	@PATH="$$PATH:/usr/sbin" PYTHONPATH=tests $(BIN)/python -m kernels apparmor selinux
+
 KERNELS :=
 kernels: setup ## the kernel suite on Linux 5.10, 6.1, 6.12 and 7.2, each in an emulated machine; KERNELS=6.1 for one, arm64, arm64-16k and s390x for others
 	@$(if $(filter arm64%,$(KERNELS)),$(NEED) qemu-system-arm 'command -v qemu-system-aarch64')
 	@$(if $(filter s390x,$(KERNELS)),$(NEED) qemu-system-s390x 'command -v qemu-system-s390x')
-	@$(NEED) qemu-system-x86 'command -v qemu-system-x86_64' seabios 'test -e /usr/share/seabios/bios-256k.bin' \
-	    mmdebstrap 'command -v mmdebstrap' e2fsprogs 'command -v mke2fs || test -x /usr/sbin/mke2fs' \
-	    debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*'
+	$(need-machines)
 	@PATH="$$PATH:/usr/sbin" PYTHONPATH=tests $(BIN)/python -m kernels $(KERNELS)
 
 SCALE := 1

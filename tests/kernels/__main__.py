@@ -51,8 +51,12 @@ def suite(version: str) -> tuple[str, ...]:
 
 
 def workers(version: str) -> list[str]:
-    """Return the option for two tests at a time, if each test has its own instance: from Linux 6.7 on."""
-    return [] if KERNELS[version].suite in ("bullseye", "bookworm") else ["-n", "2"]
+    """Return the option for two tests at a time, if each test has its own instance: from Linux 6.7 on.
+
+    The tests of security modules use the machine's own, with the daemon of a host.
+    """
+    alone = version in SECURITY or KERNELS[version].suite in ("bullseye", "bookworm")
+    return [] if alone else ["-n", "2"]
 
 
 def say(text: str, status: int) -> int:
