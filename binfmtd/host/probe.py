@@ -75,8 +75,8 @@ def refuse_without_code_memory() -> None:
         why = f"memory that is writable and executable is forbidden here ({error.strerror}), and emulators need it"
         if is_context(label := label_of_process()):
             raise ProbeError(
-                f"{why}: SELinux forbids it in the domain {label}, unless MemoryDenyWriteExecute= does: run the probe "
-                "as an administrator, or allow it to all domains with `setsebool -P allow_execmem on`"
+                f"{why}: SELinux forbids it in the domain {label}, unless MemoryDenyWriteExecute= does: allow execmem, "
+                "in Debian's policy with `setsebool -P allow_execmem on`"
             ) from None
         raise ProbeError(
             f"{why}: under systemd, let binfmtd-probe.service run the probe (systemctl enable --now binfmtd-probe.path)"

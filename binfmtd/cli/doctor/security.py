@@ -10,6 +10,7 @@ from binfmtd.host.security_modules import denials, label_of_process
 from binfmtd.model.finding import Finding, Level, Section
 
 _COMMAND = "binfmtd"  # the program's name, and that of the profile in config/apparmor
+_EXECMEM = "execmem"  # a test of ours; the check `code_memory` has its result
 _LOAD = "apparmor_parser -r /etc/apparmor.d/binfmtd"
 _ALLOW = f"ausearch -m avc -c {_COMMAND} --raw | audit2allow -M {_COMMAND} && semodule -i {_COMMAND}.pp"
 
@@ -35,7 +36,11 @@ def of_denials(snapshot: Snapshot) -> Iterator[Finding]:
 
 def judge_denials(found: Sequence[Denial], pid: int | None) -> Iterator[Finding]:
     """Report each denial of the daemon once: of process ``pid``, or of the program binfmtd if no daemon runs."""
-    ours = (denial for denial in found if (denial.pid == pid if pid else _of_any_daemon(denial)))
+    ours = (
+        denial
+        for denial in found
+        if denial.action != _EXECMEM and (denial.pid == pid if pid else _of_any_daemon(denial))
+    )
     for denial in dict.fromkeys(denial._replace(pid=0, command="") for denial in ours):
         what = f"{denial.module} denied {denial.confined_by}: {denial.action} {denial.target}".rstrip()
         if denial.module == "AppArmor":

@@ -31,6 +31,11 @@ def test_denials_without_a_daemon() -> None:
     ]
 
 
+def test_a_denied_test_of_ours() -> None:
+    """`doctor` itself tries if memory can be writable and executable; that denial is no finding about the daemon."""
+    assert not list(judge_denials([SELINUX._replace(action="execmem", target="process a:b:initrc_t:s0")], None))
+
+
 def test_denials_of_selinux() -> None:
     """The remedy for a denial of SELinux makes a module of the policy."""
     (found,) = judge_denials([SELINUX], 7)
