@@ -55,7 +55,7 @@ def test_an_event_between_arming_and_use(
 
 
 def test_a_new_directory(watch: InotifyWatcher, tmp_path: Path) -> None:
-    """The same holds for a directory that no owner has watched before."""
+    """An event in a directory that no owner has watched before is not lost either."""
     (tmp_path / "below").mkdir()
     watch.read()
     armed = watch.arm_all(lambda: {str(tmp_path / "below"): {"new"}})
