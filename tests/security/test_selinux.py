@@ -260,6 +260,30 @@ def test_apply(machine: Machine, confining: tuple[str, ...]) -> None:
         machine.close()
 
 
+def test_persistent(machine: Machine, program: str) -> None:
+    """After a reboot the copies of --persistent run in no container, until the remedy of `doctor` was run for each."""
+    host = Path("/host")  # this machine's root, as a container sees it that has it bound in
+    for directory in (host, Path("/etc/binfmt.d"), Path("/var/lib/binfmtd")):
+        directory.mkdir(exist_ok=True)
+    subprocess.run(["mount", "--bind", "/", str(host)], check=True)
+    copy = f"/var/lib/binfmtd/emulators/usr/bin/qemu-{FOREIGN}"
+    try:
+        command = [BINFMTD, "apply", "--arch", FOREIGN, "--persistent", "--host-root", str(host)]
+        assert run([*AS_SERVICE, *command]).status == 0
+        machine.remove("status")
+        subprocess.run(["/usr/lib/systemd/systemd-binfmt"], check=True)  # as at boot
+        assert f"interpreter {copy}\n" in machine.read(f"qemu-{FOREIGN}")
+        assert os.getxattr(copy, "security.selinux") == b"system_u:object_r:var_lib_t:s0\0"
+        assert execute([program], CONTAINER.format("c1,c2")) == DIES
+        (found,) = (each for each in findings() if each["check"] == "label")
+        assert f"{copy} has the SELinux label system_u:object_r:var_lib_t:s0" in found["text"]
+        subprocess.run(shlex.split(found["remedy"]), check=True)
+        assert execute([program], CONTAINER.format("c1,c2")) == RUNS
+    finally:
+        subprocess.run(["umount", str(host)], check=True)
+        machine.close()
+
+
 def test_the_sandbox(program: str) -> None:
     """`binfmtd sandbox` runs a foreign program for an administrator and for a service, if execmem is allowed."""
     for confining in (AS_ADMINISTRATOR, AS_SERVICE):
