@@ -25,6 +25,7 @@ SUITE = (
 ELSEWHERE = tuple(
     f"kernel/test_{name}.py" for name in ("catalog", "explain_oracle", "permanent_stand_ins", "probe", "probing")
 )
+CLOCK = "kernel/reliability/test_clock.py"  # it sets the machine's clock, so no test may run beside it
 SECURITY = {"apparmor": ("security/test_apparmor.py",), "selinux": ("security/test_selinux.py",)}
 USUAL = tuple(version for version, kernel in KERNELS.items() if kernel.architecture == NATIVE and not kernel.root)
 
@@ -47,7 +48,7 @@ def main(arguments: list[str]) -> int:
 def suite(version: str) -> tuple[str, ...]:
     """Return the files of tests that a kernel gets by default."""
     usual = SUITE if KERNELS[version].architecture == NATIVE else (*SUITE, *ELSEWHERE)
-    return SECURITY.get(version, usual)
+    return SECURITY.get(version, usual if workers(version) else (*usual, CLOCK))
 
 
 def workers(version: str) -> list[str]:
