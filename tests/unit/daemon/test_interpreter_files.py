@@ -104,8 +104,8 @@ def test_a_slow_file_keeps_its_facts(files: InterpreterFiles, background: Backgr
     disk.answers[PATHS[0]].clear()
     files.changed(PATHS[:1])
     disk.looked.clear()
-    files.look()
     began = time.monotonic()
+    files.look()
     step_until(files, background, lambda: not files.looking)
     if time.monotonic() < began + interpreter_files.HANGS:  # else this machine is too slow to tell
         assert files.facts(PATHS) == before
