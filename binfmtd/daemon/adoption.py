@@ -76,11 +76,11 @@ class Adoption:
         now = time.monotonic()
         for name, state in self._states.items():
             expected, entry, handler = state.expected, observed.by_name.get(name), desired.by_name.get(name)
-            if expected is None or entry is None:
+            if expected is None:
                 continue
-            if now > expected.until or expected.until == inf:
+            if now > expected.until or (expected.until == inf and entry is not None):
                 state.expected = None
-            if now > expected.until or handler is None or not handler.enabled:
+            if now > expected.until or entry is None or handler is None or not handler.enabled:
                 continue
             wanted = equal(expected.registration, handler.registration)
             if wanted and equal(entry.registration, handler.registration) and self._is_new(entry):

@@ -196,7 +196,8 @@ class InotifyWatcher:
                 del self._files[descriptor]
                 self._others_write.discard(descriptor)
                 self._unused.add(descriptor)
-        return self._recent.concern(armed)
+        added = {descriptor: set(new) - set(before.get(descriptor, ())) for descriptor, new in names.items()}
+        return self._recent.concern(armed._replace(names=added))  # events about the others were reported
 
     def tidy(self) -> None:
         """Stop watching directories that no owner uses.  Not to be called while a thread may have armed one."""
@@ -420,7 +421,7 @@ class _RecentEvents:
 
     def concern(self, armed: Armed) -> bool:
         """Return True if an event since the arming concerns one of the names, or may have concerned it and is lost."""
-        if not armed.names or self._lost > armed.since:
-            return bool(armed.names)
+        if not any(armed.names.values()) or self._lost > armed.since:
+            return any(armed.names.values())
         new = takewhile(lambda event: event[0] > armed.since, reversed(self._kept))
         return any(_concerned(name, armed.names.get(descriptor, ())) for _, descriptor, name in new)

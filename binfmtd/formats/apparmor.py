@@ -1,6 +1,7 @@
 """Labels of AppArmor: the profile that confines a process, and its mode, as in ``docker-default (enforce)``."""
 
 _ENFORCED = " (enforce)"
+_WITHOUT_LIMITS = (["unconfined_t"], ["spc_t"], ["kernel_t"])
 
 
 def enforced_profile(label: str) -> str:
@@ -10,4 +11,5 @@ def enforced_profile(label: str) -> str:
 
 def confines(label: str) -> bool:
     """Return True unless a label of either security module is that of a process without one, or without limits."""
-    return bool(label) and not label.endswith(("unconfined", "(unconfined)"))
+    domain = label.split(":")[2:3]  # of a context of SELinux
+    return bool(label) and domain not in _WITHOUT_LIMITS and not label.endswith(("unconfined", "(unconfined)"))

@@ -25,6 +25,8 @@ def kernel_has_it() -> bool:
 
 def why_no_directory() -> str:
     """Return why DEFAULT_DIRECTORY does not exist, with the remedy."""
+    if not os.path.isdir("/proc/self"):
+        return "/proc is not mounted: run `mount -t proc proc /proc`"
     if not os.path.isdir("/proc/sys"):
         return (
             "/proc has no directory sys, because it was mounted with subset=pid: mount or bind binfmt_misc at another "

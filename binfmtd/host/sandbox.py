@@ -140,10 +140,14 @@ def _forbidden_by() -> str:
         ((state, remedy),) = ((state, remedy) for name, state, _, remedy in _SWITCHES if name == path)
         return f"{path} is {state}: {remedy}"
     if profile := enforced_profile(label_of_process()):
+        without = (
+            "in a pod: appArmorProfile and seccompProfile Unconfined"
+            if in_pod()
+            else "in a container: --security-opt apparmor=unconfined --security-opt seccomp=unconfined"
+        )
         return (
             f"AppArmor's profile {profile} confines this process and forbids it, unless a seccomp filter does: add the "
-            "rules `userns,` and `mount,` to the profile, or run this without it (in a container: --security-opt "
-            "apparmor=unconfined --security-opt seccomp=unconfined)"
+            f"rules `userns,` and `mount,` to the profile, or run this without it ({without})"
         )
     allowing = (
         "in a pod: seccompProfile Unconfined" if in_pod() else "in a container: --security-opt seccomp=unconfined"

@@ -216,7 +216,7 @@ def _what_is_missing(directory: str, table: tuple[MountLine, ...]) -> str:
         )
     if over := _cover(directory, table):
         return f"{directory}: a file system of type {over} is mounted there, not binfmt_misc: unmount it"
-    if _hidden_from_service():
+    if _hidden_from_service(directory):
         return (
             f"{directory}: this service of systemd does not see the binfmt_misc that process 1 has mounted: systemd "
             "before 253 mounts a new /proc over it; install drop-ins/before-253.conf (docs/systemd.md)"
@@ -231,8 +231,8 @@ def _what_is_missing(directory: str, table: tuple[MountLine, ...]) -> str:
     return _how_to_mount(directory, mounting)
 
 
-def _hidden_from_service() -> bool:
-    """Return True in a service of systemd (systemd.exec(5), INVOCATION_ID) if process 1 has binfmt_misc mounted."""
+def _hidden_from_service(directory: str) -> bool:
+    """Return True in a service (INVOCATION_ID, systemd.exec(5)) if process 1 has binfmt_misc mounted there."""
     if "INVOCATION_ID" not in os.environ:
         return False
     try:
@@ -240,7 +240,7 @@ def _hidden_from_service() -> bool:
             lines = parse_mountinfo(file.read())
     except OSError:
         return False
-    return any(line.fs_type == FS_TYPE for line in lines)
+    return any(line.fs_type == FS_TYPE and line.point == os.path.realpath(directory) for line in lines)
 
 
 def _how_to_mount(directory: str, mounting: str) -> str:

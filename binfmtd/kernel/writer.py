@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 from binfmtd.errors import Again, WriteRefusedError
 from binfmtd.files.environment import in_user_namespace
+from binfmtd.formats.apparmor import confines
 from binfmtd.host.bounded import BoundedCalls
+from binfmtd.host.security_modules import label_of_process
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.mount import Mounted, is_sealed
 from binfmtd.kernel.seal import Seal, how_to_open
@@ -147,11 +149,12 @@ class Writer:
         number, where = error.errno or 0, self._mounted.directory
         remedy = {
             errno.EROFS: "it is mounted read-only: remount it with `mount -o remount,bind,rw`, or bind it writable",
-            errno.EACCES: _denied(self._mounted),
             errno.EPERM: "do this as root of the user namespace that owns this instance",
             errno.EMFILE: "raise this process's limit of open files (systemd: LimitNOFILE=)",
             errno.ENFILE: "raise fs.file-max with sysctl",
         }.get(number, "see dmesg")
+        if number == errno.EACCES:
+            remedy = _denied(self._mounted)
         if number == errno.EROFS and is_sealed(self._mounted):
             return WriteRefusedError(f"{where}/{name}: {how_to_open(where)}", number, Again.LATER)
         # LATER also for EROFS: if the host remounts the superblock, only its own mount namespace gets an event.
@@ -161,12 +164,16 @@ class Writer:
 def _denied(mounted: Mounted) -> str:
     from binfmtd.kernel.mount_layers import Owner, owner_of
 
-    if os.geteuid() == 0 and in_user_namespace() and owner_of(mounted) is Owner.OUTSIDE:
+    if os.geteuid() != 0:
+        return "run as root, or with CAP_DAC_OVERRIDE"
+    if in_user_namespace() and owner_of(mounted) is Owner.OUTSIDE:
         return (
             "this instance belongs to an outer user namespace, and only root of that one may write to it: run binfmtd "
             "there (its handlers serve here as well), or mount a separate instance with --own-instance"
         )
-    return "run as root, or with CAP_DAC_OVERRIDE"
+    if confines(label := label_of_process()):
+        return f"a security module confines this process as {label} and forbids it: see dmesg"
+    return "run with CAP_DAC_OVERRIDE"
 
 
 def _write(descriptor: int, line: bytes) -> OSError | None:

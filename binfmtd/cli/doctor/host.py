@@ -111,7 +111,9 @@ def judge(rights: Privileges) -> Iterator[Finding]:
             Level.WARNING,
             "this process may not have memory that is both writable and executable (systemd's MemoryDenyWriteExecute, "
             "SELinux's execmem), so no emulator runs from it",
-            _ALLOW_EXECMEM if is_context(rights.confined_by) else "systemd-run -P binfmtd probe",
+            _ALLOW_EXECMEM
+            if is_context(rights.confined_by) and not rights.filtered  # systemd forbids it by a seccomp filter
+            else "systemd-run -P binfmtd probe",
         )
 
 

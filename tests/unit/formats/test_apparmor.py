@@ -28,6 +28,7 @@ def test_profiles(label: str, profile: str) -> None:
         ("docker-default (enforce)", True),
         ("binfmtd (complain)", True),
         ("system_u:system_r:init_t:s0", True),
+        ("unconfined_u:unconfined_r:unconfined_t:s0-s0:c0.c1023", False),
         ("binfmtd-sandbox (unconfined)", False),
         ("unconfined", False),
         ("", False),

@@ -17,10 +17,22 @@ SELINUX = Denial(
 
 def test_denials_of_the_daemon() -> None:
     """Each denial of the running daemon is one warning, however often the log has it; other programs' are left out."""
-    (found,) = judge_denials([OURS, ANOTHER, OURS._replace(pid=6, target="/old"), OURS], 7)
+    (found,) = judge_denials([OURS, ANOTHER, OURS._replace(pid=6), OURS], "binfmtd (enforce)")
     assert (found.check, found.level) == ("denied", Level.WARNING)
     assert found.text.startswith("AppArmor denied binfmtd: open r /etc/x; ")
     assert found.remedy == "apparmor_parser -r /etc/apparmor.d/binfmtd"
+
+
+@pytest.mark.parametrize("label", ["", "unconfined", "another (enforce)"])
+def test_denials_of_another_profile(label: str) -> None:
+    """A daemon that another profile confines, or none, was not denied anything by the profile binfmtd."""
+    assert not list(judge_denials([OURS, PROBES], label))
+
+
+def test_a_denied_probe() -> None:
+    """The subprofile of the daemon's probe is part of its profile."""
+    (found,) = judge_denials([PROBES], "binfmtd (enforce)")
+    assert found.text.startswith("AppArmor denied binfmtd//probe: exec x /opt/qemu-arm; ")
 
 
 def test_denials_without_a_daemon() -> None:
@@ -38,9 +50,10 @@ def test_a_denied_test_of_ours() -> None:
 
 def test_denials_of_selinux() -> None:
     """The remedy for a denial of SELinux makes a module of the policy."""
-    (found,) = judge_denials([SELINUX], 7)
+    others = [SELINUX._replace(command="cron"), SELINUX._replace(confined_by="a:b:cron_t:s0")]
+    (found,) = judge_denials([SELINUX, *others], SELINUX.confined_by)
     assert found.text.startswith("SELinux denied system_u:system_r:initrc_t:s0: write register file ")
-    assert "audit2allow" in found.remedy
+    assert "grep -F scontext=system_u:system_r:initrc_t:s0 | audit2allow -M binfmtd" in found.remedy
 
 
 CONTAINERS = "system_u:object_r:container_file_t:s0:c1,c2"
