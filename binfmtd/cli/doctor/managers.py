@@ -114,7 +114,10 @@ def of_desktops(release: str, names: Collection[str], directory: str) -> Iterato
         )
         yield _finding("wsl", Level.OK, text)
     elif "microsoft" in release.lower():
-        text = f"this is WSL, but its entry {_WSL_NAME} is missing: Windows programs do not start"
+        text = (
+            f"this is WSL, but its entry {_WSL_NAME} is missing: Windows programs do not start; "
+            "config/presets/wsl.toml, copied to /etc/binfmtd/conf.d, declares it for each start"
+        )
         line = f"printf %s {shlex.quote(_WSL_LINE)} >{shlex.quote(os.path.join(directory, 'register'))}"
         yield _finding("wsl", Level.WARNING, text, line)
     if release.endswith("-linuxkit") or "rosetta" in names:
