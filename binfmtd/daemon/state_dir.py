@@ -125,9 +125,7 @@ def holder(state_dir: str) -> tuple[int, str] | None:
         # O_NONBLOCK: if a FIFO lies there, which is no lock, open(2) would wait for its other end.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except PermissionError:
-        from binfmtd.daemon.other_daemons import daemon_of
-
-        listed = _listed(path) if os.path.exists(_LOCKS) else daemon_of(os.lstat(path).st_uid)
+        listed = _listed(path) if os.path.exists(_LOCKS) else _daemon_of_owner(path)
         return None if listed is None else (listed, RUN)
     except OSError:
         return None
@@ -179,6 +177,15 @@ def _listed(path: str) -> int | None:
         if (kind, access, locked) == ("FLOCK", "WRITE", file) and pid.isdigit():
             return int(pid)
     return None
+
+
+def _daemon_of_owner(path: str) -> int | None:
+    from binfmtd.daemon.other_daemons import daemon_of
+
+    try:
+        return daemon_of(os.lstat(path).st_uid)
+    except OSError:
+        return None
 
 
 def _take(descriptor: int, patience: float, before: Callable[[], None]) -> bool:

@@ -92,8 +92,8 @@ class Instance:
         text = self._read(name)
         if text is None:
             return None
-        content, inode = text
-        return Entry(name, inode, *parse_entry(content))
+        content, file = text
+        return Entry(name, file.st_ino, *parse_entry(content))
 
     def created(self) -> int:
         """Return the time at which this instance was created, in nanoseconds; it differs from the next instance's.
@@ -104,9 +104,9 @@ class Instance:
         return os.stat("register", dir_fd=self.descriptor).st_atime_ns
 
     def switched_on(self) -> bool:
-        """Return True if the instance as a whole is enabled, or if its ``status`` cannot be read."""
-        text = None if self.status_covered() else self._read("status")
-        return text is None or text[0].strip() != b"disabled"
+        """Return True if the instance as a whole is enabled, or if its ``status`` cannot be read or is covered."""
+        text = self._read("status")
+        return text is None or text[1].st_dev != self.mounted.device or text[0].strip() != b"disabled"
 
     def status_covered(self) -> bool:
         """Return True if a file of another file system is mounted over `status`, so that its content means nothing.
@@ -118,13 +118,13 @@ class Instance:
         except OSError:
             return False
 
-    def _read(self, name: str) -> tuple[bytes, int] | None:
+    def _read(self, name: str) -> tuple[bytes, os.stat_result] | None:
         try:
             descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.descriptor)
         except OSError:
             return None
         try:
-            return os.read(descriptor, _ENTRY_BYTES), os.fstat(descriptor).st_ino
+            return os.read(descriptor, _ENTRY_BYTES), os.fstat(descriptor)
         except OSError:
             return None
         finally:

@@ -176,3 +176,12 @@ def test_subset_pid_and_an_owner_without_a_mapping(directory: Path) -> None:
         assert host.run("stat", "-c", "%u", str(interpreter)).stdout == "65534\n"
         assert host.binfmtd("apply").status == 0
         assert str(interpreter) in host.run("cat", f"{host.mounted}/one").stdout
+
+
+def test_a_state_directory_that_is_closed(host: Host) -> None:
+    """If permissions hide the state directory, `status` gives an ordinary user a message, with subset=pid, too."""
+    with host.daemon():
+        assert host.run("sh", "-c", "chmod 700 $BINFMTD_STATE_DIR").status == 0
+        done = host.binfmtd_as_user("status")
+        assert (done.status, done.stdout) == (1, "")
+        assert done.message
