@@ -164,16 +164,14 @@ class Writer:
 def _denied(mounted: Mounted) -> str:
     from binfmtd.kernel.mount_layers import Owner, owner_of
 
-    if os.geteuid() != 0:
-        return "run as root, or with CAP_DAC_OVERRIDE"
-    if in_user_namespace() and owner_of(mounted) is Owner.OUTSIDE:
+    if os.geteuid() == 0 and in_user_namespace() and owner_of(mounted) is Owner.OUTSIDE:
         return (
             "this instance belongs to an outer user namespace, and only root of that one may write to it: run binfmtd "
             "there (its handlers serve here as well), or mount a separate instance with --own-instance"
         )
-    if confines(label := label_of_process()):
+    if os.geteuid() == 0 and confines(label := label_of_process()):
         return f"a security module confines this process as {label} and forbids it: see dmesg"
-    return "run with CAP_DAC_OVERRIDE"
+    return "run as root, or with CAP_DAC_OVERRIDE"
 
 
 def _write(descriptor: int, line: bytes) -> OSError | None:
