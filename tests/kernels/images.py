@@ -70,8 +70,8 @@ ESSENTIAL = (
     *("grep", "gzip", "hostname", "libc-bin", "login", "mawk", "ncurses-bin", "sed", "tar", "util-linux"),
 )
 CONFIGURE = (
-    '--customize-hook=for file in passwd group; do cp "$1/usr/share/base-passwd/$file.master" "$1/etc/$file"; done',
-    '--customize-hook=ln -s mawk "$1/usr/bin/awk"; mkdir -p "$1/mnt" "$1/root" "$1/tmp" "$1/home"',
+    '--extract-hook=for file in passwd group; do cp "$1/usr/share/base-passwd/$file.master" "$1/etc/$file"; done',
+    '--extract-hook=ln -s mawk "$1/usr/bin/awk"; mkdir -p "$1/mnt" "$1/root" "$1/tmp" "$1/home"',
 )
 ROOT_SIZE = "3G"  # sparse
 # Modules in Debian's kernels; what they depend on comes with them.  ext4 asks for crc32c without depending on it.

@@ -12,6 +12,8 @@ from binfmtd.catalog.program import tiny_program
 
 # An architecture whose programs this machine does not run by itself.
 FOREIGN = "riscv64" if os.uname().machine == "aarch64" else "aarch64"
+# Those that a machine of the suite may run by itself.
+NATIVE = {"aarch64": ("aarch64", "arm"), "s390x": ("s390x",)}.get(os.uname().machine, ("i386", "x86_64"))
 
 # Machine code of exit(status), where the catalog's has 42.
 _EXITS: dict[str, Callable[[int], bytes]] = {

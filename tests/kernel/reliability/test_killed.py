@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support.daemon import Daemon
 from support.instance import MOUNT_POINT, Instance
-from support.programs import exits_with, foreign_program, install
+from support.programs import FOREIGN, exits_with, foreign_program, install
 from support.waiting import DirectoryWatch, deadline_in
 
 from binfmtd.catalog.architectures import CATALOG
@@ -24,10 +24,10 @@ Times = Callable[[int], int]
 SEED = 5
 LONGEST_SECONDS = 0.2  # by then all is repaired or reloaded, and the kill meets an idle daemon
 MOST_EVENTS = 30
-ARCHITECTURES = ("alpha", "sh4", "riscv64", "ppc64le", "s390x", "sparc64")
-EXECUTED = "aarch64"
+ARCHITECTURES = ("alpha", "sh4", "mips", "ppc64le", "hppa", "sparc64")
+EXECUTED = FOREIGN
 RESTORED = "WSLInterop"
-FOREIGN = {
+LINES = {
     RESTORED: b":WSLInterop:M::MZ::/init:P",
     "py thon\\": b":py thon\\:E::pyc::/usr/bin/python3:",
     "above": b":above:M::\\x7fELF\\x02\\x01\\x01\\x00\\xff::/usr/bin/false:",
@@ -49,7 +49,7 @@ class World:
         self.change()
 
     def put_foreign(self) -> None:
-        for name, line in FOREIGN.items():
+        for name, line in LINES.items():
             if name not in self.instance.names():
                 self.instance.register(line)
             self.foreign[name] = (self.instance.inode(name), self.instance.read(name))

@@ -16,7 +16,7 @@ import pytest
 from support.daemon import Daemon
 from support.exec_loop import ExecLoop, Outcome
 from support.instance import Instance
-from support.programs import exits_with, foreign_program, install
+from support.programs import FOREIGN, NATIVE, exits_with, foreign_program, install
 from support.waiting import wait_until
 
 from binfmtd.catalog.architectures import CATALOG
@@ -25,8 +25,8 @@ StartDaemon = Callable[..., Daemon]
 Times = Callable[[int], int]
 
 STATUSES = range(1, 101)
-ARCHITECTURES = [each for each in CATALOG if each not in ("i386", "x86_64")]  # native programs get no handler
-EXECUTED = ("aarch64", "riscv64")
+ARCHITECTURES = [each for each in CATALOG if each not in NATIVE]  # native programs get no handler
+EXECUTED = (FOREIGN, "ppc64le")
 ENTRIES = [f"qemu-{name}" for name in EXECUTED]
 
 
