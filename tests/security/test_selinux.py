@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from support.cli import run
-from support.confined import BINFMTD, RUN, STEPS, TWO, KernelLog, Machine, Start, probes, starting
+from support.confined import BINFMTD, CONFIG, RUN, STEPS, TWO, KernelLog, Machine, Start, probes, starting
 from support.daemon import Daemon
 from support.instance import MOUNT_POINT, made_for_tests
 from support.programs import FOREIGN, foreign_program
@@ -268,6 +268,7 @@ def test_persistent(machine: Machine, program: str) -> None:
     subprocess.run(["mount", "--bind", "/", str(host)], check=True)
     copy = f"/var/lib/binfmtd/emulators/usr/bin/qemu-{FOREIGN}"
     try:
+        CONFIG.write_text("")  # an earlier test named other emulators
         command = [BINFMTD, "apply", "--arch", FOREIGN, "--persistent", "--host-root", str(host)]
         assert run([*AS_SERVICE, *command]).status == 0
         machine.remove("status")
