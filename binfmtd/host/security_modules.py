@@ -1,15 +1,12 @@
-"""Labels of processes and files, the mode of SELinux, and the denials of AppArmor and SELinux."""
+"""Labels of processes and files, and the mode and policy of SELinux."""
 
 import os
-from contextlib import suppress
 
-from binfmtd.formats.denial import Denial, parse_denial
 from binfmtd.formats.selinux import is_context
 
 _SELINUX = "/sys/fs/selinux"
 _MAPPED = ("read", "map", "execute")  # what the kernel does with a file that runs
-_LOG = "/dev/kmsg"
-_RECORD_BYTES = 8192  # the longest record that the kernel's log has (CONSOLE_EXT_LOG_MAX)
+_ANSWER_BYTES = 4096  # the longest answer of selinuxfs
 
 
 def label_of_process(pid: int | str = "self") -> str:
@@ -53,28 +50,9 @@ def may_execute(process: str, file: str) -> bool | None:
         access = os.open(f"{_SELINUX}/access", os.O_RDWR | os.O_CLOEXEC)
         try:
             os.write(access, question.encode())
-            allowed = int(os.read(access, _RECORD_BYTES).split()[0], 16)
+            allowed = int(os.read(access, _ANSWER_BYTES).split()[0], 16)
         finally:
             os.close(access)
     except (OSError, ValueError, IndexError):
         return None
     return allowed & needed == needed
-
-
-def denials() -> list[Denial]:
-    """Return the denials that the kernel's log still has, the oldest first.  Raises OSError if it cannot be read.
-
-    With auditd they are in its own log instead.
-    """
-    found = []
-    log = os.open(_LOG, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        with suppress(BlockingIOError):  # the end of the log
-            while True:
-                with suppress(BrokenPipeError):  # the kernel has overwritten the next record
-                    record = os.read(log, _RECORD_BYTES).decode("utf-8", "replace")
-                    if denial := parse_denial(record.partition(";")[2].partition("\n")[0]):
-                        found.append(denial)
-    finally:
-        os.close(log)
-    return found

@@ -12,9 +12,7 @@ from typing import NamedTuple
 
 from binfmtd.errors import Again, WriteRefusedError
 from binfmtd.files.environment import in_user_namespace
-from binfmtd.formats.apparmor import confines
 from binfmtd.host.bounded import BoundedCalls
-from binfmtd.host.security_modules import label_of_process
 from binfmtd.kernel.instance import Instance
 from binfmtd.kernel.mount import Mounted, is_sealed
 from binfmtd.kernel.seal import Seal, how_to_open
@@ -162,6 +160,8 @@ class Writer:
 
 
 def _denied(mounted: Mounted) -> str:
+    from binfmtd.formats.apparmor import confines
+    from binfmtd.host.security_modules import label_of_process
     from binfmtd.kernel.mount_layers import Owner, owner_of
 
     if os.geteuid() == 0 and in_user_namespace() and owner_of(mounted) is Owner.OUTSIDE:

@@ -7,7 +7,8 @@ from binfmtd.cli.bound_emulators import bound_emulators
 from binfmtd.cli.doctor.snapshot import Snapshot
 from binfmtd.formats.apparmor import confines, enforced_profile
 from binfmtd.formats.denial import Denial
-from binfmtd.host.security_modules import denials, label_of_process
+from binfmtd.host.kernel_log import denials
+from binfmtd.host.security_modules import label_of_process
 from binfmtd.model.finding import Finding, Level, Section
 
 _COMMAND = "binfmtd"  # the program's name, and that of the profile in config/apparmor
