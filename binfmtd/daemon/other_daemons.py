@@ -4,6 +4,7 @@ A process is left out if /proc does not show its command line or its mount table
 """
 
 import os
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from binfmtd.formats.mountinfo import parse_mountinfo
@@ -21,34 +22,35 @@ def other_daemons(device: int, ours: int | None) -> list[Other]:
     """Return the daemons, of all users, that have the instance of this device number mounted, except ``ours``."""
     number = (os.major(device), os.minor(device))
     daemons = []
-    for name in filter(str.isdecimal, os.listdir("/proc")):
-        if int(name) in (ours, os.getpid()):
+    for daemon, _ in _daemons():
+        if daemon.pid in (ours, os.getpid()):
             continue
         try:
-            with open(f"/proc/{name}/cmdline", "rb") as file:
-                words = tuple(os.fsdecode(word) for word in file.read().split(b"\0"))
-            if not _is_daemon(words):
-                continue
-            with open(f"/proc/{name}/mountinfo", "rb") as file:
+            with open(f"/proc/{daemon.pid}/mountinfo", "rb") as file:
                 table = parse_mountinfo(file.read())
         except OSError:  # the process has ended, or we may not read its files
             continue
         if any(line.fs_type == FS_TYPE and line.device == number for line in table):
-            daemons.append(Other(int(name), words))
+            daemons.append(daemon)
     return daemons
 
 
 def daemon_of(user: int) -> int | None:
     """Return the process id of a daemon that this user runs; None if /proc shows none."""
+    return next((daemon.pid for daemon, owner in _daemons() if owner == user), None)
+
+
+def _daemons() -> Iterator[tuple[Other, int]]:
+    """Yield each daemon that /proc shows, with the id of its user."""
     for name in filter(str.isdecimal, os.listdir("/proc")):
         try:
             with open(f"/proc/{name}/cmdline", "rb") as file:
                 words = tuple(os.fsdecode(word) for word in file.read().split(b"\0"))
-                if _is_daemon(words) and os.fstat(file.fileno()).st_uid == user:
-                    return int(name)
-        except OSError:  # the process has ended
+                owner = os.fstat(file.fileno()).st_uid
+        except OSError:  # the process has ended, or we may not read its files
             continue
-    return None
+        if _is_daemon(words):
+            yield Other(int(name), words), owner
 
 
 def _is_daemon(words: tuple[str, ...]) -> bool:

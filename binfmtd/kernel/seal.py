@@ -20,9 +20,8 @@ from binfmtd.files.cure import cure
 from binfmtd.formats.mountinfo import parse_mountinfo
 from binfmtd.kernel.mount import Mounted
 
-LASTING = frozenset(
-    {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EINVAL}
-)  # errors that an immediate retry does not end
+# Errors that an immediate retry does not end.
+LASTING = frozenset({errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EINVAL})
 UNSEEN = (
     "a process has a file of binfmt_misc open for writing, and the daemon has no permission to inspect that process"
 )
