@@ -1,30 +1,17 @@
 """For tests on old and odd hosts, each of them made on this machine, with a private instance of binfmt_misc."""
 
-import os
 import shutil
 from collections.abc import Callable
 
 import pytest
-from support.instance import Instance, UnavailableError
+from support.required import require, unavailable
 
 Needs = Callable[..., None]
 
 
-def unavailable(reason: str) -> None:
-    """Skip; in CI fail, or nothing would be tested."""
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _root() -> None:
-    if os.geteuid() != 0:
-        unavailable("these hosts have several users, which takes root: run this as root")
-    try:
-        Instance(everybody=True).close()
-    except UnavailableError as error:
-        unavailable(str(error))
+    require("test-hosts", (), "these hosts have several users")
 
 
 @pytest.fixture(scope="session")

@@ -160,7 +160,7 @@ def test_the_instance_of_the_outer_container(
 
 
 def test_the_host_bound_into_a_container(directory: Path, host: Instance, outer: Container) -> None:
-    """Root of a container may read the host's instance, and is told that only root of the host may write to it."""
+    """Root of a container may read the host's instance; a write fails, and the message names root of the host."""
     bound = directory / "bound"
     bound.mkdir()
     # As a container's manager does, before it hands the mounts over.

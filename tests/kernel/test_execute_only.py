@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.cli import NOBODY, Cli
+from support.cli import AS_ORDINARY_USER, NOBODY, Cli
 from support.drop_in import DropIn
 from support.instance import Instance
 
@@ -22,7 +22,6 @@ NAME = "qemu-aarch64"
 OPTIONS = ("--arch", "arm64")
 # Root without any capability has the rights of the file's owner, and no more.
 POWERLESS = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
-ORDINARY = ("setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups")
 
 
 class Programs:
@@ -48,7 +47,7 @@ class Programs:
         """Return command lines by their description."""
         found = {f"root {name}": [f"{self.directory}/{name}"] for name in ("plain", "only-executable", "script")}
         for name in ("plain", "only-executable", "set-uid", "script"):
-            found[f"a user {name}"] = [*ORDINARY, f"{self.directory}/{name}"]
+            found[f"a user {name}"] = [*AS_ORDINARY_USER, f"{self.directory}/{name}"]
         chroot = ["chroot", f"--userspec={NOBODY}:{NOBODY}", str(self.directory / "root"), "/program"]
         return found | {"a user in a chroot": chroot}
 

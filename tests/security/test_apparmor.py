@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.cli import CHECKOUT, NOBODY, run
+from support.cli import AS_ORDINARY_USER, CHECKOUT, run
 from support.confined import BINFMTD, CONFIG, NAMES, RUN, STEPS, TWO, KernelLog, Machine, Start, starting
 from support.instance import made_for_tests
 from support.programs import FOREIGN, foreign_program
@@ -18,7 +18,6 @@ from binfmtd.catalog.architectures import CATALOG
 
 PROFILES = CHECKOUT / "config" / "apparmor"
 INSTALLED = Path("/etc/apparmor.d")
-AS_ORDINARY_USER = ("setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "env", "-u", "XDG_RUNTIME_DIR")
 # The socket of Daemon, instead of systemd's.
 LOCAL = "/tmp/binfmtd-*/notify w,\n"  # noqa: S108  the rule for it
 # As systemd does with the unit: the profile, then env, which executes the daemon.
@@ -155,7 +154,7 @@ def test_a_seal_that_the_profile_forbids(profile: str, machine: Machine) -> None
 
 
 def sandbox(*confining: str) -> list[str]:
-    return [*AS_ORDINARY_USER, *confining, BINFMTD, "sandbox", "--arch", FOREIGN, "--"]
+    return [*AS_ORDINARY_USER, "env", "-u", "XDG_RUNTIME_DIR", *confining, BINFMTD, "sandbox", "--arch", FOREIGN, "--"]
 
 
 def test_the_sandbox() -> None:

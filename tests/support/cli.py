@@ -25,6 +25,7 @@ BINFMTD = (sys.executable, "-m", "binfmtd")
 CHECKOUT = Path(__file__).parents[2]
 TEXT: dict[str, Any] = {"capture_output": True, "text": True, "errors": "surrogateescape", "timeout": 60 * SLOWNESS}
 NOBODY = "65534"
+AS_ORDINARY_USER = ("setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ def unprivileged_python() -> list[str]:
     if os.geteuid() != 0:
         return [sys.executable]
     path = f"{CHECKOUT}:{sysconfig.get_path('purelib')}"
-    user = ["setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "env", "-u", "XDG_RUNTIME_DIR"]
+    user = [*AS_ORDINARY_USER, "env", "-u", "XDG_RUNTIME_DIR"]
     user += ["-u", "BINFMTD_STATE_DIR", f"PYTHONPATH={path}"]
     same = f"python{sys.version_info.major}.{sys.version_info.minor}"
     for python in (sys.executable, f"/usr/bin/{same}", f"/usr/local/bin/{same}"):

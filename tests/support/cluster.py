@@ -130,7 +130,7 @@ class Cluster(PrivateHost):
         wait_until(lambda: self.kubectl(*account).status == 0, READY_SECONDS, "the default service account")
 
     def _begin(self, name: str, program: str, *arguments: str) -> None:
-        path = next(p for p in (self._programs / part / program for part in (*PATH, "")) if p.exists())
+        path = next(p for p in (self._programs / part / program for part in PATH) if p.exists())
         self._running[name] = self.start_logged(name, [str(path), *arguments])
 
     def _end(self, name: str) -> None:

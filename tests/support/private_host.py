@@ -115,7 +115,7 @@ class PrivateHost:
         """The host's root directory, as seen from outside."""
         return Path(f"/proc/{self.pid}/root")
 
-    def entering(self, argv: Sequence[str], directory: Path | None = None, **environment: str) -> list[str]:
+    def entering(self, argv: Sequence[str], directory: Path | None = None) -> list[str]:
         """Return the command that executes ``argv`` on the host, as root, in this directory."""
         enter = ["nsenter", "-U", "--preserve-credentials", "-m", "-n", "-C"]
         enter += [f"--pid=/proc/{self.pid}/ns/pid_for_children", "-t", str(self.pid), "--"]
@@ -123,7 +123,7 @@ class PrivateHost:
             "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin",
             "HOME": str(self.directory),
             "TMPDIR": str(self.directory / "tmp"),
-        } | environment
+        }
         variables = [f"{name}={value}" for name, value in settings.items()]
         return [*enter, "env", "-i", f"--chdir={directory or '/'}", *variables, *argv]
 
@@ -166,17 +166,15 @@ class Executing:
 
     def wait_for_more(self) -> None:
         """Wait for 100 more executions; AssertionError if one has failed."""
-        first = self.number
+        first = self._number()
 
         def more() -> bool:
             assert self._process.poll() is None, self._process.communicate()
-            return self.number >= first + 100
+            return self._number() >= first + 100
 
         wait_until(more, 60, "100 executions")
 
-    @property
-    def number(self) -> int:
-        """The number of executions so far."""
+    def _number(self) -> int:
         return int(self._count.read_text().strip() or "0")
 
     def end(self) -> None:

@@ -122,17 +122,22 @@ def test_a_slow_file_keeps_its_facts(files: InterpreterFiles, background: Backgr
     assert files.facts(PATHS) == before
 
 
-def test_a_late_answer_continues_what_waits(
-    files: InterpreterFiles, background: Background, disk: FileSystem, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An answer that comes late, and says that nothing has changed, is reported too: an entry with F waits for it."""
-    monkeypatch.setattr(interpreter_files, "HANGS", 60)
+def begin_slow_look(files: InterpreterFiles, background: Background, disk: FileSystem) -> None:
+    """Look at a changed path that does not answer, until its batch ends without it."""
     files.look(patience=5)
     files.wait()
     disk.answers[PATHS[0]].clear()
     files.changed(PATHS[:1])
     files.look()
     step_until(files, background, lambda: not files.looking)
+
+
+def test_a_late_answer_continues_what_waits(
+    files: InterpreterFiles, background: Background, disk: FileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that comes late, and says that nothing has changed, is reported too: an entry with F waits for it."""
+    monkeypatch.setattr(interpreter_files, "HANGS", 60)
+    begin_slow_look(files, background, disk)
     disk.looked.clear()
     disk.answers[PATHS[0]].set()
     step_until(files, background, lambda: files.unchanged(PATHS[0]))
@@ -144,19 +149,14 @@ def test_an_event_during_a_slow_look(
 ) -> None:
     """An answer may be older than an event about a name that was not in use yet: the path is out of date."""
     monkeypatch.setattr(interpreter_files, "HANGS", 60)
-    files.look(patience=5)
-    files.wait()
-    disk.answers[PATHS[0]].clear()
-    files.changed(PATHS[:1])
-    files.look()
-    step_until(files, background, lambda: not files.looking)
-    monkeypatch.setattr(disk.watch, "use", lambda *_: True)
-    disk.looked.clear()
-    disk.answers[PATHS[0]].set()
-    step_until(files, background, lambda: bool(disk.looked))
-    assert not files.unchanged(PATHS[0])
-    assert files.out_of_date
-    monkeypatch.undo()
+    begin_slow_look(files, background, disk)
+    with monkeypatch.context() as events:
+        events.setattr(disk.watch, "use", lambda *_: True)
+        disk.looked.clear()
+        disk.answers[PATHS[0]].set()
+        step_until(files, background, lambda: bool(disk.looked))
+        assert not files.unchanged(PATHS[0])
+        assert files.out_of_date
     files.look(patience=5)
     files.wait()
     assert files.unchanged(PATHS[0])
