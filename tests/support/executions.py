@@ -252,11 +252,17 @@ def _execute(path: str, argv: list[str], *, wait: bool) -> int | str | tuple[lis
         return errno.errorcode[error.errno or 0]
     if wait:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    process = Path(f"/proc/{pid}")
+    own = os.readlink("/proc/self/exe")
+
+    def executed() -> bool:
+        # posix_spawn returns during the exec: /proc shows our own file and arguments at first, then no arguments.
+        return os.readlink(process / "exe") != own and process.joinpath("cmdline").read_bytes() != b""
+
     try:
-        # posix_spawn returns during the exec, before /proc shows the arguments.
-        wait_until(line := Path(f"/proc/{pid}/cmdline").read_bytes, 30, "a command line")
-        words = line().removesuffix(b"\0").split(b"\0")
-        return [os.fsdecode(word) for word in words], os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)")
+        wait_until(executed, 30, "the program's command line")
+        words = process.joinpath("cmdline").read_bytes().removesuffix(b"\0").split(b"\0")
+        return [os.fsdecode(word) for word in words], os.readlink(process / "exe").removesuffix(" (deleted)")
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
