@@ -23,6 +23,7 @@ from binfmtd.files.host_root import HostRoot
 from binfmtd.files.lock import AGAIN, FileLock
 from binfmtd.formats.binfmt_d import GENERATED, is_generated, parse_conf, render_conf
 from binfmtd.host.interpreters import required_loader
+from binfmtd.host.security_modules import let_containers_execute
 from binfmtd.model.config import Config
 from binfmtd.model.desired import FileIdentity
 from binfmtd.model.handler import Flags, Registration
@@ -221,6 +222,14 @@ class BootPersistence:
             )
         return {rule.name: rule.registration for rule in parse_conf(text)[0]}
 
+    def copied(self) -> list[Registration]:
+        """Return the wanted rules whose emulators are copies, with the copies' paths as we see them."""
+        return [
+            registration._replace(interpreter=self._host.below(registration.interpreter))
+            for registration in self._lines.values()
+            if registration.interpreter.startswith(f"/{EMULATORS}/")
+        ]
+
     def take_back(self) -> bool:
         """Remove the file and then the copies; return False if there was nothing.  Raises PersistenceError."""
         if not any(map(os.path.lexists, (self.file, self._host.below(EMULATORS)))):
@@ -256,7 +265,7 @@ class BootPersistence:
             if copies:
                 self._host.check(EMULATORS)
             for copy, source in copies.items():
-                for _ in copy_in_steps(source, self._host.below(copy)):
+                for _ in copy_in_steps(source, self._host.below(copy), let_containers_execute):
                     yield True
             there = self.rules()
             lines = there | self._lines if self._adding else self._lines

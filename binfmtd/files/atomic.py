@@ -8,7 +8,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from binfmtd.errors import FormatError
@@ -49,11 +49,11 @@ def read_state(path: str) -> bytes:
     return read_regular(path, STATE_LIMIT)
 
 
-def copy_in_steps(source: str, target: str) -> Iterator[None]:
+def copy_in_steps(source: str, target: str, finish: Callable[[int], None] | None = None) -> Iterator[None]:
     """Copy an executable, durably and in one step for every reader; yield after each mebibyte.
 
     The directories on the way are made.  A target that already has the same size and modification time is left as it
-    is.  Raises OSError.
+    is.  ``finish`` gets the copy's descriptor before the target is replaced.  Raises OSError.
     """
     with open(source, "rb", buffering=0) as file:
         source_status = os.fstat(file.fileno())
@@ -68,6 +68,8 @@ def copy_in_steps(source: str, target: str) -> Iterator[None]:
                     os.fdatasync(descriptor)  # after each step, so that the fsync at the end is short
                     yield
                 os.utime(descriptor, ns=(source_status.st_mtime_ns, source_status.st_mtime_ns))
+                if finish is not None:
+                    finish(descriptor)
         except OSError as error:
             error.filename = target  # instead of a descriptor or the temporary file
             raise

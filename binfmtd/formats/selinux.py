@@ -21,3 +21,12 @@ def categories(context: str) -> str:
     """
     level = "".join(context.split(":", 3)[3:]).rpartition("-")[2]
     return level.partition(":")[2]
+
+
+def for_all_containers(context: str) -> str:
+    """Return the context with which a file may be executed by every container: type bin_t, and no categories.
+
+    That is the label of the emulators that a package installs.  The policies of Debian, Fedora and RHEL have this type.
+    """
+    user, role, _, *level = context.split(":", 3)
+    return ":".join((user, role, "bin_t", *(part.partition(":")[0].partition("-")[0] for part in level)))

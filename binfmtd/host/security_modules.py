@@ -1,11 +1,13 @@
 """Labels of processes and files, and the mode and policy of SELinux."""
 
 import os
+from contextlib import suppress
 
-from binfmtd.formats.selinux import is_context
+from binfmtd.formats.selinux import for_all_containers, is_context
 
 _SELINUX = "/sys/fs/selinux"
 _MAPPED = ("read", "map", "execute")  # what the kernel does with a file that runs
+_LABEL = "security.selinux"  # the extended attribute of a file
 _ANSWER_BYTES = 4096  # the longest answer of selinuxfs
 
 
@@ -27,12 +29,23 @@ def selinux_enforces() -> bool:
         return is_context(label_of_process())
 
 
-def label_of_file(path: str) -> str:
-    """Return the context of SELinux that a file has; "" if it has none, or cannot be read."""
+def label_of_file(path: str | int) -> str:
+    """Return the context of SELinux that a file or a descriptor has; "" if it has none, or it cannot be read."""
     try:
-        return os.getxattr(path, "security.selinux").decode("utf-8", "replace").rstrip("\0")
+        return os.getxattr(path, _LABEL).decode("utf-8", "replace").rstrip("\0")
     except (OSError, ValueError):
         return ""
+
+
+def let_containers_execute(descriptor: int) -> None:
+    """Give a file the label with which every container may execute it; a refusal leaves the label as it is.
+
+    Does nothing where SELinux is not in use.
+    """
+    context = label_of_file(descriptor)
+    if is_context(context):
+        with suppress(OSError):  # the policy forbids it, or has no such type
+            os.setxattr(descriptor, _LABEL, for_all_containers(context).encode() + b"\0")
 
 
 def may_execute(process: str, file: str) -> bool | None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from binfmtd.cli import options
+from binfmtd.cli.bound_emulators import bound_emulators
 from binfmtd.cli.commands.plan import describe
 from binfmtd.cli.context import load_config, natively, nothing_there
 from binfmtd.cli.one_shot import Visit, more_architectures, refused_beside, visit
@@ -99,6 +100,10 @@ def main(arguments: Sequence[str]) -> int:
         *config.warnings,
         *(boot_persistence.warnings if boot_persistence is not None else ()),
     ]
+    registrations = [handler.registration for handler in desired.handlers]
+    if boot_persistence is not None:
+        registrations += boot_persistence.copied()
+    warnings += [bound.problem for bound in bound_emulators(registrations)]
     nothing = nothing_there(desired)
     for problem in (here.reconciler.ledger.problem, nothing, *warnings):
         if problem:

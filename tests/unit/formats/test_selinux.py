@@ -2,7 +2,7 @@
 
 import pytest
 
-from binfmtd.formats.selinux import categories, is_context
+from binfmtd.formats.selinux import categories, for_all_containers, is_context
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,20 @@ from binfmtd.formats.selinux import categories, is_context
 def test_categories(context: str, carried: str) -> None:
     """The categories are those of the level, of a range those of its higher level."""
     assert categories(context) == carried
+
+
+@pytest.mark.parametrize(
+    ("context", "expected"),
+    [
+        ("system_u:object_r:var_lib_t:s0", "system_u:object_r:bin_t:s0"),
+        ("unconfined_u:object_r:container_file_t:s0:c1,c2", "unconfined_u:object_r:bin_t:s0"),
+        ("system_u:object_r:var_lib_t:s3-s5:c1.c3", "system_u:object_r:bin_t:s3"),
+        ("system_u:object_r:bin_t", "system_u:object_r:bin_t"),
+    ],
+)
+def test_for_all_containers(context: str, expected: str) -> None:
+    """Every container may execute the type bin_t without categories; user, role and lower level stay."""
+    assert for_all_containers(context) == expected
 
 
 @pytest.mark.parametrize(
