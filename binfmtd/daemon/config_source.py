@@ -15,6 +15,7 @@ from binfmtd.model.config import Config
 
 CONFIG_AGE = 0.2  # seconds without a change before the config is read
 PATIENCE = 2.0  # seconds after which it is read in any case
+_TICK = 0.01  # seconds: the kernel takes a file's time of change from a clock that ticks at least 100 times a second
 
 
 class ReadConfig(NamedTuple):
@@ -30,6 +31,11 @@ class ConfigSource(NamedTuple):
     load: Callable[[], Config]  # raises ConfigError
     age: Callable[[], float]  # seconds since it was last changed
     watched: Callable[[], dict[str, set[str]]]  # directory -> names in it whose change may change the config
+    began: float  # seconds since the boot: when the reading of the config began that is in force at the start
+
+    def changed_since(self, began: float) -> bool:
+        """Return True if the config may have changed since a reading began; False if its age is unknown or negative."""
+        return 0 < self.age() < since_boot() - began + _TICK
 
     def load_when_quiet(self) -> ReadConfig:
         """Wait until the config has not changed for CONFIG_AGE seconds, PATIENCE seconds at most, and read it.

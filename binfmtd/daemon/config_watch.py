@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection
 
 from binfmtd.daemon.background import Background
+from binfmtd.daemon.config_source import ConfigSource
 from binfmtd.daemon.events import WatchKind
 from binfmtd.daemon.inotify import Armed, InotifyWatcher
 
@@ -16,17 +17,17 @@ class ConfigWatch:
         self,
         background: Background,
         watch: InotifyWatcher,
-        files: Callable[[], dict[str, set[str]]],
+        source: ConfigSource,
         unwatched: Callable[[Collection[str]], None],
         changed: Callable[[], None],
     ) -> None:
-        """``files`` returns directory -> names to watch; ``unwatched`` gets directories that cannot be watched.
+        """``unwatched`` gets directories that cannot be watched.
 
-        ``changed`` is called if a file may have changed between ``Watch.arm_all`` and ``Watch.use``.
+        ``changed`` is called if a file may have changed before it was watched.
         """
         self._background = background
         self._watch = watch
-        self._files = files
+        self._source = source
         self._unwatched = unwatched
         self._changed = changed
 
@@ -35,17 +36,24 @@ class ConfigWatch:
         """True if a thread is arming the watches, or is about to."""
         return self._background.busy(KEY)
 
-    def arm(self, *, wanted: bool) -> None:
-        """Watch the files that the config has now, or none if no watches are ``wanted``."""
+    def arm(self, *, wanted: bool, began: float | None = None) -> None:
+        """Watch the files that the config has now, or none if no watches are ``wanted``.
 
-        def use(armed: Armed) -> None:
-            changed = self._watch.use(WatchKind.CONFIG, armed)
+        ``began``: when the last reading of the config began, in seconds since the boot; None if one is under way.
+        """
+
+        def arm_all() -> tuple[Armed, bool]:
+            armed = self._watch.arm_all(self._source.watched if wanted else dict)
+            return armed, wanted and began is not None and self._source.changed_since(began)
+
+        def use(result: tuple[Armed, bool]) -> None:
+            armed, changed = result
+            changed |= self._watch.use(WatchKind.CONFIG, armed)
             self._unwatched(armed.unwatched)
             if changed:
                 self._changed()
 
         if wanted or self.arming:
-            find = self._files if wanted else dict
-            self._background.run(KEY, lambda: self._watch.arm_all(find), use)
+            self._background.run(KEY, arm_all, use)
         else:
             self._watch.use(WatchKind.CONFIG, Armed())

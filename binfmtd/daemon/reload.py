@@ -76,8 +76,8 @@ class Reload:
         self._exporter = exporter
         self._report = report
         self._readiness = readiness
-        self._config_watch = ConfigWatch(background, watch, source.watched, report.unwatched, self.begin)
-        self._began = 0.0  # seconds since the boot
+        self._config_watch = ConfigWatch(background, watch, source, report.unwatched, self.begin)
+        self._began = source.began  # seconds since the boot: the last reading
         self._prepared: Config | None = None  # in force as soon as the ledger contains its intents
 
     @property
@@ -87,7 +87,7 @@ class Reload:
 
     def watch_files(self) -> None:
         """Watch the files of the config, if it says so."""
-        self._config_watch.arm(wanted=self._reconciler.config.policy.reload_on_change)
+        self._config_watch.arm(wanted=self._reconciler.config.policy.reload_on_change, began=self._began)
 
     def begin(self) -> None:
         """Send RELOADING=1 at once, and read the config in the background.
@@ -126,6 +126,7 @@ class Reload:
         self._looks.take_prepared()
         if self._prepared is not None:
             self._use(self._prepared)
+        self._began = began
         self._report.config_rejected(str(error), began)
         self.watch_files()
         self._readiness.reloaded()
@@ -140,7 +141,7 @@ class Reload:
         self._exporter.retry()
         self._schedule.use(config.policy.settle)
         self._probe_runner.use(config.policy.probe)
-        self._config_watch.arm(wanted=config.policy.reload_on_change)
+        self._config_watch.arm(wanted=config.policy.reload_on_change, began=self._began)
         self._seal.retry()
         self._seal.apply()
         self._passes.make(Trigger.RELOAD, at_once=True, then=self._readiness.reloaded)

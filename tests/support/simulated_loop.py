@@ -156,7 +156,9 @@ class SimulatedLoop(SimulatedWorld):
         lock = mock.create_autospec(Lock, instance=True)
         lock.keep.side_effect = self._keep_state_dir
         parts = all_parts.Parts(
-            ConfigSource(self._load, lambda: 1.0, lambda: {"/etc": {"binfmtd.toml"}}),
+            ConfigSource(
+                self._load, self.config_age, lambda: {"/etc": {"binfmtd.toml"}}, began=self.clock.since_boot()
+            ),
             Where(),
             reconciler,
             reporter,

@@ -48,6 +48,7 @@ class SimulatedWorld:
         self.has_state_dir = True
         self.refuses: set[str] = set()  # names that the kernel refuses to register
         self.config: Config | ConfigError = config  # the content of the config's files
+        self._unwatched_edit_at = float("-inf")  # seconds since the boot
         self.paused = Pauses()  # the content of paused.json
         self.kernel = SimulatedKernel()
         self.device = 1
@@ -188,6 +189,15 @@ class SimulatedWorld:
         """Write another config; the daemon may watch its files."""
         self.config = config
         self._changes(WatchKind.CONFIG)
+
+    def edits_unwatched(self, config: Config | ConfigError) -> None:
+        """Write another config, for which no event is raised."""
+        self.config = config
+        self._unwatched_edit_at = self.clock.since_boot()
+
+    def config_age(self) -> float:
+        """Return the seconds since the last edit without an event; the daemon waits for no other one to end."""
+        return self.clock.since_boot() - self._unwatched_edit_at
 
     def reloads(self, config: Config | ConfigError) -> None:
         """Write another config, and send SIGHUP."""

@@ -13,7 +13,7 @@ from binfmtd.cli.context import reconciler
 from binfmtd.cli.state import state_dir
 from binfmtd.config.load import Contents, make, read
 from binfmtd.daemon.boot_persistence import BootPersistence, find_host, outlasting
-from binfmtd.daemon.pause_file import PauseFile
+from binfmtd.daemon.pause_file import PauseFile, since_boot
 from binfmtd.daemon.state_dir import Lock, make_state_dir
 from binfmtd.errors import ConfigError
 from binfmtd.files.atomic import remove_unfinished
@@ -135,6 +135,7 @@ def main(arguments: Sequence[str]) -> int:
     boot_persistence.check_reader()
 
     files = _Files(given, wanted)
+    began = since_boot()
     config, rejected = files.load_at_start()
     directory = files.state_dir
     lock, history = _take(directory)
@@ -169,6 +170,7 @@ def main(arguments: Sequence[str]) -> int:
         load=lambda: files.kept(files.load()),
         age=lambda: age(given.config),
         watched=lambda: watched(given.config),
+        began=began,
     )
     if kept.ledger.problem:
         reporter.ledger_lost(kept.ledger.problem)

@@ -15,7 +15,7 @@ class Written:
 
     def __init__(self, *ages: float) -> None:
         self.ages = list(ages)
-        self.source = ConfigSource(lambda: CONFIG, self.age, dict)
+        self.source = ConfigSource(lambda: CONFIG, self.age, dict, began=0.0)
 
     def age(self) -> float:
         return self.ages.pop(0) if len(self.ages) > 1 else self.ages[0]
@@ -52,5 +52,21 @@ def test_an_invalid_config_is_a_result() -> None:
     def load() -> Config:
         raise ConfigError("not valid")
 
-    outcome = ConfigSource(load, lambda: 3600, dict).load_when_quiet().config
+    outcome = ConfigSource(load, lambda: 3600, dict, began=0.0).load_when_quiet().config
     assert isinstance(outcome, ConfigError)
+
+
+@pytest.mark.parametrize(
+    ("age", "changed"),
+    [
+        (9.0, True),
+        (10.005, True),  # the kernel's clock for files lags behind
+        (10.1, False),
+        (0.0, False),  # unknown: then it would count as changed after each reading
+        (-5.0, False),  # from the future
+    ],
+)
+def test_a_change_since_the_reading(monkeypatch: pytest.MonkeyPatch, age: float, changed: bool) -> None:
+    """A config that is younger than its reading may have changed since; one without a usable age has not."""
+    monkeypatch.setattr(config_source, "since_boot", lambda: 110.0)
+    assert Written(age).source.changed_since(100.0) is changed

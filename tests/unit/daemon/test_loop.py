@@ -108,6 +108,18 @@ def test_a_reload_with_an_invalid_config(loop: SimulatedLoop) -> None:
     assert loop.when("log", "error config_rejected")
 
 
+def test_a_config_that_is_written_before_it_is_watched() -> None:
+    """A change between the reading of the config and the first watch on its files is loaded, and once."""
+    policy = POLICY._replace(reload_on_change=True)
+    loop = SimulatedLoop(config(A, B, policy=policy))
+    loop.clock.spend(1.0, 0.0)
+    loop.edits_unwatched(config(A, policy=policy))
+    loop.clock.spend(1.0, 0.0)
+    loop.run(5.0)
+    assert set(loop.names()) == {"a", stand_in_name("a")}
+    assert len(loop.when("log", "info config_reloaded")) == 1
+
+
 def test_a_pause(loop: SimulatedLoop) -> None:
     """A paused entry is not repaired until its pause ends by itself; then it is, at once."""
     loop.at(1.0, loop.pauses, ["a"], 10.0)
