@@ -98,7 +98,7 @@ class InotifyWatcher:
         self._recent = _RecentEvents()
         self._files: dict[int, dict[str, set[str]]] = {}  # watch descriptor -> name -> owners
         self._names: dict[str, Mapping[int, Collection[str]]] = {}  # owner -> watch descriptor -> names
-        self._unused: set[int] = set()  # watch descriptors
+        self._perhaps_unused: set[int] = set()  # watch descriptors, armed or given up since the last ``tidy``
         self._others_write: set[int] = set()  # watch descriptors; not of the state directory, where we write
 
     def open(self) -> int | None:
@@ -146,7 +146,9 @@ class InotifyWatcher:
         Any thread may call it: looking the directory up blocks where its file system does not answer.
         Raises OSError.
         """
-        return self._add(directory, _DIRECTORY_MASK if set(names) == {ITSELF} else _FILE_MASK)
+        descriptor = self._add(directory, _DIRECTORY_MASK if set(names) == {ITSELF} else _FILE_MASK)
+        self._perhaps_unused.add(descriptor)
+        return descriptor
 
     def arm_all(self, find: Callable[[], Mapping[str, Collection[str]]]) -> Armed:
         """Arm the directories that ``find`` returns, until it returns the same again: they may be exchanged meanwhile.
@@ -195,15 +197,15 @@ class InotifyWatcher:
             if not self._files[descriptor]:
                 del self._files[descriptor]
                 self._others_write.discard(descriptor)
-                self._unused.add(descriptor)
+                self._perhaps_unused.add(descriptor)
         added = {descriptor: set(new) - set(before.get(descriptor, ())) for descriptor, new in names.items()}
         return self._recent.concern(armed._replace(names=added))  # events about the others were reported
 
     def tidy(self) -> None:
         """Stop watching directories that no owner uses.  Not to be called while a thread may have armed one."""
-        for descriptor in self._unused - self._files.keys() - {self._instance}:
+        for descriptor in self._perhaps_unused - self._files.keys() - {self._instance}:
             self._remove(descriptor)
-        self._unused.clear()
+        self._perhaps_unused.clear()
 
     def watch_files(self, owner: str, directories: Mapping[str, Collection[str]]) -> list[str]:
         """Arm these directories and use these names in them; return the directories that can never be watched."""

@@ -89,3 +89,21 @@ def test_lost_events(watch: InotifyWatcher, tmp_path: Path, monkeypatch: pytest.
     write(watch, tmp_path / "other")
     assert watch.use(OWNER, armed)
     assert not watch.use(OWNER, Armed())
+
+
+def test_names_that_are_armed_and_never_used(watch: InotifyWatcher, tmp_path: Path) -> None:
+    """``tidy`` ends the watch on a directory whose names no owner uses, and no other."""
+    (tmp_path / "below").mkdir()
+    before = watches(watch)
+    watch.tidy()
+    assert watches(watch) == before
+    watch.arm_all(lambda: {str(tmp_path / "below"): {"new"}})
+    assert len(watches(watch)) == len(before) + 1
+    watch.tidy()
+    assert watches(watch) == before
+
+
+def watches(watch: InotifyWatcher) -> list[str]:
+    """Return the kernel's lines about the watches of inotify."""
+    lines = Path(f"/proc/self/fdinfo/{watch.descriptor}").read_text().splitlines()
+    return [line for line in lines if line.startswith("inotify")]
