@@ -2,7 +2,7 @@
 
 * systemd-binfmt registers the rules of binfmt.d at boot, long before any container runs.  binfmtd keeps one file there.
   Its first line marks it as generated, and it is replaced as a whole.
-* An emulator in a container's image does not exist at boot.  So it is copied to the host, below EMULATORS and under its
+* An emulator in a container's image does not exist at boot.  So it is copied to the host, below COPIES and under its
   own path, since what some emulators do depends on their name.
 * The copies are written first and the file last: if the process is killed, no rule points at a missing file.  A process
   that changes them holds a lock beside the file, since containers share nothing else.
@@ -31,7 +31,7 @@ from binfmtd.model.handler import Flags, Registration
 DIRECTORY = "etc/binfmt.d"
 CONF = f"{DIRECTORY}/binfmtd.conf"
 LOCK = f"{DIRECTORY}/.binfmtd.lock"  # exists while a process changes the file or the copies
-EMULATORS = "var/lib/binfmtd/emulators"
+COPIES = "var/lib/binfmtd/boot"
 BINDS = (
     "in a container, bind the host's directories into it (-v /etc/binfmt.d:/host/etc/binfmt.d "
     "-v /var/lib/binfmtd:/host/var/lib/binfmtd), or run it with --pid=host"
@@ -227,12 +227,12 @@ class BootPersistence:
         return [
             registration._replace(interpreter=self._host.below(registration.interpreter))
             for registration in self._lines.values()
-            if registration.interpreter.startswith(f"/{EMULATORS}/")
+            if registration.interpreter.startswith(f"/{COPIES}/")
         ]
 
     def take_back(self) -> bool:
         """Remove the file and then the copies; return False if there was nothing.  Raises PersistenceError."""
-        if not any(map(os.path.lexists, (self.file, self._host.below(EMULATORS)))):
+        if not any(map(os.path.lexists, (self.file, self._host.below(COPIES)))):
             return False
         there = False
         lock = FileLock(self._host.below(LOCK))
@@ -245,7 +245,7 @@ class BootPersistence:
                     os.unlink(self.file)
                     there = True
                 with suppress(FileNotFoundError):
-                    shutil.rmtree(self._host.below(EMULATORS))
+                    shutil.rmtree(self._host.below(COPIES))
                     there = True
             finally:
                 lock.give_back()
@@ -260,10 +260,10 @@ class BootPersistence:
         while not lock.take():
             yield False
         try:
-            emulators = self._host.below(EMULATORS)
+            emulators = self._host.below(COPIES)
             _clean(emulators)
             if copies:
-                self._host.check(EMULATORS)
+                self._host.check(COPIES)
             for copy, source in copies.items():
                 for _ in copy_in_steps(source, self._host.below(copy), let_containers_execute):
                     yield True
@@ -286,8 +286,8 @@ _COMMENTS = (
 
 
 def _copy_of(interpreter: str) -> str:
-    """Return where the host has a copy: always below EMULATORS, also if the path contains ``..``."""
-    return f"/{EMULATORS}{os.path.normpath('/' + interpreter.lstrip('/'))}"
+    """Return where the host has a copy: always below COPIES, also if the path contains ``..``."""
+    return f"/{COPIES}{os.path.normpath('/' + interpreter.lstrip('/'))}"
 
 
 def is_copy_of(path: str, interpreter: str) -> bool:

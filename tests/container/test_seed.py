@@ -89,7 +89,7 @@ def test_persistent(machine: Machine, image: str, binding: Binding, by_environme
     assert set(rules) == CHOSEN
     for name, line in rules.items():
         interpreter, flags = line.split(":")[6:]
-        assert interpreter == f"/var/lib/binfmtd/emulators/usr/bin/{name}"
+        assert interpreter == f"/var/lib/binfmtd/boot/usr/bin/{name}"
         assert "F" in flags
         assert os.access(f"{host}{interpreter}", os.X_OK)
 

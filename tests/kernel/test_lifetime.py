@@ -197,11 +197,11 @@ def test_with_pid_host_the_hosts_binfmt_d_is_written(host: Shell) -> None:
     assert "\nafter a reboot, the handlers come back through /proc/1/root/etc/binfmt.d/binfmtd.conf\n" in before
     assert sorted(before.splitlines()[-3:]) == [
         "etc/binfmt.d/binfmtd.conf",
-        "var/lib/binfmtd/emulators/usr/bin/qemu-aarch64",
-        "var/lib/binfmtd/emulators/usr/bin/qemu-arm",  # of the config's handler
+        "var/lib/binfmtd/boot/usr/bin/qemu-aarch64",
+        "var/lib/binfmtd/boot/usr/bin/qemu-arm",  # of the config's handler
     ]
     assert after.startswith("removed /proc/1/root/etc/binfmt.d/binfmtd.conf and its copies of emulators\n")
-    assert "var/lib/binfmtd/emulators" not in after
+    assert "var/lib/binfmtd/boot" not in after
 
 
 def test_an_own_instance_only_on_purpose(host: Shell) -> None:

@@ -25,7 +25,7 @@ from binfmtd.model.handler import Flags, Registration
 StartDaemon = Callable[..., Daemon]
 
 CONF = "etc/binfmt.d/binfmtd.conf"
-COPIES = "var/lib/binfmtd/emulators"
+COPIES = "var/lib/binfmtd/boot"
 SYSTEMD_BINFMT = "/usr/lib/systemd/systemd-binfmt"
 
 
