@@ -62,6 +62,7 @@ class _Files:
         self._wanted = wanted
         self._trust = Trust.of_this_process()
         self._contents: Contents = ()
+        self.began = since_boot()  # before the config is first read
 
     def load(self) -> Config:
         """Load the config from the files as they are now.  Raises ConfigError."""
@@ -135,7 +136,6 @@ def main(arguments: Sequence[str]) -> int:
     boot_persistence.check_reader()
 
     files = _Files(given, wanted)
-    began = since_boot()
     config, rejected = files.load_at_start()
     directory = files.state_dir
     lock, history = _take(directory)
@@ -170,7 +170,7 @@ def main(arguments: Sequence[str]) -> int:
         load=lambda: files.kept(files.load()),
         age=lambda: age(given.config),
         watched=lambda: watched(given.config),
-        began=began,
+        began=files.began,
     )
     if kept.ledger.problem:
         reporter.ledger_lost(kept.ledger.problem)
