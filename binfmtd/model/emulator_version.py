@@ -1,0 +1,35 @@
+"""Versions of emulators: their names in the store, and the paths of their files.
+
+The store is a directory of root.  A version is a directory in it, named by the administrator (``9.2.2``), with one file
+``qemu-NAME`` for each architecture and a manifest.  A version never changes after it was added, so its path stands for
+its content.
+"""
+
+import re
+
+from binfmtd.errors import FormatError
+from binfmtd.model.config import PLACEHOLDER
+
+STORE = "/var/lib/binfmtd/emulators"
+SYSTEM = "system"  # in the config: the paths where the distribution installs emulators
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+
+
+def check_version(name: str) -> None:
+    """Raise FormatError if a version in the store cannot have this name."""
+    if name == SYSTEM:
+        raise FormatError(f"{name!r} means the distribution's emulators: give the version another name")
+    if _NAME.fullmatch(name) is None:
+        allowed = "up to 64 letters, digits, and . _ + - after the first"
+        raise FormatError(f"{name!r} cannot be the name of a version: use {allowed}, like 9.2.2")
+
+
+def interpreter_pattern(store: str, version: str) -> str:
+    """Return the path of a version's emulators, with the architecture's name as a placeholder."""
+    return f"{store}/{version}/qemu-{PLACEHOLDER}"
+
+
+def version_of(path: str, store: str) -> str | None:
+    """Return the version to which a path in the store belongs; None for any other path."""
+    inside = path.removeprefix(f"{store}/")
+    return inside.partition("/")[0] if inside != path and "/" in inside else None
