@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from support.cli import Result
+from support.cli import Result, run
 from support.containers import FIRST_NAMESPACE, SITE_PACKAGES
 from support.private_host import PrivateHost
 from support.waiting import wait_until
@@ -115,13 +115,31 @@ class Engine(PrivateHost):
     def checked(self, *arguments: str, directory: Path | None = None) -> Result:
         """Run docker; AssertionError with its messages if it fails."""
         done = self.docker(*arguments, directory=directory)
-        assert done.status == 0, f"docker {' '.join(arguments)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+        assert done.status == 0, self._failure(f"docker {' '.join(arguments)}", done)
         return done
+
+    def _failure(self, command: str, done: Result) -> str:
+        """Return what is known of a failed command: Docker repeats only the last line of what runc says."""
+        log = (self.directory / "dockerd.log").read_text()
+        kernel = run(["dmesg"]).stdout
+        memory = Path("/proc/meminfo").read_text().splitlines()[:3]
+        return "\n".join(
+            (
+                command,
+                done.stdout[-2000:],
+                done.stderr[-4000:],
+                "dockerd:",
+                log[-3000:],
+                "kernel:",
+                kernel[-1500:],
+                *memory,
+            )
+        )
 
     def run_line(self, line: str, directory: Path) -> str:
         """Run a line of the documents in a shell, and return its output; AssertionError if it fails."""
         done = self.run("sh", "-c", line, directory=directory)
-        assert done.status == 0, f"{line}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+        assert done.status == 0, self._failure(line, done)
         if " build" in line:
             for name in OUR_IMAGES:  # a build has replaced them
                 if self.docker("image", "inspect", name).status == 0:
