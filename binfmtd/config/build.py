@@ -10,20 +10,24 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.names import find
 from binfmtd.config.file_versions import shown
 from binfmtd.config.include import NOTHING, Included, of_systemd
-from binfmtd.config.merge import Merged, Origin
+from binfmtd.config.merge import WAYS_TO_CHOOSE, Merged, Origin
 from binfmtd.errors import FormatError
 from binfmtd.files.distribution import install_module
 from binfmtd.formats.register_line import encode_line
 from binfmtd.model.config import PLACEHOLDER, Config, HandlerSpec, Metrics, Policy
+from binfmtd.model.emulator_version import IN_STORE, STORE, SYSTEM, interpreter_pattern
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import match_of
 from binfmtd.model.stand_in import check_handler_name
+
+if TYPE_CHECKING:
+    from binfmtd.config.schema import ArchitectureTable, EmulatorsTable
 
 DEFAULT_ARCHITECTURES = ("all",)
 DEFAULT_PATHS = ("/usr/bin/qemu-{name}-static", "/usr/bin/qemu-{name}")
@@ -105,7 +109,8 @@ def _architecture(merged: Merged, name: str, source: str, asked: Origin, *, from
     def origin(*keys: tuple[str, ...]) -> Origin:
         return next((key_origin for key in keys if (key_origin := merged.origins.get(("emulators", *key)))), asked)
 
-    patterns = (table["interpreter"],) if "interpreter" in table else emulators.get("paths", DEFAULT_PATHS)
+    patterns = _patterns(table, emulators)
+    interpreters = tuple(dict.fromkeys(pattern.replace(PLACEHOLDER, name) for pattern in patterns))
     entry = table.get("entry", emulators.get("entry", DEFAULT_ENTRY))
     flags = table.get("flags", emulators.get("flags", DEFAULT_FLAGS))
     if "flags" not in table and Flags.C in flags:
@@ -115,18 +120,37 @@ def _architecture(merged: Merged, name: str, source: str, asked: Origin, *, from
     spec = HandlerSpec(
         name=entry.replace(PLACEHOLDER, name),
         match=CATALOG[name].match,
-        interpreters=tuple(dict.fromkeys(pattern.replace(PLACEHOLDER, name) for pattern in patterns)),
+        store=emulators.get("store", STORE),
         architecture=name,
         from_all=from_all,
         source=source,
-        **{**_fields(table), "flags": flags},
+        **{**_fields(table), "interpreters": interpreters, "flags": flags},
     )
     try:
         check_handler_name(spec.name)
     except FormatError as error:
         raise origin((name, "entry"), ("entry",)).refuse(error) from error
-    _check_lines(spec, origin((name, "interpreter"), ("paths",), (name, "entry"), ("entry",)))
+    chosen = ((name, way) for way in WAYS_TO_CHOOSE)
+    _check_lines(spec, origin(*chosen, ("version",), ("paths",), ("store",), (name, "entry"), ("entry",)))
     return spec
+
+
+def _patterns(table: "ArchitectureTable", emulators: "EmulatorsTable") -> Sequence[str]:
+    """Return the paths of the emulators that an architecture may use, the first that serves first."""
+    store = emulators.get("store", STORE)
+    if "interpreter" in table:
+        return [table["interpreter"]]
+    version = table.get("version", emulators.get("version", SYSTEM))
+    words = table.get("interpreters", [version if version == SYSTEM else IN_STORE + version])
+    patterns: list[str] = []
+    for word in words:
+        if word == SYSTEM:
+            patterns += emulators.get("paths", DEFAULT_PATHS)
+        elif word.startswith(IN_STORE):
+            patterns.append(interpreter_pattern(store, word.removeprefix(IN_STORE)))
+        else:
+            patterns.append(word)
+    return patterns
 
 
 def _fields(table: Mapping[str, object]) -> dict[str, Any]:

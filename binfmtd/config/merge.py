@@ -2,13 +2,14 @@
 
 * A later file's key replaces an earlier one's, an array as a whole.  ``[metrics]``, ``[labels]``, ``[emulators]`` and
   its tables merge key by key; files may use different names of one architecture.
+* Of the keys that choose an architecture's emulator a later file's replaces all of an earlier one's.
 * ``[handlers.NAME]`` is replaced as a whole, with a warning: half a handler from each of two files would be one that
   neither declares.
 """
 
 from __future__ import annotations  # importing the types of the tables would import pydantic
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from binfmtd.catalog.names import find
 from binfmtd.config.tables import dotted
@@ -25,6 +26,14 @@ if TYPE_CHECKING:
         LabelsTable,
         MetricsTable,
     )
+
+
+WAYS_TO_CHOOSE: tuple[Literal["interpreter", "interpreters", "version"], ...] = (
+    "interpreter",
+    "interpreters",
+    "version",
+)
+"""The keys of ``[emulators.NAME]`` that choose its emulator: a table may have one of them."""
 
 
 class Origin(NamedTuple):
@@ -88,7 +97,11 @@ def _add(merged: Merged, file: str, later: ConfigFile) -> None:
                 f"is the same architecture as {dotted('emulators', here[name])}: put both tables into one"
             )
         here[name] = written
-        merged.architectures.setdefault(name, {}).update(table)
+        earlier = merged.architectures.setdefault(name, {})
+        if not table.keys().isdisjoint(WAYS_TO_CHOOSE):
+            for way in WAYS_TO_CHOOSE:
+                earlier.pop(way, None)
+        earlier.update(table)
         for key in table:
             merged.origins["emulators", name, key] = Origin(file, dotted("emulators", written, key))
 

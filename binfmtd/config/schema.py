@@ -18,12 +18,14 @@ from pydantic_core import PydanticKnownError
 from typing_extensions import TypedDict  # pydantic requires this one below Python 3.12
 
 from binfmtd.config.include import check_word
+from binfmtd.config.merge import WAYS_TO_CHOOSE
 from binfmtd.errors import FormatError
 from binfmtd.formats.address import parse_address
 from binfmtd.formats.duration import parse_duration
 from binfmtd.formats.escapes import decode
 from binfmtd.formats.register_line import check_interpreter
 from binfmtd.model.config import PLACEHOLDER, OnStop, Probe, Shadowed, StandInPolicy, Unmanaged
+from binfmtd.model.emulator_version import IN_STORE, SYSTEM, check_version
 from binfmtd.model.handler import Flags
 from binfmtd.model.match import match_of
 from binfmtd.model.stand_in import check_handler_name
@@ -99,10 +101,34 @@ def _interpreter(text: str) -> str:
     return text
 
 
+def _version(text: str) -> str:
+    if text != SYSTEM:
+        check_version(text)
+    return text
+
+
+def _interpreter_word(text: str) -> str:
+    if text.startswith(IN_STORE):
+        check_version(text.removeprefix(IN_STORE))
+        return text
+    if text == SYSTEM:
+        return text
+    if not text.startswith("/"):
+        words = f'an absolute path, "{IN_STORE}VERSION" or "{SYSTEM}"'
+        raise FormatError(f"{text!r} is not an interpreter: write {words}")
+    return _pattern(_interpreter(text))
+
+
 def _absolute(text: str) -> str:
     if not text.startswith("/") or text.endswith("/") or "\0" in text:
         raise FormatError(f"{text!r} is not the absolute path of a file: write one, like /run/a-file")
     return text
+
+
+def _directory(text: str) -> str:
+    if not text.startswith("/") or "\0" in text or set("{}") & set(text):
+        raise FormatError(f"{text!r} is not the absolute path of a directory: write one, without braces")
+    return os.path.normpath(text)
 
 
 def _entry_pattern(text: str) -> str:
@@ -136,6 +162,9 @@ ExtensionText = Annotated[str, BeforeValidator(_raising_value_error(_extension))
 Textfile = Annotated[str, BeforeValidator(_raising_value_error(_textfile))]
 Address = Annotated[tuple[str, int], BeforeValidator(_raising_value_error(parse_address))]
 IncludeWord = Annotated[str, BeforeValidator(_raising_value_error(check_word))]
+VersionName = Annotated[str, BeforeValidator(_raising_value_error(_version))]
+InterpreterWord = Annotated[str, BeforeValidator(_raising_value_error(_interpreter_word))]
+DirectoryPath = Annotated[str, BeforeValidator(_raising_value_error(_directory))]
 AbsolutePath = Annotated[str, BeforeValidator(_raising_value_error(_absolute))]
 EntryName = Annotated[str, AfterValidator(_raising_value_error(_entry_name))]
 Number = Annotated[int, Field(ge=-(2**31), lt=2**31)]
@@ -150,10 +179,19 @@ class ArchitectureTable(TypedDict, total=False):
     """``[emulators.NAME]``: the settings of one architecture."""
 
     interpreter: InterpreterPattern
+    interpreters: Annotated[list[InterpreterWord], Field(min_length=1, max_length=LONGEST_LIST)]
+    version: VersionName
     entry: EntryPattern
     flags: Letters
     priority: Number
     force: bool
+
+
+def _one_choice(table: ArchitectureTable) -> ArchitectureTable:
+    given = [key for key in WAYS_TO_CHOOSE if key in table]
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)} exclude each other: keep one of them")
+    return table
 
 
 @_STRICT
@@ -161,9 +199,11 @@ class EmulatorsTable(TypedDict, total=False):
     """``[emulators]``: how an architecture becomes a handler; every further key is an architecture's table."""
 
     paths: Annotated[list[InterpreterPattern], Field(min_length=1, max_length=LONGEST_LIST)]
+    version: VersionName
+    store: DirectoryPath
     entry: EveryEntryPattern
     flags: Letters
-    by_architecture: dict[str, ArchitectureTable]  # under the names as written
+    by_architecture: dict[str, Annotated[ArchitectureTable, AfterValidator(_one_choice)]]  # under the names as written
 
 
 def _apart(table: object) -> object:

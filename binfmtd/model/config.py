@@ -60,6 +60,7 @@ class HandlerSpec(NamedTuple):
     architecture: str | None = None  # its catalog name, if it comes from `architectures`
     from_all: bool = False  # declared by "all", not by its own name
     unless_native: bool = False  # declared by name, but left out where the architecture runs natively
+    store: str = ""  # the directory of the emulators' versions, for an architecture
     included: bool = False  # from binfmt.d: systemd-binfmt registers it at boot, whatever the config says
     source: str = ""  # file and key, for messages
 

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from binfmtd.model.config import Config, HandlerSpec, Policy, StandInPolicy
+from binfmtd.model.emulator_version import command_to_add, version_of
 from binfmtd.model.guard import NativeHeader, takes_native
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Match
@@ -49,6 +50,9 @@ class InterpreterFacts(NamedTuple):
     problem: str | None = None  # why the file at the path cannot be determined
     remote: bool = False  # on a file system that may not respond (network, FUSE): opening it may block
     script: bool = False  # it begins with #!, so the kernel executes another program in its place
+    fails: str = (
+        ""  # why it runs no program of its architecture, by a probe of this very file; empty: not known to fail
+    )
 
 
 class Facts(NamedTuple):
@@ -85,12 +89,20 @@ class Unavailable(NamedTuple):
     judged: bool = True  # False: from here we cannot see if an interpreter exists where an entry without F needs it
 
 
+class PassedOver(NamedTuple):
+    """An interpreter in a handler's list that a later one replaces, and the reason."""
+
+    path: str
+    reason: str
+
+
 class _Desired(NamedTuple):
     handlers: tuple[Handler, ...] = ()
     unavailable: tuple[Unavailable, ...] = ()
     policy: Policy = Policy()
     file_identities: Mapping[str, FileIdentity] = MappingProxyType({})
     remote: frozenset[str] = frozenset()  # interpreters on a file system that may not respond
+    passed_over: Mapping[str, tuple[PassedOver, ...]] = MappingProxyType({})  # by handler; interpreters before its own
 
 
 class DesiredState(_Desired):
@@ -235,15 +247,19 @@ def resolve(config: Config, facts: Facts, had: Collection[str] = ()) -> DesiredS
     """
     handlers: list[Handler] = []
     unavailable: list[Unavailable] = []
+    passed_over: dict[str, tuple[PassedOver, ...]] = {}
+    missing = _missing_versions(config, facts)
     for declared in sorted(config.specs, key=lambda declared: declared.priority):
         optional = declared.from_all or declared.unless_native
         if optional and declared.architecture in facts.native and not declared.force:
             continue
-        choice = _choose(declared, facts, had)
+        choice = _choose(declared, facts, had, missing)
         if isinstance(choice, Unavailable):
             unavailable.append(choice)
-        else:
-            handlers.append(choice)
+            continue
+        handlers.append(choice)
+        if passed := _passed_over(declared, choice.registration.interpreter, facts, missing):
+            passed_over[declared.name] = passed
     chosen = {handler.registration.interpreter for handler in handlers}
     file_identities = {
         path: known.file_identity
@@ -251,10 +267,59 @@ def resolve(config: Config, facts: Facts, had: Collection[str] = ()) -> DesiredS
         if known.file_identity is not None and path in chosen
     }
     remote = frozenset(path for path in chosen if facts.interpreters.get(path, InterpreterFacts()).remote)
-    return DesiredState(tuple(handlers), tuple(unavailable), config.policy, file_identities, remote)
+    return DesiredState(tuple(handlers), tuple(unavailable), config.policy, file_identities, remote, passed_over)
 
 
-def _choose(declared: HandlerSpec, facts: Facts, had: Collection[str]) -> Handler | Unavailable:
+def _missing_versions(config: Config, facts: Facts) -> frozenset[tuple[str, str]]:
+    """Return store and name of each version that the config names, and of which no file exists."""
+    there: dict[tuple[str, str], bool] = {}
+    for declared in config.specs:
+        for path in declared.interpreters:
+            if (version := version_of(path, declared.store)) is not None:
+                known = facts.interpreters.get(path, InterpreterFacts())
+                exists = known.file_identity is not None or known.problem is not None
+                there[declared.store, version] = there.get((declared.store, version), False) or exists
+    return frozenset(version for version, exists in there.items() if not exists)
+
+
+def _missing(path: str, declared: HandlerSpec, missing: Collection[tuple[str, str]]) -> str:
+    """Return why the file at an interpreter's path is missing."""
+    version = version_of(path, declared.store)
+    if version is None:
+        return f"no executable file at {path}"
+    if (declared.store, version) in missing:
+        return f"version {version} is not in {declared.store}: run `{command_to_add(version)}`"
+    return f"version {version} has no executable file {path}"
+
+
+def _why_none(declared: HandlerSpec, missing: Collection[tuple[str, str]]) -> str:
+    in_store = [path for path in declared.interpreters if version_of(path, declared.store) is not None]
+    others = [path for path in declared.interpreters if path not in in_store]
+    reasons = dict.fromkeys(_missing(path, declared, missing) for path in in_store)
+    return "; ".join([*reasons, *([f"no executable file at {' and '.join(others)}"] if others else [])])
+
+
+def _passed_over(
+    declared: HandlerSpec, chosen: str, facts: Facts, missing: Collection[tuple[str, str]]
+) -> tuple[PassedOver, ...]:
+    """Return the interpreters of a list that precede the chosen one, if the config chooses them one by one.
+
+    That the first of the distribution's usual paths does not exist is no news.
+    """
+    before = declared.interpreters[: declared.interpreters.index(chosen)]
+    passed = []
+    for path in before:
+        known = facts.interpreters.get(path, InterpreterFacts())
+        if known.fails:
+            passed.append(PassedOver(path, f"it does not run programs: {known.fails}"))
+        elif version_of(path, declared.store) is not None:
+            passed.append(PassedOver(path, known.problem or _missing(path, declared, missing)))
+    return tuple(passed)
+
+
+def _choose(
+    declared: HandlerSpec, facts: Facts, had: Collection[str], missing: Collection[tuple[str, str]]
+) -> Handler | Unavailable:
     flags = declared.flags
     if declared.architecture is not None and facts.kernel < P_VISIBLE_FROM:
         flags &= ~Flags.P
@@ -278,32 +343,31 @@ def _choose(declared: HandlerSpec, facts: Facts, had: Collection[str]) -> Handle
             f"it takes this host's {taken}, so each exec of one would fail with ELOOP or run its interpreter instead: "
             f"narrow its magic and mask, or set force = true to register it anyway ({declared.source})",
         )
-    for path in declared.interpreters:
-        known = facts.interpreters.get(path, InterpreterFacts())
-        if known.file_identity is None:
-            continue
-        if known.untrusted is not None and declared.enabled:
-            return hold(UnavailableReason.REFUSED, known.untrusted)
-        if known.script and Flags.O in flags and declared.enabled and not declared.force:
+    known = {path: facts.interpreters.get(path, InterpreterFacts()) for path in declared.interpreters}
+    existing = [path for path in declared.interpreters if known[path].file_identity]
+    # If none is known to run programs, the first may still run some of them.
+    path = next((path for path in existing if not known[path].fails), existing[0] if existing else None)
+    if path is not None and declared.enabled:
+        if (untrusted := known[path].untrusted) is not None:
+            return hold(UnavailableReason.REFUSED, untrusted)
+        if known[path].script and Flags.O in flags and not declared.force:
             if declared.architecture is None or Flags.C in flags:
                 return hold(UnavailableReason.REFUSED, _SCRIPT_WITH_O.format(path, declared.source))
             flags &= ~Flags.O
-        break
-    else:
-        path = declared.interpreters[0]
-        # Without F the kernel resolves the path in the root of the process that calls exec, which may not be ours.
-        elsewhere = not facts.judges_paths and Flags.F not in flags and not declared.from_all
-        if declared.enabled and not elsewhere:
-            missing = " and ".join(declared.interpreters)
-            without = UnavailableReason.LOST if declared.name in had else UnavailableReason.ABSENT
-            cause = without if declared.from_all else UnavailableReason.WAITING
-            for interpreter in declared.interpreters:
-                if problem := facts.interpreters.get(interpreter, InterpreterFacts()).problem:
-                    return hold(UnavailableReason.WAITING, f"{interpreter}: {problem}", judged=False)
-            return hold(cause, f"no executable file at {missing}")
+    # Without F the kernel resolves the path in the root of the process that calls exec, which may not be ours.
+    elsewhere = not facts.judges_paths and Flags.F not in flags and not declared.from_all
+    if path is None and declared.enabled and not elsewhere:
+        for interpreter in declared.interpreters:
+            if problem := known[interpreter].problem:
+                return hold(UnavailableReason.WAITING, f"{interpreter}: {problem}", judged=False)
+        # That an architecture of "all" has no emulator is no news, but that a version is missing is.
+        asked = any((declared.store, version_of(path, declared.store)) in missing for path in declared.interpreters)
+        without = UnavailableReason.LOST if declared.name in had else UnavailableReason.ABSENT
+        cause = without if declared.from_all and not asked else UnavailableReason.WAITING
+        return hold(cause, _why_none(declared, missing))
     return Handler(
         declared.name,
-        Registration(declared.match, path, flags),
+        Registration(declared.match, path or declared.interpreters[0], flags),
         declared.priority,
         declared.enabled,
         declared.architecture,

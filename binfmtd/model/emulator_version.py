@@ -12,7 +12,9 @@ from binfmtd.model.config import PLACEHOLDER
 
 STORE = "/var/lib/binfmtd/emulators"
 SYSTEM = "system"  # in the config: the paths where the distribution installs emulators
+IN_STORE = "store:"  # in the config: precedes the name of a version in the store
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+_OF_QEMU = re.compile(r"\d+\.\d+\.\d+")
 
 
 def check_version(name: str) -> None:
@@ -27,6 +29,15 @@ def check_version(name: str) -> None:
 def interpreter_pattern(store: str, version: str) -> str:
     """Return the path of a version's emulators, with the architecture's name as a placeholder."""
     return f"{store}/{version}/qemu-{PLACEHOLDER}"
+
+
+def command_to_add(version: str) -> str:
+    """Return the command that adds a version to the store, with an image that has it if the name is QEMU's version.
+
+    Source of the image's tags: https://hub.docker.com/r/tonistiigi/binfmt
+    """
+    image = f"docker.io/tonistiigi/binfmt:qemu-v{version}" if _OF_QEMU.fullmatch(version) else "IMAGE"
+    return f"binfmtd emulators pull {image} --name {version}"
 
 
 def version_of(path: str, store: str) -> str | None:

@@ -5,6 +5,7 @@ import pytest
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.model.config import Config, HandlerSpec, OnStop, Policy, Shadowed, Unmanaged
+from binfmtd.model.emulator_version import STORE
 from binfmtd.model.handler import Flags
 from binfmtd.model.match import Extension, Magic
 
@@ -40,6 +41,7 @@ def test_an_empty_file_means_all_by_the_defaults(load_text: Load) -> None:
         POF,
         architecture="aarch64",
         from_all=True,
+        store=STORE,
         source=arm64.source,
     )
     assert arm64.source.startswith('"all" (default')
@@ -136,6 +138,50 @@ def test_one_architecture_differently(load_text: Load) -> None:
     assert loaded["emu-arm"].flags == Flags.NONE
     assert loaded["emu-arm"].interpreters == ("/opt/arm/qemu", "/opt/any")
     assert (loaded["emu-s390x"].flags, loaded["emu-s390x"].priority) == (Flags.F, 0)
+
+
+def test_versions(load_text: Load) -> None:
+    """A version is a directory of the store; an architecture may have its own, or a list of interpreters."""
+    loaded = by_name(
+        load_text(
+            """
+            [emulators]
+            version = "9.2.2"
+            store = "/srv//store/"
+            [emulators.riscv64]
+            version = "8.1.5"
+            [emulators.arm64]
+            version = "system"
+            [emulators.amd64]
+            interpreters = ["/opt/fex/{name}", "store:10.0.3", "system", "/opt/last"]
+            [emulators.s390x]
+            interpreter = "/opt/s390x"
+            """
+        )
+    )
+    assert {name: loaded[f"qemu-{name}"].interpreters for name in ("arm", "riscv64", "aarch64", "x86_64", "s390x")} == {
+        "arm": ("/srv/store/9.2.2/qemu-arm",),
+        "riscv64": ("/srv/store/8.1.5/qemu-riscv64",),
+        "aarch64": ("/usr/bin/qemu-aarch64-static", "/usr/bin/qemu-aarch64"),
+        "x86_64": (
+            "/opt/fex/x86_64",
+            "/srv/store/10.0.3/qemu-x86_64",
+            "/usr/bin/qemu-x86_64-static",
+            "/usr/bin/qemu-x86_64",
+            "/opt/last",
+        ),
+        "s390x": ("/opt/s390x",),
+    }
+    assert {spec.store for spec in loaded.values()} == {"/srv/store"}
+
+
+def test_the_distributions_paths_may_be_others(load_text: Load) -> None:
+    """``system`` means the config's own ``paths``."""
+    loaded = load_text(
+        "architectures = ['arm']\n[emulators]\npaths = ['/p/{name}']\n"
+        "[emulators.arm]\ninterpreters = ['store:1', 'system']"
+    )
+    assert loaded.specs[0].interpreters == (f"{STORE}/1/qemu-arm", "/p/arm")
 
 
 def test_a_table_for_an_architecture_that_is_not_selected_says_nothing(load_text: Load) -> None:

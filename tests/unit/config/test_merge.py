@@ -11,6 +11,7 @@ from binfmtd.config.load import load
 from binfmtd.errors import ConfigError
 from binfmtd.files.trust import Trust
 from binfmtd.model.config import Config, Metrics
+from binfmtd.model.emulator_version import STORE
 from binfmtd.model.handler import Flags
 
 Load = Callable[..., Config]
@@ -39,6 +40,25 @@ def test_emulators_merge_key_by_key_under_any_name(load_text: Load) -> None:
     (spec,) = loaded.specs
     assert (spec.name, spec.priority, spec.flags) == ("e", 2, Flags.NONE)
     assert spec.interpreters == ("/p/aarch64",)
+
+
+@pytest.mark.parametrize(
+    ("later", "interpreters"),
+    [
+        ("version = '2'", (f"{STORE}/2/qemu-arm",)),
+        ("interpreters = ['/x', 'store:3']", ("/x", f"{STORE}/3/qemu-arm")),
+        ("interpreter = '/y'", ("/y",)),
+        ("flags = 'F'", ("/earlier",)),
+    ],
+)
+def test_a_later_choice_of_an_emulator_replaces_the_earlier(
+    load_text: Load, later: str, interpreters: tuple[str, ...]
+) -> None:
+    """interpreter, interpreters and version exclude each other, so a later file's key replaces an earlier one's."""
+    loaded = load_text(
+        "architectures = ['arm']\n[emulators.arm]\ninterpreter = '/earlier'", a=f"[emulators.arm]\n{later}"
+    )
+    assert loaded.specs[0].interpreters == interpreters
 
 
 def test_metrics_merge_key_by_key(load_text: Load) -> None:

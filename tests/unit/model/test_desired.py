@@ -4,7 +4,15 @@ import pytest
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.model.config import Config, HandlerSpec, Policy, Unmanaged
-from binfmtd.model.desired import DesiredState, Facts, FileIdentity, InterpreterFacts, UnavailableReason, resolve
+from binfmtd.model.desired import (
+    DesiredState,
+    Facts,
+    FileIdentity,
+    InterpreterFacts,
+    PassedOver,
+    UnavailableReason,
+    resolve,
+)
 from binfmtd.model.handler import Flags
 from binfmtd.model.match import Extension, Magic
 
@@ -68,6 +76,50 @@ def test_in_a_container_a_path_without_f_is_not_judged(declared: HandlerSpec, re
     """Without F the kernel looks in the root of the process that calls exec, so a path missing here is no reason."""
     desired = resolved(declared, facts=Facts({}, judges_paths=False))
     assert [h.registration.interpreter for h in desired.handlers] == (["/i"] if registered else [])
+
+
+STORED = ARM._replace(interpreters=("/store/9.2.2/qemu-arm",), store="/store")
+OTHER = STORED._replace(name="qemu-avr", match=CATALOG["s390x"].match, interpreters=("/store/9.2.2/qemu-s390x",))
+
+
+def test_a_version_that_is_not_in_the_store() -> None:
+    """Each handler of a missing version waits, also one of "all", and the reason has the command that adds it."""
+    desired = resolved(STORED, OTHER, facts=Facts({}))
+    assert {unavailable.cause for unavailable in desired.unavailable} == {UnavailableReason.WAITING}
+    command = "binfmtd emulators pull docker.io/tonistiigi/binfmt:qemu-v9.2.2 --name 9.2.2"
+    reasons = {unavailable.reason for unavailable in desired.unavailable}
+    assert reasons == {f"version 9.2.2 is not in /store: run `{command}`"}
+
+
+def test_a_version_without_this_emulator() -> None:
+    """An architecture that a version does not have is absent if it is from "all"; the reason names the file."""
+    desired = resolved(STORED, OTHER, facts=Facts({"/store/9.2.2/qemu-s390x": THERE}))
+    (unavailable,) = desired.unavailable
+    assert unavailable.cause is UnavailableReason.ABSENT
+    assert unavailable.reason == "version 9.2.2 has no executable file /store/9.2.2/qemu-arm"
+
+
+def test_a_list_of_interpreters() -> None:
+    """The first that exists serves, and the missing version before it is reported."""
+    several = STORED._replace(interpreters=("/fex", "/store/9.2.2/qemu-arm", "/i", "/j"))
+    desired = resolved(several)
+    assert desired.by_name["qemu-arm"].registration.interpreter == "/i"
+    (passed,) = desired.passed_over["qemu-arm"]
+    assert passed.path == "/store/9.2.2/qemu-arm"
+    assert passed.reason.startswith("version 9.2.2 is not in /store: run `")
+    (unavailable,) = resolved(several, facts=Facts({})).unavailable
+    assert unavailable.reason.endswith("--name 9.2.2`; no executable file at /fex and /i and /j")
+
+
+def test_failover() -> None:
+    """An interpreter that a probe saw fail is passed over; if all have failed, the first serves."""
+    fails = THERE._replace(fails="exit status 1")
+    desired = resolved(ARM, facts=Facts({"/i": fails, "/j": THERE}))
+    assert desired.by_name["qemu-arm"].registration.interpreter == "/j"
+    assert desired.passed_over["qemu-arm"] == (PassedOver("/i", "it does not run programs: exit status 1"),)
+    all_fail = resolved(ARM, facts=Facts({"/i": fails, "/j": fails}))
+    assert all_fail.by_name["qemu-arm"].registration.interpreter == "/i"
+    assert all_fail.passed_over == {}
 
 
 def test_an_untrusted_interpreter_is_refused() -> None:
