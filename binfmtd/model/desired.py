@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from binfmtd.model.config import Config, HandlerSpec, Policy, StandInPolicy
-from binfmtd.model.emulator_version import command_to_add, version_of
+from binfmtd.model.emulator_version import SYSTEM, command_to_add, version_of
 from binfmtd.model.guard import NativeHeader, takes_native
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Match
@@ -86,6 +86,7 @@ class Unavailable(NamedTuple):
     interpreters: tuple[str, ...]
     flags: Flags
     priority: int
+    has_remedy: bool = False  # the reason contains the remedy
     judged: bool = True  # False: from here we cannot see if an interpreter exists where an entry without F needs it
 
 
@@ -289,7 +290,8 @@ def _missing(path: str, declared: HandlerSpec, missing: Collection[tuple[str, st
         return f"no executable file at {path}"
     if (declared.store, version) in missing:
         return f"version {version} is not in {declared.store}: run `{command_to_add(version)}`"
-    return f"version {version} has no executable file {path}"
+    other = f'name another version, or "{SYSTEM}", in [emulators.{declared.architecture}]'
+    return f"version {version} has no executable file {path}: {other}"
 
 
 def _why_none(declared: HandlerSpec, missing: Collection[tuple[str, str]]) -> str:
@@ -324,7 +326,7 @@ def _choose(
     if declared.architecture is not None and facts.kernel < P_VISIBLE_FROM:
         flags &= ~Flags.P
 
-    def hold(cause: UnavailableReason, reason: str, *, judged: bool = True) -> Unavailable:
+    def hold(cause: UnavailableReason, reason: str, *, judged: bool = True, has_remedy: bool = False) -> Unavailable:
         return Unavailable(
             declared.name,
             declared.match,
@@ -334,6 +336,7 @@ def _choose(
             declared.interpreters,
             flags,
             declared.priority,
+            has_remedy,
             judged and facts.judges_paths,
         )
 
@@ -364,7 +367,8 @@ def _choose(
         asked = any((declared.store, version_of(path, declared.store)) in missing for path in declared.interpreters)
         without = UnavailableReason.LOST if declared.name in had else UnavailableReason.ABSENT
         cause = without if declared.from_all and not asked else UnavailableReason.WAITING
-        return hold(cause, _why_none(declared, missing))
+        in_store = any(version_of(path, declared.store) is not None for path in declared.interpreters)
+        return hold(cause, _why_none(declared, missing), has_remedy=in_store)
     return Handler(
         declared.name,
         Registration(declared.match, path or declared.interpreters[0], flags),

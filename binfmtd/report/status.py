@@ -1,13 +1,13 @@
 """The status: the handlers, their states and the reasons, in the words that its file, the metrics and a page share."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.files.distribution import emulators_remedy
-from binfmtd.model.desired import DesiredState, Unavailable, UnavailableReason
+from binfmtd.model.desired import DesiredState, PassedOver, Unavailable, UnavailableReason
 from binfmtd.model.drift import Action, Plan
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Flags, Handler
@@ -55,7 +55,7 @@ class Troubles(NamedTuple):
 
 def unavailable_reason(unavailable: Unavailable) -> str:
     """Return why a handler cannot be registered now and, for an architecture's emulator, how to install it here."""
-    if unavailable.architecture is None or unavailable.cause is UnavailableReason.REFUSED:
+    if unavailable.architecture is None or unavailable.has_remedy or unavailable.cause is UnavailableReason.REFUSED:
         return unavailable.reason
     return f"{unavailable.reason}: {emulators_remedy(unavailable.architecture, unavailable.interpreters)}"
 
@@ -67,7 +67,8 @@ def handler_states(
     actions: dict[str, Action] = {}
     for action in planned.actions:
         actions.setdefault(action.entry, action)
-    rows = [_handler_row(h, observed, planned, actions.get(h.name), troubles) for h in desired.handlers]
+    passed = desired.passed_over
+    rows = [_handler_row(h, observed, planned, actions.get(h.name), troubles, passed) for h in desired.handlers]
     rows += [
         row for unavailable in desired.unavailable if (row := _held_row(unavailable, observed, troubles)) is not None
     ]
@@ -143,7 +144,12 @@ def healthy(document: Mapping[str, Any]) -> bool:
 
 
 def _handler_row(
-    handler: Handler, observed: ObservedState, planned: Plan, action: Action | None, troubles: Troubles
+    handler: Handler,
+    observed: ObservedState,
+    planned: Plan,
+    action: Action | None,
+    troubles: Troubles,
+    passed_over: Mapping[str, Sequence[PassedOver]],
 ) -> dict[str, Any]:
     name = handler.name
     state, reason = "registered", ""
@@ -168,6 +174,8 @@ def _handler_row(
         reason = f"its stand-in cannot be registered ({why}): {fails}"
     elif name in planned.shadowed:
         state, reason = "shadowed", f"the newer entry {planned.shadowed[name]} takes its files"
+    elif name in passed_over:
+        reason = "; ".join(f"{passed.path} is not used: {passed.reason}" for passed in passed_over[name])
     registration = handler.registration
     return _row(
         name,

@@ -54,8 +54,9 @@ def main(arguments: Sequence[str]) -> int:
         if nothing := nothing_there(desired):
             warnings.append(nothing)
         errors += _unavailable(desired, UnavailableReason.REFUSED)
-        waiting = len(unavailable := _unavailable(desired, UnavailableReason.WAITING))
-        warnings += unavailable
+        waiting = sum(unavailable.cause is UnavailableReason.WAITING for unavailable in desired.unavailable)
+        warnings += _unavailable(desired, UnavailableReason.WAITING)
+        warnings += _passed_over(desired)
         warnings += _without_stand_in(config)
         warnings += _with_temporary_stand_ins(desired)
         warnings += [bound.problem for bound in bound_emulators(handler.registration for handler in desired.handlers)]
@@ -87,10 +88,19 @@ def observe(directory: str | None) -> ObservedState | None:
 
 
 def _unavailable(desired: DesiredState, cause: UnavailableReason) -> list[str]:
+    """Return one line for each reason, with the names of the handlers that cannot be registered for it."""
+    names: dict[str, list[str]] = {}
+    for unavailable in desired.unavailable:
+        if unavailable.cause is cause:
+            names.setdefault(unavailable_reason(unavailable), []).append(unavailable.name)
+    return [f"{', '.join(handlers)}: {cause.value}: {reason}" for reason, handlers in names.items()]
+
+
+def _passed_over(desired: DesiredState) -> list[str]:
     return [
-        f"{unavailable.name}: {cause.value}: {unavailable_reason(unavailable)}"
-        for unavailable in desired.unavailable
-        if unavailable.cause is cause
+        f"{name}: {passed.path} is not used: {passed.reason}"
+        for name, interpreters in desired.passed_over.items()
+        for passed in interpreters
     ]
 
 

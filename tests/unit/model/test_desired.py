@@ -96,7 +96,8 @@ def test_a_version_without_this_emulator() -> None:
     desired = resolved(STORED, OTHER, facts=Facts({"/store/9.2.2/qemu-s390x": THERE}))
     (unavailable,) = desired.unavailable
     assert unavailable.cause is UnavailableReason.ABSENT
-    assert unavailable.reason == "version 9.2.2 has no executable file /store/9.2.2/qemu-arm"
+    other = 'name another version, or "system", in [emulators.arm]'
+    assert unavailable.reason == f"version 9.2.2 has no executable file /store/9.2.2/qemu-arm: {other}"
 
 
 def test_a_list_of_interpreters() -> None:
