@@ -14,6 +14,7 @@ from binfmtd.host.interpreters import file_identity, look_at, program_heads, rea
 from binfmtd.model.config import Config
 from binfmtd.model.desired import Facts, InterpreterFacts
 from binfmtd.model.entry import ObservedState
+from binfmtd.model.probe_result import Probed, TriedInterpreter
 
 NATIVE_FILE = "native.json"
 
@@ -85,6 +86,7 @@ class HostFacts:
         self.interpreters = interpreters or InterpretersNow()
         self._state_dir = state_dir
         self._writes = writes
+        self._failing: dict[str, TriedInterpreter] = {}  # by path
         self._native: frozenset[str] | None = None
         self._boot_id = host.boot_id()
         self.header = host.native_header()
@@ -96,10 +98,26 @@ class HostFacts:
         """Take the facts about interpreters from here."""
         self.interpreters = interpreters
 
+    def use_probed(self, probed: Probed | None) -> bool:
+        """Take in the interpreters that a probe saw fail; return True if they are others than before."""
+        before, tried = self._failing, () if probed is None else probed.interpreters
+        self._failing = {interpreter.path: interpreter for interpreter in tried if interpreter.reason}
+        return self._failing != before
+
+    def _interpreters(self, config: Config) -> Mapping[str, InterpreterFacts]:
+        """Return the facts about the interpreters; one that has failed counts as failing until its file changes."""
+        known = self.interpreters.facts(paths_of(config))
+        failing = {}
+        for path, tried in self._failing.items():
+            there = known.get(path, InterpreterFacts())
+            if there.file_identity is not None and there.file_identity.text == tried.file:
+                failing[path] = there._replace(fails=tried.reason)
+        return {**known, **failing} if failing else known
+
     def gather(self, config: Config, observed: ObservedState | None) -> Facts:
         """Return the facts that this config needs; ``observed`` is None if the entries are not known."""
         return Facts(
-            self.interpreters.facts(paths_of(config)),
+            self._interpreters(config),
             self.native(observed) if needs_native(config) else frozenset(),
             self.header,
             self.heads,

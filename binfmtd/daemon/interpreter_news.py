@@ -50,6 +50,11 @@ class InterpreterNews:
         if self._interpreters.out_of_date:  # another event came meanwhile
             self._schedule.look_later(time.monotonic())
 
+    def failed_over(self) -> None:
+        """Have the next pass choose among several interpreters again: by a probe, others of them fail than before."""
+        self._reconciler.interpreter_arrived()
+        self._schedule.look_later(time.monotonic())
+
     def _upgrade(self) -> None:
         self._reconciler.interpreter_arrived()
         self._passes.bridge_upgraded(self._try_again)

@@ -42,6 +42,7 @@ from binfmtd.daemon.throttle import EventThrottle
 from binfmtd.daemon.urgent_repairs import UrgentRepairs
 from binfmtd.daemon.watchdog import Watchdog
 from binfmtd.kernel.mount import Where
+from binfmtd.model.probe_result import Probed
 
 
 class Parts:
@@ -150,6 +151,7 @@ class Parts:
         self.identity_checks = IdentityChecks(urgent, self.throttle, looks, readiness)
         self.withheld = WithheldStandIns(urgent, schedule, readiness)
         self.interpreter_news = InterpreterNews(self.interpreters, looks, reconciler, schedule, passes, self.reload)
+        probe_runner.on_result(self._probed)
         self.events = EventHandler(
             self.watch,
             reader,
@@ -166,6 +168,10 @@ class Parts:
             reporter,
             readiness,
         )
+
+    def _probed(self, probed: Probed | None) -> None:
+        if self.reconciler.facts.use_probed(probed):
+            self.interpreter_news.failed_over()
 
     def _looked_at_interpreters(self, news: bool) -> None:  # noqa: FBT001  a callback's only argument
         self.interpreter_news.looked(news=news)

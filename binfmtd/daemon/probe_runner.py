@@ -48,6 +48,7 @@ class ProbeRunner:
         """Schedule probes as ``probe`` has it; if that is OFF, only the file is read."""
         self.watched = file.watched
         self._changed: Callable[[], None] = lambda: None
+        self._use: Callable[[Probed | None], None] = lambda _: None
         self._file = file
         self._background = background
         where = ["--state-dir", state_dir, *(["--mount", mount] if mount else [])]
@@ -71,6 +72,10 @@ class ProbeRunner:
     def on_change(self, changed: Callable[[], None]) -> None:
         """Call this from now on when the report has changed."""
         self._changed = changed
+
+    def on_result(self, use: Callable[[Probed | None], None]) -> None:
+        """Call this from now on with each result, or with None if there is none in this boot."""
+        self._use = use
 
     def use(self, probe: Probe | float) -> None:
         """Use the value of another config, and schedule a probe unless it is OFF."""
@@ -128,6 +133,7 @@ class ProbeRunner:
 
     def _found(self, probed: Probed | None) -> None:
         self._report.found(probed)
+        self._use(probed)
         if self._file.problem:
             self._report.failed(self._file.problem)
         self._changed()

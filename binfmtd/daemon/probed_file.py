@@ -6,15 +6,17 @@ the file.
 """
 
 import os
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from binfmtd.daemon.boot_file import BootFile
 from binfmtd.errors import FormatError
-from binfmtd.model.probe_result import Probed, Tried
+from binfmtd.model.probe_result import Probed, Tried, TriedInterpreter
 
 FILE_NAME = "probed.json"
-SCHEMA = 1
-_TYPES = get_type_hints(Tried)
+SCHEMA = 2
+
+
+_Row = TypeVar("_Row", Tried, TriedInterpreter)
 
 
 class ProbedFile:
@@ -37,17 +39,28 @@ class ProbedFile:
     def write(self, probed: Probed) -> bool:
         """Replace the file; return False if that failed: ``problem`` then has the reason."""
         return self._file.write(
-            {"at": probed.at, "architectures": [row._asdict() for row in probed.architectures]},
+            {
+                "at": probed.at,
+                "architectures": [row._asdict() for row in probed.architectures],
+                "interpreters": [row._asdict() for row in probed.interpreters],
+            },
             "the result of the probe is neither in the status nor in the labels",
         )
 
 
 def _parse(content: Any) -> Probed:
-    rows = tuple(Tried(**row) for row in content["architectures"])
-    for row in rows:
-        for name, kind in _TYPES.items():
-            if not isinstance(getattr(row, name), kind):
-                raise FormatError(f"{name} of {row.name!r} has the wrong type")
     if type(content["at"]) is not int:
         raise FormatError("`at` is not a whole number of seconds")
-    return Probed(content["at"], rows)
+    rows = (_rows(Tried, content["architectures"]), _rows(TriedInterpreter, content["interpreters"]))
+    return Probed(content["at"], *rows)
+
+
+def _rows(kind: type[_Row], rows: Any) -> tuple[_Row, ...]:
+    """Return the rows as values of this kind.  Raises FormatError, and the errors of DAMAGE."""
+    types = get_type_hints(kind)
+    made = tuple(kind(**row) for row in rows)
+    for row in made:
+        for name, expected in types.items():
+            if not isinstance(getattr(row, name), expected):
+                raise FormatError(f"{name} of {row!r} has the wrong type")
+    return made

@@ -10,7 +10,7 @@ docs/logging.md lists every event.
 import errno
 import resource
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from binfmtd.daemon.assessment import Assessment, ReconcileResult
@@ -29,7 +29,7 @@ from binfmtd.daemon.trigger import Trigger
 from binfmtd.errors import WriteRefusedError
 from binfmtd.kernel.mount import Mounted
 from binfmtd.model.config import Config
-from binfmtd.model.desired import Unavailable, UnavailableReason
+from binfmtd.model.desired import DesiredState, PassedOver, Unavailable, UnavailableReason
 from binfmtd.model.drift import Act, Action, Drift
 from binfmtd.model.entry import Entry
 from binfmtd.model.guard import BREAKS_EXEC
@@ -40,7 +40,7 @@ from binfmtd.model.stand_in import PREFIX, is_stand_in
 from binfmtd.report.counts import Counts
 from binfmtd.report.durations import milliseconds
 from binfmtd.report.happened import REPAIRED
-from binfmtd.report.log import LEVELS
+from binfmtd.report.log import LEVELS, Logger
 from binfmtd.report.log_queue import LogQueue
 from binfmtd.report.seal import OFF, SealStatus
 from binfmtd.report.status import gone, unavailable_reason
@@ -81,6 +81,7 @@ class Reporter:
         self._unpersistent: str | None = None  # why a reboot would lose the handlers
         self._unread: str | None = None  # why paused.json cannot be read
         self._lost: set[str] = set()  # handlers whose emulator existed and is gone
+        self._last_passed_over: Mapping[str, Sequence[PassedOver]] = {}  # in the last pass
         self._lacking: str | None = None  # why there is no handler at all
         self._invalid: str | None = None  # why the last valid config is in force, since the start
         self._event_log = EventLog(self.counts, history or RecentEvents(), states)
@@ -159,6 +160,7 @@ class Reporter:
             log.warning("handler_refused", **refused)
         if waiting := self._news(result.assessment, UnavailableReason.WAITING):
             log.warning("handler_waiting", **waiting)
+        self._passed_over(result.assessment.desired, log)
         self.status.last_pass = {
             "id": pass_id,
             "at": now(),
@@ -195,6 +197,18 @@ class Reporter:
         if others:
             reason = f"{first.name}: {reason}; and {len(others)} more, see `binfmtd status`"
         return {**named([unavailable.name for unavailable in news]), "reason": reason}
+
+    def _passed_over(self, desired: DesiredState, log: Logger) -> None:
+        """Log each interpreter in place of which a later one of its handler's list is used since this pass."""
+        before = self._last_passed_over
+        self._last_passed_over = desired.passed_over
+        for name, interpreters in desired.passed_over.items():
+            for passed in interpreters:
+                if passed not in before.get(name, ()):
+                    used = desired.by_name[name].registration.interpreter
+                    log.warning(
+                        "interpreter_passed_over", entry=name, interpreter=passed.path, used=used, reason=passed.reason
+                    )
 
     def _lost_emulators(self, lost: list[Unavailable]) -> None:
         """Log the handlers whose emulators are gone since the last pass, all in one line."""

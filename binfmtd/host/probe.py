@@ -111,9 +111,13 @@ class Prober:
             shutil.rmtree(self._directory, ignore_errors=True)
             self._directory = None
 
-    def __call__(self, name: str, program: bytes, expected: str | None = None) -> Attempt:
+    def __call__(
+        self, name: str, program: bytes, expected: str | None = None, *, through: str | None = None
+    ) -> Attempt:
         """Run a program that exits with 42; ``expected`` is the path of the interpreter that should run it.
 
+        With ``through``, execute that interpreter with the program's path as its arguments, in our own root: the kernel
+        chooses no entry then.
         Raises ProbeError if no program can be tried here.
         """
         self._directory = self._directory or _make_directory()
@@ -127,7 +131,8 @@ class Prober:
 
             raise ProbeError(f"{path}: {error.strerror}: {cure(error)}, or name another directory in TMPDIR") from None
         while True:
-            attempt = _Attempt(path, self._patience, in_chroot=self._in_chroot, traced=self._traced)
+            in_chroot = self._in_chroot and through is None
+            attempt = _Attempt(path, self._patience, in_chroot=in_chroot, traced=self._traced, through=through)
             probed = attempt.run(name, expected)
             if attempt.forbidden == _CHROOT:
                 self._in_chroot = False
@@ -167,8 +172,9 @@ def _with_room(directory: str) -> str:
 class _Attempt:
     """One process that is to become the program."""
 
-    def __init__(self, path: str, patience: float, *, in_chroot: bool, traced: bool) -> None:
+    def __init__(self, path: str, patience: float, *, in_chroot: bool, traced: bool, through: str | None) -> None:
         self._path = path
+        self._through = through
         self._patience = patience
         self._in_chroot = in_chroot
         self._traced = traced
@@ -216,6 +222,8 @@ class _Attempt:
         """Return the reason why the program does not run; empty if it runs."""
         if refusal == errno.ENOENT and self._in_chroot:
             return _NOT_IN_CHROOT
+        if refusal is not None and self._through is not None:
+            return os.strerror(refusal)
         if refusal is not None:
             return _MEANINGS.get(refusal) or os.strerror(refusal)
         if os.WIFSIGNALED(status):
@@ -254,7 +262,10 @@ class _Attempt:
                 answer = _TRACE
                 syscalls.stop_at_exec()
             answer = b"0"
-            os.execve(f"/{_NAME}" if self._in_chroot else self._path, [_NAME], {})  # noqa: S606  this is the probe itself
+            if self._through is not None:
+                # Twice: an interpreter that expects flag P takes the second for the program's argv[0].
+                os.execve(self._through, [self._through, self._path, self._path], {})  # noqa: S606  the probe itself
+            os.execve(f"/{_NAME}" if self._in_chroot else self._path, [_NAME], {})  # noqa: S606  the probe itself
         except OSError as error:
             if answer == b"0":
                 answer = str(error.errno).encode()

@@ -41,6 +41,11 @@ class FileIdentity(NamedTuple):
     mtime_ns: int
     ctime_ns: int
 
+    @property
+    def text(self) -> str:
+        """The identity as text, for a file of another process."""
+        return ":".join(map(str, self))
+
 
 class InterpreterFacts(NamedTuple):
     """The facts about the file at one interpreter's path."""
@@ -103,6 +108,7 @@ class _Desired(NamedTuple):
     policy: Policy = Policy()
     file_identities: Mapping[str, FileIdentity] = MappingProxyType({})
     remote: frozenset[str] = frozenset()  # interpreters on a file system that may not respond
+    candidates: Mapping[str, tuple[str, ...]] = MappingProxyType({})  # by handler that has several: they exist
     passed_over: Mapping[str, tuple[PassedOver, ...]] = MappingProxyType({})  # by handler; interpreters before its own
 
 
@@ -248,6 +254,7 @@ def resolve(config: Config, facts: Facts, had: Collection[str] = ()) -> DesiredS
     """
     handlers: list[Handler] = []
     unavailable: list[Unavailable] = []
+    candidates: dict[str, tuple[str, ...]] = {}
     passed_over: dict[str, tuple[PassedOver, ...]] = {}
     missing = _missing_versions(config, facts)
     for declared in sorted(config.specs, key=lambda declared: declared.priority):
@@ -259,6 +266,8 @@ def resolve(config: Config, facts: Facts, had: Collection[str] = ()) -> DesiredS
             unavailable.append(choice)
             continue
         handlers.append(choice)
+        if len(usable := _usable(declared, facts)) > 1 and declared.architecture is not None:
+            candidates[declared.name] = usable
         if passed := _passed_over(declared, choice.registration.interpreter, facts, missing):
             passed_over[declared.name] = passed
     chosen = {handler.registration.interpreter for handler in handlers}
@@ -268,7 +277,15 @@ def resolve(config: Config, facts: Facts, had: Collection[str] = ()) -> DesiredS
         if known.file_identity is not None and path in chosen
     }
     remote = frozenset(path for path in chosen if facts.interpreters.get(path, InterpreterFacts()).remote)
-    return DesiredState(tuple(handlers), tuple(unavailable), config.policy, file_identities, remote, passed_over)
+    return DesiredState(
+        tuple(handlers), tuple(unavailable), config.policy, file_identities, remote, candidates, passed_over
+    )
+
+
+def _usable(declared: HandlerSpec, facts: Facts) -> tuple[str, ...]:
+    """Return the paths of a handler's interpreters that exist, and that no other user can change."""
+    known = {path: facts.interpreters.get(path, InterpreterFacts()) for path in declared.interpreters}
+    return tuple(path for path, file in known.items() if file.file_identity is not None and file.untrusted is None)
 
 
 def _missing_versions(config: Config, facts: Facts) -> frozenset[tuple[str, str]]:

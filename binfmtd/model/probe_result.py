@@ -24,8 +24,24 @@ class Tried(NamedTuple):
         return self.runs and self.in_chroot is not False
 
 
+class TriedInterpreter(NamedTuple):
+    """The result of executing one of several interpreters of a handler with its architecture's program.
+
+    ``file`` is the identity of the file that was executed (``FileIdentity.text``), and ``reason`` why it does not run
+    the program; empty if it does.
+    """
+
+    path: str
+    file: str
+    reason: str
+
+
 class Probed(NamedTuple):
-    """All results.  ``at`` is the time of the probe, in seconds since the epoch."""
+    """All results.  ``at`` is the time of the probe, in seconds since the epoch.
+
+    ``interpreters`` are those of handlers that have several.
+    """
 
     at: int
     architectures: tuple[Tried, ...]
+    interpreters: tuple[TriedInterpreter, ...] = ()

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.files.distribution import emulators_remedy
-from binfmtd.model.desired import DesiredState, PassedOver, Unavailable, UnavailableReason
+from binfmtd.model.desired import DesiredState, Unavailable, UnavailableReason
 from binfmtd.model.drift import Action, Plan
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Flags, Handler
@@ -67,8 +67,7 @@ def handler_states(
     actions: dict[str, Action] = {}
     for action in planned.actions:
         actions.setdefault(action.entry, action)
-    passed = desired.passed_over
-    rows = [_handler_row(h, observed, planned, actions.get(h.name), troubles, passed) for h in desired.handlers]
+    rows = [_handler_row(h, desired, observed, planned, actions.get(h.name), troubles) for h in desired.handlers]
     rows += [
         row for unavailable in desired.unavailable if (row := _held_row(unavailable, observed, troubles)) is not None
     ]
@@ -145,11 +144,11 @@ def healthy(document: Mapping[str, Any]) -> bool:
 
 def _handler_row(
     handler: Handler,
+    desired: DesiredState,
     observed: ObservedState,
     planned: Plan,
     action: Action | None,
     troubles: Troubles,
-    passed_over: Mapping[str, Sequence[PassedOver]],
 ) -> dict[str, Any]:
     name = handler.name
     state, reason = "registered", ""
@@ -174,8 +173,8 @@ def _handler_row(
         reason = f"its stand-in cannot be registered ({why}): {fails}"
     elif name in planned.shadowed:
         state, reason = "shadowed", f"the newer entry {planned.shadowed[name]} takes its files"
-    elif name in passed_over:
-        reason = "; ".join(f"{passed.path} is not used: {passed.reason}" for passed in passed_over[name])
+    elif name in desired.passed_over:
+        reason = "; ".join(f"{passed.path} is not used: {passed.reason}" for passed in desired.passed_over[name])
     registration = handler.registration
     return _row(
         name,
@@ -186,6 +185,7 @@ def _handler_row(
         registration.flags,
         handler.priority,
         troubles,
+        desired.candidates.get(name, ()),
     )
 
 
@@ -251,6 +251,7 @@ def _row(
     flags: Flags,
     priority: int,
     troubles: Troubles,
+    candidates: Sequence[str] = (),
 ) -> dict[str, Any]:
     return {
         "name": name,
@@ -258,6 +259,7 @@ def _row(
         "state": state,
         "reason": reason,
         "interpreter": interpreter,
+        "candidates": list(candidates),
         "flags": flags.letters,
         "priority": priority,
         "repairs": troubles.repairs.get(name, 0),

@@ -48,6 +48,7 @@ SHAPE: Mapping[
             "state": str,
             "reason": str,
             "interpreter": str,
+            "candidates": [str],
             "flags": str,
             "priority": int,
             "repairs": int,

@@ -51,6 +51,9 @@ class SimulatedFacts:
     def use(self, interpreters: Interpreters) -> None:
         self.interpreters = interpreters
 
+    def use_probed(self, _: object) -> bool:
+        return False
+
     def gather(self, config: Config, _: object) -> Facts:
         return Facts(self.interpreters.facts(paths_of(config)), header=self.header, heads=self.heads)
 

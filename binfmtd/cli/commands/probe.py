@@ -9,7 +9,7 @@ import argparse
 import errno
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from binfmtd.catalog.architectures import CATALOG, Architecture
@@ -24,10 +24,12 @@ from binfmtd.daemon.probed_file import ProbedFile
 from binfmtd.daemon.state_dir import make_state_dir
 from binfmtd.errors import FormatError, StateError, UsageError
 from binfmtd.host.facts import boot_id
+from binfmtd.host.interpreters import file_identity
 from binfmtd.host.probe import PATIENCE, Prober, refuse_without_code_memory
 from binfmtd.model.entry import ObservedState
-from binfmtd.model.probe_result import Probed, Tried
+from binfmtd.model.probe_result import Probed, Tried, TriedInterpreter
 from binfmtd.model.stand_in import PREFIX as STAND_IN
+from binfmtd.report.status_json import read_status
 
 MORE_PATIENCE = 60.0  # seconds for one program with --write: on a busy host an emulator takes some seconds to start
 DONE = 0
@@ -68,7 +70,9 @@ def main(arguments: Sequence[str]) -> int:
             os.setpriority(os.PRIO_PROCESS, 0, max(0, os.getpriority(os.PRIO_PROCESS, 0)))
         with suppress(OSError):
             use_short_slices(0)
-        _write(state_dir(given), tuple(probe(wanted, observe(given.mount), MORE_PATIENCE)))
+        directory = state_dir(given)
+        tried_interpreters = tuple(probe_candidates(candidates(directory), MORE_PATIENCE))
+        _write(directory, tuple(probe(wanted, observe(given.mount), MORE_PATIENCE)), tried_interpreters)
         return DONE
     tried = list(probe(wanted, observe(given.mount)))
     if given.json:
@@ -99,10 +103,29 @@ def probe(
             yield Tried(name, attempt.runs, attempt.natively, entry, in_chroot, reason, round(attempt.duration * 1e6))
 
 
-def _write(directory: str, tried: tuple[Tried, ...]) -> None:
+def candidates(directory: str) -> dict[str, list[str]]:
+    """Return the interpreters of each architecture whose handler has several, as the daemon's status has them."""
+    try:
+        rows = read_status(directory)["handlers"]
+    except StateError:
+        return {}
+    return {row["architecture"]: row["candidates"] for row in rows if row["candidates"] and row["architecture"]}
+
+
+def probe_candidates(interpreters: Mapping[str, Sequence[str]], patience: float) -> Iterator[TriedInterpreter]:
+    """Execute each of these interpreters with the program of its architecture.  Raises ProbeError."""
+    with Prober(in_chroot=False, patience=patience) as run:
+        for name, paths in interpreters.items():
+            for path in paths:
+                if (identity := file_identity(path)) is not None:
+                    attempt = run(name, tiny_program(CATALOG[name]), through=path)
+                    yield TriedInterpreter(path, identity.text, attempt.reason)
+
+
+def _write(directory: str, tried: tuple[Tried, ...], interpreters: tuple[TriedInterpreter, ...]) -> None:
     make_state_dir(directory)
     file = ProbedFile(directory, boot_id())
-    if not file.write(Probed(int(time.time()), tried)):
+    if not file.write(Probed(int(time.time()), tried, interpreters)):
         raise StateError(f"{file.problem}, or name another directory with --state-dir")
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from binfmtd.daemon.probed_file import FILE_NAME, ProbedFile
-from binfmtd.model.probe_result import Probed, Tried
+from binfmtd.model.probe_result import Probed, Tried, TriedInterpreter
 
 ROW = Tried("arm", runs=True, natively=None, entry=None, in_chroot=None, reason="", duration_us=5)
-PROBED = Probed(7, (ROW,))
+PROBED = Probed(7, (ROW,), (TriedInterpreter("/usr/bin/qemu-arm", "1:2:3:4:5", "its exit status is 1"),))
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -23,13 +23,25 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert file.problem is None
 
 
-@pytest.mark.parametrize("damage", [{"runs": "yes"}, {"entry": 1}, {"more": 1}, {"name": None}, {"duration_us": "5"}])
-def test_what_is_damaged_is_told(tmp_path: Path, damage: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("rows", "damage"),
+    [
+        ("architectures", {"runs": "yes"}),
+        ("architectures", {"entry": 1}),
+        ("architectures", {"more": 1}),
+        ("architectures", {"name": None}),
+        ("architectures", {"duration_us": "5"}),
+        ("interpreters", {"file": 1}),
+        ("interpreters", {"reason": None}),
+        ("interpreters", {"more": 1}),
+    ],
+)
+def test_what_is_damaged_is_told(tmp_path: Path, rows: str, damage: dict[str, Any]) -> None:
     """A damaged file is a problem that names it, and none of its results are used."""
     file = ProbedFile(str(tmp_path), "boot")
     file.write(PROBED)
     content = json.loads((tmp_path / FILE_NAME).read_text())
-    content["architectures"][0] |= damage
+    content[rows][0] |= damage
     (tmp_path / FILE_NAME).write_text(json.dumps(content))
     assert file.read() is None
     assert file.problem is not None

@@ -9,7 +9,7 @@ import pytest
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.errors import StateError
-from binfmtd.model.desired import DesiredState, Unavailable, UnavailableReason
+from binfmtd.model.desired import DesiredState, PassedOver, Unavailable, UnavailableReason
 from binfmtd.model.drift import Act, Action, Drift, Plan
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Flags, Handler, Registration
@@ -47,10 +47,22 @@ def test_a_row_says_all_of_a_handler() -> None:
         "state": "registered",
         "reason": "",
         "interpreter": "/usr/bin/qemu-arm",
+        "candidates": [],
         "flags": "PF",
         "priority": 3,
         "repairs": 4,
     }
+
+
+def test_interpreters_that_are_not_used() -> None:
+    """The row has the interpreters that exist, and the reasons why earlier ones of the list are not used."""
+    passed_over = {"a": (PassedOver("/fex", "it does not run programs: it was killed"), PassedOver("/s/1", "missing"))}
+    desired = DesiredState((A,), candidates={"a": ("/fex", "/usr/bin/qemu-arm")}, passed_over=passed_over)
+    (only,) = handler_states(desired, NOTHING, QUIET, Troubles())
+    assert only["state"] == "registered"
+    assert only["candidates"] == ["/fex", "/usr/bin/qemu-arm"]
+    reason = "/fex is not used: it does not run programs: it was killed; /s/1 is not used: missing"
+    assert only["reason"] == reason
 
 
 STOOD_IN = ObservedState((Entry(".binfmtd~a", 1, enabled=True, registration=SAYS),))
