@@ -92,6 +92,33 @@ def test_a_reload_that_changes_half_of_them(
     assert not daemon.logs("registration_failed")
 
 
+def test_a_switch_of_the_version(
+    instance: Instance, start_daemon: StartDaemon, times: Times, tmp_path: Path, programs: list[Path]
+) -> None:
+    """No execution fails in 1,000 switches between two versions in the store; each switch takes effect."""
+    store = tmp_path / "store"
+    for status in (1, 2):
+        (store / f"version-{status}").mkdir(mode=0o755, parents=True)
+        for name in EXECUTED:
+            install(store / f"version-{status}" / f"qemu-{name}", exits_with(status))
+    names = '", "'.join(EXECUTED)
+
+    def config(status: int) -> str:
+        return f'architectures = ["{names}"]\n[emulators]\nstore = "{store}"\nversion = "version-{status}"\n'
+
+    daemon = start_daemon(config(1))
+    with executing(instance, programs) as found:
+        for number in range(times(1000)):
+            status = 2 - number % 2
+            daemon.config.write_text(config(status))
+            daemon.reload()
+            daemon.wait_status(partial(converged_with, number + 2), f"generation {number + 2} in force")
+            assert {instance.run([str(program)]).returncode for program in programs} == {status}
+    for outcomes in found:
+        assert set(statuses(outcomes)) == {1, 2}, outcomes
+    assert not daemon.logs("registration_failed")
+
+
 def test_a_match_and_an_order_that_change(
     instance: Instance, start_daemon: StartDaemon, times: Times, bin_directory: Path
 ) -> None:
