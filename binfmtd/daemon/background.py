@@ -34,6 +34,7 @@ class Background:
     def __init__(self) -> None:
         self.descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.due_at = float("inf")  # monotonic, in seconds: when the loop calls ``retry``
+        self.cpu_seconds: dict[str, float] = {}  # by key: the CPU time of all work that has ended
         self._results: deque[Callable[[], None]] = deque()
         self._running: set[str] = set()
         self._waiting: dict[str, tuple[_Work, _Then]] = {}
@@ -105,8 +106,10 @@ class Background:
         work, then = self._waiting[key]
 
         def call() -> None:
+            began = time.thread_time()
             result = Result(work)
-            self.post(lambda: self._ended(key, then, result))
+            cost = time.thread_time() - began
+            self.post(lambda: self._ended(key, then, result, cost))
 
         if self.thread(call):
             del self._waiting[key]
@@ -114,8 +117,9 @@ class Background:
         else:
             self.due_at = min(self.due_at, time.monotonic() + _AGAIN)
 
-    def _ended(self, key: str, then: _Then, result: Result[Any]) -> None:
+    def _ended(self, key: str, then: _Then, result: Result[Any], cost: float) -> None:
         self._running.discard(key)
+        self.cpu_seconds[key] = self.cpu_seconds.get(key, 0.0) + cost
         if key in self._waiting:
             self._start(key)
         then(result.get())

@@ -78,8 +78,11 @@ class EventHandler:
         """Return ``deadline``, or earlier when events that were put off are to be handled."""
         return min(deadline, self._throttle.read_at) if self._events.pending else deadline
 
-    def repair(self, read_at: float, *, readable: bool) -> Repaired:
-        """Read the events if there are any, and repair what is urgent; before ``read_at`` put events off."""
+    def repair(self, read_at: float, cpu: float, *, readable: bool) -> Repaired:
+        """Read the events if there are any, and repair what is urgent; before ``read_at`` put events off.
+
+        ``cpu``: this thread's CPU time before, in seconds.
+        """
         if readable:
             self._events.read()
         now = time.monotonic()
@@ -87,10 +90,10 @@ class EventHandler:
             return Repaired(now, unrelated=readable and self._watch.saw_unrelated)
         if now < read_at:
             return Repaired(now)
-        return Repaired(now, *self._urgent.repair())
+        return Repaired(now, *self._urgent.repair(cpu))
 
     def handle(self, repaired: Repaired, cpu: float) -> None:
-        """Do what else the events call for; ``cpu``: this thread's CPU time before they were read, in seconds."""
+        """Do what else the events call for; ``cpu`` as in ``repair``."""
         wasted = repaired.unrelated
         if repaired.events is not None and repaired.result is not None:
             wasted = not self._handle(repaired.events, repaired.result)

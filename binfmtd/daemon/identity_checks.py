@@ -13,6 +13,9 @@ from binfmtd.daemon.repair_schedule import RepairSchedule
 from binfmtd.daemon.throttle import EventThrottle
 from binfmtd.daemon.urgent_repairs import UrgentRepairs
 
+_LOOK_SECONDS = 1.0  # from one pass to the next, after stand-ins that were withheld
+_NEVER = float("inf")
+
 
 class IdentityChecks:
     """The comparisons while no events are read."""
@@ -40,20 +43,30 @@ class IdentityChecks:
 
 
 class WithheldStandIns:
-    """The stand-ins that wait for the budget of CPU time, or for the end of a backoff."""
+    """The stand-ins that wait for the budget of CPU time, or for the end of a backoff.
+
+    A pass follows, since it repairs entries that exist, but are not as declared: one a second at most, because other
+    programs may have stand-ins withheld without end.
+    """
 
     def __init__(self, urgent: UrgentRepairs, schedule: RepairSchedule, readiness: Readiness) -> None:
         self._urgent = urgent
         self._schedule = schedule
         self._readiness = readiness
+        self._looked_at = -_NEVER
+        self._look_at = _NEVER
 
     @property
     def due_at(self) -> float:
-        """The time when the next may be registered (monotonic, in seconds); infinity if none waits."""
-        return self._schedule.restore_at()
+        """The time of the next registration or pass (monotonic, in seconds); infinity if none waits."""
+        return min(self._schedule.restore_at(), self._look_at)
 
     def restore(self, now: float) -> None:
-        """Register the stand-ins that were withheld."""
-        if self._urgent.check_identities(self._schedule.take_withheld()):
-            self._readiness.changed()
-        self._schedule.look_later(now)  # a pass repairs entries that exist, but are not as declared
+        """Register the stand-ins that were withheld, or have a pass made: whichever is due."""
+        if now >= self._schedule.restore_at():
+            if self._urgent.check_identities(self._schedule.take_withheld()):
+                self._readiness.changed()
+            self._look_at = max(now, self._looked_at + _LOOK_SECONDS)
+        if now >= self._look_at:
+            self._looked_at, self._look_at = now, _NEVER
+            self._schedule.look_later(now)

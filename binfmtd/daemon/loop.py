@@ -64,7 +64,7 @@ class Loop:
         deadline = self._events.deadline(self._controller.due_at()) if idle else -inf
         cpu = time.thread_time()  # before the wait, which takes no CPU time: after it a repair may be urgent
         woken = self._poller.until(deadline, read_at)
-        repaired = self._events.repair(read_at, readable=self._watch.descriptor in woken)
+        repaired = self._events.repair(read_at, cpu, readable=self._watch.descriptor in woken)
         self._events.handle(repaired, cpu)
         self._controller.handle(woken)
         if not self._passes.under_way:

@@ -8,12 +8,12 @@ import time
 from collections.abc import Collection, Mapping
 
 from binfmtd.daemon.assessment import EndedDrift, ReconcileResult
+from binfmtd.daemon.cpu_budget import CpuBudget
 from binfmtd.daemon.entry_state import Event, StateTable
 from binfmtd.daemon.events import PendingEvents
 from binfmtd.daemon.fast_repair import FastRepairResult
 from binfmtd.daemon.interpreter_files import PATIENCE
 from binfmtd.daemon.reporter import Reporter
-from binfmtd.daemon.stand_in_budget import StandInBudget
 from binfmtd.kernel.write_gate import WritePermission
 from binfmtd.model.desired import DesiredState
 from binfmtd.model.drift import Act, Action, Drift
@@ -21,6 +21,14 @@ from binfmtd.model.ownership import stand_in_serves
 from binfmtd.model.plan import INSTANCE
 from binfmtd.model.stand_in import is_stand_in
 
+# However often another program removes stand-ins, each is registered again at once while this budget lasts.  It pays
+# for the writes: about 0.2 ms for one that is removed alone, about 1 ms for a flush of 33 handlers.
+STAND_IN_SECONDS = 0.2  # of CPU time at once
+STAND_IN_SHARE = 0.02  # of a core, in the long run: 100 removals or 20 flushes a second
+# While another program keeps undoing a repair, it pays for the whole of each urgent repair.
+CONTENDED_SHARE = 0.005  # of a core, in the long run
+PASS_SECONDS = 0.1  # of CPU time of passes at once, while another program keeps undoing a repair
+PASS_SHARE = 0.003  # of a core, in the long run: the passes then come later, and the stand-ins serve meanwhile
 _MANY = 3  # handlers: if a pass repairs so many removals by name, and of more than half of all, that counts as a flush
 _NEVER = float("-inf")
 
@@ -32,7 +40,8 @@ class RepairSchedule:
         """Start with ``settle`` as in the config, in seconds."""
         self._states = states
         states.settle = settle
-        self._budget = StandInBudget()
+        self._budget = CpuBudget(STAND_IN_SECONDS, STAND_IN_SHARE)
+        self._pass_budget = CpuBudget(PASS_SECONDS, PASS_SHARE)
         self._disputed: set[str] = set()  # handlers whose stand-in is another program's; a pass may exchange it
         self._desired: DesiredState | None = None  # at the last pass
         self._reloaded = False  # since the last pass, which does not count what another config changes
@@ -65,7 +74,7 @@ class RepairSchedule:
                 apply(name, Event.NO_STAND_IN)
             if events.flushed and name != INSTANCE:
                 apply(name, Event.EXEMPTED)
-        if events.flushed and reaction.bridged:
+        if events.flushed and (reaction.bridged or reaction.drifts):  # stand-ins may be withheld
             self._contend(INSTANCE, ended)
         for name, drift in reaction.fixed.items():
             self._count(name, drift, ended)
@@ -224,11 +233,21 @@ class RepairSchedule:
 
     def anything_due(self, now: float) -> bool:
         """Return True if a pass is due."""
-        return now >= self._states.calls_at()
+        return now >= self._calls_at()
 
     def deadline(self) -> float:
         """Return when the next name is due or a backoff may end; infinity if nothing is open."""
-        return min(self._states.calls_at(), self._states.next_calm_at())
+        return min(self._calls_at(), self._states.next_calm_at())
+
+    def _calls_at(self) -> float:
+        """Return when the next pass is due; infinity if nothing is open and no look is planned."""
+        at = self._states.calls_at()
+        return max(at, self._pass_budget.free_at()) if self._states.contended() else at
+
+    def spent_on_pass(self, cost: float) -> None:
+        """Pay for a pass if another program keeps undoing a repair; ``cost`` in seconds of CPU time."""
+        if self._states.contended():
+            self._pass_budget.spend(cost, time.monotonic())
 
     def end_contentions(self, now: float) -> bool:
         """End the backoff of names that have been quiet for long enough; return True if there were any."""
@@ -281,8 +300,15 @@ class RepairSchedule:
         return self._states.take_withheld(time.monotonic())
 
     def spent(self, cost: float) -> None:
-        """Pay for stand-ins that were registered; ``cost`` in seconds of CPU time."""
-        self._budget.spend(cost, time.monotonic())
+        """Pay for the writes of stand-ins; ``cost`` in seconds of CPU time."""
+        now, contended = time.monotonic(), self._states.contended()
+        self._budget.use_share(CONTENDED_SHARE if contended else STAND_IN_SHARE, now)
+        self._budget.spend(cost, now)
+
+    def spent_beside_writes(self, cost: float) -> None:
+        """Pay for an urgent repair as a whole, if another program keeps undoing a repair."""
+        if self._states.contended():
+            self.spent(cost)
 
     def allow(self, action: Action) -> bool:
         """Return True if a pass may consider this action at all."""

@@ -30,7 +30,11 @@ _REGISTERS_AGAIN = 0.002  # seconds from a removal by name to a registration by 
 
 
 class Answer(NamedTuple):
-    """An urgent repair that has been made, and has still to be reported; ``began`` (monotonic), in seconds."""
+    """An urgent repair that has been made, and has still to be reported.
+
+    ``began`` (monotonic) and ``seconds`` are the time that it took; ``cpu`` is this thread's CPU time before it and
+    before the reading of the events.  All are in seconds.
+    """
 
     look_for: PendingEvents
     events: PendingEvents
@@ -38,6 +42,7 @@ class Answer(NamedTuple):
     exec_breaking: list[str]
     began: float
     seconds: float
+    cpu: float
 
 
 class UrgentRepairs:
@@ -85,15 +90,17 @@ class UrgentRepairs:
         self._events.forget_own_writes()
         self.knows_instance = False
 
-    def repair(self) -> tuple[PendingEvents, FastRepairResult]:
+    def repair(self, cpu: float) -> tuple[PendingEvents, FastRepairResult]:
         """Repair what the events call for, then report it; return the events and the repair.
+
+        ``cpu``: this thread's CPU time before they were read, in seconds.
 
         The kernel comes first: stand-ins, drifts that one write ends, and entries that stop every exec.
         """
         events = self._events.take()
         if self._fast_repair is not None and self._fast_repair is not self._waited:
             self._await_registration(events, self._fast_repair)
-        answer = self._answer(events, events)
+        answer = self._answer(events, events, cpu)
         self.report(answer)
         return events, answer.reaction
 
@@ -104,11 +111,12 @@ class UrgentRepairs:
         """
         if self._events.throttled():
             return None  # else one pass would lead to the next
+        cpu = time.thread_time()
         self._events.read()
         if not (self._events.pending.entries or self._events.pending.any_entry):
             return None
         events = self._events.take()
-        answer = self._answer(events, events)
+        answer = self._answer(events, events, cpu)
         self._events.pending.add(events.beside_entries())
         return answer
 
@@ -117,11 +125,11 @@ class UrgentRepairs:
 
         For the time in which the throttle keeps events unread, and for stand-ins that were withheld.
         """
-        known = self._schedule.drifting()
+        cpu, known = time.thread_time(), self._schedule.drifting()
         look_for = PendingEvents({*names, *map(stand_in_name, names)}, any_entry=not names)
         look_for.entries_written |= look_for.entries  # as if removed by name: no more events are to be read
         look_for.flushed = INSTANCE in names
-        answer = self._answer(look_for, PendingEvents())
+        answer = self._answer(look_for, PendingEvents(), cpu)
         self.report(answer)
         return bool(answer.reaction.drifts.keys() - known or answer.reaction.bridged or answer.reaction.kept)
 
@@ -137,6 +145,7 @@ class UrgentRepairs:
             self._instance_watch.failed(refusal)
         if answer.look_for.entries or answer.look_for.any_entry:
             self._touched.add(answer.events.entries, {*reaction.drifts, *reaction.fixed, *reaction.kept})
+        self._schedule.spent_beside_writes(time.thread_time() - answer.cpu)
 
     def _rush(self) -> None:
         """Register the permanent stand-ins before the events are examined, which look like those of a flush."""
@@ -152,11 +161,11 @@ class UrgentRepairs:
             finally:
                 self._schedule.spent(time.thread_time() - cpu)
 
-    def _answer(self, look_for: PendingEvents, events: PendingEvents) -> Answer:
+    def _answer(self, look_for: PendingEvents, events: PendingEvents, cpu: float) -> Answer:
         began = time.monotonic()
         reaction, exec_breaking = self._repair(look_for)
         events.flushed |= look_for.flushed  # only the look has found it, if there were no events
-        return Answer(look_for, events, reaction, exec_breaking, began, time.monotonic() - began)
+        return Answer(look_for, events, reaction, exec_breaking, began, time.monotonic() - began, cpu)
 
     def _repair(self, events: PendingEvents) -> tuple[FastRepairResult, list[str]]:
         reaction, exec_breaking = FastRepairResult(), list[str]()

@@ -208,7 +208,7 @@ class SimulatedDaemon:
                 self.while_scanned.pop(0)()
             if self._events and self.now >= self.throttle.read_at:
                 self._reader.read()
-                self._urgent.repair()
+                self._urgent.repair(time.thread_time())
 
     def names(self) -> list[str]:
         """Return the names of the entries, newest first."""
@@ -254,7 +254,7 @@ class SimulatedDaemon:
         with self._at_the_kernel():
             self._reader.read()
             if self._reader.pending:
-                self._urgent.repair()
+                self._urgent.repair(time.thread_time())
 
     def wait(self, seconds: float) -> None:
         """Advance the clock, and make each pass that falls due."""

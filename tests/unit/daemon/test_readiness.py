@@ -1,5 +1,6 @@
 """The status is published once in each turn of the loop, and READY=1 follows it."""
 
+import time
 from unittest import mock
 
 from binfmtd.daemon.assessment import ReconcileResult
@@ -11,6 +12,7 @@ from binfmtd.daemon.reconciler import Reconciler
 from binfmtd.daemon.repair_schedule import RepairSchedule
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.sd_notify import Notifier
+from binfmtd.daemon.state_writer import KEY as STATE
 
 
 class Started:
@@ -20,6 +22,7 @@ class Started:
         make = mock.create_autospec
         self.background = make(Background, instance=True)
         self.background.busy.return_value = False
+        self.background.cpu_seconds = {}
         self.notifier, self.publisher = make(Notifier, instance=True), make(Publisher, instance=True)
         schedule = make(RepairSchedule, instance=True)
         schedule.is_settled.return_value = not open_drifts
@@ -64,3 +67,20 @@ def test_ready_after_a_reload() -> None:
     assert daemon.sent() == ["READY=1"]
     daemon.publisher.publish.call_args.kwargs["then"]()
     assert daemon.sent() == ["READY=1", "READY=1"]
+
+
+def test_a_status_that_changes_without_end() -> None:
+    """When publishing has taken its share of CPU time, the next status waits; one that READY=1 waits for does not."""
+    daemon = Started()
+    daemon.background.cpu_seconds = {STATE: 0.3}  # what the threads took
+    daemon.readiness.changed()
+    daemon.readiness.publish()
+    daemon.publisher.publish.reset_mock()
+    daemon.readiness.changed()
+    assert not daemon.readiness.unpublished
+    assert time.monotonic() < daemon.readiness.due_at < time.monotonic() + 100
+    daemon.readiness.publish()
+    daemon.publisher.publish.assert_not_called()
+    daemon.readiness.reloaded()
+    daemon.readiness.publish()
+    daemon.publisher.publish.assert_called_once()

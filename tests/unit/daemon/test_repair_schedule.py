@@ -12,8 +12,7 @@ from binfmtd.daemon.backoff import REPAIRS, REPAIRS_OF_ALL
 from binfmtd.daemon.entry_state import StateTable
 from binfmtd.daemon.events import PendingEvents
 from binfmtd.daemon.fast_repair import FastRepairResult
-from binfmtd.daemon.repair_schedule import RepairSchedule
-from binfmtd.daemon.stand_in_budget import CAPACITY, REFILL
+from binfmtd.daemon.repair_schedule import CONTENDED_SHARE, STAND_IN_SECONDS, STAND_IN_SHARE, RepairSchedule
 from binfmtd.errors import Again, WriteRefusedError
 from binfmtd.kernel.write_gate import WritePermission
 from binfmtd.model.desired import DesiredState, FileIdentity
@@ -366,10 +365,10 @@ def test_what_stops_every_exec_is_disabled_in_any_case(world: World) -> None:
 def test_the_budget_of_stand_ins(world: World) -> None:
     """When the budget is spent stand-ins wait, and no longer than it takes to refill what was spent too much."""
     assert world.schedule.restore_at() == float("inf")
-    world.schedule.spent(CAPACITY + 0.001)
+    world.schedule.spent(STAND_IN_SECONDS + 0.001)
     assert not world.schedule.may_add_stand_in("a")
-    assert world.schedule.restore_at() == pytest.approx(world.now + 0.001 / REFILL)
-    world.now += 0.001 / REFILL + 0.001
+    assert world.schedule.restore_at() == pytest.approx(world.now + 0.001 / STAND_IN_SHARE)
+    world.now += 0.001 / STAND_IN_SHARE + 0.001
     assert world.schedule.may_add_stand_in("a")
     assert world.schedule.take_withheld() == {"a"}
     assert world.schedule.restore_at() == float("inf")
@@ -414,7 +413,7 @@ def test_the_instance_is_switched_on_in_spite_of_back_off(world: World) -> None:
     assert world.schedule.allow(switch_on)
     world.schedule.spent(100.0)
     assert not world.schedule.allow(switch_on)
-    assert world.schedule.restore_at() <= world.now + CAPACITY / REFILL, "the debt has a limit"
+    assert world.schedule.restore_at() <= world.now + STAND_IN_SECONDS / CONTENDED_SHARE, "the debt has a limit"
 
 
 def test_flushes_that_stand_ins_answer_make_no_longer_pause(world: World) -> None:

@@ -1,0 +1,33 @@
+"""A budget of CPU time for work that other programs can cause without end: a token bucket.
+
+As long as the bucket is not empty, the work is done at once.  When it is empty, the next work waits until the bucket
+has been refilled.
+
+Pure: times (monotonic) and costs are arguments, in seconds.
+"""
+
+
+class CpuBudget:
+    """A bucket that holds ``capacity`` seconds of CPU time, and gets ``refill`` seconds of it a second."""
+
+    def __init__(self, capacity: float, refill: float) -> None:
+        self._capacity = capacity
+        self._refill = refill
+        self._left = capacity
+        self._at = 0.0
+
+    def use_share(self, refill: float, now: float) -> None:
+        """Refill the bucket at another rate from now on."""
+        if refill != self._refill:
+            self.spend(0.0, now)
+            self._refill = refill
+
+    def spend(self, cost: float, now: float) -> None:
+        """Pay for work that was done; the last of it may cost more than was left, up to the capacity."""
+        left = min(self._capacity, self._left + max(0.0, now - self._at) * self._refill) - cost
+        self._left = max(left, -self._capacity)
+        self._at = now
+
+    def free_at(self) -> float:
+        """Return the time from which the next work may be done; it is in the past while something is left."""
+        return self._at - self._left / self._refill
