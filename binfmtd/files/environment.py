@@ -9,6 +9,7 @@ _INITIAL_USER = "user:[4026531837]"
 _INITIAL_PID = "pid:[4026531836]"
 _CONTAINER_FILES = ("/.dockerenv", "/run/.containerenv")
 _CONTAINER_VARIABLES = ("container", "KUBERNETES_SERVICE_HOST")
+_MANAGER_FILE = "/run/systemd/container"
 
 
 def in_user_namespace() -> bool:
@@ -74,6 +75,21 @@ def in_container() -> bool:
     """
     is_named = any(os.environ.get(variable) for variable in _CONTAINER_VARIABLES)
     return os.getpid() == 1 or is_named or any(map(os.path.exists, _CONTAINER_FILES))
+
+
+def container_manager() -> str:
+    """Return the name of this container's manager (``lxc``, ``systemd-nspawn``), or ""; for the wording of output only.
+
+    The manager sets ``$container`` for process 1.  If that is systemd, its services do not inherit the variable, and
+    systemd writes its value to a file (systemd's container interface).
+    """
+    if name := os.environ.get("container"):  # noqa: SIM112  its name
+        return name
+    try:
+        with open(_MANAGER_FILE, encoding="ascii", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
 
 
 def in_pod() -> bool:

@@ -19,7 +19,7 @@ from binfmtd.formats.register_line import encode_line
 from binfmtd.host.forked import in_a_child
 from binfmtd.host.kernel_module import DEFAULT_DIRECTORY, FS_TYPE
 from binfmtd.kernel.instance import Instance
-from binfmtd.kernel.mount import BIND, PARENT, Mounted, Where, device_at, find, find_or_mount, is_mounted
+from binfmtd.kernel.mount import PARENT, Mounted, Where, bind_option, device_at, find, find_or_mount, is_mounted
 from binfmtd.kernel.writer import REMOVE, Writer
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Extension
@@ -181,6 +181,6 @@ def _what_to_do(directory: str, trouble: str | None) -> str:
     return (
         f"{directory}: nothing was registered: the host has no binfmt_misc mounted{tried}, and all entries would "
         "vanish when this container exits: mount it on the host (mount -t binfmt_misc binfmt_misc "
-        f"{DEFAULT_DIRECTORY}) and bind it into this container ({BIND}), {with_host}or run the daemon (binfmtd run), "
-        "whose mount keeps the entries while it runs"
+        f"{DEFAULT_DIRECTORY}) and bind it into this container ({bind_option()}), {with_host}or run the daemon "
+        "(binfmtd run), whose mount keeps the entries while it runs"
     )

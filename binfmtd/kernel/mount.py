@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from binfmtd.errors import PASSING, MountError
 from binfmtd.files.cure import cure
-from binfmtd.files.environment import in_pod, in_user_namespace
+from binfmtd.files.environment import container_manager, in_pod, in_user_namespace
 from binfmtd.formats.mountinfo import MountLine, parse_mountinfo
 from binfmtd.host.facts import may_mount
 from binfmtd.host.kernel_module import DEFAULT_DIRECTORY, FS_TYPE, kernel_has_it, load, why_no_directory
@@ -25,7 +25,12 @@ _REMOTE = re.compile(
 )
 MOUNT_TABLE = "/proc/self/mountinfo"
 PARENT = os.path.dirname(DEFAULT_DIRECTORY)
-BIND = f"-v {DEFAULT_DIRECTORY}:/binfmt_misc"  # the option of docker and podman
+# The option that binds the host's instance into a container: of docker and podman, and of other managers.
+_BIND = f"-v {DEFAULT_DIRECTORY}:/binfmt_misc"
+_BINDS = {
+    "lxc": f"lxc.mount.entry = {DEFAULT_DIRECTORY} {DEFAULT_DIRECTORY.lstrip('/')} none bind 0 0",
+    "systemd-nspawn": f"--bind={DEFAULT_DIRECTORY}:/binfmt_misc",
+}
 
 
 class Where(NamedTuple):
@@ -53,6 +58,11 @@ class Mounted(NamedTuple):
     host_unmounted: bool = False
     sealed: bool = False
     mount_read_only: bool = False
+
+
+def bind_option() -> str:
+    """Return the option of this container's manager that binds the host's instance into the container."""
+    return _BINDS.get(container_manager(), _BIND)
 
 
 def find(directory: str | None = None) -> Mounted:
@@ -132,7 +142,7 @@ def _mount(directory: str) -> Mounted:
 
 
 def _not_mounted(directory: str, error: OSError) -> MountError:
-    by_hand = f"mount it by hand, or bind the host's into the container ({BIND})"
+    by_hand = f"mount it by hand, or bind the host's into the container ({bind_option()})"
     return MountError(f"{directory}: cannot mount binfmt_misc ({error.strerror}): {by_hand}")
 
 
@@ -218,22 +228,27 @@ def _what_is_missing(directory: str, table: tuple[MountLine, ...]) -> str:
         return f"{directory}: a file system of type {over} is mounted there, not binfmt_misc: unmount it"
     if _hidden_from_service(directory):
         return (
-            f"{directory}: this service of systemd does not see the binfmt_misc that process 1 has mounted: systemd "
-            "before 253 mounts a new /proc over it; install drop-ins/before-253.conf (docs/systemd.md)"
+            f"{directory}: this service of systemd does not see the binfmt_misc that process 1 has mounted: if an "
+            "administrator mounted it after the service had started, restart the service; systemd before 253 mounts a "
+            "new /proc over it: install drop-ins/before-253.conf (docs/systemd.md)"
         )
     if in_user_namespace():
-        bind = f"in a pod: a hostPath volume of {PARENT}" if in_pod() else f"in a container: {BIND}"
+        bind = f"in a pod: a hostPath volume of {PARENT}" if in_pod() else f"in a container: {bind_option()}"
+        # A service of systemd may not mount unless a drop-in gives it the capability.  It may have a new /proc, with
+        # the mounts that the old one had at its start: a later mount does not appear there.
+        by_hand = f"{mounting} and then `systemctl restart binfmtd`"
+        own = by_hand if _is_service() and not may_mount() else "--own-instance"
         return (
             f"{directory}: no binfmt_misc is mounted here, and this is a user namespace, where mounting an instance "
             f"would hide the host's handlers in it for good: bind the host's into it ({bind}), or mount a separate "
-            "instance for this namespace with --own-instance"
+            f"instance for this namespace with {own}"
         )
     return _how_to_mount(directory, mounting)
 
 
 def _hidden_from_service(directory: str) -> bool:
-    """Return True in a service (INVOCATION_ID, systemd.exec(5)) if process 1 has binfmt_misc mounted there."""
-    if "INVOCATION_ID" not in os.environ:
+    """Return True in a service if process 1 has binfmt_misc mounted there."""
+    if not _is_service():
         return False
     try:
         with open("/proc/1/mountinfo", "rb") as file:
@@ -241,6 +256,11 @@ def _hidden_from_service(directory: str) -> bool:
     except OSError:
         return False
     return any(line.fs_type == FS_TYPE and line.point == os.path.realpath(directory) for line in lines)
+
+
+def _is_service() -> bool:
+    """Return True in a service of systemd, which sets this variable (systemd.exec(5))."""
+    return "INVOCATION_ID" in os.environ
 
 
 def _how_to_mount(directory: str, mounting: str) -> str:
@@ -251,10 +271,11 @@ def _how_to_mount(directory: str, mounting: str) -> str:
             "hostPath volume"
         )
     if may_mount():
-        return f"{directory}: binfmt_misc is not mounted: run {mounting}, or bind the host's into a container ({BIND})"
+        bind = bind_option()
+        return f"{directory}: binfmt_misc is not mounted: run {mounting}, or bind the host's into a container ({bind})"
     return (
         f"{directory}: binfmt_misc is not mounted, and mounting it needs CAP_SYS_ADMIN: run {mounting} as root; in a "
-        f"container, start the container with --privileged, or bind the host's into it ({BIND})"
+        f"container, start the container with --privileged, or bind the host's into it ({bind_option()})"
     )
 
 

@@ -9,6 +9,7 @@ from binfmtd.errors import ProbeError
 from binfmtd.files.environment import in_container, in_pod, in_user_namespace
 from binfmtd.host.facts import may_mount
 from binfmtd.host.kernel_module import DEFAULT_DIRECTORY, FS_TYPE, why_no_directory
+from binfmtd.kernel.mount import bind_option
 from binfmtd.kernel.mount_layers import AUTOFS, Layers, Owner, layers, owner_of
 from binfmtd.model.finding import Finding, Level, Section
 
@@ -98,8 +99,8 @@ def not_mounted(directory: str, mounts: Layers, why: str) -> Finding:
             "mounted",
             Level.FAILURE,
             f"{directory}: binfmt_misc is not mounted in this user namespace. An instance of its own hides the host's "
-            "handlers from this namespace for good; a container can bind-mount the host's instance instead (-v "
-            f"{DEFAULT_DIRECTORY}:/binfmt_misc)",
+            "handlers from this namespace for good; a container can bind-mount the host's instance instead "
+            f"({bind_option()})",
             f"mount -t {FS_TYPE} {FS_TYPE} {place}",
         )
     mount = f"mount -t {FS_TYPE} {FS_TYPE} {place}"
