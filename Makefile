@@ -112,13 +112,13 @@ test-systemd: setup man completions ## test the unit in a Debian with real syste
 	    debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*'
 	$(BIN)/python -m pytest tests/systemd
 
-test-hosts: setup ## test old and odd hosts: Debian 12, WSL, rootless podman and BuildKit, nesting, /proc, musl; three minutes, needs root
+test-hosts: setup ## test old and odd hosts: Debian 12, WSL, rootless podman and BuildKit, LXC, nesting, /proc, musl; four minutes, needs root
 	@$(NEED) systemd-container 'command -v systemd-nspawn' mmdebstrap 'command -v mmdebstrap' dpkg 'command -v dpkg-deb' \
 	    debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*' \
 	    podman 'command -v podman' catatonit 'command -v catatonit || test -x /usr/libexec/podman/catatonit' \
 	    crun 'command -v crun' uidmap 'command -v newuidmap' docker.io 'command -v dockerd' docker-cli 'command -v docker' \
 	    docker-buildx 'docker buildx version' rootlesskit 'command -v rootlesskit' slirp4netns 'command -v slirp4netns' \
-	    iptables 'command -v iptables' gcc-aarch64-linux-gnu 'command -v aarch64-linux-gnu-gcc'
+	    iptables 'command -v iptables' gcc-aarch64-linux-gnu 'command -v aarch64-linux-gnu-gcc' lxc 'command -v lxc-start'
 	$(BIN)/python -m pytest tests/hosts
 
 # The programs that all virtual machines require.

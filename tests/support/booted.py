@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import subprocess
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -63,75 +64,22 @@ NSPAWN = (
 )
 
 
-class Booted:
-    """One machine, from its boot to ``close``; ``root`` is its root directory, seen from here.
+class System(ABC):
+    """A Debian with systemd as process 1; ``root`` is its root directory, seen from here."""
 
-    Its Debian has these ``packages``; ``options`` are more options of mmdebstrap.
-    """
+    root: Path
 
-    def __init__(
-        self, directory: Path, suite: str = SUITE, packages: Sequence[str] = PACKAGES, options: Sequence[str] = ()
-    ) -> None:
-        self.root = directory / "root"
-        self._packages = directory / "packages"
-        self.root.mkdir(parents=True)
-        _checked("tar", "--extract", f"--file={_tree(suite, packages, options)}", f"--directory={self.root}")
-        if suite == SUITE:
-            _checked("make", "-C", str(CHECKOUT), "install", "PREFIX=/usr", f"DESTDIR={self.root}")
-        self.write("/etc/systemd/system/mounting.service", MOUNTING)
-        wanted = self.root / "etc/systemd/system/sysinit.target.wants"
-        wanted.mkdir(parents=True, exist_ok=True)
-        (wanted / "mounting.service").symlink_to("../mounting.service")
-        foreign = self.root / PROGRAM.lstrip("/")
-        foreign.write_bytes(tiny_program(find("riscv64")))
-        foreign.chmod(0o755)
-        self._log = (directory / "console.log").open("wb")
-        boot = [*NSPAWN, f"--directory={self.root}"]
-        self._nspawn = subprocess.Popen(
-            ["unshare", "--mount", "--propagation=private", "sh", "-c", BOOT, "sh", *boot],
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            self._leader = wait_until(self._find_leader, 60, "process 1 of the machine")
-            namespace_of_its_own(self._leader)  # and so no binfmt_misc of ours
-            wait_until(self._is_up, 300, "a system that is up")
-        except BaseException:
-            self.close()
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Kill process 1 of the machine, as a power cut would; the kernel then kills its other processes."""
-        for pid in _children(self._nspawn.pid):  # the shell's only one is systemd-nspawn
-            for leader in _children(pid):
-                os.kill(leader, 9)
-        self._nspawn.wait(60 * SLOWNESS)
-        self._log.close()
-        shutil.rmtree(self.root)
-
-    def _find_leader(self) -> int:
-        """Return the id of the machine's process 1 in our namespace, or 0."""
-        assert self._nspawn.poll() is None, Path(self._log.name).read_text(errors="replace")
-        leaders = [leader for pid in _children(self._nspawn.pid) for leader in _children(pid)]
-        return leaders[0] if leaders and Path(f"/proc/{leaders[0]}/comm").read_text() == "systemd\n" else 0
-
-    def _is_up(self) -> bool:
-        return self.run("systemctl", "is-system-running", "--wait").stdout.strip() in ("running", "degraded")
-
-    # Actions on the machine
+    @abstractmethod
+    def entering(self, *argv: str) -> list[str]:
+        """Return the command that executes ``argv`` on it, as root."""
 
     def run(self, *argv: str) -> Result:
         """Run a command on it to its end, as root."""
-        entering = ["nsenter", "--target", str(self._leader), "--all", "--", "env", "-i", "PATH=/usr/sbin:/usr/bin"]
-        return run([*entering, *argv], timeout=300 * SLOWNESS)
+        return run(self.entering("env", "-i", "PATH=/usr/sbin:/usr/bin", *argv), timeout=300 * SLOWNESS)
+
+    def is_up(self) -> bool:
+        """Wait until the boot has ended; return False if process 1 does not answer yet."""
+        return self.run("systemctl", "is-system-running", "--wait").stdout.strip() in ("running", "degraded")
 
     def systemctl(self, *arguments: str) -> Result:
         """Run ``systemctl ARGUMENT...``, and assert that it succeeds."""
@@ -163,6 +111,70 @@ class Booted:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
 
+
+class Booted(System):
+    """One machine, from its boot to ``close``; ``root`` is its root directory, seen from here.
+
+    Its Debian has these ``packages``; ``options`` are more options of mmdebstrap, ``masked`` units that it does
+    not start, ``nspawn`` more options of systemd-nspawn.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        suite: str = SUITE,
+        packages: Sequence[str] = PACKAGES,
+        options: Sequence[str] = (),
+        masked: Sequence[str] = (),
+        nspawn: Sequence[str] = (),
+    ) -> None:
+        self.root = directory / "root"
+        self._packages = directory / "packages"
+        make_root(self.root, suite, packages, options, masked)
+        wanted = self.root / "etc/systemd/system/sysinit.target.wants"
+        wanted.mkdir(parents=True, exist_ok=True)
+        (wanted / "mounting.service").symlink_to("../mounting.service")
+        self._log = (directory / "console.log").open("wb")
+        boot = [*NSPAWN, *nspawn, f"--directory={self.root}"]
+        self._nspawn = subprocess.Popen(
+            ["unshare", "--mount", "--propagation=private", "sh", "-c", BOOT, "sh", *boot],
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            self._leader = wait_until(self._find_leader, 60, "process 1 of the machine")
+            namespace_of_its_own(self._leader)  # and so no binfmt_misc of ours
+            wait_until(self.is_up, 300, "a system that is up")
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Kill process 1 of the machine, as a power cut would; the kernel then kills its other processes."""
+        for pid in _children(self._nspawn.pid):  # the shell's only one is systemd-nspawn
+            for leader in _children(pid):
+                os.kill(leader, 9)
+        self._nspawn.wait(60 * SLOWNESS)
+        self._log.close()
+        shutil.rmtree(self.root)
+
+    def _find_leader(self) -> int:
+        """Return the id of the machine's process 1 in our namespace, or 0."""
+        assert self._nspawn.poll() is None, Path(self._log.name).read_text(errors="replace")
+        leaders = [leader for pid in _children(self._nspawn.pid) for leader in _children(pid)]
+        return leaders[0] if leaders and Path(f"/proc/{leaders[0]}/comm").read_text() == "systemd\n" else 0
+
+    def entering(self, *argv: str) -> list[str]:
+        return ["nsenter", "--target", str(self._leader), "--all", "--", *argv]
+
     def install_emulator(self, status: int) -> None:
         """Install or upgrade a package with dpkg; its emulator for riscv64 exits with this status."""
         content = self._packages / f"emulator-{status}"
@@ -181,7 +193,33 @@ class Booted:
         assert done.status == 0, done.stderr
 
 
-def _tree(suite: str, packages: Sequence[str], options: Sequence[str]) -> Path:
+def make_root(
+    root: Path,
+    suite: str = SUITE,
+    packages: Sequence[str] = PACKAGES,
+    options: Sequence[str] = (),
+    masked: Sequence[str] = (),
+) -> None:
+    """Make a root directory of such a system."""
+    root.mkdir(parents=True)
+    _checked("tar", "--extract", f"--file={make_tree(suite, packages, options)}", f"--directory={root}")
+    furnish(root, suite, masked)
+
+
+def furnish(root: Path, suite: str = SUITE, masked: Sequence[str] = ()) -> None:
+    """Install binfmtd, a foreign program and ``mounting.service``, which is not enabled; mask units."""
+    if suite == SUITE:
+        _checked("make", "-C", str(CHECKOUT), "install", "PREFIX=/usr", f"DESTDIR={root}")
+    (root / "etc/systemd/system/mounting.service").write_text(MOUNTING)
+    for unit in masked:
+        (root / "etc/systemd/system" / unit).symlink_to("/dev/null")
+    foreign = root / PROGRAM.lstrip("/")
+    foreign.write_bytes(tiny_program(find("riscv64")))
+    foreign.chmod(0o755)
+
+
+def make_tree(suite: str = SUITE, packages: Sequence[str] = PACKAGES, options: Sequence[str] = ()) -> Path:
+    """Return the archive of a root directory from Debian's packages, which is made once."""
     command = (*MMDEBSTRAP, f"--include={','.join(packages)}", *APT_OPTIONS, *options, suite)
     recipe = hashlib.sha256("\0".join(command).encode()).hexdigest()[:12]
     tree = BUILD / f"{recipe}.tar"
