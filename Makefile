@@ -112,7 +112,7 @@ test-systemd: setup man completions ## test the unit in a Debian with real syste
 	    debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*'
 	$(BIN)/python -m pytest tests/systemd
 
-test-hosts: setup ## test old and odd hosts: Debian 12, WSL, rootless podman and BuildKit, LXC, nesting, /proc, musl; four minutes, needs root
+test-hosts: setup ## test old and odd hosts: Debian 12, WSL, rootless podman and BuildKit, LXC, Incus, nesting, /proc, musl; four minutes, needs root
 	@$(NEED) systemd-container 'command -v systemd-nspawn' mmdebstrap 'command -v mmdebstrap' dpkg 'command -v dpkg-deb' \
 	    debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*' \
 	    podman 'command -v podman' catatonit 'command -v catatonit || test -x /usr/libexec/podman/catatonit' \

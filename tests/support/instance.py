@@ -33,7 +33,7 @@ COMMAND_SECONDS = 60 * SLOWNESS
 UNSHARE = ("unshare", "-Um", "--propagation", "private")
 UNSHARE_MOUNTS = ("unshare", "-m", "--propagation", "private")
 ROOT_ALONE = ("--map-root-user",)
-EVERYBODY = ("--map-users=0,0,65536", "--map-groups=0,0,65536")
+USERS = 65536  # of an ordinary system
 HOLDER = f"""
 mount -t binfmt_misc binfmt_misc {MOUNT_POINT} || exit 4
 echo ready
@@ -67,9 +67,9 @@ class NotPrivateError(Exception):
 class Instance:
     """One private instance, from its mount to ``close``.
 
-    The user who runs the test is root inside, and the only user; with ``everybody``, which takes root, all of this
-    machine's users keep their ids.  Raises UnavailableError if this machine forbids it, and NotPrivateError if the
-    instance is not private.
+    The user who runs the test is root inside, and the only user; with ``everybody``, which takes root, the first
+    ``users`` of this machine keep their ids.  Raises UnavailableError if this machine forbids it, and NotPrivateError
+    if the instance is not private.
 
     ``lent`` is true if it is a test machine's own: then there is one at a time, root is the machine's root, and the
     user namespace is the first.
@@ -77,11 +77,11 @@ class Instance:
 
     mount_point = MOUNT_POINT  # as seen from inside
 
-    def __init__(self, *, everybody: bool = False) -> None:
+    def __init__(self, *, everybody: bool = False, users: int = USERS) -> None:
         self._commands: list[subprocess.Popen[Any]] = []
         self._lock: int | None = None
         try:
-            self._hold(self._private(everybody=everybody))
+            self._hold(self._private(users if everybody else None))
         except UnavailableError:
             if not made_for_tests():
                 raise
@@ -96,8 +96,9 @@ class Instance:
     def lent(self) -> bool:
         return self._lock is not None
 
-    def _private(self, *, everybody: bool) -> list[str]:
-        unshare = [*UNSHARE, *(EVERYBODY if everybody else ROOT_ALONE)]
+    def _private(self, users: int | None) -> list[str]:
+        maps = ROOT_ALONE if users is None else (f"--map-users=0,0,{users}", f"--map-groups=0,0,{users}")
+        unshare = [*UNSHARE, *maps]
         # With --map-users unshare starts a child process, which outlives a failed unshare and keeps our pipes open.
         refused = subprocess.run([*UNSHARE, *ROOT_ALONE, "true"], capture_output=True, text=True, check=False)
         if refused.returncode != 0:

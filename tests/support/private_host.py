@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from support.cli import Result, run
 from support.containers import CGROUPS, WAIT, removed
-from support.instance import MOUNT_POINT, Instance
+from support.instance import MOUNT_POINT, USERS, Instance
 from support.waiting import wait_until
 
 RUN_SECONDS = 900
@@ -61,12 +61,13 @@ class PrivateHost:
     """
 
     cgroups = UNIFIED  # the commands that mount the control groups
+    users = USERS  # how many users and groups it has
     groups: Sequence[tuple[str, str]] = ()  # mount and name of those that are created there, and removed at the end
 
     def __init__(self, directory: Path, writable: Sequence[Path], *, mounted: bool) -> None:
         self.directory = directory
         (directory / "tmp").mkdir(parents=True)
-        self.instance = Instance(everybody=True)
+        self.instance = Instance(everybody=True, users=self.users)
         try:
             if not mounted:
                 assert self.instance.run(["umount", MOUNT_POINT]).returncode == 0
