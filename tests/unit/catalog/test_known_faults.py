@@ -1,0 +1,203 @@
+"""The table of known faults: each row is complete, matching follows the conditions, and the document has all rows."""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from binfmtd.catalog.architectures import CATALOG
+from binfmtd.catalog.known_faults import (
+    KNOWN_FAULTS,
+    Effect,
+    Emulation,
+    Emulator,
+    HostConditions,
+    KnownFault,
+    Version,
+    known_faults,
+)
+from binfmtd.model.handler import Flags
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "known-faults.md"
+REGION = re.compile(r"(<!-- faults -->\n).*(<!-- /faults -->\n)", re.DOTALL)
+QEMU = [fault for fault in KNOWN_FAULTS if fault.emulator is Emulator.QEMU]
+BY_ID = {fault.id: fault for fault in KNOWN_FAULTS}
+# A host that meets every condition that is not about a value.
+WORST = HostConditions("x86_64", (5, 10), page_size=65536, randomized=True, selinux=True)
+
+versions = st.tuples(st.integers(4, 12), st.integers(0, 3), st.integers(0, 25))
+
+
+def ids(version: Version, architecture: str = "aarch64", host: HostConditions = WORST, **rest: bool) -> list[str]:
+    emulation = Emulation(Emulator.QEMU, version, **rest)  # type: ignore[arg-type]  # only fixed_address
+    return [fault.id for fault in known_faults(emulation, architecture, host)]
+
+
+@pytest.mark.parametrize("fault", KNOWN_FAULTS, ids=lambda fault: fault.id)
+def test_each_row_is_complete(fault: KnownFault) -> None:
+    """A row has sentences for the symptom and the remedy, a link, versions in order, and known architectures."""
+    assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)+", fault.id)
+    for text in (fault.symptom, fault.remedy):
+        assert text[0].isupper() or text.split()[0] in {"box64", "tar", "chmod", "madvise(MADV_DONTNEED)", "systemd"}
+        assert text.endswith(".")
+        assert "  " not in text
+        assert text.isascii()
+    assert re.fullmatch(r"https://[^ ]+", fault.link)
+    assert not fault.first or not fault.fixed or fault.first < fault.fixed
+    for release in fault.backports:
+        assert len(release) == 3, "a series has two numbers"
+        assert fault.first < release < fault.fixed
+    assert len({release[:2] for release in fault.backports}) == len(fault.backports)
+    assert set(fault.targets) <= CATALOG.keys()
+    assert re.compile(fault.pattern).groups <= 1
+    assert bool(fault.system_call) == (fault.effect is Effect.ENOSYS)
+
+
+def test_ids_are_unique() -> None:
+    """No two rows have one id, and no two rows are about one system call."""
+    assert len(BY_ID) == len(KNOWN_FAULTS)
+    calls = [fault.system_call for fault in KNOWN_FAULTS if fault.system_call]
+    assert len(set(calls)) == len(calls)
+
+
+@given(version=versions, architecture=st.sampled_from(sorted(CATALOG)), fixed_address=st.booleans())
+@example(version=(9, 2, 1), architecture="aarch64", fixed_address=False)
+def test_a_fault_has_one_range(version: tuple[int, int, int], architecture: str, fixed_address: bool) -> None:
+    """A release has a fault if it lies in its range, unless its series got the fix before."""
+    found = ids(version, architecture, fixed_address=fixed_address)
+    for fault in QEMU:
+        wanted = (
+            fault.first <= version
+            and (not fault.fixed or version < fault.fixed)
+            and not any(release[:2] == version[:2] and release <= version for release in fault.backports)
+            and (not fault.targets or architecture in fault.targets)
+            and fault.machines in {(), ("x86_64",)}
+            and not fault.flags
+            and (fixed_address or not fault.fixed_address)
+        )
+        assert (fault.id in found) == wanted
+
+
+@given(versions, st.integers(0, 25))
+def test_a_later_release_of_a_series_has_no_new_fault(version: tuple[int, int, int], later: int) -> None:
+    """Within a series, a later release has no fault that an earlier one lacks, except one that begins there."""
+    major, minor, patch = version
+    new = set(ids((major, minor, patch + later))) - set(ids(version))
+    assert all(version < BY_ID[name].first <= (major, minor, patch + later) for name in new)
+
+
+@given(versions)
+def test_what_was_fixed_stays_fixed(version: tuple[int, int, int]) -> None:
+    """No release from the fix on has the fault."""
+    found = ids(version)
+    assert not [fault.id for fault in QEMU if fault.fixed and fault.fixed <= version and fault.id in found]
+
+
+def test_an_unknown_version() -> None:
+    """Of an emulator whose version is unknown, only faults are reported that do not depend on it."""
+    assert ids(()) == []
+    assert ids((), fixed_address=True) == ["qemu-fixed-address"]
+
+
+@pytest.mark.parametrize(
+    ("version", "has", "has_not"),
+    [
+        ((7, 0, 0), "qemu-go-madvise", "qemu-arm64-ldconfig"),
+        ((7, 2, 18), "qemu-fork-fd-lock", "qemu-go-madvise"),
+        ((7, 2, 19), "qemu-fork-clone-lock", "qemu-fork-fd-lock"),
+        ((8, 0, 3), "qemu-upx", "qemu-arm64-brk"),
+        ((8, 2, 2), "qemu-arm64-ldconfig", "qemu-upx"),
+        ((9, 2, 1), "qemu-arm64-ldconfig", "qemu-no-openat2"),
+        ((9, 2, 2), "qemu-arm64-brk", "qemu-arm64-ldconfig"),
+        ((10, 0, 13), "qemu-arm64-brk", "qemu-no-mount-setattr"),
+        ((10, 1, 0), "qemu-no-mount-setattr", "qemu-fork-fd-lock"),
+        ((11, 1, 3), "qemu-arm64-brk", "qemu-fork-clone-lock"),
+    ],
+)
+def test_releases(version: Version, has: str, has_not: str) -> None:
+    """Releases that are in use have the faults that were reported for them."""
+    found = ids(version)
+    assert has in found
+    assert has_not not in found
+
+
+def test_conditions_of_the_host() -> None:
+    """A fault that needs a kind of host is not reported on another one."""
+    calm = HostConditions("x86_64", (6, 18))
+    assert "qemu-arm64-brk" in ids((10, 0, 13), host=calm._replace(randomized=True))
+    assert "qemu-arm64-brk" not in ids((10, 0, 13), host=calm)
+    assert "qemu-arm64-brk" not in ids((10, 0, 13), host=calm._replace(randomized=True, machine="ppc64le"))
+    assert "qemu-arm64-brk" not in ids((10, 0, 13), "s390x", calm._replace(randomized=True))
+    assert "qemu-selinux-guest-base" in ids((9, 1, 0), "i386", calm._replace(selinux=True))
+    assert "qemu-selinux-guest-base" not in ids((9, 1, 0), "i386", calm)
+    fex = Emulation(Emulator.FEX)
+    assert known_faults(fex, "x86_64", HostConditions("aarch64", (6, 18))) == []
+    assert [fault.id for fault in known_faults(fex, "x86_64", HostConditions(page_size=16384))] == ["fex-page-size"]
+
+
+def test_flags() -> None:
+    """A fault of a flag is reported for entries that have it; a kernel whose version is unknown counts as new."""
+
+    def found(emulator: Emulator, flags: str, kernel: tuple[int, int]) -> list[str]:
+        emulation = Emulation(emulator, (10, 0, 13), dynamic=True, flags=Flags.parse(flags))
+        host = HostConditions("x86_64", kernel)
+        return [fault.id for fault in known_faults(emulation, "s390x", host) if fault.flags]
+
+    assert found(Emulator.QEMU, "PF", (5, 11)) == ["kernel-p-unseen"]
+    assert found(Emulator.QEMU, "F", (5, 11)) == found(Emulator.QEMU, "PF", (5, 12)) == []
+    assert found(Emulator.QEMU, "PF", (0, 0)) == []
+    assert found(Emulator.BOX64, "F", (6, 1)) == ["box64-flag-f"]
+    assert found(Emulator.BOX64, "", (6, 1)) == []
+    assert known_faults(Emulation(Emulator.BOX64, flags=Flags.F), "x86_64", WORST) == []
+
+
+def number(version: Version) -> str:
+    return ".".join(map(str, version))
+
+
+def conditions(fault: KnownFault) -> Iterator[str]:
+    """Yield in words what has to be met for a fault."""
+    begin, end = number(fault.first), number(fault.fixed)
+    either = fault.first or fault.fixed
+    words = {
+        f"from {begin} to before {end}": fault.first and fault.fixed,
+        f"from {begin} on": fault.first and not fault.fixed,
+        f"before {end}": fault.fixed and not fault.first,
+        f"but not {', '.join(map(number, fault.backports))} and later ones of these series": either and fault.backports,
+        "linked to a fixed address": fault.fixed_address,
+        "not static": fault.dynamic,
+        f"entries with flag {fault.flags.letters}": fault.flags,
+        f"{'position-independent ' if fault.pie else ''}programs of {', '.join(fault.targets)}": fault.targets,
+        f"on {', '.join(fault.machines)}": fault.machines,
+        f"on Linux before {number(fault.kernel_before or ())}": fault.kernel_before,
+        "with pages larger than 4 KiB": fault.large_pages,
+        "while SELinux enforces its policy": fault.selinux,
+        "unless kernel.randomize_va_space is 0": fault.randomized,
+    }
+    yield fault.emulator.value
+    yield from (text for text, applies in words.items() if applies)
+
+
+def rows() -> Iterator[str]:
+    """Yield the document's paragraphs."""
+    for fault in KNOWN_FAULTS:
+        yield f"### {fault.id}"
+        yield f"{'; '.join(conditions(fault))}. {fault.symptom}"
+        yield f"{fault.remedy} [Source]({fault.link})"
+        if fault.pattern:
+            yield f"Printed: `{fault.pattern}`"
+
+
+def test_the_document() -> None:
+    """docs/known-faults.md has each row; BINFMTD_WRITE_REFERENCE=1 writes it anew."""
+    wanted = "\n\n".join(rows())
+    text = DOCUMENT.read_text(encoding="utf-8")
+    new, replaced = REGION.subn(lambda found: f"{found[1]}\n{wanted}\n\n{found[2]}", text)
+    assert replaced == 1
+    if os.environ.get("BINFMTD_WRITE_REFERENCE"):
+        DOCUMENT.write_text(new, encoding="utf-8")
+    assert new == DOCUMENT.read_text(encoding="utf-8"), "run with BINFMTD_WRITE_REFERENCE=1 after a change of the table"
