@@ -67,6 +67,13 @@ def emulators_remedy(architecture: str | None = None, paths: Iterable[str] = ())
     return _NIXOS if this_system().id == "nixos" else _ELSEWHERE
 
 
+def other_emulators(architecture: str, paths: Iterable[str]) -> str:
+    """Return in words, to follow a colon, how to get another version of the emulators at these paths."""
+    packaged = any(os.path.dirname(path) in _PACKAGED for path in paths)
+    command = install_emulators(architecture) if packaged else ""
+    return f"run `{command}`" if command else "put such a version there, or correct [emulators] paths"
+
+
 def install_module(module: str) -> str:
     """Return the command that installs a Python module where this Python looks for it."""
     own = sys.prefix != sys.base_prefix  # a virtual environment, which does not use the system's packages

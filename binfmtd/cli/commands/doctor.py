@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from binfmtd.cli import options
 from binfmtd.cli.doctor import config_and_daemon as keeper
-from binfmtd.cli.doctor import emulators, entries, host, managers, security
+from binfmtd.cli.doctor import emulators, entries, faults, host, managers, security
 from binfmtd.cli.doctor import mounts as place
 from binfmtd.cli.doctor.snapshot import Snapshot
 from binfmtd.cli.output import print_json
@@ -58,6 +58,7 @@ def look(snapshot: Snapshot) -> Iterator[Finding]:
     yield from entries.of_entries(snapshot)
     yield from security.of_labels(snapshot)
     yield from emulators.of_emulators(snapshot)
+    yield from faults.of_faults(snapshot)
     yield from keeper.of_config(snapshot)
     yield from keeper.of_daemon(snapshot)
     yield from security.of_denials(snapshot)

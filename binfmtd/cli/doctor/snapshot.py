@@ -11,11 +11,13 @@ from functools import cached_property
 from typing import Any, NamedTuple, Self
 
 from binfmtd.catalog.architectures import CATALOG
+from binfmtd.catalog.known_faults import Emulation, HostConditions
 from binfmtd.cli.state import state_dir_to_read
 from binfmtd.daemon.host_facts import HostFacts
 from binfmtd.daemon.state_dir import running_pid
 from binfmtd.errors import ConfigError, MountError, StateError
 from binfmtd.files.trust import Trust
+from binfmtd.host.emulations import emulation, host_conditions
 from binfmtd.host.interpreters import begins_as_script, file_identity, look_at, required_loader
 from binfmtd.host.kernel_module import DEFAULT_DIRECTORY
 from binfmtd.host.qemu_versions import is_qemu, versions
@@ -25,7 +27,7 @@ from binfmtd.model.config import Config, HandlerSpec
 from binfmtd.model.desired import DesiredState, resolve
 from binfmtd.model.entry import ObservedState
 from binfmtd.model.examine import Sight
-from binfmtd.model.handler import Flags
+from binfmtd.model.handler import Flags, Registration
 from binfmtd.report.status_json import FILE_NAME, read_status
 
 _NO_CONFIG = "/nonexistent/binfmtd.toml"
@@ -146,6 +148,16 @@ class Snapshot(_Look):
         """
         paths = {*self.interpreters, *self.emulators.values()} - self.untrusted.keys()
         return versions(path for path in paths if is_qemu(path) and file_identity(path) is not None)
+
+    @cached_property
+    def conditions(self) -> HostConditions:
+        """The facts about this host on which known faults of emulators depend."""
+        return host_conditions()
+
+    def emulation(self, registration: Registration) -> Emulation | None:
+        """Return the emulator that an entry uses, with the version that it printed, or else the one in its file."""
+        version = self.versions.get(registration.interpreter)
+        return emulation(registration.interpreter, registration.flags, version if isinstance(version, tuple) else None)
 
     @cached_property
     def sights(self) -> dict[str, Sight]:

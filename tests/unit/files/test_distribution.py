@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from binfmtd.files import distribution
-from binfmtd.files.distribution import emulators_remedy, install_emulators, install_module
+from binfmtd.files.distribution import emulators_remedy, install_emulators, install_module, other_emulators
 from binfmtd.formats.os_release import System
 
 
@@ -53,3 +53,12 @@ def test_a_place_of_an_administrators_own() -> None:
     """For a path that no package uses the remedy is to put the emulator there, unless another path is a usual one."""
     assert emulators_remedy("arm", ["/opt/a/qemu-arm"]) == "put the emulator there, or correct [emulators] paths"
     assert emulators_remedy("arm", ["/opt/a/qemu-arm", "/usr/bin/qemu-arm"]) == emulators_remedy("arm")
+
+
+def test_another_version(on: pytest.MonkeyPatch) -> None:
+    """Another version comes with the distribution's package only to the paths of packages, and not in an image."""
+    elsewhere = "put such a version there, or correct [emulators] paths"
+    assert other_emulators("arm", ["/opt/a/qemu-arm"]) == elsewhere
+    assert other_emulators("arm", iter(["/opt/a/qemu-arm", "/usr/bin/qemu-arm"])) == f"run `{install_emulators()}`"
+    on.setattr(distribution, "in_image", lambda: True)
+    assert other_emulators("arm", ["/usr/bin/qemu-arm"]) == elsewhere
