@@ -47,7 +47,8 @@ class Attempt(NamedTuple):
     """The result of running one program.
 
     ``reason`` is why it does not run; empty if it runs.  ``as_expected``: the file that ran it has the content of the
-    expected interpreter.  ``duration`` is in seconds, from the fork to the end; ``errno`` is execve's.
+    expected interpreter.  ``duration`` is in seconds, from the fork to the end; ``errno`` is execve's.  ``crashed``:
+    the program, or its emulator, was killed by a signal other than SIGKILL, which ends programs that hang.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Attempt(NamedTuple):
     duration: float
     as_expected: bool | None = None
     errno: int | None = None
+    crashed: bool = False
 
 
 def refuse_without_code_memory() -> None:
@@ -210,7 +212,8 @@ class _Attempt:
         refusal = int(answer) if answer.isdigit() else None
         reason = self._why(status, refusal)
         duration = time.monotonic() - began
-        return Attempt(name, not reason, natively, self._in_chroot, reason, duration, as_expected, refusal)
+        crashed = refusal is None and os.WIFSIGNALED(status) and os.WTERMSIG(status) != signal.SIGKILL
+        return Attempt(name, not reason, natively, self._in_chroot, reason, duration, as_expected, refusal, crashed)
 
     def _end(self, child: int) -> int:
         """Wait for the end of the child, or kill it; return the status of waitpid."""

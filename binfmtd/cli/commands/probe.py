@@ -27,6 +27,7 @@ from binfmtd.host.facts import boot_id
 from binfmtd.host.interpreters import file_identity
 from binfmtd.host.probe import PATIENCE, Prober, refuse_without_code_memory
 from binfmtd.model.entry import ObservedState
+from binfmtd.model.handler import Registration
 from binfmtd.model.probe_result import Probed, Tried, TriedInterpreter
 from binfmtd.model.stand_in import PREFIX as STAND_IN
 from binfmtd.report.status_json import read_status
@@ -100,6 +101,8 @@ def probe(
                 reason = f"not in a chroot: {reason}" if attempt.runs else attempt.reason
             serving = None if observed is None or attempt.natively else server(observed, name)
             entry = serving.name.removeprefix(STAND_IN) if serving else None  # a stand-in's handler
+            if attempt.crashed and serving is not None and serving.registration is not None:
+                reason += _known(name, serving.registration)
             yield Tried(name, attempt.runs, attempt.natively, entry, in_chroot, reason, round(attempt.duration * 1e6))
 
 
@@ -120,6 +123,26 @@ def probe_candidates(interpreters: Mapping[str, Sequence[str]], patience: float)
                 if (identity := file_identity(path)) is not None:
                     attempt = run(name, tiny_program(CATALOG[name]), through=path)
                     yield TriedInterpreter(path, identity.text, attempt.reason)
+
+
+def _known(architecture: str, registration: Registration) -> str:
+    """Return the known faults that can crash such a program in this emulator, to follow a reason; "" if there is none.
+
+    The program is neither position-independent nor written in a language with its own demands.
+    """
+    from binfmtd.catalog.known_faults import Effect, known_faults
+    from binfmtd.cli.fault_texts import about, named
+    from binfmtd.host.emulations import emulation, host_conditions
+
+    found = emulation(registration.interpreter, registration.flags)
+    if found is None:
+        return ""
+    faults = [
+        about(fault)
+        for fault in known_faults(found, architecture, host_conditions())
+        if fault.effect is Effect.CRASH and not fault.pie and not fault.special
+    ]
+    return "".join(f"; a known fault of {named(found)}: {text}" for text in faults)
 
 
 def _write(directory: str, tried: tuple[Tried, ...], interpreters: tuple[TriedInterpreter, ...]) -> None:

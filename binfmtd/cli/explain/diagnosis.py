@@ -7,21 +7,25 @@ finds what fails only after a successful exec: a dynamic linker or a program for
 import os
 from errno import EACCES, ENOENT, ENOEXEC, errorcode
 from shlex import quote
+from typing import TYPE_CHECKING
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.cli.declared import Declared
 from binfmtd.cli.explain.reach import Reach, reach
 from binfmtd.errors import FormatError
 from binfmtd.files.distribution import this_system
-from binfmtd.formats.elf import ElfFile
+from binfmtd.formats.elf import ET_DYN, ElfFile
 from binfmtd.formats.elf_types import elf_kind, libc_of
 from binfmtd.formats.file_types import Kind, kind_of
 from binfmtd.host.exec_files import UNSEEN, Programs, reading
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.execution import REWRITES, Execution, Passed, Refusal, Step, execute
-from binfmtd.model.handler import Flags
+from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.shebang import Shebang
 from binfmtd.model.stand_in import PREFIX as STAND_IN
+
+if TYPE_CHECKING:
+    from binfmtd.cli.explain.faults import FaultNotes
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # a login's; used in a root tree
 _QEMU = "qemu-"  # the names of all of QEMU's emulators begin so
@@ -77,6 +81,7 @@ class Explainer:
         self._observed = observed
         self._declared = declared
         self._mount = mount
+        self._fault_notes: FaultNotes | None = None  # made for the first file that an entry takes
 
     def __call__(self, file: str) -> Explanation:
         """Return the answer about a file."""
@@ -124,6 +129,20 @@ class Explainer:
                 f"it fails for users who may execute but not read it: entry {_name(entry)} has no flag O, so the "
                 "interpreter itself has to open the file"
             )
+        explanation.notes += self._known_faults(step, entry, entry.registration)
+
+    def _known_faults(self, step: Step, entry: Entry, registration: Registration) -> list[str]:
+        """Return notes on the known faults that the entry's emulator has with this program."""
+        opened = Flags.F in registration.flags
+        file = self._programs.opened_by(entry) if opened else self._programs.open(registration.interpreter)
+        architecture, elf = self._kind(step).architecture, self._programs.elf(step.file.place)
+        if isinstance(file, Refusal) or not file.place or architecture is None or elf is None:
+            return []
+        if self._fault_notes is None:
+            from binfmtd.cli.explain.faults import FaultNotes
+
+            self._fault_notes = FaultNotes()
+        return self._fault_notes.of(file.place, registration.flags, architecture, pie=elf.e_type == ET_DYN)
 
     # Why it does not run
 
