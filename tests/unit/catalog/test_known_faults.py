@@ -2,12 +2,17 @@
 
 import os
 import re
+import shutil
+import struct
+import subprocess
 from collections.abc import Iterator
+from errno import ENOSYS
 from pathlib import Path
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from support.programs import install
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.known_faults import (
@@ -20,6 +25,9 @@ from binfmtd.catalog.known_faults import (
     Version,
     known_faults,
 )
+from binfmtd.catalog.program import tiny_program
+from binfmtd.host.emulations import version_in
+from binfmtd.host.facts import kernel_version
 from binfmtd.model.handler import Flags
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "known-faults.md"
@@ -153,6 +161,38 @@ def test_flags() -> None:
     assert found(Emulator.BOX64, "F", (6, 1)) == ["box64-flag-f"]
     assert found(Emulator.BOX64, "", (6, 1)) == []
     assert known_faults(Emulation(Emulator.BOX64, flags=Flags.F), "x86_64", WORST) == []
+
+
+# The numbers of system calls that are the same on all architectures (since Linux 5.1), and mov xN, IMMEDIATE.
+CALLS = {"openat2": 437, "faccessat2": 439, "mount_setattr": 442, "fchmodat2": 452}
+MOV = 0xD2800000
+
+
+def calls(number: int) -> bytes:
+    """Return an arm64 program that makes a system call with zeros, and exits with the low byte of its result."""
+    arguments = [MOV | register for register in range(6)]
+    code = struct.pack("<7I", MOV | number << 5 | 8, *arguments) + bytes.fromhex("010000d4 a80b80d2 010000d4")
+    return tiny_program(CATALOG["aarch64"]._replace(exit42=code))
+
+
+def test_a_real_emulator_lacks_these_system_calls(tmp_path: Path) -> None:
+    """The QEMU that is installed here lacks exactly the system calls that the table says of its version."""
+    emulator = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
+    if emulator is None or kernel_version() < (6, 6):
+        pytest.skip("takes qemu-aarch64, and Linux 6.6 or later, which has these system calls")
+    missing = set()
+    for name, number in CALLS.items():
+        program = install(tmp_path / name, calls(number))
+        if subprocess.run([emulator, program], check=False).returncode == -ENOSYS & 0xFF:
+            missing.add(name)
+    emulation = Emulation(Emulator.QEMU, version_in(emulator))
+    wanted = [
+        fault.system_call
+        for fault in KNOWN_FAULTS
+        if fault.system_call and fault in known_faults(emulation, (fault.targets or ("aarch64",))[0], WORST)
+    ]
+    assert missing == set(wanted)
+    assert {fault.system_call for fault in KNOWN_FAULTS} - {""} == CALLS.keys()
 
 
 def number(version: Version) -> str:
