@@ -1,7 +1,7 @@
 """Report the known faults of the emulators that entries use (binfmtd/catalog/known_faults.py).
 
 * One fault is one finding, however many emulators and architectures have it.
-* It is a warning if programs crash or hang and emulators without the fault exist.  Otherwise it is a note.
+* It is a warning if programs crash and emulators without the fault exist.  Otherwise it is a note.
 * Missing system calls are one note for each version.
 """
 
@@ -18,7 +18,8 @@ from binfmtd.model.finding import Finding, Level, Section
 from binfmtd.model.stand_in import is_stand_in
 
 _MOST = 3  # architectures or versions that a text names
-_STOPS = (Effect.CRASH, Effect.REFUSAL, Effect.HANG)
+_WARNED_OF = (Effect.CRASH, Effect.REFUSAL)
+_PATCHED = " (a distribution may have added the fix to its own package)"
 
 
 class _Use(NamedTuple):
@@ -60,8 +61,9 @@ def _uses(snapshot: Snapshot) -> Iterator[_Use]:
 def _of_one(fault: KnownFault, uses: list[_Use]) -> Finding:
     architectures = sorted({use.architecture for use in uses})
     text = f"a known fault of {_versions(uses)} for {listed(architectures, _MOST)}: {about(fault)}"
-    if fault.effect not in _STOPS or not (fault.fixed or fault.fixed_address):
+    if fault.effect not in _WARNED_OF or not (fault.fixed or fault.fixed_address):
         return Finding(Section.EMULATORS, "known_fault", Level.OK, text)
+    text += _PATCHED if fault.fixed else ""
     how = other_emulators(architectures[0], (use.path for use in uses))
     return Finding(Section.EMULATORS, "known_fault", Level.WARNING, *split(f"{text}: {how}"))
 

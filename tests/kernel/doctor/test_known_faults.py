@@ -35,7 +35,7 @@ def test_one_finding_a_fault(doctor: Doctor, tmp_path: Path) -> None:
     assert hang["text"].startswith("a known fault of QEMU 7.2.3 and 7.2.9 for ")
     assert " and 8 more: " in hang["text"]
     assert "10.1" in hang["text"]
-    assert (hang["level"], hang["remedy"]) == ("warning", None), "no package brings emulators to such a path"
+    assert hang["level"] == "ok", "a hang is a note, a crash is a warning"
     assert len({fault["text"] for fault in faults}) == len(faults)
     assert not [fault for fault in faults if LINKS["qemu-arm64-ldconfig"] in fault["text"]]
 
