@@ -102,9 +102,9 @@ _NOT_PIE = (
     "on kernels since the end of 2024. Programs crash at random."
 )
 _BRK = (
-    "The heap of a position-independent arm64 program cannot grow, since QEMU maps its own pages right behind it. "
-    "Static ones, like ldconfig of Debian 11, then crash in about one of 50 runs, and the installation of packages "
-    "with them."
+    "The heap of a position-independent arm64 program cannot grow by more than a page, since QEMU maps its own pages "
+    "right behind it. Static ones, like ldconfig of Debian 11, crash in about one of 50 runs, and the installation of "
+    "packages with them."
 )
 _OLD_GO = (
     "madvise(MADV_DONTNEED) has no effect, though programs count on pages of zeros after it. Programs built with Go "

@@ -195,6 +195,25 @@ def test_a_real_emulator_lacks_these_system_calls(tmp_path: Path) -> None:
     assert {fault.system_call for fault in KNOWN_FAULTS} - {""} == CALLS.keys()
 
 
+def test_the_heap_under_a_real_emulator(tmp_path: Path) -> None:
+    """Under the QEMU that is installed here, the heap of an arm64 PIE can grow unless the table says that it cannot."""
+    emulator = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
+    if emulator is None or os.uname().machine != "x86_64":
+        pytest.skip("takes qemu-aarch64 on x86_64")
+    # mov x8, 214 (brk); mov x0, 0; svc 0; mov x1, 1 << 20; add x0, x0, x1; mov x20, x0; svc 0
+    code = [0xD2801AC8, 0xD2800000, 0xD4000001, 0xD2A00201, 0x8B010000, 0xAA0003F4, 0xD4000001]
+    # cmp x0, x20; cset x0, ne; mov x8, 93 (exit); svc 0
+    code += [0xEB14001F, 0x9A9F07E0, 0xD2800BA8, 0xD4000001]
+    text = struct.pack(f"<{len(code)}I", *code)
+    program = bytearray(tiny_program(CATALOG["aarch64"]._replace(exit42=text)))
+    program[16] = 3  # e_type: ET_DYN; its entry is the code at the end, and its segment begins at address 0
+    struct.pack_into("<Q", program, 24, len(program) - len(text))
+    struct.pack_into("<QQ", program, 64 + 16, 0, 0)
+    path = install(tmp_path / "pie", bytes(program))
+    status = subprocess.run([emulator, path], check=False).returncode
+    assert status == ("qemu-arm64-brk" in ids(version_in(emulator)))
+
+
 def number(version: Version) -> str:
     return ".".join(map(str, version))
 
