@@ -153,9 +153,9 @@ def _patterns(table: "ArchitectureTable", emulators: "EmulatorsTable") -> Sequen
     return patterns
 
 
-def _fields(table: Mapping[str, object]) -> dict[str, Any]:
+def _fields(table: Mapping[str, object], *, but: str = "") -> dict[str, Any]:
     """Return the keys of a table that HandlerSpec has under the same name; it has the defaults of the others."""
-    return {key: value for key, value in table.items() if key in HandlerSpec._fields}
+    return {key: value for key, value in table.items() if key in HandlerSpec._fields and key != but}
 
 
 def _included(included: Included, warnings: list[str]) -> Iterator[HandlerSpec]:
@@ -182,10 +182,12 @@ def _handlers(merged: Merged) -> Iterator[HandlerSpec]:
         origin = merged.origins["handlers", name]
         spec = HandlerSpec(
             name=name,
-            match=match_of(table.get("magic"), table.get("mask"), table.get("offset"), table.get("extension")),
+            match=CATALOG[table["match"]].match
+            if "match" in table
+            else match_of(table.get("magic"), table.get("mask"), table.get("offset"), table.get("extension")),
             interpreters=(table["interpreter"],),  # the schema refuses a table without one
             source=f"{origin.file} [{origin.key}]",
-            **{"flags": Flags.NONE, **_fields(table)},
+            **{"flags": Flags.NONE, **_fields(table, but="match")},
         )
         _check_lines(spec, origin)
         yield spec

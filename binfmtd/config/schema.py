@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Strict,
 from pydantic_core import PydanticKnownError
 from typing_extensions import TypedDict  # pydantic requires this one below Python 3.12
 
+from binfmtd.catalog.names import find
 from binfmtd.config.include import check_word
 from binfmtd.config.merge import WAYS_TO_CHOOSE
 from binfmtd.errors import FormatError
@@ -167,6 +168,7 @@ InterpreterWord = Annotated[str, BeforeValidator(_raising_value_error(_interpret
 DirectoryPath = Annotated[str, BeforeValidator(_raising_value_error(_directory))]
 AbsolutePath = Annotated[str, BeforeValidator(_raising_value_error(_absolute))]
 EntryName = Annotated[str, AfterValidator(_raising_value_error(_entry_name))]
+ArchitectureName = Annotated[str, BeforeValidator(_raising_value_error(lambda text: find(text).name))]
 Number = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 _Word = Strict(strict=False)  # a strict field does not accept the text "keep" as an Unmanaged
 
@@ -219,6 +221,7 @@ def _apart(table: object) -> object:
 class HandlerTable(TypedDict, total=False):
     """``[handlers.NAME]``: a handler of any kind that binfmt_misc supports."""
 
+    match: ArchitectureName
     magic: Escaped
     mask: Escaped
     offset: Number
@@ -233,6 +236,10 @@ class HandlerTable(TypedDict, total=False):
 def _whole(table: HandlerTable) -> HandlerTable:
     if "interpreter" not in table:
         raise ValueError("interpreter is missing: give the absolute path of the program to run")
+    if "match" in table and (others := [key for key in ("magic", "mask", "offset", "extension") if key in table]):
+        raise ValueError(f"match stands for an architecture's magic and mask: remove {' and '.join(others)}, or match")
+    if "match" in table:
+        return table
     try:
         match_of(table.get("magic"), table.get("mask"), table.get("offset"), table.get("extension"))
     except FormatError as error:

@@ -190,6 +190,13 @@ def test_a_table_for_an_architecture_that_is_not_selected_says_nothing(load_text
     assert (names(loaded), loaded.warnings) == (["arm"], ())
 
 
+def test_a_handler_for_an_architectures_programs(load_text: Load) -> None:
+    """``match`` takes an architecture's magic and mask, under any of its names."""
+    loaded = load_text("architectures = []\n[handlers.fex]\nmatch = 'amd64'\ninterpreter = '/fex'\nflags = 'F'")
+    (spec,) = loaded.specs
+    assert (spec.name, spec.match, spec.architecture) == ("fex", CATALOG["x86_64"].match, None)
+
+
 def test_handlers_come_last_in_the_order_of_the_file(load_text: Load) -> None:
     """Handlers follow the architectures, in the order of their tables, with the values of all keys."""
     loaded = load_text(

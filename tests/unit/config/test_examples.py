@@ -56,14 +56,14 @@ def test_the_example_shows_the_defaults(uncommented: ConfigFile) -> None:
 
 
 def test_the_example_shows_every_key(uncommented: ConfigFile) -> None:
-    """The example has every key; extension cannot stand beside magic, so a comment describes it."""
+    """The example has every key; extension and match cannot stand beside magic, so a comment describes them."""
     assert uncommented.keys() == ConfigFile.__optional_keys__
     assert uncommented["metrics"].keys() == MetricsTable.__optional_keys__
     assert uncommented["emulators"].keys() == EmulatorsTable.__optional_keys__
     shown = uncommented["emulators"]["by_architecture"].values()  # some keys exclude each other in one table
     assert {key for table in shown for key in table} == ArchitectureTable.__optional_keys__
     assert uncommented["labels"].keys() == LabelsTable.__optional_keys__
-    assert uncommented["handlers"]["wasm"].keys() | {"extension"} == HandlerTable.__optional_keys__
+    assert uncommented["handlers"]["wasm"].keys() | {"extension", "match"} == HandlerTable.__optional_keys__
 
 
 @pytest.mark.parametrize("path", sorted((CONFIG / "presets").glob("*.toml")), ids=lambda path: path.name)

@@ -82,6 +82,8 @@ BAD = [
     ("[emulators]\nflags = ['F']", "emulators.flags", "must be a string"),
     ("[emulators.arm46]\nforce = true", "emulators.arm46", "did you mean arm"),
     ("[emulators.arm64]\npaths = ['/x']", "emulators.arm64.paths", "unknown key"),
+    ("[handlers.x]\nmatch = 'arm46'\ninterpreter = '/x'", "handlers.x.match", "did you mean arm"),
+    ("[handlers.x]\nmatch = 'arm'\nmagic = 'x'\ninterpreter = '/x'", "handlers.x", "remove magic, or match"),
     ("[emulators]\nversion = '.hidden'", "emulators.version", "cannot be the name of a version"),
     ("[emulators]\nversion = 9.2", "emulators.version", "9.2 must be a string"),
     ("[emulators]\nstore = 'emulators'", "emulators.store", "not the absolute path of a directory"),
