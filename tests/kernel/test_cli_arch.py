@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from support.cli import Cli, fake_emulators
 from support.instance import Instance
+from support.programs import install
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
@@ -37,8 +38,17 @@ def test_every_architecture_has_a_row(cli: Cli, tmp_path: Path) -> None:
     assert (result.status, result.stderr) == (0, "")
     assert result.stdout.startswith("NAME")
     assert [row[0] for row in result.rows[1:]] == list(CATALOG)
-    assert ["arm", f"{tmp_path}/bin/qemu-arm", "armhf"] in [row[:3] for row in result.rows]
-    assert ["s390x", "-", "linux/s390x"] in [row[:3] for row in result.rows]
+    assert ["arm", f"{tmp_path}/bin/qemu-arm", "-", "armhf"] in [row[:4] for row in result.rows]
+    assert ["s390x", "-", "-", "linux/s390x"] in [row[:4] for row in result.rows]
+
+
+def test_versions(cli: Cli, tmp_path: Path) -> None:
+    """QEMU's version is found in the emulator's file, which is not run."""
+    config = fake_emulators(tmp_path / "bin", [])
+    path = install(tmp_path / "bin" / "qemu-arm", b"\x7fELF\0qemu-arm version 9.2.2\0")
+    assert [row[:3] for row in cli("arch", "arm", config=config).rows[1:]] == [["arm", str(path), "9.2.2"]]
+    (document,) = cli("arch", "arm", "--json", config=config).json
+    assert document["version"] == "9.2.2"
 
 
 def test_only_some(cli: Cli, tmp_path: Path) -> None:
@@ -48,7 +58,7 @@ def test_only_some(cli: Cli, tmp_path: Path) -> None:
     assert result.status == 0
     assert [row[0] for row in result.rows[1:]] == ["s390x", "aarch64"]
     (document,) = cli("arch", "arm64", "--json", config=config).json
-    assert document.keys() == {"name", "aliases", "interpreter", "native", "magic", "mask"}
+    assert document.keys() == {"name", "aliases", "interpreter", "version", "native", "magic", "mask"}
     assert document["name"] == "aarch64"
     assert {"arm64", "linux/arm64"} <= set(document["aliases"])
     assert document["interpreter"] == f"{tmp_path}/bin/qemu-aarch64"

@@ -48,14 +48,23 @@ def main(arguments: Sequence[str]) -> int:
     native = HostFacts(state_dir_or_none(given)).native(observe(given.mount))
     candidates = {declared.architecture: declared.interpreters for declared in config.specs}
     emulators = {a.name: _first_there(candidates.get(a.name, ())) for a in wanted}
+    versions = {name: _version(path) for name, path in emulators.items() if path is not None}
     if given.json:
-        print_json([_document(a, emulators[a.name], native=a.name in native) for a in wanted])
+        print_json(
+            [_document(a, emulators[a.name], versions.get(a.name) or None, native=a.name in native) for a in wanted]
+        )
     else:
         rows = [
-            (a.name, "natively" if a.name in native else "", emulators[a.name] or "-", " ".join(a.aliases))
+            (
+                a.name,
+                "natively" if a.name in native else "",
+                emulators[a.name] or "-",
+                versions.get(a.name) or "-",
+                " ".join(a.aliases),
+            )
             for a in wanted
         ]
-        print_table([("NAME", "RUNS", "EMULATOR", "ALSO KNOWN AS"), *rows])
+        print_table([("NAME", "RUNS", "EMULATOR", "VERSION", "ALSO KNOWN AS"), *rows])
     return 0
 
 
@@ -63,12 +72,22 @@ def _first_there(paths: Sequence[str]) -> str | None:
     return next((path for path in paths if file_identity(path) is not None), None)
 
 
-def _document(architecture: Architecture, emulator: str | None, *, native: bool) -> dict[str, object]:
+def _version(path: str) -> str:
+    """Return the version of QEMU that the emulator's file contains; "" if it contains none."""
+    from binfmtd.host.emulations import version_in
+
+    return ".".join(map(str, version_in(path)))
+
+
+def _document(
+    architecture: Architecture, emulator: str | None, version: str | None, *, native: bool
+) -> dict[str, object]:
     match = architecture.match
     return {
         "name": architecture.name,
         "aliases": list(architecture.aliases),
         "interpreter": emulator,
+        "version": version,
         "native": native,
         "magic": match.magic.hex(),
         "mask": (match.mask or b"\xff" * len(match.magic)).hex(),
