@@ -16,6 +16,7 @@ from binfmtd.model.handler import Flags
 from binfmtd.model.shebang import parse_shebang
 
 HEAD_BYTES = 256
+_ELF = b"\x7fELF"
 _HEADERS_BYTES = 4096  # linkers put the program headers and PT_INTERP's text right behind the ELF header
 
 
@@ -49,8 +50,18 @@ def look_at(paths: Iterable[str], trust: Trust) -> dict[str, InterpreterFacts]:
         if identity is None:
             facts[path] = InterpreterFacts()
         else:
-            facts[path] = InterpreterFacts(identity, way_untrusted(way, trust), script=begins_as_script(path))
+            head = read_head(path)
+            script = parse_shebang(head) is not None
+            fails = "" if script else _no_program(head, identity.size)
+            facts[path] = InterpreterFacts(identity, way_untrusted(way, trust), script=script, fails=fails)
     return facts
+
+
+def _no_program(head: bytes, size: int) -> str:
+    """Return why a file that is no script cannot run programs, by its first bytes; "" if it may, or is unreadable."""
+    if size == 0:
+        return "the file is empty"
+    return "" if not head or head.startswith(_ELF) else "the file is neither an ELF program nor a script"
 
 
 def _magic(link: str) -> str:

@@ -55,9 +55,7 @@ class InterpreterFacts(NamedTuple):
     problem: str | None = None  # why the file at the path cannot be determined
     remote: bool = False  # on a file system that may not respond (network, FUSE): opening it may block
     script: bool = False  # it begins with #!, so the kernel executes another program in its place
-    fails: str = (
-        ""  # why it runs no program of its architecture, by a probe of this very file; empty: not known to fail
-    )
+    fails: str = ""  # why it runs no programs, by its content or by a probe of this file; empty: not known to fail
 
 
 class Facts(NamedTuple):

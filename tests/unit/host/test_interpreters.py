@@ -4,10 +4,12 @@ import struct
 from pathlib import Path
 
 import pytest
+from support.programs import install
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
-from binfmtd.host.interpreters import required_loader
+from binfmtd.files.trust import Trust
+from binfmtd.host.interpreters import look_at, required_loader
 
 LINKER = b"/lib/ld.so.1\0"
 
@@ -58,3 +60,18 @@ def test_the_rest(tmp_path: Path, content: bytes, needed: str | None) -> None:
 def test_no_file(tmp_path: Path) -> None:
     """A missing file needs nothing."""
     assert required_loader(str(tmp_path / "missing")) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "fails"),
+    [
+        (b"", "the file is empty"),
+        (bytes(100), "the file is neither an ELF program nor a script"),
+        (tiny_program(CATALOG["arm"]), ""),
+        (b"#!/bin/sh\n", ""),
+    ],
+)
+def test_a_damaged_interpreter(tmp_path: Path, content: bytes, fails: str) -> None:
+    """A file that is no program at all is known to fail; of several interpreters another one serves then."""
+    path = install(tmp_path / "interpreter", content)
+    assert look_at([str(path)], Trust.of_this_process())[str(path)].fails == fails
