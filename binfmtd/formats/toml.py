@@ -75,18 +75,18 @@ architectures = []
 def _table(entry: Found) -> str:
     match = entry.registration.match
     lines = ["", f"# {''.join(c if c.isprintable() else '?' for c in entry.origin)}"]
-    lines.append(f"[handlers.{entry.name if _BARE.fullmatch(entry.name) else _quoted(entry.name)}]")
+    lines.append(f"[handlers.{entry.name if _BARE.fullmatch(entry.name) else quoted(entry.name)}]")
     if isinstance(match, Extension):
-        lines.append(f"extension = {_quoted(match.text)}")
+        lines.append(f"extension = {quoted(match.text)}")
     else:
         lines.append(f"magic = {_escaped(match.magic)}")
         if match.mask is not None:
             lines.append(f"mask = {_escaped(match.mask)}")
         if match.offset:
             lines.append(f"offset = {match.offset}")
-    lines.append(f"interpreter = {_quoted(entry.registration.interpreter)}")
+    lines.append(f"interpreter = {quoted(entry.registration.interpreter)}")
     if letters := entry.registration.flags.letters:
-        lines.append(f"flags = {_quoted(letters)}")
+        lines.append(f"flags = {quoted(letters)}")
     if not entry.enabled:
         lines.append("enabled = false")
     return "".join(line + "\n" for line in lines)
@@ -97,7 +97,7 @@ def _escaped(data: bytes) -> str:
     return f"'{text}'"
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     r"""Return a basic string: TOML's escapes are \", \\ and \uXXXX (toml.io, v1.0.0, String)."""
     return '"' + "".join(map(_character, text)) + '"'
 

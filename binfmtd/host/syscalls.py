@@ -22,6 +22,7 @@ MS_PRIVATE = 1 << 18
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
 PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
 
 # These numbers are equal on all architectures (include/uapi/asm-generic/unistd.h) but Alpha, which adds 110.
 _OPEN_TREE = 428
@@ -121,6 +122,11 @@ def enter_mount_namespace(of: int) -> None:
 def signal_when_parent_dies(signal: int) -> None:
     """Make the kernel send ``signal`` to this process when the thread that created it ends, also after execve."""
     _check(_libc.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal), 0, 0, 0))
+
+
+def adopt_orphans() -> None:
+    """Make each descendant whose parent ends a child of this process; child processes do not inherit this."""
+    _check(_libc.prctl(PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(1), 0, 0, 0))
 
 
 def stop_at_exec() -> None:

@@ -19,6 +19,7 @@ SLOW = {
     "test_chaos.py",
     "test_cli_export.py",
     "test_cli_sandbox.py",
+    "test_cli_sandbox_emulators.py",
     "test_drop_ins.py",
     "test_explain_oracle.py",
     "test_little.py",

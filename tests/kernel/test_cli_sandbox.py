@@ -29,6 +29,8 @@ architectures = []
 magic = '\\x00one'
 interpreter = "/usr/bin/true"
 """
+TIMEOUT = ("--timeout", "1500ms")
+TIMED_OUT = "the command was killed after 1500ms, with all its processes (--timeout)"
 # Prints its own process id and its daemon's, then waits.
 WAITING_COMMAND = 'echo $$; cat "$BINFMTD_STATE_DIR/lock"; exec sleep 600'
 
@@ -44,14 +46,16 @@ class Sandbox:
         self.temporary = directory / "tmp"
         self.temporary.mkdir()
 
-    def command(self, *command: str, config: str | None = None) -> list[str]:
+    def command(self, *command: str, config: str | None = None, options: tuple[str, ...] = ()) -> list[str]:
         if config is not None:
             self.config.write_text(config)
-        arguments = ["sandbox", "--config", str(self.config), *(["--", *command] if command else [])]
+        arguments = ["sandbox", "--config", str(self.config), *options, *(["--", *command] if command else [])]
         return ["env", f"TMPDIR={self.temporary}", *BINFMTD, *arguments]
 
-    def __call__(self, *command: str, config: str | None = None, **options: Any) -> Result:
-        return run(self.instance.entering(self.command(*command, config=config)), **options)
+    def __call__(
+        self, *command: str, config: str | None = None, options: tuple[str, ...] = (), **of_run: Any
+    ) -> Result:
+        return run(self.instance.entering(self.command(*command, config=config, options=options)), **of_run)
 
     def start(self, *command: str) -> subprocess.Popen[str]:
         return self.instance.popen(self.command(*command), stdout=subprocess.PIPE, text=True)
@@ -175,6 +179,36 @@ def test_sigterm_ends_command_and_daemon(sandbox: Sandbox) -> None:
     for descriptor in processes:
         assert select.select([descriptor], [], [], 0)[0], "it still runs"
         os.close(descriptor)
+
+
+def test_a_timeout(sandbox: Sandbox) -> None:
+    """--timeout kills the command with all its processes, also in other sessions; the status is that of timeout(1)."""
+    result = sandbox("sh", "-c", "setsid sleep 600 & readlink /proc/self/ns/user; exec sleep 600", options=TIMEOUT)
+    assert (result.status, result.message) == (124, TIMED_OUT)
+    assert members(result.stdout.strip()) == []
+
+
+@pytest.mark.parametrize("timeout", ["1m30s", "999999999h"])
+def test_a_timeout_that_is_not_reached(sandbox: Sandbox, timeout: str) -> None:
+    """A command that ends in time has its own exit status, and the processes that it leaves run on."""
+    result = sandbox("sh", "-c", "sleep 600 >&- 2>&- & echo $!; exit 4", options=("--timeout", timeout))
+    assert (result.status, result.stderr) == (4, "")
+    os.kill(int(result.stdout), signal.SIGKILL)
+
+
+def test_a_timeout_of_nothing(sandbox: Sandbox) -> None:
+    """Without any time the command could not run at all."""
+    result = sandbox("touch", str(sandbox.directory / "it-ran"), options=("--timeout", "0"))
+    assert (result.status, result.message.partition(":")[0]) == (2, "--timeout")
+    assert not (sandbox.directory / "it-ran").exists()
+
+
+def test_orphans_are_collected(sandbox: Sandbox) -> None:
+    """With --timeout the sandbox adopts orphans; those that end do not remain as zombies."""
+    orphans = "for i in $(seq 30); do (true &); done"
+    # Until the sandbox's process has only two children: the daemon and this command.
+    script = f"{orphans}; until set -- $(cat /proc/$PPID/task/$PPID/children) && [ $# -le 2 ]; do :; done"
+    assert sandbox("sh", "-c", script, options=("--timeout", "30s")) == Result(0, "", "")
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -25,6 +25,9 @@ _EXITS: dict[str, Callable[[int], bytes]] = {
 # Machine code of waiting for ever: pause(), or where that is missing ppoll() of nothing (an exec zeroes registers).
 _WAITS = {"x86_64": b"\xb8\x22\0\0\0\x0f\x05", "aarch64": bytes.fromhex("280980d2 010000d4")}
 
+# Machine code of a read at address 0.
+_CRASHES = {"x86_64": b"\x31\xc0\x8b\x00", "aarch64": bytes.fromhex("000080d2 000040f9")}
+
 
 def exits_with(status: int) -> bytes:
     """Return a native program; skip on a machine whose code is missing here."""
@@ -40,6 +43,14 @@ def waits(number: int) -> bytes:
     if machine not in _WAITS:
         pytest.skip(f"no machine code for waiting on {machine}: only for {', '.join(_WAITS)}")
     return _program(machine, _WAITS[machine]) + bytes((number,))
+
+
+def crashes() -> bytes:
+    """Return a native program that is killed by SIGSEGV."""
+    machine = os.uname().machine
+    if machine not in _CRASHES:
+        pytest.skip(f"no machine code for a crash on {machine}: only for {', '.join(_CRASHES)}")
+    return _program(machine, _CRASHES[machine])
 
 
 def _program(machine: str, code: bytes) -> bytes:

@@ -15,9 +15,10 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from types import FrameType
 
 from binfmtd.cli import options
+from binfmtd.cli.output import warn
+from binfmtd.cli.sandboxed_command import TO_US, Outcome, end, handle, run_command, uninterrupted
 from binfmtd.errors import SandboxError, UsageError
 from binfmtd.host.id_maps import Ids, enter, one
 from binfmtd.host.kernel_module import DEFAULT_DIRECTORY
@@ -26,12 +27,6 @@ from binfmtd.host.sandbox import enter_own_instance
 
 START_SECONDS = 30.0
 STOP_SECONDS = 5.0
-NOT_FOUND = 127  # as in shells
-NOT_EXECUTABLE = 126
-
-_Handler = Callable[[int, FrameType | None], None]
-_TO_US = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-_BY_THE_TERMINAL = (signal.SIGINT, signal.SIGQUIT)  # it sends them to the command as well as to us
 
 
 def parser() -> argparse.ArgumentParser:
@@ -51,6 +46,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="run COMMAND in this root tree, with /proc, /sys, /dev and this host's resolv.conf",
     )
+    command.add_argument(
+        "--timeout",
+        metavar="DURATION",
+        type=options.with_unit,
+        help="kill COMMAND and all its processes after this time: seconds, or with units "
+        "like 1m30s; the exit status is then 124",
+    )
     command.add_argument("command", metavar="COMMAND", nargs="*", help="the command to run, after --")
     return command
 
@@ -58,25 +60,44 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     """Return the command's exit status; 128 and the signal's number if a signal ended it."""
     given = parser().parse_args(arguments)
+    timeout = None if given.timeout is None else options.duration(given.timeout, "--timeout", "1m30s")
+    if timeout == 0:
+        raise UsageError("--timeout: the command would have no time at all: write at least 1ms, or leave --timeout out")
+    outcome = _sandboxed(given, timeout)
+    if outcome.timed_out:
+        warn(f"the command was killed after {given.timeout}, with all its processes (--timeout)")
+    return outcome.status
+
+
+def _sandboxed(given: argparse.Namespace, timeout: float | None) -> Outcome:
+    """Run the command in a sandbox.  This process becomes part of it, so it can do this only once."""
     root = None if given.root is None else os.path.realpath(given.root)
     command = given.command or ["/bin/sh" if root else os.environ.get("SHELL") or "/bin/sh"]
     user = (os.geteuid(), os.getegid()) if given.keep_user else None
-    config = [] if given.config is None else ["--config", os.path.abspath(given.config)]
+    config = None if given.config is None else os.path.abspath(given.config)
     where = os.path.abspath(given.mount or DEFAULT_DIRECTORY)
     if root is not None:
         check_tree(root)
     ids = enter_own_instance(where)
     if root is not None:
         furnish(root)
-    _handle(_TO_US, _end)
+    handle(TO_US, end)
     log = ["--log-level", given.log_level, "--log-format", given.log_format]
     arch = [] if given.arch is None else ["--arch", ",".join(given.arch)]
-    with _directory() as directory, _daemon(directory, [*config, *arch, *log, "--mount", where]) as daemon:
-        if (status := daemon.poll()) is not None:
-            return status  # the daemon has printed the reason
-        # So that other commands of binfmtd, inside, use this daemon and its config.
-        environment = {"BINFMTD_STATE_DIR": directory} | ({"BINFMTD_CONFIG": config[1]} if config else {})
-        return _run(command, environment, _entering(root, user, ids))
+    with _directory() as directory:
+        options_of_daemon = [*([] if config is None else ["--config", config]), *arch, *log, "--mount", where]
+        with _daemon(directory, options_of_daemon) as daemon:
+            if (status := daemon.poll()) is not None:
+                sys.exit(status)  # the daemon has printed the reason
+            # So that other commands of binfmtd, inside, use this daemon and its config.
+            environment = {"BINFMTD_STATE_DIR": directory} | ({} if config is None else {"BINFMTD_CONFIG": config})
+            return run_command(
+                command,
+                environment,
+                _entering(root, user, ids),
+                daemon,
+                timeout=timeout,
+            )
 
 
 def _entering(root: str | None, user: tuple[int, int] | None, ids: Ids) -> Callable[[], None] | None:
@@ -113,33 +134,11 @@ def _entering(root: str | None, user: tuple[int, int] | None, ids: Ids) -> Calla
     return enter_tree
 
 
-def _handle(numbers: Sequence[int], handler: _Handler) -> None:
-    """Set the handler for these signals, except for those that were ignored from the start (nohup): they stay so."""
-    for number in numbers:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, handler)
-
-
-def _end(number: int, _frame: FrameType | None) -> None:
-    """Exit with 128 and the signal's number; SystemExit runs the cleanup code."""
-    sys.exit(128 + number)
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[set[int | signal.Signals]]:
-    """Block signals until the cleanup of what begins here is registered; yield the mask that is restored then."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (*_TO_US, *_BY_THE_TERMINAL))
-    try:
-        yield before
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 @contextmanager
 def _directory() -> Iterator[str]:
     """Make the daemon's state directory, and remove it when the sandbox ends.  Raises SandboxError."""
     try:
-        with _uninterrupted():
+        with uninterrupted():
             directory = tempfile.TemporaryDirectory(prefix="binfmtd-sandbox-", ignore_cleanup_errors=True)
     except OSError as error:
         raise SandboxError(
@@ -162,7 +161,7 @@ def _daemon(directory: str, arguments: Sequence[str]) -> Iterator[subprocess.Pop
             raise SandboxError(
                 f"the socket {address} cannot be made ({error}): set $TMPDIR to a shorter path"
             ) from None
-        with _uninterrupted() as masked:
+        with uninterrupted() as masked:
 
             def before_exec() -> None:
                 signal_when_parent_dies(signal.SIGTERM)
@@ -201,36 +200,6 @@ def _wait_until_ready(daemon: subprocess.Popen[bytes], channel: socket.socket) -
         os.close(ended)
 
 
-def _run(command: list[str], environment: dict[str, str], before: Callable[[], None] | None) -> int:
-    """Run the command and return its exit status.  The terminal signals it directly; other signals we forward."""
-    child: subprocess.Popen[bytes] | None = None
-    early: list[int] = []
-
-    def forward(number: int, _frame: FrameType | None) -> None:
-        if child is None:
-            early.append(number)
-        else:
-            child.send_signal(number)
-
-    _handle(_TO_US, forward)
-    _handle(_BY_THE_TERMINAL, lambda *_: None)  # not SIG_IGN: the command would inherit that
-    try:
-        child = subprocess.Popen(command, env=os.environ | environment, preexec_fn=before)  # noqa: PLW1509  one thread
-    except FileNotFoundError:
-        raise _CommandError(f"{command[0]!r}: not found", NOT_FOUND) from None
-    except OSError as error:
-        raise _CommandError(f"{command[0]!r}: {error.strerror}", NOT_EXECUTABLE) from None
-    except subprocess.SubprocessError:  # in ``before``; subprocess does not report the reason
-        raise SandboxError(
-            "the command's own user namespace or root directory cannot be set up: see the sysctl "
-            "user.max_user_namespaces"
-        ) from None
-    for number in early:
-        child.send_signal(number)
-    status = child.wait()
-    return status if status >= 0 else 128 - status
-
-
 def _stop(daemon: subprocess.Popen[bytes]) -> None:
     daemon.terminate()
     try:
@@ -238,11 +207,3 @@ def _stop(daemon: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         daemon.kill()
         daemon.wait()
-
-
-class _CommandError(UsageError):
-    """A command that cannot be started; the exit status is the one that a shell would give."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
