@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 from binfmtd.cli import options
 from binfmtd.cli.output import warn
@@ -24,6 +25,7 @@ from binfmtd.host.id_maps import Ids, enter, one
 from binfmtd.host.kernel_module import DEFAULT_DIRECTORY
 from binfmtd.host.root_tree import check_tree, furnish
 from binfmtd.host.sandbox import enter_own_instance
+from binfmtd.model.emulator_version import STORE
 
 START_SECONDS = 30.0
 STOP_SECONDS = 5.0
@@ -32,7 +34,10 @@ STOP_SECONDS = 5.0
 def parser() -> argparse.ArgumentParser:
     """Return the parser for ``binfmtd sandbox``."""
     command = options.parser(
-        "sandbox", epilog="COMMAND runs as root of its own user namespace; without COMMAND, a shell does."
+        "sandbox",
+        epilog="COMMAND runs as root of its own user namespace; without COMMAND, a shell does. With --emulators all "
+        "runs have the same working directory, so a run finds the files that those before it have left; the processes "
+        "that a run leaves are killed.",
     )
     options.add_config(command)
     options.add_arch(command)
@@ -50,27 +55,60 @@ def parser() -> argparse.ArgumentParser:
         "--timeout",
         metavar="DURATION",
         type=options.with_unit,
-        help="kill COMMAND and all its processes after this time: seconds, or with units "
+        help="kill COMMAND and all its processes after this time, with --emulators in each run: seconds, or with units "
         "like 1m30s; the exit status is then 124",
+    )
+    command.add_argument(
+        "--emulators",
+        metavar="LIST",
+        help="run COMMAND once with each of these versions of the emulators, one after the other, and print a table; "
+        "exit status 0 if one of the runs has 0, else 1. Versions in the store, system (the distribution's) or "
+        "absolute paths with {name} for the architecture, separated by commas. Each version has to have an emulator "
+        "for each architecture that --arch or the config names",
+    )
+    command.add_argument(
+        "--store",
+        metavar="DIR",
+        help=f"the directory of the versions ($BINFMTD_STORE, or the config's, or {STORE})",
+    )
+    command.add_argument(
+        "--json",
+        action="store_true",
+        help="with --emulators, print the table as JSON, and write what COMMAND prints to stderr",
     )
     command.add_argument("command", metavar="COMMAND", nargs="*", help="the command to run, after --")
     return command
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Return the command's exit status; 128 and the signal's number if a signal ended it."""
+    """Return the command's exit status; 128 and the signal's number if a signal ended it.
+
+    With ``--emulators`` return 0 if one of the runs has passed, else 1.
+    """
     given = parser().parse_args(arguments)
     timeout = None if given.timeout is None else options.duration(given.timeout, "--timeout", "1m30s")
     if timeout == 0:
         raise UsageError("--timeout: the command would have no time at all: write at least 1ms, or leave --timeout out")
+    if given.emulators is not None:
+        from binfmtd.cli.emulator_runs import run_each
+
+        return run_each(given, partial(_sandboxed, given, timeout))
+    if given.json:
+        raise UsageError("--json prints the results of --emulators: add --emulators LIST, or leave --json out")
     outcome = _sandboxed(given, timeout)
     if outcome.timed_out:
         warn(f"the command was killed after {given.timeout}, with all its processes (--timeout)")
     return outcome.status
 
 
-def _sandboxed(given: argparse.Namespace, timeout: float | None) -> Outcome:
-    """Run the command in a sandbox.  This process becomes part of it, so it can do this only once."""
+def _sandboxed(
+    given: argparse.Namespace, timeout: float | None, write_config: Callable[[str], str] | None = None
+) -> Outcome:
+    """Run the command in a sandbox.  This process becomes part of it, so it can do this only once.
+
+    ``write_config`` is given by a process that makes several sandboxes, each in a child process: it takes a directory
+    and returns the path of the config to use.  Such a sandbox ends with its parent process.
+    """
     root = None if given.root is None else os.path.realpath(given.root)
     command = given.command or ["/bin/sh" if root else os.environ.get("SHELL") or "/bin/sh"]
     user = (os.geteuid(), os.getegid()) if given.keep_user else None
@@ -82,9 +120,15 @@ def _sandboxed(given: argparse.Namespace, timeout: float | None) -> Outcome:
     if root is not None:
         furnish(root)
     handle(TO_US, end)
+    if write_config is not None:
+        from binfmtd.host.syscalls import signal_when_parent_dies
+
+        signal_when_parent_dies(signal.SIGTERM)  # not earlier: a new user namespace undoes it
     log = ["--log-level", given.log_level, "--log-format", given.log_format]
     arch = [] if given.arch is None else ["--arch", ",".join(given.arch)]
     with _directory() as directory:
+        if write_config is not None:
+            config = write_config(directory)
         options_of_daemon = [*([] if config is None else ["--config", config]), *arch, *log, "--mount", where]
         with _daemon(directory, options_of_daemon) as daemon:
             if (status := daemon.poll()) is not None:
@@ -97,6 +141,7 @@ def _sandboxed(given: argparse.Namespace, timeout: float | None) -> Outcome:
                 _entering(root, user, ids),
                 daemon,
                 timeout=timeout,
+                leave_none=write_config is not None,
             )
 
 

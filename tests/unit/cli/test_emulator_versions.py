@@ -1,0 +1,36 @@
+"""``binfmtd sandbox --emulators``: the config of a version."""
+
+import tomllib
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from binfmtd.catalog.architectures import CATALOG
+from binfmtd.cli.emulator_versions import Version, overlay
+from binfmtd.config.load import make, read
+from binfmtd.files.trust import Trust
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\0\n{}")))
+def test_overlay(text: str) -> None:
+    """The additional file gives each architecture its path, whatever characters that contains."""
+    tables = tomllib.loads(overlay(f"/{text}/{{name}}").decode())
+    assert tables.pop("include") == []
+    assert tables == {"emulators": {name: {"interpreter": f"/{text}/{name}"} for name in CATALOG}}
+
+
+def test_write_config(tmp_path: Path) -> None:
+    """The config that is written has the contents in their order, whatever the names of their files were."""
+    contents = tuple((name, f"# {name}\n".encode()) for name in ("/etc/z.toml", "/etc/conf.d/a.toml", "--emulators x"))
+    main = Version("x", contents).write_config(str(tmp_path))
+    assert main is not None
+    _, *others = read(main, trust=Trust.of_this_process())
+    assert [data for _, data in others] == [data for _, data in contents]
+
+
+def test_system() -> None:
+    """The version of the distribution takes the place of an interpreter that the config names."""
+    chosen = b"architectures = ['arm64']\n[emulators.arm64]\ninterpreter = '/opt/box'\n"
+    config = make((("a", chosen), ("b", overlay(None))), trust=Trust.of_this_process())
+    assert [spec.interpreters for spec in config.specs] == [("/usr/bin/qemu-aarch64-static", "/usr/bin/qemu-aarch64")]
