@@ -7,15 +7,17 @@ emulator of each architecture::
     [emulators.aarch64]
     interpreter = "/var/lib/binfmtd/emulators/9.2.2/qemu-aarch64"
 
-Included rules are left out because they could take the place of these handlers.  Everything is checked before the first
+Included rules are left out because they could take the place of these handlers.  A QEMU before 6.0 does not see flag P
+and gets handlers without it.  Everything is checked before the first
 run: a build is long, and a run without the emulator that was asked for would look like a failure of that emulator.
 """
 
 import argparse
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
+from types import MappingProxyType
 from typing import NamedTuple
 
 from binfmtd.catalog.architectures import CATALOG
@@ -29,6 +31,8 @@ from binfmtd.formats.toml import quoted
 from binfmtd.host.interpreters import file_identity
 from binfmtd.model.config import PLACEHOLDER, Config
 from binfmtd.model.emulator_version import STORE, SYSTEM, check_version, command_to_add, interpreter_pattern
+from binfmtd.model.examine import QEMU_SEES_P_FROM
+from binfmtd.model.handler import Flags
 from binfmtd.model.match import takes
 
 
@@ -64,9 +68,11 @@ def find_versions(given: argparse.Namespace) -> list[Version]:
     versions = []
     for word in words:
         pattern = None if word == SYSTEM else _pattern(word, store)
-        files = (*contents, (f"--emulators {word}", overlay(pattern)))
-        _check(word, pattern, make(files, trust=trust, architectures=architectures), store, given.mount)
-        versions.append(Version(word, files))
+        source = f"--emulators {word}"
+        config = make((*contents, (source, overlay(pattern))), trust=trust, architectures=architectures)
+        _check(word, pattern, config, store, given.mount)
+        flags = {} if pattern is None else _flags_without_p(config)
+        versions.append(Version(word, (*contents, (source, overlay(pattern, flags)))))
     return versions
 
 
@@ -122,8 +128,11 @@ def _pattern(word: str, store: Store) -> str:
     return interpreter_pattern(store.path, word)
 
 
-def overlay(pattern: str | None) -> bytes:
-    """Return the file of conf.d that gives all architectures these emulators; None: the distribution's."""
+def overlay(pattern: str | None, flags: Mapping[str, str] = MappingProxyType({})) -> bytes:
+    """Return the file of conf.d that gives all architectures these emulators; None: the distribution's.
+
+    ``flags`` are those of the architectures that need others than the config's.
+    """
     lines = ["include = []"]
     for name in CATALOG:
         lines.append(f"[emulators.{name}]")
@@ -131,6 +140,8 @@ def overlay(pattern: str | None) -> bytes:
             lines.append(f"version = {quoted(SYSTEM)}")
         else:
             lines.append(f"interpreter = {quoted(pattern.replace(PLACEHOLDER, name))}")
+        if name in flags:
+            lines.append(f"flags = {quoted(flags[name])}")
     return "".join(f"{line}\n" for line in lines).encode()
 
 
@@ -161,6 +172,22 @@ def _check(word: str, pattern: str | None, config: Config, store: Store, mount: 
             f"--emulators: {word} has no emulator for any architecture that the config or --arch names: name other "
             f"architectures with --arch, or other versions; {store.choice}"
         )
+
+
+def _flags_without_p(config: Config) -> dict[str, str]:
+    """Return the flags that each architecture has without P, if this is a QEMU that does not see P; else nothing.
+
+    Such a QEMU would take argv[0] for the program's first argument.  One emulator is executed to find out: those of a
+    version are built together.  Raises OSError if this process lacks descriptors or memory.
+    """
+    from binfmtd.host.qemu_versions import is_qemu, versions
+
+    specs = {spec.architecture: spec for spec in config.specs if spec.architecture and Flags.P in spec.flags}
+    path = next((spec.interpreters[0] for spec in specs.values() if file_identity(spec.interpreters[0])), "")
+    version = versions([path])[path] if is_qemu(path) else ""
+    if isinstance(version, str) or version >= QEMU_SEES_P_FROM:
+        return {}
+    return {name: (spec.flags & ~Flags.P).letters for name, spec in specs.items()}
 
 
 def _refuse_others(word: str, there: Collection[str | None], config: Config) -> None:

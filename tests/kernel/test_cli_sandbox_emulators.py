@@ -21,6 +21,8 @@ from support.waiting import wait_until
 
 from binfmtd.catalog.architectures import CATALOG
 
+# Without P no version is executed in order to find out if it supports P: some of these would not answer.
+CONFIG = f"architectures = ['{FOREIGN}']\n[emulators]\nflags = 'OF'\n"
 HANDLER = "[handlers.{}]\nmagic = '{}'\ninterpreter = '/usr/bin/true'\n"
 
 
@@ -33,7 +35,7 @@ class Sandboxes:
         self.store = directory / "store"
         self.store.mkdir()
         self.config = directory / "binfmtd.toml"
-        self.config.write_text(f"architectures = ['{FOREIGN}']\n")
+        self.config.write_text(CONFIG)
         self.temporary = directory / "tmp"
         self.temporary.mkdir()
         self.program = str(foreign_program(directory / "program", CATALOG[FOREIGN]))
@@ -150,7 +152,7 @@ def test_as_an_ordinary_user(sandbox: Sandboxes) -> None:
 def test_paths_and_system(sandbox: Sandboxes) -> None:
     """A path with {name} is a version of its own, and `system` are the paths of the config."""
     with sandbox.config.open("a") as file:
-        file.write(f"[emulators]\npaths = ['{sandbox.store}/bad/qemu-{{name}}']\nversion = 'good'\n")
+        file.write(f"paths = ['{sandbox.store}/bad/qemu-{{name}}']\nversion = 'good'\n")
     pattern = f"{sandbox.store}/good/qemu-{{name}}"
     result = sandbox("--emulators", f"system,{pattern}", "--", sandbox.program)
     assert rows(result) == [["system", "3"], [pattern, "0"]]
@@ -271,6 +273,13 @@ def test_a_machine_without_sandboxes(sandbox: Sandboxes) -> None:
     )
     assert (result.status, result.stdout, len(result.messages)) == (1, "", 2)
     assert "set user.max_user_namespaces" in result.messages[1]
+
+
+def test_a_root_that_is_none(sandbox: Sandboxes) -> None:
+    """A --root that is no root tree is one error, before the first run."""
+    result = sandbox("--emulators", "bad,good", "--root", str(sandbox.store), "--", "true")
+    assert (result.status, result.stdout) == (1, "")
+    assert "--root takes the root directory of a system" in result.message
 
 
 def test_what_a_run_leaves_running_is_killed(sandbox: Sandboxes) -> None:

@@ -92,6 +92,8 @@ def main(arguments: Sequence[str]) -> int:
     if given.emulators is not None:
         from binfmtd.cli.emulator_runs import run_each
 
+        if given.root is not None:
+            check_tree(os.path.realpath(given.root))
         return run_each(given, partial(_sandboxed, given, timeout))
     if given.json:
         raise UsageError("--json prints the results of --emulators: add --emulators LIST, or leave --json out")

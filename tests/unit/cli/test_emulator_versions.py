@@ -20,6 +20,13 @@ def test_overlay(text: str) -> None:
     assert tables == {"emulators": {name: {"interpreter": f"/{text}/{name}"} for name in CATALOG}}
 
 
+def test_flags() -> None:
+    """Only the architectures that need other flags have them in the file."""
+    config = make((("a", overlay("/{name}", {"arm": "OF"})),), trust=Trust.of_this_process())
+    assert {spec.flags.letters for spec in config.specs if spec.architecture != "arm"} == {"POF"}
+    assert [spec.flags.letters for spec in config.specs if spec.architecture == "arm"] == ["OF"]
+
+
 def test_write_config(tmp_path: Path) -> None:
     """The config that is written has the contents in their order, whatever the names of their files were."""
     contents = tuple((name, f"# {name}\n".encode()) for name in ("/etc/z.toml", "/etc/conf.d/a.toml", "--emulators x"))

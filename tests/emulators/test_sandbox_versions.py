@@ -1,0 +1,128 @@
+"""``binfmtd sandbox --emulators`` with QEMU of several Debian suites: a program that needs a recent one."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support.cli import BINFMTD, CHECKOUT, Result, run
+from support.instance import Instance, UnavailableError
+from support.programs import install
+from support.required import unavailable
+
+from binfmtd.catalog.architectures import CATALOG
+from binfmtd.catalog.program import tiny_program
+
+pytestmark = pytest.mark.emulators
+
+CACHE = CHECKOUT / "build" / "cache" / "emulators"
+MIRROR = "http://deb.debian.org/debian"
+SUITES = {"5.2": "bullseye", "7.2": "bookworm"}
+PACKAGE = "qemu-user-static"
+EMULATOR = "qemu-aarch64"
+ENOSYS = 38
+OPENAT2 = bytes.fromhex(
+    "600c8092"  # mov x0, AT_FDCWD
+    "41010010"  # adr x1, path
+    "42010010"  # adr x2, how
+    "030380d2"  # mov x3, 24: the size of struct open_how
+    "a83680d2"  # mov x8, 437: openat2, of Linux 5.6
+    "010000d4"  # svc 0
+    "e00300cb"  # neg x0, x0: the error number
+    "1f0000f1"  # cmp x0, 0
+    "00c09f9a"  # csel x0, x0, xzr, gt: or 0, if it is a file descriptor
+    "a80b80d2"  # mov x8, 93: exit
+    "010000d4"  # svc 0
+    "2e000000"  # path: "."
+    "0040000000000000 0000000000000000 0800000000000000"  # how: O_DIRECTORY, no mode, RESOLVE_BENEATH
+)
+
+ARGUMENTS = bytes.fromhex(
+    "e00340f9"  # ldr x0, [sp]: the number of arguments, with argv[0]
+    "a80b80d2"  # mov x8, 93: exit
+    "010000d4"  # svc 0
+)
+
+
+@pytest.fixture(scope="session")
+def store() -> Path:
+    """Return a store with one version of each suite, unpacked from its package."""
+    if os.uname().machine == "aarch64":
+        pytest.skip("programs for arm64 run natively here")
+    if missing := [program for program in ("apt-get", "dpkg-deb") if shutil.which(program) is None]:
+        unavailable(f"not here: {', '.join(missing)}")
+    for version, suite in SUITES.items():
+        if not (CACHE / "store" / version / EMULATOR).exists():
+            _fetch(suite, CACHE / "store" / version)
+    return CACHE / "store"
+
+
+def _fetch(suite: str, into: Path) -> None:
+    """Download the package with lists of its suite alone, which apt verifies, and take the emulator from it."""
+    place = CACHE / suite
+    (place / "lists" / "partial").mkdir(parents=True, exist_ok=True)
+    key = next(Path("/usr/share/keyrings").glob("debian-archive-keyring.*"), None)
+    if key is None:
+        unavailable("Debian's keys are not here: apt-get install debian-archive-keyring")
+    (place / "source.list").write_text(f"deb [signed-by={key}] {MIRROR} {suite} main\n")
+    options = [
+        f"Dir::Etc::SourceList={place / 'source.list'}",
+        "Dir::Etc::SourceParts=-",
+        "Dir::State::Status=/dev/null",
+    ]
+    apt = ["apt-get", "-qq", *(f"-o{option}" for option in (*options, f"Dir::State::Lists={place / 'lists'}"))]
+    for command in ([*apt, "update"], [*apt, "download", PACKAGE]):
+        done = run(command, cwd=place, timeout=600)
+        if done.status != 0:
+            unavailable(f"{PACKAGE} of {suite} cannot be downloaded: {done.stderr.strip()}")
+    (package,) = place.glob("*.deb")
+    subprocess.run(["dpkg-deb", "-x", str(package), str(place / "unpacked")], check=True)
+    package.unlink()
+    into.mkdir(parents=True, exist_ok=True)
+    install(into / EMULATOR, (place / "unpacked" / "usr" / "bin" / f"{EMULATOR}-static").read_bytes())
+    shutil.rmtree(place / "unpacked")
+
+
+@pytest.fixture
+def instance() -> Iterator[Instance]:
+    try:
+        with Instance() as instance:
+            yield instance
+    except UnavailableError as error:
+        unavailable(str(error))
+
+
+Compare = Callable[[bytes], Result]
+
+
+@pytest.fixture
+def compare(store: Path, instance: Instance, tmp_path: Path) -> Compare:
+    """Return ``compare(code)``, which makes a program for arm64 of this machine code and runs it with each version."""
+    command = [*BINFMTD, "sandbox", "--store", str(store), "--arch", "arm64", "--emulators", "5.2,7.2,system", "--"]
+
+    def runs(code: bytes) -> Result:
+        program = install(tmp_path / "program", tiny_program(CATALOG["aarch64"]._replace(exit42=code)))
+        return run(instance.entering([*command, str(program)]))
+
+    return runs
+
+
+def statuses(result: Result) -> list[list[str]]:
+    return [row[:2] for row in result.rows[1:]]
+
+
+def test_a_system_call_that_older_versions_lack(compare: Compare) -> None:
+    """QEMU 5.2 and 7.2 have no openat2, and 10.0 has it: the table shows which version runs the program."""
+    version = run(["qemu-aarch64", "--version"]).stdout.split()[2]
+    if tuple(map(int, version.split(".")[:2])) < (9, 2):
+        pytest.skip(f"this machine's own QEMU, {version}, has no openat2, either")
+    result = compare(OPENAT2)
+    assert statuses(result) == [["5.2", f"{ENOSYS}"], ["7.2", f"{ENOSYS}"], ["system", "0"]]
+    assert result.status == 0
+
+
+def test_arguments(compare: Compare) -> None:
+    """A program gets its arguments also from QEMU before 6.0, which would see one more with flag P."""
+    assert statuses(compare(ARGUMENTS)) == [["5.2", "1"], ["7.2", "1"], ["system", "1"]]
