@@ -21,7 +21,7 @@ CACHE = CHECKOUT / "build" / "cache" / "emulators"
 MIRROR = "http://deb.debian.org/debian"
 SUITES = {"5.2": "bullseye", "7.2": "bookworm"}
 PACKAGE = "qemu-user-static"
-EMULATOR = "qemu-aarch64"
+EMULATORS = ("qemu-aarch64", "qemu-riscv64")
 ENOSYS = 38
 OPENAT2 = bytes.fromhex(
     "600c8092"  # mov x0, AT_FDCWD
@@ -45,6 +45,13 @@ ARGUMENTS = bytes.fromhex(
     "010000d4"  # svc 0
 )
 
+VECTORS = bytes.fromhex(
+    "577002cc"  # vsetivli zero, 4, e8, m1, ta, ma: an instruction of RISC-V's vector extension
+    "13050000"  # li a0, 0
+    "9308d005"  # li a7, 93: exit
+    "73000000"  # ecall
+)
+
 
 @pytest.fixture(scope="session")
 def store() -> Path:
@@ -54,13 +61,13 @@ def store() -> Path:
     if missing := [program for program in ("apt-get", "dpkg-deb") if shutil.which(program) is None]:
         unavailable(f"not here: {', '.join(missing)}")
     for version, suite in SUITES.items():
-        if not (CACHE / "store" / version / EMULATOR).exists():
+        if not (CACHE / "store" / version).exists():
             _fetch(suite, CACHE / "store" / version)
     return CACHE / "store"
 
 
 def _fetch(suite: str, into: Path) -> None:
-    """Download the package with lists of its suite alone, which apt verifies, and take the emulator from it."""
+    """Download the package with lists of its suite alone, which apt verifies, and take the emulators from it."""
     place = CACHE / suite
     (place / "lists" / "partial").mkdir(parents=True, exist_ok=True)
     key = next(Path("/usr/share/keyrings").glob("debian-archive-keyring.*"), None)
@@ -80,8 +87,12 @@ def _fetch(suite: str, into: Path) -> None:
     (package,) = place.glob("*.deb")
     subprocess.run(["dpkg-deb", "-x", str(package), str(place / "unpacked")], check=True)
     package.unlink()
-    into.mkdir(parents=True, exist_ok=True)
-    install(into / EMULATOR, (place / "unpacked" / "usr" / "bin" / f"{EMULATOR}-static").read_bytes())
+    new = place / "version"
+    new.mkdir(exist_ok=True)
+    for emulator in EMULATORS:
+        install(new / emulator, (place / "unpacked" / "usr" / "bin" / f"{emulator}-static").read_bytes())
+    into.parent.mkdir(exist_ok=True)
+    new.rename(into)  # as a whole or not at all
     shutil.rmtree(place / "unpacked")
 
 
@@ -94,35 +105,52 @@ def instance() -> Iterator[Instance]:
         unavailable(str(error))
 
 
-Compare = Callable[[bytes], Result]
+Compare = Callable[[str, bytes], Result]
 
 
 @pytest.fixture
 def compare(store: Path, instance: Instance, tmp_path: Path) -> Compare:
-    """Return ``compare(code)``, which makes a program for arm64 of this machine code and runs it with each version."""
-    command = [*BINFMTD, "sandbox", "--store", str(store), "--arch", "arm64", "--emulators", "5.2,7.2,system", "--"]
+    """Return ``compare(architecture, code)``, which runs a program of this machine code with each version."""
+    command = [*BINFMTD, "sandbox", "--store", str(store), "--emulators", "5.2,7.2,system"]
 
-    def runs(code: bytes) -> Result:
-        program = install(tmp_path / "program", tiny_program(CATALOG["aarch64"]._replace(exit42=code)))
-        return run(instance.entering([*command, str(program)]))
+    def runs(name: str, code: bytes) -> Result:
+        program = install(tmp_path / "program", tiny_program(CATALOG[name]._replace(exit42=code)))
+        return run(instance.entering([*command, "--arch", name, "--", str(program)]))
 
     return runs
 
 
+def systems() -> tuple[int, ...]:
+    """Return the version of this machine's own QEMU."""
+    for name in ("qemu-aarch64-static", "qemu-aarch64"):
+        if shutil.which(name):
+            return tuple(map(int, run([name, "--version"]).stdout.split()[2].split(".")[:2]))
+    unavailable("this machine has no QEMU: apt-get install qemu-user")
+    return ()
+
+
 def statuses(result: Result) -> list[list[str]]:
-    return [row[:2] for row in result.rows[1:]]
+    return [row[:-2] for row in result.rows[1:]]
 
 
 def test_a_system_call_that_older_versions_lack(compare: Compare) -> None:
     """QEMU 5.2 and 7.2 have no openat2, and 10.0 has it: the table shows which version runs the program."""
-    version = run(["qemu-aarch64", "--version"]).stdout.split()[2]
-    if tuple(map(int, version.split(".")[:2])) < (9, 2):
-        pytest.skip(f"this machine's own QEMU, {version}, has no openat2, either")
-    result = compare(OPENAT2)
+    if systems() < (9, 2):
+        pytest.skip("this machine's own QEMU has no openat2, either")
+    result = compare("aarch64", OPENAT2)
     assert statuses(result) == [["5.2", f"{ENOSYS}"], ["7.2", f"{ENOSYS}"], ["system", "0"]]
+    assert result.status == 0
+
+
+def test_instructions_that_older_versions_lack(compare: Compare) -> None:
+    """QEMU 5.2 and 7.2 end a program with vector instructions, and 10.0 runs it."""
+    if systems() < (10, 0):
+        pytest.skip("the default processor of this machine's own QEMU may have no vector instructions, either")
+    result = compare("riscv64", VECTORS)
+    assert statuses(result) == [["5.2", "132", "(SIGILL)"], ["7.2", "132", "(SIGILL)"], ["system", "0"]]
     assert result.status == 0
 
 
 def test_arguments(compare: Compare) -> None:
     """A program gets its arguments also from QEMU before 6.0, which would see one more with flag P."""
-    assert statuses(compare(ARGUMENTS)) == [["5.2", "1"], ["7.2", "1"], ["system", "1"]]
+    assert statuses(compare("aarch64", ARGUMENTS)) == [["5.2", "1"], ["7.2", "1"], ["system", "1"]]

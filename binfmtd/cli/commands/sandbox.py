@@ -18,7 +18,6 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 
 from binfmtd.cli import options
-from binfmtd.cli.output import warn
 from binfmtd.cli.sandboxed_command import TO_US, Outcome, end, handle, run_command, uninterrupted
 from binfmtd.errors import SandboxError, UsageError
 from binfmtd.host.id_maps import Ids, enter, one
@@ -99,6 +98,8 @@ def main(arguments: Sequence[str]) -> int:
         raise UsageError("--json prints the results of --emulators: add --emulators LIST, or leave --json out")
     outcome = _sandboxed(given, timeout)
     if outcome.timed_out:
+        from binfmtd.cli.output import warn
+
         warn(f"the command was killed after {given.timeout}, with all its processes (--timeout)")
     return outcome.status
 
