@@ -102,7 +102,7 @@ class _Series:
         if text:
             return Outcome(*json.loads(text)), status
         if status < 0:
-            warn(f"the sandbox of this run was killed by {name_of_signal(-status)}")
+            warn(f"the sandbox of this run was killed by {name_of_signal(-status) or f'signal {-status}'}")
         return None, status if status >= 0 else 128 - status
 
     def _in_child(self, version: Version, writing: int, mask: Iterable[int]) -> NoReturn:
@@ -157,23 +157,14 @@ class _Series:
         self._send(signal.SIGALRM)  # with which run_command kills all processes
 
 
-def name_of_signal(number: int) -> str:
-    """Return a signal's name, or its number if it has none."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-def _signal(outcome: Outcome) -> str | None:
-    """Return the name of the signal that the exit status stands for: the kernel's, or that which a shell reports."""
-    number = outcome.status - 128
+def name_of_signal(number: int) -> str | None:
+    """Return a signal's name; None if no signal with a name has this number."""
     return signal.Signals(number).name if number in set(signal.Signals) else None
 
 
 def row(run: Run) -> tuple[str, str, str]:
-    """Return the row of the table."""
-    name = _signal(run.outcome)
+    """Return the row of the table; the signal is the one that killed the command, or that a shell reports so."""
+    name = name_of_signal(run.outcome.status - 128)
     status = f"{run.outcome.status} ({name})" if name else str(run.outcome.status)
     return run.version, "timeout" if run.outcome.timed_out else status, f"{run.outcome.seconds:.2f} s"
 
@@ -184,7 +175,7 @@ def document(run: Run) -> dict[str, object]:
     return {
         "version": run.version,
         "status": None if outcome.timed_out else outcome.status,
-        "signal": _signal(outcome),
+        "signal": name_of_signal(outcome.status - 128),
         "timed_out": outcome.timed_out,
         "seconds": round(outcome.seconds, 3),
     }
