@@ -41,3 +41,14 @@ def test_system() -> None:
     chosen = b"architectures = ['arm64']\n[emulators.arm64]\ninterpreter = '/opt/box'\n"
     config = make((("a", chosen), ("b", overlay(None))), trust=Trust.of_this_process())
     assert [spec.interpreters for spec in config.specs] == [("/usr/bin/qemu-aarch64-static", "/usr/bin/qemu-aarch64")]
+
+
+def test_included_rules_do_not_replace_the_version(tmp_path: Path) -> None:
+    """A rule of binfmt.d that the config includes, and that has the entry's name, does not take its place."""
+    (rules := tmp_path / "rules").mkdir()
+    (rules / "a.conf").write_text(":qemu-aarch64:M::\\x7fELF:\\xff\\xff\\xff\\xff:/opt/box:\n")
+    chosen = f"architectures = ['arm64']\ninclude = ['{rules}']\n".encode()
+    trust = Trust.of_this_process()
+    assert [spec.interpreters for spec in make((("a", chosen),), trust=trust).specs] == [("/opt/box",)]
+    config = make((("a", chosen), ("b", overlay("/store/{name}"))), trust=trust)
+    assert [spec.interpreters for spec in config.specs] == [("/store/aarch64",)]
