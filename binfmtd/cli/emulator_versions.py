@@ -69,8 +69,9 @@ def find_versions(given: argparse.Namespace) -> list[Version]:
     for word in words:
         pattern = None if word == SYSTEM else _pattern(word, store)
         source = f"--emulators {word}"
-        config = make((*contents, (source, overlay(pattern))), trust=trust, architectures=architectures)
-        _check(word, pattern, config, store, given.mount)
+        apart = (*contents, (source, overlay(pattern)), (source, _APART))
+        config = make(apart, trust=trust, architectures=architectures)
+        _check(word, config, store, given.mount)
         flags = {} if pattern is None else _flags_without_p(config)
         versions.append(Version(word, (*contents, (source, overlay(pattern, flags)))))
     return versions
@@ -145,13 +146,15 @@ def overlay(pattern: str | None, flags: Mapping[str, str] = MappingProxyType({})
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-def _check(word: str, pattern: str | None, config: Config, store: Store, mount: str | None) -> None:
+# Names of entries that no handler of the config has: so none replaces an architecture's in the config that is checked.
+_APART = "".join(f"[emulators.{name}]\nentry = 'apart-{name}'\n" for name in CATALOG).encode()
+
+
+def _check(word: str, config: Config, store: Store, mount: str | None) -> None:
     """Raise UsageError if the config would have programs run by anything but this version."""
     declared = [spec for spec in config.specs if spec.architecture is not None]
     missing = [spec for spec in declared if not any(map(file_identity, spec.interpreters))]
     there = {spec.architecture for spec in declared if spec not in missing}
-    if pattern is not None:  # those that a handler of the same name has replaced in the config, too
-        there |= {name for name in CATALOG if file_identity(pattern.replace(PLACEHOLDER, name))}
     _refuse_others(word, there, config)
     by_name = [spec for spec in missing if not spec.from_all]
     if any(spec.unless_native for spec in by_name):
@@ -177,15 +180,15 @@ def _check(word: str, pattern: str | None, config: Config, store: Store, mount: 
 def _flags_without_p(config: Config) -> dict[str, str]:
     """Return the flags that each architecture has without P, if this is a QEMU that does not see P; else nothing.
 
-    Such a QEMU would take argv[0] for the program's first argument.  One emulator is executed to find out: those of a
-    version are built together.  Raises OSError if this process lacks descriptors or memory.
+    Such a QEMU would take argv[0] for the program's first argument.  One emulator counts for all: those of a version
+    are built together.
     """
-    from binfmtd.host.qemu_versions import is_qemu, versions
+    from binfmtd.host.emulations import version_in
 
     specs = {spec.architecture: spec for spec in config.specs if spec.architecture and Flags.P in spec.flags}
     path = next((spec.interpreters[0] for spec in specs.values() if file_identity(spec.interpreters[0])), "")
-    version = versions([path])[path] if is_qemu(path) else ""
-    if isinstance(version, str) or version >= QEMU_SEES_P_FROM:
+    version = version_in(path)
+    if not version or version >= QEMU_SEES_P_FROM:
         return {}
     return {name: (spec.flags & ~Flags.P).letters for name, spec in specs.items()}
 

@@ -21,8 +21,7 @@ from support.waiting import wait_until
 
 from binfmtd.catalog.architectures import CATALOG
 
-# Without P no version is executed in order to find out if it supports P: some of these would not answer.
-CONFIG = f"architectures = ['{FOREIGN}']\n[emulators]\nflags = 'OF'\n"
+CONFIG = f"architectures = ['{FOREIGN}']\n"
 HANDLER = "[handlers.{}]\nmagic = '{}'\ninterpreter = '/usr/bin/true'\n"
 
 
@@ -152,7 +151,7 @@ def test_as_an_ordinary_user(sandbox: Sandboxes) -> None:
 def test_paths_and_system(sandbox: Sandboxes) -> None:
     """A path with {name} is a version of its own, and `system` are the paths of the config."""
     with sandbox.config.open("a") as file:
-        file.write(f"paths = ['{sandbox.store}/bad/qemu-{{name}}']\nversion = 'good'\n")
+        file.write(f"[emulators]\npaths = ['{sandbox.store}/bad/qemu-{{name}}']\nversion = 'good'\n")
     pattern = f"{sandbox.store}/good/qemu-{{name}}"
     result = sandbox("--emulators", f"system,{pattern}", "--", sandbox.program)
     assert rows(result) == [["system", "3"], [pattern, "0"]]
@@ -255,6 +254,24 @@ def test_a_handler_that_would_take_the_programs(sandbox: Sandboxes, name: str) -
     assert (result.status, result.stdout) == (2, "")
     assert f"the handler '{name}' takes programs of {FOREIGN}, so good would not run them" in result.message
     assert str(sandbox.config) in result.message
+
+
+def test_a_handler_for_other_programs(sandbox: Sandboxes) -> None:
+    """A handler for an architecture that is not asked for stays, though the version has an emulator for it."""
+    sandbox.add("good", exits_with(0), "s390x")
+    with sandbox.config.open("a") as file:
+        file.write("[handlers.other]\nmatch = 's390x'\ninterpreter = '/usr/bin/true'\n")
+    result = sandbox("--emulators", "good", "--", "ls", "/proc/sys/fs/binfmt_misc")
+    assert result.status == 0
+    assert {"other", f"qemu-{FOREIGN}"} < set(result.stdout.split())
+
+
+@pytest.mark.parametrize(("version", "flags"), [("5.2.0", "OF"), ("6.0.0", "POF")])
+def test_flag_p(sandbox: Sandboxes, version: str, flags: str) -> None:
+    """QEMU before 6.0 does not see flag P, and its handlers do not have it."""
+    sandbox.add(version, exits_with(0) + f"qemu-{FOREIGN} version {version} (Debian)".encode())
+    result = sandbox("--emulators", version, "--", "cat", f"/proc/sys/fs/binfmt_misc/qemu-{FOREIGN}")
+    assert f"flags: {flags}" in result.stdout.splitlines()
 
 
 def test_a_command_that_cannot_be_started(sandbox: Sandboxes) -> None:
