@@ -44,6 +44,7 @@ class RepairSchedule:
         self._pass_budget = CpuBudget(PASS_SECONDS, PASS_SHARE)
         self._disputed: set[str] = set()  # handlers whose stand-in is another program's; a pass may exchange it
         self._desired: DesiredState | None = None  # at the last pass
+        self._flush_counted = False  # since the last pass, as a repair of the instance
         self._reloaded = False  # since the last pass, which does not count what another config changes
         self._report = report
 
@@ -76,6 +77,7 @@ class RepairSchedule:
                 apply(name, Event.EXEMPTED)
         if events.flushed and (reaction.bridged or reaction.drifts):  # stand-ins may be withheld
             self._contend(INSTANCE, ended)
+            self._flush_counted = True
         for name, drift in reaction.fixed.items():
             self._count(name, drift, ended)
         if events.entries or events.any_entry:
@@ -135,6 +137,10 @@ class RepairSchedule:
         if len(removed) >= _MANY and 2 * len(removed) > len(desired.permanent or desired.handlers):
             exempt |= removed  # another program removes everything, name by name: that counts as a flush
             self._contend(INSTANCE, now)
+        flushed = {n for n in counted & exempt - removed if written[n] is Drift.MISSING and not at_once}
+        if not self._flush_counted and len(flushed) >= min(_MANY, len(desired.handlers)):
+            self._contend(INSTANCE, now)  # a flush whose events were not read
+        self._flush_counted = False
         exempt |= written.keys() & changed
         for name, drift in written.items():
             state = self._states[name]
@@ -203,6 +209,7 @@ class RepairSchedule:
     def record_unseen_flush(self) -> None:
         """Count a flush of which no event was read: everything that a pass registered is gone again."""
         self._contend(INSTANCE, time.monotonic())
+        self._flush_counted = True
 
     # What is open, and when it is due
 

@@ -306,6 +306,24 @@ def test_flushes_without_end(world: World) -> None:
     assert world.schedule.permission("a") is WritePermission.BACKOFF
 
 
+def test_flushes_whose_stand_ins_are_withheld(world: World) -> None:
+    """A flush counts for the instance also if no stand-in was registered, since the budget was spent."""
+    for _ in range(REPAIRS_OF_ALL):
+        world.touch("a", flushed=True)
+        world.now += SETTLE
+        world.reconcile(REGISTER)
+    assert world.reporter.contentions == [INSTANCE]
+
+
+def test_flushes_whose_events_are_not_read(world: World) -> None:
+    """Passes that register entries again that a flush has removed count, but not after a flush that has counted."""
+    world.touch("a", flushed=True)
+    for _ in range(REPAIRS_OF_ALL):
+        world.now += SETTLE
+        world.reconcile(REGISTER, left=(REGISTER,), flushed=True)
+    assert world.reporter.contentions == [INSTANCE]
+
+
 def test_who_flushes_is_met_in_the_midst_of_it(world: World) -> None:
     """During a backoff of the instance a missing entry does not count towards the backoff of its name."""
     for _ in range(REPAIRS_OF_ALL):
