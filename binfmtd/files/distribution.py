@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from functools import cache
 
 from binfmtd.files.environment import booted_with_systemd, in_container
-from binfmtd.formats.os_release import EMULATORS, System, install, parse_os_release
+from binfmtd.formats.os_release import EMULATORS, System, install, install_program, parse_os_release
 
 _PACKAGED = frozenset({"/usr/bin", "/usr/libexec/qemu-binfmt"})  # where distributions install emulators
 _FILES = ("/etc/os-release", "/usr/lib/os-release")  # os-release(5)
@@ -72,6 +72,17 @@ def other_emulators(architecture: str, paths: Iterable[str]) -> str:
     packaged = any(os.path.dirname(path) in _PACKAGED for path in paths)
     command = install_emulators(architecture) if packaged else ""
     return f"run `{command}`" if command else "put such a version there, or correct [emulators] paths"
+
+
+def missing_program(program: str, package: str) -> str:
+    """Return an error's text for a program that is not on $PATH, with the remedy.
+
+    ``package`` has it; Debian, Fedora, openSUSE, Arch and Alpine give the package this one name.
+    """
+    if in_image():
+        return f"this image contains no {program}: run this command on the host, or in an image with {program}"
+    command = install_program(this_system(), package)
+    return f"{program} is missing: " + (f"run `{command}`" if command else f"install the package {package}")
 
 
 def install_module(module: str) -> str:

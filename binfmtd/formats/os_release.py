@@ -92,6 +92,12 @@ def install(system: System, package: str, architecture: str = "aarch64", *, agai
     return f"{manager.reinstall if again else manager.install} {name}"
 
 
+def install_program(system: System, package: str) -> str:
+    """Return the command that installs a program's package, which has one name everywhere; empty if none is known."""
+    manager = _MANAGERS.get(system.family)
+    return f"{manager.install} {package}" if manager else ""
+
+
 def upgrade(system: System) -> str:
     """Return the command that installs a newer kernel; empty if none is known."""
     manager = _MANAGERS.get(system.family)

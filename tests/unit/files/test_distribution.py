@@ -5,7 +5,13 @@ import sys
 import pytest
 
 from binfmtd.files import distribution
-from binfmtd.files.distribution import emulators_remedy, install_emulators, install_module, other_emulators
+from binfmtd.files.distribution import (
+    emulators_remedy,
+    install_emulators,
+    install_module,
+    missing_program,
+    other_emulators,
+)
 from binfmtd.formats.os_release import System
 
 
@@ -62,3 +68,12 @@ def test_another_version(on: pytest.MonkeyPatch) -> None:
     assert other_emulators("arm", iter(["/opt/a/qemu-arm", "/usr/bin/qemu-arm"])) == f"run `{install_emulators()}`"
     on.setattr(distribution, "in_image", lambda: True)
     assert other_emulators("arm", ["/usr/bin/qemu-arm"]) == elsewhere
+
+
+def test_a_missing_program(on: pytest.MonkeyPatch) -> None:
+    """The remedy is the package manager's command; in an image, where nothing is installed, it is another place."""
+    assert missing_program("dpkg-deb", "dpkg") == "dpkg-deb is missing: run `dnf install dpkg`"
+    on.setattr(distribution, "this_system", System)
+    assert missing_program("dpkg-deb", "dpkg") == "dpkg-deb is missing: install the package dpkg"
+    on.setattr(distribution, "in_image", lambda: True)
+    assert missing_program("skopeo", "skopeo").startswith("this image contains no skopeo: run this command on the host")

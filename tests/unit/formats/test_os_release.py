@@ -2,7 +2,7 @@
 
 import pytest
 
-from binfmtd.formats.os_release import EMULATORS, System, install, parse_os_release, upgrade
+from binfmtd.formats.os_release import EMULATORS, System, install, install_program, parse_os_release, upgrade
 
 DEBIAN = """PRETTY_NAME="Debian GNU/Linux 13 (trixie)"
 VERSION_ID="13"
@@ -81,3 +81,10 @@ def test_again_and_newer() -> None:
     assert install(DEBIAN_12, EMULATORS, again=True) == "apt-get install --reinstall qemu-user-static"
     assert install(System("fedora"), "pyinotify") == "dnf install python3-inotify"
     assert (upgrade(DEBIAN_12), upgrade(System())) == ("apt-get full-upgrade", "")
+
+
+def test_programs() -> None:
+    """A program's package has one name everywhere; on an unknown system there is no command."""
+    assert install_program(DEBIAN_12, "skopeo") == "apt-get install skopeo"
+    assert install_program(System("fedora"), "skopeo") == "dnf install skopeo"
+    assert install_program(System("nixos"), "skopeo") == ""
