@@ -128,5 +128,9 @@ class ProbeError(BinfmtdError):
     again = Again.LATER
 
 
+class StoreError(BinfmtdError):
+    """A store of emulators that cannot be used, or an image, archive or directory that nothing can be added from."""
+
+
 class SandboxError(BinfmtdError):
     """A machine on which an ordinary user cannot have their own instance."""
