@@ -37,6 +37,8 @@ COMMANDS = {
     "arch": "list the architectures: their names, their emulators on this host, and which run natively",
     "import": "convert existing registrations into a config: from binfmt.d, Debian's format files or the kernel",
     "export": "write the config's handlers in another format: binfmt.d, Debian's format files, NixOS or a shell script",
+    "emulators": "keep versions of the emulators in a store: pull them from images, import, export, verify and remove "
+    "them",
     "sandbox": "run one command with a private binfmt_misc and a daemon of its own, without privileges",
 }
 

@@ -3,7 +3,7 @@
 import argparse
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from binfmtd.cli.main import COMMANDS
@@ -32,11 +32,19 @@ class _Formatter(argparse.HelpFormatter):
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that reports an error as a UsageError, in one line, as every error of binfmtd."""
+    """A parser that reports an error as a UsageError, in one line, as every error of binfmtd.
+
+    ``joins``: a list after ``--arch`` may contain blanks, so it ends with the next option.
+    """
+
+    def __init__(self, *, joins: bool = True, **options: Any) -> None:
+        super().__init__(**options, formatter_class=_Formatter, allow_abbrev=False)
+        self._joins = joins
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Join ``--arch`` and its list, then parse as argparse does; each of its methods calls this one."""
-        return super().parse_known_args(args if args is None else _join_architectures(args), namespace)
+        joined = args if args is None or not self._joins else _join_architectures(args)
+        return super().parse_known_args(joined, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError; for an option of the command `binfmt` it names that command."""
@@ -51,16 +59,26 @@ def _name(option: str) -> str:
     return option.lstrip("-").partition("=")[0] if option.startswith("-") else ""
 
 
-def parser(command: str, *, epilog: str = "") -> argparse.ArgumentParser:
+def parser(command: str, *, epilog: str = "", joins: bool = True) -> argparse.ArgumentParser:
     """Return a parser for one command, with its description from ``binfmtd --help``; it raises UsageError."""
     text = COMMANDS[command]
-    return _Parser(
-        prog=f"binfmtd {command}",
-        description=f"{text[0].upper()}{text[1:]}.",
-        epilog=epilog or None,
-        formatter_class=_Formatter,
-        allow_abbrev=False,
-    )
+    return _Parser(prog=f"binfmtd {command}", description=_sentence(text), epilog=epilog or None, joins=joins)
+
+
+def add_subcommands(to: argparse.ArgumentParser, texts: Mapping[str, str]) -> dict[str, argparse.ArgumentParser]:
+    """Return a parser for each subcommand, whose name is then ``given.subcommand``; ``texts`` are their descriptions.
+
+    A list after their ``--arch`` contains no blanks: an argument may follow it.
+    """
+    group = to.add_subparsers(dest="subcommand", metavar="SUBCOMMAND", required=True)
+    return {
+        name: group.add_parser(name, help=text, description=_sentence(text), joins=False)
+        for name, text in texts.items()
+    }
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _absolute(path: str) -> str:

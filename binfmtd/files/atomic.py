@@ -106,15 +106,15 @@ def _replacing(path: str, mode: int, *, durable: bool) -> Iterator[int]:
             os.close(descriptor)
         os.rename(beside, path)
         if durable:
-            _sync(directory)
+            sync_directory(directory)
     except BaseException:
         with suppress(OSError):
             os.unlink(beside)
         raise
 
 
-def _sync(directory: str) -> None:
-    """Sync a directory, so that a rename in it survives a crash, too."""
+def sync_directory(directory: str) -> None:
+    """Sync a directory, so that a rename in it survives a crash, too.  Raises OSError."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -18,6 +18,7 @@ ARGUMENTS = {
     "export": ["--format", "shell"],
     "sandbox": ["--", "true"],
     "reload": ["--timeout", "0"],
+    "emulators": ["list", "--store", "/nowhere"],
     "status": ["--check"],
 }
 CONFIG = "architectures = []\n[handlers.one]\nmagic = '\\x00one'\ninterpreter = '/usr/bin/true'\n"

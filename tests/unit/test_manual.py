@@ -1,5 +1,6 @@
 """The manual pages describe everything that exists: they are compared with the code itself."""
 
+import argparse
 import ast
 import importlib
 import re
@@ -62,12 +63,18 @@ def test_commands() -> None:
     assert list(sections(section("binfmtd.8", "COMMANDS"), "###")) == list(COMMANDS)
 
 
+def options_of(parser: argparse.ArgumentParser) -> set[str]:
+    """Return all options of a parser, and those of its subcommands."""
+    found = {word for action in parser._actions for word in action.option_strings}  # noqa: SLF001
+    choices = (action.choices for action in parser._actions)  # noqa: SLF001
+    return found.union(*(options_of(each) for names in choices if isinstance(names, dict) for each in names.values()))
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_options_of(command: str) -> None:
     """A command's part names exactly its options, and describes those that are not shared."""
     text = sections(section("binfmtd.8", "COMMANDS"), "###")[command]
-    parser = importlib.import_module(module_of(command)).parser()
-    options = {word for action in parser._actions for word in action.option_strings}  # noqa: SLF001
+    options = options_of(importlib.import_module(module_of(command)).parser())
     named = {word for word in bold(text) if word.startswith("--") and word != "--"}
     assert named == {word for word in options - {"-h", "--help"} if word.startswith("--")}
     assert named <= terms(text) | terms(section("binfmtd.8", "OPTIONS"))

@@ -1,0 +1,266 @@
+"""The directory of versions: STORE/NAME/qemu-ARCH, with STORE/NAME/manifest.json.
+
+A version is there as a whole or not at all, and never changes:
+
+* A command prepares it in STORE/.new-RANDOM, with an fsync of each file, and renames it to STORE/NAME.
+* To remove it, a command renames it to STORE/.old-RANDOM first.
+* A command holds a lock (flock) on the directory that it prepares or removes; the kernel releases it if the command is
+  killed.  The next command that changes the store removes such directories that are not locked.
+* STORE/.lock is held for each rename, so that two commands do not add one name.
+"""
+
+import fcntl
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
+
+from binfmtd.cli.store import manifest as manifests
+from binfmtd.cli.store.manifest import FILE, FileFacts, Manifest
+from binfmtd.errors import FormatError, StoreError, UsageError
+from binfmtd.files.atomic import make_directories, read_regular, sync_directory, write_atomically
+from binfmtd.files.cure import cure
+from binfmtd.files.lock import FileLock
+from binfmtd.files.trust import Trust, untrusted
+from binfmtd.model.emulator_version import check_version
+
+LOCK = ".lock"
+_PATIENCE = 60.0  # seconds; the lock is held for a rename, or while the files of a killed command are removed
+_LEFTOVER = re.compile(r"\.(new|old)-[0-9a-f]{16}")
+_OTHERS = ("lost+found",)  # mke2fs makes it, if the store is a file system of its own
+_VERSION = "version"  # in the directory of a version that is prepared
+_MOST_BYTES = 1 << 20  # of a file that are hashed between two steps
+
+
+class Problem(NamedTuple):
+    """A difference between a version and its manifest; ``file`` is empty if it concerns the version as a whole."""
+
+    file: str
+    problem: str
+
+
+class Prepared:
+    """A version that is being prepared: ``place`` is for files that are needed meanwhile, ``files`` is what stays."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+        self.files = os.path.join(place, _VERSION)
+
+    def directory(self, name: str) -> str:
+        """Make a directory for files that are needed meanwhile, and return its path.  Raises OSError."""
+        os.mkdir(path := os.path.join(self.place, name), 0o700)
+        return path
+
+
+class Store:
+    """The versions in one directory, which need not exist; a relative path counts from the working directory."""
+
+    def __init__(self, path: str, step: Callable[[], None] = lambda: None) -> None:
+        """``step`` is called now and then while files are read, to show progress."""
+        self.path = os.path.abspath(path)
+        self._step = step
+
+    def names(self) -> list[str]:
+        """Return the names of all versions, damaged ones included, sorted.  Raises OSError."""
+        try:
+            with os.scandir(self.path) as listing:
+                return sorted(entry.name for entry in listing if entry.name not in _OTHERS and entry.name[0] != ".")
+        except FileNotFoundError:
+            return []
+
+    def directory(self, name: str) -> str:
+        """Return the directory of a version."""
+        return os.path.join(self.path, name)
+
+    def check_exists(self, name: str) -> None:
+        """Raise UsageError, with the versions that exist, unless this one does."""
+        if name not in (names := self.names()):
+            there = f"it has {', '.join(names)}" if names else "it is empty"
+            raise UsageError(f"no version {name!r} is in the store {self.path}: {there}")
+
+    def read(self, name: str) -> Manifest:
+        """Return the manifest of a version.  Raises StoreError if it is missing or damaged."""
+        path = os.path.join(self.directory(name), FILE)
+        try:
+            return manifests.parse(read_regular(path, manifests.LIMIT))
+        except OSError as error:
+            why = f"{path}: {error.strerror}"
+        except FormatError as error:
+            why = f"{path}: {error}"
+        raise StoreError(f"{why}: run `binfmtd emulators remove {name}`, and add the version again")
+
+    def readable(self) -> Iterator[tuple[str, Manifest]]:
+        """Yield each version whose manifest can be read."""
+        for name in self.names():
+            with suppress(StoreError):
+                yield name, self.read(name)
+
+    def check_trust(self) -> None:
+        """Raise StoreError, with the remedy, if another user can change the store or a directory on its way."""
+        if reason := untrusted(self.path, Trust.of_this_process()):
+            raise StoreError(f"the store {self.path}: {reason}")
+
+    @contextmanager
+    def preparing(self) -> Iterator[Prepared]:
+        """Yield the place for a new version, and remove it at the end; ``add`` takes the version from there.
+
+        Raises StoreError, also for each OSError that is about the store: nothing is then left in it.
+        """
+        self.check_trust()
+        try:
+            there = os.path.isdir(self.path)
+            make_directories(self.path)
+            if not there:
+                sync_directory(os.path.dirname(self.path))
+            self.check_trust()
+            with self._locked():
+                self._remove_leftovers()
+                place, lock = self._hidden("new")
+            try:
+                os.mkdir(os.path.join(place, _VERSION), 0o700)
+                yield Prepared(place)
+            finally:
+                _remove_tree(place)
+                os.close(lock)
+        except OSError as error:
+            raise self._failed(error, "nothing was added") from error
+
+    def add(self, prepared: Prepared, name: str, manifest: Manifest) -> bool:
+        """Add a prepared version; return False if the same files are there under this name.
+
+        Raises StoreError if other files are, and OSError.
+        """
+        write_atomically(os.path.join(prepared.files, FILE), manifests.render(manifest), durable=True)
+        os.chmod(prepared.files, 0o755)  # noqa: S103  each user may execute the emulators
+        sync_directory(prepared.files)
+        with self._locked():
+            if os.path.lexists(self.directory(name)):
+                self._check_same(name, manifest)
+                return False
+            os.rename(prepared.files, self.directory(name))
+            sync_directory(self.path)
+        return True
+
+    def _check_same(self, name: str, manifest: Manifest) -> None:
+        there = self.read(name)
+        if not there.same_files(manifest):
+            raise StoreError(
+                f"the store {self.path} has a version {name} with other files, from {there.source}: choose another "
+                f"name with --name, or run `binfmtd emulators remove {name}` first"
+            )
+
+    def remove(self, name: str) -> None:
+        """Remove a version, in one step for every reader.  Raises StoreError."""
+        self.check_trust()
+        try:
+            with self._locked():
+                self._remove_leftovers()
+                place, lock = self._hidden("old")
+                os.rename(self.directory(name), os.path.join(place, _VERSION))
+                sync_directory(self.path)
+            try:
+                _remove_tree(place)
+            finally:
+                os.close(lock)
+        except OSError as error:
+            raise self._failed(error, "remove it again") from error
+
+    def verify(self, name: str) -> list[Problem]:
+        """Compare the files of a version with its manifest, and return all differences.  Raises OSError."""
+        try:
+            manifest = self.read(name)
+        except StoreError as error:
+            return [Problem("", str(error))]
+        directory = self.directory(name)
+        problems = []
+        if reason := untrusted(directory, Trust.of_this_process()):
+            problems.append(Problem("", reason))
+        for file, facts in manifest.files.items():
+            if problem := self._differs(os.path.join(directory, file), facts):
+                problems.append(Problem(file, problem))
+        extra = sorted(set(os.listdir(directory)) - manifest.files.keys() - {FILE})
+        return problems + [Problem(file, "is not in the manifest") for file in extra]
+
+    def _differs(self, path: str, facts: FileFacts) -> str | None:  # noqa: PLR0911  each difference has its own text
+        try:
+            status = os.lstat(path)
+        except FileNotFoundError:
+            return "is missing"
+        if not stat.S_ISREG(status.st_mode):
+            return "is not a regular file"
+        if status.st_size != facts.size:
+            return f"has {status.st_size} bytes instead of {facts.size}"
+        if not status.st_mode & 0o111:
+            return "is not executable"
+        if reason := untrusted(path, Trust.of_this_process()):
+            return reason
+        if (digest := sha256_of(path, self._step)) != facts.sha256:
+            return f"has the sha256 {digest} instead of {facts.sha256}"
+        return None
+
+    def _hidden(self, kind: str) -> tuple[str, int]:
+        """Make a directory of ours, and lock it; return its path and the descriptor that has the lock."""
+        place = os.path.join(self.path, f".{kind}-{os.urandom(8).hex()}")
+        os.mkdir(place, 0o700)
+        descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        return place, descriptor
+
+    def _remove_leftovers(self) -> None:
+        """Remove what killed commands have left.  STORE/.lock is held, so none is made and not yet locked."""
+        for name in os.listdir(self.path):
+            if _LEFTOVER.fullmatch(name):
+                place = os.path.join(self.path, name)
+                descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    _remove_tree(place)
+                except BlockingIOError:
+                    pass  # another command works there
+                finally:
+                    os.close(descriptor)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        lock = FileLock(os.path.join(self.path, LOCK))
+        if not lock.wait(_PATIENCE):
+            raise StoreError(f"another command is changing the store {self.path}: run this again when that has ended")
+        try:
+            yield
+        finally:
+            lock.give_back()
+
+    def _failed(self, error: OSError, then: str) -> StoreError:
+        where = os.fsdecode(error.filename) if error.filename else self.path
+        if where.startswith(f"{self.path}/"):
+            where = self.path  # its hidden directories say nothing to an administrator
+        return StoreError(f"{where}: {error.strerror or error}: {cure(error)} ({then})")
+
+
+def sha256_of(path: str, step: Callable[[], None] = lambda: None) -> str:
+    """Return the checksum of a file, in hexadecimal; ``step`` is called after each mebibyte.  Raises OSError."""
+    result = hashlib.sha256()
+    with open(path, "rb", buffering=0) as file:
+        while chunk := file.read(_MOST_BYTES):
+            result.update(chunk)
+            step()
+    return result.hexdigest()
+
+
+def checked_name(name: str) -> str:
+    """Return the name of a version.  Raises UsageError if a version cannot have it."""
+    try:
+        check_version(name)
+    except FormatError as error:
+        raise UsageError(str(error)) from None
+    return name
+
+
+def _remove_tree(path: str) -> None:
+    """Remove a directory with all that it contains; what cannot be removed stays."""
+    import shutil
+
+    shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,93 @@
+"""The manifest of a version: where its files come from, and what they have to be."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeVar
+
+from binfmtd.errors import DAMAGE, FormatError, damage
+
+FILE = "manifest.json"
+LIMIT = 1 << 20  # bytes
+PREFIX = "qemu-"
+
+T = TypeVar("T")
+
+
+class FileFacts(NamedTuple):
+    """One file: its checksum in hexadecimal, its size in bytes, and what it says of its version, like ``9.2.2``."""
+
+    sha256: str
+    size: int
+    version: str | None
+
+
+class Manifest(NamedTuple):
+    """The content of the file.
+
+    ``digest`` is that of the image, or of the archive that was imported; None for a directory.  ``platform_digest`` is
+    the digest of this platform's manifest, if ``digest`` is that of an index.  ``created`` is a time in UTC.
+    ``architectures`` are those that the administrator asked for; None: all that the source has.  ``files`` are by their
+    names, sorted.
+    """
+
+    source: str
+    digest: str | None
+    platform_digest: str | None
+    created: str
+    architectures: tuple[str, ...] | None
+    files: Mapping[str, FileFacts]
+
+    @property
+    def size(self) -> int:
+        """The bytes of all files."""
+        return sum(file.size for file in self.files.values())
+
+    @property
+    def names(self) -> list[str]:
+        """The architectures that have a file."""
+        return [name.removeprefix(PREFIX) for name in self.files]
+
+    def same_files(self, other: "Manifest") -> bool:
+        """Return True if both versions have equal files."""
+        return {name: file.sha256 for name, file in self.files.items()} == {
+            name: file.sha256 for name, file in other.files.items()
+        }
+
+
+def render(manifest: Manifest) -> bytes:
+    """Return the file's content."""
+    document = manifest._asdict() | {"files": {name: file._asdict() for name, file in manifest.files.items()}}
+    return json.dumps(document, indent=2).encode() + b"\n"
+
+
+def parse(data: bytes) -> Manifest:
+    """Read the file's content.  Raises FormatError, with the damage."""
+    try:
+        document = json.loads(data)
+        wanted = document["architectures"]
+        return Manifest(
+            _of(str, document["source"]),
+            _text_or_none(document["digest"]),
+            _text_or_none(document["platform_digest"]),
+            _of(str, document["created"]),
+            None if wanted is None else tuple(_of(str, name) for name in wanted),
+            {name: _file(name, facts) for name, facts in sorted(document["files"].items())},
+        )
+    except DAMAGE as error:
+        raise FormatError(damage(error)) from None
+
+
+def _file(name: str, facts: Mapping[str, Any]) -> FileFacts:
+    if not name.startswith(PREFIX) or "/" in name:
+        raise FormatError(f"it names the file {name!r}")
+    return FileFacts(_of(str, facts["sha256"]), _of(int, facts["size"]), _text_or_none(facts["version"]))
+
+
+def _of(kind: type[T], value: object) -> T:
+    if not isinstance(value, kind):
+        raise TypeError
+    return value
+
+
+def _text_or_none(value: object) -> str | None:
+    return None if value is None else _of(str, value)
