@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 MANUALS := $(notdir $(basename $(wildcard docs/man/*.md))) binfmtd-log.7 binfmtd-metrics.7
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit kernel kernel-quick kernel-slow reliability chaos fuzz test-formats test-containers test-docker test-cluster test-systemd test-hosts test-security kernels bench \
+.PHONY: help demo test lint unit kernel kernel-quick kernel-slow reliability chaos fuzz test-formats test-containers test-docker test-cluster test-systemd test-hosts test-emulators test-security kernels bench \
     man completions install uninstall setup tools test-tools clean
 .SUFFIXES:
 
@@ -120,6 +120,11 @@ test-hosts: setup ## test old and odd hosts: Debian 12, WSL, rootless podman and
 	    docker-buildx 'docker buildx version' rootlesskit 'command -v rootlesskit' slirp4netns 'command -v slirp4netns' \
 	    iptables 'command -v iptables' gcc-aarch64-linux-gnu 'command -v aarch64-linux-gnu-gcc' lxc 'command -v lxc-start'
 	$(BIN)/python -m pytest tests/hosts
+
+test-emulators: setup ## test the store of emulators with a real registry, archives and Debian's packages; two minutes, needs apt
+	@$(NEED) skopeo 'command -v skopeo' docker-registry 'command -v docker-registry' dpkg 'command -v dpkg-deb' \
+	    zstd 'command -v zstd' debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*'
+	$(BIN)/python -m pytest tests/emulators
 
 # The programs that all virtual machines require.
 define need-machines

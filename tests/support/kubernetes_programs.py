@@ -58,7 +58,7 @@ def _source(place: Path) -> Path:
     lists = place / "lists"
     (lists / "partial").mkdir(parents=True, exist_ok=True)
     key = next(Path("/usr/share/keyrings").glob("debian-archive-keyring.*"))
-    (place / "source.list").write_text(f"deb-src [signed-by={key}] {_mirror()} {SUITE} main\n")
+    (place / "source.list").write_text(f"deb-src [signed-by={key}] {mirror()} {SUITE} main\n")
     options = [f"Dir::Etc::SourceList={place / 'source.list'}", "Dir::Etc::SourceParts=-", f"Dir::State::Lists={lists}"]
     apt = ["apt-get", "-qq", *(f"-o{option}" for option in options)]
     _run([*apt, "update"], place)
@@ -68,7 +68,7 @@ def _source(place: Path) -> Path:
     return source
 
 
-def _mirror() -> str:
+def mirror() -> str:
     """Return the first mirror of Debian that this machine's apt uses."""
     for file in sorted(Path("/etc/apt/sources.list.d").glob("debian.sources")):
         for line in file.read_text().splitlines():

@@ -17,6 +17,7 @@ class StoreCli:
     """``binfmtd emulators`` on the store at ``path``, with a config of its own."""
 
     def __init__(self, directory: Path) -> None:
+        directory.mkdir(exist_ok=True)
         self.path = directory / "store"
         self.config = directory / "binfmtd.toml"
         self.config.write_text("architectures = []\n")

@@ -48,9 +48,14 @@ def look_at(path: str, image: str | None, step: Callable[[], None] = lambda: Non
 
     Raises UsageError if it is none of the kinds, or the image is not known, StoreError if it is damaged, and OSError.
     """
+    source = _kind(path, image, step)
+    if source.reference and ":" in source.path:
+        raise UsageError(f"{source.path}: skopeo takes no path with a colon: rename it")
+    return source
+
+
+def _kind(path: str, image: str | None, step: Callable[[], None]) -> Source:
     path = os.path.abspath(path)
-    if ":" in path or not path.isprintable():
-        raise UsageError(f"{path!r}: skopeo cannot be given this path: rename it so that it has no colon")
     status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
         if os.path.isfile(os.path.join(path, _LAYOUT)):

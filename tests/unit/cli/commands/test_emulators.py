@@ -88,7 +88,7 @@ def test_architectures(store: StoreCli, tmp_path: Path) -> None:
 
 
 def test_unfit_files(store: StoreCli, tmp_path: Path) -> None:
-    """A file that is no static program for this host is left out with a warning; with nothing else there is an error."""
+    """A file that is no static program for this host is left out with a warning; a source with no other is an error."""
     files = three("9.2.2") | {"qemu-mips": b"#!/bin/sh\n", "qemu-sh4": b"text", "qemu-x": b"text"}
     result = store("import", emulators(tmp_path / "source", files))
     assert (result.status, result.message) == (0, "left out qemu-mips, qemu-sh4: not an ELF program")

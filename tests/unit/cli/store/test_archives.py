@@ -116,8 +116,12 @@ def test_special_files(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(UsageError, match="neither a regular file nor a directory"):
         look_at(str(tmp_path / "fifo"), None)
-    with pytest.raises(UsageError, match="rename it so that it has no colon"):
-        look_at("/tmp/a:b", None)  # noqa: S108  a name
+    (colon := tmp_path / "a:b").mkdir()
+    assert look_at(str(colon), None).kind is Kind.DIRECTORY
+    (colon / "oci-layout").touch()
+    (colon / "index.json").write_bytes(index(("sha256:1", None)))
+    with pytest.raises(UsageError, match="skopeo takes no path with a colon: rename it"):
+        look_at(str(colon), None)
     with pytest.raises(FileNotFoundError):
         look_at(str(tmp_path / "missing"), None)
 

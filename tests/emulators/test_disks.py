@@ -1,0 +1,82 @@
+"""A store on a disk that is full, or that cannot be written: one error, with a remedy, and nothing left behind."""
+
+import os
+from pathlib import Path
+
+import pytest
+from support.cli import Result, run
+from support.layouts import Layout
+from support.stores import ENVIRONMENT, StoreCli, emulators, three
+from support.tars import Member
+
+SIZE = 4 << 20  # bytes of the disk
+MOUNT = 'mount -t tmpfs -o "$1" tmpfs "$2" && shift 2 && for line; do sh -c "$line"; echo "= $?"; done'
+
+
+@pytest.fixture
+def disk(store: StoreCli) -> StoreCli:
+    """Return a store whose directory is a mount point."""
+    store.path.mkdir()
+    return store
+
+
+def on_a_disk(store: StoreCli, options: str, *lines: str) -> Result:
+    """Run lines of a shell where the store's directory is a file system of its own, with these options."""
+    unshare = ["unshare", *([] if os.geteuid() == 0 else ["--map-root-user"]), "--mount", "--propagation=private"]
+    return run([*unshare, "sh", "-uc", MOUNT, "sh", options, str(store.path), *lines], env=ENVIRONMENT, timeout=120)
+
+
+def line(store: StoreCli, *arguments: str) -> str:
+    return " ".join(f"'{word}'" for word in store.command(*arguments))
+
+
+def test_full(disk: StoreCli, layout: Layout, tmp_path: Path) -> None:
+    """Too little room for the files, for skopeo's copy or for the manifest: nothing is added, and all is removed."""
+    large = {name: data + os.urandom(SIZE // 2) for name, data in three("9.2.2").items()}
+    source = emulators(tmp_path / "source", large)
+    layout.add("x", [Member(f"usr/bin/{name}", data) for name, data in large.items()])
+    small = emulators(tmp_path / "small", three("8.1.5"))
+    listing = f"ls -A '{disk.path}'"
+    result = on_a_disk(
+        disk,
+        f"size={SIZE},mode=755",
+        line(disk, "import", small),
+        line(disk, "import", source),
+        listing,
+        line(disk, "import", str(layout.directory)),
+        listing,
+        line(disk, "verify"),
+    )
+    output = [text for text in result.stdout.splitlines() if not text.startswith("added ")]
+    assert output == ["= 0", "= 1", "8.1.5", "= 0", "= 1", "8.1.5", "= 0", "8.1.5: as it was added", "= 0"]
+    first, second = result.messages
+    assert first == f"{disk.path}: No space left on device: make room (nothing was added)"
+    assert second.startswith(f"{layout.directory}: skopeo: ")
+    assert second.endswith("no space left on device: make room in the store")
+
+
+def test_too_few_inodes(disk: StoreCli, tmp_path: Path) -> None:
+    """A disk without inodes is full as well."""
+    source = emulators(tmp_path / "source", three("9.2.2"))
+    result = on_a_disk(disk, "nr_inodes=6,mode=755", line(disk, "import", source), f"ls -A '{disk.path}'")
+    assert result.stdout.splitlines() == ["= 1", "= 0"]
+    assert result.message == f"{disk.path}: No space left on device: make room (nothing was added)"
+
+
+def test_read_only(disk: StoreCli, tmp_path: Path) -> None:
+    """A store that cannot be written can be listed and verified; a change of it is one error."""
+    source = emulators(tmp_path / "source", three("9.2.2"))
+    result = on_a_disk(
+        disk,
+        "mode=755",
+        line(disk, "import", source),
+        f"mount -o remount,ro '{disk.path}'",
+        line(disk, "import", source, "--name", "other"),
+        line(disk, "remove", "9.2.2"),
+        line(disk, "prune"),
+        line(disk, "verify"),
+    )
+    assert result.stdout.splitlines()[1:] == ["= 0", "= 0", "= 1", "= 1", "= 1", "9.2.2: as it was added", "= 0"]
+    assert len(result.messages) == 3
+    for message in result.messages:
+        assert message.startswith(f"{disk.path}: Read-only file system: make it writable (")

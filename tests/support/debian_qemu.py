@@ -1,0 +1,64 @@
+"""Debian's packages with static emulators, of three suites: downloaded once, with apt's signatures verified.
+
+The packages are for amd64, whatever this machine is; the cache is build/emulators.
+"""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from support.cli import CHECKOUT
+from support.kubernetes_programs import mirror
+from support.required import unavailable
+
+BUILD = CHECKOUT / "build" / "emulators"
+PACKAGES = {"bullseye": "qemu-user-static", "bookworm": "qemu-user-static", "trixie": "qemu-user"}
+VERSIONS = {"bullseye": "5.2.0", "bookworm": "7.2.", "trixie": "10.0."}  # how the emulators' versions begin
+
+
+def package(suite: str) -> Path:
+    """Return the .deb of a suite; skip the test if apt cannot download it."""
+    place = BUILD / suite
+    if found := sorted(place.glob("*.deb")):
+        return found[-1]
+    lists = place / "lists"  # apt removes other files there
+    (lists / "partial").mkdir(parents=True, exist_ok=True)
+    (place / "empty").touch()
+    keys = sorted(Path("/usr/share/keyrings").glob("debian-archive-keyring.*"))
+    if not keys:
+        unavailable("not here: debian-archive-keyring; `make test-emulators` installs it")
+    (place / "sources").write_text(f"deb [signed-by={keys[0]} arch=amd64] {mirror()} {suite} main\n")
+    settings = {
+        "Dir::Etc::SourceList": place / "sources",
+        "Dir::Etc::SourceParts": "-",
+        "Dir::State::Lists": lists,
+        "Dir::State::status": place / "empty",
+        "Dir::Cache::pkgcache": "",
+        "Dir::Cache::srcpkgcache": "",
+        "APT::Architecture": "amd64",
+        "APT::Sandbox::User": "root" if os.geteuid() == 0 else "",
+        "Acquire::Check-Valid-Until": "false",
+    }
+    apt = ["apt-get", "-qq", *(f"-o{key}={value}" for key, value in settings.items())]
+    for arguments in (["update"], ["download", PACKAGES[suite]]):
+        done = subprocess.run([*apt, *arguments], cwd=place, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            for half in place.glob("*.deb"):
+                half.unlink()
+            pytest.skip(f"apt cannot download {PACKAGES[suite]} of {suite}: {done.stderr.strip().splitlines()[-1:]}")
+    shutil.rmtree(lists)
+    return package(suite)
+
+
+def unpacked(suite: str) -> Path:
+    """Return the directory of a suite's emulators, unpacked."""
+    place = BUILD / f"{suite}.unpacked"
+    if not place.is_dir():
+        new = place.with_suffix(".new")
+        shutil.rmtree(new, ignore_errors=True)
+        subprocess.run(["dpkg-deb", "-x", str(package(suite)), str(new)], check=True)
+        new.rename(place)
+    return place / "usr" / "bin"
