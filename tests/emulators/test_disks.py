@@ -80,3 +80,10 @@ def test_read_only(disk: StoreCli, tmp_path: Path) -> None:
     assert len(result.messages) == 3
     for message in result.messages:
         assert message.startswith(f"{disk.path}: Read-only file system: make it writable (")
+
+
+def test_noexec(disk: StoreCli, tmp_path: Path) -> None:
+    """Where the kernel executes no file, no emulator is added."""
+    result = on_a_disk(disk, "noexec,mode=755", line(disk, "import", emulators(tmp_path / "source", three("9.2.2"))))
+    assert result.stdout.splitlines() == ["= 1"]
+    assert result.message.startswith(f"the store {disk.path}: its file system is mounted with noexec")

@@ -25,9 +25,9 @@ class StoreCli:
 
     def command(self, subcommand: str, *arguments: str) -> list[str]:
         """Return the command line; the host's config and entries are not read."""
-        given = [f"--store={self.path}"]
+        given = [f"--store={self.path}", f"--config={self.config}"]
         if subcommand in ("list", "remove", "prune"):
-            given += [f"--config={self.config}", f"--mount={self._mount}"]
+            given += [f"--mount={self._mount}"]
         return [*BINFMTD, "emulators", subcommand, *given, *arguments]
 
     def __call__(self, subcommand: str, *arguments: str, **options: Any) -> Result:

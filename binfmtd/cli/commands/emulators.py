@@ -74,9 +74,9 @@ def parser() -> argparse.ArgumentParser:
     of["remove"].add_argument("--force", action="store_true", help="also if the config or an entry uses it")
     of["prune"].add_argument("--dry-run", action="store_true", help="only print what would be removed")
     for name in ("list", "remove", "prune"):
-        options.add_config(of[name])
         options.add_mount(of[name])
     for each in of.values():
+        options.add_config(each)
         each.add_argument("--store", metavar="DIR", help=f"the directory of the store ($BINFMTD_STORE, or {STORE})")
         options.add_json(each)
     return command

@@ -116,6 +116,7 @@ class Store:
             if not there:
                 sync_directory(os.path.dirname(self.path))
             self.check_trust()
+            self._check_executable()
             with self._locked():
                 self._remove_leftovers()
                 place, lock = self._hidden("new")
@@ -232,6 +233,13 @@ class Store:
             yield
         finally:
             lock.give_back()
+
+    def _check_executable(self) -> None:
+        if os.statvfs(self.path).f_flag & os.ST_NOEXEC:
+            raise StoreError(
+                f"the store {self.path}: its file system is mounted with noexec, so the kernel executes no emulator "
+                "from there: remount it with exec, or choose another directory with --store"
+            )
 
     def _failed(self, error: OSError, then: str) -> StoreError:
         where = os.fsdecode(error.filename) if error.filename else self.path

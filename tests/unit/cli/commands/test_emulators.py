@@ -1,8 +1,10 @@
 """``binfmtd emulators`` with versions that are imported from directories, so without skopeo and without a network."""
 
+import json
 import os
 import shutil
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -271,6 +273,32 @@ def test_leftovers(store: StoreCli, tmp_path: Path) -> None:
         assert store.hidden() == sorted([".other", os.path.basename(prepared.place)])
         assert store.versions == []
     assert store.hidden() == [".other"]
+
+
+def test_at_the_same_time(store: StoreCli, tmp_path: Path) -> None:
+    """Of several commands that add one version at the same time one adds it, and the others find it there."""
+    source = emulators(tmp_path / "source", three("9.2.2"))
+    command = store.command("import", source, "--json")
+    running = [subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    added = [json.loads(process.communicate(timeout=60)[0])["added"] for process in running]
+    assert sorted(added) == [False, False, False, True]
+    assert [process.returncode for process in running] == [0] * 4
+    assert (store("verify").status, store.hidden()) == (0, [])
+
+
+def test_umask(store: StoreCli, tmp_path: Path) -> None:
+    """Whatever the umask is, all users may execute the emulators, and only the owner may change them."""
+    source = emulators(tmp_path / "source", three("9.2.2"))
+    for umask in ("077", "000"):
+        command = store.command("import", source, "--name", f"u{umask}")
+        result = run(["sh", "-c", f'umask {umask}; exec "$@"', "sh", *command], env=ENVIRONMENT)
+        assert result.status == 0, result.stderr
+        version = store.path / f"u{umask}"
+        assert [stat.S_IMODE(path.stat().st_mode) for path in (store.path, version, version / "qemu-arm")] == [
+            0o755
+        ] * 3
+        assert stat.S_IMODE((version / "manifest.json").stat().st_mode) == 0o644
+    assert store("verify").status == 0
 
 
 def test_missing_sources(store: StoreCli, tmp_path: Path) -> None:
