@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -110,6 +111,20 @@ def test_round_trip(store: StoreCli, registry: Registry, tmp_path: Path) -> None
     assert other.checksums("pulled") == store.checksums("9.2.2")
     tar = subprocess.run(["tar", "-tvf", str(first)], capture_output=True, text=True, check=True).stdout
     assert [line.split()[-1] for line in tar.splitlines()][-1].startswith("blobs/sha256/")
+
+
+def test_a_copied_version(store: StoreCli, tmp_path: Path) -> None:
+    """The directory of a version, copied from another host, is imported without skopeo; so is a store as a whole."""
+    store.checked("import", emulators(tmp_path / "source", three("9.2.2")))
+    shutil.copytree(store.path / "9.2.2", tmp_path / "copied")
+    (tmp_path / "empty").mkdir()
+    other = StoreCli(tmp_path / "other")
+    result = other("import", str(tmp_path / "copied"), env=ENVIRONMENT | {"PATH": str(tmp_path / "empty")})
+    assert (result.status, result.stderr) == (0, "")
+    assert other.checksums("9.2.2") == store.checksums("9.2.2")
+    whole = StoreCli(tmp_path / "whole")
+    shutil.copytree(store.path, whole.path)
+    assert whole("verify").stdout == "9.2.2: as it was added\n"
 
 
 def test_what_cannot_be_exported(store: StoreCli, tmp_path: Path) -> None:

@@ -160,15 +160,16 @@ def test_without_tls(store: StoreCli, registry: Registry, layout: Layout) -> Non
 
 
 def test_an_altered_manifest(store: StoreCli, start_registry: StartRegistry, layout: Layout) -> None:
-    """A registry that serves another manifest than the digest means is found out, by skopeo or by the registry."""
+    """A registry that serves another manifest than the digest means is found out, also if skopeo passes it on."""
     digest = layout.add("x", layer("9.2.2"))
     registry = start_registry()
     image = registry.push(layout, "x", "altered:1")
     altered = json.loads(registry.blob(digest).read_bytes()) | {"annotations": {"altered": "yes"}}
     registry.blob(digest).write_text(json.dumps(altered))
     result = pull(store, f"{image}@{digest}")
-    assert (result.status, store.versions, store.hidden()) == (1, [], [])
-    assert len(result.messages) == 1
+    nothing_added(
+        store, result, f"{image}@{digest}: the registry serves another manifest under this digest: do not use"
+    )
 
 
 def test_a_damaged_layer(store: StoreCli, start_registry: StartRegistry, layout: Layout) -> None:
@@ -179,13 +180,12 @@ def test_a_damaged_layer(store: StoreCli, start_registry: StartRegistry, layout:
     (described,) = layout.manifest("x")["layers"]
     blob = registry.blob(described["digest"])
     content = blob.read_bytes()
-    blob.write_bytes(content[: len(content) // 2])
-    nothing_added(store, pull(store, image), f"{image}: skopeo: ")
-    blob.write_bytes(content[:-1] + b"x")
-    result = pull(store, image)
-    nothing_added(store, result, "do not use it: the content is damaged, or another one than the digest means")
+    for damaged in (content[: len(content) // 2], content[:-1] + b"x"):
+        blob.write_bytes(damaged)
+        result = pull(store, image)
+        nothing_added(store, result, "do not use it: the content is damaged, or another one than the digest means")
     blob.unlink()
-    nothing_added(store, pull(store, image), f"{image}: skopeo: ")
+    nothing_added(store, pull(store, image), "the registry has lost a part of the image: push it again")
     blob.write_bytes(content)
     pulled(store, image)
 

@@ -146,7 +146,7 @@ def _report(given: argparse.Namespace, added: "Added", progress: Progress) -> in
         print_json({"name": added.name, "added": added.new, **_facts(manifest), "left_out": added.left_out})
         return DONE
     _print(
-        f"{'added' if added.new else 'already in the store, with the same files:'} {added.name}: "
+        f"{f'added {added.name}' if added.new else f'{added.name} is already in the store'}: "
         f"{len(manifest.files)} architecture{'' if len(manifest.files) == 1 else 's'}, {in_words(manifest.size)}"
     )
     if manifest.digest is not None:

@@ -28,6 +28,7 @@ _DAMAGED = "do not use it: the content is damaged, or another one than the diges
 # What is in a message of skopeo's (1.18 with docker-registry 2.8.3), and the remedy.
 _REMEDIES = (
     (r"unauthorized|authentication required|access to the resource is denied", _LOG_IN),
+    (r"blob unknown", "the registry has lost a part of the image: push it again"),
     (r"manifest unknown|name unknown|name invalid|not found", "check the name, the tag and the digest"),
     (r"server gave HTTP response to HTTPS client", "if this registry is to be used without TLS, add --insecure"),
     (r"x509|certificate", _CERTIFICATE),
