@@ -4,22 +4,28 @@ A function returns if its parser gives a value or raises one readable error of o
 hypothesis (tests/unit/test_any_input.py) and atheris (tests/fuzz/run.py) call the same functions.
 """
 
+import io
 import json
 import os
+import tarfile
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
 from binfmtd.cli.status_view import Page, history_view, named_view, narrowed, problems_view, view
+from binfmtd.cli.store import manifest
+from binfmtd.cli.store.images import layer_files, parse_json, platform_digest
+from binfmtd.cli.store.layers import Unpacker
 from binfmtd.config import build, merge
 from binfmtd.config.load import load
 from binfmtd.config.parse import parse
 from binfmtd.daemon.foreign_entries import ForeignEntryStore
 from binfmtd.daemon.ledger import Ledger
-from binfmtd.errors import BinfmtdError, ConfigError, FormatError, StateError
+from binfmtd.errors import BinfmtdError, ConfigError, FormatError, StateError, StoreError
 from binfmtd.files.trust import Trust
 from binfmtd.formats.binfmt_d import is_generated, parse_conf, render_conf
 from binfmtd.formats.debian import is_format, parse_format
@@ -36,6 +42,7 @@ from binfmtd.model.shebang import parse_shebang
 from binfmtd.report.printable import printable
 from binfmtd.report.status_json import read_status
 from support.elf_files import made
+from support.tars import Member, symlink, tar
 
 _LONGEST_MESSAGE = 8192  # what a person can still read; a line of binfmt.d has up to 1,920 bytes, each up to \xNN
 _directory = TemporaryDirectory(prefix="binfmtd-")
@@ -143,9 +150,52 @@ def executable(data: bytes) -> None:
     printable(kind.description)
 
 
+def layer(data: bytes) -> None:
+    """Unpack a layer of an image, into a directory that has nothing else afterwards."""
+    with TemporaryDirectory(dir=_directory.name) as place:
+        unpacker = Unpacker(place)
+        try:
+            unpacker.add_layer(io.BytesIO(data), "image")
+        except StoreError as error:
+            _is_one_clear(error)
+        assert all(name.isdecimal() for name in os.listdir(place))
+        unpacker.found()
+
+
+def image(data: bytes) -> None:
+    """Read a text as each of the documents of an image, and as the manifest of a version."""
+    try:
+        manifest.parse(data)
+    except FormatError as error:
+        _is_one_clear(error)
+    try:
+        document = parse_json(data, "image")
+    except StoreError as error:
+        _is_one_clear(error)
+        return
+    for read in (layer_files, partial(platform_digest, goarch="amd64")):
+        try:
+            read(document, source="image")
+        except StoreError as error:
+            _is_one_clear(error)
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     each.__name__: each
-    for each in (toml, config_file, binfmt_d, debian, line, entry, mount_table, ledger, status, executable)
+    for each in (
+        toml,
+        config_file,
+        binfmt_d,
+        debian,
+        line,
+        entry,
+        mount_table,
+        ledger,
+        status,
+        executable,
+        layer,
+        image,
+    )
 }
 
 _REGISTRATION = r":qemu-arm:M:0:\x7fELF\x01\x01\x01:\xff\xff:/usr/bin/qemu-arm:POCF"
@@ -231,5 +281,17 @@ SEEDS: dict[str, tuple[bytes, ...]] = {
         b"MZ" + bytes(58) + b"\x40\0\0\0" + b"PE\0\0" + bytes(250),
         b"PK\x03\x04" + bytes(22) + b"\x09\0\x04\0META-INF/",
         b"#! /bin/sh -e \n",
+    ),
+    "layer": (
+        tar([Member("usr/bin/qemu-arm", b"arm"), symlink("a/qemu-arm", "/usr/bin/qemu-arm"), Member("usr/.wh.bin")]),
+        tar([Member("long", b"30 comment=xxxxxxxxxxxxxxxxxx\n", tarfile.XHDTYPE), Member("qemu-arm", b"arm")]),
+    ),
+    "image": (
+        b'{"schemaVersion": 2, "manifests": [{"digest": "sha256:0", "platform": {"os": "linux", "variant": "v8"}}]}',
+        b'{"schemaVersion": 2, "layers": [{"digest": "sha256:' + b"0" * 64 + b'"}]}',
+        json.dumps(
+            {"source": "x", "digest": None, "platform_digest": None, "created": "x", "architectures": None}
+            | {"files": {"qemu-arm": {"sha256": "0", "size": 1, "version": None}}}
+        ).encode(),
     ),
 }

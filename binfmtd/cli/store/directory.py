@@ -16,6 +16,7 @@ import re
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from errno import EACCES, EPERM
 from typing import NamedTuple
 
 from binfmtd.cli.store import manifest as manifests
@@ -87,6 +88,8 @@ class Store:
         try:
             return manifests.parse(read_regular(path, manifests.LIMIT))
         except OSError as error:
+            if error.errno in (EACCES, EPERM):
+                raise StoreError(f"{path}: {error.strerror}: {cure(error)}") from None
             why = f"{path}: {error.strerror}"
         except FormatError as error:
             why = f"{path}: {error}"
@@ -242,7 +245,7 @@ class Store:
             )
 
     def _failed(self, error: OSError, then: str) -> StoreError:
-        where = os.fsdecode(error.filename) if error.filename else self.path
+        where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else self.path
         if where.startswith(f"{self.path}/"):
             where = self.path  # its hidden directories say nothing to an administrator
         return StoreError(f"{where}: {error.strerror or error}: {cure(error)} ({then})")

@@ -124,7 +124,10 @@ def failure(text: str, status: int, source: str, registry: str) -> str:
     """Return the message of an error: what skopeo printed, without its own decoration, and the remedy."""
     found = _MESSAGE.findall(text)
     lines = [line for line in text.splitlines() if line.strip()]
-    message = re.sub(r"\\(.)", r"\1", found[-1]) if found else (lines or [f"it ended with status {status}"])[-1]
+    if found:
+        message = re.sub(r"\\(.)", r"\1", found[-1].replace(r"\n", " "))
+    else:
+        message = lines[-1] if lines else f"it ended with status {status}"
     message = re.sub(r'^Error parsing image name "[^"]*": ', "", message)
     remedy = next((remedy for pattern, remedy in _REMEDIES if re.search(pattern, message)), "see skopeo(1)")
     return f"{source}: skopeo: {message}: {remedy.format(registry=registry or 'REGISTRY')}"
