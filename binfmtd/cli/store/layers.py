@@ -28,6 +28,9 @@ FILE_BYTES = 256 * MEBIBYTE  # of one emulator; the largest of QEMU's have 20 Mi
 TOTAL_BYTES = 4096 * MEBIBYTE  # of all that is unpacked; QEMU's 33 have less than 500 MiB
 ENTRIES = 1_000_000  # members of all layers; a whole Debian has 100,000
 CANDIDATES = 1000  # files and links with the name of an emulator
+LAYERS = 1000  # of one image; Docker's have 127 at most
+DEEPEST = 32  # directories above an emulator; a deeper one is ignored
+PATH_CHARACTERS = 1024  # of an emulator's path and of a link's target; a longer one is ignored
 HEADER_BYTES = MEBIBYTE  # the headers of one member, with its long names and attributes
 _CHUNK = MEBIBYTE
 _STREAM_BYTES = tarfile.RECORDSIZE  # tarfile reads that much ahead
@@ -45,6 +48,7 @@ class Limits(NamedTuple):
     entries: int = ENTRIES
     candidates: int = CANDIDATES
     headers: int = HEADER_BYTES
+    layers: int = LAYERS
 
 
 class Unpacked(NamedTuple):
@@ -82,6 +86,7 @@ class Unpacker:
         self._step = step
         self._directory = directory
         self._nodes: dict[str, Node] = {}
+        self._layers = 0
         self._unpacked = 0
         self._bytes = 0
 
@@ -90,6 +95,9 @@ class Unpacker:
 
         Raises StoreError if it cannot be read as a tar or exceeds a limit, and OSError.
         """
+        self._layers += 1
+        if self._layers > self._limits.layers:
+            raise StoreError(f"{source}: there are more than {self._limits.layers} layers, which is the limit")
         layer = _Layer(self._nodes)
         guarded = Guarded(stream, source)
         try:
@@ -154,7 +162,9 @@ class Unpacker:
             layer.drop(path)
         else:
             layer.drop_all(path)
-            if architecture_of_file(name) is None:
+            if architecture_of_file(name) is None or path.count("/") > DEEPEST:
+                return
+            if max(len(path), len(member.linkname)) > PATH_CHARACTERS:
                 return
             if member.isreg():
                 data = archive.extractfile(member)
@@ -203,6 +213,7 @@ class _Layer:
         self._below = below
         self._above = {parent for path in below for parent in _parents(path)}
         self._hidden = set[str]()
+        self._hidden_below = set[str]()
 
     def get(self, path: str) -> Node | None:
         """Return the node that a hard link to ``path`` means."""
@@ -216,7 +227,8 @@ class _Layer:
 
     def hide_below(self, directory: str) -> None:
         """Hide what the layers below have in a directory."""
-        if directory in self._above:
+        if directory in self._above and directory not in self._hidden_below:
+            self._hidden_below.add(directory)
             self._hidden |= {path for path in self._below if directory in _parents(path)}
 
     def drop(self, path: str) -> None:

@@ -79,10 +79,10 @@ def test_the_same_again(store: StoreCli, tmp_path: Path) -> None:
 def test_architectures(store: StoreCli, tmp_path: Path) -> None:
     """--arch takes some, by any name; one that the source does not have is an error."""
     source = emulators(tmp_path / "source", three("9.2.2"))
-    store.checked("import", source, "--arch", "arm64,riscv64")
+    store.checked("import", "--arch", "arm64,riscv64", source)
     assert store.checksums("9.2.2").keys() == {"qemu-aarch64", "qemu-riscv64"}
     assert store.manifest("9.2.2")["architectures"] == ["aarch64", "riscv64"]
-    store.checked("import", "--arch", "all", "--name", "all", source)
+    store.checked("import", source, "--arch=all", "--name", "all")
     assert store.manifest("all")["architectures"] is None
     result = store("import", source, "--name", "x", "--arch", "arm,s390x,ppc64le")
     assert result.message == f"{source}: it has no emulator of ppc64le, s390x: leave that out of --arch"

@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from support.tars import Member, directory, hard_link, stream, symlink, tar
 
 from binfmtd.catalog.architectures import CATALOG
-from binfmtd.cli.store.layers import Limits, Unpacked, Unpacker, architecture_of_file
+from binfmtd.cli.store.layers import (
+    CANDIDATES,
+    DEEPEST,
+    PATH_CHARACTERS,
+    Limits,
+    Unpacked,
+    Unpacker,
+    architecture_of_file,
+)
 from binfmtd.errors import StoreError
 
 ARM, ARM64 = "usr/bin/qemu-arm", "usr/bin/qemu-aarch64"
@@ -187,6 +195,24 @@ def test_long_headers(tmp_path: Path, kind: bytes) -> None:
 def test_large_members_are_skipped(tmp_path: Path) -> None:
     """The data of other files is no header: its size has no limit of its own."""
     assert unpack(tmp_path, [Member("other", bytes(5 << 20)), Member(ARM, b"arm")]) == {ARM: b"arm"}
+
+
+def test_depth_and_length(tmp_path: Path) -> None:
+    """An emulator in too many directories, with too long a path, or too long a link, is ignored."""
+    layer = [
+        Member("d/" * DEEPEST + "qemu-arm", b"arm"),
+        Member("d/" * (DEEPEST + 1) + "qemu-arm", b"arm"),
+        Member("d" * (PATH_CHARACTERS - 9) + "/qemu-arm", b"arm"),
+        Member("d" * PATH_CHARACTERS + "/qemu-arm", b"arm"),
+        symlink("a/qemu-arm", "../" * PATH_CHARACTERS + "d" * (PATH_CHARACTERS - 9) + "/qemu-arm"),
+    ]
+    assert [len(path) for path in unpack(tmp_path, layer)] == [2 * DEEPEST + 8, PATH_CHARACTERS]
+
+
+def test_many_layers(tmp_path: Path) -> None:
+    """The number of layers is limited as well."""
+    with pytest.raises(StoreError, match="image: there are more than 2 layers, which is the limit"):
+        unpack(tmp_path, [], [], [], limits=Limits(layers=2))
 
 
 def test_sparse_files(tmp_path: Path) -> None:
