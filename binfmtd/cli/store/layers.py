@@ -86,6 +86,7 @@ class Unpacker:
         self._step = step
         self._directory = directory
         self._nodes: dict[str, Node] = {}
+        self._candidates = 0  # those that another layer hides count, too: they were unpacked
         self._layers = 0
         self._unpacked = 0
         self._bytes = 0
@@ -114,7 +115,6 @@ class Unpacker:
         except (tarfile.TarError, EOFError, *DAMAGE) as error:
             raise StoreError(f"{source}: it cannot be read as a tar ({error}): get it again") from None
         self._nodes = layer.merged()
-        self._check_candidates(source)
 
     def add_directory(self, path: str) -> None:
         """Take the emulators that lie in a directory of this host; its own directories are not searched.
@@ -126,6 +126,7 @@ class Unpacker:
                 self._count(path)
                 if architecture_of_file(entry.name) is None:
                     continue
+                self._count_candidate(path)
                 if entry.is_symlink():
                     self._nodes[entry.name] = Link(os.readlink(entry.path))  # a name in this directory, or ignored
                 elif entry.is_file(follow_symlinks=False):
@@ -134,7 +135,6 @@ class Unpacker:
                     with open(os.open(entry.path, flags), "rb") as file:
                         if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                             self._nodes[entry.name] = self._unpack(file, os.fstat(file.fileno()).st_size, entry.path)
-                self._check_candidates(path)
 
     def found(self) -> dict[str, Unpacked]:
         """Return the path of each emulator in the image, links included, and its file; sorted by path."""
@@ -166,6 +166,7 @@ class Unpacker:
                 return
             if max(len(path), len(member.linkname)) > PATH_CHARACTERS:
                 return
+            self._count_candidate(source)
             if member.isreg():
                 data = archive.extractfile(member)
                 assert data is not None  # noqa: S101  it is None for other kinds only
@@ -200,8 +201,9 @@ class Unpacker:
         if self.members > self._limits.entries:
             raise StoreError(f"{source}: there are more than {self._limits.entries} files, which is the limit")
 
-    def _check_candidates(self, source: str) -> None:
-        if len(self._nodes) > self._limits.candidates:
+    def _count_candidate(self, source: str) -> None:
+        self._candidates += 1
+        if self._candidates > self._limits.candidates:
             raise StoreError(f"{source}: more than {self._limits.candidates} files have the name of an emulator")
 
 

@@ -14,7 +14,6 @@ from support.tars import Member, directory, hard_link, stream, symlink, tar
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.cli.store.layers import (
-    CANDIDATES,
     DEEPEST,
     PATH_CHARACTERS,
     Limits,
