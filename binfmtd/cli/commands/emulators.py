@@ -13,7 +13,9 @@ from binfmtd.cli.output import print_json, print_table, warn
 from binfmtd.cli.progress import Progress, in_words
 from binfmtd.cli.store.directory import Store, checked_name
 from binfmtd.cli.store.uses import Uses, find_uses
+from binfmtd.config.load import load
 from binfmtd.errors import StoreError
+from binfmtd.files.trust import Trust
 from binfmtd.model.emulator_version import STORE
 from binfmtd.report.printable import printable
 
@@ -77,7 +79,11 @@ def parser() -> argparse.ArgumentParser:
         options.add_mount(of[name])
     for each in of.values():
         options.add_config(each)
-        each.add_argument("--store", metavar="DIR", help=f"the directory of the store ($BINFMTD_STORE, or {STORE})")
+        each.add_argument(
+            "--store",
+            metavar="DIR",
+            help=f"the directory of the store ($BINFMTD_STORE, or [emulators] store of the config, or {STORE})",
+        )
         options.add_json(each)
     return command
 
@@ -98,9 +104,13 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def store_directory(given: argparse.Namespace) -> str:
-    """Return the directory that ``--store`` names, or the default one."""
-    named: str | None = given.store
-    return named or os.environ.get("BINFMTD_STORE") or STORE
+    """Return the directory that ``--store``, $BINFMTD_STORE or the config names.  Raises ConfigError."""
+    named: str | None = given.store or os.environ.get("BINFMTD_STORE")
+    if named:
+        return named
+    # Each architecture's handler has it, also of those that the config does not declare.
+    specs = load(given.config, trust=Trust.of_this_process(), architectures=("all",)).specs
+    return next((spec.store for spec in specs if spec.store), STORE)
 
 
 def _pull(given: argparse.Namespace, progress: Progress) -> int:

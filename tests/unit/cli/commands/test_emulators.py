@@ -199,6 +199,20 @@ def test_in_use(store: StoreCli, tmp_path: Path) -> None:
     assert store.versions == []
 
 
+def test_versions_of_the_config(store: StoreCli, tmp_path: Path) -> None:
+    """A version that [emulators] names is in use by each architecture's handler, also as one of several."""
+    for name in ("9.2.2", "8.1.5", "7.2.0"):
+        store.checked("import", emulators(tmp_path / name, three(name)))
+    store.config.write_text(
+        f"architectures = ['arm', 's390x']\n[emulators]\nstore = '{store.path}'\nversion = '9.2.2'\n"
+        "[emulators.s390x]\ninterpreters = ['system', 'store:8.1.5']\n"
+    )
+    used = {version["name"]: version["handlers"] for version in store.checked("list", "--json").json}
+    assert used == {"9.2.2": ["qemu-arm"], "8.1.5": ["qemu-s390x"], "7.2.0": []}
+    assert store.checked("prune").stdout == "removed 7.2.0\n"
+    assert "in use by the handler qemu-s390x" in store("remove", "8.1.5").message
+
+
 def test_an_invalid_config(store: StoreCli, tmp_path: Path) -> None:
     """While the config cannot be read, nothing is removed but with --force; `list` warns."""
     store.checked("import", emulators(tmp_path / "source", three("9.2.2")))
@@ -313,10 +327,13 @@ def test_missing_sources(store: StoreCli, tmp_path: Path) -> None:
 
 
 def test_the_store_of_the_environment(store: StoreCli, tmp_path: Path) -> None:
-    """$BINFMTD_STORE names the store; --store has precedence."""
+    """The config and $BINFMTD_STORE name the store; the variable and --store have precedence, in this order."""
     store.checked("import", emulators(tmp_path / "source", three("9.2.2")))
     command = [word for word in store.command("verify") if not word.startswith("--store")]
     assert run(command, env=ENVIRONMENT | {"BINFMTD_STORE": str(store.path)}).stdout == "9.2.2: as it was added\n"
+    store.config.write_text(f"architectures = []\n[emulators]\nstore = '{store.path}'\n")
+    assert run(command, env=ENVIRONMENT).stdout == "9.2.2: as it was added\n"
+    assert run(command, env=ENVIRONMENT | {"BINFMTD_STORE": "/nowhere"}).stdout == ""
     assert store("verify", env=ENVIRONMENT | {"BINFMTD_STORE": "/nowhere"}).stdout == "9.2.2: as it was added\n"
 
 
