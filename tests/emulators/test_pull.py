@@ -76,6 +76,8 @@ def test_by_digest(store: StoreCli, start_registry: StartRegistry, layout: Layou
     again = pulled(store, f"{registry.address}/digest@{digest}", "--json").json
     assert (again["name"], again["added"], again["digest"]) == ("9.2.2", False, digest)
     assert pull(store, f"{old}@{digest}", "--name", "other").status == 1
+    (store.path / "9.2.2" / "qemu-arm").unlink()
+    assert "but damaged (qemu-arm is missing): run " in pull(store, f"{old}@{digest}").message
     assert pull(store, f"{old}@{digest}", "--arch", "arm").status == 1  # it has more than these
 
 

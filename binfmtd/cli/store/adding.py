@@ -95,15 +95,20 @@ class Adder:
             return self._add(prepared, unpacker, wanted, source.path, digest, None)
 
     def _pulled_before(self, reference: Reference, wanted: Wanted) -> Added | None:
-        """Return the version that an earlier pull of the same digest has added: then no registry is needed."""
+        """Return the version that an earlier pull of the same digest has added: then no registry is needed.
+
+        Raises StoreError if it is damaged.
+        """
         if reference.digest is None:
             return None
+        self._store.check_trust()
         for name, manifest in self._store.readable():
             if (
                 reference.digest in (manifest.digest, manifest.platform_digest)
                 and manifest.architectures == wanted.architectures
                 and wanted.name in (None, name)
             ):
+                self._store.check_whole(name)
                 return Added(name, False, manifest, {})  # noqa: FBT003  a named tuple
         return None
 

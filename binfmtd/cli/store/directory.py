@@ -155,6 +155,16 @@ class Store:
                 f"the store {self.path} has a version {name} with other files, from {there.source}: choose another "
                 f"name with --name, or run `binfmtd emulators remove {name}` first"
             )
+        self.check_whole(name)
+
+    def check_whole(self, name: str) -> None:
+        """Raise StoreError if a version differs from its manifest, and OSError."""
+        if problems := self.verify(name):
+            first = " ".join(part for part in problems[0] if part)
+            raise StoreError(
+                f"the store {self.path} has version {name}, but damaged ({first}): run `binfmtd emulators remove "
+                f"{name}`, and add it again"
+            )
 
     def remove(self, name: str) -> None:
         """Remove a version, in one step for every reader.  Raises StoreError."""

@@ -73,6 +73,11 @@ def test_the_same_again(store: StoreCli, tmp_path: Path) -> None:
     assert store.manifest("9.2.2") == before
     assert store.hidden() == []
     store.checked("import", other, "--name", "other")
+    (store.path / "other" / "qemu-arm").write_bytes(b"damaged")
+    result = store("import", other, "--name", "other")
+    assert result.status == 1
+    assert result.message.startswith(f"the store {store.path} has version other, but damaged (qemu-arm has 7 bytes ")
+    assert result.message.endswith("run `binfmtd emulators remove other`, and add it again")
     assert store.versions == ["9.2.2", "other"]
 
 
