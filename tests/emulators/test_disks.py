@@ -70,7 +70,7 @@ def test_read_only(disk: StoreCli, tmp_path: Path) -> None:
         disk,
         "mode=755",
         line(disk, "import", source),
-        f"mount -o remount,ro '{disk.path}'",
+        f"mount -o remount,bind,ro '{disk.path}'",
         line(disk, "import", source, "--name", "other"),
         line(disk, "remove", "9.2.2"),
         line(disk, "prune"),
