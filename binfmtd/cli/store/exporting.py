@@ -45,6 +45,8 @@ def export(store: Store, name: str, path: str, goarch: str | None, step: Callabl
     try:
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:
+            # For a directory without a member skopeo calls chown(2), which it may not do for an ordinary user.
+            write_all(descriptor, _header("blobs/", 0) + _header("blobs/sha256/", 0))
             for text_name, text in sorted(blobs.items()):
                 write_all(descriptor, _header(text_name, len(text)) + text + _padding(len(text)))
             write_all(descriptor, _header(_blob(digest), size))
