@@ -41,6 +41,8 @@ def command_to_add(version: str) -> str:
 
 
 def version_of(path: str, store: str) -> str | None:
-    """Return the version to which a path in the store belongs; None for any other path."""
+    """Return the version to which a path in the store belongs; None for any other path, or without a store ("")."""
+    if not store:
+        return None
     inside = path.removeprefix(f"{store}/")
     return inside.partition("/")[0] if inside != path and "/" in inside else None

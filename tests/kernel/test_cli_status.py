@@ -217,6 +217,7 @@ def test_json(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
         "state": "registered",
         "reason": "",
         "interpreter": "/usr/bin/true",
+        "candidates": [],
         "flags": "F",
         "priority": 5,
         "repairs": 0,

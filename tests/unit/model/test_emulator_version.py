@@ -23,5 +23,6 @@ def test_paths() -> None:
     assert path == "/var/lib/binfmtd/emulators/9.2.2/qemu-arm"
     assert version_of(path, STORE) == "9.2.2"
     assert version_of("/usr/bin/qemu-arm", STORE) is None
+    assert version_of("/usr/bin/qemu-arm", "") is None
     assert version_of(f"{STORE}/a-file", STORE) is None
     assert version_of(f"{STORE}-other/9.2.2/qemu-arm", STORE) is None
