@@ -22,6 +22,7 @@ SLOW = {
     "test_cli_sandbox_emulators.py",
     "test_drop_ins.py",
     "test_explain_oracle.py",
+    "test_failover.py",
     "test_little.py",
     "test_persistent.py",
 }
