@@ -1,4 +1,4 @@
-"""Settings for all tests: umask, PATH, SIGINT, hypothesis, and the share of the reliability suite's numbers."""
+"""Settings for all tests: umask, PATH, ^C, hypothesis, and the share of the reliability suite's numbers."""
 
 import os
 import signal
@@ -12,9 +12,11 @@ from hypothesis import settings
 # directory of chroot(8).
 os.umask(0o022)
 os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-# A shell lets its background jobs ignore SIGINT, and the processes that tests start and interrupt would inherit that.
+# A shell lets its background jobs ignore SIGINT and SIGQUIT, and the processes that tests start and signal would inherit
+# that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 # No deadline, as other processes slow examples down.  Each run has the same examples, so that a failure comes from the
 # change that is tested.

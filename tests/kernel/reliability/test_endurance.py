@@ -137,6 +137,7 @@ def test_only_monotonic_time_decides() -> None:
         "daemon/status_file.py",
         "cli/commands/probe.py",
         "cli/commands/status.py",  # ages
+        "cli/store/adding.py",  # when a version was added
         "cli/status_view.py",
         "cli/status_watch.py",
         "config/source.py",
