@@ -12,8 +12,7 @@ from hypothesis import settings
 # directory of chroot(8).
 os.umask(0o022)
 os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-# A shell lets its background jobs ignore SIGINT and SIGQUIT, and the processes that tests start and signal would inherit
-# that.
+# A shell lets its background jobs ignore SIGINT and SIGQUIT, and the processes that tests start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
