@@ -2,9 +2,9 @@
 
 * READY=1 is sent once the first pass that leaves no drift open has been made, and what other programs read has been
   written.  A disk that hangs delays it by five seconds at most.
-* The status is published in the turn of the loop in which it has changed, or after the pass that is under way.  Another
-  program can change it hundreds of times a second: in the long run publishing takes 0.2 % of a core at most, and the
-  status is late then.
+* The status is published in the turn of the loop in which it has changed, or after the pass that is under way.
+* While the daemon backs off from a name, another program can change the status hundreds of times a second.  Then
+  publishing takes 0.2 % of a core at most in the long run, and the status is late.
 * After a reload READY=1 follows once the new status has been written, or after one second without that.
 * The modules that a reload can need are loaded after the start, so that neither the start nor a repair waits for them.
 
@@ -78,7 +78,8 @@ class Readiness:
     @property
     def _publish_at(self) -> float:
         # READY=1 waits for the status.
-        return -_NEVER if self._ready_next or not self._started or self._ended else self._budget.free_at()
+        at_once = self._ready_next or not self._started or self._ended or not self._schedule.contended()
+        return -_NEVER if at_once else self._budget.free_at()
 
     def changed(self, result: ReconcileResult | None = None) -> None:
         """Have the status published; ``result``: of the pass that has changed it.
@@ -103,7 +104,8 @@ class Readiness:
         then = self._send_ready if ready else None
         self._publisher.publish(self._document(), self._reconciler.config, started=self.ready, then=then)
         in_threads = sum(self._background.cpu_seconds.get(key, 0.0) for key in PUBLISHED)
-        self._budget.spend(time.thread_time() - began + in_threads - self._charged, time.monotonic())
+        if self._schedule.contended():
+            self._budget.spend(time.thread_time() - began + in_threads - self._charged, time.monotonic())
         self._charged = in_threads
 
     def await_published(self) -> None:

@@ -24,7 +24,8 @@ class Started:
         self.background.busy.return_value = False
         self.background.cpu_seconds = {}
         self.notifier, self.publisher = make(Notifier, instance=True), make(Publisher, instance=True)
-        schedule = make(RepairSchedule, instance=True)
+        self.schedule = schedule = make(RepairSchedule, instance=True)
+        schedule.contended.return_value = frozenset()
         schedule.is_settled.return_value = not open_drifts
         reconciler = make(Reconciler, instance=True, config=None)
         watch = make(InstanceWatch, instance=True, mounted=None)
@@ -70,17 +71,36 @@ def test_ready_after_a_reload() -> None:
 
 
 def test_a_status_that_changes_without_end() -> None:
-    """When publishing has taken its share of CPU time, the next status waits; one that READY=1 waits for does not."""
+    """While the daemon backs off, the next status waits when publishing has taken its share of CPU time."""
+    daemon = backing_off()
+    assert waits(daemon)
+    assert time.monotonic() < daemon.readiness.due_at < time.monotonic() + 100
+    daemon.readiness.publish()
+    daemon.publisher.publish.assert_not_called()
+    daemon.readiness.reloaded()  # READY=1 waits for the status
+    assert not waits(daemon)
+    daemon.readiness.publish()
+    daemon.publisher.publish.assert_called_once()
+
+
+def test_a_status_after_the_backoff() -> None:
+    """A status that has waited is published as soon as the daemon backs off from no name any more."""
+    daemon = backing_off()
+    daemon.schedule.contended.return_value = frozenset()
+    assert not waits(daemon)
+
+
+def backing_off() -> Started:
+    """Return a daemon that backs off from a name, has spent its CPU time for publishing, and has news."""
     daemon = Started()
+    daemon.schedule.contended.return_value = frozenset({"name"})
     daemon.background.cpu_seconds = {STATE: 0.3}  # what the threads took
     daemon.readiness.changed()
     daemon.readiness.publish()
     daemon.publisher.publish.reset_mock()
     daemon.readiness.changed()
-    assert not daemon.readiness.unpublished
-    assert time.monotonic() < daemon.readiness.due_at < time.monotonic() + 100
-    daemon.readiness.publish()
-    daemon.publisher.publish.assert_not_called()
-    daemon.readiness.reloaded()
-    daemon.readiness.publish()
-    daemon.publisher.publish.assert_called_once()
+    return daemon
+
+
+def waits(daemon: Started) -> bool:
+    return not daemon.readiness.unpublished
