@@ -312,8 +312,8 @@ class RepairSchedule:
         self._budget.use_share(CONTENDED_SHARE if contended else STAND_IN_SHARE, now)
         self._budget.spend(cost, now)
 
-    def spent_beside_writes(self, cost: float) -> None:
-        """Pay for an urgent repair as a whole, if another program keeps undoing a repair."""
+    def spent_on_repair(self, cost: float) -> None:
+        """Pay for a whole urgent repair, whose writes are paid already, if another program keeps undoing a repair."""
         if self._states.contended():
             self.spent(cost)
 

@@ -145,7 +145,7 @@ class UrgentRepairs:
             self._instance_watch.failed(refusal)
         if answer.look_for.entries or answer.look_for.any_entry:
             self._touched.add(answer.events.entries, {*reaction.drifts, *reaction.fixed, *reaction.kept})
-        self._schedule.spent_beside_writes(time.thread_time() - answer.cpu)
+        self._schedule.spent_on_repair(time.thread_time() - answer.cpu)
 
     def _rush(self) -> None:
         """Register the permanent stand-ins before the events are examined, which look like those of a flush."""
