@@ -1,7 +1,8 @@
 """READY=1 and the published status: the daemon is ready when other programs can rely on what they read about it.
 
 * READY=1 is sent once the first pass that leaves no drift open has been made, and what other programs read has been
-  written.  A disk that hangs delays it by five seconds at most.
+  written.  A program that undoes each repair, or a disk that hangs, delays it by five seconds at most: systemd kills a
+  service that does not become ready.
 * The status is published in the turn of the loop in which it has changed, or after the pass that is under way.
 * While the daemon backs off from a name, another program can change the status hundreds of times a second.  Then
   publishing takes 0.2 % of a core at most in the long run, and the status is late.
@@ -31,6 +32,7 @@ from binfmtd.daemon.sd_notify import Notifier
 _PUBLISH_SECONDS = 0.2  # of CPU time that publishing may take at once: some 200 times
 _PUBLISH_SHARE = 0.002  # of a core, in the long run
 _FIRST_PUBLISHED = 5.0  # seconds that the first READY=1 waits for watches, status file, textfile and HTTP
+_FIRST_SETTLED = 5.0  # seconds after the first pass that READY=1 waits for one that leaves no drift open
 _MODULES = "modules"  # key of the work in the background
 _NEVER = float("inf")
 
@@ -48,7 +50,8 @@ class Readiness:
         instance_watch: InstanceWatch,
         schedule: RepairSchedule,
     ) -> None:
-        self.ready = False  # a pass has left no drift open
+        self.ready = False  # a pass has left no drift open, or five seconds of passes have not
+        self._ready_by = _NEVER  # even if a drift is open
         self._start_ends_at = _NEVER  # even if something is not published
         self._budget = CpuBudget(_PUBLISH_SECONDS, _PUBLISH_SHARE)
         self._charged = 0.0  # seconds of CPU time of the threads that publish
@@ -72,8 +75,8 @@ class Readiness:
 
     @property
     def due_at(self) -> float:
-        """The time when the start ends, or when a change that waits may be published (monotonic, in seconds)."""
-        return min(self._start_ends_at, self._publish_at if self._changed else _NEVER)
+        """When the start ends, READY=1 is due, or a change that waits may be published (monotonic, in seconds)."""
+        return min(self._start_ends_at, self._ready_by, self._publish_at if self._changed else _NEVER)
 
     @property
     def _publish_at(self) -> float:
@@ -84,11 +87,15 @@ class Readiness:
     def changed(self, result: ReconcileResult | None = None) -> None:
         """Have the status published; ``result``: of the pass that has changed it.
 
-        READY=1 follows the first pass that leaves no drift open.
+        READY=1 follows the first pass that leaves no drift open, or five seconds after the first one.
         """
         self._changed = True
-        if not self.ready and result is not None and self._schedule.is_settled():
-            self.ready = self._ready_next = True
+        if self.ready or result is None:
+            return
+        if self._schedule.is_settled():
+            self._become_ready()
+        else:
+            self._ready_by = min(self._ready_by, time.monotonic() + _FIRST_SETTLED)
 
     def reloaded(self) -> None:
         """Have the status published, and READY=1 sent when that has been written, or after a second without that."""
@@ -117,6 +124,9 @@ class Readiness:
 
     def end_start(self, now: float) -> None:
         """Send READY=1 when all that other programs read has been written, or after five seconds without that."""
+        if now >= self._ready_by:
+            self._become_ready()
+            return  # not before the status has been published
         if self._started or (now < self._start_ends_at and any(map(self._background.busy, (CONFIG_FILES, *PUBLISHED)))):
             return
         self._start_ends_at, self._started = _NEVER, True
@@ -140,6 +150,10 @@ class Readiness:
         self._changed = self._ended = True
         self.publish()
         self._publisher.close()
+
+    def _become_ready(self) -> None:
+        self.ready, self._ready_by = True, _NEVER
+        self._changed, self._ready_next = True, self._started  # the end of the start sends READY=1 itself
 
     def _document(self) -> Mapping[str, Any]:
         return self._report.document(self._reconciler, self._instance_watch.mounted, self._schedule.contended())

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.adversary import OTHER, Adversary
 from support.daemon import Daemon
 from support.instance import Instance
 from support.waiting import SLOWNESS, deadline_in, wait_until
@@ -100,6 +101,17 @@ def test_sigterm_while_it_starts(instance: Instance, tmp_path: Path, when: str) 
     """SIGTERM during the start is held until the daemon can answer: status 0, and neither 143 nor the signal itself."""
     assert start_with_signal(instance, tmp_path, signal.SIGTERM, when).wait(10 * SLOWNESS) == 0
     assert '"stopped"' in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize("deed", ["remove", "replace", "flush", "disable"])
+def test_another_program_undoes_each_repair_while_it_starts(
+    instance: Instance, start_daemon: StartDaemon, deed: str
+) -> None:
+    """The daemon becomes ready all the same: otherwise systemd would kill it, and start it again, without end."""
+    with Adversary(instance, deed) as adversary:
+        daemon = start_daemon(CONFIG + OTHER)
+        assert daemon.terminate() == 0
+        assert adversary.stop() > 0
 
 
 @pytest.mark.parametrize("when", MOMENTS)

@@ -1,7 +1,10 @@
 """The status is published once in each turn of the loop, and READY=1 follows it."""
 
 import time
+from math import inf
 from unittest import mock
+
+import pytest
 
 from binfmtd.daemon.assessment import ReconcileResult
 from binfmtd.daemon.background import Background
@@ -18,7 +21,7 @@ from binfmtd.daemon.state_writer import KEY as STATE
 class Started:
     """A daemon whose disks answer at once."""
 
-    def __init__(self, *, open_drifts: bool = False) -> None:
+    def __init__(self, *, open_drifts: bool = False, passed: bool = True) -> None:
         make = mock.create_autospec
         self.background = make(Background, instance=True)
         self.background.busy.return_value = False
@@ -32,7 +35,9 @@ class Started:
         self.readiness = Readiness(
             self.background, self.notifier, self.publisher, make(Reporter, instance=True), reconciler, watch, schedule
         )
-        self.readiness.changed(make(ReconcileResult, instance=True))
+        self.result = make(ReconcileResult, instance=True)
+        if passed:
+            self.readiness.changed(self.result)
         self.readiness.await_published()
 
     def sent(self) -> list[str]:
@@ -45,6 +50,31 @@ def test_ready_after_the_first_pass() -> None:
     daemon = Started(open_drifts=True)
     assert daemon.sent() == []
     assert not daemon.readiness.ready
+
+
+@pytest.mark.parametrize("mounted_late", [False, True])
+def test_ready_although_another_program_undoes_each_repair(mounted_late: bool) -> None:
+    """READY=1 is sent once, five seconds after the first pass at the latest."""
+    daemon = Started(open_drifts=True, passed=not mounted_late)
+    if mounted_late:
+        assert daemon.readiness.due_at == inf
+        daemon.readiness.changed(daemon.result)
+        daemon.readiness.publish()
+    due = daemon.readiness.due_at
+    assert time.monotonic() < due < time.monotonic() + 6
+    daemon.readiness.changed(daemon.result)
+    daemon.readiness.publish()
+    assert daemon.readiness.due_at == due
+    daemon.readiness.end_start(due - 1)
+    daemon.readiness.end_start(due)
+    assert daemon.sent() == []
+    daemon.readiness.publish()
+    written = daemon.publisher.publish.call_args.kwargs["then"]
+    if written is not None:
+        written()
+    assert daemon.sent() == ["READY=1"]
+    assert daemon.readiness.ready
+    assert daemon.readiness.due_at == inf
 
 
 def test_one_status_for_each_turn() -> None:
