@@ -16,11 +16,12 @@ class CpuBudget:
         self._left = capacity
         self._at = 0.0
 
-    def use_share(self, refill: float, now: float) -> None:
-        """Refill the bucket at another rate from now on."""
-        if refill != self._refill:
+    def use_limits(self, capacity: float, refill: float, now: float) -> None:
+        """Use another bucket from now on; it holds what is left, as far as that fits."""
+        if (capacity, refill) != (self._capacity, self._refill):
             self.spend(0.0, now)
-            self._refill = refill
+            self._capacity, self._refill = capacity, refill
+            self._left = min(self._left, capacity)
 
     def spend(self, cost: float, now: float) -> None:
         """Pay for work that was done; the last of it may cost more than was left, up to the capacity."""

@@ -112,6 +112,7 @@ class InterpreterFiles:
         self._fingerprints = BoundedCalls(_SHORT)
         self._own_head = read_head("/proc/self/exe")
         self._news = False  # facts have changed since ``looked`` was called
+        self.caught_up = False  # since then, facts about a path that was out of date have come
 
     # The facts
 
@@ -312,6 +313,7 @@ class InterpreterFiles:
             if known is not self._paths.get(path):
                 continue  # forgotten, or kept again since: then another look has begun, or comes
             news |= known.hangs or not known.answered or known.facts != answer.facts
+            self.caught_up |= known.seen != known.asked
             known.facts, known.answered, known.looking, known.seen = answer.facts, True, False, known.asked
             known.hangs = False
             self._late.discard(path)
@@ -349,3 +351,4 @@ class InterpreterFiles:
     def _report_looked(self) -> None:
         news, self._news = self._news, False
         self._looked(news)
+        self.caught_up = False

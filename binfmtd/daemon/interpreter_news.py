@@ -45,7 +45,7 @@ class InterpreterNews:
         elif not self._passes.make_waiting(news=news):
             if news:
                 self._upgrade()
-            elif self._schedule.drifting():
+            elif self._interpreters.caught_up and self._schedule.drifting():  # F had to wait for the look
                 self._passes.bridge_upgraded()
         if self._interpreters.out_of_date:  # another event came meanwhile
             self._schedule.look_later(time.monotonic())

@@ -64,7 +64,7 @@ class Parts:
         """Connect the parts; ``where`` binfmt_misc is mounted, or is to be mounted."""
         self.signals = signals
         self.watch = InotifyWatcher()
-        self.throttle = EventThrottle()
+        self.throttle = EventThrottle(reconciler.states.contended)
         self.reconciler = reconciler
         self.report = reporter
         self.probe_runner = probe_runner

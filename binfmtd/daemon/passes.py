@@ -213,11 +213,10 @@ class Passes:
         if answer is not None:
             self._urgent.report(answer)
         self._readiness.changed(result)
-        if trigger is Trigger.QUIET and result is not None:
-            cost = self._spent + time.thread_time() - self._step_began
-            self._schedule.spent_on_pass(cost)
-            if not result.done:
-                self._throttle.charge_pass(cost, time.monotonic())
+        cost = self._spent + time.thread_time() - self._step_began
+        self._schedule.spent_on_pass(cost)
+        if trigger is Trigger.QUIET and result is not None and not result.done:
+            self._throttle.charge_pass(cost, time.monotonic())
 
     def _take_in(self, trigger: Trigger, result: ReconcileResult, began: float) -> None:
         """Report a pass, and begin the work in the background that follows from it."""

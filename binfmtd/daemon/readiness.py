@@ -5,7 +5,7 @@
   service that does not become ready.
 * The status is published in the turn of the loop in which it has changed, or after the pass that is under way.
 * While the daemon backs off from a name, another program can change the status hundreds of times a second.  Then
-  publishing takes 0.2 % of a core at most in the long run, and the status is late.
+  publishing takes 0.1 % of a core at most in the long run, and the status is late.
 * After a reload READY=1 follows once the new status has been written, or after one second without that.
 * The modules that a reload can need are loaded after the start, so that neither the start nor a repair waits for them.
 
@@ -29,8 +29,8 @@ from binfmtd.daemon.repair_schedule import RepairSchedule
 from binfmtd.daemon.reporter import Reporter
 from binfmtd.daemon.sd_notify import Notifier
 
-_PUBLISH_SECONDS = 0.2  # of CPU time that publishing may take at once: some 200 times
-_PUBLISH_SHARE = 0.002  # of a core, in the long run
+_PUBLISH_SECONDS = 0.05  # of CPU time that publishing may take at once: some 50 times
+_PUBLISH_SHARE = 0.001  # of a core, in the long run
 _FIRST_PUBLISHED = 5.0  # seconds that the first READY=1 waits for watches, status file, textfile and HTTP
 _FIRST_SETTLED = 5.0  # seconds after the first pass that READY=1 waits for one that leaves no drift open
 _MODULES = "modules"  # key of the work in the background

@@ -26,8 +26,9 @@ from binfmtd.model.stand_in import is_stand_in
 STAND_IN_SECONDS = 0.2  # of CPU time at once
 STAND_IN_SHARE = 0.02  # of a core, in the long run: 100 removals or 20 flushes a second
 # While another program keeps undoing a repair, it pays for the whole of each urgent repair.
-CONTENDED_SHARE = 0.005  # of a core, in the long run
-PASS_SECONDS = 0.1  # of CPU time of passes at once, while another program keeps undoing a repair
+CONTENDED_SECONDS = 0.05  # of CPU time at once
+CONTENDED_SHARE = 0.004  # of a core, in the long run
+PASS_SECONDS = 0.05  # of CPU time of passes at once, while another program keeps undoing a repair
 PASS_SHARE = 0.003  # of a core, in the long run: the passes then come later, and the stand-ins serve meanwhile
 _MANY = 3  # handlers: if a pass repairs so many removals by name, and of more than half of all, that counts as a flush
 _NEVER = float("-inf")
@@ -309,7 +310,8 @@ class RepairSchedule:
     def spent(self, cost: float) -> None:
         """Pay for the writes of stand-ins; ``cost`` in seconds of CPU time."""
         now, contended = time.monotonic(), self._states.contended()
-        self._budget.use_share(CONTENDED_SHARE if contended else STAND_IN_SHARE, now)
+        limits = (CONTENDED_SECONDS, CONTENDED_SHARE) if contended else (STAND_IN_SECONDS, STAND_IN_SHARE)
+        self._budget.use_limits(*limits, now)
         self._budget.spend(cost, now)
 
     def spent_on_repair(self, cost: float) -> None:

@@ -3,7 +3,8 @@
 Another program may write without pause to the instance, or to something else that is watched.
 
 * Each look that finds nothing to repair is paid from the bucket, and so is each pass that follows and finds nothing to
-  do.  The bucket holds 300 ms and is refilled by 3 ms a second: no ordinary use empties it.
+  do.  The bucket holds 300 ms and is refilled by 3 ms a second: no ordinary use empties it.  It holds 50 ms while the
+  daemon backs off from a name: most events are then of the program that keeps undoing a repair.
 * While it is overdrawn, inotify is not read, for three seconds at most.  Where one look takes long, on a slow or busy
   machine, this limit is higher: so long that one look takes 0.4 % of a core in that time.
 * Meanwhile the inode numbers of the declared names are compared every 100 ms.  So a name that is gone or registered
@@ -14,7 +15,10 @@ Another program may write without pause to the instance, or to something else th
 Pure: times (monotonic) and costs are arguments, in seconds.
 """
 
+from collections.abc import Callable, Collection
+
 BUDGET = 0.3  # seconds of CPU time
+CONTENDED_BUDGET = 0.05  # seconds of CPU time, while the daemon backs off from a name
 REFILL = 0.003  # seconds of CPU time a second
 PASSES = 20  # that a full bucket pays for at least
 LONGEST_PAUSE = 3.0  # seconds
@@ -27,25 +31,28 @@ _MANY = 10  # comparisons, over which their cost is averaged: now and then one t
 class EventThrottle:
     """A token bucket over the CPU time of looks that found nothing to do."""
 
-    def __init__(self) -> None:
+    def __init__(self, contended: Callable[[], Collection[str]] = tuple) -> None:
+        """``contended``: returns the names that the daemon backs off from."""
         self.read_at = float("-inf")  # until then, inotify is not read
         self.check_at = float("inf")  # when to compare inode numbers
-        self._budget = BUDGET
+        self._contended = contended
+        self._least = 0.0  # seconds of CPU time that the bucket holds at least
         self._spent = 0.0
         self._at = 0.0
         self._check_cost = 0.0  # the CPU time that one comparison takes
 
     def charge_pass(self, cost: float, now: float) -> None:
         """Pay for a pass that found nothing to do."""
-        self._budget = max(BUDGET, PASSES * cost)
+        self._least = PASSES * cost
         self.charge_look(cost, now)
 
     def charge_look(self, cost: float, now: float) -> None:
         """Pay for a look that found nothing to repair."""
+        budget = max(CONTENDED_BUDGET if self._contended() else BUDGET, self._least)
         left = max(0.0, self._spent - (now - self._at) * REFILL)
-        self._spent = min(left + cost, self._budget + max(LONGEST_PAUSE, cost / SHARE) * REFILL)
+        self._spent = min(left + cost, budget + max(LONGEST_PAUSE, cost / SHARE) * REFILL)
         self._at = now
-        self.read_at = now + max(0.0, self._spent - self._budget) / REFILL
+        self.read_at = now + max(0.0, self._spent - budget) / REFILL
         self._plan_glance(now)
 
     def checked(self, cost: float, now: float) -> None:

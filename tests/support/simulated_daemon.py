@@ -129,7 +129,7 @@ class SimulatedDaemon:
         self.reconciler = Reconciler(config, facts, Ledger(None, "boot"), ForeignEntryStore(None, "boot"))
         self.reporter = RecordingReporter(self.reconciler.states, directory)
         self.schedule = RepairSchedule(self.reconciler.states, settle, self.reporter)
-        self.throttle = EventThrottle()
+        self.throttle = EventThrottle(self.reconciler.states.contended)
         self._events: list[PendingEvents] = []
         instance_watch, touched = self._instance_watch(), TouchedEntries()
         self._reader = EventReader(self._watch(), facts, self.throttle)

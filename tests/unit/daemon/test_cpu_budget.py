@@ -20,9 +20,17 @@ def test_another_share() -> None:
     """A share that is used from now on refills the bucket at its own rate; what was refilled before stays."""
     budget = CpuBudget(CAPACITY, REFILL)
     budget.spend(CAPACITY, 100.0)
-    budget.use_share(REFILL / 2, 105.0)  # 0.1 s have been refilled
+    budget.use_limits(CAPACITY, REFILL / 2, 105.0)  # 0.1 s have been refilled
     budget.spend(0.11, 105.0)
     assert abs(budget.free_at() - (105.0 + 0.01 / (REFILL / 2))) < 1e-6
+
+
+def test_a_smaller_bucket() -> None:
+    """Of what was saved, a smaller bucket keeps what it can hold."""
+    budget = CpuBudget(CAPACITY, REFILL)
+    budget.use_limits(0.05, REFILL, 100.0)
+    budget.spend(0.06, 100.0)
+    assert abs(budget.free_at() - (100.0 + 0.01 / REFILL)) < 1e-6
 
 
 @given(st.lists(st.tuples(st.floats(0, 5), st.floats(0, 0.05)), min_size=1))

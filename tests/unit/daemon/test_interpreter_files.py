@@ -86,6 +86,17 @@ def test_a_changed_file_is_not_opened_while_it_is_looked_at(files: InterpreterFi
     assert files.unchanged(PATHS[0])
 
 
+def test_a_look_that_catches_up(files: InterpreterFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look at files of which no event has come calls for nothing that waited for a look."""
+    caught_up: list[bool] = []
+    monkeypatch.setattr(files, "_looked", lambda _: caught_up.append(files.caught_up))
+    for changed in (PATHS, [], PATHS[:1]):
+        files.changed(changed)
+        files.look(everything=True, patience=5)
+        files.wait()
+    assert caught_up == [True, False, True]
+
+
 def step_until(files: InterpreterFiles, background: Background, condition: Callable[[], bool]) -> None:
     """Do what the loop does, until the condition is true."""
     end = time.monotonic() + 30

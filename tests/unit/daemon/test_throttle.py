@@ -8,6 +8,7 @@ from binfmtd.daemon.throttle import (
     BUDGET,
     CHECK_SECONDS,
     CHECKS_SHARE,
+    CONTENDED_BUDGET,
     LONGEST_PAUSE,
     PASSES,
     REFILL,
@@ -48,6 +49,23 @@ def test_some_passes_are_always_free(cost: float) -> None:
     assert throttle.read_at == pytest.approx(100.0 + cost / SHARE)
     throttle.charge_pass(REFILL, 100.0)  # passes have become short again, and so has the pause
     assert throttle.read_at == pytest.approx(100.0 + LONGEST_PAUSE)
+
+
+def test_less_is_free_while_the_daemon_backs_off() -> None:
+    """While the daemon backs off from a name, the budget is smaller; passes that take long are paid for as before."""
+    contended = ["name"]
+    throttle = EventThrottle(lambda: contended)
+    throttle.charge_look(CONTENDED_BUDGET, 100.0)
+    assert throttle.read_at <= 100.0 + 1e-9
+    throttle.charge_look(REFILL, 100.0)
+    assert throttle.read_at == pytest.approx(101.0)
+    contended.clear()
+    throttle.charge_look(REFILL, 101.0)
+    assert throttle.read_at <= 101.0 + 1e-9
+    contended.append("name")
+    for _ in range(100):
+        throttle.charge_look(REFILL, 101.0)
+    assert throttle.read_at == pytest.approx(101.0 + LONGEST_PAUSE)
 
 
 def test_quiet_pays_it_back() -> None:
