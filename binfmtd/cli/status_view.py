@@ -19,6 +19,7 @@ _MOST_FOREIGN = 20  # names of foreign entries, of maybe thousands; --json lists
 _LAST_ROWS = 5  # of a handler's history
 _MOST_LINES = 4  # of names in order, so that those not in order stay on the screen
 _HEADING = ("HANDLER", "STATE", "FLAGS", "REPAIRS", "INTERPRETER")
+_VERSION = "VERSION"  # a column before the last, if a version is known
 _STATE = 1
 _INDENT = 11
 _IN_ORDER = {"registered": "in order", "disabled": "disabled", "served_elsewhere": "elsewhere"}
@@ -40,12 +41,17 @@ NO_DAEMON = "no daemon runs with this state directory: the last one wrote this s
 
 
 class Page(NamedTuple):
-    """How a status is shown: ``now`` in seconds since the epoch, and the size in columns and lines (None: no limit)."""
+    """How a status is shown: ``now`` in seconds since the epoch, and the size in columns and lines (None: no limit).
+
+    ``versions`` has the version of QEMU by interpreter, and ``emulators`` describes the one of each foreign entry.
+    """
 
     now: float
     width: int | None = None
     height: int | None = None
     coloured: bool = False
+    versions: Mapping[str, str] = {}
+    emulators: Mapping[str, str] = {}
 
     def paint(self, text: str) -> str:
         """Return the name of a state in its colour."""
@@ -99,7 +105,7 @@ def named_view(status: Mapping[str, Any], page: Page) -> list[str]:
     """Return the handlers of a status that was narrowed to some names, and the end of their history."""
     table = _handlers(status["handlers"], page)
     foreign = {"foreign": _foreign(status["foreign"], len(status["foreign"]))} if status["foreign"] else {}
-    lines = [*table, *_labelled(foreign, page)] or ["no handler and no entry has this name"]
+    lines = [*table, *_labelled({**foreign, **page.emulators}, page)] or ["no handler and no entry has this name"]
     return [*lines, "", *history_view({"history": status["history"][-_LAST_ROWS:]}, page)]
 
 
@@ -130,6 +136,9 @@ def _handlers(handlers: Sequence[Mapping[str, Any]], page: Page) -> list[str]:
         return []
     keys = [word.lower() for word in _HEADING[1:]]
     rows = [_HEADING, *((str(row["name"]), *(str(row[key]) for key in keys)) for row in handlers)]
+    if page.versions:
+        column = [_VERSION, *(page.versions.get(row["interpreter"], "-") for row in handlers)]
+        rows = [(*row[:-1], version, row[-1]) for row, version in zip(rows, column, strict=True)]
     heading, *lines = table(rows, page.width, lambda place, cell: page.paint(cell) if place == _STATE else cell)
     return [*heading, *_with_reasons(handlers, lines, page)]
 

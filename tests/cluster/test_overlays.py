@@ -80,6 +80,27 @@ def test_labels(cluster: Cluster, install: Install) -> None:
     wait_until(lambda: label in cluster.run("cat", file).stdout.splitlines(), READY_SECONDS, "the label")
 
 
+def test_emulators(cluster: Cluster, install: Install, arm64: Path) -> None:
+    """An init container adds the emulators of an image to the node's store; another version is another rollout."""
+    pods = install("overlays/emulators")
+
+    def interpreter() -> str:
+        (found,) = (row["interpreter"] for row in pods.status()["handlers"] if row["name"] == ENTRY)
+        return str(found)
+
+    assert interpreter() == "/var/lib/binfmtd/emulators/first/qemu-aarch64"
+    for file in ("store.yaml", "emulators.toml"):
+        path = pods.kustomization / file
+        path.write_text(path.read_text().replace("--name, first", "--name, second").replace('"first"', '"second"'))
+    with cluster.executing(arm64):
+        pods.apply()
+        pods.wait_ready()
+        wait_until(lambda: interpreter().endswith("/second/qemu-aarch64"), READY_SECONDS, "the second version")
+    assert pods.execute("binfmtd", "emulators", "verify").status == 0
+    listed = json.loads(pods.execute("binfmtd", "emulators", "list", "--json").stdout)
+    assert [version["name"] for version in listed] == ["first", "second"]
+
+
 def test_job(cluster: Cluster, install: Install, checkout: Path) -> None:
     """The example's build waits for the handlers, and then runs."""
     cluster.checked("label", "node", "--all", "--overwrite", "feature.node.kubernetes.io/binfmt-arm64=true")

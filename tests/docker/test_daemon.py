@@ -95,6 +95,24 @@ def test_reload_keeps_the_restart_policy(engine: Engine, arm64: Path, config: Pa
     assert set(engine.instance.names()) == {"qemu-aarch64", "qemu-riscv64"}
 
 
+def test_a_version_in_a_volume(engine: Engine, arm64: Path, config: Path) -> None:
+    """The daemon uses the emulators of a version in a volume, and each switch is a reload without a failure."""
+    volume = ["--volume=emulators:/var/lib/binfmtd/emulators"]
+    added = engine.checked("run", "--rm", *volume, "binfmtd", "emulators", "import", "/usr/bin", "--name", "first")
+    assert added.stdout.startswith("added first: ")
+    config.write_text('architectures = ["arm64"]\n[emulators]\nversion = "first"\n')
+    start(engine, *BIND, *volume)
+    with engine.executing(arm64):
+        for version, interpreter in (
+            ("first", "/var/lib/binfmtd/emulators/first/qemu-aarch64"),
+            ("system", "/usr/bin/qemu-aarch64"),
+            ("first", "/var/lib/binfmtd/emulators/first/qemu-aarch64"),
+        ):
+            config.write_text(f'architectures = ["arm64"]\n[emulators]\nversion = "{version}"\n')
+            assert binfmtd(engine, "reload").status == 0
+            assert f"interpreter {interpreter}\n" in engine.instance.read("qemu-aarch64")
+
+
 @pytest.mark.usefixtures("config")
 def test_a_signal_by_docker_ends_the_restart_policy(engine: Engine) -> None:
     """docs/containers.md warns of ``docker kill -s HUP``: after that Docker restarts it only with dockerd."""

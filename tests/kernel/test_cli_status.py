@@ -12,6 +12,7 @@ import pytest
 from support.cli import Cli, run, unprivileged_python
 from support.daemon import Daemon
 from support.instance import Instance
+from support.programs import install
 
 from binfmtd.daemon.state_dir import running_pid
 from binfmtd.report.status import FOREIGN_LISTED
@@ -115,6 +116,23 @@ def test_only_problems(start_daemon: StartDaemon, cli: Cli) -> None:
     daemon.reload()
     daemon.wait_status(lambda status: status["config"]["error"], "the config rejected")
     assert cli("status", "--problems").stdout.startswith(f"rejected:  {daemon.config}: not valid TOML")
+
+
+def test_versions(instance: Instance, start_daemon: StartDaemon, cli: Cli, tmp_path: Path) -> None:
+    """With a name or --all the version of QEMU is shown, also that of a foreign entry's emulator."""
+    (tmp_path / "bin").mkdir(mode=0o755)
+    content = Path("/bin/true").read_bytes() + b"qemu-aarch64 version 9.2.2\n"
+    emulator = install(tmp_path / "bin" / "qemu-aarch64", content)
+    daemon = start_daemon(
+        f'architectures = ["arm64"]\n[emulators]\npaths = ["{emulator}"]\n' + CONFIG.replace("architectures = []", "")
+    )
+    heading, arm = cli("status", "arm64").rows[:2]
+    assert heading[-2:] == ["VERSION", "INTERPRETER"]
+    assert arm[-2:] == ["9.2.2", str(emulator)]
+    assert ["one", "registered", "-"] in [[*row[:2], row[-2]] for row in cli("status", "--all").rows if row]
+    instance.register(b":theirs:E::theirs::%s:" % str(emulator).encode())
+    daemon.wait_status(lambda status: status["foreign"], "the foreign entry")
+    assert f"theirs:    {emulator} (QEMU 9.2.2)\n" in cli("status", "theirs").stdout
 
 
 def test_by_name(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:

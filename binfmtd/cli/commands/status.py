@@ -109,8 +109,33 @@ def _writers(status: Mapping[str, Any]) -> str:
     return reason
 
 
+def _versions(status: Mapping[str, Any]) -> dict[str, str]:
+    """Return the version of QEMU for each interpreter whose file contains one."""
+    from binfmtd.host.emulations import version_in
+
+    found = {path: version_in(path) for path in {row["interpreter"] for row in status["handlers"]}}
+    return {path: ".".join(map(str, version)) for path, version in found.items() if version}
+
+
+def _emulators(status: Mapping[str, Any]) -> dict[str, str]:
+    """Return the interpreter of each foreign entry, with its version of QEMU if that is known."""
+    from binfmtd.cli.commands.check import observe
+    from binfmtd.host.emulations import version_in
+
+    names = {row["name"] for row in status["foreign"]}
+    observed = observe(status["mount"]["directory"]) if names and status["mount"] else None
+    found = {}
+    for entry in () if observed is None else observed.entries:
+        if entry.name in names and entry.registration is not None:
+            version = ".".join(map(str, version_in(entry.registration.interpreter)))
+            found[entry.name] = entry.registration.interpreter + (f" (QEMU {version})" if version else "")
+    return found
+
+
 def _lines(given: argparse.Namespace, status: Mapping[str, Any], pid: int | None) -> list[str]:
     page = Page(time.time(), width_of(sys.stdout), coloured=takes_colours(sys.stdout))
+    if given.all or (given.names and not given.history):
+        page = page._replace(versions=_versions(status), emulators=_emulators(status) if given.names else {})
     if given.history:
         return history_view(status, page)
     if given.problems:

@@ -165,13 +165,16 @@ class Adder:
         found = unpacker.found()
         choice = choose(found, self._native, wanted.architectures)
         self._check_choice(choice, unpacker, wanted, source)
+        step = self._step(f"checking {source}")
+        digests = {name: sha256_of(file.path, step) for name, file in sorted(choice.files.items())}
+        if wanted.name is not None and (there := self._store.find(wanted.name)) is not None:
+            self._store.check_same(wanted.name, digests)  # before anything is written to the disk
+            return Added(wanted.name, False, there, choice.left_out)  # noqa: FBT003  a named tuple
         placed = self._place(prepared, choice)
         said = self._ask_versions(placed)
         files = {
-            PREFIX + name: FileFacts(
-                sha256_of(path, self._step(f"checking {source}")), os.path.getsize(path), said[name]
-            )
-            for name, path in sorted(placed.items())
+            PREFIX + name: FileFacts(digest, os.path.getsize(placed[name]), said[name])
+            for name, digest in digests.items()
         }
         name = wanted.name or default_name(said, source)
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -14,7 +14,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from errno import EACCES, EPERM
 from typing import NamedTuple
@@ -142,15 +142,20 @@ class Store:
         sync_directory(prepared.files)
         with self._locked():
             if os.path.lexists(self.directory(name)):
-                self._check_same(name, manifest)
+                self.check_same(name, manifest.digests)
                 return False
             os.rename(prepared.files, self.directory(name))
             sync_directory(self.path)
         return True
 
-    def _check_same(self, name: str, manifest: Manifest) -> None:
+    def find(self, name: str) -> Manifest | None:
+        """Return the manifest of a version, or None if there is none.  Raises StoreError if it is damaged."""
+        return self.read(name) if os.path.lexists(self.directory(name)) else None
+
+    def check_same(self, name: str, digests: Mapping[str, str]) -> None:
+        """Raise StoreError unless the version has just these files, whole: a sha256 for each architecture."""
         there = self.read(name)
-        if not there.same_files(manifest):
+        if there.digests != digests:
             raise StoreError(
                 f"the store {self.path} has a version {name} with other files, from {there.source}: choose another "
                 f"name with --name, or run `binfmtd emulators remove {name}` first"

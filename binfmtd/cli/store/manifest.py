@@ -47,11 +47,10 @@ class Manifest(NamedTuple):
         """The architectures that have a file."""
         return [name.removeprefix(PREFIX) for name in self.files]
 
-    def same_files(self, other: "Manifest") -> bool:
-        """Return True if both versions have equal files."""
-        return {name: file.sha256 for name, file in self.files.items()} == {
-            name: file.sha256 for name, file in other.files.items()
-        }
+    @property
+    def digests(self) -> dict[str, str]:
+        """The sha256 of each architecture's file."""
+        return {name.removeprefix(PREFIX): file.sha256 for name, file in self.files.items()}
 
 
 def render(manifest: Manifest) -> bytes:
