@@ -19,6 +19,7 @@ from binfmtd.model.stand_in import is_stand_in
 
 _MOST = 3  # architectures or versions that a text names
 _WARNED_OF = (Effect.CRASH, Effect.REFUSAL)
+_STORE = "; `binfmtd emulators pull IMAGE` adds other versions, for [emulators] version"
 _PATCHED = " (a distribution may have added the fix to its own package)"
 
 
@@ -63,7 +64,7 @@ def _of_one(fault: KnownFault, uses: list[_Use]) -> Finding:
     text = f"a known fault of {_versions(uses)} for {listed(architectures, _MOST)}: {about(fault)}"
     if fault.effect not in _WARNED_OF or not (fault.fixed or fault.fixed_address):
         return Finding(Section.EMULATORS, "known_fault", Level.OK, text)
-    text += _PATCHED if fault.fixed else ""
+    text += (_PATCHED if fault.fixed else "") + _STORE
     how = other_emulators(architectures[0], (use.path for use in uses))
     return Finding(Section.EMULATORS, "known_fault", Level.WARNING, *split(f"{text}: {how}"))
 

@@ -49,7 +49,8 @@ def test_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     found, *others = findings("/usr/bin/qemu-x", HostConditions("x86_64", (6, 1), selinux=True), (9, 1, 9), "i386")
     assert (found.level, found.remedy) == (Level.WARNING, "dnf install qemu-user-static")
     assert found.text.endswith(
-        f"See {LINKS['qemu-selinux-guest-base']} (a distribution may have added the fix to its own package)"
+        f"See {LINKS['qemu-selinux-guest-base']} (a distribution may have added the fix to its own package); "
+        "`binfmtd emulators pull IMAGE` adds other versions, for [emulators] version"
     )
     assert [other.level for other in others] == [Level.OK] * 3, "two hangs, and system calls"
 
