@@ -147,7 +147,7 @@ def test_debian_packages(store: StoreCli, suite: str) -> None:
     package = debian_qemu.package(suite)
     result = store.checked("import", str(package), "--json")
     assert result.stderr == ""
-    assert result.json["name"].startswith(debian_qemu.VERSIONS[suite])
+    assert result.json["name"].startswith(debian_qemu.version(suite))
     assert len(result.json["architectures"]) > 30
     assert set(result.json["architectures"].values()) == {result.json["name"]}
     assert result.json["digest"] == f"sha256:{hashlib.sha256(package.read_bytes()).hexdigest()}"

@@ -1,9 +1,10 @@
-"""Debian's packages with static emulators, of three suites: downloaded once, with apt's signatures verified.
+"""Debian's packages with static emulators, of four suites: downloaded once, with apt's signatures verified.
 
 The packages are for amd64, whatever this machine is; the cache is build/emulators.
 """
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,8 +16,7 @@ from support.kubernetes_programs import mirror
 from support.required import unavailable
 
 BUILD = CHECKOUT / "build" / "emulators"
-PACKAGES = {"bullseye": "qemu-user-static", "bookworm": "qemu-user-static", "trixie": "qemu-user"}
-VERSIONS = {"bullseye": "5.2.0", "bookworm": "7.2.", "trixie": "10.0."}  # how the emulators' versions begin
+PACKAGES = {"bullseye": "qemu-user-static", "bookworm": "qemu-user-static", "trixie": "qemu-user", "sid": "qemu-user"}
 
 
 def package(suite: str) -> Path:
@@ -51,6 +51,19 @@ def package(suite: str) -> Path:
             pytest.skip(f"apt cannot download {PACKAGES[suite]} of {suite}: {done.stderr.strip().splitlines()[-1:]}")
     shutil.rmtree(lists)
     return package(suite)
+
+
+def version(suite: str) -> str:
+    """Return how QEMU's version begins, as the package's own version has it: it may lack the last number."""
+    asked = ["dpkg-deb", "--field", str(package(suite)), "Version"]
+    shown = subprocess.run(asked, capture_output=True, text=True, check=True)
+    return re.split(r"[+~-]", shown.stdout.strip().partition(":")[2])[0]
+
+
+def emulator(suite: str, name: str) -> Path:
+    """Return a suite's emulator of an architecture."""
+    directory = unpacked(suite)
+    return next(path for path in (directory / f"qemu-{name}-static", directory / f"qemu-{name}") if path.exists())
 
 
 def unpacked(suite: str) -> Path:
