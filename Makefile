@@ -123,7 +123,7 @@ test-hosts: setup ## test old and odd hosts: Debian 12, WSL, rootless podman and
 
 test-emulators: setup ## test the store of emulators with a real registry, archives and Debian's packages; two minutes, needs apt
 	@$(NEED) skopeo 'command -v skopeo' docker-registry 'command -v docker-registry' dpkg 'command -v dpkg-deb' \
-	    zstd 'command -v zstd' debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*'
+	    zstd 'command -v zstd' openssl 'command -v openssl' debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*'
 	$(BIN)/python -m pytest tests/emulators
 
 # The programs that all virtual machines require.

@@ -161,6 +161,18 @@ def test_without_tls(store: StoreCli, registry: Registry, layout: Layout) -> Non
     nothing_added(store, store("pull", image), "if this registry is to be used without TLS, add --insecure")
 
 
+def test_an_unknown_certificate(store: StoreCli, start_registry: StartRegistry, layout: Layout) -> None:
+    """A certificate that this host does not know is refused; one that it trusts needs no option."""
+    registry = start_registry(tls=True)
+    layout.add("x", layer("9.2.2"))
+    image = registry.push(layout, "x", "tls:1")
+    remedy = f"put the CA's certificate into /etc/containers/certs.d/{registry.address}, or add --insecure"
+    nothing_added(store, store("pull", image), remedy)
+    result = store("pull", image, env=ENVIRONMENT | {"SSL_CERT_FILE": str(registry.certificate)})
+    assert result.status == 0, result.stderr
+    assert store.checksums("9.2.2") == expected("9.2.2")
+
+
 def test_an_altered_manifest(store: StoreCli, start_registry: StartRegistry, layout: Layout) -> None:
     """A registry that serves another manifest than the digest means is found out, also if skopeo passes it on."""
     digest = layout.add("x", layer("9.2.2"))

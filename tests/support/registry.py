@@ -20,10 +20,14 @@ _LISTENS = re.compile(r"listening on (127\.0\.0\.1:\d+)")
 
 
 class Registry:
-    """One registry, from its start to ``close``; with ``credentials`` it requires USER and PASSWORD."""
+    """One registry, from its start to ``close``.
 
-    def __init__(self, directory: Path, *, credentials: bool = False) -> None:
+    With ``credentials`` it requires USER and PASSWORD.  With ``tls`` its ``certificate`` is one that nobody signed.
+    """
+
+    def __init__(self, directory: Path, *, credentials: bool = False, tls: bool = False) -> None:
         directory.mkdir()
+        self.certificate = directory / "certificate.pem"
         self._data = directory / "data"
         self._log = directory / "log"
         self._credentials = credentials
@@ -35,6 +39,9 @@ class Registry:
         if credentials:
             (directory / "htpasswd").write_text(_HTPASSWD)
             settings["auth"] = {"htpasswd": {"realm": "test", "path": str(directory / "htpasswd")}}
+        if tls:
+            key = self._make_certificate(directory / "key.pem")
+            settings["http"] = {"addr": "127.0.0.1:0", "tls": {"certificate": str(self.certificate), "key": str(key)}}
         (directory / "config.yml").write_text(json.dumps(settings))  # JSON is YAML
         with self._log.open("wb") as log:
             self._server = subprocess.Popen(
@@ -45,6 +52,15 @@ class Registry:
         except BaseException:
             self.close()
             raise
+
+    def _make_certificate(self, key: Path) -> Path:
+        words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -noenc -days 2 -subj /CN=registry"
+        made = run(
+            ["openssl", *words.split(), "-addext", "subjectAltName=IP:127.0.0.1", "-out", str(self.certificate)]
+            + ["-keyout", str(key)]
+        )
+        assert made.status == 0, made.stderr
+        return key
 
     def _listens(self) -> str:
         """Return where it listens, from its log; empty until then."""
