@@ -282,6 +282,25 @@ def test_persistent(machine: Machine, program: str) -> None:
         machine.close()
 
 
+def test_the_store(machine: Machine, program: str) -> None:
+    """The emulators in the store get that label, too; a daemon's or `apply`'s entry with one serves each container."""
+    shutil.rmtree("/var/lib/binfmtd/emulators", ignore_errors=True)
+    emulators = [*AS_ADMINISTRATOR, BINFMTD, "emulators"]
+    try:
+        CONFIG.write_text(f'architectures = ["{FOREIGN}"]\n[emulators]\nversion = "first"\n')
+        added = run([*emulators, "import", "/usr/bin", "--arch", FOREIGN, "--name", "first"])
+        assert added.status == 0, added.stderr
+        emulator = f"/var/lib/binfmtd/emulators/first/qemu-{FOREIGN}"
+        assert os.getxattr(emulator, "security.selinux") == b"system_u:object_r:bin_t:s0\0"
+        assert run([*AS_SERVICE, BINFMTD, "apply"]).status == 0
+        assert f"interpreter {emulator}\n" in machine.read(f"qemu-{FOREIGN}")
+        assert [execute([program], CONTAINER.format(categories)) for categories in ("c1,c2", "c3,c4")] == [RUNS, RUNS]
+        assert [each for each in findings() if each["check"] == "label"] == []
+        assert run([*emulators, "verify"]).status == 0
+    finally:
+        machine.close()
+
+
 def test_the_sandbox(program: str) -> None:
     """`binfmtd sandbox` runs a foreign program for an administrator and for a service, if execmem is allowed."""
     for confining in (AS_ADMINISTRATOR, AS_SERVICE):
