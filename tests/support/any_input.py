@@ -17,7 +17,6 @@ from tempfile import TemporaryDirectory
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
 from binfmtd.cli.status_view import Page, history_view, named_view, narrowed, problems_view, view
-from binfmtd.cli.store import manifest
 from binfmtd.cli.store.images import layer_files, parse_json, platform_digest
 from binfmtd.cli.store.layers import Unpacker
 from binfmtd.config import build, merge
@@ -27,6 +26,7 @@ from binfmtd.daemon.foreign_entries import ForeignEntryStore
 from binfmtd.daemon.ledger import Ledger
 from binfmtd.errors import BinfmtdError, ConfigError, FormatError, StateError, StoreError
 from binfmtd.files.trust import Trust
+from binfmtd.formats import store_manifest
 from binfmtd.formats.binfmt_d import is_generated, parse_conf, render_conf
 from binfmtd.formats.debian import is_format, parse_format
 from binfmtd.formats.elf import parse_elf
@@ -165,7 +165,7 @@ def layer(data: bytes) -> None:
 def image(data: bytes) -> None:
     """Read a text as each of the documents of an image, and as the manifest of a version."""
     try:
-        manifest.parse(data)
+        store_manifest.parse(data)
     except FormatError as error:
         _is_one_clear(error)
     try:

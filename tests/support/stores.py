@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from binfmtd.cli.store.manifest import FILE
+from binfmtd.formats.store_manifest import FILE
 from support.cli import BINFMTD, Result, run
 from support.tiny_emulators import tiny_emulator
 

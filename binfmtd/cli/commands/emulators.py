@@ -21,8 +21,8 @@ from binfmtd.report.printable import printable
 
 if TYPE_CHECKING:
     from binfmtd.cli.store.adding import Added, Wanted
-    from binfmtd.cli.store.manifest import Manifest
     from binfmtd.cli.store.skopeo import Options
+    from binfmtd.formats.store_manifest import Manifest
 
 DONE = 0
 FAILED = 1

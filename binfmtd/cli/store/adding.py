@@ -20,11 +20,11 @@ from binfmtd.cli.store.choice import Choice, choose, goarch_of, name_of
 from binfmtd.cli.store.directory import Prepared, Store, checked_name, sha256_of
 from binfmtd.cli.store.images import MANIFEST_BYTES, Reference, layer_files, parse_json, platform_digest
 from binfmtd.cli.store.layers import Unpacker
-from binfmtd.cli.store.manifest import PREFIX, FileFacts, Manifest
 from binfmtd.cli.store.skopeo import Options, Skopeo
 from binfmtd.errors import FormatError, StoreError, UsageError
 from binfmtd.files.atomic import read_regular
 from binfmtd.files.distribution import missing_program
+from binfmtd.formats.store_manifest import PREFIX, FileFacts, Manifest
 from binfmtd.host.facts import native_header
 from binfmtd.host.qemu_versions import versions
 from binfmtd.host.security_modules import let_containers_execute

@@ -19,13 +19,13 @@ from contextlib import contextmanager, suppress
 from errno import EACCES, EPERM
 from typing import NamedTuple
 
-from binfmtd.cli.store import manifest as manifests
-from binfmtd.cli.store.manifest import FILE, FileFacts, Manifest
 from binfmtd.errors import FormatError, StoreError, UsageError
 from binfmtd.files.atomic import make_directories, read_regular, sync_directory, write_atomically
 from binfmtd.files.cure import cure
 from binfmtd.files.lock import FileLock
 from binfmtd.files.trust import Trust, untrusted
+from binfmtd.formats import store_manifest as manifests
+from binfmtd.formats.store_manifest import FILE, FileFacts, Manifest
 from binfmtd.model.emulator_version import check_version
 
 LOCK = ".lock"

@@ -14,10 +14,10 @@ from contextlib import suppress
 
 from binfmtd.cli.store.directory import Store
 from binfmtd.cli.store.layers import write_all
-from binfmtd.cli.store.manifest import FileFacts
 from binfmtd.errors import StoreError, UsageError
 from binfmtd.files.atomic import sync_directory
 from binfmtd.files.cure import cure
+from binfmtd.formats.store_manifest import FileFacts
 
 _CHUNK = 1 << 20
 _DIRECTORY = "usr/bin"

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from binfmtd.cli.store.manifest import FileFacts, Manifest, parse, render
 from binfmtd.errors import FormatError
+from binfmtd.formats.store_manifest import FileFacts, Manifest, parse, render
 
 TEXTS = st.text(max_size=10)
 FACTS = st.builds(FileFacts, TEXTS, st.integers(0, 1 << 40), st.none() | TEXTS)
