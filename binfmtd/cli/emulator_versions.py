@@ -30,8 +30,8 @@ from binfmtd.formats.register_line import check_interpreter
 from binfmtd.formats.toml import quoted
 from binfmtd.host.interpreters import file_identity
 from binfmtd.model.config import PLACEHOLDER, Config
+from binfmtd.model.desired import QEMU_SEES_P_FROM
 from binfmtd.model.emulator_version import STORE, SYSTEM, check_version, command_to_add, interpreter_pattern
-from binfmtd.model.examine import QEMU_SEES_P_FROM
 from binfmtd.model.handler import Flags
 from binfmtd.model.match import takes
 

@@ -19,6 +19,7 @@ MODULES = (
     "binfmtd.formats.apparmor",
     "binfmtd.host.sandbox",
     "binfmtd.host.native",
+    "binfmtd.formats.store_manifest",
     "binfmtd.host.security_modules",
     "binfmtd.host.syscalls",
     "binfmtd.kernel.mount_layers",

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple, TypeVar
 
 from binfmtd.errors import DAMAGE, FormatError, damage
 
-FILE = "manifest.json"
 LIMIT = 1 << 20  # bytes
 PREFIX = "qemu-"
 

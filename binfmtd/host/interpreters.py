@@ -5,11 +5,12 @@ import stat
 from collections.abc import Callable, Iterable
 
 from binfmtd.errors import FormatError
-from binfmtd.files.atomic import read_start
+from binfmtd.files.atomic import read_regular, read_start
 from binfmtd.files.paths import Seen, resolve
 from binfmtd.files.trust import Trust, way_untrusted
 from binfmtd.formats.elf import parse_elf
 from binfmtd.model.desired import FileIdentity, InterpreterFacts
+from binfmtd.model.emulator_version import MANIFEST
 from binfmtd.model.entry import Entry
 from binfmtd.model.guard import NativeHeader
 from binfmtd.model.handler import Flags
@@ -53,8 +54,25 @@ def look_at(paths: Iterable[str], trust: Trust) -> dict[str, InterpreterFacts]:
             head = read_head(path)
             script = parse_shebang(head) is not None
             fails = "" if script else _no_program(head, identity.size)
-            facts[path] = InterpreterFacts(identity, way_untrusted(way, trust), script=script, fails=fails)
+            facts[path] = InterpreterFacts(
+                identity, way_untrusted(way, trust), script=script, fails=fails, version=_version_in_store(path)
+            )
     return facts
+
+
+def _version_in_store(path: str) -> tuple[int, ...]:
+    """Return the version of QEMU that the manifest beside an emulator has; () if there is none, as outside a store."""
+    directory, name = os.path.split(path)
+    if not name.startswith("qemu-"):
+        return ()
+    try:
+        data = read_regular(os.path.join(directory, MANIFEST))
+        from binfmtd.formats.store_manifest import parse
+
+        version = parse(data).files[name].version or ""
+        return tuple(map(int, version.split(".")))
+    except (OSError, FormatError, KeyError, ValueError):
+        return ()
 
 
 def _no_program(head: bytes, size: int) -> str:

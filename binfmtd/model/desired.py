@@ -23,6 +23,7 @@ from binfmtd.model.precedence import order_matters, overlaps
 from binfmtd.model.shared_files import SharedFiles
 from binfmtd.model.stand_in import stand_in_name
 
+QEMU_SEES_P_FROM = (6, 0)
 P_VISIBLE_FROM = (5, 12)  # AT_FLAGS_PRESERVE_ARGV0: from this kernel on, QEMU can see that argv[0] was preserved
 
 
@@ -56,6 +57,12 @@ class InterpreterFacts(NamedTuple):
     remote: bool = False  # on a file system that may not respond (network, FUSE): opening it may block
     script: bool = False  # it begins with #!, so the kernel executes another program in its place
     fails: str = ""  # why it runs no programs, by its content or by a probe of this file; empty: not known to fail
+    version: tuple[int, ...] = ()  # of QEMU, if it is from a store, whose manifest has it
+
+    @property
+    def sees_p(self) -> bool:
+        """False if it is known to take argv[0], which flag P adds, for the program's first argument."""
+        return not self.version or self.version >= QEMU_SEES_P_FROM
 
 
 class Facts(NamedTuple):
@@ -372,6 +379,8 @@ def _choose(
             if declared.architecture is None or Flags.C in flags:
                 return hold(UnavailableReason.REFUSED, _SCRIPT_WITH_O.format(path, declared.source))
             flags &= ~Flags.O
+        if not known[path].sees_p:
+            flags &= ~Flags.P
     # Without F the kernel resolves the path in the root of the process that calls exec, which may not be ours.
     elsewhere = not facts.judges_paths and Flags.F not in flags and not declared.from_all
     if path is None and declared.enabled and not elsewhere:

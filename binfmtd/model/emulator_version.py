@@ -11,6 +11,7 @@ from binfmtd.errors import FormatError
 from binfmtd.model.config import PLACEHOLDER
 
 STORE = "/var/lib/binfmtd/emulators"
+MANIFEST = "manifest.json"  # in the directory of a version
 SYSTEM = "system"  # in the config: the paths where the distribution installs emulators
 IN_STORE = "store:"  # in the config: precedes the name of a version in the store
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")

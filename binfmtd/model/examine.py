@@ -14,14 +14,13 @@ from enum import StrEnum
 from itertools import product
 from typing import NamedTuple
 
-from binfmtd.model.desired import P_VISIBLE_FROM
+from binfmtd.model.desired import P_VISIBLE_FROM, QEMU_SEES_P_FROM
 from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.guard import NativeHeader, takes_native
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Extension, Magic, Match, same
 from binfmtd.model.stand_in import is_stand_in
 
-QEMU_SEES_P_FROM = (6, 0)
 _P_BY_NAME = ("-binfmt-P", "-binfmt")
 _ELF = Magic(b"\x7fELF")
 _IDENT = Magic(b"\x7fELF\0\0\0", b"\xff" * 7).care  # up to EI_VERSION

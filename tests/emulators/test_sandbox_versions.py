@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 from support import debian_qemu
-from support.cli import BINFMTD, Result, run
+from support.cli import BINFMTD, Cli, Result, run
 from support.instance import Instance, UnavailableError
 from support.programs import install
 from support.required import unavailable
+from support.stores import StoreCli
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
@@ -126,3 +127,15 @@ def test_instructions_that_older_versions_lack(compare: Compare) -> None:
 def test_arguments(compare: Compare) -> None:
     """A program gets its arguments also from QEMU before 6.0, which would see one more with flag P."""
     assert statuses(compare("aarch64", ARGUMENTS)) == [["5.2", "1"], ["7.2", "1"], ["system", "1"], ["newest", "1"]]
+
+
+def test_an_old_version_has_no_p(instance: Instance, tmp_path: Path) -> None:
+    """A handler whose version in the store is before 6.0 is registered without P, so arguments are right as well."""
+    store = StoreCli(tmp_path / "store")
+    store.checked("import", str(debian_qemu.package("bullseye")), "--arch", "aarch64", "--name", "old")
+    config = f'architectures = ["arm64"]\n[emulators]\nversion = "old"\nstore = "{store.path}"\n'
+    assert Cli(instance, tmp_path)("apply", config=config).status == 0
+    assert "flags: OF\n" in instance.read("qemu-aarch64")
+    program = install(tmp_path / "program", tiny_program(CATALOG["aarch64"]._replace(exit42=ARGUMENTS)))
+    assert instance.run([str(program)]).returncode == 1
+    assert instance.run([str(program), "one", "two"]).returncode == 3

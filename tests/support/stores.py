@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from binfmtd.formats.store_manifest import FILE
+from binfmtd.model.emulator_version import MANIFEST
 from support.cli import BINFMTD, Result, run
 from support.tiny_emulators import tiny_emulator
 
@@ -52,7 +52,7 @@ class StoreCli:
         return sorted(name for name in os.listdir(self.path) if name.startswith("."))
 
     def manifest(self, name: str) -> dict[str, Any]:
-        document: dict[str, Any] = json.loads((self.path / name / FILE).read_text())
+        document: dict[str, Any] = json.loads((self.path / name / MANIFEST).read_text())
         return document
 
     def checksums(self, name: str) -> dict[str, str]:

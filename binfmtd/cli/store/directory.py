@@ -25,8 +25,8 @@ from binfmtd.files.cure import cure
 from binfmtd.files.lock import FileLock
 from binfmtd.files.trust import Trust, untrusted
 from binfmtd.formats import store_manifest as manifests
-from binfmtd.formats.store_manifest import FILE, FileFacts, Manifest
-from binfmtd.model.emulator_version import check_version
+from binfmtd.formats.store_manifest import FileFacts, Manifest
+from binfmtd.model.emulator_version import MANIFEST, check_version
 
 LOCK = ".lock"
 _PATIENCE = 60.0  # seconds; the lock is held for a rename, or while the files of a killed command are removed
@@ -84,7 +84,7 @@ class Store:
 
     def read(self, name: str) -> Manifest:
         """Return the manifest of a version.  Raises StoreError if it is missing or damaged."""
-        path = os.path.join(self.directory(name), FILE)
+        path = os.path.join(self.directory(name), MANIFEST)
         try:
             return manifests.parse(read_regular(path, manifests.LIMIT))
         except OSError as error:
@@ -137,7 +137,7 @@ class Store:
 
         Raises StoreError if other files are, and OSError.
         """
-        write_atomically(os.path.join(prepared.files, FILE), manifests.render(manifest), durable=True)
+        write_atomically(os.path.join(prepared.files, MANIFEST), manifests.render(manifest), durable=True)
         os.chmod(prepared.files, 0o755)  # noqa: S103  each user may execute the emulators
         sync_directory(prepared.files)
         with self._locked():
@@ -200,7 +200,7 @@ class Store:
         for file, facts in manifest.files.items():
             if problem := self._differs(os.path.join(directory, file), facts):
                 problems.append(Problem(file, problem))
-        extra = sorted(set(os.listdir(directory)) - manifest.files.keys() - {FILE})
+        extra = sorted(set(os.listdir(directory)) - manifest.files.keys() - {MANIFEST})
         return problems + [Problem(file, "is not in the manifest") for file in extra]
 
     def _differs(self, path: str, facts: FileFacts) -> str | None:  # noqa: PLR0911  each difference has its own text

@@ -1,5 +1,6 @@
 """The file that an interpreter needs to start, read from its own file."""
 
+import json
 import struct
 from pathlib import Path
 
@@ -75,3 +76,24 @@ def test_a_damaged_interpreter(tmp_path: Path, content: bytes, fails: str) -> No
     """A file that is no program at all is known to fail; of several interpreters another one serves then."""
     path = install(tmp_path / "interpreter", content)
     assert look_at([str(path)], Trust.of_this_process())[str(path)].fails == fails
+
+
+@pytest.mark.parametrize(
+    ("manifest", "version"),
+    [
+        (b'"version": "5.2.0"', (5, 2, 0)),
+        (b'"version": null', ()),
+        (b'"version": "other"', ()),
+        (b'"size": "damaged"', ()),
+        (None, ()),
+    ],
+)
+def test_the_version_in_a_manifest(tmp_path: Path, manifest: bytes | None, version: tuple[int, ...]) -> None:
+    """The manifest of a store has the version of an emulator; a file elsewhere, or a damaged manifest, has none."""
+    path = install(tmp_path / "qemu-arm", b"")
+    facts = {"sha256": "00", "size": 1}
+    whole = {"source": "x", "digest": None, "platform_digest": None, "created": "x", "architectures": None}
+    document = json.dumps(whole | {"files": {"qemu-arm": facts}}).encode()
+    if manifest is not None:
+        (tmp_path / "manifest.json").write_bytes(document.replace(b'"size": 1', b'"size": 1, ' + manifest))
+    assert look_at([str(path)], Trust.of_this_process())[str(path)].version == version

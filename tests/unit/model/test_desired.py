@@ -176,6 +176,18 @@ def test_p_is_left_out_where_qemu_cannot_see_it(
     assert desired.handlers[0].registration.flags.letters == letters
 
 
+@pytest.mark.parametrize(("version", "letters"), [((), "PF"), ((5, 2, 0), "F"), ((6, 0, 0), "PF"), ((11, 1), "PF")])
+@pytest.mark.parametrize("architecture", ["arm", None])
+def test_p_is_left_out_for_a_qemu_that_cannot_see_it(
+    version: tuple[int, ...], letters: str, architecture: str | None
+) -> None:
+    """A version in the store before 6.0 has no flag P, in whatever handler; of other files the version is not known."""
+    declared = ARM._replace(architecture=architecture, from_all=False)
+    files = {path: InterpreterFacts(FILE, version=version) for path in declared.interpreters}
+    desired = resolved(declared, facts=HOST._replace(interpreters=files))
+    assert desired.handlers[0].registration.flags.letters == letters
+
+
 @pytest.mark.parametrize(
     ("architecture", "flags", "letters"),
     [
