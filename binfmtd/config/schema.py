@@ -1,8 +1,8 @@
 """The config's TOML as types: the keys, the values that each may have, and the errors for other values.
 
 * Strict: no value is converted, and an unknown key is an error that names the nearest valid one.
-* A parsed table contains only the keys that the file gives.  The defaults are in Policy (model/config.py) and in
-  build.py, once each.
+* A parsed table contains only the keys that the file gives.  The defaults are once each in model/config.py
+  (Policy, HandlerSpec) and in build.py.
 * The tables are plain dictionaries, so that merging and building need no pydantic if there is no file.
 """
 

@@ -37,7 +37,7 @@ _DEEDS = {
     Drift.STALE_INTERPRETER: "registered again",
     Drift.SWITCHED_OFF: "switched off",
 }
-# Drifts that a pass finds: no event hints at a process.
+# The words for a drift that only a pass has found, or of which no event hints at a process: every kind has a row.
 _CONDITIONS = {
     Drift.MISSING: "missing",
     Drift.CHANGED: "different from the config",
@@ -150,7 +150,8 @@ def _cause(facts: DriftFacts, agent: str) -> Cause:
     """Return the cause in words; ``agent`` is the process that flushed, if there was a flush."""
     deed = _DEEDS.get(facts.drift)
     if deed is None:
-        return Cause(facts.drift.value, _CONDITIONS[facts.drift], facts.detail)
+        words = _CONDITIONS[facts.drift]
+        return Cause(words, words, facts.detail)
     if facts.drift is Drift.MISSING and facts.flushed:
         deed = "removed together with all other entries"
     by = agent if facts.flushed else _ANOTHER

@@ -24,6 +24,7 @@ from binfmtd.model.shared_files import SharedFiles
 from binfmtd.model.stand_in import stand_in_name
 
 QEMU_SEES_P_FROM = (6, 0)
+_DECLARED = [field for field in Handler._fields if field in HandlerSpec._fields]  # a handler has them from its config
 P_VISIBLE_FROM = (5, 12)  # AT_FLAGS_PRESERVE_ARGV0: from this kernel on, QEMU can see that argv[0] was preserved
 
 
@@ -394,10 +395,7 @@ def _choose(
         in_store = any(version_of(path, declared.store) is not None for path in declared.interpreters)
         return hold(cause, _why_none(declared, missing), has_remedy=in_store)
     return Handler(
-        declared.name,
-        Registration(declared.match, path or declared.interpreters[0], flags),
-        declared.priority,
-        declared.enabled,
-        declared.architecture,
-        declared.from_all,
+        registration=Registration(declared.match, path or declared.interpreters[0], flags),
+        yields=declared.from_all,
+        **{field: getattr(declared, field) for field in _DECLARED},
     )

@@ -24,7 +24,7 @@ class Drift(StrEnum):
 
     @property
     def differs(self) -> bool:
-        """True if an entry exists under the name, and its registration is not the declared one."""
+        """True if an entry exists under the name, and its registration is not the declared one: the log says how."""
         return self in _DIFFERS
 
 
