@@ -9,6 +9,9 @@ opened by the kernel beforehand (flag F), as it would have to be in a container.
 * If that is forbidden, too, the program runs in our own root, where a handler without F also passes.  The result
   records this (``in_chroot``).
 * If ptrace is forbidden, the file that runs the program is unknown: ``natively`` and ``as_expected`` are None.
+
+The programs of deep checks (programs/deep) run the same way, with arguments.  What they write to stdout is collected,
+and processes that they leave are killed.
 """
 
 import errno
@@ -19,8 +22,9 @@ import shutil
 import signal
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import NamedTuple, Self
 
 from binfmtd.errors import ProbeError
@@ -30,11 +34,16 @@ EXIT_STATUS = 42
 PATIENCE = 10.0  # seconds without progress, after which a program is killed; an emulator starts in some 20 ms
 _NAME = "program"
 _BLOCK = 1 << 20
+_PIPE_BYTES = 1 << 16  # the size of a pipe (pipe(7))
 _CHROOT, _TRACE = b"C", b"T"  # the child writes this if the step is forbidden
 _BROKEN = b"B"  # ... and this if another error prevents the start of the program
 _NOT_IN_CHROOT = (
     "its interpreter does not exist in an empty root directory: its entry lacks flag F, or the emulator is "
     "dynamically linked"
+)
+_NOT_IN_TREE = (
+    "its interpreter, or a file that the interpreter needs, does not exist in the tree: its entry lacks flag F, or the "
+    "emulator is dynamically linked"
 )
 _MEANINGS = {
     errno.ENOEXEC: "no entry takes it, and the host does not run it natively",
@@ -48,7 +57,8 @@ class Attempt(NamedTuple):
 
     ``reason`` is why it does not run; empty if it runs.  ``as_expected``: the file that ran it has the content of the
     expected interpreter.  ``duration`` is in seconds, from the fork to the end; ``errno`` is execve's.  ``crashed``:
-    the program, or its emulator, was killed by a signal other than SIGKILL, which ends programs that hang.
+    the program, or its emulator, was killed by a signal other than SIGKILL, which ends programs that hang.  ``output``
+    is what the program of a deep check wrote to stdout, 64 KiB at most; it is not collected from other programs.
     """
 
     name: str
@@ -60,6 +70,33 @@ class Attempt(NamedTuple):
     as_expected: bool | None = None
     errno: int | None = None
     crashed: bool = False
+    output: str = ""
+
+
+class _Task(NamedTuple):
+    """A program to run, and the way to do it.
+
+    ``file`` is its path as we see it, and ``path`` the one that is executed, in the root directory ``root`` (None: in
+    our own).  ``words`` are its argv, ``status`` is the exit status that it should have.  If it is ``checked``, its
+    output is collected, and processes that it leaves are killed.
+    """
+
+    file: str
+    path: str
+    root: str | None
+    words: tuple[str, ...] = (_NAME,)
+    environment: Mapping[str, str] = MappingProxyType({})
+    status: int = EXIT_STATUS
+    checked: bool = False
+
+    @property
+    def names_interpreter(self) -> bool:
+        """True if an interpreter is executed by its own path, so that the kernel chooses no entry."""
+        return self.root is None and self.path != self.file
+
+
+class _NoChrootError(ProbeError):
+    """A root directory that this process may not change to."""
 
 
 def refuse_without_code_memory() -> None:
@@ -123,8 +160,42 @@ class Prober:
         Raises ProbeError if no program can be tried here.
         """
         self._directory = self._directory or _make_directory()
+        path = self._install(program)
+        if through is not None:
+            # Twice: an interpreter that expects flag P takes the second for the program's argv[0].
+            probed = self._run(name, _Task(path, through, None, (through, path, path)), expected)
+        else:
+            probed = self._run_alone(name, lambda root, executed: _Task(path, executed, root), expected)
+        return probed
+
+    def check(self, name: str, program: bytes, check: str) -> Attempt:
+        """Run a program that exits with 42 if it passes the check of this name, its last argument.
+
+        Unlike the tiny program it gets its path, an empty argument and the name, and BINFMTD=deep in its environment.
+        Raises ProbeError if no program can be tried here.
+        """
+        path = self._install(program)
+
+        def task(root: str | None, executed: str) -> _Task:
+            return _Task(path, executed, root, (executed, "", check), {"BINFMTD": "deep"}, checked=True)
+
+        return self._run_alone(name, task)
+
+    def in_tree(self, name: str, root: str, words: tuple[str, ...], file: str) -> Attempt:
+        """Run a program of a root tree in it; it should exit with 0.  ``words`` are its argv, and begin with its path.
+
+        ``file`` is the program's path as we see it.
+        Raises ProbeError if no program can be tried here, or if this process may not change its root directory.
+        """
+        return self._run(name, _Task(file, words[0], root, words, {"PATH": "/usr/bin:/bin"}, 0, checked=True))
+
+    def _install(self, program: bytes) -> str:
+        """Write the program into the directory and return its path.  Raises ProbeError."""
+        self._directory = self._directory or _make_directory()
         path = os.path.join(self._directory, _NAME)
         try:
+            with suppress(FileNotFoundError):
+                os.unlink(path)  # a process of the last program that still ends would forbid the write (ETXTBSY)
             with open(path, "wb") as file:
                 os.fchmod(file.fileno(), 0o700)
                 file.write(program)
@@ -132,16 +203,30 @@ class Prober:
             from binfmtd.files.cure import cure
 
             raise ProbeError(f"{path}: {error.strerror}: {cure(error)}, or name another directory in TMPDIR") from None
-        while True:
-            in_chroot = self._in_chroot and through is None
-            attempt = _Attempt(path, self._patience, in_chroot=in_chroot, traced=self._traced, through=through)
-            probed = attempt.run(name, expected)
-            if attempt.forbidden == _CHROOT:
-                self._in_chroot = False
-            elif attempt.forbidden == _TRACE:
-                self._traced = False
-            else:
-                return probed
+        return path
+
+    def _run_alone(self, name: str, task: Callable[[str | None, str], _Task], expected: str | None = None) -> Attempt:
+        """Run the installed program in the directory as its root; if that is forbidden, in our own root.
+
+        ``task`` is called with the root directory and the program's path in it.
+        """
+        path = os.path.join(self._directory or "", _NAME)
+        if self._in_chroot:
+            with suppress(_NoChrootError):
+                return self._run(name, task(self._directory, f"/{_NAME}"), expected)
+            self._in_chroot = False
+        return self._run(name, task(None, path), expected)
+
+    def _run(self, name: str, task: _Task, expected: str | None = None) -> Attempt:
+        """Run it; if ptrace is forbidden, without, also from then on."""
+        process = _Process(task, self._patience, traced=self._traced)
+        probed = process.run(name, expected)
+        if process.forbidden == _CHROOT:
+            raise _NoChrootError(f"{task.root}: this process may not make it its root directory: run this as root")
+        if process.forbidden == _TRACE:
+            self._traced = False
+            return self._run(name, task, expected)
+        return probed
 
 
 def _make_directory() -> str:
@@ -171,14 +256,12 @@ def _with_room(directory: str) -> str:
     return directory
 
 
-class _Attempt:
+class _Process:
     """One process that is to become the program."""
 
-    def __init__(self, path: str, patience: float, *, in_chroot: bool, traced: bool, through: str | None) -> None:
-        self._path = path
-        self._through = through
+    def __init__(self, task: _Task, patience: float, *, traced: bool) -> None:
+        self._task = task
         self._patience = patience
-        self._in_chroot = in_chroot
         self._traced = traced
         self.forbidden = b""  # the step that the kernel forbade, _CHROOT or _TRACE
 
@@ -188,23 +271,27 @@ class _Attempt:
         from binfmtd.host import syscalls
 
         reading, writing = os.pipe2(os.O_CLOEXEC)
+        # Nothing waits for this pipe: more than fits is lost, and a process that outlives the program does not matter.
+        output = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK) if self._task.checked else ()
         parent = os.getpid()
         child = os.fork()
         if child == 0:
-            self._be(writing, parent)
+            self._be(writing, parent, *output[1:])
         os.close(writing)
         try:
             status = os.waitpid(child, 0)[1] if self._traced else self._end(child)
             if os.WIFSTOPPED(status):
                 running = f"/proc/{child}/exe"
-                natively = _is(running, self._path)
+                natively = _is(running, self._task.file)
                 as_expected = _is(running, expected) if expected else None
                 syscalls.go_on(child)
                 status = self._end(child)
             with open(reading, "rb", closefd=False) as file:
                 answer = file.read()
+            printed = _written_to(output[0]) if output else ""
         finally:
-            os.close(reading)
+            for descriptor in (reading, *output):
+                os.close(descriptor)
         if answer == _BROKEN:
             raise ProbeError("no program can be tried here: the child process failed before it could start one")
         if answer in (_CHROOT, _TRACE):
@@ -213,19 +300,23 @@ class _Attempt:
         reason = self._why(status, refusal)
         duration = time.monotonic() - began
         crashed = refusal is None and os.WIFSIGNALED(status) and os.WTERMSIG(status) != signal.SIGKILL
-        return Attempt(name, not reason, natively, self._in_chroot, reason, duration, as_expected, refusal, crashed)
+        in_chroot = self._task.root is not None
+        return Attempt(name, not reason, natively, in_chroot, reason, duration, as_expected, refusal, crashed, printed)
 
     def _end(self, child: int) -> int:
         """Wait for the end of the child, or kill it; return the status of waitpid."""
         if not ends(child, self._patience):
             os.kill(child, signal.SIGKILL)
+        if self._task.checked:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(child, signal.SIGKILL)  # before the child is reaped: until then the number is its own
         return os.waitpid(child, 0)[1]
 
     def _why(self, status: int, refusal: int | None) -> str:
         """Return the reason why the program does not run; empty if it runs."""
-        if refusal == errno.ENOENT and self._in_chroot:
-            return _NOT_IN_CHROOT
-        if refusal is not None and self._through is not None:
+        if refusal == errno.ENOENT and self._task.root is not None:
+            return _NOT_IN_CHROOT if self._task.path == f"/{_NAME}" else _NOT_IN_TREE
+        if refusal is not None and self._task.names_interpreter:
             return os.strerror(refusal)
         if refusal is not None:
             return _MEANINGS.get(refusal) or os.strerror(refusal)
@@ -238,24 +329,30 @@ class _Attempt:
             )
             return f"it was killed by signal {number}, {signal.strsignal(number)}{late}"
         code = os.WEXITSTATUS(status)
-        return "" if code == EXIT_STATUS else f"its exit status is {code}, should be {EXIT_STATUS}"
+        return "" if code == self._task.status else f"its exit status is {code}, should be {self._task.status}"
 
-    def _be(self, writing: int, parent: int) -> None:
-        """Become the program, in the child process; if that fails, write the reason to the pipe ``writing``."""
+    def _be(self, writing: int, parent: int, output: int | None = None) -> None:
+        """Become the program, in the child process; if that fails, write the reason to the pipe ``writing``.
+
+        ``output`` is where the program's stdout goes.
+        """
         from binfmtd.host import syscalls
 
-        answer = b"0"
+        task, answer = self._task, b"0"
         try:
             nowhere = os.open(os.devnull, os.O_RDWR)
             for descriptor in range(3):
                 os.dup2(nowhere, descriptor)
+            if output is not None:
+                os.dup2(output, 1)
+                os.setpgid(0, 0)
             # No core dump of a program that fails: 1 also prevents piped ones (do_coredump, fs/coredump.c).  If the
             # hard limit is 0, raising it takes CAP_SYS_RESOURCE, and Python raises ValueError.
             with suppress(ValueError):
                 resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
-            if self._in_chroot:
+            if task.root is not None:
                 answer = _CHROOT
-                _change_root(os.path.dirname(self._path))
+                _change_root(task.root)
             answer = b"0"
             # Before getppid: an orphan's tracer would be process 1, which never lets it continue.
             syscalls.signal_when_parent_dies(signal.SIGKILL)
@@ -265,10 +362,7 @@ class _Attempt:
                 answer = _TRACE
                 syscalls.stop_at_exec()
             answer = b"0"
-            if self._through is not None:
-                # Twice: an interpreter that expects flag P takes the second for the program's argv[0].
-                os.execve(self._through, [self._through, self._path, self._path], {})  # noqa: S606  the probe itself
-            os.execve(f"/{_NAME}" if self._in_chroot else self._path, [_NAME], {})  # noqa: S606  the probe itself
+            os.execve(task.path, task.words, task.environment)  # noqa: S606  the probe itself
         except OSError as error:
             if answer == b"0":
                 answer = str(error.errno).encode()
@@ -277,6 +371,14 @@ class _Attempt:
         finally:
             os.write(writing, answer)
             os._exit(1)
+
+
+def _written_to(pipe: int) -> str:
+    """Return what is in a pipe now, 64 KiB at most, without waiting."""
+    try:
+        return os.read(pipe, _PIPE_BYTES).decode("ascii", "backslashreplace")
+    except BlockingIOError:  # empty, and a process has it open for writing
+        return ""
 
 
 def _change_root(directory: str) -> None:
