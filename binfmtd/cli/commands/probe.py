@@ -39,12 +39,33 @@ DOES_NOT_RUN = 1
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser for ``binfmtd probe``."""
-    command = options.parser("probe", epilog="Exit status 1 if the programs of a named architecture do not run.")
+    command = options.parser(
+        "probe", epilog="Exit status 1 if a named architecture does not run, or, with --deep, fails a check."
+    )
     command.add_argument("names", metavar="ARCH", nargs="*", help="only these architectures (any alias)")
     command.add_argument(
         "--write",
         action="store_true",
         help="print nothing, and write the result to the state directory, where the daemon reads it",
+    )
+    command.add_argument(
+        "--deep",
+        action="store_true",
+        help="also check threads, signals, memory, new system calls and the like, on the platforms of Docker",
+    )
+    command.add_argument(
+        "--root",
+        metavar="DIR",
+        action="append",
+        default=[],
+        help="with --deep: also run a dynamic program of this root tree in it (repeat it for other architectures)",
+    )
+    command.add_argument(
+        "--skip",
+        metavar="CHECK",
+        action="append",
+        default=[],
+        help="with --deep: leave this check out (repeat it for others)",
     )
     options.add_config(command)  # every command accepts it; this one ignores it
     options.add_mount(command)
@@ -58,6 +79,10 @@ def main(arguments: Sequence[str]) -> int:
     given = parser().parse_args(arguments)
     if given.write and given.names:
         raise UsageError("--write tries all architectures: leave the names out")
+    if given.deep:
+        return _deep(given)
+    if given.root or given.skip:
+        raise UsageError("--root and --skip are options of the deep checks: add --deep")
     try:
         wanted = [find_architecture(name) for name in given.names] or list(CATALOG.values())
     except FormatError as error:
@@ -81,6 +106,42 @@ def main(arguments: Sequence[str]) -> int:
     else:
         print_table([("ARCHITECTURE", "RUNS", "IN A CHROOT", "TIME", "REASON"), *map(_row, tried)])
     return DONE if all(result.runs for result in tried) or not given.names else DOES_NOT_RUN
+
+
+def _deep(given: argparse.Namespace) -> int:
+    """Make the deep checks, and return 1 if one fails on a platform that was named, or in a tree."""
+    from binfmtd.catalog.deep_checks import CHECK_NAMES, DYNAMIC, deep_programs
+    from binfmtd.catalog.names import did_you_mean
+    from binfmtd.cli.deep import DeepProbe, document, exceptions, summary
+    from binfmtd.host.deep_files import tree_at
+
+    if given.write:
+        raise UsageError("--write is for the daemon, which makes no deep checks: leave --deep or --write out")
+    for name in given.skip:
+        if name not in CHECK_NAMES:
+            hint = did_you_mean(name, CHECK_NAMES) or f"name one of {', '.join(CHECK_NAMES)}"
+            raise UsageError(f"--skip {name}: unknown check: {hint}")
+    try:
+        programs = deep_programs(given.names)
+    except FormatError as error:
+        raise UsageError(str(error)) from None
+    trees = [tree_at(root) for root in given.root]
+    for tree in trees:
+        if tree.program.architecture not in {program.architecture for program in programs}:
+            raise UsageError(
+                f"--root {tree.root} is a tree for {tree.program.architecture}, which was not named: name it, too"
+            )
+    refuse_without_code_memory()
+    results = list(DeepProbe(observe(given.mount), trees, given.skip, PATIENCE)(programs))
+    if given.json:
+        print_json(document(results))
+    else:
+        print_table(summary(results))
+        if rows := exceptions(results):
+            print()
+            print_table(rows)
+    named = results if given.names else [result for result in results if result.fails_in(DYNAMIC)]
+    return DONE if all(result.passes for result in named) else DOES_NOT_RUN
 
 
 def probe(
@@ -152,7 +213,13 @@ def _write(directory: str, tried: tuple[Tried, ...], interpreters: tuple[TriedIn
         raise StateError(f"{file.problem}, or name another directory with --state-dir")
 
 
+def way(tried: Tried) -> str:
+    """Return in words what runs an architecture's programs, or "no"."""
+    if not tried.runs:
+        return "no"
+    return "natively" if tried.natively else f"through {tried.entry or 'an entry that cannot be seen from here'}"
+
+
 def _row(tried: Tried) -> tuple[str, ...]:
-    who = "natively" if tried.natively else f"through {tried.entry or 'an entry that cannot be seen from here'}"
     where = "-" if tried.in_chroot is None or not tried.runs else "yes" if tried.in_chroot else "no"
-    return tried.name, who if tried.runs else "no", where, f"{tried.duration_us / 1000:.1f} ms", tried.reason
+    return tried.name, way(tried), where, f"{tried.duration_us / 1000:.1f} ms", tried.reason
