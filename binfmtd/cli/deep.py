@@ -36,6 +36,7 @@ from binfmtd.host.probe import Attempt, Prober
 from binfmtd.model.entry import ObservedState
 from binfmtd.model.probe_result import Tried
 
+_MOST_HANGS = 3  # of one platform; each takes ten seconds, or a minute
 _NO_TREE = "no root tree of this platform was named: --root DIR"
 
 
@@ -88,10 +89,16 @@ class DeepProbe:
     def _results(self, program: DeepProgram, tried: Tried, among: Sequence[DeepProgram]) -> Iterator[CheckResult]:
         prober = self._here if tried.in_chroot is False else self._alone
         emulator = None if tried.natively else self._emulation(program.architecture)
+        hung = 0
         for check in CHECKS:
-            if check.name not in self._skipped:
-                attempt = prober.check(program.architecture, deep_program(program, check.build), check.name)
-                yield self._judge(check, program, attempt, emulator, natively=bool(tried.natively))
+            if check.name in self._skipped:
+                continue
+            if hung == _MOST_HANGS:
+                yield CheckResult(check.name, Outcome.UNTESTED, f"{hung} checks before it did not end")
+                continue
+            attempt = prober.check(program.architecture, deep_program(program, check.build), check.name)
+            hung += attempt.hung
+            yield self._judge(check, program, attempt, emulator, natively=bool(tried.natively))
         if DYNAMIC not in self._skipped:
             yield from self._dynamic(program, among, emulator)
 

@@ -42,7 +42,7 @@ _NOT_IN_CHROOT = (
     "dynamically linked"
 )
 _NOT_IN_TREE = (
-    "its interpreter, or a file that the interpreter needs, does not exist in the tree: its entry lacks flag F, or the "
+    "its dynamic linker does not exist in the tree, or its interpreter does not: then its entry lacks flag F, or the "
     "emulator is dynamically linked"
 )
 _MEANINGS = {
@@ -57,8 +57,9 @@ class Attempt(NamedTuple):
 
     ``reason`` is why it does not run; empty if it runs.  ``as_expected``: the file that ran it has the content of the
     expected interpreter.  ``duration`` is in seconds, from the fork to the end; ``errno`` is execve's.  ``crashed``:
-    the program, or its emulator, was killed by a signal other than SIGKILL, which ends programs that hang.  ``output``
-    is what the program of a deep check wrote to stdout, 64 KiB at most; it is not collected from other programs.
+    the program, or its emulator, was killed by a signal other than SIGKILL, which ends programs that hang.  ``hung``:
+    it was killed by that.  ``output`` is what the program of a deep check wrote to stdout, 64 KiB at most; it is not
+    collected from other programs.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Attempt(NamedTuple):
     errno: int | None = None
     crashed: bool = False
     output: str = ""
+    hung: bool = False
 
 
 class _Task(NamedTuple):
@@ -299,9 +301,21 @@ class _Process:
         refusal = int(answer) if answer.isdigit() else None
         reason = self._why(status, refusal)
         duration = time.monotonic() - began
-        crashed = refusal is None and os.WIFSIGNALED(status) and os.WTERMSIG(status) != signal.SIGKILL
+        ended_by = os.WTERMSIG(status) if refusal is None and os.WIFSIGNALED(status) else 0
         in_chroot = self._task.root is not None
-        return Attempt(name, not reason, natively, in_chroot, reason, duration, as_expected, refusal, crashed, printed)
+        return Attempt(
+            name,
+            not reason,
+            natively,
+            in_chroot,
+            reason,
+            duration,
+            as_expected,
+            refusal,
+            crashed=ended_by not in (0, signal.SIGKILL),
+            output=printed,
+            hung=ended_by == signal.SIGKILL,
+        )
 
     def _end(self, child: int) -> int:
         """Wait for the end of the child, or kill it; return the status of waitpid."""
