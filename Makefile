@@ -11,7 +11,7 @@ MANUALS := $(notdir $(basename $(wildcard docs/man/*.md))) binfmtd-log.7 binfmtd
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint unit kernel kernel-quick kernel-slow reliability chaos fuzz test-formats test-containers test-docker test-cluster test-systemd test-hosts test-emulators test-security kernels bench \
-    man completions install uninstall setup tools test-tools clean
+    man deep-programs completions install uninstall setup tools test-tools clean
 .SUFFIXES:
 
 help: ## this list
@@ -124,7 +124,8 @@ test-hosts: setup ## test old and odd hosts: Debian 12, WSL, rootless podman and
 test-emulators: setup ## test the store of emulators with a real registry, archives and Debian's packages; two minutes, needs apt
 	@$(NEED) skopeo 'command -v skopeo' docker-registry 'command -v docker-registry' dpkg 'command -v dpkg-deb' \
 	    zstd 'command -v zstd' openssl 'command -v openssl' debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*'
-	$(BIN)/python -m pytest tests/emulators
+	-@$(NEED) clang-19 'command -v clang-19' lld-19 'command -v ld.lld-19' # only Debian 13 has these
+	$(BIN)/python -m pytest tests/emulators tests/unit/test_deep_programs.py
 
 # The programs that all virtual machines require.
 define need-machines
@@ -177,6 +178,10 @@ define titled
 	{ printf '# $(1) 7 "" "binfmtd" "Miscellaneous Information Manual"\n\n## NAME\n$(1) - $(2)\n\n## DESCRIPTION\n'; \
 	    sed 1d $< | awk -f docs/man/tables.awk; } | go-md2man -out $@
 endef
+
+deep-programs: ## compile the programs of `binfmtd probe --deep` anew, with the compiler of Debian 13
+	@$(NEED) clang-19 'command -v clang-19' lld-19 'command -v ld.lld-19'
+	$(PYTHON) programs/deep/build.py
 
 completions: setup ## shell completions for bash, zsh and fish, in build/completions
 	@mkdir -p build/completions

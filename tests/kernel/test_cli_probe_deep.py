@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.cli import CHECKOUT, Cli, Result, run
+from support.cli import CHECKOUT, Cli, run
+from support.deep import expected, outcomes, platforms, reason
 from support.instance import Instance
 from support.programs import FOREIGN
 from support.root_trees import libraries, native_tree
@@ -15,12 +16,10 @@ from support.waiting import wait_until
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.deep_checks import CHECK_NAMES, CHECKS, DEEP_PROGRAMS, DYNAMIC, FIXED, PIE
-from binfmtd.catalog.known_faults import known_faults
 from binfmtd.catalog.names import find
 from binfmtd.catalog.program import tiny_program
 from binfmtd.formats.register_line import encode_line
 from binfmtd.host.deep_files import deep_program
-from binfmtd.host.emulations import emulation, host_conditions
 from binfmtd.host.facts import kernel_version
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.match import Magic
@@ -28,7 +27,6 @@ from binfmtd.model.match import Magic
 NATIVE = find(os.uname().machine).name
 ALL_BUT_DYNAMIC = CHECK_NAMES[:-1]
 HEAD_BYTES = 64
-UNNEEDED = "clone3"  # no release of QEMU up to 11.1 has it
 
 # A seccomp filter that makes openat2 fail with ENOSYS, on all architectures (seccomp(2)): an old kernel looks so.
 NO_OPENAT2 = """
@@ -77,32 +75,6 @@ def register(instance: Instance, tmp_path: Path) -> Register:
 
 def programs(architecture: str) -> list[tuple[Any, str]]:
     return [(each, kind) for each in DEEP_PROGRAMS if each.architecture == architecture for kind in (PIE, FIXED)]
-
-
-def platforms(result: Result) -> dict[str, dict[str, Any]]:
-    return {row["platform"].removeprefix("linux/"): row for row in result.json["platforms"]}
-
-
-def outcomes(row: dict[str, Any]) -> dict[str, str]:
-    """Return the outcomes other than ok, without the check that needs a root tree."""
-    return {each["check"]: each["outcome"] for each in row["checks"] if each["outcome"] != "ok"} | {DYNAMIC: "untested"}
-
-
-def reason(row: dict[str, Any], check: str) -> str:
-    (text,) = (each["reason"] for each in row["checks"] if each["check"] == check)
-    assert isinstance(text, str)
-    return text
-
-
-def expected(architecture: str, flags: Flags = Flags.F) -> dict[str, str]:
-    """Return the outcomes other than ok of an architecture under this machine's QEMU, as its known faults are."""
-    emulator = emulation(f"/usr/bin/qemu-{architecture}", flags)
-    assert emulator is not None
-    faults = known_faults(emulator, architecture, host_conditions())
-    found = {fault.system_call: "missing" for fault in faults if fault.system_call} | {UNNEEDED: "unneeded"}
-    found |= {check.name: "fails" for check in CHECKS for fault in faults if fault.id in check.faults}
-    found |= {check.name: "untested" for check in CHECKS if kernel_version() < check.since}
-    return found | {DYNAMIC: "untested"}
 
 
 @pytest.mark.parametrize("architecture", dict.fromkeys(program.architecture for program in DEEP_PROGRAMS))
@@ -172,14 +144,14 @@ def test_without_flag_f(cli: Cli, register: Register) -> None:
     register("riscv64", Flags.NONE)
     (row,) = platforms(cli("probe", "--deep", "--json", "riscv64")).values()
     assert (row["runs"], row["in_chroot"]) == (True, False)
-    assert outcomes(row) == expected("riscv64", Flags.NONE)
+    assert outcomes(row) == expected("riscv64", flags=Flags.NONE)
 
 
 def test_with_flag_p(cli: Cli, register: Register) -> None:
     """Where emulator and kernel support flag P, the programs get their own arguments through such an entry."""
     register("riscv64", Flags.P | Flags.F)
     (row,) = platforms(cli("probe", "--deep", "--json", "riscv64")).values()
-    assert outcomes(row) == expected("riscv64", Flags.P | Flags.F)
+    assert outcomes(row) == expected("riscv64", flags=Flags.P | Flags.F)
 
 
 def test_emulators_that_fail(cli: Cli, register: Register, tmp_path: Path) -> None:

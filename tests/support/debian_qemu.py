@@ -20,8 +20,13 @@ PACKAGES = {"bullseye": "qemu-user-static", "bookworm": "qemu-user-static", "tri
 
 
 def package(suite: str) -> Path:
-    """Return the .deb of a suite; skip the test if apt cannot download it."""
-    place = BUILD / suite
+    """Return the .deb of a suite's emulators; skip the test if apt cannot download it."""
+    return download(suite, PACKAGES[suite], BUILD / suite)
+
+
+def download(suite: str, name: str, place: Path | None = None) -> Path:
+    """Return the .deb of any package for amd64, kept in ``place``; skip the test if apt cannot download it."""
+    place = place or BUILD / f"{suite}-{name}"
     if found := sorted(place.glob("*.deb")):
         return found[-1]
     lists = place / "lists"  # apt removes other files there
@@ -43,14 +48,14 @@ def package(suite: str) -> Path:
         "Acquire::Check-Valid-Until": "false",
     }
     apt = ["apt-get", "-qq", *(f"-o{key}={value}" for key, value in settings.items())]
-    for arguments in (["update"], ["download", PACKAGES[suite]]):
+    for arguments in (["update"], ["download", name]):
         done = subprocess.run([*apt, *arguments], cwd=place, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             for half in place.glob("*.deb"):
                 half.unlink()
-            pytest.skip(f"apt cannot download {PACKAGES[suite]} of {suite}: {done.stderr.strip().splitlines()[-1:]}")
+            pytest.skip(f"apt cannot download {name} of {suite}: {done.stderr.strip().splitlines()[-1:]}")
     shutil.rmtree(lists)
-    return package(suite)
+    return download(suite, name, place)
 
 
 def version(suite: str) -> str:

@@ -6,7 +6,10 @@ from binfmtd.model.probe_result import Tried
 
 
 def probed(platform: str, *checks: CheckResult, runs: bool = True, reason: str = "") -> Probed:
-    return Probed(f"linux/{platform}", Tried(platform, runs, False, f"qemu-{platform}", True, reason, 1), checks)
+    tried = Tried(
+        platform, runs, natively=False, entry=f"qemu-{platform}", in_chroot=True, reason=reason, duration_us=1
+    )
+    return Probed(f"linux/{platform}", tried, checks)
 
 
 OK = CheckResult("start", Outcome.OK, "", 3)
