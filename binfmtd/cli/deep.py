@@ -32,7 +32,7 @@ from binfmtd.cli.trial import server
 from binfmtd.host.deep_files import Tree, deep_program
 from binfmtd.host.emulations import emulation, host_conditions
 from binfmtd.host.facts import kernel_version, native_header
-from binfmtd.host.probe import Attempt, Prober
+from binfmtd.host.probe import Attempt, NoChrootError, Prober
 from binfmtd.model.entry import ObservedState
 from binfmtd.model.probe_result import Tried
 
@@ -52,9 +52,13 @@ class Probed(NamedTuple):
         """True if its programs run, and no check fails."""
         return self.tried.runs and not any(result.outcome.is_failure for result in self.checks)
 
-    def fails_in(self, check: str) -> bool:
-        """Return True if the check of this name fails."""
-        return any(result.check == check and result.outcome.is_failure for result in self.checks)
+    @property
+    def lacks_dynamic(self) -> bool:
+        """True if a tree was named, and its program did not run."""
+        return any(
+            result.check == DYNAMIC and result.outcome is not Outcome.OK and result.reason != _NO_TREE
+            for result in self.checks
+        )
 
     @property
     def score(self) -> tuple[int, int]:
@@ -136,7 +140,11 @@ class DeepProbe:
         first = next(each for each in among if each.architecture == program.architecture)
         trees = [tree for tree in self._trees if tree.program.architecture == program.architecture and first is program]
         for tree in trees:
-            attempt = self._alone.in_tree(program.architecture, tree.root, tree.words, tree.file)
+            try:
+                attempt = self._alone.in_tree(program.architecture, tree.root, tree.words, tree.file)
+            except NoChrootError as error:
+                yield CheckResult(DYNAMIC, Outcome.UNTESTED, str(error))
+                continue
             duration = round(attempt.duration * 1e6)
             if attempt.runs:
                 yield CheckResult(DYNAMIC, Outcome.OK, "", duration)

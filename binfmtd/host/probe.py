@@ -97,7 +97,7 @@ class _Task(NamedTuple):
         return self.root is None and self.path != self.file
 
 
-class _NoChrootError(ProbeError):
+class NoChrootError(ProbeError):
     """A root directory that this process may not change to."""
 
 
@@ -187,7 +187,8 @@ class Prober:
         """Run a program of a root tree in it; it should exit with 0.  ``words`` are its argv, and begin with its path.
 
         ``file`` is the program's path as we see it.
-        Raises ProbeError if no program can be tried here, or if this process may not change its root directory.
+        Raises ProbeError if no program can be tried here; NoChrootError if this process may not change its root
+        directory.
         """
         return self._run(name, _Task(file, words[0], root, words, {"PATH": "/usr/bin:/bin"}, 0, checked=True))
 
@@ -214,7 +215,7 @@ class Prober:
         """
         path = os.path.join(self._directory or "", _NAME)
         if self._in_chroot:
-            with suppress(_NoChrootError):
+            with suppress(NoChrootError):
                 return self._run(name, task(self._directory, f"/{_NAME}"), expected)
             self._in_chroot = False
         return self._run(name, task(None, path), expected)
@@ -224,7 +225,7 @@ class Prober:
         process = _Process(task, self._patience, traced=self._traced)
         probed = process.run(name, expected)
         if process.forbidden == _CHROOT:
-            raise _NoChrootError(f"{task.root}: this process may not make it its root directory: run this as root")
+            raise NoChrootError(f"{task.root}: this process may not make it its root directory: run this as root")
         if process.forbidden == _TRACE:
             self._traced = False
             return self._run(name, task, expected)

@@ -229,7 +229,7 @@ def test_a_tree(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_command_lines(cli: Cli, tmp_path: Path) -> None:
-    """What cannot be done ends with status 2 and the remedy."""
+    """A command line that asks for something impossible ends with status 2 and the remedy."""
     tree = native_tree(tmp_path / "tree")
     (tmp_path / "empty").mkdir()
     other = "s390x" if NATIVE != "s390x" else "riscv64"
@@ -247,3 +247,35 @@ def test_command_lines(cli: Cli, tmp_path: Path) -> None:
         done = cli("probe", *arguments)
         assert (done.status, done.stdout) == (2, ""), arguments
         assert remedy in done.message
+
+
+NO_CHROOT = (
+    'echo 0 >/proc/sys/user/max_user_namespaces; exec setpriv --bounding-set=-sys_chroot --inh-caps=-sys_chroot "$@"'
+)
+
+
+def test_where_chroot_is_forbidden(cli: Cli, tmp_path: Path) -> None:
+    """Where the root directory cannot be changed, the checks are made in our own, and that of a tree is not made."""
+    tree = native_tree(tmp_path / "tree")
+    command = cli.command("probe", "--deep", "--json", "--root", str(tree), NATIVE)
+    at = command.index("env")
+    done = run([*command[:at], "unshare", "-Ur", "sh", "-euc", NO_CHROOT, "sh", *command[at:]])
+    (row,) = platforms(done).values()
+    assert outcomes(row) == {DYNAMIC: "untested"} | {
+        check.name: "untested" for check in CHECKS if kernel_version() < check.since
+    }
+    assert reason(row, DYNAMIC).endswith("this process may not make it its root directory: run this as root")
+    assert done.status == 1
+
+
+def test_without_privileges(cli: Cli, register: Register, tmp_path: Path) -> None:
+    """A process without capabilities gets the same results, also of a root tree."""
+    register("s390x")
+    tree = native_tree(tmp_path / "tree")
+    command = cli.command("probe", "--deep", "--json", "--root", str(tree), "s390x", NATIVE)
+    at = command.index("env")
+    done = run([*command[:at], "setpriv", "--bounding-set=-all", "--inh-caps=-all", *command[at:]])
+    for row in platforms(done).values():
+        untested = {check.name: "untested" for check in CHECKS if kernel_version() < check.since}
+        assert outcomes(row) == (untested if row["name"] == NATIVE else expected(row["name"])), row["checks"]
+        assert row["in_chroot"]

@@ -110,7 +110,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _deep(given: argparse.Namespace) -> int:
     """Make the deep checks, and return 1 if one fails on a platform that was named, or in a tree."""
-    from binfmtd.catalog.deep_checks import CHECK_NAMES, DYNAMIC, deep_programs
+    from binfmtd.catalog.deep_checks import CHECK_NAMES, deep_programs
     from binfmtd.catalog.names import did_you_mean
     from binfmtd.cli.deep import DeepProbe, document, exceptions, summary
     from binfmtd.host.deep_files import tree_at
@@ -140,8 +140,8 @@ def _deep(given: argparse.Namespace) -> int:
         if rows := exceptions(results):
             print()
             print_table(rows)
-    named = results if given.names else [result for result in results if result.fails_in(DYNAMIC)]
-    return DONE if all(result.passes for result in named) else DOES_NOT_RUN
+    fails = any(result.lacks_dynamic or (given.names and not result.passes) for result in results)
+    return DOES_NOT_RUN if fails else DONE
 
 
 def probe(
