@@ -11,6 +11,7 @@ import shtab
 
 from binfmtd import __version__
 from binfmtd.catalog.architectures import CATALOG
+from binfmtd.catalog.deep_checks import CHECK_NAMES
 from binfmtd.cli.main import COMMANDS, module_of
 
 _ENTRIES = "/proc/sys/fs/binfmt_misc"
@@ -67,6 +68,8 @@ def _parser(name: str) -> argparse.ArgumentParser:
         if action.choices is None and isinstance(action.metavar, str):
             if (name, action.metavar) in _OF_ARCHITECTURES:
                 action.choices = [*CATALOG]
+            elif (name, action.metavar) == ("probe", "CHECK"):
+                action.choices = [*CHECK_NAMES]
             elif action.metavar in _COMPLETE:
                 vars(action)["complete"] = _COMPLETE[action.metavar]  # where shtab looks
     return found

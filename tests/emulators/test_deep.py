@@ -1,11 +1,11 @@
-"""``binfmtd probe --deep`` with QEMU of three Debian suites, and dynamic programs of six architectures."""
+"""``binfmtd probe --deep`` with QEMU of four Debian suites, and dynamic programs of six architectures."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from support.cli import Cli
-from support.debian_qemu import VERSIONS, unpacked
+from support.debian_qemu import PACKAGES, emulator, version
 from support.deep import expected, outcomes, platforms, reason
 from support.dynamic_programs import LIBRARIES, dynamic_tree
 from support.instance import Instance, UnavailableError
@@ -18,7 +18,7 @@ from binfmtd.model.handler import Flags, Registration
 
 EMULATED = [name for name in dict.fromkeys(each.architecture for each in DEEP_PROGRAMS) if name != "x86_64"]
 # System calls that QEMU lacks, without which no program is known to fail.
-UNNEEDED = {"bullseye": {"faccessat2", "close_range"}, "bookworm": set[str](), "trixie": set[str]()}
+UNNEEDED = {"bullseye": ("faccessat2", "close_range")}
 
 Register = Callable[..., str]
 
@@ -42,15 +42,14 @@ def register(instance: Instance) -> Register:
     """Return a function that registers a suite's emulator for an architecture, and returns its path."""
 
     def register(suite: str, name: str, flags: Flags = Flags.F) -> str:
-        directory = unpacked(suite)
-        path = next(path for path in (directory / f"qemu-{name}-static", directory / f"qemu-{name}") if path.is_file())
+        path = emulator(suite, name)
         instance.register(encode_line(f"my-{name}", Registration(CATALOG[name].match, str(path), flags)))
         return str(path)
 
     return register
 
 
-@pytest.mark.parametrize("suite", VERSIONS)
+@pytest.mark.parametrize("suite", PACKAGES)
 def test_all_platforms(cli: Cli, register: Register, suite: str) -> None:
     """Each platform passes all checks but those that the known faults of the version let fail."""
     paths = {name: register(suite, name) for name in EMULATED}
@@ -60,10 +59,10 @@ def test_all_platforms(cli: Cli, register: Register, suite: str) -> None:
     assert len(rows) == len(EMULATED) + 1  # two of Arm
     for row in rows.values():
         wanted = expected(row["name"], paths[row["name"]])
-        assert outcomes(row) == dict.fromkeys(UNNEEDED[suite], "unneeded") | wanted, row["checks"]
+        assert outcomes(row) == dict.fromkeys(UNNEEDED.get(suite, ()), "unneeded") | wanted, row["checks"]
         if wanted.get("openat2") == "missing":
             text = reason(row, "openat2")
-            assert text.startswith(f"QEMU {VERSIONS[suite]}")
+            assert text.startswith(f"QEMU {version(suite)}")
             assert "Use QEMU 9.2 or later." in text
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
+import pytest
+
 from support.cli import CHECKOUT
 from support.debian_qemu import download
-from support.required import unavailable
 
 SOURCE = """
 void exit(int status);
@@ -52,7 +53,7 @@ def dynamic_tree(machine: str, tree: Path) -> Path:
     """Make a root tree whose ``/bin/true`` is a dynamic PIE; skip the test if it cannot be made."""
     build = build_module()
     if not build.compiler_version():
-        unavailable("not here: clang-19, ld.lld-19; `make test-emulators` installs them on Debian 13")
+        pytest.skip("takes clang-19 and lld-19, which only Debian 13 has; `make test-emulators` installs them there")
     library = LIBRARIES[machine]
     unpacked = tree.with_name(f"{tree.name}.unpacked")
     subprocess.run(["dpkg-deb", "-x", str(download("trixie", library.package)), str(unpacked)], check=True)
