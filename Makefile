@@ -181,7 +181,7 @@ endef
 
 deep-programs: ## compile the programs of `binfmtd probe --deep` anew, with the compiler of Debian 13
 	@$(NEED) clang-19 'command -v clang-19' lld-19 'command -v ld.lld-19'
-	$(PYTHON) programs/deep/build.py
+	$(PYTHON) binfmtd/host/deep_programs/source/build.py
 
 completions: setup ## shell completions for bash, zsh and fish, in build/completions
 	@mkdir -p build/completions

@@ -2,8 +2,8 @@
 
 A tiny program that exits with 42 shows that an emulator starts.  What breaks in emulators comes later: threads,
 signals, memory at low addresses, code that is made at run time, new system calls.  For each platform of Docker there
-are two programs (programs/deep): a static PIE, and one that is linked to the address 0x10000.  Each run makes the one
-check that its last argument names.
+are two programs (host/deep_programs): a static PIE, and one that is linked to the address 0x10000.
+Each run makes the one check that its last argument names.
 
 For example, the program ``aarch64-pie`` with the argument ``openat2`` exits with 42 under QEMU 10.0.  Under QEMU 7.2 it
 writes ``openat2``, a tab and ``026`` (ENOSYS in hexadecimal), and exits with 1.

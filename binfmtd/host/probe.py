@@ -10,8 +10,8 @@ opened by the kernel beforehand (flag F), as it would have to be in a container.
   records this (``in_chroot``).
 * If ptrace is forbidden, the file that runs the program is unknown: ``natively`` and ``as_expected`` are None.
 
-The programs of deep checks (programs/deep) run the same way, with arguments.  What they write to stdout is collected,
-and processes that they leave are killed.
+The programs of deep checks (host/deep_programs) run the same way, with arguments.  What they write to stdout
+is collected, and processes that they leave are killed.
 """
 
 import errno

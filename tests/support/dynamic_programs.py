@@ -40,8 +40,8 @@ LIBRARIES = {  # by the beginning of the names of the deep programs
 
 
 def build_module() -> ModuleType:
-    """Import programs/deep/build.py, which is in no package."""
-    spec = importlib.util.spec_from_file_location("build", CHECKOUT / "programs" / "deep" / "build.py")
+    """Import binfmtd/host/deep_programs/source/build.py, which is in no package."""
+    spec = importlib.util.spec_from_file_location("build", CHECKOUT / "binfmtd/host/deep_programs/source/build.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

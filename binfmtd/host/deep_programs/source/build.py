@@ -1,6 +1,6 @@
-"""Compile the programs of ``binfmtd probe --deep`` into binfmtd/host/deep_programs.
+"""Compile the programs of ``binfmtd probe --deep`` into the directory above this one.
 
-    python3 programs/deep/build.py [DIRECTORY]
+    python3 binfmtd/host/deep_programs/source/build.py [DIRECTORY]
 
 One compiler makes all of them: Debian 13's clang-19 and lld-19, which have every machine as a target.  So the same
 source gives the same bytes on each machine, and tests/unit/test_deep_programs.py compares them.
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).parent
-PROGRAMS = HERE.parents[1] / "binfmtd" / "host" / "deep_programs"
+PROGRAMS = HERE.parent
 CLANG, LLD = "clang-19", "ld.lld-19"
 VERSION = "19.1.7"  # another one makes other bytes
 LOW = 0x10000  # the default of vm.mmap_min_addr, the lowest address that a program may have

@@ -4,8 +4,8 @@
  * program exits with 42.  Otherwise it writes one line to stdout, the step that failed and the error number in
  * hexadecimal (0 if no system call failed), separated by a tab, and exits with 1.
  *
- * It uses no library, and needs no file but itself: it also runs in an empty root directory.  programs/deep/build.py
- * compiles it twice for each platform: as a static PIE, and linked to a low fixed address.
+ * It uses no library, and needs no file but itself: it also runs in an empty root directory.  build.py compiles it
+ * twice for each platform: as a static PIE, and linked to a low fixed address.
  */
 
 #include "machine.h"
