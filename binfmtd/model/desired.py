@@ -28,6 +28,11 @@ _DECLARED = [field for field in Handler._fields if field in HandlerSpec._fields]
 P_VISIBLE_FROM = (5, 12)  # AT_FLAGS_PRESERVE_ARGV0: from this kernel on, QEMU can see that argv[0] was preserved
 
 
+_SCRIPT_WITH_F = (
+    "{} is a script, which flag F does not carry into containers and chroots: the program in its first line and the "
+    'script itself must exist there, too, else each exec through it fails: name a static program, set flags = "{}" if '
+    "the handler is meant for this root alone, or set force = true to register it anyway ({})"
+)
 _SCRIPT_WITH_O = (
     "{} is a script, and with flag O or C every exec through it fails with ENOEXEC: name a native program, remove the "
     "flag, or set force = true to register it anyway ({})"
@@ -342,6 +347,15 @@ def _passed_over(
     return tuple(passed)
 
 
+def _refused_script(path: str, declared: HandlerSpec, flags: Flags) -> str | None:
+    """Return why a script cannot be the interpreter, or None; of an architecture O alone is left out instead."""
+    if Flags.F in flags:
+        return _SCRIPT_WITH_F.format(path, (flags & Flags.P).letters, declared.source)
+    if Flags.C in flags or (Flags.O in flags and declared.architecture is None):
+        return _SCRIPT_WITH_O.format(path, declared.source)
+    return None
+
+
 def _choose(
     declared: HandlerSpec, facts: Facts, had: Collection[str], missing: Collection[tuple[str, str]]
 ) -> Handler | Unavailable:
@@ -374,11 +388,11 @@ def _choose(
     # If none is known to run programs, the first may still run some of them.
     path = next((path for path in existing if not known[path].fails), existing[0] if existing else None)
     if path is not None and declared.enabled:
-        if (untrusted := known[path].untrusted) is not None:
-            return hold(UnavailableReason.REFUSED, untrusted)
-        if known[path].script and Flags.O in flags and not declared.force:
-            if declared.architecture is None or Flags.C in flags:
-                return hold(UnavailableReason.REFUSED, _SCRIPT_WITH_O.format(path, declared.source))
+        script = known[path].script and not declared.force
+        refusal = known[path].untrusted or (_refused_script(path, declared, flags) if script else None)
+        if refusal is not None:
+            return hold(UnavailableReason.REFUSED, refusal)
+        if script:
             flags &= ~Flags.O
         if not known[path].sees_p:
             flags &= ~Flags.P

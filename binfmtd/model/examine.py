@@ -36,7 +36,7 @@ class Fault(StrEnum):
     MISSING = "missing"  # no interpreter: each exec fails
     GONE = "gone"  # no interpreter any more, but with F the kernel still holds the file
     NO_F = "no_f"  # the kernel looks its interpreter up in each chroot and container
-    DYNAMIC = "dynamic"  # another file that its interpreter needs is looked up in each chroot and container
+    DYNAMIC = "dynamic"  # another file that its interpreter needs, or a script, is looked up in each chroot, container
     SCRIPT = "script"  # O, and its interpreter is a script: each exec fails with ENOEXEC
     CREDENTIALS = "credentials"  # C: set-uid programs that it takes run as their owner, such as root
     P_UNSEEN = "p_unseen"  # P, and its interpreter cannot see that argv[0] was preserved
@@ -145,7 +145,9 @@ def _of_its_interpreter(entry: Entry, registration: Registration, sight: Sight) 
     if not holds and (sight.required_loader is None or takes_elf(registration.match)):
         yield Verdict(Fault.NO_F, entry)
     if sight.required_loader is not None and (holds or takes_elf(registration.match)):
-        yield Verdict(Fault.DYNAMIC, entry, sight.required_loader)
+        yield Verdict(
+            Fault.DYNAMIC, entry, f"it and {sight.required_loader}" if sight.script else sight.required_loader
+        )
     if sight.untrusted is not None:
         yield Verdict(Fault.UNTRUSTED, entry, sight.untrusted)
 

@@ -139,14 +139,15 @@ class _Words:
         remedies = self._remedies
         # One command ends all faults of an entry: a second command, for another fault, would bring back the first.
         better = mended(registration, self._faults[entry.name])
+        script = self._snapshot.sights[registration.interpreter].script  # of no use with F: no flag mends it
         of_fault: dict[Fault, Callable[[], str]] = {
             Fault.NEVER: lambda: remedies.match(entry, registration, better),
             Fault.DISABLED: lambda: remedies.control(entry, "1"),
             Fault.MISSING: lambda: remedies.there(entry, registration),
             Fault.GONE: lambda: remedies.back(entry, registration),
-            Fault.NO_F: lambda: remedies.standard(entry, registration, better),
+            Fault.NO_F: lambda: (remedies.static if script else remedies.standard)(entry, registration, better),
             Fault.DYNAMIC: lambda: remedies.static(entry, registration, better),
-            Fault.SCRIPT: lambda: remedies.mend(entry, registration, better),
+            Fault.SCRIPT: lambda: remedies.static(entry, registration, better),
             Fault.CREDENTIALS: lambda: remedies.standard(entry, registration, better),
             Fault.P_UNSEEN: lambda: remedies.mend(entry, registration, better),
             Fault.P_MISSING: lambda: remedies.mend(entry, registration, better),

@@ -262,12 +262,30 @@ def test_a_name_that_cannot_be_typed(doctor: Doctor) -> None:
     assert "\x1b" not in doctor("doctor").stdout
 
 
-def test_o_and_a_script(doctor: Doctor, static: Path) -> None:
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    return install(tmp_path / "script", b"#!/bin/sh\n")
+
+
+def test_o_and_a_script(doctor: Doctor, script: Path) -> None:
     """A script as interpreter with flag O is a failure: the kernel executes no script for a file that it has opened."""
-    script = static.with_name("script")
-    script.write_text("#!/bin/sh\n")
-    script.chmod(0o755)
     doctor.register("one", Extension("one"), script, "O")
     found = ends(doctor, "script", "failure")
     assert "the entry's programs fail with ENOEXEC" in found["text"]
     assert doctor.instance.read("one") == f"enabled\ninterpreter {script}\nflags: \nextension .one\n"
+
+
+def test_f_and_a_script(doctor: Doctor, script: Path) -> None:
+    """`doctor` names both files that a chroot needs, and its remedy for another kind of file is to leave out F."""
+    doctor.register("one", Magic(b"\0one"), script, "F")
+    found = ends(doctor, "dynamic", "warning")
+    assert f"{script} is not a static program: in a chroot or container, it and /bin/sh must exist" in found["text"]
+    assert doctor.instance.read("one").startswith(f"enabled\ninterpreter {script}\nflags: \n")
+
+
+@pytest.mark.parametrize(("flags", "check", "level"), [("F", "dynamic", "warning"), ("O", "script", "failure")])
+def test_a_script_as_emulator(doctor: Doctor, emulator: Path, script: Path, flags: str, check: str, level: str) -> None:
+    """For an architecture's entry the remedy is the static emulator, with whatever flags the script was registered."""
+    doctor.register("odd", match_of(FOREIGN), script, flags)
+    ends(doctor, check, level)
+    assert f"interpreter {emulator}\n" in doctor.instance.read(f"qemu-{FOREIGN}")
