@@ -30,6 +30,7 @@ from binfmtd.formats import store_manifest
 from binfmtd.formats.binfmt_d import is_generated, parse_conf, render_conf
 from binfmtd.formats.debian import is_format, parse_format
 from binfmtd.formats.elf import parse_elf
+from binfmtd.formats.elf_settings import add_settings, settings_of
 from binfmtd.formats.elf_types import elf_kind
 from binfmtd.formats.entry_file import parse_entry
 from binfmtd.formats.file_types import kind_of
@@ -145,6 +146,10 @@ def executable(data: bytes) -> None:
 
     parse_shebang(data)
     elf = parse_elf(read)
+    settings_of(read)
+    with suppress(FormatError):
+        carrying = add_settings(data, {"A": "1"})
+        assert settings_of(lambda offset, size: carrying[offset : offset + size])["A"] == "1"
     kind = elf_kind(elf, data[:HEAD_SIZE]) if elf else kind_of(read, "name")
     assert kind.description
     printable(kind.description)
@@ -278,6 +283,7 @@ SEEDS: dict[str, tuple[bytes, ...]] = {
     "executable": (
         made((3, b"/lib/ld.so.1\0"), (0x6474E553, bytes(32)), machine=62),
         tiny_program(CATALOG["armeb"]),
+        add_settings(tiny_program(CATALOG["x86_64"]), {"QEMU_CPU": "max", "A": ""}),
         b"MZ" + bytes(58) + b"\x40\0\0\0" + b"PE\0\0" + bytes(250),
         b"PK\x03\x04" + bytes(22) + b"\x09\0\x04\0META-INF/",
         b"#! /bin/sh -e \n",

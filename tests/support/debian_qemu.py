@@ -1,6 +1,6 @@
 """Debian's packages with static emulators, of four suites: downloaded once, with apt's signatures verified.
 
-The packages are for amd64, whatever this machine is; the cache is build/emulators.
+The packages are for amd64 by default, whatever this machine is; the cache is build/emulators.
 """
 
 import os
@@ -19,13 +19,13 @@ BUILD = CHECKOUT / "build" / "emulators"
 PACKAGES = {"bullseye": "qemu-user-static", "bookworm": "qemu-user-static", "trixie": "qemu-user", "sid": "qemu-user"}
 
 
-def package(suite: str) -> Path:
-    """Return the .deb of a suite's emulators; skip the test if apt cannot download it."""
-    return download(suite, PACKAGES[suite], BUILD / suite)
+def package(suite: str, machine: str = "amd64") -> Path:
+    """Return the .deb of a suite's emulators for a machine; skip the test if apt cannot download it."""
+    return download(suite, PACKAGES[suite], _place(suite, machine), machine)
 
 
-def download(suite: str, name: str, place: Path | None = None) -> Path:
-    """Return the .deb of any package for amd64, kept in ``place``; skip the test if apt cannot download it."""
+def download(suite: str, name: str, place: Path | None = None, machine: str = "amd64") -> Path:
+    """Return the .deb of any package for a machine, kept in ``place``; skip the test if apt cannot download it."""
     place = place or BUILD / f"{suite}-{name}"
     if found := sorted(place.glob("*.deb")):
         return found[-1]
@@ -35,7 +35,7 @@ def download(suite: str, name: str, place: Path | None = None) -> Path:
     keys = sorted(Path("/usr/share/keyrings").glob("debian-archive-keyring.*"))
     if not keys:
         unavailable("not here: debian-archive-keyring; `make test-emulators` installs it")
-    (place / "sources").write_text(f"deb [signed-by={keys[0]} arch=amd64] {mirror()} {suite} main\n")
+    (place / "sources").write_text(f"deb [signed-by={keys[0]} arch={machine}] {mirror()} {suite} main\n")
     settings = {
         "Dir::Etc::SourceList": place / "sources",
         "Dir::Etc::SourceParts": "-",
@@ -43,7 +43,7 @@ def download(suite: str, name: str, place: Path | None = None) -> Path:
         "Dir::State::status": place / "empty",
         "Dir::Cache::pkgcache": "",
         "Dir::Cache::srcpkgcache": "",
-        "APT::Architecture": "amd64",
+        "APT::Architecture": machine,
         "APT::Sandbox::User": "root" if os.geteuid() == 0 else "",
         "Acquire::Check-Valid-Until": "false",
     }
@@ -55,7 +55,7 @@ def download(suite: str, name: str, place: Path | None = None) -> Path:
                 half.unlink()
             pytest.skip(f"apt cannot download {name} of {suite}: {done.stderr.strip().splitlines()[-1:]}")
     shutil.rmtree(lists)
-    return download(suite, name, place)
+    return download(suite, name, place, machine)
 
 
 def version(suite: str) -> str:
@@ -71,12 +71,16 @@ def emulator(suite: str, name: str) -> Path:
     return next(path for path in (directory / f"qemu-{name}-static", directory / f"qemu-{name}") if path.exists())
 
 
-def unpacked(suite: str) -> Path:
-    """Return the directory of a suite's emulators, unpacked."""
-    place = BUILD / f"{suite}.unpacked"
+def unpacked(suite: str, machine: str = "amd64") -> Path:
+    """Return the directory of a suite's emulators for a machine, unpacked."""
+    place = _place(suite, machine).with_suffix(".unpacked")
     if not place.is_dir():
         new = place.with_suffix(".new")
         shutil.rmtree(new, ignore_errors=True)
-        subprocess.run(["dpkg-deb", "-x", str(package(suite)), str(new)], check=True)
+        subprocess.run(["dpkg-deb", "-x", str(package(suite, machine)), str(new)], check=True)
         new.rename(place)
     return place / "usr" / "bin"
+
+
+def _place(suite: str, machine: str) -> Path:
+    return BUILD / (suite if machine == "amd64" else f"{suite}-{machine}")
