@@ -123,7 +123,8 @@ test-hosts: setup ## test old and odd hosts: Debian 12, WSL, rootless podman and
 
 test-emulators: setup ## test the store of emulators with a real registry, archives and Debian's packages; two minutes, needs apt
 	@$(NEED) skopeo 'command -v skopeo' docker-registry 'command -v docker-registry' dpkg 'command -v dpkg-deb' \
-	    zstd 'command -v zstd' openssl 'command -v openssl' debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*'
+	    zstd 'command -v zstd' openssl 'command -v openssl' debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*' \
+	    gcc 'command -v cc' gcc-aarch64-linux-gnu 'command -v aarch64-linux-gnu-gcc'
 	-@$(NEED) clang-19 'command -v clang-19' lld-19 'command -v ld.lld-19' # only Debian 13 has these
 	$(BIN)/python -m pytest tests/emulators tests/unit/test_deep_programs.py
 

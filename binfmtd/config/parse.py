@@ -53,6 +53,11 @@ _KEYS: Mapping[tuple[str, int], type] = {
     ("handlers", 3): HandlerTable,
 }
 
+_SETTINGS = (
+    "an emulator's settings belong to its version: make one with `binfmtd emulators configure VERSION --name NAME "
+    "QEMU_CPU=...`, and write version = 'NAME'"
+)
+
 _WANTED = {
     "string_type": "a string, in quotes",
     "int_type": "a whole number, without quotes",
@@ -72,7 +77,11 @@ def _explain(problem: ErrorDetails) -> tuple[str, str]:
     elif kind == "extra_forbidden" or _is_no_architecture(problem):
         table = _KEYS["" if len(location) == 1 else str(location[0]), len(location)]
         known = [key for key in table.__annotations__ if key != BY_ARCHITECTURE]
-        hint = did_you_mean(str(location[-1]), known) or f"the valid keys are {', '.join(known)}"
+        hint = (
+            (_SETTINGS if location[0] == "emulators" and "environment" in location else "")
+            or did_you_mean(str(location[-1]), known)
+            or f"the valid keys are {', '.join(known)}"
+        )
         reason = f"unknown key: {hint}"
     elif kind == "enum":
         reason = f"{shown(value)} is not valid: write {problem['ctx']['expected']}"

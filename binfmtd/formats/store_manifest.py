@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 from binfmtd.errors import DAMAGE, FormatError, damage
@@ -13,11 +14,15 @@ T = TypeVar("T")
 
 
 class FileFacts(NamedTuple):
-    """One file: its checksum in hexadecimal, its size in bytes, and what it says of its version, like ``9.2.2``."""
+    """One file: its checksum in hexadecimal, its size in bytes, and what it says of its version, like ``9.2.2``.
+
+    ``settings`` are the variables that it finds set (formats/elf_settings.py).
+    """
 
     sha256: str
     size: int
     version: str | None
+    settings: Mapping[str, str] = MappingProxyType({})
 
 
 class Manifest(NamedTuple):
@@ -54,8 +59,14 @@ class Manifest(NamedTuple):
 
 def render(manifest: Manifest) -> bytes:
     """Return the file's content."""
-    document = manifest._asdict() | {"files": {name: file._asdict() for name, file in manifest.files.items()}}
+    document = manifest._asdict() | {"files": {name: _facts(file) for name, file in manifest.files.items()}}
     return json.dumps(document, indent=2).encode() + b"\n"
+
+
+def _facts(file: FileFacts) -> dict[str, Any]:
+    facts = file._asdict()
+    settings = dict(facts.pop("settings"))
+    return facts | {"settings": settings} if settings else facts
 
 
 def parse(data: bytes) -> Manifest:
@@ -78,7 +89,8 @@ def parse(data: bytes) -> Manifest:
 def _file(name: str, facts: Mapping[str, Any]) -> FileFacts:
     if not name.startswith(PREFIX) or "/" in name:
         raise FormatError(f"it names the file {name!r}")
-    return FileFacts(_of(str, facts["sha256"]), _of(int, facts["size"]), _text_or_none(facts["version"]))
+    settings = {name: _of(str, value) for name, value in facts.get("settings", {}).items()}
+    return FileFacts(_of(str, facts["sha256"]), _of(int, facts["size"]), _text_or_none(facts["version"]), settings)
 
 
 def _of(kind: type[T], value: object) -> T:

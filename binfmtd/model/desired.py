@@ -30,8 +30,9 @@ P_VISIBLE_FROM = (5, 12)  # AT_FLAGS_PRESERVE_ARGV0: from this kernel on, QEMU c
 
 _SCRIPT_WITH_F = (
     "{} is a script, which flag F does not carry into containers and chroots: the program in its first line and the "
-    'script itself must exist there, too, else each exec through it fails: name a static program, set flags = "{}" if '
-    "the handler is meant for this root alone, or set force = true to register it anyway ({})"
+    "script itself must exist there, too, else each exec through it fails: name a static program (`binfmtd emulators "
+    'configure` makes emulators with settings such as QEMU_CPU), set flags = "{}" if the handler is meant for this '
+    "root alone, or set force = true to register it anyway ({})"
 )
 _SCRIPT_WITH_O = (
     "{} is a script, and with flag O or C every exec through it fails with ENOEXEC: name a native program, remove the "

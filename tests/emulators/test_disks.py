@@ -55,6 +55,24 @@ def test_full(disk: StoreCli, layout: Layout, tmp_path: Path) -> None:
     assert second.endswith("no space left on device: make room in the store")
 
 
+def test_full_for_settings(disk: StoreCli, tmp_path: Path) -> None:
+    """Too little room for the files with settings: nothing is added, and all is removed."""
+    source = emulators(
+        tmp_path / "source", {name: data + os.urandom(SIZE // 5) for name, data in three("9.2.2").items()}
+    )
+    result = on_a_disk(
+        disk,
+        f"size={SIZE},mode=755",
+        line(disk, "import", source),
+        line(disk, "configure", "9.2.2", "A=1", "--name", "set"),
+        f"ls -A '{disk.path}'",
+        line(disk, "verify"),
+    )
+    output = [text for text in result.stdout.splitlines() if not text.startswith("added ")]
+    assert output == ["= 0", "= 1", "9.2.2", "= 0", "9.2.2: as it was added", "= 0"]
+    assert result.message == f"{disk.path}: No space left on device: make room (nothing was added)"
+
+
 def test_too_few_inodes(disk: StoreCli, tmp_path: Path) -> None:
     """A disk without inodes is full as well."""
     source = emulators(tmp_path / "source", three("9.2.2"))

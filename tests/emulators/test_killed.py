@@ -76,6 +76,25 @@ def test_import(store: StoreCli, tmp_path: Path) -> None:
     assert added == {True, False}
 
 
+def test_configure(store: StoreCli, tmp_path: Path) -> None:
+    """Killed at any step, `configure` has added the version as a whole, or not at all, and the old one is as it was."""
+    store.checked("import", emulators(tmp_path / "old", three("8.1.5")))
+    added = set[bool]()
+    for step in range(MOST_STEPS):
+        if not killed(store, step, "configure", "8.1.5", "A=1", "--name", "set"):
+            break
+        versions = usable(store)
+        assert versions in ({"8.1.5"}, {"8.1.5", "set"})
+        added.add("set" in versions)
+        if "set" in versions:
+            Store(str(store.path)).remove("set")
+    else:
+        pytest.fail(f"it has more than {MOST_STEPS} steps")
+    assert step > 30
+    assert added == {True, False}
+    assert store.checksums("8.1.5") == expected("8.1.5")
+
+
 def test_remove(store: StoreCli, tmp_path: Path) -> None:
     """Killed at any step, a removal has removed the version as a whole, or not at all."""
     source = emulators(tmp_path / "source", three("9.2.2"))

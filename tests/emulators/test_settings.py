@@ -1,4 +1,4 @@
-"""Settings inside of Debian's emulators: of QEMU 5.2, 7.2 and 10.0, and of the emulators for arm64."""
+"""Settings inside of Debian's emulators: of QEMU 5.2, 7.2, 10.0 and 11.1, and of the emulators for arm64."""
 
 from pathlib import Path
 

@@ -17,6 +17,7 @@ SLOW = {
     "test_binfmt_existing.py",
     "test_builds.py",
     "test_chaos.py",
+    "test_cli_configure.py",
     "test_cli_export.py",
     "test_cli_sandbox.py",
     "test_cli_sandbox_emulators.py",

@@ -58,7 +58,7 @@ def test_only_some(cli: Cli, tmp_path: Path) -> None:
     assert result.status == 0
     assert [row[0] for row in result.rows[1:]] == ["s390x", "aarch64"]
     (document,) = cli("arch", "arm64", "--json", config=config).json
-    assert document.keys() == {"name", "aliases", "interpreter", "version", "native", "magic", "mask"}
+    assert document.keys() == {"name", "aliases", "interpreter", "version", "settings", "native", "magic", "mask"}
     assert document["name"] == "aarch64"
     assert {"arm64", "linux/arm64"} <= set(document["aliases"])
     assert document["interpreter"] == f"{tmp_path}/bin/qemu-aarch64"

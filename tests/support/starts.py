@@ -22,7 +22,7 @@ _COUNTS = {"loads"}
 
 
 class Start(NamedTuple):
-    """What a program found: its lines, with the numbers of the auxiliary vector apart."""
+    """Everything that a program found: its lines, with the numbers of the auxiliary vector apart."""
 
     lines: tuple[tuple[str, str], ...]
     auxiliary: Mapping[int, int]

@@ -13,6 +13,7 @@ from binfmtd.cli.state import state_dir, state_dir_or_none
 from binfmtd.daemon.host_facts import HostFacts
 from binfmtd.daemon.state_dir import make_state_dir
 from binfmtd.errors import FormatError, UsageError
+from binfmtd.host.emulator_settings import settings_in, with_settings
 from binfmtd.host.interpreters import file_identity
 
 
@@ -51,7 +52,11 @@ def main(arguments: Sequence[str]) -> int:
     versions = {name: _version(path) for name, path in emulators.items() if path is not None}
     if given.json:
         print_json(
-            [_document(a, emulators[a.name], versions.get(a.name) or None, native=a.name in native) for a in wanted]
+            [
+                _document(a, emulators[a.name], versions.get(a.name) or None, native=a.name in native)
+                | {"settings": settings_in(emulators[a.name] or "")}
+                for a in wanted
+            ]
         )
     else:
         rows = [
@@ -59,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
                 a.name,
                 "natively" if a.name in native else "",
                 emulators[a.name] or "-",
-                versions.get(a.name) or "-",
+                with_settings(versions.get(a.name, ""), emulators[a.name] or "") or "-",
                 " ".join(a.aliases),
             )
             for a in wanted

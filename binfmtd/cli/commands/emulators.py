@@ -16,6 +16,7 @@ from binfmtd.cli.store.uses import Uses, find_uses
 from binfmtd.config.load import load
 from binfmtd.errors import StoreError
 from binfmtd.files.trust import Trust
+from binfmtd.host.emulator_settings import in_words as settings_in_words
 from binfmtd.model.emulator_version import STORE
 from binfmtd.report.printable import printable
 
@@ -30,6 +31,7 @@ FAILED = 1
 SUBCOMMANDS = {
     "pull": "add the emulators of a container image, from a registry, through skopeo",
     "import": "add the emulators of a `docker save` or OCI archive, an OCI layout, a directory or a .deb",
+    "configure": "make a version whose emulators have settings, such as QEMU_CPU, from another version",
     "export": "write a version to an OCI archive, for `import` on another host",
     "list": "list the versions, with their size and source, and what uses them",
     "verify": "compare the files of a version, or of all, with their manifests",
@@ -51,13 +53,23 @@ def parser() -> argparse.ArgumentParser:
     of["import"].add_argument(
         "--image", metavar="NAME", help="which image of an archive that has several: its name in there"
     )
+    of["configure"].add_argument("version", metavar="VERSION", help="the version whose emulators are copied")
+    of["configure"].add_argument(
+        "settings",
+        metavar="NAME=VALUE",
+        nargs="+",
+        help="a variable that the emulators find in their environment, unless the caller has set it",
+    )
+    of["configure"].add_argument("--name", metavar="VERSION", required=True, help="the name of the new version")
     for name in ("pull", "import"):
         of[name].add_argument(
             "--name", metavar="VERSION", help="the name of the version (what all its emulators report, like 9.2.2)"
         )
+    for name in ("pull", "import", "configure"):
         of[name].add_argument(
             "--arch", metavar="LIST", help="only these architectures, separated by commas (all that there are)"
         )
+    for name in ("pull", "import"):
         of[name].add_argument(
             "--policy", metavar="FILE", help="skopeo's policy for signatures (see containers-policy.json(5))"
         )
@@ -95,6 +107,7 @@ def main(arguments: Sequence[str]) -> int:
         return {
             "pull": _pull,
             "import": _import,
+            "configure": _configure,
             "export": _export,
             "list": _list,
             "verify": _verify,
@@ -132,6 +145,15 @@ def _import(given: argparse.Namespace, progress: Progress) -> int:
     source = look_at(given.source, given.image, partial(progress.show, f"reading {given.source}"))
     adder = Adder(Store(store_directory(given)), progress)
     return _report(given, adder.take(source, _wanted(given), _for_skopeo(given)), progress)
+
+
+def _configure(given: argparse.Namespace, progress: Progress) -> int:
+    from binfmtd.cli.store.adding import Adder
+    from binfmtd.cli.store.configuring import parse_settings
+
+    settings = parse_settings(given.settings)
+    adder = Adder(Store(store_directory(given)), progress)
+    return _report(given, adder.configure(given.version, _wanted(given), settings), progress)
 
 
 def _wanted(given: argparse.Namespace) -> "Wanted":
@@ -214,6 +236,8 @@ def _row(name: str, found: "Manifest | str", uses: Uses) -> tuple[str, ...]:
     if isinstance(found, str):
         return (name, "-", "-", "-", used or "-", f"damaged: {found}")
     source = found.source if found.digest is None or found.digest in found.source else f"{found.source} {found.digest}"
+    for settings in sorted({settings_in_words(file.settings) for file in found.files.values() if file.settings}):
+        source += f", with {settings}"
     return (name, str(len(found.files)), in_words(found.size), found.created[:10], used or "-", source)
 
 
@@ -239,6 +263,9 @@ def _facts(manifest: "Manifest") -> dict[str, Any]:
         "created": manifest.created,
         "bytes": manifest.size,
         "architectures": {name.removeprefix("qemu-"): file.version for name, file in manifest.files.items()},
+        "settings": {
+            name.removeprefix("qemu-"): dict(file.settings) for name, file in manifest.files.items() if file.settings
+        },
     }
 
 

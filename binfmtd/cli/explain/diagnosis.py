@@ -17,9 +17,10 @@ from binfmtd.files.distribution import this_system
 from binfmtd.formats.elf import ET_DYN, ElfFile
 from binfmtd.formats.elf_types import elf_kind, libc_of
 from binfmtd.formats.file_types import Kind, kind_of
+from binfmtd.host.emulator_settings import in_words, settings_in
 from binfmtd.host.exec_files import UNSEEN, Programs, reading
 from binfmtd.model.entry import Entry, ObservedState
-from binfmtd.model.execution import REWRITES, Execution, Passed, Refusal, Step, execute
+from binfmtd.model.execution import REWRITES, Execution, Opened, Passed, Refusal, Step, execute
 from binfmtd.model.handler import Flags, Registration
 from binfmtd.model.shebang import Shebang
 from binfmtd.model.stand_in import PREFIX as STAND_IN
@@ -129,14 +130,20 @@ class Explainer:
                 f"it fails for users who may execute but not read it: entry {_name(entry)} has no flag O, so the "
                 "interpreter itself has to open the file"
             )
-        explanation.notes += self._known_faults(step, entry, entry.registration)
+        opened = Flags.F in entry.registration.flags
+        file = self._programs.opened_by(entry) if opened else self._programs.open(entry.registration.interpreter)
+        if isinstance(file, Opened) and file.place:
+            if settings := settings_in(file.place):
+                explanation.notes.append(
+                    f"the interpreter of entry {_name(entry)} has settings: {in_words(settings)}; a variable of the "
+                    "same name in the caller's environment comes first"
+                )
+            explanation.notes += self._known_faults(step, file, entry.registration)
 
-    def _known_faults(self, step: Step, entry: Entry, registration: Registration) -> list[str]:
+    def _known_faults(self, step: Step, file: Opened, registration: Registration) -> list[str]:
         """Return notes on the known faults that the entry's emulator has with this program."""
-        opened = Flags.F in registration.flags
-        file = self._programs.opened_by(entry) if opened else self._programs.open(registration.interpreter)
         architecture, elf = self._kind(step).architecture, self._programs.elf(step.file.place)
-        if isinstance(file, Refusal) or not file.place or architecture is None or elf is None:
+        if architecture is None or elf is None:
             return []
         if self._fault_notes is None:
             from binfmtd.cli.explain.faults import FaultNotes

@@ -1,15 +1,17 @@
-"""Adding a version: from a registry, an archive, a directory or a .deb, through the same steps.
+"""Adding a version: from a registry, an archive, a directory, a .deb or another version, through the same steps.
 
 1. Everything happens in a hidden directory of the store (directory.py).
 2. skopeo, dpkg-deb or a copy brings the files; layers.py unpacks those with the name of an emulator.
 3. choice.py takes the static ones for this host's machine.
 4. Each is executed once with ``--version``.  The name of the version follows from that, if none is given.
 5. The version is renamed into the store.
+
+A version with settings (configuring.py) begins with step 4: its files are made of those of another version.
 """
 
 import os
 import subprocess
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import IO, NamedTuple, cast
@@ -17,6 +19,7 @@ from typing import IO, NamedTuple, cast
 from binfmtd.cli.progress import Progress, in_words
 from binfmtd.cli.store.archives import Kind, Source
 from binfmtd.cli.store.choice import Choice, choose, goarch_of, name_of
+from binfmtd.cli.store.configuring import check_runs, write_with_settings
 from binfmtd.cli.store.directory import Prepared, Store, checked_name, sha256_of
 from binfmtd.cli.store.images import MANIFEST_BYTES, Reference, layer_files, parse_json, platform_digest
 from binfmtd.cli.store.layers import Unpacker
@@ -25,6 +28,7 @@ from binfmtd.errors import FormatError, StoreError, UsageError
 from binfmtd.files.atomic import read_regular
 from binfmtd.files.distribution import missing_program
 from binfmtd.formats.store_manifest import PREFIX, FileFacts, Manifest
+from binfmtd.host.emulator_settings import settings_in
 from binfmtd.host.facts import native_header
 from binfmtd.host.qemu_versions import versions
 from binfmtd.host.security_modules import let_containers_execute
@@ -93,6 +97,31 @@ class Adder:
             if digest is None and source.kind is not Kind.DIRECTORY:
                 digest = f"sha256:{sha256_of(source.path, self._step(f'reading {source.path}'))}"
             return self._add(prepared, unpacker, wanted, source.path, digest, None)
+
+    def configure(self, base: str, wanted: Wanted, settings: Mapping[str, str]) -> Added:
+        """Add a version with the emulators of another one, which find these variables set.
+
+        Raises StoreError and UsageError, also if an emulator runs no program with them.
+        """
+        self._store.check_exists(base)
+        there = self._store.read(base).names
+        names = wanted.architectures or tuple(there)
+        if missing := [name for name in names if name not in there]:
+            raise UsageError(f"version {base} has no emulator of {', '.join(missing)}: leave that out of --arch")
+        self._store.check_whole(base)
+        placed: dict[str, str] = {}
+        with self._store.preparing() as prepared:
+            for name in names:
+                self._progress.show(f"writing {PREFIX}{name} to the disk")
+                without = os.path.join(self._store.directory(base), PREFIX + name)
+                path = placed[name] = os.path.join(prepared.files, PREFIX + name)
+                write_with_settings(without, path, settings)
+                _finish(path)
+                check_runs(name, path, without, settings, prepared.place)
+            source = f"version {base}"
+            step = self._step(f"checking {source}")
+            files = self._facts(placed, {name: sha256_of(path, step) for name, path in placed.items()})
+            return self._enter(prepared, wanted, Manifest(source, None, None, _now(), wanted.architectures, files))
 
     def _pulled_before(self, reference: Reference, wanted: Wanted) -> Added | None:
         """Return the version that an earlier pull of the same digest has added: then no registry is needed.
@@ -170,17 +199,23 @@ class Adder:
         if wanted.name is not None and (there := self._store.find(wanted.name)) is not None:
             self._store.check_same(wanted.name, digests)  # before anything is written to the disk
             return Added(wanted.name, False, there, choice.left_out)  # noqa: FBT003  a named tuple
-        placed = self._place(prepared, choice)
+        files = self._facts(self._place(prepared, choice), digests)
+        return self._enter(prepared, wanted, Manifest(source, digest, of, _now(), wanted.architectures, files), choice)
+
+    def _facts(self, placed: dict[str, str], digests: dict[str, str]) -> dict[str, FileFacts]:
+        """Return what the manifest has of each file; paths and checksums are by architecture."""
         said = self._ask_versions(placed)
-        files = {
-            PREFIX + name: FileFacts(digest, os.path.getsize(placed[name]), said[name])
-            for name, digest in digests.items()
+        return {
+            PREFIX + name: FileFacts(digest, os.path.getsize(placed[name]), said[name], settings_in(placed[name]))
+            for name, digest in sorted(digests.items())
         }
-        name = wanted.name or default_name(said, source)
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        manifest = Manifest(source, digest, of, now, wanted.architectures, files)
+
+    def _enter(self, prepared: Prepared, wanted: Wanted, manifest: Manifest, choice: Choice | None = None) -> Added:
+        """Rename the version into the store."""
+        said = {name.removeprefix(PREFIX): file.version for name, file in manifest.files.items()}
+        name = wanted.name or default_name(said, manifest.source)
         new = self._store.add(prepared, name, manifest)
-        return Added(name, new, manifest if new else self._store.read(name), choice.left_out)
+        return Added(name, new, manifest if new else self._store.read(name), choice.left_out if choice else {})
 
     def _check_choice(self, choice: Choice, unpacker: Unpacker, wanted: Wanted, source: str) -> None:
         reasons = "; ".join(f"{', '.join(paths)}: {reason}" for reason, paths in choice.left_out.items())
@@ -208,13 +243,7 @@ class Adder:
                 continue
             os.rename(file.path, path)
             moved[file.path] = path
-            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                os.fchmod(descriptor, 0o755)
-                let_containers_execute(descriptor)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            _finish(path)
         return placed
 
     def _ask_versions(self, placed: dict[str, str]) -> dict[str, str | None]:
@@ -230,6 +259,17 @@ class Adder:
 
     def _step(self, text: str) -> Callable[[], None]:
         return partial(self._progress.show, text)
+
+
+def _finish(path: str) -> None:
+    """Let everyone execute a file, and write it to the disk.  Raises OSError."""
+    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fchmod(descriptor, 0o755)
+        let_containers_execute(descriptor)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def default_name(said: dict[str, str | None], source: str) -> str:
@@ -256,6 +296,10 @@ def selected(architectures: Collection[str]) -> tuple[str, ...] | None:
         return tuple(sorted({find(name).name for name in architectures}))
     except FormatError as error:
         raise UsageError(f"--arch: {error}") from None
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _sha256(data: bytes) -> str:

@@ -82,6 +82,8 @@ BAD = [
     ("[emulators]\nflags = ['F']", "emulators.flags", "must be a string"),
     ("[emulators.arm46]\nforce = true", "emulators.arm46", "did you mean arm"),
     ("[emulators.arm64]\npaths = ['/x']", "emulators.arm64.paths", "unknown key"),
+    ("[emulators.arm64]\nenvironment = {A = '1'}", "emulators.arm64.environment", "`binfmtd emulators configure "),
+    ("[emulators]\nenvironment = {A = '1'}", "emulators.environment.A", "`binfmtd emulators configure VERSION --name"),
     ("[handlers.x]\nmatch = 'arm46'\ninterpreter = '/x'", "handlers.x.match", "did you mean arm"),
     ("[handlers.x]\nmatch = 'arm'\nmagic = 'x'\ninterpreter = '/x'", "handlers.x", "remove magic, or match"),
     ("[emulators]\nversion = '.hidden'", "emulators.version", "cannot be the name of a version"),

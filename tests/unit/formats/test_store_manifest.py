@@ -10,7 +10,9 @@ from binfmtd.errors import FormatError
 from binfmtd.formats.store_manifest import FileFacts, Manifest, parse, render
 
 TEXTS = st.text(max_size=10)
-FACTS = st.builds(FileFacts, TEXTS, st.integers(0, 1 << 40), st.none() | TEXTS)
+FACTS = st.builds(
+    FileFacts, TEXTS, st.integers(0, 1 << 40), st.none() | TEXTS, st.dictionaries(TEXTS, TEXTS, max_size=2)
+)
 FILES = st.dictionaries(st.sampled_from(["qemu-arm", "qemu-sh4", "qemu-x"]), FACTS).map(
     lambda f: dict(sorted(f.items()))
 )
@@ -50,6 +52,8 @@ WHOLE = {
         ({"files": []}, "arranged"),
         ({"files": {"qemu-arm": {"sha256": "00", "size": "1", "version": None}}}, "arranged"),
         ({"files": {"qemu-arm": {"sha256": "00", "version": None}}}, "the key 'size' is missing"),
+        ({"files": {"qemu-arm": {"sha256": "00", "size": 1, "version": None, "settings": {"A": 1}}}}, "arranged"),
+        ({"files": {"qemu-arm": {"sha256": "00", "size": 1, "version": None, "settings": []}}}, "arranged"),
         ({"files": {"qemu-/../x": WHOLE}}, "it names the file 'qemu-/../x'"),
         ({"files": {"other": WHOLE}}, "it names the file 'other'"),
     ],

@@ -169,6 +169,7 @@ def test_list(store: StoreCli, tmp_path: Path) -> None:
         "created": store.manifest("9.2.2")["created"],
         "bytes": sum(os.path.getsize(store.path / "9.2.2" / name) for name in three("9.2.2")),
         "architectures": dict.fromkeys(("aarch64", "arm", "riscv64"), "9.2.2"),
+        "settings": {},
         "damage": None,
         "handlers": [],
         "entries": [],
