@@ -62,5 +62,6 @@ class ReconcileResult:
         self.bridged: list[str] = []  # names that got a stand-in
         self.kept: set[str] = set()  # permanent stand-ins that were written
         self.replaced: dict[str, Entry] = {}  # entries that the pass replaced
+        self.others_stand_ins: set[str] = set()  # names of stand-ins to remove that this daemon had not registered
         self.ended: dict[str, EndedDrift] = {}
         self.interpreters_moved = False  # a write was left out, since the file of an interpreter has to be looked at

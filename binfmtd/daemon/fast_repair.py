@@ -13,7 +13,7 @@ Example: events show that a flush has begun.  Step 1 writes the lines of all pre
 and programs run again.  Proper entries and the other stand-ins follow.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Protocol
 
 from binfmtd.daemon.assessment import Assessment
@@ -25,7 +25,7 @@ from binfmtd.kernel.stand_ins import StandIns
 from binfmtd.kernel.writer import DISABLE, ENABLE, Writer
 from binfmtd.model.classify import classify_drift, one_write_ends
 from binfmtd.model.drift import Drift
-from binfmtd.model.entry import Entry
+from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.ownership import equal
 from binfmtd.model.pause import Pauses
@@ -87,7 +87,7 @@ class FastRepair:
         self._may_add_stand_in = gate.may_add_stand_in
         self._may_switch = gate.may_switch
         self._unchanged = unchanged
-        self._stand_ins = StandIns(desired, self._yielding, inodes)
+        self._stand_ins = StandIns(desired, self._yielding, inodes, _bystanders(assessment.observed))
         for handler in desired.handlers:
             self._stand_ins.line(handler)  # encoded now, not within a repair
         self._overlaid_by: dict[str, int] = {}  # handler -> inode of the other entry above which its stand-in was put
@@ -434,3 +434,9 @@ class FastRepair:
                     reaction.drifts[handler.name] = Drift.MISSING
                     deserted.append(handler)
         return deserted
+
+
+def _bystanders(observed: ObservedState) -> Iterator[int]:
+    """Yield the inode numbers of the entries that concern no handler (daemon/entry_index.py)."""
+    relevant = {entry.inode for entry in observed.relevant}
+    yield from (entry.inode for entry in observed.entries if entry.inode not in relevant)

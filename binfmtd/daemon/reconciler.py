@@ -31,11 +31,11 @@ from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.guard import breaks_exec
 from binfmtd.model.handler import Handler, Registration
 from binfmtd.model.match import takes
-from binfmtd.model.ownership import equal, foreign
+from binfmtd.model.ownership import equal, foreign, registered_by_us
 from binfmtd.model.pause import Pauses
 from binfmtd.model.plan import plan, removal_plan
 from binfmtd.model.restore import remember
-from binfmtd.model.stand_in import stand_in_name
+from binfmtd.model.stand_in import is_stand_in, stand_in_name
 
 InForce = Callable[[], Sequence[Registration]]
 
@@ -204,6 +204,7 @@ class Reconciler:
             self.foreign_entries.save()
             self.ledger.intend(assessment.desired.handlers)
             result.replaced |= {a.entry: assessment.observed.by_name[a.entry] for a in actions if a.act is Act.REPLACE}
+            result.others_stand_ins |= self._others_stand_ins(actions, assessment.observed)
             todo = assessment.plan._replace(actions=actions, stand_ins=stand_ins)
             executor = PlanExecutor(todo, assessment.desired, instance, writer, gate, unchanged)
             try:
@@ -223,6 +224,11 @@ class Reconciler:
         self.ledger.save(intended, assessment.observed)
         self.foreign_entries.save()
         return result
+
+    def _others_stand_ins(self, actions: Iterable[Action], observed: ObservedState) -> set[str]:
+        """Return the stand-ins that these actions remove, and that this daemon has not registered."""
+        removed = [observed.by_name[a.entry] for a in actions if a.act is Act.REMOVE and is_stand_in(a.entry)]
+        return {each.name for each in removed if not registered_by_us(each, self.ledger.records.get(each.name))}
 
     def _look_after(
         self, instance: Instance, assessment: Assessment, executed: Plan, outcome: Outcome, *, last: bool

@@ -19,7 +19,7 @@ from binfmtd.model.desired import DesiredState
 from binfmtd.model.drift import Act, Action, Drift
 from binfmtd.model.ownership import stand_in_serves
 from binfmtd.model.plan import INSTANCE
-from binfmtd.model.stand_in import is_stand_in
+from binfmtd.model.stand_in import PREFIX, is_stand_in
 
 # However often another program removes stand-ins, each is registered again at once while this budget lasts.  It pays
 # for the writes: about 0.2 ms for one that is removed alone, about 1 ms for a flush of 33 handlers.
@@ -130,15 +130,16 @@ class RepairSchedule:
         restored = {action.entry for action in result.done if action.act is Act.RESTORE}
         if restored and not at_once:
             self._contend(INSTANCE, now)  # another program flushed everything
+        known = {name for name in written if self._states[name].was_in_order}  # others cannot have been removed
         moved = {a.entry for a in (*result.done, *(a for a, _ in result.failed)) if not a.for_order_only}
         counted = {name for name in (moved & written.keys()) - restored if not is_stand_in(name)}
         exempt = {name for name in written if self._states[name].exempt}
-        removed = {n for n in counted if written[n] is Drift.MISSING and not (at_once or n in exempt)}
+        removed = {n for n in counted & known if written[n] is Drift.MISSING and not (at_once or n in exempt)}
         desired = result.assessment.desired
         if len(removed) >= _MANY and 2 * len(removed) > len(desired.permanent or desired.handlers):
             exempt |= removed  # another program removes everything, name by name: that counts as a flush
             self._contend(INSTANCE, now)
-        flushed = {n for n in counted & exempt - removed if written[n] is Drift.MISSING and not at_once}
+        flushed = {n for n in counted & known & exempt - removed if written[n] is Drift.MISSING and not at_once}
         if not self._flush_counted and len(flushed) >= min(_MANY, len(desired.handlers)):
             self._contend(INSTANCE, now)  # a flush whose events were not read
         self._flush_counted = False
@@ -161,8 +162,8 @@ class RepairSchedule:
             if permanent[name].name in result.kept:
                 self._contend(name, now)
         for action in result.done:
-            # Another daemon may keep this stand-in and register it again: one of the two has to back off.
-            if action.act is Act.REMOVE and is_stand_in(action.entry) and not at_once:
+            # Another daemon keeps this stand-in, and registers it again: one of the two has to back off.
+            if action.act is Act.REMOVE and action.entry in result.others_stand_ins and not at_once:
                 self._contend(action.entry, now)
 
     def _end_drifts(self, result: ReconcileResult, written: Collection[str], still_open: Mapping[str, Drift]) -> None:
@@ -260,8 +261,9 @@ class RepairSchedule:
     def end_contentions(self, now: float) -> bool:
         """End the backoff of names that have been quiet for long enough; return True if there were any."""
         over = self._states.end_backoffs(now)
-        for name in over:
-            self._report.contention_ended(name)
+        for name in {_handler(name): name for name in over}.values():
+            if not self._contended_names(name):
+                self._report.contention_ended(name)
         return bool(over)
 
     def may_switch(self, name: str) -> bool:
@@ -340,5 +342,14 @@ class RepairSchedule:
             self._contend(name, now)
 
     def _contend(self, name: str, now: float) -> None:
-        if self._states.repaired(name, now):
+        if self._states.repaired(name, now) and self._contended_names(name) == {name}:
             self._report.contention_started(name)
+
+    def _contended_names(self, name: str) -> set[str]:
+        """Return the names of the same handler, its own or its stand-in's, that we back off from."""
+        return {each for each in self._states.contended() if _handler(each) == _handler(name)}
+
+
+def _handler(name: str) -> str:
+    """Return the name under which the log has a stand-in: its handler's."""
+    return name.removeprefix(PREFIX)

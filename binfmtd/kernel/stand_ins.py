@@ -20,18 +20,24 @@ class StandIns:
     """The stand-ins of one desired state."""
 
     def __init__(
-        self, desired: DesiredState, yielding_to: Mapping[str, tuple[str, ...]], standing: Iterable[str] | None = None
+        self,
+        desired: DesiredState,
+        yielding_to: Mapping[str, tuple[str, ...]],
+        standing: Iterable[str] | None = None,
+        apart: Iterable[int] = (),
     ) -> None:
         """Prepare for one desired state; ``yielding_to``: handler -> the foreign entries that the config lets win.
 
         ``standing``: the names that existed at the last look, if it is known.  A stand-in that did not exist then is
-        registered without being looked up: the lookup of a missing name takes as long as its registration.
+        registered without being looked up: the lookup of a missing name takes as long as its registration.  ``apart``:
+        the inode numbers of entries that are known to share no file with a handler; used when they are first needed.
         """
         self._desired = desired
         self._met = None if standing is None else set(standing)
         self._yielding_to = yielding_to
         self._lines: dict[str, bytes | None] = {}  # by the name of the entry that they register
         self._apart: set[int] = set()  # inode numbers of entries that share no file with a handler
+        self._known_apart = apart  # more of them
         self._helping: set[str] = set()  # stand-ins whose helper already serves
 
     def independent(self, handlers: Iterable[Handler]) -> dict[str, bytes]:
@@ -232,6 +238,8 @@ class StandIns:
     def _overtaken(self, standing: Mapping[str, Handler], instance: Instance) -> set[str]:
         """Return the enabled stand-ins that lie below an entry which takes their files."""
         below, above, left = set[str](), list[Entry](), set(standing)
+        self._apart.update(self._known_apart)
+        self._known_apart = ()
         for name, inode in instance.newest_first():
             if inode in self._apart:
                 continue

@@ -62,15 +62,18 @@ class World:
         takes: float = 0.0,
         kept: Collection[str] = (),
         failed: Collection[Action] = (),
+        others: Collection[str] = (),
     ) -> None:
         """Record a pass that did this, and left that; ``kept``: permanent stand-ins that it wrote.
 
-        ``failed``: what the kernel has refused, but may accept at the next try.
+        ``failed``: what the kernel has refused, but may accept at the next try.  ``others``: stand-ins that another
+        daemon had registered.
         """
         assessment = Assessment(ObservedState(), self.desired, PlanContext(), Plan(left))
         result = ReconcileResult(assessment)
         result.done += done
         result.kept |= set(kept)
+        result.others_stand_ins |= set(others)
         result.failed += [(action, WriteRefusedError("timed out", 110, Again.NOW)) for action in failed]
         self.now += takes
         self.schedule.record_reconcile(result, at_once=at_once, flushed=flushed)
@@ -449,6 +452,26 @@ def test_another_daemon_that_wants_the_stand_in_we_remove(world: World) -> None:
     remove = Action(Act.REMOVE, ".binfmtd~a", Drift.UNWANTED, "the stand-in is no longer needed")
     for _ in range(REPAIRS):
         world.now += SETTLE
-        world.reconcile(remove)
+        world.reconcile(remove, others=[".binfmtd~a"])
     assert world.reporter.contentions == [".binfmtd~a"]
     assert not world.schedule.allow(remove)
+
+
+def test_our_own_stand_in_that_goes_again_and_again(world: World) -> None:
+    """The removal of a stand-in that this daemon registered itself, since its interpreter is gone, is no contention."""
+    for _ in range(2 * REPAIRS):
+        world.now += SETTLE
+        world.reconcile(Action(Act.REMOVE, ".binfmtd~a", Drift.UNWANTED, "its interpreter is gone"))
+    assert world.reporter.contentions == []
+
+
+def test_one_line_for_a_handler_and_its_stand_in(world: World) -> None:
+    """Contention for an entry and for its stand-in is logged once, and its end when both are quiet."""
+    remove = Action(Act.REMOVE, ".binfmtd~a", Drift.UNWANTED, "the stand-in is no longer needed")
+    for _ in range(REPAIRS):
+        world.now += SETTLE
+        world.touch("a")
+        world.now += SETTLE
+        world.reconcile(REGISTER, remove, others=[".binfmtd~a"])
+    assert world.schedule.contended() == {"a", ".binfmtd~a"}
+    assert len(world.reporter.contentions) == 1
