@@ -121,7 +121,7 @@ test-hosts: setup ## test old and odd hosts: Debian 12, WSL, rootless podman and
 	    iptables 'command -v iptables' gcc-aarch64-linux-gnu 'command -v aarch64-linux-gnu-gcc' lxc 'command -v lxc-start'
 	$(BIN)/python -m pytest tests/hosts
 
-test-emulators: setup ## test the store of emulators with a real registry, archives and Debian's packages; two minutes, needs apt
+test-emulators: setup ## test the store of emulators with a real registry, archives and Debian's packages; three minutes, needs apt
 	@$(NEED) skopeo 'command -v skopeo' docker-registry 'command -v docker-registry' dpkg 'command -v dpkg-deb' \
 	    zstd 'command -v zstd' openssl 'command -v openssl' debian-archive-keyring 'ls /usr/share/keyrings/debian-archive-keyring.*' \
 	    gcc 'command -v cc' gcc-aarch64-linux-gnu 'command -v aarch64-linux-gnu-gcc'
