@@ -118,7 +118,7 @@ def test_the_kernel_refuses(instance: Instance, tmp_path: Path, cli: Cli) -> Non
     noexec.mkdir()
     instance.shell(f"mount -t tmpfs -o noexec,mode=755 tmpfs {noexec} && cp /usr/bin/true {noexec}/program")
     busy = tmp_path / "busy"
-    busy.write_text("#!/bin/sh\n")
+    busy.write_bytes(Path("/usr/bin/true").read_bytes())
     busy.chmod(0o755)
     loop = tmp_path / "loop"
     loop.symlink_to(loop)
