@@ -10,7 +10,7 @@ import pytest
 from support.cli import BINFMTD, run
 from support.daemon import Daemon
 from support.instance import Instance
-from support.programs import FOREIGN
+from support.programs import FOREIGN, waits
 from support.waiting import wait_until
 
 StartDaemon = Callable[..., Daemon]
@@ -124,7 +124,7 @@ def test_a_child_ends_with_the_daemon(start_daemon: StartDaemon, config: str, tm
 
 def test_a_child_that_is_at_work_cleans_up(start_daemon: StartDaemon, config: str, tmp_path: Path) -> None:
     """The child's temporary directory is removed when the daemon stops during a probe."""
-    (tmp_path / "emulators" / NAME).write_text("#!/bin/sh\nexec sleep 1000\n")
+    (tmp_path / "emulators" / NAME).write_bytes(waits(1))
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     daemon = start_daemon(config, environment={"TMPDIR": str(temporary)})
