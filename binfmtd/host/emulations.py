@@ -64,6 +64,11 @@ def version_in(path: str) -> tuple[int, ...]:
     return ()
 
 
+def version_text(path: str) -> str:
+    """Return that version as it is written, like ``10.0.13``; "" if there is none."""
+    return ".".join(map(str, version_in(path)))
+
+
 def host_conditions() -> HostConditions:
     """Return the facts about this host on which known faults depend."""
     from binfmtd.host.security_modules import selinux_enforces

@@ -5,6 +5,7 @@ import stat
 from collections.abc import Mapping
 
 from binfmtd.formats.elf_settings import settings_of
+from binfmtd.host.emulations import version_text
 
 _HIGHEST = 1 << 62  # the offsets of a damaged file may be larger than pread takes
 
@@ -25,9 +26,12 @@ def settings_in(path: str) -> dict[str, str]:
         os.close(descriptor)
 
 
-def with_settings(version: str, path: str) -> str:
-    """Return the version of the emulator at a path with its settings, like ``9.2.2 with QEMU_CPU=max``."""
-    settings = settings_in(path)
+def described(path: str) -> str:
+    """Return QEMU's version of the emulator at a path, and its settings, like ``9.2.2 with QEMU_CPU=max``.
+
+    Returns "" if its file has neither.
+    """
+    version, settings = version_text(path), settings_in(path)
     return f"{version or '-'} with {in_words(settings)}" if settings else version
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.instance import Instance, UnavailableError
 from support.layouts import Layout
 from support.registry import Registry
 from support.required import unavailable
@@ -20,6 +21,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.emulators)
+
+
+@pytest.fixture
+def instance() -> Iterator[Instance]:
+    try:
+        with Instance() as instance:
+            yield instance
+    except UnavailableError as error:
+        unavailable(str(error))
 
 
 @pytest.fixture(scope="session", autouse=True)

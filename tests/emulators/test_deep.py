@@ -1,6 +1,6 @@
 """``binfmtd probe --deep`` with QEMU of four Debian suites, and dynamic programs of six architectures."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,8 +8,7 @@ from support.cli import Cli
 from support.debian_qemu import PACKAGES, emulator, version
 from support.deep import expected, outcomes, platforms, reason
 from support.dynamic_programs import LIBRARIES, dynamic_tree
-from support.instance import Instance, UnavailableError
-from support.required import unavailable
+from support.instance import Instance
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.deep_checks import DEEP_PROGRAMS, DYNAMIC
@@ -21,15 +20,6 @@ EMULATED = [name for name in dict.fromkeys(each.architecture for each in DEEP_PR
 UNNEEDED = {"bullseye": ("faccessat2", "close_range")}
 
 Register = Callable[..., str]
-
-
-@pytest.fixture
-def instance() -> Iterator[Instance]:
-    try:
-        with Instance() as instance:
-            yield instance
-    except UnavailableError as error:
-        unavailable(str(error))
 
 
 @pytest.fixture

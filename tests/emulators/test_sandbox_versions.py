@@ -2,13 +2,13 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support import debian_qemu
 from support.cli import BINFMTD, Cli, Result, run
-from support.instance import Instance, UnavailableError
+from support.instance import Instance
 from support.programs import install
 from support.required import unavailable
 from support.stores import StoreCli
@@ -62,15 +62,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in ARCHITECTURES:
             install(place / version / f"qemu-{name}", debian_qemu.emulator(suite, name).read_bytes())
     return place
-
-
-@pytest.fixture
-def instance() -> Iterator[Instance]:
-    try:
-        with Instance() as instance:
-            yield instance
-    except UnavailableError as error:
-        unavailable(str(error))
 
 
 Compare = Callable[[str, bytes], Result]

@@ -22,7 +22,7 @@ _LISTENS = re.compile(r"listening on (127\.0\.0\.1:\d+)")
 class Registry:
     """One registry, from its start to ``close``.
 
-    With ``credentials`` it requires USER and PASSWORD.  With ``tls`` its ``certificate`` is one that nobody signed.
+    With ``credentials`` it requires USER and PASSWORD.  With ``tls`` it has a self-signed ``certificate``.
     """
 
     def __init__(self, directory: Path, *, credentials: bool = False, tls: bool = False) -> None:

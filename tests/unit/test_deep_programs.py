@@ -1,12 +1,13 @@
 """The programs of `probe --deep`: the source gives the same bytes again, and their headers are as the checks need."""
 
-import importlib.util
 import re
 import struct
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from support.cli import CHECKOUT
+from support.dynamic_programs import build_module
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.deep_checks import CHECKS, DEEP_PROGRAMS, FIXED, PIE, DeepProgram
@@ -14,20 +15,14 @@ from binfmtd.formats.elf import ET_DYN, ET_EXEC, parse_elf
 from binfmtd.host.deep_files import deep_program
 from binfmtd.model.match import takes
 
-ROOT = Path(__file__).parents[2]
-SOURCE = ROOT / "binfmtd" / "host" / "deep_programs" / "source"
+SOURCE = CHECKOUT / "binfmtd" / "host" / "deep_programs" / "source"
 MOST_BYTES = 200_000  # of all together, in each package and image
 HARD_FLOAT = 0x400  # EF_ARM_ABI_FLOAT_HARD, of the ELF for the Arm Architecture
 
 
 @pytest.fixture(scope="module")
 def build() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("build", SOURCE / "build.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return build_module()
 
 
 def programs(build: ModuleType) -> list[Path]:

@@ -13,7 +13,8 @@ from binfmtd.cli.state import state_dir, state_dir_or_none
 from binfmtd.daemon.host_facts import HostFacts
 from binfmtd.daemon.state_dir import make_state_dir
 from binfmtd.errors import FormatError, UsageError
-from binfmtd.host.emulator_settings import settings_in, with_settings
+from binfmtd.host.emulations import version_text
+from binfmtd.host.emulator_settings import described, settings_in
 from binfmtd.host.interpreters import file_identity
 
 
@@ -49,22 +50,15 @@ def main(arguments: Sequence[str]) -> int:
     native = HostFacts(state_dir_or_none(given)).native(observe(given.mount))
     candidates = {declared.architecture: declared.interpreters for declared in config.specs}
     emulators = {a.name: _first_there(candidates.get(a.name, ())) for a in wanted}
-    versions = {name: _version(path) for name, path in emulators.items() if path is not None}
     if given.json:
-        print_json(
-            [
-                _document(a, emulators[a.name], versions.get(a.name) or None, native=a.name in native)
-                | {"settings": settings_in(emulators[a.name] or "")}
-                for a in wanted
-            ]
-        )
+        print_json([_document(a, emulators[a.name], native=a.name in native) for a in wanted])
     else:
         rows = [
             (
                 a.name,
                 "natively" if a.name in native else "",
                 emulators[a.name] or "-",
-                with_settings(versions.get(a.name, ""), emulators[a.name] or "") or "-",
+                described(emulators[a.name] or "") or "-",
                 " ".join(a.aliases),
             )
             for a in wanted
@@ -77,22 +71,14 @@ def _first_there(paths: Sequence[str]) -> str | None:
     return next((path for path in paths if file_identity(path) is not None), None)
 
 
-def _version(path: str) -> str:
-    """Return the version of QEMU that the emulator's file contains; "" if it contains none."""
-    from binfmtd.host.emulations import version_in
-
-    return ".".join(map(str, version_in(path)))
-
-
-def _document(
-    architecture: Architecture, emulator: str | None, version: str | None, *, native: bool
-) -> dict[str, object]:
+def _document(architecture: Architecture, emulator: str | None, *, native: bool) -> dict[str, object]:
     match = architecture.match
     return {
         "name": architecture.name,
         "aliases": list(architecture.aliases),
         "interpreter": emulator,
-        "version": version,
+        "version": version_text(emulator or "") or None,
+        "settings": settings_in(emulator or ""),
         "native": native,
         "magic": match.magic.hex(),
         "mask": (match.mask or b"\xff" * len(match.magic)).hex(),

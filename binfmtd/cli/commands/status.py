@@ -111,19 +111,16 @@ def _writers(status: Mapping[str, Any]) -> str:
 
 def _versions(status: Mapping[str, Any]) -> dict[str, str]:
     """Return the version of QEMU and the settings for each interpreter whose file contains one of them."""
-    from binfmtd.host.emulations import version_in
-    from binfmtd.host.emulator_settings import with_settings
+    from binfmtd.host.emulator_settings import described
 
-    found = {path: ".".join(map(str, version_in(path))) for path in {row["interpreter"] for row in status["handlers"]}}
-    described = {path: with_settings(version, path) for path, version in found.items()}
-    return {path: text for path, text in described.items() if text}
+    found = {path: described(path) for path in {row["interpreter"] for row in status["handlers"]}}
+    return {path: text for path, text in found.items() if text}
 
 
 def _emulators(status: Mapping[str, Any]) -> dict[str, str]:
     """Return the interpreter of each foreign entry, with its version of QEMU and its settings, if they are known."""
     from binfmtd.cli.commands.check import observe
-    from binfmtd.host.emulations import version_in
-    from binfmtd.host.emulator_settings import with_settings
+    from binfmtd.host.emulator_settings import described
 
     names = {row["name"] for row in status["foreign"]}
     observed = observe(status["mount"]["directory"]) if names and status["mount"] else None
@@ -131,7 +128,7 @@ def _emulators(status: Mapping[str, Any]) -> dict[str, str]:
     for entry in () if observed is None else observed.entries:
         if entry.name in names and entry.registration is not None:
             path = entry.registration.interpreter
-            version = with_settings(".".join(map(str, version_in(path))), path)
+            version = described(path)
             found[entry.name] = path + (f" (QEMU {version})" if version else "")
     return found
 
