@@ -209,7 +209,8 @@ def _list(given: argparse.Namespace, _: Progress) -> int:
     store = Store(store_directory(given))
     names = store.names()
     uses = find_uses(given, store.path) if names else Uses({}, {})
-    versions = {name: _read(store, name) for name in names}
+    read = {name: _read(store, name) for name in names}
+    versions = {name: read[name] for name in store.names() if name in read}  # other commands may have removed some
     if uses.problem is not None:
         warn(f"which handlers use them is not known: {uses.problem}")
     if given.json:
@@ -275,9 +276,11 @@ def _verify(given: argparse.Namespace, progress: Progress) -> int:
     names = given.versions or store.names()
     for name in names:
         store.check_exists(name)
-    problems = {}
+    verified = {}
     for current in names:
-        problems[current] = store.verify(current)
+        verified[current] = store.verify(current)
+    there = given.versions or store.names()  # other commands may have removed some
+    problems = {name: found for name, found in verified.items() if name in there}
     progress.clear()
     if given.json:
         print_json(
@@ -331,18 +334,18 @@ def _known_uses(given: argparse.Namespace, store: Store, otherwise: str) -> Uses
 def _remove_all(
     given: argparse.Namespace, store: Store, names: Iterable[str], progress: Progress, *, dry: bool = False
 ) -> int:
-    names = list(names)
+    removed = []
     for name in names:
         progress.show(f"removing {name}")
-        if not dry:
-            store.remove(name)
+        if dry or store.remove(name):  # otherwise another command has removed it
+            removed.append(name)
     progress.clear()
     if given.json:
-        print_json({"removed": names, "dry_run": dry})
+        print_json({"removed": removed, "dry_run": dry})
     else:
-        for name in names:
+        for name in removed:
             _print(f"{'would remove' if dry else 'removed'} {name}")
-        if not names:
+        if not removed:
             _print("nothing to do")
     return DONE
 

@@ -171,12 +171,14 @@ class Store:
                 f"{name}`, and add it again"
             )
 
-    def remove(self, name: str) -> None:
-        """Remove a version, in one step for every reader.  Raises StoreError."""
+    def remove(self, name: str) -> bool:
+        """Remove a version, in one step for every reader; return False if there is none.  Raises StoreError."""
         self.check_trust()
         try:
             with self._locked():
                 self._remove_leftovers()
+                if not os.path.lexists(self.directory(name)):
+                    return False
                 place, lock = self._hidden("old")
                 os.rename(self.directory(name), os.path.join(place, _VERSION))
                 sync_directory(self.path)
@@ -186,6 +188,7 @@ class Store:
                 os.close(lock)
         except OSError as error:
             raise self._failed(error, "remove it again") from error
+        return True
 
     def verify(self, name: str) -> list[Problem]:
         """Compare the files of a version with its manifest, and return all differences.  Raises OSError."""
@@ -200,7 +203,11 @@ class Store:
         for file, facts in manifest.files.items():
             if problem := self._differs(os.path.join(directory, file), facts):
                 problems.append(Problem(file, problem))
-        extra = sorted(set(os.listdir(directory)) - manifest.files.keys() - {MANIFEST})
+        try:
+            present = set(os.listdir(directory))
+        except FileNotFoundError:
+            return [Problem("", "another command has just removed it")]
+        extra = sorted(present - manifest.files.keys() - {MANIFEST})
         return problems + [Problem(file, "is not in the manifest") for file in extra]
 
     def _differs(self, path: str, facts: FileFacts) -> str | None:  # noqa: PLR0911  each difference has its own text
@@ -233,7 +240,10 @@ class Store:
         for name in os.listdir(self.path):
             if _LEFTOVER.fullmatch(name):
                 place = os.path.join(self.path, name)
-                descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                except FileNotFoundError:
+                    continue  # its command has just ended; it removes its directory without STORE/.lock
                 try:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     _remove_tree(place)

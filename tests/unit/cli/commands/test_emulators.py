@@ -5,6 +5,7 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -304,6 +305,55 @@ def test_at_the_same_time(store: StoreCli, tmp_path: Path) -> None:
     assert sorted(added) == [False, False, False, True]
     assert [process.returncode for process in running] == [0] * 4
     assert (store("verify").status, store.hidden()) == (0, [])
+
+
+def test_a_command_that_ends(store: StoreCli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command may end, and remove its own directory, just after another one has listed that directory."""
+    list_directory = os.listdir
+
+    def and_the_other_ends(path: str) -> list[str]:
+        names = list_directory(path)
+        for name in names:
+            if name.startswith(".new-"):
+                shutil.rmtree(os.path.join(path, name))
+        return names
+
+    with Store(str(store.path)).preparing():
+        pass
+    (store.path / ".new-0123456789abcdef").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "listdir", and_the_other_ends)
+        with Store(str(store.path)).preparing():
+            pass
+    assert store.hidden() == []
+
+
+def test_removed_at_the_same_time(store: StoreCli, tmp_path: Path) -> None:
+    """Of two commands that remove a version one does; `list` and `verify` leave out what is removed meanwhile."""
+    for name in ("one", "two"):
+        store.checked("import", emulators(tmp_path / name, three("9.2.2")), "--name", name)
+    directory = Store(str(store.path))
+    assert [directory.remove("one"), directory.remove("one")] == [True, False]
+
+    class RemovedMeanwhile(Store):
+        def names(self) -> list[str]:
+            return ["one", *super().names()]
+
+    assert [name for name, _ in RemovedMeanwhile(str(store.path)).readable()] == ["two"]
+    script = """
+import sys
+from binfmtd.cli.store.directory import Store
+names, calls = Store.names, []
+Store.names = lambda store: (["one"] if not calls.append(1) and len(calls) == 1 else []) + names(store)
+from binfmtd.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+    for subcommand in ("list", "prune"):
+        command = [sys.executable, "-c", script, *store.command(subcommand, "--json")[len(BINFMTD) :]]
+        result = run(command, env=ENVIRONMENT)
+        assert (result.status, result.stderr) == (0, ""), subcommand
+        named = result.json["removed"] if subcommand == "prune" else [version["name"] for version in result.json]
+        assert named == ["two"]
 
 
 def test_umask(store: StoreCli, tmp_path: Path) -> None:
