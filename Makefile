@@ -43,10 +43,10 @@ lint: setup ## ruff, mypy --strict, import contracts
 PURE := tests/unit/model tests/unit/catalog tests/unit/formats
 unit: setup ## the unit tests, and the coverage gate on the pure modules
 	@$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n auto $(PURE)
+	$(BIN)/coverage run -m pytest -n auto --dist worksteal $(PURE)
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
-	$(BIN)/python -m pytest -n auto tests/unit $(PURE:%=--ignore=%)
+	$(BIN)/python -m pytest -n auto --dist worksteal tests/unit $(PURE:%=--ignore=%)
 
 kernel: SELECTED := not debian and not reliability
 kernel-quick: SELECTED := not debian and not reliability and not slow
@@ -57,12 +57,12 @@ kernel-slow: setup ## the slow kernel tests, which `make test` leaves out
 kernel kernel-quick kernel-slow:
 	@# Each test starts processes, and all of them would compile at once.
 	@$(BIN)/python -m compileall -q binfmtd
-	$(BIN)/python -m pytest -n $$(( 2 * $$(nproc) )) -m '$(SELECTED)' tests/kernel
+	$(BIN)/python -m pytest -n $$(( 2 * $$(nproc) )) --dist worksteal -m '$(SELECTED)' tests/kernel
 
 SHARE := 1
 reliability: setup ## the reliability suite: as many disturbances as a build farm has in a year (CI does 2 % of it, SHARE=0.02)
 	-@$(NEED) faketime 'ls /usr/lib/*/faketime/libfaketime.so.1' # one test takes it, and is skipped without
-	$(BIN)/python -m pytest -n auto -m '' --share $(SHARE) tests/kernel/reliability
+	$(BIN)/python -m pytest -n auto --dist worksteal -m '' --share $(SHARE) tests/kernel/reliability
 
 SEED := random
 STEPS := 10000
