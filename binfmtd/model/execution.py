@@ -105,7 +105,7 @@ class Execution(NamedTuple):
     failure: Refusal | None = None
 
     @property
-    def nobody_takes_it(self) -> bool:
+    def no_handler_takes_it(self) -> bool:
         """True if the exec fails with ENOEXEC because nothing takes its last file."""
         return self.failure is not None and self.failure.errno == ENOEXEC and self.steps[-1].taker is None
 

@@ -51,7 +51,7 @@ class Replacing:
                 done += replace()
             outcomes = [outcome for each in loops for outcome in each.stop()]
         wrong = [outcome for outcome, _ in outcomes if outcome not in (1, 2) and not isinstance(outcome, str)]
-        assert not wrong, f"a program was run by nobody's interpreter: {wrong}"
+        assert not wrong, f"a program was run by another interpreter: {wrong}"
         failed = sum(count for outcome, count in outcomes if isinstance(outcome, str))
         return done, sum(count for _, count in outcomes), failed
 

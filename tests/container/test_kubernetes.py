@@ -114,7 +114,7 @@ def pod_specs() -> Iterator[tuple[str, dict[str, Any]]]:
         yield path.name, spec["template"]["spec"] if "template" in spec else spec
 
 
-def test_a_pod_says_why_it_failed() -> None:
+def test_the_reason_of_a_failure_in_the_pod() -> None:
     """The last lines of each of our containers are in the pod's status, where `kubectl describe` shows them."""
     ours = [
         (place, container["name"], container.get("terminationMessagePolicy"))
@@ -268,7 +268,7 @@ def test_an_unmount_on_the_node(bare_machine: Machine, play: Play) -> None:
     assert in_chroot(bare_machine) == 42
 
 
-def test_played_where_nobody_has_it_mounted(bare_machine: Machine, play: Play) -> None:
+def test_played_where_it_is_not_mounted(bare_machine: Machine, play: Play) -> None:
     """Without a mount on the machine the pod mounts it there, and its entries serve on when the pod is gone."""
     assert bare_machine.run("mount", "--make-rshared", "/").status == 0
     play(bare_machine)

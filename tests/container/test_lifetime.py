@@ -36,7 +36,7 @@ def test_pinned_emulators_serve_on(machine: Machine, image: str) -> None:
     assert in_chroot(machine) == EXIT_STATUS
 
 
-def test_an_instance_that_nobody_else_holds(bare_machine: Machine, image: str) -> None:
+def test_an_instance_that_would_end_with_the_container(bare_machine: Machine, image: str) -> None:
     """A container registers no entry that would end with it: exit status 1, with the reason and each remedy."""
     done = bare_machine.container(*bare_machine.as_first_namespace, image)
     assert done.status == 1
@@ -79,7 +79,7 @@ def test_own_instance(machine: Machine, image: str) -> None:
     assert in_chroot(machine) == EXIT_STATUS
 
 
-def test_own_instance_that_nobody_else_holds(bare_machine: Machine, image: str) -> None:
+def test_own_instance_that_would_end_with_the_container(bare_machine: Machine, image: str) -> None:
     """--own-instance does not register entries that would end with the container either."""
     done = bare_machine.container(image, "--own-instance", *ARCH)
     assert done.status == 1

@@ -115,8 +115,8 @@ def test_a_restart_of_systemd_binfmt_is_one_line(instance: Instance, start_daemo
     line = daemon.wait_for_log("repaired")
     daemon.wait_converged()
     assert daemon.terminate() == 0
-    told = daemon.logs()[began:]
-    assert [each["event"] for each in told] == ["repaired", "stopped"]
+    lines = daemon.logs()[began:]
+    assert [each["event"] for each in lines] == ["repaired", "stopped"]
     assert (line["count"], line["entries"], line["drift"]) == (31, MANY[:5], "changed")
     assert "31 entries replaced by another process (probably Debian's qemu-user-binfmt)" in line["summary"]
     assert len(json.dumps(line)) < 500
@@ -167,9 +167,9 @@ def test_contention_of_many_is_one_line(instance: Instance, start_daemon: StartD
 
     wait_until(remove_some, 60, "a contention of all of them")
     assert daemon.terminate() == 0
-    told = daemon.logs("contention_started")
-    assert sum(line.get("count", 1) for line in told) == len(some)
-    assert len(told) <= 2  # one at once, and one for those that followed
+    lines = daemon.logs("contention_started")
+    assert sum(line.get("count", 1) for line in lines) == len(some)
+    assert len(lines) <= 2  # one at once, and one for those that followed
     assert len(daemon.logs()[began:]) <= 4 + LONGEST_SECONDS_OF_A_TEST // LONGEST
 
 

@@ -142,7 +142,7 @@ def test_a_noexec_mount(cli: Cli, program: Path) -> None:
 def test_for_whom_it_is_judged(program: Path) -> None:
     """An ordinary user sees the entries; a file that only root may execute is EACCES, an unreadable one unknown."""
     if os.geteuid() != 0:
-        pytest.skip("takes root, to have somebody else")
+        pytest.skip("takes root, to have another user")
     python = unprivileged_python()
     # tmp_path is for its owner alone.
     with tempfile.TemporaryDirectory(prefix="binfmtd-explain-") as made_here, Instance(everybody=True) as instance:

@@ -156,7 +156,7 @@ interpreter = "/usr/bin/false"
 
 
 @pytest.mark.parametrize("kind", ["binfmt.d", "debian", "nixos", "shell"])
-def test_what_a_format_cannot_say_is_named(instance: Instance, tmp_path: Path, kind: str) -> None:
+def test_what_a_format_cannot_express_is_a_note(instance: Instance, tmp_path: Path, kind: str) -> None:
     """Each property that a format cannot express is a note with its entry, and no failure."""
     cli = Cli(instance, tmp_path)
     result = cli("export", "--format", kind, "--json", config=LOSSES)
@@ -200,7 +200,7 @@ def test_what_is_refused_is_left_out(instance: Instance, tmp_path: Path) -> None
     assert "elf" not in result.stdout
 
 
-def test_what_all_lose_is_said_once(instance: Instance, tmp_path: Path) -> None:
+def test_a_shared_loss_is_one_note(instance: Instance, tmp_path: Path) -> None:
     """A loss that several entries share is one note: architectures have flag O, which Debian's files cannot express."""
     cli = Cli(instance, tmp_path)
     config = fake_emulators(tmp_path / "bin", ["arm", "s390x"]) + "\n"

@@ -94,7 +94,7 @@ def test_without_paths_it_is_systemds_directories(instance: Instance, tmp_path: 
     assert "# /etc/binfmt.d/a.conf:3\n[handlers.too]\n" in result.stdout
 
 
-def test_files_say_what_they_are(cli: Cli, tmp_path: Path) -> None:
+def test_formats_are_recognised_by_content(cli: Cli, tmp_path: Path) -> None:
     """Debian's format files and binfmt.d files are distinguished by their content, alone and in a directory."""
     (tmp_path / "deb").write_text(DEBIAN)
     (tmp_path / "rules").write_text(":rule:E::a::/usr/bin/true:\n")

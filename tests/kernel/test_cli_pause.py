@@ -142,7 +142,7 @@ def test_what_is_open_is_settled_first(instance: Instance, start_daemon: StartDa
     wait_until(lambda: {stand_in_name("one"), stand_in_name("qemu-aarch64")} < set(instance.all_names()))
 
 
-def test_a_quarrel_is_paused(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
+def test_a_pause_during_contention(instance: Instance, start_daemon: StartDaemon, cli: Cli) -> None:
     """A pause during contention, a common reason for one, first settles the entry, and leaves no stand-in of it."""
     daemon = start_daemon(CONFIG)
     while not daemon.logs("contention_started"):
@@ -230,7 +230,7 @@ def test_without_a_daemon(start_daemon: StartDaemon, cli: Cli, instance: Instanc
 def test_as_another_user(start_daemon: StartDaemon) -> None:
     """A user who may not write to root's state directory gets that error, and no advice about disk space."""
     if os.geteuid() != 0:
-        pytest.skip("takes root: the state directory has to be somebody else's")
+        pytest.skip("takes root: another user has to own the state directory")
     with tempfile.TemporaryDirectory() as directory:
         Path(directory).chmod(0o755)
         start_daemon(CONFIG, ("--state-dir", directory))

@@ -104,7 +104,7 @@ def test_odd_names_do_not_reach_the_terminal(instance: Instance, cli: Cli) -> No
     assert as_json.json["actions"][0]["entry"] == "a\x1b[31m\udcff"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can show an instance to somebody whose it is not")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can show an instance to a user who does not own it")
 def test_for_an_ordinary_user(instance: Instance, open_directory: Path) -> None:
     """A user who may not write can plan, without a state directory; for that user `apply` is one clear error."""
     config = open_directory / "binfmtd.toml"

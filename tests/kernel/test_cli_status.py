@@ -180,7 +180,7 @@ def test_the_history_fits(instance: Instance, start_daemon: StartDaemon, cli: Cl
 def test_an_ordinary_user_sees_that_it_runs(start_daemon: StartDaemon) -> None:
     """An ordinary user sees that the daemon runs, but may not open the lock, which could keep out every daemon."""
     if os.geteuid() != 0:
-        pytest.skip("takes root: the lock has to be somebody else's")
+        pytest.skip("takes root: another user has to own the lock")
     python = unprivileged_python()
     with tempfile.TemporaryDirectory() as directory:
         Path(directory).chmod(0o755)
@@ -302,7 +302,7 @@ def test_odd_names_do_not_reach_the_terminal(instance: Instance, start_daemon: S
     assert as_json.json["foreign"][0]["name"] == ODD.decode("utf-8", "surrogateescape")
 
 
-def test_what_the_last_daemon_said_is_not_taken_for_the_next_ones(start_daemon: StartDaemon) -> None:
+def test_the_last_daemons_status_is_not_the_next_ones(start_daemon: StartDaemon) -> None:
     """The last daemon's status is never taken for that of a daemon that is starting: they share one lock file."""
     daemon = start_daemon(CONFIG)
     daemon.kill()

@@ -180,7 +180,7 @@ def test_no_colour(start_daemon: StartDaemon, watch: InotifyWatcher) -> None:
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)])
-def test_nobody_reads(start_daemon: StartDaemon, watch: InotifyWatcher, options: tuple[str, ...]) -> None:
+def test_a_closed_pipe_ends_it(start_daemon: StartDaemon, watch: InotifyWatcher, options: tuple[str, ...]) -> None:
     """The command ends when its pipe is closed, though nothing changes."""
     start_daemon(CONFIG)
     watching = watch(*options)

@@ -56,7 +56,7 @@ def test_what_comes_later_is_waited_for(instance: Instance, start: Start) -> Non
     assert process.wait(30) == 0
 
 
-def test_it_says_what_it_waits_for(instance: Instance, start: Start) -> None:
+def test_it_prints_what_it_waits_for(instance: Instance, start: Start) -> None:
     """Missing architectures are printed on stderr, and again each time that they change."""
     process = start("arm64", "riscv64")
     assert process.stderr is not None

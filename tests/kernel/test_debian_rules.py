@@ -90,7 +90,7 @@ def test_ours_replace_them(ruled: Instance, start_daemon: StartDaemon, tmp_path:
     assert {row["state"] for row in status["handlers"]} == {"registered"}
 
 
-def test_no_quarrel(ruled: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
+def test_no_contention_with_systemd_binfmt(ruled: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
     """However often systemd-binfmt runs, our entries come back without contention, and then no more is written.
 
     An execution can fail only in the moment between systemd's flush and our stand-in.

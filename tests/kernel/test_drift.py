@@ -100,7 +100,7 @@ def test_flushed_instance(instance: Instance, start_daemon: StartDaemon) -> None
     assert not daemon.logs("contention_started")
 
 
-def test_a_flush_that_goes_on_while_it_is_heard(instance: Instance, start_daemon: StartDaemon) -> None:
+def test_a_flush_whose_events_arrive_one_by_one(instance: Instance, start_daemon: StartDaemon) -> None:
     """When a flush removes many entries one after the other, the first status has a stand-in for each."""
     # An emulated machine pays for fewer from the budget of CPU time for stand-ins.
     number, flushes = (200, 8) if SLOWNESS == 1 else (20, 2)  # 8 is fewer than contention takes
@@ -111,16 +111,16 @@ def test_a_flush_that_goes_on_while_it_is_heard(instance: Instance, start_daemon
     with DirectoryWatch(daemon.state_directory, IN_MOVED_TO) as watch:
         for _ in range(flushes):
             instance.remove("status")
-            told: dict[str, Any] = {"state": "converged"}
-            while told["state"] == "converged":  # the old status
+            status: dict[str, Any] = {"state": "converged"}
+            while status["state"] == "converged":  # the old status
                 watch.wait_for(lambda event: event.name == "status.json", what="a status")
-                told = daemon.status()
-            assert {row["state"] for row in told["handlers"]} == {"stand_in"}
+                status = daemon.status()
+            assert {row["state"] for row in status["handlers"]} == {"stand_in"}
             wait_until(lambda: set(instance.names()) == names, what="proper entries")
             daemon.wait_converged()
 
 
-def test_a_drift_during_a_pass_is_told(instance: Instance, start_daemon: StartDaemon) -> None:
+def test_a_drift_during_a_pass_is_in_the_status(instance: Instance, start_daemon: StartDaemon) -> None:
     """An entry removed after a pass has read it gets its stand-in at once, and the status is not converged."""
     for number in range(round(5000 / SLOWNESS)):  # so that a pass takes long, but less than the second of `settle`
         instance.register(rb":foreign%d:M::\x01f%05d::/usr/bin/true:" % (number, number))
@@ -190,7 +190,7 @@ def test_replaced_entry(instance: Instance, start_daemon: StartDaemon, line: byt
     repaired(instance, daemon)
 
 
-def test_same_registration_by_somebody_else(instance: Instance, start_daemon: StartDaemon) -> None:
+def test_an_equal_registration_by_another_program(instance: Instance, start_daemon: StartDaemon) -> None:
     """An equal foreign registration with F, whose opened file cannot be determined, is replaced, once."""
     daemon = start_daemon(CONFIG)
     instance.remove("one")

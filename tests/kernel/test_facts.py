@@ -267,7 +267,7 @@ def test_flushing_names_status(instance: Instance) -> None:
         assert {event.name for event in watch.pending()} == {"status"}
 
 
-def test_a_flush_tells_each_as_it_goes(instance: Instance) -> None:
+def test_a_flush_raises_an_event_for_each_entry(instance: Instance) -> None:
     """From Linux 6.18 on a flush raises DELETE for each entry, all before MODIFY of `status`.
 
     So the events of a flush begin while it goes on.

@@ -34,9 +34,7 @@ def repaired(instance: Instance) -> None:
     wait_until(lambda: [name for name in instance.names() if "one" in name] == ["one"], what="the proper entry alone")
 
 
-def test_an_interpreter_that_blocks_whoever_opens_it(
-    instance: Instance, start_daemon: StartDaemon, tmp_path: Path
-) -> None:
+def test_an_interpreter_that_blocks_at_open(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
     """A foreign entry whose interpreter is a FIFO does not block the daemon: it is not opened, and repairs go on."""
     os.mkfifo(tmp_path / "fifo")
     daemon = start_daemon(CONFIG)
@@ -63,7 +61,7 @@ def test_a_manager_that_does_not_read(instance: Instance, start_daemon: StartDae
         assert daemon.terminate() == 0
 
 
-def test_a_log_that_nobody_takes(instance: Instance, tmp_path: Path) -> None:
+def test_a_log_whose_reader_has_exited(instance: Instance, tmp_path: Path) -> None:
     """A log whose reader has exited does not end the daemon."""
     (tmp_path / "binfmtd.toml").write_text(CONFIG)
     command = [sys.executable, "-m", "binfmtd", "run", "--config", str(tmp_path / "binfmtd.toml")]
@@ -95,7 +93,7 @@ def test_two_that_agree_live_in_peace(instance: Instance, start_daemon: StartDae
         daemon.wait_converged()
 
 
-def test_a_flush_counts_for_nobody(instance: Instance, start_daemon: StartDaemon) -> None:
+def test_a_flush_is_no_contention(instance: Instance, start_daemon: StartDaemon) -> None:
     """However often everything is flushed, also while stand-ins serve, it is repaired at once, without contention."""
     daemon = start_daemon("settle = '200ms'\n" + CONFIG)
     for _ in range(25):
@@ -175,7 +173,7 @@ def test_an_interpreter_that_is_touched_all_the_time(
     assert instance.names() == ["one"]
 
 
-def test_read_only_is_said_once(instance: Instance, start_daemon: StartDaemon) -> None:
+def test_read_only_is_logged_once(instance: Instance, start_daemon: StartDaemon) -> None:
     """With drift that cannot be repaired, changes of other mounts cause no further log line."""
     daemon = start_daemon(CONFIG)
     where = instance.mount_point
@@ -224,7 +222,7 @@ def test_paths_are_bytes_in_any_locale(
     assert str(interpreter) in instance.read("one")
 
 
-def test_children_whose_status_nobody_wants(instance: Instance, tmp_path: Path) -> None:
+def test_sigchld_is_ignored(instance: Instance, tmp_path: Path) -> None:
     """An inherited SIGCHLD disposition of SIG_IGN does not disturb the test for native architectures."""
     code = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
     binfmtd = [sys.executable, "-m", "binfmtd"]
@@ -263,7 +261,7 @@ def test_bricked_is_not_waited_for(instance: Instance, start_daemon: StartDaemon
     assert daemon.status()["last_pass"]["trigger"] == "start", "no pass was needed"
 
 
-def test_the_status_tells_of_a_stand_in(instance: Instance, start_daemon: StartDaemon) -> None:
+def test_drifting_while_a_stand_in_serves(instance: Instance, start_daemon: StartDaemon) -> None:
     """While only a stand-in serves, the status is drifting."""
     daemon = start_daemon("settle = '1s'\n" + CONFIG)
     instance.remove("one")
@@ -286,7 +284,7 @@ def test_an_interpreter_that_comes_with_a_mount(instance: Instance, start_daemon
     repaired(instance)
 
 
-def test_a_damaged_ledger_is_said(start_daemon: StartDaemon) -> None:
+def test_a_damaged_ledger_is_logged(start_daemon: StartDaemon) -> None:
     """A damaged ledger is logged."""
     daemon = start_daemon(CONFIG)
     assert daemon.terminate() == 0

@@ -144,11 +144,11 @@ def test_the_host_stays_covered(instance: Instance) -> None:
 def test_a_machine_of_its_own_is_needed_to_lend_it_out() -> None:
     """No environment variable alone makes a machine lend its own instance: the kernel's command line has to, too."""
     script = "from support.instance import made_for_tests; print(made_for_tests())"
-    told = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", script],
         env=WITH_SUPPORT | {"BINFMTD_TEST_MACHINE": "1"},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert told.stdout == f"{'binfmtd.test-machine' in Path('/proc/cmdline').read_text().split()}\n"
+    assert result.stdout == f"{'binfmtd.test-machine' in Path('/proc/cmdline').read_text().split()}\n"

@@ -104,7 +104,7 @@ def test_upgraded_by_rename(
     assert instance.names() == ["one"]
 
 
-def test_the_status_says_that_a_stand_in_serves_the_new_one(
+def test_drifting_while_a_stand_in_serves_the_new_one(
     instance: Instance, start_daemon: StartDaemon, bin_directory: Path
 ) -> None:
     """While a stand-in serves an upgraded interpreter, the status is drifting."""
@@ -118,7 +118,7 @@ def test_the_status_says_that_a_stand_in_serves_the_new_one(
     daemon.wait_converged()
 
 
-def test_upgraded_while_nobody_looked(
+def test_upgraded_while_no_daemon_ran(
     instance: Instance, start_daemon: StartDaemon, bin_directory: Path, foreign_file: Path
 ) -> None:
     """The ledger has the file that F opened, so a daemon that starts after an upgrade replaces the stale entry."""

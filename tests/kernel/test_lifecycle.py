@@ -45,7 +45,7 @@ def test_the_lock_goes_with_its_holder(start_daemon: StartDaemon) -> None:
     assert start_daemon(CONFIG).terminate() == 0
 
 
-def test_told_to_end_again_and_again(start_daemon: StartDaemon) -> None:
+def test_sigterm_again_and_again(start_daemon: StartDaemon) -> None:
     """SIGTERM sent until the daemon has ended gives exit status 0, also while Python itself is ending."""
     daemon = start_daemon(CONFIG)
 
@@ -152,7 +152,7 @@ def test_idle_it_sleeps(start_daemon: StartDaemon) -> None:
     wait_until(asleep, what="a second and a half without waking up")
 
 
-def test_resync_finds_what_no_event_told(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
+def test_resync_finds_drift_without_an_event(instance: Instance, start_daemon: StartDaemon, tmp_path: Path) -> None:
     """Every `resync` a full scan finds drift without an event: here an ancestor of the interpreter is renamed."""
     directory = tmp_path / "above" / "below"
     directory.mkdir(parents=True)
@@ -277,7 +277,7 @@ def test_as_process_one(instance: Instance, tmp_path: Path) -> None:
     assert all(json.loads(line) for line in log.read_text().splitlines())
 
 
-def test_notify_socket_that_nobody_reads(start_daemon: StartDaemon, tmp_path: Path) -> None:
+def test_a_notify_socket_without_a_reader(start_daemon: StartDaemon, tmp_path: Path) -> None:
     """A service manager that has exited is no error; an abstract socket can be used."""
     name = f"binfmtd-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:

@@ -133,7 +133,7 @@ def test_with_pid_host_the_hosts_own_mount_is_made(host: Shell) -> None:
     assert result.stdout.endswith("host\none\nregister\nstatus\n")
 
 
-def test_with_pid_host_what_cannot_be_mounted_there_is_said(host: Shell) -> None:
+def test_with_pid_host_why_it_cannot_be_mounted_there(host: Shell) -> None:
     """If another file system covers the host's path, that is the reason, and nothing is registered."""
     result = host(f"mount -t tmpfs t {MOUNT_POINT}; {container(CONTAINER_WITH_PID_HOST)}; ls -A {MOUNT_POINT}")
     assert result.stdout == "status 1\n"

@@ -46,7 +46,7 @@ def host(instance: Instance, tmp_path: Path) -> Host:
     aarch64's header.
     """
     if os.geteuid() != 0:
-        pytest.skip("takes root: in what passes for the first user namespace, nobody owns this host's directories")
+        pytest.skip("takes root: in what passes for the first user namespace, no user owns this host's directories")
     for name, module in (("binfmtd", "main"), ("binfmt", "compat.main")):
         command = f"exec {shlex.quote(sys.executable)} -c {shlex.quote(AS_FIRST.format(module=module))}"
         (tmp_path / name).write_text(f'#!/bin/sh\n{command} "$@"\n')

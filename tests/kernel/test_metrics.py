@@ -174,7 +174,7 @@ def test_not_ready_while_a_handler_is_not_served(instance: Instance, start_daemo
     assert instance.names() != []
 
 
-def test_a_reload_changes_who_is_told(start_daemon: StartDaemon, http: Http, tmp_path: Path) -> None:
+def test_a_reload_changes_where_metrics_go(start_daemon: StartDaemon, http: Http, tmp_path: Path) -> None:
     """A reload turns HTTP and the file on and off."""
     file = tmp_path / "out" / "binfmtd.prom"
     file.parent.mkdir()
@@ -184,9 +184,12 @@ def test_a_reload_changes_who_is_told(start_daemon: StartDaemon, http: Http, tmp
         daemon.reload()
         in_force(daemon, generation)
         if generation == 2:
-            wait_until(lambda: answers(http) and http.sample("binfmtd_config_generation") == 2, what="the new one told")
+            wait_until(
+                lambda: answers(http) and http.sample("binfmtd_config_generation") == 2,
+                what="the new configuration in the metrics",
+            )
         elif generation == 3:
-            wait_until(lambda: not answers(http), what="nobody listens any more")
+            wait_until(lambda: not answers(http), what="a refused connection")
             wait_until(file.exists, what="the file")
         else:
             wait_until(lambda: not file.exists(), what="no file")
@@ -222,7 +225,7 @@ def test_textfile(instance: Instance, start_daemon: StartDaemon, tmp_path: Path)
     assert not file.exists()
 
 
-def test_what_cannot_be_had_is_said_once(
+def test_what_cannot_be_opened_is_logged_once(
     instance: Instance, start_daemon: StartDaemon, port: int, tmp_path: Path
 ) -> None:
     """A port in use and a missing directory are logged once and stop no repair; at each resync both are tried again."""
@@ -269,7 +272,7 @@ def hostile(http: Http) -> Iterator[bytes]:
     yield b"GET /../../etc/passwd HTTP/1.1\r\nHost: " + str(http.port).encode() + b"\r\n\r\n"
 
 
-def test_nobody_who_asks_can_do_harm(
+def test_no_client_can_do_harm(
     instance: Instance, start_daemon: StartDaemon, http: Http, times: Callable[[int], int]
 ) -> None:
     """After junk, huge requests and idle connections repairs and answers go on, and no descriptor is leaked."""
@@ -343,7 +346,7 @@ def stat_of(task: Path) -> list[str]:
     return (task / "stat").read_text().rpartition(")")[2].split()
 
 
-def test_nothing_more_where_nobody_asks(start_daemon: StartDaemon) -> None:
+def test_no_threads_without_metrics(start_daemon: StartDaemon) -> None:
     """Without [metrics] only the log's thread stays, and `service` does not import the HTTP modules."""
     daemon = start_daemon("architectures = []", ("--log-level", "debug"))
     daemon.wait_for_log("modules_loaded")

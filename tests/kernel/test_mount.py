@@ -97,7 +97,7 @@ def test_a_fresh_instance_between_two_looks(instance: Instance, start_daemon: St
     wait_until(lambda: serves(instance), what="a repair in the new instance")
 
 
-def test_the_ledger_knows_another_instance(instance: Instance, start_daemon: StartDaemon) -> None:
+def test_the_ledger_is_for_one_instance(instance: Instance, start_daemon: StartDaemon) -> None:
     """An entry in a new instance is foreign, though an entry of that name and text was once ours."""
     start_daemon(CONFIG).kill()
     line = b":one:M::\\x00one::/usr/bin/true:F"

@@ -170,7 +170,7 @@ def test_taken_back(instance: Instance, host: Host) -> None:
     host.apply("--arch", "arm64,arm")
     instance.register(b":alien:M::\\x00alien::/usr/bin/true:")
     instance.remove("qemu-arm")
-    instance.register(b":qemu-arm:M::\\x00somebody-else::/usr/bin/true:")
+    instance.register(b":qemu-arm:M::\\x00another::/usr/bin/true:")
     result = host.apply("--arch", "none")
     assert (result.status, result.stderr) == (0, "")
     assert result.stdout == f"removed {host.root}/{CONF} and its copies of emulators\nremoved qemu-aarch64\n"
@@ -224,7 +224,7 @@ def test_taken_back_by_export(instance: Instance, host: Host) -> None:
     assert host.cli("export").status == 2
 
 
-def test_copies_that_nobody_needs(host: Host) -> None:
+def test_copies_that_are_not_needed(host: Host) -> None:
     """If the generated file and its directory are missing, copies are removed, and the directory is not made again."""
     host.apply("--arch", "arm64")
     host.shell(f"rm -r {host.root}/etc/binfmt.d")
@@ -234,7 +234,7 @@ def test_copies_that_nobody_needs(host: Host) -> None:
     assert host.files() == []
 
 
-def test_somebody_elses_file(instance: Instance, host: Host) -> None:
+def test_a_file_that_binfmtd_did_not_generate(instance: Instance, host: Host) -> None:
     """A file of that name that binfmtd did not generate is left alone: status 1 before anything is registered."""
     host.shell(f"echo '# mine' > {host.root}/{CONF}")
     for options in (("--arch", "arm64"), ("--arch", "none"), ()):
@@ -466,7 +466,7 @@ def test_the_daemon_keeps_it_in_step(instance: Instance, host: Host, start_daemo
     assert host.names() == ["qemu-arm"]
 
 
-def test_the_daemon_says_what_it_cannot_keep(host: Host, start_daemon: StartDaemon) -> None:
+def test_the_daemon_reports_what_it_cannot_keep(host: Host, start_daemon: StartDaemon) -> None:
     """A full disk is logged once and shown in the status; repairs go on."""
     host.shell(f"mount -t tmpfs -o size=1m,mode=755 tmpfs {host.root}/var/lib/binfmtd")
     daemon = start_daemon("architectures = ['arm64']", ("--persistent", "--host-root", str(host.root)))

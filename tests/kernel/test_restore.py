@@ -92,7 +92,7 @@ def test_the_only_entry_removed_by_name(instance: Instance, start_daemon: StartD
     wait_for(instance, "WSLInterop")
 
 
-def test_removed_and_flushed_while_nobody_looked(instance: Instance, start_daemon: StartDaemon) -> None:
+def test_removed_and_flushed_between_two_looks(instance: Instance, start_daemon: StartDaemon) -> None:
     """Of two entries, one removed by name right before a flush, only the other is restored."""
     instance.register(WSL)
     instance.register(LATE)

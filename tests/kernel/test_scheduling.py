@@ -106,7 +106,7 @@ def policies(daemon: Daemon) -> list[int]:
 
 
 @pytest.mark.usefixtures("allowed")
-def test_only_the_thread_that_asks() -> None:
+def test_only_the_calling_thread() -> None:
     """Only the calling thread gets real-time priority; our other threads have the process's niceness and slice."""
     own = SLICE if kernel_has_slices() else 0
     other, fifo = f"{os.SCHED_OTHER} -3 {own}", f"{os.SCHED_FIFO} -3"
@@ -169,7 +169,7 @@ def test_not_allowed(start_daemon: StartDaemon, instance: Instance) -> None:
     wait_until(lambda: "one" in instance.names(), what="the repair")
 
 
-def test_not_asked_for(start_daemon: StartDaemon) -> None:
+def test_without_the_option(start_daemon: StartDaemon) -> None:
     """Without the option nothing is tried, and nothing is logged."""
     daemon = start_daemon(CONFIG)
     assert policies(daemon)[0] == os.SCHED_OTHER

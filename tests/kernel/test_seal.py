@@ -448,7 +448,7 @@ def test_apply_that_may_not_open_it(cli: Cli) -> None:
 
 
 @pytest.mark.usefixtures("sealed_alone")
-def test_plan_and_explain_say_that_it_is_sealed(cli: Cli, tmp_path: Path) -> None:
+def test_plan_and_explain_report_the_seal(cli: Cli, tmp_path: Path) -> None:
     """`plan` and `explain` report the seal if an entry has to be registered."""
     assert "sealed" not in cli("plan", config=CONFIG).stderr
     two = CONFIG + HANDLER.replace("one", "two")

@@ -223,7 +223,7 @@ def test_what_belongs_below_it_is_repaired_during_contention(instance: Instance,
     assert len(daemon.logs("contention_started")) == 1
 
 
-def test_somebody_who_removes_stand_ins(instance: Instance, start_daemon: StartDaemon) -> None:
+def test_another_program_removes_stand_ins(instance: Instance, start_daemon: StartDaemon) -> None:
     """A removed stand-in is registered again at once; continued removals are contention as well."""
     daemon = start_daemon("settle = '1s'\n" + CONFIG)
     helper = stand_in_name("other")

@@ -23,7 +23,7 @@ from binfmtd.model.stand_in import stand_in_name
 
 Match = str | frozenset[tuple[int, int, int]]  # an extension, or (place, mask, byte) for each byte that matters
 
-NOBODY_YET = ""  # in ``fickle``: any new name, since the daemon may still apply the old policy to it
+ANY_NEW_NAME = ""  # in ``fickle``: the daemon may still apply the old policy to it
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ class Model:
         old = dict(self.handlers)
         before = {name for name in old if self.must_stand(name)}
         if policy != self.policy:
-            self.fickle |= (self.standing.keys() - old.keys()) | {NOBODY_YET}
+            self.fickle |= (self.standing.keys() - old.keys()) | {ANY_NEW_NAME}
         self.handlers, self.policy = handlers, policy
         after = {name for name in handlers if self.must_stand(name)}
         self.fickle |= (old.keys() | handlers.keys()) - (before & after)
@@ -291,8 +291,8 @@ class Model:
         reasons = {row["name"]: row["reason"] for row in seen.status["handlers"]}
         for name, handler in self.handlers.items():  # the state alone can be the same before and after
             faults = {"absent": "no executable file", "untrusted": "writable by other users"}
-            told = {state for state, words in faults.items() if words in reasons.get(name, "")}
-            if handler.enabled and told != faults.keys() & {self.state(name)}:
+            reported = {state for state, words in faults.items() if words in reasons.get(name, "")}
+            if handler.enabled and reported != faults.keys() & {self.state(name)}:
                 found.append(f"the status says of {name}, whose interpreter is {self.state(name)}: {reasons}")
         foreign = [{"name": name, "enabled": seen.entries[name].enabled} for name in self.foreign(seen)]
         if seen.status["foreign"] != foreign:

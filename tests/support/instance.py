@@ -118,7 +118,7 @@ class Instance:
             self._namespace = namespace_of_its_own(self.pid, "mnt" if self.lent else "user")
             refuse_mounted_here(self.directory)
             if names := self.names():
-                raise NotPrivateError(f"the new instance is not empty, so it is somebody else's: {names}")
+                raise NotPrivateError(f"the new instance is not empty, so another program uses it: {names}")
         except BaseException:
             self._end_holder()
             raise
@@ -244,8 +244,8 @@ class Instance:
 
 def made_for_tests() -> bool:
     """Return True on a virtual machine of tests/kernels: its runner and its kernel's command line have the mark."""
-    told = os.environ.get("BINFMTD_TEST_MACHINE") == "1"
-    return told and "binfmtd.test-machine" in Path("/proc/cmdline").read_text().split()
+    by_variable = os.environ.get("BINFMTD_TEST_MACHINE") == "1"
+    return by_variable and "binfmtd.test-machine" in Path("/proc/cmdline").read_text().split()
 
 
 def _lend() -> int:

@@ -103,15 +103,15 @@ class World(NamedTuple):
         return resolve(self.config, self.facts)
 
     def context(self, observed: ObservedState, records: dict[str, Record]) -> PlanContext:
-        """Return the surroundings that the daemon would determine for these entries."""
+        """Return the context that the daemon would determine for these entries."""
         desired = self.desired()
         blamed = frozenset(
             entry.name
             for entry in observed.entries
             if entry.name in self.blamed and entry.enabled and foreign(entry, desired, PlanContext(records))
         )
-        nobody: frozenset[str] = frozenset()
-        return PlanContext(records, nobody if self.exec_breaking else blamed, blamed if self.exec_breaking else nobody)
+        none: frozenset[str] = frozenset()
+        return PlanContext(records, none if self.exec_breaking else blamed, blamed if self.exec_breaking else none)
 
     def plan(self) -> Plan:
         return plan(self.desired(), self.observed, self.context(self.observed, self.records))

@@ -108,7 +108,7 @@ def test_with_the_hook(sealed: Booted) -> None:
     assert paused(sealed) == []
 
 
-def test_it_says_nothing(sealed: Booted) -> None:
+def test_it_prints_nothing(sealed: Booted) -> None:
     """The hook adds nothing to apt's output."""
     done = install(sealed, "true\n")
     assert not re.search("pause|resume|binfmtd", done.stdout + done.stderr)

@@ -70,7 +70,7 @@ def test_sealed(seal: Seal) -> None:
     assert "CapEff:\t0000000000200000\n" in capabilities, "CAP_SYS_ADMIN, and no other"
 
 
-def test_as_the_manual_says(seal: Seal) -> None:
+def test_the_commands_of_the_manual(seal: Seal) -> None:
     """The commands of docs/systemd.md, run unchanged, seal the instance; systemd then skips systemd-binfmt."""
     section = (CHECKOUT / "docs/systemd.md").read_text().partition("\n## Sealed\n")[2]
     commands = section.partition("```sh\n")[2].partition("```")[0]

@@ -68,7 +68,9 @@ def test_real_time(service: Booted) -> None:
     A sandbox that forbids the system call would have the same effect, so it is called there with another policy.
     """
     assert (service.show("LimitRTPRIO"), service.show("RestrictRealtime")) == ("1", "no")
-    (line,) = wait_until(lambda: service.journal("real_time_refused")[-1:], DEADLINE_SECONDS, "the refusal told")
+    (line,) = wait_until(
+        lambda: service.journal("real_time_refused")[-1:], DEADLINE_SECONDS, "the log line of the refusal"
+    )
     assert "RTPRIO" in line["MESSAGE"]
     batch = "/usr/bin/python3 -c 'import os; os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))'"
     service.write(f"{DROP_INS}/batch.conf", f"[Service]\nExecStartPost={batch}\n")
@@ -90,7 +92,7 @@ def test_repairs(service: Booted) -> None:
     assert service.run("sh", "-c", f"echo -1 >{MOUNT_POINT}/{ENTRY}").status == 0
     wait_until(lambda: service.show("StatusText") == "1 handler in order, 1 repair", DEADLINE_SECONDS, "the repair")
     assert service.answer() == 51
-    (line,) = wait_until(lambda: service.journal("repaired")[before:], DEADLINE_SECONDS, "the repair told")
+    (line,) = wait_until(lambda: service.journal("repaired")[before:], DEADLINE_SECONDS, "the log line of the repair")
     assert f"{ENTRY} removed by another process, its stand-in served, registered again after " in line["MESSAGE"]
     assert line["PRIORITY"] == "4"
     assert service.journal("pass_finished")[-1]["PRIORITY"] == "6"
@@ -272,7 +274,7 @@ def test_systemd_binfmt_restarts(service: Booted) -> None:
 
     wait_until(registered_again, DEADLINE_SECONDS, "the entry")
     assert service.answer() == 51
-    (repair,) = wait_until(lambda: service.journal("repaired")[before:], DEADLINE_SECONDS, "the repair told")
+    (repair,) = wait_until(lambda: service.journal("repaired")[before:], DEADLINE_SECONDS, "the log line of the repair")
     words = f"{ENTRY} removed together with all other entries by systemd-binfmt.service, repaired in "
     assert words in repair["MESSAGE"]
 
@@ -324,7 +326,7 @@ def test_unmounted_on_the_host(service: Booted) -> None:
     assert service.answer() == 51
 
 
-def test_what_runs_natively_was_asked_outside_of_the_sandbox(service: Booted) -> None:
+def test_native_architectures_are_tested_outside_of_the_sandbox(service: Booted) -> None:
     """native.json exists before the daemon starts, and has the result of a test outside of the sandbox."""
     kept = service.run("cat", "/run/binfmtd/native.json").stdout
     assert f'"{os.uname().machine}"' in kept

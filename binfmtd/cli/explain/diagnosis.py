@@ -96,7 +96,7 @@ class Explainer:
             explanation.fails(execution.failure)
             if not execution.steps:
                 self._not_even_opened(explanation, execution.failure)
-            elif execution.nobody_takes_it:
+            elif execution.no_handler_takes_it:
                 self._nobody(explanation, execution.steps[-1])
             elif execution.failure.errno != ENOEXEC and len(execution.steps) <= REWRITES:
                 self._interpreter_fails(explanation, execution.steps[-1], execution.failure)

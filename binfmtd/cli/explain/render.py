@@ -78,7 +78,7 @@ def brief(explanation: Explanation) -> str:
 def full(explanation: Explanation, width: int | None) -> Iterator[str]:
     """Yield the whole explanation, line by line; ``width`` is the terminal's in columns, or None for no limit."""
     yield from wrapped(f"{explanation.file}: {_verdict(explanation)}", width, "", _MORE)
-    if explanation.execution.steps and explanation.kind and not explanation.execution.nobody_takes_it:
+    if explanation.execution.steps and explanation.kind and not explanation.execution.no_handler_takes_it:
         yield from wrapped(f"it is {explanation.kind.description}, and may be executed", width, "  ", _MORE)
     for number, step in enumerate(explanation.execution.steps, 1):
         last = number == len(explanation.execution.steps)

@@ -242,7 +242,7 @@ def test_untrusted_interpreter(doctor: Doctor, static: Path) -> None:
     ends(doctor, "untrusted", "warning")
 
 
-def test_nobody_elses_emulator_is_run(doctor: Doctor, tmp_path: Path) -> None:
+def test_an_emulator_that_others_can_replace_is_not_run(doctor: Doctor, tmp_path: Path) -> None:
     """`doctor` does not execute an emulator that other users could replace to read its version."""
     trap = install(tmp_path / "qemu-trap", f"#!/bin/sh\ntouch {tmp_path}/ran\n".encode())
     doctor.register("one", Extension("one"), trap)

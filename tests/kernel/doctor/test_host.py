@@ -137,7 +137,7 @@ def test_over_mounted_and_bound_elsewhere(doctor: Doctor, tmp_path: Path) -> Non
 def test_hidden_host(doctor: Doctor, private_instances: None, static: Path) -> None:  # noqa: ARG001  a condition
     """A user namespace's own, empty instance hides the host's entries: a warning, and the remedy fills the instance."""
     if os.geteuid() == 0 and not shares_first_processes():
-        pytest.skip("where root is the same in all namespaces, only process 1 of the host tells whose it is")
+        pytest.skip("where root is the same in all namespaces, only process 1 of the host shows whose it is")
     config = ONE.format(static)
     found = doctor.found("user_namespace", "owner", config=config)
     assert found["level"] == "warning"
@@ -184,7 +184,7 @@ def test_without_privileges(instance: Instance, static: Path) -> None:
 def test_what_is_closed_to_an_ordinary_user(instance: Instance, tmp_path: Path) -> None:
     """A config and a state directory that an ordinary user may not read are reported as not seen, not as failures."""
     if os.geteuid() != 0:
-        pytest.skip("takes root: somebody else has to own them")
+        pytest.skip("takes root: another user has to own them")
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     (closed / "binfmtd.toml").write_text("architectures = []")

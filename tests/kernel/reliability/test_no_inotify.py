@@ -71,8 +71,8 @@ def test_used_up_at_the_start(instance: Instance, start_daemon: StartDaemon, lim
     assert trouble["reason"] in str(status)
     assert not daemon.logs("directory_unwatched")
     for command in ("pause", "resume"):
-        told = instance.run([*BINFMTD, command, "--state-dir", str(daemon.state_directory)])
-        assert told.returncode == 0, told.stderr
+        result = instance.run([*BINFMTD, command, "--state-dir", str(daemon.state_directory)])
+        assert result.returncode == 0, result.stderr
     allow(instance, limit, PLENTY)
     daemon.wait_converged()
     assert len(daemon.logs("trouble_over")) == 1
@@ -85,7 +85,7 @@ def test_used_up_at_the_start(instance: Instance, start_daemon: StartDaemon, lim
     )
 
 
-def test_what_it_wrote_unheard(instance: Instance, start_daemon: StartDaemon) -> None:
+def test_what_it_wrote_without_events(instance: Instance, start_daemon: StartDaemon) -> None:
     """A write that the daemon made without a watch does not hide an equal write of another process later."""
     allow(instance, "max_inotify_watches", 0)
     daemon = start_daemon(CONFIG)

@@ -267,7 +267,7 @@ def test_apply_leaves_none(instance: Instance, start_daemon: StartDaemon, cli: C
     assert (result.status, instance.all_names()) == (0, ["one"])
 
 
-def test_they_are_nobodys_entries(instance: Instance, start_daemon: StartDaemon, cli: Cli, files: Path) -> None:
+def test_stand_ins_are_not_foreign(instance: Instance, start_daemon: StartDaemon, cli: Cli, files: Path) -> None:
     """Neither `foreign` in the status nor `import --kernel` contains a stand-in."""
     daemon = start_daemon(config(files, settle="1s"))
     instance.register(b":foreign:M::foreign::/usr/bin/true:")

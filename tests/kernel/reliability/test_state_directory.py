@@ -103,8 +103,8 @@ def test_it_is_removed(instance: Instance, start_daemon: StartDaemon) -> None:
     second = start_daemon(CONFIG, ready=False)
     assert second.wait_exit() == 1
     assert str(daemon.pid) in second.log_text()
-    told = instance.run([*BINFMTD, "pause", "--state-dir", str(daemon.state_directory)])
-    assert told.returncode == 0, told.stderr
+    result = instance.run([*BINFMTD, "pause", "--state-dir", str(daemon.state_directory)])
+    assert result.returncode == 0, result.stderr
 
 
 def test_the_lock_is_removed_where_there_is_no_room(instance: Instance, start_daemon: StartDaemon) -> None:

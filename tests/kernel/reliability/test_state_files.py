@@ -115,7 +115,7 @@ def test_what_cannot_hold_the_state_is_one_error(instance: Instance, tmp_path: P
 
 @pytest.mark.usefixtures("private_instances")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives directories away")
-def test_somebody_elses_directory_is_refused(tmp_path: Path) -> None:
+def test_another_users_directory_is_refused(tmp_path: Path) -> None:
     """Another user's state directory is refused, because that user could put another ledger there."""
     with Instance(everybody=True) as instance:
         cli = Cli(instance, tmp_path)

@@ -35,12 +35,12 @@ os.setresgid({ATTACKER}, {ATTACKER}, {ATTACKER})
 os.setresuid({ATTACKER}, {ATTACKER}, {ATTACKER})
 place, good, evil = sys.argv[1:]
 beside = place + ".beside"
-told = False
+shown = False
 def tell():
-    global told
-    if not told:
+    global shown
+    if not shown:
         print("swapped", flush=True)
-        told = True
+        shown = True
 """
 LINK = """
 while True:

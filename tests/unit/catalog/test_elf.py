@@ -85,7 +85,7 @@ def test_match_takes_what_linkers_mark_as_gnu_or_freestanding(name: str) -> None
 
 
 @given(header=HEADERS, other=HEADERS)
-def test_general_rule_tells_headers_apart(header: ElfHeader, other: ElfHeader) -> None:
+def test_a_match_takes_only_its_own_headers(header: ElfHeader, other: ElfHeader) -> None:
     """A match takes a program if, and only if, class, byte order and machine are its own; e_flags do not count."""
     same = (header.bits, header.byte_order, header.e_machine) == (other.bits, other.byte_order, other.e_machine)
     assert takes(derive_match(header), tiny_program(Architecture("its own", header, b"")))
@@ -93,7 +93,7 @@ def test_general_rule_tells_headers_apart(header: ElfHeader, other: ElfHeader) -
 
 
 @given(header=HEADERS, bit=st.integers(0, 31))
-def test_compared_flags_tell_headers_apart(header: ElfHeader, bit: int) -> None:
+def test_compared_flags_decide_between_equal_headers(header: ElfHeader, bit: int) -> None:
     """A bit of e_flags that is compared decides alone between headers that are equal otherwise."""
     match = derive_match(header, Compared(e_flags=1 << bit))
     flipped = ElfHeader(header.bits, header.byte_order, header.e_machine, header.e_flags ^ 1 << bit)

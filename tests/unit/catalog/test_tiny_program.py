@@ -44,7 +44,7 @@ def test_kernel_runs_the_native_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("architecture", CATALOG.values(), ids=CATALOG)
-def test_header_says_the_architecture(architecture: Architecture) -> None:
+def test_the_header_has_the_architecture(architecture: Architecture) -> None:
     """Another reader of ELF headers finds class, byte order and machine as the catalog has them."""
     header = architecture.header
     expected = NativeHeader(header.bits // 32, {"little": 1, "big": 2}[header.byte_order], header.e_machine)

@@ -27,6 +27,6 @@ def test_looks_like(interpreter: str, flags: str, tool: str | None) -> None:
     assert looks_like(Registration(Extension("x"), interpreter, kernels)) == tool
 
 
-def test_what_nobody_understands() -> None:
+def test_an_entry_that_cannot_be_parsed() -> None:
     """An entry that this version cannot parse belongs to no known tool."""
     assert looks_like(None) is None

@@ -80,7 +80,7 @@ def test_wrong_usage(arguments: list[str], message: str) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["plan", "--help"]])
-def test_nobody_reads_the_output(arguments: list[str]) -> None:
+def test_the_outputs_reader_has_exited(arguments: list[str]) -> None:
     """If the other end of stdout's pipe is closed, `binfmtd` ends with status 1 and prints no message."""
     reading, writing = os.pipe()
     os.close(reading)

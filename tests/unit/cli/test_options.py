@@ -130,7 +130,7 @@ def test_options_beat_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("BINFMTD_LOG_FORMAT", "xml", "$BINFMTD_LOG_FORMAT is 'xml': write one of auto, console, logfmt, json"),
     ],
 )
-def test_a_variable_says_nonsense(monkeypatch: pytest.MonkeyPatch, variable: str, text: str, message: str) -> None:
+def test_an_invalid_variable(monkeypatch: pytest.MonkeyPatch, variable: str, text: str, message: str) -> None:
     """A variable with an invalid value is one error, which names the variable and the valid values."""
     monkeypatch.setenv(variable, text)
     with pytest.raises(UsageError) as caught:

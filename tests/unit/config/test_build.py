@@ -184,7 +184,7 @@ def test_the_distributions_paths_may_be_others(load_text: Load) -> None:
     assert loaded.specs[0].interpreters == (f"{STORE}/1/qemu-arm", "/p/arm")
 
 
-def test_a_table_for_an_architecture_that_is_not_selected_says_nothing(load_text: Load) -> None:
+def test_a_table_for_an_architecture_that_is_not_selected_has_no_effect(load_text: Load) -> None:
     """A table for an architecture that is not selected has no effect, and no warning."""
     loaded = load_text("architectures = ['arm']\n[emulators.arm64]\nflags = 'F'")
     assert (names(loaded), loaded.warnings) == (["arm"], ())
@@ -225,7 +225,7 @@ def test_handlers_come_last_in_the_order_of_the_file(load_text: Load) -> None:
     assert (a.flags, a.priority, a.enabled, a.force) == (Flags.NONE, 0, True, False)
 
 
-def test_credentials_are_there_only_when_asked_for(load_text: Load) -> None:
+def test_no_default_has_credentials(load_text: Load) -> None:
     """No default has flag C, which makes foreign set-uid programs root's."""
     loaded = load_text("[handlers.a]\nextension = 'jar'\ninterpreter = '/x'")
     assert not any(Flags.C in spec.flags for spec in loaded.specs)

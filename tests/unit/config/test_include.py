@@ -82,7 +82,7 @@ def test_what_systemd_registers_itself_is_marked(load_text: Load, rules: Path, s
     assert {d.name: d.included for d in config.specs} == {"etc": True, "lib": True}
 
 
-def test_nothing_is_included_unless_it_says_so(load_text: Load, systemd: tuple[Path, Path]) -> None:
+def test_nothing_is_included_by_default(load_text: Load, systemd: tuple[Path, Path]) -> None:
     """By default nothing is included, and a later file's array replaces the earlier one."""
     (systemd[0] / "a.conf").write_text(":a:M::A::/i:\n")
     assert names(load_text(NONE)) == []

@@ -153,7 +153,7 @@ def test_an_empty_conf_d_that_others_can_write_is_refused(config: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
-def test_somebody_elses_config_is_refused(config: Path) -> None:
+def test_another_users_config_is_refused(config: Path) -> None:
     """Another user's config is refused, since its owner could change it at any time."""
     config.write_text(ONE)
     os.chown(config, 1000, 1000)

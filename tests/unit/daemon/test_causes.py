@@ -108,7 +108,7 @@ def test_a_removal_by_name_is_no_flush(monkeypatch: pytest.MonkeyPatch) -> None:
     assert world.ends(Drift.MISSING).full == "removed by another process"
 
 
-def test_what_no_event_has_told() -> None:
+def test_a_drift_without_an_event() -> None:
     """For a drift that only a pass finds, the cause has what is wrong with the entry, and no process."""
     assert World().ends(Drift.MISSING).full == "missing"
     assert World().ends(Drift.CHANGED, "flags are C, should be F").full == (

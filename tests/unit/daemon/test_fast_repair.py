@@ -119,7 +119,7 @@ def test_a_flush_that_goes_on_is_answered_as_a_whole(world: World, more: Pending
     assert events.flushed
 
 
-def test_one_that_nobody_wrote_to_is_no_flush(world: World) -> None:
+def test_a_removal_without_a_write_is_no_flush(world: World) -> None:
     """A removal without a write to the file is no flush as long as another handler has its entry."""
     world.kernel.remove("c")
     events = PendingEvents(["c"])

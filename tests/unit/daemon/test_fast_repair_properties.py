@@ -57,10 +57,10 @@ def converged(world: World, kernel: SimulatedKernel) -> Assessment:
     world=worlds(),
     which=st.lists(st.integers(0, 11), min_size=1, max_size=3),
     registers=st.booleans(),
-    told=st.booleans(),
+    with_events=st.booleans(),
 )
 def test_no_fast_repair_puts_a_stand_in_above_a_higher_handler(
-    world: World, which: list[int], registers: bool, told: bool
+    world: World, which: list[int], registers: bool, with_events: bool
 ) -> None:
     """A handler gets no new stand-in above an entry of higher rank that serves.
 
@@ -77,7 +77,7 @@ def test_no_fast_repair_puts_a_stand_in_above_a_higher_handler(
     for name in removed:
         kernel.remove(name)
     served = {handler.name for handler in desired.handlers if serves(kernel, handler)}
-    events = PendingEvents(removed if told else (), any_entry=registers or not told)
+    events = PendingEvents(removed if with_events else (), any_entry=registers or not with_events)
     events.entries_written |= events.entries
     note(f"{removed} {kernel.observed().entries}")
     through = Through(kernel)

@@ -48,7 +48,7 @@ def test_a_great_many_come_back(tmp_path: Path) -> None:
     assert (again.entries, again.problem) == (entries, None)
 
 
-def test_another_boot_knows_nothing(tmp_path: Path) -> None:
+def test_entries_of_another_boot_are_forgotten(tmp_path: Path) -> None:
     """Entries of another boot are forgotten: a service that starts later may register them."""
     saved(tmp_path, {"W": WAS})
     again = ForeignEntryStore(str(tmp_path), "another-boot")
@@ -74,7 +74,7 @@ def test_nothing_is_written_when_nothing_changed(tmp_path: Path) -> None:
     ],
     ids=["line", "inode", "enabled", "lost"],
 )
-def test_a_damaged_file_is_said(tmp_path: Path, damage: Any) -> None:
+def test_a_damaged_file_is_a_problem(tmp_path: Path, damage: Any) -> None:
     """A damaged file is a problem, which names the file and the effect."""
     saved(tmp_path, {"W": WAS})
     path = tmp_path / FILE_NAME

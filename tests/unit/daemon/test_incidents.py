@@ -53,7 +53,7 @@ def test_a_permanent_stand_in_served() -> None:
     assert incident.line()["summary"] == f"2 entries {words}, repaired in 1 ms"
 
 
-def test_what_replaced_them_says_more_than_that_they_were_missing() -> None:
+def test_a_replacement_is_named_before_a_removal() -> None:
     """Words about a replacement win over "removed": a flush is followed by the rules of the tool that flushed."""
     incident = Incidents().of(REPAIRED, "warning", "flushed", 0.0)
     for words, drift in (("removed", "missing"), ("replaced by X", "changed"), ("removed", "missing")):
@@ -62,7 +62,7 @@ def test_what_replaced_them_says_more_than_that_they_were_missing() -> None:
     assert incident.line()["drift"] == "missing,changed"
 
 
-def test_what_does_not_end_is_told_all_the_same() -> None:
+def test_an_incident_that_does_not_end() -> None:
     """An incident that does not end is logged every ten seconds."""
     incidents = Incidents()
     for tenth in range(1000):
@@ -71,16 +71,16 @@ def test_what_does_not_end_is_told_all_the_same() -> None:
             assert LONGEST <= tenth / 10 < LONGEST + QUIET
             assert over[0].row()["times"] > 90
             return
-    raise AssertionError("never told")
+    raise AssertionError("never logged")
 
 
-def test_what_is_urgent_is_told_at_once() -> None:
+def test_an_urgent_incident_is_logged_at_once() -> None:
     """An urgent incident is logged at once, and what follows within ten seconds in one more line."""
     incidents = Incidents()
-    told = []
+    logged = []
     for name, now in (("a", 0.0), ("b", 0.0), ("c", 1.0), ("d", 1.5), ("e", 11.0)):
         incidents.of("contention_started", "warning", "x", now, urgent=True).add([name], "x", "", None, now)
         if name != "a":
-            told += [(now, list(incident.names)) for incident in incidents.close(now)]
-    told += [(99.0, list(incident.names)) for incident in incidents.close(99.0)]
-    assert told == [(0.0, ["a", "b"]), (11.0, ["c", "d", "e"])]
+            logged += [(now, list(incident.names)) for incident in incidents.close(now)]
+    logged += [(99.0, list(incident.names)) for incident in incidents.close(99.0)]
+    assert logged == [(0.0, ["a", "b"]), (11.0, ["c", "d", "e"])]

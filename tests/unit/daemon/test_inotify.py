@@ -121,7 +121,7 @@ def test_own_writes_are_left_out(watch: InotifyWatcher, tmp_path: Path) -> None:
     assert not watch.read([Wrote("one", 1), Wrote("register", 3)])
 
 
-def test_what_exceeds_our_own_is_somebody_elses(watch: InotifyWatcher, tmp_path: Path) -> None:
+def test_a_write_beyond_our_own_is_reported(watch: InotifyWatcher, tmp_path: Path) -> None:
     """Of two writes to one file of which one is ours, the other is reported."""
     write(tmp_path / "one")
     write(tmp_path / "one")
@@ -136,7 +136,7 @@ def test_own_writes_do_not_excuse_later_ones(watch: InotifyWatcher, tmp_path: Pa
     assert watch.read().entries == {"one"}
 
 
-def test_merged_writes_excuse_nobody_elses(watch: InotifyWatcher, tmp_path: Path) -> None:
+def test_our_merged_writes_cancel_no_other_event(watch: InotifyWatcher, tmp_path: Path) -> None:
     """Our three merged writes to `register` cancel no event of another program, which keeps the file open."""
     write(tmp_path / "register", times=3)
     descriptor = os.open(tmp_path / "register", os.O_WRONLY)
@@ -188,7 +188,7 @@ def test_thousands_of_events_of_files(watch: InotifyWatcher, tmp_path: Path) -> 
     assert watch.read().changed_files == {"interpreters", "config"}
 
 
-def test_the_end_of_the_instance_is_heard_among_thousands(watch: InotifyWatcher, tmp_path: Path) -> None:
+def test_the_end_of_the_instance_is_found_among_thousands(watch: InotifyWatcher, tmp_path: Path) -> None:
     """The end of the instance, which is the last event of its watch, is found among thousands."""
     for _ in range(3000):
         write(tmp_path / "one")
@@ -196,7 +196,7 @@ def test_the_end_of_the_instance_is_heard_among_thousands(watch: InotifyWatcher,
     assert watch.read().watch_removed
 
 
-def test_the_same_instance_is_told_from_another(watch: InotifyWatcher, tmp_path: Path) -> None:
+def test_the_same_instance_armed_again(watch: InotifyWatcher, tmp_path: Path) -> None:
     """To arm the same directory again changes nothing; after another one, the old one's events are not read."""
     assert not watch.watch_instance(str(tmp_path))
     other = tmp_path / "other"
@@ -245,7 +245,7 @@ def test_a_directory_on_the_way_is_watched_as_such(watch: InotifyWatcher, tmp_pa
     assert watch.read().changed_files == {"interpreters"}
 
 
-def test_where_we_write_ourselves_nothing_is_nobodys(watch: InotifyWatcher, tmp_path: Path) -> None:
+def test_other_files_in_the_state_directory_are_not_noted(watch: InotifyWatcher, tmp_path: Path) -> None:
     """Files of other kinds in the state directory are not noted: the status there is replaced with each repair."""
     (tmp_path / "state").mkdir()
     watch.watch_files("pauses", {str(tmp_path / "state"): {"paused.json"}})

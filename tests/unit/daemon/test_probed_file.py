@@ -36,7 +36,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         ("interpreters", {"more": 1}),
     ],
 )
-def test_what_is_damaged_is_told(tmp_path: Path, rows: str, damage: dict[str, Any]) -> None:
+def test_a_damaged_file_is_a_problem(tmp_path: Path, rows: str, damage: dict[str, Any]) -> None:
     """A damaged file is a problem that names it, and none of its results are used."""
     file = ProbedFile(str(tmp_path), "boot")
     file.write(PROBED)

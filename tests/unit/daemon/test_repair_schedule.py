@@ -112,7 +112,7 @@ def test_due_when_quiet(world: World) -> None:
     assert world.schedule.anything_due(world.now)
 
 
-def test_quiet_begins_when_all_was_heard(world: World) -> None:
+def test_quiet_begins_when_all_events_were_read(world: World) -> None:
     """Events that arrive during a repair may be as late as its end, so quiet counts from there.
 
     The longest wait counts from the begin of the repair.
@@ -273,7 +273,7 @@ def test_stand_ins_that_two_daemons_exchange(world: World) -> None:
     assert world.schedule.may_keep("a", Drift.CHANGED, at_once=True)
 
 
-def test_a_flush_counts_for_nobody(world: World) -> None:
+def test_a_flush_is_no_contention(world: World) -> None:
     """Neither the repair after a flush nor the stand-ins that it removed count towards the backoff of a name."""
     for _ in range(3 * REPAIRS):
         world.touch("a", flushed=True, bridged=True)
@@ -283,7 +283,7 @@ def test_a_flush_counts_for_nobody(world: World) -> None:
     assert world.reporter.contentions == []
 
 
-def test_what_we_want_otherwise_counts_for_nobody(world: World) -> None:
+def test_our_own_changes_are_no_contention(world: World) -> None:
     """An interpreter that is often upgraded, or comes and goes, leads to no backoff: no program undid a repair."""
     for number in range(3 * REPAIRS):
         world.desired = DesiredState((A,), file_identities={"/i": FileIdentity(1, number, 1, 1, 1)})
@@ -346,7 +346,7 @@ def test_a_flush_during_a_pass(world: World) -> None:
     assert world.reporter.contentions == []
 
 
-def test_flushes_that_nobody_hears_of(world: World) -> None:
+def test_flushes_without_an_event(world: World) -> None:
     """Flushes without an event lead to a backoff of the instance, with longer and longer pauses."""
     for _ in range(REPAIRS_OF_ALL):
         world.now += SETTLE
@@ -447,7 +447,7 @@ def test_flushes_that_stand_ins_answer_make_no_longer_pause(world: World) -> Non
     assert world.schedule.may_switch("a")
 
 
-def test_another_daemon_that_wants_the_stand_in_we_remove(world: World) -> None:
+def test_another_daemon_puts_back_the_stand_in_we_remove(world: World) -> None:
     """If another daemon puts back each stand-in that we remove, we back off from removing it."""
     remove = Action(Act.REMOVE, ".binfmtd~a", Drift.UNWANTED, "the stand-in is no longer needed")
     for _ in range(REPAIRS):

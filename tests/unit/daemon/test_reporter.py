@@ -17,38 +17,38 @@ from binfmtd.model.entry import Entry, ObservedState
 from binfmtd.model.handler import Flags, Handler, Registration
 from binfmtd.model.match import Magic
 
-SAYS = Registration(Magic(b"one"), "/i", Flags.F)
-A = Handler("a", SAYS)
+ONE = Registration(Magic(b"one"), "/i", Flags.F)
+A = Handler("a", ONE)
 
 
 @pytest.mark.parametrize(
-    ("says", "number", "told"),
+    ("registration", "number", "logged"),
     [
-        (SAYS, errno.EEXIST, []),
-        (SAYS._replace(interpreter="/other"), errno.EEXIST, ["a"]),
+        (ONE, errno.EEXIST, []),
+        (ONE._replace(interpreter="/other"), errno.EEXIST, ["a"]),
         (None, errno.EEXIST, ["a"]),
-        (SAYS, errno.ENOEXEC, ["a"]),
+        (ONE, errno.ENOEXEC, ["a"]),
     ],
 )
-def test_who_wants_the_same_and_is_faster_is_no_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: Registration | None, number: int, told: list[str]
+def test_an_equal_entry_made_first_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registration: Registration | None, number: int, logged: list[str]
 ) -> None:
     """EEXIST is no error if an equal entry exists: another daemon has just replaced it.
 
     It is unknown which file its F opened, so it is replaced once more.
     """
     action = Action(Act.REPLACE, "a", Drift.STALE_INTERPRETER, "another file", A)
-    entries = (Entry("a", 7, enabled=True, registration=says),)
+    entries = (Entry("a", 7, enabled=True, registration=registration),)
     assessment = Assessment(ObservedState(entries), DesiredState((A,)), PlanContext(), Plan((action,)))
     result = ReconcileResult(assessment)
     result.failed = [(action, WriteRefusedError("refused", number, Again.LATER))]
     reporter = Reporter(StateTable(), str(tmp_path), "config")
-    said: list[str] = []
+    failures_logged: list[str] = []
 
     def failed(_: EventLog, failures: list[tuple[str, WriteRefusedError]]) -> bool:
-        said.extend(name for name, _ in failures)
+        failures_logged.extend(name for name, _ in failures)
         return True
 
     monkeypatch.setattr(EventLog, "failed", failed)
     reporter.passed(Trigger.QUIET, result, 0.0)
-    assert said == told
+    assert failures_logged == logged

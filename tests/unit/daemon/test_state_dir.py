@@ -67,7 +67,7 @@ def test_one_that_others_can_write_is_refused(tmp_path: Path, mode: int) -> None
         make_state_dir(str(path))
 
 
-def test_one_that_is_somebody_elses_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_users_directory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another user's directory is refused, since its owner decides what is in it."""
     path = tmp_path / "state"
     path.mkdir()
@@ -131,7 +131,7 @@ def test_a_lock_that_is_held_for_an_instant_is_waited_for(tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("_impatient")
-def test_a_second_daemon_is_told_who_the_first_is(tmp_path: Path) -> None:
+def test_a_second_daemons_error_names_the_first(tmp_path: Path) -> None:
     """A state directory has one daemon; the error of a second one names the first, and a released lock can be taken."""
     lock = Lock(str(tmp_path))
     assert running_pid(str(tmp_path)) == os.getpid()
@@ -161,7 +161,7 @@ def test_what_has_to_be_done_before_the_lock_is_seen(tmp_path: Path) -> None:
     lock.release()
 
 
-def test_nobody_runs_where_nobody_ever_ran(tmp_path: Path) -> None:
+def test_no_daemon_ever_ran(tmp_path: Path) -> None:
     """`running_pid` finds no daemon where none ever ran, and makes no file."""
     assert running_pid(str(tmp_path)) is None
     assert running_pid(str(tmp_path / "missing")) is None
@@ -188,7 +188,7 @@ def test_only_its_owner_may_take_the_lock(tmp_path: Path) -> None:
     lock.release()
 
 
-def test_who_may_not_open_the_lock_asks_the_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_right_to_open_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the right to open the lock, /proc/locks names its holder, not a waiting process; None if it is free."""
 
     def closed(path: str, _: int) -> int:
@@ -197,7 +197,9 @@ def test_who_may_not_open_the_lock_asks_the_kernel(tmp_path: Path, monkeypatch: 
     lock = Lock(str(tmp_path))
     with subprocess.Popen(["flock", str(tmp_path / LOCK_NAME), "true"]) as waiting:
         file = str((tmp_path / LOCK_NAME).stat().st_ino)
-        wait_until(lambda: Path("/proc/locks").read_text().count(f":{file} ") == 2, what="somebody who waits for it")
+        wait_until(
+            lambda: Path("/proc/locks").read_text().count(f":{file} ") == 2, what="the process that waits for it"
+        )
         with monkeypatch.context() as patch:
             patch.setattr(os, "open", closed)
             assert running_pid(str(tmp_path)) == os.getpid()
@@ -209,7 +211,7 @@ def test_who_may_not_open_the_lock_asks_the_kernel(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.usefixtures("_impatient")
-def test_a_holder_that_does_not_say_who_it_is(tmp_path: Path) -> None:
+def test_a_holder_that_has_not_written_its_pid(tmp_path: Path) -> None:
     """Between taking the lock and writing the pid a daemon runs, and its pid is unknown."""
     lock = Lock(str(tmp_path))
     (tmp_path / LOCK_NAME).write_text("")

@@ -25,7 +25,7 @@ def test_a_burst_is_listened_to() -> None:
         assert throttle.read_at <= 5 + number / 1e6 + 1e-9
 
 
-def test_whoever_goes_on_is_heard_three_seconds_later_at_most() -> None:
+def test_events_are_read_after_three_seconds_at_most() -> None:
     """With the budget spent, events are read after three seconds at most, whatever was spent before.
 
     It takes longer if one look would cost more than its share of a core in that time.

@@ -171,7 +171,7 @@ def test_what_is_not_there_stops_no_other_from_coming_back(tmp_path: Path, how: 
     assert [name for name in daemon.names() if name not in ("jar", "theirs")] == ["theirs-too", "theirs-above", *ours]
 
 
-def test_a_stand_in_that_somebody_disables(start: Start) -> None:
+def test_another_program_disables_a_stand_in(start: Start) -> None:
     """A stand-in that another program disables is enabled at once, as it would be registered again."""
     daemon = start([LOW])
     daemon.removes("low")

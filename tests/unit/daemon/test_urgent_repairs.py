@@ -79,7 +79,7 @@ def test_another_entry_whose_file_is_truncated_first(daemon: SimulatedDaemon) ->
     assert daemon.seen[0] == [HELPER, "a", stand_in_name("a")]
 
 
-def test_another_entry_that_says_the_same(daemon: SimulatedDaemon) -> None:
+def test_another_entry_that_is_equal(daemon: SimulatedDaemon) -> None:
     """A helper above an entry that proves to be equal is removed again."""
     daemon.meanwhile = [lambda: daemon.registers("a", OURS)]
     daemon.removes("a")

@@ -63,7 +63,7 @@ def test_what_cannot_be_locked_leaves_nothing_open(path: str, monkeypatch: pytes
     assert FileLock(path).take()
 
 
-def test_where_nobody_can_write_nobody_is_at_work(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_read_only_file_system_it_counts_as_taken(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a read-only file system the lock counts as taken: no process can write there, so none has to be waited for.
 
     A process that only reads the result can go on, and one that writes gets that error itself.
@@ -78,7 +78,7 @@ def test_where_nobody_can_write_nobody_is_at_work(path: str, monkeypatch: pytest
     lock.give_back()
 
 
-def test_without_a_directory_nobody_is_at_work(tmp_path: Path) -> None:
+def test_without_a_directory_it_counts_as_taken(tmp_path: Path) -> None:
     """Without its directory the lock counts as taken, and the directory is not made for it."""
     lock = FileLock(str(tmp_path / "nothing" / "lock"))
     assert lock.take()

@@ -103,7 +103,7 @@ def test_what_is_missing_is_not_judged(tmp_path: Path) -> None:
     assert untrusted(str(tmp_path / "missing"), ME) is None
 
 
-def test_the_system_says_who_we_are() -> None:
+def test_the_trusted_user_is_the_effective_one() -> None:
     """The trusted user is our effective one; the overflow id is taken only inside a user namespace."""
     trust = Trust.of_this_process()
     assert trust.euid == os.geteuid()

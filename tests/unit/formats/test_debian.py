@@ -55,7 +55,7 @@ fix_binary yes
     assert (found.package, found.detector) == ("wine", None)
 
 
-def test_a_detector_is_told_apart() -> None:
+def test_a_detector_is_no_part_of_the_registration() -> None:
     """A detector is no part of the registration: the kernel cannot ask a program."""
     found, problems = parse_format(b"package m\ninterpreter /usr/bin/cli\nmagic MZ\ndetector /usr/lib/detect\n")
     assert problems == ()

@@ -70,7 +70,7 @@ def test_the_level_it_needs(needed: int, level: str | None) -> None:
 
 
 @pytest.mark.parametrize("note", [b"", b"GNU", level_note(15)[:24], level_note(15)[:16], b"x" * 64])
-def test_damaged_notes_say_nothing(note: bytes) -> None:
+def test_damaged_notes_give_no_level(note: bytes) -> None:
     """A damaged note gives no level, and no error."""
     found = parse(made((0x6474E553, note), machine=62))
     assert found is not None

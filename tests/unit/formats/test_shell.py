@@ -29,7 +29,7 @@ def test_the_script_names_the_entry_and_its_line(name: str, registration: Regist
     assert decode_line(to_bytes(line)) == (name, registration)
 
 
-def test_a_script_says_what_it_is() -> None:
+def test_a_script_begins_with_its_origin() -> None:
     """A script begins with the line for /bin/sh and a comment that names binfmtd."""
     assert render_script([]).startswith(b"#!/bin/sh\n" + GENERATED + b"\n")
 

@@ -176,7 +176,7 @@ def test_before_its_turn_a_name_gets_a_stand_in_only() -> None:
         assert not outcome.done
 
 
-def test_somebody_who_stirs_at_the_last_moment_goes_first() -> None:
+def test_a_name_touched_at_the_last_moment_waits() -> None:
     """A proper name that another program touches at the last moment is not written, unless its longest wait is over."""
     seen, outcome = carried_out([A], [], WritePermission.IF_UNTOUCHED, disturbed=True)
     assert (seen, [action.entry for action in outcome.left]) == ([[".binfmtd~a"]], ["a"])
@@ -290,4 +290,4 @@ def test_what_is_refused_at_the_last_moment_is_not_buried() -> None:
     seen, outcome = carried_out([A, AB], [("ab", AB.registration)], refuse=["ab"])
     assert seen == [[".binfmtd~ab", "ab"], [".binfmtd~ab"], ["a", ".binfmtd~ab"], [".binfmtd~ab"]]
     assert ([action.entry for action in outcome.left], outcome.records) == (["a"], {})
-    assert carried_out([A, AB], [], refuse=["ab"])[0] == [["a"]], "where it serves nothing, it is in nobody's way"
+    assert carried_out([A, AB], [], refuse=["ab"])[0] == [["a"]], "where it serves nothing, it blocks no other one"

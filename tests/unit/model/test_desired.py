@@ -139,7 +139,7 @@ def test_what_takes_native_programs_is_refused_unless_forced() -> None:
     assert resolved(NATIVE._replace(force=True)).unavailable == ()
 
 
-def test_the_guard_asks_for_this_hosts_own_header() -> None:
+def test_the_guard_compares_with_this_hosts_header() -> None:
     """The guard compares with this host's header: a match that is refused on one machine is allowed on another."""
     arm64 = HOST._replace(header=HOST.header._replace(machine=183))
     assert resolved(NATIVE, facts=arm64).unavailable == ()
@@ -271,7 +271,7 @@ def test_the_stand_in_of_one_below_a_missing_interpreter() -> None:
     assert resolved(low._replace(priority=2), high).kept_temporary == {}
 
 
-def test_the_handler_says_what_was_declared() -> None:
+def test_a_handler_has_what_was_declared() -> None:
     """A handler has all values of its declaration."""
     (handler,) = resolved(ARM._replace(priority=7)).handlers
     assert (handler.name, handler.priority, handler.enabled, handler.architecture, handler.yields) == (

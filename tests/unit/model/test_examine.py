@@ -125,7 +125,7 @@ SMALL = st.builds(
 
 
 @given(st.lists(SMALL, max_size=8))
-def test_hidden_is_what_takes_plain_says(matches: list[Magic]) -> None:
+def test_which_entries_are_hidden(matches: list[Magic]) -> None:
     """Exactly those entries are hidden whose plainest file an enabled newer one takes, however many there are."""
     entries = [entry(str(place), match) for place, match in enumerate(matches)]
     found = examine(ObservedState(tuple(entries)), {}, HOST)

@@ -99,7 +99,7 @@ def test_who_would_have_taken_it() -> None:
 def test_switched_off() -> None:
     """While binfmt_misc is switched off no entry takes a file, and the result lists those that would."""
     found = run("/foreign", entry("e", Magic(b"F1")), on=False)
-    assert found.nobody_takes_it
+    assert found.no_handler_takes_it
     assert [other.passed for other in found.steps[0].passed_over] == [Passed.SWITCHED_OFF]
 
 
@@ -114,7 +114,7 @@ def test_what_cannot_be_known() -> None:
     assert (takers(found), found.steps[0].unclear) == (["e", None], (opaque,))
 
 
-def test_binfmt_misc_is_asked_before_scripts_and_native_loaders() -> None:
+def test_binfmt_misc_comes_before_scripts_and_native_loaders() -> None:
     """An entry may take scripts and native programs, even its own interpreter: binfmt_misc comes first."""
     assert takers(run("/script", entry("e", Magic(b"#!")))) == ["e", None]
     brick = run("/native", entry("e", Magic(b"\x7fELF")))
@@ -133,7 +133,7 @@ def test_a_descriptor_can_be_passed_once() -> None:
     for flags in ("O", "C"):
         found = run("/foreign", entry("e", Magic(b"F1"), "/script-emulator", flags))
         assert found.failure is not None
-        assert (found.failure.errno, found.nobody_takes_it) == (ENOEXEC, False)
+        assert (found.failure.errno, found.no_handler_takes_it) == (ENOEXEC, False)
     assert run("/script-of-foreign", entry("e", Magic(b"F1"), flags="O")).failure is None
 
 
@@ -151,12 +151,12 @@ def test_what_is_missing() -> None:
     assert run("").failure == Refusal(ENOENT, "an empty path leads to no file", "name a file")
     for found in (run("/nowhere"), run("/lost"), run("/foreign", entry("e", Magic(b"F1"), "/nowhere"))):
         assert found.failure == Refusal(ENOENT, "/nowhere is not there")
-        assert not found.nobody_takes_it
+        assert not found.no_handler_takes_it
 
 
-def test_nobody() -> None:
+def test_a_file_that_no_handler_takes() -> None:
     """A file that no handler takes gives ENOEXEC."""
     found = run("/other", entry("e", Magic(b"F1")))
-    assert found.nobody_takes_it
-    assert not Execution((), (), Refusal(EACCES, "")).nobody_takes_it
+    assert found.no_handler_takes_it
+    assert not Execution((), (), Refusal(EACCES, "")).no_handler_takes_it
     assert Execution((), ()).steps == ()

@@ -56,7 +56,7 @@ def test_what_a_match_takes_of_an_amd64_host(match: Match, taken: str | None) ->
     assert takes_native(match, AMD64) == taken
 
 
-def test_a_real_program_is_asked_as_it_is() -> None:
+def test_bytes_that_all_native_programs_have() -> None:
     """A match on bytes that all native programs have beyond the identifying ones (here e_version) is refused, too."""
     head = CATALOG["x86_64"].match.magic + b"\x01\x00\x00\x00" + bytes(232)
     late = Magic(b"\x01\x00\x00\x00", offset=20)
@@ -176,6 +176,6 @@ def test_an_entry_that_takes_no_program_costs_nothing() -> None:
     beside.assert_not_called()
 
 
-def test_without_a_program_of_our_own_nothing_can_be_said() -> None:
+def test_without_a_native_program_to_compare_with() -> None:
     """If /proc/self/exe cannot be read, no entry counts as one that stops every exec."""
     assert not breaks_exec(says(Magic(b"\0"), "/i"), tuple, AMD64, [], lambda _: b"")

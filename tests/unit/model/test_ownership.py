@@ -52,7 +52,7 @@ def test_equal_is_by_value(found: Registration | None, expected: bool) -> None:
         (Record(SAYS._replace(interpreter="/j")), False),
     ],
 )
-def test_a_record_vouches_for_one_registration(record: Record | None, ours: bool) -> None:
+def test_a_record_is_for_one_registration(record: Record | None, ours: bool) -> None:
     """A record is for one registration, by its inode number or, if only the intent is known, by its value."""
     assert registered_by_us(ENTRY, record) is ours
 
@@ -67,9 +67,7 @@ def test_a_record_vouches_for_one_registration(record: Record | None, ours: bool
         (UnavailableReason.REFUSED, False),
     ],
 )
-def test_foreign_is_what_nobody_declared_and_no_record_vouches_for(
-    standing: UnavailableReason | None, expected: bool
-) -> None:
+def test_which_entries_are_foreign(standing: UnavailableReason | None, expected: bool) -> None:
     """A declared name is ours even while it waits; one that "all" would have brought is not."""
     entry = ENTRY._replace(name="b")
     unavailable = (
@@ -122,7 +120,7 @@ def test_rivals_are_newest_first_and_take_some_of_the_same_files() -> None:
     assert {name: [e.name for e in each] for name, each in found.items()} == {"a": ["newer", "older"]}
 
 
-def test_what_is_about_to_go_is_nobodys_rival() -> None:
+def test_an_entry_that_is_about_to_go_is_no_other() -> None:
     """An entry that the plan removes or disables is no other."""
     observed = ObservedState((theirs("x"), theirs("WSLInterop")))
     assert [e.name for e in overlapping_foreign(DESIRED._replace(policy=REMOVING), observed, PlanContext())["a"]] == [

@@ -135,7 +135,7 @@ def test_stale_interpreter(record: Record | None, stale: bool) -> None:
     assert rows(desired(A), [entry()], around) == []  # without F the path is looked up at each exec
 
 
-def test_stale_says_why() -> None:
+def test_the_reason_of_stale() -> None:
     """The reason is that the path has another file now, or that the ledger does not record which one was opened."""
     changed = PlanContext({"a": Record(PINS, 7, FILE._replace(inode=9))})
     assert reason(desired(WITH_F), entry(says=PINS), around=changed) == "/i has changed since flag F opened it"
@@ -152,7 +152,7 @@ def test_out_of_order() -> None:
     assert reason(desired(A, AB), entry(), upper) == "an entry that belongs below it is newer"
 
 
-def test_what_is_registered_drags_along_what_must_stay_above() -> None:
+def test_what_must_stay_above_is_registered_again() -> None:
     """If a missing lower entry is registered, the higher one follows in the same plan, to stay on top."""
     assert rows(desired(A, AB), [entry("ab", AB.registration)]) == [
         REGISTER,
@@ -181,16 +181,16 @@ def test_nothing_comes_to_lie_above_what_must_not_move(around: PlanContext, why:
     assert rows(desired(A, AB), [upper, theirs], around) == []
 
 
-def test_what_takes_no_files_is_in_nobodys_way() -> None:
-    """A disabled or missing entry blocks no other one, and drags none along, as it is not written itself."""
+def test_an_entry_that_takes_no_files_blocks_no_other() -> None:
+    """A disabled or missing entry blocks no other one, and moves none, as it is not written itself."""
     for entries in ([], [entry("ab", AB.registration, enabled=False)]):
         assert rows(desired(A, AB), entries, PAUSED) == [REGISTER]
     top = entry("abc", ABC.registration)
     assert rows(desired(A, AB, ABC), [top, entry()], PAUSED) == []
 
 
-def test_what_is_dragged_along_is_told_from_what_drifted() -> None:
-    """An action is marked as dragged if its entry is as declared, and only moves with another."""
+def test_an_action_for_the_order_only_is_marked() -> None:
+    """An action is marked as for the order only if its entry is as declared, and only moves with another one."""
     upper = entry("ab", AB.registration)
     for entries, for_order_only in (([upper], True), ([entry(), upper], False)):
         action = plan(desired(A, AB), ObservedState(tuple(entries)), PlanContext()).actions[-1]

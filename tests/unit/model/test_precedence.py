@@ -97,7 +97,7 @@ def test_as_few_as_possible_are_moved(situation: Situation) -> None:
             assert not right_order(desired, position, rewritten | set(fewer), shadowed), fewer
 
 
-def test_a_lower_one_that_is_written_drags_along_the_higher_ones() -> None:
+def test_the_higher_ones_follow_a_lower_one_that_is_written() -> None:
     """An entry that is registered again lies on top, so each that must be above it follows, and so on upwards."""
     desired = DesiredState((handler("a", A), handler("ab", AB), handler("ab2", AB), handler("b", B)))
     position = {"ab2": 0, "ab": 1, "b": 2}

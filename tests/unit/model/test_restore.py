@@ -89,7 +89,7 @@ def test_what_is_no_business_of_ours_is_forgotten() -> None:
     assert remembered(lost, wanted=desired(unavailable=(waits,))) == {}
 
 
-def test_whoever_registers_it_again_may_do_so_differently() -> None:
+def test_registered_again_differently() -> None:
     """An entry that exists again is remembered as it is now, even if another program registered it differently."""
     other = SAYS._replace(interpreter="/j")
     found = remembered({"W": WAS._replace(above=True, lost=True)}, entry("ours", 9), entry("W", 8, other))

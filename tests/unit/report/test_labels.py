@@ -47,7 +47,7 @@ def test_the_file(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["binfmtd"]
 
 
-def test_labels_end_if_nobody_probes_any_more(tmp_path: Path) -> None:
+def test_labels_have_an_expiry_time(tmp_path: Path) -> None:
     """With an interval of probes the file has an expiry time: three intervals after the last probe."""
     LabelsFile().keep(str(tmp_path / "binfmtd"), PROBED, 600.0)
     assert "\n# +expiry-time=2001-09-09T02:16:40Z\n" in (tmp_path / "binfmtd").read_text()

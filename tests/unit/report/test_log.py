@@ -97,7 +97,7 @@ def test_auto_fits_who_reads(
     assert logged("auto", stream=stream()).startswith(begins)
 
 
-def test_a_container_is_told_by_its_manager(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_how_a_container_is_recognised(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A container is recognised by a variable, by a file in the root, or by our being process 1."""
     outside(monkeypatch)
     assert not in_container()
@@ -146,7 +146,7 @@ def test_under_the_journal_a_line_begins_with_its_priority(
         assert out.read().startswith(f"<{priority}>level={method} event=pass_finished took=1ms")
 
 
-def test_somebody_elses_journal_is_none_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_files_journal_stream_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If stderr is redirected, $JOURNAL_STREAM names another file, and does not count."""
     monkeypatch.setenv("JOURNAL_STREAM", "1:2")
     with (tmp_path / "file").open("w+") as out:

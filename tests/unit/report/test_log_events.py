@@ -38,7 +38,7 @@ def test_the_page_is_complete() -> None:
     assert all(re.fullmatch(r"[a-z]+(_[a-z]+)*", event) for event in logged)
 
 
-def test_what_the_page_does_not_say_is_found() -> None:
+def test_what_the_page_lacks_is_found() -> None:
     """An event, a level or a key that the page lacks is found; each kernel test checks each line in this way."""
     line = {"event": "watch_lost", "level": "warning", "timestamp": "2026", "pass": "a-1"}
     assert undocumented(line) is None

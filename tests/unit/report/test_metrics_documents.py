@@ -40,8 +40,8 @@ def metrics(document: dict[str, Any], counts: Counts) -> Kinds:
 
 def test_the_manual_has_each_metric(metrics: Kinds) -> None:
     """The manual has each metric, with its type and its labels, and no other."""
-    told = {name: (kind, frozenset(re.findall(r"`(\w+)`", labels))) for name, kind, labels in ROW.findall(MANUAL)}
-    assert told == metrics
+    documented = {name: (kind, frozenset(re.findall(r"`(\w+)`", labels))) for name, kind, labels in ROW.findall(MANUAL)}
+    assert documented == metrics
 
 
 def test_the_manual_has_each_word() -> None:
@@ -51,7 +51,7 @@ def test_the_manual_has_each_word() -> None:
 
 
 @pytest.mark.parametrize("path", [ALERTS, ALERTS.with_name("alerts_test.yaml"), DASHBOARD], ids=lambda path: path.name)
-def test_who_asks_asks_for_what_there_is(metrics: Kinds, path: Path) -> None:
+def test_alerts_and_dashboards_name_existing_metrics(metrics: Kinds, path: Path) -> None:
     """Alerts, their tests and the dashboard name no metric that does not exist."""
     asked = {re.sub("_(bucket|sum|count)$", "", name) for name in NAME.findall(path.read_text("utf-8"))}
     assert asked

@@ -33,7 +33,7 @@ class Reader(HTMLParser):
         self.words.append(data)
 
 
-def test_it_says_everything(document: dict[str, Any]) -> None:
+def test_what_the_page_shows(document: dict[str, Any]) -> None:
     """The page shows state, problem, handlers with their reasons, pauses and foreign entries."""
     page = Reader(render_page(document, ["qemu-waiting is waiting: why"]).decode())
     text = " ".join(page.words)

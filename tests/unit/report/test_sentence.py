@@ -34,7 +34,7 @@ def document(*states: str, repairs: int = 0, problem: str | None = None, error: 
         ),
     ],
 )
-def test_what_it_says(given: dict[str, Any], says: str) -> None:
+def test_the_order_of_the_sentence(given: dict[str, Any], says: str) -> None:
     """The sentence has problems first, then handlers in order, other handlers by state, repairs, and the config."""
     assert sentence(given) == says
 

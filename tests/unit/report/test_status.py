@@ -39,7 +39,7 @@ def row(
     return only
 
 
-def test_a_row_says_all_of_a_handler() -> None:
+def test_a_row_has_all_of_a_handler() -> None:
     """A row has all values of a handler, with the flags as the kernel prints them."""
     assert row(troubles=Troubles(repairs={"a": 4})) == {
         "name": "a",
@@ -112,7 +112,7 @@ def test_what_cannot_be_had_now_has_a_row_too(standing: UnavailableReason) -> No
     assert only["reason"].startswith("no executable file at /i")
 
 
-def test_what_nobody_asked_for_by_name_has_none() -> None:
+def test_what_all_would_have_brought_has_no_row() -> None:
     """An architecture from "all" without an emulator has no row."""
     assert (
         handler_states(DesiredState(unavailable=(unavailable(UnavailableReason.ABSENT),)), NOTHING, QUIET, Troubles())
@@ -279,7 +279,7 @@ def test_a_shape(value: object, shape: object, fit: bool) -> None:
         ('{"schema": 1, "state": "converged"}', "another version"),
     ],
 )
-def test_what_cannot_be_understood_is_said(tmp_path: Path, text: str, says: str) -> None:
+def test_a_status_that_cannot_be_parsed(tmp_path: Path, text: str, says: str) -> None:
     """A status that cannot be parsed is an error in one line that names the file."""
     (tmp_path / FILE_NAME).write_text(text)
     with pytest.raises(StateError, match=says) as caught:

@@ -50,7 +50,7 @@ def test_the_whole_order() -> None:
     assert platforms(None, *EVERY) == [*first, "mips64le", "mips64", "loong64", "arm/v7", "arm/v6"]
 
 
-def test_levels_are_not_asked_of_what_does_not_run() -> None:
+def test_no_levels_of_what_does_not_run() -> None:
     """A level is not listed if its architecture does not run."""
     assert platforms("s390x", "x86_64/v3", "arm/v7") == ["s390x"]
 

@@ -74,7 +74,7 @@ def test_states_that_need_nothing() -> None:
         assert [each.check for each in of_daemon(snapshot(status(handlers=row(state))))] == ["runs"]
 
 
-def test_what_a_problem_says_to_run_is_the_remedy() -> None:
+def test_the_remedy_is_that_of_the_daemons_message() -> None:
     """The text and the remedy of the finding are those of the daemon's own message."""
     _, found = of_daemon(snapshot(status("degraded", problem="/y is mounted read-only: run `mount -o remount,rw /y`")))
     assert (found.text, found.remedy) == ("/y is mounted read-only", "mount -o remount,rw /y")

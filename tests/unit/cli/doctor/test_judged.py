@@ -165,7 +165,7 @@ def test_versions(tmp_path: Path) -> None:
     assert not is_qemu("/usr/bin/wasmtime")
 
 
-def test_few_emulators_are_asked_at_once(tmp_path: Path) -> None:
+def test_few_emulators_run_at_once(tmp_path: Path) -> None:
     """At most two emulators run at once: each maps megabytes, and a pod of 128 MiB has no room for many."""
     (tmp_path / "running").mkdir()
     count = f"touch {tmp_path}/running/$0; ls {tmp_path}/running | wc -l >>{tmp_path}/counts; rm {tmp_path}/running/$0"

@@ -25,7 +25,7 @@ def test_which_packages_register(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert packages_that_register() == ("one", "two")
 
 
-def test_what_is_said_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_their_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Such packages are a warning with a remedy that installs the hook for apt; with the hook nothing is wrong."""
     monkeypatch.setattr(managers, "APT_HOOK", str(tmp_path / "hook"))
     assert list(of_packages(())) == []
