@@ -125,8 +125,8 @@ def test_no_execution_fails(
 ) -> None:
     """No execution fails while another process disturbs the program's entry again and again.
 
-    Some disturbances need the proper entry, for which the daemon lets them wait up to 30 s once it backs off.  They
-    happen as often as possible without that: nine times in each ten seconds.
+    Some disturbances need the proper entry, which is missing for up to 30 s once the daemon backs off.  They happen as
+    often as possible without that: nine repairs in each ten seconds.
     """
     daemon = start_daemon(CONFIG)
     rounds = times(200)
@@ -135,10 +135,10 @@ def test_no_execution_fails(
         for _ in range(max(5, rounds)):
             if disturb in NEED_THE_ENTRY and len(last) == last.maxlen:
                 time.sleep(max(0.0, last[0] + WINDOW - time.monotonic()))
-            last.append(time.monotonic())
             disturb(instance)
             wait_until(lambda: all_stand(instance), what="both entries")
             daemon.wait_converged()
+            last.append(time.monotonic())
         outcomes = loop.stop()
     assert [outcome for outcome, _ in outcomes] == [0]
 
