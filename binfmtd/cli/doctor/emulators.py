@@ -9,24 +9,25 @@ from binfmtd.catalog.architectures import CATALOG
 from binfmtd.cli.doctor.remedies import split
 from binfmtd.cli.doctor.snapshot import Snapshot
 from binfmtd.files.distribution import emulators_remedy, install_emulators
+from binfmtd.host.emulator_settings import in_words, settings_in
 from binfmtd.model.finding import Finding, Level, Section
 
 
 def of_emulators(snapshot: Snapshot) -> Iterator[Finding]:
     """Report QEMU's emulators on this host, used by an entry or not.
 
-    One finding a version, one for each emulator that does not report its version or that another user could change,
-    and one for the architectures without an emulator.
+    One finding for each version with the settings that its files carry, one for each emulator that does not report its
+    version or that another user could change, and one for the architectures without an emulator.
     """
-    by_version: defaultdict[tuple[int, ...], list[str]] = defaultdict(list)
+    by_version: defaultdict[tuple[tuple[int, ...], str], list[str]] = defaultdict(list)
     for path, version in snapshot.versions.items():
         if isinstance(version, tuple):
-            by_version[version].append(path)
+            by_version[version, in_words(settings_in(path))].append(path)
         else:
             remedy = install_emulators(_architecture(path), again=True)
             yield _finding("broken", Level.FAILURE, f"{path}: {version}", remedy)
-    for version, paths in sorted(by_version.items(), reverse=True):
-        text = f"QEMU {'.'.join(map(str, version))}: {_places(paths)}"
+    for (version, settings), paths in sorted(by_version.items(), reverse=True):
+        text = f"QEMU {'.'.join(map(str, version))}{f' with {settings}' if settings else ''}: {_places(paths)}"
         yield _finding("version", Level.OK, text)
     unsafe = sorted(path for path in snapshot.untrusted if path in snapshot.emulators.values())
     for path in unsafe:

@@ -8,6 +8,7 @@ import pytest
 from support.cli import run
 from support.doctor import EMULATOR, NEEDS_ROOT, ONE, Doctor, ends, match_of
 from support.programs import FOREIGN, install
+from support.starts import with_settings
 
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
@@ -252,6 +253,18 @@ def test_an_emulator_that_others_can_replace_is_not_run(doctor: Doctor, tmp_path
     trap.chmod(0o755)
     doctor.look(config="architectures = []")
     assert (tmp_path / "ran").exists()
+
+
+def test_an_emulator_with_settings(doctor: Doctor, emulator: Path, tmp_path: Path) -> None:
+    """The finding about an emulator's version has the settings that its file carries."""
+    plain = install(tmp_path / emulator.name, emulator.read_bytes())
+    carrying = with_settings(plain, {"QEMU_CPU": "max"}, f"{emulator.name}-max")
+    doctor.register("one", Extension("one"), carrying)
+    texts = [found["text"] for found in doctor.look(config="architectures = []") if found["check"] == "version"]
+    assert [text for text in texts if str(carrying) in text] == [
+        text for text in texts if " with QEMU_CPU=max: " in text
+    ]
+    assert len(texts) == 2  # the other one has the emulators of the distribution
 
 
 def test_a_name_that_cannot_be_typed(doctor: Doctor) -> None:
