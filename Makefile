@@ -11,7 +11,7 @@ MANUALS := $(notdir $(basename $(wildcard docs/man/*.md))) binfmtd-log.7 binfmtd
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint unit kernel kernel-quick kernel-slow reliability chaos fuzz test-formats test-containers test-docker test-cluster test-systemd test-hosts test-emulators test-security kernels bench \
-    man deep-programs completions install uninstall setup tools test-tools clean
+    man deep-programs completions sdist deb install uninstall setup tools test-tools clean
 .SUFFIXES:
 
 help: ## this list
@@ -190,13 +190,30 @@ completions: setup ## shell completions for bash, zsh and fish, in build/complet
 	$(BIN)/python docs/completions.py zsh >build/completions/_binfmtd
 	$(BIN)/python docs/completions.py fish >build/completions/binfmtd.fish
 
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' binfmtd/__init__.py)
+SDIST := build/dist/binfmtd-$(VERSION).tar.gz
+
+sdist: setup man completions ## the source archive, with built manual pages and completions: it installs without development tools
+	@rm -f $(SDIST)
+	$(BIN)/python -m hatchling build --target sdist --directory $(dir $(SDIST))
+
+deb: sdist ## the Debian package, in build/deb, checked by lintian
+	@$(NEED) dpkg-dev 'command -v dpkg-buildpackage' debhelper 'command -v dh' dh-python 'command -v dh_python3' \
+	    lintian 'command -v lintian'
+	@rm -rf build/deb && mkdir -p build/deb
+	tar --extract --file=$(SDIST) --directory=build/deb
+	cd build/deb/binfmtd-$(VERSION) && dpkg-buildpackage --no-sign
+	lintian --pedantic --fail-on error,warning,info,pedantic build/deb/binfmtd_$(VERSION)_*.changes
+
 # For the system's Python and its packages pydantic, structlog and pyinotify, without a virtual environment.
 PREFIX := /usr/local
 DESTDIR :=
 INSTALL_PYTHON := /usr/bin/python3
-UNITS := $(PREFIX)/lib/systemd/system
+bindir := $(PREFIX)/bin
+sysconfdir := /etc
+unitdir := $(PREFIX)/lib/systemd/system
 DOC := $(PREFIX)/share/doc/binfmtd
-CONFIG := /etc/binfmtd/binfmtd.toml
+CONFIG := $(sysconfdir)/binfmtd/binfmtd.toml
 # Where that Python finds packages: /usr/lib/python3/dist-packages in Debian, with PREFIX=/usr.
 PACKAGES = $(shell $(INSTALL_PYTHON) -c 'import site; print(*[p for p in site.getsitepackages() if p.startswith("$(PREFIX)/lib/")][:1])')
 
@@ -206,18 +223,19 @@ COMPLETIONS := bash-completion/completions/binfmtd zsh/site-functions/_binfmtd f
 
 install: ## the command, unit, docs and what `make man completions` made, below PREFIX=/usr/local (and DESTDIR=); an existing config is kept
 	@test -n "$(PACKAGES)" || { echo "make: $(INSTALL_PYTHON) looks for no packages below $(PREFIX): name another PREFIX" >&2; exit 1; }
-	rm -rf "$(DESTDIR)$(PACKAGES)/binfmtd"
+	rm -rf "$(DESTDIR)$(PACKAGES)/binfmtd" "$(DESTDIR)$(PACKAGES)"/binfmtd-*.dist-info
 	install -d "$(DESTDIR)$(PACKAGES)"
 	cp -R binfmtd "$(DESTDIR)$(PACKAGES)"
+	$(INSTALL_PYTHON) packaging/dist_info.py $(VERSION) "$(DESTDIR)$(PACKAGES)"
 	find "$(DESTDIR)$(PACKAGES)/binfmtd" -name __pycache__ -prune -exec rm -rf {} +
 	$(INSTALL_PYTHON) -m compileall -q -s "$(DESTDIR)" "$(DESTDIR)$(PACKAGES)/binfmtd"
-	install -d "$(DESTDIR)$(PREFIX)/bin"
-	printf '#!$(INSTALL_PYTHON) -I\nfrom binfmtd.cli.main import entry\nentry()\n' >"$(DESTDIR)$(PREFIX)/bin/binfmtd"
-	printf '#!$(INSTALL_PYTHON) -I\nfrom binfmtd.cli.compat.main import entry\nentry()\n' >"$(DESTDIR)$(PREFIX)/bin/binfmt"
-	chmod 755 "$(DESTDIR)$(PREFIX)/bin/binfmtd" "$(DESTDIR)$(PREFIX)/bin/binfmt"
-	install -d "$(DESTDIR)$(UNITS)"
+	install -d "$(DESTDIR)$(bindir)"
+	printf '#!$(INSTALL_PYTHON) -I\nfrom binfmtd.cli.main import entry\nentry()\n' >"$(DESTDIR)$(bindir)/binfmtd"
+	printf '#!$(INSTALL_PYTHON) -I\nfrom binfmtd.cli.compat.main import entry\nentry()\n' >"$(DESTDIR)$(bindir)/binfmt"
+	chmod 755 "$(DESTDIR)$(bindir)/binfmtd" "$(DESTDIR)$(bindir)/binfmt"
+	install -d "$(DESTDIR)$(unitdir)"
 	for unit in systemd/binfmtd*; do \
-	    sed 's|/usr/bin/binfmtd|$(PREFIX)/bin/binfmtd|' "$$unit" >"$(DESTDIR)$(UNITS)/$${unit#systemd/}" || exit; done
+	    sed 's|/usr/bin/binfmtd|$(bindir)/binfmtd|' "$$unit" >"$(DESTDIR)$(unitdir)/$${unit#systemd/}" || exit; done
 	install -d "$(DESTDIR)$(DOC)/examples"
 	cp -R systemd/drop-ins config "$(DESTDIR)$(DOC)/examples"
 	cp -R docs README.md ARCHITECTURE.md CHANGELOG.md LICENSE "$(DESTDIR)$(DOC)"
@@ -234,14 +252,14 @@ uninstall: ## remove what `make install` installed (same PREFIX and DESTDIR); st
 	@# With DESTDIR nothing runs.  Else systemd has loaded these units, or those of another PREFIX with the same names.
 	@test -n "$(DESTDIR)" || for unit in systemd/binfmtd*; do unit=$${unit#systemd/}; \
 	    ours=$$(systemctl show --property=FragmentPath --value "$$unit" 2>/dev/null) || ours=; \
-	    [ "$$ours" = "$(UNITS)/$$unit" ] || continue; \
+	    [ "$$ours" = "$(unitdir)/$$unit" ] || continue; \
 	    echo "make: stopping and disabling $$unit"; \
 	    systemctl disable --quiet --now "$$unit" || exit; done
-	@test -n "$(DESTDIR)" || ! "$(PREFIX)/bin/binfmtd" status >/dev/null 2>&1 || { \
-	    echo "make: a daemon still runs ('$(PREFIX)/bin/binfmtd status' has its pid): stop it first" >&2; exit 1; }
-	rm -rf "$(DESTDIR)$(PACKAGES)/binfmtd" "$(DESTDIR)$(DOC)"
-	rm -f "$(DESTDIR)$(PREFIX)/bin/binfmtd" "$(DESTDIR)$(PREFIX)/bin/binfmt"
-	for unit in systemd/binfmtd*; do rm -f "$(DESTDIR)$(UNITS)/$${unit#systemd/}"; done
+	@test -n "$(DESTDIR)" || ! "$(bindir)/binfmtd" status >/dev/null 2>&1 || { \
+	    echo "make: a daemon still runs ('$(bindir)/binfmtd status' has its pid): stop it first" >&2; exit 1; }
+	rm -rf "$(DESTDIR)$(PACKAGES)/binfmtd" "$(DESTDIR)$(PACKAGES)"/binfmtd-*.dist-info "$(DESTDIR)$(DOC)"
+	rm -f "$(DESTDIR)$(bindir)/binfmtd" "$(DESTDIR)$(bindir)/binfmt"
+	for unit in systemd/binfmtd*; do rm -f "$(DESTDIR)$(unitdir)/$${unit#systemd/}"; done
 	for page in $(MANUALS); do rm -f "$(DESTDIR)$(MAN)/man$${page##*.}/$$page"; done
 	for path in $(COMPLETIONS); do rm -f "$(DESTDIR)$(PREFIX)/share/$$path"; done
 	@test -n "$(DESTDIR)" || systemctl daemon-reload 2>/dev/null || : # where no systemd runs there is nothing to reload

@@ -116,7 +116,7 @@ class Booted(System):
     """One machine, from its boot to ``close``; ``root`` is its root directory, seen from here.
 
     Its Debian has these ``packages``; ``options`` are more options of mmdebstrap, ``masked`` units that it does
-    not start, ``nspawn`` more options of systemd-nspawn.
+    not start, ``nspawn`` more options of systemd-nspawn.  binfmtd is ``installed`` if the suite can run it.
     """
 
     def __init__(
@@ -127,10 +127,12 @@ class Booted(System):
         options: Sequence[str] = (),
         masked: Sequence[str] = (),
         nspawn: Sequence[str] = (),
+        *,
+        installed: bool = True,
     ) -> None:
         self.root = directory / "root"
         self._packages = directory / "packages"
-        make_root(self.root, suite, packages, options, masked)
+        make_root(self.root, suite, packages, options, masked, installed=installed)
         wanted = self.root / "etc/systemd/system/sysinit.target.wants"
         wanted.mkdir(parents=True, exist_ok=True)
         (wanted / "mounting.service").symlink_to("../mounting.service")
@@ -199,16 +201,18 @@ def make_root(
     packages: Sequence[str] = PACKAGES,
     options: Sequence[str] = (),
     masked: Sequence[str] = (),
+    *,
+    installed: bool = True,
 ) -> None:
     """Make a root directory of such a system."""
     root.mkdir(parents=True)
     _checked("tar", "--extract", f"--file={make_tree(suite, packages, options)}", f"--directory={root}")
-    furnish(root, suite, masked)
+    furnish(root, masked, installed=installed and suite == SUITE)
 
 
-def furnish(root: Path, suite: str = SUITE, masked: Sequence[str] = ()) -> None:
+def furnish(root: Path, masked: Sequence[str] = (), *, installed: bool = True) -> None:
     """Install binfmtd, a foreign program and ``mounting.service``, which is not enabled; mask units."""
-    if suite == SUITE:
+    if installed:
         _checked("make", "-C", str(CHECKOUT), "install", "PREFIX=/usr", f"DESTDIR={root}")
     (root / "etc/systemd/system/mounting.service").write_text(MOUNTING)
     for unit in masked:
