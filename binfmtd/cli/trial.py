@@ -36,10 +36,10 @@ def look_and_try(reconciler: Reconciler, instance: Instance) -> Assessment:
     Where programs cannot be tried, these entries count as unknown, and the plan registers them again.
     """
     assessment = reconciler.assess(instance)
-    return reconciler.assess(instance) if _vouch(assessment, reconciler.ledger) else assessment
+    return reconciler.assess(instance) if _adopt_working_entries(assessment, reconciler.ledger) else assessment
 
 
-def _vouch(assessment: Assessment, ledger: Ledger) -> bool:
+def _adopt_working_entries(assessment: Assessment, ledger: Ledger) -> bool:
     """Try the entries that are not in the ledger, and record those that are as good as ours; False if none is."""
     before = len(ledger.records)
     unknown = [

@@ -1,4 +1,4 @@
-"""The surroundings of this process: the host's own namespaces, or a container.
+"""Where this process runs: in the host's own namespaces, or in a container.
 
 The first namespaces of a kernel have fixed numbers.  Source: include/linux/proc_ns.h.
 """

@@ -39,7 +39,7 @@ def _of_executable(status: os.stat_result | None) -> FileIdentity | None:
 
 
 def look_at(paths: Iterable[str], trust: Trust) -> dict[str, InterpreterFacts]:
-    """Return the facts about each path; fingerprint and trust come from one walk, so they are about the same file."""
+    """Return the facts about each path; identity and trust come from one walk, so they are about the same file."""
     facts = {}
     seen: Seen = {}
     for path in paths:

@@ -132,13 +132,13 @@ def _unlisted(status: Mapping[str, Any]) -> list[str]:
         return []
 
 
-def change(directory: str, to: Callable[[Pauses], Pauses], *, anew: bool = False) -> Mapping[str, float] | None:
+def change(directory: str, to: Callable[[Pauses], Pauses], *, overwrite: bool = False) -> Mapping[str, float] | None:
     """Write the pauses that ``to`` makes of the present ones.
 
     A lock keeps two commands from undoing each other's change.
 
     Return what was paused before, and until when in seconds since the boot.  If that cannot be read, return None with
-    ``anew``, and raise StateError without.  Raises StateError also if nothing can be written.
+    ``overwrite``, and raise StateError without.  Raises StateError also if nothing can be written.
     """
     make_state_dir(directory)
     file = PauseFile(directory, boot_id())
@@ -151,7 +151,7 @@ def change(directory: str, to: Callable[[Pauses], Pauses], *, anew: bool = False
     try:
         before = file.read()
         unread = file.problem is not None
-        if unread and not anew:
+        if unread and not overwrite:
             raise StateError(
                 f"{file.problem}: run `binfmtd resume` without a name, which writes it anew and ends all pauses"
             )

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
             raise UsageError("everything is paused: run `binfmtd resume` without a name, which ends all pauses")
         return before.without(names)
 
-    before = change(directory, without, anew=not names)
+    before = change(directory, without, overwrite=not names)
     if not names:
         print("nothing was paused" if before == {} else "resumed: everything")
     for word, paused in (("resumed", True), ("not paused", False)):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.program import tiny_program
 from binfmtd.cli.compat.emulators import spec
-from binfmtd.cli.compat.install import THERE, Fate, Outcome, exchange
+from binfmtd.cli.compat.install import THERE, Fate, Outcome, replace_entries
 from binfmtd.cli.compat.main import log
 from binfmtd.cli.compat.platforms import ORDER, architecture_of, go_name
 from binfmtd.cli.compat.selection import select
@@ -51,21 +51,21 @@ def change(uninstall: str, to_install: str, where: Where) -> bool:
     with visit(Config(()), directory, where) as here, Prober() as probe:
         observed = here.assess().observed
         selected = list(select(uninstall, observed.by_name))
-        doomed = {name for _, names in selected for name in names}
+        to_remove = {name for _, names in selected for name in names}
         requests: list[Request] = []
         if to_install:
             native = HostFacts(directory).native(observed)
             everything = to_install == ALL
-            requests += _all(observed, doomed, native, probe) if everything else _listed(to_install, native)
+            requests += _all(observed, to_remove, native, probe) if everything else _listed(to_install, native)
         declared = {request.declared.name: request.declared for request in requests if request.declared}
-        gone, outcomes = exchange(here, probe, doomed, tuple(declared.values()))
-        gone |= doomed - here.assess().observed.by_name.keys()  # another program may have removed it first
+        gone, outcomes = replace_entries(here, probe, to_remove, tuple(declared.values()))
+        gone |= to_remove - here.assess().observed.by_name.keys()  # another program may have removed it first
         for label, names in selected:
             log(f"uninstalling: {label} {_uninstalled(names, gone)}")
         for line in _installed(requests, outcomes, here.instance.mounted.directory, quiet=to_install == ALL):
             log(line)
         failed = {name for name, outcome in outcomes.items() if outcome.fate is Fate.FAILED}
-        unwanted = doomed - declared.keys()
+        unwanted = to_remove - declared.keys()
         if here.daemon is not None and (failed or unwanted):
             words = [request.label for request in requests if request.declared and request.declared.name in failed]
             raise StateError(refused_beside(here.daemon, directory, _wish(words, unwanted)))
@@ -84,12 +84,14 @@ def _listed(words: str, native: Collection[str]) -> Iterator[Request]:
             yield Request(go_name(row), spec(row))
 
 
-def _all(observed: ObservedState, doomed: Collection[str], native: Collection[str], probe: Prober) -> Iterator[Request]:
-    """Return the platforms that have an emulator here but do not run, or will not run without the ``doomed`` entries.
+def _all(
+    observed: ObservedState, to_remove: Collection[str], native: Collection[str], probe: Prober
+) -> Iterator[Request]:
+    """Return the platforms that have an emulator here but do not run, or will not without the entries ``to_remove``.
 
     A platform that runs through an entry of the handler's own name is included, since that entry may be stale.
     """
-    without = {*doomed, *map(stand_in_name, doomed)}
+    without = {*to_remove, *map(stand_in_name, to_remove)}
     for row in map(CATALOG.__getitem__, ORDER):
         declared = spec(row)
         if row.name in native or not any(map(file_identity, declared.interpreters)):
@@ -101,7 +103,7 @@ def _all(observed: ObservedState, doomed: Collection[str], native: Collection[st
         elif left is serving:
             runs = probe(row.name, tiny_program(row)).runs
         else:
-            runs = not cannot_run(left)  # a doomed entry covers it, so it cannot be tried
+            runs = not cannot_run(left)  # an entry that is removed covers it, so it cannot be tried
         if not runs:
             yield Request(go_name(row), declared)
 
@@ -133,8 +135,8 @@ def _installed(
             yield f"{line} {name} already registered"
 
 
-def _wish(words: Iterable[str], doomed: Iterable[str]) -> str:
+def _wish(words: Iterable[str], to_remove: Iterable[str]) -> str:
     """Return the change to the daemon's config that has the effect of this request."""
-    rows = [architecture_of(name.rpartition("qemu-")[2]) for name in sorted(doomed)]
+    rows = [architecture_of(name.rpartition("qemu-")[2]) for name in sorted(to_remove)]
     changed = [*words, *(f"-{row.name}" for row in rows if row)]
     return more_architectures(changed) if changed else "remove the handlers to uninstall"

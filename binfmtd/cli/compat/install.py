@@ -46,20 +46,20 @@ _RESTORED = 0.25  # seconds in which a daemon registers its stand-ins again; it 
 _POLLED = 0.005  # seconds between two looks for them
 
 
-def exchange(
-    here: Visit, probe: Prober, doomed: Collection[str], specs: Sequence[HandlerSpec], *, anew: bool = False
+def replace_entries(
+    here: Visit, probe: Prober, to_remove: Collection[str], specs: Sequence[HandlerSpec], *, reinstall: bool = False
 ) -> tuple[set[str], dict[str, Outcome]]:
-    """Remove the ``doomed`` entries, foreign ones too, and install the declared handlers; ``anew`` replaces them all.
+    """Remove entries, foreign ones too, and install the declared handlers; ``reinstall`` replaces those that exist.
 
-    A name that is both is replaced without a gap; if that fails, it is removed.  Return the names of the doomed entries
-    that are gone, and the outcome of each declared handler.  While a daemon keeps the instance nothing is written, and
-    each handler that is not in place has failed.  Raises WriteRefusedError and ProbeError.
+    A name that is both is replaced without a gap; if that fails, it is removed.  Return the names of the entries to
+    remove that are gone, and the outcome of each declared handler.  While a daemon keeps the instance nothing is
+    written, and each handler that is not in place has failed.  Raises WriteRefusedError and ProbeError.
     """
     declared = {spec.name for spec in specs}
-    both = declared.intersection(doomed)
-    gone = _remove(here, set(doomed) - declared)
+    both = declared.intersection(to_remove)
+    gone = _remove(here, set(to_remove) - declared)
     here.reconciler.use(Config(tuple(specs)))
-    outcomes = _install(here, probe, declared if anew else both)
+    outcomes = _install(here, probe, declared if reinstall else both)
     _remove(here, {name for name in both if outcomes[name].fate is Fate.FAILED})
     return (gone | both if here.writes else gone), outcomes
 

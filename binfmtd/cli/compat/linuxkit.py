@@ -11,9 +11,9 @@ import os
 from collections.abc import Iterator, Sequence
 
 from binfmtd.cli.compat import goflags
+from binfmtd.cli.compat.environment import where
 from binfmtd.cli.compat.goflags import Flag
 from binfmtd.cli.compat.register import EVERY, Declare, conclude, every_architecture, register
-from binfmtd.cli.compat.surroundings import where
 from binfmtd.config.build import DEFAULT_FLAGS
 from binfmtd.errors import FormatError
 from binfmtd.files.atomic import read_regular

@@ -9,10 +9,10 @@ import getopt
 import os
 from collections.abc import Collection, Sequence
 
+from binfmtd.cli.compat.environment import where
 from binfmtd.cli.compat.install import Fate
 from binfmtd.cli.compat.main import log
 from binfmtd.cli.compat.register import EVERY, conclude, every_architecture, register
-from binfmtd.cli.compat.surroundings import where
 from binfmtd.errors import UsageError
 from binfmtd.host.facts import judges_paths
 from binfmtd.model.config import HandlerSpec

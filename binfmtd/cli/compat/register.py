@@ -5,7 +5,7 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from binfmtd.catalog.architectures import CATALOG
-from binfmtd.cli.compat.install import Fate, Outcome, exchange
+from binfmtd.cli.compat.install import Fate, Outcome, replace_entries
 from binfmtd.cli.compat.main import log
 from binfmtd.cli.one_shot import refused_beside, visit
 from binfmtd.daemon.host_facts import HostFacts
@@ -45,9 +45,9 @@ def register(where: Where, declare: Declare, wish: str, reset: str | None = None
     with visit(Config(()), directory, where) as here, Prober() as probe:
         observed = here.assess().observed
         specs = declare(HostFacts(directory).native(observed))
-        doomed = {name for name in observed.by_name if fnmatchcase(name, reset or "") and not is_stand_in(name)}
-        _, outcomes = exchange(here, probe, doomed, specs, anew=reset is None)
-        left = doomed.difference(spec.name for spec in specs)
+        to_remove = {name for name in observed.by_name if fnmatchcase(name, reset or "") and not is_stand_in(name)}
+        _, outcomes = replace_entries(here, probe, to_remove, specs, reinstall=reset is None)
+        left = to_remove.difference(spec.name for spec in specs)
         failed = any(outcome.fate is Fate.FAILED for outcome in outcomes.values())
         if here.daemon is not None and (left or failed):
             raise StateError(refused_beside(here.daemon, directory, wish))

@@ -32,8 +32,8 @@ def main(arguments: Sequence[str]) -> int:
 
         log(version())
         return 0
+    from binfmtd.cli.compat.environment import where
     from binfmtd.cli.compat.status import document
-    from binfmtd.cli.compat.surroundings import where
 
     there = where(given.texts.get("mount"))
     uninstall, install = given.texts.get("uninstall", ""), given.texts.get("install", "")

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from binfmtd.cli.compat.environment import where
 from binfmtd.cli.compat.register import EVERY, conclude, every_architecture, register
-from binfmtd.cli.compat.surroundings import where
 from binfmtd.config.build import DEFAULT_FLAGS
 from binfmtd.errors import UsageError
 

@@ -100,7 +100,7 @@ def test_the_plan_is_the_same(before: World, world: World, changes: bool) -> Non
     assert known[0] == known[1]
 
 
-def test_a_plan_over_surroundings_of_its_own() -> None:
+def test_a_plan_over_an_index_of_its_own() -> None:
     """With a handler for AB, an entry for C changes nothing: the example of the module."""
     observed, wanted = ObservedState((BYSTANDER, *RELEVANT)), desired()
     found = relevant_of(EntryIndex([PROGRAM]), observed, wanted, {})

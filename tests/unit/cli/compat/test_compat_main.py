@@ -57,7 +57,7 @@ def test_unknown() -> None:
         ("--version", {"QEMU_BINARY_PATH": "bin"}, "$QEMU_BINARY_PATH is 'bin': write an absolute path"),
     ],
 )
-def test_odd_surroundings(words: str, variables: dict[str, str], last: str) -> None:
+def test_invalid_environments(words: str, variables: dict[str, str], last: str) -> None:
     """A variable with an invalid value is one clear line, exit status 2, and nothing on stdout."""
     result = run([*BINFMT, *words.split()], env=os.environ | variables)
     assert (result.status, result.stdout) == (2, "")
