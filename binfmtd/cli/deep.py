@@ -26,8 +26,8 @@ from binfmtd.catalog.deep_checks import (
     program_of,
 )
 from binfmtd.catalog.known_faults import Emulation, known_faults
-from binfmtd.cli.commands.probe import probe, way
 from binfmtd.cli.fault_texts import about, named, number
+from binfmtd.cli.probing import probe, way
 from binfmtd.cli.trial import server
 from binfmtd.host.deep_files import Tree, deep_program
 from binfmtd.host.emulations import emulation, host_conditions

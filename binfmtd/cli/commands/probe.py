@@ -1,35 +1,24 @@
-"""``binfmtd probe``: find out whether the programs of an architecture run here, through which entry, or why not.
-
-A tiny program of each architecture is run.  Its root is first a directory that contains nothing else: so only an
-interpreter that the kernel has opened (flag F) can run it, as in any container.  If that fails with ENOENT, it is run
-again in our own root.
-"""
+"""``binfmtd probe``: find out whether the programs of an architecture run here, through which entry, or why not."""
 
 import argparse
-import errno
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
-from binfmtd.catalog.architectures import CATALOG, Architecture
+from binfmtd.catalog.architectures import CATALOG
 from binfmtd.catalog.names import find as find_architecture
-from binfmtd.catalog.program import tiny_program
 from binfmtd.cli import options
 from binfmtd.cli.commands.check import observe
 from binfmtd.cli.output import print_json, print_table
+from binfmtd.cli.probing import probe, probe_candidates, way
 from binfmtd.cli.state import state_dir
-from binfmtd.cli.trial import server
 from binfmtd.daemon.probed_file import ProbedFile
 from binfmtd.daemon.state_dir import make_state_dir
 from binfmtd.errors import FormatError, StateError, UsageError
 from binfmtd.host.facts import boot_id
-from binfmtd.host.interpreters import file_identity
-from binfmtd.host.probe import PATIENCE, Prober, refuse_without_code_memory
-from binfmtd.model.entry import ObservedState
-from binfmtd.model.handler import Registration
+from binfmtd.host.probe import PATIENCE, refuse_without_code_memory
 from binfmtd.model.probe_result import Probed, Tried, TriedInterpreter
-from binfmtd.model.stand_in import PREFIX as STAND_IN
 from binfmtd.report.status_json import read_status
 
 MORE_PATIENCE = 60.0  # seconds for one program with --write: on a busy host an emulator takes some seconds to start
@@ -144,29 +133,6 @@ def _deep(given: argparse.Namespace) -> int:
     return DOES_NOT_RUN if fails else DONE
 
 
-def probe(
-    wanted: Sequence[Architecture], observed: ObservedState | None, patience: float = PATIENCE
-) -> Iterator[Tried]:
-    """Run the program of each architecture and yield the result; ``observed`` shows which entry takes it.
-
-    A program that does nothing for ``patience`` seconds is killed.  Raises ProbeError.
-    """
-    with Prober(patience=patience) as alone, Prober(in_chroot=False, patience=patience) as here:
-        for architecture in wanted:
-            name, program = architecture.name, tiny_program(architecture)
-            attempt = alone(name, program)
-            in_chroot = attempt.runs if attempt.in_chroot else None
-            reason = attempt.reason
-            if attempt.in_chroot and attempt.errno == errno.ENOENT:
-                attempt = here(name, program)
-                reason = f"not in a chroot: {reason}" if attempt.runs else attempt.reason
-            serving = None if observed is None or attempt.natively else server(observed, name)
-            entry = serving.name.removeprefix(STAND_IN) if serving else None  # a stand-in's handler
-            if attempt.crashed and serving is not None and serving.registration is not None:
-                reason += _known(name, serving.registration)
-            yield Tried(name, attempt.runs, attempt.natively, entry, in_chroot, reason, round(attempt.duration * 1e6))
-
-
 def candidates(directory: str) -> dict[str, list[str]]:
     """Return the interpreters of each architecture whose handler has several, as the daemon's status has them."""
     try:
@@ -176,48 +142,11 @@ def candidates(directory: str) -> dict[str, list[str]]:
     return {row["architecture"]: row["candidates"] for row in rows if row["candidates"] and row["architecture"]}
 
 
-def probe_candidates(interpreters: Mapping[str, Sequence[str]], patience: float) -> Iterator[TriedInterpreter]:
-    """Execute each of these interpreters with the program of its architecture.  Raises ProbeError."""
-    with Prober(in_chroot=False, patience=patience) as run:
-        for name, paths in interpreters.items():
-            for path in paths:
-                if (identity := file_identity(path)) is not None:
-                    attempt = run(name, tiny_program(CATALOG[name]), through=path)
-                    yield TriedInterpreter(path, identity.text, attempt.reason)
-
-
-def _known(architecture: str, registration: Registration) -> str:
-    """Return the known faults that can crash such a program in this emulator, to follow a reason; "" if there is none.
-
-    The program is neither position-independent nor written in a language with its own demands.
-    """
-    from binfmtd.catalog.known_faults import Effect, known_faults
-    from binfmtd.cli.fault_texts import about, named
-    from binfmtd.host.emulations import emulation, host_conditions
-
-    found = emulation(registration.interpreter, registration.flags)
-    if found is None:
-        return ""
-    faults = [
-        about(fault)
-        for fault in known_faults(found, architecture, host_conditions())
-        if fault.effect is Effect.CRASH and not fault.pie and not fault.special
-    ]
-    return "".join(f"; a known fault of {named(found)}: {text}" for text in faults)
-
-
 def _write(directory: str, tried: tuple[Tried, ...], interpreters: tuple[TriedInterpreter, ...]) -> None:
     make_state_dir(directory)
     file = ProbedFile(directory, boot_id())
     if not file.write(Probed(int(time.time()), tried, interpreters)):
         raise StateError(f"{file.problem}, or name another directory with --state-dir")
-
-
-def way(tried: Tried) -> str:
-    """Return in words what runs an architecture's programs, or "no"."""
-    if not tried.runs:
-        return "no"
-    return "natively" if tried.natively else f"through {tried.entry or 'an entry that cannot be seen from here'}"
 
 
 def _row(tried: Tried) -> tuple[str, ...]:

@@ -126,7 +126,7 @@ def _running(snapshot: Snapshot) -> list[str]:
     The host's handlers serve in a container even if binfmt_misc is not mounted there.
     """
     from binfmtd.catalog.architectures import CATALOG
-    from binfmtd.cli.commands.probe import probe
+    from binfmtd.cli.probing import probe
 
     native = snapshot.facts.native(None)
     usual = [row for row in CATALOG.values() if row.goarch is not None and row.name not in native]
