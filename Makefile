@@ -223,10 +223,10 @@ COMPLETIONS := bash-completion/completions/binfmtd zsh/site-functions/_binfmtd f
 
 install: ## the command, unit, docs and what `make man completions` made, below PREFIX=/usr/local (and DESTDIR=); an existing config is kept
 	@test -n "$(PACKAGES)" || { echo "make: $(INSTALL_PYTHON) looks for no packages below $(PREFIX): name another PREFIX" >&2; exit 1; }
-	rm -rf "$(DESTDIR)$(PACKAGES)/binfmtd" "$(DESTDIR)$(PACKAGES)"/binfmtd-*.dist-info
+	rm -rf "$(DESTDIR)$(PACKAGES)/binfmtd"
 	install -d "$(DESTDIR)$(PACKAGES)"
 	cp -R binfmtd "$(DESTDIR)$(PACKAGES)"
-	$(INSTALL_PYTHON) packaging/dist_info.py $(VERSION) "$(DESTDIR)$(PACKAGES)"
+	$(INSTALL_PYTHON) packaging/dist_info.py "$(DESTDIR)$(PACKAGES)" $(VERSION)
 	find "$(DESTDIR)$(PACKAGES)/binfmtd" -name __pycache__ -prune -exec rm -rf {} +
 	$(INSTALL_PYTHON) -m compileall -q -s "$(DESTDIR)" "$(DESTDIR)$(PACKAGES)/binfmtd"
 	install -d "$(DESTDIR)$(bindir)"
@@ -257,7 +257,8 @@ uninstall: ## remove what `make install` installed (same PREFIX and DESTDIR); st
 	    systemctl disable --quiet --now "$$unit" || exit; done
 	@test -n "$(DESTDIR)" || ! "$(bindir)/binfmtd" status >/dev/null 2>&1 || { \
 	    echo "make: a daemon still runs ('$(bindir)/binfmtd status' has its pid): stop it first" >&2; exit 1; }
-	rm -rf "$(DESTDIR)$(PACKAGES)/binfmtd" "$(DESTDIR)$(PACKAGES)"/binfmtd-*.dist-info "$(DESTDIR)$(DOC)"
+	$(INSTALL_PYTHON) packaging/dist_info.py "$(DESTDIR)$(PACKAGES)"
+	rm -rf "$(DESTDIR)$(PACKAGES)/binfmtd" "$(DESTDIR)$(DOC)"
 	rm -f "$(DESTDIR)$(bindir)/binfmtd" "$(DESTDIR)$(bindir)/binfmt"
 	for unit in systemd/binfmtd*; do rm -f "$(DESTDIR)$(unitdir)/$${unit#systemd/}"; done
 	for page in $(MANUALS); do rm -f "$(DESTDIR)$(MAN)/man$${page##*.}/$$page"; done

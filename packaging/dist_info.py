@@ -1,21 +1,37 @@
-"""Write the .dist-info directory of the package: ``python packaging/dist_info.py VERSION DIRECTORY``.
+"""Write the .dist-info directory of the package: ``python packaging/dist_info.py DIRECTORY VERSION``.
+
+Without a VERSION only remove what an earlier run wrote.
 
 ``make install`` copies the package without pip.  With this directory importlib.metadata, pip and a distribution's tools
 know that binfmtd is installed, its version and what it requires.  It has no RECORD, so pip refuses to remove the
-package: ``make uninstall`` or the package manager does that.
+package: ``make uninstall`` or the package manager does that.  One that pip wrote stays, so that pip can upgrade.
 
 Format: https://packaging.python.org/en/latest/specifications/recording-installed-packages/
 """
 
+import shutil
 import sys
 import tomllib
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+INSTALLER = "make install\n"
 EXTRAS = ("metrics",)  # the others are for developers
 
 
-def main(version: str, directory: Path) -> None:
+def remove(directory: Path) -> bool:
+    """Remove what ``write`` wrote; return False if another installer's directory is there.  Raises OSError."""
+    alone = True
+    for made in directory.glob("binfmtd-*.dist-info"):
+        installer = made / "INSTALLER"
+        if installer.is_file() and installer.read_text(encoding="utf-8") == INSTALLER:
+            shutil.rmtree(made)
+        else:
+            alone = False
+    return alone
+
+
+def write(directory: Path, version: str) -> None:
     """Write DIRECTORY/binfmtd-VERSION.dist-info.  Raises OSError."""
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     optional = [(extra, each) for extra in EXTRAS for each in project["optional-dependencies"][extra]]
@@ -33,7 +49,7 @@ def main(version: str, directory: Path) -> None:
     scripts = "".join(f"{name} = {function}\n" for name, function in project["scripts"].items())
     texts = {
         "METADATA": "".join(f"{name}: {value}\n" for name, value in fields),
-        "INSTALLER": "make install\n",
+        "INSTALLER": INSTALLER,
         "entry_points.txt": f"[console_scripts]\n{scripts}",
     }
     made = directory / f"{project['name']}-{version}.dist-info"
@@ -45,4 +61,5 @@ def main(version: str, directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    if remove(Path(sys.argv[1])) and len(sys.argv) > 2:
+        write(Path(sys.argv[1]), sys.argv[2])

@@ -95,3 +95,15 @@ def test_uninstall_leaves_the_config(tmp_path: Path) -> None:
     assert run([*command, "install"]).status == 0
     assert run([*command, "uninstall"]).status == 0
     assert [path.name for path in tmp_path.rglob("*") if not path.is_dir()] == ["binfmtd.toml"]
+
+
+def test_what_pip_installed_stays_pips(tmp_path: Path) -> None:
+    """If pip installed the package, as in a virtual environment, its .dist-info stays, so that pip can upgrade it."""
+    packages = tmp_path / "usr/lib/python3/dist-packages"
+    of_pip = packages / "binfmtd-0.0.1.dist-info"
+    of_pip.mkdir(parents=True)
+    (of_pip / "INSTALLER").write_text("pip\n")
+    command = ("make", "-C", str(CHECKOUT), f"DESTDIR={tmp_path}", "PREFIX=/usr")
+    for target in ("install", "uninstall"):
+        assert run([*command, target]).status == 0
+        assert list(packages.glob("*.dist-info")) == [of_pip]
