@@ -121,7 +121,7 @@ def narrowed(status: Mapping[str, Any], names: Collection[str]) -> dict[str, Any
 
 def history_view(status: Mapping[str, Any], page: Page) -> list[str]:
     """Return the last drifts and repairs, the newest last."""
-    rows = [(page.ago(row["at"]), _told(row)) for row in status["history"]]
+    rows = [(page.ago(row["at"]), _in_words(row)) for row in status["history"]]
     start = max((len(when) for when, _ in rows), default=0) + 2
     lines = [line for when, text in rows for line in wrapped(text, page.width, f"{when:<{start}}", " " * start)]
     return lines or ["nothing has drifted"]
@@ -238,10 +238,10 @@ def _last_drift(history: Sequence[Mapping[str, Any]], ago: Callable[[str], str])
         return {}
     last = history[-1]
     label = "repaired" if last["event"] == REPAIRED else "drift" if last["event"] == "drift_found" else "changed"
-    return {label: f"{ago(last['at'])}: {_told(last)}"}
+    return {label: f"{ago(last['at'])}: {_in_words(last)}"}
 
 
-def _told(row: Mapping[str, Any]) -> str:
+def _in_words(row: Mapping[str, Any]) -> str:
     names = first_names(row)
     return happened(row) + (f": {names}" if names else "")
 

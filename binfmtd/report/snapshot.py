@@ -12,13 +12,13 @@ from binfmtd.report.counts import Counts
 from binfmtd.report.status import unready
 
 
-class _Told(NamedTuple):
+class _Published(NamedTuple):
     document: Mapping[str, Any]
     counts: Counts
     started: bool  # the first pass that writes proper names has ended
 
 
-class Snapshot(_Told):
+class Snapshot(_Published):
     """The document of the status file, and a copy of the counts."""
 
     @cached_property
@@ -40,9 +40,17 @@ class Snapshot(_Told):
 
         return render_metrics(self.document, self.counts, ready=not self.unready)
 
-    @cached_property
-    def page(self) -> bytes:
-        """The status for people, in HTML."""
-        from binfmtd.report.page import render_page
+    def page(self, now: int) -> bytes:
+        """Return the status for people, in HTML, with ages as of ``now`` (whole seconds since the epoch)."""
+        at, page = self._last_page
+        if at != now:
+            from binfmtd.report.page import render_page
 
-        return render_page(self.document, self.unready)
+            page = render_page(self.document, self.unready, now)
+            self._last_page = now, page
+        return page
+
+    @cached_property
+    def _last_page(self) -> tuple[int, bytes]:
+        """The last page that was rendered, and for when: many clients cost one page a second."""
+        return -1, b""

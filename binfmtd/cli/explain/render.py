@@ -82,7 +82,7 @@ def full(explanation: Explanation, width: int | None) -> Iterator[str]:
         yield from wrapped(f"it is {explanation.kind.description}, and may be executed", width, "  ", _MORE)
     for number, step in enumerate(explanation.execution.steps, 1):
         last = number == len(explanation.execution.steps)
-        for place, line in enumerate(_told(step, explanation, last=last)):
+        for place, line in enumerate(_in_words(step, explanation, last=last)):
             text = line.lstrip(" ")
             front = f"  {f'{number}.' if place == 0 else '':<3}{' ' * (len(line) - len(text))}"
             yield from wrapped(text, width, front, " " * 7)
@@ -118,7 +118,7 @@ def _rewritten(explanation: Explanation) -> list[Step]:
     return [step for step in explanation.execution.steps if step.taker is not None]
 
 
-def _told(step: Step, explanation: Explanation, *, last: bool) -> Iterator[str]:
+def _in_words(step: Step, explanation: Explanation, *, last: bool) -> Iterator[str]:
     taker = step.taker
     if isinstance(taker, Entry) and taker.registration is not None:
         match = taker.registration.match

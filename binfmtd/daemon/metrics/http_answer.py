@@ -3,6 +3,7 @@
 The standard library parses the request.  Only GET is allowed, and no request changes anything.
 """
 
+import time
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
@@ -74,7 +75,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _status(self) -> _Answer:
         html = "text/html" in self.headers.get("Accept", "")
-        return (HTTPStatus.OK, HTML, self._snapshot.page) if html else self._json()
+        return (HTTPStatus.OK, HTML, self._snapshot.page(int(time.time()))) if html else self._json()
 
     def _json(self) -> _Answer:
         return HTTPStatus.OK, JSON, self._snapshot.json

@@ -77,7 +77,7 @@ def test_everything_shows_it(document: dict[str, Any], width: int | None, height
     lines += [*view(status, pid, page, everything=True), *problems_view(status, pid, page)]
     lines += named_view(narrowed(status, [row["name"] for row in status["handlers"][1:]]), page)
     assert all(line.isprintable() for line in (*lines, *history_view(status, page), sentence(status)))
-    assert render_page(status, unready(status))
+    assert render_page(status, unready(status), NOW)
     assert render_metrics(status, Counts(0.0), ready=not unready(status))
     namespace = argparse.Namespace(config=None, mount=None, state_dir="/state")
     facts = HostFacts(None, writes=False)

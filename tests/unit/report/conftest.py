@@ -45,6 +45,7 @@ def document() -> dict[str, Any]:
         "paused": [{"name": "qemu-paused", "until": None}, {"name": ODD, "until": "2026-01-02T03:04:05+00:00"}],
         "foreign": [{"name": ODD, "enabled": True}, {"name": "python3.13", "enabled": False}],
         "foreign_count": {"enabled": 1, "disabled": 1},
+        "history": [],
         "passes": 7,
         "repairs": 4,
         "last_pass": {"at": "2026-01-02T03:04:06.000+00:00", "trigger": "quiet", "actions": 1, "duration_us": 900},
