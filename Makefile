@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 MANUALS := $(notdir $(basename $(wildcard docs/man/*.md))) binfmtd-log.7 binfmtd-metrics.7
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit kernel kernel-quick kernel-slow reliability chaos fuzz test-formats test-containers test-docker test-cluster test-systemd test-hosts test-emulators test-security kernels bench \
+.PHONY: help demo test lint unit kernel kernel-quick kernel-slow reliability chaos fuzz test-formats test-containers test-docker test-cluster test-systemd test-hosts test-emulators test-browser test-security kernels bench \
     man deep-programs completions sdist deb install uninstall setup tools test-tools clean
 .SUFFIXES:
 
@@ -127,6 +127,14 @@ test-emulators: setup ## test the store of emulators with a real registry, archi
 	    gcc 'command -v cc' gcc-aarch64-linux-gnu 'command -v aarch64-linux-gnu-gcc'
 	-@$(NEED) clang-19 'command -v clang-19' lld-19 'command -v ld.lld-19' # only Debian 13 has these
 	$(BIN)/python -m pytest tests/emulators tests/unit/test_deep_programs.py
+
+test-browser: setup $(VENV)/.stamp-browser ## test the status page of a real daemon in a headless Chromium
+	@$(NEED) chromium 'command -v chromium' chromium-driver 'command -v chromedriver'
+	$(BIN)/python -m pytest -m '' tests/kernel/test_page.py
+
+$(VENV)/.stamp-browser: $(VENV)/.stamp
+	@$(BIN)/python -m pip install --quiet --editable '.[browser]'
+	@touch $@
 
 # The programs that all virtual machines require.
 define need-machines

@@ -36,6 +36,7 @@ SLOW = {
     "test_lifetime.py",
     "test_little.py",
     "test_metrics.py",
+    "test_page.py",
     "test_persistent.py",
     "test_probing.py",
     "test_restore.py",

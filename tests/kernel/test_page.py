@@ -1,0 +1,120 @@
+"""The status page of a real daemon in a headless Chromium: light, dark and narrow, and loaded again by itself."""
+
+import re
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.cli import CHECKOUT
+from support.daemon import Daemon
+from support.instance import Instance
+from support.waiting import wait_until
+
+from binfmtd.report.page import REFRESH
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="takes selenium: make test-browser installs it")
+
+StartDaemon = Callable[..., Daemon]
+SHOTS = CHECKOUT / "build/page"
+WIDE, NARROW = (1100, 900), (360, 740)
+READABLE = 4.5  # contrast of text, https://www.w3.org/TR/WCAG22/#contrast-minimum
+CONFIG = r"""
+architectures = []
+[metrics]
+listen = "127.0.0.1:{port}"
+[handlers.one]
+magic = '\x00one'
+interpreter = "/usr/bin/true"
+[handlers.two]
+magic = '\x00two'
+interpreter = "/nowhere/two"
+[handlers.off]
+magic = '\x00off'
+interpreter = "/usr/bin/true"
+enabled = false
+"""
+# The contrast of each state's text with the background behind it, by the formula of that page.
+CONTRASTS = """
+const channels = text => text.match(/[0-9.]+/g).slice(0, 3).map(Number);
+const light = text => channels(text).map(c => c / 255).map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, place) => sum + c * [0.2126, 0.7152, 0.0722][place], 0);
+const back = light(arguments[0]);
+return [...document.querySelectorAll(".state")].map(each => {
+    const text = light(getComputedStyle(each).color);
+    return (Math.max(text, back) + 0.05) / (Math.min(text, back) + 0.05);
+});
+"""
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Any]:
+    """Yield Chromium, driven through chromedriver."""
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("takes chromium and chromium-driver: make test-browser installs them")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile"):
+        options.add_argument(argument)
+    with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as chrome:
+        yield chrome
+
+
+@pytest.fixture
+def page(browser: Any, start_daemon: StartDaemon) -> tuple[Any, Daemon]:
+    """Return the browser with the page of a daemon, and the daemon."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    daemon = start_daemon(CONFIG.format(port=port))
+    browser.get(f"http://127.0.0.1:{port}/status")
+    return browser, daemon
+
+
+def show(browser: Any, scheme: str, size: tuple[int, int]) -> None:
+    width, height = size
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_it_can_be_read(page: tuple[Any, Daemon], scheme: str, size: tuple[int, int]) -> None:
+    """Each state has enough contrast, and nothing makes the page wider than the window."""
+    browser, _ = page
+    show(browser, scheme, size)
+    background = {"light": "rgb(255, 255, 255)", "dark": "rgb(18, 18, 18)"}[scheme]
+    assert browser.execute_script("return matchMedia('(prefers-color-scheme: dark)').matches") == (scheme == "dark")
+    contrasts = browser.execute_script(CONTRASTS, background)
+    assert len(contrasts) == 4  # the daemon's, and those of the three handlers
+    assert min(contrasts) >= READABLE
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= size[0]
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    assert browser.save_screenshot(str(SHOTS / f"{scheme}-{size[0]}.png"))
+
+
+def test_what_needs_attention_is_on_top(page: tuple[Any, Daemon]) -> None:
+    """The handler that waits is the first one, with its reason; no script is in the page."""
+    browser, _ = page
+    text = browser.find_element("tag name", "body").text
+    assert browser.title == "binfmtd: waiting"
+    assert text.index("Not in order (1)") < text.index("In order (2)")
+    assert re.search(r"waiting\s+two\b.*no executable file at /nowhere/two", text)
+    assert browser.find_elements("tag name", "script") == []
+
+
+def test_a_repair_appears_by_itself(page: tuple[Any, Daemon], instance: Instance) -> None:
+    """Without a click the page gets the repair of an entry that another program removed, with a bar in the plot."""
+    browser, daemon = page
+    instance.remove("one")
+    daemon.wait_status(lambda status: status["repairs"] == 1, what="the repair")
+
+    def has_the_repair() -> bool:
+        return "one removed by another process" in browser.find_element("tag name", "body").text
+
+    wait_until(has_the_repair, 4 * REFRESH, "the page with the repair")
+    assert len(browser.find_elements("tag name", "rect")) == 1
