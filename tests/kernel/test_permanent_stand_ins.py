@@ -3,7 +3,7 @@
 import contextlib
 import json
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,10 +12,10 @@ from support.cli import Cli
 from support.daemon import Daemon
 from support.exec_loop import ExecLoop
 from support.instance import Instance
+from support.pacing import BelowContention
 from support.programs import exits_with, install
 from support.waiting import IN_CREATE, IN_DELETE, IN_MODIFY, DirectoryWatch, wait_until
 
-from binfmtd.daemon.backoff import REPAIRS, WINDOW
 from binfmtd.model.stand_in import stand_in_name
 
 StartDaemon = Callable[..., Daemon]
@@ -130,15 +130,15 @@ def test_no_execution_fails(
     """
     daemon = start_daemon(CONFIG)
     rounds = times(200)
-    last: deque[float] = deque(maxlen=REPAIRS - 1)
+    pace = BelowContention()
     with ExecLoop(instance, program) as loop:
         for _ in range(max(5, rounds)):
-            if disturb in NEED_THE_ENTRY and len(last) == last.maxlen:
-                time.sleep(max(0.0, last[0] + WINDOW - time.monotonic()))
+            if disturb in NEED_THE_ENTRY:
+                pace.wait()
             disturb(instance)
             wait_until(lambda: all_stand(instance), what="both entries")
             daemon.wait_converged()
-            last.append(time.monotonic())
+            pace.repaired()
         outcomes = loop.stop()
     assert [outcome for outcome, _ in outcomes] == [0]
 

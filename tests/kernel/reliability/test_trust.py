@@ -18,6 +18,7 @@ import pytest
 from support.daemon import Daemon
 from support.exec_loop import ExecLoop
 from support.instance import Instance
+from support.pacing import BelowContention
 from support.programs import exits_with, install
 from support.waiting import wait_until
 
@@ -189,8 +190,10 @@ def test_a_directory_that_is_open_for_a_while(
     daemon = Daemon(instance, tmp_path / "daemon", config(interpreter))
     try:
         daemon.wait_ready()
+        pace = BelowContention()
         with ExecLoop(instance, program) as loop:
             for _ in range(times(200)):
+                pace.wait()
                 evil.write_bytes(exits_with(EVIL))
                 evil.chmod(0o755)
                 os.chown(evil, ATTACKER, ATTACKER)
@@ -208,6 +211,7 @@ def test_a_directory_that_is_open_for_a_while(
                 wait_until(partial(serves, instance, program, GOOD), what="the good one")
                 daemon.wait_status(lambda s: s["handlers"][0]["state"] == "registered", "the entry")
                 wait_until(lambda: instance.names() == ["one"], what="the entry alone")
+                pace.repaired()
             outcomes = {outcome for outcome, _ in loop.stop()}
         assert outcomes <= {GOOD, "Exec format error"}
     finally:
