@@ -68,7 +68,7 @@ def machine(bare: Booted, package: Path, previous: Path) -> Iterator[Booted]:
 def install(machine: Booted, version: str = __version__) -> None:
     done = machine.run("dpkg", "--install", f"/root/binfmtd_{version}_all.deb")
     assert done.status == 0, done.stderr
-    assert done.stderr == ""
+    assert [line for line in done.stderr.splitlines() if not line.startswith("Created symlink ")] == []
 
 
 def files(machine: Booted) -> set[str]:
@@ -125,12 +125,14 @@ def test_removed_it_leaves_the_rules_of_others(machine: Booted) -> None:
     machine.write("/etc/binfmt.d/a-rule.conf", rule)
     try:
         machine.systemctl("restart", "systemd-binfmt.service")
+        theirs = machine.entries()
+        assert ENTRY in theirs
         install(machine)
         assert "extension" not in machine.run("cat", f"{MOUNT_POINT}/{ENTRY}").stdout
         machine.systemctl("enable", "--now", "binfmtd-probe.path")
         done = machine.run("dpkg", "--remove", "binfmtd")
         assert (done.status, done.stderr) == (0, "")
-        assert machine.entries() == [ENTRY]
+        assert machine.entries() == theirs
         assert "extension .a-rule" in machine.run("cat", f"{MOUNT_POINT}/{ENTRY}").stdout
         assert machine.run("systemctl", "is-active", UNIT, "binfmtd-probe.path").stdout.split() == ["inactive"] * 2
         assert (machine.root / CONFIG.lstrip("/")).exists()
